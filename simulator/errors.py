@@ -1,0 +1,51 @@
+"""What can go wrong, as one small tree; each message is one line a user can act on."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class SimulatorError(Exception):
+    """Base of every error this package raises on purpose (exit code 1 at the command line)."""
+
+
+class ProfileError(SimulatorError):
+    """A GPU profile is missing, malformed or physically implausible."""
+
+
+class ModelError(SimulatorError):
+    """A model's shape or its config.json cannot be understood."""
+
+
+class WorkloadError(SimulatorError):
+    """A workload asks for something impossible, for example zero samples."""
+
+
+class ScenarioError(SimulatorError):
+    """A scenario file is missing or malformed."""
+
+
+class OutputError(SimulatorError):
+    """A result cannot be written where or how the user asked."""
+
+
+def nearest(value: str, known: Iterable[str]) -> str | None:
+    """Return the known name closest to ``value``, or None when nothing is close.
+
+    >>> nearest("h100sxm", ["a100-sxm-80gb", "h100-sxm"])
+    'h100-sxm'
+    """
+    lowered = {name.lower(): name for name in known}
+    matches = difflib.get_close_matches(value.lower(), list(lowered), n=1, cutoff=0.5)
+    return lowered[matches[0]] if matches else None
+
+
+def unknown(what: str, value: str, known: Iterable[str], *, way_out: str = "") -> str:
+    """Build the one-line message for a name that is not known.
+
+    >>> unknown("GPU", "h100sxm", ["h100-sxm", "l4"])
+    "unknown GPU 'h100sxm'; did you mean 'h100-sxm'?"
+    """
+    names = list(known)
+    guess = nearest(value, names)
+    hint = f"did you mean {guess!r}?" if guess else "known: " + ", ".join(sorted(names))
+    return f"unknown {what} {value!r}; {hint}" + (f" ({way_out})" if way_out else "")

@@ -1,0 +1,1 @@
+"""What a person writes: GPU profiles, model shapes, workloads and scenarios."""

@@ -1,0 +1,39 @@
+"""Number formats of weights, caches and activations."""
+
+from typing import Literal, get_args
+
+Dtype = Literal["bf16", "fp16", "fp32", "fp8", "int8", "int4"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+
+# [bytes per element]. Scales of quantised formats (one or two bytes per 64 to 128 elements) are
+# left out: they add 1 to 2 %.
+DTYPE_BYTES: dict[str, float] = {
+    "bf16": 2,
+    "fp16": 2,
+    "fp32": 4,
+    "fp8": 1,
+    "int8": 1,
+    "int4": 0.5,
+}
+
+# Spellings of the engines and of Hugging Face files.
+DTYPE_ALIASES: dict[str, Dtype] = {
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "half": "fp16",
+    "float32": "fp32",
+    "float": "fp32",
+    "float8": "fp8",
+    "fp8_e4m3": "fp8",
+    "fp8_e5m2": "fp8",
+    "float8_e4m3fn": "fp8",
+}
+
+
+def activation_dtype(weight_dtype: Dtype) -> Dtype:
+    """Return the format activations have: the weights' own, or bf16 where weights are quantised.
+
+    >>> activation_dtype("fp16"), activation_dtype("int4")
+    ('fp16', 'bf16')
+    """
+    return weight_dtype if DTYPE_BYTES[weight_dtype] >= DTYPE_BYTES["bf16"] else "bf16"

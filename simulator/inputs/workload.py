@@ -1,0 +1,105 @@
+"""What is asked of the model: how many samples of how long a context, and how they are decoded."""
+
+from typing import Annotated, Any, Literal, Protocol, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from simulator.inputs.dtypes import DTYPE_ALIASES, Dtype
+from simulator.numeric import Numeric
+from simulator.units import parse_count
+
+Attention = Literal["standard", "bifurcated"]
+Kernel = Literal["ideal", "flash", "einsum", "sdpa_math"]
+KvLayout = Literal["copies", "shared", "rebuilt"]
+Execution = Literal["graph", "compiled", "eager"]
+
+ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
+KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+KV_LAYOUTS: tuple[KvLayout, ...] = get_args(KvLayout)
+EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
+
+# Past 2**53 a count is no longer exact in float64; far below it, it is already a typing error.
+LARGEST_COUNT = 10**12
+
+
+def _count(value: Any) -> Any:
+    """Read ``8K`` where a count is wanted; leave everything else to pydantic."""
+    return parse_count(value) if isinstance(value, str) else value
+
+
+def _dtype(value: Any) -> Any:
+    """Read the engines' spellings of a dtype."""
+    return DTYPE_ALIASES.get(value, value) if isinstance(value, str) else value
+
+
+Count = Annotated[int, BeforeValidator(_count), Field(ge=0, le=LARGEST_COUNT)]
+AtLeastOne = Annotated[int, BeforeValidator(_count), Field(ge=1, le=LARGEST_COUNT)]
+DtypeField = Annotated[Dtype, BeforeValidator(_dtype)]
+
+
+class WorkloadLike(Protocol):
+    """What the counts read of a workload: numbers, or arrays that broadcast over a grid."""
+
+    @property
+    def prompts(self) -> Numeric: ...  # noqa: D102
+    @property
+    def samples(self) -> Numeric: ...  # noqa: D102
+    @property
+    def context_tokens(self) -> Numeric: ...  # noqa: D102
+    @property
+    def decoded_tokens(self) -> Numeric: ...  # noqa: D102
+    @property
+    def query_tokens(self) -> Numeric: ...  # noqa: D102
+    @property
+    def attention(self) -> Attention: ...  # noqa: D102
+    @property
+    def kernel(self) -> Kernel: ...  # noqa: D102
+    @property
+    def kv_layout(self) -> KvLayout: ...  # noqa: D102
+    @property
+    def execution(self) -> Execution: ...  # noqa: D102
+    @property
+    def weight_dtype(self) -> Dtype: ...  # noqa: D102
+    @property
+    def kv_dtype(self) -> Dtype: ...  # noqa: D102
+    @property
+    def tensor_parallel(self) -> int: ...  # noqa: D102
+
+
+class Workload(BaseModel):
+    """One decode step's question.
+
+    Attributes
+    ----------
+    context_tokens
+        Tokens of the shared context, m_c.
+    samples
+        Sequences sampled from each context, b.
+    prompts
+        Distinct contexts decoded together, P.
+    decoded_tokens
+        Tokens each sample holds of its own, m_d, the one being processed included.
+    query_tokens
+        Tokens of each sample processed in one step, n; more than one is speculative decoding.
+    attention, kernel, kv_layout, execution
+        See docs/nomenclature.md.
+    weight_dtype, kv_dtype
+        Formats of weights and of the KV cache.
+    tensor_parallel
+        GPUs over which heads and MLP columns are split.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    context_tokens: Count = 8192
+    samples: AtLeastOne = 16
+    prompts: AtLeastOne = 1
+    decoded_tokens: Count = 64
+    query_tokens: AtLeastOne = 1
+    attention: Attention = "bifurcated"
+    kernel: Kernel = "flash"
+    kv_layout: KvLayout = "copies"
+    execution: Execution = "graph"
+    weight_dtype: DtypeField = "bf16"
+    kv_dtype: DtypeField = "bf16"
+    tensor_parallel: AtLeastOne = 1

@@ -1,0 +1,55 @@
+"""Arithmetic that takes a number or a numpy array, so one formula serves a point and a grid.
+
+Plain numbers stay plain: a single what-if question never imports numpy, integers stay exact at any
+size, and the command line starts in a blink. Arrays are expected to be float64, exact to 2**53.
+"""
+
+import sys
+from typing import Any
+
+# A Python number, or a numpy array of them that broadcasts with the others in the same formula.
+# Any, because numpy must not be imported where only numbers are used.
+Numeric = Any
+
+
+def _arrays(*values: Numeric) -> Any | None:
+    """Return the numpy module when any value is an array, else None."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and any(isinstance(value, numpy.ndarray) for value in values):
+        return numpy
+    return None
+
+
+def maximum(first: Numeric, second: Numeric) -> Numeric:
+    """Return the larger of two numbers, elementwise for arrays."""
+    numpy = _arrays(first, second)
+    return max(first, second) if numpy is None else numpy.maximum(first, second)
+
+
+def minimum(first: Numeric, second: Numeric) -> Numeric:
+    """Return the smaller of two numbers, elementwise for arrays."""
+    numpy = _arrays(first, second)
+    return min(first, second) if numpy is None else numpy.minimum(first, second)
+
+
+def where(condition: Numeric, if_true: Numeric, if_false: Numeric) -> Numeric:
+    """Return ``if_true`` where the condition holds, else ``if_false``."""
+    numpy = _arrays(condition, if_true, if_false)
+    if numpy is None:
+        return if_true if condition else if_false
+    return numpy.where(condition, if_true, if_false)
+
+
+def ceil_div(numerator: Numeric, denominator: Numeric) -> Numeric:
+    """Return the quotient rounded up.
+
+    >>> ceil_div(129, 128)
+    2
+    """
+    return -(-numerator // denominator)
+
+
+def all_true(condition: Numeric) -> bool:
+    """Return whether a condition holds everywhere."""
+    numpy = _arrays(condition)
+    return bool(condition) if numpy is None else bool(numpy.all(condition))

@@ -1,0 +1,71 @@
+"""Find the files this package ships and the ones a user brings."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from simulator.errors import OutputError
+
+HARDWARE_PATH_VARIABLE = "BIFURCATE_HARDWARE_PATH"
+SCENARIO_PATH_VARIABLE = "BIFURCATE_SCENARIO_PATH"
+
+
+def data_dir(kind: str) -> Path:
+    """Return the folder of shipped data: inside the wheel, or beside the package in a checkout.
+
+    Parameters
+    ----------
+    kind
+        ``hardware_profiles`` or ``scenarios``.
+    """
+    packaged = Path(str(files("simulator"))) / kind
+    return packaged if packaged.is_dir() else packaged.parent.parent / kind
+
+
+def search_dirs(kind: str, variable: str) -> list[Path]:
+    """Return the folders to search, the user's own (``variable``, like PATH) before the shipped."""
+    own = [Path(entry) for entry in os.environ.get(variable, "").split(os.pathsep) if entry]
+    return [*own, data_dir(kind)]
+
+
+def toml_files(kind: str, variable: str) -> dict[str, Path]:
+    """Map the id of each TOML file (its name) to its path; a user's file hides a shipped one."""
+    found: dict[str, Path] = {}
+    for folder in search_dirs(kind, variable):
+        if not folder.is_dir():
+            continue
+        for path in sorted(folder.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target`` that takes its name only if the block succeeds.
+
+    Raises
+    ------
+    OutputError
+        If the folder is missing or cannot be written.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from None
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes the file private; a result file gets the permissions any new file would.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        try:
+            temporary.replace(target)
+        except OSError as error:
+            raise OutputError(f"cannot write {target}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,104 @@
+"""Units: the constants, and the sizes people type and read.
+
+Inside the package every quantity is in base units (bytes, seconds, FLOP). These helpers belong to
+the edge, where people type ``8K`` and read ``69.3 GB``.
+"""
+
+import math
+import re
+
+KILO, MEGA, GIGA, TERA, PETA = 1e3, 1e6, 1e9, 1e12, 1e15
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+MICROSECOND, MILLISECOND = 1e-6, 1e-3
+
+# vLLM's reading of sizes on integer flags: a small letter is decimal, a capital one binary.
+_COUNT_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+_COUNT = re.compile(r"(\d+(?:\.\d+)?)([kmgKMG]?)")
+
+
+def parse_count(text: str | int) -> int:
+    """Read a count as people type it.
+
+    ``8k`` is 8000 and ``8K`` is 8192, as vLLM reads them.
+
+    Raises
+    ------
+    ValueError
+        If the text is not a whole, non-negative count.
+
+    Examples
+    --------
+    >>> parse_count("8k"), parse_count("8K"), parse_count("1.5K"), parse_count("128")
+    (8000, 8192, 1536, 128)
+    """
+    match = _COUNT.fullmatch(str(text).strip().replace("_", "").replace(",", ""))
+    if match is None:
+        raise ValueError(f"{text!r} is not a count; write 8192, 8K (8192) or 8k (8000)")
+    number, suffix = match.groups()
+    if "." not in number:
+        return int(number) * _COUNT_SUFFIXES[suffix]
+    value = float(number) * _COUNT_SUFFIXES[suffix]
+    if value != int(value):
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(value)
+
+
+def format_si(value: float, unit: str, digits: int = 3) -> str:
+    """Write a quantity with a decimal prefix and a few significant digits.
+
+    >>> format_si(69_256_347_648, "B")
+    '69.3 GB'
+    >>> format_si(0, "B")
+    '0 B'
+    """
+    if not math.isfinite(value):
+        return f"{value} {unit}"
+    for factor, prefix in ((1e18, "E"), (PETA, "P"), (TERA, "T"), (GIGA, "G"), (MEGA, "M")):
+        if abs(value) >= factor:
+            return f"{_significant(value / factor, digits)} {prefix}{unit}"
+    if abs(value) >= KILO:
+        return f"{_significant(value / KILO, digits)} k{unit}"
+    return f"{_significant(value, digits)} {unit}"
+
+
+def format_time(seconds: float, digits: int = 3) -> str:
+    """Write a time in the unit a person would choose.
+
+    >>> format_time(0.01234), format_time(4.2e-6), format_time(90)
+    ('12.3 ms', '4.20 µs', '90.0 s')
+    """
+    if not math.isfinite(seconds):
+        return f"{seconds} s"
+    if abs(seconds) >= 1:
+        return f"{_significant(seconds, digits)} s"
+    if abs(seconds) >= MILLISECOND:
+        return f"{_significant(seconds / MILLISECOND, digits)} ms"
+    return f"{_significant(seconds / MICROSECOND, digits)} µs"
+
+
+def format_gib(number_of_bytes: float) -> str:
+    """Write memory in GiB, as nvidia-smi shows it.
+
+    >>> format_gib(2**34)
+    '16.0 GiB'
+    """
+    return f"{number_of_bytes / GIB:,.1f} GiB"
+
+
+def format_tokens(tokens: int) -> str:
+    """Write a token count, in binary thousands where that is exact.
+
+    >>> format_tokens(8192), format_tokens(8000), format_tokens(64)
+    ('8K', '8,000', '64')
+    """
+    if tokens >= KIB and tokens % KIB == 0:
+        return f"{tokens // KIB}K"
+    return f"{tokens:,}"
+
+
+def _significant(value: float, digits: int) -> str:
+    """Write a number with the given significant digits, without an exponent below a million."""
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}"
