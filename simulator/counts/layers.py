@@ -1,0 +1,157 @@
+"""A layer around its attention, and what comes before the first layer and after the last."""
+
+from simulator.counts import latent
+from simulator.counts.collectives import all_gather, all_reduce
+from simulator.counts.operation import Operation
+from simulator.counts.parts import (
+    FLOAT_BYTES,
+    INDEX_BYTES,
+    Slice,
+    cache_write,
+    elementwise,
+    gemm,
+    norm,
+    per_head,
+    residual_add,
+    rotary,
+)
+from simulator.numeric import Numeric
+
+# Plain PyTorch's sampling from logits: divide by the temperature, top-k, mask, softmax, noise,
+# divide, argmax (gpt-fast): passes that read and write the logits, and kernels.
+EAGER_SAMPLING_READS, EAGER_SAMPLING_WRITES, EAGER_SAMPLING_LAUNCHES = 6, 5, 8
+
+
+def embedding(part: Slice) -> list[Operation]:
+    """Look up the rows of the token table (and of a learned position table)."""
+    tables = 2 if part.model.position_embeddings else 1
+    width = part.model.hidden_size
+    read = part.rows(width) * tables + part.tokens * INDEX_BYTES * tables
+    written = part.rows(width)
+    launches = 1
+    if tables > 1 and part.eager:
+        read, written, launches = read + 2 * part.rows(width), 3 * part.rows(width), 3
+    return [
+        Operation(
+            name="embedding",
+            kind="gather",
+            bytes_read=read,
+            bytes_written=written,
+            weight_bytes_read=part.rows(width) * tables,
+            launches=launches,
+        ),
+        *all_reduce(
+            "embedding_all_reduce", message_bytes=part.rows(width), ranks=part.ranks, repeat=1
+        ),
+    ]
+
+
+def attention_input(part: Slice, repeat: int, *, absorbed: bool = True) -> list[Operation]:
+    """Norm, projections to queries, keys and values, their norms, rotary, and the cache write.
+
+    Parameters
+    ----------
+    absorbed
+        Of a latent model: whether queries are moved into the latent space (decoding), or keys and
+        values out of it (prefill).
+    """
+    model = part.model
+    operations = [norm(part, "attention_norm", repeat=repeat)] if model.norms_per_layer else []
+    if model.latent is not None:
+        return operations + latent.projections(part, repeat, absorbed=absorbed)
+    heads = model.heads // part.ranks
+    kv_heads = max(1, model.kv_heads // part.ranks)
+    query, key = heads * model.head_dim, kv_heads * model.head_dim
+    operations.append(
+        gemm(
+            part,
+            "qkv_projection",
+            model.hidden_size,
+            query + 2 * key,
+            bias=model.qkv_bias,
+            repeat=repeat,
+        )
+    )
+    if model.qk_norm != "none":
+        moved = part.rows(query + key)
+        launches = 16 if part.eager else 1
+        operations.append(elementwise("qk_norm", moved, moved, launches=launches, repeat=repeat))
+    if model.rotary:
+        operations.append(rotary(part, query + key, repeat=repeat))
+    operations.append(cache_write(part, 2 * key, repeat=repeat))
+    return operations
+
+
+def attention_output(part: Slice, repeat: int, *, absorbed: bool = True) -> list[Operation]:
+    """Project the heads' outputs back to the hidden size, and add up the ranks' parts."""
+    model = part.model
+    operations = []
+    width = model.heads // part.ranks * model.head_dim
+    if model.latent is not None:
+        heads = model.heads // part.ranks
+        width = heads * model.latent.value_dim
+        if absorbed:
+            operations.append(
+                per_head(
+                    part,
+                    "latent_value",
+                    heads,
+                    model.latent.kv_rank,
+                    model.latent.value_dim,
+                    repeat,
+                )
+            )
+    operations.append(
+        gemm(
+            part,
+            "output_projection",
+            width,
+            model.hidden_size,
+            bias=model.output_bias,
+            repeat=repeat,
+        )
+    )
+    operations += all_reduce(
+        "attention_all_reduce",
+        message_bytes=part.rows(model.hidden_size),
+        ranks=part.ranks,
+        repeat=repeat,
+    )
+    return operations + residual_add(part, "attention_residual", repeat=repeat)
+
+
+def head(part: Slice, tokens: Numeric) -> list[Operation]:
+    """Project ``tokens`` positions to the vocabulary, after the final norm, and sample."""
+    model = part.model
+    columns = part.split(model.vocab_size)
+    logits = tokens * model.vocab_size * part.element_bytes
+    operations = []
+    if model.extra_norms:
+        operations.append(norm(part, "final_norm", repeat=1))
+    operations.append(
+        gemm(
+            part,
+            "lm_head",
+            model.hidden_size,
+            columns,
+            bias=model.lm_head_bias,
+            # Quantised checkpoints keep the embedding and the head in 16 bits.
+            dtype=part.dtype,
+            tokens=tokens,
+            repeat=1,
+        )
+    )
+    operations += all_gather("logits_all_gather", gathered_bytes=logits, ranks=part.ranks, repeat=1)
+    written = tokens * INDEX_BYTES
+    if part.eager:
+        sampling = elementwise(
+            "sampling",
+            EAGER_SAMPLING_READS * logits,
+            EAGER_SAMPLING_WRITES * logits + written,
+            launches=EAGER_SAMPLING_LAUNCHES,
+        )
+    else:
+        # Softmax in float32, then one pass that samples from it.
+        wide = tokens * model.vocab_size * FLOAT_BYTES
+        sampling = elementwise("sampling", logits + wide, wide + written, launches=2)
+    return [*operations, sampling]

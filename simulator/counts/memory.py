@@ -1,0 +1,136 @@
+"""What must lie in one GPU's memory: weights, KV caches, and the workspace of a step."""
+
+from dataclasses import dataclass
+
+from simulator.counts.attention_shape import AttentionShape
+from simulator.counts.step import decode_attention_shape, rank_geometry, visible_tokens
+from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype
+from simulator.inputs.model import ModelShape
+from simulator.inputs.parameters import count_parameters
+from simulator.inputs.workload import WorkloadLike
+from simulator.numeric import Numeric, maximum
+
+LOGIT_BYTES = 4  # sampling works on float32 logits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Memory of one GPU of the group, in bytes.
+
+    Attributes
+    ----------
+    capacity_bytes
+        What the serving process may use: the card's memory times the utilisation allowed.
+    """
+
+    weights_bytes: Numeric
+    kv_bytes: Numeric
+    workspace_bytes: Numeric
+    capacity_bytes: float
+
+    @property
+    def total_bytes(self) -> Numeric:
+        """All of it. [bytes]."""
+        return self.weights_bytes + self.kv_bytes + self.workspace_bytes
+
+    @property
+    def free_bytes(self) -> Numeric:
+        """What is left; negative is what is missing. [bytes]."""
+        return self.capacity_bytes - self.total_bytes
+
+    @property
+    def fits(self) -> Numeric:
+        """Whether everything fits."""
+        return self.free_bytes >= 0
+
+
+def memory(
+    model: ModelShape, work: WorkloadLike, *, capacity_bytes: float, block_slots: int
+) -> Memory:
+    """Count the memory that a decode step needs on one GPU."""
+    return Memory(
+        weights_bytes=weights_bytes(model, work),
+        kv_bytes=kv_cache_bytes(model, work),
+        workspace_bytes=workspace_bytes(model, work, block_slots=block_slots),
+        capacity_bytes=capacity_bytes,
+    )
+
+
+def weights_bytes(model: ModelShape, work: WorkloadLike) -> float:
+    """Bytes of the weights on one GPU.
+
+    Quantised formats hold the layers' matrices; tables, head and norms keep 16 bits, as published
+    quantised checkpoints do. Every rank holds its share and all norms.
+    """
+    count = count_parameters(model)
+    wide = DTYPE_BYTES[activation_dtype(work.weight_dtype)]
+    matrices = (count.attention + count.mlp) * DTYPE_BYTES[work.weight_dtype]
+    tables = (count.embedding + count.head) * wide
+    return (matrices + tables) / work.tensor_parallel + count.norms * wide
+
+
+def kv_bytes_per_token(model: ModelShape, work: WorkloadLike) -> float:
+    """Bytes of K and V of one token on one GPU, in all layers.
+
+    Mistral-7B 131,072 bytes, Llama-2-7B 524,288 bytes in bf16.
+    """
+    *_, cache_width = rank_geometry(model, work.tensor_parallel)
+    return model.layers * cache_width * DTYPE_BYTES[work.kv_dtype]
+
+
+def kv_cache_bytes(model: ModelShape, work: WorkloadLike) -> Numeric:
+    """Bytes of the KV caches on one GPU.
+
+    One context copy per sample where the layout is ``copies`` under standard attention, else one
+    for all. A layer with a sliding window keeps the window only.
+    """
+    *_, cache_width = rank_geometry(model, work.tensor_parallel)
+    copies = work.attention == "standard" and work.kv_layout == "copies"
+    tokens: Numeric = 0
+    for group in model.layer_groups:
+        if group.window is None:
+            context, decoded = work.context_tokens, work.decoded_tokens
+        else:
+            context, decoded = visible_tokens(
+                work.context_tokens, work.decoded_tokens, group.window
+            )
+        stored = context * (work.samples if copies else 1) + decoded * work.samples
+        tokens = tokens + group.count * work.prompts * stored
+    return tokens * cache_width * DTYPE_BYTES[work.kv_dtype]
+
+
+def workspace_bytes(model: ModelShape, work: WorkloadLike, *, block_slots: int) -> Numeric:
+    """Bytes of the largest set of intermediate tensors alive at one time of a decode step.
+
+    Two hidden vectors, the widest MLP tensor and the logits of every token, and what the attention
+    kernel keeps in memory: its logits, a rebuilt or repeated cache, or split-KV partials.
+    """
+    tokens = work.prompts * work.samples * work.query_tokens
+    element = DTYPE_BYTES[activation_dtype(work.weight_dtype)]
+    inner = model.intermediate_size
+    if model.experts is not None:
+        visits = model.experts.per_token * model.experts.intermediate_size
+        inner = max(inner, visits + model.experts.shared_intermediate_size)
+    ups = 2 if model.gated_mlp else 1
+    hidden = tokens * element * (2 * model.hidden_size + ups * inner / work.tensor_parallel)
+    logits = tokens * model.vocab_size * LOGIT_BYTES
+    attention: Numeric = 0
+    for group in model.layer_groups:
+        shape = decode_attention_shape(model, work, group, block_slots=block_slots)
+        attention = maximum(attention, _attention_workspace(shape, work))
+    return maximum(hidden + attention, logits + tokens * element * model.hidden_size)
+
+
+def _attention_workspace(shape: AttentionShape, work: WorkloadLike) -> Numeric:
+    """Bytes an attention kernel keeps in memory beside its inputs. [bytes]."""
+    tokens = shape.context_tokens + shape.decoded_tokens
+    cache = shape.sequences * tokens * shape.cache_width * shape.kv_bytes
+    standard = work.attention == "standard"
+    rebuilt = cache if standard and work.kv_layout == "rebuilt" else 0
+    queries = shape.query_bytes + 2 * shape.output_bytes
+    if work.kernel in ("einsum", "sdpa_math"):
+        logits = 2 * shape.logits_bytes(tokens)
+        group = shape.heads // shape.kv_heads
+        repeats = work.kernel == "sdpa_math" and standard and work.execution == "eager"
+        return queries + logits + rebuilt + (cache * group if repeats and group > 1 else 0)
+    return queries + rebuilt

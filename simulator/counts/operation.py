@@ -1,0 +1,97 @@
+"""The unit of account: one operation of a step."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from simulator.inputs.dtypes import Dtype
+from simulator.numeric import Numeric
+
+Kind = Literal[
+    "gemm", "attention", "prefill_attention", "elementwise", "copy", "gather", "collective"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One operation of a step, done ``repeat`` times.
+
+    Every numeric field is for one call, and is a number or an array that broadcasts over a grid.
+
+    Attributes
+    ----------
+    name, kind
+        What it is, and which constants of the timing model it takes.
+    flops
+        Floating-point operations of matrix products, two per multiply-add, as
+        ``torch.utils.flop_counter`` counts them. [FLOP]
+    bytes_read, bytes_written
+        Device-memory traffic the implementation asks for. [bytes]
+    kv_bytes_read, weight_bytes_read
+        The parts of ``bytes_read`` that are KV cache and weights. [bytes]
+    launches
+        Kernels launched.
+    blocks
+        Thread blocks that can stream at the same time, None where there are always enough.
+    link_bytes
+        Traffic over the GPU's link to its peers, per direction. [bytes]
+    reused_bytes, reused_footprint_bytes
+        The part of the traffic that the L2 cache serves if it can hold the footprint: split-KV
+        partials written and read back, or one context read for sample after sample. [bytes]
+    dtype
+        Format of the matrix product, which picks the compute roof.
+    repeat
+        Calls in one step, mostly the layers that have this operation.
+    """
+
+    name: str
+    kind: Kind
+    flops: Numeric = 0
+    bytes_read: Numeric = 0
+    bytes_written: Numeric = 0
+    kv_bytes_read: Numeric = 0
+    weight_bytes_read: Numeric = 0
+    launches: Numeric = 1
+    blocks: Numeric | None = None
+    link_bytes: Numeric = 0
+    reused_bytes: Numeric = 0
+    reused_footprint_bytes: Numeric = 0
+    dtype: Dtype = "bf16"
+    repeat: int = 1
+
+    @property
+    def bytes_moved(self) -> Numeric:
+        """Bytes read and written. [bytes]."""
+        return self.bytes_read + self.bytes_written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sums over the operations of a step, repeats included."""
+
+    flops: Numeric
+    bytes_read: Numeric
+    bytes_written: Numeric
+    kv_bytes_read: Numeric
+    weight_bytes_read: Numeric
+    link_bytes: Numeric
+    launches: Numeric
+
+
+def total(operations: Iterable[Operation]) -> Totals:
+    """Sum operations, each as often as it is repeated."""
+    listed = list(operations)
+
+    def add(field: str) -> Numeric:
+        return sum(getattr(operation, field) * operation.repeat for operation in listed)
+
+    return Totals(
+        flops=add("flops"),
+        bytes_read=add("bytes_read"),
+        bytes_written=add("bytes_written"),
+        kv_bytes_read=add("kv_bytes_read"),
+        weight_bytes_read=add("weight_bytes_read"),
+        link_bytes=add("link_bytes"),
+        launches=add("launches"),
+    )

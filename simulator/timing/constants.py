@@ -1,0 +1,244 @@
+"""Constants of the timing model: which ones a GPU has, and where each comes from.
+
+For a kind of operation a constant is looked up as ``<kind>_<name>`` and then as ``<name>``, in the
+profile's fitted constants, its measured rates, the constants carried over for its architecture,
+and those carried over for every GPU: the first one found is used, and its source is kept.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+from simulator.counts.operation import KINDS, Kind
+from simulator.errors import ProfileError, unknown
+from simulator.inputs.dtypes import Dtype
+from simulator.inputs.hardware import HardwareProfile
+from simulator.units import MICROSECOND
+
+Origin = Literal["fitted", "measured", "carried", "peak"]
+ConstantsChoice = Literal["auto", "carried", "peak"]
+
+# Name: what it multiplies or adds, and its unit. Each may be prefixed with a kind of operation.
+CONSTANTS = {
+    "bandwidth_fraction": "achieved share of the published memory bandwidth",
+    "flops_fraction": "achieved share of the published matrix rate",
+    "block_rate": "bandwidth of one thread block over one SM's share of the published bandwidth",
+    "l2_bandwidth_ratio": "L2 bandwidth over the published memory bandwidth",
+    "l2_fraction": "share of L2 that a working set can take before it spills",
+    "launch_us": "fixed time of each launch in a CUDA graph [us]",
+    "eager_launch_us": "fixed time added to each launch outside a graph [us]",
+    "host_us_per_launch": "host time of each launch outside a graph [us]",
+    "link_fraction": "achieved share of the published link bandwidth",
+}
+# What a card can be measured at without fitting the timing model.
+_PEAK_VALUES = {
+    "bandwidth_fraction": 1.0,
+    "flops_fraction": 1.0,
+    "block_rate": float("inf"),
+    "l2_bandwidth_ratio": float("inf"),
+    "l2_fraction": 1.0,
+    "launch_us": 0.0,
+    "eager_launch_us": 0.0,
+    "host_us_per_launch": 0.0,
+    "link_fraction": 1.0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One constant as it is used: its value, where it comes from, and of which kind that is."""
+
+    value: float
+    source: str
+    origin: Origin
+
+
+_Table = Mapping[str, Constant]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A GPU's achieved rates and fixed times, ready for the timing model.
+
+    Attributes
+    ----------
+    bandwidth_bytes_per_s, launch_s
+        By kind of operation.
+    l2_bandwidth_bytes_per_s, l2_bytes
+        Bandwidth of the L2 cache, and the working set it can hold.
+    block_bytes_per_s
+        Bandwidth of one thread block.
+    eager_launch_s, host_s_per_launch
+        Added to each launch outside a CUDA graph: on the device, and on the host.
+    constants
+        Every constant used, by name, with its source.
+    """
+
+    gpu: HardwareProfile
+    bandwidth_bytes_per_s: Mapping[Kind, float]
+    launch_s: Mapping[Kind, float]
+    l2_bandwidth_bytes_per_s: float
+    l2_bytes: float
+    block_bytes_per_s: float
+    eager_launch_s: float
+    host_s_per_launch: float
+    link_bytes_per_s: float
+    origin: Literal["fitted", "carried", "peak"]
+    constants: Mapping[str, Constant]
+    choice: ConstantsChoice
+
+    def flops_per_s(self, kind: Kind, dtype: Dtype) -> float:
+        """Return the achieved matrix rate for a kind of operation. [FLOP/s]."""
+        peak, _ = peak_flops_per_s(self.gpu, dtype)
+        return peak * self.constants[f"{kind}_flops_fraction"].value
+
+
+def rates(gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Rates:
+    """Gather the constants of a GPU.
+
+    Parameters
+    ----------
+    choice
+        ``auto`` takes the best known, ``carried`` ignores what was fitted or measured on this
+        card, ``peak`` uses the published peaks and no fixed times: a bound, not a prediction.
+
+    Raises
+    ------
+    ProfileError
+        If the profile has a fitted constant that the timing model does not know.
+    """
+    _check_names(gpu)
+    constants: dict[str, Constant] = {}
+
+    def value(name: str, kind: Kind | None = None) -> float:
+        found = _find(gpu, name, kind, choice)
+        constants[f"{kind}_{name}" if kind else name] = found
+        return found.value
+
+    peak_bandwidth = gpu.memory_bandwidth_bytes_per_s
+    bandwidth = {kind: peak_bandwidth * value("bandwidth_fraction", kind) for kind in KINDS}
+    launch = {kind: value("launch_us", kind) * MICROSECOND for kind in KINDS}
+    for kind in KINDS:
+        value("flops_fraction", kind)
+    link = gpu.link_bytes_per_s
+    return Rates(
+        gpu=gpu,
+        bandwidth_bytes_per_s=bandwidth,
+        launch_s=launch,
+        l2_bandwidth_bytes_per_s=peak_bandwidth * value("l2_bandwidth_ratio"),
+        l2_bytes=gpu.l2_bytes * value("l2_fraction"),
+        block_bytes_per_s=peak_bandwidth / gpu.sm_count * value("block_rate"),
+        eager_launch_s=value("eager_launch_us") * MICROSECOND,
+        host_s_per_launch=value("host_us_per_launch") * MICROSECOND,
+        link_bytes_per_s=(link or 0.0) * value("link_fraction"),
+        origin=_origin(constants, choice),
+        constants=constants,
+        choice=choice,
+    )
+
+
+def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
+    """Return the published matrix rate, and the format it is for.
+
+    A card without a path for the format computes in the next wider one it has: fp8, int8 and int4
+    in bf16, bf16 in fp16.
+
+    Returns
+    -------
+    tuple
+        Rate [FLOP/s] and the format really used.
+    """
+    for candidate in (dtype, *_WIDER.get(dtype, ())):
+        peak = gpu.peak_flops_per_s(candidate)
+        if peak is not None:
+            return peak, candidate
+    raise ProfileError(f"{gpu.id}: no matrix rate for {dtype}")
+
+
+_WIDER: dict[str, tuple[Dtype, ...]] = {
+    "int4": ("bf16", "fp16"),
+    "int8": ("bf16", "fp16"),
+    "fp8": ("bf16", "fp16"),
+    "bf16": ("fp16",),
+}
+
+
+def _find(gpu: HardwareProfile, name: str, kind: Kind | None, choice: ConstantsChoice) -> Constant:
+    """Return the first constant found on the way from the card's own to everybody's."""
+    if choice == "peak":
+        return Constant(_PEAK_VALUES[name], "published peak, no overheads", "peak")
+    names = [f"{kind}_{name}", name] if kind else [name]
+    if choice == "auto":
+        for candidate in names:
+            if candidate in gpu.fitted:
+                fitted = gpu.fitted[candidate]
+                return Constant(fitted.value, fitted.source, "fitted")
+    default, families = _carried()
+    carried = [families.get(gpu.architecture.split()[0], {}), default]
+    # A constant of this kind of operation says more than a general one measured on the card.
+    if kind and (own := _first(carried, f"{kind}_{name}")):
+        return own
+    if choice == "auto" and (measured := _measured(gpu, name)):
+        return measured
+    general = _first(carried, name)
+    if general is None:
+        raise ProfileError(f"no value for the constant {name}")
+    return general
+
+
+def _first(tables: Iterable[Mapping[str, Constant]], name: str) -> Constant | None:
+    """Return the first table's constant of that name."""
+    return next((table[name] for table in tables if name in table), None)
+
+
+def _measured(gpu: HardwareProfile, name: str) -> Constant | None:
+    """Return a constant that follows from a rate measured on the card."""
+    peak, measured = gpu.peak, gpu.measured
+    if name == "bandwidth_fraction" and (figure := measured.memory_bandwidth_gb_per_s):
+        # A reading above the published peak says that the peak is low, not that a GPU beats it.
+        share = min(1.0, figure.value / peak.memory_bandwidth_gb_per_s.value)
+        return Constant(share, figure.source, "measured")
+    if name == "flops_fraction" and (figure := measured.bf16_tflops):
+        half = peak.bf16_tflops or peak.fp16_tflops
+        return Constant(min(1.0, figure.value / half.value), figure.source, "measured")
+    if name == "l2_bandwidth_ratio" and (figure := measured.l2_bandwidth_gb_per_s):
+        ratio = figure.value / peak.memory_bandwidth_gb_per_s.value
+        return Constant(ratio, figure.source, "measured")
+    return None
+
+
+def _origin(
+    constants: Mapping[str, Constant], choice: ConstantsChoice
+) -> Literal["fitted", "carried", "peak"]:
+    """Return what the constants are as a whole: fitted if any was fitted to this card."""
+    if choice == "peak":
+        return "peak"
+    fitted = any(constant.origin == "fitted" for constant in constants.values())
+    return "fitted" if fitted else "carried"
+
+
+@cache
+def _carried() -> tuple[_Table, Mapping[str, _Table]]:
+    """Read the shipped constants once."""
+    text = (files("simulator") / "timing" / "carried.toml").read_text(encoding="utf-8")
+    raw = tomllib.loads(text)
+
+    def table(entries: Mapping[str, Mapping[str, object]]) -> _Table:
+        return {
+            name: Constant(float(str(entry["value"])), str(entry["source"]), "carried")
+            for name, entry in entries.items()
+        }
+
+    families = {name: table(entries) for name, entries in raw["architecture"].items()}
+    return table(raw["default"]), families
+
+
+def _check_names(gpu: HardwareProfile) -> None:
+    """Refuse fitted constants that nothing would read."""
+    known = {*CONSTANTS, *(f"{kind}_{name}" for kind in KINDS for name in CONSTANTS)}
+    for name in gpu.fitted:
+        if name not in known:
+            raise ProfileError(f"{gpu.id}: fitted: {unknown('constant', name, CONSTANTS)}")

@@ -1,0 +1,89 @@
+"""The time of a step: its operations one after another, or the host that launches them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from simulator.counts.operation import Operation
+from simulator.inputs.workload import Execution
+from simulator.numeric import Numeric, maximum
+from simulator.timing.constants import Rates
+from simulator.timing.roofline import ROOFS, OperationTime, Roof, operation_time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """Time of a step, numbers or arrays over a grid.
+
+    Attributes
+    ----------
+    total_s
+        max(device, host) + collectives.
+    device_s, host_s, collective_s
+        Time of the GPU's own operations, of the host's launches, of traffic between GPUs.
+    by_roof_s
+        Device and collective time by what bounds each part: fixed launch time apart from time
+        under the memory, compute and link roofs.
+    operations
+        Time of one call of each operation, in order.
+    """
+
+    total_s: Numeric
+    device_s: Numeric
+    host_s: Numeric
+    collective_s: Numeric
+    by_roof_s: dict[Roof, Numeric]
+    operations: tuple[OperationTime, ...]
+
+    @property
+    def bound(self) -> Roof:
+        """What binds the step, of a single point: the host, or the roof with the most time."""
+        if self.host_s > self.device_s:
+            return "launch"
+        return max(ROOFS, key=lambda roof: self.by_roof_s[roof])
+
+
+def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution) -> StepTime:
+    """Return the time of a sequence of operations.
+
+    Eager execution queues launches while the GPU works, so the slower of the two counts; the host
+    of a CUDA graph launches it once.
+    """
+    times = tuple(operation_time(operation, gpu, execution) for operation in operations)
+    device: Numeric = 0.0
+    host: Numeric = 0.0
+    collective: Numeric = 0.0
+    roofs: dict[Roof, Numeric] = dict.fromkeys(ROOFS, 0.0)
+    for operation, time in zip(operations, times, strict=True):
+        stream = time.stream_s
+        if operation.kind == "collective":
+            collective = collective + operation.repeat * (time.launch_s + stream)
+        else:
+            device = device + operation.repeat * (time.launch_s + stream)
+        host = host + operation.repeat * time.host_s
+        roofs["launch"] = roofs["launch"] + operation.repeat * time.launch_s
+        _add_to_roof(roofs, time, stream, operation.repeat)
+    return StepTime(
+        total_s=maximum(device, host) + collective,
+        device_s=device,
+        host_s=host,
+        collective_s=collective,
+        by_roof_s=roofs,
+        operations=times,
+    )
+
+
+def _add_to_roof(
+    roofs: dict[Roof, Numeric], time: OperationTime, stream: Numeric, repeat: int
+) -> None:
+    """Add an operation's streaming time to the roof or, over a grid, the roofs that bind it."""
+    parts: tuple[tuple[Roof, Numeric], ...] = (
+        ("memory", time.memory_s),
+        ("compute", time.compute_s),
+        ("link", time.link_s),
+    )
+    used = [(roof, part) for roof, part in parts if not (isinstance(part, float) and part == 0.0)]
+    if len(used) == 1:
+        roofs[used[0][0]] = roofs[used[0][0]] + repeat * stream
+        return
+    for roof, part in used:
+        roofs[roof] = roofs[roof] + repeat * (part >= stream) * stream
