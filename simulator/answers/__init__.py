@@ -1,1 +1,1 @@
-"""."""
+"""What it means: estimates, comparisons, capacity, plans and sweeps."""

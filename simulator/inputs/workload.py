@@ -1,5 +1,6 @@
 """What is asked of the model: how many samples of how long a context, and how they are decoded."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -103,3 +104,25 @@ class Workload(BaseModel):
     weight_dtype: DtypeField = "bf16"
     kv_dtype: DtypeField = "bf16"
     tensor_parallel: AtLeastOne = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadGrid:
+    """Many questions at once: the fields of :class:`Workload`, numeric ones as float64 arrays.
+
+    The arrays broadcast with each other: an axis of its own for each makes their full grid, and
+    work that does not depend on an axis is not repeated along it.
+    """
+
+    context_tokens: Numeric
+    samples: Numeric
+    prompts: Numeric = 1
+    decoded_tokens: Numeric = 64
+    query_tokens: Numeric = 1
+    attention: Attention = "bifurcated"
+    kernel: Kernel = "flash"
+    kv_layout: KvLayout = "copies"
+    execution: Execution = "graph"
+    weight_dtype: Dtype = "bf16"
+    kv_dtype: Dtype = "bf16"
+    tensor_parallel: int = 1

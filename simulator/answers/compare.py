@@ -1,0 +1,122 @@
+"""Standard against bifurcated attention: which is faster, from where on, and what to change."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from simulator.answers.advice import advise
+from simulator.answers.estimate import (
+    DEFAULT_MEMORY_UTILIZATION,
+    Estimate,
+    estimate,
+    estimate_with,
+)
+from simulator.answers.search import smallest
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import ConstantsChoice
+
+Winner = Literal["standard", "bifurcated", "tie"]
+
+# A difference below this share of a step is not one to act on.
+TIE_MARGIN = 0.02
+# How far break-even points are looked for.
+MOST_SAMPLES, LONGEST_CONTEXT = 2**16, 2**22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The same workload under both kinds of attention.
+
+    Attributes
+    ----------
+    standard
+        With the workload's own ``kv_layout``: by default one context copy per sample.
+    shared_storage
+        Standard attention over one stored context, as paged pools with prefix caching keep it:
+        memory is saved, reads are not.
+    bifurcated
+        One stored context, read once for all samples.
+    speedup
+        Standard's step time over bifurcated's, end to end.
+    kv_io_ratio
+        Standard's KV bytes read over bifurcated's. It is not a speed-up: weights, launches and
+        the rest of the step do not shrink with it.
+    winner
+        The faster one that fits; ``tie`` below 2 % difference.
+    break_even_samples, break_even_context_tokens
+        From where on bifurcated is faster, all else equal; None if nowhere.
+    advice
+        What to change next, in one sentence.
+    """
+
+    standard: Estimate
+    shared_storage: Estimate
+    bifurcated: Estimate
+    speedup: float
+    kv_io_ratio: float
+    winner: Winner
+    break_even_samples: int | None
+    break_even_context_tokens: int | None
+    advice: str
+
+
+def compare(
+    model: ModelShape,
+    gpu: HardwareProfile,
+    workload: Workload,
+    *,
+    constants: ConstantsChoice = "auto",
+    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+) -> Comparison:
+    """Compare standard and bifurcated attention on one decode step.
+
+    Parameters are those of :func:`simulator.answers.estimate.estimate`; the workload's own
+    ``attention`` is ignored.
+    """
+    work = workload.model_copy(update={"attention": "standard"})
+    standard = estimate(
+        model, gpu, work, constants=constants, memory_utilization=memory_utilization
+    )
+
+    def at(**changes: object) -> Estimate:
+        changed = work.model_copy(update=changes)
+        return estimate_with(model, standard.rates, changed, memory_utilization)
+
+    bifurcated = at(attention="bifurcated", kv_layout="shared")
+    shared_storage = at(kv_layout="shared")
+
+    def wins(field: str, value: int) -> bool:
+        faster = at(attention="bifurcated", kv_layout="shared", **{field: value})
+        return faster.step_s < at(**{field: value}).step_s
+
+    samples = smallest(lambda b: wins("samples", b), low=1, high=MOST_SAMPLES)
+    context = smallest(lambda m: wins("context_tokens", m), low=1, high=LONGEST_CONTEXT)
+    winner = _winner(standard, bifurcated)
+    return Comparison(
+        standard=standard,
+        shared_storage=shared_storage,
+        bifurcated=bifurcated,
+        speedup=standard.step_s / bifurcated.step_s,
+        kv_io_ratio=kv_io_ratio(standard, bifurcated),
+        winner=winner,
+        break_even_samples=samples,
+        break_even_context_tokens=context,
+        advice=advise(standard, bifurcated, winner, samples, context),
+    )
+
+
+def kv_io_ratio(standard: Estimate, bifurcated: Estimate) -> float:
+    """Return standard's KV bytes read over bifurcated's; 1 where neither reads any."""
+    read = float(bifurcated.totals.kv_bytes_read)
+    return float(standard.totals.kv_bytes_read) / read if read else 1.0
+
+
+def _winner(standard: Estimate, bifurcated: Estimate) -> Winner:
+    """Return the faster one that fits."""
+    if bool(standard.memory.fits) != bool(bifurcated.memory.fits):
+        return "standard" if standard.memory.fits else "bifurcated"
+    ratio = standard.step_s / bifurcated.step_s
+    if abs(ratio - 1) < TIE_MARGIN:
+        return "tie"
+    return "bifurcated" if ratio > 1 else "standard"

@@ -1,0 +1,204 @@
+"""One decode step: its time, traffic and memory, and what binds it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from simulator.counts.memory import Memory, memory
+from simulator.counts.operation import Operation, Totals, total
+from simulator.counts.step import decode_operations
+from simulator.errors import WorkloadError
+from simulator.inputs.dtypes import activation_dtype
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload, WorkloadLike
+from simulator.timing.constants import ConstantsChoice, Rates, peak_flops_per_s, rates
+from simulator.timing.roofline import Roof
+from simulator.timing.step import StepTime, step_time
+from simulator.units import GIB
+
+# What serving engines allow themselves by default (vLLM --gpu-memory-utilization).
+DEFAULT_MEMORY_UTILIZATION = 0.9
+# A flash kernel holds two thread blocks on every SM at decode sizes.
+BLOCKS_PER_SM = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """One decode step of a workload on one GPU, or on each GPU of a tensor-parallel group.
+
+    Counts and memory are those of one GPU; tokens per second are the group's.
+    """
+
+    model: ModelShape
+    gpu: HardwareProfile
+    workload: Workload
+    operations: tuple[Operation, ...]
+    time: StepTime
+    memory: Memory
+    rates: Rates
+    memory_utilization: float
+    notes: tuple[str, ...]
+
+    @property
+    def step_s(self) -> float:
+        """Time of the step. [s]."""
+        return float(self.time.total_s)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens the step moves forward, per second: all samples of all prompts."""
+        work = self.workload
+        return work.prompts * work.samples * work.query_tokens / self.step_s
+
+    @property
+    def bound(self) -> Roof:
+        """What the step's time is bound by."""
+        return self.time.bound
+
+    @cached_property
+    def totals(self) -> Totals:
+        """Sums over the operations."""
+        return total(self.operations)
+
+
+def block_slots(gpu: HardwareProfile) -> int:
+    """Return the thread blocks a GPU runs at once, which flash kernels split the keys to fill."""
+    return BLOCKS_PER_SM * gpu.sm_count
+
+
+def estimate(
+    model: ModelShape,
+    gpu: HardwareProfile,
+    workload: Workload,
+    *,
+    constants: ConstantsChoice = "auto",
+    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+) -> Estimate:
+    """Estimate one decode step.
+
+    Parameters
+    ----------
+    model, gpu, workload
+        What is decoded, on what, and how.
+    constants
+        Which constants of the timing model to use; see :func:`simulator.timing.constants.rates`.
+    memory_utilization
+        Share of the card's memory the process may use, in (0, 1].
+
+    Raises
+    ------
+    WorkloadError
+        If the workload cannot be run in that form.
+    """
+    check_workload(model, gpu, workload)
+    if not 0 < memory_utilization <= 1:
+        raise WorkloadError(
+            f"gpu_memory_utilization = {memory_utilization} is not in (0, 1]; engines use 0.9"
+        )
+    return estimate_with(model, rates(gpu, constants), workload, memory_utilization)
+
+
+def estimate_with(
+    model: ModelShape, gpu_rates: Rates, workload: Workload, memory_utilization: float
+) -> Estimate:
+    """Estimate one decode step with constants that are already gathered."""
+    gpu = gpu_rates.gpu
+    slots = block_slots(gpu)
+    operations = tuple(decode_operations(model, workload, block_slots=slots))
+    needs = memory(
+        model, workload, capacity_bytes=gpu.memory_bytes * memory_utilization, block_slots=slots
+    )
+    return Estimate(
+        model=model,
+        gpu=gpu,
+        workload=workload,
+        operations=operations,
+        time=step_time(operations, gpu_rates, workload.execution),
+        memory=needs,
+        rates=gpu_rates,
+        memory_utilization=memory_utilization,
+        notes=tuple(_notes(model, gpu_rates, workload, needs)),
+    )
+
+
+def check_workload(model: ModelShape, gpu: HardwareProfile, work: WorkloadLike) -> None:
+    """Refuse what cannot be run in that form, before anything is counted.
+
+    Raises
+    ------
+    WorkloadError
+        For a latent cache under a kernel that has no form of it, or a group without a link.
+    """
+    if model.latent is not None and work.kernel == "sdpa_math":
+        raise WorkloadError(
+            f"{model.name} caches a latent vector, which kernel 'sdpa_math' cannot read; "
+            "use ideal, flash or einsum"
+        )
+    if work.tensor_parallel > 1 and gpu.link_bytes_per_s is None:
+        raise WorkloadError(f"{gpu.id} has no link in its profile: tensor_parallel must be 1")
+
+
+def _notes(model: ModelShape, gpu_rates: Rates, work: Workload, needs: Memory) -> list[str]:
+    """Say what had to be assumed and what the user should know, a sentence each."""
+    notes = [
+        _constants_note(gpu_rates),
+        _length_note(model, work),
+        _dtype_note(gpu_rates.gpu, work),
+        *_group_notes(model, work),
+    ]
+    if any(group.window is not None for group in model.layer_groups):
+        notes.append("Layers with a sliding window read and keep only their window.")
+    if model.latent is not None:
+        notes.append(
+            "The latent cache (MLA) is read once for all heads: it has little left to share."
+        )
+    if work.query_tokens > 1:
+        notes.append("Tokens per second count every query token as accepted.")
+    if not needs.fits:
+        short = -float(needs.free_bytes) / GIB
+        notes.append(f"Does not fit: {short:,.1f} GiB short on each GPU.")
+    return [note for note in notes if note]
+
+
+def _length_note(model: ModelShape, work: Workload) -> str:
+    """Warn of more tokens than the model was made for."""
+    tokens = work.context_tokens + work.decoded_tokens
+    if model.max_context_tokens is None or tokens <= model.max_context_tokens:
+        return ""
+    limit = model.max_context_tokens
+    return f"Warning: {tokens:,} tokens exceed the {limit:,} that {model.name} was made for."
+
+
+def _dtype_note(gpu: HardwareProfile, work: Workload) -> str:
+    """Say which matrix rate stands in for one the card does not have."""
+    for dtype in (work.weight_dtype, activation_dtype(work.weight_dtype)):
+        _, used = peak_flops_per_s(gpu, dtype)
+        if used != dtype and dtype != "int4":
+            return f"{gpu.name} has no {dtype} matrix path: computed at its {used} rate."
+    return ""
+
+
+def _group_notes(model: ModelShape, work: Workload) -> list[str]:
+    """Say what a tensor-parallel group changes in the figures."""
+    if work.tensor_parallel == 1:
+        return []
+    notes = ["FLOPs, bytes and memory are those of one GPU of the group."]
+    if model.latent is not None or model.kv_heads < work.tensor_parallel:
+        notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
+    return notes
+
+
+def _constants_note(gpu_rates: Rates) -> str:
+    """Say where the constants of the timing model come from."""
+    name = gpu_rates.gpu.name
+    if gpu_rates.origin == "peak":
+        return "Published peaks and no overheads: a bound, not a prediction."
+    if gpu_rates.origin == "fitted":
+        return f"Constants fitted to rows measured on {name}."
+    measured = any(item.origin == "measured" for item in gpu_rates.constants.values())
+    if measured and gpu_rates.choice == "auto":
+        return (
+            f"Large-transfer and matrix rates measured on {name}, other constants carried over "
+            "from other GPUs: not calibrated."
+        )
+    return f"Constants carried over from other GPUs: {name} has not been calibrated."

@@ -1,0 +1,122 @@
+"""A whole request under both kinds of attention: time to the last token, throughput and cost."""
+
+from dataclasses import dataclass
+
+from simulator.answers.estimate import (
+    DEFAULT_MEMORY_UTILIZATION,
+    Estimate,
+    block_slots,
+    estimate,
+)
+from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.errors import WorkloadError
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Attention, Workload
+from simulator.timing.constants import ConstantsChoice
+from simulator.timing.generation import GenerationTime, generation_time
+
+MOST_OUTPUT_TOKENS = 10**7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One request: every sample of every prompt generates ``output_tokens``.
+
+    Attributes
+    ----------
+    time
+        Prefill and decode.
+    last_step
+        The last decode step, when the caches are longest: it decides what fits.
+    usd_per_hour
+        Price of all GPUs of the group, None where unknown.
+    """
+
+    attention: Attention
+    output_tokens: int
+    time: GenerationTime
+    last_step: Estimate
+    usd_per_hour: float | None
+
+    @property
+    def total_s(self) -> float:
+        """From the prompt to the last token. [s]."""
+        return self.time.total_s
+
+    @property
+    def all_tokens(self) -> int:
+        """Tokens generated over all samples of all prompts."""
+        work = self.last_step.workload
+        return work.prompts * work.samples * self.output_tokens
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Output tokens per second of the whole request."""
+        return self.all_tokens / self.total_s
+
+    @property
+    def time_per_output_token_s(self) -> float:
+        """Mean time of a decode step (TPOT); 0 where the prefill gives the only token. [s]."""
+        steps = self.output_tokens - 1
+        return self.time.decode_s / steps if steps else 0.0
+
+    @property
+    def usd_per_million_tokens(self) -> float | None:
+        """Cost of a million output tokens at this request's speed. [USD]."""
+        if self.usd_per_hour is None:
+            return None
+        return cost_per_million_tokens(self.usd_per_hour, self.tokens_per_s)
+
+
+def generate(
+    model: ModelShape,
+    gpu: HardwareProfile,
+    workload: Workload,
+    *,
+    output_tokens: int,
+    constants: ConstantsChoice = "auto",
+    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+    usd_per_hour: float | None = None,
+) -> Generation:
+    """Estimate a whole request; the workload's ``decoded_tokens`` is ignored.
+
+    Parameters
+    ----------
+    output_tokens
+        Tokens each sample generates.
+    usd_per_hour
+        Price of one GPU, where it is not the profile's.
+
+    Raises
+    ------
+    WorkloadError
+        If there is nothing to generate, or the workload cannot be run.
+    """
+    if not 1 <= output_tokens <= MOST_OUTPUT_TOKENS:
+        raise WorkloadError(
+            f"output_tokens = {output_tokens:,} is not between 1 and {MOST_OUTPUT_TOKENS:,}"
+        )
+    if workload.query_tokens != 1:
+        raise WorkloadError(
+            "generate follows one token per step; query_tokens must be 1 "
+            "(the tokens accepted per step are not known)"
+        )
+    # The last token is never fed back: the caches end one short of the output.
+    last = workload.model_copy(update={"decoded_tokens": output_tokens - 1})
+    last_step = estimate(
+        model, gpu, last, constants=constants, memory_utilization=memory_utilization
+    )
+    return Generation(
+        attention=workload.attention,
+        output_tokens=output_tokens,
+        time=generation_time(
+            model,
+            workload,
+            last_step.rates,
+            output_tokens=output_tokens,
+            block_slots=block_slots(gpu),
+        ),
+        last_step=last_step,
+        usd_per_hour=price_per_hour(gpu, workload.tensor_parallel, usd_per_hour),
+    )

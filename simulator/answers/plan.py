@@ -1,0 +1,212 @@
+"""Capacity planning: which GPUs, how many of them, and what a million tokens cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from simulator.answers.capacity import Capacity, capacity
+from simulator.answers.estimate import (
+    DEFAULT_MEMORY_UTILIZATION,
+    Estimate,
+    check_workload,
+    estimate_with,
+)
+from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.counts.step import check_split
+from simulator.errors import WorkloadError
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Attention, Workload
+from simulator.timing.constants import ConstantsChoice, rates
+
+DEFAULT_GROUP_SIZES = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One way to serve the workload.
+
+    Attributes
+    ----------
+    result
+        The decode step at the workload's own sizes.
+    limits
+        The most samples and longest context, in memory and under the target.
+    usd_per_hour, usd_per_million_tokens
+        Of the whole group, None where the price is unknown.
+    meets_target
+        Whether the workload fits, and its step is no longer than the target.
+    pareto
+        Whether no other option that meets the target is at least as fast and as cheap per token.
+    """
+
+    result: Estimate
+    limits: Capacity
+    usd_per_hour: float | None
+    usd_per_million_tokens: float | None
+    meets_target: bool
+    pareto: bool = False
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in the group."""
+        return self.result.workload.tensor_parallel
+
+    @property
+    def attention(self) -> Attention:
+        """Kind of attention."""
+        return self.result.workload.attention
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All options, and the ones to look at first.
+
+    Attributes
+    ----------
+    options
+        Every GPU, group size and kind of attention tried, cheapest per token first.
+    cheapest
+        The option that meets the target at the least price per hour; None where none meets it or
+        no price is known.
+    fewest_gpus
+        For each GPU id, the fewest GPUs of it that meet the target, None where no group does.
+    skipped
+        What could not be tried, a sentence each.
+    """
+
+    target_step_s: float | None
+    options: tuple[Option, ...]
+    cheapest: Option | None
+    fewest_gpus: dict[str, int | None]
+    skipped: tuple[str, ...]
+
+
+def plan(
+    model: ModelShape,
+    gpus: Sequence[HardwareProfile],
+    workload: Workload,
+    *,
+    target_step_s: float | None = None,
+    group_sizes: Sequence[int] = DEFAULT_GROUP_SIZES,
+    attentions: Sequence[Attention] = ("standard", "bifurcated"),
+    constants: ConstantsChoice = "auto",
+    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+    usd_per_hour: float | None = None,
+) -> Plan:
+    """Try GPUs, group sizes and kinds of attention on a workload.
+
+    Parameters
+    ----------
+    target_step_s
+        Longest acceptable decode step; None to ask only what fits. [s]
+    group_sizes
+        Tensor-parallel sizes to try; those the model cannot be split into are skipped.
+    usd_per_hour
+        Price of one GPU, for every GPU tried, in place of the profiles' own.
+
+    Raises
+    ------
+    WorkloadError
+        If the target is not positive, or nothing could be tried at all.
+    """
+    if target_step_s is not None and not target_step_s > 0:
+        raise WorkloadError(f"target_step_ms = {target_step_s * 1e3} is not positive")
+    options: list[Option] = []
+    skipped: list[str] = []
+    for gpu in gpus:
+        gpu_rates = rates(gpu, constants)
+        for size in group_sizes:
+            work = workload.model_copy(update={"tensor_parallel": size})
+            try:
+                check_split(model, size)
+                check_workload(model, gpu, work)
+            except WorkloadError as error:
+                if str(error) not in skipped:
+                    skipped.append(str(error))
+                continue
+            price = price_per_hour(gpu, size, usd_per_hour)
+            for attention in attentions:
+                layout = "shared" if attention == "bifurcated" else workload.kv_layout
+                changed = work.model_copy(update={"attention": attention, "kv_layout": layout})
+                result = estimate_with(model, gpu_rates, changed, memory_utilization)
+                limits = capacity(
+                    model,
+                    gpu_rates,
+                    changed,
+                    memory_utilization=memory_utilization,
+                    target_step_s=target_step_s,
+                )
+                in_time = target_step_s is None or result.step_s <= target_step_s
+                options.append(
+                    Option(
+                        result=result,
+                        limits=limits,
+                        usd_per_hour=price,
+                        usd_per_million_tokens=None
+                        if price is None
+                        else cost_per_million_tokens(price, result.tokens_per_s),
+                        meets_target=bool(result.memory.fits) and in_time,
+                    )
+                )
+    if not options:
+        raise WorkloadError("nothing to plan with: " + ("; ".join(skipped) or "no GPU given"))
+    marked = _mark_pareto(options)
+    return Plan(
+        target_step_s=target_step_s,
+        options=tuple(sorted(marked, key=_order)),
+        cheapest=_cheapest(marked),
+        fewest_gpus={gpu.id: _fewest(marked, gpu.id) for gpu in gpus},
+        skipped=tuple(skipped),
+    )
+
+
+def _order(option: Option) -> tuple[bool, float, float]:
+    """Order options: those that meet the target first, then by cost, then by time."""
+    cost = option.usd_per_million_tokens
+    return (
+        not option.meets_target,
+        float("inf") if cost is None else cost,
+        option.result.step_s,
+    )
+
+
+def _mark_pareto(options: Sequence[Option]) -> list[Option]:
+    """Mark the options that no other beats in both step time and cost per token."""
+    good = [
+        option
+        for option in options
+        if option.meets_target and option.usd_per_million_tokens is not None
+    ]
+
+    def beaten(option: Option) -> bool:
+        return any(_dominates(other, option) for other in good)
+
+    return [
+        replace(option, pareto=any(option is item for item in good) and not beaten(option))
+        for option in options
+    ]
+
+
+def _dominates(other: Option, option: Option) -> bool:
+    """Return whether one option is as good as another in both and better in one."""
+    ours = (option.result.step_s, option.usd_per_million_tokens or 0.0)
+    theirs = (other.result.step_s, other.usd_per_million_tokens or 0.0)
+    return theirs != ours and theirs[0] <= ours[0] and theirs[1] <= ours[1]
+
+
+def _cheapest(options: Sequence[Option]) -> Option | None:
+    """Return the option of least price per hour that meets the target, the faster of equals."""
+    priced = [
+        (option.usd_per_hour, option.result.step_s, index)
+        for index, option in enumerate(options)
+        if option.meets_target and option.usd_per_hour is not None
+    ]
+    return options[min(priced)[2]] if priced else None
+
+
+def _fewest(options: Sequence[Option], gpu: str) -> int | None:
+    """Return the fewest GPUs of one kind that meet the target."""
+    sizes = [
+        option.gpus for option in options if option.result.gpu.id == gpu and option.meets_target
+    ]
+    return min(sizes, default=None)

@@ -1,0 +1,35 @@
+"""Prices: of a GPU hour, and of a million tokens."""
+
+from simulator.errors import WorkloadError
+from simulator.inputs.hardware import HardwareProfile
+
+SECONDS_PER_HOUR = 3600
+TOKENS_PRICED = 1e6
+
+
+def price_per_hour(
+    gpu: HardwareProfile, gpus: int, usd_per_hour: float | None = None
+) -> float | None:
+    """Return the price of a number of GPUs, the user's own price first. [USD/h].
+
+    Raises
+    ------
+    WorkloadError
+        If the user's price is negative.
+    """
+    if usd_per_hour is not None:
+        if usd_per_hour < 0:
+            raise WorkloadError(f"price_per_hour = {usd_per_hour} is negative")
+        return usd_per_hour * gpus
+    if gpu.price_usd_per_hour is None:
+        return None
+    return gpu.price_usd_per_hour.value * gpus
+
+
+def cost_per_million_tokens(usd_per_hour: float, tokens_per_s: float) -> float:
+    """Return the cost of a million tokens. [USD].
+
+    >>> round(cost_per_million_tokens(3.6, 1000), 6)
+    1.0
+    """
+    return usd_per_hour / SECONDS_PER_HOUR / tokens_per_s * TOKENS_PRICED

@@ -1,0 +1,283 @@
+"""Sweeps: standard and bifurcated attention at every point of a grid.
+
+The numeric axes of a grid are arrays that broadcast with each other, each along a dimension of its
+own: a whole decode step, operation by operation, is counted and timed for all points of a block at
+once by the very functions that answer a single question. A grid is cut into blocks of bounded
+size, so any number of points runs in constant memory.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from simulator.answers.compare import TIE_MARGIN
+from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, block_slots, check_workload
+from simulator.counts.memory import memory
+from simulator.counts.operation import total
+from simulator.counts.step import check_split, decode_operations
+from simulator.errors import SimulatorError
+from simulator.inputs.hardware import HardwareProfile, load_hardware
+from simulator.inputs.model import ModelShape
+from simulator.inputs.presets import load_model
+from simulator.inputs.scenario import Scenario
+from simulator.inputs.workload import Attention, Workload, WorkloadGrid
+from simulator.numeric import Numeric
+from simulator.timing.constants import ConstantsChoice, Rates, rates
+from simulator.timing.step import StepTime, step_time
+from simulator.units import MILLISECOND
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NUMERIC_AXES = ("prompts", "samples", "context_tokens", "decoded_tokens", "query_tokens")
+NAMED_AXES = (
+    "kernel",
+    "kv_layout",
+    "execution",
+    "weight_dtype",
+    "kv_dtype",
+    "tensor_parallel",
+)
+# Points worked on at once: the arrays of a block stay in the processor's cache.
+POINTS_AT_ONCE = 2**15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One combination of model, GPU and named settings, and the numeric grid under it."""
+
+    model: ModelShape
+    gpu_rates: Rates
+    named: Mapping[str, Any]
+    numeric: Mapping[str, Sequence[int]]
+
+    @property
+    def points(self) -> int:
+        """Points of the numeric grid."""
+        return math.prod(len(values) for values in self.numeric.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A grid that is ready to run.
+
+    Attributes
+    ----------
+    cells
+        Its combinations of named settings.
+    skipped
+        Combinations that cannot be run, a sentence each.
+    """
+
+    cells: tuple[Cell, ...]
+    skipped: tuple[str, ...]
+    memory_utilization: float
+
+    @property
+    def points(self) -> int:
+        """Points that will be computed."""
+        return sum(cell.points for cell in self.cells)
+
+    def blocks(self, points_at_once: int = POINTS_AT_ONCE) -> Iterator[dict[str, Any]]:
+        """Yield the results block by block: column name to a value or a flat array."""
+        for cell in self.cells:
+            for part in _parts(cell.numeric, points_at_once):
+                yield compare_block(cell, part, self.memory_utilization)
+
+
+def prepare_sweep(
+    scenario: Scenario,
+    *,
+    constants: ConstantsChoice = "auto",
+    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+) -> Sweep:
+    """Resolve a scenario's names and lay out its grid.
+
+    Combinations that cannot be run (heads that do not divide, a kernel without a form for a
+    model's cache) are skipped and named.
+
+    Raises
+    ------
+    SimulatorError
+        If a model or GPU is not known, or nothing is left to run.
+    """
+    axes = scenario.axes
+    numeric = {axis: _integers(axes, axis) for axis in NUMERIC_AXES}
+    named_axes = [axis for axis in NAMED_AXES if axis in axes]
+    gpus = [rates(load_hardware(str(name)), constants) for name in axes["gpu"]]
+    cells: list[Cell] = []
+    skipped: list[str] = []
+    if len(axes.get("attention", ())) > 0:
+        skipped.append("attention is not an axis of a sweep: both kinds are computed everywhere")
+    for name, kv_heads in product(axes["model"], axes.get("kv_heads", (None,))):
+        model = load_model(str(name), kv_heads=kv_heads)
+        for gpu_rates in gpus:
+            for values in product(*(axes[axis] for axis in named_axes)):
+                named = dict(zip(named_axes, values, strict=True))
+                reason = _refusal(model, gpu_rates.gpu, named)
+                if reason is None:
+                    cells.append(
+                        Cell(model=model, gpu_rates=gpu_rates, named=named, numeric=numeric)
+                    )
+                elif reason not in skipped:
+                    skipped.append(reason)
+    if not cells:
+        raise SimulatorError(f"scenario {scenario.id}: nothing to run: {'; '.join(skipped)}")
+    return Sweep(cells=tuple(cells), skipped=tuple(skipped), memory_utilization=memory_utilization)
+
+
+def compare_block(
+    cell: Cell, numeric: Mapping[str, "np.ndarray"], memory_utilization: float
+) -> dict[str, Any]:
+    """Compare both kinds of attention at every point of one block.
+
+    Parameters
+    ----------
+    numeric
+        The values of each numeric axis in this block.
+
+    Returns
+    -------
+    dict
+        The columns of the sweep, see docs/commands.md: settings that are the same for the whole
+        block as plain values, all others as arrays of one entry per point, last axis fastest.
+    """
+    import numpy as np
+
+    shape = tuple(len(values) for values in numeric.values())
+    grid = dict(zip(numeric, np.ix_(*numeric.values()), strict=True))
+
+    def flat(values: Numeric) -> "np.ndarray":
+        return np.broadcast_to(values, shape).reshape(-1)
+
+    columns: dict[str, Any] = _settings(cell)
+    columns.update({axis: flat(values).astype(np.int64) for axis, values in grid.items()})
+    steps: dict[Attention, StepTime] = {}
+    kv_read: dict[Attention, Numeric] = {}
+    for attention in ("standard", "bifurcated"):
+        settings: dict[str, Any] = {**grid, **cell.named}
+        if attention == "bifurcated":
+            settings["kv_layout"] = "shared"
+        work = WorkloadGrid(**settings, attention=attention)
+        step, results = _solve(cell, work, memory_utilization)
+        steps[attention], kv_read[attention] = step, results["kv_bytes_read"]
+        columns.update({f"{attention}_{name}": flat(values) for name, values in results.items()})
+    speedup = flat(steps["standard"].total_s / steps["bifurcated"].total_s)
+    columns["speedup"] = speedup
+    columns["kv_io_ratio"] = flat(_ratio(kv_read["standard"], kv_read["bifurcated"]))
+    columns["winner"] = winners(speedup, columns["standard_fits"], columns["bifurcated_fits"])
+    return columns
+
+
+def winners(
+    speedup: "np.ndarray", standard_fits: "np.ndarray", bifurcated_fits: "np.ndarray"
+) -> "np.ndarray":
+    """Return the faster kind of attention that fits at every point, as ``compare`` decides it."""
+    import numpy as np
+
+    faster = np.where(speedup > 1, "bifurcated", "standard")
+    close = np.where(np.abs(speedup - 1) < TIE_MARGIN, "tie", faster)
+    only = np.where(standard_fits, "standard", "bifurcated")
+    return np.where(standard_fits == bifurcated_fits, close, only)
+
+
+def _solve(
+    cell: Cell, work: WorkloadGrid, memory_utilization: float
+) -> tuple[StepTime, dict[str, Numeric]]:
+    """Count and time one kind of attention over a block."""
+    gpu = cell.gpu_rates.gpu
+    slots = block_slots(gpu)
+    operations = decode_operations(cell.model, work, block_slots=slots)
+    step = step_time(operations, cell.gpu_rates, work.execution)
+    totals = total(operations)
+    needs = memory(
+        cell.model,
+        work,
+        capacity_bytes=gpu.memory_bytes * memory_utilization,
+        block_slots=slots,
+    )
+    tokens = work.prompts * work.samples * work.query_tokens
+    return step, {
+        "step_ms": step.total_s / MILLISECOND,
+        "tokens_per_s": tokens / step.total_s,
+        "flops": totals.flops,
+        "bytes_read": totals.bytes_read,
+        "bytes_written": totals.bytes_written,
+        "kv_bytes_read": totals.kv_bytes_read,
+        "memory_bytes": needs.total_bytes,
+        "fits": needs.fits,
+        "bound": _bound(step),
+    }
+
+
+def _bound(step: StepTime) -> "np.ndarray":
+    """Return what binds the step at every point, as :attr:`StepTime.bound` does at one."""
+    import numpy as np
+
+    names = np.array(list(step.by_roof_s))
+    times = np.broadcast_arrays(*step.by_roof_s.values())
+    largest = names[np.argmax(np.stack(times), axis=0)]
+    return np.where(step.host_s > step.device_s, "launch", largest)
+
+
+def _ratio(standard: Numeric, bifurcated: Numeric) -> Numeric:
+    """Divide, with 1 where neither reads anything."""
+    import numpy as np
+
+    nothing = np.asarray(bifurcated) == 0
+    return np.where(nothing, 1.0, standard / np.where(nothing, 1.0, bifurcated))
+
+
+def _settings(cell: Cell) -> dict[str, Any]:
+    """Return the settings that are the same for the whole cell, as columns."""
+    defaults = {axis: Workload.model_fields[axis].default for axis in NAMED_AXES}
+    return {
+        "model": cell.model.name,
+        "kv_heads": cell.model.kv_heads,
+        "gpu": cell.gpu_rates.gpu.id,
+        **defaults,
+        **cell.named,
+    }
+
+
+def _integers(axes: Mapping[str, Sequence[Any]], axis: str) -> tuple[int, ...]:
+    """Return the values of a numeric axis, the workload's default where it has none."""
+    return tuple(axes.get(axis, (Workload.model_fields[axis].default,)))
+
+
+def _parts(
+    numeric: Mapping[str, Sequence[int]], points_at_once: int
+) -> Iterator[dict[str, "np.ndarray"]]:
+    """Cut a numeric grid into blocks of a bounded number of points, in the grid's own order.
+
+    The last axes stay whole as far as they fit; the first that does not is cut, and the axes
+    before it go one value at a time.
+    """
+    import numpy as np
+
+    lengths: dict[str, int] = {}
+    room = points_at_once
+    for axis in reversed(list(numeric)):
+        length = max(1, min(len(numeric[axis]), room))
+        lengths[axis] = length
+        room = room // length if length == len(numeric[axis]) else 1
+    arrays = {axis: np.asarray(values, dtype=np.float64) for axis, values in numeric.items()}
+    starts = [range(0, len(arrays[axis]), lengths[axis]) for axis in numeric]
+    for corner in product(*starts):
+        yield {
+            axis: arrays[axis][start : start + lengths[axis]]
+            for axis, start in zip(numeric, corner, strict=True)
+        }
+
+
+def _refusal(model: ModelShape, gpu: HardwareProfile, named: Mapping[str, Any]) -> str | None:
+    """Return why a combination cannot be run, None where it can."""
+    try:
+        work = Workload(**named)
+        check_split(model, work.tensor_parallel)
+        check_workload(model, gpu, work)
+    except SimulatorError as error:
+        return str(error)
+    return None

@@ -1,0 +1,86 @@
+"""A whole request: prefill, then one decode step for each further token."""
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from simulator.counts.step import decode_operations, prefill_operations
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload, WorkloadGrid, WorkloadLike
+from simulator.timing.constants import Rates
+from simulator.timing.step import StepTime, step_time
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Steps timed at once: enough to amortise numpy, small enough for the processor's cache.
+STEPS_AT_ONCE = 2**14
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationTime:
+    """Time of a request.
+
+    Attributes
+    ----------
+    prefill
+        Fills the caches and gives every sample its first token.
+    decode_s
+        Sum of all decode steps, one for each token after the first.
+    first_step_s, last_step_s
+        The shortest and the longest of them; 0 where there is none.
+    """
+
+    prefill: StepTime
+    decode_s: float
+    first_step_s: float
+    last_step_s: float
+
+    @property
+    def total_s(self) -> float:
+        """Prefill and all steps. [s]."""
+        return float(self.prefill.total_s) + self.decode_s
+
+
+def generation_time(
+    model: ModelShape,
+    work: Workload,
+    gpu: Rates,
+    *,
+    output_tokens: int,
+    block_slots: int,
+) -> GenerationTime:
+    """Time a request in which every sample generates ``output_tokens``.
+
+    The prefill gives the first token; the step for token t + 1 attends over t own tokens, so the
+    decoded part grows from 1 to ``output_tokens - 1``. All steps are timed as one array.
+    """
+    prefill = step_time(prefill_operations(model, work), gpu, work.execution)
+    import numpy as np
+
+    steps = output_tokens - 1
+    seconds, first, last = 0.0, 0.0, 0.0
+    for start in range(1, steps + 1, STEPS_AT_ONCE):
+        decoded = np.arange(start, min(start + STEPS_AT_ONCE, steps + 1), dtype=np.float64)
+        times = step_seconds(model, work, gpu, decoded, block_slots=block_slots)
+        seconds += float(times.sum())
+        first = first or float(times[0])
+        last = float(times[-1])
+    return GenerationTime(prefill=prefill, decode_s=seconds, first_step_s=first, last_step_s=last)
+
+
+def step_seconds(
+    model: ModelShape,
+    work: WorkloadLike,
+    gpu: Rates,
+    decoded_tokens: "np.ndarray",
+    *,
+    block_slots: int,
+) -> "np.ndarray":
+    """Return the time of a decode step at each number of decoded tokens. [s]."""
+    import numpy as np
+
+    values = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
+    grid = WorkloadGrid(**{**values, "decoded_tokens": decoded_tokens})
+    operations = decode_operations(model, grid, block_slots=block_slots)
+    total = step_time(operations, gpu, work.execution).total_s
+    return np.broadcast_to(total, decoded_tokens.shape)
