@@ -37,6 +37,8 @@ def read_json(path: Path, error: type[SimulatorError]) -> Any:
         return json.loads(read_text(path, error))
     except json.JSONDecodeError as problem:
         raise error(f"{path} is not JSON: {problem}") from None
+    except (ValueError, RecursionError):
+        raise error(f"{path} cannot be read: a number too long, or nested too deep") from None
 
 
 def validate(

@@ -1,11 +1,14 @@
 """The shape of a decoder-only transformer: everything its cost depends on, and nothing else."""
 
 from collections.abc import Mapping
+from math import isqrt
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from simulator.errors import ModelError
 from simulator.inputs.dtypes import Dtype
+from simulator.inputs.files import validate
 
 Positive = Annotated[int, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0)]
@@ -93,6 +96,10 @@ class ModelShape(_Frozen):
 
     Attributes
     ----------
+    embedding_size
+        Width of the token table and the output matrix where it is not the hidden size (OPT-350m).
+    norm_weight, norm_bias
+        Whether norms have weights, and layer norms biases.
     norms_per_layer, extra_norms
         Hidden-size norms in each layer, and outside the layers (the final norm is one).
     qk_norm
@@ -103,6 +110,12 @@ class ModelShape(_Frozen):
         One learned logit per head (gpt-oss).
     max_context_tokens
         Positions the model was made for, None where the source does not say.
+    layer_groups
+        The layers, those of equal cost merged; by default one group of them all.
+    source
+        Where the sizes come from.
+    notes
+        What was assumed or simplified when they were read, one sentence each.
     """
 
     name: str
@@ -113,10 +126,12 @@ class ModelShape(_Frozen):
     head_dim: Positive
     intermediate_size: Natural
     vocab_size: Positive
+    embedding_size: Positive | None = None
     gated_mlp: bool = True
     tied_embeddings: bool = False
     rotary: bool = True
     norm: Literal["rms", "layer"] = "rms"
+    norm_weight: bool = True
     norm_bias: bool = True
     norms_per_layer: Natural = 2
     extra_norms: Natural = 1
@@ -133,6 +148,7 @@ class ModelShape(_Frozen):
     latent: LatentAttention | None = None
     weight_dtype: Dtype = "bf16"
     source: str = ""
+    notes: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -181,19 +197,22 @@ class ModelShape(_Frozen):
 
         Raises
         ------
-        ValueError
-            If ``kv_heads`` does not divide the heads (pydantic's ValidationError is one).
+        ModelError
+            If ``kv_heads`` does not divide the heads, or the model caches no heads.
         """
+        if self.latent is not None:
+            raise ModelError(f"{self.name} caches a latent vector: it has no kv_heads to change")
         if kv_heads == self.kv_heads:
             return self
-        if self.latent is not None:
-            raise ValueError(f"{self.name} caches a latent vector: it has no kv_heads to change")
-        name = f"{self.name} with {kv_heads} KV heads"
-        return ModelShape.model_validate(
-            {**self.model_dump(), "kv_heads": kv_heads, "name": name}
-        )
+        data = {
+            **self.model_dump(),
+            "kv_heads": kv_heads,
+            "name": f"{self.name} with {kv_heads} KV heads",
+        }
+        return validate(ModelShape, data, where=self.name, error=ModelError)
 
 
 def _divisors(number: int) -> list[int]:
     """Return the divisors of a number."""
-    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
+    small = [candidate for candidate in range(1, isqrt(number) + 1) if number % candidate == 0]
+    return sorted({*small, *(number // candidate for candidate in small)})

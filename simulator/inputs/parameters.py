@@ -12,7 +12,7 @@ class ParameterCount:
     Attributes
     ----------
     embedding
-        Token and position tables.
+        Token and position tables, and the matrices that fit a narrower token table.
     head
         The output matrix; 0 where it is the token table itself.
     attention, mlp
@@ -62,8 +62,12 @@ def count_parameters(model: ModelShape) -> ParameterCount:
         router = experts.count * (model.hidden_size + experts.router_bias)
         mlp += sparse_layers * (experts.count * one + shared + router)
         idle = sparse_layers * (experts.count - experts.per_token) * one
-    embedding = (model.vocab_size + model.position_embeddings) * model.hidden_size
-    head = 0 if model.tied_embeddings else model.vocab_size * model.hidden_size
+    width = model.embedding_size or model.hidden_size
+    embedding = model.vocab_size * width + model.position_embeddings * model.hidden_size
+    if width != model.hidden_size:
+        # One matrix widens what comes from the table, another narrows what goes to the output.
+        embedding += 2 * width * model.hidden_size
+    head = 0 if model.tied_embeddings else model.vocab_size * width
     head += model.vocab_size * model.lm_head_bias
     attention = model.layers * attention_parameters(model)
     norms = _norms(model)
@@ -78,13 +82,17 @@ def attention_parameters(model: ModelShape) -> int:
         latent = model.latent
         query_width = model.heads * (latent.nope_dim + latent.rope_dim)
         query = (
-            d * query_width
-            if latent.query_rank is None
-            else latent.query_rank * (d + query_width)
+            d * query_width if latent.query_rank is None else latent.query_rank * (d + query_width)
         )
         down = d * (latent.kv_rank + latent.rope_dim)
         up = latent.kv_rank * model.heads * (latent.nope_dim + latent.value_dim)
-        return query + down + up + model.heads * latent.value_dim * d
+        output = model.heads * latent.value_dim * d
+        # Only the matrices that read the hidden state have biases.
+        biases = (
+            model.qkv_bias * ((latent.query_rank or 0) + latent.kv_rank + latent.rope_dim)
+            + model.output_bias * d
+        )
+        return query + down + up + output + biases
     query_width = model.heads * model.head_dim
     qkv_width = query_width + 2 * model.kv_heads * model.head_dim
     return qkv_width * (d + model.qkv_bias) + d * (query_width + model.output_bias)
@@ -99,15 +107,18 @@ def _mlp(model: ModelShape, inner: int, *, bias: bool) -> int:
 
 def _norms(model: ModelShape) -> int:
     """Count norm weights and biases and attention sinks."""
-    vectors = 2 if model.norm == "layer" and model.norm_bias else 1
-    hidden = vectors * model.hidden_size * (
-        model.layers * model.norms_per_layer + model.extra_norms
+    vectors = model.norm_weight * (2 if model.norm == "layer" and model.norm_bias else 1)
+    hidden = (
+        vectors * model.hidden_size * (model.layers * model.norms_per_layer + model.extra_norms)
     )
-    per_layer = {
-        "none": 0,
-        "head": 2 * model.head_dim,
-        "all": (model.heads + model.kv_heads) * model.head_dim,
-    }[model.qk_norm]
+    per_layer = (
+        vectors
+        * {
+            "none": 0,
+            "head": 2 * model.head_dim,
+            "all": (model.heads + model.kv_heads) * model.head_dim,
+        }[model.qk_norm]
+    )
     if model.latent is not None:
         per_layer += model.latent.kv_rank + (model.latent.query_rank or 0)
     if model.attention_sinks:

@@ -1,0 +1,282 @@
+"""Models by name, by file or from plain sizes."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import ModelError, nearest, unknown
+from simulator.inputs.dtypes import DTYPE_ALIASES
+from simulator.inputs.files import read_json, validate
+from simulator.inputs.hf_config import shape_from_config
+from simulator.inputs.model import ModelShape
+
+# A text that starts so is a path, whatever presets there are.
+_PATH_STARTS = ("/", "./", "../", "~", ".\\", "..\\")
+# Llama's rule: two thirds of four times the hidden size, in steps of 256.
+_GATED_STEP = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A model this package knows by name.
+
+    Attributes
+    ----------
+    aliases
+        Its names on the Hugging Face hub, and others.
+    source
+        Where its sizes were read.
+    note
+        What a user should know about it.
+    parameters
+        Its published parameter count, or None.
+    config
+        The keys of its published config.json that decide the shape.
+    shape
+        The shape itself, for a model without a config.json.
+    like, kv_heads
+        Another preset that this one differs from in KV heads alone.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    source: str = ""
+    note: str = ""
+    parameters: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    shape: Mapping[str, Any] = field(default_factory=dict)
+    like: str | None = None
+    kv_heads: int | None = None
+
+    def load(self) -> ModelShape:
+        """Build the model's shape."""
+        if self.like is not None and self.kv_heads is not None:
+            other = presets()[self.like].load()
+            return other.with_kv_heads(self.kv_heads).model_copy(update={"name": self.name})
+        where = f"preset {self.name}"
+        if self.shape:
+            data = {**self.shape, "name": self.name}
+            shape = validate(ModelShape, data, where=where, error=ModelError)
+        else:
+            shape = shape_from_config(self.config, name=self.name, where=where)
+        notes = (*shape.notes, self.note) if self.note else shape.notes
+        return shape.model_copy(update={"source": self.source, "notes": notes})
+
+
+@cache
+def presets() -> Mapping[str, Preset]:
+    """Return the known models by name, in the order of ``presets.toml``."""
+    text = Path(__file__).with_name("presets.toml").read_text(encoding="utf-8")
+    return {
+        name: Preset(name=name, **{**table, "aliases": tuple(table.get("aliases", ()))})
+        for name, table in tomllib.loads(text).items()
+    }
+
+
+def find_preset(name: str) -> Preset | None:
+    """Return the preset of a name or alias, or None.
+
+    Neither case nor the difference between ``_`` and ``-`` matters, and the organisation before
+    the slash of a hub name may be left out.
+
+    >>> find_preset("meta-llama/llama_3.1_8b").name
+    'llama-3.1-8b'
+    """
+    return _names().get(_folded(name))
+
+
+def load_model(
+    name: str | Path,
+    *,
+    kv_heads: int | None = None,
+    assume: str | None = None,
+    **overrides: Any,
+) -> ModelShape:
+    """Load a model by name, or from a config.json or the folder that holds one.
+
+    Parameters
+    ----------
+    name
+        A preset's name or alias, or a path. A name wins over a file of that name; ``./NAME`` means
+        the file.
+    kv_heads
+        Another number of KV heads.
+    assume
+        Read a file as this ``model_type``, whatever type it states.
+    overrides
+        Other fields of :class:`~simulator.inputs.model.ModelShape` to replace; None changes
+        nothing.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, its file is not understood, or a change makes no sense.
+    """
+    shape = _load(name, assume)
+    if kv_heads is not None:
+        shape = shape.with_kv_heads(kv_heads)
+    changes = {field: value for field, value in overrides.items() if value is not None}
+    return _changed(shape, changes) if changes else shape
+
+
+def model_from_flags(
+    *,
+    layers: int,
+    hidden_size: int,
+    heads: int,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+    intermediate_size: int | None = None,
+    vocab_size: int = 32_000,
+    gated_mlp: bool = True,
+    name: str = "custom",
+    **others: Any,
+) -> ModelShape:
+    """Build a model from plain sizes; what is left out is as in Llama.
+
+    Parameters
+    ----------
+    kv_heads
+        As many as heads by default.
+    head_dim
+        Hidden size / heads by default.
+    intermediate_size
+        By default 8/3 of the hidden size, rounded up to a multiple of 256, as Llama's (4096 gives
+        11008); four times the hidden size where the MLP is not gated.
+    others
+        Other fields of :class:`~simulator.inputs.model.ModelShape`; None is as good as absent.
+
+    Raises
+    ------
+    ModelError
+        If a size is not a whole number above zero or the sizes do not fit one another.
+
+    Examples
+    --------
+    >>> model_from_flags(layers=32, hidden_size=4096, heads=32).intermediate_size
+    11008
+    """
+    where = f"model {name}"
+    _check_sizes({"layers": layers, "hidden_size": hidden_size, "heads": heads}, where)
+    if head_dim is None:
+        if hidden_size % heads:
+            raise ModelError(
+                f"{where}: hidden_size = {hidden_size} is not a multiple of heads = {heads}; "
+                "give head_dim"
+            )
+        head_dim = hidden_size // heads
+    if intermediate_size is None:
+        intermediate_size = _inner_width(hidden_size, gated=gated_mlp)
+    data = {
+        "name": name,
+        "layers": layers,
+        "hidden_size": hidden_size,
+        "heads": heads,
+        "kv_heads": heads if kv_heads is None else kv_heads,
+        "head_dim": head_dim,
+        "intermediate_size": intermediate_size,
+        "vocab_size": vocab_size,
+        "gated_mlp": gated_mlp,
+        "source": "sizes given by the user",
+        **{field: value for field, value in others.items() if value is not None},
+    }
+    return validate(ModelShape, _plain(data), where=where, error=ModelError)
+
+
+def _check_sizes(sizes: Mapping[str, Any], where: str) -> None:
+    """Refuse sizes from which others are derived, before one mistake makes several complaints."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ModelError(f"{where}: {name} = {value!r} must be a whole number above zero")
+
+
+def _inner_width(hidden_size: int, *, gated: bool) -> int:
+    """Return the usual inner width of an MLP."""
+    if not gated:
+        return 4 * hidden_size
+    return -(-8 * hidden_size // (3 * _GATED_STEP)) * _GATED_STEP
+
+
+def _load(name: str | Path, assume: str | None) -> ModelShape:
+    """Load a model as it is."""
+    text = str(name).strip()
+    is_path = isinstance(name, Path) or text.endswith(".json") or text.startswith(_PATH_STARTS)
+    if not is_path:
+        preset = find_preset(text)
+        if preset is not None:
+            return preset.load()
+    path = Path(text).expanduser()
+    if not is_path and not (text and path.exists()):
+        raise ModelError(
+            unknown(
+                "model",
+                text,
+                _suggestible(text),
+                way_out="see 'bifurcate models', or give the path of a config.json",
+            )
+        )
+    return _read_config(path, assume)
+
+
+def _read_config(path: Path, assume: str | None) -> ModelShape:
+    """Read a config.json, or the one in a folder."""
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"there is no config.json in {path}")
+        path /= "config.json"
+    config = read_json(path, ModelError)
+    beside = path.with_name("hf_quant_config.json")
+    if isinstance(config, dict) and "quantization_config" not in config and beside.is_file():
+        # Where NVIDIA's modelopt states the format of the weights.
+        quantization = read_json(beside, ModelError)
+        if isinstance(quantization, dict):
+            config["quantization_config"] = quantization.get("quantization")
+    folder = path.resolve().parent.name
+    name = folder if path.name == "config.json" and folder else path.stem
+    return shape_from_config(config, name=name, where=str(path), assume=assume)
+
+
+def _changed(shape: ModelShape, changes: dict[str, Any]) -> ModelShape:
+    """Return a shape with some fields replaced."""
+    data = {**shape.model_dump(), **_plain(changes)}
+    if "layers" in changes and "layer_groups" not in changes:
+        _check_sizes({"layers": changes["layers"]}, shape.name)
+        if len(shape.layer_groups) > 1:
+            raise ModelError(
+                f"{shape.name} has layers of several kinds: give layer_groups with layers"
+            )
+        data["layer_groups"] = [{**data["layer_groups"][0], "count": changes["layers"]}]
+    return validate(ModelShape, data, where=shape.name, error=ModelError)
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields with the engines' spellings of a dtype replaced by ours."""
+    dtype = fields.get("weight_dtype")
+    return {**fields, "weight_dtype": DTYPE_ALIASES.get(dtype, dtype)} if dtype else fields
+
+
+def _folded(name: str) -> str:
+    """Return a name without what does not matter in it."""
+    return name.strip().lower().replace("_", "-").replace(" ", "-")
+
+
+@cache
+def _names() -> dict[str, Preset]:
+    """Map every folded name to its preset; a preset's own name wins."""
+    table: dict[str, Preset] = {}
+    for preset in presets().values():
+        for alias in preset.aliases:
+            table.setdefault(_folded(alias), preset)
+            table.setdefault(_folded(alias.rpartition("/")[2]), preset)
+    table.update({_folded(name): preset for name, preset in presets().items()})
+    return table
+
+
+def _suggestible(name: str) -> list[str]:
+    """Return the names a message may suggest: aliases only where one is near, for they are many."""
+    aliases = [alias for preset in presets().values() for alias in preset.aliases]
+    names = [*presets(), *aliases]
+    return names if nearest(name, names) else list(presets())
