@@ -6,19 +6,21 @@ the timing model fitted to measured rows. Every figure carries its source.
 """
 
 import hashlib
+import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from simulator.errors import ProfileError, unknown
+from simulator.errors import ProfileError, nearest, unknown
 from simulator.inputs.dtypes import Dtype
-from simulator.inputs.files import read_toml, validate
-from simulator.resources import HARDWARE_PATH_VARIABLE, toml_files
+from simulator.inputs.files import read_text, read_toml, validate
+from simulator.resources import HARDWARE_PATH_VARIABLE, search_dirs, toml_files
 from simulator.units import GIGA, MIB, TERA
 
-SCHEMA_VERSION = 1
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class _Frozen(BaseModel):
@@ -30,8 +32,16 @@ class _Frozen(BaseModel):
 class Figure(_Frozen):
     """A number and where it comes from."""
 
-    value: Annotated[float, Field(gt=0)]
-    source: Annotated[str, Field(min_length=3)]
+    value: Annotated[float, Field(gt=0, strict=True)]
+    source: Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_source(cls, data: object) -> object:
+        if isinstance(data, int | float | str):
+            # pydantic turns a ValueError into a complaint, a TypeError into a traceback.
+            raise ValueError('must be written { value = ..., source = "..." }')  # noqa: TRY004
+        return data
 
 
 class FittedFigure(Figure):
@@ -67,12 +77,32 @@ class Peak(_Frozen):
 
 
 class Measured(_Frozen):
-    """Rates read on a real card by a microbenchmark; large transfers and large products."""
+    """Rates read on a real card by a microbenchmark; large transfers and large products.
 
+    ``memory_mib`` is the total the driver reports (``nvidia-smi``). Makers sell 2**30 bytes as one
+    GB, and some cards keep part of the memory for error correction.
+    """
+
+    memory_mib: Figure | None = None
     memory_bandwidth_gb_per_s: Figure | None = None
+    fp16_tflops: Figure | None = None
     bf16_tflops: Figure | None = None
     fp8_tflops: Figure | None = None
     l2_bandwidth_gb_per_s: Figure | None = None
+
+
+class DocumentedExceptions(_Frozen):
+    """Published figures that break the usual arithmetic (hardware_check), and why.
+
+    The value is the published figure over the one the arithmetic gives: 2 for the GeForce cards'
+    int8, four and not two times their half-precision rate.
+    """
+
+    fp32_tflops: Figure | None = None
+    tf32_tflops: Figure | None = None
+    fp8_tflops: Figure | None = None
+    int8_tops: Figure | None = None
+    fp4_tflops: Figure | None = None
 
 
 class HardwareProfile(_Frozen):
@@ -82,28 +112,38 @@ class HardwareProfile(_Frozen):
     ----------
     id
         The file's name without ``.toml``.
+    compute_capability
+        NVIDIA's number ("9.0") or AMD's name ("gfx942").
+    link
+        What joins the GPUs of a node.
+    confidence
+        A: sources agree and the arithmetic holds; B: some figures recalled; C: sources conflict.
     aliases
         Names by which frameworks, drivers and benchmark files call the card.
     fitted
         Constants of the timing model fitted to rows of this card, by their names in
         ``simulator/timing/constants.py``; empty until the card has been calibrated.
+    sources
+        In full, the short names in the figures' sources: ``"NAME; NAME: what it says there"``.
     """
 
-    schema_version: Annotated[int, Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)]
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
-    name: str
-    vendor: str
-    architecture: str
-    compute_capability: str
-    memory_type: str
-    link: str = "none"
-    confidence: Annotated[str, Field(pattern="^[ABC]$")]
-    retrieved: str
-    aliases: tuple[str, ...] = ()
-    notes: str = ""
+    schema_version: Literal[1]
+    id: Text
+    name: Text
+    vendor: Text
+    architecture: Text
+    compute_capability: Text
+    memory_type: Text
+    link: Text = "none"
+    confidence: Literal["A", "B", "C"]
+    retrieved: Text
+    aliases: tuple[Text, ...] = ()
+    notes: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
     peak: Peak
+    documented_exceptions: DocumentedExceptions = DocumentedExceptions()
     measured: Measured = Measured()
     fitted: dict[str, FittedFigure] = {}
+    sources: dict[Text, Text] = {}
     price_usd_per_hour: Figure | None = None
 
     @cached_property
@@ -113,8 +153,14 @@ class HardwareProfile(_Frozen):
 
     @property
     def memory_bytes(self) -> float:
-        """Memory of the card. [bytes]."""
+        """Published memory of the card. [bytes]."""
         return self.peak.memory_gb.value * GIGA
+
+    @property
+    def reported_memory_bytes(self) -> float | None:
+        """Memory the driver reports, where it was read: up to 7 % more than published. [bytes]."""
+        figure = self.measured.memory_mib
+        return figure.value * MIB if figure else None
 
     @property
     def memory_bandwidth_bytes_per_s(self) -> float:
@@ -138,7 +184,7 @@ class HardwareProfile(_Frozen):
         return figure.value * GIGA if figure else None
 
     def peak_flops_per_s(self, dtype: Dtype) -> float | None:
-        """Published dense matrix rate for a dtype, or None where the card has no such path.
+        """Return the published dense matrix rate for a dtype, or None without such a path.
 
         int4 weights are expanded to 16 bits before the product, so they have no rate of their own.
         fp32 means what PyTorch does by default: no TF32.
@@ -158,8 +204,8 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     """Load a GPU profile by id, alias or path.
 
     A path is a string that ends in ``.toml`` or a :class:`~pathlib.Path`. Names are looked up in
-    the folders of ``$BIFURCATE_HARDWARE_PATH`` first, then among the shipped profiles, whatever
-    their case.
+    the folders of ``$BIFURCATE_HARDWARE_PATH`` first, then among the shipped profiles; in each
+    folder, ids come before aliases. Case does not matter, and ``_`` or a space is as good as ``-``.
 
     Raises
     ------
@@ -167,21 +213,23 @@ def load_hardware(name: str | Path) -> HardwareProfile:
         If no profile has that name, or the file is malformed.
     """
     text = str(name)
-    if isinstance(name, Path) or text.endswith(".toml"):
+    if isinstance(name, Path) or text.lower().endswith(".toml"):
         return read_profile(Path(name))
-    files = profile_files()
-    lowered = text.strip().lower()
-    if lowered in files:
-        return read_profile(files[lowered])
-    # Aliases need every file, so they are read only when the quick way failed.
-    names: list[str] = []
-    for path in files.values():
-        data = read_toml(path, ProfileError)
-        aliases = [str(alias) for alias in data.get("aliases", ())]
-        if lowered in {alias.lower() for alias in aliases} | {str(data.get("name", "")).lower()}:
+    wanted = normalise_name(text)
+    for folder in search_dirs("hardware_profiles", HARDWARE_PATH_VARIABLE):
+        path = _find(folder, wanted)
+        if path is not None:
             return read_profile(path)
-        names += [path.stem, *aliases]
-    raise ProfileError(unknown("GPU", text, names, way_out="see 'bifurcate gpus'"))
+    raise ProfileError(_unknown_gpu(text))
+
+
+def normalise_name(name: str) -> str:
+    """Return the form in which names of GPUs are compared.
+
+    >>> normalise_name("NVIDIA H100_80GB HBM3")
+    'nvidia-h100-80gb-hbm3'
+    """
+    return re.sub(r"[\s_-]+", "-", name.strip().lower())
 
 
 def profile_files() -> dict[str, Path]:
@@ -202,3 +250,38 @@ def read_profile(path: Path) -> HardwareProfile:
     if profile.id != path.stem:
         raise ProfileError(f"{path}: id = {profile.id!r} is not the file's name {path.stem!r}")
     return profile
+
+
+def _find(folder: Path, wanted: str) -> Path | None:
+    """Return the file in ``folder`` whose id, or else whose name or alias, is ``wanted``."""
+    paths = sorted(folder.glob("*.toml"))
+    for path in paths:
+        if normalise_name(path.stem) == wanted:
+            return path
+    for path in paths:
+        # Parsing TOML is slow: only a file that holds the name somewhere is worth it.
+        if wanted in normalise_name(read_text(path, ProfileError)):
+            names = _names(read_toml(path, ProfileError))
+            if wanted in {normalise_name(name) for name in names}:
+                return path
+    return None
+
+
+def _names(data: Mapping[str, Any]) -> list[str]:
+    """Return the name and aliases of a profile as read from its file."""
+    aliases = data.get("aliases")
+    names = [data.get("name"), *(aliases if isinstance(aliases, list) else [])]
+    return [name for name in names if isinstance(name, str)]
+
+
+def _unknown_gpu(text: str) -> str:
+    """Build the message for a name no profile has: the nearest name, else the ids."""
+    files = profile_files()
+    names = list(files)
+    for path in files.values():
+        try:
+            names += _names(read_toml(path, ProfileError))
+        except ProfileError:
+            continue  # a broken file has no names to suggest; 'gpus check' reports it
+    known = names if nearest(text, names) else files
+    return unknown("GPU", text, known, way_out="see 'bifurcate gpus'")

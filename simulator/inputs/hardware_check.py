@@ -1,0 +1,278 @@
+"""Is a GPU profile physically plausible? Arithmetic that catches the usual errors in spec sheets.
+
+A link to a source does not save a number: rates with sparsity, two GPUs counted as one and rates
+at another precision are copied with their source. Recomputing them from the chip does.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from simulator.errors import unknown
+from simulator.inputs.architectures import ARCHITECTURES, MEMORY_RANGES
+from simulator.inputs.hardware import Figure, HardwareProfile, normalise_name
+from simulator.units import GIGA, MEGA, MIB, TERA
+
+TOLERANCE = 0.02
+# A microbenchmark may read a little above a rounded peak, not more.
+ABOVE_PEAK = 1.01
+BELOW_PEAK = 0.3
+# No GPU runs its matrix units faster; used where a profile gives no boost clock. [MHz].
+FASTEST_CLOCK_MHZ = 3000.0
+
+
+_RANGES = {
+    "sm_count": (4, 1024, "multiprocessors"),
+    "l2_mib": (1, 1024, "MiB"),
+    "boost_mhz": (500, FASTEST_CLOCK_MHZ, "MHz"),
+    "shared_memory_kib_per_sm": (16, 512, "KiB"),
+    "link_gb_per_s_per_direction": (10, 2000, "GB/s"),
+    "pcie_gb_per_s_per_direction": (4, 256, "GB/s"),
+    "tdp_w": (30, 2500, "W"),
+}
+
+# Matrix rates as multiples of the half-precision rate.
+_TIMES_HALF = {"tf32_tflops": 0.5, "fp8_tflops": 2.0, "int8_tops": 2.0, "fp4_tflops": 4.0}
+
+
+def check_profile(profile: HardwareProfile) -> list[str]:
+    """Return what is implausible about a profile, one line each; nothing for a sound one.
+
+    Published figures that break a rule for a known reason belong in the profile's
+    ``documented_exceptions``; an exception that is not needed is itself a finding.
+    """
+    rules = (
+        _half_rate,
+        _half_rates_equal,
+        _rates_times_half,
+        _fp32_rate,
+        _clock,
+        _formats,
+        _memory,
+        _ranges,
+        _measured,
+        _exceptions,
+    )
+    return [finding for rule in rules for finding in rule(profile)]
+
+
+def check_aliases(profiles: Iterable[HardwareProfile]) -> list[str]:
+    """Return the names that more than one profile claims, one line each."""
+    owners: dict[str, list[str]] = {}
+    for profile in profiles:
+        names = {normalise_name(name) for name in (profile.id, profile.name, *profile.aliases)}
+        for name in sorted(names):
+            owners.setdefault(name, []).append(profile.id)
+    return [
+        f"the name {name!r} belongs to {' and '.join(ids)}; leave it to one of them"
+        for name, ids in owners.items()
+        if len(ids) > 1
+    ]
+
+
+def _half_rate(profile: HardwareProfile) -> Iterator[str]:
+    """Recompute the half-precision rate from multiprocessors, FMAs per clock and clock."""
+    peak = profile.peak
+    fma, clock = peak.half_fma_per_clock_per_sm, peak.rate_mhz
+    architecture = ARCHITECTURES.get(profile.compute_capability)
+    if fma and architecture and fma.value > architecture.half_fma:
+        yield (
+            f"peak.half_fma_per_clock_per_sm = {fma.value:g}: a multiprocessor of "
+            f"{profile.compute_capability} does {architecture.half_fma} at most"
+        )
+    if fma and clock:
+        expected = 2 * peak.sm_count.value * fma.value * clock.value * MEGA / TERA
+        how = f"{peak.sm_count.value:g} x {fma.value:g} FMA x 2 x {clock.value:g} MHz"
+        yield from _compare("fp16_tflops", peak.fp16_tflops, expected, how)
+        yield from _compare("bf16_tflops", peak.bf16_tflops, expected, how)
+    elif architecture:
+        yield from _below_clock(
+            profile, "fp16_tflops", peak.fp16_tflops.value, architecture.half_fma
+        )
+    else:
+        yield (
+            "peak: half_fma_per_clock_per_sm and rate_mhz are missing, so the half-precision "
+            "rate cannot be recomputed"
+        )
+
+
+def _half_rates_equal(profile: HardwareProfile) -> Iterator[str]:
+    """Demand equal fp16 and bf16 rates: the matrix units treat them alike."""
+    peak = profile.peak
+    if peak.half_fma_per_clock_per_sm is None or peak.rate_mhz is None:
+        yield from _compare("bf16_tflops", peak.bf16_tflops, peak.fp16_tflops.value, "fp16_tflops")
+
+
+def _rates_times_half(profile: HardwareProfile) -> Iterator[str]:
+    """Demand tf32 at half, fp8 and int8 at twice, fp4 at four times the half-precision rate."""
+    half = profile.peak.fp16_tflops.value
+    for field, factor in _TIMES_HALF.items():
+        figure: Figure | None = getattr(profile.peak, field)
+        expected, how = _excepted(profile, field, half * factor, f"{factor:g} x fp16_tflops")
+        yield from _compare(field, figure, expected, how)
+
+
+def _fp32_rate(profile: HardwareProfile) -> Iterator[str]:
+    """Recompute the FP32 rate of the plain units at the boost clock."""
+    peak = profile.peak
+    architecture = ARCHITECTURES.get(profile.compute_capability)
+    if architecture is None:
+        return
+    if peak.boost_mhz is None:
+        yield from _below_clock(
+            profile, "fp32_tflops", peak.fp32_tflops.value, architecture.fp32_fma
+        )
+        return
+    count, clock = peak.sm_count.value, peak.boost_mhz.value
+    expected, how = _excepted(
+        profile,
+        "fp32_tflops",
+        2 * count * architecture.fp32_fma * clock * MEGA / TERA,
+        f"{count:g} x {architecture.fp32_fma} FMA x 2 x {clock:g} MHz",
+    )
+    yield from _compare("fp32_tflops", peak.fp32_tflops, expected, how)
+
+
+def _clock(profile: HardwareProfile) -> Iterator[str]:
+    """Demand that the clock behind the published rate is one the card can reach."""
+    rate, boost = profile.peak.rate_mhz, profile.peak.boost_mhz
+    fastest = boost.value if boost else FASTEST_CLOCK_MHZ
+    if rate and not fastest / 2 <= rate.value <= fastest * (1 + TOLERANCE):
+        yield (
+            f"peak.rate_mhz = {rate.value:g}: published rates are made at a clock between half "
+            f"of the fastest and the fastest, {fastest:g} MHz"
+        )
+
+
+def _formats(profile: HardwareProfile) -> Iterator[str]:
+    """Demand that the card has the matrix path whose rate is given."""
+    architecture = ARCHITECTURES.get(profile.compute_capability)
+    if architecture is None:
+        return
+    for field in ("bf16_tflops", *_TIMES_HALF):
+        figure: Figure | None = getattr(profile.peak, field)
+        name = field.partition("_")[0]
+        if figure and name not in architecture.formats:
+            yield (
+                f"peak.{field} = {figure.value:g}: {profile.compute_capability} has no {name} "
+                f"matrix path; leave the figure out"
+            )
+
+
+def _memory(profile: HardwareProfile) -> Iterator[str]:
+    """Demand a memory, and a bandwidth, that its type and the card's architecture have had."""
+    kind = profile.memory_type
+    if kind not in MEMORY_RANGES:
+        yield unknown("memory_type", kind, MEMORY_RANGES)
+        return
+    architecture = ARCHITECTURES.get(profile.compute_capability)
+    if architecture and kind not in architecture.memory_types:
+        yield (
+            f"memory_type = {kind!r}: cards of {profile.compute_capability} have "
+            f"{' or '.join(sorted(architecture.memory_types))}"
+        )
+    size, bandwidth = MEMORY_RANGES[kind]
+    yield from _between("memory_gb", profile.peak.memory_gb, *size, f"GB of {kind}")
+    yield from _between(
+        "memory_bandwidth_gb_per_s",
+        profile.peak.memory_bandwidth_gb_per_s,
+        *bandwidth,
+        f"GB/s with {kind}",
+    )
+
+
+def _ranges(profile: HardwareProfile) -> Iterator[str]:
+    """Demand the other figures to be of the right order: a slip of unit is a factor of 1000."""
+    for field, (low, high, unit) in _RANGES.items():
+        yield from _between(field, getattr(profile.peak, field), low, high, unit)
+    if profile.peak.sm_count.value % 1:
+        yield f"peak.sm_count = {profile.peak.sm_count.value:g}: not a whole number"
+    price = profile.price_usd_per_hour
+    if price:
+        yield from _between("price_usd_per_hour", price, 0.02, 100, "USD per hour", table="")
+
+
+def _measured(profile: HardwareProfile) -> Iterator[str]:
+    """Demand measured rates below their peak, and not so far below that a unit must be wrong."""
+    peak, measured = profile.peak, profile.measured
+    for field in ("memory_bandwidth_gb_per_s", "fp16_tflops", "bf16_tflops", "fp8_tflops"):
+        figure: Figure | None = getattr(measured, field)
+        published: Figure | None = getattr(peak, field)
+        if figure is None:
+            continue
+        if published is None:
+            yield f"measured.{field} = {figure.value:g}: peak.{field} is missing"
+        elif not BELOW_PEAK <= figure.value / published.value <= ABOVE_PEAK:
+            yield (
+                f"measured.{field} = {figure.value:g}: {figure.value / published.value:.3g} "
+                f"times the published {published.value:g}"
+            )
+    if measured.memory_mib:
+        share = measured.memory_mib.value * MIB / (peak.memory_gb.value * GIGA)
+        # Between a tenth kept for error correction and GB that are really GiB (1.074).
+        if not 0.9 <= share <= 1.08:  # noqa: PLR2004
+            yield (
+                f"measured.memory_mib = {measured.memory_mib.value:g}: {share:.3g} times the "
+                f"published {peak.memory_gb.value:g} GB"
+            )
+
+
+def _exceptions(profile: HardwareProfile) -> Iterator[str]:
+    """Demand that each documented exception is needed."""
+    for field in type(profile.documented_exceptions).model_fields:
+        figure: Figure | None = getattr(profile.documented_exceptions, field)
+        if figure is None:
+            continue
+        if getattr(profile.peak, field) is None:
+            yield f"documented_exceptions.{field}: peak.{field} is missing"
+        elif abs(figure.value - 1) <= TOLERANCE:
+            yield (
+                f"documented_exceptions.{field} = {figure.value:g}: within {TOLERANCE:.0%} of "
+                f"the arithmetic, so it is not an exception"
+            )
+
+
+def _excepted(profile: HardwareProfile, field: str, expected: float, how: str) -> tuple[float, str]:
+    """Apply a documented exception to an expected figure."""
+    factor: Figure | None = getattr(profile.documented_exceptions, field)
+    if factor is None:
+        return expected, how
+    return expected * factor.value, f"{how}, times the documented {factor.value:g},"
+
+
+def _compare(field: str, figure: Figure | None, expected: float, how: str) -> Iterator[str]:
+    """Yield a finding where a published figure is not the expected one."""
+    if figure is None or abs(figure.value / expected - 1) <= TOLERANCE:
+        return
+    ratio = figure.value / expected
+    sparse = " (the rate with sparsity?)" if abs(ratio / 2 - 1) <= TOLERANCE else ""
+    yield (
+        f"peak.{field} = {figure.value:g}: {how} gives {expected:.4g}; "
+        f"this is {ratio:.3g} times as much{sparse}"
+    )
+
+
+def _below_clock(
+    profile: HardwareProfile, field: str, tera_per_s: float, fma: int
+) -> Iterator[str]:
+    """Yield a finding where a rate needs a clock that no such card reaches."""
+    count, boost = profile.peak.sm_count.value, profile.peak.boost_mhz
+    fastest = boost.value if boost else FASTEST_CLOCK_MHZ
+    needed = tera_per_s * TERA / (2 * count * fma) / MEGA
+    if needed > fastest * (1 + TOLERANCE):
+        yield (
+            f"peak.{field} = {tera_per_s:g}: {count:g} x {fma} FMA x 2 needs {needed:.0f} MHz, "
+            f"above {fastest:g} (the rate with sparsity?)"
+        )
+
+
+def _between(
+    field: str,
+    figure: Figure | None,
+    low: float,
+    high: float,
+    unit: str,
+    *,
+    table: str = "peak.",
+) -> Iterator[str]:
+    """Yield a finding where a figure is outside its range."""
+    if figure is not None and not low <= figure.value <= high:
+        yield f"{table}{field} = {figure.value:g}: cards have {low:g} to {high:g} {unit}"
