@@ -1,5 +1,87 @@
-"""What will a decode step cost, and does reading the shared context once pay off?"""
+"""Latency and memory-IO answers: does reading the shared context once pay off.
+
+An analytical latency and memory-IO simulator for transformer decoding with standard and
+bifurcated attention. Names are loaded when they are first used, so that importing this package
+costs nothing.
+
+>>> import simulator
+>>> result = simulator.compare("llama-2-7b", "h100-sxm", samples=16, context_tokens="8K")
+>>> result.winner
+'bifurcated'
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from simulator._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from simulator.answers.compare import Comparison
+    from simulator.answers.estimate import Estimate
+    from simulator.answers.generate import Generation
+    from simulator.answers.plan import Plan
+    from simulator.answers.sweep import Sweep, prepare_sweep
+    from simulator.api import compare, estimate, generate, plan
+    from simulator.errors import SimulatorError
+    from simulator.inputs.hardware import HardwareProfile, load_hardware
+    from simulator.inputs.model import ModelShape
+    from simulator.inputs.presets import load_model, model_from_flags
+    from simulator.inputs.scenario import Scenario, load_scenario
+    from simulator.inputs.workload import Workload
+
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "Generation",
+    "HardwareProfile",
+    "ModelShape",
+    "Plan",
+    "Scenario",
+    "SimulatorError",
+    "Sweep",
+    "Workload",
+    "__version__",
+    "compare",
+    "estimate",
+    "generate",
+    "load_hardware",
+    "load_model",
+    "load_scenario",
+    "model_from_flags",
+    "plan",
+    "prepare_sweep",
+]
+
+_HOMES = {
+    "Comparison": "simulator.answers.compare",
+    "Estimate": "simulator.answers.estimate",
+    "Generation": "simulator.answers.generate",
+    "HardwareProfile": "simulator.inputs.hardware",
+    "ModelShape": "simulator.inputs.model",
+    "Plan": "simulator.answers.plan",
+    "Scenario": "simulator.inputs.scenario",
+    "SimulatorError": "simulator.errors",
+    "Sweep": "simulator.answers.sweep",
+    "Workload": "simulator.inputs.workload",
+    "compare": "simulator.api",
+    "estimate": "simulator.api",
+    "generate": "simulator.api",
+    "load_hardware": "simulator.inputs.hardware",
+    "load_model": "simulator.inputs.presets",
+    "load_scenario": "simulator.inputs.scenario",
+    "model_from_flags": "simulator.inputs.presets",
+    "plan": "simulator.api",
+    "prepare_sweep": "simulator.answers.sweep",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from simulator.answers.estimate import Estimate, estimate_with
+from simulator.answers.estimate import Estimate, block_slots, estimate_with
 from simulator.answers.search import largest
-from simulator.inputs.model import ModelShape
+from simulator.counts.memory import memory
 from simulator.inputs.workload import LARGEST_COUNT, Workload
-from simulator.timing.constants import Rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +26,8 @@ class Capacity:
     longest_context_tokens_in_time: int | None
 
 
-def capacity(
-    model: ModelShape,
-    gpu_rates: Rates,
-    workload: Workload,
-    *,
-    memory_utilization: float,
-    target_step_s: float | None = None,
-) -> Capacity:
-    """Find the limits of a workload.
+def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacity:
+    """Find the limits around an estimate: each of samples and context grown by itself.
 
     Parameters
     ----------
@@ -43,21 +35,37 @@ def capacity(
         Longest acceptable decode step. [s]
     """
 
-    def at(field: str, value: int) -> Estimate:
-        changed = workload.model_copy(update={field: value})
-        return estimate_with(model, gpu_rates, changed, memory_utilization)
+    def at(field: str, value: int) -> Workload:
+        return result.workload.model_copy(update={field: value})
 
-    def limit(field: str, low: int, *, timed: bool) -> int | None:
-        def good(value: int) -> bool:
-            result = at(field, value)
-            in_time = not timed or target_step_s is None or result.step_s <= target_step_s
-            return bool(result.memory.fits) and in_time
+    def fits(field: str, value: int) -> bool:
+        needs = memory(
+            result.model,
+            at(field, value),
+            capacity_bytes=result.memory.capacity_bytes,
+            block_slots=block_slots(result.gpu),
+        )
+        return bool(needs.fits)
 
-        return largest(good, low=low, high=LARGEST_COUNT)
+    def in_time(field: str, value: int) -> bool:
+        if target_step_s is None:
+            return True
+        changed = estimate_with(
+            result.model, result.rates, at(field, value), result.memory_utilization
+        )
+        return changed.step_s <= target_step_s
 
+    def limits(field: str, low: int) -> tuple[int | None, int | None]:
+        held = largest(lambda value: fits(field, value), low=low, high=LARGEST_COUNT)
+        if held is None or in_time(field, held):
+            return held, held
+        return held, largest(lambda value: in_time(field, value), low=low, high=held)
+
+    samples, samples_in_time = limits("samples", 1)
+    context, context_in_time = limits("context_tokens", 0)
     return Capacity(
-        most_samples=limit("samples", 1, timed=False),
-        longest_context_tokens=limit("context_tokens", 0, timed=False),
-        most_samples_in_time=limit("samples", 1, timed=True),
-        longest_context_tokens_in_time=limit("context_tokens", 0, timed=True),
+        most_samples=samples,
+        longest_context_tokens=context,
+        most_samples_in_time=samples_in_time,
+        longest_context_tokens_in_time=context_in_time,
     )

@@ -173,7 +173,7 @@ def _dtype_note(gpu: HardwareProfile, work: Workload) -> str:
     """Say which matrix rate stands in for one the card does not have."""
     for dtype in (work.weight_dtype, activation_dtype(work.weight_dtype)):
         _, used = peak_flops_per_s(gpu, dtype)
-        if used != dtype and dtype != "int4":
+        if dtype not in (used, "int4"):
             return f"{gpu.name} has no {dtype} matrix path: computed at its {used} rate."
     return ""
 

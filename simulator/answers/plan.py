@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from simulator.answers.capacity import Capacity, capacity
 from simulator.answers.estimate import (
@@ -29,8 +30,8 @@ class Option:
     ----------
     result
         The decode step at the workload's own sizes.
-    limits
-        The most samples and longest context, in memory and under the target.
+    target_step_s
+        The target it was judged by. [s]
     usd_per_hour, usd_per_million_tokens
         Of the whole group, None where the price is unknown.
     meets_target
@@ -40,11 +41,16 @@ class Option:
     """
 
     result: Estimate
-    limits: Capacity
+    target_step_s: float | None
     usd_per_hour: float | None
     usd_per_million_tokens: float | None
     meets_target: bool
     pareto: bool = False
+
+    @cached_property
+    def limits(self) -> Capacity:
+        """The most samples and longest context, in memory and under the target."""
+        return capacity(self.result, target_step_s=self.target_step_s)
 
     @property
     def gpus(self) -> int:
@@ -129,18 +135,11 @@ def plan(
                 layout = "shared" if attention == "bifurcated" else workload.kv_layout
                 changed = work.model_copy(update={"attention": attention, "kv_layout": layout})
                 result = estimate_with(model, gpu_rates, changed, memory_utilization)
-                limits = capacity(
-                    model,
-                    gpu_rates,
-                    changed,
-                    memory_utilization=memory_utilization,
-                    target_step_s=target_step_s,
-                )
                 in_time = target_step_s is None or result.step_s <= target_step_s
                 options.append(
                     Option(
                         result=result,
-                        limits=limits,
+                        target_step_s=target_step_s,
                         usd_per_hour=price,
                         usd_per_million_tokens=None
                         if price is None

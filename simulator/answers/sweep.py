@@ -112,7 +112,7 @@ def prepare_sweep(
     if len(axes.get("attention", ())) > 0:
         skipped.append("attention is not an axis of a sweep: both kinds are computed everywhere")
     for name, kv_heads in product(axes["model"], axes.get("kv_heads", (None,))):
-        model = load_model(str(name), kv_heads=kv_heads)
+        model = load_model(str(name), kv_heads=None if kv_heads is None else int(kv_heads))
         for gpu_rates in gpus:
             for values in product(*(axes[axis] for axis in named_axes)):
                 named = dict(zip(named_axes, values, strict=True))

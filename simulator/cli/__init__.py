@@ -1,1 +1,5 @@
-"""."""
+"""The command line: parse, call, show."""
+
+from simulator.cli.main import main
+
+__all__ = ["main"]

@@ -97,7 +97,7 @@ class Workload(BaseModel):
     prompts: AtLeastOne = 1
     decoded_tokens: Count = 64
     query_tokens: AtLeastOne = 1
-    attention: Attention = "bifurcated"
+    attention: Attention = "standard"
     kernel: Kernel = "flash"
     kv_layout: KvLayout = "copies"
     execution: Execution = "graph"
@@ -119,7 +119,7 @@ class WorkloadGrid:
     prompts: Numeric = 1
     decoded_tokens: Numeric = 64
     query_tokens: Numeric = 1
-    attention: Attention = "bifurcated"
+    attention: Attention = "standard"
     kernel: Kernel = "flash"
     kv_layout: KvLayout = "copies"
     execution: Execution = "graph"

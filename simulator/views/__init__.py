@@ -1,1 +1,1 @@
-"""."""
+"""How it is shown: JSON objects, tidy rows and tables."""

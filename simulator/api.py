@@ -1,0 +1,214 @@
+"""The answers as functions of names and plain numbers: what ``import simulator`` offers.
+
+Each takes a model and a GPU by name, path or object, and the fields of
+:class:`~simulator.inputs.workload.Workload` as keywords; the command line calls the same functions.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from simulator.answers.compare import Comparison
+from simulator.answers.compare import compare as _compare
+from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
+from simulator.answers.estimate import estimate as _estimate
+from simulator.answers.generate import Generation
+from simulator.answers.generate import generate as _generate
+from simulator.answers.plan import DEFAULT_GROUP_SIZES, Plan
+from simulator.answers.plan import plan as _plan
+from simulator.errors import WorkloadError
+from simulator.inputs.dtypes import activation_dtype
+from simulator.inputs.files import validate
+from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import ATTENTIONS, Attention, Workload
+from simulator.timing.constants import ConstantsChoice
+from simulator.units import MILLISECOND
+
+ModelLike = str | Path | ModelShape
+GpuLike = str | Path | HardwareProfile
+
+
+def as_model(model: ModelLike, kv_heads: int | None = None) -> ModelShape:
+    """Return a model's shape from a preset's name, the path of a config.json, or a shape."""
+    from simulator.inputs.presets import load_model
+
+    if isinstance(model, ModelShape):
+        return model if kv_heads is None else model.with_kv_heads(kv_heads)
+    return load_model(model, kv_heads=kv_heads)
+
+
+def as_gpu(gpu: GpuLike) -> HardwareProfile:
+    """Return a GPU's profile from its id, an alias, a path, or a profile."""
+    return gpu if isinstance(gpu, HardwareProfile) else load_hardware(gpu)
+
+
+def as_workload(model: ModelShape, **settings: Any) -> Workload:
+    """Build a workload, with formats as serving engines choose them.
+
+    Weights have the model's own format where none is asked for, and the KV cache that of the
+    activations. Settings that are None count as not given.
+
+    Raises
+    ------
+    WorkloadError
+        If a field is unknown or its value impossible; one line names it.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    given.setdefault("weight_dtype", model.weight_dtype)
+    work = validate(Workload, given, where="workload", error=WorkloadError)
+    if "kv_dtype" in given:
+        return work
+    return work.model_copy(update={"kv_dtype": activation_dtype(work.weight_dtype)})
+
+
+def estimate(
+    model: ModelLike,
+    gpu: GpuLike = "h100-sxm",
+    *,
+    kv_heads: int | None = None,
+    constants: ConstantsChoice = "auto",
+    gpu_memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+    **workload: Any,
+) -> Estimate:
+    """Estimate one decode step.
+
+    Parameters
+    ----------
+    model, gpu
+        Names, paths or objects.
+    kv_heads
+        What if the model had so many KV heads.
+    constants
+        ``auto``, ``carried`` or ``peak``.
+    gpu_memory_utilization
+        Share of the card's memory that may be used, in (0, 1].
+    workload
+        Fields of :class:`~simulator.inputs.workload.Workload`: samples, context_tokens, ...
+
+    Raises
+    ------
+    SimulatorError
+        If a name is unknown or the workload cannot be run; one line says why.
+
+    Examples
+    --------
+    >>> result = estimate("llama-2-7b", "h100-sxm", samples=16, context_tokens="8K")
+    >>> result.totals.kv_bytes_read
+    69256347648
+    """
+    shape = as_model(model, kv_heads)
+    return _estimate(
+        shape,
+        as_gpu(gpu),
+        as_workload(shape, **workload),
+        constants=constants,
+        memory_utilization=gpu_memory_utilization,
+    )
+
+
+def compare(
+    model: ModelLike,
+    gpu: GpuLike = "h100-sxm",
+    *,
+    kv_heads: int | None = None,
+    constants: ConstantsChoice = "auto",
+    gpu_memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+    **workload: Any,
+) -> Comparison:
+    """Compare standard and bifurcated attention on one decode step; see :func:`estimate`.
+
+    Examples
+    --------
+    >>> round(compare("llama-2-7b", samples=16, context_tokens="8K").kv_io_ratio, 1)
+    14.3
+    """
+    shape = as_model(model, kv_heads)
+    return _compare(
+        shape,
+        as_gpu(gpu),
+        as_workload(shape, **workload),
+        constants=constants,
+        memory_utilization=gpu_memory_utilization,
+    )
+
+
+def generate(
+    model: ModelLike,
+    gpu: GpuLike = "h100-sxm",
+    *,
+    output_tokens: int = 256,
+    kv_heads: int | None = None,
+    price_per_hour: float | None = None,
+    constants: ConstantsChoice = "auto",
+    gpu_memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+    **workload: Any,
+) -> Generation:
+    """Follow a whole request from the prompt to the last token; see :func:`estimate`.
+
+    Parameters
+    ----------
+    output_tokens
+        Tokens each sample generates.
+    price_per_hour
+        Price of one GPU, in place of the profile's. [USD/h]
+    """
+    shape = as_model(model, kv_heads)
+    work = as_workload(shape, **workload)
+    if work.attention == "bifurcated":
+        work = work.model_copy(update={"kv_layout": "shared"})
+    return _generate(
+        shape,
+        as_gpu(gpu),
+        work,
+        output_tokens=output_tokens,
+        constants=constants,
+        memory_utilization=gpu_memory_utilization,
+        usd_per_hour=price_per_hour,
+    )
+
+
+def plan(
+    model: ModelLike,
+    gpus: Sequence[GpuLike] | None = None,
+    *,
+    target_step_ms: float | None = None,
+    group_sizes: Sequence[int] | None = None,
+    attentions: Sequence[Attention] = ATTENTIONS,
+    kv_heads: int | None = None,
+    price_per_hour: float | None = None,
+    constants: ConstantsChoice = "auto",
+    gpu_memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+    **workload: Any,
+) -> Plan:
+    """Try GPUs, group sizes and kinds of attention; see :func:`estimate`.
+
+    Parameters
+    ----------
+    gpus
+        Which to consider; None for every shipped GPU whose price is known.
+    target_step_ms
+        Longest acceptable decode step. [ms]
+    group_sizes
+        Tensor-parallel sizes to try; None for the workload's own if above 1, else 1, 2, 4, 8.
+    """
+    shape = as_model(model, kv_heads)
+    work = as_workload(shape, **workload)
+    own = (work.tensor_parallel,) if work.tensor_parallel > 1 else DEFAULT_GROUP_SIZES
+    return _plan(
+        shape,
+        _priced_gpus() if gpus is None else [as_gpu(gpu) for gpu in gpus],
+        work,
+        target_step_s=None if target_step_ms is None else target_step_ms * MILLISECOND,
+        group_sizes=group_sizes or own,
+        attentions=attentions,
+        constants=constants,
+        memory_utilization=gpu_memory_utilization,
+        usd_per_hour=price_per_hour,
+    )
+
+
+def _priced_gpus() -> list[HardwareProfile]:
+    """Load every GPU whose price is known."""
+    profiles = [load_hardware(name) for name in profile_files()]
+    return [profile for profile in profiles if profile.price_usd_per_hour is not None]

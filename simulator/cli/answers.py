@@ -1,0 +1,219 @@
+"""estimate, compare, generate and plan."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simulator import api
+from simulator.cli.options import (
+    WORK_PANEL,
+    AttentionName,
+    Check,
+    Explain,
+    GpuName,
+    OutputLen,
+    PricePerHour,
+    Question,
+    complete_gpus,
+    count,
+    with_question,
+)
+from simulator.cli.output import Output, say
+from simulator.inputs.workload import ATTENTIONS, Attention
+
+if TYPE_CHECKING:
+    from simulator.answers.generate import Generation
+
+DEFAULT_GPU = "h100-sxm"
+CHECK_FAILED = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (estimate, compare, generate, plan):
+        app.command()(command)
+
+
+@with_question
+def estimate(
+    question: Question,
+    output: Output,
+    gpu: GpuName = DEFAULT_GPU,
+    attention: AttentionName = None,
+    explain: Explain = False,
+    check: Check = False,
+) -> None:
+    """Estimate one decode step: time, FLOPs, bytes, memory, and the roof that binds."""
+    from simulator.views.results import estimate_object, operation_rows
+
+    result = api.estimate(**question.settings(gpu=gpu, attention=attention))
+
+    def table() -> object:
+        from rich.console import Group
+
+        from simulator.views.explain import explain as derive
+        from simulator.views.tables import estimate_view, explain_view
+
+        view = estimate_view(result)
+        return Group(view, explain_view(derive(result))) if explain else view
+
+    def as_object() -> dict[str, object]:
+        from simulator.views.explain import explain_objects
+
+        extra = {"explanation": explain_objects(result)} if explain else {}
+        return estimate_object(result) | extra
+
+    output.write(table=table, json_object=as_object, rows=lambda: operation_rows(result))
+    if check and not result.memory.fits:
+        raise typer.Exit(CHECK_FAILED)
+
+
+@with_question
+def compare(
+    question: Question,
+    output: Output,
+    gpu: GpuName = DEFAULT_GPU,
+    explain: Explain = False,
+    check: Check = False,
+) -> None:
+    """Compare standard with bifurcated attention: speed-up, break-even, what to change next."""
+    from simulator.views.results import compare_object, compare_rows
+
+    result = api.compare(**question.settings(gpu=gpu))
+
+    def table() -> object:
+        from rich.console import Group
+        from rich.text import Text
+
+        from simulator.views.explain import explain as derive
+        from simulator.views.tables import compare_view, explain_view
+
+        parts = [compare_view(result)]
+        if explain:
+            for name in ATTENTIONS:
+                parts.append(Text(f"\n{name.capitalize()} attention", style="bold underline"))
+                parts.append(explain_view(derive(getattr(result, name))))
+        return Group(*parts)
+
+    def as_object() -> dict[str, object]:
+        from simulator.views.explain import explain_objects
+
+        extra = (
+            {"explanation": {name: explain_objects(getattr(result, name)) for name in ATTENTIONS}}
+            if explain
+            else {}
+        )
+        return compare_object(result) | extra
+
+    output.write(table=table, json_object=as_object, rows=lambda: compare_rows(result))
+    if check and not (result.standard.memory.fits or result.bifurcated.memory.fits):
+        raise typer.Exit(CHECK_FAILED)
+
+
+@with_question
+def generate(
+    question: Question,
+    output: Output,
+    gpu: GpuName = DEFAULT_GPU,
+    attention: AttentionName = None,
+    output_tokens: OutputLen = 256,
+    price_per_hour: PricePerHour = None,
+    check: Check = False,
+) -> None:
+    """Follow a whole request: prefill, every step to the last token, throughput and cost."""
+    from simulator.views.results import generation_object, generations_object
+
+    asked: Sequence[Attention] = [attention] if attention else ATTENTIONS
+    results: dict[str, Generation] = {
+        name: api.generate(
+            output_tokens=output_tokens,
+            price_per_hour=price_per_hour,
+            **question.settings(gpu=gpu, attention=name),
+        )
+        for name in asked
+    }
+
+    def table() -> object:
+        from simulator.views.tables import generations_view
+
+        return generations_view(results)
+
+    def rows() -> list[dict[str, object]]:
+        flat = []
+        for name, result in results.items():
+            row = {"attention": name, **generation_object(result)}
+            del row["notes"]
+            memory = row.pop("memory")
+            flat.append(row | {f"memory_{key}": value for key, value in memory.items()})
+        return flat
+
+    output.write(table=table, json_object=lambda: generations_object(results), rows=rows)
+    if check and not any(result.last_step.memory.fits for result in results.values()):
+        raise typer.Exit(CHECK_FAILED)
+
+
+@with_question
+def plan(
+    question: Question,
+    output: Output,
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gpu",
+            "--hardware",
+            "-g",
+            help="GPU to consider, as often as you like. Default: every GPU with a price.",
+            rich_help_panel=WORK_PANEL,
+            autocompletion=complete_gpus,
+        ),
+    ] = None,
+    attention: AttentionName = None,
+    target_step_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--target-step-ms",
+            help="Longest acceptable decode step.",
+            rich_help_panel=WORK_PANEL,
+        ),
+    ] = None,
+    group_sizes: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--gpus",
+            help="Tensor-parallel group size to try, as often as you like. Default: 1, 2, 4, 8.",
+            rich_help_panel=WORK_PANEL,
+            parser=count,
+            metavar="SIZE",
+        ),
+    ] = None,
+    price_per_hour: PricePerHour = None,
+    check: Check = False,
+) -> None:
+    """Plan capacity: most samples, longest context, cheapest GPU, cost, Pareto set."""
+    from simulator.views.results import option_row, plan_object
+
+    result = api.plan(
+        gpus=gpu,
+        target_step_ms=target_step_ms,
+        group_sizes=group_sizes,
+        attentions=[attention] if attention else ATTENTIONS,
+        price_per_hour=price_per_hour,
+        **question.settings(),
+    )
+
+    def table() -> object:
+        from simulator.views.tables import plan_view
+
+        return plan_view(result)
+
+    output.write(
+        table=table,
+        json_object=lambda: plan_object(result),
+        rows=lambda: [option_row(option) for option in result.options],
+    )
+    if output.format == "csv":
+        for reason in result.skipped:
+            say(f"skipped: {reason}")
+    if check and not any(option.meets_target for option in result.options):
+        raise typer.Exit(CHECK_FAILED)

@@ -1,0 +1,63 @@
+"""The ``bifurcate`` command: its commands, and the one place where errors become exit codes."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer._click.exceptions import ClickException
+
+from simulator.cli import answers, catalog, sweep
+from simulator.cli.output import fail
+from simulator.errors import SimulatorError
+
+HELP = """\
+What will a decode step cost, and does reading the shared context once pay off?
+
+Analytical latency and memory-IO answers for standard and bifurcated attention.
+Sizes: 8K is 8192, 8k is 8000. Data goes to stdout, everything else to stderr.
+"""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Print the version, or go on to the command."""
+    if version:
+        from simulator import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+for _module in (answers, sweep, catalog):
+    _module.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 answered, 1 our error, 2 usage, 3 the check failed."""
+    try:
+        code = app(args=arguments, prog_name="bifurcate", standalone_mode=False)
+    except ClickException as error:
+        if not str(error.format_message()):  # the help was shown
+            sys.exit(error.exit_code)
+        fail(error.format_message(), error.exit_code)
+    except SimulatorError as error:
+        fail(str(error), 1)
+    except BrokenPipeError:
+        # The reader of our output went away (as head does); Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (typer.Abort, KeyboardInterrupt):
+        fail("interrupted", 130)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,127 @@
+"""Where answers go: stdout or a file, as a table, JSON or CSV."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from simulator.errors import OutputError
+from simulator.resources import atomic_path
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Format = Literal["table", "json", "csv"]
+
+# Tables are written for a terminal of this width where there is no terminal.
+PLAIN_WIDTH = 140
+SUFFIXES: dict[str, Format] = {".json": "json", ".csv": "csv", ".txt": "table"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """How and where the user wants the answer."""
+
+    format: Format
+    path: Path | None
+
+    def write(
+        self,
+        *,
+        table: Callable[[], Any],
+        json_object: Callable[[], Any],
+        rows: Callable[[], Sequence[dict[str, Any]]],
+    ) -> None:
+        """Write the answer in the form asked for; the others are not even made.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
+        if self.format == "json":
+            text = json.dumps(json_object(), indent=2) + "\n"
+        elif self.format == "csv":
+            text = csv_text(rows())
+        else:
+            show(table(), self.path)
+            return
+        write_text(text, self.path)
+
+
+def output_of(format_name: Format | None, as_json: bool, path: Path | None) -> Output:
+    """Return the output asked for: an explicit format first, then the file's suffix.
+
+    Raises
+    ------
+    OutputError
+        If the formats asked for contradict each other, or the suffix is not one of ours.
+    """
+    if as_json and format_name not in (None, "json"):
+        raise OutputError(f"--json and --format {format_name} contradict each other")
+    if as_json:
+        format_name = "json"
+    if format_name is None and path is not None and path.suffix:
+        if path.suffix not in SUFFIXES:
+            known = ", ".join(SUFFIXES)
+            raise OutputError(f"cannot tell a format from {path.name!r}; known suffixes: {known}")
+        format_name = SUFFIXES[path.suffix]
+    return Output(format=format_name or "table", path=path)
+
+
+def csv_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows as CSV with a header."""
+    buffer = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def write_text(text: str, path: Path | None) -> None:
+    """Write text to stdout, or to a file that appears only when it is whole."""
+    if path is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def show(view: "RenderableType", path: Path | None) -> None:
+    """Print a table: in colour on a terminal, as plain text elsewhere."""
+    from rich.console import Console
+
+    if path is not None:
+        buffer = io.StringIO()
+        Console(file=buffer, width=PLAIN_WIDTH, highlight=False).print(view)
+        write_text(_trimmed(buffer.getvalue()), path)
+        return
+    if sys.stdout.isatty():
+        Console(highlight=False).print(view)
+        return
+    buffer = io.StringIO()
+    Console(file=buffer, width=PLAIN_WIDTH, highlight=False, no_color=True).print(view)
+    write_text(_trimmed(buffer.getvalue()), None)
+
+
+def _trimmed(text: str) -> str:
+    """Remove the blanks that pad a table's lines."""
+    return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n")) + "\n"
+
+
+def say(message: str) -> None:
+    """Write progress or a warning to stderr."""
+    sys.stderr.write(f"{message}\n")
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Write one line on stderr and exit."""
+    line = " ".join(message.split())
+    sys.stderr.write(f"error: {line}\n")
+    sys.exit(code)

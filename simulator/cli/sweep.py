@@ -1,0 +1,129 @@
+"""sweep: a scenario's grid to CSV or parquet."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simulator.cli.options import Constants, Utilization, complete_scenarios
+from simulator.cli.output import say
+from simulator.errors import OutputError
+from simulator.resources import atomic_path
+
+if TYPE_CHECKING:
+    from simulator.answers.sweep import Sweep
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(sweep)
+
+
+def sweep(
+    scenario: Annotated[
+        str,
+        typer.Argument(
+            help="Scenario (see 'bifurcate scenarios') or a TOML file.",
+            autocompletion=complete_scenarios,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write: .csv or .parquet. Default: stdout."),
+    ] = None,
+    gpu_memory_utilization: Utilization = 0.9,
+    constants: Constants = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many points there are, and stop.")
+    ] = False,
+) -> None:
+    """Compute a scenario's grid: both kinds of attention at every point, to CSV or parquet."""
+    from simulator.answers.sweep import prepare_sweep
+    from simulator.inputs.scenario import load_scenario
+
+    if output is not None and output.suffix not in SUFFIXES:
+        raise OutputError(f"cannot write {output}: a sweep goes to {' or '.join(SUFFIXES)}")
+    grid = prepare_sweep(
+        load_scenario(scenario), constants=constants, memory_utilization=gpu_memory_utilization
+    )
+    for reason in grid.skipped:
+        say(f"skipped: {reason}")
+    if dry_run:
+        say(f"{grid.points:,} points in {len(grid.cells):,} combinations of settings")
+        return
+    with _progress(grid) as blocks:
+        if output is None:
+            _write_csv(blocks, None)
+            return
+        with atomic_path(output) as temporary:
+            (_write_parquet if output.suffix == ".parquet" else _write_csv)(blocks, temporary)
+    say(f"wrote {grid.points:,} points to {output}")
+
+
+def _write_csv(blocks: Iterator[dict[str, Any]], path: Path | None) -> None:
+    """Write blocks as CSV, one at a time."""
+    import pandas as pd
+
+    if path is None:
+        for number, block in enumerate(blocks):
+            pd.DataFrame(block).to_csv(sys.stdout, index=False, header=number == 0)
+        return
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        for number, block in enumerate(blocks):
+            pd.DataFrame(block).to_csv(stream, index=False, header=number == 0)
+
+
+def _write_parquet(blocks: Iterator[dict[str, Any]], path: Path) -> None:
+    """Write blocks as row groups of one parquet file.
+
+    Raises
+    ------
+    OutputError
+        If pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise OutputError(
+            "parquet needs pyarrow: pip install 'bifurcated-attention-simulator[parquet]', "
+            "or write .csv"
+        ) from None
+    import pandas as pd
+
+    writer = None
+    try:
+        for block in blocks:
+            table = pa.Table.from_pandas(pd.DataFrame(block), preserve_index=False)
+            if writer is None:
+                writer = pq.ParquetWriter(path, table.schema)
+            writer.write_table(table.cast(writer.schema))
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+@contextmanager
+def _progress(grid: "Sweep") -> Iterator[Iterator[dict[str, Any]]]:
+    """Yield the blocks of a sweep, with a progress bar on stderr if it is a terminal."""
+    if not sys.stderr.isatty():
+        yield grid.blocks()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("points", total=grid.points)
+
+        def advancing() -> Iterator[dict[str, Any]]:
+            for block in grid.blocks():
+                yield block
+                bar.advance(task, len(block["speedup"]))
+
+        yield advancing()

@@ -1,0 +1,387 @@
+"""Tables and sentences for a terminal, made with rich."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from simulator.answers.compare import Comparison
+from simulator.answers.estimate import Estimate
+from simulator.answers.generate import Generation
+from simulator.answers.plan import Option, Plan
+from simulator.inputs.parameters import count_parameters
+from simulator.inputs.workload import Workload
+from simulator.units import (
+    GIGA,
+    format_gib,
+    format_si,
+    format_time,
+    format_tokens,
+)
+from simulator.views.explain import Step
+from simulator.views.text import samples_phrase, verdict
+
+MOST_OPTIONS_SHOWN = 16
+
+
+def estimate_view(result: Estimate) -> RenderableType:
+    """Return an estimate as a headline, a table of operations, memory and notes."""
+    totals = result.totals
+    kv, weights = float(totals.kv_bytes_read), float(totals.weight_bytes_read)
+    moved = float(totals.bytes_read + totals.bytes_written)
+    headline = Text.assemble(
+        ("Step ", "bold"),
+        (format_time(result.step_s), "bold cyan"),
+        f"   {result.tokens_per_s:,.0f} tokens/s   bound by {bound_phrase(result)}",
+    )
+    traffic = Text(
+        f"{format_si(moved, 'B')} moved ({format_si(weights, 'B')} weights, "
+        f"{format_si(kv, 'B')} KV), {format_si(float(totals.flops), 'FLOP')}, "
+        f"{float(totals.launches):,.0f} launches"
+    )
+    return Group(
+        question(result),
+        headline,
+        traffic,
+        memory_line(result),
+        Text(),
+        operations_table(result),
+        *notes(result.notes),
+    )
+
+
+def compare_view(result: Comparison) -> RenderableType:
+    """Return a comparison as a table of its variants, the verdict, and what to change next."""
+    table = _table(
+        ("variant", "left"),
+        ("step", "right"),
+        ("tokens/s", "right"),
+        ("speed-up", "right"),
+        ("KV read", "right"),
+        ("memory", "right"),
+        ("fits", "left"),
+        ("bound by", "left"),
+    )
+    variants = [
+        (f"standard, {_layout(result.standard)}", result.standard),
+        ("standard, one stored context", result.shared_storage),
+        ("bifurcated", result.bifurcated),
+    ]
+    if result.standard.workload.kv_layout == "shared":
+        del variants[1]  # it would repeat the first row
+    for name, item in variants:
+        table.add_row(
+            name,
+            format_time(item.step_s),
+            f"{item.tokens_per_s:,.0f}",
+            f"{result.standard.step_s / item.step_s:.2f}x",
+            format_si(float(item.totals.kv_bytes_read), "B"),
+            format_gib(float(item.memory.total_bytes)),
+            _fits(item),
+            item.bound,
+        )
+    return Group(
+        question(result.standard, attention=False),
+        Text(),
+        table,
+        Text(),
+        *(Text.from_markup(line) for line in verdict(result)),
+        *notes(result.bifurcated.notes),
+    )
+
+
+def generations_view(results: Mapping[str, Generation]) -> RenderableType:
+    """Return whole requests as a table."""
+    first = next(iter(results.values()))
+    table = _table(
+        ("attention", "left"),
+        ("prefill", "right"),
+        ("decode", "right"),
+        ("total", "right"),
+        ("first step", "right"),
+        ("last step", "right"),
+        ("tokens/s", "right"),
+        ("USD per million", "right"),
+        ("fits to the end", "left"),
+    )
+    for attention, item in results.items():
+        cost = item.usd_per_million_tokens
+        table.add_row(
+            attention,
+            format_time(float(item.time.prefill.total_s)),
+            format_time(item.time.decode_s),
+            format_time(item.total_s),
+            format_time(item.time.first_step_s),
+            format_time(item.time.last_step_s),
+            f"{item.tokens_per_s:,.0f}",
+            "unknown" if cost is None else f"{cost:,.3f}",
+            _fits(item.last_step),
+        )
+    lines: list[Text] = []
+    if len(results) > 1:
+        ratio = results["standard"].total_s / results["bifurcated"].total_s
+        lines.append(Text(f"Bifurcated finishes the request {ratio:.2f} times as fast."))
+    return Group(
+        question(first.last_step, attention=False, output_tokens=first.output_tokens),
+        Text(),
+        table,
+        Text(),
+        *lines,
+        *notes(first.last_step.notes),
+    )
+
+
+def plan_view(result: Plan) -> RenderableType:
+    """Return a plan as the answer in a sentence, and a table of options."""
+    first = result.options[0].result
+    table = _table(
+        ("GPU", "left"),
+        ("n", "right"),
+        ("attention", "left"),
+        ("step", "right"),
+        ("tokens/s", "right"),
+        ("USD/h", "right"),
+        ("USD per million", "right"),
+        ("most samples", "right"),
+        ("longest context", "right"),
+        ("", "left"),
+    )
+    shown = result.options[:MOST_OPTIONS_SHOWN]
+    for option in shown:
+        limits = option.limits
+        table.add_row(
+            option.result.gpu.id,
+            str(option.gpus),
+            option.attention,
+            format_time(option.result.step_s),
+            f"{option.result.tokens_per_s:,.0f}",
+            _money(option.usd_per_hour, 2),
+            _money(option.usd_per_million_tokens, 3),
+            _count(limits.most_samples_in_time),
+            _count(limits.longest_context_tokens_in_time),
+            _standing(option, result),
+        )
+    hidden = len(result.options) - len(shown)
+    rest = [Text(f"{hidden} more options: --format csv or --json shows all.")] if hidden else []
+    return Group(
+        question(first, attention=False, gpu=False),
+        Text(),
+        *plan_sentences(result),
+        Text(),
+        table,
+        *rest,
+        *notes(result.skipped),
+    )
+
+
+def plan_sentences(result: Plan) -> list[Text]:
+    """Say which option to take."""
+    target = (
+        "fits" if result.target_step_s is None else f"meets {format_time(result.target_step_s)}"
+    )
+    if result.cheapest is None:
+        good = [option for option in result.options if option.meets_target]
+        if not good:
+            return [Text(f"No option {target}.", style="bold red")]
+        fastest = min(good, key=lambda option: option.result.step_s)
+        return [
+            Text(
+                f"Fastest that {target}: {fastest.gpus} x {fastest.result.gpu.id}, "
+                f"{fastest.attention}. No price is known; give one with --price-per-hour."
+            )
+        ]
+    best = result.cheapest
+    return [
+        Text.assemble(
+            (f"Cheapest that {target}: ", "bold"),
+            (f"{best.gpus} x {best.result.gpu.id}, {best.attention}", "bold cyan"),
+            f", {format_time(best.result.step_s)} per step, "
+            f"{_money(best.usd_per_hour, 2)} USD/h, "
+            f"{_money(best.usd_per_million_tokens, 3)} USD per million tokens.",
+        )
+    ]
+
+
+def explain_view(steps: Sequence[Step]) -> RenderableType:
+    """Return formulas with the numbers in them."""
+    parts: list[RenderableType] = [Text(), Text("How each number comes about", style="bold")]
+    for step in steps:
+        parts.append(Text(f"\n{step.what}", style="bold"))
+        lines = [step.formula, f"= {step.numbers}", f"= {step.result}", f"[{step.reference}]"]
+        parts += [Padding(Text(line), (0, 0, 0, 2)) for line in lines if line]
+    return Group(*parts)
+
+
+def question(
+    result: Estimate,
+    *,
+    attention: bool = True,
+    gpu: bool = True,
+    output_tokens: int | None = None,
+) -> Text:
+    """Return the question as it was understood."""
+    model, work = result.model, result.workload
+    parameters = count_parameters(model).total / GIGA
+    kind = f"{model.family}, {model.heads} heads, {model.kv_heads} KV heads"
+    if model.latent is not None:
+        kind = f"{model.family}, {model.heads} heads, {model.cache_width} cached values per token"
+    where = f" on {_group(work)}{result.gpu.name}" if gpu else ""
+    how = f"{work.attention}, " if attention else ""
+    formats: str = work.weight_dtype
+    if work.kv_dtype != work.weight_dtype:
+        formats += f" with {work.kv_dtype} KV"
+    return Text.assemble(
+        (f"{model.name}{where}", "bold"),
+        f"   {parameters:,.2f} B parameters, {kind}\n",
+        f"{samples_phrase(work, output_tokens)}   {how}{work.kernel} kernel, "
+        f"{work.execution}, {formats}",
+    )
+
+
+def _group(work: Workload) -> str:
+    """Return the number of GPUs as a prefix, nothing for one."""
+    return f"{work.tensor_parallel} x " if work.tensor_parallel > 1 else ""
+
+
+def bound_phrase(result: Estimate) -> str:
+    """Say what binds the step, and how much of it."""
+    time = result.time
+    if result.bound == "launch" and time.host_s > time.device_s:
+        return f"launch (the host needs {format_time(float(time.host_s))} to launch the kernels)"
+    share = float(time.by_roof_s[result.bound]) / result.step_s
+    return f"{result.bound} ({share:.0%} of the step)"
+
+
+def memory_line(result: Estimate) -> Text:
+    """Say what lies in memory and whether it fits."""
+    needs = result.memory
+    free = float(needs.free_bytes)
+    state = (
+        (f"fits, {format_gib(free)} free", "green")
+        if needs.fits
+        else (f"does not fit, {format_gib(-free)} short", "bold red")
+    )
+    return Text.assemble(
+        f"Memory {format_gib(float(needs.total_bytes))} of {format_gib(needs.capacity_bytes)}: "
+        f"weights {format_gib(float(needs.weights_bytes))}, KV "
+        f"{format_gib(float(needs.kv_bytes))}, workspace "
+        f"{format_gib(float(needs.workspace_bytes))}; ",
+        state,
+    )
+
+
+def operations_table(result: Estimate) -> Table:
+    """Return a table of the operations, all layers together."""
+    table = _table(
+        ("operation", "left"),
+        ("x", "right"),
+        ("time", "right"),
+        ("share", "right"),
+        ("FLOP", "right"),
+        ("read", "right"),
+        ("written", "right"),
+        ("launches", "right"),
+        ("bound by", "left"),
+    )
+    device = float(result.time.device_s + result.time.collective_s)
+    for operation, time in zip(result.operations, result.time.operations, strict=True):
+        if not operation.launches:
+            continue
+        seconds = operation.repeat * float(time.device_s)
+        table.add_row(
+            operation.name,
+            str(operation.repeat),
+            format_time(seconds),
+            f"{seconds / device:.1%}" if device else "",
+            format_si(float(operation.flops) * operation.repeat, "").strip(),
+            format_si(float(operation.bytes_read) * operation.repeat, "B"),
+            format_si(float(operation.bytes_written) * operation.repeat, "B"),
+            f"{float(operation.launches) * operation.repeat:,.0f}",
+            time.bound,
+        )
+    return table
+
+
+def notes(lines: Sequence[str]) -> list[RenderableType]:
+    """Return notes as a short list."""
+    return [Text(), *(Text(f"- {line}", style="dim") for line in lines)] if lines else []
+
+
+def simple_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """Return a table of texts, numbers to the right."""
+    numeric = [
+        bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        for index in range(len(columns))
+    ]
+    table = _table(
+        *((name, "right" if flag else "left") for name, flag in zip(columns, numeric, strict=True))
+    )
+    for row in rows:
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    return table
+
+
+def facts_view(facts: Mapping[str, object]) -> RenderableType:
+    """Return facts as a line each; empty ones are left out."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value in (None, "", [], {}):
+            continue
+        if isinstance(value, int) and not isinstance(value, bool):
+            shown = f"{value:,}"
+        elif isinstance(value, list | tuple):
+            shown = "\n".join(str(item) for item in value)
+        elif isinstance(value, Mapping):
+            shown = "\n".join(f"{key} = {item}" for key, item in value.items() if item is not None)
+        else:
+            shown = str(value)
+        table.add_row(name, shown)
+    return table
+
+
+def _table(*columns: tuple[str, str]) -> Table:
+    """Return an empty table in the house style."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name, justify in columns:
+        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
+    return table
+
+
+def _fits(result: Estimate) -> str:
+    """Say whether an estimate fits, and by how much not."""
+    if result.memory.fits:
+        return "yes"
+    return f"no, {format_gib(-float(result.memory.free_bytes))} short"
+
+
+def _layout(result: Estimate) -> str:
+    """Name the storage of the standard baseline."""
+    return {"copies": "a context copy each", "shared": "one stored context", "rebuilt": "rebuilt"}[
+        result.workload.kv_layout
+    ]
+
+
+def _money(value: float | None, digits: int) -> str:
+    """Write a price, or that it is unknown."""
+    return "unknown" if value is None else f"{value:,.{digits}f}"
+
+
+def _count(value: int | None) -> str:
+    """Write a limit, or that there is none to have."""
+    return "none" if value is None else format_tokens(value)
+
+
+def _standing(option: Option, result: Plan) -> str:
+    """Say how an option stands to the target and to the others."""
+    if not option.result.memory.fits:
+        return "does not fit"
+    if not option.meets_target:
+        return "too slow"
+    marks = ["Pareto"] if option.pareto else []
+    if option is result.cheapest:
+        marks.append("cheapest")
+    return ", ".join(marks)

@@ -1,0 +1,80 @@
+"""Sentences that say what an answer means."""
+
+from simulator.answers.compare import Comparison
+from simulator.inputs.workload import Workload
+from simulator.units import format_tokens
+
+
+def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:
+    """Say what is decoded.
+
+    >>> samples_phrase(Workload(samples=16, context_tokens=8192, decoded_tokens=64))
+    '16 samples of an 8K-token context, 64 own tokens each'
+    """
+    context = format_tokens(work.context_tokens)
+    article = "an" if context.startswith("8") or context in ("11", "18") else "a"
+    samples = _plural(work.samples, "sample")
+    if work.prompts > 1:
+        source = f"each of {work.prompts:,} {context}-token contexts"
+    else:
+        source = f"{article} {context}-token context"
+    if output_tokens is not None:
+        own = f"{_plural(output_tokens, 'output token')} each"
+    else:
+        own = f"{_plural(work.decoded_tokens, 'own token')} each"
+    query = f", {work.query_tokens} query tokens per step" if work.query_tokens > 1 else ""
+    return f"{samples} of {source}, {own}{query}"
+
+
+def verdict(result: Comparison) -> list[str]:
+    """Say who wins, by how much, from where on, and what to change next (rich markup)."""
+    ratio = result.speedup
+    if result.winner == "tie":
+        first = f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast."
+    elif result.winner == "bifurcated":
+        first = f"[bold]Bifurcated wins[/]: {_faster(ratio)} end to end."
+    else:
+        first = f"[bold]Standard wins[/]: bifurcated is {_faster(ratio)} end to end."
+    return [
+        (
+            f"{first} It reads {result.kv_io_ratio:.1f} times fewer KV bytes; "
+            "that ratio is not the speed-up."
+        ),
+        _break_even(result),
+        f"[bold]Next:[/] {result.advice}",
+    ]
+
+
+def _faster(ratio: float) -> str:
+    """Say how a step compares.
+
+    >>> _faster(2.0), _faster(0.5)
+    ('2.00 times as fast', '2.00 times as slow')
+    """
+    return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times as slow"
+
+
+def _break_even(result: Comparison) -> str:
+    """Say from which samples and which context on sharing the reads pays."""
+    work = result.standard.workload
+    samples, context = result.break_even_samples, result.break_even_context_tokens
+    by_samples = (
+        f"from {_plural(samples, 'sample')} at this context"
+        if samples is not None
+        else f"at no number of samples of this {format_tokens(work.context_tokens)} context"
+    )
+    by_context = (
+        f"from {_plural(context, 'context token')} at {_plural(work.samples, 'sample')}"
+        if context is not None
+        else f"at no context length with {_plural(work.samples, 'sample')}"
+    )
+    return f"Sharing the reads is faster {by_samples}, and {by_context}."
+
+
+def _plural(count: int, noun: str) -> str:
+    """Write a count with its noun.
+
+    >>> _plural(1, "sample"), _plural(2048, "token")
+    ('1 sample', '2,048 tokens')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
