@@ -17,7 +17,9 @@ Natural = Annotated[int, Field(ge=0)]
 class _Frozen(BaseModel):
     """Base of the shape's parts: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False
+    )
 
 
 class LayerGroup(_Frozen):
@@ -204,10 +206,11 @@ class ModelShape(_Frozen):
             raise ModelError(f"{self.name} caches a latent vector: it has no kv_heads to change")
         if kv_heads == self.kv_heads:
             return self
+        name = self.name.removesuffix(f" with {self.kv_heads} KV heads")
         data = {
             **self.model_dump(),
             "kv_heads": kv_heads,
-            "name": f"{self.name} with {kv_heads} KV heads",
+            "name": f"{name} with {kv_heads} KV heads",
         }
         return validate(ModelShape, data, where=self.name, error=ModelError)
 

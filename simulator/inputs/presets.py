@@ -208,8 +208,9 @@ def _load(name: str | Path, assume: str | None) -> ModelShape:
         preset = find_preset(text)
         if preset is not None:
             return preset.load()
-    path = Path(text).expanduser()
-    if not is_path and not (text and path.exists()):
+    # Not expanduser: it raises where there is no such user.
+    path = Path.home() / text[2:] if text.startswith("~/") else Path(text)
+    if "\0" in text or not (is_path or (text and _exists(path))):
         raise ModelError(
             unknown(
                 "model",
@@ -221,9 +222,17 @@ def _load(name: str | Path, assume: str | None) -> ModelShape:
     return _read_config(path, assume)
 
 
+def _exists(path: Path) -> bool:
+    """Return whether there is such a file; a name too long for one is none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _read_config(path: Path, assume: str | None) -> ModelShape:
     """Read a config.json, or the one in a folder."""
-    if path.is_dir():
+    if _exists(path) and path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"there is no config.json in {path}")
         path /= "config.json"

@@ -63,10 +63,9 @@ def _plain_dtype(reader: ConfigReader) -> Dtype:
 
 def _bits(method: str, quantization: Mapping[str, Any]) -> tuple[int, bool] | None:
     """Return the width of a weight [bits] and whether it is a float, or None where unsaid."""
-    if method.startswith("bitsandbytes") or "load_in_4bit" in quantization:
-        if quantization.get("load_in_4bit"):
-            return 4, False
-        return (8, False) if quantization.get("load_in_8bit") else None
+    for bits in (_INT4_BITS, _INT8_BITS):
+        if quantization.get(f"load_in_{bits}bit"):  # bitsandbytes
+            return bits, False
     for scheme in _schemes(quantization):
         bits = scheme.get("bits", scheme.get("num_bits", scheme.get("w_bit")))
         if isinstance(bits, int) and not isinstance(bits, bool) and bits > 0:

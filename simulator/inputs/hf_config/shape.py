@@ -72,7 +72,8 @@ def _language_model(
     config: Mapping[str, Any], *, where: str, assume: str | None
 ) -> tuple[str, Mapping[str, Any]]:
     """Return the model type and the keys of the decoder, inside ``text_config`` or not."""
-    stated: Any = config.get("model_type")
+    stated = config.get("model_type")
+    stated = stated if isinstance(stated, str) else None
     inner = config.get("text_config")
     data = inner if isinstance(inner, Mapping) else config
     if assume is not None:
@@ -80,23 +81,20 @@ def _language_model(
         if model_type not in FAMILIES:
             raise ModelError(f"cannot assume {assume!r}: {_known(assume)}")
         return model_type, data
-    if data is config:
-        model_type = stated
-        if stated in NESTED:
-            raise ModelError(f"{where}: model_type {stated!r} needs a text_config")
-    else:
-        model_type = data.get("model_type", NESTED.get(str(stated), stated))
-    if not isinstance(model_type, str):
+    if data is config and stated in NESTED:
+        raise ModelError(f"{where}: model_type {stated!r} needs a text_config")
+    named: Any = stated if data is config else data.get("model_type", NESTED.get(str(stated)))
+    if not isinstance(named, str):
         raise ModelError(
             f"{where} is not a model's config.json: it has no model_type"
             + ("; read it with --assume llama" if "hidden_size" in data else "")
         )
-    if model_type not in FAMILIES:
+    if named not in FAMILIES:
         raise ModelError(
-            f"{where}: unknown model_type {model_type!r}; {_known(model_type)}; "
+            f"{where}: unknown model_type {named!r}; {_known(named)}; "
             "where it is built like one of them, name that one: --assume llama"
         )
-    return model_type, data
+    return named, data
 
 
 def _known(model_type: str) -> str:

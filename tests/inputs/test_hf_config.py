@@ -1,0 +1,504 @@
+"""Reading config.json: every model type against what transformers builds, and every trap."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.errors import ModelError
+from simulator.inputs.hf_config import FAMILIES, shape_from_config
+from simulator.inputs.hf_config.families import NESTED
+from simulator.inputs.model import ModelShape
+from simulator.inputs.parameters import count_parameters
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "hf_models.json").read_text())
+CASES: list[dict[str, Any]] = GOLDEN["cases"]
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "num_hidden_layers": 4,
+    "hidden_size": 96,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "intermediate_size": 101,
+    "vocab_size": 211,
+}
+MIXTURE = {"num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 23}
+LATENT = {**LLAMA, "model_type": "deepseek_v3", "n_routed_experts": 8, "num_experts_per_tok": 2}
+
+
+def read(config: Any, **changes: Any) -> ModelShape:
+    """Read a config, some keys changed; a change to ``...`` leaves the key out."""
+    if changes:
+        config = {**config, **changes}
+        config = {key: value for key, value in config.items() if value is not ...}
+    return shape_from_config(config, name="tiny", where="config.json")
+
+
+def complaint(config: Any, **changes: Any) -> str:
+    """Return the message a config is refused with."""
+    with pytest.raises(ModelError) as caught:
+        read(config, **changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("config.json")
+    return message
+
+
+def windows(model: ModelShape) -> Counter[int | None]:
+    """Count the layers of each window."""
+    found: Counter[int | None] = Counter()
+    for group in model.layer_groups:
+        found[group.window] += group.count
+    return found
+
+
+def case_id(case: dict[str, Any]) -> str:
+    """Name a golden case by its type and place."""
+    return f"{case['config']['model_type']}-{CASES.index(case)}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_every_model_has_as_many_parameters_as_transformers_builds(case: dict[str, Any]) -> None:
+    """The count derived from the file is that of the modules built from the same file."""
+    assert count_parameters(read(case["config"])).total == case["parameters"]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "cache" in case], ids=case_id)
+def test_every_layer_caches_what_transformers_caches(case: dict[str, Any]) -> None:
+    """Values per token and tokens kept, layer by layer, are those of a real forward pass."""
+    model = read(case["config"])
+    tokens = GOLDEN["tokens"]
+    derived: Counter[tuple[int, int]] = Counter()
+    for group in model.layer_groups:
+        kept = tokens if group.window is None else min(tokens, group.window - 1)
+        derived[model.cache_width, kept] += group.count
+    assert derived == Counter((width, kept) for width, kept in case["cache"])
+
+
+def test_every_model_type_is_among_the_golden_cases() -> None:
+    """No entry of the table goes unchecked; Kimi-K2 is DeepSeek-V3 under another name."""
+    checked = {case["config"]["model_type"] for case in CASES}
+    assert {*FAMILIES, *NESTED} - checked == {"kimi_k2"}
+    assert FAMILIES["kimi_k2"] is FAMILIES["deepseek_v3"]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "tied"),
+    [
+        *[(name, False) for name in ("llama", "mistral", "qwen2", "qwen3", "phi", "phi3")],
+        *[(name, True) for name in ("gemma", "gemma2", "gemma3_text", "starcoder2", "cohere")],
+    ],
+)
+def test_an_absent_tie_word_embeddings_means_the_class_default(
+    model_type: str, *, tied: bool
+) -> None:
+    """Half a vocabulary hangs on it; a key that is there decides."""
+    assert read(LLAMA, model_type=model_type).tied_embeddings is tied
+    assert read(LLAMA, model_type=model_type, tie_word_embeddings=True).tied_embeddings
+    assert not read(LLAMA, model_type=model_type, tie_word_embeddings=False).tied_embeddings
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kv_heads"),
+    [
+        *[("llama", 32), ("phi3", 32), ("granite", 32), ("olmo2", 32)],
+        *[("mistral", 8), ("mixtral", 8), ("qwen2", 32), ("qwen3", 32), ("qwen3_moe", 4)],
+        *[("gemma", 16), ("gemma2", 4), ("gemma3_text", 4), ("starcoder2", 2), ("gpt_oss", 8)],
+    ],
+)
+def test_absent_kv_heads_mean_the_class_default(model_type: str, kv_heads: int) -> None:
+    """Mistral's class has 8, Llama's as many as heads; a null is as many as heads for all."""
+    config = {**LLAMA, "model_type": model_type, "num_attention_heads": 32, "hidden_size": 512}
+    assert read(config, num_key_value_heads=...).kv_heads == kv_heads
+    assert read(config, num_key_value_heads=None).kv_heads == 32
+    assert read(config, num_key_value_heads=16).kv_heads == 16
+
+
+@pytest.mark.parametrize(
+    ("model_type", "head_dim"),
+    [("llama", 16), ("qwen2", 16), ("qwen3", 128), ("gemma2", 256), ("gpt_oss", 64)],
+)
+def test_an_absent_head_dim_means_the_class_default(model_type: str, head_dim: int) -> None:
+    """Qwen3, Gemma and gpt-oss have their own, others hidden size / heads."""
+    assert read(LLAMA, model_type=model_type).head_dim == head_dim
+    assert read(LLAMA, model_type=model_type, head_dim=20).head_dim == 20
+    assert read(LLAMA, model_type=model_type, head_dim=None).head_dim == 16
+
+
+@pytest.mark.parametrize(
+    ("model_type", "window"),
+    [("llama", None), ("mistral", 4096), ("mixtral", None), ("phi3", None), ("starcoder2", None)],
+)
+def test_an_absent_sliding_window_means_the_class_default(
+    model_type: str, window: int | None
+) -> None:
+    """Mistral's class has 4096; null means none for all."""
+    assert windows(read(LLAMA, model_type=model_type)) == {window: 4}
+    assert windows(read(LLAMA, model_type=model_type, sliding_window=None)) == {None: 4}
+
+
+@pytest.mark.parametrize("model_type", ["mistral", "mixtral", "phi3", "starcoder2"])
+def test_a_sliding_window_holds_in_every_layer(model_type: str) -> None:
+    """These families know no mix of layers."""
+    assert windows(read(LLAMA, model_type=model_type, sliding_window=50)) == {50: 4}
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "qwen2_moe", "qwen3", "qwen3_moe"])
+def test_qwen_ignores_a_window_that_is_not_switched_on(model_type: str) -> None:
+    """Qwen2.5's files have sliding_window 131072 and use_sliding_window false."""
+    config = {**LLAMA, **MIXTURE, "model_type": model_type, "sliding_window": 50}
+    assert windows(read(config, use_sliding_window=False)) == {None: 4}
+    assert windows(read(config, max_window_layers=1)) == {None: 4}
+
+
+def test_qwen_has_windows_past_max_window_layers() -> None:
+    """Three full layers, then windowed ones; without the key the first 28 layers are full."""
+    config = {**LLAMA, "model_type": "qwen2", "use_sliding_window": True, "sliding_window": 50}
+    assert windows(read(config, max_window_layers=3)) == {None: 3, 50: 1}
+    assert windows(read(config, num_hidden_layers=30)) == {None: 28, 50: 2}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "layers", "expected"),
+    [
+        ("gemma2", 7, {4096: 4, None: 3}),
+        ("gemma3_text", 13, {4096: 11, None: 2}),
+        ("gpt_oss", 7, {128: 4, None: 3}),
+        ("llama4_text", 9, {8192: 7, None: 2}),
+    ],
+)
+def test_local_and_global_layers_alternate_by_class_default(
+    model_type: str, layers: int, expected: dict[int | None, int]
+) -> None:
+    """Full is every 2nd layer of Gemma 2 and gpt-oss, 6th of Gemma 3 and 4th of Llama 4."""
+    model = read(LLAMA, model_type=model_type, num_hidden_layers=layers, intermediate_size_mlp=99)
+    assert windows(model) == expected
+
+
+@given(
+    kinds=st.lists(
+        st.sampled_from(["full_attention", "sliding_attention"]), min_size=1, max_size=40
+    )
+)
+def test_layer_types_of_the_file_decide(kinds: list[str]) -> None:
+    """Whatever the pattern, as many layers are windowed as the file says."""
+    model = read(LLAMA, model_type="gemma2", num_hidden_layers=len(kinds), layer_types=kinds)
+    assert windows(model) == Counter(None if kind == "full_attention" else 4096 for kind in kinds)
+    assert len(model.layer_groups) == len(set(kinds))
+
+
+def test_equal_layers_are_merged_and_different_ones_are_not() -> None:
+    """Llama 4 with experts in every second layer has three kinds of layers."""
+    model = read(
+        LLAMA,
+        model_type="llama4_text",
+        num_hidden_layers=8,
+        intermediate_size_mlp=99,
+        interleave_moe_layer_step=2,
+        attention_chunk_size=50,
+    )
+    kinds = {(group.window, group.sparse): group.count for group in model.layer_groups}
+    assert kinds == {(50, False): 4, (50, True): 2, (None, True): 2}
+
+
+def test_chunked_attention_says_that_it_is_an_upper_bound() -> None:
+    """A query sees its chunk only, half of it on average; we count a whole one."""
+    model = read(LLAMA, model_type="llama4_text", intermediate_size_mlp=99)
+    assert any("upper bound" in note for note in model.notes)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"torch_dtype": "float16"},
+        {"dtype": "float16"},
+        {"dtype": "torch.float16"},
+        {"torch_dtype": None, "dtype": "half"},
+    ],
+)
+def test_both_spellings_of_the_dtype_are_read(keys: dict[str, Any]) -> None:
+    """transformers 5 writes dtype, older ones torch_dtype; without either it is bf16."""
+    assert read(LLAMA, **keys).weight_dtype == "fp16"
+    assert read(LLAMA).weight_dtype == "bf16"
+
+
+def test_rotary_parameters_may_be_spelled_either_way() -> None:
+    """They change no cost: old and new files of one model give one shape."""
+    old = read(LLAMA, rope_theta=5e5, rope_scaling={"factor": 8.0, "rope_type": "llama3"})
+    new = read(LLAMA, rope_parameters={"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0})
+    assert old == new == read(LLAMA)
+
+
+def test_latent_attention_is_not_read_as_128_heads() -> None:
+    """DeepSeek-V3's num_key_value_heads 128 is not what it caches: 576 values, 57 times fewer."""
+    model = read(LATENT, num_attention_heads=128, num_key_value_heads=128, hidden_size=7168)
+    assert model.cache_width == 576
+    assert round(2 * 128 * 128 / model.cache_width) == 57
+
+
+@pytest.mark.parametrize(
+    ("model_type", "keys"),
+    [
+        ("mixtral", {"num_local_experts": 7, "intermediate_size": 23}),
+        ("qwen3_moe", {"num_experts": 7, "moe_intermediate_size": 23}),
+        ("deepseek_v2", {"n_routed_experts": 7, "moe_intermediate_size": 23}),
+        ("gpt_oss", {"num_local_experts": 7, "intermediate_size": 23, "experts_per_token": 3}),
+    ],
+)
+def test_experts_go_by_four_names(model_type: str, keys: dict[str, int]) -> None:
+    """Each family's own keys lead to the same seven experts of width 23, three for each token."""
+    config = {**LLAMA, "model_type": model_type, **keys}
+    if "experts_per_token" not in keys:
+        config["num_experts_per_tok"] = 3
+    experts = read(config).experts
+    assert experts is not None
+    assert (experts.count, experts.per_token, experts.intermediate_size) == (7, 3, 23)
+
+
+def test_dense_layers_among_sparse_ones_are_counted() -> None:
+    """DeepSeek starts dense, Qwen has every n-th layer sparse and may name dense ones."""
+    deepseek = read(LATENT, num_hidden_layers=10, first_k_dense_replace=3)
+    assert {group.sparse: group.count for group in deepseek.layer_groups} == {False: 3, True: 7}
+    qwen = {**LLAMA, **MIXTURE, "model_type": "qwen3_moe", "num_hidden_layers": 12}
+    stepped = read(qwen, decoder_sparse_step=3, mlp_only_layers=[5])
+    assert {group.sparse: group.count for group in stepped.layer_groups} == {False: 9, True: 3}
+    dense = read(qwen, num_experts=0)
+    assert dense.experts is None
+
+
+@pytest.mark.parametrize(
+    ("quantization", "dtype"),
+    [
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8"),
+        ({"quant_method": "fbgemm_fp8"}, "fp8"),
+        ({"quant_method": "awq", "bits": 4}, "int4"),
+        ({"quant_method": "gptq", "bits": 4}, "int4"),
+        ({"quant_method": "gptq", "bits": 8}, "int8"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "int4"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False}, "int8"),
+        ({"load_in_8bit": True}, "int8"),
+        ({"quant_method": "mxfp4"}, "int4"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "int4"),
+        ({"quant_algo": "FP8"}, "fp8"),
+        *[
+            (
+                {
+                    "quant_method": "compressed-tensors",
+                    "config_groups": {"group_0": {"weights": {"num_bits": bits, "type": kind}}},
+                },
+                dtype,
+            )
+            for bits, kind, dtype in [(8, "float", "fp8"), (8, "int", "int8"), (4, "int", "int4")]
+        ],
+    ],
+)
+def test_quantization_sets_the_format_of_the_weights(
+    quantization: dict[str, Any], dtype: str
+) -> None:
+    """The file's dtype is that of its activations then; a note says what is simplified."""
+    model = read(LLAMA, torch_dtype="float16", quantization_config=quantization)
+    assert model.weight_dtype == dtype
+    assert any("fp16" in note for note in model.notes)
+
+
+@pytest.mark.parametrize(
+    "quantization", [{"quant_method": "spqr"}, {"quant_method": "gptq", "bits": "four"}, {}]
+)
+def test_an_unknown_quantization_keeps_the_dtype_and_says_so(quantization: dict[str, Any]) -> None:
+    """A guess would be worse than the file's own word."""
+    model = read(LLAMA, torch_dtype="float16", quantization_config=quantization)
+    assert model.weight_dtype == "fp16"
+    assert "not known" in model.notes[0]
+
+
+def test_no_quantization_leaves_no_note() -> None:
+    """A plain file needs no remark."""
+    assert read(LLAMA, quantization_config=None).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("keys", "kv_heads"),
+    [
+        ({}, 1),
+        ({"num_kv_heads": 6}, 1),
+        ({"multi_query": False}, 6),
+        ({"multi_query": False, "num_kv_heads": 2}, 6),
+        ({"new_decoder_architecture": True, "num_kv_heads": 2}, 2),
+        ({"new_decoder_architecture": True}, 6),
+    ],
+)
+def test_falcon_counts_its_kv_heads_in_the_new_architecture_only(
+    keys: dict[str, Any], kv_heads: int
+) -> None:
+    """Falcon-7B's file says num_kv_heads 71 and means one."""
+    config = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
+    assert read(config, model_type="falcon", **keys).kv_heads == kv_heads
+
+
+def test_the_decoder_of_a_multimodal_file_is_read_with_class_defaults() -> None:
+    """Gemma 3's text_config holds differences only: heads and vocabulary are the class's."""
+    text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34}
+    config = {
+        "model_type": "gemma3",
+        "text_config": {**text, "model_type": "gemma3_text", "sliding_window": 1024},
+        "vision_config": {"hidden_size": 1152, "num_hidden_layers": 27},
+        "torch_dtype": "float16",
+        "quantization_config": {"quant_method": "gptq", "bits": 4},
+    }
+    model = read(config)
+    assert (model.heads, model.kv_heads, model.head_dim, model.vocab_size) == (8, 4, 256, 262_208)
+    assert windows(model) == {1024: 29, None: 5}
+    assert model.weight_dtype == "int4"
+    # google/gemma-3-4b-it's files hold 4,300,079,472 parameters (recalled); the vision tower and
+    # its projector, counted by hand, are the rest.
+    assert count_parameters(model).total == 4_300_079_472 - 416_866_032 - 2_950_272
+
+
+def test_a_text_config_need_not_name_its_type() -> None:
+    """The outer type tells which decoder it is."""
+    text = {**LLAMA, "intermediate_size_mlp": 99}
+    named = read({"model_type": "llama4", "text_config": {**text, "model_type": "llama4_text"}})
+    del text["model_type"]
+    assert read({"model_type": "llama4", "text_config": text}) == named
+
+
+@pytest.mark.parametrize("outer", [True, False])
+def test_tied_embeddings_may_stand_outside_the_text_config(*, outer: bool) -> None:
+    """The inner key wins, then the outer, then the class default."""
+    config = {"model_type": "llava", "text_config": LLAMA, "tie_word_embeddings": outer}
+    assert read(config).tied_embeddings is outer
+    inner = {**config, "text_config": {**LLAMA, "tie_word_embeddings": not outer}}
+    assert read(inner).tied_embeddings is not outer
+
+
+def test_an_unknown_type_lists_the_known_and_the_way_out() -> None:
+    """The message names the file, the type, every known type and --assume llama."""
+    message = complaint(LLAMA, model_type="lama")
+    assert "unknown model_type 'lama'" in message
+    assert "nearest 'llama'" in message
+    assert "--assume llama" in message
+    assert all(name in message for name in FAMILIES)
+
+
+def test_an_unknown_type_can_be_assumed_to_be_a_known_one() -> None:
+    """The shape is the assumed type's, and a note says so."""
+    config = {**LLAMA, "model_type": "brand_new"}
+    model = shape_from_config(config, name="tiny", where="config.json", assume="llama")
+    assert count_parameters(model) == count_parameters(read(LLAMA))
+    assert "brand_new" in model.notes[0]
+    with pytest.raises(ModelError, match="cannot assume 'lama': nearest 'llama'"):
+        shape_from_config(config, name="tiny", where="config.json", assume="lama")
+
+
+def test_a_file_without_a_type_can_be_assumed_too() -> None:
+    """Without --assume the message names it, if the file looks like a config at all."""
+    config = {key: value for key, value in LLAMA.items() if key != "model_type"}
+    assert "--assume llama" in complaint(config)
+    model = shape_from_config(config, name="tiny", where="config.json", assume="qwen2")
+    assert model.qkv_bias
+
+
+@pytest.mark.parametrize("content", [[], [LLAMA], "llama", 7, None])
+def test_what_is_not_an_object_is_not_a_config(content: Any) -> None:
+    """A list, a text or a number is refused as such."""
+    assert "not a model's config.json" in complaint(content)
+
+
+def test_a_tokenizer_config_is_not_a_config() -> None:
+    """It has no model_type, and no sizes that --assume could help with."""
+    message = complaint({"tokenizer_class": "LlamaTokenizer", "model_max_length": 4096})
+    assert "not a model's config.json" in message
+    assert "--assume" not in message
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *["num_hidden_layers", "hidden_size", "num_attention_heads"],
+        *["intermediate_size", "vocab_size"],
+    ],
+)
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (..., "is missing"),
+        (None, "is missing"),
+        (0, "= 0 must be at least 1"),
+        (-3, "= -3 must be at least 1"),
+        (2.5, "= 2.5 must be a whole number"),
+        ("96", "= '96' must be a whole number"),
+        (True, "= True must be a whole number"),
+        ([96], "= [96] must be a whole number"),
+        (10**30, "is larger than any model's"),
+    ],
+)
+def test_a_bad_size_is_named_with_its_value(key: str, value: Any, words: str) -> None:
+    """One line: the file, the key, the value and what is wrong with it."""
+    message = complaint(LLAMA, **{key: value})
+    assert message.startswith(f"config.json: {key} ")
+    assert words in message
+
+
+def test_a_mistyped_key_is_guessed() -> None:
+    """A missing key beside one that looks like it."""
+    message = complaint(LLAMA, hidden_size=..., hiden_size=96)
+    assert message == "config.json: hidden_size is missing; did you mean it by 'hiden_size'?"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_key_value_heads": 4}, "kv_heads can be 1, 2, 3, 6"),
+        ({"hidden_size": 97}, "hidden_size = 97 is not a multiple of num_attention_heads = 6"),
+        ({"attention_bias": "yes"}, "attention_bias = 'yes' must be true or false"),
+        ({"layer_types": "full_attention"}, "layer_types = 'full_attention' must be a list"),
+        ({"layer_types": ["full_attention"] * 3}, "layer_types has 3 entries for 4 layers"),
+        (
+            {"layer_types": ["full_attention"] * 3 + ["linear_attention"]},
+            "layer_types has 'linear_attention'",
+        ),
+        ({"torch_dtype": 16}, "torch_dtype = 16 must be a name"),
+        ({"quantization_config": "awq"}, "quantization_config = 'awq' must be an object"),
+        ({"model_type": "gemma3"}, "needs a text_config"),
+        ({"model_type": "deepseek_v2"}, "num_experts_per_tok is missing"),
+        ({"model_type": "llama4_text"}, "intermediate_size_mlp"),
+    ],
+)
+def test_what_does_not_fit_together_is_one_clear_line(changes: dict[str, Any], words: str) -> None:
+    """Heads, switches, lists, formats: the message names the key and the value."""
+    if changes.get("model_type") == "llama4_text":
+        changes = {**changes, "interleave_moe_layer_step": 2}
+    assert words in complaint(LLAMA, **changes)
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**12), 10**12)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(data=st.data())
+def test_any_value_of_any_key_gives_a_shape_or_one_clear_line(data: st.DataObject) -> None:
+    """However a file is broken, the user sees a line that starts with its name, not a traceback."""
+    config = dict(data.draw(st.sampled_from(CASES))["config"])
+    keys = [*config, "layer_types", "quantization_config", "torch_dtype", "text_config"]
+    config[data.draw(st.sampled_from(keys))] = data.draw(JSON_VALUES)
+    message = ""
+    try:
+        read(config)
+    except ModelError as error:
+        message = str(error)
+    assert message.startswith("config.json" if message else "")
+    assert "\n" not in message
