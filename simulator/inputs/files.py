@@ -77,9 +77,7 @@ def describe(problem: ValidationError, model: type[BaseModel]) -> Iterable[str]:
             yield f"unknown key {field!r}" + (f"; did you mean {guess!r}?" if guess else "")
         elif item["type"] == "missing":
             siblings = [extra for extra in extras if extra["loc"][:-1] == item["loc"][:-1]]
-            if not any(
-                nearest(str(extra["loc"][-1]), [location[-1]]) for extra in siblings
-            ):
+            if not any(nearest(str(extra["loc"][-1]), [location[-1]]) for extra in siblings):
                 yield f"{field} is missing"
         elif item["type"] == "literal_error":
             options = [part.strip(" '") for part in _options(item)]
@@ -88,9 +86,13 @@ def describe(problem: ValidationError, model: type[BaseModel]) -> Iterable[str]:
             yield f"{field} = {item['input']!r} is not one of {', '.join(options)}{hint}"
         else:
             message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            # Some messages name the value themselves.
+            message = message.removeprefix(f"{item['input']!r} ").removeprefix("String ")
             plain = isinstance(item["input"], str | int | float | bool)
-            yield f"{field} = {item['input']!r} {message}" if plain and location else (
-                f"{field}: {message}" if location else message
+            yield (
+                f"{field} = {item['input']!r} {message}"
+                if plain and location
+                else (f"{field}: {message}" if location else message)
             )
 
 

@@ -1,0 +1,318 @@
+"""Scenarios: real workloads as grids, each with a question and the answer to expect.
+
+A scenario is one TOML file: prose on top, then ``[workload]``, where every key may hold one value
+or a list of them. A list is an axis of the grid. Models and GPUs are axes too. Their names are not
+looked up on loading, which would read every profile; :func:`check_scenario` does that.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from simulator.errors import ScenarioError, SimulatorError, unknown
+from simulator.inputs.files import describe, read_toml, validate
+from simulator.inputs.hardware import load_hardware
+from simulator.inputs.presets import load_model
+from simulator.inputs.workload import AtLeastOne, Workload
+from simulator.resources import SCENARIO_PATH_VARIABLE, toml_files
+
+SCHEMA_VERSION = 1
+
+Verdict = Literal["gain", "no gain", "mixed"]
+Value = int | float | str
+
+# What a change of kernel must bring to be worth its trouble, and more than a good model's error.
+GAIN_SPEEDUP = 1.1
+# Shares of a grid's points: real grids start at one or two samples, where nothing can be gained.
+GAIN_SHARE, NO_GAIN_SHARE = 0.75, 0.1
+
+
+def _listed(value: Any) -> Any:
+    """Read one value as a list of one, and refuse a list of none or with repeats."""
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not values:
+        raise ValueError("the list is empty")
+    for position, item in enumerate(values):
+        if item in values[:position]:
+            raise ValueError(f"{item!r} is listed twice")
+    return values
+
+
+def _filled(text: str) -> str:
+    """Refuse a blank text."""
+    if not text.strip():
+        raise ValueError("is blank")
+    return text.strip()
+
+
+Text = Annotated[str, AfterValidator(_filled)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+
+
+class _Cell(Workload):
+    """What ``[workload]`` may say: a workload's fields, and three that are not the step's own."""
+
+    kv_heads: AtLeastOne | None = None
+    output_tokens: AtLeastOne | None = None
+    target_step_ms: Annotated[float, Field(gt=0)] | None = None
+
+
+_SCALARS = ("output_tokens", "target_step_ms")
+
+
+class Scenario(BaseModel):
+    """One real workload.
+
+    Attributes
+    ----------
+    id
+        The file's name without ``.toml``.
+    title
+        The finding, in one line.
+    question
+        What the person who plans this workload asks.
+    sources
+        Where sizes and verdict come from.
+    verdict
+        The answer to expect of bifurcated attention for the time of a whole decode step, judged
+        as :func:`verdict_of` does. It is a claim from the sources, not this package's output.
+    models, gpus
+        Names or paths, as :func:`~simulator.inputs.presets.load_model` and
+        :func:`~simulator.inputs.hardware.load_hardware` take them; a relative path is read from
+        where the program runs.
+    workload
+        As written in the file, sizes like ``8K`` read: a value, or a tuple of them for an axis.
+        Keys are the fields of :class:`~simulator.inputs.workload.Workload`, ``kv_heads`` (what if
+        the model had that many), ``output_tokens`` and ``target_step_ms``. What is left out has
+        the default of :class:`~simulator.inputs.workload.Workload`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: int
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    title: Text
+    description: Text
+    question: Text
+    sources: Texts
+    verdict: Verdict
+    verdict_reason: Text
+    models: Texts
+    gpus: Texts
+    workload: dict[str, Value | tuple[Value, ...]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _workload_keys_are_under_workload(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for key in data:
+                if key in _Cell.model_fields:
+                    raise ValueError(f"{key} belongs under [workload]")
+        return data
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _known_schema(cls, value: Any) -> Any:
+        if type(value) is not int or value != SCHEMA_VERSION:
+            raise ValueError(f"is not a version this program reads; it reads {SCHEMA_VERSION}")
+        return value
+
+    @field_validator("workload", mode="before")
+    @classmethod
+    def _read_workload(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise ValueError("should be a table, [workload], of sizes and settings")  # noqa: TRY004
+        read: dict[str, Value | tuple[Value, ...]] = {}
+        problems: list[str] = []
+        for key, value in data.items():
+            try:
+                read[key] = _read_setting(str(key), value)
+            except ValueError as problem:
+                problems.append(str(problem))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return read
+
+    @property
+    def axes(self) -> dict[str, tuple[Value, ...]]:
+        """The grid: model and GPU, then the settings in the file's order, each with its values.
+
+        A setting with one value is an axis of length one.
+        """
+        axes: dict[str, tuple[Value, ...]] = {"model": self.models, "gpu": self.gpus}
+        for key, value in self.workload.items():
+            if key not in _SCALARS:
+                axes[key] = value if isinstance(value, tuple) else (value,)
+        return axes
+
+    @property
+    def points(self) -> int:
+        """Number of points of the grid."""
+        return math.prod(len(values) for values in self.axes.values())
+
+    @property
+    def output_tokens(self) -> int | None:
+        """Tokens each sample will generate, where the scenario says."""
+        value = self.workload.get("output_tokens")
+        return value if isinstance(value, int) else None
+
+    @property
+    def target_step_ms(self) -> float | None:
+        """Longest decode step the planner accepts, where the scenario says. [ms]."""
+        value = self.workload.get("target_step_ms")
+        return value if isinstance(value, float) else None
+
+    def cells(self) -> Iterator[dict[str, Value]]:
+        """Yield every point of the grid as axis -> value, the last axis fastest."""
+        axes = self.axes
+        for values in product(*axes.values()):
+            yield dict(zip(axes, values, strict=True))
+
+
+def _read_setting(key: str, value: Any) -> Value | tuple[Value, ...]:
+    """Read one key of ``[workload]``: a value, or a list of distinct ones."""
+    if key in Scenario.model_fields:
+        raise ValueError(f"{key} belongs above [workload]")
+    if key not in _Cell.model_fields:
+        raise ValueError(unknown("key", key, _Cell.model_fields))
+    if not isinstance(value, list | tuple):
+        return _read_value(key, value)
+    if key in _SCALARS:
+        raise ValueError(f"{key} is one value, not a list")
+    values = tuple(_read_value(key, item) for item in value)
+    try:
+        distinct: tuple[Value, ...] = _listed(values)
+    except ValueError as problem:
+        raise ValueError(f"{key}: {problem}") from None
+    return distinct
+
+
+def _read_value(key: str, value: Any) -> Value:
+    """Read one value as :class:`Workload` would, all its complaints in one line."""
+    # Nothing here is true or false, yet pydantic would read true as 1.
+    if isinstance(value, bool):
+        raise ValueError(f"{key} = {str(value).lower()} is neither a number nor a name")  # noqa: TRY004
+    try:
+        return getattr(_Cell.model_validate({key: value}), key)  # type: ignore[no-any-return]
+    except ValidationError as problem:
+        raise ValueError("; ".join(describe(problem, _Cell))) from None
+
+
+def verdict_of(speedups: Sequence[float]) -> Verdict:
+    """Sum up the speed-ups over a scenario's grid as its verdict does.
+
+    "gain" where at least three quarters of the points are at least 1.1 times as fast, "no gain"
+    where at most a tenth of them are, "mixed" in between.
+
+    Parameters
+    ----------
+    speedups
+        Time of a step with standard attention over that with bifurcated attention, all else
+        equal, for each point; whether the point fits in memory is another question.
+
+    Raises
+    ------
+    ValueError
+        If there are no points, or a speed-up is not a number.
+
+    Examples
+    --------
+    >>> verdict_of([1.0, 1.3, 2.1, 5.0]), verdict_of([1.02, 0.97]), verdict_of([1.0, 1.5])
+    ('gain', 'no gain', 'mixed')
+    """
+    if not speedups or any(math.isnan(speedup) for speedup in speedups):
+        raise ValueError("a verdict needs at least one speed-up, all of them numbers")
+    share = sum(speedup >= GAIN_SPEEDUP for speedup in speedups) / len(speedups)
+    if share >= GAIN_SHARE:
+        return "gain"
+    return "no gain" if share <= NO_GAIN_SHARE else "mixed"
+
+
+def load_scenario(name: str | Path) -> Scenario:
+    """Load a scenario by id or path.
+
+    A path is a string that ends in ``.toml`` or a :class:`~pathlib.Path`. Ids are looked up in the
+    folders of ``$BIFURCATE_SCENARIO_PATH`` first, then among the shipped scenarios, whatever
+    their case.
+
+    Raises
+    ------
+    ScenarioError
+        If no scenario has that id, or the file is malformed.
+    """
+    text = str(name)
+    if isinstance(name, Path) or text.endswith(".toml"):
+        return read_scenario(Path(name))
+    files = scenario_files()
+    path = files.get(text.strip().lower())
+    if path is None:
+        raise ScenarioError(unknown("scenario", text, files, way_out="see 'bifurcate scenarios'"))
+    return read_scenario(path)
+
+
+def scenario_files() -> dict[str, Path]:
+    """Map the id of each scenario to its file; the user's own hide the shipped ones."""
+    return toml_files("scenarios", SCENARIO_PATH_VARIABLE)
+
+
+def read_scenario(path: Path) -> Scenario:
+    """Read one scenario file.
+
+    Raises
+    ------
+    ScenarioError
+        If the file is missing, malformed, or its id is not its name.
+    """
+    data = read_toml(path, ScenarioError)
+    scenario = validate(Scenario, data, where=str(path), error=ScenarioError)
+    if scenario.id != path.stem:
+        raise ScenarioError(f"{path}: id = {scenario.id!r} is not the file's name {path.stem!r}")
+    return scenario
+
+
+def check_scenario(scenario: Scenario) -> list[str]:
+    """Look up the models and GPUs of a scenario and return what is wrong, one line each.
+
+    Every model is tried with every ``kv_heads`` of the grid. Two names of one model or GPU are a
+    problem too: their points would count twice.
+    """
+    kv_heads = [value for value in scenario.axes.get("kv_heads", ()) if isinstance(value, int)]
+    problems = [
+        *_unresolved("gpus", scenario.gpus, lambda name: load_hardware(name).id),
+        *_unresolved("models", scenario.models, lambda name: load_model(name).name),
+    ]
+    if problems:
+        return problems
+    for model, count in product(scenario.models, kv_heads):
+        try:
+            load_model(model, kv_heads=count)
+        except SimulatorError as error:
+            problems.append(f"kv_heads: {error}")
+    return problems
+
+
+def _unresolved(key: str, names: Sequence[str], own_name: Callable[[str], str]) -> Iterator[str]:
+    """Yield a line for each name that cannot be loaded or means the same as an earlier one."""
+    first: dict[str, str] = {}
+    for name in names:
+        try:
+            found = own_name(name)
+        except SimulatorError as error:
+            yield f"{key}: {error}"
+            continue
+        if found in first:
+            yield f"{key}: {first[found]!r} and {name!r} are both {found}"
+        first.setdefault(found, name)
