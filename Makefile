@@ -1,0 +1,73 @@
+# Two commands do all the set-up on a fresh machine:
+#   make demo    ask the question this project is for (core dependencies only)
+#   make test    run every test (adds the test tools and the extras)
+# and `make check` lints, checks types and checks which floor imports which.
+# Override on the command line: make demo PYTHON=python3.13 DEMO="estimate -m mistral-7b -g a10g"
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+EXTRAS ?= calibrate,parquet,torch
+PYTEST_ARGS ?=
+DEMO ?= compare --model llama-3.1-8b --gpu h100-sxm -n 16 --context 8K
+
+BIN := $(VENV)/bin
+# Twice quiet: errors are shown, warnings about how this machine finds packages are not.
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check install --constraint $(CONSTRAINTS)
+# A stamp is the proof that an install finished; editing what it was made from undoes it.
+CORE := $(VENV)/.core-installed
+DEV := $(VENV)/.dev-installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench clean
+
+help:
+	@sed -n 's/^#   \(make .*\)/  \1/p' $(firstword $(MAKEFILE_LIST))
+	@echo "  make check   lint, format, types and import contracts"
+	@echo "  make format  let ruff rewrite the code"
+	@echo "  make bench   measure start-up and sweep speed on this machine"
+	@echo "  make clean   remove $(VENV), build output and caches"
+
+demo: $(CORE)
+	@echo '$$ bifurcate $(DEMO)'
+	@$(BIN)/bifurcate $(DEMO)
+
+test: $(DEV)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV)
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(CORE)
+	@$(BIN)/python benchmarks/startup.py
+	@$(BIN)/python benchmarks/sweep.py
+
+clean:
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find benchmarks simulator tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: Python 3.11 or newer is needed; choose one with PYTHON=python3.13" >&2; exit 1; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+# The build back end is installed first and pinned too, so no hidden environment builds the package.
+$(CORE): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	@echo "Installing bifurcate and what it needs into $(VENV) ..."
+	@$(PIP) pip hatchling editables
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): $(CORE)
+	@echo "Installing the extras ($(EXTRAS)) and the test tools into $(VENV) ..."
+	@$(PIP) --no-build-isolation --editable ".[$(EXTRAS)]" --group test --group lint --group build
+	@touch $@
