@@ -134,7 +134,7 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, work: WorkloadLike) 
             f"{model.name} caches a latent vector, which kernel 'sdpa_math' cannot read; "
             "use ideal, flash or einsum"
         )
-    if work.tensor_parallel > 1 and gpu.link_bytes_per_s is None:
+    if work.tensor_parallel > 1 and gpu.link_bytes_per_s(work.tensor_parallel) is None:
         raise WorkloadError(f"{gpu.id} has no link in its profile: tensor_parallel must be 1")
 
 

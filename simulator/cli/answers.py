@@ -1,6 +1,5 @@
 """estimate, compare, generate and plan."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +11,6 @@ from simulator.cli.options import (
     Check,
     Explain,
     GpuName,
-    OutputLen,
     PricePerHour,
     Question,
     complete_gpus,
@@ -20,12 +18,13 @@ from simulator.cli.options import (
     with_question,
 )
 from simulator.cli.output import Output, say
-from simulator.inputs.workload import ATTENTIONS, Attention
+from simulator.inputs.workload import ATTENTIONS
 
 if TYPE_CHECKING:
     from simulator.answers.generate import Generation
 
 DEFAULT_GPU = "h100-sxm"
+DEFAULT_OUTPUT_TOKENS = 256
 CHECK_FAILED = 3
 
 
@@ -117,21 +116,21 @@ def generate(
     output: Output,
     gpu: GpuName = DEFAULT_GPU,
     attention: AttentionName = None,
-    output_tokens: OutputLen = 256,
     price_per_hour: PricePerHour = None,
     check: Check = False,
 ) -> None:
     """Follow a whole request: prefill, every step to the last token, throughput and cost."""
     from simulator.views.results import generation_object, generations_object
 
-    asked: Sequence[Attention] = [attention] if attention else ATTENTIONS
     results: dict[str, Generation] = {
         name: api.generate(
-            output_tokens=output_tokens,
+            output_tokens=DEFAULT_OUTPUT_TOKENS
+            if question.output_tokens is None
+            else question.output_tokens,
             price_per_hour=price_per_hour,
             **question.settings(gpu=gpu, attention=name),
         )
-        for name in asked
+        for name in ([attention] if attention else ATTENTIONS)
     }
 
     def table() -> object:

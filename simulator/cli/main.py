@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from typer._click.exceptions import ClickException
+from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
 from simulator.cli import answers, catalog, sweep
 from simulator.cli.output import fail
@@ -49,9 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = app(args=arguments, prog_name="bifurcate", standalone_mode=False)
     except ClickException as error:
-        if not str(error.format_message()):  # the help was shown
+        if isinstance(error, NoArgsIsHelpError):
+            error.show(file=sys.stdout)
             sys.exit(error.exit_code)
-        fail(error.format_message(), error.exit_code)
+        fail(error.format_message().removeprefix("Invalid value: "), error.exit_code)
     except SimulatorError as error:
         fail(str(error), 1)
     except BrokenPipeError:

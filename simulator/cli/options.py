@@ -5,7 +5,7 @@ Names follow the serving engines where those have one: ``--input-len``, ``--num-
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -14,10 +14,12 @@ from typing import Annotated, Any, cast
 import typer
 
 from simulator.api import as_workload
-from simulator.cli.output import Format, Output, output_of
+from simulator.cli.output import FORMATS, Format, Output, output_of
+from simulator.errors import nearest
 from simulator.inputs.hardware import profile_files
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import (
+    ATTENTIONS,
     EXECUTIONS,
     KERNELS,
     KV_LAYOUTS,
@@ -27,7 +29,7 @@ from simulator.inputs.workload import (
     KvLayout,
     Workload,
 )
-from simulator.timing.constants import ConstantsChoice
+from simulator.timing.constants import CONSTANTS_CHOICES, ConstantsChoice
 from simulator.units import parse_count
 
 MODEL_PANEL, WORK_PANEL, OUTPUT_PANEL = "The model", "The workload", "The answer"
@@ -65,6 +67,25 @@ def _option(*names: str, panel: str, text: str, **more: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
+def _choice(*names: str, panel: str, text: str, of: Sequence[str]) -> Any:
+    """Return the description of an option that is one of a few words."""
+
+    def read(value: str) -> str:
+        if value in of:
+            return value
+        guess = nearest(value, of)
+        hint = f"; did you mean {guess!r}?" if guess else ""
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(of)}{hint}")
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in of if word.startswith(incomplete)]
+
+    metavar = f"[{'|'.join(of)}]"
+    return _option(
+        *names, panel=panel, text=text, parser=read, metavar=metavar, autocompletion=complete
+    )
+
+
 def _size(*names: str, panel: str, text: str) -> Any:
     """Return the description of an option that is a size."""
     return _option(*names, panel=panel, text=text, parser=count, metavar="SIZE")
@@ -93,7 +114,12 @@ GpuName = Annotated[
 ]
 AttentionName = Annotated[
     Attention | None,
-    _option("--attention", panel=WORK_PANEL, text="Read the context per sample, or once."),
+    _choice(
+        "--attention",
+        panel=WORK_PANEL,
+        text="Read the context per sample, or once.",
+        of=ATTENTIONS,
+    ),
 ]
 PricePerHour = Annotated[
     float | None,
@@ -101,15 +127,6 @@ PricePerHour = Annotated[
         "--price-per-hour",
         panel=WORK_PANEL,
         text="Price of one GPU in USD per hour, in place of the profile's.",
-    ),
-]
-OutputLen = Annotated[
-    int,
-    _size(
-        "--output-tokens",
-        "--output-len",
-        panel=WORK_PANEL,
-        text="Tokens each sample generates.",
     ),
 ]
 Check = Annotated[
@@ -129,7 +146,8 @@ Explain = Annotated[
     ),
 ]
 FormatName = Annotated[
-    Format | None, _option("--format", panel=OUTPUT_PANEL, text="Form of the answer.")
+    Format | None,
+    _choice("--format", panel=OUTPUT_PANEL, text="Form of the answer.", of=FORMATS),
 ]
 AsJson = Annotated[bool, _option("--json", panel=OUTPUT_PANEL, text="The same as --format json.")]
 OutputPath = Annotated[
@@ -140,10 +158,11 @@ OutputPath = Annotated[
 ]
 Constants = Annotated[
     ConstantsChoice,
-    _option(
+    _choice(
         "--constants",
         panel=WORK_PANEL,
         text="Constants of the timing model: the best known, those of other cards, or bare peaks.",
+        of=CONSTANTS_CHOICES,
     ),
 ]
 Utilization = Annotated[
@@ -219,36 +238,48 @@ def _question(
         ),
     ] = 1,
     decoded_tokens: Annotated[
-        int,
+        int | None,
         _size(
             "--decoded-tokens",
             "--decoded",
             panel=WORK_PANEL,
-            text="Tokens each sample holds of its own at this step.",
+            text="Tokens each sample holds of its own at this step. Default: 64.",
         ),
-    ] = 64,
+    ] = None,
+    output_tokens: Annotated[
+        int | None,
+        _size(
+            "--output-tokens",
+            "--output-len",
+            panel=WORK_PANEL,
+            text="Tokens each sample generates: the step asked about is the last, the longest. "
+            "Default of generate: 256.",
+        ),
+    ] = None,
     query_tokens: Annotated[
         int,
         _size("--query-tokens", panel=WORK_PANEL, text="Tokens per sample in one step."),
     ] = 1,
     kernel: Annotated[
-        Kernel, _option("--kernel", panel=WORK_PANEL, text="Attention kernel.")
+        Kernel, _choice("--kernel", panel=WORK_PANEL, text="Attention kernel.", of=KERNELS)
     ] = KERNELS[1],
     kv_layout: Annotated[
         KvLayout,
-        _option(
+        _choice(
             "--kv-layout",
             panel=WORK_PANEL,
             text="How standard attention stores the context: a copy per sample, one for all, "
             "or one that is concatenated anew on every step.",
+            of=KV_LAYOUTS,
         ),
     ] = KV_LAYOUTS[0],
     execution: Annotated[
         Execution,
-        _option(
+        _choice(
             "--execution",
             panel=WORK_PANEL,
             text="CUDA graph as engines use, compiled, or plain eager PyTorch.",
+            of=EXECUTIONS,
         ),
     ] = EXECUTIONS[0],
     dtype: Annotated[
@@ -299,7 +330,7 @@ def _question(
         context_tokens=context_tokens,
         samples=samples,
         prompts=prompts,
-        decoded_tokens=decoded_tokens,
+        decoded_tokens=_decoded(decoded_tokens, output_tokens),
         query_tokens=query_tokens,
         kernel=kernel,
         kv_layout=kv_layout,
@@ -313,7 +344,18 @@ def _question(
         workload=workload,
         gpu_memory_utilization=gpu_memory_utilization,
         constants=constants,
+        output_tokens=output_tokens,
     )
+
+
+def _decoded(decoded_tokens: int | None, output_tokens: int | None) -> int | None:
+    """Return the own tokens at the step asked about; None leaves the default."""
+    if decoded_tokens is not None and output_tokens is not None:
+        raise typer.BadParameter(
+            "--decoded-tokens is a step's, --output-tokens a whole request's; give one of both"
+        )
+    # The last token generated is never fed back.
+    return decoded_tokens if output_tokens is None else max(0, output_tokens - 1)
 
 
 def _model(
@@ -344,6 +386,7 @@ class Question:
     workload: Workload
     gpu_memory_utilization: float
     constants: ConstantsChoice
+    output_tokens: int | None
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Return the question as the keywords of the functions of :mod:`simulator.api`."""

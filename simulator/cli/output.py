@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Format = Literal["table", "json", "csv"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 # Tables are written for a terminal of this width where there is no terminal.
 PLAIN_WIDTH = 140

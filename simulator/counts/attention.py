@@ -128,7 +128,8 @@ def _flash_standard(
 ) -> list[Operation]:
     """Flash decoding: every sequence against its whole cache, its group's queries as rows."""
     tokens = shape.context_tokens + shape.decoded_tokens
-    blocks = shape.sequences * shape.kv_heads * _row_blocks(shape, 1)
+    streams = shape.sequences * shape.kv_heads
+    blocks = streams * _row_blocks(shape, 1)
     splits = flash_splits(blocks=blocks, tokens=tokens, slots=shape.block_slots)
     partials = _partial_bytes(shape, splits)
     written = where(splits > 1, partials, shape.output_bytes)
@@ -138,7 +139,7 @@ def _flash_standard(
         layout,
         repeat,
         written=written,
-        blocks=blocks * splits,
+        blocks=_streaming_blocks(streams=streams, tokens=tokens, splits=splits),
         partials=partials,
     )
     return [read, _combine(shape, "attention_combine", splits, repeat, lse=False)]
@@ -153,7 +154,8 @@ def _flash_bifurcated(
         "attention_context",
         tokens=shape.context_tokens,
         kv_bytes=shape.context_copy_bytes,
-        blocks=shape.prompts * shape.kv_heads * _row_blocks(shape, shape.samples),
+        streams=shape.prompts * shape.kv_heads,
+        row_blocks=_row_blocks(shape, shape.samples),
         repeat=repeat,
     )
     suffix, suffix_combine = _flash_part(
@@ -161,7 +163,8 @@ def _flash_bifurcated(
         "attention_suffix",
         tokens=shape.decoded_tokens,
         kv_bytes=shape.decoded_bytes,
-        blocks=shape.sequences * shape.kv_heads * _row_blocks(shape, 1),
+        streams=shape.sequences * shape.kv_heads,
+        row_blocks=_row_blocks(shape, 1),
         repeat=repeat,
     )
     lse_bytes = shape.rows * PARTIAL_BYTES
@@ -198,12 +201,21 @@ def _flash_part(
     *,
     tokens: Numeric,
     kv_bytes: Numeric,
-    blocks: Numeric,
+    streams: Numeric,
+    row_blocks: Numeric,
     repeat: int,
 ) -> tuple[Operation, Operation]:
-    """Return flash attention over one part of the keys, with log-sum-exp, and its combine."""
+    """Return flash attention over one part of the keys, with log-sum-exp, and its combine.
+
+    Parameters
+    ----------
+    streams
+        Key sequences that are read: one for each cache and KV head.
+    row_blocks
+        Thread blocks over which the query rows of each are spread.
+    """
     exists = present(tokens)
-    splits = flash_splits(blocks=blocks, tokens=tokens, slots=shape.block_slots)
+    splits = flash_splits(blocks=streams * row_blocks, tokens=tokens, slots=shape.block_slots)
     partials = _partial_bytes(shape, splits)
     result = shape.output_bytes + shape.rows * PARTIAL_BYTES
     part = Operation(
@@ -214,7 +226,7 @@ def _flash_part(
         bytes_written=where(splits > 1, partials, result) * exists,
         kv_bytes_read=kv_bytes,
         launches=exists,
-        blocks=blocks * splits,
+        blocks=_streaming_blocks(streams=streams, tokens=tokens, splits=splits),
         reused_bytes=partials,
         reused_footprint_bytes=partials,
         dtype=shape.dtype,
@@ -245,9 +257,9 @@ def _combine(
 def flash_splits(*, blocks: Numeric, tokens: Numeric, slots: int) -> Numeric:
     """Return into how many parts a flash-decoding kernel cuts the keys.
 
-    Enough to fill the GPU once, no part under two tiles: the closed form of the rule of
-    FlashAttention-2 (``num_splits_heuristic`` takes the smallest number that fills 85 % of the
-    slots as well as the best does).
+    Enough to fill the GPU once, every part but the last at least two tiles: the closed form of the
+    rule of FlashAttention-2 (``num_splits_heuristic`` takes the smallest number that fills 85 % of
+    the slots as well as the best does).
 
     Parameters
     ----------
@@ -265,7 +277,23 @@ def flash_splits(*, blocks: Numeric, tokens: Numeric, slots: int) -> Numeric:
     >>> flash_splits(blocks=512, tokens=8192, slots=264)
     1
     """
-    return maximum(1, minimum(slots // blocks, tokens // TOKENS_PER_SPLIT))
+    return maximum(1, minimum(slots // blocks, ceil_div(tokens, TOKENS_PER_SPLIT)))
+
+
+def _streaming_blocks(*, streams: Numeric, tokens: Numeric, splits: Numeric) -> Numeric:
+    """Return how many evenly loaded thread blocks would read the keys as fast as these do.
+
+    Blocks that hold other query rows of the same KV head read the same keys, so they add nothing;
+    and the longest part, a whole number of tile pairs, keeps its block busy after the others.
+
+    >>> _streaming_blocks(streams=8, tokens=8192, splits=32)
+    256.0
+    >>> _streaming_blocks(streams=8, tokens=257, splits=2)  # the second part is one token long
+    8.03125
+    """
+    tiles = ceil_div(ceil_div(tokens, TOKENS_PER_SPLIT), splits)
+    longest = minimum(tokens, tiles * TOKENS_PER_SPLIT)
+    return streams * maximum(tokens, 1) / maximum(longest, 1)
 
 
 def _partial_bytes(shape: AttentionShape, splits: Numeric) -> Numeric:

@@ -31,6 +31,7 @@ def _collective(
             bytes_read=message_bytes,
             bytes_written=message_bytes,
             link_bytes=message_bytes * share,
+            ranks=ranks,
             repeat=repeat,
         )
     ]

@@ -21,7 +21,14 @@ def projections(part: Slice, repeat: int, *, absorbed: bool) -> list[Operation]:
         operations = [gemm(part, "query_projection", d, query_width, repeat=repeat)]
     else:
         operations = [
-            gemm(part, "query_down_projection", d, latent.query_rank, repeat=repeat),
+            gemm(
+                part,
+                "query_down_projection",
+                d,
+                latent.query_rank,
+                bias=model.qkv_bias,
+                repeat=repeat,
+            ),
             elementwise(
                 "query_norm",
                 part.rows(latent.query_rank),
@@ -32,7 +39,7 @@ def projections(part: Slice, repeat: int, *, absorbed: bool) -> list[Operation]:
             gemm(part, "query_up_projection", latent.query_rank, query_width, repeat=repeat),
         ]
     operations += [
-        gemm(part, "kv_down_projection", d, down_width, repeat=repeat),
+        gemm(part, "kv_down_projection", d, down_width, bias=model.qkv_bias, repeat=repeat),
         elementwise(
             "kv_norm",
             part.rows(latent.kv_rank),

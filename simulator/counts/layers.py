@@ -25,25 +25,35 @@ EAGER_SAMPLING_READS, EAGER_SAMPLING_WRITES, EAGER_SAMPLING_LAUNCHES = 6, 5, 8
 def embedding(part: Slice) -> list[Operation]:
     """Look up the rows of the token table (and of a learned position table)."""
     tables = 2 if part.model.position_embeddings else 1
-    width = part.model.hidden_size
-    read = part.rows(width) * tables + part.tokens * INDEX_BYTES * tables
+    hidden = part.rows(part.model.hidden_size)
+    width = part.model.embedding_size or part.model.hidden_size
+    rows = part.rows(width) + hidden * (tables - 1)
+    read = rows + part.tokens * INDEX_BYTES * tables
     written = part.rows(width)
     launches = 1
     if tables > 1 and part.eager:
-        read, written, launches = read + 2 * part.rows(width), 3 * part.rows(width), 3
-    return [
+        read, written, launches = read + 2 * hidden, written + 2 * hidden, 3
+    operations = [
         Operation(
             name="embedding",
             kind="gather",
             bytes_read=read,
             bytes_written=written,
-            weight_bytes_read=part.rows(width) * tables,
+            weight_bytes_read=rows,
             launches=launches,
         ),
         *all_reduce(
             "embedding_all_reduce", message_bytes=part.rows(width), ranks=part.ranks, repeat=1
         ),
     ]
+    if width != part.model.hidden_size:
+        operations.append(_widen(part, "embedding_projection", width, part.model.hidden_size))
+    return operations
+
+
+def _widen(part: Slice, name: str, inner: int, columns: int, tokens: Numeric = None) -> Operation:
+    """Return the matrix between the hidden size and a token table of another width (OPT-350m)."""
+    return gemm(part, name, inner, columns, dtype=part.dtype, tokens=tokens, repeat=1)
 
 
 def attention_input(part: Slice, repeat: int, *, absorbed: bool = True) -> list[Operation]:
@@ -128,11 +138,14 @@ def head(part: Slice, tokens: Numeric) -> list[Operation]:
     operations = []
     if model.extra_norms:
         operations.append(norm(part, "final_norm", repeat=1))
+    width = model.embedding_size or model.hidden_size
+    if width != model.hidden_size:
+        operations.append(_widen(part, "head_projection", model.hidden_size, width, tokens))
     operations.append(
         gemm(
             part,
             "lm_head",
-            model.hidden_size,
+            width,
             columns,
             bias=model.lm_head_bias,
             # Quantised checkpoints keep the embedding and the head in 16 bits.

@@ -115,8 +115,8 @@ def workspace_bytes(model: ModelShape, work: WorkloadLike, *, block_slots: int) 
     hidden = tokens * element * (2 * model.hidden_size + ups * inner / work.tensor_parallel)
     logits = tokens * model.vocab_size * LOGIT_BYTES
     attention: Numeric = 0
-    for group in model.layer_groups:
-        shape = decode_attention_shape(model, work, group, block_slots=block_slots)
+    for window in {group.window for group in model.layer_groups}:
+        shape = decode_attention_shape(model, work, window, block_slots=block_slots)
         attention = maximum(attention, _attention_workspace(shape, work))
     return maximum(hidden + attention, logits + tokens * element * model.hidden_size)
 

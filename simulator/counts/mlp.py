@@ -4,13 +4,13 @@ from simulator.counts.collectives import all_reduce
 from simulator.counts.operation import Operation
 from simulator.counts.parts import FLOAT_BYTES, Slice, elementwise, gemm, norm, residual_add
 from simulator.inputs.dtypes import DTYPE_BYTES
-from simulator.inputs.model import Experts, LayerGroup
+from simulator.inputs.model import Experts
 from simulator.numeric import Numeric
 
 
-def mlp(part: Slice, group: LayerGroup) -> list[Operation]:
+def mlp(part: Slice, repeat: int, *, sparse: bool) -> list[Operation]:
     """Norms around the MLP, the MLP or its experts, and the sum over ranks."""
-    model, repeat = part.model, group.count
+    model = part.model
     # A parallel block (one norm) feeds the MLP from the attention's norm; Gemma-2 has four norms.
     operations = [
         norm(part, name, repeat=repeat)
@@ -18,7 +18,7 @@ def mlp(part: Slice, group: LayerGroup) -> list[Operation]:
             : max(0, model.norms_per_layer - 1)
         ]
     ]
-    if group.sparse and model.experts is not None:
+    if sparse and model.experts is not None:
         operations += _experts(part, model.experts, repeat)
     else:
         operations += _dense(
@@ -126,6 +126,10 @@ def _experts(part: Slice, experts: Experts, repeat: int) -> list[Operation]:
         elementwise("expert_sum", row * experts.per_token, row, launches=loops, repeat=repeat),
     ]
     if experts.shared_intermediate_size:
+        if experts.shared_gate:
+            operations.append(
+                gemm(part, "shared_expert_gate", d, 1, dtype=part.dtype, repeat=repeat)
+            )
         operations += _dense(
             part,
             "shared_expert",

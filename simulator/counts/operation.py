@@ -33,9 +33,10 @@ class Operation:
     launches
         Kernels launched.
     blocks
-        Thread blocks that can stream at the same time, None where there are always enough.
-    link_bytes
-        Traffic over the GPU's link to its peers, per direction. [bytes]
+        Thread blocks among which the KV reads are divided, as many evenly loaded ones as would take
+        as long; None where there are always enough.
+    link_bytes, ranks
+        Traffic over the GPU's link to its group, per direction, and the size of the group. [bytes]
     reused_bytes, reused_footprint_bytes
         The part of the traffic that the L2 cache serves if it can hold the footprint: split-KV
         partials written and read back, or one context read for sample after sample. [bytes]
@@ -55,6 +56,7 @@ class Operation:
     launches: Numeric = 1
     blocks: Numeric | None = None
     link_bytes: Numeric = 0
+    ranks: int = 1
     reused_bytes: Numeric = 0
     reused_footprint_bytes: Numeric = 0
     dtype: Dtype = "bf16"

@@ -128,7 +128,8 @@ def norm(part: Slice, name: str, *, repeat: int, residual: bool = True) -> Opera
     epsilon, reciprocal root, multiply, back, multiply by the weight; the residual is added apart.
     """
     width = part.model.hidden_size
-    vectors = 2 if part.model.norm == "layer" and part.model.norm_bias else 1
+    biases = part.model.norm == "layer" and part.model.norm_bias
+    vectors = part.model.norm_weight * (1 + biases)
     weights = vectors * width * part.element_bytes
     row = part.rows(width)
     if not part.eager:

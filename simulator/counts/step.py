@@ -1,5 +1,7 @@
 """Operations of a whole model: one decode step, and the prefill of a context."""
 
+from dataclasses import replace
+
 from simulator.counts import layers
 from simulator.counts.attention import attention_operations
 from simulator.counts.attention_shape import AttentionShape
@@ -8,7 +10,7 @@ from simulator.counts.operation import Operation
 from simulator.counts.parts import Slice
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype
-from simulator.inputs.model import LayerGroup, ModelShape
+from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import WorkloadLike
 from simulator.numeric import Numeric, maximum, minimum
 
@@ -34,18 +36,20 @@ def decode_operations(
     tokens = work.prompts * work.samples * work.query_tokens
     part = _slice(model, work, tokens)
     operations = layers.embedding(part)
-    for group in model.layer_groups:
-        operations += layers.attention_input(part, group.count)
-        operations += attention_operations(
-            decode_attention_shape(model, work, group, block_slots=block_slots),
+    operations += layers.attention_input(part, model.layers)
+    for window, count in _layers_by(model, "window").items():
+        attention = attention_operations(
+            decode_attention_shape(model, work, window, block_slots=block_slots),
             attention=work.attention,
             kernel=work.kernel,
             kv_layout=work.kv_layout,
             execution=work.execution,
-            repeat=group.count,
+            repeat=count,
         )
-        operations += layers.attention_output(part, group.count)
-        operations += mlp(part, group)
+        operations += _marked(attention, window)
+    operations += layers.attention_output(part, model.layers)
+    for sparse, count in _layers_by(model, "sparse").items():
+        operations += mlp(part, count, sparse=bool(sparse))
     return operations + layers.head(part, tokens)
 
 
@@ -58,15 +62,33 @@ def prefill_operations(model: ModelShape, work: WorkloadLike) -> list[Operation]
     tokens = work.prompts * work.context_tokens
     part = _slice(model, work, tokens)
     operations = layers.embedding(part)
-    for group in model.layer_groups:
-        operations += layers.attention_input(part, group.count, absorbed=False)
-        operations.append(_prefill_attention(model, work, group))
-        operations += layers.attention_output(part, group.count, absorbed=False)
-        operations += mlp(part, group)
+    operations += layers.attention_input(part, model.layers, absorbed=False)
+    for window, count in _layers_by(model, "window").items():
+        operations += _marked([_prefill_attention(model, work, window, count)], window)
+    operations += layers.attention_output(part, model.layers, absorbed=False)
+    for sparse, count in _layers_by(model, "sparse").items():
+        operations += mlp(part, count, sparse=bool(sparse))
     operations += layers.head(part, work.prompts)
     if work.attention == "standard" and work.kv_layout == "copies":
-        operations += [_broadcast_cache(model, work, group) for group in model.layer_groups]
+        for window, count in _layers_by(model, "window").items():
+            operations += _marked([_broadcast_cache(model, work, window, count)], window)
     return operations
+
+
+def _layers_by(model: ModelShape, field: str) -> dict[int | None, int]:
+    """Return how many layers have each value of a field of their group."""
+    layers_by: dict[int | None, int] = {}
+    for group in model.layer_groups:
+        value = getattr(group, field)
+        layers_by[value] = layers_by.get(value, 0) + group.count
+    return layers_by
+
+
+def _marked(operations: list[Operation], window: int | None) -> list[Operation]:
+    """Mark the operations of layers with a sliding window by their names."""
+    if window is None:
+        return operations
+    return [replace(operation, name=f"{operation.name}_windowed") for operation in operations]
 
 
 def check_split(model: ModelShape, ranks: int) -> None:
@@ -92,14 +114,14 @@ def check_split(model: ModelShape, ranks: int) -> None:
 
 
 def decode_attention_shape(
-    model: ModelShape, work: WorkloadLike, group: LayerGroup, *, block_slots: int
+    model: ModelShape, work: WorkloadLike, window: int | None, *, block_slots: int
 ) -> AttentionShape:
-    """Return the attention sizes of one layer of a group on one GPU.
+    """Return the attention sizes of one layer on one GPU.
 
     With a sliding window of w tokens a query sees its sample's last w tokens: first its own, then
     the end of the context.
     """
-    context, decoded = visible_tokens(work.context_tokens, work.decoded_tokens, group.window)
+    context, decoded = visible_tokens(work.context_tokens, work.decoded_tokens, window)
     compute = activation_dtype(work.weight_dtype)
     kv_heads, key_width, value_width, cache_width = rank_geometry(model, work.tensor_parallel)
     return AttentionShape(
@@ -160,14 +182,16 @@ def _slice(model: ModelShape, work: WorkloadLike, tokens: Numeric) -> Slice:
     )
 
 
-def _prefill_attention(model: ModelShape, work: WorkloadLike, group: LayerGroup) -> Operation:
+def _prefill_attention(
+    model: ModelShape, work: WorkloadLike, window: int | None, repeat: int
+) -> Operation:
     """Return causal flash attention of every prompt over itself.
 
     A query sees the tokens before it and itself: m (m + 1) / 2 pairs, or with a window w < m
     w m - w (w - 1) / 2.
     """
     m = work.context_tokens
-    w = m if group.window is None else minimum(m, group.window)
+    w = m if window is None else minimum(m, window)
     pairs = w * m - w * (w - 1) / 2
     heads = model.heads // work.tensor_parallel
     if model.latent is not None:
@@ -189,13 +213,15 @@ def _prefill_attention(model: ModelShape, work: WorkloadLike, group: LayerGroup)
         kv_bytes_read=kv_bytes,
         launches=minimum(tokens, 1),
         dtype=compute,
-        repeat=group.count,
+        repeat=repeat,
     )
 
 
-def _broadcast_cache(model: ModelShape, work: WorkloadLike, group: LayerGroup) -> Operation:
+def _broadcast_cache(
+    model: ModelShape, work: WorkloadLike, window: int | None, repeat: int
+) -> Operation:
     """Return the copying of each context's cache to every sample, as contiguous caches need."""
-    context, _ = visible_tokens(work.context_tokens, 0, group.window)
+    context, _ = visible_tokens(work.context_tokens, 0, window)
     *_, cache_width = rank_geometry(model, work.tensor_parallel)
     one_copy = work.prompts * context * cache_width * DTYPE_BYTES[work.kv_dtype]
     return Operation(
@@ -205,5 +231,5 @@ def _broadcast_cache(model: ModelShape, work: WorkloadLike, group: LayerGroup) -
         bytes_written=one_copy * work.samples,
         kv_bytes_read=one_copy,
         launches=2,
-        repeat=group.count,
+        repeat=repeat,
     )

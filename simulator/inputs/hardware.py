@@ -26,7 +26,9 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 class _Frozen(BaseModel):
     """Base of everything a person writes: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False
+    )
 
 
 class Figure(_Frozen):
@@ -114,8 +116,8 @@ class HardwareProfile(_Frozen):
         The file's name without ``.toml``.
     compute_capability
         NVIDIA's number ("9.0") or AMD's name ("gfx942").
-    link
-        What joins the GPUs of a node.
+    link, link_gpus
+        What joins the GPUs of a node, and how many of them: a bridge joins two.
     confidence
         A: sources agree and the arithmetic holds; B: some figures recalled; C: sources conflict.
     aliases
@@ -135,6 +137,7 @@ class HardwareProfile(_Frozen):
     compute_capability: Text
     memory_type: Text
     link: Text = "none"
+    link_gpus: Annotated[int, Field(ge=2)] = 8
     confidence: Literal["A", "B", "C"]
     retrieved: Text
     aliases: tuple[Text, ...] = ()
@@ -177,10 +180,13 @@ class HardwareProfile(_Frozen):
         """Streaming multiprocessors (NVIDIA) or compute units (AMD)."""
         return int(self.peak.sm_count.value)
 
-    @property
-    def link_bytes_per_s(self) -> float | None:
-        """Bandwidth to the other GPUs of a node, per direction. [bytes/s]."""
-        figure = self.peak.link_gb_per_s_per_direction or self.peak.pcie_gb_per_s_per_direction
+    def link_bytes_per_s(self, gpus: int) -> float | None:
+        """Return the bandwidth of one GPU to its group, per direction. [bytes/s].
+
+        A group of more GPUs than the link joins talks over PCIe.
+        """
+        link, pcie = self.peak.link_gb_per_s_per_direction, self.peak.pcie_gb_per_s_per_direction
+        figure = link if link and gpus <= self.link_gpus else pcie
         return figure.value * GIGA if figure else None
 
     def peak_flops_per_s(self, dtype: Dtype) -> float | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from simulator.inputs.dtypes import DTYPE_ALIASES, Dtype
 from simulator.numeric import Numeric
@@ -19,8 +19,9 @@ KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 KV_LAYOUTS: tuple[KvLayout, ...] = get_args(KvLayout)
 EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
 
-# Past 2**53 a count is no longer exact in float64; far below it, it is already a typing error.
-LARGEST_COUNT = 10**12
+# No card holds a thousandth of either; beyond it a size is a typing error.
+LARGEST_COUNT = 10**9
+LARGEST_TOKENS = 10**15
 
 
 def _count(value: Any) -> Any:
@@ -90,7 +91,9 @@ class Workload(BaseModel):
         GPUs over which heads and MLP columns are split.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False
+    )
 
     context_tokens: Count = 8192
     samples: AtLeastOne = 16
@@ -104,6 +107,17 @@ class Workload(BaseModel):
     weight_dtype: DtypeField = "bf16"
     kv_dtype: DtypeField = "bf16"
     tensor_parallel: AtLeastOne = 1
+
+    @model_validator(mode="after")
+    def _computable(self) -> "Workload":
+        """Refuse sizes whose products are no longer exact in float64."""
+        tokens = self.context_tokens + self.decoded_tokens + self.query_tokens
+        if self.prompts * self.samples * tokens > LARGEST_TOKENS:
+            raise ValueError(
+                f"prompts x samples x tokens = {self.prompts * self.samples * tokens:.3g} "
+                f"is more than {LARGEST_TOKENS:.0e}"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Literal, get_args
 
 from simulator.counts.operation import KINDS, Kind
 from simulator.errors import ProfileError, unknown
@@ -20,6 +20,7 @@ from simulator.units import MICROSECOND
 
 Origin = Literal["fitted", "measured", "carried", "peak"]
 ConstantsChoice = Literal["auto", "carried", "peak"]
+CONSTANTS_CHOICES: tuple[ConstantsChoice, ...] = get_args(ConstantsChoice)
 
 # Name: what it multiplies or adds, and its unit. Each may be prefixed with a kind of operation.
 CONSTANTS = {
@@ -85,7 +86,6 @@ class Rates:
     block_bytes_per_s: float
     eager_launch_s: float
     host_s_per_launch: float
-    link_bytes_per_s: float
     origin: Literal["fitted", "carried", "peak"]
     constants: Mapping[str, Constant]
     choice: ConstantsChoice
@@ -94,6 +94,19 @@ class Rates:
         """Return the achieved matrix rate for a kind of operation. [FLOP/s]."""
         peak, _ = peak_flops_per_s(self.gpu, dtype)
         return peak * self.constants[f"{kind}_flops_fraction"].value
+
+    def link_bytes_per_s(self, gpus: int) -> float:
+        """Return the achieved bandwidth between the GPUs of a group, per direction. [bytes/s].
+
+        Raises
+        ------
+        ProfileError
+            If the profile has no link at all.
+        """
+        peak = self.gpu.link_bytes_per_s(gpus)
+        if peak is None:
+            raise ProfileError(f"{self.gpu.id} has no link in its profile")
+        return peak * self.constants["link_fraction"].value
 
 
 def rates(gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Rates:
@@ -123,7 +136,7 @@ def rates(gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Rates:
     launch = {kind: value("launch_us", kind) * MICROSECOND for kind in KINDS}
     for kind in KINDS:
         value("flops_fraction", kind)
-    link = gpu.link_bytes_per_s
+    value("link_fraction")
     return Rates(
         gpu=gpu,
         bandwidth_bytes_per_s=bandwidth,
@@ -133,7 +146,6 @@ def rates(gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Rates:
         block_bytes_per_s=peak_bandwidth / gpu.sm_count * value("block_rate"),
         eager_launch_s=value("eager_launch_us") * MICROSECOND,
         host_s_per_launch=value("host_us_per_launch") * MICROSECOND,
-        link_bytes_per_s=(link or 0.0) * value("link_fraction"),
         origin=_origin(constants, choice),
         constants=constants,
         choice=choice,

@@ -2,9 +2,8 @@
 
     t = launches x launch + max(bytes / bandwidth, FLOPs / rate)
 
-A launch costs its fixed time; then the operation takes as long as its slower roof. Bandwidth is
-what its thread blocks can stream together, at most what the memory achieves; bytes that stay in L2
-cost L2 bandwidth.
+A launch costs its fixed time; then the operation takes as long as its slower roof. Bytes that stay
+in L2 cost L2 bandwidth, and no kernel reads the KV cache faster than its thread blocks can stream.
 
 References
 ----------
@@ -88,14 +87,18 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
 
 def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time its bytes take. [s]."""
-    bandwidth: Numeric = gpu.bandwidth_bytes_per_s[operation.kind]
-    if operation.blocks is not None:
-        bandwidth = minimum(bandwidth, operation.blocks * gpu.block_bytes_per_s)
-    if not _is_used(operation.reused_bytes):
-        return operation.bytes_moved / bandwidth
-    cached = operation.reused_bytes * _cached_share(operation.reused_footprint_bytes, gpu.l2_bytes)
-    cache_bandwidth = maximum(gpu.l2_bandwidth_bytes_per_s, bandwidth)
-    return (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
+    bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
+    if _is_used(operation.reused_bytes):
+        share = _cached_share(operation.reused_footprint_bytes, gpu.l2_bytes)
+        cached = operation.reused_bytes * share
+        cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
+        seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
+    else:
+        seconds = operation.bytes_moved / bandwidth
+    if operation.blocks is None:
+        return seconds
+    # A block waits for each of its loads, from L2 hardly less than from memory.
+    return maximum(seconds, operation.kv_bytes_read / (operation.blocks * gpu.block_bytes_per_s))
 
 
 def _cached_share(footprint: Numeric, capacity: float) -> Numeric:
@@ -111,7 +114,7 @@ def _link_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time of its traffic to other GPUs. [s]."""
     if not _is_used(operation.link_bytes):
         return 0.0
-    return operation.link_bytes / gpu.link_bytes_per_s
+    return operation.link_bytes / gpu.link_bytes_per_s(operation.ranks)
 
 
 def _is_used(value: Numeric) -> bool:

@@ -152,7 +152,7 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
     if operation.link_bytes:
         parts.append(
             f"{format_si(float(operation.link_bytes), 'B')} / "
-            f"{gpu.link_bytes_per_s / GIGA:,.0f} GB/s link"
+            f"{gpu.link_bytes_per_s(operation.ranks) / GIGA:,.0f} GB/s link"
         )
     fixed = float(time.launch_s) / MICROSECOND
     return Step(
