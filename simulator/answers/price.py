@@ -1,5 +1,7 @@
 """Prices: of a GPU hour, and of a million tokens."""
 
+import math
+
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 
@@ -15,11 +17,11 @@ def price_per_hour(
     Raises
     ------
     WorkloadError
-        If the user's price is negative.
+        If the user's price is negative or not a number.
     """
     if usd_per_hour is not None:
-        if usd_per_hour < 0:
-            raise WorkloadError(f"price_per_hour = {usd_per_hour} is negative")
+        if not 0 <= usd_per_hour < math.inf:
+            raise WorkloadError(f"price_per_hour = {usd_per_hour} is not a price in USD")
         return usd_per_hour * gpus
     if gpu.price_usd_per_hour is None:
         return None

@@ -51,7 +51,9 @@ def embedding(part: Slice) -> list[Operation]:
     return operations
 
 
-def _widen(part: Slice, name: str, inner: int, columns: int, tokens: Numeric = None) -> Operation:
+def _widen(
+    part: Slice, name: str, inner: int, columns: int, tokens: Numeric | None = None
+) -> Operation:
     """Return the matrix between the hidden size and a token table of another width (OPT-350m)."""
     return gemm(part, name, inner, columns, dtype=part.dtype, tokens=tokens, repeat=1)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from simulator.counts.attention import PARTIAL_BYTES, ROWS_PER_BLOCK
 from simulator.counts.attention_shape import AttentionShape
 from simulator.counts.step import decode_attention_shape, rank_geometry, visible_tokens
 from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype
@@ -60,13 +61,28 @@ def weights_bytes(model: ModelShape, work: WorkloadLike) -> float:
     """Bytes of the weights on one GPU.
 
     Quantised formats hold the layers' matrices; tables, head and norms keep 16 bits, as published
-    quantised checkpoints do. Every rank holds its share and all norms.
+    quantised checkpoints do. Every rank holds its share, and a copy of what cannot be split.
     """
-    count = count_parameters(model)
+    count, ranks = count_parameters(model), work.tensor_parallel
     wide = DTYPE_BYTES[activation_dtype(work.weight_dtype)]
-    matrices = (count.attention + count.mlp) * DTYPE_BYTES[work.weight_dtype]
-    tables = (count.embedding + count.head) * wide
-    return (matrices + tables) / work.tensor_parallel + count.norms * wide
+    matrices = (count.attention + count.mlp) / ranks + _copied_parameters(model, ranks)
+    tables = (count.embedding + count.head) * wide / ranks
+    return matrices * DTYPE_BYTES[work.weight_dtype] + tables + count.norms * wide
+
+
+def _copied_parameters(model: ModelShape, ranks: int) -> float:
+    """Matrix parameters that one rank holds beyond its share, because every rank needs them.
+
+    KV heads where there are fewer than ranks, MLA's down-projections, and the experts' router.
+    """
+    d = model.hidden_size
+    sparse_layers = sum(group.count for group in model.layer_groups if group.sparse)
+    router = sparse_layers * model.experts.count * d if model.experts is not None else 0
+    if model.latent is not None:
+        width = model.latent.kv_rank + model.latent.rope_dim + (model.latent.query_rank or 0)
+        return (1 - 1 / ranks) * (router + model.layers * d * width)
+    kv_matrices = model.layers * 2 * model.head_dim * (d + model.qkv_bias)
+    return (1 - 1 / ranks) * router + max(0, 1 - model.kv_heads / ranks) * kv_matrices
 
 
 def kv_bytes_per_token(model: ModelShape, work: WorkloadLike) -> float:
@@ -133,4 +149,8 @@ def _attention_workspace(shape: AttentionShape, work: WorkloadLike) -> Numeric:
         group = shape.heads // shape.kv_heads
         repeats = work.kernel == "sdpa_math" and standard and work.execution == "eager"
         return queries + logits + rebuilt + (cache * group if repeats and group > 1 else 0)
+    if work.kernel == "flash":
+        # The most that split-KV partials take: every slot's rows.
+        rows = shape.block_slots * ROWS_PER_BLOCK
+        return queries + rebuilt + rows * (shape.value_width + 1) * PARTIAL_BYTES
     return queries + rebuilt

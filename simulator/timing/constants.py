@@ -1,8 +1,9 @@
 """Constants of the timing model: which ones a GPU has, and where each comes from.
 
-For a kind of operation a constant is looked up as ``<kind>_<name>`` and then as ``<name>``, in the
-profile's fitted constants, its measured rates, the constants carried over for its architecture,
-and those carried over for every GPU: the first one found is used, and its source is kept.
+For a kind of operation a constant is looked up as ``<kind>_<name>`` and then as ``<name>`` in the
+profile's fitted constants; then as ``<kind>_<name>`` among those carried over from other GPUs; then
+as ``<name>`` in its measured rates and among those carried over. Of the carried ones, those of its
+architecture come before everybody's. The first one found is used, and its source is kept.
 """
 
 import tomllib
