@@ -148,6 +148,11 @@ def _notes(model: ModelShape, gpu_rates: Rates, work: Workload, needs: Memory) -
     ]
     if any(group.window is not None for group in model.layer_groups):
         notes.append("Layers with a sliding window read and keep only their window.")
+    if work.attention == "standard" and work.kv_layout == "shared" and work.samples > 1:
+        notes.append(
+            "Reads of the one stored context are repeated for every sample; those that the L2 "
+            "cache can hold are timed at its bandwidth."
+        )
     if model.latent is not None:
         notes.append(
             "The latent cache (MLA) is read once for all heads: it has little left to share."

@@ -19,6 +19,9 @@ Analytical latency and memory-IO answers for standard and bifurcated attention.
 Sizes: 8K is 8192, 8k is 8000. Data goes to stdout, everything else to stderr.
 """
 
+# Set to anything, it shows the traceback of an error that is ours.
+DEBUG_VARIABLE = "BIFURCATE_DEBUG"
+
 app = typer.Typer(
     help=HELP,
     no_args_is_help=True,
@@ -61,4 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
         fail("interrupted", 130)
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        fail(
+            f"a bug of ours, not of yours: {type(error).__name__}: {error} "
+            f"({DEBUG_VARIABLE}=1 shows where)",
+            1,
+        )
     sys.exit(code if isinstance(code, int) else 0)

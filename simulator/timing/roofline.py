@@ -89,8 +89,7 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time its bytes take. [s]."""
     bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
     if _is_used(operation.reused_bytes):
-        share = _cached_share(operation.reused_footprint_bytes, gpu.l2_bytes)
-        cached = operation.reused_bytes * share
+        cached = cached_bytes(operation, gpu)
         cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
         seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
     else:
@@ -101,13 +100,14 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     return maximum(seconds, operation.kv_bytes_read / (operation.blocks * gpu.block_bytes_per_s))
 
 
-def _cached_share(footprint: Numeric, capacity: float) -> Numeric:
-    """Return which share of re-read bytes a cache serves.
+def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
+    """Return the bytes of an operation that the L2 cache serves. [bytes].
 
-    All while the footprint fits, none when it is twice the capacity, linear between: a cache that
-    is streamed through loses lines gradually.
+    All that are used again while their footprint fits, none when it is twice what the cache can
+    hold, linear between: a cache that is streamed through loses lines gradually.
     """
-    return minimum(1.0, maximum(0.0, 2.0 - footprint / capacity))
+    share = minimum(1.0, maximum(0.0, 2.0 - operation.reused_footprint_bytes / gpu.l2_bytes))
+    return operation.reused_bytes * share
 
 
 def _link_s(operation: Operation, gpu: Rates) -> Numeric:

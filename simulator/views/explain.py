@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass
 
 from simulator.answers.estimate import Estimate
-from simulator.counts.operation import Operation
+from simulator.counts.operation import KINDS, Operation
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.parameters import count_parameters
-from simulator.timing.roofline import OperationTime
+from simulator.timing.roofline import OperationTime, cached_bytes
 from simulator.units import GIGA, MICROSECOND, TERA, format_gib, format_si, format_time
 
 PAPER = "Athiwaratkun et al., arXiv:2403.08845"
@@ -138,22 +138,13 @@ def _largest(result: Estimate) -> list[tuple[Operation, OperationTime]]:
 def _operation(result: Estimate, operation: Operation, time: OperationTime) -> Step:
     """Derive the time of one call of an operation."""
     gpu = result.rates
-    bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
-    memory = f"{format_si(float(operation.bytes_moved), 'B')} / {bandwidth / GIGA:,.0f} GB/s"
-    if operation.blocks is not None and operation.blocks * gpu.block_bytes_per_s < bandwidth:
-        memory = (
-            f"{format_si(float(operation.bytes_moved), 'B')} / ({operation.blocks:,.0f} blocks x "
-            f"{gpu.block_bytes_per_s / GIGA:,.1f} GB/s)"
-        )
-    parts = [memory]
+    parts = [_memory_part(result, operation)]
     if operation.flops:
         rate = gpu.flops_per_s(operation.kind, operation.dtype)
         parts.append(f"{format_si(float(operation.flops), 'FLOP')} / {rate / TERA:,.0f} TFLOP/s")
     if operation.link_bytes:
-        parts.append(
-            f"{format_si(float(operation.link_bytes), 'B')} / "
-            f"{gpu.link_bytes_per_s(operation.ranks) / GIGA:,.0f} GB/s link"
-        )
+        link = gpu.link_bytes_per_s(operation.ranks)
+        parts.append(f"{format_si(float(operation.link_bytes), 'B')} / {link / GIGA:,.0f} GB/s")
     fixed = float(time.launch_s) / MICROSECOND
     return Step(
         what=f"Time of {operation.name}, one of {operation.repeat} calls",
@@ -162,6 +153,21 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
         result=f"{format_time(float(time.device_s))}, bound by {time.bound}",
         reference="roofline, Williams et al. 2009",
     )
+
+
+def _memory_part(result: Estimate, operation: Operation) -> str:
+    """Write the bytes of an operation over their bandwidth, those from L2 apart."""
+    gpu = result.rates
+    bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
+    cached = float(cached_bytes(operation, gpu))
+    part = f"{format_si(float(operation.bytes_moved) - cached, 'B')} / {bandwidth / GIGA:,.0f} GB/s"
+    if cached:
+        cache = gpu.l2_bandwidth_bytes_per_s / GIGA
+        part += f" + {format_si(cached, 'B')} from L2 / {cache:,.0f} GB/s"
+    if operation.blocks is not None:
+        kv, rate = format_si(float(operation.kv_bytes_read), "B"), gpu.block_bytes_per_s / GIGA
+        part += f"; {kv} KV / ({operation.blocks:,.1f} blocks x {rate:,.1f} GB/s)"
+    return part
 
 
 def _step_time(result: Estimate) -> Step:
@@ -198,20 +204,36 @@ def _memory(result: Estimate) -> Step:
 
 def _constants(result: Estimate) -> list[Step]:
     """List the constants that this answer used, each with its source."""
-    kinds = {operation.kind for operation in result.operations}
-    prefixes = tuple(f"{kind}_" for kind in result.rates.bandwidth_bytes_per_s)
-    steps = []
+    uses: dict[tuple[str, float, str, str], list[str]] = {}
     for name, constant in result.rates.constants.items():
-        owner = next((prefix[:-1] for prefix in prefixes if name.startswith(prefix)), None)
-        if owner is not None and owner not in kinds:
-            continue
-        steps.append(
-            Step(
-                what=f"Constant {name}",
-                formula="",
-                numbers=f"{constant.value:,.3g}",
-                result=constant.origin,
-                reference=constant.source,
-            )
+        kind = next((kind for kind in KINDS if name.startswith(f"{kind}_")), None)
+        base = name if kind is None else name.removeprefix(f"{kind}_")
+        if _is_used(result, base, kind):
+            key = (base, constant.value, constant.origin, constant.source)
+            uses.setdefault(key, []).extend([kind] if kind else [])
+    return [
+        Step(
+            what=f"Constant {name}" + (f" of {', '.join(kinds)}" if kinds else ""),
+            formula="",
+            numbers=f"{value:,.3g}",
+            result=origin,
+            reference=source,
         )
-    return steps
+        for (name, value, origin, source), kinds in uses.items()
+    ]
+
+
+def _is_used(result: Estimate, name: str, kind: str | None) -> bool:
+    """Return whether a constant had a part in an answer."""
+    operations = [item for item in result.operations if kind is None or item.kind == kind]
+    if not operations:
+        return False
+    if name == "flops_fraction":
+        return any(item.flops for item in operations)
+    if name == "link_fraction":
+        return any(item.link_bytes for item in operations)
+    if name in ("l2_bandwidth_ratio", "l2_fraction"):
+        return any(item.reused_bytes for item in operations)
+    if name in ("eager_launch_us", "host_us_per_launch"):
+        return result.workload.execution == "eager"
+    return True

@@ -88,7 +88,7 @@ def compare_view(result: Comparison) -> RenderableType:
         table,
         Text(),
         *(Text.from_markup(line) for line in verdict(result)),
-        *notes(result.bifurcated.notes),
+        *notes(compare_notes(result)),
     )
 
 
@@ -349,6 +349,12 @@ def _table(*columns: tuple[str, str]) -> Table:
     for name, justify in columns:
         table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
     return table
+
+
+def compare_notes(result: Comparison) -> list[str]:
+    """Return the notes of all three estimates, each once; what fits is in the table."""
+    every = (*result.standard.notes, *result.shared_storage.notes, *result.bifurcated.notes)
+    return [note for note in dict.fromkeys(every) if not note.startswith("Does not fit")]
 
 
 def _fits(result: Estimate) -> str:
