@@ -41,13 +41,20 @@ GAIN_SHARE, NO_GAIN_SHARE = 0.75, 0.1
 
 
 def _listed(value: Any) -> Any:
-    """Read one value as a list of one, and refuse a list of none or with repeats."""
+    """Read one value as a list of one, and refuse a list of none."""
     values = tuple(value) if isinstance(value, list | tuple) else (value,)
     if not values:
         raise ValueError("the list is empty")
-    for position, item in enumerate(values):
-        if item in values[:position]:
-            raise ValueError(f"{item!r} is listed twice")
+    return values
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse repeats: a point of the grid would count twice."""
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{value!r} is listed twice")
+        seen.add(value)
     return values
 
 
@@ -59,7 +66,7 @@ def _filled(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_filled)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
 
 
 class _Cell(Workload):
@@ -194,10 +201,9 @@ def _read_setting(key: str, value: Any) -> Value | tuple[Value, ...]:
         raise ValueError(f"{key} is one value, not a list")
     values = tuple(_read_value(key, item) for item in value)
     try:
-        distinct: tuple[Value, ...] = _listed(values)
+        return _distinct(_listed(values))
     except ValueError as problem:
         raise ValueError(f"{key}: {problem}") from None
-    return distinct
 
 
 def _read_value(key: str, value: Any) -> Value:
