@@ -46,11 +46,16 @@ def toml_files(kind: str, variable: str) -> dict[str, Path]:
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that takes its name only if the block succeeds.
 
+    What is not a file (``/dev/null``, a pipe) is written as it is: replacing it would destroy it.
+
     Raises
     ------
     OutputError
         If the folder is missing or cannot be written.
     """
+    if target.exists() and not target.is_file() and not target.is_dir():
+        yield target
+        return
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(handle)

@@ -35,12 +35,12 @@ def parse_count(text: str | int) -> int:
     if match is None:
         raise ValueError(f"{text!r} is not a count; write 8192, 8K (8192) or 8k (8000)")
     number, suffix = match.groups()
-    if "." not in number:
-        return int(number) * _COUNT_SUFFIXES[suffix]
-    value = float(number) * _COUNT_SUFFIXES[suffix]
-    if value != int(value):
+    whole, _, fraction = number.partition(".")
+    # In integers: 1.005 x 1000 is not 1005 in floating point.
+    value, rest = divmod(int(whole + fraction) * _COUNT_SUFFIXES[suffix], 10 ** len(fraction))
+    if rest:
         raise ValueError(f"{text!r} is not a whole number")
-    return int(value)
+    return value
 
 
 def format_si(value: float, unit: str, digits: int = 3) -> str:
