@@ -318,9 +318,17 @@ def simple_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Ta
     table = _table(
         *((name, "right" if flag else "left") for name, flag in zip(columns, numeric, strict=True))
     )
+    table.columns[-1].no_wrap = False  # sentences stand last
     for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        table.add_row(*(_cell(cell) for cell in row))
     return table
+
+
+def _cell(value: object) -> str:
+    """Write a value for a table: numbers with separators, fractions with six digits."""
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def facts_view(facts: Mapping[str, object]) -> RenderableType:
