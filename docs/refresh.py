@@ -1,7 +1,7 @@
 """Run every command in the docs and keep the output printed below it true.
 
-A block fenced as ``console`` holds commands behind ``$``; what follows is what they print. Run this
-file to rewrite the outputs; with ``--check`` it only says which are out of date (the tests do that).
+A block fenced as ``console`` holds commands behind ``$``; what follows is what they print. Run
+this file to rewrite the outputs; with ``--check`` it only says which are out of date.
 """
 
 import re
