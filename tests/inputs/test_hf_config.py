@@ -87,6 +87,58 @@ def test_every_model_type_is_among_the_golden_cases() -> None:
     assert FAMILIES["kimi_k2"] is FAMILIES["deepseek_v3"]
 
 
+@pytest.mark.parametrize("model_type", GOLDEN["defaults"])
+def test_absent_keys_mean_the_defaults_of_the_class(model_type: str) -> None:
+    """Ties, KV heads, head width, windows: as the model's own configuration class has them."""
+    defaults = GOLDEN["defaults"][model_type]
+    config = {**LLAMA, "model_type": model_type, "num_attention_heads": 64, "hidden_size": 640}
+    if model_type == "deepseek_v2":
+        config["num_experts_per_tok"] = 6  # the class has none
+    model = read(config, num_key_value_heads=..., intermediate_size_mlp=99, num_hidden_layers=60)
+    assert model.tied_embeddings is defaults["tie_word_embeddings"]
+    assert model.rotary is defaults["rotary"]
+    assert (model.norm == "rms") is all("LayerNorm" not in norm for norm in defaults["norm"])
+    if "num_key_value_heads" in defaults and model.latent is None:
+        assert model.kv_heads == (defaults["num_key_value_heads"] or 64)
+    if model.latent is None:
+        assert model.head_dim == (defaults.get("head_dim") or 10)
+    window = defaults.get("attention_chunk_size", defaults.get("sliding_window"))
+    switched_off = "use_sliding_window" in defaults
+    assert set(windows(model)) - {None} == ({window} - {None} if not switched_off else set())
+    if switched_off:
+        on = windows(read(config, num_hidden_layers=60, use_sliding_window=True))
+        full = {"qwen2": 28, "qwen3": 28, "qwen2_moe": 46, "qwen3_moe": 0}[model_type]
+        assert on == Counter({None: full, 4096: 60 - full})
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    [name for name, defaults in GOLDEN["defaults"].items() if "num_experts_per_tok" in defaults],
+)
+def test_absent_experts_mean_the_defaults_of_the_class(model_type: str) -> None:
+    """How many, how many for a token, how wide, how many shared, and in which layers."""
+    defaults = GOLDEN["defaults"][model_type]
+    config = {**LLAMA, "model_type": model_type, "intermediate_size_mlp": 99}
+    if defaults["num_experts_per_tok"] is None:
+        assert "num_experts_per_tok is missing" in complaint(config)
+        config["num_experts_per_tok"] = 6
+    model = read(config, num_hidden_layers=10)
+    experts = model.experts
+    assert experts is not None
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    assert experts.count == next(defaults[name] for name in names if name in defaults)
+    assert experts.per_token == (defaults["num_experts_per_tok"] or 6)
+    width = defaults.get("moe_intermediate_size", 101)
+    assert experts.intermediate_size == width
+    shared = width * defaults.get("n_shared_experts", 0)
+    if model_type == "llama4_text":
+        shared = width
+    shared = defaults.get("shared_expert_intermediate_size", shared)
+    assert experts.shared_intermediate_size == shared
+    sparse = sum(group.count for group in model.layer_groups if group.sparse)
+    assert sparse == 10 - defaults.get("first_k_dense_replace", 0)
+
+
 @pytest.mark.parametrize(
     ("model_type", "tied"),
     [
@@ -260,6 +312,46 @@ def test_experts_go_by_four_names(model_type: str, keys: dict[str, int]) -> None
     assert (experts.count, experts.per_token, experts.intermediate_size) == (7, 3, 23)
 
 
+def test_absent_shared_experts_and_zero_ones_differ() -> None:
+    """A null is no shared expert; an absent key is the class default."""
+    for key, config in (
+        ("n_shared_experts", {**LATENT, "moe_intermediate_size": 23}),
+        ("shared_expert_intermediate_size", {**LLAMA, **MIXTURE, "model_type": "qwen2_moe"}),
+    ):
+        shared = []
+        for value in (None, 0, 3):
+            experts = read(config, **{key: value}).experts
+            assert experts is not None
+            shared.append(experts.shared_intermediate_size)
+        assert shared == [0, 0, 3 * (23 if key == "n_shared_experts" else 1)]
+
+
+def test_the_dense_width_does_not_matter_where_every_layer_has_experts() -> None:
+    """Some files of pure mixtures leave intermediate_size out; a dense layer needs it."""
+    config = {**LLAMA, **MIXTURE, "model_type": "qwen3_moe"}
+    assert read(config, intermediate_size=...).intermediate_size == 0
+    assert "intermediate_size is missing" in complaint(
+        config, intermediate_size=..., decoder_sparse_step=2
+    )
+
+
+@pytest.mark.parametrize(
+    ("model_type", "key"),
+    [
+        ("llama", "num_key_value_heads"),
+        ("llama", "head_dim"),
+        ("llama", "max_position_embeddings"),
+        ("deepseek_v3", "q_lora_rank"),
+    ],
+)
+def test_one_is_the_least_of_a_size_that_may_be_null(model_type: str, key: str) -> None:
+    """One is accepted, zero refused, null read as its own."""
+    config = {**LATENT, "model_type": model_type}
+    assert read(config, **{key: 1})
+    assert read(config, **{key: None})
+    assert f"{key} = 0 must be at least 1" in complaint(config, **{key: 0})
+
+
 def test_dense_layers_among_sparse_ones_are_counted() -> None:
     """DeepSeek starts dense, Qwen has every n-th layer sparse and may name dense ones."""
     deepseek = read(LATENT, num_hidden_layers=10, first_k_dense_replace=3)
@@ -283,6 +375,7 @@ def test_dense_layers_among_sparse_ones_are_counted() -> None:
         ({"quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False}, "int8"),
         ({"load_in_8bit": True}, "int8"),
         ({"quant_method": "mxfp4"}, "int4"),
+        ({"quant_method": "modelopt_fp8"}, "fp8"),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "int4"),
         ({"quant_algo": "FP8"}, "fp8"),
         *[

@@ -141,9 +141,7 @@ def _fields(family: Family, reader: ConfigReader) -> dict[str, Any]:
         "output_bias": reader.flag(family.output_bias),
         "mlp_bias": reader.flag(family.mlp_bias),
         "lm_head_bias": family.lm_head_bias,
-        "position_embeddings": (
-            0 if family.positions is None else (positions or 0) + family.positions
-        ),
+        "position_embeddings": _position_rows(family, reader),
         "attention_sinks": family.attention_sinks,
         "max_context_tokens": positions,
         "layer_groups": layers.merge(windows, sparse),
@@ -152,6 +150,13 @@ def _fields(family: Family, reader: ConfigReader) -> dict[str, Any]:
         "notes": notes,
     }
     return {**fields, **family.special(reader)}
+
+
+def _position_rows(family: Family, reader: ConfigReader) -> int:
+    """Return the rows of the learned position table, 0 for none."""
+    if family.positions is None:
+        return 0
+    return reader.size("max_position_embeddings", family.max_positions) + family.positions
 
 
 def _head_sizes(family: Family, reader: ConfigReader, *, hidden: int, heads: int) -> dict[str, Any]:
