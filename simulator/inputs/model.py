@@ -17,9 +17,7 @@ Natural = Annotated[int, Field(ge=0)]
 class _Frozen(BaseModel):
     """Base of the shape's parts: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LayerGroup(_Frozen):

@@ -447,6 +447,7 @@ def test_the_decoder_of_a_multimodal_file_is_read_with_class_defaults() -> None:
     assert (model.heads, model.kv_heads, model.head_dim, model.vocab_size) == (8, 4, 256, 262_208)
     assert windows(model) == {1024: 29, None: 5}
     assert model.weight_dtype == "int4"
+    assert any("text decoder alone" in note for note in model.notes)
     # google/gemma-3-4b-it's files hold 4,300,079,472 parameters (recalled); the vision tower and
     # its projector, counted by hand, are the rest.
     assert count_parameters(model).total == 4_300_079_472 - 416_866_032 - 2_950_272

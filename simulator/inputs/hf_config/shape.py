@@ -58,6 +58,8 @@ def shape_from_config(
     )
     fields = _fields(family, reader)
     notes = fields.pop("notes")
+    if nested:
+        notes.append("the text decoder alone: what encodes images or sound is left out")
     if assume is not None and assume != config.get("model_type"):
         notes.insert(0, f"read as {assume}: the file's model_type is {config.get('model_type')}")
     return validate(
