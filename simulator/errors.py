@@ -24,6 +24,18 @@ class ScenarioError(SimulatorError):
     """A scenario file is missing or malformed."""
 
 
+class KernelError(SimulatorError):
+    """An attention kernel was given tensors it cannot attend with, or its library is missing."""
+
+
+class TraceError(SimulatorError):
+    """A function cannot be traced, for example because it needs the values of a tensor."""
+
+
+class MeasurementError(SimulatorError):
+    """Measured rows are missing, of no known kind, or cannot be fitted or predicted."""
+
+
 class OutputError(SimulatorError):
     """A result cannot be written where or how the user asked."""
 

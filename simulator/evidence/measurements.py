@@ -1,0 +1,368 @@
+"""Read measured rows: which kind they are, whose GPU they are from, and which cannot be true.
+
+The columns tell the kind of a row, so a file may be partial, reordered, or have more columns than
+needed; one file may even hold several kinds. A row that cannot be a time of the stated work is
+refused with its line and the reason.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pandas as pd
+
+from simulator.errors import MeasurementError, ProfileError
+from simulator.evidence import physics
+from simulator.inputs.dtypes import DTYPE_ALIASES, DTYPES
+from simulator.inputs.hardware import HardwareProfile, load_hardware
+from simulator.units import MICROSECOND, MILLISECOND
+
+RowKind = Literal[
+    "decode_attention",
+    "prefill_attention",
+    "gemm",
+    "elementwise",
+    "all_reduce",
+    "shared_prefix_attention",
+    "decode_step",
+    "end_to_end",
+    "bandwidth",
+    "small_kernels",
+]
+ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Columns of a kind of row.
+
+    Attributes
+    ----------
+    sizes
+        Columns without which it is not this kind; positive numbers.
+    words
+        The same, of text.
+    result, unit_s
+        The measured column, and its unit in seconds (or in bytes per second for a bandwidth).
+    optional
+        Columns that may be absent, with what is assumed then.
+    """
+
+    sizes: tuple[str, ...]
+    words: tuple[str, ...]
+    result: str
+    unit_s: float
+    optional: Mapping[str, Any]
+
+
+_ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
+_GRAPH = {"timing": "graph"}
+LAYOUTS: dict[RowKind, Layout] = {
+    "decode_attention": Layout((*_ATTENTION, "kv_len"), (), "latency_us", MICROSECOND, _GRAPH),
+    "prefill_attention": Layout(
+        (*_ATTENTION, "q_len", "kv_len"), (), "latency_us", MICROSECOND, {"causal": 1, **_GRAPH}
+    ),
+    "gemm": Layout(("m", "n", "k"), (), "latency_us", MICROSECOND, _GRAPH),
+    "elementwise": Layout(("rows", "width", "bytes"), ("op",), "latency_us", MICROSECOND, _GRAPH),
+    "all_reduce": Layout(
+        ("num_gpus", "message_bytes"),
+        (),
+        "latency_us",
+        MICROSECOND,
+        {"impl": "", "collective": "all_reduce", **_GRAPH},
+    ),
+    "shared_prefix_attention": Layout(
+        (*_ATTENTION, "prefix_len", "suffix_len"), ("mode",), "latency_us", MICROSECOND, _GRAPH
+    ),
+    "decode_step": Layout(
+        ("context_tokens", "samples"),
+        ("model", "attention"),
+        "step_ms",
+        MILLISECOND,
+        {
+            "kv_layout": "copies",
+            "execution": "graph",
+            "expand_kv": 0,
+            "tensor_parallel": 1,
+            "weights_dtype": "bf16",
+            "status": "ok",
+        },
+    ),
+    "end_to_end": Layout(
+        ("batch", "input_len", "output_len"),
+        ("model",),
+        "step_ms",
+        MILLISECOND,
+        {"weight_dtype": "bf16", "tp": 1},
+    ),
+    "bandwidth": Layout((), ("test",), "gb_per_s", 1e9, {"working_set_bytes": None}),
+    "small_kernels": Layout(
+        ("block_size", "bytes_moved"), ("mode",), "us_per_kernel", MICROSECOND, {}
+    ),
+}
+_COMMON = {"gpu": None, "framework": "", "version": "", "kernel": "", "source": ""}
+_DTYPE_COLUMNS = ("dtype", "kv_dtype", "weight_dtype", "weights_dtype")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A row that is not used, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Rows by kind, and those that are not used.
+
+    Attributes
+    ----------
+    tables
+        One frame per kind: the file's columns, those that were absent filled in, and
+        ``file``, ``line``, ``gpu_id`` (None where no profile has that name), ``time_s`` (of a
+        bandwidth, bytes per second).
+    refused
+        Rows that cannot be true, in the order of the files.
+    suspect
+        Of these, the rows that were kept because the caller asked for it.
+    """
+
+    tables: Mapping[RowKind, pd.DataFrame]
+    refused: tuple[Refusal, ...] = ()
+    suspect: tuple[Refusal, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows kept."""
+        return sum(len(table) for table in self.tables.values())
+
+    def unknown_gpus(self) -> dict[str, int]:
+        """Rows of each GPU that no profile describes."""
+        counts: dict[str, int] = {}
+        for table in self.tables.values():
+            for name, group in table[table["gpu_id"].isna()].groupby("gpu"):
+                counts[str(name)] = counts.get(str(name), 0) + len(group)
+        return counts
+
+
+def load(
+    paths: Sequence[Path | str], *, gpu: str | None = None, keep_suspect: bool = False
+) -> Measurements:
+    """Read files of measured rows.
+
+    Parameters
+    ----------
+    paths
+        CSV files, or parquet where the name ends so; a folder stands for the files in it whose
+        columns are of a known kind.
+    gpu
+        The GPU of rows that do not name one. Where rows do, only those of this GPU are kept.
+    keep_suspect
+        Keep rows that break physics, except those without a positive time.
+
+    Raises
+    ------
+    MeasurementError
+        If a file cannot be read or is of no known kind, or a GPU is missing.
+    """
+    wanted = load_hardware(gpu).id if gpu else None
+    parts: dict[RowKind, list[pd.DataFrame]] = {}
+    refused: list[Refusal] = []
+    suspect: list[Refusal] = []
+    for path, required in _files(paths):
+        frame = _read(path)
+        kinds = recognise(frame.columns)
+        if not kinds:
+            if required:
+                raise MeasurementError(_no_kind(path, frame.columns))
+            continue
+        for kind, table in _by_kind(frame, kinds):
+            prepared = _prepare(table, kind, path, wanted)
+            reasons = _reasons(prepared, kind)
+            hopeless = prepared["time_s"].isna() & ~_is_oom(prepared, kind)
+            drop = reasons.notna() & (hopeless | (not keep_suspect))
+            for line, reason, is_dropped in zip(prepared["line"], reasons, drop, strict=True):
+                if isinstance(reason, str):
+                    target = refused if is_dropped else suspect
+                    target.append(Refusal(str(path), int(line), reason))
+            parts.setdefault(kind, []).append(prepared[~drop])
+    tables = {
+        kind: pd.concat(parts[kind], ignore_index=True) for kind in ROW_KINDS if kind in parts
+    }
+    return Measurements(tables, tuple(refused), tuple(suspect))
+
+
+def recognise(columns: Iterable[str]) -> list[RowKind]:
+    """Return the kinds that a file with these columns can hold.
+
+    A kind whose columns are all among another's is left out, so that a prefill call, which has all
+    that a decode call has and its query length, is not both.
+
+    >>> recognise(["latency_us", "k", "n", "m", "note"])
+    ['gemm']
+    """
+    present = set(columns)
+    needs = {
+        kind: {*layout.sizes, *layout.words, layout.result} for kind, layout in LAYOUTS.items()
+    }
+    found = [kind for kind in ROW_KINDS if needs[kind] <= present]
+    return [kind for kind in found if not any(needs[kind] < needs[other] for other in found)]
+
+
+def _files(paths: Sequence[Path | str]) -> list[tuple[Path, bool]]:
+    """Return the files to read, and whether each was named rather than found in a folder."""
+    files: list[tuple[Path, bool]] = []
+    for item in map(Path, paths):
+        if item.is_dir():
+            inside = sorted(p for p in item.iterdir() if p.suffix in {".csv", ".parquet"})
+            files += [(path, False) for path in inside]
+        else:
+            files.append((item, True))
+    if not files:
+        raise MeasurementError("no file of measured rows was given")
+    return files
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Read one file, with the line of each row."""
+    try:
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            frame = pd.read_csv(path, skip_blank_lines=False, low_memory=False)
+    except FileNotFoundError:
+        raise MeasurementError(f"cannot read {path}: no such file") from None
+    except ImportError:
+        raise MeasurementError(
+            f"cannot read {path}: parquet needs pyarrow (pip install pyarrow)"
+        ) from None
+    except (OSError, ValueError, UnicodeError, pd.errors.ParserError) as problem:
+        raise MeasurementError(f"cannot read {path}: {str(problem).splitlines()[0]}") from None
+    frame.columns = [str(column).strip() for column in frame.columns]
+    frame = frame.reset_index(drop=True)
+    # Line 1 is the header.
+    frame["line"] = frame.index + 2
+    return frame[frame.drop(columns="line").notna().any(axis=1)]
+
+
+def _no_kind(path: Path, columns: Iterable[str]) -> str:
+    """Say what is missing for the kind that the columns come nearest to."""
+    present = set(columns)
+    missing = {
+        kind: sorted({*layout.sizes, *layout.words, layout.result} - present)
+        for kind, layout in LAYOUTS.items()
+    }
+    kind = min(missing, key=lambda name: (len(missing[name]), ROW_KINDS.index(name)))
+    return f"{path}: rows of no known kind; for {kind} it lacks {', '.join(missing[kind])}"
+
+
+def _by_kind(
+    frame: pd.DataFrame, kinds: Sequence[RowKind]
+) -> Iterable[tuple[RowKind, pd.DataFrame]]:
+    """Yield the rows of each kind; where a file can hold several, by the columns that are filled.
+
+    What fits none of them goes to the first, which will say what is missing.
+    """
+    rest = frame
+    # The most demanding first: a prefill row also has all that a decode row has.
+    ordered = sorted(kinds, key=lambda kind: -len(LAYOUTS[kind].sizes + LAYOUTS[kind].words))
+    for kind in ordered if len(kinds) > 1 else ():
+        layout = LAYOUTS[kind]
+        filled = rest[[*layout.sizes, *layout.words]].notna().all(axis=1)
+        if filled.any():
+            yield kind, rest[filled]
+        rest = rest[~filled]
+    if len(rest):
+        yield kinds[0], rest
+
+
+def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None) -> pd.DataFrame:
+    """Fill in absent columns, turn text into numbers, and resolve the GPU's name."""
+    layout = LAYOUTS[kind]
+    frame = frame.copy()
+    frame["file"] = str(path)
+    for name, default in {**_COMMON, **layout.optional}.items():
+        if name not in frame:
+            frame[name] = default
+        elif default is not None:
+            frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
+    for name in layout.sizes:
+        frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+    for name in ("causal", "expand_kv", "tensor_parallel", "tp"):
+        if name in layout.optional:
+            frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+    _fill_dtypes(frame, kind)
+    time = pd.to_numeric(frame[layout.result], errors="coerce").astype("float64")
+    frame["time_s"] = time.where(time.between(0, float("inf"), inclusive="neither")) * layout.unit_s
+    frame["gpu_id"] = _gpu_ids(frame, path, wanted)
+    if wanted is not None:
+        frame = frame[frame["gpu_id"] == wanted]
+    return frame
+
+
+def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:
+    """Give every row a dtype, and attention rows one of their cache."""
+    if "dtype" not in frame:
+        frame["dtype"] = "bf16"
+    if kind.endswith("attention") and "kv_dtype" not in frame:
+        frame["kv_dtype"] = frame["dtype"]
+    for name in _DTYPE_COLUMNS:
+        if name in frame:
+            text = frame[name].astype(object).where(frame[name].notna(), "bf16").astype(str)
+            frame[name] = text.str.strip().str.lower().replace(dict(DTYPE_ALIASES))
+
+
+def _gpu_ids(frame: pd.DataFrame, path: Path, wanted: str | None) -> pd.Series:
+    """Return the profile of each row's GPU, None where no profile has its name."""
+    if frame["gpu"].isna().any() and wanted is None:
+        line = int(frame["line"][frame["gpu"].isna()].iloc[0])
+        raise MeasurementError(f"{path}, line {line}: no GPU is named; name it with --gpu")
+    names = frame["gpu"].where(frame["gpu"].notna(), wanted)
+    ids = {name: _profile_id(str(name)) for name in names.unique()}
+    return names.map(ids).astype(object)
+
+
+def _profile_id(name: str) -> str | None:
+    """Return the id of the profile that has this name, or None."""
+    if name.lower().endswith(".toml"):
+        return None  # a name in a row is never a path
+    try:
+        return load_hardware(name).id
+    except ProfileError:
+        return None
+
+
+def _reasons(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
+    """Return why each row cannot be true, None where it can."""
+    layout = LAYOUTS[kind]
+    reasons = pd.Series([None] * len(frame), index=frame.index, dtype=object)
+
+    def refuse(bad: Any, text: Any) -> None:
+        new = bad & reasons.isna()
+        reasons[new] = text[new] if isinstance(text, pd.Series) else text
+
+    for name in layout.sizes:
+        value = frame[name]
+        refuse(~value.between(1, float("inf"), inclusive="left"), f"{name} is not a size")
+    for name in layout.words:
+        refuse(frame[name].isna(), f"{name} is missing")
+    for name in _DTYPE_COLUMNS:
+        if name in frame:
+            refuse(~frame[name].isin(DTYPES), f"{name} is not one of {', '.join(DTYPES)}")
+    oom = _is_oom(frame, kind)
+    refuse(frame["time_s"].isna() & ~oom, f"{layout.result} is not a positive number")
+    for name, rows in frame[reasons.isna() & frame["gpu_id"].notna() & ~oom].groupby("gpu_id"):
+        gpu: HardwareProfile = load_hardware(str(name))
+        for bad, text in physics.violations(rows, kind, gpu):
+            refuse(bad.reindex(frame.index, fill_value=False), text)
+    return reasons
+
+
+def _is_oom(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
+    """Return which rows report that the memory did not suffice, and so have no time."""
+    if kind != "decode_step":
+        return pd.Series(data=False, index=frame.index)
+    return frame["status"].astype(str).str.lower() == "oom"

@@ -1,0 +1,167 @@
+"""Rows in: recognised by their columns, resolved by GPU, refused where they cannot be true."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from simulator.errors import MeasurementError
+from simulator.evidence.measurements import ROW_KINDS, load, recognise
+
+SHARED = Path(__file__).parents[3] / "shared" / "measurements"
+
+DECODE = "gpu,batch,q_heads,kv_heads,head_dim,kv_len,latency_us"
+
+
+def write(folder: Path, text: str, name: str = "rows.csv") -> Path:
+    """Write rows made up for a test."""
+    path = folder / name
+    path.write_text(text.strip() + "\n", encoding="utf-8")
+    return path
+
+
+def test_columns_tell_the_kind_in_any_order() -> None:
+    """A file is known by what it holds, not by its name, order or extra columns."""
+    assert recognise(["latency_us", "note", "k", "n", "gpu", "m"]) == ["gemm"]
+    assert recognise(DECODE.split(",")) == ["decode_attention"]
+    assert recognise([*DECODE.split(","), "q_len"]) == ["prefill_attention"]
+    assert recognise(["latency_us", "batch"]) == []
+
+
+def test_absent_columns_are_filled_in(tmp_path: Path) -> None:
+    """A partial file means bf16, in a graph, its cache in the format of the rest."""
+    path = write(tmp_path, "m,latency_us,k,n,gpu\n16,9.5,4096,4096,H100-SXM5-80GB")
+    row = load([path]).tables["gemm"].iloc[0]
+    assert (row["dtype"], row["timing"], row["framework"]) == ("bf16", "graph", "")
+    assert row["gpu_id"] == "h100-sxm"
+    assert row["time_s"] == pytest.approx(9.5e-6)
+    decode = write(tmp_path, DECODE + ",dtype\nL40S,8,32,8,128,4096,300,FP8")
+    assert load([decode]).tables["decode_attention"].iloc[0]["kv_dtype"] == "fp8"
+
+
+def test_parquet_reads_the_same(tmp_path: Path) -> None:
+    """The suffix picks the reader; the rows are the same."""
+    path = write(tmp_path, DECODE + "\nL40S,8,32,8,128,4096,300")
+    parquet = tmp_path / "rows.parquet"
+    pd.read_csv(path).to_parquet(parquet)
+    one, other = (load([file]).tables["decode_attention"] for file in (path, parquet))
+    assert one.drop(columns="file").equals(other.drop(columns="file"))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("8,32,8,128,4096,0", "latency_us is not a positive number"),
+        ("8,32,8,128,4096,-3", "latency_us is not a positive number"),
+        ("8,32,8,128,4096,", "latency_us is not a positive number"),
+        ("8,32,8,128,4096,inf", "latency_us is not a positive number"),
+        ("8,32,8,128,4096,fast", "latency_us is not a positive number"),
+        ("8,32,8,128,none,300", "kv_len is not a size"),
+        ("-8,32,8,128,4096,300", "batch is not a size"),
+        ("8,32,5,128,4096,300", "q_heads is not a multiple of kv_heads"),
+        ("1,32,8,128,16,0.2", "shorter than any launch (0.5 us)"),
+        # 512 MiB of keys and values in 100 us; at most 96 MiB of them can come from L2.
+        ("32,32,8,128,4096,100", "implies 4362 GB/s, the peak is 864"),
+    ],
+)
+def test_a_row_that_cannot_be_true_is_refused_with_its_line(
+    tmp_path: Path, row: str, reason: str
+) -> None:
+    """Physics and the columns' meaning decide, and the message says which line and why."""
+    path = write(tmp_path, f"{DECODE}\nL40S,8,32,8,128,4096,300\n\nL40S,{row}")
+    rows = load([path])
+    assert rows.rows == 1
+    assert [(item.line, item.reason) for item in rows.refused] == [(4, reason)]
+
+
+def test_keep_suspect_keeps_what_has_a_time(tmp_path: Path) -> None:
+    """Too fast is kept on request and still listed; a row without a time never is."""
+    path = write(tmp_path, f"{DECODE}\nL40S,32,32,8,128,4096,100\nL40S,8,32,8,128,4096,nan")
+    rows = load([path], keep_suspect=True)
+    assert rows.rows == 1
+    assert [item.line for item in rows.suspect] == [2]
+    assert [item.line for item in rows.refused] == [3]
+
+
+def test_products_faster_than_the_matrix_units_are_refused(tmp_path: Path) -> None:
+    """137 GFLOP in 100 us is more than an H100 can do, in fp8 it is not."""
+    head = "gpu,dtype,m,n,k,latency_us\n"
+    rows = "H100,bf16,4096,4096,4096,100\nH100,fp8,4096,4096,4096,100"
+    loaded = load([write(tmp_path, head + rows)])
+    assert [item.line for item in loaded.refused] == [2]
+    assert "TFLOP/s" in loaded.refused[0].reason
+
+
+def test_out_of_memory_has_no_time_and_is_kept(tmp_path: Path) -> None:
+    """A decode step that did not fit is a measurement too."""
+    head = "gpu,model,context_tokens,samples,attention,status,step_ms\n"
+    path = write(
+        tmp_path,
+        head + "H100,mistral-7b,8192,64,standard,oom,\nH100,mistral-7b,8192,1,standard,ok,",
+    )
+    rows = load([path])
+    assert rows.tables["decode_step"]["status"].tolist() == ["oom"]
+    assert [item.line for item in rows.refused] == [3]
+
+
+def test_an_unknown_gpu_is_counted_not_guessed(tmp_path: Path) -> None:
+    """A near name is another card: its rows stay apart."""
+    path = write(tmp_path, f"{DECODE}\nL40X,8,32,8,128,4096,300\nL40S,8,32,8,128,4096,300")
+    rows = load([path])
+    assert rows.unknown_gpus() == {"L40X": 1}
+    assert rows.tables["decode_attention"]["gpu_id"].isna().sum() == 1
+
+
+def test_gpu_names_rows_without_one_and_selects_the_others(tmp_path: Path) -> None:
+    """--gpu is the card of nameless rows, and a filter for the rest."""
+    nameless = write(tmp_path, "m,n,k,latency_us\n16,4096,4096,20", "a.csv")
+    named = write(tmp_path, "m,n,k,latency_us,gpu\n16,4096,4096,20,L40S\n16,4096,4096,20,H100")
+    assert load([nameless, named], gpu="l40s").rows == 2
+    with pytest.raises(MeasurementError, match=r"a\.csv, line 2: no GPU is named.*--gpu"):
+        load([nameless])
+
+
+def test_a_file_of_several_kinds_is_sorted_row_by_row(tmp_path: Path) -> None:
+    """Columns that are empty in a row do not count for it."""
+    path = write(
+        tmp_path,
+        "gpu,m,n,k,batch,q_heads,kv_heads,head_dim,kv_len,latency_us\n"
+        "L40S,16,4096,4096,,,,,,60\nL40S,,,,8,32,8,128,4096,300",
+    )
+    tables = load([path]).tables
+    assert {kind: len(table) for kind, table in tables.items()} == {
+        "decode_attention": 1,
+        "gemm": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2", "rows of no known kind"),
+        ("gpu,m,n,latency_us\nL40S,1,2,3", "for gemm it lacks k"),
+        ("", "cannot read"),
+    ],
+)
+def test_a_file_of_no_kind_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    """The message names the file and what is missing."""
+    path = write(tmp_path, text)
+    with pytest.raises(MeasurementError, match=message) as problem:
+        load([path])
+    assert str(path) in str(problem.value)
+    assert "\n" not in str(problem.value)
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
+    """No traceback for a mistyped name."""
+    with pytest.raises(MeasurementError, match="no such file"):
+        load([tmp_path / "absent.csv"])
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/measurements on this machine")
+def test_the_shared_rows_are_all_recognised_and_believed() -> None:
+    """Every kind is there, every row is kept, and only the L40 has no profile."""
+    rows = load([SHARED])
+    assert set(rows.tables) == set(ROW_KINDS)
+    assert rows.refused == ()
+    assert set(rows.unknown_gpus()) <= {"L40"}
