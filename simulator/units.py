@@ -37,7 +37,8 @@ def parse_count(text: str | int) -> int:
     number, suffix = match.groups()
     whole, _, fraction = number.partition(".")
     # In integers: 1.005 x 1000 is not 1005 in floating point.
-    value, rest = divmod(int(whole + fraction) * _COUNT_SUFFIXES[suffix], 10 ** len(fraction))
+    parts: int = 10 ** len(fraction)
+    value, rest = divmod(int(whole + fraction) * _COUNT_SUFFIXES[suffix], parts)
     if rest:
         raise ValueError(f"{text!r} is not a whole number")
     return value

@@ -96,7 +96,7 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
         seconds = operation.bytes_moved / bandwidth
     if operation.blocks is None:
         return seconds
-    # A block waits for each of its loads, from L2 hardly less than from memory.
+    # Blocks that share keys read them in step: those served from L2 wait for the same memory.
     return maximum(seconds, operation.kv_bytes_read / (operation.blocks * gpu.block_bytes_per_s))
 
 

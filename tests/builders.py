@@ -1,0 +1,324 @@
+"""Models, GPUs and questions that several test files share, and hypothesis strategies of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from hypothesis import strategies as st
+
+from simulator.counts.operation import Operation
+from simulator.counts.step import decode_operations
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import Experts, LatentAttention, LayerGroup, ModelShape
+from simulator.inputs.workload import KERNELS, Workload, WorkloadGrid
+
+SLOTS = 264  # thread blocks an H100 runs at once: 2 x 132 SMs
+
+# Fitted constants that make every rate of round_gpu() a round number.
+ROUND_CONSTANTS = {
+    "bandwidth_fraction": 0.5,  # 1000 GB/s
+    "flops_fraction": 0.5,  # bf16 250 TFLOP/s
+    "block_rate": 0.5,  # 2000 / 100 SMs x 0.5 = 10 GB/s for each block
+    "l2_bandwidth_ratio": 4,  # 8000 GB/s
+    "l2_fraction": 0.5,  # 25 MiB
+    "launch_us": 2,
+    "eager_launch_us": 1,
+    "host_us_per_launch": 10,
+    "link_fraction": 0.5,  # 200 GB/s
+}
+
+
+def gpu(
+    constants: Mapping[str, float] | None = None,
+    *,
+    architecture: str = "Nowhere NW100",
+    measured: Mapping[str, float] | None = None,
+    price: float | None = None,
+    name: str = "round",
+    **peak: float | None,
+) -> HardwareProfile:
+    """Return a GPU of round figures, ``constants`` fitted to it; None leaves a figure out."""
+    figures: dict[str, float | None] = {
+        "memory_gb": 80,
+        "memory_bandwidth_gb_per_s": 2000,
+        "fp32_tflops": 50,
+        "fp16_tflops": 500,
+        "bf16_tflops": 500,
+        "fp8_tflops": 1000,
+        "int8_tops": 1000,
+        "l2_mib": 50,
+        "sm_count": 100,
+        "link_gb_per_s_per_direction": 400,
+        "tdp_w": 500,
+        **peak,
+    }
+
+    def figure(value: float) -> dict[str, Any]:
+        return {"value": value, "source": "made up"}
+
+    return HardwareProfile.model_validate(
+        {
+            "schema_version": 1,
+            "id": name,
+            "name": name.title(),
+            "vendor": "Nobody",
+            "architecture": architecture,
+            "compute_capability": "0.0",
+            "memory_type": "HBM",
+            "confidence": "C",
+            "retrieved": "never",
+            "peak": {key: figure(value) for key, value in figures.items() if value is not None},
+            "measured": {key: figure(value) for key, value in (measured or {}).items()},
+            "fitted": {key: figure(value) for key, value in (constants or {}).items() if value},
+            "price_usd_per_hour": None if price is None else figure(price),
+        }
+    )
+
+
+def round_gpu(**peak: Any) -> HardwareProfile:
+    """Return the GPU whose achieved rates are all round: see ROUND_CONSTANTS."""
+    return gpu(ROUND_CONSTANTS, **peak)
+
+
+def model(**changes: Any) -> ModelShape:
+    """Return a small model, changed where the test cares."""
+    sizes: dict[str, Any] = {
+        "name": "tiny",
+        "layers": 2,
+        "hidden_size": 8,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 2,
+        "intermediate_size": 16,
+        "vocab_size": 32,
+    }
+    return ModelShape(**{**sizes, **changes})
+
+
+def llama_2_7b(**changes: Any) -> ModelShape:
+    """Return Llama-2-7B, multi-head."""
+    sizes: dict[str, Any] = {
+        "name": "Llama-2-7B",
+        "layers": 32,
+        "hidden_size": 4096,
+        "heads": 32,
+        "kv_heads": 32,
+        "head_dim": 128,
+        "intermediate_size": 11008,
+        "vocab_size": 32000,
+    }
+    return ModelShape(**{**sizes, **changes})
+
+
+def mistral_7b(**changes: Any) -> ModelShape:
+    """Return Mistral-7B without its sliding window (v0.2): 8 KV heads."""
+    return llama_2_7b(
+        **{"name": "Mistral-7B", "kv_heads": 8, "intermediate_size": 14336, **changes}
+    )
+
+
+def llama_3_70b() -> ModelShape:
+    """Return Llama-3-70B: 64 heads, 8 KV heads."""
+    return ModelShape(
+        name="Llama-3-70B",
+        layers=80,
+        hidden_size=8192,
+        heads=64,
+        kv_heads=8,
+        head_dim=128,
+        intermediate_size=28672,
+        vocab_size=128256,
+    )
+
+
+def mixtral_8x7b() -> ModelShape:
+    """Return Mixtral-8x7B: every token visits 2 of 8 experts."""
+    return mistral_7b(
+        name="Mixtral-8x7B",
+        experts=Experts(count=8, per_token=2, intermediate_size=14336),
+    )
+
+
+def deepseek_v3() -> ModelShape:
+    """Return DeepSeek-V3: a latent cache, 3 dense layers, then 58 with experts."""
+    return ModelShape(
+        name="DeepSeek-V3",
+        layers=61,
+        hidden_size=7168,
+        heads=128,
+        kv_heads=128,
+        head_dim=192,
+        intermediate_size=18432,
+        vocab_size=129280,
+        layer_groups=(LayerGroup(count=3), LayerGroup(count=58, sparse=True)),
+        experts=Experts(
+            count=256, per_token=8, intermediate_size=2048, shared_intermediate_size=2048
+        ),
+        latent=LatentAttention(
+            kv_rank=512, rope_dim=64, query_rank=1536, nope_dim=128, value_dim=128
+        ),
+    )
+
+
+def windowed(window: int = 4096, **changes: Any) -> ModelShape:
+    """Return a Gemma-2-9B shape: every other layer sees ``window`` tokens only."""
+    sizes: dict[str, Any] = {
+        "name": "Gemma-2-9B",
+        "layers": 42,
+        "hidden_size": 3584,
+        "heads": 16,
+        "kv_heads": 8,
+        "head_dim": 256,
+        "intermediate_size": 14336,
+        "vocab_size": 256000,
+        "tied_embeddings": True,
+        "norms_per_layer": 4,
+        "layer_groups": (LayerGroup(count=21, window=window), LayerGroup(count=21)),
+    }
+    return ModelShape(**{**sizes, **changes})
+
+
+def attention_only(heads: int, kv_heads: int, head_dim: int = 128) -> ModelShape:
+    """Return one layer whose attention matters and nothing else."""
+    return model(
+        name=f"{heads} heads, {kv_heads} KV heads",
+        layers=1,
+        hidden_size=heads * head_dim,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+    )
+
+
+REAL_MODELS = (llama_2_7b(), mistral_7b(), mixtral_8x7b(), deepseek_v3(), windowed())
+
+
+def step_operations(shape: ModelShape, *, slots: int = SLOTS, **work: Any) -> list[Operation]:
+    """Return the operations of a decode step of a plain question."""
+    return decode_operations(shape, Workload(**work), block_slots=slots)
+
+
+def by_name(operations: Sequence[Operation]) -> dict[str, Operation]:
+    """Return operations by their names, which must not repeat."""
+    named = {operation.name: operation for operation in operations}
+    assert len(named) == len(operations)
+    return named
+
+
+def grid_of(work: Workload, **arrays: Any) -> WorkloadGrid:
+    """Return the question as a grid, with some fields replaced by arrays."""
+    values = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
+    return WorkloadGrid(**{**values, **arrays})
+
+
+@st.composite
+def model_shapes(draw: st.DrawFn, *, latent: bool = True) -> ModelShape:
+    """Draw a model: any grouping of heads, dense or experts, windows, MLA, and the small print."""
+    kv_heads = draw(st.sampled_from([1, 2, 3, 8]))
+    heads = kv_heads * draw(st.sampled_from([1, 2, 5, 8]))
+    layers = draw(st.integers(1, 4))
+    changes: dict[str, Any] = {}
+    if draw(st.booleans()):
+        per_token = draw(st.integers(1, 3))
+        changes["experts"] = Experts(
+            count=draw(st.integers(per_token, 16)),
+            per_token=per_token,
+            intermediate_size=draw(st.sampled_from([32, 96])),
+            shared_intermediate_size=draw(st.sampled_from([0, 64])),
+            shared_gate=draw(st.booleans()),
+            router_bias=draw(st.booleans()),
+            expert_bias=draw(st.booleans()),
+        )
+    sparse = "experts" in changes
+    dense = draw(st.integers(0, layers - 1)) if sparse else layers
+    changes["layer_groups"] = tuple(
+        LayerGroup(count=count, sparse=experts, window=draw(st.sampled_from([None, 64, 1000])))
+        for count, experts in ((dense, False), (layers - dense, True))
+        if count
+    )
+    if latent and draw(st.booleans()):
+        changes["latent"] = LatentAttention(
+            kv_rank=draw(st.sampled_from([32, 512])),
+            rope_dim=draw(st.sampled_from([16, 64])),
+            query_rank=draw(st.sampled_from([None, 48])),
+            nope_dim=32,
+            value_dim=draw(st.sampled_from([32, 64])),
+        )
+    return model(
+        name="drawn",
+        layers=layers,
+        hidden_size=draw(st.sampled_from([64, 256])),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=draw(st.sampled_from([16, 64, 128])),
+        intermediate_size=draw(st.sampled_from([128, 500])),
+        vocab_size=draw(st.sampled_from([100, 32000])),
+        gated_mlp=draw(st.booleans()),
+        norm=draw(st.sampled_from(["rms", "layer"])),
+        norms_per_layer=draw(st.sampled_from([0, 1, 2, 4])),
+        extra_norms=draw(st.integers(0, 1)),
+        qk_norm=draw(st.sampled_from(["none", "head", "all"])),
+        rotary=draw(st.booleans()),
+        qkv_bias=draw(st.booleans()),
+        output_bias=draw(st.booleans()),
+        mlp_bias=draw(st.booleans()),
+        lm_head_bias=draw(st.booleans()),
+        tied_embeddings=draw(st.booleans()),
+        position_embeddings=draw(st.sampled_from([0, 2048])),
+        embedding_size=draw(st.sampled_from([None, 40])),
+        **changes,
+    )
+
+
+# Around the places where something changes: query tiles of 64 rows, split-KV parts of 256 tokens.
+SAMPLES = st.one_of(st.integers(1, 70), st.sampled_from([127, 128, 129, 264, 265, 1000, 4096]))
+CONTEXTS = st.one_of(
+    st.sampled_from([0, 1, 255, 256, 257, 511, 512, 513, 8192, 32768]), st.integers(0, 20000)
+)
+DECODED = st.one_of(st.sampled_from([0, 1, 64, 256, 257]), st.integers(0, 3000))
+
+
+@st.composite
+def workloads(draw: st.DrawFn, **fixed: Any) -> Workload:
+    """Draw a question; ``fixed`` fields are as given."""
+    drawn: dict[str, Any] = {
+        "context_tokens": CONTEXTS,
+        "samples": SAMPLES,
+        "prompts": st.sampled_from([1, 1, 2, 5]),
+        "decoded_tokens": DECODED,
+        "query_tokens": st.sampled_from([1, 1, 4]),
+        "attention": st.sampled_from(["standard", "bifurcated"]),
+        "kernel": st.sampled_from(KERNELS),
+        "kv_layout": st.sampled_from(["copies", "shared", "rebuilt"]),
+        "execution": st.sampled_from(["graph", "compiled", "eager"]),
+        "weight_dtype": st.sampled_from(["bf16", "fp16", "fp32", "fp8", "int8", "int4"]),
+        "kv_dtype": st.sampled_from(["bf16", "fp16", "fp32", "fp8", "int8", "int4"]),
+    }
+    for name, value in fixed.items():
+        drawn[name] = value if isinstance(value, st.SearchStrategy) else st.just(value)
+    return Workload(**{name: draw(strategy) for name, strategy in drawn.items()})
+
+
+@st.composite
+def gpus(draw: st.DrawFn) -> HardwareProfile:
+    """Draw a GPU, from a small inference card to beyond today's largest."""
+    half = draw(st.sampled_from([65.0, 312, 989.4, 2500]))
+    constants = {
+        "bandwidth_fraction": draw(st.floats(0.5, 1)),
+        "block_rate": draw(st.floats(0.3, 4)),
+        "l2_bandwidth_ratio": draw(st.floats(1, 5)),
+        "l2_fraction": draw(st.floats(0.3, 1)),
+        "launch_us": draw(st.floats(0.1, 10)),
+    }
+    return gpu(
+        constants if draw(st.booleans()) else None,
+        architecture=draw(st.sampled_from(["Hopper GH100", "Ampere GA100", "Nowhere"])),
+        memory_bandwidth_gb_per_s=draw(st.sampled_from([300.0, 864, 2039, 8000])),
+        fp16_tflops=half,
+        bf16_tflops=draw(st.sampled_from([half, None])),
+        fp8_tflops=draw(st.sampled_from([2 * half, None])),
+        int8_tops=draw(st.sampled_from([2 * half, None])),
+        fp32_tflops=half / 8,
+        l2_mib=draw(st.sampled_from([4.0, 40, 126])),
+        sm_count=draw(st.sampled_from([40.0, 108, 132, 304])),
+    )
