@@ -65,6 +65,8 @@ $(CORE): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "Installing bifurcate and what it needs into $(VENV) ..."
 	@$(PIP) pip hatchling editables
 	@$(PIP) --no-build-isolation --editable .
+# Compiled once here, the code need not be compiled at each start where Python writes no bytecode.
+	@$(BIN)/python -m compileall -q simulator
 	@touch $@
 
 $(DEV): $(CORE)

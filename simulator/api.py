@@ -6,16 +6,10 @@ Each takes a model and a GPU by name, path or object, and the fields of
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from simulator.answers.compare import Comparison
-from simulator.answers.compare import compare as _compare
 from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
 from simulator.answers.estimate import estimate as _estimate
-from simulator.answers.generate import Generation
-from simulator.answers.generate import generate as _generate
-from simulator.answers.plan import DEFAULT_GROUP_SIZES, Plan
-from simulator.answers.plan import plan as _plan
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import activation_dtype
 from simulator.inputs.files import validate
@@ -24,6 +18,12 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import ATTENTIONS, Attention, Workload
 from simulator.timing.constants import ConstantsChoice
 from simulator.units import MILLISECOND
+
+# Each answer's module is loaded when it is asked for, so that the command line starts in a blink.
+if TYPE_CHECKING:
+    from simulator.answers.compare import Comparison
+    from simulator.answers.generate import Generation
+    from simulator.answers.plan import Plan
 
 ModelLike = str | Path | ModelShape
 GpuLike = str | Path | HardwareProfile
@@ -115,7 +115,7 @@ def compare(
     constants: ConstantsChoice = "auto",
     gpu_memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
     **workload: Any,
-) -> Comparison:
+) -> "Comparison":
     """Compare standard and bifurcated attention on one decode step; see :func:`estimate`.
 
     Examples
@@ -123,8 +123,10 @@ def compare(
     >>> round(compare("llama-2-7b", samples=16, context_tokens="8K").kv_io_ratio, 1)
     14.3
     """
+    from simulator.answers.compare import compare as answer
+
     shape = as_model(model, kv_heads)
-    return _compare(
+    return answer(
         shape,
         as_gpu(gpu),
         as_workload(shape, **workload),
@@ -143,7 +145,7 @@ def generate(
     constants: ConstantsChoice = "auto",
     gpu_memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
     **workload: Any,
-) -> Generation:
+) -> "Generation":
     """Follow a whole request from the prompt to the last token; see :func:`estimate`.
 
     Parameters
@@ -153,11 +155,13 @@ def generate(
     price_per_hour
         Price of one GPU, in place of the profile's. [USD/h]
     """
+    from simulator.answers.generate import generate as answer
+
     shape = as_model(model, kv_heads)
     work = as_workload(shape, **workload)
     if work.attention == "bifurcated":
         work = work.model_copy(update={"kv_layout": "shared"})
-    return _generate(
+    return answer(
         shape,
         as_gpu(gpu),
         work,
@@ -180,7 +184,7 @@ def plan(
     constants: ConstantsChoice = "auto",
     gpu_memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
     **workload: Any,
-) -> Plan:
+) -> "Plan":
     """Try GPUs, group sizes and kinds of attention; see :func:`estimate`.
 
     Parameters
@@ -192,10 +196,13 @@ def plan(
     group_sizes
         Tensor-parallel sizes to try; None for the workload's own if above 1, else 1, 2, 4, 8.
     """
+    from simulator.answers.plan import DEFAULT_GROUP_SIZES
+    from simulator.answers.plan import plan as answer
+
     shape = as_model(model, kv_heads)
     work = as_workload(shape, **workload)
     own = (work.tensor_parallel,) if work.tensor_parallel > 1 else DEFAULT_GROUP_SIZES
-    return _plan(
+    return answer(
         shape,
         _priced_gpus() if gpus is None else [as_gpu(gpu) for gpu in gpus],
         work,
