@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine:
 #   make demo    ask the question this project is for (core dependencies only)
 #   make test    run every test (adds the test tools and the extras)
-# and `make check` lints, checks types and checks which floor imports which.
+# The other targets: make help.
 # Override on the command line: make demo PYTHON=python3.13 DEMO="estimate -m mistral-7b -g a10g"
 
 PYTHON ?= python3
@@ -20,11 +20,11 @@ DEV := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check lint types imports format bench clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/  \1/p' $(firstword $(MAKEFILE_LIST))
-	@echo "  make check   lint, format, types and import contracts"
+	@echo "  make check   make lint, make types and make imports (which floor imports which)"
 	@echo "  make format  let ruff rewrite the code"
 	@echo "  make bench   measure start-up and sweep speed on this machine"
 	@echo "  make clean   remove $(VENV), build output and caches"
@@ -36,10 +36,16 @@ demo: $(CORE)
 test: $(DEV)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(DEV)
+check: lint types imports
+
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(DEV)
 	$(BIN)/mypy
+
+imports: $(DEV)
 	$(BIN)/lint-imports --no-logo
 
 format: $(DEV)

@@ -1,0 +1,65 @@
+"""Time and peak memory of the command's answers: python benchmarks/startup.py.
+
+Every command runs in a process of its own, as a user runs it, with its output thrown away.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+MIB = 2**20
+# ru_maxrss is in KiB, on macOS in bytes.
+RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+
+MODEL = ("--model", "llama-3.1-8b")
+QUESTION = (*MODEL, "--gpu", "h100-sxm", "-n", "16", "--context", "8K")
+COMMANDS = {
+    "python -c pass": None,
+    "bifurcate --help": ("--help",),
+    "bifurcate estimate": ("estimate", *QUESTION),
+    "bifurcate compare": ("compare", *QUESTION),
+    "bifurcate compare --json": ("compare", *QUESTION, "--json"),
+    "bifurcate generate": ("generate", *QUESTION, "--output-len", "256"),
+    "bifurcate plan": ("plan", *MODEL, "--context", "8K", "-n", "16"),
+    "bifurcate models": ("models",),
+    "bifurcate gpus": ("gpus",),
+}
+
+
+def measure(command: list[str]) -> tuple[float, float, float]:
+    """Run a command once; return its wall time [s], processor time [s] and peak memory [bytes]."""
+    start = time.perf_counter()
+    # The children's own peak is read from wait4, so subprocess must not reap them first.
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        _, status, usage = os.wait4(child.pid, 0)
+        elapsed = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        sys.exit(f"{' '.join(command)}: exit code {child.returncode}")
+    return elapsed, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * RSS_UNIT_BYTES
+
+
+def main() -> None:
+    """Measure every command and print one row each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=20, help="runs of each command [20]")
+    runs = parser.parse_args().runs
+    bifurcate = str(Path(sys.executable).with_name("bifurcate"))
+    print(f"| command | wall, median of {runs} [s] | fastest [s] | processor [s] | memory [MiB] |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, arguments in COMMANDS.items():
+        command = [sys.executable, "-c", "pass"] if arguments is None else [bifurcate, *arguments]
+        measure(command)  # the first run reads the files from disk
+        walls, cpus, peaks = zip(*(measure(command) for _ in range(runs)), strict=True)
+        print(
+            f"| `{name}` | {statistics.median(walls):.3f} | {min(walls):.3f} "
+            f"| {statistics.median(cpus):.3f} | {max(peaks) / MIB:.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
