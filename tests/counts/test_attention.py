@@ -1,0 +1,256 @@
+"""Accounts of the attention kernels against the paper and against each other."""
+
+from typing import Any
+
+import pytest
+from builders import (
+    SLOTS,
+    attention_only,
+    by_name,
+    deepseek_v3,
+    llama_2_7b,
+    mistral_7b,
+    step_operations,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.counts import paper
+from simulator.counts.attention import flash_splits
+from simulator.counts.operation import Operation, total
+from simulator.inputs.model import ModelShape
+
+SIZES = st.fixed_dictionaries(
+    {
+        "g": st.sampled_from([1, 2, 4, 8]),
+        "p": st.sampled_from([1, 3, 8]),
+        "b": st.integers(1, 64),
+        "n": st.integers(1, 4),
+        "m_c": st.integers(1, 9000),
+        "m_d": st.integers(1, 500),
+    }
+)
+
+
+def _attention(shape: ModelShape, **work: Any) -> dict[str, Operation]:
+    named = by_name(step_operations(shape, **work))
+    around = {"attention_norm", "attention_residual", "attention_all_reduce"}
+    return {
+        name: operation
+        for name, operation in named.items()
+        if name.startswith(("attention", "kv_re", "kv_con", "query_fold")) and name not in around
+    }
+
+
+@given(SIZES)
+def test_einsum_moves_what_appendix_e2_says(sizes: dict[str, int]) -> None:
+    """Both products together move E.2's elements; split, queries and outputs pass once more.
+
+    The formulas are written out here as the paper prints them. Its section on the overhead of
+    splitting counts the second b n d of the outputs and neglects that of the queries.
+    """
+    g, b, n, m_c, m_d = (sizes[name] for name in ("g", "b", "n", "m_c", "m_d"))
+    h, k = g * sizes["p"], 32
+    m, d = m_c + m_d, g * sizes["p"] * 32
+    standard = (b * h * n * k + b * g * m * k + b * h * n * m) + (
+        b * h * n * m + b * g * m * k + b * n * d
+    )
+    bifurcated = (b * h * n * k + g * m_c * k + b * g * m_d * k + b * h * n * m) + (
+        b * h * n * m + g * m_c * k + b * g * m_d * k + b * n * d
+    )
+    work = {
+        "kernel": "einsum",
+        "samples": b,
+        "query_tokens": n,
+        "context_tokens": m_c,
+        "decoded_tokens": m_d,
+    }
+    shape = attention_only(h, g, k)
+    moved = {
+        attention: sum(
+            operation.bytes_moved
+            for operation in _attention(shape, attention=attention, **work).values()
+            if operation.kind == "attention"
+        )
+        for attention in ("standard", "bifurcated")
+    }
+    assert moved["standard"] == 2 * standard
+    assert moved["bifurcated"] == 2 * (bifurcated + b * h * n * k + b * n * d)
+    symbols = {"g": g, "k": k, "b": b, "m_c": m_c, "m_d": m_d}
+    assert paper.full_io_standard(h=h, n=n, **symbols) == standard
+    assert paper.full_io_bifurcated(h=h, n=n, **symbols) == bifurcated
+
+
+@given(SIZES)
+def test_kv_reads_are_equations_5_and_6(sizes: dict[str, int]) -> None:
+    """K and V in bf16: four bytes for every element of g k b (m_c + m_d), g k (m_c + b m_d)."""
+    g, b, m_c, m_d = (sizes[name] for name in ("g", "b", "m_c", "m_d"))
+    work = {"samples": b, "context_tokens": m_c, "decoded_tokens": m_d}
+    for kernel in ("ideal", "flash", "einsum"):
+        shape = attention_only(g * sizes["p"], g, 32)
+        read = {
+            attention: total(
+                _attention(shape, attention=attention, kernel=kernel, **work).values()
+            ).kv_bytes_read
+            for attention in ("standard", "bifurcated")
+        }
+        assert read["standard"] == 4 * g * 32 * b * (m_c + m_d)
+        assert read["bifurcated"] == 4 * g * 32 * (m_c + b * m_d)
+    symbols = {"g": g, "k": 32, "b": b, "m_c": m_c, "m_d": m_d}
+    assert read["standard"] == 4 * paper.kv_io_standard(**symbols)
+    assert read["bifurcated"] == 4 * paper.kv_io_bifurcated(**symbols)
+
+
+def test_the_paper_s_flops() -> None:
+    """4 b h n k (m_c + m_d), the formula and every kernel."""
+    symbols = {"h": 32, "k": 128, "b": 16, "n": 1, "m_c": 8192, "m_d": 64}
+    expected = 4 * 16 * 32 * 128 * 8256
+    assert paper.attention_flops(**symbols) == expected
+    for kernel in ("ideal", "flash", "einsum", "sdpa_math"):
+        operations = _attention(attention_only(32, 8), attention="bifurcated", kernel=kernel)
+        assert total(operations.values()).flops == expected
+
+
+def test_an_empty_part_is_not_launched() -> None:
+    """Without own tokens there is no suffix kernel and nothing to merge; likewise the context."""
+    for kernel, merge in (("flash", "attention_merge"), ("einsum", "attention_sum")):
+        work = {"attention": "bifurcated", "kernel": kernel}
+        fresh = _attention(attention_only(32, 8), decoded_tokens=0, **work)
+        alone = _attention(attention_only(32, 8), context_tokens=0, **work)
+        for operations, missing in ((fresh, "suffix"), (alone, "context")):
+            absent = [operation for name, operation in operations.items() if missing in name]
+            assert absent
+            for operation in (*absent, operations[merge]):
+                assert operation.launches == operation.flops == operation.bytes_moved == 0
+
+
+def test_one_stored_context_is_read_as_often_as_copies() -> None:
+    """Shared storage saves memory, not reads: only the L2 cache can serve the repeats."""
+    for kernel in ("ideal", "flash", "einsum"):
+        copies, shared = (
+            _attention(mistral_7b(), attention="standard", kernel=kernel, kv_layout=layout)
+            for layout in ("copies", "shared")
+        )
+        moved = [
+            sum(operation.bytes_moved for operation in operations.values())
+            for operations in (copies, shared)
+        ]
+        assert moved[0] == moved[1]
+        # 15 of 16 reads of 8192 tokens x 8 KV heads x 128 x 2 bytes, K and V.
+        more = sum(shared[name].reused_bytes - copies[name].reused_bytes for name in copies)
+        assert more == 15 * 8192 * 8 * 128 * 2 * 2
+
+
+def test_a_rebuilt_cache_is_written_and_read_once_more() -> None:
+    """Concatenation reads the context once and writes a whole cache for every sample."""
+    token = 8 * 128 * 2 * 2
+    rebuilt = _attention(mistral_7b(), attention="standard", kv_layout="rebuilt")
+    concatenate = rebuilt.pop("kv_concatenate")
+    assert concatenate.bytes_read == (8192 + 16 * 64) * token
+    assert concatenate.bytes_written == 16 * (8192 + 64) * token
+    assert rebuilt == _attention(mistral_7b(), attention="standard", kv_layout="copies")
+
+
+@pytest.mark.parametrize("layout", ["copies", "shared", "rebuilt"])
+def test_bifurcated_attention_has_one_layout(layout: str) -> None:
+    """It keeps one context however the standard baseline stores it."""
+    shared = _attention(mistral_7b(), attention="bifurcated", kv_layout="shared")
+    assert _attention(mistral_7b(), attention="bifurcated", kv_layout=layout) == shared
+
+
+def test_only_plain_pytorch_folds_queries_apart() -> None:
+    """Serving kernels fold the queries while they rotate them."""
+    folds = {
+        execution: "query_fold"
+        in _attention(mistral_7b(), attention="bifurcated", execution=execution)
+        for execution in ("graph", "compiled", "eager")
+    }
+    assert folds == {"graph": False, "compiled": False, "eager": True}
+
+
+def test_the_math_path_repeats_heads_only_where_they_are_grouped() -> None:
+    """Multi-head caches need no repeat; compiled, neither repeats nor scaling are left."""
+    work = {"attention": "standard", "kernel": "sdpa_math"}
+    assert "kv_repeat" in _attention(mistral_7b(), execution="eager", **work)
+    assert "kv_repeat" not in _attention(llama_2_7b(), execution="eager", **work)
+    einsum = {**work, "kernel": "einsum"}
+    assert _attention(mistral_7b(), **work) == _attention(mistral_7b(), **einsum)
+
+
+@given(blocks=st.integers(1, 2000), tokens=st.integers(0, 200_000), slots=st.integers(1, 700))
+def test_splits_fill_the_gpu_once_and_are_worth_it(blocks: int, tokens: int, slots: int) -> None:
+    """Splits never ask for more than the slots, nor for parts without a token."""
+    splits = flash_splits(blocks=blocks, tokens=tokens, slots=slots)
+    assert splits >= 1
+    if splits > 1:
+        assert blocks * splits <= slots
+        assert (splits - 1) * 256 < tokens
+    # One more split would be too many for the slots or for the tokens.
+    assert (splits + 1) * blocks > slots or splits * 256 >= tokens
+
+
+def test_few_heads_are_split_and_many_are_not() -> None:
+    """On an H100 (264 slots) 8 heads of 8192 keys are cut in 32, 512 sequence-heads not at all."""
+    assert flash_splits(blocks=8, tokens=8192, slots=SLOTS) == 32
+    assert flash_splits(blocks=512, tokens=8192, slots=SLOTS) == 1
+    assert flash_splits(blocks=8, tokens=64, slots=SLOTS) == 1
+
+
+@pytest.mark.parametrize(
+    ("samples", "context_tokens", "blocks"),
+    [
+        (1, 256, 8),  # one part for each of 8 KV heads
+        (1, 512, 16),  # two even parts
+        (1, 768, 24),
+        (1, 384, 8 * 384 / 256),  # parts of 256 and 128: the longer one sets the pace
+        (64, 512, 16),  # 256 rows fill four tiles a head, which read the same keys
+    ],
+)
+def test_blocks_count_distinct_keys(samples: int, context_tokens: int, blocks: float) -> None:
+    """Mistral-7B's 8 KV heads: a context streams in as many blocks as read different parts."""
+    operations = _attention(
+        mistral_7b(),
+        attention="bifurcated",
+        samples=samples,
+        context_tokens=context_tokens,
+        decoded_tokens=1,
+    )
+    assert operations["attention_context"].blocks == blocks
+
+
+def test_prompts_multiply_everything_but_launches() -> None:
+    """Two contexts with 8 samples each: twice one of 8, in the same kernels."""
+    for attention in ("standard", "bifurcated"):
+        for kernel in ("ideal", "einsum"):
+            work = {"attention": attention, "kernel": kernel, "samples": 8}
+            one = total(_attention(mistral_7b(), **work).values())
+            two = total(_attention(mistral_7b(), prompts=2, **work).values())
+            assert two.launches == one.launches
+            for field in ("flops", "bytes_read", "bytes_written", "kv_bytes_read"):
+                assert getattr(two, field) == 2 * getattr(one, field)
+
+
+def test_query_tokens_reuse_the_keys() -> None:
+    """Speculative decoding of 4 tokens has 4 times the FLOPs on the same keys."""
+    for attention in ("standard", "bifurcated"):
+        one, four = (
+            total(_attention(mistral_7b(), attention=attention, query_tokens=n).values())
+            for n in (1, 4)
+        )
+        assert four.flops == 4 * one.flops
+        assert four.kv_bytes_read == one.kv_bytes_read
+
+
+def test_a_latent_cache_has_one_head() -> None:
+    """MLA: 128 query heads fold into the rows of a single cached head of 576 and 512 values."""
+    operations = _attention_of_one_layer(deepseek_v3())
+    context = operations["attention_context"]
+    assert context.kv_bytes_read == 8192 * 576 * 2
+    # 16 samples x 128 heads are 2048 rows, 32 tiles: 264 // 32 = 8 parts of 1024 tokens.
+    assert context.blocks == 8
+    assert operations["attention_merge"].bytes_written == 16 * 128 * 512 * 2
+
+
+def _attention_of_one_layer(shape: ModelShape) -> dict[str, Operation]:
+    data = {**shape.model_dump(), "layers": 1, "layer_groups": ({"count": 1, "sparse": True},)}
+    return _attention(ModelShape.model_validate(data), attention="bifurcated")

@@ -1,0 +1,166 @@
+"""What must lie in a GPU's memory."""
+
+from typing import Any
+
+import pytest
+from builders import (
+    REAL_MODELS,
+    SLOTS,
+    by_name,
+    deepseek_v3,
+    llama_2_7b,
+    llama_3_70b,
+    mistral_7b,
+    mixtral_8x7b,
+    model_shapes,
+    step_operations,
+    windowed,
+    workloads,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.counts.memory import Memory, kv_cache_bytes, memory, weights_bytes, workspace_bytes
+from simulator.counts.operation import total
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload
+
+
+def _memory(shape: ModelShape, **work: Any) -> Memory:
+    return memory(shape, Workload(**work), capacity_bytes=72e9, block_slots=SLOTS)
+
+
+def test_the_total_is_weights_caches_and_workspace() -> None:
+    """It fits exactly up to the capacity, and free bytes turn negative by what is missing."""
+    needs = Memory(weights_bytes=50, kv_bytes=30, workspace_bytes=20, capacity_bytes=100)
+    assert (needs.total_bytes, needs.free_bytes, needs.fits) == (100, 0, True)
+    short = Memory(weights_bytes=50, kv_bytes=31, workspace_bytes=20, capacity_bytes=100)
+    assert (short.free_bytes, short.fits) == (-1, False)
+
+
+@pytest.mark.parametrize(
+    ("attention", "layout", "tokens"),
+    [
+        ("standard", "copies", 2 * 16 * (8192 + 64)),
+        ("standard", "shared", 2 * (8192 + 16 * 64)),
+        ("standard", "rebuilt", 2 * (8192 + 16 * 64)),
+        ("bifurcated", "copies", 2 * (8192 + 16 * 64)),
+        ("bifurcated", "shared", 2 * (8192 + 16 * 64)),
+    ],
+)
+def test_stored_tokens_follow_the_layout(attention: str, layout: str, tokens: int) -> None:
+    """Two prompts of 16 samples: 131,072 bytes a token of Mistral-7B, a context copy or one."""
+    work = Workload(attention=attention, kv_layout=layout, prompts=2)
+    assert kv_cache_bytes(mistral_7b(), work) == tokens * 131_072
+
+
+def test_a_rebuilt_cache_needs_room_for_its_copies() -> None:
+    """One layer's concatenated cache lies beside the stored one: 4096 bytes a token."""
+    rebuilt, shared = (
+        _memory(mistral_7b(), attention="standard", kv_layout=layout)
+        for layout in ("rebuilt", "shared")
+    )
+    copies = 16 * (8192 + 64) * 4096
+    assert rebuilt.workspace_bytes - shared.workspace_bytes == copies
+
+
+def test_a_window_is_all_that_is_kept() -> None:
+    """Once a sample's own tokens fill the window, the context is gone from those layers."""
+    work = Workload(attention="bifurcated", context_tokens=8192, decoded_tokens=5000, samples=3)
+    windows, whole = 3 * 4096, 8192 + 3 * 5000
+    assert kv_cache_bytes(windowed(), work) == 8192 * 21 * (windows + whole)
+
+
+@given(workloads(kernel=st.sampled_from(["ideal", "flash"]), query_tokens=1))
+def test_what_is_stored_is_what_a_step_reads(work: Workload) -> None:
+    """Copies under standard attention, and one context under bifurcated, are read just once."""
+    if work.attention == "standard" and work.kv_layout != "copies":
+        work = work.model_copy(update={"kv_layout": "copies"})
+    for shape in (mistral_7b(), windowed()):
+        read = total(step_operations(shape, **work.model_dump())).kv_bytes_read
+        assert kv_cache_bytes(shape, work) == read
+
+
+@given(model_shapes(latent=False), st.sampled_from(["bf16", "fp8", "int4"]))
+def test_a_step_reads_no_weights_that_are_not_there(shape: ModelShape, dtype: str) -> None:
+    """With all experts visited, the matrices read fit in the weights held, on any rank."""
+    for ranks in [size for size in (1, 2, 5, 16) if shape.heads % size == 0]:
+        if shape.kv_heads % ranks and ranks % shape.kv_heads:
+            continue
+        work = {"weight_dtype": dtype, "tensor_parallel": ranks}
+        operations = step_operations(shape, samples=10**6, context_tokens=0, **work)
+        rows = by_name(operations[:1])["embedding"].weight_bytes_read
+        # Narrow-table matrices, routers and small biases are copied to ranks in 16 bits.
+        slack = 2 * (
+            2 * (shape.embedding_size or 0) * shape.hidden_size
+            + shape.layers * 20 * (shape.hidden_size + shape.intermediate_size)
+            + shape.vocab_size
+        )
+        held = weights_bytes(shape, Workload(**work))
+        assert total(operations).weight_bytes_read - rows <= held + slack
+
+
+@pytest.mark.parametrize(
+    ("shape", "ranks"),
+    [(deepseek_v3(), 8), (llama_3_70b(), 8), (llama_3_70b(), 16), (mixtral_8x7b(), 8)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_ranks_hold_what_they_read(shape: ModelShape, ranks: int) -> None:
+    """Down-projections of MLA, routers and KV heads that every rank needs are held by each."""
+    work = {"tensor_parallel": ranks, "weight_dtype": "bf16"}
+    operations = step_operations(shape, samples=10**6, context_tokens=0, **work)
+    rows = by_name(operations[:1])["embedding"].weight_bytes_read
+    read = total(operations).weight_bytes_read - rows
+    tables = shape.vocab_size * shape.hidden_size * 2 / ranks
+    norms = 2 * shape.hidden_size * (2 * shape.layers + 1)
+    if shape.latent is not None:
+        norms += 2 * shape.layers * (512 + 1536)
+    assert weights_bytes(shape, Workload(**work)) == pytest.approx(read + tables + norms)
+
+
+def test_logits_decide_the_workspace_of_a_wide_vocabulary() -> None:
+    """128 samples' float32 logits of 256,000 tokens, and the hidden vectors they come from."""
+    work = Workload(samples=128, kernel="ideal", context_tokens=10)
+    expected = 128 * (256_000 * 4 + 3584 * 2)
+    assert workspace_bytes(windowed(), work, block_slots=SLOTS) == expected
+
+
+def test_flash_keeps_no_logits_and_einsum_does() -> None:
+    """Two passes' logits: 64 samples x 32 heads x (32,768 + 64) x 2 bytes, twice."""
+    work = {"samples": 64, "context_tokens": 32768, "attention": "bifurcated"}
+    flash, einsum = (_memory(llama_2_7b(), kernel=kernel, **work) for kernel in ("flash", "einsum"))
+    # Partials of split-KV: 264 blocks of 64 rows of 129 float32 values.
+    partials = 264 * 64 * 129 * 4
+    logits = 2 * 64 * 32 * (32768 + 64) * 2
+    assert einsum.workspace_bytes - flash.workspace_bytes == logits - partials
+
+
+def test_the_math_path_repeats_the_cache_in_plain_pytorch() -> None:
+    """Mistral-7B's 8 KV heads become 32: four times a layer's 4096 bytes a token."""
+    work = {"attention": "standard", "samples": 16}
+    math = _memory(mistral_7b(), kernel="sdpa_math", execution="eager", **work)
+    einsum = _memory(mistral_7b(), kernel="einsum", execution="eager", **work)
+    assert math.workspace_bytes - einsum.workspace_bytes == 4 * 16 * (8192 + 64) * 4096
+
+
+@given(st.sampled_from(REAL_MODELS), workloads())
+def test_bifurcated_never_needs_more_than_copies(shape: ModelShape, work: Workload) -> None:
+    """One context instead of one for each sample; equal for a single sample."""
+    if shape.latent is not None and work.kernel == "sdpa_math":
+        return
+    bifurcated, standard = (
+        _memory(shape, **{**work.model_dump(), "attention": attention, "kv_layout": "copies"})
+        for attention in ("bifurcated", "standard")
+    )
+    assert bifurcated.total_bytes <= standard.total_bytes
+    if work.samples == 1:
+        assert bifurcated.kv_bytes == standard.kv_bytes
+
+
+@given(st.sampled_from(REAL_MODELS), workloads(kernel="flash"))
+def test_memory_grows_with_samples_and_context(shape: ModelShape, work: Workload) -> None:
+    """One more of either never needs less: a limit found by halving is the limit."""
+    now = _memory(shape, **work.model_dump()).total_bytes
+    for field in ("samples", "context_tokens", "decoded_tokens", "prompts"):
+        more = work.model_copy(update={field: getattr(work, field) + 1})
+        assert _memory(shape, **more.model_dump()).total_bytes >= now
