@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
 from simulator.answers.estimate import estimate as _estimate
-from simulator.errors import WorkloadError
-from simulator.inputs.dtypes import activation_dtype
-from simulator.inputs.files import validate
 from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import ATTENTIONS, Attention, Workload
+from simulator.inputs.workload import ATTENTIONS, Attention, workload_for
 from simulator.timing.constants import ConstantsChoice
 from simulator.units import MILLISECOND
 
@@ -41,25 +38,6 @@ def as_model(model: ModelLike, kv_heads: int | None = None) -> ModelShape:
 def as_gpu(gpu: GpuLike) -> HardwareProfile:
     """Return a GPU's profile from its id, an alias, a path, or a profile."""
     return gpu if isinstance(gpu, HardwareProfile) else load_hardware(gpu)
-
-
-def as_workload(model: ModelShape, **settings: Any) -> Workload:
-    """Build a workload, with formats as serving engines choose them.
-
-    Weights have the model's own format where none is asked for, and the KV cache that of the
-    activations. Settings that are None count as not given.
-
-    Raises
-    ------
-    WorkloadError
-        If a field is unknown or its value impossible; one line names it.
-    """
-    given = {name: value for name, value in settings.items() if value is not None}
-    given.setdefault("weight_dtype", model.weight_dtype)
-    work = validate(Workload, given, where="workload", error=WorkloadError)
-    if "kv_dtype" in given:
-        return work
-    return work.model_copy(update={"kv_dtype": activation_dtype(work.weight_dtype)})
 
 
 def estimate(
@@ -101,7 +79,7 @@ def estimate(
     return _estimate(
         shape,
         as_gpu(gpu),
-        as_workload(shape, **workload),
+        workload_for(shape, **workload),
         constants=constants,
         memory_utilization=gpu_memory_utilization,
     )
@@ -129,7 +107,7 @@ def compare(
     return answer(
         shape,
         as_gpu(gpu),
-        as_workload(shape, **workload),
+        workload_for(shape, **workload),
         constants=constants,
         memory_utilization=gpu_memory_utilization,
     )
@@ -158,7 +136,7 @@ def generate(
     from simulator.answers.generate import generate as answer
 
     shape = as_model(model, kv_heads)
-    work = as_workload(shape, **workload)
+    work = workload_for(shape, **workload)
     if work.attention == "bifurcated":
         work = work.model_copy(update={"kv_layout": "shared"})
     return answer(
@@ -200,7 +178,7 @@ def plan(
     from simulator.answers.plan import plan as answer
 
     shape = as_model(model, kv_heads)
-    work = as_workload(shape, **workload)
+    work = workload_for(shape, **workload)
     own = (work.tensor_parallel,) if work.tensor_parallel > 1 else DEFAULT_GROUP_SIZES
     return answer(
         shape,

@@ -22,7 +22,7 @@ from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario
-from simulator.inputs.workload import Attention, Workload, WorkloadGrid
+from simulator.inputs.workload import Attention, Workload, WorkloadGrid, workload_for
 from simulator.numeric import Numeric
 from simulator.timing.constants import ConstantsChoice, Rates, rates
 from simulator.timing.step import StepTime, step_time
@@ -115,14 +115,14 @@ def prepare_sweep(
         model = load_model(str(name), kv_heads=None if kv_heads is None else int(kv_heads))
         for gpu_rates in gpus:
             for values in product(*(axes[axis] for axis in named_axes)):
-                named = dict(zip(named_axes, values, strict=True))
-                reason = _refusal(model, gpu_rates.gpu, named)
-                if reason is None:
-                    cells.append(
-                        Cell(model=model, gpu_rates=gpu_rates, named=named, numeric=numeric)
-                    )
-                elif reason not in skipped:
-                    skipped.append(reason)
+                try:
+                    settings = dict(zip(named_axes, values, strict=True))
+                    named = _runnable(model, gpu_rates.gpu, settings)
+                except SimulatorError as error:
+                    if str(error) not in skipped:
+                        skipped.append(str(error))
+                    continue
+                cells.append(Cell(model=model, gpu_rates=gpu_rates, named=named, numeric=numeric))
     if not cells:
         raise SimulatorError(f"scenario {scenario.id}: nothing to run: {'; '.join(skipped)}")
     return Sweep(cells=tuple(cells), skipped=tuple(skipped), memory_utilization=memory_utilization)
@@ -232,12 +232,10 @@ def _ratio(standard: Numeric, bifurcated: Numeric) -> Numeric:
 
 def _settings(cell: Cell) -> dict[str, Any]:
     """Return the settings that are the same for the whole cell, as columns."""
-    defaults = {axis: Workload.model_fields[axis].default for axis in NAMED_AXES}
     return {
         "model": cell.model.name,
         "kv_heads": cell.model.kv_heads,
         "gpu": cell.gpu_rates.gpu.id,
-        **defaults,
         **cell.named,
     }
 
@@ -272,12 +270,17 @@ def _parts(
         }
 
 
-def _refusal(model: ModelShape, gpu: HardwareProfile, named: Mapping[str, Any]) -> str | None:
-    """Return why a combination cannot be run, None where it can."""
-    try:
-        work = Workload(**named)
-        check_split(model, work.tensor_parallel)
-        check_workload(model, gpu, work)
-    except SimulatorError as error:
-        return str(error)
-    return None
+def _runnable(
+    model: ModelShape, gpu: HardwareProfile, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return all named settings of a combination, those not given as for a single question.
+
+    Raises
+    ------
+    SimulatorError
+        If the combination cannot be run.
+    """
+    work = workload_for(model, **settings)
+    check_split(model, work.tensor_parallel)
+    check_workload(model, gpu, work)
+    return {axis: getattr(work, axis) for axis in NAMED_AXES}

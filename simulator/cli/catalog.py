@@ -90,7 +90,7 @@ def list_models(output: Output) -> None:
                 "heads": shape.heads,
                 "kv_heads": shape.kv_heads,
                 "head_dim": shape.head_dim,
-                "max_context_tokens": shape.max_context_tokens or "",
+                "max_context_tokens": shape.max_context_tokens,
             }
         )
     _write_rows(output, rows)
@@ -146,7 +146,7 @@ def list_gpus(output: Output) -> None:
                 "bandwidth_gb_per_s": profile.peak.memory_bandwidth_gb_per_s.value,
                 "half_tflops": half.value,
                 "l2_mib": profile.peak.l2_mib.value,
-                "usd_per_hour": "" if price is None else price.value,
+                "usd_per_hour": None if price is None else price.value,
                 "constants": "fitted" if profile.fitted else "carried",
             }
         )
@@ -193,7 +193,7 @@ def show_gpu(
         from rich.console import Group
         from rich.text import Text
 
-        from simulator.views.tables import notes, simple_table
+        from simulator.views.table import notes, simple_table
 
         aliases = ", ".join(profile.aliases)
         head = f"{profile.name}   {profile.vendor} {profile.architecture}, confidence "
@@ -307,7 +307,7 @@ def _write_rows(output: Output, rows: Sequence[dict[str, Any]]) -> None:
     """Write a list as a table, JSON or CSV."""
 
     def table() -> object:
-        from simulator.views.tables import simple_table
+        from simulator.views.table import simple_table
 
         return simple_table(list(rows[0]), [list(row.values()) for row in rows])
 
@@ -318,7 +318,7 @@ def _write_facts(output: Output, facts: dict[str, Any]) -> None:
     """Write the facts of one thing: a line each, or one JSON object."""
 
     def table() -> object:
-        from simulator.views.tables import facts_view
+        from simulator.views.table import facts_view
 
         return facts_view(facts)
 

@@ -13,7 +13,6 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from simulator.api import as_workload
 from simulator.cli.output import FORMATS, Format, Output, output_of
 from simulator.errors import nearest
 from simulator.inputs.hardware import profile_files
@@ -28,6 +27,7 @@ from simulator.inputs.workload import (
     Kernel,
     KvLayout,
     Workload,
+    workload_for,
 )
 from simulator.timing.constants import CONSTANTS_CHOICES, ConstantsChoice
 from simulator.units import parse_count
@@ -325,7 +325,7 @@ def _question(
         "vocab_size": vocab_size,
     }
     shape = _model(model, kv_heads, assume, flags)
-    workload = as_workload(
+    workload = workload_for(
         shape,
         context_tokens=context_tokens,
         samples=samples,

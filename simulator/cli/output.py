@@ -104,7 +104,7 @@ def show(view: "RenderableType", path: Path | None) -> None:
         write_text(_trimmed(buffer.getvalue()), path)
         return
     if sys.stdout.isatty():
-        Console(highlight=False).print(view)
+        Console(highlight=False).print(view, crop=False)
         return
     buffer = io.StringIO()
     Console(file=buffer, width=PLAIN_WIDTH, highlight=False, no_color=True).print(view)

@@ -26,9 +26,7 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 class _Frozen(BaseModel):
     """Base of everything a person writes: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Figure(_Frozen):

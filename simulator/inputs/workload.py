@@ -5,7 +5,10 @@ from typing import Annotated, Any, Literal, Protocol, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from simulator.inputs.dtypes import DTYPE_ALIASES, Dtype
+from simulator.errors import WorkloadError
+from simulator.inputs.dtypes import DTYPE_ALIASES, Dtype, activation_dtype
+from simulator.inputs.files import validate
+from simulator.inputs.model import ModelShape
 from simulator.numeric import Numeric
 from simulator.units import parse_count
 
@@ -91,9 +94,7 @@ class Workload(BaseModel):
         GPUs over which heads and MLP columns are split.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     context_tokens: Count = 8192
     samples: AtLeastOne = 16
@@ -118,6 +119,32 @@ class Workload(BaseModel):
                 f"is more than {LARGEST_TOKENS:.0e}"
             )
         return self
+
+
+def workload_for(model: ModelShape, **settings: Any) -> Workload:
+    """Build a workload for a model, with formats as serving engines choose them.
+
+    Weights have the model's own format where none is asked for, and the KV cache that of the
+    activations. Settings that are None count as not given.
+
+    Raises
+    ------
+    WorkloadError
+        If a field is unknown or its value impossible; one line names it.
+
+    Examples
+    --------
+    >>> from simulator.inputs.presets import load_model
+    >>> work = workload_for(load_model("deepseek-v3"), samples=4, context_tokens="8K")
+    >>> work.weight_dtype, work.kv_dtype, work.context_tokens
+    ('fp8', 'bf16', 8192)
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    given.setdefault("weight_dtype", model.weight_dtype)
+    work = validate(Workload, given, where="workload", error=WorkloadError)
+    if "kv_dtype" in given:
+        return work
+    return work.model_copy(update={"kv_dtype": activation_dtype(work.weight_dtype)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

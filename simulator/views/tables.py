@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from simulator.answers.compare import Comparison
@@ -21,9 +20,29 @@ from simulator.units import (
     format_tokens,
 )
 from simulator.views.explain import Step
+from simulator.views.table import Column, FittedTable, notes
 from simulator.views.text import samples_phrase, verdict
 
 MOST_OPTIONS_SHOWN = 16
+PLAN_COLUMNS = (
+    Column(name="GPU", right=False),
+    Column(name="n"),
+    Column(name="attention", right=False),
+    Column(name="step"),
+    Column(name="tokens/s", spare=True),
+    Column(name="USD/h"),
+    Column(name="USD per million"),
+    Column(name="most samples"),
+    Column(name="longest context"),
+    Column(name="", right=False, wrap=True),
+)
+OPERATION_COLUMNS = (
+    Column(name="operation", right=False),
+    Column(name="x", spare=True),
+    *(Column(name=name) for name in ("time", "share", "FLOP")),
+    *(Column(name=name) for name in ("read", "written", "launches")),
+    Column(name="bound by", right=False),
+)
 
 
 def estimate_view(result: Estimate) -> RenderableType:
@@ -54,15 +73,11 @@ def estimate_view(result: Estimate) -> RenderableType:
 
 def compare_view(result: Comparison) -> RenderableType:
     """Return a comparison as a table of its variants, the verdict, and what to change next."""
-    table = _table(
-        ("variant", "left"),
-        ("step", "right"),
-        ("tokens/s", "right"),
-        ("speed-up", "right"),
-        ("KV read", "right"),
-        ("memory", "right"),
-        ("fits", "left"),
-        ("bound by", "left"),
+    columns = (
+        Column(name="variant", right=False, wrap=True),
+        *(Column(name=name) for name in ("step", "tokens/s", "speed-up", "KV read", "memory")),
+        Column(name="fits", right=False, wrap=True),
+        Column(name="bound by", right=False),
     )
     variants = [
         (f"standard, {_layout(result.standard)}", result.standard),
@@ -71,8 +86,8 @@ def compare_view(result: Comparison) -> RenderableType:
     ]
     if result.standard.workload.kv_layout == "shared":
         del variants[1]  # it would repeat the first row
-    for name, item in variants:
-        table.add_row(
+    rows = [
+        (
             name,
             format_time(item.step_s),
             f"{item.tokens_per_s:,.0f}",
@@ -82,10 +97,12 @@ def compare_view(result: Comparison) -> RenderableType:
             _fits(item),
             item.bound,
         )
+        for name, item in variants
+    ]
     return Group(
         question(result.standard, attention=False),
         Text(),
-        table,
+        FittedTable(columns=columns, rows=rows),
         Text(),
         *(Text.from_markup(line) for line in verdict(result)),
         *notes(compare_notes(result)),
@@ -95,20 +112,15 @@ def compare_view(result: Comparison) -> RenderableType:
 def generations_view(results: Mapping[str, Generation]) -> RenderableType:
     """Return whole requests as a table."""
     first = next(iter(results.values()))
-    table = _table(
-        ("attention", "left"),
-        ("prefill", "right"),
-        ("decode", "right"),
-        ("total", "right"),
-        ("first step", "right"),
-        ("last step", "right"),
-        ("tokens/s", "right"),
-        ("USD per million", "right"),
-        ("fits to the end", "left"),
+    times = ("prefill", "decode", "total", "first step", "last step", "tokens/s")
+    columns = (
+        Column(name="attention", right=False),
+        *(Column(name=name, spare=name.endswith("step")) for name in times),
+        Column(name="USD per million"),
+        Column(name="fits to the end", right=False, wrap=True),
     )
-    for attention, item in results.items():
-        cost = item.usd_per_million_tokens
-        table.add_row(
+    rows = [
+        (
             attention,
             format_time(float(item.time.prefill.total_s)),
             format_time(item.time.decode_s),
@@ -116,9 +128,11 @@ def generations_view(results: Mapping[str, Generation]) -> RenderableType:
             format_time(item.time.first_step_s),
             format_time(item.time.last_step_s),
             f"{item.tokens_per_s:,.0f}",
-            "unknown" if cost is None else f"{cost:,.3f}",
+            _money(item.usd_per_million_tokens, 3),
             _fits(item.last_step),
         )
+        for attention, item in results.items()
+    ]
     lines: list[Text] = []
     if len(results) > 1:
         ratio = results["standard"].total_s / results["bifurcated"].total_s
@@ -126,7 +140,7 @@ def generations_view(results: Mapping[str, Generation]) -> RenderableType:
     return Group(
         question(first.last_step, attention=False, output_tokens=first.output_tokens),
         Text(),
-        table,
+        FittedTable(columns=columns, rows=rows),
         Text(),
         *lines,
         *notes(first.last_step.notes),
@@ -136,22 +150,9 @@ def generations_view(results: Mapping[str, Generation]) -> RenderableType:
 def plan_view(result: Plan) -> RenderableType:
     """Return a plan as the answer in a sentence, and a table of options."""
     first = result.options[0].result
-    table = _table(
-        ("GPU", "left"),
-        ("n", "right"),
-        ("attention", "left"),
-        ("step", "right"),
-        ("tokens/s", "right"),
-        ("USD/h", "right"),
-        ("USD per million", "right"),
-        ("most samples", "right"),
-        ("longest context", "right"),
-        ("", "left"),
-    )
     shown = result.options[:MOST_OPTIONS_SHOWN]
-    for option in shown:
-        limits = option.limits
-        table.add_row(
+    rows = [
+        (
             option.result.gpu.id,
             str(option.gpus),
             option.attention,
@@ -159,16 +160,19 @@ def plan_view(result: Plan) -> RenderableType:
             f"{option.result.tokens_per_s:,.0f}",
             _money(option.usd_per_hour, 2),
             _money(option.usd_per_million_tokens, 3),
-            _count(limits.most_samples_in_time),
-            _count(limits.longest_context_tokens_in_time),
+            _count(option.limits.most_samples_in_time),
+            _count(option.limits.longest_context_tokens_in_time),
             _standing(option, result),
         )
+        for option in shown
+    ]
     hidden = len(result.options) - len(shown)
     rest = [Text(f"{hidden} more options: --format csv or --json shows all.")] if hidden else []
     return Group(
         question(first, attention=False, gpu=False),
         Text(),
         *plan_sentences(result),
+        fewest_sentence(result),
         Text(),
         table,
         *rest,
@@ -202,6 +206,15 @@ def plan_sentences(result: Plan) -> list[Text]:
             f"{_money(best.usd_per_million_tokens, 3)} USD per million tokens.",
         )
     ]
+
+
+def fewest_sentence(result: Plan) -> Text:
+    """Say how many GPUs of each kind are needed; a kind that never suffices is named as such."""
+    enough = [f"{size} x {gpu}" for gpu, size in result.fewest_gpus.items() if size is not None]
+    never = [gpu for gpu, size in result.fewest_gpus.items() if size is None]
+    parts = [f"Fewest GPUs needed: {', '.join(enough)}."] if enough else []
+    parts += [f"Not with the groups tried: {', '.join(never)}."] if never else []
+    return Text(" ".join(parts))
 
 
 def explain_view(steps: Sequence[Step]) -> RenderableType:
@@ -272,91 +285,28 @@ def memory_line(result: Estimate) -> Text:
     )
 
 
-def operations_table(result: Estimate) -> Table:
+def operations_table(result: Estimate) -> FittedTable:
     """Return a table of the operations, all layers together."""
-    table = _table(
-        ("operation", "left"),
-        ("x", "right"),
-        ("time", "right"),
-        ("share", "right"),
-        ("FLOP", "right"),
-        ("read", "right"),
-        ("written", "right"),
-        ("launches", "right"),
-        ("bound by", "left"),
-    )
     device = float(result.time.device_s + result.time.collective_s)
+    rows = []
     for operation, time in zip(result.operations, result.time.operations, strict=True):
         if not operation.launches:
             continue
         seconds = operation.repeat * float(time.device_s)
-        table.add_row(
-            operation.name,
-            str(operation.repeat),
-            format_time(seconds),
-            f"{seconds / device:.1%}" if device else "",
-            format_si(float(operation.flops) * operation.repeat, "").strip(),
-            format_si(float(operation.bytes_read) * operation.repeat, "B"),
-            format_si(float(operation.bytes_written) * operation.repeat, "B"),
-            f"{float(operation.launches) * operation.repeat:,.0f}",
-            time.bound,
+        rows.append(
+            (
+                operation.name,
+                str(operation.repeat),
+                format_time(seconds),
+                f"{seconds / device:.1%}" if device else "",
+                format_si(float(operation.flops) * operation.repeat, "").strip(),
+                format_si(float(operation.bytes_read) * operation.repeat, "B"),
+                format_si(float(operation.bytes_written) * operation.repeat, "B"),
+                f"{float(operation.launches) * operation.repeat:,.0f}",
+                time.bound,
+            )
         )
-    return table
-
-
-def notes(lines: Sequence[str]) -> list[RenderableType]:
-    """Return notes as a short list."""
-    return [Text(), *(Text(f"- {line}", style="dim") for line in lines)] if lines else []
-
-
-def simple_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """Return a table of texts, numbers to the right."""
-    numeric = [
-        bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        for index in range(len(columns))
-    ]
-    table = _table(
-        *((name, "right" if flag else "left") for name, flag in zip(columns, numeric, strict=True))
-    )
-    table.columns[-1].no_wrap = False  # sentences stand last
-    for row in rows:
-        table.add_row(*(_cell(cell) for cell in row))
-    return table
-
-
-def _cell(value: object) -> str:
-    """Write a value for a table: numbers with separators, fractions with six digits."""
-    if isinstance(value, float):
-        return f"{value:,.6g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def facts_view(facts: Mapping[str, object]) -> RenderableType:
-    """Return facts as a line each; empty ones are left out."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    for name, value in facts.items():
-        if value in (None, "", [], {}):
-            continue
-        if isinstance(value, int) and not isinstance(value, bool):
-            shown = f"{value:,}"
-        elif isinstance(value, list | tuple):
-            shown = "\n".join(str(item) for item in value)
-        elif isinstance(value, Mapping):
-            shown = "\n".join(f"{key} = {item}" for key, item in value.items() if item is not None)
-        else:
-            shown = str(value)
-        table.add_row(name, shown)
-    return table
-
-
-def _table(*columns: tuple[str, str]) -> Table:
-    """Return an empty table in the house style."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name, justify in columns:
-        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
-    return table
+    return FittedTable(columns=OPERATION_COLUMNS, rows=rows)
 
 
 def compare_notes(result: Comparison) -> list[str]:

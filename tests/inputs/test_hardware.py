@@ -80,7 +80,7 @@ def test_base_units() -> None:
     assert card.memory_bandwidth_bytes_per_s == 3_350_000_000_000
     assert card.l2_bytes == 52_428_800
     assert card.sm_count == 132
-    assert card.link_bytes_per_s == 450_000_000_000
+    assert card.link_bytes_per_s(8) == 450_000_000_000
     assert card.peak_flops_per_s("bf16") == 989_400_000_000_000
     assert card.peak_flops_per_s("fp32") == pytest.approx(66_900_000_000_000)
     assert card.peak_flops_per_s("fp8") == 1_978_900_000_000_000
@@ -96,7 +96,14 @@ def test_rates_a_card_lacks_are_none() -> None:
 
 def test_a_card_without_a_link_talks_over_pcie() -> None:
     """The L4 has no NVLink: its GPUs exchange data at 32 GB/s."""
-    assert load_hardware("l4").link_bytes_per_s == 32e9
+    assert load_hardware("l4").link_bytes_per_s(2) == 32e9
+
+
+def test_a_bridge_joins_two_cards() -> None:
+    """Four A40 talk over PCIe although a pair of them has NVLink; a rack of GB200 joins 72."""
+    pair = load_hardware("a40")
+    assert (pair.link_bytes_per_s(2), pair.link_bytes_per_s(4)) == (56.25e9, 32e9)
+    assert load_hardware("gb200").link_bytes_per_s(72) == 900e9
 
 
 def test_reported_memory_is_what_the_driver_says() -> None:
