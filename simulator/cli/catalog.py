@@ -1,6 +1,6 @@
 """models, gpus and scenarios: list them, show one with its sources, check a file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -93,7 +93,7 @@ def list_models(output: Output) -> None:
                 "max_context_tokens": shape.max_context_tokens,
             }
         )
-    _write_rows(output, rows)
+    _write_rows(output, rows, spare=("hidden_size", "head_dim"))
 
 
 @with_output
@@ -303,13 +303,15 @@ def _finish_check(findings: Sequence[str], number: int, what: str) -> None:
     say(f"{number} {what}{'' if number == 1 else 's'} checked: nothing found")
 
 
-def _write_rows(output: Output, rows: Sequence[dict[str, Any]]) -> None:
-    """Write a list as a table, JSON or CSV."""
+def _write_rows(
+    output: Output, rows: Sequence[dict[str, Any]], spare: Collection[str] = ()
+) -> None:
+    """Write a list as a table, JSON or CSV; a narrow table may lack the spare columns."""
 
     def table() -> object:
         from simulator.views.table import simple_table
 
-        return simple_table(list(rows[0]), [list(row.values()) for row in rows])
+        return simple_table(list(rows[0]), [list(row.values()) for row in rows], spare)
 
     output.write(table=table, json_object=lambda: list(rows), rows=lambda: rows)
 

@@ -1,10 +1,10 @@
 """Tables that lose no figure on a narrow terminal, and the other shapes text takes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -43,41 +43,32 @@ class FittedTable:
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
 
-    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the roomiest form that fits."""
-        every = range(len(self.columns))
+        every = list(range(len(self.columns)))
         few = [index for index in every if not self.columns[index].spare]
-        room = options.max_width
         for shown, tight in ((every, False), (every, True), (few, True)):
-            widths = self._widths(list(shown), room, tight=tight)
-            if widths is not None:
-                yield self._table(widths, tight=tight)
+            widths = self._widths(shown, options.max_width, tight=tight)
+            if sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) <= options.max_width:
                 break
-        else:
-            # Wider than the console: whoever prints must not crop.
-            shown = every
-            yield self._table(dict.fromkeys(every), tight=False)
-        left_out = [column.name for index, column in enumerate(self.columns) if index not in shown]
+        # Wider than the terminal even so: it breaks the lines, and no figure is lost.
+        whole = sum(widths.values()) + len(shown)
+        room = options.update(width=max(options.max_width, whole))
+        yield from console.render(self._table(widths, tight=tight), room)
+        left_out = [self.columns[index].name for index in every if index not in shown]
         if left_out:
             yield Text(f"Left out on this narrow terminal: {', '.join(left_out)}.", style="dim")
 
-    def _widths(self, shown: list[int], room: int, *, tight: bool) -> dict[int, int | None] | None:
-        """Return the width of each column shown, None where they do not fit."""
-        natural = {index: self._natural(index, tight=tight) for index in shown}
-        least = {
-            index: min(natural[index], self._longest_word(index) if tight else ROOMY)
-            for index in shown
-            if self.columns[index].wrap
-        }
-        room -= (len(shown) - 1) * (1 if tight else 2)
-        room -= sum(width for index, width in natural.items() if index not in least)
-        if sum(least.values()) > room:
-            return None
-        widths: dict[int, int | None] = dict(natural)
-        spare = room - sum(least.values())
-        for index, width in least.items():
-            widths[index] = min(natural[index], width + spare)
-            spare -= (widths[index] or 0) - width
+    def _widths(self, shown: Sequence[int], room: int, *, tight: bool) -> dict[int, int]:
+        """Return the width of each column shown, texts squeezed as far as they may be."""
+        widths = {index: self._natural(index, tight=tight) for index in shown}
+        texts = [index for index in shown if self.columns[index].wrap]
+        excess = sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) - room
+        for index in sorted(texts, key=lambda text: -widths[text]):
+            least = self._longest_word(index) if tight else min(widths[index], ROOMY)
+            squeezed = max(least, widths[index] - max(0, excess))
+            excess -= widths[index] - squeezed
+            widths[index] = squeezed
         return widths
 
     def _natural(self, index: int, *, tight: bool) -> int:
@@ -92,10 +83,10 @@ class FittedTable:
         texts = [self.columns[index].name, *(row[index] for row in self.rows)]
         return max((cell_len(word) for text in texts for word in text.split()), default=0)
 
-    def _table(self, widths: Mapping[int, int | None], *, tight: bool) -> Table:
+    def _table(self, widths: Mapping[int, int], *, tight: bool) -> Table:
         """Build the table with some of its columns."""
-        gap = 1 if tight else 2
-        table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+        gaps = (0, _gap(tight=tight), 0, 0)
+        table = Table(box=None, pad_edge=False, padding=gaps, header_style="bold")
         for index, width in widths.items():
             column = self.columns[index]
             table.add_column(
@@ -110,7 +101,14 @@ class FittedTable:
         return table
 
 
-def simple_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> FittedTable:
+def _gap(*, tight: bool) -> int:
+    """Return the blanks between columns."""
+    return 1 if tight else 2
+
+
+def simple_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], spare: Collection[str] = ()
+) -> FittedTable:
     """Return a table of anything: numbers to the right, texts in as many lines as they need."""
     cells = [[_cell(cell) for cell in row] for row in rows]
     described = []
@@ -119,7 +117,12 @@ def simple_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Fi
         numeric = bool(values) and all(isinstance(value, int | float) for value in values)
         # The first column names the row: it is what people copy.
         described.append(
-            Column(name=name.replace("_", " "), right=numeric, wrap=not numeric and index > 0)
+            Column(
+                name=name.replace("_", " "),
+                right=numeric,
+                wrap=not numeric and index > 0,
+                spare=name in spare,
+            )
         )
     return FittedTable(columns=described, rows=cells)
 

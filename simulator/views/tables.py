@@ -174,7 +174,7 @@ def plan_view(result: Plan) -> RenderableType:
         *plan_sentences(result),
         fewest_sentence(result),
         Text(),
-        table,
+        FittedTable(columns=PLAN_COLUMNS, rows=rows),
         *rest,
         *notes(result.skipped),
     )
