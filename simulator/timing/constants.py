@@ -23,7 +23,7 @@ Origin = Literal["fitted", "measured", "carried", "peak"]
 ConstantsChoice = Literal["auto", "carried", "peak"]
 CONSTANTS_CHOICES: tuple[ConstantsChoice, ...] = get_args(ConstantsChoice)
 
-# Name: what it multiplies or adds, and its unit. Each may be prefixed with a kind of operation.
+# Name: what it multiplies or adds, and its unit.
 CONSTANTS = {
     "bandwidth_fraction": "achieved share of the published memory bandwidth",
     "flops_fraction": "achieved share of the published matrix rate",
@@ -35,7 +35,9 @@ CONSTANTS = {
     "host_us_per_launch": "host time of each launch outside a graph [us]",
     "link_fraction": "achieved share of the published link bandwidth",
 }
-# What a card can be measured at without fitting the timing model.
+# These may be prefixed with a kind of operation.
+BY_KIND = ("bandwidth_fraction", "flops_fraction", "launch_us")
+# A GPU that does what is published, at once.
 _PEAK_VALUES = {
     "bandwidth_fraction": 1.0,
     "flops_fraction": 1.0,
@@ -251,7 +253,7 @@ def _carried() -> tuple[_Table, Mapping[str, _Table]]:
 
 def _check_names(gpu: HardwareProfile) -> None:
     """Refuse fitted constants that nothing would read."""
-    known = {*CONSTANTS, *(f"{kind}_{name}" for kind in KINDS for name in CONSTANTS)}
+    known = {*CONSTANTS, *(f"{kind}_{name}" for kind in KINDS for name in BY_KIND)}
     for name in gpu.fitted:
         if name not in known:
-            raise ProfileError(f"{gpu.id}: fitted: {unknown('constant', name, CONSTANTS)}")
+            raise ProfileError(f"{gpu.id}: fitted: {unknown('constant', name, known)}")

@@ -1,0 +1,194 @@
+"""Which constant counts, and where it says it is from."""
+
+import tomllib
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from builders import gpu
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.counts.operation import KINDS
+from simulator.errors import ProfileError
+from simulator.inputs.hardware import load_hardware, profile_files
+from simulator.timing.constants import BY_KIND, CONSTANTS, peak_flops_per_s, rates
+
+CARRIED = tomllib.loads(
+    (files("simulator") / "timing" / "carried.toml").read_text(encoding="utf-8")
+)
+KNOWN = [*CONSTANTS, *(f"{kind}_{name}" for kind in KINDS for name in BY_KIND)]
+HOPPER = {"architecture": "Hopper GH100"}
+
+
+def _carried(name: str, family: str | None = None) -> float:
+    table = CARRIED["architecture"][family] if family else CARRIED["default"]
+    return float(table[name]["value"])
+
+
+def test_constants_of_this_kind_come_before_general_ones() -> None:
+    """Fitted for the kind, fitted, carried for the kind, measured, carried: the first one found.
+
+    Prefill attention's matrix rate has all five; each is taken away in turn.
+    """
+    name, kind = "flops_fraction", "prefill_attention"
+    own, general = {f"{kind}_{name}": 0.11}, {name: 0.22}
+    measured = {"bf16_tflops": 165.0}  # 0.33 of 500
+
+    def used(card: Any, kind: str = kind) -> tuple[float, str]:
+        constant = rates(card).constants[f"{kind}_{name}"]
+        return constant.value, constant.origin
+
+    carried_kind = _carried(f"{kind}_{name}", "Hopper")
+    assert used(gpu({**own, **general}, measured=measured, **HOPPER)) == (0.11, "fitted")
+    assert used(gpu(general, measured=measured, **HOPPER)) == (0.22, "fitted")
+    assert used(gpu(measured=measured, **HOPPER)) == (carried_kind, "carried")
+    # A matrix product has no constant of its own kind: what was measured comes next.
+    assert used(gpu(measured=measured, **HOPPER), "gemm") == (0.33, "measured")
+    assert used(gpu(**HOPPER), "gemm") == (_carried(name, "Hopper"), "carried")
+    assert used(gpu(), "gemm") == (_carried(name), "carried")
+
+
+def test_an_architecture_s_constant_comes_before_everybody_s() -> None:
+    """Of those carried over for the kind and in general alike."""
+    name = "prefill_attention_flops_fraction"
+    assert _carried(name, "Hopper") != _carried(name)
+    assert rates(gpu(**HOPPER)).constants[name].value == _carried(name, "Hopper")
+    assert rates(gpu()).constants[name].value == _carried(name)
+
+
+@pytest.mark.parametrize(
+    ("measured", "name", "value"),
+    [
+        ({"memory_bandwidth_gb_per_s": 1500}, "elementwise_bandwidth_fraction", 0.75),
+        # A reading above the published peak says that the peak is low.
+        ({"memory_bandwidth_gb_per_s": 2100}, "elementwise_bandwidth_fraction", 1.0),
+        ({"bf16_tflops": 400}, "gemm_flops_fraction", 0.8),
+        ({"l2_bandwidth_gb_per_s": 7000}, "l2_bandwidth_ratio", 3.5),
+    ],
+)
+def test_measured_rates_become_shares_of_peak(
+    measured: dict[str, float], name: str, value: float
+) -> None:
+    """Peaks of 2000 GB/s and 500 TFLOP/s: the share achieved, its source kept."""
+    constant = rates(gpu(measured=measured)).constants[name]
+    assert constant.value == pytest.approx(value)
+    assert (constant.origin, constant.source) == ("measured", "made up")
+
+
+def test_carried_ignores_the_card_s_own() -> None:
+    """The way to ask what would be said of a card nobody has calibrated."""
+    card = gpu({"bandwidth_fraction": 0.5}, measured={"bf16_tflops": 165})
+    assert rates(card, "carried").constants == rates(gpu(), "carried").constants
+    assert rates(card, "carried").origin == "carried"
+
+
+def test_peak_is_published_rates_and_no_overheads() -> None:
+    """A bound: every byte at full bandwidth, every FLOP at full rate, launches free."""
+    peak = rates(gpu({"bandwidth_fraction": 0.5, "launch_us": 9}), "peak")
+    assert set(peak.bandwidth_bytes_per_s.values()) == {2000e9}
+    assert set(peak.launch_s.values()) == {0}
+    assert (peak.eager_launch_s, peak.host_s_per_launch) == (0, 0)
+    assert all(peak.flops_per_s(kind, "bf16") == 500e12 for kind in KINDS)
+    assert peak.link_bytes_per_s(2) == 400e9
+    assert peak.origin == "peak"
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_documented_constant_can_be_fitted(name: str) -> None:
+    """No name that is accepted is without effect: it is used, and the answer says so."""
+    card = rates(gpu({name: 0.5}))
+    assert card.origin == "fitted"
+    used = [item for item in card.constants.values() if item.origin == "fitted"]
+    assert used
+    assert {item.value for item in used} == {0.5}
+
+
+@pytest.mark.parametrize("name", ["gemm_link_fraction", "attention_block_rate"])
+def test_a_constant_that_no_kind_has_is_an_error(name: str) -> None:
+    """Fitted for a kind that does not look it up, it would silently change nothing."""
+    with pytest.raises(ProfileError, match=rf"^round: fitted: unknown constant '{name}'"):
+        rates(gpu({name: 0.5}))
+
+
+def test_an_unknown_fitted_constant_is_an_error() -> None:
+    """A mistyped name would silently change nothing: the message has the card and the nearest."""
+    with pytest.raises(
+        ProfileError,
+        match=r"^round: fitted: unknown constant 'bandwith_fraction'; "
+        "did you mean 'bandwidth_fraction'",
+    ):
+        rates(gpu({"bandwith_fraction": 0.5}))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "left_out", "rate", "used"),
+    [
+        ("bf16", {}, 500, "bf16"),
+        ("bf16", {"bf16_tflops": None}, 510, "fp16"),  # V100, T4
+        ("fp8", {}, 1000, "fp8"),
+        ("fp8", {"fp8_tflops": None}, 500, "bf16"),  # A100
+        ("fp8", {"fp8_tflops": None, "bf16_tflops": None}, 510, "fp16"),
+        ("int8", {"int8_tops": None}, 500, "bf16"),
+        ("int4", {}, 500, "bf16"),  # expanded before the product
+        ("fp32", {}, 50, "fp32"),
+    ],
+)
+def test_a_missing_format_computes_in_the_next_wider(
+    dtype: Any, left_out: dict[str, None], rate: float, used: str
+) -> None:
+    """The rate and the format it is for; the fp16 rate here is 510 so that it shows."""
+    card = gpu(fp16_tflops=510, **left_out)
+    assert peak_flops_per_s(card, dtype) == (rate * 1e12, used)
+
+
+def test_a_group_beyond_its_link_is_slower() -> None:
+    """Where a bridge joins two GPUs, four talk over PCIe; both at the achieved share."""
+    data = gpu({"link_fraction": 0.5}, pcie_gb_per_s_per_direction=32).model_dump()
+    card = type(gpu()).model_validate({**data, "link_gpus": 2})
+    assert rates(card).link_bytes_per_s(2) == 200e9
+    assert rates(card).link_bytes_per_s(4) == 16e9
+
+
+def test_a_card_without_a_link_says_so() -> None:
+    """Not a division by zero."""
+    card = gpu(link_gb_per_s_per_direction=None)
+    with pytest.raises(ProfileError, match=r"^round has no link"):
+        rates(card).link_bytes_per_s(2)
+
+
+@pytest.mark.parametrize("name", sorted(profile_files()))
+def test_every_shipped_card_has_all_constants_with_their_sources(name: str) -> None:
+    """Shares are shares, times are not negative, and nothing is without a source."""
+    card = rates(load_hardware(name))
+    for constant_name, constant in card.constants.items():
+        assert constant.source.strip(), constant_name
+        assert constant.value >= 0, constant_name
+        if constant_name.endswith("_fraction"):
+            assert 0 < constant.value <= 1, constant_name
+
+
+def test_every_shipped_architecture_section_is_of_some_card() -> None:
+    """A misspelt section of carried.toml would be read by nobody."""
+    families = {load_hardware(name).architecture.split()[0] for name in profile_files()}
+    assert set(CARRIED["architecture"]) <= families
+
+
+def test_every_carried_name_is_looked_up() -> None:
+    """A misspelt name in carried.toml would be read by nobody."""
+    tables = [CARRIED["default"], *CARRIED["architecture"].values()]
+    assert all(set(table) <= set(KNOWN) for table in tables)
+
+
+@given(st.sampled_from(KINDS), st.floats(0.05, 1))
+def test_a_fitted_share_is_the_rate_used(kind: Any, share: float) -> None:
+    """Bandwidth and matrix rate of one kind change, those of the others do not."""
+    fitted = {f"{kind}_bandwidth_fraction": share, f"{kind}_flops_fraction": share}
+    plain, changed = rates(gpu()), rates(gpu(fitted))
+    for other in KINDS:
+        if other == kind:
+            assert changed.bandwidth_bytes_per_s[other] == pytest.approx(share * 2000e9)
+            assert changed.flops_per_s(other, "bf16") == pytest.approx(share * 500e12)
+        else:
+            assert changed.bandwidth_bytes_per_s[other] == plain.bandwidth_bytes_per_s[other]
+            assert changed.flops_per_s(other, "bf16") == plain.flops_per_s(other, "bf16")

@@ -1,0 +1,100 @@
+"""The time of a step from its operations, on a GPU of round rates (tests/builders.py)."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import REAL_MODELS, deepseek_v3, grid_of, round_gpu, step_operations, workloads
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.counts.operation import Operation
+from simulator.counts.step import decode_operations
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import rates
+from simulator.timing.roofline import ROOFS
+from simulator.timing.step import StepTime, step_time
+
+ROUND = rates(round_gpu())
+
+
+def _moving(milliseconds: float, **fields: Any) -> Operation:
+    return Operation(
+        name="a", kind="copy", bytes_read=milliseconds * 1e9, **{"launches": 0, **fields}
+    )
+
+
+def test_operations_run_one_after_the_other() -> None:
+    """1 ms, and three times 2 ms: 7 ms of the device, all under the memory roof."""
+    step = step_time([_moving(1), _moving(2, repeat=3)], ROUND, "graph")
+    assert step.total_s == step.device_s == pytest.approx(7e-3)
+    assert step.by_roof_s == pytest.approx({"launch": 0, "memory": 7e-3, "compute": 0, "link": 0})
+    assert step.bound == "memory"
+
+
+def test_the_host_counts_where_it_is_slower() -> None:
+    """Eagerly, 100 calls of 5 launches: 1.5 ms of the device, 5 ms of the host."""
+    operations = [Operation(name="a", kind="copy", launches=5, repeat=100)]
+    eager = step_time(operations, ROUND, "eager")
+    assert eager.device_s == pytest.approx(100 * 5 * 3e-6)
+    assert eager.total_s == eager.host_s == pytest.approx(100 * 5 * 10e-6)
+    assert eager.bound == "launch"
+    graph = step_time(operations, ROUND, "graph")
+    assert graph.total_s == pytest.approx(100 * 5 * 2e-6)
+
+
+def test_the_host_hides_behind_a_busy_device() -> None:
+    """It launches ahead: 10 us of the host do not show behind 1 ms of the device."""
+    step = step_time([_moving(1, launches=1)], ROUND, "eager")
+    assert step.total_s == pytest.approx(1e-3 + 3e-6)
+    assert step.bound == "memory"
+
+
+def test_collectives_come_on_top() -> None:
+    """1 ms of the device and 200 MB over 200 GB/s: 2 ms and a launch, link apart from memory."""
+    collective = Operation(
+        name="r", kind="collective", bytes_read=1e6, link_bytes=0.2e9, ranks=2, launches=1
+    )
+    step = step_time([_moving(1), collective], ROUND, "graph")
+    assert step.device_s == pytest.approx(1e-3)
+    assert step.collective_s == pytest.approx(1e-3 + 2e-6)
+    assert step.total_s == pytest.approx(2e-3 + 2e-6)
+    assert step.by_roof_s["link"] == pytest.approx(1e-3)
+
+
+def test_nothing_to_do_takes_no_time() -> None:
+    """No operations: zero under every roof."""
+    step = step_time([], ROUND, "graph")
+    assert step.total_s == 0
+    assert set(step.by_roof_s.values()) == {0}
+
+
+@given(st.sampled_from(REAL_MODELS), workloads())
+def test_roofs_add_up_to_the_time(shape: ModelShape, work: Workload) -> None:
+    """Launches and each operation's binding roof make up all of the device and the collectives."""
+    ranks = 8 if work.samples % 2 else 1
+    settings = {**work.model_dump(), "tensor_parallel": ranks}
+    if shape.latent is not None and work.kernel == "sdpa_math":
+        return
+    step = step_time(step_operations(shape, **settings), ROUND, work.execution)
+    assert sum(step.by_roof_s.values()) == pytest.approx(step.device_s + step.collective_s)
+    assert step.total_s == pytest.approx(max(step.device_s, step.host_s) + step.collective_s)
+    assert (step.collective_s > 0) == (ranks > 1)
+    largest = max(step.by_roof_s.values())
+    if step.host_s > step.device_s:
+        assert step.bound == "launch"
+    else:
+        assert step.by_roof_s[step.bound] == largest
+
+
+def test_a_grid_s_roofs_add_up_too() -> None:
+    """Over arrays each point's time goes to the roof that binds there, from memory to compute."""
+    work = Workload(attention="bifurcated", weight_dtype="fp8")
+    samples = np.array([1.0, 64, 512, 4096])
+    operations = decode_operations(deepseek_v3(), grid_of(work, samples=samples), block_slots=200)
+    step: StepTime = step_time(operations, ROUND, "graph")
+    total = sum(np.broadcast_to(step.by_roof_s[roof], 4) for roof in ROOFS)
+    assert total == pytest.approx(step.total_s)
+    assert step.by_roof_s["memory"][0] > step.by_roof_s["compute"][0]
+    assert step.by_roof_s["compute"][3] > step.by_roof_s["memory"][3]
