@@ -1,0 +1,138 @@
+"""Bifurcated attention in one FlexAttention call: the mask, not a merge, keeps samples apart."""
+
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from simulator.evidence.kernels.inputs import scale_of, shape_of
+from simulator.evidence.kernels.layout import packed_cache
+from simulator.evidence.kernels.parts import fold
+
+BLOCK = 128  # rows and keys of a mask block, FlexAttention's default
+
+
+def bifurcated_flex(
+    query: Tensor,
+    context_keys: Tensor,
+    context_values: Tensor,
+    decoded_keys: Tensor,
+    decoded_values: Tensor,
+    *,
+    scale: float | None = None,
+) -> Tensor:
+    """Attend in one call over packed keys, each row to the context and its own sample's tokens.
+
+    Nothing is rounded between the parts. On CUDA the call is compiled; on the CPU it runs
+    uncompiled, with the whole logits in memory.
+    """
+    shape = shape_of(query, context_keys, context_values, decoded_keys, decoded_values)
+    rows = fold(query, shape.kv_heads)  # [prompts, kv_heads, samples * group, head_dim]
+    keys = packed_cache(context_keys, decoded_keys)
+    values = packed_cache(context_values, decoded_values)
+    # A mask of plain numbers on the CPU serves a trace: it costs the device nothing.
+    device = "cpu" if query.device.type == "meta" else str(query.device)
+    mask = block_mask(
+        shape.samples, shape.group, shape.context_tokens, shape.decoded_tokens, device
+    )
+    output = _attend(rows, keys, values, mask, scale_of(query, scale))
+    by_sample = torch.unflatten(output, 2, (shape.samples, shape.group)).transpose(1, 2)
+    return by_sample.reshape(query.shape)
+
+
+@lru_cache(maxsize=32)
+def block_mask(
+    samples: int, group: int, context_tokens: int, decoded_tokens: int, device: str = "cpu"
+) -> BlockMask:
+    """Build which blocks of keys each block of rows visits; it depends on the sizes alone.
+
+    An engine builds it once for many layers and steps, so it is kept here and no kernel's cost
+    includes it. Written down block by block, because ``create_block_mask`` would first hold the
+    mask of every row and key.
+    """
+    rows, keys = samples * group, context_tokens + samples * decoded_tokens
+    visits = [
+        visited_blocks(start, min(start + BLOCK, rows), group, context_tokens, decoded_tokens)
+        for start in range(0, rows, BLOCK)
+    ]
+    partial_counts, partial_indices = _table([partial for _, partial in visits], keys)
+    full_counts, full_indices = _table([full for full, _ in visits], keys)
+    mask = BlockMask.from_kv_blocks(
+        partial_counts,
+        partial_indices,
+        full_counts,
+        full_indices,
+        BLOCK_SIZE=BLOCK,
+        mask_mod=_visible(group, context_tokens, decoded_tokens),
+        seq_lengths=(rows, keys),
+    )
+    return mask.to(device)
+
+
+def visited_blocks(
+    first_row: int, end_row: int, group: int, context_tokens: int, decoded_tokens: int
+) -> tuple[list[int], list[int]]:
+    """List the blocks of keys that some rows see wholly, and those they see in part.
+
+    Rows ``first_row`` to ``end_row`` belong to samples ``row // group``; the keys are the context,
+    then the own tokens of sample after sample.
+
+    >>> visited_blocks(0, 128, 4, 300, 64)  # 300 context tokens, 32 samples of 64 tokens
+    ([0, 1], [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18])
+    """
+    full = range(context_tokens // BLOCK)
+    own_start = context_tokens + first_row // group * decoded_tokens
+    own_end = context_tokens + ((end_row - 1) // group + 1) * decoded_tokens
+    partial = set(range(len(full), -(-context_tokens // BLOCK)))
+    if decoded_tokens:
+        partial |= set(range(own_start // BLOCK, -(-own_end // BLOCK)))
+    return list(full), sorted(partial)
+
+
+def _table(blocks: list[list[int]], keys: int) -> tuple[Tensor, Tensor]:
+    """Write lists of blocks as FlexAttention's tables, [1, 1, row blocks] and [..., key blocks]."""
+    width = -(-keys // BLOCK)
+    counts = torch.tensor([len(visited) for visited in blocks], dtype=torch.int32, device="cpu")
+    padded = [visited + [0] * (width - len(visited)) for visited in blocks]
+    indices = torch.tensor(padded, dtype=torch.int32, device="cpu")
+    return counts[None, None], indices[None, None]
+
+
+def _visible(
+    group: int, context_tokens: int, decoded_tokens: int
+) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Return the mask: a row sees the context and the tokens of its own sample."""
+
+    def visible(_prompt: Tensor, _head: Tensor, row: Tensor, key: Tensor) -> Tensor:
+        own = (key - context_tokens) // max(decoded_tokens, 1) == row // group
+        return (key < context_tokens) | own
+
+    return visible
+
+
+def _attend(rows: Tensor, keys: Tensor, values: Tensor, mask: BlockMask, scale: float) -> Tensor:
+    """Call FlexAttention in the way the device has it."""
+    if rows.device.type == "cuda":
+        return _compiled()(rows, keys, values, block_mask=mask, scale=scale)
+    # The operator underneath: flex_attention itself refuses the meta device, and on the CPU it
+    # would compile a wrapper for every new shape without making anything faster.
+    operator: Any = torch.ops.higher_order.flex_attention
+    options = {"OUTPUT_LOGSUMEXP": False}
+    output: Tensor
+    output, *_ = operator(rows, keys, values, _unchanged, mask.as_tuple(), scale, options, (), ())
+    return output
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    """Compile FlexAttention once per process."""
+    compiled: Callable[..., Tensor] = torch.compile(flex_attention)
+    return compiled
+
+
+def _unchanged(score: Tensor, *_: Tensor) -> Tensor:
+    """Leave a logit as it is."""
+    return score

@@ -1,0 +1,212 @@
+"""All attention kernels by name."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+from torch import Tensor
+
+from simulator.errors import KernelError, unknown
+from simulator.evidence.kernels.bifurcated import (
+    bifurcated_einsum,
+    bifurcated_flash,
+    bifurcated_flash_chunked,
+)
+from simulator.evidence.kernels.external import flashinfer_cascade, vllm_cascade
+from simulator.evidence.kernels.flex import bifurcated_flex
+from simulator.evidence.kernels.inputs import Attend
+from simulator.evidence.kernels.layout import Inputs, Layout, lay_out
+from simulator.evidence.kernels.standard import (
+    standard_einsum,
+    standard_flash,
+    standard_flash_expanded,
+    standard_math,
+    standard_rebuilt,
+    standard_repeat_kv,
+)
+from simulator.evidence.kernels.tree import prefix_tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """One implementation of attention in a decode step.
+
+    Attributes
+    ----------
+    name
+        Its key in the registry.
+    attention
+        Whether every sample reads its context, or the context is read once.
+    kv_layout
+        How it wants the caches to lie; see :func:`.layout.lay_out`.
+    function
+        ``attend(query, context_keys, context_values, decoded_keys, decoded_values, *, scale)``.
+    description
+        One line.
+    runs_on
+        Devices, and the types where not all four floating-point types.
+    package
+        The Python package it needs beside torch, None for most.
+    """
+
+    name: str
+    attention: Literal["standard", "bifurcated"]
+    kv_layout: Layout
+    function: Attend
+    description: str
+    runs_on: str
+    package: str | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether the package it needs is installed."""
+        return self.package is None or find_spec(self.package) is not None
+
+    def lay_out(
+        self,
+        query: Tensor,
+        context_keys: Tensor,
+        context_values: Tensor,
+        decoded_keys: Tensor,
+        decoded_values: Tensor,
+    ) -> Inputs:
+        """Arrange the inputs as this kernel wants them, before anything is traced or timed."""
+        return lay_out(
+            self.kv_layout, query, context_keys, context_values, decoded_keys, decoded_values
+        )
+
+
+_ANYWHERE = "CPU, CUDA"
+_FLASH = "CPU; CUDA (16-bit by FlashAttention-2, float32 memory-efficient, float64 unfused)"
+
+_KERNELS = (
+    Kernel(
+        name="standard_einsum",
+        attention="standard",
+        kv_layout="copies",
+        function=standard_einsum,
+        description="matrix products over one copy of the context per sample, logits in memory",
+        runs_on=_ANYWHERE,
+    ),
+    Kernel(
+        name="standard_math",
+        attention="standard",
+        kv_layout="copies",
+        function=standard_math,
+        description="the math path of F.scaled_dot_product_attention over one copy per sample",
+        runs_on=_ANYWHERE,
+    ),
+    Kernel(
+        name="standard_flash",
+        attention="standard",
+        kv_layout="copies",
+        function=standard_flash,
+        description="flash attention over one copy of the context per sample",
+        runs_on=_FLASH,
+    ),
+    Kernel(
+        name="standard_flash_expanded",
+        attention="standard",
+        kv_layout="shared",
+        function=standard_flash_expanded,
+        description="flash attention over one context that every sample reads, by a stride of 0",
+        runs_on=_FLASH,
+    ),
+    Kernel(
+        name="standard_rebuilt",
+        attention="standard",
+        kv_layout="rebuilt",
+        function=standard_rebuilt,
+        description="context and own tokens concatenated for every sample at every step, flash",
+        runs_on=_FLASH,
+    ),
+    Kernel(
+        name="standard_repeat_kv",
+        attention="standard",
+        kv_layout="copies",
+        function=standard_repeat_kv,
+        description="KV heads repeated to query heads in memory at every step, flash",
+        runs_on=_FLASH,
+    ),
+    Kernel(
+        name="bifurcated_einsum",
+        attention="bifurcated",
+        kv_layout="shared",
+        function=bifurcated_einsum,
+        description="the paper's: two matrix products, one softmax over concatenated logits",
+        runs_on=_ANYWHERE,
+    ),
+    Kernel(
+        name="bifurcated_flash",
+        attention="bifurcated",
+        kv_layout="shared",
+        function=bifurcated_flash,
+        description="flash on the context for all samples, flash on own tokens, float32 merge",
+        runs_on=_FLASH,
+    ),
+    Kernel(
+        name="bifurcated_flash_chunked",
+        attention="bifurcated",
+        kv_layout="shared",
+        function=bifurcated_flash_chunked,
+        description="bifurcated_flash with the context cut into chunks by a view",
+        runs_on=_FLASH,
+    ),
+    Kernel(
+        name="bifurcated_flex",
+        attention="bifurcated",
+        kv_layout="packed",
+        function=bifurcated_flex,
+        description="one FlexAttention call under a block mask, no merge",
+        runs_on="CUDA (compiled); CPU uncompiled, logits in memory",
+    ),
+    Kernel(
+        name="prefix_tree",
+        attention="bifurcated",
+        kv_layout="shared",
+        function=prefix_tree,
+        description="any number of shared levels, each read once per node, float32 merge",
+        runs_on=_FLASH,
+    ),
+)
+
+_EXTERNAL = (
+    Kernel(
+        name="flashinfer_cascade",
+        attention="bifurcated",
+        kv_layout="shared",
+        function=flashinfer_cascade,
+        description="FlashInfer's multi-level cascade over a paged cache",
+        runs_on="CUDA, 16-bit",
+        package="flashinfer",
+    ),
+    Kernel(
+        name="vllm_cascade",
+        attention="bifurcated",
+        kv_layout="shared",
+        function=vllm_cascade,
+        description="vLLM's flash-attn on the context and on own tokens, float32 merge",
+        runs_on="CUDA, 16-bit",
+        package="vllm",
+    ),
+)
+
+KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _KERNELS}
+EXTERNAL_KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _EXTERNAL}
+
+
+def find_kernel(name: str) -> Kernel:
+    """Return a kernel by name, those of other packages included.
+
+    Raises
+    ------
+    KernelError
+        If no kernel has that name, or the package it needs is not installed.
+    """
+    known = KERNELS | EXTERNAL_KERNELS
+    if name not in known:
+        raise KernelError(unknown("kernel", name, known))
+    kernel = known[name]
+    if not kernel.available:
+        raise KernelError(f"{name} needs the package {kernel.package!r}, which is not installed")
+    return kernel
