@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
 from simulator.answers.estimate import estimate as _estimate
+from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import ATTENTIONS, Attention, workload_for
@@ -179,6 +180,8 @@ def plan(
 
     shape = as_model(model, kv_heads)
     work = workload_for(shape, **workload)
+    if any(size < 1 for size in group_sizes or ()):
+        raise WorkloadError("group_sizes: a group has at least 1 GPU")
     own = (work.tensor_parallel,) if work.tensor_parallel > 1 else DEFAULT_GROUP_SIZES
     return answer(
         shape,

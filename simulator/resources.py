@@ -51,9 +51,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        If the folder is missing or cannot be written.
+        If the folder is missing or cannot be written, or the target is a folder.
     """
-    if target.exists() and not target.is_file() and not target.is_dir():
+    if target.is_dir():
+        raise OutputError(f"cannot write {target}: it is a folder")
+    if target.exists() and not target.is_file():
         yield target
         return
     try:

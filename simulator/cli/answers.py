@@ -15,6 +15,7 @@ from simulator.cli.options import (
     Question,
     complete_gpus,
     count,
+    number,
     with_question,
 )
 from simulator.cli.output import Output, say
@@ -43,7 +44,7 @@ def estimate(
     explain: Explain = False,
     check: Check = False,
 ) -> None:
-    """Estimate one decode step: time, FLOPs, bytes, memory, and the roof that binds."""
+    """Estimate one decode step: time, bytes, memory, what binds."""
     from simulator.views.results import estimate_object, operation_rows
 
     result = api.estimate(**question.settings(gpu=gpu, attention=attention))
@@ -76,7 +77,7 @@ def compare(
     explain: Explain = False,
     check: Check = False,
 ) -> None:
-    """Compare standard with bifurcated attention: speed-up, break-even, what to change next."""
+    """Compare standard with bifurcated attention, and advise."""
     from simulator.views.results import compare_object, compare_rows
 
     result = api.compare(**question.settings(gpu=gpu))
@@ -119,9 +120,14 @@ def generate(
     price_per_hour: PricePerHour = None,
     check: Check = False,
 ) -> None:
-    """Follow a whole request: prefill, every step to the last token, throughput and cost."""
+    """Follow a whole request: prefill, every step, cost."""
     from simulator.views.results import generation_object, generations_object
 
+    if question.decoded_tokens is not None:
+        raise typer.BadParameter(
+            "--decoded-tokens is a step's; generate follows every step to the last of "
+            "--output-tokens"
+        )
     results: dict[str, Generation] = {
         name: api.generate(
             output_tokens=DEFAULT_OUTPUT_TOKENS
@@ -164,6 +170,7 @@ def plan(
             "-g",
             help="GPU to consider, as often as you like. Default: every GPU with a price.",
             rich_help_panel=WORK_PANEL,
+            metavar="GPU",
             autocompletion=complete_gpus,
         ),
     ] = None,
@@ -174,6 +181,8 @@ def plan(
             "--target-step-ms",
             help="Longest acceptable decode step.",
             rich_help_panel=WORK_PANEL,
+            parser=number,
+            metavar="MS",
         ),
     ] = None,
     group_sizes: Annotated[
@@ -189,7 +198,7 @@ def plan(
     price_per_hour: PricePerHour = None,
     check: Check = False,
 ) -> None:
-    """Plan capacity: most samples, longest context, cheapest GPU, cost, Pareto set."""
+    """Plan capacity: what fits, in time, on which GPU, at what cost."""
     from simulator.views.results import option_row, plan_object
 
     result = api.plan(

@@ -6,9 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from simulator.cli.options import (
+    AsJson,
+    FormatName,
+    OutputPath,
     complete_gpus,
     complete_models,
     complete_scenarios,
+    complete_types,
     count,
     with_output,
 )
@@ -19,10 +23,18 @@ CHECK_FOUND = 1
 
 KvHeads = Annotated[
     int | None,
-    typer.Option("--kv-heads", help="What if it had so many KV heads.", parser=count, metavar="N"),
+    typer.Option(
+        "--kv-heads", help="What if it had so many KV heads.", parser=count, metavar="SIZE"
+    ),
 ]
 Assume = Annotated[
-    str | None, typer.Option("--assume", help="Model type to read an unknown config.json as.")
+    str | None,
+    typer.Option(
+        "--assume",
+        help="Model type to read an unknown config.json as.",
+        metavar="TYPE",
+        autocompletion=complete_types,
+    ),
 ]
 
 
@@ -60,10 +72,17 @@ def _group(
     group = typer.Typer(name=name, help=text, rich_markup_mode=None)
 
     @group.callback(invoke_without_command=True)
-    def default(context: typer.Context) -> None:
+    def default(
+        context: typer.Context,
+        format_name: FormatName = None,
+        as_json: AsJson = False,
+        output: OutputPath = None,
+    ) -> None:
         if context.invoked_subcommand is None:
-            # The plain list: with options it is 'bifurcate models list --json'.
-            lister(format_name=None, as_json=False, output=None)
+            lister(format_name=format_name, as_json=as_json, output=output)
+        elif as_json or format_name or output:
+            name = context.invoked_subcommand
+            raise typer.BadParameter(f"options of the answer go after {name!r}")
 
     group.command("list")(lister)
     for command, function in commands.items():
@@ -100,12 +119,15 @@ def list_models(output: Output) -> None:
 def show_model(
     output: Output,
     name: Annotated[
-        str, typer.Argument(help="Preset, config.json or folder.", autocompletion=complete_models)
+        str,
+        typer.Argument(
+            help="Preset, config.json or folder.", metavar="MODEL", autocompletion=complete_models
+        ),
     ],
     kv_heads: KvHeads = None,
     assume: Assume = None,
 ) -> None:
-    """Show a model's shape, its exact parameter count and its KV bytes per token."""
+    """Show a model's shape, parameters and KV bytes per token."""
     from simulator.counts.memory import kv_bytes_per_token
     from simulator.inputs.parameters import count_parameters
     from simulator.inputs.presets import load_model
@@ -156,9 +178,11 @@ def list_gpus(output: Output) -> None:
 @with_output
 def show_gpu(
     output: Output,
-    name: Annotated[str, typer.Argument(help="GPU or path.", autocompletion=complete_gpus)],
+    name: Annotated[
+        str, typer.Argument(help="GPU or path.", metavar="GPU", autocompletion=complete_gpus)
+    ],
 ) -> None:
-    """Show a GPU's figures, each with its source, and the constants the timing model uses."""
+    """Show a GPU's figures and constants, with sources."""
     from simulator.inputs.hardware import load_hardware
     from simulator.timing.constants import rates
 
@@ -212,10 +236,11 @@ def show_gpu(
 
 def check_gpus(
     files: Annotated[
-        list[str] | None, typer.Argument(help="Profiles to check. Default: all that are found.")
+        list[str] | None,
+        typer.Argument(help="Profiles to check. Default: all that are found.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Check profiles: every figure against arithmetic and plausibility, aliases unique."""
+    """Check profiles against arithmetic and plausibility."""
     from simulator.inputs.hardware import profile_files, read_profile
     from simulator.inputs.hardware_check import check_aliases, check_profile
 
@@ -250,7 +275,10 @@ def list_scenarios(output: Output) -> None:
 def show_scenario(
     output: Output,
     name: Annotated[
-        str, typer.Argument(help="Scenario or path.", autocompletion=complete_scenarios)
+        str,
+        typer.Argument(
+            help="Scenario or path.", metavar="SCENARIO", autocompletion=complete_scenarios
+        ),
     ],
 ) -> None:
     """Show a scenario: its question, grid, expected answer and sources."""
@@ -263,7 +291,8 @@ def show_scenario(
 
 def check_scenarios(
     files: Annotated[
-        list[str] | None, typer.Argument(help="Scenarios to check. Default: all that are found.")
+        list[str] | None,
+        typer.Argument(help="Scenarios to check. Default: all that are found.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Check scenarios: every key, and every model and GPU they name."""

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from typer._click.exceptions import ClickException, NoArgsIsHelpError
@@ -18,6 +18,9 @@ What will a decode step cost, and does reading the shared context once pay off?
 Analytical latency and memory-IO answers for standard and bifurcated attention.
 Sizes: 8K is 8192, 8k is 8000. Data goes to stdout, everything else to stderr.
 """
+
+# What shells report of a program that Ctrl-C ended; Typer turns the interrupt into it too.
+INTERRUPTED = 130
 
 # Set to anything, it shows the traceback of an error that is ours.
 DEBUG_VARIABLE = "BIFURCATE_DEBUG"
@@ -49,21 +52,22 @@ for _module in (answers, sweep, catalog):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 answered, 1 our error, 2 usage, 3 the check failed."""
+    if sys.stdout is None:
+        fail("cannot write the answer: stdout is closed", 1)
     try:
         code = app(args=arguments, prog_name="bifurcate", standalone_mode=False)
     except ClickException as error:
-        if isinstance(error, NoArgsIsHelpError):
-            error.show(file=sys.stdout)
-            sys.exit(error.exit_code)
-        fail(error.format_message().removeprefix("Invalid value: "), error.exit_code)
+        _explain_usage(error)
     except SimulatorError as error:
         fail(str(error), 1)
     except BrokenPipeError:
         # The reader of our output went away (as head does); Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        fail(f"cannot write the answer: {error.strerror or error}", 1)
     except (typer.Abort, KeyboardInterrupt):
-        fail("interrupted", 130)
+        code = INTERRUPTED
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
@@ -72,4 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"({DEBUG_VARIABLE}=1 shows where)",
             1,
         )
+    if code == INTERRUPTED:
+        fail("interrupted", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain_usage(error: ClickException) -> NoReturn:
+    """Say in one line how the command line was misused; the bare command gets its help."""
+    if isinstance(error, NoArgsIsHelpError):
+        error.show(file=sys.stdout)
+        sys.exit(error.exit_code)
+    fail(error.format_message().removeprefix("Invalid value: "), error.exit_code)

@@ -15,6 +15,7 @@ import typer
 
 from simulator.cli.output import FORMATS, Format, Output, output_of
 from simulator.errors import nearest
+from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import profile_files
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import (
@@ -43,6 +44,14 @@ def count(text: str) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
+def number(text: str) -> float:
+    """Read a number for an option."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
 def complete_models(incomplete: str) -> list[str]:
     """Complete a model's name."""
     from simulator.inputs.presets import presets
@@ -60,6 +69,18 @@ def complete_scenarios(incomplete: str) -> list[str]:
     from simulator.inputs.scenario import scenario_files
 
     return [name for name in scenario_files() if name.startswith(incomplete.lower())]
+
+
+def complete_types(incomplete: str) -> list[str]:
+    """Complete a config.json's model type."""
+    from simulator.inputs.hf_config.families import FAMILIES
+
+    return [name for name in FAMILIES if name.startswith(incomplete.lower())]
+
+
+def complete_dtypes(incomplete: str) -> list[str]:
+    """Complete a number format."""
+    return [name for name in DTYPES if name.startswith(incomplete.lower())]
 
 
 def _option(*names: str, panel: str, text: str, **more: Any) -> Any:
@@ -98,6 +119,7 @@ ModelName = Annotated[
         "-m",
         panel=MODEL_PANEL,
         text="Preset (see 'bifurcate models'), a config.json, or a folder with one.",
+        metavar="MODEL",
         autocompletion=complete_models,
     ),
 ]
@@ -109,6 +131,7 @@ GpuName = Annotated[
         "-g",
         panel=WORK_PANEL,
         text="GPU (see 'bifurcate gpus') or a profile's path.",
+        metavar="GPU",
         autocompletion=complete_gpus,
     ),
 ]
@@ -127,6 +150,8 @@ PricePerHour = Annotated[
         "--price-per-hour",
         panel=WORK_PANEL,
         text="Price of one GPU in USD per hour, in place of the profile's.",
+        parser=number,
+        metavar="USD",
     ),
 ]
 Check = Annotated[
@@ -153,7 +178,11 @@ AsJson = Annotated[bool, _option("--json", panel=OUTPUT_PANEL, text="The same as
 OutputPath = Annotated[
     Path | None,
     _option(
-        "--output", "-o", panel=OUTPUT_PANEL, text="File to write; its suffix picks the format."
+        "--output",
+        "-o",
+        panel=OUTPUT_PANEL,
+        text="File to write; .json, .csv or .txt picks the format.",
+        metavar="FILE",
     ),
 ]
 Constants = Annotated[
@@ -171,6 +200,8 @@ Utilization = Annotated[
         "--gpu-memory-utilization",
         panel=WORK_PANEL,
         text="Share of the card's memory that may be used.",
+        parser=number,
+        metavar="SHARE",
     ),
 ]
 
@@ -187,6 +218,8 @@ def _question(
             "--assume",
             panel=MODEL_PANEL,
             text="Model type to read an unknown config.json as, e.g. llama.",
+            metavar="TYPE",
+            autocompletion=complete_types,
         ),
     ] = None,
     layers: Annotated[
@@ -291,6 +324,8 @@ def _question(
             panel=WORK_PANEL,
             text="Format of the weights: bf16, fp16, fp32, fp8, int8 or int4. "
             "Default: the model's own.",
+            metavar="FORMAT",
+            autocompletion=complete_dtypes,
         ),
     ] = None,
     kv_dtype: Annotated[
@@ -300,6 +335,8 @@ def _question(
             "--kv-cache-dtype",
             panel=WORK_PANEL,
             text="Format of the KV cache. Default: that of the activations.",
+            metavar="FORMAT",
+            autocompletion=complete_dtypes,
         ),
     ] = None,
     tensor_parallel: Annotated[
@@ -345,6 +382,7 @@ def _question(
         gpu_memory_utilization=gpu_memory_utilization,
         constants=constants,
         output_tokens=output_tokens,
+        decoded_tokens=decoded_tokens,
     )
 
 
@@ -354,15 +392,17 @@ def _decoded(decoded_tokens: int | None, output_tokens: int | None) -> int | Non
         raise typer.BadParameter(
             "--decoded-tokens is a step's, --output-tokens a whole request's; give one of both"
         )
+    if output_tokens == 0:
+        raise typer.BadParameter("--output-tokens is at least 1")
     # The last token generated is never fed back.
-    return decoded_tokens if output_tokens is None else max(0, output_tokens - 1)
+    return decoded_tokens if output_tokens is None else output_tokens - 1
 
 
 def _model(
     name: str | None, kv_heads: int | None, assume: str | None, flags: dict[str, int | None]
 ) -> ModelShape:
     """Return the model that the options describe."""
-    from simulator.inputs.presets import load_model, model_from_flags
+    from simulator.inputs.presets import find_preset, load_model, model_from_flags
 
     given: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
     if name is None:
@@ -375,18 +415,27 @@ def _model(
     if given:
         first = next(iter(given)).replace("_", "-")
         raise typer.BadParameter(f"--{first} describes a model without --model; give one of both")
+    if assume is not None and find_preset(name) is not None:
+        raise typer.BadParameter(f"--assume is for a config.json, and {name!r} is known by name")
     return load_model(name, kv_heads=kv_heads, assume=assume)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What the shared options add up to."""
+    """What the shared options add up to.
+
+    Attributes
+    ----------
+    output_tokens, decoded_tokens
+        As given, None where not.
+    """
 
     model: ModelShape
     workload: Workload
     gpu_memory_utilization: float
     constants: ConstantsChoice
     output_tokens: int | None
+    decoded_tokens: int | None
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Return the question as the keywords of the functions of :mod:`simulator.api`."""
@@ -412,7 +461,7 @@ def with_options(
     """Give a command the options of builders, and their results as its first arguments.
 
     Typer reads a command's options from its signature, so the wrapper's signature is the
-    command's own options between those of the builders.
+    command's own options before those of the last builder.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -420,7 +469,7 @@ def with_options(
         groups = [list(inspect.signature(builder).parameters.values()) for builder in builders]
         parameters = [
             parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for group in (own, *groups)
+            for group in (*groups[:-1], own, groups[-1])
             for parameter in group
         ]
 

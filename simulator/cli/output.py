@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
+import typer
+
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
 
@@ -60,17 +62,20 @@ def output_of(format_name: Format | None, as_json: bool, path: Path | None) -> O
     Raises
     ------
     OutputError
-        If the formats asked for contradict each other, or the suffix is not one of ours.
+        If the suffix is not one of ours.
+    BadParameter
+        If the formats asked for contradict each other.
     """
     if as_json and format_name not in (None, "json"):
-        raise OutputError(f"--json and --format {format_name} contradict each other")
+        raise typer.BadParameter(f"--json and --format {format_name} contradict each other")
     if as_json:
         format_name = "json"
     if format_name is None and path is not None and path.suffix:
-        if path.suffix not in SUFFIXES:
+        suffix = path.suffix.lower()
+        if suffix not in SUFFIXES:
             known = ", ".join(SUFFIXES)
             raise OutputError(f"cannot tell a format from {path.name!r}; known suffixes: {known}")
-        format_name = SUFFIXES[path.suffix]
+        format_name = SUFFIXES[suffix]
     return Output(format=format_name or "table", path=path)
 
 

@@ -1,6 +1,8 @@
 """sweep: a scenario's grid to CSV or parquet."""
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,12 +31,18 @@ def sweep(
         str,
         typer.Argument(
             help="Scenario (see 'bifurcate scenarios') or a TOML file.",
+            metavar="SCENARIO",
             autocompletion=complete_scenarios,
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File to write: .csv or .parquet. Default: stdout."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write: .csv or .parquet. Default: stdout.",
+            metavar="FILE",
+        ),
     ] = None,
     gpu_memory_utilization: Utilization = 0.9,
     constants: Constants = "auto",
@@ -42,11 +50,11 @@ def sweep(
         bool, typer.Option("--dry-run", help="Say how many points there are, and stop.")
     ] = False,
 ) -> None:
-    """Compute a scenario's grid: both kinds of attention at every point, to CSV or parquet."""
+    """Compute a scenario's grid, to CSV or parquet."""
     from simulator.answers.sweep import prepare_sweep
     from simulator.inputs.scenario import load_scenario
 
-    if output is not None and output.suffix not in SUFFIXES:
+    if output is not None and output.suffix.lower() not in SUFFIXES:
         raise OutputError(f"cannot write {output}: a sweep goes to {' or '.join(SUFFIXES)}")
     grid = prepare_sweep(
         load_scenario(scenario), constants=constants, memory_utilization=gpu_memory_utilization
@@ -56,13 +64,31 @@ def sweep(
     if dry_run:
         say(f"{grid.points:,} points in {len(grid.cells):,} combinations of settings")
         return
-    with _progress(grid) as blocks:
+    with _stoppable(), _progress(grid) as blocks:
         if output is None:
             _write_csv(blocks, None)
             return
         with atomic_path(output) as temporary:
-            (_write_parquet if output.suffix == ".parquet" else _write_csv)(blocks, temporary)
+            parquet = output.suffix.lower() == ".parquet"
+            (_write_parquet if parquet else _write_csv)(blocks, temporary)
     say(f"wrote {grid.points:,} points to {output}")
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn a request to terminate into an exit, so that the unfinished file is removed."""
+
+    def stop(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _write_csv(blocks: Iterator[dict[str, Any]], path: Path | None) -> None:
