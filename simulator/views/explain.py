@@ -42,63 +42,80 @@ def explain_objects(result: Estimate) -> list[dict[str, str]]:
 
 
 def _kv_read(result: Estimate) -> list[Step]:
-    """Derive the KV bytes read, where all layers see the whole context."""
-    model, work = result.model, result.workload
-    total = format_si(float(result.totals.kv_bytes_read), "B")
-    element = DTYPE_BYTES[work.kv_dtype]
-    width = model.cache_width
-    if model.latent is None:
-        width = 2 * max(1, model.kv_heads // work.tensor_parallel) * model.head_dim
-    per_token = f"{model.layers} x {width} x {element:g}"
-    whole = all(group.window is None for group in model.layer_groups)
-    plain_kernel = work.kernel in ("ideal", "flash") and work.kv_layout != "rebuilt"
-    cached = "L x 2 g k x s" if model.latent is None else "L x (kv_rank + rope_dim) x s"
-    if not whole or not plain_kernel:
+    """Derive the KV bytes read, where the kernel reads each cached token once."""
+    work = result.workload
+    read = float(result.totals.kv_bytes_read)
+    if work.kernel not in ("ideal", "flash") or work.kv_layout == "rebuilt":
         return [
             Step(
                 what="KV bytes read",
-                formula="sum over layers and kernels of what each reads of the cache",
-                numbers="windows and the kernel's own passes: see the operations",
-                result=total,
-                reference="docs/equations.md",
+                formula="sum over the operations of what each reads of the cache",
+                numbers=f"{work.kernel} kernel, kv_layout {work.kv_layout}: see the operations",
+                result=_exact(read),
+                reference="docs/equations.md, what each kernel adds",
             )
         ]
-    if work.attention == "standard":
-        tokens, equation = "P b (m_c + m_d)", "5"
-        numbers = (
-            f"{per_token} x {work.prompts} x {work.samples} x "
-            f"({work.context_tokens} + {work.decoded_tokens})"
-        )
-    else:
-        tokens, equation = "P (m_c + b m_d)", "6"
-        numbers = (
-            f"{per_token} x {work.prompts} x ({work.context_tokens} + "
-            f"{work.samples} x {work.decoded_tokens})"
-        )
+    width, symbols = _cache_width(result)
+    element = f"{DTYPE_BYTES[work.kv_dtype]:g}"
+    tokens, numbers = _tokens_read(result)
+    equation = "5" if work.attention == "standard" else "6"
     return [
         Step(
             what="KV bytes read",
-            formula=f"{cached} x {tokens}",
-            numbers=numbers,
-            result=f"{result.totals.kv_bytes_read:,.0f} B = {total}",
+            formula=f"{symbols} x s x P x {tokens}",
+            numbers=f"{width} x {element} x {work.prompts} x {numbers}",
+            result=_exact(read),
             reference=f"{PAPER}, equation {equation}, K and V, all layers",
         )
     ]
+
+
+def _exact(number_of_bytes: float) -> str:
+    """Write bytes to the last one, and so that they can be read."""
+    return f"{number_of_bytes:,.0f} B = {format_si(number_of_bytes, 'B')}"
+
+
+def _cache_width(result: Estimate) -> tuple[int, str]:
+    """Return the values cached per token and layer on one GPU, and their symbols."""
+    model = result.model
+    if model.latent is not None:
+        return model.cache_width, "(kv_rank + rope_dim)"
+    heads = max(1, model.kv_heads // result.workload.tensor_parallel)
+    return 2 * heads * model.head_dim, "2 g k"
+
+
+def _tokens_read(result: Estimate) -> tuple[str, str]:
+    """Return the cached tokens that all layers read for one prompt: in symbols and in numbers."""
+    work = result.workload
+    context, own, samples = work.context_tokens, work.decoded_tokens, work.samples
+    terms = []
+    for group in result.model.layer_groups:
+        # A window holds the own tokens first, then the end of the context.
+        own_seen = own if group.window is None else min(own, group.window)
+        seen = context if group.window is None else min(context, group.window - own_seen)
+        terms.append(
+            f"{group.count} x {samples} x ({seen} + {own_seen})"
+            if work.attention == "standard"
+            else f"{group.count} x ({seen} + {samples} x {own_seen})"
+        )
+    per_layer = "b (m_c + m_d)" if work.attention == "standard" else "(m_c + b m_d)"
+    if all(group.window is None for group in result.model.layer_groups):
+        layers = result.model.layers
+        return f"L x {per_layer}", terms[0].replace(terms[0].split(" x ")[0], str(layers), 1)
+    return f"sum over layers of {per_layer}, within their windows", f"({' + '.join(terms)})"
 
 
 def _weights_read(result: Estimate) -> Step:
     """Derive the weight bytes read."""
     model, work = result.model, result.workload
     count = count_parameters(model)
+    active = f" ({count.active:,} active for one token)" if count.active != count.total else ""
+    gpus = f"{work.tensor_parallel} GPU{'s' if work.tensor_parallel > 1 else ''}"
     return Step(
         what="Weight bytes read",
         formula="each matrix once, visited experts only, table rows of the tokens at work",
-        numbers=(
-            f"{count.total:,} parameters ({count.active:,} active for one token), "
-            f"{work.weight_dtype}, over {work.tensor_parallel} GPU"
-            f"{'s' if work.tensor_parallel > 1 else ''}"
-        ),
-        result=format_si(float(result.totals.weight_bytes_read), "B"),
+        numbers=f"{count.total:,} parameters{active}, {work.weight_dtype}, over {gpus}",
+        result=_exact(float(result.totals.weight_bytes_read)),
         reference="docs/equations.md, projections and MLP",
     )
 
@@ -112,18 +129,28 @@ def _attention_flops(result: Estimate) -> Step:
         if operation.kind == "attention"
     )
     heads = model.heads // work.tensor_parallel
-    formula = "L x 4 P b n h k (m_c + m_d)"
-    numbers = (
-        f"{model.layers} x 4 x {work.prompts} x {work.samples} x {work.query_tokens} x {heads} x "
-        f"{model.head_dim} x ({work.context_tokens} + {work.decoded_tokens})"
-    )
-    if model.latent is not None or any(group.window for group in model.layer_groups):
-        formula, numbers = "as above, with latent widths and sliding windows", ""
+    queries = f"{work.prompts} x {work.samples} x {work.query_tokens} x {heads}"
+    tokens = work.context_tokens + work.decoded_tokens
+    if model.latent is not None:
+        # Keys are the latent and the rotary part, values the latent.
+        width, symbols = model.cache_width + model.latent.kv_rank, "2 (2 kv_rank + rope_dim)"
+        factor = f"2 x {width}"
+    else:
+        factor, symbols = f"4 x {model.head_dim}", "4 k"
+    seen = f"{model.layers} x ({work.context_tokens} + {work.decoded_tokens})"
+    formula = "L (m_c + m_d)"
+    if any(group.window for group in model.layer_groups):
+        formula = "sum over layers of (m_c + m_d), within their windows"
+        terms = [
+            f"{group.count} x {tokens if group.window is None else min(tokens, group.window)}"
+            for group in model.layer_groups
+        ]
+        seen = f"({' + '.join(terms)})"
     return Step(
         what="Attention FLOPs (the same for standard and bifurcated)",
-        formula=formula,
-        numbers=numbers,
-        result=format_si(float(flops), "FLOP"),
+        formula=f"{symbols} x P b n h x {formula}",
+        numbers=f"{factor} x {queries} x {seen}",
+        result=f"{float(flops):,.0f} FLOP = {format_si(float(flops), 'FLOP')}",
         reference=f"{PAPER}, section 4",
     )
 
@@ -146,10 +173,11 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
         link = gpu.link_bytes_per_s(operation.ranks)
         parts.append(f"{format_si(float(operation.link_bytes), 'B')} / {link / GIGA:,.0f} GB/s")
     fixed = float(time.launch_s) / MICROSECOND
+    calls = f", one of {operation.repeat} calls" if operation.repeat > 1 else ""
     return Step(
-        what=f"Time of {operation.name}, one of {operation.repeat} calls",
+        what=f"Time of {operation.name}{calls}",
         formula="launches x launch time + max(bytes / bandwidth, FLOPs / rate, link bytes / link)",
-        numbers=f"{fixed:,.1f} us + max({'; '.join(parts)})",
+        numbers=f"{fixed:,.1f} µs + max({'; '.join(parts)})",
         result=f"{format_time(float(time.device_s))}, bound by {time.bound}",
         reference="roofline, Williams et al. 2009",
     )
