@@ -13,7 +13,7 @@ from simulator.answers.estimate import estimate as _estimate
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import ATTENTIONS, Attention, workload_for
+from simulator.inputs.workload import ATTENTIONS, Attention, Workload, workload_for
 from simulator.timing.constants import ConstantsChoice
 from simulator.units import MILLISECOND
 
@@ -80,7 +80,7 @@ def estimate(
     return _estimate(
         shape,
         as_gpu(gpu),
-        workload_for(shape, **workload),
+        _one_kind(shape, workload),
         constants=constants,
         memory_utilization=gpu_memory_utilization,
     )
@@ -137,9 +137,7 @@ def generate(
     from simulator.answers.generate import generate as answer
 
     shape = as_model(model, kv_heads)
-    work = workload_for(shape, **workload)
-    if work.attention == "bifurcated":
-        work = work.model_copy(update={"kv_layout": "shared"})
+    work = _one_kind(shape, workload)
     return answer(
         shape,
         as_gpu(gpu),
@@ -200,3 +198,11 @@ def _priced_gpus() -> list[HardwareProfile]:
     """Load every GPU whose price is known."""
     profiles = [load_hardware(name) for name in profile_files()]
     return [profile for profile in profiles if profile.price_usd_per_hour is not None]
+
+
+def _one_kind(model: ModelShape, settings: dict[str, Any]) -> Workload:
+    """Return the workload of one kind of attention: bifurcated always keeps one context."""
+    work = workload_for(model, **settings)
+    if work.attention == "bifurcated":
+        return work.model_copy(update={"kv_layout": "shared"})
+    return work
