@@ -121,7 +121,7 @@ def generate(
     check: Check = False,
 ) -> None:
     """Follow a whole request: prefill, every step, cost."""
-    from simulator.views.results import generation_object, generations_object
+    from simulator.views.results import generation_rows, generations_object
 
     if question.decoded_tokens is not None:
         raise typer.BadParameter(
@@ -144,16 +144,11 @@ def generate(
 
         return generations_view(results)
 
-    def rows() -> list[dict[str, object]]:
-        flat = []
-        for name, result in results.items():
-            row = {"attention": name, **generation_object(result)}
-            del row["notes"]
-            memory = row.pop("memory")
-            flat.append(row | {f"memory_{key}": value for key, value in memory.items()})
-        return flat
-
-    output.write(table=table, json_object=lambda: generations_object(results), rows=rows)
+    output.write(
+        table=table,
+        json_object=lambda: generations_object(results),
+        rows=lambda: generation_rows(results),
+    )
     if check and not any(result.last_step.memory.fits for result in results.values()):
         raise typer.Exit(CHECK_FAILED)
 
@@ -199,7 +194,7 @@ def plan(
     check: Check = False,
 ) -> None:
     """Plan capacity: what fits, in time, on which GPU, at what cost."""
-    from simulator.views.results import option_row, plan_object
+    from simulator.views.results import plan_object, plan_rows
 
     result = api.plan(
         gpus=gpu,
@@ -218,7 +213,7 @@ def plan(
     output.write(
         table=table,
         json_object=lambda: plan_object(result),
-        rows=lambda: [option_row(option) for option in result.options],
+        rows=lambda: plan_rows(result),
     )
     if output.format == "csv":
         for reason in result.skipped:

@@ -102,6 +102,11 @@ def plan_object(result: Plan) -> dict[str, Any]:
     inputs = inputs_object(first)
     for key in ("gpu", "attention", "tensor_parallel"):
         del inputs[key]
+    # Bifurcated options keep one context whatever was asked.
+    inputs["kv_layout"] = next(
+        (o.result.workload.kv_layout for o in result.options if o.attention == "standard"),
+        "shared",
+    )
     return {
         "schema_version": SCHEMA_VERSION,
         "inputs": inputs,
@@ -116,6 +121,33 @@ def plan_object(result: Plan) -> dict[str, Any]:
             "cheapest is the option that meets the target at the least price per hour",
             "limits (most_samples ...) hold with the other sizes as asked",
         ],
+    }
+
+
+def generation_rows(results: Mapping[str, Generation]) -> list[Row]:
+    """Return requests as one tidy row for each kind of attention."""
+    rows = []
+    for result in results.values():
+        row = generation_object(result)
+        del row["notes"]
+        memory = {f"memory_{key}": value for key, value in row.pop("memory").items()}
+        asked = _asked(result.last_step)
+        del asked["decoded_tokens"]  # they grow from 0 to the last
+        rows.append(asked | row | memory)
+    return rows
+
+
+def plan_rows(result: Plan) -> list[Row]:
+    """Return the options of a plan as tidy rows, cheapest per token first."""
+    return [_asked(option.result) | option_row(option) for option in result.options]
+
+
+def _asked(result: Estimate) -> Row:
+    """Return what was asked, as the first columns of a row."""
+    return {
+        "model": result.model.name,
+        "gpu": result.gpu.id,
+        **result.workload.model_dump(),
     }
 
 
