@@ -14,6 +14,7 @@ from simulator.inputs.parameters import count_parameters
 from simulator.inputs.workload import Workload
 from simulator.units import (
     GIGA,
+    MEGA,
     format_gib,
     format_si,
     format_time,
@@ -236,7 +237,8 @@ def question(
 ) -> Text:
     """Return the question as it was understood."""
     model, work = result.model, result.workload
-    parameters = count_parameters(model).total / GIGA
+    count = count_parameters(model).total
+    parameters = f"{count / GIGA:,.2f} B" if count >= GIGA else f"{count / MEGA:,.0f} M"
     kind = f"{model.family}, {model.heads} heads, {model.kv_heads} KV heads"
     if model.latent is not None:
         kind = f"{model.family}, {model.heads} heads, {model.cache_width} cached values per token"
@@ -247,7 +249,7 @@ def question(
         formats += f" with {work.kv_dtype} KV"
     return Text.assemble(
         (f"{model.name}{where}", "bold"),
-        f"   {parameters:,.2f} B parameters, {kind}\n",
+        f"   {parameters} parameters, {kind}\n",
         f"{samples_phrase(work, output_tokens)}   {how}{work.kernel} kernel, "
         f"{work.execution}, {formats}",
     )
