@@ -1,0 +1,108 @@
+"""The command line and the functions of ``import simulator`` give the same answers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from command_line import bifurcate
+
+import simulator
+from simulator.views.results import (
+    compare_object,
+    estimate_object,
+    generations_object,
+    plan_object,
+)
+
+MODELS = ["llama-3.1-8b", "llama-2-7b", "starcoder", "mixtral-8x7b", "deepseek-v3", "gpt-oss-20b"]
+SETTINGS: list[tuple[Sequence[str], Mapping[str, Any]]] = [
+    ((), {}),
+    (("-g", "a100-sxm-80gb", "-n", "3"), {"gpu": "a100-sxm-80gb", "samples": 3}),
+    (
+        ("--input-len", "2k", "--batch-size", "4", "--decoded", "0"),
+        {"context_tokens": 2000, "prompts": 4, "decoded_tokens": 0},
+    ),
+    (
+        ("--execution", "eager", "--kernel", "einsum", "--query-tokens", "2"),
+        {"execution": "eager", "kernel": "einsum", "query_tokens": 2},
+    ),
+    (
+        ("--dtype", "fp8", "--kv-cache-dtype", "int8", "--gpu-memory-utilization", "0.5"),
+        {"weight_dtype": "fp8", "kv_dtype": "int8", "gpu_memory_utilization": 0.5},
+    ),
+    (
+        ("--constants", "peak", "--kv-layout", "shared"),
+        {"constants": "peak", "kv_layout": "shared"},
+    ),
+    (("--output-len", "500"), {"decoded_tokens": 499}),
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("options", "keywords"), SETTINGS)
+@pytest.mark.parametrize("attention", ["standard", "bifurcated"])
+def test_estimate(
+    model: str, options: Sequence[str], keywords: Mapping[str, Any], attention: str
+) -> None:
+    """estimate gives the numbers of simulator.estimate, to the last digit."""
+    shown = bifurcate("estimate", "-m", model, *options, "--attention", attention, "--json").json
+    assert shown == estimate_object(simulator.estimate(model, attention=attention, **keywords))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("options", "keywords"), SETTINGS[:5])
+def test_compare(model: str, options: Sequence[str], keywords: Mapping[str, Any]) -> None:
+    """compare gives the numbers of simulator.compare, to the last digit."""
+    shown = bifurcate("compare", "-m", model, *options, "--json").json
+    assert shown == compare_object(simulator.compare(model, **keywords))
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "deepseek-v3"])
+def test_generate(model: str) -> None:
+    """generate gives the numbers of simulator.generate for both kinds of attention."""
+    shown = bifurcate("generate", "-m", model, "--output-len", "40", "--tp", "2", "--json").json
+    results = {
+        attention: simulator.generate(
+            model, output_tokens=40, tensor_parallel=2, attention=attention
+        )
+        for attention in ("standard", "bifurcated")
+    }
+    assert shown == generations_object(results)
+
+
+def test_plan() -> None:
+    """plan gives the numbers of simulator.plan."""
+    options = ("-m", "mistral-7b", "-g", "l4", "-g", "h200", "--gpus", "1", "--gpus", "2")
+    shown = bifurcate("plan", *options, "--target-step-ms", "20", "--json").json
+    result = simulator.plan("mistral-7b", ["l4", "h200"], group_sizes=[1, 2], target_step_ms=20)
+    assert shown == plan_object(result)
+
+
+def test_what_if_fewer_kv_heads() -> None:
+    """--kv-heads is the kv_heads of the functions: multi-query reads 32 times fewer KV bytes."""
+    shown = bifurcate("estimate", "-m", "llama-2-7b", "--kv-heads", "1", "--json").json
+    assert shown == estimate_object(simulator.estimate("llama-2-7b", kv_heads=1))
+    assert shown["kv_bytes_read"] * 32 == 69_256_347_648
+
+
+def test_a_model_from_plain_sizes() -> None:
+    """The sizes of Llama-2-7B, given as options, make the same step as its name."""
+    sizes = "--layers 32 --hidden-size 4096 --heads 32 --intermediate-size 11008 --vocab-size 32000"
+    shown = bifurcate("estimate", *sizes.split(), "--dtype", "fp16", "--json").json
+    named = bifurcate("estimate", "-m", "llama-2-7b", "--json").json
+    assert shown["inputs"]["parameters"] == 6_738_415_616
+    assert shown["operations"] == named["operations"]
+
+
+def test_engines_names_of_options() -> None:
+    """The engines' spellings of options mean the same as ours."""
+    ours = bifurcate(
+        *("estimate", "--model", "mistral-7b", "--gpu", "h200-sxm", "--samples", "8"),
+        *("--context-tokens", "4096", "--prompts", "2", "--tp", "2", "--dtype", "fp8", "--json"),
+    )
+    theirs = bifurcate(
+        *("estimate", "-m", "mistral-7b", "--hardware", "NVIDIA H200", "--num-samples", "8"),
+        *("--input-len", "4K", "--batch-size", "2", "--tensor-parallel-size", "2"),
+        *("--quantization", "fp8", "--json"),
+    )
+    assert ours.json == theirs.json

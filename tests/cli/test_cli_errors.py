@@ -1,0 +1,219 @@
+"""Every mistake gets one clear line on stderr, exit code 1 or 2, and nothing else anywhere."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Done, bifurcate
+
+M = ("-m", "llama-3.1-8b")
+ANSWERS = ("estimate", "compare", "generate", "plan")
+
+# What is typed, the exit code, and the words the line must have.
+MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
+    # The command line itself.
+    (("estimat", *M), 2, ("No such command 'estimat'", "estimate")),
+    (("estimate", *M, "extra"), 2, ("extra",)),
+    (("estimate", "--modl", "gpt2"), 2, ("--modl", "--model")),
+    (("estimate", "-m"), 2, ("-m", "requires an argument")),
+    (("estimate",), 2, ("--model", "--layers", "--hidden-size", "--heads")),
+    (("compare", *M, "--attention", "standard"), 2, ("--attention",)),
+    (("models", "shw"), 2, ("'shw'", "show")),
+    (("models", "show"), 2, ("Missing argument",)),
+    (("sweep",), 2, ("Missing argument",)),
+    (("gpus", "--json", "show", "l4"), 2, ("after 'show'",)),
+    (("estimate", *M, "--json", "--format", "csv"), 2, ("--json", "--format csv")),
+    (("estimate", *M, "--format", "xml"), 2, ("'xml'", "table, json, csv")),
+    # Names.
+    (("estimate", "-m", "llama-3.1-8c"), 1, ("'llama-3.1-8c'", "did you mean 'llama-3.1-8b'?")),
+    (("estimate", "-m", ""), 1, ("unknown model ''",)),
+    (("estimate", *M, "-g", "h100sxm"), 1, ("'h100sxm'", "did you mean 'h100-sxm'?")),
+    (("plan", *M, "-g", "nope"), 1, ("'nope'", "bifurcate gpus")),
+    (("gpus", "show", "rtx-3099"), 1, ("did you mean 'rtx-3090'?",)),
+    (("models", "show", "gpt-2x"), 1, ("did you mean 'gpt2'?",)),
+    (("scenarios", "show", "one-sampel"), 1, ("did you mean 'one-sample'?",)),
+    (("sweep", "one-sampel"), 1, ("did you mean 'one-sample'?",)),
+    (("estimate", *M, "--kernel", "flsh"), 2, ("'flsh'", "did you mean 'flash'?")),
+    (("estimate", *M, "--attention", "bifurcate"), 2, ("did you mean 'bifurcated'?",)),
+    (("estimate", *M, "--kv-layout", "copy"), 2, ("did you mean 'copies'?",)),
+    (("estimate", *M, "--execution", "cuda"), 2, ("graph, compiled, eager",)),
+    (("estimate", *M, "--constants", "peaks"), 2, ("did you mean 'peak'?",)),
+    (("estimate", *M, "--dtype", "bf17"), 1, ("bf17", "did you mean 'bf16'?")),
+    (("estimate", *M, "--kv-dtype", "fp9"), 1, ("kv_dtype", "'fp9'", "int4")),
+    # Sizes.
+    (("estimate", *M, "-n", "0"), 1, ("samples = 0",)),
+    (("estimate", *M, "-n", "-1"), 2, ("--samples", "'-1'", "8K (8192)")),
+    (("estimate", *M, "-n", "1.5"), 2, ("'1.5' is not a whole number",)),
+    (("estimate", *M, "-n", "many"), 2, ("'many'",)),
+    (("estimate", *M, "-n", "1e30"), 2, ("'1e30'",)),
+    (("estimate", *M, "-n", "99999999999"), 1, ("samples = 99999999999",)),
+    (("estimate", *M, "-n", "1000000k", "--context", "1000000k"), 1, ("1e+15",)),
+    (("estimate", *M, "--context", "-5"), 2, ("--context", "'-5'")),
+    (("estimate", *M, "--context", "nan"), 2, ("'nan'",)),
+    (("estimate", *M, "--prompts", "0"), 1, ("prompts = 0",)),
+    (("estimate", *M, "--output-len", "0"), 2, ("--output-tokens", "at least 1")),
+    (("estimate", *M, "--decoded", "5", "--output-len", "5"), 2, ("give one of both",)),
+    (("generate", *M, "--decoded", "5"), 2, ("--decoded-tokens", "--output-tokens")),
+    (("generate", *M, "--query-tokens", "4"), 1, ("query_tokens must be 1",)),
+    (("generate", *M, "--output-len", "1000000k"), 1, ("output_tokens",)),
+    # Shapes that cannot be.
+    (("estimate", *M, "--kv-heads", "5"), 1, ("heads (32)", "1, 2, 4, 8, 16, 32")),
+    (("estimate", *M, "--kv-heads", "0"), 1, ("kv_heads = 0",)),
+    (("estimate", *M, "--tp", "3"), 1, ("tensor_parallel = 3", "1, 2, 4, 8, 16, 32")),
+    (("estimate", *M, "--tp", "0"), 1, ("tensor_parallel = 0",)),
+    (("plan", *M, "--gpus", "0"), 1, ("at least 1 GPU",)),
+    (("plan", *M, "-g", "h100", "--gpus", "3"), 1, ("nothing to plan with", "3")),
+    (("estimate", *M, "--layers", "3"), 2, ("--layers", "without --model")),
+    (("estimate", "--layers", "3"), 2, ("--hidden-size",)),
+    (("estimate", "--layers", "0", "--hidden-size", "128", "--heads", "4"), 1, ("layers = 0",)),
+    (("estimate", "--layers", "3", "--hidden-size", "100", "--heads", "3"), 1, ("head_dim",)),
+    (("estimate", "-m", "deepseek-v3", "--kernel", "sdpa_math"), 1, ("latent", "sdpa_math")),
+    (("estimate", *M, "--assume", "llama"), 2, ("--assume", "config.json")),
+    # Numbers.
+    (("estimate", *M, "--gpu-memory-utilization", "0"), 1, ("gpu_memory_utilization", "(0, 1]")),
+    (("estimate", *M, "--gpu-memory-utilization", "1.5"), 1, ("1.5", "(0, 1]")),
+    (("estimate", *M, "--gpu-memory-utilization", "nan"), 1, ("nan", "(0, 1]")),
+    (("estimate", *M, "--gpu-memory-utilization", "most"), 2, ("'most' is not a number",)),
+    (("generate", *M, "--price-per-hour", "-1"), 1, ("price_per_hour = -1.0",)),
+    (("generate", *M, "--price-per-hour", "nan"), 1, ("price_per_hour = nan",)),
+    (("generate", *M, "--price-per-hour", "free"), 2, ("'free' is not a number",)),
+    (("plan", *M, "--target-step-ms", "0"), 1, ("target_step_ms", "not positive")),
+    (("plan", *M, "--target-step-ms", "nan"), 1, ("target_step_ms", "not positive")),
+    # Files.
+    (("estimate", "-m", "nowhere/config.json"), 1, ("nowhere/config.json", "No such file")),
+    (("estimate", "-m", "./"), 1, ("config.json",)),
+    (("estimate", *M, "-g", "nowhere.toml"), 1, ("nowhere.toml", "No such file")),
+    (("sweep", "nowhere.toml"), 1, ("nowhere.toml", "No such file")),
+    (("gpus", "check", "nowhere.toml"), 1, ("nowhere.toml", "No such file")),
+    (("scenarios", "check", "nowhere.toml"), 1, ("nowhere.toml", "No such file")),
+    (("estimate", *M, "-o", "answer.xlsx"), 1, ("'answer.xlsx'", ".json, .csv, .txt")),
+    (("estimate", *M, "-o", "nowhere/a.json"), 1, ("nowhere/a.json", "No such file")),
+    (("estimate", *M, "-o", "."), 1, ("it is a folder",)),
+    (("gpus", "-o", "nowhere/a.csv"), 1, ("nowhere/a.csv",)),
+    (("sweep", "one-sample", "-o", "grid.json"), 1, ("grid.json", ".csv or .parquet")),
+    (("sweep", "one-sample", "-o", "nowhere/grid.csv"), 1, ("nowhere/grid.csv",)),
+]
+
+
+def one_line(done: Done) -> str:
+    """Return the one line that a mistake is worth."""
+    assert done.out == ""
+    assert done.err.endswith("\n")
+    (line,) = done.err.splitlines()
+    assert "Traceback" not in line
+    assert "a bug of ours" not in line
+    return line
+
+
+@pytest.mark.parametrize(("typed", "code", "words"), MISTAKES, ids=lambda part: str(part)[:60])
+def test_a_mistake_gets_one_clear_line(
+    typed: tuple[str, ...],
+    code: int,
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The line names what is wrong; stdout stays empty, and no file is left behind."""
+    monkeypatch.chdir(tmp_path)
+    done = bifurcate(*typed)
+    line = one_line(done)
+    assert done.code == code, line
+    for word in words:
+        assert word in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ANSWERS)
+def test_every_answer_checks_its_names(command: str) -> None:
+    """Every command that answers refuses an unknown model and an unknown GPU."""
+    assert "did you mean 'gpt2'?" in one_line(bifurcate(command, "-m", "gpt-2x"))
+    assert "did you mean 'L40S'?" in one_line(bifurcate(command, *M, "-g", "l40x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("not json", "is not JSON"),
+        ("[1, 2]", "config.json"),
+        ("{}", "model_type"),
+        ('{"model_type": "llama"}', "missing"),
+        ('{"model_type": "mystery", "hidden_size": 64}', "--assume llama"),
+        (
+            (
+                '{"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, '
+                '"intermediate_size": 64, "vocab_size": 10, "hidden_size": NaN}'
+            ),
+            "hidden_size",
+        ),
+    ],
+)
+def test_a_file_that_is_no_config(text: str, words: str, tmp_path: Path) -> None:
+    """A config.json that is not one, or not of a known type, is refused in one line."""
+    path = tmp_path / "config.json"
+    path.write_text(text, encoding="utf-8")
+    done = bifurcate("estimate", "-m", str(path))
+    assert done.code == 1
+    assert words in one_line(done)
+
+
+def test_assume_reads_an_unknown_type(tmp_path: Path) -> None:
+    """--assume llama is the way out of an unknown model_type, and the folder will do as name."""
+    config = {
+        "model_type": "mystery",
+        "hidden_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "intermediate_size": 1024,
+        "vocab_size": 1000,
+        "max_position_embeddings": 2048,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    answer = bifurcate("estimate", "-m", str(tmp_path), "--assume", "llama", "--json").json
+    # Two tables, four layers of q, k, v, o, gate, up, down and two norms, and the last norm.
+    layer = 4 * 512 * 512 + 3 * 512 * 1024 + 2 * 512
+    assert answer["inputs"]["parameters"] == 2 * 1000 * 512 + 4 * layer + 512
+
+
+@pytest.mark.parametrize("text", ["", "schema_version = ", "schema_version = 1"])
+def test_a_file_that_is_no_profile(text: str, tmp_path: Path) -> None:
+    """A profile that is not TOML, or lacks its keys, is refused in one line that names it."""
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    done = bifurcate("estimate", *M, "-g", str(path))
+    assert done.code == 1
+    assert str(path) in one_line(done)
+
+
+def test_a_context_beyond_the_model_is_a_warning() -> None:
+    """More tokens than the model was made for are answered, with a warning."""
+    answer = bifurcate("estimate", "-m", "gpt2", "--context", "8K", "--json").json
+    assert any("Warning" in note and "1,024" in note for note in answer["notes"])
+
+
+def test_our_own_bugs_are_owned_up_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that is not the user's says so in one line, and shows where it is on request."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("deep inside")
+
+    monkeypatch.setattr("simulator.api.estimate", broken)
+    monkeypatch.delenv("BIFURCATE_DEBUG", raising=False)
+    done = bifurcate("estimate", *M)
+    assert done.code == 1
+    assert done.err.startswith("error: a bug of ours, not of yours: ZeroDivisionError: deep inside")
+    assert "BIFURCATE_DEBUG" in done.err
+    assert done.err.count("\n") == 1
+    monkeypatch.setenv("BIFURCATE_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        bifurcate("estimate", *M)
+
+
+def test_no_arguments_show_the_help() -> None:
+    """The bare command shows its help on stdout, with the code of misuse."""
+    done = bifurcate()
+    assert done.code == 2
+    assert "estimate" in done.out
+    assert done.err == ""

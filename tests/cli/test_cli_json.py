@@ -1,0 +1,293 @@
+"""The JSON of every answer has the fields of docs/commands.md, and its parts add up."""
+
+from typing import Any
+
+import pytest
+from command_line import bifurcate
+
+Number = (int, float)
+OptionalNumber = (int, float, type(None))
+
+MEMORY = {
+    "weights_bytes": Number,
+    "kv_bytes": Number,
+    "workspace_bytes": Number,
+    "total_bytes": Number,
+    "capacity_bytes": Number,
+    "fits": bool,
+}
+WORKLOAD: dict[str, Any] = {
+    "context_tokens": int,
+    "samples": int,
+    "prompts": int,
+    "decoded_tokens": int,
+    "query_tokens": int,
+    "attention": str,
+    "kernel": str,
+    "kv_layout": str,
+    "execution": str,
+    "weight_dtype": str,
+    "kv_dtype": str,
+    "tensor_parallel": int,
+}
+INPUTS: dict[str, Any] = {
+    "model": str,
+    "parameters": int,
+    "active_parameters": int,
+    "layers": int,
+    "hidden_size": int,
+    "heads": int,
+    "kv_heads": int,
+    "head_dim": int,
+    "gpu": str,
+    **WORKLOAD,
+    "gpu_memory_utilization": float,
+    "constants": str,
+}
+HARDWARE = {"name": str, "hash": str, "constants": str}
+OPERATION = {
+    "name": str,
+    "kind": str,
+    "repeat": int,
+    "flops": Number,
+    "bytes_read": Number,
+    "bytes_written": Number,
+    "launches": int,
+    "time_ms": float,
+    "bound": str,
+}
+ESTIMATE: dict[str, Any] = {
+    "schema_version": int,
+    "inputs": INPUTS,
+    "step_ms": float,
+    "device_ms": float,
+    "host_ms": Number,
+    "collective_ms": Number,
+    "tokens_per_s": float,
+    "flops": int,
+    "bytes_read": Number,
+    "bytes_written": Number,
+    "kv_bytes_read": Number,
+    "weight_bytes_read": Number,
+    "launches": int,
+    "bound": str,
+    "memory": MEMORY,
+    "operations": [OPERATION],
+    "hardware": HARDWARE,
+    "notes": [str],
+}
+COMPARE: dict[str, Any] = {
+    "schema_version": int,
+    "standard": ESTIMATE,
+    "shared_storage": ESTIMATE,
+    "bifurcated": ESTIMATE,
+    "speedup": float,
+    "kv_io_ratio": float,
+    "winner": str,
+    "break_even_samples": (int, type(None)),
+    "break_even_context_tokens": (int, type(None)),
+    "advice": str,
+}
+REQUEST: dict[str, Any] = {
+    "prefill_ms": float,
+    "decode_ms": float,
+    "total_ms": float,
+    "first_step_ms": float,
+    "last_step_ms": float,
+    "time_per_output_token_ms": float,
+    "output_tokens": int,
+    "all_output_tokens": int,
+    "tokens_per_s": float,
+    "usd_per_hour": OptionalNumber,
+    "usd_per_million_tokens": OptionalNumber,
+    "prefill_bound": str,
+    "memory": MEMORY,
+    "notes": [str],
+}
+GENERATE: dict[str, Any] = {
+    "schema_version": int,
+    "inputs": {
+        **{key: kind for key, kind in INPUTS.items() if key != "decoded_tokens"},
+        "attention": [str],
+        "output_tokens": int,
+    },
+    "hardware": HARDWARE,
+    "standard": REQUEST,
+    "bifurcated": REQUEST,
+    "speedup": float,
+}
+OPTION: dict[str, Any] = {
+    "gpu": str,
+    "gpus": int,
+    "attention": str,
+    "step_ms": float,
+    "tokens_per_s": float,
+    "bound": str,
+    "fits": bool,
+    "meets_target": bool,
+    "pareto": bool,
+    "usd_per_hour": OptionalNumber,
+    "usd_per_million_tokens": OptionalNumber,
+    "most_samples": (int, type(None)),
+    "most_samples_in_time": (int, type(None)),
+    "longest_context_tokens": (int, type(None)),
+    "longest_context_tokens_in_time": (int, type(None)),
+    "memory_total_bytes": Number,
+    "memory_capacity_bytes": Number,
+    "constants": str,
+}
+PLAN: dict[str, Any] = {
+    "schema_version": int,
+    "inputs": {
+        key: kind
+        for key, kind in INPUTS.items()
+        if key not in ("gpu", "attention", "tensor_parallel")
+    },
+    "target_step_ms": OptionalNumber,
+    "cheapest": OPTION,
+    "fewest_gpus": {"h100-sxm": int},
+    "options": [OPTION],
+    "skipped": [str],
+    "notes": [str],
+}
+STEP = {"what": str, "formula": str, "numbers": str, "result": str, "reference": str}
+
+QUESTION = ("-m", "llama-3.1-8b", "-n", "16", "--context", "8K", "--json")
+QUESTIONS = [
+    QUESTION,
+    ("-m", "gpt2", "-g", "l4", "-n", "1", "--context", "0", "--decoded", "0", "--json"),
+    ("-m", "deepseek-v3", "--tp", "8", "--attention", "bifurcated", "--json"),
+    ("-m", "gemma-2-9b", "--execution", "eager", "--kernel", "einsum", "--json"),
+    ("-m", "mixtral-8x7b", "--kv-layout", "rebuilt", "--dtype", "int4", "--json"),
+]
+
+
+def check(value: Any, schema: Any, where: str) -> None:
+    """Demand exactly the fields of a schema, in its order, with values of its types."""
+    if isinstance(schema, dict):
+        assert list(value) == list(schema), where
+        for key, part in schema.items():
+            check(value[key], part, f"{where}.{key}")
+    elif isinstance(schema, list):
+        assert isinstance(value, list), where
+        for index, item in enumerate(value):
+            check(item, schema[0], f"{where}[{index}]")
+    else:
+        kinds = schema if isinstance(schema, tuple) else (schema,)
+        assert type(value) in kinds, f"{where} = {value!r}"
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_estimate_has_the_documented_fields(question: tuple[str, ...]) -> None:
+    """estimate --json has every documented field, no other, and of the right types."""
+    check(bifurcate("estimate", *question).json, ESTIMATE, "estimate")
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_operations_add_up_to_the_totals(question: tuple[str, ...]) -> None:
+    """The sum over operations of figure times repeat is the total, for every figure."""
+    answer = bifurcate("estimate", *question).json
+    for field in ("flops", "bytes_read", "bytes_written", "launches"):
+        parts = sum(item[field] * item["repeat"] for item in answer["operations"])
+        assert parts == pytest.approx(answer[field], rel=1e-12), field
+    times = sum(item["time_ms"] * item["repeat"] for item in answer["operations"])
+    assert times == pytest.approx(answer["device_ms"] + answer["collective_ms"], rel=1e-9)
+    assert all(item["launches"] > 0 for item in answer["operations"])
+    step = max(answer["device_ms"], answer["host_ms"]) + answer["collective_ms"]
+    assert answer["step_ms"] == pytest.approx(step, rel=1e-12)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_memory_adds_up(question: tuple[str, ...]) -> None:
+    """Total memory is the sum of its parts, and fits says whether it is within the capacity."""
+    memory = bifurcate("estimate", *question).json["memory"]
+    parts = memory["weights_bytes"] + memory["kv_bytes"] + memory["workspace_bytes"]
+    assert memory["total_bytes"] == pytest.approx(parts, rel=1e-12)
+    assert memory["fits"] == (memory["total_bytes"] <= memory["capacity_bytes"])
+
+
+def test_estimate_golden() -> None:
+    """Llama-2-7B, 16 samples of 8K: KV bytes by hand, L x 2 g k x 2 B x b x (m_c + m_d)."""
+    answer = bifurcate("estimate", "-m", "llama-2-7b", "-n", "16", "--context", "8K", "--json").json
+    assert answer["kv_bytes_read"] == 32 * 2 * 32 * 128 * 2 * 16 * (8192 + 64) == 69_256_347_648
+    assert answer["inputs"]["parameters"] == 6_738_415_616
+
+
+def test_compare_has_the_documented_fields() -> None:
+    """compare --json nests three estimates and has every documented field."""
+    answer = bifurcate("compare", *QUESTION).json
+    check(answer, COMPARE, "compare")
+    standard, bifurcated = answer["standard"], answer["bifurcated"]
+    assert answer["speedup"] == standard["step_ms"] / bifurcated["step_ms"]
+    ratio = standard["kv_bytes_read"] / bifurcated["kv_bytes_read"]
+    assert answer["kv_io_ratio"] == ratio == 16 * (8192 + 64) / (8192 + 16 * 64)
+    assert answer["shared_storage"]["kv_bytes_read"] == standard["kv_bytes_read"]
+    assert answer["shared_storage"]["memory"]["kv_bytes"] == bifurcated["memory"]["kv_bytes"]
+
+
+def test_compare_has_null_where_nothing_breaks_even() -> None:
+    """Without a break-even point the field is null, not left out: one sample shares nothing."""
+    answer = bifurcate("compare", *QUESTION, "-n", "1").json
+    check(answer, COMPARE, "compare")
+    assert answer["winner"] in ("standard", "tie")
+    assert answer["break_even_context_tokens"] is None
+
+
+def test_generate_has_the_documented_fields() -> None:
+    """generate --json has every documented field, and its times and costs hang together."""
+    answer = bifurcate("generate", *QUESTION, "--output-len", "32", "--price-per-hour", "3.6").json
+    check(answer, GENERATE, "generate")
+    for kind in ("standard", "bifurcated"):
+        item = answer[kind]
+        assert item["total_ms"] == pytest.approx(item["prefill_ms"] + item["decode_ms"])
+        assert item["time_per_output_token_ms"] * 31 == pytest.approx(item["decode_ms"])
+        assert item["all_output_tokens"] == 16 * 32
+        assert item["tokens_per_s"] == pytest.approx(16 * 32 / item["total_ms"] * 1e3)
+        # 3.6 USD per hour is 0.001 USD per second.
+        assert item["usd_per_million_tokens"] == pytest.approx(1e3 / item["tokens_per_s"])
+        assert item["first_step_ms"] <= item["time_per_output_token_ms"] <= item["last_step_ms"]
+    ratio = answer["standard"]["total_ms"] / answer["bifurcated"]["total_ms"]
+    assert answer["speedup"] == pytest.approx(ratio)
+
+
+def test_generate_of_one_kind_has_no_speedup() -> None:
+    """With --attention there is one request, and nothing to compare it with."""
+    answer = bifurcate("generate", *QUESTION, "--attention", "bifurcated").json
+    assert "standard" not in answer
+    assert "speedup" not in answer
+    check(answer["bifurcated"], REQUEST, "bifurcated")
+    assert answer["inputs"]["output_tokens"] == 256
+    assert answer["inputs"]["kv_layout"] == "shared"
+
+
+def test_plan_has_the_documented_fields() -> None:
+    """plan --json has every documented field, options cheapest per token first."""
+    answer = bifurcate("plan", *QUESTION, "-g", "h100", "--target-step-ms", "10").json
+    check(answer, PLAN, "plan")
+    costs = [item["usd_per_million_tokens"] for item in answer["options"] if item["meets_target"]]
+    assert costs == sorted(costs)
+    assert answer["target_step_ms"] == pytest.approx(10)
+    assert answer["cheapest"]["step_ms"] <= 10
+    assert answer["inputs"]["kv_layout"] == "copies"
+    for item in answer["options"]:
+        assert item["meets_target"] == (item["fits"] and item["step_ms"] <= 10)
+        cost = item["usd_per_hour"] / 3600 / item["tokens_per_s"] * 1e6
+        assert item["usd_per_million_tokens"] == pytest.approx(cost)
+
+
+def test_plan_without_an_answer_says_null() -> None:
+    """Where nothing meets the target, cheapest and the fewest GPUs are null."""
+    answer = bifurcate("plan", *QUESTION, "-g", "h100", "--target-step-ms", "0.001").json
+    assert answer["cheapest"] is None
+    assert answer["fewest_gpus"] == {"h100-sxm": None}
+
+
+@pytest.mark.parametrize("command", ["estimate", "compare"])
+def test_explanations_are_in_the_json_too(command: str) -> None:
+    """--explain adds the derivation to the JSON."""
+    answer = bifurcate(command, *QUESTION, "--explain").json
+    explanation = answer["explanation"]
+    kinds = explanation.values() if command == "compare" else [explanation]
+    for steps in kinds:
+        check(steps, [STEP], "explanation")
+        assert len(steps) > 8

@@ -1,0 +1,198 @@
+"""Where answers go: formats, files, pipes and terminals."""
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import bifurcate
+
+import simulator
+
+QUESTION = ("-m", "llama-3.1-8b", "-n", "16", "--context", "8K")
+COMMANDS = [
+    ("estimate", *QUESTION),
+    ("compare", *QUESTION),
+    ("generate", *QUESTION, "--output-len", "16"),
+    ("plan", *QUESTION, "-g", "h100", "-g", "l4"),
+    ("models",),
+    ("models", "list"),
+    ("models", "show", "gpt2"),
+    ("gpus",),
+    ("gpus", "list"),
+    ("gpus", "show", "l4"),
+    ("scenarios",),
+    ("scenarios", "list"),
+    ("scenarios", "show", "one-sample"),
+]
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    """Read CSV."""
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("form", ["table", "json", "csv"])
+def test_every_format_to_stdout_and_file(
+    command: tuple[str, ...], form: str, tmp_path: Path
+) -> None:
+    """Every answer has all three formats, and a file holds exactly what stdout would."""
+    shown = bifurcate(*command, "--format", form)
+    assert shown.text.endswith("\n")
+    assert shown.err == ""
+    target = tmp_path / f"answer{ {'table': '.txt', 'json': '.json', 'csv': '.CSV'}[form] }"
+    written = bifurcate(*command, "-o", str(target))
+    assert written.text == ""
+    assert target.read_text(encoding="utf-8") == shown.out
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_the_suffix_yields_to_the_format(tmp_path: Path) -> None:
+    """--format decides, whatever the file is called."""
+    target = tmp_path / "answer.csv"
+    assert bifurcate("estimate", *QUESTION, "--json", "-o", str(target)).code == 0
+    assert json.loads(target.read_text(encoding="utf-8"))["schema_version"] == 1
+
+
+def test_compare_csv_has_the_numbers_of_the_answer() -> None:
+    """The CSV of compare reads back as the very numbers of the comparison."""
+    result = simulator.compare("llama-3.1-8b", samples=16, context_tokens="8K")
+    rows = rows_of(bifurcate("compare", *QUESTION, "--format", "csv").text)
+    assert [row["variant"] for row in rows] == ["standard", "shared_storage", "bifurcated"]
+    for row in rows:
+        item = getattr(result, row["variant"])
+        assert float(row["step_ms"]) == item.step_s / 1e-3
+        assert int(row["kv_bytes_read"]) == item.totals.kv_bytes_read
+        assert row["memory_fits"] == str(item.memory.fits)
+        assert (row["model"], row["gpu"], row["samples"]) == ("llama-3.1-8b", "h100-sxm", "16")
+
+
+@pytest.mark.parametrize("command", COMMANDS[:4], ids=lambda part: part[0])
+def test_csv_and_json_agree(command: tuple[str, ...]) -> None:
+    """Every figure of a CSV row is the figure of the JSON object of the same name."""
+    rows = rows_of(bifurcate(*command, "--format", "csv").text)
+    answer = bifurcate(*command, "--json").json
+    objects = {
+        "estimate": lambda: answer["operations"],
+        "compare": lambda: [answer[row["variant"]] for row in rows],
+        "generate": lambda: [answer[row["attention"]] for row in rows],
+        "plan": lambda: answer["options"],
+    }[command[0]]()
+    assert len(rows) == len(objects)
+    compared = 0
+    for row, item in zip(rows, objects, strict=True):
+        for key in row.keys() & item.keys():
+            text = "" if item[key] is None else str(item[key])
+            assert row[key] == text
+            compared += 1
+    assert compared >= 8 * len(rows)
+
+
+def test_tables_are_plain_where_there_is_no_terminal() -> None:
+    """Away from a terminal there are no colours and no blanks at the ends of lines."""
+    for command in COMMANDS:
+        text = bifurcate(*command).text
+        assert "\x1b" not in text
+        assert all(line == line.rstrip() for line in text.splitlines())
+        assert max(map(len, text.splitlines())) <= 140
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that fails leaves the file of an earlier one as it was."""
+    target = tmp_path / "answer.json"
+    target.write_text("earlier", encoding="utf-8")
+    assert bifurcate("estimate", *QUESTION, "-n", "0", "-o", str(target)).code == 1
+    assert target.read_text(encoding="utf-8") == "earlier"
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    done = bifurcate("estimate", *QUESTION, "-o", str(target))
+    monkeypatch.undo()
+    assert done.code == 1
+    assert "No space left on device" in done.err
+    assert target.read_text(encoding="utf-8") == "earlier"
+    assert [path.name for path in tmp_path.iterdir()] == ["answer.json"]
+
+
+def run(*arguments: str, **keywords: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, "-m", "simulator.cli", *arguments],
+        text=True,
+        stderr=subprocess.PIPE,
+        check=False,
+        **keywords,
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_said_in_one_line() -> None:
+    """Where stdout cannot be written the reason is named."""
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = run("gpus", "--json", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "error: cannot write the answer: No space left on device"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    """``bifurcate ... | head -1`` shows a line and complains of nothing."""
+    command = f"{sys.executable} -m simulator.cli sweep repeated-sampling | head -1"
+    shell = ["/bin/sh", "-c", command]
+    done = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("model,kv_heads,gpu")
+    assert done.stderr == ""
+
+
+def on_terminal(*arguments: str, columns: int, **environment: str) -> str:
+    """Return what a command shows on a terminal of a given width."""
+    master, slave = pty.openpty()
+    env = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    env |= {"TERM": "xterm-256color", "COLUMNS": str(columns), **environment}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "simulator.cli", *arguments],
+        stdout=slave,
+        stderr=slave,
+        stdin=slave,
+        env=env,
+    )
+    os.close(slave)
+    shown = b""
+    try:
+        while part := os.read(master, 65536):
+            shown += part
+    except OSError:  # the terminal closes with its program
+        pass
+    os.close(master)
+    assert process.wait() == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_a_terminal_gets_colour_unless_it_should_not() -> None:
+    """A terminal shows colour; NO_COLOR turns it off."""
+    cyan = "\x1b[1;36m"
+    assert cyan in on_terminal("estimate", "-m", "gpt2", columns=140)
+    assert cyan not in on_terminal("estimate", "-m", "gpt2", columns=140, NO_COLOR="1")
+
+
+def test_a_narrow_terminal_loses_no_figure() -> None:
+    """At 80 columns the figures of compare are those at 140, none cut short."""
+    question = ("compare", "-m", "llama-2-7b", "-n", "64")
+    narrow = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal(*question, columns=80))
+    assert max(map(len, narrow.splitlines())) == 80
+    assert "…" not in narrow
+    figures = re.findall(r"[\d.,]*\d(?: [kMGT]?i?B| [mµ]s|x)?", bifurcate(*question).text)
+    assert len(figures) > 30
+    for figure in figures:
+        assert figure.split()[0] in narrow
