@@ -4,6 +4,7 @@ Plain numbers stay plain: a single what-if question never imports numpy, integer
 size, and the command line starts in a blink. Arrays are expected to be float64, exact to 2**53.
 """
 
+import math
 import sys
 from typing import Any
 
@@ -38,6 +39,12 @@ def where(condition: Numeric, if_true: Numeric, if_false: Numeric) -> Numeric:
     if numpy is None:
         return if_true if condition else if_false
     return numpy.where(condition, if_true, if_false)
+
+
+def square_root(value: Numeric) -> Numeric:
+    """Return the square root, elementwise for arrays."""
+    numpy = _arrays(value)
+    return math.sqrt(value) if numpy is None else numpy.sqrt(value)
 
 
 def ceil_div(numerator: Numeric, denominator: Numeric) -> Numeric:

@@ -9,7 +9,7 @@ import re
 
 KILO, MEGA, GIGA, TERA, PETA = 1e3, 1e6, 1e9, 1e12, 1e15
 KIB, MIB, GIB = 2**10, 2**20, 2**30
-MICROSECOND, MILLISECOND = 1e-6, 1e-3
+NANOSECOND, MICROSECOND, MILLISECOND = 1e-9, 1e-6, 1e-3
 
 # vLLM's reading of sizes on integer flags: a small letter is decimal, a capital one binary.
 _COUNT_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}

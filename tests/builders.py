@@ -22,6 +22,12 @@ ROUND_CONSTANTS = {
     "l2_bandwidth_ratio": 4,  # 8000 GB/s
     "l2_fraction": 0.5,  # 25 MiB
     "launch_us": 2,
+    # Without effect: tests/timing/test_serial.py has their own tests.
+    "block_us": 1e-9,
+    "sequence_us": 1e-9,
+    "split_us": 1e-9,
+    "depth_ns": 1e-9,
+    "overlap": 16,  # the slower roof alone counts
     "eager_launch_us": 1,
     "host_us_per_launch": 10,
     "link_fraction": 0.5,  # 200 GB/s

@@ -87,6 +87,7 @@ def _standard_read(
     *,
     written: Numeric,
     blocks: Numeric | None = None,
+    thread_blocks: Numeric = 0,
     partials: Numeric = 0,
 ) -> Operation:
     """Return one kernel in which every sequence reads its whole cache."""
@@ -101,8 +102,11 @@ def _standard_read(
         bytes_written=written,
         kv_bytes_read=kv_bytes,
         blocks=blocks,
-        reused_bytes=repeated + partials,
-        reused_footprint_bytes=footprint + partials,
+        thread_blocks=thread_blocks,
+        sequences=0 if blocks is None else shape.sequences,
+        reused_bytes=repeated,
+        reused_footprint_bytes=footprint,
+        scratch_bytes=partials,
         dtype=shape.dtype,
         repeat=repeat,
     )
@@ -140,6 +144,7 @@ def _flash_standard(
         repeat,
         written=written,
         blocks=_streaming_blocks(streams=streams, tokens=tokens, splits=splits),
+        thread_blocks=blocks * splits,
         partials=partials,
     )
     return [read, _combine(shape, "attention_combine", splits, repeat, lse=False)]
@@ -155,6 +160,7 @@ def _flash_bifurcated(
         tokens=shape.context_tokens,
         kv_bytes=shape.context_copy_bytes,
         streams=shape.prompts * shape.kv_heads,
+        sequences=shape.prompts,
         row_blocks=_row_blocks(shape, shape.samples),
         repeat=repeat,
     )
@@ -164,6 +170,7 @@ def _flash_bifurcated(
         tokens=shape.decoded_tokens,
         kv_bytes=shape.decoded_bytes,
         streams=shape.sequences * shape.kv_heads,
+        sequences=shape.sequences,
         row_blocks=_row_blocks(shape, 1),
         repeat=repeat,
     )
@@ -172,13 +179,12 @@ def _flash_bifurcated(
     merged_bytes = 2 * (shape.output_bytes + lse_bytes) * both
     merge = Operation(
         name="attention_merge",
-        kind="elementwise",
+        kind="combine",
         bytes_read=merged_bytes,
         bytes_written=shape.output_bytes * both,
         launches=both,
         # The two partial outputs were written a moment ago.
-        reused_bytes=merged_bytes,
-        reused_footprint_bytes=merged_bytes,
+        scratch_bytes=merged_bytes,
         repeat=repeat,
     )
     operations = [context, context_combine, suffix, suffix_combine, merge]
@@ -202,6 +208,7 @@ def _flash_part(
     tokens: Numeric,
     kv_bytes: Numeric,
     streams: Numeric,
+    sequences: Numeric,
     row_blocks: Numeric,
     repeat: int,
 ) -> tuple[Operation, Operation]:
@@ -211,6 +218,8 @@ def _flash_part(
     ----------
     streams
         Key sequences that are read: one for each cache and KV head.
+    sequences
+        Caches that are read.
     row_blocks
         Thread blocks over which the query rows of each are spread.
     """
@@ -227,8 +236,9 @@ def _flash_part(
         kv_bytes_read=kv_bytes,
         launches=exists,
         blocks=_streaming_blocks(streams=streams, tokens=tokens, splits=splits),
-        reused_bytes=partials,
-        reused_footprint_bytes=partials,
+        thread_blocks=streams * row_blocks * splits * exists,
+        sequences=sequences * exists,
+        scratch_bytes=partials,
         dtype=shape.dtype,
         repeat=repeat,
     )
@@ -244,12 +254,12 @@ def _combine(
     result = shape.output_bytes + (shape.rows * PARTIAL_BYTES if lse else 0)
     return Operation(
         name=name,
-        kind="elementwise",
+        kind="combine",
         bytes_read=partials,
         bytes_written=result * needed,
         launches=needed,
-        reused_bytes=partials,
-        reused_footprint_bytes=partials,
+        splits=splits * needed,
+        scratch_bytes=partials,
         repeat=repeat,
     )
 

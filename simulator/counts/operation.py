@@ -8,7 +8,14 @@ from simulator.inputs.dtypes import Dtype
 from simulator.numeric import Numeric
 
 Kind = Literal[
-    "gemm", "attention", "prefill_attention", "elementwise", "copy", "gather", "collective"
+    "gemm",
+    "attention",
+    "prefill_attention",
+    "combine",
+    "elementwise",
+    "copy",
+    "gather",
+    "collective",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -35,11 +42,21 @@ class Operation:
     blocks
         Thread blocks among which the KV reads are divided, as many evenly loaded ones as would take
         as long; None where there are always enough.
+    thread_blocks
+        Thread blocks launched, where they may be more than the GPU runs at once.
+    longest_block_flops
+        FLOPs of the longest of them, where blocks differ much: causal attention. [FLOP]
+    sequences, splits, depth
+        What is walked through one by one: sequences of a batch, partial results of each row, and
+        the inner dimension of a product.
     link_bytes, ranks
         Traffic over the GPU's link to its group, per direction, and the size of the group. [bytes]
     reused_bytes, reused_footprint_bytes
-        The part of the traffic that the L2 cache serves if it can hold the footprint: split-KV
-        partials written and read back, or one context read for sample after sample. [bytes]
+        The part of the traffic that the L2 cache serves if it can hold the footprint: one context
+        read for sample after sample. [bytes]
+    scratch_bytes
+        The part of the traffic that one kernel writes for the next to read, which the L2 cache
+        serves if it can hold that much: split-KV partials. [bytes]
     dtype
         Format of the matrix product, which picks the compute roof.
     repeat
@@ -55,10 +72,16 @@ class Operation:
     weight_bytes_read: Numeric = 0
     launches: Numeric = 1
     blocks: Numeric | None = None
+    thread_blocks: Numeric = 0
+    longest_block_flops: Numeric = 0
+    sequences: Numeric = 0
+    splits: Numeric = 0
+    depth: Numeric = 0
     link_bytes: Numeric = 0
     ranks: int = 1
     reused_bytes: Numeric = 0
     reused_footprint_bytes: Numeric = 0
+    scratch_bytes: Numeric = 0
     dtype: Dtype = "bf16"
     repeat: int = 1
 

@@ -12,7 +12,10 @@ from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import WorkloadLike
-from simulator.numeric import Numeric, maximum, minimum
+from simulator.numeric import Numeric, ceil_div, maximum, minimum
+
+# Query rows that one thread block of a flash kernel holds in prefill.
+PREFILL_ROWS_PER_BLOCK = 128
 
 
 def decode_operations(
@@ -212,6 +215,8 @@ def _prefill_attention(
         bytes_written=row_bytes * heads * value_width,
         kv_bytes_read=kv_bytes,
         launches=minimum(tokens, 1),
+        thread_blocks=work.prompts * heads * ceil_div(m, PREFILL_ROWS_PER_BLOCK),
+        longest_block_flops=2 * PREFILL_ROWS_PER_BLOCK * w * (key_width + value_width),
         dtype=compute,
         repeat=repeat,
     )

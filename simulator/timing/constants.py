@@ -17,7 +17,7 @@ from simulator.counts.operation import KINDS, Kind
 from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.hardware import HardwareProfile
-from simulator.units import MICROSECOND
+from simulator.units import MICROSECOND, NANOSECOND
 
 Origin = Literal["fitted", "measured", "carried", "peak"]
 ConstantsChoice = Literal["auto", "carried", "peak"]
@@ -31,12 +31,17 @@ CONSTANTS = {
     "l2_bandwidth_ratio": "L2 bandwidth over the published memory bandwidth",
     "l2_fraction": "share of L2 that a working set can take before it spills",
     "launch_us": "fixed time of each launch in a CUDA graph [us]",
+    "block_us": "time of each further wave of thread blocks over all SMs [us]",
+    "sequence_us": "time of each sequence of an attention call [us]",
+    "split_us": "time of each partial result that a combine adds up [us]",
+    "depth_ns": "time of each element of a product's inner dimension [ns]",
+    "overlap": "how memory and compute times add: 1 in full, 2 and 4 as roots of powers, 16 not",
     "eager_launch_us": "fixed time added to each launch outside a graph [us]",
     "host_us_per_launch": "host time of each launch outside a graph [us]",
     "link_fraction": "achieved share of the published link bandwidth",
 }
 # These may be prefixed with a kind of operation.
-BY_KIND = ("bandwidth_fraction", "flops_fraction", "launch_us")
+BY_KIND = ("bandwidth_fraction", "flops_fraction", "launch_us", "block_us", "overlap")
 # A GPU that does what is published, at once.
 _PEAK_VALUES = {
     "bandwidth_fraction": 1.0,
@@ -45,6 +50,11 @@ _PEAK_VALUES = {
     "l2_bandwidth_ratio": float("inf"),
     "l2_fraction": 1.0,
     "launch_us": 0.0,
+    "block_us": 0.0,
+    "sequence_us": 0.0,
+    "split_us": 0.0,
+    "depth_ns": 0.0,
+    "overlap": float("inf"),
     "eager_launch_us": 0.0,
     "host_us_per_launch": 0.0,
     "link_fraction": 1.0,
@@ -69,8 +79,11 @@ class Rates:
 
     Attributes
     ----------
-    bandwidth_bytes_per_s, launch_s
-        By kind of operation.
+    bandwidth_bytes_per_s, launch_s, block_s, overlap
+        By kind of operation; of a launch, of a further wave of thread blocks, and how times under
+        different roofs add.
+    sequence_s, split_s, depth_s
+        For each thing that is walked through one by one.
     l2_bandwidth_bytes_per_s, l2_bytes
         Bandwidth of the L2 cache, and the working set it can hold.
     block_bytes_per_s
@@ -84,6 +97,11 @@ class Rates:
     gpu: HardwareProfile
     bandwidth_bytes_per_s: Mapping[Kind, float]
     launch_s: Mapping[Kind, float]
+    block_s: Mapping[Kind, float]
+    overlap: Mapping[Kind, float]
+    sequence_s: float
+    split_s: float
+    depth_s: float
     l2_bandwidth_bytes_per_s: float
     l2_bytes: float
     block_bytes_per_s: float
@@ -137,6 +155,8 @@ def rates(gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Rates:
     peak_bandwidth = gpu.memory_bandwidth_bytes_per_s
     bandwidth = {kind: peak_bandwidth * value("bandwidth_fraction", kind) for kind in KINDS}
     launch = {kind: value("launch_us", kind) * MICROSECOND for kind in KINDS}
+    block = {kind: value("block_us", kind) * MICROSECOND for kind in KINDS}
+    overlap = {kind: value("overlap", kind) for kind in KINDS}
     for kind in KINDS:
         value("flops_fraction", kind)
     value("link_fraction")
@@ -144,6 +164,11 @@ def rates(gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Rates:
         gpu=gpu,
         bandwidth_bytes_per_s=bandwidth,
         launch_s=launch,
+        block_s=block,
+        overlap=overlap,
+        sequence_s=value("sequence_us") * MICROSECOND,
+        split_s=value("split_us") * MICROSECOND,
+        depth_s=value("depth_ns") * NANOSECOND,
         l2_bandwidth_bytes_per_s=peak_bandwidth * value("l2_bandwidth_ratio"),
         l2_bytes=gpu.l2_bytes * value("l2_fraction"),
         block_bytes_per_s=peak_bandwidth / gpu.sm_count * value("block_rate"),

@@ -1,9 +1,12 @@
 """The time of one operation: the only place where time is made.
 
-    t = launches x launch + max(bytes / bandwidth, FLOPs / rate)
+    t = launches x launch + serial work + norm(bytes / bandwidth, FLOPs / rate)
 
-A launch costs its fixed time; then the operation takes as long as its slower roof. Bytes that stay
-in L2 cost L2 bandwidth, and no kernel reads the KV cache faster than its thread blocks can stream.
+A launch costs its fixed time, and what is walked through one by one costs its own; then the
+operation takes as long as its slower roof, or longer where the two do not overlap: the norm is
+(x^p + y^p)^(1/p), from their sum (p = 1) to the larger (p infinite). Bytes that stay in L2 cost L2
+bandwidth, no kernel reads the KV cache faster than its thread blocks can stream, and more thread
+blocks than SMs run in waves.
 
 References
 ----------
@@ -16,8 +19,12 @@ from typing import Literal
 
 from simulator.counts.operation import Operation
 from simulator.inputs.workload import Execution
-from simulator.numeric import Numeric, maximum, minimum
+from simulator.numeric import Numeric, maximum, minimum, square_root
 from simulator.timing.constants import Rates
+
+# The launch of a kernel hides the first tile of keys of its blocks, 128 tokens of K and V in 16
+# bits: measured calls take as long for 2 tokens as for 128.
+FIRST_TILE_BYTES = 128 * 2 * 128 * 2
 
 Roof = Literal["launch", "memory", "compute", "link"]
 ROOFS: tuple[Roof, ...] = ("launch", "memory", "compute", "link")
@@ -30,11 +37,13 @@ class OperationTime:
     Attributes
     ----------
     launch_s
-        Fixed time of its launches.
+        Fixed time of its launches, and of what is walked through one by one.
     memory_s, compute_s, link_s
-        Time under each roof; they overlap, so the largest counts.
+        Time under each roof; they overlap more or less.
     host_s
         Time the host needs to launch it.
+    overlap
+        How the times under the roofs add.
     """
 
     launch_s: Numeric
@@ -42,11 +51,16 @@ class OperationTime:
     compute_s: Numeric
     link_s: Numeric
     host_s: Numeric
+    overlap: float = float("inf")
 
     @property
     def stream_s(self) -> Numeric:
-        """Time under the roof that binds. [s]."""
-        return maximum(maximum(self.memory_s, self.compute_s), self.link_s)
+        """Time under the roofs: that of the one that binds, and what it does not hide. [s]."""
+        if _is_used(self.compute_s):
+            streaming = norm(self.memory_s, self.compute_s, self.overlap)
+        else:
+            streaming = self.memory_s
+        return maximum(streaming, self.link_s)
 
     @property
     def device_s(self) -> Numeric:
@@ -73,31 +87,80 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
     eager = execution == "eager"
     launch_s = gpu.launch_s[operation.kind] + (gpu.eager_launch_s if eager else 0.0)
     return OperationTime(
-        launch_s=operation.launches * launch_s,
+        launch_s=operation.launches * launch_s + _serial_s(operation, gpu),
         memory_s=_memory_s(operation, gpu),
-        compute_s=(
-            operation.flops / gpu.flops_per_s(operation.kind, operation.dtype)
-            if _is_used(operation.flops)
-            else 0.0
-        ),
+        compute_s=_compute_s(operation, gpu),
         link_s=_link_s(operation, gpu),
         host_s=operation.launches * gpu.host_s_per_launch if eager else 0.0,
+        overlap=gpu.overlap[operation.kind],
     )
+
+
+def norm(first: Numeric, second: Numeric, power: float) -> Numeric:
+    """Return how two times add that overlap: ``(x^p + y^p)^(1/p)`` for p of 1, 2, 4 or infinity.
+
+    A power between is taken as the nearest of these, which need nothing but square roots.
+
+    >>> norm(3.0, 4.0, 1), norm(3.0, 4.0, 2), norm(3.0, 4.0, 100)
+    (7.0, 5.0, 4.0)
+    """
+    if power < 1.5:  # noqa: PLR2004
+        return first + second
+    if power >= 8:  # noqa: PLR2004
+        return maximum(first, second)
+    first, second = first * first, second * second
+    if power < 3:  # noqa: PLR2004
+        return square_root(first + second)
+    return square_root(square_root(first * first + second * second))
+
+
+def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
+    """Return the time of what is walked through one by one. [s]."""
+    seconds: Numeric = 0.0
+    if _is_used(operation.sequences):
+        seconds = seconds + operation.sequences * gpu.sequence_s
+    if _is_used(operation.splits):
+        seconds = seconds + operation.splits * gpu.split_s
+    if _is_used(operation.depth):
+        seconds = seconds + operation.depth * gpu.depth_s
+    return seconds
+
+
+def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
+    """Return the time its FLOPs take. [s].
+
+    The last wave of thread blocks ends with its longest one; on average half of it has nothing
+    beside it.
+    """
+    if not _is_used(operation.flops):
+        return 0.0
+    rate = gpu.flops_per_s(operation.kind, operation.dtype)
+    flops = operation.flops
+    if _is_used(operation.longest_block_flops):
+        flops = flops + operation.longest_block_flops * (gpu.gpu.sm_count / 2)
+    return flops / rate
 
 
 def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time its bytes take. [s]."""
     bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
-    if _is_used(operation.reused_bytes):
+    if _is_used(operation.reused_bytes) or _is_used(operation.scratch_bytes):
         cached = cached_bytes(operation, gpu)
         cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
         seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
     else:
         seconds = operation.bytes_moved / bandwidth
-    if operation.blocks is None:
-        return seconds
-    # Blocks that share keys read them in step: those served from L2 wait for the same memory.
-    return maximum(seconds, operation.kv_bytes_read / (operation.blocks * gpu.block_bytes_per_s))
+    if operation.blocks is not None:
+        # A block waits for each of its loads, from L2 hardly less than from memory.
+        hidden_bytes = operation.blocks * FIRST_TILE_BYTES
+        waiting_bytes = maximum(operation.kv_bytes_read - hidden_bytes, 0.0)
+        blocks_s = waiting_bytes / (operation.blocks * gpu.block_bytes_per_s)
+        seconds = norm(seconds, blocks_s, gpu.overlap[operation.kind])
+    if _is_used(operation.thread_blocks):
+        waves = maximum(operation.thread_blocks / gpu.gpu.sm_count - 1, 0.0)
+        # Blocks start and end while others stream.
+        seconds = norm(seconds, waves * gpu.block_s[operation.kind], 2)
+    return seconds
 
 
 def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
@@ -106,8 +169,14 @@ def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
     All that are used again while their footprint fits, none when it is twice what the cache can
     hold, linear between: a cache that is streamed through loses lines gradually.
     """
-    share = minimum(1.0, maximum(0.0, 2.0 - operation.reused_footprint_bytes / gpu.l2_bytes))
-    return operation.reused_bytes * share
+    cached: Numeric = 0.0
+    for used, footprint in (
+        (operation.reused_bytes, operation.reused_footprint_bytes),
+        (operation.scratch_bytes, operation.scratch_bytes),
+    ):
+        if _is_used(used):
+            cached = cached + used * minimum(1.0, maximum(0.0, 2.0 - footprint / gpu.l2_bytes))
+    return cached
 
 
 def _link_s(operation: Operation, gpu: Rates) -> Numeric:

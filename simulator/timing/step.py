@@ -85,5 +85,8 @@ def _add_to_roof(
     if len(used) == 1:
         roofs[used[0][0]] = roofs[used[0][0]] + repeat * stream
         return
+    largest: Numeric = 0.0
+    for _, part in used:
+        largest = maximum(largest, part)
     for roof, part in used:
-        roofs[roof] = roofs[roof] + repeat * (part >= stream) * stream
+        roofs[roof] = roofs[roof] + repeat * (part >= largest) * stream

@@ -256,12 +256,21 @@ def _is_used(result: Estimate, name: str, kind: str | None) -> bool:
     operations = [item for item in result.operations if kind is None or item.kind == kind]
     if not operations:
         return False
-    if name == "flops_fraction":
-        return any(item.flops for item in operations)
-    if name == "link_fraction":
-        return any(item.link_bytes for item in operations)
-    if name in ("l2_bandwidth_ratio", "l2_fraction"):
-        return any(item.reused_bytes for item in operations)
     if name in ("eager_launch_us", "host_us_per_launch"):
         return result.workload.execution == "eager"
-    return True
+    fields = _FIELDS.get(name)
+    return fields is None or any(getattr(item, field) for item in operations for field in fields)
+
+
+# The counts without which a constant has no part in an operation's time.
+_FIELDS = {
+    "flops_fraction": ("flops",),
+    "overlap": ("flops", "blocks"),
+    "link_fraction": ("link_bytes",),
+    "l2_bandwidth_ratio": ("reused_bytes", "scratch_bytes"),
+    "l2_fraction": ("reused_bytes", "scratch_bytes"),
+    "block_us": ("thread_blocks",),
+    "sequence_us": ("sequences",),
+    "split_us": ("splits",),
+    "depth_ns": ("depth",),
+}
