@@ -88,7 +88,7 @@ def _option(*names: str, panel: str, text: str, **more: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
-def _choice(*names: str, panel: str, text: str, of: Sequence[str]) -> Any:
+def choice(*names: str, panel: str, text: str, of: Sequence[str]) -> Any:
     """Return the description of an option that is one of a few words."""
 
     def read(value: str) -> str:
@@ -137,7 +137,7 @@ GpuName = Annotated[
 ]
 AttentionName = Annotated[
     Attention | None,
-    _choice(
+    choice(
         "--attention",
         panel=WORK_PANEL,
         text="Read the context per sample, or once.",
@@ -172,7 +172,7 @@ Explain = Annotated[
 ]
 FormatName = Annotated[
     Format | None,
-    _choice("--format", panel=OUTPUT_PANEL, text="Form of the answer.", of=FORMATS),
+    choice("--format", panel=OUTPUT_PANEL, text="Form of the answer.", of=FORMATS),
 ]
 AsJson = Annotated[bool, _option("--json", panel=OUTPUT_PANEL, text="The same as --format json.")]
 OutputPath = Annotated[
@@ -187,7 +187,7 @@ OutputPath = Annotated[
 ]
 Constants = Annotated[
     ConstantsChoice,
-    _choice(
+    choice(
         "--constants",
         panel=WORK_PANEL,
         text="Constants of the timing model: the best known, those of other cards, or bare peaks.",
@@ -294,11 +294,11 @@ def _question(
         _size("--query-tokens", panel=WORK_PANEL, text="Tokens per sample in one step."),
     ] = 1,
     kernel: Annotated[
-        Kernel, _choice("--kernel", panel=WORK_PANEL, text="Attention kernel.", of=KERNELS)
+        Kernel, choice("--kernel", panel=WORK_PANEL, text="Attention kernel.", of=KERNELS)
     ] = KERNELS[1],
     kv_layout: Annotated[
         KvLayout,
-        _choice(
+        choice(
             "--kv-layout",
             panel=WORK_PANEL,
             text="How standard attention stores the context: a copy per sample, one for all, "
@@ -308,7 +308,7 @@ def _question(
     ] = KV_LAYOUTS[0],
     execution: Annotated[
         Execution,
-        _choice(
+        choice(
             "--execution",
             panel=WORK_PANEL,
             text="CUDA graph as engines use, compiled, or plain eager PyTorch.",

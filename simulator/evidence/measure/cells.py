@@ -1,0 +1,297 @@
+"""What can be timed: one dataclass for each kind of row, without torch.
+
+A *cell* is one row to be measured. Cells of one *group* have the same sizes and are timed
+interleaved, so that a drifting clock hits all of them alike.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from simulator.inputs.dtypes import Dtype
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Attention, Kernel, KvLayout
+
+Mode = Literal["graph", "eager"]
+L2State = Literal["cold", "warm"]
+Kind = Literal["memory", "attention", "step", "gemm", "elementwise"]
+Layout = Literal["copies", "shared", "rebuilt", "packed"]
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+L2_STATES: tuple[L2State, ...] = get_args(L2State)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+MEMORY_TESTS = ("stream_init", "stream_read", "stream_copy", "stream_scale", "stream_triad")
+ELEMENTWISE_OPS = (
+    "residual_add",
+    "silu",
+    "to_float32",
+    "copy",
+    "rmsnorm",
+    "layernorm",
+    "softmax",
+    "embedding",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Implementation:
+    """What a kernel of :mod:`simulator.evidence.kernels` is in the words of the rows.
+
+    Attributes
+    ----------
+    layout
+        How its caches lie.
+    kernel
+        Its account in :mod:`simulator.counts`, or a name of its own where it has none.
+    account
+        The account nearest to it, for a predicted time.
+    kv_layout
+        The layout in the words of a workload.
+    expand_kv
+        Whether KV heads are repeated to query heads in memory first.
+    """
+
+    attention: Attention
+    layout: Layout
+    kernel: str
+    account: Kernel
+    kv_layout: KvLayout
+    expand_kv: bool = False
+
+
+# Not read from the kernels' own registry, because a dry run needs no torch; a test compares them.
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "standard_einsum": Implementation(
+        attention="standard", layout="copies", kernel="einsum", account="einsum", kv_layout="copies"
+    ),
+    "standard_math": Implementation(
+        attention="standard",
+        layout="copies",
+        kernel="sdpa_math",
+        account="sdpa_math",
+        kv_layout="copies",
+    ),
+    "standard_flash": Implementation(
+        attention="standard", layout="copies", kernel="flash", account="flash", kv_layout="copies"
+    ),
+    "standard_flash_expanded": Implementation(
+        attention="standard", layout="shared", kernel="flash", account="flash", kv_layout="shared"
+    ),
+    "standard_rebuilt": Implementation(
+        attention="standard", layout="rebuilt", kernel="flash", account="flash", kv_layout="rebuilt"
+    ),
+    "standard_repeat_kv": Implementation(
+        attention="standard",
+        layout="copies",
+        kernel="flash",
+        account="flash",
+        kv_layout="copies",
+        expand_kv=True,
+    ),
+    "bifurcated_einsum": Implementation(
+        attention="bifurcated",
+        layout="shared",
+        kernel="einsum",
+        account="einsum",
+        kv_layout="shared",
+    ),
+    "bifurcated_flash": Implementation(
+        attention="bifurcated", layout="shared", kernel="flash", account="flash", kv_layout="shared"
+    ),
+    "bifurcated_flash_chunked": Implementation(
+        attention="bifurcated",
+        layout="shared",
+        kernel="flash_chunked",
+        account="flash",
+        kv_layout="shared",
+    ),
+    "bifurcated_flex": Implementation(
+        attention="bifurcated", layout="packed", kernel="flex", account="flash", kv_layout="shared"
+    ),
+    "prefix_tree": Implementation(
+        attention="bifurcated",
+        layout="shared",
+        kernel="prefix_tree",
+        account="flash",
+        kv_layout="shared",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cell:
+    """What every cell has.
+
+    Attributes
+    ----------
+    mode
+        ``graph`` replays a CUDA graph, ``eager`` launches every kernel from the host.
+    l2
+        ``cold`` rotates over buffers larger than L2, ``warm`` uses the same ones again and again.
+    stage
+        Cells of a lower stage are measured first.
+    """
+
+    dtype: Dtype = "bf16"
+    mode: Mode = "graph"
+    l2: L2State = "cold"
+    stage: int = field(default=0, compare=False)
+
+    @property
+    def group(self) -> str:
+        """Cells with the same text are timed interleaved."""
+        raise NotImplementedError
+
+    @property
+    def variant(self) -> str:
+        """What tells the cells of a group apart."""
+        return self.mode
+
+    @property
+    def key(self) -> str:
+        """The cell's name in the rows: no two cells share it, and it never changes."""
+        return f"{self.group} {self.variant}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionCell(_Cell):
+    """One call of one attention kernel, of one layer."""
+
+    kernel: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+    context_tokens: int
+    decoded_tokens: int
+    samples: int
+    prompts: int = 1
+    kind: Kind = field(default="attention", init=False)
+
+    @property
+    def group(self) -> str:
+        """Sizes, dtype and L2 state."""
+        return (
+            f"attention h{self.heads} g{self.kv_heads} k{self.head_dim} P{self.prompts} "
+            f"b{self.samples} mc{self.context_tokens} md{self.decoded_tokens} {self.dtype} "
+            f"{self.l2}"
+        )
+
+    @property
+    def variant(self) -> str:
+        """Kernel and mode."""
+        return f"{self.kernel} {self.mode}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCell(_Cell):
+    """One whole decode step of a plain PyTorch transformer with random weights."""
+
+    model: ModelShape
+    kernel: str
+    context_tokens: int
+    decoded_tokens: int
+    samples: int
+    prompts: int = 1
+    kind: Kind = field(default="step", init=False)
+
+    @property
+    def model_key(self) -> str:
+        """The model's name and the sizes a user might change under it."""
+        name = "-".join(self.model.name.replace(",", " ").split())
+        return f"{name} L{self.model.layers} d{self.model.hidden_size} g{self.model.kv_heads}"
+
+    @property
+    def group(self) -> str:
+        """Model, sizes and dtype; between two steps the weights pass through L2."""
+        return (
+            f"step {self.model_key} P{self.prompts} b{self.samples} mc{self.context_tokens} "
+            f"md{self.decoded_tokens} {self.dtype}"
+        )
+
+    @property
+    def variant(self) -> str:
+        """Kernel and mode."""
+        return f"{self.kernel} {self.mode}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GemmCell(_Cell):
+    """One matrix product y[m, n] = x[m, k] W[n, k]^T."""
+
+    m: int
+    n: int
+    k: int
+    kind: Kind = field(default="gemm", init=False)
+
+    @property
+    def group(self) -> str:
+        """Sizes, dtype and L2 state."""
+        return f"gemm m{self.m} n{self.n} k{self.k} {self.dtype} {self.l2}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElementwiseCell(_Cell):
+    """One elementwise, norm or gather kernel over ``rows`` vectors of ``width`` values."""
+
+    op: str
+    rows: int
+    width: int
+    kind: Kind = field(default="elementwise", init=False)
+
+    @property
+    def group(self) -> str:
+        """Sizes, dtype and L2 state; all operations of one size are interleaved."""
+        return f"elementwise r{self.rows} w{self.width} {self.dtype} {self.l2}"
+
+    @property
+    def variant(self) -> str:
+        """Operation and mode."""
+        return f"{self.op} {self.mode}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryCell(_Cell):
+    """One stream over device memory; below the size of L2 and warm it measures the L2."""
+
+    test: str
+    working_set_bytes: int
+    l2: L2State = "warm"
+    kind: Kind = field(default="memory", init=False)
+
+    @property
+    def group(self) -> str:
+        """Working set."""
+        return f"memory {self.working_set_bytes} B"
+
+    @property
+    def variant(self) -> str:
+        """Test and mode."""
+        return f"{self.test} {self.mode}"
+
+
+Cell = AttentionCell | StepCell | GemmCell | ElementwiseCell | MemoryCell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The cells of a run, the most wanted first.
+
+    Attributes
+    ----------
+    name
+        What the user asked for: ``default``, or a scenario's id.
+    skipped
+        One line for each part of the question that cannot be measured, with the reason.
+    """
+
+    name: str
+    cells: tuple[Cell, ...]
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> list[tuple[Cell, ...]]:
+        """Cells that are timed together, in the order in which they are measured."""
+        groups: dict[tuple[int, str], list[Cell]] = {}
+        for cell in self.cells:
+            groups.setdefault((cell.stage, cell.group), []).append(cell)
+        return [tuple(group) for group in groups.values()]

@@ -1,0 +1,99 @@
+"""Is it the right answer? Checked in float64 before anything is timed.
+
+Whole results would take longer to check than to time, so some samples and heads are drawn and
+followed through exactly; that every element was written is checked on all of them.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from simulator.evidence.kernels import Inputs
+
+# |out - reference| / |reference|. float32 leaves room for other orders of summation.
+TOLERANCES = {torch.bfloat16: 1e-2, torch.float16: 2e-3, torch.float32: 1e-5}
+_DRAWN_SEQUENCES, _DRAWN_HEADS = 4, 3
+
+
+def relative_error(output: Tensor, reference: Tensor) -> float:
+    """Return ``|output - reference| / |reference|``; NaN and infinity count as infinitely wrong."""
+    difference = float(torch.linalg.vector_norm(output.double() - reference.double()))
+    size = float(torch.linalg.vector_norm(reference.double()))
+    error = difference / size if size else difference
+    return error if math.isfinite(error) else math.inf
+
+
+def attention_error(output: Tensor, inputs: Inputs) -> float:
+    """Return the largest relative error over some samples and KV heads; infinite if not finite.
+
+    Parameters
+    ----------
+    output
+        Of a kernel, shaped like the query it was given.
+    inputs
+        What it was given, in whichever layout.
+    """
+    query = inputs[0]
+    if output.shape != query.shape or not bool(torch.isfinite(output).all()):
+        return math.inf
+    prompts, samples = query.shape[:2]
+    kv_heads = inputs[1].shape[1]
+    group = query.shape[2] // kv_heads
+    worst = 0.0
+    for sequence in _spread(prompts * samples, _DRAWN_SEQUENCES):
+        place = divmod(sequence, samples)
+        for head in _spread(kv_heads, _DRAWN_HEADS):
+            wanted = reference_rows(inputs, place, head)
+            rows = output[place][head * group : (head + 1) * group]
+            worst = max(worst, relative_error(rows, wanted))
+    return worst
+
+
+def reference_rows(inputs: Inputs, place: tuple[int, int], kv_head: int) -> Tensor:
+    """Attend in float64 with the queries of one sample that share one KV head.
+
+    Straight from the definition: [group, head_dim].
+    """
+    query, context_keys, context_values, decoded_keys, decoded_values = inputs
+    group = query.shape[2] // context_keys.shape[1]
+    prompt = place[0]
+    keys = torch.cat([context_keys[prompt, kv_head], decoded_keys[place][kv_head]]).double()
+    values = torch.cat([context_values[prompt, kv_head], decoded_values[place][kv_head]]).double()
+    rows = query[place][kv_head * group : (kv_head + 1) * group].double()
+    logits = rows @ keys.T * query.shape[-1] ** -0.5
+    return torch.softmax(logits, dim=-1) @ values
+
+
+def reference_attention(
+    query: Tensor,
+    context_keys: Tensor,
+    context_values: Tensor,
+    decoded_keys: Tensor,
+    decoded_values: Tensor,
+) -> Tensor:
+    """Attend in float64 with all queries, one head after the other: for small checks."""
+    inputs = (query, context_keys, context_values, decoded_keys, decoded_values)
+    prompts, samples = query.shape[:2]
+    heads = [
+        torch.cat([reference_rows(inputs, place, head) for head in range(context_keys.shape[1])])
+        for place in (divmod(index, samples) for index in range(prompts * samples))
+    ]
+    return torch.stack(heads).view(query.shape)
+
+
+def gemm_error(output: Tensor, inputs: Tensor, weight: Tensor, columns: int = 64) -> float:
+    """Return the relative error of the first and last columns of ``inputs @ weight.T``."""
+    if not bool(torch.isfinite(output).all()):
+        return math.inf
+    wide = inputs.double()
+    parts = (slice(0, columns), slice(-columns, None))
+    return max(relative_error(output[:, part], wide @ weight[part].double().T) for part in parts)
+
+
+def _spread(count: int, wanted: int) -> Sequence[int]:
+    """Return some indices below ``count``, both ends among them."""
+    if count <= wanted:
+        return range(count)
+    return sorted({round(index * (count - 1) / (wanted - 1)) for index in range(wanted)})

@@ -1,0 +1,150 @@
+"""What a cell touches and needs: sizes in the words of the accounts, traffic, and memory."""
+
+from simulator.counts.attention_shape import AttentionShape
+from simulator.counts.memory import memory
+from simulator.evidence.measure.cells import (
+    IMPLEMENTATIONS,
+    AttentionCell,
+    Cell,
+    ElementwiseCell,
+    GemmCell,
+    MemoryCell,
+    StepCell,
+)
+from simulator.inputs.dtypes import DTYPE_BYTES
+from simulator.inputs.workload import Workload
+
+_FLOAT32_BYTES = 4
+
+
+def attention_shape(cell: AttentionCell, *, block_slots: int) -> AttentionShape:
+    """Return the sizes of an attention cell in the words of the accounts."""
+    return AttentionShape(
+        prompts=cell.prompts,
+        samples=cell.samples,
+        query_tokens=1,
+        context_tokens=cell.context_tokens,
+        decoded_tokens=cell.decoded_tokens,
+        heads=cell.heads,
+        kv_heads=cell.kv_heads,
+        key_width=cell.head_dim,
+        value_width=cell.head_dim,
+        cache_width=2 * cell.kv_heads * cell.head_dim,
+        activation_bytes=DTYPE_BYTES[cell.dtype],
+        kv_bytes=DTYPE_BYTES[cell.dtype],
+        dtype=cell.dtype,
+        block_slots=block_slots,
+    )
+
+
+def workload(cell: StepCell) -> Workload:
+    """Return the workload of a step cell."""
+    known = IMPLEMENTATIONS[cell.kernel]
+    return Workload(
+        context_tokens=cell.context_tokens,
+        samples=cell.samples,
+        prompts=cell.prompts,
+        decoded_tokens=cell.decoded_tokens,
+        attention=known.attention,
+        kernel=known.account,
+        kv_layout=known.kv_layout,
+        execution="eager",
+        weight_dtype=cell.dtype,
+        kv_dtype=cell.dtype,
+    )
+
+
+def elementwise_bytes(cell: ElementwiseCell) -> tuple[float, float]:
+    """Return the bytes an elementwise cell reads and writes."""
+    element = DTYPE_BYTES[cell.dtype]
+    vectors = cell.rows * cell.width * element
+    weights = cell.width * element
+    return {
+        "residual_add": (2 * vectors, vectors),
+        "silu": (vectors, vectors),
+        "to_float32": (vectors, cell.rows * cell.width * _FLOAT32_BYTES),
+        "copy": (vectors, vectors),
+        "rmsnorm": (vectors + weights, vectors),
+        "layernorm": (vectors + 2 * weights, vectors + 2 * cell.rows * _FLOAT32_BYTES),
+        "softmax": (vectors, vectors),
+        "embedding": (vectors + 8 * cell.rows, vectors),
+    }[cell.op]
+
+
+def stream_bytes(cell: MemoryCell) -> tuple[float, float]:
+    """Return the bytes a stream reads and writes; the working set is what it touches."""
+    size = cell.working_set_bytes
+    return {
+        "stream_init": (0.0, float(size)),
+        "stream_read": (float(size), 0.0),
+        "stream_copy": (size / 2, size / 2),
+        "stream_scale": (size / 2, size / 2),
+        "stream_triad": (2 * size / 3, size / 3),
+    }[cell.test]
+
+
+def call_bytes(cell: Cell) -> tuple[float, float]:
+    """Return the bytes of one set of a cell's inputs, and of what a call allocates."""
+    if isinstance(cell, AttentionCell):
+        shape = attention_shape(cell, block_slots=1)
+        copies = IMPLEMENTATIONS[cell.kernel].layout == "copies"
+        context = shape.context_copy_bytes * (cell.samples if copies else 1)
+        return shape.query_bytes + context + shape.decoded_bytes, _attention_workspace(cell, shape)
+    if isinstance(cell, StepCell):
+        needed = memory(cell.model, workload(cell), capacity_bytes=0, block_slots=1)
+        extra = _attention_workspace(cell, _step_attention_shape(cell))
+        # Sampling holds the logits, the mask, the probabilities and the noise at once.
+        logits = cell.prompts * cell.samples * cell.model.vocab_size * DTYPE_BYTES[cell.dtype]
+        workspace = needed.workspace_bytes + extra + 4 * logits
+        return needed.weights_bytes + needed.kv_bytes, workspace
+    if isinstance(cell, GemmCell):
+        element = DTYPE_BYTES[cell.dtype]
+        return (cell.m + cell.n) * cell.k * element, cell.m * cell.n * element
+    if isinstance(cell, ElementwiseCell):
+        read, written = elementwise_bytes(cell)
+        return read, 2 * written
+    return cell.working_set_bytes, 0.0
+
+
+def _step_attention_shape(cell: StepCell) -> AttentionShape:
+    """Return the attention of a step's layers."""
+    model = cell.model
+    one_layer = AttentionCell(
+        kernel=cell.kernel,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        head_dim=model.head_dim,
+        context_tokens=cell.context_tokens,
+        decoded_tokens=cell.decoded_tokens,
+        samples=cell.samples,
+        prompts=cell.prompts,
+        dtype=cell.dtype,
+    )
+    return attention_shape(one_layer, block_slots=1)
+
+
+def _attention_workspace(cell: AttentionCell | StepCell, shape: AttentionShape) -> float:
+    """Return what one call of a kernel allocates at its peak, roughly from above. [bytes]."""
+    tokens = cell.context_tokens + cell.decoded_tokens
+    cache = shape.sequences * tokens * shape.cache_width * shape.kv_bytes
+    group = shape.heads // shape.kv_heads
+    outputs = 6 * shape.output_bytes
+    if cell.kernel == "standard_rebuilt":
+        return float(outputs + cache)
+    if cell.kernel == "standard_repeat_kv":
+        return float(outputs + cache * group)
+    if cell.kernel == "standard_math":
+        # Everything in float32, KV heads repeated, the keys scaled, the logits.
+        wide = _FLOAT32_BYTES / shape.kv_bytes
+        repeats = 1 + (group if group > 1 else 0) + group / 2
+        return float(outputs + wide * (cache * repeats + 2 * shape.logits_bytes(tokens)))
+    if cell.kernel.endswith("einsum"):
+        return float(outputs + 4 * shape.logits_bytes(tokens))
+    if cell.kernel == "bifurcated_flex" and cell.dtype == "fp32":
+        return float(outputs + 4 * shape.rows * tokens * _FLOAT32_BYTES * cell.samples)
+    return float(outputs)
+
+
+def weights_bytes(cell: StepCell) -> float:
+    """Return the bytes of a step's weights, which cells of one model share."""
+    return float(memory(cell.model, workload(cell), capacity_bytes=0, block_slots=1).weights_bytes)

@@ -1,0 +1,308 @@
+"""Which cells a run has: the default grid, a small one for the CPU, and a scenario's.
+
+The most wanted cells come first, so that a run cut short is still useful: memory bandwidth, then
+the paper's centre (8K of context), then both ends of the context, then everything between.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+from simulator.errors import MeasurementError, SimulatorError, WorkloadError, unknown
+from simulator.evidence.measure.cells import (
+    ELEMENTWISE_OPS,
+    IMPLEMENTATIONS,
+    KINDS,
+    MEMORY_TESTS,
+    MODES,
+    AttentionCell,
+    Cell,
+    ElementwiseCell,
+    GemmCell,
+    Kind,
+    L2State,
+    MemoryCell,
+    Mode,
+    Plan,
+    StepCell,
+)
+from simulator.inputs.dtypes import Dtype, activation_dtype
+from simulator.inputs.files import validate
+from simulator.inputs.model import ModelShape
+from simulator.inputs.presets import load_model
+from simulator.inputs.scenario import Scenario
+from simulator.inputs.workload import Workload
+
+DEFAULT_MODEL = "llama-2-7b"
+DEFAULT_KV_HEADS = (32, 8, 1)
+DEFAULT_CONTEXTS = (1024, 2048, 4096, 8192, 16384, 32768)
+DEFAULT_SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+DEFAULT_DECODED = 64
+# Stage by context, and samples that can wait: 1, 4, 16, 64 and 256 show the shape of a curve.
+_CONTEXT_STAGE = {8192: 1, 32768: 3, 1024: 3, 2048: 5, 16384: 5, 4096: 6}
+_SAMPLES_LATER = {2: 6, 8: 4, 32: 1, 128: 4}
+_GEMM_STAGE, _FLEX_STAGE = 2, 4
+
+# A whole step with each of these; the others differ from one of them in a detail.
+STEP_KERNELS = (
+    "standard_flash",
+    "standard_flash_expanded",
+    "standard_rebuilt",
+    "bifurcated_einsum",
+    "bifurcated_flash",
+)
+_STEP_CONTEXTS, _STEP_SAMPLES = (1024, 8192, 16384, 32768), (1, 4, 16, 32, 64, 128, 256)
+# torch.compile works on every new shape for seconds: a few suffice to compare.
+_FLEX = "bifurcated_flex"
+_FLEX_CONTEXTS, _FLEX_SAMPLES = (8192,), (16, 64)
+
+_MIB = 2**20
+_WORKING_SETS = tuple(_MIB * 4**power for power in range(7))  # 1 MiB to 4 GiB
+
+_TINY = ModelShape(
+    name="tiny",
+    layers=2,
+    hidden_size=64,
+    heads=4,
+    kv_heads=4,
+    head_dim=16,
+    intermediate_size=96,
+    vocab_size=128,
+    source="made up, to try the harness",
+)
+
+
+def default_grid(*, dtype: Dtype = "bf16", l2: L2State = "cold") -> Plan:
+    """Return the paper's regime on 7B shapes, under 25 minutes on one GPU."""
+    model = load_model(DEFAULT_MODEL)
+    cells: list[Cell] = list(_memory_cells(_WORKING_SETS))
+    for kv_heads in DEFAULT_KV_HEADS:
+        shape = model.with_kv_heads(kv_heads)
+        for context, samples in product(DEFAULT_CONTEXTS, DEFAULT_SAMPLES):
+            stage = max(_CONTEXT_STAGE[context], _SAMPLES_LATER.get(samples, 0))
+            work = _workload(context, samples)
+            flex = context in _FLEX_CONTEXTS and samples in _FLEX_SAMPLES
+            cells += _attention_cells(shape, work, dtype, l2, stage, flex=flex)
+            if context in _STEP_CONTEXTS and samples in _STEP_SAMPLES:
+                cells += _step_cells(shape, work, dtype, stage)
+        cells += _layer_cells(shape, DEFAULT_SAMPLES, dtype, l2, _GEMM_STAGE)
+    return Plan(name="default", cells=_ordered(cells))
+
+
+def cpu_grid(*, dtype: Dtype = "fp32", l2: L2State = "cold") -> Plan:
+    """Return a few small cells of every kind, to try the harness without a GPU."""
+    cells: list[Cell] = list(_memory_cells((_MIB // 16, _MIB // 4), "eager"))
+    for kv_heads, context, samples in product((4, 1), (64, 256), (1, 4)):
+        shape = _TINY.with_kv_heads(kv_heads)
+        work = _workload(context, samples, decoded=8)
+        cells += _attention_cells(shape, work, dtype, l2, 1, flex=True)
+        cells += _step_cells(shape, work, dtype, 1)
+    cells += _layer_cells(_TINY, (1, 4), dtype, l2, _GEMM_STAGE, "eager")
+    return Plan(name="cpu", cells=_ordered(cell for cell in cells if cell.mode == "eager"))
+
+
+def scenario_grid(scenario: Scenario, *, dtype: Dtype | None = None, l2: L2State = "cold") -> Plan:
+    """Return the cells of a scenario's models and workloads, whatever its GPUs.
+
+    Kernels run with the heads that one GPU of a tensor-parallel group has. What cannot be measured
+    on one GPU is left out and named in ``skipped``.
+    """
+    cells: dict[str, Cell] = {}
+    skipped: dict[str, None] = {}
+    middle = _middle(scenario)
+    for point in scenario.cells():
+        settings: dict[str, Any] = {
+            key: value for key, value in point.items() if key not in ("model", "gpu", "kv_heads")
+        }
+        kv_heads = point.get("kv_heads")
+        try:
+            model = load_model(
+                str(point["model"]), kv_heads=kv_heads if isinstance(kv_heads, int) else None
+            )
+            work = validate(Workload, settings, where=scenario.id, error=WorkloadError)
+        except SimulatorError as error:
+            skipped[str(error)] = None
+            continue
+        formats = dtype or activation_dtype(work.weight_dtype)
+        stage = 1 if all(point[axis] in values for axis, values in middle.items()) else 3
+        found, reasons = _scenario_cells(model, work, formats, l2, stage)
+        skipped |= dict.fromkeys(reasons)
+        for cell in found:
+            cells.setdefault(cell.key, cell)
+    if cells:
+        cells = {cell.key: cell for cell in _memory_cells(_WORKING_SETS)} | cells
+    return Plan(name=scenario.id, cells=_ordered(cells.values()), skipped=tuple(skipped))
+
+
+def select(
+    plan: Plan,
+    *,
+    kinds: Sequence[Kind] = KINDS,
+    kernels: Sequence[str] = (),
+    modes: Sequence[Mode] = MODES,
+) -> Plan:
+    """Keep some kinds of cells, some kernels and some modes.
+
+    Raises
+    ------
+    MeasurementError
+        If a kernel is not known, or nothing is left.
+    """
+    for kernel in kernels:
+        if kernel not in IMPLEMENTATIONS:
+            raise MeasurementError(unknown("kernel", kernel, IMPLEMENTATIONS))
+    kept = tuple(
+        cell
+        for cell in plan.cells
+        if cell.kind in kinds
+        and cell.mode in modes
+        and (
+            not kernels or not isinstance(cell, AttentionCell | StepCell) or cell.kernel in kernels
+        )
+    )
+    if not kept:
+        reasons = "; ".join(plan.skipped) or "the grid has no such cells"
+        raise MeasurementError(f"nothing to measure in {plan.name!r}: {reasons}")
+    return replace(plan, cells=kept)
+
+
+def unsupported_step(model: ModelShape) -> str | None:
+    """Return why a whole step of a model cannot be built in plain PyTorch, None if it can."""
+    if model.latent is not None:
+        return f"{model.name}: the kernels have no latent (MLA) cache"
+    if model.experts is not None:
+        return f"{model.name}: whole steps of mixtures of experts are not built"
+    return None
+
+
+def _workload(context: int, samples: int, *, decoded: int = DEFAULT_DECODED) -> Workload:
+    """Return the workload of one point of a grid."""
+    return Workload(context_tokens=context, samples=samples, decoded_tokens=decoded)
+
+
+def _memory_cells(working_sets: Iterable[int], mode: Mode = "graph") -> Iterable[MemoryCell]:
+    """Yield every stream over every working set."""
+    for size, test in product(working_sets, MEMORY_TESTS):
+        yield MemoryCell(test=test, working_set_bytes=size, dtype="fp32", mode=mode, stage=0)
+
+
+def _attention_cells(
+    model: ModelShape,
+    work: Workload,
+    dtype: Dtype,
+    l2: L2State,
+    stage: int,
+    *,
+    flex: bool,
+) -> Iterable[AttentionCell]:
+    """Yield every kernel in both modes at one point, with the heads of one rank."""
+    for kernel, mode in product(IMPLEMENTATIONS, MODES):
+        if kernel == _FLEX and not flex:
+            continue
+        yield AttentionCell(
+            kernel=kernel,
+            heads=model.heads // work.tensor_parallel,
+            kv_heads=max(1, model.kv_heads // work.tensor_parallel),
+            head_dim=model.head_dim,
+            context_tokens=work.context_tokens,
+            decoded_tokens=work.decoded_tokens,
+            samples=work.samples,
+            prompts=work.prompts,
+            dtype=dtype,
+            mode=mode,
+            l2=l2,
+            stage=max(stage, _FLEX_STAGE) if kernel == _FLEX else stage,
+        )
+
+
+def _step_cells(model: ModelShape, work: Workload, dtype: Dtype, stage: int) -> Iterable[StepCell]:
+    """Yield whole steps in both modes at one point."""
+    for kernel, mode in product(STEP_KERNELS, MODES):
+        yield StepCell(
+            model=model,
+            kernel=kernel,
+            context_tokens=work.context_tokens,
+            decoded_tokens=work.decoded_tokens,
+            samples=work.samples,
+            prompts=work.prompts,
+            dtype=dtype,
+            mode=mode,
+            stage=stage,
+        )
+
+
+def _layer_cells(
+    model: ModelShape,
+    tokens: Iterable[int],
+    dtype: Dtype,
+    l2: L2State,
+    stage: int,
+    mode: Mode = "graph",
+) -> Iterable[Cell]:
+    """Yield a layer's matrix products and elementwise kernels at decode sizes."""
+    d, inner, query = model.hidden_size, model.intermediate_size, model.heads * model.head_dim
+    key = model.kv_heads * model.head_dim
+    matrices = dict.fromkeys(
+        [(query + 2 * key, d), (d, query), (inner, d), (d, inner), (model.vocab_size, d)]
+    )
+    for m in tokens:
+        for n, k in matrices:
+            if n and k:
+                yield GemmCell(m=m, n=n, k=k, dtype=dtype, mode=mode, l2=l2, stage=stage)
+        for width, op, way in product((d, inner), ELEMENTWISE_OPS, MODES):
+            if width:
+                yield ElementwiseCell(
+                    op=op, rows=m, width=width, dtype=dtype, mode=way, l2=l2, stage=stage
+                )
+
+
+def _scenario_cells(
+    model: ModelShape, work: Workload, dtype: Dtype, l2: L2State, stage: int
+) -> tuple[list[Cell], list[str]]:
+    """Return the cells of one point of a scenario, and what must be left out."""
+    reason = _unsupported_kernels(model, work)
+    if reason:
+        return [], [reason]
+    flex = stage == 1
+    cells: list[Cell] = list(_attention_cells(model, work, dtype, l2, stage, flex=flex))
+    tokens = work.prompts * work.samples
+    cells += _layer_cells(model, (tokens,), dtype, l2, max(stage, _GEMM_STAGE))
+    if work.tensor_parallel > 1:
+        reason = (
+            f"{model.name} at tensor_parallel = {work.tensor_parallel} needs more than one GPU; "
+            "its kernels run with one rank's heads"
+        )
+    else:
+        reason = unsupported_step(model)
+    if reason:
+        return cells, [f"whole steps: {reason}"]
+    return [*cells, *_step_cells(model, work, dtype, stage)], []
+
+
+def _unsupported_kernels(model: ModelShape, work: Workload) -> str | None:
+    """Return why no kernel can be measured at a point, None if all can."""
+    if work.query_tokens > 1:
+        return f"query_tokens = {work.query_tokens}: the kernels take one query per sample"
+    if work.decoded_tokens < 1:
+        return "decoded_tokens = 0: a step holds at least the token it processes"
+    if model.latent is not None:
+        return unsupported_step(model)
+    if model.heads % work.tensor_parallel:
+        return f"tensor_parallel = {work.tensor_parallel} does not divide {model.name}'s heads"
+    return None
+
+
+def _middle(scenario: Scenario) -> dict[str, tuple[Any, ...]]:
+    """Return the values of each axis to start with: the ends and the middle of a long one."""
+    chosen = {}
+    for axis, values in scenario.axes.items():
+        picks = {0, len(values) // 2, len(values) - 1}
+        chosen[axis] = tuple(values[index] for index in sorted(picks))
+    return chosen
+
+
+def _ordered(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Drop repeats and sort by stage; within one, in the order of their kinds, as listed."""
+    distinct = {cell.key: cell for cell in cells}
+    return tuple(sorted(distinct.values(), key=lambda cell: (cell.stage, KINDS.index(cell.kind))))

@@ -1,0 +1,267 @@
+"""The modules of the plain PyTorch transformer, each under the name of the operation it is.
+
+Tokens are rows: ``T = prompts * samples``, hidden states ``[T, hidden_size]``.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from simulator.evidence.kernels import Inputs
+from simulator.inputs.model import ModelShape
+
+Sampling = Literal["top_k", "argmax"]
+# attend(query, context_keys, context_values, decoded_keys, decoded_values) -> output
+Attention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+# One layer's caches as its kernel wants them; the query in front says how queries must lie.
+Cache = Inputs
+
+_ROTARY_BASE = 10000.0
+
+
+class Maker:
+    """Make a module's parameters: random where there is a generator, of no value on meta."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device | str) -> None:
+        self.dtype, self.device = dtype, device
+
+    def matrix(self, rows: int, columns: int) -> nn.Parameter:
+        """Return a random matrix [rows, columns] that keeps the size of what it multiplies."""
+        empty = torch.empty(rows, columns, dtype=self.dtype, device=self.device)
+        return nn.Parameter(empty.normal_(0, columns**-0.5), requires_grad=False)
+
+    def vector(self, width: int, value: float) -> nn.Parameter:
+        """Return a vector near ``value``."""
+        empty = torch.empty(width, dtype=self.dtype, device=self.device)
+        return nn.Parameter(empty.normal_(value, 0.02), requires_grad=False)
+
+
+class Linear(nn.Module):
+    """A matrix product: hidden states times the transpose of [columns, inner]."""
+
+    def __init__(self, inner: int, columns: int, made: Maker, *, bias: bool = False) -> None:
+        super().__init__()
+        self.weight = made.matrix(columns, inner)
+        self.bias = made.vector(columns, 0.0) if bias else None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[T, inner] -> [T, columns]."""
+        return functional.linear(hidden, self.weight, self.bias)
+
+
+class Norm(nn.Module):
+    """Normalise vectors: LayerNorm as one kernel, RMSNorm written out as eight."""
+
+    def __init__(self, model: ModelShape, width: int, made: Maker) -> None:
+        super().__init__()
+        self.rms = model.norm == "rms"
+        self.weight = made.vector(width, 1.0) if model.norm_weight else None
+        biased = model.norm_weight and model.norm_bias and not self.rms
+        self.bias = made.vector(width, 0.0) if biased else None
+        self.width = width
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., width] -> [..., width]."""
+        if not self.rms:
+            return functional.layer_norm(hidden, (self.width,), self.weight, self.bias)
+        wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        variance = wide.pow(2).mean(-1, keepdim=True)
+        normed = (wide * torch.rsqrt(variance + 1e-6)).to(hidden.dtype)
+        return normed if self.weight is None else normed * self.weight
+
+
+class Embedding(nn.Module):
+    """Look up the rows of the token table, and add those of a learned position table."""
+
+    def __init__(self, model: ModelShape, width: int, made: Maker, position: int) -> None:
+        super().__init__()
+        self.weight = made.matrix(model.vocab_size, width)
+        self.table: nn.Parameter | None = None
+        if model.position_embeddings:
+            self.table = made.matrix(model.position_embeddings, model.hidden_size)
+        # Sizes may be asked about that the model was not trained for.
+        self.position = position % max(1, model.position_embeddings)
+        self.positions: Tensor | None = None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[T] -> [T, width]."""
+        hidden = functional.embedding(tokens, self.weight)
+        if self.table is None:
+            return hidden
+        if self.positions is None or self.positions.shape != tokens.shape:
+            self.positions = torch.full_like(tokens, self.position)
+        return hidden + functional.embedding(self.positions, self.table)
+
+
+class Rotary(nn.Module):
+    """Rotate queries and keys by their position, each in five kernels."""
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, head_dim: int, made: Maker, position: int) -> None:
+        super().__init__()
+        exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
+        angles = position / _ROTARY_BASE**exponents
+        both = torch.cat([angles, angles])
+        self.register_buffer("cosine", both.cos().to(made.device, made.dtype), persistent=False)
+        self.register_buffer("sine", both.sin().to(made.device, made.dtype), persistent=False)
+
+    def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotate both, [T, heads, head_dim]."""
+        return self.rotate(query), self.rotate(key)
+
+    def rotate(self, vectors: Tensor) -> Tensor:
+        """Take five kernels: times cosine, negate a half, concatenate, times sine, add."""
+        first, second = vectors.chunk(2, dim=-1)
+        turned = torch.cat([-second, first], dim=-1)
+        return vectors * self.cosine + turned * self.sine
+
+
+class QkNorm(nn.Module):
+    """Norms on queries and keys, over each head or over all of them."""
+
+    def __init__(self, model: ModelShape, made: Maker) -> None:
+        super().__init__()
+        whole = model.qk_norm == "all"
+        self.whole = whole
+        head = model.head_dim
+        self.query = Norm(model, model.heads * head if whole else head, made)
+        self.key = Norm(model, model.kv_heads * head if whole else head, made)
+
+    def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalise both, [T, heads, head_dim]."""
+        if not self.whole:
+            return self.query(query), self.key(key)
+        normed = self.query(query.flatten(1)), self.key(key.flatten(1))
+        return normed[0].view_as(query), normed[1].view_as(key)
+
+
+class CacheWrite(nn.Module):
+    """Write the new tokens' keys and values into the last place of the decoded part."""
+
+    def forward(self, key: Tensor, value: Tensor, cache: Cache) -> None:
+        """[T, kv_heads, head_dim] each, one copy each."""
+        _, _, _, decoded_keys, decoded_values = cache
+        for new, cached in ((key, decoded_keys), (value, decoded_values)):
+            cached[..., -1, :].copy_(new.view(*cached.shape[:3], -1))
+
+
+class Attend(nn.Module):
+    """The attention kernel, whichever it is."""
+
+    def forward(self, query: Tensor, cache: Cache, attend: Attention) -> Tensor:
+        """[T, heads, head_dim] -> [T, heads * head_dim]."""
+        output = attend(query.view(cache[0].shape), *cache[1:])
+        return output.reshape(query.shape[0], -1)
+
+
+class Add(nn.Module):
+    """Add the residual."""
+
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        """[T, hidden_size] each."""
+        return residual + hidden
+
+
+class Up(nn.Module):
+    """Up and, of a gated MLP, gate projection, a product each."""
+
+    def __init__(self, model: ModelShape, made: Maker) -> None:
+        super().__init__()
+        d, inner = model.hidden_size, model.intermediate_size
+        self.gate = Linear(d, inner, made, bias=model.mlp_bias) if model.gated_mlp else None
+        self.up = Linear(d, inner, made, bias=model.mlp_bias)
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[T, hidden_size] -> [T, intermediate_size], twice if gated."""
+        # Called as functions, so that a trace finds both products under this module's name.
+        up = functional.linear(hidden, self.up.weight, self.up.bias)
+        if self.gate is None:
+            return up, None
+        return up, functional.linear(hidden, self.gate.weight, self.gate.bias)
+
+
+class Activation(nn.Module):
+    """SiLU of the gate times the up projection, or GELU."""
+
+    def forward(self, up: Tensor, gate: Tensor | None) -> Tensor:
+        """[T, intermediate_size]."""
+        return functional.gelu(up) if gate is None else functional.silu(gate) * up
+
+
+class Layer(nn.Module):
+    """Attention block and MLP block, in a row or, with one norm, side by side."""
+
+    def __init__(self, model: ModelShape, made: Maker, position: int) -> None:
+        super().__init__()
+        self.shape = model
+        d, width = model.hidden_size, model.heads * model.head_dim
+        key = model.kv_heads * model.head_dim
+        self.sizes = (width, key, key)
+
+        def norm(needed: int) -> Norm | None:
+            return Norm(model, d, made) if model.norms_per_layer >= needed else None
+
+        self.attention_norm, self.mlp_norm = norm(1), norm(2)
+        self.attention_post_norm, self.mlp_post_norm = norm(3), norm(4)
+        self.qkv_projection = Linear(d, width + 2 * key, made, bias=model.qkv_bias)
+        self.qk_norm = QkNorm(model, made) if model.qk_norm != "none" else None
+        self.rotary = Rotary(model.head_dim, made, position) if model.rotary else None
+        self.kv_write, self.attention = CacheWrite(), Attend()
+        self.output_projection = Linear(width, d, made, bias=model.output_bias)
+        self.attention_residual, self.mlp_residual = Add(), Add()
+        self.mlp_up, self.mlp_activation = Up(model, made), Activation()
+        self.mlp_down = Linear(model.intermediate_size, d, made, bias=model.mlp_bias)
+
+    def forward(self, hidden: Tensor, cache: Cache, attend: Attention) -> Tensor:
+        """[T, hidden_size] -> [T, hidden_size]."""
+        normed = hidden if self.attention_norm is None else self.attention_norm(hidden)
+        mixed = self.attention_residual(self.attend(normed, cache, attend), hidden)
+        # A parallel block feeds its MLP from the attention's norm.
+        parallel = self.mlp_norm is None and self.attention_norm is not None
+        source = normed if parallel else mixed
+        if self.mlp_norm is not None:
+            source = self.mlp_norm(mixed)
+        output = self.mlp_down(self.mlp_activation(*self.mlp_up(source)))
+        if self.mlp_post_norm is not None:
+            output = self.mlp_post_norm(output)
+        added: Tensor = self.mlp_residual(output, mixed)
+        return added
+
+    def attend(self, normed: Tensor, cache: Cache, attend: Attention) -> Tensor:
+        """Project, rotate, write the cache, attend, project back."""
+        head = self.shape.head_dim
+        parts = self.qkv_projection(normed).split(self.sizes, dim=-1)
+        query, key, value = (torch.unflatten(part, -1, (-1, head)) for part in parts)
+        if self.qk_norm is not None:
+            query, key = self.qk_norm(query, key)
+        if self.rotary is not None:
+            query, key = self.rotary(query, key)
+        self.kv_write(key, value, cache)
+        output: Tensor = self.output_projection(self.attention(query, cache, attend))
+        return output if self.attention_post_norm is None else self.attention_post_norm(output)
+
+
+class Sampler(nn.Module):
+    """Choose the next token from the logits."""
+
+    def __init__(self, method: Sampling, top_k: int) -> None:
+        super().__init__()
+        self.method, self.top_k = method, top_k
+        self.temperature = 0.8
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """[T, vocab_size] -> [T, 1]."""
+        if self.method == "argmax":
+            return torch.argmax(logits, dim=-1, keepdim=True)
+        # gpt-fast: temperature, top-k, softmax, and exponential noise instead of a sum and search.
+        scaled = logits / self.temperature
+        likeliest, _ = torch.topk(scaled, min(self.top_k, logits.shape[-1]))
+        scaled.masked_fill_(scaled < likeliest[:, -1:], -torch.inf)
+        weights = torch.softmax(scaled, dim=-1)
+        noise = torch.empty_like(weights).exponential_(1)
+        return torch.argmax(weights / noise, dim=-1, keepdim=True)

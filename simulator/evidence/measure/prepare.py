@@ -1,0 +1,262 @@
+"""From cells to PyTorch calls: inputs, the pass that is timed, and the check before it."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from simulator.evidence.kernels import KERNELS
+from simulator.evidence.measure.cells import (
+    IMPLEMENTATIONS,
+    AttentionCell,
+    Cell,
+    ElementwiseCell,
+    GemmCell,
+    L2State,
+    Layout,
+    MemoryCell,
+    StepCell,
+)
+from simulator.evidence.measure.correctness import (
+    TOLERANCES,
+    attention_error,
+    gemm_error,
+    relative_error,
+)
+from simulator.evidence.measure.device import TORCH_DTYPES, Device
+from simulator.evidence.measure.inputs import Sizes, attention_inputs, rotated
+from simulator.evidence.measure.predict import LARGEST_ROTATION, rotation
+from simulator.evidence.measure.primitives import elementwise_function, stream_function
+from simulator.evidence.measure.steps import STEP_TOLERANCE, Steps
+
+# What a call takes at least, to guess how many fill a pass; the guess need not be good.
+_CALL_S, _BYTES_PER_S = 3e-6, 2e12
+# Less than twice the L2 in rotation is neither cold nor warm.
+_COLD_ROTATION = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A cell that is ready to be checked and timed.
+
+    Attributes
+    ----------
+    one_pass
+        Does ``calls`` calls.
+    check
+        Returns the relative error of one call against float64.
+    tolerance
+        The largest error that is rounding.
+    l2_state
+        ``cold``, ``warm``, or ``mixed`` where the rotation could not get past the L2.
+    """
+
+    cell: Cell
+    one_pass: Callable[[], object]
+    calls: int
+    check: Callable[[], float]
+    tolerance: float
+    l2_state: str
+
+
+def prepare(
+    cells: Sequence[Cell], device: Device, steps: Steps, *, least_pass_s: float
+) -> list[Prepared]:
+    """Make the inputs of cells of one group, which share what they can, and their passes.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        If they do not fit together.
+    """
+    rotator = _Rotator(device, least_pass_s)
+    first = cells[0]
+    if isinstance(first, AttentionCell):
+        return _attention(cast("Sequence[AttentionCell]", cells), device, rotator)
+    if isinstance(first, StepCell):
+        return _steps(cast("Sequence[StepCell]", cells), steps, least_pass_s)
+    if isinstance(first, GemmCell):
+        return _gemm(cast("Sequence[GemmCell]", cells), device, rotator)
+    if isinstance(first, ElementwiseCell):
+        return _elementwise(cast("Sequence[ElementwiseCell]", cells), device, rotator)
+    return _memory(cast("Sequence[MemoryCell]", cells), device, rotator)
+
+
+class _Rotator:
+    """Decide how many sets of buffers there are, and how many calls make a pass."""
+
+    def __init__(self, device: Device, least_pass_s: float) -> None:
+        self.l2_bytes, self.least_pass_s = device.l2_bytes, least_pass_s
+
+    def sets(self, set_bytes: float, l2: L2State) -> int:
+        """Return how many sets of buffers are needed."""
+        return rotation(set_bytes, self.l2_bytes) if l2 == "cold" else 1
+
+    def calls(self, set_bytes: float, sets: int) -> int:
+        """Return how many calls make a pass: every set once, and enough to be timed."""
+        guess = math.ceil(self.least_pass_s / (_CALL_S + set_bytes / _BYTES_PER_S))
+        return max(sets, min(LARGEST_ROTATION, guess))
+
+    def state(self, set_bytes: float, sets: int, l2: L2State) -> str:
+        """Return what the L2 really holds when a call starts."""
+        if l2 == "warm":
+            return "warm"
+        return "cold" if set_bytes * sets >= _COLD_ROTATION * self.l2_bytes else "mixed"
+
+
+def _attention(cells: Sequence[AttentionCell], device: Device, rotator: _Rotator) -> list[Prepared]:
+    """Prepare kernels of one group; those of one layout share their inputs."""
+    cell = cells[0]
+    dtype = TORCH_DTYPES[cell.dtype]
+    sizes = Sizes(
+        prompts=cell.prompts,
+        samples=cell.samples,
+        heads=cell.heads,
+        kv_heads=cell.kv_heads,
+        head_dim=cell.head_dim,
+        context_tokens=cell.context_tokens,
+        decoded_tokens=cell.decoded_tokens,
+    )
+    sets: dict[Layout, list[Any]] = {}
+    prepared = []
+    for each in cells:
+        layout = IMPLEMENTATIONS[each.kernel].layout
+        if layout not in sets:
+            first = attention_inputs(sizes, layout, dtype, device.normal)
+            count = rotator.sets(_nbytes(first), cell.l2)
+            rest = (attention_inputs(sizes, layout, dtype, device.normal) for _ in range(count - 1))
+            sets[layout] = [first, *rest]
+        inputs, function = sets[layout], KERNELS[each.kernel].function
+        calls = rotator.calls(_nbytes(inputs[0]), len(inputs))
+        prepared.append(
+            Prepared(
+                cell=each,
+                one_pass=rotated(function, inputs, calls),
+                calls=calls,
+                check=_check_of(function, inputs[0], attention_error),
+                tolerance=TOLERANCES[dtype],
+                l2_state=rotator.state(_nbytes(inputs[0]), len(inputs), cell.l2),
+            )
+        )
+    return prepared
+
+
+def _steps(cells: Sequence[StepCell], steps: Steps, least_pass_s: float) -> list[Prepared]:
+    """Prepare whole steps of one group; between two of them all weights pass through L2."""
+    checks = {cell.kernel: steps.error(cell) for cell in cells}
+    ready = steps.calls(cells)
+    prepared = []
+    for cell, call in zip(cells, ready, strict=True):
+        calls = max(1, min(4, round(least_pass_s / 1e-3)))
+        prepared.append(
+            Prepared(
+                cell=cell,
+                one_pass=rotated(call, [()], calls),
+                calls=calls,
+                check=lambda error=checks[cell.kernel]: error,  # type: ignore[misc]
+                tolerance=STEP_TOLERANCE[TORCH_DTYPES[cell.dtype]],
+                l2_state=steps.l2_state(cell),
+            )
+        )
+    return prepared
+
+
+def _gemm(cells: Sequence[GemmCell], device: Device, rotator: _Rotator) -> list[Prepared]:
+    """Prepare a matrix product."""
+    cell = cells[0]
+    dtype = TORCH_DTYPES[cell.dtype]
+
+    def one_set() -> tuple[Tensor, Tensor]:
+        return device.normal((cell.m, cell.k), dtype), device.normal((cell.n, cell.k), dtype)
+
+    first = one_set()
+    sets = [first, *(one_set() for _ in range(rotator.sets(_nbytes(first), cell.l2) - 1))]
+    calls = rotator.calls(_nbytes(first), len(sets))
+    function = torch.nn.functional.linear
+    return [
+        Prepared(
+            cell=each,
+            one_pass=rotated(function, sets, calls),
+            calls=calls,
+            check=_check_of(function, first, lambda out, given: gemm_error(out, *given)),
+            tolerance=TOLERANCES[dtype],
+            l2_state=rotator.state(_nbytes(first), len(sets), cell.l2),
+        )
+        for each in cells
+    ]
+
+
+def _elementwise(
+    cells: Sequence[ElementwiseCell], device: Device, rotator: _Rotator
+) -> list[Prepared]:
+    """Prepare elementwise kernels of one size; they share their vectors."""
+    cell = cells[0]
+    dtype = TORCH_DTYPES[cell.dtype]
+
+    def one_set() -> tuple[Tensor, Tensor]:
+        shape = (cell.rows, cell.width)
+        return device.normal(shape, dtype), device.normal(shape, dtype)
+
+    first = one_set()
+    sets = [first, *(one_set() for _ in range(rotator.sets(_nbytes(first[:1]), cell.l2) - 1))]
+    calls = rotator.calls(_nbytes(first), len(sets))
+    weights = device.normal((2, cell.width), dtype)
+    prepared = []
+    for each in cells:
+        function, exact = elementwise_function(each, weights, device)
+
+        def check(
+            function: Callable[..., Tensor] = function, exact: Callable[..., Tensor] = exact
+        ) -> float:
+            return relative_error(function(*first), exact(*first))
+
+        prepared.append(
+            Prepared(
+                cell=each,
+                one_pass=rotated(function, sets, calls),
+                calls=calls,
+                check=check,
+                tolerance=TOLERANCES[dtype],
+                l2_state=rotator.state(_nbytes(first[:1]), len(sets), cell.l2),
+            )
+        )
+    return prepared
+
+
+def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> list[Prepared]:
+    """Prepare streams over one buffer."""
+    buffer = device.normal((cells[0].working_set_bytes // 4,), torch.float32)
+    calls = rotator.calls(buffer.nbytes, 1)
+    prepared = []
+    for cell in cells:
+        function, check = stream_function(cell, buffer)
+        prepared.append(
+            Prepared(
+                cell=cell,
+                one_pass=rotated(function, [()], calls),
+                calls=calls,
+                check=check,
+                tolerance=TOLERANCES[torch.float32],
+                l2_state="warm",
+            )
+        )
+    return prepared
+
+
+def _check_of(
+    function: Callable[..., Tensor], given: Any, error: Callable[[Tensor, Any], float]
+) -> Callable[[], float]:
+    """Return a check that calls a function on its first set of inputs."""
+
+    def check() -> float:
+        return error(function(*given), given)
+
+    return check
+
+
+def _nbytes(tensors: Sequence[Tensor]) -> int:
+    """Return the bytes of some tensors; slices of one buffer do not overlap here."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

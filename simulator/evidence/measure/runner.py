@@ -1,0 +1,269 @@
+"""Go through a plan: predict, prepare, check, time, write; survive whatever goes wrong."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from simulator.errors import MeasurementError, SimulatorError
+from simulator.evidence.measure.cells import IMPLEMENTATIONS, AttentionCell, Cell, Plan, StepCell
+from simulator.evidence.measure.device import Device, is_out_of_memory
+from simulator.evidence.measure.environment import now
+from simulator.evidence.measure.footprint import weights_bytes
+from simulator.evidence.measure.predict import Prediction, Timing, predict, wall_s
+from simulator.evidence.measure.prepare import Prepared, prepare
+from simulator.evidence.measure.rows import Outcome, Reading, Status, row_of
+from simulator.evidence.measure.statistics import summarise, time_interleaved
+from simulator.evidence.measure.steps import Steps
+from simulator.evidence.measure.store import Store
+from simulator.timing.constants import Rates
+from simulator.units import format_gib
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a run goes about its cells.
+
+    Attributes
+    ----------
+    skip_oom
+        Do not even try a cell that should not fit.
+    time_limit_s
+        Start no group after so much time. [s]
+    """
+
+    timing: Timing = field(default_factory=Timing)
+    skip_oom: bool = False
+    time_limit_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a run is.
+
+    Attributes
+    ----------
+    done, total
+        Cells with a row, those of earlier runs included, and all cells.
+    seconds_left
+        A guess that corrects itself by how long the groups so far have taken.
+    group
+        What has just been measured.
+    stopped
+        Why the run ends before the last cell, empty otherwise.
+    """
+
+    done: int
+    total: int
+    seconds_left: float
+    group: str = ""
+    stopped: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What went wrong with some cells, without the exception, whose frames hold tensors."""
+
+    status: Status
+    note: str
+
+
+_Planned = tuple[Cell, Prediction]
+
+
+def run(
+    plan: Plan, device: Device, store: Store, *, gpu: Rates | None, settings: Settings
+) -> Iterator[Progress]:
+    """Measure every cell of a plan that has no row yet, and yield after every group.
+
+    Parameters
+    ----------
+    gpu
+        Rates of the card, for the time left and for how long to repeat; None where it is unknown.
+
+    Raises
+    ------
+    MeasurementError
+        If the device is unusable after an error; the rows so far are safe.
+    """
+    worker = _Worker(device, store, settings)
+    groups = []
+    for cells in plan.groups:
+        todo = [cell for cell in cells if cell.key not in store.done]
+        predicted = [predict(cell, gpu=gpu, l2_bytes=device.l2_bytes) for cell in todo]
+        if todo:
+            guess = wall_s(todo, predicted, settings.timing)
+            groups.append((list(zip(todo, predicted, strict=True)), guess))
+    total = len(plan.cells)
+    done = total - sum(len(cells) for cells, _ in groups)
+    left = sum(guess for _, guess in groups)
+    start, guessed = time.monotonic(), 0.0
+    yield Progress(done=done, total=total, seconds_left=left)
+    for planned, guess in groups:
+        taken = time.monotonic() - start
+        if settings.time_limit_s is not None and taken >= settings.time_limit_s:
+            yield Progress(done=done, total=total, seconds_left=left, stopped="time limit reached")
+            return
+        with torch.no_grad():
+            worker.measure(planned)
+        done, left, guessed = done + len(planned), left - guess, guessed + guess
+        pace = (time.monotonic() - start) / guessed if guessed else 1.0
+        yield Progress(
+            done=done, total=total, seconds_left=max(0.0, left * pace), group=planned[0][0].group
+        )
+
+
+class _Worker:
+    """Measures groups, and keeps what outlives a group: weights and the last reading."""
+
+    def __init__(self, device: Device, store: Store, settings: Settings) -> None:
+        self._device, self._store, self._settings = device, store, settings
+        self._steps = Steps(device)
+        self._reading: Reading | None = None
+
+    def measure(self, planned: Sequence[_Planned]) -> None:
+        """Give every cell of a group its row."""
+        self._steps.forget(keep=planned[0][0])
+        self._device.release()
+        room = self._device.free_bytes() + self._steps.loaded_bytes
+        fitting = [each for each in planned if each[1].memory_bytes <= room]
+        for batch in together(fitting, room):
+            self._try(batch)
+        for each in planned:
+            if each in fitting:
+                continue
+            if self._settings.skip_oom:
+                needed = format_gib(each[1].memory_bytes)
+                note = f"predicted: needs {needed}, {format_gib(room)} free"
+                self._write_failure(each, _Failure("oom", note))
+            else:
+                self._try([each])
+
+    def _try(self, batch: Sequence[_Planned]) -> None:
+        """Measure cells together; if that fails, each alone; if that fails, say so in its row."""
+        failure = self._attempt(batch)
+        if failure is None:
+            return
+        self._device.release(thorough=True)
+        if len(batch) == 1:
+            self._write_failure(batch[0], failure)
+            return
+        for each in batch:
+            if each[0].key not in self._store.done:
+                self._try([each])
+
+    def _attempt(self, batch: Sequence[_Planned]) -> _Failure | None:
+        """Measure cells together, or return why not."""
+        try:
+            self._measure(batch)
+        except SimulatorError as problem:
+            if isinstance(problem, MeasurementError):
+                raise
+            return _Failure("error", str(problem))
+        except Exception as problem:  # noqa: BLE001  (a row says what; the run goes on)
+            if is_out_of_memory(problem):
+                return _Failure("oom", f"seen: {problem}")
+            self._still_usable(problem, batch[0][0])
+            return _Failure("error", f"{type(problem).__name__}: {problem}")
+        return None
+
+    def _still_usable(self, problem: Exception, cell: Cell) -> None:
+        """Stop the run if an error has broken the device for this process."""
+        try:
+            self._device.synchronize()
+        except RuntimeError:
+            first = str(problem).split("\n")[0]
+            self._write_failure(
+                (cell, Prediction(seconds=None, input_bytes=0, workspace_bytes=0)),
+                _Failure("error", f"broke the device: {first}"),
+            )
+            raise MeasurementError(
+                f"{cell.key}: {first}; the device is unusable in this process, "
+                "its row says so; run the same command again to go on"
+            ) from None
+
+    def _measure(self, batch: Sequence[_Planned]) -> None:
+        """Prepare, check and time cells interleaved, and write their rows."""
+        timing = self._settings.timing
+        largest = max(prediction.workspace_bytes for _, prediction in batch)
+        needed = _inputs_bytes(batch) + largest - self._steps.loaded_bytes
+        self._device.check_room(needed)
+        before = self._reading or self._device.reading()
+        prepared = prepare(
+            [cell for cell, _ in batch],
+            self._device,
+            self._steps,
+            least_pass_s=timing.least_pass_s,
+        )
+        memory = {cell.key: prediction.memory_bytes for cell, prediction in batch}
+        errors = {each.cell.key: each.check() for each in prepared}
+        right = [each for each in prepared if errors[each.cell.key] <= each.tolerance]
+        watches = [self._device.stopwatch(each.one_pass, each.cell.mode) for each in right]
+        taken = time_interleaved(watches, timing)
+        self._reading = self._device.reading()
+        shared = Outcome(status="ok", before=before, after=self._reading, measured_at=now())
+        for each in prepared:
+            outcome = replace(
+                shared,
+                relative_error=errors[each.cell.key],
+                predicted_memory_bytes=memory[each.cell.key],
+                l2_state=each.l2_state,
+            )
+            if each in right:
+                seconds = [value / each.calls for value in taken[right.index(each)]]
+                outcome = replace(
+                    outcome, statistics=summarise(seconds), calls_per_repeat=each.calls
+                )
+            else:
+                outcome = replace(outcome, status="wrong", note=_too_far(each))
+            self._store.append(each.cell.kind, row_of(each.cell, self._device.card, outcome))
+
+    def _write_failure(self, planned: _Planned, failure: _Failure) -> None:
+        """Write the row of a cell that has no time."""
+        cell, prediction = planned
+        outcome = Outcome(
+            status=failure.status,
+            predicted_memory_bytes=prediction.memory_bytes,
+            measured_at=now(),
+            note=failure.note,
+        )
+        self._store.append(cell.kind, row_of(cell, self._device.card, outcome))
+
+
+def together(planned: Sequence[_Planned], room: float) -> list[list[_Planned]]:
+    """Share cells of a group out to batches that fit in memory, as few as possible in order.
+
+    Cells of one layout share their inputs, and only one call's workspace is alive at a time.
+    """
+    batches: list[list[_Planned]] = []
+    for each in planned:
+        grown = [*batches[-1], each] if batches else [each]
+        # Graphs keep their own workspace each, at worst.
+        workspace = sum(prediction.workspace_bytes for _, prediction in grown)
+        if batches and _inputs_bytes(grown) + workspace <= room:
+            batches[-1] = grown
+        else:
+            batches.append([each])
+    return batches
+
+
+def _inputs_bytes(planned: Sequence[_Planned]) -> float:
+    """Return the bytes of all inputs of cells in one batch; those of one layout count once."""
+    by_layout: dict[str, float] = {}
+    weights = 0.0
+    for cell, prediction in planned:
+        layout = "one"
+        if isinstance(cell, AttentionCell | StepCell):
+            layout = IMPLEMENTATIONS[cell.kernel].layout
+        own = 0.0
+        if isinstance(cell, StepCell):
+            own = weights_bytes(cell)
+            weights = max(weights, own)
+        by_layout[layout] = max(by_layout.get(layout, 0.0), prediction.input_bytes - own)
+    return sum(by_layout.values()) + weights
+
+
+def _too_far(prepared: Prepared) -> str:
+    """Say how wrong a result may be."""
+    return f"not timed: relative error above {prepared.tolerance:g}"

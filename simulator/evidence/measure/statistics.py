@@ -1,0 +1,79 @@
+"""Median and spread of repeated timings, and the loop that interleaves what is compared."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from simulator.evidence.measure.predict import Timing
+
+Stopwatch = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Times of one call over all repeats.
+
+    Attributes
+    ----------
+    median_s, least_s, most_s
+        [s]
+    spread_fraction
+        Interquartile range over the median: differences below it are noise.
+    """
+
+    median_s: float
+    least_s: float
+    most_s: float
+    spread_fraction: float
+    repeats: int
+
+
+def summarise(seconds: Sequence[float]) -> Statistics:
+    """Sum up repeated timings of one call.
+
+    >>> summarise([1.0, 2.0, 3.0, 4.0, 100.0]).median_s
+    3.0
+    """
+    median = statistics.median(seconds)
+    quarters = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else []
+    spread = (quarters[2] - quarters[0]) / median if quarters and median > 0 else 0.0
+    return Statistics(
+        median_s=median,
+        least_s=min(seconds),
+        most_s=max(seconds),
+        spread_fraction=spread,
+        repeats=len(seconds),
+    )
+
+
+def time_interleaved(stopwatches: Sequence[Stopwatch], timing: Timing) -> list[list[float]]:
+    """Time several things in turn, round after round, so that drift hits all of them alike.
+
+    Parameters
+    ----------
+    stopwatches
+        Each runs its thing once and returns the seconds it took.
+
+    Returns
+    -------
+    list
+        The seconds of every counted repeat, for each of them. One that has used up its share of
+        time sits out the remaining rounds, but none stops before ``timing.least`` repeats.
+    """
+    for _ in range(timing.warm_up):
+        for stopwatch in stopwatches:
+            stopwatch()
+    taken: list[list[float]] = [[] for _ in stopwatches]
+    spent = [0.0 for _ in stopwatches]
+    for _ in range(timing.most):
+        active = False
+        for index, stopwatch in enumerate(stopwatches):
+            if len(taken[index]) >= timing.least and spent[index] >= timing.budget_s:
+                continue
+            seconds = stopwatch()
+            taken[index].append(seconds)
+            spent[index] += seconds
+            active = True
+        if not active:
+            break
+    return taken

@@ -1,0 +1,210 @@
+"""Rows on disk: appended one by one, each safe before the next is measured.
+
+A row is one line, written by one call and forced to disk. A process killed in the middle can leave
+a torn last line and nothing else: it is cut off when the folder is opened again, and its cell is
+measured again.
+"""
+
+import csv
+import errno
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import MeasurementError
+from simulator.evidence.measure.rows import COLUMNS, FILES, RowKind
+from simulator.resources import atomic_path
+
+ENVIRONMENT_FILE = "environment.json"
+_LOCK_FILE = ".lock"
+
+
+class Store:
+    """The row files of one folder.
+
+    Parameters
+    ----------
+    repair
+        Whether to cut off torn last lines; a run does, under :func:`locked`.
+
+    Attributes
+    ----------
+    done
+        Keys of the cells that have a row.
+    dropped
+        One line for each torn last line that was cut off.
+
+    Raises
+    ------
+    MeasurementError
+        If the folder cannot be written, or a file in it holds something else.
+    """
+
+    def __init__(self, folder: Path, *, repair: bool = True) -> None:
+        self.folder = folder
+        self._repair = repair
+        self.dropped: list[str] = []
+        self.done: set[str] = set()
+        self.rows: dict[RowKind, int] = {}
+        for kind in FILES:
+            self._open(kind)
+
+    def path(self, kind: RowKind) -> Path:
+        """Return the file of a kind of row."""
+        return self.folder / FILES[kind]
+
+    def statuses(self, kind: RowKind) -> dict[str, int]:
+        """Return how many rows of a kind have each status."""
+        counts = dict.fromkeys(("ok", "oom", "wrong", "error"), 0)
+        with self.path(kind).open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                counts[row["status"]] = counts.get(row["status"], 0) + 1
+        return counts
+
+    def append(self, kind: RowKind, row: Mapping[str, Any]) -> None:
+        """Write one row and force it to disk.
+
+        Raises
+        ------
+        MeasurementError
+            If the disk refuses.
+        """
+        path = self.path(kind)
+        buffer = io.StringIO()
+        csv.DictWriter(buffer, COLUMNS[kind], lineterminator="\n").writerow(row)
+        try:
+            if not path.exists():
+                self._create(kind)
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+            try:
+                line = buffer.getvalue().encode()
+                if os.write(descriptor, line) != len(line):
+                    raise OSError(errno.ENOSPC, "no space left on the device")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as problem:
+            raise MeasurementError(f"cannot write {path}: {problem.strerror}") from None
+        self.done.add(str(row["cell"]))
+        self.rows[kind] = self.rows.get(kind, 0) + 1
+
+    def _create(self, kind: RowKind) -> None:
+        """Write a file's header; the file appears with a whole one or not at all."""
+        with atomic_path(self.path(kind)) as temporary:
+            temporary.write_text(",".join(COLUMNS[kind]) + "\n", encoding="utf-8")
+
+    def _open(self, kind: RowKind) -> None:
+        """Read what is there, and cut off a torn last line."""
+        path = self.path(kind)
+        if not path.exists():
+            return
+        try:
+            content = path.read_bytes()
+        except OSError as problem:
+            raise MeasurementError(f"cannot read {path}: {problem.strerror}") from None
+        header = (",".join(COLUMNS[kind]) + "\n").encode()
+        if not content.startswith(header):
+            if not header.startswith(content):
+                raise MeasurementError(
+                    f"{path} has other columns than this version writes; "
+                    "choose another folder with --output"
+                )
+            if self._repair:
+                self._create(kind)  # a torn header, or an empty file
+            return
+        self._read_rows(kind, path, content[len(header) :], offset=len(header))
+
+    def _read_rows(self, kind: RowKind, path: Path, content: bytes, *, offset: int) -> None:
+        """Note which cells have rows; a bad line is forgiven only at the end."""
+        lines = content.splitlines(keepends=True)
+        for number, line in enumerate(lines):
+            cell = _cell_of(line, COLUMNS[kind])
+            if cell is None:
+                if number < len(lines) - 1:
+                    raise MeasurementError(
+                        f"{path}, line {number + 2}: not a row; repair or remove it, "
+                        "or choose another folder with --output"
+                    )
+                if self._repair:
+                    os.truncate(path, offset)
+                self.dropped.append(f"{path}: torn last line {number + 2} cut off")
+                return
+            if cell in self.done:
+                raise MeasurementError(f"{path}, line {number + 2}: cell {cell!r} has two rows")
+            self.done.add(cell)
+            self.rows[kind] = self.rows.get(kind, 0) + 1
+            offset += len(line)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other runs out of it while this one writes.
+
+    Raises
+    ------
+    MeasurementError
+        If it cannot be written, or another run is writing.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _LOCK_FILE).open("w")
+    except OSError as problem:
+        raise MeasurementError(f"cannot write {folder}: {problem.strerror}") from None
+    with lock:
+        try:
+            import fcntl
+        except ImportError:  # no such locks on Windows
+            yield
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise MeasurementError(
+                f"another run is writing to {folder}; choose another folder with --output"
+            ) from None
+        yield
+
+
+def _cell_of(line: bytes, columns: tuple[str, ...]) -> str | None:
+    """Return the key of a row, None if the line is torn or no row at all."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        (values,) = csv.reader([line.decode()])
+    except (UnicodeDecodeError, ValueError, csv.Error):
+        return None
+    if len(values) != len(columns):
+        return None
+    row = dict(zip(columns, values, strict=True))
+    # NUL bytes are what a power cut leaves; a row without key or status was never finished.
+    return row["cell"] if row["cell"] and row["status"] and "\0" not in row["cell"] else None
+
+
+def read_environment(folder: Path) -> dict[str, Any] | None:
+    """Return the folder's environment record, None where there is none.
+
+    Raises
+    ------
+    MeasurementError
+        If it cannot be read.
+    """
+    path = folder / ENVIRONMENT_FILE
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise MeasurementError(f"cannot read {path}: it is not JSON") from None
+    if not isinstance(record, dict):
+        raise MeasurementError(f"cannot read {path}: it is not an environment record")
+    return record
+
+
+def write_environment(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write the folder's environment record; it is replaced as a whole."""
+    with atomic_path(folder / ENVIRONMENT_FILE) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
