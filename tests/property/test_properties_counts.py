@@ -1,0 +1,163 @@
+"""What must hold of the counts, whatever is asked."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from builders import model, model_shapes, step_operations, workloads
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from simulator.counts.operation import Operation, Totals, total
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload
+
+
+def _runs(shape: ModelShape, work: Workload) -> bool:
+    """Whether the kernel has a form for the model's cache."""
+    return shape.latent is None or work.kernel != "sdpa_math"
+
+
+def _totals(shape: ModelShape, work: Workload, **changes: Any) -> Totals:
+    return total(step_operations(shape, **{**work.model_dump(), **changes}))
+
+
+@given(model_shapes(), workloads())
+def test_bifurcated_never_reads_more_kv(shape: ModelShape, work: Workload) -> None:
+    """KV bytes of bifurcated attention are at most standard's; equal where nothing is shared."""
+    assume(_runs(shape, work))
+    standard = _totals(shape, work, attention="standard").kv_bytes_read
+    bifurcated = _totals(shape, work, attention="bifurcated").kv_bytes_read
+    assert bifurcated <= standard
+    nothing_shared = work.samples == 1 or work.context_tokens == 0
+    if nothing_shared and work.kv_layout != "rebuilt":
+        assert bifurcated == standard
+
+
+@given(model_shapes(), workloads())
+def test_both_kinds_of_attention_have_the_same_flops(shape: ModelShape, work: Workload) -> None:
+    """Splitting changes where keys are read from, not what is computed; kernels neither."""
+    assume(_runs(shape, work))
+    standard = _totals(shape, work, attention="standard").flops
+    assert _totals(shape, work, attention="bifurcated").flops == standard
+    assert _totals(shape, work, kernel="ideal").flops == standard
+
+
+@given(model_shapes(latent=False), workloads(execution="eager"))
+def test_flash_moves_less_than_kernels_that_write_logits(shape: ModelShape, work: Workload) -> None:
+    """In plain PyTorch, flash moves no more bytes than einsum or the math path.
+
+    From as many visible keys as a head is wide: with a handful of keys the logits are smaller than
+    the copy of the folded queries.
+    """
+    windows = [group.window or 10**9 for group in shape.layer_groups]
+    keys = min(work.context_tokens + work.decoded_tokens, *windows)
+    assume(keys >= shape.head_dim)
+    flash, einsum, math = (
+        _totals(shape, work, kernel=kernel) for kernel in ("flash", "einsum", "sdpa_math")
+    )
+    moved = flash.bytes_read + flash.bytes_written
+    assert moved <= einsum.bytes_read + einsum.bytes_written
+    assert moved <= math.bytes_read + math.bytes_written
+
+
+def _without_splits(operations: Sequence[Operation]) -> dict[str, float]:
+    """Return bytes read and written without the partial results of split-KV."""
+    totals = total(operations)
+    partials = sum(
+        operation.bytes_read * operation.repeat
+        for operation in operations
+        if "combine" in operation.name
+    )
+    return {"read": totals.bytes_read - partials, "written": totals.bytes_written - partials}
+
+
+@given(
+    model_shapes(),
+    workloads(kv_layout=st.sampled_from(["copies", "rebuilt"])),
+    st.sampled_from(["context_tokens", "samples", "decoded_tokens", "prompts", "query_tokens"]),
+    st.integers(1, 300),
+)
+def test_more_work_moves_no_fewer_bytes(
+    shape: ModelShape, work: Workload, field: str, more: int
+) -> None:
+    """Bytes and FLOPs never fall when there is more of anything.
+
+    Split-KV's partial results are left out: as real kernels do, flash splits the keys of a few
+    sequences to fill the GPU and stops splitting when there are enough. Where a window holds own
+    tokens only, there is no context left to attend to and to merge with.
+    """
+    assume(_runs(shape, work))
+    windows = any(group.window for group in shape.layer_groups)
+    assume(not (windows and field == "decoded_tokens" and work.attention == "bifurcated"))
+    grown = work.model_copy(update={field: getattr(work, field) + more})
+    before, after = (step_operations(shape, **item.model_dump()) for item in (work, grown))
+    for name in ("flops", "kv_bytes_read", "weight_bytes_read"):
+        assert getattr(total(before), name) <= getattr(total(after), name) * (1 + 1e-12)
+    less, greater = (_without_splits(operations) for operations in (before, after))
+    for name, value in less.items():
+        assert value <= greater[name] * (1 + 1e-12)
+    if work.kernel != "flash":
+        for name in ("bytes_read", "bytes_written", "launches"):
+            assert getattr(total(before), name) <= getattr(total(after), name) * (1 + 1e-12)
+
+
+REPLICATED = (
+    "embedding",
+    "norm",
+    "residual",
+    "router",
+    "expert_choice",
+    "expert_gather",
+    "expert_sum",
+    "all_reduce",
+    "all_gather",
+    "sampling",
+)
+
+
+@given(
+    st.sampled_from([2, 4]),
+    st.sampled_from([1, 2, 3]),
+    st.booleans(),
+    workloads(tensor_parallel=1),
+)
+def test_ranks_conserve_flops_and_bytes(
+    ranks: int, group: int, gated: bool, work: Workload
+) -> None:
+    """Where sizes divide, what the ranks do and read together is what one GPU does alone.
+
+    Row products read the whole input and add up the whole output on every rank, so of the bytes
+    those of weights and caches are conserved; norms, router and sampling are repeated on each.
+    """
+    shape = model(
+        heads=4 * group,
+        kv_heads=4,
+        hidden_size=64,
+        head_dim=16,
+        intermediate_size=96,
+        vocab_size=128,
+        gated_mlp=gated,
+        experts={"count": 6, "per_token": 2, "intermediate_size": 32} if gated else None,
+    )
+    alone = step_operations(shape, **work.model_dump())
+    rank = step_operations(shape, **{**work.model_dump(), "tensor_parallel": ranks})
+    for field in ("flops", "kv_bytes_read", "weight_bytes_read"):
+        whole, parts = (
+            sum(
+                getattr(operation, field) * operation.repeat
+                for operation in operations
+                if not operation.name.endswith(REPLICATED)
+            )
+            for operations in (alone, rank)
+        )
+        assert parts * ranks == pytest.approx(whole)
+    whole_flops = total(alone).flops
+    assert whole_flops <= total(rank).flops * ranks * (1 + 1e-12)
+    # Attention moves its queries, keys, logits and outputs by head: all of its bytes divide.
+    if work.kernel != "flash":
+        moved_alone, moved_rank = (
+            sum(item.bytes_moved * item.repeat for item in operations if item.kind == "attention")
+            for operations in (alone, rank)
+        )
+        assert moved_rank * ranks == pytest.approx(moved_alone)

@@ -1,0 +1,166 @@
+"""What must hold of the times, whatever is asked of whatever GPU."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from builders import gpus, model_shapes, workloads
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from simulator.answers.estimate import block_slots
+from simulator.counts.memory import kv_cache_bytes
+from simulator.counts.operation import Operation, total
+from simulator.counts.step import decode_operations
+from simulator.inputs.dtypes import DTYPES
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import peak_flops_per_s, rates
+from simulator.timing.step import step_time
+
+ROUNDING = 1 + 1e-12
+
+
+def _operations(shape: ModelShape, card: HardwareProfile, work: Workload) -> list[Operation]:
+    assume(shape.latent is None or work.kernel != "sdpa_math")
+    return decode_operations(shape, work, block_slots=block_slots(card))
+
+
+def _step_s(
+    shape: ModelShape, card: HardwareProfile, work: Workload, constants: Any = "auto"
+) -> float:
+    operations = _operations(shape, card, work)
+    return float(step_time(operations, rates(card, constants), work.execution).total_s)
+
+
+def _changed(work: Workload, **changes: Any) -> Workload:
+    return work.model_copy(update=changes)
+
+
+def _scaled(card: HardwareProfile, figure: str, factor: float) -> HardwareProfile:
+    """Return the card with one published figure multiplied."""
+    old = getattr(card.peak, figure)
+    peak = card.peak.model_copy(
+        update={figure: old.model_copy(update={"value": old.value * factor})}
+    )
+    return card.model_copy(update={"peak": peak})
+
+
+@given(model_shapes(), gpus(), workloads(), st.sampled_from(["auto", "carried", "peak"]))
+def test_no_step_beats_its_bytes_or_flops(
+    shape: ModelShape, card: HardwareProfile, work: Workload, constants: Any
+) -> None:
+    """What must cross the memory once, at its published bandwidth, and FLOPs at the best rate.
+
+    That is every weight the step reads, each stored context once, and every sample's own tokens.
+    """
+    step_s = _step_s(shape, card, work, constants)
+    totals = total(_operations(shape, card, work))
+    once = kv_cache_bytes(shape, _changed(work, attention="bifurcated"))
+    unique_bytes = totals.weight_bytes_read + once
+    assert step_s * ROUNDING >= unique_bytes / card.memory_bandwidth_bytes_per_s
+    best = max(peak_flops_per_s(card, dtype)[0] for dtype in DTYPES)
+    assert step_s * ROUNDING >= totals.flops / best
+
+
+@given(model_shapes(), gpus(), workloads())
+def test_published_peaks_are_never_slower(
+    shape: ModelShape, card: HardwareProfile, work: Workload
+) -> None:
+    """They are a bound of the prediction."""
+    bound = _step_s(shape, card, work, "peak")
+    assert bound <= _step_s(shape, card, work, "auto") * ROUNDING
+    assert bound <= _step_s(shape, card, work, "carried") * ROUNDING
+
+
+@given(
+    model_shapes(),
+    gpus(),
+    workloads(),
+    st.sampled_from(["memory_bandwidth_gb_per_s", "fp16_tflops", "fp32_tflops", "l2_mib"]),
+    st.floats(0.1, 1),
+)
+def test_a_lesser_gpu_is_never_faster(
+    shape: ModelShape, card: HardwareProfile, work: Workload, figure: str, factor: float
+) -> None:
+    """Less bandwidth, fewer FLOP/s or a smaller cache cannot shorten a step."""
+    lesser = _scaled(card, figure, factor)
+    assert _step_s(shape, card, work) <= _step_s(shape, lesser, work) * ROUNDING
+
+
+@given(model_shapes(), gpus(), workloads())
+def test_one_stored_context_is_never_slower_than_copies(
+    shape: ModelShape, card: HardwareProfile, work: Workload
+) -> None:
+    """The same reads, of which the L2 cache may serve some; a rebuilt cache is never faster."""
+    times = [
+        _step_s(shape, card, _changed(work, attention="standard", kv_layout=layout))
+        for layout in ("shared", "copies", "rebuilt")
+    ]
+    assert times[0] <= times[1] * ROUNDING
+    assert times[1] <= times[2] * ROUNDING
+
+
+@given(model_shapes(), gpus(), workloads())
+def test_the_ideal_kernel_is_never_slower(
+    shape: ModelShape, card: HardwareProfile, work: Workload
+) -> None:
+    """One kernel that reads each operand once is a bound of every real one.
+
+    Only kernels that read all keys before all values can do better on one stored context: half of
+    it at a time has to fit the L2 cache.
+    """
+    assume(work.context_tokens + work.decoded_tokens > 0)
+    one_pass = work.kernel in ("ideal", "flash")
+    assume(one_pass or work.attention == "bifurcated" or work.kv_layout != "shared")
+    ideal = _step_s(shape, card, _changed(work, kernel="ideal"))
+    assert ideal <= _step_s(shape, card, work) * ROUNDING
+
+
+def _without_splits(operations: Sequence[Operation]) -> list[Operation]:
+    """Return the step as if split-KV's partial results cost nothing."""
+    partials = {
+        operation.name.replace("_combine", ""): operation.bytes_read
+        for operation in operations
+        if "_combine" in operation.name
+    }
+    kept = []
+    for operation in operations:
+        if "_combine" in operation.name:
+            kept.append(replace(operation, launches=0, bytes_read=0, scratch_bytes=0))
+        elif operation.name in partials:
+            written = operation.bytes_written - partials[operation.name]
+            kept.append(replace(operation, bytes_written=written, scratch_bytes=0))
+        else:
+            kept.append(operation)
+    return kept
+
+
+@given(
+    model_shapes(),
+    gpus(),
+    workloads(),
+    st.sampled_from(["context_tokens", "samples", "decoded_tokens", "prompts"]),
+    st.integers(1, 300),
+)
+def test_more_work_takes_no_less_time(
+    shape: ModelShape, card: HardwareProfile, work: Workload, field: str, more: int
+) -> None:
+    """Time never falls when there is more of anything.
+
+    What split-KV itself costs (partial results and the kernel that adds them up) is left out: as
+    real kernels do, flash stops splitting when there are enough sequences to fill the GPU. Where a
+    window holds own tokens only, there is no context left to attend to and to merge with.
+    """
+    windows = any(group.window for group in shape.layer_groups)
+    assume(not (windows and field == "decoded_tokens" and work.attention == "bifurcated"))
+    grown = _changed(work, **{field: getattr(work, field) + more})
+    constants = rates(card)
+    times = []
+    for question in (work, grown):
+        operations = _operations(shape, card, question)
+        free = step_time(_without_splits(operations), constants, work.execution).total_s
+        assert free <= step_time(operations, constants, work.execution).total_s * ROUNDING
+        times.append(free)
+    assert times[0] <= times[1] * ROUNDING
