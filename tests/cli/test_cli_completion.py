@@ -1,0 +1,76 @@
+"""Shell completion really completes commands, options and the names of models and GPUs."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from command_line import bifurcate
+
+COMMAND = Path(sysconfig.get_path("scripts")) / "bifurcate"
+CASES = {
+    "est": "estimate",
+    "estimate --model llama-3.1-8": "llama-3.1-8b",
+    "compare -m GPT-OSS-2": "",
+    "compare -m gpt-oss-2": "gpt-oss-20b",
+    "estimate --gpu h100-s": "h100-sxm",
+    "plan -g mi300": "mi300x",
+    "sweep one-sa": "one-sample",
+    "gpus show rtx-50": "rtx-5090",
+    "models show starcoder2": "starcoder2-15b",
+    "scenarios show one-k": "one-kv-head-per-gpu",
+    "estimate --kernel sd": "sdpa_math",
+    "estimate --dtype int": "int8 int4",
+    "estimate --assume qwen3": "qwen3 qwen3_moe",
+    "estimate --tensor-parallel-": "--tensor-parallel-size",
+    "estimate --format ": "table json csv",
+    "gpus ch": "check",
+}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_script_for_each_shell(shell: str) -> None:
+    """--show-completion prints a script for the shell named."""
+    assert "_BIFURCATE_COMPLETE=complete_" in bifurcate("--show-completion", shell).text
+
+
+@pytest.mark.skipif(not (COMMAND.exists() and shutil.which("bash")), reason="needs bash, installed")
+def test_installed_completion_completes_in_bash(tmp_path: Path) -> None:
+    """After --install-completion a new bash completes every case."""
+    env = os.environ | {"HOME": str(tmp_path), "PATH": f"{COMMAND.parent}:{os.environ['PATH']}"}
+    install = [str(COMMAND), "--install-completion", "bash"]
+    done = subprocess.run(install, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [
+        'words() { COMP_WORDS=(bifurcate "$@"); COMP_CWORD=$#; COMPREPLY=();',
+        '  "$function" bifurcate "${COMP_WORDS[COMP_CWORD]}"; echo "${COMPREPLY[*]}"; }',
+        'function=$(complete -p bifurcate | sed "s/.*-F \\([^ ]*\\) .*/\\1/")',
+    ]
+    for typed in CASES:
+        words = typed.split(" ")
+        lines.append("words " + " ".join(f"'{word}'" for word in words))
+    script = tmp_path / "try.sh"
+    script.write_text(f"source {tmp_path}/.bashrc\n" + "\n".join(lines), encoding="utf-8")
+    done = subprocess.run(
+        [shutil.which("bash") or "bash", "--norc", str(script)],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert dict(zip(CASES, done.stdout.split("\n"), strict=False)) == CASES
+
+
+def test_completion_starts_as_fast_as_the_command() -> None:
+    """Completing a name loads nothing heavy: people wait for it at every key."""
+    code = (
+        "import sys; from simulator.cli.options import complete_models, complete_gpus; "
+        "assert complete_models('gpt2') == ['gpt2']; assert 'l40s' in complete_gpus('l40'); "
+        "assert not {'numpy', 'pandas', 'rich'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,190 @@
+"""sweep: grids to CSV and parquet, equal to single answers, and never half-written."""
+
+import io
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from command_line import bifurcate
+
+import simulator
+from simulator.inputs.scenario import scenario_files
+
+HEAD = """\
+schema_version = 1
+title = "t"
+description = "d"
+question = "q"
+sources = ["s"]
+verdict = "mixed"
+verdict_reason = "r"
+"""
+
+
+def scenario(folder: Path, text: str, name: str = "grid") -> Path:
+    """Write a scenario file."""
+    path = folder / f"{name}.toml"
+    path.write_text(f'{HEAD}id = "{name}"\n{text}', encoding="utf-8")
+    return path
+
+
+def frame(text: str) -> pd.DataFrame:
+    """Read a sweep's CSV."""
+    return pd.read_csv(io.StringIO(text))
+
+
+@pytest.mark.parametrize("name", sorted(scenario_files()))
+def test_every_shipped_scenario_runs(name: str) -> None:
+    """Every scenario sweeps to as many rows as it has points, speed-up and ratio all positive."""
+    points = bifurcate("scenarios", "show", name, "--json").json["points"]
+    done = bifurcate("sweep", name)
+    table = frame(done.text)
+    assert len(table) == points
+    assert done.err == ""
+    assert (table["speedup"] > 0).all()
+    assert (table["kv_io_ratio"] >= 1).all()
+    assert set(table["winner"]) <= {"standard", "bifurcated", "tie"}
+    assert not table.duplicated().any()
+
+
+def test_every_row_is_the_single_answer() -> None:
+    """Each row of a sweep has the numbers that compare gives for its settings."""
+    for row in frame(bifurcate("sweep", "kv-heads-what-if").text).to_dict("records"):
+        names = ("samples", "prompts", "context_tokens", "decoded_tokens", "query_tokens")
+        settings = {name: int(row[name]) for name in (*names, "tensor_parallel")}
+        settings |= {name: row[name] for name in ("kernel", "kv_layout", "execution")}
+        settings |= {name: row[name] for name in ("weight_dtype", "kv_dtype")}
+        result = simulator.compare(
+            row["model"].split(" with ")[0], row["gpu"], kv_heads=int(row["kv_heads"]), **settings
+        )
+        assert row["speedup"] == pytest.approx(result.speedup, rel=1e-12)
+        assert row["winner"] == result.winner
+        for kind in ("standard", "bifurcated"):
+            item = getattr(result, kind)
+            assert row[f"{kind}_step_ms"] == pytest.approx(item.step_s * 1e3, rel=1e-12)
+            assert row[f"{kind}_kv_bytes_read"] == item.totals.kv_bytes_read
+            assert row[f"{kind}_memory_bytes"] == pytest.approx(item.memory.total_bytes, rel=1e-12)
+            assert row[f"{kind}_fits"] == item.memory.fits
+            assert row[f"{kind}_bound"] == item.bound
+
+
+def test_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
+    """A sweep to stdout, to CSV and to parquet is the same table, digit for digit."""
+    pytest.importorskip("pyarrow")
+    csv_file, parquet_file = tmp_path / "grid.csv", tmp_path / "grid.PARQUET"
+    done = bifurcate("sweep", "code-sampling-8k", "-o", str(csv_file))
+    assert (done.code, done.out, done.err) == (0, "", f"wrote 22 points to {csv_file}\n")
+    assert bifurcate("sweep", "code-sampling-8k", "-o", str(parquet_file)).code == 0
+    assert csv_file.read_text(encoding="utf-8") == bifurcate("sweep", "code-sampling-8k").text
+    pd.testing.assert_frame_equal(pd.read_csv(csv_file), pd.read_parquet(parquet_file))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.PARQUET", "grid.csv"]
+
+
+def test_parquet_without_pyarrow_names_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without pyarrow the error says what to install, and no file is left."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    done = bifurcate("sweep", "one-sample", "-o", str(tmp_path / "grid.parquet"))
+    assert done.code == 1
+    assert "[parquet]" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
+    """--dry-run says how many points there are."""
+    target = tmp_path / "grid.csv"
+    done = bifurcate("sweep", "code-sampling-8k", "--dry-run", "-o", str(target))
+    assert (done.code, done.out) == (0, "")
+    assert done.err == "22 points in 2 combinations of settings\n"
+    assert not target.exists()
+
+
+def test_what_cannot_run_is_named_and_left_out(tmp_path: Path) -> None:
+    """Combinations that cannot be run are named on stderr; the others are computed."""
+    path = scenario(
+        tmp_path,
+        'models = ["deepseek-v3", "gpt2"]\ngpus = ["h200-sxm"]\n'
+        '[workload]\nkernel = ["flash", "sdpa_math"]\nsamples = [1, 2]\n',
+    )
+    done = bifurcate("sweep", str(path))
+    table = frame(done.text)
+    assert len(table) == 6
+    assert done.err.startswith("skipped: deepseek-v3")
+    assert "sdpa_math" in done.err
+
+
+def test_nothing_to_run_is_an_error(tmp_path: Path) -> None:
+    """A grid of which nothing can be run is refused."""
+    path = scenario(
+        tmp_path,
+        'models = ["deepseek-v3"]\ngpus = ["h200-sxm"]\n[workload]\nkernel = "sdpa_math"\n',
+    )
+    done = bifurcate("sweep", str(path))
+    assert (done.code, done.out) == (1, "")
+    assert "nothing to run" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('models = ["gpt2"]\ngpus = ["l4"]\n[workload]\nsample = 3\n', "did you mean 'samples'?"),
+        ('models = ["gpt2"]\ngpus = ["l4"]\nsamples = 3\n[workload]\n', "under [workload]"),
+        ('models = ["gpt2"]\ngpus = ["l4"]\n[workload]\nsamples = [1, 1]\n', "listed twice"),
+        ('models = ["gpt2"]\ngpus = ["l4"]\n[workload]\nsamples = []\n', "empty"),
+        ('models = ["gpt-2x"]\ngpus = ["l4"]\n[workload]\n', "did you mean 'gpt2'?"),
+        ('models = ["gpt2"]\n[workload]\n', "gpus is missing"),
+    ],
+)
+def test_a_wrong_scenario_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    """A scenario with a wrong key, value or name is refused in one line, and nothing is written."""
+    target = tmp_path / "out.csv"
+    done = bifurcate("sweep", str(scenario(tmp_path, text)), "-o", str(target))
+    assert (done.code, done.out) == (1, "")
+    assert words in done.err
+    assert done.err.count("\n") == 1
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "line"),
+    [
+        (signal.SIGINT, 130, "error: interrupted\n"),
+        (signal.SIGTERM, 128 + 15, ""),
+        (signal.SIGKILL, -9, ""),
+    ],
+)
+def test_an_interrupted_sweep_leaves_the_earlier_file(
+    how: signal.Signals, code: int, line: str, tmp_path: Path
+) -> None:
+    """Stopped half-way, a sweep leaves no file under the final name, or the earlier one whole."""
+    samples = ", ".join(map(str, range(1, 1200)))
+    contexts = ", ".join(map(str, range(1, 12000, 3)))
+    path = scenario(
+        tmp_path,
+        'models = ["llama-2-7b"]\ngpus = ["h100-sxm"]\n'
+        f"[workload]\nsamples = [{samples}]\ncontext_tokens = [{contexts}]\n",
+    )
+    target = tmp_path / "out.csv"
+    target.write_text("earlier", encoding="utf-8")
+    command = [sys.executable, "-m", "simulator.cli", "sweep", str(path), "-o", str(target)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not any(part.stat().st_size for part in tmp_path.glob(".out.csv.*")):
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.send_signal(how)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == code
+    assert errors == line
+    assert target.read_text(encoding="utf-8") == "earlier"
+    if how != signal.SIGKILL:
+        assert list(tmp_path.glob(".out.csv.*")) == []
