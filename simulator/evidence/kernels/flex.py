@@ -13,6 +13,7 @@ from simulator.evidence.kernels.layout import packed_cache
 from simulator.evidence.kernels.parts import fold
 
 BLOCK = 128  # rows and keys of a mask block, FlexAttention's default
+_SHAPES = 4096  # compiled kernels that one process may hold
 
 
 def bifurcated_flex(
@@ -116,7 +117,12 @@ def _visible(
 def _attend(rows: Tensor, keys: Tensor, values: Tensor, mask: BlockMask, scale: float) -> Tensor:
     """Call FlexAttention in the way the device has it."""
     if rows.device.type == "cuda":
-        return _compiled()(rows, keys, values, block_mask=mask, scale=scale)
+        # A kernel per shape, and room for them: past PyTorch's limit of 8 it would fall back to
+        # the uncompiled operator in silence.
+        with torch._dynamo.config.patch(  # noqa: SLF001
+            recompile_limit=_SHAPES, accumulated_recompile_limit=_SHAPES
+        ):
+            return _compiled()(rows, keys, values, block_mask=mask, scale=scale)
     # The operator underneath: flex_attention itself refuses the meta device, and on the CPU it
     # would compile a wrapper for every new shape without making anything faster.
     operator: Any = torch.ops.higher_order.flex_attention
@@ -129,7 +135,7 @@ def _attend(rows: Tensor, keys: Tensor, values: Tensor, mask: BlockMask, scale: 
 @cache
 def _compiled() -> Callable[..., Tensor]:
     """Compile FlexAttention once per process."""
-    compiled: Callable[..., Tensor] = torch.compile(flex_attention)
+    compiled: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=False, fullgraph=True)
     return compiled
 
 

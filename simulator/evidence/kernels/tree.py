@@ -52,20 +52,18 @@ def prefix_tree(
     states: list[State] = []
     if decoded_keys.shape[3]:
         states.append(own_tokens(query, decoded_keys, decoded_values, scale))
-    prompts, samples = query.shape[:2]
+    samples = query.shape[1]
     for keys, values in zip(keys_of, values_of, strict=True):
         if keys.shape[2] == 0:
             continue
         # All sequences below a node are its samples: [nodes, prompts / nodes * samples, ...]
         below = torch.unflatten(query.flatten(0, 1), 0, (keys.shape[0], -1))
-        output, log_sum_exp = shared_tokens(below, keys, values, scale)
-        by_prompt = (prompts, samples)
-        states.append(
-            (
-                torch.unflatten(output.flatten(0, 1), 0, by_prompt),
-                torch.unflatten(log_sum_exp.flatten(0, 1), 0, by_prompt),
-            )
+        # [nodes, prompts / nodes * samples, ...] -> [prompts, samples, ...]
+        output, log_sum_exp = (
+            torch.unflatten(part, 1, (-1, samples)).flatten(0, 1)
+            for part in shared_tokens(below, keys, values, scale)
         )
+        states.append((output, log_sum_exp))
     return merge(states).reshape(query.shape)
 
 

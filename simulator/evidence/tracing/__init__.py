@@ -1,0 +1,14 @@
+"""Count what a PyTorch function does to memory, without a GPU and without memory.
+
+>>> import torch
+>>> from simulator.evidence.tracing import trace
+>>> a, b = torch.empty(64, 128, device="meta"), torch.empty(128, 32, device="meta")
+>>> traced = trace(torch.matmul, a, b)
+>>> traced.flops, traced.bytes_read, traced.bytes_written, traced.launches
+(524288, 49152, 8192, 1)
+"""
+
+from simulator.evidence.tracing.record import Trace, TracedOperation, TraceTotals
+from simulator.evidence.tracing.run import trace
+
+__all__ = ["Trace", "TraceTotals", "TracedOperation", "trace"]

@@ -1,0 +1,146 @@
+"""What PyTorch would choose on CUDA, where it chooses by device.
+
+A few functions look at the device before they decide which operator to run. On the meta device
+they take the plain path; a trace stands in for CUDA, so it takes CUDA's.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.overrides import TorchFunctionMode
+
+from simulator.evidence.tracing.costs import Call
+
+_HALF = (torch.float16, torch.bfloat16)
+_FLASH_STEP = 8
+_FLASH_LARGEST = 256
+
+
+class CudaChoices(TorchFunctionMode):
+    """Redirect functions on the meta device to the operator that CUDA would run.
+
+    Parameters
+    ----------
+    record
+        Takes note of a kernel that exists on CUDA only.
+    """
+
+    def __init__(self, record: Callable[[Call], None]) -> None:
+        super().__init__()
+        self._replacements: dict[Any, Callable[..., Any]] = {
+            torch.nn.functional.scaled_dot_product_attention: _attention,
+            torch.nn.functional.rms_norm: partial(_rms_norm, record),
+            torch.rms_norm: partial(_rms_norm, record),
+            torch.Tensor.__setitem__: _set_item,
+        }
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Replace a known function, run any other."""
+        del types
+        replacement = self._replacements.get(func)
+        if replacement is not None:
+            result = replacement(*args, **(kwargs or {}))
+            if result is not NotImplemented:
+                return result
+        return func(*args, **(kwargs or {}))
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Take flash attention, then memory-efficient attention, then the plain products.
+
+    The order and the conditions of ``select_sdp_backend`` on CUDA (recalled), with the switches of
+    ``torch.nn.attention.sdpa_kernel``; cuDNN is left out, because it has the same traffic.
+    """
+    plain = query.device.type != "meta" or query.dim() != 4 or query.shape[0] != key.shape[0]  # noqa: PLR2004
+    if plain or not all(tensor.stride(-1) == 1 for tensor in (query, key, value)):
+        return NotImplemented
+    repeats = query.shape[1] // key.shape[1]
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    if (
+        torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
+        and query.dtype in _HALF
+        and attn_mask is None
+        and query.shape[-1] == value.shape[-1] <= _FLASH_LARGEST
+    ):
+        missing = -query.shape[-1] % _FLASH_STEP
+        padded = [pad(each, (0, missing)) if missing else each for each in (query, key, value)]
+        output = torch.ops.aten._scaled_dot_product_flash_attention(  # noqa: SLF001
+            *padded, dropout_p, is_causal, scale=factor
+        )[0]
+        return output[..., : value.shape[-1]] if missing else output
+    if (
+        torch.backends.cuda.mem_efficient_sdp_enabled()  # type: ignore[no-untyped-call]
+        and query.dtype in (*_HALF, torch.float32)
+        and (repeats == 1 or not enable_gqa)
+    ):
+        bias = None if attn_mask is None else _bias(attn_mask, query.dtype)
+        if bias is not None:
+            bias = bias.expand(*query.shape[:3], key.shape[2])
+        return torch.ops.aten._scaled_dot_product_efficient_attention(  # noqa: SLF001
+            query,
+            key,
+            value,
+            bias,
+            dropout_p=dropout_p,
+            is_causal=is_causal,
+            scale=factor,
+            compute_log_sumexp=False,
+        )[0]
+    return NotImplemented
+
+
+def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a mask into a number to add, as ``F.scaled_dot_product_attention`` does."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), -torch.inf)
+
+
+def _rms_norm(
+    record: Callable[[Call], None],
+    input: Tensor,  # noqa: A002
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Any:
+    """Take the fused kernel, as PyTorch 2.9 and newer do on CUDA (recalled)."""
+    del eps
+    same_dtype = weight is None or weight.dtype == input.dtype
+    if input.device.type != "meta" or not same_dtype:
+        return NotImplemented
+    output = torch.empty_like(input)
+    rows = input.shape[: input.dim() - len(normalized_shape)]
+    inverse_norms = torch.empty(rows, dtype=torch.float32, device=input.device)
+    read = [input] if weight is None else [input, weight]
+    fresh = [output, inverse_norms]
+    record(Call(name="_fused_rms_norm", args={}, read=read, written=[], fresh=fresh))
+    return output
+
+
+def _set_item(target: Any, index: Any, value: Any) -> Any:
+    """Fill by a number in one kernel, as indexing a CUDA tensor does."""
+    indices = index if isinstance(index, tuple) else (index,)
+    is_basic = all(isinstance(each, int | slice | type(...) | None) for each in indices)
+    if not (isinstance(target, Tensor) and isinstance(value, int | float) and is_basic):
+        return NotImplemented
+    target[index].fill_(value)
+    return None

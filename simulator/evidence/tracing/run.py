@@ -1,0 +1,275 @@
+"""Run a function on the meta device and write down every operator it reaches.
+
+PyTorch's dispatcher is asked, not imitated: a function of the composite kind, such as ``einsum``,
+``reshape``, ``masked_fill`` or the math path of attention, is run down to the operators that have
+a kernel of their own on a device, by PyTorch's own C++ code. So copies that it hides appear.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._higher_order_ops.flex_attention import flex_attention as flex_operator
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.flop_counter import flop_registry
+from torch.utils.module_tracker import ModuleTracker
+
+from simulator.errors import SimulatorError, TraceError
+from simulator.evidence.tracing.choices import CudaChoices
+from simulator.evidence.tracing.costs import Call, Cost, costs_of, describe, is_free, refuse_masks
+from simulator.evidence.tracing.record import Trace, TracedOperation
+from simulator.evidence.tracing.touched import touched_bytes
+
+_META = torch.device("meta")
+# Kernels of their own in all but registration: what is below them says less than their name.
+_WHOLE = {"clone", "_to_copy", "copy_", "embedding", "arange"}
+_ATTENTION = {
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+}
+
+
+def trace(function: Callable[..., Any], *inputs: Any, **keywords: Any) -> Trace:
+    """Count a function's FLOPs, bytes, launches and views, operator by operator.
+
+    Parameters
+    ----------
+    function
+        Any callable on tensors, for example an attention function or a module on the meta device.
+    *inputs, **keywords
+        Its arguments, tensors inside lists, tuples and dicts included. Tensors of any device serve
+        as shapes: they are replaced by tensors on the meta device, views of one storage by views
+        of one storage.
+
+    Returns
+    -------
+    Trace
+        The operators in order. Conventions: :mod:`simulator.evidence.tracing.costs`.
+
+    Raises
+    ------
+    TraceError
+        If the function needs values (``item``, ``nonzero``, indexing by a mask), or mixes in
+        tensors of another device.
+    """
+    on_meta = _Replacer()
+    arguments = tree_map(on_meta, inputs)
+    named = tree_map(on_meta, keywords)
+    with ModuleTracker() as modules:
+        recorder = _Recorder(modules)
+        with (
+            _explained(),
+            torch.no_grad(),
+            torch.device("meta"),
+            CudaChoices(recorder.fused),
+            recorder,
+        ):
+            function(*arguments, **named)
+    return Trace(operations=tuple(recorder.operations), views=recorder.views)
+
+
+class _Replacer:
+    """Replace tensors by tensors on the meta device that share storage as they did."""
+
+    def __init__(self) -> None:
+        self._storages: dict[int, torch.UntypedStorage] = {}
+
+    def __call__(self, value: Any) -> Any:
+        """Return a tensor's stand-in, and anything else as it is."""
+        if not isinstance(value, Tensor) or value.device.type == "meta":
+            return value
+        if value.is_sparse or value.is_quantized or value.is_nested:
+            raise TraceError(f"cannot trace a {value.layout} tensor of {value.dtype}")
+        original = value.untyped_storage()
+        identity = original._cdata  # noqa: SLF001
+        if identity not in self._storages:
+            memory = torch.empty(original.nbytes(), dtype=torch.uint8, device=_META)
+            self._storages[identity] = memory.untyped_storage()
+        stand_in = torch.empty(0, dtype=value.dtype, device=_META)
+        stand_in.set_(self._storages[identity], value.storage_offset(), value.shape, value.stride())
+        return stand_in
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Write down operators as the dispatcher meets them."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, modules: ModuleTracker) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[TracedOperation] = []
+        self.views = 0
+        self._modules = modules
+        self._callers: list[str] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run one operator and record it, or run what it is made of."""
+        del types
+        named = kwargs or {}
+        if func is flex_operator:
+            return self._flex(*args)
+        if not isinstance(func, torch._ops.OpOverload):  # noqa: SLF001
+            raise TraceError(f"cannot trace the higher-order operator {func}")
+        kernel = _composite_kernel(func)
+        if kernel is not None:
+            return self._run_parts(func, kernel, args, named)
+        refuse_masks(func.overloadpacket.__name__, args)
+        result = func(*args, **named)
+        call = describe(func, args, named, result)
+        if not _on_device((args, named, result)):
+            return result  # numbers on the host
+        if is_free(call):
+            self.views += 1
+        else:
+            self._record(call, _flops(func, args, named, result), costs_of(call, _META))
+        return result
+
+    def _run_parts(
+        self, func: Any, kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run PyTorch's own composition of an operator, with this mode still watching."""
+        self._callers.append(func._schema.name.split("::")[1])  # noqa: SLF001
+        try:
+            with self:
+                return func._op_dk(kernel, *args, **kwargs)  # noqa: SLF001
+        finally:
+            self._callers.pop()
+
+    def _record(self, call: Call, flops: int, costs: list[Cost]) -> None:
+        """Write down the kernels of one operator; the last is the operator itself."""
+        for cost in costs:
+            last = cost is costs[-1]
+            caller = self._callers[0] if self._callers else call.name
+            self.operations.append(
+                TracedOperation(
+                    name=cost.name,
+                    flops=flops if last else 0,
+                    bytes_read=cost.bytes_read,
+                    bytes_written=cost.bytes_written,
+                    launches=1,
+                    module=self._module(),
+                    called_by="" if caller == cost.name else caller,
+                    shapes=_shapes(call),
+                )
+            )
+
+    def fused(self, call: Call) -> None:
+        """Record a kernel that CUDA has and the meta device has not."""
+        self._record(call, 0, costs_of(call, _META))
+
+    def _flex(self, query: Tensor, keys: Tensor, values: Tensor, *rest: Any) -> Any:
+        """Record FlexAttention: the blocks its mask visits, the log-sum-exp only if asked for."""
+        _score, mask, _scale, options, *_ = rest
+        output = torch.empty_like(query)
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        log_sum_exp = query.new_empty(query.shape[:3], dtype=dtype)
+        written = [output, log_sum_exp] if options.get("OUTPUT_LOGSUMEXP") else [output]
+        read = [query, keys, values]
+        call = Call(name="flex_attention", args={}, read=read, written=[], fresh=written)
+        widths = query.shape[-1] + values.shape[-1]
+        flops = 2 * query.shape[0] * query.shape[1] * visited_area(mask) * widths
+        cost = Cost("flex_attention", touched_bytes(read), touched_bytes(written))
+        self._record(call, flops, [cost])
+        return output, log_sum_exp, log_sum_exp
+
+    def _module(self) -> str:
+        """Return the path of the innermost module that is running."""
+        paths: set[str] = self._modules.parents - {"Global"}
+        return max(paths, key=lambda path: path.count("."), default="")
+
+
+def visited_area(mask: Sequence[Any]) -> int:
+    """Count the (row, key) pairs in the blocks that a FlexAttention mask visits.
+
+    ``mask`` is ``BlockMask.as_tuple()``, its tables on the CPU, the same for every prompt and head.
+    """
+    rows, keys, partial_counts, partial, full_counts, full, *others = mask
+    row_block, key_block = (value for value in others if isinstance(value, int))
+    area = 0
+    for counts, table in ((partial_counts, partial), (full_counts, full)):
+        if counts is None:
+            continue
+        for block, count in enumerate(counts[0, 0].tolist()):
+            height = min(rows - block * row_block, row_block)
+            starts = table[0, 0, block, :count].tolist()
+            area += sum(height * min(keys - start * key_block, key_block) for start in starts)
+    return area
+
+
+def _on_device(values: Any) -> bool:
+    """Return whether any tensor lies on the traced device."""
+    return any(isinstance(leaf, Tensor) and leaf.device == _META for leaf in tree_leaves(values))
+
+
+def _composite_kernel(func: Any) -> Any:
+    """Return the dispatch key of an operator's composition, None where it has its own kernel.
+
+    An operator without a kernel for the CPU has none for CUDA either and is made of others; the
+    few exceptions (flash attention) have no composition, or are replaced by :mod:`.choices`.
+    """
+    name = func.name()
+
+    def has(key: str) -> bool:
+        return torch._C._dispatch_has_kernel_for_dispatch_key(name, key)  # noqa: SLF001
+
+    keys = torch._C.DispatchKey  # noqa: SLF001
+    if has("CPU") or name.split("::")[1].split(".")[0] in _WHOLE:
+        return None
+    if has("CompositeImplicitAutograd"):
+        return keys.CompositeImplicitAutograd
+    if func.is_view:
+        return None
+    for key in ("CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional"):
+        if has(key):
+            return getattr(keys, key)
+    return None
+
+
+def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
+    """Count matrix-product FLOPs as ``torch.utils.flop_counter`` does."""
+    packet = func.overloadpacket
+    if packet.__name__ in _ATTENTION:
+        # Older versions of the counter refuse grouped queries, all of them the CPU's operator.
+        query, keys, values = args[:3]
+        batch, heads, rows, _ = query.shape
+        return int(2 * batch * heads * rows * keys.shape[2] * (keys.shape[3] + values.shape[3]))
+    formula = flop_registry.get(packet)
+    return int(formula(*args, **kwargs, out_val=result)) if formula else 0
+
+
+def _shapes(call: Call) -> str:
+    """Write an operator's tensors for people."""
+    before = ", ".join(_text(leaf) for leaf in tree_leaves(call.read))
+    after = ", ".join(_text(leaf) for leaf in call.written + call.fresh[:2])
+    return f"{before} -> {after}"
+
+
+def _text(tensor: Tensor) -> str:
+    """Write a tensor's shape and dtype."""
+    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn PyTorch's complaints about missing values into one line of our own."""
+    try:
+        yield
+    except SimulatorError:
+        raise
+    except (NotImplementedError, RuntimeError) as problem:
+        first = str(problem).strip().split("\n")[0].split(". ")[0].removesuffix(".")
+        hint = ""
+        if "meta" in first or "Meta" in first:
+            hint = " (a trace has shapes but no values, and all its tensors are on the meta device)"
+        raise TraceError(f"{type(problem).__name__} while tracing: {first}{hint}") from problem
