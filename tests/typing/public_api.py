@@ -1,0 +1,51 @@
+"""A program as a user would type it: checked by mypy --strict and run by tests/test_api.py."""
+
+from pathlib import Path
+from typing import assert_type
+
+import simulator
+
+
+def main() -> None:
+    """Use every public name and say what type comes back."""
+    model: simulator.ModelShape = simulator.load_model("llama-2-7b")
+    sizes = simulator.model_from_flags(layers=4, hidden_size=512, heads=8, kv_heads=2)
+    gpu: simulator.HardwareProfile = simulator.load_hardware("h100-sxm")
+    assert_type(sizes, simulator.ModelShape)
+    assert_type(simulator.__version__, str)
+
+    step = simulator.estimate(model, gpu, samples=16, context_tokens="8K", attention="bifurcated")
+    assert_type(step, simulator.Estimate)
+    assert_type(step.step_s, float)
+    assert_type(step.tokens_per_s, float)
+    assert_type(step.workload, simulator.Workload)
+
+    both = simulator.compare("llama-2-7b", Path("hardware_profiles/l4.toml").stem, samples=4)
+    assert_type(both, simulator.Comparison)
+    assert_type(both.standard, simulator.Estimate)
+    assert_type(both.speedup, float)
+    assert_type(both.break_even_samples, int | None)
+    assert_type(both.advice, str)
+
+    request = simulator.generate(model, output_tokens=8, price_per_hour=2.5)
+    assert_type(request, simulator.Generation)
+    assert_type(request.usd_per_million_tokens, float | None)
+
+    options = simulator.plan(sizes, ["l4", gpu], target_step_ms=50, group_sizes=[1, 2])
+    assert_type(options, simulator.Plan)
+    assert_type(options.fewest_gpus, dict[str, int | None])
+
+    scenario = simulator.load_scenario("one-sample")
+    assert_type(scenario, simulator.Scenario)
+    grid = simulator.prepare_sweep(scenario)
+    assert_type(grid, simulator.Sweep)
+    assert_type(grid.points, int)
+
+    try:
+        simulator.load_model("no such model")
+    except simulator.SimulatorError as error:
+        assert_type(error, simulator.SimulatorError)
+
+
+if __name__ == "__main__":
+    main()
