@@ -281,7 +281,7 @@ def show_scenario(
         ),
     ],
 ) -> None:
-    """Show a scenario: its question, grid, expected answer and sources."""
+    """Show a scenario: question, grid, expected answer, sources."""
     from simulator.inputs.scenario import load_scenario
 
     scenario = load_scenario(name)

@@ -1,0 +1,339 @@
+"""The documents are true: every command is described, runs, and prints what they show."""
+
+import importlib.util
+import json
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer.main
+from command_line import bifurcate
+
+import simulator
+from simulator.cli.main import app
+from simulator.inputs.hardware import profile_files
+from simulator.inputs.hf_config.families import FAMILIES
+from simulator.inputs.presets import presets
+from simulator.inputs.scenario import load_scenario, scenario_files
+
+CHECKOUT = Path(__file__).parents[2]
+COMMANDS = (CHECKOUT / "docs" / "commands.md").read_text(encoding="utf-8")
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+# What a shell block may say beside our own commands: they set up the machine or run for minutes.
+NOT_RUN = ("make ", "pip ", "git ", "python ", "source ", "#")
+
+
+def refresher() -> ModuleType:
+    """Load docs/refresh.py."""
+    spec = importlib.util.spec_from_file_location("refresh", CHECKOUT / "docs" / "refresh.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+DOCUMENTS = {
+    path.relative_to(CHECKOUT).as_posix(): path.read_text(encoding="utf-8")
+    for path in refresher().documents()
+    if path.exists()
+}
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Return the fenced blocks of a language in all documents, each with the document's name."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return [(name, block) for name, text in DOCUMENTS.items() for block in fence.findall(text)]
+
+
+def tree(command: Any = None, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command of the command line with its full name, groups included."""
+    command = typer.main.get_command(app) if command is None else command
+    for child, item in getattr(command, "commands", {}).items():
+        full = f"{name} {child}".strip()
+        yield full, item
+        yield from tree(item, full)
+
+
+TREE = dict(tree())
+
+
+def section(command: str) -> str:
+    """Return the section of docs/commands.md about a command or its group."""
+    found = re.search(
+        rf"^## {command.split(maxsplit=1)[0]}\n(.*?)(?=^## |\Z)", COMMANDS, re.MULTILINE | re.DOTALL
+    )
+    assert found, f"docs/commands.md has no section on {command}"
+    return found.group(1)
+
+
+def options(command: Any) -> set[str]:
+    """Return every spelling of a command's options, but for --help."""
+    names = {name for item in command.params for name in item.opts if name.startswith("-")}
+    return names - {"-h", "--help"}
+
+
+SHARED = COMMANDS[COMMANDS.index("## Options that questions share") : COMMANDS.index("## estimate")]
+
+
+@pytest.mark.parametrize("command", sorted(TREE))
+def test_every_command_is_documented(command: str) -> None:
+    """Every command has help text, a section, and every one of its options in it."""
+    item = TREE[command]
+    assert item.help, f"{command} has no help text"
+    assert command.split(maxsplit=1)[0] in re.findall(r"\[`(\w+)`\]\(#\w+\)", COMMANDS)
+    words = section(command)
+    last = command.rsplit(maxsplit=1)[-1]
+    assert f"`{last}" in words or f" {last}" in words
+    shared = SHARED if options(item) >= {"--context-tokens", "--kernel"} else ""
+    missing = [name for name in options(item) if f"`{name}`" not in words + shared]
+    assert missing == [], f"docs/commands.md does not say what these of {command} do"
+
+
+@pytest.mark.parametrize("command", sorted(TREE))
+def test_every_option_has_help(command: str) -> None:
+    """Every option and argument says what it does, and its summary is not cut short."""
+    for item in TREE[command].params:
+        assert item.help, f"{command} {item.name}"
+    summary = TREE[command].get_short_help_str(62)
+    assert not summary.endswith("..."), summary
+
+
+def test_no_option_is_documented_that_is_not_there() -> None:
+    """Every option that the documents name is an option of some command."""
+    known = {name for item in TREE.values() for name in options(item)}
+    known |= {"--help", "--version", "--install-completion", "--show-completion"}
+    for name, text in DOCUMENTS.items():
+        if name in ("README.md", "docs/commands.md"):
+            named = set(re.findall(r"`(--[a-z-]+)", text)) - {"--check`d"}
+            assert named - known == set(), name
+
+
+@pytest.mark.parametrize("command", [name for name in TREE if " " not in name])
+def test_help_is_shown(command: str) -> None:
+    """--help and -h answer on stdout with code 0."""
+    for flag in ("-h", "--help"):
+        done = bifurcate(command, flag)
+        assert done.text.startswith(f"Usage: bifurcate {command}")
+
+
+QUESTION = ("-m", "llama-3.1-8b", "-g", "h100-sxm")
+
+
+def keys_of(value: Any) -> set[str]:
+    """Return every key of a JSON value, at any depth."""
+    if isinstance(value, dict):
+        return {*value, *(key for item in value.values() for key in keys_of(item))}
+    if isinstance(value, list):
+        return {key for item in value for key in keys_of(item)}
+    return set()
+
+
+@pytest.mark.parametrize("command", ["estimate", "compare", "generate", "plan"])
+def test_every_json_field_is_documented(command: str) -> None:
+    """Every key of an answer's JSON stands in the section, or in that of estimate it refers to."""
+    explain = ("--explain",) if command in ("estimate", "compare") else ()
+    answer = bifurcate(command, *QUESTION, *explain, "--json").json
+    answer.pop("fewest_gpus", None)  # its keys are names of GPUs
+    words = section(command) + section("estimate")
+    assert [key for key in sorted(keys_of(answer)) if f"`{key}`" not in words] == []
+
+
+def test_every_sweep_column_is_documented() -> None:
+    """Every column of a sweep stands in its section, those of each kind behind a prefix."""
+    columns = bifurcate("sweep", "one-sample").text.splitlines()[0].split(",")
+    words = section("sweep")
+    plain = {re.sub("^(standard|bifurcated)_", "", column) for column in columns}
+    assert "`standard_`" in words
+    assert "`bifurcated_`" in words
+    assert [column for column in sorted(plain) if f"`{column}`" not in words] == []
+
+
+@pytest.mark.parametrize("group", ["models", "gpus", "scenarios"])
+def test_every_list_column_is_documented(group: str) -> None:
+    """Every column of a list stands in its section."""
+    columns = bifurcate(group, "--json").json[0]
+    assert [column for column in columns if f"`{column}`" not in section(group)] == []
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_shown_outputs_are_up_to_date(name: str) -> None:
+    """What a document shows below a command is what the command prints today."""
+    text = DOCUMENTS[name]
+    for match in refresher().BLOCK.finditer(text):
+        lines = match.group(2).splitlines(keepends=True)
+        starts = [index for index, line in enumerate(lines) if line.startswith("$ ")]
+        for start, end in pairwise([*starts, len(lines)]):
+            words = shlex.split(lines[start].removeprefix("$ "))
+            assert words[0] == "bifurcate"
+            shown = "".join(lines[start + 1 : end])
+            done = bifurcate(*words[1:])
+            assert done.err == ""
+            assert shown.rstrip("\n") == done.out.rstrip("\n"), "run python docs/refresh.py"
+
+
+def shell_lines() -> list[str]:
+    """Return every line of the shell blocks."""
+    lines = (line.strip() for _, block in blocks("sh") for line in block.splitlines())
+    return sorted({line for line in lines if line})
+
+
+@pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("bifurcate")])
+def test_shell_commands_of_ours_run(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every ``bifurcate`` line of a shell block answers, away from the checkout."""
+    monkeypatch.chdir(tmp_path)
+    done = bifurcate(*shlex.split(line, comments=True)[1:])
+    assert done.code == 0, done.err
+
+
+def test_other_shell_lines_are_known() -> None:
+    """Lines that are not run here are of a kind that is left out on purpose."""
+    others = [line for line in shell_lines() if not line.startswith("bifurcate")]
+    assert [line for line in others if not line.startswith(NOT_RUN)] == []
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in blocks("python")}))
+def test_python_examples_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every Python block of a document runs as it stands, and prints something."""
+    for document, block in blocks("python"):
+        if document == name:
+            exec(compile(block, name, "exec"), {})  # noqa: S102 - our own documents
+    assert capsys.readouterr().out.strip()
+
+
+def examples(language: str = "toml") -> dict[str, str]:
+    """Return the example files of docs/commands.md by the name in their first line."""
+    found = {}
+    for document, block in blocks(language):
+        named = re.match(r"# (\S+\.toml)\n", block)
+        if document == "docs/commands.md" and named:
+            found[named.group(1)] = block
+    return found
+
+
+def test_the_example_profile_loads_and_answers(tmp_path: Path) -> None:
+    """The minimal GPU profile of the docs is whole, checks clean, and answers."""
+    path = tmp_path / "my-gpu.toml"
+    path.write_text(examples()[path.name], encoding="utf-8")
+    assert bifurcate("gpus", "check", str(path)).err == "1 profile checked: nothing found\n"
+    answer = bifurcate("estimate", "-m", "gpt2", "-g", str(path), "--json").json
+    assert answer["hardware"]["name"] == "my-gpu"
+
+
+def test_the_example_profile_is_minimal(tmp_path: Path) -> None:
+    """Nothing can be left out of the minimal profile but what another figure can stand for."""
+    text = examples()["my-gpu.toml"]
+    path = tmp_path / "my-gpu.toml"
+    needless = []
+    for line in text.splitlines():
+        if "=" in line and not line.startswith("#"):
+            path.write_text(text.replace(line, ""), encoding="utf-8")
+            if bifurcate("gpus", "show", str(path)).code == 0:
+                needless.append(line.split()[0])
+    assert needless == ["bf16_tflops"]  # without it the fp16 rate is used, with a note
+
+
+def test_the_example_scenario_loads_and_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example scenario of the docs checks clean, and sweeps by path and by name."""
+    path = tmp_path / "my-load.toml"
+    path.write_text(examples()[path.name], encoding="utf-8")
+    assert bifurcate("scenarios", "check", str(path)).err == "1 scenario checked: nothing found\n"
+    table = bifurcate("sweep", str(path)).text
+    assert len(table.splitlines()) == 1 + load_scenario(path).points == 1 + 2 * 3 * 2
+    monkeypatch.setenv("BIFURCATE_SCENARIO_PATH", str(tmp_path))
+    assert bifurcate("sweep", "my-load").text == table
+
+
+def test_toml_blocks_are_toml() -> None:
+    """Every TOML block of a document parses."""
+    for _, block in blocks("toml"):
+        tomllib.loads(block)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub gives a document's headings."""
+    heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_links_lead_somewhere(name: str) -> None:
+    """Every link to a file or heading of the checkout finds it."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", DOCUMENTS[name]):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (CHECKOUT / name).parent / path if path else CHECKOUT / name
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_the_readme_counts_right() -> None:
+    """What README says there is of GPUs, models, types and workloads is what there is."""
+    text = " ".join(README.split())
+    found = re.search(
+        r"knows (\d+) GPUs, (\d+) models by name .*?, (\d+) types of Hugging Face `config.json`, "
+        r"and (\d+) workloads .*?, (\w+) of them with \"no gain\"",
+        text,
+    )
+    assert found
+    scenarios = [load_scenario(name) for name in scenario_files()]
+    fruitless = sum(scenario.verdict == "no gain" for scenario in scenarios)
+    words = [
+        "none",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+    ]
+    expected = (len(profile_files()), len(presets()), len(FAMILIES), len(scenarios))
+    assert tuple(map(int, found.groups()[:4])) == expected
+    assert found.group(5) == words[fruitless]
+    assert f"has {len(profile_files())} examples" in " ".join(COMMANDS.split())
+
+
+def test_exit_codes_are_documented() -> None:
+    """The codes of the table of exit codes are those that commands end with."""
+    codes = set(map(int, re.findall(r"^\| (\d+) \|", COMMANDS, re.MULTILINE)))
+    assert codes == {0, 1, 2, 3, 130}
+    huge = ("-m", "llama-3.1-405b", "-g", "l4")
+    assert bifurcate("estimate", *huge, "--check").code == 3
+    assert bifurcate("compare", *huge, "--check").code == 3
+    assert bifurcate("generate", *huge, "--check").code == 3
+    late = ("plan", *QUESTION, "--target-step-ms", "0.01")
+    assert bifurcate(*late, "--check").code == 3
+    for arguments in (("estimate", *huge), ("estimate", *QUESTION, "--check"), late):
+        assert bifurcate(*arguments).code == 0
+    assert bifurcate("plan", *QUESTION, "--target-step-ms", "1000", "--check").code == 0
+
+
+def test_a_check_that_fails_still_answers() -> None:
+    """--check changes the exit code, not the answer."""
+    question = ("estimate", "-m", "llama-3.1-405b", "-g", "l4", "--json")
+    done = bifurcate(*question, "--check")
+    assert json.loads(done.out) == bifurcate(*question).json
+    assert done.err == ""
+
+
+def test_the_version() -> None:
+    """--version prints the version and nothing else."""
+    assert bifurcate("--version").text == f"{simulator.__version__}\n"
