@@ -58,10 +58,16 @@ def main() -> None:
     bifurcate = str(Path(sys.executable).with_name("bifurcate"))
     print(f"| command | wall, median of {runs} [s] | fastest [s] | processor [s] | memory [MiB] |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    for name, arguments in COMMANDS.items():
-        command = [sys.executable, "-c", "pass"] if arguments is None else [bifurcate, *arguments]
+    commands = {
+        name: [sys.executable, "-c", "pass"] if arguments is None else [bifurcate, *arguments]
+        for name, arguments in COMMANDS.items()
+    }
+    for command in commands.values():
         measure(command)  # the first run compiles the code and reads the files from disk
-        walls, cpus, peaks = zip(*(measure(command) for _ in range(runs)), strict=True)
+    # Turn by turn, so that a busy moment of the machine does not hit one command alone.
+    turns = [{name: measure(command) for name, command in commands.items()} for _ in range(runs)]
+    for name in commands:
+        walls, cpus, peaks = zip(*(turn[name] for turn in turns), strict=True)
         print(
             f"| `{name}` | {statistics.median(walls):.3f} | {min(walls):.3f} "
             f"| {statistics.median(cpus):.3f} | {max(peaks) / MIB:.0f} |"
