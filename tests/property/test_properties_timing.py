@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from builders import gpus, model_shapes, workloads
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -119,20 +120,27 @@ def test_the_ideal_kernel_is_never_slower(
 
 
 def _without_splits(operations: Sequence[Operation]) -> list[Operation]:
-    """Return the step as if split-KV's partial results cost nothing."""
-    partials = {
-        operation.name.replace("_combine", ""): operation.bytes_read
+    """Return the step as if split-KV's partial results and thread blocks cost nothing."""
+    combines = {
+        operation.name.replace("_combine", ""): operation
         for operation in operations
         if "_combine" in operation.name
     }
     kept = []
     for operation in operations:
-        if "_combine" in operation.name:
-            kept.append(replace(operation, launches=0, bytes_read=0, scratch_bytes=0))
-        elif operation.name in partials:
-            written = operation.bytes_written - partials[operation.name]
-            kept.append(replace(operation, bytes_written=written, scratch_bytes=0))
-        else:
+        if operation.name in combines:
+            combine = combines[operation.name]
+            # Without splits the kernel writes its result itself.
+            written = operation.bytes_written - combine.bytes_read + combine.bytes_written
+            kept.append(
+                replace(
+                    operation,
+                    bytes_written=written,
+                    scratch_bytes=0,
+                    thread_blocks=operation.thread_blocks / np.maximum(combine.splits, 1),
+                )
+            )
+        elif "_combine" not in operation.name:
             kept.append(operation)
     return kept
 
@@ -149,9 +157,9 @@ def test_more_work_takes_no_less_time(
 ) -> None:
     """Time never falls when there is more of anything.
 
-    What split-KV itself costs (partial results and the kernel that adds them up) is left out: as
-    real kernels do, flash stops splitting when there are enough sequences to fill the GPU. Where a
-    window holds own tokens only, there is no context left to attend to and to merge with.
+    What split-KV itself costs (partial results, the kernel that adds them up, the further blocks)
+    is left out: as real kernels do, flash stops splitting when there are enough sequences to fill
+    the GPU. Where a window holds own tokens only, there is no context left to attend to.
     """
     windows = any(group.window for group in shape.layer_groups)
     assume(not (windows and field == "decoded_tokens" and work.attention == "bifurcated"))
