@@ -12,7 +12,8 @@ def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:
     '16 samples of an 8K-token context, 64 own tokens each'
     """
     context = format_tokens(work.context_tokens)
-    article = "an" if context.startswith("8") or context in ("11", "18") else "a"
+    spoken = context.partition(",")[0].removesuffix("K")  # eleven and eighteen begin as eight does
+    article = "an" if context.startswith("8") or spoken in ("11", "18") else "a"
     samples = _plural(work.samples, "sample")
     if work.prompts > 1:
         source = f"each of {work.prompts:,} {context}-token contexts"

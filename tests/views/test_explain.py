@@ -1,0 +1,174 @@
+"""An explanation's formulas, evaluated with the numbers shown, give the totals shown."""
+
+import ast
+import operator
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from builders import REAL_MODELS, round_gpu
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import simulator
+from simulator.answers.estimate import Estimate, estimate
+from simulator.errors import SimulatorError
+from simulator.inputs.workload import Workload
+from simulator.views.explain import Step, explain, explain_objects
+
+OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Mult: operator.mul,
+}
+# Written values are rounded to three digits.
+ROUNDED = 6e-3
+UNITS = {
+    "": 1,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "m": 1e-3,
+    "µ": 1e-6,
+    "Gi": 2**30,
+}
+MODELS = ("llama-3.1-8b", "starcoder", "mixtral-8x7b", "deepseek-v3", "gpt-oss-20b", "gemma-2-9b")
+WORKLOADS: tuple[dict[str, Any], ...] = (
+    {},
+    {"prompts": 3, "samples": 5, "context_tokens": 1000, "decoded_tokens": 0},
+    {"samples": 7, "context_tokens": 30000, "decoded_tokens": 5000, "kv_dtype": "int4"},
+    {"query_tokens": 4, "kernel": "ideal"},
+    {"tensor_parallel": 8, "context_tokens": 100, "decoded_tokens": 200},
+    {"execution": "eager"},
+)
+
+
+def value(text: str) -> float:
+    """Evaluate a product of sums written with x."""
+
+    def walk(node: ast.expr) -> float:
+        if isinstance(node, ast.BinOp):
+            return OPERATORS[type(node.op)](walk(node.left), walk(node.right))
+        assert isinstance(node, ast.Constant), text
+        return float(node.value)  # type: ignore[arg-type]
+
+    return walk(ast.parse(text.replace(" x ", " * "), mode="eval").body)
+
+
+def quantity(text: str) -> float:
+    """Read a quantity as a person does: 1.21 GB, 15.4 µs, 3,000 GB/s, 74.5 GiB."""
+    match = re.match(r"([\d,.]+) ?(Gi|[kMGTmµ]?)(?=B|s|FLOP|$)", text.strip())
+    assert match, text
+    return float(match.group(1).replace(",", "")) * UNITS[match.group(2)]
+
+
+def steps(result: Estimate) -> dict[str, Step]:
+    """Return an explanation by what each step derives."""
+    return {step.what: step for step in explain(result)}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("work", WORKLOADS, ids=str)
+@pytest.mark.parametrize("attention", ["standard", "bifurcated"])
+def test_formulas_evaluate_to_the_totals(model: str, work: dict[str, Any], attention: str) -> None:
+    """KV bytes and attention FLOPs, evaluated from the numbers shown, are the totals exactly."""
+    try:
+        result = simulator.estimate(model, "h100-sxm", attention=attention, **work)
+    except SimulatorError:
+        pytest.skip("this model cannot be split so")
+    derived = steps(result)
+    assert value(derived["KV bytes read"].numbers) == result.totals.kv_bytes_read
+    flops = derived["Attention FLOPs (the same for standard and bifurcated)"]
+    total = sum(op.flops * op.repeat for op in result.operations if op.kind == "attention")
+    assert value(flops.numbers) == pytest.approx(total, rel=1e-12)
+    for name in ("KV bytes read", "Weight bytes read"):
+        exact, rounded = derived[name].result.split(" = ")
+        assert quantity(rounded) == pytest.approx(quantity(exact), rel=ROUNDED)
+    shown = quantity(derived["Weight bytes read"].result.split(" = ")[0])
+    assert shown == pytest.approx(float(result.totals.weight_bytes_read), abs=0.5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    model=st.sampled_from(REAL_MODELS),
+    samples=st.integers(1, 300),
+    prompts=st.integers(1, 5),
+    context=st.integers(0, 40000),
+    own=st.integers(0, 6000),
+    attention=st.sampled_from(["standard", "bifurcated"]),
+)
+def test_formulas_evaluate_whatever_is_asked(
+    model: Any, samples: int, prompts: int, context: int, own: int, attention: Any
+) -> None:
+    """The KV formula gives the total for any sizes, also beyond a window."""
+    work = Workload(
+        samples=samples,
+        prompts=prompts,
+        context_tokens=context,
+        decoded_tokens=own,
+        attention=attention,
+    )
+    result = estimate(model, round_gpu(), work)
+    assert value(steps(result)["KV bytes read"].numbers) == result.totals.kv_bytes_read
+
+
+@pytest.mark.parametrize("kernel", ["einsum", "sdpa_math"])
+def test_other_kernels_do_not_pretend_to_a_formula(kernel: str) -> None:
+    """Where the kernel makes passes of its own, the total stands without a false formula."""
+    result = simulator.estimate("llama-3.1-8b", kernel=kernel, execution="eager")
+    step = steps(result)["KV bytes read"]
+    assert kernel in step.numbers
+    assert quantity(step.result.split(" = ")[0]) == result.totals.kv_bytes_read
+
+
+def test_the_paper_is_cited_by_equation() -> None:
+    """Standard attention cites equation 5 of the paper, bifurcated equation 6."""
+    for attention, number in (("standard", "5"), ("bifurcated", "6")):
+        step = steps(simulator.estimate("llama-2-7b", attention=attention))["KV bytes read"]
+        assert "2403.08845" in step.reference
+        assert f"equation {number}" in step.reference
+
+
+def test_memory_adds_up_as_written() -> None:
+    """The memory written sums to within its rounding of what is compared with the capacity."""
+    result = simulator.estimate("llama-2-70b", "h100-sxm", samples=32)
+    step = steps(result)["Memory of one GPU"]
+    needs, room = step.numbers.split(" <= ")
+    total = sum(quantity(part) for part in needs.split(" + "))
+    card, share = room.split(" x ")
+    capacity = quantity(card) * float(share)
+    short = quantity(step.result.removeprefix("does not fit, ").removesuffix(" short"))
+    assert step.result.startswith("does not fit")
+    assert total - capacity == pytest.approx(short, abs=0.3 * 2**30)
+
+
+def test_the_largest_operations_are_explained() -> None:
+    """The operations explained are the four that take most of the step."""
+    result = simulator.estimate("llama-3.1-8b")
+    times = {
+        operation.name: operation.repeat * float(time.device_s)
+        for operation, time in zip(result.operations, result.time.operations, strict=True)
+    }
+    longest = sorted(times, key=lambda name: -times[name])[:4]
+    told = [what.split()[2].rstrip(",") for what in steps(result) if what.startswith("Time of ")]
+    assert told[:-1] == longest  # the last is the time of the step
+
+
+def test_only_constants_with_a_part_in_the_answer_are_listed() -> None:
+    """Eager constants are listed for eager execution only, link constants for groups only."""
+    graph = " ".join(steps(simulator.estimate("llama-3.1-8b")))
+    eager = " ".join(steps(simulator.estimate("llama-3.1-8b", execution="eager")))
+    group = " ".join(steps(simulator.estimate("llama-3.1-8b", tensor_parallel=2)))
+    assert "host_us_per_launch" in eager
+    assert "host_us_per_launch" not in graph
+    assert "link_fraction" in group
+    assert "link_fraction" not in graph
+
+
+def test_every_step_is_whole() -> None:
+    """Every step says what it derives, its result and its reference; as objects too."""
+    result = simulator.compare("deepseek-v3", tensor_parallel=8).bifurcated
+    derived = explain(result)
+    assert all(step.what and step.result and step.reference for step in derived)
+    assert [item["what"] for item in explain_objects(result)] == [step.what for step in derived]

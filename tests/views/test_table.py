@@ -1,0 +1,141 @@
+"""Tables show every figure whole, whatever the width of the terminal."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console, RenderableType
+
+from simulator.views.table import Column, FittedTable, facts_view, notes, simple_table
+
+WORDS = st.lists(st.text("abcdefgh", min_size=1, max_size=9), min_size=1, max_size=6).map(" ".join)
+FIGURES = st.integers(0, 10**12).map(lambda figure: f"{figure:,} B")
+
+
+def shown(view: RenderableType, width: int) -> str:
+    """Render a view as a terminal of that width would show it."""
+    buffer = io.StringIO()
+    Console(file=buffer, width=width, no_color=True, highlight=False).print(view, crop=False)
+    return buffer.getvalue()
+
+
+TABLE = FittedTable(
+    columns=(
+        Column(name="what it is", right=False, wrap=True),
+        Column(name="read so far"),
+        Column(name="spare", spare=True),
+    ),
+    rows=[("a few words", "1,234,567 B", "99"), ("one", "8 B", "100")],
+)
+
+
+def test_a_wide_table_is_one_line_a_row() -> None:
+    """With room there is one line for the headings and one for each row, two blanks apart."""
+    assert shown(TABLE, 80).splitlines() == [
+        "what it is   read so far  spare",
+        "a few words  1,234,567 B     99",
+        "one                  8 B    100",
+    ]
+
+
+def test_a_narrow_table_breaks_texts_not_figures() -> None:
+    """Without room, headings and texts take several lines; figures stay whole."""
+    assert [line.rstrip() for line in shown(TABLE, 24).splitlines()] == [
+        "what          read",
+        "it              so",
+        "is             far spare",
+        "a few  1,234,567 B    99",
+        "words",
+        "one            8 B   100",
+    ]
+
+
+def test_a_spare_column_is_left_out_and_named() -> None:
+    """Where even that is too wide, the spare column goes, and a line says so."""
+    text = shown(TABLE, 18)
+    assert "1,234,567 B" in text
+    assert "99" not in text
+    assert "spare" in " ".join(text.split()).split("Left out on this narrow terminal: ")[1]
+
+
+def test_a_terminal_too_narrow_for_anything_cuts_nothing() -> None:
+    """Below that the lines are longer than the terminal, which breaks them: nothing is lost."""
+    text = shown(TABLE, 8)
+    assert "1,234,567 B" in text
+    assert "…" not in text
+
+
+@given(
+    rows=st.lists(st.tuples(WORDS, FIGURES, FIGURES, WORDS), min_size=1, max_size=5),
+    width=st.integers(10, 140),
+)
+def test_no_figure_and_no_letter_is_ever_lost(
+    rows: list[tuple[str, str, str, str]], width: int
+) -> None:
+    """At any width every figure is whole and every letter of every text is there."""
+    columns = (
+        Column(name="text", right=False, wrap=True),
+        Column(name="a figure"),
+        Column(name="b"),
+        Column(name="more text", right=False, wrap=True),
+    )
+    text = shown(FittedTable(columns=columns, rows=rows), width)
+    for row in rows:
+        assert row[1] in text
+        assert row[2] in text
+    letters = sorted("".join("".join(row) for row in rows).replace(" ", ""))
+    heads = sorted("text" + "afigure" + "b" + "moretext")
+    assert sorted(text.replace(" ", "").replace("\n", "")) == sorted(letters + heads)
+    assert "…" not in text
+
+
+@given(rows=st.lists(st.tuples(WORDS, FIGURES), min_size=1, max_size=5), width=st.integers(40, 140))
+def test_a_table_stays_within_the_terminal_if_it_can(
+    rows: list[tuple[str, str]], width: int
+) -> None:
+    """With room for the longest word beside the figures, no line is longer than the terminal."""
+    columns = (Column(name="text", right=False, wrap=True), Column(name="figure"))
+    lines = shown(FittedTable(columns=columns, rows=rows), width).splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
+
+
+def test_simple_tables_put_numbers_to_the_right() -> None:
+    """Numbers stand to the right with separators, gaps among them included; texts to the left."""
+    table = simple_table(["name", "price_usd"], [["a", 1234.5], ["b", None], ["cc", 2]])
+    assert [line.rstrip() for line in shown(table, 40).splitlines()] == [
+        "name  price usd",
+        "a       1,234.5",
+        "b",
+        "cc            2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234567, "1,234,567"),
+        (True, "yes"),
+        (["a", "b"], "a"),
+        ({"x": 1, "y": None, "z": [1, 2]}, "z = 1, 2"),
+        ([{"count": 3, "window": None}], "count = 3"),
+        ("words", "words"),
+    ],
+)
+def test_facts_are_told_in_words(value: object, text: str) -> None:
+    """A fact is written for people: separators, yes and no, parts by name; no Python literals."""
+    line = shown(facts_view({"fact": value}), 60)
+    assert text in line
+    assert not set("{}[]'") & set(line)
+
+
+def test_empty_facts_are_left_out() -> None:
+    """What is not known takes no line."""
+    facts = {"a": None, "b": "", "c": [], "d": {}, "e": 0}
+    assert shown(facts_view(facts), 60).split() == ["e", "0"]
+
+
+def test_no_notes_take_no_room() -> None:
+    """Without notes there is not even a blank line."""
+    assert notes([]) == []
+    assert len(notes(["one", "two"])) == 3

@@ -1,0 +1,220 @@
+"""The numbers in tables and sentences are those of the answers, and the sentences are true."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console, RenderableType
+
+import simulator
+from simulator.answers.compare import Comparison
+from simulator.inputs.workload import Workload
+from simulator.units import format_gib, format_si, format_time, format_tokens
+from simulator.views.results import SCHEMA_VERSION, estimate_object, plain
+from simulator.views.tables import (
+    MOST_OPTIONS_SHOWN,
+    compare_view,
+    estimate_view,
+    generations_view,
+    plan_view,
+)
+from simulator.views.text import samples_phrase, verdict
+
+
+def shown(view: RenderableType) -> str:
+    """Render a view on a wide plain page."""
+    buffer = io.StringIO()
+    Console(file=buffer, width=200, no_color=True, highlight=False).print(view)
+    return buffer.getvalue()
+
+
+def told(result: Comparison) -> str:
+    """Return the verdict without its markup."""
+    return re.sub(r"\[/?\w*\]", "", " ".join(verdict(result)))
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "gpt2", "deepseek-v3", "llama-2-70b"])
+@pytest.mark.parametrize("attention", ["standard", "bifurcated"])
+def test_an_estimate_shows_its_own_numbers(model: str, attention: str) -> None:
+    """Step, traffic, memory and every operation of an estimate stand in its view."""
+    result = simulator.estimate(model, attention=attention)
+    text = shown(estimate_view(result))
+    totals, fits = result.totals, result.memory.fits
+    moved = float(totals.bytes_read + totals.bytes_written)
+    for part in (
+        f"Step {format_time(result.step_s)}",
+        f"{result.tokens_per_s:,.0f} tokens/s",
+        f"bound by {result.bound}",
+        f"{format_si(moved, 'B')} moved",
+        f"{format_si(float(totals.kv_bytes_read), 'B')} KV",
+        f"{format_si(float(totals.weight_bytes_read), 'B')} weights",
+        f"{totals.launches:,.0f} launches",
+        f"Memory {format_gib(float(result.memory.total_bytes))} of",
+        format_gib(abs(float(result.memory.free_bytes))) + (" free" if fits else " short"),
+    ):
+        assert part in text
+    rows = text.split("bound by\n")[1].split("\n\n")[0].splitlines()
+    names = [item.name for item in result.operations if item.launches]
+    assert [row.split()[0] for row in rows] == names
+    shares = [float(share) for share in re.findall(r"(\d+\.\d)%", "\n".join(rows))]
+    assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares))
+    for note in result.notes:
+        assert f"- {note}" in text
+
+
+def test_a_comparison_shows_its_own_numbers() -> None:
+    """Every variant's step, ratio, KV bytes and memory stand in its row."""
+    result = simulator.compare("llama-2-7b", samples=16, context_tokens="8K")
+    rows = {line[:29].strip(): line for line in shown(compare_view(result)).splitlines()[3:7]}
+    variants = {
+        "standard, a context copy each": result.standard,
+        "standard, one stored context": result.shared_storage,
+        "bifurcated": result.bifurcated,
+    }
+    for name, item in variants.items():
+        row = rows[name]
+        assert format_time(item.step_s) in row
+        assert f"{result.standard.step_s / item.step_s:.2f}x" in row
+        assert format_si(float(item.totals.kv_bytes_read), "B") in row
+        assert format_gib(float(item.memory.total_bytes)) in row
+        assert ("no, " in row) == (not item.memory.fits)
+    assert "69.3 GB" in rows["standard, a context copy each"]
+    assert "4.83 GB" in rows["bifurcated"]
+
+
+def test_shared_storage_is_not_shown_twice() -> None:
+    """Where standard attention keeps one context anyway, there are two rows and not three."""
+    text = shown(compare_view(simulator.compare("llama-2-7b", kv_layout="shared")))
+    assert text.count("standard, one stored context") == 1
+    assert "a context copy each" not in text
+
+
+def test_the_ratio_of_bytes_is_never_sold_as_the_speed_up() -> None:
+    """The verdict gives both figures, and says that the one is not the other."""
+    result = simulator.compare("llama-3.1-8b", samples=16, context_tokens="8K")
+    text = told(result)
+    assert f"{result.speedup:.2f} times as fast" in text
+    assert f"{result.kv_io_ratio:.1f} times fewer KV bytes; that ratio is not the speed-up" in text
+    assert result.speedup < result.kv_io_ratio / 2
+
+
+@pytest.mark.parametrize("samples", [2, 16, 64])
+def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
+    """At the points told bifurcated is faster, and one below them it is not."""
+    result = simulator.compare("llama-3.1-8b", samples=samples, context_tokens="4K")
+    text = told(result)
+
+    def faster(**work: int) -> bool:
+        at = {"samples": samples, "context_tokens": 4096, **work}
+        return simulator.compare("llama-3.1-8b", **at).speedup > 1
+
+    most = result.break_even_samples
+    assert most is not None
+    assert f"from {most:,} sample" in text
+    assert faster(samples=most)
+    assert most == 1 or not faster(samples=most - 1)
+    context = result.break_even_context_tokens
+    if context is None:
+        assert "at no context length" in text
+    else:
+        assert f"{context:,} context token" in text
+        assert faster(context_tokens=context)
+        assert context == 1 or not faster(context_tokens=context - 1)
+
+
+def test_a_loss_is_called_a_loss() -> None:
+    """Where bifurcated attention is slower, the verdict says so and does not advise it."""
+    result = simulator.compare("llama-3.1-8b", samples=1, context_tokens=512)
+    assert result.speedup < 1
+    text = told(result)
+    assert "Bifurcated wins" not in text
+    assert "Switch to bifurcated" not in text
+
+
+def test_what_does_not_fit_says_by_how_much() -> None:
+    """A comparison of which nothing fits says how much is short and what to do about it."""
+    result = simulator.compare("llama-3.1-405b", "l4")
+    short = format_gib(-float(result.bifurcated.memory.free_bytes))
+    assert f"{short} short" in told(result)
+    assert f"no, {short} short" in shown(compare_view(result))
+
+
+def test_a_request_shows_its_own_numbers() -> None:
+    """Prefill, decode, total, speed and cost of each kind stand in its row."""
+    results = {
+        kind: simulator.generate("mistral-7b", output_tokens=64, attention=kind)
+        for kind in ("standard", "bifurcated")
+    }
+    text = shown(generations_view(results))
+    for kind, item in results.items():
+        (row,) = (line for line in text.splitlines() if line.startswith(f"{kind} "))
+        for seconds in (float(item.time.prefill.total_s), item.time.decode_s, item.total_s):
+            assert format_time(seconds) in row
+        assert f"{item.tokens_per_s:,.0f}" in row
+        assert f"{item.usd_per_million_tokens:,.3f}" in row
+    ratio = results["standard"].total_s / results["bifurcated"].total_s
+    assert f"{ratio:.2f} times as fast" in text
+
+
+def test_a_price_that_is_not_known_is_called_so() -> None:
+    """Without a price the cost is unknown, not zero."""
+    result = simulator.generate("gpt2", "a10", output_tokens=8)
+    assert "unknown" in shown(generations_view({"standard": result}))
+
+
+def test_a_plan_shows_its_own_numbers() -> None:
+    """The cheapest option is told first and marked, and every option shown has its figures."""
+    result = simulator.plan("llama-3.1-8b", ["h100", "l4"], target_step_ms=15, samples=16)
+    text = shown(plan_view(result))
+    best = result.cheapest
+    assert best is not None
+    assert f"Cheapest that meets 15.0 ms: {best.gpus} x {best.result.gpu.id}" in text
+    rows = text.split("longest context")[1].splitlines()[1:]
+    for row, option in zip(rows, result.options[:MOST_OPTIONS_SHOWN], strict=False):
+        limits = option.limits
+        assert row.split()[:3] == [option.result.gpu.id, str(option.gpus), option.attention]
+        assert format_time(option.result.step_s) in row
+        if limits.most_samples_in_time is not None:
+            assert f" {format_tokens(limits.most_samples_in_time)} " in row
+        assert ("cheapest" in row) == (option is best)
+        assert ("Pareto" in row) == option.pareto
+        assert ("too slow" in row) == (bool(option.result.memory.fits) and not option.meets_target)
+
+
+def test_a_plan_without_an_answer_says_so() -> None:
+    """Where nothing meets the target the first line says that."""
+    text = shown(plan_view(simulator.plan("llama-3.1-8b", ["l4"], target_step_ms=0.1)))
+    assert "No option meets 100 µs." in text
+
+
+@pytest.mark.parametrize(
+    ("work", "phrase"),
+    [
+        ({"samples": 1, "decoded_tokens": 1}, "1 sample of an 8K-token context, 1 own token each"),
+        ({"context_tokens": 0}, "16 samples of a 0-token context, 64 own tokens each"),
+        ({"context_tokens": 18}, "16 samples of an 18-token context, 64 own tokens each"),
+        ({"context_tokens": 11264}, "16 samples of an 11K-token context, 64 own tokens each"),
+        ({"context_tokens": 1800}, "16 samples of a 1,800-token context, 64 own tokens each"),
+        ({"prompts": 4}, "16 samples of each of 4 8K-token contexts, 64 own tokens each"),
+        (
+            {"query_tokens": 3},
+            "16 samples of an 8K-token context, 64 own tokens each, 3 query tokens per step",
+        ),
+    ],
+)
+def test_questions_are_said_in_plain_english(work: dict[str, int], phrase: str) -> None:
+    """Numbers agree with their nouns, and the article with the number as it is spoken."""
+    assert samples_phrase(Workload(**work)) == phrase
+
+
+def test_plain_numbers() -> None:
+    """Counts are integers, fractions stay; beyond 2**53 a float is left as computed."""
+    assert plain(3.0) == 3
+    assert type(plain(3.0)) is int
+    assert plain(2.5) == 2.5
+    assert type(plain(2.0**60)) is float
+
+
+def test_the_schema_has_a_version() -> None:
+    """Every object says which version of the schema it follows."""
+    assert estimate_object(simulator.estimate("gpt2"))["schema_version"] == SCHEMA_VERSION == 1
