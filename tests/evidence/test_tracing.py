@@ -440,14 +440,34 @@ def test_operations_are_grouped_by_name_and_by_module() -> None:
         (lambda x: x.nonzero(), "nonzero"),
         (lambda x: x + torch.ones(3, device="cpu"), "meta device"),
         (lambda x: x @ torch.zeros(7, 7), "RuntimeError while tracing"),
+        (lambda x: x.numpy(), "meta"),
     ],
-    ids=["item", "mask", "nonzero", "other device", "wrong shape"],
+    ids=["item", "mask", "nonzero", "other device", "wrong shape", "numpy"],
 )
 def test_what_cannot_be_traced_says_why(function: Callable[[Tensor], Any], message: str) -> None:
     """One line, our own error."""
     with pytest.raises(TraceError, match=message) as caught:
         trace(function, meta(3))
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_a_function_and_what_is_mistaken() -> None:
+    """A name is not a function; a mistake in the function keeps its own error."""
+    with pytest.raises(TraceError, match="'x': it is not a function"):
+        trace("x")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="missing 1 required"):
+        trace(lambda x, y: x + y, meta(3))
+
+
+def test_code_written_for_cuda_is_traced_without_cuda() -> None:
+    """Tensors that the function puts on a CUDA device go where all others are."""
+
+    def function(x: Tensor) -> Tensor:
+        moved = x.cuda() + x.to("cuda:0") + torch.ones(3, device="cuda")
+        return moved + torch.zeros(3, device=torch.device("cuda", 0))
+
+    names = [each.name for each in trace(function, meta(3)).operations]
+    assert names == ["add", "fill_", "add", "zero_", "add"]
 
 
 def test_inference_mode_changes_nothing() -> None:

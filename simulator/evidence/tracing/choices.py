@@ -1,7 +1,8 @@
 """What PyTorch would choose on CUDA, where it chooses by device.
 
 A few functions look at the device before they decide which operator to run. On the meta device
-they take the plain path; a trace stands in for CUDA, so it takes CUDA's.
+they take the plain path; a trace stands in for CUDA, so it takes CUDA's. Only calls that the traced
+code makes itself are redirected: what ``torch.nn.MultiheadAttention`` calls inside stays plain.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ class CudaChoices(TorchFunctionMode):
             torch.nn.functional.rms_norm: partial(_rms_norm, record),
             torch.rms_norm: partial(_rms_norm, record),
             torch.Tensor.__setitem__: _set_item,
+            torch.Tensor.cuda: lambda tensor, *_, **__: tensor.to("meta"),
         }
 
     def __torch_function__(
@@ -45,14 +47,25 @@ class CudaChoices(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Replace a known function, run any other."""
+        """Replace a known function, run any other; CUDA is the meta device."""
         del types
+        if func is torch.device:  # names a device, and asks nothing of it
+            return func(*args, **(kwargs or {}))
+        here = tuple(_on_meta(value) for value in args)
+        named = {key: _on_meta(value) for key, value in (kwargs or {}).items()}
         replacement = self._replacements.get(func)
         if replacement is not None:
-            result = replacement(*args, **(kwargs or {}))
+            result = replacement(*here, **named)
             if result is not NotImplemented:
                 return result
-        return func(*args, **(kwargs or {}))
+        return func(*here, **named)
+
+
+def _on_meta(value: Any) -> Any:
+    """Return the meta device for a CUDA device, and anything else as it is."""
+    if isinstance(value, torch.device | str) and str(value).startswith("cuda"):
+        return torch.device("meta")
+    return value
 
 
 def _attention(

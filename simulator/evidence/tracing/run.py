@@ -44,7 +44,7 @@ def trace(function: Callable[..., Any], *inputs: Any, **keywords: Any) -> Trace:
     *inputs, **keywords
         Its arguments, tensors inside lists, tuples and dicts included. Tensors of any device serve
         as shapes: they are replaced by tensors on the meta device, views of one storage by views
-        of one storage.
+        of one storage; where the function asks for a CUDA device, it gets the meta device.
 
     Returns
     -------
@@ -57,6 +57,8 @@ def trace(function: Callable[..., Any], *inputs: Any, **keywords: Any) -> Trace:
         If the function needs values (``item``, ``nonzero``, indexing by a mask), or mixes in
         tensors of another device.
     """
+    if not callable(function):
+        raise TraceError(f"cannot trace {function!r}: it is not a function")
     on_meta = _Replacer()
     arguments = tree_map(on_meta, inputs)
     named = tree_map(on_meta, keywords)
@@ -267,7 +269,9 @@ def _explained() -> Iterator[None]:
         yield
     except SimulatorError:
         raise
-    except (NotImplementedError, RuntimeError) as problem:
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError) as problem:
+        if isinstance(problem, TypeError) and "meta" not in str(problem):
+            raise  # a mistake in the function, which its own traceback shows best
         first = str(problem).strip().split("\n")[0].split(". ")[0].removesuffix(".")
         hint = ""
         if "meta" in first or "Meta" in first:
