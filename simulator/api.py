@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
 from simulator.answers.estimate import estimate as _estimate
-from simulator.errors import WorkloadError
+from simulator.errors import ModelError, WorkloadError
 from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files
 from simulator.inputs.model import ModelShape
+from simulator.inputs.parameters import count_parameters
 from simulator.inputs.workload import ATTENTIONS, Attention, Workload, workload_for
 from simulator.timing.constants import ConstantsChoice
 from simulator.units import MILLISECOND
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from simulator.answers.generate import Generation
     from simulator.answers.plan import Plan
 
+# Beyond it a size is a typing error.
+MOST_PARAMETERS = 10**15
+
 ModelLike = str | Path | ModelShape
 GpuLike = str | Path | HardwareProfile
 
@@ -31,9 +35,16 @@ def as_model(model: ModelLike, kv_heads: int | None = None) -> ModelShape:
     """Return a model's shape from a preset's name, the path of a config.json, or a shape."""
     from simulator.inputs.presets import load_model
 
-    if isinstance(model, ModelShape):
-        return model if kv_heads is None else model.with_kv_heads(kv_heads)
-    return load_model(model, kv_heads=kv_heads)
+    if not isinstance(model, ModelShape):
+        shape = load_model(model, kv_heads=kv_heads)
+    else:
+        shape = model if kv_heads is None else model.with_kv_heads(kv_heads)
+    parameters = count_parameters(shape).total
+    if parameters > MOST_PARAMETERS:
+        raise ModelError(
+            f"{shape.name}: {parameters:.3g} parameters, more than any model has; check its sizes"
+        )
+    return shape
 
 
 def as_gpu(gpu: GpuLike) -> HardwareProfile:

@@ -22,7 +22,7 @@ from simulator.units import (
 )
 from simulator.views.explain import Step
 from simulator.views.table import Column, FittedTable, notes
-from simulator.views.text import samples_phrase, verdict
+from simulator.views.text import plural, samples_phrase, verdict
 
 MOST_OPTIONS_SHOWN = 16
 PLAN_COLUMNS = (
@@ -239,9 +239,10 @@ def question(
     model, work = result.model, result.workload
     count = count_parameters(model).total
     parameters = f"{count / GIGA:,.2f} B" if count >= GIGA else f"{count / MEGA:,.0f} M"
-    kind = f"{model.family}, {model.heads} heads, {model.kv_heads} KV heads"
+    heads = f"{model.family}, {plural(model.heads, 'head')}"
+    kind = f"{heads}, {plural(model.kv_heads, 'KV head')}"
     if model.latent is not None:
-        kind = f"{model.family}, {model.heads} heads, {model.cache_width} cached values per token"
+        kind = f"{heads}, {model.cache_width} cached values per token"
     where = f" on {_group(work)}{result.gpu.name}" if gpu else ""
     how = f"{work.attention}, " if attention else ""
     formats: str = work.weight_dtype

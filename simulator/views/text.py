@@ -14,15 +14,15 @@ def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:
     context = format_tokens(work.context_tokens)
     spoken = context.partition(",")[0].removesuffix("K")  # eleven and eighteen begin as eight does
     article = "an" if context.startswith("8") or spoken in ("11", "18") else "a"
-    samples = _plural(work.samples, "sample")
+    samples = plural(work.samples, "sample")
     if work.prompts > 1:
         source = f"each of {work.prompts:,} {context}-token contexts"
     else:
         source = f"{article} {context}-token context"
     if output_tokens is not None:
-        own = f"{_plural(output_tokens, 'output token')} each"
+        own = f"{plural(output_tokens, 'output token')} each"
     else:
-        own = f"{_plural(work.decoded_tokens, 'own token')} each"
+        own = f"{plural(work.decoded_tokens, 'own token')} each"
     query = f", {work.query_tokens} query tokens per step" if work.query_tokens > 1 else ""
     return f"{samples} of {source}, {own}{query}"
 
@@ -40,6 +40,8 @@ def verdict(result: Comparison) -> list[str]:
         (
             f"{first} It reads {result.kv_io_ratio:.1f} times fewer KV bytes; "
             "that ratio is not the speed-up."
+            if result.kv_io_ratio > 1
+            else f"{first} Both read the same KV bytes."
         ),
         _break_even(result),
         f"[bold]Next:[/] {result.advice}",
@@ -60,22 +62,22 @@ def _break_even(result: Comparison) -> str:
     work = result.standard.workload
     samples, context = result.break_even_samples, result.break_even_context_tokens
     by_samples = (
-        f"from {_plural(samples, 'sample')} at this context"
+        f"from {plural(samples, 'sample')} at this context"
         if samples is not None
-        else f"at no number of samples of this {format_tokens(work.context_tokens)} context"
+        else f"at no number of samples of this {format_tokens(work.context_tokens)}-token context"
     )
     by_context = (
-        f"from {_plural(context, 'context token')} at {_plural(work.samples, 'sample')}"
+        f"from {plural(context, 'context token')} at {plural(work.samples, 'sample')}"
         if context is not None
-        else f"at no context length with {_plural(work.samples, 'sample')}"
+        else f"at no context length with {plural(work.samples, 'sample')}"
     )
     return f"Sharing the reads is faster {by_samples}, and {by_context}."
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     """Write a count with its noun.
 
-    >>> _plural(1, "sample"), _plural(2048, "token")
+    >>> plural(1, "sample"), plural(2048, "token")
     ('1 sample', '2,048 tokens')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

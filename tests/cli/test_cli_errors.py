@@ -67,6 +67,11 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("estimate", "--layers", "3"), 2, ("--hidden-size",)),
     (("estimate", "--layers", "0", "--hidden-size", "128", "--heads", "4"), 1, ("layers = 0",)),
     (("estimate", "--layers", "3", "--hidden-size", "100", "--heads", "3"), 1, ("head_dim",)),
+    (
+        ("estimate", "--layers", "99999999", "--hidden-size", "999999999", "--heads", "1"),
+        1,
+        ("parameters", "check its sizes"),
+    ),
     (("estimate", "-m", "deepseek-v3", "--kernel", "sdpa_math"), 1, ("latent", "sdpa_math")),
     (("estimate", *M, "--assume", "llama"), 2, ("--assume", "config.json")),
     # Numbers.
