@@ -62,6 +62,11 @@ def counter_key(cell: AttentionCell) -> str:
     return f"{cell.group} {cell.kernel} counters"
 
 
+def as_json(cell: AttentionCell) -> dict[str, Any]:
+    """Return a cell as the child process reads it."""
+    return asdict(cell)
+
+
 def count(
     ncu: str, cells: Sequence[AttentionCell], card: Card, *, sm_count: int, at: str
 ) -> Iterator[dict[str, Any]]:
@@ -126,7 +131,7 @@ def _profile(ncu: str, cells: Sequence[AttentionCell]) -> str:
     """Run the child under ncu and return what it printed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cells.json"
-        path.write_text(json.dumps([asdict(cell) for cell in cells]), encoding="utf-8")
+        path.write_text(json.dumps([as_json(cell) for cell in cells]), encoding="utf-8")
         command = [
             ncu,
             *("--csv", "--print-units", "base", "--metrics", f"{READ},{WRITTEN}"),

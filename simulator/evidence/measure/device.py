@@ -17,6 +17,7 @@ from torch import Tensor
 
 from simulator.errors import MeasurementError
 from simulator.evidence.measure.cells import Mode
+from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES
 from simulator.evidence.measure.rows import Card, Reading
 
 Pass = Callable[[], object]
@@ -41,6 +42,7 @@ class Device(Protocol):
     modes: tuple[Mode, ...]
     l2_bytes: int
     total_bytes: int
+    headroom_bytes: int
 
     def free_bytes(self) -> float:
         """Return the memory that tensors can still take. [bytes]."""
@@ -87,6 +89,7 @@ class CpuDevice:
     modes: tuple[Mode, ...] = ("eager",)
 
     def __init__(self, *, memory_limit: int | None = None) -> None:
+        self.headroom_bytes = 0
         # The shapes are far too small to share out: waiting for threads would be all there is.
         torch.set_num_threads(1)
         self.torch_device = torch.device("cpu")
@@ -172,8 +175,12 @@ class CudaDevice:
         self.card = Card(gpu=self.properties.name, framework="torch", version=torch.__version__)
         self.l2_bytes = self.properties.L2_cache_size
         self.total_bytes = self.properties.total_memory
+        self.headroom_bytes = CUDA_HEADROOM_BYTES
         self._identity = _identity(self.properties)
         self._pool = torch.cuda.graph_pool_handle()
+        # Some versions collect garbage before every capture: what is loaded by now never is any.
+        gc.collect()
+        gc.freeze()
         if memory_limit is not None:
             share = min(1.0, memory_limit / self.total_bytes)
             torch.cuda.set_per_process_memory_fraction(share, self.torch_device)

@@ -86,14 +86,23 @@ class Embedding(nn.Module):
         self.position = position % max(1, model.position_embeddings)
         self.positions: Tensor | None = None
 
+    def place(self, tokens: int) -> None:
+        """Write down the positions of so many tokens, before anything is timed or traced."""
+        if self.table is not None:
+            self.positions = self._positions(tokens)
+
     def forward(self, tokens: Tensor) -> Tensor:
         """[T] -> [T, width]."""
         hidden = functional.embedding(tokens, self.weight)
         if self.table is None:
             return hidden
         if self.positions is None or self.positions.shape != tokens.shape:
-            self.positions = torch.full_like(tokens, self.position)
+            self.positions = self._positions(tokens.shape[0])
         return hidden + functional.embedding(self.positions, self.table)
+
+    def _positions(self, tokens: int) -> Tensor:
+        """Return the position of the new token, once for each sample."""
+        return torch.full((tokens,), self.position, device=self.weight.device)
 
 
 class Rotary(nn.Module):

@@ -40,8 +40,8 @@ BLOCKS_PER_SM = 2
 ROTATION = 2.5
 # A run of calls between two events: enough of them, but never more.
 LARGEST_ROTATION = 256
-# PyTorch's own needs beside the tensors: handles, library workspaces, fragmentation. [bytes]
-_HEADROOM_BYTES = 256 * 2**20
+# CUDA's own needs beside the tensors: handles, library workspaces, fragmentation. [bytes]
+CUDA_HEADROOM_BYTES = 256 * 2**20
 # Wall time of a cell beside the timed calls: inputs, check, capture. [s]
 _SETUP_S, _STEP_SETUP_S, _COMPILE_S = 0.05, 0.3, 20.0
 # Random numbers are written at about this rate. [bytes/s] (guess; a dry run only)
@@ -89,19 +89,24 @@ class Prediction:
         Tensors that exist before the call: caches, weights, rotated buffers. [bytes]
     workspace_bytes
         What the call allocates at its peak. [bytes]
+    headroom_bytes
+        What the device needs beside tensors. [bytes]
     """
 
     seconds: float | None
     input_bytes: float
     workspace_bytes: float
+    headroom_bytes: float = 0.0
 
     @property
     def memory_bytes(self) -> float:
         """All the cell needs. [bytes]."""
-        return self.input_bytes + self.workspace_bytes + _HEADROOM_BYTES
+        return self.input_bytes + self.workspace_bytes + self.headroom_bytes
 
 
-def predict(cell: Cell, *, gpu: Rates | None, l2_bytes: float) -> Prediction:
+def predict(
+    cell: Cell, *, gpu: Rates | None, l2_bytes: float, headroom_bytes: float = 0.0
+) -> Prediction:
     """Predict a cell's time and memory.
 
     Parameters
@@ -114,7 +119,12 @@ def predict(cell: Cell, *, gpu: Rates | None, l2_bytes: float) -> Prediction:
     seconds = _seconds(cell, gpu) if gpu is not None else None
     one_set, workspace = call_bytes(cell)
     sets = rotation(one_set, l2_bytes) if cell.l2 == "cold" and cell.kind != "step" else 1
-    return Prediction(seconds=seconds, input_bytes=one_set * sets, workspace_bytes=workspace)
+    return Prediction(
+        seconds=seconds,
+        input_bytes=one_set * sets,
+        workspace_bytes=workspace,
+        headroom_bytes=headroom_bytes,
+    )
 
 
 def rotation(set_bytes: float, l2_bytes: float) -> int:

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.evidence.measure.cells import Cell, Plan
-from simulator.evidence.measure.predict import Prediction, predict, timing_for, wall_s
+from simulator.evidence.measure.predict import (
+    CUDA_HEADROOM_BYTES,
+    Prediction,
+    predict,
+    timing_for,
+    wall_s,
+)
 from simulator.timing.constants import Rates
 from simulator.units import MICROSECOND, format_gib, format_time
 
@@ -61,10 +67,13 @@ def preview(plan: Plan, *, gpu: Rates | None, device: str, done: Collection[str]
     """
     timing = timing_for(device, 30)
     l2_bytes = gpu.gpu.l2_bytes if gpu else 0.0
+    headroom = CUDA_HEADROOM_BYTES if device == "cuda" else 0
     capacity = _capacity(gpu)
     lines, rows, total = [], [], 0.0
     for group in plan.groups:
-        predicted = [predict(cell, gpu=gpu, l2_bytes=l2_bytes) for cell in group]
+        predicted = [
+            predict(cell, gpu=gpu, l2_bytes=l2_bytes, headroom_bytes=headroom) for cell in group
+        ]
         rows += [
             _row(cell, each, capacity, done=cell.key in done)
             for cell, each in zip(group, predicted, strict=True)

@@ -91,7 +91,10 @@ def run(
     groups = []
     for cells in plan.groups:
         todo = [cell for cell in cells if cell.key not in store.done]
-        predicted = [predict(cell, gpu=gpu, l2_bytes=device.l2_bytes) for cell in todo]
+        predicted = [
+            predict(cell, gpu=gpu, l2_bytes=device.l2_bytes, headroom_bytes=device.headroom_bytes)
+            for cell in todo
+        ]
         if todo:
             guess = wall_s(todo, predicted, settings.timing)
             groups.append((list(zip(todo, predicted, strict=True)), guess))
@@ -142,6 +145,7 @@ class _Worker:
 
     def _try(self, batch: Sequence[_Planned]) -> None:
         """Measure cells together; if that fails, each alone; if that fails, say so in its row."""
+        self._device.release()  # of the batch before
         failure = self._attempt(batch)
         if failure is None:
             return

@@ -39,6 +39,7 @@ class Steps:
         """Return a function for each cell of a group that runs one step; layouts share caches."""
         decoder = self._weights(cells[0])
         tokens = cells[0].prompts * cells[0].samples
+        decoder.place(tokens)
         ids = torch.randint(cells[0].model.vocab_size, (tokens,), device=self._device.torch_device)
         caches: dict[Layout, list[Cache]] = {}
         ready: list[Callable[[], Tensor]] = []

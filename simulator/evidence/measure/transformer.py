@@ -85,6 +85,10 @@ class Decoder(nn.Module):
             self.lm_head.weight = self.embedding.weight
         self.sampling = Sampler(sampling, top_k)
 
+    def place(self, tokens: int) -> None:
+        """Prepare for a step of so many tokens, where the model has a table of positions."""
+        self.embedding.place(tokens)
+
     def forward(self, tokens: Tensor, caches: Sequence[Cache], attend: Attention) -> Tensor:
         """Return the next token of every sample, [T, 1].
 

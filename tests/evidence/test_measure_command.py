@@ -1,0 +1,176 @@
+"""``bifurcate measure`` as a user runs it, killed in the middle too."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from simulator.cli import main
+
+CODE = "import sys; from simulator.cli import main; main(sys.argv[1:])"
+# As if torch were not installed.
+WITHOUT_TORCH = """\
+import sys
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.startswith("torch") else find(name, *rest)
+"""
+
+
+def bifurcate(*arguments: str, code: str = CODE) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    command = [sys.executable, "-c", code, "measure", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+class Here:
+    """The command run in this process: as fast as the command itself."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end."""
+        with pytest.raises(SystemExit) as stop:
+            main(["measure", *arguments])
+        out, err = self._capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(str(stop.value.code)), out, err)
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Here:
+    """Run the command in this process."""
+    return Here(capsys)
+
+
+def keys_in(folder: Path) -> list[str]:
+    """The cells that have a row."""
+    keys = []
+    for path in folder.glob("*.csv"):
+        with path.open(newline="") as stream:
+            keys += [row["cell"] for row in csv.DictReader(stream)]
+    return keys
+
+
+def the_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of an error, and nothing on stdout."""
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    """kill -9 in the middle: every whole row stays, none is measured twice, none is lost."""
+    pytest.importorskip("torch")
+    folder = tmp_path / "rows"
+    options = ["--device", "cpu", "-o", str(folder), "--only", "attention", "--repeats", "3"]
+    for kernel in ("standard_einsum", "standard_flash", "bifurcated_einsum", "bifurcated_flash"):
+        options += ["--kernel", kernel]
+    command = [sys.executable, "-c", CODE, "measure", *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and running.poll() is None:
+            if folder.exists() and len(keys_in(folder)) >= 5:
+                break
+            time.sleep(0.005)
+        os.kill(running.pid, signal.SIGKILL)
+    before = {path.name: path.read_bytes() for path in folder.glob("*.csv")}
+    kept = keys_in(folder)
+    assert 5 <= len(kept) < 32
+    # What a kill in the middle of a line would have left.
+    with (folder / "shared_prefix_attention.csv").open("ab") as stream:
+        stream.write(b"bifurcate measure 0.1.0,CPU,tor")
+    done = bifurcate(*options, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "torn last line" in done.stderr
+    result = json.loads(done.stdout)
+    assert (result["cells"], result["done"], result["stopped"]) == (32, 32, None)
+    keys = keys_in(folder)
+    assert (len(keys), len(set(keys))) == (32, 32)
+    for name, content in before.items():
+        assert (folder / name).read_bytes().startswith(content[: content.rfind(b"\n") + 1])
+
+
+def test_a_missing_gpu_is_one_line(here: Here, tmp_path: Path) -> None:
+    """On a machine without CUDA the command says so and what to try, and makes no folder."""
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    done = here("-o", str(tmp_path / "rows"))
+    assert done.returncode == 1
+    assert "--device cpu" in the_line(done)
+    assert not (tmp_path / "rows").exists()
+
+
+def test_without_torch_one_line_says_how_to_get_it(tmp_path: Path) -> None:
+    """torch is an extra: the error names it, and a dry run works all the same."""
+    code = WITHOUT_TORCH + CODE
+    done = bifurcate("-o", str(tmp_path / "rows"), code=code)
+    assert done.returncode == 1
+    assert "bifurcated-attention-simulator[torch]" in the_line(done)
+    dry = bifurcate("--dry-run", "--only", "memory", "--json", code=code)
+    assert dry.returncode == 0, dry.stderr
+    assert len(json.loads(dry.stdout)["cells"]) == 35
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--device", "tpu"], 2, "'tpu' is not one of cuda, cpu"),
+        (["--device", "cpu", "--mode", "graph"], 1, "needs CUDA"),
+        (["--kernel", "bifurcated_flsh", "--dry-run"], 1, "did you mean 'bifurcated_flash'"),
+        (["code-samplin-8k", "--dry-run"], 1, "did you mean 'code-sampling-8k'"),
+        (["mla-deepseek-v3", "--dry-run"], 1, "nothing to measure"),
+        (["--dry-run", "--gpu", "h100sxm"], 1, "did you mean"),
+        (["--only", "atention"], 2, "did you mean 'attention'"),
+        (["--repeats", "0"], 2, "repeats"),
+    ],
+)
+def test_mistakes_are_one_line(
+    here: Here, arguments: list[str], code: int, text: str, tmp_path: Path
+) -> None:
+    """A wrong word is answered with the right one and the usual exit code."""
+    done = here("-o", str(tmp_path / "rows"), *arguments)
+    assert done.returncode == code
+    assert text in the_line(done)
+
+
+def test_a_dry_run_shows_predictions_and_makes_nothing(here: Here, tmp_path: Path) -> None:
+    """Cells with predicted times and memory as CSV; no folder appears."""
+    folder = tmp_path / "rows"
+    done = here(
+        "--dry-run", "-o", str(folder), "--gpu", "a100-sxm-80gb", "--kernel", "bifurcated_flash",
+        "--only", "attention", "--format", "csv",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert len(rows) == 3 * 6 * 9 * 2
+    assert all(float(row["predicted_us"]) > 0 for row in rows)
+    assert all(float(row["predicted_memory_bytes"]) > 0 for row in rows)
+    assert not folder.exists()
+
+
+def test_a_dry_run_for_people_names_groups(here: Here, tmp_path: Path) -> None:
+    """The table has one line per group, and its title says how long it will take."""
+    done = here("--dry-run", "-o", str(tmp_path), "--only", "step", "--gpu", "h100-sxm")
+    assert done.returncode == 0, done.stderr
+    assert "minutes" in done.stdout.splitlines()[0]
+    assert "step llama-2-7b" in done.stdout
+
+
+def test_counters_say_when_they_cannot_be_had(here: Here, tmp_path: Path) -> None:
+    """Without CUDA or ncu, rows are measured and one line says that there are no counters."""
+    pytest.importorskip("torch")
+    folder = tmp_path / "rows"
+    done = here("--device", "cpu", "-o", str(folder), "--only", "gemm", "--hardware-counters")
+    assert done.returncode == 0, done.stderr
+    assert "no hardware counters" in done.stderr
+    assert len(keys_in(folder)) == 10

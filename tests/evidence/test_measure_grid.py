@@ -1,0 +1,173 @@
+"""Which cells a run has, in which order, and what a dry run says of them."""
+
+import pytest
+
+from simulator.errors import MeasurementError
+from simulator.evidence.measure import grid
+from simulator.evidence.measure.cells import IMPLEMENTATIONS, AttentionCell, Plan, StepCell
+from simulator.evidence.measure.footprint import call_bytes
+from simulator.evidence.measure.predict import Timing, predict, rotation, wall_s
+from simulator.evidence.measure.preview import preview
+from simulator.inputs.hardware import load_hardware
+from simulator.inputs.scenario import load_scenario, scenario_files
+from simulator.timing.constants import rates
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def default_plan() -> Plan:
+    """The grid a user gets who asks for nothing."""
+    return grid.default_grid()
+
+
+def test_the_words_for_kernels_are_those_of_the_registry() -> None:
+    """The torch-free table names every kernel, its attention and its layout as it does."""
+    pytest.importorskip("torch")
+    from simulator.evidence.kernels import KERNELS
+
+    known = {name: (kernel.attention, kernel.kv_layout) for name, kernel in KERNELS.items()}
+    here = {name: (each.attention, each.layout) for name, each in IMPLEMENTATIONS.items()}
+    assert here == known
+
+
+def test_every_cell_has_a_name_of_its_own(default_plan: Plan) -> None:
+    """Names are keys of the rows: no two cells share one, and none holds a comma."""
+    keys = [cell.key for cell in default_plan.cells]
+    assert len(set(keys)) == len(keys)
+    assert not any("," in key or "\n" in key for key in keys)
+
+
+def test_the_default_grid_covers_the_papers_regime(default_plan: Plan) -> None:
+    """7B shapes with 32, 8 and 1 KV heads, 1K to 32K, 1 to 256 samples, all kernels, both modes."""
+    kernels = [cell for cell in default_plan.cells if isinstance(cell, AttentionCell)]
+    assert {cell.kernel for cell in kernels} == set(IMPLEMENTATIONS)
+    assert {cell.kv_heads for cell in kernels} == {32, 8, 1}
+    assert (min(c.context_tokens for c in kernels), max(c.context_tokens for c in kernels)) == (
+        1024,
+        32768,
+    )
+    assert (min(c.samples for c in kernels), max(c.samples for c in kernels)) == (1, 256)
+    steps = [cell for cell in default_plan.cells if isinstance(cell, StepCell)]
+    assert {cell.mode for cell in steps} == {"graph", "eager"}
+    assert {cell.model.kv_heads for cell in steps} == {32, 8, 1}
+
+
+@pytest.mark.parametrize("name", ["h100-sxm", "a100-sxm-80gb"])
+def test_the_default_grid_takes_less_than_25_minutes(default_plan: Plan, name: str) -> None:
+    """The guessed time of the whole default grid on one GPU, with what does not fit left out."""
+    result = preview(default_plan, gpu=rates(load_hardware(name)), device="cuda", done=())
+    assert 300 < result.wall_s < 25 * 60
+
+
+def test_the_most_wanted_cells_come_first(default_plan: Plan) -> None:
+    """A run cut short has bandwidth, then the paper's 8K of context, before any other context."""
+    first = default_plan.groups[0][0]
+    assert first.kind == "memory"
+    contexts = [
+        cell.context_tokens
+        for cell in default_plan.cells
+        if isinstance(cell, AttentionCell | StepCell)
+    ]
+    first_other = next(i for i, context in enumerate(contexts) if context != 8192)
+    # Standard and bifurcated, kernels and whole steps, of all three models, at several samples.
+    early = [cell for cell in default_plan.cells if isinstance(cell, AttentionCell | StepCell)][
+        :first_other
+    ]
+    assert len({cell.samples for cell in early}) >= 5
+    assert {cell.kind for cell in early} == {"attention", "step"}
+
+
+def test_cells_of_one_size_are_timed_together(default_plan: Plan) -> None:
+    """A group holds all kernels and modes of one size, so that drift hits all of them."""
+    group = next(
+        cells
+        for cells in default_plan.groups
+        if isinstance(cells[0], AttentionCell) and cells[0].samples == 16
+    )
+    assert {cell.kernel for cell in group} == set(IMPLEMENTATIONS) - {"bifurcated_flex"}
+    assert {cell.mode for cell in group} == {"graph", "eager"}
+    assert len({(cell.samples, cell.context_tokens, cell.kv_heads) for cell in group}) == 1
+
+
+@pytest.mark.parametrize("name", sorted(scenario_files()))
+def test_every_scenario_can_be_measured_or_says_why_not(name: str) -> None:
+    """Each shipped scenario gives cells, or a reason for every point it has none for."""
+    plan = grid.scenario_grid(load_scenario(name))
+    assert plan.cells or plan.skipped
+    assert all("\n" not in reason for reason in plan.skipped)
+
+
+def test_tensor_parallel_scenarios_run_one_ranks_heads() -> None:
+    """Kernels of a model split over GPUs have one GPU's heads; whole steps are left out."""
+    plan = grid.scenario_grid(load_scenario("agentic-rl"))  # qwen2.5-32b, 4 GPUs: 40 and 8 heads
+    kernels = [cell for cell in plan.cells if isinstance(cell, AttentionCell)]
+    assert {(cell.heads, cell.kv_heads) for cell in kernels} == {(10, 2)}
+    assert not any(isinstance(cell, StepCell) for cell in plan.cells)
+    assert any("tensor_parallel = 4" in reason for reason in plan.skipped)
+
+
+def test_choosing_a_kernel_that_does_not_exist_names_the_nearest() -> None:
+    """A typing error in a kernel's name is one line with the right one."""
+    with pytest.raises(MeasurementError, match="did you mean 'bifurcated_flash'"):
+        grid.select(grid.cpu_grid(), kernels=["bifurcated_flsh"])
+
+
+def test_choosing_nothing_is_an_error_with_the_reason() -> None:
+    """A scenario of which nothing can be measured says why."""
+    plan = grid.scenario_grid(load_scenario("mla-deepseek-v3"))
+    with pytest.raises(MeasurementError, match="latent"):
+        grid.select(plan)
+
+
+def test_rotation_gets_past_the_l2() -> None:
+    """Rotated buffers together are at least twice the L2, unless one alone is."""
+    for size in (MIB // 2, MIB, 7 * MIB, 49 * MIB, 3000 * MIB):
+        sets = rotation(size, 50 * MIB)
+        assert sets * size >= 2 * 50 * MIB
+        assert sets == 1 or (sets - 1) * size < 2.5 * 50 * MIB
+
+
+def test_predicted_memory_holds_the_caches() -> None:
+    """Copies for 16 samples of 8K tokens of a 7B model's layer: 2 x 16 x 8256 x 4096 x 2 bytes."""
+    sizes = {"heads": 32, "kv_heads": 32, "head_dim": 128, "context_tokens": 8192, "samples": 16}
+    copies = AttentionCell(kernel="standard_flash", decoded_tokens=64, **sizes)
+    shared = AttentionCell(kernel="bifurcated_flash", decoded_tokens=64, **sizes)
+    queries = 16 * 4096 * 2
+    assert call_bytes(copies)[0] == 2 * 16 * 8256 * 4096 * 2 + queries
+    assert call_bytes(shared)[0] == 2 * (8192 + 16 * 64) * 4096 * 2 + queries
+
+
+def test_a_whole_step_that_the_paper_found_too_large_is_predicted_so() -> None:
+    """7B multi-head, 8K, 16 samples with a copy each: weights 13.5 GB and caches 69.3 GB."""
+    cell = next(
+        cell
+        for cell in grid.default_grid().cells
+        if isinstance(cell, StepCell)
+        and (cell.kernel, cell.samples, cell.context_tokens, cell.model.kv_heads)
+        == ("standard_flash", 16, 8192, 32)
+    )
+    gpu = rates(load_hardware("h100-sxm"))
+    found = predict(cell, gpu=gpu, l2_bytes=gpu.gpu.l2_bytes)
+    assert found.input_bytes == pytest.approx(13.48e9 + 69.26e9, rel=0.005)
+
+
+def test_wall_time_grows_with_what_is_left() -> None:
+    """No cells take no time; more cells take more."""
+    gpu = rates(load_hardware("h100-sxm"))
+    group = grid.default_grid().groups[10]
+    predicted = [predict(cell, gpu=gpu, l2_bytes=gpu.gpu.l2_bytes) for cell in group]
+    assert wall_s([], [], Timing()) == 0
+    one = wall_s(group[:1], predicted[:1], Timing())
+    assert 0 < one < wall_s(group, predicted, Timing())
+
+
+def test_a_preview_counts_no_time_for_what_is_done() -> None:
+    """Cells with a row already cost nothing more."""
+    plan = grid.select(grid.default_grid(), kinds=["memory"])
+    gpu = rates(load_hardware("h100-sxm"))
+    done = {cell.key for cell in plan.cells}
+    assert preview(plan, gpu=gpu, device="cuda", done=()).wall_s > 0
+    finished = preview(plan, gpu=gpu, device="cuda", done=done)
+    assert finished.wall_s == 0
+    assert all(row["done"] for row in finished.rows)
