@@ -66,10 +66,11 @@ $(BIN)/python:
 	@echo "Creating $(VENV) with $$($(PYTHON) --version) ..."
 	@$(PYTHON) -m venv $(VENV)
 
-# The build back end is installed first and pinned too, so no hidden environment builds the package.
+# The build back end is installed first and pinned too, so no hidden environment builds the package;
+# pip knows dependency groups since 25.1.
 $(CORE): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "Installing bifurcate and what it needs into $(VENV) ..."
-	@$(PIP) pip hatchling editables
+	@$(PIP) 'pip>=25.1' hatchling editables
 	@$(PIP) --no-build-isolation --editable .
 # Compiled once here, the code need not be compiled at each start where Python writes no bytecode.
 	@$(BIN)/python -m compileall -q simulator
