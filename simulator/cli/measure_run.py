@@ -42,7 +42,7 @@ def measure_plan(
         before = sum(store.rows.values())
         asked = {"plan": plan.name, "cells": len(plan.cells), "skip_oom": settings.skip_oom}
         environment = Environment(folder, device, asked)
-        stopped = "interrupted"
+        stopped = ""
         try:
             with _progress(len(plan.cells)) as show:
                 for progress in run(plan, device, store, gpu=gpu, settings=settings):
@@ -50,6 +50,9 @@ def measure_plan(
                     stopped = progress.stopped
             if counters and not stopped:
                 _count(plan, store, device)
+        except KeyboardInterrupt:
+            say("interrupted: the rows are safe, and the same command goes on from here")
+            raise
         finally:
             environment.close(rows=sum(store.rows.values()) - before)
     if stopped:
