@@ -2,12 +2,13 @@
 
 For a kind of operation a constant is looked up as ``<kind>_<name>`` and then as ``<name>`` in the
 profile's fitted constants; then as ``<kind>_<name>`` among those carried over from other GPUs; then
-as ``<name>`` in its measured rates and among those carried over. Of the carried ones, those of its
-architecture come before everybody's. The first one found is used, and its source is kept.
+as ``<name>`` in its measured rates and among those carried over. Where the caller names variants, a
+library or a narrow format, ``<variant>_<kind>_<name>`` comes before. Of the carried ones, those of
+its architecture come before everybody's. The first one found is used, and its source is kept.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -39,9 +40,17 @@ CONSTANTS = {
     "eager_launch_us": "fixed time added to each launch outside a graph [us]",
     "host_us_per_launch": "host time of each launch outside a graph [us]",
     "link_fraction": "achieved share of the published link bandwidth",
+    "step_us": "time of each step in which the GPU waits for a serving engine [us]",
+    "step_sequence_us": "the same, for each sequence of the batch [us]",
 }
 # These may be prefixed with a kind of operation.
 BY_KIND = ("bandwidth_fraction", "flops_fraction", "launch_us", "block_us", "overlap")
+# Any of them may hold for one library's kernels, for 8-bit caches and products, or for both, as
+# ``vllm_attention_launch_us`` or ``sglang_fp8_attention_bandwidth_fraction``.
+LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
+VARIANTS = (*LIBRARIES, "fp8", *(f"{library}_fp8" for library in LIBRARIES))
+# Fitted constants of a published program's own code, which only evidence reads.
+HARNESS_PREFIX = "harness_"
 # A GPU that does what is published, at once.
 _PEAK_VALUES = {
     "bandwidth_fraction": 1.0,
@@ -58,6 +67,8 @@ _PEAK_VALUES = {
     "eager_launch_us": 0.0,
     "host_us_per_launch": 0.0,
     "link_fraction": 1.0,
+    "step_us": 0.0,
+    "step_sequence_us": 0.0,
 }
 
 
@@ -84,6 +95,9 @@ class Rates:
         different roofs add.
     sequence_s, split_s, depth_s
         For each thing that is walked through one by one.
+    step_s, step_sequence_s
+        What a serving engine adds to every step, and for each sequence; no part of the model's own
+        step.
     l2_bandwidth_bytes_per_s, l2_bytes
         Bandwidth of the L2 cache, and the working set it can hold.
     block_bytes_per_s
@@ -105,6 +119,8 @@ class Rates:
     l2_bandwidth_bytes_per_s: float
     l2_bytes: float
     block_bytes_per_s: float
+    step_s: float
+    step_sequence_s: float
     eager_launch_s: float
     host_s_per_launch: float
     origin: Literal["fitted", "carried", "peak"]
@@ -130,7 +146,9 @@ class Rates:
         return peak * self.constants["link_fraction"].value
 
 
-def rates(gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Rates:
+def rates(
+    gpu: HardwareProfile, choice: ConstantsChoice = "auto", *, variants: Sequence[str] = ()
+) -> Rates:
     """Gather the constants of a GPU.
 
     Parameters
@@ -138,6 +156,8 @@ def rates(gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Rates:
     choice
         ``auto`` takes the best known, ``carried`` ignores what was fitted or measured on this
         card, ``peak`` uses the published peaks and no fixed times: a bound, not a prediction.
+    variants
+        Of ``VARIANTS``, those whose own constants come before the general ones, in that order.
 
     Raises
     ------
@@ -148,7 +168,7 @@ def rates(gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Rates:
     constants: dict[str, Constant] = {}
 
     def value(name: str, kind: Kind | None = None) -> float:
-        found = _find(gpu, name, kind, choice)
+        found = _find(gpu, name, kind, choice, variants)
         constants[f"{kind}_{name}" if kind else name] = found
         return found.value
 
@@ -172,6 +192,8 @@ def rates(gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Rates:
         l2_bandwidth_bytes_per_s=peak_bandwidth * value("l2_bandwidth_ratio"),
         l2_bytes=gpu.l2_bytes * value("l2_fraction"),
         block_bytes_per_s=peak_bandwidth / gpu.sm_count * value("block_rate"),
+        step_s=value("step_us") * MICROSECOND,
+        step_sequence_s=value("step_sequence_us") * MICROSECOND,
         eager_launch_s=value("eager_launch_us") * MICROSECOND,
         host_s_per_launch=value("host_us_per_launch") * MICROSECOND,
         origin=_origin(constants, choice),
@@ -206,21 +228,29 @@ _WIDER: dict[str, tuple[Dtype, ...]] = {
 }
 
 
-def _find(gpu: HardwareProfile, name: str, kind: Kind | None, choice: ConstantsChoice) -> Constant:
+def _find(
+    gpu: HardwareProfile,
+    name: str,
+    kind: Kind | None,
+    choice: ConstantsChoice,
+    variants: Sequence[str],
+) -> Constant:
     """Return the first constant found on the way from the card's own to everybody's."""
     if choice == "peak":
         return Constant(_PEAK_VALUES[name], "published peak, no overheads", "peak")
     names = [f"{kind}_{name}", name] if kind else [name]
+    own = [f"{variant}_{item}" for variant in variants for item in names[:1]]
     if choice == "auto":
-        for candidate in names:
+        for candidate in (*own, *names):
             if candidate in gpu.fitted:
                 fitted = gpu.fitted[candidate]
                 return Constant(fitted.value, fitted.source, "fitted")
     default, families = _carried()
     carried = [families.get(gpu.architecture.split()[0], {}), default]
     # A constant of this kind of operation says more than a general one measured on the card.
-    if kind and (own := _first(carried, f"{kind}_{name}")):
-        return own
+    for candidate in (*own, names[0]) if kind else own:
+        if found := _first(carried, candidate):
+            return found
     if choice == "auto" and (measured := _measured(gpu, name)):
         return measured
     general = _first(carried, name)
@@ -278,7 +308,12 @@ def _carried() -> tuple[_Table, Mapping[str, _Table]]:
 
 def _check_names(gpu: HardwareProfile) -> None:
     """Refuse fitted constants that nothing would read."""
-    known = {*CONSTANTS, *(f"{kind}_{name}" for kind in KINDS for name in BY_KIND)}
     for name in gpu.fitted:
-        if name not in known:
-            raise ProfileError(f"{gpu.id}: fitted: {unknown('constant', name, known)}")
+        if name.startswith(HARNESS_PREFIX):
+            continue
+        variant = next((item for item in reversed(VARIANTS) if name.startswith(f"{item}_")), "")
+        if name.removeprefix(f"{variant}_") not in _KNOWN:
+            raise ProfileError(f"{gpu.id}: fitted: {unknown('constant', name, _KNOWN)}")
+
+
+_KNOWN = {*CONSTANTS, *(f"{kind}_{name}" for kind in KINDS for name in BY_KIND)}

@@ -185,8 +185,8 @@ def test_splits_fill_the_gpu_once_and_are_worth_it(blocks: int, tokens: int, slo
     if splits > 1:
         assert blocks * splits <= slots
         assert (splits - 1) * 256 < tokens
-    # One more split would be too many for the slots or for the tokens.
-    assert (splits + 1) * blocks > slots or splits * 256 >= tokens
+    # One more split would be too many for the slots, for the tokens or for the kernel.
+    assert (splits + 1) * blocks > slots or splits * 256 >= tokens or splits == 128
 
 
 def test_few_heads_are_split_and_many_are_not() -> None:

@@ -1,0 +1,290 @@
+"""Calibrate a GPU: which constants each kind of row can tell, in which order they are fitted."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from simulator.errors import MeasurementError
+from simulator.evidence.fit import Fitted, Free, fit, with_constants
+from simulator.evidence.groups import Group
+from simulator.evidence.harness import CONSTANTS
+from simulator.evidence.measurements import Measurements, RowKind
+from simulator.evidence.predict import prepare
+from simulator.inputs.hardware import HardwareProfile
+
+# Fewer rows than this say too little to trust.
+LEAST_ROWS = 12
+
+_ATTENTION = (
+    Free("attention_launch_us", 0.5, 40),
+    Free("combine_launch_us", 0.02, 20),
+    Free("split_us", 1e-4, 1),
+    Free("sequence_us", 1e-5, 0.1),
+    Free("attention_block_us", 0.01, 30),
+    Free("block_rate", 0.2, 12),
+    Free("attention_bandwidth_fraction", 0.3, 1),
+    Free("l2_bandwidth_ratio", 1, 12),
+    Free("l2_fraction", 0.3, 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Constants that one kind of row can tell.
+
+    Attributes
+    ----------
+    shape
+        Columns that make a row's shape: whole shapes are held out.
+    own
+        The constants that a library or a narrow format gets for itself.
+    general
+        Whether there are constants of no library: what engines add is each one's own.
+    """
+
+    kind: RowKind
+    free: tuple[Free, ...]
+    shape: tuple[str, ...]
+    own: tuple[str, ...] = ()
+    general: bool = True
+
+
+STAGES = (
+    Stage(
+        "decode_attention",
+        (*_ATTENTION, Free("copy_launch_us", 0.3, 12)),
+        ("q_heads", "kv_heads", "head_dim"),
+        own=(*(item.name for item in _ATTENTION), "copy_launch_us"),
+    ),
+    Stage(
+        "gemm",
+        (
+            Free("gemm_launch_us", 0.3, 15),
+            Free("depth_ns", 1e-3, 3),
+            Free("gemm_bandwidth_fraction", 0.3, 1),
+            Free("gemm_flops_fraction", 0.1, 1),
+        ),
+        ("n", "k"),
+        own=("gemm_launch_us", "depth_ns", "gemm_bandwidth_fraction", "gemm_flops_fraction"),
+    ),
+    Stage(
+        "prefill_attention",
+        (
+            Free("prefill_attention_launch_us", 0.5, 60),
+            Free("prefill_attention_block_us", 0.01, 30),
+            Free("prefill_attention_bandwidth_fraction", 0.1, 1),
+            Free("prefill_attention_flops_fraction", 0.05, 1),
+        ),
+        ("q_heads", "kv_heads", "head_dim"),
+        own=(
+            "prefill_attention_launch_us",
+            "prefill_attention_block_us",
+            "prefill_attention_bandwidth_fraction",
+            "prefill_attention_flops_fraction",
+        ),
+    ),
+    Stage(
+        "elementwise",
+        (
+            Free("elementwise_launch_us", 0.3, 20),
+            Free("elementwise_bandwidth_fraction", 0.1, 1),
+        ),
+        ("op", "width"),
+    ),
+    Stage(
+        "all_reduce",
+        (Free("collective_launch_us", 0.5, 60), Free("link_fraction", 0.02, 1)),
+        ("num_gpus", "message_bytes"),
+        own=("collective_launch_us", "link_fraction"),
+    ),
+    Stage(
+        "shared_prefix_attention",
+        (
+            Free("attention_launch_us", 0.5, 40),
+            Free("sequence_us", 1e-5, 0.1),
+            Free("attention_block_us", 0.01, 30),
+            Free("block_rate", 0.2, 12),
+            Free("attention_bandwidth_fraction", 0.3, 1),
+            Free("attention_flops_fraction", 0.05, 1),
+            Free("combine_launch_us", 0.02, 20),
+        ),
+        ("prefix_len", "suffix_len"),
+    ),
+    Stage(
+        "decode_step",
+        tuple(Free(name, low, high, start) for name, (start, low, high) in CONSTANTS.items()),
+        ("attention", "kernel", "kv_layout", "execution", "expand_kv", "samples"),
+    ),
+    Stage(
+        "end_to_end",
+        (Free("step_us", 1, 50_000, 1000), Free("step_sequence_us", 0.01, 1000, 10)),
+        ("model", "batch", "input_len"),
+        own=("step_us", "step_sequence_us"),
+        general=False,
+    ),
+)
+
+# Which rows to add for a constant that the present ones cannot tell.
+WANTED = {
+    "launch_us": "rows with little to do: batch 1, few tokens, or m = 1 with small n and k",
+    "split_us": "decode attention of one long sequence with few KV heads",
+    "sequence_us": "decode attention with a batch of 512 and more",
+    "block_us": "calls with many more thread blocks than SMs: a large batch of short sequences",
+    "block_rate": "decode attention with fewer sequences x KV heads than SMs, and long ones",
+    "bandwidth_fraction": "rows whose bytes are several times the L2 cache",
+    "l2_bandwidth_ratio": "replayed calls whose bytes fit L2",
+    "l2_fraction": "replayed calls whose bytes are about the size of L2",
+    "flops_fraction": "rows with many FLOPs per byte: m of 1024 and more, or long prefill",
+    "depth_ns": "products with a long inner dimension and few columns",
+    "link_fraction": "collectives of 16 MB and more",
+}
+
+
+@dataclass
+class Part:
+    """One fit: of which rows, for which variant, and what came of it."""
+
+    kind: RowKind
+    variant: str
+    fitted: Fitted
+    labels: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Calibration:
+    """All fits of one GPU.
+
+    Attributes
+    ----------
+    profile
+        The GPU with what was fitted.
+    parts
+        The fits, in order.
+    left_out
+        Kinds of rows that were there and could not be fitted, with the reason.
+    """
+
+    profile: HardwareProfile
+    parts: list[Part]
+    left_out: list[str]
+
+    def values(self) -> dict[str, tuple[float, float, int]]:
+        """Return value, standard error and rows of every fitted constant."""
+        return {
+            name: (value, part.fitted.stderr[name], part.fitted.rows)
+            for part in self.parts
+            for name, value in part.fitted.constants.items()
+        }
+
+
+def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
+    """Fit every constant that the rows of a GPU can tell.
+
+    Of each kind of row, first all libraries together, in 16-bit formats: the constants of a
+    question that names no library. Then each library where there are several, and 8-bit formats.
+
+    Raises
+    ------
+    MeasurementError
+        If there are no rows of this GPU that can be fitted.
+    """
+    # A fit starts from what is carried over: from an old one, it would not be reproducible.
+    profile = gpu.model_copy(update={"fitted": {}})
+    parts: list[Part] = []
+    left_out: list[str] = []
+    for stage in STAGES:
+        table = measurements.tables.get(stage.kind)
+        if table is None:
+            continue
+        rows = table[table["gpu_id"] == gpu.id]
+        if not len(rows):
+            continue
+        if len(rows) < LEAST_ROWS:
+            left_out.append(f"{stage.kind}: only {len(rows)} rows, {LEAST_ROWS} are needed")
+            continue
+        for part in _stage(stage, rows, profile):
+            parts.append(part)
+            profile = with_constants(profile, part.fitted.constants)
+    if not parts:
+        known = ", ".join(stage.kind for stage in STAGES)
+        raise MeasurementError(f"no rows of {gpu.id} that can be fitted; kinds that can: {known}")
+    return Calibration(profile, parts, left_out)
+
+
+def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterator[Part]:
+    """Yield the fits of one kind of row: in general, by library, by narrow format."""
+    # What ran out of memory has no time to fit.
+    rows = rows[rows["time_s"].notna()]
+    groups = prepare(rows, stage.kind).groups
+    eager = stage.kind == "decode_step"
+    wide = [group for group in groups if not _is_narrow(group)]
+    wide = [group for group in wide if eager or group.execution == "graph"]
+    own = tuple(item for item in stage.free if item.name in stage.own)
+    for chosen, free, variant in (
+        *([(wide, stage.free, "")] if stage.general else []),
+        *(
+            (part, own, name)
+            for name, part in _by_variant(wide).items()
+            if name and (len(_by_variant(wide)) > 1 or not stage.general)
+        ),
+        *(
+            (part, own, name)
+            for name, part in _by_variant(groups).items()
+            if name.endswith("fp8") and own
+        ),
+    ):
+        if sum(len(group.index) for group in chosen) < LEAST_ROWS or not free:
+            continue
+        part = _fit(stage, rows, profile, chosen, free, variant)
+        profile = with_constants(profile, part.fitted.constants)
+        yield part
+
+
+def _fit(
+    stage: Stage,
+    rows: pd.DataFrame,
+    profile: HardwareProfile,
+    groups: Sequence[Group],
+    free: Sequence[Free],
+    variant: str,
+) -> Part:
+    """Fit one set of constants to some groups."""
+    measured = [rows.loc[group.index, "time_s"].to_numpy() for group in groups]
+    shapes = [
+        rows.loc[group.index, list(stage.shape)].astype(str).agg("/".join, axis=1).to_numpy()
+        for group in groups
+    ]
+    result = fit(profile, groups, measured, shapes, free, variant=variant)
+    labels = [label for group in groups for label in group.index]
+    return Part(stage.kind, variant, result, labels)
+
+
+def _is_narrow(group: Group) -> bool:
+    """Return whether a group's rows are of an 8-bit format."""
+    return any(name.endswith("fp8") for name in group.variants)
+
+
+def _by_variant(groups: Sequence[Group]) -> Mapping[str, list[Group]]:
+    """Sort groups by the most specific variant of their constants."""
+    sorted_groups: dict[str, list[Group]] = {}
+    for group in groups:
+        name = group.variants[0] if group.variants else ""
+        sorted_groups.setdefault(name, []).append(group)
+    return sorted_groups
+
+
+def wanted_rows(name: str) -> str:
+    """Return which rows would tell a constant."""
+    return next((text for suffix, text in WANTED.items() if name.endswith(suffix)), "other shapes")
+
+
+def summary(residuals: "np.ndarray") -> tuple[float, float, float]:
+    """Return median and 90th percentile of the absolute error, and the median signed one."""
+    ratio = np.expm1(residuals[np.isfinite(residuals)])
+    if not len(ratio):
+        return (float("nan"),) * 3
+    size = np.abs(ratio)
+    return float(np.median(size)), float(np.quantile(size, 0.9)), float(np.median(ratio))

@@ -1,0 +1,77 @@
+"""Groups of measured rows that are predicted together, and what their predictions share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simulator.counts.operation import Operation
+from simulator.evidence.measurements import RowKind
+from simulator.inputs.hardware import HardwareProfile, load_hardware
+from simulator.inputs.workload import Execution
+from simulator.timing.constants import LIBRARIES, ConstantsChoice, rates
+from simulator.timing.step import step_time
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Thread blocks per SM that flash kernels fill by splitting the keys.
+BLOCKS_PER_SM = 2
+HOPPER_BLOCKS_PER_SM = 1  # FlashAttention-3 keeps one large block on every SM
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that share everything but sizes.
+
+    Attributes
+    ----------
+    index
+        Their labels in the table.
+    operations
+        What was timed, with arrays as long as ``index``.
+    variants
+        Prefixes of the constants to use, the most specific first.
+    """
+
+    kind: RowKind
+    gpu_id: str
+    index: "pd.Index[Any]"
+    operations: Sequence[Operation]
+    execution: Execution
+    variants: tuple[str, ...]
+    seconds: Callable[[HardwareProfile, ConstantsChoice], "np.ndarray"] | None = None
+
+    def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
+        """Return the predicted times. [s]."""
+        if self.seconds is not None:
+            return self.seconds(gpu, choice)
+        gpu_rates = rates(gpu, choice, variants=self.variants)
+        total = step_time(self.operations, gpu_rates, self.execution).total_s
+        return np.broadcast_to(np.asarray(total, dtype=np.float64), len(self.index)).copy()
+
+
+def library_of(framework: str) -> str:
+    """Return the library whose constants a framework's rows use, or nothing.
+
+    >>> library_of("vLLM-0.2.x+relay"), library_of("someone's own")
+    ('vllm', '')
+    """
+    lowered = framework.lower().replace("-", "").replace("_", "")
+    if lowered.startswith("tensorrtllm"):
+        return "trtllm"
+    return next((name for name in LIBRARIES if lowered.startswith(name)), "")
+
+
+def block_slots(gpu: HardwareProfile) -> int:
+    """Return the thread blocks that flash kernels split the keys to fill."""
+    hopper = gpu.compute_capability.startswith("9.")
+    return gpu.sm_count * (HOPPER_BLOCKS_PER_SM if hopper else BLOCKS_PER_SM)
+
+
+@cache
+def profile(gpu_id: str) -> HardwareProfile:
+    """Load a profile once."""
+    return load_hardware(gpu_id)
