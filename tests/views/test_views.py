@@ -142,14 +142,16 @@ def test_what_does_not_fit_says_by_how_much() -> None:
 def test_a_request_shows_its_own_numbers() -> None:
     """Prefill, decode, total, speed and cost of each kind stand in its row."""
     results = {
-        kind: simulator.generate("mistral-7b", output_tokens=64, attention=kind)
+        kind: simulator.generate("mistral-7b", output_tokens=2000, attention=kind)
         for kind in ("standard", "bifurcated")
     }
     text = shown(generations_view(results))
     for kind, item in results.items():
         (row,) = (line for line in text.splitlines() if line.startswith(f"{kind} "))
-        for seconds in (float(item.time.prefill.total_s), item.time.decode_s, item.total_s):
-            assert format_time(seconds) in row
+        time = item.time
+        whole = (float(time.prefill.total_s), time.decode_s, item.total_s)
+        times = [format_time(seconds) for seconds in (*whole, time.first_step_s, time.last_step_s)]
+        assert row.split()[1:11] == " ".join(times).split()
         assert f"{item.tokens_per_s:,.0f}" in row
         assert f"{item.usd_per_million_tokens:,.3f}" in row
     ratio = results["standard"].total_s / results["bifurcated"].total_s
