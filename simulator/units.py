@@ -78,11 +78,13 @@ def format_time(seconds: float, digits: int = 3) -> str:
 
 
 def format_gib(number_of_bytes: float) -> str:
-    """Write memory in GiB, as nvidia-smi shows it.
+    """Write memory in GiB, as nvidia-smi shows it, or what is less than a tenth of one in MiB.
 
-    >>> format_gib(2**34)
-    '16.0 GiB'
+    >>> format_gib(2**34), format_gib(2**25)
+    ('16.0 GiB', '32 MiB')
     """
+    if 0 < number_of_bytes < GIB / 10:
+        return f"{math.ceil(number_of_bytes / MIB):,} MiB"
     return f"{number_of_bytes / GIB:,.1f} GiB"
 
 
