@@ -128,7 +128,7 @@ def measure(
     format_name: FormatName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure kernels, products, streams and whole decode steps on this machine's GPU.
+    """Time kernels, products, streams and whole steps on your GPU.
 
     Every row is safe on disk before the next is measured; the same command goes on where a run
     was stopped.
