@@ -4,27 +4,26 @@ Symbols as in the paper: b samples, n query tokens, h query heads, g KV heads, k
 context and m_d decoded tokens, s bytes per element; P prompts multiply every term. All accounts
 are per tensor-parallel rank.
 
-The same name means the same implementation in :mod:`simulator.evidence.kernels`.
+Fused forms are here; plain PyTorch, whose accounts equal a trace of the code, is in
+:mod:`simulator.counts.accounts`.
 """
 
-from collections.abc import Callable
-
-from simulator.counts.attention_shape import AttentionShape, present
-from simulator.counts.attention_unfused import (
-    einsum_bifurcated,
-    einsum_standard,
-    math_standard,
+from simulator.counts.accounts import pytorch_operations
+from simulator.counts.attention_flash import (
+    PARTIAL_BYTES,
+    ROWS_PER_BLOCK,
+    flash_bifurcated,
+    flash_splits,
+    flash_standard,
+    rebuild,
+    standard_read,
 )
+from simulator.counts.attention_shape import AttentionShape
+from simulator.counts.attention_unfused import einsum_bifurcated, einsum_standard
 from simulator.counts.operation import Operation
 from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout
-from simulator.numeric import Numeric, ceil_div, maximum, minimum, where
 
-# Query rows that one thread block of a flash kernel holds (FlashAttention-2, split path).
-ROWS_PER_BLOCK = 64
-# A split shorter than two 128-token tiles pays more for its partial result than it gains.
-TOKENS_PER_SPLIT = 256
-MOST_SPLITS = 128  # FlashAttention-2 and -3 allow no more
-PARTIAL_BYTES = 4  # split-KV partial outputs and log-sum-exps are float32
+__all__ = ["PARTIAL_BYTES", "ROWS_PER_BLOCK", "attention_operations", "flash_splits"]
 
 
 def attention_operations(
@@ -43,288 +42,53 @@ def attention_operations(
     kv_layout
         How the context cache lies under standard attention; bifurcated attention always keeps one.
     execution
-        ``eager`` runs each pass over the logits as its own kernel, the others fuse them.
+        ``eager`` is plain PyTorch, one kernel for each operation; the others fuse them.
     repeat
         Layers that have this shape.
     """
-    account = _ACCOUNTS[kernel][attention]
+    if kernel != "ideal" and execution == "eager":
+        return pytorch_operations(
+            shape, attention=attention, kernel=kernel, kv_layout=kv_layout, repeat=repeat
+        )
     if attention == "bifurcated":
-        return account(shape, "shared", execution, repeat)
-    rebuild = [_rebuild(shape, repeat)] if kv_layout == "rebuilt" else []
-    return rebuild + account(shape, kv_layout, execution, repeat)
+        return _bifurcated(shape, kernel, repeat)
+    rebuilt = [rebuild(shape, repeat)] if kv_layout == "rebuilt" else []
+    return rebuilt + _standard(shape, kernel, kv_layout, repeat)
 
 
-def _ideal_standard(
-    shape: AttentionShape, layout: KvLayout, _: Execution, repeat: int
+def _standard(
+    shape: AttentionShape, kernel: Kernel, layout: KvLayout, repeat: int
 ) -> list[Operation]:
-    """Equation 5: b g k (m_c + m_d) of K and of V."""
-    return [_standard_read(shape, "attention", layout, repeat, written=shape.output_bytes)]
+    """Return fused standard attention."""
+    if kernel == "ideal":
+        # Equation 5: b g k (m_c + m_d) of K and of V.
+        return [standard_read(shape, "attention", layout, repeat, written=shape.output_bytes)]
+    if kernel == "flash":
+        return flash_standard(shape, layout, repeat)
+    # Compiled, the math path's repeats and scaling are folded into its products.
+    return einsum_standard(shape, layout, repeat)
 
 
-def _ideal_bifurcated(
-    shape: AttentionShape, _layout: KvLayout, _: Execution, repeat: int
-) -> list[Operation]:
+def _bifurcated(shape: AttentionShape, kernel: Kernel, repeat: int) -> list[Operation]:
+    """Return fused bifurcated attention."""
+    if kernel == "ideal":
+        return [_ideal_bifurcated(shape, repeat)]
+    if kernel == "flash":
+        return flash_bifurcated(shape, repeat)
+    # The math path has no bifurcated form of its own: written out, it is the paper's einsum.
+    return einsum_bifurcated(shape, repeat)
+
+
+def _ideal_bifurcated(shape: AttentionShape, repeat: int) -> Operation:
     """Equation 6: g k (m_c + b m_d) of K and of V."""
     kv_bytes = shape.context_copy_bytes + shape.decoded_bytes
-    return [
-        Operation(
-            name="attention",
-            kind="attention",
-            flops=shape.flops(shape.context_tokens + shape.decoded_tokens),
-            bytes_read=shape.query_bytes + kv_bytes,
-            bytes_written=shape.output_bytes,
-            kv_bytes_read=kv_bytes,
-            dtype=shape.dtype,
-            repeat=repeat,
-        )
-    ]
-
-
-def _standard_read(
-    shape: AttentionShape,
-    name: str,
-    layout: KvLayout,
-    repeat: int,
-    *,
-    written: Numeric,
-    blocks: Numeric | None = None,
-    thread_blocks: Numeric = 0,
-    partials: Numeric = 0,
-) -> Operation:
-    """Return one kernel in which every sequence reads its whole cache."""
-    repeated = shape.context_copy_bytes * (shape.samples - 1) if layout == "shared" else 0
-    kv_bytes = shape.context_copy_bytes * shape.samples + shape.decoded_bytes
-    footprint = shape.context_copy_bytes if layout == "shared" else 0
     return Operation(
-        name=name,
+        name="attention",
         kind="attention",
         flops=shape.flops(shape.context_tokens + shape.decoded_tokens),
         bytes_read=shape.query_bytes + kv_bytes,
-        bytes_written=written,
+        bytes_written=shape.output_bytes,
         kv_bytes_read=kv_bytes,
-        blocks=blocks,
-        thread_blocks=thread_blocks,
-        sequences=0 if blocks is None else shape.sequences,
-        reused_bytes=repeated,
-        reused_footprint_bytes=footprint,
-        scratch_bytes=partials,
         dtype=shape.dtype,
         repeat=repeat,
     )
-
-
-def _rebuild(shape: AttentionShape, repeat: int) -> Operation:
-    """Return the concatenation of one shared context with every sample's own cache."""
-    written = shape.context_copy_bytes * shape.samples + shape.decoded_bytes
-    read = shape.context_copy_bytes + shape.decoded_bytes
-    return Operation(
-        name="kv_concatenate",
-        kind="copy",
-        bytes_read=read,
-        bytes_written=written,
-        kv_bytes_read=read,
-        launches=2,
-        repeat=repeat,
-    )
-
-
-def _flash_standard(
-    shape: AttentionShape, layout: KvLayout, _: Execution, repeat: int
-) -> list[Operation]:
-    """Flash decoding: every sequence against its whole cache, its group's queries as rows."""
-    tokens = shape.context_tokens + shape.decoded_tokens
-    streams = shape.sequences * shape.kv_heads
-    blocks = streams * _row_blocks(shape, 1)
-    splits = flash_splits(blocks=blocks, tokens=tokens, slots=shape.block_slots)
-    partials = _partial_bytes(shape, splits)
-    written = where(splits > 1, partials, shape.output_bytes)
-    read = _standard_read(
-        shape,
-        "attention",
-        layout,
-        repeat,
-        written=written,
-        blocks=_streaming_blocks(streams=streams, tokens=tokens, splits=splits),
-        thread_blocks=blocks * splits,
-        partials=partials,
-    )
-    return [read, _combine(shape, "attention_combine", splits, repeat, lse=False)]
-
-
-def _flash_bifurcated(
-    shape: AttentionShape, _layout: KvLayout, execution: Execution, repeat: int
-) -> list[Operation]:
-    """Flash on the context with all samples' queries folded, flash on the suffix, LSE merge."""
-    context, context_combine = _flash_part(
-        shape,
-        "attention_context",
-        tokens=shape.context_tokens,
-        kv_bytes=shape.context_copy_bytes,
-        streams=shape.prompts * shape.kv_heads,
-        sequences=shape.prompts,
-        row_blocks=_row_blocks(shape, shape.samples),
-        repeat=repeat,
-    )
-    suffix, suffix_combine = _flash_part(
-        shape,
-        "attention_suffix",
-        tokens=shape.decoded_tokens,
-        kv_bytes=shape.decoded_bytes,
-        streams=shape.sequences * shape.kv_heads,
-        sequences=shape.sequences,
-        row_blocks=_row_blocks(shape, 1),
-        repeat=repeat,
-    )
-    lse_bytes = shape.rows * PARTIAL_BYTES
-    both = present(shape.context_tokens) * present(shape.decoded_tokens)
-    merged_bytes = 2 * (shape.output_bytes + lse_bytes) * both
-    merge = Operation(
-        name="attention_merge",
-        kind="combine",
-        bytes_read=merged_bytes,
-        bytes_written=shape.output_bytes * both,
-        launches=both,
-        # The two partial outputs were written a moment ago.
-        scratch_bytes=merged_bytes,
-        repeat=repeat,
-    )
-    operations = [context, context_combine, suffix, suffix_combine, merge]
-    if execution != "eager":
-        return operations
-    # Serving kernels fold the queries while they rotate them; plain PyTorch copies them.
-    fold = Operation(
-        name="query_fold",
-        kind="copy",
-        bytes_read=shape.query_bytes,
-        bytes_written=shape.query_bytes,
-        repeat=repeat,
-    )
-    return [fold, *operations]
-
-
-def _flash_part(
-    shape: AttentionShape,
-    name: str,
-    *,
-    tokens: Numeric,
-    kv_bytes: Numeric,
-    streams: Numeric,
-    sequences: Numeric,
-    row_blocks: Numeric,
-    repeat: int,
-) -> tuple[Operation, Operation]:
-    """Return flash attention over one part of the keys, with log-sum-exp, and its combine.
-
-    Parameters
-    ----------
-    streams
-        Key sequences that are read: one for each cache and KV head.
-    sequences
-        Caches that are read.
-    row_blocks
-        Thread blocks over which the query rows of each are spread.
-    """
-    exists = present(tokens)
-    splits = flash_splits(blocks=streams * row_blocks, tokens=tokens, slots=shape.block_slots)
-    partials = _partial_bytes(shape, splits)
-    result = shape.output_bytes + shape.rows * PARTIAL_BYTES
-    part = Operation(
-        name=name,
-        kind="attention",
-        flops=shape.flops(tokens),
-        bytes_read=(shape.query_bytes + kv_bytes) * exists,
-        bytes_written=where(splits > 1, partials, result) * exists,
-        kv_bytes_read=kv_bytes,
-        launches=exists,
-        blocks=_streaming_blocks(streams=streams, tokens=tokens, splits=splits),
-        thread_blocks=streams * row_blocks * splits * exists,
-        sequences=sequences * exists,
-        scratch_bytes=partials,
-        dtype=shape.dtype,
-        repeat=repeat,
-    )
-    return part, _combine(shape, f"{name}_combine", splits, repeat, lse=True)
-
-
-def _combine(
-    shape: AttentionShape, name: str, splits: Numeric, repeat: int, *, lse: bool
-) -> Operation:
-    """Return the kernel that adds up split-KV partials; it does not exist for one split."""
-    needed = where(splits > 1, 1, 0)
-    partials = _partial_bytes(shape, splits)
-    result = shape.output_bytes + (shape.rows * PARTIAL_BYTES if lse else 0)
-    return Operation(
-        name=name,
-        kind="combine",
-        bytes_read=partials,
-        bytes_written=result * needed,
-        launches=needed,
-        splits=splits * needed,
-        scratch_bytes=partials,
-        repeat=repeat,
-    )
-
-
-def flash_splits(*, blocks: Numeric, tokens: Numeric, slots: int) -> Numeric:
-    """Return into how many parts a flash-decoding kernel cuts the keys.
-
-    Enough to fill the GPU once, every part but the last at least two tiles: the closed form of the
-    rule of FlashAttention-2 (``num_splits_heuristic`` takes the smallest number that fills 85 % of
-    the slots as well as the best does).
-
-    Parameters
-    ----------
-    blocks
-        Thread blocks without splitting.
-    tokens
-        Keys per sequence.
-    slots
-        Thread blocks the GPU runs at once.
-
-    Examples
-    --------
-    >>> flash_splits(blocks=8, tokens=8192, slots=264)
-    32
-    >>> flash_splits(blocks=512, tokens=8192, slots=264)
-    1
-    """
-    most = minimum(slots // blocks, MOST_SPLITS)
-    return maximum(1, minimum(most, ceil_div(tokens, TOKENS_PER_SPLIT)))
-
-
-def _streaming_blocks(*, streams: Numeric, tokens: Numeric, splits: Numeric) -> Numeric:
-    """Return how many evenly loaded thread blocks would read the keys as fast as these do.
-
-    Blocks that hold other query rows of the same KV head read the same keys, so they add nothing;
-    and the longest part, a whole number of tile pairs, keeps its block busy after the others.
-
-    >>> _streaming_blocks(streams=8, tokens=8192, splits=32)
-    256.0
-    >>> _streaming_blocks(streams=8, tokens=257, splits=2)  # the second part is one token long
-    8.03125
-    """
-    tiles = ceil_div(ceil_div(tokens, TOKENS_PER_SPLIT), splits)
-    longest = minimum(tokens, tiles * TOKENS_PER_SPLIT)
-    return streams * maximum(tokens, 1) / maximum(longest, 1)
-
-
-def _partial_bytes(shape: AttentionShape, splits: Numeric) -> Numeric:
-    """Return the bytes of all partial outputs and log-sum-exps; none for a single split."""
-    return where(splits > 1, splits, 0) * shape.rows * (shape.value_width + 1) * PARTIAL_BYTES
-
-
-def _row_blocks(shape: AttentionShape, samples: Numeric) -> Numeric:
-    """Return the thread blocks that the query rows of one KV head fill."""
-    rows = samples * shape.query_tokens * (shape.heads // shape.kv_heads)
-    return ceil_div(rows, ROWS_PER_BLOCK)
-
-
-_Account = Callable[[AttentionShape, KvLayout, Execution, int], list[Operation]]
-
-# PyTorch's math path has no bifurcated form of its own: written out, it is the paper's einsum.
-_ACCOUNTS: dict[Kernel, dict[Attention, _Account]] = {
-    "ideal": {"standard": _ideal_standard, "bifurcated": _ideal_bifurcated},
-    "flash": {"standard": _flash_standard, "bifurcated": _flash_bifurcated},
-    "einsum": {"standard": einsum_standard, "bifurcated": einsum_bifurcated},
-    "sdpa_math": {"standard": math_standard, "bifurcated": einsum_bifurcated},
-}

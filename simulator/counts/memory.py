@@ -144,13 +144,22 @@ def _attention_workspace(shape: AttentionShape, work: WorkloadLike) -> Numeric:
     standard = work.attention == "standard"
     rebuilt = cache if standard and work.kv_layout == "rebuilt" else 0
     queries = shape.query_bytes + 2 * shape.output_bytes
+    if work.kernel == "sdpa_math" and standard and work.execution == "eager":
+        return queries + rebuilt + _math_path_workspace(shape, cache)
     if work.kernel in ("einsum", "sdpa_math"):
-        logits = 2 * shape.logits_bytes(tokens)
-        group = shape.heads // shape.kv_heads
-        repeats = work.kernel == "sdpa_math" and standard and work.execution == "eager"
-        return queries + logits + rebuilt + (cache * group if repeats and group > 1 else 0)
+        return queries + 2 * shape.logits_bytes(tokens) + rebuilt
     if work.kernel == "flash":
         # The most that split-KV partials take: every slot's rows.
         rows = shape.block_slots * ROWS_PER_BLOCK
         return queries + rebuilt + rows * (shape.value_width + 1) * PARTIAL_BYTES
     return queries + rebuilt
+
+
+def _math_path_workspace(shape: AttentionShape, cache_bytes: Numeric) -> Numeric:
+    """Bytes PyTorch's math path keeps: in float32 the cache, its repeats, scaled keys, logits."""
+    wide_cache = cache_bytes * (LOGIT_BYTES / shape.kv_bytes)
+    group = shape.heads // shape.kv_heads
+    copies = (wide_cache if shape.kv_bytes != LOGIT_BYTES else 0) + wide_cache * group / 2
+    repeated = wide_cache * group if group > 1 else 0
+    tokens = shape.context_tokens + shape.decoded_tokens
+    return copies + repeated + 2 * shape.rows * tokens * LOGIT_BYTES

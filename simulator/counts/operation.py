@@ -57,6 +57,9 @@ class Operation:
     scratch_bytes
         The part of the traffic that one kernel writes for the next to read, which the L2 cache
         serves if it can hold that much: split-KV partials. [bytes]
+    within
+        Name of the operation whose library call launches this kernel too, so that a trace sees
+        both as one: the combine of split-KV.
     dtype
         Format of the matrix product, which picks the compute roof.
     repeat
@@ -82,6 +85,7 @@ class Operation:
     reused_bytes: Numeric = 0
     reused_footprint_bytes: Numeric = 0
     scratch_bytes: Numeric = 0
+    within: str = ""
     dtype: Dtype = "bf16"
     repeat: int = 1
 

@@ -91,7 +91,14 @@ def _marked(operations: list[Operation], window: int | None) -> list[Operation]:
     """Mark the operations of layers with a sliding window by their names."""
     if window is None:
         return operations
-    return [replace(operation, name=f"{operation.name}_windowed") for operation in operations]
+    return [
+        replace(
+            operation,
+            name=f"{operation.name}_windowed",
+            within=f"{operation.within}_windowed" if operation.within else "",
+        )
+        for operation in operations
+    ]
 
 
 def check_split(model: ModelShape, ranks: int) -> None:

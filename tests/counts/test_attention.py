@@ -159,20 +159,29 @@ def test_bifurcated_attention_has_one_layout(layout: str) -> None:
 
 
 def test_only_plain_pytorch_folds_queries_apart() -> None:
-    """Serving kernels fold the queries while they rotate them."""
+    """Serving kernels fold the queries while they rotate them; one head has nothing to fold."""
     folds = {
         execution: "query_fold"
         in _attention(mistral_7b(), attention="bifurcated", execution=execution)
         for execution in ("graph", "compiled", "eager")
     }
     assert folds == {"graph": False, "compiled": False, "eager": True}
+    launches = [
+        _attention(shape, attention="bifurcated", execution="eager")["query_fold"].launches
+        for shape in (mistral_7b(), llama_2_7b(), attention_only(32, 1))
+    ]
+    assert launches == [1, 0, 0]
 
 
 def test_the_math_path_repeats_heads_only_where_they_are_grouped() -> None:
     """Multi-head caches need no repeat; compiled, neither repeats nor scaling are left."""
     work = {"attention": "standard", "kernel": "sdpa_math"}
-    assert "kv_repeat" in _attention(mistral_7b(), execution="eager", **work)
-    assert "kv_repeat" not in _attention(llama_2_7b(), execution="eager", **work)
+    grouped, multi_head = (
+        _attention(shape, execution="eager", **work)["kv_repeat"]
+        for shape in (mistral_7b(), llama_2_7b())
+    )
+    assert (grouped.launches, multi_head.launches) == (2, 0)
+    assert multi_head.bytes_moved == 0
     einsum = {**work, "kernel": "einsum"}
     assert _attention(mistral_7b(), **work) == _attention(mistral_7b(), **einsum)
 

@@ -95,15 +95,20 @@ def test_totals_by_hand() -> None:
 
 
 def test_the_paper_s_kernel_in_plain_pytorch_by_hand() -> None:
-    """The einsum kernel run eagerly: logits cross memory ten times, as the paper's code has it."""
+    """The einsum kernel run eagerly: logits cross memory eight times, the context's ten times."""
     counted = _counted_attention(attention="bifurcated", kernel="einsum", execution="eager")
     # Queries, outputs 32 bytes. Logits of 8 rows: context 8 x 4 x 2 = 64, own 8 x 3 x 2 = 48.
     # K (or V) of the context 4 x 2 x 2 x 2 = 32, of the samples' own tokens 2 x 3 x 2 x 2 x 2 = 48.
     assert counted == {
+        "attention_query_scale": (0, 32, 32, 1, 2),
+        # samples and the heads of a group become rows of one matrix
+        "query_fold": (0, 32, 32, 1, 2),
         "attention_scores_context": (128, 32 + 32, 64, 1, 2),
         "attention_scores_suffix": (96, 32 + 48, 48, 1, 2),
-        # concatenate, scale, add the bias, softmax: four passes read and write 64 + 48
-        "attention_softmax": (0, 4 * 112, 4 * 112, 4, 2),
+        "attention_concatenate": (0, 112, 112, 1, 2),
+        "attention_softmax": (0, 112, 112, 1, 2),
+        # the context's slice of the weights, copied for the same reason
+        "attention_weights_fold": (0, 64, 64, 1, 2),
         "attention_values_context": (128, 64 + 32, 32, 1, 2),
         "attention_values_suffix": (96, 48 + 48, 32, 1, 2),
         "attention_sum": (0, 64, 32, 1, 2),
@@ -111,17 +116,38 @@ def test_the_paper_s_kernel_in_plain_pytorch_by_hand() -> None:
 
 
 def test_pytorch_s_math_path_by_hand() -> None:
-    """SDPA's math path repeats the KV heads and scales the keys before it multiplies."""
+    """SDPA's math path casts to float32, repeats KV heads, and scales queries and keys."""
     counted = _counted_attention(attention="standard", kernel="sdpa_math", execution="eager")
-    # K (or V) of all: 2 samples x 7 tokens x 2 groups x 2 wide x 2 bytes = 112, repeated to 4 heads
-    # 224; logits 8 rows x 7 x 2 = 112.
+    # Queries, outputs: 8 rows x 2 wide are 32 bytes, in float32 64. K (or V) of all: 2 samples x 7
+    # tokens x 2 groups x 2 wide = 56 elements, 112 bytes, in float32 224, repeated to 4 heads 448.
+    # Logits: 8 rows x 7 = 56, in float32 224.
     assert counted == {
-        "kv_repeat": (0, 224, 448, 2, 2),
-        "attention_scale": (0, 32 + 224, 32 + 224, 2, 2),
-        "attention_scores": (224, 32 + 224, 112, 1, 2),
-        "attention_softmax": (0, 112, 112, 1, 2),
-        "attention_values": (224, 112 + 224, 32, 1, 2),
+        "attention_query_cast": (0, 32, 64, 1, 2),
+        "kv_cast": (0, 224, 448, 2, 2),
+        "attention_query_scale": (0, 64, 64, 1, 2),
+        "kv_repeat": (0, 448, 896, 2, 2),
+        "attention_key_scale": (0, 448, 448, 1, 2),
+        "attention_scores": (224, 64 + 448, 224, 1, 2),
+        # softmax 224 -> 224; is it -inf 224 -> 56; all 56 -> 8; a zero 4; where 224 + 8 + 4 -> 224
+        "attention_softmax": (0, 224 + 224 + 56 + 236, 224 + 56 + 8 + 4 + 224, 5, 2),
+        "attention_weights_cast": (0, 224, 112, 1, 2),
+        "attention_values": (224, 224 + 448, 64, 1, 2),
+        "attention_output_cast": (0, 64, 32, 1, 2),
     }
+
+
+def test_flash_in_plain_pytorch_by_hand() -> None:
+    """The merge is four kernels, and flash writes a log-sum-exp whether it is wanted or not."""
+    standard = _counted_attention(attention="standard", kernel="flash", execution="eager")
+    assert standard["attention"] == (448, 32 + 224, 32 + 32, 1, 2)
+    counted = _counted_attention(attention="bifurcated", kernel="flash", execution="eager")
+    assert counted["query_fold"] == (0, 32, 32, 1, 2)
+    for name in ("attention_context", "attention_suffix"):
+        assert counted[name] == BIFURCATED[name]
+    # Both log-sum-exps (2 x 32) concatenated, their softmax, then an output (32) and its weights
+    # (32) to a float32 sum (64), then sum, output and weights to the result (32).
+    read, written = 64 + 64 + (32 + 32) + (64 + 32 + 32), 64 + 64 + 64 + 32
+    assert counted["attention_merge"] == (0, read, written, 4, 2)
 
 
 def _counted_attention(**work: object) -> dict[str, tuple[float, ...]]:
@@ -129,5 +155,6 @@ def _counted_attention(**work: object) -> dict[str, tuple[float, ...]]:
     return {
         name: counted
         for name, counted in _counted(**work).items()
-        if name.startswith(("attention", "kv_repeat")) and name not in around
+        if name.startswith(("attention", "kv_repeat", "kv_cast", "query_fold"))
+        and name not in around
     }

@@ -48,11 +48,13 @@ def test_flash_moves_less_than_kernels_that_write_logits(shape: ModelShape, work
     """In plain PyTorch, flash moves no more bytes than einsum or the math path.
 
     From as many visible keys as a head is wide: with a handful of keys the logits are smaller than
-    the copy of the folded queries.
+    the copy of the folded queries. One context that standard attention reads by a stride of 0 has
+    to be merged with own tokens in float32, which einsum's account has not: four times the keys.
     """
     windows = [group.window or 10**9 for group in shape.layer_groups]
     keys = min(work.context_tokens + work.decoded_tokens, *windows)
-    assume(keys >= shape.head_dim)
+    merged = work.attention == "standard" and work.kv_layout == "shared"
+    assume(keys >= shape.head_dim * (4 if merged else 1))
     flash, einsum, math = (
         _totals(shape, work, kernel=kernel) for kernel in ("flash", "einsum", "sdpa_math")
     )

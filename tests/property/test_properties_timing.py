@@ -94,12 +94,17 @@ def test_a_lesser_gpu_is_never_faster(
 def test_one_stored_context_is_never_slower_than_copies(
     shape: ModelShape, card: HardwareProfile, work: Workload
 ) -> None:
-    """The same reads, of which the L2 cache may serve some; a rebuilt cache is never faster."""
+    """The same reads, of which the L2 cache may serve some; a rebuilt cache is never faster.
+
+    PyTorch's own flash operator takes one stored context only apart from the samples' own tokens:
+    plain PyTorch pays for a second call and a merge.
+    """
     times = [
         _step_s(shape, card, _changed(work, attention="standard", kv_layout=layout))
         for layout in ("shared", "copies", "rebuilt")
     ]
-    assert times[0] <= times[1] * ROUNDING
+    if (work.kernel, work.execution) != ("flash", "eager"):
+        assert times[0] <= times[1] * ROUNDING
     assert times[1] <= times[2] * ROUNDING
 
 
