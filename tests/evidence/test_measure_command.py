@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -174,3 +176,29 @@ def test_counters_say_when_they_cannot_be_had(here: Here, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "no hardware counters" in done.stderr
     assert len(keys_in(folder)) == 10
+
+
+def test_an_interrupt_keeps_the_rows_and_says_how_to_go_on(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends with code 130; the environment record is closed with the rows so far."""
+    pytest.importorskip("torch")
+    from simulator.evidence.measure import runner
+
+    measured = runner.run
+
+    def interrupted(*arguments: Any, **options: Any) -> Iterator[runner.Progress]:
+        for number, progress in enumerate(measured(*arguments, **options)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield progress
+
+    monkeypatch.setattr(runner, "run", interrupted)
+    folder = tmp_path / "rows"
+    done = here("--device", "cpu", "-o", str(folder), "--only", "gemm")
+    assert done.returncode == 130
+    assert "the same command goes on" in done.stderr
+    assert done.stdout == ""
+    (entry,) = json.loads((folder / "environment.json").read_text())["runs"]
+    assert entry["rows"] == len(keys_in(folder)) == 3
+    assert entry["ended_at"]

@@ -1,7 +1,10 @@
 """The CUDA side: what can be tried without a card, and on a card the whole path."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,6 +54,69 @@ def test_a_card_that_does_not_answer_is_no_error(
 ) -> None:
     """Without a working nvidia-smi rows have no clock and no temperature."""
     assert a_card(tmp_path, monkeypatch, body).reading() == Reading()
+
+
+class FakeCuda:
+    """What a stopwatch asks of torch.cuda, written down in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log: list[str] = []
+        for name in ("synchronize", "Stream", "current_stream", "stream", "CUDAGraph", "graph"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, f"make_{name}", self.note(name)))
+        monkeypatch.setattr(torch.cuda, "_sleep", self.note("spin"))
+        monkeypatch.setattr(torch.cuda, "Event", self.make_event)
+
+    def note(self, what: str) -> Callable[..., None]:
+        """Return a function that writes down that it was called."""
+        return lambda *_, **__: self.log.append(what)
+
+    def make_event(self, *, enable_timing: bool) -> SimpleNamespace:
+        """An event; the time between two of them is 2 ms."""
+        assert enable_timing
+        return SimpleNamespace(record=self.note("event"), elapsed_time=lambda _: 2.0)
+
+    def make_Stream(self) -> SimpleNamespace:  # noqa: N802  (torch's name)
+        """A stream that others wait for."""
+        return SimpleNamespace(wait_stream=self.note("wait"))
+
+    make_current_stream = make_Stream
+
+    def make_stream(self, _: object) -> AbstractContextManager[None]:
+        """Work on another stream."""
+        return nullcontext()
+
+    def make_CUDAGraph(self) -> SimpleNamespace:  # noqa: N802  (torch's name)
+        """A graph that can be replayed."""
+        return SimpleNamespace(replay=self.note("replay"))
+
+    def make_graph(self, _: object, *, pool: object) -> AbstractContextManager[None]:
+        """Capture."""
+        self.log.append(f"capture in {pool}")
+        return nullcontext()
+
+
+def test_a_graph_is_queued_behind_a_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captured once after a warm-up; then only replays, on a device that is still spinning."""
+    fake, device = FakeCuda(monkeypatch), object.__new__(CudaDevice)
+    device._pool = "pool"
+    watch = device.stopwatch(fake.note("call"), "graph")
+    assert [word for word in fake.log if word not in ("wait", "synchronize")] == [
+        "call",
+        "capture in pool",
+        "call",
+    ]
+    fake.log.clear()
+    assert watch() == pytest.approx(2e-3)
+    assert fake.log == ["synchronize", "spin", "event", "replay", "event", "synchronize"]
+
+
+def test_an_eager_pass_starts_on_an_idle_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No spin hides the host's launches."""
+    fake, device = FakeCuda(monkeypatch), object.__new__(CudaDevice)
+    watch = device.stopwatch(fake.note("call"), "eager")
+    assert fake.log == []
+    watch()
+    assert fake.log == ["synchronize", "event", "call", "event", "synchronize"]
 
 
 @pytest.mark.parametrize(
