@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from simulator.counts.attention import attention_operations
+from simulator.counts.accounts import ACCOUNTS
 from simulator.counts.operation import Kind as OperationKind
 from simulator.counts.operation import Operation
 from simulator.counts.step import decode_operations
 from simulator.evidence.measure.cells import (
-    IMPLEMENTATIONS,
     AttentionCell,
     Cell,
     ElementwiseCell,
@@ -139,15 +138,7 @@ def rotation(set_bytes: float, l2_bytes: float) -> int:
 def operations(cell: Cell, *, block_slots: int) -> list[Operation]:
     """List the operations of one call of a cell, as plain PyTorch runs them."""
     if isinstance(cell, AttentionCell):
-        known = IMPLEMENTATIONS[cell.kernel]
-        return attention_operations(
-            attention_shape(cell, block_slots=block_slots),
-            attention=known.attention,
-            kernel=known.account,
-            kv_layout=known.kv_layout,
-            execution="eager",
-            repeat=1,
-        )
+        return ACCOUNTS[cell.kernel](attention_shape(cell, block_slots=block_slots), 1)
     if isinstance(cell, StepCell):
         return decode_operations(cell.model, workload(cell), block_slots=block_slots)
     if isinstance(cell, GemmCell):
