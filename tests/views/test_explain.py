@@ -31,7 +31,7 @@ UNITS = {
     "T": 1e12,
     "m": 1e-3,
     "µ": 1e-6,
-    "Gi": 2**30,
+    "Gi": 2**30, "Mi": 2**20,
 }
 MODELS = ("llama-3.1-8b", "starcoder", "mixtral-8x7b", "deepseek-v3", "gpt-oss-20b", "gemma-2-9b")
 WORKLOADS: tuple[dict[str, Any], ...] = (
@@ -58,7 +58,7 @@ def value(text: str) -> float:
 
 def quantity(text: str) -> float:
     """Read a quantity as a person does: 1.21 GB, 15.4 µs, 3,000 GB/s, 74.5 GiB."""
-    match = re.match(r"([\d,.]+) ?(Gi|[kMGTmµ]?)(?=B|s|FLOP|$)", text.strip())
+    match = re.match(r"([\d,.]+) ?(Gi|Mi|[kMGTmµ]?)(?=B|s|FLOP|$)", text.strip())
     assert match, text
     return float(match.group(1).replace(",", "")) * UNITS[match.group(2)]
 
