@@ -31,7 +31,8 @@ UNITS = {
     "T": 1e12,
     "m": 1e-3,
     "µ": 1e-6,
-    "Gi": 2**30, "Mi": 2**20,
+    "Gi": 2**30,
+    "Mi": 2**20,
 }
 MODELS = ("llama-3.1-8b", "starcoder", "mixtral-8x7b", "deepseek-v3", "gpt-oss-20b", "gemma-2-9b")
 WORKLOADS: tuple[dict[str, Any], ...] = (
