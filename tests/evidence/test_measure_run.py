@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from simulator.errors import KernelError, MeasurementError  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.measure import grid  # noqa: E402
-from simulator.evidence.measure.cells import KINDS, Plan  # noqa: E402
+from simulator.evidence.measure.cells import KINDS, MEMORY_TESTS, Plan  # noqa: E402
 from simulator.evidence.measure.device import CpuDevice, open_device  # noqa: E402
 from simulator.evidence.measure.environment import Environment  # noqa: E402
 from simulator.evidence.measure.predict import predict, timing_for  # noqa: E402
@@ -90,6 +90,21 @@ def test_the_projects_own_loader_reads_the_rows(plan: Plan, tmp_path: Path) -> N
     names = {"memory": "bandwidth", "attention": "shared_prefix_attention", "step": "decode_step"}
     wanted = Counter(names.get(cell.kind, cell.kind) for cell in plan.cells)
     assert {kind: len(table) for kind, table in found.tables.items()} == wanted
+
+
+def test_a_stream_that_stays_in_l2_is_called_so(tmp_path: Path) -> None:
+    """Below twice the L2 (64 KiB here) a stream may be faster than memory, and its row says it."""
+    plan = grid.select(grid.cpu_grid(), kinds=["memory"])
+    measure(plan, tmp_path)
+    tests = {(int(row["working_set_bytes"]), row["test"]) for row in rows_of(tmp_path)}
+    assert {test for size, test in tests if size == 2**16} == {
+        "l2_stream_write",
+        "l2_stream_read",
+        "l2_stream_copy",
+        "l2_stream_scale",
+        "l2_stream_triad",
+    }
+    assert {test for size, test in tests if size == 2**18} == set(MEMORY_TESTS)
 
 
 def test_running_again_repeats_nothing(plan: Plan, tmp_path: Path) -> None:

@@ -74,35 +74,42 @@ class Norm(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Look up the rows of the token table, and add those of a learned position table."""
+    """Look up the rows of the token table; a learned position table is a part of it."""
 
     def __init__(self, model: ModelShape, width: int, made: Maker, position: int) -> None:
         super().__init__()
         self.weight = made.matrix(model.vocab_size, width)
-        self.table: nn.Parameter | None = None
-        if model.position_embeddings:
-            self.table = made.matrix(model.position_embeddings, model.hidden_size)
-        # Sizes may be asked about that the model was not trained for.
-        self.position = position % max(1, model.position_embeddings)
-        self.positions: Tensor | None = None
+        self.positions = Positions(model, made, position) if model.position_embeddings else None
 
     def place(self, tokens: int) -> None:
         """Write down the positions of so many tokens, before anything is timed or traced."""
-        if self.table is not None:
-            self.positions = self._positions(tokens)
+        if self.positions is not None:
+            self.positions.place(tokens)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[T] -> [T, width]."""
-        hidden = functional.embedding(tokens, self.weight)
-        if self.table is None:
-            return hidden
-        if self.positions is None or self.positions.shape != tokens.shape:
-            self.positions = self._positions(tokens.shape[0])
-        return hidden + functional.embedding(self.positions, self.table)
+        return functional.embedding(tokens, self.weight)
 
-    def _positions(self, tokens: int) -> Tensor:
-        """Return the position of the new token, once for each sample."""
-        return torch.full((tokens,), self.position, device=self.weight.device)
+
+class Positions(nn.Module):
+    """Add the rows of a learned position table to hidden states."""
+
+    def __init__(self, model: ModelShape, made: Maker, position: int) -> None:
+        super().__init__()
+        self.weight = made.matrix(model.position_embeddings, model.hidden_size)
+        # Sizes may be asked about that the model was not trained for.
+        self.position = position % model.position_embeddings
+        self.ids: Tensor | None = None
+
+    def place(self, tokens: int) -> None:
+        """Write down the position of the new token, once for each sample."""
+        self.ids = torch.full((tokens,), self.position, device=self.weight.device)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[T, hidden_size] -> [T, hidden_size]."""
+        if self.ids is None or self.ids.shape[0] != hidden.shape[0]:
+            self.place(hidden.shape[0])
+        return hidden + functional.embedding(self.ids, self.weight)
 
 
 class Rotary(nn.Module):

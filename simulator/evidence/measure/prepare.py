@@ -240,7 +240,7 @@ def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> l
                 calls=calls,
                 check=check,
                 tolerance=TOLERANCES[torch.float32],
-                l2_state="warm",
+                l2_state="cold" if buffer.nbytes >= _COLD_ROTATION * device.l2_bytes else "warm",
             )
         )
     return prepared

@@ -108,6 +108,9 @@ class Decoder(nn.Module):
         hidden = self.embedding(tokens)
         if self.embedding_projection is not None:
             hidden = self.embedding_projection(hidden)
+        if self.embedding.positions is not None:
+            # Positions are as wide as the layers, also where the token table is not (OPT-350m).
+            hidden = self.embedding.positions(hidden)
         for layer, cache in zip(self.layers, caches, strict=True):
             hidden = layer(hidden, cache, attend)
         if self.final_norm is not None:
