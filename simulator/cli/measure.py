@@ -227,13 +227,12 @@ def _dry_run(
     result = preview(plan, gpu=rates, device=device, done=done)
 
     def table() -> Any:
-        from rich.table import Table
+        from rich.console import Group
 
-        shown = Table(title=result.title)
-        for name in ("group", "variants", "fastest", "slowest", "memory", "fits"):
-            shown.add_column(name, justify="left" if name == "group" else "right")
-        for line in result.lines:
-            shown.add_row(*line)
-        return shown
+        from simulator.views.table import Column, FittedTable
+
+        names = ("variants", "fastest", "slowest", "memory", "fits")
+        columns = [Column(name="group", right=False), *(Column(name=name) for name in names)]
+        return Group(result.title, "", FittedTable(columns=columns, rows=result.lines))
 
     output.write(table=table, json_object=result.as_object, rows=lambda: result.rows)

@@ -101,15 +101,14 @@ def _summary(plan: "Plan", store: "Store", stopped: str) -> dict[str, Any]:
 
 def summary_table(result: dict[str, Any]) -> Any:
     """Return the summary as a table."""
-    from rich.table import Table
+    from rich.console import Group
 
-    table = Table(title=f"{result['done']:,} of {result['cells']:,} cells in {result['folder']}")
-    for name in ("kind", "rows", "ok", "oom", "wrong", "error"):
-        table.add_column(name, justify="left" if name == "kind" else "right")
-    table.add_column("file")
-    for entry in result["files"]:
-        table.add_row(*(str(entry[column.header]) for column in table.columns))
-    return table
+    from simulator.views.table import simple_table
+
+    columns = ("kind", "rows", "ok", "oom", "wrong", "error", "file")
+    rows = [[entry[column] for column in columns] for entry in result["files"]]
+    title = f"{result['done']:,} of {result['cells']:,} cells in {result['folder']}"
+    return Group(title, "", simple_table(columns, rows))
 
 
 @contextmanager

@@ -103,13 +103,18 @@ class Positions(nn.Module):
 
     def place(self, tokens: int) -> None:
         """Write down the position of the new token, once for each sample."""
-        self.ids = torch.full((tokens,), self.position, device=self.weight.device)
+        self.ids = self._made(tokens)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[T, hidden_size] -> [T, hidden_size]."""
-        if self.ids is None or self.ids.shape[0] != hidden.shape[0]:
-            self.place(hidden.shape[0])
-        return hidden + functional.embedding(self.ids, self.weight)
+        ids = self.ids
+        if ids is None or ids.shape[0] != hidden.shape[0]:
+            ids = self._made(hidden.shape[0])
+        return hidden + functional.embedding(ids, self.weight)
+
+    def _made(self, tokens: int) -> Tensor:
+        """Return the position, once for each sample."""
+        return torch.full((tokens,), self.position, device=self.weight.device)
 
 
 class Rotary(nn.Module):

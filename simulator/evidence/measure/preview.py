@@ -43,7 +43,10 @@ class Preview:
         text = f"{len(self.rows):,} cells in {len(self.lines):,} groups of {self.name!r}"
         text += f", {done:,} done" if done else ""
         text += f", {oom:,} that should not fit" if oom else ""
-        return text + (f", about {self.wall_s / 60:.0f} minutes" if self.wall_s else "")
+        minutes = self.wall_s / 60
+        if minutes < 1:
+            return text + (", less than a minute" if minutes else "")
+        return f"{text}, about {minutes:.0f} minutes"
 
     def as_object(self) -> dict[str, Any]:
         """Return everything for JSON."""
