@@ -1,0 +1,117 @@
+"""How much fits, in memory and in time."""
+
+import pytest
+from builders import REAL_MODELS, gpu, gpus, llama_2_7b, mistral_7b, round_gpu, workloads
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from simulator.answers.capacity import Capacity, capacity
+from simulator.answers.estimate import Estimate, block_slots, estimate
+from simulator.counts.memory import memory
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload
+
+
+def _at(result: Estimate, field: str, value: int) -> Estimate:
+    changed = result.workload.model_copy(update={field: value})
+    return estimate(result.model, result.gpu, changed)
+
+
+@settings(max_examples=40)
+@given(st.sampled_from(REAL_MODELS), gpus(), workloads(), st.floats(1e-3, 1))
+def test_limits_are_the_last_that_hold(
+    shape: ModelShape, card: HardwareProfile, work: Workload, target_s: float
+) -> None:
+    """A limit fits and one more does not, in memory; in time, it is met and by one more missed."""
+    assume(shape.latent is None or work.kernel != "sdpa_math")
+    result = estimate(shape, card, work)
+    limits = capacity(result, target_step_s=target_s)
+    for field, least, held, in_time in (
+        ("samples", 1, limits.most_samples, limits.most_samples_in_time),
+        (
+            "context_tokens",
+            0,
+            limits.longest_context_tokens,
+            limits.longest_context_tokens_in_time,
+        ),
+    ):
+        if held is None:
+            assert not _at(result, field, least).memory.fits
+            assert in_time is None
+            continue
+        assert _at(result, field, held).memory.fits
+        assert not _fits(result, field, held + 1)
+        if in_time is None:
+            assert _at(result, field, least).step_s > target_s
+            continue
+        assert in_time <= held
+        assert _at(result, field, in_time).step_s <= target_s
+        assert in_time == held or _at(result, field, in_time + 1).step_s > target_s
+
+
+def _fits(result: Estimate, field: str, value: int) -> bool:
+    # model_copy does not check: one past the largest count that can be typed is fine here.
+    changed = result.workload.model_copy(update={field: value})
+    needs = memory(
+        result.model,
+        changed,
+        capacity_bytes=result.memory.capacity_bytes,
+        block_slots=block_slots(result.gpu),
+    )
+    return bool(needs.fits)
+
+
+def test_samples_that_fit_by_hand() -> None:
+    """Llama-2-7B on 80 GB at 0.9: weights 13,476,831,232 leave 58,523,168,768 bytes.
+
+    Copies take 8256 x 524,288 bytes a sample: 13 fit and leave 2.25 GB, enough for the workspace
+    and not for another. Bifurcated, the context takes 4.29 GB once and a sample 64 x 524,288 bytes
+    and its workspace: float32 logits of 128,000 bytes and the hidden vector of 8192 they come from.
+    """
+    work = Workload(attention="standard", kernel="ideal")
+    standard = capacity(estimate(llama_2_7b(), gpu(), work))
+    assert standard.most_samples == 58_523_168_768 // (8256 * 524_288) == 13
+    shared = work.model_copy(update={"attention": "bifurcated", "kv_layout": "shared"})
+    bifurcated = capacity(estimate(llama_2_7b(), gpu(), shared))
+    left = 58_523_168_768 - 8192 * 524_288
+    assert bifurcated.most_samples == left // (64 * 524_288 + 128_000 + 8192) == 1609
+
+
+def test_without_a_target_both_limits_are_the_same() -> None:
+    """Nothing but memory limits then; with a loose target likewise."""
+    result = estimate(mistral_7b(), gpu(), Workload())
+    free = capacity(result)
+    assert free.most_samples == free.most_samples_in_time
+    assert free.longest_context_tokens == free.longest_context_tokens_in_time
+    assert capacity(result, target_step_s=1e9) == free
+
+
+def test_a_model_that_does_not_fit_has_no_limits() -> None:
+    """Not zero: not even one sample without context fits."""
+    limits = capacity(estimate(mistral_7b(), gpu(memory_gb=10), Workload()))
+    assert limits == Capacity(
+        most_samples=None,
+        longest_context_tokens=None,
+        most_samples_in_time=None,
+        longest_context_tokens_in_time=None,
+    )
+
+
+def test_a_target_that_nothing_meets() -> None:
+    """It fits, but reading the weights alone takes 14 ms at 1000 GB/s."""
+    limits = capacity(estimate(mistral_7b(), round_gpu(), Workload()), target_step_s=0.01)
+    assert limits.most_samples is not None
+    assert limits.most_samples_in_time is None
+    assert limits.longest_context_tokens_in_time is None
+
+
+@pytest.mark.parametrize("field", ["most_samples", "longest_context_tokens"])
+def test_more_memory_never_holds_less(field: str) -> None:
+    """Each step of memory adds room."""
+    found = [
+        getattr(capacity(estimate(mistral_7b(), gpu(memory_gb=size), Workload())), field)
+        for size in (24, 40, 80, 141, 192)
+    ]
+    assert found == sorted(found)
+    assert len(set(found)) == len(found)

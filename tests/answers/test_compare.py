@@ -1,0 +1,127 @@
+"""Standard against bifurcated: who wins, from where on."""
+
+import pytest
+from builders import gpu, gpus, llama_2_7b, mistral_7b, model_shapes, round_gpu, workloads
+from hypothesis import assume, given, settings
+
+from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES, compare, kv_io_ratio
+from simulator.answers.estimate import estimate
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload
+
+
+def test_llama_with_sixteen_samples() -> None:
+    """KV bytes fall 69,256,347,648 / 4,831,838,208 = 14.33-fold, the step by far less."""
+    answer = compare(llama_2_7b(), gpu(memory_gb=160), Workload())
+    assert answer.kv_io_ratio == pytest.approx(14.3333, abs=1e-4)
+    assert answer.winner == "bifurcated"
+    assert 1 < answer.speedup < answer.kv_io_ratio
+    assert answer.speedup == answer.standard.step_s / answer.bifurcated.step_s
+
+
+def test_each_line_has_its_storage() -> None:
+    """Standard as asked, standard over one stored context, bifurcated over one."""
+    answer = compare(mistral_7b(), gpu(), Workload(attention="bifurcated"))
+    kinds = [
+        (line.workload.attention, line.workload.kv_layout)
+        for line in (answer.standard, answer.shared_storage, answer.bifurcated)
+    ]
+    assert kinds == [("standard", "copies"), ("standard", "shared"), ("bifurcated", "shared")]
+    shared = answer.shared_storage
+    assert shared.totals.kv_bytes_read == answer.standard.totals.kv_bytes_read
+    assert shared.memory.kv_bytes == answer.bifurcated.memory.kv_bytes
+    assert answer.bifurcated.step_s < shared.step_s <= answer.standard.step_s
+
+
+def test_the_question_s_own_attention_is_ignored() -> None:
+    """Comparing needs both, whichever was asked for."""
+    asked = [
+        compare(mistral_7b(), gpu(), Workload(attention=a)) for a in ("standard", "bifurcated")
+    ]
+    assert asked[0].speedup == asked[1].speedup
+    assert asked[0].advice == asked[1].advice
+
+
+def test_what_does_not_fit_does_not_win() -> None:
+    """At 64 samples Mistral's copies exceed 80 GB: bifurcated wins though both have a time.
+
+    Where neither fits, the faster one is named all the same, and the advice is about memory.
+    """
+    only = compare(mistral_7b(), gpu(), Workload(samples=64))
+    assert (only.standard.memory.fits, only.bifurcated.memory.fits) == (False, True)
+    assert only.winner == "bifurcated"
+    neither = compare(mistral_7b(), gpu(memory_gb=10), Workload(samples=64))
+    assert not neither.bifurcated.memory.fits
+    assert neither.winner == "bifurcated"
+    assert neither.advice.startswith("Does not fit")
+
+
+def test_a_small_difference_is_a_tie() -> None:
+    """Below 2 % of a step neither is worth a change."""
+    answer = compare(mistral_7b(), round_gpu(), Workload(samples=2, context_tokens=512))
+    assert abs(answer.speedup - 1) < 0.02
+    assert answer.winner == "tie"
+
+
+def test_nothing_read_has_the_ratio_one() -> None:
+    """No context and no own tokens: no division by zero."""
+    answer = compare(mistral_7b(), gpu(), Workload(context_tokens=0, decoded_tokens=0))
+    assert answer.kv_io_ratio == 1
+    assert kv_io_ratio(answer.standard, answer.bifurcated) == 1
+
+
+def test_one_sample_never_breaks_even() -> None:
+    """With one sample nothing is shared, however long the context."""
+    answer = compare(mistral_7b(), gpu(), Workload(samples=1))
+    assert answer.break_even_context_tokens is None
+    assert answer.break_even_samples is not None
+    assert answer.winner != "bifurcated"
+
+
+@settings(max_examples=25)
+@given(model_shapes(), gpus(), workloads())
+def test_break_even_points_turn(shape: ModelShape, card: HardwareProfile, work: Workload) -> None:
+    """At the point bifurcated is faster, one before it is not; None where it is not at the end."""
+    assume(shape.latent is None or work.kernel != "sdpa_math")
+    answer = compare(shape, card, work)
+
+    def faster(field: str, value: int) -> bool:
+        changed = work.model_copy(update={field: value})
+        steps = [
+            estimate(shape, card, changed.model_copy(update=layout)).step_s
+            for layout in (
+                {"attention": "bifurcated", "kv_layout": "shared"},
+                {"attention": "standard"},
+            )
+        ]
+        return steps[0] < steps[1]
+
+    for field, point, end in (
+        ("samples", answer.break_even_samples, MOST_SAMPLES),
+        ("context_tokens", answer.break_even_context_tokens, LONGEST_CONTEXT),
+    ):
+        if point is None:
+            assert not faster(field, end)
+        else:
+            assert faster(field, point)
+            assert point == 1 or not faster(field, point - 1)
+
+
+@pytest.mark.parametrize("samples", [2, 8, 64])
+def test_the_break_even_of_launches_by_hand(samples: int) -> None:
+    """Where launches are all that splitting costs, break-even is where they are paid in bytes.
+
+    The ideal kernel has as many launches either way, so from two samples on it always pays.
+    """
+    answer = compare(mistral_7b(), gpu(), Workload(kernel="ideal", samples=samples))
+    assert answer.break_even_samples == 2
+    assert answer.break_even_context_tokens == 1
+
+
+def test_constants_and_memory_reach_every_line() -> None:
+    """The options of an estimate are those of all three lines."""
+    answer = compare(mistral_7b(), gpu(), Workload(), constants="peak", memory_utilization=0.5)
+    for line in (answer.standard, answer.shared_storage, answer.bifurcated):
+        assert line.rates.origin == "peak"
+        assert line.memory.capacity_bytes == 40e9

@@ -1,0 +1,117 @@
+"""One decode step, as it is reported."""
+
+from typing import Any
+
+import pytest
+from builders import deepseek_v3, gpu, llama_2_7b, llama_3_70b, mistral_7b, round_gpu, windowed
+
+from simulator.answers.estimate import Estimate, block_slots, estimate
+from simulator.errors import WorkloadError
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload
+
+
+def _estimate(shape: ModelShape | None = None, card: Any = None, **work: Any) -> Estimate:
+    return estimate(shape or mistral_7b(), card or round_gpu(), Workload(**work))
+
+
+def test_tokens_per_second_are_the_whole_batch_s() -> None:
+    """Every sample of every prompt moves forward by its query tokens in one step."""
+    result = _estimate(samples=5, prompts=3, query_tokens=2)
+    assert result.tokens_per_s * result.step_s == pytest.approx(5 * 3 * 2)
+
+
+def test_the_parts_are_of_the_same_step() -> None:
+    """Each operation has its time; totals are sums of what is listed."""
+    result = _estimate(attention="bifurcated")
+    assert len(result.operations) == len(result.time.operations)
+    flops = sum(operation.flops * operation.repeat for operation in result.operations)
+    assert result.totals.flops == flops
+    device = sum(
+        operation.repeat * time.device_s
+        for operation, time in zip(result.operations, result.time.operations, strict=True)
+    )
+    assert result.step_s == pytest.approx(device)
+
+
+def test_a_gpu_holds_two_blocks_on_every_sm() -> None:
+    """132 SMs of an H100 are 264 slots."""
+    assert block_slots(gpu(sm_count=132)) == 264
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan")])
+def test_a_share_of_memory_is_a_share(share: float) -> None:
+    """More than all of it, or nothing, is a typing error."""
+    with pytest.raises(
+        WorkloadError, match=rf"^gpu_memory_utilization = {share} is not in \(0, 1\]"
+    ):
+        estimate(mistral_7b(), gpu(), Workload(), memory_utilization=share)
+
+
+def test_capacity_is_the_share_allowed() -> None:
+    """80 GB at 0.9 are 72 GB, at 1 all of it."""
+    assert _estimate().memory.capacity_bytes == pytest.approx(72e9)
+    whole = estimate(mistral_7b(), gpu(), Workload(), memory_utilization=1)
+    assert whole.memory.capacity_bytes == 80e9
+
+
+def test_a_kernel_without_a_form_of_the_cache_is_refused() -> None:
+    """PyTorch's math path cannot read a latent cache."""
+    with pytest.raises(WorkloadError, match=r"^DeepSeek-V3 caches a latent vector.*sdpa_math"):
+        _estimate(deepseek_v3(), kernel="sdpa_math")
+
+
+def test_a_group_needs_a_link() -> None:
+    """A card without a link in its profile cannot be one of two."""
+    alone = gpu(link_gb_per_s_per_direction=None)
+    with pytest.raises(WorkloadError, match=r"^round has no link.*tensor_parallel must be 1"):
+        _estimate(card=alone, tensor_parallel=2)
+    assert _estimate(card=alone).step_s > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "work", "words"),
+    [
+        (llama_2_7b(max_context_tokens=4096), {}, "8,256 tokens exceed the 4,096"),
+        (windowed(), {}, "sliding window"),
+        (deepseek_v3(), {"attention": "bifurcated"}, "latent cache"),
+        (mistral_7b(), {"query_tokens": 4}, "as accepted"),
+        (mistral_7b(), {"attention": "standard", "samples": 500}, "Does not fit"),
+        (llama_3_70b(), {"tensor_parallel": 8}, "one GPU of the group"),
+        (llama_2_7b(kv_heads=1), {"tensor_parallel": 2}, "copy of KV heads"),
+        (mistral_7b(), {"weight_dtype": "fp8"}, "no fp8 matrix path"),
+    ],
+)
+def test_what_the_user_should_know_is_noted(
+    shape: ModelShape, work: dict[str, Any], words: str
+) -> None:
+    """Each assumption has its sentence where it applies, and only there."""
+    card = gpu(fp8_tflops=None)
+    assert any(words in note for note in _estimate(shape, card, **work).notes)
+    plain = {"attention": "bifurcated", "samples": 2, "weight_dtype": "bf16"}
+    assert not any(words in note for note in _estimate(mistral_7b(), card, **plain).notes)
+
+
+@pytest.mark.parametrize(
+    ("card", "choice", "words"),
+    [
+        (gpu({"launch_us": 2}), "auto", "fitted to rows measured on Round"),
+        (gpu({"launch_us": 2}), "carried", "carried over"),
+        (gpu(measured={"bf16_tflops": 400}), "auto", "rates measured on Round"),
+        (gpu(measured={"bf16_tflops": 400}), "carried", "carried over"),
+        (gpu(), "auto", "has not been calibrated"),
+        (gpu(), "peak", "a bound, not a prediction"),
+    ],
+)
+def test_every_answer_says_whose_constants_it_used(card: Any, choice: Any, words: str) -> None:
+    """Fitted, measured, carried over or none: the first note says which."""
+    assert words in estimate(mistral_7b(), card, Workload(), constants=choice).notes[0]
+
+
+def test_a_larger_group_is_noted_per_gpu() -> None:
+    """A rank's memory and FLOPs are an eighth of the matrices', its tokens/s the group's."""
+    one = _estimate(llama_3_70b(), samples=4, context_tokens=0)
+    eight = _estimate(llama_3_70b(), samples=4, context_tokens=0, tensor_parallel=8)
+    assert eight.totals.flops == pytest.approx(one.totals.flops / 8, rel=1e-6)
+    assert eight.memory.weights_bytes == pytest.approx(one.memory.weights_bytes / 8, rel=1e-3)
+    assert eight.tokens_per_s == pytest.approx(4 / eight.step_s)

@@ -1,0 +1,86 @@
+"""A whole request, as it is reported."""
+
+from typing import Any
+
+import pytest
+from builders import gpu, mistral_7b
+
+from simulator.answers.estimate import estimate
+from simulator.answers.generate import MOST_OUTPUT_TOKENS, Generation, generate
+from simulator.errors import WorkloadError
+from simulator.inputs.workload import Workload
+
+
+def _generate(output_tokens: int, card: Any = None, **settings: Any) -> Generation:
+    options = {
+        name: settings.pop(name) for name in ("usd_per_hour", "constants") if name in settings
+    }
+    work = Workload(attention="bifurcated", **settings)
+    return generate(mistral_7b(), card or gpu(), work, output_tokens=output_tokens, **options)
+
+
+def test_a_request_is_a_loop_of_estimates() -> None:
+    """A step for each token after the first, each a question of its own."""
+    request = _generate(40, samples=6, context_tokens=900)
+    work = Workload(attention="bifurcated", samples=6, context_tokens=900)
+    steps = [
+        estimate(mistral_7b(), gpu(), work.model_copy(update={"decoded_tokens": decoded})).step_s
+        for decoded in range(1, 40)
+    ]
+    assert request.time.decode_s == pytest.approx(sum(steps), rel=1e-12)
+    assert request.time_per_output_token_s == pytest.approx(sum(steps) / 39)
+    assert request.last_step.step_s == pytest.approx(steps[-1])
+    prefill_s = float(request.time.prefill.total_s)
+    assert request.total_s == pytest.approx(prefill_s + sum(steps))
+
+
+def test_throughput_and_cost_are_of_all_samples() -> None:
+    """3 prompts of 5 samples of 20 tokens; at 3.60 USD an hour a second costs 0.001 USD."""
+    request = _generate(20, samples=5, prompts=3, usd_per_hour=3.6)
+    assert request.all_tokens == 300
+    assert request.tokens_per_s == pytest.approx(300 / request.total_s)
+    assert request.usd_per_million_tokens == pytest.approx(0.001 * request.total_s / 300 * 1e6)
+
+
+def test_a_group_s_price_is_that_of_all_its_gpus() -> None:
+    """Four GPUs of 2 USD cost 8; without a price there is no cost, not a zero."""
+    assert _generate(2, gpu(price=2), tensor_parallel=4).usd_per_hour == 8
+    free = _generate(2)
+    assert free.usd_per_hour is None
+    assert free.usd_per_million_tokens is None
+
+
+def test_memory_is_that_of_the_last_step() -> None:
+    """The caches end one token short of the output: the last token is never fed back."""
+    request = _generate(129, samples=2, context_tokens=100)
+    assert request.last_step.workload.decoded_tokens == 128
+    assert request.last_step.memory.kv_bytes == (100 + 2 * 128) * 131_072
+
+
+def test_one_token_needs_no_step() -> None:
+    """The prefill gives it."""
+    request = _generate(1)
+    assert request.time.decode_s == request.time_per_output_token_s == 0
+    assert request.total_s == pytest.approx(float(request.time.prefill.total_s))
+
+
+def test_constants_reach_prefill_and_steps() -> None:
+    """At published peaks both are faster."""
+    peak, carried = _generate(10, constants="peak"), _generate(10)
+    assert peak.time.decode_s < carried.time.decode_s
+    assert peak.time.prefill.total_s < carried.time.prefill.total_s
+
+
+@pytest.mark.parametrize("tokens", [0, -1, MOST_OUTPUT_TOKENS + 1])
+def test_an_impossible_length_is_refused(tokens: int) -> None:
+    """Nothing to generate, or more than anybody would."""
+    with pytest.raises(
+        WorkloadError, match=r"^output_tokens = .* is not between 1 and 10,000,000$"
+    ):
+        _generate(tokens)
+
+
+def test_speculation_is_refused() -> None:
+    """How many tokens a step moves forward then is not known."""
+    with pytest.raises(WorkloadError, match=r"query_tokens must be 1"):
+        _generate(10, query_tokens=4)

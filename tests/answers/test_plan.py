@@ -1,0 +1,154 @@
+"""Which GPUs, how many, and at what cost."""
+
+from typing import Any
+
+import pytest
+from builders import ROUND_CONSTANTS, deepseek_v3, gpu, llama_2_7b, mistral_7b
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.answers.capacity import capacity
+from simulator.answers.estimate import estimate
+from simulator.answers.plan import Option, Plan, plan
+from simulator.errors import WorkloadError
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload
+
+CHEAP = gpu(ROUND_CONSTANTS, name="cheap", price=1.0, memory_bandwidth_gb_per_s=1000)
+FAST = gpu(ROUND_CONSTANTS, name="fast", price=3.0, memory_bandwidth_gb_per_s=4000)
+SMALL = gpu(ROUND_CONSTANTS, name="small", price=0.5, memory_gb=12)
+UNPRICED = gpu(ROUND_CONSTANTS, name="unpriced", memory_bandwidth_gb_per_s=8000)
+CARDS = (CHEAP, FAST, SMALL, UNPRICED)
+
+
+def _plan(shape: ModelShape | None = None, **settings: Any) -> Plan:
+    cards = settings.pop("cards", CARDS)
+    options = {
+        name: settings.pop(name)
+        for name in ("target_step_s", "group_sizes", "attentions", "usd_per_hour", "constants")
+        if name in settings
+    }
+    return plan(shape or mistral_7b(), cards, Workload(**settings), **options)
+
+
+def _key(option: Option) -> tuple[str, int, str]:
+    return option.result.gpu.id, option.gpus, option.attention
+
+
+def test_every_combination_is_tried_once() -> None:
+    """Four cards, two sizes, both kinds of attention."""
+    found = [_key(option) for option in _plan(group_sizes=(1, 4)).options]
+    assert len(found) == len(set(found)) == 16
+
+
+def test_each_option_is_the_estimate_of_its_question() -> None:
+    """Same step, same cost, same limits as if asked alone."""
+    for option in _plan(group_sizes=(2,), target_step_s=0.02).options:
+        alone = estimate(mistral_7b(), option.result.gpu, option.result.workload)
+        assert option.result.step_s == alone.step_s
+        assert option.limits == capacity(alone, target_step_s=0.02)
+        if option.usd_per_hour is not None:
+            tokens_per_hour = alone.tokens_per_s * 3600
+            expected = option.usd_per_hour / tokens_per_hour * 1e6
+            assert option.usd_per_million_tokens == pytest.approx(expected)
+
+
+def test_cheapest_per_token_comes_first_of_those_that_do() -> None:
+    """Options that meet the target, by cost; then the rest; the unpriced last of each."""
+    options = _plan(target_step_s=0.03, samples=32).options
+    met = [option.meets_target for option in options]
+    assert met == sorted(met, reverse=True)
+    assert 0 < sum(met) < len(met)
+    for answer in (True, False):
+        costs = [
+            option.usd_per_million_tokens for option in options if option.meets_target is answer
+        ]
+        priced = [cost for cost in costs if cost is not None]
+        assert costs == sorted(priced) + [None] * (len(costs) - len(priced))
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(1, 200),
+    st.integers(0, 20000),
+    st.one_of(st.none(), st.floats(0.002, 0.1)),
+)
+def test_the_pareto_set_and_the_cheapest(
+    samples: int, context_tokens: int, target_s: float | None
+) -> None:
+    """Against all pairs: in the set is what no other beats in one and matches in the other."""
+    result = _plan(samples=samples, context_tokens=context_tokens, target_step_s=target_s)
+    for option in result.options:
+        in_time = target_s is None or option.result.step_s <= target_s
+        assert option.meets_target == (bool(option.result.memory.fits) and in_time)
+    able = [
+        option
+        for option in result.options
+        if option.meets_target and option.usd_per_million_tokens is not None
+    ]
+
+    def coordinates(option: Option) -> tuple[float, float]:
+        return option.result.step_s, option.usd_per_million_tokens or 0.0
+
+    for option in result.options:
+        x, y = coordinates(option)
+        better = any(a <= x and b <= y and (a < x or b < y) for a, b in map(coordinates, able))
+        assert option.pareto == (option in able and not better)
+    prices = [option.usd_per_hour for option in able]
+    if result.cheapest is None:
+        assert not prices
+    else:
+        assert result.cheapest.usd_per_hour == min(prices)
+        equals = [option for option in able if option.usd_per_hour == min(prices)]
+        assert result.cheapest.result.step_s == min(option.result.step_s for option in equals)
+
+
+def test_the_fewest_gpus_of_each_kind() -> None:
+    """12 GB hold Mistral-7B's 14.5 GB of weights only over two; unpriced cards count too."""
+    result = _plan(samples=2, context_tokens=1000)
+    assert result.fewest_gpus == {"cheap": 1, "fast": 1, "small": 2, "unpriced": 1}
+    nowhere = _plan(cards=(SMALL,), group_sizes=(1,))
+    assert nowhere.fewest_gpus == {"small": None}
+    assert nowhere.cheapest is None
+
+
+def test_the_user_s_price_is_every_card_s() -> None:
+    """One price for each GPU tried, a group costs as many times."""
+    result = _plan(usd_per_hour=2.0, group_sizes=(1, 2))
+    assert {(option.gpus, option.usd_per_hour) for option in result.options} == {(1, 2.0), (2, 4.0)}
+
+
+def test_what_cannot_be_tried_is_said() -> None:
+    """Heads that do not divide, and a card without a link, are skipped with their sentence."""
+    alone = gpu(name="alone", link_gb_per_s_per_direction=None)
+    result = _plan(llama_2_7b(), cards=(alone,), group_sizes=(1, 2, 3))
+    assert {option.gpus for option in result.options} == {1}
+    assert len(result.skipped) == 2
+    assert result.skipped[0].startswith("alone has no link")
+    assert result.skipped[1].startswith("tensor_parallel = 3 does not divide the 32 heads")
+
+
+def test_nothing_to_try_is_an_error() -> None:
+    """With every reason in one line."""
+    with pytest.raises(WorkloadError, match=r"^nothing to plan with: tensor_parallel = 3"):
+        _plan(llama_2_7b(), group_sizes=(3,))
+    with pytest.raises(WorkloadError, match=r"^nothing to plan with: no GPU given$"):
+        _plan(cards=())
+    with pytest.raises(WorkloadError, match=r"^nothing to plan with: DeepSeek-V3 caches"):
+        _plan(deepseek_v3(), kernel="sdpa_math")
+
+
+@pytest.mark.parametrize("target", [0, -1e-3, float("nan")])
+def test_a_target_is_a_time(target: float) -> None:
+    """Not nothing, not negative, not a missing value."""
+    with pytest.raises(WorkloadError, match=r"^target_step_ms = .* is not positive$"):
+        _plan(target_step_s=target)
+
+
+def test_one_kind_of_attention_can_be_planned_alone() -> None:
+    """Bifurcated options keep one context, standard ones the question's own storage."""
+    only = _plan(attentions=("bifurcated",), kv_layout="rebuilt")
+    assert {option.result.workload.kv_layout for option in only.options} == {"shared"}
+    both = _plan(kv_layout="rebuilt")
+    layouts = {(option.attention, option.result.workload.kv_layout) for option in both.options}
+    assert layouts == {("standard", "rebuilt"), ("bifurcated", "shared")}

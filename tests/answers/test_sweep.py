@@ -1,0 +1,173 @@
+"""Grids: what a scenario becomes, and what cannot be run."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import gpu, mistral_7b
+
+from simulator.answers.compare import TIE_MARGIN
+from simulator.answers.sweep import (
+    NUMERIC_AXES,
+    POINTS_AT_ONCE,
+    Cell,
+    Sweep,
+    prepare_sweep,
+    winners,
+)
+from simulator.errors import SimulatorError
+from simulator.inputs.scenario import Scenario, load_scenario, scenario_files
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import rates
+
+
+def _scenario(models: Any = "mistral-7b", gpus: Any = "h100-sxm", **workload: Any) -> Scenario:
+    return Scenario.model_validate(
+        {
+            "schema_version": 1,
+            "id": "made-up",
+            "title": "t",
+            "description": "d",
+            "question": "q",
+            "sources": "s",
+            "verdict": "mixed",
+            "verdict_reason": "r",
+            "models": models,
+            "gpus": gpus,
+            "workload": workload,
+        }
+    )
+
+
+def test_every_combination_of_names_is_a_cell() -> None:
+    """Models, KV heads, GPUs and named settings multiply; numbers stay one grid under each."""
+    sweep = prepare_sweep(
+        _scenario(
+            models=["llama-2-7b", "codellama-7b"],
+            gpus=["h100-sxm", "l4"],
+            kv_heads=[1, 8],
+            kernel=["flash", "einsum"],
+            samples=[1, 4, 16],
+            context_tokens=["1K", "2K"],
+        )
+    )
+    assert len(sweep.cells) == 2 * 2 * 2 * 2
+    assert sweep.points == 16 * 6
+    assert {cell.model.kv_heads for cell in sweep.cells} == {1, 8}
+    assert sweep.cells[0].numeric["context_tokens"] == (1024, 2048)
+    assert not sweep.skipped
+
+
+def test_what_is_not_given_has_the_question_s_default() -> None:
+    """As a single question has it; every numeric axis is there."""
+    (cell,) = prepare_sweep(_scenario()).cells
+    defaults = {axis: (Workload.model_fields[axis].default,) for axis in NUMERIC_AXES}
+    assert cell.numeric == defaults
+
+
+def test_engines_spellings_of_formats_are_read() -> None:
+    """A scenario may say float8, as configuration files do."""
+    sweep = prepare_sweep(_scenario(kv_dtype=["bfloat16", "fp8_e4m3"]))
+    assert [cell.named["kv_dtype"] for cell in sweep.cells] == ["bf16", "fp8"]
+    rows = list(sweep.blocks())
+    bytes_read = [float(row["standard_kv_bytes_read"][0]) for row in rows]
+    assert bytes_read[0] == 2 * bytes_read[1]
+
+
+def test_what_cannot_be_run_is_skipped_and_said_once() -> None:
+    """The rest of the grid is computed."""
+    sweep = prepare_sweep(
+        _scenario(models=["mistral-7b", "deepseek-v3"], kernel=["flash", "sdpa_math"])
+    )
+    assert len(sweep.cells) == 3
+    (reason,) = sweep.skipped
+    assert "caches a latent vector" in reason
+
+
+def test_nothing_left_is_an_error_that_says_why() -> None:
+    """One line, with the scenario's id."""
+    with pytest.raises(
+        SimulatorError, match=r"^scenario made-up: nothing to run: .*does not divide"
+    ):
+        prepare_sweep(_scenario(tensor_parallel=[3, 5]))
+
+
+def test_unknown_names_are_errors() -> None:
+    """A mistyped model or GPU stops the sweep before it starts."""
+    with pytest.raises(SimulatorError, match=r"mistral-7b"):
+        prepare_sweep(_scenario(models="mistal-7b"))
+    with pytest.raises(SimulatorError, match=r"h100-sxm"):
+        prepare_sweep(_scenario(gpus="h100-sxmm"))
+
+
+def test_blocks_are_bounded() -> None:
+    """However long the axes, no block is larger than asked, and none is missing."""
+    numeric = {
+        "prompts": [1],
+        "samples": list(range(1, 101)),
+        "context_tokens": list(range(0, 5000, 50)),
+        "decoded_tokens": list(range(1, 31)),
+        "query_tokens": [1],
+    }
+    cell = Cell(model=mistral_7b(), gpu_rates=rates(gpu()), named={}, numeric=numeric)
+    sweep = Sweep(cells=(cell,), skipped=(), memory_utilization=0.9)
+    sizes = [len(block["speedup"]) for block in sweep.blocks()]
+    assert sum(sizes) == sweep.points == 300_000
+    assert max(sizes) <= POINTS_AT_ONCE
+    # Not in crumbs either: ten blocks would be the fewest.
+    assert len(sizes) <= 20
+
+
+def test_columns_say_what_was_asked() -> None:
+    """Names, settings and sizes of every point, and both kinds of attention."""
+    cell = Cell(
+        model=mistral_7b(),
+        gpu_rates=rates(gpu()),
+        named={"kernel": "einsum", "execution": "eager"},
+        numeric={"samples": [1, 2], "context_tokens": [10]},
+    )
+    (block,) = Sweep(cells=(cell,), skipped=(), memory_utilization=0.9).blocks()
+    said = {name: block[name] for name in ("model", "gpu", "kv_heads", "kernel", "execution")}
+    assert said == {
+        "model": "Mistral-7B",
+        "gpu": "round",
+        "kv_heads": 8,
+        "kernel": "einsum",
+        "execution": "eager",
+    }
+    assert block["samples"].tolist() == [1, 2]
+    assert block["context_tokens"].tolist() == [10, 10]
+    assert block["samples"].dtype == np.int64
+    both = {name.partition("_")[2] for name in block if name.startswith("standard_")}
+    assert both == {name.partition("_")[2] for name in block if name.startswith("bifurcated_")}
+    assert {"step_ms", "tokens_per_s", "kv_bytes_read", "memory_bytes", "fits", "bound"} <= both
+
+
+def test_winners_point_by_point() -> None:
+    """The faster that fits; close is a tie; if only one fits it wins however slow."""
+    margin = TIE_MARGIN
+    found = winners(
+        np.array([2, 0.5, 1 + margin / 2, 0.5, 2, 2]),
+        np.array([True, True, True, False, True, False]),
+        np.array([True, True, True, True, False, False]),
+    )
+    assert found.tolist() == [
+        "bifurcated",
+        "standard",
+        "tie",
+        "bifurcated",
+        "standard",
+        "bifurcated",
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(scenario_files()))
+def test_every_shipped_scenario_runs(name: str) -> None:
+    """All of its points have a finite time and a speed-up, and none of its names is unknown."""
+    sweep = prepare_sweep(load_scenario(name))
+    points = 0
+    for block in sweep.blocks():
+        assert np.isfinite(block["speedup"]).all()
+        assert (block["standard_step_ms"] > 0).all()
+        points += len(block["speedup"])
+    assert points == sweep.points
