@@ -20,7 +20,6 @@ from simulator.evidence.measure.rows import COLUMNS, FILES, RowKind
 from simulator.resources import atomic_path
 
 ENVIRONMENT_FILE = "environment.json"
-_LOCK_FILE = ".lock"
 
 
 class Store:
@@ -151,22 +150,27 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK_FILE).open("w")
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as problem:
         raise MeasurementError(f"cannot write {folder}: {problem.strerror}") from None
-    with lock:
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        yield
+        return
+    # The folder itself is locked, so that no lock file lies about.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
         try:
-            import fcntl
-        except ImportError:  # no such locks on Windows
-            yield
-            return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise MeasurementError(
                 f"another run is writing to {folder}; choose another folder with --output"
             ) from None
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _cell_of(line: bytes, columns: tuple[str, ...]) -> str | None:
