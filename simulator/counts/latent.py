@@ -1,7 +1,7 @@
 """Projections of multi-head latent attention (MLA; DeepSeek-V2 report, section 2.1)."""
 
 from simulator.counts.operation import Operation
-from simulator.counts.parts import Slice, cache_write, elementwise, gemm, per_head, rotary
+from simulator.counts.parts import Slice, cache_write, gemm, per_head, rotary, vector_norm
 
 
 def projections(part: Slice, repeat: int, *, absorbed: bool) -> list[Operation]:
@@ -29,25 +29,13 @@ def projections(part: Slice, repeat: int, *, absorbed: bool) -> list[Operation]:
                 bias=model.qkv_bias,
                 repeat=repeat,
             ),
-            elementwise(
-                "query_norm",
-                part.rows(latent.query_rank),
-                part.rows(latent.query_rank),
-                launches=8 if part.eager else 1,
-                repeat=repeat,
-            ),
+            vector_norm(part, "query_norm", part.tokens, latent.query_rank, repeat=repeat),
             gemm(part, "query_up_projection", latent.query_rank, query_width, repeat=repeat),
         ]
     operations += [
         gemm(part, "kv_down_projection", d, down_width, bias=model.qkv_bias, repeat=repeat),
-        elementwise(
-            "kv_norm",
-            part.rows(latent.kv_rank),
-            part.rows(latent.kv_rank),
-            launches=8 if part.eager else 1,
-            repeat=repeat,
-        ),
-        rotary(part, (heads + 1) * latent.rope_dim, repeat=repeat),
+        vector_norm(part, "kv_norm", part.tokens, latent.kv_rank, repeat=repeat),
+        rotary(part, (heads + 1) * latent.rope_dim, latent.rope_dim, repeat=repeat),
         cache_write(part, down_width, repeat=repeat),
     ]
     if absorbed:

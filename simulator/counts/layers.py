@@ -14,12 +14,11 @@ from simulator.counts.parts import (
     per_head,
     residual_add,
     rotary,
+    vector_norm,
 )
 from simulator.numeric import Numeric
 
-# Plain PyTorch's sampling from logits: divide by the temperature, top-k, mask, softmax, noise,
-# divide, argmax (gpt-fast): passes that read and write the logits, and kernels.
-EAGER_SAMPLING_READS, EAGER_SAMPLING_WRITES, EAGER_SAMPLING_LAUNCHES = 6, 5, 8
+TOP_K = 200  # of gpt-fast's sampling, and the paper's
 
 
 def embedding(part: Slice) -> list[Operation]:
@@ -85,11 +84,9 @@ def attention_input(part: Slice, repeat: int, *, absorbed: bool = True) -> list[
         )
     )
     if model.qk_norm != "none":
-        moved = part.rows(query + key)
-        launches = 16 if part.eager else 1
-        operations.append(elementwise("qk_norm", moved, moved, launches=launches, repeat=repeat))
+        operations.append(_qk_norm(part, heads, kv_heads, repeat))
     if model.rotary:
-        operations.append(rotary(part, query + key, repeat=repeat))
+        operations.append(rotary(part, query + key, model.head_dim, repeat=repeat))
     operations.append(cache_write(part, 2 * key, repeat=repeat))
     return operations
 
@@ -157,16 +154,45 @@ def head(part: Slice, tokens: Numeric) -> list[Operation]:
         )
     )
     operations += all_gather("logits_all_gather", gathered_bytes=logits, ranks=part.ranks, repeat=1)
-    written = tokens * INDEX_BYTES
-    if part.eager:
-        sampling = elementwise(
-            "sampling",
-            EAGER_SAMPLING_READS * logits,
-            EAGER_SAMPLING_WRITES * logits + written,
-            launches=EAGER_SAMPLING_LAUNCHES,
-        )
-    else:
+    return [*operations, _sampling(part, tokens)]
+
+
+def _qk_norm(part: Slice, heads: int, kv_heads: int, repeat: int) -> Operation:
+    """Normalise queries and keys, over each head or over all of them."""
+    whole = part.model.qk_norm == "all"
+    width = part.model.head_dim
+
+    def normed(count: int) -> Operation:
+        rows, row_width = (1, count * width) if whole else (count, width)
+        return vector_norm(part, "qk_norm", part.tokens * rows, row_width, repeat=repeat)
+
+    queries, keys = normed(heads), normed(kv_heads)
+    return elementwise(
+        "qk_norm",
+        queries.bytes_read + keys.bytes_read,
+        queries.bytes_written + keys.bytes_written,
+        launches=queries.launches + keys.launches if part.eager else 1,
+        repeat=repeat,
+    )
+
+
+def _sampling(part: Slice, tokens: Numeric) -> Operation:
+    """Choose a token from each row of logits.
+
+    Plain PyTorch as gpt-fast does it: divide by the temperature, top-k, compare with the last of
+    them, fill, softmax, exponential noise, divide by it, argmax.
+    """
+    vocabulary = part.model.vocab_size
+    logits, chosen = tokens * vocabulary * part.element_bytes, tokens * INDEX_BYTES
+    if not part.eager:
         # Softmax in float32, then one pass that samples from it.
-        wide = tokens * model.vocab_size * FLOAT_BYTES
-        sampling = elementwise("sampling", logits + wide, wide + written, launches=2)
-    return [*operations, sampling]
+        wide = tokens * vocabulary * FLOAT_BYTES
+        return elementwise("sampling", logits + wide, wide + chosen, launches=2)
+    mask, pivots = tokens * vocabulary, tokens * part.element_bytes
+    likeliest = tokens * min(TOP_K, vocabulary) * (part.element_bytes + INDEX_BYTES)
+    return elementwise(
+        "sampling",
+        8 * logits + mask + pivots,
+        5 * logits + mask + likeliest + chosen,
+        launches=8,
+    )

@@ -26,6 +26,8 @@ class Slice:
     ----------
     tokens
         Tokens that pass through every layer in this step, T = P b n.
+    positions
+        Different positions they have: all samples are at the same one.
     ranks
         GPUs of the tensor-parallel group. Matrices are split by columns, then by rows; norms, the
         router and MLA's down-projections are replicated.
@@ -37,6 +39,7 @@ class Slice:
     weight_dtype: Dtype
     kv_dtype: Dtype
     execution: Execution
+    positions: Numeric = 1
 
     @property
     def eager(self) -> bool:
@@ -124,30 +127,52 @@ def elementwise(
 def norm(part: Slice, name: str, *, repeat: int, residual: bool = True) -> Operation:
     """Normalise every token's hidden vector.
 
-    Fused, the residual is added in the same kernel (read both, write the sum and the result).
-    Plain PyTorch runs LayerNorm as one kernel and RMSNorm as eight: to float32, square, mean, add
-    epsilon, reciprocal root, multiply, back, multiply by the weight; the residual is added apart.
+    Fused, the residual is added in the same kernel (read both, write the sum and the result). In
+    plain PyTorch it is added apart.
     """
     width = part.model.hidden_size
-    biases = part.model.norm == "layer" and part.model.norm_bias
-    vectors = part.model.norm_weight * (1 + biases)
-    weights = vectors * width * part.element_bytes
-    row = part.rows(width)
-    if not part.eager:
-        both = 2 if residual else 1
-        return elementwise(name, both * row + weights, both * row, repeat=repeat)
+    if part.eager:
+        return eager_norm(part, name, rows=part.tokens, width=width, repeat=repeat)
+    both = 2 if residual else 1
+    row, weights = part.rows(width), _norm_weight_bytes(part, width)
+    return elementwise(name, both * row + weights, both * row, repeat=repeat)
+
+
+def vector_norm(part: Slice, name: str, rows: Numeric, width: int, *, repeat: int) -> Operation:
+    """Normalise ``rows`` vectors inside a layer: queries, keys, MLA's compressed vectors."""
+    if part.eager:
+        return eager_norm(part, name, rows=rows, width=width, repeat=repeat)
+    moved = rows * width * part.element_bytes
+    return elementwise(name, moved, moved, repeat=repeat)
+
+
+def eager_norm(part: Slice, name: str, *, rows: Numeric, width: int, repeat: int) -> Operation:
+    """Return the kernels of a norm in plain PyTorch.
+
+    LayerNorm is one, which also writes mean and reciprocal deviation. RMSNorm is eight: to float32,
+    square, mean, add epsilon, reciprocal root, multiply, back, multiply by the weight; float32
+    needs no casts.
+    """
+    row, weights = rows * width * part.element_bytes, _norm_weight_bytes(part, width)
+    scalars = rows * FLOAT_BYTES
     if part.model.norm == "layer":
-        statistics = 2 * part.tokens * FLOAT_BYTES
-        return elementwise(name, row + weights, row + statistics, repeat=repeat)
-    wide = part.tokens * width * FLOAT_BYTES
-    scalars = 3 * part.tokens * FLOAT_BYTES
+        return elementwise(name, row + weights, row + 2 * scalars, repeat=repeat)
+    wide = rows * width * FLOAT_BYTES
+    casts = int(part.element_bytes != FLOAT_BYTES)
+    weighted = int(part.model.norm_weight)
     return elementwise(
         name,
-        2 * row + 4 * wide + scalars + weights,
-        2 * row + 3 * wide + scalars,
-        launches=8,
+        casts * (row + wide) + 3 * wide + 3 * scalars + weighted * row + weights,
+        casts * (wide + row) + 2 * wide + 3 * scalars + weighted * row,
+        launches=5 + 2 * casts + weighted,
         repeat=repeat,
     )
+
+
+def _norm_weight_bytes(part: Slice, width: int) -> Numeric:
+    """Bytes of a norm's weight and bias, where it has them. [bytes]."""
+    biases = part.model.norm == "layer" and part.model.norm_bias
+    return part.model.norm_weight * (1 + biases) * width * part.element_bytes
 
 
 def residual_add(part: Slice, name: str, *, repeat: int) -> list[Operation]:
@@ -158,15 +183,17 @@ def residual_add(part: Slice, name: str, *, repeat: int) -> list[Operation]:
     return [elementwise(name, 2 * row, row, repeat=repeat)]
 
 
-def rotary(part: Slice, width: int, *, repeat: int) -> Operation:
+def rotary(part: Slice, width: int, head_dim: int, *, repeat: int) -> Operation:
     """Rotate queries and keys of ``width`` values per token by their positions.
 
-    Plain PyTorch, for each of the two: times cosine, negate a half, concatenate, times sine, add.
+    Plain PyTorch, for each of the two: times cosine, negate a half, concatenate, times sine, add;
+    both tables are read for each position.
     """
     if part.eager:
+        tables = 2 * 2 * part.positions * head_dim * part.element_bytes
         return elementwise(
             "rotary",
-            part.rows(width) * 5.5,
+            part.rows(width) * 5.5 + tables,
             part.rows(width) * 4.5,
             launches=10,
             repeat=repeat,

@@ -37,7 +37,7 @@ def decode_operations(
     """
     check_split(model, work.tensor_parallel)
     tokens = work.prompts * work.samples * work.query_tokens
-    part = _slice(model, work, tokens)
+    part = _slice(model, work, tokens, positions=work.query_tokens)
     operations = layers.embedding(part)
     operations += layers.attention_input(part, model.layers)
     for window, count in _layers_by(model, "window").items():
@@ -63,7 +63,7 @@ def prefill_operations(model: ModelShape, work: WorkloadLike) -> list[Operation]
     """
     check_split(model, work.tensor_parallel)
     tokens = work.prompts * work.context_tokens
-    part = _slice(model, work, tokens)
+    part = _slice(model, work, tokens, positions=work.context_tokens)
     operations = layers.embedding(part)
     operations += layers.attention_input(part, model.layers, absorbed=False)
     for window, count in _layers_by(model, "window").items():
@@ -180,7 +180,7 @@ def rank_geometry(model: ModelShape, ranks: int) -> tuple[int, int, int, int]:
     return kv_heads, model.head_dim, model.head_dim, 2 * kv_heads * model.head_dim
 
 
-def _slice(model: ModelShape, work: WorkloadLike, tokens: Numeric) -> Slice:
+def _slice(model: ModelShape, work: WorkloadLike, tokens: Numeric, *, positions: Numeric) -> Slice:
     """Return one GPU's slice of the model at work on ``tokens`` tokens."""
     return Slice(
         model=model,
@@ -189,6 +189,7 @@ def _slice(model: ModelShape, work: WorkloadLike, tokens: Numeric) -> Slice:
         weight_dtype=work.weight_dtype,
         kv_dtype=work.kv_dtype,
         execution=work.execution,
+        positions=positions,
     )
 
 

@@ -1,0 +1,233 @@
+"""A traced decode step of a plain PyTorch transformer is what ``execution = "eager"`` counts."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from collections.abc import Sequence  # noqa: E402
+
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+import simulator  # noqa: E402
+from simulator.counts import layers  # noqa: E402
+from simulator.counts.accounts import as_traced  # noqa: E402
+from simulator.counts.operation import Operation  # noqa: E402
+from simulator.counts.step import decode_operations  # noqa: E402
+from simulator.evidence.kernels import KERNELS  # noqa: E402
+from simulator.evidence.measure.cells import IMPLEMENTATIONS  # noqa: E402
+from simulator.evidence.measure.inputs import Sizes  # noqa: E402
+from simulator.evidence.measure.steps import step_caches  # noqa: E402
+from simulator.evidence.measure.transformer import TOP_K, Decoder  # noqa: E402
+from simulator.evidence.tracing import Trace, trace  # noqa: E402
+from simulator.inputs.model import LayerGroup, ModelShape  # noqa: E402
+from simulator.inputs.presets import load_model  # noqa: E402
+from simulator.inputs.workload import Workload  # noqa: E402
+
+Figures = dict[str, tuple[float, float, float, float]]  # FLOPs, read, written, launches
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+# Kernels that a workload has words for.
+WORDED = sorted(
+    name
+    for name, known in IMPLEMENTATIONS.items()
+    if known.kernel == known.account and not known.expand_kv and known.layout != "packed"
+)
+UNFUSED = [name for name in WORDED if "flash" not in name and "rebuilt" not in name]
+# Multi-head; grouped; QKV biases; LayerNorm, plain MLP, learned positions; multi-query in a
+# parallel block; parallel LayerNorm; four norms and windows; norms of queries and keys, by head and
+# over all; a norm without weights; a token table of another width.
+MODELS = [
+    "llama-2-7b",
+    "mistral-7b",
+    "qwen2.5-0.5b",
+    "gpt2",
+    "falcon-7b",
+    "codegen-16b",
+    "gemma-2-2b",
+    "qwen3-8b",
+]
+
+
+def trace_step(model: ModelShape, kernel: str, work: Workload) -> Trace:
+    """Trace one decode step on the meta device, caches laid out as the kernel wants them."""
+    dtype = DTYPES[work.weight_dtype]
+    tokens = work.prompts * work.samples
+    position = work.context_tokens + work.decoded_tokens - 1
+    decoder = Decoder(model, dtype=dtype, device="meta", position=position)
+    decoder.place(tokens)
+    sizes = Sizes(
+        prompts=work.prompts,
+        samples=work.samples,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        head_dim=model.head_dim,
+        context_tokens=work.context_tokens,
+        decoded_tokens=work.decoded_tokens,
+    )
+
+    def meta(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    caches = step_caches(model, sizes, IMPLEMENTATIONS[kernel].layout, dtype, meta)
+    ids = torch.empty(tokens, dtype=torch.long, device="meta")
+    return trace(lambda each: decoder(each, caches, KERNELS[kernel].function), ids)
+
+
+def workload(kernel: str, **sizes: object) -> Workload:
+    """Return the question that a kernel answers, run as plain PyTorch."""
+    known = IMPLEMENTATIONS[kernel]
+    words = {
+        "attention": known.attention,
+        "kernel": known.account,
+        "kv_layout": known.kv_layout,
+        "execution": "eager",
+        "kv_dtype": sizes.get("weight_dtype", "bf16"),
+    }
+    return Workload.model_validate({**words, **sizes})
+
+
+def account_of(model: ModelShape, work: Workload) -> list[Operation]:
+    """Return the account of the same step, as a trace sees it, on a GPU that splits keys."""
+    return as_traced(decode_operations(model, work, block_slots=264))
+
+
+def by_module(found: Trace, names: Sequence[str]) -> Figures:
+    """Sum a trace by the operation that each module is named after."""
+
+    def name_of(module: str) -> str:
+        return next((part for part in reversed(module.split(".")) if part in names), module)
+
+    groups = found.grouped(lambda operation: name_of(operation.module))
+    return {
+        name: (each.flops, each.bytes_read, each.bytes_written, each.launches)
+        for name, each in groups.items()
+    }
+
+
+# Operations of an account that the module ``attention`` runs.
+_INSIDE = ("attention", "query_fold", "kv_repeat", "kv_cast", "kv_concatenate")
+_AROUND = ("attention_norm", "attention_residual", "attention_post_norm")
+
+
+def by_operation(operations: list[Operation]) -> Figures:
+    """Sum an account over layers, the kernel's operations under one name as in a trace."""
+    sums: Figures = {}
+    for each in operations:
+        inside = each.name.startswith(_INSIDE) and each.name not in _AROUND
+        name = "attention" if inside else each.name
+        figures = (each.flops, each.bytes_read, each.bytes_written, each.launches)
+        so_far = sums.get(name, (0, 0, 0, 0))
+        sums[name] = tuple(  # type: ignore[assignment]
+            total + value * each.repeat for total, value in zip(so_far, figures, strict=True)
+        )
+    return sums
+
+
+def check(model: ModelShape, kernel: str, work: Workload) -> None:
+    """Compare trace and account, operation by operation."""
+    account = by_operation(account_of(model, work))
+    assert by_module(trace_step(model, kernel, work), list(account)) == account
+
+
+def few_layers(name: str) -> ModelShape:
+    """A preset with one layer of each kind: layers are alike, and tracing all of them is slow."""
+    model = load_model(name)
+    groups = tuple(group.model_copy(update={"count": 1}) for group in model.layer_groups)
+    return model.model_copy(update={"layers": len(groups), "layer_groups": groups})
+
+
+@pytest.mark.parametrize("kernel", WORDED)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_is_what_the_account_says(name: str, kernel: str) -> None:
+    """FLOPs, bytes read, bytes written and launches of every operation, at full width."""
+    work = workload(kernel, samples=5, prompts=2, context_tokens=900, decoded_tokens=7)
+    check(few_layers(name), kernel, work)
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel"), [("llama-3.1-8b", "bifurcated_flash"), ("gpt2", "standard_math")]
+)
+def test_a_whole_model_is_what_estimate_says(name: str, kernel: str) -> None:
+    """All layers: FLOPs, launches and bytes of the answer itself, to the last."""
+    work = workload(kernel, samples=16, context_tokens=8192, decoded_tokens=64)
+    found = trace_step(load_model(name), kernel, work)
+    settings = work.model_dump(exclude={"weight_dtype", "kv_dtype"})
+    answer = simulator.estimate(name, "h100-sxm", **settings)
+    assert found.flops == answer.totals.flops
+    seen = as_traced(list(answer.operations))
+    for field in ("bytes_read", "bytes_written", "launches"):
+        total = sum(getattr(each, field) * each.repeat for each in seen)
+        assert getattr(found, field) == total
+
+
+@st.composite
+def small_models(draw: st.DrawFn) -> ModelShape:
+    """Draw a small model with any of the small print."""
+    kv_heads = draw(st.sampled_from([1, 2, 3]))
+    hidden = draw(st.sampled_from([32, 96]))
+    windows = draw(st.lists(st.sampled_from([None, 20, 100]), min_size=1, max_size=2, unique=True))
+    return ModelShape(
+        name="drawn",
+        layers=len(windows),
+        hidden_size=hidden,
+        heads=kv_heads * draw(st.sampled_from([1, 2, 5])),
+        kv_heads=kv_heads,
+        head_dim=draw(st.sampled_from([8, 64])),
+        intermediate_size=draw(st.sampled_from([48, 128])),
+        vocab_size=draw(st.sampled_from([97, 1000])),
+        layer_groups=tuple(LayerGroup(count=1, window=window) for window in windows),
+        gated_mlp=draw(st.booleans()),
+        norm=draw(st.sampled_from(["rms", "layer"])),
+        norm_weight=draw(st.booleans()),
+        norm_bias=draw(st.booleans()),
+        norms_per_layer=draw(st.sampled_from([0, 1, 2, 4])),
+        extra_norms=draw(st.integers(0, 1)),
+        qk_norm=draw(st.sampled_from(["none", "head", "all"])),
+        rotary=draw(st.booleans()),
+        qkv_bias=draw(st.booleans()),
+        output_bias=draw(st.booleans()),
+        mlp_bias=draw(st.booleans()),
+        lm_head_bias=draw(st.booleans()),
+        tied_embeddings=draw(st.booleans()),
+        position_embeddings=draw(st.sampled_from([0, 2048])),
+        embedding_size=draw(st.sampled_from([None, 40])),
+    )
+
+
+@given(
+    small_models(),
+    st.sampled_from(WORDED),
+    st.sampled_from(["bf16", "fp16", "fp32"]),
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.integers(130, 600),
+    st.integers(2, 19),
+)
+@settings(deadline=None, max_examples=100)
+def test_any_step_is_what_the_account_says(
+    model: ModelShape,
+    kernel: str,
+    dtype: str,
+    prompts: int,
+    samples: int,
+    context: int,
+    decoded: int,
+) -> None:
+    """Whatever the model's small print; float32 with the kernels that are not flash."""
+    if dtype == "fp32" and kernel not in UNFUSED:
+        dtype = "bf16"
+    work = workload(
+        kernel,
+        prompts=prompts,
+        samples=samples,
+        context_tokens=context,
+        decoded_tokens=decoded,
+        weight_dtype=dtype,
+    )
+    check(model, kernel, work)
+
+
+def test_sampling_is_the_same_in_both() -> None:
+    """The account and the transformer keep as many of the likeliest tokens."""
+    assert layers.TOP_K == TOP_K
