@@ -141,7 +141,15 @@ def test_source_archive_can_be_worked_on(dist: Path) -> None:
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for name in ("cli.py", "Makefile", "constraints.txt", "LICENSE", "README.md", "CHANGELOG.md"):
+    for name in (
+        "cli.py",
+        "conftest.py",
+        "Makefile",
+        "constraints.txt",
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+    ):
         assert name in names
     for folder in ("tests/packaging/test_wheel.py", "docs/architecture.md", "benchmarks/sweep.py"):
         assert folder in names
