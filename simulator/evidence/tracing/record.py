@@ -25,6 +25,10 @@ class TracedOperation:
         The operator the code called, where that one is made of several kernels.
     shapes
         Its tensors, for people: ``[16, 4, 128] bf16, ... -> [16, 4, 64] bf16``.
+    dtype
+        Type of the first tensor it reads, without ``torch.``; empty if it reads none.
+    sizes
+        Sizes of the tensors it reads.
     """
 
     name: str
@@ -35,6 +39,8 @@ class TracedOperation:
     module: str = ""
     called_by: str = ""
     shapes: str = ""
+    dtype: str = ""
+    sizes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def bytes_moved(self) -> int:

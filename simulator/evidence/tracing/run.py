@@ -163,6 +163,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     module=self._module(),
                     called_by="" if caller == cost.name else caller,
                     shapes=_shapes(call),
+                    dtype=str(call.read[0].dtype).removeprefix("torch.") if call.read else "",
+                    sizes=tuple(tuple(tensor.shape) for tensor in call.read),
                 )
             )
 

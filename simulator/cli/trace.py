@@ -1,0 +1,235 @@
+"""trace: count what a PyTorch function does, operation by operation, without a GPU."""
+
+import sys
+from contextlib import redirect_stdout
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import typer
+
+from simulator.cli.options import (
+    WORK_PANEL,
+    Constants,
+    GpuName,
+    choice,
+    count,
+    with_output,
+)
+from simulator.cli.output import Output
+from simulator.errors import TraceError, unknown
+
+if TYPE_CHECKING:
+    from simulator.evidence.tracing.report import Report
+
+DEFAULT_GPU = "h100-sxm"
+Launching = Literal["eager", "graph"]
+Layout = Literal["shared", "copies", "packed", "rebuilt"]
+# What the five tensors of a kernel are made of.
+SHAPE = {
+    "prompts": 1,
+    "samples": 16,
+    "heads": 32,
+    "kv_heads": 8,
+    "head_dim": 128,
+    "context_tokens": 8192,
+    "decoded_tokens": 64,
+}
+TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(trace)
+
+
+@with_output
+def trace(
+    output: Output,
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="MODULE:FUNCTION, FILE.py:FUNCTION, or a kernel's name.", metavar="FUNCTION"
+        ),
+    ],
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shape",
+            "-s",
+            help="A size of its tensors, as often as you like: samples=16, context_tokens=8K.",
+            metavar="NAME=SIZE",
+            rich_help_panel=WORK_PANEL,
+        ),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="A tensor to call it with, in place of the five of a kernel: "
+            "samples,heads,128 or 16,4096:int64.",
+            metavar="SIZES[:DTYPE]",
+            rich_help_panel=WORK_PANEL,
+        ),
+    ] = None,
+    dtype: Annotated[
+        str,
+        choice("--dtype", panel=WORK_PANEL, text="Type of its tensors.", of=TYPES),
+    ] = "bf16",
+    layout: Annotated[
+        Layout | None,
+        choice(
+            "--layout",
+            panel=WORK_PANEL,
+            text="How the caches lie. Default: as a kernel wants them, shared for a function.",
+            of=get_args(Layout),
+        ),
+    ] = None,
+    gpu: GpuName = DEFAULT_GPU,
+    execution: Annotated[
+        Launching,
+        choice(
+            "--execution",
+            panel=WORK_PANEL,
+            text="Launched one by one, or in a CUDA graph.",
+            of=get_args(Launching),
+        ),
+    ] = "eager",
+    constants: Constants = "auto",
+) -> None:
+    """Trace a PyTorch function: FLOPs, bytes, launches, and time.
+
+    Nothing is computed: a trace needs neither a GPU nor memory, at any size. The function is
+    called with the five tensors of an attention kernel: query [prompts, samples, heads, head_dim],
+    keys and values of the context [prompts, kv_heads, context_tokens, head_dim], and of the
+    samples' own tokens [prompts, samples, kv_heads, decoded_tokens, head_dim].
+    """
+    if find_spec("torch") is None:
+        raise TraceError(
+            "tracing needs PyTorch: pip install 'bifurcated-attention-simulator[torch]'"
+        )
+    from simulator.evidence.tracing.report import Question, report
+    from simulator.inputs.hardware import load_hardware
+    from simulator.timing.constants import rates
+
+    sizes = {**SHAPE, **dict(_named_size(text, any_name=bool(inputs)) for text in shape or ())}
+    question = Question(
+        target=target,
+        sizes=sizes,
+        tensors=tuple(_tensor(text, sizes, dtype) for text in inputs or ()),
+        dtype=dtype,
+        layout=layout,
+    )
+    gpu_rates = rates(load_hardware(gpu), constants)
+    # What the function prints is no part of the answer.
+    with redirect_stdout(sys.stderr):
+        result = report(question, gpu_rates, execution)
+    output.write(
+        table=lambda: _view(result), json_object=lambda: result.as_object, rows=lambda: result.rows
+    )
+
+
+def _named_size(text: str, *, any_name: bool) -> tuple[str, int]:
+    """Read ``samples=16``; with --input, which may use it, the name may be any."""
+    name, equals, size = text.partition("=")
+    name = name.strip().replace("-", "_")
+    if not equals or not name.isidentifier():
+        raise typer.BadParameter(f"--shape {text!r} is not NAME=SIZE, for example samples=16")
+    if name not in SHAPE and not any_name:
+        raise typer.BadParameter(f"--shape {text!r}: {unknown('size', name, SHAPE)}")
+    value = count(size)
+    if value < 1 and name not in ("context_tokens", "decoded_tokens"):
+        raise typer.BadParameter(f"--shape {text!r}: {name} must be at least 1")
+    return name, value
+
+
+def _tensor(text: str, sizes: dict[str, int], dtype: str) -> tuple[tuple[int, ...], str]:
+    """Read ``samples,heads,128:fp32`` as sizes and a type."""
+    listed, colon, of = text.partition(":")
+    of = of.strip() if colon else dtype
+    if of not in TYPES:
+        raise typer.BadParameter(f"--input {text!r}: {unknown('type', of, TYPES)}")
+    return tuple(_size(word.strip(), sizes, text) for word in listed.split(",")), of
+
+
+def _size(word: str, sizes: dict[str, int], text: str) -> int:
+    """Read a size of --input: a number, or a name that --shape knows."""
+    name = word.replace("-", "_")
+    if name in sizes:
+        return sizes[name]
+    if word[:1].isdigit():
+        return count(word)
+    raise typer.BadParameter(f"--input {text!r}: {unknown('size', word, sizes)}")
+
+
+def _view(result: "Report") -> Any:
+    """Show a trace as a headline, a table of operators, totals and notes."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from simulator.units import format_si, format_time
+    from simulator.views.table import Column, FittedTable, notes
+    from simulator.views.text import plural
+
+    totals, time = result.traced.totals, result.time
+    device_s = float(time.device_s)
+    columns = (
+        Column(name="operator", right=False),
+        Column(name="x", spare=True),
+        *(Column(name=name) for name in ("time", "share", "FLOP", "read", "written")),
+        Column(name="bound by", right=False, spare=True),
+        Column(name="tensors", right=False, wrap=True, spare=True),
+    )
+    rows = [
+        (
+            f"{line.operator} ({line.called_by})" if line.called_by else line.operator,
+            f"{line.calls:,}",
+            format_time(line.time_ms / 1e3),
+            f"{line.time_ms / 1e3 / device_s:.1%}",
+            format_si(line.flops, "").strip(),
+            format_si(line.bytes_read, "B"),
+            format_si(line.bytes_written, "B"),
+            line.bound,
+            _short(line.shapes),
+        )
+        for line in result.lines
+    ]
+    bound = f"bound by {time.bound}"
+    if float(time.host_s) > device_s:
+        bound = f"bound by launch (the host needs {format_time(float(time.host_s))} for it)"
+    return Group(
+        Text.assemble(
+            (f"{result.question.target} on {result.gpu.gpu.name}", "bold"), f"\n{_asked(result)}"
+        ),
+        Text.assemble(
+            ("Time ", "bold"), (format_time(float(time.total_s)), "bold cyan"), f"   {bound}"
+        ),
+        Text(
+            f"{format_si(totals.bytes_read, 'B')} read, {format_si(totals.bytes_written, 'B')} "
+            f"written, {format_si(totals.flops, 'FLOP')}, {totals.launches:,} launches, "
+            f"{plural(result.traced.views, 'view')}"
+        ),
+        Text(),
+        FittedTable(columns=columns, rows=rows),
+        *notes(list(result.notes)),
+    )
+
+
+def _asked(result: "Report") -> str:
+    """Return the sizes asked about in a phrase."""
+    question = result.question
+    if question.tensors:
+        said = ", ".join(f"{list(sizes)} {dtype}" for sizes, dtype in question.tensors)
+    else:
+        said = ", ".join(f"{name} {question.sizes[name]:,}" for name in SHAPE)
+        said += f"   {question.dtype}"
+    return f"{said}, {result.execution}"
+
+
+def _short(tensors: str) -> str:
+    """Write types as the options do."""
+    from simulator.evidence.tracing.report import TORCH_DTYPES
+
+    for word, name in TORCH_DTYPES.items():
+        tensors = tensors.replace(name, word)
+    return tensors

@@ -1,0 +1,96 @@
+"""Find the function that is to be traced: a kernel of ours, or one of the user's own."""
+
+import copy
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from simulator.errors import SimulatorError, TraceError, unknown
+from simulator.evidence.kernels import KERNELS
+
+
+def find_function(target: str) -> Callable[..., Any]:
+    """Return a function by ``module:function``, ``path/file.py:function`` or a kernel's name.
+
+    A ``torch.nn.Module`` object is moved to the meta device, the original left alone.
+
+    Raises
+    ------
+    TraceError
+        If there is no such module, file, function or kernel, or the code fails when it is loaded.
+    """
+    if ":" not in target:
+        if target not in KERNELS:
+            way_out = "or give MODULE:FUNCTION or FILE.py:FUNCTION"
+            raise TraceError(unknown("kernel", target, KERNELS, way_out=way_out))
+        return KERNELS[target].function
+    where, _, name = target.rpartition(":")
+    module = _load(where)
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            known = [each for each in vars(module) if not each.startswith("_")]
+            raise TraceError(unknown(f"function of {where}", name, known or ["none"]))
+        found = getattr(found, part)
+    if not callable(found):
+        raise TraceError(f"{target} is a {type(found).__name__}, not a function")
+    if isinstance(found, torch.nn.Module):
+        return copy.deepcopy(found).to("meta")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _load(where: str) -> ModuleType:
+    """Import a module by its name, seen from the working directory, or a file by its path."""
+    path = Path(where)
+    is_file = path.suffix == ".py"
+    if is_file and not path.is_file():
+        raise TraceError(f"there is no file {where}")
+    folder = str(path.resolve().parent if is_file else Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        with explained(where):
+            if not is_file:
+                return importlib.import_module(where)
+            spec = spec_from_file_location(path.stem, path)
+            if spec is None or spec.loader is None:
+                raise TraceError(f"{where} is not a Python file")
+            module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Say in one line what went wrong in the user's code, and at which line of it."""
+    try:
+        yield
+    except TraceError as problem:
+        raise TraceError(f"{where}: {problem}{_place(problem)}") from problem
+    except SimulatorError:
+        raise
+    except Exception as problem:
+        kind = type(problem).__name__
+        raise TraceError(f"{where}: {kind}: {problem}{_place(problem)}") from problem
+
+
+def _place(problem: BaseException) -> str:
+    """Return the innermost line of code that is neither ours nor PyTorch's."""
+    ours = (str(Path(__file__).parents[2]), str(Path(torch.__file__).parent), "<frozen")
+    # A complaint of PyTorch's was put into words where the code of the function is out of sight.
+    frames = traceback.extract_tb((problem.__cause__ or problem).__traceback__)
+    others = [frame for frame in frames if not frame.filename.startswith((*ours, sys.base_prefix))]
+    if not others:
+        return ""
+    return f" ({Path(others[-1].filename).name}, line {others[-1].lineno})"

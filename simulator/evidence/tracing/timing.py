@@ -1,0 +1,126 @@
+"""What a trace should take: traced operators as the operations that the timing model knows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from simulator.counts.attention_flash import flash_part, row_blocks
+from simulator.counts.attention_shape import AttentionShape
+from simulator.counts.operation import Kind, Operation
+from simulator.evidence.tracing.record import TracedOperation
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
+
+_DTYPES: dict[str, Dtype] = {
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "float32": "fp32",
+    "float64": "fp32",  # the timing model knows nothing wider
+    "int8": "int8",
+    "float8_e4m3fn": "fp8",
+    "float8_e5m2": "fp8",
+}
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("mm", "addmm", "_scaled_mm", "convolution", "_convolution"), "gemm"),
+    # Batched products have no weights: they are attention, or as good as.
+    **dict.fromkeys(("bmm", "baddbmm", "flex_attention"), "attention"),
+    **dict.fromkeys(("embedding", "index_select", "gather", "index", "take"), "gather"),
+    **dict.fromkeys(("clone", "copy_", "cat", "constant_pad_nd"), "copy"),
+}
+_FLASH_DIMS = 4
+
+
+def operations_of(traced: Sequence[TracedOperation], *, block_slots: int) -> list[Operation]:
+    """Return traced operators as operations of the timing model, each with its bytes and FLOPs.
+
+    Fused attention on the split-KV path gets the thread blocks, the partial results and the combine
+    of the account of flash attention, none of which a trace sees.
+
+    Parameters
+    ----------
+    block_slots
+        Thread blocks the GPU runs at once.
+    """
+    return [
+        operation for each in traced for operation in _operations(each, block_slots=block_slots)
+    ]
+
+
+def _operations(traced: TracedOperation, *, block_slots: int) -> list[Operation]:
+    """Return one operator as an operation, fused attention with its combine."""
+    if _is_flash(traced):
+        return _flash(traced, block_slots=block_slots)
+    kind = _KINDS.get(traced.name, "gemm" if traced.flops else "elementwise")
+    inner = traced.sizes[-1][-2] if kind == "gemm" and _has_matrix(traced) else 0
+    return [_plain(traced, kind, depth=inner)]
+
+
+def _plain(traced: TracedOperation, kind: Kind, *, depth: int = 0) -> Operation:
+    """Return an operator as it was traced."""
+    return Operation(
+        name=traced.name,
+        kind=kind,
+        flops=traced.flops,
+        bytes_read=traced.bytes_read,
+        bytes_written=traced.bytes_written,
+        launches=traced.launches,
+        depth=depth,
+        dtype=_DTYPES.get(traced.dtype, "fp32"),
+    )
+
+
+def _has_matrix(traced: TracedOperation) -> bool:
+    """Return whether the last tensor read is a matrix, whose rows are the inner dimension."""
+    return bool(traced.sizes) and len(traced.sizes[-1]) == 2  # noqa: PLR2004
+
+
+def _is_flash(traced: TracedOperation) -> bool:
+    """Return whether an operator is fused attention over [batch, heads, rows, width]."""
+    names = ("flash_attention", "efficient_attention", "cudnn_attention")
+    return (
+        any(name in traced.name for name in names)
+        and len(traced.sizes) >= 3  # noqa: PLR2004
+        and all(len(size) == _FLASH_DIMS for size in traced.sizes[:3])
+    )
+
+
+def _flash(traced: TracedOperation, *, block_slots: int) -> list[Operation]:
+    """Return fused attention with thread blocks, re-reads of expanded keys, and its combine."""
+    (batch, heads, rows, width), (_, kv_heads, tokens, _), (*_, value_width) = traced.sizes[:3]
+    dtype = _DTYPES.get(traced.dtype, "fp32")
+    element = DTYPE_BYTES[dtype]
+    shape = AttentionShape(
+        prompts=1,
+        samples=batch,
+        query_tokens=rows,
+        context_tokens=0,
+        decoded_tokens=tokens,
+        heads=heads,
+        kv_heads=kv_heads,
+        key_width=width,
+        value_width=value_width,
+        cache_width=kv_heads * (width + value_width),
+        activation_bytes=element,
+        kv_bytes=element,
+        dtype=dtype,
+        block_slots=block_slots,
+    )
+    account, combine = flash_part(
+        shape,
+        traced.name,
+        tokens=tokens,
+        kv_bytes=shape.decoded_bytes,
+        streams=batch * kv_heads,
+        sequences=batch,
+        rows_blocks=row_blocks(shape, 1),
+        repeat=1,
+    )
+    # Keys of stride 0 are touched once and read by every sequence.
+    again = max(0, account.bytes_read - traced.bytes_read)
+    call = replace(
+        account,
+        flops=traced.flops,
+        bytes_read=traced.bytes_read + again,
+        bytes_written=account.bytes_written if combine.launches else traced.bytes_written,
+        reused_bytes=again,
+        reused_footprint_bytes=max(0, traced.bytes_read - shape.query_bytes) if again else 0,
+    )
+    return [call, combine] if combine.launches else [call]
