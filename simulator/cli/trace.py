@@ -37,6 +37,13 @@ SHAPE = {
 TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
 
 
+def _complete_kernels(incomplete: str) -> list[str]:
+    """Complete a kernel's name."""
+    from simulator.evidence.measure.cells import IMPLEMENTATIONS
+
+    return [name for name in IMPLEMENTATIONS if name.startswith(incomplete)]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command()(trace)
@@ -48,7 +55,9 @@ def trace(
     target: Annotated[
         str,
         typer.Argument(
-            help="MODULE:FUNCTION, FILE.py:FUNCTION, or a kernel's name.", metavar="FUNCTION"
+            help="MODULE:FUNCTION, FILE.py:FUNCTION, or a kernel's name.",
+            metavar="FUNCTION",
+            autocompletion=_complete_kernels,
         ),
     ],
     shape: Annotated[

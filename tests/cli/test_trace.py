@@ -110,7 +110,7 @@ def test_a_module_with_weights(code: Path) -> None:
         (("nowhere.py:attend",), 1, "there is no file nowhere.py"),
         (("broken:attend",), 1, "No module named 'no_such_module' (broken.py, line 1)"),
         (("attention_of_mine:atend",), 1, "did you mean 'attend'"),
-        (("attention_of_mine:number",), 1, "is a int, not a function"),
+        (("attention_of_mine:number",), 1, "is not a function: int"),
         (("attention_of_mine:fails",), 1, "(attention_of_mine.py, line 12)"),
         (("attention_of_mine:misses",), 1, "KeyError: 'answer' (attention_of_mine.py, line 16)"),
         (("attention_of_mine:asks",), 1, "a trace has shapes but no values"),

@@ -41,7 +41,7 @@ def find_function(target: str) -> Callable[..., Any]:
             raise TraceError(unknown(f"function of {where}", name, known or ["none"]))
         found = getattr(found, part)
     if not callable(found):
-        raise TraceError(f"{target} is a {type(found).__name__}, not a function")
+        raise TraceError(f"{target} is not a function: {type(found).__name__}")
     if isinstance(found, torch.nn.Module):
         return copy.deepcopy(found).to("meta")
     function: Callable[..., Any] = found
