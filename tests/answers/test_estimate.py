@@ -115,3 +115,10 @@ def test_a_larger_group_is_noted_per_gpu() -> None:
     assert eight.totals.flops == pytest.approx(one.totals.flops / 8, rel=1e-6)
     assert eight.memory.weights_bytes == pytest.approx(one.memory.weights_bytes / 8, rel=1e-3)
     assert eight.tokens_per_s == pytest.approx(4 / eight.step_s)
+
+
+@pytest.mark.parametrize(("longest", "warned"), [(8255, True), (8256, False), (None, False)])
+def test_the_longest_context_is_still_fine(longest: int | None, *, warned: bool) -> None:
+    """8192 + 64 tokens: a warning from the first token beyond what the model was made for."""
+    notes = _estimate(mistral_7b(max_context_tokens=longest)).notes
+    assert any(note.startswith("Warning: 8,256 tokens exceed") for note in notes) == warned
