@@ -17,6 +17,7 @@ from simulator.cli.options import (
 )
 from simulator.cli.output import Output
 from simulator.errors import TraceError, unknown
+from simulator.inputs.workload import LARGEST_COUNT
 
 if TYPE_CHECKING:
     from simulator.evidence.tracing.report import Report
@@ -149,6 +150,8 @@ def _named_size(text: str, *, any_name: bool) -> tuple[str, int]:
     value = count(size)
     if value < 1 and name not in ("context_tokens", "decoded_tokens"):
         raise typer.BadParameter(f"--shape {text!r}: {name} must be at least 1")
+    if value > LARGEST_COUNT:
+        raise typer.BadParameter(f"--shape {text!r}: {name} is more than {LARGEST_COUNT:.0e}")
     return name, value
 
 
@@ -182,6 +185,7 @@ def _view(result: "Report") -> Any:
 
     totals, time = result.traced.totals, result.time
     device_s = float(time.device_s)
+    launches = f"{totals.launches:,} launch{'' if totals.launches == 1 else 'es'}"
     columns = (
         Column(name="operator", right=False),
         Column(name="x", spare=True),
@@ -215,7 +219,7 @@ def _view(result: "Report") -> Any:
         ),
         Text(
             f"{format_si(totals.bytes_read, 'B')} read, {format_si(totals.bytes_written, 'B')} "
-            f"written, {format_si(totals.flops, 'FLOP')}, {totals.launches:,} launches, "
+            f"written, {format_si(totals.flops, 'FLOP')}, {launches}, "
             f"{plural(result.traced.views, 'view')}"
         ),
         Text(),

@@ -36,12 +36,17 @@ def asks(*tensors):
     return tensors[0].sum().item()
 
 
+def leaves(*tensors):
+    raise SystemExit(3)
+
+
 def double(a, b):
     return a @ b.to(a.dtype)
 
 
 layer = torch.nn.Linear(64, 128, dtype=torch.bfloat16)
 number = 3
+Layer = torch.nn.Linear
 '''
 
 
@@ -115,6 +120,10 @@ def test_a_module_with_weights(code: Path) -> None:
         (("attention_of_mine:misses",), 1, "KeyError: 'answer' (attention_of_mine.py, line 16)"),
         (("attention_of_mine:asks",), 1, "a trace has shapes but no values"),
         (("attention_of_mine:double",), 1, "takes 2 positional arguments but 5 were given"),
+        (("attention_of_mine:leaves",), 1, "SystemExit: 3 (attention_of_mine.py, line 24)"),
+        (("attention_of_mine:Layer",), 1, "Layer is a class"),
+        ((":attend",), 1, "':attend' is not MODULE:FUNCTION"),
+        (("bifurcated_flash", "-s", "samples=9999999999"), 2, "samples is more than 1e+09"),
         (("bifurcated_flash", "-s", "samples"), 2, "is not NAME=SIZE"),
         (("bifurcated_flash", "-s", "samples=0"), 2, "samples must be at least 1"),
         (("bifurcated_flash", "-s", "samples=x"), 2, "'x' is not a count"),

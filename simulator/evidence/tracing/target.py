@@ -33,6 +33,8 @@ def find_function(target: str) -> Callable[..., Any]:
             raise TraceError(unknown("kernel", target, KERNELS, way_out=way_out))
         return KERNELS[target].function
     where, _, name = target.rpartition(":")
+    if not (where and name):
+        raise TraceError(f"{target!r} is not MODULE:FUNCTION or FILE.py:FUNCTION")
     module = _load(where)
     found: Any = module
     for part in name.split("."):
@@ -40,6 +42,8 @@ def find_function(target: str) -> Callable[..., Any]:
             known = [each for each in vars(module) if not each.startswith("_")]
             raise TraceError(unknown(f"function of {where}", name, known or ["none"]))
         found = getattr(found, part)
+    if isinstance(found, type):
+        raise TraceError(f"{target} is a class; name a function, or an object that can be called")
     if not callable(found):
         raise TraceError(f"{target} is not a function: {type(found).__name__}")
     if isinstance(found, torch.nn.Module):
@@ -80,7 +84,7 @@ def explained(where: str) -> Iterator[None]:
         raise TraceError(f"{where}: {problem}{_place(problem)}") from problem
     except SimulatorError:
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         kind = type(problem).__name__
         raise TraceError(f"{where}: {kind}: {problem}{_place(problem)}") from problem
 
