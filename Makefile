@@ -27,6 +27,7 @@ help:
 	@echo "  make check   make lint, make types and make imports (which floor imports which)"
 	@echo "  make format  let ruff rewrite the code"
 	@echo "  make bench   measure start-up and sweep speed on this machine"
+	@echo "  make accuracy  write docs/accuracy.md from measured rows (ROWS=folder)"
 	@echo "  make clean   remove $(VENV), build output and caches"
 
 demo: $(CORE)
@@ -55,6 +56,11 @@ format: $(DEV)
 bench: $(CORE)
 	@$(BIN)/python benchmarks/startup.py
 	@$(BIN)/python benchmarks/sweep.py
+
+# The rows are no part of the project: make accuracy ROWS=folder
+ROWS ?= ../shared/measurements
+accuracy: $(DEV)
+	@$(BIN)/python docs/accuracy.py $(ROWS)
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

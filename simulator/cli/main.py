@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
-from simulator.cli import answers, catalog, measure, sweep, trace
+from simulator.cli import answers, catalog, evidence, measure, sweep, trace
 from simulator.cli.output import fail
 from simulator.errors import SimulatorError
 
@@ -46,7 +46,7 @@ def root(
         raise typer.Exit
 
 
-for _module in (answers, sweep, measure, trace, catalog):
+for _module in (answers, sweep, measure, trace, evidence, catalog):
     _module.register(app)
 
 

@@ -1,8 +1,7 @@
 """Calibrate a GPU: which constants each kind of row can tell, in which order they are fitted."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -93,6 +92,7 @@ STAGES = (
             Free("elementwise_bandwidth_fraction", 0.1, 1),
         ),
         ("op", "width"),
+        own=("elementwise_launch_us", "elementwise_bandwidth_fraction"),
     ),
     Stage(
         "all_reduce",
@@ -108,7 +108,6 @@ STAGES = (
             Free("attention_block_us", 0.01, 30),
             Free("block_rate", 0.2, 12),
             Free("attention_bandwidth_fraction", 0.3, 1),
-            Free("attention_flops_fraction", 0.05, 1),
             Free("combine_launch_us", 0.02, 20),
         ),
         ("prefix_len", "suffix_len"),
@@ -150,7 +149,7 @@ class Part:
     kind: RowKind
     variant: str
     fitted: Fitted
-    labels: list[Any] = field(default_factory=list)
+    sources: tuple[str, ...] = ()
 
 
 @dataclass
@@ -259,7 +258,8 @@ def _fit(
     ]
     result = fit(profile, groups, measured, shapes, free, variant=variant)
     labels = [label for group in groups for label in group.index]
-    return Part(stage.kind, variant, result, labels)
+    named = rows.loc[labels, "source"].dropna().astype(str)
+    return Part(stage.kind, variant, result, tuple(sorted(set(named) - {""})))
 
 
 def _is_narrow(group: Group) -> bool:
@@ -283,7 +283,8 @@ def wanted_rows(name: str) -> str:
 
 def summary(residuals: "np.ndarray") -> tuple[float, float, float]:
     """Return median and 90th percentile of the absolute error, and the median signed one."""
-    ratio = np.expm1(residuals[np.isfinite(residuals)])
+    numbers = np.asarray(residuals, dtype=np.float64)
+    ratio = np.expm1(numbers[np.isfinite(numbers)])
     if not len(ratio):
         return (float("nan"),) * 3
     size = np.abs(ratio)

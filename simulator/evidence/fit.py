@@ -14,6 +14,8 @@ from simulator.timing.constants import rates
 ROBUST_SCALE = 0.05
 # A constant on which no time depends by this much, in percent of itself, cannot be told from rows.
 LEAST_SENSITIVITY = 0.01
+# Nor one whose standard error is larger than this share of it.
+LARGEST_ERROR = 0.5
 RESAMPLES = 400
 FOLDS = 5
 
@@ -99,10 +101,16 @@ def fit(
     jacobian = problem.jacobian(start)
     sensitive = np.abs(jacobian).max(axis=0) > LEAST_SENSITIVITY if len(jacobian) else np.array([])
     used = [item for item, seen in zip(free, sensitive, strict=True) if seen]
-    left = tuple(item.name for item, seen in zip(free, sensitive, strict=True) if not seen)
-    problem = _Problem(gpu, groups, measured, shapes, used, variant)
     everything = np.ones(problem.rows, dtype=bool)
-    best = problem.solve(everything, problem.start())
+    while True:
+        problem = _Problem(gpu, groups, measured, shapes, used, variant)
+        best = problem.solve(everything, problem.start())
+        errors, correlation = problem.uncertainty(best)
+        if not len(errors) or errors.max() <= LARGEST_ERROR:
+            break
+        # The worst goes first: without it the rows may well tell the others.
+        used = [item for i, item in enumerate(used) if i != int(errors.argmax())]
+    left = tuple(item.name for item in free if item not in used)
     residuals = problem.residuals(best)
     held_out = np.full(problem.rows, np.nan)
     folds = _folds(problem.shapes)
@@ -110,7 +118,6 @@ def fit(
         test = folds == fold
         if test.any() and not test.all():
             held_out[test] = problem.residuals(problem.solve(~test, best))[test]
-    errors, correlation = problem.uncertainty(best)
     names = [_named(item.name, variant) for item in used]
     edge = [
         names[i]
@@ -166,15 +173,6 @@ class _Problem:
         self._measured = np.log(np.concatenate(measured))
         self.shapes = np.concatenate(shapes).astype(str)
         self.rows = len(self._measured)
-        # Every library counts the same, however many rows it has.
-        sizes: dict[tuple[str, ...], int] = {}
-        for group in groups:
-            key = group.variants
-            sizes[key] = sizes.get(key, 0) + len(group.index)
-        share = self.rows / len(sizes) if sizes else 1.0
-        self._weights = np.concatenate(
-            [np.full(len(group.index), np.sqrt(share / sizes[group.variants])) for group in groups]
-        )
         self._low = np.log([item.low for item in free])
         self._high = np.log([item.high for item in free])
 
@@ -220,9 +218,8 @@ class _Problem:
 
         if not len(start):
             return start
-        weights = self._weights[rows]
         result = least_squares(
-            lambda point: self.residuals(point)[rows] * weights,
+            lambda point: self.residuals(point)[rows],
             start,
             bounds=(self._low, self._high),
             loss="soft_l1",
@@ -240,8 +237,7 @@ class _Problem:
         count = len(best)
         if not count:
             return np.zeros(0), np.zeros((0, 0))
-        residuals, jacobian = self.residuals(best) * self._weights, self.jacobian(best)
-        jacobian = jacobian * self._weights[:, None]
+        residuals, jacobian = self.residuals(best), self.jacobian(best)
         robust = 1 / np.sqrt(1 + (residuals / ROBUST_SCALE) ** 2)
         _, shape = np.unique(self.shapes, return_inverse=True)
         shapes = int(shape.max()) + 1

@@ -4,7 +4,8 @@ For a kind of operation a constant is looked up as ``<kind>_<name>`` and then as
 profile's fitted constants; then as ``<kind>_<name>`` among those carried over from other GPUs; then
 as ``<name>`` in its measured rates and among those carried over. Where the caller names variants, a
 library or a narrow format, ``<variant>_<kind>_<name>`` comes before. Of the carried ones, those of
-its architecture come before everybody's. The first one found is used, and its source is kept.
+its architecture, or of its nearest kin, come before everybody's. The first one found is used, and
+its source is kept.
 """
 
 import tomllib
@@ -245,8 +246,11 @@ def _find(
             if candidate in gpu.fitted:
                 fitted = gpu.fitted[candidate]
                 return Constant(fitted.value, fitted.source, "fitted")
-    default, families = _carried()
-    carried = [families.get(gpu.architecture.split()[0], {}), default]
+    default, families, kin = _carried()
+    family = gpu.architecture.split()[0]
+    nearest = kin.get(gpu.architecture, kin.get(family, ""))
+    carried = [families.get(name, {}) for name in (gpu.architecture, family, nearest)]
+    carried.append(default)
     # A constant of this kind of operation says more than a general one measured on the card.
     for candidate in (*own, names[0]) if kind else own:
         if found := _first(carried, candidate):
@@ -291,8 +295,8 @@ def _origin(
 
 
 @cache
-def _carried() -> tuple[_Table, Mapping[str, _Table]]:
-    """Read the shipped constants once."""
+def _carried() -> tuple[_Table, Mapping[str, _Table], Mapping[str, str]]:
+    """Read the shipped constants once: everybody's, by architecture, and whose kin is whose."""
     text = (files("simulator") / "timing" / "carried.toml").read_text(encoding="utf-8")
     raw = tomllib.loads(text)
 
@@ -303,7 +307,7 @@ def _carried() -> tuple[_Table, Mapping[str, _Table]]:
         }
 
     families = {name: table(entries) for name, entries in raw["architecture"].items()}
-    return table(raw["default"]), families
+    return table(raw["default"]), families, raw["like"]
 
 
 def _check_names(gpu: HardwareProfile) -> None:

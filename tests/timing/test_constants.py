@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from simulator.counts.operation import KINDS
 from simulator.errors import ProfileError
 from simulator.inputs.hardware import load_hardware, profile_files
-from simulator.timing.constants import BY_KIND, CONSTANTS, peak_flops_per_s, rates
+from simulator.timing.constants import BY_KIND, CONSTANTS, VARIANTS, peak_flops_per_s, rates
 
 CARRIED = tomllib.loads(
     (files("simulator") / "timing" / "carried.toml").read_text(encoding="utf-8")
@@ -43,10 +43,10 @@ def test_constants_of_this_kind_come_before_general_ones() -> None:
     assert used(gpu({**own, **general}, measured=measured, **HOPPER)) == (0.11, "fitted")
     assert used(gpu(general, measured=measured, **HOPPER)) == (0.22, "fitted")
     assert used(gpu(measured=measured, **HOPPER)) == (carried_kind, "carried")
-    # A matrix product has no constant of its own kind: what was measured comes next.
-    assert used(gpu(measured=measured, **HOPPER), "gemm") == (0.33, "measured")
-    assert used(gpu(**HOPPER), "gemm") == (_carried(name, "Hopper"), "carried")
-    assert used(gpu(), "gemm") == (_carried(name), "carried")
+    # A copy has no constant of its own kind: what was measured comes next.
+    assert used(gpu(measured=measured, **HOPPER), "copy") == (0.33, "measured")
+    assert used(gpu(**HOPPER), "copy") == (_carried(name, "Hopper"), "carried")
+    assert used(gpu(), "copy") == (_carried(name), "carried")
 
 
 def test_an_architecture_s_constant_comes_before_everybody_s() -> None:
@@ -63,7 +63,7 @@ def test_an_architecture_s_constant_comes_before_everybody_s() -> None:
         ({"memory_bandwidth_gb_per_s": 1500}, "elementwise_bandwidth_fraction", 0.75),
         # A reading above the published peak says that the peak is low.
         ({"memory_bandwidth_gb_per_s": 2100}, "elementwise_bandwidth_fraction", 1.0),
-        ({"bf16_tflops": 400}, "gemm_flops_fraction", 0.8),
+        ({"bf16_tflops": 400}, "copy_flops_fraction", 0.8),
         ({"l2_bandwidth_gb_per_s": 7000}, "l2_bandwidth_ratio", 3.5),
     ],
 )
@@ -170,14 +170,38 @@ def test_every_shipped_card_has_all_constants_with_their_sources(name: str) -> N
 
 def test_every_shipped_architecture_section_is_of_some_card() -> None:
     """A misspelt section of carried.toml would be read by nobody."""
-    families = {load_hardware(name).architecture.split()[0] for name in profile_files()}
+    families = set()
+    for name in profile_files():
+        architecture = load_hardware(name).architecture
+        families |= {architecture, architecture.split()[0]}
     assert set(CARRIED["architecture"]) <= families
+    assert set(CARRIED["like"]) <= families
+    assert set(CARRIED["like"].values()) <= set(CARRIED["architecture"])
+
+
+def test_the_nearest_kin_s_constants_come_before_everybody_s() -> None:
+    """A B200 has no rows: its launches are taken to cost what they cost on Hopper."""
+    name = "attention_launch_us"
+    kin = gpu(architecture="Blackwell")
+    assert rates(kin).constants[name].value == _carried(name, "Hopper") != _carried(name)
+
+
+def test_a_library_s_own_constants_come_first() -> None:
+    """Fitted or carried; another library gets the general ones."""
+    card = gpu({"vllm_attention_launch_us": 7, "attention_launch_us": 5})
+    used = [
+        rates(card, variants=variants).constants["attention_launch_us"].value
+        for variants in ((), ("vllm",), ("sglang",), ("vllm_fp8", "vllm"))
+    ]
+    assert used == [5, 7, 5, 7]
 
 
 def test_every_carried_name_is_looked_up() -> None:
     """A misspelt name in carried.toml would be read by nobody."""
     tables = [CARRIED["default"], *CARRIED["architecture"].values()]
-    assert all(set(table) <= set(KNOWN) for table in tables)
+    for name in {name for table in tables for name in table}:
+        variant = next((item for item in reversed(VARIANTS) if name.startswith(f"{item}_")), "")
+        assert name.removeprefix(f"{variant}_") in KNOWN, name
 
 
 @given(st.sampled_from(KINDS), st.floats(0.05, 1))

@@ -1,0 +1,246 @@
+# ruff: noqa: E501 - the lines of a page are as long as its sentences
+"""Write docs/accuracy.md from measured rows: python docs/accuracy.py ROWS... [-o docs/accuracy.md].
+
+Fits every GPU anew, with whole shapes held out, and GPUs left out in turn; takes a few minutes.
+Nothing of the rows themselves is written, only errors.
+"""
+
+import argparse
+import datetime as dt
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from simulator.evidence.calibrate import STAGES, Calibration, calibrate, summary
+from simulator.evidence.fit import with_constants
+from simulator.evidence.measurements import Measurements, RowKind, load
+from simulator.evidence.physics import compulsory_bytes
+from simulator.evidence.validate import report, timed, validate
+from simulator.inputs.hardware import HardwareProfile, load_hardware
+from simulator.timing.constants import VARIANTS
+
+COLD = 1.5  # times the L2 cache
+SMALL_M = 256
+INTRODUCTION = """# How accurate are the times?
+
+Written by `python docs/accuracy.py` on {date} from {rows:,} rows that public projects timed on real GPUs; nobody's
+rows are part of this project, only the constants fitted to them. Errors are |predicted / measured - 1|. *Held out* means
+shapes that the fit had not seen: rows are dealt by whole head shapes, matrix shapes or cells, never singly.
+
+"""
+
+
+def errors(residuals: "np.ndarray") -> str:
+    """Write median, 90th percentile and bias as cells of a table."""
+    figures = summary(residuals)
+    return " | ".join("" if math.isnan(value) else f"{100 * value:.1f} %" for value in figures)
+
+
+def bare(gpu_id: str) -> HardwareProfile:
+    """Return a GPU with nothing fitted."""
+    return load_hardware(gpu_id).model_copy(update={"fitted": {}})
+
+
+def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
+    """Tabulate what was fitted, shape by shape held out."""
+    lines = [
+        "## Kernels, on shapes the fit has not seen\n",
+        "| GPU | rows of | constants for | rows | median | 90th percentile | bias |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for gpu_id, calibration in calibrations.items():
+        for part in calibration.parts:
+            what = part.kind.replace("_", " ")
+            rows = f"{part.fitted.rows:,}"
+            cells = errors(part.fitted.held_out)
+            lines.append(f"| {gpu_id} | {what} | {part.variant or 'all'} | {rows} | {cells} |")
+    return lines
+
+
+def regimes(measurements: Measurements) -> list[str]:
+    """Tabulate decode attention on cold keys and values, and small products."""
+    lines = [
+        "\n## Where the targets are set\n",
+        "With the shipped constants, so in sample: what held-out shapes change is in the table above. *Cold*: keys",
+        f"and values of more than {COLD} times the L2 cache.\n",
+        "| rows | count | median | 90th percentile | bias |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    decode = measurements.tables["decode_attention"]
+    moved = compulsory_bytes(decode, "decode_attention")
+    products = measurements.tables["gemm"]
+    assert moved is not None  # noqa: S101 - decode rows have their bytes
+    size = decode["gpu_id"].map(lambda name: load_hardware(name).l2_bytes)
+    picks: list[tuple[RowKind, pd.DataFrame, str, pd.Index[int]]] = [
+        *(
+            ("decode_attention", decode, f"{gpu} {library} {dtype}, {word}", chosen)
+            for (gpu, library, dtype), part in decode.groupby(["gpu_id", "framework", "kv_dtype"])
+            for word, chosen in (
+                ("all", part.index),
+                ("cold", part.index[(moved > COLD * size)[part.index]]),
+            )
+        ),
+        *(
+            ("gemm", products, f"{gpu} {library} {dtype}, {word}", part.index[chosen])
+            for (gpu, library, dtype), part in products.groupby(["gpu_id", "framework", "dtype"])
+            for word, chosen in (
+                (f"m <= {SMALL_M}", part["m"] <= SMALL_M),
+                (f"m > {SMALL_M}", part["m"] > SMALL_M),
+            )
+        ),
+    ]
+    for kind, table, name, index in picks:
+        rows = validate(Measurements({kind: table.loc[index]})).rows
+        cells = errors(np.log1p(rows["error"].to_numpy(dtype=np.float64)))
+        lines.append(f"| {kind.replace('_', ' ')}, {name} | {len(rows):,} | {cells} |")
+    return lines
+
+
+def general(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the constants that another GPU may carry over: those of kernels, not of whole steps."""
+    return {
+        name: value
+        for name, value in values.items()
+        if not name.startswith("harness_") and "step_" not in name and "fp8" not in name
+    }
+
+
+def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> list[str]:
+    """Tabulate each GPU predicted from the geometric mean of the others' constants."""
+    lines = [
+        "\n## A GPU never measured\n",
+        "Each GPU's decode attention (16-bit) from its published peaks and the geometric mean of the *other* GPUs'",
+        "constants, library by library where another GPU has it.\n",
+        "| GPU left out | library | rows | all: median | 90th percentile | bias | cold: median | 90th percentile | bias |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    table = measurements.tables["decode_attention"]
+    measured = sorted(table["gpu_id"].dropna().unique())
+    for gpu_id in measured:
+        card = with_constants(
+            bare(gpu_id), mean([calibrations[other] for other in measured if other != gpu_id])
+        )
+        rows = table[(table["gpu_id"] == gpu_id) & (table["kv_dtype"] != "fp8")]
+        predicted = validate(Measurements({"decode_attention": rows}), gpu=card).rows
+        moved = compulsory_bytes(rows, "decode_attention")
+        assert moved is not None  # noqa: S101 - decode rows have their bytes
+        lines_of = dict(zip(zip(rows["file"], rows["line"], strict=True), moved, strict=True))
+        size = np.array(
+            [lines_of[key] for key in zip(predicted["file"], predicted["line"], strict=True)]
+        )
+        cold = size > COLD * card.l2_bytes
+        for library, part in predicted.groupby("framework"):
+            chosen = (predicted["framework"] == library).to_numpy()
+            residuals = np.log1p(predicted["error"].to_numpy(dtype=np.float64))
+            lines.append(
+                f"| {gpu_id} | {library} | {len(part):,} | {errors(residuals[chosen])} | "
+                f"{errors(residuals[chosen & cold])} |"
+            )
+    return lines
+
+
+def mean(calibrations: Sequence[Calibration]) -> dict[str, float]:
+    """Return the geometric mean of every constant, a library's own where there are any.
+
+    A GPU whose rows are of one library has no constants by that library's name.
+    """
+    found: dict[str, list[float]] = {}
+    for calibration in calibrations:
+        values = general({name: value for name, (value, *_) in calibration.values().items()})
+        variants = {name.split("_")[0] for name in values} & set(VARIANTS)
+        for name, value in values.items():
+            found.setdefault(name, []).append(value)
+            if not variants:
+                found.setdefault(f"vllm_{name}", []).append(value)
+    return {name: float(np.exp(np.mean(np.log(values)))) for name, values in found.items()}
+
+
+def shared_prefix(measurements: Measurements) -> list[str]:
+    """Tabulate shared-prefix attention, also from the constants of standard attention alone."""
+    table = measurements.tables.get("shared_prefix_attention")
+    if table is None:
+        return []
+    lines = [
+        "\n## Shared-prefix attention\n",
+        "| fitted to | predicted | rows | median | 90th percentile | bias |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    longest = table["prefix_len"].max()
+    for name, fitted in (
+        ("standard", table[table["mode"] == "standard"]),
+        ("both", table),
+        ("both, prefixes up to a quarter", table[table["prefix_len"] <= longest / 4]),
+    ):
+        gpu_id = str(table["gpu_id"].iloc[0])
+        card = calibrate(Measurements({"shared_prefix_attention": fitted}), bare(gpu_id)).profile
+        for mode, rows in table.groupby("mode"):
+            far = rows[rows["prefix_len"] > longest / 4] if "quarter" in name else rows
+            predicted = validate(Measurements({"shared_prefix_attention": far}), gpu=card).rows
+            what = f"{mode}{', longer ones' if 'quarter' in name else ''}"
+            cells = errors(np.log1p(predicted["error"].to_numpy(dtype=np.float64)))
+            lines.append(f"| {name} | {what} | {len(far)} | {cells} |")
+    return lines
+
+
+def whole(measurements: Measurements) -> list[str]:
+    """Tabulate whole steps and the worst kinds of row with the shipped constants."""
+    validation = validate(measurements)
+    result = report(validation, measurements)
+    lines = [
+        "\n## Everything, with the shipped constants\n",
+        "| rows | count | median | 90th percentile | bias |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    rows = timed(validation.rows)
+    for group in result["groups"]:
+        if group["by"] in ("kind", "kind, gpu, framework"):
+            part: Sequence[float] = [group[key] for key in ("median_ape", "p90_ape", "bias")]
+            cells = " | ".join(f"{100 * value:.1f} %" for value in part)
+            lines.append(f"| {group['value'].replace('_', ' ')} | {group['rows']:,} | {cells} |")
+    steps = rows[rows["kind"] == "decode_step"]
+    if len(steps):
+        share = 100 * float((steps["ape"] <= 0.12).mean())  # noqa: PLR2004
+        lines.append(
+            f"\nOf the paper's cells {share:.0f} % are within 12 %; out of memory or not is right for "
+            f"{result['oom_correct']} of {result['oom_total']}."
+        )
+    lines.append(f"\nNot predicted: {result['skipped']:,} rows, refused: {result['refused']:,}.\n")
+    lines += [f"* {count:,} rows: {why}" for why, count in result["skipped_reasons"].items()]
+    return lines
+
+
+def main() -> None:
+    """Fit, predict, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="+", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "accuracy.md")
+    parser.add_argument(
+        "--remarks", type=Path, default=Path(__file__).parent / "accuracy_remarks.md"
+    )
+    options = parser.parse_args()
+    measurements = load(options.rows)
+    fitted_kinds = {stage.kind for stage in STAGES}
+    ids = pd.concat(
+        [table["gpu_id"] for kind, table in measurements.tables.items() if kind in fitted_kinds]
+    )
+    calibrations = {
+        gpu_id: calibrate(measurements, load_hardware(gpu_id))
+        for gpu_id in sorted(ids.dropna().unique())
+    }
+    date = dt.datetime.now(tz=dt.UTC).date().isoformat()
+    lines = [INTRODUCTION.format(date=date, rows=measurements.rows).rstrip("\n"), ""]
+    if options.remarks.exists():
+        lines += [options.remarks.read_text(encoding="utf-8").rstrip("\n"), ""]
+    lines += kernels_of(calibrations)
+    lines += regimes(measurements)
+    lines += left_out(measurements, calibrations)
+    lines += shared_prefix(measurements)
+    lines += whole(measurements)
+    options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

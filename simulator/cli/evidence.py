@@ -1,0 +1,308 @@
+"""calibrate and validate: what measured rows say about the timing model."""
+
+import datetime as dt
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simulator.cli.options import Constants, complete_gpus
+from simulator.cli.output import csv_text, output_of, say, write_text
+from simulator.errors import MeasurementError, OutputError
+
+if TYPE_CHECKING:
+    from simulator.evidence.calibrate import Calibration
+    from simulator.evidence.measurements import Measurements
+    from simulator.evidence.validate import Validation
+
+Rows = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Files of measured rows (.csv or .parquet), or folders of them.", metavar="ROWS..."
+    ),
+]
+KeepSuspect = Annotated[
+    bool, typer.Option("--keep-suspect", help="Keep rows that break physics, if they have a time.")
+]
+# Refused rows are listed one by one up to here.
+MOST_LISTED = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(calibrate)
+    app.command()(validate)
+
+
+def calibrate(
+    rows: Rows,
+    gpu: Annotated[
+        str,
+        typer.Option(
+            "--gpu", "-g", help="GPU whose rows are fitted.", autocompletion=complete_gpus
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Profile to write (.toml).", metavar="FILE"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+    keep_suspect: KeepSuspect = False,
+) -> None:
+    """Fit a GPU's constants to measured rows."""
+    _needs("scipy", "tomlkit")
+    from simulator.evidence import calibrate as fitting
+    from simulator.evidence.measurements import load
+    from simulator.evidence.write_profile import profile_path, profile_text
+    from simulator.inputs.files import read_text
+    from simulator.inputs.hardware import load_hardware
+
+    card = load_hardware(gpu)
+    if output is not None and output.suffix != ".toml":
+        raise OutputError(f"cannot write {output}: a profile goes to .toml")
+    measurements = load(rows, gpu=card.id, keep_suspect=keep_suspect)
+    _say_refused(measurements)
+    result = fitting.calibrate(measurements, card)
+    if output is not None:
+        path = Path(gpu) if gpu.endswith(".toml") else profile_path(card.id)
+        text = profile_text(
+            read_text(path, MeasurementError),
+            result,
+            date=dt.datetime.now(tz=dt.UTC).date().isoformat(),
+        )
+        # The id of a profile is the name of its file.
+        if output.stem != card.id:
+            text = text.replace(f'id = "{card.id}"', f'id = "{output.stem}"', 1)
+        write_text(text, output)
+        say(f"wrote {len(result.values())} constants of {card.id} to {output}")
+    report = output_of(None, as_json, None)
+    report.write(
+        table=lambda: _calibration_table(result),
+        json_object=lambda: _calibration_json(result),
+        rows=list,
+    )
+
+
+def validate(
+    rows: Rows,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            "-g",
+            help="Only this GPU's rows; and the GPU of rows that name none.",
+            autocompletion=complete_gpus,
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration", help="Profile to use instead of the shipped one.", metavar="FILE"
+        ),
+    ] = None,
+    constants: Constants = "auto",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Every row with its prediction (.csv), the report (.json) or a figure (.html).",
+            metavar="FILE",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+    keep_suspect: KeepSuspect = False,
+) -> None:
+    """Compare predictions with measured rows."""
+    from simulator.evidence import validate as checking
+    from simulator.evidence.measurements import load
+    from simulator.inputs.hardware import load_hardware
+
+    if output is not None and output.suffix not in {".csv", ".json", ".html", ".parquet"}:
+        raise OutputError(
+            f"cannot tell a format from {output.name!r}; known suffixes: "
+            ".csv, .parquet, .json, .html"
+        )
+    card = _calibrated(calibration, gpu) if calibration else None
+    measurements = load(rows, gpu=gpu, keep_suspect=keep_suspect)
+    _say_refused(measurements)
+    result = checking.validate(measurements, gpu=card, choice=constants)
+    for reason, count in sorted(result.skipped.items()):
+        say(f"skipped {count:,} rows: {reason}")
+    if gpu is not None and not len(result.rows):
+        say(f"no rows of {load_hardware(gpu).id} could be predicted")
+    if output is not None:
+        _write_validation(result, measurements, output)
+    report = output_of(None, as_json, None)
+    report.write(
+        table=lambda: _validation_table(checking.report(result, measurements)),
+        json_object=lambda: checking.report(result, measurements),
+        rows=list,
+    )
+
+
+def _calibrated(path: Path, gpu: str | None) -> Any:
+    """Read a calibrated profile; named otherwise than its GPU, it stands for ``gpu``."""
+    from simulator.inputs.hardware import load_hardware, read_profile
+
+    card = read_profile(path)
+    return card.model_copy(update={"id": load_hardware(gpu).id}) if gpu else card
+
+
+def _needs(*packages: str) -> None:
+    """Refuse to start without a package of the extra.
+
+    Raises
+    ------
+    MeasurementError
+        With the command that installs it.
+    """
+    import importlib.util
+
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MeasurementError(
+            f"calibrate needs {' and '.join(missing)}: "
+            "pip install 'bifurcated-attention-simulator[calibrate]'"
+        )
+
+
+def _say_refused(measurements: "Measurements") -> None:
+    """List the rows that are not believed, or are kept against belief."""
+    for rows, what in (
+        (measurements.refused, "refused"),
+        (measurements.suspect, "kept though suspect"),
+    ):
+        if rows:
+            say(f"{what}: {len(rows):,} rows")
+        for row in rows[:MOST_LISTED]:
+            say(f"  {row.file}, line {row.line}: {row.reason}")
+        if len(rows) > MOST_LISTED:
+            say(f"  and {len(rows) - MOST_LISTED:,} more")
+
+
+def _calibration_json(result: "Calibration") -> dict[str, Any]:
+    """Return the fits as JSON."""
+    from simulator.evidence.calibrate import summary, wanted_rows
+
+    parts = []
+    for part in result.parts:
+        fitted = part.fitted
+        seen, unseen = summary(fitted.residuals), summary(fitted.held_out)
+        parts.append(
+            {
+                "kind": part.kind,
+                "variant": part.variant or None,
+                "rows": fitted.rows,
+                "shapes": fitted.shapes,
+                "constants": {
+                    name: {"value": value, "stderr": fitted.stderr[name]}
+                    for name, value in fitted.constants.items()
+                },
+                "in_sample": _errors(seen),
+                "held_out": _errors(unseen),
+                "at_bound": list(fitted.at_bound),
+                "not_identified": {name: wanted_rows(name) for name in fitted.unidentified},
+                "correlated": [
+                    {"first": first, "second": second, "correlation": value}
+                    for first, second, value in fitted.correlated
+                ],
+            }
+        )
+    return {
+        "schema_version": 1,
+        "gpu": result.profile.id,
+        "fits": parts,
+        "left_out": result.left_out,
+    }
+
+
+def _errors(summary: tuple[float, float, float]) -> dict[str, float | None]:
+    """Name the three figures of an error summary."""
+    values = [None if math.isnan(value) else value for value in summary]
+    return dict(zip(("median_ape", "p90_ape", "bias"), values, strict=True))
+
+
+def _calibration_table(result: "Calibration") -> Any:
+    """Return the fits as a table, with what the rows cannot tell."""
+    from rich.table import Table
+
+    from simulator.evidence.calibrate import summary, wanted_rows
+
+    table = Table(title=f"Constants of {result.profile.id}", title_justify="left")
+    for name in ("Rows", "Constant", "Value", "Error", "Held-out shapes", "Remarks"):
+        table.add_column(name, justify="right" if name in ("Value", "Error") else "left")
+    for part in result.parts:
+        fitted = part.fitted
+        median, p90, _ = summary(fitted.held_out)
+        what = f"{part.kind} ({fitted.rows:,})"
+        errors = "" if math.isnan(median) else f"{100 * median:.1f} %, p90 {100 * p90:.1f} %"
+        for name, value in fitted.constants.items():
+            remarks = ["at the edge of its range"] if name in fitted.at_bound else []
+            remarks += [
+                f"hardly told from {second if first == name else first}"
+                for first, second, _ in fitted.correlated
+                if name in (first, second)
+            ][:1]
+            table.add_row(
+                what, name, f"{value:.4g}", f"{fitted.stderr[name]:.2g}", errors, "; ".join(remarks)
+            )
+            what = errors = ""
+        for name in fitted.unidentified:
+            table.add_row(
+                what, name, "?", "", "", f"these rows cannot tell; add {wanted_rows(name)}"
+            )
+            what = ""
+    for reason in result.left_out:
+        table.add_row("", "", "", "", "", f"not fitted: {reason}")
+    return table
+
+
+def _validation_table(report: dict[str, Any]) -> Any:
+    """Return the errors by kind and GPU, and the worst rows."""
+    from rich.console import Group
+    from rich.table import Table
+
+    table = Table(
+        title=f"{report['predicted']:,} of {report['rows']:,} rows predicted", title_justify="left"
+    )
+    for name in ("Rows of", "Rows", "Median error", "90th percentile", "Bias"):
+        table.add_column(name, justify="left" if name == "Rows of" else "right")
+    for group in report["groups"]:
+        if group["by"] in ("kind", "kind, gpu, framework", "kind, regime"):
+            figures = [f"{100 * group[key]:.1f} %" for key in ("median_ape", "p90_ape", "bias")]
+            table.add_row(group["value"], f"{group['rows']:,}", *figures)
+    if "oom_total" in report:
+        table.add_row("out of memory", f"{report['oom_correct']} of {report['oom_total']} right")
+    worst = Table(title="Worst rows", title_justify="left")
+    for name in ("Row", "Measured [us]", "Predicted [us]", "The model says"):
+        worst.add_column(name)
+    for row in report["worst"]:
+        worst.add_row(
+            f"{row['gpu_id']} {row['framework']}: {row['kind']}, {row['sizes']}",
+            f"{row['measured_us']:.4g}",
+            f"{row['predicted_us']:.4g}",
+            str(row["reason"]),
+        )
+    return Group(table, worst)
+
+
+def _write_validation(result: "Validation", measurements: "Measurements", path: Path) -> None:
+    """Write rows, report or figure, as the file's suffix says."""
+    import json
+
+    from simulator.evidence.figure import figure
+    from simulator.evidence.validate import report, timed
+    from simulator.resources import atomic_path
+
+    if path.suffix == ".html":
+        write_text(figure(timed(result.rows), "Predicted and measured times"), path)
+    elif path.suffix == ".json":
+        write_text(json.dumps(report(result, measurements), indent=2) + "\n", path)
+    elif path.suffix == ".parquet":
+        with atomic_path(path) as temporary:
+            result.rows.to_parquet(temporary, index=False)
+    else:
+        write_text(csv_text(result.rows.to_dict("records")), path)
+    say(f"wrote {path}")

@@ -1,0 +1,296 @@
+"""Predicted against measured: how far off, where, and why."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from simulator.evidence import physics, predict_steps
+from simulator.evidence.groups import Group, profile
+from simulator.evidence.measurements import LAYOUTS, ROW_KINDS, Measurements
+from simulator.evidence.predict import prepare
+from simulator.inputs.hardware import HardwareProfile
+from simulator.timing.constants import ConstantsChoice, rates
+from simulator.timing.roofline import operation_time
+from simulator.units import MICROSECOND
+
+SCHEMA_VERSION = 1
+# Keys and values smaller than this share of L2 are hot for a replay, larger ones than this cold.
+HOT_SHARE, COLD_SHARE = 1.0, 1.5
+WORST = 10
+CLOSE, NEAR = 0.10, 0.20
+SIZES = {
+    "decode_attention": ("batch", "q_heads", "kv_heads", "head_dim", "kv_len", "kv_dtype"),
+    "prefill_attention": ("batch", "q_heads", "kv_heads", "head_dim", "q_len"),
+    "gemm": ("m", "n", "k", "dtype"),
+    "elementwise": ("op", "rows", "width"),
+    "all_reduce": ("num_gpus", "message_bytes", "impl"),
+    "shared_prefix_attention": ("mode", "batch", "q_heads", "kv_heads", "prefix_len", "suffix_len"),
+    "decode_step": ("model", "context_tokens", "samples", "attention", "kv_layout", "execution"),
+    "end_to_end": ("model", "batch", "input_len", "output_len"),
+}
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Predictions beside their measurements.
+
+    Attributes
+    ----------
+    rows
+        One frame: the columns of the files, then what was added: kind, profile, head shape and
+        regime, measured and predicted time [us], the prediction in the file's own column
+        (``predicted_latency_us`` or ``predicted_step_ms``), the signed error and its size.
+    skipped
+        How many rows could not be predicted, by reason.
+    oom_correct, oom_total
+        Of rows that ran out of memory or are predicted to, how many are predicted right; None
+        where there are no such rows.
+    """
+
+    rows: pd.DataFrame
+    skipped: Mapping[str, int]
+    total: int
+    oom_correct: int | None
+    oom_total: int | None
+    constants: Mapping[str, str]
+
+
+def validate(
+    measurements: Measurements,
+    *,
+    gpu: HardwareProfile | None = None,
+    choice: ConstantsChoice = "auto",
+) -> Validation:
+    """Predict every row that can be predicted.
+
+    Parameters
+    ----------
+    gpu
+        Used for the rows of its id instead of the shipped profile.
+    """
+    frames: list[pd.DataFrame] = []
+    skipped: dict[str, int] = {}
+    oom: list[bool] = []
+    constants: dict[str, str] = {}
+    for kind in ROW_KINDS:
+        table = measurements.tables.get(kind)
+        if table is None:
+            continue
+        prepared = prepare(table, kind)
+        for reason in prepared.skipped.values():
+            skipped[reason] = skipped.get(reason, 0) + 1
+        for group in prepared.groups:
+            card = gpu if gpu is not None and gpu.id == group.gpu_id else profile(group.gpu_id)
+            constants[card.id] = rates(card, choice, variants=group.variants).origin
+            rows = table.loc[group.index]
+            if kind == "decode_step":
+                oom += list(_oom(rows))
+            frames.append(_predicted(rows, group, card, choice))
+    joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_ADDED)
+    return Validation(
+        rows=joined,
+        skipped=skipped,
+        total=measurements.rows,
+        oom_correct=sum(oom) if oom else None,
+        oom_total=len(oom) if oom else None,
+        constants=constants,
+    )
+
+
+_ADDED = ("kind", "gpu_id", "framework", "kernel", "measured_us", "predicted_us", "error", "ape")
+
+
+def timed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that have a time: what ran out of memory has none."""
+    return rows[rows["measured_us"].notna()]
+
+
+def _oom(rows: pd.DataFrame) -> Iterator[bool]:
+    """Yield, for each row that ran out of memory or is predicted to, whether that was right."""
+    for _, row in rows.iterrows():
+        measured = str(row["status"]).lower() == "oom"
+        predicted = predict_steps.out_of_memory(row)
+        if measured or predicted:
+            yield measured == predicted
+
+
+def _predicted(
+    rows: pd.DataFrame, group: Group, gpu: HardwareProfile, choice: ConstantsChoice
+) -> pd.DataFrame:
+    """Return a group's rows with their predictions."""
+    seconds = group.predict(gpu, choice)
+    measured = rows["time_s"].to_numpy(dtype=np.float64)
+    error = seconds / measured - 1
+    names = [name for name in SIZES[group.kind] if name in rows]
+    sizes = [
+        ", ".join(f"{name} {_plain(value)}" for name, value in zip(names, row, strict=True))
+        for row in rows[names].itertuples(index=False)
+    ]
+    layout = LAYOUTS[group.kind]
+    added = {
+        "kind": group.kind,
+        "head_shape": _head_shapes(rows),
+        "regime": _regimes(group, rows, gpu, choice),
+        "sizes": sizes,
+        "measured_us": measured / MICROSECOND,
+        "predicted_us": seconds / MICROSECOND,
+        f"predicted_{layout.result}": seconds / layout.unit_s,
+        "error": error,
+        "ape": np.abs(error),
+        "reason": _reasons(group, gpu, choice),
+    }
+    if group.kind == "decode_step":
+        added["predicted_status"] = [
+            "oom" if predict_steps.out_of_memory(row) else "ok" for _, row in rows.iterrows()
+        ]
+    kept = rows.drop(columns=[name for name in (*added, "time_s") if name in rows])
+    return kept.assign(framework=rows["framework"].fillna("").astype(str), **added)
+
+
+def _plain(value: Any) -> str:
+    """Write a size without a decimal point."""
+    return f"{value:.10g}" if isinstance(value, float) else f"{value}"
+
+
+def _head_shapes(rows: pd.DataFrame) -> "np.ndarray | str":
+    """Return query heads / KV heads x width of attention rows."""
+    if "q_heads" not in rows:
+        return ""
+    parts = [rows[name].map(lambda value: f"{value:g}") for name in ("q_heads", "kv_heads")]
+    width = rows["head_dim"].map(lambda value: f"{value:g}")
+    return np.asarray(parts[0] + "/" + parts[1] + " x " + width)
+
+
+def _parts(
+    group: Group, gpu: HardwareProfile, choice: ConstantsChoice
+) -> dict[str, "np.ndarray"] | None:
+    """Return launch, memory and compute time of each row over its operations. [s]."""
+    if not group.operations:
+        return None
+    gpu_rates = rates(gpu, choice, variants=group.variants)
+    times = [operation_time(item, gpu_rates, group.execution) for item in group.operations]
+    count = len(group.index)
+    return {
+        name: np.sum([np.broadcast_to(getattr(time, f"{name}_s"), count) for time in times], axis=0)
+        for name in ("launch", "memory", "compute", "link")
+    }
+
+
+def _regimes(
+    group: Group, rows: pd.DataFrame, gpu: HardwareProfile, choice: ConstantsChoice
+) -> Any:
+    """Return what bounds each row: launch, memory (hot or cold in L2), compute or link."""
+    parts = _parts(group, gpu, choice)
+    if parts is None:
+        return "step"
+    names = np.array(list(parts))
+    regime: Any = names[np.argmax(np.stack(list(parts.values())), axis=0)].astype(object)
+    moved = physics.compulsory_bytes(rows, group.kind)
+    if moved is None:
+        return regime
+    memory = regime == "memory"
+    share = moved.to_numpy(dtype=np.float64) / gpu.l2_bytes
+    regime[memory & (share <= HOT_SHARE)] = "memory, hot"
+    regime[memory & (share > HOT_SHARE)] = "memory, about L2"
+    regime[memory & (share > COLD_SHARE)] = "memory, cold"
+    return regime
+
+
+def _reasons(
+    group: Group, gpu: HardwareProfile, choice: ConstantsChoice
+) -> "np.ndarray | list[str]":
+    """Return what the model says each row's time is made of."""
+    parts = _parts(group, gpu, choice)
+    if parts is None:
+        return [""] * len(group.index)
+    columns = [(name, values / MICROSECOND) for name, values in parts.items() if np.any(values)]
+    return [
+        " + ".join(f"{name} {values[i]:.1f}" for name, values in columns) + " us"
+        for i in range(len(group.index))
+    ]
+
+
+def summary(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return count, median and 90th percentile of the absolute error, and the median signed one."""
+    if not len(rows):
+        return {"rows": 0, "median_ape": None, "p90_ape": None, "bias": None}
+    return {
+        "rows": len(rows),
+        "median_ape": float(rows["ape"].median()),
+        "p90_ape": float(rows["ape"].quantile(0.9)),
+        "bias": float(rows["error"].median()),
+    }
+
+
+def groups(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the errors of every kind, GPU, library, kernel, regime and head shape."""
+    listed: list[dict[str, Any]] = []
+    if not len(rows):
+        return listed
+    for by in (
+        ["kind"],
+        ["gpu_id"],
+        ["kind", "gpu_id"],
+        ["kind", "gpu_id", "framework"],
+        ["kind", "gpu_id", "kernel"],
+        ["kind", "gpu_id", "dtype"],
+        ["kind", "regime"],
+        ["kind", "gpu_id", "regime"],
+        ["head_shape"],
+    ):
+        for value, part in rows.groupby(by, sort=True, dropna=True):
+            words = [str(item) for item in value]
+            if by == ["head_shape"] and not words[0]:
+                continue
+            listed.append(
+                {
+                    "by": ", ".join(by).replace("gpu_id", "gpu"),
+                    "value": ", ".join(words),
+                    **summary(part),
+                }
+            )
+    return listed
+
+
+def worst(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows that are farthest off, each way alike."""
+    distance = np.abs(np.log1p(rows["error"].clip(lower=-0.999999)))
+    found = rows.loc[distance.sort_values(ascending=False, kind="stable").index[:WORST]]
+    return [{name: _json(value) for name, value in row.items()} for row in found.to_dict("records")]
+
+
+def _json(value: Any) -> Any:
+    """Return a value that JSON has."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def report(validation: Validation, measurements: Measurements) -> dict[str, Any]:
+    """Return everything as one JSON object."""
+    rows = timed(validation.rows)
+    whole = summary(rows)
+    result: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "rows": validation.total + len(measurements.refused),
+        "predicted": len(validation.rows),
+        "skipped": sum(validation.skipped.values()),
+        "skipped_reasons": dict(sorted(validation.skipped.items())),
+        "refused": len(measurements.refused),
+        "median_ape": whole["median_ape"],
+        "p90_ape": whole["p90_ape"],
+        "bias": whole["bias"],
+        "within_10pct": float((rows["ape"] <= CLOSE).mean()) if len(rows) else None,
+        "within_20pct": float((rows["ape"] <= NEAR).mean()) if len(rows) else None,
+        "constants": dict(sorted(validation.constants.items())),
+        "groups": groups(rows),
+        "worst": worst(rows),
+    }
+    if validation.oom_total is not None:
+        result["oom_correct"] = validation.oom_correct
+        result["oom_total"] = validation.oom_total
+    return result

@@ -1,0 +1,94 @@
+"""calibrate and validate as a user meets them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from simulator.cli.main import app, main
+
+HEAD = "gpu,m,n,k,latency_us"
+
+
+def rows_file(folder: Path, *, bad: bool = False) -> Path:
+    """Write products of one GPU, made up: 4 us and what 0.7 of the bandwidth takes."""
+    lines = [HEAD]
+    for n in (512, 2048, 8192):
+        for k in (1024, 4096, 8192):
+            for m in (1, 32, 512, 4096):
+                moved = 2 * (n * k + m * k + m * n)
+                flops = 2 * m * n * k
+                time = 4 + max(moved / (0.7 * 300e9), flops / (0.6 * 121e12)) * 1e6
+                lines.append(f"L4,{m},{n},{k},{time:.2f}")
+    if bad:
+        lines += ["L4,1,4096,4096,-1", "L4,1,8192,8192,2"]
+    path = folder / "rows.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """Run the command line and return its code, stdout and stderr."""
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_calibrate_writes_a_profile_that_validate_uses(tmp_path: Path) -> None:
+    """The way a user goes: fit, write, check, and the errors shrink."""
+    rows, profile = str(rows_file(tmp_path)), str(tmp_path / "l4-mine.toml")
+    code, _, said = run("calibrate", rows, "--gpu", "l4", "-o", profile)
+    assert code == 0
+    assert "wrote 4 constants of l4" in said
+    errors = []
+    for more in ([], ["--calibration", profile]):
+        code, out, _ = run("validate", rows, "--gpu", "l4", "--json", *more)
+        assert code == 0
+        errors.append(json.loads(out)["median_ape"])
+    assert errors[1] < min(0.12, errors[0])
+
+
+def test_refused_rows_are_listed_with_their_lines(tmp_path: Path) -> None:
+    """On stderr, so that stdout stays data."""
+    rows = str(rows_file(tmp_path, bad=True))
+    code, out, said = run("validate", rows, "--json")
+    assert code == 0
+    assert json.loads(out)["refused"] == 2
+    assert "line 38: latency_us is not a positive number" in said
+    assert "line 39: implies" in said
+    kept = json.loads(run("validate", rows, "--json", "--keep-suspect")[1])
+    assert (kept["refused"], kept["predicted"]) == (1, 37)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".html", ".json", ".parquet"])
+def test_validate_writes_what_the_suffix_says(tmp_path: Path, suffix: str) -> None:
+    """Rows with predictions, a figure, or the report; nothing else is left behind."""
+    output = tmp_path / f"out{suffix}"
+    code, _, said = run("validate", str(rows_file(tmp_path)), "-o", str(output))
+    assert code == 0, said
+    assert output.stat().st_size > 0
+    if suffix == ".csv":
+        header = output.read_text(encoding="utf-8").splitlines()[0].split(",")
+        assert {"m", "latency_us", "predicted_latency_us", "ape"} <= set(header)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["validate", "nowhere.csv"], "cannot read nowhere.csv: no such file"),
+        (["calibrate", "nowhere.csv", "--gpu", "l4"], "cannot read nowhere.csv"),
+        (["calibrate", "nowhere.csv", "--gpu", "a31x"], "unknown GPU 'a31x'"),
+        (["validate", "rows.csv", "-o", "out.pdf"], "cannot tell a format from 'out.pdf'"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1, one line on stderr, nothing on stdout."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    captured = capsys.readouterr()
+    assert stop.value.code == 1
+    assert captured.out == ""
+    assert message in captured.err
+    assert len(captured.err.strip().splitlines()) == 1

@@ -1,0 +1,154 @@
+"""Fits find the constants that made the rows, say what rows cannot tell, and repeat exactly."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from simulator.errors import MeasurementError
+from simulator.evidence.calibrate import Calibration, calibrate, summary, wanted_rows
+from simulator.evidence.fit import with_constants
+from simulator.evidence.measurements import Measurements, load
+from simulator.evidence.predict import prepare
+from simulator.evidence.write_profile import profile_path, profile_text
+from simulator.inputs.hardware import HardwareProfile, load_hardware, read_profile
+from simulator.timing.constants import rates
+
+# Any card without fitted constants of its own will do.
+CARD = "l4"
+TRUE_GEMM = {
+    "gemm_launch_us": 4.5,
+    "depth_ns": 0.2,
+    "gemm_bandwidth_fraction": 0.72,
+    "gemm_flops_fraction": 0.66,
+}
+SHAPES = [(n, k) for n in (512, 2048, 4096, 14336) for k in (256, 1024, 4096, 8192)]
+
+
+def bare() -> HardwareProfile:
+    """Return the card with nothing fitted."""
+    return load_hardware(CARD).model_copy(update={"fitted": {}})
+
+
+def made(
+    tmp_path: Path,
+    constants: dict[str, float],
+    *,
+    rows: list[tuple[int, int, int]],
+    noise: float = 0.02,
+    outliers: bool = True,
+    framework: str = "",
+) -> Measurements:
+    """Return GEMM rows that the timing model made with these constants, and noise."""
+    frame = pd.DataFrame(rows, columns=["m", "n", "k"]).assign(
+        gpu=CARD, framework=framework, source="made up", latency_us=1.0
+    )
+    path = tmp_path / "made.csv"
+    frame.to_csv(path, index=False)
+    table = load([path], keep_suspect=True).tables["gemm"]
+    generator = np.random.default_rng(1)
+    for group in prepare(table, "gemm").groups:
+        exact = group.predict(with_constants(bare(), constants))
+        factor = np.exp(noise * generator.standard_normal(len(exact)))
+        if outliers:
+            factor[::13] *= 1.6
+        table.loc[group.index, "latency_us"] = exact * factor * 1e6
+    table.drop(columns=["time_s", "gpu_id", "line", "file"]).to_csv(path, index=False)
+    return load([path])
+
+
+def full_grid() -> list[tuple[int, int, int]]:
+    """Return products from launch-bound to compute-bound."""
+    return [(m, n, k) for n, k in SHAPES for m in (1, 16, 64, 256, 1024, 4096)]
+
+
+def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:
+    """With 2 % noise and one row in 13 at +60 %, all four come out."""
+    result = calibrate(made(tmp_path, TRUE_GEMM, rows=full_grid()), load_hardware(CARD))
+    found = result.values()
+    for name, true in TRUE_GEMM.items():
+        value, stderr, rows = found[name]
+        # A few ns per element show in small products only.
+        tolerance = 0.15 if name == "depth_ns" else 0.06
+        assert value == pytest.approx(true, rel=tolerance), name
+        assert 0 < stderr < 2 * tolerance * true
+        assert rows == len(full_grid())
+    median, _, _ = summary(result.parts[0].fitted.held_out)
+    assert median < 0.03
+
+
+def test_a_fit_repeats_to_the_last_digit(tmp_path: Path) -> None:
+    """The same rows give the same constants and errors, also from a calibrated profile."""
+    measurements = made(tmp_path, TRUE_GEMM, rows=full_grid())
+    first = calibrate(measurements, load_hardware(CARD))
+    calibrated = with_constants(load_hardware(CARD), {"gemm_launch_us": 9.0})
+    again = calibrate(measurements, calibrated)
+    assert first.values() == again.values()
+
+
+def test_what_rows_cannot_tell_is_said_and_left_alone(tmp_path: Path) -> None:
+    """Products of one row say nothing of the matrix rate, which keeps its value."""
+    rows = [(1, n, k) for n, k in SHAPES]
+    part = calibrate(made(tmp_path, TRUE_GEMM, rows=rows), load_hardware(CARD)).parts[0]
+    assert "gemm_flops_fraction" in part.fitted.unidentified
+    assert "gemm_flops_fraction" not in part.fitted.constants
+    assert "m of 1024" in wanted_rows("gemm_flops_fraction")
+
+
+def test_the_edge_of_a_range_is_reported(tmp_path: Path) -> None:
+    """Rows faster than the published peak allows push the share to 1, and it is said."""
+    fast = {**TRUE_GEMM, "gemm_bandwidth_fraction": 1.3}
+    part = calibrate(made(tmp_path, fast, rows=full_grid()), load_hardware(CARD)).parts[0]
+    assert "gemm_bandwidth_fraction" in part.fitted.at_bound
+
+
+def test_libraries_get_their_own_where_there_are_several(tmp_path: Path) -> None:
+    """Two libraries that differ in launch time: each is found, and the general one between."""
+    slow = {**TRUE_GEMM, "gemm_launch_us": 9.0}
+    parts = []
+    for name, constants in (("vllm", TRUE_GEMM), ("sglang", slow)):
+        loaded = made(tmp_path, constants, rows=full_grid(), framework=name)
+        parts.append(loaded.tables["gemm"])
+    both = Measurements({"gemm": pd.concat(parts, ignore_index=True)})
+    found = calibrate(both, load_hardware(CARD)).values()
+    assert found["vllm_gemm_launch_us"][0] == pytest.approx(4.5, rel=0.06)
+    assert found["sglang_gemm_launch_us"][0] == pytest.approx(9.0, rel=0.06)
+    assert 4.5 < found["gemm_launch_us"][0] < 9.0
+
+
+def test_too_few_rows_are_refused(tmp_path: Path) -> None:
+    """A handful of rows is no calibration, and the message names what can be fitted."""
+    measurements = made(tmp_path, TRUE_GEMM, rows=[(1, 512, 256)], outliers=False)
+    with pytest.raises(MeasurementError, match="no rows of l4 that can be fitted"):
+        calibrate(measurements, load_hardware(CARD))
+
+
+def _written(result: Calibration, folder: Path) -> tuple[str, Any]:
+    """Write a profile and read it back."""
+    original = profile_path(CARD).read_text(encoding="utf-8")
+    text = profile_text(original, result, date="2026-11-23")
+    path = folder / f"{CARD}.toml"
+    path.write_text(text, encoding="utf-8")
+    return text, read_profile(path)
+
+
+def test_a_written_profile_keeps_what_people_wrote(tmp_path: Path) -> None:
+    """Comments and figures stay, and the constants are used with their source, rows and date."""
+    result = calibrate(made(tmp_path, TRUE_GEMM, rows=full_grid()), load_hardware(CARD))
+    text, profile = _written(result, tmp_path)
+    original = profile_path(CARD).read_text(encoding="utf-8")
+    comments = [line for line in original.splitlines() if line.startswith("#")]
+    assert all(line in text for line in comments)
+    before = {key: value for key, value in tomllib.loads(original).items() if key != "fitted"}
+    after = tomllib.loads(text)
+    fitted = after.pop("fitted")
+    assert set(before.pop("sources").items()) < set(after.pop("sources").items())
+    assert before == after
+    assert fitted["gemm_launch_us"]["date"] == "2026-11-23"
+    assert "made up: gemm" in fitted["gemm_launch_us"]["source"]
+    used = rates(profile).constants["gemm_launch_us"]
+    assert used.origin == "fitted"
+    assert used.value == pytest.approx(result.values()["gemm_launch_us"][0], rel=1e-3)

@@ -1,0 +1,187 @@
+"""Predicted against measured: any file with known columns, errors that are what they say."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from simulator.evidence import harness
+from simulator.evidence.figure import figure
+from simulator.evidence.groups import library_of
+from simulator.evidence.measurements import load
+from simulator.evidence.predict import prepare
+from simulator.evidence.validate import report, summary, timed, validate
+from simulator.inputs.presets import load_model
+
+SHARED = Path(__file__).parents[3] / "shared" / "measurements"
+needs_rows = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="no ../shared/measurements on this machine"
+)
+
+
+def rows_file(folder: Path, text: str, name: str = "rows.csv") -> Path:
+    """Write rows made up for a test."""
+    path = folder / name
+    path.write_text(text.strip() + "\n", encoding="utf-8")
+    return path
+
+
+MIXED = """
+gpu,framework,kernel,dtype,batch,q_heads,kv_heads,head_dim,kv_len,latency_us
+H200,vllm,some_new_kernel,bf16,8,32,8,128,4096,60
+B200,nobody's,fa9,fp8,8,32,8,128,4096,60
+Z9000,vllm,fa3,bf16,8,32,8,128,4096,60
+H200,vllm,fa3,bf16,64,64,1,256,100000,1
+"""
+
+
+def test_unknown_kernels_are_predicted_and_unknown_gpus_counted(tmp_path: Path) -> None:
+    """Of four rows one is refused as impossible and one skipped: no profile has that name."""
+    measurements = load([rows_file(tmp_path, MIXED)])
+    result = report(validate(measurements), measurements)
+    assert (result["rows"], result["predicted"], result["skipped"], result["refused"]) == (
+        4,
+        2,
+        1,
+        1,
+    )
+    assert result["skipped_reasons"] == {"no profile of GPU Z9000": 1}
+    assert set(result["constants"]) == {"h200-sxm", "b200-sxm"}
+
+
+def test_errors_are_those_of_the_rows(tmp_path: Path) -> None:
+    """Median, 90th percentile, bias and shares are recomputed from what -o writes."""
+    measurements = load([rows_file(tmp_path, MIXED)], keep_suspect=True)
+    validation = validate(measurements)
+    rows = timed(validation.rows)
+    ratio = rows["predicted_latency_us"] / rows["latency_us"] - 1
+    assert rows["ape"].to_numpy() == pytest.approx(np.abs(ratio).to_numpy())
+    result = report(validation, measurements)
+    assert result["median_ape"] == pytest.approx(np.median(np.abs(ratio)))
+    assert result["bias"] == pytest.approx(np.median(ratio))
+    assert result["within_20pct"] == pytest.approx((np.abs(ratio) <= 0.2).mean())
+    by_kind = [group for group in result["groups"] if group["by"] == "kind"]
+    assert [(group["value"], group["rows"]) for group in by_kind] == [("decode_attention", 3)]
+
+
+def test_nothing_to_predict_is_no_error(tmp_path: Path) -> None:
+    """Rates of the memory are no calls: they are counted, and there are no figures to give."""
+    path = rows_file(tmp_path, "gpu,test,working_set_bytes,gb_per_s\nL40S,l2_read,1e6,3000")
+    measurements = load([path])
+    result = report(validate(measurements), measurements)
+    assert result["predicted"] == 0
+    assert result["median_ape"] is None
+    assert summary(pd.DataFrame())["rows"] == 0
+
+
+def test_out_of_memory_cells_are_judged(tmp_path: Path) -> None:
+    """70 GB of caches beside 14 GB of weights do not fit 80 GB; 35 GB do."""
+    path = rows_file(
+        tmp_path,
+        "gpu,model,context_tokens,samples,attention,kernel,kv_layout,execution,status,step_ms\n"
+        "H100,mistral-7b,8192,64,standard,flash2,copies,eager,oom,\n"
+        "H100,mistral-7b,8192,32,standard,flash2,copies,eager,oom,\n"
+        "H100,mistral-7b,8192,8,standard,flash2,copies,eager,ok,22",
+    )
+    measurements = load([path])
+    result = report(validate(measurements), measurements)
+    assert (result["oom_correct"], result["oom_total"]) == (1, 2)
+
+
+def test_the_figure_needs_no_network(tmp_path: Path) -> None:
+    """One page, with a dot for each row and nothing fetched."""
+    measurements = load([rows_file(tmp_path, MIXED)])
+    rows = timed(validate(measurements).rows)
+    page = figure(rows, "a < b")
+    assert "http" not in page
+    assert page.count("<circle") == len(rows) + 1  # and one in the key
+    assert "a &lt; b" in page
+
+
+@pytest.mark.parametrize(
+    ("framework", "library"),
+    [("vLLM-0.2.x+relay", "vllm"), ("TensorRT-LLM", "trtllm"), ("sglang", "sglang"), ("own", "")],
+)
+def test_libraries_are_known_by_their_names(framework: str, library: str) -> None:
+    """Versions and spellings do not matter; an unknown engine has no constants of its own."""
+    assert library_of(framework) == library
+
+
+def cell(**changes: object) -> harness.Cell:
+    """Return a cell of the paper's table."""
+    settings: dict[str, object] = {
+        "model": load_model("mistral-7b"),
+        "context_tokens": 8192,
+        "samples": 4,
+        "bifurcated": False,
+        "kernel": "flash2",
+        "rebuilt": False,
+        "compiled": False,
+        "expand_kv": True,
+        "weights_dtype": "bf16",
+        "ranks": 1,
+    }
+    return harness.Cell(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def test_the_paper_s_totals_per_layer() -> None:
+    """Facts of its code: flash moves 9 U per sample with repeated heads, U without.
+
+    U is K and V of a sample over 8320 allocated slots: 2 x 8 x 128 x 8320 x 2 bytes.
+    """
+    u = 2 * 8 * 128 * 8320 * 2
+    l2 = 50 * 2**20
+    repeated = harness.account(cell(), l2)
+    # The repeat reads U and writes 4 U; flash reads 4 U up to the current position.
+    assert repeated.repeat == 4 * 5 * u
+    assert repeated.flash == pytest.approx(4 * 4 * u * (8192 + 64) / 8320)
+    grouped = harness.account(cell(expand_kv=False), l2)
+    assert (grouped.repeat, grouped.flash) == (0, pytest.approx(4 * u * (8192 + 64) / 8320))
+    # Rebuilt: the context once, since L2 keeps 16.8 MB, the decoded slots, and U written.
+    rebuilt = harness.account(cell(rebuilt=True), l2)
+    assert rebuilt.strided_cat == pytest.approx(u * 8192 / 8320 + 4 * u * 128 / 8320 + 4 * u)
+    # Compiled, the math path reads U and nothing repeated.
+    fused = harness.account(cell(kernel="sdpa-math", compiled=True), l2)
+    assert fused.fused_read == 4 * u
+    assert fused.repeat == 0
+
+
+def test_a_bifurcated_step_of_the_paper_hardly_grows_with_samples_in_kv() -> None:
+    """Its context is read once: only logits and the decode buffers grow."""
+    one, many = (
+        harness.account(cell(bifurcated=True, kernel="einsum", samples=b), 0) for b in (1, 64)
+    )
+    assert one.values_bytes == many.values_bytes
+    assert many.passes == pytest.approx(64 * one.passes)
+
+
+@needs_rows
+def test_every_out_of_memory_cell_of_the_paper_is_right() -> None:
+    """No cell that ran is called out of memory, and none that did not is said to fit."""
+    measurements = load([SHARED / "bifurcated_paper_step_latency.csv"])
+    result = report(validate(measurements), measurements)
+    assert result["oom_total"] == result["oom_correct"] == 7
+
+
+@needs_rows
+def test_every_shared_row_is_predicted_or_counted() -> None:
+    """Nothing is lost: predicted, skipped and refused rows are all the rows."""
+    measurements = load([SHARED])
+    result = report(validate(measurements), measurements)
+    assert result["predicted"] + result["skipped"] + result["refused"] == result["rows"]
+    assert np.isfinite(result["median_ape"])
+
+
+def test_a_prediction_is_the_sum_of_its_operations(tmp_path: Path) -> None:
+    """Rows of one group in another order get the same times."""
+    head = "gpu,m,n,k,latency_us\n"
+    lines = ["L40S,1,4096,4096,60", "L40S,64,4096,4096,70", "L40S,512,1024,8192,90"]
+    forward = load([rows_file(tmp_path, head + "\n".join(lines))])
+    backward = load([rows_file(tmp_path, head + "\n".join(lines[::-1]), "b.csv")])
+    times = [
+        validate(measurements).rows.set_index("m")["predicted_us"]
+        for measurements in (forward, backward)
+    ]
+    assert times[0].to_dict() == times[1].to_dict()
+    assert len(prepare(forward.tables["gemm"], "gemm").groups) == 1
