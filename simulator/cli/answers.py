@@ -12,13 +12,10 @@ from simulator.cli.options import (
     Explain,
     GpuName,
     PricePerHour,
-    Question,
-    complete_gpus,
-    count,
-    number,
-    with_question,
 )
 from simulator.cli.output import Output, say
+from simulator.cli.question import Question, with_question
+from simulator.cli.words import complete_gpus, count, number
 from simulator.inputs.workload import ATTENTIONS
 
 if TYPE_CHECKING:

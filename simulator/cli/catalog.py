@@ -9,14 +9,16 @@ from simulator.cli.options import (
     AsJson,
     FormatName,
     OutputPath,
+    with_output,
+)
+from simulator.cli.output import Output, say
+from simulator.cli.words import (
     complete_gpus,
     complete_models,
     complete_scenarios,
     complete_types,
     count,
-    with_output,
 )
-from simulator.cli.output import Output, say
 from simulator.errors import SimulatorError
 
 CHECK_FOUND = 1

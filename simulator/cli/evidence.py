@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simulator.cli.options import Constants, complete_gpus
+from simulator.cli.options import Constants
 from simulator.cli.output import csv_text, output_of, say, write_text
+from simulator.cli.words import complete_gpus
 from simulator.errors import MeasurementError, OutputError
 
 if TYPE_CHECKING:

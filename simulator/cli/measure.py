@@ -10,12 +10,9 @@ import typer
 from simulator.cli.options import (
     AsJson,
     FormatName,
-    choice,
-    complete_gpus,
-    complete_scenarios,
-    count,
 )
 from simulator.cli.output import Output, output_of, say
+from simulator.cli.words import choice, complete_gpus, complete_scenarios, count
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, L2State, Mode
 from simulator.inputs.dtypes import Dtype

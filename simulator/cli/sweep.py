@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simulator.cli.options import Constants, Utilization, complete_scenarios
+from simulator.cli.options import Constants, Utilization
 from simulator.cli.output import say
+from simulator.cli.words import complete_scenarios
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
 

@@ -11,11 +11,10 @@ from simulator.cli.options import (
     WORK_PANEL,
     Constants,
     GpuName,
-    choice,
-    count,
     with_output,
 )
 from simulator.cli.output import Output
+from simulator.cli.words import choice, count
 from simulator.errors import TraceError, unknown
 from simulator.inputs.workload import LARGEST_COUNT
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import bifurcate
 
-from simulator.cli import options
+from simulator.cli import words
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "bifurcate"
 CASES = {
@@ -63,18 +63,18 @@ def test_installed_completion_completes_in_bash(tmp_path: Path) -> None:
 
 def test_other_names_complete_too() -> None:
     """Scenarios, model types and formats complete by their beginning, whatever its case."""
-    assert options.complete_scenarios("one-K") == ["one-kv-head-per-gpu"]
-    assert options.complete_types("qwen3") == ["qwen3", "qwen3_moe"]
-    assert options.complete_types("gemma3") == ["gemma3", "gemma3_text"]
-    assert options.complete_dtypes("FP") == ["fp16", "fp32", "fp8"]
-    assert options.complete_models("GPT-OSS-2") == ["gpt-oss-20b"]
-    assert options.complete_gpus("A100-SXM") == ["a100-sxm-40gb", "a100-sxm-80gb"]
+    assert words.complete_scenarios("one-K") == ["one-kv-head-per-gpu"]
+    assert words.complete_types("qwen3") == ["qwen3", "qwen3_moe"]
+    assert words.complete_types("gemma3") == ["gemma3", "gemma3_text"]
+    assert words.complete_dtypes("FP") == ["fp16", "fp32", "fp8"]
+    assert words.complete_models("GPT-OSS-2") == ["gpt-oss-20b"]
+    assert words.complete_gpus("A100-SXM") == ["a100-sxm-40gb", "a100-sxm-80gb"]
 
 
 def test_completion_starts_as_fast_as_the_command() -> None:
     """Completing a name loads nothing heavy: people wait for it at every key."""
     code = (
-        "import sys; from simulator.cli.options import complete_models, complete_gpus; "
+        "import sys; from simulator.cli.words import complete_models, complete_gpus; "
         "assert complete_models('gpt2') == ['gpt2']; assert 'l40s' in complete_gpus('l40'); "
         "assert not {'numpy', 'pandas', 'rich'} & set(sys.modules)"
     )

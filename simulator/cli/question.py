@@ -1,0 +1,278 @@
+"""The options that ask a question, and the question they add up to.
+
+Names follow the serving engines where those have one: ``--input-len``, ``--num-samples``,
+``--tensor-parallel-size``, ``--kv-cache-dtype``, ``--gpu-memory-utilization``.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from simulator.cli.options import (
+    MODEL_PANEL,
+    WORK_PANEL,
+    Constants,
+    ModelName,
+    Utilization,
+    output_options,
+    with_options,
+)
+from simulator.cli.words import choice, complete_dtypes, complete_types, option, size
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import (
+    EXECUTIONS,
+    KERNELS,
+    KV_LAYOUTS,
+    Execution,
+    Kernel,
+    KvLayout,
+    Workload,
+    workload_for,
+)
+from simulator.timing.constants import ConstantsChoice
+
+
+def _question(
+    model: ModelName = None,
+    kv_heads: Annotated[
+        int | None,
+        size("--kv-heads", panel=MODEL_PANEL, text="What if the model had so many KV heads."),
+    ] = None,
+    assume: Annotated[
+        str | None,
+        option(
+            "--assume",
+            panel=MODEL_PANEL,
+            text="Model type to read an unknown config.json as, e.g. llama.",
+            metavar="TYPE",
+            autocompletion=complete_types,
+        ),
+    ] = None,
+    layers: Annotated[
+        int | None, size("--layers", panel=MODEL_PANEL, text="Without --model: layers.")
+    ] = None,
+    hidden_size: Annotated[
+        int | None, size("--hidden-size", panel=MODEL_PANEL, text="Without --model: width.")
+    ] = None,
+    heads: Annotated[
+        int | None, size("--heads", panel=MODEL_PANEL, text="Without --model: query heads.")
+    ] = None,
+    head_dim: Annotated[
+        int | None, size("--head-dim", panel=MODEL_PANEL, text="Without --model: head width.")
+    ] = None,
+    intermediate_size: Annotated[
+        int | None,
+        size("--intermediate-size", panel=MODEL_PANEL, text="Without --model: MLP width."),
+    ] = None,
+    vocab_size: Annotated[
+        int | None, size("--vocab-size", panel=MODEL_PANEL, text="Without --model: vocabulary.")
+    ] = None,
+    context_tokens: Annotated[
+        int,
+        size(
+            "--context-tokens",
+            "--context",
+            "--input-len",
+            panel=WORK_PANEL,
+            text="Tokens of the shared context.",
+        ),
+    ] = 8192,
+    samples: Annotated[
+        int,
+        size(
+            "--samples",
+            "--num-samples",
+            "-n",
+            panel=WORK_PANEL,
+            text="Sequences sampled from each context.",
+        ),
+    ] = 16,
+    prompts: Annotated[
+        int,
+        size(
+            "--prompts",
+            "--batch-size",
+            panel=WORK_PANEL,
+            text="Distinct contexts decoded together.",
+        ),
+    ] = 1,
+    decoded_tokens: Annotated[
+        int | None,
+        size(
+            "--decoded-tokens",
+            "--decoded",
+            panel=WORK_PANEL,
+            text="Tokens each sample holds of its own at this step. Default: 64.",
+        ),
+    ] = None,
+    output_tokens: Annotated[
+        int | None,
+        size(
+            "--output-tokens",
+            "--output-len",
+            panel=WORK_PANEL,
+            text="Tokens each sample generates: the step asked about is the last, the longest. "
+            "Default of generate: 256.",
+        ),
+    ] = None,
+    query_tokens: Annotated[
+        int,
+        size("--query-tokens", panel=WORK_PANEL, text="Tokens per sample in one step."),
+    ] = 1,
+    kernel: Annotated[
+        Kernel, choice("--kernel", panel=WORK_PANEL, text="Attention kernel.", of=KERNELS)
+    ] = KERNELS[1],
+    kv_layout: Annotated[
+        KvLayout,
+        choice(
+            "--kv-layout",
+            panel=WORK_PANEL,
+            text="How standard attention stores the context: a copy per sample, one for all, "
+            "or one that is concatenated anew on every step.",
+            of=KV_LAYOUTS,
+        ),
+    ] = KV_LAYOUTS[0],
+    execution: Annotated[
+        Execution,
+        choice(
+            "--execution",
+            panel=WORK_PANEL,
+            text="CUDA graph as engines use, compiled, or plain eager PyTorch.",
+            of=EXECUTIONS,
+        ),
+    ] = EXECUTIONS[0],
+    dtype: Annotated[
+        str | None,
+        option(
+            "--dtype",
+            "--weight-dtype",
+            "--quantization",
+            panel=WORK_PANEL,
+            text="Format of the weights: bf16, fp16, fp32, fp8, int8 or int4. "
+            "Default: the model's own.",
+            metavar="FORMAT",
+            autocompletion=complete_dtypes,
+        ),
+    ] = None,
+    kv_dtype: Annotated[
+        str | None,
+        option(
+            "--kv-dtype",
+            "--kv-cache-dtype",
+            panel=WORK_PANEL,
+            text="Format of the KV cache. Default: that of the activations.",
+            metavar="FORMAT",
+            autocompletion=complete_dtypes,
+        ),
+    ] = None,
+    tensor_parallel: Annotated[
+        int,
+        size(
+            "--tensor-parallel-size",
+            "--tensor-parallel",
+            "--tp",
+            panel=WORK_PANEL,
+            text="GPUs that share each layer.",
+        ),
+    ] = 1,
+    gpu_memory_utilization: Utilization = 0.9,
+    constants: Constants = "auto",
+) -> "Question":
+    """Return the question that the shared options ask."""
+    flags = {
+        "layers": layers,
+        "hidden_size": hidden_size,
+        "heads": heads,
+        "head_dim": head_dim,
+        "intermediate_size": intermediate_size,
+        "vocab_size": vocab_size,
+    }
+    shape = _model(model, kv_heads, assume, flags)
+    workload = workload_for(
+        shape,
+        context_tokens=context_tokens,
+        samples=samples,
+        prompts=prompts,
+        decoded_tokens=_decoded(decoded_tokens, output_tokens),
+        query_tokens=query_tokens,
+        kernel=kernel,
+        kv_layout=kv_layout,
+        execution=execution,
+        weight_dtype=dtype,
+        kv_dtype=kv_dtype,
+        tensor_parallel=tensor_parallel,
+    )
+    return Question(
+        model=shape,
+        workload=workload,
+        gpu_memory_utilization=gpu_memory_utilization,
+        constants=constants,
+        output_tokens=output_tokens,
+        decoded_tokens=decoded_tokens,
+    )
+
+
+def _decoded(decoded_tokens: int | None, output_tokens: int | None) -> int | None:
+    """Return the own tokens at the step asked about; None leaves the default."""
+    if decoded_tokens is not None and output_tokens is not None:
+        raise typer.BadParameter(
+            "--decoded-tokens is a step's, --output-tokens a whole request's; give one of both"
+        )
+    if output_tokens == 0:
+        raise typer.BadParameter("--output-tokens is at least 1")
+    # The last token generated is never fed back.
+    return decoded_tokens if output_tokens is None else output_tokens - 1
+
+
+def _model(
+    name: str | None, kv_heads: int | None, assume: str | None, flags: dict[str, int | None]
+) -> ModelShape:
+    """Return the model that the options describe."""
+    from simulator.inputs.presets import find_preset, load_model, model_from_flags
+
+    given: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
+    if name is None:
+        if not {"layers", "hidden_size", "heads"} <= given.keys():
+            raise typer.BadParameter(
+                "give --model, or at least --layers, --hidden-size and --heads "
+                "(e.g. --model llama-3.1-8b; see 'bifurcate models')"
+            )
+        return model_from_flags(kv_heads=kv_heads, **given)
+    if given:
+        first = next(iter(given)).replace("_", "-")
+        raise typer.BadParameter(f"--{first} describes a model without --model; give one of both")
+    if assume is not None and find_preset(name) is not None:
+        raise typer.BadParameter(f"--assume is for a config.json, and {name!r} is known by name")
+    return load_model(name, kv_heads=kv_heads, assume=assume)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What the shared options add up to.
+
+    Attributes
+    ----------
+    output_tokens, decoded_tokens
+        As given, None where not.
+    """
+
+    model: ModelShape
+    workload: Workload
+    gpu_memory_utilization: float
+    constants: ConstantsChoice
+    output_tokens: int | None
+    decoded_tokens: int | None
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        """Return the question as the keywords of the functions of :mod:`simulator.api`."""
+        return {
+            "model": self.model,
+            "constants": self.constants,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            **self.workload.model_dump(),
+            **changes,
+        }
+
+
+with_question = with_options(_question, output_options)
