@@ -14,6 +14,7 @@ S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performa
 multicore architectures", CACM 52(4), 2009.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,6 +75,10 @@ class OperationTime:
         return max(zip(parts, ROOFS, strict=True), key=lambda pair: pair[0])[1]
 
 
+# Powers that need nothing but square roots, each up to where the next is nearer.
+_POWERS = ((1, 1.5), (2, 3.0), (4, 8.0))
+
+
 def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> OperationTime:
     """Return the time of one call of an operation on a GPU.
 
@@ -104,14 +109,24 @@ def norm(first: Numeric, second: Numeric, power: float) -> Numeric:
     >>> norm(3.0, 4.0, 1), norm(3.0, 4.0, 2), norm(3.0, 4.0, 100)
     (7.0, 5.0, 4.0)
     """
-    if power < 1.5:  # noqa: PLR2004
+    power = overlap_power(power)
+    if power == 1:
         return first + second
-    if power >= 8:  # noqa: PLR2004
+    if power == math.inf:
         return maximum(first, second)
     first, second = first * first, second * second
-    if power < 3:  # noqa: PLR2004
+    if power == 2:  # noqa: PLR2004
         return square_root(first + second)
     return square_root(square_root(first * first + second * second))
+
+
+def overlap_power(power: float) -> float:
+    """Return the power of a norm that is computed for a fitted one: 1, 2, 4 or infinity.
+
+    >>> overlap_power(1.2), overlap_power(1.7), overlap_power(3), overlap_power(16)
+    (1, 2, 4, inf)
+    """
+    return next((known for known, limit in _POWERS if power < limit), math.inf)
 
 
 def _serial_s(operation: Operation, gpu: Rates) -> Numeric:

@@ -1,13 +1,14 @@
 """How each number comes about: formulas with the numbers in them, and where they are from."""
 
 from dataclasses import asdict, dataclass
+from math import inf
 
 from simulator.answers.estimate import Estimate
 from simulator.counts.operation import KINDS, Operation
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.parameters import count_parameters
-from simulator.timing.roofline import OperationTime, cached_bytes
-from simulator.units import GIGA, MICROSECOND, TERA, format_gib, format_si, format_time
+from simulator.timing.roofline import OperationTime, cached_bytes, overlap_power
+from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 
 PAPER = "Athiwaratkun et al., arXiv:2403.08845"
 
@@ -164,38 +165,58 @@ def _largest(result: Estimate) -> list[tuple[Operation, OperationTime]]:
 
 def _operation(result: Estimate, operation: Operation, time: OperationTime) -> Step:
     """Derive the time of one call of an operation."""
-    gpu = result.rates
-    parts = [_memory_part(result, operation)]
+    roofs = [_memory_part(result, operation, time)]
     if operation.flops:
-        rate = gpu.flops_per_s(operation.kind, operation.dtype)
-        parts.append(f"{format_si(float(operation.flops), 'FLOP')} / {rate / TERA:,.0f} TFLOP/s")
+        rate = result.rates.flops_per_s(operation.kind, operation.dtype)
+        flops = f"{format_si(float(operation.flops), 'FLOP')} / {rate / TERA:,.0f} TFLOP/s"
+        roofs.append(f"compute {format_time(float(time.compute_s))} ({flops})")
     if operation.link_bytes:
-        link = gpu.link_bytes_per_s(operation.ranks)
-        parts.append(f"{format_si(float(operation.link_bytes), 'B')} / {link / GIGA:,.0f} GB/s")
-    fixed = float(time.launch_s) / MICROSECOND
+        link = result.rates.link_bytes_per_s(operation.ranks)
+        sent = f"{format_si(float(operation.link_bytes), 'B')} / {link / GIGA:,.0f} GB/s"
+        roofs.append(f"link {format_time(float(time.link_s))} ({sent})")
     calls = f", one of {operation.repeat} calls" if operation.repeat > 1 else ""
     return Step(
         what=f"Time of {operation.name}{calls}",
-        formula="launches x launch time + max(bytes / bandwidth, FLOPs / rate, link bytes / link)",
-        numbers=f"{fixed:,.1f} µs + max({'; '.join(parts)})",
+        formula=_roofline_formula(operation, time),
+        numbers=f"fixed {format_time(float(time.launch_s))}; {'; '.join(roofs)}",
         result=f"{format_time(float(time.device_s))}, bound by {time.bound}",
-        reference="roofline, Williams et al. 2009",
+        reference="roofline, Williams et al. 2009; docs/equations.md, four roofs",
     )
 
 
-def _memory_part(result: Estimate, operation: Operation) -> str:
-    """Write the bytes of an operation over their bandwidth, those from L2 apart."""
+def _roofline_formula(operation: Operation, time: OperationTime) -> str:
+    """Return how the times of an operation add."""
+    if operation.link_bytes:
+        return "fixed + max(memory, link)"
+    if not operation.flops:
+        return "fixed + memory"
+    power = overlap_power(time.overlap)
+    if power == 1:
+        return "fixed + memory + compute"
+    if power == inf:
+        return "fixed + max(memory, compute)"
+    return f"fixed + (memory^{power:g} + compute^{power:g})^(1/{power:g})"
+
+
+def _memory_part(result: Estimate, operation: Operation, time: OperationTime) -> str:
+    """Write the time of an operation's bytes and what it is made of, those from L2 apart."""
     gpu = result.rates
     bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
     cached = float(cached_bytes(operation, gpu))
-    part = f"{format_si(float(operation.bytes_moved) - cached, 'B')} / {bandwidth / GIGA:,.0f} GB/s"
+    parts = [
+        f"{format_si(float(operation.bytes_moved) - cached, 'B')} / {bandwidth / GIGA:,.0f} GB/s"
+    ]
     if cached:
         cache = gpu.l2_bandwidth_bytes_per_s / GIGA
-        part += f" + {format_si(cached, 'B')} from L2 / {cache:,.0f} GB/s"
+        parts[0] += f" + {format_si(cached, 'B')} from L2 / {cache:,.0f} GB/s"
     if operation.blocks is not None:
-        kv, rate = format_si(float(operation.kv_bytes_read), "B"), gpu.block_bytes_per_s / GIGA
-        part += f"; {kv} KV / ({operation.blocks:,.1f} blocks x {rate:,.1f} GB/s)"
-    return part
+        rate = gpu.block_bytes_per_s / GIGA
+        parts.append(f"KV by {operation.blocks:,.1f} blocks x {rate:,.1f} GB/s")
+    if operation.thread_blocks > gpu.gpu.sm_count and gpu.block_s[operation.kind]:
+        waves = operation.thread_blocks / gpu.gpu.sm_count - 1
+        wave = format_time(gpu.block_s[operation.kind])
+        parts.append(f"{waves:,.1f} further waves x {wave}")
+    return f"memory {format_time(float(time.memory_s))} ({'; '.join(parts)})"
 
 
 def _step_time(result: Estimate) -> Step:
