@@ -126,27 +126,21 @@ def test_the_ideal_kernel_is_never_slower(
 
 def _without_splits(operations: Sequence[Operation]) -> list[Operation]:
     """Return the step as if split-KV's partial results and thread blocks cost nothing."""
-    combines = {
-        operation.name.replace("_combine", ""): operation
-        for operation in operations
-        if "_combine" in operation.name
-    }
-    kept = []
+    kept: list[Operation] = []
     for operation in operations:
-        if operation.name in combines:
-            combine = combines[operation.name]
-            # Without splits the kernel writes its result itself.
-            written = operation.bytes_written - combine.bytes_read + combine.bytes_written
-            kept.append(
-                replace(
-                    operation,
-                    bytes_written=written,
-                    scratch_bytes=0,
-                    thread_blocks=operation.thread_blocks / np.maximum(combine.splits, 1),
-                )
-            )
-        elif "_combine" not in operation.name:
+        if "_combine" not in operation.name:
             kept.append(operation)
+            continue
+        # Without splits the kernel before it writes the result itself.
+        part = kept.pop()
+        kept.append(
+            replace(
+                part,
+                bytes_written=part.bytes_written - operation.bytes_read + operation.bytes_written,
+                scratch_bytes=0,
+                thread_blocks=part.thread_blocks / np.maximum(operation.splits, 1),
+            )
+        )
     return kept
 
 
