@@ -9,6 +9,7 @@ from simulator.answers.estimate import (
     Estimate,
     estimate,
     estimate_with,
+    step_seconds,
 )
 from simulator.answers.search import smallest
 from simulator.inputs.hardware import HardwareProfile
@@ -87,8 +88,11 @@ def compare(
     shared_storage = at(kv_layout="shared")
 
     def wins(field: str, value: int) -> bool:
-        faster = at(attention="bifurcated", kv_layout="shared", **{field: value})
-        return faster.step_s < at(**{field: value}).step_s
+        slower = work.model_copy(update={field: value})
+        faster = slower.model_copy(update={"attention": "bifurcated", "kv_layout": "shared"})
+        return step_seconds(model, standard.rates, faster) < step_seconds(
+            model, standard.rates, slower
+        )
 
     samples = smallest(lambda b: wins("samples", b), low=1, high=MOST_SAMPLES)
     context = smallest(lambda m: wins("context_tokens", m), low=1, high=LONGEST_CONTEXT)

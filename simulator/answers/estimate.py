@@ -121,6 +121,12 @@ def estimate_with(
     )
 
 
+def step_seconds(model: ModelShape, gpu_rates: Rates, workload: Workload) -> float:
+    """Return the time of one decode step alone, without memory and notes. [s]."""
+    operations = decode_operations(model, workload, block_slots=block_slots(gpu_rates.gpu))
+    return float(step_time(operations, gpu_rates, workload.execution).total_s)
+
+
 def check_workload(model: ModelShape, gpu: HardwareProfile, work: WorkloadLike) -> None:
     """Refuse what cannot be run in that form, before anything is counted.
 

@@ -3,12 +3,12 @@
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, NoReturn
 
 import typer
 from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
-from simulator.cli import answers, catalog, evidence, measure, sweep, trace
 from simulator.cli.output import fail
 from simulator.errors import SimulatorError
 
@@ -25,16 +25,34 @@ INTERRUPTED = 130
 # Set to anything, it shows the traceback of an error that is ours.
 DEBUG_VARIABLE = "BIFURCATE_DEBUG"
 
-app = typer.Typer(
-    help=HELP,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+# Each module's commands, in the order of the help. Only the one asked for is loaded and built: the
+# options of all the others would take longer than the answer.
+MODULES = {
+    "answers": ("estimate", "compare", "generate", "plan"),
+    "sweep": ("sweep",),
+    "measure": ("measure",),
+    "trace": ("trace",),
+    "evidence": ("calibrate", "validate"),
+    "catalog": ("models", "gpus", "scenarios"),
+}
 
 
-@app.callback(invoke_without_command=True)
+def build(command: str | None = None) -> typer.Typer:
+    """Return the command line: whole, or with no more than the module of one command."""
+    app = typer.Typer(
+        help=HELP,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback(invoke_without_command=True)(root)
+    wanted = [name for name, commands in MODULES.items() if command in commands]
+    for name in wanted or MODULES:
+        import_module(f"simulator.cli.{name}").register(app)
+    return app
+
+
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
@@ -46,15 +64,13 @@ def root(
         raise typer.Exit
 
 
-for _module in (answers, sweep, measure, trace, evidence, catalog):
-    _module.register(app)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 answered, 1 our error, 2 usage, 3 the check failed."""
     if sys.stdout is None:
         fail("cannot write the answer: stdout is closed", 1)
+    words = sys.argv[1:] if arguments is None else arguments
     try:
+        app = build(words[0] if words else None)
         code = app(args=arguments, prog_name="bifurcate", standalone_mode=False)
     except ClickException as error:
         _explain_usage(error)

@@ -1,5 +1,6 @@
 """Models by name, by file or from plain sizes."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from simulator.inputs.model import ModelShape
 
 # A text that starts so is a path, whatever presets there are.
 _PATH_STARTS = ("/", "./", "../", "~", ".\\", "..\\")
+# The line that opens a preset's table, or a table within it.
+_HEAD = re.compile(r'^\[(?:"(?P<quoted>[^"]+)"|(?P<bare>[^"\].]+))', re.MULTILINE)
 # Llama's rule: two thirds of four times the hidden size, in steps of 256.
 _GATED_STEP = 256
 
@@ -54,7 +57,7 @@ class Preset:
     def load(self) -> ModelShape:
         """Build the model's shape."""
         if self.like is not None and self.kv_heads is not None:
-            other = presets()[self.like].load()
+            other = _read(_texts()[self.like])[self.like].load()
             return other.with_kv_heads(self.kv_heads).model_copy(update={"name": self.name})
         where = f"preset {self.name}"
         if self.shape:
@@ -69,11 +72,7 @@ class Preset:
 @cache
 def presets() -> Mapping[str, Preset]:
     """Return the known models by name, in the order of ``presets.toml``."""
-    text = Path(__file__).with_name("presets.toml").read_text(encoding="utf-8")
-    return {
-        name: Preset(name=name, **{**table, "aliases": tuple(table.get("aliases", ()))})
-        for name, table in tomllib.loads(text).items()
-    }
+    return _read("".join(_texts().values()))
 
 
 def find_preset(name: str) -> Preset | None:
@@ -85,7 +84,11 @@ def find_preset(name: str) -> Preset | None:
     >>> find_preset("meta-llama/llama_3.1_8b").name
     'llama-3.1-8b'
     """
-    return _names().get(_folded(name))
+    folded = _folded(name)
+    if folded in _texts():
+        # Parsing TOML is slow: of the whole file only this preset's part is.
+        return _read(_texts()[folded])[folded]
+    return _names().get(folded)
 
 
 def load_model(
@@ -265,6 +268,27 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
     """Return fields with the engines' spellings of a dtype replaced by ours."""
     dtype = fields.get("weight_dtype")
     return {**fields, "weight_dtype": DTYPE_ALIASES.get(dtype, dtype)} if dtype else fields
+
+
+def _read(text: str) -> dict[str, Preset]:
+    """Read the presets in a text."""
+    return {
+        name: Preset(name=name, **{**table, "aliases": tuple(table.get("aliases", ()))})
+        for name, table in tomllib.loads(text).items()
+    }
+
+
+@cache
+def _texts() -> Mapping[str, str]:
+    """Return the part of ``presets.toml`` that each preset stands in, by its name."""
+    text = Path(__file__).with_name("presets.toml").read_text(encoding="utf-8")
+    heads = list(_HEAD.finditer(text))
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    parts: dict[str, str] = {}
+    for head, end in zip(heads, ends, strict=True):
+        name = head["quoted"] or head["bare"]
+        parts[name] = parts.get(name, "") + text[head.start() : end]
+    return parts
 
 
 def _folded(name: str) -> str:

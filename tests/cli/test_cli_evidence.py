@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from simulator.cli.main import app, main
+from simulator.cli.main import build, main
 
 HEAD = "gpu,m,n,k,latency_us"
 
@@ -30,7 +30,7 @@ def rows_file(folder: Path, *, bad: bool = False) -> Path:
 
 def run(*arguments: str) -> tuple[int, str, str]:
     """Run the command line and return its code, stdout and stderr."""
-    result = CliRunner().invoke(app, list(arguments))
+    result = CliRunner().invoke(build(), list(arguments))
     return result.exit_code, result.stdout, result.stderr
 
 

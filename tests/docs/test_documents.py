@@ -16,7 +16,7 @@ import typer.main
 from command_line import bifurcate
 
 import simulator
-from simulator.cli.main import app
+from simulator.cli.main import build
 from simulator.inputs.hardware import profile_files
 from simulator.inputs.hf_config.families import FAMILIES, NESTED
 from simulator.inputs.presets import presets
@@ -54,7 +54,7 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 def tree(command: Any = None, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every command of the command line with its full name, groups included."""
-    command = typer.main.get_command(app) if command is None else command
+    command = typer.main.get_command(build()) if command is None else command
     for child, item in getattr(command, "commands", {}).items():
         full = f"{name} {child}".strip()
         yield full, item
