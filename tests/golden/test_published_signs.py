@@ -1,7 +1,7 @@
 """Where bifurcated attention was measured to lose, tie or win, the model must say so too.
 
 Only the sign is held, or a wide band: kernels and overheads differ between frameworks, and no
-constant is tuned to pass. Rows that the model misses are listed in docs/published_signs.md, not here.
+constant is tuned to pass. Rows that the model misses are in docs/published_signs.md, not here.
 """
 
 import pytest
