@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
 from simulator.answers.estimate import estimate as _estimate
 from simulator.errors import ModelError, WorkloadError
-from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files
+from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files, read_profile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.parameters import count_parameters
-from simulator.inputs.workload import ATTENTIONS, Attention, Workload, workload_for
+from simulator.inputs.workload import ATTENTIONS, Attention, workload_for
 from simulator.timing.constants import ConstantsChoice
 from simulator.units import MILLISECOND
 
@@ -88,10 +88,11 @@ def estimate(
     69256347648
     """
     shape = as_model(model, kv_heads)
+    work = workload_for(shape, **workload)
     return _estimate(
         shape,
         as_gpu(gpu),
-        _one_kind(shape, workload),
+        work.under(work.attention),
         constants=constants,
         memory_utilization=gpu_memory_utilization,
     )
@@ -148,11 +149,11 @@ def generate(
     from simulator.answers.generate import generate as answer
 
     shape = as_model(model, kv_heads)
-    work = _one_kind(shape, workload)
+    work = workload_for(shape, **workload)
     return answer(
         shape,
         as_gpu(gpu),
-        work,
+        work.under(work.attention),
         output_tokens=output_tokens,
         constants=constants,
         memory_utilization=gpu_memory_utilization,
@@ -207,13 +208,5 @@ def plan(
 
 def _priced_gpus() -> list[HardwareProfile]:
     """Load every GPU whose price is known."""
-    profiles = [load_hardware(name) for name in profile_files()]
+    profiles = [read_profile(path) for path in profile_files().values()]
     return [profile for profile in profiles if profile.price_usd_per_hour is not None]
-
-
-def _one_kind(model: ModelShape, settings: dict[str, Any]) -> Workload:
-    """Return the workload of one kind of attention: bifurcated always keeps one context."""
-    work = workload_for(model, **settings)
-    if work.attention == "bifurcated":
-        return work.model_copy(update={"kv_layout": "shared"})
-    return work

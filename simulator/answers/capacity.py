@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from simulator.answers.estimate import Estimate, block_slots, estimate_with
+from simulator.answers.estimate import Estimate, block_slots
 from simulator.answers.search import largest
 from simulator.counts.memory import memory
 from simulator.inputs.workload import LARGEST_COUNT, Workload
+from simulator.timing.step import decode_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +51,9 @@ def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacit
     def in_time(field: str, value: int) -> bool:
         if target_step_s is None:
             return True
-        changed = estimate_with(
-            result.model, result.rates, at(field, value), result.memory_utilization
-        )
-        return changed.step_s <= target_step_s
+        slots = block_slots(result.gpu)
+        changed = decode_time(result.model, at(field, value), result.rates, block_slots=slots)
+        return float(changed.total_s) <= target_step_s
 
     def limits(field: str, low: int) -> tuple[int | None, int | None]:
         held = largest(lambda value: fits(field, value), low=low, high=LARGEST_COUNT)

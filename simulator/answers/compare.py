@@ -7,15 +7,16 @@ from simulator.answers.advice import advise
 from simulator.answers.estimate import (
     DEFAULT_MEMORY_UTILIZATION,
     Estimate,
+    block_slots,
     estimate,
     estimate_with,
-    step_seconds,
 )
 from simulator.answers.search import smallest
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import ConstantsChoice
+from simulator.timing.step import decode_time
 
 Winner = Literal["standard", "bifurcated", "tie"]
 
@@ -75,24 +76,25 @@ def compare(
     Parameters are those of :func:`simulator.answers.estimate.estimate`; the workload's own
     ``attention`` is ignored.
     """
-    work = workload.model_copy(update={"attention": "standard"})
+    work = workload.under("standard")
     standard = estimate(
         model, gpu, work, constants=constants, memory_utilization=memory_utilization
     )
+    gpu_rates, slots = standard.rates, block_slots(gpu)
+    bifurcated, shared_storage = (
+        estimate_with(model, gpu_rates, other, memory_utilization)
+        for other in (
+            work.under("bifurcated"),
+            work.model_copy(update={"kv_layout": "shared"}),
+        )
+    )
 
-    def at(**changes: object) -> Estimate:
-        changed = work.model_copy(update=changes)
-        return estimate_with(model, standard.rates, changed, memory_utilization)
-
-    bifurcated = at(attention="bifurcated", kv_layout="shared")
-    shared_storage = at(kv_layout="shared")
+    def seconds(changed: Workload) -> float:
+        return float(decode_time(model, changed, gpu_rates, block_slots=slots).total_s)
 
     def wins(field: str, value: int) -> bool:
-        slower = work.model_copy(update={field: value})
-        faster = slower.model_copy(update={"attention": "bifurcated", "kv_layout": "shared"})
-        return step_seconds(model, standard.rates, faster) < step_seconds(
-            model, standard.rates, slower
-        )
+        changed = work.model_copy(update={field: value})
+        return seconds(changed.under("bifurcated")) < seconds(changed)
 
     samples = smallest(lambda b: wins("samples", b), low=1, high=MOST_SAMPLES)
     context = smallest(lambda m: wins("context_tokens", m), low=1, high=LONGEST_CONTEXT)

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import Operation, Totals, total
-from simulator.counts.step import decode_operations
+from simulator.counts.step import check_split, decode_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import activation_dtype
 from simulator.inputs.hardware import HardwareProfile
@@ -121,20 +121,16 @@ def estimate_with(
     )
 
 
-def step_seconds(model: ModelShape, gpu_rates: Rates, workload: Workload) -> float:
-    """Return the time of one decode step alone, without memory and notes. [s]."""
-    operations = decode_operations(model, workload, block_slots=block_slots(gpu_rates.gpu))
-    return float(step_time(operations, gpu_rates, workload.execution).total_s)
-
-
 def check_workload(model: ModelShape, gpu: HardwareProfile, work: WorkloadLike) -> None:
     """Refuse what cannot be run in that form, before anything is counted.
 
     Raises
     ------
     WorkloadError
-        For a latent cache under a kernel that has no form of it, or a group without a link.
+        For heads that do not divide over the group, a latent cache under a kernel that has no
+        form of it, or a group without a link.
     """
+    check_split(model, work.tensor_parallel)
     if model.latent is not None and work.kernel == "sdpa_math":
         raise WorkloadError(
             f"{model.name} caches a latent vector, which kernel 'sdpa_math' cannot read; "

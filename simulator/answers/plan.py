@@ -12,7 +12,6 @@ from simulator.answers.estimate import (
     estimate_with,
 )
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
-from simulator.counts.step import check_split
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
@@ -124,7 +123,6 @@ def plan(
         for size in group_sizes:
             work = workload.model_copy(update={"tensor_parallel": size})
             try:
-                check_split(model, size)
                 check_workload(model, gpu, work)
             except WorkloadError as error:
                 if str(error) not in skipped:
@@ -132,8 +130,7 @@ def plan(
                 continue
             price = price_per_hour(gpu, size, usd_per_hour)
             for attention in attentions:
-                layout = "shared" if attention == "bifurcated" else workload.kv_layout
-                changed = work.model_copy(update={"attention": attention, "kv_layout": layout})
+                changed = work.under(attention)
                 result = estimate_with(model, gpu_rates, changed, memory_utilization)
                 in_time = target_step_s is None or result.step_s <= target_step_s
                 options.append(

@@ -8,7 +8,7 @@ size, so any number of points runs in constant memory.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,13 @@ from simulator.answers.compare import TIE_MARGIN
 from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, block_slots, check_workload
 from simulator.counts.memory import memory
 from simulator.counts.operation import total
-from simulator.counts.step import check_split, decode_operations
+from simulator.counts.step import decode_operations
 from simulator.errors import SimulatorError
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario
-from simulator.inputs.workload import Attention, Workload, WorkloadGrid, workload_for
+from simulator.inputs.workload import Attention, Workload, WorkloadGrid, kept_layout, workload_for
 from simulator.numeric import Numeric
 from simulator.timing.constants import ConstantsChoice, Rates, rates
 from simulator.timing.step import StepTime, step_time
@@ -158,9 +158,8 @@ def compare_block(
     kv_read: dict[Attention, Numeric] = {}
     for attention in ("standard", "bifurcated"):
         settings: dict[str, Any] = {**grid, **cell.named}
-        if attention == "bifurcated":
-            settings["kv_layout"] = "shared"
         work = WorkloadGrid(**settings, attention=attention)
+        work = replace(work, kv_layout=kept_layout(attention, work.kv_layout))
         step, results = _solve(cell, work, memory_utilization)
         steps[attention], kv_read[attention] = step, results["kv_bytes_read"]
         columns.update({f"{attention}_{name}": flat(values) for name, values in results.items()})
@@ -281,6 +280,5 @@ def _runnable(
         If the combination cannot be run.
     """
     work = workload_for(model, **settings)
-    check_split(model, work.tensor_parallel)
     check_workload(model, gpu, work)
     return {axis: getattr(work, axis) for axis in NAMED_AXES}

@@ -155,11 +155,11 @@ def show_model(
 @with_output
 def list_gpus(output: Output) -> None:
     """List the GPUs that are known by name."""
-    from simulator.inputs.hardware import load_hardware, profile_files
+    from simulator.inputs.hardware import profile_files, read_profile
 
     rows = []
-    for name in profile_files():
-        profile = load_hardware(name)
+    for path in profile_files().values():
+        profile = read_profile(path)
         half = profile.peak.bf16_tflops or profile.peak.fp16_tflops
         price = profile.price_usd_per_hour
         rows.append(
@@ -257,11 +257,11 @@ def check_gpus(
 @with_output
 def list_scenarios(output: Output) -> None:
     """List the scenarios that ship with this package and your own."""
-    from simulator.inputs.scenario import load_scenario, scenario_files
+    from simulator.inputs.scenario import read_scenario, scenario_files
 
     rows = []
-    for name in scenario_files():
-        scenario = load_scenario(name)
+    for path in scenario_files().values():
+        scenario = read_scenario(path)
         rows.append(
             {
                 "scenario": scenario.id,

@@ -109,6 +109,11 @@ class Workload(BaseModel):
     kv_dtype: DtypeField = "bf16"
     tensor_parallel: AtLeastOne = 1
 
+    def under(self, attention: Attention) -> "Workload":
+        """Return the same workload under a kind of attention, with the layout that it keeps."""
+        layout = kept_layout(attention, self.kv_layout)
+        return self.model_copy(update={"attention": attention, "kv_layout": layout})
+
     @model_validator(mode="after")
     def _computable(self) -> "Workload":
         """Refuse sizes whose products are no longer exact in float64."""
@@ -119,6 +124,15 @@ class Workload(BaseModel):
                 f"is more than {LARGEST_TOKENS:.0e}"
             )
         return self
+
+
+def kept_layout(attention: Attention, kv_layout: KvLayout) -> KvLayout:
+    """Return how the context cache lies: bifurcated attention always keeps one for all.
+
+    >>> kept_layout("standard", "copies"), kept_layout("bifurcated", "copies")
+    ('copies', 'shared')
+    """
+    return "shared" if attention == "bifurcated" else kv_layout
 
 
 def workload_for(model: ModelShape, **settings: Any) -> Workload:

@@ -1,16 +1,12 @@
 """A whole request: prefill, then one decode step for each further token."""
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
-from simulator.counts.step import decode_operations, prefill_operations
+from simulator.counts.step import prefill_operations
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Workload, WorkloadGrid, WorkloadLike
+from simulator.inputs.workload import Workload, WorkloadGrid
 from simulator.timing.constants import Rates
-from simulator.timing.step import StepTime, step_time
-
-if TYPE_CHECKING:
-    import numpy as np
+from simulator.timing.step import StepTime, decode_time, step_time
 
 # Steps timed at once: enough to amortise numpy, small enough for the processor's cache.
 STEPS_AT_ONCE = 2**14
@@ -58,29 +54,14 @@ def generation_time(
     import numpy as np
 
     steps = output_tokens - 1
+    sizes = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
     seconds, first, last = 0.0, 0.0, 0.0
     for start in range(1, steps + 1, STEPS_AT_ONCE):
         decoded = np.arange(start, min(start + STEPS_AT_ONCE, steps + 1), dtype=np.float64)
-        times = step_seconds(model, work, gpu, decoded, block_slots=block_slots)
+        grid = WorkloadGrid(**{**sizes, "decoded_tokens": decoded})
+        total = decode_time(model, grid, gpu, block_slots=block_slots).total_s
+        times = np.broadcast_to(total, decoded.shape)
         seconds += float(times.sum())
         first = first or float(times[0])
         last = float(times[-1])
     return GenerationTime(prefill=prefill, decode_s=seconds, first_step_s=first, last_step_s=last)
-
-
-def step_seconds(
-    model: ModelShape,
-    work: WorkloadLike,
-    gpu: Rates,
-    decoded_tokens: "np.ndarray",
-    *,
-    block_slots: int,
-) -> "np.ndarray":
-    """Return the time of a decode step at each number of decoded tokens. [s]."""
-    import numpy as np
-
-    values = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
-    grid = WorkloadGrid(**{**values, "decoded_tokens": decoded_tokens})
-    operations = decode_operations(model, grid, block_slots=block_slots)
-    total = step_time(operations, gpu, work.execution).total_s
-    return np.broadcast_to(total, decoded_tokens.shape)

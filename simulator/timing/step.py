@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simulator.counts.operation import Operation
-from simulator.inputs.workload import Execution
+from simulator.counts.step import decode_operations
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Execution, WorkloadLike
 from simulator.numeric import Numeric, maximum
 from simulator.timing.constants import Rates
 from simulator.timing.roofline import ROOFS, OperationTime, Roof, operation_time
@@ -40,6 +42,12 @@ class StepTime:
         if self.host_s > self.device_s:
             return "launch"
         return max(ROOFS, key=lambda roof: self.by_roof_s[roof])
+
+
+def decode_time(model: ModelShape, work: WorkloadLike, gpu: Rates, *, block_slots: int) -> StepTime:
+    """Return the time of a decode step: its operations counted, then timed."""
+    operations = decode_operations(model, work, block_slots=block_slots)
+    return step_time(operations, gpu, work.execution)
 
 
 def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution) -> StepTime:
