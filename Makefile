@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
-EXTRAS ?= calibrate,parquet,torch
+EXTRAS ?= calibrate,images,parquet,torch
 PYTEST_ARGS ?=
 DEMO ?= compare --model llama-3.1-8b --gpu h100-sxm -n 16 --context 8K
 
