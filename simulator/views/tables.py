@@ -10,11 +10,8 @@ from simulator.answers.compare import Comparison
 from simulator.answers.estimate import Estimate
 from simulator.answers.generate import Generation
 from simulator.answers.plan import Option, Plan
-from simulator.inputs.parameters import count_parameters
 from simulator.inputs.workload import Workload
 from simulator.units import (
-    GIGA,
-    MEGA,
     format_gib,
     format_si,
     format_time,
@@ -22,7 +19,7 @@ from simulator.units import (
 )
 from simulator.views.explain import Step
 from simulator.views.table import Column, FittedTable, notes
-from simulator.views.text import plural, samples_phrase, verdict
+from simulator.views.text import model_phrase, samples_phrase, settings_phrase, verdict
 
 MOST_OPTIONS_SHOWN = 16
 PLAN_COLUMNS = (
@@ -237,22 +234,12 @@ def question(
 ) -> Text:
     """Return the question as it was understood."""
     model, work = result.model, result.workload
-    count = count_parameters(model).total
-    parameters = f"{count / GIGA:,.2f} B" if count >= GIGA else f"{count / MEGA:,.0f} M"
-    heads = f"{model.family}, {plural(model.heads, 'head')}"
-    kind = f"{heads}, {plural(model.kv_heads, 'KV head')}"
-    if model.latent is not None:
-        kind = f"{heads}, {model.cache_width} cached values per token"
     where = f" on {_group(work)}{result.gpu.name}" if gpu else ""
     how = f"{work.attention}, " if attention else ""
-    formats: str = work.weight_dtype
-    if work.kv_dtype != work.weight_dtype:
-        formats += f" with {work.kv_dtype} KV"
     return Text.assemble(
         (f"{model.name}{where}", "bold"),
-        f"   {parameters} parameters, {kind}\n",
-        f"{samples_phrase(work, output_tokens)}   {how}{work.kernel} kernel, "
-        f"{work.execution}, {formats}",
+        f"   {model_phrase(model)}\n",
+        f"{samples_phrase(work, output_tokens)}   {how}{settings_phrase(work)}",
     )
 
 

@@ -1,8 +1,10 @@
 """Sentences that say what an answer means."""
 
 from simulator.answers.compare import Comparison
+from simulator.inputs.model import ModelShape
+from simulator.inputs.parameters import count_parameters
 from simulator.inputs.workload import Workload
-from simulator.units import format_tokens
+from simulator.units import GIGA, MEGA, format_tokens
 
 
 def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:
@@ -25,6 +27,35 @@ def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:
         own = f"{plural(work.decoded_tokens, 'own token')} each"
     query = f", {work.query_tokens} query tokens per step" if work.query_tokens > 1 else ""
     return f"{samples} of {source}, {own}{query}"
+
+
+def model_phrase(model: ModelShape) -> str:
+    """Say what kind of model it is.
+
+    >>> from simulator.inputs.presets import load_model
+    >>> model_phrase(load_model("llama-2-7b"))
+    '6.74 B parameters, multi-head, 32 heads, 32 KV heads'
+    """
+    count = count_parameters(model).total
+    parameters = f"{count / GIGA:,.2f} B" if count >= GIGA else f"{count / MEGA:,.0f} M"
+    kept = (
+        plural(model.kv_heads, "KV head")
+        if model.latent is None
+        else f"{model.cache_width} cached values per token"
+    )
+    return f"{parameters} parameters, {model.family}, {plural(model.heads, 'head')}, {kept}"
+
+
+def settings_phrase(work: Workload) -> str:
+    """Say by which code and in which formats it is decoded.
+
+    >>> settings_phrase(Workload(kv_dtype="fp8"))
+    'flash kernel, graph, bf16 with fp8 KV'
+    """
+    formats: str = work.weight_dtype
+    if work.kv_dtype != work.weight_dtype:
+        formats += f" with {work.kv_dtype} KV"
+    return f"{work.kernel} kernel, {work.execution}, {formats}"
 
 
 def verdict(result: Comparison) -> list[str]:
