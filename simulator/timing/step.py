@@ -3,13 +3,30 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simulator.counts.operation import Operation
+from simulator.counts.operation import Kind, Operation
 from simulator.counts.step import decode_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Execution, WorkloadLike
 from simulator.numeric import Numeric, maximum
 from simulator.timing.constants import Rates
 from simulator.timing.roofline import ROOFS, OperationTime, Roof, operation_time
+
+
+@dataclass(slots=True, kw_only=True)
+class KindTime:
+    """Time of all operations of one kind in a step.
+
+    Attributes
+    ----------
+    total_s, fixed_s
+        All of it, and the part that is fixed time of launches and of what is walked through.
+    squares_s2
+        Sum of the squares of each operation's share of ``total_s``: how few of them it is. [s^2]
+    """
+
+    total_s: Numeric = 0.0
+    fixed_s: Numeric = 0.0
+    squares_s2: Numeric = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +42,8 @@ class StepTime:
     by_roof_s
         Device and collective time by what bounds each part: fixed launch time apart from time
         under the memory, compute and link roofs.
+    by_kind
+        Device and collective time by kind of operation.
     operations
         Time of one call of each operation, in order.
     """
@@ -34,6 +53,7 @@ class StepTime:
     host_s: Numeric
     collective_s: Numeric
     by_roof_s: dict[Roof, Numeric]
+    by_kind: dict[Kind, KindTime]
     operations: tuple[OperationTime, ...]
 
     @property
@@ -61,14 +81,21 @@ def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution)
     host: Numeric = 0.0
     collective: Numeric = 0.0
     roofs: dict[Roof, Numeric] = dict.fromkeys(ROOFS, 0.0)
+    kinds: dict[Kind, KindTime] = {}
     for operation, time in zip(operations, times, strict=True):
         stream = time.stream_s
+        spent = operation.repeat * (time.launch_s + stream)
+        fixed = operation.repeat * time.launch_s
         if operation.kind == "collective":
-            collective = collective + operation.repeat * (time.launch_s + stream)
+            collective = collective + spent
         else:
-            device = device + operation.repeat * (time.launch_s + stream)
+            device = device + spent
         host = host + operation.repeat * time.host_s
-        roofs["launch"] = roofs["launch"] + operation.repeat * time.launch_s
+        roofs["launch"] = roofs["launch"] + fixed
+        kind = kinds.setdefault(operation.kind, KindTime())
+        kind.total_s = kind.total_s + spent
+        kind.fixed_s = kind.fixed_s + fixed
+        kind.squares_s2 = kind.squares_s2 + spent * spent
         _add_to_roof(roofs, time, stream, operation.repeat)
     return StepTime(
         total_s=maximum(device, host) + collective,
@@ -76,6 +103,7 @@ def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution)
         host_s=host,
         collective_s=collective,
         by_roof_s=roofs,
+        by_kind=kinds,
         operations=times,
     )
 
