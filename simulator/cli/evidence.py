@@ -204,6 +204,7 @@ def _calibration_json(result: "Calibration") -> dict[str, Any]:
                 "in_sample": _errors(seen),
                 "held_out": _errors(unseen),
                 "at_bound": list(fitted.at_bound),
+                "bounded": list(fitted.bounded),
                 "not_identified": {name: wanted_rows(name) for name in fitted.unidentified},
                 "correlated": [
                     {"first": first, "second": second, "correlation": value}
@@ -241,6 +242,7 @@ def _calibration_table(result: "Calibration") -> Any:
         errors = "" if math.isnan(median) else f"{100 * median:.1f} %, p90 {100 * p90:.1f} %"
         for name, value in fitted.constants.items():
             remarks = ["at the edge of its range"] if name in fitted.at_bound else []
+            remarks += ["the rows only bound it"] if name in fitted.bounded else []
             remarks += [
                 f"hardly told from {second if first == name else first}"
                 for first, second, _ in fitted.correlated

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from simulator.errors import MeasurementError
-from simulator.evidence.fit import Fitted, Free, fit, with_constants
+from simulator.evidence.fit import Fitted, Free, constant_name, fit, with_constants
 from simulator.evidence.groups import Group
 from simulator.evidence.harness import CONSTANTS
 from simulator.evidence.measurements import Measurements, RowKind
@@ -30,6 +31,12 @@ _ATTENTION = (
 )
 
 
+_EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
+    ("decode_step", ("model", "context_tokens", "samples")),
+    ("shared_prefix_attention", ("prefix_len", "suffix_len", "kv_heads")),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """Constants that one kind of row can tell.
@@ -42,6 +49,9 @@ class Stage:
         The constants that a library or a narrow format gets for itself.
     general
         Whether there are constants of no library: what engines add is each one's own.
+    rows
+        Of which rows: replayed from a CUDA graph, launched from the host one by one, or timed
+        whole, by a program whose operations are its own.
     """
 
     kind: RowKind
@@ -49,6 +59,7 @@ class Stage:
     shape: tuple[str, ...]
     own: tuple[str, ...] = ()
     general: bool = True
+    rows: Literal["graph", "eager", "whole"] = "graph"
 
 
 STAGES = (
@@ -116,6 +127,17 @@ STAGES = (
         "decode_step",
         tuple(Free(name, low, high, start) for name, (start, low, high) in CONSTANTS.items()),
         ("attention", "kernel", "kv_layout", "execution", "expand_kv", "samples"),
+        rows="whole",
+    ),
+    *(
+        Stage(
+            kind,
+            (Free("host_us_per_launch", 0.5, 60), Free("eager_launch_us", 0.02, 20)),
+            shape,
+            rows="eager",
+        )
+        # Of both, the whole step first: its host does what a user's does.
+        for kind, shape in _EAGER
     ),
     Stage(
         "end_to_end",
@@ -123,6 +145,7 @@ STAGES = (
         ("model", "batch", "input_len"),
         own=("step_us", "step_sequence_us"),
         general=False,
+        rows="whole",
     ),
 )
 
@@ -208,8 +231,9 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
             parts.append(part)
             profile = with_constants(profile, part.fitted.constants)
     if not parts:
-        known = ", ".join(stage.kind for stage in STAGES)
-        raise MeasurementError(f"no rows of {gpu.id} that can be fitted; kinds that can: {known}")
+        known = ", ".join(dict.fromkeys(stage.kind for stage in STAGES))
+        why = f" ({'; '.join(left_out)})" if left_out else f"; kinds that can: {known}"
+        raise MeasurementError(f"no rows of {gpu.id} that can be fitted{why}")
     return Calibration(profile, parts, left_out)
 
 
@@ -217,10 +241,9 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     """Yield the fits of one kind of row: in general, by library, by narrow format."""
     # What ran out of memory has no time to fit.
     rows = rows[rows["time_s"].notna()]
-    groups = prepare(rows, stage.kind).groups
-    eager = stage.kind == "decode_step"
+    prepared = prepare(rows, stage.kind).groups
+    groups = [group for group in prepared if _launched(group) == stage.rows]
     wide = [group for group in groups if not _is_narrow(group)]
-    wide = [group for group in wide if eager or group.execution == "graph"]
     own = tuple(item for item in stage.free if item.name in stage.own)
     for chosen, free, variant in (
         *([(wide, stage.free, "")] if stage.general else []),
@@ -235,9 +258,11 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
             if name.endswith("fp8") and own
         ),
     ):
-        if sum(len(group.index) for group in chosen) < LEAST_ROWS or not free:
+        # A constant that another kind of row has told is not told anew.
+        left = [item for item in free if constant_name(item.name, variant) not in profile.fitted]
+        if sum(len(group.index) for group in chosen) < LEAST_ROWS or not left:
             continue
-        part = _fit(stage, rows, profile, chosen, free, variant)
+        part = _fit(stage, rows, profile, chosen, left, variant)
         profile = with_constants(profile, part.fitted.constants)
         yield part
 
@@ -260,6 +285,13 @@ def _fit(
     labels = [label for group in groups for label in group.index]
     named = rows.loc[labels, "source"].dropna().astype(str)
     return Part(stage.kind, variant, result, tuple(sorted(set(named) - {""})))
+
+
+def _launched(group: Group) -> Literal["graph", "eager", "whole"]:
+    """Return which stages a group's rows are for."""
+    if group.seconds is not None:
+        return "whole"
+    return "eager" if group.execution == "eager" else "graph"
 
 
 def _is_narrow(group: Group) -> bool:

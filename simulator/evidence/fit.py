@@ -43,6 +43,9 @@ class Fitted:
         By name; standard errors from resampling whole shapes.
     at_bound
         Constants that ended at the edge of their range.
+    bounded
+        Constants on which no time depends where the fit ended, but would a little further: host
+        time where the GPU is never idle. Any value on this side of the bound does as well.
     unidentified
         Constants of which the rows say nothing: they keep the value they had.
     correlated
@@ -56,6 +59,7 @@ class Fitted:
     constants: Mapping[str, float]
     stderr: Mapping[str, float]
     at_bound: tuple[str, ...]
+    bounded: tuple[str, ...]
     unidentified: tuple[str, ...]
     correlated: tuple[tuple[str, str, float], ...]
     residuals: "np.ndarray"
@@ -118,12 +122,13 @@ def fit(
         test = folds == fold
         if test.any() and not test.all():
             held_out[test] = problem.residuals(problem.solve(~test, best))[test]
-    names = [_named(item.name, variant) for item in used]
+    names = [constant_name(item.name, variant) for item in used]
     edge = [
         names[i]
         for i, item in enumerate(used)
         if min(best[i] - np.log(item.low), np.log(item.high) - best[i]) < 1e-3  # noqa: PLR2004
     ]
+    seen = np.abs(problem.jacobian(best)).max(axis=0, initial=0.0) > LEAST_SENSITIVITY
     pairs = [
         (names[i], names[j], float(correlation[i, j]))
         for i in range(len(names))
@@ -137,6 +142,7 @@ def fit(
             name: values[name] * float(error) for name, error in zip(names, errors, strict=True)
         },
         at_bound=tuple(edge),
+        bounded=tuple(name for name, told in zip(names, seen, strict=True) if not told),
         unidentified=left,
         correlated=tuple(pairs),
         residuals=residuals,
@@ -146,7 +152,7 @@ def fit(
     )
 
 
-def _named(name: str, variant: str) -> str:
+def constant_name(name: str, variant: str) -> str:
     """Return a constant's name in the profile."""
     return f"{variant}_{name}" if variant else name
 
@@ -193,7 +199,7 @@ class _Problem:
     def residuals(self, point: "np.ndarray") -> "np.ndarray":
         """Return log(predicted / measured) of every row."""
         values = {
-            _named(item.name, self._variant): float(np.exp(value))
+            constant_name(item.name, self._variant): float(np.exp(value))
             for item, value in zip(self._free, point, strict=True)
         }
         gpu = with_constants(self._gpu, values)

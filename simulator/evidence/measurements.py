@@ -353,6 +353,10 @@ def _reasons(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
         if name in frame:
             refuse(~frame[name].isin(DTYPES), f"{name} is not one of {', '.join(DTYPES)}")
     oom = _is_oom(frame, kind)
+    if "status" in frame:
+        status = frame["status"].fillna("ok").astype(str)
+        untimed = frame["time_s"].isna() & ~oom & (status.str.lower() != "ok")
+        refuse(untimed, "status is " + status + ": nothing was timed")
     refuse(frame["time_s"].isna() & ~oom, f"{layout.result} is not a positive number")
     for name, rows in frame[reasons.isna() & frame["gpu_id"].notna() & ~oom].groupby("gpu_id"):
         gpu: HardwareProfile = load_hardware(str(name))

@@ -16,7 +16,7 @@ from simulator.counts.attention_shape import AttentionShape
 from simulator.counts.collectives import all_reduce
 from simulator.counts.operation import Operation
 from simulator.counts.step import PREFILL_ROWS_PER_BLOCK
-from simulator.evidence import physics, predict_steps
+from simulator.evidence import physics, predict_measured, predict_steps
 from simulator.evidence.groups import Group, block_slots, library_of
 from simulator.evidence.measurements import RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
@@ -27,6 +27,8 @@ from simulator.inputs.workload import Execution
 # all copies. Rows turn cold above 8 MB on A100 and H100 (40 and 50 MiB of L2) and above about 17 MB
 # on L40S (96 MiB): 5.4 copies, given the share of L2 that a working set can take.
 GEMM_COPIES = 5.4
+# Of the elementwise kernels, the one that gathers rows of a table.
+_GATHER = "embedding"
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,15 @@ def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
         for label, name in table.loc[table["gpu_id"].isna(), "gpu"].items()
     )
     known = table[table["gpu_id"].notna()]
+    own = predict_measured.is_own(known, kind)
+    if own.any():
+        found, why = predict_measured.prepare(known[own], kind)
+        groups += found
+        skipped.update(why)
+        known = known[~own]
     if kind in {"decode_step", "end_to_end"}:
         more, why = predict_steps.prepare(known, kind)
-        return Prepared(tuple(more), {**skipped, **why})
+        return Prepared((*groups, *more), {**skipped, **why})
     builder = _BUILDERS.get(kind)
     if builder is None:
         skipped.update((label, f"{kind} rows measure a rate, not a call") for label in known.index)
@@ -67,12 +75,19 @@ def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
                 kind=kind,
                 gpu_id=str(gpu_id),
                 index=rows.index,
-                operations=builder(rows, gpu),
+                operations=predict_measured.as_left(rows, builder(rows, gpu)),
                 execution=_execution(rows),
                 variants=variants(rows),
             )
         )
     return Prepared(tuple(groups), skipped)
+
+
+def out_of_memory(row: "pd.Series[Any]", kind: RowKind) -> bool:
+    """Return whether a row of a whole step is predicted not to fit its GPU."""
+    if predict_measured.is_own(row.to_frame().T, kind).iloc[0]:
+        return predict_measured.out_of_memory(row)
+    return predict_steps.out_of_memory(row)
 
 
 def variants(rows: pd.DataFrame) -> tuple[str, ...]:
@@ -88,10 +103,11 @@ def variants(rows: pd.DataFrame) -> tuple[str, ...]:
 def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     """Return what rows of a group have in common."""
     keys = ["gpu_id", "framework", "kernel", "dtype", "timing"]
-    keys += [name for name in ("kv_dtype", "impl", "num_gpus", "mode") if name in rows]
+    keys += [name for name in ("kv_dtype", "impl", "num_gpus", "mode", "l2_state") if name in rows]
     if kind == "prefill_attention":
         keys.append("causal")
-    return [rows[name].astype(str) for name in keys]
+    same = [rows[name].astype(str) for name in keys]
+    return [*same, rows["op"] == _GATHER] if kind == "elementwise" else same
 
 
 def _unpredictable(rows: pd.DataFrame, kind: RowKind) -> str | None:
@@ -261,7 +277,7 @@ def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     return [
         Operation(
             name="elementwise",
-            kind="elementwise",
+            kind="gather" if rows["op"].iloc[0] == _GATHER else "elementwise",
             bytes_read=moved,
             reused_bytes=moved,
             reused_footprint_bytes=moved,

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from simulator.evidence import physics, predict_steps
+from simulator.evidence import physics
 from simulator.evidence.groups import Group, profile
 from simulator.evidence.measurements import LAYOUTS, ROW_KINDS, Measurements
-from simulator.evidence.predict import prepare
+from simulator.evidence.predict import out_of_memory, prepare
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import ConstantsChoice, rates
 from simulator.timing.roofline import operation_time
@@ -28,8 +28,19 @@ SIZES = {
     "gemm": ("m", "n", "k", "dtype"),
     "elementwise": ("op", "rows", "width"),
     "all_reduce": ("num_gpus", "message_bytes", "impl"),
-    "shared_prefix_attention": ("mode", "batch", "q_heads", "kv_heads", "prefix_len", "suffix_len"),
-    "decode_step": ("model", "context_tokens", "samples", "attention", "kv_layout", "execution"),
+    "shared_prefix_attention": (
+        "implementation",
+        "timing",
+        "mode",
+        "batch",
+        "q_heads",
+        "kv_heads",
+        "prefix_len",
+        "suffix_len",
+    ),
+    "decode_step": (
+        *("model", "context_tokens", "samples", "attention", "kernel", "kv_layout", "execution"),
+    ),
     "end_to_end": ("model", "batch", "input_len", "output_len"),
 }
 
@@ -113,7 +124,7 @@ def _oom(rows: pd.DataFrame) -> Iterator[bool]:
     """Yield, for each row that ran out of memory or is predicted to, whether that was right."""
     for _, row in rows.iterrows():
         measured = str(row["status"]).lower() == "oom"
-        predicted = predict_steps.out_of_memory(row)
+        predicted = out_of_memory(row, "decode_step")
         if measured or predicted:
             yield measured == predicted
 
@@ -145,7 +156,7 @@ def _predicted(
     }
     if group.kind == "decode_step":
         added["predicted_status"] = [
-            "oom" if predict_steps.out_of_memory(row) else "ok" for _, row in rows.iterrows()
+            "oom" if out_of_memory(row, group.kind) else "ok" for _, row in rows.iterrows()
         ]
     kept = rows.drop(columns=[name for name in (*added, "time_s") if name in rows])
     return kept.assign(framework=rows["framework"].fillna("").astype(str), **added)
@@ -158,7 +169,7 @@ def _plain(value: Any) -> str:
 
 def _head_shapes(rows: pd.DataFrame) -> "np.ndarray | str":
     """Return query heads / KV heads x width of attention rows."""
-    if "q_heads" not in rows:
+    if "q_heads" not in rows or "head_dim" not in rows:
         return ""
     parts = [rows[name].map(lambda value: f"{value:g}") for name in ("q_heads", "kv_heads")]
     width = rows["head_dim"].map(lambda value: f"{value:g}")
@@ -168,16 +179,27 @@ def _head_shapes(rows: pd.DataFrame) -> "np.ndarray | str":
 def _parts(
     group: Group, gpu: HardwareProfile, choice: ConstantsChoice
 ) -> dict[str, "np.ndarray"] | None:
-    """Return launch, memory and compute time of each row over its operations. [s]."""
+    """Return each row's time by what binds it, over its operations. [s]."""
     if not group.operations:
         return None
     gpu_rates = rates(gpu, choice, variants=group.variants)
     times = [operation_time(item, gpu_rates, group.execution) for item in group.operations]
     count = len(group.index)
-    return {
-        name: np.sum([np.broadcast_to(getattr(time, f"{name}_s"), count) for time in times], axis=0)
-        for name in ("launch", "memory", "compute", "link")
+    calls = [item.repeat for item in group.operations]
+    parts = {
+        name: np.sum(
+            [
+                repeat * np.broadcast_to(getattr(time, f"{name}_s"), count)
+                for time, repeat in zip(times, calls, strict=True)
+            ],
+            axis=0,
+        )
+        for name in ("launch", "memory", "compute", "link", "host")
     }
+    host = parts.pop("host")
+    # The host's launches take no time of their own unless they take more than the GPU's work.
+    device = np.sum(list(parts.values()), axis=0)
+    return {**parts, "host": np.where(host > device, host, 0.0)}
 
 
 def _regimes(
@@ -189,6 +211,7 @@ def _regimes(
         return "step"
     names = np.array(list(parts))
     regime: Any = names[np.argmax(np.stack(list(parts.values())), axis=0)].astype(object)
+    regime[regime == "host"] = "launch"
     moved = physics.compulsory_bytes(rows, group.kind)
     if moved is None:
         return regime
@@ -196,7 +219,10 @@ def _regimes(
     share = moved.to_numpy(dtype=np.float64) / gpu.l2_bytes
     regime[memory & (share <= HOT_SHARE)] = "memory, hot"
     regime[memory & (share > HOT_SHARE)] = "memory, about L2"
-    regime[memory & (share > COLD_SHARE)] = "memory, cold"
+    cold = share > COLD_SHARE
+    if "l2_state" in rows:
+        cold |= (rows["l2_state"] == "cold").to_numpy()
+    regime[memory & cold] = "memory, cold"
     return regime
 
 
