@@ -1,0 +1,116 @@
+"""Figures as files: an HTML page that needs no network, an image, or Plotly's JSON."""
+
+import html
+import json
+from typing import TYPE_CHECKING, Any
+
+from simulator.errors import OutputError
+from simulator.views.plots.style import CONFIG, NARROW_BELOW, WIDE, form_for, take_form
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+IMAGE_FORMATS = ("png", "svg", "pdf")
+
+# Lays a figure out for the width it has, now and whenever the page's width changes. Plotly puts the
+# id of the figure's element in place of {plot_id}.
+FORM_SCRIPT = """
+const figure = document.getElementById("{plot_id}");
+let form = "wide";
+const fit = () => {
+  const wanted = figure.clientWidth < {narrow_below} ? "narrow" : "wide";
+  if (wanted === form) return;
+  form = wanted;
+  Plotly.relayout(figure, figure.layout.meta[form]);
+};
+fit();
+new ResizeObserver(fit).observe(figure);
+""".replace("{narrow_below}", str(NARROW_BELOW))
+
+
+def figure_html(
+    figure: "go.Figure",
+    *,
+    plotlyjs: bool = True,
+    element_id: str | None = None,
+    height: str = "100%",
+) -> str:
+    """Return a figure as an HTML element, responsive, with nothing that calls a server.
+
+    Parameters
+    ----------
+    plotlyjs
+        Whether plotly.js comes with it: once in a page is enough.
+    """
+    return str(
+        figure.to_html(
+            full_html=False,
+            include_plotlyjs=plotlyjs,
+            config=CONFIG,
+            post_script=FORM_SCRIPT,
+            div_id=element_id,
+            default_height=height,
+        )
+    )
+
+
+def page(figure: "go.Figure") -> str:
+    """Return a figure as one HTML page, plotly.js included."""
+    title = html.escape(figure.layout.meta["finding"])
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title>"
+        "<style>html,body{height:100%;margin:0}body>div{height:100%;min-height:480px}</style></head>"
+        f'<body role="img" aria-label="{title}">\n{figure_html(figure)}\n</body></html>\n'
+    )
+
+
+def image(
+    figure: "go.Figure",
+    form: str,
+    *,
+    width: int = WIDE[0],
+    height: int = WIDE[1],
+    scale: float = 1,
+) -> bytes:
+    """Return a figure as a PNG, SVG or PDF.
+
+    Parameters
+    ----------
+    form
+        ``png``, ``svg`` or ``pdf``.
+
+    Raises
+    ------
+    OutputError
+        If kaleido or a browser is not installed; it says what to install.
+    """
+    take_form(figure, form_for(width))
+    try:
+        return bytes(figure.to_image(format=form, width=width, height=height, scale=scale))
+    except Exception as problem:  # noqa: BLE001 - kaleido has no error class of its own for these
+        raise OutputError(_missing(form, problem)) from None
+
+
+def _missing(form: str, problem: Exception) -> str:
+    """Say what an image needs that is not there."""
+    html_instead = "or write .html, which needs neither"
+    text = str(problem).lower()
+    if isinstance(problem, ImportError) or "pip install" in text:
+        return (
+            f"cannot make a {form.upper()}: pip install 'bifurcated-attention-simulator[images]' "
+            f"and a Chrome or Chromium, {html_instead}"
+        )
+    if "chrome" in text or "browser" in text or not text:
+        return (
+            f"cannot make a {form.upper()}: no browser found; install Chrome or Chromium "
+            f"(apt install chromium, or plotly_get_chrome), {html_instead}"
+        )
+    return f"cannot make a {form.upper()}: {' '.join(str(problem).split())[:200]}; {html_instead}"
+
+
+def plotly_json(figure: "go.Figure") -> str:
+    """Return a figure as Plotly's JSON, as ``plotly.io.read_json`` reads it."""
+    data: Any = json.loads(figure.to_json())
+    return json.dumps(data, indent=1) + "\n"

@@ -1,0 +1,354 @@
+"""The one place that says how a figure looks: colours, dashes, symbols, axes, title and footer.
+
+A figure carries two forms of its title, legend room, footer and ticks, for a wide page and for a
+phone; the wide one is drawn unless the page's script (:mod:`simulator.views.plots.export`) or the
+size of an image asks for the other.
+"""
+
+import html
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from simulator.units import KIB, KILO, MEGA, MIB
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY, PALE, INK = "#767676", "#E4E4E4", "#222222"
+# For things that have no order and are no kind of attention.
+CATEGORIES = (GREEN, PURPLE, SKY, ORANGE, BLACK, GREY, YELLOW)
+
+FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
+# What Plotly's tool bar offers: no button that would send a capacity plan to a server.
+CONFIG: dict[str, Any] = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
+
+WIDE, NARROW = (1200, 700), (390, 700)
+# Below this width a figure takes its narrow form. [px]
+NARROW_BELOW = 640
+
+
+@dataclass(frozen=True)
+class Line:
+    """How one way of attention is drawn, in every figure."""
+
+    name: str
+    colour: str
+    dash: str
+
+
+# One for each way to store and read the context, by the name that ``compare`` gives it.
+LINES: Mapping[str, Line] = {
+    "standard": Line("standard", VERMILLION, "dash"),
+    "shared_storage": Line("standard, one stored context", ORANGE, "dot"),
+    "bifurcated": Line("bifurcated", BLUE, "solid"),
+}
+
+# The marker of a point says what binds it.
+BOUND_SYMBOLS: Mapping[str, str] = {
+    "memory": "circle",
+    "compute": "square",
+    "launch": "triangle-up",
+    "link": "diamond",
+}
+OUT_OF_MEMORY_SYMBOL = "x"
+# How strongly a line is drawn where the workload does not fit.
+UNFIT_OPACITY = 0.3
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a figure is about, and what it rests on.
+
+    Attributes
+    ----------
+    subject
+        Model, GPU and workload, under the title.
+    notes
+        Assumptions, hash of the profile and origin of the constants, in the footer.
+    """
+
+    subject: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Sizes of a figure's texts at one width. [px]."""
+
+    width: int
+    title_px: int
+    subject_px: int
+    footer_px: int
+    legend_px: int
+    tick_px: int
+    left: int
+    right: int
+
+    def wrap(self, text: str, size_px: int, share: float = 1.0) -> list[str]:
+        """Break a text so that its lines fit, in the widest of the fonts too."""
+        room_px = (self.width - 24) * share
+        return textwrap.wrap(text, max(12, int(room_px / (size_px * _LETTER_WIDTH))))
+
+
+_FORMS = {
+    "wide": _Form(WIDE[0], 20, 14, 11, 12, 12, 78, 24),
+    "narrow": _Form(NARROW[0], 15, 12, 9, 10, 10, 56, 12),
+}
+_AXIS_ROOM_PX = 54
+_LEGEND_ROW_PX = 19
+# Mean width of a letter over the size of its font: of DejaVu Sans, which is wider than Arial.
+_LETTER_WIDTH, _BOLD = 0.56, 1.14
+
+
+def new_figure(**subplots: Any) -> "go.Figure":
+    """Return an empty figure in this style, or one of subplots."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(**subplots) if subplots else go.Figure()
+    figure.update_layout(
+        template="none",
+        font={"family": FONT, "size": 13, "color": INK},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        hoverlabel={"font": {"family": FONT}},
+        autosize=True,
+    )
+    axis = {
+        "gridcolor": PALE,
+        "linecolor": GREY,
+        "showline": True,
+        "ticks": "outside",
+        "tickcolor": GREY,
+        "zeroline": False,
+        "tickangle": 0,
+        "title": {"standoff": 8},
+    }
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def finish(figure: "go.Figure", finding: str, caption: Caption) -> "go.Figure":
+    """Give a figure its title, legend and footer, in a wide and a narrow form.
+
+    Parameters
+    ----------
+    finding
+        What the figure shows, a sentence made from its data.
+    """
+    figure.add_annotation(
+        name="footer",
+        text="",
+        xref="paper",
+        yref="paper",
+        x=0,
+        y=0,
+        xanchor="left",
+        yanchor="top",
+        align="left",
+        showarrow=False,
+    )
+    footer = len(figure.layout.annotations) - 1
+    forms = {name: _form(figure, form, finding, caption, footer) for name, form in _FORMS.items()}
+    figure.update_layout(
+        title={"x": 0, "xanchor": "left", "xref": "container", "y": 1, "yanchor": "top"},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1.0,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "xref": "paper",
+            "yref": "paper",
+            "traceorder": "normal",
+            "itemsizing": "constant",
+        },
+        meta={**(figure.layout.meta or {}), "finding": finding, **forms},
+    )
+    return take_form(figure, "wide")
+
+
+def take_form(figure: "go.Figure", name: str) -> "go.Figure":
+    """Lay a finished figure out for a wide page or for a phone, in place."""
+    for path, value in figure.layout.meta[name].items():
+        figure.layout[path] = value
+    return figure
+
+
+def form_for(width: int) -> str:
+    """Return which form fits a width. [px].
+
+    >>> form_for(390), form_for(1200)
+    ('narrow', 'wide')
+    """
+    return "narrow" if width < NARROW_BELOW else "wide"
+
+
+def _form(
+    figure: "go.Figure", form: _Form, finding: str, caption: Caption, footer: int
+) -> dict[str, Any]:
+    """Return what a relayout to one form sets."""
+    title = form.wrap(finding, form.title_px, 1 / _BOLD)
+    subject = form.wrap(caption.subject, form.subject_px)
+    notes = [line for note in caption.notes for line in form.wrap(note, form.footer_px)]
+    title_px = len(title) * form.title_px * 1.3 + len(subject) * form.subject_px * 1.3 + 20
+    legend_px = legend_rows(figure, form.width - form.left - form.right) * _LEGEND_ROW_PX + 8
+    axes = [name for name in figure.layout if name.startswith(("xaxis", "yaxis"))]
+    axis_px = _AXIS_ROOM_PX
+    ticks = (figure.layout.meta or {}).get("ticks", {})
+    chosen = {
+        f"{axis}.{part}": values[::stride] if form.width < NARROW_BELOW else values
+        for axis, (tickvals, ticktext, stride) in ticks.items()
+        for part, values in (("tickvals", tickvals), ("ticktext", ticktext))
+    }
+    return {
+        "title.text": "<b>" + "<br>".join(map(_escape, title)) + "</b><br>"
+        f'<span style="font-size:{form.subject_px}px;color:{GREY}">'
+        + "<br>".join(map(_escape, subject))
+        + "</span>",
+        "title.font.size": form.title_px,
+        "title.pad.l": 12,
+        "title.pad.t": 8 + form.title_px // 2,
+        "legend.font.size": form.legend_px,
+        "margin.l": form.left,
+        "margin.r": form.right,
+        "margin.t": round(title_px + legend_px),
+        "margin.b": round(axis_px + len(notes) * form.footer_px * 1.3 + 12),
+        f"annotations[{footer}].text": "<br>".join(map(_escape, notes)),
+        f"annotations[{footer}].font.size": form.footer_px,
+        f"annotations[{footer}].font.color": GREY,
+        f"annotations[{footer}].xshift": 8 - form.left,
+        f"annotations[{footer}].yshift": -axis_px,
+        **{f"{axis}.tickfont.size": form.tick_px for axis in axes},
+        **{f"{axis}.title.font.size": form.tick_px + 1 for axis in axes},
+        **chosen,
+    }
+
+
+def legend_rows(figure: "go.Figure", room_px: float) -> int:
+    """Return how many rows a figure's legend takes in a given width."""
+    names = [
+        trace.name or ""
+        for trace in figure.data
+        if trace.showlegend is not False and trace.type not in ("heatmap", "contour")
+    ]
+    if not names:
+        return 0
+    widths = [44 + 6.7 * len(name) for name in names]
+    if sum(widths) <= room_px:
+        return 1
+    return math.ceil(len(names) / max(1, int(room_px // max(widths))))
+
+
+def _escape(text: str) -> str:
+    """Keep a name with < or & in it from being read as markup."""
+    return html.escape(text, quote=False)
+
+
+def size_text(value: float) -> str:
+    """Write a size on an axis: 8192 as 8K, 1000 as 1,000.
+
+    >>> size_text(8192), size_text(1000), size_text(2**20), size_text(0.5)
+    ('8K', '1,000', '1M', '0.5')
+    """
+    if value < 1:
+        return f"{value:g}"
+    for factor, letter in ((MIB, "M"), (KIB, "K")):
+        if value >= factor and value % factor == 0:
+            return f"{value / factor:,.0f}{letter}"
+    return f"{value:,.0f}"
+
+
+def number_text(value: float) -> str:
+    """Write a number on an axis that is no size.
+
+    >>> number_text(1024), number_text(0.25), number_text(1e5), number_text(1e6)
+    ('1,024', '0.25', '100k', '1M')
+    """
+    for factor, letter in ((MEGA, "M"), (KILO, "k")):
+        if value >= 10 * KILO and value % factor == 0:
+            return f"{value / factor:,.0f}{letter}"
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+
+
+def powers(low: float, high: float, base: int = 2) -> list[float]:
+    """Return the powers of a base in a range, or around it where it holds fewer than two.
+
+    >>> powers(1, 9), powers(0.3, 1), powers(5, 6), powers(3, 200, 10)
+    ([1, 2, 4, 8], [0.5, 1], [4, 8], [10, 100])
+    """
+    first = math.ceil(math.log(low, base) - 1e-9)
+    last = math.floor(math.log(high, base) + 1e-9)
+    if last - first < 1:
+        first = math.floor(math.log(low, base) + 1e-9)
+        last = max(first + 1, math.ceil(math.log(high, base) - 1e-9))
+    return [base**power for power in range(first, last + 1)]
+
+
+def log_axis(
+    figure: "go.Figure",
+    axis: str,
+    values: Sequence[float],
+    title: str,
+    *,
+    base: int = 2,
+    text: Callable[[float], str] | None = None,
+    most_ticks: int = 12,
+    pad: float = 0.03,
+) -> None:
+    """Make an axis logarithmic, with powers of two as ticks.
+
+    Parameters
+    ----------
+    axis
+        ``xaxis``, ``yaxis2``, ...
+    values
+        All values drawn along it; those that are not positive have no place on it.
+    title
+        With its unit in brackets.
+    base
+        10 where values span too many powers of two.
+    text
+        How a tick is written; by default as a size.
+    most_ticks
+        On a wide page; a phone shows half of them.
+    pad
+        Room at each end, as a share of the axis.
+    """
+    drawn = [float(value) for value in values if value > 0 and math.isfinite(value)] or [1.0, 2.0]
+    low, high = min(drawn), max(drawn)
+    ticks = powers(low, high, base)
+    ticks = ticks[:: math.ceil(len(ticks) / most_ticks)]
+    room = pad * max(1.0, math.log10(high / low))
+    ends = [math.log10(min(low, ticks[0])) - room, math.log10(max(high, ticks[-1])) + room]
+    words = [(text or size_text)(tick) for tick in ticks]
+    figure.layout[axis].update(
+        type="log", tickmode="array", tickvals=ticks, ticktext=words, range=ends
+    )
+    figure.layout[axis].title.text = title
+    meta = dict(figure.layout.meta or {})
+    narrow_stride = 2 if len(ticks) > most_ticks // 2 else 1
+    meta["ticks"] = {**meta.get("ticks", {}), axis: (ticks, words, narrow_stride)}
+    figure.layout.meta = meta
+
+
+def line_style(variant: str) -> dict[str, Any]:
+    """Return the line of a kind of attention."""
+    style = LINES[variant]
+    return {"color": style.colour, "dash": style.dash, "width": 2.5}
+
+
+def times(ratio: float) -> str:
+    """Write a ratio as people say it.
+
+    >>> times(3.14159), times(12.34), times(1.0)
+    ('3.1x', '12x', '1.0x')
+    """
+    return f"{ratio:.1f}x" if ratio < 9.95 else f"{ratio:,.0f}x"  # noqa: PLR2004
