@@ -143,7 +143,7 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, work: WorkloadLike) 
 def _notes(model: ModelShape, gpu_rates: Rates, work: Workload, needs: Memory) -> list[str]:
     """Say what had to be assumed and what the user should know, a sentence each."""
     notes = [
-        _constants_note(gpu_rates),
+        constants_note(gpu_rates),
         _length_note(model, work),
         _dtype_note(gpu_rates.gpu, work),
         *_group_notes(model, work),
@@ -195,7 +195,7 @@ def _group_notes(model: ModelShape, work: Workload) -> list[str]:
     return notes
 
 
-def _constants_note(gpu_rates: Rates) -> str:
+def constants_note(gpu_rates: Rates) -> str:
     """Say where the constants of the timing model come from."""
     name = gpu_rates.gpu.name
     if gpu_rates.origin == "peak":
