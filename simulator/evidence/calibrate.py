@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -167,12 +167,18 @@ WANTED = {
 
 @dataclass
 class Part:
-    """One fit: of which rows, for which variant, and what came of it."""
+    """One fit: of which rows, for which variant, and what came of it.
+
+    ``labels`` are those of the rows in their table, in the order of the fit's residuals, and
+    ``shapes`` the shapes they are of.
+    """
 
     kind: RowKind
     variant: str
     fitted: Fitted
     sources: tuple[str, ...] = ()
+    labels: tuple[Any, ...] = ()
+    shapes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -284,7 +290,14 @@ def _fit(
     result = fit(profile, groups, measured, shapes, free, variant=variant)
     labels = [label for group in groups for label in group.index]
     named = rows.loc[labels, "source"].dropna().astype(str)
-    return Part(stage.kind, variant, result, tuple(sorted(set(named) - {""})))
+    return Part(
+        kind=stage.kind,
+        variant=variant,
+        fitted=result,
+        sources=tuple(sorted(set(named) - {""})),
+        labels=tuple(labels),
+        shapes=tuple(np.concatenate(shapes).astype(str)),
+    )
 
 
 def _launched(group: Group) -> Literal["graph", "eager", "whole"]:
