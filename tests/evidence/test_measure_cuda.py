@@ -1,5 +1,6 @@
 """The CUDA side: what can be tried without a card, and on a card the whole path."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -63,12 +64,18 @@ class FakeCuda:
         self.log: list[str] = []
         for name in ("synchronize", "Stream", "current_stream", "stream", "CUDAGraph", "graph"):
             monkeypatch.setattr(torch.cuda, name, getattr(self, f"make_{name}", self.note(name)))
-        monkeypatch.setattr(torch.cuda, "_sleep", self.note("spin"))
+        self.spins: list[int] = []
+        monkeypatch.setattr(torch.cuda, "_sleep", self.spin)
         monkeypatch.setattr(torch.cuda, "Event", self.make_event)
 
     def note(self, what: str) -> Callable[..., None]:
         """Return a function that writes down that it was called."""
         return lambda *_, **__: self.log.append(what)
+
+    def spin(self, cycles: int) -> None:
+        """Keep the device busy for so many cycles."""
+        self.spins.append(cycles)
+        self.log.append("spin")
 
     def make_event(self, *, enable_timing: bool) -> SimpleNamespace:
         """An event; the time between two of them is 2 ms."""
@@ -110,6 +117,20 @@ def test_a_graph_is_queued_behind_a_spin(monkeypatch: pytest.MonkeyPatch) -> Non
     assert fake.log == ["synchronize", "spin", "event", "replay", "event", "synchronize"]
 
 
+def test_the_spin_outlasts_a_slow_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph that takes the host 4 ms to queue waits behind 8 ms of spinning from then on."""
+    fake, device = FakeCuda(monkeypatch), object.__new__(CudaDevice)
+    device._pool = "pool"
+    graph = SimpleNamespace(replay=lambda: time.sleep(0.004))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    watch = device.stopwatch(fake.note("call"), "graph")
+    for _ in range(2):
+        watch()
+    first, second = fake.spins
+    assert first < 2e6
+    assert second >= 0.008 * 2e9
+
+
 def test_an_eager_pass_starts_on_an_idle_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """No spin hides the host's launches."""
     fake, device = FakeCuda(monkeypatch), object.__new__(CudaDevice)
@@ -133,6 +154,13 @@ def test_an_eager_pass_starts_on_an_idle_device(monkeypatch: pytest.MonkeyPatch)
 def test_out_of_memory_is_told_from_other_errors(problem: Exception, *, expected: bool) -> None:
     """Allocators and libraries each have their own way of saying it."""
     assert is_out_of_memory(problem) is expected
+
+
+def test_memory_that_runs_out_in_a_capture_is_seen_behind_its_error() -> None:
+    """What is raised is the capture's own complaint; the reason is the exception before it."""
+    error = RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    error.__context__ = torch.OutOfMemoryError("CUDA out of memory")
+    assert is_out_of_memory(error)
 
 
 def measured(plan: Plan, folder: Path) -> list[dict[str, str]]:

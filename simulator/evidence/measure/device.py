@@ -30,8 +30,10 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
 }
 # What the CPU counts as its L2: small, so that rotation is tried without taking long. [bytes]
 _CPU_CACHE_BYTES = 2**16
-# Long enough that the graph behind it is queued before the device gets to it. [clock cycles]
-_SPIN_CYCLES = 600_000
+# The spin in front of a graph lasts until the host has queued it: this at least, and twice what the
+# host took for the last replay, at the clock of the fastest cards. [clock cycles]
+_SPIN_CYCLES, _MOST_SPIN_CYCLES = 600_000, 40_000_000
+_CYCLES_PER_S = 2e9
 
 
 class Device(Protocol):
@@ -209,13 +211,19 @@ class CudaDevice:
         run = self._captured(one_pass) if mode == "graph" else one_pass
         start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        spin = _SPIN_CYCLES
 
         def watch() -> float:
+            nonlocal spin
             torch.cuda.synchronize()
             if mode == "graph":
-                torch.cuda._sleep(_SPIN_CYCLES)  # type: ignore[no-untyped-call]  # noqa: SLF001
+                torch.cuda._sleep(spin)  # type: ignore[no-untyped-call]  # noqa: SLF001
             start.record()
+            queued = time.perf_counter()
             run()
+            # A graph of thousands of kernels takes the host longer than the least spin.
+            needed = 2 * (time.perf_counter() - queued) * _CYCLES_PER_S
+            spin = max(_SPIN_CYCLES, min(_MOST_SPIN_CYCLES, int(needed)))
             end.record()
             torch.cuda.synchronize()
             return float(start.elapsed_time(end)) / 1e3
@@ -311,12 +319,18 @@ def open_device(name: str, *, memory_limit: int | None = None) -> Device:
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
-    """Return whether an exception says that memory did not suffice; libraries have their own."""
+    """Return whether an exception says that memory did not suffice; libraries have their own.
+
+    What memory that runs out inside a capture leaves behind is an error of the capture.
+    """
     if isinstance(problem, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(problem).lower()
     phrases = ("out of memory", "alloc_failed", "can't allocate memory", "not enough memory")
-    return isinstance(problem, RuntimeError) and any(phrase in text for phrase in phrases)
+    if isinstance(problem, RuntimeError) and any(phrase in text for phrase in phrases):
+        return True
+    before = problem.__cause__ or problem.__context__
+    return before is not None and is_out_of_memory(before)
 
 
 def _identity(properties: object) -> str | None:
