@@ -105,9 +105,15 @@ def compare(
     kv_heads: int | None = None,
     constants: ConstantsChoice = "auto",
     gpu_memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+    rule: str | None = None,
     **workload: Any,
 ) -> "Comparison":
     """Compare standard and bifurcated attention on one decode step; see :func:`estimate`.
+
+    Parameters
+    ----------
+    rule
+        A serving engine's rule to show beside our choice: ``vllm``.
 
     Examples
     --------
@@ -123,6 +129,7 @@ def compare(
         workload_for(shape, **workload),
         constants=constants,
         memory_utilization=gpu_memory_utilization,
+        rule=rule,
     )
 
 
@@ -195,7 +202,7 @@ def plan(
     own = (work.tensor_parallel,) if work.tensor_parallel > 1 else DEFAULT_GROUP_SIZES
     return answer(
         shape,
-        _priced_gpus() if gpus is None else [as_gpu(gpu) for gpu in gpus],
+        priced_gpus() if gpus is None else [as_gpu(gpu) for gpu in gpus],
         work,
         target_step_s=None if target_step_ms is None else target_step_ms * MILLISECOND,
         group_sizes=group_sizes or own,
@@ -206,7 +213,7 @@ def plan(
     )
 
 
-def _priced_gpus() -> list[HardwareProfile]:
-    """Load every GPU whose price is known."""
+def priced_gpus() -> list[HardwareProfile]:
+    """Return every GPU whose price is known."""
     profiles = [read_profile(path) for path in profile_files().values()]
     return [profile for profile in profiles if profile.price_usd_per_hour is not None]

@@ -11,6 +11,7 @@ from simulator.answers.estimate import (
     estimate,
     estimate_with,
 )
+from simulator.answers.rules import RuleChoice, choose, find_rule
 from simulator.answers.search import smallest
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
@@ -50,6 +51,8 @@ class Comparison:
         From where on bifurcated is faster, all else equal; None if nowhere.
     advice
         What to change next, in one sentence.
+    rule
+        What a serving engine's rule would choose over one stored context, None if none was asked.
     """
 
     standard: Estimate
@@ -61,6 +64,7 @@ class Comparison:
     break_even_samples: int | None
     break_even_context_tokens: int | None
     advice: str
+    rule: RuleChoice | None = None
 
 
 def compare(
@@ -70,12 +74,15 @@ def compare(
     *,
     constants: ConstantsChoice = "auto",
     memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+    rule: str | None = None,
 ) -> Comparison:
     """Compare standard and bifurcated attention on one decode step.
 
-    Parameters are those of :func:`simulator.answers.estimate.estimate`; the workload's own
-    ``attention`` is ignored.
+    Parameters are those of :func:`simulator.answers.estimate.estimate`, and ``rule``, a name in
+    :data:`simulator.answers.rules.RULES`; the workload's own ``attention`` is ignored.
     """
+    if rule is not None:
+        find_rule(rule)  # an unknown name, before anything is computed
     work = workload.under("standard")
     standard = estimate(
         model, gpu, work, constants=constants, memory_utilization=memory_utilization
@@ -109,6 +116,9 @@ def compare(
         break_even_samples=samples,
         break_even_context_tokens=context,
         advice=advise(standard, bifurcated, winner, samples, context),
+        rule=None
+        if rule is None
+        else choose(rule, shared_storage, bifurcated, _winner(shared_storage, bifurcated)),
     )
 
 

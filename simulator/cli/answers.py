@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simulator import api
+from simulator.answers.rules import RULES
 from simulator.cli.options import (
     WORK_PANEL,
     AttentionName,
@@ -15,7 +16,7 @@ from simulator.cli.options import (
 )
 from simulator.cli.output import Output, say
 from simulator.cli.question import Question, with_question
-from simulator.cli.words import complete_gpus, count, number
+from simulator.cli.words import choice, complete_gpus, count, number
 from simulator.inputs.workload import ATTENTIONS
 
 if TYPE_CHECKING:
@@ -71,13 +72,22 @@ def compare(
     question: Question,
     output: Output,
     gpu: GpuName = DEFAULT_GPU,
+    rule: Annotated[
+        str | None,
+        choice(
+            "--rule",
+            panel=WORK_PANEL,
+            text="Also what a serving engine's rule would choose, and what that costs.",
+            of=tuple(RULES),
+        ),
+    ] = None,
     explain: Explain = False,
     check: Check = False,
 ) -> None:
     """Compare standard with bifurcated attention, and advise."""
     from simulator.views.results import compare_object, compare_rows
 
-    result = api.compare(**question.settings(gpu=gpu))
+    result = api.compare(rule=rule, **question.settings(gpu=gpu))
 
     def table() -> object:
         from rich.console import Group

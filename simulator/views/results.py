@@ -8,6 +8,7 @@ from simulator.answers.compare import Comparison
 from simulator.answers.estimate import Estimate
 from simulator.answers.generate import Generation
 from simulator.answers.plan import Option, Plan
+from simulator.answers.rules import RuleChoice
 from simulator.counts.memory import Memory
 from simulator.inputs.parameters import count_parameters
 from simulator.numeric import Numeric
@@ -42,7 +43,7 @@ def estimate_object(result: Estimate) -> dict[str, Any]:
 
 def compare_object(result: Comparison) -> dict[str, Any]:
     """Return a comparison as a JSON object that nests its three estimates."""
-    return {
+    answer = {
         "schema_version": SCHEMA_VERSION,
         "standard": estimate_object(result.standard),
         "shared_storage": estimate_object(result.shared_storage),
@@ -53,6 +54,22 @@ def compare_object(result: Comparison) -> dict[str, Any]:
         "break_even_samples": result.break_even_samples,
         "break_even_context_tokens": result.break_even_context_tokens,
         "advice": result.advice,
+    }
+    return answer if result.rule is None else answer | {"rule": rule_object(result.rule)}
+
+
+def rule_object(rule: RuleChoice) -> dict[str, Any]:
+    """Return what an engine's rule chooses, and what that costs, as a JSON object."""
+    return {
+        "name": rule.name,
+        "choice": rule.choice,
+        "reason": rule.reason,
+        "ours": rule.ours,
+        "agrees": rule.agrees,
+        "step_ms": rule.step_s / MILLISECOND,
+        "best_step_ms": rule.best_step_s / MILLISECOND,
+        "cost_ms": rule.cost_s / MILLISECOND,
+        "cost_share": rule.cost_share,
     }
 
 
@@ -266,6 +283,7 @@ def _step(result: Estimate) -> dict[str, Any]:
 def compare_rows(result: Comparison) -> list[Row]:
     """Return a comparison as one tidy row for each way to store and read the context."""
     rows = []
+    rule = {} if result.rule is None else rule_object(result.rule)
     for name in ("standard", "shared_storage", "bifurcated"):
         item: Estimate = getattr(result, name)
         memory = {f"memory_{key}": value for key, value in memory_object(item.memory).items()}
@@ -280,6 +298,7 @@ def compare_rows(result: Comparison) -> list[Row]:
                 "flops": plain(item.totals.flops),
                 **memory,
                 "speedup_over_standard": result.standard.step_s / item.step_s,
+                **{f"rule_{key}": value for key, value in rule.items() if key != "reason"},
             }
         )
     return rows

@@ -1,10 +1,11 @@
 """Sentences that say what an answer means."""
 
 from simulator.answers.compare import Comparison
+from simulator.answers.rules import RuleChoice
 from simulator.inputs.model import ModelShape
 from simulator.inputs.parameters import count_parameters
 from simulator.inputs.workload import Workload
-from simulator.units import GIGA, MEGA, format_tokens
+from simulator.units import GIGA, MEGA, format_time, format_tokens
 
 
 def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:
@@ -74,9 +75,23 @@ def verdict(result: Comparison) -> list[str]:
             if result.kv_io_ratio > 1
             else f"{first} Both read the same KV bytes."
         ),
-        _break_even(result),
+        break_even(result),
         f"[bold]Next:[/] {result.advice}",
+        *([] if result.rule is None else [f"[bold]Rule:[/] {rule_phrase(result.rule)}"]),
     ]
+
+
+def rule_phrase(rule: RuleChoice) -> str:
+    """Say what an engine's rule chooses over one stored context, and what it loses."""
+    ours = "would call it a tie" if rule.ours == "tie" else f"choose {rule.ours}"
+    if rule.cost_s > 0:
+        lost = f"its choice costs {format_time(rule.cost_s)} per step ({rule.cost_share:.1%})"
+    else:
+        lost = "its choice loses nothing"
+    return (
+        f"{rule.title} chooses {rule.choice} ({rule.reason}); "
+        f"over one stored context we {ours}: {lost}."
+    )
 
 
 def _faster(ratio: float) -> str:
@@ -88,7 +103,7 @@ def _faster(ratio: float) -> str:
     return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times as slow"
 
 
-def _break_even(result: Comparison) -> str:
+def break_even(result: Comparison) -> str:
     """Say from which samples and which context on sharing the reads pays."""
     work = result.standard.workload
     samples, context = result.break_even_samples, result.break_even_context_tokens

@@ -88,6 +88,17 @@ COMPARE: dict[str, Any] = {
     "break_even_context_tokens": (int, type(None)),
     "advice": str,
 }
+RULE = {
+    "name": str,
+    "choice": str,
+    "reason": str,
+    "ours": str,
+    "agrees": bool,
+    "step_ms": float,
+    "best_step_ms": float,
+    "cost_ms": float,
+    "cost_share": float,
+}
 REQUEST: dict[str, Any] = {
     "prefill_ms": float,
     "decode_ms": float,
@@ -223,6 +234,22 @@ def test_compare_has_the_documented_fields() -> None:
     assert answer["kv_io_ratio"] == ratio == 16 * (8192 + 64) / (8192 + 16 * 64)
     assert answer["shared_storage"]["kv_bytes_read"] == standard["kv_bytes_read"]
     assert answer["shared_storage"]["memory"]["kv_bytes"] == bifurcated["memory"]["kv_bytes"]
+
+
+def test_compare_with_a_rule_has_its_fields() -> None:
+    """compare --rule adds one object, and --format csv its figures; nothing else changes."""
+    answer = bifurcate("compare", *QUESTION, "--rule", "vllm").json
+    check(answer, {**COMPARE, "rule": RULE}, "compare")
+    rule = answer.pop("rule")
+    assert answer == bifurcate("compare", *QUESTION).json
+    assert rule["step_ms"] == answer["shared_storage"]["step_ms"]
+    assert rule["best_step_ms"] == answer["bifurcated"]["step_ms"]
+    assert rule["cost_ms"] == pytest.approx(rule["step_ms"] - rule["best_step_ms"])
+    table = bifurcate("compare", *QUESTION[:-1], "--rule", "vllm", "--format", "csv").text
+    columns, first, *_ = [line.split(",") for line in table.splitlines()]
+    shown = dict(zip(columns, first, strict=True))
+    assert shown["rule_choice"] == rule["choice"] == "standard"
+    assert float(shown["rule_cost_ms"]) == rule["cost_ms"]
 
 
 def test_compare_has_null_where_nothing_breaks_even() -> None:

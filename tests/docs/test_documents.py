@@ -138,8 +138,8 @@ def keys_of(value: Any) -> set[str]:
 @pytest.mark.parametrize("command", ["estimate", "compare", "generate", "plan"])
 def test_every_json_field_is_documented(command: str) -> None:
     """Every key of an answer's JSON stands in the section, or in that of estimate it refers to."""
-    explain = ("--explain",) if command in ("estimate", "compare") else ()
-    answer = bifurcate(command, *QUESTION, *explain, "--json").json
+    more = {"estimate": ("--explain",), "compare": ("--explain", "--rule", "vllm")}
+    answer = bifurcate(command, *QUESTION, *more.get(command, ()), "--json").json
     answer.pop("fewest_gpus", None)  # its keys are names of GPUs
     words = section(command) + section("estimate")
     assert [key for key in sorted(keys_of(answer)) if f"`{key}`" not in words] == []

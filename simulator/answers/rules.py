@@ -1,0 +1,254 @@
+"""Rules by which serving engines decide to read a shared context once, beside our own answer.
+
+A rule sees what an engine sees when it schedules a step. It takes numbers or arrays, so that one
+answer and a map of many come from the same lines.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from simulator.counts.step import rank_geometry
+from simulator.errors import WorkloadError, unknown
+from simulator.numeric import Numeric, ceil_div, where
+
+if TYPE_CHECKING:
+    from simulator.answers.estimate import Estimate
+    from simulator.inputs.hardware import HardwareProfile
+    from simulator.inputs.model import ModelShape
+    from simulator.inputs.workload import Attention, WorkloadLike
+
+# vLLM's thresholds and tiles, vllm/v1/attention/backends/flash_attn.py @5704f34.
+LEAST_PREFIX_TOKENS, LEAST_REQUESTS = 256, 8
+TILE = 128
+# A prefix is shared by whole blocks of the cache; 16 tokens is vLLM's default (recalled).
+CACHE_BLOCK_TOKENS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A rule of a serving engine.
+
+    Attributes
+    ----------
+    title
+        What to call it in a sentence.
+    source
+        Where it stands.
+    reads_once
+        Whether it reads the shared context once, for a model, a GPU and a workload; with arrays in
+        the workload, an array.
+    reason
+        Why, for a workload of plain numbers.
+    """
+
+    title: str
+    source: str
+    reads_once: "Callable[[ModelShape, HardwareProfile, WorkloadLike], Numeric]"
+    reason: "Callable[[ModelShape, HardwareProfile, WorkloadLike], str]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleChoice:
+    """What a rule chooses for one step, and what that costs by our times.
+
+    An engine with such a rule stores a shared context once, so both ways are timed over one stored
+    context.
+
+    Attributes
+    ----------
+    name, title
+        The rule.
+    choice, reason
+        What it chooses, and why.
+    ours
+        What we would choose between the same two: ``tie`` where the difference is too small.
+    step_s, best_step_s
+        Time of the step as the rule runs it, and of the faster way. [s]
+    """
+
+    name: str
+    title: str
+    choice: "Attention"
+    reason: str
+    ours: str
+    step_s: float
+    best_step_s: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the choice is ours, or one as good."""
+        return self.ours in (self.choice, "tie")
+
+    @property
+    def cost_s(self) -> float:
+        """Time the rule loses on each step; 0 where it chooses the faster way. [s]."""
+        return self.step_s - self.best_step_s
+
+    @property
+    def cost_share(self) -> float:
+        """The same as a share of the faster step."""
+        return self.cost_s / self.best_step_s
+
+
+def find_rule(name: str) -> Rule:
+    """Return a rule by name.
+
+    Raises
+    ------
+    WorkloadError
+        If there is none of that name; the nearest one is offered.
+    """
+    if name not in RULES:
+        raise WorkloadError(unknown("rule", name, RULES))
+    return RULES[name]
+
+
+def choose(name: str, standard: "Estimate", bifurcated: "Estimate", ours: str) -> RuleChoice:
+    """Return what a rule chooses between two estimates of a step over one stored context.
+
+    Raises
+    ------
+    WorkloadError
+        If there is no rule of that name.
+    """
+    rule = find_rule(name)
+    asked = (standard.model, standard.gpu, standard.workload)
+    chosen = bifurcated if rule.reads_once(*asked) else standard
+    return RuleChoice(
+        name=name,
+        title=rule.title,
+        choice=chosen.workload.attention,
+        reason=rule.reason(*asked),
+        ours=ours,
+        step_s=chosen.step_s,
+        best_step_s=min(standard.step_s, bifurcated.step_s),
+    )
+
+
+def vllm_cascade(
+    *,
+    prefix_tokens: Numeric,
+    requests: Numeric,
+    query_tokens: Numeric,
+    heads: int,
+    kv_heads: int,
+    sm_count: float,
+) -> Numeric:
+    """Return whether vLLM would use cascade attention for a decode step.
+
+    No below 256 tokens or 8 requests; yes without grouped queries, or with several query tokens;
+    else it counts waves of thread blocks, each wave as long as one tile of keys for flash decoding
+    and as all tiles of the prefix for cascade.
+
+    Parameters
+    ----------
+    prefix_tokens
+        Tokens that all requests share, in whole cache blocks.
+    requests
+        Sequences decoded together.
+    heads, kv_heads
+        On one GPU.
+
+    References
+    ----------
+    vllm/v1/attention/backends/flash_attn.py @5704f34, use_cascade_attention. That equal waves mean
+    flash decoding is recalled.
+
+    Examples
+    --------
+    >>> sizes = {"query_tokens": 1, "heads": 32, "kv_heads": 8, "sm_count": 132}
+    >>> vllm_cascade(prefix_tokens=8192, requests=16, **sizes)
+    False
+    >>> vllm_cascade(prefix_tokens=8192, requests=32, **sizes)
+    True
+    """
+    cascade, flash = vllm_waves(
+        prefix_tokens=prefix_tokens,
+        requests=requests,
+        heads=heads,
+        kv_heads=kv_heads,
+        sm_count=sm_count,
+    )
+    enough = (prefix_tokens >= LEAST_PREFIX_TOKENS) & (requests >= LEAST_REQUESTS)
+    ungrouped = (heads == kv_heads) | (query_tokens > 1)
+    return enough & (ungrouped | (cascade < flash))
+
+
+def vllm_waves(
+    *, prefix_tokens: Numeric, requests: Numeric, heads: int, kv_heads: int, sm_count: float
+) -> tuple[Numeric, Numeric]:
+    """Return the rule's two times, in tiles of keys: of cascade and of flash decoding.
+
+    >>> vllm_waves(prefix_tokens=8192, requests=16, heads=32, kv_heads=8, sm_count=132)
+    (64, 63)
+    """
+    tiles = ceil_div(prefix_tokens, TILE)
+    cascade_blocks = heads * ceil_div(requests, TILE)
+    flash_blocks = requests * kv_heads * ceil_div(heads // kv_heads, TILE) * tiles
+    slots = int(sm_count)
+    return ceil_div(cascade_blocks, slots) * tiles, ceil_div(flash_blocks, slots)
+
+
+def _vllm_sizes(
+    model: "ModelShape", gpu: "HardwareProfile", work: "WorkloadLike"
+) -> dict[str, Numeric]:
+    """Return what vLLM's rule sees of a workload, on one GPU."""
+    kv_heads, *_ = rank_geometry(model, work.tensor_parallel)
+    blocks = work.context_tokens // CACHE_BLOCK_TOKENS
+    return {
+        # Only a prefix of every running request counts: two prompts share none.
+        "prefix_tokens": where(work.prompts > 1, 0, blocks * CACHE_BLOCK_TOKENS),
+        "requests": work.prompts * work.samples,
+        "heads": model.heads // work.tensor_parallel,
+        "kv_heads": kv_heads,
+        "sm_count": gpu.sm_count,
+    }
+
+
+def _vllm_unsupported(model: "ModelShape") -> str:
+    """Say why vLLM has no cascade attention for a model, "" if it has."""
+    if model.latent is not None:
+        return "it has none for a latent cache (recalled)"
+    if any(group.window is not None for group in model.layer_groups):
+        return "it has none for sliding windows"
+    if not model.rotary and not model.position_embeddings:
+        return "it has none for ALiBi"
+    return ""
+
+
+def _vllm_reads_once(model: "ModelShape", gpu: "HardwareProfile", work: "WorkloadLike") -> Numeric:
+    """Apply vLLM's rule to a workload."""
+    cascade = vllm_cascade(query_tokens=work.query_tokens, **_vllm_sizes(model, gpu, work))
+    return cascade & (not _vllm_unsupported(model))
+
+
+def _vllm_reason(model: "ModelShape", gpu: "HardwareProfile", work: "WorkloadLike") -> str:
+    """Say why vLLM's rule chooses as it does."""
+    sizes = _vllm_sizes(model, gpu, work)
+    prefix, requests = sizes["prefix_tokens"], sizes["requests"]
+    unsupported = _vllm_unsupported(model)
+    cascade, flash = vllm_waves(**sizes)
+    reasons = (
+        (work.prompts > 1, "no prefix is common to all prompts"),
+        (
+            prefix < LEAST_PREFIX_TOKENS,
+            f"a common prefix of {prefix:,} tokens is below {LEAST_PREFIX_TOKENS}",
+        ),
+        (bool(unsupported), unsupported),
+        (requests < LEAST_REQUESTS, f"fewer than {LEAST_REQUESTS} requests ({requests})"),
+        (work.query_tokens > 1, "flash decoding takes one query token per step"),
+        (sizes["heads"] == sizes["kv_heads"], "each query head has a KV head of its own"),
+        (True, f"it counts {cascade:,} tile steps for cascade, {flash:,} for flash decoding"),
+    )
+    return next(text for holds, text in reasons if holds)
+
+
+RULES: Mapping[str, Rule] = {
+    "vllm": Rule(
+        title="vLLM's cascade rule",
+        source="vllm-project/vllm vllm/v1/attention/backends/flash_attn.py @5704f34",
+        reads_once=_vllm_reads_once,
+        reason=_vllm_reason,
+    ),
+}
