@@ -30,6 +30,7 @@ DEBUG_VARIABLE = "BIFURCATE_DEBUG"
 MODULES = {
     "answers": ("estimate", "compare", "generate", "plan"),
     "sweep": ("sweep",),
+    "report": ("report",),
     "measure": ("measure",),
     "trace": ("trace",),
     "evidence": ("calibrate", "validate"),

@@ -259,14 +259,25 @@ def load_scenario(name: str | Path) -> Scenario:
     ScenarioError
         If no scenario has that id, or the file is malformed.
     """
+    return read_scenario(find_scenario(name))
+
+
+def find_scenario(name: str | Path) -> Path:
+    """Return the file of a scenario by id or path, as :func:`load_scenario` takes them.
+
+    Raises
+    ------
+    ScenarioError
+        If no scenario has that id.
+    """
     text = str(name)
     if isinstance(name, Path) or text.endswith(".toml"):
-        return read_scenario(Path(name))
+        return Path(name)
     files = scenario_files()
     path = files.get(text.strip().lower())
     if path is None:
         raise ScenarioError(unknown("scenario", text, files, way_out="see 'bifurcate scenarios'"))
-    return read_scenario(path)
+    return path
 
 
 def scenario_files() -> dict[str, Path]:

@@ -1,0 +1,367 @@
+"""A scenario's decision: its central cases on every GPU, and what holds over its whole grid."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+from simulator.answers.capacity import Capacity, capacity
+from simulator.answers.compare import Comparison, compare
+from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
+from simulator.answers.generate import Generation, generate
+from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.answers.sweep import NUMERIC_AXES, prepare_sweep
+from simulator.errors import SimulatorError, WorkloadError
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.presets import load_model
+from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, Value, Verdict, verdict_of
+from simulator.inputs.workload import ATTENTIONS, Attention, Workload, workload_for
+from simulator.timing.constants import ConstantsChoice
+
+Standing = Literal["does not fit", "too slow", "bifurcated only", "bifurcated", "standard", "tie"]
+
+# A page of more rows than this is not read; `bifurcate sweep` writes them all.
+MOST_POINTS_LISTED = 240
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One model of a scenario at the middle of every axis of its grid.
+
+    Attributes
+    ----------
+    name, kv_heads
+        How the scenario names the model, and the KV heads it asks for; None for the model's own.
+    """
+
+    name: str
+    kv_heads: int | None
+    model: ModelShape
+    workload: Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One GPU, or group of them, for a case.
+
+    Attributes
+    ----------
+    usd_per_hour
+        Of the whole group, None where unknown.
+    name
+        How the GPU was named: an id or a path.
+    asked
+        Whether the scenario names this GPU; the others are there to compare.
+    target_step_s
+        Longest acceptable step, None without one. [s]
+    """
+
+    name: str
+    comparison: Comparison
+    limits: Mapping[Attention, Capacity]
+    usd_per_hour: float | None
+    asked: bool
+    target_step_s: float | None
+
+    @property
+    def gpu(self) -> HardwareProfile:
+        """The GPU."""
+        return self.comparison.standard.gpu
+
+    @property
+    def fits(self) -> bool:
+        """Whether either kind of attention fits."""
+        return any(bool(self.under(name).memory.fits) for name in ATTENTIONS)
+
+    @property
+    def standing(self) -> Standing:
+        """What to make of it: the kind of attention to use, or why this GPU will not do."""
+        if not self.fits:
+            return "does not fit"
+        if self.target_step_s is not None and self.best.step_s > self.target_step_s:
+            return "too slow"
+        if not self.comparison.standard.memory.fits:
+            return "bifurcated only"
+        return self.comparison.winner
+
+    @property
+    def will_do(self) -> bool:
+        """Whether the case fits and meets the target."""
+        return self.standing not in ("does not fit", "too slow")
+
+    @property
+    def best(self) -> Estimate:
+        """The faster kind of attention of those that fit, or of both where neither does."""
+        every = [self.under(name) for name in ATTENTIONS]
+        fitting = [result for result in every if result.memory.fits]
+        return min(fitting or every, key=lambda result: result.step_s)
+
+    def under(self, attention: Attention) -> Estimate:
+        """Return the step under a kind of attention."""
+        comparison = self.comparison
+        return comparison.standard if attention == "standard" else comparison.bifurcated
+
+    def usd_per_million_tokens(self, attention: Attention) -> float | None:
+        """Return the cost of a million output tokens, None where no price is known. [USD]."""
+        if self.usd_per_hour is None:
+            return None
+        return cost_per_million_tokens(self.usd_per_hour, self.under(attention).tokens_per_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A case on every GPU.
+
+    Attributes
+    ----------
+    choices
+        The scenario's own GPUs first; then those that will do, cheapest per token first.
+    requests
+        Whole requests on the scenario's first GPU, by kind of attention; empty where a request
+        cannot be followed.
+    skipped
+        GPUs on which the case cannot be run, a sentence each.
+    """
+
+    case: Case
+    choices: tuple[Choice, ...]
+    requests: Mapping[Attention, Generation]
+    skipped: tuple[str, ...]
+
+    @property
+    def first(self) -> Choice:
+        """The best of the scenario's own GPUs; where the case runs on none, the best of all."""
+        return self.choices[0]
+
+    @property
+    def cheapest(self) -> Choice | None:
+        """The choice that will do at the least cost per token."""
+        priced = [c for c in self.choices if c.will_do and c.usd_per_hour is not None]
+        return min(priced, key=_cost, default=None)
+
+    @property
+    def fastest(self) -> Choice | None:
+        """The choice that will do with the shortest step."""
+        good = [choice for choice in self.choices if choice.will_do]
+        return min(good, key=lambda choice: choice.best.step_s, default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSummary:
+    """What holds over all points of a scenario's grid.
+
+    Attributes
+    ----------
+    gained
+        Points at which bifurcated attention is at least ``GAIN_SPEEDUP`` times as fast.
+    standard_fits, bifurcated_fits
+        Points that fit in memory.
+    least, most
+        The points of least and of most speed-up, as columns of the sweep.
+    rows
+        Every point, or none where there are more than ``MOST_POINTS_LISTED``.
+    skipped
+        Combinations that cannot be run, a sentence each.
+    """
+
+    points: int
+    gained: int
+    standard_fits: int
+    bifurcated_fits: int
+    verdict: Verdict
+    least: Mapping[str, Any]
+    most: Mapping[str, Any]
+    rows: tuple[Mapping[str, Any], ...]
+    skipped: tuple[str, ...]
+
+
+def central_cases(scenario: Scenario) -> tuple[Case, ...]:
+    """Return a scenario's cases: each model, with each of its numbers of KV heads.
+
+    Numeric axes are taken at the middle of their list, of an even number the upper one; of
+    settings with a name the first one listed counts.
+
+    Raises
+    ------
+    SimulatorError
+        If a model is not known, or a setting cannot be.
+    """
+    axes = scenario.axes
+    settings = {
+        axis: values[len(values) // 2] if axis in NUMERIC_AXES else values[0]
+        for axis, values in axes.items()
+        if axis not in ("model", "gpu", "kv_heads", "attention")
+    }
+    cases = []
+    for name, kv_heads in product(axes["model"], axes.get("kv_heads", (None,))):
+        heads = None if kv_heads is None else int(kv_heads)
+        model = load_model(str(name), kv_heads=heads)
+        work = workload_for(model, **settings)
+        cases.append(Case(name=str(name), kv_heads=heads, model=model, workload=work))
+    return tuple(cases)
+
+
+def decide(
+    case: Case,
+    gpus: Mapping[str, HardwareProfile],
+    *,
+    asked: int,
+    output_tokens: int,
+    target_step_s: float | None = None,
+    constants: ConstantsChoice = "auto",
+    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+    usd_per_hour: float | None = None,
+) -> Decision:
+    """Compare both kinds of attention for a case on several GPUs.
+
+    Parameters
+    ----------
+    gpus
+        By name, those that the scenario names itself first.
+    asked
+        How many these are.
+    output_tokens
+        Tokens each sample generates in a whole request.
+    usd_per_hour
+        Price of one GPU, for every GPU, in place of the profiles' own.
+
+    Raises
+    ------
+    WorkloadError
+        If the case can be run on none of the GPUs.
+    """
+    settings: dict[str, Any] = {"constants": constants, "memory_utilization": memory_utilization}
+    choices: list[Choice] = []
+    skipped: list[str] = []
+    for index, (name, gpu) in enumerate(gpus.items()):
+        try:
+            comparison = compare(case.model, gpu, case.workload, **settings)
+        except WorkloadError as error:
+            skipped.append(str(error))
+            continue
+        both: dict[Attention, Estimate] = {
+            "standard": comparison.standard,
+            "bifurcated": comparison.bifurcated,
+        }
+        choices.append(
+            Choice(
+                name=name,
+                comparison=comparison,
+                limits={
+                    attention: capacity(result, target_step_s=target_step_s)
+                    for attention, result in both.items()
+                },
+                usd_per_hour=price_per_hour(gpu, case.workload.tensor_parallel, usd_per_hour),
+                asked=index < asked,
+                target_step_s=target_step_s,
+            )
+        )
+    if not choices:
+        raise WorkloadError("; ".join(dict.fromkeys(skipped)) or "no GPU given")
+    decision = Decision(
+        case=case,
+        choices=tuple(sorted(choices, key=_order)),
+        requests={},
+        skipped=tuple(dict.fromkeys(skipped)),
+    )
+    requests = dict(_requests(decision, output_tokens, usd_per_hour, settings))
+    return Decision(
+        case=case, choices=decision.choices, requests=requests, skipped=decision.skipped
+    )
+
+
+def summarise(
+    scenario: Scenario,
+    *,
+    constants: ConstantsChoice = "auto",
+    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+) -> GridSummary:
+    """Compute a scenario's whole grid, as a sweep does, and sum it up.
+
+    Raises
+    ------
+    SimulatorError
+        If a model or GPU is not known, or nothing can be run.
+    """
+    grid = prepare_sweep(scenario, constants=constants, memory_utilization=memory_utilization)
+    speedups: list[float] = []
+    fits = dict.fromkeys(ATTENTIONS, 0)
+    extremes: list[Mapping[str, Any]] = []
+    rows: list[Mapping[str, Any]] = []
+    for block in grid.blocks():
+        here = block["speedup"]
+        speedups += here.tolist()
+        for name in ATTENTIONS:
+            fits[name] += int(block[f"{name}_fits"].sum())
+        extremes += [_row(block, int(here.argmin())), _row(block, int(here.argmax()))]
+        if grid.points <= MOST_POINTS_LISTED:
+            rows += [_row(block, index) for index in range(len(here))]
+    return GridSummary(
+        points=grid.points,
+        gained=sum(speedup >= GAIN_SPEEDUP for speedup in speedups),
+        standard_fits=fits["standard"],
+        bifurcated_fits=fits["bifurcated"],
+        verdict=verdict_of(speedups),
+        least=min(extremes, key=lambda row: float(row["speedup"])),
+        most=max(extremes, key=lambda row: float(row["speedup"])),
+        rows=tuple(rows),
+        skipped=grid.skipped,
+    )
+
+
+def narrowed(scenario: Scenario, changes: Mapping[str, Sequence[Value] | None]) -> Scenario:
+    """Return a scenario with some axes of its grid replaced; None leaves an axis as it is."""
+    given = {axis: tuple(values) for axis, values in changes.items() if values}
+    update: dict[str, Any] = {}
+    for axis in ("model", "gpu"):
+        if axis in given:
+            update[f"{axis}s"] = given.pop(axis)
+    return scenario.model_copy(update={**update, "workload": {**scenario.workload, **given}})
+
+
+def _requests(
+    decision: Decision, output_tokens: int, usd_per_hour: float | None, settings: dict[str, Any]
+) -> Iterator[tuple[Attention, Generation]]:
+    """Yield the whole request on the first GPU under each kind of attention."""
+    case, gpu = decision.case, decision.first.gpu
+    for name in ATTENTIONS:
+        try:
+            yield (
+                name,
+                generate(
+                    case.model,
+                    gpu,
+                    case.workload.under(name),
+                    output_tokens=output_tokens,
+                    usd_per_hour=usd_per_hour,
+                    **settings,
+                ),
+            )
+        except SimulatorError:
+            return  # more than one query token per step: how many are accepted is not known
+
+
+def _row(block: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return one point of a block of a sweep."""
+    return {
+        name: column[index].item() if hasattr(column, "shape") else column
+        for name, column in block.items()
+    }
+
+
+def _order(choice: Choice) -> tuple[bool, bool, bool, float, float]:
+    """Order GPUs: the scenario's own, then those that will do, by cost and by time."""
+    return (
+        not choice.asked,
+        not choice.will_do,
+        not choice.fits,
+        _cost(choice),
+        choice.best.step_s,
+    )
+
+
+def _cost(choice: Choice) -> float:
+    """Return the cost of a million tokens under the better kind of attention; unknown is last."""
+    cost = choice.usd_per_million_tokens(choice.best.workload.attention)
+    return float("inf") if cost is None else cost

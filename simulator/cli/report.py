@@ -1,0 +1,211 @@
+"""report: one offline page that answers a scenario."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simulator.cli.options import MODEL_PANEL, WORK_PANEL, Constants, PricePerHour, Utilization
+from simulator.cli.output import say, write_text
+from simulator.cli.words import (
+    complete_gpus,
+    complete_models,
+    complete_scenarios,
+    number,
+    option,
+    size,
+)
+from simulator.errors import OutputError, ScenarioError
+from simulator.units import MILLISECOND
+
+if TYPE_CHECKING:
+    from simulator.answers.decision import Decision
+    from simulator.inputs.scenario import Scenario, Value
+
+SUFFIXES = (".html", ".htm")
+DEFAULT_OUTPUT_TOKENS = 256
+USUAL_UTILIZATION = 0.9
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(report)
+
+
+def report(
+    scenario: Annotated[
+        str,
+        typer.Argument(
+            help="Scenario (see 'bifurcate scenarios') or a TOML file.",
+            metavar="SCENARIO",
+            autocompletion=complete_scenarios,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Page to write: .html.", metavar="FILE"),
+    ],
+    model: Annotated[
+        list[str] | None,
+        option(
+            "--model",
+            "-m",
+            panel=MODEL_PANEL,
+            text="Model in place of the scenario's, as often as you like.",
+            metavar="MODEL",
+            autocompletion=complete_models,
+        ),
+    ] = None,
+    gpu: Annotated[
+        list[str] | None,
+        option(
+            "--gpu",
+            "--hardware",
+            "-g",
+            panel=WORK_PANEL,
+            text="GPU to decide between, as often as you like. Default: the scenario's, and every "
+            "GPU with a price.",
+            metavar="GPU",
+            autocompletion=complete_gpus,
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        size("--samples", "--num-samples", "-n", panel=WORK_PANEL, text="Instead of the grid's."),
+    ] = None,
+    context_tokens: Annotated[
+        int | None,
+        size(
+            "--context-tokens",
+            "--context",
+            "--input-len",
+            panel=WORK_PANEL,
+            text="Instead of the grid's.",
+        ),
+    ] = None,
+    decoded_tokens: Annotated[
+        int | None,
+        size("--decoded-tokens", "--decoded", panel=WORK_PANEL, text="Instead of the grid's."),
+    ] = None,
+    output_tokens: Annotated[
+        int | None,
+        size(
+            "--output-tokens",
+            "--output-len",
+            panel=WORK_PANEL,
+            text="Tokens each sample generates in a whole request. Default: the scenario's, "
+            "or 256.",
+        ),
+    ] = None,
+    target_step_ms: Annotated[
+        float | None,
+        option(
+            "--target-step-ms",
+            panel=WORK_PANEL,
+            text="Longest acceptable decode step. Default: the scenario's.",
+            parser=number,
+            metavar="MS",
+        ),
+    ] = None,
+    price_per_hour: PricePerHour = None,
+    gpu_memory_utilization: Utilization = USUAL_UTILIZATION,
+    constants: Constants = "auto",
+    date: Annotated[
+        str, typer.Option("--date", help="Date to print on the page.", metavar="TEXT")
+    ] = "",
+) -> None:
+    """Write one offline page that answers a scenario."""
+    from simulator import __version__
+    from simulator.answers.decision import narrowed, summarise
+    from simulator.inputs.files import read_text
+    from simulator.inputs.scenario import find_scenario, load_scenario
+    from simulator.views.report.page import Report, report_page
+
+    if output.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"cannot write {output}: a report is a page, {' or '.join(SUFFIXES)}")
+    axes: dict[str, Sequence[Value] | None] = {
+        "model": model,
+        "gpu": gpu,
+        "samples": _one(samples),
+        "context_tokens": _one(context_tokens),
+        "decoded_tokens": _one(decoded_tokens),
+    }
+    single: dict[str, object] = {
+        "output_tokens": output_tokens,
+        "target_step_ms": target_step_ms,
+        "price_per_hour": price_per_hour,
+        "gpu_memory_utilization": _unless(USUAL_UTILIZATION, gpu_memory_utilization),
+        "constants": _unless("auto", constants),
+        "date": date or None,
+    }
+    asked = narrowed(load_scenario(scenario), axes)
+    settings: dict[str, Any] = {
+        "constants": constants,
+        "memory_utilization": gpu_memory_utilization,
+    }
+    found = Report(
+        scenario=asked,
+        decisions=_decisions(
+            asked,
+            alone=gpu is not None,
+            output_tokens=output_tokens or asked.output_tokens or DEFAULT_OUTPUT_TOKENS,
+            target_step_s=_seconds(target_step_ms or asked.target_step_ms),
+            usd_per_hour=price_per_hour,
+            **settings,
+        ),
+        grid=summarise(asked, **settings),
+        drawings=(),
+        command=_command(["bifurcate", "report", scenario], {**axes, **single}, output),
+        sweep="" if any(axes.values()) else f"bifurcate sweep {shlex.quote(scenario)} -o grid.csv",
+        scenario_text=read_text(find_scenario(scenario), ScenarioError),
+        version=__version__,
+        date=date,
+    )
+    write_text(report_page(found), output)
+    say(f"wrote {output}")
+
+
+def _decisions(
+    scenario: "Scenario", *, alone: bool, target_step_s: float | None, **settings: Any
+) -> list["Decision"]:
+    """Compare, for each case of a scenario, its GPUs and those of known price, or its own alone."""
+    from simulator.answers.decision import central_cases, decide
+    from simulator.api import priced_gpus
+    from simulator.inputs.hardware import load_hardware
+
+    gpus = {str(name): load_hardware(str(name)) for name in scenario.gpus}
+    asked = len(gpus)
+    if not alone:
+        known = {profile.id for profile in gpus.values()}
+        gpus |= {profile.id: profile for profile in priced_gpus() if profile.id not in known}
+    return [
+        decide(case, gpus, asked=asked, target_step_s=target_step_s, **settings)
+        for case in central_cases(scenario)
+    ]
+
+
+def _one(value: int | None) -> list[int] | None:
+    """Return an axis of one value."""
+    return None if value is None else [value]
+
+
+def _unless(usual: object, value: object) -> object:
+    """Return a value that is not the usual one."""
+    return None if value == usual else value
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    """Return a time in seconds."""
+    return None if milliseconds is None else milliseconds * MILLISECOND
+
+
+def _command(start: Sequence[str], options: Mapping[str, object], output: Path) -> str:
+    """Return the command that makes the page, with the options that were given."""
+    words = list(start)
+    for name, value in options.items():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if item is not None:
+                words += [f"--{name.replace('_', '-')}", str(item)]
+    return shlex.join([*words, "-o", str(output)])

@@ -1,0 +1,208 @@
+"""A report as one HTML page that needs nothing beyond itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from simulator.answers.decision import Decision, GridSummary
+from simulator.inputs.scenario import Scenario
+from simulator.views.report import sections, sources, words
+from simulator.views.report.html import Child, Html, tag, text_of
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+# The page may run its own scripts and styles, and ask for nothing: whoever gets it by mail can
+# open it without a word reaching a server.
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
+)
+DESCRIPTION = "Standard against bifurcated attention: time, memory and cost of decode steps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A figure of a report.
+
+    Attributes
+    ----------
+    name
+        Short, of letters and dashes: it becomes the element's id.
+    about
+        What the figure shows, for those who cannot see it.
+    """
+
+    name: str
+    about: str
+    figure: "go.Figure"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything a report says.
+
+    Attributes
+    ----------
+    decisions
+        One for each model of the scenario.
+    command
+        The command that writes this page.
+    sweep
+        The command that writes the whole grid, empty where there is none.
+    scenario_text
+        The scenario's file, empty where there is none.
+    date
+        When it was made, in the words of whoever made it; empty for a page that is always the same.
+    """
+
+    scenario: Scenario
+    decisions: Sequence[Decision]
+    grid: GridSummary
+    drawings: Sequence[Drawing]
+    command: str
+    sweep: str
+    scenario_text: str
+    version: str
+    date: str = ""
+
+
+def report_page(report: Report) -> str:
+    """Return the page. The same report gives the same bytes."""
+    body = [
+        _header(report),
+        tag("main", (_section(*part) for part in _parts(report)), id="main"),
+        tag(
+            "footer",
+            tag(
+                "p",
+                f"bifurcate {report.version}",
+                f", {report.date}" if report.date else None,
+                ". Times are predictions of a model, not measurements; their errors are under ",
+                tag("a", "Accuracy", href="#accuracy"),
+                ".",
+            ),
+        ),
+    ]
+    head = [
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        # The policy comes before anything it is to hold for.
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="description", content=DESCRIPTION),
+        tag("title", f"{report.scenario.title} ({report.scenario.id})"),
+        tag("style", Html(_own_file("report.css"))),
+        tag("script", Html(_plotly_script())) if report.drawings else None,
+    ]
+    return (
+        "<!doctype html>\n"
+        + tag("html", tag("head", head), "\n", tag("body", body), lang="en")
+        + "\n"
+    )
+
+
+def _header(report: Report) -> Html:
+    """Return the question, the answer, and where to find what."""
+    first = report.decisions[0]
+    links = [(key, name) for key, name, _ in _parts(report)]
+    others = [tag("p", words.case_sentence(item.first)) for item in report.decisions[1:]]
+    return tag(
+        "header",
+        tag("h1", report.scenario.title),
+        tag("p", report.scenario.question, class_="question"),
+        tag(
+            "div",
+            tag("p", words.answer(report.grid, first)),
+            others,
+            tag("p", words.grid_sentence(report.grid)),
+            tag("p", words.expectation(report.scenario, report.grid)),
+            class_="answer",
+            role="note",
+            aria_label="The answer",
+        ),
+        sections.tiles(first),
+        tag(
+            "nav",
+            tag("ul", (tag("li", tag("a", name, href=f"#{key}")) for key, name in links)),
+            aria_label="Parts of this page",
+        ),
+    )
+
+
+def _parts(report: Report) -> list[tuple[str, str, Child]]:
+    """Return the page's parts: anchor, heading, content."""
+    found = report.decisions
+    parts: list[tuple[str, str, Child]] = [
+        ("decision", "Which GPU, and does sharing pay?", _each(found, sections.decision_table)),
+        ("step", "One decode step and its memory", _each(found, sections.step_section)),
+        ("request", "A whole request and its cost", _each(found, sections.request_section)),
+    ]
+    if report.drawings:
+        parts.append(("figures", "Figures", _figures(report.drawings)))
+    parts += [
+        ("grid", "The scenario's whole grid", sections.grid_section(report.grid)),
+        ("accuracy", "Accuracy", sources.accuracy_section(found)),
+        ("assumptions", "Assumptions", sources.assumptions_section(report.scenario, found)),
+        (
+            "reproduce",
+            "How to reproduce",
+            sources.reproduce_section(
+                report.command, report.version, report.scenario_text, found, report.sweep
+            ),
+        ),
+    ]
+    return parts
+
+
+def _each(decisions: Sequence[Decision], part: "sections.Part") -> Html:
+    """Return one part for each case, under its name."""
+    return text_of((sections.case_line(decision), part(decision)) for decision in decisions)
+
+
+def _section(key: str, name: str, content: Child) -> Html:
+    """Return a part of the page."""
+    return tag("section", tag("h2", name, id=key), content, aria_labelledby=key)
+
+
+def _figures(drawings: Sequence[Drawing]) -> Html:
+    """Return the figures, each with what it shows in words."""
+    from simulator.views.plots.export import figure_html
+
+    return text_of(
+        [
+            tag(
+                "noscript",
+                tag("p", "Figures need JavaScript; every number is in the tables.", class_="note"),
+            ),
+            (
+                tag(
+                    "figure",
+                    tag(
+                        "div",
+                        Html(
+                            figure_html(
+                                drawing.figure, plotlyjs=False, element_id=f"figure-{drawing.name}"
+                            )
+                        ),
+                    ),
+                    tag("figcaption", drawing.about),
+                    class_="figure",
+                    aria_label=str(drawing.figure.layout.meta["finding"]),
+                )
+                for drawing in drawings
+            ),
+        ]
+    )
+
+
+def _plotly_script() -> str:
+    """Return plotly.js, once for all figures."""
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def _own_file(name: str) -> str:
+    """Return a file of this package."""
+    return (files("simulator.views.report") / name).read_text(encoding="utf-8")

@@ -1,0 +1,343 @@
+"""The parts of a report that answer: the decision over GPUs, the step, the request, the grid."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from simulator.answers.decision import Choice, Decision, GridSummary
+from simulator.answers.estimate import Estimate
+from simulator.inputs.scenario import GAIN_SPEEDUP
+from simulator.inputs.workload import ATTENTIONS, Workload
+from simulator.units import MILLISECOND, format_gib, format_si, format_time
+from simulator.views.report import words
+from simulator.views.report.html import Child, Head, Html, bullets, table, tag
+from simulator.views.text import break_even, model_phrase, samples_phrase, settings_phrase
+
+Part: TypeAlias = Callable[[Decision], Html]
+
+# A table of more rows is folded: it is there to be looked up, not to be read.
+MOST_ROWS_OPEN = 12
+
+BOTH = "standard / bifurcated"
+DECISION_HEADS = (
+    Head(name="GPU", number=False),
+    Head(name="standard", unit="ms per step"),
+    Head(name="bifurcated", unit="ms per step"),
+    Head(name="speed-up"),
+    Head(name="fits", unit=BOTH, number=False, short=True),
+    Head(name="most samples", unit=BOTH),
+    Head(name="USD per hour"),
+    Head(name="USD per million tokens", unit=BOTH),
+    Head(name="verdict", number=False),
+)
+STEP_HEADS = (
+    Head(name="variant", number=False),
+    Head(name="step", unit="ms"),
+    Head(name="tokens/s"),
+    Head(name="speed-up"),
+    Head(name="KV read", unit="per step"),
+    Head(name="all bytes moved", unit="per step"),
+    Head(name="bound by", number=False),
+)
+MEMORY_HEADS = (
+    Head(name="variant", number=False),
+    *(Head(name=name, unit="GiB") for name in ("weights", "KV cache", "workspace", "total")),
+    Head(name="usable", unit="GiB"),
+    Head(name="fits", number=False),
+)
+REQUEST_HEADS = (
+    Head(name="attention", number=False),
+    *(Head(name=name) for name in ("prefill", "decode", "total", "first step", "last step")),
+    Head(name="tokens/s"),
+    Head(name="USD per million tokens"),
+    Head(name="fits to the end", number=False),
+)
+
+
+def case_line(decision: Decision) -> Html:
+    """Say which case a part is about."""
+    work = decision.case.workload
+    group = f", {work.tensor_parallel} GPUs to a group" if work.tensor_parallel > 1 else ""
+    return tag(
+        "p",
+        tag("strong", decision.case.model.name),
+        f" ({model_phrase(decision.case.model)}); {samples_phrase(work)}; "
+        f"{settings_phrase(work)}{group}.",
+    )
+
+
+def decision_table(decision: Decision) -> Html:
+    """Return the table over GPUs: what each does with the case, and what to make of it."""
+    rows = [_decision_row(choice, decision) for choice in decision.choices]
+    classes = [
+        " ".join(
+            name for name, holds in (("asked", choice.asked), ("out", not choice.will_do)) if holds
+        )
+        or None
+        for choice in decision.choices
+    ]
+    target = decision.first.target_step_s
+    limit = "in memory" if target is None else f"in memory and within {format_time(target)}"
+    return tag(
+        "div",
+        table(
+            f"One decode step of {decision.case.model.name} with "
+            f"{samples_phrase(decision.case.workload)}",
+            DECISION_HEADS,
+            rows,
+            classes=classes,
+        ),
+        tag(
+            "p",
+            "The scenario's own GPUs first and marked, then what is cheapest per token. Most "
+            f"samples: {limit}, all else as in the case. Speed-up is standard's time over "
+            "bifurcated's, whether or not both fit. Cost is of output tokens at this step's rate, "
+            "prefill left out.",
+            class_="note",
+        ),
+        bullets(decision.skipped),
+    )
+
+
+def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
+    """Return one row of the decision table."""
+    both = [choice.under(name) for name in ATTENTIONS]
+    limits = [choice.limits[name].most_samples_in_time for name in ATTENTIONS]
+    costs = [choice.usd_per_million_tokens(name) for name in ATTENTIONS]
+    badges = [
+        tag("span", word, class_="badge")
+        for word, best in (("cheapest", decision.cheapest), ("fastest", decision.fastest))
+        if choice is best
+    ]
+    return [
+        words.group_name(both[0]),
+        *(milliseconds(result.step_s) for result in both),
+        f"{choice.comparison.speedup:.2f}",
+        " / ".join("yes" if result.memory.fits else "no" for result in both),
+        " / ".join(map(words.limit, limits)),
+        words.money(choice.usd_per_hour, 2),
+        "unknown"
+        if choice.usd_per_hour is None
+        else " / ".join(words.money(cost, 3) for cost in costs),
+        [words.standing(choice), *(child for badge in badges for child in (" ", badge))],
+    ]
+
+
+def tiles(decision: Decision) -> Html:
+    """Return the figures to remember."""
+    choice = decision.first
+    result, target = choice.comparison, choice.target_step_s
+    cheapest = decision.cheapest
+    facts: list[tuple[str, str, str]] = [
+        (
+            "Step, standard to bifurcated",
+            f"{milliseconds(result.standard.step_s)} → {milliseconds(result.bifurcated.step_s)} ms",
+            f"on {words.group_name(result.standard)}",
+        ),
+        ("Speed-up of the step", f"{result.speedup:.2f}x", "end to end"),
+        (
+            "KV bytes read",
+            f"{result.kv_io_ratio:.1f}x fewer" if result.kv_io_ratio > 1 else "the same",
+            "of bytes; not the speed-up",
+        ),
+        (
+            "Most samples that fit" if target is None else f"Most samples in {format_time(target)}",
+            words.limit(choice.limits["bifurcated"].most_samples_in_time),
+            (
+                "with bifurcated; "
+                f"{words.limit(choice.limits['standard'].most_samples_in_time)} with standard, "
+                f"{words.LAYOUTS[result.standard.workload.kv_layout]}"
+            ),
+        ),
+    ]
+    if cheapest is not None:
+        best = cheapest.best
+        cost = cheapest.usd_per_million_tokens(best.workload.attention)
+        facts.append(
+            (
+                "Cheapest per million tokens",
+                f"{words.money(cost, 3)} USD",
+                f"{words.group_name(best)}, {best.workload.attention}",
+            )
+        )
+    return tag(
+        "dl",
+        (
+            tag("div", tag("dt", name), tag("dd", said, tag("small", more)))
+            for name, said, more in facts
+        ),
+        class_="tiles",
+    )
+
+
+def variants(choice: Choice) -> list[tuple[str, Estimate]]:
+    """Return the ways to keep and read the context, with their names."""
+    result = choice.comparison
+    layout = result.standard.workload.kv_layout
+    found = [(f"standard, {words.LAYOUTS[layout]}", result.standard)]
+    if layout != "shared":
+        found.append((f"standard, {words.LAYOUTS['shared']}", result.shared_storage))
+    return [*found, ("bifurcated", result.bifurcated)]
+
+
+def step_section(decision: Decision) -> Html:
+    """Return what one step does and needs on the scenario's first GPU."""
+    choice = decision.first
+    standard = choice.comparison.standard
+    steps: list[list[Child]] = []
+    memory: list[list[Child]] = []
+    for name, item in variants(choice):
+        totals, needs = item.totals, item.memory
+        steps.append(
+            [
+                name,
+                milliseconds(item.step_s),
+                f"{item.tokens_per_s:,.0f}",
+                f"{standard.step_s / item.step_s:.2f}",
+                format_si(float(totals.kv_bytes_read), "B"),
+                format_si(float(totals.bytes_read + totals.bytes_written), "B"),
+                item.bound,
+            ]
+        )
+        parts = (needs.weights_bytes, needs.kv_bytes, needs.workspace_bytes, needs.total_bytes)
+        memory.append(
+            [
+                name,
+                *(_gib(float(part)) for part in parts),
+                _gib(needs.capacity_bytes),
+                words.fits_phrase(item),
+            ]
+        )
+    place = words.group_name(standard)
+    each = " (of each GPU)" if standard.workload.tensor_parallel > 1 else ""
+    return tag(
+        "div",
+        table(
+            f"{standard.model.name}: time and traffic of one step on {place}{each}",
+            STEP_HEADS,
+            steps,
+        ),
+        table(f"{standard.model.name}: memory on {place}{each}", MEMORY_HEADS, memory),
+        tag("p", break_even(choice.comparison)),
+        tag("p", tag("strong", "Next: "), choice.comparison.advice),
+    )
+
+
+def request_section(decision: Decision) -> Html:
+    """Return what a whole request takes and costs, nothing where it cannot be followed."""
+    if not decision.requests:
+        return tag("p", "A request of several query tokens per step is not followed to its end.")
+    first = next(iter(decision.requests.values()))
+    rows: list[list[Child]] = [
+        [
+            name,
+            format_time(float(item.time.prefill.total_s)),
+            format_time(item.time.decode_s),
+            format_time(item.total_s),
+            format_time(item.time.first_step_s),
+            format_time(item.time.last_step_s),
+            f"{item.tokens_per_s:,.0f}",
+            words.money(item.usd_per_million_tokens, 3),
+            words.fits_phrase(item.last_step),
+        ]
+        for name, item in decision.requests.items()
+    ]
+    ratio = decision.requests["standard"].total_s / decision.requests["bifurcated"].total_s
+    return tag(
+        "div",
+        table(
+            f"{samples_phrase(first.last_step.workload, first.output_tokens)}, prefill to last "
+            f"token, on {words.group_name(first.last_step)}",
+            REQUEST_HEADS,
+            rows,
+        ),
+        tag(
+            "p",
+            f"Over the whole request bifurcated attention is {ratio:.2f} times as fast: the "
+            "prefill is the same under both, and the gain fades as the samples' own tokens grow.",
+        ),
+    )
+
+
+def grid_section(grid: GridSummary) -> Html:
+    """Return every point of the scenario's grid, folded where there are many."""
+    parts: list[Child] = [tag("p", words.grid_sentence(grid))]
+    if grid.rows:
+        whole = _grid_table(grid)
+        parts.append(
+            whole
+            if len(grid.rows) <= MOST_ROWS_OPEN
+            else tag("details", tag("summary", f"All {grid.points:,} points"), whole)
+        )
+    else:
+        parts.append(
+            tag(
+                "p", "Too many points to list here; the sweep below writes them all.", class_="note"
+            )
+        )
+    return tag("div", parts, bullets(grid.skipped))
+
+
+def _grid_table(grid: GridSummary) -> Html:
+    """Return the table of all points: what varies, then what comes out."""
+    varying = list(_varying(grid.rows))
+    heads = [
+        Head(name=name.replace("_", " "), number=isinstance(grid.rows[0][name], int))
+        for name in varying
+    ]
+    heads += [
+        Head(name="standard", unit="ms per step"),
+        Head(name="bifurcated", unit="ms per step"),
+        Head(name="speed-up"),
+        Head(name="fits", unit=BOTH, number=False, short=True),
+        Head(name="bound by", unit=BOTH, number=False, short=True),
+        Head(name="winner", number=False),
+    ]
+    rows: list[list[Child]] = [
+        [
+            *(
+                f"{row[name]:,}" if isinstance(row[name], int) else str(row[name])
+                for name in varying
+            ),
+            *(milliseconds(row[f"{name}_step_ms"] * MILLISECOND) for name in ATTENTIONS),
+            f"{row['speedup']:.2f}",
+            " / ".join("yes" if row[f"{name}_fits"] else "no" for name in ATTENTIONS),
+            " / ".join(row[f"{name}_bound"] for name in ATTENTIONS),
+            str(row["winner"]),
+        ]
+        for row in grid.rows
+    ]
+    caption = f"Every point of the grid; a gain is a speed-up of at least {GAIN_SPEEDUP:g}"
+    return table(caption, heads, rows)
+
+
+def _varying(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the settings that are not the same in all rows; samples and context always."""
+    settings = [name for name in rows[0] if name in _SETTINGS]
+    for name in settings:
+        if name in ("samples", "context_tokens") or len({row[name] for row in rows}) > 1:
+            yield name
+
+
+_SETTINGS = frozenset({*Workload.model_fields, "model", "gpu", "kv_heads"})
+
+
+def _setting(value: object) -> str:
+    """Write a setting of the grid."""
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def milliseconds(seconds: float) -> str:
+    """Write a time in milliseconds, three digits.
+
+    >>> milliseconds(0.0123456), milliseconds(4.5), milliseconds(1.234e-5)
+    ('12.3', '4,500', '0.0123')
+    """
+    value = seconds / MILLISECOND
+    decimals = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
+    return f"{value:,.{decimals}f}"
+
+
+def _gib(number_of_bytes: float) -> str:
+    """Write memory in GiB, the unit being in the column's head."""
+    return format_gib(number_of_bytes).removesuffix(" GiB")

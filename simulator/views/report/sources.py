@@ -1,0 +1,260 @@
+"""The parts of a report that say what its numbers rest on, and how to get them again."""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from simulator.answers.decision import Decision
+from simulator.answers.estimate import Estimate
+from simulator.inputs.hardware import FittedFigure
+from simulator.inputs.scenario import Scenario
+from simulator.inputs.workload import ATTENTIONS
+from simulator.timing.constants import BY_KIND, CONSTANTS, Constant, Rates
+from simulator.views.report.html import Child, Head, Html, bullets, facts, table, tag
+
+GPU_HEADS = (
+    Head(name="GPU", number=False),
+    Head(name="constants", number=False),
+    Head(name="bandwidth", unit="achieved share of peak, attention"),
+    Head(name="profile", unit="content hash", number=False),
+    Head(name="figures", unit="A: sources agree", number=False),
+    Head(name="price", unit="USD per GPU hour, source", number=False),
+)
+CONSTANT_HEADS = (
+    Head(name="constant", number=False),
+    Head(name="value"),
+    Head(name="standard error"),
+    Head(name="rows"),
+    Head(name="origin", number=False),
+    Head(name="what it is", number=False),
+    Head(name="source", number=False),
+)
+# What no answer of this package takes into account.
+NOT_MODELLED = (
+    "One step is one sequence of operations: communication does not overlap with computation.",
+    "No scheduler, no queue of requests, no rounding to paged blocks, no speculative acceptance.",
+    "Bifurcated flash attention has constants fitted to standard attention and to products.",
+    "Prices are snapshots of public lists; discounts and idle time are not in them.",
+)
+
+
+def accuracy_section(decisions: Sequence[Decision]) -> Html:
+    """Return how far the constants can be trusted: by GPU, then one by one."""
+    choices = decisions[0].choices
+    rows: list[list[Child]] = []
+    for choice in choices:
+        estimate = choice.comparison.standard
+        price = choice.gpu.price_usd_per_hour
+        share = estimate.rates.constants["attention_bandwidth_fraction"]
+        rows.append(
+            [
+                choice.gpu.name,
+                _origin_words(estimate.rates),
+                f"{share.value:.2f}",
+                tag("code", choice.gpu.content_hash),
+                choice.gpu.confidence,
+                "unknown" if price is None else f"{price.value:,.2f}: {price.source}",
+            ]
+        )
+    asked = [choice for choice in choices if choice.asked] or list(choices[:1])
+    return tag(
+        "div",
+        tag(
+            "p",
+            "Every time is made from constants of three kinds: ",
+            tag("strong", "fitted"),
+            " to rows measured on that GPU, ",
+            tag("strong", "carried"),
+            " over from GPUs that were measured, or the published ",
+            tag("strong", "peak"),
+            ", a bound and no prediction.",
+        ),
+        bullets(_error_lines(decisions)),
+        table(
+            "What each GPU's times rest on",
+            GPU_HEADS,
+            rows,
+            classes=["asked" if choice.asked else None for choice in choices],
+        ),
+        (
+            tag(
+                "details",
+                tag("summary", f"Constants used on {choice.gpu.name}, one by one"),
+                _constants_table(choice.comparison.standard, choice.comparison.bifurcated),
+            )
+            for choice in asked
+        ),
+    )
+
+
+def _origin_words(rates: Rates) -> str:
+    """Say what a GPU's constants are, and to how many rows they were fitted."""
+    kinds = {constant.origin for constant in rates.constants.values()}
+    if rates.origin == "carried" and "measured" in kinds:
+        return "carried, large transfers and products measured"
+    return rates.origin
+
+
+def _error_lines(decisions: Sequence[Decision]) -> list[Child]:
+    """Say, for each GPU asked about, what its notes say of its constants."""
+    return list(
+        dict.fromkeys(
+            note
+            for decision in decisions
+            for choice in decision.choices
+            if choice.asked
+            for note in choice.comparison.standard.notes[:1]
+        )
+    )
+
+
+def _constants_table(*estimates: Estimate) -> Html:
+    """Return the constants that these steps used, with error, rows and source."""
+    rates = estimates[0].rates
+    kinds = {
+        operation.kind
+        for estimate in estimates
+        for operation in estimate.operations
+        if operation.launches
+    }
+    rows: list[list[Child]] = []
+    for name, constant in rates.constants.items():
+        kind, plain = _split(name)
+        if kind and kind not in kinds:
+            continue
+        fitted = _fitted(name, plain, constant, rates.gpu.fitted)
+        rows.append(
+            [
+                name,
+                f"{constant.value:.4g}",
+                "" if fitted is None or fitted.stderr is None else f"{fitted.stderr:.2g}",
+                "" if fitted is None or fitted.rows is None else f"{fitted.rows:,}",
+                constant.origin,
+                CONSTANTS[plain],
+                constant.source,
+            ]
+        )
+    return table(f"Constants of the timing model on {rates.gpu.name}", CONSTANT_HEADS, rows)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Split a constant's name into the kind of operation, if it has one, and the plain name.
+
+    >>> _split("attention_launch_us"), _split("eager_launch_us")
+    (('attention', 'launch_us'), ('', 'eager_launch_us'))
+    """
+    if name in CONSTANTS:
+        return "", name
+    plain = next(item for item in BY_KIND if name.endswith(f"_{item}"))
+    return name.removesuffix(f"_{plain}"), plain
+
+
+def _fitted(
+    name: str, plain: str, constant: Constant, fitted: Mapping[str, FittedFigure]
+) -> FittedFigure | None:
+    """Return the fit a constant comes from, None where it was not fitted to this card."""
+    return (fitted.get(name) or fitted.get(plain)) if constant.origin == "fitted" else None
+
+
+def assumptions_section(scenario: Scenario, decisions: Sequence[Decision]) -> Html:
+    """Return the inputs as they were understood, the notes, and what is not modelled."""
+    return tag(
+        "div",
+        tag("h3", "What was understood"),
+        (facts(_inputs(decision)) for decision in decisions),
+        tag("h3", "Notes"),
+        bullets(notes(decisions)),
+        tag("h3", "What is not in the model"),
+        bullets(NOT_MODELLED),
+        tag("h3", "Where the scenario comes from"),
+        tag("p", scenario.description),
+        bullets(scenario.sources),
+        tag("p", f"Expected answer: {scenario.verdict}. {scenario.verdict_reason}"),
+    )
+
+
+def notes(decisions: Sequence[Decision]) -> list[str]:
+    """Return the notes of all estimates on the first GPU of each case, each once."""
+    every = [
+        note
+        for decision in decisions
+        for name in ("standard", "shared_storage", "bifurcated")
+        for note in getattr(decision.first.comparison, name).notes
+    ]
+    return [note for note in dict.fromkeys(every) if not note.startswith("Does not fit")]
+
+
+def _inputs(decision: Decision) -> list[tuple[str, Child]]:
+    """Return the settings of a case, by the names of the options."""
+    estimate = decision.first.comparison.standard
+    settings: dict[str, Any] = {
+        "model": decision.case.model.name,
+        "layers": decision.case.model.layers,
+        "hidden_size": decision.case.model.hidden_size,
+        "heads": decision.case.model.heads,
+        "kv_heads": decision.case.model.kv_heads,
+        "head_dim": decision.case.model.head_dim,
+        **decision.case.workload.model_dump(exclude={"attention"}),
+        "gpu_memory_utilization": estimate.memory_utilization,
+        "constants": estimate.rates.choice,
+        "attention": ", ".join(ATTENTIONS),
+    }
+    return [
+        (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+        for name, value in settings.items()
+        if value != ()
+    ]
+
+
+def reproduce_section(
+    command: str, version: str, scenario_text: str, decisions: Sequence[Decision], sweep: str
+) -> Html:
+    """Return the commands that give the same numbers, and the files they start from."""
+    commands = [command, *(compare_command(decision) for decision in decisions), sweep]
+    return tag(
+        "div",
+        tag("p", f"bifurcate {version}; the first command writes this page, byte for byte."),
+        tag("pre", tag("code", "\n".join(filter(None, commands)))),
+        tag("p", "Profiles are named by the hash of their content, under Accuracy."),
+        tag(
+            "details",
+            tag("summary", "The scenario's file"),
+            tag("pre", tag("code", scenario_text.rstrip("\n"))),
+        )
+        if scenario_text
+        else None,
+    )
+
+
+def compare_command(decision: Decision) -> str:
+    """Return the command that compares a case on the scenario's first GPU."""
+    estimate = decision.first.comparison.standard
+    case, work = decision.case, estimate.workload
+    options: dict[str, object] = {
+        "-m": case.name,
+        **({} if case.kv_heads is None else {"--kv-heads": case.kv_heads}),
+        "-g": decision.first.name,
+        "--samples": work.samples,
+        "--context-tokens": work.context_tokens,
+        "--decoded-tokens": work.decoded_tokens,
+        "--prompts": work.prompts,
+        "--query-tokens": work.query_tokens,
+        "--kernel": work.kernel,
+        "--kv-layout": work.kv_layout,
+        "--execution": work.execution,
+        "--dtype": work.weight_dtype,
+        "--kv-dtype": work.kv_dtype,
+        "--tp": work.tensor_parallel,
+        "--constants": estimate.rates.choice,
+        "--gpu-memory-utilization": estimate.memory_utilization,
+    }
+    return joined(["bifurcate", "compare"], options.items())
+
+
+def joined(start: Sequence[str], options: Iterable[tuple[str, object]]) -> str:
+    """Join a command and its options as a shell reads them.
+
+    >>> joined(["bifurcate", "compare"], [("-m", "my model"), ("-n", 4)])
+    "bifurcate compare -m 'my model' -n 4"
+    """
+    return shlex.join([*start, *(word for name, value in options for word in (name, str(value)))])

@@ -1,0 +1,162 @@
+"""The sentences of a report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from simulator.answers.compare import Comparison
+from simulator.answers.decision import Choice, Decision, GridSummary
+from simulator.answers.estimate import Estimate
+from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
+from simulator.units import format_gib, format_time, format_tokens
+from simulator.views.text import plural, samples_phrase
+
+LEADS = {
+    "gain": "Use bifurcated attention",
+    "no gain": "Keep standard attention",
+    "mixed": "It depends on the case",
+}
+LAYOUTS = {
+    "copies": "a context copy each",
+    "shared": "one stored context",
+    "rebuilt": "rebuilt on every step",
+}
+
+
+def answer(grid: GridSummary, decision: Decision) -> str:
+    """Return the answer in one sentence: what to do, and what it does to the first case."""
+    return f"{LEADS[grid.verdict]}: {case_sentence(decision.first)}"
+
+
+def case_sentence(choice: Choice) -> str:
+    """Say what bifurcated attention does to one case on one GPU."""
+    result = choice.comparison
+    standard, bifurcated = result.standard, result.bifurcated
+    case = samples_phrase(standard.workload).partition(", ")[0]
+    subject = f"{standard.model.name} with {case} takes "
+    if result.winner == "bifurcated":
+        times = (
+            f"{format_time(bifurcated.step_s)} per step on {group_name(standard)} instead of "
+            f"{format_time(standard.step_s)}"
+        )
+    else:
+        times = (
+            f"{format_time(standard.step_s)} per step on {group_name(standard)} with standard and "
+            f"{format_time(bifurcated.step_s)} with bifurcated attention"
+        )
+    return f"{subject}{times}, {ratio_phrase(result)}{_fit_clause(result)}."
+
+
+def ratio_phrase(result: Comparison) -> str:
+    """Say how the steps compare."""
+    ratio = result.speedup
+    if f"{ratio:.2f}" == "1.00":
+        return "the same"
+    word = "fast" if ratio >= 1 else "slow"
+    return f"{max(ratio, 1 / ratio):.2f} times as {word}"
+
+
+def _fit_clause(result: Comparison) -> str:
+    """Say what does not fit, nothing where all does."""
+    standard, bifurcated = result.standard, result.bifurcated
+    if not bifurcated.memory.fits and not standard.memory.fits:
+        return (
+            f"; neither fits in memory ({shortage(bifurcated)} short), so only the times mean "
+            "something"
+        )
+    if not standard.memory.fits:
+        layout = LAYOUTS[standard.workload.kv_layout]
+        also = (
+            ", with one stored context it does"
+            if standard.workload.kv_layout != "shared" and result.shared_storage.memory.fits
+            else ""
+        )
+        return f"; standard with {layout} does not fit ({shortage(standard)} short){also}"
+    if not bifurcated.memory.fits:
+        return f"; bifurcated does not fit ({shortage(bifurcated)} short)"
+    return ""
+
+
+def grid_sentence(grid: GridSummary) -> str:
+    """Say what holds over the whole grid."""
+    most, least = (f"{float(row['speedup']):.2f}" for row in (grid.most, grid.least))
+    if grid.points == 1:
+        return f"The scenario is one point: bifurcated attention is {most} times as fast."
+    gained = "all" if grid.gained == grid.points else f"{grid.gained:,}"
+    return (
+        f"At {gained} of the scenario's {plural(grid.points, 'point')} bifurcated attention is at "
+        f"least {GAIN_SPEEDUP:g} times as fast: from {least} times ({point(grid.least, grid)}) to "
+        f"{most} times ({point(grid.most, grid)}). "
+        f"{_fitting(grid)}"
+    )
+
+
+def _fitting(grid: GridSummary) -> str:
+    """Say how many points fit in memory."""
+    standard, bifurcated = (
+        "all" if fit == grid.points else f"{fit:,}" if fit else "none"
+        for fit in (grid.standard_fits, grid.bifurcated_fits)
+    )
+    if standard == bifurcated:
+        return f"{standard.capitalize()} of them fit in memory."
+    return (
+        f"In memory fit {standard} of them with standard attention, {bifurcated} with bifurcated."
+    )
+
+
+def point(row: Mapping[str, Any], grid: GridSummary) -> str:
+    """Name a point of the grid by what varies."""
+    words = []
+    if grid.least["model"] != grid.most["model"]:
+        words.append(str(row["model"]))
+    words.append(plural(int(row["samples"]), "sample"))
+    words.append(f"{format_tokens(int(row['context_tokens']))} context")
+    if grid.least["gpu"] != grid.most["gpu"]:
+        words.append(str(row["gpu"]))
+    return ", ".join(words)
+
+
+def expectation(scenario: Scenario, grid: GridSummary) -> str:
+    """Hold the model's answer against the one that the scenario's sources expect."""
+    agrees = "agrees" if scenario.verdict == grid.verdict else f"says “{grid.verdict}”"
+    return f"The scenario expects “{scenario.verdict}”; the model {agrees}."
+
+
+def standing(choice: Choice) -> str:
+    """Say what to make of one GPU."""
+    found = choice.standing
+    if found == "does not fit":
+        return f"does not fit, {shortage(choice.comparison.bifurcated)} short"
+    if found == "too slow" and choice.target_step_s is not None:
+        return f"too slow for {format_time(choice.target_step_s)}"
+    return {
+        "bifurcated only": "bifurcated only",
+        "bifurcated": "bifurcated",
+        "standard": "standard",
+        "tie": "either, less than 2 % apart",
+    }[found]
+
+
+def group_name(result: Estimate) -> str:
+    """Name the GPU, with how many of them where there is more than one."""
+    size = result.workload.tensor_parallel
+    return f"{size} x {result.gpu.name}" if size > 1 else result.gpu.name
+
+
+def shortage(result: Estimate) -> str:
+    """Say how much memory is missing."""
+    return format_gib(-float(result.memory.free_bytes))
+
+
+def fits_phrase(result: Estimate) -> str:
+    """Say whether an estimate fits, and by how much not."""
+    return "yes" if result.memory.fits else f"no, {shortage(result)} short"
+
+
+def money(value: float | None, digits: int) -> str:
+    """Write a price, or that it is unknown."""
+    return "unknown" if value is None else f"{value:,.{digits}f}"
+
+
+def limit(value: int | None) -> str:
+    """Write a limit, or that there is none to have."""
+    return "none" if value is None else format_tokens(value)
