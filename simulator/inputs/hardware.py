@@ -6,7 +6,6 @@ the timing model fitted to measured rows. Every figure carries its source.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from simulator.errors import ProfileError, nearest, unknown
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import read_text, read_toml, validate
+from simulator.inputs.gpu_names import Card, normalise_name, respelled
 from simulator.resources import HARDWARE_PATH_VARIABLE, search_dirs, toml_files
 from simulator.units import GIGA, MIB, TERA
 
@@ -210,6 +210,7 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     A path is a string that ends in ``.toml`` or a :class:`~pathlib.Path`. Names are looked up in
     the folders of ``$BIFURCATE_HARDWARE_PATH`` first, then among the shipped profiles; in each
     folder, ids come before aliases. Case does not matter, and ``_`` or a space is as good as ``-``.
+    A name that none has is taken for another spelling where it can be of one card only.
 
     Raises
     ------
@@ -224,16 +225,11 @@ def load_hardware(name: str | Path) -> HardwareProfile:
         path = _find(folder, wanted)
         if path is not None:
             return read_profile(path)
-    raise ProfileError(_unknown_gpu(text))
-
-
-def normalise_name(name: str) -> str:
-    """Return the form in which names of GPUs are compared.
-
-    >>> normalise_name("NVIDIA H100_80GB HBM3")
-    'nvidia-h100-80gb-hbm3'
-    """
-    return re.sub(r"[\s_-]+", "-", name.strip().lower())
+    files, cards = profile_files(), _cards()
+    other = respelled(text, cards)
+    if other is not None:
+        return read_profile(files[other])
+    raise ProfileError(_unknown_gpu(text, cards))
 
 
 def profile_files() -> dict[str, Path]:
@@ -278,14 +274,20 @@ def _names(data: Mapping[str, Any]) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def _unknown_gpu(text: str) -> str:
-    """Build the message for a name no profile has: the nearest name, else the ids."""
-    files = profile_files()
-    names = list(files)
-    for path in files.values():
+def _cards() -> dict[str, Card]:
+    """Return the names and memory of every profile by id; a broken file has neither."""
+    cards: dict[str, Card] = {}
+    for card, path in profile_files().items():
         try:
-            names += _names(read_toml(path, ProfileError))
-        except ProfileError:
-            continue  # a broken file has no names to suggest; 'gpus check' reports it
-    known = names if nearest(text, names) else files
+            data = read_toml(path, ProfileError)
+            cards[card] = Card(tuple(_names(data)), data["peak"]["memory_gb"]["value"])
+        except (ProfileError, KeyError, TypeError):
+            cards[card] = Card(())  # 'gpus check' reports it
+    return cards
+
+
+def _unknown_gpu(text: str, cards: Mapping[str, Card]) -> str:
+    """Build the message for a name no profile has: the nearest name, else the ids."""
+    names = [*cards, *(name for card in cards.values() for name in card.names)]
+    known = names if nearest(text, names) else cards
     return unknown("GPU", text, known, way_out="see 'bifurcate gpus'")

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 
 from simulator.errors import unknown
 from simulator.inputs.architectures import ARCHITECTURES, MEMORY_RANGES
-from simulator.inputs.hardware import Figure, HardwareProfile, normalise_name
+from simulator.inputs.gpu_names import normalise_name
+from simulator.inputs.hardware import Figure, HardwareProfile
 from simulator.units import GIGA, MEGA, MIB, TERA
 
 TOLERANCE = 0.02
