@@ -74,8 +74,9 @@ def finding(timed: "pd.DataFrame") -> str:
     if not len(timed):
         return "No row with a time was predicted"
     ape = _errors(timed)
+    count = plural(len(timed), "prediction")
     return (
-        f"Half of {plural(len(timed), 'prediction')} lie within {ape.median():.1%} of the measured time, "
+        f"Half of {count} lie within {ape.median():.1%} of the measured time, "
         f"nine in ten within {ape.quantile(_NINE_IN_TEN):.0%}"
     )
 

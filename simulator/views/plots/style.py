@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from simulator.answers.compare import TIE_MARGIN
 from simulator.units import KIB, KILO, MEGA, MIB
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ _FORMS = {
 }
 _AXIS_ROOM_PX = 54
 _LEGEND_ROW_PX = 19
+_PANEL_GAP = 0.03
 # Mean width of a letter over the size of its font: of DejaVu Sans, which is wider than Arial.
 _LETTER_WIDTH, _BOLD = 0.56, 1.14
 
@@ -156,7 +158,7 @@ def finish(figure: "go.Figure", finding: str, caption: Caption) -> "go.Figure":
         showarrow=False,
     )
     footer = len(figure.layout.annotations) - 1
-    forms = {name: _form(figure, form, finding, caption, footer) for name, form in _FORMS.items()}
+    forms = {name: _form(figure, name, finding, caption, footer) for name in _FORMS}
     figure.update_layout(
         title={"x": 0, "xanchor": "left", "xref": "container", "y": 1, "yanchor": "top"},
         legend={
@@ -168,7 +170,7 @@ def finish(figure: "go.Figure", finding: str, caption: Caption) -> "go.Figure":
             "xref": "paper",
             "yref": "paper",
             "traceorder": "normal",
-            "itemsizing": "constant",
+            "itemwidth": 40,
         },
         meta={**(figure.layout.meta or {}), "finding": finding, **forms},
     )
@@ -192,9 +194,10 @@ def form_for(width: int) -> str:
 
 
 def _form(
-    figure: "go.Figure", form: _Form, finding: str, caption: Caption, footer: int
+    figure: "go.Figure", name: str, finding: str, caption: Caption, footer: int
 ) -> dict[str, Any]:
     """Return what a relayout to one form sets."""
+    form = _FORMS[name]
     title = form.wrap(finding, form.title_px, 1 / _BOLD)
     subject = form.wrap(caption.subject, form.subject_px)
     notes = [line for note in caption.notes for line in form.wrap(note, form.footer_px)]
@@ -215,7 +218,7 @@ def _form(
         + "</span>",
         "title.font.size": form.title_px,
         "title.pad.l": 12,
-        "title.pad.t": 8 + form.title_px // 2,
+        "title.pad.t": 10 + form.title_px,
         "legend.font.size": form.legend_px,
         "margin.l": form.left,
         "margin.r": form.right,
@@ -226,6 +229,7 @@ def _form(
         f"annotations[{footer}].font.color": GREY,
         f"annotations[{footer}].xshift": 8 - form.left,
         f"annotations[{footer}].yshift": -axis_px,
+        **_panel_axes(figure, name),
         **{f"{axis}.tickfont.size": form.tick_px for axis in axes},
         **{f"{axis}.title.font.size": form.tick_px + 1 for axis in axes},
         **chosen,
@@ -241,7 +245,7 @@ def legend_rows(figure: "go.Figure", room_px: float) -> int:
     ]
     if not names:
         return 0
-    widths = [44 + 6.7 * len(name) for name in names]
+    widths = [54 + 6.7 * len(name) for name in names]
     if sum(widths) <= room_px:
         return 1
     return math.ceil(len(names) / max(1, int(room_px // max(widths))))
@@ -339,6 +343,58 @@ def log_axis(
     figure.layout.meta = meta
 
 
+def new_panels(names: Sequence[str], wide_columns: int, narrow_columns: int) -> "go.Figure":
+    """Return a figure of panels with these names, in more rows on a phone than on a wide page.
+
+    The panel of number i has the axes ``axis_name("xaxis", i)`` and ``axis_name("yaxis", i)``.
+    """
+    figure = new_figure(rows=1, cols=len(names))
+    figure.layout.meta = {"panels": (len(names), {"wide": wide_columns, "narrow": narrow_columns})}
+    for number, name in enumerate(names):
+        figure.add_annotation(
+            text=f"<b>{_escape(name)}</b>",
+            xref=f"{axis_name('x', number)} domain",
+            yref=f"{axis_name('y', number)} domain",
+            x=0.03,
+            y=0.98,
+            xanchor="left",
+            yanchor="top",
+            showarrow=False,
+            font={"size": 11},
+        )
+    return figure
+
+
+def axis_name(axis: str, number: int) -> str:
+    """Return the name of a panel's axis.
+
+    >>> axis_name("xaxis", 0), axis_name("xaxis", 1)
+    ('xaxis', 'xaxis2')
+    """
+    return axis if number == 0 else f"{axis}{number + 1}"
+
+
+def _panel_axes(figure: "go.Figure", form: str) -> dict[str, Any]:
+    """Return where each panel lies in a form, with titles and ticks at the outer ones only."""
+    count, columns_of = (figure.layout.meta or {}).get("panels", (0, {}))
+    chosen: dict[str, Any] = {}
+    columns = min(count, columns_of.get(form, 1))
+    rows = math.ceil(count / columns) if count else 0
+    for number in range(count):
+        row, column = divmod(number, columns)
+        for axis, index, cells, outer in (
+            ("xaxis", column, columns, number + columns >= count),
+            ("yaxis", rows - 1 - row, rows, column == 0),
+        ):
+            name = axis_name(axis, number)
+            room = (1 + _PANEL_GAP) / cells
+            low = index * room
+            chosen[f"{name}.domain"] = [low, min(1.0, low + room - _PANEL_GAP)]
+            chosen[f"{name}.showticklabels"] = outer
+            chosen[f"{name}.title.text"] = figure.layout[name].title.text if outer else ""
+    return chosen
+
+
 def line_style(variant: str) -> dict[str, Any]:
     """Return the line of a kind of attention."""
     style = LINES[variant]
@@ -352,3 +408,19 @@ def times(ratio: float) -> str:
     ('3.1x', '12x', '1.0x')
     """
     return f"{ratio:.1f}x" if ratio < 9.95 else f"{ratio:,.0f}x"  # noqa: PLR2004
+
+
+# Below it a ratio is worth a second decimal.
+_TWICE = 2
+
+
+def faster(speedup: float) -> str:
+    """Say how a step compares, so that a difference below the margin of a tie is none.
+
+    >>> faster(3.14), faster(1.01), faster(0.5), faster(1.24)
+    ('3.1x as fast', 'as fast', '2.0x as slow', '1.24x as fast')
+    """
+    if abs(speedup - 1) < TIE_MARGIN:
+        return "as fast"
+    ratio, word = (speedup, "fast") if speedup > 1 else (1 / speedup, "slow")
+    return f"{ratio:.2f}x as {word}" if ratio < _TWICE else f"{times(ratio)} as {word}"

@@ -1,0 +1,235 @@
+"""Tidy frames along the axes of a study: a row for each point and way of attention.
+
+They are blocks of a sweep (:func:`simulator.answers.sweep.compare_block`) laid out long: the
+columns of the question, then ``variant``, its figures, and how it compares with standard attention
+at the same point.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from simulator.answers.capacity import capacity
+from simulator.answers.estimate import check_workload
+from simulator.answers.study import Study
+from simulator.answers.sweep import NAMED_AXES, NUMERIC_AXES, Cell, compare_block
+from simulator.errors import WorkloadError
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import ATTENTIONS, KERNELS, Workload
+from simulator.timing.constants import rates
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Variant = Literal["standard", "shared_storage", "bifurcated"]
+# What a block says of each kind of attention.
+_FIGURES = (
+    "step_ms",
+    "tokens_per_s",
+    "flops",
+    "bytes_read",
+    "bytes_written",
+    "kv_bytes_read",
+    "memory_bytes",
+    "fits",
+    "bound",
+)
+
+
+def grid(
+    study: Study,
+    numeric: Mapping[str, Sequence[int]],
+    *,
+    model: ModelShape | None = None,
+    gpu: HardwareProfile | None = None,
+    **named: Any,
+) -> "pd.DataFrame":
+    """Compute every way of attention at every point of a grid around a study's question.
+
+    Parameters
+    ----------
+    numeric
+        Axes to vary, of ``NUMERIC_AXES``; the others stay as in the question.
+    named
+        Settings of the workload to change, of ``NAMED_AXES``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The question's columns; ``asked``, whether the point is the question's own; ``variant``
+        (``standard``, ``bifurcated``, and ``shared_storage`` where the question stores a context
+        copy for each sample); the figures of a sweep, and ``capacity_bytes`` [bytes]; ``speedup``
+        over standard attention and ``kv_io_ratio`` to it.
+
+    Raises
+    ------
+    WorkloadError
+        If the settings cannot be run.
+    """
+    import pandas as pd
+
+    model, gpu = model or study.model, gpu or study.gpu
+    work = study.workload.model_copy(update=named)
+    check_workload(model, gpu, work)
+    layouts = [work.kv_layout] + (["shared"] if work.kv_layout == "copies" else [])
+    parts = []
+    for layout in layouts:
+        block = compare_block(
+            Cell(
+                model=model,
+                gpu_rates=study.rates if gpu is study.gpu else rates(gpu, study.constants),
+                named={axis: getattr(work, axis) for axis in NAMED_AXES} | {"kv_layout": layout},
+                numeric={},
+            ),
+            _numeric(work, numeric),
+            study.memory_utilization,
+        )
+        first = layout == work.kv_layout
+        names = {"standard": "standard" if first else "shared_storage"}
+        if first:
+            names["bifurcated"] = "bifurcated"
+        parts += [_long(block, attention, name) for attention, name in names.items()]
+    frame = pd.concat(parts, ignore_index=True)
+    standard = frame[frame["variant"] == "standard"]
+    for column, source in (("speedup", "step_ms"), ("kv_io_ratio", "kv_bytes_read")):
+        times = len(frame) // len(standard)
+        base = pd.concat([standard[source]] * times, ignore_index=True)
+        frame[column] = (base / frame[source]).fillna(1.0)
+    frame["capacity_bytes"] = gpu.memory_bytes * study.memory_utilization
+    frame["asked"] = _asked(frame, study.workload)
+    return frame
+
+
+def _numeric(work: Workload, varied: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Return every numeric axis as an array."""
+    import numpy as np
+
+    return {
+        axis: np.asarray(varied.get(axis, (getattr(work, axis),)), dtype=np.float64)
+        for axis in NUMERIC_AXES
+    }
+
+
+def _long(block: Mapping[str, Any], attention: str, variant: str) -> "pd.DataFrame":
+    """Return one kind of attention of a block as rows."""
+    import pandas as pd
+
+    prefixes = tuple(f"{name}_" for name in ATTENTIONS)
+    drop = ("speedup", "kv_io_ratio", "winner")
+    shared = {
+        name: values
+        for name, values in block.items()
+        if not name.startswith(prefixes) and name not in drop
+    }
+    figures = {name: block[f"{attention}_{name}"] for name in _FIGURES}
+    return pd.DataFrame({**shared, "variant": variant, **figures})
+
+
+def _asked(frame: "pd.DataFrame", work: Workload) -> "pd.Series[bool]":
+    """Return which points are the question's own."""
+    here = frame["variant"] == frame["variant"]
+    for axis in NUMERIC_AXES:
+        here &= frame[axis] == getattr(work, axis)
+    return here
+
+
+def by_samples(study: Study) -> "pd.DataFrame":
+    """Vary the samples, with the last that fit and the first that do not among them."""
+    axis = {*study.samples_axis}
+    low, high = min(axis), max(axis)
+    for attention in ATTENTIONS:
+        most = capacity(study.estimate(attention)).most_samples
+        axis |= {point for point in (most, (most or 0) + 1) if point and low <= point <= high}
+    return grid(study, {"samples": sorted(axis)})
+
+
+def by_context(study: Study) -> "pd.DataFrame":
+    """Vary the context, with the longest that fits and the first that does not among them."""
+    axis = {*study.context_axis}
+    low, high = min(axis), max(axis)
+    for attention in ATTENTIONS:
+        most = capacity(study.estimate(attention)).longest_context_tokens
+        axis |= {point for point in (most, (most or 0) + 1) if point and low <= point <= high}
+    return grid(study, {"context_tokens": sorted(axis)})
+
+
+def by_context_and_samples(study: Study, finer: int = 1) -> "pd.DataFrame":
+    """Vary both, as a map.
+
+    Parameters
+    ----------
+    finer
+        Points between two powers of two, and one more.
+    """
+    return grid(
+        study,
+        {
+            "context_tokens": _between(study.context_axis, finer),
+            "samples": _between(study.samples_axis, finer),
+        },
+    )
+
+
+def _between(axis: Sequence[int], finer: int) -> list[int]:
+    """Return an axis from its least to its largest value in equal ratios."""
+    import math
+
+    low, high = axis[0], axis[-1]
+    steps = max(1, round(math.log2(high / low) * finer))
+    return sorted({round(low * (high / low) ** (step / steps)) for step in range(steps + 1)})
+
+
+def by_kernel(study: Study) -> "pd.DataFrame":
+    """Vary the samples for every kernel, in a CUDA graph and in eager execution.
+
+    Kernels that have no form for the model's cache are left out.
+    """
+    import pandas as pd
+
+    def parts() -> Iterator["pd.DataFrame"]:
+        for kernel in KERNELS:
+            for execution in ("graph", "eager"):
+                try:
+                    yield grid(
+                        study,
+                        {"samples": study.samples_axis},
+                        kernel=kernel,
+                        execution=execution,
+                    )
+                except WorkloadError:
+                    continue
+
+    return pd.concat(parts(), ignore_index=True)
+
+
+def by_kv_heads(study: Study) -> "pd.DataFrame":
+    """Vary the samples for multi-head, multi-group and multi-query forms of the model.
+
+    Nothing else is changed, so the forms are not of equal quality. A latent cache has one form.
+    """
+    import pandas as pd
+
+    model = study.model
+    counts = list(study.kv_heads) or [model.heads, model.kv_heads, 8, 1]
+    if model.latent is not None:
+        counts = [model.kv_heads]
+    usable = sorted({count for count in counts if model.heads % count == 0}, reverse=True)
+    return pd.concat(
+        [
+            grid(
+                study,
+                {"samples": study.samples_axis},
+                model=model if model.latent is not None else model.with_kv_heads(count),
+            )
+            for count in usable
+        ],
+        ignore_index=True,
+    )
+
+
+def by_own_tokens(study: Study) -> "pd.DataFrame":
+    """Follow a request: the samples' own tokens grow from 1 to the end of the output."""
+    last = max(1, study.output_tokens - 1)
+    axis = {1, last}
+    axis |= {round(last ** (step / 48)) for step in range(49)}
+    return grid(study, {"decoded_tokens": sorted(axis)})

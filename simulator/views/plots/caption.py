@@ -1,0 +1,101 @@
+"""What a figure says of its question: the line under the title, and the footer."""
+
+import hashlib
+from collections.abc import Collection
+
+from simulator._version import __version__
+from simulator.answers.estimate import constants_note
+from simulator.answers.study import Study
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.workload import Workload
+from simulator.units import format_tokens
+from simulator.views.plots.style import Caption
+from simulator.views.text import plural, settings_phrase
+
+LAYOUTS = {
+    "copies": "a context copy for each sample",
+    "shared": "one stored context",
+    "rebuilt": "one context, concatenated anew on every step",
+}
+
+
+def caption(study: Study, varied: Collection[str] = ()) -> Caption:
+    """Return what a figure of a study is about, and what it rests on.
+
+    Parameters
+    ----------
+    varied
+        What the figure varies, and the line under the title leaves out: ``model``, ``gpu`` or
+        names of the workload's sizes and settings.
+
+    Raises
+    ------
+    WorkloadError
+        If the question cannot be run.
+    """
+    return Caption(subject(study, varied), tuple(_notes(study, "gpu" in varied)))
+
+
+def subject(study: Study, varied: Collection[str] = ()) -> str:
+    """Say what is decoded on what, except for what is varied."""
+    model, work = study.model, study.workload
+    group = f"{work.tensor_parallel} x " if work.tensor_parallel > 1 else ""
+    where = "" if "gpu" in varied else f" on {group}{study.gpu.name}"
+    what = plural(len(study.models), "model") if "model" in varied else model.name
+    return f"{what}{where}; {', '.join(_sizes(work, varied))}; {_settings(work, varied)}"
+
+
+def _sizes(work: Workload, varied: Collection[str]) -> list[str]:
+    """Return the sizes that are not varied, as phrases."""
+    phrases = {
+        "samples": plural(work.samples, "sample"),
+        "context_tokens": f"{format_tokens(work.context_tokens)}-token context",
+        "decoded_tokens": plural(work.decoded_tokens, "own token"),
+    }
+    if work.prompts > 1:
+        phrases["prompts"] = plural(work.prompts, "context")
+    if work.query_tokens > 1:
+        phrases["query_tokens"] = f"{work.query_tokens} query tokens per step"
+    return [phrase for name, phrase in phrases.items() if name not in varied]
+
+
+def _settings(work: Workload, varied: Collection[str]) -> str:
+    """Return kernel, execution and formats, those that are not varied."""
+    phrase = settings_phrase(work)
+    for name in ("kernel", "execution"):
+        if name in varied:
+            word = f"{work.kernel} kernel, " if name == "kernel" else f"{work.execution}, "
+            phrase = phrase.replace(word, "", 1)
+    return phrase
+
+
+def _notes(study: Study, fleet: bool) -> list[str]:
+    """Return the footer: assumptions, profile, constants."""
+    work = study.workload
+    result = study.estimate("standard")
+    share = f"Up to {study.memory_utilization:.0%} of the card's memory may be used."
+    layout = f"Standard attention stores {LAYOUTS[work.kv_layout]}."
+    first = f"{layout} {share}"
+    others = [note for note in result.notes if not note.startswith(("Does not fit", "Reads of"))]
+    if fleet:
+        notes = [first, *others[1:]]
+        return [*notes, f"{_fleet(study)} bifurcate {__version__}."]
+    profile = f"Profile {study.gpu.id}, hash {study.gpu.content_hash}; bifurcate {__version__}."
+    return [first, *others[1:], f"{constants_note(result.rates)} {profile}"]
+
+
+def _fleet(study: Study) -> str:
+    """Say what the constants of several GPUs rest on."""
+    if study.constants == "peak":
+        return "Published peaks and no overheads: a bound, not a prediction."
+    return "Constants fitted for GPUs marked *, carried over from those for all others."
+
+
+def profiles_hash(gpus: Collection[HardwareProfile]) -> str:
+    """Return one hash of several profiles.
+
+    >>> len(profiles_hash([]))
+    12
+    """
+    text = " ".join(sorted(gpu.content_hash for gpu in gpus))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,119 @@
+"""Time of a decode step along samples and context, and for every kernel and execution."""
+
+from typing import TYPE_CHECKING, Any
+
+from simulator.units import format_tokens
+from simulator.views.plots import style
+from simulator.views.plots.lines import add_keys, add_line, beyond_standard, variants
+from simulator.views.plots.style import Caption
+from simulator.views.text import plural
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+STEP_TITLE = "time of a decode step [ms]"
+SAMPLES_TITLE = "samples per context [sequences]"
+CONTEXT_TITLE = "shared context [tokens]"
+
+
+def latency_samples(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+    """Draw the step's time against samples; ``frame`` as of :func:`curves.by_samples`."""
+    return _latency(frame, caption, "samples", SAMPLES_TITLE)
+
+
+def latency_context(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+    """Draw the step's time against the context; ``frame`` as of :func:`curves.by_context`."""
+    return _latency(frame, caption, "context_tokens", CONTEXT_TITLE)
+
+
+def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> "go.Figure":
+    """Draw the step's time against an axis."""
+    figure = style.new_figure()
+    hover = f"%{{x:,}} {title.partition(' ')[0]}: %{{y:.4g}} ms"
+    for variant in variants(frame):
+        part = beyond_standard(frame, frame[frame["variant"] == variant].sort_values(axis), axis)
+        add_line(figure, part, axis, "step_ms", hover=hover)
+    add_keys(figure, frame)
+    style.log_axis(figure, "xaxis", frame[axis], title)
+    style.log_axis(figure, "yaxis", frame["step_ms"], STEP_TITLE, text=style.number_text)
+    return style.finish(figure, finding(frame, axis), caption)
+
+
+def finding(frame: "pd.DataFrame", axis: str) -> str:
+    """Say how much faster bifurcated attention is, and where either runs out of memory."""
+    standard = frame[frame["variant"] == "standard"].sort_values(axis)
+    bifurcated = frame[frame["variant"] == "bifurcated"].sort_values(axis)
+    both = standard["fits"].to_numpy(dtype=bool) & bifurcated["fits"].to_numpy(dtype=bool)
+    ends = [
+        f"{name} runs out of memory at {_size(axis, part[~part['fits'].astype(bool)][axis].min())}"
+        for name, part in (("standard", standard), ("bifurcated", bifurcated))
+        if not part["fits"].all() and part["fits"].any()
+    ]
+    if not bifurcated["fits"].any():
+        return f"Nothing fits in memory, not even {_size(axis, bifurcated[axis].min())}"
+    if not both.any():
+        only = "bifurcated" if bifurcated["fits"].any() else "standard"
+        return "; ".join([f"Only {only} attention fits in memory", *ends[-1:]])
+    there = bifurcated[both]
+    asked = there[there["asked"]]
+    point = (asked if len(asked) else there).iloc[-1]
+    return "; ".join([f"{compared(point['speedup'])} at {_size(axis, point[axis])}", *ends])
+
+
+def compared(speedup: float) -> str:
+    """Say how bifurcated attention compares.
+
+    >>> compared(3.14)
+    'Bifurcated is 3.1x as fast'
+    """
+    return f"Bifurcated is {style.faster(speedup)}"
+
+
+def _size(axis: str, value: Any) -> str:
+    """Write a value of an axis with its noun."""
+    if axis == "context_tokens":
+        return f"{format_tokens(int(value))} tokens of context"
+    return plural(int(value), "sample")
+
+
+def latency_kernels(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+    """Draw the step's time against samples, a panel for each kernel and execution.
+
+    ``frame`` as of :func:`curves.by_kernel`.
+    """
+    panels = list(dict.fromkeys(zip(frame["kernel"], frame["execution"], strict=True)))
+    figure = style.new_panels([f"{kernel}, {execution}" for kernel, execution in panels], 4, 2)
+    for number, (kernel, execution) in enumerate(panels):
+        part = frame[(frame["execution"] == execution) & (frame["kernel"] == kernel)]
+        for variant in variants(part):
+            line = part[part["variant"] == variant].sort_values("samples")
+            add_line(
+                figure,
+                beyond_standard(part, line, "samples"),
+                "samples",
+                "step_ms",
+                hover="%{x:,} samples: %{y:.4g} ms",
+                legend=number == 0,
+                bounds=False,
+                row=1,
+                col=number + 1,
+            )
+        x, y = (style.axis_name(axis, number) for axis in ("xaxis", "yaxis"))
+        style.log_axis(figure, x, frame["samples"], "samples [sequences]", most_ticks=6)
+        style.log_axis(
+            figure, y, frame["step_ms"], "step [ms]", text=style.number_text, most_ticks=8
+        )
+    add_keys(figure, frame, bounds=False)
+    return style.finish(figure, _kernels_finding(frame), caption)
+
+
+def _kernels_finding(frame: "pd.DataFrame") -> str:
+    """Say in which setting bifurcated attention gains most and least at the samples asked for."""
+    asked = frame[frame["asked"] & (frame["variant"] == "bifurcated")]
+    most, least = asked.loc[asked["speedup"].idxmax()], asked.loc[asked["speedup"].idxmin()]
+    return (
+        f"At {plural(int(most['samples']), 'sample')} bifurcated is "
+        f"{style.faster(most['speedup'])} with {most['kernel']} ({most['execution']}), "
+        f"{style.faster(least['speedup'])} with {least['kernel']} ({least['execution']})"
+    )

@@ -1,0 +1,151 @@
+"""Lines of the ways of attention over an axis, as several figures draw them."""
+
+from typing import TYPE_CHECKING, Any
+
+from simulator.answers.compare import TIE_MARGIN
+from simulator.views.plots import style
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+# Drawn in this order: what is hidden least comes last.
+ORDER = ("shared_storage", "standard", "bifurcated")
+
+
+def variants(frame: "pd.DataFrame") -> list[str]:
+    """Return the ways of attention in a frame, in the order in which they are drawn."""
+    there = set(frame["variant"])
+    return [variant for variant in ORDER if variant in there]
+
+
+def beyond_standard(frame: "pd.DataFrame", line: "pd.DataFrame", x: str) -> "pd.DataFrame":
+    """Return of a line what is to be drawn where standard attention is there with both storages.
+
+    With one stored context it mostly takes the same time: that line goes on where the one with
+    copies, which then ends, runs out of memory.
+    """
+    variant = str(line["variant"].iloc[0])
+    stored = frame[frame["variant"] == "shared_storage"].sort_values(x)
+    copies = frame[frame["variant"] == "standard"].sort_values(x)
+    if variant == "bifurcated" or not len(stored):
+        return line
+    same = abs(stored["step_ms"].to_numpy() / copies["step_ms"].to_numpy() - 1) < TIE_MARGIN
+    fits = copies["fits"].to_numpy(dtype=bool)
+    if not same.all() or not fits.any():
+        return line
+    last = len(fits) - 1 - fits[::-1].argmax()
+    return line.iloc[: last + 2] if variant == "standard" else line.iloc[last:]
+
+
+def add_line(
+    figure: "go.Figure",
+    part: "pd.DataFrame",
+    x: str,
+    y: str,
+    *,
+    hover: str,
+    name: str | None = None,
+    legend: bool = True,
+    bounds: bool = True,
+    **place: Any,
+) -> None:
+    """Add the line of one way of attention: strong where it fits in memory, pale beyond.
+
+    Parameters
+    ----------
+    part
+        Rows of one ``variant`` in the order of ``x``, with ``fits`` and ``bound``.
+    bounds
+        Whether each point's marker says what binds it.
+    place
+        ``row`` and ``col`` of a subplot.
+    """
+    import plotly.graph_objects as go
+
+    variant = str(part["variant"].iloc[0])
+    line = style.line_style(variant)
+    fits = part["fits"].to_numpy(dtype=bool)
+    ends = (~fits).argmax() if not fits.all() else len(part)
+    pieces = [(part.iloc[:ends], 1.0), (part.iloc[max(0, ends - 1) :], style.UNFIT_OPACITY)]
+    shown = False
+    for piece, opacity in pieces:
+        if not len(piece) or (opacity < 1 and ends == len(part)):
+            continue
+        marker: dict[str, Any] = {"size": 8, "color": line["color"]}
+        if bounds:
+            marker["symbol"] = [style.BOUND_SYMBOLS[bound] for bound in piece["bound"]]
+        figure.add_trace(
+            go.Scatter(
+                x=piece[x].tolist(),
+                y=piece[y].tolist(),
+                mode="lines+markers" if bounds else "lines",
+                line=line,
+                marker=marker,
+                opacity=opacity,
+                name=name or style.LINES[variant].name,
+                legendgroup=f"{variant} {name or ''}",
+                showlegend=legend and not shown,
+                text=[
+                    f"{'fits' if held else 'does not fit'}, bound by {bound}"
+                    for held, bound in zip(piece["fits"], piece["bound"], strict=True)
+                ],
+                hovertemplate=f"{style.LINES[variant].name}<br>{hover}<br>%{{text}}<extra></extra>",
+            ),
+            **place,
+        )
+        shown = True
+    if 0 < ends < len(part):
+        _mark_end(figure, part.iloc[ends - 1], x, y, line["color"], place)
+
+
+def _mark_end(
+    figure: "go.Figure", last: Any, x: str, y: str, colour: str, place: dict[str, Any]
+) -> None:
+    """Mark the last point that fits."""
+    import plotly.graph_objects as go
+
+    figure.add_trace(
+        go.Scatter(
+            x=[last[x]],
+            y=[last[y]],
+            mode="markers",
+            marker={
+                "symbol": f"{style.OUT_OF_MEMORY_SYMBOL}-thin",
+                "size": 15,
+                "color": colour,
+                "line": {"width": 3, "color": colour},
+            },
+            showlegend=False,
+            hoverinfo="skip",
+        ),
+        **place,
+    )
+
+
+def add_keys(figure: "go.Figure", frame: "pd.DataFrame", *, bounds: bool = True) -> None:
+    """Explain in the legend the markers that occur."""
+    import plotly.graph_objects as go
+
+    def key(name: str, symbol: str, **line: Any) -> None:
+        figure.add_trace(
+            go.Scatter(
+                x=[None],
+                y=[None],
+                mode="markers",
+                marker={"symbol": symbol, "size": 8, "color": style.GREY, "line": line},
+                name=name,
+                hoverinfo="skip",
+            )
+        )
+
+    for bound, symbol in style.BOUND_SYMBOLS.items():
+        if bounds and bound in set(frame["bound"]):
+            key(f"bound by {bound}", symbol)
+    if not frame["fits"].all():
+        key(
+            "last that fits in memory; pale beyond",
+            f"{style.OUT_OF_MEMORY_SYMBOL}-thin",
+            width=2,
+            color=style.GREY,
+        )
