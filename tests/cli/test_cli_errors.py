@@ -132,7 +132,7 @@ def test_a_mistake_gets_one_clear_line(
 def test_every_answer_checks_its_names(command: str) -> None:
     """Every command that answers refuses an unknown model and an unknown GPU."""
     assert "did you mean 'gpt2'?" in one_line(bifurcate(command, "-m", "gpt-2x"))
-    assert "did you mean 'L40S'?" in one_line(bifurcate(command, *M, "-g", "l40x"))
+    assert "did you mean 'L40S'?" in one_line(bifurcate(command, *M, "-g", "l40sx"))
 
 
 @pytest.mark.parametrize(
