@@ -1,12 +1,16 @@
 """A whole request: prefill, then one decode step for each further token."""
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from simulator.counts.step import prefill_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload, WorkloadGrid
 from simulator.timing.constants import Rates
 from simulator.timing.step import StepTime, decode_time, step_time
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Steps timed at once: enough to amortise numpy, small enough for the processor's cache.
 STEPS_AT_ONCE = 2**14
@@ -65,3 +69,32 @@ def generation_time(
         first = first or float(times[0])
         last = float(times[-1])
     return GenerationTime(prefill=prefill, decode_s=seconds, first_step_s=first, last_step_s=last)
+
+
+def request_times(
+    model: ModelShape,
+    work: Workload,
+    gpu: Rates,
+    *,
+    samples: "np.ndarray",
+    output_tokens: int,
+    block_slots: int,
+) -> "np.ndarray":
+    """Return the whole request's time for each of many numbers of samples. [s].
+
+    The same sum as :func:`generation_time`, all samples and steps in one array.
+    """
+    import numpy as np
+
+    sizes = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
+    column = np.asarray(samples, dtype=np.float64)[:, None]
+    grid = WorkloadGrid(**{**sizes, "samples": column})
+    prefill = step_time(prefill_operations(model, grid), gpu, work.execution).total_s
+    total = np.broadcast_to(prefill, column.shape)[:, 0].copy()
+    at_once = max(1, STEPS_AT_ONCE // len(column))
+    for start in range(1, output_tokens, at_once):
+        decoded = np.arange(start, min(start + at_once, output_tokens), dtype=np.float64)[None, :]
+        steps = WorkloadGrid(**{**sizes, "samples": column, "decoded_tokens": decoded})
+        times = decode_time(model, steps, gpu, block_slots=block_slots).total_s
+        total += np.broadcast_to(times, (len(column), decoded.shape[1])).sum(axis=1)
+    return total

@@ -1,0 +1,129 @@
+"""pass@k: how probable it is that at least one of k samples solves a problem."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from simulator.errors import WorkloadError
+from simulator.inputs.problem_counts import ProblemCount
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+    """Return the unbiased estimate of pass@k from n samples of a problem, c of them correct.
+
+    1 - C(n - c, k) / C(n, k): the share of all choices of k of the n samples with a correct one in
+    it (Chen et al., arXiv 2107.03374, equation 1).
+
+    Raises
+    ------
+    WorkloadError
+        If k is more than n: then no unbiased estimate exists.
+
+    Examples
+    --------
+    >>> pass_at_k(10, 3, 1), pass_at_k(10, 3, 8)
+    (0.3, 1.0)
+    """
+    if not 1 <= k <= samples:
+        raise WorkloadError(f"pass@{k} cannot be estimated from {samples} samples of a problem")
+    if samples - correct < k:
+        return 1.0
+    # As a sum of logarithms: the binomials themselves overflow.
+    misses = math.fsum(math.log1p(-k / (samples - wrong)) for wrong in range(correct))
+    return -math.expm1(misses)
+
+
+class Success(Protocol):
+    """What is known of how often a sample is right."""
+
+    @property
+    def largest_k(self) -> int | None:
+        """The most samples for which pass@k is known, None for any number."""
+
+    def at(self, k: int) -> tuple[float, float | None]:
+        """Return the expected pass@k and its standard error, None where that is not known."""
+
+    @property
+    def source(self) -> str:
+        """Where it is known from, in words."""
+
+
+@dataclass(frozen=True)
+class SuccessRate:
+    """One rate for all problems: every sample is right with the same probability, by itself."""
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is no probability.
+
+        Raises
+        ------
+        WorkloadError
+            If it is not above 0 and at most 1.
+        """
+        if not 0 < self.rate <= 1:
+            raise WorkloadError(
+                f"success_rate = {self.rate:g} is not in (0, 1]: it is the share of single samples "
+                "that are right"
+            )
+
+    largest_k: None = None
+
+    def at(self, k: int) -> tuple[float, None]:
+        """Return 1 - (1 - p)^k.
+
+        >>> SuccessRate(0.5).at(2)
+        (0.75, None)
+        """
+        if self.rate == 1:
+            return 1.0, None
+        return -math.expm1(k * math.log1p(-self.rate)), None
+
+    @property
+    def source(self) -> str:
+        """Say what is assumed."""
+        return (
+            f"one success rate of {self.rate:g} for every problem; where problems differ in "
+            "difficulty, pass@k is lower"
+        )
+
+
+@dataclass(frozen=True)
+class SuccessCounts:
+    """Counts by problem: pass@k is the mean of the unbiased estimates."""
+
+    problems: tuple[ProblemCount, ...]
+    path: str = ""
+
+    @property
+    def largest_k(self) -> int:
+        """The fewest samples that any problem has."""
+        return min(problem.samples for problem in self.problems)
+
+    def at(self, k: int) -> tuple[float, float | None]:
+        """Return the mean over problems, and its standard error from how much they differ."""
+        values = [pass_at_k(item.samples, item.correct, k) for item in self.problems]
+        mean = math.fsum(values) / len(values)
+        if len(values) == 1:
+            return mean, None
+        square = math.fsum((value - mean) ** 2 for value in values)
+        return mean, math.sqrt(square / (len(values) - 1) / len(values))
+
+    @property
+    def source(self) -> str:
+        """Say what was counted."""
+        problems = f"{len(self.problems):,} problem{'s' if len(self.problems) != 1 else ''}"
+        fewest, most = self.largest_k, max(problem.samples for problem in self.problems)
+        samples = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+        return f"unbiased estimates from {problems} of {self.path}, {samples} samples each"
+
+
+def ladder(most: int) -> Sequence[int]:
+    """Return 1, 2, 4, ... and the last number itself.
+
+    >>> ladder(10)
+    [1, 2, 4, 8, 10]
+    """
+    return sorted({2**power for power in range(most.bit_length())} | {most})

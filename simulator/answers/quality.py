@@ -1,0 +1,318 @@
+"""Quality against latency: how many samples a target buys, and what pass@k they come to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
+
+from simulator.answers.crossover import log_steps
+from simulator.answers.estimate import (
+    DEFAULT_MEMORY_UTILIZATION,
+    Estimate,
+    block_slots,
+    estimate,
+)
+from simulator.answers.pass_at_k import Success
+from simulator.answers.price import SECONDS_PER_HOUR, price_per_hour
+from simulator.answers.search import largest
+from simulator.counts.memory import memory
+from simulator.errors import WorkloadError
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import ATTENTIONS, Attention, Workload, WorkloadGrid
+from simulator.timing.constants import ConstantsChoice
+from simulator.timing.generation import request_times
+from simulator.timing.step import decode_time
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# What keeps a workload from having more samples.
+Limit = Literal["time", "memory", "counts", "search"]
+
+MOST_SAMPLES = 1024
+SAMPLES_LIMIT = 2**14
+MOST_OUTPUT_TOKENS = 2**16
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityPoint:
+    """What one number of samples costs and comes to.
+
+    Attributes
+    ----------
+    step_s
+        The decode step at the workload's own tokens: the last where a request is followed. [s]
+    request_s
+        From the prompt to the last token of all samples, None without output tokens. [s]
+    pass_at_k, stderr
+        The probability that at least one sample is right, and its standard error where known.
+    usd_per_problem
+        Of a request, None where a price or the output is not known.
+    """
+
+    attention: Attention
+    samples: int
+    step_s: float
+    request_s: float | None
+    fits: bool
+    pass_at_k: float
+    stderr: float | None
+    usd_per_problem: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Affordable:
+    """The best that fits in time and memory.
+
+    Attributes
+    ----------
+    point
+        None where not even one sample does.
+    limit
+        What stands against one sample more: the ``time`` target, ``memory``, ``counts`` (pass@k is
+        known no further) or ``search`` (nothing, up to the most samples looked at).
+    """
+
+    point: QualityPoint | None
+    limit: Limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """pass@k against latency under both kinds of attention.
+
+    Attributes
+    ----------
+    results
+        The workload's own decode step, by kind of attention.
+    success
+        What is known of how often a sample is right.
+    points
+        By kind of attention, a few numbers of samples to each doubling.
+    best
+        By kind of attention, within the targets.
+    """
+
+    results: Mapping[Attention, Estimate]
+    success: Success
+    output_tokens: int | None
+    target_step_s: float | None
+    target_request_s: float | None
+    points: Mapping[Attention, tuple[QualityPoint, ...]]
+    best: Mapping[Attention, Affordable]
+
+
+def quality(
+    model: ModelShape,
+    gpu: HardwareProfile,
+    workload: Workload,
+    success: Success,
+    *,
+    output_tokens: int | None = None,
+    target_step_s: float | None = None,
+    target_request_s: float | None = None,
+    most_samples: int = MOST_SAMPLES,
+    constants: ConstantsChoice = "auto",
+    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+    usd_per_hour: float | None = None,
+) -> Quality:
+    """Find what quality a latency buys; the workload's own ``samples`` are those of no interest.
+
+    Parameters
+    ----------
+    success
+        See :mod:`simulator.answers.pass_at_k`.
+    output_tokens
+        Tokens each sample generates, to follow whole requests; the workload's ``decoded_tokens``
+        are then those of the last step.
+    target_step_s, target_request_s
+        Longest acceptable decode step and request; all that are given hold. [s]
+    most_samples
+        How many samples are looked at.
+    usd_per_hour
+        Price of one GPU in place of the profile's own.
+
+    Raises
+    ------
+    WorkloadError
+        If a limit makes no sense or the workload cannot be run.
+    """
+    _check(workload, output_tokens, target_step_s, target_request_s, most_samples)
+    if output_tokens is not None:
+        # The last token is never fed back.
+        workload = workload.model_copy(update={"decoded_tokens": output_tokens - 1})
+    results = {
+        attention: estimate(
+            model,
+            gpu,
+            workload.under(attention),
+            constants=constants,
+            memory_utilization=memory_utilization,
+        )
+        for attention in ATTENTIONS
+    }
+    known = success.largest_k
+    most = most_samples if known is None else min(most_samples, known)
+    costs = {
+        attention: _Costs(
+            result,
+            success,
+            output_tokens,
+            price_per_hour(gpu, workload.tensor_parallel, usd_per_hour),
+        )
+        for attention, result in results.items()
+    }
+    return Quality(
+        results=results,
+        success=success,
+        output_tokens=output_tokens,
+        target_step_s=target_step_s,
+        target_request_s=target_request_s,
+        points={attention: cost.points(log_steps(1, most)) for attention, cost in costs.items()},
+        best={
+            attention: cost.best(
+                most,
+                "counts" if known is not None and known <= most_samples else "search",
+                target_step_s,
+                target_request_s,
+            )
+            for attention, cost in costs.items()
+        },
+    )
+
+
+def _check(
+    workload: Workload,
+    output_tokens: int | None,
+    target_step_s: float | None,
+    target_request_s: float | None,
+    most_samples: int,
+) -> None:
+    """Refuse limits that make no sense."""
+    for name, target in (("target_step_ms", target_step_s), ("target_request_s", target_request_s)):
+        if target is not None and not target > 0:
+            shown = target * 1e3 if name.endswith("ms") else target
+            raise WorkloadError(f"{name} = {shown:g} is not positive")
+    if not 1 <= most_samples <= SAMPLES_LIMIT:
+        raise WorkloadError(
+            f"most_samples = {most_samples:,} is not between 1 and {SAMPLES_LIMIT:,}"
+        )
+    if output_tokens is None:
+        if target_request_s is not None:
+            raise WorkloadError(
+                "a target for the whole request needs to know how long it is: give output_tokens"
+            )
+        return
+    if not 1 <= output_tokens <= MOST_OUTPUT_TOKENS:
+        raise WorkloadError(
+            f"output_tokens = {output_tokens:,} is not between 1 and {MOST_OUTPUT_TOKENS:,}"
+        )
+    if workload.query_tokens != 1:
+        raise WorkloadError(
+            "a request is followed one token per step; query_tokens must be 1 "
+            "(the tokens accepted per step are not known)"
+        )
+
+
+class _Costs:
+    """What numbers of samples cost and come to under one kind of attention."""
+
+    def __init__(
+        self,
+        result: Estimate,
+        success: Success,
+        output_tokens: int | None,
+        usd_per_hour: float | None,
+    ) -> None:
+        self._result, self._success = result, success
+        self._output_tokens, self._usd_per_hour = output_tokens, usd_per_hour
+
+    def points(self, samples: "Sequence[int] | np.ndarray") -> tuple[QualityPoint, ...]:
+        """Return a point for each number of samples, all worked out at once."""
+        import numpy as np
+
+        result = self._result
+        model, work, gpu = result.model, result.workload, result.gpu
+        counts = np.asarray(samples, dtype=np.float64)
+        sizes = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
+        grid = WorkloadGrid(**{**sizes, "samples": counts})
+        slots = block_slots(gpu)
+        steps = decode_time(model, grid, result.rates, block_slots=slots).total_s
+        needs = memory(model, grid, capacity_bytes=result.memory.capacity_bytes, block_slots=slots)
+        requests = (
+            None
+            if self._output_tokens is None
+            else request_times(
+                model,
+                work,
+                result.rates,
+                samples=counts,
+                output_tokens=self._output_tokens,
+                block_slots=slots,
+            )
+        )
+        steps = np.broadcast_to(steps, counts.shape)
+        fits = np.broadcast_to(needs.fits, counts.shape)
+        return tuple(
+            self._point(
+                int(counts[i]),
+                float(steps[i]),
+                None if requests is None else float(requests[i]),
+                fits=bool(fits[i]),
+            )
+            for i in range(len(counts))
+        )
+
+    def _point(
+        self, samples: int, step_s: float, request_s: float | None, *, fits: bool
+    ) -> QualityPoint:
+        """Return what a number of samples costs and comes to."""
+        probability, stderr = self._success.at(samples)
+        work = self._result.workload
+        usd = None
+        if request_s is not None and self._usd_per_hour is not None:
+            usd = self._usd_per_hour / SECONDS_PER_HOUR * request_s / work.prompts
+        return QualityPoint(
+            attention=work.attention,
+            samples=samples,
+            step_s=step_s,
+            request_s=request_s,
+            fits=fits,
+            pass_at_k=probability,
+            stderr=stderr,
+            usd_per_problem=usd,
+        )
+
+    def best(
+        self,
+        most: int,
+        beyond: Limit,
+        target_step_s: float | None,
+        target_request_s: float | None,
+    ) -> Affordable:
+        """Return the most samples that fit in memory and within the targets.
+
+        Parameters
+        ----------
+        beyond
+            What stands against more than ``most``.
+        """
+
+        def at(samples: int) -> QualityPoint:
+            return self.points([samples])[0]
+
+        def in_time(samples: int) -> bool:
+            point = at(samples)
+            return (target_step_s is None or point.step_s <= target_step_s) and (
+                target_request_s is None
+                or (point.request_s is not None and point.request_s <= target_request_s)
+            )
+
+        held = largest(lambda samples: at(samples).fits, low=1, high=most)
+        if held is None:
+            return Affordable(point=None, limit="memory")
+        timely = largest(in_time, low=1, high=held)
+        if timely is None:
+            return Affordable(point=None, limit="time")
+        limit: Limit = "time" if timely < held else "memory" if held < most else beyond
+        return Affordable(point=at(timely), limit=limit)

@@ -1,0 +1,232 @@
+"""A model of another number of KV heads, made larger to be as good as the one it starts from."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from simulator.errors import ModelError
+from simulator.inputs.files import validate
+from simulator.inputs.model import ModelShape
+from simulator.inputs.parameters import count_parameters
+from simulator.units import MEGA
+
+ScaleBy = Literal["width", "depth"]
+SCALE_BY: tuple[ScaleBy, ...] = get_args(ScaleBy)
+
+# Parameters of the scaled model may differ from factor x those of the base by this share.
+SIZE_TOLERANCE = 0.01
+# How far the widths of MLP and heads, over the hidden size, may move from the base's.
+SHAPE_TOLERANCE = 0.10
+# Numbers of heads and widths of MLPs are multiples of the first of these that allows the size.
+HEAD_STEPS = (8, 4, 2, 1)
+MLP_STEPS = (256, 128, 64)
+HIDDEN_STEP = 128
+# Widths and depths are looked for up to so many times the base's.
+LARGEST_GROWTH = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledModel:
+    """A model of a wanted size.
+
+    Attributes
+    ----------
+    model
+        Its shape.
+    target_parameters, parameters
+        Wanted, and what round sizes give.
+    """
+
+    model: ModelShape
+    target_parameters: float
+    parameters: int
+
+    @property
+    def size_error(self) -> float:
+        """How far the size is from the wanted one, as a share of it."""
+        return self.parameters / self.target_parameters - 1
+
+
+def scale_model(
+    base: ModelShape,
+    *,
+    kv_heads: int,
+    size_factor: float,
+    scale_by: ScaleBy = "width",
+    ranks: int = 1,
+) -> ScaledModel:
+    """Give a model another number of KV heads, and the size at which it is as good as before.
+
+    Parameters
+    ----------
+    base
+        The model to match.
+    kv_heads
+        KV heads of the scaled model.
+    size_factor
+        Its parameters over those of the base.
+    scale_by
+        ``width`` changes the heads, and the hidden size with them; ``depth`` the layers. Either
+        keeps the head width, and heads and MLP in proportion to the hidden size within 10 %.
+    ranks
+        The number of heads is a multiple of it, so that a tensor-parallel group can split them.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be scaled, or no round sizes come within 1 % of the wanted one.
+
+    Examples
+    --------
+    >>> from simulator.inputs.presets import load_model
+    >>> larger = scale_model(load_model("llama-2-7b"), kv_heads=1, size_factor=1.1)
+    >>> larger.model.hidden_size, larger.model.heads, larger.model.intermediate_size
+    (4608, 36, 13056)
+    """
+    _check(base, kv_heads, scale_by)
+    target = size_factor * count_parameters(base).total
+    for grid in _grids(base, scale_by):
+        near = [
+            (_disproportion(model, base), abs(_size_error(model, target)), index, model)
+            for index, model in enumerate(_candidates(base, kv_heads, target, grid, ranks))
+        ]
+        good = [item for item in near if item[0] <= SHAPE_TOLERANCE and item[1] <= SIZE_TOLERANCE]
+        if good:
+            *_, model = min(good, key=lambda item: item[:3])
+            return ScaledModel(
+                model=_named(model, base, size_factor, scale_by),
+                target_parameters=target,
+                parameters=count_parameters(model).total,
+            )
+    raise ModelError(
+        f"{base.name}: no {scale_by} with round sizes gives {_kv_phrase(kv_heads)} and "
+        f"{target / MEGA:,.0f} M parameters within {SIZE_TOLERANCE:.0%}; "
+        f"try the other of {' and '.join(SCALE_BY)}, or another size factor"
+    )
+
+
+def _named(
+    model: ModelShape, base: ModelShape, size_factor: float, scale_by: ScaleBy
+) -> ModelShape:
+    """Say in a scaled model's name and source what it is."""
+    name = base.name.removesuffix(f" with {base.kv_heads} KV heads")
+    return model.model_copy(
+        update={
+            "name": f"{name} x {size_factor:.2f} with {_kv_phrase(model.kv_heads)}",
+            "source": f"{base.name}, scaled by {scale_by}; not a trained model",
+        }
+    )
+
+
+def _check(base: ModelShape, kv_heads: int, scale_by: ScaleBy) -> None:
+    """Refuse models to which the rule does not apply."""
+    if scale_by not in SCALE_BY:
+        raise ModelError(f"scale_by = {scale_by!r} is not one of {', '.join(SCALE_BY)}")
+    if base.latent is not None:
+        raise ModelError(f"{base.name} caches a latent vector: it has no kv_heads to change")
+    if base.experts is not None:
+        raise ModelError(
+            f"{base.name} is a mixture of experts: the size factor is one of dense models"
+        )
+    if scale_by == "depth" and len(base.layer_groups) > 1:
+        raise ModelError(f"{base.name} has layers of several kinds: scale it by width")
+    if scale_by == "depth":
+        base.with_kv_heads(kv_heads)  # which says what it can be
+
+
+def _kv_phrase(kv_heads: int) -> str:
+    """Write the number of KV heads."""
+    return "1 KV head" if kv_heads == 1 else f"{kv_heads} KV heads"
+
+
+def _size_error(model: ModelShape, target: float) -> float:
+    """Return how far a model's size is from the wanted one, as a share of it."""
+    return count_parameters(model).total / target - 1
+
+
+def _disproportion(model: ModelShape, base: ModelShape) -> float:
+    """Return how far the MLP's and the heads' width, over the hidden size, are from the base's."""
+
+    def changed(of: Callable[[ModelShape], float]) -> float:
+        return abs(of(model) / model.hidden_size / (of(base) / base.hidden_size) - 1)
+
+    return max(
+        changed(lambda shape: shape.intermediate_size),
+        changed(lambda shape: shape.heads * shape.head_dim),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Grid:
+    """Sizes to try: multiples of steps, and whether the hidden size goes with the heads."""
+
+    scale_by: ScaleBy
+    heads: int
+    mlp: int
+    tied: bool = True
+
+
+def _grids(base: ModelShape, scale_by: ScaleBy) -> Iterator[_Grid]:
+    """Yield grids of sizes, the roundest first."""
+    mlp_steps = [step for step in MLP_STEPS if base.intermediate_size % step == 0] or MLP_STEPS[-1:]
+    if scale_by == "depth":
+        yield from (_Grid(scale_by=scale_by, heads=1, mlp=step) for step in mlp_steps)
+        return
+    head_steps = [step for step in HEAD_STEPS if base.heads % step == 0]
+    finer = [step for step in HEAD_STEPS if step not in head_steps]
+    for steps, tied in ((head_steps, True), (head_steps, False), (finer, True), (finer, False)):
+        for head_step in steps:
+            for mlp_step in mlp_steps:
+                yield _Grid(scale_by=scale_by, heads=head_step, mlp=mlp_step, tied=tied)
+
+
+def _candidates(
+    base: ModelShape, kv_heads: int, target: float, grid: _Grid, ranks: int
+) -> Iterator[ModelShape]:
+    """Yield a model for each width or depth, its MLP as near to the wanted size as steps allow."""
+    if grid.scale_by == "depth":
+        for layers in range(1, LARGEST_GROWTH * base.layers + 1):
+            groups = (base.layer_groups[0].model_copy(update={"count": layers}),)
+            changes = {"layers": layers, "layer_groups": groups}
+            yield from _with_mlp(base, kv_heads, target, grid.mlp, changes)
+        return
+    # Every KV head serves as many query heads, every GPU of a group has as many of them.
+    step = math.lcm(grid.heads, kv_heads, ranks)
+    for heads in range(step, LARGEST_GROWTH * base.heads + 1, step):
+        for hidden_size in _hidden_sizes(base, heads, tied=grid.tied):
+            changes = {"heads": heads, "hidden_size": hidden_size}
+            yield from _with_mlp(base, kv_heads, target, grid.mlp, changes)
+
+
+def _hidden_sizes(base: ModelShape, heads: int, *, tied: bool) -> Iterable[int]:
+    """Return the hidden sizes that go with a number of heads.
+
+    Tied to them, it is heads times head width where the base has that, else the multiples of 128
+    on either side of the base's proportion; not tied, every multiple of 128 near that.
+    """
+    attention_width = heads * base.head_dim
+    wanted = attention_width * base.hidden_size / (base.heads * base.head_dim)
+    if tied and base.hidden_size == base.heads * base.head_dim:
+        return (attention_width,)
+    off = 0.0 if tied else SHAPE_TOLERANCE
+    first = max(1, math.floor(wanted * (1 - off) / HIDDEN_STEP))
+    last = math.ceil(wanted * (1 + off) / HIDDEN_STEP)
+    return range(first * HIDDEN_STEP, last * HIDDEN_STEP + 1, HIDDEN_STEP)
+
+
+def _with_mlp(
+    base: ModelShape, kv_heads: int, target: float, mlp_step: int, changes: dict[str, object]
+) -> Iterator[ModelShape]:
+    """Yield the model whose MLP width brings it nearest to the wanted size, if it is near."""
+    plain = base.model_copy(update={**changes, "kv_heads": kv_heads, "intermediate_size": 0})
+    inner = plain.model_copy(update={"intermediate_size": mlp_step})
+    least = count_parameters(plain).total
+    one = count_parameters(inner).total - least
+    steps = round((target - least) / one)
+    if steps < 1:
+        return
+    width = steps * mlp_step
+    model = plain.model_copy(update={"intermediate_size": width})
+    if _disproportion(model, base) <= SHAPE_TOLERANCE:
+        yield validate(ModelShape, model.model_dump(), where=base.name, error=ModelError)

@@ -1,0 +1,247 @@
+"""Scaling laws of multi-head, multi-group and multi-query models, fitted to training runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from simulator.answers.power_law import STARTS, PowerLaw, fit_power_law
+from simulator.errors import MeasurementError
+from simulator.inputs.rows import RefusedRow, Rows
+from simulator.inputs.training_runs import Family, TrainingRun, families_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# A family's curve cannot be told from fewer sizes.
+LEAST_SIZES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyLaw:
+    """What the fit says of one family.
+
+    Attributes
+    ----------
+    runs, sizes
+        Runs, and distinct numbers of parameters among them.
+    size_factor
+        F: parameters at equal loss over those of the reference family.
+    stderr, low, high
+        Its standard error, and the ends of its 95 % interval; all as F for the reference.
+    """
+
+    family: Family
+    runs: int
+    sizes: int
+    size_factor: float
+    stderr: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The largest model of each family, predicted by a fit to all others.
+
+    Attributes
+    ----------
+    runs
+        The runs that were left out.
+    predicted
+        Their losses by that fit.
+    """
+
+    runs: tuple[TrainingRun, ...]
+    predicted: tuple[float, ...]
+
+    @property
+    def errors(self) -> tuple[float, ...]:
+        """Predicted over observed loss, minus 1."""
+        return tuple(
+            loss / run.loss - 1 for run, loss in zip(self.runs, self.predicted, strict=True)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingLaw:
+    """One power law of all families, and how well it holds.
+
+    Attributes
+    ----------
+    law
+        Its constants, errors and residuals, those of ``runs`` in order.
+    runs, families
+        The runs fitted, and the number in ``laws`` of each one's family.
+    laws
+        The families, the reference first, then by falling number of KV heads.
+    held_out
+        None where the other runs are too few for a fit.
+    notes
+        What was left out, what cannot be told, a sentence each.
+    """
+
+    source: str
+    law: PowerLaw
+    runs: tuple[TrainingRun, ...]
+    families: tuple[int, ...]
+    laws: tuple[FamilyLaw, ...]
+    held_out: HeldOut | None
+    refused: tuple[RefusedRow, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def reference(self) -> FamilyLaw:
+        """The family whose size factor is 1."""
+        return self.laws[0]
+
+
+def fit_scaling_law(
+    table: Rows[TrainingRun], *, starts: Sequence[tuple[float, float]] = STARTS
+) -> ScalingLaw:
+    """Fit one law to the runs of all families that have sizes enough.
+
+    Parameters
+    ----------
+    starts
+        See :func:`~simulator.answers.power_law.fit_power_law`.
+
+    Raises
+    ------
+    MeasurementError
+        If the runs are too few, or scipy is missing.
+    """
+    kept, order, notes = _kept(table)
+    runs = [run for run, _ in kept]
+    numbers = [order.index(family) for _, family in kept]
+    law = _fit(runs, numbers, starts)
+    laws = tuple(
+        _family_law(law, number, family, [run for run, of in kept if of == family])
+        for number, family in enumerate(order)
+    )
+    held_out = _hold_out(runs, numbers, starts)
+    if held_out is None:
+        notes.append(
+            "The largest sizes were not held out: without them there are too few runs for a fit."
+        )
+    notes += _doubts(law, runs)
+    return ScalingLaw(
+        source=table.path,
+        law=law,
+        runs=tuple(runs),
+        families=tuple(numbers),
+        laws=laws,
+        held_out=held_out,
+        refused=table.refused,
+        notes=tuple(notes),
+    )
+
+
+def _kept(
+    table: Rows[TrainingRun],
+) -> tuple[list[tuple[TrainingRun, Family]], list[Family], list[str]]:
+    """Return the runs of families with sizes enough, the families in order, and who was left out.
+
+    Raises
+    ------
+    MeasurementError
+        If no family is left, or the one all others are compared with is not.
+    """
+    pairs = list(zip(table.rows, families_of(table.rows), strict=True))
+    # One number of heads for all: positions are only compared here.
+    heads = max(run.heads or run.kv_heads or run.group_size or 1 for run in table.rows)
+    order = sorted({family for _, family in pairs}, key=lambda item: item.position(heads))
+    sizes = {family: len({run.parameters for run, of in pairs if of == family}) for family in order}
+    few = [family for family in order if sizes[family] < LEAST_SIZES]
+    lines = [f"{family.name}: {sizes[family]} of at least {LEAST_SIZES} sizes" for family in few]
+    if order[0] in few:
+        raise MeasurementError(
+            f"{table.path}: too few sizes in the family that others are compared with "
+            f"({'; '.join(lines)}); where models of one family differ in heads, "
+            "columns kv_heads and heads say which belong together"
+        )
+    kept = [(run, family) for run, family in pairs if family not in few]
+    left_out = [f"Left out, too few sizes: {line}." for line in lines]
+    return kept, [family for family in order if family not in few], left_out
+
+
+def _fit(
+    runs: Sequence[TrainingRun], numbers: Sequence[int], starts: Sequence[tuple[float, float]]
+) -> PowerLaw:
+    """Fit the law to runs of numbered families."""
+    import numpy as np
+
+    return fit_power_law(
+        np.array([run.parameters for run in runs]),
+        np.array([run.loss for run in runs]),
+        np.array(numbers),
+        starts=starts,
+    )
+
+
+def _family_law(
+    law: PowerLaw, number: int, family: Family, runs: Sequence[TrainingRun]
+) -> FamilyLaw:
+    """Return a family's size factor and its interval, symmetric in the logarithm."""
+    import numpy as np
+
+    from simulator.answers.power_law import SHARED
+
+    shift = float(law.shifts[number])
+    error = 0.0 if number == 0 else float(law.stderr[SHARED + number - 1])
+    return FamilyLaw(
+        family=family,
+        runs=len(runs),
+        sizes=len({run.parameters for run in runs}),
+        size_factor=float(np.exp(shift)),
+        stderr=float(np.exp(shift)) * error,
+        low=float(np.exp(shift - law.quantile * error)),
+        high=float(np.exp(shift + law.quantile * error)),
+    )
+
+
+def _hold_out(
+    runs: Sequence[TrainingRun], numbers: Sequence[int], starts: Sequence[tuple[float, float]]
+) -> HeldOut | None:
+    """Predict the largest model of each family from all smaller ones."""
+    largest = {
+        number: max(run.parameters for run, of in zip(runs, numbers, strict=True) if of == number)
+        for number in numbers
+    }
+    pairs = list(zip(runs, numbers, strict=True))
+    left = [(run, of) for run, of in pairs if run.parameters == largest[of]]
+    rest = [(run, of) for run, of in pairs if run.parameters != largest[of]]
+    try:
+        law = _fit([run for run, _ in rest], [of for _, of in rest], starts)
+    except MeasurementError:
+        return None
+    return HeldOut(
+        runs=tuple(run for run, _ in left),
+        predicted=tuple(float(law.loss(run.parameters, of)) for run, of in left),
+    )
+
+
+def _doubts(law: PowerLaw, runs: Sequence[TrainingRun]) -> list[str]:
+    """Say what the fit cannot tell, and which runs it does not believe."""
+    doubts = []
+    if law.irreducible_loss == 0:
+        doubts.append("The irreducible loss came out as 0: these sizes do not show where it is.")
+    elif law.stderr[0] > law.irreducible_loss / 2:
+        doubts.append(
+            f"The irreducible loss, {law.irreducible_loss:.3g}, is not known to better than "
+            f"{law.stderr[0]:.2g}: a wider range of sizes would tell."
+        )
+    far = [str(run.line) for run, is_far in zip(runs, law.outliers, strict=True) if is_far]
+    if far:
+        doubts.append(
+            f"Far off the law, and therefore without weight in it: "
+            f"{'line' if len(far) == 1 else 'lines'} {', '.join(far)}."
+        )
+    return doubts
+
+
+def predicted_losses(fitted: ScalingLaw) -> "np.ndarray":
+    """Return the law's loss at each run."""
+    import numpy as np
+
+    parameters = np.array([run.parameters for run in fitted.runs])
+    return np.asarray(fitted.law.loss(parameters, np.array(fitted.families)))

@@ -1,0 +1,151 @@
+"""How much larger a model with fewer KV heads must be to be as good: F(g), and who says so."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from simulator.answers.scaling import ScalingLaw
+from simulator.errors import ModelError, WorkloadError
+from simulator.inputs.model import ModelShape
+
+Origin = Literal["paper", "assumed", "fitted", "interpolated", "given"]
+
+# Athiwaratkun et al., arXiv 2403.08845, sections 5.1 and 5.2: a multi-query model about 10 %
+# larger is as good as a multi-head one, and F = 1.1 in the study of latency.
+PAPER_SIZE_FACTOR = 1.10
+PAPER = "Athiwaratkun et al., arXiv 2403.08845, sections 5.1 and 5.2"
+# Beyond these a factor is a typing error.
+SMALLEST_FACTOR, LARGEST_FACTOR = 0.2, 5.0
+# Positions between multi-head and multi-query closer than this are the same.
+SAME = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeFactor:
+    """Parameters of one model over those of another of equal loss.
+
+    Attributes
+    ----------
+    low, high
+        Ends of the 95 % interval, None where nothing says how sure it is.
+    origin
+        ``paper``; ``assumed`` between the paper's two ends; ``fitted`` to training runs, or
+        ``interpolated`` between families that were; ``given`` by the user.
+    source
+        The same in words.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    origin: Origin
+    source: str
+
+
+def given_factor(value: float) -> SizeFactor:
+    """Return a factor that the user gives.
+
+    Raises
+    ------
+    WorkloadError
+        If it is no plausible factor.
+    """
+    if not SMALLEST_FACTOR <= value <= LARGEST_FACTOR:
+        raise WorkloadError(
+            f"size_factor = {value:g} is not between {SMALLEST_FACTOR:g} and {LARGEST_FACTOR:g}; "
+            f"a multi-query model {PAPER_SIZE_FACTOR:.2f} times as large is as good, by the paper"
+        )
+    return SizeFactor(value=value, low=None, high=None, origin="given", source="given by the user")
+
+
+def paper_factor(base: ModelShape, kv_heads: int) -> SizeFactor:
+    """Return the factor by the paper's two ends, 1 for multi-head and 1.10 for multi-query.
+
+    Between them ln F is assumed to grow by the same amount with each halving of the KV heads.
+
+    Examples
+    --------
+    >>> from simulator.inputs.presets import load_model
+    >>> llama = load_model("llama-2-7b")
+    >>> [round(paper_factor(llama, g).value, 3) for g in (32, 8, 1)]
+    [1.0, 1.039, 1.1]
+    """
+    start, end = position(base, base.kv_heads), position(base, kv_heads)
+    value = PAPER_SIZE_FACTOR ** (end - start)
+    if {round(start, 9), round(end, 9)} <= {0.0, 1.0}:
+        return SizeFactor(value=value, low=None, high=None, origin="paper", source=PAPER)
+    return SizeFactor(
+        value=value,
+        low=None,
+        high=None,
+        origin="assumed",
+        source=f"assumed between the ends of {PAPER}: "
+        "ln F grows by the same amount with each halving of the KV heads",
+    )
+
+
+def fitted_factor(scaling: ScalingLaw, base: ModelShape, kv_heads: int) -> SizeFactor:
+    """Return the factor by a fitted law, between its families in equal steps of ln F.
+
+    Raises
+    ------
+    ModelError
+        If the base's or the wanted number of KV heads lies outside the families fitted.
+    """
+    start = _weights(scaling, base, base.kv_heads)
+    end = _weights(scaling, base, kv_heads)
+    difference = [ours - theirs for ours, theirs in zip(end, start, strict=True)]
+    shift = sum(
+        weight * float(value) for weight, value in zip(difference, scaling.law.shifts, strict=True)
+    )
+    # The reference has a shift of 0, known exactly.
+    error = scaling.law.quantile * _spread_of(difference[1:], scaling)
+    between = any(SAME < weight < 1 - SAME for weight in (*start, *end))
+    return SizeFactor(
+        value=math.exp(shift),
+        low=math.exp(shift - error),
+        high=math.exp(shift + error),
+        origin="interpolated" if between else "fitted",
+        source=f"{'between families ' if between else ''}fitted to the runs of {scaling.source}",
+    )
+
+
+def position(model: ModelShape, kv_heads: int) -> float:
+    """Return where a number of KV heads lies between multi-head (0) and multi-query (1)."""
+    if model.heads == 1:
+        return 0.0
+    return math.log(model.heads / kv_heads) / math.log(model.heads)
+
+
+def _weights(scaling: ScalingLaw, base: ModelShape, kv_heads: int) -> list[float]:
+    """Return the families' weights that make up a number of KV heads: those on either side."""
+    wanted = position(base, kv_heads)
+    places = [law.family.position(base.heads) for law in scaling.laws]
+    weights = [0.0] * len(places)
+    for index, place in enumerate(places):
+        if abs(place - wanted) < SAME:
+            weights[index] = 1.0
+            return weights
+    below = [index for index, place in enumerate(places) if place < wanted]
+    above = [index for index, place in enumerate(places) if place > wanted]
+    if not (below and above):
+        names = ", ".join(law.family.name for law in scaling.laws)
+        raise ModelError(
+            f"{scaling.source} has no runs on both sides of {kv_heads} KV heads of {base.heads} "
+            f"(families fitted: {names}); give the size factor"
+        )
+    first = max(below, key=lambda index: places[index])
+    second = min(above, key=lambda index: places[index])
+    share = (wanted - places[first]) / (places[second] - places[first])
+    weights[first], weights[second] = 1 - share, share
+    return weights
+
+
+def _spread_of(weights: list[float], scaling: ScalingLaw) -> float:
+    """Return the standard error of a weighted sum of shifts."""
+    import numpy as np
+
+    from simulator.answers.power_law import SHARED
+
+    vector = np.array(weights)
+    return float(np.sqrt(max(0.0, vector @ scaling.law.covariance[SHARED:, SHARED:] @ vector)))

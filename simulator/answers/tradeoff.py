@@ -1,0 +1,256 @@
+"""Models of equal quality with fewer KV heads: when is the larger one the faster one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from simulator.answers.capacity import Capacity, capacity
+from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover, crossover
+from simulator.answers.estimate import (
+    DEFAULT_MEMORY_UTILIZATION,
+    Estimate,
+    estimate,
+)
+from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.answers.scaled import ScaleBy, scale_model
+from simulator.answers.scaling import ScalingLaw
+from simulator.answers.size_factor import SizeFactor, fitted_factor, given_factor, paper_factor
+from simulator.counts.step import prefill_operations
+from simulator.errors import WorkloadError
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.parameters import count_parameters
+from simulator.inputs.workload import ATTENTIONS, Attention, Workload
+from simulator.timing.constants import ConstantsChoice
+from simulator.timing.step import step_time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One model under one kind of attention.
+
+    Attributes
+    ----------
+    result
+        The decode step at the workload's own sizes.
+    prefill_s
+        Time to fill the caches and, with copies, to copy them to every sample. [s]
+    limits
+        The most samples and the longest context, in memory and under the target.
+    usd_per_million_tokens
+        Of decoding, None where the price is unknown.
+    """
+
+    result: Estimate
+    prefill_s: float
+    limits: Capacity
+    usd_per_million_tokens: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One model of those that are equally good.
+
+    Attributes
+    ----------
+    size_factor
+        Its parameters over those of the base that make it as good; None of the base itself.
+    parameters
+        Its own.
+    size_error
+        How far these are from the size wanted, as a share of it.
+    variants
+        By kind of attention.
+    """
+
+    model: ModelShape
+    size_factor: SizeFactor | None
+    parameters: int
+    size_error: float
+    variants: Mapping[Attention, Variant]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tradeoff:
+    """Equally good models side by side.
+
+    Attributes
+    ----------
+    base
+        The model to match.
+    others
+        Models with other numbers of KV heads, as good by their size.
+    crossovers
+        Of each other model in order: where it is faster than the base.
+    scaling
+        The law its size factors come from, None where they are the paper's or given.
+    target_step_s
+        Longest acceptable decode step, None for any. [s]
+    """
+
+    base: Candidate
+    others: tuple[Candidate, ...]
+    crossovers: tuple[Crossover, ...]
+    scaling: ScalingLaw | None
+    target_step_s: float | None
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All models, the base first."""
+        return (self.base, *self.others)
+
+
+def tradeoff(
+    base: ModelShape,
+    gpu: HardwareProfile,
+    workload: Workload,
+    *,
+    kv_heads: Sequence[int] = (1,),
+    size_factors: Sequence[float] = (),
+    scaling: ScalingLaw | None = None,
+    scale_by: ScaleBy = "width",
+    target_step_s: float | None = None,
+    most_samples: int = MOST_SAMPLES,
+    longest_context_tokens: int = LONGEST_CONTEXT,
+    constants: ConstantsChoice = "auto",
+    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+    usd_per_hour: float | None = None,
+) -> Tradeoff:
+    """Compare a model with equally good ones that have other numbers of KV heads.
+
+    Parameters
+    ----------
+    base
+        The model to match, as a rule multi-head.
+    kv_heads
+        KV heads of each model to compare with.
+    size_factors
+        Of each of these, its parameters over the base's at equal quality; none for those of
+        ``scaling``, or without it the paper's.
+    scale_by
+        What makes the other models larger; see :func:`~simulator.answers.scaled.scale_model`.
+    target_step_s
+        Longest acceptable decode step, for the most samples and longest context. [s]
+    most_samples, longest_context_tokens
+        How far the crossover is looked for.
+    usd_per_hour
+        Price of one GPU in place of the profile's own.
+
+    Raises
+    ------
+    SimulatorError
+        If a model cannot be scaled, or the workload cannot be run.
+    """
+    if target_step_s is not None and not target_step_s > 0:
+        raise WorkloadError(f"target_step_ms = {target_step_s * 1e3:g} is not positive")
+    price = price_per_hour(gpu, workload.tensor_parallel, usd_per_hour)
+
+    def candidate(
+        model: ModelShape, factor: SizeFactor | None = None, error: float = 0.0
+    ) -> Candidate:
+        results = [
+            estimate(
+                model,
+                gpu,
+                workload.under(attention),
+                constants=constants,
+                memory_utilization=memory_utilization,
+            )
+            for attention in ATTENTIONS
+        ]
+        return Candidate(
+            model=model,
+            size_factor=factor,
+            parameters=count_parameters(model).total,
+            size_error=error,
+            variants={
+                result.workload.attention: _variant(result, target_step_s, price)
+                for result in results
+            },
+        )
+
+    first = candidate(base)
+    others = []
+    for number, factor in zip(
+        kv_heads, _factors(base, kv_heads, size_factors, scaling), strict=True
+    ):
+        scaled = scale_model(
+            base,
+            kv_heads=number,
+            size_factor=factor.value,
+            scale_by=scale_by,
+            ranks=workload.tensor_parallel,
+        )
+        others.append(candidate(scaled.model, factor, scaled.size_error))
+    rates = first.variants["standard"].result.rates
+    return Tradeoff(
+        base=first,
+        others=tuple(others),
+        crossovers=tuple(
+            crossover(
+                base,
+                other.model,
+                rates,
+                workload,
+                memory_utilization=memory_utilization,
+                most_samples=most_samples,
+                longest_context_tokens=longest_context_tokens,
+            )
+            for other in others
+        ),
+        scaling=scaling,
+        target_step_s=target_step_s,
+    )
+
+
+def _factors(
+    base: ModelShape,
+    kv_heads: Sequence[int],
+    size_factors: Sequence[float],
+    scaling: ScalingLaw | None,
+) -> list[SizeFactor]:
+    """Return the size factor of each number of KV heads.
+
+    Raises
+    ------
+    SimulatorError
+        If a number cannot be, or factors are not one for each.
+    """
+    if not kv_heads:
+        raise WorkloadError("no number of KV heads to compare with was given")
+    for number in kv_heads:
+        if number < 1:
+            raise WorkloadError(f"a model has at least 1 KV head, not {number}")
+        if number == base.kv_heads:
+            raise WorkloadError(
+                f"{base.name} itself has {number} KV heads: compare it with another number, "
+                f"or start from a model with more (kv_heads = {base.heads} makes it multi-head)"
+            )
+        if number > base.heads:
+            raise WorkloadError(
+                f"{number} KV heads are more than the {base.heads} heads of {base.name}"
+            )
+    if size_factors:
+        if len(size_factors) != len(kv_heads):
+            raise WorkloadError(
+                f"{len(size_factors)} size factors for {len(kv_heads)} numbers of KV heads: "
+                "give one for each"
+            )
+        return [given_factor(value) for value in size_factors]
+    if scaling is not None:
+        return [fitted_factor(scaling, base, number) for number in kv_heads]
+    return [paper_factor(base, number) for number in kv_heads]
+
+
+def _variant(result: Estimate, target_step_s: float | None, usd_per_hour: float | None) -> Variant:
+    """Return what a decode step leaves open: prefill, limits and price."""
+    prefill = step_time(
+        prefill_operations(result.model, result.workload), result.rates, result.workload.execution
+    )
+    return Variant(
+        result=result,
+        prefill_s=float(prefill.total_s),
+        limits=capacity(result, target_step_s=target_step_s),
+        usd_per_million_tokens=None
+        if usd_per_hour is None
+        else cost_per_million_tokens(usd_per_hour, result.tokens_per_s),
+    )
