@@ -4,6 +4,7 @@ A block fenced as ``console`` holds commands behind ``$``; what follows is what 
 this file to rewrite the outputs; with ``--check`` it only says which are out of date.
 """
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -12,6 +13,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# Pages computed whole; docs/accuracy.md is not among them, for it needs measured rows.
+GENERATORS = ("cascade_rule",)
 BLOCK = re.compile(r"(^```console\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
 
 
@@ -52,9 +55,28 @@ def refreshed(text: str) -> str:
     return BLOCK.sub(rewrite, text)
 
 
+def generated() -> dict[Path, str]:
+    """Return the files that scripts beside this one write whole, and what they should say."""
+    files: dict[Path, str] = {}
+    for name in GENERATORS:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+        if spec is None or spec.loader is None:
+            raise SystemExit(f"docs/{name}.py is missing")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # where its dataclasses look themselves up
+        spec.loader.exec_module(module)
+        files |= module.generated()
+    return files
+
+
 def main() -> None:
     """Rewrite the documents, or with ``--check`` name those that are out of date."""
     stale = []
+    for path, text in generated().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.relative_to(ROOT))
+            if "--check" not in sys.argv:
+                path.write_text(text, encoding="utf-8")
     for path in documents():
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         new = refreshed(text)
