@@ -11,7 +11,8 @@ from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
 from simulator.answers.generate import Generation, generate
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
 from simulator.answers.sweep import NUMERIC_AXES, prepare_sweep
-from simulator.errors import SimulatorError, WorkloadError
+from simulator.errors import ScenarioError, SimulatorError, WorkloadError
+from simulator.inputs.files import validate
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
@@ -310,14 +311,21 @@ def summarise(
     )
 
 
-def narrowed(scenario: Scenario, changes: Mapping[str, Sequence[Value] | None]) -> Scenario:
-    """Return a scenario with some axes of its grid replaced; None leaves an axis as it is."""
-    given = {axis: tuple(values) for axis, values in changes.items() if values}
-    update: dict[str, Any] = {}
-    for axis in ("model", "gpu"):
-        if axis in given:
-            update[f"{axis}s"] = given.pop(axis)
-    return scenario.model_copy(update={**update, "workload": {**scenario.workload, **given}})
+def narrowed(scenario: Scenario, changes: Mapping[str, Value | Sequence[Value] | None]) -> Scenario:
+    """Return a scenario with some settings replaced; None leaves one as it is.
+
+    Raises
+    ------
+    ScenarioError
+        If a value is impossible.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    update: dict[str, Any] = {
+        f"{name}s": given.pop(name) for name in ("model", "gpu") if name in given
+    }
+    data = scenario.model_dump() | update
+    data["workload"] = {**scenario.workload, **given}
+    return validate(Scenario, data, where=f"scenario {scenario.id}", error=ScenarioError)
 
 
 def _requests(

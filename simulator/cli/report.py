@@ -18,14 +18,12 @@ from simulator.cli.words import (
     size,
 )
 from simulator.errors import OutputError, ScenarioError
-from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
     from simulator.answers.decision import Decision
     from simulator.inputs.scenario import Scenario, Value
 
 SUFFIXES = (".html", ".htm")
-DEFAULT_OUTPUT_TOKENS = 256
 USUAL_UTILIZATION = 0.9
 
 
@@ -119,22 +117,24 @@ def report(
     """Write one offline page that answers a scenario."""
     from simulator import __version__
     from simulator.answers.decision import narrowed, summarise
+    from simulator.answers.study import study_scenario
     from simulator.inputs.files import read_text
     from simulator.inputs.scenario import find_scenario, load_scenario
+    from simulator.views.report.drawings import drawings
     from simulator.views.report.page import Report, report_page
 
     if output.suffix.lower() not in SUFFIXES:
         raise OutputError(f"cannot write {output}: a report is a page, {' or '.join(SUFFIXES)}")
-    axes: dict[str, Sequence[Value] | None] = {
+    axes: dict[str, Sequence[Value] | Value | None] = {
         "model": model,
         "gpu": gpu,
-        "samples": _one(samples),
-        "context_tokens": _one(context_tokens),
-        "decoded_tokens": _one(decoded_tokens),
-    }
-    single: dict[str, object] = {
+        "samples": samples,
+        "context_tokens": context_tokens,
+        "decoded_tokens": decoded_tokens,
         "output_tokens": output_tokens,
         "target_step_ms": target_step_ms,
+    }
+    single: dict[str, object] = {
         "price_per_hour": price_per_hour,
         "gpu_memory_utilization": _unless(USUAL_UTILIZATION, gpu_memory_utilization),
         "constants": _unless("auto", constants),
@@ -145,20 +145,23 @@ def report(
         "constants": constants,
         "memory_utilization": gpu_memory_utilization,
     }
+    changed = any(value is not None for value in axes.values())
+    study = study_scenario(asked, usd_per_hour=price_per_hour, **settings)
+    decisions = _decisions(
+        asked,
+        alone=gpu is not None,
+        output_tokens=study.output_tokens,
+        target_step_s=study.target_step_s,
+        usd_per_hour=price_per_hour,
+        **settings,
+    )
     found = Report(
         scenario=asked,
-        decisions=_decisions(
-            asked,
-            alone=gpu is not None,
-            output_tokens=output_tokens or asked.output_tokens or DEFAULT_OUTPUT_TOKENS,
-            target_step_s=_seconds(target_step_ms or asked.target_step_ms),
-            usd_per_hour=price_per_hour,
-            **settings,
-        ),
+        decisions=decisions,
         grid=summarise(asked, **settings),
-        drawings=(),
+        drawings=drawings(study, decisions),
         command=_command(["bifurcate", "report", scenario], {**axes, **single}, output),
-        sweep="" if any(axes.values()) else f"bifurcate sweep {shlex.quote(scenario)} -o grid.csv",
+        sweep="" if changed else f"bifurcate sweep {shlex.quote(scenario)} -o grid.csv",
         scenario_text=read_text(find_scenario(scenario), ScenarioError),
         version=__version__,
         date=date,
@@ -167,9 +170,7 @@ def report(
     say(f"wrote {output}")
 
 
-def _decisions(
-    scenario: "Scenario", *, alone: bool, target_step_s: float | None, **settings: Any
-) -> list["Decision"]:
+def _decisions(scenario: "Scenario", *, alone: bool, **settings: Any) -> list["Decision"]:
     """Compare, for each case of a scenario, its GPUs and those of known price, or its own alone."""
     from simulator.answers.decision import central_cases, decide
     from simulator.api import priced_gpus
@@ -180,25 +181,12 @@ def _decisions(
     if not alone:
         known = {profile.id for profile in gpus.values()}
         gpus |= {profile.id: profile for profile in priced_gpus() if profile.id not in known}
-    return [
-        decide(case, gpus, asked=asked, target_step_s=target_step_s, **settings)
-        for case in central_cases(scenario)
-    ]
-
-
-def _one(value: int | None) -> list[int] | None:
-    """Return an axis of one value."""
-    return None if value is None else [value]
+    return [decide(case, gpus, asked=asked, **settings) for case in central_cases(scenario)]
 
 
 def _unless(usual: object, value: object) -> object:
     """Return a value that is not the usual one."""
     return None if value == usual else value
-
-
-def _seconds(milliseconds: float | None) -> float | None:
-    """Return a time in seconds."""
-    return None if milliseconds is None else milliseconds * MILLISECOND
 
 
 def _command(start: Sequence[str], options: Mapping[str, object], output: Path) -> str:

@@ -117,15 +117,10 @@ def table(
         )
         for row, name in zip(rows, named, strict=True)
     ]
-    whole = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", body))
-    return tag("div", whole, class_="scroll", role="region", tabindex="0", aria_label=caption)
-
-
-def facts(pairs: Iterable[tuple[str, Child]]) -> Html:
-    """Return a list of terms and what they are."""
-    return tag(
-        "dl", (tag("div", tag("dt", term), tag("dd", said)) for term, said in pairs), class_="facts"
+    whole = tag(
+        "table", tag("caption", tag("span", caption)), tag("thead", head), tag("tbody", body)
     )
+    return tag("div", whole, class_="scroll", role="region", tabindex="0", aria_label=caption)
 
 
 def bullets(items: Iterable[Child]) -> Html:

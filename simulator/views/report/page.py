@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 from simulator.answers.decision import Decision, GridSummary
 from simulator.inputs.scenario import Scenario
 from simulator.views.report import sections, sources, words
+from simulator.views.report.drawings import Drawing
 from simulator.views.report.html import Child, Html, tag, text_of
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 # The page may run its own scripts and styles, and ask for nothing: whoever gets it by mail can
 # open it without a word reaching a server.
@@ -20,23 +17,6 @@ POLICY = (
     "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
 )
 DESCRIPTION = "Standard against bifurcated attention: time, memory and cost of decode steps"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A figure of a report.
-
-    Attributes
-    ----------
-    name
-        Short, of letters and dashes: it becomes the element's id.
-    about
-        What the figure shows, for those who cannot see it.
-    """
-
-    name: str
-    about: str
-    figure: "go.Figure"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +135,9 @@ def _parts(report: Report) -> list[tuple[str, str, Child]]:
     return parts
 
 
-def _each(decisions: Sequence[Decision], part: "sections.Part") -> Html:
-    """Return one part for each case, under its name."""
-    return text_of((sections.case_line(decision), part(decision)) for decision in decisions)
+def _each(decisions: Sequence[Decision], part: sections.Part) -> Html:
+    """Return one part for each case, under its model's name."""
+    return text_of((tag("h3", decision.case.model.name), part(decision)) for decision in decisions)
 
 
 def _section(key: str, name: str, content: Child) -> Html:

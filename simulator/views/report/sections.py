@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from simulator.answers.decision import Choice, Decision, GridSummary
 from simulator.answers.estimate import Estimate
 from simulator.inputs.scenario import GAIN_SPEEDUP
-from simulator.inputs.workload import ATTENTIONS, Workload
+from simulator.inputs.workload import ATTENTIONS, Attention, Workload
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
 from simulator.views.report import words
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
@@ -21,6 +21,7 @@ MOST_ROWS_OPEN = 12
 BOTH = "standard / bifurcated"
 DECISION_HEADS = (
     Head(name="GPU", number=False),
+    Head(name="verdict", number=False),
     Head(name="standard", unit="ms per step"),
     Head(name="bifurcated", unit="ms per step"),
     Head(name="speed-up"),
@@ -28,7 +29,6 @@ DECISION_HEADS = (
     Head(name="most samples", unit=BOTH),
     Head(name="USD per hour"),
     Head(name="USD per million tokens", unit=BOTH),
-    Head(name="verdict", number=False),
 )
 STEP_HEADS = (
     Head(name="variant", number=False),
@@ -60,8 +60,7 @@ def case_line(decision: Decision) -> Html:
     group = f", {work.tensor_parallel} GPUs to a group" if work.tensor_parallel > 1 else ""
     return tag(
         "p",
-        tag("strong", decision.case.model.name),
-        f" ({model_phrase(decision.case.model)}); {samples_phrase(work)}; "
+        f"{model_phrase(decision.case.model)}; {samples_phrase(work)}; "
         f"{settings_phrase(work)}{group}.",
     )
 
@@ -77,9 +76,11 @@ def decision_table(decision: Decision) -> Html:
         for choice in decision.choices
     ]
     target = decision.first.target_step_s
+    slow = "" if target is None else f" Too slow: longer than {format_time(target)}."
     limit = "in memory" if target is None else f"in memory and within {format_time(target)}"
     return tag(
         "div",
+        case_line(decision),
         table(
             f"One decode step of {decision.case.model.name} with "
             f"{samples_phrase(decision.case.workload)}",
@@ -92,7 +93,7 @@ def decision_table(decision: Decision) -> Html:
             "The scenario's own GPUs first and marked, then what is cheapest per token. Most "
             f"samples: {limit}, all else as in the case. Speed-up is standard's time over "
             "bifurcated's, whether or not both fit. Cost is of output tokens at this step's rate, "
-            "prefill left out.",
+            f"prefill left out, where the step fits.{slow}",
             class_="note",
         ),
         bullets(decision.skipped),
@@ -103,7 +104,6 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
     """Return one row of the decision table."""
     both = [choice.under(name) for name in ATTENTIONS]
     limits = [choice.limits[name].most_samples_in_time for name in ATTENTIONS]
-    costs = [choice.usd_per_million_tokens(name) for name in ATTENTIONS]
     badges = [
         tag("span", word, class_="badge")
         for word, best in (("cheapest", decision.cheapest), ("fastest", decision.fastest))
@@ -111,16 +111,21 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
     ]
     return [
         words.group_name(both[0]),
+        [words.standing(choice), *(child for badge in badges for child in (" ", badge))],
         *(milliseconds(result.step_s) for result in both),
         f"{choice.comparison.speedup:.2f}",
         " / ".join("yes" if result.memory.fits else "no" for result in both),
         " / ".join(map(words.limit, limits)),
         words.money(choice.usd_per_hour, 2),
-        "unknown"
-        if choice.usd_per_hour is None
-        else " / ".join(words.money(cost, 3) for cost in costs),
-        [words.standing(choice), *(child for badge in badges for child in (" ", badge))],
+        " / ".join(_cost(choice, name) for name in ATTENTIONS),
     ]
+
+
+def _cost(choice: Choice, attention: Attention) -> str:
+    """Write the cost of a million tokens, where that kind of attention can be run at all."""
+    if not choice.under(attention).memory.fits:
+        return "-"
+    return words.money(choice.usd_per_million_tokens(attention), 3)
 
 
 def tiles(decision: Decision) -> Html:
@@ -253,8 +258,8 @@ def request_section(decision: Decision) -> Html:
         ),
         tag(
             "p",
-            f"Over the whole request bifurcated attention is {ratio:.2f} times as fast: the "
-            "prefill is the same under both, and the gain fades as the samples' own tokens grow.",
+            f"Over the whole request, prefill included, bifurcated attention is {ratio:.2f} times "
+            f"as fast; at the step above {decision.first.comparison.speedup:.2f} times.",
         ),
     )
 

@@ -5,18 +5,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from simulator.answers.decision import Decision
-from simulator.answers.estimate import Estimate
+from simulator.answers.estimate import Estimate, constants_note
 from simulator.inputs.hardware import FittedFigure
 from simulator.inputs.scenario import Scenario
-from simulator.inputs.workload import ATTENTIONS
 from simulator.timing.constants import BY_KIND, CONSTANTS, Constant, Rates
-from simulator.views.report.html import Child, Head, Html, bullets, facts, table, tag
+from simulator.views.report.html import Child, Head, Html, bullets, table, tag
 
 GPU_HEADS = (
     Head(name="GPU", number=False),
     Head(name="constants", number=False),
     Head(name="bandwidth", unit="achieved share of peak, attention"),
-    Head(name="profile", unit="content hash", number=False),
+    Head(name="profile", unit="content hash", number=False, short=True),
     Head(name="figures", unit="A: sources agree", number=False),
     Head(name="price", unit="USD per GPU hour, source", number=False),
 )
@@ -69,7 +68,7 @@ def accuracy_section(decisions: Sequence[Decision]) -> Html:
             tag("strong", "peak"),
             ", a bound and no prediction.",
         ),
-        bullets(_error_lines(decisions)),
+        tag("p", " ".join(_constants_notes(decisions))),
         table(
             "What each GPU's times rest on",
             GPU_HEADS,
@@ -95,17 +94,15 @@ def _origin_words(rates: Rates) -> str:
     return rates.origin
 
 
-def _error_lines(decisions: Sequence[Decision]) -> list[Child]:
-    """Say, for each GPU asked about, what its notes say of its constants."""
-    return list(
-        dict.fromkeys(
-            note
-            for decision in decisions
-            for choice in decision.choices
-            if choice.asked
-            for note in choice.comparison.standard.notes[:1]
-        )
-    )
+def _constants_notes(decisions: Sequence[Decision]) -> list[str]:
+    """Say where the constants of the GPUs asked about come from."""
+    every = [
+        constants_note(choice.comparison.standard.rates)
+        for decision in decisions
+        for choice in decision.choices
+        if choice.asked
+    ]
+    return list(dict.fromkeys(every))
 
 
 def _constants_table(*estimates: Estimate) -> Html:
@@ -161,7 +158,7 @@ def assumptions_section(scenario: Scenario, decisions: Sequence[Decision]) -> Ht
     return tag(
         "div",
         tag("h3", "What was understood"),
-        (facts(_inputs(decision)) for decision in decisions),
+        _inputs_table(decisions),
         tag("h3", "Notes"),
         bullets(notes(decisions)),
         tag("h3", "What is not in the model"),
@@ -184,26 +181,40 @@ def notes(decisions: Sequence[Decision]) -> list[str]:
     return [note for note in dict.fromkeys(every) if not note.startswith("Does not fit")]
 
 
-def _inputs(decision: Decision) -> list[tuple[str, Child]]:
-    """Return the settings of a case, by the names of the options."""
-    estimate = decision.first.comparison.standard
-    settings: dict[str, Any] = {
-        "model": decision.case.model.name,
-        "layers": decision.case.model.layers,
-        "hidden_size": decision.case.model.hidden_size,
-        "heads": decision.case.model.heads,
-        "kv_heads": decision.case.model.kv_heads,
-        "head_dim": decision.case.model.head_dim,
-        **decision.case.workload.model_dump(exclude={"attention"}),
+def _inputs_table(decisions: Sequence[Decision]) -> Html:
+    """Return the settings of every case, by the names of the options."""
+    columns = [_settings(decision) for decision in decisions]
+    names = [name for name in columns[0] if any(column[name] for column in columns)]
+    heads = [Head(name="setting", number=False)]
+    heads += [Head(name=str(column["model"]), number=False) for column in columns]
+    rows: list[list[Child]] = [
+        [name.replace("_", " "), *(_setting(column[name]) for column in columns)]
+        for name in names
+        if name != "model"
+    ]
+    return table("The inputs of each case, defaults included", heads, rows)
+
+
+def _settings(decision: Decision) -> dict[str, Any]:
+    """Return the settings of a case."""
+    case, estimate = decision.case, decision.first.comparison.standard
+    shape = {
+        name: getattr(case.model, name)
+        for name in ("layers", "hidden_size", "heads", "kv_heads", "head_dim")
+    }
+    return {
+        "model": case.model.name,
+        **shape,
+        **case.workload.model_dump(exclude={"attention"}),
+        "gpu": decision.first.gpu.id,
         "gpu_memory_utilization": estimate.memory_utilization,
         "constants": estimate.rates.choice,
-        "attention": ", ".join(ATTENTIONS),
     }
-    return [
-        (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
-        for name, value in settings.items()
-        if value != ()
-    ]
+
+
+def _setting(value: object) -> str:
+    """Write a setting."""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def reproduce_section(

@@ -15,6 +15,8 @@ LEADS = {
     "no gain": "Keep standard attention",
     "mixed": "It depends on the case",
 }
+# Ratios no further apart than this share are the same to a planner.
+CLOSE = 0.02
 LAYOUTS = {
     "copies": "a context copy each",
     "shared": "one stored context",
@@ -36,23 +38,32 @@ def case_sentence(choice: Choice) -> str:
     if result.winner == "bifurcated":
         times = (
             f"{format_time(bifurcated.step_s)} per step on {group_name(standard)} instead of "
-            f"{format_time(standard.step_s)}"
+            f"{format_time(standard.step_s)}, {ratio_phrase(result)}{_paged_clause(result)}"
         )
     else:
         times = (
             f"{format_time(standard.step_s)} per step on {group_name(standard)} with standard and "
-            f"{format_time(bifurcated.step_s)} with bifurcated attention"
+            f"{format_time(bifurcated.step_s)} with bifurcated attention, which is "
+            f"{ratio_phrase(result)}"
         )
-    return f"{subject}{times}, {ratio_phrase(result)}{_fit_clause(result)}."
+    return f"{subject}{times}{_fit_clause(result)}."
 
 
 def ratio_phrase(result: Comparison) -> str:
     """Say how the steps compare."""
     ratio = result.speedup
     if f"{ratio:.2f}" == "1.00":
-        return "the same"
+        return "as fast"
     word = "fast" if ratio >= 1 else "slow"
     return f"{max(ratio, 1 / ratio):.2f} times as {word}"
+
+
+def _paged_clause(result: Comparison) -> str:
+    """Say what is gained over one stored context, where that is not as much."""
+    ratio = result.shared_storage.step_s / result.bifurcated.step_s
+    if abs(result.speedup / ratio - 1) < CLOSE:
+        return ""
+    return f" ({ratio:.2f} times over one stored context, as paged caches keep it)"
 
 
 def _fit_clause(result: Comparison) -> str:
@@ -81,11 +92,11 @@ def grid_sentence(grid: GridSummary) -> str:
     most, least = (f"{float(row['speedup']):.2f}" for row in (grid.most, grid.least))
     if grid.points == 1:
         return f"The scenario is one point: bifurcated attention is {most} times as fast."
-    gained = "all" if grid.gained == grid.points else f"{grid.gained:,}"
+    gained = "all" if grid.gained == grid.points else f"{grid.gained:,}" if grid.gained else "none"
     return (
-        f"At {gained} of the scenario's {plural(grid.points, 'point')} bifurcated attention is at "
-        f"least {GAIN_SPEEDUP:g} times as fast: from {least} times ({point(grid.least, grid)}) to "
-        f"{most} times ({point(grid.most, grid)}). "
+        f"Bifurcated attention is at least {GAIN_SPEEDUP:g} times as fast at {gained} of the "
+        f"scenario's {plural(grid.points, 'point')}; over all of them it is {least} "
+        f"({point(grid.least, grid)}) to {most} times as fast ({point(grid.most, grid)}). "
         f"{_fitting(grid)}"
     )
 
@@ -125,15 +136,8 @@ def standing(choice: Choice) -> str:
     """Say what to make of one GPU."""
     found = choice.standing
     if found == "does not fit":
-        return f"does not fit, {shortage(choice.comparison.bifurcated)} short"
-    if found == "too slow" and choice.target_step_s is not None:
-        return f"too slow for {format_time(choice.target_step_s)}"
-    return {
-        "bifurcated only": "bifurcated only",
-        "bifurcated": "bifurcated",
-        "standard": "standard",
-        "tie": "either, less than 2 % apart",
-    }[found]
+        return f"no, {shortage(choice.comparison.bifurcated)} short"
+    return "either" if found == "tie" else found
 
 
 def group_name(result: Estimate) -> str:
