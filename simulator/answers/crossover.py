@@ -1,14 +1,16 @@
 """Where one model is faster than another, over context and samples: a map and its border."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
-from simulator.answers.sweep import NAMED_AXES, NUMERIC_AXES, Cell, compare_block
+from simulator.answers.estimate import block_slots
+from simulator.counts.memory import memory
 from simulator.errors import WorkloadError
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import ATTENTIONS, Attention, Workload
+from simulator.inputs.workload import ATTENTIONS, Attention, Workload, WorkloadGrid
 from simulator.timing.constants import Rates
+from simulator.timing.step import decode_time
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,30 +118,67 @@ def crossover(
     contexts = log_steps(SHORTEST_CONTEXT, longest_context_tokens)
     every = np.arange(1, most_samples + 1)
     shown = log_steps(1, most_samples)
-    numeric = {axis: np.array([float(getattr(workload, axis))]) for axis in NUMERIC_AXES}
-    numeric |= {"samples": every.astype(float), "context_tokens": contexts.astype(float)}
-    named = {axis: getattr(workload, axis) for axis in NAMED_AXES}
-    steps: list[dict[Attention, np.ndarray]] = []
-    fits: list[dict[Attention, np.ndarray]] = []
+    steps, fits = {}, {}
     for model in (base, other):
-        cell = Cell(model=model, gpu_rates=gpu_rates, named=named, numeric={})
-        columns = compare_block(cell, numeric, memory_utilization)
-        size = (len(every), len(contexts))
-        steps.append({kind: columns[f"{kind}_step_ms"].reshape(size) / 1e3 for kind in ATTENTIONS})
-        fits.append({kind: columns[f"{kind}_fits"].reshape(size) for kind in ATTENTIONS})
+        for attention in ATTENTIONS:
+            steps[model.name, attention], fits[model.name, attention] = _solve(
+                model, gpu_rates, workload.under(attention), every, contexts, memory_utilization
+            )
     rows = shown - 1
     return Crossover(
         context_tokens=contexts,
         samples=shown,
-        base_step_s={kind: times[rows] for kind, times in steps[0].items()},
-        other_step_s={kind: times[rows] for kind, times in steps[1].items()},
-        base_fits={kind: held[rows] for kind, held in fits[0].items()},
-        other_fits={kind: held[rows] for kind, held in fits[1].items()},
+        base_step_s={kind: steps[base.name, kind][rows] for kind in ATTENTIONS},
+        other_step_s={kind: steps[other.name, kind][rows] for kind in ATTENTIONS},
+        base_fits={kind: fits[base.name, kind][rows] for kind in ATTENTIONS},
+        other_fits={kind: fits[other.name, kind][rows] for kind in ATTENTIONS},
         borders={
-            (ours, theirs): _border(steps[0][ours] / steps[1][theirs], rows)
+            (ours, theirs): _border(steps[base.name, ours] / steps[other.name, theirs], rows)
             for ours, theirs in PAIRINGS
         },
     )
+
+
+def _solve(
+    model: ModelShape,
+    gpu_rates: Rates,
+    work: Workload,
+    samples: "np.ndarray",
+    contexts: "np.ndarray",
+    memory_utilization: float,
+) -> tuple["np.ndarray", "np.ndarray"]:
+    """Return a model's step times and whether it fits, arrays of samples x contexts."""
+    import numpy as np
+
+    grid = grid_of(
+        work,
+        samples=samples.astype(float)[:, None],
+        context_tokens=contexts.astype(float)[None, :],
+    )
+    shape = (len(samples), len(contexts))
+    gpu = gpu_rates.gpu
+    slots = block_slots(gpu)
+    seconds = decode_time(model, grid, gpu_rates, block_slots=slots).total_s
+    capacity_bytes = gpu.memory_bytes * memory_utilization
+    needs = memory(model, grid, capacity_bytes=capacity_bytes, block_slots=slots)
+    return np.broadcast_to(seconds, shape), np.broadcast_to(needs.fits, shape)
+
+
+def grid_of(work: Workload, **arrays: Any) -> WorkloadGrid:
+    """Return a question over arrays of some of its sizes.
+
+    Raises
+    ------
+    WorkloadError
+        If it is a tree of prefixes, whose sizes are its own.
+    """
+    if getattr(work, "tree", ()):
+        raise WorkloadError(
+            "this answer varies the samples and the context, and a tree has its own: give the "
+            "workload without a tree"
+        )
+    sizes = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
+    return WorkloadGrid(**{**sizes, **arrays})
 
 
 def log_steps(low: int, high: int) -> "np.ndarray":

@@ -1,10 +1,10 @@
 """Quality against latency: how many samples a target buys, and what pass@k they come to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from simulator.answers.crossover import log_steps
+from simulator.answers.crossover import grid_of, log_steps
 from simulator.answers.estimate import (
     DEFAULT_MEMORY_UTILIZATION,
     Estimate,
@@ -18,7 +18,7 @@ from simulator.counts.memory import memory
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import ATTENTIONS, Attention, Workload, WorkloadGrid
+from simulator.inputs.workload import ATTENTIONS, Attention, Workload
 from simulator.timing.constants import ConstantsChoice
 from simulator.timing.generation import request_times
 from simulator.timing.step import decode_time
@@ -234,8 +234,7 @@ class _Costs:
         result = self._result
         model, work, gpu = result.model, result.workload, result.gpu
         counts = np.asarray(samples, dtype=np.float64)
-        sizes = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
-        grid = WorkloadGrid(**{**sizes, "samples": counts})
+        grid = grid_of(work, samples=counts)
         slots = block_slots(gpu)
         steps = decode_time(model, grid, result.rates, block_slots=slots).total_s
         needs = memory(model, grid, capacity_bytes=result.memory.capacity_bytes, block_slots=slots)
