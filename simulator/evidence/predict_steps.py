@@ -58,6 +58,14 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
     return harness.memory_bytes(cell, float(weights)) > capacity
 
 
+def prefill_in_step_s(row: "pd.Series[Any]") -> float:
+    """Return what the timing of a row of the paper's table charges to a step of the prefill. [s]."""
+    cell, gpu = _cell(row), profile(str(row["gpu_id"]))
+    name = "harness_host_us"
+    host_us = gpu.fitted[name].value if name in gpu.fitted else harness.CONSTANTS[name][0]
+    return _leak_s(cell, gpu, "auto", host_us)
+
+
 def _harness_group(rows: pd.DataFrame, kind: RowKind, cells: Mapping[Any, harness.Cell]) -> Group:
     """Return the paper's cells of one GPU as a group."""
 

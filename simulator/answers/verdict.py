@@ -1,0 +1,47 @@
+"""Whether to share the reads of a context, as sure as the predictions are."""
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Verdict = Literal["yes", "no", "too close to call"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+# A difference below this share of a step is not one to act on.
+TIE_MARGIN = 0.02
+
+
+def verdict_of(low: float, high: float, *, standard_fits: bool, bifurcated_fits: bool) -> Verdict:
+    """Return whether to bifurcate, given between which ratios the speed-up lies.
+
+    No where even the best is no gain to act on, yes where even the worst is a gain; where only one
+    kind of attention fits in memory, that one.
+
+    >>> verdict_of(1.2, 1.6, standard_fits=True, bifurcated_fits=True)
+    'yes'
+    >>> verdict_of(0.9, 1.1, standard_fits=True, bifurcated_fits=True)
+    'too close to call'
+    >>> verdict_of(0.98, 1.01, standard_fits=True, bifurcated_fits=True)
+    'no'
+    """
+    if standard_fits != bifurcated_fits:
+        return "yes" if bifurcated_fits else "no"
+    if high < 1 + TIE_MARGIN:
+        return "no"
+    return "yes" if low > 1 else "too close to call"
+
+
+def verdicts(
+    low: "np.ndarray",
+    high: "np.ndarray",
+    standard_fits: "np.ndarray",
+    bifurcated_fits: "np.ndarray",
+) -> "np.ndarray":
+    """Return :func:`verdict_of` at every point."""
+    import numpy as np
+
+    yes, no, close = np.array(["yes"]), np.array(["no"]), np.array(["too close to call"])
+    by_time = np.where(high < 1 + TIE_MARGIN, no, np.where(low > 1, yes, close))
+    only = np.where(bifurcated_fits, yes, no)
+    return np.where(standard_fits == bifurcated_fits, by_time, only)

@@ -1,0 +1,268 @@
+"""Between which times a step lies: the spreads of its kernels, added up.
+
+An interval holds 80 % of measured times (``spread.toml``). Its parts:
+
+* The fixed and the streaming time of a kind of kernel are off together.
+* Of a kind's error, a share is common to all its kernels, and the rest each kernel's own, the same
+  in every layer. Different kinds are off independently: half widths add as squares.
+* Bifurcated attention, predicted from standard attention's constants, has a spread on top.
+* Code that no kernel rows describe, plain PyTorch and the host that launches it, has a spread of
+  its own, from whole steps.
+* No step is faster than its bytes and FLOPs at published peaks.
+
+What two steps have in common, products, norms and the common share of attention's error, cancels in
+their ratio; the own share of attention, and plain code and its host, do not.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from simulator.counts.operation import Operation
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
+from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout
+from simulator.numeric import Numeric, maximum, minimum, square_root, where
+from simulator.timing.constants import Rates, peak_flops_per_s
+from simulator.timing.roofline import cached_bytes
+from simulator.timing.spread import FAMILY, Family, code_spread, spread_of
+from simulator.timing.step import KindTime, StepTime
+
+# Added to a kind's time where it is divided by, so that nothing of a kind is no error. [s]
+_TINY_S = 1e-15
+
+
+class HowRun(Protocol):
+    """What decides a step's spreads of how it is run."""
+
+    @property
+    def attention(self) -> Attention: ...  # noqa: D102
+    @property
+    def kernel(self) -> Kernel: ...  # noqa: D102
+    @property
+    def kv_layout(self) -> KvLayout: ...  # noqa: D102
+    @property
+    def execution(self) -> Execution: ...  # noqa: D102
+    @property
+    def weight_dtype(self) -> Dtype: ...  # noqa: D102
+    @property
+    def kv_dtype(self) -> Dtype: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One independent error of a step: by how much it may be shorter and longer. [s]."""
+
+    below_s: Numeric
+    above_s: Numeric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncertainty:
+    """The independent errors of a step, by name.
+
+    Attributes
+    ----------
+    low_s, high_s
+        Between which the step's time lies, with the coverage of the spreads.
+    shared
+        Errors that another step of the same model, GPU and way to run has as well.
+    own
+        Errors of this step alone.
+    """
+
+    total_s: Numeric
+    low_s: Numeric
+    high_s: Numeric
+    shared: Mapping[str, Part]
+    own: Mapping[str, Part]
+
+
+def uncertainty(
+    operations: Sequence[Operation], step: StepTime, gpu_rates: Rates, how: HowRun
+) -> Uncertainty:
+    """Return between which times a step lies, and why."""
+    shared, own = _kernel_parts(operations, step, gpu_rates, how)
+    if code := _code_part(step, how):
+        own["code"] = code
+    across = shared.pop("collective", None)
+    below, above = _added([*shared.values(), *own.values()])
+    low, high = step.device_s - below, step.device_s + above
+    if how.execution == "eager":
+        host = _host_part(step)
+        low = maximum(low, step.host_s - host.below_s)
+        high = maximum(high, step.host_s + host.above_s)
+        waits = step.host_s > step.device_s
+        shared, own = ({name: _unless(waits, p) for name, p in q.items()} for q in (shared, own))
+        own["host"] = _unless(step.host_s <= step.device_s, host)
+    if across is not None:
+        shared["collective"] = across
+        busy = step.total_s - step.collective_s
+        low = step.total_s - _norm(busy - low, across.below_s)
+        high = step.total_s + _norm(high - busy, across.above_s)
+    # A bound is one up to the last digit only.
+    bound = minimum(peak_bound_s(operations, gpu_rates), step.total_s)
+    return Uncertainty(
+        total_s=step.total_s, low_s=maximum(low, bound), high_s=high, shared=shared, own=own
+    )
+
+
+def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, Numeric]:
+    """Return between which ratios the first step's time over the second's lies.
+
+    To first order: an error that both have counts by the difference of its shares in the two.
+    """
+    squares_down: Numeric = 0.0
+    squares_up: Numeric = 0.0
+    nothing = Part(0.0, 0.0)
+    for name in dict.fromkeys([*first.shared, *second.shared]):
+        one, two = first.shared.get(name, nothing), second.shared.get(name, nothing)
+        up = one.above_s / first.total_s - two.above_s / second.total_s
+        down = two.below_s / second.total_s - one.below_s / first.total_s
+        squares_up = squares_up + maximum(maximum(up, down), 0.0) ** 2
+        squares_down = squares_down + minimum(minimum(up, down), 0.0) ** 2
+    for mine, other in ((first, second), (second, first)):
+        for part in mine.own.values():
+            up, down = part.above_s / mine.total_s, part.below_s / mine.total_s
+            if other is first:
+                up, down = down, up
+            squares_up = squares_up + up * up
+            squares_down = squares_down + down * down
+    ratio = first.total_s / second.total_s
+    return ratio / (1 + square_root(squares_down)), ratio * (1 + square_root(squares_up))
+
+
+def peak_bound_s(operations: Sequence[Operation], gpu_rates: Rates) -> Numeric:
+    """Return the time below which no step is: its bytes or FLOPs at published peaks. [s].
+
+    Bytes that the L2 cache might serve are left out.
+    """
+    moved: Numeric = 0.0
+    flops: dict[Dtype, Numeric] = {}
+    for operation in operations:
+        from_memory = operation.bytes_moved
+        if _is_used(operation.reused_bytes):
+            from_memory = from_memory - operation.reused_bytes
+        if _is_used(operation.scratch_bytes):
+            from_memory = from_memory - operation.scratch_bytes
+        moved = moved + operation.repeat * from_memory
+        if _is_used(operation.flops):
+            done = flops.get(operation.dtype, 0.0)
+            flops[operation.dtype] = done + operation.repeat * operation.flops
+    compute: Numeric = 0.0
+    for dtype, number in flops.items():
+        compute = compute + number / peak_flops_per_s(gpu_rates.gpu, dtype)[0]
+    return maximum(moved / gpu_rates.gpu.memory_bandwidth_bytes_per_s, compute)
+
+
+def _kernel_parts(
+    operations: Sequence[Operation], step: StepTime, gpu_rates: Rates, how: HowRun
+) -> tuple[dict[str, Part], dict[str, Part]]:
+    """Return the errors of a step's kernels, those that other steps share and its own."""
+    narrow: dict[Family, bool] = {
+        "gemm": DTYPE_BYTES[how.weight_dtype] < DTYPE_BYTES["bf16"],
+        "attention": DTYPE_BYTES[how.kv_dtype] < DTYPE_BYTES["bf16"],
+    }
+    families: dict[Family, KindTime] = {}
+    for kind, time in step.by_kind.items():
+        _add_time(families.setdefault(FAMILY[kind], KindTime()), time)
+    spreads = {
+        family: spread_of(gpu_rates, family, narrow=narrow.get(family, False))
+        for family in families
+    }
+    if gpu_rates.choice == "peak":
+        above: Numeric = 0.0
+        for family, time in families.items():
+            above = above + spreads[family].streaming_above * time.total_s
+        for operation in operations:
+            launch_s = spreads[FAMILY[operation.kind]].launch_above_s
+            above = above + operation.repeat * operation.launches * launch_s
+        return {"peak": Part(0.0, above)}, {}
+    cached_s = _cached_s(operations, step, gpu_rates)
+    shared: dict[str, Part] = {}
+    own: dict[str, Part] = {}
+    for family, time in families.items():
+        spread = spreads[family]
+        streaming = time.total_s - time.fixed_s
+        below = spread.streaming_below * streaming + spread.fixed_below * time.fixed_s
+        above = spread.streaming_above * streaming + spread.fixed_above * time.fixed_s
+        if family in cached_s:
+            more = cached_s[family]
+            below = below + (spread.cached_below - spread.streaming_below) * more
+            above = above + (spread.cached_above - spread.streaming_above) * more
+        rest = (1 - spread.common) * time.squares_s2 / (time.total_s + _TINY_S) ** 2
+        if family == "attention":
+            alone, together = square_root(rest), spread.common**0.5
+            own[family] = Part(alone * below, alone * above)
+            if how.attention == "bifurcated":
+                more = code_spread("bifurcated")
+                own["bifurcated"] = Part(
+                    more.streaming_below * streaming + more.fixed_below * time.fixed_s,
+                    more.streaming_above * streaming + more.fixed_above * time.fixed_s,
+                )
+        else:
+            together = square_root(spread.common + rest)
+        shared[family] = Part(together * below, together * above)
+    return shared, own
+
+
+def _cached_s(
+    operations: Sequence[Operation], step: StepTime, gpu_rates: Rates
+) -> dict[Family, Numeric]:
+    """Return the streaming time of bytes that the L2 cache serves again, where there are any."""
+    found: dict[Family, Numeric] = {}
+    for operation, time in zip(operations, step.operations, strict=True):
+        if _is_used(operation.reused_bytes):
+            share = cached_bytes(operation, gpu_rates) / maximum(operation.bytes_moved, 1.0)
+            family = FAMILY[operation.kind]
+            spent = operation.repeat * share * time.stream_s
+            found[family] = found.get(family, 0.0) + spent
+    return found
+
+
+def _add_time(whole: KindTime, part: KindTime) -> None:
+    """Add the time of one kind of operation to that of its family."""
+    whole.total_s = whole.total_s + part.total_s
+    whole.fixed_s = whole.fixed_s + part.fixed_s
+    whole.squares_s2 = whole.squares_s2 + part.squares_s2
+
+
+def _code_part(step: StepTime, how: HowRun) -> Part | None:
+    """Return the error of code that is not a serving engine's, None where it is."""
+    if how.kv_layout == "rebuilt":
+        spread = code_spread("rebuilt")
+    elif how.execution != "graph" or how.kernel not in ("ideal", "flash"):
+        spread = code_spread("unfused")
+    else:
+        return None
+    return Part(spread.streaming_below * step.device_s, spread.streaming_above * step.device_s)
+
+
+def _host_part(step: StepTime) -> Part:
+    """Return the error of the host's launches."""
+    spread = code_spread("eager_host")
+    return Part(spread.fixed_below * step.host_s, spread.fixed_above * step.host_s)
+
+
+def _unless(condition: Numeric, part: Part) -> Part:
+    """Return an error where a condition does not hold, none where it does."""
+    return Part(where(condition, 0.0, part.below_s), where(condition, 0.0, part.above_s))
+
+
+def _added(parts: Sequence[Part]) -> tuple[Numeric, Numeric]:
+    """Return independent errors as one: the root of the sum of their squares. [s]."""
+    below: Numeric = 0.0
+    above: Numeric = 0.0
+    for part in parts:
+        below = below + part.below_s * part.below_s
+        above = above + part.above_s * part.above_s
+    return square_root(below), square_root(above)
+
+
+def _norm(first: Numeric, second: Numeric) -> Numeric:
+    """Return two independent errors as one. [s]."""
+    return square_root(first * first + second * second)
+
+
+def _is_used(value: Numeric) -> bool:
+    """Return whether a field is more than a plain zero: arrays always are."""
+    return not (isinstance(value, int | float) and value == 0)
