@@ -10,7 +10,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import activation_dtype
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Workload, WorkloadLike
+from simulator.inputs.workload import Workload, WorkloadLike, forward_tokens
 from simulator.timing.constants import ConstantsChoice, Rates, peak_flops_per_s, rates
 from simulator.timing.roofline import Roof
 from simulator.timing.step import StepTime, step_time
@@ -47,8 +47,7 @@ class Estimate:
     @property
     def tokens_per_s(self) -> float:
         """Tokens the step moves forward, per second: all samples of all prompts."""
-        work = self.workload
-        return work.prompts * work.samples * work.query_tokens / self.step_s
+        return float(forward_tokens(self.workload)) / self.step_s
 
     @property
     def bound(self) -> Roof:
@@ -127,8 +126,8 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, work: WorkloadLike) 
     Raises
     ------
     WorkloadError
-        For heads that do not divide over the group, a latent cache under a kernel that has no
-        form of it, or a group without a link.
+        For heads that do not divide over the group, a latent cache or a tree under a kernel that
+        has no form of it, or a group without a link.
     """
     check_split(model, work.tensor_parallel)
     if model.latent is not None and work.kernel == "sdpa_math":
@@ -152,6 +151,11 @@ def _notes(model: ModelShape, gpu_rates: Rates, work: Workload, needs: Memory) -
         notes.append("Layers with a sliding window read and keep only their window.")
     if work.attention == "standard" and work.kv_layout == "shared" and work.samples > 1:
         notes.append(
+    if len(work.tree) > 1 and work.kernel not in ("ideal", "flash"):
+        raise WorkloadError(
+            f"kernel {work.kernel!r} has no form for a tree of {len(work.tree)} levels; "
+            "use ideal or flash"
+        )
             "Reads of the one stored context are repeated for every sample; those that the L2 "
             "cache can hold are timed at its bandwidth."
         )
@@ -160,7 +164,10 @@ def _notes(model: ModelShape, gpu_rates: Rates, work: Workload, needs: Memory) -
             "The latent cache (MLA) is read once for all heads: it has little left to share."
         )
     if work.query_tokens > 1:
-        notes.append("Tokens per second count every query token as accepted.")
+        notes.append(
+            f"Tokens per second count {work.accepted_tokens:g} of {work.query_tokens} query tokens "
+            "of each sample as accepted; whoever drafts them is not timed."
+        )
     if not needs.fits:
         short = -float(needs.free_bytes) / GIB
         notes.append(f"Does not fit: {short:,.1f} GiB short on each GPU.")

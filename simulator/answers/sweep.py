@@ -22,7 +22,15 @@ from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario
-from simulator.inputs.workload import Attention, Workload, WorkloadGrid, kept_layout, workload_for
+from simulator.inputs.tree import tree_text
+from simulator.inputs.workload import (
+    Attention,
+    Workload,
+    WorkloadGrid,
+    forward_tokens,
+    kept_layout,
+    workload_for,
+)
 from simulator.numeric import Numeric
 from simulator.timing.constants import ConstantsChoice, Rates, rates
 from simulator.timing.step import StepTime, step_time
@@ -34,6 +42,8 @@ if TYPE_CHECKING:
 NUMERIC_AXES = ("prompts", "samples", "context_tokens", "decoded_tokens", "query_tokens")
 NAMED_AXES = (
     "kernel",
+    "tree",
+    "accepted_tokens",
     "kv_layout",
     "execution",
     "weight_dtype",
@@ -117,12 +127,19 @@ def prepare_sweep(
             for values in product(*(axes[axis] for axis in named_axes)):
                 try:
                     settings = dict(zip(named_axes, values, strict=True))
-                    named = _runnable(model, gpu_rates.gpu, settings)
+                    work = _runnable(model, gpu_rates.gpu, settings, max(numeric["query_tokens"]))
                 except SimulatorError as error:
                     if str(error) not in skipped:
                         skipped.append(str(error))
                     continue
-                cells.append(Cell(model=model, gpu_rates=gpu_rates, named=named, numeric=numeric))
+                # Without trees a sweep has no column for them.
+                kept = [axis for axis in NAMED_AXES if axis != "tree" or axis in axes]
+                named = {axis: getattr(work, axis) for axis in kept}
+                sizes = numeric
+                if work.tree:
+                    tree = {"prompts": (work.prompts,), "context_tokens": (work.context_tokens,)}
+                    sizes = {**numeric, **tree}
+                cells.append(Cell(model=model, gpu_rates=gpu_rates, named=named, numeric=sizes))
     if not cells:
         raise SimulatorError(f"scenario {scenario.id}: nothing to run: {'; '.join(skipped)}")
     return Sweep(cells=tuple(cells), skipped=tuple(skipped), memory_utilization=memory_utilization)
@@ -231,7 +248,7 @@ def _ratio(standard: Numeric, bifurcated: Numeric) -> Numeric:
 
 def _settings(cell: Cell) -> dict[str, Any]:
     """Return the settings that are the same for the whole cell, as columns."""
-    return {
+    settings = {
         "model": cell.model.name,
         "kv_heads": cell.model.kv_heads,
         "gpu": cell.gpu_rates.gpu.id,
@@ -244,6 +261,9 @@ def _integers(axes: Mapping[str, Sequence[Any]], axis: str) -> tuple[int, ...]:
     return tuple(axes.get(axis, (Workload.model_fields[axis].default,)))
 
 
+    if "tree" in settings:
+        settings["tree"] = tree_text(settings["tree"])
+    return settings
 def _parts(
     numeric: Mapping[str, Sequence[int]], points_at_once: int
 ) -> Iterator[dict[str, "np.ndarray"]]:
@@ -270,15 +290,20 @@ def _parts(
 
 
 def _runnable(
-    model: ModelShape, gpu: HardwareProfile, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return all named settings of a combination, those not given as for a single question.
+    model: ModelShape, gpu: HardwareProfile, settings: Mapping[str, Any], query_tokens: int
+) -> Workload:
+    """Return a combination of named settings, those not given as for a single question.
+
+    Parameters
+    ----------
+    query_tokens
+        The most of the grid: a point that processes fewer accepts no more than those.
 
     Raises
     ------
     SimulatorError
         If the combination cannot be run.
     """
-    work = workload_for(model, **settings)
+    work = workload_for(model, **settings, query_tokens=query_tokens)
     check_workload(model, gpu, work)
-    return {axis: getattr(work, axis) for axis in NAMED_AXES}
+    return work

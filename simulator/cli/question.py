@@ -18,7 +18,7 @@ from simulator.cli.options import (
     output_options,
     with_options,
 )
-from simulator.cli.words import choice, complete_dtypes, complete_types, option, size
+from simulator.cli.words import choice, complete_dtypes, complete_types, number, option, size
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import (
     EXECUTIONS,
@@ -69,15 +69,15 @@ def _question(
         int | None, size("--vocab-size", panel=MODEL_PANEL, text="Without --model: vocabulary.")
     ] = None,
     context_tokens: Annotated[
-        int,
+        int | None,
         size(
             "--context-tokens",
             "--context",
             "--input-len",
             panel=WORK_PANEL,
-            text="Tokens of the shared context.",
+            text="Tokens of the shared context. Default: 8192.",
         ),
-    ] = 8192,
+    ] = None,
     samples: Annotated[
         int,
         size(
@@ -89,14 +89,24 @@ def _question(
         ),
     ] = 16,
     prompts: Annotated[
-        int,
+        int | None,
         size(
             "--prompts",
             "--batch-size",
             panel=WORK_PANEL,
-            text="Distinct contexts decoded together.",
+            text="Distinct contexts decoded together. Default: 1.",
         ),
-    ] = 1,
+    ] = None,
+    tree: Annotated[
+        str | None,
+        option(
+            "--tree",
+            panel=WORK_PANEL,
+            text="What contexts share, from the root down, in place of both: "
+            "system=2K,problem=512x8 is 2048 tokens above 8 problems of 512.",
+            metavar="LEVELS",
+        ),
+    ] = None,
     decoded_tokens: Annotated[
         int | None,
         size(
@@ -119,6 +129,16 @@ def _question(
     query_tokens: Annotated[
         int,
         size("--query-tokens", panel=WORK_PANEL, text="Tokens per sample in one step."),
+    ] = 1,
+    accepted_tokens: Annotated[
+        float,
+        option(
+            "--accepted-tokens",
+            panel=WORK_PANEL,
+            text="Of those, how many are kept on average: for tokens per second and costs.",
+            parser=number,
+            metavar="TOKENS",
+        ),
     ] = 1,
     kernel: Annotated[
         Kernel, choice("--kernel", panel=WORK_PANEL, text="Attention kernel.", of=KERNELS)
@@ -194,8 +214,10 @@ def _question(
         context_tokens=context_tokens,
         samples=samples,
         prompts=prompts,
+        tree=tree,
         decoded_tokens=_decoded(decoded_tokens, output_tokens),
         query_tokens=query_tokens,
+        accepted_tokens=accepted_tokens,
         kernel=kernel,
         kv_layout=kv_layout,
         execution=execution,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from simulator.counts.attention_flash import (
     PARTIAL_BYTES,
-    flash_context,
+    flash_cache,
     flash_part,
     flash_standard,
     flash_suffix,
@@ -41,8 +41,8 @@ def standard_flash_expanded(shape: AttentionShape, repeat: int) -> list[Operatio
     )
     context = replace(
         context,
-        reused_bytes=shape.context_copy_bytes * (shape.samples - 1),
-        reused_footprint_bytes=shape.context_copy_bytes,
+        reused_bytes=shape.context_copy_bytes * shape.samples - shape.context_stored_bytes,
+        reused_footprint_bytes=shape.context_stored_bytes,
     )
     return [
         *flash_suffix(shape, repeat),
@@ -85,15 +85,32 @@ def standard_repeat_kv(shape: AttentionShape, repeat: int) -> list[Operation]:
 
 
 def bifurcated_flash(shape: AttentionShape, repeat: int) -> list[Operation]:
-    """Own tokens, the queries folded into rows, the context, and their merge."""
-    context, own = present(shape.context_tokens), present(shape.decoded_tokens)
-    folds = folds_by_copy(shape) * context
+    """Own tokens; then the queries folded into rows and the context; and their merge.
+
+    Of a tree, folding and flash for each level that is split. Where no single stride leads from a
+    level's nodes to the prompts below them, its partial output and log-sum-exp are copied.
+    """
+    *shared, own = shape.parts
+    operations = [*flash_cache(shape, own, repeat)]
+    states, unfolds = present(own.tokens), 0
+    for part in shared:
+        exists = present(part.tokens)
+        folds = folds_by_copy(shape, part.sharers) * exists
+        between = several(part.caches) * several(shape.prompts // part.caches) * exists
+        suffix = part.name.removeprefix("attention_context").removeprefix("attention")
+        operations += [
+            query_fold(shape, folds, repeat, suffix),
+            *flash_cache(shape, part, repeat),
+        ]
+        if len(shape.levels) > 1:
+            operations.append(_spread(shape, folds, between, repeat, suffix))
+        states = states + exists
+        unfolds = unfolds + folds * (1 - between)
+    alone = where(states > 1, 0, 1)
     return [
-        *flash_suffix(shape, repeat),
-        query_fold(shape, folds, repeat),
-        *flash_context(shape, repeat),
-        merge(shape, context + own, repeat),
-        _unfold(shape, folds * (1 - own), repeat),
+        *operations,
+        merge(shape, states, repeat),
+        _unfold(shape, unfolds * alone, repeat),
     ]
 
 
@@ -135,7 +152,7 @@ def bifurcated_flash_chunked(shape: AttentionShape, repeat: int) -> list[Operati
         *chunked,
         *remainder,
         merge(shape, states, repeat),
-        _unfold(shape, folds_by_copy(shape) * context * alone, repeat),
+        _unfold(shape, folds_by_copy(shape, shape.samples) * context * alone, repeat),
     ]
 
 
@@ -144,7 +161,7 @@ def bifurcated_flex(shape: AttentionShape, repeat: int) -> list[Operation]:
 
     The call computes every block of 128 x 128 that its mask touches, so more FLOPs than attention.
     """
-    folds = folds_by_copy(shape)
+    folds = folds_by_copy(shape, shape.samples)
     kv_bytes = shape.context_copy_bytes + shape.decoded_bytes
     widths = shape.key_width + shape.value_width
     call = Operation(
@@ -205,10 +222,10 @@ def merge(shape: AttentionShape, states: Numeric, repeat: int) -> Operation:
     )
 
 
-def query_fold(shape: AttentionShape, needed: Numeric, repeat: int) -> Operation:
+def query_fold(shape: AttentionShape, needed: Numeric, repeat: int, suffix: str = "") -> Operation:
     """Return the copy that folds samples and groups into rows, where a view cannot."""
     return Operation(
-        name="query_fold",
+        name=f"query_fold{suffix}",
         kind="copy",
         bytes_read=shape.query_bytes * needed,
         bytes_written=shape.query_bytes * needed,
@@ -229,10 +246,35 @@ def _unfold(shape: AttentionShape, needed: Numeric, repeat: int) -> Operation:
     )
 
 
-def folds_by_copy(shape: AttentionShape) -> Numeric:
+def _spread(
+    shape: AttentionShape, folds: Numeric, between: Numeric, repeat: int, suffix: str
+) -> Operation:
+    """Return the copies of a level's result that lay it out by prompt.
+
+    Parameters
+    ----------
+    folds
+        1 where its queries were copied: an output lies as its queries do.
+    between
+        1 where it has more than one node, and fewer than prompts.
+    """
+    output = shape.output_bytes * folds * between
+    needed = several(shape.kv_heads) * between
+    moved = output + shape.rows * PARTIAL_BYTES * needed
+    return Operation(
+        name=f"attention_spread{suffix}",
+        kind="copy",
+        bytes_read=moved,
+        bytes_written=moved,
+        launches=folds * between + needed,
+        repeat=repeat,
+    )
+
+
+def folds_by_copy(shape: AttentionShape, sharers: Numeric) -> Numeric:
     """Return 1 where samples and the heads of a group are rows only after a copy."""
     group = shape.heads // shape.kv_heads
-    folded = shape.samples * shape.query_tokens
+    folded = sharers * shape.query_tokens
     return several(folded) * several(shape.kv_heads) * several(group)
 
 

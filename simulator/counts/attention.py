@@ -80,8 +80,9 @@ def _bifurcated(shape: AttentionShape, kernel: Kernel, repeat: int) -> list[Oper
 
 
 def _ideal_bifurcated(shape: AttentionShape, repeat: int) -> Operation:
-    """Equation 6: g k (m_c + b m_d) of K and of V."""
-    kv_bytes = shape.context_copy_bytes + shape.decoded_bytes
+    """Equation 6: g k (m_c + b m_d) of K and of V; of a tree each split level once per node."""
+    parts = shape.parts
+    kv_bytes = shape.cached_bytes(sum(part.caches * part.tokens for part in parts))
     return Operation(
         name="attention",
         kind="attention",
@@ -89,6 +90,8 @@ def _ideal_bifurcated(shape: AttentionShape, repeat: int) -> Operation:
         bytes_read=shape.query_bytes + kv_bytes,
         bytes_written=shape.output_bytes,
         kv_bytes_read=kv_bytes,
+        reused_bytes=shape.cached_bytes(sum(part.repeated_tokens for part in parts)),
+        reused_footprint_bytes=shape.cached_bytes(sum(part.stored_tokens for part in parts)),
         dtype=shape.dtype,
         repeat=repeat,
     )

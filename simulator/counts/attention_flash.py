@@ -3,8 +3,11 @@
 Symbols as in :mod:`simulator.counts.attention`.
 """
 
+from dataclasses import replace
+
 from simulator.counts.attention_shape import AttentionShape, present
 from simulator.counts.operation import Operation
+from simulator.counts.tree import CachePart
 from simulator.inputs.workload import KvLayout
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, where
 
@@ -46,49 +49,53 @@ def flash_standard(
 
 
 def flash_bifurcated(shape: AttentionShape, repeat: int) -> list[Operation]:
-    """Flash on the context with all samples' queries folded, flash on the suffix, LSE merge."""
-    lse_bytes = shape.rows * PARTIAL_BYTES
-    both = present(shape.context_tokens) * present(shape.decoded_tokens)
-    merged_bytes = 2 * (shape.output_bytes + lse_bytes) * both
+    """Flash on the context with all samples' queries folded, flash on the suffix, LSE merge.
+
+    Of a tree, flash on each level that is split, and one merge of all partial outputs.
+    """
+    parts = shape.parts
+    flashes = [flash for part in parts for flash in flash_cache(shape, part, repeat)]
+    states = sum(present(part.tokens) for part in parts)
+    needed = where(states > 1, 1, 0)
+    merged_bytes = (shape.output_bytes + shape.rows * PARTIAL_BYTES) * (states * needed)
     merge = Operation(
         name="attention_merge",
         kind="combine",
         bytes_read=merged_bytes,
-        bytes_written=shape.output_bytes * both,
-        launches=both,
-        # The two partial outputs were written a moment ago.
+        bytes_written=shape.output_bytes * needed,
+        launches=needed,
+        # The partial outputs were written a moment ago.
         scratch_bytes=merged_bytes,
         repeat=repeat,
     )
-    return [*flash_context(shape, repeat), *flash_suffix(shape, repeat), merge]
+    return [*flashes, merge]
 
 
-def flash_context(shape: AttentionShape, repeat: int) -> tuple[Operation, Operation]:
-    """Return flash on the context, read once for the queries of all samples, and its combine."""
-    return flash_part(
+def flash_cache(shape: AttentionShape, part: CachePart, repeat: int) -> tuple[Operation, Operation]:
+    """Return flash on one part of the cache for the queries of all its sharers, and its combine."""
+    flash, combine = flash_part(
         shape,
-        "attention_context",
-        tokens=shape.context_tokens,
-        kv_bytes=shape.context_copy_bytes,
-        streams=shape.prompts * shape.kv_heads,
-        sequences=shape.prompts,
-        rows_blocks=row_blocks(shape, shape.samples),
+        part.name,
+        tokens=part.tokens,
+        kv_bytes=shape.cached_bytes(part.caches * part.tokens),
+        streams=part.caches * shape.kv_heads,
+        sequences=part.caches,
+        rows_blocks=row_blocks(shape, part.sharers),
         repeat=repeat,
     )
+    if isinstance(part.stored_tokens, int) and part.stored_tokens == 0:
+        return flash, combine
+    flash = replace(
+        flash,
+        reused_bytes=shape.cached_bytes(part.repeated_tokens),
+        reused_footprint_bytes=shape.cached_bytes(part.stored_tokens),
+    )
+    return flash, combine
 
 
 def flash_suffix(shape: AttentionShape, repeat: int) -> tuple[Operation, Operation]:
     """Return flash on each sample's own tokens, and its combine."""
-    return flash_part(
-        shape,
-        "attention_suffix",
-        tokens=shape.decoded_tokens,
-        kv_bytes=shape.decoded_bytes,
-        streams=shape.sequences * shape.kv_heads,
-        sequences=shape.sequences,
-        rows_blocks=row_blocks(shape, 1),
-        repeat=repeat,
-    )
+    return flash_cache(shape, shape.own_part, repeat)
 
 
 def flash_part(
@@ -150,9 +157,10 @@ def standard_read(
     partials: Numeric = 0,
 ) -> Operation:
     """Return one kernel in which every sequence reads its whole cache."""
-    repeated = shape.context_copy_bytes * (shape.samples - 1) if layout == "shared" else 0
-    kv_bytes = shape.context_copy_bytes * shape.samples + shape.decoded_bytes
-    footprint = shape.context_copy_bytes if layout == "shared" else 0
+    read = shape.context_copy_bytes * shape.samples
+    footprint = shape.context_stored_bytes if layout == "shared" else 0
+    repeated = read - footprint if layout == "shared" else 0
+    kv_bytes = read + shape.decoded_bytes
     return Operation(
         name=name,
         kind="attention",
@@ -174,7 +182,7 @@ def standard_read(
 def rebuild(shape: AttentionShape, repeat: int) -> Operation:
     """Return the concatenation of one shared context with every sample's own cache."""
     written = shape.context_copy_bytes * shape.samples + shape.decoded_bytes
-    read = shape.context_copy_bytes + shape.decoded_bytes
+    read = shape.context_stored_bytes + shape.decoded_bytes
     return Operation(
         name="kv_concatenate",
         kind="copy",

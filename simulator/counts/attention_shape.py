@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from simulator.counts.tree import CachePart, SharedLevel, cache_parts, stored_tokens
 from simulator.inputs.dtypes import Dtype
 from simulator.numeric import Numeric, where
 
@@ -26,6 +27,8 @@ class AttentionShape:
         Format of the matrix products.
     block_slots
         Thread blocks the GPU runs at once; flash kernels split the keys to fill them.
+    levels
+        What the prompts' contexts share, from the root down; empty where they share nothing.
     """
 
     prompts: Numeric
@@ -42,6 +45,7 @@ class AttentionShape:
     kv_bytes: float
     dtype: Dtype
     block_slots: int
+    levels: tuple[SharedLevel, ...] = ()
 
     @property
     def sequences(self) -> Numeric:
@@ -65,13 +69,47 @@ class AttentionShape:
 
     @property
     def context_copy_bytes(self) -> Numeric:
-        """K and V of each context, once. [bytes]."""
-        return self.prompts * self.context_tokens * self.cache_width * self.kv_bytes
+        """K and V of each prompt's context, once. [bytes]."""
+        return self.cached_bytes(self.prompts * self.context_tokens)
+
+    @property
+    def context_stored_bytes(self) -> Numeric:
+        """K and V of all contexts, what they share once. [bytes]."""
+        if not self.levels:
+            return self.context_copy_bytes
+        return self.cached_bytes(stored_tokens(self.levels))
 
     @property
     def decoded_bytes(self) -> Numeric:
         """K and V of all samples' own tokens. [bytes]."""
-        return self.sequences * self.decoded_tokens * self.cache_width * self.kv_bytes
+        return self.cached_bytes(self.sequences * self.decoded_tokens)
+
+    @property
+    def own_part(self) -> CachePart:
+        """The tokens each sequence has of its own."""
+        return CachePart(
+            name="attention_suffix",
+            tokens=self.decoded_tokens,
+            caches=self.sequences,
+            sharers=1,
+        )
+
+    @property
+    def parts(self) -> tuple[CachePart, ...]:
+        """What bifurcated attention reads apart: the context or its levels, then own tokens."""
+        if self.levels:
+            return cache_parts(self.levels, self.own_part)
+        context = CachePart(
+            name="attention_context",
+            tokens=self.context_tokens,
+            caches=self.prompts,
+            sharers=self.samples,
+        )
+        return context, self.own_part
+
+    def cached_bytes(self, cached_tokens: Numeric) -> Numeric:
+        """K and V of so many cached tokens. [bytes]."""
+        return cached_tokens * self.cache_width * self.kv_bytes
 
     def keys_bytes(self, cached_tokens: Numeric) -> Numeric:
         """K of so many cached tokens, for kernels that read only the keys. [bytes]."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from simulator.counts.attention import PARTIAL_BYTES, ROWS_PER_BLOCK
 from simulator.counts.attention_shape import AttentionShape
 from simulator.counts.step import decode_attention_shape, rank_geometry, visible_tokens
+from simulator.counts.tree import stored_tokens, visible_levels
 from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.parameters import count_parameters
@@ -98,7 +99,7 @@ def kv_cache_bytes(model: ModelShape, work: WorkloadLike) -> Numeric:
     """Bytes of the KV caches on one GPU.
 
     One context copy per sample where the layout is ``copies`` under standard attention, else one
-    for all. A layer with a sliding window keeps the window only.
+    for all, and of a tree each node once. A layer with a sliding window keeps the window only.
     """
     *_, cache_width = rank_geometry(model, work.tensor_parallel)
     copies = work.attention == "standard" and work.kv_layout == "copies"
@@ -110,8 +111,13 @@ def kv_cache_bytes(model: ModelShape, work: WorkloadLike) -> Numeric:
             context, decoded = visible_tokens(
                 work.context_tokens, work.decoded_tokens, group.window
             )
-        stored = context * (work.samples if copies else 1) + decoded * work.samples
-        tokens = tokens + group.count * work.prompts * stored
+        if work.tree and not copies:
+            shared = stored_tokens(visible_levels(work, context))
+            stored = shared + work.prompts * decoded * work.samples
+        else:
+            stored = context * (work.samples if copies else 1) + decoded * work.samples
+            stored = work.prompts * stored
+        tokens = tokens + group.count * stored
     return tokens * cache_width * DTYPE_BYTES[work.kv_dtype]
 
 
@@ -143,7 +149,8 @@ def _attention_workspace(shape: AttentionShape, work: WorkloadLike) -> Numeric:
     cache = shape.sequences * tokens * shape.cache_width * shape.kv_bytes
     standard = work.attention == "standard"
     rebuilt = cache if standard and work.kv_layout == "rebuilt" else 0
-    queries = shape.query_bytes + 2 * shape.output_bytes
+    outputs = 2 if standard else max(2, len(shape.parts))
+    queries = shape.query_bytes + outputs * shape.output_bytes
     if work.kernel == "sdpa_math" and standard and work.execution == "eager":
         return queries + rebuilt + _math_path_workspace(shape, cache)
     if work.kernel in ("einsum", "sdpa_math"):

@@ -1,5 +1,6 @@
 """Operations of a whole model: one decode step, and the prefill of a context."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from simulator.counts import layers
@@ -8,6 +9,7 @@ from simulator.counts.attention_shape import AttentionShape
 from simulator.counts.mlp import mlp
 from simulator.counts.operation import Operation
 from simulator.counts.parts import Slice
+from simulator.counts.tree import SharedLevel, stored_tokens, visible_levels
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype
 from simulator.inputs.model import ModelShape
@@ -59,15 +61,18 @@ def decode_operations(
 def prefill_operations(model: ModelShape, work: WorkloadLike) -> list[Operation]:
     """List the operations that fill the cache with every prompt's context, once each.
 
-    Standard attention with one cache copy per sample then copies it ``samples`` times.
+    Standard attention with one cache copy per sample then copies it ``samples`` times. Of a tree
+    that is stored once, each node is computed once, after all those above it.
     """
     check_split(model, work.tensor_parallel)
-    tokens = work.prompts * work.context_tokens
+    levels = _prefilled_levels(work)
+    tokens = stored_tokens(levels)
     part = _slice(model, work, tokens, positions=work.context_tokens)
     operations = layers.embedding(part)
     operations += layers.attention_input(part, model.layers, absorbed=False)
     for window, count in _layers_by(model, "window").items():
-        operations += _marked([_prefill_attention(model, work, window, count)], window)
+        attention = _prefill_attention(model, work, levels, window, count)
+        operations += _marked(attention, window)
     operations += layers.attention_output(part, model.layers, absorbed=False)
     for sparse, count in _layers_by(model, "sparse").items():
         operations += mlp(part, count, sparse=bool(sparse))
@@ -149,6 +154,7 @@ def decode_attention_shape(
         kv_bytes=DTYPE_BYTES[work.kv_dtype],
         dtype=compute,
         block_slots=block_slots,
+        levels=visible_levels(work, context) if work.tree else (),
     )
 
 
@@ -193,17 +199,30 @@ def _slice(model: ModelShape, work: WorkloadLike, tokens: Numeric, *, positions:
     )
 
 
-def _prefill_attention(
-    model: ModelShape, work: WorkloadLike, window: int | None, repeat: int
-) -> Operation:
-    """Return causal flash attention of every prompt over itself.
+def _prefilled_levels(work: WorkloadLike) -> tuple[SharedLevel, ...]:
+    """Return what the prefill computes, from the root down: each level's nodes once.
 
-    A query sees the tokens before it and itself: m (m + 1) / 2 pairs, or with a window w < m
-    w m - w (w - 1) / 2.
+    Without a tree, or where every sample gets a copy of its own, whole prompts.
     """
-    m = work.context_tokens
-    w = m if window is None else minimum(m, window)
-    pairs = w * m - w * (w - 1) / 2
+    copies = work.attention == "standard" and work.kv_layout == "copies"
+    if work.tree and not copies:
+        return visible_levels(work, work.context_tokens)
+    return (SharedLevel(tokens=work.context_tokens, nodes=work.prompts),)
+
+
+def _prefill_attention(
+    model: ModelShape,
+    work: WorkloadLike,
+    levels: Sequence[SharedLevel],
+    window: int | None,
+    repeat: int,
+) -> list[Operation]:
+    """Return causal flash attention of every node of each level over itself and those above it.
+
+    A query sees the tokens before it and itself: m (m + 1) / 2 pairs for m tokens, or with a window
+    w < m w m - w (w - 1) / 2; a level has the pairs up to its end that are not those of the levels
+    above it.
+    """
     heads = model.heads // work.tensor_parallel
     if model.latent is not None:
         # Prefill expands the latent cache to full keys and values for every head.
@@ -212,22 +231,38 @@ def _prefill_attention(
     else:
         kv_heads, key_width, value_width, _ = rank_geometry(model, work.tensor_parallel)
     compute = activation_dtype(work.weight_dtype)
-    tokens = work.prompts * m
-    row_bytes = tokens * DTYPE_BYTES[compute]
-    kv_bytes = row_bytes * kv_heads * (key_width + value_width)
-    return Operation(
-        name="prefill_attention",
-        kind="prefill_attention",
-        flops=2 * work.prompts * pairs * heads * (key_width + value_width),
-        bytes_read=row_bytes * heads * key_width + kv_bytes,
-        bytes_written=row_bytes * heads * value_width,
-        kv_bytes_read=kv_bytes,
-        launches=minimum(tokens, 1),
-        thread_blocks=work.prompts * heads * ceil_div(m, PREFILL_ROWS_PER_BLOCK),
-        longest_block_flops=2 * PREFILL_ROWS_PER_BLOCK * w * (key_width + value_width),
-        dtype=compute,
-        repeat=repeat,
-    )
+    widths = key_width + value_width
+    operations = []
+    above: Numeric = 0
+    pairs_above: Numeric = 0
+    for index, level in enumerate(levels):
+        end = above + level.tokens
+        w = end if window is None else minimum(end, window)
+        pairs = w * end - w * (w - 1) / 2
+        keys = end if window is None else minimum(end, w + level.tokens)
+        tokens = level.nodes * level.tokens
+        row_bytes = tokens * DTYPE_BYTES[compute]
+        kv_bytes = level.nodes * keys * DTYPE_BYTES[compute] * kv_heads * widths
+        blocks = ceil_div(level.tokens, PREFILL_ROWS_PER_BLOCK)
+        operations.append(
+            Operation(
+                name=f"prefill_attention_level_{index + 1}"
+                if len(levels) > 1
+                else "prefill_attention",
+                kind="prefill_attention",
+                flops=2 * level.nodes * (pairs - pairs_above) * heads * widths,
+                bytes_read=row_bytes * heads * key_width + kv_bytes,
+                bytes_written=row_bytes * heads * value_width,
+                kv_bytes_read=kv_bytes,
+                launches=minimum(tokens, 1),
+                thread_blocks=level.nodes * heads * blocks,
+                longest_block_flops=2 * PREFILL_ROWS_PER_BLOCK * w * widths,
+                dtype=compute,
+                repeat=repeat,
+            )
+        )
+        above, pairs_above = end, pairs
+    return operations
 
 
 def _broadcast_cache(

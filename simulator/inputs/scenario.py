@@ -26,7 +26,8 @@ from simulator.errors import ScenarioError, SimulatorError, unknown
 from simulator.inputs.files import describe, read_toml, validate
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
-from simulator.inputs.workload import AtLeastOne, Workload
+from simulator.inputs.tree import tree_text
+from simulator.inputs.workload import LARGEST_COUNT, AtLeastOne, Workload
 from simulator.resources import SCENARIO_PATH_VARIABLE, toml_files
 
 SCHEMA_VERSION = 1
@@ -149,6 +150,9 @@ class Scenario(BaseModel):
                 read[key] = _read_setting(str(key), value)
             except ValueError as problem:
                 problems.append(str(problem))
+        sized = [key for key in ("context_tokens", "prompts") if key in read]
+        if "tree" in read and sized:
+            problems.append(f"{' and '.join(sized)}: the tree says so; leave it out")
         if problems:
             raise ValueError("; ".join(problems))
         return read
@@ -211,10 +215,13 @@ def _read_value(key: str, value: Any) -> Value:
     # Nothing here is true or false, yet pydantic would read true as 1.
     if isinstance(value, bool):
         raise ValueError(f"{key} = {str(value).lower()} is neither a number nor a name")  # noqa: TRY004
+    # A step accepts no more than it processes, which the grid says under another key.
+    more = {"query_tokens": LARGEST_COUNT} if key == "accepted_tokens" else {}
     try:
-        return getattr(_Cell.model_validate({key: value}), key)  # type: ignore[no-any-return]
+        read = getattr(_Cell.model_validate({**more, key: value}), key)
     except ValidationError as problem:
         raise ValueError("; ".join(describe(problem, _Cell))) from None
+    return tree_text(read) if key == "tree" else read
 
 
 def verdict_of(speedups: Sequence[float]) -> Verdict:

@@ -1,15 +1,25 @@
 """What is asked of the model: how many samples of how long a context, and how they are decoded."""
 
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_serializer,
+    model_validator,
+)
 
-from simulator.errors import WorkloadError
+from simulator.errors import WorkloadError, unknown
 from simulator.inputs.dtypes import DTYPE_ALIASES, Dtype, activation_dtype
 from simulator.inputs.files import validate
 from simulator.inputs.model import ModelShape
-from simulator.numeric import Numeric
+from simulator.inputs.tree import Level, LevelLike, read_tree, tree_text
+from simulator.numeric import Numeric, minimum
 from simulator.units import parse_count
 
 Attention = Literal["standard", "bifurcated"]
@@ -39,6 +49,8 @@ def _dtype(value: Any) -> Any:
 
 Count = Annotated[int, BeforeValidator(_count), Field(ge=0, le=LARGEST_COUNT)]
 AtLeastOne = Annotated[int, BeforeValidator(_count), Field(ge=1, le=LARGEST_COUNT)]
+# A mean, such as 2.4 of 4 drafted tokens.
+Accepted = Annotated[float, Field(ge=1, le=LARGEST_COUNT)]
 DtypeField = Annotated[Dtype, BeforeValidator(_dtype)]
 
 
@@ -56,6 +68,8 @@ class WorkloadLike(Protocol):
     @property
     def query_tokens(self) -> Numeric: ...  # noqa: D102
     @property
+    def accepted_tokens(self) -> Numeric: ...  # noqa: D102
+    @property
     def attention(self) -> Attention: ...  # noqa: D102
     @property
     def kernel(self) -> Kernel: ...  # noqa: D102
@@ -69,6 +83,8 @@ class WorkloadLike(Protocol):
     def kv_dtype(self) -> Dtype: ...  # noqa: D102
     @property
     def tensor_parallel(self) -> int: ...  # noqa: D102
+    @property
+    def tree(self) -> Sequence[LevelLike]: ...  # noqa: D102
 
 
 class Workload(BaseModel):
@@ -77,21 +93,28 @@ class Workload(BaseModel):
     Attributes
     ----------
     context_tokens
-        Tokens of the shared context, m_c.
+        Tokens of the shared context, m_c. With a ``tree`` a path from root to sample.
     samples
         Sequences sampled from each context, b.
     prompts
-        Distinct contexts decoded together, P.
+        Distinct contexts decoded together, P. With a ``tree`` the nodes of its last level.
     decoded_tokens
         Tokens each sample holds of its own, m_d, the one being processed included.
     query_tokens
-        Tokens of each sample processed in one step, n; more than one is speculative decoding.
+        Tokens of each sample processed in one step, n; more than one is speculative or multi-token
+        decoding.
+    accepted_tokens
+        Tokens each sample moves forward in one step, on average: of n, those that are kept. Only
+        tokens per second and costs depend on it.
     attention, kernel, kv_layout, execution
         See docs/nomenclature.md.
     weight_dtype, kv_dtype
         Formats of weights and of the KV cache.
     tensor_parallel
         GPUs over which heads and MLP columns are split.
+    tree
+        What the prompts' contexts share: levels from the root down, or a text such as
+        ``system=2K,problem=512x8``. Empty where they share nothing, the same as one level.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -101,6 +124,7 @@ class Workload(BaseModel):
     prompts: AtLeastOne = 1
     decoded_tokens: Count = 64
     query_tokens: AtLeastOne = 1
+    accepted_tokens: Accepted = 1
     attention: Attention = "standard"
     kernel: Kernel = "flash"
     kv_layout: KvLayout = "copies"
@@ -108,15 +132,59 @@ class Workload(BaseModel):
     weight_dtype: DtypeField = "bf16"
     kv_dtype: DtypeField = "bf16"
     tensor_parallel: AtLeastOne = 1
+    tree: tuple[Level, ...] = ()
 
     def under(self, attention: Attention) -> "Workload":
         """Return the same workload under a kind of attention, with the layout that it keeps."""
         layout = kept_layout(attention, self.kv_layout)
         return self.model_copy(update={"attention": attention, "kv_layout": layout})
 
+    def splitting(self, names: Collection[str]) -> "Workload":
+        """Return the same tree with these levels read apart, and all others with those below.
+
+        Raises
+        ------
+        WorkloadError
+            If a level is not there.
+        """
+        known = [level.name for level in self.tree]
+        for name in names:
+            if name not in known:
+                raise WorkloadError(unknown("level", name, known))
+        levels = [level.model_copy(update={"split": level.name in names}) for level in self.tree]
+        return self.model_copy(update={"tree": tuple(levels)})
+
+    @field_serializer("tree")
+    def _as_text(self, levels: tuple[Level, ...]) -> str:
+        return tree_text(levels)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes_of_the_tree(cls, data: Any) -> Any:
+        """Read the tree, and take the context's length and the prompts from it."""
+        if not isinstance(data, Mapping) or "tree" not in data:
+            return data
+        levels = read_tree(data["tree"]) if data["tree"] else ()
+        if not levels:
+            return {**data, "tree": ()}
+        sizes = {
+            "context_tokens": sum(level.tokens for level in levels),
+            "prompts": math.prod(level.branches for level in levels),
+        }
+        for name, size in sizes.items():
+            given = data.get(name, size)
+            if _count(given) != size:
+                raise ValueError(f"{name} = {given}, but the tree makes it {size}; leave it out")
+        return {**data, **sizes, "tree": levels}
+
     @model_validator(mode="after")
     def _computable(self) -> "Workload":
-        """Refuse sizes whose products are no longer exact in float64."""
+        """Refuse impossible steps, and sizes whose products are no longer exact in float64."""
+        if self.accepted_tokens > self.query_tokens:
+            raise ValueError(
+                f"accepted_tokens = {self.accepted_tokens:g} is more than query_tokens = "
+                f"{self.query_tokens}: a step cannot accept what it does not process"
+            )
         tokens = self.context_tokens + self.decoded_tokens + self.query_tokens
         if self.prompts * self.samples * tokens > LARGEST_TOKENS:
             raise ValueError(
@@ -161,6 +229,16 @@ def workload_for(model: ModelShape, **settings: Any) -> Workload:
     return work.model_copy(update={"kv_dtype": activation_dtype(work.weight_dtype)})
 
 
+def forward_tokens(work: WorkloadLike) -> Numeric:
+    """Return the tokens by which a step moves all samples of all prompts forward.
+
+    >>> forward_tokens(Workload(samples=16, query_tokens=4, accepted_tokens=2.5))
+    40.0
+    """
+    accepted = minimum(work.accepted_tokens, work.query_tokens)
+    return work.prompts * work.samples * accepted
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadGrid:
     """Many questions at once: the fields of :class:`Workload`, numeric ones as float64 arrays.
@@ -174,6 +252,7 @@ class WorkloadGrid:
     prompts: Numeric = 1
     decoded_tokens: Numeric = 64
     query_tokens: Numeric = 1
+    accepted_tokens: Numeric = 1
     attention: Attention = "standard"
     kernel: Kernel = "flash"
     kv_layout: KvLayout = "copies"
@@ -181,3 +260,13 @@ class WorkloadGrid:
     weight_dtype: Dtype = "bf16"
     kv_dtype: Dtype = "bf16"
     tensor_parallel: int = 1
+    tree: tuple[LevelLike, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelGrid:
+    """One level of many trees at once; see :class:`~simulator.inputs.tree.Level`."""
+
+    tokens: Numeric
+    branches: Numeric = 1
+    split: bool = True

@@ -5,6 +5,7 @@ from math import inf
 
 from simulator.answers.estimate import Estimate
 from simulator.counts.operation import KINDS, Operation
+from simulator.counts.step import decode_attention_shape
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.parameters import count_parameters
 from simulator.timing.roofline import OperationTime, cached_bytes, overlap_power
@@ -58,6 +59,8 @@ def _kv_read(result: Estimate) -> list[Step]:
         ]
     width, symbols = _cache_width(result)
     element = f"{DTYPE_BYTES[work.kv_dtype]:g}"
+    if len(work.tree) > 1 and work.attention == "bifurcated":
+        return [_tree_read(result, width, symbols)]
     tokens, numbers = _tokens_read(result)
     equation = "5" if work.attention == "standard" else "6"
     return [
@@ -69,6 +72,23 @@ def _kv_read(result: Estimate) -> list[Step]:
             reference=f"{PAPER}, equation {equation}, K and V, all layers",
         )
     ]
+
+
+def _tree_read(result: Estimate, width: int, symbols: str) -> Step:
+    """Derive the KV bytes read of a tree: each split level once for each of its nodes."""
+    model, work = result.model, result.workload
+    terms = []
+    for group in model.layer_groups:
+        shape = decode_attention_shape(model, work, group.window, block_slots=1)
+        read = " + ".join(f"{part.caches} x {part.tokens}" for part in shape.parts)
+        terms.append(f"{group.count} x ({read})")
+    return Step(
+        what="KV bytes read",
+        formula=f"{symbols} x s x sum over layers and levels of nodes x tokens",
+        numbers=f"{width} x {DTYPE_BYTES[work.kv_dtype]:g} x ({' + '.join(terms)})",
+        result=_exact(float(result.totals.kv_bytes_read)),
+        reference="docs/equations.md, prefix trees; K and V, all layers",
+    )
 
 
 def _exact(number_of_bytes: float) -> str:

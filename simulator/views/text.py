@@ -14,6 +14,8 @@ def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:
     >>> samples_phrase(Workload(samples=16, context_tokens=8192, decoded_tokens=64))
     '16 samples of an 8K-token context, 64 own tokens each'
     """
+    if work.tree:
+        return tree_phrase(work, output_tokens)
     context = format_tokens(work.context_tokens)
     spoken = context.partition(",")[0].removesuffix("K")  # eleven and eighteen begin as eight does
     article = "an" if context.startswith("8") or spoken in ("11", "18") else "a"
@@ -22,12 +24,42 @@ def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:
         source = f"each of {work.prompts:,} {context}-token contexts"
     else:
         source = f"{article} {context}-token context"
+    return f"{samples} of {source}, {_own(work, output_tokens)}"
+
+
+def tree_phrase(work: Workload, output_tokens: int | None = None) -> str:
+    """Say what is decoded over a prefix tree.
+
+    >>> tree_phrase(Workload(tree="system=2K,problem=512x8", samples=16))
+    '8 x 16 sequences below system (2K tokens) > 8 x problem (512 tokens), 64 own tokens each'
+    """
+    levels = [
+        (f"{level.branches:,} x " if level.branches > 1 else "")
+        + f"{level.name} ({plural_tokens(level.tokens)})"
+        for level in work.tree
+    ]
+    prompts = f"{work.prompts:,} x " if work.prompts > 1 else ""
+    sequences = f"{prompts}{plural(work.samples, 'sequence')}"
+    return f"{sequences} below {' > '.join(levels)}, {_own(work, output_tokens)}"
+
+
+def plural_tokens(count: int) -> str:
+    """Write a number of tokens as people do, with its noun.
+
+    >>> plural_tokens(1), plural_tokens(2048)
+    ('1 token', '2K tokens')
+    """
+    return f"{format_tokens(count)} token{'' if count == 1 else 's'}"
+
+
+def _own(work: Workload, output_tokens: int | None) -> str:
+    """Say what each sample holds or generates, and how much of it in a step."""
     if output_tokens is not None:
         own = f"{plural(output_tokens, 'output token')} each"
     else:
         own = f"{plural(work.decoded_tokens, 'own token')} each"
     query = f", {work.query_tokens} query tokens per step" if work.query_tokens > 1 else ""
-    return f"{samples} of {source}, {own}{query}"
+    return own + query
 
 
 def model_phrase(model: ModelShape) -> str:

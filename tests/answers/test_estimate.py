@@ -16,9 +16,11 @@ def _estimate(shape: ModelShape | None = None, card: Any = None, **work: Any) ->
 
 
 def test_tokens_per_second_are_the_whole_batch_s() -> None:
-    """Every sample of every prompt moves forward by its query tokens in one step."""
+    """Every sample of every prompt moves forward by its accepted tokens in one step."""
     result = _estimate(samples=5, prompts=3, query_tokens=2)
-    assert result.tokens_per_s * result.step_s == pytest.approx(5 * 3 * 2)
+    assert result.tokens_per_s * result.step_s == pytest.approx(5 * 3)
+    speculative = _estimate(samples=5, prompts=3, query_tokens=4, accepted_tokens=2.5)
+    assert speculative.tokens_per_s * speculative.step_s == pytest.approx(5 * 3 * 2.5)
 
 
 def test_the_parts_are_of_the_same_step() -> None:

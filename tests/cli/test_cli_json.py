@@ -22,6 +22,7 @@ WORKLOAD: dict[str, Any] = {
     "prompts": int,
     "decoded_tokens": int,
     "query_tokens": int,
+    "accepted_tokens": Number,
     "attention": str,
     "kernel": str,
     "kv_layout": str,
@@ -29,6 +30,7 @@ WORKLOAD: dict[str, Any] = {
     "weight_dtype": str,
     "kv_dtype": str,
     "tensor_parallel": int,
+    "tree": str,
 }
 INPUTS: dict[str, Any] = {
     "model": str,

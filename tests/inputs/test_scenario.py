@@ -156,6 +156,7 @@ def test_what_is_asked_is_no_axis() -> None:
         ("prompts", [1, 8]),
         ("decoded_tokens", [0, 64]),
         ("query_tokens", [1, 4]),
+        ("accepted_tokens", [1, 2.5]),
         ("attention", ["standard", "bifurcated"]),
         ("kernel", ["flash", "einsum"]),
         ("kv_layout", ["copies", "shared"]),
@@ -163,6 +164,7 @@ def test_what_is_asked_is_no_axis() -> None:
         ("weight_dtype", ["bf16", "fp8"]),
         ("kv_dtype", ["bf16", "int8"]),
         ("tensor_parallel", [1, 8]),
+        ("tree", ["system=1024,problem=512x8", "system=2048"]),
         ("kv_heads", [32, 1]),
     ],
 )
@@ -254,7 +256,10 @@ def test_a_huge_grid_is_counted_and_walked_lazily() -> None:
         ('samples = "8KK"', "workload: samples = '8KK' is not a count; write 8192"),
         ("samples = 10000000000000", "samples = 10000000000000 should be less than or equal to"),
         ("sampels = 4", "workload: unknown key 'sampels'; did you mean 'samples'?"),
-        ("qqq = 4", "workload: unknown key 'qqq'; known: attention, context_tokens"),
+        (
+            "qqq = 4",
+            "workload: unknown key 'qqq'; known: accepted_tokens, attention, context_tokens",
+        ),
         ('weight_dtype = "bf61"', "weight_dtype = 'bf61' is not one of bf16, fp16, fp32"),
         ('weight_dtype = ["bf16", "bfloat16"]', "weight_dtype: 'bf16' is listed twice"),
         ("kernel = 3", "workload: kernel = 3 is not one of ideal, flash, einsum"),

@@ -32,6 +32,7 @@ from simulator.inputs.files import validate
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario
+from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 
 DEFAULT_MODEL = "llama-2-7b"
@@ -284,6 +285,8 @@ def _unsupported_kernels(model: ModelShape, work: Workload) -> str | None:
     """Return why no kernel can be measured at a point, None if all can."""
     if work.query_tokens > 1:
         return f"query_tokens = {work.query_tokens}: the kernels take one query per sample"
+    if len(work.tree) > 1:
+        return f"tree = {tree_text(work.tree)}: kernels are measured over one shared level"
     if work.decoded_tokens < 1:
         return "decoded_tokens = 0: a step holds at least the token it processes"
     if model.latent is not None:

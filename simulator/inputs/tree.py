@@ -1,0 +1,146 @@
+"""Prefix trees: levels of shared tokens from the root down, each node with as many children.
+
+A system prompt shared by all, few-shot examples shared by a task's problems, a problem shared by
+its samples: the context of a sample is the path from the root to it. The last level's nodes are the
+prompts of a :class:`~simulator.inputs.workload.Workload`; samples are the leaves.
+
+A tree is written as its levels, ``system=2K,problem=512x8``: 2048 tokens shared by all, below them
+8 problems of 512 tokens. A ``+`` in place of the comma says that bifurcated attention reads a
+level together with what is below it.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Protocol
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from simulator.inputs.files import describe
+from simulator.numeric import Numeric
+from simulator.units import parse_count
+
+# No card holds a thousandth of it; beyond it a size is a typing error.
+LARGEST_LEVEL = 10**9
+# Real trees have two or three; every choice of levels to split is tried, 2 to this power.
+MOST_LEVELS = 8
+_LEVEL = re.compile(r"(?:(?P<name>[^=]*)=)?(?P<tokens>[^=x*]+)(?:[x*](?P<branches>[^=x*]+))?")
+_FORM = "NAME=TOKENSxBRANCHES, such as problem=512x8"
+
+
+class LevelLike(Protocol):
+    """What the counts read of a level: numbers, or arrays that broadcast over a grid."""
+
+    @property
+    def tokens(self) -> Numeric: ...  # noqa: D102
+    @property
+    def branches(self) -> Numeric: ...  # noqa: D102
+    @property
+    def split(self) -> bool: ...  # noqa: D102
+
+
+def _count(value: Any) -> Any:
+    """Read ``8K`` where a count is wanted; leave everything else to pydantic."""
+    return parse_count(value) if isinstance(value, str) else value
+
+
+LevelCount = Annotated[int, BeforeValidator(_count), Field(ge=1, le=LARGEST_LEVEL)]
+
+
+class Level(BaseModel):
+    """One level of a prefix tree.
+
+    Attributes
+    ----------
+    name
+        What is shared there.
+    tokens
+        Tokens of each node.
+    branches
+        Nodes below each node of the level above; of the first level, nodes in all.
+    split
+        Whether bifurcated attention reads this level apart, once for each node. Otherwise it is
+        read together with the level below, as often as that one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+    tokens: LevelCount
+    branches: LevelCount = 1
+    split: bool = True
+
+    def __str__(self) -> str:
+        """Write the level as :func:`read_tree` reads it."""
+        return f"{self.name}={self.tokens}" + (f"x{self.branches}" if self.branches > 1 else "")
+
+
+def read_tree(data: Any) -> tuple[Level, ...]:
+    """Read a tree: its text, or its levels from the root down, tables of fields or levels.
+
+    Raises
+    ------
+    ValueError
+        If a level is malformed, two have the same name, or there are too many.
+
+    Examples
+    --------
+    >>> [str(level) for level in read_tree("system=2K,problem=1.5Kx8")]
+    ['system=2048', 'problem=1536x8']
+    >>> [(level.name, level.split) for level in read_tree("2K+512x8,60x4")]
+    [('level1', False), ('level2', True), ('level3', True)]
+    """
+    if isinstance(data, str):
+        levels = _read_text(data)
+    elif isinstance(data, Sequence):
+        levels = tuple(
+            item if isinstance(item, Level) else _level(item, f"level {number}")
+            for number, item in enumerate(data, 1)
+        )
+    else:
+        raise ValueError(f"a tree is text such as system=2K,problem=512x8, not {data!r}")  # noqa: TRY004
+    if len(levels) > MOST_LEVELS:
+        raise ValueError(f"{len(levels)} levels; a tree has at most {MOST_LEVELS}")
+    names = [level.name for level in levels]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two levels are named {name!r}")
+    return levels
+
+
+def tree_text(levels: Sequence[Level]) -> str:
+    """Write a tree as :func:`read_tree` reads it.
+
+    >>> tree_text(read_tree("system=2K+problem=512x8"))
+    'system=2048+problem=512x8'
+    """
+    text = "".join(f"{level}{',' if level.split else '+'}" for level in levels)
+    return text.removesuffix(",")
+
+
+def _read_text(text: str) -> tuple[Level, ...]:
+    """Read levels out of a text: a comma or the end splits one from what is below, a + joins."""
+    parts = re.split(r"([,+])", "".join(text.split()))
+    if len(parts) > 1 and not parts[-1]:
+        parts.pop()  # the last level may have its sign too
+    levels = []
+    for number, part in enumerate(parts[::2], 1):
+        match = _LEVEL.fullmatch(part)
+        if match is None:
+            raise ValueError(f"{part!r} is not {_FORM}")
+        name, tokens, branches = match.group("name", "tokens", "branches")
+        fields = {
+            "name": f"level{number}" if name is None else name,
+            "tokens": tokens,
+            "branches": 1 if branches is None else branches,
+            "split": parts[2 * number - 1 : 2 * number] != ["+"],
+        }
+        levels.append(_level(fields, repr(part)))
+    return tuple(levels)
+
+
+def _level(data: Any, where: str) -> Level:
+    """Build a level, turning every complaint into one line."""
+    try:
+        return Level.model_validate(data)
+    except ValidationError as problem:
+        raise ValueError(f"{where}: {'; '.join(describe(problem, Level))}") from None
