@@ -1,6 +1,7 @@
 """What to change next, said in one sentence."""
 
 from simulator.answers.estimate import Estimate
+from simulator.answers.verdict import Verdict
 from simulator.units import format_gib, format_tokens
 
 # Above this share of a step's bytes a part is worth attacking first.
@@ -11,12 +12,19 @@ def advise(
     standard: Estimate,
     bifurcated: Estimate,
     winner: str,
+    verdict: Verdict,
     break_even_samples: int | None,
     break_even_context_tokens: int | None,
 ) -> str:
     """Say what to change next, from both estimates of a comparison."""
     if not bifurcated.memory.fits:
         return _make_it_fit(bifurcated)
+    if verdict == "too close to call" and winner != "tie":
+        faster = "bifurcated" if winner == "bifurcated" else "standard"
+        return (
+            f"Measure both before you choose: {faster} attention is predicted to be faster, by less "
+            "than the prediction may be off."
+        )
     if winner == "bifurcated":
         lead = (
             "Switch to bifurcated attention"

@@ -13,16 +13,16 @@ from simulator.answers.estimate import (
 )
 from simulator.answers.rules import RuleChoice, choose, find_rule
 from simulator.answers.search import smallest
+from simulator.answers.verdict import TIE_MARGIN, Verdict, verdict_of
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import ConstantsChoice
+from simulator.timing.interval import speedup_interval
 from simulator.timing.step import decode_time
 
 Winner = Literal["standard", "bifurcated", "tie"]
 
-# A difference below this share of a step is not one to act on.
-TIE_MARGIN = 0.02
 # How far break-even points are looked for.
 MOST_SAMPLES, LONGEST_CONTEXT = 2**16, 2**22
 
@@ -42,11 +42,15 @@ class Comparison:
         One stored context, read once for all samples.
     speedup
         Standard's step time over bifurcated's, end to end.
+    speedup_low, speedup_high
+        Between which ratios it lies: what both steps have in common cancels.
     kv_io_ratio
         Standard's KV bytes read over bifurcated's. It is not a speed-up: weights, launches and
         the rest of the step do not shrink with it.
     winner
         The faster one that fits; ``tie`` below 2 % difference.
+    verdict
+        Whether to bifurcate: ``yes`` or ``no`` where the whole interval says so.
     break_even_samples, break_even_context_tokens
         From where on bifurcated is faster, all else equal; None if nowhere.
     advice
@@ -59,8 +63,11 @@ class Comparison:
     shared_storage: Estimate
     bifurcated: Estimate
     speedup: float
+    speedup_low: float
+    speedup_high: float
     kv_io_ratio: float
     winner: Winner
+    verdict: Verdict
     break_even_samples: int | None
     break_even_context_tokens: int | None
     advice: str
@@ -106,16 +113,26 @@ def compare(
     samples = smallest(lambda b: wins("samples", b), low=1, high=MOST_SAMPLES)
     context = smallest(lambda m: wins("context_tokens", m), low=1, high=LONGEST_CONTEXT)
     winner = _winner(standard, bifurcated)
+    low, high = map(float, speedup_interval(standard.uncertainty, bifurcated.uncertainty))
+    verdict = verdict_of(
+        low,
+        high,
+        standard_fits=bool(standard.memory.fits),
+        bifurcated_fits=bool(bifurcated.memory.fits),
+    )
     return Comparison(
         standard=standard,
         shared_storage=shared_storage,
         bifurcated=bifurcated,
         speedup=standard.step_s / bifurcated.step_s,
+        speedup_low=low,
+        speedup_high=high,
         kv_io_ratio=kv_io_ratio(standard, bifurcated),
         winner=winner,
+        verdict=verdict,
         break_even_samples=samples,
         break_even_context_tokens=context,
-        advice=advise(standard, bifurcated, winner, samples, context),
+        advice=advise(standard, bifurcated, winner, verdict, samples, context),
         rule=None
         if rule is None
         else choose(rule, shared_storage, bifurcated, _winner(shared_storage, bifurcated)),

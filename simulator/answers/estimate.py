@@ -12,6 +12,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload, WorkloadLike, forward_tokens
 from simulator.timing.constants import ConstantsChoice, Rates, peak_flops_per_s, rates
+from simulator.timing.interval import Uncertainty, uncertainty
 from simulator.timing.roofline import Roof
 from simulator.timing.step import StepTime, step_time
 from simulator.units import GIB
@@ -43,6 +44,21 @@ class Estimate:
     def step_s(self) -> float:
         """Time of the step. [s]."""
         return float(self.time.total_s)
+
+    @cached_property
+    def uncertainty(self) -> Uncertainty:
+        """Between which times the step lies, and which errors make it so."""
+        return uncertainty(self.operations, self.time, self.rates, self.workload)
+
+    @property
+    def step_low_s(self) -> float:
+        """The shortest the step may be: see :mod:`simulator.timing.interval`. [s]."""
+        return float(self.uncertainty.low_s)
+
+    @property
+    def step_high_s(self) -> float:
+        """The longest the step may be. [s]."""
+        return float(self.uncertainty.high_s)
 
     @property
     def tokens_per_s(self) -> float:
@@ -135,6 +151,11 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, work: WorkloadLike) 
             f"{model.name} caches a latent vector, which kernel 'sdpa_math' cannot read; "
             "use ideal, flash or einsum"
         )
+    if len(work.tree) > 1 and work.kernel not in ("ideal", "flash"):
+        raise WorkloadError(
+            f"kernel {work.kernel!r} has no form for a tree of {len(work.tree)} levels; "
+            "use ideal or flash"
+        )
     if work.tensor_parallel > 1 and gpu.link_bytes_per_s(work.tensor_parallel) is None:
         raise WorkloadError(f"{gpu.id} has no link in its profile: tensor_parallel must be 1")
 
@@ -151,11 +172,6 @@ def _notes(model: ModelShape, gpu_rates: Rates, work: Workload, needs: Memory) -
         notes.append("Layers with a sliding window read and keep only their window.")
     if work.attention == "standard" and work.kv_layout == "shared" and work.samples > 1:
         notes.append(
-    if len(work.tree) > 1 and work.kernel not in ("ideal", "flash"):
-        raise WorkloadError(
-            f"kernel {work.kernel!r} has no form for a tree of {len(work.tree)} levels; "
-            "use ideal or flash"
-        )
             "Reads of the one stored context are repeated for every sample; those that the L2 "
             "cache can hold are timed at its bandwidth."
         )

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.compare import TIE_MARGIN
 from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, block_slots, check_workload
+from simulator.answers.verdict import TIE_MARGIN, verdicts
 from simulator.counts.memory import memory
 from simulator.counts.operation import total
 from simulator.counts.step import decode_operations
@@ -33,6 +33,7 @@ from simulator.inputs.workload import (
 )
 from simulator.numeric import Numeric
 from simulator.timing.constants import ConstantsChoice, Rates, rates
+from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
 from simulator.timing.step import StepTime, step_time
 from simulator.units import MILLISECOND
 
@@ -41,9 +42,9 @@ if TYPE_CHECKING:
 
 NUMERIC_AXES = ("prompts", "samples", "context_tokens", "decoded_tokens", "query_tokens")
 NAMED_AXES = (
-    "kernel",
     "tree",
     "accepted_tokens",
+    "kernel",
     "kv_layout",
     "execution",
     "weight_dtype",
@@ -171,7 +172,7 @@ def compare_block(
 
     columns: dict[str, Any] = _settings(cell)
     columns.update({axis: flat(values).astype(np.int64) for axis, values in grid.items()})
-    steps: dict[Attention, StepTime] = {}
+    steps: dict[Attention, Uncertainty] = {}
     kv_read: dict[Attention, Numeric] = {}
     for attention in ("standard", "bifurcated"):
         settings: dict[str, Any] = {**grid, **cell.named}
@@ -182,8 +183,12 @@ def compare_block(
         columns.update({f"{attention}_{name}": flat(values) for name, values in results.items()})
     speedup = flat(steps["standard"].total_s / steps["bifurcated"].total_s)
     columns["speedup"] = speedup
+    low, high = map(flat, speedup_interval(steps["standard"], steps["bifurcated"]))
+    columns["speedup_low"], columns["speedup_high"] = low, high
     columns["kv_io_ratio"] = flat(_ratio(kv_read["standard"], kv_read["bifurcated"]))
-    columns["winner"] = winners(speedup, columns["standard_fits"], columns["bifurcated_fits"])
+    fits = columns["standard_fits"], columns["bifurcated_fits"]
+    columns["winner"] = winners(speedup, *fits)
+    columns["verdict"] = verdicts(low, high, *fits)
     return columns
 
 
@@ -201,12 +206,13 @@ def winners(
 
 def _solve(
     cell: Cell, work: WorkloadGrid, memory_utilization: float
-) -> tuple[StepTime, dict[str, Numeric]]:
+) -> tuple[Uncertainty, dict[str, Numeric]]:
     """Count and time one kind of attention over a block."""
     gpu = cell.gpu_rates.gpu
     slots = block_slots(gpu)
     operations = decode_operations(cell.model, work, block_slots=slots)
     step = step_time(operations, cell.gpu_rates, work.execution)
+    unsure = uncertainty(operations, step, cell.gpu_rates, work)
     totals = total(operations)
     needs = memory(
         cell.model,
@@ -214,10 +220,11 @@ def _solve(
         capacity_bytes=gpu.memory_bytes * memory_utilization,
         block_slots=slots,
     )
-    tokens = work.prompts * work.samples * work.query_tokens
-    return step, {
+    return unsure, {
         "step_ms": step.total_s / MILLISECOND,
-        "tokens_per_s": tokens / step.total_s,
+        "step_ms_low": unsure.low_s / MILLISECOND,
+        "step_ms_high": unsure.high_s / MILLISECOND,
+        "tokens_per_s": forward_tokens(work) / step.total_s,
         "flops": totals.flops,
         "bytes_read": totals.bytes_read,
         "bytes_written": totals.bytes_written,
@@ -254,6 +261,9 @@ def _settings(cell: Cell) -> dict[str, Any]:
         "gpu": cell.gpu_rates.gpu.id,
         **cell.named,
     }
+    if "tree" in settings:
+        settings["tree"] = tree_text(settings["tree"])
+    return settings
 
 
 def _integers(axes: Mapping[str, Sequence[Any]], axis: str) -> tuple[int, ...]:
@@ -261,9 +271,6 @@ def _integers(axes: Mapping[str, Sequence[Any]], axis: str) -> tuple[int, ...]:
     return tuple(axes.get(axis, (Workload.model_fields[axis].default,)))
 
 
-    if "tree" in settings:
-        settings["tree"] = tree_text(settings["tree"])
-    return settings
 def _parts(
     numeric: Mapping[str, Sequence[int]], points_at_once: int
 ) -> Iterator[dict[str, "np.ndarray"]]:
