@@ -22,7 +22,7 @@ def advise(
     if verdict == "too close to call" and winner != "tie":
         faster = "bifurcated" if winner == "bifurcated" else "standard"
         return (
-            f"Measure both before you choose: {faster} attention is predicted to be faster, by less "
+            f"Measure both before you choose: {faster} attention should be faster, but by less "
             "than the prediction may be off."
         )
     if winner == "bifurcated":

@@ -15,6 +15,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Attention, Workload
 from simulator.timing.constants import ConstantsChoice
 from simulator.timing.generation import GenerationTime, generation_time
+from simulator.timing.request_interval import request_interval
 
 MOST_OUTPUT_TOKENS = 10**7
 
@@ -31,6 +32,8 @@ class Generation:
         The last decode step, when the caches are longest: it decides what fits.
     usd_per_hour
         Price of all GPUs of the group, None where unknown.
+    total_low_s, total_high_s
+        Between which times the whole request lies. [s]
     """
 
     attention: Attention
@@ -38,6 +41,8 @@ class Generation:
     time: GenerationTime
     last_step: Estimate
     usd_per_hour: float | None
+    total_low_s: float
+    total_high_s: float
 
     @property
     def total_s(self) -> float:
@@ -107,16 +112,20 @@ def generate(
     last_step = estimate(
         model, gpu, last, constants=constants, memory_utilization=memory_utilization
     )
+    time = generation_time(
+        model,
+        workload,
+        last_step.rates,
+        output_tokens=output_tokens,
+        block_slots=block_slots(gpu),
+    )
+    low_s, high_s = request_interval(model, workload, last_step.rates, time, last_step.uncertainty)
     return Generation(
         attention=workload.attention,
         output_tokens=output_tokens,
-        time=generation_time(
-            model,
-            workload,
-            last_step.rates,
-            output_tokens=output_tokens,
-            block_slots=block_slots(gpu),
-        ),
+        time=time,
         last_step=last_step,
         usd_per_hour=price_per_hour(gpu, workload.tensor_parallel, usd_per_hour),
+        total_low_s=low_s,
+        total_high_s=high_s,
     )

@@ -83,6 +83,8 @@ def generation_object(result: Generation) -> dict[str, Any]:
         "prefill_ms": time.prefill.total_s / MILLISECOND,
         "decode_ms": time.decode_s / MILLISECOND,
         "total_ms": result.total_s / MILLISECOND,
+        "total_ms_low": result.total_low_s / MILLISECOND,
+        "total_ms_high": result.total_high_s / MILLISECOND,
         "first_step_ms": time.first_step_s / MILLISECOND,
         "last_step_ms": time.last_step_s / MILLISECOND,
         "time_per_output_token_ms": result.time_per_output_token_s / MILLISECOND,

@@ -19,7 +19,13 @@ from simulator.units import (
 )
 from simulator.views.explain import Step
 from simulator.views.table import Column, FittedTable, notes
-from simulator.views.text import model_phrase, samples_phrase, settings_phrase, verdict
+from simulator.views.text import (
+    interval_phrase,
+    model_phrase,
+    samples_phrase,
+    settings_phrase,
+    verdict,
+)
 
 MOST_OPTIONS_SHOWN = 16
 PLAN_COLUMNS = (
@@ -51,6 +57,7 @@ def estimate_view(result: Estimate) -> RenderableType:
     headline = Text.assemble(
         ("Step ", "bold"),
         (format_time(result.step_s), "bold cyan"),
+        f" ({interval_phrase(result.step_low_s, result.step_high_s)})",
         f"   {result.tokens_per_s:,.0f} tokens/s   bound by {bound_phrase(result)}",
     )
     traffic = Text(
@@ -73,7 +80,9 @@ def compare_view(result: Comparison) -> RenderableType:
     """Return a comparison as a table of its variants, the verdict, and what to change next."""
     columns = (
         Column(name="variant", right=False, wrap=True),
-        *(Column(name=name) for name in ("step", "tokens/s", "speed-up", "KV read", "memory")),
+        Column(name="step"),
+        Column(name="80 % within", spare=True),
+        *(Column(name=name) for name in ("tokens/s", "speed-up", "KV read", "memory")),
         Column(name="fits", right=False, wrap=True),
         Column(name="bound by", right=False),
     )
@@ -88,6 +97,7 @@ def compare_view(result: Comparison) -> RenderableType:
         (
             name,
             format_time(item.step_s),
+            interval_phrase(item.step_low_s, item.step_high_s),
             f"{item.tokens_per_s:,.0f}",
             f"{result.standard.step_s / item.step_s:.2f}x",
             format_si(float(item.totals.kv_bytes_read), "B"),
@@ -110,10 +120,10 @@ def compare_view(result: Comparison) -> RenderableType:
 def generations_view(results: Mapping[str, Generation]) -> RenderableType:
     """Return whole requests as a table."""
     first = next(iter(results.values()))
-    times = ("prefill", "decode", "total", "first step", "last step", "tokens/s")
+    times = ("prefill", "decode", "total", "80 % within", "first step", "last step", "tokens/s")
     columns = (
         Column(name="attention", right=False),
-        *(Column(name=name, spare=name.endswith("step")) for name in times),
+        *(Column(name=name, spare=name.endswith(("step", "within"))) for name in times),
         Column(name="USD per million"),
         Column(name="fits to the end", right=False, wrap=True),
     )
@@ -123,6 +133,7 @@ def generations_view(results: Mapping[str, Generation]) -> RenderableType:
             format_time(float(item.time.prefill.total_s)),
             format_time(item.time.decode_s),
             format_time(item.total_s),
+            interval_phrase(item.total_low_s, item.total_high_s),
             format_time(item.time.first_step_s),
             format_time(item.time.last_step_s),
             f"{item.tokens_per_s:,.0f}",

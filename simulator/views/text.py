@@ -93,13 +93,7 @@ def settings_phrase(work: Workload) -> str:
 
 def verdict(result: Comparison) -> list[str]:
     """Say who wins, by how much, from where on, and what to change next (rich markup)."""
-    ratio = result.speedup
-    if result.winner == "tie":
-        first = f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast."
-    elif result.winner == "bifurcated":
-        first = f"[bold]Bifurcated wins[/]: {_faster(ratio)} end to end."
-    else:
-        first = f"[bold]Standard wins[/]: bifurcated is {_faster(ratio)} end to end."
+    first = f"{_lead(result)} (speed-up {result.speedup_low:.2f} to {result.speedup_high:.2f})."
     return [
         (
             f"{first} It reads {result.kv_io_ratio:.1f} times fewer KV bytes; "
@@ -111,6 +105,29 @@ def verdict(result: Comparison) -> list[str]:
         f"[bold]Next:[/] {result.advice}",
         *([] if result.rule is None else [f"[bold]Rule:[/] {rule_phrase(result.rule)}"]),
     ]
+
+
+def _lead(result: Comparison) -> str:
+    """Say whether to bifurcate, and by how much faster it is."""
+    ratio = result.speedup
+    if result.verdict == "too close to call":
+        return f"[bold]Too close to call[/]: bifurcated is {_faster(ratio)} end to end"
+    if result.winner == "tie":
+        return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast"
+    if result.winner == "bifurcated":
+        return f"[bold]Bifurcated wins[/]: {_faster(ratio)} end to end"
+    return f"[bold]Standard wins[/]: bifurcated is {_faster(ratio)} end to end"
+
+
+def interval_phrase(low_s: float, high_s: float) -> str:
+    """Write between which times something lies.
+
+    >>> interval_phrase(0.0119, 0.0133), interval_phrase(4e-4, 1.5e-3)
+    ('11.9 to 13.3 ms', '400 µs to 1.50 ms')
+    """
+    low, high = format_time(low_s), format_time(high_s)
+    number, unit = low.split()
+    return f"{number if high.endswith(f' {unit}') else low} to {high}"
 
 
 def rule_phrase(rule: RuleChoice) -> str:

@@ -8,8 +8,9 @@ from builders import deepseek_v3, grid_of, llama_2_7b, llama_3_70b, mistral_7b, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.answers.compare import TIE_MARGIN, compare
+from simulator.answers.compare import compare
 from simulator.answers.rules import find_rule, vllm_cascade, vllm_waves
+from simulator.answers.verdict import TIE_MARGIN
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from builders import gpu, mistral_7b
 
-from simulator.answers.compare import TIE_MARGIN
 from simulator.answers.sweep import (
     NUMERIC_AXES,
     POINTS_AT_ONCE,
@@ -15,6 +14,7 @@ from simulator.answers.sweep import (
     prepare_sweep,
     winners,
 )
+from simulator.answers.verdict import TIE_MARGIN
 from simulator.errors import SimulatorError
 from simulator.inputs.scenario import Scenario, load_scenario, scenario_files
 from simulator.inputs.workload import Workload

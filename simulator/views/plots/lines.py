@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.compare import TIE_MARGIN
+from simulator.answers.verdict import TIE_MARGIN
 from simulator.views.plots import style
 
 if TYPE_CHECKING:
