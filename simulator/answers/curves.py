@@ -5,6 +5,7 @@ columns of the question, then ``variant``, its figures, and how it compares with
 at the same point.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -143,6 +144,12 @@ def by_samples(study: Study) -> "pd.DataFrame":
     return grid(study, {"samples": sorted(axis)})
 
 
+def memory_by_samples(study: Study) -> "pd.DataFrame":
+    """Return :func:`by_samples` with the part of the memory that is weights. [bytes]."""
+    weights = float(study.estimate("bifurcated").memory.weights_bytes)
+    return by_samples(study).assign(weights_bytes=weights)
+
+
 def by_context(study: Study) -> "pd.DataFrame":
     """Vary the context, with the longest that fits and the first that does not among them."""
     axis = {*study.context_axis}
@@ -153,30 +160,33 @@ def by_context(study: Study) -> "pd.DataFrame":
     return grid(study, {"context_tokens": sorted(axis)})
 
 
-def by_context_and_samples(study: Study, finer: int = 1) -> "pd.DataFrame":
-    """Vary both, as a map.
+def by_context_and_samples(study: Study, finer: int = 4) -> "pd.DataFrame":
+    """Vary both between powers of two, as a map.
 
     Parameters
     ----------
     finer
-        Points between two powers of two, and one more.
+        Steps from one power of two to the next.
     """
+    axes = {
+        "context_tokens": (study.context_axis, study.workload.context_tokens),
+        "samples": (study.samples_axis, study.workload.samples),
+    }
     return grid(
         study,
-        {
-            "context_tokens": _between(study.context_axis, finer),
-            "samples": _between(study.samples_axis, finer),
-        },
+        {name: sorted({*_between(axis, finer), asked}) for name, (axis, asked) in axes.items()},
     )
 
 
 def _between(axis: Sequence[int], finer: int) -> list[int]:
-    """Return an axis from its least to its largest value in equal ratios."""
-    import math
+    """Return what lies in equal ratios between the powers of two around an axis.
 
-    low, high = axis[0], axis[-1]
-    steps = max(1, round(math.log2(high / low) * finer))
-    return sorted({round(low * (high / low) ** (step / steps)) for step in range(steps + 1)})
+    >>> _between([6, 30], 1), _between([2, 4], 2)
+    ([4, 8, 16, 32], [2, 3, 4])
+    """
+    low = math.floor(math.log2(max(1, axis[0])))
+    high = max(math.ceil(math.log2(max(1, axis[-1]))), low + 1)
+    return sorted({round(2 ** (low + step / finer)) for step in range((high - low) * finer + 1)})
 
 
 def by_kernel(study: Study) -> "pd.DataFrame":

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from simulator._version import __version__
 from simulator.answers.estimate import constants_note
 from simulator.answers.study import Study
-from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.workload import Workload
 from simulator.units import format_tokens
 from simulator.views.plots.style import Caption
@@ -33,7 +32,7 @@ def caption(study: Study, varied: Collection[str] = ()) -> Caption:
     WorkloadError
         If the question cannot be run.
     """
-    return Caption(subject(study, varied), tuple(_notes(study, "gpu" in varied)))
+    return Caption(subject(study, varied), tuple(_notes(study, fleet="gpu" in varied)))
 
 
 def subject(study: Study, varied: Collection[str] = ()) -> str:
@@ -69,33 +68,25 @@ def _settings(work: Workload, varied: Collection[str]) -> str:
     return phrase
 
 
-def _notes(study: Study, fleet: bool) -> list[str]:
-    """Return the footer: assumptions, profile, constants."""
+def _notes(study: Study, *, fleet: bool) -> list[str]:
+    """Return the footer: assumptions, profile, constants; of several GPUs figures say the last."""
     work = study.workload
     result = study.estimate("standard")
     share = f"Up to {study.memory_utilization:.0%} of the card's memory may be used."
-    layout = f"Standard attention stores {LAYOUTS[work.kv_layout]}."
-    first = f"{layout} {share}"
-    others = [note for note in result.notes if not note.startswith(("Does not fit", "Reads of"))]
+    first = f"Standard attention stores {LAYOUTS[work.kv_layout]}. {share}"
+    constants = constants_note(result.rates)
+    left_out = ("Does not fit", "Reads of", constants)
+    notes = [first, *(note for note in result.notes if not note.startswith(left_out))]
     if fleet:
-        notes = [first, *others[1:]]
-        return [*notes, f"{_fleet(study)} bifurcate {__version__}."]
+        return [*notes, f"bifurcate {__version__}."]
     profile = f"Profile {study.gpu.id}, hash {study.gpu.content_hash}; bifurcate {__version__}."
-    return [first, *others[1:], f"{constants_note(result.rates)} {profile}"]
+    return [*notes, f"{constants} {profile}"]
 
 
-def _fleet(study: Study) -> str:
-    """Say what the constants of several GPUs rest on."""
-    if study.constants == "peak":
-        return "Published peaks and no overheads: a bound, not a prediction."
-    return "Constants fitted for GPUs marked *, carried over from those for all others."
+def hash_of(hashes: Collection[str]) -> str:
+    """Return one hash of several profiles'.
 
-
-def profiles_hash(gpus: Collection[HardwareProfile]) -> str:
-    """Return one hash of several profiles.
-
-    >>> len(profiles_hash([]))
-    12
+    >>> hash_of(["b", "a"]) == hash_of(["a", "b"])
+    True
     """
-    text = " ".join(sorted(gpu.content_hash for gpu in gpus))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(" ".join(sorted(hashes)).encode()).hexdigest()[:12]

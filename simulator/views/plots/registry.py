@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from simulator.answers import breakdown as breakdown_frames
 from simulator.answers import curves
+from simulator.answers import fleet as fleet_frames
 from simulator.answers.study import Study
 from simulator.errors import SimulatorError, unknown
-from simulator.views.plots import latency
+from simulator.views.plots import breakdown, fleet, generation, heads, latency, maps, memory
 from simulator.views.plots.caption import caption
 from simulator.views.plots.style import Caption
 
@@ -56,6 +58,58 @@ FIGURES: Mapping[str, Kind] = {
         frame=curves.by_kernel,
         draw=latency.latency_kernels,
         varied=("samples", "kernel", "execution"),
+    ),
+    "operations": Kind(
+        shows="time and bytes of a step, operation by operation, stacked",
+        frame=breakdown_frames.operations,
+        draw=breakdown.operations,
+    ),
+    "roofline": Kind(
+        shows="operations under the GPU's roofs, before and after bifurcation",
+        frame=breakdown_frames.operations,
+        draw=breakdown.roofline,
+    ),
+    "speedup-map": Kind(
+        shows="speed-up over context and samples, with break-even and the ends of memory",
+        frame=curves.by_context_and_samples,
+        draw=maps.speedup_map,
+        varied=("context_tokens", "samples"),
+    ),
+    "kv-io": Kind(
+        shows="end-to-end speed-up against the ratio of KV bytes read",
+        frame=curves.by_context_and_samples,
+        draw=maps.kv_io,
+        varied=("context_tokens", "samples"),
+    ),
+    "memory": Kind(
+        shows="memory against samples: weights, caches and where the card ends",
+        frame=curves.memory_by_samples,
+        draw=memory.memory,
+        varied=("samples",),
+    ),
+    "pareto": Kind(
+        shows="throughput against latency over GPUs and models, with the Pareto frontiers",
+        frame=fleet_frames.by_gpu,
+        draw=fleet.pareto,
+        varied=("gpu", "model", "samples"),
+    ),
+    "cost": Kind(
+        shows="cost of a million tokens on each GPU, standard and bifurcated",
+        frame=fleet_frames.at_question,
+        draw=fleet.cost,
+        varied=("gpu",),
+    ),
+    "kv-heads": Kind(
+        shows="multi-head, multi-group and multi-query forms of the model against samples",
+        frame=curves.by_kv_heads,
+        draw=heads.kv_heads,
+        varied=("samples",),
+    ),
+    "generation": Kind(
+        shows="a whole generation, step by step: the gain fades as samples grow their own tokens",
+        frame=curves.by_own_tokens,
+        draw=generation.generation,
+        varied=("decoded_tokens",),
     ),
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.compare import TIE_MARGIN
+from simulator.answers.verdict import TIE_MARGIN
 from simulator.units import KIB, KILO, MEGA, MIB
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY, PALE, INK = "#767676", "#E4E4E4", "#222222"
 # For things that have no order and are no kind of attention.
-CATEGORIES = (GREEN, PURPLE, SKY, ORANGE, BLACK, GREY, YELLOW)
+CATEGORIES = (GREEN, PURPLE, SKY, BLACK, YELLOW, GREY)
 
 FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 # What Plotly's tool bar offers: no button that would send a capacity plan to a server.
@@ -103,9 +103,9 @@ _FORMS = {
 }
 _AXIS_ROOM_PX = 54
 _LEGEND_ROW_PX = 19
-_PANEL_GAP = 0.03
+_PANEL_GAP, _TITLED_GAP = 0.03, 0.16
 # Mean width of a letter over the size of its font: of DejaVu Sans, which is wider than Arial.
-_LETTER_WIDTH, _BOLD = 0.56, 1.14
+_LETTER_WIDTH, _BOLD = 0.56, 1.05
 
 
 def new_figure(**subplots: Any) -> "go.Figure":
@@ -198,14 +198,16 @@ def _form(
 ) -> dict[str, Any]:
     """Return what a relayout to one form sets."""
     form = _FORMS[name]
+    meta = figure.layout.meta or {}
+    left = meta.get("left", {}).get(name, form.left)
     title = form.wrap(finding, form.title_px, 1 / _BOLD)
     subject = form.wrap(caption.subject, form.subject_px)
     notes = [line for note in caption.notes for line in form.wrap(note, form.footer_px)]
     title_px = len(title) * form.title_px * 1.3 + len(subject) * form.subject_px * 1.3 + 20
-    legend_px = legend_rows(figure, form.width - form.left - form.right) * _LEGEND_ROW_PX + 8
+    legend_px = legend_rows(figure, form.width - left - form.right) * _LEGEND_ROW_PX + 8
     axes = [name for name in figure.layout if name.startswith(("xaxis", "yaxis"))]
     axis_px = _AXIS_ROOM_PX
-    ticks = (figure.layout.meta or {}).get("ticks", {})
+    ticks = meta.get("ticks", {})
     chosen = {
         f"{axis}.{part}": values[::stride] if form.width < NARROW_BELOW else values
         for axis, (tickvals, ticktext, stride) in ticks.items()
@@ -220,14 +222,14 @@ def _form(
         "title.pad.l": 12,
         "title.pad.t": 10 + form.title_px,
         "legend.font.size": form.legend_px,
-        "margin.l": form.left,
+        "margin.l": left,
         "margin.r": form.right,
         "margin.t": round(title_px + legend_px),
         "margin.b": round(axis_px + len(notes) * form.footer_px * 1.3 + 12),
         f"annotations[{footer}].text": "<br>".join(map(_escape, notes)),
         f"annotations[{footer}].font.size": form.footer_px,
         f"annotations[{footer}].font.color": GREY,
-        f"annotations[{footer}].xshift": 8 - form.left,
+        f"annotations[{footer}].xshift": 8 - left,
         f"annotations[{footer}].yshift": -axis_px,
         **_panel_axes(figure, name),
         **{f"{axis}.tickfont.size": form.tick_px for axis in axes},
@@ -337,20 +339,42 @@ def log_axis(
         type="log", tickmode="array", tickvals=ticks, ticktext=words, range=ends
     )
     figure.layout[axis].title.text = title
+    keep_ticks(figure, axis, ticks, words, narrow_stride=2 if len(ticks) > most_ticks // 2 else 1)
+
+
+def keep_ticks(
+    figure: "go.Figure",
+    axis: str,
+    ticks: Sequence[float],
+    words: Sequence[str],
+    *,
+    narrow_stride: int,
+) -> None:
+    """Note an axis's ticks, of which a phone shows every so many."""
     meta = dict(figure.layout.meta or {})
-    narrow_stride = 2 if len(ticks) > most_ticks // 2 else 1
-    meta["ticks"] = {**meta.get("ticks", {}), axis: (ticks, words, narrow_stride)}
+    meta["ticks"] = {**meta.get("ticks", {}), axis: (list(ticks), list(words), narrow_stride)}
     figure.layout.meta = meta
 
 
-def new_panels(names: Sequence[str], wide_columns: int, narrow_columns: int) -> "go.Figure":
+def new_panels(
+    names: Sequence[str], wide_columns: int, narrow_columns: int, *, shared: bool = True
+) -> "go.Figure":
     """Return a figure of panels with these names, in more rows on a phone than on a wide page.
+
+    Parameters
+    ----------
+    shared
+        Whether all panels have the same axes, so that the outer ones alone need ticks and titles.
 
     The panel of number i has the axes ``axis_name("xaxis", i)`` and ``axis_name("yaxis", i)``.
     """
     figure = new_figure(rows=1, cols=len(names))
-    figure.layout.meta = {"panels": (len(names), {"wide": wide_columns, "narrow": narrow_columns})}
+    figure.layout.meta = {
+        "panels": (len(names), {"wide": wide_columns, "narrow": narrow_columns}, shared)
+    }
     for number, name in enumerate(names):
+        if not name:
+            continue
         figure.add_annotation(
             text=f"<b>{_escape(name)}</b>",
             xref=f"{axis_name('x', number)} domain",
@@ -376,20 +400,22 @@ def axis_name(axis: str, number: int) -> str:
 
 def _panel_axes(figure: "go.Figure", form: str) -> dict[str, Any]:
     """Return where each panel lies in a form, with titles and ticks at the outer ones only."""
-    count, columns_of = (figure.layout.meta or {}).get("panels", (0, {}))
+    count, columns_of, shared = (figure.layout.meta or {}).get("panels", (0, {}, True))
     chosen: dict[str, Any] = {}
     columns = min(count, columns_of.get(form, 1))
     rows = math.ceil(count / columns) if count else 0
     for number in range(count):
         row, column = divmod(number, columns)
-        for axis, index, cells, outer in (
+        for axis, index, cells, outermost in (
             ("xaxis", column, columns, number + columns >= count),
             ("yaxis", rows - 1 - row, rows, column == 0),
         ):
             name = axis_name(axis, number)
-            room = (1 + _PANEL_GAP) / cells
+            gap = _PANEL_GAP if shared or axis == "xaxis" else _TITLED_GAP
+            room = (1 + gap) / cells
             low = index * room
-            chosen[f"{name}.domain"] = [low, min(1.0, low + room - _PANEL_GAP)]
+            chosen[f"{name}.domain"] = [low, min(1.0, low + room - gap)]
+            outer = outermost or not shared
             chosen[f"{name}.showticklabels"] = outer
             chosen[f"{name}.title.text"] = figure.layout[name].title.text if outer else ""
     return chosen

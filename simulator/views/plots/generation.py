@@ -1,0 +1,85 @@
+"""A whole generation: how the step and the gain change as samples grow tokens of their own."""
+
+from typing import TYPE_CHECKING
+
+from simulator.views.plots import style
+from simulator.views.plots.lines import add_keys, add_line, beyond_standard, variants
+from simulator.views.plots.style import Caption
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+
+def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+    """Draw step and gain against own tokens; ``frame`` as of :func:`curves.by_own_tokens`."""
+    import plotly.graph_objects as go
+
+    figure = style.new_panels(["step", "gain"], 1, 1, shared=False)
+    for variant in variants(frame):
+        line = frame[frame["variant"] == variant].sort_values("decoded_tokens")
+        add_line(
+            figure,
+            beyond_standard(frame, line, "decoded_tokens"),
+            "decoded_tokens",
+            "step_ms",
+            hover="%{x:,} own tokens: %{y:.4g} ms",
+            bounds=False,
+            row=1,
+            col=1,
+        )
+    bifurcated = frame[frame["variant"] == "bifurcated"].sort_values("decoded_tokens")
+    for column, name, colour, dash in (
+        ("speedup", "speed-up of the step", style.INK, "solid"),
+        ("kv_io_ratio", "KV-IO ratio", style.GREY, "dashdot"),
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=bifurcated["decoded_tokens"].tolist(),
+                y=bifurcated[column].tolist(),
+                mode="lines",
+                line={"color": colour, "dash": dash, "width": 2.5},
+                name=name,
+                hovertemplate=f"%{{x:,}} own tokens: {name} %{{y:.3g}}<extra></extra>",
+            ),
+            row=1,
+            col=2,
+        )
+    add_keys(figure, frame, bounds=False)
+    for number in range(2):
+        style.log_axis(
+            figure,
+            style.axis_name("xaxis", number),
+            frame["decoded_tokens"],
+            "own tokens of each sample [tokens]",
+        )
+    style.log_axis(figure, "yaxis", frame["step_ms"], "step [ms]", text=style.number_text)
+    gains = [*bifurcated["speedup"], *bifurcated["kv_io_ratio"], 1.0]
+    style.log_axis(figure, "yaxis2", gains, "ratio [times]", text=style.number_text, most_ticks=8)
+    return style.finish(figure, _finding(frame), caption)
+
+
+def _finding(frame: "pd.DataFrame") -> str:
+    """Say how the gain fades from the first step to the last, and what it is over all steps."""
+    steps = {
+        variant: frame[frame["variant"] == variant].sort_values("decoded_tokens")
+        for variant in ("standard", "bifurcated")
+    }
+    there = steps["bifurcated"]
+    first, last = there.iloc[0], there.iloc[-1]
+    if len(there) == 1:
+        return f"The only step is {style.faster(first['speedup'])} with bifurcated attention"
+    over_all = _mean(steps["standard"]) / _mean(there)
+    return (
+        f"Bifurcated is {style.faster(first['speedup'])} at first, "
+        f"{style.faster(last['speedup'])} at {int(last['decoded_tokens']):,} own tokens; "
+        f"over all steps {style.times(over_all)}"
+    )
+
+
+def _mean(steps: "pd.DataFrame") -> float:
+    """Return the mean step over all own tokens, by the trapezoidal rule. [ms]."""
+    import numpy as np
+
+    tokens = steps["decoded_tokens"].to_numpy(dtype=float)
+    return float(np.trapezoid(steps["step_ms"], tokens) / (tokens[-1] - tokens[0]))

@@ -1,0 +1,255 @@
+"""Speed-up over context and samples, and what the ratio of KV bytes says of it."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from simulator.units import format_tokens
+from simulator.views.plots import style
+from simulator.views.plots.latency import CONTEXT_TITLE, SAMPLES_TITLE
+from simulator.views.plots.style import Caption
+from simulator.views.text import plural
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+# Red where standard attention is faster, blue where bifurcated is; white between.
+_SCALE = [[0.0, style.VERMILLION], [0.5, "#FFFFFF"], [1.0, style.BLUE]]
+# Speed-ups beyond it are drawn in the strongest colour.
+_STRONGEST = 8.0
+_MOST_CONTEXTS = 5
+
+
+def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+    """Draw the speed-up over context and samples; ``frame`` as of ``by_context_and_samples``.
+
+    Cells are powers of two; the lines come from all points of the frame.
+    """
+    figure = style.new_figure()
+    bifurcated = frame[frame["variant"] == "bifurcated"]
+    fine = bifurcated.pivot_table(index="context_tokens", columns="samples", values="speedup")
+    cells = fine.loc[
+        [tokens for tokens in fine.index if _is_power(tokens)],
+        [samples for samples in fine.columns if _is_power(samples)],
+    ]
+    fits = bifurcated.pivot_table(index="context_tokens", columns="samples", values="fits")
+    _add_cells(figure, cells, fits.loc[cells.index, cells.columns].astype(bool))
+    _add_line(figure, _logs(fine), "break-even", style.INK, "solid")
+    for variant in ("standard", "shared_storage", "bifurcated"):
+        part = frame[frame["variant"] == variant]
+        if not len(part):
+            continue
+        share = (part["memory_bytes"] / part["capacity_bytes"]).to_numpy()
+        filled = part.assign(share=share).pivot_table(
+            index="context_tokens", columns="samples", values="share"
+        )
+        line = style.LINES[variant]
+        _add_line(figure, _logs(filled), f"memory ends, {line.name}", line.colour, line.dash)
+    for axis, values, title in (
+        ("xaxis", cells.columns, SAMPLES_TITLE),
+        ("yaxis", cells.index, CONTEXT_TITLE),
+    ):
+        _exponent_axis(figure, axis, [int(value) for value in values], title)
+    notes = (
+        "In a cell: time of a standard step over that of a bifurcated one. Grey: fits with neither."
+    )
+    words = Caption(caption.subject, (notes, *caption.notes))
+    return style.finish(figure, _map_finding(frame), words)
+
+
+def _is_power(value: float) -> bool:
+    """Return whether a size is a power of two."""
+    return value >= 1 and int(value) & (int(value) - 1) == 0
+
+
+def _logs(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Return a table of ratios as powers of two."""
+    return table.map(math.log2)
+
+
+def _add_cells(figure: "go.Figure", cells: "pd.DataFrame", fits: "pd.DataFrame") -> None:
+    """Add one cell for each pair of powers of two, with its speed-up in it."""
+    import plotly.graph_objects as go
+
+    strongest = math.log2(_STRONGEST)
+    # What does not fit has no cell, and is as grey as what is behind.
+    figure.update_layout(plot_bgcolor=style.PALE)
+    figure.add_trace(
+        go.Heatmap(
+            x=[math.log2(samples) for samples in cells.columns],
+            y=[math.log2(tokens) for tokens in cells.index],
+            z=_logs(cells).where(fits, None).to_numpy().tolist(),
+            zmin=-strongest,
+            zmax=strongest,
+            colorscale=_SCALE,
+            showscale=False,
+            customdata=cells.to_numpy().tolist(),
+            text=cells.map(_short).where(fits, "").to_numpy().tolist(),
+            texttemplate="%{text}",
+            textfont={"size": 11},
+            xgap=1,
+            ygap=1,
+            hovertemplate="2^%{x} samples, 2^%{y} tokens: %{customdata:.2f} times as fast"
+            "<extra></extra>",
+        )
+    )
+
+
+def _short(ratio: float) -> str:
+    """Write a speed-up in a cell.
+
+    >>> _short(0.98), _short(1.26), _short(14.2)
+    ('0.98', '1.3', '14')
+    """
+    if ratio < 1:
+        return f"{ratio:.2f}"
+    return f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"  # noqa: PLR2004
+
+
+def _add_line(
+    figure: "go.Figure", table: "pd.DataFrame", name: str, colour: str, dash: str
+) -> None:
+    """Add the line along which a table of powers of two is 0, if it is anywhere in the map."""
+    import plotly.graph_objects as go
+
+    values = table.to_numpy()
+    if not (values.min() < 0 < values.max()):
+        return
+    figure.add_trace(
+        go.Contour(
+            x=[math.log2(samples) for samples in table.columns],
+            y=[math.log2(tokens) for tokens in table.index],
+            z=values.tolist(),
+            contours={"start": 0, "end": 0, "size": 1, "coloring": "none"},
+            line={"color": colour, "dash": dash, "width": 3},
+            showscale=False,
+            showlegend=False,
+            hoverinfo="skip",
+            name=name,
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=[None],
+            y=[None],
+            mode="lines",
+            line={"color": colour, "dash": dash, "width": 3},
+            name=name,
+        )
+    )
+
+
+def _exponent_axis(figure: "go.Figure", axis: str, values: list[int], title: str) -> None:
+    """Make an axis of exponents of two, with the powers themselves as ticks."""
+    ticks = [math.log2(value) for value in values]
+    words = [style.size_text(value) for value in values]
+    figure.layout[axis].update(
+        tickmode="array",
+        tickvals=ticks,
+        ticktext=words,
+        range=[ticks[0] - 0.5, ticks[-1] + 0.5],
+        showgrid=False,
+    )
+    figure.layout[axis].title.text = title
+    style.keep_ticks(figure, axis, ticks, words, narrow_stride=2 if len(ticks) > 7 else 1)  # noqa: PLR2004
+
+
+def _map_finding(frame: "pd.DataFrame") -> str:
+    """Say where bifurcated attention is faster, and where it alone fits."""
+    bifurcated = frame[frame["variant"] == "bifurcated"].reset_index(drop=True)
+    standard = frame[frame["variant"] == "standard"].reset_index(drop=True)
+    fits = bifurcated["fits"].astype(bool)
+    if not fits.any():
+        return "Nothing fits in memory at any context or number of samples"
+    gain = bifurcated["speedup"][fits]
+    first = f"Bifurcated is faster at {(gain > 1).mean():.0%} of the points that fit"
+    best = bifurcated.loc[gain.idxmax()]
+    where = (
+        f"at most {style.times(best['speedup'])} ({int(best['samples']):,} samples, "
+        f"{format_tokens(int(best['context_tokens']))} tokens)"
+    )
+    alone = (fits & ~standard["fits"].astype(bool)).sum() / fits.sum()
+    return f"{first}, {where}" + (f"; at {alone:.0%} standard does not fit" if alone else "")
+
+
+def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+    """Draw the end-to-end speed-up against the ratio of KV bytes, a line for each context.
+
+    ``frame`` as of ``by_context_and_samples``.
+    """
+    import plotly.graph_objects as go
+
+    points = frame[frame["variant"] == "bifurcated"]
+    contexts = [tokens for tokens in sorted(set(points["context_tokens"])) if _is_power(tokens)]
+    contexts = contexts[:: -(-len(contexts) // _MOST_CONTEXTS) or 1]
+    figure = style.new_figure()
+    high = max(2.0, float(points["kv_io_ratio"].max()))
+    figure.add_trace(
+        go.Scatter(
+            x=[1, high],
+            y=[1, high],
+            mode="lines",
+            line={"color": style.GREY, "dash": "dot", "width": 2},
+            name="if bytes of KV were all of the time",
+            hoverinfo="skip",
+        )
+    )
+    drawn = []
+    for number, tokens in enumerate(contexts):
+        line = points[points["context_tokens"] == tokens].sort_values("samples")
+        line = line[[_is_power(samples) for samples in line["samples"]]]
+        drawn += [*line["speedup"]]
+        figure.add_trace(
+            go.Scatter(
+                x=line["kv_io_ratio"].tolist(),
+                y=line["speedup"].tolist(),
+                mode="lines+markers",
+                line={
+                    "color": _shade((number + 1) / len(contexts)),
+                    "dash": style.LINES["bifurcated"].dash,
+                    "width": 2.5,
+                },
+                marker={
+                    "size": 8,
+                    "symbol": ["circle" if fits else "circle-open" for fits in line["fits"]],
+                },
+                name=f"{format_tokens(int(tokens))}-token context",
+                customdata=line["samples"].tolist(),
+                hovertemplate="%{customdata:,} samples: %{x:.3g} times fewer KV bytes, "
+                "%{y:.3g} times as fast<extra></extra>",
+            )
+        )
+    style.log_axis(
+        figure,
+        "xaxis",
+        [1, high],
+        "KV-IO ratio, standard over bifurcated [times]",
+        text=style.number_text,
+    )
+    style.log_axis(
+        figure, "yaxis", [*drawn, 1, 2], "end-to-end speed-up [times]", text=style.number_text
+    )
+    notes = "Along a line samples double from point to point; hollow: does not fit in memory."
+    return style.finish(
+        figure, _kv_io_finding(points), Caption(caption.subject, (notes, *caption.notes))
+    )
+
+
+def _shade(share: float) -> str:
+    """Return bifurcated's blue, the paler the smaller the share."""
+    blue = [int(style.BLUE[place : place + 2], 16) for place in (1, 3, 5)]
+    mixed = [round(255 - (255 - part) * (0.25 + 0.75 * share)) for part in blue]
+    return "#" + "".join(f"{part:02X}" for part in mixed)
+
+
+def _kv_io_finding(points: "pd.DataFrame") -> str:
+    """Say by how much the ratio of bytes overstates the gain."""
+    asked: Any = points[points["asked"]]
+    if not len(asked):
+        asked = points.sort_values("kv_io_ratio").iloc[[-1]]
+    point = asked.iloc[0]
+    return (
+        f"{style.times(point['kv_io_ratio'])} fewer KV bytes make the step "
+        f"{style.faster(point['speedup'])} ({plural(int(point['samples']), 'sample')}, "
+        f"{format_tokens(int(point['context_tokens']))} tokens)"
+    )
