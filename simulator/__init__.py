@@ -20,8 +20,21 @@ if TYPE_CHECKING:
     from simulator.answers.estimate import Estimate
     from simulator.answers.generate import Generation
     from simulator.answers.plan import Plan
+    from simulator.answers.quality import Quality
+    from simulator.answers.scaling import ScalingLaw
     from simulator.answers.sweep import Sweep, prepare_sweep
-    from simulator.api import compare, estimate, generate, plan
+    from simulator.answers.tradeoff import Tradeoff
+    from simulator.answers.tree import TreePlan
+    from simulator.api import (
+        compare,
+        estimate,
+        fit_scaling_law,
+        generate,
+        plan,
+        quality,
+        tradeoff,
+        tree,
+    )
     from simulator.errors import SimulatorError
     from simulator.inputs.hardware import HardwareProfile, load_hardware
     from simulator.inputs.model import ModelShape
@@ -36,13 +49,18 @@ __all__ = [
     "HardwareProfile",
     "ModelShape",
     "Plan",
+    "Quality",
+    "ScalingLaw",
     "Scenario",
     "SimulatorError",
     "Sweep",
+    "Tradeoff",
+    "TreePlan",
     "Workload",
     "__version__",
     "compare",
     "estimate",
+    "fit_scaling_law",
     "generate",
     "load_hardware",
     "load_model",
@@ -50,6 +68,9 @@ __all__ = [
     "model_from_flags",
     "plan",
     "prepare_sweep",
+    "quality",
+    "tradeoff",
+    "tree",
 ]
 
 _HOMES = {
@@ -59,12 +80,17 @@ _HOMES = {
     "HardwareProfile": "simulator.inputs.hardware",
     "ModelShape": "simulator.inputs.model",
     "Plan": "simulator.answers.plan",
+    "Quality": "simulator.answers.quality",
+    "ScalingLaw": "simulator.answers.scaling",
     "Scenario": "simulator.inputs.scenario",
     "SimulatorError": "simulator.errors",
     "Sweep": "simulator.answers.sweep",
+    "Tradeoff": "simulator.answers.tradeoff",
+    "TreePlan": "simulator.answers.tree",
     "Workload": "simulator.inputs.workload",
     "compare": "simulator.api",
     "estimate": "simulator.api",
+    "fit_scaling_law": "simulator.api",
     "generate": "simulator.api",
     "load_hardware": "simulator.inputs.hardware",
     "load_model": "simulator.inputs.presets",
@@ -72,6 +98,9 @@ _HOMES = {
     "model_from_flags": "simulator.inputs.presets",
     "plan": "simulator.api",
     "prepare_sweep": "simulator.answers.sweep",
+    "quality": "simulator.api",
+    "tradeoff": "simulator.api",
+    "tree": "simulator.api",
 }
 
 

@@ -1,12 +1,12 @@
 """pass@k: how probable it is that at least one of k samples solves a problem."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from simulator.errors import WorkloadError
 from simulator.inputs.problem_counts import ProblemCount
+from simulator.inputs.rows import RefusedRow
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -48,6 +48,10 @@ class Success(Protocol):
     def source(self) -> str:
         """Where it is known from, in words."""
 
+    @property
+    def refused(self) -> tuple[RefusedRow, ...]:
+        """Rows of a file that are not used."""
+
 
 @dataclass(frozen=True)
 class SuccessRate:
@@ -69,7 +73,15 @@ class SuccessRate:
                 "that are right"
             )
 
-    largest_k: None = None
+    @property
+    def largest_k(self) -> None:
+        """No end: the rate holds for any number of samples."""
+        return
+
+    @property
+    def refused(self) -> tuple[RefusedRow, ...]:
+        """Nothing: there is no file."""
+        return ()
 
     def at(self, k: int) -> tuple[float, None]:
         """Return 1 - (1 - p)^k.
@@ -96,6 +108,7 @@ class SuccessCounts:
 
     problems: tuple[ProblemCount, ...]
     path: str = ""
+    refused: tuple[RefusedRow, ...] = ()
 
     @property
     def largest_k(self) -> int:
@@ -118,12 +131,3 @@ class SuccessCounts:
         fewest, most = self.largest_k, max(problem.samples for problem in self.problems)
         samples = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
         return f"unbiased estimates from {problems} of {self.path}, {samples} samples each"
-
-
-def ladder(most: int) -> Sequence[int]:
-    """Return 1, 2, 4, ... and the last number itself.
-
-    >>> ladder(10)
-    [1, 2, 4, 8, 10]
-    """
-    return sorted({2**power for power in range(most.bit_length())} | {most})

@@ -116,7 +116,7 @@ def quality(
     memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
     usd_per_hour: float | None = None,
 ) -> Quality:
-    """Find what quality a latency buys; the workload's own ``samples`` are those of no interest.
+    """Find what quality a latency buys; the workload's own ``samples`` are one point of many.
 
     Parameters
     ----------
@@ -153,6 +153,7 @@ def quality(
     }
     known = success.largest_k
     most = most_samples if known is None else min(most_samples, known)
+    shown = sorted({*map(int, log_steps(1, most)), min(workload.samples, most)})
     costs = {
         attention: _Costs(
             result,
@@ -168,7 +169,7 @@ def quality(
         output_tokens=output_tokens,
         target_step_s=target_step_s,
         target_request_s=target_request_s,
-        points={attention: cost.points(log_steps(1, most)) for attention, cost in costs.items()},
+        points={attention: cost.points(shown) for attention, cost in costs.items()},
         best={
             attention: cost.best(
                 most,

@@ -222,7 +222,7 @@ def _factors(
             raise WorkloadError(f"a model has at least 1 KV head, not {number}")
         if number == base.kv_heads:
             raise WorkloadError(
-                f"{base.name} itself has {number} KV heads: compare it with another number, "
+                f"{base.name} itself has kv_heads = {number}: compare it with another number, "
                 f"or start from a model with more (kv_heads = {base.heads} makes it multi-head)"
             )
         if number > base.heads:

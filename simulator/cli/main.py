@@ -29,6 +29,8 @@ DEBUG_VARIABLE = "BIFURCATE_DEBUG"
 # options of all the others would take longer than the answer.
 MODULES = {
     "answers": ("estimate", "compare", "generate", "plan"),
+    "tradeoff": ("scaling", "tradeoff", "quality"),
+    "tree": ("tree",),
     "sweep": ("sweep",),
     "report": ("report",),
     "measure": ("measure",),

@@ -11,6 +11,9 @@ from simulator.errors import MeasurementError, nearest
 
 T = TypeVar("T")
 
+# How much of a file's header a message repeats.
+MOST_NAMED, LONGEST_LIST = 8, 120
+
 
 class RowError(ValueError):
     """A row is not what it should be; the message says why."""
@@ -129,7 +132,8 @@ def _check_columns(
         if name not in columns:
             spare = [column for column in columns if column not in (*required, *optional)]
             near = nearest(name, spare)
-            hint = f"; is it {near!r}?" if near else f"; it has {', '.join(columns)}"
+            names = ", ".join(columns[:MOST_NAMED]) + (", ..." if len(columns) > MOST_NAMED else "")
+            hint = f"; is it {near!r}?" if near else f"; it has {names[:LONGEST_LIST]}"
             raise MeasurementError(f"{path}: no column {name!r}{hint}")
     twice = [name for name in (*required, *optional) if columns.count(name) > 1]
     if twice:

@@ -1,0 +1,264 @@
+"""scaling, tradeoff and quality: what fewer KV heads and more samples are worth."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+
+from simulator import api
+from simulator.answers.scaled import SCALE_BY, ScaleBy
+from simulator.cli.options import (
+    MODEL_PANEL,
+    OUTPUT_PANEL,
+    WORK_PANEL,
+    GpuName,
+    PricePerHour,
+    with_output,
+)
+from simulator.cli.output import Output, say
+from simulator.cli.question import Question, with_question
+from simulator.cli.words import choice, number, option, size
+from simulator.inputs.rows import RefusedRow
+
+Part = Literal["models", "crossover", "map"]
+PARTS: tuple[Part, ...] = get_args(Part)
+DEFAULT_GPU = "h100-sxm"
+# Refused rows are listed one by one up to here.
+MOST_LISTED = 10
+
+TargetStep = Annotated[
+    float | None,
+    option(
+        "--target-step-ms",
+        panel=WORK_PANEL,
+        text="Longest acceptable decode step.",
+        parser=number,
+        metavar="MS",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (scaling, tradeoff, quality):
+        app.command()(command)
+
+
+@with_output
+def scaling(
+    output: Output,
+    training_runs: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV of training runs: parameters, loss, and kv_heads with heads, or group_size.",
+            metavar="RUNS",
+        ),
+    ],
+) -> None:
+    """Fit a scaling law to training runs: size factors, errors."""
+    result = api.fit_scaling_law(training_runs)
+    _say_refused(str(training_runs), result.refused)
+
+    def table() -> object:
+        from simulator.views.tradeoffs.tables import scaling_view
+
+        return scaling_view(result)
+
+    def as_object() -> dict[str, Any]:
+        from simulator.views.tradeoffs.results import scaling_object
+
+        return scaling_object(result)
+
+    def rows() -> Sequence[dict[str, Any]]:
+        from simulator.views.tradeoffs.results import run_rows
+
+        return run_rows(result)
+
+    output.write(table=table, json_object=as_object, rows=rows)
+
+
+@with_question
+def tradeoff(
+    question: Question,
+    output: Output,
+    gpu: GpuName = DEFAULT_GPU,
+    target_kv_heads: Annotated[
+        list[int] | None,
+        option(
+            "--target-kv-heads",
+            panel=MODEL_PANEL,
+            text="KV heads of a model to compare with, as often as you like. Default: 1.",
+            parser=int,
+            metavar="COUNT",
+        ),
+    ] = None,
+    size_factor: Annotated[
+        list[float] | None,
+        option(
+            "--size-factor",
+            panel=MODEL_PANEL,
+            text="Its parameters over the model's at equal quality, one for each of these. "
+            "Default: that of --runs, else the paper's.",
+            parser=number,
+            metavar="F",
+        ),
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        option(
+            "--runs",
+            panel=MODEL_PANEL,
+            text="Training runs to fit the size factors to (see 'bifurcate scaling').",
+            metavar="FILE",
+        ),
+    ] = None,
+    scale_by: Annotated[
+        ScaleBy,
+        choice(
+            "--scale-by",
+            panel=MODEL_PANEL,
+            text="What makes the other models larger.",
+            of=SCALE_BY,
+        ),
+    ] = SCALE_BY[0],
+    target_step_ms: TargetStep = None,
+    most_samples: Annotated[
+        int | None,
+        size(
+            "--most-samples",
+            panel=WORK_PANEL,
+            text="How far the crossover is looked for. Default: 1024.",
+        ),
+    ] = None,
+    longest_context: Annotated[
+        int | None,
+        size("--longest-context", panel=WORK_PANEL, text="Likewise, in tokens. Default: 128K."),
+    ] = None,
+    price_per_hour: PricePerHour = None,
+    part: Annotated[
+        Part,
+        choice("--rows", panel=OUTPUT_PANEL, text="What the rows of CSV are.", of=PARTS),
+    ] = PARTS[0],
+) -> None:
+    """Compare models of equal quality with fewer KV heads."""
+    from simulator.views.tradeoffs import results
+
+    if runs is not None and size_factor:
+        raise typer.BadParameter("--runs and --size-factor both say the size factor; give one")
+    fitted = None if runs is None else api.fit_scaling_law(runs)
+    if fitted is not None:
+        _say_refused(str(runs), fitted.refused)
+    result = api.tradeoff(
+        target_kv_heads=target_kv_heads or (1,),
+        size_factors=size_factor or (),
+        training_runs=fitted,
+        scale_by=scale_by,
+        target_step_ms=target_step_ms,
+        most_samples=most_samples,
+        longest_context_tokens=longest_context,
+        price_per_hour=price_per_hour,
+        **question.settings(gpu=gpu),
+    )
+
+    def table() -> object:
+        from simulator.views.tradeoffs.tables import tradeoff_view
+
+        return tradeoff_view(result)
+
+    rows: dict[Part, Callable[..., Sequence[dict[str, Any]]]] = {
+        "models": results.variant_rows,
+        "crossover": results.crossover_rows,
+        "map": results.map_rows,
+    }
+    output.write(
+        table=table,
+        json_object=lambda: results.tradeoff_object(result),
+        rows=lambda: rows[part](result),
+    )
+
+
+@with_question
+def quality(
+    question: Question,
+    output: Output,
+    gpu: GpuName = DEFAULT_GPU,
+    success_rate: Annotated[
+        float | None,
+        option(
+            "--success-rate",
+            panel=WORK_PANEL,
+            text="How often a single sample is right; or --counts.",
+            parser=number,
+            metavar="P",
+        ),
+    ] = None,
+    counts: Annotated[
+        Path | None,
+        option(
+            "--counts",
+            panel=WORK_PANEL,
+            text="CSV of tries by problem: problem, samples, correct.",
+            metavar="FILE",
+        ),
+    ] = None,
+    target_step_ms: TargetStep = None,
+    target_request_s: Annotated[
+        float | None,
+        option(
+            "--target-request-s",
+            panel=WORK_PANEL,
+            text="Longest acceptable request, with --output-tokens.",
+            parser=number,
+            metavar="S",
+        ),
+    ] = None,
+    most_samples: Annotated[
+        int | None,
+        size(
+            "--most-samples",
+            panel=WORK_PANEL,
+            text="How many samples are looked at. Default: 1024.",
+        ),
+    ] = None,
+    price_per_hour: PricePerHour = None,
+) -> None:
+    """Find the pass@k that a latency buys, standard and bifurcated."""
+    if (success_rate is None) == (counts is None):
+        raise typer.BadParameter("give either --success-rate or --counts")
+    result = api.quality(
+        success_rate=success_rate,
+        problem_counts=counts,
+        output_tokens=question.output_tokens,
+        target_step_ms=target_step_ms,
+        target_request_s=target_request_s,
+        most_samples=most_samples,
+        price_per_hour=price_per_hour,
+        **question.settings(gpu=gpu),
+    )
+    _say_refused(str(counts), result.success.refused)
+
+    def table() -> object:
+        from simulator.views.tradeoffs.tables import quality_view
+
+        return quality_view(result)
+
+    def as_object() -> dict[str, Any]:
+        from simulator.views.tradeoffs.results import quality_object
+
+        return quality_object(result)
+
+    def rows() -> Sequence[dict[str, Any]]:
+        from simulator.views.tradeoffs.results import quality_rows
+
+        return quality_rows(result)
+
+    output.write(table=table, json_object=as_object, rows=rows)
+
+
+def _say_refused(path: str, refused: Sequence[RefusedRow]) -> None:
+    """Name the rows that are not used, on stderr."""
+    for row in refused[:MOST_LISTED]:
+        say(f"not used: {path}, line {row.line}: {row.reason}")
+    if len(refused) > MOST_LISTED:
+        say(f"not used: {len(refused) - MOST_LISTED} more lines of {path}")
