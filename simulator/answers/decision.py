@@ -11,16 +11,31 @@ from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
 from simulator.answers.generate import Generation, generate
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
 from simulator.answers.sweep import NUMERIC_AXES, prepare_sweep
+from simulator.answers.verdict import VERDICTS, Verdict
 from simulator.errors import ScenarioError, SimulatorError, WorkloadError
 from simulator.inputs.files import validate
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
-from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, Value, Verdict, verdict_of
+from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, Value, verdict_of
+from simulator.inputs.scenario import Verdict as Expectation
 from simulator.inputs.workload import ATTENTIONS, Attention, Workload, workload_for
 from simulator.timing.constants import ConstantsChoice
 
-Standing = Literal["does not fit", "too slow", "bifurcated only", "bifurcated", "standard", "tie"]
+Standing = Literal[
+    "does not fit",
+    "too slow",
+    "bifurcated only",
+    "standard only",
+    "bifurcated",
+    "standard",
+    "too close to call",
+]
+_BY_VERDICT: dict[Verdict, Standing] = {
+    "yes": "bifurcated",
+    "no": "standard",
+    "too close to call": "too close to call",
+}
 
 # A page of more rows than this is not read; `bifurcate sweep` writes them all.
 MOST_POINTS_LISTED = 240
@@ -82,9 +97,10 @@ class Choice:
             return "does not fit"
         if self.target_step_s is not None and self.best.step_s > self.target_step_s:
             return "too slow"
-        if not self.comparison.standard.memory.fits:
-            return "bifurcated only"
-        return self.comparison.winner
+        for name, other in ATTENTIONS, ATTENTIONS[::-1]:
+            if not self.under(name).memory.fits:
+                return "bifurcated only" if other == "bifurcated" else "standard only"
+        return _BY_VERDICT[self.comparison.verdict]
 
     @property
     def will_do(self) -> bool:
@@ -158,6 +174,10 @@ class GridSummary:
         Points at which bifurcated attention is at least ``GAIN_SPEEDUP`` times as fast.
     standard_fits, bifurcated_fits
         Points that fit in memory.
+    verdict
+        The answer for the grid as a whole, as the scenario's own is judged.
+    decided
+        Points by whether to bifurcate, as sure as the predictions are.
     least, most
         The points of least and of most speed-up, as columns of the sweep.
     rows
@@ -170,7 +190,8 @@ class GridSummary:
     gained: int
     standard_fits: int
     bifurcated_fits: int
-    verdict: Verdict
+    verdict: Expectation
+    decided: Mapping[Verdict, int]
     least: Mapping[str, Any]
     most: Mapping[str, Any]
     rows: tuple[Mapping[str, Any], ...]
@@ -288,6 +309,7 @@ def summarise(
     grid = prepare_sweep(scenario, constants=constants, memory_utilization=memory_utilization)
     speedups: list[float] = []
     fits = dict.fromkeys(ATTENTIONS, 0)
+    decided = dict.fromkeys(VERDICTS, 0)
     extremes: list[Mapping[str, Any]] = []
     rows: list[Mapping[str, Any]] = []
     for block in grid.blocks():
@@ -295,6 +317,8 @@ def summarise(
         speedups += here.tolist()
         for name in ATTENTIONS:
             fits[name] += int(block[f"{name}_fits"].sum())
+        for verdict in VERDICTS:
+            decided[verdict] += int((block["verdict"] == verdict).sum())
         extremes += [_row(block, int(here.argmin())), _row(block, int(here.argmax()))]
         if grid.points <= MOST_POINTS_LISTED:
             rows += [_row(block, index) for index in range(len(here))]
@@ -304,6 +328,7 @@ def summarise(
         standard_fits=fits["standard"],
         bifurcated_fits=fits["bifurcated"],
         verdict=verdict_of(speedups),
+        decided=decided,
         least=min(extremes, key=lambda row: float(row["speedup"])),
         most=max(extremes, key=lambda row: float(row["speedup"])),
         rows=tuple(rows),

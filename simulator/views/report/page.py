@@ -121,7 +121,7 @@ def _parts(report: Report) -> list[tuple[str, str, Child]]:
     if report.drawings:
         parts.append(("figures", "Figures", _figures(report.drawings)))
     parts += [
-        ("grid", "The scenario's whole grid", sections.grid_section(report.grid)),
+        ("grid", "The scenario's whole grid", sections.grid_section(report.scenario, report.grid)),
         ("accuracy", "Accuracy", sources.accuracy_section(found)),
         ("assumptions", "Assumptions", sources.assumptions_section(report.scenario, found)),
         (

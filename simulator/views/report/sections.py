@@ -1,13 +1,14 @@
 """The parts of a report that answer: the decision over GPUs, the step, the request, the grid."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
 from simulator.answers.decision import Choice, Decision, GridSummary
 from simulator.answers.estimate import Estimate
-from simulator.inputs.scenario import GAIN_SPEEDUP
-from simulator.inputs.workload import ATTENTIONS, Attention, Workload
+from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
+from simulator.inputs.workload import ATTENTIONS, Attention
+from simulator.timing.spread import shipped_spreads
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
 from simulator.views.report import words
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
@@ -24,7 +25,7 @@ DECISION_HEADS = (
     Head(name="verdict", number=False),
     Head(name="standard", unit="ms per step"),
     Head(name="bifurcated", unit="ms per step"),
-    Head(name="speed-up"),
+    Head(name="speed-up", unit="times"),
     Head(name="fits", unit=BOTH, number=False, short=True),
     Head(name="most samples", unit=BOTH),
     Head(name="USD per hour"),
@@ -90,10 +91,12 @@ def decision_table(decision: Decision) -> Html:
         ),
         tag(
             "p",
-            "The scenario's own GPUs first and marked, then what is cheapest per token. Most "
-            f"samples: {limit}, all else as in the case. Speed-up is standard's time over "
-            "bifurcated's, whether or not both fit. Cost is of output tokens at this step's rate, "
-            f"prefill left out, where the step fits.{slow}",
+            "The scenario's own GPUs first and marked, then what is cheapest per token. Below a "
+            f"prediction, where {shipped_spreads().coverage:.0%} of measurements should lie; too "
+            f"close to call: both a gain and none. Most samples: {limit}, all else as in the case. "
+            "Speed-up is standard's time over bifurcated's, whether or not both fit. Cost is of "
+            "output tokens at this step's rate, prefill left out, where the step fits."
+            f"{slow}",
             class_="note",
         ),
         bullets(decision.skipped),
@@ -112,13 +115,26 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
     return [
         words.group_name(both[0]),
         [words.standing(choice), *(child for badge in badges for child in (" ", badge))],
-        *(milliseconds(result.step_s) for result in both),
-        f"{choice.comparison.speedup:.2f}",
+        *(step_cell(result) for result in both),
+        _speedup_cell(choice),
         " / ".join("yes" if result.memory.fits else "no" for result in both),
         " / ".join(map(words.limit, limits)),
         words.money(choice.usd_per_hour, 2),
         " / ".join(_cost(choice, name) for name in ATTENTIONS),
     ]
+
+
+def step_cell(result: Estimate) -> list[Child]:
+    """Write a step's time with its interval below. [ms]."""
+    low, high = milliseconds(result.step_low_s), milliseconds(result.step_high_s)
+    return [milliseconds(result.step_s), " ", tag("small", f"{low} to {high}")]
+
+
+def _speedup_cell(choice: Choice) -> list[Child]:
+    """Write a speed-up with its interval below."""
+    found = choice.comparison
+    likely = f"{found.speedup_low:.2f} to {found.speedup_high:.2f}"
+    return [f"{found.speedup:.2f}", " ", tag("small", likely)]
 
 
 def _cost(choice: Choice, attention: Attention) -> str:
@@ -139,7 +155,11 @@ def tiles(decision: Decision) -> Html:
             f"{milliseconds(result.standard.step_s)} → {milliseconds(result.bifurcated.step_s)} ms",
             f"on {words.group_name(result.standard)}",
         ),
-        ("Speed-up of the step", f"{result.speedup:.2f}x", "end to end"),
+        (
+            "Speed-up of the step",
+            f"{result.speedup:.2f}x",
+            f"likely {result.speedup_low:.2f} to {result.speedup_high:.2f}",
+        ),
         (
             "KV bytes read",
             f"{result.kv_io_ratio:.1f}x fewer" if result.kv_io_ratio > 1 else "the same",
@@ -196,7 +216,7 @@ def step_section(decision: Decision) -> Html:
         steps.append(
             [
                 name,
-                milliseconds(item.step_s),
+                step_cell(item),
                 f"{item.tokens_per_s:,.0f}",
                 f"{standard.step_s / item.step_s:.2f}",
                 format_si(float(totals.kv_bytes_read), "B"),
@@ -264,28 +284,30 @@ def request_section(decision: Decision) -> Html:
     )
 
 
-def grid_section(grid: GridSummary) -> Html:
+def grid_section(scenario: Scenario, grid: GridSummary) -> Html:
     """Return every point of the scenario's grid, folded where there are many."""
     parts: list[Child] = [tag("p", words.grid_sentence(grid))]
     if grid.rows:
-        whole = _grid_table(grid)
+        whole = _grid_table(scenario, grid)
         parts.append(
             whole
             if len(grid.rows) <= MOST_ROWS_OPEN
             else tag("details", tag("summary", f"All {grid.points:,} points"), whole)
         )
     else:
-        parts.append(
-            tag(
-                "p", "Too many points to list here; the sweep below writes them all.", class_="note"
-            )
-        )
+        many = "Too many points to list here; the sweep below writes them all."
+        parts.append(tag("p", many, class_="note"))
     return tag("div", parts, bullets(grid.skipped))
 
 
-def _grid_table(grid: GridSummary) -> Html:
+def _grid_table(scenario: Scenario, grid: GridSummary) -> Html:
     """Return the table of all points: what varies, then what comes out."""
-    varying = list(_varying(grid.rows))
+    always = ("samples", "context_tokens")
+    varying = [
+        axis
+        for axis, values in scenario.axes.items()
+        if axis in grid.rows[0] and (axis in always or len(values) > 1)
+    ]
     heads = [
         Head(name=name.replace("_", " "), number=isinstance(grid.rows[0][name], int))
         for name in varying
@@ -293,38 +315,28 @@ def _grid_table(grid: GridSummary) -> Html:
     heads += [
         Head(name="standard", unit="ms per step"),
         Head(name="bifurcated", unit="ms per step"),
-        Head(name="speed-up"),
+        Head(name="speed-up", unit="times"),
         Head(name="fits", unit=BOTH, number=False, short=True),
         Head(name="bound by", unit=BOTH, number=False, short=True),
-        Head(name="winner", number=False),
+        Head(name="bifurcate?", number=False, short=True),
     ]
     rows: list[list[Child]] = [
         [
-            *(
-                f"{row[name]:,}" if isinstance(row[name], int) else str(row[name])
-                for name in varying
-            ),
+            *(_setting(row[name]) for name in varying),
             *(milliseconds(row[f"{name}_step_ms"] * MILLISECOND) for name in ATTENTIONS),
-            f"{row['speedup']:.2f}",
+            [
+                f"{row['speedup']:.2f}",
+                " ",
+                tag("small", f"{row['speedup_low']:.2f} to {row['speedup_high']:.2f}"),
+            ],
             " / ".join("yes" if row[f"{name}_fits"] else "no" for name in ATTENTIONS),
             " / ".join(row[f"{name}_bound"] for name in ATTENTIONS),
-            str(row["winner"]),
+            str(row["verdict"]),
         ]
         for row in grid.rows
     ]
     caption = f"Every point of the grid; a gain is a speed-up of at least {GAIN_SPEEDUP:g}"
     return table(caption, heads, rows)
-
-
-def _varying(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the settings that are not the same in all rows; samples and context always."""
-    settings = [name for name in rows[0] if name in _SETTINGS]
-    for name in settings:
-        if name in ("samples", "context_tokens") or len({row[name] for row in rows}) > 1:
-            yield name
-
-
-_SETTINGS = frozenset({*Workload.model_fields, "model", "gpu", "kv_heads"})
 
 
 def _setting(value: object) -> str:

@@ -4,20 +4,30 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from simulator.answers.decision import Decision
-from simulator.answers.estimate import Estimate, constants_note
+from simulator.answers.decision import Choice, Decision
+from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate, constants_note
+from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.hardware import FittedFigure
 from simulator.inputs.scenario import Scenario
-from simulator.timing.constants import BY_KIND, CONSTANTS, Constant, Rates
+from simulator.inputs.workload import ATTENTIONS, Workload
+from simulator.timing.constants import BY_KIND, CONSTANTS, Rates
+from simulator.timing.spread import FAMILY, Family, shipped_spreads, spread_of
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
 
 GPU_HEADS = (
     Head(name="GPU", number=False),
     Head(name="constants", number=False),
-    Head(name="bandwidth", unit="achieved share of peak, attention"),
+    Head(name="standard", unit="interval of the step"),
+    Head(name="bifurcated", unit="interval of the step"),
     Head(name="profile", unit="content hash", number=False, short=True),
     Head(name="figures", unit="A: sources agree", number=False),
     Head(name="price", unit="USD per GPU hour, source", number=False),
+)
+SPREAD_HEADS = (
+    Head(name="kind of kernel", number=False),
+    Head(name="fixed time", unit="launches, waves"),
+    Head(name="time on bytes and products"),
+    Head(name="bytes that stay in L2"),
 )
 CONSTANT_HEADS = (
     Head(name="constant", number=False),
@@ -28,6 +38,13 @@ CONSTANT_HEADS = (
     Head(name="what it is", number=False),
     Head(name="source", number=False),
 )
+KINDS: dict[Family, str] = {
+    "gemm": "matrix products",
+    "attention": "decode attention",
+    "prefill_attention": "prefill attention",
+    "elementwise": "elementwise",
+    "collective": "between GPUs",
+}
 # What no answer of this package takes into account.
 NOT_MODELLED = (
     "One step is one sequence of operations: communication does not overlap with computation.",
@@ -44,12 +61,11 @@ def accuracy_section(decisions: Sequence[Decision]) -> Html:
     for choice in choices:
         estimate = choice.comparison.standard
         price = choice.gpu.price_usd_per_hour
-        share = estimate.rates.constants["attention_bandwidth_fraction"]
         rows.append(
             [
                 choice.gpu.name,
                 _origin_words(estimate.rates),
-                f"{share.value:.2f}",
+                *(_interval(choice.under(name)) for name in ATTENTIONS),
                 tag("code", choice.gpu.content_hash),
                 choice.gpu.confidence,
                 "unknown" if price is None else f"{price.value:,.2f}: {price.source}",
@@ -66,7 +82,9 @@ def accuracy_section(decisions: Sequence[Decision]) -> Html:
             tag("strong", "carried"),
             " over from GPUs that were measured, or the published ",
             tag("strong", "peak"),
-            ", a bound and no prediction.",
+            ", a bound and no prediction. Intervals hold ",
+            f"{shipped_spreads().coverage:.0%} of the times measured on shapes, or on whole GPUs, "
+            "that no fit had seen.",
         ),
         tag("p", " ".join(_constants_notes(decisions))),
         table(
@@ -75,6 +93,7 @@ def accuracy_section(decisions: Sequence[Decision]) -> Html:
             rows,
             classes=["asked" if choice.asked else None for choice in choices],
         ),
+        (_spread_table(choice) for choice in asked),
         (
             tag(
                 "details",
@@ -84,6 +103,44 @@ def accuracy_section(decisions: Sequence[Decision]) -> Html:
             for choice in asked
         ),
     )
+
+
+def _interval(result: Estimate) -> str:
+    """Say how much less and more than predicted a step may take."""
+    return _range(1 - result.step_low_s / result.step_s, result.step_high_s / result.step_s - 1)
+
+
+def _range(below: float, above: float) -> str:
+    """Write a share by which a time may be less, and one by which it may be more.
+
+    >>> _range(0.08, 0.125)
+    '-8 % to +12 %'
+    """
+    return f"-{100 * below:.0f} % to +{100 * above:.0f} %"
+
+
+def _spread_table(choice: Choice) -> Html:
+    """Return by how much the kernels of a case's steps were off where they were measured."""
+    rates, work = choice.comparison.standard.rates, choice.comparison.standard.workload
+    narrow = {"gemm": work.weight_dtype, "attention": work.kv_dtype}
+    rows: list[list[Child]] = []
+    for family in dict.fromkeys(
+        FAMILY[operation.kind]
+        for name in ATTENTIONS
+        for operation in choice.under(name).operations
+        if operation.launches
+    ):
+        width = DTYPE_BYTES[narrow[family]] if family in narrow else DTYPE_BYTES["bf16"]
+        found = spread_of(rates, family, narrow=width < DTYPE_BYTES["bf16"])
+        rows.append(
+            [
+                KINDS[family],
+                _range(found.fixed_below, found.fixed_above),
+                _range(found.streaming_below, found.streaming_above),
+                _range(found.cached_below, found.cached_above),
+            ]
+        )
+    return table(f"By how much kernels were off, for {choice.gpu.name}", SPREAD_HEADS, rows)
 
 
 def _origin_words(rates: Rates) -> str:
@@ -119,7 +176,7 @@ def _constants_table(*estimates: Estimate) -> Html:
         kind, plain = _split(name)
         if kind and kind not in kinds:
             continue
-        fitted = _fitted(name, plain, constant, rates.gpu.fitted)
+        fitted = _fitted(name, plain, constant.origin, rates.gpu.fitted)
         rows.append(
             [
                 name,
@@ -147,10 +204,10 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _fitted(
-    name: str, plain: str, constant: Constant, fitted: Mapping[str, FittedFigure]
+    name: str, plain: str, origin: str, fitted: Mapping[str, FittedFigure]
 ) -> FittedFigure | None:
     """Return the fit a constant comes from, None where it was not fitted to this card."""
-    return (fitted.get(name) or fitted.get(plain)) if constant.origin == "fitted" else None
+    return (fitted.get(name) or fitted.get(plain)) if origin == "fitted" else None
 
 
 def assumptions_section(scenario: Scenario, decisions: Sequence[Decision]) -> Html:
@@ -241,24 +298,25 @@ def compare_command(decision: Decision) -> str:
     """Return the command that compares a case on the scenario's first GPU."""
     estimate = decision.first.comparison.standard
     case, work = decision.case, estimate.workload
+    of_tree = ("context_tokens", "prompts") if work.tree else ()
+    usual = Workload()
+    # Formats are always named: without them the model's own would be taken.
+    always = ("samples", "context_tokens", "decoded_tokens", "weight_dtype", "kv_dtype")
+    settings = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in work.model_dump(exclude={"attention", *of_tree}).items()
+        if name in always or getattr(work, name) != getattr(usual, name)
+    }
     options: dict[str, object] = {
         "-m": case.name,
         **({} if case.kv_heads is None else {"--kv-heads": case.kv_heads}),
         "-g": decision.first.name,
-        "--samples": work.samples,
-        "--context-tokens": work.context_tokens,
-        "--decoded-tokens": work.decoded_tokens,
-        "--prompts": work.prompts,
-        "--query-tokens": work.query_tokens,
-        "--kernel": work.kernel,
-        "--kv-layout": work.kv_layout,
-        "--execution": work.execution,
-        "--dtype": work.weight_dtype,
-        "--kv-dtype": work.kv_dtype,
-        "--tp": work.tensor_parallel,
-        "--constants": estimate.rates.choice,
-        "--gpu-memory-utilization": estimate.memory_utilization,
+        **settings,
     }
+    if estimate.rates.choice != "auto":
+        options["--constants"] = estimate.rates.choice
+    if estimate.memory_utilization != DEFAULT_MEMORY_UTILIZATION:
+        options["--gpu-memory-utilization"] = estimate.memory_utilization
     return joined(["bifurcate", "compare"], options.items())
 
 

@@ -34,19 +34,22 @@ def case_sentence(choice: Choice) -> str:
     result = choice.comparison
     standard, bifurcated = result.standard, result.bifurcated
     case = samples_phrase(standard.workload).partition(", ")[0]
-    subject = f"{standard.model.name} with {case} takes "
-    if result.winner == "bifurcated":
-        times = (
-            f"{format_time(bifurcated.step_s)} per step on {group_name(standard)} instead of "
-            f"{format_time(standard.step_s)}, {ratio_phrase(result)}{_paged_clause(result)}"
+    start = f"{standard.model.name} with {case} takes "
+    place = f"per step on {group_name(standard)}"
+    likely = f"{result.speedup_low:.2f} to {result.speedup_high:.2f}"
+    if result.speedup > 1 and result.verdict == "yes":
+        middle = (
+            f"{format_time(bifurcated.step_s)} {place} instead of {format_time(standard.step_s)}, "
+            f"{ratio_phrase(result)} (likely {likely}){_paged_clause(result)}"
         )
     else:
-        times = (
-            f"{format_time(standard.step_s)} per step on {group_name(standard)} with standard and "
+        close = ": too close to call" if result.verdict == "too close to call" else ""
+        middle = (
+            f"{format_time(standard.step_s)} {place} with standard and "
             f"{format_time(bifurcated.step_s)} with bifurcated attention, which is "
-            f"{ratio_phrase(result)}"
+            f"{ratio_phrase(result)} (likely {likely} times as fast){close}"
         )
-    return f"{subject}{times}{_fit_clause(result)}."
+    return f"{start}{middle}{_fit_clause(result)}."
 
 
 def ratio_phrase(result: Comparison) -> str:
@@ -63,7 +66,7 @@ def _paged_clause(result: Comparison) -> str:
     ratio = result.shared_storage.step_s / result.bifurcated.step_s
     if abs(result.speedup / ratio - 1) < CLOSE:
         return ""
-    return f" ({ratio:.2f} times over one stored context, as paged caches keep it)"
+    return f", {ratio:.2f} times over one stored context, as paged caches keep it"
 
 
 def _fit_clause(result: Comparison) -> str:
@@ -97,8 +100,18 @@ def grid_sentence(grid: GridSummary) -> str:
         f"Bifurcated attention is at least {GAIN_SPEEDUP:g} times as fast at {gained} of the "
         f"scenario's {plural(grid.points, 'point')}; over all of them it is {least} "
         f"({point(grid.least, grid)}) to {most} times as fast ({point(grid.most, grid)}). "
-        f"{_fitting(grid)}"
+        f"{_deciding(grid)} {_fitting(grid)}"
     )
+
+
+def _deciding(grid: GridSummary) -> str:
+    """Say at how many points the prediction's interval decides."""
+    parts = [
+        f"{verdict} at {'all' if points == grid.points else f'{points:,}'}"
+        for verdict, points in grid.decided.items()
+        if points
+    ]
+    return f"Whether to share, with the predictions' errors: {', '.join(parts)}."
 
 
 def _fitting(grid: GridSummary) -> str:
@@ -134,10 +147,9 @@ def expectation(scenario: Scenario, grid: GridSummary) -> str:
 
 def standing(choice: Choice) -> str:
     """Say what to make of one GPU."""
-    found = choice.standing
-    if found == "does not fit":
+    if choice.standing == "does not fit":
         return f"no, {shortage(choice.comparison.bifurcated)} short"
-    return "either" if found == "tie" else found
+    return choice.standing
 
 
 def group_name(result: Estimate) -> str:
