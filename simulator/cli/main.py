@@ -30,7 +30,6 @@ DEBUG_VARIABLE = "BIFURCATE_DEBUG"
 MODULES = {
     "answers": ("estimate", "compare", "generate", "plan"),
     "tradeoff": ("scaling", "tradeoff", "quality"),
-    "tree": ("tree",),
     "sweep": ("sweep",),
     "report": ("report",),
     "measure": ("measure",),
