@@ -20,14 +20,15 @@ DEV := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types imports format bench clean
+.PHONY: help demo test check lint types imports format bench accuracy predictions clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/  \1/p' $(firstword $(MAKEFILE_LIST))
 	@echo "  make check   make lint, make types and make imports (which floor imports which)"
 	@echo "  make format  let ruff rewrite the code"
 	@echo "  make bench   measure start-up and sweep speed on this machine"
-	@echo "  make accuracy  write docs/accuracy.md from measured rows (ROWS=folder)"
+	@echo "  make accuracy  write docs/accuracy.md and the spreads of intervals from measured rows (ROWS=folder)"
+	@echo "  make predictions  show which predictions changed, and store them as they are now"
 	@echo "  make clean   remove $(VENV), build output and caches"
 
 demo: $(CORE)
@@ -52,6 +53,10 @@ imports: $(DEV)
 format: $(DEV)
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+# Reviewed like code: CONTRIBUTING.md.
+predictions: $(DEV)
+	@$(BIN)/python tests/golden/predictions.py
 
 bench: $(CORE)
 	@$(BIN)/python benchmarks/startup.py
