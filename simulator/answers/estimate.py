@@ -106,10 +106,7 @@ def estimate(
         If the workload cannot be run in that form.
     """
     check_workload(model, gpu, workload)
-    if not 0 < memory_utilization <= 1:
-        raise WorkloadError(
-            f"gpu_memory_utilization = {memory_utilization} is not in (0, 1]; engines use 0.9"
-        )
+    check_utilization(memory_utilization)
     return estimate_with(model, rates(gpu, constants), workload, memory_utilization)
 
 
@@ -134,6 +131,20 @@ def estimate_with(
         memory_utilization=memory_utilization,
         notes=tuple(_notes(model, gpu_rates, workload, needs)),
     )
+
+
+def check_utilization(memory_utilization: float) -> None:
+    """Refuse a share of the memory that is none.
+
+    Raises
+    ------
+    WorkloadError
+        If it is not in (0, 1].
+    """
+    if not 0 < memory_utilization <= 1:
+        raise WorkloadError(
+            f"gpu_memory_utilization = {memory_utilization} is not in (0, 1]; engines use 0.9"
+        )
 
 
 def check_workload(model: ModelShape, gpu: HardwareProfile, work: WorkloadLike) -> None:
