@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from simulator.answers.capacity import capacity
-from simulator.answers.estimate import check_workload
+from simulator.answers.estimate import check_workload, estimate_with
 from simulator.answers.study import Study
 from simulator.answers.sweep import NAMED_AXES, NUMERIC_AXES, Cell, compare_block
 from simulator.errors import WorkloadError
@@ -26,6 +26,8 @@ Variant = Literal["standard", "shared_storage", "bifurcated"]
 # What a block says of each kind of attention.
 _FIGURES = (
     "step_ms",
+    "step_ms_low",
+    "step_ms_high",
     "tokens_per_s",
     "flops",
     "bytes_read",
@@ -60,7 +62,8 @@ def grid(
         The question's columns; ``asked``, whether the point is the question's own; ``variant``
         (``standard``, ``bifurcated``, and ``shared_storage`` where the question stores a context
         copy for each sample); the figures of a sweep, and ``capacity_bytes`` [bytes]; ``speedup``
-        over standard attention and ``kv_io_ratio`` to it.
+        over standard attention and ``kv_io_ratio`` to it. ``speedup_low``, ``speedup_high`` and
+        ``verdict`` are of bifurcated against standard attention with that storage.
 
     Raises
     ------
@@ -116,7 +119,7 @@ def _long(block: Mapping[str, Any], attention: str, variant: str) -> "pd.DataFra
     import pandas as pd
 
     prefixes = tuple(f"{name}_" for name in ATTENTIONS)
-    drop = ("speedup", "kv_io_ratio", "winner")
+    drop = ("speedup", "kv_io_ratio", "winner")  # these are of each row, not of each pair
     shared = {
         name: values
         for name, values in block.items()
@@ -136,12 +139,29 @@ def _asked(frame: "pd.DataFrame", work: Workload) -> "pd.Series[bool]":
 
 def by_samples(study: Study) -> "pd.DataFrame":
     """Vary the samples, with the last that fit and the first that do not among them."""
-    axis = {*study.samples_axis}
-    low, high = min(axis), max(axis)
+    return grid(study, {"samples": _with_ends(study, study.samples_axis, "samples")})
+
+
+def _with_ends(
+    study: Study,
+    axis: Sequence[int],
+    field: Literal["samples", "context_tokens"],
+    *,
+    model: ModelShape | None = None,
+    **named: Any,
+) -> list[int]:
+    """Return an axis with the last value that fits and the first that does not, of each way."""
+    values = set(axis)
+    work = study.workload.model_copy(update=named)
     for attention in ATTENTIONS:
-        most = capacity(study.estimate(attention)).most_samples
-        axis |= {point for point in (most, (most or 0) + 1) if point and low <= point <= high}
-    return grid(study, {"samples": sorted(axis)})
+        result = estimate_with(
+            model or study.model, study.rates, work.under(attention), study.memory_utilization
+        )
+        limits = capacity(result)
+        most = limits.most_samples if field == "samples" else limits.longest_context_tokens
+        ends = (most, most + 1) if most else ()
+        values |= {end for end in ends if min(axis) <= end <= max(axis)}
+    return sorted(values)
 
 
 def memory_by_samples(study: Study) -> "pd.DataFrame":
@@ -152,12 +172,8 @@ def memory_by_samples(study: Study) -> "pd.DataFrame":
 
 def by_context(study: Study) -> "pd.DataFrame":
     """Vary the context, with the longest that fits and the first that does not among them."""
-    axis = {*study.context_axis}
-    low, high = min(axis), max(axis)
-    for attention in ATTENTIONS:
-        most = capacity(study.estimate(attention)).longest_context_tokens
-        axis |= {point for point in (most, (most or 0) + 1) if point and low <= point <= high}
-    return grid(study, {"context_tokens": sorted(axis)})
+    axis = _with_ends(study, study.context_axis, "context_tokens")
+    return grid(study, {"context_tokens": axis})
 
 
 def by_context_and_samples(study: Study, finer: int = 4) -> "pd.DataFrame":
@@ -199,15 +215,13 @@ def by_kernel(study: Study) -> "pd.DataFrame":
     def parts() -> Iterator["pd.DataFrame"]:
         for kernel in KERNELS:
             for execution in ("graph", "eager"):
+                named = {"kernel": kernel, "execution": execution}
                 try:
-                    yield grid(
-                        study,
-                        {"samples": study.samples_axis},
-                        kernel=kernel,
-                        execution=execution,
-                    )
+                    check_workload(study.model, study.gpu, study.workload.model_copy(update=named))
                 except WorkloadError:
                     continue
+                axis = _with_ends(study, study.samples_axis, "samples", **named)
+                yield grid(study, {"samples": axis}, **named)
 
     return pd.concat(parts(), ignore_index=True)
 
@@ -224,17 +238,12 @@ def by_kv_heads(study: Study) -> "pd.DataFrame":
     if model.latent is not None:
         counts = [model.kv_heads]
     usable = sorted({count for count in counts if model.heads % count == 0}, reverse=True)
-    return pd.concat(
-        [
-            grid(
-                study,
-                {"samples": study.samples_axis},
-                model=model if model.latent is not None else model.with_kv_heads(count),
-            )
-            for count in usable
-        ],
-        ignore_index=True,
-    )
+    parts = []
+    for count in usable:
+        form = model if model.latent is not None else model.with_kv_heads(count)
+        axis = _with_ends(study, study.samples_axis, "samples", model=form)
+        parts.append(grid(study, {"samples": axis}, model=form))
+    return pd.concat(parts, ignore_index=True)
 
 
 def by_own_tokens(study: Study) -> "pd.DataFrame":

@@ -1,5 +1,6 @@
 """GPUs and models against each other: throughput against latency, and cost per million tokens."""
 
+import math
 from typing import TYPE_CHECKING
 
 from simulator.views.plots import style
@@ -11,70 +12,124 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "cross")
+# Room for a GPU's name, as shares of the axes.
+_NAME_ROOM = {"wide": (0.1, 0.045), "narrow": (0.33, 0.06)}
 
 
 def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
-    """Draw throughput against latency, and for each model and kind of attention the frontier.
+    """Draw throughput against latency: a curve for each GPU along samples, and the frontiers.
 
     ``frame`` as of :func:`fleet.by_gpu`; what does not fit in memory is left out.
     """
-    import plotly.graph_objects as go
-
-    fitting = frame[frame["fits"].astype(bool)]
+    ours = frame[frame["variant"].isin(("standard", "bifurcated"))]
+    fitting = ours[ours["fits"].astype(bool)]
     figure = style.new_figure()
     models = list(dict.fromkeys(frame["model"]))
     for variant in ("standard", "bifurcated"):
-        line = style.line_style(variant)
         for number, model in enumerate(models):
             part = fitting[(fitting["variant"] == variant) & (fitting["model"] == model)]
-            symbol = _SYMBOLS[number % len(_SYMBOLS)]
+            # One model's curves are as many as a reader can tell apart.
+            for _, curve in part.groupby("gpu", sort=False) if number == 0 else ():
+                _add_curve(figure, curve.sort_values("samples"), variant)
             name = style.LINES[variant].name + (f", {model}" if len(models) > 1 else "")
-            figure.add_trace(
-                go.Scatter(
-                    x=part["step_ms"].tolist(),
-                    y=part["tokens_per_s_per_gpu"].tolist(),
-                    mode="markers",
-                    marker={"color": line["color"], "size": 5, "opacity": 0.25, "symbol": symbol},
-                    showlegend=False,
-                    text=[
-                        f"{model}, {gpu}, {samples:,} samples"
-                        for gpu, samples in zip(part["gpu_name"], part["samples"], strict=True)
-                    ],
-                    hovertemplate="%{text}<br>%{x:.4g} ms, %{y:,.0f} tokens/s per GPU"
-                    "<extra></extra>",
-                )
-            )
-            edge = frontier(part)
-            if not len(edge):
-                continue
-            figure.add_trace(
-                go.Scatter(
-                    x=edge["step_ms"].tolist(),
-                    y=edge["tokens_per_s_per_gpu"].tolist(),
-                    mode="lines+markers+text",
-                    line=line,
-                    marker={"size": 9, "symbol": symbol},
-                    name=f"frontier, {name}",
-                    text=_names_once(edge) if variant == "bifurcated" else None,
-                    textposition="top left",
-                    textfont={"size": 11},
-                    hoverinfo="skip",
-                )
-            )
-    drawn = fitting if len(fitting) else frame
-    style.log_axis(
-        figure,
-        "xaxis",
-        drawn["step_ms"],
-        "time of a decode step [ms]",
-        text=style.number_text,
-        pad=0.06,
+            _add_frontier(figure, frontier(part), variant, name, _SYMBOLS[number % len(_SYMBOLS)])
+    drawn = fitting if len(fitting) else ours
+    for axis, column, title in (
+        ("xaxis", "step_ms", "time of a decode step [ms]"),
+        ("yaxis", "tokens_per_s_per_gpu", "throughput of one GPU [tokens/s]"),
+    ):
+        style.log_axis(figure, axis, drawn[column], title, text=style.number_text)
+    best = fitting[(fitting["variant"] == "bifurcated") & (fitting["model"] == models[0])]
+    _name_curves(figure, best, asked=str(frame["gpu"].iloc[0]))
+    notes = (
+        f"A pale curve is one GPU with {models[0]} along its samples; a frontier joins what no "
+        "other GPU beats."
     )
-    style.log_axis(
-        figure, "yaxis", drawn["tokens_per_s_per_gpu"], "throughput of one GPU [tokens/s]",
-        text=style.number_text, pad=0.06,
-    )  # fmt: skip
-    return style.finish(figure, _pareto_finding(fitting), _with_gpus(caption, frame))
+    words = Caption(caption.subject, (notes, *caption.notes))
+    return style.finish(figure, _pareto_finding(fitting), _with_gpus(words, frame))
+
+
+def _add_curve(figure: "go.Figure", curve: "pd.DataFrame", variant: str) -> None:
+    """Add the curve of one GPU, pale."""
+    import plotly.graph_objects as go
+
+    figure.add_trace(
+        go.Scatter(
+            x=curve["step_ms"].tolist(),
+            y=curve["tokens_per_s_per_gpu"].tolist(),
+            mode="lines+markers",
+            line={**style.line_style(variant), "width": 1.2},
+            marker={"size": 3},
+            opacity=style.UNFIT_OPACITY,
+            showlegend=False,
+            text=[
+                f"{model}, {gpu}, {samples:,} samples"
+                for model, gpu, samples in zip(
+                    curve["model"], curve["gpu_name"], curve["samples"], strict=True
+                )
+            ],
+            hovertemplate="%{text}<br>%{x:.4g} ms, %{y:,.0f} tokens/s per GPU<extra></extra>",
+        )
+    )
+
+
+def _add_frontier(
+    figure: "go.Figure", edge: "pd.DataFrame", variant: str, name: str, symbol: str
+) -> None:
+    """Add a frontier."""
+    import plotly.graph_objects as go
+
+    if not len(edge):
+        return
+    figure.add_trace(
+        go.Scatter(
+            x=edge["step_ms"].tolist(),
+            y=edge["tokens_per_s_per_gpu"].tolist(),
+            mode="lines+markers",
+            line=style.line_style(variant),
+            marker={"size": 8, "symbol": symbol},
+            name=f"frontier, {name}",
+            hoverinfo="skip",
+        )
+    )
+
+
+def _name_curves(figure: "go.Figure", fitting: "pd.DataFrame", *, asked: str) -> None:
+    """Write a GPU's name at the end of its curve: the one asked about, then the highest with room.
+
+    Names that a phone has no room for are marked as being for a wide page.
+    """
+    if not len(fitting):
+        return
+    ends = fitting.loc[fitting.groupby("gpu")["tokens_per_s_per_gpu"].idxmax()]
+    ends = ends.sort_values("tokens_per_s_per_gpu", ascending=False)
+    first = ends["gpu"] == asked
+    spans = [end - start for start, end in (figure.layout[f"{a}axis"].range for a in "xy")]
+    placed: dict[str, list[tuple[float, float]]] = {"wide": [], "narrow": []}
+    for index in [*ends.index[first], *ends.index[~first]]:
+        end = ends.loc[index]
+        at = (
+            math.log10(end["step_ms"]) / spans[0],
+            math.log10(end["tokens_per_s_per_gpu"]) / spans[1],
+        )
+        free = {
+            form: all(abs(at[0] - x) > room[0] or abs(at[1] - y) > room[1] for x, y in placed[form])
+            for form, room in _NAME_ROOM.items()
+        }
+        if not free["wide"]:
+            continue
+        placed["wide"].append(at)
+        if free["narrow"]:
+            placed["narrow"].append(at)
+        figure.add_annotation(
+            name="" if free["narrow"] else style.WIDE_ONLY,
+            x=math.log10(end["step_ms"]),
+            y=math.log10(end["tokens_per_s_per_gpu"]),
+            text=f"<b>{end['gpu']}</b>" if end["gpu"] == asked else end["gpu"],
+            showarrow=False,
+            yshift=10,
+            font={"size": 11},
+        )
 
 
 def frontier(points: "pd.DataFrame") -> "pd.DataFrame":
@@ -84,14 +139,6 @@ def frontier(points: "pd.DataFrame") -> "pd.DataFrame":
     )
     best = ordered["tokens_per_s_per_gpu"].cummax().shift(fill_value=float("-inf"))
     return ordered[ordered["tokens_per_s_per_gpu"] > best]
-
-
-def _names_once(edge: "pd.DataFrame") -> list[str]:
-    """Return the GPU of each point of a frontier where it is another than before."""
-    names = list(edge["gpu"])
-    return [
-        name if index == 0 or names[index - 1] != name else "" for index, name in enumerate(names)
-    ]
 
 
 def _pareto_finding(fitting: "pd.DataFrame") -> str:

@@ -15,7 +15,7 @@ def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw step and gain against own tokens; ``frame`` as of :func:`curves.by_own_tokens`."""
     import plotly.graph_objects as go
 
-    figure = style.new_panels(["step", "gain"], 1, 1, shared=False)
+    figure = style.new_panels(["", ""], 1, 1, shared=False)
     for variant in variants(frame):
         line = frame[frame["variant"] == variant].sort_values("decoded_tokens")
         add_line(
@@ -53,7 +53,7 @@ def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             frame["decoded_tokens"],
             "own tokens of each sample [tokens]",
         )
-    style.log_axis(figure, "yaxis", frame["step_ms"], "step [ms]", text=style.number_text)
+    style.log_axis(figure, "yaxis", frame["step_ms"], "step [ms]", text=style.number_text, pad=0.1)
     gains = [*bifurcated["speedup"], *bifurcated["kv_io_ratio"], 1.0]
     style.log_axis(figure, "yaxis2", gains, "ratio [times]", text=style.number_text, most_ticks=8)
     return style.finish(figure, _finding(frame), caption)
@@ -69,11 +69,12 @@ def _finding(frame: "pd.DataFrame") -> str:
     first, last = there.iloc[0], there.iloc[-1]
     if len(there) == 1:
         return f"The only step is {style.faster(first['speedup'])} with bifurcated attention"
+    unfit = "" if steps["standard"]["fits"].all() else ", though standard runs out of memory"
     over_all = _mean(steps["standard"]) / _mean(there)
     return (
         f"Bifurcated is {style.faster(first['speedup'])} at first, "
         f"{style.faster(last['speedup'])} at {int(last['decoded_tokens']):,} own tokens; "
-        f"over all steps {style.times(over_all)}"
+        f"over all steps {style.times(over_all)}{unfit}"
     )
 
 

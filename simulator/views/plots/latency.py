@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.units import format_tokens
 from simulator.views.plots import style
-from simulator.views.plots.lines import add_keys, add_line, beyond_standard, variants
+from simulator.views.plots.lines import add_band, add_keys, add_line, beyond_standard, variants
 from simulator.views.plots.style import Caption
 from simulator.views.text import plural
 
@@ -31,13 +31,16 @@ def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> 
     """Draw the step's time against an axis."""
     figure = style.new_figure()
     hover = f"%{{x:,}} {title.partition(' ')[0]}: %{{y:.4g}} ms"
+    for variant in ("standard", "bifurcated"):
+        add_band(figure, frame[frame["variant"] == variant].sort_values(axis), axis)
     for variant in variants(frame):
         part = beyond_standard(frame, frame[frame["variant"] == variant].sort_values(axis), axis)
         add_line(figure, part, axis, "step_ms", hover=hover)
     add_keys(figure, frame)
     style.log_axis(figure, "xaxis", frame[axis], title)
     style.log_axis(figure, "yaxis", frame["step_ms"], STEP_TITLE, text=style.number_text)
-    return style.finish(figure, finding(frame, axis), caption)
+    notes = ("Shaded: where 80% of measured steps should lie.", *caption.notes)
+    return style.finish(figure, finding(frame, axis), Caption(caption.subject, notes))
 
 
 def finding(frame: "pd.DataFrame", axis: str) -> str:
@@ -58,16 +61,15 @@ def finding(frame: "pd.DataFrame", axis: str) -> str:
     there = bifurcated[both]
     asked = there[there["asked"]]
     point = (asked if len(asked) else there).iloc[-1]
-    return "; ".join([f"{compared(point['speedup'])} at {_size(axis, point[axis])}", *ends])
+    return "; ".join([f"{compared(point)} at {_size(axis, point[axis])}", *ends])
 
 
-def compared(speedup: float) -> str:
-    """Say how bifurcated attention compares.
-
-    >>> compared(3.14)
-    'Bifurcated is 3.1x as fast'
-    """
-    return f"Bifurcated is {style.faster(speedup)}"
+def compared(point: Any) -> str:
+    """Say how bifurcated attention compares at a point, and if that is within the model's error."""
+    unsure = point["verdict"] == "too close to call"
+    return f"Bifurcated is {style.faster(point['speedup'])}" + (
+        " (too close to call)" if unsure else ""
+    )
 
 
 def _size(axis: str, value: Any) -> str:

@@ -123,6 +123,34 @@ def _mark_end(
     )
 
 
+def add_band(figure: "go.Figure", part: "pd.DataFrame", x: str) -> None:
+    """Shade between which times a step is expected, where it fits.
+
+    Parameters
+    ----------
+    part
+        Rows of one ``variant`` in the order of ``x``.
+    """
+    import plotly.graph_objects as go
+
+    part = part[part["fits"].astype(bool)]
+    low, high = part["step_ms_low"], part["step_ms_high"]
+    if not len(part) or (low == high).all():
+        return
+    values = part[x].tolist()
+    figure.add_trace(
+        go.Scatter(
+            x=[*values, *reversed(values)],
+            y=[*high, *reversed(low.tolist())],
+            mode="none",
+            fill="toself",
+            fillcolor=style.pale(style.LINES[str(part["variant"].iloc[0])].colour),
+            showlegend=False,
+            hoverinfo="skip",
+        )
+    )
+
+
 def add_keys(figure: "go.Figure", frame: "pd.DataFrame", *, bounds: bool = True) -> None:
     """Explain in the legend the markers that occur."""
     import plotly.graph_objects as go

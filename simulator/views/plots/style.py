@@ -29,6 +29,8 @@ FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 # What Plotly's tool bar offers: no button that would send a capacity plan to a server.
 CONFIG: dict[str, Any] = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
 
+# Name of an annotation that a phone has no room for.
+WIDE_ONLY = "wide only"
 WIDE, NARROW = (1200, 700), (390, 700)
 # Below this width a figure takes its narrow form. [px]
 NARROW_BELOW = 640
@@ -105,7 +107,7 @@ _AXIS_ROOM_PX = 54
 _LEGEND_ROW_PX = 19
 _PANEL_GAP, _TITLED_GAP = 0.03, 0.16
 # Mean width of a letter over the size of its font: of DejaVu Sans, which is wider than Arial.
-_LETTER_WIDTH, _BOLD = 0.56, 1.05
+_LETTER_WIDTH, _BOLD = 0.56, 1.08
 
 
 def new_figure(**subplots: Any) -> "go.Figure":
@@ -232,6 +234,11 @@ def _form(
         f"annotations[{footer}].xshift": 8 - left,
         f"annotations[{footer}].yshift": -axis_px,
         **_panel_axes(figure, name),
+        **{
+            f"annotations[{index}].visible": form.width >= NARROW_BELOW
+            for index, note in enumerate(figure.layout.annotations)
+            if note.name == WIDE_ONLY
+        },
         **{f"{axis}.tickfont.size": form.tick_px for axis in axes},
         **{f"{axis}.title.font.size": form.tick_px + 1 for axis in axes},
         **chosen,
@@ -425,6 +432,16 @@ def line_style(variant: str) -> dict[str, Any]:
     """Return the line of a kind of attention."""
     style = LINES[variant]
     return {"color": style.colour, "dash": style.dash, "width": 2.5}
+
+
+def pale(colour: str) -> str:
+    """Return a colour for an area that lines and a grid shine through.
+
+    >>> pale("#0072B2")
+    'rgba(0, 114, 178, 0.13)'
+    """
+    parts = ", ".join(str(int(colour[place : place + 2], 16)) for place in (1, 3, 5))
+    return f"rgba({parts}, 0.13)"
 
 
 def times(ratio: float) -> str:
