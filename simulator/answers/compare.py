@@ -11,7 +11,7 @@ from simulator.answers.estimate import (
     estimate,
     estimate_with,
 )
-from simulator.answers.rules import RuleChoice, choose, find_rule
+from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
 from simulator.answers.search import smallest
 from simulator.answers.verdict import TIE_MARGIN, Verdict, verdict_of
 from simulator.inputs.hardware import HardwareProfile
@@ -120,6 +120,15 @@ def compare(
         standard_fits=bool(standard.memory.fits),
         bifurcated_fits=bool(bifurcated.memory.fits),
     )
+    rule_choice = None
+    if rule is not None:
+        cascade = (
+            estimate_with(model, gpu_rates, read_once(work), memory_utilization)
+            if work.tree
+            else bifurcated
+        )
+        ours = _winner(shared_storage, bifurcated)
+        rule_choice = choose(rule, shared_storage, bifurcated, cascade, ours)
     return Comparison(
         standard=standard,
         shared_storage=shared_storage,
@@ -133,9 +142,7 @@ def compare(
         break_even_samples=samples,
         break_even_context_tokens=context,
         advice=advise(standard, bifurcated, winner, verdict, samples, context),
-        rule=None
-        if rule is None
-        else choose(rule, shared_storage, bifurcated, _winner(shared_storage, bifurcated)),
+        rule=rule_choice,
     )
 
 

@@ -4,7 +4,7 @@ A rule sees what an engine sees when it schedules a step. It takes numbers or ar
 answer and a map of many come from the same lines.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from simulator.answers.estimate import Estimate
     from simulator.inputs.hardware import HardwareProfile
     from simulator.inputs.model import ModelShape
-    from simulator.inputs.workload import Attention, WorkloadLike
+    from simulator.inputs.workload import Attention, Workload, WorkloadLike
 
 # vLLM's thresholds and tiles, vllm/v1/attention/backends/flash_attn.py @5704f34.
 LEAST_PREFIX_TOKENS, LEAST_REQUESTS = 256, 8
@@ -62,9 +62,9 @@ class RuleChoice:
     choice, reason
         What it chooses, and why.
     ours
-        What we would choose between the same two: ``tie`` where the difference is too small.
+        What we would choose over one stored context: ``tie`` where the difference is too small.
     step_s, best_step_s
-        Time of the step as the rule runs it, and of the faster way. [s]
+        Time of the step as the rule runs it, and of the fastest way. [s]
     """
 
     name: str
@@ -104,8 +104,19 @@ def find_rule(name: str) -> Rule:
     return RULES[name]
 
 
-def choose(name: str, standard: "Estimate", bifurcated: "Estimate", ours: str) -> RuleChoice:
-    """Return what a rule chooses between two estimates of a step over one stored context.
+def choose(
+    name: str, standard: "Estimate", bifurcated: "Estimate", cascade: "Estimate", ours: str
+) -> RuleChoice:
+    """Return what a rule chooses between estimates of a step over one stored context.
+
+    Parameters
+    ----------
+    standard, bifurcated
+        The step under both kinds of attention.
+    cascade
+        The step of :func:`read_once`, which is bifurcated but where a tree has further levels.
+    ours
+        Which of the first two we would choose.
 
     Raises
     ------
@@ -114,7 +125,7 @@ def choose(name: str, standard: "Estimate", bifurcated: "Estimate", ours: str) -
     """
     rule = find_rule(name)
     asked = (standard.model, standard.gpu, standard.workload)
-    chosen = bifurcated if rule.reads_once(*asked) else standard
+    chosen = cascade if rule.reads_once(*asked) else standard
     return RuleChoice(
         name=name,
         title=rule.title,
@@ -122,8 +133,38 @@ def choose(name: str, standard: "Estimate", bifurcated: "Estimate", ours: str) -
         reason=rule.reason(*asked),
         ours=ours,
         step_s=chosen.step_s,
-        best_step_s=min(standard.step_s, bifurcated.step_s),
+        best_step_s=min(item.step_s for item in (standard, bifurcated, cascade)),
     )
+
+
+def read_once(work: "Workload") -> "Workload":
+    """Return a workload as an engine bifurcates it: what all requests share is read once.
+
+    The further levels of a tree are read by every sequence below them.
+    """
+    levels = zip(work.tree, _tokens_of_all(work), strict=True)
+    common = [level.name for level, tokens in levels if tokens]
+    return (work.splitting(common[-1:]) if work.tree else work).under("bifurcated")
+
+
+def common_tokens(work: "WorkloadLike") -> Numeric:
+    """Return the tokens that all sequences share, from the root of a tree down.
+
+    >>> from simulator.inputs.workload import Workload
+    >>> common_tokens(Workload(tree="system=1K,task=512,problem=256x8"))
+    1536
+    """
+    if not work.tree:
+        return where(work.prompts > 1, 0, work.context_tokens)
+    return sum(_tokens_of_all(work))
+
+
+def _tokens_of_all(work: "WorkloadLike") -> Iterator[Numeric]:
+    """Yield, level by level, how many of its tokens all sequences share: all, or none."""
+    nodes: Numeric = 1
+    for level in work.tree:
+        nodes = nodes * level.branches
+        yield where(nodes > 1, 0, level.tokens)
 
 
 def vllm_cascade(
@@ -195,10 +236,8 @@ def _vllm_sizes(
 ) -> dict[str, Numeric]:
     """Return what vLLM's rule sees of a workload, on one GPU."""
     kv_heads, *_ = rank_geometry(model, work.tensor_parallel)
-    blocks = work.context_tokens // CACHE_BLOCK_TOKENS
     return {
-        # Only a prefix of every running request counts: two prompts share none.
-        "prefix_tokens": where(work.prompts > 1, 0, blocks * CACHE_BLOCK_TOKENS),
+        "prefix_tokens": common_tokens(work) // CACHE_BLOCK_TOKENS * CACHE_BLOCK_TOKENS,
         "requests": work.prompts * work.samples,
         "heads": model.heads // work.tensor_parallel,
         "kv_heads": kv_heads,
@@ -230,7 +269,7 @@ def _vllm_reason(model: "ModelShape", gpu: "HardwareProfile", work: "WorkloadLik
     unsupported = _vllm_unsupported(model)
     cascade, flash = vllm_waves(**sizes)
     reasons = (
-        (work.prompts > 1, "no prefix is common to all prompts"),
+        (work.prompts > 1 and not prefix, "no prefix is common to all prompts"),
         (
             prefix < LEAST_PREFIX_TOKENS,
             f"a common prefix of {prefix:,} tokens is below {LEAST_PREFIX_TOKENS}",

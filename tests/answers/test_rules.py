@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.answers.compare import compare
-from simulator.answers.rules import find_rule, vllm_cascade, vllm_waves
+from simulator.answers.estimate import estimate
+from simulator.answers.rules import common_tokens, find_rule, read_once, vllm_cascade, vllm_waves
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware
@@ -101,6 +102,39 @@ def test_every_running_request_must_share_the_prefix() -> None:
     """Two prompts have nothing in common, however many samples each has."""
     assert _chooses(llama_2_7b(), samples=64)
     assert not _chooses(llama_2_7b(), samples=64, prompts=2)
+
+
+def test_of_a_tree_the_root_counts() -> None:
+    """What all requests share, the root and what hangs from it alone, is all that is read once.
+
+    12 tasks below 2K tokens: the rule sees 2,048 tokens and 48 requests, and reads each task's
+    tokens for every sample.
+    """
+    work = Workload(tree="system=1K,shots=1K,task=4Kx12", samples=4)
+    card = load_hardware("h100-sxm")
+    assert common_tokens(work) == 2048
+    assert common_tokens(Workload(tree="task=4Kx12", samples=4)) == 0
+    assert find_rule("vllm").reads_once(llama_2_7b(), card, work)
+    answer = compare(llama_2_7b(), card, work, rule="vllm")
+    rule = answer.rule
+    assert rule is not None
+    assert rule.choice == "bifurcated"
+    assert answer.bifurcated.step_s < rule.step_s < answer.shared_storage.step_s
+    assert rule.best_step_s == answer.bifurcated.step_s
+    asked = estimate(llama_2_7b(), card, read_once(work))
+    assert rule.step_s == asked.step_s
+    # One read of 2,048 tokens, then 4,096 and the own ones of each of 48 sequences.
+    tokens = 2048 + 48 * (4096 + 64)
+    assert asked.totals.kv_bytes_read == tokens * 524_288
+
+
+def test_a_tree_without_a_common_root_is_standard() -> None:
+    """Prompts that share nothing are read by every sample, whatever they have below."""
+    work = Workload(tree="problem=4Kx8", samples=16)
+    rule = compare(mistral_7b(), load_hardware("h100-sxm"), work, rule="vllm").rule
+    assert rule is not None
+    assert rule.choice == "standard"
+    assert rule.reason == "no prefix is common to all prompts"
 
 
 @pytest.mark.parametrize(
