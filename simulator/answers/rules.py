@@ -280,7 +280,10 @@ def _vllm_reason(model: "ModelShape", gpu: "HardwareProfile", work: "WorkloadLik
         (sizes["heads"] == sizes["kv_heads"], "each query head has a KV head of its own"),
         (True, f"it counts {cascade:,} tile steps for cascade, {flash:,} for flash decoding"),
     )
-    return next(text for holds, text in reasons if holds)
+    reason = next(text for holds, text in reasons if holds)
+    if work.tree and _vllm_reads_once(model, gpu, work):
+        return f"{reason}; it reads once only the {prefix:,} tokens that all requests share"
+    return reason
 
 
 RULES: Mapping[str, Rule] = {

@@ -119,6 +119,7 @@ def test_of_a_tree_the_root_counts() -> None:
     rule = answer.rule
     assert rule is not None
     assert rule.choice == "bifurcated"
+    assert rule.reason.endswith("it reads once only the 2,048 tokens that all requests share")
     assert answer.bifurcated.step_s < rule.step_s < answer.shared_storage.step_s
     assert rule.best_step_s == answer.bifurcated.step_s
     asked = estimate(llama_2_7b(), card, read_once(work))
