@@ -31,6 +31,7 @@ MODULES = {
     "answers": ("estimate", "compare", "generate", "plan"),
     "tradeoff": ("scaling", "tradeoff", "quality"),
     "sweep": ("sweep",),
+    "explore": ("explore",),
     "report": ("report",),
     "measure": ("measure",),
     "trace": ("trace",),

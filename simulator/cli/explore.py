@@ -1,0 +1,77 @@
+"""explore: one offline page with sliders and menus around a scenario."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulator.cli.options import Constants, Utilization
+from simulator.cli.output import say, write_text
+from simulator.cli.words import complete_gpus, complete_models, complete_scenarios
+from simulator.errors import OutputError
+
+SUFFIXES = (".html", ".htm")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(explore)
+
+
+def explore(
+    scenario: Annotated[
+        str,
+        typer.Argument(
+            help="Scenario (see 'bifurcate scenarios') or a TOML file.",
+            metavar="SCENARIO",
+            autocompletion=complete_scenarios,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="File to write: .html.", metavar="FILE"),
+    ] = Path("explore.html"),
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Model to offer, as often as you like. Default: the scenario's and a dozen more.",
+            metavar="MODEL",
+            autocompletion=complete_models,
+        ),
+    ] = None,
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gpu",
+            "--hardware",
+            "-g",
+            help="GPU to offer, as often as you like. Default: the scenario's, then all others.",
+            metavar="GPU",
+            autocompletion=complete_gpus,
+        ),
+    ] = None,
+    gpu_memory_utilization: Utilization = 0.9,
+    constants: Constants = "auto",
+) -> None:
+    """Write a page with sliders and menus that answers at once."""
+    if output.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"cannot write {output}: a page goes to .html")
+    from simulator.inputs.scenario import load_scenario
+    from simulator.views.explore.menu import menu
+    from simulator.views.explore.page import page
+    from simulator.views.text import plural
+
+    offer = menu(
+        load_scenario(scenario),
+        models=model or (),
+        gpus=gpu or (),
+        constants=constants,
+        memory_utilization=gpu_memory_utilization,
+    )
+    for reason in offer.skipped:
+        say(f"skipped: {reason}")
+    write_text(page(offer), output)
+    offered = f"{plural(len(offer.models), 'model')}, {plural(len(offer.gpus), 'GPU')}"
+    say(f"wrote {output}: {offered}; open it in a browser")

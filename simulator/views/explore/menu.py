@@ -1,0 +1,279 @@
+"""What a page offers to choose from, and where it starts: a scenario, and a menu around it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.answers.estimate import (
+    DEFAULT_MEMORY_UTILIZATION,
+    check_utilization,
+    check_workload,
+)
+from simulator.counts.step import check_split
+from simulator.errors import ScenarioError, SimulatorError
+from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files, read_profile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.presets import load_model
+from simulator.inputs.scenario import Scenario, Value
+from simulator.inputs.workload import (
+    Attention,
+    Execution,
+    Kernel,
+    KvLayout,
+    Workload,
+    workload_for,
+)
+from simulator.timing.constants import ConstantsChoice, Rates, rates
+
+# Beside the scenario's own: multi-head, multi-group, multi-query, latent, mixtures of experts,
+# windows; from half a billion parameters to more than one card holds.
+MODELS = (
+    "llama-3.1-8b",
+    "llama-2-7b",
+    "mistral-7b",
+    "qwen2.5-0.5b",
+    "qwen2.5-7b",
+    "qwen2.5-32b",
+    "llama-3.1-70b",
+    "mixtral-8x7b",
+    "qwen3-30b-a3b",
+    "gemma-2-9b",
+    "starcoder",
+    "deepseek-v3",
+)
+LAYOUTS: tuple[KvLayout, ...] = ("copies", "shared")
+# What the reader moves, with how far the sliders go; typed values may go beyond.
+RANGES = {
+    "samples": (1, 4096),
+    "context_tokens": (0, 2**18),
+    "decoded_tokens": (0, 2**15),
+    "prompts": (1, 64),
+}
+# Settings that a page keeps as the scenario has them.
+KEPT = (
+    "query_tokens",
+    "accepted_tokens",
+    "weight_dtype",
+    "kv_dtype",
+    "tensor_parallel",
+    "tree",
+)
+# What a prefix tree fixes.
+BY_TREE = ("context_tokens", "prompts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """A model of the menu, with every number of KV heads it can be asked about."""
+
+    model: ModelShape
+    variants: tuple[ModelShape, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Menu:
+    """What a page offers.
+
+    Attributes
+    ----------
+    models, gpus
+        The scenario's own, or those asked for, come first.
+    asked
+        The name or path by which each model and GPU was asked for, where that is not its own.
+    layouts
+        Ways to keep the context under standard attention.
+    kept
+        Settings that cannot be changed on the page.
+    start
+        Where the page opens: the middle of the scenario's grid.
+    ranges
+        How far the slider of each size goes, from 0 or 1 up; a size that is kept has no way to go.
+    skipped
+        What had to be left out, a sentence each.
+    """
+
+    scenario: Scenario
+    models: tuple[ModelEntry, ...]
+    gpus: tuple[Rates, ...]
+    asked: Mapping[str, str]
+    layouts: tuple[KvLayout, ...]
+    kept: Mapping[str, Any]
+    start: Mapping[str, Value]
+    ranges: Mapping[str, tuple[int, int]]
+    memory_utilization: float
+    skipped: tuple[str, ...]
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """The sizes that can be moved."""
+        return tuple(name for name, (low, high) in self.ranges.items() if low < high)
+
+    def workload(
+        self,
+        model: ModelShape,
+        *,
+        attention: Attention,
+        kernel: Kernel,
+        execution: Execution,
+        kv_layout: KvLayout,
+    ) -> Workload | None:
+        """Return a workload with the settings of the page; None where it cannot be run."""
+        settings = {"kernel": kernel, "execution": execution, "kv_layout": kv_layout}
+        work = workload_for(model, **self.kept, **settings).under(attention)
+        try:
+            check_workload(model, self.gpus[0].gpu, work)
+        except SimulatorError:
+            return None
+        return work
+
+
+def menu(
+    scenario: Scenario,
+    *,
+    models: Sequence[str] = (),
+    gpus: Sequence[str] = (),
+    constants: ConstantsChoice = "auto",
+    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+) -> Menu:
+    """Lay out what a page about a scenario offers.
+
+    Parameters
+    ----------
+    models, gpus
+        Names or paths to offer; by default the scenario's own, a dozen models of every family, and
+        every GPU there is a profile of.
+
+    Raises
+    ------
+    SimulatorError
+        If a name is not known, or nothing of what was asked for can be run.
+    """
+    check_utilization(memory_utilization)
+    axes = scenario.axes
+    kept = {name: axes[name][0] for name in KEPT if name in axes}
+    skipped = [
+        f"{name} is not a slider or menu of the page: {axes[name][0]} is kept"
+        for name in KEPT
+        if len(axes.get(name, ())) > 1
+    ]
+    asked: dict[str, str] = {}
+    profiles = _profiles(scenario, gpus, asked)
+    entries = _entries(scenario, models, kept, skipped, asked)
+    runnable = [gpu for gpu in profiles if _runs(entries[0].model, gpu, kept, skipped)]
+    if not runnable:
+        raise ScenarioError(f"scenario {scenario.id}: no GPU can run it: {skipped[-1]}")
+    start = _start(axes, entries[0].model, runnable[0], kept)
+    listed = [value for value in axes.get("kv_layout", ()) if value not in LAYOUTS]
+    return Menu(
+        scenario=scenario,
+        models=tuple(entries),
+        gpus=tuple(rates(gpu, constants) for gpu in runnable),
+        asked=asked,
+        layouts=(*LAYOUTS, *listed),  # type: ignore[arg-type]
+        kept=kept,
+        start=start,
+        ranges=_ranges(axes, start, fixed=BY_TREE if kept.get("tree") else ()),
+        memory_utilization=memory_utilization,
+        skipped=tuple(dict.fromkeys(skipped)),
+    )
+
+
+def _profiles(
+    scenario: Scenario, names: Sequence[str], asked: dict[str, str]
+) -> list[HardwareProfile]:
+    """Load the GPUs asked for, or the scenario's own and all others."""
+    profiles = {}
+    for name in names or scenario.gpus:
+        profile = load_hardware(name)
+        asked[profile.id] = name
+        profiles[profile.id] = profile
+    if not names:
+        for path in profile_files().values():
+            profiles.setdefault(path.stem, read_profile(path))
+    return list(profiles.values())
+
+
+def _entries(
+    scenario: Scenario,
+    names: Sequence[str],
+    kept: Mapping[str, Any],
+    skipped: list[str],
+    asked: dict[str, str],
+) -> list[ModelEntry]:
+    """Load the models asked for, or the scenario's own and the shipped menu, where they split."""
+    entries: dict[str, ModelEntry] = {}
+    problems: list[str] = []
+    for name in names or (*scenario.models, *MODELS):
+        model = load_model(name)
+        if model.name in entries:
+            continue
+        asked[model.name] = name
+        try:
+            check_split(model, int(kept.get("tensor_parallel", 1)))
+        except SimulatorError as error:
+            problems.append(str(error))
+            continue
+        entries[model.name] = ModelEntry(model=model, variants=tuple(_variants(model, kept)))
+    if not entries:
+        raise ScenarioError(f"scenario {scenario.id}: no model can run it: {problems[0]}")
+    skipped += problems
+    return list(entries.values())
+
+
+def _variants(model: ModelShape, kept: Mapping[str, Any]) -> list[ModelShape]:
+    """Return a model with every number of KV heads that divides its heads and the GPUs."""
+    if model.latent is not None:
+        return [model]
+    variants = []
+    for count in range(1, model.heads + 1):
+        if model.heads % count == 0:
+            changed = model.with_kv_heads(count)
+            try:
+                check_split(changed, int(kept.get("tensor_parallel", 1)))
+            except SimulatorError:
+                continue
+            variants.append(changed)
+    return variants
+
+
+def _runs(
+    model: ModelShape, gpu: HardwareProfile, kept: Mapping[str, Any], skipped: list[str]
+) -> bool:
+    """Return whether a GPU can be asked about, and say why not."""
+    try:
+        check_workload(model, gpu, workload_for(model, **kept))
+    except SimulatorError as error:
+        skipped.append(str(error))
+        return False
+    return True
+
+
+def _start(
+    axes: Mapping[str, Sequence[Value]],
+    model: ModelShape,
+    gpu: HardwareProfile,
+    kept: Mapping[str, Any],
+) -> dict[str, Value]:
+    """Return where a page opens: the middle of each size, the first of everything else."""
+    start: dict[str, Value] = {}
+    for name in (*RANGES, "kernel", "execution", "kv_layout"):
+        values = axes.get(name, (Workload.model_fields[name].default,))
+        start[name] = values[len(values) // 2 if name in RANGES else 0]
+    if kept.get("tree"):
+        work = workload_for(model, **kept)
+        start |= {name: getattr(work, name) for name in BY_TREE}
+    kv_heads = axes.get("kv_heads", (model.kv_heads,))[0]
+    return {"model": model.name, "gpu": gpu.id, "kv_heads": kv_heads, **start}
+
+
+def _ranges(
+    axes: Mapping[str, Sequence[Value]], start: Mapping[str, Value], *, fixed: Sequence[str]
+) -> dict[str, tuple[int, int]]:
+    """Return how far each slider goes: at least over the scenario's own grid."""
+    ranges = {}
+    for name, (low, high) in RANGES.items():
+        own = [value for value in axes.get(name, ()) if isinstance(value, int)]
+        ranges[name] = (min([low, *own]), max([high, *own]))
+        if name in fixed:
+            ranges[name] = (int(start[name]), int(start[name]))
+    return ranges

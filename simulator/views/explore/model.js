@@ -1,0 +1,240 @@
+"use strict";
+
+/*
+ * Follows what the Python model wrote down (simulator/views/explore/symbol.py, tape.py and
+ * programs.py). There are no equations of the model here: only arithmetic, sums over a step's
+ * operations, and the rules by which `bifurcate compare` picks a winner and a break-even point.
+ *
+ * makeModel(data) returns functions of a state: {model, gpu, kv_heads, kernel, execution, kv_layout,
+ * samples, context_tokens, decoded_tokens, prompts}, where the first six are places in the menus.
+ */
+function makeModel(data) {
+  const operandsOf = data.opcodes.map((name) =>
+    name === "where" ? 3 : ["negative", "sqrt", "square"].includes(name) ? 1 : 2,
+  );
+  const places = ["model", "gpu", "kv_heads", "kernel", "execution"];
+  // "Infinity" is a text there.
+  const tapes = data.tapes.map((tape) => tape.map(Number));
+  const registers = new Float64Array(
+    1 + Math.max(...data.structures.map(([variables, code]) => variables + code.length)),
+  );
+
+  /* The work of numpy's functions of the same names; a comparison is 1 or 0. */
+  const compute = data.opcodes.map(
+    (name) =>
+      ({
+        add: (a, b) => a + b,
+        subtract: (a, b) => a - b,
+        multiply: (a, b) => a * b,
+        divide: (a, b) => a / b,
+        floor_divide: (a, b) => Math.floor(a / b),
+        negative: (a) => -a,
+        maximum: (a, b) => (a > b ? a : b),
+        minimum: (a, b) => (a < b ? a : b),
+        power: (a, b) => a ** b,
+        sqrt: (a) => Math.sqrt(a),
+        square: (a) => a * a,
+        greater: (a, b) => (a > b ? 1 : 0),
+        greater_equal: (a, b) => (a >= b ? 1 : 0),
+        less: (a, b) => (a < b ? 1 : 0),
+        less_equal: (a, b) => (a <= b ? 1 : 0),
+        equal: (a, b) => (a === b ? 1 : 0),
+        not_equal: (a, b) => (a !== b ? 1 : 0),
+        where: (a, b, c) => (a ? b : c),
+      })[name],
+  );
+
+  /* Follow a tape from the values of its variables to those of its outputs. */
+  function follow(number, inputs) {
+    const tape = tapes[number];
+    const [variables, code, outputs] = data.structures[tape[0]];
+    const value = (operand) => (operand < 0 ? tape[-operand] : registers[operand]);
+    for (let index = 0; index < variables; index += 1) registers[index] = inputs[index];
+    let next = variables;
+    for (let at = 0; at < code.length; next += 1) {
+      const opcode = code[at];
+      const count = operandsOf[opcode];
+      const first = value(code[at + 1]);
+      const second = count > 1 ? value(code[at + 2]) : 0;
+      const third = count > 2 ? value(code[at + 3]) : 0;
+      registers[next] = compute[opcode](first, second, third);
+      at += 1 + count;
+    }
+    return outputs.map(value);
+  }
+
+  /* What a way to keep and read the context needs: a step's number and its memory's tape. */
+  function programOf(state, way) {
+    const { programs, choices } = data.models[state.model];
+    const variant = choices.indexOf(state.kv_heads);
+    return programs[variant][state.kernel][state.execution][data.ways.indexOf(way)];
+  }
+
+  function variablesOf(state) {
+    const values = { ...state, block_slots: data.gpus[state.gpu].block_slots };
+    return data.variables.map((name) => values[name]);
+  }
+
+  /* Time every operation of a step, and hand each to `see`. */
+  function walk(state, way, see) {
+    const variables = variablesOf(state);
+    const gpu = data.gpus[state.gpu];
+    for (const number of data.steps[programOf(state, way)[0]]) {
+      const [name, repeat, timing, tape] = data.operations[number];
+      const quantities = follow(tape, variables);
+      see(name, repeat, timing, quantities, follow(gpu.times[timing], quantities));
+    }
+  }
+
+  /* Memory on one GPU. [bytes] */
+  function memory(state, way) {
+    const parts = follow(programOf(state, way)[1], variablesOf(state));
+    const total = parts.reduce((sum, part) => sum + part, 0);
+    const capacity = data.gpus[state.gpu].memory_bytes * data.memory_utilization;
+    const named = Object.fromEntries(data.memory_columns.map((name, at) => [name, parts[at]]));
+    return { ...named, total_bytes: total, capacity_bytes: capacity, fits: capacity - total >= 0 };
+  }
+
+  /* Everything about one step. */
+  function step(state, way) {
+    const totals = {};
+    const roofs = Object.fromEntries(data.roofs.map((roof) => [roof, 0]));
+    const operations = [];
+    let [device, host, collective] = [0, 0, 0];
+    walk(state, way, (name, repeat, timing, quantities, times) => {
+      const settings = data.timings[timing];
+      const one = {};
+      settings.used.forEach((field, at) => {
+        one[field] = quantities[at];
+        totals[field] = (totals[field] || 0) + repeat * quantities[at];
+      });
+      const byRoof = times.slice(3);
+      data.roofs.forEach((roof, at) => {
+        roofs[roof] += repeat * byRoof[at];
+      });
+      device += repeat * times[0];
+      host += repeat * times[1];
+      collective += repeat * times[2];
+      operations.push({
+        name: data.names[name],
+        kind: settings.kind,
+        dtype: settings.dtype || "bf16",
+        repeat,
+        seconds: times[0] + times[2],
+        flops: one.flops || 0,
+        bytes: (one.bytes_read || 0) + (one.bytes_written || 0),
+        bound: largest(data.roofs, (roof) => byRoof[data.roofs.indexOf(roof)]),
+      });
+    });
+    const total = Math.max(device, host) + collective;
+    const bound = host > device ? "launch" : largest(data.roofs, (roof) => roofs[roof]);
+    const { accepted_tokens: accepted = 1 } = data.kept;
+    return {
+      way,
+      seconds: total,
+      device_s: device,
+      host_s: host,
+      collective_s: collective,
+      roofs,
+      bound,
+      operations,
+      totals,
+      tokens_per_s: (state.prompts * state.samples * accepted) / total,
+      memory: memory(state, way),
+    };
+  }
+
+  /* What curves, maps and searches need of a step; it is asked for again while a slider moves. */
+  const known = new Map();
+
+  function brief(state, way) {
+    const key = `${way} ${data.variables.map((name) => state[name])} ${places.map((name) => state[name])}`;
+    let found = known.get(key);
+    if (found === undefined) {
+      let [device, host, collective] = [0, 0, 0];
+      const roofs = data.roofs.map(() => 0);
+      walk(state, way, (name, repeat, timing, quantities, times) => {
+        device += repeat * times[0];
+        host += repeat * times[1];
+        collective += repeat * times[2];
+        for (let at = 0; at < roofs.length; at += 1) roofs[at] += repeat * times[3 + at];
+      });
+      const bound = host > device ? "launch" : data.roofs[roofs.indexOf(Math.max(...roofs))];
+      const seconds = Math.max(device, host) + collective;
+      found = { seconds, bound, fits: memory(state, way).fits };
+      if (known.size > 50000) known.clear();
+      known.set(key, found);
+    }
+    return found;
+  }
+
+  /* The first of those with the largest value, as Python's max picks it. */
+  function largest(items, value) {
+    return items.reduce((best, item) => (value(item) > value(best) ? item : best));
+  }
+
+  /* Standard attention, the same over one stored context, and bifurcated, and who wins. */
+  function compare(state) {
+    const standard = step(state, data.layouts[state.kv_layout]);
+    const shared = step(state, "shared");
+    const bifurcated = step(state, "bifurcated");
+    const speedup = standard.seconds / bifurcated.seconds;
+    const read = bifurcated.totals.kv_bytes_read || 0;
+    return {
+      standard,
+      shared,
+      bifurcated,
+      speedup,
+      kv_io_ratio: read ? (standard.totals.kv_bytes_read || 0) / read : 1,
+      winner: winner(speedup, standard.memory.fits, bifurcated.memory.fits),
+    };
+  }
+
+  function winner(speedup, standardFits, bifurcatedFits) {
+    if (standardFits !== bifurcatedFits) return standardFits ? "standard" : "bifurcated";
+    if (Math.abs(speedup - 1) < data.limits.tie) return "tie";
+    return speedup > 1 ? "bifurcated" : "standard";
+  }
+
+  /* From where on bifurcated is faster, all else equal; null if nowhere. */
+  function breakEven(state, field) {
+    const wins = (value) => {
+      const changed = { ...state, [field]: value };
+      const standard = brief(changed, data.layouts[state.kv_layout]);
+      return brief(changed, "bifurcated").seconds < standard.seconds;
+    };
+    return smallest(wins, 1, data.limits[field]);
+  }
+
+  /* The most that fits in memory; null if not even the least does. */
+  function mostThatFits(state, way, field) {
+    const fits = (value) => memory({ ...state, [field]: value }, way).fits;
+    const low = field === "samples" ? 1 : 0;
+    if (!fits(low)) return null;
+    const firstTooMany = smallest((value) => !fits(value), low, data.limits.count);
+    return firstTooMany === null ? data.limits.count : firstTooMany - 1;
+  }
+
+  /* The smallest whole number for which a condition holds that stays true once it is. */
+  function smallest(condition, low, high) {
+    if (condition(low)) return low;
+    let [no, stride] = [low, 1];
+    let yes = Math.min(high, no + stride);
+    while (!condition(yes)) {
+      if (yes === high) return null;
+      no = yes;
+      stride *= 2;
+      yes = Math.min(high, no + stride);
+    }
+    while (yes - no > 1) {
+      const middle = Math.floor((no + yes) / 2);
+      if (condition(middle)) yes = middle;
+      else no = middle;
+    }
+    return yes;
+  }
+
+  return { follow, step, brief, compare, breakEven, mostThatFits };
+}
+
+if (typeof module !== "undefined") module.exports = { makeModel };

@@ -1,0 +1,224 @@
+"""The page itself: what it can compute, as JSON, and the script and style that show it."""
+
+import html
+import json
+import math
+from collections.abc import Mapping
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from simulator import __version__
+from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES
+from simulator.answers.estimate import block_slots, constants_note
+from simulator.answers.verdict import TIE_MARGIN
+from simulator.answers.verdict import TIE_MARGIN
+from simulator.counts.operation import KINDS
+from simulator.inputs.dtypes import activation_dtype
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import (
+    ATTENTIONS,
+    EXECUTIONS,
+    KERNELS,
+    LARGEST_COUNT,
+    LARGEST_TOKENS,
+    Execution,
+    Kernel,
+    workload_for,
+)
+from simulator.timing.constants import Rates, peak_flops_per_s
+from simulator.timing.roofline import ROOFS
+from simulator.views.explore.menu import Menu
+from simulator.views.explore.programs import MEMORY, TIMES, VARIABLES, Programs
+from simulator.views.explore.symbol import OPCODES
+from simulator.views.plots.style import (
+    BOUND_SYMBOLS,
+    CATEGORIES,
+    FONT,
+    GREY,
+    INK,
+    LINES,
+    PALE,
+    UNFIT_OPACITY,
+)
+from simulator.views.text import model_phrase
+
+SCRIPTS = ("model.js", "charts.js", "explore.js")
+
+# Steps and memory of each way to keep and read the context, in the order of the data's "ways".
+_Pairs = list[tuple[int, int]]
+
+
+def page(offer: Menu) -> str:
+    """Return the page: one HTML file that asks for nothing."""
+    data = page_data(offer)
+    return Template(_resource("explore.html")).substitute(
+        title=html.escape(f"Explore: {offer.scenario.id}"),
+        style=_resource("explore.css"),
+        data=_embedded(data),
+        script="\n".join(map(_resource, SCRIPTS)),
+    )
+
+
+def page_data(offer: Menu) -> dict[str, Any]:
+    """Return everything the page's script works with."""
+    programs = Programs()
+    models = [
+        {
+            "name": entry.model.name,
+            "asked": offer.asked.get(entry.model.name, entry.model.name),
+            "kv_heads": entry.model.kv_heads,
+            "heads": entry.model.heads,
+            "choices": [variant.kv_heads for variant in entry.variants],
+            "phrases": [model_phrase(variant) for variant in entry.variants],
+            "most_tokens": entry.model.max_context_tokens,
+            "weight_dtype": workload_for(entry.model, **offer.kept).weight_dtype,
+            "programs": [_programs(programs, offer, variant) for variant in entry.variants],
+        }
+        for entry in offer.models
+    ]
+    gpus = [_gpu(programs, offer, gpu_rates) for gpu_rates in offer.gpus]
+    scenario = offer.scenario
+    return {
+        "version": __version__,
+        "scenario": {
+            "id": scenario.id,
+            "title": scenario.title,
+            "question": scenario.question,
+            "description": scenario.description,
+        },
+        "kept": dict(offer.kept),
+        "start": dict(offer.start),
+        "ranges": dict(offer.ranges),
+        "moved": offer.moved,
+        "layouts": offer.layouts,
+        "kernels": KERNELS,
+        "executions": EXECUTIONS,
+        "ways": [*offer.layouts, "bifurcated"],
+        "memory_utilization": offer.memory_utilization,
+        "constants": offer.gpus[0].choice,
+        "limits": {
+            "count": LARGEST_COUNT,
+            "tokens": LARGEST_TOKENS,
+            "samples": MOST_SAMPLES,
+            "context_tokens": LONGEST_CONTEXT,
+            "tie": TIE_MARGIN,
+        },
+        "style": _style(),
+        "opcodes": OPCODES,
+        "variables": VARIABLES,
+        "memory_columns": MEMORY,
+        "time_columns": TIMES,
+        "roofs": ROOFS,
+        "kinds": KINDS,
+        "models": models,
+        "gpus": gpus,
+        "names": programs.names.items,
+        "timings": [
+            {"used": timing.used, **dict(timing.settings)} for timing in programs.timings.items
+        ],
+        "operations": programs.operations.items,
+        "steps": programs.steps.items,
+        "structures": programs.tapes.structures.items,
+        "tapes": [[_number(value) for value in tape] for tape in programs.tapes.tapes.items],
+    }
+
+
+def _programs(
+    programs: Programs, offer: Menu, model: ModelShape
+) -> list[list[list[tuple[int, int]] | None]]:
+    """Record a model under every kernel and execution; None where it cannot be run."""
+    return [
+        [_ways(programs, offer, model, kernel, execution) for execution in EXECUTIONS]
+        for kernel in KERNELS
+    ]
+
+
+def _ways(
+    programs: Programs, offer: Menu, model: ModelShape, kernel: Kernel, execution: Execution
+) -> _Pairs | None:
+    """Record every way to keep and read the context."""
+    ways: _Pairs = []
+    for attention in ATTENTIONS:
+        layouts = offer.layouts if attention == "standard" else offer.layouts[:1]
+        for layout in layouts:
+            work = offer.workload(
+                model, attention=attention, kernel=kernel, execution=execution, kv_layout=layout
+            )
+            if work is None:
+                return None
+            ways.append(programs.add(model, work, offer.moved))
+    return ways
+
+
+def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
+    """Return one GPU: its memory, its roofs, and the tapes of its times."""
+    gpu = gpu_rates.gpu
+    price = gpu.price_usd_per_hour
+    dtypes = {activation_dtype(dtype) for dtype in _weight_dtypes(offer)} | _weight_dtypes(offer)
+    return {
+        "id": gpu.id,
+        "asked": offer.asked.get(gpu.id, gpu.id),
+        "name": gpu.name,
+        "hash": gpu.content_hash,
+        "note": constants_note(gpu_rates),
+        "memory_bytes": gpu.memory_bytes,
+        "block_slots": block_slots(gpu),
+        "usd_per_hour": price.value if price else None,
+        "bandwidth_bytes_per_s": {
+            "peak": gpu.memory_bandwidth_bytes_per_s,
+            "attention": gpu_rates.bandwidth_bytes_per_s["attention"],
+        },
+        "flops_per_s": {
+            dtype: {
+                "peak": peak_flops_per_s(gpu, dtype)[0],
+                "attention": gpu_rates.flops_per_s("attention", dtype),
+                "gemm": gpu_rates.flops_per_s("gemm", dtype),
+            }
+            for dtype in sorted(dtypes)
+        },
+        "times": programs.times(gpu_rates),
+    }
+
+
+def _weight_dtypes(offer: Menu) -> set[Any]:
+    """Return the formats of the weights of all models on the page."""
+    return {workload_for(entry.model, **offer.kept).weight_dtype for entry in offer.models}
+
+
+def _style() -> dict[str, Any]:
+    """Return the colours, dashes and symbols of all our figures."""
+    lines = {
+        name: {"name": line.name, "colour": line.colour, "dash": line.dash}
+        for name, line in LINES.items()
+    }
+    return {
+        "lines": lines,
+        "categories": CATEGORIES,
+        "symbols": dict(BOUND_SYMBOLS),
+        "unfit_opacity": UNFIT_OPACITY,
+        "font": FONT,
+        "ink": INK,
+        "grey": GREY,
+        "pale": PALE,
+    }
+
+
+def _number(value: float) -> float | str:
+    """Return a number as JSON can say it: peaks have no limit where JSON has no infinity.
+
+    >>> _number(1.5), _number(float("inf"))
+    (1.5, 'Infinity')
+    """
+    return value if math.isfinite(value) else "Infinity"
+
+
+def _embedded(data: Mapping[str, Any]) -> str:
+    """Return JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _resource(name: str) -> str:
+    """Read one of the page's own files."""
+    return (files("simulator.views.explore") / name).read_text(encoding="utf-8")

@@ -1,0 +1,133 @@
+"""What a page can compute: the steps of every model and setting, and the times of every GPU.
+
+Counts know no hardware, so each operation is recorded once for all GPUs; its time is recorded for
+each GPU and each way to time an operation, of which there are a few dozen.
+"""
+
+from collections.abc import Collection
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from simulator.counts.memory import memory
+from simulator.counts.operation import Operation
+from simulator.counts.step import decode_operations
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Execution, Workload, WorkloadGrid
+from simulator.timing.constants import Rates
+from simulator.timing.roofline import ROOFS
+from simulator.timing.step import step_time
+from simulator.views.explore.symbol import Recorder, Symbol
+from simulator.views.explore.tape import Tapes, Unique
+
+# What the page's reader moves, and what its GPU brings.
+VARIABLES = ("samples", "context_tokens", "decoded_tokens", "prompts", "block_slots")
+MEMORY = ("weights_bytes", "kv_bytes", "workspace_bytes")
+TIMES = ("device_s", "host_s", "collective_s", *(f"{roof}_s" for roof in ROOFS))
+
+# Of an operation, what does not decide how long one call takes.
+_NOT_TIMED = ("name", "within", "repeat")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One way to time an operation.
+
+    Attributes
+    ----------
+    settings
+        The operation's fields that are no quantities: kind, format of its product, ranks.
+    used
+        Its quantities that are more than a plain zero; they are the variables of its tapes.
+    """
+
+    execution: Execution
+    settings: tuple[tuple[str, Any], ...]
+    used: tuple[str, ...]
+
+    def tape(self, tapes: Tapes, gpu_rates: Rates) -> int:
+        """Record the time of one call on a GPU: the columns of ``TIMES``."""
+        recorder = Recorder()
+        quantities: dict[str, Any] = {name: recorder.variable(name) for name in self.used}
+        operation = Operation(name="", **dict(self.settings), **quantities)
+        step = step_time([operation], gpu_rates, self.execution)
+        outputs = (step.device_s, step.host_s, step.collective_s)
+        return tapes.add(recorder, (*outputs, *(step.by_roof_s[roof] for roof in ROOFS)))
+
+
+@dataclass
+class Programs:
+    """Everything the page's script follows, each part written down once.
+
+    Attributes
+    ----------
+    operations
+        Name, calls in a step, timing, and the tape of the timing's quantities.
+    steps
+        Numbers of the operations of a step.
+    """
+
+    tapes: Tapes = field(default_factory=Tapes)
+    names: Unique[str] = field(default_factory=Unique)
+    timings: Unique[Timing] = field(default_factory=Unique)
+    operations: Unique[tuple[int, int, int, int]] = field(default_factory=Unique)
+    steps: Unique[tuple[int, ...]] = field(default_factory=Unique)
+    _recorder: Recorder = field(default_factory=Recorder)
+    _variables: dict[str, Symbol] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make the variables that all steps share: what models have in common is recorded once."""
+        self._variables = {name: self._recorder.variable(name) for name in VARIABLES}
+
+    def add(self, model: ModelShape, work: Workload, moved: Collection[str]) -> tuple[int, int]:
+        """Record a decode step and its memory.
+
+        Parameters
+        ----------
+        moved
+            The sizes that may have any value; the others are those of ``work``.
+
+        Returns
+        -------
+        tuple
+            The number of the step, and of the tape of its memory, which has the columns ``MEMORY``.
+        """
+        known: dict[str, Any] = {name: self._variables[name] for name in moved}
+        slots: Any = self._variables["block_slots"]
+        settings = {item.name: getattr(work, item.name) for item in fields(WorkloadGrid)}
+        grid = WorkloadGrid(**{**settings, **known})
+        operations = decode_operations(model, grid, block_slots=slots)
+        step = self.steps.place(tuple(self._operation(each, work.execution) for each in operations))
+        needs = memory(model, grid, capacity_bytes=0, block_slots=slots)
+        return step, self.tapes.add(self._recorder, [getattr(needs, name) for name in MEMORY])
+
+    def times(self, gpu_rates: Rates) -> list[int]:
+        """Record every timing so far on a GPU, and return the numbers of the tapes."""
+        return [timing.tape(self.tapes, gpu_rates) for timing in self.timings.items]
+
+    def _operation(self, operation: Operation, execution: Execution) -> int:
+        """Write down one operation, and return its number."""
+        quantities = {
+            item.name: getattr(operation, item.name)
+            for item in fields(Operation)
+            if _is_quantity(item, getattr(operation, item.name))
+        }
+        settings = tuple(
+            (item.name, getattr(operation, item.name))
+            for item in fields(Operation)
+            if item.name not in (*quantities, *_NOT_TIMED)
+            and getattr(operation, item.name) != item.default
+        )
+        timing = self.timings.place(
+            Timing(execution=execution, settings=settings, used=tuple(quantities))
+        )
+        tape = self.tapes.add(self._recorder, list(quantities.values()))
+        return self.operations.place(
+            (self.names.place(operation.name), operation.repeat, timing, tape)
+        )
+
+
+def _is_quantity(item: Field[Any], value: object) -> bool:
+    """Return whether a field of an operation is a quantity, and more than a plain zero."""
+    if isinstance(value, Symbol):
+        return True
+    return item.type is not int and isinstance(value, int | float) and value != 0

@@ -1,0 +1,138 @@
+"""Symbols: arrays that write down what is done to them.
+
+The functions of :mod:`simulator.counts` and :mod:`simulator.timing` take numbers or arrays. Given
+symbols they do what they always do, and leave behind the list of additions, products, roundings and
+comparisons they made: the model's own equations, which a page can follow without Python.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self, SupportsFloat
+
+import numpy as np
+
+# What can be written down, by numpy's name, in the order of the page's switch (model.js).
+OPCODES = (
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "floor_divide",
+    "negative",
+    "maximum",
+    "minimum",
+    "power",
+    "sqrt",
+    "square",
+    "greater",
+    "greater_equal",
+    "less",
+    "less_equal",
+    "equal",
+    "not_equal",
+    "where",
+)
+_CODE = {name: code for code, name in enumerate(OPCODES)}
+
+Instruction = tuple[int, tuple["Symbol | float", ...]]
+
+
+@dataclass
+class Recorder:
+    """Everything done to a set of symbols, in order; what is done twice is written down once.
+
+    Attributes
+    ----------
+    instructions
+        Code and operands. The result of each is the next symbol after the variables.
+    packed
+        Numbers of the tapes made of it so far, by their outputs.
+    """
+
+    instructions: list[Instruction] = field(default_factory=list)
+    variables: list[str] = field(default_factory=list)
+    packed: dict[tuple[object, ...], int] = field(default_factory=dict)
+    _known: dict[tuple[object, ...], "Symbol"] = field(default_factory=dict)
+
+    def variable(self, name: str) -> "Symbol":
+        """Return a new variable. All are made before anything is computed."""
+        if self.instructions:
+            raise ValueError("variables come before the first instruction")
+        self.variables.append(name)
+        return Symbol(self, len(self.variables) - 1)
+
+    def record(self, name: str, operands: Sequence[Any]) -> "Symbol | float":
+        """Write down one operation, and return its result.
+
+        Raises
+        ------
+        TypeError
+            For an operation that a page cannot follow.
+        """
+        if name not in _CODE:
+            raise TypeError(f"the explorer's page cannot follow numpy's {name}")
+        values = tuple([item if isinstance(item, Symbol) else _constant(item) for item in operands])
+        if name in ("add", "multiply") and (known := _unchanged(name, *values)) is not None:
+            return known
+        key = (name, *[v.number if isinstance(v, Symbol) else (v,) for v in values])
+        if key not in self._known:
+            self._known[key] = Symbol(self, len(self.variables) + len(self.instructions))
+            self.instructions.append((_CODE[name], values))
+        return self._known[key]
+
+
+class Symbol(np.ndarray[Any, Any]):
+    """A number that is not known yet.
+
+    numpy hands every operation on it to :meth:`__array_ufunc__` or :meth:`__array_function__`.
+    Asking for its value is an error: code that decides by a value is not one formula for a number
+    and for an array.
+    """
+
+    recorder: Recorder
+    number: int
+
+    def __new__(cls, recorder: Recorder, number: int) -> Self:
+        """Return symbol ``number`` of a recorder."""
+        symbol = super().__new__(cls, ())
+        symbol.recorder, symbol.number = recorder, number
+        return symbol
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        """Write down an elementwise operation."""
+        if method != "__call__" or options:
+            raise TypeError(f"the explorer's page cannot follow numpy's {ufunc.__name__}.{method}")
+        return self.recorder.record(ufunc.__name__, inputs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """Write down ``where``; there is no other function of numpy's in the model."""
+        del types, kwargs
+        return self.recorder.record(func.__name__, args)
+
+    def _unknown(self, *_: object) -> Any:
+        raise TypeError("a symbol has no value")
+
+    __bool__ = __float__ = __int__ = __index__ = __len__ = __getitem__ = _unknown
+
+    def __repr__(self) -> str:
+        """Return a name for error messages."""
+        return f"Symbol({self.number})"
+
+    __str__ = __repr__
+
+
+def _constant(value: SupportsFloat) -> float:
+    """Return a plain number: whole ones as int, which is shorter to write."""
+    number = float(value)
+    return int(number) if number.is_integer() else number
+
+
+def _unchanged(name: str, first: Symbol | float, second: Symbol | float) -> Symbol | float | None:
+    """Return what x + 0, x 1 and x 0 are without computing; None for everything else."""
+    for one, other in ((first, second), (second, first)):
+        if not isinstance(one, Symbol):
+            if one == (name == "multiply"):
+                return other
+            if name == "multiply" and one == 0:
+                return 0
+    return None

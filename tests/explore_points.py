@@ -1,0 +1,139 @@
+"""Random states of an explorer's page, and what the Python model says of them."""
+
+import math
+import random
+from typing import Any
+
+from simulator.answers.compare import _winner, kv_io_ratio
+from simulator.answers.estimate import Estimate, estimate_with
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload, workload_for
+from simulator.views.explore.menu import RANGES, Menu
+
+# What docs/commands.md promises of every number on the page.
+BOUND = 1e-9
+
+# What a page's script is asked for: the columns of ``truth``.
+ANSWER = """(state) => {
+  const result = model.compare(state);
+  const columns = (step) => [
+    step.seconds, step.tokens_per_s, step.totals.flops, step.totals.bytes_read,
+    step.totals.bytes_written, step.totals.kv_bytes_read || 0, step.memory.weights_bytes,
+    step.memory.kv_bytes, step.memory.workspace_bytes, step.memory.total_bytes,
+    step.memory.capacity_bytes, step.roofs.launch, step.roofs.memory, step.roofs.compute,
+    step.roofs.link,
+  ];
+  const words = (step) => [step.bound, step.memory.fits];
+  const steps = [result.standard, result.shared, result.bifurcated];
+  return {
+    numbers: [...steps.flatMap(columns), result.speedup, result.kv_io_ratio],
+    words: [...steps.flatMap(words), result.winner],
+    brief: steps.map((step) => model.brief(state, step.way).seconds),
+  };
+}"""
+
+
+def random_states(data: dict[str, Any], count: int, seed: int) -> list[dict[str, int]]:
+    """Draw states over all menus, and log-uniformly over all sliders."""
+    rng = random.Random(seed)  # noqa: S311 - points, not secrets
+
+    def size(low: int, high: int) -> int:
+        if low == 0 and rng.random() < 0.03:
+            return 0
+        first = max(low, 1)
+        if low == high:
+            return low
+        return min(high, int(math.exp(rng.uniform(math.log(first), math.log(high + 1)))))
+
+    states: list[dict[str, int]] = []
+    while len(states) < count:
+        model = rng.randrange(len(data["models"]))
+        choices = data["models"][model]["choices"]
+        state = {
+            "model": model,
+            "gpu": rng.randrange(len(data["gpus"])),
+            "kv_heads": rng.choice(choices),
+            "kernel": rng.randrange(len(data["kernels"])),
+            "execution": rng.randrange(len(data["executions"])),
+            "kv_layout": rng.randrange(len(data["layouts"])),
+            **{name: size(*data["ranges"][name]) for name in RANGES},
+        }
+        programs = data["models"][model]["programs"][choices.index(state["kv_heads"])]
+        if programs[state["kernel"]][state["execution"]] is not None:
+            states.append(state)
+    return states
+
+
+def question(
+    offer: Menu, data: dict[str, Any], state: dict[str, int]
+) -> tuple[ModelShape, Workload]:
+    """Return the model and the workload that a state stands for."""
+    entry = offer.models[state["model"]]
+    model = next(each for each in entry.variants if each.kv_heads == state["kv_heads"])
+    work = workload_for(
+        model,
+        **offer.kept,
+        **{name: state[name] for name in offer.moved},
+        kernel=data["kernels"][state["kernel"]],
+        execution=data["executions"][state["execution"]],
+        kv_layout=data["layouts"][state["kv_layout"]],
+    )
+    return model, work
+
+
+def truth(offer: Menu, data: dict[str, Any], state: dict[str, int]) -> dict[str, list[Any]]:
+    """Return what ``estimate`` and ``compare`` say of a state."""
+    model, work = question(offer, data, state)
+    gpu = offer.gpus[state["gpu"]]
+    shared = work.model_copy(update={"kv_layout": "shared"})
+    steps = [
+        estimate_with(model, gpu, each, offer.memory_utilization)
+        for each in (work.under("standard"), shared, work.under("bifurcated"))
+    ]
+    standard, _, bifurcated = steps
+    return {
+        "numbers": [
+            *(number for step in steps for number in _columns(step)),
+            standard.step_s / bifurcated.step_s,
+            kv_io_ratio(standard, bifurcated),
+        ],
+        "words": [
+            *(word for step in steps for word in (step.bound, bool(step.memory.fits))),
+            _winner(standard, bifurcated),
+        ],
+        "brief": [step.step_s for step in steps],
+    }
+
+
+def _columns(step: Estimate) -> list[float]:
+    """Return the numbers of one step."""
+    totals, needs, roofs = step.totals, step.memory, step.time.by_roof_s
+    return [
+        step.step_s,
+        step.tokens_per_s,
+        totals.flops,
+        totals.bytes_read,
+        totals.bytes_written,
+        totals.kv_bytes_read,
+        needs.weights_bytes,
+        needs.kv_bytes,
+        needs.workspace_bytes,
+        needs.total_bytes,
+        needs.capacity_bytes,
+        roofs["launch"],
+        roofs["memory"],
+        roofs["compute"],
+        roofs["link"],
+    ]
+
+
+def worst_error(answer: dict[str, list[Any]], expected: dict[str, list[Any]]) -> float:
+    """Return the largest relative error of a page's answer; infinite where a word differs."""
+    if answer["words"] != expected["words"]:
+        return math.inf
+    pairs = [
+        pair
+        for key in ("numbers", "brief")
+        for pair in zip(answer[key], expected[key], strict=True)
+    ]
+    return max(abs(got - want) / (abs(want) or 1.0) for got, want in pairs)

@@ -1,0 +1,265 @@
+"""The explorer's page: what it computes is what the Python model computes, and it is well made."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from explore_points import ANSWER, BOUND, question, random_states, truth, worst_error
+
+from simulator.answers.capacity import capacity
+from simulator.answers.compare import compare
+from simulator.errors import SimulatorError
+from simulator.inputs.scenario import load_scenario
+from simulator.resources import SCENARIO_PATH_VARIABLE
+from simulator.views.explore.menu import Menu, menu
+from simulator.views.explore.page import page, page_data
+from simulator.views.explore.symbol import Recorder
+from simulator.views.explore.tape import Tapes
+
+SCRIPT = Path(__file__).parents[2] / "simulator" / "views" / "explore" / "model.js"
+TREE = """schema_version = 1
+id = "tree"
+title = "t"
+description = "d"
+question = "q"
+sources = ["s"]
+verdict = "mixed"
+verdict_reason = "r"
+models = ["mistral-7b"]
+gpus = ["h100-sxm"]
+[workload]
+tree = "system=2K,problem=512x8"
+samples = [1, 8]
+query_tokens = 4
+accepted_tokens = 2.5
+"""
+# Everything; tensor parallel over 8 GPUs; a latent cache and fp8 weights; bare peaks; a prefix
+# tree and several query tokens.
+MENUS: dict[str, dict[str, Any]] = {
+    "code-sampling-8k": {},
+    "shared-prefix-throughput": {"models": ["codellama-13b"], "gpus": ["a100-sxm-40gb", "h20"]},
+    "mla-deepseek-v3": {"models": ["deepseek-v3"], "gpus": ["h100-sxm", "a100-sxm-80gb"]},
+    "one-sample": {"models": ["gemma-2-9b"], "gpus": ["l4", "mi300x"], "constants": "peak"},
+    "tree": {"models": ["mistral-7b"], "gpus": ["h100-sxm", "a40"]},
+}
+
+
+def small_menu(scenario: str = "code-sampling-8k") -> Menu:
+    """Return a menu that is quick to record."""
+    return menu(load_scenario(scenario), models=["llama-3.1-8b"], gpus=["h100-sxm", "l4"])
+
+
+def run_script(data: dict[str, Any], states: list[dict[str, Any]], ask: str) -> list[Any]:
+    """Ask the page's script about states, in Node."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("Node is not installed; tests/browser asks the script in a browser")
+    driver = f"""
+const {{ makeModel }} = require({json.dumps(str(SCRIPT))});
+const {{ data, states }} = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const model = makeModel(data);
+process.stdout.write(JSON.stringify(states.map({ask})));
+"""
+    done = subprocess.run(
+        [node, "-e", driver],
+        input=json.dumps({"data": data, "states": states}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answers: list[Any] = json.loads(done.stdout)
+    return answers
+
+
+@pytest.mark.parametrize("scenario", MENUS)
+def test_the_script_answers_as_estimate_does(
+    scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At thousands of random points, all numbers are Python's to the bound promised."""
+    (tmp_path / "tree.toml").write_text(TREE, encoding="utf-8")
+    monkeypatch.setenv(SCENARIO_PATH_VARIABLE, str(tmp_path))
+    settings = MENUS[scenario]
+    offer = menu(load_scenario(scenario), **settings)
+    data = json.loads(json.dumps(page_data(offer)))
+    states = random_states(data, 300 if settings else 3000, seed=17)
+    answers = run_script(data, states, ANSWER)
+    errors = [
+        worst_error(answer, truth(offer, data, state))
+        for answer, state in zip(answers, states, strict=True)
+    ]
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    assert errors[worst] <= BOUND, states[worst]
+
+
+def test_the_script_finds_the_limits_that_python_finds() -> None:
+    """Break-even points and the most samples that fit are those of compare and capacity."""
+    offer = small_menu()
+    data = json.loads(json.dumps(page_data(offer)))
+    states = random_states(data, 40, seed=5)
+    ask = """(state) => [
+      model.breakEven(state, "samples"), model.breakEven(state, "context_tokens"),
+      model.mostThatFits(state, data.layouts[state.kv_layout], "samples"),
+      model.mostThatFits(state, "bifurcated", "samples"),
+    ]"""
+    for state, found in zip(states, run_script(data, states, ask), strict=True):
+        model, work = question(offer, data, state)
+        result = compare(model, offer.gpus[state["gpu"]].gpu, work)
+        held = [capacity(step).most_samples for step in (result.standard, result.bifurcated)]
+        expected = [result.break_even_samples, result.break_even_context_tokens, *held]
+        assert found == expected, state
+
+
+def test_what_is_recorded_is_what_numpy_does() -> None:
+    """Every operation of the model's arithmetic, recorded and followed, gives numpy's result."""
+    recorder = Recorder()
+    x, y = recorder.variable("x"), recorder.variable("y")
+
+    def formulas(x: Any, y: Any) -> list[Any]:
+        return [
+            -(-x // y),
+            np.where(x > y, x - 3, y / 7),
+            np.maximum(x, np.minimum(y, 2)) ** 2.5,
+            np.sqrt(x * y + x) * 1 + 0,
+            (x >= y) + (x <= y) * 2 + (x == y) * 4 + (x != 5) * 8,
+            (1 - 0.25) ** x,
+            x * 0,
+        ]
+
+    tapes = Tapes()
+    tape = tapes.add(recorder, formulas(x, y))
+    data = {
+        "opcodes": list(page_data(small_menu())["opcodes"]),
+        "structures": tapes.structures.items,
+        "tapes": tapes.tapes.items,
+    }
+    points = [(7.0, 2.0), (2.0, 7.0), (5.0, 5.0), (1.5, 0.25)]
+    found = run_script(data, [list(point) for point in points], f"(p) => model.follow({tape}, p)")
+    for point, got in zip(points, found, strict=True):
+        expected = [float(value) for value in formulas(*map(np.float64, point))]
+        assert got == pytest.approx(expected, rel=1e-15)
+
+
+def test_a_symbol_has_no_value() -> None:
+    """Code that decides by a value cannot be recorded, and says so."""
+    x = Recorder().variable("x")
+    for use in (bool, float, int, len, lambda symbol: 1 if symbol > 2 else 0):
+        with pytest.raises(TypeError, match="a symbol has no value"):
+            use(x)
+    with pytest.raises(TypeError, match="cannot follow numpy's sin"):
+        np.sin(x)
+    with pytest.raises(TypeError, match=r"cannot follow numpy's add\.reduce"):
+        np.add.reduce(x)
+
+
+def test_variables_come_first() -> None:
+    """A variable made after the first instruction would shift every register."""
+    recorder = Recorder()
+    recorder.variable("x") + 1
+    with pytest.raises(ValueError, match="before the first instruction"):
+        recorder.variable("y")
+
+
+def test_a_whole_page_is_small_and_asks_for_nothing() -> None:
+    """The default page is well below 8 MB, and nothing in it is loaded from anywhere."""
+    text = page(menu(load_scenario("code-sampling-8k")))
+    assert len(text) < 2_000_000
+    assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", text) == []
+    assert re.findall(r"\b(?:fetch|XMLHttpRequest|WebSocket|import)\s*\(", text) == []
+    assert text.count("</script>") == 2
+
+
+def test_texts_of_a_scenario_cannot_become_markup(tmp_path: Path) -> None:
+    """A title with tags in it stays a text, in the page's head and in its data."""
+    hostile = "</script><img src=x onerror=alert(1)> & $title <!--"
+    path = tmp_path / "hostile.toml"
+    path.write_text(
+        f"""schema_version = 1
+id = "hostile"
+title = '{hostile}'
+description = "d"
+question = '{hostile}'
+sources = ["s"]
+verdict = "gain"
+verdict_reason = "r"
+models = ["gpt2"]
+gpus = ["l4"]
+[workload]
+samples = 4
+""",
+        encoding="utf-8",
+    )
+    offer = menu(load_scenario(path), models=["gpt2"], gpus=["l4"])
+    text = page(offer)
+    assert "<img" not in text
+    assert text.count("</script>") == 2
+    embedded = re.search(r'<script id="data" type="application/json">(.*?)</script>', text)
+    assert embedded is not None
+    assert json.loads(embedded.group(1))["scenario"]["title"] == hostile
+
+
+def test_the_scenario_comes_first_and_the_page_opens_in_its_middle() -> None:
+    """The first model and GPU are the scenario's; sizes start in the middle of its grid."""
+    offer = menu(load_scenario("system-prompt"))
+    assert offer.models[0].model.name == "llama-2-7b"
+    assert offer.gpus[0].gpu.id == "a100-sxm-80gb"
+    assert offer.start == {
+        "model": "llama-2-7b",
+        "gpu": "a100-sxm-80gb",
+        "kv_heads": 32,
+        "samples": 64,
+        "context_tokens": 2048,
+        "decoded_tokens": 512,
+        "prompts": 1,
+        "kernel": "flash",
+        "execution": "graph",
+        "kv_layout": "copies",
+    }
+
+
+def test_sliders_cover_the_scenario() -> None:
+    """A grid beyond the usual ends moves the ends."""
+    assert page_data(
+        menu(load_scenario("generative-recommendation"), models=["qwen3-0.6b"], gpus=["l40s"])
+    )["ranges"]["samples"] == (1, 5000)
+
+
+def test_what_cannot_be_run_is_left_out_and_named() -> None:
+    """Models whose heads do not divide over the GPUs, and GPUs without a link, are skipped."""
+    offer = menu(load_scenario("shared-prefix-throughput"))
+    names = [entry.model.name for entry in offer.models]
+    assert "qwen2.5-0.5b" not in names
+    assert any("qwen2.5-0.5b" in reason for reason in offer.skipped)
+    for entry in offer.models:
+        for variant in entry.variants:
+            assert variant.heads % 8 == 0
+    with pytest.raises(SimulatorError, match="no model can run it: tensor_parallel = 8"):
+        menu(load_scenario("shared-prefix-throughput"), models=["qwen2.5-0.5b"])
+
+
+def test_a_kernel_without_a_form_for_the_cache_is_not_offered() -> None:
+    """A latent cache has no sdpa_math; the other kernels of the model are there."""
+    offer = menu(load_scenario("mla-deepseek-v3"), models=["deepseek-v3"], gpus=["h100-sxm"])
+    data = page_data(offer)
+    (programs,) = data["models"][0]["programs"]
+    runnable = [name for name, kernel in zip(data["kernels"], programs, strict=True) if all(kernel)]
+    assert runnable == ["ideal", "flash", "einsum"]
+
+
+def test_bare_peaks_are_valid_json() -> None:
+    """Constants of infinity, as peaks have, are said in a way that every JSON reader knows."""
+    offer = menu(
+        load_scenario("code-sampling-8k"), models=["gpt2"], gpus=["h100-sxm"], constants="peak"
+    )
+    data = re.search(r'<script id="data" type="application/json">(.*?)</script>', page(offer))
+    assert data is not None
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    json.loads(data.group(1), parse_constant=refuse)
