@@ -75,6 +75,8 @@ def grid(
     model, gpu = model or study.model, gpu or study.gpu
     work = study.workload.model_copy(update=named)
     check_workload(model, gpu, work)
+    if work.tree and "context_tokens" in numeric:
+        raise WorkloadError("the context of a prefix tree has no single length to vary")
     layouts = [work.kv_layout] + (["shared"] if work.kv_layout == "copies" else [])
     parts = []
     for layout in layouts:
@@ -215,13 +217,13 @@ def by_kernel(study: Study) -> "pd.DataFrame":
     def parts() -> Iterator["pd.DataFrame"]:
         for kernel in KERNELS:
             for execution in ("graph", "eager"):
-                named = {"kernel": kernel, "execution": execution}
+                named: dict[str, Any] = {"kernel": kernel, "execution": execution}
                 try:
                     check_workload(study.model, study.gpu, study.workload.model_copy(update=named))
                 except WorkloadError:
                     continue
-                axis = _with_ends(study, study.samples_axis, "samples", **named)
-                yield grid(study, {"samples": axis}, **named)
+                samples = _with_ends(study, study.samples_axis, "samples", **named)
+                yield grid(study, {"samples": samples}, model=None, gpu=None, **named)
 
     return pd.concat(parts(), ignore_index=True)
 

@@ -32,6 +32,7 @@ MODULES = {
     "tradeoff": ("scaling", "tradeoff", "quality"),
     "sweep": ("sweep",),
     "explore": ("explore",),
+    "plot": ("plot",),
     "report": ("report",),
     "measure": ("measure",),
     "trace": ("trace",),

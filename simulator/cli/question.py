@@ -33,7 +33,7 @@ from simulator.inputs.workload import (
 from simulator.timing.constants import ConstantsChoice
 
 
-def _question(
+def question_of(
     model: ModelName = None,
     kv_heads: Annotated[
         int | None,
@@ -297,4 +297,4 @@ class Question:
         }
 
 
-with_question = with_options(_question, output_options)
+with_question = with_options(question_of, output_options)
