@@ -59,7 +59,7 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
 
 
 def prefill_in_step_s(row: "pd.Series[Any]") -> float:
-    """Return what the timing of a row of the paper's table charges to a step of the prefill. [s]."""
+    """Return what a row of the paper's table charges to a step of the prefill. [s]."""
     cell, gpu = _cell(row), profile(str(row["gpu_id"]))
     name = "harness_host_us"
     host_us = gpu.fitted[name].value if name in gpu.fitted else harness.CONSTANTS[name][0]
@@ -250,6 +250,18 @@ def _batch(row: "pd.Series[Any]") -> _Batch:
     if needed > gpu.memory_bytes:
         raise ValueError("the batch does not fit the card at once: it was run in parts")
     return _Batch(model, work, int(row["output_len"]))
+
+
+def batch_question(row: "pd.Series[Any]") -> tuple[ModelShape, Workload, int]:
+    """Return an end-to-end row as a question, with the tokens that each sequence generates.
+
+    Raises
+    ------
+    ValueError
+        If the batch does not fit the card at once.
+    """
+    batch = _batch(row)
+    return batch.model, batch.work, batch.output_tokens
 
 
 def _batch_group(rows: pd.DataFrame, kind: RowKind, batches: Mapping[Any, _Batch]) -> Group:
