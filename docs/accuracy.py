@@ -2,7 +2,8 @@
 """Write docs/accuracy.md from measured rows: python docs/accuracy.py ROWS... [-o docs/accuracy.md].
 
 Fits every GPU anew, with whole shapes held out, and GPUs left out in turn; takes a few minutes.
-Nothing of the rows themselves is written, only errors.
+Nothing of the rows themselves is written, only errors: on the page, and in
+simulator/timing/spread.toml, on which the intervals of predictions rest.
 """
 
 import argparse
@@ -14,16 +15,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from simulator.evidence import residuals, spread, spread_check, spread_file
 from simulator.evidence.calibrate import STAGES, Calibration, calibrate, summary
-from simulator.evidence.fit import with_constants
 from simulator.evidence.measurements import Measurements, RowKind, load
 from simulator.evidence.physics import compulsory_bytes
 from simulator.evidence.validate import report, timed, validate
-from simulator.inputs.hardware import HardwareProfile, load_hardware
-from simulator.timing.constants import VARIANTS
+from simulator.inputs.hardware import load_hardware
+from simulator.timing.spread import shipped_spreads
 
 COLD = 1.5  # times the L2 cache
 SMALL_M = 256
+SPREADS = Path(__file__).parent.parent / "simulator" / "timing" / "spread.toml"
 INTRODUCTION = """# How accurate are the times?
 
 Written by `python docs/accuracy.py` on {date} from {rows:,} rows that public projects timed on real GPUs; nobody's
@@ -37,11 +39,6 @@ def errors(residuals: "np.ndarray") -> str:
     """Write median, 90th percentile and bias as cells of a table."""
     figures = summary(residuals)
     return " | ".join("" if math.isnan(value) else f"{100 * value:.1f} %" for value in figures)
-
-
-def bare(gpu_id: str) -> HardwareProfile:
-    """Return a GPU with nothing fitted."""
-    return load_hardware(gpu_id).model_copy(update={"fitted": {}})
 
 
 def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
@@ -99,15 +96,6 @@ def regimes(measurements: Measurements) -> list[str]:
     return lines
 
 
-def general(values: Mapping[str, float]) -> dict[str, float]:
-    """Return the constants that another GPU may carry over: those of kernels, not of whole steps."""
-    return {
-        name: value
-        for name, value in values.items()
-        if not name.startswith("harness_") and "step_" not in name and "fp8" not in name
-    }
-
-
 def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> list[str]:
     """Tabulate each GPU predicted from the geometric mean of the others' constants."""
     lines = [
@@ -120,9 +108,7 @@ def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]
     table = measurements.tables["decode_attention"]
     measured = sorted(table["gpu_id"].dropna().unique())
     for gpu_id in measured:
-        card = with_constants(
-            bare(gpu_id), mean([calibrations[other] for other in measured if other != gpu_id])
-        )
+        card = residuals.left_out(gpu_id, calibrations)
         rows = table[(table["gpu_id"] == gpu_id) & (table["kv_dtype"] != "fp8")]
         predicted = validate(Measurements({"decode_attention": rows}), gpu=card).rows
         moved = compulsory_bytes(rows, "decode_attention")
@@ -134,28 +120,12 @@ def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]
         cold = size > COLD * card.l2_bytes
         for library, part in predicted.groupby("framework"):
             chosen = (predicted["framework"] == library).to_numpy()
-            residuals = np.log1p(predicted["error"].to_numpy(dtype=np.float64))
+            logs = np.log1p(predicted["error"].to_numpy(dtype=np.float64))
             lines.append(
-                f"| {gpu_id} | {library} | {len(part):,} | {errors(residuals[chosen])} | "
-                f"{errors(residuals[chosen & cold])} |"
+                f"| {gpu_id} | {library} | {len(part):,} | {errors(logs[chosen])} | "
+                f"{errors(logs[chosen & cold])} |"
             )
     return lines
-
-
-def mean(calibrations: Sequence[Calibration]) -> dict[str, float]:
-    """Return the geometric mean of every constant, a library's own where there are any.
-
-    A GPU whose rows are of one library has no constants by that library's name.
-    """
-    found: dict[str, list[float]] = {}
-    for calibration in calibrations:
-        values = general({name: value for name, (value, *_) in calibration.values().items()})
-        variants = {name.split("_")[0] for name in values} & set(VARIANTS)
-        for name, value in values.items():
-            found.setdefault(name, []).append(value)
-            if not variants:
-                found.setdefault(f"vllm_{name}", []).append(value)
-    return {name: float(np.exp(np.mean(np.log(values)))) for name, values in found.items()}
 
 
 def shared_prefix(measurements: Measurements) -> list[str]:
@@ -175,7 +145,9 @@ def shared_prefix(measurements: Measurements) -> list[str]:
         ("both, prefixes up to a quarter", table[table["prefix_len"] <= longest / 4]),
     ):
         gpu_id = str(table["gpu_id"].iloc[0])
-        card = calibrate(Measurements({"shared_prefix_attention": fitted}), bare(gpu_id)).profile
+        card = calibrate(
+            Measurements({"shared_prefix_attention": fitted}), residuals.bare(gpu_id)
+        ).profile
         for mode, rows in table.groupby("mode"):
             far = rows[rows["prefix_len"] > longest / 4] if "quarter" in name else rows
             predicted = validate(Measurements({"shared_prefix_attention": far}), gpu=card).rows
@@ -212,6 +184,39 @@ def whole(measurements: Measurements) -> list[str]:
     return lines
 
 
+def intervals(measurements: Measurements, found: residuals.Residuals) -> list[str]:
+    """Tabulate how many measured times lie in intervals that were not made from them."""
+    lines = [
+        "\n## Do the intervals hold?\n",
+        f"`step_ms_low` and `step_ms_high` are to hold {spread.COVERAGE:.0%} of measured times. What they hold of rows that they were not",
+        "made from, and how many were shorter and longer:\n",
+        "| checked on | GPU | rows | inside | shorter | longer |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for title, part in (
+        ("shapes held out: ", spread_check.fitted(found)),
+        ("GPU left out: ", spread_check.left_out(found)),
+        ("sum of ", spread_check.products(found)),
+        ("whole steps: ", spread_check.batches(measurements)),
+        ("whole steps: ", spread_check.cells(measurements)),
+    ):
+        lines += [
+            f"| {title}{item.what.replace('_', ' ')} | {item.gpu} | {item.rows:,} | {item.inside:.0%} | "
+            f"{item.below:.0%} | {item.above:.0%} |"
+            for item in part
+        ]
+    return lines
+
+
+def write_spreads(
+    measurements: Measurements, found: residuals.Residuals, date: str, path: Path
+) -> None:
+    """Write what the intervals rest on, and use it from now on."""
+    tables = spread.spreads(found, measurements)
+    path.write_text(spread_file.toml(tables, measurements, date), encoding="utf-8")
+    shipped_spreads.cache_clear()
+
+
 def main() -> None:
     """Fit, predict, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -220,6 +225,7 @@ def main() -> None:
     parser.add_argument(
         "--remarks", type=Path, default=Path(__file__).parent / "accuracy_remarks.md"
     )
+    parser.add_argument("--spreads", type=Path, default=SPREADS, help="file of the intervals")
     options = parser.parse_args()
     measurements = load(options.rows)
     fitted_kinds = {stage.kind for stage in STAGES}
@@ -231,6 +237,8 @@ def main() -> None:
         for gpu_id in sorted(ids.dropna().unique())
     }
     date = dt.datetime.now(tz=dt.UTC).date().isoformat()
+    found = residuals.residuals(measurements, calibrations)
+    write_spreads(measurements, found, date, options.spreads)
     lines = [INTRODUCTION.format(date=date, rows=measurements.rows).rstrip("\n"), ""]
     if options.remarks.exists():
         lines += [options.remarks.read_text(encoding="utf-8").rstrip("\n"), ""]
@@ -238,6 +246,7 @@ def main() -> None:
     lines += regimes(measurements)
     lines += left_out(measurements, calibrations)
     lines += shared_prefix(measurements)
+    lines += intervals(measurements, found)
     lines += whole(measurements)
     options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

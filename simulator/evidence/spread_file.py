@@ -5,7 +5,8 @@ from dataclasses import fields
 from typing import Any
 
 from simulator.evidence.measurements import Measurements, RowKind
-from simulator.evidence.spread import COVERAGE, FAMILIES
+from simulator.evidence.residuals import FAMILIES
+from simulator.evidence.spread import COVERAGE
 from simulator.timing.spread import Spread
 
 KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
