@@ -1,0 +1,293 @@
+"""The explorer in a browser: it draws, answers with the numbers of Python, and keeps its state."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from explore_points import ANSWER, BOUND, random_states, truth, worst_error
+
+import simulator
+from simulator.inputs.scenario import load_scenario
+from simulator.units import format_time
+from simulator.views.explore.menu import RANGES, Menu, menu
+from simulator.views.explore.page import page
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Page
+
+    from conftest import OpenPage
+
+pytestmark = pytest.mark.browser
+
+DESKTOP, PHONE = (1200, 800), (390, 844)
+FIGURES = ("samples", "context_tokens", "speedup", "operations", "roofs", "memory")
+
+
+@pytest.fixture(scope="module")
+def offer() -> Menu:
+    """A menu of a few models: multi-head, multi-group, more than a card holds, and latent."""
+    return menu(
+        load_scenario("code-sampling-8k"),
+        models=["llama-2-7b", "llama-3.1-8b", "llama-3.1-70b", "deepseek-v3"],
+        gpus=["h100-sxm", "l4", "mi300x"],
+    )
+
+
+@pytest.fixture(scope="module")
+def path(offer: Menu, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page on the disk."""
+    file = tmp_path_factory.mktemp("explore") / "explore.html"
+    file.write_text(page(offer), encoding="utf-8")
+    return file
+
+
+def settle(opened: Page) -> None:
+    """Wait until what was asked for is drawn: two pictures of the screen later."""
+    opened.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
+
+
+def cell(opened: Page, row: str, way: str) -> str:
+    """Return a cell of the answer's table."""
+    line = opened.locator("#ways tbody tr").filter(has=opened.get_by_role("rowheader", name=row))
+    return line.locator(f'[data-way="{way}"]').inner_text()
+
+
+def shows_what_compare_says(opened: Page, **question: Any) -> None:
+    """Hold the table of a page against ``compare``."""
+    result = simulator.compare(**question)
+    steps = {"standard": result.standard, "bifurcated": result.bifurcated}
+    for way, step in steps.items():
+        assert cell(opened, "Step", way) == format_time(step.step_s)
+        assert cell(opened, "Bound by", way) == step.bound
+        assert cell(opened, "Tokens/s", way) == f"{step.tokens_per_s:,.0f}"
+        fits = "yes" if step.memory.fits else "no, "
+        assert cell(opened, "Fits in", way).startswith(fits)
+    assert cell(opened, "Speed-up", "bifurcated") == f"{result.speedup:.2f}x"
+
+
+def broken_words(opened: Page) -> list[str]:
+    """Return what a page should never say."""
+    said = opened.locator("body").inner_text()
+    return re.findall(r"NaN|undefined|Infinity|null|\[object", said)
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
+def test_it_opens_from_the_disk_and_draws(
+    path: Path, open_page: OpenPage, viewport: tuple[int, int]
+) -> None:
+    """Every figure is drawn within the page's width, with a title; nothing is sent anywhere."""
+    opened = open_page(path, viewport=viewport)
+    settle(opened)
+    for name in FIGURES:
+        figure = opened.locator(f"#figure-{name}")
+        assert figure.locator("strong").inner_text()
+        assert figure.locator("svg[role=img] :is(polyline, rect, path, circle)").count() > 3
+    width = opened.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert width[0] <= width[1]
+    assert broken_words(opened) == []
+    shows_what_compare_says(opened, model="llama-2-7b", samples=32, context_tokens=8192)
+
+
+def test_no_figure_leaves_its_place(path: Path, open_page: OpenPage) -> None:
+    """On a phone no text of a figure is cut off by the edge of the screen."""
+    opened = open_page(path, viewport=PHONE)
+    settle(opened)
+    outside = opened.evaluate("""() => [...document.querySelectorAll("figure svg text")]
+      .filter((text) => { const box = text.getBoundingClientRect();
+        return box.width > 0 && (box.left < 0 || box.right > window.innerWidth); })
+      .map((text) => text.textContent)""")
+    assert outside == []
+
+
+def test_there_is_nothing_to_share_with(path: Path, open_page: OpenPage) -> None:
+    """The only button goes back to the scenario; no link leads out of the page."""
+    opened = open_page(path)
+    assert opened.get_by_role("button").all_inner_texts() == ["Back to the scenario"]
+    assert opened.locator("a[href]").count() == 0
+    assert "share" not in opened.locator("body").inner_text().lower().split()
+
+
+def test_a_slider_answers_with_the_right_number(path: Path, open_page: OpenPage) -> None:
+    """Moved by keys or by the mouse, a slider changes table, headline, figures and address."""
+    opened = open_page(path)
+    settle(opened)
+    before = opened.locator("#figure-samples svg .now").get_attribute("x1")
+    slider = opened.get_by_label("Samples", exact=True)
+    slider.focus()
+    for _ in range(4):
+        opened.keyboard.press("ArrowLeft")
+    settle(opened)
+    assert slider.get_attribute("aria-valuetext") == "16 samples"
+    assert opened.get_by_label("Samples, exact").input_value() == "16"
+    assert opened.locator("#figure-samples svg .now").get_attribute("x1") != before
+    assert "samples=16" in opened.evaluate("location.hash")
+    shows_what_compare_says(opened, model="llama-2-7b", samples=16, context_tokens=8192)
+
+    box = slider.bounding_box()
+    assert box is not None
+    opened.mouse.click(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2)
+    settle(opened)
+    samples = opened.evaluate("state.samples")
+    assert samples > 100
+    shows_what_compare_says(opened, model="llama-2-7b", samples=samples, context_tokens=8192)
+
+
+def test_menus_answer_with_the_right_number(path: Path, open_page: OpenPage) -> None:
+    """Every menu changes the answer to that of its choice; a model brings its own KV heads."""
+    opened = open_page(path)
+    opened.get_by_label("Model").select_option("llama-3.1-8b")
+    assert opened.get_by_label("KV heads").input_value() == "8"
+    question: dict[str, Any] = {"model": "llama-3.1-8b", "samples": 32, "context_tokens": 8192}
+    shows_what_compare_says(opened, **question)
+    opened.get_by_label("GPU").select_option("mi300x")
+    opened.get_by_label("KV heads").select_option("32")
+    opened.get_by_label("Kernel").select_option("einsum")
+    opened.get_by_label("Execution").select_option("eager")
+    opened.get_by_label("Standard keeps").select_option("shared")
+    question |= {"gpu": "mi300x", "kv_heads": 32, "kernel": "einsum"}
+    question |= {"execution": "eager", "kv_layout": "shared"}
+    shows_what_compare_says(opened, **question)
+
+
+def test_a_model_without_a_kernel_takes_one_it_has(path: Path, open_page: OpenPage) -> None:
+    """DeepSeek's latent cache has no sdpa_math: the page falls back to flash and says so by it."""
+    opened = open_page(path)
+    opened.get_by_label("Kernel").select_option("sdpa_math")
+    opened.get_by_label("Model").select_option("deepseek-v3")
+    assert opened.get_by_label("Kernel").input_value() == "flash"
+    assert opened.locator('#kernel option[value="sdpa_math"]').is_disabled()
+    shows_what_compare_says(opened, model="deepseek-v3", samples=32, context_tokens=8192)
+
+
+def test_sizes_can_be_typed(path: Path, open_page: OpenPage) -> None:
+    """8K and 8k are read as the command line reads them; what is no size is refused in words."""
+    opened = open_page(path)
+    box = opened.get_by_label("Context, exact")
+    box.fill("20k")
+    shows_what_compare_says(opened, model="llama-2-7b", samples=32, context_tokens=20000)
+    for text, complaint in (
+        ("many", "write 8192"),
+        ("1.5", "write 8192"),
+        ("2000000000", "at most"),
+    ):
+        box.fill(text)
+        assert complaint in opened.locator("#context-problem").inner_text()
+        assert box.get_attribute("aria-invalid") == "true"
+        assert opened.evaluate("state.context_tokens") == 20000
+    box.blur()
+    assert box.input_value() == "20,000"
+    samples = opened.get_by_label("Samples, exact")
+    samples.fill("0")
+    assert opened.locator("#samples-problem").inner_text() == "at least 1"
+
+
+def test_the_address_holds_the_view(path: Path, open_page: OpenPage) -> None:
+    """A page opened at an address shows what was chosen; what it does not have is named."""
+    opened = open_page(path)
+    opened.get_by_label("Model").select_option("llama-3.1-70b")
+    opened.get_by_label("Own tokens, exact").fill("512")
+    address = opened.evaluate("location.hash")
+    again = open_page(path)
+    again.evaluate("(hash) => { location.hash = hash; }", address)
+    settle(again)
+    assert again.get_by_label("Model").input_value() == "llama-3.1-70b"
+    assert again.get_by_label("Own tokens, exact").input_value() == "512"
+    again.evaluate("() => { location.hash = 'model=<b>gpt9</b>&samples=7&context=x'; }")
+    settle(again)
+    assert again.get_by_label("Samples, exact").input_value() == "7"
+    warning = again.locator("footer .warning").inner_text()
+    assert warning == "This page has no model=<b>gpt9</b>, context=x: left out."
+
+
+def test_the_command_it_shows_is_the_answer_it_shows(path: Path, open_page: OpenPage) -> None:
+    """The command in the footer, run as it stands, prints the page's step."""
+    from command_line import bifurcate
+
+    opened = open_page(path)
+    opened.get_by_label("KV heads").select_option("4")
+    opened.get_by_label("Prompts, exact").fill("3")
+    words = opened.locator(".command").inner_text().split()
+    answer = bifurcate(*words[1:], "--json").json
+    shown = cell(opened, "Step", "bifurcated")
+    assert shown == format_time(answer["bifurcated"]["step_ms"] / 1000)
+
+
+def test_what_does_not_fit_is_said(path: Path, open_page: OpenPage) -> None:
+    """Too large for a card: the headline, the table and the memory figure all say so."""
+    opened = open_page(path)
+    opened.get_by_label("Model").select_option("llama-3.1-70b")
+    opened.get_by_label("GPU").select_option("l4")
+    settle(opened)
+    assert opened.locator("#headline").inner_text().startswith("Neither fits")
+    assert opened.locator("#ways .unfit").count() == 3
+    assert opened.locator("#figure-memory strong").inner_text() == "Neither fits in memory"
+    assert broken_words(opened) == []
+
+
+def test_every_end_of_every_control_holds(path: Path, open_page: OpenPage) -> None:
+    """At both ends of all sliders, under every menu, nothing breaks and nothing is not a number."""
+    opened = open_page(path, viewport=PHONE)
+    data = opened.evaluate("data")
+    for high in (0, 1):
+        sizes = {name: data["ranges"][name][high] for name in RANGES}
+        for model in range(len(data["models"])):
+            for kernel in range(len(data["kernels"])):
+                wanted = {**sizes, "model": model, "kernel": kernel, "gpu": model % 3}
+                opened.evaluate("(wanted) => change({ ...state, ...wanted })", wanted)
+                settle(opened)
+                assert broken_words(opened) == [], wanted
+                drawn = opened.locator("#charts").inner_html()
+                assert "NaN" not in drawn, wanted
+                assert "undefined" not in drawn, wanted
+
+
+def test_a_click_in_the_map_moves_there(path: Path, open_page: OpenPage) -> None:
+    """Figures are controls as well: a cell of the map is a choice of samples and context."""
+    opened = open_page(path)
+    settle(opened)
+    opened.locator("#figure-speedup g[data-speedup]").first.click()
+    settle(opened)
+    assert opened.evaluate("[state.samples, state.context_tokens]") == [1, 128]
+    opened.get_by_role("button", name="Back to the scenario").click()
+    assert opened.evaluate("[state.samples, state.context_tokens]") == [32, 8192]
+
+
+def test_every_control_has_a_name_and_is_reached_by_tab(path: Path, open_page: OpenPage) -> None:
+    """Without a mouse all sliders, boxes, menus and the button can be reached and are named."""
+    opened = open_page(path)
+    reached = []
+    for _ in range(16):
+        opened.keyboard.press("Tab")
+        reached.append(opened.evaluate("document.activeElement.id"))
+    sizes = ("samples", "context", "decoded", "prompts")
+    menus = ("model", "gpu", "kv-heads", "kernel", "execution", "kv-layout")
+    wanted = {*sizes, *(f"{name}-text" for name in sizes), *menus, "reset"}
+    assert wanted <= set(reached)
+    for name in wanted:
+        named = opened.locator(f"#{name}").evaluate(
+            "(control) => control.labels?.length > 0 || control.ariaLabel || control.textContent"
+        )
+        assert named, name
+
+
+def test_thousands_of_random_points_are_those_of_python(
+    offer: Menu, path: Path, open_page: OpenPage
+) -> None:
+    """Whatever is chosen, all numbers are those of ``estimate`` and ``compare``."""
+    opened = open_page(path)
+    data = json.loads(opened.locator("#data").text_content() or "")
+    states = random_states(data, 2000, seed=23)
+    answers = opened.evaluate(f"(states) => states.map({ANSWER})", states)
+    errors = [
+        worst_error(answer, truth(offer, data, state))
+        for answer, state in zip(answers, states, strict=True)
+    ]
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    assert errors[worst] <= BOUND, states[worst]
