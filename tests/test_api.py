@@ -32,6 +32,7 @@ def test_every_answer_and_its_type_is_public() -> None:
         "compare": "Comparison",
         "generate": "Generation",
         "plan": "Plan",
+        "tree": "TreePlan",
         "prepare_sweep": "Sweep",
         "load_hardware": "HardwareProfile",
         "load_model": "ModelShape",

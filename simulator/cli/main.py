@@ -30,6 +30,7 @@ DEBUG_VARIABLE = "BIFURCATE_DEBUG"
 MODULES = {
     "answers": ("estimate", "compare", "generate", "plan"),
     "tradeoff": ("scaling", "tradeoff", "quality"),
+    "tree": ("tree",),
     "sweep": ("sweep",),
     "explore": ("explore",),
     "plot": ("plot",),

@@ -45,7 +45,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert loaded_by_command("--help") == set()
 
 
-@pytest.mark.parametrize("command", ["estimate", "compare"])
+@pytest.mark.parametrize("command", ["estimate", "compare", "tree"])
 @pytest.mark.parametrize("form", ["table", "json", "csv"])
 def test_one_point_loads_nothing_heavy(command: str, form: str) -> None:
     """A question about one point is answered without a heavy module, in every format."""

@@ -135,7 +135,7 @@ def keys_of(value: Any) -> set[str]:
     return set()
 
 
-@pytest.mark.parametrize("command", ["estimate", "compare", "generate", "plan"])
+@pytest.mark.parametrize("command", ["estimate", "compare", "generate", "plan", "tree"])
 def test_every_json_field_is_documented(command: str) -> None:
     """Every key of an answer's JSON stands in the section, or in that of estimate it refers to."""
     more = {"estimate": ("--explain",), "compare": ("--explain", "--rule", "vllm")}

@@ -33,6 +33,8 @@ def main() -> None:
 
     options = simulator.plan(sizes, ["l4", gpu], target_step_ms=50, group_sizes=[1, 2])
     assert_type(options, simulator.Plan)
+    choices = simulator.tree(sizes, gpu, tree="system=2K,problem=512x8")
+    assert_type(choices, simulator.TreePlan)
     assert_type(options.fewest_gpus, dict[str, int | None])
 
     scenario = simulator.load_scenario("one-sample")

@@ -1,0 +1,239 @@
+"""Which levels of a prefix tree to read apart: every choice timed, and the rule for each level.
+
+Splitting a level from what is below it reads its keys once for each node instead of once for each
+reader. It costs a kernel more for each layer, the queries read once more, and a partial result
+written and read by the merge. Both sides are counted as operations, so the rule has no formula of
+its own.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from simulator.answers.estimate import (
+    DEFAULT_MEMORY_UTILIZATION,
+    Estimate,
+    block_slots,
+    estimate,
+    estimate_with,
+)
+from simulator.answers.search import smallest
+from simulator.answers.verdict import Verdict, verdict_of
+from simulator.counts.operation import total
+from simulator.counts.step import decode_operations
+from simulator.errors import WorkloadError
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.tree import Level
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import ConstantsChoice
+from simulator.timing.interval import speedup_interval
+from simulator.timing.step import decode_time
+
+# How far the length from which a split pays is looked for.
+LONGEST_LEVEL = 2**22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One choice of levels to read once for each node.
+
+    Attributes
+    ----------
+    split
+        Names of those levels; the others are read with what is below them. None is standard
+        attention over one stored tree, the last alone is bifurcated attention over whole prompts.
+    """
+
+    split: tuple[str, ...]
+    result: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelRule:
+    """What splitting one level brings, the others as in the fastest choice.
+
+    Attributes
+    ----------
+    split
+        Whether the fastest choice splits it.
+    nodes, readers
+        How often its keys are read when it is split, and when it is joined with what is below it.
+    saved_bytes, added_bytes, added_launches
+        KV bytes that are not read again, against queries and partial results that are read and
+        written more, and kernels more; over all layers. [bytes]
+    gained_s
+        Time of the step joined minus that split; negative where splitting loses. [s]
+    verdict
+        Whether to split, as sure as the predictions are.
+    fewer_bytes_from_tokens, faster_from_tokens
+        From which length of the level on splitting moves fewer bytes, and is faster, all else
+        equal; None if nowhere.
+    """
+
+    level: Level
+    split: bool
+    nodes: int
+    readers: int
+    saved_bytes: float
+    added_bytes: float
+    added_launches: int
+    gained_s: float
+    verdict: Verdict
+    fewer_bytes_from_tokens: int | None
+    faster_from_tokens: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreePlan:
+    """Every way to read a tree, and the one to take.
+
+    Attributes
+    ----------
+    standard
+        Every level read for every sample, stored as the workload's ``kv_layout`` says.
+    readings
+        Every choice of levels over one stored tree, fastest first; the first is the one to take.
+    rules
+        For each level from the root down, whether to split it.
+    """
+
+    standard: Estimate
+    readings: tuple[Reading, ...]
+    rules: tuple[LevelRule, ...]
+
+    @property
+    def best(self) -> Reading:
+        """The fastest choice, of equals the one with fewer levels split."""
+        return self.readings[0]
+
+    def reading(self, split: tuple[str, ...]) -> Reading:
+        """Return one choice of levels."""
+        return next(item for item in self.readings if set(item.split) == set(split))
+
+
+def plan_tree(
+    model: ModelShape,
+    gpu: HardwareProfile,
+    workload: Workload,
+    *,
+    constants: ConstantsChoice = "auto",
+    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+) -> TreePlan:
+    """Time every choice of levels to split, and judge each level by itself.
+
+    Parameters are those of :func:`simulator.answers.estimate.estimate`; the workload's own
+    ``attention`` and which levels it splits are ignored. A workload without a tree has one level,
+    its context.
+
+    Raises
+    ------
+    WorkloadError
+        If there is no shared token, or the kernel has no form for a tree.
+    """
+    work = _with_levels(workload)
+    standard = estimate(
+        model,
+        gpu,
+        work.under("standard"),
+        constants=constants,
+        memory_utilization=memory_utilization,
+    )
+    names = [level.name for level in work.tree]
+    readings = []
+    for count in range(len(names) + 1):
+        for split in combinations(names, count):
+            read = _reading_of(work, split)
+            result = estimate_with(model, standard.rates, read, memory_utilization)
+            readings.append(Reading(split=split, result=result))
+    # Sorting is stable: of equals the one with fewer levels comes first.
+    readings.sort(key=lambda reading: reading.result.step_s)
+    best = work.splitting(readings[0].split)
+    rules = tuple(_rule(standard, best, index) for index in range(len(names)))
+    return TreePlan(standard=standard, readings=tuple(readings), rules=rules)
+
+
+def _with_levels(work: Workload) -> Workload:
+    """Return the workload with its context as a level where it has no tree."""
+    if work.tree:
+        return work
+    if not work.context_tokens:
+        raise WorkloadError("context_tokens = 0: there is no shared level to read")
+    context = Level(name="context", tokens=work.context_tokens, branches=work.prompts)
+    return work.model_copy(update={"tree": (context,)})
+
+
+def _rule(standard: Estimate, best: Workload, index: int) -> LevelRule:
+    """Compare the fastest choice of levels with one level split, and joined."""
+    model, gpu_rates, slots = standard.model, standard.rates, block_slots(standard.gpu)
+    level = best.tree[index]
+    others = [item.name for item in best.tree if item.split and item is not level]
+
+    def both(tokens: int) -> tuple[Workload, Workload]:
+        resized = _resized(best, index, tokens)
+        return _reading_of(resized, [*others, level.name]), _reading_of(resized, others)
+
+    def seconds(work: Workload) -> float:
+        return float(decode_time(model, work, gpu_rates, block_slots=slots).total_s)
+
+    def moved(work: Workload) -> float:
+        totals = total(decode_operations(model, work, block_slots=slots))
+        return float(totals.bytes_read + totals.bytes_written)
+
+    def shortest(cost: Callable[[Workload], float]) -> int | None:
+        def less(tokens: int) -> bool:
+            split, joined = both(tokens)
+            return cost(split) < cost(joined)
+
+        return smallest(less, low=1, high=LONGEST_LEVEL)
+
+    split, joined = (
+        estimate_with(model, gpu_rates, work, standard.memory_utilization)
+        for work in both(level.tokens)
+    )
+    low, high = map(float, speedup_interval(joined.uncertainty, split.uncertainty))
+    fits = bool(split.memory.fits)  # both store the tree once
+    saved = float(joined.totals.kv_bytes_read - split.totals.kv_bytes_read)
+    return LevelRule(
+        level=level,
+        split=level.split,
+        nodes=_nodes(best, index),
+        readers=_readers(best, index),
+        saved_bytes=saved,
+        added_bytes=saved + moved(split.workload) - moved(joined.workload),
+        added_launches=round(float(split.totals.launches - joined.totals.launches)),
+        gained_s=joined.step_s - split.step_s,
+        verdict=verdict_of(low, high, standard_fits=fits, bifurcated_fits=fits),
+        fewer_bytes_from_tokens=shortest(moved),
+        faster_from_tokens=shortest(seconds),
+    )
+
+
+def _reading_of(work: Workload, split: Sequence[str]) -> Workload:
+    """Return the workload with these levels read once for each node, over one stored tree."""
+    read = work.splitting(split).under("bifurcated" if split else "standard")
+    return read.model_copy(update={"kv_layout": "shared"})
+
+
+def _nodes(work: Workload, index: int) -> int:
+    """Return the nodes of a level."""
+    nodes = 1
+    for level in work.tree[: index + 1]:
+        nodes *= level.branches
+    return nodes
+
+
+def _readers(work: Workload, index: int) -> int:
+    """Return how often a level is read that is joined with what is below it."""
+    for below in range(index + 1, len(work.tree)):
+        if work.tree[below].split:
+            return _nodes(work, below)
+    return work.prompts * work.samples
+
+
+def _resized(work: Workload, index: int, tokens: int) -> Workload:
+    """Return the tree with one level of another length."""
+    levels = list(work.tree)
+    longer = work.context_tokens + tokens - levels[index].tokens
+    levels[index] = levels[index].model_copy(update={"tokens": tokens})
+    return work.model_copy(update={"tree": tuple(levels), "context_tokens": longer})

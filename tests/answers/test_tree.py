@@ -1,0 +1,174 @@
+"""Which levels of a tree to split: every choice, the best of them, and the rule for each level."""
+
+import itertools
+
+import pytest
+from builders import ROUND_CONSTANTS, gpu, llama_2_7b, mistral_7b, round_gpu
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.answers.compare import compare
+from simulator.answers.estimate import estimate
+from simulator.answers.tree import LevelRule, TreePlan, plan_tree
+from simulator.errors import WorkloadError
+from simulator.inputs.hardware import load_hardware
+from simulator.inputs.workload import Workload
+
+THREE = "shots=1K,task=512x4,problem=200x3"
+
+
+def planned(tree: str = THREE, card: str | None = None, **work: object) -> TreePlan:
+    """Plan a tree for a multi-head model."""
+    profile = gpu(memory_gb=10_000) if card is None else load_hardware(card)
+    return plan_tree(llama_2_7b(), profile, Workload(tree=tree, **work))
+
+
+def rule_of(result: TreePlan, name: str) -> LevelRule:
+    """Return the rule of one level."""
+    return next(rule for rule in result.rules if rule.level.name == name)
+
+
+@pytest.mark.parametrize("execution", ["graph", "eager"])
+@pytest.mark.parametrize("prompts", [1, 5])
+def test_one_level_is_compare(prompts: int, execution: str) -> None:
+    """Over one level the two choices are standard attention over one context, and bifurcated."""
+    work = Workload(context_tokens=3000, prompts=prompts, execution=execution)
+    for question in (work, Workload(tree=f"3000x{prompts}", execution=execution)):
+        result = plan_tree(mistral_7b(), gpu(), question)
+        wanted = compare(mistral_7b(), gpu(), work)
+        [name] = [level.name for level in result.best.result.workload.tree]
+        assert result.reading(()).result.operations == wanted.shared_storage.operations
+        assert result.reading((name,)).result.operations == wanted.bifurcated.operations
+        assert result.reading((name,)).result.step_s == wanted.bifurcated.step_s
+        assert result.standard.step_s == wanted.standard.step_s
+        assert result.standard.memory == wanted.standard.memory
+        assert result.reading((name,)).result.memory == wanted.bifurcated.memory
+
+
+def test_every_choice_is_tried_and_the_fastest_comes_first() -> None:
+    """All subsets of the levels are there once, in order of their time."""
+    result = planned(samples=16)
+    names = ("shots", "task", "problem")
+    subsets = {
+        frozenset(split) for count in range(4) for split in itertools.combinations(names, count)
+    }
+    assert {frozenset(item.split) for item in result.readings} == subsets
+    assert len(result.readings) == 8
+    times = [item.result.step_s for item in result.readings]
+    assert times == sorted(times)
+    assert result.best is result.readings[0]
+
+
+def test_splitting_the_last_level_is_bifurcated_attention_over_whole_prompts() -> None:
+    """The same reads as twelve prompts that share nothing; what they share is stored once."""
+    alone = planned(samples=16).reading(("problem",)).result
+    whole = estimate(
+        llama_2_7b(),
+        gpu(memory_gb=10_000),
+        Workload(context_tokens=1736, prompts=12, samples=16, attention="bifurcated"),
+    )
+    assert alone.totals.kv_bytes_read == whole.totals.kv_bytes_read
+    assert alone.totals.launches == whole.totals.launches
+    # 12 prompts of 1736 tokens, or 1024 + 4 x 512 + 12 x 200; 16 x 64 own tokens each in both
+    token_bytes = 2 * 32 * 32 * 128 * 2
+    assert whole.memory.kv_bytes == (12 * 1736 + 12 * 16 * 64) * token_bytes
+    assert alone.memory.kv_bytes == (1024 + 4 * 512 + 12 * 200 + 12 * 16 * 64) * token_bytes
+    # Re-reads of what is stored once may be served by L2: never slower.
+    assert alone.step_s <= whole.step_s
+
+
+@given(
+    st.sampled_from(["h100-sxm", "a40", "l4"]),
+    st.sampled_from(["graph", "eager"]),
+    st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 6)), min_size=1, max_size=3),
+    st.sampled_from([1, 2, 16, 100]),
+)
+@settings(deadline=None, max_examples=25)
+def test_rules_agree_with_the_choice(
+    card: str, execution: str, levels: list[tuple[int, int]], samples: int
+) -> None:
+    """A level that is split saves time around the fastest choice; one that is joined saves none."""
+    tree = ",".join(f"{tokens}x{branches}" for tokens, branches in levels)
+    result = planned(tree, card, samples=samples, execution=execution)
+    assert {rule.level.name for rule in result.rules if rule.split} == set(result.best.split)
+    for rule in result.rules:
+        assert rule.gained_s >= 0 if rule.split else rule.gained_s <= 0
+        assert rule.saved_bytes >= 0
+        assert rule.nodes <= rule.readers
+        if rule.gained_s > 0:
+            assert rule.verdict != "no"
+
+
+def test_bytes_of_a_rule_by_hand() -> None:
+    """A level's reads that are spared, and one partial result more, per query row and layer.
+
+    8 problems of 128 samples on 32 heads of 128: with 32,768 rows and more blocks than the GPU
+    runs at once no keys are split. A row more is read (256 B of query), its partial output and
+    log-sum-exp written (256 + 4) and read by the merge (256 + 4).
+    """
+    result = planned("system=4K,problem=4Kx8", samples=128)
+    rule = rule_of(result, "system")
+    assert (rule.nodes, rule.readers) == (1, 8)
+    rows = 8 * 128 * 32
+    assert rule.added_bytes == 32 * rows * (256 + 260 + 260)
+    assert rule.saved_bytes == 7 * 4096 * 2 * 32 * 32 * 128 * 2
+    # 776 B for each row and layer against 2 x 32 x 128 x 2 B for each of 7 reads of a token.
+    token_bytes = 7 * 2 * 32 * 128 * 2
+    assert rule.fewer_bytes_from_tokens == rows * 776 // token_bytes + 1 == 222
+
+
+def test_a_split_pays_from_the_length_it_says() -> None:
+    """At that length splitting is faster, one token below it is not."""
+    result = planned("system=1K,problem=512x8", "h100-sxm", samples=16)
+    rule = rule_of(result, "system")
+    assert rule.faster_from_tokens is not None
+
+    def gained_s(tokens: int) -> float:
+        other = planned(f"system={tokens},problem=512x8", "h100-sxm", samples=16)
+        split, joined = other.reading(("system", "problem")), other.reading(("problem",))
+        return joined.result.step_s - split.result.step_s
+
+    assert gained_s(rule.faster_from_tokens) > 0
+    assert gained_s(rule.faster_from_tokens - 1) <= 0
+
+
+def test_nothing_is_gained_where_nothing_branches() -> None:
+    """A level with one node below each of its nodes is best read together with it."""
+    result = planned("system=4K,problem=4Kx1", "h100-sxm", samples=16)
+    assert result.best.split == ("problem",)
+    assert rule_of(result, "system").saved_bytes == 0
+    assert rule_of(result, "system").faster_from_tokens is None
+    assert rule_of(result, "system").fewer_bytes_from_tokens is None
+
+
+def test_launches_alone_can_decide() -> None:
+    """With free launches the whole tree is read apart; slow ones leave one level, then none."""
+    free = {"launch_us": 1e-6, "bandwidth_fraction": 1e-3}
+    assert set(planned_on(free).best.split) == {"system", "problem"}
+    assert planned_on({"launch_us": 1e6}).best.split == ()
+
+
+def planned_on(constants: dict[str, float]) -> TreePlan:
+    """Plan a small tree on a GPU with these constants, which splits no keys."""
+    card = gpu({**ROUND_CONSTANTS, **constants}, sm_count=1)
+    work = Workload(tree="system=2K,problem=512x4", samples=8)
+    return plan_tree(llama_2_7b(), card, work)
+
+
+def test_what_cannot_be_planned_is_refused() -> None:
+    """No shared token, or a kernel without a form for trees."""
+    with pytest.raises(WorkloadError, match="context_tokens = 0: there is no shared level"):
+        plan_tree(llama_2_7b(), round_gpu(), Workload(context_tokens=0))
+    with pytest.raises(WorkloadError, match="'einsum' has no form for a tree of 3 levels"):
+        planned(kernel="einsum")
+    # One level is the paper's own case.
+    plan_tree(llama_2_7b(), round_gpu(), Workload(tree="8K", kernel="einsum"))
+
+
+def test_layouts_of_the_baseline() -> None:
+    """Standard attention stores what the workload says; every choice stores the tree once."""
+    copies, shared = planned(samples=4), planned(samples=4, kv_layout="shared")
+    assert copies.standard.memory.kv_bytes > shared.standard.memory.kv_bytes
+    assert shared.standard.operations == shared.reading(()).result.operations
+    stored = {float(item.result.memory.kv_bytes) for item in copies.readings}
+    assert stored == {float(shared.standard.memory.kv_bytes)}

@@ -1,0 +1,212 @@
+"""What must hold of prefix trees, whatever their levels and whichever of them are split."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import SLOTS, model_shapes, workloads
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from simulator.counts.memory import kv_cache_bytes, memory
+from simulator.counts.operation import Totals, total
+from simulator.counts.step import decode_operations, prefill_operations
+from simulator.inputs.model import ModelShape
+from simulator.inputs.tree import Level, read_tree, tree_text
+from simulator.inputs.workload import LevelGrid, Workload, WorkloadGrid
+
+
+@st.composite
+def levels_of_trees(draw: st.DrawFn, least: int = 1) -> tuple[Level, ...]:
+    """Draw the levels of a tree."""
+    drawn = draw(
+        st.lists(
+            st.tuples(
+                st.one_of(st.sampled_from([1, 255, 256, 257, 4096]), st.integers(1, 6000)),
+                st.sampled_from([1, 1, 2, 5, 70]),
+                st.booleans(),
+            ),
+            min_size=least,
+            max_size=4,
+        )
+    )
+    return tuple(
+        Level(name=f"l{index}", tokens=tokens, branches=branches, split=split)
+        for index, (tokens, branches, split) in enumerate(drawn)
+    )
+
+
+@st.composite
+def tree_workloads(draw: st.DrawFn, least: int = 1) -> Workload:
+    """Draw a question about a tree."""
+    work = draw(workloads(kernel=st.sampled_from(["ideal", "flash"])))
+    fields = work.model_dump(exclude={"tree", "context_tokens", "prompts"})
+    return Workload(**fields, tree=draw(levels_of_trees(least)))
+
+
+def totals_of(shape: ModelShape, work: Workload, attention: Any = "bifurcated") -> Totals:
+    """Sum a step."""
+    changed = work.under(attention)
+    return total(decode_operations(shape, changed, block_slots=SLOTS))
+
+
+def split_none(work: Workload) -> Workload:
+    """Return the tree with no level split."""
+    return work.splitting([])
+
+
+@given(model_shapes(), tree_workloads(), st.data())
+def test_splitting_a_level_never_reads_more_kv(
+    shape: ModelShape, work: Workload, data: st.DataObject
+) -> None:
+    """Each further level read once per node takes KV bytes away, from standard's down."""
+    names = [level.name for level in work.tree]
+    order = data.draw(st.permutations(names))
+    read = [
+        totals_of(shape, work.splitting(order[:count])).kv_bytes_read
+        for count in range(len(names) + 1)
+    ]
+    assert read == sorted(read, reverse=True)
+    copies = work.model_copy(update={"kv_layout": "copies"})
+    assert read[0] == totals_of(shape, copies, "standard").kv_bytes_read
+
+
+@given(model_shapes(), tree_workloads())
+def test_every_choice_of_levels_has_the_same_flops(shape: ModelShape, work: Workload) -> None:
+    """Splitting changes where keys are read from, not what is computed."""
+    standard = totals_of(shape, work, "standard").flops
+    assert totals_of(shape, work).flops == standard
+    assert totals_of(shape, split_none(work)).flops == standard
+
+
+@given(model_shapes(), tree_workloads())
+def test_the_whole_tree_reads_each_node_once(shape: ModelShape, work: Workload) -> None:
+    """All levels split: the KV bytes read are those stored (equation 6, for every level)."""
+    whole = work.splitting([level.name for level in work.tree]).under("bifurcated")
+    assert totals_of(shape, whole).kv_bytes_read == kv_cache_bytes(shape, whole)
+
+
+@given(model_shapes(), workloads(kernel=st.sampled_from(["ideal", "flash"])))
+def test_one_level_is_the_two_level_case(shape: ModelShape, work: Workload) -> None:
+    """A tree of one level has the operations, prefill and memory of a context and prompts."""
+    context = max(1, work.context_tokens)
+    plain = work.model_copy(update={"context_tokens": context})
+    fields = work.model_dump(exclude={"tree", "context_tokens", "prompts"})
+    level = Workload(**fields, tree=f"{context}x{work.prompts}")
+    assert (level.context_tokens, level.prompts) == (context, work.prompts)
+    pairs = [
+        [decode_operations(shape, item, block_slots=SLOTS) for item in (plain, level)],
+        [prefill_operations(shape, item) for item in (plain, level)],
+        [memory(shape, item, capacity_bytes=1e9, block_slots=SLOTS) for item in (plain, level)],
+    ]
+    for one, other in pairs:
+        assert one == other
+
+
+@given(model_shapes(), tree_workloads())
+def test_nothing_branches_and_nothing_is_saved(shape: ModelShape, work: Workload) -> None:
+    """One sample below one node of each level reads the same, split or not."""
+    levels = tuple(level.model_copy(update={"branches": 1}) for level in work.tree)
+    fields = work.model_dump(exclude={"tree", "context_tokens", "prompts", "samples"})
+    alone = Workload(**fields, tree=levels, samples=1)
+    copies = alone.model_copy(update={"kv_layout": "copies"})
+    standard = totals_of(shape, copies, "standard").kv_bytes_read
+    assert totals_of(shape, alone).kv_bytes_read == standard
+
+
+@given(
+    model_shapes(),
+    tree_workloads(),
+    st.data(),
+    st.sampled_from(["tokens", "branches"]),
+    st.integers(1, 300),
+)
+def test_a_larger_tree_moves_no_fewer_bytes(
+    shape: ModelShape, work: Workload, data: st.DataObject, field: str, more: int
+) -> None:
+    """KV bytes read and stored, and FLOPs, never fall when a level grows in length or width.
+
+    A sliding window sees the same tokens of a longer tree, so fewer of those that many share.
+    """
+    assume(field == "branches" or not any(group.window for group in shape.layer_groups))
+    index = data.draw(st.integers(0, len(work.tree) - 1))
+    levels = list(work.tree)
+    grown = levels[index].model_copy(update={field: getattr(levels[index], field) + more})
+    levels[index] = grown
+    fields = work.model_dump(exclude={"tree", "context_tokens", "prompts"})
+    larger = Workload(**fields, tree=levels)
+    for attention in ("standard", "bifurcated"):
+        before, after = (totals_of(shape, item, attention) for item in (work, larger))
+        assert before.kv_bytes_read <= after.kv_bytes_read * (1 + 1e-12)
+        assert before.flops <= after.flops * (1 + 1e-12)
+        stored = [kv_cache_bytes(shape, item.under(attention)) for item in (work, larger)]
+        assert stored[0] <= stored[1]
+
+
+@given(model_shapes(), tree_workloads())
+def test_stored_once_takes_no_more_memory_or_prefill(shape: ModelShape, work: Workload) -> None:
+    """A stored tree holds, and its prefill computes, at most what whole prompts would."""
+    copies = work.under("standard").model_copy(update={"kv_layout": "copies"})
+    stored = work.under("bifurcated")
+    assert kv_cache_bytes(shape, stored) <= kv_cache_bytes(shape, copies)
+    flops = [total(prefill_operations(shape, item)).flops for item in (stored, copies)]
+    assert flops[0] <= flops[1] * (1 + 1e-12)
+
+
+@settings(max_examples=40)
+@given(model_shapes(), tree_workloads(2), st.data())
+def test_a_grid_of_trees_counts_each_tree(
+    shape: ModelShape, work: Workload, data: st.DataObject
+) -> None:
+    """Arrays of tokens, branches and samples give at every point what its tree gives alone."""
+    draw = data.draw
+    tokens = [draw(st.lists(st.integers(1, 5000), min_size=2, max_size=2)) for _ in work.tree]
+    branches = [draw(st.lists(st.integers(1, 6), min_size=2, max_size=2)) for _ in work.tree]
+    samples = draw(st.lists(st.integers(1, 300), min_size=2, max_size=2))
+    levels = tuple(
+        LevelGrid(tokens=np.array(long, float), branches=np.array(wide, float), split=level.split)
+        for long, wide, level in zip(tokens, branches, work.tree, strict=True)
+    )
+    fields = {
+        name: getattr(work, name)
+        for name in Workload.model_fields
+        if name not in ("tree", "context_tokens", "prompts", "samples")
+    }
+    grid = WorkloadGrid(
+        **fields,
+        tree=levels,
+        samples=np.array(samples, float),
+        context_tokens=sum(level.tokens for level in levels),
+        prompts=math.prod(level.branches for level in levels),
+    )
+    together = total(decode_operations(shape, grid, block_slots=SLOTS))
+    prefill = total(prefill_operations(shape, grid))
+    held = memory(shape, grid, capacity_bytes=1e9, block_slots=SLOTS)
+    for index in range(2):
+        point = Workload(
+            **fields,
+            samples=samples[index],
+            tree=[
+                level.model_copy(update={"tokens": long[index], "branches": wide[index]})
+                for long, wide, level in zip(tokens, branches, work.tree, strict=True)
+            ],
+        )
+        alone = total(decode_operations(shape, point, block_slots=SLOTS))
+        for field in ("flops", "bytes_read", "bytes_written", "kv_bytes_read", "launches"):
+            assert _at(getattr(together, field), index) == pytest.approx(getattr(alone, field))
+        flops = total(prefill_operations(shape, point)).flops
+        assert _at(prefill.flops, index) == pytest.approx(flops)
+        needs = memory(shape, point, capacity_bytes=1e9, block_slots=SLOTS)
+        assert _at(held.kv_bytes, index) == needs.kv_bytes
+        assert _at(held.workspace_bytes, index) == pytest.approx(needs.workspace_bytes)
+
+
+def _at(values: Any, index: int) -> float:
+    return float(np.broadcast_to(values, 2)[index])
+
+
+@given(levels_of_trees())
+def test_a_tree_survives_its_text(levels: tuple[Level, ...]) -> None:
+    """Written and read back a tree is the same."""
+    assert read_tree(tree_text(levels)) == levels
