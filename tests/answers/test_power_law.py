@@ -1,0 +1,105 @@
+"""The fit finds the law that made the data, whatever it starts from, and knows how sure it is."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from simulator.answers.power_law import SHARED, PowerLaw, fit_power_law
+from simulator.errors import MeasurementError
+
+SIZES = np.array([125e6, 350e6, 672e6, 1.3e9, 2.8e9, 6.7e9, 13e9])
+FACTORS = np.array([1.0, 1.05, 1.10])
+E, A, ALPHA = 1.7, 0.9, 0.25
+
+
+def runs(
+    seed: int = 0, *, noise: float = 0.002, sizes: np.ndarray = SIZES
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return parameters, losses and families of a known law."""
+    generator = np.random.default_rng(seed)
+    families = np.repeat(np.arange(3), len(sizes))
+    parameters = np.tile(sizes, 3) * generator.uniform(0.9, 1.1, families.size)
+    losses = E + A * (parameters / 1e9 / FACTORS[families]) ** -ALPHA
+    return parameters, losses * np.exp(noise * generator.standard_normal(families.size)), families
+
+
+def surprises(law: PowerLaw) -> np.ndarray:
+    """Return how many half intervals each of E, alpha and the shifts is from the truth."""
+    found = np.array([law.irreducible_loss, law.exponent, *law.shifts[1:]])
+    truth = np.array([E, ALPHA, *np.log(FACTORS[1:])])
+    return np.abs(found - truth) / (law.quantile * law.stderr[[0, 2, *range(SHARED, SHARED + 2)]])
+
+
+def test_exact_data_give_the_exact_law() -> None:
+    """Without noise every constant comes out, and the level at any size."""
+    law = fit_power_law(*runs(noise=0))
+    assert law.irreducible_loss == pytest.approx(E, rel=1e-5)
+    assert law.exponent == pytest.approx(ALPHA, rel=1e-5)
+    assert np.exp(law.shifts) == pytest.approx(FACTORS, rel=1e-5)
+    assert law.loss(1e9) == pytest.approx(E + A, rel=1e-6)
+    assert law.size(law.loss(3e9, 2), 2) == pytest.approx(3e9, rel=1e-6)
+
+
+@pytest.mark.parametrize("start", [(0.999, 2.9), (0.0, 0.002), (0.5, 1.5), (0.98, 0.003)])
+def test_bad_starts_lead_to_the_same_law(start: tuple[float, float]) -> None:
+    """A single start, however bad, ends where all the usual ones end."""
+    usual = fit_power_law(*runs(1))
+    law = fit_power_law(*runs(1), starts=[start])
+    assert law.exponent == pytest.approx(usual.exponent, rel=1e-4)
+    assert law.shifts == pytest.approx(usual.shifts, abs=1e-4)
+
+
+def test_the_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """Of 60 data sets, 95 % intervals hold each constant in 50 or more (57 expected)."""
+    inside = np.array([surprises(fit_power_law(*runs(seed))) <= 1 for seed in range(60)])
+    assert (inside.sum(axis=0) >= 50).all(), inside.sum(axis=0)
+
+
+def test_errors_are_as_large_as_the_spread_of_results() -> None:
+    """Standard errors of the shift agree with how much it varies from data set to data set."""
+    laws = [fit_power_law(*runs(seed), starts=[(0.8, 0.2)]) for seed in range(60)]
+    spread = np.std([law.shifts[2] for law in laws])
+    said = np.median([law.stderr[SHARED + 1] for law in laws])
+    assert said == pytest.approx(spread, rel=0.35)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_outliers_do_not_pull(seed: int) -> None:
+    """Two runs that are 10 % off are named, and the truth stays within the stated errors."""
+    parameters, losses, families = runs(seed)
+    bad = np.random.default_rng(100 + seed).choice(losses.size, 2, replace=False)
+    losses[bad] *= 1.10
+    law = fit_power_law(parameters, losses, families)
+    assert set(bad) <= set(np.flatnonzero(law.outliers))
+    # Four constants in eight sets: one in twenty may be outside its interval, none far outside.
+    assert surprises(law).max() < 2
+
+
+def test_a_law_without_a_floor_is_found_to_have_none() -> None:
+    """Where E is nearly 0 it is not taken for more, and the shifts come out all the same."""
+    parameters, _, families = runs()
+    losses = 3 * (parameters / 1e9 / FACTORS[families]) ** -0.1
+    law = fit_power_law(parameters, losses, families)
+    assert law.irreducible_loss == pytest.approx(0, abs=0.02)
+    assert np.exp(law.shifts) == pytest.approx(FACTORS, rel=1e-3)
+
+
+def test_too_few_runs_are_refused() -> None:
+    """As many runs as constants leave nothing to tell the errors from."""
+    parameters, losses, families = runs(sizes=SIZES[:1])
+    with pytest.raises(MeasurementError, match="6 runs are needed"):
+        fit_power_law(parameters, losses, families)
+
+
+def test_one_size_is_refused() -> None:
+    """A law in size cannot come from runs of one size."""
+    with pytest.raises(MeasurementError, match="one size"):
+        fit_power_law(np.full(5, 1e9), np.linspace(2, 3, 5), np.zeros(5, dtype=int))
+
+
+def test_without_scipy_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra is named where it is missing."""
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(MeasurementError, match=r"pip install '.*\[calibrate\]'"):
+        fit_power_law(*runs())

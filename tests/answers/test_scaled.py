@@ -1,0 +1,100 @@
+"""A scaled model has the size it should have, in sizes that real models have."""
+
+import pytest
+from builders import deepseek_v3, llama_2_7b, mixtral_8x7b, windowed
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.answers.scaled import SCALE_BY, ScaleBy, scale_model
+from simulator.errors import ModelError
+from simulator.inputs.parameters import count_parameters
+from simulator.inputs.presets import load_model
+
+DENSE = ("llama-2-7b", "llama-3.1-70b", "llama-3.2-1b", "qwen2.5-7b", "qwen3-4b", "phi-2")
+
+
+def dense_parameters(d: int, layers: int, heads: int, g: int, k: int, inner: int, v: int) -> int:
+    """Count a Llama's parameters by hand."""
+    attention = d * heads * k * 2 + d * 2 * g * k
+    return layers * (attention + 3 * d * inner + 2 * d) + d + 2 * v * d
+
+
+def test_a_larger_multi_query_llama_by_hand() -> None:
+    """The scaled Llama-2-7B has 1.10 times the parameters, counted independently."""
+    scaled = scale_model(llama_2_7b(), kv_heads=1, size_factor=1.1)
+    model = scaled.model
+    base = dense_parameters(4096, 32, 32, 32, 128, 11008, 32000)
+    assert base == 6738415616
+    size = dense_parameters(
+        model.hidden_size, model.layers, model.heads, 1, 128, model.intermediate_size, 32000
+    )
+    assert scaled.parameters == size
+    assert size / base == pytest.approx(1.1, rel=0.01)
+    assert (model.layers, model.heads % 4, model.hidden_size) == (32, 0, model.heads * 128)
+
+
+@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("scale_by", SCALE_BY)
+@pytest.mark.parametrize(("kv_heads", "factor"), [(1, 1.1), (4, 1.05), (2, 0.97)])
+def test_sizes_are_round_and_true(
+    name: str, scale_by: ScaleBy, kv_heads: int, factor: float
+) -> None:
+    """Size within 1 %, heads that divide, steps of 64 and 128, proportions within 10 %."""
+    base = load_model(name)
+    base = base.with_kv_heads(base.heads)
+    scaled = scale_model(base, kv_heads=kv_heads, size_factor=factor, scale_by=scale_by)
+    model = scaled.model
+    assert scaled.parameters == count_parameters(model).total
+    assert abs(scaled.size_error) <= 0.01
+    assert scaled.parameters / count_parameters(base).total == pytest.approx(factor, rel=0.0101)
+    assert model.kv_heads == kv_heads
+    assert model.head_dim == base.head_dim
+    assert model.intermediate_size % 64 == 0
+    assert model.hidden_size % 128 == 0 or model.hidden_size == model.heads * model.head_dim
+    for of in (model.intermediate_size / base.intermediate_size, model.heads / base.heads):
+        assert of * base.hidden_size / model.hidden_size == pytest.approx(1, abs=0.1001)
+    if scale_by == "depth":
+        assert (model.hidden_size, model.heads) == (base.hidden_size, base.heads)
+    else:
+        assert model.layers == base.layers
+
+
+@given(st.sampled_from(DENSE), st.floats(0.8, 1.6), st.sampled_from([1, 2, 4, 8]))
+def test_any_factor_comes_out_or_is_refused(name: str, factor: float, kv_heads: int) -> None:
+    """Whatever the factor, the size is within 1 % or one line says that there is none."""
+    base = load_model(name)
+    try:
+        scaled = scale_model(base, kv_heads=kv_heads, size_factor=factor)
+    except ModelError as problem:
+        assert "\n" not in str(problem)  # noqa: PT017
+        return
+    assert abs(scaled.parameters / (factor * count_parameters(base).total) - 1) <= 0.01
+
+
+def test_a_tensor_parallel_group_can_split_it() -> None:
+    """The heads are a multiple of the group's size."""
+    model = scale_model(llama_2_7b(), kv_heads=1, size_factor=1.1, ranks=8).model
+    assert model.heads % 8 == 0
+
+
+def test_windows_stay() -> None:
+    """Layers of several kinds keep their windows when the model grows in width."""
+    model = scale_model(windowed(), kv_heads=1, size_factor=1.05).model
+    assert model.layer_groups == windowed().layer_groups
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "words"),
+    [
+        (deepseek_v3(), {}, "latent"),
+        (mixtral_8x7b(), {}, "mixture of experts"),
+        (windowed(), {"scale_by": "depth"}, "scale it by width"),
+        (llama_2_7b(), {"scale_by": "height"}, "width, depth"),
+        (llama_2_7b(), {"scale_by": "depth", "kv_heads": 5}, "kv_heads can be 1, 2, 4, 8, 16, 32"),
+        (llama_2_7b(), {"size_factor": 40.0}, "another size factor"),
+    ],
+)
+def test_what_cannot_be_scaled_is_refused(base: object, changes: dict, words: str) -> None:
+    """One line says why a model cannot be scaled."""
+    with pytest.raises(ModelError, match=words):
+        scale_model(base, **{"kv_heads": 1, "size_factor": 1.1, **changes})  # type: ignore[arg-type]

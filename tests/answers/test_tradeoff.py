@@ -1,0 +1,164 @@
+"""Models of equal quality side by side, and the border between them: the paper's finding."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import simulator
+from simulator.answers.crossover import PAIRINGS, Border, Crossover
+from simulator.errors import SimulatorError, WorkloadError
+from simulator.inputs.workload import ATTENTIONS
+
+BOTH_STANDARD, BOTH_BIFURCATED, MIXED = PAIRINGS
+# Multi-head models on GPUs of several kinds.
+CASES = [
+    ("paper-1b-mha", "a100-sxm-40gb"),
+    ("paper-7b-mha", "h100-sxm"),
+    ("llama-2-13b", "a100-sxm-80gb"),
+    ("codellama-7b", "l40s"),
+    ("llama-2-7b", "mi300x"),
+]
+
+
+def map_of(model: str, gpu: str, **changes: Any) -> Crossover:
+    """Return where a larger multi-query model is faster than a multi-head one."""
+    return simulator.tradeoff(model, gpu, **changes).crossovers[0]
+
+
+def at(crossed: Crossover, pairing: Any, samples: int, context: int) -> float:
+    """Return the multi-query model's speed over the multi-head one's at a point of the map."""
+    row = list(crossed.samples).index(samples)
+    column = list(crossed.context_tokens).index(context)
+    return float(crossed.speedup(pairing)[row, column])
+
+
+@pytest.mark.parametrize(("model", "gpu"), CASES)
+def test_the_paper_finding(model: str, gpu: str) -> None:
+    """The larger multi-query model loses small and wins large, and less where both bifurcate."""
+    crossed = map_of(model, gpu)
+    # One sample of a short context: weights are all there is, and it has a tenth more of them.
+    for pairing in (BOTH_STANDARD, BOTH_BIFURCATED):
+        assert 0.85 < at(crossed, pairing, 1, 256) < 1
+    # Many samples of a long context under standard attention: it wins by far.
+    assert at(crossed, BOTH_STANDARD, 64, 8192) > 3
+    # Bifurcation moves the border to more samples, at every context, and shrinks the region.
+    standard, bifurcated = crossed.borders[BOTH_STANDARD], crossed.borders[BOTH_BIFURCATED]
+    pairs = list(zip(standard.from_samples, bifurcated.from_samples, strict=True))
+    assert all(ours <= theirs for ours, theirs in pairs)
+    assert any(ours < theirs for ours, theirs in pairs)
+    assert bifurcated.share < standard.share
+    assert bifurcated.mean_speedup < standard.mean_speedup / 2
+    # Multi-head stays competitive: with bifurcated attention it beats multi-query without.
+    assert at(crossed, MIXED, 512, 32768) < 1
+
+
+@pytest.mark.parametrize(("model", "gpu"), CASES[:2])
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_the_map_and_its_border_are_those_of_single_questions(
+    model: str, gpu: str, pairing: Any
+) -> None:
+    """Times on the map equal estimates, and one sample below the border the base is faster."""
+    result = simulator.tradeoff(model, gpu)
+    crossed, other = result.crossovers[0], result.others[0].model
+
+    def ratio(samples: int, context: int) -> float:
+        steps = [
+            simulator.estimate(
+                shape, gpu, samples=samples, context_tokens=context, attention=attention
+            ).step_s
+            for shape, attention in zip((model, other), pairing, strict=True)
+        ]
+        return steps[0] / steps[1]
+
+    border = crossed.borders[pairing]
+    for column in (0, 4, 10):
+        context = int(crossed.context_tokens[column])
+        for samples in (1, 16, 1024):
+            assert at(crossed, pairing, samples, context) == pytest.approx(ratio(samples, context))
+        first = border.from_samples[column]
+        if first:
+            assert ratio(first, context) > 1
+        if first > 1:
+            assert all(ratio(samples, context) <= 1 for samples in (1, first // 2, first - 1))
+        until = border.until_samples[column]
+        if until:
+            assert ratio(until - 1, context) > 1
+            assert all(ratio(samples, context) <= 1 for samples in (until, 1024))
+
+
+def test_a_border_by_hand() -> None:
+    """First win, last win and share of a small table."""
+    from simulator.answers.crossover import _border
+
+    table = np.array([[0.5, 2.0, 0.5], [2.0, 2.0, 0.5], [2.0, 0.5, 0.5], [4.0, 0.5, 0.5]])
+    border = _border(table, np.array([0, 3]))
+    assert border == Border(
+        from_samples=(2, 1, 0),
+        until_samples=(0, 3, 0),
+        share=pytest.approx(2 / 6),
+        largest_speedup=4.0,
+        mean_speedup=pytest.approx((0.5 * 2 * 0.5 * 4 * 0.5 * 0.5) ** (1 / 6)),
+    )
+
+
+def test_every_variant_is_an_answer_of_its_own() -> None:
+    """Steps, prefill and limits are those that estimate, generate and plan give."""
+    result = simulator.tradeoff(
+        "llama-2-7b", samples=8, context_tokens="4K", target_step_ms=20, target_kv_heads=[1, 8]
+    )
+    assert [candidate.model.kv_heads for candidate in result.candidates] == [32, 1, 8]
+    for candidate in result.candidates:
+        for attention in ATTENTIONS:
+            variant = candidate.variants[attention]
+            asked: dict[str, Any] = {"samples": 8, "context_tokens": "4K", "attention": attention}
+            assert variant.result == simulator.estimate(candidate.model, **asked)
+            request = simulator.generate(candidate.model, output_tokens=1, **asked)
+            assert variant.prefill_s == pytest.approx(request.total_s)
+            most = variant.limits.most_samples_in_time
+            assert most is not None
+            more = simulator.estimate(candidate.model, **{**asked, "samples": most + 1})
+            assert more.step_s > 0.020 or not more.memory.fits
+
+
+def test_equal_quality_is_in_the_size() -> None:
+    """The others have the parameters that their factor asks for, the user's own included."""
+    result = simulator.tradeoff("llama-2-7b", target_kv_heads=[1, 4], size_factors=[1.2, 1.0])
+    for other, factor in zip(result.others, (1.2, 1.0), strict=True):
+        assert other.size_factor is not None
+        assert (other.size_factor.value, other.size_factor.origin) == (factor, "given")
+        assert other.parameters / result.base.parameters == pytest.approx(factor, rel=0.0101)
+
+
+def test_a_model_that_shares_already_is_a_base_too() -> None:
+    """From 8 KV heads to 1 the factor is the quotient, and marked as assumed."""
+    other = simulator.tradeoff("llama-3.1-8b").others[0]
+    assert other.size_factor is not None
+    assert other.size_factor.origin == "assumed"
+    assert 1 < other.size_factor.value < 1.10
+    assert simulator.tradeoff("llama-3.1-8b", kv_heads=32).base.model.kv_heads == 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"target_kv_heads": [32]}, "itself has kv_heads = 32"),
+        ({"target_kv_heads": [64]}, "more than the 32 heads"),
+        ({"target_kv_heads": [0]}, "at least 1 KV head"),
+        ({"target_kv_heads": []}, "no number"),
+        ({"size_factors": [1.1, 1.2]}, "one for each"),
+        ({"target_step_ms": 0}, "target_step_ms"),
+        ({"most_samples": 1}, "most_samples"),
+        ({"longest_context_tokens": 100}, "longest_context_tokens"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(changes: dict[str, Any], words: str) -> None:
+    """One line names what is wrong."""
+    with pytest.raises(WorkloadError, match=words):
+        simulator.tradeoff("llama-2-7b", **changes)
+
+
+def test_a_tree_has_no_crossover() -> None:
+    """Trees have sizes of their own, which a map over samples and context cannot vary."""
+    with pytest.raises(SimulatorError, match="tree"):
+        simulator.tradeoff("llama-2-7b", tree="2x1024,4x512")
