@@ -161,7 +161,7 @@ def load(
     gpu
         The GPU of rows that do not name one. Where rows do, only those of this GPU are kept.
     keep_suspect
-        Keep rows that break physics, except those without a positive time.
+        Keep rows that break physics; those without a positive time, or sizes, are refused still.
 
     Raises
     ------
@@ -181,9 +181,9 @@ def load(
             continue
         for kind, table in _by_kind(frame, kinds):
             prepared = _prepare(table, kind, path, wanted)
-            reasons = _reasons(prepared, kind)
-            hopeless = prepared["time_s"].isna() & ~_is_oom(prepared, kind)
-            drop = reasons.notna() & (hopeless | (not keep_suspect))
+            unusable = _unusable(prepared, kind)
+            reasons = unusable.where(unusable.notna(), _impossible(prepared[unusable.isna()], kind))
+            drop = unusable.notna() if keep_suspect else reasons.notna()
             for line, reason, is_dropped in zip(prepared["line"], reasons, drop, strict=True):
                 if isinstance(reason, str):
                     target = refused if is_dropped else suspect
@@ -335,14 +335,13 @@ def _profile_id(name: str) -> str | None:
         return None
 
 
-def _reasons(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
-    """Return why each row cannot be true, None where it can."""
+def _unusable(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
+    """Return why each row says nothing, None where it does: sizes or time are missing or none."""
     layout = LAYOUTS[kind]
-    reasons = pd.Series([None] * len(frame), index=frame.index, dtype=object)
+    reasons = _no_reasons(frame)
 
     def refuse(bad: Any, text: Any) -> None:
-        new = bad & reasons.isna()
-        reasons[new] = text[new] if isinstance(text, pd.Series) else text
+        _add(reasons, bad, text)
 
     for name in layout.sizes:
         value = frame[name]
@@ -352,17 +351,38 @@ def _reasons(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
     for name in _DTYPE_COLUMNS:
         if name in frame:
             refuse(~frame[name].isin(DTYPES), f"{name} is not one of {', '.join(DTYPES)}")
+    if {"q_heads", "kv_heads"} <= set(layout.sizes):
+        several = frame["q_heads"] % frame["kv_heads"] != 0
+        refuse(several, "q_heads is not a multiple of kv_heads")
     oom = _is_oom(frame, kind)
     if "status" in frame:
         status = frame["status"].fillna("ok").astype(str)
         untimed = frame["time_s"].isna() & ~oom & (status.str.lower() != "ok")
         refuse(untimed, "status is " + status + ": nothing was timed")
     refuse(frame["time_s"].isna() & ~oom, f"{layout.result} is not a positive number")
-    for name, rows in frame[reasons.isna() & frame["gpu_id"].notna() & ~oom].groupby("gpu_id"):
+    return reasons
+
+
+def _impossible(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
+    """Return why each row cannot be true on its GPU, None where it can."""
+    reasons = _no_reasons(frame)
+    timed = frame[frame["gpu_id"].notna() & ~_is_oom(frame, kind)]
+    for name, rows in timed.groupby("gpu_id"):
         gpu: HardwareProfile = load_hardware(str(name))
         for bad, text in physics.violations(rows, kind, gpu):
-            refuse(bad.reindex(frame.index, fill_value=False), text)
+            _add(reasons, bad.reindex(frame.index, fill_value=False), text)
     return reasons
+
+
+def _no_reasons(frame: pd.DataFrame) -> "pd.Series[Any]":
+    """Return a reason for each row: none yet."""
+    return pd.Series([None] * len(frame), index=frame.index, dtype=object)
+
+
+def _add(reasons: "pd.Series[Any]", bad: Any, text: Any) -> None:
+    """Note a reason for the rows that have none yet."""
+    new = bad & reasons.isna()
+    reasons[new] = text[new] if isinstance(text, pd.Series) else text
 
 
 def _is_oom(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":

@@ -35,8 +35,6 @@ def violations(
         seconds < SHORTEST_LAUNCH_S,
         f"shorter than any launch ({SHORTEST_LAUNCH_S / MICROSECOND:g} us)",
     )
-    if kind in {"decode_attention", "prefill_attention", "shared_prefix_attention"}:
-        yield rows["q_heads"] % rows["kv_heads"] != 0, "q_heads is not a multiple of kv_heads"
     least_bytes = compulsory_bytes(rows, kind)
     if least_bytes is not None:
         implied = (least_bytes - gpu.l2_bytes) / seconds

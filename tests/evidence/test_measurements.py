@@ -75,12 +75,13 @@ def test_a_row_that_cannot_be_true_is_refused_with_its_line(
 
 
 def test_keep_suspect_keeps_what_has_a_time(tmp_path: Path) -> None:
-    """Too fast is kept on request and still listed; a row without a time never is."""
-    path = write(tmp_path, f"{DECODE}\nL40S,32,32,8,128,4096,100\nL40S,8,32,8,128,4096,nan")
+    """Too fast is kept on request and still listed; a row without a time or its sizes never is."""
+    lines = ("32,32,8,128,4096,100", "8,32,8,128,4096,nan", "8,32,8,128,,60", "8,32,5,128,4096,60")
+    path = write(tmp_path, "\n".join([DECODE, *(f"L40S,{line}" for line in lines)]))
     rows = load([path], keep_suspect=True)
     assert rows.rows == 1
     assert [item.line for item in rows.suspect] == [2]
-    assert [item.line for item in rows.refused] == [3]
+    assert [item.line for item in rows.refused] == [3, 4, 5]
 
 
 def test_products_faster_than_the_matrix_units_are_refused(tmp_path: Path) -> None:
