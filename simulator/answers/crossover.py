@@ -66,8 +66,8 @@ class Crossover:
         Axes of the map.
     base_step_s, other_step_s
         Times by kind of attention, an array of samples x contexts. [s]
-    base_fits, other_fits
-        Whether they fit in memory, likewise.
+    base_memory_share, other_memory_share
+        What they need of the memory that may be used, likewise; they fit up to 1.
     borders
         By pairing, see :data:`PAIRINGS`.
     """
@@ -76,8 +76,8 @@ class Crossover:
     samples: "np.ndarray"
     base_step_s: Mapping[Attention, "np.ndarray"]
     other_step_s: Mapping[Attention, "np.ndarray"]
-    base_fits: Mapping[Attention, "np.ndarray"]
-    other_fits: Mapping[Attention, "np.ndarray"]
+    base_memory_share: Mapping[Attention, "np.ndarray"]
+    other_memory_share: Mapping[Attention, "np.ndarray"]
     borders: Mapping[Pairing, Border]
 
     def speedup(self, pairing: Pairing) -> "np.ndarray":
@@ -118,10 +118,10 @@ def crossover(
     contexts = log_steps(SHORTEST_CONTEXT, longest_context_tokens)
     every = np.arange(1, most_samples + 1)
     shown = log_steps(1, most_samples)
-    steps, fits = {}, {}
+    steps, shares = {}, {}
     for model in (base, other):
         for attention in ATTENTIONS:
-            steps[model.name, attention], fits[model.name, attention] = _solve(
+            steps[model.name, attention], shares[model.name, attention] = _solve(
                 model, gpu_rates, workload.under(attention), every, contexts, memory_utilization
             )
     rows = shown - 1
@@ -130,8 +130,8 @@ def crossover(
         samples=shown,
         base_step_s={kind: steps[base.name, kind][rows] for kind in ATTENTIONS},
         other_step_s={kind: steps[other.name, kind][rows] for kind in ATTENTIONS},
-        base_fits={kind: fits[base.name, kind][rows] for kind in ATTENTIONS},
-        other_fits={kind: fits[other.name, kind][rows] for kind in ATTENTIONS},
+        base_memory_share={kind: shares[base.name, kind][rows] for kind in ATTENTIONS},
+        other_memory_share={kind: shares[other.name, kind][rows] for kind in ATTENTIONS},
         borders={
             (ours, theirs): _border(steps[base.name, ours] / steps[other.name, theirs], rows)
             for ours, theirs in PAIRINGS
@@ -147,7 +147,7 @@ def _solve(
     contexts: "np.ndarray",
     memory_utilization: float,
 ) -> tuple["np.ndarray", "np.ndarray"]:
-    """Return a model's step times and whether it fits, arrays of samples x contexts."""
+    """Return a model's step times and shares of the memory, arrays of samples x contexts."""
     import numpy as np
 
     grid = grid_of(
@@ -161,7 +161,8 @@ def _solve(
     seconds = decode_time(model, grid, gpu_rates, block_slots=slots).total_s
     capacity_bytes = gpu.memory_bytes * memory_utilization
     needs = memory(model, grid, capacity_bytes=capacity_bytes, block_slots=slots)
-    return np.broadcast_to(seconds, shape), np.broadcast_to(needs.fits, shape)
+    share = needs.total_bytes / capacity_bytes
+    return np.broadcast_to(seconds, shape), np.broadcast_to(share, shape)
 
 
 def grid_of(work: Workload, **arrays: Any) -> WorkloadGrid:

@@ -7,21 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simulator.cli.figures import USUAL_HEIGHT, USUAL_WIDTH, check_figure, write_figure
 from simulator.cli.options import OUTPUT_PANEL, WORK_PANEL, PricePerHour, with_options
 from simulator.cli.output import say, write_text
 from simulator.cli.question import question_of
 from simulator.cli.words import complete_gpus, complete_scenarios, option, size
-from simulator.errors import OutputError
-from simulator.resources import atomic_path
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from simulator.answers.study import Study
 
 DEFAULT_GPU = "h100-sxm"
-PAGES, JSON = (".html", ".htm"), ".json"
-MOST_PIXELS = 8192
 # Options of a question that make up a model of their own.
 _OWN_MODEL = (
     "assume",
@@ -101,10 +96,10 @@ def plot(
     ] = None,
     width: Annotated[
         int, size("--width", panel=OUTPUT_PANEL, text="Width of an image in pixels.")
-    ] = 1200,
+    ] = USUAL_WIDTH,
     height: Annotated[
         int, size("--height", panel=OUTPUT_PANEL, text="Height of an image in pixels.")
-    ] = 700,
+    ] = USUAL_HEIGHT,
     show_list: Annotated[bool, typer.Option("--list", help="List the figures, and stop.")] = False,
 ) -> None:
     """Draw a figure: page, image or Plotly's JSON."""
@@ -120,7 +115,7 @@ def plot(
         raise typer.BadParameter("give a FIGURE; 'bifurcate plot --list' names them")
     kind(figure)
     path = output or Path(f"{figure}.html")
-    _check_output(path, width, height)
+    check_figure(path, width, height)
     given = [
         name
         for name in asked
@@ -131,7 +126,7 @@ def plot(
     else:
         study = _of_scenario(scenario, asked, given, gpu, price_per_hour)
     drawn = draw(figure, study)
-    _write(drawn, path, width, height)
+    write_figure(drawn, path, width, height)
     say(f"wrote {path}: {drawn.layout.meta['finding']}")
 
 
@@ -180,30 +175,3 @@ def _of_scenario(
     changes["gpu"] = tuple(gpus) if gpus else None
     found = narrowed(load_scenario(name), changes)
     return study_scenario(found, usd_per_hour=price, **settings)
-
-
-def _check_output(path: Path, width: int, height: int) -> None:
-    """Refuse a suffix or a size before anything is computed."""
-    from simulator.views.plots.export import IMAGE_FORMATS
-
-    known = (*PAGES[:1], *(f".{form}" for form in IMAGE_FORMATS), JSON)
-    if path.suffix.lower() not in (*known, PAGES[1]):
-        raise OutputError(f"cannot write {path}: a figure goes to {', '.join(known)}")
-    for name, pixels in (("width", width), ("height", height)):
-        if not 100 <= pixels <= MOST_PIXELS:  # noqa: PLR2004
-            raise typer.BadParameter(f"--{name} {pixels} is not between 100 and {MOST_PIXELS}")
-
-
-def _write(drawn: "go.Figure", path: Path, width: int, height: int) -> None:
-    """Write a figure in the form of the file's suffix; the file appears only when it is whole."""
-    from simulator.views.plots import export
-
-    suffix = path.suffix.lower()
-    if suffix in PAGES:
-        write_text(export.page(drawn), path)
-    elif suffix == JSON:
-        write_text(export.plotly_json(drawn), path)
-    else:
-        with atomic_path(path) as temporary:
-            picture = export.image(drawn, suffix.removeprefix("."), width=width, height=height)
-            temporary.write_bytes(picture)

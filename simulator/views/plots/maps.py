@@ -49,7 +49,7 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         ("xaxis", cells.columns, SAMPLES_TITLE),
         ("yaxis", cells.index, CONTEXT_TITLE),
     ):
-        _exponent_axis(figure, axis, [int(value) for value in values], title)
+        exponent_axis(figure, axis, [int(value) for value in values], title)
     notes = (
         "In a cell: time of a standard step over that of a bifurcated one. Grey: fits with neither."
     )
@@ -84,7 +84,7 @@ def _add_cells(figure: "go.Figure", cells: "pd.DataFrame", fits: "pd.DataFrame")
             colorscale=_SCALE,
             showscale=False,
             customdata=cells.to_numpy().tolist(),
-            text=cells.map(_short).where(fits, "").to_numpy().tolist(),
+            text=cells.map(short_ratio).where(fits, "").to_numpy().tolist(),
             texttemplate="%{text}",
             textfont={"size": 11},
             xgap=1,
@@ -95,10 +95,10 @@ def _add_cells(figure: "go.Figure", cells: "pd.DataFrame", fits: "pd.DataFrame")
     )
 
 
-def _short(ratio: float) -> str:
+def short_ratio(ratio: float) -> str:
     """Write a speed-up in a cell.
 
-    >>> _short(0.98), _short(1.26), _short(14.2)
+    >>> short_ratio(0.98), short_ratio(1.26), short_ratio(14.2)
     ('0.98', '1.3', '14')
     """
     if ratio < 1:
@@ -139,7 +139,7 @@ def _add_line(
     )
 
 
-def _exponent_axis(figure: "go.Figure", axis: str, values: list[int], title: str) -> None:
+def exponent_axis(figure: "go.Figure", axis: str, values: list[int], title: str) -> None:
     """Make an axis of exponents of two, with the powers themselves as ticks."""
     ticks = [math.log2(value) for value in values]
     words = [style.size_text(value) for value in values]

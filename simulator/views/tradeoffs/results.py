@@ -92,6 +92,7 @@ def run_rows(result: ScalingLaw) -> list[Row]:
             "fitted_loss": float(predicted[index]),
             "residual": float(predicted[index]) / run.loss - 1,
             "outlier": bool(law.outliers[index]),
+            "held_out": result.held_out is not None and run in result.held_out.runs,
             "equal_loss_parameters": float(law.size(run.loss)),
         }
         for index, (run, number) in enumerate(zip(result.runs, result.families, strict=True))
@@ -234,17 +235,21 @@ def map_rows(result: Tradeoff) -> list[Row]:
         row
         for crossed, other in zip(result.crossovers, result.others, strict=True)
         for pairing in PAIRINGS
-        for row in _map_rows(crossed, other, pairing)
+        for row in _map_rows(crossed, result.base, other, pairing)
     ]
 
 
-def _map_rows(crossed: Crossover, other: Candidate, pairing: Pairing) -> list[Row]:
+def _map_rows(
+    crossed: Crossover, base: Candidate, other: Candidate, pairing: Pairing
+) -> list[Row]:
     """Return the points of one map."""
     ours, theirs = pairing
     base_s, other_s = crossed.base_step_s[ours], crossed.other_step_s[theirs]
-    base_fits, other_fits = crossed.base_fits[ours], crossed.other_fits[theirs]
+    base_share = crossed.base_memory_share[ours]
+    other_share = crossed.other_memory_share[theirs]
     return [
         {
+            "base_model": base.model.name,
             "model": other.model.name,
             "kv_heads": other.model.kv_heads,
             "base_attention": ours,
@@ -254,8 +259,8 @@ def _map_rows(crossed: Crossover, other: Candidate, pairing: Pairing) -> list[Ro
             "base_step_ms": float(base_s[i, j]) / MILLISECOND,
             "other_step_ms": float(other_s[i, j]) / MILLISECOND,
             "speedup": float(base_s[i, j] / other_s[i, j]),
-            "base_fits": bool(base_fits[i, j]),
-            "other_fits": bool(other_fits[i, j]),
+            "base_memory_share": float(base_share[i, j]),
+            "other_memory_share": float(other_share[i, j]),
         }
         for j, context in enumerate(crossed.context_tokens)
         for i, samples in enumerate(crossed.samples)
