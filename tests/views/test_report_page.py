@@ -262,8 +262,8 @@ def test_figures_of_a_nasty_scenario_stay_figures() -> None:
     drawn = drawings(study_scenario(scenario), [decision])
     assert drawn
     read = Page(report_page(replace(found, decisions=[decision], drawings=drawn)))
-    # plotly.js once, and a script of its own for each figure.
-    assert len(read.named("script")) == 1 + len(drawn)
+    # plotly.js once, a script of its own for each figure, and the one for printing.
+    assert len(read.named("script")) == 2 + len(drawn)
     assert read.named("img") == []
 
 

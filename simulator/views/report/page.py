@@ -16,6 +16,18 @@ POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
 )
+# Paper is narrower than the screen a figure was drawn for: in print it is scaled as a picture.
+PRINT_SCRIPT = """
+addEventListener("beforeprint", () => {
+  for (const svg of document.querySelectorAll(".figure .main-svg")) {
+    svg.setAttribute("viewBox", `0 0 ${svg.getAttribute("width")} ${svg.getAttribute("height")}`);
+    svg.setAttribute("preserveAspectRatio", "xMinYMin");
+  }
+});
+addEventListener("afterprint", () => {
+  for (const svg of document.querySelectorAll(".figure .main-svg")) svg.removeAttribute("viewBox");
+});
+"""
 DESCRIPTION = "Standard against bifurcated attention: time, memory and cost of decode steps"
 
 
@@ -172,6 +184,7 @@ def _figures(drawings: Sequence[Drawing]) -> Html:
                 )
                 for drawing in drawings
             ),
+            tag("script", Html(PRINT_SCRIPT)),
         ]
     )
 
