@@ -231,7 +231,8 @@ def by_kernel(study: Study) -> "pd.DataFrame":
 def by_kv_heads(study: Study) -> "pd.DataFrame":
     """Vary the samples for multi-head, multi-group and multi-query forms of the model.
 
-    Nothing else is changed, so the forms are not of equal quality. A latent cache has one form.
+    Nothing else is changed, so the forms are not of equal quality; ``family`` names them. A latent
+    cache has one form.
     """
     import pandas as pd
 
@@ -244,7 +245,7 @@ def by_kv_heads(study: Study) -> "pd.DataFrame":
     for count in usable:
         form = model if model.latent is not None else model.with_kv_heads(count)
         axis = _with_ends(study, study.samples_axis, "samples", model=form)
-        parts.append(grid(study, {"samples": axis}, model=form))
+        parts.append(grid(study, {"samples": axis}, model=form).assign(family=form.family))
     return pd.concat(parts, ignore_index=True)
 
 

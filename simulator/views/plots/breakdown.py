@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.breakdown import PARTS
+from simulator.answers.verdict import TIE_MARGIN
 from simulator.units import GIGA, MILLISECOND, TERA, format_time
 from simulator.views.plots import style
+from simulator.views.plots.lines import fit_words
 from simulator.views.plots.style import Caption
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def _operations_finding(frame: "pd.DataFrame") -> str:
     return (
         f"Attention takes {shares['standard']:.0%} of the standard step and "
         f"{shares['bifurcated']:.0%} of the bifurcated one, which is "
-        f"{style.faster(steps['standard'] / steps['bifurcated'])}"
+        f"{style.faster(steps['standard'] / steps['bifurcated'])}{fit_words(frame)}"
     )
 
 
@@ -128,8 +130,9 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     roof = points.loc[points["flops"].idxmax()]
     ridge = roof["peak_flops_per_s"] / roof["peak_bytes_per_s"]
     high = max(high, 4 * ridge)
+    formats = points.sort_values("peak_flops_per_s").drop_duplicates("peak_flops_per_s")
     for label, row, dash, colour in (
-        ("published roofs", roof, "solid", style.INK),
+        *((f"published, {row['dtype']}", row, "solid", style.INK) for _, row in formats.iterrows()),
         ("achieved by products", _first(others, roof), "longdash", style.GREY),
         ("achieved by attention", _first(attention, roof), "dot", style.GREY),
     ):
@@ -156,7 +159,7 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         figure, "xaxis", [low, high], "arithmetic intensity [FLOP/byte]", text=style.number_text
     )
     floor = min(points["rate"].min() / 2, roof["peak_flops_per_s"] / TERA / 64)
-    top = [floor, roof["peak_flops_per_s"] / TERA * 1.5]
+    top = [floor, points["peak_flops_per_s"].max() / TERA * 1.5]
     style.log_axis(figure, "yaxis", top, "matrix rate [TFLOP/s]", text=style.number_text)
     notes = "Area of a point: its share of the step's time. Operations without matrix products"
     words = Caption(caption.subject, (f"{notes} are left out.", *caption.notes))
@@ -183,7 +186,7 @@ def _add_points(
             y=rows["rate"].tolist(),
             mode="markers+text",
             text=rows["part"].str.partition(", ")[2].tolist(),
-            textposition="middle right",
+            textposition="bottom right",
             textfont={"size": 12},
             marker={
                 "size": (8 + 40 * share**0.5).tolist(),
@@ -233,6 +236,12 @@ def _add_move(figure: "go.Figure", attention: "pd.DataFrame") -> None:
     )
 
 
+def _intensity(point: Any) -> str:
+    """Write FLOPs per byte."""
+    value = float(point["intensity"])
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}"  # noqa: PLR2004
+
+
 def _roofline_finding(attention: "pd.DataFrame") -> str:
     """Say how far reading the context once moves its attention to the right."""
     context = attention[attention["part"] == "attention, context"]
@@ -241,8 +250,10 @@ def _roofline_finding(attention: "pd.DataFrame") -> str:
     most = context.loc[context.groupby("variant")["flops"].idxmax()].set_index("variant")
     before, after = most.loc["standard"], most.loc["bifurcated"]
     ratio = after["intensity"] / before["intensity"]
+    if abs(ratio - 1) < TIE_MARGIN:
+        return f"Nothing is shared: attention has {_intensity(before)} FLOPs per byte either way"
     return (
         f"Read once, the context gives {style.times(ratio)} the FLOPs per byte: "
-        f"{before['intensity']:.3g} before, {after['intensity']:.3g} after, "
+        f"{_intensity(before)} before, {_intensity(after)} after, "
         f"then bound by {after['bound']}"
     )

@@ -1,7 +1,7 @@
 """GPUs and models against each other: throughput against latency, and cost per million tokens."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simulator.views.plots import style
 from simulator.views.plots.caption import hash_of
@@ -147,15 +147,18 @@ def _pareto_finding(fitting: "pd.DataFrame") -> str:
         variant: part.loc[part["tokens_per_s_per_gpu"].idxmax()]
         for variant, part in fitting.groupby("variant")
     }
-    if "bifurcated" not in best:
+    if not best:
         return "Nothing fits in memory on any of these GPUs"
-    top = best["bifurcated"]
-    rate = f"{top['tokens_per_s_per_gpu']:,.0f}/s per GPU"
-    first = f"Most tokens: {rate} on {top['gpu_name']}, bifurcated"
-    if "standard" not in best:
-        return f"{first}; standard fits nowhere"
-    other = best["standard"]
-    return f"{first}; standard {other['tokens_per_s_per_gpu']:,.0f}/s on {other['gpu_name']}"
+    if len(best) == 1:
+        (name,) = best
+        return f"Only {name} attention fits: {_rate(best[name])}"
+    first, second = sorted(best, key=lambda name: best[name]["tokens_per_s_per_gpu"], reverse=True)
+    return f"Most tokens: {first} {_rate(best[first])}; {second} {_rate(best[second])}"
+
+
+def _rate(point: Any) -> str:
+    """Write a throughput, and where it is reached."""
+    return f"{point['tokens_per_s_per_gpu']:,.0f}/s per GPU on {point['gpu_name']}"
 
 
 def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from simulator.views.plots import style
-from simulator.views.plots.lines import add_keys, add_line, beyond_standard, variants
+from simulator.views.plots.lines import add_keys, add_line, beyond_standard, fit_words, variants
 from simulator.views.plots.style import Caption
 
 if TYPE_CHECKING:
@@ -69,12 +69,14 @@ def _finding(frame: "pd.DataFrame") -> str:
     first, last = there.iloc[0], there.iloc[-1]
     if len(there) == 1:
         return f"The only step is {style.faster(first['speedup'])} with bifurcated attention"
-    unfit = "" if steps["standard"]["fits"].all() else ", though standard runs out of memory"
+    words = {style.faster(ratio) for ratio in (first["speedup"], last["speedup"])}
+    if len(words) == 1:
+        return f"Bifurcated is {words.pop()} from the first step to the last{fit_words(frame)}"
     over_all = _mean(steps["standard"]) / _mean(there)
     return (
         f"Bifurcated is {style.faster(first['speedup'])} at first, "
-        f"{style.faster(last['speedup'])} at {int(last['decoded_tokens']):,} own tokens; "
-        f"over all steps {style.times(over_all)}{unfit}"
+        f"{style.faster(last['speedup'])} at {int(last['decoded_tokens']):,} own tokens, "
+        f"{style.faster(over_all)} over all steps{fit_words(frame)}"
     )
 
 

@@ -20,8 +20,7 @@ def kv_heads(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     ``frame`` as of :func:`curves.by_kv_heads`.
     """
     counts = list(dict.fromkeys(frame["kv_heads"]))
-    names = [plural(int(count), "KV head") for count in counts]
-    figure = style.new_panels(names, len(counts), 1)
+    figure = style.new_panels([_form(frame, count) for count in counts], len(counts), 1)
     for number, count in enumerate(counts):
         for variant in ("standard", "bifurcated"):
             part = frame[(frame["kv_heads"] == count) & (frame["variant"] == variant)]
@@ -47,6 +46,13 @@ def kv_heads(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return style.finish(figure, _finding(frame, counts), words)
 
 
+def _form(frame: "pd.DataFrame", count: int) -> str:
+    """Name a form of the model."""
+    family = str(frame[frame["kv_heads"] == count]["family"].iloc[0])
+    heads = "" if "latent" in family else f", {plural(int(count), 'KV head')}"
+    return f"{family}{heads}"
+
+
 def _finding(frame: "pd.DataFrame", counts: list[int]) -> str:
     """Say what sharing the reads brings for the most and the fewest KV heads."""
     asked = frame[frame["asked"] & (frame["variant"] == "bifurcated")]
@@ -55,7 +61,7 @@ def _finding(frame: "pd.DataFrame", counts: list[int]) -> str:
     gains = asked.groupby("kv_heads")["speedup"].first()
     samples = plural(int(asked["samples"].iloc[0]), "sample")
     words = [
-        f"{style.faster(gains[count])} with {plural(int(count), 'KV head')}"
-        for count in (counts[0], counts[-1])
+        f"{style.faster(gains[count])} with {_form(frame, count)}"
+        for count in dict.fromkeys((counts[0], counts[-1]))
     ]
-    return f"At {samples} bifurcated is {', '.join(dict.fromkeys(words))}"
+    return f"At {samples} bifurcated is {'; '.join(words)}"

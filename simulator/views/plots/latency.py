@@ -38,7 +38,9 @@ def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> 
         add_line(figure, part, axis, "step_ms", hover=hover)
     add_keys(figure, frame)
     style.log_axis(figure, "xaxis", frame[axis], title)
-    style.log_axis(figure, "yaxis", frame["step_ms"], STEP_TITLE, text=style.number_text)
+    held = frame[frame["fits"].astype(bool) & (frame["variant"] != "shared_storage")]
+    shown = [*frame["step_ms"], *held["step_ms_low"], *held["step_ms_high"]]
+    style.log_axis(figure, "yaxis", shown, STEP_TITLE, text=style.number_text)
     notes = ("Shaded: where 80% of measured steps should lie.", *caption.notes)
     return style.finish(figure, finding(frame, axis), Caption(caption.subject, notes))
 

@@ -38,6 +38,20 @@ def beyond_standard(frame: "pd.DataFrame", line: "pd.DataFrame", x: str) -> "pd.
     return line.iloc[: last + 2] if variant == "standard" else line.iloc[last:]
 
 
+def fit_words(frame: "pd.DataFrame") -> str:
+    """Say of rows of both kinds of attention which of them do not fit, if any."""
+    unfit = {
+        variant
+        for variant in ("standard", "bifurcated")
+        if not frame[frame["variant"] == variant]["fits"].all()
+    }
+    if not unfit:
+        return ""
+    return (
+        "; neither fits in memory" if len(unfit) > 1 else f"; {unfit.pop()} does not fit in memory"
+    )
+
+
 def add_line(
     figure: "go.Figure",
     part: "pd.DataFrame",

@@ -3,6 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+from simulator.answers.verdict import TIE_MARGIN
 from simulator.units import format_tokens
 from simulator.views.plots import style
 from simulator.views.plots.latency import CONTEXT_TITLE, SAMPLES_TITLE
@@ -248,6 +249,8 @@ def _kv_io_finding(points: "pd.DataFrame") -> str:
     if not len(asked):
         asked = points.sort_values("kv_io_ratio").iloc[[-1]]
     point = asked.iloc[0]
+    if abs(point["kv_io_ratio"] - 1) < TIE_MARGIN:
+        return f"With {plural(int(point['samples']), 'sample')} there are no KV bytes to save"
     return (
         f"{style.times(point['kv_io_ratio'])} fewer KV bytes make the step "
         f"{style.faster(point['speedup'])} ({plural(int(point['samples']), 'sample')}, "

@@ -64,16 +64,16 @@ def memory(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
 def _finding(frame: "pd.DataFrame") -> str:
     """Say how many samples fit, each way."""
+    capacity = format_gib(float(frame["capacity_bytes"].iloc[0]))
     fitting = frame[frame["fits"].astype(bool)]
     most = fitting.groupby("variant")["samples"].max()
     if "bifurcated" not in most:
-        return f"Not even {plural(int(frame['samples'].min()), 'sample')} fits on this card"
+        return f"Not even {plural(int(frame['samples'].min()), 'sample')} fits in {capacity}"
     last = int(frame["samples"].max())
     standard, bifurcated = int(most.get("standard", 0)), int(most["bifurcated"])
     if standard == bifurcated:
         drawn = f"Even {last:,}" if standard == last else f"At most {standard:,}"
         return f"{drawn} samples fit with either kind of attention"
     held = f"fits {plural(standard, 'sample')}" if standard else "does not fit"
-    capacity = format_gib(float(frame["capacity_bytes"].iloc[0]))
     beyond = " and more" if bifurcated == last else ""
     return f"Standard {held} in {capacity}, bifurcated {bifurcated:,}{beyond}"

@@ -282,13 +282,13 @@ def size_text(value: float) -> str:
 def number_text(value: float) -> str:
     """Write a number on an axis that is no size.
 
-    >>> number_text(1024), number_text(0.25), number_text(1e5), number_text(1e6)
-    ('1,024', '0.25', '100k', '1M')
+    >>> number_text(1024), number_text(0.25), number_text(1.5), number_text(1e5), number_text(1e6)
+    ('1,024', '0.25', '1.5', '100k', '1M')
     """
     for factor, letter in ((MEGA, "M"), (KILO, "k")):
         if value >= 10 * KILO and value % factor == 0:
             return f"{value / factor:,.0f}{letter}"
-    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+    return f"{value:,.0f}" if value >= 1 and value == round(value) else f"{value:g}"
 
 
 def powers(low: float, high: float, base: int = 2) -> list[float]:
@@ -303,6 +303,25 @@ def powers(low: float, high: float, base: int = 2) -> list[float]:
         first = math.floor(math.log(low, base) + 1e-9)
         last = max(first + 1, math.ceil(math.log(high, base) - 1e-9))
     return [base**power for power in range(first, last + 1)]
+
+
+# Over less than this ratio powers of two are too few ticks.
+_NARROW_RANGE = 4
+
+
+def _round_steps(low: float, high: float) -> list[float]:
+    """Return round numbers at equal distances over a range.
+
+    >>> _round_steps(16, 30), _round_steps(0.9, 1.2)
+    ([15, 20, 25, 30], [0.9, 1.0, 1.1, 1.2])
+    """
+    raw = max(high - low, 0.05 * high) / 4
+    scale = 10 ** math.floor(math.log10(raw))
+    step = next(factor * scale for factor in (1, 2, 5, 10) if factor * scale >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    digits = max(0, -math.floor(math.log10(step)))
+    places = range(max(first, 1), max(last, first + 1) + 1)
+    return [round(place * step, digits) if digits else int(place * step) for place in places]
 
 
 def log_axis(
@@ -329,7 +348,8 @@ def log_axis(
     base
         10 where values span too many powers of two.
     text
-        How a tick is written; by default as a size.
+        How a tick is written, of values that are no sizes. Where these span hardly more than two
+        powers of two, ticks are at round numbers.
     most_ticks
         On a wide page; a phone shows half of them.
     pad
@@ -338,6 +358,8 @@ def log_axis(
     drawn = [float(value) for value in values if value > 0 and math.isfinite(value)] or [1.0, 2.0]
     low, high = min(drawn), max(drawn)
     ticks = powers(low, high, base)
+    if text is not None and high < _NARROW_RANGE * low:
+        ticks = _round_steps(low, high)
     ticks = ticks[:: math.ceil(len(ticks) / most_ticks)]
     room = pad * max(1.0, math.log10(high / low))
     ends = [math.log10(min(low, ticks[0])) - room, math.log10(max(high, ticks[-1])) + room]
@@ -461,9 +483,9 @@ def faster(speedup: float) -> str:
     """Say how a step compares, so that a difference below the margin of a tie is none.
 
     >>> faster(3.14), faster(1.01), faster(0.5), faster(1.24)
-    ('3.1x as fast', 'as fast', '2.0x as slow', '1.24x as fast')
+    ('3.1x as fast', 'just as fast', '2.0x as slow', '1.24x as fast')
     """
     if abs(speedup - 1) < TIE_MARGIN:
-        return "as fast"
+        return "just as fast"
     ratio, word = (speedup, "fast") if speedup > 1 else (1 / speedup, "slow")
     return f"{ratio:.2f}x as {word}" if ratio < _TWICE else f"{times(ratio)} as {word}"
