@@ -26,7 +26,7 @@ LOW, HIGH = (1 - COVERAGE) / 2, (1 + COVERAGE) / 2
 # Fewer rows than this say too little about the ends of a distribution.
 LEAST_ROWS = 50
 # Nor do fewer than this, of one or two head shapes, speak for all that a GPU may be asked.
-LEAST_OWN_ROWS = 400
+LEAST_OWN_ROWS = 300
 # Nor fewer, each more than half of it, about the time from memory and from the L2 cache.
 LEAST_TELLING, HALF = 20, 0.5
 

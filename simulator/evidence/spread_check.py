@@ -83,10 +83,11 @@ def fitted(found: Residuals) -> Iterator[Coverage]:
         if len(part) < LEAST_ROWS:
             continue
         measured = part["measured_s"].to_numpy()
-        if len(part) < LEAST_OWN_ROWS:
+        every = found.fitted[found.fitted["family"] == family]
+        others = every[every["gpu_id"] != gpu_id]
+        if len(part) < LEAST_OWN_ROWS <= len(others):
             # It takes the spread of all GPUs: here, of all others.
-            every = found.fitted[found.fitted["family"] == family]
-            low, high = bounds(part, spread(every[every["gpu_id"] != gpu_id]))
+            low, high = bounds(part, spread(others))
             yield coverage(str(family), str(gpu_id), measured, low, high)
             continue
         low, high = np.zeros(len(part)), np.zeros(len(part))
