@@ -22,10 +22,10 @@ from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
-from simulator.timing.constants import Rates, peak_flops_per_s
-from simulator.timing.roofline import cached_bytes
-from simulator.timing.spread import FAMILY, Family, code_spread, spread_of
-from simulator.timing.step import KindTime, StepTime
+from simulator.timing.constants import Rates
+from simulator.timing.spent import Spent, spent_by
+from simulator.timing.spread import Family, Spread, code_spread, spread_of
+from simulator.timing.step import StepTime
 
 # Added to a kind's time where it is divided by, so that nothing of a kind is no error. [s]
 _TINY_S = 1e-15
@@ -81,7 +81,31 @@ def uncertainty(
     operations: Sequence[Operation], step: StepTime, gpu_rates: Rates, how: HowRun
 ) -> Uncertainty:
     """Return between which times a step lies, and why."""
-    shared, own = _kernel_parts(operations, step, gpu_rates, how)
+    spent = spent_by(operations, step, gpu_rates)
+    narrow = narrow_families(how)
+    spreads = {
+        family: spread_of(gpu_rates, family, narrow=family in narrow) for family in spent.families
+    }
+    return uncertainty_of(spent, spreads, how, peak=gpu_rates.choice == "peak")
+
+
+def narrow_families(how: HowRun) -> set[Family]:
+    """Return the kinds of kernels whose matrices or caches are in 8 bits or fewer."""
+    dtypes: dict[Family, Dtype] = {"gemm": how.weight_dtype, "attention": how.kv_dtype}
+    return {name for name, dtype in dtypes.items() if DTYPE_BYTES[dtype] < DTYPE_BYTES["bf16"]}
+
+
+def uncertainty_of(
+    step: Spent, spreads: Mapping[Family, Spread], how: HowRun, *, peak: bool
+) -> Uncertainty:
+    """Return between which times a step lies, from what it spends and the spreads of its kernels.
+
+    Parameters
+    ----------
+    peak
+        Whether the times are those of published peaks, which nothing undercuts.
+    """
+    shared, own = _kernel_parts(step, spreads, how, peak=peak)
     if code := _code_part(step, how):
         own["code"] = code
     across = shared.pop("collective", None)
@@ -100,7 +124,7 @@ def uncertainty(
         low = step.total_s - _norm(busy - low, across.below_s)
         high = step.total_s + _norm(high - busy, across.above_s)
     # A bound is one up to the last digit only.
-    bound = minimum(peak_bound_s(operations, gpu_rates), step.total_s)
+    bound = minimum(step.bound_s, step.total_s)
     return Uncertainty(
         total_s=step.total_s, low_s=maximum(low, bound), high_s=high, shared=shared, own=own
     )
@@ -131,64 +155,27 @@ def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, 
     return ratio / (1 + square_root(squares_down)), ratio * (1 + square_root(squares_up))
 
 
-def peak_bound_s(operations: Sequence[Operation], gpu_rates: Rates) -> Numeric:
-    """Return the time below which no step is: its bytes or FLOPs at published peaks. [s].
-
-    Bytes that the L2 cache might serve are left out.
-    """
-    moved: Numeric = 0.0
-    flops: dict[Dtype, Numeric] = {}
-    for operation in operations:
-        from_memory = operation.bytes_moved
-        if _is_used(operation.reused_bytes):
-            from_memory = from_memory - operation.reused_bytes
-        if _is_used(operation.scratch_bytes):
-            from_memory = from_memory - operation.scratch_bytes
-        moved = moved + operation.repeat * from_memory
-        if _is_used(operation.flops):
-            done = flops.get(operation.dtype, 0.0)
-            flops[operation.dtype] = done + operation.repeat * operation.flops
-    compute: Numeric = 0.0
-    for dtype, number in flops.items():
-        compute = compute + number / peak_flops_per_s(gpu_rates.gpu, dtype)[0]
-    return maximum(moved / gpu_rates.gpu.memory_bandwidth_bytes_per_s, compute)
-
-
 def _kernel_parts(
-    operations: Sequence[Operation], step: StepTime, gpu_rates: Rates, how: HowRun
+    step: Spent, spreads: Mapping[Family, Spread], how: HowRun, *, peak: bool
 ) -> tuple[dict[str, Part], dict[str, Part]]:
     """Return the errors of a step's kernels, those that other steps share and its own."""
-    narrow: dict[Family, bool] = {
-        "gemm": DTYPE_BYTES[how.weight_dtype] < DTYPE_BYTES["bf16"],
-        "attention": DTYPE_BYTES[how.kv_dtype] < DTYPE_BYTES["bf16"],
-    }
-    families: dict[Family, KindTime] = {}
-    for kind, time in step.by_kind.items():
-        _add_time(families.setdefault(FAMILY[kind], KindTime()), time)
-    spreads = {
-        family: spread_of(gpu_rates, family, narrow=narrow.get(family, False))
-        for family in families
-    }
-    if gpu_rates.choice == "peak":
+    if peak:
         above: Numeric = 0.0
-        for family, time in families.items():
+        for family, time in step.families.items():
             above = above + spreads[family].streaming_above * time.total_s
-        for operation in operations:
-            launch_s = spreads[FAMILY[operation.kind]].launch_above_s
-            above = above + operation.repeat * operation.launches * launch_s
+            above = above + spreads[family].launch_above_s * step.launches[family]
         return {"peak": Part(0.0, above)}, {}
-    cached_s = _cached_s(operations, step, gpu_rates)
     shared: dict[str, Part] = {}
     own: dict[str, Part] = {}
-    for family, time in families.items():
+    for family, time in step.families.items():
         spread = spreads[family]
         streaming = time.total_s - time.fixed_s
         below = spread.streaming_below * streaming + spread.fixed_below * time.fixed_s
         above = spread.streaming_above * streaming + spread.fixed_above * time.fixed_s
-        if family in cached_s:
-            more = cached_s[family]
-            below = below + (spread.cached_below - spread.streaming_below) * more
-            above = above + (spread.cached_above - spread.streaming_above) * more
+        if family in step.cached_s:
+            cached_s = step.cached_s[family]
+            below = below + (spread.cached_below - spread.streaming_below) * cached_s
+            above = above + (spread.cached_above - spread.streaming_above) * cached_s
         rest = (1 - spread.common) * time.squares_s2 / (time.total_s + _TINY_S) ** 2
         if family == "attention":
             alone, together = square_root(rest), spread.common**0.5
@@ -205,28 +192,7 @@ def _kernel_parts(
     return shared, own
 
 
-def _cached_s(
-    operations: Sequence[Operation], step: StepTime, gpu_rates: Rates
-) -> dict[Family, Numeric]:
-    """Return the streaming time of bytes that the L2 cache serves again, where there are any."""
-    found: dict[Family, Numeric] = {}
-    for operation, time in zip(operations, step.operations, strict=True):
-        if _is_used(operation.reused_bytes):
-            share = cached_bytes(operation, gpu_rates) / maximum(operation.bytes_moved, 1.0)
-            family = FAMILY[operation.kind]
-            spent = operation.repeat * share * time.stream_s
-            found[family] = found.get(family, 0.0) + spent
-    return found
-
-
-def _add_time(whole: KindTime, part: KindTime) -> None:
-    """Add the time of one kind of operation to that of its family."""
-    whole.total_s = whole.total_s + part.total_s
-    whole.fixed_s = whole.fixed_s + part.fixed_s
-    whole.squares_s2 = whole.squares_s2 + part.squares_s2
-
-
-def _code_part(step: StepTime, how: HowRun) -> Part | None:
+def _code_part(step: Spent, how: HowRun) -> Part | None:
     """Return the error of code that is not a serving engine's, None where it is."""
     if how.kv_layout == "rebuilt":
         spread = code_spread("rebuilt")
@@ -237,7 +203,7 @@ def _code_part(step: StepTime, how: HowRun) -> Part | None:
     return Part(spread.streaming_below * step.device_s, spread.streaming_above * step.device_s)
 
 
-def _host_part(step: StepTime) -> Part:
+def _host_part(step: Spent) -> Part:
     """Return the error of the host's launches."""
     spread = code_spread("eager_host")
     return Part(spread.fixed_below * step.host_s, spread.fixed_above * step.host_s)
@@ -261,8 +227,3 @@ def _added(parts: Sequence[Part]) -> tuple[Numeric, Numeric]:
 def _norm(first: Numeric, second: Numeric) -> Numeric:
     """Return two independent errors as one. [s]."""
     return square_root(first * first + second * second)
-
-
-def _is_used(value: Numeric) -> bool:
-    """Return whether a field is more than a plain zero: arrays always are."""
-    return not (isinstance(value, int | float) and value == 0)

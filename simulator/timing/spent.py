@@ -1,0 +1,110 @@
+"""What of a step its interval depends on: sums over its operations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from simulator.counts.operation import Operation
+from simulator.numeric import Numeric, maximum
+from simulator.timing.constants import Rates, peak_flops_per_s
+from simulator.timing.roofline import OperationTime, cached_bytes
+from simulator.timing.spread import FAMILY, Family
+from simulator.timing.step import KindTime, StepTime
+
+if TYPE_CHECKING:
+    from simulator.inputs.dtypes import Dtype
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """Sums over the operations of a step.
+
+    Attributes
+    ----------
+    total_s, device_s, host_s, collective_s
+        As in :class:`~simulator.timing.step.StepTime`.
+    bound_s
+        Its bytes or FLOPs at published peaks: see :func:`peak_bound_s`.
+    families
+        Time by kind of kernel.
+    cached_s
+        Of kernels that read something again, the streaming time of bytes that L2 serves.
+    launches
+        Kernels launched.
+    """
+
+    total_s: Numeric
+    device_s: Numeric
+    host_s: Numeric
+    collective_s: Numeric
+    bound_s: Numeric
+    families: Mapping[Family, KindTime]
+    cached_s: Mapping[Family, Numeric]
+    launches: Mapping[Family, Numeric]
+
+
+def spent_by(operations: Sequence[Operation], step: StepTime, gpu_rates: Rates) -> Spent:
+    """Sum up what of a step its interval depends on."""
+    families: dict[Family, KindTime] = {}
+    for kind, time in step.by_kind.items():
+        _add_time(families.setdefault(FAMILY[kind], KindTime()), time)
+    launches: dict[Family, Numeric] = {}
+    cached_s: dict[Family, Numeric] = {}
+    for operation, time_of_one in zip(operations, step.operations, strict=True):
+        family = FAMILY[operation.kind]
+        launched = operation.repeat * operation.launches
+        launches[family] = launches.get(family, 0.0) + launched
+        if _is_used(operation.reused_bytes):
+            spent = operation.repeat * cached_stream_s(operation, time_of_one, gpu_rates)
+            cached_s[family] = cached_s.get(family, 0.0) + spent
+    return Spent(
+        total_s=step.total_s,
+        device_s=step.device_s,
+        host_s=step.host_s,
+        collective_s=step.collective_s,
+        bound_s=peak_bound_s(operations, gpu_rates),
+        families=families,
+        cached_s=cached_s,
+        launches=launches,
+    )
+
+
+def cached_stream_s(operation: Operation, time: OperationTime, gpu_rates: Rates) -> Numeric:
+    """Return the streaming time of an operation's bytes that the L2 cache serves again. [s]."""
+    share = cached_bytes(operation, gpu_rates) / maximum(operation.bytes_moved, 1.0)
+    return share * time.stream_s
+
+
+def peak_bound_s(operations: Sequence[Operation], gpu_rates: Rates) -> Numeric:
+    """Return the time below which no step is: its bytes or FLOPs at published peaks. [s].
+
+    Bytes that the L2 cache might serve are left out.
+    """
+    moved: Numeric = 0.0
+    flops: dict[Dtype, Numeric] = {}
+    for operation in operations:
+        from_memory = operation.bytes_moved
+        if _is_used(operation.reused_bytes):
+            from_memory = from_memory - operation.reused_bytes
+        if _is_used(operation.scratch_bytes):
+            from_memory = from_memory - operation.scratch_bytes
+        moved = moved + operation.repeat * from_memory
+        if _is_used(operation.flops):
+            done = flops.get(operation.dtype, 0.0)
+            flops[operation.dtype] = done + operation.repeat * operation.flops
+    compute: Numeric = 0.0
+    for dtype, number in flops.items():
+        compute = compute + number / peak_flops_per_s(gpu_rates.gpu, dtype)[0]
+    return maximum(moved / gpu_rates.gpu.memory_bandwidth_bytes_per_s, compute)
+
+
+def _add_time(whole: KindTime, part: KindTime) -> None:
+    """Add the time of one kind of operation to that of its family."""
+    whole.total_s = whole.total_s + part.total_s
+    whole.fixed_s = whole.fixed_s + part.fixed_s
+    whole.squares_s2 = whole.squares_s2 + part.squares_s2
+
+
+def _is_used(value: Numeric) -> bool:
+    """Return whether a field is more than a plain zero: arrays always are."""
+    return not (isinstance(value, int | float) and value == 0)
