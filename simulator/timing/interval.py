@@ -144,10 +144,10 @@ def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, 
         down = two.below_s / second.total_s - one.below_s / first.total_s
         squares_up = squares_up + maximum(maximum(up, down), 0.0) ** 2
         squares_down = squares_down + minimum(minimum(up, down), 0.0) ** 2
-    for mine, other in ((first, second), (second, first)):
+    for mine, divides in ((first, False), (second, True)):
         for part in mine.own.values():
             up, down = part.above_s / mine.total_s, part.below_s / mine.total_s
-            if other is first:
+            if divides:
                 up, down = down, up
             squares_up = squares_up + up * up
             squares_down = squares_down + down * down

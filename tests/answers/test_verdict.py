@@ -1,0 +1,79 @@
+"""Yes, no, or too close to call: what an interval of the speed-up decides."""
+
+import numpy as np
+import pytest
+from builders import gpus, mistral_7b, model_shapes, workloads
+from hypothesis import assume, given, settings
+
+from simulator.answers.compare import compare
+from simulator.answers.verdict import VERDICTS, verdict_of, verdicts
+from simulator.inputs.hardware import HardwareProfile, load_hardware
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload
+
+# Low, high, and whether standard and bifurcated fit.
+CASES = [
+    ((1.01, 1.5, True, True), "yes"),
+    ((0.99, 1.5, True, True), "too close to call"),
+    ((0.5, 0.99, True, True), "no"),
+    ((0.5, 1.01, True, True), "no"),  # at best a gain of 1 %: none to act on
+    ((1.001, 1.01, True, True), "no"),
+    ((0.98, 1.03, True, True), "too close to call"),
+    ((0.5, 0.9, False, True), "yes"),
+    ((1.1, 1.5, True, False), "no"),
+    ((1.1, 1.5, False, False), "yes"),
+]
+
+
+@pytest.mark.parametrize(("case", "expected"), CASES)
+def test_a_verdict_needs_the_whole_interval(
+    case: tuple[float, float, bool, bool], expected: str
+) -> None:
+    """Unless all of it says so, it is too close to call; what alone fits in memory is taken."""
+    low, high, standard, bifurcated = case
+    found = verdict_of(low, high, standard_fits=standard, bifurcated_fits=bifurcated)
+    assert found == expected
+
+
+def test_arrays_decide_as_numbers_do() -> None:
+    """The verdicts of a sweep are those of single questions."""
+    columns = [np.array(column) for column in zip(*(case for case, _ in CASES), strict=True)]
+    assert verdicts(*columns).tolist() == [expected for _, expected in CASES]
+
+
+@settings(max_examples=30)
+@given(model_shapes(), gpus(), workloads())
+def test_verdict_and_winner_never_contradict(
+    shape: ModelShape, card: HardwareProfile, work: Workload
+) -> None:
+    """Yes never where standard wins, no never where bifurcated does; the ratio lies inside."""
+    assume(shape.latent is None or work.kernel != "sdpa_math")
+    answer = compare(shape, card, work)
+    rounding = 1 + 1e-12
+    assert answer.speedup_low <= answer.speedup * rounding
+    assert answer.speedup <= answer.speedup_high * rounding
+    assert answer.verdict in VERDICTS
+    if answer.verdict == "yes":
+        assert answer.winner != "standard"
+    if answer.verdict == "no":
+        assert answer.winner != "bifurcated"
+
+
+def test_more_samples_turn_no_into_yes_through_too_close() -> None:
+    """One sample shares nothing, 64 share a lot, and between the two nobody is sure."""
+    card = load_hardware("b200-sxm")
+    found = [compare(mistral_7b(), card, Workload(samples=n)).verdict for n in (1, 2, 3, 4, 64)]
+    order = {"no": 0, "too close to call": 1, "yes": 2}
+    assert found[0] == "no"
+    assert found[-1] == "yes"
+    assert "too close to call" in found
+    assert [order[item] for item in found] == sorted(order[item] for item in found)
+
+
+def test_a_close_call_says_what_to_do() -> None:
+    """It asks for a measurement, and does not tell to switch."""
+    card = load_hardware("h100-sxm")
+    answer = compare(mistral_7b(), card, Workload(kernel="einsum", samples=16))
+    assert answer.verdict == "too close to call"
+    assert answer.winner != "tie"
+    assert answer.advice.startswith("Measure both")
