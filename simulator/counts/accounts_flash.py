@@ -27,8 +27,11 @@ def standard_flash(shape: AttentionShape, repeat: int) -> list[Operation]:
 
 def standard_flash_expanded(shape: AttentionShape, repeat: int) -> list[Operation]:
     """Own tokens, then the one context for every sample by a stride of 0, and their merge."""
-    prompts_first = several(shape.prompts) * several(shape.samples) * several(shape.kv_heads)
-    needed = prompts_first * present(shape.context_tokens)
+    # Prompts and KV heads become heads, new tokens and groups rows: views if nothing lies between.
+    folded, group = shape.samples * shape.query_tokens, shape.heads // shape.kv_heads
+    heads = several(shape.prompts) * several(folded)
+    rows = several(shape.query_tokens) * several(group)
+    needed = maximum(heads, rows) * several(shape.kv_heads) * present(shape.context_tokens)
     context, combine = flash_part(
         shape,
         "attention_context",

@@ -1,0 +1,118 @@
+"""Several query tokens in one step: kernels are exact, and their accounts equal traces."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from simulator.counts.accounts import ACCOUNTS, as_traced
+from simulator.counts.attention_shape import AttentionShape
+from simulator.errors import KernelError
+from simulator.evidence.kernels import KERNELS
+from simulator.evidence.kernels.query_tokens import QUERY_TOKENS
+from simulator.evidence.tracing import trace
+
+Draw = Callable[..., tuple[Tensor, ...]]
+Reference = Callable[..., Tensor]
+# prompts, samples, query tokens, KV heads, group, head width, context tokens, own tokens
+Sizes = tuple[int, int, int, int, int, int, int, int]
+EVERY = pytest.mark.parametrize("name", QUERY_TOKENS)
+
+
+@st.composite
+def sizes(draw: st.DrawFn, *, longest_context: int = 40) -> Sizes:
+    """Draw sizes in which every sample holds its new tokens."""
+    tokens = draw(st.sampled_from([1, 2, 3, 5, 8]))
+    return (
+        draw(st.sampled_from([1, 1, 2, 3])),
+        draw(st.sampled_from([1, 2, 4])),
+        tokens,
+        draw(st.sampled_from([1, 2, 3])),
+        draw(st.sampled_from([1, 2, 4])),
+        draw(st.sampled_from([64, 128])),
+        draw(st.integers(0, longest_context)),
+        tokens + draw(st.sampled_from([0, 1, 9])),
+    )
+
+
+def for_kernel(name: str, inputs: tuple[Tensor, ...]) -> tuple[object, ...]:
+    """Lay the caches out as the kernel of that name wants them; levels are lists for a tree."""
+    query, *caches = inputs
+    if KERNELS[name].kv_layout == "copies":
+        _, *caches = KERNELS[name].lay_out(query[:, :, 0], *caches)
+        query = query.flatten(0, 1).unsqueeze(1)
+    if name == "prefix_tree":
+        return query, [caches[0]], [caches[1]], caches[2], caches[3]
+    return query, *caches
+
+
+@EVERY
+@given(drawn=sizes(), seed=st.integers(0, 2**32))
+@settings(deadline=None, max_examples=8)
+def test_kernels_are_exact(
+    name: str, drawn: Sizes, seed: int, random_inputs: Draw, reference: Reference
+) -> None:
+    """Each new token attends to the context and to the own tokens up to itself, no further."""
+    prompts, samples, tokens, kv_heads, group, width, context, own = drawn
+    one = (prompts, samples, kv_heads, group, width, context, own)
+    _, *caches = random_inputs(one, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    size = (prompts, samples, tokens, kv_heads * group, width)
+    query = torch.randn(size, generator=generator, dtype=torch.float64)
+    output = QUERY_TOKENS[name](*for_kernel(name, (query, *caches))).reshape(query.shape)
+    for index in range(tokens):
+        seen = own - tokens + index + 1
+        shorter = (*caches[:2], *(part[..., :seen, :] for part in caches[2:]))
+        truth = reference(query[:, :, index], *shorter)
+        assert (output[:, :, index] - truth).abs().max() <= 1e-12
+
+
+@EVERY
+@given(drawn=sizes(longest_context=3000), slots=st.sampled_from([1, 264]))
+@settings(deadline=None, max_examples=25)
+def test_accounts_are_traces(name: str, drawn: Sizes, slots: int, meta_inputs: Draw) -> None:
+    """FLOPs, bytes and launches of n query tokens, kernel by kernel.
+
+    FLOPs are those of n x (m_c + m_d) pairs: the counter, like the account, takes whole tiles.
+    """
+    prompts, samples, tokens, kv_heads, group, width, context, own = drawn
+    heads = kv_heads * group
+    shape = AttentionShape(
+        prompts=prompts,
+        samples=samples,
+        query_tokens=tokens,
+        context_tokens=context,
+        decoded_tokens=own,
+        heads=heads,
+        kv_heads=kv_heads,
+        key_width=width,
+        value_width=width,
+        cache_width=2 * kv_heads * width,
+        activation_bytes=2,
+        kv_bytes=2,
+        dtype="bf16",
+        block_slots=slots,
+    )
+    _, *caches = meta_inputs(prompts, samples, heads, kv_heads, width, context, own)
+    query = torch.empty(prompts, samples, tokens, heads, width, dtype=torch.bfloat16, device="meta")
+    found = trace(QUERY_TOKENS[name], *for_kernel(name, (query, *caches))).operations
+    rest = [(each.flops, each.bytes_read, each.bytes_written, each.launches) for each in found]
+    for each in as_traced(ACCOUNTS[name](shape, 1)):
+        kernels, rest = rest[: int(each.launches)], rest[int(each.launches) :]
+        figures = (each.flops, each.bytes_read, each.bytes_written, each.launches)
+        assert figures == tuple(map(sum, zip(*kernels, strict=True))), each.name
+    assert rest == []
+
+
+@EVERY
+def test_fewer_keys_than_new_tokens_are_refused(name: str, random_inputs: Draw) -> None:
+    """The new tokens' own keys must be in the cache."""
+    _, *caches = random_inputs((1, 2, 2, 2, 64, 0, 3))
+    query = torch.zeros(1, 2, 4, 4, 64, dtype=torch.float64)
+    with pytest.raises(KernelError, match="4 query tokens, but a sample has 3"):
+        QUERY_TOKENS[name](*for_kernel(name, (query, *caches)))
+    with pytest.raises(KernelError, match=r"not \[prompts, samples, query_tokens"):
+        QUERY_TOKENS[name](query[:, :, 0], *caches)
