@@ -1,5 +1,6 @@
-"""Predicted against measured times, with the band in which most of them lie."""
+"""Predicted against measured times, with the bands in which most of them lie."""
 
+import html
 import math
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,12 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # Drawn at most, of each kind its share: more only make a page slow.
-MOST_POINTS = 3000
-NEAR = 0.2
+MOST_POINTS = 6000
+# Of a kind that is thinned out, the share of rows that are farthest off, and are drawn all the same.
+_FARTHEST = 0.02
+NEAR, CLOSE = 0.2, 0.1
+# Columns that say which row a point is, line by line of what a point shows.
+_ABOUT = (("gpu_id", "framework", "kernel"), ("sizes",), ("file", "line"))
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 _NINE_IN_TEN = 0.9
 
@@ -25,8 +30,8 @@ def predicted_measured(rows: "pd.DataFrame", caption: Caption | None = None) -> 
     ----------
     rows
         The rows of ``bifurcate validate``: ``kind``, ``measured_us`` and ``predicted_us`` [us], and
-        for what a point says of itself ``gpu_id``, ``framework`` and ``sizes``. Rows without a time
-        (out of memory) are left out.
+        for what a point says of itself ``gpu_id``, ``framework``, ``kernel``, ``sizes``, ``file``
+        and ``line``. Rows without a time (out of memory) are left out.
     """
     import plotly.graph_objects as go
 
@@ -38,12 +43,11 @@ def predicted_measured(rows: "pd.DataFrame", caption: Caption | None = None) -> 
             figure, axis, values, f"{word} time [µs]", base=10, text=style.number_text, pad=0.02
         )
     low, high = (10**end for end in figure.layout.xaxis.range)
-    _add_band(figure, low, high)
+    _add_bands(figure, low, high)
     # The largest group first: it would hide the others.
     kinds = sorted(timed.groupby("kind"), key=lambda pair: -len(pair[1]))
     for number, (kind, part) in enumerate(kinds):
-        drawn = part.iloc[:: math.ceil(len(part) * len(kinds) / MOST_POINTS)]
-        about = [drawn[name] for name in ("gpu_id", "framework", "sizes") if name in drawn]
+        drawn = _thinned(part, MOST_POINTS // len(kinds))
         figure.add_trace(
             go.Scatter(
                 x=drawn["measured_us"].tolist(),
@@ -56,14 +60,16 @@ def predicted_measured(rows: "pd.DataFrame", caption: Caption | None = None) -> 
                     "size": 5,
                     "opacity": 0.6,
                 },
-                text=[" ".join(map(str, words)) for words in zip(*about, strict=True)],
+                text=_about(drawn),
                 hovertemplate="%{text}<br>measured %{x:.4g} µs<br>predicted %{y:.4g} µs",
             )
         )
     notes = ["Of each kind: how many rows, and the median error. Each axis is logarithmic."]
     notes += caption.notes if caption else ()
     if len(timed) > MOST_POINTS:
-        notes.append("Of large kinds not every row is drawn; figures are of all.")
+        notes.append(
+            "Of large kinds not every row is drawn, but those farthest off are; figures are of all."
+        )
     gpus = ", ".join(sorted(set(timed["gpu_id"]))) if "gpu_id" in timed else ""
     subject = caption.subject if caption else f"Rows measured on {gpus}" if gpus else "No rows"
     return style.finish(figure, finding(timed), Caption(subject, tuple(notes)))
@@ -81,26 +87,57 @@ def finding(timed: "pd.DataFrame") -> str:
     )
 
 
+def _thinned(part: "pd.DataFrame", most: int) -> "pd.DataFrame":
+    """Return the rows of a kind to draw: those farthest off, and every so many of the others."""
+    if len(part) <= most:
+        return part
+    far = max(1, round(_FARTHEST * most))
+    distance = (part["predicted_us"] / part["measured_us"]).map(math.log).abs()
+    order = distance.sort_values(ascending=False, kind="stable").index
+    rest = part.drop(order[:far])
+    return part.loc[[*order[:far], *rest.index[:: math.ceil(len(rest) / (most - far))]]]
+
+
+def _about(drawn: "pd.DataFrame") -> list[str]:
+    """Return what each point says of itself: its row, and how far off it is."""
+    columns = {
+        name: drawn[name].fillna("").astype(str).tolist()
+        for names in _ABOUT
+        for name in names
+        if name in drawn
+    }
+    errors = (drawn["predicted_us"] / drawn["measured_us"] - 1).tolist()
+    texts = []
+    for index, error in enumerate(errors):
+        lines = (
+            " ".join(columns[name][index] for name in names if name in columns).strip()
+            for names in _ABOUT
+        )
+        texts.append("<br>".join([*filter(None, map(html.escape, lines)), f"{error:+.1%}"]))
+    return texts
+
+
 def _errors(timed: "pd.DataFrame") -> "pd.Series[float]":
     """Return the size of each prediction's error, as a share of the measured time."""
     return (timed["predicted_us"] / timed["measured_us"] - 1).abs()
 
 
-def _add_band(figure: "go.Figure", low: float, high: float) -> None:
-    """Add the line of equal times, and the band around it."""
+def _add_bands(figure: "go.Figure", low: float, high: float) -> None:
+    """Add the line of equal times, and the bands around it."""
     import plotly.graph_objects as go
 
-    figure.add_trace(
-        go.Scatter(
-            x=[low, high, high, low],
-            y=[low * (1 - NEAR), high * (1 - NEAR), high * (1 + NEAR), low * (1 + NEAR)],
-            mode="none",
-            fill="toself",
-            fillcolor="rgba(118,118,118,0.22)",
-            name=f"within {NEAR:.0%}",
-            hoverinfo="skip",
+    for share in (NEAR, CLOSE):
+        figure.add_trace(
+            go.Scatter(
+                x=[low, high, high, low],
+                y=[low * (1 - share), high * (1 - share), high * (1 + share), low * (1 + share)],
+                mode="none",
+                fill="toself",
+                fillcolor="rgba(118,118,118,0.22)",
+                name=f"within {share:.0%}",
+                hoverinfo="skip",
+            )
         )
-    )
     figure.add_trace(
         go.Scatter(
             x=[low, high],

@@ -130,7 +130,7 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     roof = points.loc[points["flops"].idxmax()]
     ridge = roof["peak_flops_per_s"] / roof["peak_bytes_per_s"]
     high = max(high, 4 * ridge)
-    formats = points.sort_values("peak_flops_per_s").drop_duplicates("peak_flops_per_s")
+    formats = points.sort_values("peak_flops_per_s").drop_duplicates("dtype")
     for label, row, dash, colour in (
         *((f"published, {row['dtype']}", row, "solid", style.INK) for _, row in formats.iterrows()),
         ("achieved by products", _first(others, roof), "longdash", style.GREY),

@@ -158,7 +158,7 @@ def _pareto_finding(fitting: "pd.DataFrame") -> str:
 
 def _rate(point: Any) -> str:
     """Write a throughput, and where it is reached."""
-    return f"{point['tokens_per_s_per_gpu']:,.0f}/s per GPU on {point['gpu_name']}"
+    return f"{point['tokens_per_s_per_gpu']:,.0f}/s per GPU ({point['gpu_name']}, {point['model']})"
 
 
 def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":

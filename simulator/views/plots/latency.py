@@ -50,11 +50,7 @@ def finding(frame: "pd.DataFrame", axis: str) -> str:
     standard = frame[frame["variant"] == "standard"].sort_values(axis)
     bifurcated = frame[frame["variant"] == "bifurcated"].sort_values(axis)
     both = standard["fits"].to_numpy(dtype=bool) & bifurcated["fits"].to_numpy(dtype=bool)
-    ends = [
-        f"{name} runs out of memory at {_size(axis, part[~part['fits'].astype(bool)][axis].min())}"
-        for name, part in (("standard", standard), ("bifurcated", bifurcated))
-        if not part["fits"].all() and part["fits"].any()
-    ]
+    ends = _ends({"standard": standard, "bifurcated": bifurcated}, axis)
     if not bifurcated["fits"].any():
         return f"Nothing fits in memory, not even {_size(axis, bifurcated[axis].min())}"
     if not both.any():
@@ -64,6 +60,18 @@ def finding(frame: "pd.DataFrame", axis: str) -> str:
     asked = there[there["asked"]]
     point = (asked if len(asked) else there).iloc[-1]
     return "; ".join([f"{compared(point)} at {_size(axis, point[axis])}", *ends])
+
+
+def _ends(parts: dict[str, "pd.DataFrame"], axis: str) -> list[str]:
+    """Say where each kind of attention runs out of memory, of those that do."""
+    ends = {
+        name: _size(axis, part[~part["fits"].astype(bool)][axis].min())
+        for name, part in parts.items()
+        if not part["fits"].all() and part["fits"].any()
+    }
+    if len(set(ends.values())) == 1 and len(ends) > 1:
+        return [f"both run out of memory at {ends['standard']}"]
+    return [f"{name} runs out of memory at {end}" for name, end in ends.items()]
 
 
 def compared(point: Any) -> str:

@@ -39,17 +39,18 @@ def beyond_standard(frame: "pd.DataFrame", line: "pd.DataFrame", x: str) -> "pd.
 
 
 def fit_words(frame: "pd.DataFrame") -> str:
-    """Say of rows of both kinds of attention which of them do not fit, if any."""
-    unfit = {
-        variant
+    """Say of rows of both kinds of attention which of them do not fit, and if at all, if any."""
+    fits = {
+        variant: frame[frame["variant"] == variant]["fits"].astype(bool)
         for variant in ("standard", "bifurcated")
-        if not frame[frame["variant"] == variant]["fits"].all()
     }
+    unfit = [variant for variant, held in fits.items() if not held.all()]
     if not unfit:
         return ""
-    return (
-        "; neither fits in memory" if len(unfit) > 1 else f"; {unfit.pop()} does not fit in memory"
-    )
+    who = unfit[0] if len(unfit) == 1 else "neither"
+    if all(not fits[variant].any() for variant in unfit):
+        return f"; {who} {'fits' if who == 'neither' else 'does not fit'} in memory"
+    return f"; {who if who != 'neither' else 'both'} run{'s' if who in fits else ''} out of memory"
 
 
 def add_line(

@@ -1,6 +1,7 @@
 """Speed-up over context and samples, and what the ratio of KV bytes says of it."""
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.verdict import TIE_MARGIN
@@ -19,6 +20,8 @@ _SCALE = [[0.0, style.VERMILLION], [0.5, "#FFFFFF"], [1.0, style.BLUE]]
 # Speed-ups beyond it are drawn in the strongest colour.
 _STRONGEST = 8.0
 _MOST_CONTEXTS = 5
+# Along an axis: more have no room for a number on a phone.
+_MOST_CELLS = 11
 
 
 def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
@@ -29,10 +32,7 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     figure = style.new_figure()
     bifurcated = frame[frame["variant"] == "bifurcated"]
     fine = bifurcated.pivot_table(index="context_tokens", columns="samples", values="speedup")
-    cells = fine.loc[
-        [tokens for tokens in fine.index if _is_power(tokens)],
-        [samples for samples in fine.columns if _is_power(samples)],
-    ]
+    cells = fine.loc[_cell_sizes(fine.index), _cell_sizes(fine.columns)]
     fits = bifurcated.pivot_table(index="context_tokens", columns="samples", values="fits")
     _add_cells(figure, cells, fits.loc[cells.index, cells.columns].astype(bool))
     _add_line(figure, _logs(fine), "break-even", style.INK, "solid")
@@ -56,6 +56,12 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     )
     words = Caption(caption.subject, (notes, *caption.notes))
     return style.finish(figure, _map_finding(frame), words)
+
+
+def _cell_sizes(axis: Iterable[float]) -> list[float]:
+    """Return the powers of two of an axis, or those of four where cells would get too small."""
+    sizes = [value for value in axis if _is_power(value)]
+    return sizes[:: -(-len(sizes) // _MOST_CELLS)]
 
 
 def _is_power(value: float) -> bool:
@@ -87,7 +93,7 @@ def _add_cells(figure: "go.Figure", cells: "pd.DataFrame", fits: "pd.DataFrame")
             customdata=cells.to_numpy().tolist(),
             text=cells.map(short_ratio).where(fits, "").to_numpy().tolist(),
             texttemplate="%{text}",
-            textfont={"size": 11},
+            textfont={"size": 10},
             xgap=1,
             ygap=1,
             hovertemplate="2^%{x} samples, 2^%{y} tokens: %{customdata:.2f} times as fast"
@@ -144,11 +150,12 @@ def exponent_axis(figure: "go.Figure", axis: str, values: list[int], title: str)
     """Make an axis of exponents of two, with the powers themselves as ticks."""
     ticks = [math.log2(value) for value in values]
     words = [style.size_text(value) for value in values]
+    half = (ticks[1] - ticks[0]) / 2 if len(ticks) > 1 else 0.5
     figure.layout[axis].update(
         tickmode="array",
         tickvals=ticks,
         ticktext=words,
-        range=[ticks[0] - 0.5, ticks[-1] + 0.5],
+        range=[ticks[0] - half, ticks[-1] + half],
         showgrid=False,
     )
     figure.layout[axis].title.text = title

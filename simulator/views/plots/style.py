@@ -7,7 +7,6 @@ size of an image asks for the other.
 
 import html
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -93,10 +92,17 @@ class _Form:
     left: int
     right: int
 
-    def wrap(self, text: str, size_px: int, share: float = 1.0) -> list[str]:
-        """Break a text so that its lines fit, in the widest of the fonts too."""
-        room_px = (self.width - 24) * share
-        return textwrap.wrap(text, max(12, int(room_px / (size_px * _LETTER_WIDTH))))
+    def wrap(self, text: str, size_px: int, *, bold: bool = False) -> list[str]:
+        """Break a text between words so that its lines fit."""
+        room_px = self.width - 24
+        lines: list[str] = []
+        for word in text.split():
+            longer = f"{lines[-1]} {word}" if lines else word
+            if lines and text_width(longer, size_px, bold=bold) <= room_px:
+                lines[-1] = longer
+            else:
+                lines.append(word)
+        return lines
 
 
 _FORMS = {
@@ -106,8 +112,6 @@ _FORMS = {
 _AXIS_ROOM_PX = 54
 _LEGEND_ROW_PX = 19
 _PANEL_GAP, _TITLED_GAP = 0.03, 0.16
-# Mean width of a letter over the size of its font: of DejaVu Sans, which is wider than Arial.
-_LETTER_WIDTH, _BOLD = 0.56, 1.08
 
 
 def new_figure(**subplots: Any) -> "go.Figure":
@@ -202,7 +206,7 @@ def _form(
     form = _FORMS[name]
     meta = figure.layout.meta or {}
     left = meta.get("left", {}).get(name, form.left)
-    title = form.wrap(finding, form.title_px, 1 / _BOLD)
+    title = form.wrap(finding, form.title_px, bold=True)
     subject = form.wrap(caption.subject, form.subject_px)
     notes = [line for note in caption.notes for line in form.wrap(note, form.footer_px)]
     title_px = len(title) * form.title_px * 1.3 + len(subject) * form.subject_px * 1.3 + 20
@@ -254,10 +258,32 @@ def legend_rows(figure: "go.Figure", room_px: float) -> int:
     ]
     if not names:
         return 0
-    widths = [54 + 6.7 * len(name) for name in names]
+    widths = [54 + text_width(name, 12) for name in names]
     if sum(widths) <= room_px:
         return 1
     return math.ceil(len(names) / max(1, int(room_px // max(widths))))
+
+
+# Widths of letters over the size of their font, of DejaVu Sans: Arial is narrower.
+_NARROW_LETTERS, _NARROW_WIDTH = frozenset(" .,;:'|()/-ijlftr1"), 0.4
+_WIDE_WIDTH, _USUAL_WIDTH, _BOLD = 0.7, 0.61, 1.1
+
+
+def text_width(text: str, size_px: float, *, bold: bool = False) -> float:
+    """Return about how wide a text is, rather too much than too little. [px].
+
+    >>> text_width("ab", 10), text_width("AB", 10) > text_width("ab", 10)
+    (12.2, True)
+    """
+    widths = (
+        _NARROW_WIDTH
+        if letter in _NARROW_LETTERS
+        else _WIDE_WIDTH
+        if letter.isupper() or letter in "mw%"
+        else _USUAL_WIDTH
+        for letter in text
+    )
+    return sum(widths) * size_px * (_BOLD if bold else 1.0)
 
 
 def _escape(text: str) -> str:
@@ -306,7 +332,7 @@ def powers(low: float, high: float, base: int = 2) -> list[float]:
 
 
 # Over less than this ratio powers of two are too few ticks.
-_NARROW_RANGE = 4
+_NARROW_RANGE, _NARROW_PAD = 4, 0.1
 
 
 def _round_steps(low: float, high: float) -> list[float]:
@@ -359,9 +385,10 @@ def log_axis(
     low, high = min(drawn), max(drawn)
     ticks = powers(low, high, base)
     if text is not None and high < _NARROW_RANGE * low:
+        low, high = low * (1 - _NARROW_PAD), high * (1 + _NARROW_PAD)
         ticks = _round_steps(low, high)
     ticks = ticks[:: math.ceil(len(ticks) / most_ticks)]
-    room = pad * max(1.0, math.log10(high / low))
+    room = pad * max(0.5, math.log10(high / low))
     ends = [math.log10(min(low, ticks[0])) - room, math.log10(max(high, ticks[-1])) + room]
     words = [(text or size_text)(tick) for tick in ticks]
     figure.layout[axis].update(
@@ -466,17 +493,19 @@ def pale(colour: str) -> str:
     return f"rgba({parts}, 0.13)"
 
 
+# Below it a ratio is worth a second decimal.
+_TWICE = 2
+
+
 def times(ratio: float) -> str:
     """Write a ratio as people say it.
 
-    >>> times(3.14159), times(12.34), times(1.0)
-    ('3.1x', '12x', '1.0x')
+    >>> times(3.14159), times(12.34), times(1.03)
+    ('3.1x', '12x', '1.03x')
     """
+    if ratio < _TWICE:
+        return f"{ratio:.2f}x"
     return f"{ratio:.1f}x" if ratio < 9.95 else f"{ratio:,.0f}x"  # noqa: PLR2004
-
-
-# Below it a ratio is worth a second decimal.
-_TWICE = 2
 
 
 def faster(speedup: float) -> str:
@@ -488,4 +517,4 @@ def faster(speedup: float) -> str:
     if abs(speedup - 1) < TIE_MARGIN:
         return "just as fast"
     ratio, word = (speedup, "fast") if speedup > 1 else (1 / speedup, "slow")
-    return f"{ratio:.2f}x as {word}" if ratio < _TWICE else f"{times(ratio)} as {word}"
+    return f"{times(ratio)} as {word}"
