@@ -12,9 +12,10 @@ from hypothesis import strategies as st  # noqa: E402
 import simulator  # noqa: E402
 from simulator.counts import layers  # noqa: E402
 from simulator.counts.accounts import as_traced  # noqa: E402
-from simulator.counts.operation import Operation  # noqa: E402
+from simulator.counts.operation import Operation, total  # noqa: E402
 from simulator.counts.step import decode_operations  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
+from simulator.evidence.kernels.query_tokens import QUERY_TOKENS  # noqa: E402
 from simulator.evidence.measure.cells import IMPLEMENTATIONS  # noqa: E402
 from simulator.evidence.measure.inputs import Sizes  # noqa: E402
 from simulator.evidence.measure.steps import step_caches  # noqa: E402
@@ -52,9 +53,10 @@ MODELS = [
 def trace_step(model: ModelShape, kernel: str, work: Workload) -> Trace:
     """Trace one decode step on the meta device, caches laid out as the kernel wants them."""
     dtype = DTYPES[work.weight_dtype]
-    tokens = work.prompts * work.samples
+    new = work.query_tokens
+    tokens = work.prompts * work.samples * new
     position = work.context_tokens + work.decoded_tokens - 1
-    decoder = Decoder(model, dtype=dtype, device="meta", position=position)
+    decoder = Decoder(model, dtype=dtype, device="meta", position=position, query_tokens=new)
     decoder.place(tokens)
     sizes = Sizes(
         prompts=work.prompts,
@@ -71,7 +73,16 @@ def trace_step(model: ModelShape, kernel: str, work: Workload) -> Trace:
 
     caches = step_caches(model, sizes, IMPLEMENTATIONS[kernel].layout, dtype, meta)
     ids = torch.empty(tokens, dtype=torch.long, device="meta")
-    return trace(lambda each: decoder(each, caches, KERNELS[kernel].function), ids)
+    if new == 1:
+        return trace(lambda each: decoder(each, caches, KERNELS[kernel].function), ids)
+    several = [(_of_tokens(query, new), *cache) for query, *cache in caches]
+    return trace(lambda each: decoder(each, several, QUERY_TOKENS[kernel]), ids)
+
+
+def _of_tokens(query: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Return a query of so many new tokens for each sample, in place of one."""
+    prompts, samples, *rest = query.shape
+    return torch.empty((prompts, samples, tokens, *rest), dtype=query.dtype, device="meta")
 
 
 def workload(kernel: str, **sizes: object) -> Workload:
@@ -143,6 +154,21 @@ def test_a_step_is_what_the_account_says(name: str, kernel: str) -> None:
     """FLOPs, bytes read, bytes written and launches of every operation, at full width."""
     work = workload(kernel, samples=5, prompts=2, context_tokens=900, decoded_tokens=7)
     check(few_layers(name), kernel, work)
+
+
+@pytest.mark.parametrize("kernel", sorted(set(WORDED) & set(QUERY_TOKENS)))
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_of_several_tokens_is_what_the_account_says(name: str, kernel: str) -> None:
+    """Projections, rotary, cache write, attention, MLP, head and sampling of 4 query tokens."""
+    sizes = {"samples": 3, "prompts": 2, "context_tokens": 900, "decoded_tokens": 7}
+    work = workload(kernel, query_tokens=4, **sizes)
+    one = workload(kernel, **sizes)
+    model = few_layers(name)
+    check(model, kernel, work)
+    # Four times the FLOPs everywhere; keys, values and weights are still read once.
+    four, single = (total(decode_operations(model, each, block_slots=1)) for each in (work, one))
+    assert four.flops == 4 * single.flops
+    assert four.kv_bytes_read == single.kv_bytes_read
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The modules of the plain PyTorch transformer, each under the name of the operation it is.
 
-Tokens are rows: ``T = prompts * samples``, hidden states ``[T, hidden_size]``.
+Tokens are rows: ``T = prompts * samples * query_tokens``, hidden states ``[T, hidden_size]``; the
+new tokens of a sample follow each other.
 """
 
 from collections.abc import Callable
@@ -118,16 +119,18 @@ class Positions(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Rotate queries and keys by their position, each in five kernels."""
+    """Rotate queries and keys by their positions, each in five kernels."""
 
     cosine: Tensor
     sine: Tensor
 
-    def __init__(self, head_dim: int, made: Maker, position: int) -> None:
+    def __init__(self, head_dim: int, made: Maker, position: int, query_tokens: int) -> None:
         super().__init__()
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
-        angles = position / _ROTARY_BASE**exponents
-        both = torch.cat([angles, angles])
+        positions = torch.arange(position + 1 - query_tokens, position + 1, device="cpu")
+        # [query_tokens, 1, head_dim]: the same for all heads of all samples
+        angles = (positions.unsqueeze(1) / _ROTARY_BASE**exponents).unsqueeze(1)
+        both = torch.cat([angles, angles], dim=-1)
         self.register_buffer("cosine", both.cos().to(made.device, made.dtype), persistent=False)
         self.register_buffer("sine", both.sin().to(made.device, made.dtype), persistent=False)
 
@@ -137,9 +140,10 @@ class Rotary(nn.Module):
 
     def rotate(self, vectors: Tensor) -> Tensor:
         """Take five kernels: times cosine, negate a half, concatenate, times sine, add."""
-        first, second = vectors.chunk(2, dim=-1)
+        apart = torch.unflatten(vectors, 0, (-1, self.cosine.shape[0]))  # by sample and position
+        first, second = apart.chunk(2, dim=-1)
         turned = torch.cat([-second, first], dim=-1)
-        return vectors * self.cosine + turned * self.sine
+        return (apart * self.cosine + turned * self.sine).flatten(0, 1)
 
 
 class QkNorm(nn.Module):
@@ -162,13 +166,15 @@ class QkNorm(nn.Module):
 
 
 class CacheWrite(nn.Module):
-    """Write the new tokens' keys and values into the last place of the decoded part."""
+    """Write the new tokens' keys and values into the last places of the decoded part."""
 
     def forward(self, key: Tensor, value: Tensor, cache: Cache) -> None:
         """[T, kv_heads, head_dim] each, one copy each."""
         _, _, _, decoded_keys, decoded_values = cache
         for new, cached in ((key, decoded_keys), (value, decoded_values)):
-            cached[..., -1, :].copy_(new.view(*cached.shape[:3], -1))
+            prompts, samples, kv_heads, _, head_dim = cached.shape
+            by_sample = new.view(prompts, samples, -1, kv_heads, head_dim).transpose(2, 3)
+            cached[..., -by_sample.shape[3] :, :].copy_(by_sample)
 
 
 class Attend(nn.Module):
@@ -217,7 +223,9 @@ class Activation(nn.Module):
 class Layer(nn.Module):
     """Attention block and MLP block, in a row or, with one norm, side by side."""
 
-    def __init__(self, model: ModelShape, made: Maker, position: int) -> None:
+    def __init__(
+        self, model: ModelShape, made: Maker, position: int, query_tokens: int = 1
+    ) -> None:
         super().__init__()
         self.shape = model
         d, width = model.hidden_size, model.heads * model.head_dim
@@ -231,7 +239,7 @@ class Layer(nn.Module):
         self.attention_post_norm, self.mlp_post_norm = norm(3), norm(4)
         self.qkv_projection = Linear(d, width + 2 * key, made, bias=model.qkv_bias)
         self.qk_norm = QkNorm(model, made) if model.qk_norm != "none" else None
-        self.rotary = Rotary(model.head_dim, made, position) if model.rotary else None
+        self.rotary = Rotary(model.head_dim, made, position, query_tokens) if model.rotary else None
         self.kv_write, self.attention = CacheWrite(), Attend()
         self.output_projection = Linear(width, d, made, bias=model.output_bias)
         self.attention_residual, self.mlp_residual = Add(), Add()

@@ -5,7 +5,7 @@ for each operation, the residual stream in the model's own type, norms computed 
 module has the name of the operation it is in :mod:`simulator.counts`, so that a trace can be
 compared with an estimate operation by operation.
 
-Tokens are rows: ``T = prompts * samples``, hidden states ``[T, hidden_size]``.
+Tokens are rows: ``T = prompts * samples * query_tokens``, hidden states ``[T, hidden_size]``.
 
 What changes no cost is left simple: norms come before their block wherever the model has them,
 weights are random, and ALiBi and attention sinks are left out.
@@ -35,14 +35,17 @@ TOP_K = 200  # gpt-fast's default, and the paper's
 
 
 class Decoder(nn.Module):
-    """A decoder-only transformer that processes one new token of every sample.
+    """A decoder-only transformer that processes the new tokens of every sample, mostly one.
 
     Parameters
     ----------
     model
         Its sizes.
     position
-        Position of the new token, the same in all samples: context and decoded tokens before it.
+        Position of the last new token, the same in all samples: context and decoded tokens before
+        it.
+    query_tokens
+        New tokens of each sample; more than one need an attention kernel for several.
     sampling
         ``top_k`` samples as gpt-fast does, ``argmax`` takes the likeliest token.
 
@@ -59,6 +62,7 @@ class Decoder(nn.Module):
         dtype: torch.dtype,
         device: torch.device | str,
         position: int,
+        query_tokens: int = 1,
         sampling: Sampling = "top_k",
         top_k: int = TOP_K,
     ) -> None:
@@ -74,7 +78,8 @@ class Decoder(nn.Module):
             Linear(width, model.hidden_size, made) if width != model.hidden_size else None
         )
         self.layers = nn.ModuleList(
-            Layer(model, made, position) for _ in range(sum(g.count for g in model.layer_groups))
+            Layer(model, made, position, query_tokens)
+            for _ in range(sum(g.count for g in model.layer_groups))
         )
         self.final_norm = Norm(model, model.hidden_size, made) if model.extra_norms else None
         self.head_projection = (
@@ -90,21 +95,21 @@ class Decoder(nn.Module):
         self.embedding.place(tokens)
 
     def forward(self, tokens: Tensor, caches: Sequence[Cache], attend: Attention) -> Tensor:
-        """Return the next token of every sample, [T, 1].
+        """Return the token after each, [T, 1].
 
         Parameters
         ----------
         tokens
             [T] int64.
         caches
-            One for each layer; the last decoded token of each is the one being processed, and its
-            keys and values are written before attention reads them.
+            One for each layer; the last decoded tokens of each sample are the ones being processed,
+            and their keys and values are written before attention reads them.
         """
         next_tokens: Tensor = self.sampling(self.logits(tokens, caches, attend))
         return next_tokens
 
     def logits(self, tokens: Tensor, caches: Sequence[Cache], attend: Attention) -> Tensor:
-        """Return the logits of every sample, [T, vocab_size]."""
+        """Return the logits after every token, [T, vocab_size]."""
         hidden = self.embedding(tokens)
         if self.embedding_projection is not None:
             hidden = self.embedding_projection(hidden)
