@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simulator.cli.options import MODEL_PANEL, WORK_PANEL, Constants, PricePerHour, Utilization
-from simulator.cli.output import say, write_text
+from simulator.cli.output import say
 from simulator.cli.words import (
     complete_gpus,
     complete_models,
@@ -18,6 +18,7 @@ from simulator.cli.words import (
     size,
 )
 from simulator.errors import OutputError, ScenarioError
+from simulator.resources import atomic_path
 
 if TYPE_CHECKING:
     from simulator.answers.decision import Decision
@@ -115,14 +116,6 @@ def report(
     ] = "",
 ) -> None:
     """Write one offline page that answers a scenario."""
-    from simulator import __version__
-    from simulator.answers.decision import narrowed, summarise
-    from simulator.answers.study import study_scenario
-    from simulator.inputs.files import read_text
-    from simulator.inputs.scenario import find_scenario, load_scenario
-    from simulator.views.report.drawings import drawings
-    from simulator.views.report.page import Report, report_page
-
     if output.suffix.lower() not in SUFFIXES:
         raise OutputError(f"cannot write {output}: a report is a page, {' or '.join(SUFFIXES)}")
     axes: dict[str, Sequence[Value] | Value | None] = {
@@ -140,34 +133,66 @@ def report(
         "constants": _unless("auto", constants),
         "date": date or None,
     }
-    asked = narrowed(load_scenario(scenario), axes)
-    settings: dict[str, Any] = {
-        "constants": constants,
-        "memory_utilization": gpu_memory_utilization,
-    }
-    changed = any(value is not None for value in axes.values())
-    study = study_scenario(asked, usd_per_hour=price_per_hour, **settings)
+    command = _command(["bifurcate", "report", scenario], {**axes, **single}, output)
+    # The folder is tried first: the page takes seconds.
+    with atomic_path(output) as temporary:
+        page = _page(
+            scenario,
+            axes,
+            command=command,
+            date=date,
+            alone=gpu is not None,
+            usd_per_hour=price_per_hour,
+            constants=constants,
+            memory_utilization=gpu_memory_utilization,
+        )
+        temporary.write_text(page, encoding="utf-8")
+    say(f"wrote {output}")
+
+
+def _page(
+    name: str,
+    changes: "Mapping[str, Sequence[Value] | Value | None]",
+    *,
+    command: str,
+    date: str,
+    alone: bool,
+    usd_per_hour: float | None,
+    **settings: Any,
+) -> str:
+    """Answer a scenario, some of its settings changed, and return the page."""
+    from simulator import __version__
+    from simulator.answers.decision import narrowed, summarise
+    from simulator.answers.study import study_scenario
+    from simulator.inputs.files import read_text
+    from simulator.inputs.scenario import find_scenario, load_scenario
+    from simulator.views.report.drawings import drawings
+    from simulator.views.report.page import Report, report_page
+
+    scenario = narrowed(load_scenario(name), changes)
+    changed = any(value is not None for value in changes.values())
+    study = study_scenario(scenario, usd_per_hour=usd_per_hour, **settings)
     decisions = _decisions(
-        asked,
-        alone=gpu is not None,
+        scenario,
+        alone=alone,
         output_tokens=study.output_tokens,
         target_step_s=study.target_step_s,
-        usd_per_hour=price_per_hour,
+        usd_per_hour=usd_per_hour,
         **settings,
     )
-    found = Report(
-        scenario=asked,
-        decisions=decisions,
-        grid=summarise(asked, **settings),
-        drawings=drawings(study, decisions),
-        command=_command(["bifurcate", "report", scenario], {**axes, **single}, output),
-        sweep="" if changed else f"bifurcate sweep {shlex.quote(scenario)} -o grid.csv",
-        scenario_text=read_text(find_scenario(scenario), ScenarioError),
-        version=__version__,
-        date=date,
+    return report_page(
+        Report(
+            scenario=scenario,
+            decisions=decisions,
+            grid=summarise(scenario, **settings),
+            drawings=drawings(study, decisions),
+            command=command,
+            sweep="" if changed else f"bifurcate sweep {shlex.quote(name)} -o grid.csv",
+            scenario_text=read_text(find_scenario(name), ScenarioError),
+            version=__version__,
+            date=date,
+        )
     )
-    write_text(report_page(found), output)
-    say(f"wrote {output}")
 
 
 def _decisions(scenario: "Scenario", *, alone: bool, **settings: Any) -> list["Decision"]:

@@ -96,7 +96,8 @@ def table(
         (
             tag(
                 "th",
-                head.name,
+                # One word is never broken, not even at its hyphen.
+                head.name if " " in head.name else tag("span", head.name, class_="short"),
                 tag("span", head.unit, class_="unit") if head.unit else None,
                 scope="col",
                 class_=head.class_,

@@ -34,8 +34,9 @@ def case_sentence(choice: Choice) -> str:
     result = choice.comparison
     standard, bifurcated = result.standard, result.bifurcated
     case = samples_phrase(standard.workload).partition(", ")[0]
-    start = f"{standard.model.name} with {case} takes "
-    place = f"per step on {group_name(standard)}"
+    take = "takes" if case.startswith("1 ") else "take"
+    start = f"{case} {take} "
+    place = f"per step with {standard.model.name} on {group_name(standard)}"
     likely = f"{result.speedup_low:.2f} to {result.speedup_high:.2f}"
     if result.speedup > 1 and result.verdict == "yes":
         middle = (
@@ -45,8 +46,8 @@ def case_sentence(choice: Choice) -> str:
     else:
         close = ": too close to call" if result.verdict == "too close to call" else ""
         middle = (
-            f"{format_time(standard.step_s)} {place} with standard and "
-            f"{format_time(bifurcated.step_s)} with bifurcated attention, which is "
+            f"{format_time(standard.step_s)} {place} under standard and "
+            f"{format_time(bifurcated.step_s)} under bifurcated attention, which is "
             f"{ratio_phrase(result)} (likely {likely} times as fast){close}"
         )
     return f"{start}{middle}{_fit_clause(result)}."
