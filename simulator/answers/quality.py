@@ -88,7 +88,7 @@ class Quality:
     success
         What is known of how often a sample is right.
     points
-        By kind of attention, a few numbers of samples to each doubling.
+        By kind of attention, a few numbers of samples to each doubling, and those of ``best``.
     best
         By kind of attention, within the targets.
     """
@@ -153,7 +153,6 @@ def quality(
     }
     known = success.largest_k
     most = most_samples if known is None else min(most_samples, known)
-    shown = sorted({*map(int, log_steps(1, most)), min(workload.samples, most)})
     costs = {
         attention: _Costs(
             result,
@@ -163,22 +162,21 @@ def quality(
         )
         for attention, result in results.items()
     }
+    beyond: Limit = "counts" if known is not None and known <= most_samples else "search"
+    best = {
+        attention: cost.best(most, beyond, target_step_s, target_request_s)
+        for attention, cost in costs.items()
+    }
+    shown = {*map(int, log_steps(1, most)), min(workload.samples, most)}
+    shown |= {item.point.samples for item in best.values() if item.point is not None}
     return Quality(
         results=results,
         success=success,
         output_tokens=output_tokens,
         target_step_s=target_step_s,
         target_request_s=target_request_s,
-        points={attention: cost.points(shown) for attention, cost in costs.items()},
-        best={
-            attention: cost.best(
-                most,
-                "counts" if known is not None and known <= most_samples else "search",
-                target_step_s,
-                target_request_s,
-            )
-            for attention, cost in costs.items()
-        },
+        points={attention: cost.points(sorted(shown)) for attention, cost in costs.items()},
+        best=best,
     )
 
 

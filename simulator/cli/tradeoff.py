@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
 from simulator import api
 from simulator.answers.scaled import SCALE_BY, ScaleBy
+from simulator.cli.figures import FigurePath, check_figure, write_figure
 from simulator.cli.options import (
     MODEL_PANEL,
     OUTPUT_PANEL,
@@ -20,6 +21,9 @@ from simulator.cli.output import Output, say
 from simulator.cli.question import Question, with_question
 from simulator.cli.words import choice, number, option, size
 from simulator.inputs.rows import RefusedRow
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 Part = Literal["models", "crossover", "map"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -55,8 +59,11 @@ def scaling(
             metavar="RUNS",
         ),
     ],
+    figure: FigurePath = None,
 ) -> None:
     """Fit a scaling law to training runs: size factors, errors."""
+    if figure is not None:
+        check_figure(figure)
     result = api.fit_scaling_law(training_runs)
     _say_refused(str(training_runs), result.refused)
 
@@ -75,6 +82,10 @@ def scaling(
 
         return run_rows(result)
 
+    if figure is not None:
+        from simulator.views.tradeoffs.figures import scaling_figure
+
+        _draw(scaling_figure(result), figure)
     output.write(table=table, json_object=as_object, rows=rows)
 
 
@@ -140,8 +151,11 @@ def tradeoff(
         Part,
         choice("--rows", panel=OUTPUT_PANEL, text="What the rows of CSV are.", of=PARTS),
     ] = PARTS[0],
+    figure: FigurePath = None,
 ) -> None:
     """Compare models of equal quality with fewer KV heads."""
+    if figure is not None:
+        check_figure(figure)
     from simulator.views.tradeoffs import results
 
     if runs is not None and size_factor:
@@ -166,6 +180,10 @@ def tradeoff(
 
         return tradeoff_view(result)
 
+    if figure is not None:
+        from simulator.views.tradeoffs.figures import crossover_figure
+
+        _draw(crossover_figure(result), figure)
     rows: dict[Part, Callable[..., Sequence[dict[str, Any]]]] = {
         "models": results.variant_rows,
         "crossover": results.crossover_rows,
@@ -222,8 +240,11 @@ def quality(
         ),
     ] = None,
     price_per_hour: PricePerHour = None,
+    figure: FigurePath = None,
 ) -> None:
     """Find the pass@k that a latency buys, standard and bifurcated."""
+    if figure is not None:
+        check_figure(figure)
     if (success_rate is None) == (counts is None):
         raise typer.BadParameter("give either --success-rate or --counts")
     result = api.quality(
@@ -253,7 +274,17 @@ def quality(
 
         return quality_rows(result)
 
+    if figure is not None:
+        from simulator.views.tradeoffs.figures import quality_figure
+
+        _draw(quality_figure(result), figure)
     output.write(table=table, json_object=as_object, rows=rows)
+
+
+def _draw(drawn: "go.Figure", path: Path) -> None:
+    """Write a figure and say what it shows."""
+    write_figure(drawn, path)
+    say(f"wrote {path}: {drawn.layout.meta['finding']}")
 
 
 def _say_refused(path: str, refused: Sequence[RefusedRow]) -> None:

@@ -80,6 +80,14 @@ def run_rows(result: ScalingLaw) -> list[Row]:
     """Return every training run with its fitted loss, one row each."""
     predicted = predicted_losses(result)
     law = result.law
+    held_out = (
+        {}
+        if result.held_out is None
+        else {
+            run.line: loss
+            for run, loss in zip(result.held_out.runs, result.held_out.predicted, strict=True)
+        }
+    )
     return [
         {
             "line": run.line,
@@ -92,7 +100,7 @@ def run_rows(result: ScalingLaw) -> list[Row]:
             "fitted_loss": float(predicted[index]),
             "residual": float(predicted[index]) / run.loss - 1,
             "outlier": bool(law.outliers[index]),
-            "held_out": result.held_out is not None and run in result.held_out.runs,
+            "held_out_loss": held_out.get(run.line),
             "equal_loss_parameters": float(law.size(run.loss)),
         }
         for index, (run, number) in enumerate(zip(result.runs, result.families, strict=True))
@@ -239,9 +247,7 @@ def map_rows(result: Tradeoff) -> list[Row]:
     ]
 
 
-def _map_rows(
-    crossed: Crossover, base: Candidate, other: Candidate, pairing: Pairing
-) -> list[Row]:
+def _map_rows(crossed: Crossover, base: Candidate, other: Candidate, pairing: Pairing) -> list[Row]:
     """Return the points of one map."""
     ours, theirs = pairing
     base_s, other_s = crossed.base_step_s[ours], crossed.other_step_s[theirs]

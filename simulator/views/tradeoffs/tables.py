@@ -240,6 +240,8 @@ def quality_view(result: Quality) -> RenderableType:
     )
     pairs = zip(result.points["standard"], result.points["bifurcated"], strict=True)
     last = result.points["standard"][-1].samples
+    asked = {last, first.workload.samples}
+    asked |= {item.point.samples for item in result.best.values() if item.point is not None}
     rows = [
         (
             f"{ours.samples:,}",
@@ -248,7 +250,7 @@ def quality_view(result: Quality) -> RenderableType:
             _fitting(ours, theirs),
         )
         for ours, theirs in pairs
-        if _is_power(ours.samples) or ours.samples in (last, first.workload.samples)
+        if _is_power(ours.samples) or ours.samples in asked
     ]
     return Group(
         question(first, attention=False, output_tokens=result.output_tokens),

@@ -1,0 +1,158 @@
+"""Models of equal quality: where the larger one with fewer KV heads is the faster, by attention."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from simulator.views.plots import style
+from simulator.views.plots.latency import CONTEXT_TITLE
+from simulator.views.plots.maps import exponent_axis, short_ratio
+from simulator.views.plots.style import Caption
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+# Purple where the base is faster, green where the larger model is; white between.
+_SCALE = [[0.0, style.PURPLE], [0.5, "#FFFFFF"], [1.0, style.GREEN]]
+# Ratios beyond it are drawn in the strongest colour.
+_STRONGEST = 8.0
+# In rows of cells.
+_NAME_ROOM = 1.1
+_PANELS = {
+    ("standard", "standard"): "both standard",
+    ("bifurcated", "bifurcated"): "both bifurcated",
+    ("bifurcated", "standard"): "base bifurcated, larger standard",
+}
+
+
+def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+    """Draw base over larger model's step over samples and context, a panel for each pairing.
+
+    Parameters
+    ----------
+    frame
+        The rows of ``bifurcate tradeoff --rows map``, of one larger model.
+    """
+    figure = style.new_panels(list(_PANELS.values()), 3, 1)
+    for number, (ours, theirs) in enumerate(_PANELS):
+        part = frame[(frame["base_attention"] == ours) & (frame["other_attention"] == theirs)]
+        place = {"row": 1, "col": number + 1}
+        _add_cells(figure, part, place)
+        legend = number == 0
+        _add_border(figure, part, "speedup", "equally fast", style.INK, "solid", legend, place)
+        for column, name, colour in (
+            ("base_memory_share", "memory ends, base", style.PURPLE),
+            ("other_memory_share", "memory ends, larger", style.GREEN),
+        ):
+            _add_border(figure, part, column, name, colour, "dash", legend, place)
+        x, y = (style.axis_name(axis, number) for axis in ("xaxis", "yaxis"))
+        for axis, values, title in (
+            (x, _powers(part["samples"]), "samples [sequences]"),
+            (y, _powers(part["context_tokens"]), CONTEXT_TITLE),
+        ):
+            exponent_axis(figure, axis, values, title)
+        # Room for the panel's name above its cells.
+        low, high = figure.layout[y].range
+        figure.layout[y].range = [low, high + _NAME_ROOM]
+    first = frame.iloc[0]
+    note = (
+        f"In a cell: step of {first['base_model']} (base) over that of {first['model']} (larger). "
+        "Green: the larger model is faster. Grey: neither fits."
+    )
+    return style.finish(figure, finding(frame), Caption(caption.subject, (note, *caption.notes)))
+
+
+def finding(frame: "pd.DataFrame") -> str:
+    """Say how bifurcation moves the border."""
+    words = []
+    for attention in ("standard", "bifurcated"):
+        part = frame[
+            (frame["base_attention"] == attention) & (frame["other_attention"] == attention)
+        ]
+        mean = math.exp(part["speedup"].map(math.log).mean())
+        words.append(
+            f"on {(part['speedup'] > 1).mean():.0%} of the map with {attention} attention "
+            f"(mean {style.times(mean)})"
+        )
+    return f"{frame.iloc[0]['model']} is faster {', '.join(words)}"
+
+
+def _powers(values: "pd.Series[Any]") -> list[int]:
+    """Return the powers of two among sizes."""
+    return sorted({int(value) for value in values if int(value) & (int(value) - 1) == 0})
+
+
+def _table(part: "pd.DataFrame", column: str) -> "pd.DataFrame":
+    """Return a column over context and samples."""
+    return part.pivot_table(index="context_tokens", columns="samples", values=column)
+
+
+def _add_cells(figure: "go.Figure", part: "pd.DataFrame", place: dict[str, int]) -> None:
+    """Add a cell for each pair of powers of two."""
+    import plotly.graph_objects as go
+
+    strongest = math.log2(_STRONGEST)
+    figure.update_layout(plot_bgcolor=style.PALE)
+    rows, columns = _powers(part["context_tokens"]), _powers(part["samples"])
+    cells = _table(part, "speedup").loc[rows, columns]
+    shares = [
+        _table(part, f"{who}_memory_share").loc[rows, columns] <= 1 for who in ("base", "other")
+    ]
+    fits = shares[0] | shares[1]
+    figure.add_trace(
+        go.Heatmap(
+            x=[math.log2(samples) for samples in columns],
+            y=[math.log2(tokens) for tokens in rows],
+            z=cells.map(math.log2).where(fits, None).to_numpy().tolist(),
+            zmin=-strongest,
+            zmax=strongest,
+            colorscale=_SCALE,
+            showscale=False,
+            customdata=cells.to_numpy().tolist(),
+            text=cells.map(short_ratio).where(fits, "").to_numpy().tolist(),
+            texttemplate="%{text}",
+            textfont={"size": 10},
+            xgap=1,
+            ygap=1,
+            hovertemplate="2^%{x} samples, 2^%{y} tokens: the larger model is %{customdata:.2f} "
+            "times as fast<extra></extra>",
+        ),
+        **place,
+    )
+
+
+def _add_border(
+    figure: "go.Figure",
+    part: "pd.DataFrame",
+    column: str,
+    name: str,
+    colour: str,
+    dash: str,
+    legend: bool,
+    place: dict[str, int],
+) -> None:
+    """Add the line along which a ratio is 1, if it is anywhere in the map, and its key."""
+    import plotly.graph_objects as go
+
+    table = _table(part, column).map(math.log2)
+    values = table.to_numpy()
+    line = {"color": colour, "dash": dash, "width": 2.5}
+    if values.min() < 0 < values.max():
+        figure.add_trace(
+            go.Contour(
+                x=[math.log2(samples) for samples in table.columns],
+                y=[math.log2(tokens) for tokens in table.index],
+                z=values.tolist(),
+                contours={"start": 0, "end": 0, "size": 1, "coloring": "none"},
+                line=line,
+                showscale=False,
+                showlegend=False,
+                hoverinfo="skip",
+                name=name,
+            ),
+            **place,
+        )
+    if legend:
+        figure.add_trace(
+            go.Scatter(x=[None], y=[None], mode="lines", line=line, name=name), **place
+        )

@@ -1,0 +1,171 @@
+"""A scaling law: the loss of every run with the law of its family, and what the law leaves."""
+
+from typing import TYPE_CHECKING
+
+from simulator.units import GIGA, MEGA
+from simulator.views.plots import style
+from simulator.views.plots.style import Caption
+from simulator.views.text import plural
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+PANELS = ("loss", "residual")
+
+
+def scaling_law(
+    runs: "pd.DataFrame", curves: "pd.DataFrame", families: "pd.DataFrame", caption: Caption
+) -> "go.Figure":
+    """Draw runs, laws and residuals.
+
+    Parameters
+    ----------
+    runs
+        The rows of ``bifurcate scaling --format csv``.
+    curves
+        Points of each law: ``family``, ``parameters``, ``loss``.
+    families
+        What the fit says of each family, the reference first: ``family``, ``size_factor``,
+        ``size_factor_low``, ``size_factor_high``.
+    """
+    figure = style.new_panels(["", ""], 2, 1, shared=False)
+    held_out = runs["held_out_loss"].notna()
+    residual = (runs["held_out_loss"].astype(float) / runs["loss"] - 1).where(
+        held_out, runs["residual"]
+    )
+    runs = runs.assign(residual=residual, held_out=held_out)
+    room = _residual_room(runs)
+    for number, family in enumerate(families.to_dict("records")):
+        colour = style.CATEGORIES[number % len(style.CATEGORIES)]
+        _add_family(
+            figure,
+            runs[runs["family"] == family["family"]],
+            curves[curves["family"] == family["family"]],
+            name=_name(family, reference=number == 0),
+            colour=colour,
+            number=number,
+            room=room,
+        )
+    _add_axes(figure, curves, room)
+    words = [*caption.notes]
+    if runs["held_out"].any():
+        words.insert(0, "Hollow: the largest models; on the right by a fit to the others.")
+    if runs["outlier"].any():
+        words.insert(
+            0,
+            "Crosses: far off, and without weight in the law; on the right at the edge.",
+        )
+    return style.finish(figure, finding(families, runs), Caption(caption.subject, tuple(words)))
+
+
+def _name(family: "dict[str, object]", *, reference: bool) -> str:
+    """Name a family with its size factor."""
+    if reference:
+        return str(family["family"])
+    return (
+        f"{family['family']}, F = {family['size_factor']:.3f} "
+        f"({family['size_factor_low']:.3f} to {family['size_factor_high']:.3f})"
+    )
+
+
+def _add_family(
+    figure: "go.Figure",
+    runs: "pd.DataFrame",
+    curve: "pd.DataFrame",
+    *,
+    name: str,
+    colour: str,
+    number: int,
+    room: float,
+) -> None:
+    """Add the runs of a family, its law, and its residuals."""
+    import plotly.graph_objects as go
+
+    symbol = _SYMBOLS[number % len(_SYMBOLS)]
+    figure.add_trace(
+        go.Scatter(
+            x=curve["parameters"].tolist(),
+            y=curve["loss"].tolist(),
+            mode="lines",
+            line={"color": colour, "dash": _DASHES[number % len(_DASHES)], "width": 2},
+            name=name,
+            legendgroup=name,
+            hoverinfo="skip",
+        ),
+        row=1,
+        col=1,
+    )
+    far = runs["outlier"].to_numpy(dtype=bool)
+    marker = {
+        "size": [12 if off else 9 for off in far],
+        "color": colour,
+        "line": {"color": colour, "width": 2},
+        "symbol": [
+            "x-thin" if off else f"{symbol}-open" if held else symbol
+            for held, off in zip(runs["held_out"], far, strict=True)
+        ],
+    }
+    # A run far off stands at the edge, so that the others can be told apart.
+    residuals = (runs["residual"] * 100).clip(-0.97 * room, 0.97 * room)
+    for column, values, hover in (
+        (1, runs["loss"], "%{x:.4g} parameters: loss %{y:.4g}"),
+        (2, residuals, "%{x:.4g} parameters: %{customdata:+.3g} %"),
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=runs["parameters"].tolist(),
+                y=values.tolist(),
+                mode="markers",
+                marker=marker,
+                customdata=(runs["residual"] * 100).tolist(),
+                name=name,
+                legendgroup=name,
+                showlegend=False,
+                hovertemplate=f"{hover}<extra></extra>",
+            ),
+            row=1,
+            col=column,
+        )
+
+
+def _residual_room(runs: "pd.DataFrame") -> float:
+    """Return how far the residuals' axis reaches: all but the outliers, and a little more. [%]."""
+    near = runs[~runs["outlier"].astype(bool)]["residual"].abs()
+    return max(0.05, 130 * float(near.max()))
+
+
+def _add_axes(figure: "go.Figure", curves: "pd.DataFrame", room: float) -> None:
+    """Name the axes of both panels."""
+    for number in range(len(PANELS)):
+        style.log_axis(
+            figure,
+            style.axis_name("xaxis", number),
+            curves["parameters"],
+            "parameters",
+            base=10,
+            text=_size_text,
+        )
+    figure.layout["yaxis"].title.text = "loss"
+    figure.layout["yaxis2"].title.text = "fitted over observed loss − 1 [%]"
+    figure.layout["yaxis2"].range = [-room, room]
+    figure.layout["yaxis2"].zeroline = True
+    figure.layout["yaxis2"].zerolinecolor = style.INK
+
+
+def _size_text(value: float) -> str:
+    """Write a number of parameters on an axis."""
+    return f"{value / GIGA:g} B" if value >= GIGA else f"{value / MEGA:g} M"
+
+
+def finding(families: "pd.DataFrame", runs: "pd.DataFrame") -> str:
+    """Say how much larger the family furthest from the reference must be."""
+    if len(families) == 1:
+        return f"One law of {plural(len(runs), 'training run')}; no other family to compare with"
+    first, last = families.iloc[0], families.iloc[-1]
+    return (
+        f"For equal loss {last['family']} models must be {last['size_factor']:.3f} times as large "
+        f"as {first['family']} ({last['size_factor_low']:.3f} to {last['size_factor_high']:.3f})"
+    )
