@@ -19,7 +19,8 @@ from simulator.evidence import residuals, spread, spread_check, spread_file
 from simulator.evidence.calibrate import STAGES, Calibration, calibrate, summary
 from simulator.evidence.measurements import Measurements, RowKind, load
 from simulator.evidence.physics import compulsory_bytes
-from simulator.evidence.validate import report, timed, validate
+from simulator.evidence.summaries import report, timed
+from simulator.evidence.validate import validate
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.spread import shipped_spreads
 
@@ -101,14 +102,14 @@ def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]
     lines = [
         "\n## A GPU never measured\n",
         "Each GPU's decode attention (16-bit) from its published peaks and the geometric mean of the *other* GPUs'",
-        "constants, library by library where another GPU has it.\n",
+        "constants at its clock: of the same kernel where another GPU ran it, else of all kernels.\n",
         "| GPU left out | library | rows | all: median | 90th percentile | bias | cold: median | 90th percentile | bias |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     table = measurements.tables["decode_attention"]
     measured = sorted(table["gpu_id"].dropna().unique())
     for gpu_id in measured:
-        card = residuals.left_out(gpu_id, calibrations)
+        card = residuals.left_out(gpu_id, calibrations, measurements)
         rows = table[(table["gpu_id"] == gpu_id) & (table["kv_dtype"] != "fp8")]
         predicted = validate(Measurements({"decode_attention": rows}), gpu=card).rows
         moved = compulsory_bytes(rows, "decode_attention")

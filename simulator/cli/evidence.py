@@ -1,4 +1,4 @@
-"""calibrate and validate: what measured rows say about the timing model."""
+"""calibrate: what measured rows say about the timing model."""
 
 import datetime as dt
 import math
@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simulator.cli.options import Constants
-from simulator.cli.output import csv_text, output_of, say, write_text
+from simulator.cli.output import output_of, say, write_text
 from simulator.cli.words import complete_gpus
 from simulator.errors import MeasurementError, OutputError
 
 if TYPE_CHECKING:
     from simulator.evidence.calibrate import Calibration
     from simulator.evidence.measurements import Measurements
-    from simulator.evidence.validate import Validation
 
 Rows = Annotated[
     list[Path],
@@ -31,9 +29,8 @@ MOST_LISTED = 10
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command()(calibrate)
-    app.command()(validate)
 
 
 def calibrate(
@@ -63,7 +60,7 @@ def calibrate(
     if output is not None and output.suffix != ".toml":
         raise OutputError(f"cannot write {output}: a profile goes to .toml")
     measurements = load(rows, gpu=card.id, keep_suspect=keep_suspect)
-    _say_refused(measurements)
+    say_refused(measurements)
     result = fitting.calibrate(measurements, card)
     if output is not None:
         path = Path(gpu) if gpu.endswith(".toml") else profile_path(card.id)
@@ -85,72 +82,6 @@ def calibrate(
     )
 
 
-def validate(
-    rows: Rows,
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            "--gpu",
-            "-g",
-            help="Only this GPU's rows; and the GPU of rows that name none.",
-            autocompletion=complete_gpus,
-        ),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            "--calibration", help="Profile to use instead of the shipped one.", metavar="FILE"
-        ),
-    ] = None,
-    constants: Constants = "auto",
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Every row with its prediction (.csv), the report (.json) or a figure (.html).",
-            metavar="FILE",
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
-    keep_suspect: KeepSuspect = False,
-) -> None:
-    """Compare predictions with measured rows."""
-    from simulator.evidence import validate as checking
-    from simulator.evidence.measurements import load
-    from simulator.inputs.hardware import load_hardware
-
-    if output is not None and output.suffix not in {".csv", ".json", ".html", ".parquet"}:
-        raise OutputError(
-            f"cannot tell a format from {output.name!r}; known suffixes: "
-            ".csv, .parquet, .json, .html"
-        )
-    card = _calibrated(calibration, gpu) if calibration else None
-    measurements = load(rows, gpu=gpu, keep_suspect=keep_suspect)
-    _say_refused(measurements)
-    result = checking.validate(measurements, gpu=card, choice=constants)
-    for reason, count in sorted(result.skipped.items()):
-        say(f"skipped {count:,} rows: {reason}")
-    if gpu is not None and not len(result.rows):
-        say(f"no rows of {load_hardware(gpu).id} could be predicted")
-    if output is not None:
-        _write_validation(result, measurements, output)
-    report = output_of(None, as_json, None)
-    report.write(
-        table=lambda: _validation_table(checking.report(result, measurements)),
-        json_object=lambda: checking.report(result, measurements),
-        rows=list,
-    )
-
-
-def _calibrated(path: Path, gpu: str | None) -> Any:
-    """Read a calibrated profile; named otherwise than its GPU, it stands for ``gpu``."""
-    from simulator.inputs.hardware import load_hardware, read_profile
-
-    card = read_profile(path)
-    return card.model_copy(update={"id": load_hardware(gpu).id}) if gpu else card
-
-
 def _needs(*packages: str) -> None:
     """Refuse to start without a package of the extra.
 
@@ -169,7 +100,7 @@ def _needs(*packages: str) -> None:
         )
 
 
-def _say_refused(measurements: "Measurements") -> None:
+def say_refused(measurements: "Measurements") -> None:
     """List the rows that are not believed, or are kept against belief."""
     for rows, what in (
         (measurements.refused, "refused"),
@@ -260,52 +191,3 @@ def _calibration_table(result: "Calibration") -> Any:
     for reason in result.left_out:
         table.add_row("", "", "", "", "", f"not fitted: {reason}")
     return table
-
-
-def _validation_table(report: dict[str, Any]) -> Any:
-    """Return the errors by kind and GPU, and the worst rows."""
-    from rich.console import Group
-    from rich.table import Table
-
-    table = Table(
-        title=f"{report['predicted']:,} of {report['rows']:,} rows predicted", title_justify="left"
-    )
-    for name in ("Rows of", "Rows", "Median error", "90th percentile", "Bias"):
-        table.add_column(name, justify="left" if name == "Rows of" else "right")
-    for group in report["groups"]:
-        if group["by"] in ("kind", "kind, gpu, framework", "kind, regime"):
-            figures = [f"{100 * group[key]:.1f} %" for key in ("median_ape", "p90_ape", "bias")]
-            table.add_row(group["value"], f"{group['rows']:,}", *figures)
-    if "oom_total" in report:
-        table.add_row("out of memory", f"{report['oom_correct']} of {report['oom_total']} right")
-    worst = Table(title="Worst rows", title_justify="left")
-    for name in ("Row", "Measured [us]", "Predicted [us]", "The model says"):
-        worst.add_column(name)
-    for row in report["worst"]:
-        worst.add_row(
-            f"{row['gpu_id']} {row['framework']}: {row['kind']}, {row['sizes']}",
-            f"{row['measured_us']:.4g}",
-            f"{row['predicted_us']:.4g}",
-            str(row["reason"]),
-        )
-    return Group(table, worst)
-
-
-def _write_validation(result: "Validation", measurements: "Measurements", path: Path) -> None:
-    """Write rows, report or figure, as the file's suffix says."""
-    import json
-
-    from simulator.evidence.figure import figure
-    from simulator.evidence.validate import report, timed
-    from simulator.resources import atomic_path
-
-    if path.suffix == ".html":
-        write_text(figure(timed(result.rows), "Predicted and measured times"), path)
-    elif path.suffix == ".json":
-        write_text(json.dumps(report(result, measurements), indent=2) + "\n", path)
-    elif path.suffix == ".parquet":
-        with atomic_path(path) as temporary:
-            result.rows.to_parquet(temporary, index=False)
-    else:
-        write_text(csv_text(result.rows.to_dict("records")), path)
-    say(f"wrote {path}")

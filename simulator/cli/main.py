@@ -37,7 +37,8 @@ MODULES = {
     "report": ("report",),
     "measure": ("measure",),
     "trace": ("trace",),
-    "evidence": ("calibrate", "validate"),
+    "evidence": ("calibrate",),
+    "validate": ("validate",),
     "catalog": ("models", "gpus", "scenarios"),
 }
 

@@ -296,6 +296,7 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
             frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     _fill_dtypes(frame, kind)
     time = pd.to_numeric(frame[layout.result], errors="coerce").astype("float64")
+    frame[layout.result] = time
     frame["time_s"] = time.where(time.between(0, float("inf"), inclusive="neither")) * layout.unit_s
     frame["gpu_id"] = _gpu_ids(frame, path, wanted)
     if wanted is not None:

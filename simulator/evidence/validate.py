@@ -1,6 +1,5 @@
 """Predicted against measured: how far off, where, and why."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +16,8 @@ from simulator.timing.constants import ConstantsChoice, rates
 from simulator.timing.roofline import operation_time
 from simulator.units import MICROSECOND
 
-SCHEMA_VERSION = 1
 # Keys and values smaller than this share of L2 are hot for a replay, larger ones than this cold.
 HOT_SHARE, COLD_SHARE = 1.0, 1.5
-WORST = 10
-CLOSE, NEAR = 0.10, 0.20
 SIZES = {
     "decode_attention": ("batch", "q_heads", "kv_heads", "head_dim", "kv_len", "kv_dtype"),
     "prefill_attention": ("batch", "q_heads", "kv_heads", "head_dim", "q_len"),
@@ -113,11 +109,6 @@ def validate(
 
 
 _ADDED = ("kind", "gpu_id", "framework", "kernel", "measured_us", "predicted_us", "error", "ape")
-
-
-def timed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that have a time: what ran out of memory has none."""
-    return rows[rows["measured_us"].notna()]
 
 
 def _oom(rows: pd.DataFrame) -> Iterator[bool]:
@@ -217,12 +208,12 @@ def _regimes(
         return regime
     memory = regime == "memory"
     share = moved.to_numpy(dtype=np.float64) / gpu.l2_bytes
-    regime[memory & (share <= HOT_SHARE)] = "memory, hot"
-    regime[memory & (share > HOT_SHARE)] = "memory, about L2"
+    regime[memory & (share <= HOT_SHARE)] = "memory hot"
+    regime[memory & (share > HOT_SHARE)] = "memory about L2"
     cold = share > COLD_SHARE
     if "l2_state" in rows:
         cold |= (rows["l2_state"] == "cold").to_numpy()
-    regime[memory & cold] = "memory, cold"
+    regime[memory & cold] = "memory cold"
     return regime
 
 
@@ -238,85 +229,3 @@ def _reasons(
         " + ".join(f"{name} {values[i]:.1f}" for name, values in columns) + " us"
         for i in range(len(group.index))
     ]
-
-
-def summary(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return count, median and 90th percentile of the absolute error, and the median signed one."""
-    if not len(rows):
-        return {"rows": 0, "median_ape": None, "p90_ape": None, "bias": None}
-    return {
-        "rows": len(rows),
-        "median_ape": float(rows["ape"].median()),
-        "p90_ape": float(rows["ape"].quantile(0.9)),
-        "bias": float(rows["error"].median()),
-    }
-
-
-def groups(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the errors of every kind, GPU, library, kernel, regime and head shape."""
-    listed: list[dict[str, Any]] = []
-    if not len(rows):
-        return listed
-    for by in (
-        ["kind"],
-        ["gpu_id"],
-        ["kind", "gpu_id"],
-        ["kind", "gpu_id", "framework"],
-        ["kind", "gpu_id", "kernel"],
-        ["kind", "gpu_id", "dtype"],
-        ["kind", "regime"],
-        ["kind", "gpu_id", "regime"],
-        ["head_shape"],
-    ):
-        for value, part in rows.groupby(by, sort=True, dropna=True):
-            words = [str(item) for item in value]
-            if by == ["head_shape"] and not words[0]:
-                continue
-            listed.append(
-                {
-                    "by": ", ".join(by).replace("gpu_id", "gpu"),
-                    "value": ", ".join(words),
-                    **summary(part),
-                }
-            )
-    return listed
-
-
-def worst(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows that are farthest off, each way alike."""
-    distance = np.abs(np.log1p(rows["error"].clip(lower=-0.999999)))
-    found = rows.loc[distance.sort_values(ascending=False, kind="stable").index[:WORST]]
-    return [{name: _json(value) for name, value in row.items()} for row in found.to_dict("records")]
-
-
-def _json(value: Any) -> Any:
-    """Return a value that JSON has."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def report(validation: Validation, measurements: Measurements) -> dict[str, Any]:
-    """Return everything as one JSON object."""
-    rows = timed(validation.rows)
-    whole = summary(rows)
-    result: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "rows": validation.total + len(measurements.refused),
-        "predicted": len(validation.rows),
-        "skipped": sum(validation.skipped.values()),
-        "skipped_reasons": dict(sorted(validation.skipped.items())),
-        "refused": len(measurements.refused),
-        "median_ape": whole["median_ape"],
-        "p90_ape": whole["p90_ape"],
-        "bias": whole["bias"],
-        "within_10pct": float((rows["ape"] <= CLOSE).mean()) if len(rows) else None,
-        "within_20pct": float((rows["ape"] <= NEAR).mean()) if len(rows) else None,
-        "constants": dict(sorted(validation.constants.items())),
-        "groups": groups(rows),
-        "worst": worst(rows),
-    }
-    if validation.oom_total is not None:
-        result["oom_correct"] = validation.oom_correct
-        result["oom_total"] = validation.oom_total
-    return result

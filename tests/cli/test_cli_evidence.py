@@ -92,3 +92,61 @@ def test_mistakes_are_one_line(
     assert captured.out == ""
     assert message in captured.err
     assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_the_figure_is_a_page_beside_the_rows(tmp_path: Path) -> None:
+    """--figure goes with -o: one page that carries its library and asks for nothing."""
+    rows, figure = tmp_path / "out.csv", tmp_path / "figure.html"
+    code, out, said = run(
+        "validate", str(rows_file(tmp_path)), "-o", str(rows), "--figure", str(figure), "--json"
+    )
+    assert code == 0, said
+    page = figure.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "src=" not in page.partition("<body")[0]
+    assert len(rows.read_text(encoding="utf-8").splitlines()) == 1 + json.loads(out)["predicted"]
+
+
+def test_what_was_written_reads_back_as_rows(tmp_path: Path) -> None:
+    """The rows with their predictions are rows of measurements: sizes whole, times as numbers."""
+    first, second = tmp_path / "out.csv", tmp_path / "again.csv"
+    assert run("validate", str(rows_file(tmp_path, bad=True)), "-o", str(first))[0] == 0
+    assert run("validate", str(first), "-o", str(second))[0] == 0
+    header, line = first.read_text(encoding="utf-8").splitlines()[:2]
+    assert dict(zip(header.split(","), line.split(","), strict=False))["m"] == "1"
+    ours = [path.read_text(encoding="utf-8").splitlines() for path in (first, second)]
+    assert len(ours[0]) == len(ours[1]) == 37
+
+
+def test_groups_are_by_one_thing_and_by_several(tmp_path: Path) -> None:
+    """Kind, kernel, regime and head shape each have groups, and each group's rows add up."""
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        "gpu,kernel,batch,q_heads,kv_heads,head_dim,kv_len,latency_us\n"
+        "L40S,fa2,1,32,8,128,128,9\n"
+        "L40S,fa2,64,32,8,128,4096,1600\n"
+        "L40S,fa3,64,32,32,64,4096,3000\n"
+    )
+    report = json.loads(run("validate", str(path), "--json")[1])
+    by: dict[str, dict[str, int]] = {}
+    for group in report["groups"]:
+        by.setdefault(group["by"], {})[group["value"]] = group["rows"]
+    assert by["kind"] == {"decode_attention": 3}
+    assert by["kernel"] == {"fa2": 2, "fa3": 1}
+    assert by["head_shape"] == {"32/8 x 128": 2, "32/32 x 64": 1}
+    assert by["regime"] == {"launch": 1, "memory cold": 2}
+    assert "framework" not in by
+    assert all(sum(values.values()) == 3 for values in by.values())
+
+
+def test_the_worst_rows_say_what_the_model_makes_of_them(tmp_path: Path) -> None:
+    """File and line, both times, and the parts of the prediction; no column that says nothing."""
+    path = tmp_path / "rows.csv"
+    path.write_text("gpu,m,n,k,latency_us,note\nL4,1,4096,4096,900,\nL4,1,4096,4096,160,\n")
+    worst = json.loads(run("validate", str(path), "--json")[1])["worst"]
+    assert [row["line"] for row in worst] == [2, 3]
+    assert all(str(path) == row["file"] for row in worst)
+    assert "note" not in worst[0]
+    launch, memory = worst[0]["reason"].split(" + ")[:2]
+    assert launch.startswith("launch ")
+    assert memory.startswith("memory ")

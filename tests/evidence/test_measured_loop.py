@@ -19,7 +19,8 @@ from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, predict
 from simulator.evidence.measure.rows import COLUMNS, FILES, Card, Outcome, row_of
 from simulator.evidence.measure.statistics import Statistics
 from simulator.evidence.measurements import Measurements, load
-from simulator.evidence.validate import report, validate
+from simulator.evidence.summaries import report
+from simulator.evidence.validate import validate
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.timing.constants import rates
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from simulator.evidence import harness
-from simulator.evidence.figure import figure
 from simulator.evidence.groups import library_of
 from simulator.evidence.measurements import load
 from simulator.evidence.predict import prepare
-from simulator.evidence.validate import report, summary, timed, validate
+from simulator.evidence.summaries import report, summary, timed
+from simulator.evidence.validate import validate
 from simulator.inputs.presets import load_model
 
 SHARED = Path(__file__).parents[3] / "shared" / "measurements"
@@ -87,16 +87,6 @@ def test_out_of_memory_cells_are_judged(tmp_path: Path) -> None:
     measurements = load([path])
     result = report(validate(measurements), measurements)
     assert (result["oom_correct"], result["oom_total"]) == (1, 2)
-
-
-def test_the_figure_needs_no_network(tmp_path: Path) -> None:
-    """One page, with a dot for each row and nothing fetched."""
-    measurements = load([rows_file(tmp_path, MIXED)])
-    rows = timed(validate(measurements).rows)
-    page = figure(rows, "a < b")
-    assert "http" not in page
-    assert page.count("<circle") == len(rows) + 1  # and one in the key
-    assert "a &lt; b" in page
 
 
 @pytest.mark.parametrize(

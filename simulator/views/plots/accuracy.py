@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Drawn at most, of each kind its share: more only make a page slow.
 MOST_POINTS = 6000
-# Of a kind that is thinned out, the share of rows that are farthest off, and are drawn all the same.
+# Of a kind that is thinned out, the share of points that are kept for the rows farthest off.
 _FARTHEST = 0.02
 NEAR, CLOSE = 0.2, 0.1
 # Columns that say which row a point is, line by line of what a point shows.

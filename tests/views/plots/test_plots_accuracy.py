@@ -62,9 +62,28 @@ def test_small_kinds_are_drawn_whole_among_many_rows() -> None:
     assert "not every row is drawn" in figure.layout.annotations[-1].text
 
 
-def test_the_band_is_twenty_percent_to_each_side() -> None:
-    """At every x the band runs from 0.8 to 1.2 times x."""
-    band = predicted_measured(rows([10, 1000], [10, 1000])).data[0]
-    assert band.fill == "toself"
-    ratios = sorted(round(y / x, 6) for x, y in zip(band.x, band.y, strict=True))
-    assert ratios == [0.8, 0.8, 1.2, 1.2]
+def test_the_bands_are_ten_and_twenty_percent_to_each_side() -> None:
+    """At every x the bands run from 0.8 to 1.2 and from 0.9 to 1.1 times x."""
+    outer, inner = predicted_measured(rows([10, 1000], [10, 1000])).data[:2]
+    for band, ends in ((outer, [0.8, 0.8, 1.2, 1.2]), (inner, [0.9, 0.9, 1.1, 1.1])):
+        assert band.fill == "toself"
+        ratios = sorted(round(y / x, 6) for x, y in zip(band.x, band.y, strict=True))
+        assert ratios == ends
+
+
+def test_a_point_names_its_row() -> None:
+    """GPU, library and kernel, sizes, file and line, and how far off; texts cannot be markup."""
+    frame = rows([10.0], [12.5]).assign(kernel="a<b", file="rows.csv", line=17)
+    (points,) = (trace for trace in predicted_measured(frame).data if trace.mode == "markers")
+    assert points.text == ("h100-sxm torch a&lt;b<br>m 1<br>rows.csv 17<br>+25.0%",)
+
+
+def test_the_rows_farthest_off_are_always_drawn() -> None:
+    """Among more rows than are drawn, those that are far off stay."""
+    count = 5 * MOST_POINTS
+    predicted = [10.5] * count
+    predicted[1], predicted[-2] = 100.0, 1.0
+    figure = predicted_measured(rows([10.0] * count, predicted))
+    (points,) = (trace for trace in figure.data if trace.mode == "markers")
+    assert len(points.y) <= MOST_POINTS
+    assert {100.0, 1.0} <= set(points.y)

@@ -1,0 +1,134 @@
+"""Validate: predictions held against measured rows."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simulator.cli.evidence import KeepSuspect, Rows, say_refused
+from simulator.cli.options import Constants
+from simulator.cli.output import csv_text, output_of, say, write_text
+from simulator.cli.words import complete_gpus
+from simulator.errors import OutputError
+
+if TYPE_CHECKING:
+    from simulator.evidence.measurements import Measurements
+    from simulator.evidence.validate import Validation
+
+SUFFIXES = (".csv", ".parquet", ".json", ".html")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(validate)
+
+
+def validate(
+    rows: Rows,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            "-g",
+            help="Only this GPU's rows; and the GPU of rows that name none.",
+            autocompletion=complete_gpus,
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration", help="Profile to use instead of the shipped one.", metavar="FILE"
+        ),
+    ] = None,
+    constants: Constants = "auto",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Every row with its prediction (.csv, .parquet), the report (.json) or the "
+            "figure (.html).",
+            metavar="FILE",
+        ),
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            "--figure",
+            help="Predicted against measured, as one offline page (.html).",
+            metavar="FILE",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+    keep_suspect: KeepSuspect = False,
+) -> None:
+    """Compare predictions with measured rows."""
+    from simulator.evidence import summaries
+    from simulator.evidence import validate as checking
+    from simulator.evidence.measurements import load
+    from simulator.inputs.hardware import load_hardware
+
+    _check_suffix(output, SUFFIXES)
+    _check_suffix(figure, (".html",))
+    card = _calibrated(calibration, gpu) if calibration else None
+    measurements = load(rows, gpu=gpu, keep_suspect=keep_suspect)
+    say_refused(measurements)
+    result = checking.validate(measurements, gpu=card, choice=constants)
+    for reason, count in sorted(result.skipped.items()):
+        say(f"skipped {count:,} {'row' if count == 1 else 'rows'}: {reason}")
+    if gpu is not None and not len(result.rows):
+        say(f"no rows of {load_hardware(gpu).id} could be predicted")
+    for path in (output, figure):
+        if path is not None:
+            _write(result, measurements, path)
+    report = summaries.report(result, measurements)
+
+    def table() -> Any:
+        from simulator.views.validation import validation_view
+
+        return validation_view(report)
+
+    output_of(None, as_json, None).write(table=table, json_object=lambda: report, rows=list)
+
+
+def _check_suffix(path: Path | None, known: tuple[str, ...]) -> None:
+    """Refuse a file whose suffix says nothing, before any work.
+
+    Raises
+    ------
+    OutputError
+        If the suffix is not a known one.
+    """
+    if path is not None and path.suffix not in known:
+        suffixes = f"known suffixes: {', '.join(known)}"
+        raise OutputError(f"cannot tell a format from {path.name!r}; {suffixes}")
+
+
+def _calibrated(path: Path, gpu: str | None) -> Any:
+    """Read a calibrated profile; named otherwise than its GPU, it stands for ``gpu``."""
+    from simulator.inputs.hardware import load_hardware, read_profile
+
+    card = read_profile(path)
+    return card.model_copy(update={"id": load_hardware(gpu).id}) if gpu else card
+
+
+def _write(result: "Validation", measurements: "Measurements", path: Path) -> None:
+    """Write rows, report or figure, as the file's suffix says."""
+    from simulator.evidence.summaries import report, timed, whole_numbers
+    from simulator.resources import atomic_path
+
+    if path.suffix == ".html":
+        from simulator.views.plots.accuracy import predicted_measured
+        from simulator.views.plots.export import page
+
+        write_text(page(predicted_measured(timed(result.rows))), path)
+    elif path.suffix == ".json":
+        write_text(json.dumps(report(result, measurements), indent=2) + "\n", path)
+    elif path.suffix == ".parquet":
+        with atomic_path(path) as temporary:
+            whole_numbers(result.rows).to_parquet(temporary, index=False)
+    else:
+        rows = whole_numbers(result.rows).astype(object)
+        write_text(csv_text(rows.where(rows.notna(), "").to_dict("records")), path)
+    say(f"wrote {path}")
