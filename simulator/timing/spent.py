@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simulator.counts.operation import Operation
-from simulator.numeric import Numeric, maximum
+from simulator.numeric import Numeric, maximum, where
 from simulator.timing.constants import Rates, peak_flops_per_s
 from simulator.timing.roofline import OperationTime, cached_bytes
 from simulator.timing.spread import FAMILY, Family
@@ -70,9 +70,12 @@ def spent_by(operations: Sequence[Operation], step: StepTime, gpu_rates: Rates) 
 
 
 def cached_stream_s(operation: Operation, time: OperationTime, gpu_rates: Rates) -> Numeric:
-    """Return the streaming time of an operation's bytes that the L2 cache serves again. [s]."""
+    """Return the streaming time of an operation's bytes that the L2 cache serves again. [s].
+
+    None where nothing is read again, as with a single sample: then it is like any other kernel.
+    """
     share = cached_bytes(operation, gpu_rates) / maximum(operation.bytes_moved, 1.0)
-    return share * time.stream_s
+    return where(operation.reused_bytes > 0, share, 0.0) * time.stream_s
 
 
 def peak_bound_s(operations: Sequence[Operation], gpu_rates: Rates) -> Numeric:
