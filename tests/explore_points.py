@@ -6,8 +6,10 @@ from typing import Any
 
 from simulator.answers.compare import _winner, kv_io_ratio
 from simulator.answers.estimate import Estimate, estimate_with
+from simulator.answers.verdict import verdict_of
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload, workload_for
+from simulator.timing.interval import speedup_interval
 from simulator.views.explore.menu import RANGES, Menu
 
 # What docs/commands.md promises of every number on the page.
@@ -21,13 +23,14 @@ ANSWER = """(state) => {
     step.totals.bytes_written, step.totals.kv_bytes_read || 0, step.memory.weights_bytes,
     step.memory.kv_bytes, step.memory.workspace_bytes, step.memory.total_bytes,
     step.memory.capacity_bytes, step.roofs.launch, step.roofs.memory, step.roofs.compute,
-    step.roofs.link,
+    step.roofs.link, step.interval.low, step.interval.high,
   ];
   const words = (step) => [step.bound, step.memory.fits];
   const steps = [result.standard, result.shared, result.bifurcated];
+  const sure = model.ratioInterval(result.standard, result.bifurcated);
   return {
-    numbers: [...steps.flatMap(columns), result.speedup, result.kv_io_ratio],
-    words: [...steps.flatMap(words), result.winner],
+    numbers: [...steps.flatMap(columns), result.speedup, result.kv_io_ratio, sure.low, sure.high],
+    words: [...steps.flatMap(words), result.winner, sure.verdict],
     brief: steps.map((step) => model.brief(state, step.way).seconds),
   };
 }"""
@@ -91,15 +94,25 @@ def truth(offer: Menu, data: dict[str, Any], state: dict[str, int]) -> dict[str,
         for each in (work.under("standard"), shared, work.under("bifurcated"))
     ]
     standard, _, bifurcated = steps
+    low, high = map(float, speedup_interval(standard.uncertainty, bifurcated.uncertainty))
+    verdict = verdict_of(
+        low,
+        high,
+        standard_fits=bool(standard.memory.fits),
+        bifurcated_fits=bool(bifurcated.memory.fits),
+    )
     return {
         "numbers": [
             *(number for step in steps for number in _columns(step)),
             standard.step_s / bifurcated.step_s,
             kv_io_ratio(standard, bifurcated),
+            low,
+            high,
         ],
         "words": [
             *(word for step in steps for word in (step.bound, bool(step.memory.fits))),
             _winner(standard, bifurcated),
+            verdict,
         ],
         "brief": [step.step_s for step in steps],
     }
@@ -124,6 +137,8 @@ def _columns(step: Estimate) -> list[float]:
         roofs["memory"],
         roofs["compute"],
         roofs["link"],
+        step.step_low_s,
+        step.step_high_s,
     ]
 
 

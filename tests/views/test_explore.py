@@ -87,7 +87,7 @@ def test_the_script_answers_as_estimate_does(
     settings = MENUS[scenario]
     offer = menu(load_scenario(scenario), **settings)
     data = json.loads(json.dumps(page_data(offer)))
-    states = random_states(data, 300 if settings else 3000, seed=17)
+    states = random_states(data, 250 if settings else 2000, seed=17)
     answers = run_script(data, states, ANSWER)
     errors = [
         worst_error(answer, truth(offer, data, state))

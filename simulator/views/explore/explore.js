@@ -24,12 +24,6 @@ const MENUS = [
   { field: "kv_layout", key: "kv-layout", label: "Standard keeps", names: data.layouts,
     texts: data.layouts.map((layout) => LAYOUTS[layout]) },
 ];
-const KINDS = {
-  gemm: "matrix products", attention: "attention", prefill_attention: "attention", combine: "merges",
-  elementwise: "norms and other kernels", copy: "norms and other kernels", gather: "norms and other kernels",
-  collective: "between GPUs", host: "waiting for the host",
-};
-
 const start = {
   ...Object.fromEntries(SIZES.map(({ field }) => [field, data.start[field]])),
   model: indexOf(data.models, ({ name }) => name === data.start.model),
@@ -241,7 +235,11 @@ function waysShown() {
 function showAnswer(result, breakEven) {
   setText("headline", verdict(result));
   const most = waysShown().map((way) => [lineOf(way).name, model.mostThatFits(state, layoutOf(way), "samples")]);
+  const base = comparable(result);
+  const sure = model.ratioInterval(base, result.bifurcated);
+  const over = base === result.standard ? "" : " over one stored context";
   const remarks = [
+    `The speed-up${over} lies from ${sure.low.toFixed(2)} to ${sure.high.toFixed(2)}.`,
     `Bifurcated reads ${significant(result.kv_io_ratio)} times fewer KV bytes; that ratio is not the speed-up.`,
     breakEvenText(breakEven),
     `Most samples that fit: ${most.map(([name, count]) => `${count === null ? "none" : wholeText(count)} (${name})`).join(", ")}.`,
@@ -252,21 +250,30 @@ function showAnswer(result, breakEven) {
   showTable(result);
 }
 
+/* What bifurcated is held against: one stored context where copies do not fit and it does. */
+function comparable({ standard, shared }) {
+  return !standard.memory.fits && shared.memory.fits ? shared : standard;
+}
+
 /* The answer in a sentence, as `bifurcate compare` decides it. */
-function verdict({ standard, shared, bifurcated, speedup, winner }) {
-  const times = (fast, slow) => `${timeText(fast.seconds)} against ${timeText(slow.seconds)} a step`;
-  if (!standard.memory.fits && !bifurcated.memory.fits) {
+function verdict(result) {
+  const { standard, bifurcated } = result;
+  const base = comparable(result);
+  if (!base.memory.fits && !bifurcated.memory.fits) {
     return `Neither fits: bifurcated is ${short(bifurcated)} short of memory`;
   }
-  if (!standard.memory.fits && shared.memory.fits) {
-    const over = shared.seconds / bifurcated.seconds;
-    return `Context copies do not fit; bifurcated is ${timesText(over)} as fast as standard over one stored context, ${times(bifurcated, shared)}`;
-  }
-  if (!standard.memory.fits) return `Only bifurcated fits: ${timeText(bifurcated.seconds)} a step`;
-  if (!bifurcated.memory.fits) return `Only standard fits: ${timeText(standard.seconds)} a step`;
-  if (winner === "tie") return `Hardly a difference: bifurcated ${times(bifurcated, standard)}`;
-  if (winner === "bifurcated") return `Bifurcated wins: ${timesText(speedup)} as fast, ${times(bifurcated, standard)}`;
-  return `Standard wins: ${timesText(1 / speedup)} as fast, ${times(standard, bifurcated)}`;
+  if (!base.memory.fits) return `Only bifurcated fits: ${timeText(bifurcated.seconds)} a step`;
+  if (!bifurcated.memory.fits) return `Only standard fits: ${timeText(base.seconds)} a step`;
+  const ratio = base.seconds / bifurcated.seconds;
+  const times = `${timeText(bifurcated.seconds)} against ${timeText(base.seconds)} a step`;
+  const faster = `bifurcated is ${timesText(ratio)} as fast, ${times}`;
+  const sure = model.ratioInterval(base, bifurcated).verdict;
+  const winner = model.winner(ratio, true, true);
+  const lead = sure === "too close to call" ? "Too close to call"
+    : winner === "tie" ? "No difference to act on"
+    : winner === "bifurcated" ? "Bifurcated wins" : "Standard wins";
+  if (base !== standard) return `Context copies do not fit. Over one stored context: ${lead.toLowerCase()}, ${faster}`;
+  return `${lead}: ${faster}`;
 }
 
 function short(step) {
@@ -283,6 +290,13 @@ function breakEvenText(breakEven) {
   return `Sharing the reads is faster ${parts.filter(Boolean).join(", and ")}.`;
 }
 
+/* 11.9 to 13.3 ms. */
+function betweenText({ low, high }) {
+  const [first, last] = [timeText(low), timeText(high)];
+  const [number, unit] = first.split(" ");
+  return `${last.endsWith(` ${unit}`) ? number : first} to ${last}`;
+}
+
 function tooLong() {
   const { most_tokens: most, name } = data.models[state.model];
   const tokens = state.context_tokens + state.decoded_tokens;
@@ -295,6 +309,7 @@ function showTable(result) {
   const gpus = data.kept.tensor_parallel || 1;
   const rows = [
     ["Step", (step) => timeText(step.seconds)],
+    ["Between", (step) => betweenText(step.interval)],
     ["Speed-up", (step) => `${(result.standard.seconds / step.seconds).toFixed(2)}x`],
     ["Bound by", (step) => step.bound],
     ["Tokens/s", (step) => wholeText(step.tokens_per_s)],
@@ -402,7 +417,7 @@ function drawSpeedup() {
   const finding = fitting.length === 0 ? "Nothing on this map fits in memory"
     : best < 1.02 ? "Bifurcated gains nothing anywhere on this map"
     : `Where it fits, bifurcated is up to ${timesText(best)} as fast`;
-  const box = boxFor("speedup", finding, `Speed-up at ${wholeText(state.decoded_tokens)} own tokens: blue bifurcated, red standard is faster, grey does not fit`);
+  const box = boxFor("speedup", finding, `Speed-up at ${wholeText(state.decoded_tokens)} own tokens: blue where bifurcated is faster, red where standard is, grey where bifurcated does not fit`);
   heatMap(box, {
     columns, rows, cells, now: { x: state.samples, y: state.context_tokens },
     x: { title: "samples of each context" }, y: { title: "shared context [tokens]" },
@@ -411,20 +426,18 @@ function drawSpeedup() {
 }
 
 function drawOperations(result) {
-  const colours = Object.fromEntries([...new Set(Object.values(KINDS))].map((name, at) => [name, style.categories[at]]));
+  const parts = Object.entries(data.parts);
   const rows = waysShown().map((way) => {
-    const sums = {};
-    for (const { kind, repeat, seconds } of result[way].operations) {
-      sums[KINDS[kind]] = (sums[KINDS[kind]] || 0) + repeat * seconds;
-    }
-    sums[KINDS.host] = Math.max(0, result[way].host_s - result[way].device_s);
-    return { line: lineOf(way), parts: Object.entries(sums).map(([name, value]) => ({ name, value, colour: colours[name] })) };
+    const sums = parts.map(() => 0);
+    for (const { part, repeat, seconds } of result[way].operations) sums[part] += repeat * seconds;
+    sums[sums.length - 1] += Math.max(0, result[way].host_s - result[way].device_s);
+    return { line: lineOf(way), parts: parts.map(([name, colour], at) => ({ name, colour, value: sums[at] })) };
   });
   const share = (way) => {
     const spent = result[way].operations.filter(({ kind }) => ["attention", "combine"].includes(kind)).reduce((sum, { repeat, seconds }) => sum + repeat * seconds, 0);
     return `${Math.round((100 * spent) / result[way].seconds)} %`;
   };
-  const box = boxFor("operations", `Attention takes ${share("standard")} of a standard step and ${share("bifurcated")} of a bifurcated one`, "Time of a step by kind of operation");
+  const box = boxFor("operations", `Attention takes ${share("standard")} of a standard step and ${share("bifurcated")} of a bifurcated one`, "Time of a step by what it is spent on");
   barChart(box, { rows, unit: { text: timeText } });
   showOperations();
 }
@@ -464,7 +477,7 @@ function drawRoofs(result) {
 }
 
 function drawMemory(result) {
-  const [green, purple, sky] = style.categories;
+  const [green, purple, sky] = style.categories; // as in the other figures
   const rows = waysShown().map((way) => {
     const { memory } = result[way];
     return {

@@ -82,7 +82,7 @@ function makeModel(data) {
     for (const number of data.steps[programOf(state, way)[0]]) {
       const [name, repeat, timing, tape] = data.operations[number];
       const quantities = follow(tape, variables);
-      see(name, repeat, timing, quantities, follow(gpu.times[timing], quantities));
+      see(name, repeat, timing, quantities, follow(gpu.times[timing], quantities), number);
     }
   }
 
@@ -101,14 +101,30 @@ function makeModel(data) {
     const roofs = Object.fromEntries(data.roofs.map((roof) => [roof, 0]));
     const operations = [];
     let [device, host, collective] = [0, 0, 0];
-    walk(state, way, (name, repeat, timing, quantities, times) => {
+    const [firstPeak, lastPeak] = [data.time_columns.length - 2, data.time_columns.length - 1];
+    const families = {};
+    let [peakMemory, peakCompute] = [0, 0];
+    walk(state, way, (name, repeat, timing, quantities, times, number) => {
       const settings = data.timings[timing];
       const one = {};
       settings.used.forEach((field, at) => {
         one[field] = quantities[at];
         totals[field] = (totals[field] || 0) + repeat * quantities[at];
       });
-      const byRoof = times.slice(3);
+      const byRoof = times.slice(3, 3 + data.roofs.length);
+      const spent = repeat * (times[0] + times[2]);
+      const launched = "launches" in one ? one.launches : "launches" in settings ? settings.launches : 1;
+      const family = data.families[settings.kind];
+      const sums = families[family] || [0, 0, 0, 0, 0];
+      families[family] = [
+        sums[0] + spent,
+        sums[1] + repeat * byRoof[0],
+        sums[2] + spent * spent,
+        sums[3] + repeat * launched,
+        sums[4] + repeat * times[firstPeak - 1],
+      ];
+      peakMemory += repeat * times[firstPeak];
+      peakCompute += repeat * times[lastPeak];
       data.roofs.forEach((roof, at) => {
         roofs[roof] += repeat * byRoof[at];
       });
@@ -117,6 +133,7 @@ function makeModel(data) {
       collective += repeat * times[2];
       operations.push({
         name: data.names[name],
+        part: data.part_of[number],
         kind: settings.kind,
         dtype: settings.dtype || "bf16",
         repeat,
@@ -128,6 +145,7 @@ function makeModel(data) {
     });
     const total = Math.max(device, host) + collective;
     const bound = host > device ? "launch" : largest(data.roofs, (roof) => roofs[roof]);
+    const spent = [total, device, host, collective, Math.max(peakMemory, peakCompute)];
     const { accepted_tokens: accepted = 1 } = data.kept;
     return {
       way,
@@ -141,7 +159,36 @@ function makeModel(data) {
       totals,
       tokens_per_s: (state.prompts * state.samples * accepted) / total,
       memory: memory(state, way),
+      interval: interval(state, way, spent, families),
     };
+  }
+
+  /* Between which times a step lies, and the errors that make it so. */
+  function interval(state, way, spent, families) {
+    const number = programOf(state, way)[2];
+    const { families: kinds, narrow, tape } = data.intervals[number];
+    const inputs = [...spent];
+    for (const family of kinds) {
+      const spreads = data.gpus[state.gpu].spreads[family];
+      inputs.push(...families[family], ...spreads[narrow.includes(family) ? 1 : 0]);
+    }
+    const [low, high, ...errors] = follow(tape, inputs);
+    return { number, low, high, errors };
+  }
+
+  /* Between which ratios the time of one step over another's lies. */
+  function ratioInterval(first, second) {
+    const tape = data.ratios[`${first.interval.number}:${second.interval.number}`];
+    const inputs = [first.seconds, second.seconds, ...first.interval.errors, ...second.interval.errors];
+    const [low, high] = follow(tape, inputs);
+    return { low, high, verdict: verdict(low, high, first.memory.fits, second.memory.fits) };
+  }
+
+  /* Whether to bifurcate, as sure as the predictions are. */
+  function verdict(low, high, standardFits, bifurcatedFits) {
+    if (standardFits !== bifurcatedFits) return bifurcatedFits ? "yes" : "no";
+    if (high < 1 + data.limits.tie) return "no";
+    return low > 1 ? "yes" : "too close to call";
   }
 
   /* What curves, maps and searches need of a step; it is asked for again while a slider moves. */
@@ -234,7 +281,7 @@ function makeModel(data) {
     return yes;
   }
 
-  return { follow, step, brief, compare, breakEven, mostThatFits };
+  return { follow, step, brief, compare, winner, ratioInterval, breakEven, mostThatFits };
 }
 
 if (typeof module !== "undefined") module.exports = { makeModel };

@@ -9,11 +9,10 @@ from string import Template
 from typing import Any
 
 from simulator import __version__
+from simulator.answers.breakdown import part_of
 from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES
 from simulator.answers.estimate import block_slots, constants_note
 from simulator.answers.verdict import TIE_MARGIN
-from simulator.answers.verdict import TIE_MARGIN
-from simulator.counts.operation import KINDS
 from simulator.inputs.dtypes import activation_dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import (
@@ -28,9 +27,12 @@ from simulator.inputs.workload import (
 )
 from simulator.timing.constants import Rates, peak_flops_per_s
 from simulator.timing.roofline import ROOFS
+from simulator.timing.spread import FAMILY, Family, spread_of
+from simulator.views.explore.intervals import SPREAD
 from simulator.views.explore.menu import Menu
 from simulator.views.explore.programs import MEMORY, TIMES, VARIABLES, Programs
 from simulator.views.explore.symbol import OPCODES
+from simulator.views.plots.breakdown import PART_COLOURS
 from simulator.views.plots.style import (
     BOUND_SYMBOLS,
     CATEGORIES,
@@ -45,8 +47,8 @@ from simulator.views.text import model_phrase
 
 SCRIPTS = ("model.js", "charts.js", "explore.js")
 
-# Steps and memory of each way to keep and read the context, in the order of the data's "ways".
-_Pairs = list[tuple[int, int]]
+# Step, memory and interval of each way to keep and read the context, in the order of "ways".
+_Ways = list[tuple[int, int, int]]
 
 
 def page(offer: Menu) -> str:
@@ -78,6 +80,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         for entry in offer.models
     ]
     gpus = [_gpu(programs, offer, gpu_rates) for gpu_rates in offer.gpus]
+    kinds = [str(dict(timing.settings)["kind"]) for timing in programs.timings.items]
     scenario = offer.scenario
     return {
         "version": __version__,
@@ -110,23 +113,28 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "memory_columns": MEMORY,
         "time_columns": TIMES,
         "roofs": ROOFS,
-        "kinds": KINDS,
         "models": models,
         "gpus": gpus,
+        "families": FAMILY,
+        "intervals": programs.intervals.recorded,
+        "ratios": programs.intervals.ratios,
         "names": programs.names.items,
         "timings": [
             {"used": timing.used, **dict(timing.settings)} for timing in programs.timings.items
         ],
         "operations": programs.operations.items,
+        "parts": PART_COLOURS,
+        "part_of": [
+            list(PART_COLOURS).index(part_of(programs.names.items[name], kinds[timing]))
+            for name, _, timing, _ in programs.operations.items
+        ],
         "steps": programs.steps.items,
         "structures": programs.tapes.structures.items,
         "tapes": [[_number(value) for value in tape] for tape in programs.tapes.tapes.items],
     }
 
 
-def _programs(
-    programs: Programs, offer: Menu, model: ModelShape
-) -> list[list[list[tuple[int, int]] | None]]:
+def _programs(programs: Programs, offer: Menu, model: ModelShape) -> list[list[_Ways | None]]:
     """Record a model under every kernel and execution; None where it cannot be run."""
     return [
         [_ways(programs, offer, model, kernel, execution) for execution in EXECUTIONS]
@@ -136,9 +144,9 @@ def _programs(
 
 def _ways(
     programs: Programs, offer: Menu, model: ModelShape, kernel: Kernel, execution: Execution
-) -> _Pairs | None:
+) -> _Ways | None:
     """Record every way to keep and read the context."""
-    ways: _Pairs = []
+    ways: _Ways = []
     for attention in ATTENTIONS:
         layouts = offer.layouts if attention == "standard" else offer.layouts[:1]
         for layout in layouts:
@@ -147,7 +155,9 @@ def _ways(
             )
             if work is None:
                 return None
-            ways.append(programs.add(model, work, offer.moved))
+            ways.append(programs.add(model, work, offer.moved, peak=offer.gpus[0].choice == "peak"))
+    for _, _, interval in ways[:-1]:
+        programs.intervals.add_ratio(interval, ways[-1][2])
     return ways
 
 
@@ -178,6 +188,21 @@ def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
             for dtype in sorted(dtypes)
         },
         "times": programs.times(gpu_rates),
+        "spreads": _spreads(programs, gpu_rates),
+    }
+
+
+def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, list[list[float]]]:
+    """Return a GPU's spreads by kind of kernel, of its usual and of its narrow formats."""
+    families = {
+        family for interval in programs.intervals.known.items for family in interval.families
+    }
+    return {
+        family: [
+            [getattr(spread_of(gpu_rates, family, narrow=narrow), name) for name in SPREAD]
+            for narrow in (False, True)
+        ]
+        for family in sorted(families)
     }
 
 

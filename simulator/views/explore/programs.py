@@ -5,7 +5,7 @@ each GPU and each way to time an operation, of which there are a few dozen.
 """
 
 from collections.abc import Collection
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from simulator.counts.memory import memory
@@ -15,14 +15,24 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Execution, Workload, WorkloadGrid
 from simulator.timing.constants import Rates
 from simulator.timing.roofline import ROOFS
+from simulator.timing.spent import cached_stream_s, peak_bound_s
 from simulator.timing.step import step_time
+from simulator.views.explore.intervals import Intervals
 from simulator.views.explore.symbol import Recorder, Symbol
 from simulator.views.explore.tape import Tapes, Unique
 
 # What the page's reader moves, and what its GPU brings.
 VARIABLES = ("samples", "context_tokens", "decoded_tokens", "prompts", "block_slots")
 MEMORY = ("weights_bytes", "kv_bytes", "workspace_bytes")
-TIMES = ("device_s", "host_s", "collective_s", *(f"{roof}_s" for roof in ROOFS))
+TIMES = (
+    "device_s",
+    "host_s",
+    "collective_s",
+    *(f"{roof}_s" for roof in ROOFS),
+    "cached_s",
+    "peak_memory_s",
+    "peak_compute_s",
+)
 
 # Of an operation, what does not decide how long one call takes.
 _NOT_TIMED = ("name", "within", "repeat")
@@ -50,8 +60,22 @@ class Timing:
         quantities: dict[str, Any] = {name: recorder.variable(name) for name in self.used}
         operation = Operation(name="", **dict(self.settings), **quantities)
         step = step_time([operation], gpu_rates, self.execution)
-        outputs = (step.device_s, step.host_s, step.collective_s)
-        return tapes.add(recorder, (*outputs, *(step.by_roof_s[roof] for roof in ROOFS)))
+        no_flops = replace(operation, flops=0)
+        no_bytes = replace(
+            operation, bytes_read=0, bytes_written=0, reused_bytes=0, scratch_bytes=0
+        )
+        outputs = (
+            step.device_s,
+            step.host_s,
+            step.collective_s,
+            *(step.by_roof_s[roof] for roof in ROOFS),
+            cached_stream_s(operation, step.operations[0], gpu_rates)
+            if "reused_bytes" in self.used
+            else 0.0,
+            peak_bound_s([no_flops], gpu_rates),
+            peak_bound_s([no_bytes], gpu_rates),
+        )
+        return tapes.add(recorder, outputs)
 
 
 @dataclass
@@ -64,6 +88,8 @@ class Programs:
         Name, calls in a step, timing, and the tape of the timing's quantities.
     steps
         Numbers of the operations of a step.
+    intervals
+        Between which times the steps lie.
     """
 
     tapes: Tapes = field(default_factory=Tapes)
@@ -71,25 +97,32 @@ class Programs:
     timings: Unique[Timing] = field(default_factory=Unique)
     operations: Unique[tuple[int, int, int, int]] = field(default_factory=Unique)
     steps: Unique[tuple[int, ...]] = field(default_factory=Unique)
+    intervals: Intervals = field(init=False)
     _recorder: Recorder = field(default_factory=Recorder)
     _variables: dict[str, Symbol] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make the variables that all steps share: what models have in common is recorded once."""
+        self.intervals = Intervals(self.tapes)
         self._variables = {name: self._recorder.variable(name) for name in VARIABLES}
 
-    def add(self, model: ModelShape, work: Workload, moved: Collection[str]) -> tuple[int, int]:
-        """Record a decode step and its memory.
+    def add(
+        self, model: ModelShape, work: Workload, moved: Collection[str], *, peak: bool
+    ) -> tuple[int, int, int]:
+        """Record a decode step, its memory and its interval.
 
         Parameters
         ----------
         moved
             The sizes that may have any value; the others are those of ``work``.
+        peak
+            Whether times will be those of published peaks.
 
         Returns
         -------
         tuple
-            The number of the step, and of the tape of its memory, which has the columns ``MEMORY``.
+            The number of the step, of the tape of its memory, which has the columns ``MEMORY``, and
+            of its interval.
         """
         known: dict[str, Any] = {name: self._variables[name] for name in moved}
         slots: Any = self._variables["block_slots"]
@@ -98,7 +131,8 @@ class Programs:
         operations = decode_operations(model, grid, block_slots=slots)
         step = self.steps.place(tuple(self._operation(each, work.execution) for each in operations))
         needs = memory(model, grid, capacity_bytes=0, block_slots=slots)
-        return step, self.tapes.add(self._recorder, [getattr(needs, name) for name in MEMORY])
+        held = self.tapes.add(self._recorder, [getattr(needs, name) for name in MEMORY])
+        return step, held, self.intervals.add(work, operations, peak=peak)
 
     def times(self, gpu_rates: Rates) -> list[int]:
         """Record every timing so far on a GPU, and return the numbers of the tapes."""

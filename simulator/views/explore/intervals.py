@@ -1,0 +1,146 @@
+"""Between which times steps and speed-ups lie, recorded for any GPU's spreads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from simulator.counts.operation import Operation
+from simulator.inputs.dtypes import Dtype
+from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout, Workload
+from simulator.timing.interval import (
+    Part,
+    Uncertainty,
+    narrow_families,
+    speedup_interval,
+    uncertainty_of,
+)
+from simulator.timing.spent import Spent
+from simulator.timing.spread import FAMILY, Family, Spread
+from simulator.timing.step import KindTime
+from simulator.views.explore.symbol import Recorder, Symbol
+from simulator.views.explore.tape import Tapes, Unique
+
+# The variables of an interval: of the step, then of each kind of its kernels its spending, and the
+# GPU's spread.
+STEP_SPENT = ("total_s", "device_s", "host_s", "collective_s", "bound_s")
+SPENT = ("total_s", "fixed_s", "squares_s2", "launches", "cached_s")
+SPREAD = tuple(item.name for item in fields(Spread))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """How an interval is made.
+
+    Attributes
+    ----------
+    families, narrow, cached
+        Kinds of the step's kernels, those of them in narrow formats, and those that read again.
+    peak
+        Whether times are those of published peaks.
+    """
+
+    attention: Attention
+    kernel: Kernel
+    kv_layout: KvLayout
+    execution: Execution
+    weight_dtype: Dtype
+    kv_dtype: Dtype
+    families: tuple[Family, ...]
+    narrow: tuple[Family, ...]
+    cached: tuple[Family, ...]
+    peak: bool
+
+    def record(self, recorder: Recorder) -> Uncertainty:
+        """Compute the interval with symbols for what the step spends and for the spreads."""
+        step: dict[str, Any] = {name: recorder.variable(name) for name in STEP_SPENT}
+        families: dict[Family, KindTime] = {}
+        launches: dict[Family, Any] = {}
+        cached: dict[Family, Any] = {}
+        spreads: dict[Family, Spread] = {}
+        for family in self.families:
+            total, fixed, squares, launched, cached_s = map(recorder.variable, SPENT)
+            families[family] = KindTime(total_s=total, fixed_s=fixed, squares_s2=squares)
+            launches[family] = launched
+            if family in self.cached:
+                cached[family] = cached_s
+            spread: dict[str, Any] = {name: recorder.variable(name) for name in SPREAD}
+            spreads[family] = Spread(**spread)
+        spent = Spent(**step, families=families, launches=launches, cached_s=cached)
+        return uncertainty_of(spent, spreads, self, peak=self.peak)
+
+
+@dataclass
+class Intervals:
+    """All intervals of a page.
+
+    Attributes
+    ----------
+    known
+        How each is made.
+    recorded
+        Of each its kernels, the names of its errors, and its tape: low, high, and below and above
+        of every error.
+    ratios
+        Tapes of the interval of a speed-up, by the numbers of both steps' intervals.
+    """
+
+    tapes: Tapes
+    known: Unique[Interval] = field(default_factory=Unique)
+    recorded: list[dict[str, Any]] = field(default_factory=list)
+    ratios: dict[str, int] = field(default_factory=dict)
+
+    def add(self, work: Workload, operations: Sequence[Operation], *, peak: bool) -> int:
+        """Record the interval of a step, and return its number."""
+        families = tuple(dict.fromkeys(FAMILY[each.kind] for each in operations))
+        narrow = narrow_families(work)
+        again = {FAMILY[each.kind] for each in operations if isinstance(each.reused_bytes, Symbol)}
+        interval = Interval(
+            attention=work.attention,
+            kernel=work.kernel,
+            kv_layout=work.kv_layout,
+            execution=work.execution,
+            weight_dtype=work.weight_dtype,
+            kv_dtype=work.kv_dtype,
+            families=families,
+            narrow=tuple(family for family in families if family in narrow),
+            cached=tuple(family for family in families if family in again),
+            peak=peak,
+        )
+        number = self.known.place(interval)
+        if number == len(self.recorded):
+            recorder = Recorder()
+            result = interval.record(recorder)
+            parts = [*result.shared.values(), *result.own.values()]
+            errors = [error for part in parts for error in (part.below_s, part.above_s)]
+            self.recorded.append(
+                {
+                    "families": interval.families,
+                    "narrow": interval.narrow,
+                    "shared": list(result.shared),
+                    "own": list(result.own),
+                    "tape": self.tapes.add(recorder, [result.low_s, result.high_s, *errors]),
+                }
+            )
+        return number
+
+    def add_ratio(self, first: int, second: int) -> None:
+        """Record between which ratios the time of one step over another's lies.
+
+        The variables are both times, then below and above of all errors of one and of the other.
+        """
+        key = f"{first}:{second}"
+        if key in self.ratios:
+            return
+        recorder = Recorder()
+        totals: list[Any] = [recorder.variable("total_s") for _ in (first, second)]
+        steps = []
+        for number, total in zip((first, second), totals, strict=True):
+            errors: dict[str, dict[str, Part]] = {}
+            for kind in ("shared", "own"):
+                names = self.recorded[number][kind]
+                errors[kind] = {name: Part(*map(recorder.variable, _ENDS)) for name in names}
+            steps.append(Uncertainty(total_s=total, low_s=0.0, high_s=0.0, **errors))
+        self.ratios[key] = self.tapes.add(recorder, speedup_interval(*steps))
+
+
+_ENDS = ("below_s", "above_s")
