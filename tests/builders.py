@@ -18,15 +18,16 @@ SLOTS = 264  # thread blocks an H100 runs at once: 2 x 132 SMs
 ROUND_CONSTANTS = {
     "bandwidth_fraction": 0.5,  # 1000 GB/s
     "flops_fraction": 0.5,  # bf16 250 TFLOP/s
-    "block_rate": 0.5,  # 2000 / 100 SMs x 0.5 = 10 GB/s for each block
-    "l2_bandwidth_ratio": 4,  # 8000 GB/s
+    "block_gb_per_s": 10,
+    "l2_gb_per_s": 80,  # 8000 GB/s of 100 SMs
     "l2_fraction": 0.5,  # 25 MiB
     "launch_us": 2,
     # Without effect: tests/timing/test_serial.py has their own tests.
     "block_us": 1e-9,
     "sequence_us": 1e-9,
     "split_us": 1e-9,
-    "depth_ns": 1e-9,
+    "tile_gb_per_s": 1e9,
+    "split_k_us": 1e-9,
     "overlap": 16,  # the slower roof alone counts
     "eager_launch_us": 1,
     "host_us_per_launch": 10,
@@ -311,8 +312,8 @@ def gpus(draw: st.DrawFn) -> HardwareProfile:
     half = draw(st.sampled_from([65.0, 312, 989.4, 2500]))
     constants = {
         "bandwidth_fraction": draw(st.floats(0.5, 1)),
-        "block_rate": draw(st.floats(0.3, 4)),
-        "l2_bandwidth_ratio": draw(st.floats(1, 5)),
+        "block_gb_per_s": draw(st.floats(5, 100)),
+        "l2_gb_per_s": draw(st.floats(10, 100)),
         "l2_fraction": draw(st.floats(0.3, 1)),
         "launch_us": draw(st.floats(0.1, 10)),
     }

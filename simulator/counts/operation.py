@@ -46,9 +46,11 @@ class Operation:
         Thread blocks launched, where they may be more than the GPU runs at once.
     longest_block_flops
         FLOPs of the longest of them, where blocks differ much: causal attention. [FLOP]
-    sequences, splits, depth
-        What is walked through one by one: sequences of a batch, partial results of each row, and
-        the inner dimension of a product.
+    sequences, splits
+        What is walked through one by one: sequences of a batch, partial results of each row.
+    rows, columns, depth
+        Sizes of one matrix product, of which every launch does one: of its result, and the inner
+        dimension; 0 where they are not known, or the products are many small ones.
     link_bytes, ranks
         Traffic over the GPU's link to its group, per direction, and the size of the group. [bytes]
     reused_bytes, reused_footprint_bytes
@@ -79,6 +81,8 @@ class Operation:
     longest_block_flops: Numeric = 0
     sequences: Numeric = 0
     splits: Numeric = 0
+    rows: Numeric = 0
+    columns: Numeric = 0
     depth: Numeric = 0
     link_bytes: Numeric = 0
     ranks: int = 1

@@ -103,7 +103,9 @@ def gemm(
         bytes_written=rows * columns * part.element_bytes,
         weight_bytes_read=weights,
         launches=matrices,
-        depth=inner * matrices,
+        rows=rows,
+        columns=columns / matrices if matrices > 1 else columns,
+        depth=inner,
         # int4 weights are expanded before the product, which runs in the activations' format.
         dtype=part.dtype if weight_dtype == "int4" else weight_dtype,
         repeat=repeat,

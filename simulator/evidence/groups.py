@@ -67,8 +67,13 @@ def library_of(framework: str) -> str:
 
 def block_slots(gpu: HardwareProfile) -> int:
     """Return the thread blocks that flash kernels split the keys to fill."""
+    return gpu.sm_count * blocks_per_sm(gpu)
+
+
+def blocks_per_sm(gpu: HardwareProfile) -> int:
+    """Return the thread blocks of flash kernels that an SM runs at once."""
     hopper = gpu.compute_capability.startswith("9.")
-    return gpu.sm_count * (HOPPER_BLOCKS_PER_SM if hopper else BLOCKS_PER_SM)
+    return HOPPER_BLOCKS_PER_SM if hopper else BLOCKS_PER_SM
 
 
 @cache

@@ -17,16 +17,17 @@ from simulator.counts.collectives import all_reduce
 from simulator.counts.operation import Operation
 from simulator.counts.step import PREFILL_ROWS_PER_BLOCK
 from simulator.evidence import physics, predict_measured, predict_steps
+from simulator.evidence.carry import attention_kernel
 from simulator.evidence.groups import Group, block_slots, library_of
 from simulator.evidence.measurements import RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.workload import Execution
 
-# The GEMM rows' harness cycles through several copies of the weights: L2 holds them when it holds
-# all copies. Rows turn cold above 8 MB on A100 and H100 (40 and 50 MiB of L2) and above about 17 MB
-# on L40S (96 MiB): 5.4 copies, given the share of L2 that a working set can take.
-GEMM_COPIES = 5.4
+# The GEMM rows' harness cycles through several copies of the weights: L2 holds all of them or, as
+# lines go in the order they came, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
+# 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were 7 copies.
+GEMM_COPIES = 7
 # Of the elementwise kernels, the one that gathers rows of a table.
 _GATHER = "embedding"
 
@@ -97,6 +98,8 @@ def variants(rows: pd.DataFrame) -> tuple[str, ...]:
     dtype = str(first.get("kv_dtype", first["dtype"]))
     narrow = "fp8" if dtype == "fp8" or first["dtype"] == "fp8" else ""
     listed = [f"{library}_{narrow}" if library and narrow else "", narrow, library]
+    if not narrow and "kv_dtype" in first:
+        listed.append(attention_kernel(str(first["kernel"]), load_hardware(str(first["gpu_id"]))))
     return tuple(name for name in listed if name)
 
 
@@ -250,7 +253,7 @@ def _prefill(rows: pd.DataFrame, _gpu: HardwareProfile) -> list[Operation]:
     return [replace(attention, reused_bytes=moved, reused_footprint_bytes=moved)]
 
 
-def _gemm(rows: pd.DataFrame, _gpu: HardwareProfile) -> list[Operation]:
+def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """One product, its weights in L2 where the harness' copies all fit."""
     dtype, _ = _dtypes(rows)
     m, n, k = (_array(rows, name) for name in ("m", "n", "k"))
@@ -263,8 +266,9 @@ def _gemm(rows: pd.DataFrame, _gpu: HardwareProfile) -> list[Operation]:
             bytes_read=m * k * DTYPE_BYTES[dtype] + weights,
             bytes_written=m * n * 2,
             weight_bytes_read=weights,
-            reused_bytes=weights,
-            reused_footprint_bytes=GEMM_COPIES * weights,
+            reused_bytes=np.where(GEMM_COPIES * weights <= gpu.l2_bytes, weights, 0.0),
+            rows=m,
+            columns=n,
             depth=k,
             dtype=dtype,
         )

@@ -270,21 +270,21 @@ def _batch_group(rows: pd.DataFrame, kind: RowKind, batches: Mapping[Any, _Batch
     variants = (library,) if library else ()
 
     steps = np.array([batch.output_tokens for batch in batches.values()], dtype=np.float64)
-    sequences = np.array([batch.work.prompts for batch in batches.values()], dtype=np.float64)
     known: dict[Any, np.ndarray] = {}
 
     def seconds(gpu: HardwareProfile, choice: ConstantsChoice) -> "np.ndarray":
         gpu_rates = rates(gpu, choice, variants=variants)
         # A fit of what the engine adds asks for the model's own time again and again.
         used = tuple(
-            (name, figure.value) for name, figure in gpu.fitted.items() if "step_" not in name
+            (name, figure.value)
+            for name, figure in gpu.fitted.items()
+            if not name.endswith("step_us")
         )
         if (used, choice) not in known:
             known[used, choice] = np.array(
                 [_generation_s(batch, gpu_rates) for batch in batches.values()]
             )
-        engine = gpu_rates.step_s + sequences * gpu_rates.step_sequence_s
-        return known[used, choice] / steps + engine
+        return known[used, choice] / steps + gpu_rates.step_s
 
     return Group(
         kind=kind,

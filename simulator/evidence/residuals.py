@@ -4,20 +4,21 @@ By where the constants come from: of shapes held out of a GPU's own fit, of GPUs
 and predicted from the others, and of published peaks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from simulator.evidence import carry
 from simulator.evidence.calibrate import Calibration
-from simulator.evidence.fit import FOLDS, with_constants
+from simulator.evidence.fit import FOLDS
 from simulator.evidence.groups import Group, profile
 from simulator.evidence.measurements import Measurements, RowKind
 from simulator.evidence.predict import prepare
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import VARIANTS, ConstantsChoice, rates
+from simulator.timing.constants import ConstantsChoice, rates
 from simulator.timing.roofline import cached_bytes
 from simulator.timing.spread import Family, spread_name
 from simulator.timing.step import step_time
@@ -53,44 +54,22 @@ class Residuals:
     peak: pd.DataFrame
 
 
-def general(values: Mapping[str, float]) -> dict[str, float]:
-    """Return the constants that another GPU may carry over: of kernels, not of whole steps."""
-    return {
-        name: value
-        for name, value in values.items()
-        if not name.startswith("harness_") and "step_" not in name and "fp8" not in name
-    }
-
-
-def carried_over(calibrations: Sequence[Calibration]) -> dict[str, float]:
-    """Return the geometric mean of every constant, a library's own where there are any.
-
-    A GPU whose rows are of one library has no constants by that library's name.
-    """
-    found: dict[str, list[float]] = {}
-    for calibration in calibrations:
-        values = general({name: value for name, (value, *_) in calibration.values().items()})
-        variants = {name.split("_")[0] for name in values} & set(VARIANTS)
-        for name, value in values.items():
-            found.setdefault(name, []).append(value)
-            if not variants:
-                found.setdefault(f"vllm_{name}", []).append(value)
-    return {name: float(np.exp(np.mean(np.log(values)))) for name, values in found.items()}
-
-
 def bare(gpu_id: str) -> HardwareProfile:
     """Return a GPU with nothing fitted."""
     return profile(gpu_id).model_copy(update={"fitted": {}})
 
 
-def left_out(gpu_id: str, calibrations: Mapping[str, Calibration]) -> HardwareProfile:
+def left_out(
+    gpu_id: str, calibrations: Mapping[str, Calibration], measurements: Measurements
+) -> HardwareProfile:
     """Return a GPU with what the others carry over to it, as if it had never been measured."""
     others = [
-        calibration
+        calibration.profile
         for other, calibration in calibrations.items()
         if other != gpu_id and {part.kind for part in calibration.parts} >= set(CARRIED_FROM)
     ]
-    return with_constants(bare(gpu_id), carried_over(others))
+    kernels = carry.kernels_of(measurements.tables["decode_attention"], others)
+    return carry.left_out(profile(gpu_id), others, kernels)
 
 
 def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> Residuals:
@@ -100,6 +79,18 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
     the spread.
     """
     frames: dict[str, list[pd.DataFrame]] = {"fitted": [], "carried": [], "peak": []}
+    carried = {
+        gpu_id: left_out(gpu_id, calibrations, measurements)
+        for gpu_id in pd.concat(
+            [
+                measurements.tables[kind]["gpu_id"]
+                for kind in FAMILIES
+                if kind in measurements.tables
+            ]
+        )
+        .dropna()
+        .unique()
+    }
     for kind in FAMILIES:
         table = measurements.tables.get(kind)
         if table is None:
@@ -110,7 +101,9 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
                 continue
             general_group = replace(group, variants=())
             narrow = any("fp8" in name for name in group.variants)
-            for origin, card, choice in _cards(group.gpu_id, calibrations, kind):
+            for origin, card, choice in _cards(
+                carried[group.gpu_id], calibrations.get(group.gpu_id), kind
+            ):
                 frame = predicted_rows(general_group, rows, card, choice, narrow=narrow)
                 if origin == "fitted" and not narrow:
                     frame = _held_out(frame, calibrations[group.gpu_id], kind)
@@ -119,14 +112,13 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
 
 
 def _cards(
-    gpu_id: str, calibrations: Mapping[str, Calibration], kind: RowKind
+    carried: HardwareProfile, own: Calibration | None, kind: RowKind
 ) -> Iterator[tuple[str, HardwareProfile, ConstantsChoice]]:
     """Yield the GPU under each origin of its constants."""
-    own = calibrations.get(gpu_id)
     if own is not None and any(part.kind == kind for part in own.parts):
         yield "fitted", own.profile, "auto"
-    yield "carried", left_out(gpu_id, calibrations), "auto"
-    yield "peak", bare(gpu_id), "peak"
+    yield "carried", carried, "auto"
+    yield "peak", bare(carried.id), "peak"
 
 
 def predicted_rows(

@@ -3,25 +3,22 @@
 For a kind of operation a constant is looked up as ``<kind>_<name>`` and then as ``<name>`` in the
 profile's fitted constants; then as ``<kind>_<name>`` among those carried over from other GPUs; then
 as ``<name>`` in its measured rates and among those carried over. Where the caller names variants, a
-library or a narrow format, ``<variant>_<kind>_<name>`` comes before. Of the carried ones, those of
-its architecture, or of its nearest kin, come before everybody's. The first one found is used, and
-its source is kept.
+library, a kernel or a narrow format, ``<variant>_<kind>_<name>`` comes before. Of the carried ones
+(:mod:`simulator.timing.carried`), those of its architecture, or of its nearest kin, come before
+everybody's. The first one found is used, and its source is kept.
 """
 
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Literal, get_args
 
 from simulator.counts.operation import KINDS, Kind
 from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.hardware import HardwareProfile
-from simulator.units import MICROSECOND, NANOSECOND
+from simulator.timing.carried import ATTENTION_KERNELS, Constant, carried
+from simulator.units import GIGA, MICROSECOND
 
-Origin = Literal["fitted", "measured", "carried", "peak"]
 ConstantsChoice = Literal["auto", "carried", "peak"]
 CONSTANTS_CHOICES: tuple[ConstantsChoice, ...] = get_args(ConstantsChoice)
 
@@ -29,60 +26,49 @@ CONSTANTS_CHOICES: tuple[ConstantsChoice, ...] = get_args(ConstantsChoice)
 CONSTANTS = {
     "bandwidth_fraction": "achieved share of the published memory bandwidth",
     "flops_fraction": "achieved share of the published matrix rate",
-    "block_rate": "bandwidth of one thread block over one SM's share of the published bandwidth",
-    "l2_bandwidth_ratio": "L2 bandwidth over the published memory bandwidth",
+    "block_gb_per_s": "bandwidth of one thread block of attention [GB/s]",
+    "l2_gb_per_s": "L2 bandwidth of one SM [GB/s]",
     "l2_fraction": "share of L2 that a working set can take before it spills",
     "launch_us": "fixed time of each launch in a CUDA graph [us]",
     "block_us": "time of each further wave of thread blocks over all SMs [us]",
     "sequence_us": "time of each sequence of an attention call [us]",
     "split_us": "time of each partial result that a combine adds up [us]",
-    "depth_ns": "time of each element of a product's inner dimension [ns]",
+    "tile_gb_per_s": "rate at which one SM loads the tiles of a product [GB/s]",
+    "split_k_us": "time of splitting a product's inner dimension over thread blocks [us]",
     "overlap": "how memory and compute times add: 1 in full, 2 and 4 as roots of powers, 16 not",
     "eager_launch_us": "fixed time added to each launch outside a graph [us]",
     "host_us_per_launch": "host time of each launch outside a graph [us]",
     "link_fraction": "achieved share of the published link bandwidth",
     "step_us": "time of each step in which the GPU waits for a serving engine [us]",
-    "step_sequence_us": "the same, for each sequence of the batch [us]",
 }
 # These may be prefixed with a kind of operation.
 BY_KIND = ("bandwidth_fraction", "flops_fraction", "launch_us", "block_us", "overlap")
 # Any of them may hold for one library's kernels, for 8-bit caches and products, or for both, as
-# ``vllm_attention_launch_us`` or ``sglang_fp8_attention_bandwidth_fraction``.
+# ``vllm_attention_launch_us`` or ``sglang_fp8_attention_bandwidth_fraction``; or for an attention
+# kernel that several libraries have.
 LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
-VARIANTS = (*LIBRARIES, "fp8", *(f"{library}_fp8" for library in LIBRARIES))
+VARIANTS = (*LIBRARIES, *ATTENTION_KERNELS, "fp8", *(f"{library}_fp8" for library in LIBRARIES))
 # Fitted constants of a published program's own code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # A GPU that does what is published, at once.
 _PEAK_VALUES = {
     "bandwidth_fraction": 1.0,
     "flops_fraction": 1.0,
-    "block_rate": float("inf"),
-    "l2_bandwidth_ratio": float("inf"),
+    "block_gb_per_s": float("inf"),
+    "l2_gb_per_s": float("inf"),
     "l2_fraction": 1.0,
     "launch_us": 0.0,
     "block_us": 0.0,
     "sequence_us": 0.0,
     "split_us": 0.0,
-    "depth_ns": 0.0,
+    "tile_gb_per_s": float("inf"),
+    "split_k_us": 0.0,
     "overlap": float("inf"),
     "eager_launch_us": 0.0,
     "host_us_per_launch": 0.0,
     "link_fraction": 1.0,
     "step_us": 0.0,
-    "step_sequence_us": 0.0,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """One constant as it is used: its value, where it comes from, and of which kind that is."""
-
-    value: float
-    source: str
-    origin: Origin
-
-
-_Table = Mapping[str, Constant]
 
 
 @dataclass(frozen=True)
@@ -94,11 +80,12 @@ class Rates:
     bandwidth_bytes_per_s, launch_s, block_s, overlap
         By kind of operation; of a launch, of a further wave of thread blocks, and how times under
         different roofs add.
-    sequence_s, split_s, depth_s
+    sequence_s, split_s
         For each thing that is walked through one by one.
-    step_s, step_sequence_s
-        What a serving engine adds to every step, and for each sequence; no part of the model's own
-        step.
+    tile_bytes_per_s, split_k_s
+        Of matrix products: what one SM loads, and the time of splitting the inner dimension.
+    step_s
+        What a serving engine adds to every step; no part of the model's own step.
     l2_bandwidth_bytes_per_s, l2_bytes
         Bandwidth of the L2 cache, and the working set it can hold.
     block_bytes_per_s
@@ -116,12 +103,12 @@ class Rates:
     overlap: Mapping[Kind, float]
     sequence_s: float
     split_s: float
-    depth_s: float
+    tile_bytes_per_s: float
+    split_k_s: float
     l2_bandwidth_bytes_per_s: float
     l2_bytes: float
     block_bytes_per_s: float
     step_s: float
-    step_sequence_s: float
     eager_launch_s: float
     host_s_per_launch: float
     origin: Literal["fitted", "carried", "peak"]
@@ -189,12 +176,12 @@ def rates(
         overlap=overlap,
         sequence_s=value("sequence_us") * MICROSECOND,
         split_s=value("split_us") * MICROSECOND,
-        depth_s=value("depth_ns") * NANOSECOND,
-        l2_bandwidth_bytes_per_s=peak_bandwidth * value("l2_bandwidth_ratio"),
+        tile_bytes_per_s=value("tile_gb_per_s") * GIGA,
+        split_k_s=value("split_k_us") * MICROSECOND,
+        l2_bandwidth_bytes_per_s=value("l2_gb_per_s") * GIGA * gpu.sm_count,
         l2_bytes=gpu.l2_bytes * value("l2_fraction"),
-        block_bytes_per_s=peak_bandwidth / gpu.sm_count * value("block_rate"),
+        block_bytes_per_s=value("block_gb_per_s") * GIGA,
         step_s=value("step_us") * MICROSECOND,
-        step_sequence_s=value("step_sequence_us") * MICROSECOND,
         eager_launch_s=value("eager_launch_us") * MICROSECOND,
         host_s_per_launch=value("host_us_per_launch") * MICROSECOND,
         origin=_origin(constants, choice),
@@ -246,26 +233,15 @@ def _find(
             if candidate in gpu.fitted:
                 fitted = gpu.fitted[candidate]
                 return Constant(fitted.value, fitted.source, "fitted")
-    default, families, kin = _carried()
-    family = gpu.architecture.split()[0]
-    nearest = kin.get(gpu.architecture, kin.get(family, ""))
-    carried = [families.get(name, {}) for name in (gpu.architecture, family, nearest)]
-    carried.append(default)
     # A constant of this kind of operation says more than a general one measured on the card.
-    for candidate in (*own, names[0]) if kind else own:
-        if found := _first(carried, candidate):
-            return found
+    if found := carried(gpu, own, names[0] if kind else ""):
+        return found
     if choice == "auto" and (measured := _measured(gpu, name)):
         return measured
-    general = _first(carried, name)
+    general = carried(gpu, (), name)
     if general is None:
         raise ProfileError(f"no value for the constant {name}")
     return general
-
-
-def _first(tables: Iterable[Mapping[str, Constant]], name: str) -> Constant | None:
-    """Return the first table's constant of that name."""
-    return next((table[name] for table in tables if name in table), None)
 
 
 def _measured(gpu: HardwareProfile, name: str) -> Constant | None:
@@ -278,9 +254,8 @@ def _measured(gpu: HardwareProfile, name: str) -> Constant | None:
     if name == "flops_fraction" and (figure := measured.bf16_tflops):
         half = peak.bf16_tflops or peak.fp16_tflops
         return Constant(min(1.0, figure.value / half.value), figure.source, "measured")
-    if name == "l2_bandwidth_ratio" and (figure := measured.l2_bandwidth_gb_per_s):
-        ratio = figure.value / peak.memory_bandwidth_gb_per_s.value
-        return Constant(ratio, figure.source, "measured")
+    if name == "l2_gb_per_s" and (figure := measured.l2_bandwidth_gb_per_s):
+        return Constant(figure.value / gpu.sm_count, figure.source, "measured")
     return None
 
 
@@ -292,22 +267,6 @@ def _origin(
         return "peak"
     fitted = any(constant.origin == "fitted" for constant in constants.values())
     return "fitted" if fitted else "carried"
-
-
-@cache
-def _carried() -> tuple[_Table, Mapping[str, _Table], Mapping[str, str]]:
-    """Read the shipped constants once: everybody's, by architecture, and whose kin is whose."""
-    text = (files("simulator") / "timing" / "carried.toml").read_text(encoding="utf-8")
-    raw = tomllib.loads(text)
-
-    def table(entries: Mapping[str, Mapping[str, object]]) -> _Table:
-        return {
-            name: Constant(float(str(entry["value"])), str(entry["source"]), "carried")
-            for name, entry in entries.items()
-        }
-
-    families = {name: table(entries) for name, entries in raw["architecture"].items()}
-    return table(raw["default"]), families, raw["like"]
 
 
 def _check_names(gpu: HardwareProfile) -> None:

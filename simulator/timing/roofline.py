@@ -6,7 +6,8 @@ A launch costs its fixed time, and what is walked through one by one costs its o
 operation takes as long as its slower roof, or longer where the two do not overlap: the norm is
 (x^p + y^p)^(1/p), from their sum (p = 1) to the larger (p infinite). Bytes that stay in L2 cost L2
 bandwidth, no kernel reads the KV cache faster than its thread blocks can stream, and more thread
-blocks than SMs run in waves.
+blocks than SMs run in waves. A matrix product is cut into tiles, which run in waves too
+(:mod:`simulator.timing.tiles`).
 
 References
 ----------
@@ -20,8 +21,10 @@ from typing import Literal
 
 from simulator.counts.operation import Operation
 from simulator.inputs.workload import Execution
-from simulator.numeric import Numeric, maximum, minimum, square_root
+from simulator.numeric import Numeric, maximum, minimum
 from simulator.timing.constants import Rates
+from simulator.timing.norm import norm
+from simulator.timing.tiles import tiled
 
 # The launch of a kernel hides the first tile of keys of its blocks, 128 tokens of K and V in 16
 # bits: measured calls take as long for 2 tokens as for 128.
@@ -75,10 +78,6 @@ class OperationTime:
         return max(zip(parts, ROOFS, strict=True), key=lambda pair: pair[0])[1]
 
 
-# Powers that need nothing but square roots, each up to where the next is nearer.
-_POWERS = ((1, 1.5), (2, 3.0), (4, 8.0))
-
-
 def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> OperationTime:
     """Return the time of one call of an operation on a GPU.
 
@@ -91,42 +90,21 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
     """
     eager = execution == "eager"
     launch_s = gpu.launch_s[operation.kind] + (gpu.eager_launch_s if eager else 0.0)
+    fixed_s = operation.launches * launch_s + _serial_s(operation, gpu)
+    memory_s = _memory_s(operation, gpu)
+    if _is_used(operation.rows) and gpu.tile_bytes_per_s < math.inf:
+        split_s, compute_s = tiled(operation, gpu, memory_s)
+        fixed_s = fixed_s + split_s
+    else:
+        compute_s = _compute_s(operation, gpu)
     return OperationTime(
-        launch_s=operation.launches * launch_s + _serial_s(operation, gpu),
-        memory_s=_memory_s(operation, gpu),
-        compute_s=_compute_s(operation, gpu),
+        launch_s=fixed_s,
+        memory_s=memory_s,
+        compute_s=compute_s,
         link_s=_link_s(operation, gpu),
         host_s=operation.launches * gpu.host_s_per_launch if eager else 0.0,
         overlap=gpu.overlap[operation.kind],
     )
-
-
-def norm(first: Numeric, second: Numeric, power: float) -> Numeric:
-    """Return how two times add that overlap: ``(x^p + y^p)^(1/p)`` for p of 1, 2, 4 or infinity.
-
-    A power between is taken as the nearest of these, which need nothing but square roots.
-
-    >>> norm(3.0, 4.0, 1), norm(3.0, 4.0, 2), norm(3.0, 4.0, 100)
-    (7.0, 5.0, 4.0)
-    """
-    power = overlap_power(power)
-    if power == 1:
-        return first + second
-    if power == math.inf:
-        return maximum(first, second)
-    first, second = first * first, second * second
-    if power == 2:  # noqa: PLR2004
-        return square_root(first + second)
-    return square_root(square_root(first * first + second * second))
-
-
-def overlap_power(power: float) -> float:
-    """Return the power of a norm that is computed for a fitted one: 1, 2, 4 or infinity.
-
-    >>> overlap_power(1.2), overlap_power(1.7), overlap_power(3), overlap_power(16)
-    (1, 2, 4, inf)
-    """
-    return next((known for known, limit in _POWERS if power < limit), math.inf)
 
 
 def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
@@ -136,8 +114,6 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
         seconds = seconds + operation.sequences * gpu.sequence_s
     if _is_used(operation.splits):
         seconds = seconds + operation.splits * gpu.split_s
-    if _is_used(operation.depth):
-        seconds = seconds + operation.depth * gpu.depth_s
     return seconds
 
 

@@ -8,7 +8,8 @@ from simulator.counts.operation import KINDS, Operation
 from simulator.counts.step import decode_attention_shape
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.parameters import count_parameters
-from simulator.timing.roofline import OperationTime, cached_bytes, overlap_power
+from simulator.timing.norm import overlap_power
+from simulator.timing.roofline import OperationTime, cached_bytes
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 
 PAPER = "Athiwaratkun et al., arXiv:2403.08845"
@@ -189,6 +190,7 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
     if operation.flops:
         rate = result.rates.flops_per_s(operation.kind, operation.dtype)
         flops = f"{format_si(float(operation.flops), 'FLOP')} / {rate / TERA:,.0f} TFLOP/s"
+        flops += ", in tiles" if operation.rows else ""
         roofs.append(f"compute {format_time(float(time.compute_s))} ({flops})")
     if operation.link_bytes:
         link = result.rates.link_bytes_per_s(operation.ranks)
@@ -308,10 +310,11 @@ _FIELDS = {
     "flops_fraction": ("flops",),
     "overlap": ("flops", "blocks"),
     "link_fraction": ("link_bytes",),
-    "l2_bandwidth_ratio": ("reused_bytes", "scratch_bytes"),
+    "l2_gb_per_s": ("reused_bytes", "scratch_bytes"),
     "l2_fraction": ("reused_bytes", "scratch_bytes"),
     "block_us": ("thread_blocks",),
     "sequence_us": ("sequences",),
     "split_us": ("splits",),
-    "depth_ns": ("depth",),
+    "tile_gb_per_s": ("rows",),
+    "split_k_us": ("rows",),
 }

@@ -39,21 +39,24 @@ def test_a_product_bound_by_its_weights() -> None:
     assert _time_us(operation) == pytest.approx(2 + 180.407296)
     time = operation_time(operation, ROUND, "graph")
     assert time.bound == "memory"
-    # 2 x 4096 x 22016 FLOPs / 250e12
-    assert time.compute_s / US == pytest.approx(0.721420288)
+    # 22016 / 64 = 344 tiles on 100 SMs: (3.44 + 4) / 2 waves of 2 x 4096 x 64 FLOPs / 2.5e12.
+    assert time.compute_s / US == pytest.approx(3.72 * 0.2097152)
 
 
 def test_a_product_bound_by_arithmetic() -> None:
-    """The same for 4096 tokens: 2 x 4096 x 4096 x 22016 FLOPs / 250e12 = 2954.94 us."""
+    """The same for 4096 tokens: 2 x 4096 x 4096 x 22016 FLOPs / 250e12 = 2954.94 us, and a bit.
+
+    64 x 344 tiles of 64 x 64 on 100 SMs: (220.16 + 221) / 2 waves of 2 x 64 x 64 x 4096 / 2.5e12.
+    """
     operation = by_name(step_operations(llama_2_7b(), samples=4096))["mlp_up"]
-    assert _time_us(operation) == pytest.approx(2 + 2954.937499648)
+    assert _time_us(operation) == pytest.approx(2 + 220.58 * 13.4217728)
     assert operation_time(operation, ROUND, "graph").bound == "compute"
 
 
 def test_fp8_weights_compute_at_their_own_rate() -> None:
-    """Half the weights' bytes, twice the rate: 2 x 4096 x 4096 x 22016 / 500e12."""
+    """Half the weights' bytes, twice the rate: 2 x 64 x 64 x 4096 / 5e12 for each of the tiles."""
     operation = by_name(step_operations(llama_2_7b(), samples=4096, weight_dtype="fp8"))["mlp_up"]
-    assert _time_us(operation) == pytest.approx(2 + 1477.468749824)
+    assert _time_us(operation) == pytest.approx(2 + 220.58 * 6.7108864)
 
 
 def test_sixteen_reads_of_a_context() -> None:

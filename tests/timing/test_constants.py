@@ -1,7 +1,5 @@
 """Which constant counts, and where it says it is from."""
 
-import tomllib
-from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -12,18 +10,16 @@ from hypothesis import strategies as st
 from simulator.counts.operation import KINDS
 from simulator.errors import ProfileError
 from simulator.inputs.hardware import load_hardware, profile_files
+from simulator.timing.carried import shipped
 from simulator.timing.constants import BY_KIND, CONSTANTS, VARIANTS, peak_flops_per_s, rates
 
-CARRIED = tomllib.loads(
-    (files("simulator") / "timing" / "carried.toml").read_text(encoding="utf-8")
-)
+CARRIED = shipped()
 KNOWN = [*CONSTANTS, *(f"{kind}_{name}" for kind in KINDS for name in BY_KIND)]
 HOPPER = {"architecture": "Hopper GH100"}
 
 
 def _carried(name: str, family: str | None = None) -> float:
-    table = CARRIED["architecture"][family] if family else CARRIED["default"]
-    return float(table[name]["value"])
+    return (CARRIED.architectures[family] if family else CARRIED.default)[name].value
 
 
 def test_constants_of_this_kind_come_before_general_ones() -> None:
@@ -64,7 +60,7 @@ def test_an_architecture_s_constant_comes_before_everybody_s() -> None:
         # A reading above the published peak says that the peak is low.
         ({"memory_bandwidth_gb_per_s": 2100}, "elementwise_bandwidth_fraction", 1.0),
         ({"bf16_tflops": 400}, "copy_flops_fraction", 0.8),
-        ({"l2_bandwidth_gb_per_s": 7000}, "l2_bandwidth_ratio", 3.5),
+        ({"l2_bandwidth_gb_per_s": 7000}, "l2_gb_per_s", 70),
     ],
 )
 def test_measured_rates_become_shares_of_peak(
@@ -104,7 +100,7 @@ def test_every_documented_constant_can_be_fitted(name: str) -> None:
     assert {item.value for item in used} == {0.5}
 
 
-@pytest.mark.parametrize("name", ["gemm_link_fraction", "attention_block_rate"])
+@pytest.mark.parametrize("name", ["gemm_link_fraction", "attention_block_gb_per_s"])
 def test_a_constant_that_no_kind_has_is_an_error(name: str) -> None:
     """Fitted for a kind that does not look it up, it would silently change nothing."""
     with pytest.raises(ProfileError, match=rf"^round: fitted: unknown constant '{name}'"):
@@ -174,9 +170,9 @@ def test_every_shipped_architecture_section_is_of_some_card() -> None:
     for name in profile_files():
         architecture = load_hardware(name).architecture
         families |= {architecture, architecture.split()[0]}
-    assert set(CARRIED["architecture"]) <= families
-    assert set(CARRIED["like"]) <= families
-    assert set(CARRIED["like"].values()) <= set(CARRIED["architecture"])
+    assert set(CARRIED.architectures) <= families
+    assert set(CARRIED.kin) <= families
+    assert set(CARRIED.kin.values()) <= set(CARRIED.architectures)
 
 
 def test_the_nearest_kin_s_constants_come_before_everybody_s() -> None:
@@ -198,7 +194,7 @@ def test_a_library_s_own_constants_come_first() -> None:
 
 def test_every_carried_name_is_looked_up() -> None:
     """A misspelt name in carried.toml would be read by nobody."""
-    tables = [CARRIED["default"], *CARRIED["architecture"].values()]
+    tables = [CARRIED.default, *CARRIED.architectures.values()]
     for name in {name for table in tables for name in table}:
         variant = next((item for item in reversed(VARIANTS) if name.startswith(f"{item}_")), "")
         assert name.removeprefix(f"{variant}_") in KNOWN, name

@@ -128,7 +128,7 @@ def test_bytes_from_l2_wait_for_their_blocks_too() -> None:
 
 def test_an_l2_slower_than_memory_is_no_penalty() -> None:
     """Where the ratio is below the achieved share, bytes cost what memory costs."""
-    slow = rates(gpu({**ROUND_CONSTANTS, "l2_bandwidth_ratio": 0.1}))
+    slow = rates(gpu({**ROUND_CONSTANTS, "l2_gb_per_s": 2}))
     operation = Operation(name="a", kind="copy", bytes_read=GIGABYTE, reused_bytes=GIGABYTE)
     assert operation_time(operation, slow, "graph").memory_s == pytest.approx(1e-3)
 

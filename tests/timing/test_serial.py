@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from simulator.counts.operation import Operation
 from simulator.timing.constants import rates
-from simulator.timing.roofline import norm, operation_time
+from simulator.timing.norm import norm
+from simulator.timing.roofline import operation_time
 
 SLOW = rates(
     gpu(
@@ -19,7 +20,6 @@ SLOW = rates(
             "block_us": 3,
             "sequence_us": 0.01,
             "split_us": 0.1,
-            "depth_ns": 0.5,
             "overlap": 2,
         }
     )
@@ -35,11 +35,10 @@ def _us(**fields: Any) -> float:
 
 
 def test_what_is_walked_through_adds_up() -> None:
-    """A launch of 2 us; 100 sequences of 10 ns, 8 splits of 100 ns, 4096 deep at 0.5 ns."""
+    """A launch of 2 us; 100 sequences of 10 ns, 8 splits of 100 ns."""
     assert _us() == pytest.approx(2)
     assert _us(sequences=100) == pytest.approx(2 + 1)
     assert _us(splits=8) == pytest.approx(2 + 0.8)
-    assert _us(depth=4096) == pytest.approx(2 + 2.048)
 
 
 def test_only_blocks_beyond_the_first_wave_wait() -> None:

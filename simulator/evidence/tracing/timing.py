@@ -49,12 +49,14 @@ def _operations(traced: TracedOperation, *, block_slots: int) -> list[Operation]
     if _is_flash(traced):
         return _flash(traced, block_slots=block_slots)
     kind = _KINDS.get(traced.name, "gemm" if traced.flops else "elementwise")
-    inner = traced.sizes[-1][-2] if kind == "gemm" and _has_matrix(traced) else 0
-    return [_plain(traced, kind, depth=inner)]
+    if kind == "gemm" and _has_matrix(traced):
+        return [_plain(traced, kind, matrix=traced.sizes[-1])]
+    return [_plain(traced, kind)]
 
 
-def _plain(traced: TracedOperation, kind: Kind, *, depth: int = 0) -> Operation:
-    """Return an operator as it was traced."""
+def _plain(traced: TracedOperation, kind: Kind, *, matrix: tuple[int, ...] = (0, 0)) -> Operation:
+    """Return an operator as it was traced, of a product the matrix it multiplies with."""
+    inner, columns = matrix
     return Operation(
         name=traced.name,
         kind=kind,
@@ -62,7 +64,9 @@ def _plain(traced: TracedOperation, kind: Kind, *, depth: int = 0) -> Operation:
         bytes_read=traced.bytes_read,
         bytes_written=traced.bytes_written,
         launches=traced.launches,
-        depth=depth,
+        rows=traced.flops / (2 * inner * columns) if inner and columns else 0,
+        columns=columns,
+        depth=inner,
         dtype=_DTYPES.get(traced.dtype, "fp32"),
     )
 
