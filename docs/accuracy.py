@@ -189,7 +189,7 @@ def intervals(measurements: Measurements, found: residuals.Residuals) -> list[st
     """Tabulate how many measured times lie in intervals that were not made from them."""
     lines = [
         "\n## Do the intervals hold?\n",
-        f"`step_ms_low` and `step_ms_high` are to hold {spread.COVERAGE:.0%} of measured times. What they hold of rows that they were not",
+        f"`step_ms_low` and `step_ms_high` are to hold {100 * spread.COVERAGE:.0f} % of measured times. What they hold of rows that they were not",
         "made from, and how many were shorter and longer:\n",
         "| checked on | GPU | rows | inside | shorter | longer |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
@@ -202,8 +202,8 @@ def intervals(measurements: Measurements, found: residuals.Residuals) -> list[st
         ("whole steps: ", spread_check.cells(measurements)),
     ):
         lines += [
-            f"| {title}{item.what.replace('_', ' ')} | {item.gpu} | {item.rows:,} | {item.inside:.0%} | "
-            f"{item.below:.0%} | {item.above:.0%} |"
+            f"| {title}{item.what.replace('_', ' ')} | {item.gpu} | {item.rows:,} | "
+            f"{100 * item.inside:.0f} % | {100 * item.below:.0f} % | {100 * item.above:.0f} % |"
             for item in part
         ]
     return lines

@@ -217,6 +217,7 @@ def test_operations_add_up_to_the_totals(question: tuple[str, ...]) -> None:
     assert all(item["launches"] > 0 for item in answer["operations"])
     step = max(answer["device_ms"], answer["host_ms"]) + answer["collective_ms"]
     assert answer["step_ms"] == pytest.approx(step, rel=1e-12)
+    assert answer["step_ms_low"] <= answer["step_ms"] <= answer["step_ms_high"]
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

@@ -63,9 +63,14 @@ def test_every_row_is_the_single_answer() -> None:
         )
         assert row["speedup"] == pytest.approx(result.speedup, rel=1e-12)
         assert row["winner"] == result.winner
+        assert row["verdict"] == result.verdict
+        for end in ("speedup_low", "speedup_high"):
+            assert row[end] == pytest.approx(getattr(result, end), rel=1e-9)
         for kind in ("standard", "bifurcated"):
             item = getattr(result, kind)
             assert row[f"{kind}_step_ms"] == pytest.approx(item.step_s * 1e3, rel=1e-12)
+            assert row[f"{kind}_step_ms_low"] == pytest.approx(item.step_low_s * 1e3, rel=1e-9)
+            assert row[f"{kind}_step_ms_high"] == pytest.approx(item.step_high_s * 1e3, rel=1e-9)
             assert row[f"{kind}_kv_bytes_read"] == item.totals.kv_bytes_read
             assert row[f"{kind}_memory_bytes"] == pytest.approx(item.memory.total_bytes, rel=1e-12)
             assert row[f"{kind}_fits"] == item.memory.fits

@@ -18,7 +18,7 @@ from simulator.views.tables import (
     generations_view,
     plan_view,
 )
-from simulator.views.text import samples_phrase, verdict
+from simulator.views.text import interval_phrase, samples_phrase, verdict
 
 
 def shown(view: RenderableType) -> str:
@@ -150,8 +150,11 @@ def test_a_request_shows_its_own_numbers() -> None:
         (row,) = (line for line in text.splitlines() if line.startswith(f"{kind} "))
         time = item.time
         whole = (float(time.prefill.total_s), time.decode_s, item.total_s)
-        times = [format_time(seconds) for seconds in (*whole, time.first_step_s, time.last_step_s)]
-        assert row.split()[1:11] == " ".join(times).split()
+        times = [format_time(seconds) for seconds in whole]
+        times.append(interval_phrase(item.total_low_s, item.total_high_s))
+        times += [format_time(seconds) for seconds in (time.first_step_s, time.last_step_s)]
+        words = " ".join(times).split()
+        assert row.split()[1 : 1 + len(words)] == words
         assert f"{item.tokens_per_s:,.0f}" in row
         assert f"{item.usd_per_million_tokens:,.3f}" in row
     ratio = results["standard"].total_s / results["bifurcated"].total_s
