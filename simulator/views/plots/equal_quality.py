@@ -56,8 +56,9 @@ def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         figure.layout[y].range = [low, high + _NAME_ROOM]
     first = frame.iloc[0]
     note = (
-        f"In a cell: step of {first['base_model']} (base) over that of {first['model']} (larger). "
-        "Green: the larger model is faster. Grey: neither fits."
+        f"In a cell: step of {first['base_model']} (base) over that of {first['model']} (larger), "
+        f"as good with {first['size_factor']:.3f} times the parameters. Green: the larger model is "
+        "faster. Grey: neither fits."
     )
     return style.finish(figure, finding(frame), Caption(caption.subject, (note, *caption.notes)))
 

@@ -11,7 +11,9 @@ from simulator.answers.study import Study
 from simulator.errors import SimulatorError, unknown
 from simulator.views.plots import breakdown, fleet, generation, heads, latency, maps, memory
 from simulator.views.plots.caption import caption
+from simulator.views.plots.equal_quality import equal_quality
 from simulator.views.plots.style import Caption
+from simulator.views.tradeoffs.figures import equal_quality_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,12 +34,15 @@ class Kind:
         Draws a frame; pure.
     varied
         What of the question varies in it, so that the line under the title leaves it out.
+    reported
+        Whether a report draws it; not if it is of other models than those asked about.
     """
 
     shows: str
     frame: Callable[[Study], "pd.DataFrame"]
     draw: Callable[["pd.DataFrame", Caption], "go.Figure"]
     varied: tuple[str, ...] = ()
+    reported: bool = True
 
 
 FIGURES: Mapping[str, Kind] = {
@@ -104,6 +109,13 @@ FIGURES: Mapping[str, Kind] = {
         frame=curves.by_kv_heads,
         draw=heads.kv_heads,
         varied=("samples",),
+    ),
+    "equal-quality": Kind(
+        shows="where a larger multi-query model of equal quality is faster, by kind of attention",
+        frame=equal_quality_frame,
+        draw=equal_quality,
+        varied=("context_tokens", "samples"),
+        reported=False,
     ),
     "generation": Kind(
         shows="a whole generation, step by step: the gain fades as samples grow their own tokens",

@@ -165,7 +165,9 @@ def finding(families: "pd.DataFrame", runs: "pd.DataFrame") -> str:
     if len(families) == 1:
         return f"One law of {plural(len(runs), 'training run')}; no other family to compare with"
     first, last = families.iloc[0], families.iloc[-1]
+    name = str(last["family"])
     return (
-        f"For equal loss {last['family']} models must be {last['size_factor']:.3f} times as large "
-        f"as {first['family']} ({last['size_factor_low']:.3f} to {last['size_factor_high']:.3f})"
+        f"{name[0].upper()}{name[1:]}: {last['size_factor']:.3f} times the parameters of "
+        f"{first['family']} for equal loss "
+        f"({last['size_factor_low']:.3f} to {last['size_factor_high']:.3f})"
     )

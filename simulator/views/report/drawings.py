@@ -40,13 +40,16 @@ def drawings(study: Study, decisions: Sequence[Decision]) -> list[Drawing]:
     from simulator.views.plots.registry import FIGURES, figure
 
     drawn: list[Drawing] = []
+    reported = [name for name, kind in FIGURES.items() if kind.reported]
     for number, decision in enumerate(decisions):
         of_case = _study(study, decision)
-        for name in list(FIGURES)[: 1 if number else None]:
+        for name in reported[: 1 if number else None]:
             try:
                 picture = figure(name, of_case)
             except SimulatorError:
                 continue  # a figure that this case has no form of, as other kernels for MLA
+            if not picture.data:
+                continue  # one of what fits, where nothing does
             drawn.append(
                 Drawing(
                     name=f"{name}-{number + 1}" if number else name,

@@ -7,7 +7,7 @@ from simulator.answers.estimate import Estimate
 from simulator.answers.quality import Quality
 from simulator.answers.scaling import ScalingLaw
 from simulator.answers.study import Study
-from simulator.answers.tradeoff import Tradeoff
+from simulator.answers.tradeoff import Tradeoff, tradeoff
 from simulator.units import MILLISECOND
 from simulator.views.plots.caption import caption
 from simulator.views.plots.equal_quality import equal_quality
@@ -82,6 +82,27 @@ def crossover_figure(result: Tradeoff) -> "go.Figure":
     return equal_quality(
         frame[frame["model"] == first], Caption(about.subject, (*note, *about.notes))
     )
+
+
+def equal_quality_frame(study: Study) -> "pd.DataFrame":
+    """Return the map of a study's model against a multi-query one of equal quality.
+
+    Raises
+    ------
+    SimulatorError
+        If the model cannot be scaled, or is multi-query itself.
+    """
+    import pandas as pd
+
+    result = tradeoff(
+        study.model,
+        study.gpu,
+        study.workload,
+        constants=study.constants,
+        memory_utilization=study.memory_utilization,
+        usd_per_hour=study.usd_per_hour,
+    )
+    return pd.DataFrame(map_rows(result))
 
 
 def quality_figure(result: Quality) -> "go.Figure":

@@ -253,11 +253,13 @@ def _map_rows(crossed: Crossover, base: Candidate, other: Candidate, pairing: Pa
     base_s, other_s = crossed.base_step_s[ours], crossed.other_step_s[theirs]
     base_share = crossed.base_memory_share[ours]
     other_share = crossed.other_memory_share[theirs]
+    factor = 1.0 if other.size_factor is None else other.size_factor.value
     return [
         {
             "base_model": base.model.name,
             "model": other.model.name,
             "kv_heads": other.model.kv_heads,
+            "size_factor": factor,
             "base_attention": ours,
             "other_attention": theirs,
             "context_tokens": int(context),

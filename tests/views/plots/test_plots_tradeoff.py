@@ -1,0 +1,128 @@
+"""Figures of scaling laws, equal quality and pass@k show the figures of their frames."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import simulator
+from simulator.answers.study import Study
+from simulator.inputs.hardware import load_hardware
+from simulator.inputs.presets import load_model
+from simulator.inputs.workload import Workload
+from simulator.views.plots.registry import figure
+from simulator.views.tradeoffs.figures import crossover_figure, quality_figure, scaling_figure
+from simulator.views.tradeoffs.results import map_rows
+
+
+def write_runs(path: Path) -> Path:
+    """Write runs of two families by L = 1.5 + (N / F / 1e9)^-0.3, F = 1.2, one of them far off."""
+    lines = ["parameters,group_size,loss"]
+    for number, size in enumerate((1e8, 3e8, 1e9, 3e9, 1e10)):
+        for group_size, factor in ((1, 1.0), (16, 1.2)):
+            loss = 1.5 + (size / factor / 1e9) ** -0.3 + 0.001 * (-1) ** (number + group_size // 8)
+            lines.append(f"{size:.0f},{group_size},{loss:.5f}")
+    lines[6] = "1000000000,16,3.5"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def markers(figure: Any, axis: str) -> list[Any]:
+    """Return the traces of points in a panel."""
+    return [trace for trace in figure.data if trace.mode == "markers" and trace.xaxis == axis]
+
+
+def test_a_law_with_its_runs(tmp_path: Path) -> None:
+    """Every run is a point at its size and loss; the largest are hollow, the far one is a cross."""
+    law = simulator.fit_scaling_law(write_runs(tmp_path / "runs.csv"))
+    drawn = scaling_figure(law)
+    points = {
+        (x, y) for trace in markers(drawn, "x") for x, y in zip(trace.x, trace.y, strict=True)
+    }
+    assert points == {(run.parameters, run.loss) for run in law.runs}
+    symbols = [symbol for trace in markers(drawn, "x") for symbol in trace.marker.symbol]
+    assert symbols.count("x-thin") == 1
+    assert sum(str(symbol).endswith("-open") for symbol in symbols) == 2
+    assert drawn.layout.meta["finding"].startswith("16 heads per KV head: 1.199 times")
+
+
+def test_a_run_far_off_does_not_squeeze_the_residuals(tmp_path: Path) -> None:
+    """The residuals' axis is made for the others; the far run stands at its edge."""
+    drawn = scaling_figure(simulator.fit_scaling_law(write_runs(tmp_path / "runs.csv")))
+    low, high = drawn.layout.yaxis2.range
+    residuals = [y for trace in markers(drawn, "x2") for y in trace.y]
+    assert high < 1
+    assert all(low <= y <= high for y in residuals)
+    assert min(residuals) == pytest.approx(0.97 * low)
+
+
+def test_the_map_shows_the_ratios_of_its_frame() -> None:
+    """Three panels; each cell's text is the ratio of the two steps, nothing where neither fits."""
+    result = simulator.tradeoff("llama-2-7b")
+    drawn = crossover_figure(result)
+    panels = [trace for trace in drawn.data if trace.type == "heatmap"]
+    pairings = [("standard", "standard"), ("bifurcated", "bifurcated"), ("bifurcated", "standard")]
+    rows = {
+        (r["base_attention"], r["other_attention"], r["context_tokens"], r["samples"]): r
+        for r in map_rows(result)
+    }
+    for pairing, panel in zip(pairings, panels, strict=True):
+        for i, exponent in enumerate(panel.y):
+            for j, samples in enumerate(panel.x):
+                row = rows[(*pairing, 2**exponent, 2**samples)]
+                fits = row["base_memory_share"] <= 1 or row["other_memory_share"] <= 1
+                assert panel.customdata[i][j] == row["speedup"]
+                assert math.isfinite(panel.z[i][j]) == fits
+                assert (panel.text[i][j] != "") == fits
+    # A GPU of 80 GB does not hold 1024 copies of 128K tokens of either model.
+    assert math.isnan(panels[0].z[-1][-1])
+
+
+def test_the_registered_figure_is_the_command_s() -> None:
+    """``plot equal-quality`` draws the same cells as ``tradeoff --figure``."""
+    study = Study(
+        models=(load_model("llama-2-7b"),), gpus=(load_hardware("h100-sxm"),), workload=Workload()
+    )
+    registered, own = (
+        figure("equal-quality", study),
+        crossover_figure(simulator.tradeoff("llama-2-7b")),
+    )
+    assert registered.layout.meta["finding"] == own.layout.meta["finding"]
+    assert registered.data[0].text == own.data[0].text
+
+
+def test_the_title_tells_what_the_target_buys() -> None:
+    """The exact samples of the answer, and their pass@k."""
+    result = simulator.quality("llama-3.1-8b", success_rate=0.05, target_step_ms=15)
+    point = result.best["standard"].point
+    assert point is not None
+    finding = quality_figure(result).layout.meta["finding"]
+    assert f"A 15 ms step buys pass@{point.samples} of {point.pass_at_k:.1%} with" in finding
+    assert "of over 99.9% with bifurcated" in finding
+
+
+def test_points_beyond_memory_are_pale_and_useless_ones_left_out() -> None:
+    """Beyond memory the line is pale, and ends where more samples bring nothing more."""
+    result = simulator.quality("llama-3.1-8b", success_rate=0.02)
+    drawn = quality_figure(result)
+    standard = [trace for trace in drawn.data if trace.name == "standard"]
+    assert [trace.opacity for trace in standard] == [1.0, pytest.approx(0.3)]
+    fits = {point.samples for point in result.points["standard"] if point.fits}
+    assert set(standard[0].customdata) == fits
+    last = standard[1].customdata[-1]
+    assert last < 1024
+    assert next(p.pass_at_k for p in result.points["standard"] if p.samples == last) > 0.998
+
+
+def test_the_error_of_counts_is_a_band(tmp_path: Path) -> None:
+    """A band reaches one standard error to either side, within 0 and 1."""
+    path = tmp_path / "counts.csv"
+    path.write_text("problem,samples,correct\na,64,2\nb,64,50\nc,64,0\n", encoding="utf-8")
+    result = simulator.quality("llama-3.1-8b", problem_counts=path, output_tokens=32)
+    bands = [trace for trace in quality_figure(result).data if trace.fill == "toself"]
+    points = [point for point in result.points["standard"] if point.fits]
+    upper = bands[0].y[: len(points)]
+    assert upper == pytest.approx(
+        [min(1.0, point.pass_at_k + (point.stderr or 0)) for point in points]
+    )
