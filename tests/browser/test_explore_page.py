@@ -72,7 +72,7 @@ def shows_what_compare_says(opened: Page, **question: Any) -> None:
         fits = "yes" if step.memory.fits else "no, "
         assert cell(opened, "Fits in", way).startswith(fits)
     assert cell(opened, "Speed-up", "bifurcated") == f"{result.speedup:.2f}x"
-    between = f"from {result.speedup_low:.2f} to {result.speedup_high:.2f}"
+    between = f"lies between {result.speedup_low:.2f} and {result.speedup_high:.2f}"
     assert between in opened.locator("#remarks").inner_text()
 
 
@@ -95,6 +95,8 @@ def test_it_opens_from_the_disk_and_draws(
         assert figure.locator("svg[role=img] :is(polyline, rect, path, circle)").count() > 3
     width = opened.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert width[0] <= width[1]
+    table = opened.locator(".scroll").first.evaluate("(box) => [box.scrollWidth, box.clientWidth]")
+    assert table[0] <= table[1]
     assert broken_words(opened) == []
     shows_what_compare_says(opened, model="llama-2-7b", samples=32, context_tokens=8192)
 

@@ -273,8 +273,8 @@ function barChart(box, { rows, unit, limit }) {
       element("text", { x: at, y: inner.bottom + 16, "text-anchor": at > width * 0.6 ? "end" : "start" }, limit.text),
     );
   }
-  const names = new Map(rows.flatMap((row) => row.parts.filter((part) => part.value > 0).map((part) => [part.name, part.colour])));
-  box.draw(svg, legend([...names].map(([name, colour]) => ({
+  const used = rows[0].parts.filter((_, at) => rows.some((row) => row.parts[at].value > 0));
+  box.draw(svg, legend(used.map(({ name, colour }) => ({
     name, draw: [element("rect", { x: 6, y: 0, width: 14, height: 12, fill: colour })],
   }))), false);
 }

@@ -239,7 +239,7 @@ function showAnswer(result, breakEven) {
   const sure = model.ratioInterval(base, result.bifurcated);
   const over = base === result.standard ? "" : " over one stored context";
   const remarks = [
-    `The speed-up${over} lies from ${sure.low.toFixed(2)} to ${sure.high.toFixed(2)}.`,
+    `The speed-up${over} lies between ${sure.low.toFixed(2)} and ${sure.high.toFixed(2)}.`,
     `Bifurcated reads ${significant(result.kv_io_ratio)} times fewer KV bytes; that ratio is not the speed-up.`,
     breakEvenText(breakEven),
     `Most samples that fit: ${most.map(([name, count]) => `${count === null ? "none" : wholeText(count)} (${name})`).join(", ")}.`,
@@ -266,12 +266,12 @@ function verdict(result) {
   if (!bifurcated.memory.fits) return `Only standard fits: ${timeText(base.seconds)} a step`;
   const ratio = base.seconds / bifurcated.seconds;
   const times = `${timeText(bifurcated.seconds)} against ${timeText(base.seconds)} a step`;
-  const faster = `bifurcated is ${timesText(ratio)} as fast, ${times}`;
   const sure = model.ratioInterval(base, bifurcated).verdict;
   const winner = model.winner(ratio, true, true);
   const lead = sure === "too close to call" ? "Too close to call"
     : winner === "tie" ? "No difference to act on"
     : winner === "bifurcated" ? "Bifurcated wins" : "Standard wins";
+  const faster = `${lead === "Bifurcated wins" ? "" : "bifurcated is "}${timesText(ratio)} as fast, ${times}`;
   if (base !== standard) return `Context copies do not fit. Over one stored context: ${lead.toLowerCase()}, ${faster}`;
   return `${lead}: ${faster}`;
 }
@@ -435,7 +435,7 @@ function drawOperations(result) {
   });
   const share = (way) => {
     const spent = result[way].operations.filter(({ kind }) => ["attention", "combine"].includes(kind)).reduce((sum, { repeat, seconds }) => sum + repeat * seconds, 0);
-    return `${Math.round((100 * spent) / result[way].seconds)} %`;
+    return `${Math.round((100 * spent) / result[way].seconds)}\u00a0%`;
   };
   const box = boxFor("operations", `Attention takes ${share("standard")} of a standard step and ${share("bifurcated")} of a bifurcated one`, "Time of a step by what it is spent on");
   barChart(box, { rows, unit: { text: timeText } });
