@@ -28,6 +28,7 @@ addEventListener("afterprint", () => {
   for (const svg of document.querySelectorAll(".figure .main-svg")) svg.removeAttribute("viewBox");
 });
 """
+SCRIPTLESS = "Figures need JavaScript; every number is in the tables."
 DESCRIPTION = "Standard against bifurcated attention: time, memory and cost of decode steps"
 
 
@@ -85,6 +86,8 @@ def report_page(report: Report) -> str:
         tag("meta", name="description", content=DESCRIPTION),
         tag("title", f"{report.scenario.title} ({report.scenario.id})"),
         tag("style", Html(_own_file("report.css"))),
+        # Not noscript: mail readers take scripts out and do not say so.
+        tag("script", Html('document.documentElement.className = "scripted"')),
         tag("script", Html(_plotly_script())) if report.drawings else None,
     ]
     return (
@@ -163,10 +166,7 @@ def _figures(drawings: Sequence[Drawing]) -> Html:
 
     return text_of(
         [
-            tag(
-                "noscript",
-                tag("p", "Figures need JavaScript; every number is in the tables.", class_="note"),
-            ),
+            tag("p", SCRIPTLESS, class_="scriptless"),
             (
                 tag(
                     "figure",
