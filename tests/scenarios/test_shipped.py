@@ -1,5 +1,6 @@
 """Every shipped scenario: complete, sourced, runnable, and told truly in docs/scenarios.md."""
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from simulator.counts.step import check_split
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario, check_scenario, read_scenario
+from simulator.inputs.tree import tree_text
+from simulator.inputs.workload import Workload
 from simulator.resources import data_dir
 
 PATHS = sorted(data_dir("scenarios").glob("*.toml"))
@@ -49,7 +52,8 @@ def test_models_split_over_the_gpus(path: Path) -> None:
 def test_nothing_that_matters_is_left_to_a_default(path: Path) -> None:
     """Lengths, samples and the standard cache's layout are stated: the verdict hangs on them."""
     stated = read_scenario(path).workload
-    assert {"context_tokens", "samples", "decoded_tokens", "kv_layout"} <= set(stated)
+    context = "tree" if "tree" in stated else "context_tokens"
+    assert {context, "samples", "decoded_tokens", "kv_layout"} <= set(stated)
 
 
 @each_scenario
@@ -57,10 +61,14 @@ def test_sizes_are_real(path: Path) -> None:
     """Lengths, samples and grids stay below what anybody runs."""
     scenario = read_scenario(path)
     assert 1 <= scenario.points <= MOST_POINTS
-    assert max(numbers(scenario, "context_tokens")) <= LONGEST_CONTEXT
+    contexts, prompts = numbers(scenario, "context_tokens"), numbers(scenario, "prompts")
+    for tree in scenario.axes.get("tree", ()):
+        work = Workload(tree=tree)
+        contexts.append(work.context_tokens)
+        prompts.append(work.prompts)
+    assert max(contexts) <= LONGEST_CONTEXT
     assert max(numbers(scenario, "decoded_tokens")) <= MOST_DECODED
-    sequences = max(numbers(scenario, "samples")) * max(numbers(scenario, "prompts"))
-    assert sequences <= MOST_SEQUENCES
+    assert max(numbers(scenario, "samples")) * max(prompts) <= MOST_SEQUENCES
 
 
 @each_scenario
@@ -138,6 +146,19 @@ QUOTED_RATIOS = [
     ("rl-dapo", "= 1.2 at t = 10,240", 2048, 16, 10240, 1.2),
     ("rl-r1-zero", "1.1 after 4,096", 512, 16, 4096, 1.1),
     ("rl-r1-zero", "1.03 after 16,384", 512, 16, 16384, 1.03),
+    ("speculative-draft-tree", "204 times fewer", 1000, 256, 1, 204),
+    ("speculative-samples", "4 to 43 times", 8192, 4, 64, 4),
+    ("speculative-samples", "4 to 43 times", 8192, 64, 64, 43),
+]
+# The same over trees: every path for every sample over each node once.
+QUOTED_TREE_RATIOS = [
+    ("apps-tree", "36 times fewer", "examples=2K,problem=512x4", 128, 64, "36"),
+    ("document-questions", "46 times fewer", "document=19947,question=64x64", 1, 64, "46"),
+    ("few-shot-majority", "17 times fewer", "shots=1K,problem=128x8", 40, 64, "17"),
+    ("few-shot-majority", "still 5.4 times", "shots=1K,problem=128x8", 40, 255, "5.4"),
+    ("grpo-shared-system", "15 times fewer", "system=4K,question=512x8", 16, 256, "15"),
+    ("grpo-shared-system", "3.0 times with", "system=100,question=512x8", 16, 256, "3.0"),
+    ("prm-beam-search", "4.5 times fewer", "problem=256,steps=1Kx64", 4, 32, "4.5"),
 ]
 
 
@@ -154,6 +175,26 @@ def test_a_quoted_ratio_follows_from_the_sizes(
     ratio = samples * (context + decoded) / (context + samples * decoded)
     digits = 2 if quoted == 1.03 else (1 if not float(quoted).is_integer() or quoted == 2 else 0)
     assert round(ratio, digits) == pytest.approx(quoted)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "tree", "samples", "decoded", "quoted"),
+    QUOTED_TREE_RATIOS,
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_quoted_ratio_of_a_tree_follows_from_the_sizes(
+    name: str, text: str, tree: str, samples: int, decoded: int, quoted: str
+) -> None:
+    """A KV-IO ratio of a tree is that of the named sizes, of a tree in the file."""
+    scenario = load(name)
+    assert text in scenario.verdict_reason
+    work = Workload(tree=tree, samples=samples)
+    assert tree_text(work.tree) in scenario.axes["tree"]
+    sequences = work.prompts * samples
+    nodes = itertools.accumulate((level.branches for level in work.tree), int.__mul__)
+    stored = sum(count * level.tokens for count, level in zip(nodes, work.tree, strict=True))
+    ratio = sequences * (work.context_tokens + decoded) / (stored + sequences * decoded)
+    assert f"{ratio:.{len(quoted.partition('.')[2])}f}" == quoted
 
 
 @pytest.mark.parametrize(
