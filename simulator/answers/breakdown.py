@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 PARTS = (
     "attention, context",
     "attention, own tokens",
-    "attention, partial results",
+    "attention, merging",
     "projections",
     "MLP",
     "output layer",
     "small kernels",
-    "traffic between GPUs",
-    "waiting for the host",
+    "GPU to GPU",
+    "waiting for host",
 )
 _MLP, _OUTPUT = ("mlp_", "expert", "shared_expert", "router"), ("lm_head", "embedding", "sampling")
 
@@ -31,9 +31,9 @@ def part_of(name: str, kind: str) -> str:
     ('attention, own tokens', 'MLP')
     """
     if kind == "collective":
-        return "traffic between GPUs"
+        return "GPU to GPU"
     if kind == "combine":
-        return "attention, partial results"
+        return "attention, merging"
     if kind == "attention":
         return "attention, own tokens" if "suffix" in name else "attention, context"
     if name.startswith(_OUTPUT):
@@ -104,7 +104,7 @@ def _rows(variant: str, result: Estimate) -> list[dict[str, Any]]:
         )
     waiting = float(time.total_s - time.device_s - time.collective_s) / MILLISECOND
     if waiting > 0:
-        wait = {"operation": "host", "part": "waiting for the host", "kind": "host"}
+        wait = {"operation": "host", "part": "waiting for host", "kind": "host"}
         rows.append(
             {**step, **wait, "time_ms": waiting, "bytes": 0.0, "flops": 0.0, "bound": "launch"}
         )

@@ -192,7 +192,10 @@ def by_context_and_samples(study: Study, finer: int = 4) -> "pd.DataFrame":
     }
     return grid(
         study,
-        {name: sorted({*_between(axis, finer), asked}) for name, (axis, asked) in axes.items()},
+        {
+            name: sorted({*_between(axis, finer), asked} - {0})
+            for name, (axis, asked) in axes.items()
+        },
     )
 
 

@@ -78,9 +78,9 @@ class Study:
         asked = {self.workload.context_tokens, *self.context_tokens}
         longest = self.model.max_context_tokens or max(asked) * _CONTEXT_AROUND
         around = self.workload.context_tokens
-        low = min(asked | {max(_SHORTEST_CONTEXT, around // _CONTEXT_AROUND)})
+        low = min(asked - {0} | {max(_SHORTEST_CONTEXT, around // _CONTEXT_AROUND)})
         high = max(asked | {min(longest, max(around, _SHORTEST_CONTEXT) * _CONTEXT_AROUND)})
-        return _axis(asked, max(low, 1), high)
+        return _axis(asked, low, high)
 
     def estimate(self, attention: Attention) -> Estimate:
         """Estimate the step that is asked about.
@@ -102,7 +102,8 @@ class Study:
 def _axis(asked: set[int], low: int, high: int) -> tuple[int, ...]:
     """Return the powers of two from low to high, the values asked for, and the ends."""
     powers = (2**power for power in range(max(high, 1).bit_length()))
-    return tuple(sorted({low, high, *asked, *(p for p in powers if low <= p <= high)}))
+    values = {low, high, *asked, *(p for p in powers if low <= p <= high)}
+    return tuple(sorted(values - {0}))  # a context of no tokens has no place on a logarithmic axis
 
 
 def study_scenario(

@@ -88,6 +88,7 @@ class _Form:
     subject_px: int
     footer_px: int
     legend_px: int
+    legend_item_px: int
     tick_px: int
     left: int
     right: int
@@ -106,11 +107,11 @@ class _Form:
 
 
 _FORMS = {
-    "wide": _Form(WIDE[0], 20, 14, 11, 12, 12, 78, 24),
-    "narrow": _Form(NARROW[0], 15, 12, 9, 10, 10, 56, 12),
+    "wide": _Form(WIDE[0], 20, 14, 11, 12, 40, 12, 78, 24),
+    "narrow": _Form(NARROW[0], 15, 12, 9, 10, 30, 10, 56, 12),
 }
 _AXIS_ROOM_PX = 54
-_LEGEND_ROW_PX = 19
+_LEGEND_ROW_PX, _LEGEND_GAPS_PX = 19, 14
 _PANEL_GAP, _TITLED_GAP = 0.03, 0.16
 
 
@@ -176,7 +177,6 @@ def finish(figure: "go.Figure", finding: str, caption: Caption) -> "go.Figure":
             "xref": "paper",
             "yref": "paper",
             "traceorder": "normal",
-            "itemwidth": 40,
         },
         meta={**(figure.layout.meta or {}), "finding": finding, **forms},
     )
@@ -210,7 +210,7 @@ def _form(
     subject = form.wrap(caption.subject, form.subject_px)
     notes = [line for note in caption.notes for line in form.wrap(note, form.footer_px)]
     title_px = len(title) * form.title_px * 1.3 + len(subject) * form.subject_px * 1.3 + 20
-    legend_px = legend_rows(figure, form.width - left - form.right) * _LEGEND_ROW_PX + 8
+    legend_px = legend_rows(figure, form, form.width - left - form.right) * _LEGEND_ROW_PX + 8
     axes = [name for name in figure.layout if name.startswith(("xaxis", "yaxis"))]
     axis_px = _AXIS_ROOM_PX
     ticks = meta.get("ticks", {})
@@ -228,6 +228,7 @@ def _form(
         "title.pad.l": 12,
         "title.pad.t": 10 + form.title_px,
         "legend.font.size": form.legend_px,
+        "legend.itemwidth": form.legend_item_px,
         "margin.l": left,
         "margin.r": form.right,
         "margin.t": round(title_px + legend_px),
@@ -249,7 +250,7 @@ def _form(
     }
 
 
-def legend_rows(figure: "go.Figure", room_px: float) -> int:
+def legend_rows(figure: "go.Figure", form: _Form, room_px: float) -> int:
     """Return how many rows a figure's legend takes in a given width."""
     names = [
         trace.name or ""
@@ -258,7 +259,8 @@ def legend_rows(figure: "go.Figure", room_px: float) -> int:
     ]
     if not names:
         return 0
-    widths = [54 + text_width(name, 12) for name in names]
+    gaps_px = form.legend_item_px + _LEGEND_GAPS_PX
+    widths = [gaps_px + text_width(name, form.legend_px) for name in names]
     if sum(widths) <= room_px:
         return 1
     return math.ceil(len(names) / max(1, int(room_px // max(widths))))

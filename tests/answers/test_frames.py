@@ -1,0 +1,91 @@
+"""Tidy frames of a study: what varies, what the rows say, and that they agree with one question."""
+
+import pytest
+from plot_studies import study
+
+from simulator import api
+from simulator.answers import breakdown, curves, fleet
+from simulator.answers.study import Study
+from simulator.errors import SimulatorError, WorkloadError
+from simulator.inputs.presets import load_model
+from simulator.inputs.workload import Workload
+
+GAIN = "gain, and standard ends"
+
+
+def test_a_grid_has_a_row_for_each_point_and_way() -> None:
+    """Two contexts, three sample counts, three ways: 18 rows, the question's own marked."""
+    frame = curves.grid(study(GAIN), {"context_tokens": [4096, 8192], "samples": [1, 32, 64]})
+    assert len(frame) == 18
+    assert frame[frame["asked"]][["context_tokens", "samples"]].drop_duplicates().shape == (1, 2)
+    assert set(frame["variant"]) == {"standard", "shared_storage", "bifurcated"}
+
+
+def test_one_stored_context_is_no_way_of_its_own_where_it_is_asked_for() -> None:
+    """Where the question stores one context anyway, standard attention is that one."""
+    frame = curves.grid(study("no gain, one stored context"), {"samples": [1, 2]})
+    assert set(frame["variant"]) == {"standard", "bifurcated"}
+
+
+def test_ratios_are_to_standard_at_the_same_point() -> None:
+    """Speed-up and ratio of bytes are standard's over the row's own, 1 for standard itself."""
+    frame = curves.grid(study(GAIN), {"samples": [2, 32], "context_tokens": [512, 8192]})
+    standard = frame[frame["variant"] == "standard"]
+    assert (standard["speedup"] == 1).all()
+    assert (standard["kv_io_ratio"] == 1).all()
+    row = frame[(frame["variant"] == "bifurcated") & frame["asked"]].iloc[0]
+    question = study(GAIN)
+    answer = api.compare(question.model, question.gpu, **question.workload.model_dump())
+    assert row["speedup"] == pytest.approx(answer.speedup)
+    assert row["kv_io_ratio"] == pytest.approx(answer.kv_io_ratio)
+    assert row["verdict"] == answer.verdict
+
+
+def test_ends_of_memory_are_exact() -> None:
+    """Among the samples are the most that fit and one more, of either kind of attention."""
+    frame = curves.by_samples(study(GAIN))
+    standard = frame[frame["variant"] == "standard"].set_index("samples")["fits"]
+    assert (standard[13], standard[14]) == (True, False)
+
+
+def test_kernels_without_a_form_for_a_latent_cache_are_left_out() -> None:
+    """PyTorch's reference path cannot read a latent cache; the others are there."""
+    frame = curves.by_kernel(study("fits nowhere, latent cache"))
+    assert set(frame["kernel"]) == {"ideal", "flash", "einsum"}
+
+
+def test_the_context_of_a_tree_is_not_varied() -> None:
+    """A prefix tree has no one context length: that is an error, not a wrong figure."""
+    work = study(GAIN).workload
+    tree = Workload.model_validate(
+        {**work.model_dump(exclude={"tree", "context_tokens", "prompts"}), "tree": "1K,512x4"}
+    )
+    question = Study(models=study(GAIN).models, gpus=study(GAIN).gpus, workload=tree)
+    with pytest.raises(WorkloadError, match="tree"):
+        curves.by_context(question)
+
+
+def test_parts_of_a_step_are_of_the_list() -> None:
+    """Every operation of models of every kind belongs to a part that figures have a colour for."""
+    for about in ("fits nowhere, latent cache", "a single point, experts", GAIN):
+        frame = breakdown.operations(study(about))
+        assert set(frame["part"]) <= set(breakdown.PARTS)
+        for _, rows in frame.groupby("variant"):
+            assert rows["time_ms"].sum() == pytest.approx(rows["step_ms"].iloc[0])
+
+
+def test_a_single_gpu_is_compared_with_those_of_a_price() -> None:
+    """One GPU stands beside every GPU with a price, first; two are compared alone."""
+    alone = Study(models=study(GAIN).models, gpus=study(GAIN).gpus[:1], workload=Workload())
+    gpus = fleet.compared_gpus(alone)
+    assert gpus[0].id == "h100-sxm"
+    assert {gpu.id for gpu in gpus} == {gpu.id for gpu in api.priced_gpus()}
+    assert [gpu.id for gpu in fleet.compared_gpus(study(GAIN))] == ["h100-sxm", "a100-sxm-80gb"]
+
+
+def test_a_question_that_runs_on_no_gpu_is_an_error() -> None:
+    """Where no GPU can take the question the reasons are told."""
+    odd = load_model("llama-2-7b")
+    question = Study(models=(odd,), gpus=study(GAIN).gpus, workload=Workload(tensor_parallel=7))
+    with pytest.raises(SimulatorError, match="7"):
+        fleet.by_gpu(question)

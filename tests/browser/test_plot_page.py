@@ -1,0 +1,102 @@
+"""A figure's page in a browser: it draws, fits a phone, and offers no way to send it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+from command_line import bifurcate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.browser
+
+DESKTOP, PHONE = (1200, 800), (390, 844)
+FIGURES = ("latency-samples", "speedup-map", "kv-heads")
+DRAWN = {"speedup-map": ".heatmaplayer .hm"}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A page for each of a few figures."""
+    folder = tmp_path_factory.mktemp("pages")
+    made = {}
+    for name in FIGURES:
+        made[name] = folder / f"{name}.html"
+        done = bifurcate("plot", name, "code-sampling-8k", "-g", "h100-sxm", "-o", str(made[name]))
+        assert done.code == 0, done.err
+    return made
+
+
+def width_of_form(page: Page) -> str:
+    """Return which form the figure on a page has taken."""
+    return str(
+        page.evaluate(
+            "(() => { const figure = document.querySelector('.plotly-graph-div');"
+            "const margin = figure.layout.margin.l;"
+            "return margin === figure.layout.meta.narrow['margin.l'] ? 'narrow' : 'wide'; })()"
+        )
+    )
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_page_draws_and_takes_the_form_for_its_width(
+    name: str, pages: dict[str, Path], open_page: Callable[..., Page]
+) -> None:
+    """Traces are drawn, on a wide page in the wide form, on a phone in the narrow one."""
+    for viewport, form in ((DESKTOP, "wide"), (PHONE, "narrow")):
+        page = open_page(pages[name], viewport=viewport)
+        page.wait_for_selector(DRAWN.get(name, ".scatterlayer .trace"), state="attached")
+        page.wait_for_timeout(300)
+        assert width_of_form(page) == form
+        overflow = page.evaluate("document.documentElement.scrollWidth")
+        assert overflow <= viewport[0]
+
+
+def test_a_page_that_changes_its_width_changes_its_form(
+    pages: dict[str, Path], open_page: Callable[..., Page]
+) -> None:
+    """Turning a phone lays the figure out anew, and back."""
+    page = open_page(pages["kv-heads"], viewport=DESKTOP)
+    page.wait_for_selector(".scatterlayer .trace", state="attached")
+    for viewport, form in ((PHONE, "narrow"), (DESKTOP, "wide")):
+        page.set_viewport_size({"width": viewport[0], "height": viewport[1]})
+        page.wait_for_timeout(500)
+        assert width_of_form(page) == form
+
+
+def test_no_button_sends_the_figure_anywhere(
+    pages: dict[str, Path], open_page: Callable[..., Page]
+) -> None:
+    """The tool bar has its usual buttons, and none for sharing."""
+    page = open_page(pages["latency-samples"], viewport=DESKTOP)
+    page.wait_for_selector(".modebar-btn", state="attached")
+    titles = page.eval_on_selector_all(
+        ".modebar-btn", "buttons => buttons.map(button => button.getAttribute('data-title'))"
+    )
+    assert any("zoom" in str(title).lower() for title in titles)
+    words = ("share", "cloud", "studio", "send", "produced with")
+    assert [title for title in titles if any(word in str(title).lower() for word in words)] == []
+
+
+def test_texts_of_a_figure_do_not_overlap(
+    pages: dict[str, Path], open_page: Callable[..., Page]
+) -> None:
+    """Title, legend, axis title and footer of a figure lie one below the other, in both forms."""
+    for viewport in (DESKTOP, PHONE):
+        page = open_page(pages["latency-samples"], viewport=viewport)
+        page.wait_for_selector(".scatterlayer .trace", state="attached")
+        page.wait_for_timeout(300)
+        boxes = page.evaluate(
+            "['.g-gtitle text', '.legend', '.xy .gridlayer', '.g-xtitle text', '.annotation text']"
+            ".map(what => document.querySelector(what).getBoundingClientRect())"
+            ".map(box => [box.top, box.bottom, box.left, box.right])"
+        )
+        for above, below in itertools.pairwise(boxes):
+            assert above[1] <= below[0] + 2, (viewport, boxes)
+        assert all(box[2] >= -1 and box[3] <= viewport[0] + 1 for box in boxes), (viewport, boxes)
