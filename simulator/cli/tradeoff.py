@@ -19,7 +19,7 @@ from simulator.cli.options import (
 )
 from simulator.cli.output import Output, say
 from simulator.cli.question import Question, with_question
-from simulator.cli.words import choice, number, option, size
+from simulator.cli.words import choice, count, number, option, size
 from simulator.inputs.rows import RefusedRow
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def tradeoff(
             "--target-kv-heads",
             panel=MODEL_PANEL,
             text="KV heads of a model to compare with, as often as you like. Default: 1.",
-            parser=int,
-            metavar="COUNT",
+            parser=count,
+            metavar="SIZE",
         ),
     ] = None,
     size_factor: Annotated[

@@ -1,5 +1,6 @@
 """A program as a user would type it: checked by mypy --strict and run by tests/test_api.py."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import assert_type
 
@@ -36,6 +37,15 @@ def main() -> None:
     choices = simulator.tree(sizes, gpu, tree="system=2K,problem=512x8")
     assert_type(choices, simulator.TreePlan)
     assert_type(options.fewest_gpus, dict[str, int | None])
+
+    equal = simulator.tradeoff(model, gpu, target_kv_heads=[1, 8], target_step_ms=20)
+    assert_type(equal, simulator.Tradeoff)
+    assert_type(equal.others[0].parameters, int)
+
+    bought = simulator.quality(model, gpu, success_rate=0.1, target_step_ms=20)
+    assert_type(bought, simulator.Quality)
+    with suppress(simulator.SimulatorError):
+        assert_type(simulator.fit_scaling_law("no such file.csv"), simulator.ScalingLaw)
 
     scenario = simulator.load_scenario("one-sample")
     assert_type(scenario, simulator.Scenario)
