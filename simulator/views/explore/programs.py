@@ -5,7 +5,7 @@ each GPU and each way to time an operation, of which there are a few dozen.
 """
 
 from collections.abc import Collection
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from simulator.counts.memory import memory
@@ -34,8 +34,13 @@ TIMES = (
     "peak_compute_s",
 )
 
-# Of an operation, what does not decide how long one call takes.
-_NOT_TIMED = ("name", "within", "repeat")
+# Of an operation's fields what decides how long one call takes: name, whether it is a whole number
+# and no quantity, and default.
+_TIMED = tuple(
+    (item.name, item.type is int, item.default)
+    for item in fields(Operation)
+    if item.name not in ("name", "within", "repeat")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,28 +145,18 @@ class Programs:
 
     def _operation(self, operation: Operation, execution: Execution) -> int:
         """Write down one operation, and return its number."""
-        quantities = {
-            item.name: getattr(operation, item.name)
-            for item in fields(Operation)
-            if _is_quantity(item, getattr(operation, item.name))
-        }
-        settings = tuple(
-            (item.name, getattr(operation, item.name))
-            for item in fields(Operation)
-            if item.name not in (*quantities, *_NOT_TIMED)
-            and getattr(operation, item.name) != item.default
-        )
+        quantities: dict[str, Any] = {}
+        settings: list[tuple[str, Any]] = []
+        for name, whole, default in _TIMED:
+            value = getattr(operation, name)
+            if type(value) is Symbol or (not whole and isinstance(value, int | float) and value):
+                quantities[name] = value
+            elif value != default:
+                settings.append((name, value))
         timing = self.timings.place(
-            Timing(execution=execution, settings=settings, used=tuple(quantities))
+            Timing(execution=execution, settings=tuple(settings), used=tuple(quantities))
         )
         tape = self.tapes.add(self._recorder, list(quantities.values()))
         return self.operations.place(
             (self.names.place(operation.name), operation.repeat, timing, tape)
         )
-
-
-def _is_quantity(item: Field[Any], value: object) -> bool:
-    """Return whether a field of an operation is a quantity, and more than a plain zero."""
-    if isinstance(value, Symbol):
-        return True
-    return item.type is not int and isinstance(value, int | float) and value != 0

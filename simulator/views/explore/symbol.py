@@ -7,7 +7,7 @@ comparisons they made: the model's own equations, which a page can follow withou
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, SupportsFloat
+from typing import Any, Self
 
 import numpy as np
 
@@ -33,8 +33,10 @@ OPCODES = (
     "where",
 )
 _CODE = {name: code for code, name in enumerate(OPCODES)}
+# What leaves the other operand as it is.
+_NEUTRAL = {"add": 0, "multiply": 1}
 
-Instruction = tuple[int, tuple["Symbol | float", ...]]
+Instruction = tuple[int, tuple[Any, ...]]
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Recorder:
         self.variables.append(name)
         return Symbol(self, len(self.variables) - 1)
 
-    def record(self, name: str, operands: Sequence[Any]) -> "Symbol | float":
+    def record(self, name: str, operands: Sequence[Any]) -> Any:
         """Write down one operation, and return its result.
 
         Raises
@@ -71,14 +73,16 @@ class Recorder:
         """
         if name not in _CODE:
             raise TypeError(f"the explorer's page cannot follow numpy's {name}")
-        values = tuple([item if isinstance(item, Symbol) else _constant(item) for item in operands])
-        if name in ("add", "multiply") and (known := _unchanged(name, *values)) is not None:
+        operands = tuple(operands)
+        if name in _NEUTRAL and (known := _unchanged(name, *operands)) is not None:
             return known
-        key = (name, *[v.number if isinstance(v, Symbol) else (v,) for v in values])
-        if key not in self._known:
-            self._known[key] = Symbol(self, len(self.variables) + len(self.instructions))
-            self.instructions.append((_CODE[name], values))
-        return self._known[key]
+        key = (name, *[(v.number,) if type(v) is Symbol else v for v in operands])
+        known = self._known.get(key)
+        if known is None:
+            known = Symbol(self, len(self.variables) + len(self.instructions))
+            self._known[key] = known
+            self.instructions.append((_CODE[name], operands))
+        return known
 
 
 class Symbol(np.ndarray[Any, Any]):
@@ -121,18 +125,12 @@ class Symbol(np.ndarray[Any, Any]):
     __str__ = __repr__
 
 
-def _constant(value: SupportsFloat) -> float:
-    """Return a plain number: whole ones as int, which is shorter to write."""
-    number = float(value)
-    return int(number) if number.is_integer() else number
-
-
-def _unchanged(name: str, first: Symbol | float, second: Symbol | float) -> Symbol | float | None:
+def _unchanged(name: str, first: Any, second: Any) -> Any | None:
     """Return what x + 0, x 1 and x 0 are without computing; None for everything else."""
     for one, other in ((first, second), (second, first)):
-        if not isinstance(one, Symbol):
-            if one == (name == "multiply"):
+        if type(one) is not Symbol:
+            if one == _NEUTRAL[name]:
                 return other
-            if name == "multiply" and one == 0:
+            if one == 0 and name == "multiply":
                 return 0
     return None

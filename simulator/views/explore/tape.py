@@ -60,7 +60,7 @@ class Tapes:
         def operand(value: Symbol | float) -> int:
             if isinstance(value, Symbol):
                 return registers[value.number]
-            constants.append(value)
+            constants.append(_constant(value))
             return -len(constants)
 
         for number in _needed(recorder, outputs):
@@ -70,6 +70,12 @@ class Tapes:
         packed = tuple(operand(output) for output in outputs)
         structure = self.structures.place((first, tuple(code), packed))
         return self.tapes.place((structure, *constants))
+
+
+def _constant(value: float) -> float:
+    """Return a plain number: whole ones as int, which is shorter to write."""
+    number = float(value)
+    return int(number) if number.is_integer() else number
 
 
 def _needed(recorder: Recorder, outputs: Sequence[Symbol | float]) -> list[int]:
