@@ -1,12 +1,12 @@
 """plot: one figure of a scenario or a question, as a page, an image or Plotly's JSON."""
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simulator.cli.asked import asked, changes_of, given
 from simulator.cli.figures import USUAL_HEIGHT, USUAL_WIDTH, check_figure, write_figure
 from simulator.cli.options import OUTPUT_PANEL, WORK_PANEL, PricePerHour, with_options
 from simulator.cli.output import say, write_text
@@ -17,18 +17,6 @@ if TYPE_CHECKING:
     from simulator.answers.study import Study
 
 DEFAULT_GPU = "h100-sxm"
-# Options of a question that make up a model of their own.
-_OWN_MODEL = (
-    "assume",
-    "layers",
-    "hidden_size",
-    "heads",
-    "head_dim",
-    "intermediate_size",
-    "vocab_size",
-)
-# Options whose name in a scenario is another, and those that a scenario does not have.
-_FIELDS, _NO_AXES = {"dtype": "weight_dtype"}, ("constants", "gpu_memory_utilization")
 
 
 def register(app: typer.Typer) -> None:
@@ -43,17 +31,9 @@ def complete_figures(incomplete: str) -> list[str]:
     return [name for name in FIGURES if name.startswith(incomplete.lower())]
 
 
-def _asked(**values: Any) -> dict[str, Any]:
-    """Return the options of a question as they are; a scenario needs only those that were given."""
-    return values
-
-
-_asked.__signature__ = inspect.signature(question_of)  # type: ignore[attr-defined]
-
-
-@with_options(_asked)
+@with_options(asked)
 def plot(
-    asked: dict[str, Any],
+    options: dict[str, Any],
     context: typer.Context,
     figure: Annotated[
         str | None,
@@ -116,26 +96,21 @@ def plot(
     kind(figure)
     path = output or Path(f"{figure}.html")
     check_figure(path, width, height)
-    given = [
-        name
-        for name in asked
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    ]
     if scenario is None:
-        study = _of_question(asked, gpu or [DEFAULT_GPU], price_per_hour)
+        study = _of_question(options, gpu or [DEFAULT_GPU], price_per_hour)
     else:
-        study = _of_scenario(scenario, asked, given, gpu, price_per_hour)
+        study = _of_scenario(scenario, given(context, options), gpu, price_per_hour)
     drawn = draw(figure, study)
     write_figure(drawn, path, width, height)
     say(f"wrote {path}: {drawn.layout.meta['finding']}")
 
 
-def _of_question(asked: dict[str, Any], gpus: Sequence[str], price: float | None) -> "Study":
+def _of_question(options: dict[str, Any], gpus: Sequence[str], price: float | None) -> "Study":
     """Return the study around a question's options."""
     from simulator.answers.study import DEFAULT_OUTPUT_TOKENS, Study
     from simulator.inputs.hardware import load_hardware
 
-    question = question_of(**asked)
+    question = question_of(**options)
     return Study(
         models=(question.model,),
         gpus=tuple(load_hardware(name) for name in gpus),
@@ -149,8 +124,7 @@ def _of_question(asked: dict[str, Any], gpus: Sequence[str], price: float | None
 
 def _of_scenario(
     name: str,
-    asked: dict[str, Any],
-    given: Sequence[str],
+    options: dict[str, Any],
     gpus: Sequence[str] | None,
     price: float | None,
 ) -> "Study":
@@ -159,19 +133,7 @@ def _of_scenario(
     from simulator.answers.study import study_scenario
     from simulator.inputs.scenario import load_scenario
 
-    for key in given:
-        if key in _OWN_MODEL:
-            raise typer.BadParameter(
-                f"--{key.replace('_', '-')} describes a model; give it without a scenario"
-            )
-    changes = {_FIELDS.get(key, key): asked[key] for key in given}
-    settings = {key: asked[key] for key in _NO_AXES if changes.pop(key, None) is not None}
-    if "gpu_memory_utilization" in settings:
-        settings["memory_utilization"] = settings.pop("gpu_memory_utilization")
-    if "model" in changes:
-        changes["model"] = (changes["model"],)
-    if "output_tokens" in changes:
-        changes.setdefault("decoded_tokens", max(0, changes["output_tokens"] - 1))
+    changes, settings = changes_of(options)
     changes["gpu"] = tuple(gpus) if gpus else None
     found = narrowed(load_scenario(name), changes)
     return study_scenario(found, usd_per_hour=price, **settings)

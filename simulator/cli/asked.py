@@ -1,0 +1,65 @@
+"""The options of a question beside a scenario: those that were given replace its own settings."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from simulator.cli.question import question_of
+
+# Options of a question that make up a model of their own.
+OWN_MODEL = (
+    "assume",
+    "layers",
+    "hidden_size",
+    "heads",
+    "head_dim",
+    "intermediate_size",
+    "vocab_size",
+)
+# Options whose name in a scenario is another, and those that a scenario does not have.
+_FIELDS, _NO_AXES = {"dtype": "weight_dtype"}, ("constants", "gpu_memory_utilization")
+
+
+def asked(**values: Any) -> dict[str, Any]:
+    """Return the options of a question as they are; a scenario needs only those that were given."""
+    return values
+
+
+asked.__signature__ = inspect.signature(question_of)  # type: ignore[attr-defined]
+
+
+def given(context: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of the options of a question those that the command line gives."""
+    return {
+        name: value
+        for name, value in values.items()
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+
+
+def changes_of(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what options change in a scenario, and the settings that a scenario does not have.
+
+    Raises
+    ------
+    BadParameter
+        If an option describes a model of its own, which a scenario only names.
+    """
+    for name in options:
+        if name in OWN_MODEL:
+            raise typer.BadParameter(
+                f"--{name.replace('_', '-')} describes a model; give it without a scenario"
+            )
+    changes = {
+        _FIELDS.get(name, name): value for name, value in options.items() if name not in _NO_AXES
+    }
+    settings = {name: options[name] for name in _NO_AXES if name in options}
+    if "gpu_memory_utilization" in settings:
+        settings["memory_utilization"] = settings.pop("gpu_memory_utilization")
+    if "model" in changes:
+        changes["model"] = (changes["model"],)
+    if "output_tokens" in changes:
+        changes.setdefault("decoded_tokens", max(0, changes["output_tokens"] - 1))
+    return changes, settings
