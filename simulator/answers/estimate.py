@@ -48,7 +48,7 @@ class Estimate:
     @cached_property
     def uncertainty(self) -> Uncertainty:
         """Between which times the step lies, and which errors make it so."""
-        return uncertainty(self.operations, self.time, self.rates, self.workload)
+        return uncertainty(self.operations, self.time, self.rates, self.workload, self.totals)
 
     @property
     def step_low_s(self) -> float:

@@ -34,6 +34,7 @@ from simulator.inputs.workload import (
 from simulator.numeric import Numeric
 from simulator.timing.constants import ConstantsChoice, Rates, rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
+from simulator.timing.roofline import ROOFS
 from simulator.timing.step import StepTime, step_time
 from simulator.units import MILLISECOND
 
@@ -198,10 +199,11 @@ def winners(
     """Return the faster kind of attention that fits at every point, as ``compare`` decides it."""
     import numpy as np
 
-    faster = np.where(speedup > 1, "bifurcated", "standard")
-    close = np.where(np.abs(speedup - 1) < TIE_MARGIN, "tie", faster)
-    only = np.where(standard_fits, "standard", "bifurcated")
-    return np.where(standard_fits == bifurcated_fits, close, only)
+    # As references: an array of texts would hold each of them anew.
+    names = np.array(["standard", "bifurcated", "tie"], dtype=object)
+    close = np.where(np.abs(speedup - 1) < TIE_MARGIN, 2, speedup > 1)
+    only = np.where(standard_fits, 0, 1)
+    return names[np.where(standard_fits == bifurcated_fits, close, only)]
 
 
 def _solve(
@@ -212,8 +214,8 @@ def _solve(
     slots = block_slots(gpu)
     operations = decode_operations(cell.model, work, block_slots=slots)
     step = step_time(operations, cell.gpu_rates, work.execution)
-    unsure = uncertainty(operations, step, cell.gpu_rates, work)
     totals = total(operations)
+    unsure = uncertainty(operations, step, cell.gpu_rates, work, totals)
     needs = memory(
         cell.model,
         work,
@@ -239,10 +241,15 @@ def _bound(step: StepTime) -> "np.ndarray":
     """Return what binds the step at every point, as :attr:`StepTime.bound` does at one."""
     import numpy as np
 
-    names = np.array(list(step.by_roof_s))
-    times = np.broadcast_arrays(*step.by_roof_s.values())
-    largest = names[np.argmax(np.stack(times), axis=0)]
-    return np.where(step.host_s > step.device_s, "launch", largest)
+    index: Numeric = 0
+    largest: Numeric = 0.0
+    for number, roof in enumerate(ROOFS):
+        time = step.by_roof_s[roof]
+        index = np.where(time > largest, number, index)
+        largest = np.maximum(largest, time)
+    waits = step.host_s > step.device_s
+    index = np.where(waits, ROOFS.index("launch"), index)
+    return np.array(ROOFS, dtype=object)[index]
 
 
 def _ratio(standard: Numeric, bifurcated: Numeric) -> Numeric:

@@ -41,7 +41,10 @@ def verdicts(
     """Return :func:`verdict_of` at every point."""
     import numpy as np
 
-    yes, no, close = np.array(["yes"]), np.array(["no"]), np.array(["too close to call"])
+    yes, no, close = (VERDICTS.index(name) for name in ("yes", "no", "too close to call"))
     by_time = np.where(high < 1 + TIE_MARGIN, no, np.where(low > 1, yes, close))
     only = np.where(bifurcated_fits, yes, no)
-    return np.where(standard_fits == bifurcated_fits, by_time, only)
+    # As references: an array of texts would hold each of them anew.
+    return np.array(VERDICTS, dtype=object)[
+        np.where(standard_fits == bifurcated_fits, by_time, only)
+    ]

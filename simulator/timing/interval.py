@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from simulator.counts.operation import Operation
+from simulator.counts.operation import Operation, Totals
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
@@ -78,10 +78,14 @@ class Uncertainty:
 
 
 def uncertainty(
-    operations: Sequence[Operation], step: StepTime, gpu_rates: Rates, how: HowRun
+    operations: Sequence[Operation],
+    step: StepTime,
+    gpu_rates: Rates,
+    how: HowRun,
+    totals: Totals | None = None,
 ) -> Uncertainty:
-    """Return between which times a step lies, and why."""
-    spent = spent_by(operations, step, gpu_rates)
+    """Return between which times a step lies, and why; ``totals`` where they are known already."""
+    spent = spent_by(operations, step, gpu_rates, totals)
     narrow = narrow_families(how)
     spreads = {
         family: spread_of(gpu_rates, family, narrow=family in narrow) for family in spent.families
@@ -138,20 +142,21 @@ def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, 
     squares_down: Numeric = 0.0
     squares_up: Numeric = 0.0
     nothing = Part(0.0, 0.0)
+    of_first, of_second = 1 / first.total_s, 1 / second.total_s
     for name in dict.fromkeys([*first.shared, *second.shared]):
         one, two = first.shared.get(name, nothing), second.shared.get(name, nothing)
-        up = one.above_s / first.total_s - two.above_s / second.total_s
-        down = two.below_s / second.total_s - one.below_s / first.total_s
-        squares_up = squares_up + maximum(maximum(up, down), 0.0) ** 2
-        squares_down = squares_down + minimum(minimum(up, down), 0.0) ** 2
-    for mine, divides in ((first, False), (second, True)):
-        for part in mine.own.values():
-            up, down = part.above_s / mine.total_s, part.below_s / mine.total_s
-            if divides:
-                up, down = down, up
-            squares_up = squares_up + up * up
-            squares_down = squares_down + down * down
-    ratio = first.total_s / second.total_s
+        # Both longer, and both shorter: one of the two makes the ratio larger, the other smaller.
+        longer = one.above_s * of_first - two.above_s * of_second
+        shorter = two.below_s * of_second - one.below_s * of_first
+        squares_up = squares_up + maximum(maximum(longer, shorter), 0.0) ** 2
+        squares_down = squares_down + minimum(minimum(longer, shorter), 0.0) ** 2
+    for mine, share, divides in ((first, of_first, False), (second, of_second, True)):
+        # Independent errors of one step, as one.
+        below, above = _added(list(mine.own.values()))
+        up, down = (below, above) if divides else (above, below)
+        squares_up = squares_up + (up * share) ** 2
+        squares_down = squares_down + (down * share) ** 2
+    ratio = first.total_s * of_second
     return ratio / (1 + square_root(squares_down)), ratio * (1 + square_root(squares_up))
 
 
@@ -176,9 +181,8 @@ def _kernel_parts(
             cached_s = step.cached_s[family]
             below = below + (spread.cached_below - spread.streaming_below) * cached_s
             above = above + (spread.cached_above - spread.streaming_above) * cached_s
-        rest = (1 - spread.common) * time.squares_s2 / (time.total_s + _TINY_S) ** 2
         if family == "attention":
-            alone, together = square_root(rest), spread.common**0.5
+            alone, together = square_root(1 - spread.common), square_root(spread.common)
             own[family] = Part(alone * below, alone * above)
             if how.attention == "bifurcated":
                 more = code_spread("bifurcated")
@@ -187,6 +191,7 @@ def _kernel_parts(
                     more.streaming_above * streaming + more.fixed_above * time.fixed_s,
                 )
         else:
+            rest = (1 - spread.common) * time.squares_s2 / (time.total_s + _TINY_S) ** 2
             together = square_root(spread.common + rest)
         shared[family] = Part(together * below, together * above)
     return shared, own

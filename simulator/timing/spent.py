@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from simulator.counts.operation import Operation
+from simulator.counts.operation import Operation, Totals, total
 from simulator.numeric import Numeric, maximum, where
 from simulator.timing.constants import Rates, peak_flops_per_s
 from simulator.timing.roofline import OperationTime, cached_bytes
@@ -43,8 +43,13 @@ class Spent:
     launches: Mapping[Family, Numeric]
 
 
-def spent_by(operations: Sequence[Operation], step: StepTime, gpu_rates: Rates) -> Spent:
-    """Sum up what of a step its interval depends on."""
+def spent_by(
+    operations: Sequence[Operation],
+    step: StepTime,
+    gpu_rates: Rates,
+    totals: Totals | None = None,
+) -> Spent:
+    """Sum up what of a step its interval depends on; ``totals`` where they are known already."""
     families: dict[Family, KindTime] = {}
     for kind, time in step.by_kind.items():
         _add_time(families.setdefault(FAMILY[kind], KindTime()), time)
@@ -62,7 +67,7 @@ def spent_by(operations: Sequence[Operation], step: StepTime, gpu_rates: Rates) 
         device_s=step.device_s,
         host_s=step.host_s,
         collective_s=step.collective_s,
-        bound_s=peak_bound_s(operations, gpu_rates),
+        bound_s=peak_bound_s(operations, gpu_rates, totals),
         families=families,
         cached_s=cached_s,
         launches=launches,
@@ -78,26 +83,29 @@ def cached_stream_s(operation: Operation, time: OperationTime, gpu_rates: Rates)
     return where(operation.reused_bytes > 0, share, 0.0) * time.stream_s
 
 
-def peak_bound_s(operations: Sequence[Operation], gpu_rates: Rates) -> Numeric:
+def peak_bound_s(
+    operations: Sequence[Operation], gpu_rates: Rates, totals: Totals | None = None
+) -> Numeric:
     """Return the time below which no step is: its bytes or FLOPs at published peaks. [s].
 
     Bytes that the L2 cache might serve are left out.
     """
-    moved: Numeric = 0.0
-    flops: dict[Dtype, Numeric] = {}
+    totals = total(operations) if totals is None else totals
+    moved: Numeric = totals.bytes_read + totals.bytes_written
+    products: dict[Dtype, list[Operation]] = {}
     for operation in operations:
-        from_memory = operation.bytes_moved
         if _is_used(operation.reused_bytes):
-            from_memory = from_memory - operation.reused_bytes
+            moved = moved - operation.repeat * operation.reused_bytes
         if _is_used(operation.scratch_bytes):
-            from_memory = from_memory - operation.scratch_bytes
-        moved = moved + operation.repeat * from_memory
+            moved = moved - operation.repeat * operation.scratch_bytes
         if _is_used(operation.flops):
-            done = flops.get(operation.dtype, 0.0)
-            flops[operation.dtype] = done + operation.repeat * operation.flops
+            products.setdefault(operation.dtype, []).append(operation)
     compute: Numeric = 0.0
-    for dtype, number in flops.items():
-        compute = compute + number / peak_flops_per_s(gpu_rates.gpu, dtype)[0]
+    for dtype, some in products.items():
+        flops: Numeric = totals.flops
+        if len(products) > 1:
+            flops = sum(operation.repeat * operation.flops for operation in some)
+        compute = compute + flops / peak_flops_per_s(gpu_rates.gpu, dtype)[0]
     return maximum(moved / gpu_rates.gpu.memory_bandwidth_bytes_per_s, compute)
 
 

@@ -11,6 +11,9 @@ from simulator.numeric import Numeric, maximum
 from simulator.timing.constants import Rates
 from simulator.timing.roofline import ROOFS, OperationTime, Roof, operation_time
 
+# Kinds of operation that a step has one call of after the other: their errors are taken for one.
+ONE_KERNEL: tuple[Kind, ...] = ("attention", "combine", "copy")
+
 
 @dataclass(slots=True, kw_only=True)
 class KindTime:
@@ -21,7 +24,8 @@ class KindTime:
     total_s, fixed_s
         All of it, and the part that is fixed time of launches and of what is walked through.
     squares_s2
-        Sum of the squares of each operation's share of ``total_s``: how few of them it is. [s^2]
+        Sum of the squares of each operation's share of ``total_s``: how few of them it is; 0 where
+        they are taken for one. [s^2]
     """
 
     total_s: Numeric = 0.0
@@ -95,7 +99,8 @@ def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution)
         kind = kinds.setdefault(operation.kind, KindTime())
         kind.total_s = kind.total_s + spent
         kind.fixed_s = kind.fixed_s + fixed
-        kind.squares_s2 = kind.squares_s2 + spent * spent
+        if operation.kind not in ONE_KERNEL:
+            kind.squares_s2 = kind.squares_s2 + spent * spent
         _add_to_roof(roofs, time, stream, operation.repeat)
     return StepTime(
         total_s=maximum(device, host) + collective,
