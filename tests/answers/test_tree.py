@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from builders import ROUND_CONSTANTS, gpu, llama_2_7b, mistral_7b, round_gpu
 from hypothesis import given, settings
@@ -9,9 +10,12 @@ from hypothesis import strategies as st
 
 from simulator.answers.compare import compare
 from simulator.answers.estimate import estimate
+from simulator.answers.sweep import prepare_sweep
 from simulator.answers.tree import LevelRule, TreePlan, plan_tree
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware
+from simulator.inputs.presets import load_model
+from simulator.inputs.scenario import Scenario, load_scenario
 from simulator.inputs.workload import Workload
 
 THREE = "shots=1K,task=512x4,problem=200x3"
@@ -172,3 +176,42 @@ def test_layouts_of_the_baseline() -> None:
     assert shared.standard.operations == shared.reading(()).result.operations
     stored = {float(item.result.memory.kv_bytes) for item in copies.readings}
     assert stored == {float(shared.standard.memory.kv_bytes)}
+
+
+def test_a_sweep_over_trees_is_compare() -> None:
+    """Every row of a sweep over trees says what compare says of its tree."""
+    shipped = load_scenario("few-shot-majority").model_dump(exclude={"workload"})
+    axes = {"tree": ["1K,128x4", "1K+128x4", "2K"], "samples": [1, 40], "decoded_tokens": [9]}
+    grid = prepare_sweep(Scenario(**{**shipped, "models": ["llama-2-7b"]}, workload=axes))
+    rows = []
+    for block in grid.blocks():
+        count = len(block["speedup"])
+        columns = {name: np.broadcast_to(values, count) for name, values in block.items()}
+        rows += [{name: column[i] for name, column in columns.items()} for i in range(count)]
+    assert len(rows) == 6
+    for row in rows:
+        tree, samples = str(row["tree"]), int(row["samples"])
+        work = Workload(tree=tree, samples=samples, decoded_tokens=9, weight_dtype="fp16")
+        assert (row["context_tokens"], row["prompts"]) == (work.context_tokens, work.prompts)
+        wanted = compare(load_model("llama-2-7b"), load_hardware("h100-sxm"), work)
+        assert row["speedup"] == pytest.approx(wanted.speedup)
+        assert row["kv_io_ratio"] == pytest.approx(wanted.kv_io_ratio)
+        assert row["bifurcated_memory_bytes"] == wanted.bifurcated.memory.total_bytes
+
+
+def test_a_sweep_accepts_no_more_than_a_point_processes() -> None:
+    """Tokens per second of a grid count the accepted tokens, one where one is processed."""
+    shipped = load_scenario("few-shot-majority").model_dump(exclude={"workload"})
+    axes = {"samples": 4, "query_tokens": [1, 4], "accepted_tokens": [1, 2.5]}
+    grid = prepare_sweep(Scenario(**{**shipped, "models": ["gpt2"]}, workload=axes))
+    kept = {
+        (float(block["accepted_tokens"]), int(tokens)): rate * ms / 1e3 / 4
+        for block in grid.blocks()
+        for tokens, rate, ms in zip(
+            block["query_tokens"],
+            block["standard_tokens_per_s"],
+            block["standard_step_ms"],
+            strict=True,
+        )
+    }
+    assert kept == pytest.approx({(1, 1): 1, (1, 4): 1, (2.5, 1): 1, (2.5, 4): 2.5})
