@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Pages computed whole; docs/accuracy.md is not among them, for it needs measured rows.
-GENERATORS = ("cascade_rule", "published_signs")
+GENERATORS = ("cascade_rule", "published_signs", "paper_claims")
 BLOCK = re.compile(r"(^```console\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
 
 
