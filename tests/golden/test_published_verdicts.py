@@ -1,4 +1,4 @@
-"""What the verdict makes of the published cells: mostly right where it decides, silent where not."""
+"""What the verdict makes of published cells: mostly right where it decides, silent where not."""
 
 import importlib.util
 import sys
