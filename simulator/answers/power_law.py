@@ -32,6 +32,8 @@ MEDIAN_OF_NORMAL = 0.6745
 # Losses are not known better than this share of themselves.
 LEAST_SPREAD = 1e-7
 CONFIDENCE = 0.95
+# Runs to spare from which on it is worth asking whether factors change with size.
+LEAST_SPARE = 3
 # The constants that all families share: E, A and alpha.
 SHARED = 3
 
@@ -60,6 +62,9 @@ class PowerLaw:
         Their robust standard deviation.
     outliers
         Of each run, whether it is far off; such runs have lost their weight.
+    drifts, drift_errors
+        By how much ln F of each family seems to grow with each tenfold size, and the standard
+        errors; 0 of the reference, and of all where the runs are too few to tell.
     spare
         Runs beyond the number of constants.
     quantile
@@ -75,6 +80,8 @@ class PowerLaw:
     residuals: "np.ndarray"
     spread: float
     outliers: "np.ndarray"
+    drifts: "np.ndarray"
+    drift_errors: "np.ndarray"
     spare: int
     quantile: float
 
@@ -138,9 +145,9 @@ def fit_power_law(
     spread = _spread(residuals, problem.constants)
     held = best[0] <= problem.low[0] + 1e-3 * problem.least
     covariance = _covariance(problem.jacobian(best), residuals, spread, held=held)
+    drifts, drift_errors = _drifts(problem, best, residuals, spread)
     import numpy as np
 
-    # In terms of E itself where the search had its share of the least loss.
     return PowerLaw(
         irreducible_loss=0.0 if held else float(best[0]),
         log_reducible=float(best[1]),
@@ -151,6 +158,8 @@ def fit_power_law(
         residuals=residuals,
         spread=spread,
         outliers=np.abs(residuals) > OUTLIER * spread,
+        drifts=drifts,
+        drift_errors=drift_errors,
         spare=problem.spare,
         quantile=float(stats.t.ppf(0.5 + CONFIDENCE / 2, problem.spare)),
     )
@@ -195,7 +204,7 @@ class _Problem:
         self.spare = self.rows - self.constants
         # One column per shift: which runs it moves.
         self.moved = (self.families[:, None] == np.arange(1, shifts + 1)).astype(float)
-        # Losses are scaled by the least, so E is bounded by 1 of those.
+        # E stays below every loss.
         self.low = np.array([0.0, -50.0, EXPONENTS[0], *([-LARGEST_SHIFT] * shifts)])
         self.high = np.array(
             [self.least * LARGEST_SHARE, 50.0, EXPONENTS[1], *([LARGEST_SHIFT] * shifts)]
@@ -309,3 +318,30 @@ def _covariance(
     weighted = jacobian[:, used]
     covariance[used, used] = variance * np.linalg.pinv(weighted.T @ weighted)
     return covariance
+
+
+def _drifts(
+    problem: _Problem, best: "np.ndarray", residuals: "np.ndarray", spread: float
+) -> tuple["np.ndarray", "np.ndarray"]:
+    """Return how ln F of each family seems to change with size, and the standard errors.
+
+    By one step from the fit towards a law that lets it change. If families had exponents of their
+    own, one size factor would not do for all sizes.
+    """
+    import numpy as np
+
+    families = problem.constants - SHARED + 1
+    drifts, errors = np.zeros(families), np.zeros(families)
+    if families == 1 or problem.spare - (families - 1) < LEAST_SPARE:
+        return drifts, errors
+    own = problem.jacobian(best)
+    wide = np.hstack([own, own[:, SHARED:] * problem.sizes[:, None]])
+    scaled = (residuals / (CAUCHY_SCALE * spread)) ** 2
+    weights = 1 / (1 + scaled)
+    normal = np.linalg.pinv((wide * weights[:, None]).T @ wide)
+    step = -normal @ (wide.T @ (weights * residuals))
+    covariance = _covariance(wide, residuals + wide @ step, spread, held=False)
+    # From each e-fold to each tenfold.
+    drifts[1:] = step[problem.constants :] * np.log(10)
+    errors[1:] = np.sqrt(np.diag(covariance))[problem.constants :] * np.log(10)
+    return drifts, errors

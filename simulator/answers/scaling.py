@@ -1,5 +1,6 @@
 """Scaling laws of multi-head, multi-group and multi-query models, fitted to training runs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 # A family's curve cannot be told from fewer sizes.
 LEAST_SIZES = 3
+# A size factor is said to change with size beyond so many half widths of a 95 % interval, so that
+# chance alone says it about once in a hundred fits.
+DRIFT_DOUBT = 1.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +127,7 @@ def fit_scaling_law(
         notes.append(
             "The largest sizes were not held out: without them there are too few runs for a fit."
         )
-    notes += _doubts(law, runs)
+    notes += _doubts(law, laws, runs)
     return ScalingLaw(
         source=table.path,
         law=law,
@@ -220,7 +224,7 @@ def _hold_out(
     )
 
 
-def _doubts(law: PowerLaw, runs: Sequence[TrainingRun]) -> list[str]:
+def _doubts(law: PowerLaw, laws: Sequence[FamilyLaw], runs: Sequence[TrainingRun]) -> list[str]:
     """Say what the fit cannot tell, and which runs it does not believe."""
     doubts = []
     if law.irreducible_loss == 0:
@@ -230,6 +234,12 @@ def _doubts(law: PowerLaw, runs: Sequence[TrainingRun]) -> list[str]:
             f"The irreducible loss, {law.irreducible_loss:.3g}, is not known to better than "
             f"{law.stderr[0]:.2g}: a wider range of sizes would tell."
         )
+    for law_of, drift, error in zip(laws, law.drifts, law.drift_errors, strict=True):
+        if error and abs(drift) > DRIFT_DOUBT * law.quantile * error:
+            doubts.append(
+                f"F of {law_of.family.name} seems to change with size, by a factor of "
+                f"{math.exp(drift):.3f} for each tenfold: one F does not do for all sizes."
+            )
     far = [str(run.line) for run, is_far in zip(runs, law.outliers, strict=True) if is_far]
     if far:
         doubts.append(

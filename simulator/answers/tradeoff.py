@@ -21,6 +21,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.parameters import count_parameters
 from simulator.inputs.workload import ATTENTIONS, Attention, Workload
 from simulator.timing.constants import ConstantsChoice
+from simulator.timing.interval import speedup_interval
 from simulator.timing.step import step_time
 
 
@@ -38,12 +39,18 @@ class Variant:
         The most samples and the longest context, in memory and under the target.
     usd_per_million_tokens
         Of decoding, None where the price is unknown.
+    speedup, speedup_low, speedup_high
+        The base's step under the same attention over this one, and between which values that lies
+        as sure as predictions are; errors of matrix products count as common to both models.
     """
 
     result: Estimate
     prefill_s: float
     limits: Capacity
     usd_per_million_tokens: float | None
+    speedup: float
+    speedup_low: float
+    speedup_high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +151,9 @@ def tradeoff(
         raise WorkloadError(f"target_step_ms = {target_step_s * 1e3:g} is not positive")
     price = price_per_hour(gpu, workload.tensor_parallel, usd_per_hour)
 
-    def candidate(
-        model: ModelShape, factor: SizeFactor | None = None, error: float = 0.0
-    ) -> Candidate:
-        results = [
-            estimate(
+    def steps(model: ModelShape) -> dict[Attention, Estimate]:
+        return {
+            attention: estimate(
                 model,
                 gpu,
                 workload.under(attention),
@@ -156,15 +161,22 @@ def tradeoff(
                 memory_utilization=memory_utilization,
             )
             for attention in ATTENTIONS
-        ]
+        }
+
+    base_steps = steps(base)
+
+    def candidate(
+        model: ModelShape, factor: SizeFactor | None = None, error: float = 0.0
+    ) -> Candidate:
+        results = base_steps if model is base else steps(model)
         return Candidate(
             model=model,
             size_factor=factor,
             parameters=count_parameters(model).total,
             size_error=error,
             variants={
-                result.workload.attention: _variant(result, target_step_s, price)
-                for result in results
+                attention: _variant(result, base_steps[attention], target_step_s, price)
+                for attention, result in results.items()
             },
         )
 
@@ -181,7 +193,7 @@ def tradeoff(
             ranks=workload.tensor_parallel,
         )
         others.append(candidate(scaled.model, factor, scaled.size_error))
-    rates = first.variants["standard"].result.rates
+    rates = base_steps["standard"].rates
     return Tradeoff(
         base=first,
         others=tuple(others),
@@ -241,10 +253,20 @@ def _factors(
     return [paper_factor(base, number) for number in kv_heads]
 
 
-def _variant(result: Estimate, target_step_s: float | None, usd_per_hour: float | None) -> Variant:
-    """Return what a decode step leaves open: prefill, limits and price."""
+def _variant(
+    result: Estimate,
+    base: Estimate,
+    target_step_s: float | None,
+    usd_per_hour: float | None,
+) -> Variant:
+    """Return what a decode step leaves open: prefill, limits, price, and how the base compares."""
     prefill = step_time(
         prefill_operations(result.model, result.workload), result.rates, result.workload.execution
+    )
+    low, high = (
+        (1.0, 1.0)
+        if result is base
+        else map(float, speedup_interval(base.uncertainty, result.uncertainty))
     )
     return Variant(
         result=result,
@@ -253,4 +275,7 @@ def _variant(result: Estimate, target_step_s: float | None, usd_per_hour: float 
         usd_per_million_tokens=None
         if usd_per_hour is None
         else cost_per_million_tokens(usd_per_hour, result.tokens_per_s),
+        speedup=base.step_s / result.step_s,
+        speedup_low=low,
+        speedup_high=high,
     )

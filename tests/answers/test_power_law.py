@@ -85,6 +85,28 @@ def test_a_law_without_a_floor_is_found_to_have_none() -> None:
     assert np.exp(law.shifts) == pytest.approx(FACTORS, rel=1e-3)
 
 
+def test_a_factor_that_grows_with_size_is_noticed() -> None:
+    """An exponent of its own makes F grow; with shared exponents it seems to only by chance."""
+    parameters, losses, families = runs(noise=0.002)
+    shared = fit_power_law(parameters, losses, families)
+    assert (np.abs(shared.drifts) <= 2 * shared.quantile * shared.drift_errors).all()
+    own = E + A * (parameters / 1e9 / 1.1) ** -0.22
+    losses[families == 2] *= (own / (E + A * (parameters / 1e9 / 1.1) ** -ALPHA))[families == 2]
+    law = fit_power_law(parameters, losses, families)
+    assert law.drifts[2] > 5 * law.drift_errors[2]
+    assert abs(law.drifts[1]) < 3 * law.drift_errors[1]
+    # F where the two laws are equal: (N / F)^-0.25 = (N / 1.1)^-0.22, a tenfold N apart.
+    assert law.drifts[2] == pytest.approx(np.log(10) * (1 - 0.22 / 0.25), rel=0.2)
+
+
+def test_drifts_are_zero_where_runs_cannot_tell() -> None:
+    """Runs enough for the law but not for one whose factors change."""
+    chosen = [0, 3, 6, 7, 10, 13, 14, 17]
+    parameters, losses, families = (part[chosen] for part in runs())
+    law = fit_power_law(parameters, losses, families)
+    assert (law.spare, list(law.drifts), list(law.drift_errors)) == (3, [0, 0, 0], [0, 0, 0])
+
+
 def test_too_few_runs_are_refused() -> None:
     """As many runs as constants leave nothing to tell the errors from."""
     parameters, losses, families = runs(sizes=SIZES[:1])

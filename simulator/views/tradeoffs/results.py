@@ -162,6 +162,11 @@ def variant_object(variant: Variant) -> dict[str, Any]:
     result, limits = variant.result, variant.limits
     return {
         "step_ms": result.step_s / MILLISECOND,
+        "step_ms_low": result.step_low_s / MILLISECOND,
+        "step_ms_high": result.step_high_s / MILLISECOND,
+        "speedup": variant.speedup,
+        "speedup_low": variant.speedup_low,
+        "speedup_high": variant.speedup_high,
         "prefill_ms": variant.prefill_s / MILLISECOND,
         "tokens_per_s": result.tokens_per_s,
         "bound": result.bound,

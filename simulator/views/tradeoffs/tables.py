@@ -115,17 +115,18 @@ def tradeoff_verdict(result: Tradeoff) -> list[str]:
     """Say how much faster each larger model is at the point asked about (rich markup)."""
     lines = []
     for other in result.others:
-        ratios = {
-            attention: result.base.variants[attention].result.step_s
-            / other.variants[attention].result.step_s
-            for attention in ATTENTIONS
-        }
+        standard, bifurcated = (other.variants[attention] for attention in ATTENTIONS)
         lines.append(
-            f"[bold]{other.model.name}[/] is {times_as(ratios['standard'])} as "
-            f"{result.base.model.name} with standard attention, {times_as(ratios['bifurcated'])} "
-            "with bifurcated."
+            f"[bold]{other.model.name}[/] is {times_as(standard.speedup)} as "
+            f"{result.base.model.name} with standard attention{_between(standard)}, "
+            f"{times_as(bifurcated.speedup)} with bifurcated{_between(bifurcated)}."
         )
     return lines
+
+
+def _between(variant: Variant) -> str:
+    """Say between which values a speed-up lies."""
+    return f" (speed-up {variant.speedup_low:.2f} to {variant.speedup_high:.2f})"
 
 
 def times_as(ratio: float) -> str:
