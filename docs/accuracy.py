@@ -3,7 +3,8 @@
 
 Fits every GPU anew, with whole shapes held out, and GPUs left out in turn; takes a few minutes.
 Nothing of the rows themselves is written, only errors: on the page, and in
-simulator/timing/spread.toml, on which the intervals of predictions rest.
+simulator/timing/spread.toml, on which the intervals of predictions rest. With --carry it only writes
+simulator/timing/carried_kernels.toml, from the constants fitted in the profiles.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from simulator.evidence import residuals, spread, spread_check, spread_file
+from simulator.evidence import carry, residuals, spread, spread_check, spread_file
 from simulator.evidence.calibrate import STAGES, Calibration, calibrate, summary
 from simulator.evidence.measurements import Measurements, RowKind, load
 from simulator.evidence.physics import compulsory_bytes
@@ -26,7 +27,15 @@ from simulator.timing.spread import shipped_spreads
 
 COLD = 1.5  # times the L2 cache
 SMALL_M = 256
-SPREADS = Path(__file__).parent.parent / "simulator" / "timing" / "spread.toml"
+TIMING = Path(__file__).parent.parent / "simulator" / "timing"
+SPREADS = TIMING / "spread.toml"
+# What each architecture carries over is of this GPU, and whether its shares of bandwidth are: the
+# A100 80GB stops at 1.55 TB/s of its 2.04, which is all that the 40GB cards have.
+CARRIED = {
+    "Hopper": ("h100-sxm", True),
+    "Ampere GA100": ("a100-sxm-80gb", False),
+    "Ada": ("l40s", True),
+}
 INTRODUCTION = """# How accurate are the times?
 
 Written by `python docs/accuracy.py` on {date} from {rows:,} rows that public projects timed on real GPUs; nobody's
@@ -218,6 +227,17 @@ def write_spreads(
     shipped_spreads.cache_clear()
 
 
+def write_carried(measurements: Measurements, path: Path) -> None:
+    """Write what GPUs without rows carry over from the profiles of those with them."""
+    gpus = [load_hardware(gpu_id) for gpu_id, _ in CARRIED.values()]
+    kernels = carry.kernels_of(measurements.tables["decode_attention"], gpus)
+    architectures = {
+        name: carry.of_architecture(load_hardware(gpu_id), bandwidth=bandwidth)
+        for name, (gpu_id, bandwidth) in CARRIED.items()
+    }
+    path.write_text(carry.text(carry.averaged(gpus, kernels), architectures), encoding="utf-8")
+
+
 def main() -> None:
     """Fit, predict, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -227,8 +247,12 @@ def main() -> None:
         "--remarks", type=Path, default=Path(__file__).parent / "accuracy_remarks.md"
     )
     parser.add_argument("--spreads", type=Path, default=SPREADS, help="file of the intervals")
+    parser.add_argument("--carry", action="store_true", help="write carried_kernels.toml alone")
     options = parser.parse_args()
     measurements = load(options.rows)
+    if options.carry:
+        write_carried(measurements, TIMING / "carried_kernels.toml")
+        return
     fitted_kinds = {stage.kind for stage in STAGES}
     ids = pd.concat(
         [table["gpu_id"] for kind, table in measurements.tables.items() if kind in fitted_kinds]

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from simulator.evidence.attention_kernels import attention_kernel
 from simulator.evidence.fit import with_constants
 from simulator.evidence.groups import BLOCKS_PER_SM, blocks_per_sm, library_of
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.carried import ATTENTION_KERNELS, Entry, clock_factor
+from simulator.timing.carried import Entry, clock_factor
 from simulator.timing.constants import HARNESS_PREFIX, VARIANTS
 
 # The clock at which constants of several GPUs are averaged.
@@ -40,22 +41,6 @@ HEADER = """\
 # python docs/accuracy.py --carry from the profiles' fitted constants. At another clock, see
 # simulator/timing/carried.py; of a kernel or a library, simulator/timing/constants.py.
 """
-
-
-def attention_kernel(kernel: str, gpu: HardwareProfile) -> str:
-    """Return which attention kernel a row's is, or nothing.
-
-    >>> from simulator.inputs.hardware import load_hardware
-    >>> attention_kernel("vllm_flash_attn_fa3", load_hardware("h100-sxm"))
-    'fa3'
-    >>> attention_kernel("vllm_flash_attn", load_hardware("a100-sxm-80gb"))
-    'fa2'
-    """
-    lowered = kernel.lower()
-    named = next((name for name in ATTENTION_KERNELS if name in lowered), "")
-    if named or "flash_attn" not in lowered:
-        return named
-    return "fa3" if gpu.compute_capability == "9.0" else "fa2"
 
 
 def kernels_of(table: pd.DataFrame, gpus: Iterable[HardwareProfile]) -> dict[tuple[str, str], str]:

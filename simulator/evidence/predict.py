@@ -15,9 +15,13 @@ from simulator.counts.attention import attention_operations
 from simulator.counts.attention_shape import AttentionShape
 from simulator.counts.collectives import all_reduce
 from simulator.counts.operation import Operation
-from simulator.counts.step import PREFILL_ROWS_PER_BLOCK
 from simulator.evidence import physics, predict_measured, predict_steps
-from simulator.evidence.carry import attention_kernel
+from simulator.evidence.attention_kernels import (
+    attention_kernel,
+    prefill_block_rows,
+    prefill_blocks,
+    small_blocks,
+)
 from simulator.evidence.groups import Group, block_slots, library_of
 from simulator.evidence.measurements import RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
@@ -140,15 +144,6 @@ def _dtypes(rows: pd.DataFrame) -> tuple[Dtype, Dtype]:
     return cast("Dtype", first["dtype"]), cast("Dtype", first.get("kv_dtype", first["dtype"]))
 
 
-def is_flash2(kernel: str, gpu: HardwareProfile) -> bool:
-    """Return whether a kernel is vLLM's FlashAttention-2.
-
-    Of paged caches it splits the keys only where it packs a group of queries into rows, which takes
-    two copies, and there is nothing to pack with one query head to a KV head.
-    """
-    return "flash_attn" in kernel and "fa3" not in kernel and gpu.compute_capability != "9.0"
-
-
 def _attention_shape(
     rows: pd.DataFrame, gpu: HardwareProfile, *, context: str, samples: bool
 ) -> AttentionShape:
@@ -158,7 +153,7 @@ def _attention_shape(
     heads, kv_heads = _array(rows, "q_heads"), _array(rows, "kv_heads")
     compute: Dtype = dtype if DTYPE_BYTES[dtype] >= DTYPE_BYTES["bf16"] else "bf16"
     slots: Any = block_slots(gpu)
-    if is_flash2(str(rows["kernel"].iloc[0]), gpu):
+    if attention_kernel(str(rows["kernel"].iloc[0]), gpu) == "fa2":
         slots = np.where(heads > kv_heads, slots, 1)
     return AttentionShape(
         prompts=1 if samples else batch,
@@ -200,10 +195,12 @@ def replayed(operation: Operation) -> Operation:
 
 def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Cache write, attention and combine, replayed back to back."""
+    kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
     shape = _attention_shape(rows, gpu, context="kv_len", samples=False)
     operations = [_cache_write(shape), *_standard(shape)]
-    if is_flash2(str(rows["kernel"].iloc[0]), gpu):
-        group, batch = shape.heads / shape.kv_heads, _array(rows, "batch")
+    group = shape.heads / shape.kv_heads
+    if kernel == "fa2":
+        batch = _array(rows, "batch")
         copied = ((group > 1) & (_array(rows, "kv_heads") > 1) & (batch > 1)).astype(np.float64)
         operations.append(
             Operation(
@@ -214,7 +211,13 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
                 launches=2 * copied,
             )
         )
-    return [replayed(item) if item.name == "attention" else item for item in operations]
+    share = small_blocks(group) if kernel == "flashinfer" and shape.kv_bytes > 1 else 1.0
+    return [
+        replace(replayed(item), thread_blocks=item.thread_blocks * share)
+        if item.name == "attention"
+        else item
+        for item in operations
+    ]
 
 
 def _standard(shape: AttentionShape) -> list[Operation]:
@@ -229,8 +232,8 @@ def _standard(shape: AttentionShape) -> list[Operation]:
     )
 
 
-def _prefill(rows: pd.DataFrame, _gpu: HardwareProfile) -> list[Operation]:
-    """One causal call, its last block as long as all its keys."""
+def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
+    """Write the keys and values, then one causal call, its last block as long as all its keys."""
     dtype, kv_dtype = _dtypes(rows)
     batch, heads, kv_heads = (_array(rows, name) for name in ("batch", "q_heads", "kv_heads"))
     width, queries, keys = (_array(rows, name) for name in ("head_dim", "q_len", "kv_len"))
@@ -238,6 +241,15 @@ def _prefill(rows: pd.DataFrame, _gpu: HardwareProfile) -> list[Operation]:
     row = batch * queries * heads * width * element
     kv_bytes = 2 * batch * keys * kv_heads * width * DTYPE_BYTES[kv_dtype]
     pairs = physics.attended_pairs(rows).to_numpy(dtype=np.float64)
+    kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
+    block_rows = prefill_block_rows(kernel, gpu)
+    new_values = 2 * batch * queries * kv_heads * width
+    write = Operation(
+        name="kv_write",
+        kind="copy",
+        bytes_read=new_values * element,
+        bytes_written=new_values * DTYPE_BYTES[kv_dtype],
+    )
     attention = Operation(
         name="prefill_attention",
         kind="prefill_attention",
@@ -245,12 +257,16 @@ def _prefill(rows: pd.DataFrame, _gpu: HardwareProfile) -> list[Operation]:
         bytes_read=row + kv_bytes,
         bytes_written=row,
         kv_bytes_read=kv_bytes,
-        thread_blocks=batch * heads * np.ceil(queries / PREFILL_ROWS_PER_BLOCK),
-        longest_block_flops=4 * PREFILL_ROWS_PER_BLOCK * keys * width,
+        thread_blocks=prefill_blocks(kernel, block_rows, batch, heads, kv_heads, queries),
+        longest_block_flops=4 * block_rows * keys * width,
         dtype=dtype,
     )
-    moved = attention.bytes_moved
-    return [replace(attention, reused_bytes=moved, reused_footprint_bytes=moved)]
+    # A replay finds in L2 what the last one left there, if both kernels' fits.
+    moved = write.bytes_moved + attention.bytes_moved
+    return [
+        replace(item, reused_bytes=item.bytes_moved, reused_footprint_bytes=moved)
+        for item in (write, attention)
+    ]
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
