@@ -17,7 +17,7 @@ BOUND = 1e-9
 
 # What a page's script is asked for: the columns of ``truth``.
 ANSWER = """(state) => {
-  const result = model.compare(state);
+  const result = engine.compare(state);
   const columns = (step) => [
     step.seconds, step.tokens_per_s, step.totals.flops, step.totals.bytes_read,
     step.totals.bytes_written, step.totals.kv_bytes_read || 0, step.memory.weights_bytes,
@@ -27,11 +27,11 @@ ANSWER = """(state) => {
   ];
   const words = (step) => [step.bound, step.memory.fits];
   const steps = [result.standard, result.shared, result.bifurcated];
-  const sure = model.ratioInterval(result.standard, result.bifurcated);
+  const sure = engine.ratioInterval(result.standard, result.bifurcated);
   return {
     numbers: [...steps.flatMap(columns), result.speedup, result.kv_io_ratio, sure.low, sure.high],
     words: [...steps.flatMap(words), result.winner, sure.verdict],
-    brief: steps.map((step) => model.brief(state, step.way).seconds),
+    brief: steps.map((step) => engine.brief(state, step.way).seconds),
   };
 }"""
 

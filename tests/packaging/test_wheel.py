@@ -112,8 +112,8 @@ def test_wheel_holds_the_files_it_cannot_do_without(wheel: Path) -> None:
         "simulator/timing/spread.toml",
         "simulator/timing/carried_kernels.toml",
         "simulator/inputs/presets.toml",
-        "simulator/views/explore/explore.html",
-        "simulator/views/explore/model.js",
+        "simulator/views/explore/web/explore.html",
+        "simulator/views/explore/web/model.js",
         "simulator/hardware_profiles/h100-sxm.toml",
         "simulator/hardware_profiles/mi300x.toml",
     } <= names

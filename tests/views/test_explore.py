@@ -21,7 +21,7 @@ from simulator.views.explore.page import page, page_data
 from simulator.views.explore.symbol import Recorder
 from simulator.views.explore.tape import Tapes
 
-SCRIPT = Path(__file__).parents[2] / "simulator" / "views" / "explore" / "model.js"
+WEB = Path(__file__).parents[2] / "simulator" / "views" / "explore" / "web"
 TREE = """schema_version = 1
 id = "tree"
 title = "t"
@@ -60,9 +60,9 @@ def run_script(data: dict[str, Any], states: list[dict[str, Any]], ask: str) -> 
     if node is None:
         pytest.skip("Node is not installed; tests/browser asks the script in a browser")
     driver = f"""
-const {{ makeModel }} = require({json.dumps(str(SCRIPT))});
+const {{ makeModel }} = require({json.dumps(str(WEB / "model.js"))});
 const {{ data, states }} = JSON.parse(require("fs").readFileSync(0, "utf8"));
-const model = makeModel(data);
+const engine = makeModel(data);
 process.stdout.write(JSON.stringify(states.map({ask})));
 """
     done = subprocess.run(
@@ -103,9 +103,9 @@ def test_the_script_finds_the_limits_that_python_finds() -> None:
     data = json.loads(json.dumps(page_data(offer)))
     states = random_states(data, 40, seed=5)
     ask = """(state) => [
-      model.breakEven(state, "samples"), model.breakEven(state, "context_tokens"),
-      model.mostThatFits(state, data.layouts[state.kv_layout], "samples"),
-      model.mostThatFits(state, "bifurcated", "samples"),
+      engine.breakEven(state, "samples"), engine.breakEven(state, "context_tokens"),
+      engine.mostThatFits(state, data.layouts[state.kv_layout], "samples"),
+      engine.mostThatFits(state, "bifurcated", "samples"),
     ]"""
     for state, found in zip(states, run_script(data, states, ask), strict=True):
         model, work = question(offer, data, state)
@@ -139,7 +139,7 @@ def test_what_is_recorded_is_what_numpy_does() -> None:
         "tapes": tapes.tapes.items,
     }
     points = [(7.0, 2.0), (2.0, 7.0), (5.0, 5.0), (1.5, 0.25)]
-    found = run_script(data, [list(point) for point in points], f"(p) => model.follow({tape}, p)")
+    found = run_script(data, [list(point) for point in points], f"(p) => engine.follow({tape}, p)")
     for point, got in zip(points, found, strict=True):
         expected = [float(value) for value in formulas(*map(np.float64, point))]
         assert got == pytest.approx(expected, rel=1e-15)

@@ -45,7 +45,19 @@ from simulator.views.plots.style import (
 )
 from simulator.views.text import model_phrase
 
-SCRIPTS = ("model.js", "charts.js", "explore.js")
+# One script, in this order.
+SCRIPTS = (
+    "model.js",
+    "drawing.js",
+    "curves.js",
+    "bars.js",
+    "heat_map.js",
+    "state.js",
+    "controls.js",
+    "answer.js",
+    "figures.js",
+    "page.js",
+)
 
 # Step, memory and interval of each way to keep and read the context, in the order of "ways".
 _Ways = list[tuple[int, int, int]]
@@ -246,4 +258,4 @@ def _embedded(data: Mapping[str, Any]) -> str:
 
 def _resource(name: str) -> str:
     """Read one of the page's own files."""
-    return (files("simulator.views.explore") / name).read_text(encoding="utf-8")
+    return (files("simulator.views.explore") / "web" / name).read_text(encoding="utf-8")

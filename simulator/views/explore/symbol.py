@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-# What can be written down, by numpy's name, in the order of the page's switch (model.js).
+# What can be written down, by numpy's name, in the order of the page's data.
 OPCODES = (
     "add",
     "subtract",

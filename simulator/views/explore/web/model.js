@@ -113,7 +113,8 @@ function makeModel(data) {
       });
       const byRoof = times.slice(3, 3 + data.roofs.length);
       const spent = repeat * (times[0] + times[2]);
-      const launched = "launches" in one ? one.launches : "launches" in settings ? settings.launches : 1;
+      const launched =
+        "launches" in one ? one.launches : "launches" in settings ? settings.launches : 1;
       const family = data.families[settings.kind];
       const sums = families[family] || [0, 0, 0, 0, 0];
       families[family] = [
@@ -179,7 +180,12 @@ function makeModel(data) {
   /* Between which ratios the time of one step over another's lies. */
   function ratioInterval(first, second) {
     const tape = data.ratios[`${first.interval.number}:${second.interval.number}`];
-    const inputs = [first.seconds, second.seconds, ...first.interval.errors, ...second.interval.errors];
+    const inputs = [
+      first.seconds,
+      second.seconds,
+      ...first.interval.errors,
+      ...second.interval.errors,
+    ];
     const [low, high] = follow(tape, inputs);
     return { low, high, verdict: verdict(low, high, first.memory.fits, second.memory.fits) };
   }

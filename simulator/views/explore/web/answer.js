@@ -1,0 +1,251 @@
+"use strict";
+
+/* The answer in words and as a table, and the footer. */
+
+function lineOf(way) {
+  const { lines } = style;
+  const names = {
+    standard: `standard, ${LAYOUTS[data.layouts[state.kv_layout]]}`,
+    shared: lines.shared_storage.name,
+    bifurcated: lines.bifurcated.name,
+  };
+  return { ...lines[way === "shared" ? "shared_storage" : way], name: names[way] };
+}
+
+/* The ways to show: storage that is shared anyway is not shown twice. */
+function waysShown() {
+  return data.layouts[state.kv_layout] === "shared"
+    ? ["standard", "bifurcated"]
+    : ["standard", "shared", "bifurcated"];
+}
+
+function showAnswer(result, breakEven) {
+  setText("headline", headline(result));
+  const most = waysShown().map((way) => [
+    lineOf(way).name,
+    engine.mostThatFits(state, layoutOf(way), "samples"),
+  ]);
+  const base = comparable(result);
+  const sure = engine.ratioInterval(base, result.bifurcated);
+  const over = base === result.standard ? "" : " over one stored context";
+  const remarks = [
+    `The speed-up${over} lies between ${sure.low.toFixed(2)} and ${sure.high.toFixed(2)}.`,
+    `Bifurcated reads ${significant(result.kv_io_ratio)} times fewer KV bytes; that ratio is not the speed-up.`,
+    breakEvenText(breakEven),
+    `Most samples that fit: ${most.map(([name, count]) => `${count === null ? "none" : wholeText(count)} (${name})`).join(", ")}.`,
+    tooLong(),
+  ];
+  const list = document.getElementById("remarks");
+  list.replaceChildren(...remarks.filter(Boolean).map((remark) => element("li", {}, remark)));
+  showTable(result);
+}
+
+/* What bifurcated is held against: one stored context where copies do not fit and it does. */
+function comparable({ standard, shared }) {
+  return !standard.memory.fits && shared.memory.fits ? shared : standard;
+}
+
+/* The answer in a sentence, as `bifurcate compare` decides it. */
+function headline(result) {
+  const { standard, bifurcated } = result;
+  const base = comparable(result);
+  if (!base.memory.fits && !bifurcated.memory.fits) {
+    return `Neither fits: bifurcated is ${short(bifurcated)} short of memory`;
+  }
+  if (!base.memory.fits) return `Only bifurcated fits: ${timeText(bifurcated.seconds)} a step`;
+  if (!bifurcated.memory.fits) return `Only standard fits: ${timeText(base.seconds)} a step`;
+  const ratio = base.seconds / bifurcated.seconds;
+  const times = `${timeText(bifurcated.seconds)} against ${timeText(base.seconds)} a step`;
+  const sure = engine.ratioInterval(base, bifurcated).verdict;
+  const winner = engine.winner(ratio, true, true);
+  const lead =
+    sure === "too close to call"
+      ? "Too close to call"
+      : winner === "tie"
+        ? "No difference to act on"
+        : winner === "bifurcated"
+          ? "Bifurcated wins"
+          : "Standard wins";
+  const faster = `${lead === "Bifurcated wins" ? "" : "bifurcated is "}${timesText(ratio)} as fast, ${times}`;
+  if (base !== standard) {
+    return `Context copies do not fit. Over one stored context: ${lead.toLowerCase()}, ${faster}`;
+  }
+  return `${lead}: ${faster}`;
+}
+
+function short(step) {
+  return gibText(step.memory.total_bytes - step.memory.capacity_bytes);
+}
+
+function breakEvenText(breakEven) {
+  const { samples, context_tokens: context } = breakEven;
+  if (!Object.values(breakEven).some((value) => value !== null)) {
+    return "No number of samples at this context, and no context at these samples, makes it faster.";
+  }
+  const parts = [
+    samples === null
+      ? "at no number of samples at this context"
+      : `from ${wholeText(samples)} sample${samples === 1 ? "" : "s"} at this context`,
+    context === undefined
+      ? ""
+      : context === null
+        ? "at no context at these samples"
+        : `from ${sizeText(context)} context tokens at ${wholeText(state.samples)} samples`,
+  ];
+  return `Sharing the reads is faster ${parts.filter(Boolean).join(", and ")}.`;
+}
+
+/* 11.9 to 13.3 ms. */
+function betweenText({ low, high }) {
+  const [first, last] = [timeText(low), timeText(high)];
+  const [number, unit] = first.split(" ");
+  return `${last.endsWith(` ${unit}`) ? number : first} to ${last}`;
+}
+
+function tooLong() {
+  const { most_tokens: most, name } = data.models[state.model];
+  const tokens = state.context_tokens + state.decoded_tokens;
+  return most && tokens > most
+    ? `Warning: ${wholeText(tokens)} tokens exceed the ${wholeText(most)} that ${name} was made for.`
+    : "";
+}
+
+function showTable(result) {
+  const ways = waysShown();
+  const price = data.gpus[state.gpu].usd_per_hour;
+  const gpus = data.kept.tensor_parallel || 1;
+  const rows = [
+    ["Step", (step) => timeText(step.seconds)],
+    ["Between", (step) => betweenText(step.interval)],
+    ["Speed-up", (step) => `${(result.standard.seconds / step.seconds).toFixed(2)}x`],
+    ["Bound by", (step) => step.bound],
+    ["Tokens/s", (step) => wholeText(step.tokens_per_s)],
+    ["KV read", (step) => siText(step.totals.kv_bytes_read || 0, "B")],
+    ["Memory", (step) => gibText(step.memory.total_bytes)],
+    [
+      `Fits in ${gibText(result.standard.memory.capacity_bytes)}`,
+      (step) => (step.memory.fits ? "yes" : `no, ${short(step)} short`),
+    ],
+    ...(price
+      ? [
+          [
+            "USD per million tokens",
+            (step) => significant((price * gpus * 1e6) / (step.tokens_per_s * 3600)),
+          ],
+        ]
+      : []),
+  ];
+  const head = element(
+    "tr",
+    {},
+    element("th", { scope: "col" }, ""),
+    ...ways.map((way) =>
+      element(
+        "th",
+        { scope: "col" },
+        element(
+          "svg",
+          { class: "swatch", viewBox: "0 0 26 12", "aria-hidden": "true" },
+          lineSwatch(lineOf(way)),
+        ),
+        lineOf(way).name,
+      ),
+    ),
+  );
+  const body = rows.map(([name, text]) =>
+    element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, name),
+      ...ways.map((way) =>
+        element(
+          "td",
+          {
+            "data-way": way,
+            class: name.startsWith("Fits") && !result[way].memory.fits ? "unfit" : null,
+          },
+          text(result[way]),
+        ),
+      ),
+    ),
+  );
+  document
+    .getElementById("ways")
+    .replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
+}
+
+function setText(id, text) {
+  const place = document.getElementById(id);
+  if (place.textContent !== text) place.textContent = text;
+}
+
+function command() {
+  const own = data.models[state.model];
+  const quoted = (text) =>
+    /^[\w./,=+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  const words = [
+    "bifurcate compare",
+    "-m",
+    quoted(own.asked),
+    "-g",
+    quoted(data.gpus[state.gpu].asked),
+  ];
+  if (state.kv_heads !== own.kv_heads) words.push("--kv-heads", state.kv_heads);
+  for (const { field, flag } of SIZES) {
+    const unsaid = field === "prompts" && state.prompts === 1;
+    if (!unsaid && data.moved.includes(field)) words.push(flag, state[field]);
+  }
+  words.push(
+    "--kernel",
+    data.kernels[state.kernel],
+    "--execution",
+    data.executions[state.execution],
+    "--kv-layout",
+    data.layouts[state.kv_layout],
+  );
+  const flags = {
+    query_tokens: "--query-tokens",
+    weight_dtype: "--dtype",
+    kv_dtype: "--kv-dtype",
+    tensor_parallel: "--tp",
+    accepted_tokens: "--accepted-tokens",
+    tree: "--tree",
+  };
+  for (const [field, value] of Object.entries(data.kept)) {
+    words.push(flags[field], quoted(String(value)));
+  }
+  if (data.constants !== "auto") words.push("--constants", data.constants);
+  if (data.memory_utilization !== 0.9) {
+    words.push("--gpu-memory-utilization", data.memory_utilization);
+  }
+  return words.join(" ");
+}
+
+function showFooter(ignored) {
+  const gpu = data.gpus[state.gpu];
+  const own = data.models[state.model];
+  const kept = Object.entries(data.kept)
+    .map(([field, value]) => `${field} = ${value}`)
+    .join(", ");
+  const paragraph = (...children) => element("p", {}, ...children);
+  document
+    .getElementById("footer")
+    .replaceChildren(
+      ...(ignored.length
+        ? [element("p", { class: "warning" }, `This page has no ${ignored.join(", ")}: left out.`)]
+        : []),
+      paragraph(
+        "The same from the command line: ",
+        element("code", { class: "command" }, command()),
+      ),
+      paragraph(
+        `${own.name}: ${own.phrases[own.choices.indexOf(state.kv_heads)]}, ${own.weight_dtype} weights. ${gpu.name}: profile ${gpu.hash}. ${gpu.note}`,
+      ),
+      paragraph(
+        `Scenario ${data.scenario.id}.${kept ? ` Kept as it has them: ${kept}.` : ""} Tokens per second count all samples. The address of this page holds the view.`,
+      ),
+      paragraph(
+        `Computed here, offline, by the simulator's own equations, written down by version ${data.version} when the page was made: the same as bifurcate compare, to rounding.`,
+      ),
+    );
+}

@@ -1,0 +1,233 @@
+"use strict";
+
+/* Figures on two logarithmic axes: time along a slider, and operations under the roofs. */
+
+function lineChart(box, { series, now, x, pick }) {
+  const { style, width } = box;
+  const times = series.flatMap(({ points }) => points.map((point) => point.y * 1e3));
+  const domain = [Math.min(...times) / 1.15, Math.max(...times) * 1.15];
+  const xDomain = [series[0].points[0].x, series[0].points.at(-1).x];
+  const parts = frame(box, {
+    width,
+    height: 290,
+    x: {
+      domain: xDomain,
+      ticks: powers(xDomain, Math.floor(width / 46)),
+      text: sizeText,
+      title: x.title,
+    },
+    y: { domain, ticks: powers(domain, 8), text: msText, title: "decode step [ms]" },
+  });
+  const { svg, across, up, inner } = parts;
+  const here = across(now);
+  svg.append(
+    element("line", {
+      x1: here,
+      x2: here,
+      y1: inner.top,
+      y2: inner.bottom,
+      stroke: style.ink,
+      "stroke-width": 1,
+      class: "now",
+    }),
+  );
+  for (const { line, points } of series) {
+    const place = (point) => `${across(point.x).toFixed(1)},${up(point.y * 1e3).toFixed(1)}`;
+    const fitting = points.filter((point) => point.fits);
+    const from = Math.max(0, fitting.length - 1);
+    const drawn = {
+      fill: "none",
+      stroke: line.colour,
+      "stroke-width": 2.5,
+      "stroke-dasharray": DASHES[line.dash],
+    };
+    svg.append(
+      element("polyline", { points: fitting.map(place).join(" "), class: "fits", ...drawn }),
+      element("polyline", {
+        points: points.slice(from).map(place).join(" "),
+        opacity: style.unfit_opacity,
+        ...drawn,
+      }),
+    );
+    for (const point of points) {
+      if (!point.mark) continue;
+      svg.append(
+        marker(style.symbols[point.bound], across(point.x), up(point.y * 1e3), 3.2, {
+          fill: line.colour,
+          opacity: point.fits ? 1 : style.unfit_opacity,
+        }),
+      );
+    }
+    if (fitting.length && fitting.length < points.length) {
+      const last = fitting.at(-1);
+      svg.append(
+        marker("x", across(last.x), up(last.y * 1e3), 5, {
+          fill: "none",
+          stroke: style.ink,
+          "stroke-width": 2,
+        }),
+      );
+    }
+  }
+  readout(
+    box,
+    svg,
+    inner,
+    (at) => {
+      const wanted = across.inverse(at);
+      const nearest = series[0].points.reduce(
+        (best, point, index) =>
+          Math.abs(Math.log(point.x / wanted)) <
+          Math.abs(Math.log(series[0].points[best].x / wanted))
+            ? index
+            : best,
+        0,
+      );
+      const texts = series.map(
+        ({ line, points }) =>
+          `${line.name} ${timeText(points[nearest].y)}${points[nearest].fits ? "" : " (does not fit)"}`,
+      );
+      return {
+        value: series[0].points[nearest].x,
+        text: `${sizeText(series[0].points[nearest].x)} ${x.unit}: ${texts.join(", ")}`,
+      };
+    },
+    pick,
+  );
+  const bounds = [...new Set(series.flatMap(({ points }) => points.map((point) => point.bound)))];
+  box.draw(
+    svg,
+    legend([
+      ...series.map(({ line }) => ({ name: line.name, draw: [lineSwatch(line)] })),
+      ...bounds.map((bound) => ({
+        name: `${bound}-bound`,
+        draw: [marker(style.symbols[bound], 13, 6, 3.2, { fill: style.grey })],
+      })),
+      ...(series.some(({ points }) => points[0].fits && !points.at(-1).fits)
+        ? [
+            {
+              name: "last that fits",
+              draw: [marker("x", 13, 6, 4, { stroke: style.ink, "stroke-width": 2 })],
+            },
+          ]
+        : []),
+    ]),
+    true,
+  );
+}
+
+function msText(value) {
+  return value >= 1 ? wholeText(value) : String(Number(value.toPrecision(2)));
+}
+
+/* Say under a figure what the pointer is at, and take a click there as a choice. */
+function readout(box, svg, inner, find, pick) {
+  const at = (event) => {
+    const frameBox = svg.getBoundingClientRect();
+    return ((event.clientX - frameBox.left) / frameBox.width) * box.width;
+  };
+  svg.addEventListener("pointermove", (event) => box.say(find(at(event)).text));
+  svg.addEventListener("pointerleave", () => box.say(""));
+  svg.addEventListener("click", (event) => pick(find(at(event)).value));
+  svg.style.cursor = "pointer";
+}
+
+function roofChart(box, { roofs, points }) {
+  const { style, width } = box;
+  const xs = points.map((point) => point.x);
+  const xDomain = [
+    Math.min(0.5, ...xs) / 1.4,
+    Math.max((2 * roofs[0].flops) / roofs[0].bandwidth, ...xs) * 1.4,
+  ];
+  const ys = points.map((point) => point.y);
+  const yDomain = [
+    Math.min(...ys, xDomain[0] * roofs[0].bandwidth * 2) / 1.6,
+    Math.max(...roofs.map((roof) => roof.flops)) * 1.6,
+  ];
+  const { svg, across, up, inner } = frame(box, {
+    width,
+    height: 330,
+    x: {
+      domain: xDomain,
+      ticks: powers(xDomain, Math.floor(width / 52), 4),
+      text: (tick) => (tick < 1 ? String(Number(tick.toPrecision(2))) : sizeText(tick)),
+      title: "FLOP per byte moved",
+    },
+    y: {
+      domain: yDomain,
+      ticks: powers(yDomain, 8, 10),
+      text: (tick) => siText(tick, "").replace(/\.0+|\s/g, ""),
+      title: "FLOP/s",
+    },
+  });
+  svg.append(
+    element(
+      "clipPath",
+      { id: "plot" },
+      element("rect", {
+        x: inner.left,
+        y: inner.top - 8,
+        width: inner.right - inner.left,
+        height: inner.bottom - inner.top + 8,
+      }),
+    ),
+  );
+  for (const roof of roofs) {
+    const ridge = roof.flops / roof.bandwidth;
+    const path = [
+      [xDomain[0], xDomain[0] * roof.bandwidth],
+      [ridge, roof.flops],
+      [xDomain[1], roof.flops],
+    ];
+    svg.append(
+      element("polyline", {
+        points: path.map(([x, y]) => `${across(x)},${up(y)}`).join(" "),
+        fill: "none",
+        stroke: roof.colour,
+        "stroke-width": 2,
+        "stroke-dasharray": DASHES[roof.dash],
+        "clip-path": "url(#plot)",
+        class: "roof",
+      }),
+    );
+  }
+  for (const point of points) {
+    svg.append(
+      marker(style.symbols[point.bound], across(point.x), up(point.y), point.large ? 6 : 3.2, {
+        fill: point.large ? point.colour : "#ffffff",
+        stroke: point.colour,
+        "stroke-width": 1.8,
+        class: "point",
+      }),
+    );
+    svg.lastChild.append(element("title", {}, point.text));
+    svg.lastChild.addEventListener("pointerenter", () => box.say(point.text));
+  }
+  svg.addEventListener("pointerleave", () => box.say(""));
+  const bounds = [...new Set(points.map((point) => point.bound))];
+  const names = new Map(points.map((point) => [point.name, point]));
+  box.draw(
+    svg,
+    legend([
+      ...[...names.values()].map((point) => ({
+        name: point.name,
+        draw: [
+          element("circle", {
+            cx: 13,
+            cy: 6,
+            r: point.large ? 5 : 3.5,
+            fill: point.large ? point.colour : "#ffffff",
+            stroke: point.colour,
+            "stroke-width": 1.8,
+          }),
+        ],
+      })),
+      ...roofs.map((roof) => ({ name: roof.name, draw: [lineSwatch(roof)] })),
+      ...bounds.map((bound) => ({
+        name: `${bound}-bound`,
+        draw: [marker(style.symbols[bound], 13, 6, 3.2, { fill: style.grey })],
+      })),
+    ]),
+    true,
+  );
+}

@@ -1,0 +1,186 @@
+"use strict";
+
+/* What all figures are drawn with: SVG elements, texts, axes, markers, legends. They know nothing of the model. */
+
+const SVG = "http://www.w3.org/2000/svg";
+const DASHES = { solid: "", dash: "9 5", dot: "2 4" };
+
+/* Make an element; a child that is a text becomes text, never markup. */
+function element(name, attributes = {}, ...children) {
+  const made = SVG_NAMES.has(name)
+    ? document.createElementNS(SVG, name)
+    : document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined) made.setAttribute(key, value);
+  }
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+const SVG_NAMES = new Set(
+  "svg g line path rect circle polyline polygon text title clipPath defs pattern".split(" "),
+);
+
+function significant(value, digits = 3) {
+  if (value === 0) return "0";
+  const decimals = Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value))));
+  return value.toLocaleString("en-US", {
+    minimumFractionDigits: decimals,
+    maximumFractionDigits: decimals,
+  });
+}
+
+function siText(value, unit) {
+  const prefixes = [
+    [1e18, "E"],
+    [1e15, "P"],
+    [1e12, "T"],
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+    [0, ""],
+  ];
+  const [factor, prefix] = prefixes.find(([size]) => Math.abs(value) >= size);
+  return `${significant(value / (factor || 1))} ${prefix}${unit}`;
+}
+
+function timeText(seconds) {
+  if (seconds >= 1) return `${significant(seconds)} s`;
+  if (seconds >= 1e-3) return `${significant(seconds * 1e3)} ms`;
+  return `${significant(seconds * 1e6)} µs`;
+}
+
+function gibText(bytes) {
+  const gib = bytes / 2 ** 30;
+  if (gib > 0 && gib < 0.1) return `${wholeText(Math.ceil(bytes / 2 ** 20))} MiB`;
+  return `${gib.toLocaleString("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 })} GiB`;
+}
+
+function wholeText(value) {
+  return Math.round(value).toLocaleString("en-US");
+}
+
+/* 8192 as 8K, 8000 as 8,000. */
+function sizeText(value) {
+  if (value >= 2 ** 20 && value % 2 ** 20 === 0) return `${value / 2 ** 20}M`;
+  if (value >= 1024 && value % 1024 === 0) return `${value / 1024}K`;
+  return value < 1 ? String(value) : wholeText(value);
+}
+
+function timesText(ratio) {
+  if (ratio < 9.95) return `${ratio.toFixed(ratio < 1.495 ? 2 : 1)}x`;
+  return `${wholeText(ratio)}x`;
+}
+
+/* ---- axes ---- */
+
+function logScale([low, high], [from, to]) {
+  const [first, last] = [Math.log2(low), Math.log2(high)];
+  const scale = (value) => from + ((Math.log2(value) - first) / (last - first || 1)) * (to - from);
+  scale.inverse = (at) => 2 ** (first + ((at - from) / (to - from)) * (last - first));
+  return scale;
+}
+
+/* Powers of two (or of ten) in a range, no more than so many. */
+function powers([low, high], most, base = 2) {
+  const log = (value) => Math.log(value) / Math.log(base);
+  const first = Math.ceil(log(low) - 1e-9);
+  const last = Math.floor(log(high) + 1e-9);
+  const stride = Math.max(1, Math.ceil((last - first + 1) / most));
+  const found = [];
+  for (let power = first; power <= last; power += stride) found.push(base ** power);
+  return found;
+}
+
+/* An empty drawing with its two axes. */
+function frame(box, { width, height, x, y }) {
+  const left = 32 + 7 * Math.max(...y.ticks.map((tick) => y.text(tick).length));
+  const inner = { left, right: width - 18, top: 10, bottom: height - 42 };
+  const svg = element("svg", {
+    viewBox: `0 0 ${width} ${height}`,
+    height,
+    role: "img",
+    "aria-label": box.label,
+  });
+  const across = logScale(x.domain, [inner.left, inner.right]);
+  const up = logScale(y.domain, [inner.bottom, inner.top]);
+  for (const tick of y.ticks) {
+    const at = up(tick);
+    svg.append(
+      element("line", { x1: inner.left, x2: inner.right, y1: at, y2: at, stroke: box.style.pale }),
+      element("text", { x: inner.left - 6, y: at + 4, "text-anchor": "end" }, y.text(tick)),
+    );
+  }
+  for (const tick of x.ticks) {
+    const at = across(tick);
+    svg.append(
+      element("line", { x1: at, x2: at, y1: inner.top, y2: inner.bottom, stroke: box.style.pale }),
+      element("text", { x: at, y: inner.bottom + 16, "text-anchor": "middle" }, x.text(tick)),
+    );
+  }
+  svg.append(
+    element("path", {
+      d: `M${inner.left} ${inner.top}V${inner.bottom}H${inner.right}`,
+      fill: "none",
+      stroke: box.style.grey,
+    }),
+    element(
+      "text",
+      {
+        x: (inner.left + inner.right) / 2,
+        y: height - 8,
+        "text-anchor": "middle",
+        class: "quiet",
+      },
+      x.title,
+    ),
+    element(
+      "text",
+      {
+        x: 12,
+        y: (inner.top + inner.bottom) / 2,
+        "text-anchor": "middle",
+        class: "quiet",
+        transform: `rotate(-90 12 ${(inner.top + inner.bottom) / 2})`,
+      },
+      y.title,
+    ),
+  );
+  return { svg, across, up, inner };
+}
+
+/* The marker of a point says what binds it; names are Plotly's, as in our other figures. */
+function marker(symbol, x, y, size, attributes) {
+  const shapes = {
+    square: () => `M${x - size} ${y - size}h${2 * size}v${2 * size}h${-2 * size}z`,
+    "triangle-up": () => `M${x} ${y - size * 1.2}l${size * 1.2} ${size * 2.1}h${-2.4 * size}z`,
+    diamond: () =>
+      `M${x} ${y - size * 1.35}l${size * 1.35} ${size * 1.35}l${-size * 1.35} ${size * 1.35}l${-size * 1.35} ${-size * 1.35}z`,
+    x: () =>
+      `M${x - size} ${y - size}l${2 * size} ${2 * size}M${x - size} ${y + size}l${2 * size} ${-2 * size}`,
+  };
+  if (symbol in shapes) return element("path", { d: shapes[symbol](), ...attributes });
+  return element("circle", { cx: x, cy: y, r: size * 1.1, ...attributes });
+}
+
+function legend(entries) {
+  return element(
+    "ul",
+    { class: "legend", "aria-hidden": "true" },
+    ...entries.map(({ name, draw }) =>
+      element("li", {}, element("svg", { viewBox: "0 0 26 12" }, ...draw), name),
+    ),
+  );
+}
+
+function lineSwatch(line) {
+  return element("line", {
+    x1: 0,
+    x2: 26,
+    y1: 6,
+    y2: 6,
+    stroke: line.colour,
+    "stroke-width": 2.5,
+    "stroke-dasharray": DASHES[line.dash],
+  });
+}

@@ -1,0 +1,341 @@
+"use strict";
+
+/* The figures: what each shows, and its title, which says the finding. */
+
+function buildFigures() {
+  const section = document.getElementById("charts");
+  const along = data.moved.includes("context_tokens") ? "context_tokens" : "decoded_tokens";
+  const map = along === "context_tokens" ? [["speedup", "wide"]] : [];
+  for (const [id, wide] of [
+    ["samples"],
+    [along],
+    ["operations"],
+    ["memory"],
+    ...map,
+    ["roofs", "wide"],
+  ]) {
+    const title = element("strong");
+    const subtitle = element("span");
+    const body = element("div");
+    const said = element("div", { class: "readout" });
+    section.append(
+      element(
+        "figure",
+        { id: `figure-${id}`, class: wide },
+        element("figcaption", {}, title, subtitle),
+        body,
+        said,
+      ),
+    );
+    boxes[id] = { title, subtitle, body, said };
+  }
+  section.append(
+    element(
+      "details",
+      { class: "wide", id: "details" },
+      element("summary", {}, "Every operation"),
+      element("div", { class: "scroll" }, element("table", { id: "operations" })),
+    ),
+  );
+  document.getElementById("details").addEventListener("toggle", showOperations);
+}
+
+/* A place to draw: its width, its texts, and how to put the drawing in. */
+function boxFor(id, title, subtitle) {
+  const box = boxes[id];
+  if (box.title.textContent !== title) box.title.textContent = title;
+  if (box.subtitle.textContent !== subtitle) box.subtitle.textContent = subtitle;
+  box.said.textContent = "";
+  return {
+    style,
+    label: `${title}. ${subtitle}`,
+    width: Math.max(260, box.body.clientWidth),
+    draw: (svg, key, speaks) => {
+      box.body.replaceChildren(svg, key);
+      box.said.hidden = !speaks;
+    },
+    say: (text) => {
+      box.said.textContent = text;
+    },
+  };
+}
+
+function layoutOf(way) {
+  return way === "standard" ? data.layouts[state.kv_layout] : way;
+}
+
+function drawCurve(field, result, breakEven) {
+  const size = SIZES.find((item) => item.field === field);
+  const [low, high] = data.ranges[field];
+  const xs = positions([Math.max(1, low), Math.max(high, state[field])]);
+  const series = waysShown().map((way) => ({
+    line: lineOf(way),
+    points: xs.map((x) => {
+      const { seconds, bound, fits } = engine.brief({ ...state, [field]: x }, layoutOf(way));
+      return { x, y: seconds, bound, fits, mark: Number.isInteger(Math.log2(x)) };
+    }),
+  }));
+  const others =
+    field === "samples"
+      ? `at ${sizeText(state.context_tokens)} context tokens`
+      : `at ${wholeText(state.samples)} samples`;
+  const box = boxFor(
+    field,
+    findingAlong(size, breakEven),
+    `Decode step against ${size.label.toLowerCase()}, ${others}`,
+  );
+  lineChart(box, {
+    series,
+    now: Math.max(1, state[field]),
+    x: { title: size.axis, unit: size.unit },
+    pick: (value) => change({ ...state, [field]: value }),
+  });
+}
+
+function findingAlong({ field, unit }, breakEven) {
+  const any = field === "samples" ? "number of samples" : "context";
+  const from = breakEven[field];
+  if (from === undefined) return "The gain fades as samples grow their own tokens";
+  if (from === null) return `Bifurcated is not faster at any ${any}`;
+  if (from <= 1) return `Bifurcated is faster at any ${any}`;
+  return `Bifurcated is faster from ${field === "samples" ? wholeText(from) : sizeText(from)} ${unit} on`;
+}
+
+function drawSpeedup() {
+  const power = (field) => {
+    const [low, high] = data.ranges[field];
+    return powers([Math.max(low, field === "samples" ? 1 : 128), Math.max(high, 1024)], 14);
+  };
+  const [columns, rows] = [power("samples"), power("context_tokens")];
+  const cells = rows.map((context) =>
+    columns.map((samples) => {
+      const at = { ...state, samples, context_tokens: context };
+      const [standard, bifurcated] = ["standard", "bifurcated"].map((way) =>
+        engine.brief(at, layoutOf(way)),
+      );
+      return {
+        speedup: standard.seconds / bifurcated.seconds,
+        standardFits: standard.fits,
+        bifurcatedFits: bifurcated.fits,
+      };
+    }),
+  );
+  const fitting = cells
+    .flat()
+    .filter((cell) => cell.bifurcatedFits)
+    .map((cell) => cell.speedup);
+  const best = Math.max(...fitting);
+  const finding =
+    fitting.length === 0
+      ? "Nothing on this map fits in memory"
+      : best < 1.02
+        ? "Bifurcated gains nothing anywhere on this map"
+        : `Where it fits, bifurcated is up to ${timesText(best)} as fast`;
+  const box = boxFor(
+    "speedup",
+    finding,
+    `Speed-up at ${wholeText(state.decoded_tokens)} own tokens: blue where bifurcated is faster, red where standard is, grey where bifurcated does not fit`,
+  );
+  heatMap(box, {
+    columns,
+    rows,
+    cells,
+    now: { x: state.samples, y: state.context_tokens },
+    x: { title: "samples of each context" },
+    y: { title: "shared context [tokens]" },
+    pick: (samples, context) => change({ ...state, samples, context_tokens: context }),
+  });
+}
+
+function drawOperations(result) {
+  const parts = Object.entries(data.parts);
+  const rows = waysShown().map((way) => {
+    const sums = parts.map(() => 0);
+    for (const { part, repeat, seconds } of result[way].operations) sums[part] += repeat * seconds;
+    sums[sums.length - 1] += Math.max(0, result[way].host_s - result[way].device_s);
+    return {
+      line: lineOf(way),
+      parts: parts.map(([name, colour], at) => ({ name, colour, value: sums[at] })),
+    };
+  });
+  const share = (way) => {
+    const spent = result[way].operations
+      .filter(({ kind }) => ["attention", "combine"].includes(kind))
+      .reduce((sum, { repeat, seconds }) => sum + repeat * seconds, 0);
+    return `${Math.round((100 * spent) / result[way].seconds)}\u00a0%`;
+  };
+  const box = boxFor(
+    "operations",
+    `Attention takes ${share("standard")} of a standard step and ${share("bifurcated")} of a bifurcated one`,
+    "Time of a step by what it is spent on",
+  );
+  barChart(box, { rows, unit: { text: timeText } });
+  showOperations();
+}
+
+function drawRoofs(result) {
+  const gpu = data.gpus[state.gpu];
+  const dtype = result.bifurcated.operations.find(({ kind }) => kind === "attention").dtype;
+  const rates = gpu.flops_per_s[dtype] || Object.values(gpu.flops_per_s)[0];
+  const roofs = [
+    {
+      name: "roofs reached",
+      bandwidth: gpu.bandwidth_bytes_per_s.attention,
+      flops: rates.attention,
+      colour: style.ink,
+      dash: "solid",
+    },
+    {
+      name: "published",
+      bandwidth: gpu.bandwidth_bytes_per_s.peak,
+      flops: rates.peak,
+      colour: style.grey,
+      dash: "dot",
+    },
+  ];
+  const points = [];
+  const intensity = {};
+  for (const way of ["standard", "bifurcated"]) {
+    const { operations } = result[way];
+    const line = lineOf(way);
+    const attention = operations.filter(
+      (operation) =>
+        ["attention", "combine"].includes(operation.kind) ||
+        operation.name.startsWith("attention_"),
+    );
+    const sum = (field) =>
+      attention.reduce((total, operation) => total + operation.repeat * operation[field], 0);
+    const [flops, bytes, seconds] = ["flops", "bytes", "seconds"].map(sum);
+    const longest = attention.reduce((best, operation) =>
+      operation.repeat * operation.seconds > best.repeat * best.seconds ? operation : best,
+    );
+    intensity[way] = flops / bytes;
+    if (flops > 0) {
+      points.push({
+        x: flops / bytes,
+        y: flops / seconds,
+        bound: longest.bound,
+        large: true,
+        colour: line.colour,
+        name: `attention, ${way}`,
+        text: `attention, ${way}: ${significant(flops / bytes)} FLOP per byte, ${siText(flops / seconds, "FLOP/s")}, mostly bound by ${longest.bound}`,
+      });
+    }
+    for (const operation of operations) {
+      const isAttention = attention.includes(operation);
+      if (operation.flops <= 0 || (!isAttention && way === "standard")) continue;
+      points.push({
+        x: operation.flops / operation.bytes,
+        y: operation.flops / operation.seconds,
+        bound: operation.bound,
+        large: false,
+        colour: isAttention ? line.colour : style.categories[0],
+        name: isAttention ? `its kernels, ${way}` : "matrix products",
+        text: `${operation.name}${isAttention ? `, ${way}` : ""}: ${significant(operation.flops / operation.bytes)} FLOP per byte, ${siText(operation.flops / operation.seconds, "FLOP/s")}, bound by ${operation.bound}`,
+      });
+    }
+  }
+  const box = boxFor(
+    "roofs",
+    `Standard attention does ${significant(intensity.standard, 2)} FLOP per byte, bifurcated ${significant(intensity.bifurcated, 2)}; the roofs meet at ${wholeText(roofs[0].flops / roofs[0].bandwidth)}`,
+    `${gpu.name}: operations under its ${dtype} roofs`,
+  );
+  roofChart(box, { roofs, points });
+}
+
+function drawMemory(result) {
+  const [green, purple, sky] = style.categories; // as in the other figures
+  const rows = waysShown().map((way) => {
+    const { memory } = result[way];
+    return {
+      line: lineOf(way),
+      remark: memory.fits ? "" : ", does not fit",
+      parts: [
+        { name: "weights", value: memory.weights_bytes, colour: green },
+        { name: "KV cache", value: memory.kv_bytes, colour: purple },
+        { name: "workspace", value: memory.workspace_bytes, colour: sky },
+      ],
+    };
+  });
+  const { standard, bifurcated } = result;
+  const gpu = data.gpus[state.gpu];
+  const capacity = bifurcated.memory.capacity_bytes;
+  const finding =
+    standard.memory.fits && bifurcated.memory.fits
+      ? "Both fit in memory"
+      : bifurcated.memory.fits
+        ? `Standard is ${short(standard)} short of memory, bifurcated fits`
+        : standard.memory.fits
+          ? `Bifurcated is ${short(bifurcated)} short of memory, standard fits`
+          : "Neither fits in memory";
+  const box = boxFor(
+    "memory",
+    finding,
+    `Memory of one ${gpu.name}; ${Math.round(data.memory_utilization * 100)} % of it may be used`,
+  );
+  barChart(box, {
+    rows,
+    unit: { text: gibText },
+    limit: { value: capacity, text: `${gibText(capacity)} may be used` },
+  });
+}
+
+let latest = null;
+
+function showOperations() {
+  const table = document.getElementById("operations");
+  if (!latest || !document.getElementById("details").open) return;
+  const names = new Map();
+  for (const way of ["standard", "bifurcated"]) {
+    for (const operation of latest[way].operations) {
+      if (operation.seconds <= 0) continue;
+      const row = names.get(operation.name) || {};
+      const before = row[way] ? row[way].total : 0;
+      row[way] = { ...operation, total: before + operation.repeat * operation.seconds };
+      names.set(operation.name, row);
+    }
+  }
+  const cells = (one) =>
+    one
+      ? [
+          timeText(one.total),
+          siText(one.flops * one.repeat, "FLOP"),
+          siText(one.bytes * one.repeat, "B"),
+          one.bound,
+        ]
+      : ["–", "", "", ""];
+  const numbered = (cell) => element("td", {}, cell);
+  table.replaceChildren(
+    element(
+      "thead",
+      {},
+      element(
+        "tr",
+        {},
+        ...[
+          "operation",
+          "standard",
+          "FLOP",
+          "bytes",
+          "bound by",
+          "bifurcated",
+          "FLOP",
+          "bytes",
+          "bound by",
+        ].map((name) => element("th", { scope: "col" }, name)),
+      ),
+    ),
+    element(
+      "tbody",
+      {},
+      ...[...names].map(([name, row]) =>
+        element(
+          "tr",
+          {},
+          element("th", { scope: "row" }, name),
+          ...[...cells(row.standard), ...cells(row.bifurcated)].map(numbered),
+        ),
+      ),
+    ),
+  );
+}
