@@ -11,6 +11,7 @@ from simulator.inputs.parameters import count_parameters
 from simulator.timing.norm import overlap_power
 from simulator.timing.roofline import OperationTime, cached_bytes
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
+from simulator.views.explain_interval import interval_fields
 
 PAPER = "Athiwaratkun et al., arXiv:2403.08845"
 
@@ -34,6 +35,7 @@ def explain(result: Estimate) -> list[Step]:
         _attention_flops(result),
         *(_operation(result, *pair) for pair in _largest(result)),
         _step_time(result),
+        Step(**interval_fields(result)),
         _memory(result),
         *_constants(result),
     ]

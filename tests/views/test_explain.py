@@ -16,6 +16,7 @@ from simulator.answers.estimate import Estimate, estimate
 from simulator.errors import SimulatorError
 from simulator.inputs.workload import Workload
 from simulator.views.explain import Step, explain, explain_objects
+from simulator.views.text import interval_phrase
 
 OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
@@ -173,3 +174,23 @@ def test_every_step_is_whole() -> None:
     derived = explain(result)
     assert all(step.what and step.result and step.reference for step in derived)
     assert [item["what"] for item in explain_objects(result)] == [step.what for step in derived]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, ["products -", "attention -", "norms"]),
+        ({"attention": "bifurcated"}, ["bifurcated attention from standard's constants"]),
+        ({"execution": "eager"}, ["host -"]),
+        ({"execution": "compiled"}, ["plain PyTorch code"]),
+        ({"constants": "peak"}, ["what published peaks leave out"]),
+        ({"tensor_parallel": 2}, ["collectives -"]),
+    ],
+)
+def test_the_interval_is_derived_error_by_error(settings: dict[str, Any], words: list[str]) -> None:
+    """Every error that has a part in the interval is named, with its size each way."""
+    result = simulator.estimate("mistral-7b", samples=1, **settings)
+    (step,) = (item for item in explain(result) if item.what.startswith("Interval"))
+    assert "80%" in step.what
+    assert [word for word in words if word not in step.numbers] == []
+    assert step.result == interval_phrase(result.step_low_s, result.step_high_s)
