@@ -34,6 +34,8 @@ class Group:
         What was timed, with arrays as long as ``index``.
     variants
         Prefixes of the constants to use, the most specific first.
+    seconds, parts
+        Of programs with a timing of their own: their times, and what these are made of by name. [s]
     """
 
     kind: RowKind
@@ -43,6 +45,7 @@ class Group:
     execution: Execution
     variants: tuple[str, ...]
     seconds: Callable[[HardwareProfile, ConstantsChoice], "np.ndarray"] | None = None
+    parts: Callable[[HardwareProfile, ConstantsChoice], dict[str, "np.ndarray"]] | None = None
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""

@@ -9,21 +9,17 @@ import numpy as np
 import pandas as pd
 
 from simulator.counts.memory import kv_cache_bytes, weights_bytes
-from simulator.counts.operation import total
-from simulator.counts.step import decode_operations, prefill_operations
 from simulator.errors import SimulatorError
 from simulator.evidence import harness
 from simulator.evidence.groups import Group, block_slots, library_of, profile
+from simulator.evidence.harness_time import cell_time, prefill_leak_s, question
 from simulator.evidence.measurements import RowKind
-from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import ConstantsChoice, Rates, peak_flops_per_s, rates
+from simulator.timing.constants import ConstantsChoice, Rates, rates
 from simulator.timing.generation import generation_time
-from simulator.timing.step import step_time
-from simulator.units import GIGA, MICROSECOND, NANOSECOND
 
 
 def prepare(rows: pd.DataFrame, kind: RowKind) -> tuple[list[Group], dict[Any, str]]:
@@ -54,7 +50,7 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
     cell = _cell(row)
     gpu = profile(str(row["gpu_id"]))
     capacity = (gpu.reported_memory_bytes or gpu.memory_bytes) * harness.USABLE_MEMORY
-    weights = weights_bytes(cell.model, _work(cell))
+    weights = weights_bytes(cell.model, question(cell))
     return harness.memory_bytes(cell, float(weights)) > capacity
 
 
@@ -63,14 +59,18 @@ def prefill_in_step_s(row: "pd.Series[Any]") -> float:
     cell, gpu = _cell(row), profile(str(row["gpu_id"]))
     name = "harness_host_us"
     host_us = gpu.fitted[name].value if name in gpu.fitted else harness.CONSTANTS[name][0]
-    return _leak_s(cell, gpu, "auto", host_us)
+    return prefill_leak_s(cell, gpu, "auto", host_us)
 
 
 def _harness_group(rows: pd.DataFrame, kind: RowKind, cells: Mapping[Any, harness.Cell]) -> Group:
     """Return the paper's cells of one GPU as a group."""
 
     def seconds(gpu: HardwareProfile, choice: ConstantsChoice) -> "np.ndarray":
-        return np.array([_cell_s(cell, gpu, choice) for cell in cells.values()])
+        return np.array([cell_time(cell, gpu, choice).total_s for cell in cells.values()])
+
+    def parts(gpu: HardwareProfile, choice: ConstantsChoice) -> dict[str, "np.ndarray"]:
+        times = [cell_time(cell, gpu, choice).parts_s for cell in cells.values()]
+        return {name: np.array([time[name] for time in times]) for name in times[0]}
 
     return Group(
         kind=kind,
@@ -80,6 +80,7 @@ def _harness_group(rows: pd.DataFrame, kind: RowKind, cells: Mapping[Any, harnes
         execution="eager",
         variants=(),
         seconds=seconds,
+        parts=parts,
     )
 
 
@@ -108,121 +109,6 @@ def _cell(row: "pd.Series[Any]") -> harness.Cell:
 def _model(name: str) -> ModelShape:
     """Load a model once."""
     return load_model(name)
-
-
-def _work(cell: harness.Cell) -> Workload:
-    """Return the cell's weights and context as a question of ours."""
-    dtype: Any = cell.weights_dtype if cell.weights_dtype in DTYPES else "bf16"
-    return Workload(
-        samples=1,
-        context_tokens=cell.context_tokens,
-        decoded_tokens=1,
-        weight_dtype=dtype,
-        tensor_parallel=cell.ranks,
-        execution="eager",
-    )
-
-
-def _cell_s(cell: harness.Cell, gpu: HardwareProfile, choice: ConstantsChoice) -> float:
-    """Return the predicted step time of one cell. [s]."""
-    constant = {
-        name: gpu.fitted[name].value if name in gpu.fitted else value
-        for name, (value, _, _) in harness.CONSTANTS.items()
-    }
-    bandwidth = gpu.memory_bandwidth_bytes_per_s
-    layer = harness.account(cell, gpu.l2_bytes)
-    layers, b = cell.model.layers, cell.samples
-    streamed = sum(
-        getattr(layer, field) / constant[f"harness_{name}_fraction"]
-        for field, name in (
-            ("flash", "flash"),
-            ("repeat", "repeat"),
-            ("strided_cat", "strided_cat"),
-            ("cat", "cat"),
-            ("passes", "pass"),
-            ("product", "product"),
-            ("fused_read", "fused_read"),
-            ("fused_copy", "fused_copy"),
-            ("fused_pass", "fused_pass"),
-        )
-    )
-    values_rate = min(
-        constant["harness_product_fraction"] * bandwidth,
-        layer.values_blocks * constant["harness_block_gb_per_s"] * GIGA,
-    )
-    read_s, product_s = _weights_s(cell, gpu)
-    activations = (
-        harness.COMPILED_ACTIVATION_PASSES if cell.compiled else harness.EAGER_ACTIVATION_PASSES
-    )
-    activation_bytes = b * cell.model.hidden_size * harness.CACHE_BYTES * activations
-    kernels = layers * (
-        layer.kernels + (harness.COMPILED_KERNELS if cell.compiled else harness.EAGER_KERNELS)
-    )
-    launch_us = constant["harness_graph_kernel_us" if cell.compiled else "harness_kernel_us"]
-    device_s = (
-        max(read_s / constant["harness_weights_fraction"], product_s * b)
-        + layers * (streamed / bandwidth + layer.values_bytes / values_rate)
-        + layers * activation_bytes / (constant["harness_pass_fraction"] * bandwidth)
-        + b * cell.model.vocab_size * constant["harness_sampling_ns"] * NANOSECOND
-        + kernels * launch_us * MICROSECOND
-        + _link_s(cell, gpu, choice)
-    )
-    host_us = 0.0 if cell.compiled else constant["harness_host_us"]
-    host_s = (kernels + harness.EAGER_KERNELS_OUTSIDE_LAYERS) * host_us * MICROSECOND
-    leak_s = _leak_s(cell, gpu, choice, constant["harness_host_us"])
-    steps = harness.STEPS_RUN / harness.NEW_TOKENS
-    return float(max(host_s, device_s) * steps + leak_s)
-
-
-@cache
-def _weight_traffic(model: ModelShape, work: Workload) -> tuple[float, float]:
-    """Return the weight bytes that a step of one sample reads, and its matrix FLOPs."""
-    operations = decode_operations(model, work, block_slots=1)
-    products = [operation for operation in operations if operation.kind == "gemm"]
-    return float(total(products).weight_bytes_read), float(total(products).flops)
-
-
-def _weights_s(cell: harness.Cell, gpu: HardwareProfile) -> tuple[float, float]:
-    """Return the time to read the weights at the published bandwidth, and to multiply one row."""
-    read, flops = _weight_traffic(cell.model, _work(cell))
-    if cell.weights_dtype == "int8" and not cell.compiled:
-        read *= 5  # read, written in 16 bits, and read again
-    rate, _ = peak_flops_per_s(gpu, "bf16")
-    achieved = rates(gpu).constants["gemm_flops_fraction"].value
-    return read / gpu.memory_bandwidth_bytes_per_s, flops / (rate * achieved)
-
-
-def _link_s(cell: harness.Cell, gpu: HardwareProfile, choice: ConstantsChoice) -> float:
-    """Return the time of the all-reduces; its hook reduces the first sample alone."""
-    if cell.ranks == 1:
-        return 0.0
-    gpu_rates = rates(gpu, choice)
-    message = cell.model.hidden_size * harness.CACHE_BYTES * (1 + cell.samples)
-    one = message / gpu_rates.link_bytes_per_s(cell.ranks)
-    return cell.model.layers * (2 * gpu_rates.launch_s["collective"] + one)
-
-
-def _leak_s(
-    cell: harness.Cell, gpu: HardwareProfile, choice: ConstantsChoice, host_us: float
-) -> float:
-    """Return the part of prefill that is charged to each step: what the host did not wait for."""
-    device_s, launches = _prefill(cell.model, _work(cell), gpu, choice)
-    return max(0.0, device_s - launches * host_us * MICROSECOND) / harness.NEW_TOKENS
-
-
-_PREFILLS: dict[tuple[str, int, int, str, str], tuple[float, float]] = {}
-
-
-def _prefill(
-    model: ModelShape, work: Workload, gpu: HardwareProfile, choice: ConstantsChoice
-) -> tuple[float, float]:
-    """Return the GPU time of the predicted prefill, and its launches."""
-    key = (model.name, work.context_tokens, work.tensor_parallel, gpu.id, choice)
-    if key not in _PREFILLS:
-        operations = prefill_operations(model, work)
-        time = step_time(operations, rates(profile(gpu.id), choice), "eager")
-        _PREFILLS[key] = float(time.device_s), float(total(operations).launches)
-    return _PREFILLS[key]
 
 
 @dataclass(frozen=True, slots=True)

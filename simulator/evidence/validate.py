@@ -14,7 +14,7 @@ from simulator.evidence.predict import out_of_memory, prepare
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import ConstantsChoice, rates
 from simulator.timing.roofline import operation_time
-from simulator.units import MICROSECOND
+from simulator.units import MICROSECOND, MILLISECOND
 
 # Keys and values smaller than this share of L2 are hot for a replay, larger ones than this cold.
 HOT_SHARE, COLD_SHARE = 1.0, 1.5
@@ -171,6 +171,8 @@ def _parts(
     group: Group, gpu: HardwareProfile, choice: ConstantsChoice
 ) -> dict[str, "np.ndarray"] | None:
     """Return each row's time by what binds it, over its operations. [s]."""
+    if group.parts is not None:
+        return group.parts(gpu, choice)
     if not group.operations:
         return None
     gpu_rates = rates(gpu, choice, variants=group.variants)
@@ -203,6 +205,7 @@ def _regimes(
     names = np.array(list(parts))
     regime: Any = names[np.argmax(np.stack(list(parts.values())), axis=0)].astype(object)
     regime[regime == "host"] = "launch"
+    regime[regime == "prefill"] = "compute"
     moved = physics.compulsory_bytes(rows, group.kind)
     if moved is None:
         return regime
@@ -224,8 +227,15 @@ def _reasons(
     parts = _parts(group, gpu, choice)
     if parts is None:
         return [""] * len(group.index)
-    columns = [(name, values / MICROSECOND) for name, values in parts.items() if np.any(values)]
     return [
-        " + ".join(f"{name} {values[i]:.1f}" for name, values in columns) + " us"
+        _parts_text({name: float(values[i]) for name, values in parts.items() if values[i]})
         for i in range(len(group.index))
     ]
+
+
+def _parts_text(parts_s: dict[str, float]) -> str:
+    """Write the parts of a time, in a unit that suits their sum."""
+    unit, name = (
+        (MILLISECOND, "ms") if sum(parts_s.values()) >= MILLISECOND else (MICROSECOND, "us")
+    )
+    return " + ".join(f"{what} {value / unit:.1f}" for what, value in parts_s.items()) + f" {name}"

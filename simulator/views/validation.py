@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from simulator.units import MICROSECOND, format_time
 from simulator.views.table import Column, FittedTable
 from simulator.views.text import plural
 
@@ -67,8 +68,8 @@ def _worst_table(worst: Sequence[Mapping[str, Any]]) -> FittedTable:
         (
             " ".join(str(row[key]) for key in ("gpu_id", "framework", "kind") if key in row)
             + f": {row.get('sizes', '')}",
-            f"{row['measured_us']:.4g} µs",
-            f"{row['predicted_us']:.4g} µs",
+            format_time(row["measured_us"] * MICROSECOND),
+            format_time(row["predicted_us"] * MICROSECOND),
             str(row.get("reason", "")),
         )
         for row in worst

@@ -175,3 +175,23 @@ def test_a_prediction_is_the_sum_of_its_operations(tmp_path: Path) -> None:
     ]
     assert times[0].to_dict() == times[1].to_dict()
     assert len(prepare(forward.tables["gemm"], "gemm").groups) == 1
+
+
+STEPS = """
+gpu,model,context_tokens,samples,attention,kernel,kv_layout,execution,expand_kv,weights_dtype,tensor_parallel,status,step_ms
+H100,mistral-7b,8192,8,bifurcated,einsum,shared,eager,1,bf16,1,ok,33
+H100,mistral-7b,8192,32,standard,flash2,copies,eager,1,bf16,1,ok,200
+H100,mistral-7b,8192,64,standard,flash2,copies,eager,1,bf16,1,oom,
+"""
+
+
+def test_a_whole_step_says_what_it_is_made_of(tmp_path: Path) -> None:
+    """Its parts add up to the prediction; a step that waits for the host is bound by launches."""
+    rows = validate(load([rows_file(tmp_path, STEPS)])).rows
+    assert rows["regime"].tolist()[:2] == ["launch", "memory"]
+    for reason, predicted_us in zip(rows["reason"], rows["predicted_us"], strict=True):
+        assert reason.endswith(" ms")
+        parts = [float(part.split()[1]) for part in reason.split(" + ")]
+        assert sum(parts) == pytest.approx(predicted_us / 1000, abs=0.2)
+    assert rows["reason"].str.startswith("host").tolist() == [True, False, False]
+    assert rows["predicted_status"].tolist() == ["ok", "ok", "oom"]
