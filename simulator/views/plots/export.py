@@ -16,14 +16,26 @@ IMAGE_FORMATS = ("png", "svg", "pdf")
 # id of the figure's element in place of {plot_id}.
 FORM_SCRIPT = """
 const figure = document.getElementById("{plot_id}");
-let form = "wide";
+let form = "wide", width = figure.clientWidth;
+// A legend that takes more rows than the form foresees grows into the title: it gets the room.
+const settle = () => {
+  const title = figure.querySelector(".g-gtitle text"), legend = figure.querySelector(".legend");
+  if (!title || !legend) return;
+  const over = title.getBoundingClientRect().bottom - legend.getBoundingClientRect().top;
+  if (over > 1) Plotly.relayout(figure, {"margin.t": figure.layout.margin.t + over + 3});
+};
 const fit = () => {
   const wanted = figure.clientWidth < {narrow_below} ? "narrow" : "wide";
-  if (wanted === form) return;
-  form = wanted;
-  Plotly.relayout(figure, figure.layout.meta[form]);
+  const roomy = figure.layout.margin.t !== figure.layout.meta[form]["margin.t"];
+  if (wanted !== form || (roomy && figure.clientWidth !== width)) {
+    form = wanted;
+    Plotly.relayout(figure, figure.layout.meta[form]);
+  }
+  width = figure.clientWidth;
 };
+figure.on("plotly_afterplot", settle);
 fit();
+settle();
 new ResizeObserver(fit).observe(figure);
 """.replace("{narrow_below}", str(NARROW_BELOW))
 
