@@ -60,8 +60,8 @@ under the faster one.
 
 How far to trust this:
 
-* The model's own errors on decode attention are a few percent on the fitted GPUs ([accuracy](accuracy.md)): losses below about
-  5 % are not sure.
+* Each speed-up has an interval from the model's errors on rows it had not seen ([accuracy](accuracy.md)); where it holds both
+  signs the figure has a `~`.
 * Bifurcated attention is timed with kernels that split the keys over all multiprocessors. vLLM's and FlashInfer's cascade
   kernels of the time did not, and lost more at short prefixes than ours would ([published signs](published_signs.md), vllm#44397:
   never faster with a 512-token prefix). With those kernels a yes at short prefixes costs more than shown here.
@@ -71,7 +71,8 @@ How far to trust this:
 ## The cells
 
 `S 36 %`: the rule stays with standard attention and the step takes 36 % longer than with bifurcated. `B 3 %`: the rule reads the
-prefix once and the step takes 3 % longer than with standard. `·`: the same choice, or less than {tie} lost. `–`: does not fit.
+prefix once and the step takes 3 % longer than with standard. `·`: the same choice, or less than {tie} lost. `~`: too close
+to call, for the interval of the speed-up holds both signs. `–`: does not fit.
 {tables}
 """
 
@@ -88,6 +89,8 @@ class Panel:
         Whether the rule reads the context once.
     fits
         Whether the step fits in memory.
+    sure
+        Whether the interval of the speed-up says yes or no.
     """
 
     gpu: str
@@ -96,6 +99,7 @@ class Panel:
     bifurcated_ms: "Array"
     shares: "Array"
     fits: "Array"
+    sure: "Array"
 
     @property
     def title(self) -> str:
@@ -144,6 +148,7 @@ def panels() -> Iterator[Panel]:
                 bifurcated_ms=columns["bifurcated_step_ms"].reshape(shape),
                 shares=np.broadcast_to(RULES["vllm"].reads_once(model, card, grid), shape),
                 fits=columns["bifurcated_fits"].reshape(shape),
+                sure=columns["verdict"].reshape(shape) != "too close to call",
             )
 
 
@@ -193,6 +198,7 @@ def findings(every: list[Panel]) -> str:
     """Say what the table comes to."""
     points = sum(int(panel.fits.sum()) for panel in every)
     wrong = sum(int(panel.differs.sum()) for panel in every)
+    sure = sum(int((panel.differs & panel.sure).sum()) for panel in every)
     short, few, waves, early = range(4)
 
     def largest(cause: int, kv_heads: int | None = None) -> str:
@@ -213,7 +219,7 @@ def findings(every: list[Panel]) -> str:
         return " and ".join(parts)
 
     lines = (
-        f"* The rule and the times differ in {wrong} of {points} cells, nearly always because the rule says no: a yes loses at most {largest(early)}.",
+        f"* The rule and the times differ in {wrong} of {points} cells ({sure} of them beyond the model's own interval), nearly always because the rule says no: a yes loses at most {largest(early)}.",
         f"* **Fewer than {LEAST_REQUESTS} requests** is its dearest no: with 2 to 7 samples of a long context the repeated reads already take most of the step (up to {largest(few, 32)} lost with 32 KV heads, {largest(few, 8)} with 8). What counts is samples times context, not each by itself.",
         f"* **Counting waves** underrates sharing for grouped queries, because it knows no bytes. Cascade takes at least one wave, as long as all tiles of the prefix; flash decoding over few KV heads fills few waves with all samples together, and passes for cheap though each sample reads the context again. With 8 KV heads it says a wrong no at up to {up_to(8)} (at most {largest(waves, 8)} lost), with one KV head at up to {up_to(1)} (at most {largest(waves, 1)}). More multiprocessors make it say no for longer, not because sharing gains less but because a wave holds more.",
         f"* **Below {LEAST_PREFIX_TOKENS} tokens** up to {largest(short)} is lost, with many samples and many KV heads.",
@@ -228,7 +234,8 @@ def cell_text(panel: Panel, i: int, j: int) -> str:
         return "–"
     if not panel.differs[i, j]:
         return "·"
-    return f"{'B' if panel.shares[i, j] else 'S'} {100 * panel.loss[i, j]:.0f} %"
+    sign = "" if panel.sure[i, j] else "~"
+    return f"{'B' if panel.shares[i, j] else 'S'} {sign}{100 * panel.loss[i, j]:.0f} %"
 
 
 def table(panel: Panel) -> str:
@@ -300,7 +307,8 @@ def _cell(panel: Panel, i: int, j: int, x: float, y: float) -> Iterator[str]:
     yield f'<rect x="{x}" y="{y}" width="{WIDTH - 1}" height="{HEIGHT - 1}" fill="{fill}"/>'
     if panel.differs[i, j]:
         yield (
-            f'<text x="{x + WIDTH / 2}" y="{y + 14}" text-anchor="middle" fill="{ink}">{loss:.0%}</text>'
+            f'<text x="{x + WIDTH / 2}" y="{y + 14}" text-anchor="middle" fill="{ink}">'
+            f"{'' if panel.sure[i, j] else '~'}{loss:.0%}</text>"
         )
 
 
@@ -315,7 +323,7 @@ def _legend(y: int) -> str:
         (AGREE[True], "bifurcated: agreed, or too close"),
         (
             SHOULD_NOT[1],
-            "the rule says bifurcated; standard is faster. White: does not fit in memory",
+            "the rule says bifurcated; standard is faster. ~: too close to call. White: does not fit",
         ),
     )
     parts = []

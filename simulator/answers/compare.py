@@ -113,13 +113,7 @@ def compare(
     samples = smallest(lambda b: wins("samples", b), low=1, high=MOST_SAMPLES)
     context = smallest(lambda m: wins("context_tokens", m), low=1, high=LONGEST_CONTEXT)
     winner = _winner(standard, bifurcated)
-    low, high = map(float, speedup_interval(standard.uncertainty, bifurcated.uncertainty))
-    verdict = verdict_of(
-        low,
-        high,
-        standard_fits=bool(standard.memory.fits),
-        bifurcated_fits=bool(bifurcated.memory.fits),
-    )
+    verdict, low, high = _verdict(standard, bifurcated)
     rule_choice = None
     if rule is not None:
         cascade = (
@@ -127,8 +121,14 @@ def compare(
             if work.tree
             else bifurcated
         )
-        ours = _winner(shared_storage, bifurcated)
-        rule_choice = choose(rule, shared_storage, bifurcated, cascade, ours)
+        rule_choice = choose(
+            rule,
+            shared_storage,
+            bifurcated,
+            cascade,
+            ours=_winner(shared_storage, bifurcated),
+            verdict=_verdict(shared_storage, bifurcated)[0],
+        )
     return Comparison(
         standard=standard,
         shared_storage=shared_storage,
@@ -150,6 +150,13 @@ def kv_io_ratio(standard: Estimate, bifurcated: Estimate) -> float:
     """Return standard's KV bytes read over bifurcated's; 1 where neither reads any."""
     read = float(bifurcated.totals.kv_bytes_read)
     return float(standard.totals.kv_bytes_read) / read if read else 1.0
+
+
+def _verdict(standard: Estimate, bifurcated: Estimate) -> tuple[Verdict, float, float]:
+    """Return whether to bifurcate, and between which ratios the speed-up lies."""
+    low, high = map(float, speedup_interval(standard.uncertainty, bifurcated.uncertainty))
+    fits = [bool(item.memory.fits) for item in (standard, bifurcated)]
+    return verdict_of(low, high, standard_fits=fits[0], bifurcated_fits=fits[1]), low, high
 
 
 def _winner(standard: Estimate, bifurcated: Estimate) -> Winner:

@@ -14,6 +14,7 @@ from simulator.numeric import Numeric, ceil_div, where
 
 if TYPE_CHECKING:
     from simulator.answers.estimate import Estimate
+    from simulator.answers.verdict import Verdict
     from simulator.inputs.hardware import HardwareProfile
     from simulator.inputs.model import ModelShape
     from simulator.inputs.workload import Attention, Workload, WorkloadLike
@@ -63,6 +64,8 @@ class RuleChoice:
         What it chooses, and why.
     ours
         What we would choose over one stored context: ``tie`` where the difference is too small.
+    verdict
+        Whether to bifurcate there, as sure as the predictions are.
     step_s, best_step_s
         Time of the step as the rule runs it, and of the fastest way. [s]
     """
@@ -72,6 +75,7 @@ class RuleChoice:
     choice: "Attention"
     reason: str
     ours: str
+    verdict: "Verdict"
     step_s: float
     best_step_s: float
 
@@ -105,7 +109,13 @@ def find_rule(name: str) -> Rule:
 
 
 def choose(
-    name: str, standard: "Estimate", bifurcated: "Estimate", cascade: "Estimate", ours: str
+    name: str,
+    standard: "Estimate",
+    bifurcated: "Estimate",
+    cascade: "Estimate",
+    *,
+    ours: str,
+    verdict: "Verdict",
 ) -> RuleChoice:
     """Return what a rule chooses between estimates of a step over one stored context.
 
@@ -115,8 +125,8 @@ def choose(
         The step under both kinds of attention.
     cascade
         The step of :func:`read_once`, which is bifurcated but where a tree has further levels.
-    ours
-        Which of the first two we would choose.
+    ours, verdict
+        Which of the first two we would choose, and how sure that is.
 
     Raises
     ------
@@ -132,6 +142,7 @@ def choose(
         choice=chosen.workload.attention,
         reason=rule.reason(*asked),
         ours=ours,
+        verdict=verdict,
         step_s=chosen.step_s,
         best_step_s=min(item.step_s for item in (standard, bifurcated, cascade)),
     )

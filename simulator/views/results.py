@@ -68,6 +68,7 @@ def rule_object(rule: RuleChoice) -> dict[str, Any]:
         "choice": rule.choice,
         "reason": rule.reason,
         "ours": rule.ours,
+        "verdict": rule.verdict,
         "agrees": rule.agrees,
         "step_ms": rule.step_s / MILLISECOND,
         "best_step_ms": rule.best_step_s / MILLISECOND,

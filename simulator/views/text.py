@@ -137,6 +137,8 @@ def rule_phrase(rule: RuleChoice) -> str:
         lost = f"its choice costs {format_time(rule.cost_s)} per step ({rule.cost_share:.1%})"
     else:
         lost = "its choice loses nothing"
+    if rule.verdict == "too close to call" and rule.cost_s > 0:
+        lost += ", which is too close to call"
     return (
         f"{rule.title} chooses {rule.choice} ({rule.reason}); "
         f"over one stored context we {ours}: {lost}."

@@ -217,6 +217,18 @@ def test_disagreement_means_a_cost(samples: int, context_tokens: int) -> None:
     assert rule.cost_s >= 0
 
 
+def test_the_verdict_is_over_one_stored_context() -> None:
+    """How sure we are is said of what the engine chooses between, not of copies."""
+    card = load_hardware("h100-sxm")
+    asked = {"samples": 64, "context_tokens": 512}
+    copies = compare(mistral_7b(), card, Workload(**asked), rule="vllm")
+    shared = compare(mistral_7b(), card, Workload(kv_layout="shared", **asked), rule="vllm")
+    assert copies.rule == shared.rule
+    assert shared.rule is not None
+    assert shared.rule.verdict == shared.verdict
+    assert shared.rule.ours == shared.winner
+
+
 def test_no_rule_is_shown_unless_asked() -> None:
     """Without a name there is no rule in the answer."""
     assert compare(mistral_7b(), load_hardware("h100-sxm"), Workload()).rule is None

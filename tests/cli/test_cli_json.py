@@ -100,6 +100,7 @@ RULE = {
     "choice": str,
     "reason": str,
     "ours": str,
+    "verdict": str,
     "agrees": bool,
     "step_ms": float,
     "best_step_ms": float,
