@@ -112,6 +112,17 @@ def test_no_figure_leaves_its_place(path: Path, open_page: OpenPage) -> None:
     assert outside == []
 
 
+def test_a_turned_phone_draws_anew(path: Path, open_page: OpenPage) -> None:
+    """After a change of the window's width, figures are as wide as their place."""
+    opened = open_page(path, viewport=DESKTOP)
+    opened.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+    settle(opened)
+    for name in FIGURES:
+        box = opened.locator(f"#figure-{name} svg[role=img]").get_attribute("viewBox")
+        assert box is not None
+        assert float(box.split()[2]) <= PHONE[0]
+
+
 def test_there_is_nothing_to_share_with(path: Path, open_page: OpenPage) -> None:
     """The only button goes back to the scenario; no link leads out of the page."""
     opened = open_page(path)

@@ -40,6 +40,11 @@ function buildFigures() {
   document.getElementById("details").addEventListener("toggle", showOperations);
 }
 
+/* Ask for all widths at once, and seldom: after a change, asking lays the page out anew. */
+function measureFigures() {
+  for (const box of Object.values(boxes)) box.width = Math.max(260, box.body.clientWidth);
+}
+
 /* A place to draw: its width, its texts, and how to put the drawing in. */
 function boxFor(id, title, subtitle) {
   const box = boxes[id];
@@ -49,7 +54,7 @@ function boxFor(id, title, subtitle) {
   return {
     style,
     label: `${title}. ${subtitle}`,
-    width: Math.max(260, box.body.clientWidth),
+    width: box.width,
     draw: (svg, key, speaks) => {
       box.body.replaceChildren(svg, key);
       box.said.hidden = !speaks;
@@ -299,7 +304,7 @@ function showOperations() {
     one
       ? [
           timeText(one.total),
-          siText(one.flops * one.repeat, "FLOP"),
+          one.flops ? siText(one.flops * one.repeat, "FLOP") : "0",
           siText(one.bytes * one.repeat, "B"),
           one.bound,
         ]

@@ -40,12 +40,16 @@ function begin() {
   setText("question", data.scenario.question);
   buildControls();
   buildFigures();
+  measureFigures();
   const ignored = readAddress();
   showControls();
   update(ignored);
   let width = window.innerWidth;
   window.addEventListener("resize", () => {
-    if (window.innerWidth !== width) update([]);
+    if (window.innerWidth !== width) {
+      measureFigures();
+      update([]);
+    }
     width = window.innerWidth;
   });
   window.addEventListener("hashchange", () => {
