@@ -4,7 +4,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from simulator.views.plots import style
-from simulator.views.plots.latency import CONTEXT_TITLE
 from simulator.views.plots.maps import exponent_axis, short_ratio
 from simulator.views.plots.style import Caption
 
@@ -48,7 +47,7 @@ def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         x, y = (style.axis_name(axis, number) for axis in ("xaxis", "yaxis"))
         for axis, values, title in (
             (x, _powers(part["samples"]), "samples [sequences]"),
-            (y, _powers(part["context_tokens"]), CONTEXT_TITLE),
+            (y, _powers(part["context_tokens"]), "context [tokens]"),
         ):
             exponent_axis(figure, axis, values, title)
         # Room for the panel's name above its cells.

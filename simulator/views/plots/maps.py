@@ -176,6 +176,8 @@ def _map_finding(frame: "pd.DataFrame") -> str:
         f"at most {style.times(best['speedup'])} ({int(best['samples']):,} samples, "
         f"{format_tokens(int(best['context_tokens']))} tokens)"
     )
+    if not (gain > 1).any():
+        return f"Bifurcated is faster nowhere on this map: {where}"
     alone = (fits & ~standard["fits"].astype(bool)).sum() / fits.sum()
     return f"{first}, {where}" + (f"; at {alone:.0%} standard does not fit" if alone else "")
 

@@ -340,13 +340,13 @@ _NARROW_RANGE, _NARROW_PAD = 4, 0.1
 def _round_steps(low: float, high: float) -> list[float]:
     """Return round numbers at equal distances over a range.
 
-    >>> _round_steps(16, 30), _round_steps(0.9, 1.2)
-    ([15, 20, 25, 30], [0.9, 1.0, 1.1, 1.2])
+    >>> _round_steps(16, 31), _round_steps(0.9, 1.2)
+    ([20, 25, 30], [0.9, 1.0, 1.1, 1.2])
     """
     raw = max(high - low, 0.05 * high) / 4
     scale = 10 ** math.floor(math.log10(raw))
     step = next(factor * scale for factor in (1, 2, 5, 10) if factor * scale >= raw * (1 - 1e-9))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     digits = max(0, -math.floor(math.log10(step)))
     places = range(max(first, 1), max(last, first + 1) + 1)
     return [round(place * step, digits) if digits else int(place * step) for place in places]

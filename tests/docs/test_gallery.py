@@ -1,0 +1,67 @@
+"""The gallery shows every figure, as today's constants give it, in files a code host can show."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from simulator.views.plots.registry import FIGURES
+
+DOCS = Path(__file__).parents[2] / "docs"
+MOST_BYTES, MOST_BYTES_OF_ALL = 150_000, 2_000_000
+
+
+@pytest.fixture(scope="module")
+def gallery() -> Any:
+    """The script that writes the gallery."""
+    spec = importlib.util.spec_from_file_location("gallery", DOCS / "gallery.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gallery"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_figure_is_shown(gallery: Any) -> None:
+    """No figure is missing, and some scenario of the gallery has no gain."""
+    assert {picture.figure for picture in gallery.GALLERY} == set(FIGURES)
+    assert "eager-gqa" in {picture.scenario for picture in gallery.GALLERY}
+
+
+def test_the_gallery_is_current(gallery: Any) -> None:
+    """Page and pictures say what the commands find today."""
+    stale = [path.name for path in gallery.stale()]
+    assert stale == [], "run python docs/gallery.py (it needs kaleido and a browser)"
+
+
+def test_pictures_are_small_and_no_others_lie_about(gallery: Any) -> None:
+    """Each picture is small, all of them together too, and each is shown."""
+    files = {path.name: path.stat().st_size for path in (DOCS / "figures").iterdir()}
+    assert set(files) == {picture.file for picture in gallery.GALLERY}
+    assert max(files.values()) < MOST_BYTES
+    assert sum(files.values()) < MOST_BYTES_OF_ALL
+
+
+def test_pictures_are_svg_without_anything_from_elsewhere(gallery: Any) -> None:
+    """A picture is well-formed SVG, with no script, and refers to nothing outside itself."""
+    for picture in gallery.GALLERY:
+        text = (DOCS / "figures" / picture.file).read_text(encoding="utf-8")
+        assert ET.fromstring(text).tag.endswith("svg")  # noqa: S314 - our own
+        assert "<script" not in text
+        links = re.findall(r'(?:href|src)="([^"]*)"', text)
+        assert [link for link in links if not link.startswith(("#", "data:"))] == []
+
+
+def test_the_readme_shows_two_of_them(gallery: Any) -> None:
+    """The README shows two pictures of the gallery, with the words of their commands."""
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\(docs/figures/([\w.-]+)\)", readme)
+    assert len(shown) == 2
+    for picture in gallery.GALLERY:
+        if picture.file in shown:
+            assert f"bifurcate plot {' '.join(picture.words)}" in readme
