@@ -133,7 +133,8 @@ class Decision:
     Attributes
     ----------
     choices
-        The scenario's own GPUs first; then those that will do, cheapest per token first.
+        The scenario's own GPUs as it lists them; then those that will do, cheapest per token
+        first, and the rest.
     requests
         Whole requests on the scenario's first GPU, by kind of attention; empty where a request
         cannot be followed.
@@ -148,7 +149,7 @@ class Decision:
 
     @property
     def first(self) -> Choice:
-        """The best of the scenario's own GPUs; where the case runs on none, the best of all."""
+        """The first GPU asked about that can run the case; if none can, the best of all."""
         return self.choices[0]
 
     @property
@@ -281,9 +282,11 @@ def decide(
         )
     if not choices:
         raise WorkloadError("; ".join(dict.fromkeys(skipped)) or "no GPU given")
+    own = [choice for choice in choices if choice.asked]
+    others = [choice for choice in choices if not choice.asked]
     decision = Decision(
         case=case,
-        choices=tuple(sorted(choices, key=_order)),
+        choices=(*own, *sorted(others, key=_order)),
         requests={},
         skipped=tuple(dict.fromkeys(skipped)),
     )
@@ -353,6 +356,36 @@ def narrowed(scenario: Scenario, changes: Mapping[str, Value | Sequence[Value] |
     return validate(Scenario, data, where=f"scenario {scenario.id}", error=ScenarioError)
 
 
+def asked_scenario(settings: Mapping[str, Any], gpus: Sequence[str]) -> Scenario:
+    """Return a question as a scenario of one point, with no answer to expect.
+
+    Parameters
+    ----------
+    settings
+        Models under ``model``; the others are keys of a scenario's workload.
+
+    Raises
+    ------
+    ScenarioError
+        If a value is impossible.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    data = {
+        "schema_version": 1,
+        "id": "question",
+        "title": "Does reading the shared context once pay off?",
+        "description": "A question from the command line.",
+        "question": "Standard or bifurcated attention, and on which GPU?",
+        "sources": "the command line",
+        "verdict": "mixed",
+        "verdict_reason": "Nothing is expected of a question.",
+        "models": given.pop("model"),
+        "gpus": tuple(gpus),
+        "workload": given,
+    }
+    return validate(Scenario, data, where="question", error=ScenarioError)
+
+
 def _requests(
     decision: Decision, output_tokens: int, usd_per_hour: float | None, settings: dict[str, Any]
 ) -> Iterator[tuple[Attention, Generation]]:
@@ -378,7 +411,7 @@ def _requests(
 def _row(block: Mapping[str, Any], index: int) -> dict[str, Any]:
     """Return one point of a block of a sweep."""
     return {
-        name: column[index].item() if hasattr(column, "shape") else column
+        name: column[index : index + 1].tolist()[0] if hasattr(column, "shape") else column
         for name, column in block.items()
     }
 

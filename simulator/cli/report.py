@@ -1,4 +1,4 @@
-"""report: one offline page that answers a scenario."""
+"""report: one offline page that answers a scenario, or a question."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -7,25 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simulator.cli.options import MODEL_PANEL, WORK_PANEL, Constants, PricePerHour, Utilization
+from simulator.cli.asked import OWN_MODEL, asked, changes_of, given
+from simulator.cli.options import OUTPUT_PANEL, WORK_PANEL, PricePerHour, with_options
 from simulator.cli.output import say
-from simulator.cli.words import (
-    complete_gpus,
-    complete_models,
-    complete_scenarios,
-    number,
-    option,
-    size,
-)
+from simulator.cli.words import complete_gpus, complete_scenarios, number, option
 from simulator.errors import OutputError, ScenarioError
 from simulator.resources import atomic_path
 
 if TYPE_CHECKING:
     from simulator.answers.decision import Decision
-    from simulator.inputs.scenario import Scenario, Value
+    from simulator.inputs.scenario import Scenario
 
 SUFFIXES = (".html", ".htm")
-USUAL_UTILIZATION = 0.9
+DEFAULT_GPU = "h100-sxm"
 
 
 def register(app: typer.Typer) -> None:
@@ -33,28 +27,21 @@ def register(app: typer.Typer) -> None:
     app.command()(report)
 
 
+@with_options(asked)
 def report(
-    scenario: Annotated[
-        str,
-        typer.Argument(
-            help="Scenario (see 'bifurcate scenarios') or a TOML file.",
-            metavar="SCENARIO",
-            autocompletion=complete_scenarios,
-        ),
-    ],
+    options: dict[str, Any],
+    context: typer.Context,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Page to write: .html.", metavar="FILE"),
+        option("--output", "-o", panel=OUTPUT_PANEL, text="Page to write: .html.", metavar="FILE"),
     ],
-    model: Annotated[
-        list[str] | None,
-        option(
-            "--model",
-            "-m",
-            panel=MODEL_PANEL,
-            text="Model in place of the scenario's, as often as you like.",
-            metavar="MODEL",
-            autocompletion=complete_models,
+    scenario: Annotated[
+        str | None,
+        typer.Argument(
+            help="Scenario (see 'bifurcate scenarios') or a TOML file; options given beside it "
+            "replace its own. Or no scenario, and the options of a question.",
+            metavar="[SCENARIO]",
+            autocompletion=complete_scenarios,
         ),
     ] = None,
     gpu: Annotated[
@@ -64,38 +51,10 @@ def report(
             "--hardware",
             "-g",
             panel=WORK_PANEL,
-            text="GPU to decide between, as often as you like. Default: the scenario's, and every "
-            "GPU with a price.",
+            text="GPU to decide between, as often as you like. Default: the scenario's, or "
+            "h100-sxm, and every GPU with a price.",
             metavar="GPU",
             autocompletion=complete_gpus,
-        ),
-    ] = None,
-    samples: Annotated[
-        int | None,
-        size("--samples", "--num-samples", "-n", panel=WORK_PANEL, text="Instead of the grid's."),
-    ] = None,
-    context_tokens: Annotated[
-        int | None,
-        size(
-            "--context-tokens",
-            "--context",
-            "--input-len",
-            panel=WORK_PANEL,
-            text="Instead of the grid's.",
-        ),
-    ] = None,
-    decoded_tokens: Annotated[
-        int | None,
-        size("--decoded-tokens", "--decoded", panel=WORK_PANEL, text="Instead of the grid's."),
-    ] = None,
-    output_tokens: Annotated[
-        int | None,
-        size(
-            "--output-tokens",
-            "--output-len",
-            panel=WORK_PANEL,
-            text="Tokens each sample generates in a whole request. Default: the scenario's, "
-            "or 256.",
         ),
     ] = None,
     target_step_ms: Annotated[
@@ -109,86 +68,95 @@ def report(
         ),
     ] = None,
     price_per_hour: PricePerHour = None,
-    gpu_memory_utilization: Utilization = USUAL_UTILIZATION,
-    constants: Constants = "auto",
     date: Annotated[
-        str, typer.Option("--date", help="Date to print on the page.", metavar="TEXT")
+        str, option("--date", panel=OUTPUT_PANEL, text="Date to print.", metavar="TEXT")
     ] = "",
 ) -> None:
     """Write one offline page that answers a scenario."""
     if output.suffix.lower() not in SUFFIXES:
         raise OutputError(f"cannot write {output}: a report is a page, {' or '.join(SUFFIXES)}")
-    axes: dict[str, Sequence[Value] | Value | None] = {
-        "model": model,
-        "gpu": gpu,
-        "samples": samples,
-        "context_tokens": context_tokens,
-        "decoded_tokens": decoded_tokens,
-        "output_tokens": output_tokens,
-        "target_step_ms": target_step_ms,
-    }
-    single: dict[str, object] = {
-        "price_per_hour": price_per_hour,
-        "gpu_memory_utilization": _unless(USUAL_UTILIZATION, gpu_memory_utilization),
-        "constants": _unless("auto", constants),
-        "date": date or None,
-    }
-    command = _command(["bifurcate", "report", scenario], {**axes, **single}, output)
+    found = given(context, options)
+    _check_named(scenario, found)
     # The folder is tried first: the page takes seconds.
     with atomic_path(output) as temporary:
         page = _page(
             scenario,
-            axes,
-            command=command,
-            date=date,
-            alone=gpu is not None,
+            found,
+            gpus=gpu,
+            target_step_ms=target_step_ms,
             usd_per_hour=price_per_hour,
-            constants=constants,
-            memory_utilization=gpu_memory_utilization,
+            output=output,
+            date=date,
         )
         temporary.write_text(page, encoding="utf-8")
     say(f"wrote {output}")
 
 
+def _check_named(scenario: str | None, options: Mapping[str, Any]) -> None:
+    """Refuse a question without a model that others could look up."""
+    for name in options:
+        if name in OWN_MODEL:
+            raise typer.BadParameter(
+                f"--{name.replace('_', '-')}: a report names its model; give --model, a preset or "
+                "a config.json"
+            )
+    if scenario is None and "model" not in options:
+        raise typer.BadParameter(
+            "give a SCENARIO (see 'bifurcate scenarios'), or a question with --model"
+        )
+
+
 def _page(
-    name: str,
-    changes: "Mapping[str, Sequence[Value] | Value | None]",
+    name: str | None,
+    options: Mapping[str, Any],
     *,
-    command: str,
-    date: str,
-    alone: bool,
+    gpus: Sequence[str] | None,
+    target_step_ms: float | None,
     usd_per_hour: float | None,
-    **settings: Any,
+    output: Path,
+    date: str,
 ) -> str:
-    """Answer a scenario, some of its settings changed, and return the page."""
+    """Answer a scenario, some of its settings changed, or a question, and return the page."""
     from simulator import __version__
-    from simulator.answers.decision import narrowed, summarise
+    from simulator.answers.decision import asked_scenario, narrowed, summarise
     from simulator.answers.study import study_scenario
     from simulator.inputs.files import read_text
     from simulator.inputs.scenario import find_scenario, load_scenario
     from simulator.views.report.drawings import drawings
     from simulator.views.report.page import Report, report_page
 
-    scenario = narrowed(load_scenario(name), changes)
-    changed = any(value is not None for value in changes.values())
+    changes, settings = changes_of(options)
+    changes["target_step_ms"] = target_step_ms
+    if name is None:
+        scenario = asked_scenario(changes, gpus or [DEFAULT_GPU])
+    else:
+        scenario = narrowed(load_scenario(name), {**changes, "gpu": gpus})
     study = study_scenario(scenario, usd_per_hour=usd_per_hour, **settings)
     decisions = _decisions(
         scenario,
-        alone=alone,
+        alone=gpus is not None,
         output_tokens=study.output_tokens,
         target_step_s=study.target_step_s,
         usd_per_hour=usd_per_hour,
         **settings,
     )
+    others = {"price_per_hour": usd_per_hour, "date": date or None}
+    words = [] if name is None else [name]
+    as_it_is = name is not None and gpus is None and not changes.keys() - {"target_step_ms"}
     return report_page(
         Report(
             scenario=scenario,
+            expected=name is not None,
             decisions=decisions,
             grid=summarise(scenario, **settings),
             drawings=drawings(study, decisions),
-            command=command,
-            sweep="" if changed else f"bifurcate sweep {shlex.quote(name)} -o grid.csv",
-            scenario_text=read_text(find_scenario(name), ScenarioError),
+            command=_command(
+                ["bifurcate", "report", *words],
+                {**options, "gpu": gpus, "target_step_ms": target_step_ms, **others},
+                output,
+            ),
+            sweep=shlex.join(["bifurcate", "sweep", *words, "-o", "grid.csv"]) if as_it_is else "",
+            scenario_text="" if name is None else read_text(find_scenario(name), ScenarioError),
             version=__version__,
             date=date,
         )
@@ -196,22 +164,17 @@ def _page(
 
 
 def _decisions(scenario: "Scenario", *, alone: bool, **settings: Any) -> list["Decision"]:
-    """Compare, for each case of a scenario, its GPUs and those of known price, or its own alone."""
+    """Compare each case on the GPUs asked about, alone or beside those of known price."""
     from simulator.answers.decision import central_cases, decide
     from simulator.api import priced_gpus
     from simulator.inputs.hardware import load_hardware
 
     gpus = {str(name): load_hardware(str(name)) for name in scenario.gpus}
-    asked = len(gpus)
+    asked_for = len(gpus)
     if not alone:
         known = {profile.id for profile in gpus.values()}
         gpus |= {profile.id: profile for profile in priced_gpus() if profile.id not in known}
-    return [decide(case, gpus, asked=asked, **settings) for case in central_cases(scenario)]
-
-
-def _unless(usual: object, value: object) -> object:
-    """Return a value that is not the usual one."""
-    return None if value == usual else value
+    return [decide(case, gpus, asked=asked_for, **settings) for case in central_cases(scenario)]
 
 
 def _command(start: Sequence[str], options: Mapping[str, object], output: Path) -> str:

@@ -12,6 +12,7 @@ from simulator.answers.capacity import capacity
 from simulator.answers.decision import (
     MOST_POINTS_LISTED,
     Decision,
+    asked_scenario,
     central_cases,
     decide,
     narrowed,
@@ -21,6 +22,7 @@ from simulator.answers.sweep import prepare_sweep
 from simulator.errors import ScenarioError, WorkloadError
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.scenario import Scenario, load_scenario
+from simulator.inputs.workload import Workload
 
 CODE = load_scenario("code-sampling-8k")
 
@@ -68,7 +70,7 @@ def test_a_choice_says_what_the_api_says() -> None:
 
 
 def test_the_scenarios_own_gpu_comes_first_then_what_is_cheapest() -> None:
-    """Order: the scenario's, those that will do by cost per token, those that will not."""
+    """Order: the scenario's own, those that will do by cost per token, those that will not."""
     found = decision(CODE, "l40s", "v100-sxm2-16gb", "h100-sxm", "b200-sxm", "mi300x")
     assert found.first.name == "l40s"
     others = found.choices[1:]
@@ -156,6 +158,17 @@ def test_a_long_grid_is_summed_up_but_not_listed() -> None:
     assert found.points == 2 * (MOST_POINTS_LISTED - 1)
     assert found.rows == ()
     assert found.most["speedup"] > found.least["speedup"]
+
+
+def test_a_question_is_a_scenario_of_one_point() -> None:
+    """What is asked on the command line is a grid of one point, its other settings usual."""
+    found = asked_scenario({"model": ("gpt2",), "samples": 4, "target_step_ms": None}, ["l4"])
+    assert found.points == 1
+    assert (found.models, found.gpus) == (("gpt2",), ("l4",))
+    work = central_cases(found)[0].workload
+    assert (work.samples, work.context_tokens) == (4, Workload().context_tokens)
+    with pytest.raises(ScenarioError, match="samples"):
+        asked_scenario({"model": ("gpt2",), "samples": 0}, ["l4"])
 
 
 def test_narrowing_replaces_axes_and_keeps_the_rest() -> None:

@@ -50,7 +50,7 @@ def test_the_command_on_the_page_writes_the_page(
 ) -> None:
     """The first command a page gives writes it again, byte for byte; the others answer."""
     monkeypatch.chdir(tmp_path)
-    options = ("-n", "4", "--context", "2K", "--decoded", "32", "--output-len", "16")
+    options = ("-n", "4", "--context", "2K", "--output-len", "16", "--dtype", "fp8")
     more = ("--target-step-ms", "2.5", "--price-per-hour", "1.5", "--constants", "carried")
     last = ("--gpu-memory-utilization", "0.8", "--date", "3 May 'x'")
     bifurcate("report", *QUICK, *options, *more, *last, "-o", "my page.html")
@@ -99,6 +99,35 @@ def test_a_scenario_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "The scenario expects “gain”; the model says “no gain”." in page
 
 
+@pytest.mark.usefixtures("_one_figure")
+def test_a_question_is_reported_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a scenario the options of a question are answered, and nothing is expected."""
+    monkeypatch.chdir(tmp_path)
+    question = (
+        "-m",
+        "llama-3.1-8b",
+        "-g",
+        "l40s",
+        "-n",
+        "12",
+        "--context",
+        "4K",
+        "--kv-heads",
+        "4",
+    )
+    assert bifurcate("report", *question, "-o", "p.html").code == 0
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "<h1>llama-3.1-8b with 4 KV heads: 12 samples of a 4K-token context, 64 own" in page
+    assert "expects" not in page.partition('id="decision"')[0].partition("<header>")[2]
+    assert "Where the scenario comes from" not in page
+    assert "The whole grid" not in page
+    report, compare = commands(page)
+    assert bifurcate(*shlex.split(report)[1:]).code == 0
+    assert (tmp_path / "p.html").read_text(encoding="utf-8") == page
+    answer = bifurcate(*shlex.split(compare)[1:], "--json").json
+    assert answer == bifurcate("compare", *question, "--json").json
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -115,7 +144,10 @@ def test_a_scenario_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (("one-sample", "--gpu-memory-utilization", "2", "-o", "p.html"), 1, "2.0"),
         (("one-sample", "--constants", "best", "-o", "p.html"), 2, "auto, carried, peak"),
         (("one-sample",), 2, "--output"),
-        (("-o", "p.html"), 2, "SCENARIO"),
+        (("-o", "p.html"), 2, "give a SCENARIO (see 'bifurcate scenarios'), or a question with"),
+        (("-m", "gpt2", "--layers", "3", "-o", "p.html"), 2, "a report names its model"),
+        (("-m", "lama-2-7b", "-o", "p.html"), 1, "llama-2-7b"),
+        (("-m", "gpt2", "--tp", "7", "-o", "p.html"), 1, "7"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -279,6 +279,16 @@ def test_plotly_comes_once() -> None:
     assert len(text) < 8e6
 
 
+def test_a_question_expects_nothing() -> None:
+    """Of a question from the command line no verdict, source or grid is told."""
+    found = report(narrowed(load_scenario("one-sample"), {"model": ["gpt2"], "gpu": ["h100-sxm"]}))
+    text = report_page(replace(found, expected=False, sweep=""))
+    assert "The scenario expects" not in text
+    assert found.scenario.verdict_reason not in text
+    assert found.scenario.sources[0] not in text
+    assert "The scenario expects" in report_page(found)
+
+
 def test_a_date_is_shown_when_it_is_given() -> None:
     """Only who makes the page dates it."""
     found = report(load_scenario("one-sample"))

@@ -9,6 +9,7 @@ from simulator.inputs.scenario import Scenario
 from simulator.views.report import sections, sources, words
 from simulator.views.report.drawings import Drawing
 from simulator.views.report.html import Child, Html, tag, text_of
+from simulator.views.text import samples_phrase
 
 # The page may run its own scripts and styles, and ask for nothing: whoever gets it by mail can
 # open it without a word reaching a server.
@@ -38,6 +39,8 @@ class Report:
 
     Attributes
     ----------
+    expected
+        Whether the scenario has an answer to expect; a question from the command line has none.
     decisions
         One for each model of the scenario.
     command
@@ -51,6 +54,7 @@ class Report:
     """
 
     scenario: Scenario
+    expected: bool = True
     decisions: Sequence[Decision]
     grid: GridSummary
     drawings: Sequence[Drawing]
@@ -63,9 +67,10 @@ class Report:
 
 def report_page(report: Report) -> str:
     """Return the page. The same report gives the same bytes."""
+    parts = _parts(report)
     body = [
-        _header(report),
-        tag("main", (_section(*part) for part in _parts(report)), id="main"),
+        _header(report, [(key, name) for key, name, _ in parts]),
+        tag("main", (_section(*part) for part in parts), id="main"),
         tag(
             "footer",
             tag(
@@ -84,7 +89,7 @@ def report_page(report: Report) -> str:
         # The policy comes before anything it is to hold for.
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("meta", name="description", content=DESCRIPTION),
-        tag("title", f"{report.scenario.title} ({report.scenario.id})"),
+        tag("title", _title(report)),
         tag("style", Html(_own_file("report.css"))),
         # Not noscript: mail readers take scripts out and do not say so.
         tag("script", Html('document.documentElement.className = "scripted"')),
@@ -97,21 +102,20 @@ def report_page(report: Report) -> str:
     )
 
 
-def _header(report: Report) -> Html:
+def _header(report: Report, links: Sequence[tuple[str, str]]) -> Html:
     """Return the question, the answer, and where to find what."""
     first = report.decisions[0]
-    links = [(key, name) for key, name, _ in _parts(report)]
     others = [tag("p", words.case_sentence(item.first)) for item in report.decisions[1:]]
     return tag(
         "header",
-        tag("h1", report.scenario.title),
+        tag("h1", _title(report)),
         tag("p", report.scenario.question, class_="question"),
         tag(
             "div",
             tag("p", words.answer(report.grid, first)),
             others,
-            tag("p", words.grid_sentence(report.grid)),
-            tag("p", words.expectation(report.scenario, report.grid)),
+            tag("p", words.grid_sentence(report.grid)) if report.grid.points > 1 else None,
+            tag("p", words.expectation(report.scenario, report.grid)) if report.expected else None,
             class_="answer",
             role="note",
             aria_label="The answer",
@@ -125,6 +129,14 @@ def _header(report: Report) -> Html:
     )
 
 
+def _title(report: Report) -> str:
+    """Return the scenario's title; of a question, what is asked about."""
+    case = report.decisions[0].case
+    if report.expected:
+        return report.scenario.title
+    return f"{case.model.name}: {samples_phrase(case.workload)}"
+
+
 def _parts(report: Report) -> list[tuple[str, str, Child]]:
     """Return the page's parts: anchor, heading, content."""
     found = report.decisions
@@ -135,10 +147,13 @@ def _parts(report: Report) -> list[tuple[str, str, Child]]:
     ]
     if report.drawings:
         parts.append(("figures", "Figures", _figures(report.drawings)))
+    if report.grid.points > 1:
+        grid = sections.grid_section(report.scenario, report.grid)
+        parts.append(("grid", "The whole grid", grid))
+    origin = report.scenario if report.expected else None
     parts += [
-        ("grid", "The scenario's whole grid", sections.grid_section(report.scenario, report.grid)),
         ("accuracy", "Accuracy", sources.accuracy_section(found)),
-        ("assumptions", "Assumptions", sources.assumptions_section(report.scenario, found)),
+        ("assumptions", "Assumptions", sources.assumptions_section(origin, found)),
         (
             "reproduce",
             "How to reproduce",

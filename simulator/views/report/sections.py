@@ -91,7 +91,7 @@ def decision_table(decision: Decision) -> Html:
         ),
         tag(
             "p",
-            "The scenario's own GPUs first and marked, then what is cheapest per token. Below a "
+            "The GPUs asked about first and marked, then what is cheapest per token. Below a "
             f"prediction, where {shipped_spreads().coverage:.0%} of measurements should lie; too "
             f"close to call: both a gain and none. Most samples: {limit}, all else as in the case. "
             "Speed-up is standard's time over bifurcated's, whether or not both fit. Cost is of "

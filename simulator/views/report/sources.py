@@ -116,7 +116,8 @@ def _range(below: float, above: float) -> str:
     >>> _range(0.08, 0.125)
     '-8 % to +12 %'
     """
-    return f"-{100 * below:.0f} % to +{100 * above:.0f} %"
+    low, high = round(100 * below), round(100 * above)
+    return f"{f'-{low}' if low else '0'} % to {f'+{high}' if high else '0'} %"
 
 
 def _spread_table(choice: Choice) -> Html:
@@ -210,7 +211,7 @@ def _fitted(
     return (fitted.get(name) or fitted.get(plain)) if origin == "fitted" else None
 
 
-def assumptions_section(scenario: Scenario, decisions: Sequence[Decision]) -> Html:
+def assumptions_section(scenario: Scenario | None, decisions: Sequence[Decision]) -> Html:
     """Return the inputs as they were understood, the notes, and what is not modelled."""
     return tag(
         "div",
@@ -220,6 +221,14 @@ def assumptions_section(scenario: Scenario, decisions: Sequence[Decision]) -> Ht
         bullets(notes(decisions)),
         tag("h3", "What is not in the model"),
         bullets(NOT_MODELLED),
+        None if scenario is None else _origin(scenario),
+    )
+
+
+def _origin(scenario: Scenario) -> Html:
+    """Return where a scenario comes from, and the answer it expects."""
+    return tag(
+        "div",
         tag("h3", "Where the scenario comes from"),
         tag("p", scenario.description),
         bullets(scenario.sources),
@@ -281,7 +290,7 @@ def reproduce_section(
     commands = [command, *(compare_command(decision) for decision in decisions), sweep]
     return tag(
         "div",
-        tag("p", f"bifurcate {version}; the first command writes this page, byte for byte."),
+        tag("p", f"With bifurcate {version}. The first command writes this page, byte for byte."),
         tag("pre", tag("code", "\n".join(filter(None, commands)))),
         tag("p", "Profiles are named by the hash of their content, under Accuracy."),
         tag(

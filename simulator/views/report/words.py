@@ -94,12 +94,10 @@ def _fit_clause(result: Comparison) -> str:
 def grid_sentence(grid: GridSummary) -> str:
     """Say what holds over the whole grid."""
     most, least = (f"{float(row['speedup']):.2f}" for row in (grid.most, grid.least))
-    if grid.points == 1:
-        return f"The scenario is one point: bifurcated attention is {most} times as fast."
     gained = "all" if grid.gained == grid.points else f"{grid.gained:,}" if grid.gained else "none"
     return (
         f"Bifurcated attention is at least {GAIN_SPEEDUP:g} times as fast at {gained} of the "
-        f"scenario's {plural(grid.points, 'point')}; over all of them it is {least} "
+        f"grid's {plural(grid.points, 'point')}; over all of them it is {least} "
         f"({point(grid.least, grid)}) to {most} times as fast ({point(grid.most, grid)}). "
         f"{_deciding(grid)} {_fitting(grid)}"
     )
