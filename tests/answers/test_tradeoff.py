@@ -117,7 +117,11 @@ def test_every_variant_is_an_answer_of_its_own() -> None:
             assert variant.prefill_s == pytest.approx(request.total_s)
             most = variant.limits.most_samples_in_time
             assert most is not None
-            more = simulator.estimate(candidate.model, **{**asked, "samples": most + 1})
+            last, more = (
+                simulator.estimate(candidate.model, **{**asked, "samples": samples})
+                for samples in (most, most + 1)
+            )
+            assert last.step_s <= 0.020
             assert more.step_s > 0.020 or not more.memory.fits
 
 
@@ -128,6 +132,13 @@ def test_equal_quality_is_in_the_size() -> None:
         assert other.size_factor is not None
         assert (other.size_factor.value, other.size_factor.origin) == (factor, "given")
         assert other.parameters / result.base.parameters == pytest.approx(factor, rel=0.0101)
+
+
+def test_a_group_of_gpus_can_split_the_other_model() -> None:
+    """Eight GPUs share the heads of both models; the other one's are a multiple of eight."""
+    other = simulator.tradeoff("llama-2-7b", tensor_parallel=8).others[0]
+    assert other.model.heads % 8 == 0
+    assert other.variants["standard"].result.workload.tensor_parallel == 8
 
 
 def test_a_model_that_shares_already_is_a_base_too() -> None:
