@@ -5,8 +5,9 @@ operation and in the code's order: FLOPs, bytes read, bytes written, launches
 (tests/evidence/test_accounts.py; docs/tracing.md says where they differ, and why). An operation
 with several launches stands for so many kernels in a row.
 
-The code processes one query token of each sample; more are more rows. Half-precision types are
-meant where flash attention is; the math path casts them to float32.
+With several query tokens of each sample the code is that of
+:mod:`simulator.evidence.kernels.query_tokens`, and equals its account as well. Half-precision types
+are meant where flash attention is; the math path casts them to float32.
 """
 
 from collections.abc import Callable

@@ -282,10 +282,12 @@ def folds_by_copy(shape: AttentionShape, sharers: Numeric) -> Numeric:
 
 
 def merges_by_copy(shape: AttentionShape) -> Numeric:
-    """Return 1 where merging prompts with KV heads, and samples with groups, needs a copy."""
-    group = shape.heads // shape.kv_heads
-    folded = shape.samples * shape.query_tokens
-    return several(folded) * several(shape.kv_heads) * several(group * shape.prompts)
+    """Return 1 where merging prompts with KV heads, and samples with groups, needs a copy.
+
+    Several query tokens are rows of their group already.
+    """
+    rows = shape.heads // shape.kv_heads * shape.query_tokens
+    return several(shape.samples) * several(shape.kv_heads) * several(rows * shape.prompts)
 
 
 def several(count: Numeric) -> Numeric:

@@ -20,7 +20,7 @@ FLOAT_BYTES = 4  # the math path computes in float32
 def standard_einsum(
     shape: AttentionShape, repeat: int, layout: KvLayout = "copies"
 ) -> list[Operation]:
-    """Scale the queries, <q,K>, softmax, <w,V>."""
+    """Scale the queries, <q,K>, a mask for several query tokens, softmax, <w,V>."""
     tokens = shape.context_tokens + shape.decoded_tokens
     logits = shape.logits_bytes(tokens)
 
@@ -39,9 +39,12 @@ def standard_einsum(
 
     return [
         _step("attention_query_scale", shape.query_bytes, shape.query_bytes, repeat),
+        _arrange(shape, "query_fold_tokens", shape.query_bytes, repeat),
         product("attention_scores", keys=True),
+        _mask(shape, repeat),
         _step("attention_softmax", logits, logits, repeat),
         product("attention_values", keys=False),
+        _arrange(shape, "attention_arrange", shape.output_bytes, repeat),
     ]
 
 
@@ -52,7 +55,8 @@ def standard_math(
 
     16-bit inputs are cast to float32, the whole cache included, KV heads repeated to query heads,
     queries and keys both scaled, and the softmax guarded against rows without keys: softmax, test
-    for -inf, all, fill, where. Weights are cast back too, for a second result nobody asks for.
+    for -inf, all, fill, where. Weights are cast back too, for a second result nobody asks for. The
+    mask of several query tokens, over all keys, is made numbers (two fills, where) and added.
     """
     tokens = shape.context_tokens + shape.decoded_tokens
     group = shape.heads // shape.kv_heads
@@ -72,7 +76,14 @@ def standard_math(
         return replace(operation, flops=flops, dtype="fp32")
 
     narrow_logits = shape.logits_bytes(tokens)
+    masked = several(shape.query_tokens)
+    pairs, element = shape.query_tokens * tokens, shape.activation_bytes
+    mask = pairs * element
+    apart = masked * several(shape.heads)
     operations = [
+        _step(
+            "attention_mask", pairs + 2 * element, mask + 2 * element, repeat, launches=3 * masked
+        ),
         _step("attention_query_cast", shape.query_bytes, queries, repeat, launches=cast),
         _step(
             "kv_cast",
@@ -85,11 +96,28 @@ def standard_math(
         _step("attention_query_scale", queries, queries, repeat),
         _step("kv_repeat", once, keys + values, repeat, launches=2 * several(group), kind="copy"),
         _step("attention_key_scale", keys, keys, repeat),
+        _step(
+            "query_fold_tokens",
+            queries,
+            queries,
+            repeat,
+            launches=apart * several(shape.sequences),
+            kind="copy",
+        ),
         product("attention_scores", queries + keys, logits, keys=True),
+        _step("attention_mask_add", logits + mask, logits, repeat, launches=masked),
         _step("attention_softmax", 3 * logits + flags, 2 * logits + flags, repeat, launches=5),
         _step("attention_weights_cast", logits, narrow_logits, repeat, launches=cast),
         product("attention_values", logits + values, outputs, keys=False),
         _step("attention_output_cast", outputs, shape.output_bytes, repeat, launches=cast),
+        _step(
+            "attention_arrange",
+            shape.output_bytes,
+            shape.output_bytes,
+            repeat,
+            launches=apart,
+            kind="copy",
+        ),
     ]
     return _with_cache_reads(operations, shape, layout)
 
@@ -112,9 +140,11 @@ def bifurcated_einsum(shape: AttentionShape, repeat: int) -> list[Operation]:
     context_logits = shape.logits_bytes(m_c)
     return [
         _step("attention_query_scale", shape.query_bytes, shape.query_bytes, repeat),
+        _arrange(shape, "query_fold_tokens", shape.query_bytes, repeat),
         query_fold(shape, folds, repeat),
         product("context", m_c, context, keys=True),
         product("suffix", m_d, own, keys=True),
+        _mask(shape, repeat),
         _step("attention_concatenate", logits, logits, repeat, launches=both, kind="copy"),
         _step("attention_softmax", logits, logits, repeat),
         _step(
@@ -129,7 +159,24 @@ def bifurcated_einsum(shape: AttentionShape, repeat: int) -> list[Operation]:
         product("context", m_c, context, keys=False),
         product("suffix", m_d, own, keys=False),
         output_sum(shape, both, repeat),
+        _arrange(shape, "attention_arrange", shape.output_bytes, repeat),
     ]
+
+
+def _arrange(shape: AttentionShape, name: str, moved: Numeric, repeat: int) -> Operation:
+    """Return the copy that makes several query tokens rows of their KV head, or undoes that."""
+    needed = several(shape.query_tokens) * several(shape.kv_heads)
+    return _step(name, moved, moved, repeat, launches=needed, kind="copy")
+
+
+def _mask(shape: AttentionShape, repeat: int) -> Operation:
+    """Return the masking, in place, of the pairs of several query tokens; none for a single one.
+
+    A byte for each pair says whether it is hidden.
+    """
+    n = shape.query_tokens
+    logits = shape.logits_bytes(n)
+    return _step("attention_mask", logits + n * n, logits, repeat, launches=several(n))
 
 
 def _step(

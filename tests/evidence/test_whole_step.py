@@ -15,7 +15,7 @@ from simulator.counts.accounts import as_traced  # noqa: E402
 from simulator.counts.operation import Operation, total  # noqa: E402
 from simulator.counts.step import decode_operations  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
-from simulator.evidence.kernels.query_tokens import QUERY_TOKENS  # noqa: E402
+from simulator.evidence.kernels.query_tokens import QUERY_TOKENS, mask_of  # noqa: E402
 from simulator.evidence.measure.cells import IMPLEMENTATIONS  # noqa: E402
 from simulator.evidence.measure.inputs import Sizes  # noqa: E402
 from simulator.evidence.measure.steps import step_caches  # noqa: E402
@@ -76,7 +76,17 @@ def trace_step(model: ModelShape, kernel: str, work: Workload) -> Trace:
     if new == 1:
         return trace(lambda each: decoder(each, caches, KERNELS[kernel].function), ids)
     several = [(_of_tokens(query, new), *cache) for query, *cache in caches]
-    return trace(lambda each: decoder(each, several, QUERY_TOKENS[kernel]), ids)
+
+    def attend(query: torch.Tensor, *cache: torch.Tensor) -> torch.Tensor:
+        ready = masks.get(cache[0].shape[2] + cache[2].shape[3])
+        more = {} if ready is None else {"mask": ready}
+        output: torch.Tensor = QUERY_TOKENS[kernel](query, *cache, **more)
+        return output
+
+    # An engine has the masks of a step before it starts; layers with a window see fewer keys.
+    cached = {each[1].shape[2] + each[3].shape[3] for each in several}
+    masks = {keys: mask_of(kernel, new, keys, "meta") for keys in cached}
+    return trace(lambda each: decoder(each, several, attend), ids)
 
 
 def _of_tokens(query: torch.Tensor, tokens: int) -> torch.Tensor:

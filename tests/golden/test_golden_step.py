@@ -55,6 +55,8 @@ STANDARD = {
     "attention": (448, 32 + 224, 32, 1, 2),
     "attention_combine": (0, 0, 0, 0, 2),
 }
+# What only several query tokens need: rows by token, and a mask among them.
+ONE_TOKEN = (0, 0, 0, 0, 2)
 WORK = {"samples": 2, "context_tokens": 4, "decoded_tokens": 3, "kernel": "flash"}
 
 
@@ -100,6 +102,7 @@ def test_the_paper_s_kernel_in_plain_pytorch_by_hand() -> None:
     # Queries, outputs 32 bytes. Logits of 8 rows: context 8 x 4 x 2 = 64, own 8 x 3 x 2 = 48.
     # K (or V) of the context 4 x 2 x 2 x 2 = 32, of the samples' own tokens 2 x 3 x 2 x 2 x 2 = 48.
     assert counted == {
+        **dict.fromkeys(("query_fold_tokens", "attention_mask", "attention_arrange"), ONE_TOKEN),
         "attention_query_scale": (0, 32, 32, 1, 2),
         # samples and the heads of a group become rows of one matrix
         "query_fold": (0, 32, 32, 1, 2),
@@ -121,7 +124,9 @@ def test_pytorch_s_math_path_by_hand() -> None:
     # Queries, outputs: 8 rows x 2 wide are 32 bytes, in float32 64. K (or V) of all: 2 samples x 7
     # tokens x 2 groups x 2 wide = 56 elements, 112 bytes, in float32 224, repeated to 4 heads 448.
     # Logits: 8 rows x 7 = 56, in float32 224.
+    several = ("query_fold_tokens", "attention_mask", "attention_mask_add", "attention_arrange")
     assert counted == {
+        **dict.fromkeys(several, ONE_TOKEN),
         "attention_query_cast": (0, 32, 64, 1, 2),
         "kv_cast": (0, 224, 448, 2, 2),
         "attention_query_scale": (0, 64, 64, 1, 2),

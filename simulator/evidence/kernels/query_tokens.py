@@ -3,15 +3,18 @@
 Queries are ``[prompts, samples, query_tokens, heads, head_dim]``; a sample's last ``query_tokens``
 own tokens are the new ones, their keys and values written already. All of them are past the
 context, so to the context they are rows like those of other samples. Among themselves they are
-causal: token i sees the own tokens up to itself, by the kernel's causal mask aligned to the last
-key, which on CUDA costs no pass. FLOPs are those of all pairs, as ``torch.utils.flop_counter``
-counts them whatever the mask: kernels compute whole tiles, of which n new tokens fill a part.
+causal: token i sees the own tokens up to itself. A flash kernel does that by its causal flag,
+aligned to the last key, without a pass; otherwise a mask hides the logits of later tokens. FLOPs
+are those of all pairs, as ``torch.utils.flop_counter`` counts them whatever the mask: kernels
+compute whole tiles, of which n new tokens fill a part.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 
 from simulator.errors import KernelError
 from simulator.evidence.kernels.inputs import Shape, scale_of, shape_of
@@ -126,22 +129,144 @@ def prefix_tree(
     return merge(states).reshape(query.shape)
 
 
+def standard_einsum(
+    query: Tensor,
+    context_keys: Tensor,
+    context_values: Tensor,
+    decoded_keys: Tensor,
+    decoded_values: Tensor,
+    *,
+    scale: float | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Attend in plain matrix products, new tokens as rows of their KV head, logits in memory."""
+    shape = _shape(query, context_keys, context_values, decoded_keys, decoded_values)
+    keys = per_sample_cache(context_keys, decoded_keys)
+    values = per_sample_cache(context_values, decoded_values)
+    rows = _rows(query, shape, scale).flatten(0, 1)
+    # b sequences, g KV heads, r rows, m tokens, k head width
+    logits = torch.einsum("bgrk,bgmk->bgrm", rows, keys)
+    weights = torch.softmax(_masked(logits, query.shape[2], mask), dim=-1)
+    output = torch.einsum("bgrm,bgmk->bgrk", weights, values)
+    return _tokens(output, query)
+
+
+def standard_math(
+    query: Tensor,
+    context_keys: Tensor,
+    context_values: Tensor,
+    decoded_keys: Tensor,
+    decoded_values: Tensor,
+    *,
+    scale: float | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Attend by the math path of ``F.scaled_dot_product_attention``, with a mask over all keys."""
+    _shape(query, context_keys, context_values, decoded_keys, decoded_values)
+    keys = per_sample_cache(context_keys, decoded_keys)
+    values = per_sample_cache(context_values, decoded_values)
+    if mask is None:
+        mask = mask_of("standard_math", query.shape[2], keys.shape[2], query.device)
+    queries = query.flatten(0, 1).transpose(1, 2)  # [prompts * samples, heads, query_tokens, ...]
+    with sdpa_kernel(SDPBackend.MATH):
+        output = scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, scale=scale, enable_gqa=True
+        )
+    # Contiguous, for the projection that follows reads tokens as rows.
+    return output.transpose(1, 2).contiguous().reshape(query.shape)
+
+
+def bifurcated_einsum(
+    query: Tensor,
+    context_keys: Tensor,
+    context_values: Tensor,
+    decoded_keys: Tensor,
+    decoded_values: Tensor,
+    *,
+    scale: float | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Attend as the paper's code does, new tokens as rows of their KV head and masked."""
+    shape = _shape(query, context_keys, context_values, decoded_keys, decoded_values)
+    queries = _rows(query, shape, scale)
+    # x prompts, b samples, g KV heads, r rows, m tokens, k head width
+    context_logits = torch.einsum("xbgrk,xgmk->xbgrm", queries, context_keys)
+    decoded_logits = torch.einsum("xbgrk,xbgmk->xbgrm", queries, decoded_keys)
+    decoded_logits = _masked(decoded_logits, query.shape[2], mask)
+    weights = torch.softmax(torch.cat([context_logits, decoded_logits], dim=-1), dim=-1)
+    context_weights = weights[..., : shape.context_tokens]
+    decoded_weights = weights[..., shape.context_tokens :]
+    context_output = torch.einsum("xbgrm,xgmk->xbgrk", context_weights, context_values)
+    decoded_output = torch.einsum("xbgrm,xbgmk->xbgrk", decoded_weights, decoded_values)
+    return _tokens(decoded_output + context_output, query)
+
+
 # By the names of the kernels for one token.
 QUERY_TOKENS: dict[str, Callable[..., Tensor]] = {
+    "standard_einsum": standard_einsum,
+    "standard_math": standard_math,
     "standard_flash": standard_flash,
     "standard_flash_expanded": standard_flash_expanded,
     "standard_rebuilt": standard_rebuilt,
+    "bifurcated_einsum": bifurcated_einsum,
     "bifurcated_flash": bifurcated_flash,
     "prefix_tree": prefix_tree,
 }
 _QUERY = "[prompts, samples, query_tokens, heads, head_dim]"
 
 
+def mask_of(name: str, tokens: int, cached: int, device: torch.device | str) -> Tensor | None:
+    """Return what a kernel is given as ``mask``, for an engine has it ready before a step.
+
+    None where the kernel needs none: for one token, and for flash attention's flag. The math path
+    says for all ``cached`` tokens which each new one sees, the others which new ones are hidden.
+    """
+    if tokens == 1 or "flash" in name or name in ("standard_rebuilt", "prefix_tree"):
+        return None
+    if name == "standard_math":
+        every = torch.ones(tokens, cached, dtype=torch.bool, device=device)
+        return every.tril(cached - tokens)
+    pairs = torch.ones(tokens, tokens, dtype=torch.bool, device=device)
+    return pairs.triu(1).unsqueeze(1)  # [query_tokens, 1, query_tokens]: alike for a whole group
+
+
 def _shape(query: Tensor, *caches: Tensor) -> Shape:
     """Read the sizes of a kernel's inputs, as of one token."""
     if query.dim() != _DIMS or query.shape[2] == 0:
         raise KernelError(f"query is {list(query.shape)}, not {_QUERY}")
-    return shape_of(query[:, :, 0], *caches)
+    shape = shape_of(query[:, :, 0], *caches)
+    if shape.decoded_tokens < query.shape[2]:
+        raise KernelError(
+            f"{query.shape[2]} query tokens, but a sample has {shape.decoded_tokens} of its own"
+        )
+    return shape
+
+
+def _rows(query: Tensor, shape: Shape, scale: float | None) -> Tensor:
+    """Scale the queries and make a KV head's rows of them, [prompts, samples, kv_heads, rows, k].
+
+    The rows of a KV head are its new tokens, and for each the heads of its group.
+    """
+    grouped = torch.unflatten(query * scale_of(query, scale), 3, (shape.kv_heads, shape.group))
+    return grouped.transpose(2, 3).contiguous().flatten(3, 4)
+
+
+def _tokens(output: Tensor, query: Tensor) -> Tensor:
+    """Put rows back as tokens, shaped like the query."""
+    prompts, samples, tokens, *_ = query.shape
+    by_row = output.reshape(
+        prompts, samples, -1, tokens, output.shape[-2] // tokens, query.shape[4]
+    )
+    return by_row.transpose(2, 3).contiguous().reshape(query.shape)
+
+
+def _masked(logits: Tensor, tokens: int, mask: Tensor | None) -> Tensor:
+    """Hide from each new token those after it, in place; the new tokens' keys are the last."""
+    if mask is None:
+        mask = mask_of("standard_einsum", tokens, tokens, logits.device)
+    if mask is not None:
+        torch.unflatten(logits[..., -tokens:], -2, (tokens, -1)).masked_fill_(mask, -torch.inf)
+    return logits
 
 
 def _over_whole_caches(query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
