@@ -20,7 +20,7 @@ DEV := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types imports format bench accuracy predictions clean
+.PHONY: gallery help demo test check lint types imports format bench accuracy predictions clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/  \1/p' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,7 @@ help:
 	@echo "  make bench   measure start-up and sweep speed on this machine"
 	@echo "  make accuracy  write docs/accuracy.md and the spreads of intervals from measured rows (ROWS=folder)"
 	@echo "  make predictions  show which predictions changed, and store them as they are now"
+	@echo "  make gallery  write docs/gallery.md and its pictures (needs a browser)"
 	@echo "  make clean   remove $(VENV), build output and caches"
 
 demo: $(CORE)
@@ -66,6 +67,9 @@ bench: $(CORE)
 ROWS ?= ../shared/measurements
 accuracy: $(DEV)
 	@$(BIN)/python docs/accuracy.py $(ROWS)
+
+gallery: $(DEV)
+	@$(BIN)/python docs/gallery.py
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
