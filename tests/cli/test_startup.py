@@ -68,6 +68,12 @@ def test_planning_needs_no_frames_or_plots() -> None:
     assert loaded_by_command("plan", "--model", "llama-3.1-8b", "--context", "8K") <= {"numpy"}
 
 
+@pytest.mark.parametrize("own", [("tradeoff",), ("quality", "--success-rate", "0.1")])
+def test_maps_need_arrays_and_no_more(own: tuple[str, ...]) -> None:
+    """``tradeoff`` and ``quality`` work on grids with numpy, and load nothing else that is heavy."""
+    assert loaded_by_command(*own, *QUESTION) <= {"numpy"}
+
+
 def test_an_error_loads_nothing_heavy() -> None:
     """A name that is not known is refused as fast as a question is answered."""
     statement = (
