@@ -112,6 +112,30 @@ def test_accounts_are_traces(name: str, drawn: Sizes, slots: int, meta_inputs: D
     assert rest == []
 
 
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_levels_of_a_tree_are_their_paths(tokens: int) -> None:
+    """Attention over levels is attention over each prompt's path from the root, all at once."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    # nodes, tokens: a root, two tasks, four prompts, and three samples of each with 5 own tokens
+    shapes = [(1, 7), (2, 4), (4, 9)]
+    keys, values = ([normal(nodes, 2, long, 64) for nodes, long in shapes] for _ in range(2))
+    own = normal(4, 3, 2, 5, 64), normal(4, 3, 2, 5, 64)
+    query = normal(4, 3, tokens, 6, 64)
+    paths = [
+        torch.cat([part.repeat_interleave(4 // part.shape[0], dim=0) for part in parts], dim=2)
+        for parts in (keys, values)
+    ]
+    found = QUERY_TOKENS["prefix_tree"](query, keys, values, *own)
+    assert (found - QUERY_TOKENS["standard_einsum"](query, *paths, *own)).abs().max() <= 1e-12
+    if tokens == 1:
+        one = KERNELS["prefix_tree"].function(query[:, :, 0], keys, values, *own)  # type: ignore[arg-type]
+        assert (found[:, :, 0] - one).abs().max() <= 1e-14
+
+
 @EVERY
 def test_fewer_keys_than_new_tokens_are_refused(name: str, random_inputs: Draw) -> None:
     """The new tokens' own keys must be in the cache."""

@@ -18,6 +18,7 @@ from simulator.counts.attention_shape import AttentionShape  # noqa: E402
 from simulator.counts.operation import Operation  # noqa: E402
 from simulator.counts.step import decode_attention_shape  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
+from simulator.evidence.kernels.query_tokens import QUERY_TOKENS  # noqa: E402
 from simulator.evidence.tracing import TracedOperation, trace  # noqa: E402
 from simulator.inputs.model import ModelShape  # noqa: E402
 from simulator.inputs.tree import Level  # noqa: E402
@@ -36,6 +37,7 @@ class Tree:
     kv_heads: int
     group: int
     width: int
+    query_tokens: int = 1
 
     @property
     def prompts(self) -> int:
@@ -56,6 +58,7 @@ class Tree:
         return Workload(
             tree=levels,
             samples=self.samples,
+            query_tokens=self.query_tokens,
             decoded_tokens=self.decoded,
             attention="bifurcated",
             kv_layout="shared",
@@ -91,10 +94,13 @@ def trees(draw: st.DrawFn) -> Tree:
             max_size=4,
         )
     )
+    decoded = draw(st.sampled_from([0, 1, 7, 300]))
     return Tree(
         levels=tuple(levels),
         samples=draw(st.sampled_from([1, 2, 3, 16, 40])),
-        decoded=draw(st.sampled_from([0, 1, 7, 300])),
+        # Several tokens are a sample's last own ones.
+        query_tokens=draw(st.sampled_from([1, 1, 2, 5] if decoded >= 5 else [1])),
+        decoded=decoded,
         kv_heads=draw(st.sampled_from([1, 2, 8])),
         group=draw(st.sampled_from([1, 2, 5])),
         width=draw(st.sampled_from([64, 128])),
@@ -115,10 +121,13 @@ def traced(tree: Tree) -> list[TracedOperation]:
             waiting = 0
     keys = keys or [empty(1, tree.kv_heads, 0, tree.width)]
     own = empty(tree.prompts, tree.samples, tree.kv_heads, waiting + tree.decoded, tree.width)
-    query = empty(tree.prompts, tree.samples, tree.heads, tree.width)
+    query = empty(tree.prompts, tree.samples, tree.query_tokens, tree.heads, tree.width)
+    function = QUERY_TOKENS["prefix_tree"]
+    if tree.query_tokens == 1:
+        query, function = query[:, :, 0], KERNELS["prefix_tree"].function
     values = [torch.empty_like(each) for each in keys]
     inputs = (query, keys, values, own, torch.empty_like(own))
-    return list(trace(KERNELS["prefix_tree"].function, *inputs).operations)
+    return list(trace(function, *inputs).operations)
 
 
 def summed(operations: list[TracedOperation]) -> Figures:
@@ -159,7 +168,7 @@ def without_reuse(operations: list[Operation]) -> dict[str, Figures]:
     ),
     slots=264,
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 def test_the_account_of_a_tree_is_the_trace(tree: Tree, slots: int) -> None:
     """FLOPs, bytes and launches, kernel by kernel, for any tree and any choice of levels."""
     account = ACCOUNTS["prefix_tree"](tree.shape(slots=slots), 1)
