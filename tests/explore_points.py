@@ -10,7 +10,7 @@ from simulator.answers.verdict import verdict_of
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload, workload_for
 from simulator.timing.interval import speedup_interval
-from simulator.views.explore.menu import RANGES, Menu
+from simulator.views.explore.menu import Menu
 
 # What docs/commands.md promises of every number on the page.
 BOUND = 1e-9
@@ -59,7 +59,7 @@ def random_states(data: dict[str, Any], count: int, seed: int) -> list[dict[str,
             "kernel": rng.randrange(len(data["kernels"])),
             "execution": rng.randrange(len(data["executions"])),
             "kv_layout": rng.randrange(len(data["layouts"])),
-            **{name: size(*data["ranges"][name]) for name in RANGES},
+            **{name: size(*ends) for name, ends in data["ranges"].items()},
         }
         programs = data["models"][model]["programs"][choices.index(state["kv_heads"])]
         if programs[state["kernel"]][state["execution"]] is not None:
@@ -75,8 +75,7 @@ def question(
     model = next(each for each in entry.variants if each.kv_heads == state["kv_heads"])
     work = workload_for(
         model,
-        **offer.kept,
-        **{name: state[name] for name in offer.moved},
+        **{**offer.kept, **{name: state[name] for name in offer.moved}},
         kernel=data["kernels"][state["kernel"]],
         execution=data["executions"][state["execution"]],
         kv_layout=data["layouts"][state["kv_layout"]],

@@ -1,5 +1,6 @@
 """What a page offers to choose from, and where it starts: a scenario, and a menu around it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,9 +50,10 @@ RANGES = {
     "decoded_tokens": (0, 2**15),
     "prompts": (1, 64),
 }
+# The same, where the scenario asks about several.
+QUERY_TOKENS = (1, 16)
 # Settings that a page keeps as the scenario has them.
 KEPT = (
-    "query_tokens",
     "accepted_tokens",
     "weight_dtype",
     "kv_dtype",
@@ -83,7 +85,7 @@ class Menu:
     layouts
         Ways to keep the context under standard attention.
     kept
-        Settings that cannot be changed on the page.
+        Settings that the page's menus and sliders leave as they are.
     start
         Where the page opens: the middle of the scenario's grid.
     ranges
@@ -150,7 +152,14 @@ def menu(
     """
     check_utilization(memory_utilization)
     axes = scenario.axes
+    sizes = dict(RANGES)
     kept = {name: axes[name][0] for name in KEPT if name in axes}
+    if "query_tokens" in axes:
+        # The last, which is at least as many as are accepted.
+        kept["query_tokens"] = axes["query_tokens"][-1]
+        if len(axes["query_tokens"]) > 1:
+            least = max(QUERY_TOKENS[0], math.ceil(float(kept.get("accepted_tokens", 1))))
+            sizes["query_tokens"] = (least, QUERY_TOKENS[1])
     skipped = [
         f"{name} is not a slider or menu of the page: {axes[name][0]} is kept"
         for name in KEPT
@@ -162,7 +171,7 @@ def menu(
     runnable = [gpu for gpu in profiles if _runs(entries[0].model, gpu, kept, skipped)]
     if not runnable:
         raise ScenarioError(f"scenario {scenario.id}: no GPU can run it: {skipped[-1]}")
-    start = _start(axes, entries[0].model, runnable[0], kept)
+    start = _start(axes, entries[0].model, runnable[0], kept, sizes)
     listed = [value for value in axes.get("kv_layout", ()) if value not in LAYOUTS]
     return Menu(
         scenario=scenario,
@@ -172,7 +181,7 @@ def menu(
         layouts=(*LAYOUTS, *listed),  # type: ignore[arg-type]
         kept=kept,
         start=start,
-        ranges=_ranges(axes, start, fixed=BY_TREE if kept.get("tree") else ()),
+        ranges=_ranges(axes, start, sizes, fixed=BY_TREE if kept.get("tree") else ()),
         memory_utilization=memory_utilization,
         skipped=tuple(dict.fromkeys(skipped)),
     )
@@ -253,12 +262,13 @@ def _start(
     model: ModelShape,
     gpu: HardwareProfile,
     kept: Mapping[str, Any],
+    sizes: Mapping[str, tuple[int, int]],
 ) -> dict[str, Value]:
     """Return where a page opens: the middle of each size, the first of everything else."""
     start: dict[str, Value] = {}
-    for name in (*RANGES, "kernel", "execution", "kv_layout"):
+    for name in (*sizes, "kernel", "execution", "kv_layout"):
         values = axes.get(name, (Workload.model_fields[name].default,))
-        start[name] = values[len(values) // 2 if name in RANGES else 0]
+        start[name] = values[len(values) // 2 if name in sizes else 0]
     if kept.get("tree"):
         work = workload_for(model, **kept)
         start |= {name: getattr(work, name) for name in BY_TREE}
@@ -267,11 +277,15 @@ def _start(
 
 
 def _ranges(
-    axes: Mapping[str, Sequence[Value]], start: Mapping[str, Value], *, fixed: Sequence[str]
+    axes: Mapping[str, Sequence[Value]],
+    start: Mapping[str, Value],
+    sizes: Mapping[str, tuple[int, int]],
+    *,
+    fixed: Sequence[str],
 ) -> dict[str, tuple[int, int]]:
     """Return how far each slider goes: at least over the scenario's own grid."""
     ranges = {}
-    for name, (low, high) in RANGES.items():
+    for name, (low, high) in sizes.items():
         own = [value for value in axes.get(name, ()) if isinstance(value, int)]
         ranges[name] = (min([low, *own]), max([high, *own]))
         if name in fixed:

@@ -102,7 +102,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
             "question": scenario.question,
             "description": scenario.description,
         },
-        "kept": dict(offer.kept),
+        "kept": {name: value for name, value in offer.kept.items() if name not in offer.moved},
         "start": dict(offer.start),
         "ranges": dict(offer.ranges),
         "moved": offer.moved,

@@ -22,7 +22,14 @@ from simulator.views.explore.symbol import Recorder, Symbol
 from simulator.views.explore.tape import Tapes, Unique
 
 # What the page's reader moves, and what its GPU brings.
-VARIABLES = ("samples", "context_tokens", "decoded_tokens", "prompts", "block_slots")
+VARIABLES = (
+    "samples",
+    "context_tokens",
+    "decoded_tokens",
+    "prompts",
+    "query_tokens",
+    "block_slots",
+)
 MEMORY = ("weights_bytes", "kv_bytes", "workspace_bytes")
 TIMES = (
     "device_s",

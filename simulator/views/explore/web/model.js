@@ -147,7 +147,8 @@ function makeModel(data) {
     const total = Math.max(device, host) + collective;
     const bound = host > device ? "launch" : largest(data.roofs, (roof) => roofs[roof]);
     const spent = [total, device, host, collective, Math.max(peakMemory, peakCompute)];
-    const { accepted_tokens: accepted = 1 } = data.kept;
+    const { accepted_tokens: kept = 1, query_tokens: query = 1 } = { ...data.kept, ...state };
+    const accepted = Math.min(kept, query);
     return {
       way,
       seconds: total,

@@ -43,7 +43,16 @@ const SIZES = [
     unit: "prompts",
     axis: "prompts",
   },
-];
+  {
+    field: "query_tokens",
+    key: "query-tokens",
+    flag: "--query-tokens",
+    label: "Query tokens",
+    hint: "per step",
+    unit: "query tokens",
+    axis: "query tokens per step",
+  },
+].filter(({ field }) => field in data.ranges);
 const LAYOUTS = {
   copies: "a context copy each",
   shared: "one stored context",
@@ -121,7 +130,8 @@ function sizeProblem(field, value) {
   if (!data.moved.includes(field)) {
     return value === start[field] ? "" : `fixed by the scenario at ${wholeText(start[field])}`;
   }
-  const least = field === "samples" || field === "prompts" ? 1 : 0;
+  const [lowest] = data.ranges[field];
+  const least = field.endsWith("_tokens") && field !== "query_tokens" ? 0 : Math.max(1, lowest);
   if (value === null) return "write 8192, 8K (8192) or 8k (8000)";
   if (value < least) return `at least ${least}`;
   if (value > data.limits.count) return `at most ${wholeText(data.limits.count)}`;
@@ -130,8 +140,9 @@ function sizeProblem(field, value) {
     samples,
     context_tokens: context,
     decoded_tokens: own,
-  } = { ...state, [field]: value };
-  if (prompts * samples * (context + own + (data.kept.query_tokens || 1)) > data.limits.tokens) {
+    query_tokens: query = 1,
+  } = { query_tokens: data.kept.query_tokens, ...state, [field]: value };
+  if (prompts * samples * (context + own + query) > data.limits.tokens) {
     return "too many tokens in all";
   }
   return "";
