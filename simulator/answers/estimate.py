@@ -181,6 +181,13 @@ def _notes(model: ModelShape, gpu_rates: Rates, work: Workload, needs: Memory) -
     ]
     if any(group.window is not None for group in model.layer_groups):
         notes.append("Layers with a sliding window read and keep only their window.")
+    if len(work.tree) > 1 and work.attention == "bifurcated":
+        joined = ", ".join(level.name for level in work.tree if not level.split)
+        notes.append(
+            f"Levels read together with what is below them: {joined}."
+            if joined
+            else "Each level of the tree is read once per node; 'bifurcate tree' times other choices."
+        )
     if work.attention == "standard" and work.kv_layout == "shared" and work.samples > 1:
         notes.append(
             "Reads of the one stored context are repeated for every sample; those that the L2 "

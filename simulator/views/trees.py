@@ -41,7 +41,7 @@ def tree_view(result: TreePlan) -> RenderableType:
     rows += [_reading_row(_named(item), item.result, result) for item in shown]
     hidden = len(result.readings) - len(shown)
     rest = [Text(f"{hidden} more choices: --format csv or --json shows all.")] if hidden else []
-    every = (*result.standard.notes, *(note for item in shown for note in item.result.notes))
+    every = (*result.standard.notes, *result.reading(()).result.notes)
     return Group(
         question(result.standard, attention=False),
         Text(),

@@ -78,6 +78,8 @@ def test_a_group_needs_a_link() -> None:
         (windowed(), {}, "sliding window"),
         (deepseek_v3(), {"attention": "bifurcated"}, "latent cache"),
         (mistral_7b(), {"query_tokens": 4}, "as accepted"),
+        (mistral_7b(), {"tree": "1K,64x2", "attention": "bifurcated"}, "level of the tree is read"),
+        (mistral_7b(), {"tree": "1K+64x2", "attention": "bifurcated"}, "below them: level1."),
         (mistral_7b(), {"attention": "standard", "samples": 500}, "Does not fit"),
         (llama_3_70b(), {"tensor_parallel": 8}, "one GPU of the group"),
         (llama_2_7b(kv_heads=1), {"tensor_parallel": 2}, "copy of KV heads"),
