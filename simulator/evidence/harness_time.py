@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from simulator.counts.operation import total
 from simulator.counts.step import decode_operations, prefill_operations
@@ -11,7 +10,7 @@ from simulator.evidence.groups import profile
 from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Workload
+from simulator.inputs.workload import Workload, workload_for
 from simulator.timing.constants import ConstantsChoice, peak_flops_per_s, rates
 from simulator.timing.step import step_time
 from simulator.units import GIGA, MICROSECOND, NANOSECOND
@@ -20,13 +19,20 @@ _STEPS = harness.STEPS_RUN / harness.NEW_TOKENS
 
 
 def question(cell: harness.Cell) -> Workload:
-    """Return the cell's weights and context as a question of ours."""
-    dtype: Any = cell.weights_dtype if cell.weights_dtype in DTYPES else "bf16"
-    return Workload(
+    """Return the cell's weights and context as a question of ours.
+
+    Raises
+    ------
+    WorkloadError
+        If there is no such question.
+    """
+    return workload_for(
+        cell.model,
         samples=1,
         context_tokens=cell.context_tokens,
         decoded_tokens=1,
-        weight_dtype=dtype,
+        weight_dtype=cell.weights_dtype if cell.weights_dtype in DTYPES else "bf16",
+        kv_dtype="bf16",
         tensor_parallel=cell.ranks,
         execution="eager",
     )

@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from simulator.errors import MeasurementError, ProfileError
-from simulator.evidence import physics
-from simulator.inputs.dtypes import DTYPE_ALIASES, DTYPES
-from simulator.inputs.hardware import HardwareProfile, load_hardware
+from simulator.evidence.refusals import DTYPE_COLUMNS, GROUP_SIZES, SWITCHES, impossible, unusable
+from simulator.inputs.dtypes import DTYPE_ALIASES
+from simulator.inputs.hardware import load_hardware
 from simulator.units import MICROSECOND, MILLISECOND
 
 RowKind = Literal[
@@ -102,7 +102,6 @@ LAYOUTS: dict[RowKind, Layout] = {
     ),
 }
 _COMMON = {"gpu": None, "framework": "", "version": "", "kernel": "", "source": ""}
-_DTYPE_COLUMNS = ("dtype", "kv_dtype", "weight_dtype", "weights_dtype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +180,9 @@ def load(
             continue
         for kind, table in _by_kind(frame, kinds):
             prepared = _prepare(table, kind, path, wanted)
-            unusable = _unusable(prepared, kind)
-            reasons = unusable.where(unusable.notna(), _impossible(prepared[unusable.isna()], kind))
-            drop = unusable.notna() if keep_suspect else reasons.notna()
+            useless = unusable(prepared, kind, LAYOUTS[kind])
+            reasons = useless.where(useless.notna(), impossible(prepared[useless.isna()], kind))
+            drop = useless.notna() if keep_suspect else reasons.notna()
             for line, reason, is_dropped in zip(prepared["line"], reasons, drop, strict=True):
                 if isinstance(reason, str):
                     target = refused if is_dropped else suspect
@@ -291,7 +290,7 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in layout.sizes:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
-    for name in ("causal", "expand_kv", "tensor_parallel", "tp"):
+    for name in (*SWITCHES, *GROUP_SIZES):
         if name in layout.optional:
             frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     _fill_dtypes(frame, kind)
@@ -310,7 +309,7 @@ def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:
         frame["dtype"] = "bf16"
     if kind.endswith("attention") and "kv_dtype" not in frame:
         frame["kv_dtype"] = frame["dtype"]
-    for name in _DTYPE_COLUMNS:
+    for name in DTYPE_COLUMNS:
         if name in frame:
             text = frame[name].astype(object).where(frame[name].notna(), "bf16").astype(str)
             frame[name] = text.str.strip().str.lower().replace(dict(DTYPE_ALIASES))
@@ -334,60 +333,3 @@ def _profile_id(name: str) -> str | None:
         return load_hardware(name).id
     except ProfileError:
         return None
-
-
-def _unusable(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
-    """Return why each row says nothing, None where it does: sizes or time are missing or none."""
-    layout = LAYOUTS[kind]
-    reasons = _no_reasons(frame)
-
-    def refuse(bad: Any, text: Any) -> None:
-        _add(reasons, bad, text)
-
-    for name in layout.sizes:
-        value = frame[name]
-        refuse(~value.between(1, float("inf"), inclusive="left"), f"{name} is not a size")
-    for name in layout.words:
-        refuse(frame[name].isna(), f"{name} is missing")
-    for name in _DTYPE_COLUMNS:
-        if name in frame:
-            refuse(~frame[name].isin(DTYPES), f"{name} is not one of {', '.join(DTYPES)}")
-    if {"q_heads", "kv_heads"} <= set(layout.sizes):
-        several = frame["q_heads"] % frame["kv_heads"] != 0
-        refuse(several, "q_heads is not a multiple of kv_heads")
-    oom = _is_oom(frame, kind)
-    if "status" in frame:
-        status = frame["status"].fillna("ok").astype(str)
-        untimed = frame["time_s"].isna() & ~oom & (status.str.lower() != "ok")
-        refuse(untimed, "status is " + status + ": nothing was timed")
-    refuse(frame["time_s"].isna() & ~oom, f"{layout.result} is not a positive number")
-    return reasons
-
-
-def _impossible(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
-    """Return why each row cannot be true on its GPU, None where it can."""
-    reasons = _no_reasons(frame)
-    timed = frame[frame["gpu_id"].notna() & ~_is_oom(frame, kind)]
-    for name, rows in timed.groupby("gpu_id"):
-        gpu: HardwareProfile = load_hardware(str(name))
-        for bad, text in physics.violations(rows, kind, gpu):
-            _add(reasons, bad.reindex(frame.index, fill_value=False), text)
-    return reasons
-
-
-def _no_reasons(frame: pd.DataFrame) -> "pd.Series[Any]":
-    """Return a reason for each row: none yet."""
-    return pd.Series([None] * len(frame), index=frame.index, dtype=object)
-
-
-def _add(reasons: "pd.Series[Any]", bad: Any, text: Any) -> None:
-    """Note a reason for the rows that have none yet."""
-    new = bad & reasons.isna()
-    reasons[new] = text[new] if isinstance(text, pd.Series) else text
-
-
-def _is_oom(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
-    """Return which rows report that the memory did not suffice, and so have no time."""
-    if kind != "decode_step":
-        return pd.Series(data=False, index=frame.index)
-    return frame["status"].astype(str).str.lower() == "oom"

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from simulator.counts.memory import kv_cache_bytes, weights_bytes
-from simulator.errors import SimulatorError
+from simulator.counts.step import check_split
+from simulator.errors import SimulatorError, WorkloadError
 from simulator.evidence import harness
 from simulator.evidence.groups import Group, block_slots, library_of, profile
 from simulator.evidence.harness_time import cell_time, prefill_leak_s, question
@@ -17,7 +18,7 @@ from simulator.evidence.measurements import RowKind
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
-from simulator.inputs.workload import Workload
+from simulator.inputs.workload import Workload, workload_for
 from simulator.timing.constants import ConstantsChoice, Rates, rates
 from simulator.timing.generation import generation_time
 
@@ -91,7 +92,7 @@ def _cell(row: "pd.Series[Any]") -> harness.Cell:
         raise ValueError(f"kernel {kernel!r} is not one of the paper's code")
     if row["execution"] not in {"eager", "compiled"}:
         raise ValueError(f"execution {row['execution']!r} is not eager or compiled")
-    return harness.Cell(
+    cell = harness.Cell(
         model=_model(str(row["model"])),
         context_tokens=int(row["context_tokens"]),
         samples=int(row["samples"]),
@@ -103,6 +104,21 @@ def _cell(row: "pd.Series[Any]") -> harness.Cell:
         weights_dtype=str(row["weights_dtype"]),
         ranks=int(row["tensor_parallel"]),
     )
+    _check_group(cell.model, profile(str(row["gpu_id"])), question(cell).tensor_parallel)
+    return cell
+
+
+def _check_group(model: ModelShape, gpu: HardwareProfile, ranks: int) -> None:
+    """Refuse a group of GPUs over which a model cannot be split.
+
+    Raises
+    ------
+    WorkloadError
+        If heads do not divide, or the GPU has no link.
+    """
+    check_split(model, ranks)
+    if ranks > 1 and gpu.link_bytes_per_s(ranks) is None:
+        raise WorkloadError(f"{gpu.id} has no link in its profile for {ranks} GPUs")
 
 
 @cache
@@ -123,15 +139,18 @@ class _Batch:
 def _batch(row: "pd.Series[Any]") -> _Batch:
     """Read an end-to-end row, if its batch fits the card."""
     model = _model(str(row["model"]))
-    work = Workload(
+    work = workload_for(
+        model,
         prompts=int(row["batch"]),
         samples=1,
         context_tokens=int(row["input_len"]),
         decoded_tokens=int(row["output_len"]),
         weight_dtype=str(row["weight_dtype"]),
+        kv_dtype="bf16",
         tensor_parallel=int(row["tp"]),
     )
     gpu = profile(str(row["gpu_id"]))
+    _check_group(model, gpu, work.tensor_parallel)
     needed = float(weights_bytes(model, work)) + float(kv_cache_bytes(model, work))
     if needed > gpu.memory_bytes:
         raise ValueError("the batch does not fit the card at once: it was run in parts")

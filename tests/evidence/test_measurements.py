@@ -74,6 +74,35 @@ def test_a_row_that_cannot_be_true_is_refused_with_its_line(
     assert [(item.line, item.reason) for item in rows.refused] == [(4, reason)]
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("num_gpus,message_bytes,latency_us\n1,1024,20", "num_gpus is not a number of GPUs"),
+        (
+            (
+                "batch,q_heads,kv_heads,head_dim,q_len,kv_len,causal,latency_us\n"
+                "1,32,8,128,512,512,perhaps,90"
+            ),
+            "causal is not 0 or 1",
+        ),
+        (
+            (
+                "model,context_tokens,samples,attention,tensor_parallel,step_ms\n"
+                "mistral-7b,8192,4,standard,0,30"
+            ),
+            "tensor_parallel is not a number of GPUs",
+        ),
+        ("m,n,k,latency_us\n1e18,4096,4096,20", "m is not a size"),
+    ],
+)
+def test_columns_that_may_be_absent_are_read_too(tmp_path: Path, text: str, reason: str) -> None:
+    """What is there but says nothing is refused with its line, not lost."""
+    head, line = text.split("\n")
+    rows = load([write(tmp_path, f"gpu,{head}\nL40S,{line}")])
+    assert rows.rows == 0
+    assert [item.reason for item in rows.refused] == [reason]
+
+
 def test_keep_suspect_keeps_what_has_a_time(tmp_path: Path) -> None:
     """Too fast is kept on request and still listed; a row without a time or its sizes never is."""
     lines = ("32,32,8,128,4096,100", "8,32,8,128,4096,nan", "8,32,8,128,,60", "8,32,5,128,4096,60")

@@ -185,6 +185,20 @@ H100,mistral-7b,8192,64,standard,flash2,copies,eager,1,bf16,1,oom,
 """
 
 
+def test_steps_that_no_gpu_could_run_are_skipped_with_a_reason(tmp_path: Path) -> None:
+    """Heads that do not divide over a group, or a GPU without a link, are said in one line each."""
+    head, line = STEPS.strip().split("\n")[:2]
+    lines = [
+        line.replace(",bf16,1,", ",bf16,3,"),
+        line.replace("H100", "T4").replace("16,1,", "16,2,"),
+    ]
+    measurements = load([rows_file(tmp_path, "\n".join([head, *lines]))])
+    result = report(validate(measurements), measurements)
+    assert (result["rows"], result["predicted"], result["skipped"]) == (2, 1, 1)
+    (why,) = result["skipped_reasons"]
+    assert why.startswith("tensor_parallel = 3 does not divide")
+
+
 def test_a_whole_step_says_what_it_is_made_of(tmp_path: Path) -> None:
     """Its parts add up to the prediction; a step that waits for the host is bound by launches."""
     rows = validate(load([rows_file(tmp_path, STEPS)])).rows
