@@ -186,7 +186,7 @@ def _notes(model: ModelShape, gpu_rates: Rates, work: Workload, needs: Memory) -
         notes.append(
             f"Levels read together with what is below them: {joined}."
             if joined
-            else "Each level of the tree is read once per node; 'bifurcate tree' times other choices."
+            else "Each level of the tree is read once per node; see 'bifurcate tree' for others."
         )
     if work.attention == "standard" and work.kv_layout == "shared" and work.samples > 1:
         notes.append(

@@ -105,7 +105,7 @@ def generate(
     if workload.query_tokens != 1:
         raise WorkloadError(
             "generate follows one token per step; query_tokens must be 1 "
-            "(the tokens accepted per step are not known)"
+            "(how many are accepted differs from step to step)"
         )
     # The last token is never fed back: the caches end one short of the output.
     last = workload.model_copy(update={"decoded_tokens": output_tokens - 1})
