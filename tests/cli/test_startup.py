@@ -70,7 +70,7 @@ def test_planning_needs_no_frames_or_plots() -> None:
 
 @pytest.mark.parametrize("own", [("tradeoff",), ("quality", "--success-rate", "0.1")])
 def test_maps_need_arrays_and_no_more(own: tuple[str, ...]) -> None:
-    """``tradeoff`` and ``quality`` work on grids with numpy, and load nothing else that is heavy."""
+    """``tradeoff`` and ``quality`` work on grids with numpy, and load nothing else so heavy."""
     assert loaded_by_command(*own, *QUESTION) <= {"numpy"}
 
 
