@@ -154,12 +154,19 @@ def _lines(value: object) -> list[str]:
     if isinstance(value, int):
         return [f"{value:,}"]
     if isinstance(value, Mapping):
-        return [f"{key} = {', '.join(_lines(item))}" for key, item in value.items() if _said(item)]
+        return [f"{key} = {_in_a_row(item)}" for key, item in value.items() if _said(item)]
     if isinstance(value, list | tuple):
         if any(isinstance(item, Mapping) for item in value):
             return [", ".join(_lines(item)) for item in value]
         return [f"{item:,}" if isinstance(item, int) else str(item) for item in value]
     return [str(value)]
+
+
+def _in_a_row(value: object) -> str:
+    """Write the parts of a fact one after another, texts with commas of their own apart."""
+    texts = value if isinstance(value, list | tuple) else ()
+    commas = any(isinstance(item, str) and "," in item for item in texts)
+    return ("; " if commas else ", ").join(_lines(value))
 
 
 def _said(value: object) -> bool:

@@ -118,6 +118,7 @@ def test_simple_tables_put_numbers_to_the_right() -> None:
         (True, "yes"),
         (["a", "b"], "a"),
         ({"x": 1, "y": None, "z": [1, 2]}, "z = 1, 2"),
+        ({"tree": ["a=1,b=2", "c=3"]}, "tree = a=1,b=2; c=3"),
         ([{"count": 3, "window": None}], "count = 3"),
         ("words", "words"),
     ],
