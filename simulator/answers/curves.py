@@ -18,6 +18,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import ATTENTIONS, KERNELS, Workload
 from simulator.timing.constants import rates
+from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,8 @@ def grid(
     pandas.DataFrame
         The question's columns; ``asked``, whether the point is the question's own; ``variant``
         (``standard``, ``bifurcated``, and ``shared_storage`` where the question stores a context
-        copy for each sample); the figures of a sweep, and ``capacity_bytes`` [bytes]; ``speedup``
+        copy for each sample); the figures of a sweep, ``capacity_bytes`` [bytes] and
+        ``target_step_ms`` (NaN without a target) [ms]; ``speedup``
         over standard attention and ``kv_io_ratio`` to it. ``speedup_low``, ``speedup_high`` and
         ``verdict`` are of bifurcated against standard attention with that storage.
 
@@ -102,6 +104,8 @@ def grid(
         base = pd.concat([standard[source]] * times, ignore_index=True)
         frame[column] = (base / frame[source]).fillna(1.0)
     frame["capacity_bytes"] = gpu.memory_bytes * study.memory_utilization
+    target_s = study.target_step_s
+    frame["target_step_ms"] = math.nan if target_s is None else target_s / MILLISECOND
     frame["asked"] = _asked(frame, study.workload)
     return frame
 

@@ -147,18 +147,22 @@ def _pareto_finding(fitting: "pd.DataFrame") -> str:
         variant: part.loc[part["tokens_per_s_per_gpu"].idxmax()]
         for variant, part in fitting.groupby("variant")
     }
+    several = len(set(fitting["model"])) > 1
     if not best:
         return "Nothing fits in memory on any of these GPUs"
     if len(best) == 1:
         (name,) = best
-        return f"Only {name} attention fits: {_rate(best[name])}"
+        return f"Only {name} attention fits: {_rate(best[name], several=several)}"
     first, second = sorted(best, key=lambda name: best[name]["tokens_per_s_per_gpu"], reverse=True)
-    return f"Most tokens: {first} {_rate(best[first])}; {second} {_rate(best[second])}"
+    return "Most tokens: " + "; ".join(
+        f"{name} {_rate(best[name], several=several)}" for name in (first, second)
+    )
 
 
-def _rate(point: Any) -> str:
-    """Write a throughput, and where it is reached."""
-    return f"{point['tokens_per_s_per_gpu']:,.0f}/s per GPU ({point['gpu_name']}, {point['model']})"
+def _rate(point: Any, *, several: bool) -> str:
+    """Write a throughput, and where it is reached; with which model, if there are several."""
+    model = f" with {point['model']}" if several else ""
+    return f"{point['tokens_per_s_per_gpu']:,.0f}/s per GPU on {point['gpu_name']}{model}"
 
 
 def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":

@@ -37,7 +37,7 @@ def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             go.Scatter(
                 x=bifurcated["decoded_tokens"].tolist(),
                 y=bifurcated[column].tolist(),
-                mode="lines",
+                mode="lines" if len(bifurcated) > 1 else "lines+markers",
                 line={"color": colour, "dash": dash, "width": 2.5},
                 name=name,
                 hovertemplate=f"%{{x:,}} own tokens: {name} %{{y:.3g}}<extra></extra>",

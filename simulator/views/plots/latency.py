@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from simulator.units import format_tokens
+from simulator.units import MILLISECOND, format_time, format_tokens
 from simulator.views.plots import style
 from simulator.views.plots.lines import add_band, add_keys, add_line, beyond_standard, variants
 from simulator.views.plots.style import Caption
@@ -36,6 +36,9 @@ def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> 
     for variant in variants(frame):
         part = beyond_standard(frame, frame[frame["variant"] == variant].sort_values(axis), axis)
         add_line(figure, part, axis, "step_ms", hover=hover)
+    target_ms = float(frame["target_step_ms"].iloc[0])
+    if target_ms > 0:
+        _add_target(figure, target_ms, [float(frame[axis].min()), float(frame[axis].max())])
     add_keys(figure, frame)
     style.log_axis(figure, "xaxis", frame[axis], title)
     held = frame[frame["fits"].astype(bool) & (frame["variant"] != "shared_storage")]
@@ -43,6 +46,22 @@ def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> 
     style.log_axis(figure, "yaxis", shown, STEP_TITLE, text=style.number_text)
     notes = ("Shaded: where 80% of measured steps should lie.", *caption.notes)
     return style.finish(figure, finding(frame, axis), Caption(caption.subject, notes))
+
+
+def _add_target(figure: "go.Figure", target_ms: float, ends: list[float]) -> None:
+    """Add the line of the longest acceptable step."""
+    import plotly.graph_objects as go
+
+    figure.add_trace(
+        go.Scatter(
+            x=ends,
+            y=[target_ms, target_ms],
+            mode="lines",
+            line={"color": style.GREEN, "dash": "longdashdot", "width": 1.5},
+            name=f"target, {format_time(target_ms * MILLISECOND)}",
+            hoverinfo="skip",
+        )
+    )
 
 
 def finding(frame: "pd.DataFrame", axis: str) -> str:

@@ -94,7 +94,7 @@ def add_line(
             go.Scatter(
                 x=piece[x].tolist(),
                 y=piece[y].tolist(),
-                mode="lines+markers" if bounds else "lines",
+                mode="lines+markers" if bounds or len(part) == 1 else "lines",
                 line=line,
                 marker=marker,
                 opacity=opacity,

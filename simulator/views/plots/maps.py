@@ -46,6 +46,7 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         )
         line = style.LINES[variant]
         _add_line(figure, _logs(filled), f"memory ends, {line.name}", line.colour, line.dash)
+    _add_question(figure, bifurcated[bifurcated["asked"]])
     for axis, values, title in (
         ("xaxis", cells.columns, SAMPLES_TITLE),
         ("yaxis", cells.index, CONTEXT_TITLE),
@@ -56,6 +57,29 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     )
     words = Caption(caption.subject, (notes, *caption.notes))
     return style.finish(figure, _map_finding(frame), words)
+
+
+def _add_question(figure: "go.Figure", asked: "pd.DataFrame") -> None:
+    """Add a ring around the question's own point, if it has one on the map."""
+    import plotly.graph_objects as go
+
+    if not len(asked):
+        return
+    figure.add_trace(
+        go.Scatter(
+            x=[math.log2(asked["samples"].iloc[0])],
+            y=[math.log2(asked["context_tokens"].iloc[0])],
+            mode="markers",
+            marker={
+                "symbol": "circle-open",
+                "size": 26,
+                "color": style.INK,
+                "line": {"width": 2, "color": style.INK},
+            },
+            name="the question",
+            hoverinfo="skip",
+        )
+    )
 
 
 def _cell_sizes(axis: Iterable[float]) -> list[float]:

@@ -307,15 +307,21 @@ def size_text(value: float) -> str:
     return f"{value:,.0f}"
 
 
+# Powers of two below it have more digits than a reader wants.
+_FEW_DIGITS_BELOW = 0.05
+
+
 def number_text(value: float) -> str:
     """Write a number on an axis that is no size.
 
-    >>> number_text(1024), number_text(0.25), number_text(1.5), number_text(1e5), number_text(1e6)
-    ('1,024', '0.25', '1.5', '100k', '1M')
+    >>> number_text(1024), number_text(0.25), number_text(1.5), number_text(1e5), number_text(2**-9)
+    ('1,024', '0.25', '1.5', '100k', '0.002')
     """
     for factor, letter in ((MEGA, "M"), (KILO, "k")):
         if value >= 10 * KILO and value % factor == 0:
             return f"{value / factor:,.0f}{letter}"
+    if value < _FEW_DIGITS_BELOW:
+        return f"{value:.2g}"
     return f"{value:,.0f}" if value >= 1 and value == round(value) else f"{value:g}"
 
 

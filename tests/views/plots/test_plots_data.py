@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -283,3 +284,28 @@ def test_the_constants_asked_for_reach_the_footer(question: Study) -> None:
     )
     made = figure("latency-samples", bound)
     assert "a bound, not a prediction" in made.layout.annotations[-1].text
+
+
+def test_a_target_is_a_line_of_its_own(question: Study) -> None:
+    """A scenario's longest acceptable step is drawn where latency is; without one there is none."""
+    made = figure("latency-samples", question)
+    (line,) = [trace for trace in made.data if "target" in str(trace.name)]
+    assert set(line.y) == {25.0}
+    without = replace(question, target_step_s=None)
+    names = [str(trace.name) for trace in figure("latency-context", without).data]
+    assert not any("target" in name for name in names)
+
+
+def test_the_question_is_marked_on_the_map(question: Study) -> None:
+    """A ring lies around the point that is asked about."""
+    made = figure("speedup-map", question)
+    (ring,) = [trace for trace in made.data if trace.name == "the question"]
+    assert (ring.x[0], ring.y[0]) == (math.log2(32), math.log2(8192))
+
+
+def test_a_single_step_is_seen() -> None:
+    """A generation of one step has points, where a line would be nothing."""
+    made = figure("generation", study("a single point, experts"))
+    drawn = [trace for trace in made.data if trace.x != (None,)]
+    assert drawn
+    assert all("markers" in trace.mode for trace in drawn)
