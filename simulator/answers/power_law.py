@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 STARTS = tuple((share, alpha) for share in (0.05, 0.5, 0.8, 0.95) for alpha in (0.05, 0.2, 0.6))
 # No fit of trained models has come near these.
 EXPONENTS = (1e-3, 3.0)
-LARGEST_SHIFT = 3.0
+LARGEST_SHIFT = 7.0
 LARGEST_SHARE = 1 - 1e-6
+# An irreducible loss below this share of the least loss is taken for none.
+LEAST_SHARE = 1e-3
 # Residuals beyond this many of their own spread lose weight: 95 % as efficient as least squares
 # where errors are normal (the usual tuning constant of Cauchy's weights, recalled).
 CAUCHY_SCALE = 2.385
+# Over the sizes fitted the law must fall by so many spreads of its residuals, or it is none.
+LEAST_FALL = 3.0
 # A residual of so many spreads is called an outlier.
 OUTLIER = 5.0
 # The median absolute value of normal errors, over their standard deviation.
@@ -131,7 +135,8 @@ def fit_power_law(
     Raises
     ------
     MeasurementError
-        If there are no more runs than constants, all are of one size, or scipy is missing.
+        If there are no more runs than constants, all are of one size, their losses do not fall
+        with it, or scipy is missing.
     """
     optimize, stats = _scipy()
     problem = _Problem(parameters, losses, families)
@@ -143,18 +148,23 @@ def fit_power_law(
     best = _best(problem, optimize.least_squares, starts)
     residuals = problem.residuals(best)
     spread = _spread(residuals, problem.constants)
-    held = best[0] <= problem.low[0] + 1e-3 * problem.least
+    if problem.fall(best) < LEAST_FALL * spread:
+        raise MeasurementError(
+            "losses do not fall with size by more than they scatter: there is no law to fit"
+        )
+    held = best[0] <= LEAST_SHARE
     covariance = _covariance(problem.jacobian(best), residuals, spread, held=held)
     drifts, drift_errors = _drifts(problem, best, residuals, spread)
     import numpy as np
 
+    units = np.array([problem.least, *np.ones(problem.constants - 1)])
     return PowerLaw(
-        irreducible_loss=0.0 if held else float(best[0]),
-        log_reducible=float(best[1]),
+        irreducible_loss=0.0 if held else float(best[0]) * problem.least,
+        log_reducible=float(best[1] + np.log(problem.least)),
         exponent=float(best[2]),
         shifts=np.concatenate([[0.0], best[SHARED:]]),
         center_parameters=problem.center,
-        covariance=covariance,
+        covariance=covariance * np.outer(units, units),
         residuals=residuals,
         spread=spread,
         outliers=np.abs(residuals) > OUTLIER * spread,
@@ -184,7 +194,7 @@ def _scipy() -> tuple[Any, Any]:
 
 
 class _Problem:
-    """Residuals as a function of E, log_reducible, alpha and the shifts."""
+    """Residuals as a function of E, log_reducible, alpha and the shifts; the least loss is 1."""
 
     def __init__(
         self, parameters: "np.ndarray", losses: "np.ndarray", families: "np.ndarray"
@@ -196,8 +206,8 @@ class _Problem:
             raise MeasurementError("all runs are of one size: a law in size cannot be fitted")
         self.center = float(np.exp(sizes.mean()))
         self.sizes = sizes - np.log(self.center)
-        self.losses = np.asarray(losses, dtype=float)
-        self.least = float(self.losses.min())
+        self.least = float(np.min(losses))
+        self.losses = np.asarray(losses, dtype=float) / self.least
         self.families = np.asarray(families, dtype=int)
         shifts = int(self.families.max())
         self.rows, self.constants = len(self.sizes), SHARED + shifts
@@ -206,15 +216,13 @@ class _Problem:
         self.moved = (self.families[:, None] == np.arange(1, shifts + 1)).astype(float)
         # E stays below every loss.
         self.low = np.array([0.0, -50.0, EXPONENTS[0], *([-LARGEST_SHIFT] * shifts)])
-        self.high = np.array(
-            [self.least * LARGEST_SHARE, 50.0, EXPONENTS[1], *([LARGEST_SHIFT] * shifts)]
-        )
+        self.high = np.array([LARGEST_SHARE, 50.0, EXPONENTS[1], *([LARGEST_SHIFT] * shifts)])
 
     def start(self, share: float, alpha: float) -> "np.ndarray":
         """Return a whole point: the level that suits E and alpha, and no shifts."""
         import numpy as np
 
-        irreducible = float(np.clip(share, 1e-3, 0.999)) * self.least
+        irreducible = float(np.clip(share, 1e-3, 0.999))
         exponent = float(np.clip(alpha, 2 * EXPONENTS[0], EXPONENTS[1] / 2))
         level = np.median(np.log(self.losses - irreducible) + exponent * self.sizes)
         return np.array([irreducible, level, exponent, *np.zeros(self.constants - SHARED)])
@@ -240,6 +248,14 @@ class _Problem:
                 share * point[2] * self.moved,
             ]
         )
+
+    def fall(self, point: "np.ndarray") -> float:
+        """Return by how much ln L of the reference falls over the sizes there are."""
+        import numpy as np
+
+        ends = np.array([self.sizes.min(), self.sizes.max()])
+        first, last = point[0] + np.exp(point[1] - point[2] * ends)
+        return float(np.log(first / last))
 
     def _reducible(self, point: "np.ndarray") -> "np.ndarray":
         """Return what each run's predicted loss has above E."""

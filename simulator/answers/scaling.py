@@ -18,6 +18,10 @@ LEAST_SIZES = 3
 # A size factor is said to change with size beyond so many half widths of a 95 % interval, so that
 # chance alone says it about once in a hundred fits.
 DRIFT_DOUBT = 1.4
+# A change of ln F with each tenfold size that is not worth a word.
+LEAST_DRIFT = 0.005
+# Beyond it exp() has no number.
+LARGEST_LOGARITHM = 700.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,8 +202,8 @@ def _family_law(
         sizes=len({run.parameters for run in runs}),
         size_factor=float(np.exp(shift)),
         stderr=float(np.exp(shift)) * error,
-        low=float(np.exp(shift - law.quantile * error)),
-        high=float(np.exp(shift + law.quantile * error)),
+        low=float(np.exp(max(shift - law.quantile * error, -LARGEST_LOGARITHM))),
+        high=float(np.exp(min(shift + law.quantile * error, LARGEST_LOGARITHM))),
     )
 
 
@@ -235,7 +239,7 @@ def _doubts(law: PowerLaw, laws: Sequence[FamilyLaw], runs: Sequence[TrainingRun
             f"{law.stderr[0]:.2g}: a wider range of sizes would tell."
         )
     for law_of, drift, error in zip(laws, law.drifts, law.drift_errors, strict=True):
-        if error and abs(drift) > DRIFT_DOUBT * law.quantile * error:
+        if abs(drift) > max(LEAST_DRIFT, DRIFT_DOUBT * law.quantile * error) and error:
             doubts.append(
                 f"F of {law_of.family.name} seems to change with size, by a factor of "
                 f"{math.exp(drift):.3f} for each tenfold: one F does not do for all sizes."

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from simulator.answers.scaling import ScalingLaw
+from simulator.answers.scaling import LARGEST_LOGARITHM, ScalingLaw
 from simulator.errors import ModelError, WorkloadError
 from simulator.inputs.model import ModelShape
 
@@ -103,8 +103,8 @@ def fitted_factor(scaling: ScalingLaw, base: ModelShape, kv_heads: int) -> SizeF
     between = any(SAME < weight < 1 - SAME for weight in (*start, *end))
     return SizeFactor(
         value=math.exp(shift),
-        low=math.exp(shift - error),
-        high=math.exp(shift + error),
+        low=math.exp(max(shift - error, -LARGEST_LOGARITHM)),
+        high=math.exp(min(shift + error, LARGEST_LOGARITHM)),
         origin="interpolated" if between else "fitted",
         source=f"{'between families ' if between else ''}fitted to the runs of {scaling.source}",
     )

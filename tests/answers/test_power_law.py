@@ -158,6 +158,39 @@ def test_too_few_runs_are_refused() -> None:
         fit_power_law(parameters, losses, families)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_the_unit_of_the_loss_does_not_matter(unit: float) -> None:
+    """Losses in other units give E in them, the same exponent, shifts and relative errors."""
+    parameters, losses, families = runs()
+    law = fit_power_law(parameters, losses, families)
+    scaled = fit_power_law(parameters, unit * losses, families)
+    assert scaled.irreducible_loss == pytest.approx(unit * law.irreducible_loss, rel=1e-6)
+    assert scaled.stderr[0] == pytest.approx(unit * law.stderr[0], rel=1e-5)
+    assert scaled.loss(1e9) == pytest.approx(unit * law.loss(1e9), rel=1e-9)
+    assert scaled.stderr[1:] == pytest.approx(law.stderr[1:], rel=1e-5)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.05])
+def test_losses_that_do_not_fall_are_refused(slope: float) -> None:
+    """Equal or rising losses, and mere scatter, are no law."""
+    parameters, _, families = runs()
+    losses = 2.5 * (parameters / 1e9) ** slope
+    noise = np.exp(0.05 * np.random.default_rng(0).standard_normal(losses.size))
+    for values in (losses, losses * noise):
+        with pytest.raises(MeasurementError, match="do not fall with size"):
+            fit_power_law(parameters, values, families)
+
+
+def test_a_factor_far_from_one_is_found() -> None:
+    """A family that needs a hundred times the parameters."""
+    parameters, _, families = runs()
+    factors = np.array([1.0, 100.0, 0.02])
+    law = fit_power_law(
+        parameters, E + A * (parameters / 1e9 / factors[families]) ** -ALPHA, families
+    )
+    assert np.exp(law.shifts) == pytest.approx(factors, rel=1e-3)
+
+
 def test_one_size_is_refused() -> None:
     """A law in size cannot come from runs of one size."""
     with pytest.raises(MeasurementError, match="one size"):
