@@ -4,7 +4,8 @@ An interval holds 80 % of measured times (``spread.toml``). Its parts:
 
 * The fixed and the streaming time of a kind of kernel are off together.
 * Of a kind's error, a share is common to all its kernels, and the rest each kernel's own, the same
-  in every layer; the kernels of attention count as one. Different kinds are off independently: half widths add as squares.
+  in every layer; the kernels of attention count as one. Different kinds are off independently:
+  half widths add as squares.
 * Bifurcated attention, predicted from standard attention's constants, has a spread on top.
 * Code that no kernel rows describe, plain PyTorch and the host that launches it, has a spread of
   its own, from whole steps.
