@@ -137,7 +137,7 @@ def test_core_needs_no_big_library(metadata: Message) -> None:
         for requirement in requirements
         if "extra ==" not in requirement
     }
-    assert core == {"numpy", "pandas", "pydantic", "rich", "typer"}
+    assert core == {"numpy", "pandas", "plotly", "pydantic", "rich", "typer"}
 
 
 def test_source_archive_can_be_worked_on(dist: Path) -> None:
