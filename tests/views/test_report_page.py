@@ -16,6 +16,7 @@ from simulator.answers.study import study_scenario
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.scenario import Scenario, load_scenario
 from simulator.units import format_time
+from simulator.views.report import words
 from simulator.views.report.drawings import drawings
 from simulator.views.report.page import Report, report_page
 from simulator.views.report.sections import milliseconds
@@ -161,10 +162,10 @@ def test_every_gpu_has_its_verdict() -> None:
 @pytest.mark.parametrize(
     ("name", "lead"),
     [
-        ("code-sampling-8k", "Use bifurcated attention"),
-        ("one-sample", "Keep standard attention"),
-        ("mla-deepseek-v3", "Keep standard attention"),
-        ("kv-heads-what-if", "It depends on the case"),
+        ("code-sampling-8k", "Use bifurcated attention: "),
+        ("one-sample", "Keep standard attention: "),
+        ("mla-deepseek-v3", "Keep standard attention: "),
+        ("kv-heads-what-if", "It depends on the case: "),
     ],
 )
 def test_the_answer_is_one_sentence(name: str, lead: str) -> None:
@@ -172,8 +173,37 @@ def test_the_answer_is_one_sentence(name: str, lead: str) -> None:
     read = Page(page(name))
     answer = next(text for _, text in read.texts if text.startswith(lead))
     assert answer.endswith(".")
+    assert answer.count(". ") == 0
     assert load_scenario(name).question in read.words
     assert f"The scenario expects “{load_scenario(name).verdict}”" in read.words
+
+
+def test_the_answer_says_no_more_than_the_case_does() -> None:
+    """Where a grid gains but its case does not surely, the answer is not to switch."""
+    found = report(load_scenario("code-sampling-8k"))
+    first = found.decisions[0]
+    for verdict, ratio in (("too close to call", 1.01), ("no", 0.95)):
+        unsure = replace(first.first.comparison, verdict=verdict, speedup=ratio)
+        choices = (replace(first.first, comparison=unsure), *first.choices[1:])
+        sentence = words.answer(found.grid, replace(first, choices=choices))
+        assert sentence.startswith("It depends on the case: ")
+        assert " instead of " not in sentence
+    little = replace(found.grid, verdict="no gain")
+    assert words.answer(little, first).startswith("There is little to gain: ")
+
+
+def test_one_point_is_answered_as_surely_as_it_is() -> None:
+    """A question of one point is answered by its own interval, not by a share of points."""
+    found = report(narrowed(load_scenario("one-sample"), {"model": ["gpt2"], "gpu": ["h100-sxm"]}))
+    alone, first = replace(found.grid, points=1), found.decisions[0]
+    for verdict, lead in (
+        ("yes", "Use bifurcated attention: "),
+        ("no", "Keep standard attention: "),
+        ("too close to call", "Too close to call: "),
+    ):
+        unsure = replace(first.first.comparison, verdict=verdict)
+        choices = (replace(first.first, comparison=unsure), *first.choices[1:])
+        assert words.answer(alone, replace(first, choices=choices)).startswith(lead)
 
 
 def test_what_fits_nowhere_is_said() -> None:

@@ -105,7 +105,9 @@ def report_page(report: Report) -> str:
 def _header(report: Report, links: Sequence[tuple[str, str]]) -> Html:
     """Return the question, the answer, and where to find what."""
     first = report.decisions[0]
-    others = [tag("p", words.case_sentence(item.first)) for item in report.decisions[1:]]
+    others = [
+        tag("p", words.case_sentence(item.first, report.grid)) for item in report.decisions[1:]
+    ]
     return tag(
         "header",
         tag("h1", _title(report)),

@@ -76,9 +76,6 @@ def decision_table(decision: Decision) -> Html:
         or None
         for choice in decision.choices
     ]
-    target = decision.first.target_step_s
-    slow = "" if target is None else f" Too slow: longer than {format_time(target)}."
-    limit = "in memory" if target is None else f"in memory and within {format_time(target)}"
     return tag(
         "div",
         case_line(decision),
@@ -89,18 +86,31 @@ def decision_table(decision: Decision) -> Html:
             rows,
             classes=classes,
         ),
-        tag(
-            "p",
-            "The GPUs asked about first and marked, then what is cheapest per token. Below a "
-            f"prediction, where {shipped_spreads().coverage:.0%} of measurements should lie; too "
-            f"close to call: both a gain and none. Most samples: {limit}, all else as in the case. "
-            "Speed-up is standard's time over bifurcated's, whether or not both fit. Cost is of "
-            "output tokens at this step's rate, prefill left out, where the step fits."
-            f"{slow}",
-            class_="note",
-        ),
+        tag("p", " ".join(_reading(decision)), class_="note"),
         bullets(decision.skipped),
     )
+
+
+def _reading(decision: Decision) -> list[str]:
+    """Return how to read the table over GPUs, a sentence each."""
+    target = decision.first.target_step_s
+    standings = {choice.standing for choice in decision.choices}
+    limit = "in memory" if target is None else f"in memory and within {format_time(target)}"
+    every = [
+        "The GPUs asked about come first and are marked; the others are ordered by cost.",
+        f"Below a prediction: where {shipped_spreads().coverage:.0%} of measurements should lie.",
+        "Speed-up is standard's time over bifurcated's, whether or not both fit.",
+        f"Most samples: {limit}, all else as in the case.",
+        "Cost: of output tokens at this step's rate, prefill left out, where the step fits.",
+    ]
+    layout = words.LAYOUTS[decision.case.workload.kv_layout]
+    if "bifurcated only" in standings:
+        every.append(f"Bifurcated only: standard attention, with {layout}, does not fit.")
+    if "too close to call" in standings:
+        every.append("Too close to call: the speed-up may be one or none.")
+    if "too slow" in standings and target is not None:
+        every.append(f"Too slow: longer than {format_time(target)}.")
+    return every
 
 
 def _decision_row(choice: Choice, decision: Decision) -> list[Child]:

@@ -10,11 +10,11 @@ from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.units import format_gib, format_time, format_tokens
 from simulator.views.text import plural, samples_phrase
 
-LEADS = {
-    "gain": "Use bifurcated attention",
-    "no gain": "Keep standard attention",
-    "mixed": "It depends on the case",
-}
+USE, KEEP, DEPENDS = (
+    "Use bifurcated attention",
+    "Keep standard attention",
+    "It depends on the case",
+)
 # Ratios no further apart than this share are the same to a planner.
 CLOSE = 0.02
 LAYOUTS = {
@@ -26,16 +26,27 @@ LAYOUTS = {
 
 def answer(grid: GridSummary, decision: Decision) -> str:
     """Return the answer in one sentence: what to do, and what it does to the first case."""
-    return f"{LEADS[grid.verdict]}: {case_sentence(decision.first)}"
+    return f"{lead(grid, decision)}: {case_sentence(decision.first, grid)}"
 
 
-def case_sentence(choice: Choice) -> str:
+def lead(grid: GridSummary, decision: Decision) -> str:
+    """Say what to do: over a grid as scenarios are judged, at one point as sure as that is."""
+    sure = decision.first.comparison.verdict
+    if grid.points == 1:
+        return {"yes": USE, "no": KEEP, "too close to call": "Too close to call"}[sure]
+    if grid.verdict == "gain" and sure == "yes":
+        return USE
+    if grid.verdict == "no gain":
+        return KEEP if sure == "no" else "There is little to gain"
+    return DEPENDS
+
+
+def case_sentence(choice: Choice, grid: GridSummary) -> str:
     """Say what bifurcated attention does to one case on one GPU."""
     result = choice.comparison
     standard, bifurcated = result.standard, result.bifurcated
     case = samples_phrase(standard.workload).partition(", ")[0]
     take = "takes" if case.startswith("1 ") else "take"
-    start = f"{case} {take} "
     place = f"per step with {standard.model.name} on {group_name(standard)}"
     likely = f"{result.speedup_low:.2f} to {result.speedup_high:.2f}"
     if result.speedup > 1 and result.verdict == "yes":
@@ -44,13 +55,14 @@ def case_sentence(choice: Choice) -> str:
             f"{ratio_phrase(result)} (likely {likely}){_paged_clause(result)}"
         )
     else:
-        close = ": too close to call" if result.verdict == "too close to call" else ""
         middle = (
             f"{format_time(standard.step_s)} {place} under standard and "
             f"{format_time(bifurcated.step_s)} under bifurcated attention, which is "
-            f"{ratio_phrase(result)} (likely {likely} times as fast){close}"
+            f"{ratio_phrase(result)} (likely {likely} times as fast)"
         )
-    return f"{start}{middle}{_fit_clause(result)}."
+        if result.verdict == "too close to call" and grid.points > 1:
+            middle += ": too close to call"
+    return f"{case} {take} {middle}{_fit_clause(result)}."
 
 
 def ratio_phrase(result: Comparison) -> str:
