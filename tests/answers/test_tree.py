@@ -215,3 +215,15 @@ def test_a_sweep_accepts_no_more_than_a_point_processes() -> None:
         )
     }
     assert kept == pytest.approx({(1, 1): 1, (1, 4): 1, (2.5, 1): 1, (2.5, 4): 2.5})
+
+
+@pytest.mark.parametrize("problems", [1, 2, 4])
+def test_hydragen_s_second_level_is_a_gain(problems: int) -> None:
+    """Reading problems once beside the examples was measured as a gain (arXiv 2402.05099, 4.4).
+
+    CodeLlama-7B on A100, two-shot APPS: -18 % at equal batch; the sign, lengths being assumed.
+    """
+    work = Workload(tree=f"examples=2K,problem=512x{problems}", samples=128, decoded_tokens=128)
+    result = plan_tree(load_model("codellama-7b"), load_hardware("a100-sxm-80gb"), work)
+    both, one = result.reading(("examples", "problem")), result.reading(("examples",))
+    assert both.result.step_s < 0.95 * one.result.step_s
