@@ -1,0 +1,290 @@
+"""The layout of a figure: title, legend, footer and panels, for a wide page and for a phone.
+
+A figure carries both forms; the wide one is drawn unless the page's script
+(:mod:`simulator.views.plots.export`) or the size of an image asks for the other.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from simulator.views.plots.palette import FONT, GREY, INK, PALE
+from simulator.views.plots.texts import escape, text_width
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+# Name of an annotation that a phone has no room for.
+WIDE_ONLY = "wide only"
+WIDE, NARROW = (1200, 700), (390, 700)
+# Below this width a figure takes its narrow form. [px]
+NARROW_BELOW = 640
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a figure is about, and what it rests on.
+
+    Attributes
+    ----------
+    subject
+        Model, GPU and workload, under the title.
+    notes
+        Assumptions, hash of the profile and origin of the constants, in the footer.
+    """
+
+    subject: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Sizes of a figure's texts at one width. [px]."""
+
+    width: int
+    title_px: int
+    subject_px: int
+    footer_px: int
+    legend_px: int
+    legend_item_px: int
+    tick_px: int
+    left: int
+    right: int
+
+    def wrap(self, text: str, size_px: int, *, bold: bool = False) -> list[str]:
+        """Break a text between words so that its lines fit."""
+        room_px = self.width - 24
+        lines: list[str] = []
+        for word in text.split():
+            longer = f"{lines[-1]} {word}" if lines else word
+            if lines and text_width(longer, size_px, bold=bold) <= room_px:
+                lines[-1] = longer
+            else:
+                lines.append(word)
+        return lines
+
+
+_FORMS = {
+    "wide": _Form(WIDE[0], 20, 14, 11, 12, 40, 12, 78, 24),
+    "narrow": _Form(NARROW[0], 15, 12, 9, 10, 30, 10, 56, 12),
+}
+_AXIS_ROOM_PX = 54
+_LEGEND_ROW_PX, _LEGEND_GAPS_PX = 19, 14
+_PANEL_GAP, _TITLED_GAP = 0.03, 0.16
+
+
+def new_figure(**subplots: Any) -> "go.Figure":
+    """Return an empty figure in this style, or one of subplots."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(**subplots) if subplots else go.Figure()
+    figure.update_layout(
+        template="none",
+        font={"family": FONT, "size": 13, "color": INK},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        hoverlabel={"font": {"family": FONT}},
+        autosize=True,
+    )
+    axis = {
+        "gridcolor": PALE,
+        "linecolor": GREY,
+        "showline": True,
+        "ticks": "outside",
+        "tickcolor": GREY,
+        "zeroline": False,
+        "tickangle": 0,
+        "title": {"standoff": 8},
+    }
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def finish(figure: "go.Figure", finding: str, caption: Caption) -> "go.Figure":
+    """Give a figure its title, legend and footer, in a wide and a narrow form.
+
+    Parameters
+    ----------
+    finding
+        What the figure shows, a sentence made from its data.
+    """
+    figure.add_annotation(
+        name="footer",
+        text="",
+        xref="paper",
+        yref="paper",
+        x=0,
+        y=0,
+        xanchor="left",
+        yanchor="top",
+        align="left",
+        showarrow=False,
+    )
+    footer = len(figure.layout.annotations) - 1
+    forms = {name: _form(figure, name, finding, caption, footer) for name in _FORMS}
+    figure.update_layout(
+        title={"x": 0, "xanchor": "left", "xref": "container", "y": 1, "yanchor": "top"},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1.0,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "xref": "paper",
+            "yref": "paper",
+            "traceorder": "normal",
+        },
+        meta={**(figure.layout.meta or {}), "finding": finding, **forms},
+    )
+    return take_form(figure, "wide")
+
+
+def take_form(figure: "go.Figure", name: str) -> "go.Figure":
+    """Lay a finished figure out for a wide page or for a phone, in place."""
+    for path, value in figure.layout.meta[name].items():
+        figure.layout[path] = value
+    return figure
+
+
+def form_for(width: int) -> str:
+    """Return which form fits a width. [px].
+
+    >>> form_for(390), form_for(1200)
+    ('narrow', 'wide')
+    """
+    return "narrow" if width < NARROW_BELOW else "wide"
+
+
+def _form(
+    figure: "go.Figure", name: str, finding: str, caption: Caption, footer: int
+) -> dict[str, Any]:
+    """Return what a relayout to one form sets."""
+    form = _FORMS[name]
+    meta = figure.layout.meta or {}
+    left = meta.get("left", {}).get(name, form.left)
+    title = form.wrap(finding, form.title_px, bold=True)
+    subject = form.wrap(caption.subject, form.subject_px)
+    notes = [line for note in caption.notes for line in form.wrap(note, form.footer_px)]
+    title_px = len(title) * form.title_px * 1.3 + len(subject) * form.subject_px * 1.3 + 20
+    legend_px = legend_rows(figure, form, form.width - left - form.right) * _LEGEND_ROW_PX + 8
+    axes = [name for name in figure.layout if name.startswith(("xaxis", "yaxis"))]
+    axis_px = _AXIS_ROOM_PX
+    ticks = meta.get("ticks", {})
+    chosen = {
+        f"{axis}.{part}": values[::stride] if form.width < NARROW_BELOW else values
+        for axis, (tickvals, ticktext, stride) in ticks.items()
+        for part, values in (("tickvals", tickvals), ("ticktext", ticktext))
+    }
+    return {
+        "title.text": "<b>" + "<br>".join(map(escape, title)) + "</b><br>"
+        f'<span style="font-size:{form.subject_px}px;color:{GREY}">'
+        + "<br>".join(map(escape, subject))
+        + "</span>",
+        "title.font.size": form.title_px,
+        "title.pad.l": 12,
+        "title.pad.t": 10 + form.title_px,
+        "legend.font.size": form.legend_px,
+        "legend.itemwidth": form.legend_item_px,
+        "margin.l": left,
+        "margin.r": form.right,
+        "margin.t": round(title_px + legend_px),
+        "margin.b": round(axis_px + len(notes) * form.footer_px * 1.3 + 12),
+        f"annotations[{footer}].text": "<br>".join(map(escape, notes)),
+        f"annotations[{footer}].font.size": form.footer_px,
+        f"annotations[{footer}].font.color": GREY,
+        f"annotations[{footer}].xshift": 8 - left,
+        f"annotations[{footer}].yshift": -axis_px,
+        **_panel_axes(figure, name),
+        **{
+            f"annotations[{index}].visible": form.width >= NARROW_BELOW
+            for index, note in enumerate(figure.layout.annotations)
+            if note.name == WIDE_ONLY
+        },
+        **{f"{axis}.tickfont.size": form.tick_px for axis in axes},
+        **{f"{axis}.title.font.size": form.tick_px + 1 for axis in axes},
+        **chosen,
+    }
+
+
+def legend_rows(figure: "go.Figure", form: _Form, room_px: float) -> int:
+    """Return how many rows a figure's legend takes in a given width."""
+    names = [
+        trace.name or ""
+        for trace in figure.data
+        if trace.showlegend is not False and trace.type not in ("heatmap", "contour")
+    ]
+    if not names:
+        return 0
+    gaps_px = form.legend_item_px + _LEGEND_GAPS_PX
+    widths = [gaps_px + text_width(name, form.legend_px) for name in names]
+    if sum(widths) <= room_px:
+        return 1
+    return math.ceil(len(names) / max(1, int(room_px // max(widths))))
+
+
+def new_panels(
+    names: Sequence[str], wide_columns: int, narrow_columns: int, *, shared: bool = True
+) -> "go.Figure":
+    """Return a figure of panels with these names, in more rows on a phone than on a wide page.
+
+    Parameters
+    ----------
+    shared
+        Whether all panels have the same axes, so that the outer ones alone need ticks and titles.
+
+    The panel of number i has the axes ``axis_name("xaxis", i)`` and ``axis_name("yaxis", i)``.
+    """
+    figure = new_figure(rows=1, cols=len(names))
+    figure.layout.meta = {
+        "panels": (len(names), {"wide": wide_columns, "narrow": narrow_columns}, shared)
+    }
+    for number, name in enumerate(names):
+        if not name:
+            continue
+        figure.add_annotation(
+            text=f"<b>{escape(name)}</b>",
+            xref=f"{axis_name('x', number)} domain",
+            yref=f"{axis_name('y', number)} domain",
+            x=0.03,
+            y=0.98,
+            xanchor="left",
+            yanchor="top",
+            showarrow=False,
+            font={"size": 11},
+        )
+    return figure
+
+
+def axis_name(axis: str, number: int) -> str:
+    """Return the name of a panel's axis.
+
+    >>> axis_name("xaxis", 0), axis_name("xaxis", 1)
+    ('xaxis', 'xaxis2')
+    """
+    return axis if number == 0 else f"{axis}{number + 1}"
+
+
+def _panel_axes(figure: "go.Figure", form: str) -> dict[str, Any]:
+    """Return where each panel lies in a form, with titles and ticks at the outer ones only."""
+    count, columns_of, shared = (figure.layout.meta or {}).get("panels", (0, {}, True))
+    chosen: dict[str, Any] = {}
+    columns = min(count, columns_of.get(form, 1))
+    rows = math.ceil(count / columns) if count else 0
+    for number in range(count):
+        row, column = divmod(number, columns)
+        for axis, index, cells, outermost in (
+            ("xaxis", column, columns, number + columns >= count),
+            ("yaxis", rows - 1 - row, rows, column == 0),
+        ):
+            name = axis_name(axis, number)
+            gap = _PANEL_GAP if shared or axis == "xaxis" else _TITLED_GAP
+            room = (1 + gap) / cells
+            low = index * room
+            chosen[f"{name}.domain"] = [low, min(1.0, low + room - gap)]
+            outer = outermost or not shared
+            chosen[f"{name}.showticklabels"] = outer
+            chosen[f"{name}.title.text"] = figure.layout[name].title.text if outer else ""
+    return chosen

@@ -1,0 +1,58 @@
+"""Colours, dashes and symbols: what each means is the same in every figure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY, PALE, INK = "#767676", "#E4E4E4", "#222222"
+# For things that have no order and are no kind of attention.
+CATEGORIES = (GREEN, PURPLE, SKY, BLACK, YELLOW, GREY)
+
+FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
+
+
+@dataclass(frozen=True)
+class Line:
+    """How one way of attention is drawn, in every figure."""
+
+    name: str
+    colour: str
+    dash: str
+
+
+# One for each way to store and read the context, by the name that ``compare`` gives it.
+LINES: Mapping[str, Line] = {
+    "standard": Line("standard", VERMILLION, "dash"),
+    "shared_storage": Line("standard, one stored context", ORANGE, "dot"),
+    "bifurcated": Line("bifurcated", BLUE, "solid"),
+}
+
+# The marker of a point says what binds it.
+BOUND_SYMBOLS: Mapping[str, str] = {
+    "memory": "circle",
+    "compute": "square",
+    "launch": "triangle-up",
+    "link": "diamond",
+}
+OUT_OF_MEMORY_SYMBOL = "x"
+# How strongly a line is drawn where the workload does not fit.
+UNFIT_OPACITY = 0.3
+
+
+def line_style(variant: str) -> dict[str, Any]:
+    """Return the line of a kind of attention."""
+    style = LINES[variant]
+    return {"color": style.colour, "dash": style.dash, "width": 2.5}
+
+
+def pale(colour: str) -> str:
+    """Return a colour for an area that lines and a grid shine through.
+
+    >>> pale("#0072B2")
+    'rgba(0, 114, 178, 0.13)'
+    """
+    parts = ", ".join(str(int(colour[place : place + 2], 16)) for place in (1, 3, 5))
+    return f"rgba({parts}, 0.13)"
