@@ -317,8 +317,8 @@ def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:
 
 def _gpu_ids(frame: pd.DataFrame, path: Path, wanted: str | None) -> pd.Series:
     """Return the profile of each row's GPU, None where no profile has its name."""
-    if frame["gpu"].isna().any() and wanted is None:
-        line = int(frame["line"][frame["gpu"].isna()].iloc[0])
+    if frame["gpu"].isna().all() and len(frame) and wanted is None:
+        line = int(frame["line"].iloc[0])
         raise MeasurementError(f"{path}, line {line}: no GPU is named; name it with --gpu")
     names = frame["gpu"].where(frame["gpu"].notna(), wanted)
     ids = {name: _profile_id(str(name)) for name in names.unique()}

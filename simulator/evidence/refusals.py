@@ -26,6 +26,7 @@ def unusable(frame: pd.DataFrame, kind: "RowKind", layout: "Layout") -> "pd.Seri
     def refuse(bad: Any, text: Any) -> None:
         _add(reasons, bad, text)
 
+    refuse(frame["gpu"].isna() & frame["gpu_id"].isna(), "no GPU is named")
     for bad, text in _column_flaws(frame, layout):
         refuse(bad, text)
     if {"q_heads", "kv_heads"} <= set(layout.sizes):

@@ -151,6 +151,15 @@ def test_gpu_names_rows_without_one_and_selects_the_others(tmp_path: Path) -> No
         load([nameless])
 
 
+def test_one_row_without_a_gpu_is_one_row_refused(tmp_path: Path) -> None:
+    """Where others name theirs, a gap is that row's fault, not the file's."""
+    path = write(tmp_path, "gpu,m,n,k,latency_us\nL40S,16,4096,4096,60\n,16,4096,4096,60")
+    rows = load([path])
+    assert rows.rows == 1
+    assert [(item.line, item.reason) for item in rows.refused] == [(3, "no GPU is named")]
+    assert load([path], gpu="l40s").rows == 2
+
+
 def test_a_file_of_several_kinds_is_sorted_row_by_row(tmp_path: Path) -> None:
     """Columns that are empty in a row do not count for it."""
     path = write(
