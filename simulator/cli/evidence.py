@@ -102,12 +102,14 @@ def _needs(*packages: str) -> None:
 
 def say_refused(measurements: "Measurements") -> None:
     """List the rows that are not believed, or are kept against belief."""
+    from simulator.views.text import plural
+
     for rows, what in (
         (measurements.refused, "refused"),
         (measurements.suspect, "kept though suspect"),
     ):
         if rows:
-            say(f"{what}: {len(rows):,} rows")
+            say(f"{what}: {plural(len(rows), 'row')}")
         for row in rows[:MOST_LISTED]:
             say(f"  {row.file}, line {row.line}: {row.reason}")
         if len(rows) > MOST_LISTED:

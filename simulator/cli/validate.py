@@ -68,6 +68,7 @@ def validate(
     from simulator.evidence import validate as checking
     from simulator.evidence.measurements import load
     from simulator.inputs.hardware import load_hardware
+    from simulator.views.text import plural
 
     _check_suffix(output, SUFFIXES)
     _check_suffix(figure, (".html",))
@@ -76,7 +77,7 @@ def validate(
     say_refused(measurements)
     result = checking.validate(measurements, gpu=card, choice=constants)
     for reason, count in sorted(result.skipped.items()):
-        say(f"skipped {count:,} {'row' if count == 1 else 'rows'}: {reason}")
+        say(f"skipped {plural(count, 'row')}: {reason}")
     if gpu is not None and not len(result.rows):
         say(f"no rows of {load_hardware(gpu).id} could be predicted")
     for path in (output, figure):
