@@ -107,7 +107,7 @@ def _reading(decision: Decision) -> list[str]:
     if "bifurcated only" in standings:
         every.append(f"Bifurcated only: standard attention, with {layout}, does not fit.")
     if "too close to call" in standings:
-        every.append("Too close to call: the speed-up may be one or none.")
+        every.append("Too close to call: the speed-up may lie on either side of 1.")
     if "too slow" in standings and target is not None:
         every.append(f"Too slow: longer than {format_time(target)}.")
     return every

@@ -61,7 +61,7 @@ def case_sentence(choice: Choice, grid: GridSummary) -> str:
             f"{ratio_phrase(result)} (likely {likely} times as fast)"
         )
         if result.verdict == "too close to call" and grid.points > 1:
-            middle += ": too close to call"
+            middle += ", too close to call"
     return f"{case} {take} {middle}{_fit_clause(result)}."
 
 
