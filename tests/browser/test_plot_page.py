@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-DESKTOP, PHONE = (1200, 800), (390, 844)
+DESKTOP, TABLET, PHONE = (1200, 800), (768, 1024), (390, 844)
 FIGURES = ("latency-samples", "speedup-map", "kv-heads")
 DRAWN = {"speedup-map": ".heatmaplayer .hm"}
 
@@ -38,8 +38,8 @@ def width_of_form(page: Page) -> str:
     return str(
         page.evaluate(
             "(() => { const figure = document.querySelector('.plotly-graph-div');"
-            "const margin = figure.layout.margin.l;"
-            "return margin === figure.layout.meta.narrow['margin.l'] ? 'narrow' : 'wide'; })()"
+            "return ['wide', 'medium', 'narrow'].find("
+            "form => figure.layout.meta[form]['margin.l'] === figure.layout.margin.l); })()"
         )
     )
 
@@ -49,7 +49,7 @@ def test_a_page_draws_and_takes_the_form_for_its_width(
     name: str, pages: dict[str, Path], open_page: Callable[..., Page]
 ) -> None:
     """Traces are drawn, on a wide page in the wide form, on a phone in the narrow one."""
-    for viewport, form in ((DESKTOP, "wide"), (PHONE, "narrow")):
+    for viewport, form in ((DESKTOP, "wide"), (TABLET, "medium"), (PHONE, "narrow")):
         page = open_page(pages[name], viewport=viewport)
         page.wait_for_selector(DRAWN.get(name, ".scatterlayer .trace"), state="attached")
         page.wait_for_timeout(300)
@@ -88,7 +88,7 @@ def test_texts_of_a_figure_do_not_overlap(
     pages: dict[str, Path], open_page: Callable[..., Page]
 ) -> None:
     """Title, legend, axis title and footer of a figure lie one below the other, in both forms."""
-    for viewport in (DESKTOP, PHONE):
+    for viewport in (DESKTOP, TABLET, PHONE):
         page = open_page(pages["latency-samples"], viewport=viewport)
         page.wait_for_selector(".scatterlayer .trace", state="attached")
         page.wait_for_timeout(300)

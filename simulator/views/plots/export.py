@@ -5,7 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from simulator.errors import OutputError
-from simulator.views.plots.style import CONFIG, NARROW_BELOW, WIDE, form_for, take_form
+from simulator.views.plots.style import CONFIG, FORMS_FROM, WIDE, form_for, take_form
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -25,7 +25,7 @@ const settle = () => {
   if (over > 1) Plotly.relayout(figure, {"margin.t": figure.layout.margin.t + over + 3});
 };
 const fit = () => {
-  const wanted = figure.clientWidth < {narrow_below} ? "narrow" : "wide";
+  const wanted = {forms}.find(([, least]) => figure.clientWidth >= least)[0];
   const roomy = figure.layout.margin.t !== figure.layout.meta[form]["margin.t"];
   if (wanted !== form || (roomy && figure.clientWidth !== width)) {
     form = wanted;
@@ -37,7 +37,7 @@ figure.on("plotly_afterplot", settle);
 fit();
 settle();
 new ResizeObserver(fit).observe(figure);
-""".replace("{narrow_below}", str(NARROW_BELOW))
+""".replace("{forms}", json.dumps(list(FORMS_FROM.items())))
 
 
 def figure_html(

@@ -1,7 +1,7 @@
-"""The layout of a figure: title, legend, footer and panels, for a wide page and for a phone.
+"""The layout of a figure: title, legend, footer and panels, for a page, a tablet and a phone.
 
-A figure carries both forms; the wide one is drawn unless the page's script
-(:mod:`simulator.views.plots.export`) or the size of an image asks for the other.
+A figure carries a form for each; the wide one is drawn unless the page's script
+(:mod:`simulator.views.plots.export`) or the size of an image asks for another.
 """
 
 import math
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 # Name of an annotation that a phone has no room for.
 WIDE_ONLY = "wide only"
 WIDE, NARROW = (1200, 700), (390, 700)
-# Below this width a figure takes its narrow form. [px]
-NARROW_BELOW = 640
+# Each form, and from which width on it is taken: there its texts just fit. [px]
+FORMS_FROM = {"wide": 1100, "medium": 640, "narrow": 0}
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ class _Form:
 
 
 _FORMS = {
-    "wide": _Form(WIDE[0], 20, 14, 11, 12, 40, 12, 78, 24),
-    "narrow": _Form(NARROW[0], 15, 12, 9, 10, 30, 10, 56, 12),
+    "wide": _Form(FORMS_FROM["wide"], 20, 14, 11, 12, 40, 12, 78, 24),
+    "medium": _Form(FORMS_FROM["medium"], 17, 13, 10, 11, 40, 11, 70, 18),
+    "narrow": _Form(NARROW[0] - 12, 15, 12, 9, 10, 30, 10, 56, 12),
 }
 _AXIS_ROOM_PX = 54
 _LEGEND_ROW_PX, _LEGEND_GAPS_PX = 19, 14
@@ -104,7 +105,7 @@ def new_figure(**subplots: Any) -> "go.Figure":
 
 
 def finish(figure: "go.Figure", finding: str, caption: Caption) -> "go.Figure":
-    """Give a figure its title, legend and footer, in a wide and a narrow form.
+    """Give a figure its title, legend and footer, in every form.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ def finish(figure: "go.Figure", finding: str, caption: Caption) -> "go.Figure":
 
 
 def take_form(figure: "go.Figure", name: str) -> "go.Figure":
-    """Lay a finished figure out for a wide page or for a phone, in place."""
+    """Lay a finished figure out in a form, in place."""
     for path, value in figure.layout.meta[name].items():
         figure.layout[path] = value
     return figure
@@ -152,10 +153,10 @@ def take_form(figure: "go.Figure", name: str) -> "go.Figure":
 def form_for(width: int) -> str:
     """Return which form fits a width. [px].
 
-    >>> form_for(390), form_for(1200)
-    ('narrow', 'wide')
+    >>> form_for(390), form_for(768), form_for(1200)
+    ('narrow', 'medium', 'wide')
     """
-    return "narrow" if width < NARROW_BELOW else "wide"
+    return next(name for name, least in FORMS_FROM.items() if width >= least)
 
 
 def _form(
@@ -164,7 +165,8 @@ def _form(
     """Return what a relayout to one form sets."""
     form = _FORMS[name]
     meta = figure.layout.meta or {}
-    left = meta.get("left", {}).get(name, form.left)
+    roomy = name == "wide"
+    left = meta.get("left", {}).get("narrow" if name == "narrow" else "wide", form.left)
     title = form.wrap(finding, form.title_px, bold=True)
     subject = form.wrap(caption.subject, form.subject_px)
     notes = [line for note in caption.notes for line in form.wrap(note, form.footer_px)]
@@ -174,7 +176,7 @@ def _form(
     axis_px = _AXIS_ROOM_PX
     ticks = meta.get("ticks", {})
     chosen = {
-        f"{axis}.{part}": values[::stride] if form.width < NARROW_BELOW else values
+        f"{axis}.{part}": values if roomy else values[::stride]
         for axis, (tickvals, ticktext, stride) in ticks.items()
         for part, values in (("tickvals", tickvals), ("ticktext", ticktext))
     }
@@ -199,7 +201,7 @@ def _form(
         f"annotations[{footer}].yshift": -axis_px,
         **_panel_axes(figure, name),
         **{
-            f"annotations[{index}].visible": form.width >= NARROW_BELOW
+            f"annotations[{index}].visible": roomy
             for index, note in enumerate(figure.layout.annotations)
             if note.name == WIDE_ONLY
         },
@@ -271,7 +273,7 @@ def _panel_axes(figure: "go.Figure", form: str) -> dict[str, Any]:
     """Return where each panel lies in a form, with titles and ticks at the outer ones only."""
     count, columns_of, shared = (figure.layout.meta or {}).get("panels", (0, {}, True))
     chosen: dict[str, Any] = {}
-    columns = min(count, columns_of.get(form, 1))
+    columns = min(count, columns_of.get("narrow" if form == "narrow" else "wide", 1))
     rows = math.ceil(count / columns) if count else 0
     for number in range(count):
         row, column = divmod(number, columns)

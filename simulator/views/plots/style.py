@@ -15,8 +15,8 @@ from simulator.views.plots.axes import (
     size_text,
 )
 from simulator.views.plots.layout import (
+    FORMS_FROM,
     NARROW,
-    NARROW_BELOW,
     WIDE,
     WIDE_ONLY,
     Caption,
@@ -65,12 +65,12 @@ __all__ = [
     "CATEGORIES",
     "CONFIG",
     "FONT",
+    "FORMS_FROM",
     "GREEN",
     "GREY",
     "INK",
     "LINES",
     "NARROW",
-    "NARROW_BELOW",
     "ORANGE",
     "OUT_OF_MEMORY_SYMBOL",
     "PALE",

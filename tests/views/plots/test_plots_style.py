@@ -128,7 +128,11 @@ def test_the_title_tells_a_finding_and_the_question(name: str, about: str) -> No
 def test_both_forms_leave_room_for_the_plot(name: str, about: str) -> None:
     """At 1200 x 700 and on a phone most of the height is the plot's, and no line is too long."""
     made = drawn(name, about)
-    for form, (width, height) in (("wide", style.WIDE), ("narrow", style.NARROW)):
+    for form, (width, height) in (
+        ("wide", style.WIDE),
+        ("medium", (768, 700)),
+        ("narrow", style.NARROW),
+    ):
         layout = made.layout.meta[form]
         assert height - layout["margin.t"] - layout["margin.b"] >= 0.4 * height
         footer = next(key for key in layout if key.endswith("].text"))
