@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from simulator.answers.estimate import Estimate, block_slots
+from simulator.answers.estimate import Estimate
 from simulator.answers.search import largest
 from simulator.counts.memory import memory
 from simulator.inputs.workload import LARGEST_COUNT, Workload
+from simulator.timing.slots import block_slots
 from simulator.timing.step import decode_time
 
 

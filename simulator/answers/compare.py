@@ -7,7 +7,6 @@ from simulator.answers.advice import advise
 from simulator.answers.estimate import (
     DEFAULT_MEMORY_UTILIZATION,
     Estimate,
-    block_slots,
     estimate,
     estimate_with,
 )
@@ -19,6 +18,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import ConstantsChoice
 from simulator.timing.interval import speedup_interval
+from simulator.timing.slots import block_slots
 from simulator.timing.step import decode_time
 
 Winner = Literal["standard", "bifurcated", "tie"]

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.estimate import block_slots
 from simulator.counts.memory import memory
 from simulator.errors import WorkloadError
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import ATTENTIONS, Attention, Workload, WorkloadGrid
 from simulator.timing.constants import Rates
+from simulator.timing.slots import block_slots
 from simulator.timing.step import decode_time
 
 if TYPE_CHECKING:

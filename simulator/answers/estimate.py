@@ -14,13 +14,12 @@ from simulator.inputs.workload import Workload, WorkloadLike, forward_tokens
 from simulator.timing.constants import ConstantsChoice, Rates, peak_flops_per_s, rates
 from simulator.timing.interval import Uncertainty, uncertainty
 from simulator.timing.roofline import Roof
+from simulator.timing.slots import block_slots
 from simulator.timing.step import StepTime, step_time
 from simulator.units import GIB
 
 # What serving engines allow themselves by default (vLLM --gpu-memory-utilization).
 DEFAULT_MEMORY_UTILIZATION = 0.9
-# A flash kernel holds two thread blocks on every SM at decode sizes.
-BLOCKS_PER_SM = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +73,6 @@ class Estimate:
     def totals(self) -> Totals:
         """Sums over the operations."""
         return total(self.operations)
-
-
-def block_slots(gpu: HardwareProfile) -> int:
-    """Return the thread blocks a GPU runs at once, which flash kernels split the keys to fill."""
-    return BLOCKS_PER_SM * gpu.sm_count
 
 
 def estimate(

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from simulator.answers.estimate import (
     DEFAULT_MEMORY_UTILIZATION,
     Estimate,
-    block_slots,
     estimate,
 )
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
@@ -16,6 +15,7 @@ from simulator.inputs.workload import Attention, Workload
 from simulator.timing.constants import ConstantsChoice
 from simulator.timing.generation import GenerationTime, generation_time
 from simulator.timing.request_interval import request_interval
+from simulator.timing.slots import block_slots
 
 MOST_OUTPUT_TOKENS = 10**7
 

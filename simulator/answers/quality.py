@@ -8,7 +8,6 @@ from simulator.answers.crossover import grid_of, log_steps
 from simulator.answers.estimate import (
     DEFAULT_MEMORY_UTILIZATION,
     Estimate,
-    block_slots,
     estimate,
 )
 from simulator.answers.pass_at_k import Success
@@ -21,6 +20,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import ATTENTIONS, Attention, Workload
 from simulator.timing.constants import ConstantsChoice
 from simulator.timing.generation import request_times
+from simulator.timing.slots import block_slots
 from simulator.timing.step import decode_time
 
 if TYPE_CHECKING:

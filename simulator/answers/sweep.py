@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, block_slots, check_workload
+from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, check_workload
 from simulator.answers.verdict import TIE_MARGIN, verdicts
 from simulator.counts.memory import memory
 from simulator.counts.operation import total
@@ -35,6 +35,7 @@ from simulator.numeric import Numeric
 from simulator.timing.constants import ConstantsChoice, Rates, rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
 from simulator.timing.roofline import ROOFS
+from simulator.timing.slots import block_slots
 from simulator.timing.step import StepTime, step_time
 from simulator.units import MILLISECOND
 

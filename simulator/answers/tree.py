@@ -13,7 +13,6 @@ from itertools import combinations
 from simulator.answers.estimate import (
     DEFAULT_MEMORY_UTILIZATION,
     Estimate,
-    block_slots,
     estimate,
     estimate_with,
 )
@@ -28,6 +27,7 @@ from simulator.inputs.tree import Level
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import ConstantsChoice
 from simulator.timing.interval import speedup_interval
+from simulator.timing.slots import block_slots
 from simulator.timing.step import decode_time
 
 # How far the length from which a split pays is looked for.

@@ -12,10 +12,11 @@ import pandas as pd
 
 from simulator.evidence.attention_kernels import attention_kernel
 from simulator.evidence.fit import with_constants
-from simulator.evidence.groups import BLOCKS_PER_SM, blocks_per_sm, library_of
+from simulator.evidence.groups import library_of
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.carried import Entry, clock_factor
 from simulator.timing.constants import HARNESS_PREFIX, VARIANTS
+from simulator.timing.slots import BLOCKS_PER_SM, blocks_per_sm
 
 # The clock at which constants of several GPUs are averaged.
 REFERENCE_MHZ = 1980.0

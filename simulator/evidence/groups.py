@@ -17,10 +17,6 @@ from simulator.timing.step import step_time
 if TYPE_CHECKING:
     import pandas as pd
 
-# Thread blocks per SM that flash kernels fill by splitting the keys.
-BLOCKS_PER_SM = 2
-HOPPER_BLOCKS_PER_SM = 1  # FlashAttention-3 keeps one large block on every SM
-
 
 @dataclass(frozen=True)
 class Group:
@@ -66,17 +62,6 @@ def library_of(framework: str) -> str:
     if lowered.startswith("tensorrtllm"):
         return "trtllm"
     return next((name for name in LIBRARIES if lowered.startswith(name)), "")
-
-
-def block_slots(gpu: HardwareProfile) -> int:
-    """Return the thread blocks that flash kernels split the keys to fill."""
-    return gpu.sm_count * blocks_per_sm(gpu)
-
-
-def blocks_per_sm(gpu: HardwareProfile) -> int:
-    """Return the thread blocks of flash kernels that an SM runs at once."""
-    hopper = gpu.compute_capability.startswith("9.")
-    return HOPPER_BLOCKS_PER_SM if hopper else BLOCKS_PER_SM
 
 
 @cache

@@ -22,11 +22,12 @@ from simulator.evidence.attention_kernels import (
     prefill_blocks,
     small_blocks,
 )
-from simulator.evidence.groups import Group, block_slots, library_of
+from simulator.evidence.groups import Group, library_of
 from simulator.evidence.measurements import RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.workload import Execution
+from simulator.timing.slots import block_slots
 
 # The GEMM rows' harness cycles through several copies of the weights: L2 holds all of them or, as
 # lines go in the order they came, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and

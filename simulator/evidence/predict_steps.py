@@ -12,7 +12,7 @@ from simulator.counts.memory import kv_cache_bytes, weights_bytes
 from simulator.counts.step import check_split
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.evidence import harness
-from simulator.evidence.groups import Group, block_slots, library_of, profile
+from simulator.evidence.groups import Group, library_of, profile
 from simulator.evidence.harness_time import cell_time, prefill_leak_s, question
 from simulator.evidence.measurements import RowKind
 from simulator.inputs.hardware import HardwareProfile
@@ -21,6 +21,7 @@ from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload, workload_for
 from simulator.timing.constants import ConstantsChoice, Rates, rates
 from simulator.timing.generation import generation_time
+from simulator.timing.slots import block_slots
 
 
 def prepare(rows: pd.DataFrame, kind: RowKind) -> tuple[list[Group], dict[Any, str]]:

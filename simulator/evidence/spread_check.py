@@ -16,7 +16,7 @@ import pandas as pd
 from simulator.counts.step import decode_operations
 from simulator.evidence import spread_code
 from simulator.evidence.fit import FOLDS
-from simulator.evidence.groups import block_slots, profile
+from simulator.evidence.groups import profile
 from simulator.evidence.measurements import Measurements
 from simulator.evidence.predict import prepare
 from simulator.evidence.predict_steps import batch_question
@@ -33,6 +33,7 @@ from simulator.timing.constants import rates
 from simulator.timing.generation import generation_time
 from simulator.timing.interval import uncertainty
 from simulator.timing.request_interval import request_interval
+from simulator.timing.slots import block_slots
 from simulator.timing.spread import Spread
 from simulator.timing.step import step_time
 

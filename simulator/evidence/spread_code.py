@@ -12,12 +12,13 @@ import pandas as pd
 
 from simulator.counts.operation import Operation
 from simulator.counts.step import decode_operations
-from simulator.evidence.groups import block_slots, profile
+from simulator.evidence.groups import profile
 from simulator.evidence.measurements import Measurements
 from simulator.evidence.predict_steps import prefill_in_step_s
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates, rates
+from simulator.timing.slots import block_slots
 from simulator.timing.spread import Code, Spread
 from simulator.timing.step import StepTime, step_time
 

@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Literal
 
 from simulator.inputs.hardware import HardwareProfile
+from simulator.timing.slots import BLOCKS_PER_SM, HOPPER_BLOCKS_PER_SM, blocks_per_sm
 
 Origin = Literal["fitted", "measured", "carried", "peak"]
 # Attention kernels that several libraries have: what is fitted to one is the kernel's more than the
@@ -41,11 +42,20 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A constant of another GPU, and the clock it was measured at; 0 where that has no part."""
+    """A constant of another GPU, and what it was measured at.
+
+    Attributes
+    ----------
+    mhz
+        The clock; 0 where that has no part.
+    blocks_per_sm
+        Thread blocks of flash kernels that shared an SM, and its bandwidth.
+    """
 
     value: float
     source: str
     mhz: float = 0.0
+    blocks_per_sm: int = BLOCKS_PER_SM
 
 
 _Table = Mapping[str, Entry]
@@ -81,6 +91,8 @@ def carried(gpu: HardwareProfile, own: Sequence[str], general: str = "") -> Cons
         for name in candidates:
             if found := _first(searched, name):
                 value = found.value * clock_factor(name, found.mhz, gpu)
+                if name.endswith("block_gb_per_s"):
+                    value *= found.blocks_per_sm / blocks_per_sm(gpu)
                 return Constant(value, found.source, "carried")
     return None
 
@@ -114,16 +126,22 @@ def shipped() -> Tables:
         raw = tomllib.loads((files("simulator") / "timing" / name).read_text(encoding="utf-8"))
         default.update(_table(raw["default"]))
         for architecture, entries in raw["architecture"].items():
-            architectures.setdefault(architecture, {}).update(_table(entries))
+            blocks = HOPPER_BLOCKS_PER_SM if architecture == "Hopper" else BLOCKS_PER_SM
+            architectures.setdefault(architecture, {}).update(_table(entries, blocks))
         kin.update(raw.get("like", {}))
     return Tables(default, architectures, kin)
 
 
-def _table(entries: Mapping[str, Mapping[str, object]]) -> dict[str, Entry]:
+def _table(
+    entries: Mapping[str, Mapping[str, object]], blocks: int = BLOCKS_PER_SM
+) -> dict[str, Entry]:
     """Read one table."""
     return {
         name: Entry(
-            float(str(entry["value"])), str(entry["source"]), float(str(entry.get("mhz", 0)))
+            float(str(entry["value"])),
+            str(entry["source"]),
+            float(str(entry.get("mhz", 0))),
+            blocks,
         )
         for name, entry in entries.items()
     }

@@ -6,11 +6,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simulator.answers.capacity import Capacity, capacity
-from simulator.answers.estimate import Estimate, block_slots, estimate
+from simulator.answers.estimate import Estimate, estimate
 from simulator.counts.memory import memory
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
+from simulator.timing.slots import block_slots
 
 
 def _at(result: Estimate, field: str, value: int) -> Estimate:

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from builders import deepseek_v3, gpu, llama_2_7b, llama_3_70b, mistral_7b, round_gpu, windowed
 
-from simulator.answers.estimate import Estimate, block_slots, estimate
+from simulator.answers.estimate import Estimate, estimate
 from simulator.errors import WorkloadError
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
+from simulator.timing.slots import block_slots
 
 
 def _estimate(shape: ModelShape | None = None, card: Any = None, **work: Any) -> Estimate:

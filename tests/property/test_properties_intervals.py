@@ -7,7 +7,6 @@ from builders import gpus, grid_of, model_shapes, workloads
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from simulator.answers.estimate import block_slots
 from simulator.counts.memory import kv_cache_bytes
 from simulator.counts.operation import total
 from simulator.counts.step import decode_operations
@@ -17,6 +16,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import peak_flops_per_s, rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
+from simulator.timing.slots import block_slots
 from simulator.timing.step import step_time
 
 ROUNDING = 1 + 1e-12

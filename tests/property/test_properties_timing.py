@@ -9,7 +9,6 @@ from builders import gpus, model_shapes, workloads
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from simulator.answers.estimate import block_slots
 from simulator.counts.memory import kv_cache_bytes
 from simulator.counts.operation import Operation, total
 from simulator.counts.step import decode_operations
@@ -18,6 +17,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import peak_flops_per_s, rates
+from simulator.timing.slots import block_slots
 from simulator.timing.step import step_time
 
 ROUNDING = 1 + 1e-12

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simulator.answers.compare import compare
-from simulator.answers.estimate import block_slots, estimate
+from simulator.answers.estimate import estimate
 from simulator.answers.sweep import NUMERIC_AXES, Cell, Sweep
 from simulator.counts.memory import memory
 from simulator.counts.operation import Operation
@@ -19,6 +19,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import KERNELS, Workload
 from simulator.timing.constants import rates
+from simulator.timing.slots import block_slots
 from simulator.timing.step import StepTime, step_time
 
 # Sums of the same terms in float64 and in exact integers.

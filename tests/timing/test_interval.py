@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from builders import gpu, mistral_7b, round_gpu
 
-from simulator.answers.estimate import block_slots
 from simulator.counts.operation import Operation
 from simulator.counts.step import decode_operations
 from simulator.inputs.hardware import HardwareProfile
@@ -15,6 +14,7 @@ from simulator.inputs.workload import Workload
 from simulator.timing import interval
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
+from simulator.timing.slots import block_slots
 from simulator.timing.spread import Spread, spread_of
 from simulator.timing.step import step_time
 

@@ -11,7 +11,7 @@ from typing import Any
 from simulator import __version__
 from simulator.answers.breakdown import part_of
 from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES
-from simulator.answers.estimate import block_slots, constants_note
+from simulator.answers.estimate import constants_note
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.dtypes import activation_dtype
 from simulator.inputs.model import ModelShape
@@ -27,6 +27,7 @@ from simulator.inputs.workload import (
 )
 from simulator.timing.constants import Rates, peak_flops_per_s
 from simulator.timing.roofline import ROOFS
+from simulator.timing.slots import block_slots
 from simulator.timing.spread import FAMILY, Family, spread_of
 from simulator.views.explore.intervals import SPREAD
 from simulator.views.explore.menu import Menu

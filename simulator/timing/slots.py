@@ -1,0 +1,21 @@
+"""How many thread blocks of a flash kernel a GPU runs at once: what the kernels split the keys for.
+
+FlashAttention-2 and FlashInfer count on two blocks an SM; FlashAttention-3, the kernel that engines
+choose on Hopper, keeps one large block on each. Of other cards' kernels nothing is known: two.
+"""
+
+from simulator.inputs.hardware import HardwareProfile
+
+BLOCKS_PER_SM = 2
+HOPPER_BLOCKS_PER_SM = 1
+
+
+def blocks_per_sm(gpu: HardwareProfile) -> int:
+    """Return the thread blocks of flash kernels that an SM runs at once."""
+    hopper = gpu.architecture.split()[0] == "Hopper"
+    return HOPPER_BLOCKS_PER_SM if hopper else BLOCKS_PER_SM
+
+
+def block_slots(gpu: HardwareProfile) -> int:
+    """Return the thread blocks a GPU runs at once, which flash kernels split the keys to fill."""
+    return gpu.sm_count * blocks_per_sm(gpu)
