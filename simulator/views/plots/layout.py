@@ -71,7 +71,7 @@ _FORMS = {
     "narrow": _Form(NARROW[0] - 12, 15, 12, 9, 10, 30, 10, 56, 12),
 }
 _AXIS_ROOM_PX = 54
-_LEGEND_ROW_PX, _LEGEND_GAPS_PX = 19, 14
+_LEGEND_ROW_PX, _LEGEND_GAPS_PX, _LEGEND_LEFT = 19, 14, 0.13
 _PANEL_GAP, _TITLED_GAP = 0.03, 0.16
 
 
@@ -171,7 +171,10 @@ def _form(
     subject = form.wrap(caption.subject, form.subject_px)
     notes = [line for note in caption.notes for line in form.wrap(note, form.footer_px)]
     title_px = len(title) * form.title_px * 1.3 + len(subject) * form.subject_px * 1.3 + 20
-    legend_px = legend_rows(figure, form, form.width - left - form.right) * _LEGEND_ROW_PX + 8
+    room_px = form.width - left - form.right
+    # On a phone the legend begins left of the plot: two columns need all of the width.
+    legend_x = -_LEGEND_LEFT if name == "narrow" else 0.0
+    legend_px = legend_rows(figure, form, room_px * (1 - legend_x)) * _LEGEND_ROW_PX + 8
     axes = [name for name in figure.layout if name.startswith(("xaxis", "yaxis"))]
     axis_px = _AXIS_ROOM_PX
     ticks = meta.get("ticks", {})
@@ -190,6 +193,7 @@ def _form(
         "title.pad.t": 10 + form.title_px,
         "legend.font.size": form.legend_px,
         "legend.itemwidth": form.legend_item_px,
+        "legend.x": legend_x,
         "margin.l": left,
         "margin.r": form.right,
         "margin.t": round(title_px + legend_px),
