@@ -32,8 +32,6 @@ PART_COLOURS: Mapping[str, str] = dict(
         strict=True,
     )
 )
-# Share of the axis up to which a point's name has room on its right.
-_NAMES_TO = 0.65
 _ROWS = ("bifurcated", "shared_storage", "standard")  # from the bottom up
 
 
@@ -132,8 +130,6 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     roof = points.loc[points["flops"].idxmax()]
     ridge = roof["peak_flops_per_s"] / roof["peak_bytes_per_s"]
     high = max(high, 4 * ridge)
-    # Beyond it a name right of its point would be cut.
-    edge = low * (high / low) ** _NAMES_TO
     formats = points.sort_values("peak_flops_per_s").drop_duplicates("dtype")
     for label, row, dash, colour in (
         *((f"published, {row['dtype']}", row, "solid", style.INK) for _, row in formats.iterrows()),
@@ -153,11 +149,11 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
                 hoverinfo="skip",
             )
         )
-    _add_points(figure, others, edge, "products, in both", style.GREEN, "diamond")
+    _add_points(figure, others, "products, in both", style.GREEN, "diamond")
     for variant in ("standard", "bifurcated"):
         there = attention[attention["variant"] == variant]
         line = style.LINES[variant]
-        _add_points(figure, there, edge, f"attention, {line.name}", line.colour, "circle")
+        _add_points(figure, there, f"attention, {line.name}", line.colour, "circle")
     _add_move(figure, attention)
     style.log_axis(
         figure, "xaxis", [low, high], "arithmetic intensity [FLOP/byte]", text=style.number_text
@@ -176,9 +172,9 @@ def _first(rows: "pd.DataFrame", otherwise: Any) -> Any:
 
 
 def _add_points(
-    figure: "go.Figure", rows: "pd.DataFrame", edge: float, name: str, colour: str, symbol: str
+    figure: "go.Figure", rows: "pd.DataFrame", name: str, colour: str, symbol: str
 ) -> None:
-    """Add operations as points whose area is their share of the step, names left of an edge."""
+    """Add operations as points whose area is their share of the step."""
     import plotly.graph_objects as go
 
     if not len(rows):
@@ -190,14 +186,7 @@ def _add_points(
             y=rows["rate"].tolist(),
             mode="markers+text",
             text=rows["part"].str.partition(", ")[2].tolist(),
-            textposition=[
-                # Above for the end of the arrow, so that the names of both its ends have room.
-                ("top " if variant == "bifurcated" and part.endswith("context") else "bottom ")
-                + ("left" if intensity > edge else "right")
-                for variant, part, intensity in zip(
-                    rows["variant"], rows["part"], rows["intensity"], strict=True
-                )
-            ],
+            textposition="bottom center",
             textfont={"size": 12},
             marker={
                 "size": (8 + 40 * share**0.5).tolist(),
