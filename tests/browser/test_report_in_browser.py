@@ -28,8 +28,9 @@ DESK, PHONE = (1200, 800), (390, 844)
 # Each figure draws itself when its script runs, and its form for the page's width after that.
 DRAWN = """() => [...document.querySelectorAll(".js-plotly-plot")].every((plot) => {
   if (!plot._fullData || !plot.querySelector(".main-svg")) return false;
-  const form = plot.clientWidth < 640 ? plot.layout.meta.narrow : plot.layout.meta.wide;
-  return plot.layout.title.font.size === form["title.font.size"];
+  const { wide, medium, narrow } = plot.layout.meta;
+  const forms = plot.clientWidth < 640 ? [narrow] : [wide, medium];
+  return forms.some((form) => plot.layout.title.font.size === form["title.font.size"]);
 })"""
 NASTY = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
 MINE = f"""
@@ -115,6 +116,21 @@ def test_nothing_is_wider_than_the_screen(
         folded.evaluate("(element) => { element.open = true }")
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width <= viewport[0]
+
+
+@pytest.mark.parametrize("width", [1300, 1000, 800, 650, 390])
+def test_no_title_is_cut_or_covered(width: int, report: Report, open_page: OpenPage) -> None:
+    """At any width the title of a figure ends within it, and above the legend."""
+    page = open_page(report(*CODE), viewport=(width, 800))
+    wait_until_drawn(page)
+    page.wait_for_function(
+        """() => [...document.querySelectorAll(".js-plotly-plot")].every((plot) => {
+          const [title, legend] = [".g-gtitle text", ".legend"].map(
+            (part) => plot.querySelector(part).getBoundingClientRect());
+          const right = plot.getBoundingClientRect().right;
+          return title.right <= right && title.bottom <= legend.top + 2;
+        })"""
+    )
 
 
 def test_a_figure_changes_its_form_with_the_page(report: Report, open_page: OpenPage) -> None:
