@@ -187,12 +187,15 @@ def test_a_terminal_gets_colour_unless_it_should_not() -> None:
 
 
 def test_a_narrow_terminal_loses_no_figure() -> None:
-    """At 80 columns the figures of compare are those at 140, none cut short."""
+    """At 80 columns figures are those at 140, none cut short; a column left out is named."""
     question = ("compare", "-m", "llama-2-7b", "-n", "64")
     narrow = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal(*question, columns=80))
     assert max(map(len, narrow.splitlines())) == 80
     assert "…" not in narrow
-    figures = re.findall(r"[\d.,]*\d(?: [kMGT]?i?B| [mµ]s|x)?", bifurcate(*question).text)
+    wide, intervals = re.subn(r"[\d.]+ to [\d.]+ ms", "", bifurcate(*question).text)
+    assert intervals == 3
+    assert "Left out on this narrow terminal: 80 % within." in narrow
+    figures = re.findall(r"[\d.,]*\d(?: [kMGT]?i?B| [mµ]s|x)?", wide)
     assert len(figures) > 30
     for figure in figures:
         assert figure.split()[0] in narrow
