@@ -1,25 +1,19 @@
-"""A scenario's decision: its central cases on every GPU, and what holds over its whole grid."""
+"""A case on several GPUs: what each makes of it, and which to choose."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Literal
 
 from simulator.answers.capacity import Capacity, capacity
+from simulator.answers.cases import Case
 from simulator.answers.compare import Comparison, compare
 from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
 from simulator.answers.generate import Generation, generate
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
-from simulator.answers.sweep import NUMERIC_AXES, prepare_sweep
-from simulator.answers.verdict import VERDICTS, Verdict
-from simulator.errors import ScenarioError, SimulatorError, WorkloadError
-from simulator.inputs.files import validate
+from simulator.answers.verdict import Verdict
+from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.model import ModelShape
-from simulator.inputs.presets import load_model
-from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, Value, verdict_of
-from simulator.inputs.scenario import Verdict as Expectation
-from simulator.inputs.workload import ATTENTIONS, Attention, Workload, workload_for
+from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.timing.constants import ConstantsChoice
 
 Standing = Literal[
@@ -36,25 +30,6 @@ _BY_VERDICT: dict[Verdict, Standing] = {
     "no": "standard",
     "too close to call": "too close to call",
 }
-
-# A page of more rows than this is not read; `bifurcate sweep` writes them all.
-MOST_POINTS_LISTED = 240
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One model of a scenario at the middle of every axis of its grid.
-
-    Attributes
-    ----------
-    name, kv_heads
-        How the scenario names the model, and the KV heads it asks for; None for the model's own.
-    """
-
-    name: str
-    kv_heads: int | None
-    model: ModelShape
-    workload: Workload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,66 +140,6 @@ class Decision:
         return min(good, key=lambda choice: choice.best.step_s, default=None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class GridSummary:
-    """What holds over all points of a scenario's grid.
-
-    Attributes
-    ----------
-    gained
-        Points at which bifurcated attention is at least ``GAIN_SPEEDUP`` times as fast.
-    standard_fits, bifurcated_fits
-        Points that fit in memory.
-    verdict
-        The answer for the grid as a whole, as the scenario's own is judged.
-    decided
-        Points by whether to bifurcate, as sure as the predictions are.
-    least, most
-        The points of least and of most speed-up, as columns of the sweep.
-    rows
-        Every point, or none where there are more than ``MOST_POINTS_LISTED``.
-    skipped
-        Combinations that cannot be run, a sentence each.
-    """
-
-    points: int
-    gained: int
-    standard_fits: int
-    bifurcated_fits: int
-    verdict: Expectation
-    decided: Mapping[Verdict, int]
-    least: Mapping[str, Any]
-    most: Mapping[str, Any]
-    rows: tuple[Mapping[str, Any], ...]
-    skipped: tuple[str, ...]
-
-
-def central_cases(scenario: Scenario) -> tuple[Case, ...]:
-    """Return a scenario's cases: each model, with each of its numbers of KV heads.
-
-    Numeric axes are taken at the middle of their list, of an even number the upper one; of
-    settings with a name the first one listed counts.
-
-    Raises
-    ------
-    SimulatorError
-        If a model is not known, or a setting cannot be.
-    """
-    axes = scenario.axes
-    settings = {
-        axis: values[len(values) // 2] if axis in NUMERIC_AXES else values[0]
-        for axis, values in axes.items()
-        if axis not in ("model", "gpu", "kv_heads", "attention")
-    }
-    cases = []
-    for name, kv_heads in product(axes["model"], axes.get("kv_heads", (None,))):
-        heads = None if kv_heads is None else int(kv_heads)
-        model = load_model(str(name), kv_heads=heads)
-        work = workload_for(model, **settings)
-        cases.append(Case(name=str(name), kv_heads=heads, model=model, workload=work))
-    return tuple(cases)
-
-
 def decide(
     case: Case,
     gpus: Mapping[str, HardwareProfile],
@@ -296,96 +211,6 @@ def decide(
     )
 
 
-def summarise(
-    scenario: Scenario,
-    *,
-    constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
-) -> GridSummary:
-    """Compute a scenario's whole grid, as a sweep does, and sum it up.
-
-    Raises
-    ------
-    SimulatorError
-        If a model or GPU is not known, or nothing can be run.
-    """
-    grid = prepare_sweep(scenario, constants=constants, memory_utilization=memory_utilization)
-    speedups: list[float] = []
-    fits = dict.fromkeys(ATTENTIONS, 0)
-    decided = dict.fromkeys(VERDICTS, 0)
-    extremes: list[Mapping[str, Any]] = []
-    rows: list[Mapping[str, Any]] = []
-    for block in grid.blocks():
-        here = block["speedup"]
-        speedups += here.tolist()
-        for name in ATTENTIONS:
-            fits[name] += int(block[f"{name}_fits"].sum())
-        for verdict in VERDICTS:
-            decided[verdict] += int((block["verdict"] == verdict).sum())
-        extremes += [_row(block, int(here.argmin())), _row(block, int(here.argmax()))]
-        if grid.points <= MOST_POINTS_LISTED:
-            rows += [_row(block, index) for index in range(len(here))]
-    return GridSummary(
-        points=grid.points,
-        gained=sum(speedup >= GAIN_SPEEDUP for speedup in speedups),
-        standard_fits=fits["standard"],
-        bifurcated_fits=fits["bifurcated"],
-        verdict=verdict_of(speedups),
-        decided=decided,
-        least=min(extremes, key=lambda row: float(row["speedup"])),
-        most=max(extremes, key=lambda row: float(row["speedup"])),
-        rows=tuple(rows),
-        skipped=grid.skipped,
-    )
-
-
-def narrowed(scenario: Scenario, changes: Mapping[str, Value | Sequence[Value] | None]) -> Scenario:
-    """Return a scenario with some settings replaced; None leaves one as it is.
-
-    Raises
-    ------
-    ScenarioError
-        If a value is impossible.
-    """
-    given = {name: value for name, value in changes.items() if value is not None}
-    update: dict[str, Any] = {
-        f"{name}s": given.pop(name) for name in ("model", "gpu") if name in given
-    }
-    data = scenario.model_dump() | update
-    data["workload"] = {**scenario.workload, **given}
-    return validate(Scenario, data, where=f"scenario {scenario.id}", error=ScenarioError)
-
-
-def asked_scenario(settings: Mapping[str, Any], gpus: Sequence[str]) -> Scenario:
-    """Return a question as a scenario of one point, with no answer to expect.
-
-    Parameters
-    ----------
-    settings
-        Models under ``model``; the others are keys of a scenario's workload.
-
-    Raises
-    ------
-    ScenarioError
-        If a value is impossible.
-    """
-    given = {name: value for name, value in settings.items() if value is not None}
-    data = {
-        "schema_version": 1,
-        "id": "question",
-        "title": "Does reading the shared context once pay off?",
-        "description": "A question from the command line.",
-        "question": "Standard or bifurcated attention, and on which GPU?",
-        "sources": "the command line",
-        "verdict": "mixed",
-        "verdict_reason": "Nothing is expected of a question.",
-        "models": given.pop("model"),
-        "gpus": tuple(gpus),
-        "workload": given,
-    }
-    return validate(Scenario, data, where="question", error=ScenarioError)
-
-
 def _requests(
     decision: Decision, output_tokens: int, usd_per_hour: float | None, settings: dict[str, Any]
 ) -> Iterator[tuple[Attention, Generation]]:
@@ -406,14 +231,6 @@ def _requests(
             )
         except SimulatorError:
             return  # more than one query token per step: how many are accepted is not known
-
-
-def _row(block: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """Return one point of a block of a sweep."""
-    return {
-        name: column[index : index + 1].tolist()[0] if hasattr(column, "shape") else column
-        for name, column in block.items()
-    }
 
 
 def _order(choice: Choice) -> tuple[bool, bool, bool, float, float]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from simulator.answers.decision import central_cases
+from simulator.answers.cases import central_cases
 from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate, estimate
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape

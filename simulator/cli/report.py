@@ -118,7 +118,8 @@ def _page(
 ) -> str:
     """Answer a scenario, some of its settings changed, or a question, and return the page."""
     from simulator import __version__
-    from simulator.answers.decision import asked_scenario, narrowed, summarise
+    from simulator.answers.cases import asked_scenario, narrowed
+    from simulator.answers.grid_summary import summarise
     from simulator.answers.study import study_scenario
     from simulator.inputs.files import read_text
     from simulator.inputs.scenario import find_scenario, load_scenario
@@ -165,7 +166,8 @@ def _page(
 
 def _decisions(scenario: "Scenario", *, alone: bool, **settings: Any) -> list["Decision"]:
     """Compare each case on the GPUs asked about, alone or beside those of known price."""
-    from simulator.answers.decision import central_cases, decide
+    from simulator.answers.cases import central_cases
+    from simulator.answers.decision import decide
     from simulator.api import priced_gpus
     from simulator.inputs.hardware import load_hardware
 

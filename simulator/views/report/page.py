@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from simulator.answers.decision import Decision, GridSummary
+from simulator.answers.decision import Decision
+from simulator.answers.grid_summary import GridSummary
 from simulator.inputs.scenario import Scenario
 from simulator.views.report import sections, sources, words
 from simulator.views.report.drawings import Drawing

@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
-from simulator.answers.decision import Choice, Decision, GridSummary
+from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
+from simulator.answers.grid_summary import GridSummary
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.timing.spread import shipped_spreads

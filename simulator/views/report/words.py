@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from simulator.answers.compare import Comparison
-from simulator.answers.decision import Choice, Decision, GridSummary
+from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
+from simulator.answers.grid_summary import GridSummary
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.units import format_gib, format_time, format_tokens
 from simulator.views.text import plural, samples_phrase
