@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
 from simulator.answers.estimate import estimate as _estimate
 from simulator.errors import ModelError, WorkloadError
-from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files, read_profile
+from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.parameters import count_parameters
 from simulator.inputs.workload import ATTENTIONS, Attention, workload_for
@@ -199,6 +199,7 @@ def plan(
     """
     from simulator.answers.plan import DEFAULT_GROUP_SIZES
     from simulator.answers.plan import plan as answer
+    from simulator.answers.price import priced_gpus
 
     shape = as_model(model, kv_heads)
     work = workload_for(shape, **workload)
@@ -244,12 +245,6 @@ def tree(
         constants=constants,
         memory_utilization=gpu_memory_utilization,
     )
-
-
-def priced_gpus() -> list[HardwareProfile]:
-    """Return every GPU whose price is known."""
-    profiles = [read_profile(path) for path in profile_files().values()]
-    return [profile for profile in profiles if profile.price_usd_per_hour is not None]
 
 
 def fit_scaling_law(training_runs: str | Path) -> "ScalingLaw":

@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from simulator.answers.curves import grid
-from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_per_hour
+from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_per_hour, priced_gpus
 from simulator.answers.study import Study
 from simulator.errors import SimulatorError, WorkloadError
-from simulator.inputs.hardware import HardwareProfile, profile_files, read_profile
+from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import rates
 
 if TYPE_CHECKING:
@@ -18,9 +18,7 @@ def compared_gpus(study: Study) -> list[HardwareProfile]:
     """Return the GPUs a study compares: its own, or beside a single one all with a price."""
     if len(study.gpus) > 1:
         return list(study.gpus)
-    profiles = [read_profile(path) for path in profile_files().values()]
-    others = [item for item in profiles if item.price_usd_per_hour and item.id != study.gpu.id]
-    return [study.gpu, *others]
+    return [study.gpu, *(gpu for gpu in priced_gpus() if gpu.id != study.gpu.id)]
 
 
 def by_gpu(study: Study) -> "pd.DataFrame":

@@ -3,10 +3,16 @@
 import math
 
 from simulator.errors import WorkloadError
-from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.hardware import HardwareProfile, profile_files, read_profile
 
 SECONDS_PER_HOUR = 3600
 TOKENS_PRICED = 1e6
+
+
+def priced_gpus() -> list[HardwareProfile]:
+    """Return every GPU whose price is known."""
+    profiles = [read_profile(path) for path in profile_files().values()]
+    return [profile for profile in profiles if profile.price_usd_per_hour is not None]
 
 
 def price_per_hour(

@@ -168,7 +168,7 @@ def _decisions(scenario: "Scenario", *, alone: bool, **settings: Any) -> list["D
     """Compare each case on the GPUs asked about, alone or beside those of known price."""
     from simulator.answers.cases import central_cases
     from simulator.answers.decision import decide
-    from simulator.api import priced_gpus
+    from simulator.answers.price import priced_gpus
     from simulator.inputs.hardware import load_hardware
 
     gpus = {str(name): load_hardware(str(name)) for name in scenario.gpus}

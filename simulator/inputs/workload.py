@@ -54,7 +54,24 @@ Accepted = Annotated[float, Field(ge=1, le=LARGEST_COUNT)]
 DtypeField = Annotated[Dtype, BeforeValidator(_dtype)]
 
 
-class WorkloadLike(Protocol):
+class HowRun(Protocol):
+    """How a step is run, whatever its sizes."""
+
+    @property
+    def attention(self) -> Attention: ...  # noqa: D102
+    @property
+    def kernel(self) -> Kernel: ...  # noqa: D102
+    @property
+    def kv_layout(self) -> KvLayout: ...  # noqa: D102
+    @property
+    def execution(self) -> Execution: ...  # noqa: D102
+    @property
+    def weight_dtype(self) -> Dtype: ...  # noqa: D102
+    @property
+    def kv_dtype(self) -> Dtype: ...  # noqa: D102
+
+
+class WorkloadLike(HowRun, Protocol):
     """What the counts read of a workload: numbers, or arrays that broadcast over a grid."""
 
     @property
@@ -69,18 +86,6 @@ class WorkloadLike(Protocol):
     def query_tokens(self) -> Numeric: ...  # noqa: D102
     @property
     def accepted_tokens(self) -> Numeric: ...  # noqa: D102
-    @property
-    def attention(self) -> Attention: ...  # noqa: D102
-    @property
-    def kernel(self) -> Kernel: ...  # noqa: D102
-    @property
-    def kv_layout(self) -> KvLayout: ...  # noqa: D102
-    @property
-    def execution(self) -> Execution: ...  # noqa: D102
-    @property
-    def weight_dtype(self) -> Dtype: ...  # noqa: D102
-    @property
-    def kv_dtype(self) -> Dtype: ...  # noqa: D102
     @property
     def tensor_parallel(self) -> int: ...  # noqa: D102
     @property

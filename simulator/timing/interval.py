@@ -17,11 +17,10 @@ their ratio; the own share of attention, and plain code and its host, do not.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from simulator.counts.operation import Operation, Totals
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
-from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout
+from simulator.inputs.workload import HowRun
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
 from simulator.timing.spent import Spent, spent_by
@@ -30,23 +29,6 @@ from simulator.timing.step import StepTime
 
 # Added to a kind's time where it is divided by, so that nothing of a kind is no error. [s]
 _TINY_S = 1e-15
-
-
-class HowRun(Protocol):
-    """What decides a step's spreads of how it is run."""
-
-    @property
-    def attention(self) -> Attention: ...  # noqa: D102
-    @property
-    def kernel(self) -> Kernel: ...  # noqa: D102
-    @property
-    def kv_layout(self) -> KvLayout: ...  # noqa: D102
-    @property
-    def execution(self) -> Execution: ...  # noqa: D102
-    @property
-    def weight_dtype(self) -> Dtype: ...  # noqa: D102
-    @property
-    def kv_dtype(self) -> Dtype: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)

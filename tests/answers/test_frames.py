@@ -7,6 +7,7 @@ from simulator import api
 from simulator.answers import breakdown, curves, fleet
 from simulator.answers.study import Study
 from simulator.errors import SimulatorError, WorkloadError
+from simulator.inputs.hardware import profile_files, read_profile
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload
 
@@ -78,8 +79,10 @@ def test_a_single_gpu_is_compared_with_those_of_a_price() -> None:
     """One GPU stands beside every GPU with a price, first; two are compared alone."""
     alone = Study(models=study(GAIN).models, gpus=study(GAIN).gpus[:1], workload=Workload())
     gpus = fleet.compared_gpus(alone)
+    profiles = map(read_profile, profile_files().values())
+    priced = {gpu.id for gpu in profiles if gpu.price_usd_per_hour is not None}
     assert gpus[0].id == "h100-sxm"
-    assert {gpu.id for gpu in gpus} == {gpu.id for gpu in api.priced_gpus()}
+    assert {gpu.id for gpu in gpus} == priced
     assert [gpu.id for gpu in fleet.compared_gpus(study(GAIN))] == ["h100-sxm", "a100-sxm-80gb"]
 
 

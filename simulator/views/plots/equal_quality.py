@@ -4,7 +4,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from simulator.views.plots import style
-from simulator.views.plots.maps import exponent_axis, short_ratio
+from simulator.views.plots.ratio_map import (
+    add_border,
+    add_cells,
+    add_key,
+    colour_scale,
+    exponent_axis,
+)
 from simulator.views.plots.style import Caption
 
 if TYPE_CHECKING:
@@ -12,9 +18,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # Purple where the base is faster, green where the larger model is; white between.
-_SCALE = [[0.0, style.PURPLE], [0.5, "#FFFFFF"], [1.0, style.GREEN]]
-# Ratios beyond it are drawn in the strongest colour.
-_STRONGEST = 8.0
+_SCALE = colour_scale(style.PURPLE, style.GREEN)
 # In rows of cells.
 _NAME_ROOM = 1.1
 _PANELS = {
@@ -89,34 +93,17 @@ def _table(part: "pd.DataFrame", column: str) -> "pd.DataFrame":
 
 def _add_cells(figure: "go.Figure", part: "pd.DataFrame", place: dict[str, int]) -> None:
     """Add a cell for each pair of powers of two."""
-    import plotly.graph_objects as go
-
-    strongest = math.log2(_STRONGEST)
-    figure.update_layout(plot_bgcolor=style.PALE)
     rows, columns = _powers(part["context_tokens"]), _powers(part["samples"])
     cells = _table(part, "speedup").loc[rows, columns]
     shares = [
         _table(part, f"{who}_memory_share").loc[rows, columns] <= 1 for who in ("base", "other")
     ]
-    fits = shares[0] | shares[1]
-    figure.add_trace(
-        go.Heatmap(
-            x=[math.log2(samples) for samples in columns],
-            y=[math.log2(tokens) for tokens in rows],
-            z=cells.map(math.log2).where(fits, None).to_numpy().tolist(),
-            zmin=-strongest,
-            zmax=strongest,
-            colorscale=_SCALE,
-            showscale=False,
-            customdata=cells.to_numpy().tolist(),
-            text=cells.map(short_ratio).where(fits, "").to_numpy().tolist(),
-            texttemplate="%{text}",
-            textfont={"size": 10},
-            xgap=1,
-            ygap=1,
-            hovertemplate="2^%{x} samples, 2^%{y} tokens: the larger model is %{customdata:.2f} "
-            "times as fast<extra></extra>",
-        ),
+    add_cells(
+        figure,
+        cells,
+        shares[0] | shares[1],
+        scale=_SCALE,
+        hover="the larger model is %{customdata:.2f} times as fast",
         **place,
     )
 
@@ -132,27 +119,7 @@ def _add_border(
     place: dict[str, int],
 ) -> None:
     """Add the line along which a ratio is 1, if it is anywhere in the map, and its key."""
-    import plotly.graph_objects as go
-
-    table = _table(part, column).map(math.log2)
-    values = table.to_numpy()
     line = {"color": colour, "dash": dash, "width": 2.5}
-    if values.min() < 0 < values.max():
-        figure.add_trace(
-            go.Contour(
-                x=[math.log2(samples) for samples in table.columns],
-                y=[math.log2(tokens) for tokens in table.index],
-                z=values.tolist(),
-                contours={"start": 0, "end": 0, "size": 1, "coloring": "none"},
-                line=line,
-                showscale=False,
-                showlegend=False,
-                hoverinfo="skip",
-                name=name,
-            ),
-            **place,
-        )
+    add_border(figure, _table(part, column), name, line, **place)
     if legend:
-        figure.add_trace(
-            go.Scatter(x=[None], y=[None], mode="lines", line=line, name=name), **place
-        )
+        add_key(figure, name, line, **place)

@@ -8,6 +8,13 @@ from simulator.answers.verdict import TIE_MARGIN
 from simulator.units import format_tokens
 from simulator.views.plots import style
 from simulator.views.plots.latency import CONTEXT_TITLE, SAMPLES_TITLE
+from simulator.views.plots.ratio_map import (
+    add_border,
+    add_cells,
+    add_key,
+    colour_scale,
+    exponent_axis,
+)
 from simulator.views.plots.style import Caption
 from simulator.views.text import plural
 
@@ -15,10 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-# Red where standard attention is faster, blue where bifurcated is; white between.
-_SCALE = [[0.0, style.VERMILLION], [0.5, "#FFFFFF"], [1.0, style.BLUE]]
-# Speed-ups beyond it are drawn in the strongest colour.
-_STRONGEST = 8.0
+# Red where standard attention is faster, blue where bifurcated is.
+_SCALE = colour_scale(style.VERMILLION, style.BLUE)
 _MOST_CONTEXTS = 5
 # Along an axis: more have no room for a number on a phone.
 _MOST_CELLS = 11
@@ -34,8 +39,14 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     fine = bifurcated.pivot_table(index="context_tokens", columns="samples", values="speedup")
     cells = fine.loc[_cell_sizes(fine.index), _cell_sizes(fine.columns)]
     fits = bifurcated.pivot_table(index="context_tokens", columns="samples", values="fits")
-    _add_cells(figure, cells, fits.loc[cells.index, cells.columns].astype(bool))
-    _add_line(figure, _logs(fine), "break-even", style.INK, "solid")
+    add_cells(
+        figure,
+        cells,
+        fits.loc[cells.index, cells.columns].astype(bool),
+        scale=_SCALE,
+        hover="%{customdata:.2f} times as fast",
+    )
+    _add_border(figure, fine, "break-even", style.INK, "solid")
     for variant in ("standard", "shared_storage", "bifurcated"):
         part = frame[frame["variant"] == variant]
         if not len(part):
@@ -45,7 +56,7 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             index="context_tokens", columns="samples", values="share"
         )
         line = style.LINES[variant]
-        _add_line(figure, _logs(filled), f"memory ends, {line.name}", line.colour, line.dash)
+        _add_border(figure, filled, f"memory ends, {line.name}", line.colour, line.dash)
     _add_question(figure, bifurcated[bifurcated["asked"]])
     for axis, values, title in (
         ("xaxis", cells.columns, SAMPLES_TITLE),
@@ -93,97 +104,13 @@ def _is_power(value: float) -> bool:
     return value >= 1 and int(value) & (int(value) - 1) == 0
 
 
-def _logs(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Return a table of ratios as powers of two."""
-    return table.map(math.log2)
-
-
-def _add_cells(figure: "go.Figure", cells: "pd.DataFrame", fits: "pd.DataFrame") -> None:
-    """Add one cell for each pair of powers of two, with its speed-up in it."""
-    import plotly.graph_objects as go
-
-    strongest = math.log2(_STRONGEST)
-    # What does not fit has no cell, and is as grey as what is behind.
-    figure.update_layout(plot_bgcolor=style.PALE)
-    figure.add_trace(
-        go.Heatmap(
-            x=[math.log2(samples) for samples in cells.columns],
-            y=[math.log2(tokens) for tokens in cells.index],
-            z=_logs(cells).where(fits, None).to_numpy().tolist(),
-            zmin=-strongest,
-            zmax=strongest,
-            colorscale=_SCALE,
-            showscale=False,
-            customdata=cells.to_numpy().tolist(),
-            text=cells.map(short_ratio).where(fits, "").to_numpy().tolist(),
-            texttemplate="%{text}",
-            textfont={"size": 10},
-            xgap=1,
-            ygap=1,
-            hovertemplate="2^%{x} samples, 2^%{y} tokens: %{customdata:.2f} times as fast"
-            "<extra></extra>",
-        )
-    )
-
-
-def short_ratio(ratio: float) -> str:
-    """Write a speed-up in a cell.
-
-    >>> short_ratio(0.98), short_ratio(1.26), short_ratio(14.2)
-    ('0.98', '1.3', '14')
-    """
-    if ratio < 1:
-        return f"{ratio:.2f}"
-    return f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"  # noqa: PLR2004
-
-
-def _add_line(
-    figure: "go.Figure", table: "pd.DataFrame", name: str, colour: str, dash: str
+def _add_border(
+    figure: "go.Figure", ratios: "pd.DataFrame", name: str, colour: str, dash: str
 ) -> None:
-    """Add the line along which a table of powers of two is 0, if it is anywhere in the map."""
-    import plotly.graph_objects as go
-
-    values = table.to_numpy()
-    if not (values.min() < 0 < values.max()):
-        return
-    figure.add_trace(
-        go.Contour(
-            x=[math.log2(samples) for samples in table.columns],
-            y=[math.log2(tokens) for tokens in table.index],
-            z=values.tolist(),
-            contours={"start": 0, "end": 0, "size": 1, "coloring": "none"},
-            line={"color": colour, "dash": dash, "width": 3},
-            showscale=False,
-            showlegend=False,
-            hoverinfo="skip",
-            name=name,
-        )
-    )
-    figure.add_trace(
-        go.Scatter(
-            x=[None],
-            y=[None],
-            mode="lines",
-            line={"color": colour, "dash": dash, "width": 3},
-            name=name,
-        )
-    )
-
-
-def exponent_axis(figure: "go.Figure", axis: str, values: list[int], title: str) -> None:
-    """Make an axis of exponents of two, with the powers themselves as ticks."""
-    ticks = [math.log2(value) for value in values]
-    words = [style.size_text(value) for value in values]
-    half = (ticks[1] - ticks[0]) / 2 if len(ticks) > 1 else 0.5
-    figure.layout[axis].update(
-        tickmode="array",
-        tickvals=ticks,
-        ticktext=words,
-        range=[ticks[0] - half, ticks[-1] + half],
-        showgrid=False,
-    )
-    figure.layout[axis].title.text = title
-    style.keep_ticks(figure, axis, ticks, words, narrow_stride=2 if len(ticks) > 7 else 1)  # noqa: PLR2004
+    """Add the line along which a ratio is 1, with its key, if it is anywhere in the map."""
+    line = {"color": colour, "dash": dash, "width": 3}
+    if add_border(figure, ratios, name, line):
+        add_key(figure, name, line)
 
 
 def _map_finding(frame: "pd.DataFrame") -> str:

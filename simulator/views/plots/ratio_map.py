@@ -1,0 +1,130 @@
+"""Maps of a ratio over context and samples: cells of powers of two, lines along which it is 1."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from simulator.views.plots import style
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+# Ratios beyond it are drawn in the strongest colour.
+_STRONGEST = 8.0
+
+
+def colour_scale(below: str, above: str) -> list[list[Any]]:
+    """Return the scale from one colour, where the ratio is below 1, over white to another."""
+    return [[0.0, below], [0.5, "#FFFFFF"], [1.0, above]]
+
+
+def add_cells(
+    figure: "go.Figure",
+    ratios: "pd.DataFrame",
+    fits: "pd.DataFrame",
+    *,
+    scale: Sequence[Sequence[Any]],
+    hover: str,
+    **place: int,
+) -> None:
+    """Add one cell for each pair of powers of two, with its ratio in it.
+
+    Parameters
+    ----------
+    ratios, fits
+        By context and samples. What does not fit has no cell, and is as grey as what is behind.
+    hover
+        What to say of a ratio, ``%{customdata}``.
+    place
+        ``row`` and ``col`` of the panel, if there are several.
+    """
+    import plotly.graph_objects as go
+
+    strongest = math.log2(_STRONGEST)
+    figure.update_layout(plot_bgcolor=style.PALE)
+    figure.add_trace(
+        go.Heatmap(
+            **_places(ratios),
+            z=ratios.map(math.log2).where(fits, None).to_numpy().tolist(),
+            zmin=-strongest,
+            zmax=strongest,
+            colorscale=scale,
+            showscale=False,
+            customdata=ratios.to_numpy().tolist(),
+            text=ratios.map(short_ratio).where(fits, "").to_numpy().tolist(),
+            texttemplate="%{text}",
+            textfont={"size": 10},
+            xgap=1,
+            ygap=1,
+            hovertemplate=f"2^%{{x}} samples, 2^%{{y}} tokens: {hover}<extra></extra>",
+        ),
+        **place,
+    )
+
+
+def add_border(
+    figure: "go.Figure", ratios: "pd.DataFrame", name: str, line: dict[str, Any], **place: int
+) -> bool:
+    """Add the line along which a ratio is 1, and return whether it is anywhere in the map."""
+    import plotly.graph_objects as go
+
+    exponents = ratios.map(math.log2).to_numpy()
+    crosses = bool(exponents.min() < 0 < exponents.max())
+    if crosses:
+        figure.add_trace(
+            go.Contour(
+                **_places(ratios),
+                z=exponents.tolist(),
+                contours={"start": 0, "end": 0, "size": 1, "coloring": "none"},
+                line=line,
+                showscale=False,
+                showlegend=False,
+                hoverinfo="skip",
+                name=name,
+            ),
+            **place,
+        )
+    return crosses
+
+
+def add_key(figure: "go.Figure", name: str, line: dict[str, Any], **place: int) -> None:
+    """Add a line to the legend; contours have no key of their own."""
+    import plotly.graph_objects as go
+
+    figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", line=line, name=name), **place)
+
+
+def _places(table: "pd.DataFrame") -> dict[str, list[float]]:
+    """Return the exponents of two of a table over context and samples."""
+    return {
+        "x": [math.log2(samples) for samples in table.columns],
+        "y": [math.log2(tokens) for tokens in table.index],
+    }
+
+
+def short_ratio(ratio: float) -> str:
+    """Write a speed-up in a cell.
+
+    >>> short_ratio(0.98), short_ratio(1.26), short_ratio(14.2)
+    ('0.98', '1.3', '14')
+    """
+    if ratio < 1:
+        return f"{ratio:.2f}"
+    return f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"  # noqa: PLR2004
+
+
+def exponent_axis(figure: "go.Figure", axis: str, values: list[int], title: str) -> None:
+    """Make an axis of exponents of two, with the powers themselves as ticks."""
+    ticks = [math.log2(value) for value in values]
+    words = [style.size_text(value) for value in values]
+    half = (ticks[1] - ticks[0]) / 2 if len(ticks) > 1 else 0.5
+    figure.layout[axis].update(
+        tickmode="array",
+        tickvals=ticks,
+        ticktext=words,
+        range=[ticks[0] - half, ticks[-1] + half],
+        showgrid=False,
+    )
+    figure.layout[axis].title.text = title
+    style.keep_ticks(figure, axis, ticks, words, narrow_stride=2 if len(ticks) > 7 else 1)  # noqa: PLR2004
