@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from simulator.cli.options import Constants, Utilization
+from simulator.cli.options import Constants, ScenarioName, Utilization
 from simulator.cli.output import say, write_text
-from simulator.cli.words import complete_gpus, complete_models, complete_scenarios
+from simulator.cli.words import complete_gpus, complete_models
 from simulator.errors import OutputError
 
 SUFFIXES = (".html", ".htm")
@@ -19,14 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def explore(
-    scenario: Annotated[
-        str,
-        typer.Argument(
-            help="Scenario (see 'bifurcate scenarios') or a TOML file.",
-            metavar="SCENARIO",
-            autocompletion=complete_scenarios,
-        ),
-    ],
+    scenario: ScenarioName,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="File to write: .html.", metavar="FILE"),

@@ -6,8 +6,17 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import typer
+
 from simulator.cli.output import FORMATS, Format, Output, output_of
-from simulator.cli.words import choice, complete_gpus, complete_models, number, option
+from simulator.cli.words import (
+    choice,
+    complete_gpus,
+    complete_models,
+    complete_scenarios,
+    number,
+    option,
+)
 from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.timing.constants import CONSTANTS_CHOICES, ConstantsChoice
 
@@ -34,6 +43,23 @@ GpuName = Annotated[
         text="GPU (see 'bifurcate gpus') or a profile's path.",
         metavar="GPU",
         autocompletion=complete_gpus,
+    ),
+]
+QuestionScenario = Annotated[
+    str | None,
+    typer.Argument(
+        help="Scenario (see 'bifurcate scenarios') or a TOML file; options given beside it "
+        "replace its own. Or no scenario, and the options of a question.",
+        metavar="[SCENARIO]",
+        autocompletion=complete_scenarios,
+    ),
+]
+ScenarioName = Annotated[
+    str,
+    typer.Argument(
+        help="Scenario (see 'bifurcate scenarios') or a TOML file.",
+        metavar="SCENARIO",
+        autocompletion=complete_scenarios,
     ),
 ]
 AttentionName = Annotated[

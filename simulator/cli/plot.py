@@ -8,10 +8,16 @@ import typer
 
 from simulator.cli.asked import asked, changes_of, given
 from simulator.cli.figures import USUAL_HEIGHT, USUAL_WIDTH, check_figure, write_figure
-from simulator.cli.options import OUTPUT_PANEL, WORK_PANEL, PricePerHour, with_options
+from simulator.cli.options import (
+    OUTPUT_PANEL,
+    WORK_PANEL,
+    PricePerHour,
+    QuestionScenario,
+    with_options,
+)
 from simulator.cli.output import say, write_text
 from simulator.cli.question import question_of
-from simulator.cli.words import complete_gpus, complete_scenarios, option, size
+from simulator.cli.words import complete_gpus, option, size
 
 if TYPE_CHECKING:
     from simulator.answers.study import Study
@@ -41,15 +47,7 @@ def plot(
             help="Figure (see --list).", metavar="FIGURE", autocompletion=complete_figures
         ),
     ] = None,
-    scenario: Annotated[
-        str | None,
-        typer.Argument(
-            help="Scenario (see 'bifurcate scenarios') or a TOML file; options given beside it "
-            "replace its own. Or no scenario, and the options of a question.",
-            metavar="[SCENARIO]",
-            autocompletion=complete_scenarios,
-        ),
-    ] = None,
+    scenario: QuestionScenario = None,
     gpu: Annotated[
         list[str] | None,
         option(

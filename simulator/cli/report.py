@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simulator.cli.asked import OWN_MODEL, asked, changes_of, given
-from simulator.cli.options import OUTPUT_PANEL, WORK_PANEL, PricePerHour, with_options
+from simulator.cli.options import (
+    OUTPUT_PANEL,
+    WORK_PANEL,
+    PricePerHour,
+    QuestionScenario,
+    with_options,
+)
 from simulator.cli.output import say
-from simulator.cli.words import complete_gpus, complete_scenarios, number, option
+from simulator.cli.words import complete_gpus, number, option
 from simulator.errors import OutputError, ScenarioError
 from simulator.resources import atomic_path
 
@@ -35,15 +41,7 @@ def report(
         Path,
         option("--output", "-o", panel=OUTPUT_PANEL, text="Page to write: .html.", metavar="FILE"),
     ],
-    scenario: Annotated[
-        str | None,
-        typer.Argument(
-            help="Scenario (see 'bifurcate scenarios') or a TOML file; options given beside it "
-            "replace its own. Or no scenario, and the options of a question.",
-            metavar="[SCENARIO]",
-            autocompletion=complete_scenarios,
-        ),
-    ] = None,
+    scenario: QuestionScenario = None,
     gpu: Annotated[
         list[str] | None,
         option(

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simulator.cli.options import Constants, Utilization
+from simulator.cli.options import Constants, ScenarioName, Utilization
 from simulator.cli.output import say
-from simulator.cli.words import complete_scenarios
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
 
@@ -28,14 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(
-    scenario: Annotated[
-        str,
-        typer.Argument(
-            help="Scenario (see 'bifurcate scenarios') or a TOML file.",
-            metavar="SCENARIO",
-            autocompletion=complete_scenarios,
-        ),
-    ],
+    scenario: ScenarioName,
     output: Annotated[
         Path | None,
         typer.Option(

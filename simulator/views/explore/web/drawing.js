@@ -124,29 +124,20 @@ function frame(box, { width, height, x, y }) {
       fill: "none",
       stroke: box.style.grey,
     }),
-    element(
-      "text",
-      {
-        x: (inner.left + inner.right) / 2,
-        y: height - 8,
-        "text-anchor": "middle",
-        class: "quiet",
-      },
-      x.title,
-    ),
-    element(
-      "text",
-      {
-        x: 12,
-        y: (inner.top + inner.bottom) / 2,
-        "text-anchor": "middle",
-        class: "quiet",
-        transform: `rotate(-90 12 ${(inner.top + inner.bottom) / 2})`,
-      },
-      y.title,
-    ),
+    ...axisTitles(inner, height, x.title, y.title),
   );
   return { svg, across, up, inner };
+}
+
+/* What the axes of a chart are called: below it, and upright at its left. */
+function axisTitles(inner, height, across, up) {
+  const middle = { x: (inner.left + inner.right) / 2, y: (inner.top + inner.bottom) / 2 };
+  const words = { "text-anchor": "middle", class: "quiet" };
+  const upright = `rotate(-90 12 ${middle.y})`;
+  return [
+    element("text", { x: middle.x, y: height - 8, ...words }, across),
+    element("text", { x: 12, y: middle.y, ...words, transform: upright }, up),
+  ];
 }
 
 /* The marker of a point says what binds it; names are Plotly's, as in our other figures. */

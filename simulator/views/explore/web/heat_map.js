@@ -138,24 +138,7 @@ function heatMap(box, { columns, rows, cells, now, x, y, pick }) {
       ),
     );
   });
-  svg.append(
-    element(
-      "text",
-      { x: (inner.left + inner.right) / 2, y: height - 8, "text-anchor": "middle", class: "quiet" },
-      x.title,
-    ),
-    element(
-      "text",
-      {
-        x: 12,
-        y: (inner.top + inner.bottom) / 2,
-        "text-anchor": "middle",
-        class: "quiet",
-        transform: `rotate(-90 12 ${(inner.top + inner.bottom) / 2})`,
-      },
-      y.title,
-    ),
-  );
+  svg.append(...axisTitles(inner, height, x.title, y.title));
   const place = (values, value) =>
     Math.min(
       values.length,
