@@ -15,8 +15,8 @@ from simulator.units import (
     format_gib,
     format_si,
     format_time,
-    format_tokens,
 )
+from simulator.views.cells import fits_phrase, limit, money, shortage
 from simulator.views.explain import Step
 from simulator.views.table import Column, FittedTable, notes
 from simulator.views.text import (
@@ -102,7 +102,7 @@ def compare_view(result: Comparison) -> RenderableType:
             f"{result.standard.step_s / item.step_s:.2f}x",
             format_si(float(item.totals.kv_bytes_read), "B"),
             format_gib(float(item.memory.total_bytes)),
-            _fits(item),
+            fits_phrase(item),
             item.bound,
         )
         for name, item in variants
@@ -137,8 +137,8 @@ def generations_view(results: Mapping[str, Generation]) -> RenderableType:
             format_time(item.time.first_step_s),
             format_time(item.time.last_step_s),
             f"{item.tokens_per_s:,.0f}",
-            _money(item.usd_per_million_tokens, 3),
-            _fits(item.last_step),
+            money(item.usd_per_million_tokens, 3),
+            fits_phrase(item.last_step),
         )
         for attention, item in results.items()
     ]
@@ -167,10 +167,10 @@ def plan_view(result: Plan) -> RenderableType:
             option.attention,
             format_time(option.result.step_s),
             f"{option.result.tokens_per_s:,.0f}",
-            _money(option.usd_per_hour, 2),
-            _money(option.usd_per_million_tokens, 3),
-            _count(option.limits.most_samples_in_time),
-            _count(option.limits.longest_context_tokens_in_time),
+            money(option.usd_per_hour, 2),
+            money(option.usd_per_million_tokens, 3),
+            limit(option.limits.most_samples_in_time),
+            limit(option.limits.longest_context_tokens_in_time),
             _standing(option, result),
         )
         for option in shown
@@ -211,8 +211,8 @@ def plan_sentences(result: Plan) -> list[Text]:
             (f"Cheapest that {target}: ", "bold"),
             (f"{best.gpus} x {best.result.gpu.id}, {best.attention}", "bold cyan"),
             f", {format_time(best.result.step_s)} per step, "
-            f"{_money(best.usd_per_hour, 2)} USD/h, "
-            f"{_money(best.usd_per_million_tokens, 3)} USD per million tokens.",
+            f"{money(best.usd_per_hour, 2)} USD/h, "
+            f"{money(best.usd_per_million_tokens, 3)} USD per million tokens.",
         )
     ]
 
@@ -275,7 +275,7 @@ def memory_line(result: Estimate) -> Text:
     state = (
         (f"fits, {format_gib(free)} free", "green")
         if needs.fits
-        else (f"does not fit, {format_gib(-free)} short", "bold red")
+        else (f"does not fit, {shortage(result)} short", "bold red")
     )
     return Text.assemble(
         f"Memory {format_gib(float(needs.total_bytes))} of {format_gib(needs.capacity_bytes)}: "
@@ -316,28 +316,11 @@ def compare_notes(result: Comparison) -> list[str]:
     return [note for note in dict.fromkeys(every) if not note.startswith("Does not fit")]
 
 
-def _fits(result: Estimate) -> str:
-    """Say whether an estimate fits, and by how much not."""
-    if result.memory.fits:
-        return "yes"
-    return f"no, {format_gib(-float(result.memory.free_bytes))} short"
-
-
 def _layout(result: Estimate) -> str:
     """Name the storage of the standard baseline."""
     return {"copies": "a context copy each", "shared": "one stored context", "rebuilt": "rebuilt"}[
         result.workload.kv_layout
     ]
-
-
-def _money(value: float | None, digits: int) -> str:
-    """Write a price, or that it is unknown."""
-    return "unknown" if value is None else f"{value:,.{digits}f}"
-
-
-def _count(value: int | None) -> str:
-    """Write a limit, or that there is none to have."""
-    return "none" if value is None else format_tokens(value)
 
 
 def _standing(option: Option, result: Plan) -> str:

@@ -11,6 +11,7 @@ from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.timing.spread import shipped_spreads
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
+from simulator.views.cells import fits_phrase, limit, money, setting
 from simulator.views.report import words
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
 from simulator.views.text import break_even, model_phrase, samples_phrase, settings_phrase
@@ -96,12 +97,12 @@ def _reading(decision: Decision) -> list[str]:
     """Return how to read the table over GPUs, a sentence each."""
     target = decision.first.target_step_s
     standings = {choice.standing for choice in decision.choices}
-    limit = "in memory" if target is None else f"in memory and within {format_time(target)}"
+    within = "in memory" if target is None else f"in memory and within {format_time(target)}"
     every = [
         "The GPUs asked about come first and are marked; the others are ordered by cost.",
         f"Below a prediction: where {shipped_spreads().coverage:.0%} of measurements should lie.",
         "Speed-up is standard's time over bifurcated's, whether or not both fit.",
-        f"Most samples: {limit}, all else as in the case.",
+        f"Most samples: {within}, all else as in the case.",
         "Cost: of output tokens at this step's rate, prefill left out, where the step fits.",
     ]
     layout = words.LAYOUTS[decision.case.workload.kv_layout]
@@ -129,8 +130,8 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
         *(step_cell(result) for result in both),
         _speedup_cell(choice),
         " / ".join("yes" if result.memory.fits else "no" for result in both),
-        " / ".join(map(words.limit, limits)),
-        words.money(choice.usd_per_hour, 2),
+        " / ".join(map(limit, limits)),
+        money(choice.usd_per_hour, 2),
         " / ".join(_cost(choice, name) for name in ATTENTIONS),
     ]
 
@@ -152,7 +153,7 @@ def _cost(choice: Choice, attention: Attention) -> str:
     """Write the cost of a million tokens, where that kind of attention can be run at all."""
     if not choice.under(attention).memory.fits:
         return "-"
-    return words.money(choice.usd_per_million_tokens(attention), 3)
+    return money(choice.usd_per_million_tokens(attention), 3)
 
 
 def tiles(decision: Decision) -> Html:
@@ -178,10 +179,10 @@ def tiles(decision: Decision) -> Html:
         ),
         (
             "Most samples that fit" if target is None else f"Most samples in {format_time(target)}",
-            words.limit(choice.limits["bifurcated"].most_samples_in_time),
+            limit(choice.limits["bifurcated"].most_samples_in_time),
             (
                 "with bifurcated; "
-                f"{words.limit(choice.limits['standard'].most_samples_in_time)} with standard, "
+                f"{limit(choice.limits['standard'].most_samples_in_time)} with standard, "
                 f"{words.LAYOUTS[result.standard.workload.kv_layout]}"
             ),
         ),
@@ -192,7 +193,7 @@ def tiles(decision: Decision) -> Html:
         facts.append(
             (
                 "Cheapest per million tokens",
-                f"{words.money(cost, 3)} USD",
+                f"{money(cost, 3)} USD",
                 f"{words.group_name(best)}, {best.workload.attention}",
             )
         )
@@ -241,7 +242,7 @@ def step_section(decision: Decision) -> Html:
                 name,
                 *(_gib(float(part)) for part in parts),
                 _gib(needs.capacity_bytes),
-                words.fits_phrase(item),
+                fits_phrase(item),
             ]
         )
     place = words.group_name(standard)
@@ -273,8 +274,8 @@ def request_section(decision: Decision) -> Html:
             format_time(item.time.first_step_s),
             format_time(item.time.last_step_s),
             f"{item.tokens_per_s:,.0f}",
-            words.money(item.usd_per_million_tokens, 3),
-            words.fits_phrase(item.last_step),
+            money(item.usd_per_million_tokens, 3),
+            fits_phrase(item.last_step),
         ]
         for name, item in decision.requests.items()
     ]
@@ -333,7 +334,7 @@ def _grid_table(scenario: Scenario, grid: GridSummary) -> Html:
     ]
     rows: list[list[Child]] = [
         [
-            *(_setting(row[name]) for name in varying),
+            *(setting(row[name]) for name in varying),
             *(milliseconds(row[f"{name}_step_ms"] * MILLISECOND) for name in ATTENTIONS),
             [
                 f"{row['speedup']:.2f}",
@@ -348,11 +349,6 @@ def _grid_table(scenario: Scenario, grid: GridSummary) -> Html:
     ]
     caption = f"Every point of the grid; a gain is a speed-up of at least {GAIN_SPEEDUP:g}"
     return table(caption, heads, rows)
-
-
-def _setting(value: object) -> str:
-    """Write a setting of the grid."""
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def milliseconds(seconds: float) -> str:

@@ -12,6 +12,7 @@ from simulator.inputs.scenario import Scenario
 from simulator.inputs.workload import ATTENTIONS, Workload
 from simulator.timing.constants import BY_KIND, CONSTANTS, Rates
 from simulator.timing.spread import FAMILY, Family, shipped_spreads, spread_of
+from simulator.views.cells import setting
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
 
 GPU_HEADS = (
@@ -254,7 +255,7 @@ def _inputs_table(decisions: Sequence[Decision]) -> Html:
     heads = [Head(name="setting", number=False)]
     heads += [Head(name=str(column["model"]), number=False) for column in columns]
     rows: list[list[Child]] = [
-        [name.replace("_", " "), *(_setting(column[name]) for column in columns)]
+        [name.replace("_", " "), *(setting(column[name]) for column in columns)]
         for name in names
         if name != "model"
     ]
@@ -276,11 +277,6 @@ def _settings(decision: Decision) -> dict[str, Any]:
         "gpu_memory_utilization": estimate.memory_utilization,
         "constants": estimate.rates.choice,
     }
-
-
-def _setting(value: object) -> str:
-    """Write a setting."""
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def reproduce_section(

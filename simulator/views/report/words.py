@@ -8,7 +8,8 @@ from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
 from simulator.answers.grid_summary import GridSummary
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
-from simulator.units import format_gib, format_time, format_tokens
+from simulator.units import format_time, format_tokens
+from simulator.views.cells import shortage
 from simulator.views.text import plural, samples_phrase
 
 USE, KEEP, DEPENDS = (
@@ -168,23 +169,3 @@ def group_name(result: Estimate) -> str:
     """Name the GPU, with how many of them where there is more than one."""
     size = result.workload.tensor_parallel
     return f"{size} x {result.gpu.name}" if size > 1 else result.gpu.name
-
-
-def shortage(result: Estimate) -> str:
-    """Say how much memory is missing."""
-    return format_gib(-float(result.memory.free_bytes))
-
-
-def fits_phrase(result: Estimate) -> str:
-    """Say whether an estimate fits, and by how much not."""
-    return "yes" if result.memory.fits else f"no, {shortage(result)} short"
-
-
-def money(value: float | None, digits: int) -> str:
-    """Write a price, or that it is unknown."""
-    return "unknown" if value is None else f"{value:,.{digits}f}"
-
-
-def limit(value: int | None) -> str:
-    """Write a limit, or that there is none to have."""
-    return "none" if value is None else format_tokens(value)

@@ -10,6 +10,7 @@ from simulator.answers.size_factor import SizeFactor
 from simulator.answers.tradeoff import Candidate, Tradeoff, Variant
 from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.units import GIGA, MEGA, format_gib, format_time, format_tokens
+from simulator.views.cells import fits_phrase, limit, money
 from simulator.views.table import Column, FittedTable, notes
 from simulator.views.tables import question
 from simulator.views.text import plural
@@ -141,8 +142,6 @@ def times_as(ratio: float) -> str:
 def _model_row(candidate: Candidate, attention: Attention, variant: Variant) -> tuple[str, ...]:
     """Return one model under one kind of attention as cells."""
     model, result = candidate.model, variant.result
-    money = variant.usd_per_million_tokens
-    most = variant.limits.most_samples_in_time
     leading = attention == "standard"
     return (
         model.name if leading else "",
@@ -152,11 +151,9 @@ def _model_row(candidate: Candidate, attention: Attention, variant: Variant) -> 
         format_time(result.step_s),
         format_time(variant.prefill_s),
         format_gib(float(result.memory.total_bytes)),
-        "none" if most is None else format_tokens(most),
-        "unknown" if money is None else f"{money:,.3f}",
-        "yes"
-        if result.memory.fits
-        else f"no, {format_gib(-float(result.memory.free_bytes))} short",
+        limit(variant.limits.most_samples_in_time),
+        money(variant.usd_per_million_tokens, 3),
+        fits_phrase(result),
     )
 
 
@@ -275,8 +272,7 @@ def _point_cells(point: QualityPoint, *, timed: bool) -> list[str]:
     cells = [format_time(point.step_s)]
     if timed:
         cells.append("" if point.request_s is None else format_time(point.request_s))
-        money = point.usd_per_problem
-        cells.append("unknown" if money is None else f"{money:,.4f}")
+        cells.append(money(point.usd_per_problem, 4))
     return cells
 
 

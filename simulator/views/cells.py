@@ -1,0 +1,37 @@
+"""Words that stand in a cell, in a terminal's table as in a page's."""
+
+from simulator.answers.estimate import Estimate
+from simulator.units import format_gib, format_tokens
+
+
+def shortage(result: Estimate) -> str:
+    """Say how much memory is missing."""
+    return format_gib(-float(result.memory.free_bytes))
+
+
+def fits_phrase(result: Estimate) -> str:
+    """Say whether an estimate fits, and by how much not."""
+    return "yes" if result.memory.fits else f"no, {shortage(result)} short"
+
+
+def money(value: float | None, digits: int) -> str:
+    """Write a price, or that it is unknown.
+
+    >>> money(1234.5678, 2), money(None, 2)
+    ('1,234.57', 'unknown')
+    """
+    return "unknown" if value is None else f"{value:,.{digits}f}"
+
+
+def limit(value: int | None) -> str:
+    """Write a limit, or that there is none to have.
+
+    >>> limit(8192), limit(None)
+    ('8K', 'none')
+    """
+    return "none" if value is None else format_tokens(value)
+
+
+def setting(value: object) -> str:
+    """Write a setting, integers with separators."""
+    return f"{value:,}" if isinstance(value, int) else str(value)
