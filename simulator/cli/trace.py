@@ -117,6 +117,7 @@ def trace(
         raise TraceError(
             "tracing needs PyTorch: pip install 'bifurcated-attention-simulator[torch]'"
         )
+    from simulator.answers.estimate import constants_note
     from simulator.evidence.tracing.report import Question, report
     from simulator.inputs.hardware import load_hardware
     from simulator.timing.constants import rates
@@ -132,7 +133,7 @@ def trace(
     gpu_rates = rates(load_hardware(gpu), constants)
     # What the function prints is no part of the answer.
     with redirect_stdout(sys.stderr):
-        result = report(question, gpu_rates, execution)
+        result = report(question, gpu_rates, execution, about=[constants_note(gpu_rates)])
     output.write(
         table=lambda: _view(result), json_object=lambda: result.as_object, rows=lambda: result.rows
     )
@@ -180,7 +181,7 @@ def _view(result: "Report") -> Any:
 
     from simulator.units import format_si, format_time
     from simulator.views.table import Column, FittedTable, notes
-    from simulator.views.text import plural
+    from simulator.views.text import interval_phrase, plural
 
     totals, time = result.traced.totals, result.time
     device_s = float(time.device_s)
@@ -214,7 +215,10 @@ def _view(result: "Report") -> Any:
             (f"{result.question.target} on {result.gpu.gpu.name}", "bold"), f"\n{_asked(result)}"
         ),
         Text.assemble(
-            ("Time ", "bold"), (format_time(float(time.total_s)), "bold cyan"), f"   {bound}"
+            ("Time ", "bold"),
+            (format_time(float(time.total_s)), "bold cyan"),
+            f" ({interval_phrase(float(result.within.low_s), float(result.within.high_s))})",
+            f"   {bound}",
         ),
         Text(
             f"{format_si(totals.bytes_read, 'B')} read, {format_si(totals.bytes_written, 'B')} "

@@ -181,6 +181,20 @@ def test_a_graph_takes_no_host() -> None:
     assert graph["time_ms"] < eager["time_ms"]
 
 
+def test_the_time_has_an_interval_and_says_whose_constants_it_rests_on() -> None:
+    """As every prediction does; constants carried from other cards make it wider."""
+    widths = {}
+    for gpu, origin in (("h100-sxm", "fitted"), ("rtx-4090", "carried")):
+        answer = bifurcate(
+            "trace", "standard_flash", "--execution", "graph", "-g", gpu, "--json"
+        ).json
+        assert answer["time_ms_low"] < answer["time_ms"] < answer["time_ms_high"]
+        assert answer["hardware"]["constants"] == origin
+        assert origin in answer["notes"][0]
+        widths[gpu] = answer["time_ms_high"] / answer["time_ms_low"]
+    assert widths["rtx-4090"] > widths["h100-sxm"]
+
+
 def test_every_json_field_is_documented() -> None:
     """Every key of the JSON stands in the section of docs/commands.md, or in that of estimate."""
     text = (CHECKOUT / "docs" / "commands.md").read_text(encoding="utf-8")

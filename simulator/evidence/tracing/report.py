@@ -13,8 +13,10 @@ from simulator.evidence.tracing.record import Trace, TracedOperation
 from simulator.evidence.tracing.run import trace
 from simulator.evidence.tracing.target import explained, find_function
 from simulator.evidence.tracing.timing import operations_of
-from simulator.inputs.workload import Execution
+from simulator.inputs.dtypes import Dtype
+from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout
 from simulator.timing.constants import Rates
+from simulator.timing.interval import Uncertainty, uncertainty
 from simulator.timing.step import StepTime, step_time
 
 # Thread blocks per multiprocessor that flash kernels fill by splitting the keys.
@@ -57,6 +59,18 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlainCode:
+    """How a traced function is run: as PyTorch code, each of its operators a kernel."""
+
+    attention: Attention
+    kv_layout: KvLayout
+    execution: Execution
+    kernel: Kernel = "einsum"
+    weight_dtype: Dtype = "bf16"
+    kv_dtype: Dtype = "bf16"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Line:
     """Equal operators together; FLOPs, bytes, launches and time are of all of them."""
 
@@ -80,6 +94,7 @@ class Report:
     question: Question
     traced: Trace
     time: StepTime
+    within: Uncertainty
     execution: Execution
     gpu: Rates
     lines: Sequence[Line]
@@ -107,6 +122,8 @@ class Report:
                 "execution": self.execution,
             },
             "time_ms": float(self.time.total_s) * MILLISECONDS,
+            "time_ms_low": float(self.within.low_s) * MILLISECONDS,
+            "time_ms_high": float(self.within.high_s) * MILLISECONDS,
             "device_ms": float(self.time.device_s) * MILLISECONDS,
             "host_ms": float(self.time.host_s) * MILLISECONDS,
             "bound": self.time.bound,
@@ -125,8 +142,15 @@ class Report:
         }
 
 
-def report(question: Question, gpu: Rates, execution: Execution) -> Report:
+def report(
+    question: Question, gpu: Rates, execution: Execution, *, about: Sequence[str] = ()
+) -> Report:
     """Trace a function and predict its time.
+
+    Parameters
+    ----------
+    about
+        Notes on the GPU and its constants, to go before those on the trace.
 
     Raises
     ------
@@ -140,7 +164,7 @@ def report(question: Question, gpu: Rates, execution: Execution) -> Report:
     slots = BLOCKS_PER_SM * gpu.gpu.sm_count
     operations = operations_of(traced.operations, block_slots=slots)
     hidden = sum(int(operation.launches) for operation in operations if operation.within)
-    notes = []
+    notes = list(about)
     if hidden:
         combines = "kernel that adds" if hidden == 1 else "kernels that add"
         notes.append(
@@ -149,10 +173,12 @@ def report(question: Question, gpu: Rates, execution: Execution) -> Report:
         )
     if any(each.dtype == "float64" for each in traced.operations):
         notes.append("float64 products are timed as float32: no profile has their rate.")
+    time = step_time(operations, gpu, execution)
     return Report(
         question=question,
         traced=traced,
-        time=step_time(operations, gpu, execution),
+        time=time,
+        within=uncertainty(operations, time, gpu, _how(question, execution)),
         execution=execution,
         gpu=gpu,
         lines=_lines(traced.operations, gpu, execution, slots),
@@ -179,6 +205,17 @@ def _inputs(question: Question) -> Sequence[Tensor]:
         for sizes in (query, context, context, own, own)
     ]
     return lay_out(question.layout or _own_layout(question.target), *made)
+
+
+def _how(question: Question, execution: Execution) -> PlainCode:
+    """Return what decides the interval of a trace's time, beside its operators."""
+    target = question.target
+    layout = question.layout or _own_layout(target)
+    return PlainCode(
+        attention=KERNELS[target].attention if target in KERNELS else "standard",
+        kv_layout="rebuilt" if layout == "rebuilt" and not question.tensors else "shared",
+        execution=execution,
+    )
 
 
 def _own_layout(target: str) -> Layout:
