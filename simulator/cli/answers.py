@@ -7,6 +7,8 @@ import typer
 from simulator import api
 from simulator.answers.rules import RULES
 from simulator.cli.options import (
+    CHECK_FAILED,
+    DEFAULT_GPU,
     WORK_PANEL,
     AttentionName,
     Check,
@@ -22,9 +24,7 @@ from simulator.inputs.workload import ATTENTIONS
 if TYPE_CHECKING:
     from simulator.answers.generate import Generation
 
-DEFAULT_GPU = "h100-sxm"
 DEFAULT_OUTPUT_TOKENS = 256
-CHECK_FAILED = 3
 
 
 def register(app: typer.Typer) -> None:

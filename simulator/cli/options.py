@@ -20,6 +20,9 @@ from simulator.cli.words import (
 from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.timing.constants import CONSTANTS_CHOICES, ConstantsChoice
 
+DEFAULT_GPU = "h100-sxm"
+# The exit code where --check finds that it does not fit, or not in time.
+CHECK_FAILED = 3
 MODEL_PANEL, WORK_PANEL, OUTPUT_PANEL = "The model", "The workload", "The answer"
 
 ModelName = Annotated[

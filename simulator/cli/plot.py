@@ -9,6 +9,7 @@ import typer
 from simulator.cli.asked import asked, changes_of, given
 from simulator.cli.figures import USUAL_HEIGHT, USUAL_WIDTH, check_figure, write_figure
 from simulator.cli.options import (
+    DEFAULT_GPU,
     OUTPUT_PANEL,
     WORK_PANEL,
     PricePerHour,
@@ -21,8 +22,6 @@ from simulator.cli.words import complete_gpus, option, size
 
 if TYPE_CHECKING:
     from simulator.answers.study import Study
-
-DEFAULT_GPU = "h100-sxm"
 
 
 def register(app: typer.Typer) -> None:

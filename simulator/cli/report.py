@@ -9,6 +9,7 @@ import typer
 
 from simulator.cli.asked import OWN_MODEL, asked, changes_of, given
 from simulator.cli.options import (
+    DEFAULT_GPU,
     OUTPUT_PANEL,
     WORK_PANEL,
     PricePerHour,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from simulator.inputs.scenario import Scenario
 
 SUFFIXES = (".html", ".htm")
-DEFAULT_GPU = "h100-sxm"
 
 
 def register(app: typer.Typer) -> None:

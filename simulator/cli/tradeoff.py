@@ -10,6 +10,7 @@ from simulator import api
 from simulator.answers.scaled import SCALE_BY, ScaleBy
 from simulator.cli.figures import FigurePath, check_figure, write_figure
 from simulator.cli.options import (
+    DEFAULT_GPU,
     MODEL_PANEL,
     OUTPUT_PANEL,
     WORK_PANEL,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 Part = Literal["models", "crossover", "map"]
 PARTS: tuple[Part, ...] = get_args(Part)
-DEFAULT_GPU = "h100-sxm"
 # Refused rows are listed one by one up to here.
 MOST_LISTED = 10
 

@@ -3,12 +3,9 @@
 import typer
 
 from simulator import api
-from simulator.cli.options import Check, GpuName
+from simulator.cli.options import CHECK_FAILED, DEFAULT_GPU, Check, GpuName
 from simulator.cli.output import Output
 from simulator.cli.question import Question, with_question
-
-DEFAULT_GPU = "h100-sxm"
-CHECK_FAILED = 3
 
 
 def register(app: typer.Typer) -> None:

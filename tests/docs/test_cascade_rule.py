@@ -1,29 +1,16 @@
 """The map of vLLM's rule is what the shipped constants give, and its cells are those of compare."""
 
-import importlib.util
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from doc_scripts import script
 
 import simulator
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@cache
-def script(name: str) -> Any:
-    """Load a script of the docs."""
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_page_is_current() -> None:

@@ -1,6 +1,5 @@
 """The documents are true: every command is described, runs, and prints what they show."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -8,12 +7,12 @@ import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import typer.main
 from command_line import bifurcate
+from doc_scripts import script
 
 import simulator
 from simulator.cli.main import build
@@ -29,19 +28,9 @@ README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 NOT_RUN = ("make ", "pip ", "git ", "python ", "source ", "#")
 
 
-def refresher() -> ModuleType:
-    """Load docs/refresh.py."""
-    spec = importlib.util.spec_from_file_location("refresh", CHECKOUT / "docs" / "refresh.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 DOCUMENTS = {
     path.relative_to(CHECKOUT).as_posix(): path.read_text(encoding="utf-8")
-    for path in refresher().documents()
+    for path in script("refresh").documents()
     if path.exists()
 }
 
@@ -166,7 +155,7 @@ def test_every_list_column_is_documented(group: str) -> None:
 def test_shown_outputs_are_up_to_date(name: str) -> None:
     """What a document shows below a command is what the command prints today."""
     text = DOCUMENTS[name]
-    for match in refresher().BLOCK.finditer(text):
+    for match in script("refresh").BLOCK.finditer(text):
         lines = match.group(2).splitlines(keepends=True)
         starts = [index for index, line in enumerate(lines) if line.startswith("$ ")]
         for start, end in pairwise([*starts, len(lines)]):

@@ -1,13 +1,12 @@
 """The gallery shows every figure, as today's constants give it, in files a code host can show."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from doc_scripts import script
 
 from simulator.views.plots.registry import FIGURES
 
@@ -18,13 +17,7 @@ MOST_BYTES, MOST_BYTES_OF_ALL = 150_000, 2_000_000
 @pytest.fixture(scope="module")
 def gallery() -> Any:
     """The script that writes the gallery."""
-    spec = importlib.util.spec_from_file_location("gallery", DOCS / "gallery.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gallery"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("gallery")
 
 
 def test_every_figure_is_shown(gallery: Any) -> None:

@@ -1,14 +1,11 @@
 """Every published cell of docs/published_signs.md is in its place: right, or listed as missed."""
 
-import importlib.util
-import sys
 from collections import Counter
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from doc_scripts import script
 
 from simulator.evidence.measurements import load
 from simulator.evidence.validate import validate
@@ -17,20 +14,7 @@ CHECKOUT = Path(__file__).parents[2]
 ROWS = CHECKOUT.parent / "shared" / "measurements" / "shared_prefix_attention.csv"
 
 
-@cache
-def _script() -> Any:
-    """Load docs/published_signs.py."""
-    path = CHECKOUT / "docs" / "published_signs.py"
-    spec = importlib.util.spec_from_file_location("published_signs", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["published_signs"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-CELLS = {cell.name: cell for cell in _script().cells()}
+CELLS = {cell.name: cell for cell in script("published_signs").cells()}
 MISSED = [name for name, cell in CELLS.items() if cell.why]
 
 

@@ -1,10 +1,9 @@
 """What the verdict makes of published cells: mostly right where it decides, silent where not."""
 
-import importlib.util
-import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
+
+from doc_scripts import script
 
 from simulator.answers.estimate import estimate
 from simulator.answers.verdict import Verdict, verdict_of
@@ -14,19 +13,6 @@ from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
 from simulator.timing.step import step_time
 
 AROUND = ("attention_norm", "attention_post_norm", "attention_residual")
-
-
-@cache
-def _cells() -> tuple[Any, ...]:
-    """Load the cells of docs/published_signs.py."""
-    path = Path(__file__).parents[2] / "docs" / "published_signs.py"
-    spec = importlib.util.spec_from_file_location("published_signs", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["published_signs"] = module
-    spec.loader.exec_module(module)
-    return tuple(module.cells())
 
 
 def _uncertainty(cell: Any, attention: Attention) -> Uncertainty:
@@ -50,7 +36,7 @@ def _uncertainty(cell: Any, attention: Attention) -> Uncertainty:
 def _verdicts() -> dict[str, tuple[Verdict, Verdict]]:
     """Return what was measured and what is decided, by the cell's name."""
     found = {}
-    for cell in _cells():
+    for cell in script("published_signs").cells():
         sides = [_uncertainty(cell, attention) for attention in ("standard", "bifurcated")]
         low, high = map(float, speedup_interval(*sides))
         decided = verdict_of(low, high, standard_fits=True, bifurcated_fits=True)
@@ -62,7 +48,7 @@ def _verdicts() -> dict[str, tuple[Verdict, Verdict]]:
 def test_what_is_decided_is_mostly_right() -> None:
     """At least 80 % of the cells that it decides, and it decides at least 60 % of them."""
     decided = [pair for pair in _verdicts().values() if pair[1] != "too close to call"]
-    assert len(decided) >= 0.6 * len(_cells())
+    assert len(decided) >= 0.6 * len(_verdicts())
     assert sum(measured == verdict for measured, verdict in decided) >= 0.8 * len(decided)
 
 
@@ -73,6 +59,6 @@ def test_what_is_decided_wrong_is_a_known_miss() -> None:
         for name, (measured, verdict) in _verdicts().items()
         if verdict not in (measured, "too close to call")
     }
-    listed = {cell.name: cell.why for cell in _cells() if cell.why}
+    listed = {cell.name: cell.why for cell in script("published_signs").cells() if cell.why}
     assert wrong <= set(listed)
     assert len(wrong) < len(listed), "some misses are close calls, and must be called so"
