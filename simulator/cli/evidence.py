@@ -26,6 +26,8 @@ KeepSuspect = Annotated[
 ]
 # Refused rows are listed one by one up to here.
 MOST_LISTED = 10
+# Shapes shown for each fit; the JSON has all.
+MOST_SHAPES = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -119,6 +121,7 @@ def say_refused(measurements: "Measurements") -> None:
 def _calibration_json(result: "Calibration") -> dict[str, Any]:
     """Return the fits as JSON."""
     from simulator.evidence.calibrate import summary, wanted_rows
+    from simulator.evidence.summaries import shape_errors
 
     parts = []
     for part in result.parts:
@@ -143,6 +146,7 @@ def _calibration_json(result: "Calibration") -> dict[str, Any]:
                     {"first": first, "second": second, "correlation": value}
                     for first, second, value in fitted.correlated
                 ],
+                "residuals": shape_errors(part),
             }
         )
     return {
@@ -160,8 +164,10 @@ def _errors(summary: tuple[float, float, float]) -> dict[str, float | None]:
 
 
 def _calibration_table(result: "Calibration") -> Any:
-    """Return the fits as a table, with what the rows cannot tell."""
+    """Return the fits as a table, with what the rows cannot tell, and where they are off."""
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     from simulator.evidence.calibrate import summary, wanted_rows
 
@@ -192,4 +198,29 @@ def _calibration_table(result: "Calibration") -> Any:
             what = ""
     for reason in result.left_out:
         table.add_row("", "", "", "", "", f"not fitted: {reason}")
+    return Group(table, Text(), _residual_table(result))
+
+
+def _residual_table(result: "Calibration") -> Any:
+    """Return the shapes that each fit is farthest off, predicted without them."""
+    from rich.table import Table
+
+    from simulator.evidence.summaries import shape_errors
+
+    table = Table(title="Shapes farthest off when held out", title_justify="left")
+    for name in ("Rows of", "Shape", "Rows", "Held out", "Bias", "Fitted", "Worst row"):
+        table.add_column(name, justify="left" if name in ("Rows of", "Shape") else "right")
+    for part in result.parts:
+        what = f"{part.kind}, {part.variant}" if part.variant else part.kind
+        for item in shape_errors(part)[:MOST_SHAPES]:
+            table.add_row(
+                what,
+                ", ".join(f"{name} {value}" for name, value in item["shape"].items()),
+                f"{item['rows']:,}",
+                *(
+                    "" if item[name] is None else f"{100 * item[name]:.1f} %"
+                    for name in ("held_out_median_ape", "held_out_bias", "median_ape", "worst_ape")
+                ),
+            )
+            what = ""
     return table

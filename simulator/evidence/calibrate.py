@@ -178,7 +178,7 @@ class Part:
     """One fit: of which rows, for which variant, and what came of it.
 
     ``labels`` are those of the rows in their table, in the order of the fit's residuals, and
-    ``shapes`` the shapes they are of.
+    ``shapes`` the shapes they are of: the values of ``shape_columns``, with a stroke between.
     """
 
     kind: RowKind
@@ -187,6 +187,7 @@ class Part:
     sources: tuple[str, ...] = ()
     labels: tuple[Any, ...] = ()
     shapes: tuple[str, ...] = ()
+    shape_columns: tuple[str, ...] = ()
 
 
 @dataclass
@@ -305,6 +306,7 @@ def _fit(
         sources=tuple(sorted(set(named) - {""})),
         labels=tuple(labels),
         shapes=tuple(np.concatenate(shapes).astype(str)),
+        shape_columns=stage.shape,
     )
 
 

@@ -1,12 +1,14 @@
 """What predictions beside their measurements come to: errors by group, and the worst rows."""
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from simulator.evidence.calibrate import Part
     from simulator.evidence.measurements import Measurements
     from simulator.evidence.validate import Validation
 
@@ -125,3 +127,44 @@ def report(validation: "Validation", measurements: "Measurements") -> dict[str, 
         result["oom_correct"] = validation.oom_correct
         result["oom_total"] = validation.oom_total
     return result
+
+
+def shape_errors(part: "Part") -> list[dict[str, Any]]:
+    """Return the errors of each shape that a fit saw, the farthest off when held out first.
+
+    ``shape`` names its columns; ``median_ape``, ``worst_ape`` and ``bias`` are in sample,
+    ``held_out_median_ape`` and ``held_out_bias`` predicted by a fit to the other shapes, None where
+    there are too few.
+    """
+    seen, unseen = (
+        np.expm1(np.asarray(logs, dtype=np.float64))
+        for logs in (part.fitted.residuals, part.fitted.held_out)
+    )
+    errors = pd.DataFrame({"shape": part.shapes, "seen": seen, "unseen": unseen})
+    listed = [
+        {
+            "shape": _named(str(shape), part.shape_columns),
+            "rows": len(rows),
+            "median_ape": float(rows["seen"].abs().median()),
+            "worst_ape": float(rows["seen"].abs().max()),
+            "bias": float(rows["seen"].median()),
+            "held_out_median_ape": _known(rows["unseen"].abs().median()),
+            "held_out_bias": _known(rows["unseen"].median()),
+        }
+        for shape, rows in errors.groupby("shape", sort=True)
+    ]
+    return sorted(listed, key=lambda item: -(item["held_out_median_ape"] or item["median_ape"]))
+
+
+def _named(shape: str, columns: tuple[str, ...]) -> dict[str, int | str]:
+    """Return the values of a shape by column; a model, always the first, may have a stroke."""
+    values = shape.rsplit("/", len(columns) - 1)
+    return {
+        name: int(float(value)) if re.fullmatch(r"\d+(\.0)?", value) else value
+        for name, value in zip(columns, values, strict=True)
+    }
+
+
+def _known(value: float) -> float | None:
+    """Return a number, None where it is none."""
+    return float(value) if math.isfinite(value) else None
