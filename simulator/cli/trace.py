@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from simulator.cli.options import (
+    DEFAULT_GPU,
     WORK_PANEL,
     Constants,
     GpuName,
@@ -21,7 +22,6 @@ from simulator.inputs.workload import LARGEST_COUNT
 if TYPE_CHECKING:
     from simulator.evidence.tracing.report import Report
 
-DEFAULT_GPU = "h100-sxm"
 Launching = Literal["eager", "graph"]
 Layout = Literal["shared", "copies", "packed", "rebuilt"]
 # What the five tensors of a kernel are made of.

@@ -168,8 +168,10 @@ def test_shown_outputs_are_up_to_date(name: str) -> None:
 
 
 def shell_lines() -> list[str]:
-    """Return every line of the shell blocks."""
-    lines = (line.strip() for _, block in blocks("sh") for line in block.splitlines())
+    """Return every line of the shell blocks, once, without the remark behind it."""
+    lines = (
+        line.partition(" #")[0].strip() for _, block in blocks("sh") for line in block.splitlines()
+    )
     return sorted({line for line in lines if line})
 
 
