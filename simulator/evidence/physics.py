@@ -82,11 +82,18 @@ def compulsory_bytes(rows: pd.DataFrame, kind: str) -> "pd.Series[float] | None"
         return element * (rows["m"] * rows["k"] + rows["n"] * rows["k"])
     if kind == "elementwise":
         return rows["bytes"]
+    if kind == "shared_prefix_attention":
+        # The prefix once, each sequence's own tokens: what the rest reads again may come from L2.
+        return (rows["prefix_len"] + rows["batch"] * rows["suffix_len"]) * _token_bytes(rows)
     if kind not in {"decode_attention", "prefill_attention"}:
         return None
+    return rows["batch"] * rows["kv_len"] * _token_bytes(rows)
+
+
+def _token_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return keys and values of one token. [bytes]."""
     element = rows["kv_dtype"].map(DTYPE_BYTES).astype("float64")
-    token = 2 * rows["kv_heads"] * rows["head_dim"] * element
-    return rows["batch"] * rows["kv_len"] * token
+    return 2 * rows["kv_heads"] * rows["head_dim"] * element
 
 
 def least_flops(rows: pd.DataFrame, kind: str) -> "pd.Series[float] | None":
@@ -95,6 +102,9 @@ def least_flops(rows: pd.DataFrame, kind: str) -> "pd.Series[float] | None":
         return 2 * rows["m"] * rows["n"] * rows["k"]
     if kind == "decode_attention":
         return 4 * rows["batch"] * rows["q_heads"] * rows["head_dim"] * rows["kv_len"]
+    if kind == "shared_prefix_attention":
+        keys = rows["prefix_len"] + rows["suffix_len"]
+        return 4 * rows["batch"] * rows["q_heads"] * rows["head_dim"] * keys
     if kind == "prefill_attention":
         return 4 * rows["batch"] * rows["q_heads"] * rows["head_dim"] * attended_pairs(rows)
     return None

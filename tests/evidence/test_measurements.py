@@ -122,6 +122,15 @@ def test_products_faster_than_the_matrix_units_are_refused(tmp_path: Path) -> No
     assert "TFLOP/s" in loaded.refused[0].reason
 
 
+def test_shared_prefixes_faster_than_the_memory_are_refused(tmp_path: Path) -> None:
+    """One prefix of 2 GiB and 256 MiB of own tokens, at most 6 MiB of it from L2, at 696 GB/s."""
+    head = "gpu,mode,batch,q_heads,kv_heads,head_dim,prefix_len,suffix_len,latency_us\n"
+    rows = "\n".join(f"A40,shared,8,64,64,128,65536,1024,{time}" for time in (3300, 3600))
+    loaded = load([write(tmp_path, head + rows)])
+    assert [item.line for item in loaded.refused] == [2]
+    assert "GB/s, the peak is 696" in loaded.refused[0].reason
+
+
 def test_out_of_memory_has_no_time_and_is_kept(tmp_path: Path) -> None:
     """A decode step that did not fit is a measurement too."""
     head = "gpu,model,context_tokens,samples,attention,status,step_ms\n"
