@@ -84,6 +84,9 @@ def describe(problem: ValidationError, model: type[BaseModel]) -> Iterable[str]:
             guess = nearest(str(item["input"]), options)
             hint = f"; did you mean {guess!r}?" if guess else ""
             yield f"{field} = {item['input']!r} is not one of {', '.join(options)}{hint}"
+        elif item["type"] == "string_pattern_mismatch":
+            # Names are the only texts with a pattern; one of these signs is in all of them.
+            yield f"{field} = {item['input']!r} should be of a-z, 0-9, '-' and '.', no sign first"
         else:
             message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
             # Some messages name the value themselves.

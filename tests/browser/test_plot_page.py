@@ -58,6 +58,22 @@ def test_a_page_draws_and_takes_the_form_for_its_width(
         assert overflow <= viewport[0]
 
 
+def test_names_of_gpus_are_whole_on_a_phone(tmp_path: Path, open_page: Callable[..., Page]) -> None:
+    """The longest name of a GPU with a price ends within the page."""
+    path = tmp_path / "cost.html"
+    done = bifurcate("plot", "cost", "code-sampling-8k", "-o", str(path))
+    assert done.code == 0, done.err
+    page = open_page(path, viewport=PHONE)
+    page.wait_for_selector(".scatterlayer .trace", state="attached")
+    page.wait_for_timeout(300)
+    assert width_of_form(page) == "narrow"
+    lefts = page.eval_on_selector_all(
+        ".ytick text", "names => names.map(name => name.getBoundingClientRect().left)"
+    )
+    assert len(lefts) > 10
+    assert min(lefts) >= 0
+
+
 def test_a_page_that_changes_its_width_changes_its_form(
     pages: dict[str, Path], open_page: Callable[..., Page]
 ) -> None:

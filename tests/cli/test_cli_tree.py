@@ -118,7 +118,7 @@ def test_check_fails_where_nothing_fits() -> None:
         (("--tree", "a=1,,b=2"), "'' is not NAME=TOKENSxBRANCHES"),
         (("--tree", "a=1,a=2"), "two levels are named 'a'"),
         (("--tree", "a=0"), "tokens = '0' should be greater than or equal to 1"),
-        (("--tree", "A=3"), "name = 'A' should match pattern"),
+        (("--tree", "A=3"), "name = 'A' should be of a-z"),
         (("--tree", ",".join("1" * 9)), "9 levels; a tree has at most 8"),
         (("--tree", "1x1000000k,1x1000000k"), "prompts = "),
         ((*TREE, "--context", "8K"), "context_tokens = 8192, but the tree makes it 2560"),

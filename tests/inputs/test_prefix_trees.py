@@ -50,6 +50,7 @@ def test_levels_may_be_tables() -> None:
         ("a=1;b=2", "is not NAME=TOKENSxBRANCHES"),
         ("a=1x0", "branches = '0' should be greater than or equal to 1"),
         ("a=1.5", "'1.5' is not a whole number"),
+        ("Café=1", "name = 'Café' should be of a-z, 0-9, '-' and '.', no sign first"),
         ("a=99999999999", "should be less than or equal to 1000000000"),
         ([{"name": "a", "tokes": 3}], "level 1: unknown key 'tokes'; did you mean 'tokens'?"),
         ([{"name": "a", "tokens": 3}, 4], "level 2: "),

@@ -290,7 +290,7 @@ def test_all_mistakes_of_a_workload_are_told_at_once(tmp_path: Path) -> None:
         ("schema_version = 1", "schema_version = true", "schema_version = True is not a version"),
         ("schema_version = 1", "", "schema_version is missing"),
         ('id = "mine"', 'id = "other"', "id = 'other' is not the file's name 'mine'"),
-        ('id = "mine"', 'id = "My Own"', "id = 'My Own' should match pattern"),
+        ('id = "mine"', 'id = "My Own"', "id = 'My Own' should be of a-z"),
         ("title =", "titel =", "unknown key 'titel'; did you mean 'title'?"),
         ('title = "A title"', 'title = " "', "title = ' ' is blank"),
         ('question = "A question?"', "", "question is missing"),

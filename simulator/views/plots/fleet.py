@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "cross")
 # Room for a GPU's name, as shares of the axes.
 _NAME_ROOM = {"wide": (0.1, 0.045), "narrow": (0.33, 0.06)}
+# Between the edge of a page, a GPU's name and its axis. [px]
+_NAME_GAP_PX = 20
 
 
 def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
@@ -219,7 +221,10 @@ def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         ticktext=list(places),
         range=[-0.6, max(1, len(places)) - 0.4],
     )
-    figure.layout.meta = {**figure.layout.meta, "left": {"wide": 130, "narrow": 92}}
+    # On a phone, where a tick's text is 10 px high, names get what they need and no more.
+    names_px = max((style.text_width(gpu, 10) for gpu in places), default=0) + _NAME_GAP_PX
+    left = {"wide": 130, "narrow": round(names_px)}
+    figure.layout.meta = {**figure.layout.meta, "left": left}
     notes = "Of decoding, without the prefill; prices are those of the profiles, or your own."
     words = _with_gpus(Caption(caption.subject, (notes, *caption.notes)), frame)
     return style.finish(figure, _cost_finding(priced), words)

@@ -59,6 +59,7 @@ def quality_latency(
         [*drawn, *([target] if target else [])],
         TITLES[axis],
         text=style.number_text,
+        pad=0.07,  # room on a phone for the number beside the first points
     )
     figure.layout["yaxis"].update(range=[0, 1.07], tickformat=".0%")
     figure.layout["yaxis"].title.text = "expected pass@k"
