@@ -11,7 +11,7 @@ import pandas as pd
 from simulator.counts.memory import kv_cache_bytes, weights_bytes
 from simulator.counts.step import check_split
 from simulator.errors import SimulatorError, WorkloadError
-from simulator.evidence import harness
+from simulator.evidence import harness, predict_questions
 from simulator.evidence.groups import Group, library_of, profile
 from simulator.evidence.harness_time import cell_time, prefill_leak_s, question
 from simulator.evidence.measurements import RowKind
@@ -23,11 +23,18 @@ from simulator.timing.constants import ConstantsChoice, Rates, rates
 from simulator.timing.generation import generation_time
 from simulator.timing.slots import block_slots
 
+# Kernels of the paper's tables.
+PAPER_KERNELS = frozenset({"einsum", "flash2", "sdpa-flash", "sdpa-math"})
+
 
 def prepare(rows: pd.DataFrame, kind: RowKind) -> tuple[list[Group], dict[Any, str]]:
     """Turn rows of whole steps into groups of one row each kind of setting."""
     groups: list[Group] = []
     skipped: dict[Any, str] = {}
+    if kind == "decode_step":
+        theirs = pd.Series([is_papers(row) for _, row in rows.iterrows()], rows.index, dtype=bool)
+        groups, skipped = predict_questions.prepare(rows[~theirs])
+        rows = rows[theirs]
     one = _harness_group if kind == "decode_step" else _batch_group
     for _, part in rows.groupby(["gpu_id", "framework"], sort=True):
         cells: dict[Any, Any] = {}
@@ -41,14 +48,21 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> tuple[list[Group], dict[Any, s
     return groups, skipped
 
 
+def is_papers(row: "pd.Series[Any]") -> bool:
+    """Return whether a whole step is one of the paper's own code, which its names tell."""
+    return str(row["kernel"]) in PAPER_KERNELS and row["execution"] in {"eager", "compiled"}
+
+
 def out_of_memory(row: "pd.Series[Any]") -> bool:
-    """Return whether a row of the paper's table is predicted not to fit its GPU.
+    """Return whether a row of a whole step is predicted not to fit its GPU.
 
     Raises
     ------
     SimulatorError
         If the row is not one that can be predicted.
     """
+    if not is_papers(row):
+        return predict_questions.out_of_memory(row)
     cell = _cell(row)
     gpu = profile(str(row["gpu_id"]))
     capacity = (gpu.reported_memory_bytes or gpu.memory_bytes) * harness.USABLE_MEMORY
@@ -88,17 +102,12 @@ def _harness_group(rows: pd.DataFrame, kind: RowKind, cells: Mapping[Any, harnes
 
 def _cell(row: "pd.Series[Any]") -> harness.Cell:
     """Read a row of the paper's table."""
-    kernel = str(row["kernel"])
-    if kernel not in {"einsum", "flash2", "sdpa-flash", "sdpa-math"}:
-        raise ValueError(f"kernel {kernel!r} is not one of the paper's code")
-    if row["execution"] not in {"eager", "compiled"}:
-        raise ValueError(f"execution {row['execution']!r} is not eager or compiled")
     cell = harness.Cell(
         model=_model(str(row["model"])),
         context_tokens=int(row["context_tokens"]),
         samples=int(row["samples"]),
         bifurcated=row["attention"] == "bifurcated",
-        kernel=kernel,
+        kernel=str(row["kernel"]),
         rebuilt=row["kv_layout"] == "rebuilt",
         compiled=row["execution"] == "compiled",
         expand_kv=int(row["expand_kv"]) == 1,

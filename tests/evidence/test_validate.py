@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from simulator.api import estimate
 from simulator.evidence import harness
 from simulator.evidence.groups import library_of
 from simulator.evidence.measurements import load
@@ -197,6 +198,44 @@ def test_steps_that_no_gpu_could_run_are_skipped_with_a_reason(tmp_path: Path) -
     assert (result["rows"], result["predicted"], result["skipped"]) == (2, 1, 1)
     (why,) = result["skipped_reasons"]
     assert why.startswith("tensor_parallel = 3 does not divide")
+
+
+def test_steps_of_unknown_code_are_predicted_as_questions_are(tmp_path: Path) -> None:
+    """A kernel and an execution that are not the paper's get the time that estimate answers."""
+    head = "gpu,model,context_tokens,samples,attention,kernel,kv_layout,execution,status,step_ms\n"
+    lines = (
+        "H100,mistral-7b,8192,4,standard,fa9,copies,graph,ok,9",
+        "RTX 4090,mistral-7b,8192,4,bifurcated,my-einsum,shared,eager,ok,30",
+        "H100,mistral-7b,8192,9999,standard,fa9,copies,graph,oom,",
+        "H100,mistral-7b,8192,4,standard,fa9,copies,somehow,ok,9",
+    )
+    measurements = load([rows_file(tmp_path, head + "\n".join(lines))])
+    validation = validate(measurements)
+    rows = validation.rows.sort_values("line")
+    questions = (
+        ("h100-sxm", 4, "standard", "flash", "copies", "graph"),
+        ("rtx-4090", 4, "bifurcated", "einsum", "shared", "eager"),
+        ("h100-sxm", 9999, "standard", "flash", "copies", "graph"),
+    )
+    answers = [
+        estimate(
+            "mistral-7b",
+            gpu,
+            context_tokens=8192,
+            samples=samples,
+            decoded_tokens=64,
+            attention=attention,
+            kernel=kernel,
+            kv_layout=kv_layout,
+            execution=execution,
+        ).step_s
+        for gpu, samples, attention, kernel, kv_layout, execution in questions
+    ]
+    assert rows["predicted_us"].to_numpy() == pytest.approx(np.array(answers) * 1e6)
+    assert rows["predicted_status"].tolist() == ["ok", "ok", "oom"]
+    result = report(validation, measurements)
+    assert (result["oom_correct"], result["oom_total"]) == (1, 1)
+    assert "somehow" in next(iter(result["skipped_reasons"]))
 
 
 def test_a_whole_step_says_what_it_is_made_of(tmp_path: Path) -> None:
