@@ -1,4 +1,4 @@
-"""Validate: predictions held against measured rows."""
+"""validate: predictions held against measured rows."""
 
 import json
 from pathlib import Path
