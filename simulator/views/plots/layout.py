@@ -97,6 +97,8 @@ def new_figure(**subplots: Any) -> "go.Figure":
         "tickcolor": GREY,
         "zeroline": False,
         "tickangle": 0,
+        # Plotly may hide all labels while a page changes its size: titles would have no place.
+        "ticklabeloverflow": "allow",
         "title": {"standoff": 8},
     }
     figure.update_xaxes(**axis)

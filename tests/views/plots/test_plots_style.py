@@ -99,6 +99,12 @@ def test_sizes_have_powers_of_two_as_ticks(name: str, about: str) -> None:
 
 
 @every_figure
+def test_labels_are_never_hidden(name: str, about: str) -> None:
+    """Titles of axes are placed below the labels: with all of them hidden that is at -Infinity."""
+    assert {axis.ticklabeloverflow for axis in axes(drawn(name, about)).values()} == {"allow"}
+
+
+@every_figure
 def test_the_footer_says_what_it_rests_on(name: str, about: str) -> None:
     """Assumptions, profile, its hash, the constants' origin and our version are in the footer."""
     question = study(about)

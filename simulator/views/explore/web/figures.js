@@ -184,7 +184,7 @@ function drawRoofs(result) {
   const rates = gpu.flops_per_s[dtype] || Object.values(gpu.flops_per_s)[0];
   const roofs = [
     {
-      name: "roofs reached",
+      name: "achieved by attention",
       bandwidth: gpu.bandwidth_bytes_per_s.attention,
       flops: rates.attention,
       colour: style.ink,
@@ -242,7 +242,7 @@ function drawRoofs(result) {
   }
   const box = boxFor(
     "roofs",
-    `Standard attention does ${significant(intensity.standard, 2)} FLOP per byte, bifurcated ${significant(intensity.bifurcated, 2)}; the roofs meet at ${wholeText(roofs[0].flops / roofs[0].bandwidth)}`,
+    `Standard attention does ${significant(intensity.standard, 2)} FLOP per byte, bifurcated ${significant(intensity.bifurcated, 2)}; its roofs meet at ${wholeText(roofs[0].flops / roofs[0].bandwidth)}`,
     `${gpu.name}: operations under its ${dtype} roofs`,
   );
   roofChart(box, { roofs, points });
