@@ -134,7 +134,10 @@ def _calibration_json(result: "Calibration") -> dict[str, Any]:
                 "rows": fitted.rows,
                 "shapes": fitted.shapes,
                 "constants": {
-                    name: {"value": value, "stderr": fitted.stderr[name]}
+                    name: {
+                        "value": value,
+                        "stderr": None if name in fitted.bounded else fitted.stderr[name],
+                    }
                     for name, value in fitted.constants.items()
                 },
                 "in_sample": _errors(seen),
@@ -187,9 +190,8 @@ def _calibration_table(result: "Calibration") -> Any:
                 for first, second, _ in fitted.correlated
                 if name in (first, second)
             ][:1]
-            table.add_row(
-                what, name, f"{value:.4g}", f"{fitted.stderr[name]:.2g}", errors, "; ".join(remarks)
-            )
+            error = "" if name in fitted.bounded else f"{fitted.stderr[name]:.2g}"
+            table.add_row(what, name, f"{value:.4g}", error, errors, "; ".join(remarks))
             what = errors = ""
         for name in fitted.unidentified:
             table.add_row(

@@ -57,10 +57,15 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
         median, p90, _ = summary(fitted.held_out)
         name = f"{part.kind}, {part.variant}" if part.variant else part.kind
         table.add(tomlkit.comment(_note(name, fitted.rows, fitted.shapes, median, p90)))
+        if fitted.bounded:
+            # Drawn anew, the shapes give the same value: no error, but not known without one.
+            table.add(tomlkit.comment(f"the rows only bound {', '.join(fitted.bounded)}"))
         for constant, value in fitted.constants.items():
+            known = constant not in fitted.bounded
+            error = f"stderr = {_rounded(fitted.stderr[constant])!r}, " if known else ""
             text = (
-                f"{{ value = {_rounded(value)!r}, stderr = {_rounded(fitted.stderr[constant])!r}, "
-                f'rows = {fitted.rows}, date = "{date}", source = "{_source(part)}" }}'
+                f"{{ value = {_rounded(value)!r}, {error}rows = {fitted.rows}, "
+                f'date = "{date}", source = "{_source(part)}" }}'
             )
             table.add(constant, tomlkit.value(text))
     for part in calibration.parts:

@@ -1,6 +1,7 @@
 """Fits find the constants that made the rows, say what rows cannot tell, and repeat exactly."""
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,15 @@ def test_a_written_profile_keeps_what_people_wrote(tmp_path: Path) -> None:
     used = rates(profile).constants["gemm_launch_us"]
     assert used.origin == "fitted"
     assert used.value == pytest.approx(result.values()["gemm_launch_us"][0], rel=1e-3)
+
+
+def test_a_bound_is_not_written_as_a_value_without_error(tmp_path: Path) -> None:
+    """What the rows only bound has no standard error in the profile, and a comment says so."""
+    result = calibrate(made(tmp_path, TRUE_GEMM, rows=full_grid()), load_hardware(CARD))
+    part = result.parts[0]
+    part.fitted = replace(part.fitted, bounded=("split_k_us",))
+    assert "split_k_us" in part.fitted.constants
+    text, profile = _written(result, tmp_path)
+    assert "# the rows only bound split_k_us" in text
+    assert profile.fitted["split_k_us"].stderr is None
+    assert profile.fitted["gemm_launch_us"].stderr
