@@ -170,6 +170,11 @@ WANTED = {
     "tile_gb_per_s": "products of 64 to 256 rows and many columns",
     "split_k_us": "products with a long inner dimension and few columns",
     "link_fraction": "collectives of 16 MB and more",
+    "cat_fraction": "whole eager steps with rebuilt caches, of few samples and of many",
+    "pass_fraction": "whole steps that keep their logits in memory, of many samples",
+    "kernel_us": "whole compiled steps with little to do: one sample, a short context",
+    "host_us_per_launch": "rows launched from the host, with little for the GPU to do",
+    "step_us": "end-to-end batches of one sequence",
 }
 
 

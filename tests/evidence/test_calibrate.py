@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from simulator.errors import MeasurementError
-from simulator.evidence.calibrate import Calibration, calibrate, summary, wanted_rows
+from simulator.evidence.calibrate import STAGES, Calibration, calibrate, summary, wanted_rows
 from simulator.evidence.fit import with_constants
 from simulator.evidence.measurements import Measurements, load
 from simulator.evidence.predict import prepare
@@ -98,6 +98,18 @@ def test_what_rows_cannot_tell_is_said_and_left_alone(tmp_path: Path) -> None:
     assert "gemm_flops_fraction" in part.fitted.unidentified
     assert "gemm_flops_fraction" not in part.fitted.constants
     assert "m of 1024" in wanted_rows("gemm_flops_fraction")
+
+
+def test_every_constant_that_rows_may_not_tell_has_rows_that_would() -> None:
+    """So "other shapes" is never the advice, but for the paper's own copies and products."""
+    vague = {
+        item.name
+        for stage in STAGES
+        for item in stage.free
+        if wanted_rows(item.name) == "other shapes"
+    }
+    assert all(name.startswith("harness_") for name in vague)
+    assert not vague & {"harness_cat_fraction", "harness_graph_kernel_us"}
 
 
 def test_the_edge_of_a_range_is_reported(tmp_path: Path) -> None:
