@@ -54,9 +54,3 @@ def ceil_div(numerator: Numeric, denominator: Numeric) -> Numeric:
     2
     """
     return -(-numerator // denominator)
-
-
-def all_true(condition: Numeric) -> bool:
-    """Return whether a condition holds everywhere."""
-    numpy = _arrays(condition)
-    return bool(condition) if numpy is None else bool(numpy.all(condition))

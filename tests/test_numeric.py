@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.numeric import all_true, ceil_div, maximum, minimum, where
+from simulator.numeric import ceil_div, maximum, minimum, where
 
 COUNTS = st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=20)
 
@@ -54,14 +54,6 @@ def test_plain_numbers_stay_exact_integers() -> None:
     assert maximum(big, 1) == big
     assert ceil_div(big * 3, 3) == big
     assert isinstance(minimum(big, 10**30), int)
-
-
-def test_all_true_needs_every_element() -> None:
-    """One false element is enough to fail; a plain condition counts as itself."""
-    assert all_true(np.array([True, True]))
-    assert not all_true(np.array([True, False]))
-    assert all_true(condition=True)
-    assert not all_true(condition=False)
 
 
 def test_plain_numbers_do_not_import_numpy() -> None:

@@ -38,12 +38,12 @@ class LevelLike(Protocol):
     def split(self) -> bool: ...  # noqa: D102
 
 
-def _count(value: Any) -> Any:
+def read_count(value: Any) -> Any:
     """Read ``8K`` where a count is wanted; leave everything else to pydantic."""
     return parse_count(value) if isinstance(value, str) else value
 
 
-LevelCount = Annotated[int, BeforeValidator(_count), Field(ge=1, le=LARGEST_LEVEL)]
+LevelCount = Annotated[int, BeforeValidator(read_count), Field(ge=1, le=LARGEST_LEVEL)]
 
 
 class Level(BaseModel):

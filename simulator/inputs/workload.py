@@ -18,9 +18,8 @@ from simulator.errors import WorkloadError, unknown
 from simulator.inputs.dtypes import DTYPE_ALIASES, Dtype, activation_dtype
 from simulator.inputs.files import validate
 from simulator.inputs.model import ModelShape
-from simulator.inputs.tree import Level, LevelLike, read_tree, tree_text
+from simulator.inputs.tree import Level, LevelLike, read_count, read_tree, tree_text
 from simulator.numeric import Numeric, minimum
-from simulator.units import parse_count
 
 Attention = Literal["standard", "bifurcated"]
 Kernel = Literal["ideal", "flash", "einsum", "sdpa_math"]
@@ -37,18 +36,13 @@ LARGEST_COUNT = 10**9
 LARGEST_TOKENS = 10**15
 
 
-def _count(value: Any) -> Any:
-    """Read ``8K`` where a count is wanted; leave everything else to pydantic."""
-    return parse_count(value) if isinstance(value, str) else value
-
-
 def _dtype(value: Any) -> Any:
     """Read the engines' spellings of a dtype."""
     return DTYPE_ALIASES.get(value, value) if isinstance(value, str) else value
 
 
-Count = Annotated[int, BeforeValidator(_count), Field(ge=0, le=LARGEST_COUNT)]
-AtLeastOne = Annotated[int, BeforeValidator(_count), Field(ge=1, le=LARGEST_COUNT)]
+Count = Annotated[int, BeforeValidator(read_count), Field(ge=0, le=LARGEST_COUNT)]
+AtLeastOne = Annotated[int, BeforeValidator(read_count), Field(ge=1, le=LARGEST_COUNT)]
 # A mean, such as 2.4 of 4 drafted tokens.
 Accepted = Annotated[float, Field(ge=1, le=LARGEST_COUNT)]
 DtypeField = Annotated[Dtype, BeforeValidator(_dtype)]
@@ -178,7 +172,7 @@ class Workload(BaseModel):
         }
         for name, size in sizes.items():
             given = data.get(name, size)
-            if _count(given) != size:
+            if read_count(given) != size:
                 raise ValueError(f"{name} = {given}, but the tree makes it {size}; leave it out")
         return {**data, **sizes, "tree": levels}
 

@@ -60,7 +60,7 @@ class OperationTime:
     @property
     def stream_s(self) -> Numeric:
         """Time under the roofs: that of the one that binds, and what it does not hide. [s]."""
-        if _is_used(self.compute_s):
+        if is_used(self.compute_s):
             streaming = norm(self.memory_s, self.compute_s, self.overlap)
         else:
             streaming = self.memory_s
@@ -92,7 +92,7 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
     launch_s = gpu.launch_s[operation.kind] + (gpu.eager_launch_s if eager else 0.0)
     fixed_s = operation.launches * launch_s + _serial_s(operation, gpu)
     memory_s = _memory_s(operation, gpu)
-    if _is_used(operation.rows) and gpu.tile_bytes_per_s < math.inf:
+    if is_used(operation.rows) and gpu.tile_bytes_per_s < math.inf:
         split_s, compute_s = tiled(operation, gpu, memory_s)
         fixed_s = fixed_s + split_s
     else:
@@ -110,9 +110,9 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
 def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time of what is walked through one by one. [s]."""
     seconds: Numeric = 0.0
-    if _is_used(operation.sequences):
+    if is_used(operation.sequences):
         seconds = seconds + operation.sequences * gpu.sequence_s
-    if _is_used(operation.splits):
+    if is_used(operation.splits):
         seconds = seconds + operation.splits * gpu.split_s
     return seconds
 
@@ -123,11 +123,11 @@ def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
     The last wave of thread blocks ends with its longest one; on average half of it has nothing
     beside it.
     """
-    if not _is_used(operation.flops):
+    if not is_used(operation.flops):
         return 0.0
     rate = gpu.flops_per_s(operation.kind, operation.dtype)
     flops = operation.flops
-    if _is_used(operation.longest_block_flops):
+    if is_used(operation.longest_block_flops):
         flops = flops + operation.longest_block_flops * (gpu.gpu.sm_count / 2)
     return flops / rate
 
@@ -135,7 +135,7 @@ def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
 def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time its bytes take. [s]."""
     bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
-    if _is_used(operation.reused_bytes) or _is_used(operation.scratch_bytes):
+    if is_used(operation.reused_bytes) or is_used(operation.scratch_bytes):
         cached = cached_bytes(operation, gpu)
         cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
         seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
@@ -147,7 +147,7 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
         waiting_bytes = maximum(operation.kv_bytes_read - hidden_bytes, 0.0)
         blocks_s = waiting_bytes / (operation.blocks * gpu.block_bytes_per_s)
         seconds = norm(seconds, blocks_s, gpu.overlap[operation.kind])
-    if _is_used(operation.thread_blocks):
+    if is_used(operation.thread_blocks):
         waves = maximum(operation.thread_blocks / gpu.gpu.sm_count - 1, 0.0)
         # Blocks start and end while others stream.
         seconds = norm(seconds, waves * gpu.block_s[operation.kind], 2)
@@ -165,18 +165,18 @@ def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
         (operation.reused_bytes, operation.reused_footprint_bytes),
         (operation.scratch_bytes, operation.scratch_bytes),
     ):
-        if _is_used(used):
+        if is_used(used):
             cached = cached + used * minimum(1.0, maximum(0.0, 2.0 - footprint / gpu.l2_bytes))
     return cached
 
 
 def _link_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time of its traffic to other GPUs. [s]."""
-    if not _is_used(operation.link_bytes):
+    if not is_used(operation.link_bytes):
         return 0.0
     return operation.link_bytes / gpu.link_bytes_per_s(operation.ranks)
 
 
-def _is_used(value: Numeric) -> bool:
+def is_used(value: Numeric) -> bool:
     """Return whether a field is more than a plain zero: arrays always are."""
     return not (isinstance(value, int | float) and value == 0)

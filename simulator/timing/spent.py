@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from simulator.counts.operation import Operation, Totals, total
 from simulator.numeric import Numeric, maximum, where
 from simulator.timing.constants import Rates, peak_flops_per_s
-from simulator.timing.roofline import OperationTime, cached_bytes
+from simulator.timing.roofline import OperationTime, cached_bytes, is_used
 from simulator.timing.spread import FAMILY, Family
 from simulator.timing.step import KindTime, StepTime
 
@@ -59,7 +59,7 @@ def spent_by(
         family = FAMILY[operation.kind]
         launched = operation.repeat * operation.launches
         launches[family] = launches.get(family, 0.0) + launched
-        if _is_used(operation.reused_bytes):
+        if is_used(operation.reused_bytes):
             spent = operation.repeat * cached_stream_s(operation, time_of_one, gpu_rates)
             cached_s[family] = cached_s.get(family, 0.0) + spent
     return Spent(
@@ -94,11 +94,11 @@ def peak_bound_s(
     moved: Numeric = totals.bytes_read + totals.bytes_written
     products: dict[Dtype, list[Operation]] = {}
     for operation in operations:
-        if _is_used(operation.reused_bytes):
+        if is_used(operation.reused_bytes):
             moved = moved - operation.repeat * operation.reused_bytes
-        if _is_used(operation.scratch_bytes):
+        if is_used(operation.scratch_bytes):
             moved = moved - operation.repeat * operation.scratch_bytes
-        if _is_used(operation.flops):
+        if is_used(operation.flops):
             products.setdefault(operation.dtype, []).append(operation)
     compute: Numeric = 0.0
     for dtype, some in products.items():
@@ -114,8 +114,3 @@ def _add_time(whole: KindTime, part: KindTime) -> None:
     whole.total_s = whole.total_s + part.total_s
     whole.fixed_s = whole.fixed_s + part.fixed_s
     whole.squares_s2 = whole.squares_s2 + part.squares_s2
-
-
-def _is_used(value: Numeric) -> bool:
-    """Return whether a field is more than a plain zero: arrays always are."""
-    return not (isinstance(value, int | float) and value == 0)

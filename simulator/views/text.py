@@ -111,12 +111,12 @@ def _lead(result: Comparison) -> str:
     """Say whether to bifurcate, and by how much faster it is."""
     ratio = result.speedup
     if result.verdict == "too close to call":
-        return f"[bold]Too close to call[/]: bifurcated is {_faster(ratio)} end to end"
+        return f"[bold]Too close to call[/]: bifurcated is {times_as(ratio)} end to end"
     if result.winner == "tie":
         return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast"
     if result.winner == "bifurcated":
-        return f"[bold]Bifurcated wins[/]: {_faster(ratio)} end to end"
-    return f"[bold]Standard wins[/]: bifurcated is {_faster(ratio)} end to end"
+        return f"[bold]Bifurcated wins[/]: {times_as(ratio)} end to end"
+    return f"[bold]Standard wins[/]: bifurcated is {times_as(ratio)} end to end"
 
 
 def interval_phrase(low_s: float, high_s: float) -> str:
@@ -145,10 +145,10 @@ def rule_phrase(rule: RuleChoice) -> str:
     )
 
 
-def _faster(ratio: float) -> str:
-    """Say how a step compares.
+def times_as(ratio: float) -> str:
+    """Say how fast one thing is beside another.
 
-    >>> _faster(2.0), _faster(0.5)
+    >>> times_as(2.0), times_as(0.5)
     ('2.00 times as fast', '2.00 times as slow')
     """
     return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times as slow"

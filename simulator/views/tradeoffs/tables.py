@@ -13,7 +13,7 @@ from simulator.units import GIGA, MEGA, format_gib, format_time, format_tokens
 from simulator.views.cells import fits_phrase, limit, money
 from simulator.views.table import Column, FittedTable, notes
 from simulator.views.tables import question
-from simulator.views.text import plural
+from simulator.views.text import plural, times_as
 
 MODEL_COLUMNS = (
     Column(name="model", right=False, wrap=True),
@@ -128,15 +128,6 @@ def tradeoff_verdict(result: Tradeoff) -> list[str]:
 def _between(variant: Variant) -> str:
     """Say between which values a speed-up lies."""
     return f" (speed-up {variant.speedup_low:.2f} to {variant.speedup_high:.2f})"
-
-
-def times_as(ratio: float) -> str:
-    """Say how fast one thing is beside another.
-
-    >>> times_as(4.02), times_as(0.5)
-    ('4.02 times as fast', '2.00 times as slow')
-    """
-    return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times as slow"
 
 
 def _model_row(candidate: Candidate, attention: Attention, variant: Variant) -> tuple[str, ...]:
