@@ -214,6 +214,13 @@ def test_scatters_write_the_rows_they_scatter() -> None:
     ]
 
 
+def test_a_convolution_is_one_kernel() -> None:
+    """Two signals of 8 channels and 64 steps, 16 filters of 3: 62 steps come out, 48 FLOP each."""
+    traced = trace(F.conv1d, meta(2, 8, 64), meta(16, 8, 3))
+    assert listed(traced) == [("convolution", 4 * (2 * 8 * 64 + 16 * 8 * 3), 4 * 2 * 16 * 62)]
+    assert traced.flops == 2 * 16 * 62 * 48
+
+
 def test_addmm_reads_its_bias_once() -> None:
     """A linear layer with bias is one product that reads input, weight and bias."""
     layer = torch.nn.Linear(64, 32, device="meta")

@@ -25,7 +25,7 @@ from simulator.evidence.tracing.touched import touched_bytes
 
 _META = torch.device("meta")
 # Kernels of their own in all but registration: what is below them says less than their name.
-_WHOLE = {"clone", "_to_copy", "copy_", "embedding", "arange"}
+_WHOLE = {"clone", "_to_copy", "copy_", "embedding", "arange", "convolution"}
 _ATTENTION = {
     "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_flash_attention_for_cpu",
