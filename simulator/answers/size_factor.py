@@ -145,7 +145,7 @@ def _spread_of(weights: list[float], scaling: ScalingLaw) -> float:
     """Return the standard error of a weighted sum of shifts."""
     import numpy as np
 
-    from simulator.answers.power_law import SHARED
+    from simulator.answers.power_law_problem import SHARED
 
     vector = np.array(weights)
     return float(np.sqrt(max(0.0, vector @ scaling.law.covariance[SHARED:, SHARED:] @ vector)))

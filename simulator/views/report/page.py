@@ -9,6 +9,7 @@ from simulator.answers.grid_summary import GridSummary
 from simulator.inputs.scenario import Scenario
 from simulator.views.report import sections, sources, words
 from simulator.views.report.drawings import Drawing
+from simulator.views.report.grid import grid_section
 from simulator.views.report.html import Child, Html, tag, text_of
 from simulator.views.text import samples_phrase
 
@@ -151,7 +152,7 @@ def _parts(report: Report) -> list[tuple[str, str, Child]]:
     if report.drawings:
         parts.append(("figures", "Figures", _figures(report.drawings)))
     if report.grid.points > 1:
-        grid = sections.grid_section(report.scenario, report.grid)
+        grid = grid_section(report.scenario, report.grid)
         parts.append(("grid", "The whole grid", grid))
     origin = report.scenario if report.expected else None
     parts += [
