@@ -37,7 +37,13 @@ GpuLike = str | Path | HardwareProfile
 
 
 def as_model(model: ModelLike, kv_heads: int | None = None) -> ModelShape:
-    """Return a model's shape from a preset's name, the path of a config.json, or a shape."""
+    """Return a model's shape from a preset's name, the path of a config.json, or a shape.
+
+    Raises
+    ------
+    ModelError
+        If there is none, it is wrong, or it is larger than any model is.
+    """
     from simulator.inputs.presets import load_model
 
     if not isinstance(model, ModelShape):
@@ -53,7 +59,13 @@ def as_model(model: ModelLike, kv_heads: int | None = None) -> ModelShape:
 
 
 def as_gpu(gpu: GpuLike) -> HardwareProfile:
-    """Return a GPU's profile from its id, an alias, a path, or a profile."""
+    """Return a GPU's profile from its id, an alias, a path, or a profile.
+
+    Raises
+    ------
+    ProfileError
+        If there is none, or it is wrong.
+    """
     return gpu if isinstance(gpu, HardwareProfile) else load_hardware(gpu)
 
 
@@ -157,6 +169,12 @@ def generate(
         Tokens each sample generates.
     price_per_hour
         Price of one GPU, in place of the profile's. [USD/h]
+
+    Examples
+    --------
+    >>> request = generate("llama-2-7b", output_tokens=8, samples=16, attention="bifurcated")
+    >>> request.total_s > request.last_step.step_s * 8
+    True
     """
     from simulator.answers.generate import generate as answer
 
@@ -196,6 +214,17 @@ def plan(
         Longest acceptable decode step. [ms]
     group_sizes
         Tensor-parallel sizes to try; None for the workload's own if above 1, else 1, 2, 4, 8.
+
+    Raises
+    ------
+    SimulatorError
+        As for :func:`estimate`, and if a group has no GPU.
+
+    Examples
+    --------
+    >>> options = plan("llama-2-7b", ["l4", "h100-sxm"], group_sizes=[1], context_tokens="64K")
+    >>> options.fewest_gpus
+    {'l4': None, 'h100-sxm': 1}
     """
     from simulator.answers.plan import DEFAULT_GROUP_SIZES
     from simulator.answers.plan import plan as answer
@@ -366,6 +395,12 @@ def quality(
         Longest acceptable decode step [ms], and request [s].
     most_samples
         How many samples are looked at.
+
+    Raises
+    ------
+    SimulatorError
+        As for :func:`estimate`, if not one of rate and counts is given, or the counts cannot be
+        read.
 
     Examples
     --------

@@ -94,7 +94,13 @@ def read_rows(
 
 
 def positive_number(cells: Mapping[str, str], column: str) -> float:
-    """Read a number above zero."""
+    """Read a number above zero.
+
+    Raises
+    ------
+    RowError
+        If it is none.
+    """
     text = cells[column]
     try:
         value = float(text)
@@ -106,7 +112,13 @@ def positive_number(cells: Mapping[str, str], column: str) -> float:
 
 
 def whole_number(cells: Mapping[str, str], column: str, *, least: int = 1) -> int:
-    """Read a whole number; ``12.0`` is one, as frames write it beside missing cells."""
+    """Read a whole number; ``12.0`` is one, as frames write it beside missing cells.
+
+    Raises
+    ------
+    RowError
+        If it is none.
+    """
     text = cells[column]
     try:
         value = float(text)

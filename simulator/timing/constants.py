@@ -200,6 +200,11 @@ def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
     -------
     tuple
         Rate [FLOP/s] and the format really used.
+
+    Raises
+    ------
+    ProfileError
+        If the card has no path for any of them.
     """
     for candidate in (dtype, *_WIDER.get(dtype, ())):
         peak = gpu.peak_flops_per_s(candidate)
