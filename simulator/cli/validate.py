@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simulator.cli.evidence import KeepSuspect, Rows, say_refused
+from simulator.cli.figures import check_figure, write_figure
 from simulator.cli.options import Constants
 from simulator.cli.output import csv_text, output_of, say, write_text
 from simulator.cli.words import complete_gpus
@@ -15,6 +16,7 @@ from simulator.errors import OutputError
 if TYPE_CHECKING:
     from simulator.evidence.measurements import Measurements
     from simulator.evidence.validate import Validation
+    from simulator.inputs.hardware import HardwareProfile
 
 SUFFIXES = (".csv", ".parquet", ".json", ".html")
 
@@ -56,7 +58,8 @@ def validate(
         Path | None,
         typer.Option(
             "--figure",
-            help="Predicted against measured, as one offline page (.html).",
+            help="Predicted against measured: .html, .png, .svg, .pdf, or .json as Plotly reads "
+            "it.",
             metavar="FILE",
         ),
     ] = None,
@@ -71,7 +74,8 @@ def validate(
     from simulator.views.text import plural
 
     _check_suffix(output, SUFFIXES)
-    _check_suffix(figure, (".html",))
+    if figure is not None:
+        check_figure(figure)
     card = _calibrated(calibration, gpu) if calibration else None
     measurements = load(rows, gpu=gpu, keep_suspect=keep_suspect)
     say_refused(measurements)
@@ -80,9 +84,12 @@ def validate(
         say(f"skipped {plural(count, 'row')}: {reason}")
     if gpu is not None and not len(result.rows):
         say(f"no rows of {load_hardware(gpu).id} could be predicted")
+    if output is not None and output.suffix != ".html":
+        _write(result, measurements, output)
+        output = None
     for path in (output, figure):
         if path is not None:
-            _write(result, measurements, path)
+            _draw(result, card, path)
     report = summaries.report(result, measurements)
 
     def table() -> Any:
@@ -115,16 +122,11 @@ def _calibrated(path: Path, gpu: str | None) -> Any:
 
 
 def _write(result: "Validation", measurements: "Measurements", path: Path) -> None:
-    """Write rows, report or figure, as the file's suffix says."""
-    from simulator.evidence.summaries import report, timed, whole_numbers
+    """Write rows or report, as the file's suffix says."""
+    from simulator.evidence.summaries import report, whole_numbers
     from simulator.resources import atomic_path
 
-    if path.suffix == ".html":
-        from simulator.views.plots.accuracy import predicted_measured
-        from simulator.views.plots.export import page
-
-        write_text(page(predicted_measured(timed(result.rows))), path)
-    elif path.suffix == ".json":
+    if path.suffix == ".json":
         write_text(json.dumps(report(result, measurements), indent=2) + "\n", path)
     elif path.suffix == ".parquet":
         with atomic_path(path) as temporary:
@@ -132,4 +134,20 @@ def _write(result: "Validation", measurements: "Measurements", path: Path) -> No
     else:
         rows = whole_numbers(result.rows).astype(object)
         write_text(csv_text(rows.where(rows.notna(), "").to_dict("records")), path)
+    say(f"wrote {path}")
+
+
+def _draw(result: "Validation", card: "HardwareProfile | None", path: Path) -> None:
+    """Write the figure, with what its predictions rest on."""
+    import pandas as pd
+
+    from simulator.evidence.summaries import timed
+    from simulator.inputs.hardware import load_hardware
+    from simulator.views.plots.accuracy import predicted_measured
+
+    gpus = []
+    for name, origin in result.constants.items():
+        gpu = card if card is not None and card.id == name else load_hardware(name)
+        gpus.append({"gpu": name, "constants": origin, "hash": gpu.content_hash})
+    write_figure(predicted_measured(timed(result.rows), gpus=pd.DataFrame(gpus)), path)
     say(f"wrote {path}")

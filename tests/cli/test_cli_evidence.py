@@ -128,6 +128,15 @@ def test_the_figure_is_a_page_beside_the_rows(tmp_path: Path) -> None:
     assert len(rows.read_text(encoding="utf-8").splitlines()) == 1 + json.loads(out)["predicted"]
 
 
+def test_the_figure_as_plotly_s_json(tmp_path: Path) -> None:
+    """--figure x.json is the figure, not the report that -o x.json is; its footer has a hash."""
+    figure = tmp_path / "figure.json"
+    code, _, said = run("validate", str(rows_file(tmp_path)), "--figure", str(figure))
+    assert code == 0, said
+    layout = json.loads(figure.read_text(encoding="utf-8"))["layout"]
+    assert "hash of all" in layout["annotations"][-1]["text"].replace("<br>", " ")
+
+
 def test_what_was_written_reads_back_as_rows(tmp_path: Path) -> None:
     """The rows with their predictions are rows of measurements: sizes whole, times as numbers."""
     first, second = tmp_path / "out.csv", tmp_path / "again.csv"

@@ -4,7 +4,9 @@ import html
 import math
 from typing import TYPE_CHECKING
 
+from simulator._version import __version__
 from simulator.views.plots import style
+from simulator.views.plots.fleet import with_gpus
 from simulator.views.plots.style import Caption
 from simulator.views.text import plural
 
@@ -23,7 +25,9 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", 
 _NINE_IN_TEN = 0.9
 
 
-def predicted_measured(rows: "pd.DataFrame", caption: Caption | None = None) -> "go.Figure":
+def predicted_measured(
+    rows: "pd.DataFrame", caption: Caption | None = None, gpus: "pd.DataFrame | None" = None
+) -> "go.Figure":
     """Draw predicted over measured times, a point for each row.
 
     Parameters
@@ -32,6 +36,9 @@ def predicted_measured(rows: "pd.DataFrame", caption: Caption | None = None) -> 
         The rows of ``bifurcate validate``: ``kind``, ``measured_us`` and ``predicted_us`` [us], and
         for what a point says of itself ``gpu_id``, ``framework``, ``kernel``, ``sizes``, ``file``
         and ``line``. Rows without a time (out of memory) are left out.
+    gpus
+        What the predictions rest on, for the footer: ``gpu``, where its ``constants`` come from,
+        and its profile's ``hash``.
     """
     import plotly.graph_objects as go
 
@@ -70,9 +77,12 @@ def predicted_measured(rows: "pd.DataFrame", caption: Caption | None = None) -> 
         notes.append(
             "Of large kinds not every row is drawn, but those farthest off are; figures are of all."
         )
-    gpus = ", ".join(sorted(set(timed["gpu_id"]))) if "gpu_id" in timed else ""
-    subject = caption.subject if caption else f"Rows measured on {gpus}" if gpus else "No rows"
-    return style.finish(figure, finding(timed), Caption(subject, tuple(notes)))
+    where = ", ".join(sorted(set(timed["gpu_id"]))) if "gpu_id" in timed else ""
+    subject = caption.subject if caption else f"Rows measured on {where}" if where else "No rows"
+    words = Caption(subject, (*notes, f"bifurcate {__version__}."))
+    if gpus is not None and len(gpus):
+        words = with_gpus(words, gpus)
+    return style.finish(figure, finding(timed), words)
 
 
 def finding(timed: "pd.DataFrame") -> str:

@@ -48,7 +48,7 @@ def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         "other GPU beats."
     )
     words = Caption(caption.subject, (notes, *caption.notes))
-    return style.finish(figure, _pareto_finding(fitting), _with_gpus(words, frame))
+    return style.finish(figure, _pareto_finding(fitting), with_gpus(words, frame))
 
 
 def _add_curve(figure: "go.Figure", curve: "pd.DataFrame", variant: str) -> None:
@@ -226,7 +226,7 @@ def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     left = {"wide": 130, "narrow": round(names_px)}
     figure.layout.meta = {**figure.layout.meta, "left": left}
     notes = "Of decoding, without the prefill; prices are those of the profiles, or your own."
-    words = _with_gpus(Caption(caption.subject, (notes, *caption.notes)), frame)
+    words = with_gpus(Caption(caption.subject, (notes, *caption.notes)), frame)
     return style.finish(figure, _cost_finding(priced), words)
 
 
@@ -252,7 +252,7 @@ def _cost_finding(priced: "pd.DataFrame") -> str:
     return f"{finding}; standard at best {other['usd_per_million_tokens']:.3g}, {where}"
 
 
-def _with_gpus(caption: Caption, frame: "pd.DataFrame") -> Caption:
+def with_gpus(caption: Caption, frame: "pd.DataFrame") -> Caption:
     """Add to a footer which constants and profiles a figure over GPUs rests on."""
     gpus = frame.drop_duplicates("gpu")
     fitted = sorted(gpus[gpus["constants"] == "fitted"]["gpu"])

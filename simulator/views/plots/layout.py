@@ -72,7 +72,8 @@ _FORMS = {
 }
 _AXIS_ROOM_PX = 54
 _LEGEND_ROW_PX, _LEGEND_GAPS_PX, _LEGEND_LEFT = 19, 14, 0.13
-_PANEL_GAP, _TITLED_GAP = 0.03, 0.16
+# Between panels, shares of the plot's width or height: the second with ticks and titles in it.
+_PANEL_GAP, _TITLED_GAP = 0.03, {"xaxis": 0.12, "yaxis": 0.16}
 
 
 def new_figure(**subplots: Any) -> "go.Figure":
@@ -288,7 +289,10 @@ def _panel_axes(figure: "go.Figure", form: str) -> dict[str, Any]:
             ("yaxis", rows - 1 - row, rows, column == 0),
         ):
             name = axis_name(axis, number)
-            gap = _PANEL_GAP if shared or axis == "xaxis" else _TITLED_GAP
+            titled = axis == "yaxis" or any(
+                figure.layout[axis_name("yaxis", other)].title.text for other in range(1, count)
+            )
+            gap = _TITLED_GAP[axis] if titled and not shared else _PANEL_GAP
             room = (1 + gap) / cells
             low = index * room
             chosen[f"{name}.domain"] = [low, min(1.0, low + room - gap)]

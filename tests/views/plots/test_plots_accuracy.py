@@ -87,3 +87,15 @@ def test_the_rows_farthest_off_are_always_drawn() -> None:
     (points,) = (trace for trace in figure.data if trace.mode == "markers")
     assert len(points.y) <= MOST_POINTS
     assert {100.0, 1.0} <= set(points.y)
+
+
+def test_the_footer_says_what_the_predictions_rest_on() -> None:
+    """The origin of each GPU's constants, a hash of the profiles and our version are there."""
+    gpus = pd.DataFrame(
+        {"gpu": ["h100-sxm", "l4"], "constants": ["fitted", "carried"], "hash": ["aa", "bb"]}
+    )
+    footer = predicted_measured(rows([10], [11]), gpus=gpus).layout.annotations[-1].text
+    words = " ".join(footer.replace("<br>", " ").split())
+    assert "Constants fitted for h100-sxm; carried over from those for the others." in words
+    assert "Profiles of 2 GPUs, hash of all " in words
+    assert "bifurcate " in words

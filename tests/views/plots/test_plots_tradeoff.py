@@ -57,6 +57,14 @@ def test_a_run_far_off_does_not_squeeze_the_residuals(tmp_path: Path) -> None:
     assert min(residuals) == pytest.approx(0.97 * low)
 
 
+def test_the_residuals_have_room_for_their_title(tmp_path: Path) -> None:
+    """Beside each other, the panels leave room for the right one's title and ticks."""
+    drawn = scaling_figure(simulator.fit_scaling_law(write_runs(tmp_path / "runs.csv")))
+    for form in ("wide", "medium"):
+        ends = [drawn.layout.meta[form][f"xaxis{number}.domain"] for number in ("", "2")]
+        assert ends[1][0] - ends[0][1] > 0.1
+
+
 def test_the_map_shows_the_ratios_of_its_frame() -> None:
     """Three panels; each cell's text is the ratio of the two steps, nothing where neither fits."""
     result = simulator.tradeoff("llama-2-7b")
