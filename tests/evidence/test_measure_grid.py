@@ -4,7 +4,13 @@ import pytest
 
 from simulator.errors import MeasurementError
 from simulator.evidence.measure import grid
-from simulator.evidence.measure.cells import IMPLEMENTATIONS, AttentionCell, Plan, StepCell
+from simulator.evidence.measure.cells import (
+    IMPLEMENTATIONS,
+    OTHER_LIBRARIES,
+    AttentionCell,
+    Plan,
+    StepCell,
+)
 from simulator.evidence.measure.footprint import call_bytes
 from simulator.evidence.measure.predict import Timing, predict, rotation, wall_s
 from simulator.evidence.measure.preview import preview
@@ -111,6 +117,17 @@ def test_choosing_a_kernel_that_does_not_exist_names_the_nearest() -> None:
     """A typing error in a kernel's name is one line with the right one."""
     with pytest.raises(MeasurementError, match="did you mean 'bifurcated_flash'"):
         grid.select(grid.cpu_grid(), kernels=["bifurcated_flsh"])
+
+
+def test_an_adapter_says_that_it_is_another_library_s() -> None:
+    """The names that the kernels' registry has beside ours are known, with what they need."""
+    pytest.importorskip("torch")
+    from simulator.evidence.kernels import EXTERNAL_KERNELS
+
+    named = {name: kernel.package for name, kernel in EXTERNAL_KERNELS.items()}
+    assert named == OTHER_LIBRARIES
+    with pytest.raises(MeasurementError, match="its package vllm is"):
+        grid.select(grid.cpu_grid(), kernels=["vllm_cascade"])
 
 
 def test_choosing_nothing_is_an_error_with_the_reason() -> None:

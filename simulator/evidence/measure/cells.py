@@ -5,6 +5,7 @@ interleaved, so that a drifting clock hits all of them alike.
 """
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 from simulator.inputs.dtypes import Dtype
@@ -116,6 +117,19 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
         kv_layout="shared",
     ),
 }
+# Adapters to kernels of other libraries, and the package each needs: no account, so no cell.
+OTHER_LIBRARIES = {"flashinfer_cascade": "flashinfer", "vllm_cascade": "vllm"}
+
+
+def other_library(kernel: str) -> str:
+    """Say why an adapter is neither measured nor traced, and where it runs."""
+    package = OTHER_LIBRARIES[kernel]
+    installed = "is" if find_spec(package) else "is not"
+    return (
+        f"{kernel} runs another library's code, which has no account: call it from Python, "
+        f"simulator.evidence.kernels.find_kernel({kernel!r}); its package {package} {installed} "
+        "installed"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from simulator.evidence.measure.cells import (
     KINDS,
     MEMORY_TESTS,
     MODES,
+    OTHER_LIBRARIES,
     AttentionCell,
     Cell,
     ElementwiseCell,
@@ -26,6 +27,7 @@ from simulator.evidence.measure.cells import (
     Mode,
     Plan,
     StepCell,
+    other_library,
 )
 from simulator.inputs.dtypes import Dtype, activation_dtype
 from simulator.inputs.files import validate
@@ -151,6 +153,8 @@ def select(
         If a kernel is not known, or nothing is left.
     """
     for kernel in kernels:
+        if kernel in OTHER_LIBRARIES:
+            raise MeasurementError(other_library(kernel))
         if kernel not in IMPLEMENTATIONS:
             raise MeasurementError(unknown("kernel", kernel, IMPLEMENTATIONS))
     kept = tuple(

@@ -15,6 +15,7 @@ import torch
 
 from simulator.errors import SimulatorError, TraceError, unknown
 from simulator.evidence.kernels import KERNELS
+from simulator.evidence.measure.cells import OTHER_LIBRARIES, other_library
 
 
 def find_function(target: str) -> Callable[..., Any]:
@@ -28,6 +29,8 @@ def find_function(target: str) -> Callable[..., Any]:
         If there is no such module, file, function or kernel, or the code fails when it is loaded.
     """
     if ":" not in target:
+        if target in OTHER_LIBRARIES:
+            raise TraceError(other_library(target))
         if target not in KERNELS:
             way_out = "or give MODULE:FUNCTION or FILE.py:FUNCTION"
             raise TraceError(unknown("kernel", target, KERNELS, way_out=way_out))
