@@ -218,6 +218,12 @@ def test_the_registry_has_every_kernel_by_its_own_name() -> None:
         assert "\n" not in kernel.description
 
 
+def test_a_kernel_is_called_as_its_function(inputs: Inputs) -> None:
+    """What the registry holds is itself an attend(query, ...), its scale included."""
+    for kernel in KERNELS.values():
+        assert torch.equal(kernel(*inputs, scale=0.5), kernel.function(*inputs, scale=0.5))
+
+
 def test_an_unknown_kernel_names_the_nearest() -> None:
     """A typing error gets a suggestion."""
     assert find_kernel("bifurcated_flash") is KERNELS["bifurcated_flash"]

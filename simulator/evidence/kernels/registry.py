@@ -57,6 +57,21 @@ class Kernel:
     runs_on: str
     package: str | None = None
 
+    def __call__(
+        self,
+        query: Tensor,
+        context_keys: Tensor,
+        context_values: Tensor,
+        decoded_keys: Tensor,
+        decoded_values: Tensor,
+        *,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Attend: a kernel is called as its function is."""
+        return self.function(
+            query, context_keys, context_values, decoded_keys, decoded_values, scale=scale
+        )
+
     @property
     def available(self) -> bool:
         """Whether the package it needs is installed."""
