@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
+from simulator.cli.figures import PAGES
 from simulator.cli.options import Constants, ScenarioName, Utilization
 from simulator.cli.output import say, write_text
 from simulator.cli.words import complete_gpus, complete_models
 from simulator.errors import OutputError
-
-SUFFIXES = (".html", ".htm")
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +48,7 @@ def explore(
     constants: Constants = "auto",
 ) -> None:
     """Write a page with sliders and menus that answers at once."""
-    if output.suffix.lower() not in SUFFIXES:
+    if output.suffix.lower() not in PAGES:
         raise OutputError(f"cannot write {output}: a page goes to .html")
     from simulator.inputs.scenario import load_scenario
     from simulator.views.explore.menu import menu

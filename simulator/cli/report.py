@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simulator.cli.asked import OWN_MODEL, asked, changes_of, given
+from simulator.cli.figures import PAGES
 from simulator.cli.options import (
     DEFAULT_GPU,
     OUTPUT_PANEL,
@@ -24,8 +25,6 @@ from simulator.resources import atomic_path
 if TYPE_CHECKING:
     from simulator.answers.decision import Decision
     from simulator.inputs.scenario import Scenario
-
-SUFFIXES = (".html", ".htm")
 
 
 def register(app: typer.Typer) -> None:
@@ -71,8 +70,8 @@ def report(
     ] = "",
 ) -> None:
     """Write one offline page that answers a scenario."""
-    if output.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"cannot write {output}: a report is a page, {' or '.join(SUFFIXES)}")
+    if output.suffix.lower() not in PAGES:
+        raise OutputError(f"cannot write {output}: a report is a page, {' or '.join(PAGES)}")
     found = given(context, options)
     _check_named(scenario, found)
     # The folder is tried first: the page takes seconds.
