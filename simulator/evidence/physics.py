@@ -1,12 +1,16 @@
 """What no measurement can be: faster than the memory, the matrix units, the link or a launch."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import cast
 
 import pandas as pd
 
+from simulator.errors import SimulatorError
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.parameters import count_parameters
+from simulator.inputs.presets import load_model
 from simulator.timing.constants import peak_flops_per_s
 from simulator.units import GIGA, MICROSECOND, TERA
 
@@ -17,6 +21,8 @@ SHORTEST_LAUNCH_S = 0.5 * MICROSECOND
 CLOCK_HEADROOM = 1.10
 # Memory clocks are fixed; what is left is rounding of the published figure.
 MEMORY_HEADROOM = 1.02
+# Of whole steps: the columns that name the weights' format and the GPUs they are split over.
+_STEPS = {"decode_step": ("weights_dtype", "tensor_parallel"), "end_to_end": ("weight_dtype", "tp")}
 
 
 def violations(
@@ -35,7 +41,7 @@ def violations(
         seconds < SHORTEST_LAUNCH_S,
         f"shorter than any launch ({SHORTEST_LAUNCH_S / MICROSECOND:g} us)",
     )
-    least_bytes = compulsory_bytes(rows, kind)
+    least_bytes = weights_read_bytes(rows, kind) if kind in _STEPS else compulsory_bytes(rows, kind)
     if least_bytes is not None:
         implied = (least_bytes - gpu.l2_bytes) / seconds
         peak = gpu.memory_bandwidth_bytes_per_s
@@ -88,6 +94,28 @@ def compulsory_bytes(rows: pd.DataFrame, kind: str) -> "pd.Series[float] | None"
     if kind not in {"decode_attention", "prefill_attention"}:
         return None
     return rows["batch"] * rows["kv_len"] * _token_bytes(rows)
+
+
+def weights_read_bytes(rows: pd.DataFrame, kind: str) -> "pd.Series[float]":
+    """Return what every step must read of the weights of a dense model's layers. [bytes].
+
+    0 of a model that is not known, or of which a token may visit a part only.
+    """
+    dtype, gpus = _STEPS[kind]
+    parameters = {name: _layer_parameters(str(name)) for name in rows["model"].unique()}
+    element = rows[dtype].map(DTYPE_BYTES).astype("float64")
+    return rows["model"].map(parameters).astype("float64") * element / rows[gpus]
+
+
+@cache
+def _layer_parameters(name: str) -> int:
+    """Return the parameters of a dense model's attention and MLP."""
+    try:
+        model = load_model(name)
+    except SimulatorError:
+        return 0
+    count = count_parameters(model)
+    return 0 if model.experts else count.attention + count.mlp
 
 
 def _token_bytes(rows: pd.DataFrame) -> "pd.Series[float]":

@@ -131,6 +131,20 @@ def test_shared_prefixes_faster_than_the_memory_are_refused(tmp_path: Path) -> N
     assert "GB/s, the peak is 696" in loaded.refused[0].reason
 
 
+def test_whole_steps_faster_than_their_weights_are_refused(tmp_path: Path) -> None:
+    """13 GB of Llama-2-7B's layers take 6.5 ms at 2 TB/s, half as long on two GPUs or in 8 bits."""
+    head = "gpu,model,batch,input_len,output_len,step_ms,weight_dtype,tp\n"
+    rows = ("5,bf16,1", "9,bf16,1", "5,bf16,2", "5,int8,1", "0.1,int8,8")
+    text = head + "\n".join(f"A100,llama-2-7b,1,128,128,{row}" for row in rows)
+    loaded = load([write(tmp_path, text + "\nA100,mixtral-8x7b,1,128,128,5,bf16,1")])
+    assert [item.line for item in loaded.refused] == [2, 6]
+    head = "gpu,model,context_tokens,samples,attention,step_ms,tensor_parallel\n"
+    text = "\n".join(f"A100,llama-2-7b,8192,4,standard,{row}" for row in ("5,1", "9,1", "5,2"))
+    loaded = load([write(tmp_path, head + text)])
+    assert [item.line for item in loaded.refused] == [2]
+    assert "GB/s, the peak is 2039" in loaded.refused[0].reason
+
+
 def test_out_of_memory_has_no_time_and_is_kept(tmp_path: Path) -> None:
     """A decode step that did not fit is a measurement too."""
     head = "gpu,model,context_tokens,samples,attention,status,step_ms\n"
