@@ -20,8 +20,8 @@ from simulator.evidence.measure.rows import COLUMNS, FILES, Card, Outcome, row_o
 from simulator.evidence.measure.statistics import Statistics
 from simulator.evidence.measurements import Measurements, load
 from simulator.evidence.summaries import report
-from simulator.evidence.validate import validate
-from simulator.inputs.hardware import HardwareProfile, load_hardware
+from simulator.evidence.validate import Validation, validate
+from simulator.inputs.hardware import load_hardware
 from simulator.timing.constants import rates
 
 CARD = "h100-sxm"
@@ -91,15 +91,21 @@ def calibration(measured: Measurements) -> Calibration:
     return calibrate(measured, load_hardware(CARD))
 
 
+@pytest.fixture(scope="module")
+def shipped(measured: Measurements) -> Validation:
+    """What the shipped constants predict of those rows."""
+    return validate(measured)
+
+
 def test_only_what_ran_out_of_memory_is_refused(measured: Measurements) -> None:
     """Rows of our own measuring are read without a complaint but those that have no time."""
     assert measured.refused
     assert {refusal.reason for refusal in measured.refused} == {"status is oom: nothing was timed"}
 
 
-def test_every_timed_call_can_be_predicted(measured: Measurements) -> None:
+def test_every_timed_call_can_be_predicted(measured: Measurements, shipped: Validation) -> None:
     """Kernels, products, elementwise kernels and whole steps: only a bandwidth is no call."""
-    result = report(validate(measured), measured)
+    result = report(shipped, measured)
     assert list(result["skipped_reasons"]) == ["bandwidth rows measure a rate, not a call"]
     assert result["oom_correct"] == result["oom_total"] > 0
 
@@ -118,11 +124,11 @@ def test_the_card_is_found_again(calibration: Calibration) -> None:
 
 
 def test_what_was_calibrated_predicts_the_rows(
-    measured: Measurements, calibration: Calibration
+    measured: Measurements, calibration: Calibration, shipped: Validation
 ) -> None:
     """With the card's own constants errors are those of the noise, whatever the kind of row."""
     result = report(validate(measured, gpu=calibration.profile), measured)
-    before = report(validate(measured), measured)
+    before = report(shipped, measured)
     kinds = [group for group in result["groups"] if group["by"] == "kind"]
     assert {group["value"] for group in kinds} == {
         "shared_prefix_attention",
@@ -145,10 +151,9 @@ def test_a_host_that_is_never_waited_for_is_only_bounded(tmp_path: Path) -> None
     assert part.fitted.bounded == ("host_us_per_launch",)
 
 
-def test_the_same_kernel_has_one_name_everywhere(measured: Measurements) -> None:
+def test_the_same_kernel_has_one_name_everywhere(shipped: Validation) -> None:
     """Rows of one size differ by kernel, and their predictions do."""
-    gpu: HardwareProfile = load_hardware(CARD)
-    rows = validate(measured, gpu=gpu).rows
+    rows = shipped.rows
     chosen = rows[
         (rows["kind"] == "shared_prefix_attention")
         & (rows["timing"] == "graph")
