@@ -185,8 +185,23 @@ def plan_view(result: Plan) -> RenderableType:
         Text(),
         FittedTable(columns=PLAN_COLUMNS, rows=rows),
         *rest,
-        *notes(result.skipped),
+        *notes([*result.skipped, origins_sentence([option.result for option in shown])]),
     )
+
+
+def origins_sentence(results: Sequence[Estimate]) -> str:
+    """Say of which GPUs the constants were fitted, and of which they are others'."""
+    said = {
+        "fitted": "fitted to rows measured on",
+        "carried": "carried over from other GPUs for",
+        "peak": "of published peaks, a bound, for",
+    }
+    gpus = {
+        words: dict.fromkeys(item.gpu.id for item in results if item.rates.origin == origin)
+        for origin, words in said.items()
+    }
+    parts = [f"{words} {', '.join(names)}" for words, names in gpus.items() if names]
+    return f"Constants {'; '.join(parts)}."
 
 
 def plan_sentences(result: Plan) -> list[Text]:
@@ -210,7 +225,8 @@ def plan_sentences(result: Plan) -> list[Text]:
         Text.assemble(
             (f"Cheapest that {target}: ", "bold"),
             (f"{best.gpus} x {best.result.gpu.id}, {best.attention}", "bold cyan"),
-            f", {format_time(best.result.step_s)} per step, "
+            f", {format_time(best.result.step_s)} per step "
+            f"({interval_phrase(best.result.step_low_s, best.result.step_high_s)}), "
             f"{money(best.usd_per_hour, 2)} USD/h, "
             f"{money(best.usd_per_million_tokens, 3)} USD per million tokens.",
         )

@@ -104,6 +104,16 @@ def test_tables_are_plain_where_there_is_no_terminal() -> None:
         assert max(map(len, text.splitlines())) <= 140
 
 
+def test_a_plan_says_whose_constants_it_rests_on_and_how_sure_it_is() -> None:
+    """One note for fitted and carried GPUs alike, and the chosen step's interval in the answer."""
+    shown = bifurcate("plan", *QUESTION, "-g", "h100", "-g", "l4", "--gpus", "1").text
+    note = "Constants fitted to rows measured on h100-sxm; carried over from other GPUs for l4."
+    assert f"- {note}" in shown
+    assert re.search(r"ms per step \([\d.]+ to [\d.]+ ms\)", shown)
+    shown = bifurcate("plan", *QUESTION, "-g", "l4", "--constants", "peak").text
+    assert "- Constants of published peaks, a bound, for l4." in shown
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
