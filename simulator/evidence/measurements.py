@@ -241,8 +241,8 @@ def _read(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, UnicodeError, pd.errors.ParserError) as problem:
         raise MeasurementError(f"cannot read {path}: {str(problem).splitlines()[0]}") from None
     frame.columns = [str(column).strip() for column in frame.columns]
-    frame = frame.reset_index(drop=True)
-    # Line 1 is the header.
+    # Copied, because pandas warns of a new column beside very many. Line 1 is the header.
+    frame = frame.reset_index(drop=True).copy()
     frame["line"] = frame.index + 2
     return frame[frame.drop(columns="line").notna().any(axis=1)]
 

@@ -39,6 +39,15 @@ def test_absent_columns_are_filled_in(tmp_path: Path) -> None:
     assert load([decode]).tables["decode_attention"].iloc[0]["kv_dtype"] == "fp8"
 
 
+def test_very_many_extra_columns_are_no_trouble(tmp_path: Path) -> None:
+    """Three hundred columns that nobody knows are kept, and nothing warns of them."""
+    names = [f"note_{i}" for i in range(300)]
+    head = ",".join(["gpu,m,n,k,latency_us", *names])
+    line = ",".join(["H100,16,4096,4096,9.5", *("1.5" if i % 2 else "x" for i in range(300))])
+    row = load([write(tmp_path, f"{head}\n{line}")]).tables["gemm"].iloc[0]
+    assert (row["note_298"], row["note_299"]) == ("x", 1.5)
+
+
 def test_parquet_reads_the_same(tmp_path: Path) -> None:
     """The suffix picks the reader; the rows are the same."""
     path = write(tmp_path, DECODE + "\nL40S,8,32,8,128,4096,300")
