@@ -101,13 +101,9 @@ def positive_number(cells: Mapping[str, str], column: str) -> float:
     RowError
         If it is none.
     """
-    text = cells[column]
-    try:
-        value = float(text)
-    except ValueError:
-        raise RowError(f"{column} = {text!r} is not a number") from None
+    value = _number(cells, column)
     if not 0 < value < math.inf:
-        raise RowError(f"{column} = {text} is not a positive number")
+        raise RowError(f"{column} = {cells[column]} is not a positive number")
     return value
 
 
@@ -119,14 +115,18 @@ def whole_number(cells: Mapping[str, str], column: str, *, least: int = 1) -> in
     RowError
         If it is none.
     """
-    text = cells[column]
-    try:
-        value = float(text)
-    except ValueError:
-        raise RowError(f"{column} = {text!r} is not a number") from None
+    value = _number(cells, column)
     if not math.isfinite(value) or value != int(value) or value < least:
-        raise RowError(f"{column} = {text} is not a whole number from {least}")
+        raise RowError(f"{column} = {cells[column]} is not a whole number from {least}")
     return int(value)
+
+
+def _number(cells: Mapping[str, str], column: str) -> float:
+    """Read a number of any kind."""
+    try:
+        return float(cells[column])
+    except ValueError:
+        raise RowError(f"{column} = {cells[column]!r} is not a number") from None
 
 
 def _cells(reader: Iterable[list[str]]) -> Iterable[tuple[int, list[str]]]:
