@@ -23,6 +23,7 @@ from simulator.evidence.attention_kernels import (
     small_blocks,
 )
 from simulator.evidence.groups import Group, library_of
+from simulator.evidence.measure.cells import IMPLEMENTATIONS
 from simulator.evidence.measurements import RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.hardware import HardwareProfile, load_hardware
@@ -89,9 +90,9 @@ def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
     return Prepared(tuple(groups), skipped)
 
 
-def out_of_memory(row: "pd.Series[Any]", kind: RowKind) -> bool:
+def out_of_memory(row: "pd.Series[Any]") -> bool:
     """Return whether a row of a whole step is predicted not to fit its GPU."""
-    if predict_measured.is_own(row.to_frame().T, kind).iloc[0]:
+    if row.get("implementation") in IMPLEMENTATIONS:
         return predict_measured.out_of_memory(row)
     return predict_steps.out_of_memory(row)
 

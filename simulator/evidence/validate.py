@@ -93,10 +93,9 @@ def validate(
         for group in prepared.groups:
             card = gpu if gpu is not None and gpu.id == group.gpu_id else profile(group.gpu_id)
             constants[card.id] = rates(card, choice, variants=group.variants).origin
-            rows = table.loc[group.index]
+            frames.append(_predicted(table.loc[group.index], group, card, choice))
             if kind == "decode_step":
-                oom += list(_oom(rows))
-            frames.append(_predicted(rows, group, card, choice))
+                oom += list(_oom(frames[-1]))
     joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_ADDED)
     return Validation(
         rows=joined,
@@ -113,11 +112,10 @@ _ADDED = ("kind", "gpu_id", "framework", "kernel", "measured_us", "predicted_us"
 
 def _oom(rows: pd.DataFrame) -> Iterator[bool]:
     """Yield, for each row that ran out of memory or is predicted to, whether that was right."""
-    for _, row in rows.iterrows():
-        measured = str(row["status"]).lower() == "oom"
-        predicted = out_of_memory(row, "decode_step")
-        if measured or predicted:
-            yield measured == predicted
+    for status, predicted in zip(rows["status"], rows["predicted_status"], strict=True):
+        both = (str(status).lower() == "oom", predicted == "oom")
+        if any(both):
+            yield all(both)
 
 
 def _predicted(
@@ -147,7 +145,7 @@ def _predicted(
     }
     if group.kind == "decode_step":
         added["predicted_status"] = [
-            "oom" if out_of_memory(row, group.kind) else "ok" for _, row in rows.iterrows()
+            "oom" if out_of_memory(row) else "ok" for _, row in rows.iterrows()
         ]
     kept = rows.drop(columns=[name for name in (*added, "time_s") if name in rows])
     return kept.assign(framework=rows["framework"].fillna("").astype(str), **added)
