@@ -46,7 +46,7 @@ class Stage:
     shape
         Columns that make a row's shape: whole shapes are held out.
     own
-        The constants that a library or a narrow format gets for itself.
+        Whether a library, or a narrow format, gets constants of its own.
     general
         Whether there are constants of no library: what engines add is each one's own.
     rows
@@ -57,7 +57,7 @@ class Stage:
     kind: RowKind
     free: tuple[Free, ...]
     shape: tuple[str, ...]
-    own: tuple[str, ...] = ()
+    own: bool = False
     general: bool = True
     rows: Literal["graph", "eager", "whole"] = "graph"
 
@@ -67,7 +67,7 @@ STAGES = (
         "decode_attention",
         (*_ATTENTION, Free("copy_launch_us", 0.3, 12)),
         ("q_heads", "kv_heads", "head_dim"),
-        own=(*(item.name for item in _ATTENTION), "copy_launch_us"),
+        own=True,
     ),
     Stage(
         "gemm",
@@ -79,13 +79,7 @@ STAGES = (
             Free("gemm_flops_fraction", 0.1, 1),
         ),
         ("n", "k"),
-        own=(
-            "gemm_launch_us",
-            "tile_gb_per_s",
-            "split_k_us",
-            "gemm_bandwidth_fraction",
-            "gemm_flops_fraction",
-        ),
+        own=True,
     ),
     Stage(
         "prefill_attention",
@@ -96,12 +90,7 @@ STAGES = (
             Free("prefill_attention_flops_fraction", 0.05, 1),
         ),
         ("q_heads", "kv_heads", "head_dim"),
-        own=(
-            "prefill_attention_launch_us",
-            "prefill_attention_block_us",
-            "prefill_attention_bandwidth_fraction",
-            "prefill_attention_flops_fraction",
-        ),
+        own=True,
     ),
     Stage(
         "elementwise",
@@ -110,13 +99,13 @@ STAGES = (
             Free("elementwise_bandwidth_fraction", 0.1, 1),
         ),
         ("op", "width"),
-        own=("elementwise_launch_us", "elementwise_bandwidth_fraction"),
+        own=True,
     ),
     Stage(
         "all_reduce",
         (Free("collective_launch_us", 0.5, 60), Free("link_fraction", 0.02, 1)),
         ("num_gpus", "message_bytes"),
-        own=("collective_launch_us", "link_fraction"),
+        own=True,
     ),
     Stage(
         "shared_prefix_attention",
@@ -150,7 +139,7 @@ STAGES = (
         "end_to_end",
         (Free("step_us", 1, 50_000, 1000),),
         ("model", "batch", "input_len"),
-        own=("step_us",),
+        own=True,
         general=False,
         rows="whole",
     ),
@@ -264,22 +253,18 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     prepared = prepare(rows, stage.kind).groups
     groups = [group for group in prepared if _launched(group) == stage.rows]
     wide = [group for group in groups if not _is_narrow(group)]
-    own = tuple(item for item in stage.free if item.name in stage.own)
-    for chosen, free, variant in (
-        *([(wide, stage.free, "")] if stage.general else []),
-        *(
-            (part, own, name)
-            for name, part in _by_variant(wide).items()
-            if name and (len(_by_variant(wide)) > 1 or not stage.general)
-        ),
-        *(
-            (part, own, name)
-            for name, part in _by_variant(groups).items()
-            if name.endswith("fp8") and own
-        ),
-    ):
+    chosen_for = [(wide, "")] if stage.general else []
+    if stage.own:
+        libraries = _by_variant(wide)
+        several = len(libraries) > 1 or not stage.general
+        chosen_for += [(part, name) for name, part in libraries.items() if name and several]
+        narrow = _by_variant(groups).items()
+        chosen_for += [(part, name) for name, part in narrow if name.endswith("fp8")]
+    for chosen, variant in chosen_for:
         # A constant that another kind of row has told is not told anew.
-        left = [item for item in free if constant_name(item.name, variant) not in profile.fitted]
+        left = [
+            item for item in stage.free if constant_name(item.name, variant) not in profile.fitted
+        ]
         if sum(len(group.index) for group in chosen) < LEAST_ROWS or not left:
             continue
         part = _fit(stage, rows, profile, chosen, left, variant)
