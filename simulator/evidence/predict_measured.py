@@ -21,13 +21,14 @@ from simulator.counts.step import decode_operations
 from simulator.errors import SimulatorError
 from simulator.evidence.groups import Group, profile
 from simulator.evidence.measure.cells import IMPLEMENTATIONS, StepCell
-from simulator.evidence.measure.predict import BLOCKS_PER_SM, CUDA_HEADROOM_BYTES, predict
+from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, predict
 from simulator.evidence.measurements import RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Execution, WorkloadGrid
+from simulator.timing.slots import BLOCKS_PER_SM
 
 # A model as `measure` names it where its KV heads were changed.
 _WHAT_IF = re.compile(r"(?P<base>.+) with (?P<kv_heads>\d+) KV heads?")

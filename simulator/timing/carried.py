@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Literal
 
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.slots import BLOCKS_PER_SM, HOPPER_BLOCKS_PER_SM, blocks_per_sm
+from simulator.timing.slots import BLOCKS_PER_SM, blocks_per_sm, blocks_per_sm_of
 
 Origin = Literal["fitted", "measured", "carried", "peak"]
 # Attention kernels that several libraries have: what is fitted to one is the kernel's more than the
@@ -126,7 +126,7 @@ def shipped() -> Tables:
         raw = tomllib.loads((files("simulator") / "timing" / name).read_text(encoding="utf-8"))
         default.update(_table(raw["default"]))
         for architecture, entries in raw["architecture"].items():
-            blocks = HOPPER_BLOCKS_PER_SM if architecture == "Hopper" else BLOCKS_PER_SM
+            blocks = blocks_per_sm_of(architecture)
             architectures.setdefault(architecture, {}).update(_table(entries, blocks))
         kin.update(raw.get("like", {}))
     return Tables(default, architectures, kin)

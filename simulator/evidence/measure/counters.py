@@ -20,8 +20,9 @@ from typing import Any
 from simulator.counts.operation import total
 from simulator.errors import MeasurementError
 from simulator.evidence.measure.cells import IMPLEMENTATIONS, AttentionCell, Plan
-from simulator.evidence.measure.predict import BLOCKS_PER_SM, operations
+from simulator.evidence.measure.predict import operations
 from simulator.evidence.measure.rows import SOURCE, Card
+from simulator.timing.slots import BLOCKS_PER_SM
 
 READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
 # The kernel of ``torch.cuda._sleep``, which no attention kernel launches.

@@ -31,10 +31,9 @@ from simulator.evidence.measure.footprint import (
 )
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.timing.constants import Rates
+from simulator.timing.slots import BLOCKS_PER_SM
 from simulator.timing.step import step_time
 
-# Thread blocks per SM that flash kernels count on when they split the keys.
-BLOCKS_PER_SM = 2
 # Buffers rotate over this many times the L2 before one is used again.
 ROTATION = 2.5
 # A run of calls between two events: enough of them, but never more.

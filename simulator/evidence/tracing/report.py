@@ -17,10 +17,9 @@ from simulator.inputs.dtypes import Dtype
 from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout
 from simulator.timing.constants import Rates
 from simulator.timing.interval import Uncertainty, uncertainty
+from simulator.timing.slots import BLOCKS_PER_SM
 from simulator.timing.step import StepTime, step_time
 
-# Thread blocks per multiprocessor that flash kernels fill by splitting the keys.
-BLOCKS_PER_SM = 2
 MILLISECONDS = 1e3
 TORCH_DTYPES = {
     "bf16": "bfloat16",
