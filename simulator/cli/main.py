@@ -39,7 +39,9 @@ MODULES = {
     "trace": ("trace",),
     "evidence": ("calibrate",),
     "validate": ("validate",),
-    "catalog": ("models", "gpus", "scenarios"),
+    "models": ("models",),
+    "gpus": ("gpus",),
+    "scenarios": ("scenarios",),
 }
 
 
