@@ -11,8 +11,9 @@ from simulator.errors import MeasurementError
 from simulator.evidence.fit import Fitted, Free, constant_name, fit, with_constants
 from simulator.evidence.groups import Group
 from simulator.evidence.harness import CONSTANTS
-from simulator.evidence.measurements import Measurements, RowKind
+from simulator.evidence.measurements import Measurements
 from simulator.evidence.predict import prepare
+from simulator.evidence.row_kinds import RowKind
 from simulator.inputs.hardware import HardwareProfile
 
 # Fewer rows than this say too little to trust.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simulator.counts.operation import Operation
-from simulator.evidence.measurements import RowKind
+from simulator.evidence.row_kinds import RowKind
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.workload import Execution
 from simulator.timing.constants import LIBRARIES, ConstantsChoice, rates

@@ -24,7 +24,7 @@ from simulator.evidence.attention_kernels import (
 )
 from simulator.evidence.groups import Group, library_of
 from simulator.evidence.measure.cells import IMPLEMENTATIONS
-from simulator.evidence.measurements import RowKind
+from simulator.evidence.row_kinds import RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.workload import Execution

@@ -22,7 +22,7 @@ from simulator.errors import SimulatorError
 from simulator.evidence.groups import Group, profile
 from simulator.evidence.measure.cells import IMPLEMENTATIONS, StepCell
 from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, predict
-from simulator.evidence.measurements import RowKind
+from simulator.evidence.row_kinds import RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape

@@ -14,7 +14,7 @@ from simulator.errors import SimulatorError, WorkloadError
 from simulator.evidence import harness, predict_questions
 from simulator.evidence.groups import Group, library_of, profile
 from simulator.evidence.harness_time import cell_time, prefill_leak_s, question
-from simulator.evidence.measurements import RowKind
+from simulator.evidence.row_kinds import RowKind
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model

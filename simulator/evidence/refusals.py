@@ -1,16 +1,14 @@
 """Why rows are refused: they say nothing, or nothing that can be true."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from simulator.evidence import physics
+from simulator.evidence.row_kinds import Layout, RowKind
 from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import load_hardware
-
-if TYPE_CHECKING:
-    from simulator.evidence.measurements import Layout, RowKind
 
 # Columns that a file may leave out, and that are numbers where it does not.
 SWITCHES, GROUP_SIZES = ("causal", "expand_kv"), ("tensor_parallel", "tp", "num_gpus")
@@ -19,7 +17,7 @@ LARGEST_SIZE = 1e15
 DTYPE_COLUMNS = ("dtype", "kv_dtype", "weight_dtype", "weights_dtype")
 
 
-def unusable(frame: pd.DataFrame, kind: "RowKind", layout: "Layout") -> "pd.Series[Any]":
+def unusable(frame: pd.DataFrame, kind: RowKind, layout: Layout) -> "pd.Series[Any]":
     """Return why each row says nothing, None where it does: sizes or time are missing or none."""
     reasons = _no_reasons(frame)
 
@@ -41,7 +39,7 @@ def unusable(frame: pd.DataFrame, kind: "RowKind", layout: "Layout") -> "pd.Seri
     return reasons
 
 
-def _column_flaws(frame: pd.DataFrame, layout: "Layout") -> Iterator[tuple[Any, str]]:
+def _column_flaws(frame: pd.DataFrame, layout: Layout) -> Iterator[tuple[Any, str]]:
     """Yield which rows have what is none in a column that counts."""
     for name in layout.sizes:
         yield ~frame[name].between(1, LARGEST_SIZE), f"{name} is not a size"
@@ -58,7 +56,7 @@ def _column_flaws(frame: pd.DataFrame, layout: "Layout") -> Iterator[tuple[Any, 
             yield ~frame[name].isin(DTYPES), f"{name} is not one of {', '.join(DTYPES)}"
 
 
-def impossible(frame: pd.DataFrame, kind: "RowKind") -> "pd.Series[Any]":
+def impossible(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
     """Return why each row cannot be true on its GPU, None where it can."""
     reasons = _no_reasons(frame)
     timed = frame[frame["gpu_id"].notna() & ~is_oom(frame, kind)]
@@ -79,7 +77,7 @@ def _add(reasons: "pd.Series[Any]", bad: Any, text: Any) -> None:
     reasons[new] = text[new] if isinstance(text, pd.Series) else text
 
 
-def is_oom(frame: pd.DataFrame, kind: "RowKind") -> "pd.Series[bool]":
+def is_oom(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
     """Return which rows report that the memory did not suffice, and so have no time."""
     if kind != "decode_step":
         return pd.Series(data=False, index=frame.index)

@@ -15,8 +15,9 @@ from simulator.evidence import carry
 from simulator.evidence.calibrate import Calibration
 from simulator.evidence.fit import FOLDS
 from simulator.evidence.groups import Group, profile
-from simulator.evidence.measurements import Measurements, RowKind
+from simulator.evidence.measurements import Measurements
 from simulator.evidence.predict import prepare
+from simulator.evidence.row_kinds import RowKind
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import ConstantsChoice, rates
 from simulator.timing.roofline import cached_bytes

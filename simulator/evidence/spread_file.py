@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from simulator.evidence.measurements import Measurements, RowKind
+from simulator.evidence.measurements import Measurements
 from simulator.evidence.residuals import FAMILIES
+from simulator.evidence.row_kinds import RowKind
 from simulator.evidence.spread import COVERAGE
 from simulator.timing.spread import Spread
 

@@ -9,8 +9,9 @@ import pandas as pd
 
 from simulator.evidence import physics
 from simulator.evidence.groups import Group, profile
-from simulator.evidence.measurements import LAYOUTS, ROW_KINDS, Measurements
+from simulator.evidence.measurements import Measurements
 from simulator.evidence.predict import out_of_memory, prepare
+from simulator.evidence.row_kinds import LAYOUTS, ROW_KINDS
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import ConstantsChoice, rates
 from simulator.timing.roofline import operation_time

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from simulator.errors import MeasurementError
-from simulator.evidence.measurements import ROW_KINDS, load, recognise
+from simulator.evidence.measurements import load
+from simulator.evidence.row_kinds import ROW_KINDS, recognise
 
 SHARED = Path(__file__).parents[3] / "shared" / "measurements"
 
