@@ -13,6 +13,7 @@ from simulator.answers.capacity import capacity
 from simulator.answers.estimate import check_workload, estimate_with
 from simulator.answers.study import Study
 from simulator.answers.sweep import NAMED_AXES, NUMERIC_AXES, Cell, compare_block
+from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
@@ -257,8 +258,10 @@ def by_kv_heads(study: Study) -> "pd.DataFrame":
 
 
 def by_own_tokens(study: Study) -> "pd.DataFrame":
-    """Follow a request: the samples' own tokens grow from 1 to the end of the output."""
-    last = max(1, study.output_tokens - 1)
-    axis = {1, last}
-    axis |= {round(last ** (step / 48)) for step in range(49)}
+    """Follow a request: the samples' own tokens grow from the first step's to the last one's."""
+    work = study.workload
+    first = work.query_tokens
+    last = max(first, last_own_tokens(study.output_tokens, work.query_tokens, work.accepted_tokens))
+    axis = {first, last}
+    axis |= {round(first * (last / first) ** (step / 48)) for step in range(49)}
     return grid(study, {"decoded_tokens": sorted(axis)})

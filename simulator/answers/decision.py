@@ -11,7 +11,7 @@ from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
 from simulator.answers.generate import Generation, generate
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
 from simulator.answers.verdict import Verdict
-from simulator.errors import SimulatorError, WorkloadError
+from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.timing.constants import ConstantsChoice
@@ -111,8 +111,7 @@ class Decision:
         The scenario's own GPUs as it lists them; then those that will do, cheapest per token
         first, and the rest.
     requests
-        Whole requests on the scenario's first GPU, by kind of attention; empty where a request
-        cannot be followed.
+        Whole requests on the scenario's first GPU, by kind of attention.
     skipped
         GPUs on which the case cannot be run, a sentence each.
     """
@@ -217,20 +216,17 @@ def _requests(
     """Yield the whole request on the first GPU under each kind of attention."""
     case, gpu = decision.case, decision.first.gpu
     for name in ATTENTIONS:
-        try:
-            yield (
-                name,
-                generate(
-                    case.model,
-                    gpu,
-                    case.workload.under(name),
-                    output_tokens=output_tokens,
-                    usd_per_hour=usd_per_hour,
-                    **settings,
-                ),
-            )
-        except SimulatorError:
-            return  # more than one query token per step: how many are accepted is not known
+        yield (
+            name,
+            generate(
+                case.model,
+                gpu,
+                case.workload.under(name),
+                output_tokens=output_tokens,
+                usd_per_hour=usd_per_hour,
+                **settings,
+            ),
+        )
 
 
 def _order(choice: Choice) -> tuple[bool, bool, bool, float, float]:

@@ -8,6 +8,7 @@ from simulator.answers.estimate import (
     estimate,
 )
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
@@ -62,9 +63,26 @@ class Generation:
 
     @property
     def time_per_output_token_s(self) -> float:
-        """Mean time of a decode step (TPOT); 0 where the prefill gives the only token. [s]."""
-        steps = self.output_tokens - 1
-        return self.time.decode_s / steps if steps else 0.0
+        """Mean time of a token after the first (TPOT); 0 where there is none. [s]."""
+        tokens = self.output_tokens - 1
+        return self.time.decode_s / tokens if tokens else 0.0
+
+    @property
+    def steps_note(self) -> str:
+        """How many steps of several query tokens there are, and how samples move; else empty."""
+        work, steps = self.last_step.workload, self.time.steps
+        if work.query_tokens == 1 or not steps:
+            return ""
+        return (
+            f"{steps:,} decode step{'' if steps == 1 else 's'} of {work.query_tokens} query "
+            f"tokens: each moves every sample forward by {work.accepted_tokens:g}, and what is "
+            "left at the end takes a whole one."
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed, a sentence each."""
+        return tuple(note for note in (*self.last_step.notes, self.steps_note) if note)
 
     @property
     def usd_per_million_tokens(self) -> float | None:
@@ -102,13 +120,8 @@ def generate(
         raise WorkloadError(
             f"output_tokens = {output_tokens:,} is not between 1 and {MOST_OUTPUT_TOKENS:,}"
         )
-    if workload.query_tokens != 1:
-        raise WorkloadError(
-            "generate follows one token per step; query_tokens must be 1 "
-            "(how many are accepted differs from step to step)"
-        )
-    # The last token is never fed back: the caches end one short of the output.
-    last = workload.model_copy(update={"decoded_tokens": output_tokens - 1})
+    own = last_own_tokens(output_tokens, workload.query_tokens, workload.accepted_tokens)
+    last = workload.model_copy(update={"decoded_tokens": own})
     last_step = estimate(
         model, gpu, last, constants=constants, memory_utilization=memory_utilization
     )

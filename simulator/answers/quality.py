@@ -14,6 +14,7 @@ from simulator.answers.pass_at_k import Success
 from simulator.answers.price import SECONDS_PER_HOUR, price_per_hour
 from simulator.answers.search import largest
 from simulator.counts.memory import memory
+from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
@@ -137,10 +138,10 @@ def quality(
     WorkloadError
         If a limit makes no sense or the workload cannot be run.
     """
-    _check(workload, output_tokens, target_step_s, target_request_s, most_samples)
+    _check(output_tokens, target_step_s, target_request_s, most_samples)
     if output_tokens is not None:
-        # The last token is never fed back.
-        workload = workload.model_copy(update={"decoded_tokens": output_tokens - 1})
+        own = last_own_tokens(output_tokens, workload.query_tokens, workload.accepted_tokens)
+        workload = workload.model_copy(update={"decoded_tokens": own})
     results = {
         attention: estimate(
             model,
@@ -181,7 +182,6 @@ def quality(
 
 
 def _check(
-    workload: Workload,
     output_tokens: int | None,
     target_step_s: float | None,
     target_request_s: float | None,
@@ -205,11 +205,6 @@ def _check(
     if not 1 <= output_tokens <= MOST_OUTPUT_TOKENS:
         raise WorkloadError(
             f"output_tokens = {output_tokens:,} is not between 1 and {MOST_OUTPUT_TOKENS:,}"
-        )
-    if workload.query_tokens != 1:
-        raise WorkloadError(
-            "a request is followed one token per step; query_tokens must be 1 "
-            "(the tokens accepted per step are not known)"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from simulator.cli.question import question_of
+from simulator.counts.request import last_own_tokens
 
 # Options of a question that make up a model of their own.
 OWN_MODEL = (
@@ -61,5 +62,10 @@ def changes_of(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
     if "model" in changes:
         changes["model"] = (changes["model"],)
     if "output_tokens" in changes:
-        changes.setdefault("decoded_tokens", max(0, changes["output_tokens"] - 1))
+        last = last_own_tokens(
+            changes["output_tokens"],
+            changes.get("query_tokens", 1),
+            changes.get("accepted_tokens", 1),
+        )
+        changes.setdefault("decoded_tokens", last)
     return changes, settings

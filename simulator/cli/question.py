@@ -19,6 +19,7 @@ from simulator.cli.options import (
     with_options,
 )
 from simulator.cli.words import choice, complete_dtypes, complete_types, number, option, size
+from simulator.counts.request import last_own_tokens
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import (
     EXECUTIONS,
@@ -135,7 +136,7 @@ def question_of(
         option(
             "--accepted-tokens",
             panel=WORK_PANEL,
-            text="Of those, how many are kept on average: for tokens per second and costs.",
+            text="Of those, how many are kept on average; generate takes its steps by it.",
             parser=number,
             metavar="TOKENS",
         ),
@@ -215,7 +216,7 @@ def question_of(
         samples=samples,
         prompts=prompts,
         tree=tree,
-        decoded_tokens=_decoded(decoded_tokens, output_tokens),
+        decoded_tokens=_decoded(decoded_tokens, output_tokens, query_tokens, accepted_tokens),
         query_tokens=query_tokens,
         accepted_tokens=accepted_tokens,
         kernel=kernel,
@@ -235,7 +236,12 @@ def question_of(
     )
 
 
-def _decoded(decoded_tokens: int | None, output_tokens: int | None) -> int | None:
+def _decoded(
+    decoded_tokens: int | None,
+    output_tokens: int | None,
+    query_tokens: int,
+    accepted_tokens: float,
+) -> int | None:
     """Return the own tokens at the step asked about; None leaves the default."""
     if decoded_tokens is not None and output_tokens is not None:
         raise typer.BadParameter(
@@ -243,8 +249,9 @@ def _decoded(decoded_tokens: int | None, output_tokens: int | None) -> int | Non
         )
     if output_tokens == 0:
         raise typer.BadParameter("--output-tokens is at least 1")
-    # The last token generated is never fed back.
-    return decoded_tokens if output_tokens is None else output_tokens - 1
+    if output_tokens is None:
+        return decoded_tokens
+    return last_own_tokens(output_tokens, query_tokens, accepted_tokens)
 
 
 def _model(

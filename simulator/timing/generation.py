@@ -1,8 +1,9 @@
-"""A whole request: prefill, then one decode step for each further token."""
+"""A whole request: prefill, then decode steps until every sample has its tokens."""
 
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from simulator.counts.request import decode_steps, own_tokens
 from simulator.counts.step import prefill_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload, WorkloadGrid
@@ -25,13 +26,16 @@ class GenerationTime:
     prefill
         Fills the caches and gives every sample its first token.
     decode_s
-        Sum of all decode steps, one for each token after the first.
+        Sum of all decode steps.
+    steps
+        How many they are: each moves every sample forward by its accepted tokens.
     first_step_s, last_step_s
         The shortest and the longest of them; 0 where there is none.
     """
 
     prefill: StepTime
     decode_s: float
+    steps: int
     first_step_s: float
     last_step_s: float
 
@@ -51,24 +55,27 @@ def generation_time(
 ) -> GenerationTime:
     """Time a request in which every sample generates ``output_tokens``.
 
-    The prefill gives the first token; the step for token t + 1 attends over t own tokens, so the
-    decoded part grows from 1 to ``output_tokens - 1``. All steps are timed as one array.
+    The prefill gives the first token; which own tokens each step attends over is in
+    :mod:`simulator.counts.request`. All steps are timed as one array.
     """
     prefill = step_time(prefill_operations(model, work), gpu, work.execution)
     import numpy as np
 
-    steps = output_tokens - 1
+    steps = decode_steps(output_tokens, work.accepted_tokens)
     sizes = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
     seconds, first, last = 0.0, 0.0, 0.0
     for start in range(1, steps + 1, STEPS_AT_ONCE):
-        decoded = np.arange(start, min(start + STEPS_AT_ONCE, steps + 1), dtype=np.float64)
+        step = np.arange(start, min(start + STEPS_AT_ONCE, steps + 1), dtype=np.float64)
+        decoded = own_tokens(step, work.query_tokens, work.accepted_tokens)
         grid = WorkloadGrid(**{**sizes, "decoded_tokens": decoded})
         total = decode_time(model, grid, gpu, block_slots=block_slots).total_s
-        times = np.broadcast_to(total, decoded.shape)
+        times = np.broadcast_to(total, step.shape)
         seconds += float(times.sum())
         first = first or float(times[0])
         last = float(times[-1])
-    return GenerationTime(prefill=prefill, decode_s=seconds, first_step_s=first, last_step_s=last)
+    return GenerationTime(
+        prefill=prefill, decode_s=seconds, steps=steps, first_step_s=first, last_step_s=last
+    )
 
 
 def request_times(
@@ -92,9 +99,11 @@ def request_times(
     prefill = step_time(prefill_operations(model, grid), gpu, work.execution).total_s
     total = np.broadcast_to(prefill, column.shape)[:, 0].copy()
     at_once = max(1, STEPS_AT_ONCE // len(column))
-    for start in range(1, output_tokens, at_once):
-        decoded = np.arange(start, min(start + at_once, output_tokens), dtype=np.float64)[None, :]
+    last = decode_steps(output_tokens, work.accepted_tokens)
+    for start in range(1, last + 1, at_once):
+        step = np.arange(start, min(start + at_once, last + 1), dtype=np.float64)[None, :]
+        decoded = own_tokens(step, work.query_tokens, work.accepted_tokens)
         steps = WorkloadGrid(**{**sizes, "samples": column, "decoded_tokens": decoded})
         times = decode_time(model, steps, gpu, block_slots=block_slots).total_s
-        total += np.broadcast_to(times, (len(column), decoded.shape[1])).sum(axis=1)
+        total += np.broadcast_to(times, (len(column), step.shape[1])).sum(axis=1)
     return total

@@ -90,13 +90,14 @@ def generation_object(result: Generation) -> dict[str, Any]:
         "last_step_ms": time.last_step_s / MILLISECOND,
         "time_per_output_token_ms": result.time_per_output_token_s / MILLISECOND,
         "output_tokens": result.output_tokens,
+        "decode_steps": time.steps,
         "all_output_tokens": result.all_tokens,
         "tokens_per_s": result.tokens_per_s,
         "usd_per_hour": result.usd_per_hour,
         "usd_per_million_tokens": result.usd_per_million_tokens,
         "prefill_bound": time.prefill.bound,
         "memory": memory_object(result.last_step.memory),
-        "notes": list(result.last_step.notes),
+        "notes": list(result.notes),
     }
 
 

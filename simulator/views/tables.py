@@ -152,7 +152,7 @@ def generations_view(results: Mapping[str, Generation]) -> RenderableType:
         FittedTable(columns=columns, rows=rows),
         Text(),
         *lines,
-        *notes(first.last_step.notes),
+        *notes(first.notes),
     )
 
 

@@ -58,8 +58,16 @@ def _own(work: Workload, output_tokens: int | None) -> str:
         own = f"{plural(output_tokens, 'output token')} each"
     else:
         own = f"{plural(work.decoded_tokens, 'own token')} each"
-    query = f", {work.query_tokens} query tokens per step" if work.query_tokens > 1 else ""
-    return own + query
+    return own + (f", {query_phrase(work)}" if work.query_tokens > 1 else "")
+
+
+def query_phrase(work: Workload) -> str:
+    """Say how many tokens of each sample a step takes in, and how many of them it keeps.
+
+    >>> query_phrase(Workload(query_tokens=4, accepted_tokens=2.5))
+    '4 query tokens per step, 2.5 accepted'
+    """
+    return f"{work.query_tokens} query tokens per step, {work.accepted_tokens:g} accepted"
 
 
 def model_phrase(model: ModelShape) -> str:

@@ -122,12 +122,13 @@ def test_a_gpu_that_cannot_run_the_case_is_skipped_and_named() -> None:
 
 def test_requests_are_those_of_generate() -> None:
     """The whole request on the first GPU is what generate says of it."""
-    found = decision(CODE, "h100-sxm", "mi300x")
-    work = found.case.workload.model_dump(exclude={"attention"})
-    for name, request in found.requests.items():
-        alone = api.generate("llama-2-7b", output_tokens=64, **{**work, "attention": name})
-        assert request.total_s == alone.total_s
-    assert decision(narrowed(CODE, {"query_tokens": 4}), "h100-sxm").requests == {}
+    for changes in ({}, {"query_tokens": 4, "accepted_tokens": 2}):
+        found = decision(narrowed(CODE, changes), "h100-sxm", "mi300x")
+        work = found.case.workload.model_dump(exclude={"attention"})
+        assert set(found.requests) == {"standard", "bifurcated"}
+        for name, request in found.requests.items():
+            alone = api.generate("llama-2-7b", output_tokens=64, **{**work, "attention": name})
+            assert request.total_s == alone.total_s
 
 
 @pytest.mark.parametrize("name", ["code-sampling-8k", "one-sample", "kv-heads-what-if"])

@@ -80,7 +80,36 @@ def test_an_impossible_length_is_refused(tokens: int) -> None:
         _generate(tokens)
 
 
-def test_speculation_is_refused() -> None:
-    """How many tokens a step moves forward then is not known."""
-    with pytest.raises(WorkloadError, match=r"query_tokens must be 1"):
-        _generate(10, query_tokens=4)
+def test_accepted_tokens_take_fewer_steps() -> None:
+    """39 tokens after the first at 2.5 a step: 15 steps and 1.5 tokens more, a sixteenth.
+
+    The caches then hold 37 tokens of 37.5 and the 4 that the last step takes in, rounded up.
+    """
+    request = _generate(40, samples=6, context_tokens=900, query_tokens=4, accepted_tokens=2.5)
+    assert request.time.steps == 16
+    work = request.last_step.workload
+    assert work.decoded_tokens == 42
+    steps = [
+        estimate(
+            mistral_7b(), gpu(), work.model_copy(update={"decoded_tokens": -(-5 * k // 2) + 4})
+        ).step_s
+        for k in range(16)
+    ]
+    assert request.time.decode_s == pytest.approx(sum(steps), rel=1e-12)
+    assert request.time_per_output_token_s == pytest.approx(sum(steps) / 39)
+    assert request.all_tokens == 6 * 40
+    assert "16 decode steps of 4 query tokens" in request.notes[-1]
+
+
+def test_drafts_that_are_all_rejected_cost_time() -> None:
+    """With one token accepted of four there are as many steps as without drafts, each longer."""
+    plain, drafted = _generate(100), _generate(100, query_tokens=4)
+    assert drafted.time.steps == plain.time.steps == 99
+    assert drafted.time.decode_s > plain.time.decode_s
+    assert not plain.steps_note
+
+
+def test_all_drafts_accepted_leave_the_caches_as_long() -> None:
+    """129 tokens, four a step: 32 steps, and 128 own tokens at the last one."""
+    request = _generate(129, query_tokens=4, accepted_tokens=4)
+    assert (request.time.steps, request.last_step.workload.decoded_tokens) == (32, 128)

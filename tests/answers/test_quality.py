@@ -39,9 +39,10 @@ def test_one_sample_more_breaks_the_target_or_the_memory(
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_requests_are_those_of_generate(attention: Any) -> None:
+@pytest.mark.parametrize("drafts", [{}, {"query_tokens": 4, "accepted_tokens": 2.5}], ids=str)
+def test_requests_are_those_of_generate(attention: Any, drafts: dict[str, Any]) -> None:
     """The time of a whole request equals generate's, for each number of samples."""
-    points = ask(output_tokens=300, most_samples=20, samples=7).points[attention]
+    points = ask(output_tokens=300, most_samples=20, samples=7, **drafts).points[attention]
     assert 7 in [point.samples for point in points]
     for point in points:
         request = simulator.generate(
@@ -51,6 +52,7 @@ def test_requests_are_those_of_generate(attention: Any) -> None:
             output_tokens=300,
             attention=attention,
             price_per_hour=3.6,
+            **drafts,
         )
         assert point.request_s == pytest.approx(request.total_s, rel=1e-9)
         assert point.step_s == pytest.approx(request.last_step.step_s, rel=1e-9)
@@ -122,7 +124,7 @@ def test_counts_end_where_the_tries_do(tmp_path: Any) -> None:
         ({"target_request_s": 1}, "output_tokens"),
         ({"output_tokens": 0}, "output_tokens"),
         ({"output_tokens": 10**9}, "output_tokens"),
-        ({"output_tokens": 8, "query_tokens": 2}, "query_tokens"),
+        ({"output_tokens": 8, "accepted_tokens": 2}, "query_tokens"),
         ({"most_samples": 0}, "most_samples"),
         ({"success_rate": None}, "success_rate or problem_counts"),
         ({"problem_counts": "x.csv"}, "success_rate or problem_counts"),

@@ -57,6 +57,15 @@ def test_compare(model: str, options: Sequence[str], keywords: Mapping[str, Any]
     assert shown == compare_object(simulator.compare(model, **keywords))
 
 
+def test_the_step_asked_about_is_the_last_of_the_request() -> None:
+    """estimate --output-tokens is generate's last step, with drafts that are not all kept too."""
+    drafts = ("--output-len", "100", "--query-tokens", "4", "--accepted-tokens", "2.5")
+    for options in (drafts, drafts[:2]):
+        step = bifurcate("estimate", "-m", "llama-3.1-8b", *options, "--json").json
+        request = bifurcate("generate", "-m", "llama-3.1-8b", *options, "--json").json
+        assert step["step_ms"] == request["standard"]["last_step_ms"]
+
+
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "deepseek-v3"])
 def test_generate(model: str) -> None:
     """generate gives the numbers of simulator.generate for both kinds of attention."""

@@ -54,7 +54,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("estimate", *M, "--output-len", "0"), 2, ("--output-tokens", "at least 1")),
     (("estimate", *M, "--decoded", "5", "--output-len", "5"), 2, ("give one of both",)),
     (("generate", *M, "--decoded", "5"), 2, ("--decoded-tokens", "--output-tokens")),
-    (("generate", *M, "--query-tokens", "4"), 1, ("query_tokens must be 1",)),
+    (("generate", *M, "--accepted-tokens", "4"), 1, ("accepted_tokens = 4", "query_tokens = 1")),
     (("generate", *M, "--output-len", "1000000k"), 1, ("output_tokens",)),
     # Shapes that cannot be.
     (("estimate", *M, "--kv-heads", "5"), 1, ("heads (32)", "1, 2, 4, 8, 16, 32")),

@@ -117,6 +117,7 @@ REQUEST: dict[str, Any] = {
     "last_step_ms": float,
     "time_per_output_token_ms": float,
     "output_tokens": int,
+    "decode_steps": int,
     "all_output_tokens": int,
     "tokens_per_s": float,
     "usd_per_hour": OptionalNumber,

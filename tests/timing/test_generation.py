@@ -1,5 +1,6 @@
 """A whole request against its steps, one by one."""
 
+from math import ceil
 from typing import Any
 
 import pytest
@@ -28,16 +29,30 @@ def _step_s(shape: ModelShape, work: Workload, decoded: int) -> float:
 
 
 @settings(max_examples=40)
-@given(st.sampled_from(REAL_MODELS), workloads(query_tokens=1), st.integers(1, 600))
-def test_a_request_is_its_steps(shape: ModelShape, work: Workload, output_tokens: int) -> None:
+@given(
+    st.sampled_from(REAL_MODELS),
+    workloads(query_tokens=st.sampled_from([1, 4])),
+    st.integers(1, 600),
+    st.sampled_from([1, 2.5, 4]),
+)
+def test_a_request_is_its_steps(
+    shape: ModelShape, work: Workload, output_tokens: int, accepted_tokens: float
+) -> None:
     """The sum over all steps, the first and the last are those of a loop over single steps.
 
-    The prefill gives the first token; the step for token t + 1 attends over t own tokens.
+    The prefill gives the first token; a step attends over the tokens that are cached and its own
+    query tokens, and moves each sample forward by those accepted.
     """
     if shape.latent is not None and work.kernel == "sdpa_math":
         return
+    accepted = min(accepted_tokens, work.query_tokens)
+    work = work.model_copy(update={"accepted_tokens": accepted})
     time = _generate(shape, work, output_tokens)
-    steps = [_step_s(shape, work, decoded) for decoded in range(1, output_tokens)]
+    steps, generated = [], 1.0
+    while generated < output_tokens:
+        steps.append(_step_s(shape, work, ceil(generated - 1) + work.query_tokens))
+        generated += accepted
+    assert time.steps == len(steps)
     assert time.decode_s == pytest.approx(sum(steps), rel=1e-9)
     assert time.first_step_s == pytest.approx(steps[0] if steps else 0)
     assert time.last_step_s == pytest.approx(steps[-1] if steps else 0)

@@ -9,7 +9,7 @@ from simulator.answers.study import Study
 from simulator.inputs.workload import Workload
 from simulator.units import format_tokens
 from simulator.views.plots.style import Caption
-from simulator.views.text import plural, settings_phrase
+from simulator.views.text import plural, query_phrase, settings_phrase
 
 LAYOUTS = {
     "copies": "a context copy for each sample",
@@ -54,7 +54,7 @@ def _sizes(work: Workload, varied: Collection[str]) -> list[str]:
     if work.prompts > 1:
         phrases["prompts"] = plural(work.prompts, "context")
     if work.query_tokens > 1:
-        phrases["query_tokens"] = f"{work.query_tokens} query tokens per step"
+        phrases["query_tokens"] = query_phrase(work)
     return [phrase for name, phrase in phrases.items() if name not in varied]
 
 

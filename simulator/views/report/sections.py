@@ -259,9 +259,7 @@ def step_section(decision: Decision) -> Html:
 
 
 def request_section(decision: Decision) -> Html:
-    """Return what a whole request takes and costs, nothing where it cannot be followed."""
-    if not decision.requests:
-        return tag("p", "A request of several query tokens per step is not followed to its end.")
+    """Return what a whole request takes and costs."""
     first = next(iter(decision.requests.values()))
     rows: list[list[Child]] = [
         [
@@ -289,7 +287,8 @@ def request_section(decision: Decision) -> Html:
         tag(
             "p",
             f"Over the whole request, prefill included, bifurcated attention is {ratio:.2f} times "
-            f"as fast; at the step above {decision.first.comparison.speedup:.2f} times.",
+            f"as fast; at the step above {decision.first.comparison.speedup:.2f} times. "
+            f"{first.steps_note}".rstrip(),
         ),
     )
 

@@ -1,0 +1,44 @@
+"""The decode steps of a whole request: how many, and how many own tokens each sees."""
+
+import math
+
+from simulator.numeric import Numeric, ceil_div
+
+# What products of a mean number of accepted tokens may be off by in floating point.
+_ROUNDING = 1e-6
+
+
+def decode_steps(output_tokens: int, accepted_tokens: float) -> int:
+    """Return how many decode steps follow the prefill.
+
+    The prefill gives the first token and each step ``accepted_tokens`` more; what is left at the
+    end takes a whole step.
+
+    >>> decode_steps(256, 1), decode_steps(256, 2.5), decode_steps(1, 2.5)
+    (255, 102, 0)
+    """
+    # No step accepts less than one token.
+    return max(0, math.ceil((output_tokens - 1) / max(1.0, accepted_tokens) - _ROUNDING))
+
+
+def own_tokens(step: Numeric, query_tokens: Numeric, accepted_tokens: Numeric) -> Numeric:
+    """Return the tokens each sample holds of its own at a step, the first being step 1.
+
+    Of the tokens that it has, all but the last have been through the model; in this step that one
+    and the drafted ones do, and lie in the cache whether they are kept or not. A mean is rounded up
+    to whole tokens.
+
+    >>> own_tokens(1, 1, 1.0), own_tokens(1, 4, 2.5), own_tokens(3, 4, 2.5)
+    (1.0, 4.0, 9.0)
+    """
+    return ceil_div((step - 1) * accepted_tokens - _ROUNDING, 1) + query_tokens
+
+
+def last_own_tokens(output_tokens: int, query_tokens: int, accepted_tokens: float) -> int:
+    """Return the own tokens at the last step; none where the prefill gives the only token.
+
+    >>> last_own_tokens(129, 1, 1), last_own_tokens(129, 4, 4), last_own_tokens(1, 4, 4)
+    (128, 128, 0)
+    """
+    steps = decode_steps(output_tokens, accepted_tokens)
+    return int(own_tokens(steps, query_tokens, accepted_tokens)) if steps else 0
