@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 
 from simulator.evidence import carry, residuals, spread, spread_check, spread_file
-from simulator.evidence.calibrate import STAGES, Calibration, calibrate, summary
+from simulator.evidence.calibrate import Calibration, calibrate, summary
 from simulator.evidence.measurements import Measurements, load
 from simulator.evidence.physics import compulsory_bytes
 from simulator.evidence.row_kinds import RowKind
+from simulator.evidence.stages import STAGES
 from simulator.evidence.summaries import report, timed
 from simulator.evidence.validate import validate
 from simulator.inputs.hardware import load_hardware

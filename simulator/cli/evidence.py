@@ -120,7 +120,8 @@ def say_refused(measurements: "Measurements") -> None:
 
 def _calibration_json(result: "Calibration") -> dict[str, Any]:
     """Return the fits as JSON."""
-    from simulator.evidence.calibrate import summary, wanted_rows
+    from simulator.evidence.calibrate import summary
+    from simulator.evidence.stages import wanted_rows
     from simulator.evidence.summaries import shape_errors
 
     parts = []
@@ -172,7 +173,8 @@ def _calibration_table(result: "Calibration") -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from simulator.evidence.calibrate import summary, wanted_rows
+    from simulator.evidence.calibrate import summary
+    from simulator.evidence.stages import wanted_rows
 
     table = Table(title=f"Constants of {result.profile.id}", title_justify="left")
     for name in ("Rows", "Constant", "Value", "Error", "Held-out shapes", "Remarks"):

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from simulator.errors import MeasurementError
-from simulator.evidence.calibrate import STAGES, Calibration, calibrate, summary, wanted_rows
+from simulator.evidence.calibrate import Calibration, calibrate, summary
 from simulator.evidence.fit import with_constants
 from simulator.evidence.measurements import Measurements, load
 from simulator.evidence.predict import prepare
+from simulator.evidence.stages import STAGES, wanted_rows
 from simulator.evidence.write_profile import profile_path, profile_text
 from simulator.inputs.hardware import HardwareProfile, load_hardware, read_profile
 from simulator.timing.constants import rates
