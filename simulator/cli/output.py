@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
@@ -87,6 +88,21 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
         writer.writeheader()
         writer.writerows(rows)
     return buffer.getvalue()
+
+
+def check_parquet(path: Path) -> None:
+    """Refuse a parquet file where nothing can write one, before any work.
+
+    Raises
+    ------
+    OutputError
+        If pyarrow is not installed.
+    """
+    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise OutputError(
+            "parquet needs pyarrow: pip install 'bifurcated-attention-simulator[parquet]', "
+            "or write .csv"
+        )
 
 
 def write_text(text: str, path: Path | None) -> None:

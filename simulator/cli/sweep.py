@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simulator.cli.options import Constants, ScenarioName, Utilization
-from simulator.cli.output import say
+from simulator.cli.output import check_parquet, say
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
 
@@ -47,8 +47,10 @@ def sweep(
     from simulator.answers.sweep import prepare_sweep
     from simulator.inputs.scenario import load_scenario
 
-    if output is not None and output.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"cannot write {output}: a sweep goes to {' or '.join(SUFFIXES)}")
+    if output is not None:
+        if output.suffix.lower() not in SUFFIXES:
+            raise OutputError(f"cannot write {output}: a sweep goes to {' or '.join(SUFFIXES)}")
+        check_parquet(output)
     grid = prepare_sweep(
         load_scenario(scenario), constants=constants, memory_utilization=gpu_memory_utilization
     )
@@ -98,22 +100,10 @@ def _write_csv(blocks: Iterator[dict[str, Any]], path: Path | None) -> None:
 
 
 def _write_parquet(blocks: Iterator[dict[str, Any]], path: Path) -> None:
-    """Write blocks as row groups of one parquet file.
-
-    Raises
-    ------
-    OutputError
-        If pyarrow is not installed.
-    """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise OutputError(
-            "parquet needs pyarrow: pip install 'bifurcated-attention-simulator[parquet]', "
-            "or write .csv"
-        ) from None
+    """Write blocks as row groups of one parquet file."""
     import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     writer = None
     try:

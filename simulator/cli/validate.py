@@ -9,7 +9,7 @@ import typer
 from simulator.cli.evidence import KeepSuspect, Rows, say_refused
 from simulator.cli.figures import check_figure, write_figure
 from simulator.cli.options import Constants
-from simulator.cli.output import csv_text, output_of, say, write_text
+from simulator.cli.output import check_parquet, csv_text, output_of, say, write_text
 from simulator.cli.words import complete_gpus
 from simulator.errors import OutputError
 
@@ -106,11 +106,14 @@ def _check_suffix(path: Path | None, known: tuple[str, ...]) -> None:
     Raises
     ------
     OutputError
-        If the suffix is not a known one.
+        If the suffix is not a known one, or nothing here can write such a file.
     """
-    if path is not None and path.suffix not in known:
+    if path is None:
+        return
+    if path.suffix not in known:
         suffixes = f"known suffixes: {', '.join(known)}"
         raise OutputError(f"cannot tell a format from {path.name!r}; {suffixes}")
+    check_parquet(path)
 
 
 def _calibrated(path: Path, gpu: str | None) -> Any:

@@ -135,7 +135,8 @@ def _read(path: Path) -> pd.DataFrame:
         raise MeasurementError(f"cannot read {path}: no such file") from None
     except ImportError:
         raise MeasurementError(
-            f"cannot read {path}: parquet needs pyarrow (pip install pyarrow)"
+            f"cannot read {path}: parquet needs pyarrow: "
+            "pip install 'bifurcated-attention-simulator[parquet]'"
         ) from None
     except (OSError, ValueError, UnicodeError, pd.errors.ParserError) as problem:
         raise MeasurementError(f"cannot read {path}: {str(problem).splitlines()[0]}") from None

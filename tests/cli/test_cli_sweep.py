@@ -89,14 +89,16 @@ def test_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.PARQUET", "grid.csv"]
 
 
+@pytest.mark.parametrize("command", ["sweep one-sample", "validate rows.csv"])
 def test_parquet_without_pyarrow_names_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without pyarrow the error says what to install, and no file is left."""
+    """Without pyarrow one line says what to install, before any work, and no file is left."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    done = bifurcate("sweep", "one-sample", "-o", str(tmp_path / "grid.parquet"))
+    done = bifurcate(*command.split(), "-o", str(tmp_path / "out.parquet"))
     assert done.code == 1
-    assert "[parquet]" in done.err
+    assert done.err.count("\n") == 1
+    assert "pip install 'bifurcated-attention-simulator[parquet]'" in done.err
     assert list(tmp_path.iterdir()) == []
 
 

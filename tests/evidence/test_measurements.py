@@ -1,5 +1,6 @@
 """Rows in: recognised by their columns, resolved by GPU, refused where they cannot be true."""
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -49,13 +50,16 @@ def test_very_many_extra_columns_are_no_trouble(tmp_path: Path) -> None:
     assert (row["note_298"], row["note_299"]) == ("x", 1.5)
 
 
-def test_parquet_reads_the_same(tmp_path: Path) -> None:
-    """The suffix picks the reader; the rows are the same."""
+def test_parquet_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suffix picks the reader; the rows are the same, or one line says what is missing."""
     path = write(tmp_path, DECODE + "\nL40S,8,32,8,128,4096,300")
     parquet = tmp_path / "rows.parquet"
     pd.read_csv(path).to_parquet(parquet)
     one, other = (load([file]).tables["decode_attention"] for file in (path, parquet))
     assert one.drop(columns="file").equals(other.drop(columns="file"))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MeasurementError, match=r"rows.parquet: .* pip install '.*\[parquet\]'"):
+        load([parquet])
 
 
 @pytest.mark.parametrize(
