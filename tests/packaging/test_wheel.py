@@ -163,12 +163,14 @@ def test_source_archive_can_be_worked_on(dist: Path) -> None:
 def test_installed_command_answers_from_any_folder(
     installed: Path, elsewhere: dict[str, str], tmp_path: Path
 ) -> None:
-    """The console script of an installed wheel shows its help and answers a real question."""
+    """The console script of an installed wheel answers a real question, and so does -m."""
     bifurcate = installed / "bin" / "bifurcate"
     assert "compare" in run(bifurcate, "--help", cwd=tmp_path, env=elsewhere)
     printed = run(bifurcate, "compare", *QUESTION, "--json", cwd=tmp_path, env=elsewhere)
     answer = json.loads(printed)
     assert answer["winner"] == "bifurcated"
+    module = (installed / "bin" / "python", "-m", "simulator")
+    assert run(*module, "compare", *QUESTION, "--json", cwd=tmp_path, env=elsewhere) == printed
 
 
 def test_installed_data_comes_from_the_wheel(
