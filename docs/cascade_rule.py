@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simulator.answers.block import NAMED_AXES, Cell, compare_block
 from simulator.answers.rules import (
     LEAST_PREFIX_TOKENS,
     LEAST_REQUESTS,
     RULES,
 )
-from simulator.answers.sweep import NAMED_AXES, Cell, compare_block
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 from builders import gpu, mistral_7b
 
-from simulator.answers.sweep import (
-    NUMERIC_AXES,
-    POINTS_AT_ONCE,
-    Cell,
-    Sweep,
-    prepare_sweep,
-    winners,
-)
+from simulator.answers.block import NUMERIC_AXES, Cell, winners
+from simulator.answers.sweep import POINTS_AT_ONCE, Sweep, prepare_sweep
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.errors import SimulatorError
 from simulator.inputs.scenario import Scenario, load_scenario, scenario_files

@@ -9,9 +9,10 @@ from builders import gpu, gpus, grid_of, model_shapes, workloads
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from simulator.answers.block import NUMERIC_AXES, Cell
 from simulator.answers.compare import compare
 from simulator.answers.estimate import estimate
-from simulator.answers.sweep import NUMERIC_AXES, Cell, Sweep
+from simulator.answers.sweep import Sweep
 from simulator.counts.memory import memory
 from simulator.counts.operation import Operation
 from simulator.counts.step import decode_operations, prefill_operations
