@@ -201,7 +201,7 @@ def plan(
     check: Check = False,
 ) -> None:
     """Plan capacity: what fits, in time, on which GPU, at what cost."""
-    from simulator.views.results import plan_object, plan_rows
+    from simulator.views.plan_results import plan_object, plan_rows
 
     result = api.plan(
         gpus=gpu,
@@ -213,7 +213,7 @@ def plan(
     )
 
     def table() -> object:
-        from simulator.views.tables import plan_view
+        from simulator.views.plan_tables import plan_view
 
         return plan_view(result)
 

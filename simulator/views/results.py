@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from simulator.answers.capacity import Capacity
 from simulator.answers.compare import Comparison
 from simulator.answers.estimate import Estimate
 from simulator.answers.generate import Generation
-from simulator.answers.plan import Option, Plan
 from simulator.answers.rules import RuleChoice
 from simulator.counts.memory import Memory
 from simulator.inputs.parameters import count_parameters
@@ -26,6 +24,11 @@ def plain(value: Numeric) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST_EXACT:
         return int(value)
     return value
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """Return a time in milliseconds, None for none."""
+    return None if seconds is None else seconds / MILLISECOND
 
 
 def estimate_object(result: Estimate) -> dict[str, Any]:
@@ -120,34 +123,6 @@ def generations_object(results: Mapping[str, Generation]) -> dict[str, Any]:
     return answer
 
 
-def plan_object(result: Plan) -> dict[str, Any]:
-    """Return a plan as a JSON object; options are rows, cheapest per token first."""
-    first = result.options[0].result
-    inputs = inputs_object(first)
-    for key in ("gpu", "attention", "tensor_parallel"):
-        del inputs[key]
-    # Bifurcated options keep one context whatever was asked.
-    inputs["kv_layout"] = next(
-        (o.result.workload.kv_layout for o in result.options if o.attention == "standard"),
-        "shared",
-    )
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "inputs": inputs,
-        "target_step_ms": None
-        if result.target_step_s is None
-        else result.target_step_s / MILLISECOND,
-        "cheapest": None if result.cheapest is None else option_row(result.cheapest),
-        "fewest_gpus": result.fewest_gpus,
-        "options": [option_row(option) for option in result.options],
-        "skipped": list(result.skipped),
-        "notes": [
-            "cheapest is the option that meets the target at the least price per hour",
-            "limits (most_samples ...) hold with the other sizes as asked",
-        ],
-    }
-
-
 def generation_rows(results: Mapping[str, Generation]) -> list[Row]:
     """Return requests as one tidy row for each kind of attention."""
     rows = []
@@ -155,57 +130,18 @@ def generation_rows(results: Mapping[str, Generation]) -> list[Row]:
         row = generation_object(result)
         del row["notes"]
         memory = {f"memory_{key}": value for key, value in row.pop("memory").items()}
-        asked = _asked(result.last_step)
-        del asked["decoded_tokens"]  # they grow from 0 to the last
-        rows.append(asked | row | memory)
+        question = asked(result.last_step)
+        del question["decoded_tokens"]  # they grow from 0 to the last
+        rows.append(question | row | memory)
     return rows
 
 
-def plan_rows(result: Plan) -> list[Row]:
-    """Return the options of a plan as tidy rows, cheapest per token first."""
-    return [_asked(option.result) | option_row(option) for option in result.options]
-
-
-def _asked(result: Estimate) -> Row:
+def asked(result: Estimate) -> Row:
     """Return what was asked, as the first columns of a row."""
     return {
         "model": result.model.name,
         "gpu": result.gpu.id,
         **result.workload.model_dump(),
-    }
-
-
-def option_row(option: Option) -> Row:
-    """Return one option of a plan as a tidy row."""
-    result = option.result
-    return {
-        "gpu": result.gpu.id,
-        "gpus": option.gpus,
-        "attention": option.attention,
-        "step_ms": result.step_s / MILLISECOND,
-        "step_ms_low": result.step_low_s / MILLISECOND,
-        "step_ms_high": result.step_high_s / MILLISECOND,
-        "tokens_per_s": result.tokens_per_s,
-        "bound": result.bound,
-        "fits": bool(result.memory.fits),
-        "meets_target": option.meets_target,
-        "pareto": option.pareto,
-        "usd_per_hour": option.usd_per_hour,
-        "usd_per_million_tokens": option.usd_per_million_tokens,
-        **_limits(option.limits),
-        "memory_total_bytes": plain(result.memory.total_bytes),
-        "memory_capacity_bytes": plain(result.memory.capacity_bytes),
-        "constants": result.rates.origin,
-    }
-
-
-def _limits(limits: Capacity) -> Row:
-    """Return the limits of an option as columns."""
-    return {
-        "most_samples": limits.most_samples,
-        "most_samples_in_time": limits.most_samples_in_time,
-        "longest_context_tokens": limits.longest_context_tokens,
-        "longest_context_tokens_in_time": limits.longest_context_tokens_in_time,
     }
 
 
@@ -302,9 +238,7 @@ def compare_rows(result: Comparison) -> list[Row]:
         rows.append(
             {
                 "variant": name,
-                "model": item.model.name,
-                "gpu": item.gpu.id,
-                **item.workload.model_dump(),
+                **asked(item),
                 **step,
                 "flops": plain(item.totals.flops),
                 **memory,

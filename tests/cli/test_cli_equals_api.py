@@ -7,12 +7,8 @@ import pytest
 from command_line import bifurcate
 
 import simulator
-from simulator.views.results import (
-    compare_object,
-    estimate_object,
-    generations_object,
-    plan_object,
-)
+from simulator.views.plan_results import plan_object
+from simulator.views.results import compare_object, estimate_object, generations_object
 
 MODELS = ["llama-3.1-8b", "llama-2-7b", "starcoder", "mixtral-8x7b", "deepseek-v3", "gpt-oss-20b"]
 SETTINGS: list[tuple[Sequence[str], Mapping[str, Any]]] = [

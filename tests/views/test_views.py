@@ -10,14 +10,9 @@ import simulator
 from simulator.answers.compare import Comparison
 from simulator.inputs.workload import Workload
 from simulator.units import format_gib, format_si, format_time, format_tokens
+from simulator.views.plan_tables import MOST_OPTIONS_SHOWN, plan_view
 from simulator.views.results import SCHEMA_VERSION, estimate_object, plain
-from simulator.views.tables import (
-    MOST_OPTIONS_SHOWN,
-    compare_view,
-    estimate_view,
-    generations_view,
-    plan_view,
-)
+from simulator.views.tables import compare_view, estimate_view, generations_view
 from simulator.views.text import interval_phrase, samples_phrase, verdict
 
 

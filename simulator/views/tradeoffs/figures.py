@@ -8,12 +8,12 @@ from simulator.answers.quality import Quality
 from simulator.answers.scaling import ScalingLaw
 from simulator.answers.study import Study
 from simulator.answers.tradeoff import Tradeoff, tradeoff
-from simulator.units import MILLISECOND
 from simulator.views.plots.caption import caption
 from simulator.views.plots.equal_quality import equal_quality
 from simulator.views.plots.quality import quality_latency
 from simulator.views.plots.scaling import scaling_law
 from simulator.views.plots.style import Caption
+from simulator.views.results import milliseconds
 from simulator.views.text import plural
 from simulator.views.tradeoffs.results import family_row, map_rows, quality_rows, run_rows
 
@@ -111,7 +111,7 @@ def quality_figure(result: Quality) -> "go.Figure":
 
     by_request = result.target_request_s is not None
     about = caption(_study(result.results["standard"]), ("samples",))
-    step_ms = None if result.target_step_s is None else result.target_step_s / MILLISECOND
+    step_ms = milliseconds(result.target_step_s)
     return quality_latency(
         pd.DataFrame(quality_rows(result)),
         Caption(about.subject, (f"pass@k: {result.success.source}.", *about.notes)),

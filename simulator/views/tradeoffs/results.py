@@ -3,7 +3,6 @@
 from typing import Any
 
 from simulator.answers.crossover import PAIRINGS, Crossover, Pairing
-from simulator.answers.estimate import Estimate
 from simulator.answers.quality import Affordable, Quality, QualityPoint
 from simulator.answers.scaling import FamilyLaw, ScalingLaw, predicted_losses
 from simulator.answers.size_factor import SizeFactor
@@ -15,6 +14,7 @@ from simulator.views.results import (
     hardware_object,
     inputs_object,
     memory_object,
+    milliseconds,
 )
 
 
@@ -115,7 +115,7 @@ def tradeoff_object(result: Tradeoff) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "inputs": inputs,
-        "target_step_ms": _ms(result.target_step_s),
+        "target_step_ms": milliseconds(result.target_step_s),
         "models": [candidate_object(candidate) for candidate in result.candidates],
         "crossovers": [
             crossover_object(crossed, other)
@@ -216,7 +216,7 @@ def variant_rows(result: Tradeoff) -> list[Row]:
                     "kv_heads": candidate.model.kv_heads,
                     "size_factor": 1.0 if factor is None else factor.value,
                     "size_factor_origin": "" if factor is None else factor.origin,
-                    **_sizes(variant.result),
+                    **variant.result.workload.model_dump(),
                     **row,
                     **memory,
                 }
@@ -289,7 +289,7 @@ def quality_object(result: Quality) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "inputs": inputs | {"output_tokens": result.output_tokens},
         "success": result.success.source,
-        "target_step_ms": _ms(result.target_step_s),
+        "target_step_ms": milliseconds(result.target_step_s),
         "target_request_s": result.target_request_s,
         "best": {name: best_object(best) for name, best in result.best.items()},
         "points": quality_rows(result),
@@ -320,13 +320,3 @@ def point_row(point: QualityPoint) -> Row:
         "pass_at_k_stderr": point.stderr,
         "usd_per_problem": point.usd_per_problem,
     }
-
-
-def _sizes(result: Estimate) -> Row:
-    """Return the workload as columns."""
-    return result.workload.model_dump()
-
-
-def _ms(seconds: float | None) -> float | None:
-    """Return a time in milliseconds, None for none."""
-    return None if seconds is None else seconds / MILLISECOND
