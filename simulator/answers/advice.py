@@ -1,22 +1,38 @@
 """What to change next, said in one sentence."""
 
-from simulator.answers.estimate import Estimate
+from collections.abc import Iterator
+
+from simulator.answers.capacity import capacity
+from simulator.answers.estimate import Estimate, check_workload
 from simulator.answers.verdict import Verdict
+from simulator.counts.memory import memory
+from simulator.errors import WorkloadError
+from simulator.timing.slots import block_slots
 from simulator.units import format_gib, format_tokens
 
+# Formats of 16 bits and more.
+WIDE = ("bf16", "fp16", "fp32")
+# Sizes of a group looked at for one that holds what a smaller one does not.
+GROUP_SIZES = (2, 4, 8, 16, 32, 64)
 # Above this share of a step's bytes a part is worth attacking first.
 LARGE_SHARE = 0.5
 
 
 def advise(
     standard: Estimate,
+    shared_storage: Estimate,
     bifurcated: Estimate,
     winner: str,
     verdict: Verdict,
+    verdict_over_stored: Verdict,
     break_even_samples: int | None,
     break_even_context_tokens: int | None,
 ) -> str:
-    """Say what to change next, from both estimates of a comparison."""
+    """Say what to change next, from the estimates of a comparison.
+
+    Where storing the context once, as paged caches do, is all of the gain, that is the change to
+    make: an engine that pages its cache has made it already.
+    """
     if not bifurcated.memory.fits:
         return _make_it_fit(bifurcated)
     if verdict == "too close to call" and winner != "tie":
@@ -26,11 +42,12 @@ def advise(
             "than the prediction may be off."
         )
     if winner == "bifurcated":
-        lead = (
-            "Switch to bifurcated attention"
-            if standard.memory.fits
-            else "Switch to bifurcated attention, which fits where standard does not"
-        )
+        if shared_storage.memory.fits and verdict_over_stored != "yes":
+            return _store_once(shared_storage, verdict_over_stored)
+        lead = "Switch to bifurcated attention"
+        if not standard.memory.fits:
+            other = "context copies do" if shared_storage.memory.fits else "standard does"
+            lead += f", which fits where {other} not"
         return f"{lead}; then {next_change(bifurcated)}."
     keep = "Keep standard attention"
     if winner == "tie":
@@ -48,25 +65,40 @@ def next_change(result: Estimate) -> str:
     return {
         "launch": "fuse kernels or add samples, because fixed launch times bind the step",
         "link": "use fewer GPUs or a faster link, because traffic between GPUs binds the step",
-        "compute": "use a faster card or fewer samples, because matrix products bind the step",
+        "compute": "use a faster card or fewer samples, because arithmetic binds the step",
     }[result.bound]
+
+
+def _store_once(stored: Estimate, verdict: Verdict) -> str:
+    """Say that the gain is that of one stored context, not of reading it once."""
+    more = (
+        "reading it once as well gains nothing more"
+        if verdict == "no"
+        else "whether reading it once as well gains more is too close to call"
+    )
+    return f"Store the context once, as paged caches do; {more}. Then {next_change(stored)}."
 
 
 def _spare_bytes(result: Estimate) -> str:
     """Name the change that saves the most bytes of a step that is bound by memory traffic."""
-    totals = result.totals
+    totals, work = result.totals, result.workload
     moved = float(totals.bytes_read + totals.bytes_written)
     weights = float(totals.weight_bytes_read) / moved
     if weights > LARGE_SHARE:
-        return (
-            f"quantise the weights ({weights:.0%} of the bytes moved) or add samples, "
-            "which cost little until KV reads catch up"
+        more = (
+            "add samples, which cost little until KV reads catch up"
+            if result.model.experts is None
+            else "add samples, which share the experts they read"
         )
+        if work.weight_dtype == "int4":
+            return more
+        width = "" if work.weight_dtype in WIDE else " to 4 bits"
+        return f"quantise the weights{width} ({weights:.0%} of the bytes moved) or {more}"
     if float(totals.kv_bytes_read) > LARGE_SHARE * moved:
-        wide = result.workload.kv_dtype in ("bf16", "fp16", "fp32")
+        wide = work.kv_dtype in WIDE
         way = "store the KV cache in fp8" if wide else "use fewer KV heads or fewer samples"
         return f"{way}, because KV reads are most of the bytes moved"
-    if result.workload.kernel in ("einsum", "sdpa_math"):
+    if work.kernel in ("einsum", "sdpa_math"):
         return "use a flash kernel, because the logits' passes through memory bind the step"
     return "use a card with more memory bandwidth, because memory traffic binds the step"
 
@@ -83,13 +115,51 @@ def _from_where(standard: Estimate, samples: int | None, context: int | None) ->
 
 
 def _make_it_fit(result: Estimate) -> str:
-    """Say by how much the smaller of the two does not fit, and the way that helps most."""
-    needs, work = result.memory, result.workload
-    short = format_gib(-float(needs.free_bytes))
-    if float(needs.weights_bytes) > LARGE_SHARE * float(needs.total_bytes):
-        way = "use more GPUs (--tp) or quantise the weights"
-    elif float(needs.kv_bytes) > float(needs.workspace_bytes):
-        way = "use fewer samples, more GPUs (--tp) or an fp8 KV cache"
-    else:
-        way = "use fewer samples or a flash kernel, because workspace takes most of the memory"
-    return f"Does not fit on {work.tensor_parallel} x {result.gpu.name}: {short} short; {way}."
+    """Say by how much it does not fit, and every single change with which it would."""
+    short = format_gib(-float(result.memory.free_bytes))
+    ways = list(_ways_to_fit(result))
+    found = (
+        f"it would with {', '.join(ways[:-1])}{' or ' * (len(ways) > 1)}{ways[-1]}"
+        if ways
+        else "no single change makes it fit: combine more GPUs, narrower formats and fewer tokens"
+    )
+    where = f"{result.workload.tensor_parallel} x {result.gpu.name}"
+    return f"Does not fit on {where}: {short} short; {found}."
+
+
+def _ways_to_fit(result: Estimate) -> Iterator[str]:
+    """Name the single changes with which a step fits: GPUs, formats, samples, context."""
+    work = result.workload
+    for size in GROUP_SIZES:
+        if size > work.tensor_parallel and _fits(result, tensor_parallel=size):
+            yield f"{size} GPUs (--tp {size})"
+            break
+    for dtype in ("fp8", "int4") if work.weight_dtype in WIDE else ("int4",):
+        if work.weight_dtype != dtype and _fits(result, weight_dtype=dtype):
+            yield f"{dtype} weights"
+            break
+    if work.kv_dtype in WIDE and _fits(result, kv_dtype="fp8"):
+        yield "an fp8 KV cache"
+    if work.kernel in ("einsum", "sdpa_math") and _fits(result, kernel="flash"):
+        yield "a flash kernel"
+    limits = capacity(result)
+    if limits.most_samples:
+        yield f"at most {limits.most_samples:,} samples"
+    if limits.longest_context_tokens and not work.tree:
+        yield f"at most {format_tokens(limits.longest_context_tokens)} context tokens"
+
+
+def _fits(result: Estimate, **changes: object) -> bool:
+    """Return whether a step fits with a setting changed; not where it cannot be run so."""
+    work = result.workload.model_copy(update=changes)
+    try:
+        check_workload(result.model, result.gpu, work)
+    except WorkloadError:
+        return False
+    needs = memory(
+        result.model,
+        work,
+        capacity_bytes=result.memory.capacity_bytes,
+        block_slots=block_slots(result.gpu),
+    )
+    return bool(needs.fits)

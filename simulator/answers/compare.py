@@ -51,6 +51,8 @@ class Comparison:
         The faster one that fits; ``tie`` below 2 % difference.
     verdict
         Whether to bifurcate: ``yes`` or ``no`` where the whole interval says so.
+    verdict_over_stored
+        Likewise with ``shared_storage`` in the place of ``standard``.
     break_even_samples, break_even_context_tokens
         From where on bifurcated is faster, all else equal; None if nowhere.
     advice
@@ -68,6 +70,7 @@ class Comparison:
     kv_io_ratio: float
     winner: Winner
     verdict: Verdict
+    verdict_over_stored: Verdict
     break_even_samples: int | None
     break_even_context_tokens: int | None
     advice: str
@@ -114,6 +117,7 @@ def compare(
     context = smallest(lambda m: wins("context_tokens", m), low=1, high=LONGEST_CONTEXT)
     winner = _winner(standard, bifurcated)
     verdict, low, high = _verdict(standard, bifurcated)
+    over_stored, *_ = _verdict(shared_storage, bifurcated)
     rule_choice = None
     if rule is not None:
         cascade = (
@@ -127,7 +131,7 @@ def compare(
             bifurcated,
             cascade,
             ours=_winner(shared_storage, bifurcated),
-            verdict=_verdict(shared_storage, bifurcated)[0],
+            verdict=over_stored,
         )
     return Comparison(
         standard=standard,
@@ -139,9 +143,12 @@ def compare(
         kv_io_ratio=kv_io_ratio(standard, bifurcated),
         winner=winner,
         verdict=verdict,
+        verdict_over_stored=over_stored,
         break_even_samples=samples,
         break_even_context_tokens=context,
-        advice=advise(standard, bifurcated, winner, verdict, samples, context),
+        advice=advise(
+            standard, shared_storage, bifurcated, winner, verdict, over_stored, samples, context
+        ),
         rule=rule_choice,
     )
 
