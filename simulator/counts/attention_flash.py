@@ -16,6 +16,11 @@ ROWS_PER_BLOCK = 64
 # A split shorter than two 128-token tiles pays more for its partial result than it gains.
 TOKENS_PER_SPLIT = 256
 MOST_SPLITS = 128  # FlashAttention-2 and -3 allow no more
+# With more blocks than this share of the slots they do not split; and a wave that fills so much of
+# them is as good as a full one.
+ENOUGH_BLOCKS, FULL_WAVE = 0.8, 0.85
+# Within so many waves, blocks of any number can be split to fill them.
+MOST_WAVES = 5
 PARTIAL_BYTES = 4  # split-KV partial outputs and log-sum-exps are float32
 
 
@@ -41,7 +46,12 @@ def flash_standard(
         layout,
         repeat,
         written=where(splits > 1, partials, result),
-        blocks=_streaming_blocks(streams=streams, tokens=tokens, splits=splits),
+        blocks=_streaming_blocks(
+            streams=streams,
+            tokens=tokens,
+            splits=splits,
+            waves=_waves(blocks=blocks, splits=splits, slots=shape.block_slots),
+        ),
         thread_blocks=blocks * splits,
         partials=partials,
     )
@@ -124,7 +134,8 @@ def flash_part(
         Chunks of the keys, each a stream with ``tokens`` keys and a result of its own.
     """
     exists = present(tokens)
-    splits = flash_splits(blocks=streams * rows_blocks, tokens=tokens, slots=shape.block_slots)
+    blocks = streams * rows_blocks
+    splits = flash_splits(blocks=blocks, tokens=tokens, slots=shape.block_slots)
     partials = _partial_bytes(shape, splits) * chunks
     result = (shape.output_bytes + shape.rows * PARTIAL_BYTES) * chunks
     part = Operation(
@@ -135,8 +146,13 @@ def flash_part(
         bytes_written=where(splits > 1, partials, result) * exists,
         kv_bytes_read=kv_bytes,
         launches=exists,
-        blocks=_streaming_blocks(streams=streams, tokens=tokens, splits=splits),
-        thread_blocks=streams * rows_blocks * splits * exists,
+        blocks=_streaming_blocks(
+            streams=streams,
+            tokens=tokens,
+            splits=splits,
+            waves=_waves(blocks=blocks, splits=splits, slots=shape.block_slots),
+        ),
+        thread_blocks=blocks * splits * exists,
         sequences=sequences * exists,
         scratch_bytes=partials,
         dtype=shape.dtype,
@@ -223,9 +239,10 @@ def _combine(
 def flash_splits(*, blocks: Numeric, tokens: Numeric, slots: int) -> Numeric:
     """Return into how many parts a flash-decoding kernel cuts the keys.
 
-    Enough to fill the GPU once, every part but the last at least two tiles: the closed form of the
-    rule of FlashAttention-2 (``num_splits_heuristic`` takes the smallest number that fills 85 % of
-    the slots as well as the best does).
+    Enough to fill the GPU once, or where that leaves slots idle in the fewest waves that do not;
+    every part but the last at least two tiles. A closed form of the rule of FlashAttention-2 and -3
+    (``num_splits_heuristic`` takes the smallest number that fills 85 % of the slots as well as the
+    best does, and does not split blocks that fill 80 % of them).
 
     Parameters
     ----------
@@ -242,25 +259,42 @@ def flash_splits(*, blocks: Numeric, tokens: Numeric, slots: int) -> Numeric:
     32
     >>> flash_splits(blocks=512, tokens=8192, slots=264)
     1
+    >>> flash_splits(blocks=72, tokens=8192, slots=132)  # in one part 60 slots would be idle
+    5
     """
-    most = minimum(slots // blocks, MOST_SPLITS)
-    return maximum(1, minimum(most, ceil_div(tokens, TOKENS_PER_SPLIT)))
+    most = minimum(ceil_div(tokens, TOKENS_PER_SPLIT), MOST_SPLITS)
+    splits = minimum(slots // blocks, most)
+    for waves in range(MOST_WAVES, 0, -1):
+        many = waves * slots // blocks
+        fills = (many * blocks >= FULL_WAVE * waves * slots) * (many <= most)
+        splits = where(fills, many, splits)
+    return where(blocks < ENOUGH_BLOCKS * slots, maximum(1, splits), 1)
 
 
-def _streaming_blocks(*, streams: Numeric, tokens: Numeric, splits: Numeric) -> Numeric:
+def _waves(*, blocks: Numeric, splits: Numeric, slots: int) -> Numeric:
+    """Return in how many waves the thread blocks of a split kernel run."""
+    return where(splits > 1, ceil_div(blocks * splits, slots), 1)
+
+
+def _streaming_blocks(
+    *, streams: Numeric, tokens: Numeric, splits: Numeric, waves: Numeric = 1
+) -> Numeric:
     """Return how many evenly loaded thread blocks would read the keys as fast as these do.
 
     Blocks that hold other query rows of the same KV head read the same keys, so they add nothing;
-    and the longest part, a whole number of tile pairs, keeps its block busy after the others.
+    the longest part, a whole number of tile pairs, keeps its block busy after the others; and
+    blocks of a later wave wait for those before.
 
     >>> _streaming_blocks(streams=8, tokens=8192, splits=32)
     256.0
     >>> _streaming_blocks(streams=8, tokens=257, splits=2)  # the second part is one token long
     8.03125
+    >>> _streaming_blocks(streams=8, tokens=8192, splits=32, waves=2)
+    128.0
     """
     tiles = ceil_div(ceil_div(tokens, TOKENS_PER_SPLIT), splits)
     longest = minimum(tokens, tiles * TOKENS_PER_SPLIT)
-    return streams * maximum(tokens, 1) / maximum(longest, 1)
+    return streams * maximum(tokens, 1) / (maximum(longest, 1) * waves)
 
 
 def _partial_bytes(shape: AttentionShape, splits: Numeric) -> Numeric:

@@ -1,5 +1,6 @@
 """The time of a step from its operations, on a GPU of round rates (tests/builders.py)."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ from hypothesis import strategies as st
 
 from simulator.counts.operation import Operation
 from simulator.counts.step import decode_operations
+from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
+from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
 from simulator.timing.roofline import ROOFS
-from simulator.timing.step import StepTime, step_time
+from simulator.timing.slots import block_slots
+from simulator.timing.step import StepTime, decode_time, step_time
 
 ROUND = rates(round_gpu())
 
@@ -31,6 +35,28 @@ def test_operations_run_one_after_the_other() -> None:
     assert step.total_s == step.device_s == pytest.approx(7e-3)
     assert step.by_roof_s == pytest.approx({"launch": 0, "memory": 7e-3, "compute": 0, "link": 0})
     assert step.bound == "memory"
+
+
+@pytest.mark.parametrize("kv_heads", [1, 32])
+def test_idle_slots_do_not_make_a_step_jump(kv_heads: int) -> None:
+    """An eighth more samples of a long context cost no fifth more time, on every kind of card.
+
+    Query rows that fill more than half of an H100's SMs, and not two thirds, are no reason to read
+    the keys in one part.
+    """
+    shape = load_model("codellama-7b", kv_heads=kv_heads)
+    for name in ("h100-sxm", "a100-sxm-80gb", "l40s"):
+        card = load_hardware(name)
+        times = [
+            decode_time(
+                shape,
+                Workload(samples=samples, context_tokens=2**17, attention="bifurcated"),
+                rates(card),
+                block_slots=block_slots(card),
+            ).total_s
+            for samples in (64, 72, 81, 91, 102, 115, 129, 145, 163, 183, 206)
+        ]
+        assert max(later / first for first, later in pairwise(times)) < 1.2
 
 
 def test_the_host_counts_where_it_is_slower() -> None:
