@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -157,6 +158,15 @@ def test_a_wrong_scenario_is_refused(text: str, words: str, tmp_path: Path) -> N
     assert not target.exists()
 
 
+@pytest.fixture
+def _heeds_interrupts() -> Iterator[None]:
+    """Where a shell runs the tests in the background it has them ignore SIGINT, children too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeds_interrupts")
 @pytest.mark.parametrize(
     ("how", "code", "line"),
     [
