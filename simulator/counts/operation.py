@@ -51,6 +51,9 @@ class Operation:
     rows, columns, depth
         Sizes of one matrix product, of which every launch does one: of its result, and the inner
         dimension; 0 where they are not known, or the products are many small ones.
+    weight_element_bytes
+        Bytes of a weight as it is stored, where the kernel expands it to ``dtype`` on the chip;
+        None where it is of that format. [bytes]
     link_bytes, ranks
         Traffic over the GPU's link to its group, per direction, and the size of the group. [bytes]
     reused_bytes, reused_footprint_bytes
@@ -84,6 +87,7 @@ class Operation:
     rows: Numeric = 0
     columns: Numeric = 0
     depth: Numeric = 0
+    weight_element_bytes: float | None = None
     link_bytes: Numeric = 0
     ranks: int = 1
     reused_bytes: Numeric = 0

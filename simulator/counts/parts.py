@@ -106,6 +106,7 @@ def gemm(
         rows=rows,
         columns=columns / matrices if matrices > 1 else columns,
         depth=inner,
+        weight_element_bytes=DTYPE_BYTES[weight_dtype] if weight_dtype == "int4" else None,
         # int4 weights are expanded before the product, which runs in the activations' format.
         dtype=part.dtype if weight_dtype == "int4" else weight_dtype,
         repeat=repeat,

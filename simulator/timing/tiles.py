@@ -6,7 +6,9 @@ split over several blocks, whose partial results are then added up; more tiles r
 which the last is not full.
 
     t = waves x depth / splits x norm(2 x tile rows x tile columns / rate of an SM,
-                                      (tile rows + tile columns) x element / load rate of an SM)
+                                      tile bytes / load rate of an SM)
+
+of (tile rows x element + tile columns x weight) bytes for each step of the depth.
 """
 
 import math
@@ -39,6 +41,8 @@ def tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric,
     overlap, sms = gpu.overlap[operation.kind], gpu.gpu.sm_count
     rate = gpu.flops_per_s(operation.kind, operation.dtype) / sms
     element = DTYPE_BYTES[operation.dtype]
+    stored = operation.weight_element_bytes
+    weight_element = element if stored is None else stored
     walked = operation.depth * operation.launches
     partial_bytes = PARTIAL_BYTES * operation.rows * operation.columns
     # Tiles in a column of tiles, in a row of them, and the time of each for all of the depth.
@@ -46,7 +50,7 @@ def tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric,
     for rows, columns in TILES:
         multiplied = minimum(operation.rows, rows) if rows == LEAST_ROWS else rows
         multiply_s = 2 * columns * multiplied / rate
-        load_s = (rows + columns) * element / gpu.tile_bytes_per_s
+        load_s = (rows * element + columns * weight_element) / gpu.tile_bytes_per_s
         down, across = ceil_div(operation.rows, rows), ceil_div(operation.columns, columns)
         tiles.append((down, across, walked * norm(multiply_s, load_s, _POWER)))
 
