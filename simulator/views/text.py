@@ -2,6 +2,7 @@
 
 from simulator.answers.compare import Comparison
 from simulator.answers.rules import RuleChoice
+from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.model import ModelShape
 from simulator.inputs.parameters import count_parameters
 from simulator.inputs.workload import Workload
@@ -101,7 +102,8 @@ def settings_phrase(work: Workload) -> str:
 
 def verdict(result: Comparison) -> list[str]:
     """Say who wins, by how much, from where on, and what to change next (rich markup)."""
-    first = f"{_lead(result)} (speed-up {result.speedup_low:.2f} to {result.speedup_high:.2f})."
+    likely = f"(speed-up {result.speedup_low:.2f} to {result.speedup_high:.2f})"
+    first = f"{_lead(result)} {likely}{over_stored(result)}."
     return [
         (
             f"{first} It reads {result.kv_io_ratio:.1f} times fewer KV bytes; "
@@ -125,6 +127,14 @@ def _lead(result: Comparison) -> str:
     if result.winner == "bifurcated":
         return f"[bold]Bifurcated wins[/]: {times_as(ratio)} end to end"
     return f"[bold]Standard wins[/]: bifurcated is {times_as(ratio)} end to end"
+
+
+def over_stored(result: Comparison) -> str:
+    """Say what is gained over one stored context, nothing where that is as much."""
+    ratio = result.shared_storage.step_s / result.bifurcated.step_s
+    if abs(result.speedup / ratio - 1) < TIE_MARGIN:
+        return ""
+    return f", {times_as(ratio)} over one stored context, as paged caches keep it"
 
 
 def interval_phrase(low_s: float, high_s: float) -> str:

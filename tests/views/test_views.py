@@ -117,6 +117,15 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
         assert context == 1 or not faster(context_tokens=context - 1)
 
 
+def test_the_gain_over_one_stored_context_is_told_where_it_is_another() -> None:
+    """Copies cost reads that a paged cache saves: its users gain less, and read so at once."""
+    result = simulator.compare("llama-3.1-8b", "h100-sxm", samples=16, context_tokens="8K")
+    over = result.shared_storage.step_s / result.bifurcated.step_s
+    assert f"{over:.2f} times as fast over one stored context" in told(result)
+    stored = simulator.compare("llama-3.1-8b", "h100-sxm", samples=16, kv_layout="shared")
+    assert "over one stored context" not in told(stored)
+
+
 def test_a_loss_is_called_a_loss() -> None:
     """Where bifurcated attention is slower, the verdict says so and does not advise it."""
     result = simulator.compare("llama-3.1-8b", samples=1, context_tokens=512)
