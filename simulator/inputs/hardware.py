@@ -116,6 +116,9 @@ class HardwareProfile(_Frozen):
         NVIDIA's number ("9.0") or AMD's name ("gfx942").
     link, link_gpus
         What joins the GPUs of a node, and how many of them: a bridge joins two.
+    link_peers
+        To how many GPUs the link's bandwidth leads, an equal share to each; None through a switch,
+        where all of it leads to any.
     confidence
         A: sources agree and the arithmetic holds; B: some figures recalled; C: sources conflict.
     aliases
@@ -136,6 +139,7 @@ class HardwareProfile(_Frozen):
     memory_type: Text
     link: Text = "none"
     link_gpus: Annotated[int, Field(ge=2)] = 8
+    link_peers: Annotated[int, Field(ge=1)] | None = None
     confidence: Literal["A", "B", "C"]
     retrieved: Text
     aliases: tuple[Text, ...] = ()
@@ -181,11 +185,14 @@ class HardwareProfile(_Frozen):
     def link_bytes_per_s(self, gpus: int) -> float | None:
         """Return the bandwidth of one GPU to its group, per direction. [bytes/s].
 
-        A group of more GPUs than the link joins talks over PCIe.
+        A group of more GPUs than the link joins talks over PCIe; in a smaller group than the link
+        leads to, only the part of it that leads to its other members counts.
         """
         link, pcie = self.peak.link_gb_per_s_per_direction, self.peak.pcie_gb_per_s_per_direction
-        figure = link if link and gpus <= self.link_gpus else pcie
-        return figure.value * GIGA if figure else None
+        if link is None or gpus > self.link_gpus:
+            return pcie.value * GIGA if pcie else None
+        peers = self.link_peers or 1
+        return link.value * GIGA * min(gpus - 1, peers) / peers
 
     def peak_flops_per_s(self, dtype: Dtype) -> float | None:
         """Return the published dense matrix rate for a dtype, or None without such a path.

@@ -106,6 +106,14 @@ def test_a_bridge_joins_two_cards() -> None:
     assert load_hardware("gb200").link_bytes_per_s(72) == 900e9
 
 
+def test_links_to_each_peer_are_no_switch() -> None:
+    """Of an MI300X's seven links of 64 GB/s one leads to each other card; NVLink has a switch."""
+    mesh, bridged = load_hardware("mi300x"), load_hardware("mi210")
+    assert [mesh.link_bytes_per_s(gpus) for gpus in (2, 4, 8)] == [64e9, 192e9, 448e9]
+    assert [bridged.link_bytes_per_s(gpus) for gpus in (2, 4, 8)] == [50e9, 150e9, 32e9]
+    assert load_hardware("h100-sxm").link_bytes_per_s(2) == 450e9
+
+
 def test_reported_memory_is_what_the_driver_says() -> None:
     """An 80 GB H100 has 81,559 MiB; a card nobody read has no such figure."""
     assert load_hardware("h100-sxm").reported_memory_bytes == 81_559 * 1_048_576
