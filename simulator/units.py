@@ -44,6 +44,15 @@ def parse_count(text: str | int) -> int:
     return value
 
 
+def is_power_of_two(size: float) -> bool:
+    """Return whether a size is 1, 2, 4, 8 and so on.
+
+    >>> is_power_of_two(8192), is_power_of_two(0.5), is_power_of_two(6)
+    (True, False, False)
+    """
+    return size >= 1 and int(size) & (int(size) - 1) == 0
+
+
 def format_si(value: float, unit: str, digits: int = 3) -> str:
     """Write a quantity with a decimal prefix and a few significant digits.
 

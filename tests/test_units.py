@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.units import format_gib, format_si, format_time, format_tokens, parse_count
+from simulator.units import (
+    format_gib,
+    format_si,
+    format_time,
+    format_tokens,
+    is_power_of_two,
+    parse_count,
+)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +95,9 @@ def test_memory_is_in_gib() -> None:
 def test_quantities_have_decimal_prefixes(value: float, text: str) -> None:
     """Bytes are decimal, as in the vendors' bandwidths."""
     assert format_si(value, "B") == text
+
+
+def test_powers_of_two_are_the_whole_ones() -> None:
+    """Of all numbers up to 5,000 just 2^0 to 2^12 are powers of two, and nothing below 1 is."""
+    assert [n for n in range(5000) if is_power_of_two(n)] == [2**k for k in range(13)]
+    assert not any(map(is_power_of_two, (0.25, 0.5, -1, -4)))

@@ -260,17 +260,17 @@ def quality(
     _say_refused(str(counts), result.success.refused)
 
     def table() -> object:
-        from simulator.views.tradeoffs.tables import quality_view
+        from simulator.views.tradeoffs.quality_tables import quality_view
 
         return quality_view(result)
 
     def as_object() -> dict[str, Any]:
-        from simulator.views.tradeoffs.results import quality_object
+        from simulator.views.tradeoffs.quality_results import quality_object
 
         return quality_object(result)
 
     def rows() -> Sequence[dict[str, Any]]:
-        from simulator.views.tradeoffs.results import quality_rows
+        from simulator.views.tradeoffs.quality_results import quality_rows
 
         return quality_rows(result)
 

@@ -78,14 +78,22 @@ def model_phrase(model: ModelShape) -> str:
     >>> model_phrase(load_model("llama-2-7b"))
     '6.74 B parameters, multi-head, 32 heads, 32 KV heads'
     """
-    count = count_parameters(model).total
-    parameters = f"{count / GIGA:,.2f} B" if count >= GIGA else f"{count / MEGA:,.0f} M"
+    parameters = parameters_phrase(count_parameters(model).total)
     kept = (
         plural(model.kv_heads, "KV head")
         if model.latent is None
         else f"{model.cache_width} cached values per token"
     )
     return f"{parameters} parameters, {model.family}, {plural(model.heads, 'head')}, {kept}"
+
+
+def parameters_phrase(count: float) -> str:
+    """Write a number of parameters.
+
+    >>> parameters_phrase(6.74e9), parameters_phrase(124e6)
+    ('6.74 B', '124 M')
+    """
+    return f"{count / GIGA:,.2f} B" if count >= GIGA else f"{count / MEGA:,.0f} M"
 
 
 def settings_phrase(work: Workload) -> str:

@@ -11,7 +11,8 @@ import pytest
 from command_line import bifurcate
 
 import simulator
-from simulator.views.tradeoffs.results import quality_object, scaling_object, tradeoff_object
+from simulator.views.tradeoffs.quality_results import quality_object
+from simulator.views.tradeoffs.results import scaling_object, tradeoff_object
 
 COMMANDS = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
 MODEL = ("-m", "llama-2-7b")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.verdict import TIE_MARGIN
-from simulator.units import format_tokens
+from simulator.units import format_tokens, is_power_of_two
 from simulator.views.plots import style
 from simulator.views.plots.latency import CONTEXT_TITLE, SAMPLES_TITLE
 from simulator.views.plots.ratio_map import (
@@ -95,13 +95,8 @@ def _add_question(figure: "go.Figure", asked: "pd.DataFrame") -> None:
 
 def _cell_sizes(axis: Iterable[float]) -> list[float]:
     """Return the powers of two of an axis, or those of four where cells would get too small."""
-    sizes = [value for value in axis if _is_power(value)]
+    sizes = [value for value in axis if is_power_of_two(value)]
     return sizes[:: -(-len(sizes) // _MOST_CELLS)]
-
-
-def _is_power(value: float) -> bool:
-    """Return whether a size is a power of two."""
-    return value >= 1 and int(value) & (int(value) - 1) == 0
 
 
 def _add_border(
@@ -141,7 +136,9 @@ def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     import plotly.graph_objects as go
 
     points = frame[frame["variant"] == "bifurcated"]
-    contexts = [tokens for tokens in sorted(set(points["context_tokens"])) if _is_power(tokens)]
+    contexts = [
+        tokens for tokens in sorted(set(points["context_tokens"])) if is_power_of_two(tokens)
+    ]
     contexts = contexts[:: -(-len(contexts) // _MOST_CONTEXTS) or 1]
     figure = style.new_figure()
     high = max(2.0, float(points["kv_io_ratio"].max()))
@@ -158,7 +155,7 @@ def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     drawn = []
     for number, tokens in enumerate(contexts):
         line = points[points["context_tokens"] == tokens].sort_values("samples")
-        line = line[[_is_power(samples) for samples in line["samples"]]]
+        line = line[[is_power_of_two(samples) for samples in line["samples"]]]
         drawn += [*line["speedup"]]
         figure.add_trace(
             go.Scatter(

@@ -15,7 +15,8 @@ from simulator.views.plots.scaling import scaling_law
 from simulator.views.plots.style import Caption
 from simulator.views.results import milliseconds
 from simulator.views.text import plural
-from simulator.views.tradeoffs.results import family_row, map_rows, quality_rows, run_rows
+from simulator.views.tradeoffs.quality_results import quality_rows
+from simulator.views.tradeoffs.results import family_row, map_rows, run_rows
 
 if TYPE_CHECKING:
     import pandas as pd

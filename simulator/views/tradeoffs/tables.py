@@ -1,19 +1,18 @@
-"""Tables and sentences about scaling laws, models of equal quality and pass@k."""
+"""Tables and sentences about scaling laws and models of equal quality."""
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from simulator.answers.crossover import Border, Crossover
-from simulator.answers.quality import Affordable, Quality, QualityPoint
 from simulator.answers.scaling import ScalingLaw
 from simulator.answers.size_factor import SizeFactor
 from simulator.answers.tradeoff import Candidate, Tradeoff, Variant
 from simulator.inputs.workload import ATTENTIONS, Attention
-from simulator.units import GIGA, MEGA, format_gib, format_time, format_tokens
+from simulator.units import GIGA, format_gib, format_time, format_tokens, is_power_of_two
 from simulator.views.cells import fits_phrase, limit, money
 from simulator.views.table import Column, FittedTable, notes
 from simulator.views.tables import question
-from simulator.views.text import plural, times_as
+from simulator.views.text import parameters_phrase, plural, times_as
 
 MODEL_COLUMNS = (
     Column(name="model", right=False, wrap=True),
@@ -30,14 +29,6 @@ FAMILY_COLUMNS = (
     *(Column(name=name) for name in ("runs", "sizes", "size factor F")),
     Column(name="95 % interval", right=False),
 )
-LIMITS = {
-    "time": "one sample more would be too slow",
-    "memory": "one sample more would not fit in memory",
-    "counts": "pass@k is known no further",
-    "search": "no limit up to there",
-}
-# A probability from here on is written as more than this.
-NEARLY_ONE = 0.9995
 
 
 def scaling_view(result: ScalingLaw) -> RenderableType:
@@ -78,7 +69,7 @@ def _held_out_lines(result: ScalingLaw) -> list[Text]:
     if result.held_out is None:
         return []
     parts = [
-        f"{_size(run.parameters)} {error:+.2%}"
+        f"{parameters_phrase(run.parameters)} {error:+.2%}"
         for run, error in zip(result.held_out.runs, result.held_out.errors, strict=True)
     ]
     return [Text(f"The largest models, predicted by a fit to the others: {', '.join(parts)}.")]
@@ -136,7 +127,7 @@ def _model_row(candidate: Candidate, attention: Attention, variant: Variant) -> 
     leading = attention == "standard"
     return (
         model.name if leading else "",
-        _size(candidate.parameters) if leading else "",
+        parameters_phrase(candidate.parameters) if leading else "",
         f"{model.layers} x {model.hidden_size:,}" if leading else "",
         attention,
         format_time(result.step_s),
@@ -151,7 +142,7 @@ def _model_row(candidate: Candidate, attention: Attention, variant: Variant) -> 
 def crossover_lines(crossed: Crossover, base: Candidate, other: Candidate) -> list[RenderableType]:
     """Say where a larger model with fewer KV heads is faster, under each kind of attention."""
     shown = [
-        index for index, context in enumerate(crossed.context_tokens) if _is_power(int(context))
+        index for index, context in enumerate(crossed.context_tokens) if is_power_of_two(context)
     ]
     columns = (
         Column(name=f"{other.model.name} is faster", right=False, wrap=True),
@@ -190,11 +181,6 @@ def _range(border: Border, index: int) -> str:
     return "all" if first == 1 else f"{first}+"
 
 
-def _is_power(number: int) -> bool:
-    """Return whether a number is a power of two."""
-    return number & (number - 1) == 0
-
-
 def _factor_phrase(factor: SizeFactor) -> str:
     """Write a size factor with its interval and who says so."""
     interval = (
@@ -203,114 +189,3 @@ def _factor_phrase(factor: SizeFactor) -> str:
         else f" ({factor.low:.3f} to {factor.high:.3f})"
     )
     return f"{factor.value:.3f}{interval}, {factor.source}"
-
-
-def _size(parameters: float) -> str:
-    """Write a number of parameters."""
-    if parameters >= GIGA:
-        return f"{parameters / GIGA:,.2f} B"
-    return f"{parameters / MEGA:,.0f} M"
-
-
-def quality_view(result: Quality) -> RenderableType:
-    """Return what a target buys, and pass@k against latency."""
-    first = result.results["standard"]
-    timed = result.output_tokens is not None
-    spread = result.points["standard"][0].stderr is not None
-    times = ("request", "cost") if timed else ()
-    columns = (
-        *(Column(name=name) for name in ("samples", "pass@k")),
-        *(
-            Column(name=f"{attention} {what}", spare=what == "cost")
-            for attention in ATTENTIONS
-            for what in ("step", *times)
-        ),
-        Column(name="fits", right=False, wrap=True),
-    )
-    pairs = zip(result.points["standard"], result.points["bifurcated"], strict=True)
-    last = result.points["standard"][-1].samples
-    asked = {last, first.workload.samples}
-    asked |= {item.point.samples for item in result.best.values() if item.point is not None}
-    rows = [
-        (
-            f"{ours.samples:,}",
-            _probability(ours),
-            *(cell for point in (ours, theirs) for cell in _point_cells(point, timed=timed)),
-            _fitting(ours, theirs),
-        )
-        for ours, theirs in pairs
-        if _is_power(ours.samples) or ours.samples in asked
-    ]
-    return Group(
-        question(first, attention=False, output_tokens=result.output_tokens),
-        Text(),
-        *_best_lines(result),
-        FittedTable(columns=columns, rows=rows),
-        *notes(
-            [
-                f"Expected pass@k: {result.success.source}.",
-                *(["± is the standard error over problems."] if spread else []),
-                "It is what best-of-n reaches with a judge that always finds the right sample.",
-                *(["Cost is in USD, of one problem with all its samples."] if timed else []),
-                *(note for note in first.notes if not note.startswith("Does not fit")),
-            ]
-        ),
-    )
-
-
-def _point_cells(point: QualityPoint, *, timed: bool) -> list[str]:
-    """Return what a number of samples costs, as cells."""
-    cells = [format_time(point.step_s)]
-    if timed:
-        cells.append("" if point.request_s is None else format_time(point.request_s))
-        cells.append(money(point.usd_per_problem, 4))
-    return cells
-
-
-def _fitting(standard: QualityPoint, bifurcated: QualityPoint) -> str:
-    """Say which kind of attention fits in memory."""
-    if standard.fits and bifurcated.fits:
-        return "both"
-    return "bifurcated" if bifurcated.fits else "standard" if standard.fits else "neither"
-
-
-def _probability(point: QualityPoint) -> str:
-    """Write pass@k, with its standard error where it is known."""
-    if NEARLY_ONE <= point.pass_at_k < 1:
-        return f">{NEARLY_ONE - 0.0005:.3f}"
-    error = "" if point.stderr is None else f" ± {point.stderr:.3f}"
-    return f"{point.pass_at_k:.3f}{error}"
-
-
-def _best_lines(result: Quality) -> list[Text]:
-    """Say what the target buys under each kind of attention."""
-    targets = []
-    if result.target_step_s is not None:
-        targets.append(f"a step of {format_time(result.target_step_s)}")
-    if result.target_request_s is not None:
-        targets.append(f"a request of {format_time(result.target_request_s)}")
-    what = " and ".join(targets) or "the memory there is"
-    lines = [Text(f"{what.capitalize()} buys:", style="bold")]
-    lines += [
-        Text(f"  {_best_line(attention, result.best[attention])}") for attention in ATTENTIONS
-    ]
-    return [*lines, Text()]
-
-
-def _best_line(attention: Attention, best: Affordable) -> str:
-    """Say what one kind of attention gets for it."""
-    name = f"{attention}:".ljust(max(map(len, ATTENTIONS)) + 1)
-    if best.point is None:
-        why = "too slow" if best.limit == "time" else "does not fit in memory"
-        return f"{name} nothing, one sample {why}"
-    point = best.point
-    return (
-        f"{name} {plural(point.samples, 'sample')}, pass@{point.samples} {_equals(point)} "
-        f"({LIMITS[best.limit]})"
-    )
-
-
-def _equals(point: QualityPoint) -> str:
-    """Write pass@k with its sign."""
-    text = _probability(point)
-    return f"> {text[1:]}" if text.startswith(">") else f"= {text}"
