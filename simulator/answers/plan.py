@@ -69,7 +69,8 @@ class Plan:
     Attributes
     ----------
     options
-        Every GPU, group size and kind of attention tried, cheapest per token first.
+        Every GPU, group size and kind of attention tried: those that meet the target, cheapest
+        per token first; then those that fit, fastest first; then the rest, least short first.
     cheapest
         The option that meets the target at the least price per hour; None where none meets it or
         no price is known.
@@ -156,13 +157,16 @@ def plan(
     )
 
 
-def _order(option: Option) -> tuple[bool, float, float]:
-    """Order options: those that meet the target first, then by cost, then by time."""
+def _order(option: Option) -> tuple[bool, bool, float, float]:
+    """Order options: those that meet the target by cost, the others by how near they come."""
     cost = option.usd_per_million_tokens
+    fits = bool(option.result.memory.fits)
+    by_cost = option.meets_target and cost is not None
     return (
         not option.meets_target,
-        float("inf") if cost is None else cost,
-        option.result.step_s,
+        not fits,
+        cost if by_cost and cost is not None else float("inf"),
+        option.result.step_s if fits else -float(option.result.memory.free_bytes),
     )
 
 

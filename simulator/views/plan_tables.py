@@ -7,7 +7,7 @@ from rich.text import Text
 
 from simulator.answers.estimate import Estimate
 from simulator.answers.plan import Option, Plan
-from simulator.units import format_time
+from simulator.units import format_gib, format_time
 from simulator.views.cells import limit, money
 from simulator.views.table import Column, FittedTable, notes
 from simulator.views.tables import question
@@ -85,7 +85,7 @@ def plan_sentences(result: Plan) -> list[Text]:
     if result.cheapest is None:
         good = [option for option in result.options if option.meets_target]
         if not good:
-            return [Text(f"No option {target}.", style="bold red")]
+            return [Text(f"No option {target}.", style="bold red"), _nearest(result.options[0])]
         fastest = min(good, key=lambda option: option.result.step_s)
         return [
             Text(
@@ -104,6 +104,17 @@ def plan_sentences(result: Plan) -> list[Text]:
             f"{money(best.usd_per_million_tokens, 3)} USD per million tokens.",
         )
     ]
+
+
+def _nearest(option: Option) -> Text:
+    """Say how near the best of those comes that do not meet the target."""
+    item = option.result
+    where = f"{option.gpus} x {item.gpu.id}, {option.attention}"
+    if item.memory.fits:
+        step = interval_phrase(item.step_low_s, item.step_high_s)
+        return Text(f"Fastest that fits: {where}, {format_time(item.step_s)} per step ({step}).")
+    short = format_gib(-float(item.memory.free_bytes))
+    return Text(f"Nothing fits in memory: {where} comes nearest, {short} short.")
 
 
 def fewest_sentence(result: Plan) -> Text:

@@ -54,17 +54,20 @@ def test_each_option_is_the_estimate_of_its_question() -> None:
 
 
 def test_cheapest_per_token_comes_first_of_those_that_do() -> None:
-    """Options that meet the target, by cost; then the rest; the unpriced last of each."""
+    """Options that meet the target, by cost, the unpriced last; then those nearest to it."""
     options = _plan(target_step_s=0.03, samples=32).options
     met = [option.meets_target for option in options]
     assert met == sorted(met, reverse=True)
     assert 0 < sum(met) < len(met)
-    for answer in (True, False):
-        costs = [
-            option.usd_per_million_tokens for option in options if option.meets_target is answer
-        ]
-        priced = [cost for cost in costs if cost is not None]
-        assert costs == sorted(priced) + [None] * (len(costs) - len(priced))
+    costs = [option.usd_per_million_tokens for option in options if option.meets_target]
+    priced = [cost for cost in costs if cost is not None]
+    assert costs == sorted(priced) + [None] * (len(costs) - len(priced))
+    rest = [option.result for option in options if not option.meets_target]
+    slow = [item.step_s for item in rest if item.memory.fits]
+    short = [-float(item.memory.free_bytes) for item in rest if not item.memory.fits]
+    assert [bool(item.memory.fits) for item in rest] == [True] * len(slow) + [False] * len(short)
+    assert slow == sorted(slow)
+    assert short == sorted(short)
 
 
 @settings(max_examples=40)

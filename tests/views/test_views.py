@@ -135,6 +135,21 @@ def test_a_loss_is_called_a_loss() -> None:
     assert "Switch to bifurcated" not in text
 
 
+@pytest.mark.parametrize(
+    ("model", "gpu", "words"),
+    [("llama-3.1-8b", "h100-sxm", "Fastest that fits: "), ("llama-3.1-405b", "l4", "GiB short.")],
+)
+def test_a_plan_without_an_answer_says_what_comes_nearest(model: str, gpu: str, words: str) -> None:
+    """Too slow or too large: the option to start from is named, and stands first in the table."""
+    result = simulator.plan(model, gpus=[gpu], target_step_ms=0.1)
+    text = shown(plan_view(result))
+    first = result.options[0]
+    named = f"{first.gpus} x {gpu}, {first.attention}"
+    assert "No option meets 100 µs." in text
+    assert named in text
+    assert words in text
+
+
 def test_what_does_not_fit_says_by_how_much() -> None:
     """A comparison of which nothing fits says how much is short and what to do about it."""
     result = simulator.compare("llama-3.1-405b", "l4")
