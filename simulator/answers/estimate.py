@@ -171,7 +171,7 @@ def _notes(model: ModelShape, gpu_rates: Rates, work: Workload, needs: Memory) -
         constants_note(gpu_rates),
         _length_note(model, work),
         _dtype_note(gpu_rates.gpu, work),
-        *_group_notes(model, work),
+        *_group_notes(model, gpu_rates.gpu, work),
     ]
     if any(group.window is not None for group in model.layer_groups):
         notes.append("Layers with a sliding window read and keep only their window.")
@@ -189,7 +189,8 @@ def _notes(model: ModelShape, gpu_rates: Rates, work: Workload, needs: Memory) -
         )
     if model.latent is not None:
         notes.append(
-            "The latent cache (MLA) is read once for all heads: it has little left to share."
+            "The latent cache (MLA) is read once for all heads of a sample: small and soon bound by "
+            "arithmetic, it has less to share than others."
         )
     if work.query_tokens > 1:
         notes.append(
@@ -220,13 +221,18 @@ def _dtype_note(gpu: HardwareProfile, work: Workload) -> str:
     return ""
 
 
-def _group_notes(model: ModelShape, work: Workload) -> list[str]:
+def _group_notes(model: ModelShape, gpu: HardwareProfile, work: Workload) -> list[str]:
     """Say what a tensor-parallel group changes in the figures."""
     if work.tensor_parallel == 1:
         return []
     notes = ["FLOPs, bytes and memory are those of one GPU of the group."]
     if model.latent is not None or model.kv_heads < work.tensor_parallel:
         notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
+    if gpu.peak.link_gb_per_s_per_direction is not None and work.tensor_parallel > gpu.link_gpus:
+        notes.append(
+            f"{gpu.link} joins {gpu.link_gpus} GPUs: a group of {work.tensor_parallel} is timed "
+            "at PCIe's rate."
+        )
     return notes
 
 

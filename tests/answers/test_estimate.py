@@ -84,6 +84,7 @@ def test_a_group_needs_a_link() -> None:
         (mistral_7b(), {"attention": "standard", "samples": 500}, "Does not fit"),
         (llama_3_70b(), {"tensor_parallel": 8}, "one GPU of the group"),
         (llama_2_7b(kv_heads=1), {"tensor_parallel": 2}, "copy of KV heads"),
+        (llama_3_70b(), {"tensor_parallel": 16}, "joins 8 GPUs: a group of 16 is timed at PCIe's"),
         (mistral_7b(), {"weight_dtype": "fp8"}, "no fp8 matrix path"),
     ],
 )
