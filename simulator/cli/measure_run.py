@@ -1,7 +1,7 @@
 """One run of ``bifurcate measure``: rows, environment, progress, hardware counters, summary."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.cli.output import say
 from simulator.errors import MeasurementError
+from simulator.evidence.measure.counters import counter_key
 
 if TYPE_CHECKING:
-    from simulator.evidence.measure.cells import Plan
+    from simulator.evidence.measure.cells import AttentionCell, Plan
     from simulator.evidence.measure.device import Device
     from simulator.evidence.measure.runner import Progress, Settings
     from simulator.evidence.measure.store import Store
@@ -28,9 +29,15 @@ def measure_plan(
     gpu: "Rates | None",
     settings: "Settings",
     *,
-    counters: bool,
+    counted: Sequence["AttentionCell"] | None = None,
 ) -> dict[str, Any]:
-    """Measure what has no row yet, and return what the folder holds."""
+    """Measure what has no row yet, and return what the folder holds.
+
+    Parameters
+    ----------
+    counted
+        Kernels whose bytes are then counted by Nsight Compute, as long as there is time.
+    """
     from simulator.evidence.measure.environment import Environment
     from simulator.evidence.measure.runner import run
     from simulator.evidence.measure.store import Store, locked
@@ -43,13 +50,15 @@ def measure_plan(
         asked = {"plan": plan.name, "cells": len(plan.cells), "skip_oom": settings.skip_oom}
         environment = Environment(folder, device, asked)
         stopped = ""
+        limit_s = settings.time_limit_s
+        until = None if limit_s is None else monotonic() + limit_s
         try:
             with _progress(len(plan.cells)) as show:
                 for progress in run(plan, device, store, gpu=gpu, settings=settings):
                     show(progress)
                     stopped = progress.stopped
-            if counters and not stopped:
-                _count(plan, store, device)
+            if counted is not None and not stopped:
+                stopped = _count(counted, store, device, until)
         except KeyboardInterrupt:
             say("interrupted: the rows are safe, and the same command goes on from here")
             raise
@@ -57,39 +66,46 @@ def measure_plan(
             environment.close(rows=sum(store.rows.values()) - before)
     if stopped:
         say(f"{stopped}: the same command goes on from here")
-    return _summary(plan, store, stopped)
+    keys = [cell.key for cell in plan.cells] + [counter_key(cell) for cell in counted or ()]
+    return _summary(plan.name, keys, store, stopped)
 
 
-def _count(plan: "Plan", store: "Store", device: "Device") -> None:
-    """Count bytes by Nsight Compute, or say why not."""
+def _count(
+    counted: Sequence["AttentionCell"], store: "Store", device: "Device", until: float | None
+) -> str:
+    """Count bytes by Nsight Compute, or say why not; return why it stopped before the last."""
     from simulator.evidence.measure.counters import count as count_bytes
-    from simulator.evidence.measure.counters import counter_key, find_ncu, wanted_cells
+    from simulator.evidence.measure.counters import find_ncu
     from simulator.evidence.measure.environment import now
 
     ncu = find_ncu()
-    if device.torch_device.type != "cuda" or ncu is None:
-        reason = "ncu (Nsight Compute) is not on the PATH" if ncu is None else "they need CUDA"
+    on_cuda = device.torch_device.type == "cuda"
+    if not on_cuda or ncu is None:
+        reason = "ncu (Nsight Compute) is not on the PATH" if on_cuda else "they need CUDA"
         say(f"no hardware counters: {reason}")
-        return
-    cells = [cell for cell in wanted_cells(plan) if counter_key(cell) not in store.done]
+        return ""
+    cells = [cell for cell in counted if counter_key(cell) not in store.done]
     say(f"counting bytes of {len(cells)} kernels with {ncu}")
     sm_count = int(str(device.facts()["sm_count"]))
     device.release(thorough=True)
     try:
-        for row in count_bytes(ncu, cells, device.card, sm_count=sm_count, at=now()):
+        rows = count_bytes(ncu, cells, device.card, sm_count=sm_count, at=now(), until=until)
+        for row in rows:
             store.append("counters", row)
     except MeasurementError as problem:
         say(f"no more hardware counters: {problem}")
+        return ""
+    left = any(counter_key(cell) not in store.done for cell in cells)
+    return "time limit reached" if left else ""
 
 
-def _summary(plan: "Plan", store: "Store", stopped: str) -> dict[str, Any]:
-    """Return what the folder holds after a run."""
-    done = sum(cell.key in store.done for cell in plan.cells)
+def _summary(plan: str, keys: Sequence[str], store: "Store", stopped: str) -> dict[str, Any]:
+    """Return what the folder holds after a run that was to fill these rows."""
     return {
         "schema_version": 1,
-        "plan": plan.name,
-        "cells": len(plan.cells),
-        "done": done,
+        "plan": plan,
+        "cells": len(keys),
+        "done": sum(key in store.done for key in keys),
         "stopped": stopped or None,
         "folder": str(store.folder),
         "files": [

@@ -178,6 +178,20 @@ def test_counters_say_when_they_cannot_be_had(here: Here, tmp_path: Path) -> Non
     assert len(keys_in(folder)) == 10
 
 
+def test_counters_alone_time_nothing(here: Here, tmp_path: Path) -> None:
+    """``--only counters`` leaves timing out; a dry run of it lists the kernels it would count."""
+    pytest.importorskip("torch")
+    folder = tmp_path / "rows"
+    done = here("--device", "cpu", "-o", str(folder), "--only", "counters")
+    assert done.returncode == 0, done.stderr
+    assert "no hardware counters: they need CUDA" in done.stderr
+    assert keys_in(folder) == []
+    dry = here("--only", "counters", "--dry-run", "--kernel", "bifurcated_flash", "--json")
+    cells = json.loads(dry.stdout)["cells"]
+    assert {cell["kind"] for cell in cells} == {"attention"}
+    assert len(cells) == 3 * 6  # KV heads x samples of the first stage, each once
+
+
 def test_an_interrupt_keeps_the_rows_and_says_how_to_go_on(
     here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

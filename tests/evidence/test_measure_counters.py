@@ -1,12 +1,14 @@
 """Nsight Compute's output becomes bytes per call, and its failures one line."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from simulator.errors import MeasurementError
 from simulator.evidence.measure import counters, grid
+from simulator.evidence.measure.cells import AttentionCell
 from simulator.evidence.measure.rows import COLUMNS, Card
 from simulator.evidence.measure.store import Store
 
@@ -23,34 +25,39 @@ KERNELS = [
 ]
 
 
-def long_form(units: str = "byte") -> str:
-    """A line for each metric, as ``ncu --csv`` prints, in front of it what ncu says."""
-    lines = [
-        "==PROF== Connected to process 4711",
-        '"ID","Process ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value"',
-    ]
+# The columns of ncu 2024.1, as `ncu --import sobelFloat.ncu-rep --csv --page raw --print-units base
+# --metrics ...` prints them for a report that comes with it.
+HEADER = (
+    '"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size",'
+    f'"Grid Size","Device","CC","{READ}","{WRITTEN}"'
+)
+
+
+def printed(units: str = "byte", kernels: list[tuple[str, int, int]] = KERNELS) -> str:
+    """What ncu prints: its own words, a table with a line of units, and words again."""
     factor = {"byte": 1, "Kbyte": 1e-3}[units]
-    for index, (name, read, written) in enumerate(KERNELS):
-        for metric, value in ((READ, read), (WRITTEN, written)):
-            lines.append(
-                f'"{index}","1","{name}","Command line profiler metrics","{metric}","{units}",'
-                f'"{value * factor:,.9g}"'
-            )
-    return "\n".join(lines)
+    lines = [
+        "==PROF== Connected to process 4711 (/usr/bin/python3.12)",
+        '==PROF== Profiling "spin_kernel" - 0: 0%....50%....100% - 1 pass',
+        "what the child prints itself",
+        "==PROF== Disconnected from process 4711",
+        HEADER,
+        f'"","","","","","","","","","","","{units}","{units}"',
+    ]
+    for index, (name, read, written) in enumerate(kernels):
+        counted = f'"{read * factor:.9g}","{written * factor:.9g}"'
+        lines.append(
+            f'"{index}","4711","python3.12","127.0.0.1","{name}","1","7","(128, 1, 1)",'
+            f'"(1, 8, 16)","0","9.0",{counted}'
+        )
+    return "\n".join([*lines, "==WARNING== something else"])
 
 
-def wide_form() -> str:
-    """A line for each kernel under a line of units, as ``--page raw`` prints."""
-    lines = [f'"ID","Kernel Name","{READ}","{WRITTEN}"', '"","","byte","byte"']
-    lines += [f'"{i}","{name}","{r:,}","{w:,}"' for i, (name, r, w) in enumerate(KERNELS)]
-    return "\n".join(lines)
-
-
-@pytest.mark.parametrize("text", [long_form(), long_form("Kbyte"), wide_form()])
+@pytest.mark.parametrize("text", [printed(), printed("Kbyte")])
 def test_kernels_between_markers_are_one_call(text: str) -> None:
-    """Bytes of a call's kernels are summed, the markers left out, separators and units read."""
+    """Bytes of a call's kernels are summed, the markers left out, units read."""
     first, second = counters.parse(text)
-    assert (first.launches, first.bytes_written) == (2, 2_400)
+    assert (first.launches, first.bytes_written) == (2, pytest.approx(2_400))
     assert first.bytes_read == pytest.approx(1_003_000)
     assert (second.launches, second.bytes_read, second.bytes_written) == (1, 7_000, 500)
 
@@ -78,9 +85,10 @@ def test_rows_put_what_was_counted_beside_the_account(tmp_path: Path) -> None:
         "arguments = sys.argv[1:]\n"
         "clocks = arguments[arguments.index('--clock-control') + 1]\n"
         "assert clocks == 'none', clocks\n"
+        "assert arguments[arguments.index('--page') + 1] == 'raw'\n"
         "cells = json.load(open(arguments[-1]))\n"
         "assert [cell['kernel'] for cell in cells] == ['standard_flash'] * 2\n"
-        f"print({long_form()!r})"
+        f"print({printed()!r})"
     )
     rows = list(counters.count(a_program(tmp_path, body), cells, CARD, sm_count=132, at="now"))
     assert [row["bytes_read"] for row in rows] == ["1003000", "7000"]
@@ -93,6 +101,55 @@ def test_rows_put_what_was_counted_beside_the_account(tmp_path: Path) -> None:
     for row in rows:
         store.append("counters", row)
     assert {counters.counter_key(cell) for cell in cells} <= Store(tmp_path).done
+
+
+def three_cells() -> list[AttentionCell]:
+    """Three cells to count."""
+    plan = grid.select(grid.default_grid(), kinds=["attention"], kernels=["standard_flash"])
+    return counters.wanted_cells(plan)[:3]
+
+
+def test_a_child_that_dies_costs_one_cell(tmp_path: Path) -> None:
+    """What was counted before is kept, the cell it died in says so, and the rest is counted."""
+    body = (
+        "cells = json.load(open(sys.argv[-1]))\n"
+        "if len(cells) == 1:\n"
+        f"    print({printed(kernels=KERNELS[:3])!r})\n"
+        "    sys.exit(0)\n"
+        f"print({printed()!r})\n"
+        "print('==ERROR== The application returned an error code (134).')\n"
+        "print('RuntimeError: CUDA error: an illegal memory access', file=sys.stderr)\n"
+        "sys.exit(134)"
+    )
+    rows = list(counters.count(a_program(tmp_path, body), three_cells(), CARD, sm_count=132, at=""))
+    assert [row["status"] for row in rows] == ["ok", "error", "ok"]
+    assert rows[1]["note"] == "RuntimeError: CUDA error: an illegal memory access"
+    assert [row["samples"] for row in rows] == [cell.samples for cell in three_cells()]
+
+
+def test_counting_stops_at_the_time_limit(tmp_path: Path) -> None:
+    """No process is started after it."""
+    body = "raise SystemExit('must not run')"
+    ncu = a_program(tmp_path, body)
+    rows = counters.count(ncu, three_cells(), CARD, sm_count=132, at="", until=time.monotonic())
+    assert list(rows) == []
+
+
+def test_the_child_finds_this_package_wherever_it_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout that is run by its path is not on the child's path by itself."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    body = (
+        "import os\n"
+        "ours, others = os.environ['PYTHONPATH'].split(':')\n"
+        "assert os.path.exists(ours + '/simulator/evidence/measure/counters_child.py')\n"
+        "assert others == '/elsewhere'\n"
+        f"print({printed(kernels=KERNELS[:3])!r})"
+    )
+    (row,) = counters.count(a_program(tmp_path, body), three_cells()[:1], CARD, sm_count=132, at="")
+    assert row["status"] == "ok"
 
 
 @pytest.mark.parametrize("body", ["print('==ERROR== no'); sys.exit(1)", "print('')"])

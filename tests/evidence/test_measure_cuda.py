@@ -1,143 +1,75 @@
-"""The CUDA side: what can be tried without a card, and on a card the whole path."""
+"""The CUDA side without a card: streams, captures, errors and whole runs on a stand-in for it."""
 
+import csv
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from fake_cuda import FakeCuda  # noqa: E402
+
+from simulator.errors import MeasurementError  # noqa: E402
+from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.measure import grid  # noqa: E402
-from simulator.evidence.measure.cells import AttentionCell, MemoryCell, Plan  # noqa: E402
-from simulator.evidence.measure.device import CudaDevice, is_out_of_memory  # noqa: E402
+from simulator.evidence.measure.cells import MODES, AttentionCell, Cell, Plan  # noqa: E402
+from simulator.evidence.measure.device import is_out_of_memory  # noqa: E402
 from simulator.evidence.measure.predict import Timing  # noqa: E402
-from simulator.evidence.measure.rows import FILES, Reading  # noqa: E402
+from simulator.evidence.measure.rows import FILES  # noqa: E402
 from simulator.evidence.measure.runner import Settings, run  # noqa: E402
 from simulator.evidence.measure.store import Store  # noqa: E402
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+FAST = Settings(timing=Timing(warm_up=1, least=2, most=2, budget_s=0.0, least_pass_s=0.0))
 
 
-def a_card(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> CudaDevice:
-    """A CUDA device without CUDA, and a program in place of nvidia-smi."""
-    program = folder / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\n{body}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    device = object.__new__(CudaDevice)
-    device._identity = "GPU-1234"
-    return device
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """A card."""
+    return FakeCuda(monkeypatch)
 
 
-def test_clock_and_temperature_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The card is asked for by its UUID, and only asked: no flag that sets anything."""
-    body = f'echo "$@" > {tmp_path}/asked; echo "1980, 54"'
-    device = a_card(tmp_path, monkeypatch, body)
-    assert device.reading() == Reading(sm_clock_mhz=1980.0, temperature_c=54.0)
-    asked = (tmp_path / "asked").read_text().split()
-    assert asked == [
-        "--query-gpu=clocks.sm,temperature.gpu",
-        "--format=csv,noheader,nounits",
-        "-i",
-        "GPU-1234",
-    ]
+def test_a_graph_is_captured_after_a_warm_up_on_its_stream(cuda: FakeCuda) -> None:
+    """Called once on the stream that captures, waited for, then captured; the stream is left."""
+    card = cuda.card()
+    cuda.log.clear()
+    streams: list[str] = []
+    card.stopwatch(lambda: streams.append(cuda.current.name), "graph")
+    assert streams == ["side 0", "side 0"]
+    assert cuda.log[-2:] == ["synchronize", "capture in (0, 1) on side 0"]
+    assert cuda.current is cuda.default
+    card.stopwatch(lambda: None, "graph")
+    assert len(cuda.streams) == 1  # cuBLAS keeps a workspace for every stream it has seen
 
 
-@pytest.mark.parametrize(
-    "body", ["exit 1", "echo '[N/A], [N/A]'", "echo", "echo 'No devices were found'"]
-)
-def test_a_card_that_does_not_answer_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
-) -> None:
-    """Without a working nvidia-smi rows have no clock and no temperature."""
-    assert a_card(tmp_path, monkeypatch, body).reading() == Reading()
+def test_a_graph_is_queued_behind_a_spin(cuda: FakeCuda) -> None:
+    """Only replays are timed, on a device that is still spinning when they are queued."""
+    watch = cuda.card().stopwatch(lambda: None, "graph")
+    cuda.log.clear()
+    assert watch() > 0
+    assert cuda.log == ["synchronize", "sleep 600000", "event", "replay", "event", "synchronize"]
 
 
-class FakeCuda:
-    """What a stopwatch asks of torch.cuda, written down in order."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.log: list[str] = []
-        for name in ("synchronize", "Stream", "current_stream", "stream", "CUDAGraph", "graph"):
-            monkeypatch.setattr(torch.cuda, name, getattr(self, f"make_{name}", self.note(name)))
-        self.spins: list[int] = []
-        monkeypatch.setattr(torch.cuda, "_sleep", self.spin)
-        monkeypatch.setattr(torch.cuda, "Event", self.make_event)
-
-    def note(self, what: str) -> Callable[..., None]:
-        """Return a function that writes down that it was called."""
-        return lambda *_, **__: self.log.append(what)
-
-    def spin(self, cycles: int) -> None:
-        """Keep the device busy for so many cycles."""
-        self.spins.append(cycles)
-        self.log.append("spin")
-
-    def make_event(self, *, enable_timing: bool) -> SimpleNamespace:
-        """An event; the time between two of them is 2 ms."""
-        assert enable_timing
-        return SimpleNamespace(record=self.note("event"), elapsed_time=lambda _: 2.0)
-
-    def make_Stream(self) -> SimpleNamespace:  # noqa: N802  (torch's name)
-        """A stream that others wait for."""
-        return SimpleNamespace(wait_stream=self.note("wait"))
-
-    make_current_stream = make_Stream
-
-    def make_stream(self, _: object) -> AbstractContextManager[None]:
-        """Work on another stream."""
-        return nullcontext()
-
-    def make_CUDAGraph(self) -> SimpleNamespace:  # noqa: N802  (torch's name)
-        """A graph that can be replayed."""
-        return SimpleNamespace(replay=self.note("replay"))
-
-    def make_graph(self, _: object, *, pool: object) -> AbstractContextManager[None]:
-        """Capture."""
-        self.log.append(f"capture in {pool}")
-        return nullcontext()
-
-
-def test_a_graph_is_queued_behind_a_spin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Captured once after a warm-up; then only replays, on a device that is still spinning."""
-    fake, device = FakeCuda(monkeypatch), object.__new__(CudaDevice)
-    device._pool = "pool"
-    watch = device.stopwatch(fake.note("call"), "graph")
-    assert [word for word in fake.log if word not in ("wait", "synchronize")] == [
-        "call",
-        "capture in pool",
-        "call",
-    ]
-    fake.log.clear()
-    assert watch() == pytest.approx(2e-3)
-    assert fake.log == ["synchronize", "spin", "event", "replay", "event", "synchronize"]
-
-
-def test_the_spin_outlasts_a_slow_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_spin_outlasts_a_slow_launch(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph that takes the host 4 ms to queue waits behind 8 ms of spinning from then on."""
-    fake, device = FakeCuda(monkeypatch), object.__new__(CudaDevice)
-    device._pool = "pool"
-    graph = SimpleNamespace(replay=lambda: time.sleep(0.004))
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
-    watch = device.stopwatch(fake.note("call"), "graph")
+    monkeypatch.setattr("fake_cuda.FakeGraph.replay", lambda _: time.sleep(0.004))
+    watch = cuda.card().stopwatch(lambda: None, "graph")
+    cuda.log.clear()
     for _ in range(2):
         watch()
-    first, second = fake.spins
+    first, second = (int(word.split()[1]) for word in cuda.log if word.startswith("sleep"))
     assert first < 2e6
     assert second >= 0.008 * 2e9
 
 
-def test_an_eager_pass_starts_on_an_idle_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_eager_pass_starts_on_an_idle_device(cuda: FakeCuda) -> None:
     """No spin hides the host's launches."""
-    fake, device = FakeCuda(monkeypatch), object.__new__(CudaDevice)
-    watch = device.stopwatch(fake.note("call"), "eager")
-    assert fake.log == []
+    watch = cuda.card().stopwatch(lambda: cuda.log.append("call"), "eager")
+    cuda.log.clear()
     watch()
-    assert fake.log == ["synchronize", "event", "call", "event", "synchronize"]
+    assert cuda.log == ["synchronize", "event", "call", "event", "synchronize"]
 
 
 @pytest.mark.parametrize(
@@ -163,64 +95,119 @@ def test_memory_that_runs_out_in_a_capture_is_seen_behind_its_error() -> None:
     assert is_out_of_memory(error)
 
 
-def measured(plan: Plan, folder: Path) -> list[dict[str, str]]:
-    """Run a plan on the card and return its rows."""
-    import csv
+def small_plan() -> Plan:
+    """One group of every kind in both modes, with the sizes of the grid for CPUs."""
+    first: dict[str, tuple[Cell, ...]] = {}
+    for group in grid.cpu_grid().groups:
+        first.setdefault(group[0].kind, group)
+    cells = [
+        replace(cell, mode=mode) for group in first.values() for cell in group for mode in MODES
+    ]
+    return Plan(name="fake", cells=tuple(cells))
 
-    settings = Settings(timing=Timing(most=10))
-    list(run(plan, CudaDevice(), Store(folder), gpu=None, settings=settings))
-    rows: list[dict[str, str]] = []
+
+def attention_plan() -> Plan:
+    """The kernels of one group, graph and eager."""
+    plan = small_plan()
+    return replace(plan, cells=tuple(c for c in plan.cells if isinstance(c, AttentionCell)))
+
+
+def measure(plan: Plan, folder: Path, cuda: FakeCuda) -> dict[str, dict[str, str]]:
+    """Run a plan on the card and return the folder's rows by cell."""
+    list(run(plan, cuda.card(), Store(folder), gpu=None, settings=FAST))
+    return rows_of(folder)
+
+
+def rows_of(folder: Path) -> dict[str, dict[str, str]]:
+    """The rows of a folder by cell."""
+    rows: dict[str, dict[str, str]] = {}
     for name in FILES.values():
         if (folder / name).exists():
             with (folder / name).open(newline="") as stream:
-                rows += csv.DictReader(stream)
+                rows |= {row["cell"]: row for row in csv.DictReader(stream)}
     return rows
 
 
-@pytest.mark.gpu
-@needs_cuda
-def test_every_kernel_runs_on_the_card(tmp_path: Path) -> None:
-    """All kernels at 4 samples of 1K tokens, graph and eager, pass the check and are timed."""
-    cells = tuple(
-        cell
-        for cell in grid.default_grid().cells
-        if isinstance(cell, AttentionCell)
-        and (cell.kv_heads, cell.context_tokens, cell.samples) == (8, 1024, 4)
-    )
-    rows = measured(Plan(name="test", cells=cells), tmp_path)
-    assert {row["implementation"]: row["note"] for row in rows if row["status"] != "ok"} == {}
-    assert len(rows) == len(cells)
-    assert all(row["sm_clock_mhz_after"] for row in rows)
+def spoil(
+    monkeypatch: pytest.MonkeyPatch, name: str, fault: Callable[[], None], *, call: int = 0
+) -> None:
+    """Make a kernel do something before its call of that number, 0 for every call."""
+    kernel, calls = KERNELS[name], 0
+
+    def attend(*inputs: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if call in (0, calls):
+            fault()
+        return kernel.function(*inputs)
+
+    monkeypatch.setitem(KERNELS, name, replace(kernel, function=attend))
 
 
-@pytest.mark.gpu
-@needs_cuda
-def test_a_copy_runs_at_the_speed_of_memory(tmp_path: Path) -> None:
-    """A large copy takes what its bytes take, 100 GB/s to 20 TB/s."""
-    cell = MemoryCell(test="stream_copy", working_set_bytes=2**30, dtype="fp32")
-    (row,) = measured(Plan(name="test", cells=(cell,)), tmp_path)
-    assert 100 < float(row["gb_per_s"]) < 20_000
+def test_a_whole_run_has_every_row_in_both_modes(cuda: FakeCuda, tmp_path: Path) -> None:
+    """Streams, kernels, steps, products and elementwise kernels, as graphs and eager, all right."""
+    plan = small_plan()
+    rows = measure(plan, tmp_path, cuda)
+    assert {row["note"] for row in rows.values() if row["status"] != "ok"} == set()
+    assert set(rows) == {cell.key for cell in plan.cells}
+    modes = [row.get("timing") or row["execution"] for row in rows.values()]
+    assert modes.count("graph") == modes.count("eager") == len(plan.cells) // 2
+    captured = [word for word in cuda.log if word.startswith("capture")]
+    assert len(captured) == len(plan.cells) // 2
+    assert {word.split(" on ")[1] for word in captured} == {"side 0"}
 
 
-@pytest.mark.gpu
-@needs_cuda
-def test_a_whole_step_runs_as_graph_and_eager(tmp_path: Path) -> None:
-    """A one-layer 7B step: both modes are right, and a graph is not slower than eager."""
-    model = grid.load_model("llama-2-7b")
-    small = model.model_copy(
-        update={
-            "layers": 1,
-            "layer_groups": (model.layer_groups[0].model_copy(update={"count": 1}),),
-        }
-    )
-    everything = grid.default_grid()
-    cells = tuple(
-        replace(cell, model=small)
-        for cell in everything.cells
-        if cell.kind == "step"
-        and (cell.model.kv_heads, cell.samples, cell.context_tokens) == (32, 4, 1024)
-    )
-    rows = measured(Plan(name="test", cells=cells), tmp_path)
-    assert {row["note"] for row in rows if row["status"] != "ok"} == set()
-    times = {(row["implementation"], row["execution"]): float(row["step_ms"]) for row in rows}
-    assert times["bifurcated_flash", "graph"] < 1.1 * times["bifurcated_flash", "eager"]
+def test_memory_that_runs_out_in_a_capture_is_the_row_of_its_graph(
+    cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same kernel launched one by one, and everybody else, is timed."""
+
+    def refuse() -> None:
+        if cuda.capturing is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    spoil(monkeypatch, "standard_einsum", refuse)
+    rows = measure(attention_plan(), tmp_path, cuda)
+    bad = {key: row["status"] for key, row in rows.items() if row["status"] != "ok"}
+    assert list(bad.values()) == ["oom"]
+    assert next(iter(bad)).endswith("standard_einsum graph")
+
+
+def test_a_capture_that_cannot_be_ended_stops_the_run_once(
+    cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that waits for the device cannot be captured, and leaves random numbers broken.
+
+    Its row says so; a process that went on would write an error for every cell to come.
+    """
+    spoil(monkeypatch, "standard_repeat_kv", lambda: cuda.capturing and cuda.synchronize())
+    plan = attention_plan()
+    with pytest.raises(MeasurementError, match="run the same command again"):
+        measure(plan, tmp_path, cuda)
+    (row,) = (row for row in rows_of(tmp_path).values())
+    assert row["status"] == "error"
+    assert row["note"].startswith("broke the device: RuntimeError: CUDA error: operation failed")
+    rows = measure(plan, tmp_path, FakeCuda(monkeypatch))
+    bad = [key for key, row in rows.items() if row["status"] != "ok"]
+    assert [key.split()[-2:] for key in bad] == [["standard_repeat_kv", "graph"]]
+    assert len(rows) == len(plan.cells)
+
+
+@pytest.mark.parametrize("call", [1, 3])
+def test_what_breaks_the_device_is_blamed_for_it(
+    cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """In its check or in its timing, the kernel with the illegal access has the row, no other.
+
+    Were the first cell of its batch blamed, each new run would lose another innocent one.
+    """
+
+    def crash() -> None:
+        cuda.broken = True
+        cuda.check()
+
+    spoil(monkeypatch, "bifurcated_flash", crash, call=call)
+    with pytest.raises(MeasurementError, match="illegal memory access"):
+        measure(attention_plan(), tmp_path, cuda)
+    (key,) = rows_of(tmp_path)
+    assert key.split()[-2] == "bifurcated_flash"

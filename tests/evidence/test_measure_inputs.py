@@ -8,13 +8,18 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from simulator.evidence.kernels import KERNELS, lay_out  # noqa: E402
+from simulator.evidence.measure.cells import MEMORY_TESTS, MemoryCell  # noqa: E402
 from simulator.evidence.measure.correctness import (  # noqa: E402
     attention_error,
     gemm_error,
     reference_attention,
     relative_error,
 )
+from simulator.evidence.measure.device import CpuDevice  # noqa: E402
 from simulator.evidence.measure.inputs import Sizes, attention_inputs, rotated  # noqa: E402
+from simulator.evidence.measure.prepare import prepare  # noqa: E402
+from simulator.evidence.measure.primitives import stream_function  # noqa: E402
+from simulator.evidence.measure.steps import Steps  # noqa: E402
 
 SIZES = Sizes(
     prompts=2, samples=3, heads=6, kv_heads=2, head_dim=16, context_tokens=10, decoded_tokens=4
@@ -106,3 +111,52 @@ def test_rotation_uses_every_set_before_one_again() -> None:
     seen: list[int] = []
     rotated(seen.append, [(0,), (1,), (2,)], 7)()
     assert seen == [0, 1, 2, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize("size", [2**16, 2**20, 3 * 2**20])
+def test_the_parts_of_a_stream_are_aligned(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every operand starts at a multiple of 128 bytes, and next to nothing is left out.
+
+    An address that is no multiple of 16 bytes keeps a kernel from loading four values at once.
+    """
+    seen: list[torch.Tensor] = []
+    real = torch.add
+
+    def add(*operands: torch.Tensor, out: torch.Tensor, **options: float) -> torch.Tensor:
+        seen.extend((*operands, out))
+        return real(*operands, out=out, **options)
+
+    monkeypatch.setattr(torch, "add", add)
+    buffer = torch.randn(size // 4)
+    function, _ = stream_function(MemoryCell(test="stream_triad", working_set_bytes=size), buffer)
+    function()
+    assert [(part.data_ptr() - buffer.data_ptr()) % 128 for part in seen] == [0, 0, 0]
+    assert size - 384 < sum(part.nbytes for part in seen) <= size
+
+
+def test_streams_go_on_over_random_numbers() -> None:
+    """What fills a buffer with one number has its own: the others' stays random while all run."""
+    device = CpuDevice()
+    cells = [MemoryCell(test=test, working_set_bytes=2**16) for test in MEMORY_TESTS]
+    prepared = prepare(cells, device, Steps(device), least_pass_s=0.0)
+    assert all(each.check() <= each.tolerance for each in prepared)
+    for _ in range(2):
+        for each in prepared:
+            each.one_pass()
+    assert all(each.check() <= each.tolerance for each in prepared)
+    prepared[0].one_pass()  # stream_init
+    functions = {each.cell.test: each.one_pass for each in prepared}
+    buffers = closure_tensors(functions["stream_read"])
+    assert all(float(buffer.std()) > 0.5 for buffer in buffers)
+
+
+def closure_tensors(function: Callable[..., object]) -> list[torch.Tensor]:
+    """Tensors that a function holds on to, through the functions it holds on to."""
+    found: list[torch.Tensor] = []
+    for cell in function.__closure__ or ():
+        held = cell.cell_contents
+        if isinstance(held, torch.Tensor):
+            found.append(held)
+        elif callable(held):
+            found += closure_tensors(held)
+    return found

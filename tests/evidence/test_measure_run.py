@@ -227,7 +227,7 @@ def test_a_broken_device_ends_the_run_and_is_not_tried_again(
     """After an error that breaks the device the cell has its row, and the next run goes on."""
     small = replace(plan, cells=groups_of(plan, "gemm")[0])
     monkeypatch.setattr(CpuDevice, "normal", raising(RuntimeError("illegal memory access")))
-    monkeypatch.setattr(CpuDevice, "synchronize", raising(RuntimeError("illegal memory access")))
+    monkeypatch.setattr(CpuDevice, "check_usable", raising(RuntimeError("illegal memory access")))
     with pytest.raises(MeasurementError, match="run the same command again"):
         measure(small, tmp_path)
     monkeypatch.undo()

@@ -227,9 +227,8 @@ def _elementwise(
 
 
 def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> list[Prepared]:
-    """Prepare streams over one buffer."""
-    buffer = device.normal((cells[0].working_set_bytes // 4,), torch.float32)
-    calls = rotator.calls(buffer.nbytes, 1)
+    """Prepare streams over one buffer; filling has one of its own, so others read noise."""
+    buffers: dict[bool, Tensor] = {}
     prepared = []
     for cell in cells:
         function, check = stream_function(cell, buffer)
@@ -237,6 +236,12 @@ def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> l
             Prepared(
                 cell=cell,
                 one_pass=rotated(function, [()], calls),
+        fills = cell.test == "stream_init"
+        if fills not in buffers:
+            shape = (cell.working_set_bytes // 4,)
+            buffers[fills] = device.normal(shape, torch.float32)
+        buffer = buffers[fills]
+        calls = rotator.calls(buffer.nbytes, 1)
                 calls=calls,
                 check=check,
                 tolerance=TOLERANCES[torch.float32],

@@ -1,0 +1,174 @@
+"""A CUDA card: memory, CUDA graphs, stopwatches by device events.
+
+Clocks, power limits and every other setting of the card are read and never set.
+"""
+
+import gc
+import time
+
+import torch
+from torch import Tensor
+
+from simulator.errors import MeasurementError
+from simulator.evidence.measure.cells import Mode
+from simulator.evidence.measure.device import Pass, Stopwatch
+from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES
+from simulator.evidence.measure.rows import Card, Reading
+from simulator.evidence.measure.sensors import Sensors
+
+# The spin in front of a graph lasts until the host has queued it: this at least, and twice what the
+# host took for the last replay, at the clock of the fastest cards. [clock cycles]
+_SPIN_CYCLES, _MOST_SPIN_CYCLES = 600_000, 40_000_000
+_CYCLES_PER_S = 2e9
+
+
+class CudaDevice:
+    """One CUDA device.
+
+    Parameters
+    ----------
+    memory_limit
+        This process may take this much of the card's memory. [bytes]
+
+    Raises
+    ------
+    MeasurementError
+        If there is no CUDA device.
+    """
+
+    modes: tuple[Mode, ...] = ("graph", "eager")
+
+    def __init__(self, *, memory_limit: int | None = None) -> None:
+        if not torch.cuda.is_available():
+            built = "has no CUDA" if torch.version.cuda is None else "finds no CUDA device"
+            raise MeasurementError(
+                f"cannot measure on cuda: torch {torch.__version__} {built}; "
+                "--device cpu tries the harness on small shapes"
+            )
+        self.torch_device = torch.device("cuda", torch.cuda.current_device())
+        self.properties = torch.cuda.get_device_properties(self.torch_device)
+        self.card = Card(gpu=self.properties.name, framework="torch", version=torch.__version__)
+        self.l2_bytes = self.properties.L2_cache_size
+        self.total_bytes = self.properties.total_memory
+        self.headroom_bytes = CUDA_HEADROOM_BYTES
+        uuid = getattr(self.properties, "uuid", None)  # torch's has no prefix
+        self._sensors = Sensors(None if uuid is None else f"GPU-{uuid}")
+        self._pool = torch.cuda.graph_pool_handle()
+        # One for all captures: cuBLAS keeps tens of MB of workspace for every stream it has seen.
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # Some versions collect garbage before every capture: what is loaded by now never is any.
+        gc.collect()
+        gc.freeze()
+        if memory_limit is not None:
+            share = min(1.0, memory_limit / self.total_bytes)
+            torch.cuda.set_per_process_memory_fraction(share, self.torch_device)
+            self.total_bytes = min(self.total_bytes, memory_limit)
+
+    def free_bytes(self) -> float:
+        """Return the card's free memory and what PyTorch holds unused. [bytes]."""
+        free, _ = torch.cuda.mem_get_info(self.torch_device)
+        reserved = torch.cuda.memory_reserved(self.torch_device)
+        allocated = torch.cuda.memory_allocated(self.torch_device)
+        return float(min(free + reserved - allocated, self.total_bytes - allocated))
+
+    def normal(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a tensor of random numbers."""
+        return torch.empty(shape, dtype=dtype, device=self.torch_device).normal_()
+
+    def check_room(self, needed_bytes: float) -> None:
+        """Leave it to CUDA to refuse."""
+
+    def stopwatch(self, one_pass: Pass, mode: Mode) -> Stopwatch:
+        """Return a stopwatch by device events.
+
+        A graph is queued behind a short spin, so that the host's time to launch it is not in the
+        number; eager passes start on an idle device, so that the host's launches are.
+        """
+        run = self._captured(one_pass) if mode == "graph" else one_pass
+        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        spin = _SPIN_CYCLES
+
+        def watch() -> float:
+            nonlocal spin
+            torch.cuda.synchronize()
+            if mode == "graph":
+                torch.cuda._sleep(spin)  # type: ignore[no-untyped-call]  # noqa: SLF001
+            start.record()
+            queued = time.perf_counter()
+            run()
+            # A graph of thousands of kernels takes the host longer than the least spin.
+            needed = 2 * (time.perf_counter() - queued) * _CYCLES_PER_S
+            spin = max(_SPIN_CYCLES, min(_MOST_SPIN_CYCLES, int(needed)))
+            end.record()
+            torch.cuda.synchronize()
+            return float(start.elapsed_time(end)) / 1e3
+
+        return watch
+
+    def _captured(self, one_pass: Pass) -> Pass:
+        """Capture a pass in a CUDA graph, after a warm-up on the stream that captures.
+
+        What is done for the first time, as loading kernels and allocating workspaces of libraries,
+        may not be possible in a capture.
+        """
+        before, stream = torch.cuda.current_stream(), self._stream
+        stream.wait_stream(before)
+        with torch.cuda.stream(stream):
+            one_pass()
+        before.wait_stream(stream)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Graphs never run at the same time and nobody reads their results: one pool serves all.
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream):
+                one_pass()
+        finally:
+            # A capture that cannot be ended leaves its stream the current one.
+            torch.cuda.set_stream(before)
+        replay: Pass = graph.replay
+        return replay
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        torch.cuda.synchronize()
+
+    def check_usable(self) -> None:
+        """Raise ``RuntimeError`` if an error has left the device unusable for this process.
+
+        An illegal access fails everything after it; a capture that could not be ended, the random
+        numbers and whatever runs on its stream.
+        """
+        torch.cuda.synchronize()
+        with torch.cuda.stream(self._stream):
+            if torch.cuda.is_current_stream_capturing():
+                raise RuntimeError("the capture of a CUDA graph could not be ended")
+            self.normal((1,), torch.float32)
+        self.normal((1,), torch.float32)
+        torch.cuda.synchronize()
+
+    def release(self, *, thorough: bool = False) -> None:
+        """Give memory back to the card; the next graphs get a pool of their own."""
+        if thorough:
+            gc.collect()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def reading(self) -> Reading:
+        """Read clock and temperature."""
+        return self._sensors.reading()
+
+    def facts(self) -> dict[str, object]:
+        """Return what torch and the driver say of the card."""
+        return {
+            "device": "cuda",
+            "name": self.properties.name,
+            "memory_bytes": self.properties.total_memory,
+            "compute_capability": f"{self.properties.major}.{self.properties.minor}",
+            "sm_count": self.properties.multi_processor_count,
+            "l2_bytes": self.l2_bytes,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+            **self._sensors.facts(),
+        }

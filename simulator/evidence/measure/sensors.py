@@ -1,0 +1,102 @@
+"""What the driver says of a card: clock, temperature, limits. Only asked, never told.
+
+NVML answers in microseconds where its Python package is installed (``nvidia-ml-py``); elsewhere
+``nvidia-smi`` is asked, which takes up to a second.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from simulator.evidence.measure.rows import Reading
+
+_FACTS = ("driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem")
+# NVML_CLOCK_SM and NVML_TEMPERATURE_GPU of nvml.h
+_NVML_SM, _NVML_GPU = 1, 0
+# An nvidia-smi that has not answered so often in a row is not asked again.
+_PATIENCE = 3
+
+
+class Sensors:
+    """One card's clock, temperature and facts.
+
+    Parameters
+    ----------
+    uuid
+        The card's UUID as the driver spells it, ``GPU-...``; None asks for the first card.
+    """
+
+    def __init__(self, uuid: str | None) -> None:
+        self._uuid = uuid
+        self._nvml = _nvml(uuid)
+        self._failures = 0
+
+    def reading(self) -> Reading:
+        """Return clock and temperature, None where nobody answers."""
+        if self._nvml is not None:
+            try:
+                return self._nvml()
+            except Exception:  # noqa: BLE001  (NVML's errors have no common base to import)
+                self._nvml = None
+        values = self._ask("clocks.sm", "temperature.gpu") or ["", ""]
+        clock, temperature = (float(value) if _is_number(value) else None for value in values)
+        return Reading(sm_clock_mhz=clock, temperature_c=temperature)
+
+    def facts(self) -> dict[str, str]:
+        """Return driver version, power limit and highest clocks, empty where nobody answers."""
+        values = self._ask(*_FACTS)
+        if values is None:
+            # One field that a driver does not know makes nvidia-smi refuse all of them.
+            values = [(self._ask(name) or [""])[0] for name in _FACTS]
+        return {name.replace(".", "_"): value for name, value in zip(_FACTS, values, strict=True)}
+
+    def _ask(self, *fields: str) -> list[str] | None:
+        """Ask nvidia-smi for fields of this card, None where it does not answer."""
+        program = shutil.which("nvidia-smi")
+        if program is None or self._failures >= _PATIENCE:
+            return None
+        command = [
+            program,
+            f"--query-gpu={','.join(fields)}",
+            "--format=csv,noheader,nounits",
+            *(("-i", self._uuid) if self._uuid else ()),
+        ]
+        try:
+            answer = subprocess.run(  # noqa: S603  (a program of the driver, fixed arguments)
+                command, capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            # A refusal costs nothing to repeat; what hangs does.
+            self._failures += 1
+            return None
+        self._failures = 0
+        lines = answer.stdout.strip().splitlines()
+        values = [value.strip() for value in lines[0].split(",")] if lines else []
+        return values if len(values) == len(fields) else None
+
+
+def _nvml(uuid: str | None) -> Callable[[], Reading] | None:
+    """Return a function that asks NVML for a reading, None where it cannot be asked."""
+    if uuid is None:
+        return None
+    try:
+        nvml: Any = import_module("pynvml")
+        nvml.nvmlInit()
+        card = nvml.nvmlDeviceGetHandleByUUID(uuid)
+    except Exception:  # noqa: BLE001  (not installed, no driver, or a card it does not know)
+        return None
+
+    def read() -> Reading:
+        return Reading(
+            sm_clock_mhz=float(nvml.nvmlDeviceGetClockInfo(card, _NVML_SM)),
+            temperature_c=float(nvml.nvmlDeviceGetTemperature(card, _NVML_GPU)),
+        )
+
+    return read
+
+
+def _is_number(text: str) -> bool:
+    """Return whether nvidia-smi gave a number, not ``[N/A]``."""
+    return text.replace(".", "", 1).isdigit()
