@@ -8,7 +8,7 @@ import torch
 
 from simulator.errors import MeasurementError, SimulatorError
 from simulator.evidence.measure.cells import IMPLEMENTATIONS, AttentionCell, Cell, Plan, StepCell
-from simulator.evidence.measure.device import Device, is_out_of_memory
+from simulator.evidence.measure.device import Device, Stopwatch, is_out_of_memory
 from simulator.evidence.measure.environment import now
 from simulator.evidence.measure.footprint import weights_bytes
 from simulator.evidence.measure.predict import Prediction, Timing, predict, wall_s
