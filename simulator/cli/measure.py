@@ -1,7 +1,6 @@
 """measure: time the kernels, products, streams and whole steps on this machine's GPU."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
@@ -16,18 +15,16 @@ from simulator.cli.output import Output, output_of, say
 from simulator.cli.words import choice, complete_gpus, complete_scenarios, count
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, L2State, Mode
+from simulator.evidence.other_libraries import OTHER_LIBRARIES, need_installed
 from simulator.inputs.dtypes import Dtype
 
 if TYPE_CHECKING:
-    from simulator.evidence.measure.cells import AttentionCell, Plan
+    from simulator.evidence.measure.cells import Plan
     from simulator.timing.constants import Rates
 
 DeviceName = Literal["cuda", "cpu"]
 DRY_RUN_GPU = "h100-sxm"
 GRID_PANEL, RUN_PANEL = "What is measured", "How"
-# What --only may say: kinds of timed rows, and hardware counters without timing anything.
-COUNTERS = "counters"
-ROW_KINDS = (*KINDS, COUNTERS)
 
 
 def register(app: typer.Typer) -> None:
@@ -59,13 +56,14 @@ def measure(
     ] = "cuda",
     kinds: Annotated[
         list[str] | None,
-        choice("--only", panel=GRID_PANEL, text="Kind of row, as often as you like.", of=ROW_KINDS),
+        choice("--only", panel=GRID_PANEL, text="Kind of row, as often as you like.", of=KINDS),
     ] = None,
     kernels: Annotated[
         list[str] | None,
         typer.Option(
             "--kernel",
-            help="Attention kernel, as often as you like. Default: all.",
+            help="Attention kernel, as often as you like. Default: all of ours; "
+            f"{' and '.join(OTHER_LIBRARIES)} run other libraries'.",
             rich_help_panel=GRID_PANEL,
         ),
     ] = None,
@@ -137,23 +135,19 @@ def measure(
     output = output_of(format_name, as_json, None)
     plan = _plan(
         scenario,
-    timed = [kind for kind in kinds or KINDS if kind != COUNTERS]
         device=device,
         dtype=dtype,
         l2=l2,
-        kinds=cast("list[Kind]", timed or ["attention"]),
+        kinds=cast("list[Kind] | None", kinds) or KINDS,
         kernels=kernels or (),
         modes=(mode,) if mode else MODES,
     )
     for reason in plan.skipped:
         say(f"skipped: {reason}")
-    counted = _counted(plan) if hardware_counters or COUNTERS in (kinds or ()) else None
-    if not timed:
-        plan = replace(plan, cells=())
     if dry_run:
-        shown = plan if timed else replace(plan, cells=tuple(counted or ()))
-        _dry_run(shown, folder, device, gpu, output)
+        _dry_run(plan, folder, device, gpu, output)
         return
+    need_installed(kernels or ())
     if find_spec("torch") is None:
         raise MeasurementError(
             "measuring needs PyTorch: pip install 'bifurcated-attention-simulator[torch]' "
@@ -171,7 +165,7 @@ def measure(
     )
     opened = open_device(device, memory_limit=memory_limit)
     rates = _rates(gpu, opened.card.gpu)
-    result = measure_plan(plan, folder, opened, rates, settings, counted=counted)
+    result = measure_plan(plan, folder, opened, rates, settings, counters=hardware_counters)
     output.write(
         table=lambda: summary_table(result),
         json_object=lambda: result,
@@ -200,6 +194,9 @@ def _plan(
     else:
         plan = grid.default_grid(dtype=dtype or "bf16", l2=l2)
     if device == "cpu":
+        others = [kernel for kernel in kernels if kernel in OTHER_LIBRARIES]
+        if others:
+            raise MeasurementError(f"{others[0]} runs on CUDA only: leave out --device cpu")
         modes = [mode for mode in modes if mode == "eager"]
         if not modes:
             raise MeasurementError("--mode graph needs CUDA: a CPU has no CUDA graphs")
@@ -212,13 +209,6 @@ def _rates(gpu: str | None, card: str) -> "Rates | None":
     from simulator.timing.constants import rates
 
     if gpu is not None:
-def _counted(plan: "Plan") -> "list[AttentionCell]":
-    """Return the kernels of a plan whose bytes are counted."""
-    from simulator.evidence.measure.counters import wanted_cells
-
-    return wanted_cells(plan)
-
-
         return rates(load_hardware(gpu))
     try:
         return rates(load_hardware(card))

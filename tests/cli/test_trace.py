@@ -111,7 +111,7 @@ def test_a_module_with_weights(code: Path) -> None:
     ("arguments", "exit_code", "said"),
     [
         (("bifurcated_flsh",), 1, "did you mean 'bifurcated_flash'"),
-        (("flashinfer_cascade",), 1, "its package flashinfer is"),
+        (("flashinfer_cascade",), 1, "measure --kernel flashinfer_cascade' times it"),
         (("no_such_module_at_all:attend",), 1, "No module named 'no_such_module_at_all'"),
         (("nowhere.py:attend",), 1, "there is no file nowhere.py"),
         (("broken:attend",), 1, "No module named 'no_such_module' (broken.py, line 1)"),

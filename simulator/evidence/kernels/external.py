@@ -1,156 +1,147 @@
-"""Other libraries' shared-prefix attention under the same signature, where they are installed."""
+"""Other libraries' shared-prefix attention: what their adapters have in common.
 
+Both libraries plan: what depends on sizes alone is worked out once and serves many calls. So an
+adapter is a plan, and called as other kernels are it plans anew each time, which is right for
+checking results and too much for timing.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from simulator.errors import KernelError
-from simulator.evidence.kernels.inputs import Shape, scale_of, shape_of
-from simulator.evidence.kernels.operators import State, merge
-
-# FlashInfer asks for a buffer of this size for its split-KV partials. [bytes]
-_WORKSPACE_BYTES = 128 * 1024 * 1024
-_PAGE_TOKENS = 16
+from simulator.evidence.kernels.inputs import Attend, Shape
+from simulator.evidence.kernels.layout import Inputs
+from simulator.evidence.kernels.paged import page_pool
+from simulator.evidence.other_libraries import OTHER_LIBRARIES
 
 
-def flashinfer_cascade(
-    query: Tensor,
-    context_keys: Tensor,
-    context_values: Tensor,
-    decoded_keys: Tensor,
-    decoded_values: Tensor,
-    *,
-    scale: float | None = None,
-) -> Tensor:
-    """Attend by FlashInfer's ``MultiLevelCascadeAttentionWrapper`` with two levels.
+def as_pages(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the query's rows and the pools of keys and values: views of a paged cache."""
+    query, context_keys, context_values, decoded_keys, decoded_values = inputs
+    keys = page_pool(context_keys, decoded_keys)
+    return query.flatten(0, 1), keys, page_pool(context_values, decoded_values)
 
-    The caches are copied into pages and the plan is made inside this call: right for checking
-    results, too much for timing, which should hold wrapper and pages over many calls. Written
-    against the source of flashinfer-python 0.7.2.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A call that is ready to be made many times, with inputs of one size.
+
+    Attributes
+    ----------
+    run
+        Attends, given what ``arrange`` returns.
+    arrange
+        Returns a kernel's inputs as the call takes them.
+    note
+        What a measured row should say of it.
+    """
+
+    run: Callable[..., Tensor]
+    arrange: Callable[[Inputs], tuple[Tensor, ...]] = as_pages
+    note: str = ""
+
+    def attend(self, *inputs: *Inputs) -> Tensor:
+        """Arrange, run, and shape the output like the query."""
+        return self.run(*self.arrange(inputs)).reshape(inputs[0].shape)
+
+
+class PlanCall(Protocol):
+    """Plan calls with inputs like these."""
+
+    def __call__(
+        self, inputs: Inputs, *, scale: float | None = None, graph: bool = False
+    ) -> Planned:
+        """Return the planned call; one to be captured in a CUDA graph if ``graph``."""
+        ...
+
+
+def planned_each_time(name: str, plan: PlanCall) -> Attend:
+    """Return a kernel that plans in every call."""
+
+    def attend(
+        query: Tensor,
+        context_keys: Tensor,
+        context_values: Tensor,
+        decoded_keys: Tensor,
+        decoded_values: Tensor,
+        *,
+        scale: float | None = None,
+    ) -> Tensor:
+        inputs = (query, context_keys, context_values, decoded_keys, decoded_values)
+        return plan(inputs, scale=scale).attend(*inputs)
+
+    attend.__name__ = attend.__qualname__ = name
+    attend.__doc__ = plan.__doc__
+    return attend
+
+
+def load(kernel: str, *modules: str) -> ModuleType:
+    """Import the first of some modules that is there, each where some versions have it.
 
     Raises
     ------
     KernelError
-        If FlashInfer is not installed, or a part has no tokens.
+        If none is.
     """
-    flashinfer = _library("flashinfer", "flashinfer-python")
-    shape = shape_of(query, context_keys, context_values, decoded_keys, decoded_values)
-    _need_both_parts(shape, "FlashInfer's cascade")
-    sequences = shape.prompts * shape.samples
-    own_keys, own_values = decoded_keys.flatten(0, 1), decoded_values.flatten(0, 1)
-    context_pages = -(-shape.context_tokens // _PAGE_TOKENS)
-    own_pages = -(-shape.decoded_tokens // _PAGE_TOKENS)
-    first_own_page = shape.prompts * context_pages
-    pages = torch.cat(
-        [
-            torch.stack([_paged(context_keys), _paged(context_values)], dim=1),
-            torch.stack([_paged(own_keys), _paged(own_values)], dim=1),
-        ]
-    )  # [pages, 2, page tokens, kv_heads, head_dim]
-
-    def steps(count: int, size: int) -> Tensor:
-        return torch.arange(count + 1, dtype=torch.int32, device=query.device) * size
-
-    def last_page(count: int, tokens: int) -> Tensor:
-        filled = (tokens - 1) % _PAGE_TOKENS + 1
-        return torch.full((count,), filled, dtype=torch.int32, device=query.device)
-
-    page_numbers = torch.arange(pages.shape[0], dtype=torch.int32, device=query.device)
-    workspace = torch.empty(_WORKSPACE_BYTES, dtype=torch.uint8, device=query.device)
-    wrapper = flashinfer.MultiLevelCascadeAttentionWrapper(2, workspace, "NHD")
-    wrapper.plan(
-        [steps(shape.prompts, shape.samples), steps(sequences, 1)],
-        [steps(shape.prompts, context_pages), steps(sequences, own_pages)],
-        [page_numbers[:first_own_page], page_numbers[first_own_page:]],
-        [
-            last_page(shape.prompts, shape.context_tokens),
-            last_page(sequences, shape.decoded_tokens),
-        ],
-        shape.heads,
-        shape.kv_heads,
-        shape.head_dim,
-        _PAGE_TOKENS,
-        sm_scale=scale_of(query, scale),
-        q_data_type=query.dtype,
-        kv_data_type=context_keys.dtype,
-    )
-    output: Tensor = wrapper.run(query.flatten(0, 1), pages)
-    return output.reshape(query.shape)
+    library = OTHER_LIBRARIES[kernel]
+    problem: ImportError | None = None
+    for module in modules:
+        try:
+            return import_module(module)
+        except ImportError as caught:
+            problem = caught
+    raise KernelError(
+        f"{_versioned(kernel)} is not usable here ({problem}); "
+        f"install it on a CUDA machine: pip install {library.distribution}"
+    ) from None
 
 
-def vllm_cascade(
-    query: Tensor,
-    context_keys: Tensor,
-    context_values: Tensor,
-    decoded_keys: Tensor,
-    decoded_values: Tensor,
-    *,
-    scale: float | None = None,
-) -> Tensor:
-    """Attend by vLLM's flash-attn on the context and on own tokens, merged in float32.
-
-    The context call takes a prompt's samples as one sequence, as vLLM's cascade does. The calling
-    convention of ``flash_attn_varlen_func`` is recalled, and was not run against vLLM.
+def need(kernel: str, module: ModuleType, name: str, parameters: Iterable[str] = ()) -> Any:
+    """Return something of a module that takes certain parameters.
 
     Raises
     ------
     KernelError
-        If vLLM is not installed, or a part has no tokens.
+        If this version has no such thing.
     """
-    library = _library("vllm.vllm_flash_attn", "vllm")
-    shape = shape_of(query, context_keys, context_values, decoded_keys, decoded_values)
-    _need_both_parts(shape, "vLLM's cascade")
-    rows = query.flatten(0, 1)  # [prompts * samples, heads, head_dim]
-
-    def attend(keys: Tensor, values: Tensor, queries_per_sequence: int) -> State:
-        batch, kv_heads, tokens, head_dim = keys.shape
-        packed = (batch * tokens, kv_heads, head_dim)
-
-        def ends(size: int) -> Tensor:
-            return torch.arange(batch + 1, dtype=torch.int32, device=query.device) * size
-
-        output, log_sum_exp = library.flash_attn_varlen_func(
-            q=rows,
-            k=keys.transpose(1, 2).reshape(packed),
-            v=values.transpose(1, 2).reshape(packed),
-            max_seqlen_q=queries_per_sequence,
-            cu_seqlens_q=ends(queries_per_sequence),
-            max_seqlen_k=tokens,
-            cu_seqlens_k=ends(tokens),
-            softmax_scale=scale_of(query, scale),
-            causal=False,
-            return_softmax_lse=True,
-        )
-        return output, log_sum_exp.transpose(0, 1)  # [heads, rows] -> [rows, heads]
-
-    context = attend(context_keys, context_values, shape.samples)
-    own = attend(decoded_keys.flatten(0, 1), decoded_values.flatten(0, 1), 1)
-    return merge([own, context]).reshape(query.shape)
-
-
-def _library(module: str, package: str) -> ModuleType:
-    """Import a library, or say plainly that it is not there."""
-    try:
-        return import_module(module)
-    except ImportError as problem:
+    found = getattr(module, name, None)
+    if found is None:
+        raise KernelError(f"{_versioned(kernel)} has no {module.__name__}.{name}{_read(kernel)}")
+    missing = sorted(set(parameters) - set(parameters_of(found)))
+    if missing:
         raise KernelError(
-            f"{package} is not usable here ({problem}); install it on a CUDA machine: "
-            f"pip install {package}"
-        ) from None
+            f"{_versioned(kernel)}: {name} takes no {', '.join(missing)}{_read(kernel)}"
+        )
+    return found
 
 
-def _need_both_parts(shape: Shape, what: str) -> None:
-    """Refuse an empty part: a paged or varlen kernel would return a log-sum-exp of +inf."""
+def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of what a function takes."""
+    return tuple(inspect.signature(function).parameters)
+
+
+def need_both_parts(kernel: str, shape: Shape) -> None:
+    """Refuse an empty part: a paged kernel would return a log-sum-exp of +inf."""
     if shape.context_tokens == 0 or shape.decoded_tokens == 0:
-        raise KernelError(f"{what} needs at least one context and one decoded token")
+        raise KernelError(f"{kernel} needs at least one context and one decoded token")
 
 
-def _paged(cache: Tensor) -> Tensor:
-    """Copy [sequences, kv_heads, tokens, head_dim] into pages [..., page tokens, kv_heads, ...]."""
-    sequences, kv_heads, tokens, head_dim = cache.shape
-    count = -(-tokens // _PAGE_TOKENS)
-    pages = cache.new_zeros(sequences, count * _PAGE_TOKENS, kv_heads, head_dim)
-    pages[:, :tokens] = cache.transpose(1, 2)
-    return pages.view(sequences * count, _PAGE_TOKENS, kv_heads, head_dim)
+# The versions whose sources the adapters were written against.
+_WRITTEN_AGAINST = {"flashinfer_cascade": "0.2.0 to 0.7.2", "vllm_cascade": "0.8.5 to 0.33"}
+
+
+def _read(kernel: str) -> str:
+    """Say which versions can be used."""
+    return f"; the adapter is for {_WRITTEN_AGAINST[kernel]}"
+
+
+def _versioned(kernel: str) -> str:
+    """Return a library's name, with its version where it is installed."""
+    library = OTHER_LIBRARIES[kernel]
+    return f"{library.distribution} {library.version}".rstrip()

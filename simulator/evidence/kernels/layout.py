@@ -9,6 +9,7 @@ copies    every sample is its own prompt: its copy of the context, then its own 
           next to each other in one buffer
 packed    per prompt and KV head: the context, then the own tokens of sample after sample
 rebuilt   as shared; the kernel concatenates at every step
+paged     one pool of pages: those of every context, then those of every sample's own tokens
 ========  ==========================================================================
 
 The shapes stay those of every kernel's signature. Context and own tokens become neighbouring
@@ -22,8 +23,9 @@ import torch
 from torch import Tensor
 
 from simulator.evidence.kernels.inputs import shape_of
+from simulator.evidence.kernels.paged import page_pool, paged_views
 
-Layout = Literal["shared", "copies", "packed", "rebuilt"]
+Layout = Literal["shared", "copies", "packed", "rebuilt", "paged"]
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -68,6 +70,13 @@ def lay_out(
             _unpack(keys, shape.context_tokens, shape.samples),
             _unpack(values, shape.context_tokens, shape.samples),
         )
+    if layout == "paged":
+        sizes = (shape.prompts, shape.samples, shape.context_tokens, shape.decoded_tokens)
+        (keys, own_keys), (values, own_values) = (
+            paged_views(page_pool(context, decoded), *sizes)
+            for context, decoded in ((context_keys, decoded_keys), (context_values, decoded_values))
+        )
+        return query, keys, values, own_keys, own_values
     return query, context_keys, context_values, decoded_keys, decoded_values
 
 

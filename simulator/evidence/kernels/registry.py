@@ -1,7 +1,6 @@
 """All attention kernels by name."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal
 
 from torch import Tensor
@@ -12,7 +11,8 @@ from simulator.evidence.kernels.bifurcated import (
     bifurcated_flash,
     bifurcated_flash_chunked,
 )
-from simulator.evidence.kernels.external import flashinfer_cascade, vllm_cascade
+from simulator.evidence.kernels.external import PlanCall, Planned
+from simulator.evidence.kernels.flashinfer_cascade import flashinfer_cascade, plan_flashinfer
 from simulator.evidence.kernels.flex import bifurcated_flex
 from simulator.evidence.kernels.inputs import Attend
 from simulator.evidence.kernels.layout import Inputs, Layout, lay_out
@@ -25,6 +25,8 @@ from simulator.evidence.kernels.standard import (
     standard_repeat_kv,
 )
 from simulator.evidence.kernels.tree import prefix_tree
+from simulator.evidence.kernels.vllm_cascade import plan_vllm, vllm_cascade
+from simulator.evidence.other_libraries import OTHER_LIBRARIES, OtherLibrary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +47,10 @@ class Kernel:
         One line.
     runs_on
         Devices, and the types where not all four floating-point types.
-    package
-        The Python package it needs beside torch, None for most.
+    library
+        The library it is from, None for our own.
+    plan
+        What works out once what depends on sizes alone, for kernels that do.
     """
 
     name: str
@@ -55,7 +59,8 @@ class Kernel:
     function: Attend
     description: str
     runs_on: str
-    package: str | None = None
+    library: OtherLibrary | None = None
+    plan: PlanCall | None = None
 
     def __call__(
         self,
@@ -74,8 +79,20 @@ class Kernel:
 
     @property
     def available(self) -> bool:
-        """Whether the package it needs is installed."""
-        return self.package is None or find_spec(self.package) is not None
+        """Whether the library it is from is installed."""
+        return self.library is None or self.library.installed
+
+    def ready(self, inputs: Inputs, *, graph: bool = False) -> Planned:
+        """Return a call for inputs like these, with all that depends on sizes alone worked out.
+
+        Parameters
+        ----------
+        graph
+            Whether it is to be captured in a CUDA graph.
+        """
+        if self.plan is not None:
+            return self.plan(inputs, graph=graph)
+        return Planned(run=self.function, arrange=lambda given: given)
 
     def lay_out(
         self,
@@ -189,20 +206,22 @@ _EXTERNAL = (
     Kernel(
         name="flashinfer_cascade",
         attention="bifurcated",
-        kv_layout="shared",
+        kv_layout="paged",
         function=flashinfer_cascade,
         description="FlashInfer's multi-level cascade over a paged cache",
         runs_on="CUDA, 16-bit",
-        package="flashinfer",
+        library=OTHER_LIBRARIES["flashinfer_cascade"],
+        plan=plan_flashinfer,
     ),
     Kernel(
         name="vllm_cascade",
         attention="bifurcated",
-        kv_layout="shared",
+        kv_layout="paged",
         function=vllm_cascade,
-        description="vLLM's flash-attn on the context and on own tokens, float32 merge",
+        description="vLLM's flash-attn on the context and on own tokens, and its merge",
         runs_on="CUDA, 16-bit",
-        package="vllm",
+        library=OTHER_LIBRARIES["vllm_cascade"],
+        plan=plan_vllm,
     ),
 )
 
@@ -216,12 +235,13 @@ def find_kernel(name: str) -> Kernel:
     Raises
     ------
     KernelError
-        If no kernel has that name, or the package it needs is not installed.
+        If no kernel has that name, or the library it is from is not installed.
     """
     known = KERNELS | EXTERNAL_KERNELS
     if name not in known:
         raise KernelError(unknown("kernel", name, known))
     kernel = known[name]
-    if not kernel.available:
-        raise KernelError(f"{name} needs the package {kernel.package!r}, which is not installed")
+    if kernel.library is not None and not kernel.available:
+        wanted = kernel.library.distribution
+        raise KernelError(f"{name} needs {wanted}, which is not installed: pip install {wanted}")
     return kernel

@@ -5,9 +5,9 @@ interleaved, so that a drifting clock hits all of them alike.
 """
 
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Literal, get_args
 
+from simulator.evidence.other_libraries import OTHER_LIBRARIES
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Attention, Kernel, KvLayout
@@ -15,7 +15,7 @@ from simulator.inputs.workload import Attention, Kernel, KvLayout
 Mode = Literal["graph", "eager"]
 L2State = Literal["cold", "warm"]
 Kind = Literal["memory", "attention", "step", "gemm", "elementwise"]
-Layout = Literal["copies", "shared", "rebuilt", "packed"]
+Layout = Literal["copies", "shared", "rebuilt", "packed", "paged"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 L2_STATES: tuple[L2State, ...] = get_args(L2State)
@@ -117,19 +117,14 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
         kv_layout="shared",
     ),
 }
-# Adapters to kernels of other libraries, and the package each needs: no account, so no cell.
-OTHER_LIBRARIES = {"flashinfer_cascade": "flashinfer", "vllm_cascade": "vllm"}
-
-
-def other_library(kernel: str) -> str:
-    """Say why an adapter is neither measured nor traced, and where it runs."""
-    package = OTHER_LIBRARIES[kernel]
-    installed = "is" if find_spec(package) else "is not"
-    return (
-        f"{kernel} runs another library's code, which has no account: call it from Python, "
-        f"simulator.evidence.kernels.find_kernel({kernel!r}); its package {package} {installed} "
-        "installed"
+# Those of other libraries are measured where they are asked for. Nearest to them is the account of
+# bifurcated flash attention with a merge of one kernel, as an engine runs it.
+KNOWN_KERNELS: dict[str, Implementation] = IMPLEMENTATIONS | {
+    name: Implementation(
+        attention="bifurcated", layout="paged", kernel=name, account="flash", kv_layout="shared"
     )
+    for name in OTHER_LIBRARIES
+}
 
 
 @dataclass(frozen=True, kw_only=True)

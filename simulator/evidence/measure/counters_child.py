@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from simulator.evidence.kernels import KERNELS
-from simulator.evidence.measure.cells import IMPLEMENTATIONS
+from simulator.evidence.kernels import find_kernel
+from simulator.evidence.measure.cells import KNOWN_KERNELS
 from simulator.evidence.measure.device import TORCH_DTYPES, open_device
 from simulator.evidence.measure.inputs import Sizes, attention_inputs
 
@@ -27,16 +27,17 @@ def main(path: str) -> None:
     runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
     for cell in json.loads(Path(path).read_text(encoding="utf-8")):
         sizes = Sizes(**{name: cell[name] for name in Sizes.__dataclass_fields__})
-        function = KERNELS[cell["kernel"]].function
         call_it = True
         try:
             inputs = attention_inputs(
                 sizes,
-                IMPLEMENTATIONS[cell["kernel"]].layout,
+                KNOWN_KERNELS[cell["kernel"]].layout,
                 TORCH_DTYPES[cell["dtype"]],
                 device.normal,
             )
-            function(*inputs)  # loads and compiles
+            ready = find_kernel(cell["kernel"]).ready(inputs)
+            arguments = ready.arrange(inputs)
+            ready.run(*arguments)  # loads and compiles
         except Exception:  # noqa: BLE001  (its row says so: no kernels after its marker)
             call_it = False
         torch.sum(flush)
@@ -44,10 +45,10 @@ def main(path: str) -> None:
         runtime.cudaProfilerStart()
         torch.cuda._sleep(_MARKER_CYCLES)  # type: ignore[no-untyped-call]  # noqa: SLF001
         if call_it:
-            function(*inputs)
+            ready.run(*arguments)
         device.synchronize()
         runtime.cudaProfilerStop()
-        inputs = None  # type: ignore[assignment]
+        inputs = arguments = ready = None  # type: ignore[assignment]
         device.release()
 
 

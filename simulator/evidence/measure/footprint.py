@@ -1,9 +1,12 @@
 """What a cell touches and needs: sizes in the words of the accounts, traffic, and memory."""
 
+from dataclasses import replace
+
 from simulator.counts.attention_shape import AttentionShape
 from simulator.counts.memory import memory
 from simulator.evidence.measure.cells import (
     IMPLEMENTATIONS,
+    KNOWN_KERNELS,
     AttentionCell,
     Cell,
     ElementwiseCell,
@@ -11,6 +14,7 @@ from simulator.evidence.measure.cells import (
     MemoryCell,
     StepCell,
 )
+from simulator.evidence.other_libraries import PAGE_TOKENS, workspace_bytes
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.workload import Workload
 
@@ -86,8 +90,9 @@ def stream_bytes(cell: MemoryCell) -> tuple[float, float]:
 def call_bytes(cell: Cell) -> tuple[float, float]:
     """Return the bytes of one set of a cell's inputs, and of what a call allocates."""
     if isinstance(cell, AttentionCell):
-        shape = attention_shape(cell, block_slots=1)
-        copies = IMPLEMENTATIONS[cell.kernel].layout == "copies"
+        layout = KNOWN_KERNELS[cell.kernel].layout
+        shape = attention_shape(_on_pages(cell) if layout == "paged" else cell, block_slots=1)
+        copies = layout == "copies"
         context = shape.context_copy_bytes * (cell.samples if copies else 1)
         return shape.query_bytes + context + shape.decoded_bytes, _attention_workspace(cell, shape)
     if isinstance(cell, StepCell):
@@ -104,6 +109,15 @@ def call_bytes(cell: Cell) -> tuple[float, float]:
         read, written = elementwise_bytes(cell)
         return read, 2 * written
     return cell.working_set_bytes, 0.0
+
+
+def _on_pages(cell: AttentionCell) -> AttentionCell:
+    """Return a cell whose sequences fill their last pages."""
+    context, decoded = (
+        -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
+        for tokens in (cell.context_tokens, cell.decoded_tokens)
+    )
+    return replace(cell, context_tokens=context, decoded_tokens=decoded)
 
 
 def _step_attention_shape(cell: StepCell) -> AttentionShape:
@@ -128,7 +142,14 @@ def _attention_workspace(cell: AttentionCell | StepCell, shape: AttentionShape) 
     tokens = cell.context_tokens + cell.decoded_tokens
     cache = shape.sequences * tokens * shape.cache_width * shape.kv_bytes
     group = shape.heads // shape.kv_heads
-    outputs = 6 * shape.output_bytes
+    outputs = 6 * shape.output_bytes + workspace_bytes(
+        cell.kernel,
+        prompts=shape.prompts,
+        samples=shape.samples,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.key_width,
+    )
     if cell.kernel == "standard_rebuilt":
         return float(outputs + cache)
     if cell.kernel == "standard_repeat_kv":

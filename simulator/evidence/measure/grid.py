@@ -14,9 +14,9 @@ from simulator.evidence.measure.cells import (
     ELEMENTWISE_OPS,
     IMPLEMENTATIONS,
     KINDS,
+    KNOWN_KERNELS,
     MEMORY_TESTS,
     MODES,
-    OTHER_LIBRARIES,
     AttentionCell,
     Cell,
     ElementwiseCell,
@@ -27,8 +27,8 @@ from simulator.evidence.measure.cells import (
     Mode,
     Plan,
     StepCell,
-    other_library,
 )
+from simulator.evidence.other_libraries import LIBRARY_DTYPES, OTHER_LIBRARIES
 from simulator.inputs.dtypes import Dtype, activation_dtype
 from simulator.inputs.files import validate
 from simulator.inputs.model import ModelShape
@@ -59,6 +59,9 @@ _STEP_CONTEXTS, _STEP_SAMPLES = (1024, 8192, 16384, 32768), (1, 4, 16, 32, 64, 1
 # torch.compile works on every new shape for seconds: a few suffice to compare.
 _FLEX = "bifurcated_flex"
 _FLEX_CONTEXTS, _FLEX_SAMPLES = (8192,), (16, 64)
+
+# Kernels of other libraries run wherever this one does.
+_LIKE_OTHER_LIBRARIES = "bifurcated_flash"
 
 _MIB = 2**20
 _WORKING_SETS = tuple(_MIB * 4**power for power in range(7))  # 1 MiB to 4 GiB
@@ -147,19 +150,19 @@ def select(
 ) -> Plan:
     """Keep some kinds of cells, some kernels and some modes.
 
+    Kernels of other libraries are in no plan until they are asked for.
+
     Raises
     ------
     MeasurementError
-        If a kernel is not known, or nothing is left.
+        If a kernel is not known or does not take the format, or nothing is left.
     """
     for kernel in kernels:
-        if kernel in OTHER_LIBRARIES:
-            raise MeasurementError(other_library(kernel))
-        if kernel not in IMPLEMENTATIONS:
-            raise MeasurementError(unknown("kernel", kernel, IMPLEMENTATIONS))
+        if kernel not in KNOWN_KERNELS:
+            raise MeasurementError(unknown("kernel", kernel, KNOWN_KERNELS))
     kept = tuple(
         cell
-        for cell in plan.cells
+        for cell in _with_other_libraries(plan, kernels)
         if cell.kind in kinds
         and cell.mode in modes
         and (
@@ -170,6 +173,24 @@ def select(
         reasons = "; ".join(plan.skipped) or "the grid has no such cells"
         raise MeasurementError(f"nothing to measure in {plan.name!r}: {reasons}")
     return replace(plan, cells=kept)
+
+
+def _with_other_libraries(plan: Plan, kernels: Sequence[str]) -> tuple[Cell, ...]:
+    """Return a plan's cells, and those of kernels of other libraries at the same points."""
+    wanted = [kernel for kernel in kernels if kernel in OTHER_LIBRARIES]
+    points = [
+        cell
+        for cell in plan.cells
+        if wanted and isinstance(cell, AttentionCell) and cell.kernel == _LIKE_OTHER_LIBRARIES
+    ]
+    for cell in points:
+        if cell.dtype not in LIBRARY_DTYPES:
+            raise MeasurementError(
+                f"{wanted[0]} takes {' or '.join(LIBRARY_DTYPES)}, not {cell.dtype}: "
+                "--dtype chooses"
+            )
+    others = (replace(cell, kernel=kernel) for cell in points for kernel in wanted)
+    return _ordered([*plan.cells, *others])
 
 
 def unsupported_step(model: ModelShape) -> str | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from simulator.evidence.kernels import Inputs
+from simulator.evidence.kernels.paged import paged_views, pool_shape
 from simulator.evidence.measure.cells import Layout
 
 # A function that makes a random tensor of a shape.
@@ -60,6 +61,12 @@ def attention_inputs(
             for part in (keys, values)
         )
         return asked, keys[:, :, :m_c], values[:, :, :m_c], own_keys, own_values
+    if layout == "paged":
+        pools = (normal(pool_shape(p, b, m_c, m_d, g, k), dtype) for _ in range(2))
+        (keys, own_keys), (values, own_values) = (
+            paged_views(pool, p, b, m_c, m_d) for pool in pools
+        )
+        return asked, keys, values, own_keys, own_values
     context = [normal((p, g, m_c, k), dtype) for _ in range(2)]
     decoded = [normal((p, b, g, m_d, k), dtype) for _ in range(2)]
     return asked, context[0], context[1], decoded[0], decoded[1]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from simulator.counts.accounts import ACCOUNTS
+from simulator.counts.attention_flash import flash_bifurcated
+from simulator.counts.attention_shape import AttentionShape
 from simulator.counts.operation import Kind as OperationKind
 from simulator.counts.operation import Operation
 from simulator.counts.step import decode_operations
@@ -29,15 +31,14 @@ from simulator.evidence.measure.footprint import (
     stream_bytes,
     workload,
 )
+from simulator.evidence.other_libraries import OTHER_LIBRARIES
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.timing.constants import Rates
 from simulator.timing.slots import BLOCKS_PER_SM
 from simulator.timing.step import step_time
 
-# Buffers rotate over this many times the L2 before one is used again. Were lines thrown out at
-# random, a cyclic walk over c times the cache would find a share h = exp(c (h - 1)) of them still
-# there: 11 % for 2.5, 2 % for 4.
-ROTATION = 4.0
+# Buffers rotate over this many times the L2 before one is used again.
+ROTATION = 2.5
 # A run of calls between two events: enough of them, but never more.
 LARGEST_ROTATION = 256
 # CUDA's own needs beside the tensors: handles, library workspaces, fragmentation. [bytes]
@@ -131,7 +132,7 @@ def rotation(set_bytes: float, l2_bytes: float) -> int:
     """Return how many sets of buffers keep L2 cold.
 
     >>> rotation(2**20, 50 * 2**20), rotation(2**30, 50 * 2**20)
-    (200, 1)
+    (125, 1)
     """
     return max(1, min(LARGEST_ROTATION, math.ceil(ROTATION * l2_bytes / max(1.0, set_bytes))))
 
@@ -139,7 +140,7 @@ def rotation(set_bytes: float, l2_bytes: float) -> int:
 def operations(cell: Cell, *, block_slots: int) -> list[Operation]:
     """List the operations of one call of a cell, as plain PyTorch runs them."""
     if isinstance(cell, AttentionCell):
-        return ACCOUNTS[cell.kernel](attention_shape(cell, block_slots=block_slots), 1)
+        return kernel_operations(cell.kernel, attention_shape(cell, block_slots=block_slots))
     if isinstance(cell, StepCell):
         return decode_operations(cell.model, workload(cell), block_slots=block_slots)
     if isinstance(cell, GemmCell):
@@ -168,6 +169,17 @@ def operations(cell: Cell, *, block_slots: int) -> list[Operation]:
             name=cell.kind, kind=cast("OperationKind", kind), bytes_read=read, bytes_written=written
         )
     ]
+
+
+def kernel_operations(kernel: str, shape: AttentionShape) -> list[Operation]:
+    """List the operations of one call of an attention kernel.
+
+    Another library's are those of an engine's bifurcated flash attention: flash on the context, on
+    own tokens, and one kernel that merges.
+    """
+    if kernel in OTHER_LIBRARIES:
+        return flash_bifurcated(shape, 1)
+    return ACCOUNTS[kernel](shape, 1)
 
 
 def passes_per_cell(timing: Timing, pass_s: float) -> int:

@@ -8,9 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from simulator.evidence.kernels import KERNELS
+from simulator.evidence.kernels import find_kernel
 from simulator.evidence.measure.cells import (
-    IMPLEMENTATIONS,
+    KNOWN_KERNELS,
     AttentionCell,
     Cell,
     ElementwiseCell,
@@ -52,6 +52,8 @@ class Prepared:
         The largest error that is rounding.
     l2_state
         ``cold``, ``warm``, or ``mixed`` where the rotation could not get past the L2.
+    note
+        What the row should say of how the call was made.
     """
 
     cell: Cell
@@ -60,6 +62,7 @@ class Prepared:
     check: Callable[[], float]
     tolerance: float
     l2_state: str
+    note: str = ""
 
 
 def prepare(
@@ -123,22 +126,24 @@ def _attention(cells: Sequence[AttentionCell], device: Device, rotator: _Rotator
     sets: dict[Layout, list[Any]] = {}
     prepared = []
     for each in cells:
-        layout = IMPLEMENTATIONS[each.kernel].layout
+        layout = KNOWN_KERNELS[each.kernel].layout
         if layout not in sets:
             first = attention_inputs(sizes, layout, dtype, device.normal)
             count = rotator.sets(_nbytes(first), cell.l2)
             rest = (attention_inputs(sizes, layout, dtype, device.normal) for _ in range(count - 1))
             sets[layout] = [first, *rest]
-        inputs, function = sets[layout], KERNELS[each.kernel].function
+        inputs = sets[layout]
+        ready = find_kernel(each.kernel).ready(inputs[0], graph=each.mode == "graph")
         calls = rotator.calls(_nbytes(inputs[0]), len(inputs))
         prepared.append(
             Prepared(
                 cell=each,
-                one_pass=rotated(function, inputs, calls),
+                one_pass=rotated(ready.run, [ready.arrange(given) for given in inputs], calls),
                 calls=calls,
-                check=_check_of(function, inputs[0], attention_error),
+                check=_check_of(ready.attend, inputs[0], attention_error),
                 tolerance=TOLERANCES[dtype],
                 l2_state=rotator.state(_nbytes(inputs[0]), len(inputs), cell.l2),
+                note=ready.note,
             )
         )
     return prepared
@@ -227,8 +232,9 @@ def _elementwise(
 
 
 def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> list[Prepared]:
-    """Prepare streams over one buffer; filling has one of its own, so others read noise."""
-    buffers: dict[bool, Tensor] = {}
+    """Prepare streams over one buffer."""
+    buffer = device.normal((cells[0].working_set_bytes // 4,), torch.float32)
+    calls = rotator.calls(buffer.nbytes, 1)
     prepared = []
     for cell in cells:
         function, check = stream_function(cell, buffer)
@@ -236,12 +242,6 @@ def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> l
             Prepared(
                 cell=cell,
                 one_pass=rotated(function, [()], calls),
-        fills = cell.test == "stream_init"
-        if fills not in buffers:
-            shape = (cell.working_set_bytes // 4,)
-            buffers[fills] = device.normal(shape, torch.float32)
-        buffer = buffers[fills]
-        calls = rotator.calls(buffer.nbytes, 1)
                 calls=calls,
                 check=check,
                 tolerance=TOLERANCES[torch.float32],

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from simulator._version import __version__
 from simulator.evidence.measure.cells import (
-    IMPLEMENTATIONS,
+    KNOWN_KERNELS,
     AttentionCell,
     Cell,
     ElementwiseCell,
@@ -19,6 +19,7 @@ from simulator.evidence.measure.cells import (
 )
 from simulator.evidence.measure.footprint import elementwise_bytes, stream_bytes
 from simulator.evidence.measure.statistics import Statistics
+from simulator.evidence.other_libraries import OTHER_LIBRARIES
 from simulator.units import GIGA, MICROSECOND, MILLISECOND
 
 Status = Literal["ok", "oom", "wrong", "error"]
@@ -164,17 +165,21 @@ def row_of(cell: Cell, card: Card, outcome: Outcome) -> dict[str, Any]:
 def _sizes(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str, Any]:
     """Return the columns that only this kind of row has."""
     if isinstance(cell, AttentionCell):
-        known = IMPLEMENTATIONS[cell.kernel]
-        return _shared(cell) | {
-            "mode": "standard" if known.attention == "standard" else "shared",
-            "kv_dtype": cell.dtype,
-            "batch": cell.prompts * cell.samples,
-            "q_heads": cell.heads,
-            "kv_heads": cell.kv_heads,
-            "head_dim": cell.head_dim,
-            "prefix_len": cell.context_tokens,
-            "suffix_len": cell.decoded_tokens,
-        }
+        known = KNOWN_KERNELS[cell.kernel]
+        return (
+            _shared(cell)
+            | library_columns(cell)
+            | {
+                "mode": "standard" if known.attention == "standard" else "shared",
+                "kv_dtype": cell.dtype,
+                "batch": cell.prompts * cell.samples,
+                "q_heads": cell.heads,
+                "kv_heads": cell.kv_heads,
+                "head_dim": cell.head_dim,
+                "prefix_len": cell.context_tokens,
+                "suffix_len": cell.decoded_tokens,
+            }
+        )
     if isinstance(cell, StepCell):
         return _shared(cell) | {
             "model": cell.model.name,
@@ -204,7 +209,7 @@ def _sizes(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str,
 
 def _shared(cell: AttentionCell | StepCell) -> dict[str, Any]:
     """Return what rows of a kernel and of a whole step have in common."""
-    known = IMPLEMENTATIONS[cell.kernel]
+    known = KNOWN_KERNELS[cell.kernel]
     return {
         "attention": known.attention,
         "kernel": known.kernel,
@@ -216,6 +221,12 @@ def _shared(cell: AttentionCell | StepCell) -> dict[str, Any]:
         "context_tokens": cell.context_tokens,
         "decoded_tokens": cell.decoded_tokens,
     }
+
+
+def library_columns(cell: AttentionCell) -> dict[str, str]:
+    """Return what a row of another library's kernel says in place of PyTorch and its version."""
+    library = OTHER_LIBRARIES.get(cell.kernel)
+    return {} if library is None else {"framework": library.framework, "version": library.version}
 
 
 def _how(cell: Cell, outcome: Outcome) -> dict[str, Any]:

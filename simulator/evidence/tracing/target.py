@@ -15,7 +15,7 @@ import torch
 
 from simulator.errors import SimulatorError, TraceError, unknown
 from simulator.evidence.kernels import KERNELS
-from simulator.evidence.measure.cells import OTHER_LIBRARIES, other_library
+from simulator.evidence.other_libraries import OTHER_LIBRARIES
 
 
 def find_function(target: str) -> Callable[..., Any]:
@@ -30,7 +30,10 @@ def find_function(target: str) -> Callable[..., Any]:
     """
     if ":" not in target:
         if target in OTHER_LIBRARIES:
-            raise TraceError(other_library(target))
+            raise TraceError(
+                f"{target} runs another library's code, of which a trace sees nothing; "
+                f"'bifurcate measure --kernel {target}' times it"
+            )
         if target not in KERNELS:
             way_out = "or give MODULE:FUNCTION or FILE.py:FUNCTION"
             raise TraceError(unknown("kernel", target, KERNELS, way_out=way_out))

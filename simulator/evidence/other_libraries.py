@@ -1,0 +1,110 @@
+"""Attention kernels of other libraries: what each needs, and what it takes. No torch."""
+
+import importlib.metadata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from simulator.errors import MeasurementError
+from simulator.inputs.dtypes import Dtype
+
+_MIB = 2**20
+# FlashInfer recommends this buffer for its split-KV partials, and makes one of the other size for
+# the plan of each level (0.2.0 to 0.7.2, prefill.py). [bytes]
+_FLOAT_WORKSPACE_BYTES, _PLAN_BYTES, _LEVELS = 128 * _MIB, 8 * _MIB, 2
+# Its plan fills two thread blocks per SM, of at most so many rows. No GPU so far has more SMs.
+_MOST_BLOCKS, _MOST_ROWS_PER_BLOCK = 2 * 160, 128
+_PARTIAL_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherLibrary:
+    """Where a kernel comes from.
+
+    Attributes
+    ----------
+    package
+        What is imported.
+    distribution
+        What is installed.
+    framework
+        What rows call it.
+    """
+
+    package: str
+    distribution: str
+    framework: str
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package can be found."""
+        return find_spec(self.package) is not None
+
+    @property
+    def version(self) -> str:
+        """The installed version, empty if it is not installed or does not say."""
+        try:
+            return importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return ""
+
+
+OTHER_LIBRARIES: dict[str, OtherLibrary] = {
+    "flashinfer_cascade": OtherLibrary(
+        package="flashinfer", distribution="flashinfer-python", framework="flashinfer"
+    ),
+    "vllm_cascade": OtherLibrary(package="vllm", distribution="vllm", framework="vllm"),
+}
+# Formats that they take, and tokens of a page: FlashInfer's example and vLLM's default.
+LIBRARY_DTYPES: tuple[Dtype, ...] = ("bf16", "fp16")
+PAGE_TOKENS = 16
+
+
+def need_installed(kernels: Iterable[str]) -> None:
+    """Refuse kernels of libraries that are not installed.
+
+    Raises
+    ------
+    MeasurementError
+        If one is not.
+    """
+    for name in kernels:
+        library = OTHER_LIBRARIES.get(name)
+        if library is not None and not library.installed:
+            raise MeasurementError(
+                f"{name} needs {library.distribution}, which is not installed: "
+                f"pip install {library.distribution}"
+            )
+
+
+def flashinfer_workspace_bytes(
+    *, prompts: int, samples: int, heads: int, kv_heads: int, head_dim: int
+) -> int:
+    """Return a float workspace that FlashInfer's plan of a cascade fits into. [bytes].
+
+    Its recommendation, or what its plan reserves for partial outputs at most: ``heads x tiles x
+    rows of a tile x (head_dim + 1)`` numbers of 4 bytes, in versions up to 0.6 whatever the group
+    (``PrefillPlan`` in scheduler.cuh).
+
+    >>> flashinfer_workspace_bytes(prompts=1, samples=16, heads=32, kv_heads=8, head_dim=128)
+    134217728
+    """
+    group = heads // kv_heads
+    sequences = prompts * samples
+    most = 0
+    for batch, rows in ((prompts, samples * group), (sequences, group)):
+        tile = next((size for size in (16, 64) if rows <= size), _MOST_ROWS_PER_BLOCK)
+        tiles = max(_MOST_BLOCKS // kv_heads, -(-sequences * group // tile) + batch)
+        most = max(most, heads * tiles * tile * (head_dim + 1) * _PARTIAL_BYTES)
+    return max(_FLOAT_WORKSPACE_BYTES, -(-most // _MIB) * _MIB)
+
+
+def workspace_bytes(
+    kernel: str, *, prompts: int, samples: int, heads: int, kv_heads: int, head_dim: int
+) -> int:
+    """Return what a library's plan keeps beside the tensors of a call. [bytes]."""
+    if kernel != "flashinfer_cascade":
+        return 0
+    sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
+    partials = flashinfer_workspace_bytes(prompts=prompts, samples=samples, **sizes)
+    return partials + _LEVELS * _PLAN_BYTES
