@@ -1,6 +1,7 @@
 """measure: time the kernels, products, streams and whole steps on this machine's GPU."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
@@ -19,11 +20,14 @@ from simulator.evidence.other_libraries import OTHER_LIBRARIES, need_installed
 from simulator.inputs.dtypes import Dtype
 
 if TYPE_CHECKING:
-    from simulator.evidence.measure.cells import Plan
+    from simulator.evidence.measure.cells import AttentionCell, Plan
     from simulator.timing.constants import Rates
 
 DeviceName = Literal["cuda", "cpu"]
 DRY_RUN_GPU = "h100-sxm"
+# What --only may say: kinds of timed rows, and hardware counters without timing anything.
+COUNTERS = "counters"
+ROW_KINDS = (*KINDS, COUNTERS)
 GRID_PANEL, RUN_PANEL = "What is measured", "How"
 
 
@@ -56,7 +60,7 @@ def measure(
     ] = "cuda",
     kinds: Annotated[
         list[str] | None,
-        choice("--only", panel=GRID_PANEL, text="Kind of row, as often as you like.", of=KINDS),
+        choice("--only", panel=GRID_PANEL, text="Kind of row, as often as you like.", of=ROW_KINDS),
     ] = None,
     kernels: Annotated[
         list[str] | None,
@@ -133,19 +137,24 @@ def measure(
     was stopped.
     """
     output = output_of(format_name, as_json, None)
+    timed = [kind for kind in kinds or KINDS if kind != COUNTERS]
     plan = _plan(
         scenario,
         device=device,
         dtype=dtype,
         l2=l2,
-        kinds=cast("list[Kind] | None", kinds) or KINDS,
+        kinds=cast("list[Kind]", timed or ["attention"]),
         kernels=kernels or (),
         modes=(mode,) if mode else MODES,
     )
+    counted = _counted(plan) if hardware_counters or COUNTERS in (kinds or ()) else None
+    if not timed:
+        plan = replace(plan, cells=())
     for reason in plan.skipped:
         say(f"skipped: {reason}")
     if dry_run:
-        _dry_run(plan, folder, device, gpu, output)
+        shown = plan if timed else replace(plan, cells=tuple(counted or ()))
+        _dry_run(shown, folder, device, gpu, output)
         return
     need_installed(kernels or ())
     if find_spec("torch") is None:
@@ -165,7 +174,7 @@ def measure(
     )
     opened = open_device(device, memory_limit=memory_limit)
     rates = _rates(gpu, opened.card.gpu)
-    result = measure_plan(plan, folder, opened, rates, settings, counters=hardware_counters)
+    result = measure_plan(plan, folder, opened, rates, settings, counted=counted)
     output.write(
         table=lambda: summary_table(result),
         json_object=lambda: result,
@@ -201,6 +210,13 @@ def _plan(
         if not modes:
             raise MeasurementError("--mode graph needs CUDA: a CPU has no CUDA graphs")
     return grid.select(plan, kinds=kinds, kernels=kernels, modes=modes)
+
+
+def _counted(plan: "Plan") -> "list[AttentionCell]":
+    """Return the kernels of a plan whose bytes are counted."""
+    from simulator.evidence.measure.counters import wanted_cells
+
+    return wanted_cells(plan)
 
 
 def _rates(gpu: str | None, card: str) -> "Rates | None":

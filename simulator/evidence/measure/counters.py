@@ -8,11 +8,14 @@ of each; the counters of the kernels between two markers are one row. Clocks are
 import csv
 import io
 import json
+import math
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,8 @@ READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
 MARKER = "spin_kernel"
 CELLS_AT_ONCE = 24
 _SECONDS_PER_CELL, _START_SECONDS = 20, 180
+_FIRST_SAMPLES = 16
+_FAILED = "The application returned an error code"
 # Units in which ncu may print; it is asked for plain bytes.
 _UNITS = {"byte": 1.0, "kbyte": 1e3, "mbyte": 1e6, "gbyte": 1e9}
 
@@ -40,6 +45,7 @@ class Traffic:
     launches: int
     bytes_read: float
     bytes_written: float
+    note: str = ""
 
 
 def find_ncu() -> str | None:
@@ -48,14 +54,17 @@ def find_ncu() -> str | None:
 
 
 def wanted_cells(plan: Plan) -> list[AttentionCell]:
-    """Return the kernels of a plan's first stage that has any, each once."""
+    """Return the kernels of a plan's first stage that has any, each once.
+
+    Medium numbers of samples come first, so that a run cut short has every kernel.
+    """
     cells = [cell for cell in plan.cells if isinstance(cell, AttentionCell)]
     first = min((cell.stage for cell in cells), default=0)
     chosen: dict[str, AttentionCell] = {}
     for cell in cells:
         if cell.stage == first:
             chosen.setdefault(counter_key(cell), cell)
-    return list(chosen.values())
+    return sorted(chosen.values(), key=lambda cell: abs(math.log2(cell.samples / _FIRST_SAMPLES)))
 
 
 def counter_key(cell: AttentionCell) -> str:
@@ -69,29 +78,36 @@ def as_json(cell: AttentionCell) -> dict[str, Any]:
 
 
 def count(
-    ncu: str, cells: Sequence[AttentionCell], card: Card, *, sm_count: int, at: str
+    ncu: str,
+    cells: Sequence[AttentionCell],
+    card: Card,
+    *,
+    sm_count: int,
+    at: str,
+    until: float | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield a row of counters for each cell.
+
+    Parameters
+    ----------
+    until
+        Start nothing after this time of :func:`time.monotonic`. [s]
 
     Raises
     ------
     MeasurementError
         If ncu fails, mostly because the driver keeps the counters for administrators.
     """
-    for start in range(0, len(cells), CELLS_AT_ONCE):
-        chunk = cells[start : start + CELLS_AT_ONCE]
-        traffic = parse(_profile(ncu, chunk))
-        if len(traffic) != len(chunk):
-            raise MeasurementError(
-                f"ncu reported {len(traffic)} calls where {len(chunk)} were made: "
-                "no hardware counters"
-            )
-        for cell, seen in zip(chunk, traffic, strict=True):
+    left = list(cells)
+    while left and (until is None or time.monotonic() < until):
+        traffic = _profile(ncu, left[:CELLS_AT_ONCE])
+        for cell, seen in zip(left, traffic, strict=False):
             yield _row(cell, seen, card, sm_count=sm_count, at=at)
+        left = left[len(traffic) :]
 
 
 def parse(text: str) -> list[Traffic]:
-    """Read ncu's CSV, long (a line per metric) or wide (a line per kernel), split at the markers.
+    """Read ncu's CSV, a line per kernel under a line of units, and split it at the markers.
 
     Raises
     ------
@@ -102,54 +118,71 @@ def parse(text: str) -> list[Traffic]:
     header = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), None)
     if header is None:
         raise MeasurementError(f"ncu printed no counters: {_last_words(text)}")
-    found: list[list[Mapping[str, float]]] = []
-    kernels: dict[str, tuple[str, dict[str, float]]] = {}
+    calls: list[list[tuple[float, float]]] = []
+    factors = dict.fromkeys((READ, WRITTEN), 1.0)
     for row in csv.DictReader(io.StringIO("\n".join(lines[header:]))):
-        if not (row.get("ID") or "").strip():
-            continue  # the line of units in the wide form
-        _, values = kernels.setdefault(row["ID"], (row["Kernel Name"], {}))
-        if "Metric Name" in row:
-            unit = _UNITS.get(row["Metric Unit"].lower(), 1.0)
-            values[row["Metric Name"]] = _number(row["Metric Value"]) * unit
-        else:
-            values |= {name: _number(row[name]) for name in (READ, WRITTEN)}
-    for name, values in kernels.values():
-        if MARKER in name:
-            found.append([])
-        elif found:
-            found[-1].append(values)
+        if READ not in row or WRITTEN not in row:
+            raise MeasurementError(f"ncu's table has no {READ} and {WRITTEN}")
+        if not row["ID"]:
+            factors = {name: _UNITS.get((row[name] or "").lower(), 1.0) for name in factors}
+        elif row["ID"].isdigit():  # after the table ncu may say more
+            if MARKER in row["Kernel Name"]:
+                calls.append([])
+            elif calls:
+                calls[-1].append(
+                    (_number(row[READ]) * factors[READ], _number(row[WRITTEN]) * factors[WRITTEN])
+                )
     return [
         Traffic(
-            launches=len(call),
-            bytes_read=sum(values[READ] for values in call),
-            bytes_written=sum(values[WRITTEN] for values in call),
+            launches=len(kernels),
+            bytes_read=sum(read for read, _ in kernels),
+            bytes_written=sum(written for _, written in kernels),
         )
-        for call in found
+        for kernels in calls
     ]
 
 
-def _profile(ncu: str, cells: Sequence[AttentionCell]) -> str:
-    """Run the child under ncu and return what it printed."""
+def _profile(ncu: str, cells: Sequence[AttentionCell]) -> list[Traffic]:
+    """Run the child under ncu; if it dies, the last of the calls reported is the one it died in."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cells.json"
         path.write_text(json.dumps([as_json(cell) for cell in cells]), encoding="utf-8")
         command = [
             ncu,
-            *("--csv", "--print-units", "base", "--metrics", f"{READ},{WRITTEN}"),
-            *("--profile-from-start", "off", "--target-processes", "all"),
+            # The raw page: one column for each metric, whatever sections and rules there are.
+            *("--csv", "--page", "raw", "--print-units", "base"),
+            *("--metrics", f"{READ},{WRITTEN}"),
+            *("--profile-from-start", "off", "--target-processes", "application-only"),
             *("--clock-control", "none", "--cache-control", "none"),
             *(sys.executable, "-m", "simulator.evidence.measure.counters_child", str(path)),
         ]
         limit = _START_SECONDS + _SECONDS_PER_CELL * len(cells)
         try:
             done = subprocess.run(  # noqa: S603  (found on the path, fixed arguments)
-                command, capture_output=True, text=True, timeout=limit, check=False
+                command, capture_output=True, text=True, timeout=limit, check=False, env=_child()
             )
         except (OSError, subprocess.SubprocessError) as problem:
             raise MeasurementError(f"ncu failed: {problem}") from None
-    if done.returncode:
-        raise MeasurementError(f"ncu failed: {_last_words(done.stdout + done.stderr)}")
-    return done.stdout
+    if not done.returncode:
+        traffic = parse(done.stdout)
+        if len(traffic) != len(cells):
+            raise MeasurementError(
+                f"ncu reported {len(traffic)} calls where {len(cells)} were made: "
+                "no hardware counters"
+            )
+        return traffic
+    words = _last_words(done.stdout + done.stderr)
+    traffic = parse(done.stdout) if '"ID"' in done.stdout else []
+    if not traffic:
+        raise MeasurementError(f"ncu failed: {words}")
+    return [*traffic[:-1], Traffic(launches=0, bytes_read=0.0, bytes_written=0.0, note=words)]
+
+
+def _child() -> dict[str, str]:
+    """Return the environment of the child, which finds this package wherever it is started."""
+    package = str(Path(__file__).resolve().parents[3])
+    others = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": f"{package}{os.pathsep}{others}" if others else package}
 
 
 def _row(
@@ -185,7 +218,7 @@ def _row(
         "account_bytes_written": f"{account.bytes_written:.0f}",
         "status": "ok" if seen.launches else "error",
         "measured_at": at,
-        "note": "" if seen.launches else "the call failed or did not fit",
+        "note": seen.note or ("" if seen.launches else "the call failed or did not fit"),
         "cell": counter_key(cell),
     }
 
@@ -199,7 +232,9 @@ def _number(text: str) -> float:
 
 
 def _last_words(text: str) -> str:
-    """Return ncu's error, or the last line it printed."""
+    """Return what went wrong: ncu's first error, of its child the last line it printed."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "ERROR" in line]
-    return (errors or lines or ["nothing was printed"])[-1][:200]
+    # That the application failed says nothing; the application's own last line does.
+    errors = [line for line in lines if "ERROR" in line and _FAILED not in line]
+    said = [line for line in lines if not line.startswith("==") and not line.startswith('"')]
+    return ([*errors[:1], *said[-1:], *lines[-1:]] or ["nothing was printed"])[0][:200]

@@ -232,11 +232,16 @@ def _elementwise(
 
 
 def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> list[Prepared]:
-    """Prepare streams over one buffer."""
-    buffer = device.normal((cells[0].working_set_bytes // 4,), torch.float32)
-    calls = rotator.calls(buffer.nbytes, 1)
+    """Prepare streams over one buffer; filling has one of its own, so others read noise."""
+    buffers: dict[bool, Tensor] = {}
     prepared = []
     for cell in cells:
+        fills = cell.test == "stream_init"
+        if fills not in buffers:
+            shape = (cell.working_set_bytes // 4,)
+            buffers[fills] = device.normal(shape, torch.float32)
+        buffer = buffers[fills]
+        calls = rotator.calls(buffer.nbytes, 1)
         function, check = stream_function(cell, buffer)
         prepared.append(
             Prepared(

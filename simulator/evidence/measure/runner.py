@@ -8,7 +8,7 @@ import torch
 
 from simulator.errors import MeasurementError, SimulatorError
 from simulator.evidence.measure.cells import KNOWN_KERNELS, AttentionCell, Cell, Plan, StepCell
-from simulator.evidence.measure.device import Device, is_out_of_memory
+from simulator.evidence.measure.device import Device, Stopwatch, is_out_of_memory
 from simulator.evidence.measure.environment import now
 from simulator.evidence.measure.footprint import weights_bytes
 from simulator.evidence.measure.predict import Prediction, Timing, predict, wall_s
@@ -124,6 +124,8 @@ class _Worker:
         self._device, self._store, self._settings = device, store, settings
         self._steps = Steps(device)
         self._reading: Reading | None = None
+        # The cell whose code is running: what breaks the device is known to be its fault.
+        self._at: _Planned | None = None
 
     def measure(self, planned: Sequence[_Planned]) -> None:
         """Give every cell of a group its row."""
@@ -149,7 +151,7 @@ class _Worker:
         failure = self._attempt(batch)
         if failure is None:
             return
-        self._device.release(thorough=True)
+        self._recover(failure, batch)
         if len(batch) == 1:
             self._write_failure(batch[0], failure)
             return
@@ -159,6 +161,7 @@ class _Worker:
 
     def _attempt(self, batch: Sequence[_Planned]) -> _Failure | None:
         """Measure cells together, or return why not."""
+        self._at = None
         try:
             self._measure(batch)
         except SimulatorError as problem:
@@ -168,23 +171,21 @@ class _Worker:
         except Exception as problem:  # noqa: BLE001  (a row says what; the run goes on)
             if is_out_of_memory(problem):
                 return _Failure("oom", f"seen: {problem}")
-            self._still_usable(problem, batch[0][0])
             return _Failure("error", f"{type(problem).__name__}: {problem}")
         return None
 
-    def _still_usable(self, problem: Exception, cell: Cell) -> None:
-        """Stop the run if an error has broken the device for this process."""
+    def _recover(self, failure: _Failure, batch: Sequence[_Planned]) -> None:
+        """Free what an attempt held; stop the run if it has broken the device for this process."""
         try:
-            self._device.synchronize()
+            self._device.release(thorough=True)
+            self._device.check_usable()
         except RuntimeError:
-            first = str(problem).split("\n")[0]
-            self._write_failure(
-                (cell, Prediction(seconds=None, input_bytes=0, workspace_bytes=0)),
-                _Failure("error", f"broke the device: {first}"),
-            )
+            culprit = self._at or batch[0]
+            note = f"broke the device: {failure.note}"
+            self._write_failure(culprit, replace(failure, note=note))
             raise MeasurementError(
-                f"{cell.key}: {first}; the device is unusable in this process, "
-                "its row says so; run the same command again to go on"
+                f"{culprit[0].key}: {failure.note.splitlines()[0]}; the device is unusable in "
+                "this process, its row says so; run the same command again to go on"
             ) from None
 
     def _measure(self, batch: Sequence[_Planned]) -> None:
@@ -201,10 +202,14 @@ class _Worker:
             least_pass_s=timing.least_pass_s,
         )
         memory = {cell.key: prediction.memory_bytes for cell, prediction in batch}
-        errors = {each.cell.key: each.check() for each in prepared}
+        errors = {}
+        for each, planned in zip(prepared, batch, strict=True):
+            self._at = planned
+            errors[each.cell.key] = each.check()
         right = [each for each in prepared if errors[each.cell.key] <= each.tolerance]
-        watches = [self._device.stopwatch(each.one_pass, each.cell.mode) for each in right]
+        watches = [self._watched(each, batch) for each in right]
         taken = time_interleaved(watches, timing)
+        self._at = None
         self._reading = self._device.reading()
         shared = Outcome(status="ok", before=before, after=self._reading, measured_at=now())
         for each in prepared:
@@ -223,6 +228,18 @@ class _Worker:
             else:
                 outcome = replace(outcome, status="wrong", note=_too_far(each))
             self._store.append(each.cell.kind, row_of(each.cell, self._device.card, outcome))
+
+    def _watched(self, prepared: Prepared, batch: Sequence[_Planned]) -> Stopwatch:
+        """Return the stopwatch of a cell, which says whose turn it is when it is started."""
+        (planned,) = (each for each in batch if each[0] is prepared.cell)
+        self._at = planned
+        watch = self._device.stopwatch(prepared.one_pass, prepared.cell.mode)
+
+        def run() -> float:
+            self._at = planned
+            return watch()
+
+        return run
 
     def _write_failure(self, planned: _Planned, failure: _Failure) -> None:
         """Write the row of a cell that has no time."""
