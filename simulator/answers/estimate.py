@@ -189,8 +189,8 @@ def _notes(model: ModelShape, gpu_rates: Rates, work: Workload, needs: Memory) -
         )
     if model.latent is not None:
         notes.append(
-            "The latent cache (MLA) is read once for all heads of a sample: small and soon bound by "
-            "arithmetic, it has less to share than others."
+            "The latent cache (MLA) is read once for all heads of a sample: small, and soon bound "
+            "by arithmetic, it has less to share than others."
         )
     if work.query_tokens > 1:
         notes.append(

@@ -7,6 +7,7 @@ from builders import deepseek_v3, gpu, llama_2_7b, llama_3_70b, mistral_7b, roun
 
 from simulator.answers.estimate import Estimate, estimate
 from simulator.errors import WorkloadError
+from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
 from simulator.timing.slots import block_slots
@@ -84,7 +85,6 @@ def test_a_group_needs_a_link() -> None:
         (mistral_7b(), {"attention": "standard", "samples": 500}, "Does not fit"),
         (llama_3_70b(), {"tensor_parallel": 8}, "one GPU of the group"),
         (llama_2_7b(kv_heads=1), {"tensor_parallel": 2}, "copy of KV heads"),
-        (llama_3_70b(), {"tensor_parallel": 16}, "joins 8 GPUs: a group of 16 is timed at PCIe's"),
         (mistral_7b(), {"weight_dtype": "fp8"}, "no fp8 matrix path"),
     ],
 )
@@ -96,6 +96,16 @@ def test_what_the_user_should_know_is_noted(
     assert any(words in note for note in _estimate(shape, card, **work).notes)
     plain = {"attention": "bifurcated", "samples": 2, "weight_dtype": "bf16"}
     assert not any(words in note for note in _estimate(mistral_7b(), card, **plain).notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "noted"),
+    [("h100-sxm", 8, False), ("h100-sxm", 16, True), ("h100-nvl", 4, True), ("l4", 4, False)],
+)
+def test_a_group_larger_than_its_link_joins_is_noted(name: str, size: int, noted: bool) -> None:
+    """NVLink joins eight, or a pair: the rest is PCIe; a card without NVLink has no such limit."""
+    notes = _estimate(llama_3_70b(), load_hardware(name), tensor_parallel=size).notes
+    assert any(f"a group of {size} is timed at PCIe's rate." in note for note in notes) == noted
 
 
 @pytest.mark.parametrize(
