@@ -124,11 +124,32 @@ def keys_of(value: Any) -> set[str]:
     return set()
 
 
-@pytest.mark.parametrize("command", ["estimate", "compare", "generate", "plan", "tree"])
-def test_every_json_field_is_documented(command: str) -> None:
+@pytest.mark.parametrize(
+    "question",
+    [
+        "estimate -m llama-3.1-8b --explain",
+        "compare -m llama-3.1-8b --explain --rule vllm",
+        "generate -m llama-3.1-8b",
+        "plan -m llama-3.1-8b -g h100-sxm",
+        "tree -m llama-3.1-8b",
+        "tradeoff -m llama-2-7b",
+        "scaling {runs}",
+        "quality -m llama-3.1-8b --success-rate 0.05 --target-step-ms 15",
+        "measure --dry-run",
+        "trace bifurcated_flash",
+    ],
+)
+def test_every_json_field_is_documented(question: str, tmp_path: Path) -> None:
     """Every key of an answer's JSON stands in the section, or in that of estimate it refers to."""
-    more = {"estimate": ("--explain",), "compare": ("--explain", "--rule", "vllm")}
-    answer = bifurcate(command, *QUESTION, *more.get(command, ()), "--json").json
+    command = question.split(maxsplit=1)[0]
+    if command == "trace":
+        pytest.importorskip("torch", reason="tracing needs PyTorch")
+    runs = tmp_path / "runs.csv"
+    sizes = [(size, group) for size in (1e8, 1e9, 1e10) for group in (1, 32)]
+    losses = [(f"{n:.0f}", g, 1.7 + 400 * (n / 1.1 ** (g > 1)) ** -0.34) for n, g in sizes]
+    lines = ["parameters,group_size,loss", *(",".join(map(str, run)) for run in losses)]
+    runs.write_text("\n".join(lines), encoding="utf-8")
+    answer = bifurcate(*(word.format(runs=runs) for word in question.split()), "--json").json
     answer.pop("fewest_gpus", None)  # its keys are names of GPUs
     words = section(command) + section("estimate")
     assert [key for key in sorted(keys_of(answer)) if f"`{key}`" not in words] == []
