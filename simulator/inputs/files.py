@@ -63,6 +63,15 @@ def validate(
         raise error(f"{where}: {'; '.join(describe(problem, model))}") from None
 
 
+def read_named(model: type[Model], path: Path, error: type[SimulatorError]) -> Model:
+    """Read the model of a TOML file whose ``id`` is its name, or raise ``error`` in one line."""
+    found = validate(model, read_toml(path, error), where=str(path), error=error)
+    name = dict(found)["id"]
+    if name != path.stem:
+        raise error(f"{path}: id = {name!r} is not the file's name {path.stem!r}")
+    return found
+
+
 def describe(problem: ValidationError, model: type[BaseModel]) -> Iterable[str]:
     """Yield one phrase for each complaint: the field, the value and the nearest valid one."""
     complaints = problem.errors()

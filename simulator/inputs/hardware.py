@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from simulator.errors import ProfileError, nearest, unknown
 from simulator.inputs.dtypes import Dtype
-from simulator.inputs.files import read_text, read_toml, validate
+from simulator.inputs.files import read_named, read_text, read_toml
 from simulator.inputs.gpu_names import Card, normalise_name, respelled
 from simulator.resources import HARDWARE_PATH_VARIABLE, search_dirs, toml_files
 from simulator.units import GIGA, MIB, TERA
@@ -252,11 +252,7 @@ def read_profile(path: Path) -> HardwareProfile:
     ProfileError
         If the file is missing, malformed, or its id is not its name.
     """
-    data = read_toml(path, ProfileError)
-    profile = validate(HardwareProfile, data, where=str(path), error=ProfileError)
-    if profile.id != path.stem:
-        raise ProfileError(f"{path}: id = {profile.id!r} is not the file's name {path.stem!r}")
-    return profile
+    return read_named(HardwareProfile, path, ProfileError)
 
 
 def _find(folder: Path, wanted: str) -> Path | None:

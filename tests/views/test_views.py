@@ -222,7 +222,10 @@ def test_a_plan_without_an_answer_says_so() -> None:
         ({"prompts": 4}, "16 samples of each of 4 8K-token contexts, 64 own tokens each"),
         (
             {"query_tokens": 3},
-            "16 samples of an 8K-token context, 64 own tokens each, 3 query tokens per step, 1 accepted",
+            (
+                "16 samples of an 8K-token context, 64 own tokens each, "
+                "3 query tokens per step, 1 accepted"
+            ),
         ),
     ],
 )
