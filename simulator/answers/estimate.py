@@ -20,6 +20,8 @@ from simulator.units import GIB
 
 # What serving engines allow themselves by default (vLLM --gpu-memory-utilization).
 DEFAULT_MEMORY_UTILIZATION = 0.9
+# How the note on what does not fit begins.
+DOES_NOT_FIT = "Does not fit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,10 +199,15 @@ def _notes(model: ModelShape, gpu_rates: Rates, work: Workload, needs: Memory) -
             f"Tokens per second count {work.accepted_tokens:g} of {work.query_tokens} query tokens "
             "of each sample as accepted; whoever drafts them is not timed."
         )
-    if not needs.fits:
-        short = -float(needs.free_bytes) / GIB
-        notes.append(f"Does not fit: {short:,.1f} GiB short on each GPU.")
+    notes.append(fits_note(needs))
     return [note for note in notes if note]
+
+
+def fits_note(needs: Memory) -> str:
+    """Say by how much something does not fit; empty where it does."""
+    if needs.fits:
+        return ""
+    return f"{DOES_NOT_FIT}: {-float(needs.free_bytes) / GIB:,.1f} GiB short on each GPU."
 
 
 def _length_note(model: ModelShape, work: Workload) -> str:

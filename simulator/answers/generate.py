@@ -4,10 +4,18 @@ from dataclasses import dataclass
 
 from simulator.answers.estimate import (
     DEFAULT_MEMORY_UTILIZATION,
+    DOES_NOT_FIT,
     Estimate,
     estimate,
+    fits_note,
 )
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.counts.memory import (
+    PREFILL_CHUNK_TOKENS,
+    Memory,
+    prefill_tokens_at_once,
+    request_memory,
+)
 from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
@@ -17,6 +25,7 @@ from simulator.timing.constants import ConstantsChoice
 from simulator.timing.generation import GenerationTime, generation_time
 from simulator.timing.request_interval import request_interval
 from simulator.timing.slots import block_slots
+from simulator.units import format_gib
 
 MOST_OUTPUT_TOKENS = 10**7
 
@@ -30,7 +39,9 @@ class Generation:
     time
         Prefill and decode.
     last_step
-        The last decode step, when the caches are longest: it decides what fits.
+        The last decode step, when the caches are longest.
+    memory
+        Of the whole request: its longest caches, and the larger workspace of prefill and last step.
     usd_per_hour
         Price of all GPUs of the group, None where unknown.
     total_low_s, total_high_s
@@ -41,6 +52,7 @@ class Generation:
     output_tokens: int
     time: GenerationTime
     last_step: Estimate
+    memory: Memory
     usd_per_hour: float | None
     total_low_s: float
     total_high_s: float
@@ -82,7 +94,20 @@ class Generation:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was assumed, a sentence each."""
-        return tuple(note for note in (*self.last_step.notes, self.steps_note) if note)
+        step = [note for note in self.last_step.notes if not note.startswith(DOES_NOT_FIT)]
+        own = (self.steps_note, self._memory_note(), fits_note(self.memory))
+        return tuple(note for note in (*step, *own) if note)
+
+    def _memory_note(self) -> str:
+        """Say what the memory is of, and what its workspace."""
+        tokens = int(prefill_tokens_at_once(self.last_step.workload))
+        cut = tokens == PREFILL_CHUNK_TOKENS and self.last_step.workload.execution == "graph"
+        prefill = f"in chunks of {tokens:,} tokens" if cut else f"of {tokens:,} tokens at once"
+        return (
+            "Memory is that of the whole request: its workspace, "
+            f"{format_gib(float(self.memory.workspace_bytes))}, is the larger of the last step's "
+            f"and of a prefill {prefill}."
+        )
 
     @property
     def usd_per_million_tokens(self) -> float | None:
@@ -138,6 +163,12 @@ def generate(
         output_tokens=output_tokens,
         time=time,
         last_step=last_step,
+        memory=request_memory(
+            model,
+            last,
+            capacity_bytes=last_step.memory.capacity_bytes,
+            block_slots=block_slots(gpu),
+        ),
         usd_per_hour=price_per_hour(gpu, workload.tensor_parallel, usd_per_hour),
         total_low_s=low_s,
         total_high_s=high_s,

@@ -13,7 +13,7 @@ from simulator.answers.estimate import (
 from simulator.answers.pass_at_k import Success
 from simulator.answers.price import SECONDS_PER_HOUR, price_per_hour
 from simulator.answers.search import largest
-from simulator.counts.memory import memory
+from simulator.counts.memory import memory, request_memory
 from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
@@ -231,7 +231,8 @@ class _Costs:
         grid = grid_of(work, samples=counts)
         slots = block_slots(gpu)
         steps = decode_time(model, grid, result.rates, block_slots=slots).total_s
-        needs = memory(model, grid, capacity_bytes=result.memory.capacity_bytes, block_slots=slots)
+        held = memory if self._output_tokens is None else request_memory
+        needs = held(model, grid, capacity_bytes=result.memory.capacity_bytes, block_slots=slots)
         requests = (
             None
             if self._output_tokens is None

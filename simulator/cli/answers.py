@@ -156,7 +156,7 @@ def generate(
         json_object=lambda: generations_object(results),
         rows=lambda: generation_rows(results),
     )
-    if check and not any(result.last_step.memory.fits for result in results.values()):
+    if check and not any(result.memory.fits for result in results.values()):
         raise typer.Exit(CHECK_FAILED)
 
 

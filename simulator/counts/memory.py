@@ -1,18 +1,26 @@
-"""What must lie in one GPU's memory: weights, KV caches, and the workspace of a step."""
+"""What must lie in one GPU's memory: weights, KV caches, and the workspace of a step or request."""
 
 from dataclasses import dataclass
 
 from simulator.counts.attention import PARTIAL_BYTES, ROWS_PER_BLOCK
 from simulator.counts.attention_shape import AttentionShape
-from simulator.counts.step import decode_attention_shape, rank_geometry, visible_tokens
+from simulator.counts.step import (
+    decode_attention_shape,
+    prefilled_levels,
+    rank_geometry,
+    visible_tokens,
+)
 from simulator.counts.tree import stored_tokens, visible_levels
 from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.parameters import count_parameters
 from simulator.inputs.workload import WorkloadLike
-from simulator.numeric import Numeric, maximum
+from simulator.numeric import Numeric, maximum, minimum
 
 LOGIT_BYTES = 4  # sampling works on float32 logits
+# Tokens that an engine prefills at once: what vLLM (max_num_batched_tokens of its server on cards
+# of 80 GB) and SGLang (chunked_prefill_size) take by default; recalled.
+PREFILL_CHUNK_TOKENS = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +62,26 @@ def memory(
         weights_bytes=weights_bytes(model, work),
         kv_bytes=kv_cache_bytes(model, work),
         workspace_bytes=workspace_bytes(model, work, block_slots=block_slots),
+        capacity_bytes=capacity_bytes,
+    )
+
+
+def request_memory(
+    model: ModelShape, work: WorkloadLike, *, capacity_bytes: float, block_slots: int
+) -> Memory:
+    """Count the memory that a whole request needs on one GPU.
+
+    Parameters
+    ----------
+    work
+        The request's last step, when caches are longest. They are set aside before the request
+        starts, as engines' pools and static caches are, so the prefill finds them there.
+    """
+    step = workspace_bytes(model, work, block_slots=block_slots)
+    return Memory(
+        weights_bytes=weights_bytes(model, work),
+        kv_bytes=kv_cache_bytes(model, work),
+        workspace_bytes=maximum(step, prefill_workspace_bytes(model, work)),
         capacity_bytes=capacity_bytes,
     )
 
@@ -141,6 +169,67 @@ def workspace_bytes(model: ModelShape, work: WorkloadLike, *, block_slots: int) 
         shape = decode_attention_shape(model, work, window, block_slots=block_slots)
         attention = maximum(attention, _attention_workspace(shape, work))
     return maximum(hidden + attention, logits + tokens * element * model.hidden_size)
+
+
+def prefill_workspace_bytes(model: ModelShape, work: WorkloadLike) -> Numeric:
+    """Bytes of the largest set of intermediate tensors alive at one time of the prefill.
+
+    Of each token that is in the model at once: the residual stream and its norm (in plain PyTorch
+    the layer's input too, which its caller still holds), and beside them queries, keys, values and
+    output of the attention, or what the MLP multiplies; at the end the logits of each prompt's last
+    token. No logits of attention: it is fused, as it is timed.
+    """
+    tokens = prefill_tokens_at_once(work)
+    element = DTYPE_BYTES[activation_dtype(work.weight_dtype)]
+    inner = max(_attention_values(model, work.tensor_parallel), _mlp_values(model, work))
+    hidden = (3 if work.execution == "eager" else 2) * model.hidden_size
+    logits = work.prompts * model.vocab_size * LOGIT_BYTES
+    return maximum(tokens * element * (hidden + inner), logits)
+
+
+def prefill_tokens_at_once(work: WorkloadLike) -> Numeric:
+    """Tokens of the contexts that go through the model at once.
+
+    Engines cut them into chunks; plain PyTorch takes all prompts whole.
+
+    >>> from simulator.inputs.workload import Workload
+    >>> work = {"context_tokens": "32K", "prompts": 4}
+    >>> [prefill_tokens_at_once(Workload(execution=e, **work)) for e in ("graph", "eager")]
+    [8192, 131072]
+    """
+    tokens = stored_tokens(prefilled_levels(work))
+    return minimum(tokens, PREFILL_CHUNK_TOKENS) if work.execution == "graph" else tokens
+
+
+def _attention_values(model: ModelShape, ranks: int) -> float:
+    """Values of queries, keys, values and output that one token has in a prefill's attention."""
+    heads = model.heads // ranks
+    if model.latent is not None:
+        # Prefill expands the latent cache to keys and values for every head.
+        key_width = model.latent.nope_dim + model.latent.rope_dim
+        value_width, kv_heads = model.latent.value_dim, heads
+    else:
+        kv_heads, key_width, value_width, _ = rank_geometry(model, ranks)
+    return (heads + kv_heads) * (key_width + value_width)
+
+
+def _mlp_values(model: ModelShape, work: WorkloadLike) -> float:
+    """Values that one token has in a layer's MLP: up (and gate) projections and their product.
+
+    Of a mixture, of every expert that it visits, with their outputs, which are added up last, and
+    the output of shared experts.
+    """
+    tensors = 3 if model.gated_mlp else 2
+    dense = tensors * model.intermediate_size / work.tensor_parallel
+    experts = model.experts
+    if experts is None:
+        return dense
+    shared = tensors * experts.shared_intermediate_size / work.tensor_parallel
+    visit = tensors * experts.intermediate_size / work.tensor_parallel + model.hidden_size
+    after_shared = model.hidden_size if experts.shared_intermediate_size else 0
+    sparse = max(shared, experts.per_token * visit + after_shared)
+    some_dense = any(not group.sparse for group in model.layer_groups)
+    return max(sparse, dense) if some_dense else sparse
 
 
 def _attention_workspace(shape: AttentionShape, work: WorkloadLike) -> Numeric:

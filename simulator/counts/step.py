@@ -65,7 +65,7 @@ def prefill_operations(model: ModelShape, work: WorkloadLike) -> list[Operation]
     that is stored once, each node is computed once, after all those above it.
     """
     check_split(model, work.tensor_parallel)
-    levels = _prefilled_levels(work)
+    levels = prefilled_levels(work)
     tokens = stored_tokens(levels)
     part = _slice(model, work, tokens, positions=work.context_tokens)
     operations = layers.embedding(part)
@@ -199,7 +199,7 @@ def _slice(model: ModelShape, work: WorkloadLike, tokens: Numeric, *, positions:
     )
 
 
-def _prefilled_levels(work: WorkloadLike) -> tuple[SharedLevel, ...]:
+def prefilled_levels(work: WorkloadLike) -> tuple[SharedLevel, ...]:
     """Return what the prefill computes, from the root down: each level's nodes once.
 
     Without a tree, or where every sample gets a copy of its own, whole prompts.

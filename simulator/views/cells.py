@@ -1,17 +1,17 @@
 """Words that stand in a cell, in a terminal's table as in a page's."""
 
-from simulator.answers.estimate import Estimate
+from simulator.counts.memory import Memory
 from simulator.units import format_gib, format_tokens
 
 
-def shortage(result: Estimate) -> str:
+def shortage(needs: Memory) -> str:
     """Say how much memory is missing."""
-    return format_gib(-float(result.memory.free_bytes))
+    return format_gib(-float(needs.free_bytes))
 
 
-def fits_phrase(result: Estimate) -> str:
-    """Say whether an estimate fits, and by how much not."""
-    return "yes" if result.memory.fits else f"no, {shortage(result)} short"
+def fits_phrase(needs: Memory) -> str:
+    """Say whether something fits in memory, and by how much not."""
+    return "yes" if needs.fits else f"no, {shortage(needs)} short"
 
 
 def money(value: float | None, digits: int) -> str:

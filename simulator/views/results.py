@@ -99,7 +99,7 @@ def generation_object(result: Generation) -> dict[str, Any]:
         "usd_per_hour": result.usd_per_hour,
         "usd_per_million_tokens": result.usd_per_million_tokens,
         "prefill_bound": time.prefill.bound,
-        "memory": memory_object(result.last_step.memory),
+        "memory": memory_object(result.memory),
         "notes": list(result.notes),
     }
 

@@ -88,7 +88,7 @@ def compare_view(result: Comparison) -> RenderableType:
             f"{result.standard.step_s / item.step_s:.2f}x",
             format_si(float(item.totals.kv_bytes_read), "B"),
             format_gib(float(item.memory.total_bytes)),
-            fits_phrase(item),
+            fits_phrase(item.memory),
             item.bound,
         )
         for name, item in variants
@@ -124,7 +124,7 @@ def generations_view(results: Mapping[str, Generation]) -> RenderableType:
             format_time(item.time.last_step_s),
             f"{item.tokens_per_s:,.0f}",
             money(item.usd_per_million_tokens, 3),
-            fits_phrase(item.last_step),
+            fits_phrase(item.memory),
         )
         for attention, item in results.items()
     ]
@@ -138,7 +138,7 @@ def generations_view(results: Mapping[str, Generation]) -> RenderableType:
         FittedTable(columns=columns, rows=rows),
         Text(),
         *lines,
-        *notes(first.notes),
+        *notes([note for note in first.notes if not note.startswith("Does not fit")]),
     )
 
 
@@ -191,7 +191,7 @@ def memory_line(result: Estimate) -> Text:
     state = (
         (f"fits, {format_gib(free)} free", "green")
         if needs.fits
-        else (f"does not fit, {shortage(result)} short", "bold red")
+        else (f"does not fit, {shortage(result.memory)} short", "bold red")
     )
     return Text.assemble(
         f"Memory {format_gib(float(needs.total_bytes))} of {format_gib(needs.capacity_bytes)}: "

@@ -57,6 +57,32 @@ def test_memory_is_that_of_the_last_step() -> None:
     assert request.last_step.memory.kv_bytes == (100 + 2 * 128) * 131_072
 
 
+def test_memory_has_room_for_the_prefill() -> None:
+    """10,000 tokens of Mistral-7B: residual and norm, gate, up and product of 8192 of them.
+
+    Plain PyTorch takes all at once, and holds the layer's input as well. The last step alone needs
+    a hundredth of either.
+    """
+    chunk, whole = (
+        _generate(20, samples=2, context_tokens=10_000, execution=execution)
+        for execution in ("graph", "eager")
+    )
+    assert chunk.memory.workspace_bytes == 8192 * 2 * (2 * 4096 + 3 * 14336)
+    assert whole.memory.workspace_bytes == 10_000 * 2 * (3 * 4096 + 3 * 14336)
+    assert whole.last_step.memory.workspace_bytes < 0.02 * whole.memory.workspace_bytes
+    assert chunk.memory.kv_bytes == chunk.last_step.memory.kv_bytes
+
+
+def test_a_request_may_not_fit_where_its_last_step_does() -> None:
+    """Its prefill then needs the room that is left; the note says how much is missing."""
+    small = {"samples": 1, "context_tokens": 10_000, "execution": "eager"}
+    request = _generate(20, gpu(memory_gb=18), **small)
+    assert request.last_step.memory.fits
+    assert not request.memory.fits
+    assert request.notes[-1].startswith("Does not fit: 0.")
+    assert sum(note.startswith("Does not fit") for note in request.notes) == 1
+
+
 def test_one_token_needs_no_step() -> None:
     """The prefill gives it."""
     request = _generate(1)
@@ -98,7 +124,8 @@ def test_accepted_tokens_take_fewer_steps() -> None:
     assert request.time.decode_s == pytest.approx(sum(steps), rel=1e-12)
     assert request.time_per_output_token_s == pytest.approx(sum(steps) / 39)
     assert request.all_tokens == 6 * 40
-    assert "16 decode steps of 4 query tokens" in request.notes[-1]
+    assert request.steps_note in request.notes
+    assert request.steps_note.startswith("16 decode steps of 4 query tokens")
 
 
 def test_drafts_that_are_all_rejected_cost_time() -> None:

@@ -56,7 +56,7 @@ def test_requests_are_those_of_generate(attention: Any, drafts: dict[str, Any]) 
         )
         assert point.request_s == pytest.approx(request.total_s, rel=1e-9)
         assert point.step_s == pytest.approx(request.last_step.step_s, rel=1e-9)
-        assert point.fits == bool(request.last_step.memory.fits)
+        assert point.fits == bool(request.memory.fits)
 
 
 def test_a_request_target_holds() -> None:

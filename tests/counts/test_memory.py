@@ -20,7 +20,15 @@ from builders import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.counts.memory import Memory, kv_cache_bytes, memory, weights_bytes, workspace_bytes
+from simulator.counts.memory import (
+    Memory,
+    kv_cache_bytes,
+    memory,
+    prefill_workspace_bytes,
+    request_memory,
+    weights_bytes,
+    workspace_bytes,
+)
 from simulator.counts.operation import total
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
@@ -170,3 +178,53 @@ def test_memory_grows_with_samples_and_context(shape: ModelShape, work: Workload
     for field in ("samples", "context_tokens", "decoded_tokens", "prompts"):
         more = work.model_copy(update={field: getattr(work, field) + 1})
         assert _memory(shape, **more.model_dump()).total_bytes >= now
+
+
+@pytest.mark.parametrize(
+    ("shape", "work", "values"),
+    [
+        # Residual and norm; of gate, up and product a quarter.
+        (llama_3_70b(), {"tensor_parallel": 4}, 2 * 8192 + 3 * 28672 / 4),
+        # Of two experts gate, up, product and output.
+        (mixtral_8x7b(), {}, 2 * 4096 + 2 * (3 * 14336 + 4096)),
+        # Of eight experts likewise, and the shared expert's output.
+        (deepseek_v3(), {}, 2 * 7168 + 8 * (3 * 2048 + 7168) + 7168),
+        # Over 8 GPUs each holds an eighth of the inner tensors, and all of the hidden ones.
+        (deepseek_v3(), {"tensor_parallel": 8}, 2 * 7168 + 8 * (3 * 2048 / 8 + 7168) + 7168),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_prefill_holds_what_its_widest_block_makes(
+    shape: ModelShape, work: dict[str, Any], values: float
+) -> None:
+    """Values of 2 bytes a token, counted by hand; a chunk of 8192 tokens, or fewer."""
+    for context, tokens in ((100_000, 8192), (8193, 8192), (5000, 5000)):
+        asked = Workload(context_tokens=context, **work)
+        assert prefill_workspace_bytes(shape, asked) == 2 * tokens * values
+
+
+def test_a_prefill_of_a_tree_takes_each_node_once() -> None:
+    """A system prompt of 1000 tokens above 3 problems of 500: 2500 tokens, whole prompts 4500."""
+    tree = Workload(tree="system=1000,problem=500x3", execution="eager")
+    copies, once = tree.under("standard"), tree.under("bifurcated")
+    per_token = 2 * (3 * 4096 + 3 * 14336)
+    assert prefill_workspace_bytes(mistral_7b(), once) == 2500 * per_token
+    assert prefill_workspace_bytes(mistral_7b(), copies) == 4500 * per_token
+
+
+def test_logits_of_many_short_prompts_decide_the_prefill() -> None:
+    """1000 prompts of one token: a float32 for each of 256,000 tokens of the vocabulary."""
+    work = Workload(prompts=1000, context_tokens=1)
+    assert prefill_workspace_bytes(windowed(), work) == 1000 * 256_000 * 4
+
+
+@given(st.sampled_from(REAL_MODELS), workloads())
+def test_a_request_needs_no_less_than_its_last_step(shape: ModelShape, work: Workload) -> None:
+    """Weights and caches are the step's, the workspace is the larger of the two."""
+    if shape.latent is not None and work.kernel == "sdpa_math":
+        return
+    step = _memory(shape, **work.model_dump())
+    request = request_memory(shape, work, capacity_bytes=72e9, block_slots=SLOTS)
+    assert (request.weights_bytes, request.kv_bytes) == (step.weights_bytes, step.kv_bytes)
+    larger = max(step.workspace_bytes, prefill_workspace_bytes(shape, work))
+    assert request.workspace_bytes == larger

@@ -240,7 +240,7 @@ def step_section(decision: Decision) -> Html:
                 name,
                 *(_gib(float(part)) for part in parts),
                 _gib(needs.capacity_bytes),
-                fits_phrase(item),
+                fits_phrase(item.memory),
             ]
         )
     place = words.group_name(standard)
@@ -271,7 +271,7 @@ def request_section(decision: Decision) -> Html:
             format_time(item.time.last_step_s),
             f"{item.tokens_per_s:,.0f}",
             money(item.usd_per_million_tokens, 3),
-            fits_phrase(item.last_step),
+            fits_phrase(item.memory),
         ]
         for name, item in decision.requests.items()
     ]

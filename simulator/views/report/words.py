@@ -89,8 +89,8 @@ def _fit_clause(result: Comparison) -> str:
     standard, bifurcated = result.standard, result.bifurcated
     if not bifurcated.memory.fits and not standard.memory.fits:
         return (
-            f"; neither fits in memory ({shortage(bifurcated)} short), so only the times mean "
-            "something"
+            f"; neither fits in memory ({shortage(bifurcated.memory)} short), so only the times "
+            "mean something"
         )
     if not standard.memory.fits:
         layout = LAYOUTS[standard.workload.kv_layout]
@@ -99,9 +99,9 @@ def _fit_clause(result: Comparison) -> str:
             if standard.workload.kv_layout != "shared" and result.shared_storage.memory.fits
             else ""
         )
-        return f"; standard with {layout} does not fit ({shortage(standard)} short){also}"
+        return f"; standard with {layout} does not fit ({shortage(standard.memory)} short){also}"
     if not bifurcated.memory.fits:
-        return f"; bifurcated does not fit ({shortage(bifurcated)} short)"
+        return f"; bifurcated does not fit ({shortage(bifurcated.memory)} short)"
     return ""
 
 
@@ -161,7 +161,7 @@ def expectation(scenario: Scenario, grid: GridSummary) -> str:
 def standing(choice: Choice) -> str:
     """Say what to make of one GPU."""
     if choice.standing == "does not fit":
-        return f"no, {shortage(choice.comparison.bifurcated)} short"
+        return f"no, {shortage(choice.comparison.bifurcated.memory)} short"
     return choice.standing
 
 

@@ -135,7 +135,7 @@ def _model_row(candidate: Candidate, attention: Attention, variant: Variant) -> 
         format_gib(float(result.memory.total_bytes)),
         limit(variant.limits.most_samples_in_time),
         money(variant.usd_per_million_tokens, 3),
-        fits_phrase(result),
+        fits_phrase(result.memory),
     )
 
 
