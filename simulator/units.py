@@ -98,11 +98,13 @@ def format_gib(number_of_bytes: float) -> str:
 
 
 def format_tokens(tokens: int) -> str:
-    """Write a token count, in binary thousands where that is exact.
+    """Write a token count, in binary thousands or millions where that is exact.
 
-    >>> format_tokens(8192), format_tokens(8000), format_tokens(64)
-    ('8K', '8,000', '64')
+    >>> format_tokens(8192), format_tokens(8000), format_tokens(64), format_tokens(2**20)
+    ('8K', '8,000', '64', '1M')
     """
+    if tokens >= MIB and tokens % MIB == 0:
+        return f"{tokens // MIB}M"
     if tokens >= KIB and tokens % KIB == 0:
         return f"{tokens // KIB}K"
     return f"{tokens:,}"
