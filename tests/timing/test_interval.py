@@ -156,6 +156,20 @@ def test_a_shared_error_counts_by_its_share(spreads: dict[str, Spread]) -> None:
     assert (low, high) == pytest.approx((2 / 1.1, 2))
 
 
+def test_the_first_step_s_own_error_is_the_ratio_s_and_the_second_s_its_inverse(
+    spreads: dict[str, Spread],
+) -> None:
+    """A step that may be 30 % longer and 20 % shorter, over one that is known, and under it."""
+    spreads["elementwise"] = Spread()
+    spreads["attention"] = Spread(
+        common=0, fixed_above=0.3, streaming_above=0.3, fixed_below=0.2, streaming_below=0.2
+    )
+    known = _interval(replace(PRODUCT, kind="elementwise"))[3]
+    unsure = _interval(replace(PRODUCT, kind="attention"))[3]
+    assert speedup_interval(unsure, known) == pytest.approx((1 / 1.2, 1.3))
+    assert speedup_interval(known, unsure) == pytest.approx((1 / 1.3, 1.2))
+
+
 def _widths(card: HardwareProfile, constants: Any, **work: Any) -> tuple[float, float]:
     """Return how far a step of Mistral-7B may be off each way, as shares."""
     question = Workload(**work)
