@@ -5,12 +5,27 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer._click.exceptions import UsageError
+from typer.core import TyperGroup
 
 from simulator.cli.options import AsJson, FormatName, OutputPath
 from simulator.cli.output import Output, say
 from simulator.errors import SimulatorError
 
 CHECK_FOUND = 1
+
+
+class Catalogue(TyperGroup):
+    """A group that tells who names a thing alone how to show it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Find the command, or say which one was probably meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except UsageError as error:
+            if "Did you mean" not in error.message:
+                error.message += f" To show one: {ctx.command_path} show {args[0]}"
+            raise
 
 
 def add_group(
@@ -21,7 +36,7 @@ def add_group(
     **commands: Callable[..., None],
 ) -> None:
     """Add a group of commands that lists when none of them is named."""
-    group = typer.Typer(name=name, help=text, rich_markup_mode=None)
+    group = typer.Typer(name=name, help=text, cls=Catalogue, rich_markup_mode=None)
 
     @group.callback(invoke_without_command=True)
     def default(

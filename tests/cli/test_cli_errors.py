@@ -13,6 +13,8 @@ ANSWERS = ("estimate", "compare", "generate", "plan")
 MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     # The command line itself.
     (("estimat", *M), 2, ("No such command 'estimat'", "estimate")),
+    (("gpus", "h100"), 2, ("No such command 'h100'", "bifurcate gpus show h100")),
+    (("models", "lst"), 2, ("No such command 'lst'", "list")),
     (("estimate", *M, "extra"), 2, ("extra",)),
     (("estimate", "--modl", "gpt2"), 2, ("--modl", "--model")),
     (("estimate", "-m"), 2, ("-m", "requires an argument")),
