@@ -12,6 +12,7 @@ from simulator.evidence.fit import Fitted, Free, constant_name, fit, with_consta
 from simulator.evidence.groups import Group
 from simulator.evidence.measurements import Measurements
 from simulator.evidence.predict import prepare
+from simulator.evidence.predict_measured import of_other_libraries
 from simulator.evidence.row_kinds import RowKind
 from simulator.evidence.stages import STAGES, Stage
 from simulator.inputs.hardware import HardwareProfile
@@ -84,6 +85,10 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
         if table is None:
             continue
         rows = table[table["gpu_id"] == gpu.id]
+        others = of_other_libraries(rows)
+        if others.any():
+            left_out.append(f"{stage.kind}: {others.sum()} rows are of other libraries' kernels")
+            rows = rows[~others]
         if not len(rows):
             continue
         if len(rows) < LEAST_ROWS:
@@ -96,7 +101,7 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
         known = ", ".join(dict.fromkeys(stage.kind for stage in STAGES))
         why = f" ({'; '.join(left_out)})" if left_out else f"; kinds that can: {known}"
         raise MeasurementError(f"no rows of {gpu.id} that can be fitted{why}")
-    return Calibration(profile, parts, left_out)
+    return Calibration(profile, parts, list(dict.fromkeys(left_out)))
 
 
 def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterator[Part]:

@@ -14,14 +14,15 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from simulator.counts.accounts import ACCOUNTS
 from simulator.counts.attention_shape import AttentionShape
 from simulator.counts.operation import Operation
 from simulator.counts.step import decode_operations
 from simulator.errors import SimulatorError
-from simulator.evidence.groups import Group, profile
-from simulator.evidence.measure.cells import IMPLEMENTATIONS, StepCell
-from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, predict
+from simulator.evidence.attention_kernels import attention_kernel
+from simulator.evidence.groups import Group, library_of, profile
+from simulator.evidence.measure.cells import IMPLEMENTATIONS, KNOWN_KERNELS, StepCell
+from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, kernel_operations, predict
+from simulator.evidence.other_libraries import OTHER_LIBRARIES
 from simulator.evidence.row_kinds import RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.hardware import HardwareProfile
@@ -38,10 +39,17 @@ _SIZES = ("prompts", "samples", "context_tokens", "decoded_tokens")
 
 
 def is_own(rows: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
-    """Return which rows name an implementation of ours."""
+    """Return which rows name a kernel that ``measure`` knows."""
     if "implementation" not in rows or kind not in {"shared_prefix_attention", "decode_step"}:
         return pd.Series(data=False, index=rows.index)
-    return rows["implementation"].isin(list(IMPLEMENTATIONS))
+    return rows["implementation"].isin(list(KNOWN_KERNELS))
+
+
+def of_other_libraries(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows are of other libraries' kernels, which tell nothing of PyTorch's."""
+    if "implementation" not in rows:
+        return pd.Series(data=False, index=rows.index)
+    return rows["implementation"].isin(list(OTHER_LIBRARIES))
 
 
 def prepare(rows: pd.DataFrame, kind: RowKind) -> tuple[list[Group], dict[Any, str]]:
@@ -66,10 +74,21 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> tuple[list[Group], dict[Any, s
                 index=part.index,
                 operations=operations,
                 execution=_execution(str(part["execution" if step else "timing"].iloc[0])),
-                variants=(),
+                variants=_variants(str(part["implementation"].iloc[0]), gpu),
             )
         )
     return groups, skipped
+
+
+def _variants(implementation: str, gpu: HardwareProfile) -> tuple[str, ...]:
+    """Return the prefixes of constants of another library's kernel, none for ours."""
+    library = OTHER_LIBRARIES.get(implementation)
+    if library is None:
+        return ()
+    # vLLM takes the FlashAttention that its rows elsewhere are of.
+    kernel = "vllm_flash_attn" if library.framework == "vllm" else library.framework
+    listed = (library_of(library.framework), attention_kernel(kernel, gpu))
+    return tuple(name for name in listed if name)
 
 
 def _parts(rows: pd.DataFrame, keys: list[str]) -> Iterator[pd.DataFrame]:
@@ -140,7 +159,7 @@ def _attention(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         dtype=dtype,
         block_slots=BLOCKS_PER_SM * gpu.sm_count,
     )
-    operations = ACCOUNTS[str(first["implementation"])](shape, 1)
+    operations = kernel_operations(str(first["implementation"]), shape)
     if str(first.get("l2_state", "cold")) == "warm":
         return _warm(operations)
     return operations

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,12 @@ torch = pytest.importorskip("torch")
 from simulator.errors import KernelError, MeasurementError  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.measure import grid  # noqa: E402
-from simulator.evidence.measure.cells import KINDS, MEMORY_TESTS, Plan  # noqa: E402
+from simulator.evidence.measure.cells import (  # noqa: E402
+    KINDS,
+    MEMORY_TESTS,
+    AttentionCell,
+    Plan,
+)
 from simulator.evidence.measure.device import CpuDevice, open_device  # noqa: E402
 from simulator.evidence.measure.environment import Environment  # noqa: E402
 from simulator.evidence.measure.predict import predict, timing_for  # noqa: E402
@@ -62,6 +68,39 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
             with (folder / name).open(newline="") as stream:
                 rows += csv.DictReader(stream)
     return rows
+
+
+def test_a_library_plans_once_and_is_timed_many_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels of other libraries are checked and timed over one plan, and their rows say so."""
+    from library_stand_ins import Cascade, install_flashinfer, install_vllm
+
+    install_flashinfer(monkeypatch, "0.7.2.post1")
+    install_vllm(monkeypatch, "0.33.0")
+    done: Counter[str] = Counter()
+    for name in ("_plan", "_run"):
+        original = getattr(Cascade, name)
+
+        def counted(*given: object, _name: str = name, _original: Any = original, **named: object):  # noqa: ANN202
+            done[_name] += 1
+            return _original(*given, **named)
+
+        monkeypatch.setattr(Cascade, name, counted)
+    names = ("bifurcated_flash", "flashinfer_cascade", "vllm_cascade")
+    sizes = {"heads": 4, "kv_heads": 2, "head_dim": 64, "context_tokens": 40, "samples": 3}
+    cells = tuple(
+        AttentionCell(kernel=name, decoded_tokens=5, dtype="fp32", mode="eager", **sizes)
+        for name in names
+    )
+    measure(Plan(name="libraries", cells=cells), tmp_path)
+    rows = {row["implementation"]: row for row in rows_of(tmp_path)}
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert [rows[name]["framework"] for name in names] == ["torch", "flashinfer", "vllm"]
+    assert rows["flashinfer_cascade"]["note"] == "plan not timed"
+    assert rows["vllm_cascade"]["note"] == "FlashAttention-3; page tables not timed"
+    assert done["_plan"] == 1
+    assert done["_run"] > int(rows["flashinfer_cascade"]["repeats"])
 
 
 def test_every_kind_of_cell_gets_a_row(plan: Plan, tmp_path: Path) -> None:
