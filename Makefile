@@ -1,6 +1,6 @@
 # Two commands do all the set-up on a fresh machine:
-#   make demo    ask the question this project is for (core dependencies only)
-#   make test    run every test (adds the test tools and the extras)
+#   make demo         ask the question this project is for (core dependencies only)
+#   make test         run every test (adds the test tools and the extras)
 # The other targets: make help.
 # Override on the command line: make demo PYTHON=python3.13 DEMO="estimate -m mistral-7b -g a10g"
 
@@ -24,13 +24,13 @@ DEV := $(VENV)/.dev-installed
 
 help:
 	@sed -n 's/^#   \(make .*\)/  \1/p' $(firstword $(MAKEFILE_LIST))
-	@echo "  make check   make lint, make types and make imports (which floor imports which)"
-	@echo "  make format  let ruff rewrite the code"
-	@echo "  make bench   measure start-up and sweep speed on this machine"
-	@echo "  make accuracy  write docs/accuracy.md and the spreads of intervals from measured rows (ROWS=folder)"
+	@echo "  make check        make lint, make types and make imports (which floor imports which)"
+	@echo "  make format       let ruff rewrite the code"
+	@echo "  make bench        measure start-up and sweep speed on this machine"
+	@echo "  make accuracy     write docs/accuracy.md and the spreads of intervals from measured rows (ROWS=folder)"
 	@echo "  make predictions  show which predictions changed, and store them as they are now"
-	@echo "  make gallery  write docs/gallery.md and its pictures (needs a browser)"
-	@echo "  make clean   remove $(VENV), build output and caches"
+	@echo "  make gallery      write docs/gallery.md and its pictures (needs a browser)"
+	@echo "  make clean        remove $(VENV), build output and caches"
 
 demo: $(CORE)
 	@echo '$$ bifurcate $(DEMO)'
