@@ -15,10 +15,12 @@ from simulator.cli.options import (
     Explain,
     GpuName,
     PricePerHour,
+    TargetStep,
+    gpu_option,
 )
 from simulator.cli.output import Output, say
 from simulator.cli.question import Question, with_question
-from simulator.cli.words import choice, complete_gpus, count, number
+from simulator.cli.words import choice, count
 from simulator.inputs.workload import ATTENTIONS
 
 if TYPE_CHECKING:
@@ -166,27 +168,10 @@ def plan(
     output: Output,
     gpu: Annotated[
         list[str] | None,
-        typer.Option(
-            "--gpu",
-            "--hardware",
-            "-g",
-            help="GPU to consider, as often as you like. Default: every GPU with a price.",
-            rich_help_panel=WORK_PANEL,
-            metavar="GPU",
-            autocompletion=complete_gpus,
-        ),
+        gpu_option("GPU to consider, as often as you like. Default: every GPU with a price."),
     ] = None,
     attention: AttentionName = None,
-    target_step_ms: Annotated[
-        float | None,
-        typer.Option(
-            "--target-step-ms",
-            help="Longest acceptable decode step.",
-            rich_help_panel=WORK_PANEL,
-            parser=number,
-            metavar="MS",
-        ),
-    ] = None,
+    target_step_ms: TargetStep = None,
     group_sizes: Annotated[
         list[int] | None,
         typer.Option(

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from simulator.cli.figures import PAGES
-from simulator.cli.options import Constants, ScenarioName, Utilization
+from simulator.cli.options import Constants, ScenarioName, Utilization, gpu_option
 from simulator.cli.output import say, write_text
-from simulator.cli.words import complete_gpus, complete_models
+from simulator.cli.words import complete_models
 from simulator.errors import OutputError
 
 
@@ -35,14 +35,7 @@ def explore(
     ] = None,
     gpu: Annotated[
         list[str] | None,
-        typer.Option(
-            "--gpu",
-            "--hardware",
-            "-g",
-            help="GPU to offer, as often as you like. Default: the scenario's, then all others.",
-            metavar="GPU",
-            autocompletion=complete_gpus,
-        ),
+        gpu_option("GPU to offer, as often as you like. Default: the scenario's, then all others."),
     ] = None,
     gpu_memory_utilization: Utilization = 0.9,
     constants: Constants = "auto",

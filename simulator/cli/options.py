@@ -25,6 +25,25 @@ DEFAULT_GPU = "h100-sxm"
 CHECK_FAILED = 3
 MODEL_PANEL, WORK_PANEL, OUTPUT_PANEL = "The model", "The workload", "The answer"
 
+
+def gpu_option(text: str) -> Any:
+    """Return the description of an option that names GPUs."""
+    return option(
+        "--gpu",
+        "--hardware",
+        "-g",
+        panel=WORK_PANEL,
+        text=text,
+        metavar="GPU",
+        autocompletion=complete_gpus,
+    )
+
+
+def target_option(text: str) -> Any:
+    """Return the description of an option that sets a target for the step."""
+    return option("--target-step-ms", panel=WORK_PANEL, text=text, parser=number, metavar="MS")
+
+
 ModelName = Annotated[
     str | None,
     option(
@@ -36,18 +55,7 @@ ModelName = Annotated[
         autocompletion=complete_models,
     ),
 ]
-GpuName = Annotated[
-    str,
-    option(
-        "--gpu",
-        "--hardware",
-        "-g",
-        panel=WORK_PANEL,
-        text="GPU (see 'bifurcate gpus') or a profile's path.",
-        metavar="GPU",
-        autocompletion=complete_gpus,
-    ),
-]
+GpuName = Annotated[str, gpu_option("GPU (see 'bifurcate gpus') or a profile's path.")]
 QuestionScenario = Annotated[
     str | None,
     typer.Argument(
@@ -84,6 +92,7 @@ PricePerHour = Annotated[
         metavar="USD",
     ),
 ]
+TargetStep = Annotated[float | None, target_option("Longest acceptable decode step.")]
 Check = Annotated[
     bool,
     option(

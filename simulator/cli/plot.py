@@ -11,14 +11,14 @@ from simulator.cli.figures import USUAL_HEIGHT, USUAL_WIDTH, check_figure, write
 from simulator.cli.options import (
     DEFAULT_GPU,
     OUTPUT_PANEL,
-    WORK_PANEL,
     PricePerHour,
     QuestionScenario,
+    gpu_option,
     with_options,
 )
 from simulator.cli.output import say, write_text
 from simulator.cli.question import question_of
-from simulator.cli.words import complete_gpus, option, size
+from simulator.cli.words import option, size
 
 if TYPE_CHECKING:
     from simulator.answers.study import Study
@@ -49,15 +49,7 @@ def plot(
     scenario: QuestionScenario = None,
     gpu: Annotated[
         list[str] | None,
-        option(
-            "--gpu",
-            "--hardware",
-            "-g",
-            panel=WORK_PANEL,
-            text="GPU; more than one to compare those. Default: the scenario's, or h100-sxm.",
-            metavar="GPU",
-            autocompletion=complete_gpus,
-        ),
+        gpu_option("GPU; more than one to compare those. Default: the scenario's, or h100-sxm."),
     ] = None,
     price_per_hour: PricePerHour = None,
     output: Annotated[

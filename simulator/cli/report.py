@@ -12,13 +12,14 @@ from simulator.cli.figures import PAGES
 from simulator.cli.options import (
     DEFAULT_GPU,
     OUTPUT_PANEL,
-    WORK_PANEL,
     PricePerHour,
     QuestionScenario,
+    gpu_option,
+    target_option,
     with_options,
 )
 from simulator.cli.output import say
-from simulator.cli.words import complete_gpus, number, option
+from simulator.cli.words import option
 from simulator.errors import OutputError, ScenarioError
 from simulator.resources import atomic_path
 
@@ -43,26 +44,14 @@ def report(
     scenario: QuestionScenario = None,
     gpu: Annotated[
         list[str] | None,
-        option(
-            "--gpu",
-            "--hardware",
-            "-g",
-            panel=WORK_PANEL,
-            text="GPU to decide between, as often as you like. Default: the scenario's, or "
-            "h100-sxm, and every GPU with a price.",
-            metavar="GPU",
-            autocompletion=complete_gpus,
+        gpu_option(
+            "GPU to decide between, as often as you like. Default: the scenario's, or "
+            "h100-sxm, and every GPU with a price."
         ),
     ] = None,
     target_step_ms: Annotated[
         float | None,
-        option(
-            "--target-step-ms",
-            panel=WORK_PANEL,
-            text="Longest acceptable decode step. Default: the scenario's.",
-            parser=number,
-            metavar="MS",
-        ),
+        target_option("Longest acceptable decode step. Default: the scenario's."),
     ] = None,
     price_per_hour: PricePerHour = None,
     date: Annotated[

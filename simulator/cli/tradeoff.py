@@ -16,6 +16,7 @@ from simulator.cli.options import (
     WORK_PANEL,
     GpuName,
     PricePerHour,
+    TargetStep,
     with_output,
 )
 from simulator.cli.output import Output, say
@@ -30,17 +31,6 @@ Part = Literal["models", "crossover", "map"]
 PARTS: tuple[Part, ...] = get_args(Part)
 # Refused rows are listed one by one up to here.
 MOST_LISTED = 10
-
-TargetStep = Annotated[
-    float | None,
-    option(
-        "--target-step-ms",
-        panel=WORK_PANEL,
-        text="Longest acceptable decode step.",
-        parser=number,
-        metavar="MS",
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
