@@ -142,7 +142,8 @@ def over_stored(result: Comparison) -> str:
     ratio = result.shared_storage.step_s / result.bifurcated.step_s
     if abs(result.speedup / ratio - 1) < TIE_MARGIN:
         return ""
-    return f", {times_as(ratio)} over one stored context, as paged caches keep it"
+    times = "no faster" if abs(ratio - 1) < TIE_MARGIN else times_as(ratio)
+    return f", {times} over one stored context, as paged caches keep it"
 
 
 def interval_phrase(low_s: float, high_s: float) -> str:

@@ -198,12 +198,17 @@ def test_one_point_is_answered_as_surely_as_it_is() -> None:
     """A question of one point is answered by its own interval, not by a share of points."""
     found = report(narrowed(load_scenario("one-sample"), {"model": ["gpt2"], "gpu": ["h100-sxm"]}))
     alone, first = replace(found.grid, points=1), found.decisions[0]
-    for verdict, lead in (
-        ("yes", "Use bifurcated attention: "),
-        ("no", "Keep standard attention: "),
-        ("too close to call", "Too close to call: "),
+    for verdict, stored, lead in (
+        ("yes", "yes", "Use bifurcated attention: "),
+        (
+            "yes",
+            "too close to call",
+            "Store the context once, with bifurcated attention or without",
+        ),
+        ("no", "no", "Keep standard attention: "),
+        ("too close to call", "no", "Too close to call: "),
     ):
-        unsure = replace(first.first.comparison, verdict=verdict)
+        unsure = replace(first.first.comparison, verdict=verdict, verdict_over_stored=stored)
         choices = (replace(first.first, comparison=unsure), *first.choices[1:])
         assert words.answer(alone, replace(first, choices=choices)).startswith(lead)
 

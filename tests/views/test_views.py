@@ -122,6 +122,8 @@ def test_the_gain_over_one_stored_context_is_told_where_it_is_another() -> None:
     result = simulator.compare("llama-3.1-8b", "h100-sxm", samples=16, context_tokens="8K")
     over = result.shared_storage.step_s / result.bifurcated.step_s
     assert f"{over:.2f} times as fast over one stored context" in told(result)
+    few = simulator.compare("qwen2.5-7b", "h100-sxm", samples=40, context_tokens="1K")
+    assert "no faster over one stored context, as paged caches keep it" in told(few)
     stored = simulator.compare("llama-3.1-8b", "h100-sxm", samples=16, kv_layout="shared")
     assert "over one stored context" not in told(stored)
 

@@ -10,15 +10,14 @@ from simulator.answers.grid_summary import GridSummary
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.units import format_time, format_tokens
 from simulator.views.cells import shortage
-from simulator.views.text import plural, samples_phrase
+from simulator.views.text import over_stored, plural, samples_phrase
 
-USE, KEEP, DEPENDS = (
+USE, STORE, KEEP, DEPENDS = (
     "Use bifurcated attention",
+    "Store the context once, with bifurcated attention or without",
     "Keep standard attention",
     "It depends on the case",
 )
-# Ratios no further apart than this share are the same to a planner.
-CLOSE = 0.02
 LAYOUTS = {
     "copies": "a context copy each",
     "shared": "one stored context",
@@ -33,8 +32,12 @@ def answer(grid: GridSummary, decision: Decision) -> str:
 
 def lead(grid: GridSummary, decision: Decision) -> str:
     """Say what to do: over a grid as scenarios are judged, at one point as sure as that is."""
-    sure = decision.first.comparison.verdict
+    first = decision.first.comparison
+    sure = first.verdict
     if grid.points == 1:
+        stored = first.shared_storage.memory.fits
+        if sure == "yes" and stored and first.verdict_over_stored != "yes":
+            return STORE
         return {"yes": USE, "no": KEEP, "too close to call": "Too close to call"}[sure]
     if grid.verdict == "gain" and sure == "yes":
         return USE
@@ -54,7 +57,7 @@ def case_sentence(choice: Choice, grid: GridSummary) -> str:
     if result.speedup > 1 and result.verdict == "yes":
         middle = (
             f"{format_time(bifurcated.step_s)} {place} instead of {format_time(standard.step_s)}, "
-            f"{ratio_phrase(result)} (likely {likely}){_paged_clause(result)}"
+            f"{ratio_phrase(result)} (likely {likely}){over_stored(result)}"
         )
     else:
         middle = (
@@ -74,14 +77,6 @@ def ratio_phrase(result: Comparison) -> str:
         return "as fast"
     word = "fast" if ratio >= 1 else "slow"
     return f"{max(ratio, 1 / ratio):.2f} times as {word}"
-
-
-def _paged_clause(result: Comparison) -> str:
-    """Say what is gained over one stored context, where that is not as much."""
-    ratio = result.shared_storage.step_s / result.bifurcated.step_s
-    if abs(result.speedup / ratio - 1) < CLOSE:
-        return ""
-    return f", {ratio:.2f} times over one stored context, as paged caches keep it"
 
 
 def _fit_clause(result: Comparison) -> str:
