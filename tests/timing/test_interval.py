@@ -90,6 +90,21 @@ def test_different_kinds_are_off_independently(spreads: dict[str, Spread]) -> No
     assert (low, predicted, high) == pytest.approx((20, 20, 25))
 
 
+def test_traffic_between_gpus_is_off_independently_too(spreads: dict[str, Spread]) -> None:
+    """2 us fixed and 8 us over a link of 200 GB/s: 3 us of products and 4 us of that are 5 us."""
+    spreads["gemm"] = Spread(
+        fixed_above=0.3, streaming_above=0.3, fixed_below=0.3, streaming_below=0.3
+    )
+    spreads["collective"] = Spread(
+        fixed_above=0.4, streaming_above=0.4, fixed_below=0.4, streaming_below=0.4
+    )
+    reduce = Operation(name="reduce", kind="collective", link_bytes=1.6e6, ranks=2)
+    low, predicted, high, unsure = _interval(PRODUCT, reduce)
+    assert (low, predicted, high) == pytest.approx((15, 20, 25))
+    # Both attentions exchange the same: it cancels in their ratio.
+    assert speedup_interval(unsure, unsure) == pytest.approx((1, 1))
+
+
 def test_nothing_beats_bytes_or_flops_at_published_peaks(spreads: dict[str, Spread]) -> None:
     """8 MB at 2000 GB/s are 4 us, and 5 GFLOP at 500 TFLOP/s 10 us, whatever the spread says."""
     spreads["gemm"] = Spread(fixed_below=0.9, streaming_below=0.9)
