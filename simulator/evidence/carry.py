@@ -33,8 +33,8 @@ ATTENTION_NAMES = (
     "l2_gb_per_s",
     "l2_fraction",
 )
-# Of the whole program or its host, no kernel's; and of many kernels at once.
-NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", "step_us", "elementwise_")
+# Of the whole program or its host, no kernel's; and of few rows of one library's many kernels.
+NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", "step_us", "trtllm_elementwise_")
 DIGITS = 3
 
 HEADER = """\

@@ -38,6 +38,16 @@ def test_the_parts_are_of_the_same_step() -> None:
     assert result.step_s == pytest.approx(device)
 
 
+@pytest.mark.parametrize("samples", [1, 16, 256])
+def test_a_card_cut_in_its_link_alone_is_as_fast_on_its_own(samples: int) -> None:
+    """An H800 is an H100 with a slower link; that nobody measured it makes its step no shorter."""
+    steps = [
+        _estimate(card=load_hardware(name), samples=samples, attention="bifurcated").step_s
+        for name in ("h100-sxm", "h800-sxm")
+    ]
+    assert steps[1] == pytest.approx(steps[0], rel=0.005)
+
+
 def test_a_gpu_holds_two_blocks_on_every_sm() -> None:
     """132 SMs of an H100 are 264 slots."""
     assert block_slots(gpu(sm_count=132)) == 264
