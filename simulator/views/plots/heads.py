@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from simulator.views.plots import style
-from simulator.views.plots.lines import add_keys, add_line
+from simulator.views.plots.lines import add_step_panels
 from simulator.views.plots.style import Caption
 from simulator.views.text import plural
 
@@ -21,27 +21,15 @@ def kv_heads(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """
     counts = list(dict.fromkeys(frame["kv_heads"]))
     figure = style.new_panels([_form(frame, count) for count in counts], len(counts), 1)
-    for number, count in enumerate(counts):
-        for variant in ("standard", "bifurcated"):
-            part = frame[(frame["kv_heads"] == count) & (frame["variant"] == variant)]
-            add_line(
-                figure,
-                part.sort_values("samples"),
-                "samples",
-                "step_ms",
-                hover="%{x:,} samples: %{y:.4g} ms",
-                legend=number == 0,
-                bounds=False,
-                row=1,
-                col=number + 1,
-            )
-        x, y = (style.axis_name(axis, number) for axis in ("xaxis", "yaxis"))
-        drawn = frame[frame["variant"] != "shared_storage"]
-        style.log_axis(figure, x, drawn["samples"], "samples [sequences]", most_ticks=8)
-        style.log_axis(
-            figure, y, drawn["step_ms"], "step [ms]", text=style.number_text, most_ticks=10
-        )
-    add_keys(figure, frame[frame["variant"] != "shared_storage"], bounds=False)
+    drawn = frame[frame["variant"] != "shared_storage"]
+    panels = [
+        [
+            part[part["variant"] == variant].sort_values("samples")
+            for variant in ("standard", "bifurcated")
+        ]
+        for part in (drawn[drawn["kv_heads"] == count] for count in counts)
+    ]
+    add_step_panels(figure, panels, drawn, most_ticks=(8, 10))
     words = Caption(caption.subject, (_NOTE, *caption.notes) if len(counts) > 1 else caption.notes)
     return style.finish(figure, _finding(frame, counts), words)
 

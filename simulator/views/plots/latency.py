@@ -1,10 +1,18 @@
 """Time of a decode step along samples and context, and for every kernel and execution."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from simulator.units import MILLISECOND, format_time, format_tokens
 from simulator.views.plots import style
-from simulator.views.plots.lines import add_band, add_keys, add_line, beyond_standard, variants
+from simulator.views.plots.lines import (
+    add_band,
+    add_keys,
+    add_line,
+    add_step_panels,
+    beyond_standard,
+    variants,
+)
 from simulator.views.plots.style import Caption
 from simulator.views.text import plural
 
@@ -115,28 +123,19 @@ def latency_kernels(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """
     panels = list(dict.fromkeys(zip(frame["kernel"], frame["execution"], strict=True)))
     figure = style.new_panels([f"{kernel}, {execution}" for kernel, execution in panels], 4, 2)
-    for number, (kernel, execution) in enumerate(panels):
-        part = frame[(frame["execution"] == execution) & (frame["kernel"] == kernel)]
-        for variant in variants(part):
-            line = part[part["variant"] == variant].sort_values("samples")
-            add_line(
-                figure,
-                beyond_standard(part, line, "samples"),
-                "samples",
-                "step_ms",
-                hover="%{x:,} samples: %{y:.4g} ms",
-                legend=number == 0,
-                bounds=False,
-                row=1,
-                col=number + 1,
-            )
-        x, y = (style.axis_name(axis, number) for axis in ("xaxis", "yaxis"))
-        style.log_axis(figure, x, frame["samples"], "samples [sequences]", most_ticks=6)
-        style.log_axis(
-            figure, y, frame["step_ms"], "step [ms]", text=style.number_text, most_ticks=8
-        )
-    add_keys(figure, frame, bounds=False)
+    parts = [
+        frame[(frame["kernel"] == kernel) & (frame["execution"] == execution)]
+        for kernel, execution in panels
+    ]
+    add_step_panels(figure, map(_kernel_lines, parts), frame, most_ticks=(6, 8))
     return style.finish(figure, _kernels_finding(frame), caption)
+
+
+def _kernel_lines(part: "pd.DataFrame") -> Iterator["pd.DataFrame"]:
+    """Yield the lines of one kernel and execution."""
+    for variant in variants(part):
+        line = part[part["variant"] == variant].sort_values("samples")
+        yield beyond_standard(part, line, "samples")
 
 
 def _kernels_finding(frame: "pd.DataFrame") -> str:

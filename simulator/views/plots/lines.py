@@ -1,5 +1,6 @@
 """Lines of the ways of attention over an axis, as several figures draw them."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.verdict import TIE_MARGIN
@@ -112,6 +113,46 @@ def add_line(
         shown = True
     if 0 < ends < len(part):
         _mark_end(figure, part.iloc[ends - 1], x, y, line["color"], place)
+
+
+def add_step_panels(
+    figure: "go.Figure",
+    panels: Iterable[Iterable["pd.DataFrame"]],
+    drawn: "pd.DataFrame",
+    *,
+    most_ticks: tuple[int, int],
+) -> None:
+    """Add lines of the step's time against samples to panels, with their axes and keys.
+
+    Parameters
+    ----------
+    panels
+        The lines of each panel, as :func:`add_line` takes them.
+    drawn
+        All rows in the figure, which the axes of all panels span.
+    most_ticks
+        Of each axis, x and y.
+    """
+    for number, lines in enumerate(panels):
+        for line in lines:
+            add_line(
+                figure,
+                line,
+                "samples",
+                "step_ms",
+                hover="%{x:,} samples: %{y:.4g} ms",
+                legend=number == 0,
+                bounds=False,
+                row=1,
+                col=number + 1,
+            )
+        x, y = (style.axis_name(axis, number) for axis in ("xaxis", "yaxis"))
+        most_x, most_y = most_ticks
+        style.log_axis(figure, x, drawn["samples"], "samples [sequences]", most_ticks=most_x)
+        style.log_axis(
+            figure, y, drawn["step_ms"], "step [ms]", text=style.number_text, most_ticks=most_y
+        )
+    add_keys(figure, drawn, bounds=False)
 
 
 def _mark_end(

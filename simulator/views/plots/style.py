@@ -1,7 +1,8 @@
 """The one place that says how a figure looks, by its parts.
 
 Colours, dashes and symbols are in :mod:`~simulator.views.plots.palette`, ticks in
-:mod:`~simulator.views.plots.axes`, title, footer and the two forms in
+:mod:`~simulator.views.plots.axes`, empty figures and their panels in
+:mod:`~simulator.views.plots.panels`, title, footer and the forms for three widths in
 :mod:`~simulator.views.plots.layout`, words in :mod:`~simulator.views.plots.texts`.
 """
 
@@ -20,11 +21,8 @@ from simulator.views.plots.layout import (
     WIDE,
     WIDE_ONLY,
     Caption,
-    axis_name,
     finish,
     form_for,
-    new_figure,
-    new_panels,
     take_form,
 )
 from simulator.views.plots.palette import (
@@ -49,6 +47,7 @@ from simulator.views.plots.palette import (
     line_style,
     pale,
 )
+from simulator.views.plots.panels import axis_name, new_figure, new_panels
 from simulator.views.plots.texts import (
     faster,
     text_width,

@@ -1,0 +1,113 @@
+"""Empty figures: of one plot, or of panels that take more rows on a phone than on a wide page."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from simulator.views.plots.palette import FONT, GREY, INK, PALE
+from simulator.views.plots.texts import escape
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+# Between panels, shares of the plot's width or height: the second with ticks and titles in it.
+_PANEL_GAP, _TITLED_GAP = 0.03, {"xaxis": 0.12, "yaxis": 0.16}
+
+
+def new_figure(**subplots: Any) -> "go.Figure":
+    """Return an empty figure in this style, or one of subplots."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(**subplots) if subplots else go.Figure()
+    figure.update_layout(
+        template="none",
+        font={"family": FONT, "size": 13, "color": INK},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        hoverlabel={"font": {"family": FONT}},
+        autosize=True,
+    )
+    axis = {
+        "gridcolor": PALE,
+        "linecolor": GREY,
+        "showline": True,
+        "ticks": "outside",
+        "tickcolor": GREY,
+        "zeroline": False,
+        "tickangle": 0,
+        # Plotly may hide all labels while a page changes its size: titles would have no place.
+        "ticklabeloverflow": "allow",
+        "title": {"standoff": 8},
+    }
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def new_panels(
+    names: Sequence[str], wide_columns: int, narrow_columns: int, *, shared: bool = True
+) -> "go.Figure":
+    """Return a figure of panels with these names, in more rows on a phone than on a wide page.
+
+    Parameters
+    ----------
+    shared
+        Whether all panels have the same axes, so that the outer ones alone need ticks and titles.
+
+    The panel of number i has the axes ``axis_name("xaxis", i)`` and ``axis_name("yaxis", i)``.
+    """
+    figure = new_figure(rows=1, cols=len(names))
+    figure.layout.meta = {
+        "panels": (len(names), {"wide": wide_columns, "narrow": narrow_columns}, shared)
+    }
+    for number, name in enumerate(names):
+        if not name:
+            continue
+        figure.add_annotation(
+            text=f"<b>{escape(name)}</b>",
+            xref=f"{axis_name('x', number)} domain",
+            yref=f"{axis_name('y', number)} domain",
+            x=0.03,
+            y=0.98,
+            xanchor="left",
+            yanchor="top",
+            showarrow=False,
+            font={"size": 11},
+        )
+    return figure
+
+
+def axis_name(axis: str, number: int) -> str:
+    """Return the name of a panel's axis.
+
+    >>> axis_name("xaxis", 0), axis_name("xaxis", 1)
+    ('xaxis', 'xaxis2')
+    """
+    return axis if number == 0 else f"{axis}{number + 1}"
+
+
+def panel_axes(figure: "go.Figure", form: str) -> dict[str, Any]:
+    """Return where each panel lies in a form, with titles and ticks at the outer ones only."""
+    count, columns_of, shared = (figure.layout.meta or {}).get("panels", (0, {}, True))
+    chosen: dict[str, Any] = {}
+    columns = min(count, columns_of.get("narrow" if form == "narrow" else "wide", 1))
+    rows = math.ceil(count / columns) if count else 0
+    for number in range(count):
+        row, column = divmod(number, columns)
+        for axis, index, cells, outermost in (
+            ("xaxis", column, columns, number + columns >= count),
+            ("yaxis", rows - 1 - row, rows, column == 0),
+        ):
+            name = axis_name(axis, number)
+            titled = axis == "yaxis" or any(
+                figure.layout[axis_name("yaxis", other)].title.text for other in range(1, count)
+            )
+            gap = _TITLED_GAP[axis] if titled and not shared else _PANEL_GAP
+            room = (1 + gap) / cells
+            low = index * room
+            chosen[f"{name}.domain"] = [low, min(1.0, low + room - gap)]
+            outer = outermost or not shared
+            chosen[f"{name}.showticklabels"] = outer
+            chosen[f"{name}.title.text"] = figure.layout[name].title.text if outer else ""
+    return chosen
