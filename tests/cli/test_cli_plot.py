@@ -1,7 +1,10 @@
 """``bifurcate plot``: files of every form, names, scenarios and options, and what goes wrong."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -26,6 +29,22 @@ def test_the_list_names_every_figure() -> None:
     lines = bifurcate("plot", "--list").text.splitlines()
     assert [line.split()[0] for line in lines] == list(FIGURES)
     assert all(len(line.split()) > 4 for line in lines)
+
+
+def test_every_process_writes_the_same_figure(tmp_path: Path) -> None:
+    """A figure of panels is the same bytes whatever order a process keeps its sets in."""
+    command = "from simulator.cli.main import main; main()"
+    written = set()
+    for seed in ("1", "2"):
+        path = tmp_path / f"{seed}.json"
+        subprocess.run(
+            [sys.executable, "-c", command, "plot", "kv-heads", *QUESTION, "-o", str(path)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        )
+        written.add(path.read_bytes())
+    assert len(written) == 1
 
 
 def test_an_unknown_figure_names_the_nearest() -> None:

@@ -145,7 +145,8 @@ def _form(
     # On a phone the legend begins left of the plot: two columns need all of the width.
     legend_x = -_LEGEND_LEFT if name == "narrow" else 0.0
     legend_px = legend_rows(figure, form, room_px * (1 - legend_x)) * _LEGEND_ROW_PX + 8
-    axes = [name for name in figure.layout if name.startswith(("xaxis", "yaxis"))]
+    # Sorted, as Plotly keeps the names of subplots in a set: the same figure is the same bytes.
+    axes = sorted(name for name in figure.layout if name.startswith(("xaxis", "yaxis")))
     axis_px = _AXIS_ROOM_PX
     ticks = meta.get("ticks", {})
     chosen = {
