@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.answers.breakdown import PARTS
 from simulator.answers.verdict import TIE_MARGIN
-from simulator.units import GIGA, MILLISECOND, TERA, format_time
+from simulator.units import GIGA, MILLISECOND, TERA, format_si, format_time
 from simulator.views.plots import style
 from simulator.views.plots.lines import fit_words
 from simulator.views.plots.style import Caption
@@ -82,7 +82,7 @@ def _name_bars(
     """Write above each bar what it is and what it sums to."""
     for row, (variant, total) in enumerate(zip(rows, totals, strict=True)):
         fits = bool(frame[frame["variant"] == variant]["fits"].iloc[0])
-        amount = format_time(total * MILLISECOND) if panel == 0 else f"{total:,.3g} GB"
+        amount = format_time(total * MILLISECOND) if panel == 0 else format_si(total * GIGA, "B")
         unfit = "" if fits else ", does not fit"
         figure.add_annotation(
             text=f"<b>{style.LINES[variant].name}</b>: {amount}{unfit}",

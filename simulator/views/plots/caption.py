@@ -13,7 +13,7 @@ from simulator.views.text import plural, query_phrase, settings_phrase
 
 LAYOUTS = {
     "copies": "a context copy for each sample",
-    "shared": "one stored context",
+    "shared": "the context once",
     "rebuilt": "one context, concatenated anew on every step",
 }
 

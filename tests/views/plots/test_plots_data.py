@@ -112,6 +112,15 @@ def test_the_bars_sum_to_the_step_and_its_bytes(question: Study) -> None:
         assert rows[2] == pytest.approx(expected["standard"])
 
 
+def test_bars_of_terabytes_are_named_as_such(question: Study) -> None:
+    """4,096 copies of 1M tokens are 563 TB, which no one reads as 5.63e+05 GB."""
+    huge = question.workload.model_copy(update={"samples": 4096, "context_tokens": 2**20})
+    made = figure("operations", replace(question, workload=huge))
+    texts = " ".join(str(item.text) for item in made.layout.annotations)
+    assert " TB, does not fit" in texts or " PB, does not fit" in texts
+    assert "e+" not in texts
+
+
 def test_a_host_that_is_waited_for_is_a_part_of_the_step() -> None:
     """Eager execution is bound by the host: the bars still sum to the step."""
     work = study(GAIN).workload.model_copy(update={"execution": "eager", "samples": 1})
