@@ -194,12 +194,14 @@ def plan(
     if any(size < 1 for size in group_sizes or ()):
         raise WorkloadError("group_sizes: a group has at least 1 GPU")
     own = (work.tensor_parallel,) if work.tensor_parallel > 1 else DEFAULT_GROUP_SIZES
+    cards = priced_gpus() if gpus is None else [as_gpu(gpu) for gpu in gpus]
     return answer(
         shape,
-        priced_gpus() if gpus is None else [as_gpu(gpu) for gpu in gpus],
+        # By other names the same card may be asked for twice.
+        [card for index, card in enumerate(cards) if card not in cards[:index]],
         work,
         target_step_s=None if target_step_ms is None else target_step_ms * MILLISECOND,
-        group_sizes=group_sizes or own,
+        group_sizes=tuple(dict.fromkeys(group_sizes or own)),
         attentions=attentions,
         constants=constants,
         memory_utilization=gpu_memory_utilization,

@@ -178,3 +178,12 @@ def test_typed_use_passes_mypy_strict() -> None:
     subprocess.run([sys.executable, str(program)], check=True, capture_output=True)
     text = program.read_text(encoding="utf-8")
     assert [name for name in simulator.__all__ if f"simulator.{name}" not in text] == []
+
+
+def test_what_is_asked_for_twice_is_planned_once() -> None:
+    """A card by two of its names, and a size given twice, are one option each."""
+    twice = simulator.plan("llama-2-7b", ["h100", "h100-sxm", "l4"], group_sizes=[1, 2, 1])
+    once = simulator.plan("llama-2-7b", ["h100-sxm", "l4"], group_sizes=[1, 2])
+    assert [(item.result.gpu.id, item.gpus, item.attention) for item in twice.options] == [
+        (item.result.gpu.id, item.gpus, item.attention) for item in once.options
+    ]
