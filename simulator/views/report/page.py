@@ -7,7 +7,7 @@ from importlib.resources import files
 from simulator.answers.decision import Decision
 from simulator.answers.grid_summary import GridSummary
 from simulator.inputs.scenario import Scenario
-from simulator.views.report import sections, sources, words
+from simulator.views.report import reproduce, sections, sources, words
 from simulator.views.report.drawings import Drawing
 from simulator.views.report.grid import grid_section
 from simulator.views.report.html import Child, Html, tag, text_of
@@ -161,7 +161,7 @@ def _parts(report: Report) -> list[tuple[str, str, Child]]:
         (
             "reproduce",
             "How to reproduce",
-            sources.reproduce_section(
+            reproduce.reproduce_section(
                 report.command, report.version, report.scenario_text, found, report.sweep
             ),
         ),
