@@ -188,6 +188,8 @@ def plan(
     """Plan capacity: what fits, in time, on which GPU, at what cost."""
     from simulator.views.plan_results import plan_object, plan_rows
 
+    if group_sizes and question.workload.tensor_parallel > 1:
+        raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
     result = api.plan(
         gpus=gpu,
         target_step_ms=target_step_ms,

@@ -13,6 +13,7 @@ ANSWERS = ("estimate", "compare", "generate", "plan")
 MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     # The command line itself.
     (("estimat", *M), 2, ("No such command 'estimat'", "estimate")),
+    (("plan", *M, "--tp", "2", "--gpus", "4"), 2, ("--gpus", "--tp", "one of both")),
     (("gpus", "h100"), 2, ("No such command 'h100'", "bifurcate gpus show h100")),
     (("models", "lst"), 2, ("No such command 'lst'", "list")),
     (("estimate", *M, "extra"), 2, ("extra",)),
