@@ -5,6 +5,7 @@ That the real libraries compute what their documentation says is for a machine t
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -142,6 +143,17 @@ def test_an_absent_library_is_named(
     assert not kernel.available
     with pytest.raises(KernelError, match=r"not installed: pip install"):
         find_kernel(name)
+
+
+def test_a_library_that_fails_to_load_is_one_line(
+    random_inputs: Draw, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """FlashInfer 0.6.18 asks for a card when it is imported; whatever it raises is passed on."""
+    (tmp_path / "flashinfer.py").write_text("raise AssertionError('Torch not\\n compiled')\n")
+    monkeypatch.delitem(sys.modules, "flashinfer", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KernelError, match=r"not usable here \(Torch not compiled\)"):
+        plan_flashinfer(random_inputs(SHAPES[0]))
 
 
 def test_a_flashinfer_of_another_kind_is_refused(

@@ -90,12 +90,12 @@ def load(kernel: str, *modules: str) -> ModuleType:
         If none is.
     """
     library = OTHER_LIBRARIES[kernel]
-    problem: ImportError | None = None
+    problem = ""
     for module in modules:
         try:
             return import_module(module)
-        except ImportError as caught:
-            problem = caught
+        except Exception as caught:  # noqa: BLE001  (without CUDA, an import fails in many ways)
+            problem = " ".join(str(caught).split())
     raise KernelError(
         f"{_versioned(kernel)} is not usable here ({problem}); "
         f"install it on a CUDA machine: pip install {library.distribution}"
