@@ -66,13 +66,14 @@ def _kv_read(result: Estimate) -> list[Step]:
         return [_tree_read(result, width, symbols)]
     tokens, numbers = _tokens_read(result)
     equation = "5" if work.attention == "standard" else "6"
+    kept = "K and V" if result.model.latent is None else "the latent cache in place of K and V"
     return [
         Step(
             what="KV bytes read",
             formula=f"{symbols} x s x P x {tokens}",
             numbers=f"{width} x {element} x {work.prompts} x {numbers}",
             result=_exact(read),
-            reference=f"{PAPER}, equation {equation}, K and V, all layers",
+            reference=f"{PAPER}, equation {equation}, {kept}, all layers",
         )
     ]
 

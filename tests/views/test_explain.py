@@ -132,6 +132,13 @@ def test_the_paper_is_cited_by_equation() -> None:
         assert f"equation {number}" in step.reference
 
 
+def test_a_latent_cache_is_not_called_keys_and_values() -> None:
+    """The paper's equation holds with the one vector that DeepSeek caches in place of both."""
+    for model, kept in (("deepseek-v3", "the latent cache in place of K"), ("llama-2-7b", "K")):
+        result = simulator.estimate(model, attention="bifurcated")
+        assert f"equation 6, {kept} and V" in steps(result)["KV bytes read"].reference
+
+
 def test_memory_adds_up_as_written() -> None:
     """The memory written sums to within its rounding of what is compared with the capacity."""
     result = simulator.estimate("llama-2-70b", "h100-sxm", samples=32)
