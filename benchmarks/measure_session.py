@@ -1,0 +1,300 @@
+"""One stay on a GPU that is lent for minutes: python benchmarks/measure_session.py OUT.
+
+Prints what the machine has, runs the GPU tests, measures the default grid, counts bytes with Nsight
+Compute, and ends in time. All rows are in OUT from the first on, in a folder for each card, so that
+a stay that is cut short loses nothing. Call it as often as there are stays: it goes on where the
+last one stopped, from OUT itself or, where OUT did not survive, from a copy named by ``--rows``.
+
+Everything after ``--`` is handed to ``bifurcate measure``: a scenario, ``--skip-oom``,
+``--device cpu`` to try the script itself. It starts with Python alone and says what is missing.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TESTS = "tests/evidence/test_measure_gpu.py"
+# Lines of the log that a later stay looks for, each with the card's name.
+PASSED, COUNTED = "session: GPU tests passed on", "session: counters done on"
+# What `bifurcate measure` imports, and pytest for the tests. (plotly, numpy, pandas: not needed.)
+NEEDED = ("pydantic", "pydantic_core", "typer", "rich", "torch")
+WANTED = ("pytest", "hypothesis", "triton", "pynvml")
+# A group of cells that has begun is finished, a chunk of counters too; then all ends. [s]
+GROUP_S, CHUNK_S, END_S = 40.0, 60.0, 15.0
+MOST_RESTARTS = 30
+
+PROBE = """
+import importlib, importlib.metadata as m, json, platform, sys
+found = {"python": platform.python_version(), "system": platform.platform()}
+for name in sys.argv[1].split(","):
+    try:
+        module = importlib.import_module(name)
+        found[name] = str(getattr(module, "__version__", "") or "there")
+    except Exception as problem:
+        found[name] = None
+try:
+    import torch
+    found["cuda"] = torch.version.cuda
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        found["card"] = card.name
+        found["memory_bytes"], found["l2_bytes"] = card.total_memory, card.L2_cache_size
+        found["sm_count"] = card.multi_processor_count
+except Exception as problem:
+    found["problem"] = f"{type(problem).__name__}: {problem}"
+print(json.dumps(found))
+"""
+
+
+@dataclass(kw_only=True)
+class Session:
+    """Where output goes, and when it must end.
+
+    Attributes
+    ----------
+    deadline
+        Time of :func:`time.monotonic` at which nothing may run any more. [s]
+    """
+
+    out: Path
+    deadline: float
+    environment: dict[str, str] = field(
+        default_factory=lambda: os.environ | {"PYTHONUNBUFFERED": "1"}
+    )
+
+    @property
+    def log(self) -> Path:
+        """Everything that was printed, of all stays."""
+        return self.out / "session.log"
+
+    def left_s(self) -> float:
+        """Return the time left. [s]."""
+        return self.deadline - time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print a line, and keep it."""
+        print(text, flush=True)
+        with self.log.open("a", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+
+    def said(self, line: str) -> int:
+        """Return how often this or an earlier stay has printed a line."""
+        lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
+        return lines.count(line)
+
+    def run(self, command: Sequence[str], *, limit_s: float, name: str = "") -> tuple[int, str]:
+        """Run a command, its output printed and kept; interrupt it at its limit, then end it."""
+        limit_s = max(1.0, min(limit_s, self.left_s() - END_S))
+        self.say(f"$ {name or ' '.join(command)}   (at most {limit_s:.0f} s)")
+        lines = []
+        with subprocess.Popen(
+            command, cwd=REPOSITORY, env=self.environment, text=True, errors="replace",
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ) as child:  # fmt: skip
+            timers = (
+                threading.Timer(limit_s, child.send_signal, [signal.SIGINT]),
+                threading.Timer(limit_s + END_S / 2, child.kill),
+            )
+            for timer in timers:
+                timer.start()
+            for line in child.stdout or ():
+                lines.append(line)
+                self.say(line.rstrip("\n"))
+            code = child.wait()
+            for timer in timers:
+                timer.cancel()
+        return code, "".join(lines)
+
+
+def main() -> int:
+    """Go through a stay; 0 if nothing failed."""
+    options, given = asked()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.rows:
+        bring(options.rows, options.out)
+    session = Session(out=options.out, deadline=time.monotonic() + 60 * options.minutes)
+    session.say(f"session: {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}")
+    found = machine(session)
+    missing = [name for name in NEEDED if not found.get(name)]
+    if missing:
+        session.say(f"session: cannot measure without {', '.join(missing)}")
+        return 1
+    card = str(found.get("card") or "cpu")
+    rows = options.out / slug(card)
+    troubles = []
+    if options.test_minutes and not tests_passed(session, card, 60 * options.test_minutes):
+        troubles.append("GPU tests failed")
+    counting = shutil.which("ncu") is not None and not session.said(f"{COUNTED} {card}")
+    counter_s = 60 * options.counter_minutes if counting else 0.0
+    if not measure(session, rows, given, reserve_s=counter_s):
+        troubles.append("measuring gave up")
+    if counter_s and not count(session, rows, given, card):
+        troubles.append("counting bytes was refused")
+    summary(session, rows)
+    session.say(
+        f"session: {'; '.join(troubles) or 'nothing failed'}; {session.left_s():.0f} s left"
+    )
+    return int(bool(troubles))
+
+
+def asked() -> tuple[argparse.Namespace, list[str]]:
+    """Return this script's options, and those of ``bifurcate measure``."""
+    ours, given = sys.argv[1:], []
+    if "--" in ours:
+        place = ours.index("--")
+        ours, given = ours[:place], ours[place + 1 :]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("out", type=Path, help="folder of rows and log")
+    parser.add_argument("--rows", type=Path, help="an OUT of an earlier stay, copied in first")
+    parser.add_argument("--minutes", type=float, default=9.0, help="all in all (9)")
+    parser.add_argument("--test-minutes", type=float, default=4.0, help="0: no tests (4)")
+    parser.add_argument("--counter-minutes", type=float, default=2.0, help="kept for ncu (2)")
+    return parser.parse_args(ours), given
+
+
+def bring(old: Path, out: Path) -> None:
+    """Copy what an earlier stay left, unless it is there already."""
+    for path in sorted(old.rglob("*")):
+        target = out / path.relative_to(old)
+        if path.is_file() and path.suffix in (".csv", ".json", ".log") and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
+
+
+def machine(session: Session) -> dict[str, object]:
+    """Print and return what the machine has."""
+    names = ",".join(NEEDED + WANTED)
+    _, text = session.run([sys.executable, "-c", PROBE, names], limit_s=120.0, name="what is here")
+    for program, options in (("nvidia-smi", ()), ("ncu", ("--version",))):
+        path = shutil.which(program)
+        if path is None:
+            session.say(f"session: no {program} on the PATH")
+        else:
+            session.run([path, *options], limit_s=30.0)
+    found: dict[str, object] = {}
+    for line in text.splitlines():
+        if line.startswith("{"):
+            found = json.loads(line)
+    return found
+
+
+def tests_passed(session: Session, card: str, limit_s: float) -> bool:
+    """Run the GPU tests, once: a later stay need not repeat what has passed."""
+    if not (REPOSITORY / TESTS).exists():
+        session.say(f"session: no tests here ({TESTS})")
+        return True
+    if session.said(f"{PASSED} {card}"):
+        session.say("session: GPU tests have passed before")
+        return True
+    # Plugins of other packages on this machine, and the version of its pytest, are not at issue.
+    session.environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    command = [
+        *(sys.executable, "-m", "pytest", "-m", "gpu", TESTS, "-q", "--tb=short", "--maxfail=6"),
+        *("-p", "no:cacheprovider", "-o", "minversion=8.0", "-W", "default"),
+        "--durations=8",
+    ]
+    code, text = session.run(command, limit_s=limit_s)
+    if code == 0 and " passed" in text:
+        session.say(f"{PASSED} {card}")
+    return code == 0
+
+
+def measuring(rows: Path, given: Sequence[str], limit_s: float) -> list[str]:
+    """Return the command that measures."""
+    cli = str(REPOSITORY / "cli.py")
+    limit = ("--time-limit", f"{limit_s / 60:.2f}")
+    return [sys.executable, cli, "measure", "-o", str(rows.resolve()), *given, *limit]
+
+
+def measure(
+    session: Session,
+    rows: Path,
+    given: Sequence[str],
+    *,
+    reserve_s: float,
+    cells: Callable[[Path], int] | None = None,
+) -> bool:
+    """Measure until the time is up or all is done; return whether it came to a good end.
+
+    A kernel that breaks the device gets its row and ends the process: the next one goes on. One
+    that ends without a new row would end so again.
+    """
+    cells = cells or (lambda folder: sum(statuses(folder).values()))
+    for _ in range(MOST_RESTARTS):
+        limit_s = session.left_s() - reserve_s - GROUP_S - END_S
+        if limit_s < 1:
+            session.say("session: no time left to measure")
+            return True
+        before = cells(rows)
+        code, _ = session.run(
+            measuring(rows, given, limit_s), limit_s=session.left_s() - reserve_s / 2
+        )
+        if code == 0:
+            return True
+        if cells(rows) == before:
+            break
+        session.say(f"session: measure ended with {code}, and goes on")
+    return False
+
+
+def count(session: Session, rows: Path, given: Sequence[str], card: str) -> bool:
+    """Count bytes with ncu as long as there is time; return whether ncu did it."""
+    limit_s = session.left_s() - CHUNK_S - END_S
+    if limit_s < 1:
+        session.say("session: no time left to count bytes")
+        return True
+    command = measuring(rows, [*given, "--only", "counters"], limit_s)
+    code, text = session.run(command, limit_s=session.left_s())
+    refused = code != 0 or "no more hardware counters" in text
+    # What was refused twice would be refused again.
+    again = f"session: counters refused on {card}"
+    if refused:
+        session.say(again)
+    if "time limit reached" not in text and (not refused or session.said(again) > 1):
+        session.say(f"{COUNTED} {card}")
+    return not refused
+
+
+def statuses(folder: Path) -> Counter[str]:
+    """Count the rows of a folder by status."""
+    counts: Counter[str] = Counter()
+    for path in sorted(folder.glob("*.csv")):
+        with path.open(encoding="utf-8", newline="") as stream:
+            counts.update(str(row.get("status")) for row in csv.DictReader(stream))
+    return counts
+
+
+def summary(session: Session, rows: Path) -> None:
+    """Print how many rows there are, and those that went wrong."""
+    session.say(f"session: rows in {rows}: {dict(statuses(rows)) or 'none'}")
+    for path in sorted(rows.glob("*.csv")):
+        with path.open(encoding="utf-8", newline="") as stream:
+            bad = [row for row in csv.DictReader(stream) if row["status"] in ("wrong", "error")]
+        for row in bad[:20]:
+            error = row.get("relative_error") or ""
+            session.say(f"  {row['status']} {error} {row['cell']}: {row['note']}")
+
+
+def slug(name: str) -> str:
+    """Return a name as a folder is called.
+
+    >>> slug("NVIDIA H100 80GB HBM3")
+    'nvidia-h100-80gb-hbm3'
+    """
+    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

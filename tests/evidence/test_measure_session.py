@@ -1,0 +1,131 @@
+"""One stay on a lent GPU, tried on the CPU: it ends in time, goes on, and says what went wrong."""
+
+import importlib.util
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("torch")
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "measure_session.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("measure_session", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def stay(out: Path, *options: str, given: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """A stay without tests, as a user starts it."""
+    command = [sys.executable, str(SCRIPT), str(out), "--test-minutes", "0", *options]
+    command += ["--", "--device", "cpu", "--only", "gemm", "--repeats", "3", *given]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_later_stay_goes_on_from_a_copy_of_the_rows(tmp_path: Path) -> None:
+    """Nothing is measured twice, and the log has both stays."""
+    first = stay(tmp_path / "out")
+    assert first.returncode == 0, first.stdout
+    rows = (tmp_path / "out" / "cpu" / "gemm.csv").read_bytes()
+    assert len(rows.splitlines()) == 11
+    second = stay(tmp_path / "new", "--rows", str(tmp_path / "out"))
+    assert second.returncode == 0, second.stdout
+    assert (tmp_path / "new" / "cpu" / "gemm.csv").read_bytes() == rows
+    assert "10 of 10 cells" in second.stdout
+    log = (tmp_path / "new" / "session.log").read_text()
+    assert log.count("session: nothing failed") == 2
+    # Few files, for a small way home: rows by kind, the environment, the log.
+    assert sorted(path.name for path in (tmp_path / "new").rglob("*") if path.is_file()) == [
+        "environment.json",
+        "gemm.csv",
+        "session.log",
+    ]
+
+
+def test_what_cannot_start_is_said_and_no_success(tmp_path: Path) -> None:
+    """A wrong option of measure: its line is in the output, and the code is not 0."""
+    done = stay(tmp_path, given=["--kernel", "bifurcated_flsh"])
+    assert done.returncode == 1
+    assert "did you mean 'bifurcated_flash'" in done.stdout
+    assert "measuring gave up" in done.stdout
+
+
+def a_session(script: ModuleType, folder: Path, *, seconds: float) -> object:
+    """A stay of so many seconds."""
+    return script.Session(out=folder, deadline=time.monotonic() + seconds)
+
+
+@pytest.mark.parametrize(
+    ("codes", "rows", "expected", "runs"),
+    [
+        ([0], [0, 5], True, 1),
+        # Two kernels break the device, each in a process of its own.
+        ([1, 1, 0], [0, 3, 3, 7, 7, 9], True, 3),
+        # A process that ends without a row would do so for ever.
+        ([1, 1], [0, 3, 3, 3], False, 2),
+    ],
+)
+def test_a_broken_device_is_gone_on_from_while_rows_come(
+    script: ModuleType,
+    tmp_path: Path,
+    codes: list[int],
+    rows: list[int],
+    runs: int,
+    *,
+    expected: bool,
+) -> None:
+    """Run again after each process that left a row, and no more after one that did not."""
+    session = a_session(script, tmp_path, seconds=600)
+    ended, seen = iter(codes), iter(rows)
+    commands = []
+
+    def run(command: Sequence[str], *, limit_s: float) -> tuple[int, str]:
+        assert 0 < limit_s < 600
+        commands.append(command)
+        return next(ended), ""
+
+    session.run = run
+    cells: Callable[[Path], int] = lambda _: next(seen)  # noqa: E731
+    found = script.measure(session, tmp_path, [], reserve_s=60.0, cells=cells)
+    assert (found, len(commands)) == (expected, runs)
+    limit_min = float(commands[0][commands[0].index("--time-limit") + 1])
+    assert 7 < limit_min < 8.2  # of 10: a minute for counters, and what a group may take longer
+
+
+def test_what_hangs_is_ended_in_time(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that does not even heed an interrupt is killed, and its output so far is kept."""
+    monkeypatch.setattr(script, "END_S", 1.0)
+    session = a_session(script, tmp_path, seconds=3.0)
+    code = "import signal, time; signal.signal(2, signal.SIG_IGN); print('here', flush=True); time.sleep(60)"
+    start = time.monotonic()
+    ended, text = session.run([sys.executable, "-c", code], limit_s=60.0)
+    assert time.monotonic() - start < 3
+    assert ended != 0
+    assert text == "here\n"
+    assert "here" in (tmp_path / "session.log").read_text()
+
+
+def test_counters_that_are_refused_twice_are_not_asked_for_again(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    """Once may be chance; and what stopped at the time limit goes on the next time."""
+    said = "no more hardware counters: ncu failed"
+    for text, done in ((said, 0), ("time limit reached", 0), (said, 1)):
+        session = a_session(script, tmp_path, seconds=600)
+        session.run = lambda *_, text=text, **__: (0, text)
+        script.count(session, tmp_path, [], "card")
+        assert session.said("session: counters done on card") == done
