@@ -189,10 +189,14 @@ class HardwareProfile(_Frozen):
         leads to, only the part of it that leads to its other members counts.
         """
         link, pcie = self.peak.link_gb_per_s_per_direction, self.peak.pcie_gb_per_s_per_direction
-        if link is None or gpus > self.link_gpus:
+        if link is None or self.over_pcie(gpus):
             return pcie.value * GIGA if pcie else None
         peers = self.link_peers or 1
         return link.value * GIGA * min(gpus - 1, peers) / peers
+
+    def over_pcie(self, gpus: int) -> bool:
+        """Return whether a group of GPUs talks over PCIe, for want of a link that joins them."""
+        return self.peak.link_gb_per_s_per_direction is None or gpus > self.link_gpus
 
     def peak_flops_per_s(self, dtype: Dtype) -> float | None:
         """Return the published dense matrix rate for a dtype, or None without such a path.

@@ -48,6 +48,10 @@ BY_KIND = ("bandwidth_fraction", "flops_fraction", "launch_us", "block_us", "ove
 # kernel that several libraries have.
 LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
 VARIANTS = (*LIBRARIES, *ATTENTION_KERNELS, "fp8", *(f"{library}_fp8" for library in LIBRARIES))
+# Over PCIe ``link_fraction`` is the share that a pair of GPUs reaches. More of them share the host:
+# four L40S reach about a quarter of what a pair does, eight a tenth (aiconfigurator rows); of powers
+# in tenths the best on shapes held out.
+PCIE_PAIR, PCIE_POWER = 2, 1.8
 # Fitted constants of a published program's own code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # A GPU that does what is published, at once.
@@ -131,7 +135,10 @@ class Rates:
         peak = self.gpu.link_bytes_per_s(gpus)
         if peak is None:
             raise ProfileError(f"{self.gpu.id} has no link in its profile")
-        return peak * self.constants["link_fraction"].value
+        share = self.constants["link_fraction"].value
+        if self.choice != "peak" and self.gpu.over_pcie(gpus):
+            share *= (PCIE_PAIR / gpus) ** PCIE_POWER
+        return peak * share
 
 
 def rates(
