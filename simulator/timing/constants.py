@@ -49,8 +49,8 @@ BY_KIND = ("bandwidth_fraction", "flops_fraction", "launch_us", "block_us", "ove
 LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
 VARIANTS = (*LIBRARIES, *ATTENTION_KERNELS, "fp8", *(f"{library}_fp8" for library in LIBRARIES))
 # Over PCIe ``link_fraction`` is the share that a pair of GPUs reaches. More of them share the host:
-# four L40S reach about a quarter of what a pair does, eight a tenth (aiconfigurator rows); of powers
-# in tenths the best on shapes held out.
+# four L40S reach about a quarter of what a pair does, eight a tenth (aiconfigurator rows); of
+# powers in tenths the best on shapes held out.
 PCIE_PAIR, PCIE_POWER = 2, 1.8
 # Fitted constants of a published program's own code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
