@@ -11,8 +11,9 @@ from simulator.answers.estimate import (
     estimate_with,
 )
 from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
-from simulator.answers.search import smallest
+from simulator.answers.search import from_where_on
 from simulator.answers.verdict import TIE_MARGIN, Verdict, verdict_of
+from simulator.counts.attention_flash import TOKENS_PER_SPLIT
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
@@ -54,7 +55,8 @@ class Comparison:
     verdict_over_stored
         Likewise with ``shared_storage`` in the place of ``standard``.
     break_even_samples, break_even_context_tokens
-        From where on bifurcated is faster, all else equal; None if nowhere.
+        From where on bifurcated is faster, all else equal, up to the last that are looked at; None
+        if it is not there. Below it may be faster too, where waves of thread blocks fall well.
     advice
         What to change next, in one sentence.
     rule
@@ -109,12 +111,14 @@ def compare(
     def seconds(changed: Workload) -> float:
         return float(decode_time(model, changed, gpu_rates, block_slots=slots).total_s)
 
-    def wins(field: str, value: int) -> bool:
+    def gain(field: str, value: int) -> float:
         changed = work.model_copy(update={field: value})
-        return seconds(changed.under("bifurcated")) < seconds(changed)
+        return seconds(changed) / seconds(changed.under("bifurcated"))
 
-    samples = smallest(lambda b: wins("samples", b), low=1, high=MOST_SAMPLES)
-    context = smallest(lambda m: wins("context_tokens", m), low=1, high=LONGEST_CONTEXT)
+    samples = from_where_on(lambda b: gain("samples", b), low=1, high=MOST_SAMPLES)
+    context = from_where_on(
+        lambda m: gain("context_tokens", m), low=1, high=LONGEST_CONTEXT, after=TOKENS_PER_SPLIT
+    )
     winner = _winner(standard, bifurcated)
     verdict, low, high = _verdict(standard, bifurcated)
     over_stored, *_ = _verdict(shared_storage, bifurcated)

@@ -1,6 +1,10 @@
-"""Search integers for where a monotone condition changes."""
+"""Search integers for where a condition changes, or changes for the last time."""
 
 from collections.abc import Callable
+
+# Of a ratio that is near 1, how many integers are tried to each doubling, and how far from 1 it is
+# taken to be safe: waves of thread blocks and tiles move it up and down by less.
+PER_OCTAVE, SAFE_RATIO = 8, 1.1
 
 
 def smallest(condition: Callable[[int], bool], *, low: int, high: int) -> int | None:
@@ -24,7 +28,11 @@ def smallest(condition: Callable[[int], bool], *, low: int, high: int) -> int | 
         if trial == high:
             return None
         false, step = trial, step * 2
-    true = trial
+    return _halved(condition, false, trial)
+
+
+def _halved(condition: Callable[[int], bool], false: int, true: int) -> int:
+    """Return an integer at which a condition turns true, of two between which it does."""
     while true - false > 1:
         middle = (false + true) // 2
         if condition(middle):
@@ -46,3 +54,38 @@ def largest(condition: Callable[[int], bool], *, low: int, high: int) -> int | N
         return None
     first_false = smallest(lambda value: not condition(value), low=low, high=high)
     return high if first_false is None else first_false - 1
+
+
+def from_where_on(
+    ratio: Callable[[int], float], *, low: int, high: int, after: int = 1
+) -> int | None:
+    """Return the integer in [low, high] from which on a ratio stays above 1, None if it ends below.
+
+    The ratio may cross 1 several times: the last crossing counts. It is looked for from above.
+    Below n a ratio r at n is expected to fall in proportion, by waves a tenth faster, so nothing
+    is tried down to 1.1 n / r. Near 1 an eighth of a doubling is left out at a time: what goes up
+    and down within one may be missed.
+
+    Parameters
+    ----------
+    after
+        Tries are one more than a multiple of this, where a ratio that goes up and down in such
+        steps is least.
+
+    >>> from_where_on(lambda n: n / 20, low=1, high=1000)
+    21
+    >>> from_where_on(lambda n: 0.9 if 30 <= n < 40 else (n / 20) ** 0.2, low=1, high=1000)
+    40
+    """
+    above = high
+    now = ratio(above)
+    if now <= 1:
+        return None
+    while above > low:
+        trial = int(above * min(SAFE_RATIO / now, 2 ** (-1 / PER_OCTAVE)))
+        trial = max(low, min(above - 1, (trial - 1) // after * after + 1))
+        now = ratio(trial)
+        if now <= 1:
+            return _halved(lambda n: ratio(n) > 1, trial, above)
+        above = trial
+    return low

@@ -16,8 +16,9 @@ from simulator.answers.estimate import (
     estimate,
     estimate_with,
 )
-from simulator.answers.search import smallest
+from simulator.answers.search import from_where_on
 from simulator.answers.verdict import Verdict, verdict_of
+from simulator.counts.attention_flash import TOKENS_PER_SPLIT
 from simulator.counts.operation import total
 from simulator.counts.step import decode_operations
 from simulator.errors import WorkloadError
@@ -181,11 +182,11 @@ def _rule(standard: Estimate, best: Workload, index: int) -> LevelRule:
         return float(totals.bytes_read + totals.bytes_written)
 
     def shortest(cost: Callable[[Workload], float]) -> int | None:
-        def less(tokens: int) -> bool:
+        def gain(tokens: int) -> float:
             split, joined = both(tokens)
-            return cost(split) < cost(joined)
+            return cost(joined) / cost(split)
 
-        return smallest(less, low=1, high=LONGEST_LEVEL)
+        return from_where_on(gain, low=1, high=LONGEST_LEVEL, after=TOKENS_PER_SPLIT)
 
     split, joined = (
         estimate_with(model, gpu_rates, work, standard.memory_utilization)

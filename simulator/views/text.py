@@ -172,6 +172,20 @@ def rule_phrase(rule: RuleChoice) -> str:
     )
 
 
+def copies_notes(work: Workload) -> list[str]:
+    """Say that standard attention stores copies, where a paged cache would store one context.
+
+    >>> copies_notes(Workload(samples=16, kv_layout="shared"))
+    []
+    """
+    if work.kv_layout != "copies" or work.samples == 1:
+        return []
+    return [
+        "Standard attention keeps a context copy for each sample; --kv-layout shared asks for one "
+        "stored context, as paged caches keep it."
+    ]
+
+
 def times_as(ratio: float) -> str:
     """Say how fast one thing is beside another.
 
@@ -182,18 +196,18 @@ def times_as(ratio: float) -> str:
 
 
 def break_even(result: Comparison) -> str:
-    """Say from which samples and which context on sharing the reads pays."""
+    """Say from which samples and which context on sharing the reads pays for good."""
     work = result.standard.workload
     samples, context = result.break_even_samples, result.break_even_context_tokens
     by_samples = (
-        f"from {plural(samples, 'sample')} at this context"
+        f"from {plural(samples, 'sample')} on at this context"
         if samples is not None
-        else f"at no number of samples of this {format_tokens(work.context_tokens)}-token context"
+        else f"for good at no number of samples of this {format_tokens(work.context_tokens)}-token context"
     )
     by_context = (
-        f"from {plural(context, 'context token')} at {plural(work.samples, 'sample')}"
+        f"from {plural(context, 'context token')} on at {plural(work.samples, 'sample')}"
         if context is not None
-        else f"at no context length with {plural(work.samples, 'sample')}"
+        else f"for good at no context length with {plural(work.samples, 'sample')}"
     )
     return f"Sharing the reads is faster {by_samples}, and {by_context}."
 

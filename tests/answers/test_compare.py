@@ -1,14 +1,30 @@
 """Standard against bifurcated: who wins, from where on."""
 
+from typing import Any
+
+import numpy as np
 import pytest
-from builders import gpu, gpus, llama_2_7b, mistral_7b, model_shapes, round_gpu, workloads
+from builders import (
+    gpu,
+    gpus,
+    grid_of,
+    llama_2_7b,
+    mistral_7b,
+    model_shapes,
+    round_gpu,
+    windowed,
+    workloads,
+)
 from hypothesis import assume, given, settings
 
 from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES, compare, kv_io_ratio
 from simulator.answers.estimate import estimate
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Workload
+from simulator.inputs.workload import ATTENTIONS, Workload
+from simulator.timing.constants import rates
+from simulator.timing.slots import block_slots
+from simulator.timing.step import decode_time
 
 
 def test_llama_with_sixteen_samples() -> None:
@@ -106,6 +122,41 @@ def test_break_even_points_turn(shape: ModelShape, card: HardwareProfile, work: 
         else:
             assert faster(field, point)
             assert point == 1 or not faster(field, point - 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "field", "other"),
+    [
+        (llama_2_7b(), "copies", "context_tokens", 2),
+        (llama_2_7b(), "shared", "context_tokens", 16),
+        (mistral_7b(), "shared", "context_tokens", 4),
+        (mistral_7b(), "shared", "samples", 512),
+        (windowed(), "copies", "context_tokens", 2),
+        (llama_2_7b(kv_heads=1), "copies", "context_tokens", 16),
+        (llama_2_7b(kv_heads=1), "shared", "context_tokens", 2),
+    ],
+)
+def test_the_last_break_even_counts(shape: ModelShape, layout: Any, field: str, other: int) -> None:
+    """Where waves make it faster and slower again, all values at once tell from where on."""
+    sizes = {"samples": other} if field == "context_tokens" else {"context_tokens": other}
+    work = Workload(kv_layout=layout, **sizes)
+    every = np.arange(1, 60_001 if field == "context_tokens" else 4097, dtype=np.float64)
+    standard, bifurcated = (
+        np.broadcast_to(
+            decode_time(
+                shape,
+                grid_of(work.under(attention), **{field: every}),
+                rates(round_gpu()),
+                block_slots=block_slots(round_gpu()),
+            ).total_s,
+            every.shape,
+        )
+        for attention in ATTENTIONS
+    )
+    faster = bifurcated < standard
+    assert np.count_nonzero(faster[1:] != faster[:-1]) > 1
+    answer = compare(shape, round_gpu(), work)
+    assert getattr(answer, f"break_even_{field}") == np.flatnonzero(~faster)[-1] + 2
 
 
 @pytest.mark.parametrize("samples", [2, 8, 64])

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.answers.search import largest, smallest
+from simulator.answers.search import from_where_on, largest, smallest
 
 RANGES = st.tuples(st.integers(-50, 50), st.integers(-50, 400)).filter(
     lambda pair: pair[0] <= pair[1]
@@ -52,3 +52,42 @@ def test_a_condition_that_wavers_still_changes_at_the_answer(holds: list[bool]) 
     if most is not None:
         assert holds[most]
         assert most == high or not holds[most + 1]
+
+
+@given(st.lists(st.sampled_from([0.5, 0.98, 1.0, 1.02, 3.0]), min_size=1, max_size=60))
+def test_from_where_on_is_a_turn_whatever_the_ratio(ratios: list[float]) -> None:
+    """The ratio is above 1 there and not beside it; there is none where it ends below."""
+    high = len(ratios)
+    found = from_where_on(lambda n: ratios[n - 1], low=1, high=high)
+    assert (found is None) == (ratios[-1] <= 1)
+    if found is not None:
+        assert ratios[found - 1] > 1
+        assert found == 1 or ratios[found - 2] <= 1
+
+
+@given(st.integers(1, 10**6), st.floats(0.05, 1), st.sampled_from([1, 256]))
+def test_a_ratio_that_rises_turns_once(threshold: int, power: float, after: int) -> None:
+    """At the threshold, in proportion or slower, found in few trials."""
+    tried: list[int] = []
+
+    def ratio(n: int) -> float:
+        tried.append(n)
+        return float((n / threshold) ** power) * (1 + 1e-9)
+
+    high = 2**22
+    assert from_where_on(ratio, low=1, high=high, after=after) == threshold
+    assert all(1 <= n <= high for n in tried)
+    assert len(set(tried)) <= 8 * 22 + 22
+
+
+@given(st.integers(0, 15), st.integers(1, 40), st.floats(0.1, 0.5))
+def test_the_last_of_several_crossings_counts(dip: int, where: int, power: float) -> None:
+    """A ratio that falls below 1 once more, for a quarter of a doubling, below 1.1 before."""
+    threshold = 10 * where
+    start = round(threshold * 1.1 ** (dip / 15 / power))
+    end = round(start * 2**0.25) + 1
+
+    def ratio(n: int) -> float:
+        return 0.99 if start <= n < end else float((n / threshold) ** power) * (1 + 1e-9)
+
+    assert from_where_on(ratio, low=1, high=2**16) == end

@@ -12,7 +12,9 @@ from simulator import __version__
 from simulator.answers.breakdown import part_of
 from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES
 from simulator.answers.estimate import constants_note
+from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
+from simulator.counts.attention_flash import TOKENS_PER_SPLIT
 from simulator.inputs.dtypes import activation_dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import (
@@ -118,6 +120,9 @@ def page_data(offer: Menu) -> dict[str, Any]:
             "tokens": LARGEST_TOKENS,
             "samples": MOST_SAMPLES,
             "context_tokens": LONGEST_CONTEXT,
+            "split": TOKENS_PER_SPLIT,
+            "per_octave": PER_OCTAVE,
+            "safe_ratio": SAFE_RATIO,
             "tie": TIE_MARGIN,
         },
         "style": _style(),

@@ -89,17 +89,17 @@ function short(step) {
 function breakEvenText(breakEven) {
   const { samples, context_tokens: context } = breakEven;
   if (!Object.values(breakEven).some((value) => value !== null)) {
-    return "No number of samples at this context, and no context at these samples, makes it faster.";
+    return "No number of samples at this context, and no context at these samples, makes it faster for good.";
   }
   const parts = [
     samples === null
-      ? "at no number of samples at this context"
-      : `from ${wholeText(samples)} sample${samples === 1 ? "" : "s"} at this context`,
+      ? "for good at no number of samples at this context"
+      : `from ${wholeText(samples)} sample${samples === 1 ? "" : "s"} on at this context`,
     context === undefined
       ? ""
       : context === null
-        ? "at no context at these samples"
-        : `from ${sizeText(context)} context tokens at ${wholeText(state.samples)} samples`,
+        ? "for good at no context at these samples"
+        : `from ${sizeText(context)} context tokens on at ${wholeText(state.samples)} samples`,
   ];
   return `Sharing the reads is faster ${parts.filter(Boolean).join(", and ")}.`;
 }

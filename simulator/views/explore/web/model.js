@@ -250,14 +250,32 @@ function makeModel(data) {
     return speedup > 1 ? "bifurcated" : "standard";
   }
 
-  /* From where on bifurcated is faster, all else equal; null if nowhere. */
+  /* From where on bifurcated is faster, all else equal; null if it is not at the end. */
   function breakEven(state, field) {
-    const wins = (value) => {
+    const gain = (value) => {
       const changed = { ...state, [field]: value };
       const standard = brief(changed, data.layouts[state.kv_layout]);
-      return brief(changed, "bifurcated").seconds < standard.seconds;
+      return standard.seconds / brief(changed, "bifurcated").seconds;
     };
-    return smallest(wins, 1, data.limits[field]);
+    const after = field === "context_tokens" ? data.limits.split : 1;
+    return fromWhereOn(gain, 1, data.limits[field], after);
+  }
+
+  /* From where on a ratio is above 1, as from_where_on in simulator/answers/search.py looks for it. */
+  function fromWhereOn(ratio, low, high, after) {
+    let above = high;
+    let now = ratio(above);
+    if (now <= 1) return null;
+    while (above > low) {
+      const near = 2 ** (-1 / data.limits.per_octave);
+      const trial = Math.floor(above * Math.min(data.limits.safe_ratio / now, near));
+      const aligned = Math.floor((trial - 1) / after) * after + 1;
+      const next = Math.max(low, Math.min(above - 1, aligned));
+      now = ratio(next);
+      if (now <= 1) return halved((value) => ratio(value) > 1, next, above);
+      above = next;
+    }
+    return low;
   }
 
   /* The most that fits in memory; null if not even the least does. */
@@ -280,6 +298,10 @@ function makeModel(data) {
       stride *= 2;
       yes = Math.min(high, no + stride);
     }
+    return halved(condition, no, yes);
+  }
+
+  function halved(condition, no, yes) {
     while (yes - no > 1) {
       const middle = Math.floor((no + yes) / 2);
       if (condition(middle)) yes = middle;
