@@ -43,8 +43,8 @@ vLLM can read a prefix that all running requests share once ("cascade attention"
 does is decided on every step by a rule of thumb: no below {tokens} tokens or {requests} requests; yes if each query head has a KV head
 of its own; else it counts waves of thread blocks, a wave of cascade being as long as all tiles of the prefix and one of flash
 decoding as long as one. Bytes, the samples' own tokens, the merge, split keys and launches are not in it (formula and source:
-`simulator/answers/rules.py`). Cascade attention is off by default in vLLM since March 2026 (vllm#36318); the map is of the rule
-once it is switched on.
+`simulator/answers/rules.py`). Cascade attention is off by default in vLLM since March 2026 (vllm#36318), and gone since 0.32; the
+map is of the rule of 0.7 to 0.31, once it is switched on.
 
 Each cell is a decode step of a 7B model ({model}; 32 heads, with 32, 8 or 1 KV heads) over one stored context, as a paged cache
 keeps it, each sample with {decoded} tokens of its own. The figure is how much longer the step takes under the rule's choice than

@@ -1,7 +1,7 @@
 """vLLM's cascade: its flash-attn on the context, on own tokens, and its merge.
 
 The calls are those of ``cascade_attention`` in ``vllm/v1/attention/backends/flash_attn.py``, which
-0.7.0 to 0.30 have and 0.33 has not; the functions it is made of are still there.
+0.7 to 0.31 have and 0.32 has no more; the functions it is made of are still there.
 """
 
 from collections.abc import Callable
