@@ -133,6 +133,15 @@ def test_an_l2_slower_than_memory_is_no_penalty() -> None:
     assert operation_time(operation, slow, "graph").memory_s == pytest.approx(1e-3)
 
 
+def test_the_longest_blocks_end_alone() -> None:
+    """A block of 10 GFLOP is the last of each of 100 SMs: 50 of them, 0.5 of 1.5 TFLOP, at the end.
+
+    On average, for an SM whose last block ends first waits for all of the longest one.
+    """
+    causal = Operation(name="a", kind="prefill_attention", flops=1e12, longest_block_flops=10e9)
+    assert _time(causal).compute_s == pytest.approx(1.5e12 / 250e12)
+
+
 def test_formats_have_their_own_rates() -> None:
     """1 PFLOP in fp8 takes 2 ms, in bf16 4 ms, in fp32 40 ms: half of 1000, 500, 50 TFLOP/s."""
     times = {
