@@ -199,10 +199,11 @@ def break_even(result: Comparison) -> str:
     """Say from which samples and which context on sharing the reads pays for good."""
     work = result.standard.workload
     samples, context = result.break_even_samples, result.break_even_context_tokens
+    context_size = format_tokens(work.context_tokens)
     by_samples = (
         f"from {plural(samples, 'sample')} on at this context"
         if samples is not None
-        else f"for good at no number of samples of this {format_tokens(work.context_tokens)}-token context"
+        else f"for good at no number of samples of this {context_size}-token context"
     )
     by_context = (
         f"from {plural(context, 'context token')} on at {plural(work.samples, 'sample')}"
