@@ -11,7 +11,7 @@ from simulator.units import format_gib, format_time
 from simulator.views.cells import limit, money
 from simulator.views.table import Column, FittedTable, notes
 from simulator.views.tables import question
-from simulator.views.text import interval_phrase
+from simulator.views.text import copies_notes, interval_phrase
 
 MOST_OPTIONS_SHOWN = 16
 
@@ -58,7 +58,15 @@ def plan_view(result: Plan) -> RenderableType:
         Text(),
         FittedTable(columns=PLAN_COLUMNS, rows=rows),
         *rest,
-        *notes([*result.skipped, origins_sentence([option.result for option in shown])]),
+        *notes(
+            [
+                *result.skipped,
+                origins_sentence([option.result for option in shown]),
+                *dict.fromkeys(
+                    note for option in shown for note in copies_notes(option.result.workload)
+                ),
+            ]
+        ),
     )
 
 

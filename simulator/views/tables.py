@@ -19,6 +19,7 @@ from simulator.views.cells import fits_phrase, money, shortage
 from simulator.views.explain import Step
 from simulator.views.table import Column, FittedTable, notes
 from simulator.views.text import (
+    copies_notes,
     interval_phrase,
     model_phrase,
     samples_phrase,
@@ -138,7 +139,12 @@ def generations_view(results: Mapping[str, Generation]) -> RenderableType:
         FittedTable(columns=columns, rows=rows),
         Text(),
         *lines,
-        *notes([note for note in first.notes if not note.startswith("Does not fit")]),
+        *notes(
+            [
+                *(note for note in first.notes if not note.startswith("Does not fit")),
+                *copies_notes(first.last_step.workload),
+            ]
+        ),
     )
 
 

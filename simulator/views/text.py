@@ -181,8 +181,10 @@ def copies_notes(work: Workload) -> list[str]:
     if work.kv_layout != "copies" or work.samples == 1:
         return []
     return [
-        "Standard attention keeps a context copy for each sample; --kv-layout shared asks for one "
-        "stored context, as paged caches keep it."
+        (
+            "Standard attention keeps a context copy for each sample; --kv-layout shared asks for "
+            "one stored context, as paged caches keep it."
+        )
     ]
 
 

@@ -2,18 +2,21 @@
 
 import io
 import re
+from functools import partial
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
 
 import simulator
 from simulator.answers.compare import Comparison
-from simulator.inputs.workload import Workload
+from simulator.inputs.workload import ATTENTIONS, Workload
 from simulator.units import format_gib, format_si, format_time, format_tokens
 from simulator.views.plan_tables import MOST_OPTIONS_SHOWN, plan_view
 from simulator.views.results import SCHEMA_VERSION, estimate_object, plain
 from simulator.views.tables import compare_view, estimate_view, generations_view
 from simulator.views.text import interval_phrase, samples_phrase, verdict
+from simulator.views.tradeoffs.quality_tables import quality_view
 
 
 def shown(view: RenderableType) -> str:
@@ -126,6 +129,29 @@ def test_the_gain_over_one_stored_context_is_told_where_it_is_another() -> None:
     assert "no faster over one stored context, as paged caches keep it" in told(few)
     stored = simulator.compare("llama-3.1-8b", "h100-sxm", samples=16, kv_layout="shared")
     assert "over one stored context" not in told(stored)
+
+
+@pytest.mark.parametrize(
+    ("view", "answer"),
+    [
+        (plan_view, partial(simulator.plan, gpus=["h100-sxm"], group_sizes=[1])),
+        (quality_view, partial(simulator.quality, success_rate=0.1)),
+        (
+            generations_view,
+            lambda model, **work: {
+                name: simulator.generate(model, attention=name, output_tokens=8, **work)
+                for name in ATTENTIONS
+            },
+        ),
+    ],
+    ids=["plan", "quality", "generate"],
+)
+def test_a_baseline_of_copies_is_called_one(view: Any, answer: Any) -> None:
+    """Where one stored context has no row of its own, users of paged caches are told to ask."""
+    copies = shown(view(answer("llama-3.1-8b", samples=4, context_tokens="1K")))
+    stored = shown(view(answer("llama-3.1-8b", samples=4, context_tokens="1K", kv_layout="shared")))
+    assert "--kv-layout shared" in copies
+    assert "--kv-layout" not in stored
 
 
 def test_a_loss_is_called_a_loss() -> None:

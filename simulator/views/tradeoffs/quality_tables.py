@@ -9,7 +9,7 @@ from simulator.units import format_time, is_power_of_two
 from simulator.views.cells import money
 from simulator.views.table import Column, FittedTable, notes
 from simulator.views.tables import question
-from simulator.views.text import plural
+from simulator.views.text import copies_notes, plural
 
 LIMITS = {
     "time": "one sample more would be too slow",
@@ -63,6 +63,7 @@ def quality_view(result: Quality) -> RenderableType:
                 "It is what best-of-n reaches with a judge that always finds the right sample.",
                 *(["Cost is in USD, of one problem with all its samples."] if timed else []),
                 *(note for note in first.notes if not note.startswith("Does not fit")),
+                *copies_notes(first.workload),
             ]
         ),
     )
