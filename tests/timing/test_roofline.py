@@ -134,10 +134,7 @@ def test_an_l2_slower_than_memory_is_no_penalty() -> None:
 
 
 def test_the_longest_blocks_end_alone() -> None:
-    """A block of 10 GFLOP is the last of each of 100 SMs: 50 of them, 0.5 of 1.5 TFLOP, at the end.
-
-    On average, for an SM whose last block ends first waits for all of the longest one.
-    """
+    """While the last blocks of 10 GFLOP end, half of 100 SMs idle: as long as 0.5 TFLOP more."""
     causal = Operation(name="a", kind="prefill_attention", flops=1e12, longest_block_flops=10e9)
     assert _time(causal).compute_s == pytest.approx(1.5e12 / 250e12)
 
