@@ -77,13 +77,14 @@ def operations(study: Study) -> "pd.DataFrame":
 
 def _rows(variant: str, result: Estimate) -> list[dict[str, Any]]:
     """Return a row for each operation, and one for the time the GPU waits for the host."""
-    gpu, time = result.rates, result.time
+    time = result.time
     step = {"variant": variant, "step_ms": result.step_s / MILLISECOND}
     step["fits"] = bool(result.memory.fits)
     rows = []
     for operation, seconds in zip(result.operations, time.operations, strict=True):
         if not operation.launches:
             continue
+        gpu = result.rates.of(operation)
         rows.append(
             {
                 **step,

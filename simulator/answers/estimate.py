@@ -7,11 +7,18 @@ from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import Operation, Totals, total
 from simulator.counts.step import check_split, decode_operations
 from simulator.errors import WorkloadError
-from simulator.inputs.dtypes import activation_dtype
+from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype, is_narrow
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload, WorkloadLike, forward_tokens
-from simulator.timing.constants import ConstantsChoice, Rates, peak_flops_per_s, rates
+from simulator.timing.constants import (
+    NARROW,
+    ConstantsChoice,
+    Rates,
+    has_narrow_products,
+    peak_flops_per_s,
+    rates,
+)
 from simulator.timing.interval import Uncertainty, uncertainty
 from simulator.timing.roofline import Roof
 from simulator.timing.slots import block_slots
@@ -173,6 +180,7 @@ def _notes(model: ModelShape, gpu_rates: Rates, work: Workload, needs: Memory) -
         constants_note(gpu_rates),
         _length_note(model, work),
         _dtype_note(gpu_rates.gpu, work),
+        _narrow_note(gpu_rates, work),
         *_group_notes(model, gpu_rates.gpu, work),
     ]
     if any(group.window is not None for group in model.layer_groups):
@@ -225,6 +233,30 @@ def _dtype_note(gpu: HardwareProfile, work: Workload) -> str:
         _, used = peak_flops_per_s(gpu, dtype)
         if dtype not in (used, "int4"):
             return f"{gpu.name} has no {dtype} matrix path: computed at its {used} rate."
+    return ""
+
+
+def _narrow_note(gpu_rates: Rates, work: Workload) -> str:
+    """Say where 8-bit kernels are predicted by less than rows of theirs on this card."""
+    if gpu_rates.choice == "peak":
+        return ""
+    parts = []
+    if is_narrow(DTYPE_BYTES[work.weight_dtype]):
+        if not has_narrow_products(gpu_rates.gpu, work.weight_dtype):
+            parts.append(f"products of {work.weight_dtype} weights are timed as 16-bit ones")
+        elif work.weight_dtype != NARROW:
+            parts.append(f"products of {work.weight_dtype} weights are timed as {NARROW} ones")
+    if is_narrow(DTYPE_BYTES[work.kv_dtype]) and work.kv_dtype != NARROW:
+        parts.append(f"{work.kv_dtype} caches are timed as {NARROW} ones")
+    if parts:
+        return f"No rows are of these formats: {', '.join(parts)}."
+    used = {
+        gpu_rates.narrow.constants[f"{kind}_launch_us"].origin
+        for kind, dtype in (("gemm", work.weight_dtype), ("attention", work.kv_dtype))
+        if is_narrow(DTYPE_BYTES[dtype])
+    }
+    if gpu_rates.origin == "fitted" and used == {"carried"}:
+        return f"Constants of {NARROW} kernels are carried over from other GPUs."
     return ""
 
 

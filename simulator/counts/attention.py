@@ -8,6 +8,8 @@ Fused forms are here; plain PyTorch, whose accounts equal a trace of the code, i
 :mod:`simulator.counts.accounts`.
 """
 
+from dataclasses import replace
+
 from simulator.counts.accounts import pytorch_operations
 from simulator.counts.attention_flash import (
     PARTIAL_BYTES,
@@ -21,6 +23,7 @@ from simulator.counts.attention_flash import (
 from simulator.counts.attention_shape import AttentionShape
 from simulator.counts.attention_unfused import einsum_bifurcated, einsum_standard
 from simulator.counts.operation import Operation
+from simulator.inputs.dtypes import is_narrow
 from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout
 
 __all__ = ["PARTIAL_BYTES", "ROWS_PER_BLOCK", "attention_operations", "flash_splits"]
@@ -47,13 +50,17 @@ def attention_operations(
         Layers that have this shape.
     """
     if kernel != "ideal" and execution == "eager":
-        return pytorch_operations(
+        operations = pytorch_operations(
             shape, attention=attention, kernel=kernel, kv_layout=kv_layout, repeat=repeat
         )
-    if attention == "bifurcated":
-        return _bifurcated(shape, kernel, repeat)
-    rebuilt = [rebuild(shape, repeat)] if kv_layout == "rebuilt" else []
-    return rebuilt + _standard(shape, kernel, kv_layout, repeat)
+    elif attention == "bifurcated":
+        operations = _bifurcated(shape, kernel, repeat)
+    else:
+        operations = [rebuild(shape, repeat)] if kv_layout == "rebuilt" else []
+        operations += _standard(shape, kernel, kv_layout, repeat)
+    if is_narrow(shape.kv_bytes):
+        return [replace(operation, narrow_cache=True) for operation in operations]
+    return operations
 
 
 def _standard(

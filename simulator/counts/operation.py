@@ -67,6 +67,9 @@ class Operation:
         both as one: the combine of split-KV.
     dtype
         Format of the matrix product, which picks the compute roof.
+    narrow_cache
+        Whether it reads, writes or combines a KV cache of 8 bits or fewer, whose kernels have
+        constants of their own.
     repeat
         Calls in one step, mostly the layers that have this operation.
     """
@@ -95,6 +98,7 @@ class Operation:
     scratch_bytes: Numeric = 0
     within: str = ""
     dtype: Dtype = "bf16"
+    narrow_cache: bool = False
     repeat: int = 1
 
     @property

@@ -9,7 +9,7 @@ more bytes and launches several times as many kernels.
 from dataclasses import dataclass
 
 from simulator.counts.operation import Operation
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, activation_dtype
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, activation_dtype, is_narrow
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Execution
 from simulator.numeric import Numeric
@@ -212,6 +212,7 @@ def cache_write(part: Slice, width: int, *, repeat: int) -> Operation:
         bytes_read=part.rows(width),
         bytes_written=part.tokens * width * DTYPE_BYTES[part.kv_dtype],
         launches=2 if part.eager else 1,
+        narrow_cache=is_narrow(DTYPE_BYTES[part.kv_dtype]),
         repeat=repeat,
     )
 

@@ -16,6 +16,7 @@ from simulator.evidence.predict_measured import of_other_libraries
 from simulator.evidence.row_kinds import RowKind
 from simulator.evidence.stages import STAGES, Stage
 from simulator.inputs.hardware import HardwareProfile
+from simulator.timing.constants import NARROW, NARROW_VARIANTS
 
 # Fewer rows than this say too little to trust.
 LEAST_ROWS = 12
@@ -68,8 +69,8 @@ class Calibration:
 def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
     """Fit every constant that the rows of a GPU can tell.
 
-    Of each kind of row, first all libraries together, in 16-bit formats: the constants of a
-    question that names no library. Then each library where there are several, and 8-bit formats.
+    Of each kind of row, first in 16-bit formats and then in 8-bit ones: all libraries together, the
+    constants of a question that names no library, then each library where there are several.
 
     Raises
     ------
@@ -110,14 +111,14 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     rows = rows[rows["time_s"].notna()]
     prepared = prepare(rows, stage.kind).groups
     groups = [group for group in prepared if _launched(group) == stage.rows]
-    wide = [group for group in groups if not _is_narrow(group)]
-    chosen_for = [(wide, "")] if stage.general else []
-    if stage.own:
-        libraries = _by_variant(wide)
-        several = len(libraries) > 1 or not stage.general
-        chosen_for += [(part, name) for name, part in libraries.items() if name and several]
-        narrow = _by_variant(groups).items()
-        chosen_for += [(part, name) for name, part in narrow if name.endswith("fp8")]
+    chosen_for = []
+    for general in ("", NARROW) if stage.own else ("",):
+        some = [group for group in groups if _is_narrow(group) == (general == NARROW)]
+        if stage.general:
+            chosen_for.append((some, general))
+        libraries = _by_variant(some)
+        if stage.own and (len(libraries) > 1 or not stage.general):
+            chosen_for += [(part, name) for name, part in libraries.items() if name != general]
     for chosen, variant in chosen_for:
         # A constant that another kind of row has told is not told anew.
         left = [
@@ -167,7 +168,7 @@ def _launched(group: Group) -> Literal["graph", "eager", "whole"]:
 
 def _is_narrow(group: Group) -> bool:
     """Return whether a group's rows are of an 8-bit format."""
-    return any(name.endswith("fp8") for name in group.variants)
+    return any(name in NARROW_VARIANTS for name in group.variants)
 
 
 def _by_variant(groups: Sequence[Group]) -> Mapping[str, list[Group]]:

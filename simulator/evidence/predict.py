@@ -18,6 +18,7 @@ from simulator.evidence.predict_calls import BUILDERS, GATHER
 from simulator.evidence.row_kinds import RowKind
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.workload import Execution
+from simulator.timing.constants import NARROW
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def variants(rows: pd.DataFrame) -> tuple[str, ...]:
     first = rows.iloc[0]
     library = library_of(str(first["framework"]))
     dtype = str(first.get("kv_dtype", first["dtype"]))
-    narrow = "fp8" if dtype == "fp8" or first["dtype"] == "fp8" else ""
+    narrow = NARROW if dtype == NARROW or first["dtype"] == NARROW else ""
     listed = [f"{library}_{narrow}" if library and narrow else "", narrow, library]
     if not narrow and "kv_dtype" in first:
         listed.append(attention_kernel(str(first["kernel"]), load_hardware(str(first["gpu_id"]))))

@@ -19,7 +19,7 @@ from simulator.evidence.attention_kernels import (
     small_blocks,
 )
 from simulator.evidence.row_kinds import RowKind
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_narrow
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.slots import block_slots
 
@@ -79,6 +79,7 @@ def _cache_write(shape: AttentionShape) -> Operation:
         kind="copy",
         bytes_read=values * shape.activation_bytes,
         bytes_written=values * shape.kv_bytes,
+        narrow_cache=is_narrow(shape.kv_bytes),
     )
 
 

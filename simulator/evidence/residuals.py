@@ -5,7 +5,7 @@ and predicted from the others, and of published peaks.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from simulator.evidence.measurements import Measurements
 from simulator.evidence.predict import prepare
 from simulator.evidence.row_kinds import RowKind
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import ConstantsChoice, rates
+from simulator.timing.constants import NARROW, NARROW_VARIANTS, ConstantsChoice, rates
 from simulator.timing.roofline import cached_bytes
 from simulator.timing.spread import Family, spread_name
 from simulator.timing.step import step_time
@@ -100,14 +100,13 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
         for group in prepare(rows, kind).groups:
             if group.execution == "eager" or group.seconds is not None:
                 continue
-            general_group = replace(group, variants=())
-            narrow = any("fp8" in name for name in group.variants)
+            narrow = any(name in NARROW_VARIANTS for name in group.variants)
             for origin, card, choice in _cards(
                 carried[group.gpu_id], calibrations.get(group.gpu_id), kind
             ):
-                frame = predicted_rows(general_group, rows, card, choice, narrow=narrow)
-                if origin == "fitted" and not narrow:
-                    frame = _held_out(frame, calibrations[group.gpu_id], kind)
+                frame = predicted_rows(group, rows, card, choice, narrow=narrow)
+                if origin == "fitted":
+                    frame = _held_out(frame, calibrations[group.gpu_id], kind, narrow=narrow)
                 frames[origin].append(frame)
     return Residuals(**{origin: pd.concat(parts) for origin, parts in frames.items()})
 
@@ -162,10 +161,12 @@ def predicted_rows(
     )
 
 
-def _held_out(frame: pd.DataFrame, calibration: Calibration, kind: RowKind) -> pd.DataFrame:
+def _held_out(
+    frame: pd.DataFrame, calibration: Calibration, kind: RowKind, *, narrow: bool
+) -> pd.DataFrame:
     """Return rows with the prediction of the fit that did not see their shape."""
     for part in calibration.parts:
-        if part.kind == kind and not part.variant:
+        if part.kind == kind and part.variant == (NARROW if narrow else ""):
             held = pd.Series(part.fitted.held_out, index=list(part.labels))
             _, order = np.unique(part.shapes, return_inverse=True)
             fold = pd.Series(order % FOLDS, index=list(part.labels))

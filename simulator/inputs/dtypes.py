@@ -30,10 +30,19 @@ DTYPE_ALIASES: dict[str, Dtype] = {
 }
 
 
+def is_narrow(element_bytes: float) -> bool:
+    """Return whether numbers of so many bytes are in 8 bits or fewer.
+
+    >>> is_narrow(DTYPE_BYTES["fp8"]), is_narrow(DTYPE_BYTES["bf16"])
+    (True, False)
+    """
+    return element_bytes < DTYPE_BYTES["bf16"]
+
+
 def activation_dtype(weight_dtype: Dtype) -> Dtype:
     """Return the format activations have: the weights' own, or bf16 where weights are quantised.
 
     >>> activation_dtype("fp16"), activation_dtype("int4")
     ('fp16', 'bf16')
     """
-    return weight_dtype if DTYPE_BYTES[weight_dtype] >= DTYPE_BYTES["bf16"] else "bf16"
+    return "bf16" if is_narrow(DTYPE_BYTES[weight_dtype]) else weight_dtype

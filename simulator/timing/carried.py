@@ -33,11 +33,15 @@ _POWERS = {
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """One constant as it is used: its value, where it comes from, and of which kind that is."""
+    """One constant as it is used: its value, where it comes from, and of which kind that is.
+
+    ``name`` is that under which it was found.
+    """
 
     value: float
     source: str
     origin: Origin
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ def carried(gpu: HardwareProfile, own: Sequence[str], general: str = "") -> Cons
                 value = found.value * clock_factor(name, found.mhz, gpu)
                 if name.endswith("block_gb_per_s"):
                     value *= found.blocks_per_sm / blocks_per_sm(gpu)
-                return Constant(value, found.source, "carried")
+                return Constant(value, found.source, "carried", name)
     return None
 
 

@@ -3,18 +3,22 @@
 For a kind of operation a constant is looked up as ``<kind>_<name>`` and then as ``<name>`` in the
 profile's fitted constants; then as ``<kind>_<name>`` among those carried over from other GPUs; then
 as ``<name>`` in its measured rates and among those carried over. Where the caller names variants, a
-library, a kernel or a narrow format, ``<variant>_<kind>_<name>`` comes before. Of the carried ones
+library or a kernel, ``<variant>_<kind>_<name>`` comes before. Of the carried ones
 (:mod:`simulator.timing.carried`), those of its architecture, or of its nearest kin, come before
 everybody's. The first one found is used, and its source is kept.
+
+Products and caches of 8 bits have constants of their own, ``fp8_<kind>_<name>``. Those of another
+GPU come before 16-bit ones of the same: they predict its 8-bit kernels better.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
-from simulator.counts.operation import KINDS, Kind
+from simulator.counts.operation import KINDS, Kind, Operation
 from simulator.errors import ProfileError, unknown
-from simulator.inputs.dtypes import Dtype
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_narrow
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.carried import ATTENTION_KERNELS, Constant, carried
 from simulator.units import GIGA, MICROSECOND
@@ -47,7 +51,9 @@ BY_KIND = ("bandwidth_fraction", "flops_fraction", "launch_us", "block_us", "ove
 # ``vllm_attention_launch_us`` or ``sglang_fp8_attention_bandwidth_fraction``; or for an attention
 # kernel that several libraries have.
 LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
-VARIANTS = (*LIBRARIES, *ATTENTION_KERNELS, "fp8", *(f"{library}_fp8" for library in LIBRARIES))
+NARROW = "fp8"
+NARROW_VARIANTS = (NARROW, *(f"{library}_{NARROW}" for library in LIBRARIES))
+VARIANTS = (*LIBRARIES, *ATTENTION_KERNELS, *NARROW_VARIANTS)
 # Over PCIe ``link_fraction`` is the share that a pair of GPUs reaches. More of them share the host:
 # four L40S reach about a quarter of what a pair does, eight a tenth (aiconfigurator rows); of
 # powers in tenths the best on shapes held out.
@@ -97,7 +103,9 @@ class Rates:
     eager_launch_s, host_s_per_launch
         Added to each launch outside a CUDA graph: on the device, and on the host.
     constants
-        Every constant used, by name, with its source.
+        Every constant by name, with its source.
+    variants
+        Whose constants come before the general ones.
     """
 
     gpu: HardwareProfile
@@ -118,6 +126,23 @@ class Rates:
     origin: Literal["fitted", "carried", "peak"]
     constants: Mapping[str, Constant]
     choice: ConstantsChoice
+    variants: tuple[str, ...] = ()
+
+    @cached_property
+    def narrow(self) -> "Rates":
+        """Those of products and caches in 8 bits."""
+        own = [name for name in self.variants if name in NARROW_VARIANTS]
+        rest = [name for name in self.variants if name not in NARROW_VARIANTS]
+        return rates(self.gpu, self.choice, variants=dict.fromkeys((*own, NARROW, *rest)))
+
+    def of(self, operation: Operation) -> "Rates":
+        """Return those that an operation is timed with, which depend on its formats."""
+        if NARROW not in self.variants and (
+            operation.narrow_cache
+            or (operation.kind == "gemm" and has_narrow_products(self.gpu, operation.dtype))
+        ):
+            return self.narrow
+        return self
 
     def flops_per_s(self, kind: Kind, dtype: Dtype) -> float:
         """Return the achieved matrix rate for a kind of operation. [FLOP/s]."""
@@ -142,7 +167,7 @@ class Rates:
 
 
 def rates(
-    gpu: HardwareProfile, choice: ConstantsChoice = "auto", *, variants: Sequence[str] = ()
+    gpu: HardwareProfile, choice: ConstantsChoice = "auto", *, variants: Iterable[str] = ()
 ) -> Rates:
     """Gather the constants of a GPU.
 
@@ -160,6 +185,7 @@ def rates(
         If the profile has a fitted constant that the timing model does not know.
     """
     _check_names(gpu)
+    variants = tuple(variants)
     constants: dict[str, Constant] = {}
 
     def value(name: str, kind: Kind | None = None) -> float:
@@ -194,7 +220,16 @@ def rates(
         origin=_origin(constants, choice),
         constants=constants,
         choice=choice,
+        variants=variants,
     )
+
+
+def has_narrow_products(gpu: HardwareProfile, dtype: Dtype) -> bool:
+    """Return whether a card multiplies matrices in an 8-bit format, and so with kernels for it.
+
+    Weights in fewer bits, or on a card without a path for theirs, are expanded first.
+    """
+    return is_narrow(DTYPE_BYTES[dtype]) and gpu.peak_flops_per_s(dtype) is not None
 
 
 def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
@@ -240,20 +275,49 @@ def _find(
         return Constant(_PEAK_VALUES[name], "published peak, no overheads", "peak")
     names = [f"{kind}_{name}", name] if kind else [name]
     own = [f"{variant}_{item}" for variant in variants for item in names[:1]]
-    if choice == "auto":
-        for candidate in (*own, *names):
-            if candidate in gpu.fitted:
-                fitted = gpu.fitted[candidate]
-                return Constant(fitted.value, fitted.source, "fitted")
+    narrow = [item for item in own if item.startswith(NARROW_VARIANTS)]
+    wide = [item for item in own if item not in narrow]
+    if found := _fitted(gpu, narrow, choice):
+        return found
+    if not (choice == "auto" and _has_narrow(gpu, names[0])) and (found := carried(gpu, narrow)):
+        return found
     # A constant of this kind of operation says more than a general one measured on the card.
-    if found := carried(gpu, own, names[0] if kind else ""):
+    general = names[0] if kind else ""
+    if found := _fitted(gpu, [*wide, *names], choice) or carried(gpu, wide, general):
         return found
     if choice == "auto" and (measured := _measured(gpu, name)):
         return measured
-    general = carried(gpu, (), name)
-    if general is None:
+    everybodys = carried(gpu, (), name)
+    if everybodys is None:
         raise ProfileError(f"no value for the constant {name}")
-    return general
+    return everybodys
+
+
+def _fitted(gpu: HardwareProfile, names: Iterable[str], choice: ConstantsChoice) -> Constant | None:
+    """Return the first of some constants that was fitted to the card, if it counts."""
+    if choice != "auto":
+        return None
+    for name in names:
+        if found := gpu.fitted.get(name):
+            return Constant(found.value, found.source, "fitted", name)
+    return None
+
+
+def _has_narrow(gpu: HardwareProfile, name: str) -> bool:
+    """Return whether 8-bit rows of the card told constants of the same part, products or the rest.
+
+    What they could not tell is then the card's own of 16 bits, with which the others were fitted.
+    """
+    return any(
+        _of_products(item) == _of_products(name)
+        for item in gpu.fitted
+        if item.startswith(NARROW_VARIANTS)
+    )
+
+
+def _of_products(name: str) -> bool:
+    """Return whether a constant is one of matrix products."""
+    return any(part in name for part in ("gemm_", "tile_gb_per_s", "split_k_us"))
 
 
 def _measured(gpu: HardwareProfile, name: str) -> Constant | None:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from simulator.counts.operation import Operation, Totals
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
+from simulator.inputs.dtypes import Dtype
 from simulator.inputs.workload import HowRun
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
@@ -69,17 +69,16 @@ def uncertainty(
 ) -> Uncertainty:
     """Return between which times a step lies, and why; ``totals`` where they are known already."""
     spent = spent_by(operations, step, gpu_rates, totals)
-    narrow = narrow_families(how)
     spreads = {
-        family: spread_of(gpu_rates, family, narrow=family in narrow) for family in spent.families
+        family: spread_of(gpu_rates, family, format_of(family, how)) for family in spent.families
     }
     return uncertainty_of(spent, spreads, how, peak=gpu_rates.choice == "peak")
 
 
-def narrow_families(how: HowRun) -> set[Family]:
-    """Return the kinds of kernels whose matrices or caches are in 8 bits or fewer."""
+def format_of(family: Family, how: HowRun) -> Dtype:
+    """Return the format that a kind of kernel's spread depends on: of weights, or of the cache."""
     dtypes: dict[Family, Dtype] = {"gemm": how.weight_dtype, "attention": how.kv_dtype}
-    return {name for name, dtype in dtypes.items() if DTYPE_BYTES[dtype] < DTYPE_BYTES["bf16"]}
+    return dtypes.get(family, "bf16")
 
 
 def uncertainty_of(

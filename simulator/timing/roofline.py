@@ -88,6 +88,7 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
     execution
         Outside a CUDA graph each launch costs more on the device, and time on the host.
     """
+    gpu = gpu.of(operation)
     eager = execution == "eager"
     launch_s = gpu.launch_s[operation.kind] + (gpu.eager_launch_s if eager else 0.0)
     fixed_s = operation.launches * launch_s + _serial_s(operation, gpu)
@@ -160,13 +161,14 @@ def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
     All that are used again while their footprint fits, none when it is twice what the cache can
     hold, linear between: a cache that is streamed through loses lines gradually.
     """
+    l2_bytes = gpu.of(operation).l2_bytes
     cached: Numeric = 0.0
     for used, footprint in (
         (operation.reused_bytes, operation.reused_footprint_bytes),
         (operation.scratch_bytes, operation.scratch_bytes),
     ):
         if is_used(used):
-            cached = cached + used * minimum(1.0, maximum(0.0, 2.0 - footprint / gpu.l2_bytes))
+            cached = cached + used * minimum(1.0, maximum(0.0, 2.0 - footprint / l2_bytes))
     return cached
 
 

@@ -14,8 +14,9 @@ from importlib.resources import files
 from typing import Any, Literal, get_args
 
 from simulator.counts.operation import Kind
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_narrow
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import Rates
+from simulator.timing.constants import Rates, has_narrow_products
 from simulator.units import MICROSECOND
 
 # Kinds of operation that rows cannot tell apart: a call of decode attention writes the new keys and
@@ -91,16 +92,21 @@ class Spreads:
     code: Mapping[str, Spread]
 
 
-def spread_of(gpu_rates: Rates, family: Family, *, narrow: bool) -> Spread:
+def spread_of(gpu_rates: Rates, family: Family, dtype: Dtype = "bf16") -> Spread:
     """Return the spread of a kind of kernel for the constants that a GPU has.
 
     Parameters
     ----------
-    narrow
-        Whether the matrices, or the cache, are in an 8-bit format or a smaller one.
+    dtype
+        Format of the weights of products, of the cache of attention.
     """
     known = shipped_spreads()
-    tables = _tables(known, gpu_rates, family)
+    narrow = is_narrow(DTYPE_BYTES[dtype]) and family in ("gemm", "attention")
+    if narrow and family == "gemm" and not has_narrow_products(gpu_rates.gpu, dtype):
+        # No rows are of weights that are expanded first: those of 16 bits stand in for them.
+        origin = "peak" if gpu_rates.choice == "peak" else "carried"
+        return known.origin[origin][family]
+    tables = _tables(known, gpu_rates.narrow if narrow else gpu_rates, family)
     names = (spread_name(gpu_rates.gpu, family, narrow=narrow), family)
     return next(table[name] for name in names for table in tables if name in table)
 
@@ -108,8 +114,8 @@ def spread_of(gpu_rates: Rates, family: Family, *, narrow: bool) -> Spread:
 def spread_name(gpu: HardwareProfile, family: Family, *, narrow: bool) -> str:
     """Return under which name the spread of a kind of kernel is kept.
 
-    8-bit products and caches have one of their own, because the constants of 16-bit kernels predict
-    them, and so have collectives where GPUs have no link but PCIe.
+    8-bit products and caches have one of their own, as they have constants of their own, and so
+    have collectives where GPUs have no link but PCIe.
     """
     if family == "collective" and gpu.link == "none":
         return "pcie_collective"

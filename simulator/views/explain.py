@@ -2,16 +2,21 @@
 
 from dataclasses import asdict, dataclass
 from math import inf
+from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import Estimate
-from simulator.counts.operation import KINDS, Operation
+from simulator.counts.operation import Operation
 from simulator.counts.step import decode_attention_shape
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.parameters import count_parameters
 from simulator.timing.norm import overlap_power
 from simulator.timing.roofline import OperationTime, cached_bytes
+from simulator.timing.used import used_constants
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 from simulator.views.explain_interval import interval_fields
+
+if TYPE_CHECKING:
+    from simulator.timing.carried import Constant
 
 PAPER = "Athiwaratkun et al., arXiv:2403.08845"
 
@@ -191,7 +196,7 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
     """Derive the time of one call of an operation."""
     roofs = [_memory_part(result, operation, time)]
     if operation.flops:
-        rate = result.rates.flops_per_s(operation.kind, operation.dtype)
+        rate = result.rates.of(operation).flops_per_s(operation.kind, operation.dtype)
         flops = f"{format_si(float(operation.flops), 'FLOP')} / {rate / TERA:,.0f} TFLOP/s"
         flops += ", in tiles" if operation.rows else ""
         roofs.append(f"compute {format_time(float(time.compute_s))} ({flops})")
@@ -225,7 +230,7 @@ def _roofline_formula(operation: Operation, time: OperationTime) -> str:
 
 def _memory_part(result: Estimate, operation: Operation, time: OperationTime) -> str:
     """Write the time of an operation's bytes and what it is made of, those from L2 apart."""
-    gpu = result.rates
+    gpu = result.rates.of(operation)
     bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
     cached = float(cached_bytes(operation, gpu))
     parts = [
@@ -278,46 +283,17 @@ def _memory(result: Estimate) -> Step:
 
 def _constants(result: Estimate) -> list[Step]:
     """List the constants that this answer used, each with its source."""
-    uses: dict[tuple[str, float, str, str], list[str]] = {}
-    for name, constant in result.rates.constants.items():
-        kind = next((kind for kind in KINDS if name.startswith(f"{kind}_")), None)
-        base = name if kind is None else name.removeprefix(f"{kind}_")
-        if _is_used(result, base, kind):
-            key = (base, constant.value, constant.origin, constant.source)
-            uses.setdefault(key, []).extend([kind] if kind else [])
+    uses: dict[tuple[str, Constant], list[str]] = {}
+    for used in used_constants(result.operations, result.rates, result.workload.execution):
+        kind = f"8-bit {used.kind or ''}".strip() if used.narrow else used.kind
+        uses.setdefault((used.base, used.constant), []).extend([kind] if kind else [])
     return [
         Step(
             what=f"Constant {name}" + (f" of {', '.join(kinds)}" if kinds else ""),
             formula="",
-            numbers=f"{value:,.3g}",
-            result=origin,
-            reference=source,
+            numbers=f"{constant.value:,.3g}",
+            result=constant.origin,
+            reference=constant.source,
         )
-        for (name, value, origin, source), kinds in uses.items()
+        for (name, constant), kinds in uses.items()
     ]
-
-
-def _is_used(result: Estimate, name: str, kind: str | None) -> bool:
-    """Return whether a constant had a part in an answer."""
-    operations = [item for item in result.operations if kind is None or item.kind == kind]
-    if not operations:
-        return False
-    if name in ("eager_launch_us", "host_us_per_launch"):
-        return result.workload.execution == "eager"
-    fields = _FIELDS.get(name)
-    return fields is None or any(getattr(item, field) for item in operations for field in fields)
-
-
-# The counts without which a constant has no part in an operation's time.
-_FIELDS = {
-    "flops_fraction": ("flops",),
-    "overlap": ("flops", "blocks"),
-    "link_fraction": ("link_bytes",),
-    "l2_gb_per_s": ("reused_bytes", "scratch_bytes"),
-    "l2_fraction": ("reused_bytes", "scratch_bytes"),
-    "block_us": ("thread_blocks",),
-    "sequence_us": ("sequences",),
-    "split_us": ("splits",),
-    "tile_gb_per_s": ("rows",),
-    "split_k_us": ("rows",),
-}

@@ -96,6 +96,9 @@ def test_a_group_needs_a_link() -> None:
         (llama_3_70b(), {"tensor_parallel": 8}, "one GPU of the group"),
         (llama_2_7b(kv_heads=1), {"tensor_parallel": 2}, "copy of KV heads"),
         (mistral_7b(), {"weight_dtype": "fp8"}, "no fp8 matrix path"),
+        (mistral_7b(), {"weight_dtype": "fp8"}, "products of fp8 weights are timed as 16-bit"),
+        (mistral_7b(), {"weight_dtype": "int8"}, "products of int8 weights are timed as fp8"),
+        (mistral_7b(), {"kv_dtype": "int4"}, "int4 caches are timed as fp8 ones."),
     ],
 )
 def test_what_the_user_should_know_is_noted(
@@ -106,6 +109,15 @@ def test_what_the_user_should_know_is_noted(
     assert any(words in note for note in _estimate(shape, card, **work).notes)
     plain = {"attention": "bifurcated", "samples": 2, "weight_dtype": "bf16"}
     assert not any(words in note for note in _estimate(mistral_7b(), card, **plain).notes)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "noted"), [({}, False), ({"launch_us": 2}, True), ({"fp8_gemm_launch_us": 2}, False)]
+)
+def test_8_bit_constants_of_other_gpus_are_noted(fitted: dict[str, float], noted: bool) -> None:
+    """Where the first note says that constants are the card's own, and these are not."""
+    notes = _estimate(mistral_7b(), gpu(fitted), weight_dtype="fp8").notes
+    assert ("Constants of fp8 kernels are carried over from other GPUs." in notes) == noted
 
 
 @pytest.mark.parametrize(

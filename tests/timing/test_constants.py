@@ -1,5 +1,6 @@
 """Which constant counts, and where it says it is from."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,11 +8,12 @@ from builders import gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.counts.operation import KINDS
+from simulator.counts.operation import KINDS, Operation
 from simulator.errors import ProfileError
 from simulator.inputs.hardware import load_hardware, profile_files
 from simulator.timing.carried import shipped
 from simulator.timing.constants import BY_KIND, CONSTANTS, VARIANTS, peak_flops_per_s, rates
+from simulator.timing.roofline import operation_time
 
 CARRIED = shipped()
 KNOWN = [*CONSTANTS, *(f"{kind}_{name}" for kind in KINDS for name in BY_KIND)]
@@ -198,9 +200,59 @@ def test_a_library_s_own_constants_come_first() -> None:
     card = gpu({"vllm_attention_launch_us": 7, "attention_launch_us": 5})
     used = [
         rates(card, variants=variants).constants["attention_launch_us"].value
-        for variants in ((), ("vllm",), ("sglang",), ("vllm_fp8", "vllm"))
+        for variants in ((), ("vllm",), ("sglang",), ("sglang", "vllm"))
     ]
     assert used == [5, 7, 5, 7]
+
+
+_EIGHT_BIT = Operation(name="reads", kind="attention", narrow_cache=True)
+
+
+def test_8_bit_products_and_caches_have_constants_of_their_own() -> None:
+    """Each by its own format: an fp8 cache beside 16-bit weights, and the other way round."""
+    own = {"attention_launch_us": 5, "fp8_attention_launch_us": 9}
+    card = rates(gpu({**own, "gemm_launch_us": 3, "fp8_gemm_launch_us": 4}))
+    product = Operation(name="product", kind="gemm", dtype="fp8")
+    for operation, launch_us in (
+        (_EIGHT_BIT, 9),
+        (replace(_EIGHT_BIT, narrow_cache=False), 5),
+        (product, 4),
+        (replace(product, dtype="bf16"), 3),
+        (replace(product, dtype="int8"), 4),
+        # Norms of a model with fp8 weights are as they were.
+        (replace(product, kind="elementwise"), rates(gpu()).launch_s["elementwise"] * 1e6),
+    ):
+        time = operation_time(operation, card, "graph")
+        assert time.launch_s == pytest.approx(launch_us * 1e-6), operation
+
+
+def test_a_card_without_an_8_bit_path_multiplies_with_16_bit_kernels() -> None:
+    """An A100 expands fp8 weights first; its int8 path is another format's."""
+    card = rates(gpu({"fp8_gemm_launch_us": 4, "gemm_launch_us": 3}, fp8_tflops=None))
+    product = Operation(name="product", kind="gemm", dtype="fp8")
+    assert card.of(product) is card
+    assert card.of(replace(product, dtype="int8")) is card.narrow
+
+
+def test_8_bit_constants_of_others_come_before_the_card_s_own_of_16_bits() -> None:
+    """Unless its own 8-bit rows told some: what they could not tell was 16 bits' in that fit."""
+    launches = {"attention_launch_us": 5, "combine_launch_us": 1}
+    without = rates(gpu(launches)).of(_EIGHT_BIT)
+    for name in launches:
+        found = without.constants[name]
+        assert (found.origin, found.name) == ("carried", f"fp8_{name}")
+    some = rates(gpu({**launches, "fp8_attention_launch_us": 9})).of(_EIGHT_BIT)
+    assert [some.constants[name].value for name in launches] == [9, 1]
+    # Rows of products say nothing of caches.
+    others = rates(gpu({**launches, "fp8_gemm_launch_us": 9})).of(_EIGHT_BIT)
+    assert others.constants["attention_launch_us"].name == "fp8_attention_launch_us"
+
+
+def test_peaks_know_no_formats_but_the_rate() -> None:
+    """A bound is made of published figures alone, in 8 bits too."""
+    bound = rates(gpu(), "peak").of(_EIGHT_BIT)
+    assert bound.bandwidth_bytes_per_s["attention"] == 2000e9
+    assert set(bound.launch_s.values()) == {0}
 
 
 def test_every_carried_name_is_looked_up() -> None:

@@ -29,8 +29,8 @@ def spreads(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spread]:
     """Give every kind of kernel a spread of the test's own."""
     table: dict[str, Spread] = {}
 
-    def own_spread(_rates: Any, family: str, *, narrow: bool) -> Spread:
-        return table[f"fp8_{family}" if narrow else family]
+    def own_spread(_rates: Any, family: str, dtype: str) -> Spread:
+        return table[family if dtype == "bf16" else f"{dtype}_{family}"]
 
     monkeypatch.setattr(interval, "spread_of", own_spread)
     monkeypatch.setattr(interval, "code_spread", lambda code: table.get(code, Spread()))
@@ -112,10 +112,12 @@ def test_nothing_beats_bytes_or_flops_at_published_peaks(spreads: dict[str, Spre
     assert _interval(replace(PRODUCT, flops=5e9))[0] == pytest.approx(10)
 
 
-def test_narrow_formats_have_a_spread_of_their_own(spreads: dict[str, Spread]) -> None:
+def test_narrow_formats_have_a_spread_of_their_own(
+    spreads: dict[str, Spread],
+) -> None:
     """8-bit weights are a matter of products, an 8-bit cache one of attention."""
     spreads["gemm"] = spreads["attention"] = Spread()
-    spreads["fp8_gemm"] = Spread(fixed_above=1, streaming_above=1)
+    spreads["fp8_gemm"] = spreads["int4_gemm"] = Spread(fixed_above=1, streaming_above=1)
     spreads["fp8_attention"] = Spread(fixed_above=2, streaming_above=2)
     reading = replace(PRODUCT, kind="attention")
     for formats, highs in (
@@ -210,6 +212,6 @@ def test_less_is_known_of_a_gpu_never_measured() -> None:
 def test_intervals_of_a_step_are_narrower_than_those_of_its_kernels() -> None:
     """Errors of products average out: a step is known better than its least known kernel."""
     below, above = _widths(CARD, "auto", samples=1)
-    product = spread_of(rates(CARD), "gemm", narrow=False)
+    product = spread_of(rates(CARD), "gemm")
     assert 0 < below < product.streaming_below
     assert 0 < above < product.streaming_above

@@ -6,6 +6,7 @@ import pytest
 from builders import gpu, round_gpu
 
 from simulator.counts.operation import KINDS
+from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.constants import rates
 from simulator.timing.spread import FAMILIES, FAMILY, Spread, shipped_spreads, spread_of
@@ -22,8 +23,8 @@ def test_every_kind_of_operation_has_a_spread_whatever_its_constants() -> None:
     for card in (round_gpu(), gpu(), *map(load_hardware, ("l40s", "a40", "l4", "mi300x"))):
         for choice in ("auto", "carried", "peak"):
             for family in FAMILIES:
-                for narrow in (False, True):
-                    assert spread_of(rates(card, choice), family, narrow=narrow)
+                for dtype in DTYPES:
+                    assert spread_of(rates(card, choice), family, dtype)
 
 
 def test_spreads_are_shares_that_leave_time_positive() -> None:
@@ -40,23 +41,40 @@ def test_the_constants_origin_picks_the_spread() -> None:
     """Its own rows where there are enough, all fitted GPUs' where not, carried where not fitted."""
     h100, a40, l4 = (rates(load_hardware(name)) for name in ("h100-sxm", "a40", "l4"))
     own = SHIPPED.gpu["h100-sxm"]
-    assert spread_of(h100, "attention", narrow=False) == own["attention"]
-    assert spread_of(h100, "gemm", narrow=True) == own["fp8_gemm"]
+    assert spread_of(h100, "attention") == own["attention"]
+    assert spread_of(h100, "gemm", "fp8") == own["fp8_gemm"]
     # Of A40 there are shared-prefix rows of one shape, and no products.
-    assert spread_of(a40, "attention", narrow=False) == SHIPPED.origin["fitted"]["attention"]
-    assert spread_of(a40, "gemm", narrow=False) == SHIPPED.origin["carried"]["gemm"]
-    assert spread_of(l4, "attention", narrow=False) == SHIPPED.origin["carried"]["attention"]
-    assert spread_of(l4, "elementwise", narrow=True) == SHIPPED.origin["carried"]["elementwise"]
+    assert spread_of(a40, "attention") == SHIPPED.origin["fitted"]["attention"]
+    assert spread_of(a40, "gemm") == SHIPPED.origin["carried"]["gemm"]
+    assert spread_of(l4, "attention") == SHIPPED.origin["carried"]["attention"]
+    assert spread_of(l4, "elementwise", "fp8") == SHIPPED.origin["carried"]["elementwise"]
     ignored = rates(load_hardware("h100-sxm"), "carried")
-    assert spread_of(ignored, "gemm", narrow=False) == SHIPPED.origin["carried"]["gemm"]
+    assert spread_of(ignored, "gemm") == SHIPPED.origin["carried"]["gemm"]
+
+
+def test_8_bit_kernels_have_the_spread_of_their_own_constants() -> None:
+    """A100 has no 8-bit rows: its caches are as sure as others' constants, its weights as 16 bits.
+
+    int8 has A100's matrix path and nobody's rows; fp8 and int4 weights are expanded first.
+    """
+    h100, a100 = rates(load_hardware("h100-sxm")), rates(load_hardware("a100-sxm-80gb"))
+    own, carried = SHIPPED.gpu["h100-sxm"], SHIPPED.origin["carried"]
+    assert spread_of(h100, "attention", "fp8") == own["fp8_attention"]
+    assert spread_of(a100, "attention", "fp8") == carried["fp8_attention"]
+    assert spread_of(a100, "gemm", "int8") == carried["fp8_gemm"]
+    for card, dtype in ((a100, "fp8"), (a100, "int4"), (h100, "int4")):
+        assert spread_of(card, "gemm", dtype) == carried["gemm"]
+    bound = rates(load_hardware("h100-sxm"), "peak")
+    assert spread_of(bound, "gemm", "int4") == SHIPPED.origin["peak"]["gemm"]
+    assert spread_of(bound, "gemm", "fp8") == SHIPPED.origin["peak"]["fp8_gemm"]
 
 
 def test_a_gpu_without_a_link_reduces_over_pcie() -> None:
     """Its all-reduces have a spread of their own."""
     l4, h200 = rates(load_hardware("l4")), rates(load_hardware("h200-sxm"))
     carried = SHIPPED.origin["carried"]
-    assert spread_of(l4, "collective", narrow=False) == carried["pcie_collective"]
-    assert spread_of(h200, "collective", narrow=False) == carried["collective"]
+    assert spread_of(l4, "collective") == carried["pcie_collective"]
+    assert spread_of(h200, "collective") == carried["collective"]
 
 
 @pytest.mark.parametrize("family", ["gemm", "attention", "prefill_attention"])

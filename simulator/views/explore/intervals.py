@@ -10,7 +10,7 @@ from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout, Wo
 from simulator.timing.interval import (
     Part,
     Uncertainty,
-    narrow_families,
+    format_of,
     speedup_interval,
     uncertainty_of,
 )
@@ -33,8 +33,9 @@ class Interval:
 
     Attributes
     ----------
-    families, narrow, cached
-        Kinds of the step's kernels, those of them in narrow formats, and those that read again.
+    families, formats, cached
+        Kinds of the step's kernels, the format that the spread of each depends on, and those of
+        them that read again.
     peak
         Whether times are those of published peaks.
     """
@@ -46,7 +47,7 @@ class Interval:
     weight_dtype: Dtype
     kv_dtype: Dtype
     families: tuple[Family, ...]
-    narrow: tuple[Family, ...]
+    formats: tuple[Dtype, ...]
     cached: tuple[Family, ...]
     peak: bool
 
@@ -92,7 +93,6 @@ class Intervals:
     def add(self, work: Workload, operations: Sequence[Operation], *, peak: bool) -> int:
         """Record the interval of a step, and return its number."""
         families = tuple(dict.fromkeys(FAMILY[each.kind] for each in operations))
-        narrow = narrow_families(work)
         again = {FAMILY[each.kind] for each in operations if isinstance(each.reused_bytes, Symbol)}
         interval = Interval(
             attention=work.attention,
@@ -102,7 +102,7 @@ class Intervals:
             weight_dtype=work.weight_dtype,
             kv_dtype=work.kv_dtype,
             families=families,
-            narrow=tuple(family for family in families if family in narrow),
+            formats=tuple(format_of(family, work) for family in families),
             cached=tuple(family for family in families if family in again),
             peak=peak,
         )
@@ -115,7 +115,7 @@ class Intervals:
             self.recorded.append(
                 {
                     "families": interval.families,
-                    "narrow": interval.narrow,
+                    "formats": interval.formats,
                     "shared": list(result.shared),
                     "own": list(result.own),
                     "tape": self.tapes.add(recorder, [result.low_s, result.high_s, *errors]),

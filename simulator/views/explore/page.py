@@ -15,7 +15,7 @@ from simulator.answers.estimate import constants_note
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention_flash import TOKENS_PER_SPLIT
-from simulator.inputs.dtypes import activation_dtype
+from simulator.inputs.dtypes import Dtype, activation_dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import (
     ATTENTIONS,
@@ -210,18 +210,14 @@ def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
     }
 
 
-def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, list[list[float]]]:
-    """Return a GPU's spreads by kind of kernel, of its usual and of its narrow formats."""
-    families = {
-        family for interval in programs.intervals.known.items for family in interval.families
-    }
-    return {
-        family: [
-            [getattr(spread_of(gpu_rates, family, narrow=narrow), name) for name in SPREAD]
-            for narrow in (False, True)
-        ]
-        for family in sorted(families)
-    }
+def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, dict[Dtype, list[float]]]:
+    """Return a GPU's spreads by kind of kernel and format."""
+    found: dict[Family, dict[Dtype, list[float]]] = {}
+    for interval in programs.intervals.known.items:
+        for family, dtype in zip(interval.families, interval.formats, strict=True):
+            item = spread_of(gpu_rates, family, dtype)
+            found.setdefault(family, {})[dtype] = [getattr(item, name) for name in SPREAD]
+    return found
 
 
 def _weight_dtypes(offer: Menu) -> set[Any]:

@@ -1,16 +1,16 @@
 """The parts of a report that say what its numbers rest on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate, constants_note
-from simulator.inputs.dtypes import DTYPE_BYTES
-from simulator.inputs.hardware import FittedFigure
 from simulator.inputs.scenario import Scenario
 from simulator.inputs.workload import ATTENTIONS
-from simulator.timing.constants import BY_KIND, CONSTANTS, Rates
+from simulator.timing.constants import CONSTANTS, Rates
+from simulator.timing.interval import format_of
 from simulator.timing.spread import FAMILY, Family, shipped_spreads, spread_of
+from simulator.timing.used import used_constants
 from simulator.views.cells import setting
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
 
@@ -48,7 +48,7 @@ KINDS: dict[Family, str] = {
 # What no answer of this package takes into account.
 NOT_MODELLED = (
     "One step is one sequence of operations: communication does not overlap with computation.",
-    "No scheduler, no queue of requests, no rounding to paged blocks, no speculative acceptance.",
+    "No scheduler, no queue of requests, no rounding to paged blocks, no drafting of query tokens.",
     "Bifurcated flash attention has constants fitted to standard attention and to products.",
     "Prices are snapshots of public lists; discounts and idle time are not in them.",
 )
@@ -123,7 +123,6 @@ def _range(below: float, above: float) -> str:
 def _spread_table(choice: Choice) -> Html:
     """Return by how much the kernels of a case's steps were off where they were measured."""
     rates, work = choice.comparison.standard.rates, choice.comparison.standard.workload
-    narrow = {"gemm": work.weight_dtype, "attention": work.kv_dtype}
     rows: list[list[Child]] = []
     for family in dict.fromkeys(
         FAMILY[operation.kind]
@@ -131,8 +130,7 @@ def _spread_table(choice: Choice) -> Html:
         for operation in choice.under(name).operations
         if operation.launches
     ):
-        width = DTYPE_BYTES[narrow[family]] if family in narrow else DTYPE_BYTES["bf16"]
-        found = spread_of(rates, family, narrow=width < DTYPE_BYTES["bf16"])
+        found = spread_of(rates, family, format_of(family, work))
         rows.append(
             [
                 KINDS[family],
@@ -166,49 +164,23 @@ def _constants_notes(decisions: Sequence[Decision]) -> list[str]:
 def _constants_table(*estimates: Estimate) -> Html:
     """Return the constants that these steps used, with error, rows and source."""
     rates = estimates[0].rates
-    kinds = {
-        operation.kind
-        for estimate in estimates
-        for operation in estimate.operations
-        if operation.launches
-    }
+    operations = [item for estimate in estimates for item in estimate.operations if item.launches]
     rows: list[list[Child]] = []
-    for name, constant in rates.constants.items():
-        kind, plain = _split(name)
-        if kind and kind not in kinds:
-            continue
-        fitted = _fitted(name, plain, constant.origin, rates.gpu.fitted)
+    for used in used_constants(operations, rates, estimates[0].workload.execution):
+        constant = used.constant
+        fitted = rates.gpu.fitted.get(constant.name) if constant.origin == "fitted" else None
         rows.append(
             [
-                name,
+                used.name,
                 f"{constant.value:.4g}",
                 "" if fitted is None or fitted.stderr is None else f"{fitted.stderr:.2g}",
                 "" if fitted is None or fitted.rows is None else f"{fitted.rows:,}",
                 constant.origin,
-                CONSTANTS[plain],
+                CONSTANTS[used.base],
                 constant.source,
             ]
         )
     return table(f"Constants of the timing model on {rates.gpu.name}", CONSTANT_HEADS, rows)
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Split a constant's name into the kind of operation, if it has one, and the plain name.
-
-    >>> _split("attention_launch_us"), _split("eager_launch_us")
-    (('attention', 'launch_us'), ('', 'eager_launch_us'))
-    """
-    if name in CONSTANTS:
-        return "", name
-    plain = next(item for item in BY_KIND if name.endswith(f"_{item}"))
-    return name.removesuffix(f"_{plain}"), plain
-
-
-def _fitted(
-    name: str, plain: str, origin: str, fitted: Mapping[str, FittedFigure]
-) -> FittedFigure | None:
-    """Return the fit a constant comes from, None where it was not fitted to this card."""
-    return (fitted.get(name) or fitted.get(plain)) if origin == "fitted" else None
 
 
 def assumptions_section(scenario: Scenario | None, decisions: Sequence[Decision]) -> Html:

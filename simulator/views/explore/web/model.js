@@ -168,12 +168,12 @@ function makeModel(data) {
   /* Between which times a step lies, and the errors that make it so. */
   function interval(state, way, spent, families) {
     const number = programOf(state, way)[2];
-    const { families: kinds, narrow, tape } = data.intervals[number];
+    const { families: kinds, formats, tape } = data.intervals[number];
     const inputs = [...spent];
-    for (const family of kinds) {
-      const spreads = data.gpus[state.gpu].spreads[family];
-      inputs.push(...families[family], ...spreads[narrow.includes(family) ? 1 : 0]);
-    }
+    kinds.forEach((family, index) => {
+      const spread = data.gpus[state.gpu].spreads[family][formats[index]];
+      inputs.push(...families[family], ...spread);
+    });
     const [low, high, ...errors] = follow(tape, inputs);
     return { number, low, high, errors };
   }
