@@ -3,4 +3,4 @@
 from importlib.util import find_spec
 
 # Ignored here by name: pytest's own way to skip on import errors hides broken tests too.
-collect_ignore_glob = [] if find_spec("torch") else ["simulator/evidence/*", "tests/evidence/*"]
+collect_ignore_glob = [] if find_spec("torch") else ["simulator/evidence/*"]
