@@ -163,6 +163,7 @@ def measure(
             "(--dry-run does not)"
         )
     from simulator.cli.measure_run import measure_plan, summary_table
+    from simulator.evidence.kernels import find_kernel
     from simulator.evidence.measure.device import open_device
     from simulator.evidence.measure.predict import timing_for
     from simulator.evidence.measure.runner import Settings
@@ -173,6 +174,8 @@ def measure(
         time_limit_s=None if time_limit is None else 60 * time_limit,
     )
     opened = open_device(device, memory_limit=memory_limit)
+    for kernel in kernels or ():
+        find_kernel(kernel)  # a library that cannot be used would fail cell by cell
     rates = _rates(gpu, opened.card.gpu)
     result = measure_plan(plan, folder, opened, rates, settings, counted=counted)
     output.write(

@@ -152,8 +152,9 @@ def test_a_library_that_fails_to_load_is_one_line(
     (tmp_path / "flashinfer.py").write_text("raise AssertionError('Torch not\\n compiled')\n")
     monkeypatch.delitem(sys.modules, "flashinfer", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(KernelError, match=r"not usable here \(Torch not compiled\)"):
-        plan_flashinfer(random_inputs(SHAPES[0]))
+    for use in (lambda: plan_flashinfer(random_inputs(SHAPES[0])), lambda: find_kernel(NAMES[0])):
+        with pytest.raises(KernelError, match=r"not usable here \(Torch not compiled\)"):
+            use()
 
 
 def test_a_flashinfer_of_another_kind_is_refused(

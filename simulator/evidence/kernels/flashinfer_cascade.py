@@ -33,8 +33,7 @@ def plan_flashinfer(inputs: Inputs, *, scale: float | None = None, graph: bool =
     KernelError
         If FlashInfer is not installed or of another kind, or a part has no tokens.
     """
-    wrapper_type = need(_NAME, load(_NAME, "flashinfer"), _WRAPPER)
-    need(_NAME, wrapper_type, "plan", ("sm_scale", "q_data_type"))
+    wrapper_type = flashinfer_wrapper()
     shape = shape_of(*inputs)
     need_both_parts(_NAME, shape)
     query, keys = inputs[0], inputs[1]
@@ -67,6 +66,13 @@ def plan_flashinfer(inputs: Inputs, *, scale: float | None = None, graph: bool =
 
 
 flashinfer_cascade = planned_each_time(_NAME, plan_flashinfer)
+
+
+def flashinfer_wrapper() -> Any:
+    """Return the installed wrapper's type, or refuse it."""
+    wrapper_type = need(_NAME, load(_NAME, "flashinfer"), _WRAPPER)
+    need(_NAME, wrapper_type, "plan", ("sm_scale", "q_data_type"))
+    return wrapper_type
 
 
 def _wrapper(

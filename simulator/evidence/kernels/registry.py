@@ -1,5 +1,6 @@
 """All attention kernels by name."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,11 @@ from simulator.evidence.kernels.bifurcated import (
     bifurcated_flash_chunked,
 )
 from simulator.evidence.kernels.external import PlanCall, Planned
-from simulator.evidence.kernels.flashinfer_cascade import flashinfer_cascade, plan_flashinfer
+from simulator.evidence.kernels.flashinfer_cascade import (
+    flashinfer_cascade,
+    flashinfer_wrapper,
+    plan_flashinfer,
+)
 from simulator.evidence.kernels.flex import bifurcated_flex
 from simulator.evidence.kernels.inputs import Attend
 from simulator.evidence.kernels.layout import Inputs, Layout, lay_out
@@ -25,7 +30,7 @@ from simulator.evidence.kernels.standard import (
     standard_repeat_kv,
 )
 from simulator.evidence.kernels.tree import prefix_tree
-from simulator.evidence.kernels.vllm_cascade import plan_vllm, vllm_cascade
+from simulator.evidence.kernels.vllm_cascade import plan_vllm, vllm_cascade, vllm_functions
 from simulator.evidence.other_libraries import OTHER_LIBRARIES, OtherLibrary
 
 
@@ -51,6 +56,8 @@ class Kernel:
         The library it is from, None for our own.
     plan
         What works out once what depends on sizes alone, for kernels that do.
+    check
+        Refuses a library that is installed and cannot be used.
     """
 
     name: str
@@ -61,6 +68,7 @@ class Kernel:
     runs_on: str
     library: OtherLibrary | None = None
     plan: PlanCall | None = None
+    check: Callable[[], object] | None = None
 
     def __call__(
         self,
@@ -212,6 +220,7 @@ _EXTERNAL = (
         runs_on="CUDA, 16-bit",
         library=OTHER_LIBRARIES["flashinfer_cascade"],
         plan=plan_flashinfer,
+        check=flashinfer_wrapper,
     ),
     Kernel(
         name="vllm_cascade",
@@ -222,6 +231,7 @@ _EXTERNAL = (
         runs_on="CUDA, 16-bit",
         library=OTHER_LIBRARIES["vllm_cascade"],
         plan=plan_vllm,
+        check=vllm_functions,
     ),
 )
 
@@ -235,7 +245,7 @@ def find_kernel(name: str) -> Kernel:
     Raises
     ------
     KernelError
-        If no kernel has that name, or the library it is from is not installed.
+        If no kernel has that name, or the library it is from is not installed or cannot be used.
     """
     known = KERNELS | EXTERNAL_KERNELS
     if name not in known:
@@ -244,4 +254,6 @@ def find_kernel(name: str) -> Kernel:
     if kernel.library is not None and not kernel.available:
         wanted = kernel.library.distribution
         raise KernelError(f"{name} needs {wanted}, which is not installed: pip install {wanted}")
+    if kernel.check is not None:
+        kernel.check()
     return kernel

@@ -41,18 +41,11 @@ def plan_vllm(inputs: Inputs, *, scale: float | None = None, graph: bool = False
         If vLLM is not installed or of another kind, or a part has no tokens.
     """
     del graph  # Every call is made of kernels alone.
-    flash_attn = load(_NAME, _FLASH_ATTN)
-    attend = need(
-        _NAME,
-        flash_attn,
-        "flash_attn_varlen_func",
-        ("seqused_k", "block_table", "return_softmax_lse", "fa_version"),
-    )
-    merge = need(_NAME, load(_NAME, *_MERGES), "merge_attn_states")
+    attend, merge, choose = vllm_functions()
     shape = shape_of(*inputs)
     need_both_parts(_NAME, shape)
     query = inputs[0]
-    version = _flash_attention(shape.head_dim)
+    version = _flash_attention(choose, shape.head_dim)
     tables = page_numbers(shape, query.device)
     ends = query_ends(shape, query.device)
     factor = scale_of(query, scale)
@@ -94,7 +87,19 @@ def plan_vllm(inputs: Inputs, *, scale: float | None = None, graph: bool = False
 vllm_cascade = planned_each_time(_NAME, plan_vllm)
 
 
-def _flash_attention(head_dim: int) -> int:
+def vllm_functions() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Return the installed flash-attn, merge and choice of FlashAttention, or refuse them."""
+    attend = need(
+        _NAME,
+        load(_NAME, _FLASH_ATTN),
+        "flash_attn_varlen_func",
+        ("seqused_k", "block_table", "return_softmax_lse", "fa_version"),
+    )
+    merge = need(_NAME, load(_NAME, *_MERGES), "merge_attn_states")
+    return attend, merge, need(_NAME, load(_NAME, *_VERSIONS), "get_flash_attn_version")
+
+
+def _flash_attention(choose: Callable[..., Any], head_dim: int) -> int:
     """Return the FlashAttention that vLLM itself would take on this GPU.
 
     ``flash_attn_varlen_func`` takes FlashAttention-2 unless told.
@@ -104,7 +109,6 @@ def _flash_attention(head_dim: int) -> int:
     KernelError
         If it takes none.
     """
-    choose = need(_NAME, load(_NAME, *_VERSIONS), "get_flash_attn_version")
     asked = {"head_size": head_dim} if "head_size" in parameters_of(choose) else {}
     version = choose(**asked)
     if version is None:
