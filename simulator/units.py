@@ -13,7 +13,8 @@ NANOSECOND, MICROSECOND, MILLISECOND = 1e-9, 1e-6, 1e-3
 
 # vLLM's reading of sizes on integer flags: a small letter is decimal, a capital one binary.
 _COUNT_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
-_COUNT = re.compile(r"(\d+(?:\.\d+)?)([kmgKMG]?)")
+# Commas and underscores part thousands and nothing else: 16,32 is a list, not 1632.
+_COUNT = re.compile(r"(\d+|\d{1,3}(?:[,_]\d{3})+)(?:\.(\d+))?([kmgKMG]?)")
 
 
 def parse_count(text: str | int) -> int:
@@ -31,11 +32,11 @@ def parse_count(text: str | int) -> int:
     >>> parse_count("8k"), parse_count("8K"), parse_count("1.5K"), parse_count("128")
     (8000, 8192, 1536, 128)
     """
-    match = _COUNT.fullmatch(str(text).strip().replace("_", "").replace(",", ""))
+    match = _COUNT.fullmatch(str(text).strip())
     if match is None:
         raise ValueError(f"{text!r} is not a count; write 8192, 8K (8192) or 8k (8000)")
-    number, suffix = match.groups()
-    whole, _, fraction = number.partition(".")
+    whole, fraction, suffix = match.groups(default="")
+    whole = whole.replace(",", "").replace("_", "")
     # In integers: 1.005 x 1000 is not 1005 in floating point.
     parts: int = 10 ** len(fraction)
     value, rest = divmod(int(whole + fraction) * _COUNT_SUFFIXES[suffix], parts)

@@ -40,6 +40,13 @@ def test_counts_read_as_vllm_reads_them(text: str | int, count: int) -> None:
     assert parse_count(text) == count
 
 
+@pytest.mark.parametrize("text", ["16,32", "1,2,4", "8,", ",8", "1_6", "8K,16K"])
+def test_a_list_is_no_count(text: str) -> None:
+    """Commas part thousands: several sizes at once are refused, not run together."""
+    with pytest.raises(ValueError, match="is not a count"):
+        parse_count(text)
+
+
 @pytest.mark.parametrize("text", ["", "8kb", "-1", "1e3", "nan", "inf", "K", "1.5", "0.3K", "8 K"])
 def test_what_is_no_count_is_refused(text: str) -> None:
     """Signs, exponents, unknown suffixes and fractions of a token are quoted and refused."""

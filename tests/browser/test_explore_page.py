@@ -197,6 +197,7 @@ def test_sizes_can_be_typed(path: Path, open_page: OpenPage) -> None:
     for text, complaint in (
         ("many", "write 8192"),
         ("1.5", "write 8192"),
+        ("16,32", "write 8192"),
         ("2000000000", "at most"),
     ):
         box.fill(text)

@@ -119,9 +119,9 @@ function runs({ model: at, kv_heads: kvHeads, kernel, execution }) {
 
 /* Read 8192, 8K (8192) or 8k (8000), as the command line does; null for what is no count. */
 function parseSize(text) {
-  const match = /^(\d+(?:\.\d+)?)([kmKM]?)$/.exec(text.trim().replace(/[_,]/g, ""));
+  const match = /^((?:\d+|\d{1,3}(?:[,_]\d{3})+)(?:\.\d+)?)([kmKM]?)$/.exec(text.trim());
   if (!match) return null;
-  const value = Number(match[1]) * { "": 1, k: 1e3, m: 1e6, K: 1024, M: 2 ** 20 }[match[2]];
+  const value = Number(match[1].replace(/[_,]/g, "")) * { "": 1, k: 1e3, m: 1e6, K: 1024, M: 2 ** 20 }[match[2]];
   return Number.isInteger(value) ? value : null;
 }
 
