@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,15 @@ def test_a_heavy_import_would_be_seen() -> None:
 def test_importing_the_package_loads_nothing_of_others() -> None:
     """``import simulator`` loads no dependency at all, not even the light ones."""
     assert loaded_after("import simulator", (*HEAVY, "pydantic", "rich", "typer")) == set()
+
+
+def test_a_checkout_without_its_dependencies_says_how_to_get_them() -> None:
+    """``python cli.py`` of a Python that has none of them ends in one line, not in a traceback."""
+    bare = [sys.executable, "-E", "-S", str(Path(__file__).parents[2] / "cli.py"), "gpus"]
+    done = subprocess.run(bare, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: typer is not installed")
+    assert done.stderr.count("\n") == 1
 
 
 def test_help_loads_nothing_heavy() -> None:
