@@ -129,6 +129,8 @@ def test_without_torch_one_line_says_how_to_get_it(tmp_path: Path) -> None:
         (["--device", "tpu"], 2, "'tpu' is not one of cuda, cpu"),
         (["--device", "cpu", "--mode", "graph"], 1, "needs CUDA"),
         (["--kernel", "bifurcated_flsh", "--dry-run"], 1, "did you mean 'bifurcated_flash'"),
+        (["--kernel", "vllm_cascade", "--device", "cpu"], 1, "vllm_cascade runs on CUDA only"),
+        (["--kernel", "vllm_cascade", "--dtype", "fp32", "--dry-run"], 1, "bf16 or fp16, not fp32"),
         (["code-samplin-8k", "--dry-run"], 1, "did you mean 'code-sampling-8k'"),
         (["mla-deepseek-v3", "--dry-run"], 1, "nothing to measure"),
         (["--dry-run", "--gpu", "h100sxm"], 1, "did you mean"),
@@ -143,6 +145,23 @@ def test_mistakes_are_one_line(
     done = here("-o", str(tmp_path / "rows"), *arguments)
     assert done.returncode == code
     assert text in the_line(done)
+
+
+def test_another_library_that_is_not_installed_is_named(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line with how to get it, before a GPU is looked for; a dry run works without it."""
+    monkeypatch.setitem(sys.modules, "flashinfer", None)
+    arguments = ["-o", str(tmp_path / "rows"), "--kernel", "flashinfer_cascade"]
+    done = here(*arguments)
+    assert done.returncode == 1
+    assert the_line(done).endswith("not installed: pip install flashinfer-python")
+    dry = here(*arguments, "--only", "attention", "--dry-run", "--json")
+    assert dry.returncode == 0, dry.stderr
+    cells = json.loads(dry.stdout)["cells"]
+    assert len(cells) == 3 * 6 * 9 * 2
+    assert all("flashinfer_cascade" in cell["cell"] for cell in cells)
+    assert not (tmp_path / "rows").exists()
 
 
 def test_a_dry_run_shows_predictions_and_makes_nothing(here: Here, tmp_path: Path) -> None:
