@@ -58,7 +58,7 @@ class Output:
 
 
 def output_of(format_name: Format | None, as_json: bool, path: Path | None) -> Output:
-    """Return the output asked for: an explicit format first, then the file's suffix.
+    """Return the output asked for: an explicit format first, then the file's suffix; - is stdout.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def output_of(format_name: Format | None, as_json: bool, path: Path | None) -> O
             known = ", ".join(SUFFIXES)
             raise OutputError(f"cannot tell a format from {path.name!r}; known suffixes: {known}")
         format_name = SUFFIXES[suffix]
-    return Output(format=format_name or "table", path=path)
+    return Output(format=format_name or "table", path=None if path == Path("-") else path)
 
 
 def csv_text(rows: Sequence[dict[str, Any]]) -> str:

@@ -210,3 +210,11 @@ def test_a_narrow_terminal_loses_no_figure() -> None:
     assert len(figures) > 30
     for figure in figures:
         assert figure.split()[0] in narrow
+
+
+def test_a_dash_is_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``-o -`` prints the answer, as it does elsewhere, and leaves no file of that name."""
+    monkeypatch.chdir(tmp_path)
+    asked = bifurcate("compare", *QUESTION, "--json", "-o", "-")
+    assert asked.text == bifurcate("compare", *QUESTION, "--json").text
+    assert not list(tmp_path.iterdir())
