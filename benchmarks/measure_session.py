@@ -33,7 +33,7 @@ NEEDED = ("pydantic", "pydantic_core", "typer", "rich", "torch")
 WANTED = ("pytest", "hypothesis", "triton", "pynvml")
 # A group of cells that has begun is finished, a chunk of counters too; then all ends. [s]
 GROUP_S, CHUNK_S, END_S = 40.0, 60.0, 15.0
-MOST_RESTARTS = 30
+MOST_RESTARTS, MOST_IDLE = 30, 3
 
 PROBE = """
 import importlib, importlib.metadata as m, json, platform, sys
@@ -228,10 +228,12 @@ def measure(
 ) -> bool:
     """Measure until the time is up or all is done; return whether it came to a good end.
 
-    A kernel that breaks the device gets its row and ends the process: the next one goes on. One
-    that ends without a new row would end so again.
+    A kernel that breaks the device gets its row and ends the process: the next one goes on. What
+    kills the process at once has its row after the second time, so three ends without a new row
+    in a row are no use.
     """
     cells = cells or (lambda folder: sum(statuses(folder).values()))
+    idle = 0
     for _ in range(MOST_RESTARTS):
         limit_s = session.left_s() - reserve_s - GROUP_S - END_S
         if limit_s < 1:
@@ -243,7 +245,8 @@ def measure(
         )
         if code == 0:
             return True
-        if cells(rows) == before:
+        idle = idle + 1 if cells(rows) == before else 0
+        if idle == MOST_IDLE:
             break
         session.say(f"session: measure ended with {code}, and goes on")
     return False

@@ -54,7 +54,8 @@ def measure_plan(
         until = None if limit_s is None else monotonic() + limit_s
         try:
             with _progress(len(plan.cells)) as show:
-                for progress in run(plan, device, store, gpu=gpu, settings=settings):
+                measured = run(plan, device, store, gpu=gpu, settings=settings, journal=environment)
+                for progress in measured:
                     show(progress)
                     stopped = progress.stopped
             if counted is not None and not stopped:

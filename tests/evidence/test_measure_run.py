@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from simulator.errors import KernelError, MeasurementError  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.measure import grid  # noqa: E402
+from simulator.evidence.measure.batches import together  # noqa: E402
 from simulator.evidence.measure.cells import (  # noqa: E402
     KINDS,
     MEMORY_TESTS,
@@ -25,7 +26,7 @@ from simulator.evidence.measure.device import CpuDevice, open_device  # noqa: E4
 from simulator.evidence.measure.environment import Environment  # noqa: E402
 from simulator.evidence.measure.predict import predict, timing_for  # noqa: E402
 from simulator.evidence.measure.rows import FILES  # noqa: E402
-from simulator.evidence.measure.runner import Progress, Settings, run, together  # noqa: E402
+from simulator.evidence.measure.runner import Progress, Settings, run  # noqa: E402
 from simulator.evidence.measure.store import Store  # noqa: E402
 
 FAST = Settings(timing=timing_for("cpu", 3))
@@ -274,12 +275,54 @@ def test_a_broken_device_ends_the_run_and_is_not_tried_again(
     assert [row["status"] for row in rows_of(tmp_path)] == ["error"]
 
 
+class Died(BaseException):
+    """The end of a process, as far as a test can have one: nothing is closed."""
+
+
+def test_what_kills_the_process_twice_is_not_tried_again(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First its whole batch is lost, then it dies alone, then it has a row and the rest is there.
+
+    Without that, what comes after it would never be measured.
+    """
+    small = replace(plan, cells=groups_of(plan, "attention")[0])
+    spoil(monkeypatch, "bifurcated_flash_chunked", Died())
+    for _ in range(2):
+        with pytest.raises(Died):
+            journalled(small, tmp_path)
+    journalled(small, tmp_path).close(rows=0)
+    rows = {row["implementation"]: row for row in rows_of(tmp_path)}
+    assert len(rows) == len(small.cells)
+    killer = rows.pop("bifurcated_flash_chunked")
+    assert killer["status"] == "error"
+    assert killer["note"].startswith("not tried: the process died in it before")
+    assert {row["status"] for row in rows.values()} == {"ok"}
+
+
+def test_a_run_that_was_closed_is_no_death(plan: Plan, tmp_path: Path) -> None:
+    """Stopped by hand or by a limit in the middle of a batch, its cells are measured together."""
+    keys = [cell.key for cell in plan.cells]
+    first = Environment(tmp_path, CpuDevice(), {})
+    first.begin(keys)
+    first.close(rows=0)
+    assert Environment(tmp_path, CpuDevice(), {}).deaths(keys[0]) == 0
+
+
+def journalled(plan: Plan, folder: Path) -> Environment:
+    """Run a plan as the command does, up to the closing of its record."""
+    device, store = CpuDevice(), Store(folder)
+    environment = Environment(folder, device, {})
+    list(run(plan, device, store, gpu=None, settings=FAST, journal=environment))
+    return environment
+
+
 def spoil(monkeypatch: pytest.MonkeyPatch, name: str, fault: object) -> None:
     """Make a kernel raise, or return something else."""
     kernel = KERNELS[name]
 
     def attend(*inputs: torch.Tensor) -> torch.Tensor:
-        if isinstance(fault, Exception):
+        if isinstance(fault, BaseException):
             raise fault
         return fault(kernel.function(*inputs))
 

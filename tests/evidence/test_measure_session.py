@@ -73,8 +73,10 @@ def a_session(script: ModuleType, folder: Path, *, seconds: float) -> object:
         ([0], [0, 5], True, 1),
         # Two kernels break the device, each in a process of its own.
         ([1, 1, 0], [0, 3, 3, 7, 7, 9], True, 3),
-        # A process that ends without a row would do so for ever.
-        ([1, 1], [0, 3, 3, 3], False, 2),
+        # One kills the process, at first in a batch, then alone, and has its row before the third.
+        ([-11, -11, 0], [0, 0, 0, 0, 0, 9], True, 3),
+        # A process that ends without a row three times would do so for ever.
+        ([1, 1, 1, 1], [0, 3, 3, 3, 3, 3, 3, 3], False, 4),
     ],
 )
 def test_a_broken_device_is_gone_on_from_while_rows_come(
@@ -110,7 +112,8 @@ def test_what_hangs_is_ended_in_time(
     """A command that does not even heed an interrupt is killed, and its output so far is kept."""
     monkeypatch.setattr(script, "END_S", 1.0)
     session = a_session(script, tmp_path, seconds=3.0)
-    code = "import signal, time; signal.signal(2, signal.SIG_IGN); print('here', flush=True); time.sleep(60)"
+    code = "import signal, time\nsignal.signal(2, signal.SIG_IGN)\n"
+    code += "print('here', flush=True)\ntime.sleep(60)"
     start = time.monotonic()
     ended, text = session.run([sys.executable, "-c", code], limit_s=60.0)
     assert time.monotonic() - start < 3

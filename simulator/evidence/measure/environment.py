@@ -1,7 +1,8 @@
 """What the rows were measured on and with, in one file beside them."""
 
 import platform
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,14 +50,33 @@ class Environment:
             "system": platform.platform(),
             **{name: facts[name] for name in ("driver_version", "cuda") if name in facts},
             "settings": dict(settings),
+            "at": None,
             "before": asdict(device.reading()),
             "after": None,
             "rows": 0,
         }
-        record.setdefault("runs", []).append(self._run)
+        runs = record.setdefault("runs", [])
+        # A run that could not even write its end was killed, or died of what it was measuring.
+        dead = [entry for entry in runs if not entry.get("ended_at")]
+        self._deaths = Counter(key for entry in dead for key in entry.get("at") or ())
+        runs.append(self._run)
         write_environment(folder, record)
+
+    def begin(self, cells: Sequence[str]) -> None:
+        """Write down what is measured next, for the case that this process does not survive it."""
+        self._run["at"] = list(cells)
+        write_environment(self._folder, self._record)
+
+    def deaths(self, cell: str) -> int:
+        """Return how many earlier runs have died while they measured a cell."""
+        return self._deaths[cell]
 
     def close(self, *, rows: int) -> None:
         """Write down the end of the run."""
-        self._run |= {"ended_at": now(), "after": asdict(self._device.reading()), "rows": rows}
+        self._run |= {
+            "ended_at": now(),
+            "at": None,
+            "after": asdict(self._device.reading()),
+            "rows": rows,
+        }
         write_environment(self._folder, self._record)

@@ -3,15 +3,16 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 
 from simulator.errors import MeasurementError, SimulatorError
-from simulator.evidence.measure.cells import KNOWN_KERNELS, AttentionCell, Cell, Plan, StepCell
+from simulator.evidence.measure.batches import Planned, inputs_bytes, together
+from simulator.evidence.measure.cells import Plan
 from simulator.evidence.measure.device import Device, Stopwatch, is_out_of_memory
 from simulator.evidence.measure.environment import now
-from simulator.evidence.measure.footprint import weights_bytes
-from simulator.evidence.measure.predict import Prediction, Timing, predict, wall_s
+from simulator.evidence.measure.predict import Timing, predict, wall_s
 from simulator.evidence.measure.prepare import Prepared, prepare
 from simulator.evidence.measure.rows import Outcome, Reading, Status, row_of
 from simulator.evidence.measure.statistics import summarise, time_interleaved
@@ -61,6 +62,10 @@ class Progress:
     stopped: str = ""
 
 
+# Processes that may die in a cell: the first may have been killed from outside, or by another cell.
+_DEATHS = 2
+
+
 @dataclass(frozen=True, slots=True)
 class _Failure:
     """What went wrong with some cells, without the exception, whose frames hold tensors."""
@@ -69,11 +74,26 @@ class _Failure:
     note: str
 
 
-_Planned = tuple[Cell, Prediction]
+class Journal(Protocol):
+    """Remembers what was being measured when a process died."""
+
+    def begin(self, cells: Sequence[str]) -> None:
+        """Write down the keys of the cells that are measured next."""
+        ...
+
+    def deaths(self, cell: str) -> int:
+        """Return how many processes have died while they measured a cell."""
+        ...
 
 
 def run(
-    plan: Plan, device: Device, store: Store, *, gpu: Rates | None, settings: Settings
+    plan: Plan,
+    device: Device,
+    store: Store,
+    *,
+    gpu: Rates | None,
+    settings: Settings,
+    journal: Journal | None = None,
 ) -> Iterator[Progress]:
     """Measure every cell of a plan that has no row yet, and yield after every group.
 
@@ -81,13 +101,16 @@ def run(
     ----------
     gpu
         Rates of the card, for the time left and for how long to repeat; None where it is unknown.
+    journal
+        With one, a cell in which a process has died is measured alone, and after a second death no
+        more: what kills the process would keep everything after it from being measured.
 
     Raises
     ------
     MeasurementError
         If the device is unusable after an error; the rows so far are safe.
     """
-    worker = _Worker(device, store, settings)
+    worker = _Worker(device, store, settings, journal)
     groups = []
     for cells in plan.groups:
         todo = [cell for cell in cells if cell.key not in store.done]
@@ -120,34 +143,45 @@ def run(
 class _Worker:
     """Measures groups, and keeps what outlives a group: weights and the last reading."""
 
-    def __init__(self, device: Device, store: Store, settings: Settings) -> None:
+    def __init__(
+        self, device: Device, store: Store, settings: Settings, journal: Journal | None
+    ) -> None:
         self._device, self._store, self._settings = device, store, settings
+        self._journal = journal
         self._steps = Steps(device)
         self._reading: Reading | None = None
         # The cell whose code is running: what breaks the device is known to be its fault.
-        self._at: _Planned | None = None
+        self._at: Planned | None = None
 
-    def measure(self, planned: Sequence[_Planned]) -> None:
+    def measure(self, planned: Sequence[Planned]) -> None:
         """Give every cell of a group its row."""
         self._steps.forget(keep=planned[0][0])
         self._device.release()
         room = self._device.free_bytes() + self._steps.loaded_bytes
-        fitting = [each for each in planned if each[1].memory_bytes <= room]
+        deaths = {cell.key: self._journal.deaths(cell.key) for cell, _ in planned if self._journal}
+        fitting = [
+            each for each in planned if each[1].memory_bytes <= room and not deaths.get(each[0].key)
+        ]
         for batch in together(fitting, room):
             self._try(batch)
         for each in planned:
             if each in fitting:
                 continue
-            if self._settings.skip_oom:
+            if deaths.get(each[0].key, 0) >= _DEATHS:
+                note = "not tried: the process died in it before, with others and alone"
+                self._write_failure(each, _Failure("error", note))
+            elif self._settings.skip_oom and each[1].memory_bytes > room:
                 needed = format_gib(each[1].memory_bytes)
                 note = f"predicted: needs {needed}, {format_gib(room)} free"
                 self._write_failure(each, _Failure("oom", note))
             else:
                 self._try([each])
 
-    def _try(self, batch: Sequence[_Planned]) -> None:
+    def _try(self, batch: Sequence[Planned]) -> None:
         """Measure cells together; if that fails, each alone; if that fails, say so in its row."""
         self._device.release()  # of the batch before
+        if self._journal is not None:
+            self._journal.begin([cell.key for cell, _ in batch])
         failure = self._attempt(batch)
         if failure is None:
             return
@@ -159,7 +193,7 @@ class _Worker:
             if each[0].key not in self._store.done:
                 self._try([each])
 
-    def _attempt(self, batch: Sequence[_Planned]) -> _Failure | None:
+    def _attempt(self, batch: Sequence[Planned]) -> _Failure | None:
         """Measure cells together, or return why not."""
         self._at = None
         try:
@@ -174,7 +208,7 @@ class _Worker:
             return _Failure("error", f"{type(problem).__name__}: {problem}")
         return None
 
-    def _recover(self, failure: _Failure, batch: Sequence[_Planned]) -> None:
+    def _recover(self, failure: _Failure, batch: Sequence[Planned]) -> None:
         """Free what an attempt held; stop the run if it has broken the device for this process."""
         try:
             self._device.release(thorough=True)
@@ -188,11 +222,11 @@ class _Worker:
                 "this process, its row says so; run the same command again to go on"
             ) from None
 
-    def _measure(self, batch: Sequence[_Planned]) -> None:
+    def _measure(self, batch: Sequence[Planned]) -> None:
         """Prepare, check and time cells interleaved, and write their rows."""
         timing = self._settings.timing
         largest = max(prediction.workspace_bytes for _, prediction in batch)
-        needed = _inputs_bytes(batch) + largest - self._steps.loaded_bytes
+        needed = inputs_bytes(batch) + largest - self._steps.loaded_bytes
         self._device.check_room(needed)
         before = self._reading or self._device.reading()
         prepared = prepare(
@@ -229,7 +263,7 @@ class _Worker:
                 outcome = replace(outcome, status="wrong", note=_too_far(each))
             self._store.append(each.cell.kind, row_of(each.cell, self._device.card, outcome))
 
-    def _watched(self, prepared: Prepared, batch: Sequence[_Planned]) -> Stopwatch:
+    def _watched(self, prepared: Prepared, batch: Sequence[Planned]) -> Stopwatch:
         """Return the stopwatch of a cell, which says whose turn it is when it is started."""
         (planned,) = (each for each in batch if each[0] is prepared.cell)
         self._at = planned
@@ -241,7 +275,7 @@ class _Worker:
 
         return run
 
-    def _write_failure(self, planned: _Planned, failure: _Failure) -> None:
+    def _write_failure(self, planned: Planned, failure: _Failure) -> None:
         """Write the row of a cell that has no time."""
         cell, prediction = planned
         outcome = Outcome(
@@ -251,39 +285,6 @@ class _Worker:
             note=failure.note,
         )
         self._store.append(cell.kind, row_of(cell, self._device.card, outcome))
-
-
-def together(planned: Sequence[_Planned], room: float) -> list[list[_Planned]]:
-    """Share cells of a group out to batches that fit in memory, as few as possible in order.
-
-    Cells of one layout share their inputs, and only one call's workspace is alive at a time.
-    """
-    batches: list[list[_Planned]] = []
-    for each in planned:
-        grown = [*batches[-1], each] if batches else [each]
-        # Graphs keep their own workspace each, at worst.
-        workspace = sum(prediction.workspace_bytes for _, prediction in grown)
-        if batches and _inputs_bytes(grown) + workspace <= room:
-            batches[-1] = grown
-        else:
-            batches.append([each])
-    return batches
-
-
-def _inputs_bytes(planned: Sequence[_Planned]) -> float:
-    """Return the bytes of all inputs of cells in one batch; those of one layout count once."""
-    by_layout: dict[str, float] = {}
-    weights = 0.0
-    for cell, prediction in planned:
-        layout = "one"
-        if isinstance(cell, AttentionCell | StepCell):
-            layout = KNOWN_KERNELS[cell.kernel].layout
-        own = 0.0
-        if isinstance(cell, StepCell):
-            own = weights_bytes(cell)
-            weights = max(weights, own)
-        by_layout[layout] = max(by_layout.get(layout, 0.0), prediction.input_bytes - own)
-    return sum(by_layout.values()) + weights
 
 
 def _too_far(prepared: Prepared) -> str:
