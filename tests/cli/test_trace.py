@@ -125,6 +125,11 @@ def test_a_module_with_weights(code: Path) -> None:
         (("attention_of_mine:Layer",), 1, "Layer is a class"),
         ((":attend",), 1, "':attend' is not MODULE:FUNCTION"),
         (("bifurcated_flash", "-s", "samples=9999999999"), 2, "samples is more than 1e+09"),
+        (
+            ("standard_flash", "-s", "samples=1000m", "-s", "context_tokens=1000m"),
+            1,
+            "tensors of these sizes cannot be made: numel",
+        ),
         (("bifurcated_flash", "-s", "samples"), 2, "is not NAME=SIZE"),
         (("bifurcated_flash", "-s", "samples=0"), 2, "samples must be at least 1"),
         (("bifurcated_flash", "-s", "samples=x"), 2, "'x' is not a count"),

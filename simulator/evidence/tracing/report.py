@@ -154,10 +154,14 @@ def report(
     Raises
     ------
     TraceError
-        If there is no such function, it fails, or it does something that has no trace.
+        If there is no such function, it fails, or it does something that has no trace; or if its
+        tensors are larger than PyTorch can count.
     """
     function = find_function(question.target)
-    inputs = _inputs(question)
+    try:
+        inputs = _inputs(question)
+    except RuntimeError as problem:
+        raise TraceError(f"tensors of these sizes cannot be made: {problem}") from problem
     with explained(question.target):
         traced = trace(function, *inputs)
     slots = BLOCKS_PER_SM * gpu.gpu.sm_count
