@@ -103,7 +103,7 @@ GALLERY = (
     Picture(
         "speedup-map",
         "short-prefix-vllm",
-        "The same with 8 KV heads and 512 own tokens: up to a few thousand tokens of prefix it does not pay.",
+        "The same with 8 KV heads and 512 own tokens: it takes thousands of tokens of context until it pays, or many samples.",
     ),
     Picture(
         "kv-io",
