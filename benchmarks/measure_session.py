@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,24 +99,36 @@ class Session:
         """Run a command, its output printed and kept; interrupt it at its limit, then end it."""
         limit_s = max(1.0, min(limit_s, self.left_s() - END_S))
         self.say(f"$ {name or ' '.join(command)}   (at most {limit_s:.0f} s)")
-        lines = []
+        lines: list[str] = []
         with subprocess.Popen(
             command, cwd=REPOSITORY, env=self.environment, text=True, errors="replace",
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         ) as child:  # fmt: skip
-            timers = (
-                threading.Timer(limit_s, child.send_signal, [signal.SIGINT]),
-                threading.Timer(limit_s + END_S / 2, child.kill),
-            )
-            for timer in timers:
-                timer.start()
-            for line in child.stdout or ():
-                lines.append(line)
-                self.say(line.rstrip("\n"))
-            code = child.wait()
-            for timer in timers:
-                timer.cancel()
-        return code, "".join(lines)
+
+            def read() -> None:
+                for line in child.stdout or ():
+                    lines.append(line)
+                    self.say(line.rstrip("\n"))
+
+            reader = threading.Thread(target=read)
+            reader.start()
+            stop: KeyboardInterrupt | None = None
+            for patience_s, way in ((limit_s, signal.SIGINT), (END_S / 2, signal.SIGKILL)):
+                try:
+                    child.wait(patience_s)
+                    break
+                except subprocess.TimeoutExpired:
+                    child.send_signal(way)
+                except KeyboardInterrupt as pressed:  # the child has a session of its own
+                    stop = pressed
+                    child.send_signal(signal.SIGINT)
+            # What it has started itself would keep the pipe open, and the GPU.
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            reader.join()
+            if stop is not None:
+                raise stop
+            return child.wait(), "".join(lines)
 
 
 def main() -> int:

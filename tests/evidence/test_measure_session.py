@@ -122,6 +122,16 @@ def test_what_hangs_is_ended_in_time(
     assert "here" in (tmp_path / "session.log").read_text()
 
 
+def test_what_a_command_leaves_behind_is_ended_with_it(script: ModuleType, tmp_path: Path) -> None:
+    """A process that outlives its parent holds neither the output nor the card."""
+    session = a_session(script, tmp_path, seconds=60)
+    left = "import time; time.sleep(50)"
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {left!r}]); print('x')"
+    start = time.monotonic()
+    assert session.run([sys.executable, "-c", code], limit_s=40.0) == (0, "x\n")
+    assert time.monotonic() - start < 20
+
+
 def test_counters_that_are_refused_twice_are_not_asked_for_again(
     script: ModuleType, tmp_path: Path
 ) -> None:
