@@ -136,14 +136,15 @@ def _add_bands(figure: "go.Figure", low: float, high: float) -> None:
     """Add the line of equal times, and the bands around it."""
     import plotly.graph_objects as go
 
-    for share in (NEAR, CLOSE):
+    # The nearer band is darker by itself: the key shows each without the other below it.
+    for share, opacity in ((NEAR, 0.22), (CLOSE, 0.4)):
         figure.add_trace(
             go.Scatter(
                 x=[low, high, high, low],
                 y=[low * (1 - share), high * (1 - share), high * (1 + share), low * (1 + share)],
                 mode="none",
                 fill="toself",
-                fillcolor="rgba(118,118,118,0.22)",
+                fillcolor=f"rgba(118,118,118,{opacity})",
                 name=f"within {share:.0%}",
                 hoverinfo="skip",
             )

@@ -263,7 +263,11 @@ def with_gpus(caption: Caption, frame: "pd.DataFrame") -> Caption:
         origin = f"Constants fitted for {', '.join(fitted)}{others}."
     else:
         origin = "Constants carried over from other GPUs."
-    profiles = f"Profiles of {len(gpus)} GPUs, hash of all {hash_of(list(gpus['hash']))}."
+    profiles = (
+        f"Profile {gpus['gpu'].iloc[0]}, hash {gpus['hash'].iloc[0]}."
+        if len(gpus) == 1
+        else f"Profiles of {len(gpus)} GPUs, hash of all {hash_of(list(gpus['hash']))}."
+    )
     return Caption(
         caption.subject, (*caption.notes[:-1], f"{origin} {profiles} {caption.notes[-1]}")
     )

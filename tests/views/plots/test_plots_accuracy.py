@@ -99,3 +99,11 @@ def test_the_footer_says_what_the_predictions_rest_on() -> None:
     assert "Constants fitted for h100-sxm; carried over from those for the others." in words
     assert "Profiles of 2 GPUs, hash of all " in words
     assert "bifurcate " in words
+    alone = predicted_measured(rows([10], [11]), gpus=gpus[:1]).layout.annotations[-1].text
+    assert "Profile h100-sxm, hash aa." in alone
+
+
+def test_bands_are_told_apart_in_the_key() -> None:
+    """Within 10 % and within 20 % are not drawn in one grey."""
+    bands = [item for item in predicted_measured(rows([10], [11])).data if item.fill == "toself"]
+    assert len({band.fillcolor for band in bands}) == len(bands) == 2
