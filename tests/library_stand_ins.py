@@ -138,6 +138,17 @@ class Cascade:
     def _level(
         self, level: tuple[Tensor, ...], q: Tensor, pools: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
+        """Attend to one level."""
+        return self.of_level(level, q, pools, self.sizes[0], self.scale)
+
+    @staticmethod
+    def of_level(
+        level: tuple[Tensor, ...],
+        q: Tensor,
+        pools: tuple[Tensor, Tensor],
+        page_tokens: int,
+        scale: float,
+    ) -> tuple[Tensor, Tensor]:
         """Attend to one level; log-sum-exp base 2, [rows, heads]."""
         query_ends, page_ends, numbers, last = level
         assert int(query_ends[-1]) == len(q)
@@ -145,10 +156,10 @@ class Cascade:
         found = []
         for owner in range(len(query_ends) - 1):
             listed = numbers[page_ends[owner] : page_ends[owner + 1]]
-            tokens = (len(listed) - 1) * self.sizes[0] + int(last[owner])
+            tokens = (len(listed) - 1) * page_tokens + int(last[owner])
             keys, values = (read_pages(pool, listed, tokens) for pool in pools)
             rows = q[query_ends[owner] : query_ends[owner + 1]]
-            found.append(attend(rows, keys, values, self.scale))
+            found.append(attend(rows, keys, values, scale))
         return (
             torch.cat([output for output, _ in found]),
             torch.cat([lse for _, lse in found]) / math.log(2),
