@@ -181,6 +181,15 @@ def test_each_way_to_make_it_fit_does(work: dict[str, Any]) -> None:
         assert estimate(llama_2_7b(kv_heads=1), card, changed).memory.fits, (field, value)
 
 
+def test_no_more_gpus_are_advised_than_are_joined() -> None:
+    """671 GB on cards of 24 GB would take 64 of them: no answer, except where a link joins 72."""
+    deepseek = load_model("deepseek-v3")
+    geforce = compare(deepseek, load_hardware("rtx-4090"), Workload(weight_dtype="fp8"))
+    assert "--tp" not in geforce.advice
+    nvl72 = compare(deepseek, load_hardware("gb200"), Workload(weight_dtype="fp32"))
+    assert "--tp 32" in nvl72.advice
+
+
 def test_narrow_weights_are_not_to_be_narrowed_again() -> None:
     """16 bits to fewer, 8 to 4, and from 4 there is no further to go."""
     said = {
