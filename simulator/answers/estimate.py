@@ -232,7 +232,8 @@ def _dtype_note(gpu: HardwareProfile, work: Workload) -> str:
     for dtype in (work.weight_dtype, activation_dtype(work.weight_dtype)):
         _, used = peak_flops_per_s(gpu, dtype)
         if dtype not in (used, "int4"):
-            return f"{gpu.name} has no {dtype} matrix path: computed at its {used} rate."
+            path = "no" if gpu.peak_flops_per_s(dtype) is None else "only a slow"
+            return f"{gpu.name} has {path} {dtype} matrix path: computed at its {used} rate."
     return ""
 
 

@@ -227,16 +227,16 @@ def rates(
 def has_narrow_products(gpu: HardwareProfile, dtype: Dtype) -> bool:
     """Return whether a card multiplies matrices in an 8-bit format, and so with kernels for it.
 
-    Weights in fewer bits, or on a card without a path for theirs, are expanded first.
+    Weights in fewer bits, or on a card without a fast path for theirs, are expanded first.
     """
-    return is_narrow(DTYPE_BYTES[dtype]) and gpu.peak_flops_per_s(dtype) is not None
+    return is_narrow(DTYPE_BYTES[dtype]) and peak_flops_per_s(gpu, dtype)[1] == dtype
 
 
 def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
     """Return the published matrix rate, and the format it is for.
 
-    A card without a path for the format computes in the next wider one it has: fp8, int8 and int4
-    in bf16, bf16 in fp16.
+    A card without a path for the format, or with one that is slower (int8 of a B300), computes in
+    the next wider one it has: fp8, int8 and int4 in bf16, bf16 in fp16.
 
     Returns
     -------
@@ -248,11 +248,16 @@ def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
     ProfileError
         If the card has no path for any of them.
     """
-    for candidate in (dtype, *_WIDER.get(dtype, ())):
-        peak = gpu.peak_flops_per_s(candidate)
-        if peak is not None:
-            return peak, candidate
-    raise ProfileError(f"{gpu.id}: no matrix rate for {dtype}")
+    own = gpu.peak_flops_per_s(dtype)
+    if own is not None and not is_narrow(DTYPE_BYTES[dtype]):
+        return own, dtype
+    for wider in _WIDER.get(dtype, ()):
+        rate = gpu.peak_flops_per_s(wider)
+        if rate is not None:
+            return (rate, wider) if own is None or own < rate else (own, dtype)
+    if own is None:
+        raise ProfileError(f"{gpu.id}: no matrix rate for {dtype}")
+    return own, dtype
 
 
 _WIDER: dict[str, tuple[Dtype, ...]] = {

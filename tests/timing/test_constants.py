@@ -129,11 +129,13 @@ def test_an_unknown_fitted_constant_is_an_error() -> None:
         ("fp8", {"fp8_tflops": None, "bf16_tflops": None}, 510, "fp16"),
         ("int8", {"int8_tops": None}, 500, "bf16"),
         ("int4", {}, 500, "bf16"),  # expanded before the product
+        ("int8", {"int8_tops": 40}, 500, "bf16"),  # B300: cut to a fraction of its 16-bit rate
+        ("int8", {"int8_tops": 500}, 500, "int8"),  # MI210: as fast
         ("fp32", {}, 50, "fp32"),
     ],
 )
 def test_a_missing_format_computes_in_the_next_wider(
-    dtype: Any, left_out: dict[str, None], rate: float, used: str
+    dtype: Any, left_out: dict[str, float | None], rate: float, used: str
 ) -> None:
     """The rate and the format it is for; the fp16 rate here is 510 so that it shows."""
     card = gpu(fp16_tflops=510, **left_out)
