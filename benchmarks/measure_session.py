@@ -149,7 +149,12 @@ def main() -> int:
     troubles = []
     if options.test_minutes and not tests_passed(session, card, 60 * options.test_minutes):
         troubles.append("GPU tests failed")
-    counting = shutil.which("ncu") is not None and not session.said(f"{COUNTED} {card}")
+    ncu = find_ncu()
+    if ncu is None:
+        session.say("session: no Nsight Compute, no counters")
+    else:
+        session.run([ncu, "--version"], limit_s=30.0)
+    counting = ncu is not None and not session.said(f"{COUNTED} {card}")
     counter_s = 60 * options.counter_minutes if counting else 0.0
     if not measure(session, rows, given, reserve_s=counter_s):
         troubles.append("measuring gave up")
@@ -160,6 +165,14 @@ def main() -> int:
         f"session: {'; '.join(troubles) or 'nothing failed'}; {session.left_s():.0f} s left"
     )
     return int(bool(troubles))
+
+
+def find_ncu() -> str | None:
+    """Return the path of Nsight Compute as measure finds it."""
+    sys.path.insert(0, str(REPOSITORY))
+    from simulator.evidence.measure.counters import find_ncu as find
+
+    return find()
 
 
 def asked() -> tuple[argparse.Namespace, list[str]]:
@@ -190,12 +203,10 @@ def machine(session: Session) -> dict[str, object]:
     """Print and return what the machine has."""
     names = ",".join(NEEDED + WANTED)
     _, text = session.run([sys.executable, "-c", PROBE, names], limit_s=120.0, name="what is here")
-    for program, options in (("nvidia-smi", ()), ("ncu", ("--version",))):
-        path = shutil.which(program)
-        if path is None:
-            session.say(f"session: no {program} on the PATH")
-        else:
-            session.run([path, *options], limit_s=30.0)
+    if shutil.which("nvidia-smi") is None:
+        session.say("session: no nvidia-smi on the PATH")
+    else:
+        session.run(["nvidia-smi"], limit_s=30.0)
     found: dict[str, object] = {}
     for line in text.splitlines():
         if line.startswith("{"):

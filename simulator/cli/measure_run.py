@@ -82,7 +82,11 @@ def _count(
     ncu = find_ncu()
     on_cuda = device.torch_device.type == "cuda"
     if not on_cuda or ncu is None:
-        reason = "ncu (Nsight Compute) is not on the PATH" if on_cuda else "they need CUDA"
+        reason = (
+            "ncu (Nsight Compute) is not installed, nor on the PATH"
+            if on_cuda
+            else "they need CUDA"
+        )
         say(f"no hardware counters: {reason}")
         return ""
     cells = [cell for cell in counted if counter_key(cell) not in store.done]

@@ -161,6 +161,21 @@ def test_a_failing_ncu_is_one_line(tmp_path: Path, body: str) -> None:
         list(counters.count(a_program(tmp_path, body), cells, CARD, sm_count=132, at=""))
 
 
+def test_ncu_is_found_where_cuda_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First on the PATH; else the newest of those in CUDA's own folders that can be run."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    places = [f"{tmp_path}/none/ncu", f"{tmp_path}/nsight-compute/*/ncu"]
+    assert counters.find_ncu(places) is None
+    for version in ("2024.1.1", "2025.3.1"):
+        (tmp_path / "nsight-compute" / version).mkdir(parents=True)
+        newest = a_program(tmp_path / "nsight-compute" / version, "")
+    assert counters.find_ncu(places) == newest
+    (tmp_path / "bin").mkdir()
+    assert counters.find_ncu(places) == newest
+    assert counters.find_ncu(places) != a_program(tmp_path / "bin", "")
+    assert counters.find_ncu(places) == str(tmp_path / "bin" / "ncu")
+
+
 def test_each_kernel_is_counted_once_whatever_the_modes() -> None:
     """Counters do not depend on how a kernel is launched."""
     cells = counters.wanted_cells(grid.default_grid())

@@ -33,6 +33,11 @@ MARKER = "spin_kernel"
 CELLS_AT_ONCE = 24
 _SECONDS_PER_CELL, _START_SECONDS = 20, 180
 _FIRST_SAMPLES = 16
+PLACES = (
+    "/usr/local/cuda/bin/ncu",
+    "/usr/local/cuda-*/bin/ncu",
+    "/opt/nvidia/nsight-compute/*/ncu",
+)
 _FAILED = "The application returned an error code"
 # Units in which ncu may print; it is asked for plain bytes.
 _UNITS = {"byte": 1.0, "kbyte": 1e3, "mbyte": 1e6, "gbyte": 1e9}
@@ -48,9 +53,20 @@ class Traffic:
     note: str = ""
 
 
-def find_ncu() -> str | None:
-    """Return the path of Nsight Compute's command line, None where it is not installed."""
-    return shutil.which("ncu")
+def find_ncu(places: Sequence[str] = PLACES) -> str | None:
+    """Return the path of Nsight Compute's command line, None where it is not installed.
+
+    CUDA's own folders are not on every PATH.
+
+    Parameters
+    ----------
+    places
+        Patterns of absolute paths to look at behind the PATH; of several the last by name.
+    """
+    found = [path for pattern in places for path in sorted(Path("/").glob(pattern[1:]))[-1:]]
+    return shutil.which("ncu") or next(
+        (str(path) for path in found if os.access(path, os.X_OK)), None
+    )
 
 
 def wanted_cells(plan: Plan) -> list[AttentionCell]:
