@@ -285,7 +285,7 @@ def _constants(result: Estimate) -> list[Step]:
     """List the constants that this answer used, each with its source."""
     uses: dict[tuple[str, Constant], list[str]] = {}
     for used in used_constants(result.operations, result.rates, result.workload.execution):
-        kind = f"8-bit {used.kind or ''}".strip() if used.narrow else used.kind
+        kind = f"8-bit {used.kind or 'kernels'}" if used.narrow else used.kind
         uses.setdefault((used.base, used.constant), []).extend([kind] if kind else [])
     return [
         Step(
