@@ -12,7 +12,7 @@ import pandas as pd
 
 from simulator.evidence import predict_measured, predict_steps
 from simulator.evidence.attention_kernels import attention_kernel
-from simulator.evidence.groups import Group, library_of
+from simulator.evidence.groups import Group, HowTimed, library_of
 from simulator.evidence.measure.cells import IMPLEMENTATIONS
 from simulator.evidence.predict_calls import BUILDERS, GATHER
 from simulator.evidence.row_kinds import RowKind
@@ -65,6 +65,7 @@ def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
                 operations=predict_measured.as_left(rows, builder(rows, gpu)),
                 execution=_execution(rows),
                 variants=variants(rows),
+                how=_how(rows),
             )
         )
     return Prepared(tuple(groups), skipped)
@@ -87,6 +88,17 @@ def variants(rows: pd.DataFrame) -> tuple[str, ...]:
     if not narrow and "kv_dtype" in first:
         listed.append(attention_kernel(str(first["kernel"]), load_hardware(str(first["gpu_id"]))))
     return tuple(name for name in listed if name)
+
+
+def _how(rows: pd.DataFrame) -> HowTimed:
+    """Return how a group's calls were run."""
+    first = rows.iloc[0]
+    return HowTimed(
+        attention="standard" if first.get("mode", "standard") == "standard" else "bifurcated",
+        execution=_execution(rows),
+        weight_dtype=first["dtype"],
+        kv_dtype=first.get("kv_dtype", first["dtype"]),
+    )
 
 
 def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:

@@ -19,7 +19,7 @@ from simulator.counts.operation import Operation
 from simulator.counts.step import decode_operations
 from simulator.errors import SimulatorError
 from simulator.evidence.attention_kernels import attention_kernel
-from simulator.evidence.groups import Group, library_of, profile
+from simulator.evidence.groups import Group, HowTimed, library_of, profile
 from simulator.evidence.measure.cells import IMPLEMENTATIONS, KNOWN_KERNELS, StepCell
 from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, kernel_operations, predict
 from simulator.evidence.other_libraries import OTHER_LIBRARIES
@@ -67,17 +67,35 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> tuple[list[Group], dict[Any, s
         except (SimulatorError, ValueError, KeyError) as problem:
             skipped.update((label, _one_clause(problem)) for label in part.index)
             continue
+        first = part.iloc[0]
+        execution = _execution(str(first["execution" if step else "timing"]))
         groups.append(
             Group(
                 kind=kind,
                 gpu_id=gpu.id,
                 index=part.index,
                 operations=operations,
-                execution=_execution(str(part["execution" if step else "timing"].iloc[0])),
-                variants=_variants(str(part["implementation"].iloc[0]), gpu),
+                execution=execution,
+                variants=_variants(str(first["implementation"]), gpu),
+                how=_how(first, execution, step=step),
             )
         )
     return groups, skipped
+
+
+def _how(row: "pd.Series[Any]", execution: Execution, *, step: bool) -> HowTimed:
+    """Return how a group was run; plain PyTorch is no engine's code, in a graph neither."""
+    name, dtype = str(row["implementation"]), row["weights_dtype" if step else "dtype"]
+    known = KNOWN_KERNELS[name]
+    plain: Execution = "compiled" if execution == "graph" else execution
+    return HowTimed(
+        attention=known.attention,
+        kernel=known.account,
+        kv_layout=known.kv_layout,
+        execution=execution if name in OTHER_LIBRARIES else plain,
+        weight_dtype=dtype,
+        kv_dtype=dtype,
+    )
 
 
 def _variants(implementation: str, gpu: HardwareProfile) -> tuple[str, ...]:

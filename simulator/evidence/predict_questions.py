@@ -64,6 +64,7 @@ def _group(rows: pd.DataFrame, row: "pd.Series[Any]") -> Group:
         operations=decode_operations(model, work, block_slots=block_slots(gpu)),
         execution=work.execution,
         variants=(library,) if library else (),
+        how=work,
     )
 
 

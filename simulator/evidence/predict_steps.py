@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from simulator.counts.memory import kv_cache_bytes, weights_bytes
-from simulator.counts.step import check_split
+from simulator.counts.step import check_split, decode_operations
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.evidence import harness, predict_questions
-from simulator.evidence.groups import Group, library_of, profile
+from simulator.evidence.groups import Ends, Group, library_of, profile
 from simulator.evidence.harness_time import cell_time, prefill_leak_s, question
 from simulator.evidence.row_kinds import RowKind
 from simulator.inputs.hardware import HardwareProfile
@@ -20,8 +20,11 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload, workload_for
 from simulator.timing.constants import ConstantsChoice, Rates, rates
-from simulator.timing.generation import generation_time
+from simulator.timing.generation import GenerationTime, generation_time
+from simulator.timing.interval import uncertainty
+from simulator.timing.request_interval import request_interval
 from simulator.timing.slots import block_slots
+from simulator.timing.step import step_time
 
 # Kernels of the paper's tables.
 PAPER_KERNELS = frozenset({"einsum", "flash2", "sdpa-flash", "sdpa-math"})
@@ -167,18 +170,6 @@ def _batch(row: "pd.Series[Any]") -> _Batch:
     return _Batch(model, work, int(row["output_len"]))
 
 
-def batch_question(row: "pd.Series[Any]") -> tuple[ModelShape, Workload, int]:
-    """Return an end-to-end row as a question, with the tokens that each sequence generates.
-
-    Raises
-    ------
-    ValueError
-        If the batch does not fit the card at once.
-    """
-    batch = _batch(row)
-    return batch.model, batch.work, batch.output_tokens
-
-
 def _batch_group(rows: pd.DataFrame, kind: RowKind, batches: Mapping[Any, _Batch]) -> Group:
     """Return end-to-end rows of one GPU and engine as a group."""
     library = library_of(str(rows["framework"].iloc[0]))
@@ -197,9 +188,16 @@ def _batch_group(rows: pd.DataFrame, kind: RowKind, batches: Mapping[Any, _Batch
         )
         if (used, choice) not in known:
             known[used, choice] = np.array(
-                [_generation_s(batch, gpu_rates) for batch in batches.values()]
+                [_generation(batch, gpu_rates).total_s for batch in batches.values()]
             )
         return known[used, choice] / steps + gpu_rates.step_s
+
+    def ends(gpu: HardwareProfile, choice: ConstantsChoice) -> Ends:
+        """Return the GPU's time with its interval, the engine's own as fitted."""
+        gpu_rates = rates(gpu, choice, variants=variants)
+        found = [_generation_ends_s(batch, gpu_rates) for batch in batches.values()]
+        low, high = np.array(found).T / steps + gpu_rates.step_s
+        return low, high
 
     return Group(
         kind=kind,
@@ -209,15 +207,26 @@ def _batch_group(rows: pd.DataFrame, kind: RowKind, batches: Mapping[Any, _Batch
         execution="graph",
         variants=variants,
         seconds=seconds,
+        ends=ends,
     )
 
 
-def _generation_s(batch: _Batch, gpu_rates: Rates) -> float:
-    """Return the time of a whole batch, prefill included. [s]."""
+def _generation(batch: _Batch, gpu_rates: Rates) -> GenerationTime:
+    """Return the time of a whole batch, prefill included."""
     return generation_time(
         batch.model,
         batch.work,
         gpu_rates,
         output_tokens=batch.output_tokens,
         block_slots=block_slots(gpu_rates.gpu),
-    ).total_s
+    )
+
+
+def _generation_ends_s(batch: _Batch, gpu_rates: Rates) -> tuple[float, float]:
+    """Return the shortest and the longest that a whole batch may take on the GPU. [s]."""
+    work = batch.work
+    operations = decode_operations(batch.model, work, block_slots=block_slots(gpu_rates.gpu))
+    step = step_time(operations, gpu_rates, work.execution)
+    last = uncertainty(operations, step, gpu_rates, work)
+    time = _generation(batch, gpu_rates)
+    return request_interval(batch.model, work, gpu_rates, time, last)

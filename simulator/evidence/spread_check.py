@@ -13,13 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from simulator.counts.step import decode_operations
 from simulator.evidence import spread_code
 from simulator.evidence.fit import FOLDS
 from simulator.evidence.groups import profile
 from simulator.evidence.measurements import Measurements
 from simulator.evidence.predict import prepare
-from simulator.evidence.predict_steps import batch_question
 from simulator.evidence.residuals import Residuals
 from simulator.evidence.spread import (
     LEAST_OWN_ROWS,
@@ -29,13 +27,8 @@ from simulator.evidence.spread import (
     spread,
     widest,
 )
-from simulator.timing.constants import rates
-from simulator.timing.generation import generation_time
 from simulator.timing.interval import uncertainty
-from simulator.timing.request_interval import request_interval
-from simulator.timing.slots import block_slots
 from simulator.timing.spread import Spread
-from simulator.timing.step import step_time
 
 PRODUCTS = 4  # matrix products of a layer
 DRAWS = 20
@@ -139,21 +132,12 @@ def batches(measurements: Measurements) -> Iterator[Coverage]:
     if table is None:
         return
     for group in prepare(table[table["time_s"].notna()], "end_to_end").groups:
-        card = profile(group.gpu_id)
-        gpu_rates, slots = rates(card, variants=group.variants), block_slots(card)
         rows = table.loc[group.index]
-        figures = []
-        for (_, row), predicted in zip(rows.iterrows(), group.predict(card), strict=True):
-            model, work, tokens = batch_question(row)
-            time = generation_time(model, work, gpu_rates, output_tokens=tokens, block_slots=slots)
-            operations = decode_operations(model, work, block_slots=slots)
-            step = step_time(operations, gpu_rates, work.execution)
-            last = uncertainty(operations, step, gpu_rates, work)
-            ends = request_interval(model, work, gpu_rates, time, last)
-            low, high = (predicted + (end - time.total_s) / tokens for end in ends)
-            figures.append((float(row["time_s"]), low, high))
-        engine = str(rows["framework"].iloc[0])
-        yield coverage(f"batches of {engine}", group.gpu_id, *np.array(figures).T)
+        ends = group.interval(profile(group.gpu_id))
+        if ends is not None:
+            engine = str(rows["framework"].iloc[0])
+            measured = rows["time_s"].to_numpy(dtype=np.float64)
+            yield coverage(f"batches of {engine}", group.gpu_id, measured, *ends)
 
 
 def cells(measurements: Measurements) -> Iterator[Coverage]:

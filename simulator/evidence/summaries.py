@@ -25,14 +25,20 @@ def timed(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return count, median and 90th percentile of the absolute error, and the median signed one."""
+    """Return what errors come to, and the share of times inside their intervals.
+
+    Count, median and 90th percentile of the absolute error, the median signed one; ``inside`` is
+    None where no row has an interval.
+    """
     if not len(rows):
-        return {"rows": 0, "median_ape": None, "p90_ape": None, "bias": None}
+        return {"rows": 0, "median_ape": None, "p90_ape": None, "bias": None, "inside": None}
+    inside = rows["inside"].dropna()
     return {
         "rows": len(rows),
         "median_ape": float(rows["ape"].median()),
         "p90_ape": float(rows["ape"].quantile(0.9)),
         "bias": float(rows["error"].median()),
+        "inside": float(inside.astype(float).mean()) if len(inside) else None,
     }
 
 
@@ -117,6 +123,8 @@ def report(validation: "Validation", measurements: "Measurements") -> dict[str, 
         "median_ape": whole["median_ape"],
         "p90_ape": whole["p90_ape"],
         "bias": whole["bias"],
+        "inside": whole["inside"],
+        "intervals": int(rows["inside"].notna().sum()) if len(rows) else 0,
         "within_10pct": float((rows["ape"] <= CLOSE).mean()) if len(rows) else None,
         "within_20pct": float((rows["ape"] <= NEAR).mean()) if len(rows) else None,
         "constants": dict(sorted(validation.constants.items())),

@@ -51,7 +51,9 @@ class Validation:
     rows
         One frame: the columns of the files, then what was added: kind, profile, head shape and
         regime, measured and predicted time [us], the prediction in the file's own column
-        (``predicted_latency_us`` or ``predicted_step_ms``), the signed error and its size.
+        (``predicted_latency_us`` or ``predicted_step_ms``), between which times it lies in either
+        unit (``_low``, ``_high``) and whether the measured one does (``inside``; None where either
+        is not known), the signed error and its size.
     skipped
         How many rows could not be predicted, by reason.
     oom_correct, oom_total
@@ -132,6 +134,8 @@ def _predicted(
         for row in rows[names].itertuples(index=False)
     ]
     layout = LAYOUTS[group.kind]
+    predicted = f"predicted_{layout.result}"
+    low, high = group.interval(gpu, choice) or (np.full(len(rows), np.nan),) * 2
     added = {
         "kind": group.kind,
         "head_shape": _head_shapes(rows),
@@ -139,7 +143,12 @@ def _predicted(
         "sizes": sizes,
         "measured_us": measured / MICROSECOND,
         "predicted_us": seconds / MICROSECOND,
-        f"predicted_{layout.result}": seconds / layout.unit_s,
+        "predicted_us_low": low / MICROSECOND,
+        "predicted_us_high": high / MICROSECOND,
+        predicted: seconds / layout.unit_s,
+        f"{predicted}_low": low / layout.unit_s,
+        f"{predicted}_high": high / layout.unit_s,
+        "inside": _inside(measured, low, high),
         "error": error,
         "ape": np.abs(error),
         "reason": _reasons(group, gpu, choice),
@@ -150,6 +159,13 @@ def _predicted(
         ]
     kept = rows.drop(columns=[name for name in (*added, "time_s") if name in rows])
     return kept.assign(framework=rows["framework"].fillna("").astype(str), **added)
+
+
+def _inside(measured: "np.ndarray", low: "np.ndarray", high: "np.ndarray") -> list[bool | None]:
+    """Return whether each time lies in its interval, None where either is not known."""
+    known = np.isfinite(measured) & np.isfinite(low)
+    within = (low <= measured) & (measured <= high)
+    return [bool(ok) if told else None for ok, told in zip(within, known, strict=True)]
 
 
 def _plain(value: Any) -> str:

@@ -14,7 +14,7 @@ from simulator.views.text import plural
 SHOWN = ("kind", "kind, gpu, framework", "kind, regime")
 ERROR_COLUMNS = (
     Column(name="rows of", right=False, wrap=True),
-    *(Column(name=name) for name in ("rows", "median error", "90th percentile", "bias")),
+    *(Column(name=name) for name in ("rows", "median error", "90th percentile", "bias", "inside")),
 )
 WORST_COLUMNS = (
     Column(name="row", right=False, wrap=True),
@@ -52,14 +52,23 @@ def _headline(report: Mapping[str, Any]) -> Text:
     return Text.assemble(
         (counts, "bold"),
         f", half of them within {_percent(report['median_ape'])}, nine in ten within "
-        f"{_percent(report['p90_ape'])}; bias {_percent(report['bias'])}.",
+        f"{_percent(report['p90_ape'])}; bias {_percent(report['bias'])}. {_intervals(report)}",
     )
+
+
+def _intervals(report: Mapping[str, Any]) -> str:
+    """Say how many times lie in the intervals that are to hold 80 % of them."""
+    known = report["intervals"]
+    if not known:
+        return "None has an 80 % interval."
+    return f"{_percent(report['inside'])} of {known:,} lie inside their 80 % intervals."
 
 
 def _error_row(group: Mapping[str, Any]) -> tuple[str, ...]:
     """Return one group as a row."""
     figures = (_percent(group[key]) for key in ("median_ape", "p90_ape", "bias"))
-    return (group["value"], f"{group['rows']:,}", *figures)
+    inside = "" if group["inside"] is None else f"{group['inside']:.0%}"
+    return (group["value"], f"{group['rows']:,}", *figures, inside)
 
 
 def _worst_table(worst: Sequence[Mapping[str, Any]]) -> FittedTable:

@@ -90,7 +90,8 @@ def test_validate_writes_what_the_suffix_says(tmp_path: Path, suffix: str) -> No
     assert output.stat().st_size > 0
     if suffix == ".csv":
         header = output.read_text(encoding="utf-8").splitlines()[0].split(",")
-        assert {"m", "latency_us", "predicted_latency_us", "ape"} <= set(header)
+        ends = {"predicted_latency_us_low", "predicted_latency_us_high", "inside"}
+        assert {"m", "latency_us", "predicted_latency_us", "ape"} | ends <= set(header)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from simulator.api import estimate
+from simulator.api import estimate, generate
 from simulator.evidence import harness
 from simulator.evidence.groups import library_of
 from simulator.evidence.measurements import load
@@ -228,10 +228,15 @@ def test_steps_of_unknown_code_are_predicted_as_questions_are(tmp_path: Path) ->
             kernel=kernel,
             kv_layout=kv_layout,
             execution=execution,
-        ).step_s
+        )
         for gpu, samples, attention, kernel, kv_layout, execution in questions
     ]
-    assert rows["predicted_us"].to_numpy() == pytest.approx(np.array(answers) * 1e6)
+    assert rows["predicted_us"].to_numpy() == pytest.approx([1e6 * a.step_s for a in answers])
+    for end, times in (
+        ("low", [answer.step_low_s for answer in answers]),
+        ("high", [answer.step_high_s for answer in answers]),
+    ):
+        assert rows[f"predicted_us_{end}"].to_numpy() == pytest.approx(np.array(times) * 1e6)
     assert rows["predicted_status"].tolist() == ["ok", "ok", "oom"]
     result = report(validation, measurements)
     assert (result["oom_correct"], result["oom_total"]) == (1, 1)
@@ -248,3 +253,68 @@ def test_a_whole_step_says_what_it_is_made_of(tmp_path: Path) -> None:
         assert sum(parts) == pytest.approx(predicted_us / 1000, abs=0.2)
     assert rows["reason"].str.startswith("host").tolist() == [True, False, False]
     assert rows["predicted_status"].tolist() == ["ok", "ok", "oom"]
+
+
+def test_a_row_says_whether_its_time_lies_in_its_interval(tmp_path: Path) -> None:
+    """Times at its ends and beyond; the report's shares are those of the rows, in either unit."""
+    head = "gpu,batch,q_heads,kv_heads,head_dim,kv_len,latency_us\n"
+    line = "L40S,{batch},32,8,128,4096,{time}\n"
+
+    def rows(times: dict[int, float]) -> pd.DataFrame:
+        text = head + "".join(line.format(batch=b, time=t) for b, t in times.items())
+        measurements = load([rows_file(tmp_path, text)], keep_suspect=True)
+        validation = validate(measurements)
+        share = report(validation, measurements)
+        assert share["inside"] == pytest.approx(validation.rows["inside"].astype(float).mean())
+        assert share["intervals"] == len(times)
+        by_kind = next(group for group in share["groups"] if group["by"] == "kind")
+        assert by_kind["inside"] == share["inside"]
+        return validation.rows.set_index("batch")
+
+    first = rows(dict.fromkeys((1, 8, 64, 65), 100.0))
+    low, high = (first[f"predicted_us_{end}"] for end in ("low", "high"))
+    assert (low < first["predicted_us"]).all()
+    assert (first["predicted_us"] < high).all()
+    moved = rows({1: 1.01 * low[1], 8: 0.99 * high[8], 64: 0.99 * low[64], 65: 1.01 * high[65]})
+    assert moved["inside"].to_dict() == {1: True, 8: True, 64: False, 65: False}
+    assert moved["predicted_latency_us_low"].to_dict() == low.to_dict()
+
+
+def test_rows_without_an_interval_say_nothing(tmp_path: Path) -> None:
+    """The paper's own steps, predicted with what its harness adds; and what has no time."""
+    measurements = load([rows_file(tmp_path, STEPS)])
+    validation = validate(measurements)
+    assert validation.rows["inside"].isna().all()
+    assert validation.rows["predicted_us_low"].isna().all()
+    result = report(validation, measurements)
+    assert (result["inside"], result["intervals"]) == (None, 0)
+
+
+def test_the_interval_of_bifurcated_attention_is_wider(tmp_path: Path) -> None:
+    """Its rows come on top of those of standard attention, as in a step."""
+    head = "gpu,mode,batch,q_heads,kv_heads,head_dim,prefix_len,suffix_len,latency_us\n"
+    lines = "A40,standard,16,32,32,128,2048,64,900\nA40,shared_prefix,16,32,32,128,2048,64,300\n"
+    rows = validate(load([rows_file(tmp_path, head + lines)])).rows.set_index("mode")
+    width = (rows["predicted_us_high"] - rows["predicted_us"]) / rows["predicted_us"]
+    assert width["shared_prefix"] > width["standard"] > 0
+
+
+def test_a_batch_has_the_interval_of_its_request(tmp_path: Path) -> None:
+    """Of an engine without constants of its own: generate's, for each token."""
+    head = "gpu,model,batch,input_len,output_len,step_ms\n"
+    rows = validate(load([rows_file(tmp_path, head + "H100,llama-2-7b,8,512,256,10")])).rows
+    request = generate(
+        "llama-2-7b",
+        "h100-sxm",
+        prompts=8,
+        samples=1,
+        context_tokens=512,
+        output_tokens=256,
+        weight_dtype="bf16",
+    )
+    for column, seconds in (
+        ("predicted_us", request.total_s),
+        ("predicted_us_low", request.total_low_s),
+        ("predicted_us_high", request.total_high_s),
+    ):
+        assert rows[column].iloc[0] == pytest.approx(seconds / 256 * 1e6, rel=1e-3)
