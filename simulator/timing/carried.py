@@ -101,6 +101,13 @@ def carried(gpu: HardwareProfile, own: Sequence[str], general: str = "") -> Cons
     return None
 
 
+def in_architecture(gpu: HardwareProfile, name: str) -> bool:
+    """Return whether a GPU of the same architecture carries a constant over."""
+    family = gpu.architecture.split()[0]
+    tables = shipped().architectures
+    return any(name in tables.get(near, {}) for near in (gpu.architecture, family))
+
+
 def clock_factor(name: str, mhz: float, gpu: HardwareProfile) -> float:
     """Return what a constant measured at a clock is multiplied by on another GPU.
 
