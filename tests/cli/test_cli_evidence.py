@@ -135,7 +135,7 @@ def test_the_figure_as_plotly_s_json(tmp_path: Path) -> None:
     code, _, said = run("validate", str(rows_file(tmp_path)), "--figure", str(figure))
     assert code == 0, said
     layout = json.loads(figure.read_text(encoding="utf-8"))["layout"]
-    assert "hash of all" in layout["annotations"][-1]["text"].replace("<br>", " ")
+    assert "Profile l4, hash " in layout["annotations"][-1]["text"].replace("<br>", " ")
 
 
 def test_what_was_written_reads_back_as_rows(tmp_path: Path) -> None:
