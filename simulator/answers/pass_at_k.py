@@ -91,7 +91,8 @@ class SuccessRate:
         """
         if self.rate == 1:
             return 1.0, None
-        return -math.expm1(k * math.log1p(-self.rate)), None
+        # However many samples, it is below one: where a float rounds it up, the last below.
+        return min(-math.expm1(k * math.log1p(-self.rate)), math.nextafter(1, 0)), None
 
     @property
     def source(self) -> str:

@@ -87,3 +87,10 @@ def test_more_than_was_tried_is_not_estimated(k: int) -> None:
     """No unbiased estimate exists for k above n."""
     with pytest.raises(WorkloadError, match="cannot be estimated"):
         pass_at_k(10, 5, k)
+
+
+@pytest.mark.parametrize("k", [100, 10_000, 10**9])
+def test_no_number_of_samples_is_sure_to_solve_it(k: int) -> None:
+    """Half of the samples right: of any number all may still be wrong."""
+    assert 0.999 < SuccessRate(0.5).at(k)[0] < 1
+    assert SuccessRate(1).at(k)[0] == 1
