@@ -61,6 +61,7 @@ class FakeCuda:
         for name, fake in patched.items():
             monkeypatch.setattr(torch.cuda, name, fake)
         monkeypatch.setattr(gc, "freeze", lambda: None)
+        monkeypatch.setattr("simulator.evidence.measure.cuda._WARM_UP_S", 0.0)
         monkeypatch.setenv("PATH", "/nowhere")  # no nvidia-smi
 
     def card(self) -> CudaDevice:

@@ -72,6 +72,23 @@ def test_an_eager_pass_starts_on_an_idle_device(cuda: FakeCuda) -> None:
     assert cuda.log == ["synchronize", "event", "call", "event", "synchronize"]
 
 
+def test_the_card_works_before_the_first_cell(
+    cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Products for half a second, once a run, so that no row is timed on the clock of idleness."""
+    monkeypatch.setattr("simulator.evidence.measure.cuda._WARM_UP_S", 0.02)
+    products: list[int] = []
+    monkeypatch.setattr(torch, "mm", lambda *_: products.append(len(cuda.log)))
+    plan = replace(small_plan(), cells=small_plan().cells[:2])
+    measure(plan, tmp_path, cuda)
+    first = next(i for i, word in enumerate(cuda.log) if word.startswith("capture"))
+    assert products
+    assert products[-1] < first
+    worked = len(products)
+    measure(plan, tmp_path, cuda)  # all is done: nothing to warm up for
+    assert len(products) == worked
+
+
 @pytest.mark.parametrize(
     ("problem", "expected"),
     [

@@ -5,6 +5,7 @@ Clocks, power limits and every other setting of the card are read and never set.
 
 import gc
 import time
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from simulator.evidence.measure.sensors import Sensors
 # host took for the last replay, at the clock of the fastest cards. [clock cycles]
 _SPIN_CYCLES, _MOST_SPIN_CYCLES = 600_000, 40_000_000
 _CYCLES_PER_S = 2e9
+# Matrix products before the first cell.
+_WARM_UP_S, _WARM_UP_WIDTH = 0.5, 2048
 
 
 class CudaDevice:
@@ -77,6 +80,15 @@ class CudaDevice:
 
     def check_room(self, needed_bytes: float) -> None:
         """Leave it to CUDA to refuse."""
+
+    def warm_up(self) -> None:
+        """Work for a moment: an idle card runs at a fraction of its clock."""
+        with suppress(torch.OutOfMemoryError):
+            matrix = self.normal((_WARM_UP_WIDTH, _WARM_UP_WIDTH), torch.float32)
+            until = time.monotonic() + _WARM_UP_S
+            while time.monotonic() < until:
+                torch.mm(matrix, matrix)
+                torch.cuda.synchronize()
 
     def stopwatch(self, one_pass: Pass, mode: Mode) -> Stopwatch:
         """Return a stopwatch by device events.

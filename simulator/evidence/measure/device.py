@@ -50,6 +50,10 @@ class Device(Protocol):
         """Raise ``torch.OutOfMemoryError`` where a limit of ours, not the device's, is exceeded."""
         ...
 
+    def warm_up(self) -> None:
+        """Work until the clocks are those of work."""
+        ...
+
     def stopwatch(self, one_pass: Pass, mode: Mode) -> Stopwatch:
         """Return a function that runs a pass once and returns the seconds it took."""
         ...
@@ -116,6 +120,9 @@ class CpuDevice:
             raise torch.OutOfMemoryError(
                 f"{needed_bytes:.0f} B asked for, {self.free_bytes():.0f} B of the limit left"
             )
+
+    def warm_up(self) -> None:
+        """Do nothing: its times say little anyway."""
 
     def stopwatch(self, one_pass: Pass, mode: Mode) -> Stopwatch:
         """Return a stopwatch by the host's clock."""

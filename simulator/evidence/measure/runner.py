@@ -126,6 +126,8 @@ def run(
     left = sum(guess for _, guess in groups)
     start, guessed = time.monotonic(), 0.0
     yield Progress(done=done, total=total, seconds_left=left)
+    if groups:
+        device.warm_up()
     for planned, guess in groups:
         taken = time.monotonic() - start
         if settings.time_limit_s is not None and taken >= settings.time_limit_s:
