@@ -155,7 +155,7 @@ def plan(
     gpus: Sequence[GpuLike] | None = None,
     *,
     target_step_ms: float | None = None,
-    group_sizes: Sequence[int] | None = None,
+    tensor_parallel_sizes: Sequence[int] | None = None,
     attentions: Sequence[Attention] = ATTENTIONS,
     kv_heads: int | None = None,
     price_per_hour: float | None = None,
@@ -163,7 +163,7 @@ def plan(
     gpu_memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
     **workload: Any,
 ) -> "Plan":
-    """Try GPUs, group sizes and kinds of attention; see :func:`estimate`.
+    """Try GPUs, tensor-parallel sizes and kinds of attention; see :func:`estimate`.
 
     Parameters
     ----------
@@ -171,29 +171,30 @@ def plan(
         Which to consider; None for every shipped GPU whose price is known.
     target_step_ms
         Longest acceptable decode step. [ms]
-    group_sizes
+    tensor_parallel_sizes
         Tensor-parallel sizes to try; None for the workload's own if above 1, else 1, 2, 4, 8.
 
     Raises
     ------
     SimulatorError
-        As for :func:`estimate`, and if a group has no GPU.
+        As for :func:`estimate`, and if a size is below 1.
 
     Examples
     --------
-    >>> options = plan("llama-2-7b", ["l4", "h100-sxm"], group_sizes=[1], context_tokens="64K")
+    >>> cards = ["l4", "h100-sxm"]
+    >>> options = plan("llama-2-7b", cards, tensor_parallel_sizes=[1], context_tokens="64K")
     >>> options.fewest_gpus
     {'l4': None, 'h100-sxm': 1}
     """
-    from simulator.answers.plan import DEFAULT_GROUP_SIZES
+    from simulator.answers.plan import DEFAULT_TENSOR_PARALLEL_SIZES
     from simulator.answers.plan import plan as answer
     from simulator.answers.price import priced_gpus
 
     shape = as_model(model, kv_heads)
     work = workload_for(shape, **workload)
-    if any(size < 1 for size in group_sizes or ()):
-        raise WorkloadError("group_sizes: a group has at least 1 GPU")
-    own = (work.tensor_parallel,) if work.tensor_parallel > 1 else DEFAULT_GROUP_SIZES
+    if any(size < 1 for size in tensor_parallel_sizes or ()):
+        raise WorkloadError("tensor_parallel_sizes: at least 1 GPU shares a layer")
+    own = (work.tensor_parallel,) if work.tensor_parallel > 1 else DEFAULT_TENSOR_PARALLEL_SIZES
     cards = priced_gpus() if gpus is None else [as_gpu(gpu) for gpu in gpus]
     return answer(
         shape,
@@ -201,7 +202,7 @@ def plan(
         [card for index, card in enumerate(cards) if card not in cards[:index]],
         work,
         target_step_s=None if target_step_ms is None else target_step_ms * MILLISECOND,
-        group_sizes=tuple(dict.fromkeys(group_sizes or own)),
+        tensor_parallel_sizes=tuple(dict.fromkeys(tensor_parallel_sizes or own)),
         attentions=attentions,
         constants=constants,
         memory_utilization=gpu_memory_utilization,

@@ -153,7 +153,10 @@ def test_a_sweep_from_python() -> None:
         (lambda: simulator.estimate("gpt2", kv_heads=5), "kv_heads"),
         (lambda: simulator.generate("gpt2", output_tokens=0), "output_tokens = 0"),
         (lambda: simulator.generate("gpt2", price_per_hour=float("inf")), "price_per_hour"),
-        (lambda: simulator.plan("gpt2", ["l4"], group_sizes=[0]), "at least 1 GPU"),
+        (
+            lambda: simulator.plan("gpt2", ["l4"], tensor_parallel_sizes=[0]),
+            "tensor_parallel_sizes: at least 1 GPU",
+        ),
         (lambda: simulator.plan("gpt2", ["l4"], target_step_ms=-1), "not positive"),
         (lambda: simulator.plan("gpt2", []), "nothing to plan with"),
         (lambda: simulator.load_model("/nowhere/config.json"), "No such file"),
@@ -182,8 +185,10 @@ def test_typed_use_passes_mypy_strict() -> None:
 
 def test_what_is_asked_for_twice_is_planned_once() -> None:
     """A card by two of its names, and a size given twice, are one option each."""
-    twice = simulator.plan("llama-2-7b", ["h100", "h100-sxm", "l4"], group_sizes=[1, 2, 1])
-    once = simulator.plan("llama-2-7b", ["h100-sxm", "l4"], group_sizes=[1, 2])
+    twice = simulator.plan(
+        "llama-2-7b", ["h100", "h100-sxm", "l4"], tensor_parallel_sizes=[1, 2, 1]
+    )
+    once = simulator.plan("llama-2-7b", ["h100-sxm", "l4"], tensor_parallel_sizes=[1, 2])
     assert [(item.result.gpu.id, item.gpus, item.attention) for item in twice.options] == [
         (item.result.gpu.id, item.gpus, item.attention) for item in once.options
     ]

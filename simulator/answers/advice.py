@@ -12,9 +12,9 @@ from simulator.units import format_gib, format_tokens
 
 # Formats of 16 bits and more.
 WIDE = ("bf16", "fp16", "fp32")
-# Sizes of a group looked at for one that holds what a smaller one does not: up to two nodes of
+# Tensor-parallel sizes looked at for one that holds what a smaller one does not: up to two nodes of
 # eight, or all that one link joins.
-GROUP_SIZES = (2, 4, 8, 16, 32, 64)
+TENSOR_PARALLEL_SIZES = (2, 4, 8, 16, 32, 64)
 TWO_NODES = 16
 # Above this share of a step's bytes a part is worth attacking first.
 LARGE_SHARE = 0.5
@@ -133,7 +133,7 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
     """Name the single changes with which a step fits: GPUs, formats, samples, context."""
     work = result.workload
     largest = max(TWO_NODES, result.gpu.link_gpus)
-    for size in GROUP_SIZES:
+    for size in TENSOR_PARALLEL_SIZES:
         if work.tensor_parallel < size <= largest and _fits(result, tensor_parallel=size):
             yield f"{size} GPUs (--tp {size})"
             break

@@ -18,7 +18,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Attention, Workload
 from simulator.timing.constants import ConstantsChoice, rates
 
-DEFAULT_GROUP_SIZES = (1, 2, 4, 8)
+DEFAULT_TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,9 @@ class Plan:
     Attributes
     ----------
     options
-        Every GPU, group size and kind of attention tried: those that meet the target, cheapest
-        per token first; then those that fit, fastest first; then the rest, least short first.
+        Every GPU, tensor-parallel size and kind of attention tried: those that meet the target,
+        cheapest per token first; then those that fit, fastest first; then the rest, least short
+        first.
     cheapest
         The option that meets the target at the least price per hour; None where none meets it or
         no price is known.
@@ -93,19 +94,19 @@ def plan(
     workload: Workload,
     *,
     target_step_s: float | None = None,
-    group_sizes: Sequence[int] = DEFAULT_GROUP_SIZES,
+    tensor_parallel_sizes: Sequence[int] = DEFAULT_TENSOR_PARALLEL_SIZES,
     attentions: Sequence[Attention] = ("standard", "bifurcated"),
     constants: ConstantsChoice = "auto",
     memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
     usd_per_hour: float | None = None,
 ) -> Plan:
-    """Try GPUs, group sizes and kinds of attention on a workload.
+    """Try GPUs, tensor-parallel sizes and kinds of attention on a workload.
 
     Parameters
     ----------
     target_step_s
         Longest acceptable decode step; None to ask only what fits. [s]
-    group_sizes
+    tensor_parallel_sizes
         Tensor-parallel sizes to try; those the model cannot be split into are skipped.
     usd_per_hour
         Price of one GPU, for every GPU tried, in place of the profiles' own.
@@ -121,7 +122,7 @@ def plan(
     skipped: list[str] = []
     for gpu in gpus:
         gpu_rates = rates(gpu, constants)
-        for size in group_sizes:
+        for size in tensor_parallel_sizes:
             work = workload.model_copy(update={"tensor_parallel": size})
             try:
                 check_workload(model, gpu, work)

@@ -172,11 +172,11 @@ def plan(
     ] = None,
     attention: AttentionName = None,
     target_step_ms: TargetStep = None,
-    group_sizes: Annotated[
+    tensor_parallel_sizes: Annotated[
         list[int] | None,
         typer.Option(
             "--gpus",
-            help="Tensor-parallel group size to try, as often as you like. Default: 1, 2, 4, 8.",
+            help="Tensor-parallel size to try, as often as you like. Default: 1, 2, 4, 8.",
             rich_help_panel=WORK_PANEL,
             parser=count,
             metavar="SIZE",
@@ -188,12 +188,12 @@ def plan(
     """Plan capacity: what fits, in time, on which GPU, at what cost."""
     from simulator.views.plan_results import plan_object, plan_rows
 
-    if group_sizes and question.workload.tensor_parallel > 1:
+    if tensor_parallel_sizes and question.workload.tensor_parallel > 1:
         raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
     result = api.plan(
         gpus=gpu,
         target_step_ms=target_step_ms,
-        group_sizes=group_sizes,
+        tensor_parallel_sizes=tensor_parallel_sizes,
         attentions=[attention] if attention else ATTENTIONS,
         price_per_hour=price_per_hour,
         **question.settings(),

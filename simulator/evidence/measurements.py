@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from simulator.errors import MeasurementError, ProfileError
-from simulator.evidence.refusals import DTYPE_COLUMNS, GROUP_SIZES, SWITCHES, impossible, unusable
+from simulator.evidence.refusals import DTYPE_COLUMNS, GPU_COUNTS, SWITCHES, impossible, unusable
 from simulator.evidence.row_kinds import LAYOUTS, ROW_KINDS, RowKind, recognise
 from simulator.inputs.dtypes import DTYPE_ALIASES
 from simulator.inputs.hardware import load_hardware
@@ -187,7 +187,7 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in layout.sizes:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
-    for name in (*SWITCHES, *GROUP_SIZES):
+    for name in (*SWITCHES, *GPU_COUNTS):
         if name in layout.optional:
             frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     _fill_dtypes(frame, kind)

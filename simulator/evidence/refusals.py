@@ -11,7 +11,7 @@ from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import load_hardware
 
 # Columns that a file may leave out, and that are numbers where it does not.
-SWITCHES, GROUP_SIZES = ("causal", "expand_kv"), ("tensor_parallel", "tp", "num_gpus")
+SWITCHES, GPU_COUNTS = ("causal", "expand_kv"), ("tensor_parallel", "tp", "num_gpus")
 # Beyond it a size is a typing error.
 LARGEST_SIZE = 1e15
 DTYPE_COLUMNS = ("dtype", "kv_dtype", "weight_dtype", "weights_dtype")
@@ -44,7 +44,7 @@ def _column_flaws(frame: pd.DataFrame, layout: Layout) -> Iterator[tuple[Any, st
     for name in layout.sizes:
         yield ~frame[name].between(1, LARGEST_SIZE), f"{name} is not a size"
     given = (*layout.sizes, *layout.optional)
-    for name in filter(given.__contains__, GROUP_SIZES):
+    for name in filter(given.__contains__, GPU_COUNTS):
         least = 2 if name == "num_gpus" else 1
         yield ~frame[name].between(least, LARGEST_SIZE), f"{name} is not a number of GPUs"
     for name in filter(given.__contains__, SWITCHES):

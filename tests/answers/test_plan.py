@@ -25,7 +25,13 @@ def _plan(shape: ModelShape | None = None, **settings: Any) -> Plan:
     cards = settings.pop("cards", CARDS)
     options = {
         name: settings.pop(name)
-        for name in ("target_step_s", "group_sizes", "attentions", "usd_per_hour", "constants")
+        for name in (
+            "target_step_s",
+            "tensor_parallel_sizes",
+            "attentions",
+            "usd_per_hour",
+            "constants",
+        )
         if name in settings
     }
     return plan(shape or mistral_7b(), cards, Workload(**settings), **options)
@@ -37,13 +43,13 @@ def _key(option: Option) -> tuple[str, int, str]:
 
 def test_every_combination_is_tried_once() -> None:
     """Four cards, two sizes, both kinds of attention."""
-    found = [_key(option) for option in _plan(group_sizes=(1, 4)).options]
+    found = [_key(option) for option in _plan(tensor_parallel_sizes=(1, 4)).options]
     assert len(found) == len(set(found)) == 16
 
 
 def test_each_option_is_the_estimate_of_its_question() -> None:
     """Same step, same cost, same limits as if asked alone."""
-    for option in _plan(group_sizes=(2,), target_step_s=0.02).options:
+    for option in _plan(tensor_parallel_sizes=(2,), target_step_s=0.02).options:
         alone = estimate(mistral_7b(), option.result.gpu, option.result.workload)
         assert option.result.step_s == alone.step_s
         assert option.limits == capacity(alone, target_step_s=0.02)
@@ -110,21 +116,21 @@ def test_the_fewest_gpus_of_each_kind() -> None:
     """12 GB hold Mistral-7B's 14.5 GB of weights only over two; unpriced cards count too."""
     result = _plan(samples=2, context_tokens=1000)
     assert result.fewest_gpus == {"cheap": 1, "fast": 1, "small": 2, "unpriced": 1}
-    nowhere = _plan(cards=(SMALL,), group_sizes=(1,))
+    nowhere = _plan(cards=(SMALL,), tensor_parallel_sizes=(1,))
     assert nowhere.fewest_gpus == {"small": None}
     assert nowhere.cheapest is None
 
 
 def test_the_user_s_price_is_every_card_s() -> None:
     """One price for each GPU tried, a group costs as many times."""
-    result = _plan(usd_per_hour=2.0, group_sizes=(1, 2))
+    result = _plan(usd_per_hour=2.0, tensor_parallel_sizes=(1, 2))
     assert {(option.gpus, option.usd_per_hour) for option in result.options} == {(1, 2.0), (2, 4.0)}
 
 
 def test_what_cannot_be_tried_is_said() -> None:
     """Heads that do not divide, and a card without a link, are skipped with their sentence."""
     alone = gpu(name="alone", link_gb_per_s_per_direction=None)
-    result = _plan(llama_2_7b(), cards=(alone,), group_sizes=(1, 2, 3))
+    result = _plan(llama_2_7b(), cards=(alone,), tensor_parallel_sizes=(1, 2, 3))
     assert {option.gpus for option in result.options} == {1}
     assert len(result.skipped) == 2
     assert result.skipped[0].startswith("alone has no link")
@@ -134,7 +140,7 @@ def test_what_cannot_be_tried_is_said() -> None:
 def test_nothing_to_try_is_an_error() -> None:
     """With every reason in one line."""
     with pytest.raises(WorkloadError, match=r"^nothing to plan with: tensor_parallel = 3"):
-        _plan(llama_2_7b(), group_sizes=(3,))
+        _plan(llama_2_7b(), tensor_parallel_sizes=(3,))
     with pytest.raises(WorkloadError, match=r"^nothing to plan with: no GPU given$"):
         _plan(cards=())
     with pytest.raises(WorkloadError, match=r"^nothing to plan with: DeepSeek-V3 caches"):

@@ -79,7 +79,9 @@ def test_plan() -> None:
     """plan gives the numbers of simulator.plan."""
     options = ("-m", "mistral-7b", "-g", "l4", "-g", "h200", "--gpus", "1", "--gpus", "2")
     shown = bifurcate("plan", *options, "--target-step-ms", "20", "--json").json
-    result = simulator.plan("mistral-7b", ["l4", "h200"], group_sizes=[1, 2], target_step_ms=20)
+    result = simulator.plan(
+        "mistral-7b", ["l4", "h200"], tensor_parallel_sizes=[1, 2], target_step_ms=20
+    )
     assert shown == plan_object(result)
 
 

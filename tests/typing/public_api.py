@@ -32,7 +32,7 @@ def main() -> None:
     assert_type(request, simulator.Generation)
     assert_type(request.usd_per_million_tokens, float | None)
 
-    options = simulator.plan(sizes, ["l4", gpu], target_step_ms=50, group_sizes=[1, 2])
+    options = simulator.plan(sizes, ["l4", gpu], target_step_ms=50, tensor_parallel_sizes=[1, 2])
     assert_type(options, simulator.Plan)
     choices = simulator.tree(sizes, gpu, tree="system=2K,problem=512x8")
     assert_type(choices, simulator.TreePlan)

@@ -134,7 +134,7 @@ def test_the_gain_over_one_stored_context_is_told_where_it_is_another() -> None:
 @pytest.mark.parametrize(
     ("view", "answer"),
     [
-        (plan_view, partial(simulator.plan, gpus=["h100-sxm"], group_sizes=[1])),
+        (plan_view, partial(simulator.plan, gpus=["h100-sxm"], tensor_parallel_sizes=[1])),
         (quality_view, partial(simulator.quality, success_rate=0.1)),
         (
             generations_view,

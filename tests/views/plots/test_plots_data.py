@@ -191,7 +191,7 @@ def test_costs_are_those_of_plan(question: Study) -> None:
     """A million tokens cost on each GPU what ``plan`` says."""
     made = figure("cost", question)
     settings = {**question.workload.model_dump(), "tensor_parallel": 1}
-    answer = api.plan(question.model, list(question.gpus), group_sizes=[1], **settings)
+    answer = api.plan(question.model, list(question.gpus), tensor_parallel_sizes=[1], **settings)
     labels = dict(zip(made.layout.yaxis.tickvals, made.layout.yaxis.ticktext, strict=True))
     drawn = {
         (labels[y], str(trace.name).partition(",")[0]): x
