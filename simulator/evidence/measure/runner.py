@@ -207,7 +207,7 @@ class _Worker:
         except Exception as problem:  # noqa: BLE001  (a row says what; the run goes on)
             if is_out_of_memory(problem):
                 return _Failure("oom", f"seen: {problem}")
-            return _Failure("error", f"{type(problem).__name__}: {problem}")
+            return _Failure("error", _said(problem))
         return None
 
     def _recover(self, failure: _Failure, batch: Sequence[Planned]) -> None:
@@ -287,6 +287,13 @@ class _Worker:
             note=failure.note,
         )
         self._store.append(cell.kind, row_of(cell, self._device.card, outcome))
+
+
+def _said(problem: BaseException) -> str:
+    """Write an error down, what led to it first: a capture cannot be ended because of another."""
+    text = f"{type(problem).__name__}: {str(problem).strip() or 'no words'}"
+    before = problem.__cause__ or (None if problem.__suppress_context__ else problem.__context__)
+    return text if before is None else f"{_said(before)}; then {text}"
 
 
 def _too_far(prepared: Prepared) -> str:
