@@ -12,6 +12,8 @@ from command_line import bifurcate
 
 from simulator.cli import words
 
+# Has Typer take the shell's name, not look which shell runs it: tests may run from none.
+NAMED = "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"
 COMMAND = Path(sysconfig.get_path("scripts")) / "bifurcate"
 CASES = {
     "est": "estimate",
@@ -28,15 +30,17 @@ CASES = {
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_script_for_each_shell(shell: str) -> None:
-    """--show-completion prints a script for the shell named."""
-    assert "_BIFURCATE_COMPLETE=complete_" in bifurcate("--show-completion", shell).text
+def test_a_script_for_each_shell(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--show-completion prints a script for the shell it is asked from."""
+    monkeypatch.setenv(NAMED, "1")
+    assert f"_BIFURCATE_COMPLETE=complete_{shell}" in bifurcate("--show-completion", shell).text
 
 
 @pytest.mark.skipif(not (COMMAND.exists() and shutil.which("bash")), reason="needs bash, installed")
 def test_installed_completion_completes_in_bash(tmp_path: Path) -> None:
     """After --install-completion a new bash completes every case."""
-    env = os.environ | {"HOME": str(tmp_path), "PATH": f"{COMMAND.parent}:{os.environ['PATH']}"}
+    path = f"{COMMAND.parent}:{os.environ['PATH']}"
+    env = os.environ | {"HOME": str(tmp_path), "PATH": path, NAMED: "1"}
     install = [str(COMMAND), "--install-completion", "bash"]
     done = subprocess.run(install, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
