@@ -41,6 +41,9 @@ class Border:
         At each context, the least samples with which it is faster; 0 for none.
     until_samples
         The samples from which on it is slower again; 0 where that does not happen.
+    slower_between
+        Of the numbers of samples in between, with how many it is not faster: waves of thread
+        blocks and tiles make gaps.
     share
         Share of the map, contexts and samples both in equal steps of their logarithm, on which it
         is faster.
@@ -51,6 +54,7 @@ class Border:
 
     from_samples: tuple[int, ...]
     until_samples: tuple[int, ...]
+    slower_between: tuple[int, ...]
     share: float
     largest_speedup: float
     mean_speedup: float
@@ -198,9 +202,11 @@ def _border(speedup: "np.ndarray", rows: "np.ndarray") -> Border:
     first = np.where(faster.any(axis=0), faster.argmax(axis=0) + 1, 0)
     last = len(faster) - faster[::-1].argmax(axis=0)
     until = np.where((first > 0) & (last < len(faster)), last + 1, 0)
+    between = np.where(first > 0, last - first + 1, 0)
     return Border(
         from_samples=tuple(map(int, first)),
         until_samples=tuple(map(int, until)),
+        slower_between=tuple(map(int, between - faster.sum(axis=0))),
         share=float(faster[rows].mean()),
         largest_speedup=float(speedup[rows].max()),
         mean_speedup=float(np.exp(np.log(speedup[rows]).mean())),

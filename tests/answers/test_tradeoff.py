@@ -85,20 +85,26 @@ def test_the_map_and_its_border_are_those_of_single_questions(
         if until:
             assert ratio(until - 1, context) > 1
             assert all(ratio(samples, context) <= 1 for samples in (until, 1024))
+        if first and not border.slower_between[column]:
+            inside = np.linspace(first, (until or 1025) - 1, 9).astype(int)
+            assert all(ratio(int(samples), context) > 1 for samples in inside)
 
 
 def test_a_border_by_hand() -> None:
     """First win, last win and share of a small table."""
     from simulator.answers.crossover import _border
 
-    table = np.array([[0.5, 2.0, 0.5], [2.0, 2.0, 0.5], [2.0, 0.5, 0.5], [4.0, 0.5, 0.5]])
+    table = np.array(
+        [[0.5, 2.0, 0.5, 2.0], [2.0, 2.0, 0.5, 0.5], [2.0, 0.5, 0.5, 1.0], [4.0, 0.5, 0.5, 2.0]]
+    )
     border = _border(table, np.array([0, 3]))
     assert border == Border(
-        from_samples=(2, 1, 0),
-        until_samples=(0, 3, 0),
-        share=pytest.approx(2 / 6),
+        from_samples=(2, 1, 0, 1),
+        until_samples=(0, 3, 0, 0),
+        slower_between=(0, 0, 0, 2),
+        share=pytest.approx(4 / 8),
         largest_speedup=4.0,
-        mean_speedup=pytest.approx((0.5 * 2 * 0.5 * 4 * 0.5 * 0.5) ** (1 / 6)),
+        mean_speedup=pytest.approx((0.5 * 2 * 0.5 * 2 * 4 * 0.5 * 0.5 * 2) ** (1 / 8)),
     )
 
 

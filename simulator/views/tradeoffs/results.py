@@ -190,6 +190,7 @@ def crossover_object(crossed: Crossover, other: Candidate) -> dict[str, Any]:
                 "other_attention": pairing[1],
                 "from_samples": [value or None for value in border.from_samples],
                 "until_samples": [value or None for value in border.until_samples],
+                "slower_between": list(border.slower_between),
                 "share_faster": border.share,
                 "largest_speedup": border.largest_speedup,
                 "mean_speedup": border.mean_speedup,
@@ -234,6 +235,7 @@ def crossover_rows(result: Tradeoff) -> list[Row]:
             "context_tokens": int(context),
             "from_samples": border.from_samples[index] or None,
             "until_samples": border.until_samples[index] or None,
+            "slower_between": border.slower_between[index],
         }
         for crossed, other in zip(result.crossovers, result.others, strict=True)
         for pairing, border in crossed.borders.items()

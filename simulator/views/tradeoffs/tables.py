@@ -164,21 +164,24 @@ def crossover_lines(crossed: Crossover, base: Candidate, other: Candidate) -> li
         )
         for pairing, border in crossed.borders.items()
     ]
+    gaps = "; ~ but for some in between" if any("~" in cell for row in rows for cell in row) else ""
+    looked = f"Looked at up to {int(crossed.samples[-1]):,} samples; memory left aside{gaps}."
     return [
         Text("Samples with which it is the faster one, by context tokens", style="bold"),
         FittedTable(columns=columns, rows=rows),
-        Text(f"Looked at up to {int(crossed.samples[-1]):,} samples; memory left aside.", "dim"),
+        Text(looked, "dim"),
     ]
 
 
 def _range(border: Border, index: int) -> str:
-    """Write the samples with which a model is faster at one context."""
+    """Write the samples with which a model is faster at one context, a ~ where there are gaps."""
     first, until = border.from_samples[index], border.until_samples[index]
+    gaps = "~" if border.slower_between[index] else ""
     if not first:
         return "never"
     if until:
-        return f"{first}" if until == first + 1 else f"{first}-{until - 1}"
-    return "all" if first == 1 else f"{first}+"
+        return f"{first}" if until == first + 1 else f"{gaps}{first}-{until - 1}"
+    return f"{gaps}all" if first == 1 else f"{gaps}{first}+"
 
 
 def _factor_phrase(factor: SizeFactor) -> str:
