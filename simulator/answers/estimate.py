@@ -232,7 +232,7 @@ def _dtype_note(gpu: HardwareProfile, work: Workload) -> str:
     for dtype in (work.weight_dtype, activation_dtype(work.weight_dtype)):
         _, used = peak_flops_per_s(gpu, dtype)
         if dtype not in (used, "int4"):
-            path = "no" if gpu.peak_flops_per_s(dtype) is None else "only a slow"
+            path = "no" if gpu.peak_flops_per_s(dtype) is None else "no faster"
             return f"{gpu.name} has {path} {dtype} matrix path: computed at its {used} rate."
     return ""
 

@@ -246,8 +246,8 @@ def has_narrow_products(gpu: HardwareProfile, dtype: Dtype) -> bool:
 def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
     """Return the published matrix rate, and the format it is for.
 
-    A card without a path for the format, or with one that is slower (int8 of a B300), computes in
-    the next wider one it has: fp8, int8 and int4 in bf16, bf16 in fp16.
+    A card without a path for the format, or with one that is no faster (int8 of a B300 or MI210),
+    computes in the next wider one it has: fp8, int8 and int4 in bf16, bf16 in fp16.
 
     Returns
     -------
@@ -265,7 +265,7 @@ def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
     for wider in _WIDER.get(dtype, ()):
         rate = gpu.peak_flops_per_s(wider)
         if rate is not None:
-            return (rate, wider) if own is None or own < rate else (own, dtype)
+            return (rate, wider) if own is None or own <= rate else (own, dtype)
     if own is None:
         raise ProfileError(f"{gpu.id}: no matrix rate for {dtype}")
     return own, dtype

@@ -134,7 +134,8 @@ def test_an_unknown_fitted_constant_is_an_error() -> None:
         ("int8", {"int8_tops": None}, 500, "bf16"),
         ("int4", {}, 500, "bf16"),  # expanded before the product
         ("int8", {"int8_tops": 40}, 500, "bf16"),  # B300: cut to a fraction of its 16-bit rate
-        ("int8", {"int8_tops": 500}, 500, "int8"),  # MI210: as fast
+        ("int8", {"int8_tops": 500}, 500, "bf16"),  # MI210: no faster
+        ("int8", {"int8_tops": 520}, 520, "int8"),
         ("fp32", {}, 50, "fp32"),
     ],
 )
