@@ -1,5 +1,8 @@
 """Words that stand in a cell, in a terminal's table as in a page's."""
 
+from collections.abc import Iterable
+
+from simulator.answers.estimate import DOES_NOT_FIT
 from simulator.counts.memory import Memory
 from simulator.units import format_gib, format_tokens
 
@@ -12,6 +15,11 @@ def shortage(needs: Memory) -> str:
 def fits_phrase(needs: Memory) -> str:
     """Say whether something fits in memory, and by how much not."""
     return "yes" if needs.fits else f"no, {shortage(needs)} short"
+
+
+def without_shortage(notes: Iterable[str]) -> list[str]:
+    """Return notes, each once, but those on what does not fit: tables say that of each row."""
+    return [note for note in dict.fromkeys(notes) if not note.startswith(DOES_NOT_FIT)]
 
 
 def money(value: float | None, digits: int) -> str:

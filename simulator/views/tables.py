@@ -15,7 +15,7 @@ from simulator.units import (
     format_si,
     format_time,
 )
-from simulator.views.cells import fits_phrase, money, shortage
+from simulator.views.cells import fits_phrase, money, shortage, without_shortage
 from simulator.views.explain import Step
 from simulator.views.table import Column, FittedTable, notes
 from simulator.views.text import (
@@ -141,7 +141,7 @@ def generations_view(results: Mapping[str, Generation]) -> RenderableType:
         *lines,
         *notes(
             [
-                *(note for note in first.notes if not note.startswith("Does not fit")),
+                *without_shortage(first.notes),
                 *copies_notes(first.last_step.workload),
             ]
         ),
@@ -235,7 +235,7 @@ def operations_table(result: Estimate) -> FittedTable:
 def compare_notes(result: Comparison) -> list[str]:
     """Return the notes of all three estimates, each once; what fits is in the table."""
     every = (*result.standard.notes, *result.shared_storage.notes, *result.bifurcated.notes)
-    return [note for note in dict.fromkeys(every) if not note.startswith("Does not fit")]
+    return without_shortage(every)
 
 
 def _layout(result: Estimate) -> str:

@@ -9,6 +9,7 @@ from simulator.answers.estimate import Estimate
 from simulator.answers.tree import LevelRule, Reading, TreePlan
 from simulator.inputs.tree import tree_text
 from simulator.units import MILLISECOND, format_gib, format_si, format_time, format_tokens
+from simulator.views.cells import without_shortage
 from simulator.views.results import SCHEMA_VERSION, Row, hardware_object, inputs_object, plain
 from simulator.views.table import Column, FittedTable, notes
 from simulator.views.tables import question
@@ -52,7 +53,7 @@ def tree_view(result: TreePlan) -> RenderableType:
         Text(),
         Text("What splitting each level brings, the others as in the fastest choice", style="bold"),
         FittedTable(columns=RULE_COLUMNS, rows=[_rule_row(rule) for rule in result.rules]),
-        *notes([note for note in dict.fromkeys(every) if not note.startswith("Does not fit")]),
+        *notes(without_shortage(every)),
     )
 
 

@@ -1,5 +1,7 @@
 """Tidy frames of a study: what varies, what the rows say, and that they agree with one question."""
 
+from dataclasses import replace
+
 import pytest
 from plot_studies import study
 
@@ -53,6 +55,22 @@ def test_kernels_without_a_form_for_a_latent_cache_are_left_out() -> None:
     """PyTorch's reference path cannot read a latent cache; the others are there."""
     frame = curves.by_kernel(study("fits nowhere, latent cache"))
     assert set(frame["kernel"]) == {"ideal", "flash", "einsum"}
+
+
+def test_own_tokens_grow_from_the_first_step_to_the_last_of_the_request() -> None:
+    """Four query tokens, 2.5 accepted: from 4 own tokens to those of generate's last step."""
+    asked = study(GAIN)
+    drafts = {"query_tokens": 4, "accepted_tokens": 2.5}
+    question = replace(asked, workload=asked.workload.model_copy(update=drafts), output_tokens=100)
+    frame = curves.by_own_tokens(question)
+    request = api.generate(
+        question.model, question.gpu, output_tokens=100, **question.workload.model_dump()
+    )
+    own = frame["decoded_tokens"]
+    assert (own.min(), own.max()) == (4, request.last_step.workload.decoded_tokens)
+    steps = frame[frame["variant"] == "standard"].sort_values("decoded_tokens")["step_ms"]
+    assert steps.iloc[0] == pytest.approx(request.time.first_step_s * 1e3)
+    assert steps.iloc[-1] == pytest.approx(request.time.last_step_s * 1e3)
 
 
 def test_the_context_of_a_tree_is_not_varied() -> None:

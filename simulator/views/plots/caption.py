@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection
 
 from simulator._version import __version__
-from simulator.answers.estimate import constants_note
+from simulator.answers.estimate import DOES_NOT_FIT, constants_note
 from simulator.answers.study import Study
 from simulator.inputs.workload import Workload
 from simulator.units import format_tokens
@@ -75,7 +75,7 @@ def _notes(study: Study, *, fleet: bool) -> list[str]:
     share = f"Up to {study.memory_utilization:.0%} of the card's memory may be used."
     first = f"Standard attention stores {LAYOUTS[work.kv_layout]}. {share}"
     constants = constants_note(result.rates)
-    left_out = ("Does not fit", "Reads of", constants)
+    left_out = (DOES_NOT_FIT, "Reads of", constants)
     notes = [first, *(note for note in result.notes if not note.startswith(left_out))]
     if fleet:
         return [*notes, f"bifurcate {__version__}."]

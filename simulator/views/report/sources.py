@@ -11,7 +11,7 @@ from simulator.timing.constants import CONSTANTS, Rates
 from simulator.timing.interval import format_of
 from simulator.timing.spread import FAMILY, Family, shipped_spreads, spread_of
 from simulator.timing.used import used_constants
-from simulator.views.cells import setting
+from simulator.views.cells import setting, without_shortage
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
 
 GPU_HEADS = (
@@ -216,7 +216,7 @@ def notes(decisions: Sequence[Decision]) -> list[str]:
         for name in ("standard", "shared_storage", "bifurcated")
         for note in getattr(decision.first.comparison, name).notes
     ]
-    return [note for note in dict.fromkeys(every) if not note.startswith("Does not fit")]
+    return without_shortage(every)
 
 
 def _inputs_table(decisions: Sequence[Decision]) -> Html:

@@ -4,6 +4,7 @@ from typing import Any
 
 from simulator.answers.quality import Affordable, Quality, QualityPoint
 from simulator.units import MILLISECOND
+from simulator.views.cells import without_shortage
 from simulator.views.results import (
     SCHEMA_VERSION,
     Row,
@@ -27,7 +28,7 @@ def quality_object(result: Quality) -> dict[str, Any]:
         "best": {name: best_object(best) for name, best in result.best.items()},
         "points": quality_rows(result),
         "hardware": hardware_object(first),
-        "notes": [note for note in first.notes if not note.startswith("Does not fit")],
+        "notes": without_shortage(first.notes),
     }
 
 

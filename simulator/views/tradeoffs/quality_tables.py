@@ -6,7 +6,7 @@ from rich.text import Text
 from simulator.answers.quality import Affordable, Quality, QualityPoint
 from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.units import format_time, is_power_of_two
-from simulator.views.cells import money
+from simulator.views.cells import money, without_shortage
 from simulator.views.table import Column, FittedTable, notes
 from simulator.views.tables import question
 from simulator.views.text import copies_notes, plural
@@ -62,7 +62,7 @@ def quality_view(result: Quality) -> RenderableType:
                 *(["± is the standard error over problems."] if spread else []),
                 "It is what best-of-n reaches with a judge that always finds the right sample.",
                 *(["Cost is in USD, of one problem with all its samples."] if timed else []),
-                *(note for note in first.notes if not note.startswith("Does not fit")),
+                *without_shortage(first.notes),
                 *copies_notes(first.workload),
             ]
         ),

@@ -9,7 +9,7 @@ from simulator.answers.size_factor import SizeFactor
 from simulator.answers.tradeoff import Candidate, Tradeoff, Variant
 from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.units import GIGA, format_gib, format_time, format_tokens, is_power_of_two
-from simulator.views.cells import fits_phrase, limit, money
+from simulator.views.cells import fits_phrase, limit, money, without_shortage
 from simulator.views.table import Column, FittedTable, notes
 from simulator.views.tables import question
 from simulator.views.text import parameters_phrase, plural, times_as
@@ -99,7 +99,7 @@ def tradeoff_view(result: Tradeoff) -> RenderableType:
         Text(),
         *(Text.from_markup(line) for line in tradeoff_verdict(result)),
         *parts,
-        *notes([*factors, *(note for note in first.notes if not note.startswith("Does not fit"))]),
+        *notes([*factors, *without_shortage(first.notes)]),
     )
 
 
