@@ -144,7 +144,7 @@ def main() -> int:
     if missing:
         session.say(f"session: cannot measure without {', '.join(missing)}")
         return 1
-    card = str(found.get("card") or "cpu")
+    card = "cpu" if "cpu" in given else str(found.get("card") or "cpu")
     rows = options.out / slug(card)
     troubles = []
     if options.test_minutes and not tests_passed(session, card, 60 * options.test_minutes):
