@@ -182,7 +182,7 @@ def test_choosing_nothing_is_an_error_with_the_reason() -> None:
 
 
 def test_rotation_gets_past_the_l2() -> None:
-    """Rotated buffers are four times the L2 together, at least twice where there are 256 of them."""
+    """Rotated buffers together are four times the L2, at least twice where there are 256."""
     for size in (MIB // 2, MIB, 7 * MIB, 49 * MIB, 3000 * MIB):
         sets = rotation(size, 50 * MIB)
         assert sets * size >= (2 if sets == 256 else 4) * 50 * MIB
