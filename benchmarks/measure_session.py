@@ -269,11 +269,25 @@ def measure(
         )
         if code == 0:
             return True
+        given = once(given)
         idle = idle + 1 if cells(rows) == before else 0
         if idle == MOST_IDLE:
             break
         session.say(f"session: measure ended with {code}, and goes on")
     return False
+
+
+def once(given: Sequence[str]) -> list[str]:
+    """Return options without ``--retry STATUS``: rows of this stay are not to be tried again.
+
+    >>> once(["--retry", "error", "--skip-oom"])
+    ['--skip-oom']
+    """
+    return [
+        word
+        for before, word in zip(["", *given], given, strict=False)
+        if "--retry" not in (word.partition("=")[0], before)
+    ]
 
 
 def count(session: Session, rows: Path, given: Sequence[str], card: str) -> bool:

@@ -28,6 +28,8 @@ DRY_RUN_GPU = "h100-sxm"
 # What --only may say: kinds of timed rows, and hardware counters without timing anything.
 COUNTERS = "counters"
 ROW_KINDS = (*KINDS, COUNTERS)
+# Statuses of rows that another run might change.
+RETRIED = ("error", "wrong", "oom")
 GRID_PANEL, RUN_PANEL = "What is measured", "How"
 
 
@@ -107,6 +109,15 @@ def measure(
             autocompletion=complete_gpus,
         ),
     ] = None,
+    retry: Annotated[
+        list[str] | None,
+        choice(
+            "--retry",
+            panel=RUN_PANEL,
+            text="Measure rows of this status again, as often as you like.",
+            of=RETRIED,
+        ),
+    ] = None,
     skip_oom: Annotated[
         bool, typer.Option("--skip-oom", help="Do not try what should not fit in memory.")
     ] = False,
@@ -177,7 +188,7 @@ def measure(
     for kernel in kernels or ():
         find_kernel(kernel)  # a library that cannot be used would fail cell by cell
     rates = _rates(gpu, opened.card.gpu)
-    result = measure_plan(plan, folder, opened, rates, settings, counted=counted)
+    result = measure_plan(plan, folder, opened, rates, settings, counted=counted, retry=retry or ())
     output.write(
         table=lambda: summary_table(result),
         json_object=lambda: result,

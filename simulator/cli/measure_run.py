@@ -30,6 +30,7 @@ def measure_plan(
     settings: "Settings",
     *,
     counted: Sequence["AttentionCell"] | None = None,
+    retry: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure what has no row yet, and return what the folder holds.
 
@@ -37,6 +38,8 @@ def measure_plan(
     ----------
     counted
         Kernels whose bytes are then counted by Nsight Compute, as long as there is time.
+    retry
+        Statuses: rows of this plan that have one are measured again.
     """
     from simulator.evidence.measure.environment import Environment
     from simulator.evidence.measure.runner import run
@@ -46,6 +49,10 @@ def measure_plan(
         store = Store(folder)
         for line in store.dropped:
             say(f"{line}; it is measured again")
+        keys = [cell.key for cell in plan.cells] + [counter_key(cell) for cell in counted or ()]
+        again = store.forget(frozenset(keys), retry) if retry else 0
+        if again:
+            say(f"{again:,} rows are measured again: {', '.join(retry)}")
         before = sum(store.rows.values())
         asked = {"plan": plan.name, "cells": len(plan.cells), "skip_oom": settings.skip_oom}
         environment = Environment(folder, device, asked)
@@ -67,7 +74,6 @@ def measure_plan(
             environment.close(rows=sum(store.rows.values()) - before)
     if stopped:
         say(f"{stopped}: the same command goes on from here")
-    keys = [cell.key for cell in plan.cells] + [counter_key(cell) for cell in counted or ()]
     return _summary(plan.name, keys, store, stopped)
 
 

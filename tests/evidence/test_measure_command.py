@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,40 @@ def test_counters_say_when_they_cannot_be_had(here: Here, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "no hardware counters" in done.stderr
     assert len(keys_in(folder)) == 10
+
+
+def test_what_failed_is_measured_again_when_asked(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--retry error`` replaces the error rows of what is asked for, and no others."""
+    pytest.importorskip("torch")
+    from simulator.evidence.kernels import KERNELS
+
+    folder = str(tmp_path)
+    options = ["--device", "cpu", "-o", folder, "--repeats", "3", "--only", "attention"]
+    options += ["--kernel", "bifurcated_flash", "--kernel", "standard_flash"]
+
+    def broken(*_: object) -> object:
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as patched:
+        for name in ("bifurcated_flash", "standard_flash"):
+            patched.setitem(KERNELS, name, replace(KERNELS[name], function=broken))
+        assert here(*options).returncode == 0
+    assert statuses_in(tmp_path) == {"error": 16}
+    assert here(*options).returncode == 0
+    assert statuses_in(tmp_path) == {"error": 16}
+    done = here(*options[:-2], "--retry", "error", "--retry", "wrong")
+    assert "8 rows are measured again" in done.stderr
+    assert statuses_in(tmp_path) == {"error": 8, "ok": 8}
+    keys = keys_in(tmp_path)
+    assert len(keys) == len(set(keys)) == 16
+
+
+def statuses_in(folder: Path) -> Counter[str]:
+    """How many rows of attention kernels have each status."""
+    with (folder / "shared_prefix_attention.csv").open(newline="") as stream:
+        return Counter(row["status"] for row in csv.DictReader(stream))
 
 
 def test_counters_alone_time_nothing(here: Here, tmp_path: Path) -> None:

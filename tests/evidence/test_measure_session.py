@@ -100,8 +100,12 @@ def test_a_broken_device_is_gone_on_from_while_rows_come(
 
     session.run = run
     cells: Callable[[Path], int] = lambda _: next(seen)  # noqa: E731
-    found = script.measure(session, tmp_path, [], reserve_s=60.0, cells=cells)
+    given = ["--retry", "error", "--skip-oom"]
+    found = script.measure(session, tmp_path, given, reserve_s=60.0, cells=cells)
     assert (found, len(commands)) == (expected, runs)
+    # What has failed in this stay is not tried again by the next process of it.
+    assert ["--retry" in command for command in commands] == [True] + [False] * (runs - 1)
+    assert all("--skip-oom" in command for command in commands)
     limit_min = float(commands[0][commands[0].index("--time-limit") + 1])
     assert 7 < limit_min < 8.2  # of 10: a minute for counters, and what a group may take longer
 

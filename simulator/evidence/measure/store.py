@@ -10,7 +10,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,29 @@ class Store:
             raise MeasurementError(f"cannot write {path}: {problem.strerror}") from None
         self.done.add(str(row["cell"]))
         self.rows[kind] = self.rows.get(kind, 0) + 1
+
+    def forget(self, cells: Collection[str], statuses: Collection[str]) -> int:
+        """Remove the rows of some cells that have one of some statuses; return how many.
+
+        Each file is replaced as a whole, so that a run killed meanwhile loses nothing.
+        """
+        removed = 0
+        for kind in tuple(self.rows):
+            header, *lines = self.path(kind).read_bytes().splitlines(keepends=True)
+            kept = []
+            for line in lines:
+                (values,) = csv.reader([line.decode()])
+                row = dict(zip(COLUMNS[kind], values, strict=True))
+                if row["cell"] in cells and row["status"] in statuses:
+                    self.done.discard(row["cell"])
+                else:
+                    kept.append(line)
+            if len(kept) < len(lines):
+                with atomic_path(self.path(kind)) as temporary:
+                    temporary.write_bytes(b"".join([header, *kept]))
+                removed += len(lines) - len(kept)
+                self.rows[kind] = len(kept)
+        return removed
 
     def _create(self, kind: RowKind) -> None:
         """Write a file's header; the file appears with a whole one or not at all."""
