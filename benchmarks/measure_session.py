@@ -147,7 +147,7 @@ def main() -> int:
     card = "cpu" if "cpu" in given else str(found.get("card") or "cpu")
     rows = options.out / slug(card)
     troubles = []
-    if options.test_minutes and not tests_passed(session, card, 60 * options.test_minutes):
+    if options.test_minutes and not passes_tests(session, card, 60 * options.test_minutes):
         troubles.append("GPU tests failed")
     ncu = find_ncu()
     if ncu is None:
@@ -214,7 +214,7 @@ def machine(session: Session) -> dict[str, object]:
     return found
 
 
-def tests_passed(session: Session, card: str, limit_s: float) -> bool:
+def passes_tests(session: Session, card: str, limit_s: float) -> bool:
     """Run the GPU tests, once: a later stay need not repeat what has passed."""
     if not (REPOSITORY / TESTS).exists():
         session.say(f"session: no tests here ({TESTS})")

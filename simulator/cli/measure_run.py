@@ -56,6 +56,8 @@ def measure_plan(
         before = sum(store.rows.values())
         asked = {"plan": plan.name, "cells": len(plan.cells), "skip_oom": settings.skip_oom}
         environment = Environment(folder, device, asked)
+        if "error" in retry:
+            environment.forgive()
         stopped = ""
         limit_s = settings.time_limit_s
         until = None if limit_s is None else monotonic() + limit_s

@@ -300,6 +300,19 @@ def test_what_kills_the_process_twice_is_not_tried_again(
     assert {row["status"] for row in rows.values()} == {"ok"}
 
 
+def test_deaths_can_be_forgiven(plan: Plan, tmp_path: Path) -> None:
+    """After a fix, ``--retry error`` tries such a cell like any other, in later runs too."""
+    keys = [cell.key for cell in plan.cells]
+    for _ in range(2):
+        Environment(tmp_path, CpuDevice(), {}).begin(keys)
+    third = Environment(tmp_path, CpuDevice(), {})
+    assert third.deaths(keys[0]) == 2
+    third.forgive()
+    assert third.deaths(keys[0]) == 0
+    third.close(rows=0)
+    assert Environment(tmp_path, CpuDevice(), {}).deaths(keys[0]) == 0
+
+
 def test_a_run_that_was_closed_is_no_death(plan: Plan, tmp_path: Path) -> None:
     """Stopped by hand or by a limit in the middle of a batch, its cells are measured together."""
     keys = [cell.key for cell in plan.cells]
