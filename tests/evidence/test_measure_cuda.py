@@ -64,6 +64,19 @@ def test_the_spin_outlasts_a_slow_launch(cuda: FakeCuda, monkeypatch: pytest.Mon
     assert second >= 0.008 * 2e9
 
 
+def test_a_launch_that_waits_for_the_spin_does_not_feed_it(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the last launch counted, each spin would be twice the one before, up to 20 ms a pass."""
+    spins: list[int] = []
+    monkeypatch.setattr(torch.cuda, "_sleep", spins.append)
+    monkeypatch.setattr("fake_cuda.FakeGraph.replay", lambda _: time.sleep(spins[-1] / 2e9))
+    watch = cuda.card().stopwatch(lambda: None, "graph")
+    for _ in range(6):
+        watch()
+    assert max(spins) < 4 * spins[0]
+
+
 def test_an_eager_pass_starts_on_an_idle_device(cuda: FakeCuda) -> None:
     """No spin hides the host's launches."""
     watch = cuda.card().stopwatch(lambda: cuda.log.append("call"), "eager")

@@ -8,6 +8,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,18 +156,23 @@ def test_a_replayed_graph_computes_anew(card: CudaDevice, name: str) -> None:
 
 
 def test_a_graph_hides_the_host_and_an_eager_pass_does_not(card: CudaDevice) -> None:
-    """A hundred tiny kernels: launched one by one they take longer than replayed."""
+    """A thousand tiny kernels: launched one by one they take longer than replayed.
+
+    What a replay waits behind grows with its launch, but not without end.
+    """
     tensor = card.normal((128,), torch.float32)
 
     def one_pass() -> None:
-        for _ in range(100):
+        for _ in range(1000):
             tensor.mul_(1.0)
 
     times = {}
     for mode in MODES:
         watch = card.stopwatch(one_pass, mode)
+        start = time.perf_counter()
         times[mode] = sorted(watch() for _ in range(12))[6]
-    assert 50e-6 < times["graph"] < times["eager"]
+        assert time.perf_counter() - start < 0.5
+    assert 500e-6 < times["graph"] < times["eager"]
 
 
 def test_clock_temperature_and_facts_are_known(card: CudaDevice) -> None:
