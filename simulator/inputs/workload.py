@@ -103,8 +103,8 @@ class Workload(BaseModel):
         Tokens of each sample processed in one step, n; more than one is speculative or multi-token
         decoding.
     accepted_tokens
-        Tokens each sample moves forward in one step, on average: of n, those that are kept. Only
-        tokens per second and costs depend on it.
+        Tokens each sample moves forward in one step, on average: of n, those that are kept. Tokens
+        per second, costs and the steps of a whole request depend on it, a step's time does not.
     attention, kernel, kv_layout, execution
         See docs/nomenclature.md.
     weight_dtype, kv_dtype
