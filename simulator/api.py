@@ -172,7 +172,7 @@ def plan(
     target_step_ms
         Longest acceptable decode step. [ms]
     tensor_parallel_sizes
-        Tensor-parallel sizes to try; None for the workload's own if above 1, else 1, 2, 4, 8.
+        Tensor-parallel sizes to try; None for the workload's own if given, else 1, 2, 4, 8.
 
     Raises
     ------
@@ -194,7 +194,8 @@ def plan(
     work = workload_for(shape, **workload)
     if any(size < 1 for size in tensor_parallel_sizes or ()):
         raise WorkloadError("tensor_parallel_sizes: at least 1 GPU shares a layer")
-    own = (work.tensor_parallel,) if work.tensor_parallel > 1 else DEFAULT_TENSOR_PARALLEL_SIZES
+    asked = workload.get("tensor_parallel") is not None
+    own = (work.tensor_parallel,) if asked else DEFAULT_TENSOR_PARALLEL_SIZES
     cards = priced_gpus() if gpus is None else [as_gpu(gpu) for gpu in gpus]
     return answer(
         shape,

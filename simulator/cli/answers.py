@@ -188,7 +188,7 @@ def plan(
     """Plan capacity: what fits, in time, on which GPU, at what cost."""
     from simulator.views.plan_results import plan_object, plan_rows
 
-    if tensor_parallel_sizes and question.workload.tensor_parallel > 1:
+    if tensor_parallel_sizes and question.tensor_parallel is not None:
         raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
     result = api.plan(
         gpus=gpu,
@@ -196,7 +196,7 @@ def plan(
         tensor_parallel_sizes=tensor_parallel_sizes,
         attentions=[attention] if attention else ATTENTIONS,
         price_per_hour=price_per_hour,
-        **question.settings(),
+        **question.settings(tensor_parallel=question.tensor_parallel),
     )
 
     def table() -> object:

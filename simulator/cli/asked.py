@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import typer
 
+from simulator.cli.options import GpuName, ModelName
 from simulator.cli.question import question_of
 from simulator.counts.request import last_own_tokens
 
@@ -38,6 +39,26 @@ def given(context: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in values.items()
         if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
     }
+
+
+def scenario_key(option: str) -> str | None:
+    """Return where a scenario's file has what an option of a question, or its GPU, sets.
+
+    >>> scenario_key("--input-len"), scenario_key("-g"), scenario_key("--layers")
+    ('context_tokens under [workload]', 'gpus', None)
+    """
+    described = {"model": ModelName, "gpu": GpuName}
+    described |= {
+        name: parameter.annotation
+        for name, parameter in inspect.signature(question_of).parameters.items()
+    }
+    for name, annotation in described.items():
+        info = get_args(annotation)[1]
+        # Typer keeps the first name of an annotated option where its default would be.
+        if option in (info.default, *info.param_decls) and name not in (*OWN_MODEL, *_NO_AXES):
+            field = _FIELDS.get(name, name)
+            return f"{field}s" if field in ("model", "gpu") else f"{field} under [workload]"
+    return None
 
 
 def changes_of(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

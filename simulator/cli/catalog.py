@@ -8,6 +8,7 @@ import typer
 from typer._click.exceptions import UsageError
 from typer.core import TyperGroup
 
+from simulator.cli.command import Command
 from simulator.cli.options import AsJson, FormatName, OutputPath
 from simulator.cli.output import Output, say
 from simulator.errors import SimulatorError
@@ -51,9 +52,9 @@ def add_group(
             name = context.invoked_subcommand
             raise typer.BadParameter(f"options of the answer go after {name!r}")
 
-    group.command("list")(lister)
+    group.command("list", cls=Command)(lister)
     for command, function in commands.items():
-        group.command(command)(function)
+        group.command(command, cls=Command)(function)
     app.add_typer(group, name=name)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
+from simulator.cli.command import Command
 from simulator.cli.output import fail
 from simulator.errors import SimulatorError
 
@@ -58,6 +59,8 @@ def build(command: str | None = None) -> typer.Typer:
     wanted = [name for name, commands in MODULES.items() if command in commands]
     for name in wanted or MODULES:
         import_module(f"simulator.cli.{name}").register(app)
+    for made in app.registered_commands:
+        made.cls = Command
     return app
 
 

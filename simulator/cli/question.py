@@ -188,15 +188,15 @@ def question_of(
         ),
     ] = None,
     tensor_parallel: Annotated[
-        int,
+        int | None,
         size(
             "--tensor-parallel-size",
             "--tensor-parallel",
             "--tp",
             panel=WORK_PANEL,
-            text="GPUs that share each layer.",
+            text="GPUs that share each layer. Default: 1.",
         ),
-    ] = 1,
+    ] = None,
     gpu_memory_utilization: Utilization = 0.9,
     constants: Constants = "auto",
 ) -> "Question":
@@ -233,6 +233,7 @@ def question_of(
         constants=constants,
         output_tokens=output_tokens,
         decoded_tokens=decoded_tokens,
+        tensor_parallel=tensor_parallel,
     )
 
 
@@ -282,7 +283,7 @@ class Question:
 
     Attributes
     ----------
-    output_tokens, decoded_tokens
+    output_tokens, decoded_tokens, tensor_parallel
         As given, None where not.
     """
 
@@ -292,6 +293,7 @@ class Question:
     constants: ConstantsChoice
     output_tokens: int | None
     decoded_tokens: int | None
+    tensor_parallel: int | None
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Return the question as the keywords of the functions of :mod:`simulator.api`."""

@@ -85,6 +85,16 @@ def test_plan() -> None:
     assert shown == plan_object(result)
 
 
+def test_plan_of_one_group() -> None:
+    """The group size that --tp names is the only one tried, also where it is the default."""
+    for size in 1, 2:
+        shown = bifurcate("plan", "-m", "gpt2", "-g", "h200", "--tp", str(size), "--json").json
+        assert {option["gpus"] for option in shown["options"]} == {size}
+        assert shown == plan_object(simulator.plan("gpt2", ["h200"], tensor_parallel=size))
+    every = bifurcate("plan", "-m", "gpt2", "-g", "h200", "--json").json
+    assert {option["gpus"] for option in every["options"]} == {1, 2, 4}
+
+
 def test_what_if_fewer_kv_heads() -> None:
     """--kv-heads is the kv_heads of the functions: multi-query reads 32 times fewer KV bytes."""
     shown = bifurcate("estimate", "-m", "llama-2-7b", "--kv-heads", "1", "--json").json
