@@ -56,8 +56,8 @@ NARROW_VARIANTS = (NARROW, *(f"{library}_{NARROW}" for library in LIBRARIES))
 VARIANTS = (*LIBRARIES, *ATTENTION_KERNELS, *NARROW_VARIANTS)
 # Over PCIe ``link_fraction`` is the share that a pair of GPUs reaches. More of them share the host:
 # four L40S reach about a quarter of what a pair does, eight a tenth (aiconfigurator rows); of
-# powers in tenths the best on shapes held out.
-PCIE_PAIR, PCIE_POWER = 2, 1.8
+# powers in tenths the best on shapes held out. No rows are of more, whom no host holds.
+PCIE_PAIR, PCIE_HOST, PCIE_POWER = 2, 8, 1.8
 # Fitted constants of a published program's own code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # A GPU that does what is published, at once.
@@ -162,7 +162,7 @@ class Rates:
             raise ProfileError(f"{self.gpu.id} has no link in its profile")
         share = self.constants["link_fraction"].value
         if self.choice != "peak" and self.gpu.over_pcie(gpus):
-            share *= (PCIE_PAIR / gpus) ** PCIE_POWER
+            share *= (PCIE_PAIR / min(gpus, PCIE_HOST)) ** PCIE_POWER
         return peak * share
 
 
@@ -201,17 +201,7 @@ def rates(
     for kind in KINDS:
         value("flops_fraction", kind)
     value("link_fraction")
-    tile = value("tile_gb_per_s")
-    if (
-        NARROW in variants
-        and choice != "peak"
-        and not in_architecture(gpu, f"{NARROW}_tile_gb_per_s")
-    ):
-        # Another architecture's 8-bit kernels are other kernels: what held those of the measured
-        # one back is not carried so far that fewer weights a second are loaded than in 16 bits.
-        wide = [name for name in variants if name not in NARROW_VARIANTS]
-        tile = max(tile, _find(gpu, "tile_gb_per_s", None, choice, wide).value / 2)
-        constants["tile_gb_per_s"] = replace(constants["tile_gb_per_s"], value=tile)
+    constants["tile_gb_per_s"] = tile = _tile_rate(gpu, choice, variants)
     return Rates(
         gpu=gpu,
         bandwidth_bytes_per_s=bandwidth,
@@ -220,7 +210,7 @@ def rates(
         overlap=overlap,
         sequence_s=value("sequence_us") * MICROSECOND,
         split_s=value("split_us") * MICROSECOND,
-        tile_bytes_per_s=tile * GIGA,
+        tile_bytes_per_s=tile.value * GIGA,
         split_k_s=value("split_k_us") * MICROSECOND,
         l2_bandwidth_bytes_per_s=value("l2_gb_per_s") * GIGA * gpu.sm_count,
         l2_bytes=gpu.l2_bytes * value("l2_fraction"),
@@ -307,6 +297,27 @@ def _find(
     if everybodys is None:
         raise ProfileError(f"no value for the constant {name}")
     return everybodys
+
+
+def _tile_rate(gpu: HardwareProfile, choice: ConstantsChoice, variants: Sequence[str]) -> Constant:
+    """Return the rate at which an SM loads tiles.
+
+    Another architecture's 8-bit kernels are other kernels: what held those of the measured one back
+    is not carried so far that fewer weights a second are loaded than in 16 bits.
+    """
+    name = "tile_gb_per_s"
+    found = _find(gpu, name, None, choice, variants)
+    narrow = f"{NARROW}_{name}"
+    if found.origin != "carried" or NARROW not in variants or in_architecture(gpu, narrow):
+        return found
+    wide = _find(
+        gpu, name, None, choice, [item for item in variants if item not in NARROW_VARIANTS]
+    )
+    if found.value >= wide.value / 2:
+        return found
+    return replace(
+        wide, value=wide.value / 2, source=f"as many weights as in 16 bits: {wide.source}"
+    )
 
 
 def _fitted(gpu: HardwareProfile, names: Iterable[str], choice: ConstantsChoice) -> Constant | None:

@@ -8,7 +8,8 @@ which the last is not full.
     t = waves x depth / splits x norm(2 x tile rows x tile columns / rate of an SM,
                                       tile bytes / load rate of an SM)
 
-of (tile rows x element + tile columns x weight) bytes for each step of the depth.
+of (tile rows x element + tile columns x weight) bytes for each step of the depth: activations in
+the format that is multiplied, weights as they are stored.
 """
 
 import math
@@ -16,7 +17,7 @@ import math
 from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, where
-from simulator.timing.constants import Rates
+from simulator.timing.constants import Rates, peak_flops_per_s
 from simulator.timing.norm import norm
 
 # Rows and columns of a tile: of those that libraries have, three that predict unseen products as
@@ -40,9 +41,9 @@ def tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric,
     """
     overlap, sms = gpu.overlap[operation.kind], gpu.gpu.sm_count
     rate = gpu.flops_per_s(operation.kind, operation.dtype) / sms
-    element = DTYPE_BYTES[operation.dtype]
+    element = DTYPE_BYTES[peak_flops_per_s(gpu.gpu, operation.dtype)[1]]
     stored = operation.weight_element_bytes
-    weight_element = element if stored is None else stored
+    weight_element = DTYPE_BYTES[operation.dtype] if stored is None else stored
     walked = operation.depth * operation.launches
     partial_bytes = PARTIAL_BYTES * operation.rows * operation.columns
     # Tiles in a column of tiles, in a row of them, and the time of each for all of the depth.

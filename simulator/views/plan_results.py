@@ -9,7 +9,7 @@ from simulator.views.results import SCHEMA_VERSION, Row, asked, inputs_object, m
 
 
 def plan_object(result: Plan) -> dict[str, Any]:
-    """Return a plan as a JSON object; options are rows, cheapest per token first."""
+    """Return a plan as a JSON object; options are rows, best first."""
     first = result.options[0].result
     inputs = inputs_object(first)
     for key in ("gpu", "attention", "tensor_parallel"):
@@ -35,7 +35,7 @@ def plan_object(result: Plan) -> dict[str, Any]:
 
 
 def plan_rows(result: Plan) -> list[Row]:
-    """Return the options of a plan as tidy rows, cheapest per token first."""
+    """Return the options of a plan as tidy rows, best first."""
     return [asked(option.result) | option_row(option) for option in result.options]
 
 

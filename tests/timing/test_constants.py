@@ -166,6 +166,15 @@ def test_a_host_is_shared_over_pcie() -> None:
     assert switched.link_bytes_per_s(8) == switched.link_bytes_per_s(2)
 
 
+@pytest.mark.parametrize("name", ["l40s", "h100-sxm"])
+def test_no_more_gpus_share_a_host_than_it_holds(name: str) -> None:
+    """Sixteen GPUs are two hosts of eight: over PCIe each has what it has among eight."""
+    card = rates(load_hardware(name))
+    assert card.gpu.over_pcie(16)
+    assert card.link_bytes_per_s(16) == card.link_bytes_per_s(32)
+    assert card.link_bytes_per_s(16) <= card.link_bytes_per_s(8)
+
+
 def test_a_card_without_a_link_says_so() -> None:
     """Not a division by zero."""
     card = gpu(link_gb_per_s_per_direction=None)
@@ -302,3 +311,13 @@ def test_half_the_weight_bytes_are_no_slower(name: str) -> None:
         for dtype in (half, "fp8")
     }
     assert step["fp8"] < 0.9 * step[half]
+
+
+def test_a_card_s_own_8_bit_tiles_are_not_raised() -> None:
+    """A rate carried to another architecture has a floor; one fitted to the card is what it is."""
+    own = gpu({"tile_gb_per_s": 200, "fp8_tile_gb_per_s": 30})
+    assert rates(own).narrow.tile_bytes_per_s == 30e9
+    other = gpu({"tile_gb_per_s": 1000})
+    lent = rates(other).narrow
+    assert lent.tile_bytes_per_s == 500e9
+    assert lent.constants["tile_gb_per_s"].source.startswith("as many weights as in 16 bits: ")

@@ -84,6 +84,16 @@ def test_weights_expanded_on_the_chip_load_as_they_are_stored() -> None:
     assert _us(stored, slow) == pytest.approx(2 + 160, rel=1e-6)
 
 
+def test_activations_load_in_the_format_that_is_multiplied() -> None:
+    """Of fp8 weights without a path for them 64 x (2 + 1) bytes, with one 64 x (1 + 1), x 1000."""
+    slow = {**ROUND_CONSTANTS, "tile_gb_per_s": 1, "split_k_us": 1e4}
+    eight = replace(product(64, 64, 1000), dtype="fp8")
+    assert _us(eight, rates(gpu(slow, fp8_tflops=None))) == pytest.approx(2 + 192, rel=1e-6)
+    fast = {**slow, "fp8_tile_gb_per_s": 1, "fp8_split_k_us": 1e4, "fp8_gemm_launch_us": 2}
+    own = rates(gpu(fast))
+    assert _us(eight, own) == pytest.approx(2 + 128, rel=1e-6)
+
+
 @pytest.mark.parametrize("name", ["a100-sxm-80gb", "h100-sxm", "l40s"])
 def test_a_quarter_of_the_weight_bytes_saves_time(name: str) -> None:
     """At one sample, where weights are nearly all traffic, int4 beats int8 by a quarter or more.
