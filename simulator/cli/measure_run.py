@@ -50,14 +50,14 @@ def measure_plan(
         for line in store.dropped:
             say(f"{line}; it is measured again")
         keys = [cell.key for cell in plan.cells] + [counter_key(cell) for cell in counted or ()]
+        asked = {"plan": plan.name, "cells": len(plan.cells), "skip_oom": settings.skip_oom}
+        environment = Environment(folder, device, asked)  # before a row goes: it may refuse
+        if "error" in retry:
+            environment.forgive()
         again = store.forget(frozenset(keys), retry) if retry else 0
         if again:
             say(f"{again:,} rows are measured again: {', '.join(retry)}")
         before = sum(store.rows.values())
-        asked = {"plan": plan.name, "cells": len(plan.cells), "skip_oom": settings.skip_oom}
-        environment = Environment(folder, device, asked)
-        if "error" in retry:
-            environment.forgive()
         stopped = ""
         limit_s = settings.time_limit_s
         until = None if limit_s is None else monotonic() + limit_s

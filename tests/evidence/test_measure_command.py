@@ -227,6 +227,20 @@ def test_what_failed_is_measured_again_when_asked(
     assert len(keys) == len(set(keys)) == 16
 
 
+def test_a_folder_of_another_card_keeps_its_failed_rows(here: Here, tmp_path: Path) -> None:
+    """``--retry`` takes no row out of a folder that the run is then refused."""
+    pytest.importorskip("torch")
+    options = ["--device", "cpu", "-o", str(tmp_path), "--only", "attention"]
+    options += ["--kernel", "standard_flash", "--memory-limit", "1K"]
+    assert here(*options).returncode == 0
+    assert statuses_in(tmp_path) == {"oom": 8}
+    path = tmp_path / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": "NVIDIA Other"}))
+    done = here(*options, "--retry", "oom")
+    assert (done.returncode, "has rows of NVIDIA Other" in the_line(done)) == (1, True)
+    assert statuses_in(tmp_path) == {"oom": 8}
+
+
 def statuses_in(folder: Path) -> Counter[str]:
     """How many rows of attention kernels have each status."""
     with (folder / "shared_prefix_attention.csv").open(newline="") as stream:
