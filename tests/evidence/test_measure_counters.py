@@ -1,7 +1,11 @@
 """Nsight Compute's output becomes bytes per call, and its failures one line."""
 
+import faulthandler
 import json
+import math
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,6 +137,101 @@ def test_counting_stops_at_the_time_limit(tmp_path: Path) -> None:
     ncu = a_program(tmp_path, body)
     rows = counters.count(ncu, three_cells(), CARD, sm_count=132, at="", until=time.monotonic())
     assert list(rows) == []
+
+
+def test_what_was_counted_before_the_time_limit_is_kept(tmp_path: Path) -> None:
+    """A child that stops early gives fewer calls: no error once its time is up, else one."""
+    body = (
+        "import time\n"
+        "until = float(sys.argv[-2])\n"
+        "time.sleep(max(0.0, min(until - time.time() + 0.01, 5.0)))\n"
+        f"print({printed()!r})"
+    )
+    ncu, cells = a_program(tmp_path, body), three_cells()
+    soon = time.monotonic() + 1.0
+    rows = list(counters.count(ncu, cells, CARD, sm_count=132, at="", until=soon))
+    assert [row["samples"] for row in rows] == [cell.samples for cell in cells[:2]]
+    later = time.monotonic() + 1000.0
+    with pytest.raises(MeasurementError, match="2 calls where 3 were made"):
+        list(counters.count(ncu, cells, CARD, sm_count=132, at="", until=later))
+
+
+def test_a_call_that_never_ends_says_so(tmp_path: Path) -> None:
+    """The child's watchdog ends it; its row says that, not where the code stood."""
+    body = (
+        "import faulthandler, time\n"
+        f"print({printed(kernels=KERNELS[:3])!r}, flush=True)\n"
+        "faulthandler.dump_traceback_later(0.1, exit=True)\n"
+        "time.sleep(10)"
+    )
+    ncu, cells = a_program(tmp_path, body), three_cells()[:1]
+    (row,) = counters.count(ncu, cells, CARD, sm_count=132, at="")
+    assert row["status"] == "error"
+    assert row["note"].startswith("Timeout (0:00:00")
+
+
+class Runtime:
+    """Stands in for the CUDA runtime: writes down when ncu would look."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.cudaProfilerStart = lambda: log.append("start")
+        self.cudaProfilerStop = lambda: log.append("stop")
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[str]]:
+    """Run the child over three small cells on a stand-in for a card; return what ncu would see."""
+    torch = pytest.importorskip("torch")
+    fake_cuda = pytest.importorskip("fake_cuda")
+    from simulator.evidence.measure import counters_child
+
+    cuda = fake_cuda.FakeCuda(monkeypatch)
+    card = cuda.card()
+    monkeypatch.setattr(counters_child, "open_device", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: Runtime(cuda.log))
+
+    def run(until: float, broken: int | None = None) -> list[str]:
+        path, seen = tmp_path / "cells.json", []
+        small = [replace(cell, context_tokens=8, samples=2) for cell in three_cells()]
+        path.write_text(json.dumps([counters.as_json(cell) for cell in small]))
+        find = counters_child.find_kernel
+
+        def found(name: str) -> object:
+            seen.append(name)
+            cuda.broken = len(seen) - 1 == broken
+            return find(name)
+
+        monkeypatch.setattr(counters_child, "find_kernel", found)
+        cuda.log.clear()
+        try:
+            counters_child.main(until, str(path))
+        except RuntimeError as problem:
+            cuda.log.append(str(problem))
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        return [line for line in cuda.log if line != "synchronize"]
+
+    return run
+
+
+MARKED = ["start", "sleep 100", "stop"]
+
+
+def test_the_child_marks_and_counts_each_cell_until_its_time_is_up(
+    child: Callable[..., list[str]],
+) -> None:
+    """A marker, then the call alone; the first cell is counted however late it is."""
+    assert child(math.inf) == 3 * [*MARKED, "start", "stop"]
+    assert child(0.0) == [*MARKED, "start", "stop"]
+
+
+def test_the_last_marker_is_of_the_cell_that_broke_the_device(
+    child: Callable[..., list[str]],
+) -> None:
+    """A kernel that breaks the device before it is counted is blamed itself, not the one before."""
+    log = child(math.inf, broken=1)
+    assert log[:-1] == [*MARKED, "start", "stop", *MARKED]
+    assert "illegal memory access" in log[-1]
 
 
 def test_the_child_finds_this_package_wherever_it_is_started(

@@ -38,6 +38,8 @@ PLACES = (
     "/usr/local/cuda-*/bin/ncu",
     "/opt/nvidia/nsight-compute/*/ncu",
 )
+# What the child's watchdog prints when a call never ends.
+_HUNG = "Timeout ("
 _FAILED = "The application returned an error code"
 # Units in which ncu may print; it is asked for plain bytes.
 _UNITS = {"byte": 1.0, "kbyte": 1e3, "mbyte": 1e6, "gbyte": 1e9}
@@ -107,7 +109,7 @@ def count(
     Parameters
     ----------
     until
-        Start nothing after this time of :func:`time.monotonic`. [s]
+        Start no cell after this time of :func:`time.monotonic`. [s]
 
     Raises
     ------
@@ -115,8 +117,8 @@ def count(
         If ncu fails, mostly because the driver keeps the counters for administrators.
     """
     left = list(cells)
-    while left and (until is None or time.monotonic() < until):
-        traffic = _profile(ncu, left[:CELLS_AT_ONCE])
+    while left and (limit_s := math.inf if until is None else until - time.monotonic()) > 0:
+        traffic = _profile(ncu, left[:CELLS_AT_ONCE], limit_s)
         for cell, seen in zip(left, traffic, strict=False):
             yield _row(cell, seen, card, sm_count=sm_count, at=at)
         left = left[len(traffic) :]
@@ -158,8 +160,12 @@ def parse(text: str) -> list[Traffic]:
     ]
 
 
-def _profile(ncu: str, cells: Sequence[AttentionCell]) -> list[Traffic]:
-    """Run the child under ncu; if it dies, the last of the calls reported is the one it died in."""
+def _profile(ncu: str, cells: Sequence[AttentionCell], limit_s: float) -> list[Traffic]:
+    """Run the child under ncu; if it dies, the last of the calls reported is the one it died in.
+
+    After its limit it starts no cell, so there may be fewer calls.
+    """
+    until = time.time() + limit_s
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cells.json"
         path.write_text(json.dumps([as_json(cell) for cell in cells]), encoding="utf-8")
@@ -170,7 +176,8 @@ def _profile(ncu: str, cells: Sequence[AttentionCell]) -> list[Traffic]:
             *("--metrics", f"{READ},{WRITTEN}"),
             *("--profile-from-start", "off", "--target-processes", "application-only"),
             *("--clock-control", "none", "--cache-control", "none"),
-            *(sys.executable, "-m", "simulator.evidence.measure.counters_child", str(path)),
+            *(sys.executable, "-m", "simulator.evidence.measure.counters_child"),
+            *(str(until), str(path)),
         ]
         limit = _START_SECONDS + _SECONDS_PER_CELL * len(cells)
         try:
@@ -181,7 +188,7 @@ def _profile(ncu: str, cells: Sequence[AttentionCell]) -> list[Traffic]:
             raise MeasurementError(f"ncu failed: {problem}") from None
     if not done.returncode:
         traffic = parse(done.stdout)
-        if len(traffic) != len(cells):
+        if len(traffic) != len(cells) and not (traffic and time.time() >= until):
             raise MeasurementError(
                 f"ncu reported {len(traffic)} calls where {len(cells)} were made: "
                 "no hardware counters"
@@ -253,4 +260,5 @@ def _last_words(text: str) -> str:
     # That the application failed says nothing; the application's own last line does.
     errors = [line for line in lines if "ERROR" in line and _FAILED not in line]
     said = [line for line in lines if not line.startswith("==") and not line.startswith('"')]
-    return ([*errors[:1], *said[-1:], *lines[-1:]] or ["nothing was printed"])[0][:200]
+    hung = [line for line in lines if line.startswith(_HUNG)]
+    return ([*errors[:1], *hung, *said[-1:], *lines[-1:]] or ["nothing was printed"])[0][:200]

@@ -1,10 +1,15 @@
 """What runs under ncu: every kernel once with a cold L2, a marker in front of each.
 
-Not for use by hand: :mod:`simulator.evidence.measure.counters` starts it.
+The marker comes before a cell's inputs: whatever this process dies of, the last marker is of the
+cell it died in. Not for use by hand: :mod:`simulator.evidence.measure.counters` starts it.
 """
 
+import faulthandler
 import json
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +17,33 @@ import torch
 
 from simulator.evidence.kernels import find_kernel
 from simulator.evidence.measure.cells import KNOWN_KERNELS
-from simulator.evidence.measure.device import TORCH_DTYPES, open_device
+from simulator.evidence.measure.device import TORCH_DTYPES, Device, open_device
 from simulator.evidence.measure.inputs import Sizes, attention_inputs
 
 _FLUSH_FACTOR = 4
 _MARKER_CYCLES = 100
+# A cell that takes longer, compiling included, never ends: the process does. [s]
+_PATIENCE_S = 120
 
 
-def main(path: str) -> None:
-    """Call the kernels of the cells in a JSON file."""
+def main(until: float, path: str) -> None:
+    """Call the kernels of the cells in a JSON file, at least one, and start none after a time.
+
+    Parameters
+    ----------
+    until
+        By the clock of :func:`time.time`. [s]
+    """
+    faulthandler.dump_traceback_later(_PATIENCE_S, exit=True)
     device = open_device("cuda")
     # Reading, not writing: dirty lines would be written back on the kernel's account.
     flush = device.normal((_FLUSH_FACTOR * device.l2_bytes // 4,), torch.float32)
-    runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    for cell in json.loads(Path(path).read_text(encoding="utf-8")):
+    for index, cell in enumerate(json.loads(Path(path).read_text(encoding="utf-8"))):
+        if index and time.time() >= until:
+            break
+        faulthandler.dump_traceback_later(_PATIENCE_S, exit=True)
+        with _counted(device):
+            torch.cuda._sleep(_MARKER_CYCLES)  # type: ignore[no-untyped-call]  # noqa: SLF001
         sizes = Sizes(**{name: cell[name] for name in Sizes.__dataclass_fields__})
         call_it = True
         try:
@@ -40,18 +58,26 @@ def main(path: str) -> None:
             ready.run(*arguments)  # loads and compiles
         except Exception:  # noqa: BLE001  (its row says so: no kernels after its marker)
             call_it = False
-        torch.sum(flush)
-        device.synchronize()
-        runtime.cudaProfilerStart()
-        torch.cuda._sleep(_MARKER_CYCLES)  # type: ignore[no-untyped-call]  # noqa: SLF001
         if call_it:
-            ready.run(*arguments)
-        device.synchronize()
-        runtime.cudaProfilerStop()
+            torch.sum(flush)
+            with _counted(device):
+                ready.run(*arguments)
         inputs = arguments = ready = None  # type: ignore[assignment]
         device.release()
+    faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def _counted(device: Device) -> Iterator[None]:
+    """Let ncu see the kernels of a block, and no others."""
+    runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    device.synchronize()
+    runtime.cudaProfilerStart()
+    yield
+    device.synchronize()
+    runtime.cudaProfilerStop()
 
 
 if __name__ == "__main__":
     with torch.no_grad():
-        main(sys.argv[1])
+        main(float(sys.argv[1]), sys.argv[2])
