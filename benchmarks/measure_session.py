@@ -144,7 +144,7 @@ def main() -> int:
     if missing:
         session.say(f"session: cannot measure without {', '.join(missing)}")
         return 1
-    card = "cpu" if "cpu" in given else str(found.get("card") or "cpu")
+    card = "cpu" if {"cpu", "--device=cpu"} & set(given) else str(found.get("card") or "cpu")
     rows = options.out / slug(card)
     troubles = []
     if options.test_minutes and not passes_tests(session, card, 60 * options.test_minutes):
@@ -269,7 +269,7 @@ def measure(
         )
         if code == 0:
             return True
-        given = once(given)
+        given = without("--retry", given)  # rows of this stay are not to be tried again
         idle = idle + 1 if cells(rows) == before else 0
         if idle == MOST_IDLE:
             break
@@ -277,16 +277,16 @@ def measure(
     return False
 
 
-def once(given: Sequence[str]) -> list[str]:
-    """Return options without ``--retry STATUS``: rows of this stay are not to be tried again.
+def without(option: str, given: Sequence[str]) -> list[str]:
+    """Return options without one that takes a value, however often it is there.
 
-    >>> once(["--retry", "error", "--skip-oom"])
+    >>> without("--retry", ["--retry", "error", "--skip-oom", "--retry=oom"])
     ['--skip-oom']
     """
     return [
         word
         for before, word in zip(["", *given], given, strict=False)
-        if "--retry" not in (word.partition("=")[0], before)
+        if option not in (word.partition("=")[0], before)
     ]
 
 
@@ -296,8 +296,12 @@ def count(session: Session, rows: Path, given: Sequence[str], card: str) -> bool
     if limit_s < 1:
         session.say("session: no time left to count bytes")
         return True
-    command = measuring(rows, [*given, "--only", "counters"], limit_s)
+    # Nothing is timed any more, whatever kinds of rows were asked for.
+    command = measuring(rows, [*without("--only", given), "--only", "counters"], limit_s)
     code, text = session.run(command, limit_s=session.left_s())
+    if session.left_s() <= END_S:
+        session.say("session: counting bytes was cut short")
+        return True
     refused = code != 0 or "no more hardware counters" in text
     # What was refused twice would be refused again.
     again = f"session: counters refused on {card}"

@@ -146,3 +146,20 @@ def test_counters_that_are_refused_twice_are_not_asked_for_again(
         session.run = lambda *_, text=text, **__: (0, text)
         script.count(session, tmp_path, [], "card")
         assert session.said("session: counters done on card") == done
+
+
+def test_counting_that_is_cut_short_is_not_refused(script: ModuleType, tmp_path: Path) -> None:
+    """What was interrupted at the end of a stay goes on in the next, however often that happens."""
+    for _ in range(3):
+        session = a_session(script, tmp_path, seconds=100)
+
+        def run(command: Sequence[str], *, limit_s: float, session: object = session) -> object:
+            assert limit_s > 0
+            assert command.count("--only") == 1  # whatever was to be timed
+            session.deadline -= 90
+            return 130, "interrupted: the rows are safe"
+
+        session.run = run
+        assert script.count(session, tmp_path, ["--only", "gemm"], "card")
+    assert session.said("session: counters done on card") == 0
+    assert session.said("session: counters refused on card") == 0
