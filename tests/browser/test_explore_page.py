@@ -254,6 +254,37 @@ def test_what_does_not_fit_is_said(path: Path, open_page: OpenPage) -> None:
     assert broken_words(opened) == []
 
 
+@pytest.mark.parametrize(
+    ("model", "gpu", "samples", "context"),
+    [
+        ("llama-3.1-8b", "l4", 8, 512),  # paged caches have all of the gain
+        ("llama-2-7b", "l4", 8, 1024),  # whether there is more cannot be told
+        ("llama-2-7b", "h100-sxm", 8, 8192),  # reading once is the larger part
+        ("llama-3.1-8b", "h100-sxm", 1, 1024),  # nothing is shared
+    ],
+)
+def test_the_headline_is_what_compare_advises(
+    path: Path, open_page: OpenPage, model: str, gpu: str, samples: int, context: int
+) -> None:
+    """Where one stored context is as fast, the page says to store it once, as compare does."""
+    opened = open_page(path)
+    opened.get_by_label("Model").select_option(model)
+    opened.get_by_label("GPU").select_option(gpu)
+    opened.get_by_label("Samples, exact").fill(str(samples))
+    opened.get_by_label("Context, exact").fill(str(context))
+    settle(opened)
+    result = simulator.compare(model, gpu, samples=samples, context_tokens=context)
+    said = opened.locator("#headline").inner_text()
+    once = result.advice.startswith("Store the context once")
+    assert said.startswith("Store the context once") == once
+    assert said.startswith("Bifurcated wins") == (not once and result.winner == "bifurcated")
+    if once:
+        more = result.advice.partition("; ")[2].partition(". Then")[0]
+        gain = result.standard.step_s / result.shared_storage.step_s
+        assert said.endswith(f"; {more}")
+        assert f": {gain:.2f}x as fast, " in said
+
+
 def test_every_end_of_every_control_holds(path: Path, open_page: OpenPage) -> None:
     """At both ends of all sliders, under every menu, nothing breaks and nothing is not a number."""
     opened = open_page(path, viewport=PHONE)
