@@ -24,6 +24,7 @@ from simulator.views.text import (
     model_phrase,
     samples_phrase,
     settings_phrase,
+    times_as,
     verdict,
 )
 
@@ -132,7 +133,7 @@ def generations_view(results: Mapping[str, Generation]) -> RenderableType:
     lines: list[Text] = []
     if len(results) > 1:
         ratio = results["standard"].total_s / results["bifurcated"].total_s
-        lines.append(Text(f"Bifurcated finishes the request {ratio:.2f} times as fast."))
+        lines.append(Text(f"Over the whole request bifurcated is {times_as(ratio)}."))
     return Group(
         question(first.last_step, attention=False, output_tokens=first.output_tokens),
         Text(),

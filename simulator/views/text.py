@@ -198,7 +198,7 @@ def times_as(ratio: float) -> str:
 
 
 def break_even(result: Comparison) -> str:
-    """Say from which samples and which context on sharing the reads pays for good."""
+    """Say from which samples and which context on bifurcated attention is faster for good."""
     work = result.standard.workload
     samples, context = result.break_even_samples, result.break_even_context_tokens
     context_size = format_tokens(work.context_tokens)
@@ -212,7 +212,7 @@ def break_even(result: Comparison) -> str:
         if context is not None
         else f"for good at no context length with {plural(work.samples, 'sample')}"
     )
-    return f"Sharing the reads is faster {by_samples}, and {by_context}."
+    return f"Bifurcated is faster {by_samples}, and {by_context}."
 
 
 def plural(count: int, noun: str) -> str:

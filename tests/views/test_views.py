@@ -214,6 +214,19 @@ def test_a_price_that_is_not_known_is_called_so() -> None:
     assert "unknown" in shown(generations_view({"standard": result}))
 
 
+@pytest.mark.parametrize(("samples", "word"), [(1, "slow"), (64, "fast")])
+def test_a_slower_request_is_said_to_be_slower(samples: int, word: str) -> None:
+    """With nothing to share bifurcated attention only costs launches: no '0.96 times as fast'."""
+    results = {
+        name: simulator.generate("llama-3.1-8b", samples=samples, attention=name, output_tokens=8)
+        for name in ATTENTIONS
+    }
+    ratio = results["standard"].total_s / results["bifurcated"].total_s
+    times = max(ratio, 1 / ratio)
+    said = f"Over the whole request bifurcated is {times:.2f} times as {word}."
+    assert said in shown(generations_view(results))
+
+
 def test_a_plan_shows_its_own_numbers() -> None:
     """The cheapest option is told first and marked, and every option shown has its figures."""
     result = simulator.plan("llama-3.1-8b", ["h100", "l4"], target_step_ms=15, samples=16)

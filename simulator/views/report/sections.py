@@ -12,7 +12,13 @@ from simulator.units import MILLISECOND, format_gib, format_si, format_time
 from simulator.views.cells import fits_phrase, limit, money
 from simulator.views.report import words
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
-from simulator.views.text import break_even, model_phrase, samples_phrase, settings_phrase
+from simulator.views.text import (
+    break_even,
+    model_phrase,
+    samples_phrase,
+    settings_phrase,
+    times_as,
+)
 
 Part: TypeAlias = Callable[[Decision], Html]
 
@@ -286,8 +292,8 @@ def request_section(decision: Decision) -> Html:
         ),
         tag(
             "p",
-            f"Over the whole request, prefill included, bifurcated attention is {ratio:.2f} times "
-            f"as fast; at the step above {decision.first.comparison.speedup:.2f} times. "
+            f"Over the whole request, prefill included, bifurcated attention is {times_as(ratio)}; "
+            f"at the step above {times_as(decision.first.comparison.speedup)}. "
             f"{first.steps_note}".rstrip(),
         ),
     )
