@@ -44,7 +44,7 @@ for name in sys.argv[1].split(","):
         module = importlib.import_module(name)
         found[name] = str(getattr(module, "__version__", "") or "there")
     except Exception as problem:
-        found[name] = None
+        found[name], found[f"{name} fails"] = None, f"{problem}"
 try:
     import torch
     found["cuda"] = torch.version.cuda
@@ -142,7 +142,8 @@ def main() -> int:
     found = machine(session)
     missing = [name for name in NEEDED if not found.get(name)]
     if missing:
-        session.say(f"session: cannot measure without {', '.join(missing)}")
+        reasons = (f"{name} ({found.get(f'{name} fails', 'no answer')})" for name in missing)
+        session.say(f"session: cannot measure without {', '.join(reasons)}")
         return 1
     card = "cpu" if {"cpu", "--device=cpu"} & set(given) else str(found.get("card") or "cpu")
     rows = options.out / slug(card)

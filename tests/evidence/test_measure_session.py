@@ -62,6 +62,45 @@ def test_what_cannot_start_is_said_and_no_success(tmp_path: Path) -> None:
     assert "measuring gave up" in done.stdout
 
 
+# Only the packages named, and what PyTorch brings with it.
+ALONE = """
+import importlib.metadata, runpy, sys
+
+class Gone:
+    def __init__(self, kept):
+        self.found = {
+            module
+            for module, names in importlib.metadata.packages_distributions().items()
+            if not kept & {name.lower().replace("_", "-") for name in names}
+        }
+
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in self.found:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+_, kept, *sys.argv = sys.argv
+sys.meta_path.insert(0, Gone(set(kept.split(","))))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_guides_wheels_are_all_that_measuring_needs(tmp_path: Path) -> None:
+    """With the packages of the guide's ``pip download`` and PyTorch, rows are measured."""
+    guide = (SCRIPT.parents[1] / "docs" / "measuring.md").read_text()
+    _, _, after = guide.partition("-d wheels \\\n")
+    listed, _, _ = after.partition("python -m pip install")
+    wheels = {word.partition("==")[0] for word in listed.replace("\\", " ").split()}
+    assert "pydantic" in wheels
+    with_torch = {"torch", "numpy", "sympy", "mpmath", "networkx", "jinja2", "markupsafe"}
+    with_torch |= {"filelock", "fsspec", "setuptools"}
+    options = ["measure", "--device", "cpu", "--only", "gemm", "-o", str(tmp_path / "rows")]
+    command = [sys.executable, "-c", ALONE, ",".join(sorted(wheels | with_torch))]
+    command += [str(SCRIPT.parents[1] / "cli.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "10 of 10 cells" in done.stdout
+
+
 def a_session(script: ModuleType, folder: Path, *, seconds: float) -> object:
     """A stay of so many seconds."""
     return script.Session(out=folder, deadline=time.monotonic() + seconds)
