@@ -139,12 +139,13 @@ def generate(
     Raises
     ------
     WorkloadError
-        If there is nothing to generate, or the workload cannot be run.
+        If there is nothing to generate or to begin with, or the workload cannot be run.
     """
     if not 1 <= output_tokens <= MOST_OUTPUT_TOKENS:
         raise WorkloadError(
             f"output_tokens = {output_tokens:,} is not between 1 and {MOST_OUTPUT_TOKENS:,}"
         )
+    check_begins(workload)
     own = last_own_tokens(output_tokens, workload.query_tokens, workload.accepted_tokens)
     last = workload.model_copy(update={"decoded_tokens": own})
     last_step = estimate(
@@ -173,3 +174,18 @@ def generate(
         total_low_s=low_s,
         total_high_s=high_s,
     )
+
+
+def check_begins(workload: Workload) -> None:
+    """Refuse a whole request over an empty context.
+
+    Raises
+    ------
+    WorkloadError
+        If there is no token whose prefill gives the first one.
+    """
+    if workload.context_tokens == 0:
+        raise WorkloadError(
+            "context_tokens = 0: a whole request begins with the prefill of at least one token "
+            "(BOS, if nothing else), which gives the first one; give 1 or more"
+        )

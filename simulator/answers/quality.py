@@ -10,6 +10,7 @@ from simulator.answers.estimate import (
     Estimate,
     estimate,
 )
+from simulator.answers.generate import check_begins
 from simulator.answers.pass_at_k import Success
 from simulator.answers.price import SECONDS_PER_HOUR, price_per_hour
 from simulator.answers.search import largest
@@ -140,6 +141,7 @@ def quality(
     """
     _check(output_tokens, target_step_s, target_request_s, most_samples)
     if output_tokens is not None:
+        check_begins(workload)
         own = last_own_tokens(output_tokens, workload.query_tokens, workload.accepted_tokens)
         workload = workload.model_copy(update={"decoded_tokens": own})
     results = {

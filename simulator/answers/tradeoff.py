@@ -270,7 +270,7 @@ def _variant(
     )
     return Variant(
         result=result,
-        prefill_s=float(prefill.total_s),
+        prefill_s=float(prefill.total_s) if result.workload.context_tokens else 0.0,
         limits=capacity(result, target_step_s=target_step_s),
         usd_per_million_tokens=None
         if usd_per_hour is None

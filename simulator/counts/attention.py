@@ -20,11 +20,12 @@ from simulator.counts.attention_flash import (
     rebuild,
     standard_read,
 )
-from simulator.counts.attention_shape import AttentionShape
+from simulator.counts.attention_shape import AttentionShape, present
 from simulator.counts.attention_unfused import einsum_bifurcated, einsum_standard
 from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import is_narrow
 from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout
+from simulator.numeric import Numeric
 
 __all__ = ["PARTIAL_BYTES", "ROWS_PER_BLOCK", "attention_operations", "flash_splits"]
 
@@ -58,9 +59,24 @@ def attention_operations(
     else:
         operations = [rebuild(shape, repeat)] if kv_layout == "rebuilt" else []
         operations += _standard(shape, kernel, kv_layout, repeat)
+    tokens = shape.context_tokens + shape.decoded_tokens
+    if not isinstance(tokens, int) or tokens == 0:
+        operations = [_over_keys(operation, present(tokens)) for operation in operations]
     if is_narrow(shape.kv_bytes):
         return [replace(operation, narrow_cache=True) for operation in operations]
     return operations
+
+
+def _over_keys(operation: Operation, exists: Numeric) -> Operation:
+    """Return an operation that is launched only where there are keys at all to attend to."""
+    return replace(
+        operation,
+        bytes_read=operation.bytes_read * exists,
+        bytes_written=operation.bytes_written * exists,
+        launches=operation.launches * exists,
+        thread_blocks=operation.thread_blocks * exists,
+        sequences=operation.sequences * exists,
+    )
 
 
 def _standard(

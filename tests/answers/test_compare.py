@@ -81,9 +81,12 @@ def test_a_small_difference_is_a_tie() -> None:
 
 
 def test_nothing_read_has_the_ratio_one() -> None:
-    """No context and no own tokens: no division by zero."""
+    """No context and no own tokens: no division by zero, and no attention to be faster at."""
     answer = compare(mistral_7b(), gpu(), Workload(context_tokens=0, decoded_tokens=0))
     assert answer.kv_io_ratio == 1
+    assert answer.standard.step_s == answer.bifurcated.step_s
+    assert answer.winner == "tie"
+    assert answer.verdict == "no"
     assert kv_io_ratio(answer.standard, answer.bifurcated) == 1
 
 

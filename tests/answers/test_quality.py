@@ -124,6 +124,7 @@ def test_counts_end_where_the_tries_do(tmp_path: Any) -> None:
         ({"target_request_s": 1}, "output_tokens"),
         ({"output_tokens": 0}, "output_tokens"),
         ({"output_tokens": 10**9}, "output_tokens"),
+        ({"output_tokens": 8, "context_tokens": 0}, "context_tokens = 0"),
         ({"output_tokens": 8, "accepted_tokens": 2}, "query_tokens"),
         ({"most_samples": 0}, "most_samples"),
         ({"success_rate": None}, "success_rate or problem_counts"),

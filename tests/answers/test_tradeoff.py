@@ -108,6 +108,14 @@ def test_a_border_by_hand() -> None:
     )
 
 
+def test_an_empty_context_needs_no_prefill() -> None:
+    """Nothing to prefill takes no time; one token does."""
+    for context, needed in ((0, False), (1, True)):
+        result = simulator.tradeoff("gpt2", samples=8, context_tokens=context)
+        for candidate in result.candidates:
+            assert all((one.prefill_s > 0) == needed for one in candidate.variants.values())
+
+
 def test_every_variant_is_an_answer_of_its_own() -> None:
     """Steps, prefill and limits are those that estimate, generate and plan give."""
     result = simulator.tradeoff(

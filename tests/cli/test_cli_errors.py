@@ -70,6 +70,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("estimate", *M, "--prompts", "0"), 1, ("prompts = 0",)),
     (("estimate", *M, "--output-len", "0"), 2, ("--output-tokens", "at least 1")),
     (("estimate", *M, "--decoded", "5", "--output-len", "5"), 2, ("give one of both",)),
+    (("generate", *M, "--context", "0"), 1, ("context_tokens = 0", "at least one token")),
     (("generate", *M, "--decoded", "5"), 2, ("--decoded-tokens", "--output-tokens")),
     (("generate", *M, "--accepted-tokens", "4"), 1, ("accepted_tokens = 4", "query_tokens = 1")),
     (("generate", *M, "--output-len", "1000000k"), 1, ("output_tokens",)),

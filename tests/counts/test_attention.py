@@ -20,6 +20,7 @@ from simulator.counts import paper
 from simulator.counts.attention import flash_splits
 from simulator.counts.operation import Operation, total
 from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import KERNELS
 
 SIZES = st.fixed_dictionaries(
     {
@@ -123,6 +124,24 @@ def test_an_empty_part_is_not_launched() -> None:
             assert absent
             for operation in (*absent, operations[merge]):
                 assert operation.launches == operation.flops == operation.bytes_moved == 0
+
+
+@pytest.mark.parametrize("kv_layout", ["copies", "shared", "rebuilt"])
+@pytest.mark.parametrize("execution", ["graph", "eager"])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("attention", ["standard", "bifurcated"])
+def test_without_any_keys_there_is_no_attention(
+    attention: str, kernel: str, execution: str, kv_layout: str
+) -> None:
+    """No context and no own tokens: nothing is launched; one token of either is enough."""
+    work = {"attention": attention, "kernel": kernel, "execution": execution}
+    layer, sizes = attention_only(32, 8), {"context_tokens": 0, "decoded_tokens": 0}
+    for operation in _attention(layer, **work, kv_layout=kv_layout, **sizes).values():
+        for field in ("launches", "flops", "bytes_moved", "thread_blocks", "sequences"):
+            assert getattr(operation, field) == 0, (operation.name, field)
+    for token in sizes:
+        some = _attention(layer, **work, kv_layout=kv_layout, **{**sizes, token: 1})
+        assert sum(operation.launches for operation in some.values()) > 0
 
 
 def test_one_stored_context_is_read_as_often_as_copies() -> None:
