@@ -7,11 +7,10 @@ from simulator.answers.estimate import Estimate, check_workload
 from simulator.answers.verdict import Verdict
 from simulator.counts.memory import memory
 from simulator.errors import WorkloadError
+from simulator.inputs.dtypes import DTYPE_BYTES, is_narrow
 from simulator.timing.slots import block_slots
 from simulator.units import format_gib, format_tokens
 
-# Formats of 16 bits and more.
-WIDE = ("bf16", "fp16", "fp32")
 # Tensor-parallel sizes looked at for one that holds what a smaller one does not: up to two nodes of
 # eight, or all that one link joins.
 TENSOR_PARALLEL_SIZES = (2, 4, 8, 16, 32, 64)
@@ -94,11 +93,11 @@ def _spare_bytes(result: Estimate) -> str:
         )
         if work.weight_dtype == "int4":
             return more
-        width = "" if work.weight_dtype in WIDE else " to 4 bits"
+        width = " to 4 bits" if is_narrow(DTYPE_BYTES[work.weight_dtype]) else ""
         return f"quantise the weights{width} ({weights:.0%} of the bytes moved) or {more}"
     if float(totals.kv_bytes_read) > LARGE_SHARE * moved:
-        wide = work.kv_dtype in WIDE
-        way = "store the KV cache in fp8" if wide else "use fewer KV heads or fewer samples"
+        narrow = is_narrow(DTYPE_BYTES[work.kv_dtype])
+        way = "use fewer KV heads or fewer samples" if narrow else "store the KV cache in fp8"
         return f"{way}, because KV reads are most of the bytes moved"
     if work.kernel in ("einsum", "sdpa_math"):
         return "use a flash kernel, because the logits' passes through memory bind the step"
@@ -137,11 +136,11 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
         if work.tensor_parallel < size <= largest and _fits(result, tensor_parallel=size):
             yield f"{size} GPUs (--tp {size})"
             break
-    for dtype in ("fp8", "int4") if work.weight_dtype in WIDE else ("int4",):
+    for dtype in ("int4",) if is_narrow(DTYPE_BYTES[work.weight_dtype]) else ("fp8", "int4"):
         if work.weight_dtype != dtype and _fits(result, weight_dtype=dtype):
             yield f"{dtype} weights"
             break
-    if work.kv_dtype in WIDE and _fits(result, kv_dtype="fp8"):
+    if not is_narrow(DTYPE_BYTES[work.kv_dtype]) and _fits(result, kv_dtype="fp8"):
         yield "an fp8 KV cache"
     if work.kernel in ("einsum", "sdpa_math") and _fits(result, kernel="flash"):
         yield "a flash kernel"

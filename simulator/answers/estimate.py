@@ -23,7 +23,7 @@ from simulator.timing.interval import Uncertainty, uncertainty
 from simulator.timing.roofline import Roof
 from simulator.timing.slots import block_slots
 from simulator.timing.step import StepTime, step_time
-from simulator.units import GIB
+from simulator.units import format_gib
 
 # What serving engines allow themselves by default (vLLM --gpu-memory-utilization).
 DEFAULT_MEMORY_UTILIZATION = 0.9
@@ -215,7 +215,7 @@ def fits_note(needs: Memory) -> str:
     """Say by how much something does not fit; empty where it does."""
     if needs.fits:
         return ""
-    return f"{DOES_NOT_FIT}: {-float(needs.free_bytes) / GIB:,.1f} GiB short on each GPU."
+    return f"{DOES_NOT_FIT}: {format_gib(-float(needs.free_bytes))} short on each GPU."
 
 
 def _length_note(model: ModelShape, work: Workload) -> str:

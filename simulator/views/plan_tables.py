@@ -7,8 +7,8 @@ from rich.text import Text
 
 from simulator.answers.estimate import Estimate
 from simulator.answers.plan import Option, Plan
-from simulator.units import format_gib, format_time
-from simulator.views.cells import limit, money
+from simulator.units import format_time
+from simulator.views.cells import limit, money, shortage
 from simulator.views.table import Column, FittedTable, notes
 from simulator.views.tables import question
 from simulator.views.text import copies_notes, interval_phrase
@@ -121,8 +121,7 @@ def _nearest(option: Option) -> Text:
     if item.memory.fits:
         step = interval_phrase(item.step_low_s, item.step_high_s)
         return Text(f"Fastest that fits: {where}, {format_time(item.step_s)} per step ({step}).")
-    short = format_gib(-float(item.memory.free_bytes))
-    return Text(f"Nothing fits in memory: {where} comes nearest, {short} short.")
+    return Text(f"Nothing fits in memory: {where} comes nearest, {shortage(item.memory)} short.")
 
 
 def fewest_sentence(result: Plan) -> Text:
