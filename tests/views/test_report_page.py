@@ -253,6 +253,36 @@ def test_every_point_of_the_grid_is_listed() -> None:
     assert rows[0][1:3] == ["8,192", "1"]
 
 
+@pytest.mark.parametrize(
+    ("scenario", "differs"),
+    [
+        ("best-of-n-math500", "own token"),
+        ("rl-r1-zero", "prompt"),
+        ("speculative-samples", "query token"),
+        ("system-prompt", "context copy|one stored context"),
+    ],
+)
+def test_the_ends_of_a_range_are_told_apart(scenario: str, differs: str) -> None:
+    """Points that differ in more than samples and context are named by that, only those."""
+    grid = summarise(load_scenario(scenario))
+    least, most = words.point(grid.least, grid), words.point(grid.most, grid)
+    assert least != most
+    for name in least, most:
+        assert re.search(differs, name)
+    alike = summarise(load_scenario("shared-prefix-throughput"))
+    assert words.point(alike.least, alike).count(",") == 1
+
+
+def test_own_tokens_tell_two_points_apart() -> None:
+    """A grid over nothing but own tokens names both ends by theirs."""
+    scenario = narrowed(
+        load_scenario("small-model-small-batch"), {"samples": (8,), "decoded_tokens": (1, 512)}
+    )
+    grid = summarise(scenario)
+    named = {words.point(row, grid) for row in (grid.least, grid.most)}
+    assert {name.rpartition(", ")[2] for name in named} == {"1 own token", "512 own tokens"}
+
+
 def nasty() -> Scenario:
     """Return a scenario whose every text would be markup."""
     scenario = narrowed(load_scenario("one-sample"), {"model": ["gpt2"], "gpu": ["h100-sxm"]})

@@ -25,6 +25,15 @@ LAYOUTS = {
 }
 
 
+# Sizes by which two points of a grid may differ beside samples and context, as they are counted.
+COUNTED = {
+    "prompts": "prompt",
+    "decoded_tokens": "own token",
+    "query_tokens": "query token",
+    "tensor_parallel": "GPU",
+}
+
+
 def answer(grid: GridSummary, decision: Decision) -> str:
     """Return the answer in one sentence: what to do, and what it does to the first case."""
     return f"{lead(grid, decision)}: {case_sentence(decision.first, grid)}"
@@ -136,14 +145,15 @@ def _fitting(grid: GridSummary) -> str:
 
 
 def point(row: Mapping[str, Any], grid: GridSummary) -> str:
-    """Name a point of the grid by what varies."""
-    words = []
-    if grid.least["model"] != grid.most["model"]:
-        words.append(str(row["model"]))
+    """Name a point of the grid by its samples and context, and by what else differs at its ends."""
+    differs = {name for name, value in grid.least.items() if value != grid.most.get(name)}
+    words = [str(row["model"])] if "model" in differs else []
     words.append(plural(int(row["samples"]), "sample"))
     words.append(f"{format_tokens(int(row['context_tokens']))} context")
-    if grid.least["gpu"] != grid.most["gpu"]:
-        words.append(str(row["gpu"]))
+    words += [plural(int(row[name]), noun) for name, noun in COUNTED.items() if name in differs]
+    words += [str(row[name]) for name in ("kernel", "execution", "gpu") if name in differs]
+    if "kv_layout" in differs:
+        words.append(LAYOUTS[row["kv_layout"]])
     return ", ".join(words)
 
 
