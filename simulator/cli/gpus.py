@@ -56,10 +56,18 @@ def show_gpu(
 ) -> None:
     """Show a GPU's figures and constants, with sources."""
     from simulator.inputs.hardware import load_hardware
-    from simulator.timing.constants import rates
+    from simulator.timing.constants import NARROW, rates
 
     profile = load_hardware(name)
-    constants = rates(profile).constants
+    of_card = rates(profile)
+    constants = {
+        **of_card.constants,
+        **{
+            f"{NARROW}_{key}": item
+            for key, item in of_card.narrow.constants.items()
+            if item != of_card.constants[key]
+        },
+    }
     answer = {
         **profile.model_dump(mode="json", exclude_none=True),
         "hash": profile.content_hash,

@@ -10,6 +10,7 @@ from simulator.inputs.hardware import load_hardware, profile_files
 from simulator.inputs.presets import presets
 from simulator.inputs.scenario import scenario_files
 from simulator.resources import data_dir
+from simulator.timing.constants import rates
 
 GROUPS = ("models", "gpus", "scenarios")
 
@@ -99,6 +100,17 @@ def test_a_gpu_shows_every_figure_with_its_source(name: str) -> None:
         assert f"peak.{key}" in table
     for alias in profile.aliases:
         assert alias in re.sub(r"\s+", " ", table)
+
+
+def test_a_gpu_shows_the_constants_of_8_bit_kernels_too() -> None:
+    """Carried ones stand beside those of 16 bits, and what both share is told once."""
+    shown = bifurcate("gpus", "show", "l4", "--json").json["constants"]
+    used = rates(load_hardware("l4"))
+    for name in ("attention_launch_us", "gemm_bandwidth_fraction"):
+        assert shown[f"fp8_{name}"]["value"] == used.narrow.constants[name].value
+        assert shown[name]["value"] == used.constants[name].value
+    assert "link_fraction" in shown
+    assert "fp8_link_fraction" not in shown
 
 
 def test_aliases_name_the_same_gpu() -> None:
