@@ -35,6 +35,8 @@ WANTED = ("pytest", "hypothesis", "triton", "pynvml")
 # A group of cells that has begun is finished, a chunk of counters too; then all ends. [s]
 GROUP_S, CHUNK_S, END_S = 40.0, 60.0, 15.0
 MOST_RESTARTS, MOST_IDLE = 30, 3
+# What a stay that was killed has left behind ends when it next prints a line. [s]
+LEFT_BEHIND, LEFT_BEHIND_S = "another run is writing", 10.0
 
 PROBE = """
 import importlib, importlib.metadata as m, json, platform, sys
@@ -133,6 +135,8 @@ class Session:
 
 def main() -> int:
     """Go through a stay; 0 if nothing failed."""
+    # As Ctrl-C does it: what runs is ended too, and does not keep the GPU.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options, given = asked()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.rows:
@@ -226,7 +230,7 @@ def passes_tests(session: Session, card: str, limit_s: float) -> bool:
     # Plugins of other packages on this machine, and the version of its pytest, are not at issue.
     session.environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     command = [
-        *(sys.executable, "-m", "pytest", "-m", "gpu", TESTS, "-q", "--tb=short", "--maxfail=6"),
+        *(sys.executable, "-m", "pytest", "-m", "gpu", TESTS, "-q", "--tb=short", "--maxfail=20"),
         *("-p", "no:cacheprovider", "-o", "minversion=8.0", "-W", "default"),
         "--durations=8",
     ]
@@ -265,7 +269,7 @@ def measure(
             session.say("session: no time left to measure")
             return True
         before = cells(rows)
-        code, _ = session.run(
+        code, text = session.run(
             measuring(rows, given, limit_s), limit_s=session.left_s() - reserve_s / 2
         )
         if code == 0:
@@ -275,6 +279,8 @@ def measure(
         if idle == MOST_IDLE:
             break
         session.say(f"session: measure ended with {code}, and goes on")
+        if LEFT_BEHIND in text:
+            time.sleep(LEFT_BEHIND_S)
     return False
 
 

@@ -1,6 +1,8 @@
 """One stay on a lent GPU, tried on the CPU: it ends in time, goes on, and says what went wrong."""
 
 import importlib.util
+import json
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +13,8 @@ from types import ModuleType
 import pytest
 
 pytest.importorskip("torch")
+
+from simulator.evidence.measure.store import locked
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "measure_session.py"
 
@@ -202,3 +206,32 @@ def test_counting_that_is_cut_short_is_not_refused(script: ModuleType, tmp_path:
         assert script.count(session, tmp_path, ["--only", "gemm"], "card")
     assert session.said("session: counters done on card") == 0
     assert session.said("session: counters refused on card") == 0
+
+
+def test_a_stay_that_is_ended_ends_what_it_runs(tmp_path: Path) -> None:
+    """As ``timeout`` ends it, or Ctrl-C: nothing keeps the GPU or the folder of rows."""
+    command = [sys.executable, str(SCRIPT), str(tmp_path), "--test-minutes", "0"]
+    command += ["--", "--device", "cpu", "--repeats", "300"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as stay:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not any(tmp_path.rglob("*.csv")):
+            time.sleep(0.02)
+        stay.send_signal(signal.SIGTERM)
+        assert stay.wait(30) != 0
+    with locked(tmp_path / "cpu"):
+        (run,) = json.loads((tmp_path / "cpu" / "environment.json").read_text())["runs"]
+    assert run["ended_at"]  # interrupted, not killed: no cell is blamed
+    assert run["at"] is None
+
+
+def test_what_a_killed_stay_has_left_behind_is_waited_for(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the folder until it notices that nobody listens."""
+    waited: list[float] = []
+    monkeypatch.setattr(script.time, "sleep", waited.append)
+    session = a_session(script, tmp_path, seconds=600)
+    ends = iter([(1, "error: another run is writing to rows; choose"), (0, "")])
+    session.run = lambda *_, **__: next(ends)
+    assert script.measure(session, tmp_path, [], reserve_s=60.0, cells=lambda _: 0)
+    assert waited == [10.0]
