@@ -72,6 +72,10 @@ def measure_plan(
         except KeyboardInterrupt:
             say("interrupted: the rows are safe, and the same command goes on from here")
             raise
+        except MeasurementError:
+            if retry:
+                say("go on without --retry, or what has failed again is tried again")
+            raise
         finally:
             environment.close(rows=sum(store.rows.values()) - before)
     if stopped:

@@ -227,6 +227,25 @@ def test_what_failed_is_measured_again_when_asked(
     assert len(keys) == len(set(keys)) == 16
 
 
+def test_after_a_broken_device_retry_is_left_out(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command with ``--retry`` would forget the row of what breaks it, and never go on."""
+    pytest.importorskip("torch")
+    from simulator.evidence.measure.device import CpuDevice
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("an illegal memory access")
+
+    for name in ("normal", "check_usable"):
+        monkeypatch.setattr(CpuDevice, name, broken)
+    options = ["--device", "cpu", "-o", str(tmp_path), "--only", "gemm"]
+    first, again = here(*options), here(*options, "--retry", "error")
+    assert (first.returncode, again.returncode) == (1, 1)
+    assert "run the same command again" in the_line(first)
+    assert ("without --retry" in first.stderr, "without --retry" in again.stderr) == (False, True)
+
+
 def test_a_folder_of_another_card_keeps_its_failed_rows(here: Here, tmp_path: Path) -> None:
     """``--retry`` takes no row out of a folder that the run is then refused."""
     pytest.importorskip("torch")
