@@ -270,7 +270,7 @@ def test_compare_with_a_rule_has_its_fields() -> None:
 
 def test_compare_has_null_where_nothing_breaks_even() -> None:
     """Without a break-even point the field is null, not left out: one sample shares nothing."""
-    answer = bifurcate("compare", *QUESTION, "-n", "1").json
+    answer = bifurcate("compare", "-m", "llama-3.1-8b", "-n", "1", "--json").json
     check(answer, COMPARE, "compare")
     assert answer["winner"] in ("standard", "tie")
     assert answer["break_even_context_tokens"] is None

@@ -121,7 +121,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(
     """An answer that fails leaves the file of an earlier one as it was."""
     target = tmp_path / "answer.json"
     target.write_text("earlier", encoding="utf-8")
-    assert bifurcate("estimate", *QUESTION, "-n", "0", "-o", str(target)).code == 1
+    assert bifurcate("estimate", *QUESTION, "--prompts", "0", "-o", str(target)).code == 1
     assert target.read_text(encoding="utf-8") == "earlier"
 
     def full(*_: object, **__: object) -> int:
