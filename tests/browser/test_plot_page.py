@@ -116,3 +116,30 @@ def test_texts_of_a_figure_do_not_overlap(
         for above, below in itertools.pairwise(boxes):
             assert above[1] <= below[0] + 2, (viewport, boxes)
         assert all(box[2] >= -1 and box[3] <= viewport[0] + 1 for box in boxes), (viewport, boxes)
+
+
+def test_numbers_in_cells_do_not_touch(tmp_path: Path, open_page: Callable[..., Page]) -> None:
+    """In the maps of equal quality every number and name has its own place, at every width."""
+    path = tmp_path / "map.html"
+    done = bifurcate("plot", "equal-quality", "code-sampling-8k", "-g", "h100-sxm", "-o", str(path))
+    assert done.code == 0, done.err
+    for viewport in (DESKTOP, TABLET, PHONE):
+        page = open_page(path, viewport=viewport)
+        page.wait_for_selector(".heatmap-label", state="attached")
+        page.wait_for_timeout(300)
+        boxes = page.evaluate(
+            "[...document.querySelectorAll('.heatmap-label, .annotation text')]"
+            ".map(one => one.getBoundingClientRect()).filter(box => box.width)"
+            ".map(box => [box.left, box.right, box.top, box.bottom])"
+        )
+        assert len(boxes) > 200
+        touching = [
+            (one, other)
+            for one, other in itertools.combinations(boxes, 2)
+            if min(one[1], other[1]) - max(one[0], other[0]) > 1
+            and min(one[3], other[3]) - max(one[2], other[2]) > 1
+        ]
+        assert touching == [], viewport
+        # Lines of text, half a line between them.
+        tops = sorted({round(box[2]) for box in boxes})
+        assert min(below - above for above, below in itertools.pairwise(tops)) > 16, viewport

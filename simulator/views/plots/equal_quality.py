@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _SCALE = colour_scale(style.PURPLE, style.GREEN)
 # In rows of cells.
 _NAME_ROOM = 1.1
+# With one panel below the other: what cells need for their numbers, and names for their room.
+_STACKED_PX = 1120
 _PANELS = {
     ("standard", "standard"): "both standard",
     ("bifurcated", "bifurcated"): "both bifurcated",
@@ -36,7 +38,8 @@ def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     frame
         The rows of ``bifurcate tradeoff --rows map``, of one larger model.
     """
-    figure = style.new_panels(list(_PANELS.values()), 3, 1)
+    figure = style.new_panels(list(_PANELS.values()), 3, 1, medium_columns=1)
+    figure.layout.meta = {**figure.layout.meta, "stacked_px": _STACKED_PX}
     for number, (ours, theirs) in enumerate(_PANELS):
         part = frame[(frame["base_attention"] == ours) & (frame["other_attention"] == theirs)]
         place = {"row": 1, "col": number + 1}

@@ -69,11 +69,20 @@ def figure_html(
 def page(figure: "go.Figure") -> str:
     """Return a figure as one HTML page, plotly.js included."""
     title = html.escape(figure.layout.meta["finding"])
+    # Panels one below the other may need more height than a screen has: the page scrolls.
+    stacked_px = figure.layout.meta.get("stacked_px")
+    tall = (
+        f"@media screen and (max-width:{FORMS_FROM['wide'] - 1}px)"
+        f"{{body>div{{min-height:{stacked_px}px}}}}"
+        if stacked_px
+        else ""
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title>"
-        "<style>html,body{height:100%;margin:0}body>div{height:100%;min-height:480px}</style></head>"
+        "<style>html,body{height:100%;margin:0}body>div{height:100%;min-height:480px}"
+        f"{tall}</style></head>"
         f'<body role="img" aria-label="{title}">\n{figure_html(figure)}\n</body></html>\n'
     )
 

@@ -46,21 +46,31 @@ def new_figure(**subplots: Any) -> "go.Figure":
 
 
 def new_panels(
-    names: Sequence[str], wide_columns: int, narrow_columns: int, *, shared: bool = True
+    names: Sequence[str],
+    wide_columns: int,
+    narrow_columns: int,
+    *,
+    medium_columns: int | None = None,
+    shared: bool = True,
 ) -> "go.Figure":
     """Return a figure of panels with these names, in more rows on a phone than on a wide page.
 
     Parameters
     ----------
+    medium_columns
+        On a tablet, where it is not as on a wide page.
     shared
         Whether all panels have the same axes, so that the outer ones alone need ticks and titles.
 
     The panel of number i has the axes ``axis_name("xaxis", i)`` and ``axis_name("yaxis", i)``.
     """
     figure = new_figure(rows=1, cols=len(names))
-    figure.layout.meta = {
-        "panels": (len(names), {"wide": wide_columns, "narrow": narrow_columns}, shared)
+    columns = {
+        "wide": wide_columns,
+        "medium": wide_columns if medium_columns is None else medium_columns,
+        "narrow": narrow_columns,
     }
+    figure.layout.meta = {"panels": (len(names), columns, shared)}
     for number, name in enumerate(names):
         if not name:
             continue
@@ -91,7 +101,7 @@ def panel_axes(figure: "go.Figure", form: str) -> dict[str, Any]:
     """Return where each panel lies in a form, with titles and ticks at the outer ones only."""
     count, columns_of, shared = (figure.layout.meta or {}).get("panels", (0, {}, True))
     chosen: dict[str, Any] = {}
-    columns = min(count, columns_of.get("narrow" if form == "narrow" else "wide", 1))
+    columns = min(count, columns_of.get(form, 1))
     rows = math.ceil(count / columns) if count else 0
     for number in range(count):
         row, column = divmod(number, columns)
