@@ -11,15 +11,9 @@ from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype, is_narrow
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload, WorkloadLike, forward_tokens
-from simulator.timing.constants import (
-    NARROW,
-    ConstantsChoice,
-    Rates,
-    has_narrow_products,
-    peak_flops_per_s,
-    rates,
-)
+from simulator.timing.constants import NARROW, ConstantsChoice, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty
+from simulator.timing.matrix_rate import has_narrow_products, peak_flops_per_s
 from simulator.timing.roofline import Roof
 from simulator.timing.slots import block_slots
 from simulator.timing.step import StepTime, step_time

@@ -11,7 +11,8 @@ from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload, workload_for
-from simulator.timing.constants import ConstantsChoice, peak_flops_per_s, rates
+from simulator.timing.constants import ConstantsChoice, rates
+from simulator.timing.matrix_rate import peak_flops_per_s
 from simulator.timing.step import step_time
 from simulator.units import GIGA, MICROSECOND, NANOSECOND
 

@@ -11,7 +11,7 @@ from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.parameters import count_parameters
 from simulator.inputs.presets import load_model
-from simulator.timing.constants import peak_flops_per_s
+from simulator.timing.matrix_rate import peak_flops_per_s
 from simulator.units import GIGA, MICROSECOND, TERA
 
 # The shortest kernels of the rows used here take 1.0 us in a CUDA graph (RRZE gpu-small-kernels,

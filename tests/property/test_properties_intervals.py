@@ -14,8 +14,9 @@ from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import peak_flops_per_s, rates
+from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
+from simulator.timing.matrix_rate import peak_flops_per_s
 from simulator.timing.slots import block_slots
 from simulator.timing.step import step_time
 

@@ -27,7 +27,8 @@ from simulator.inputs.workload import (
     Kernel,
     workload_for,
 )
-from simulator.timing.constants import Rates, peak_flops_per_s
+from simulator.timing.constants import Rates
+from simulator.timing.matrix_rate import peak_flops_per_s
 from simulator.timing.roofline import ROOFS
 from simulator.timing.slots import block_slots
 from simulator.timing.spread import FAMILY, Family, spread_of

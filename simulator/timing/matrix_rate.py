@@ -1,0 +1,48 @@
+"""Published matrix rates: in which format a GPU multiplies, and how fast."""
+
+from simulator.errors import ProfileError
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_narrow
+from simulator.inputs.hardware import HardwareProfile
+
+_WIDER: dict[str, tuple[Dtype, ...]] = {
+    "int4": ("bf16", "fp16"),
+    "int8": ("bf16", "fp16"),
+    "fp8": ("bf16", "fp16"),
+    "bf16": ("fp16",),
+}
+
+
+def has_narrow_products(gpu: HardwareProfile, dtype: Dtype) -> bool:
+    """Return whether a card multiplies matrices in an 8-bit format, and so with kernels for it.
+
+    Weights in fewer bits, or on a card without a fast path for theirs, are expanded first.
+    """
+    return is_narrow(DTYPE_BYTES[dtype]) and peak_flops_per_s(gpu, dtype)[1] == dtype
+
+
+def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
+    """Return the published matrix rate, and the format it is for.
+
+    A card without a path for the format, or with one that is no faster (int8 of a B300 or MI210),
+    computes in the next wider one it has: fp8, int8 and int4 in bf16, bf16 in fp16.
+
+    Returns
+    -------
+    tuple
+        Rate [FLOP/s] and the format really used.
+
+    Raises
+    ------
+    ProfileError
+        If the card has no path for any of them.
+    """
+    own = gpu.peak_flops_per_s(dtype)
+    if own is not None and not is_narrow(DTYPE_BYTES[dtype]):
+        return own, dtype
+    for wider in _WIDER.get(dtype, ()):
+        rate = gpu.peak_flops_per_s(wider)
+        if rate is not None:
+            return (rate, wider) if own is None or own <= rate else (own, dtype)
+    if own is None:
+        raise ProfileError(f"{gpu.id}: no matrix rate for {dtype}")
+    return own, dtype
