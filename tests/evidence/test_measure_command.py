@@ -1,6 +1,7 @@
 """``bifurcate measure`` as a user runs it, killed in the middle too."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -244,6 +245,28 @@ def test_after_a_broken_device_retry_is_left_out(
     assert (first.returncode, again.returncode) == (1, 1)
     assert "run the same command again" in the_line(first)
     assert ("without --retry" in first.stderr, "without --retry" in again.stderr) == (False, True)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_says_how_much_is_done_and_left(
+    monkeypatch: pytest.MonkeyPatch, *, terminal: bool
+) -> None:
+    """A bar on a terminal, a line elsewhere: cells, time left, and what has just been measured."""
+    pytest.importorskip("torch")
+    from simulator.cli.measure_run import _progress
+    from simulator.evidence.measure.runner import Progress
+
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    with _progress(10) as show:
+        show(Progress(done=4, total=10, seconds_left=75.0, group="gemm m16"))
+    shown = stream.getvalue()
+    assert ("4/10" in shown, "4 of 10 cells" in shown) == (terminal, not terminal)
+    assert "1:15 min left" in shown
+    assert "gemm m16" in shown
 
 
 def test_a_folder_of_another_card_keeps_its_failed_rows(here: Here, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from simulator.errors import KernelError, MeasurementError  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
-from simulator.evidence.measure import grid  # noqa: E402
+from simulator.evidence.measure import grid, runner  # noqa: E402
 from simulator.evidence.measure.batches import together  # noqa: E402
 from simulator.evidence.measure.cells import (  # noqa: E402
     KINDS,
@@ -175,6 +176,28 @@ def test_the_time_limit_stops_between_groups(plan: Plan, tmp_path: Path) -> None
     last = measure(plan, tmp_path, settings=replace(FAST, time_limit_s=0.0))[-1]
     assert last.stopped
     assert rows_of(tmp_path) == []
+
+
+def test_the_time_left_falls_to_nothing_and_learns_from_the_groups_so_far(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cells with a row count up, the guess counts down; slow groups make it grow."""
+    small = replace(plan, cells=tuple(cell for group in plan.groups[-4:] for cell in group))
+    quick, slowly = tmp_path / "quick", tmp_path / "slow"
+    quick.mkdir()
+    slowly.mkdir()
+    seen = measure(small, quick)
+    done = [progress.done for progress in seen]
+    assert (done[0], done[-1], sorted(done)) == (0, len(small.cells), done)
+    assert seen[0].seconds_left > 0
+    assert seen[-1].seconds_left == pytest.approx(0, abs=1e-9)
+    ticks = iter(range(0, 10**9, 600))
+    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    slow = measure(small, slowly)
+    assert slow[0].seconds_left == seen[0].seconds_left < 60
+    # Groups of 1, 1, 8 and 8 cells of equal guesses take 1200 s each: 1200 s x cells left / done.
+    assert [len(group) for group in small.groups] == [1, 1, 8, 8]
+    assert [round(progress.seconds_left) for progress in slow[1:]] == [20400, 19200, 2880, 0]
 
 
 def memory_needed(plan: Plan) -> list[float]:
