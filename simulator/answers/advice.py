@@ -111,7 +111,7 @@ def _from_where(standard: Estimate, samples: int | None, context: int | None) ->
     if samples is not None and samples > work.samples:
         points.append(f"from {samples:,} samples")
     if context is not None and context > work.context_tokens:
-        points.append(f"from {format_tokens(context)} context tokens")
+        points.append(f"from {format_tokens(context)} context token{'' if context == 1 else 's'}")
     return f"bifurcated would be faster {' or '.join(points)}" if points else ""
 
 

@@ -201,18 +201,38 @@ def break_even(result: Comparison) -> str:
     """Say from which samples and which context on bifurcated attention is faster for good."""
     work = result.standard.workload
     samples, context = result.break_even_samples, result.break_even_context_tokens
-    context_size = format_tokens(work.context_tokens)
-    by_samples = (
-        f"from {plural(samples, 'sample')} on at this context"
-        if samples is not None
-        else f"for good at no number of samples of this {context_size}-token context"
-    )
-    by_context = (
-        f"from {plural(context, 'context token')} on at {plural(work.samples, 'sample')}"
-        if context is not None
-        else f"for good at no context length with {plural(work.samples, 'sample')}"
-    )
-    return f"Bifurcated is faster {by_samples}, and {by_context}."
+    with_samples = plural(work.samples, "sample")
+    found = []
+    if samples is not None:
+        found.append(f"from {plural(samples, 'sample')} on at this context")
+    if context is not None:
+        found.append(f"from {plural(context, 'context token')} on at {with_samples}")
+    wins = result.speedup > 1
+    if not found:
+        contexts = f"{format_tokens(work.context_tokens)}-token context"
+        if wins:
+            return (
+                f"Bifurcated does not stay faster with more samples of this {contexts}, nor with "
+                f"a longer one at {with_samples}."
+            )
+        return (
+            f"More samples of this {contexts} do not make bifurcated faster for good, nor does a "
+            f"longer one at {with_samples}."
+        )
+    first = f"Bifurcated is faster {', and '.join(found)}"
+    if samples is None:
+        rest = (
+            "with more samples it does not stay so"
+            if wins
+            else "more samples alone do not make it so for good"
+        )
+    elif context is None:
+        rest = f"at {with_samples} " + (
+            "it does not stay so with a longer context"
+            if wins
+            else "a longer context does not make it so for good"
+        )
+    return f"{first}; {rest}." if len(found) == 1 else f"{first}."
 
 
 def plural(count: int, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from simulator.units import format_gib, format_si, format_time, format_tokens
 from simulator.views.plan_tables import MOST_OPTIONS_SHOWN, plan_view
 from simulator.views.results import SCHEMA_VERSION, estimate_object, plain
 from simulator.views.tables import compare_view, estimate_view, generations_view
-from simulator.views.text import interval_phrase, samples_phrase, verdict
+from simulator.views.text import break_even, interval_phrase, samples_phrase, verdict
 from simulator.views.tradeoffs.quality_tables import quality_view
 
 
@@ -113,11 +114,92 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
     assert most == 1 or not faster(samples=most - 1)
     context = result.break_even_context_tokens
     if context is None:
-        assert "at no context length" in text
+        assert "a longer context does not make it so for good" in text
     else:
         assert f"{context:,} context token" in text
         assert faster(context_tokens=context)
         assert context == 1 or not faster(context_tokens=context - 1)
+
+
+@pytest.mark.parametrize(
+    ("samples", "context", "speedup", "said"),
+    [
+        (
+            3,
+            500,
+            0.9,
+            (
+                "Bifurcated is faster from 3 samples on at this context, "
+                "and from 500 context tokens on at 8 samples."
+            ),
+        ),
+        (
+            9,
+            None,
+            0.9,
+            (
+                "Bifurcated is faster from 9 samples on at this context; "
+                "at 8 samples a longer context does not make it so for good."
+            ),
+        ),
+        (
+            None,
+            1,
+            1.0,
+            (
+                "Bifurcated is faster from 1 context token on at 8 samples; "
+                "more samples alone do not make it so for good."
+            ),
+        ),
+        (
+            3,
+            None,
+            1.1,
+            (
+                "Bifurcated is faster from 3 samples on at this context; "
+                "at 8 samples it does not stay so with a longer context."
+            ),
+        ),
+        (
+            None,
+            500,
+            1.1,
+            (
+                "Bifurcated is faster from 500 context tokens on at 8 samples; "
+                "with more samples it does not stay so."
+            ),
+        ),
+        (
+            None,
+            None,
+            0.9,
+            (
+                "More samples of this 4K-token context do not make bifurcated faster for good, "
+                "nor does a longer one at 8 samples."
+            ),
+        ),
+        (
+            None,
+            None,
+            1.1,
+            (
+                "Bifurcated does not stay faster with more samples of this 4K-token context, "
+                "nor with a longer one at 8 samples."
+            ),
+        ),
+    ],
+)
+def test_break_even_points_are_said_plainly(
+    samples: int | None, context: int | None, speedup: float, said: str
+) -> None:
+    """From where on, or that there is no such point: whether it is faster now or not."""
+    result = replace(
+        simulator.compare("gpt2", samples=8, context_tokens="4K"),
+        break_even_samples=samples,
+        break_even_context_tokens=context,
+        speedup=speedup,
+    )
+    assert break_even(result) == said
 
 
 def test_the_gain_over_one_stored_context_is_told_where_it_is_another() -> None:

@@ -32,7 +32,7 @@ function showAnswer(result, breakEven) {
     `The speed-up${over} lies between ${sure.low.toFixed(2)} and ${sure.high.toFixed(2)}.`,
     over ? "" : overStored(result),
     `Bifurcated reads ${significant(result.kv_io_ratio)} times fewer KV bytes; that ratio is not the speed-up.`,
-    breakEvenText(breakEven),
+    breakEvenText(breakEven, result.speedup > 1),
     `Most samples that fit: ${most.map(([name, count]) => `${count === null ? "none" : wholeText(count)} (${name})`).join(", ")}.`,
     tooLong(),
   ];
@@ -101,22 +101,33 @@ function short(step) {
   return gibText(step.memory.total_bytes - step.memory.capacity_bytes);
 }
 
-function breakEvenText(breakEven) {
-  const { samples, context_tokens: context } = breakEven;
-  if (!Object.values(breakEven).some((value) => value !== null)) {
-    return "No number of samples at this context, and no context at these samples, makes it faster for good.";
-  }
-  const parts = [
+/* As `bifurcate compare` says it; a tree has no context to look along. */
+function breakEvenText({ samples, context_tokens: context }, wins) {
+  const here = `${wholeText(state.samples)} sample${state.samples === 1 ? "" : "s"}`;
+  const found = [
     samples === null
-      ? "for good at no number of samples at this context"
-      : `from ${wholeText(samples)} sample${samples === 1 ? "" : "s"} on at this context`,
-    context === undefined
       ? ""
-      : context === null
-        ? "for good at no context at these samples"
-        : `from ${sizeText(context)} context tokens on at ${wholeText(state.samples)} samples`,
-  ];
-  return `Bifurcated is faster ${parts.filter(Boolean).join(", and ")}.`;
+      : `from ${wholeText(samples)} sample${samples === 1 ? "" : "s"} on at this context`,
+    context === undefined || context === null
+      ? ""
+      : `from ${sizeText(context)} context token${context === 1 ? "" : "s"} on at ${here}`,
+  ].filter(Boolean);
+  if (!found.length) {
+    return wins
+      ? `Bifurcated does not stay faster with more samples${context === undefined ? "" : ", nor with a longer context"}.`
+      : `More samples do not make bifurcated faster for good${context === undefined ? "" : ", nor does a longer context"}.`;
+  }
+  let rest = "";
+  if (samples === null) {
+    rest = wins
+      ? "; with more samples it does not stay so"
+      : "; more samples alone do not make it so for good";
+  } else if (context === null) {
+    rest = wins
+      ? `; at ${here} it does not stay so with a longer context`
+      : `; at ${here} a longer context does not make it so for good`;
+  }
+  return `Bifurcated is faster ${found.join(", and ")}${rest}.`;
 }
 
 /* 11.9 to 13.3 ms. */

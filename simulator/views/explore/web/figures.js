@@ -101,7 +101,7 @@ function findingAlong({ field, unit }, breakEven) {
   const any = field === "samples" ? "number of samples" : "context";
   const from = breakEven[field];
   if (from === undefined) return "The gain fades as samples grow their own tokens";
-  if (from === null) return `Bifurcated is faster for good at no ${any}`;
+  if (from === null) return `There is no ${any} from which on bifurcated is faster`;
   if (from <= 1) return `Bifurcated is faster at any ${any}`;
   return `Bifurcated is faster from ${field === "samples" ? wholeText(from) : sizeText(from)} ${unit} on`;
 }
