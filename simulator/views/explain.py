@@ -202,8 +202,9 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
         roofs.append(f"compute {format_time(float(time.compute_s))} ({flops})")
     if operation.link_bytes:
         link = result.rates.link_bytes_per_s(operation.ranks)
-        sent = f"{format_si(float(operation.link_bytes), 'B')} / {link / GIGA:,.0f} GB/s"
-        roofs.append(f"link {format_time(float(time.link_s))} ({sent})")
+        sent = f"{format_si(float(operation.link_bytes), 'B')} / {link / GIGA:,.1f} GB/s"
+        pcie = " over PCIe" if result.gpu.over_pcie(operation.ranks) else ""
+        roofs.append(f"link {format_time(float(time.link_s))} ({sent}{pcie})")
     calls = f", one of {operation.repeat} calls" if operation.repeat > 1 else ""
     return Step(
         what=f"Time of {operation.name}{calls}",

@@ -175,6 +175,21 @@ def test_only_constants_with_a_part_in_the_answer_are_listed() -> None:
     assert "link_fraction" not in graph
 
 
+@pytest.mark.parametrize(("gpu", "over"), [("l40s", " over PCIe"), ("h100-sxm", "")])
+def test_traffic_between_gpus_divides_as_written(gpu: str, over: str) -> None:
+    """Bytes over the rate shown are the time shown, at the little eight GPUs have over PCIe."""
+    result = simulator.estimate(
+        "llama-3.1-8b", gpu, samples=1024, context_tokens=64, tensor_parallel=8
+    )
+    numbers = steps(result)["Time of mlp_all_reduce, one of 32 calls"].numbers
+    found = re.search(r"link ([\d.]+) (ms|µs) \(([\d.]+) MB / ([\d.]+) GB/s(.*)\)", numbers)
+    assert found
+    time, unit, megabytes, rate, path = found.groups()
+    seconds = float(time) * {"ms": 1e-3, "µs": 1e-6}[unit]
+    assert float(megabytes) * 1e6 / (float(rate) * 1e9) == pytest.approx(seconds, rel=0.05)
+    assert path == over
+
+
 def test_every_step_is_whole() -> None:
     """Every step says what it derives, its result and its reference; as objects too."""
     result = simulator.compare("deepseek-v3", tensor_parallel=8).bifurcated
