@@ -44,6 +44,13 @@ def test_a_graph_is_captured_after_a_warm_up_on_its_stream(cuda: FakeCuda) -> No
     assert len(cuda.streams) == 1  # cuBLAS keeps a workspace for every stream it has seen
 
 
+def test_float32_is_float32_whatever_the_container_prefers(cuda: FakeCuda) -> None:
+    """TF32 would be a wrong result in every check of float32."""
+    torch.set_float32_matmul_precision("high")
+    cuda.card()
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_a_graph_is_queued_behind_a_spin(cuda: FakeCuda) -> None:
     """Only replays are timed, on a device that is still spinning when they are queued."""
     watch = cuda.card().stopwatch(lambda: None, "graph")

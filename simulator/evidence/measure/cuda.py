@@ -60,6 +60,8 @@ class CudaDevice:
         self._pool = torch.cuda.graph_pool_handle()
         # One for all captures: cuBLAS keeps tens of MB of workspace for every stream it has seen.
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # Some containers let float32 products run in TF32, three digits short.
+        torch.set_float32_matmul_precision("highest")
         # Some versions collect garbage before every capture: what is loaded by now never is any.
         gc.collect()
         gc.freeze()
