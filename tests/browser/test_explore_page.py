@@ -278,6 +278,8 @@ def test_the_headline_is_what_compare_advises(
     once = result.advice.startswith("Store the context once")
     assert said.startswith("Store the context once") == once
     assert said.startswith("Bifurcated wins") == (not once and result.winner == "bifurcated")
+    same = "Both read the same KV bytes." in opened.locator("#remarks").inner_text()
+    assert same == (samples == 1)
     if once:
         more = result.advice.partition("; ")[2].partition(". Then")[0]
         gain = result.standard.step_s / result.shared_storage.step_s

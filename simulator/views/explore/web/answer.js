@@ -31,7 +31,9 @@ function showAnswer(result, breakEven) {
   const remarks = [
     `The speed-up${over} lies between ${sure.low.toFixed(2)} and ${sure.high.toFixed(2)}.`,
     over ? "" : overStored(result),
-    `Bifurcated reads ${significant(result.kv_io_ratio)} times fewer KV bytes; that ratio is not the speed-up.`,
+    result.kv_io_ratio > 1
+      ? `Bifurcated reads ${significant(result.kv_io_ratio)} times fewer KV bytes; that ratio is not the speed-up.`
+      : "Both read the same KV bytes.",
     breakEvenText(breakEven, result.speedup > 1),
     `Most samples that fit: ${most.map(([name, count]) => `${count === null ? "none" : wholeText(count)} (${name})`).join(", ")}.`,
     tooLong(),
