@@ -47,6 +47,21 @@ def square_root(value: Numeric) -> Numeric:
     return math.sqrt(value) if numpy is None else numpy.sqrt(value)
 
 
+def surely_positive(value: Numeric) -> bool:
+    """Return whether a number, or every one of an array, is known to be above zero.
+
+    Only to leave out work without effect: of a symbol nothing is known, so a result may not depend
+    on the answer.
+
+    >>> surely_positive(2), surely_positive(0)
+    (True, False)
+    """
+    numpy = _arrays(value)
+    if numpy is None:
+        return bool(value > 0)
+    return type(value) is numpy.ndarray and value.size > 0 and bool(value.min() > 0)
+
+
 def ceil_div(numerator: Numeric, denominator: Numeric) -> Numeric:
     """Return the quotient rounded up.
 

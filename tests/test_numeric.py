@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.numeric import ceil_div, maximum, minimum, where
+from simulator.numeric import ceil_div, maximum, minimum, surely_positive, where
+from simulator.views.explore.symbol import Recorder
 
 COUNTS = st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=20)
 
@@ -63,3 +64,13 @@ def test_plain_numbers_do_not_import_numpy() -> None:
         "sys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_what_is_known_everywhere_is_surely_positive() -> None:
+    """One zero among many, nothing at all, or a symbol: not sure."""
+    assert surely_positive(3)
+    assert surely_positive(np.array([1.0, 2.0]))
+    assert not surely_positive(0)
+    assert not surely_positive(np.array([1.0, 0.0]))
+    assert not surely_positive(np.array([]))
+    assert not surely_positive(Recorder().variable("tokens"))

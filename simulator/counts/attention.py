@@ -25,7 +25,7 @@ from simulator.counts.attention_unfused import einsum_bifurcated, einsum_standar
 from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import is_narrow
 from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout
-from simulator.numeric import Numeric
+from simulator.numeric import Numeric, surely_positive
 
 __all__ = ["PARTIAL_BYTES", "ROWS_PER_BLOCK", "attention_operations", "flash_splits"]
 
@@ -60,7 +60,7 @@ def attention_operations(
         operations = [rebuild(shape, repeat)] if kv_layout == "rebuilt" else []
         operations += _standard(shape, kernel, kv_layout, repeat)
     tokens = shape.context_tokens + shape.decoded_tokens
-    if not isinstance(tokens, int) or tokens == 0:
+    if not surely_positive(tokens):
         operations = [_over_keys(operation, present(tokens)) for operation in operations]
     if is_narrow(shape.kv_bytes):
         return [replace(operation, narrow_cache=True) for operation in operations]
