@@ -50,8 +50,6 @@ class Kernel:
         ``attend(query, context_keys, context_values, decoded_keys, decoded_values, *, scale)``.
     description
         One line.
-    runs_on
-        Devices, and the types where not all four floating-point types.
     library
         The library it is from, None for our own.
     plan
@@ -65,7 +63,6 @@ class Kernel:
     kv_layout: Layout
     function: Attend
     description: str
-    runs_on: str
     library: OtherLibrary | None = None
     plan: PlanCall | None = None
     check: Callable[[], object] | None = None
@@ -116,9 +113,6 @@ class Kernel:
         )
 
 
-_ANYWHERE = "CPU, CUDA"
-_FLASH = "CPU; CUDA (16-bit by FlashAttention-2, float32 memory-efficient, float64 unfused)"
-
 _KERNELS = (
     Kernel(
         name="standard_einsum",
@@ -126,7 +120,6 @@ _KERNELS = (
         kv_layout="copies",
         function=standard_einsum,
         description="matrix products over one copy of the context per sample, logits in memory",
-        runs_on=_ANYWHERE,
     ),
     Kernel(
         name="standard_math",
@@ -134,7 +127,6 @@ _KERNELS = (
         kv_layout="copies",
         function=standard_math,
         description="the math path of F.scaled_dot_product_attention over one copy per sample",
-        runs_on=_ANYWHERE,
     ),
     Kernel(
         name="standard_flash",
@@ -142,7 +134,6 @@ _KERNELS = (
         kv_layout="copies",
         function=standard_flash,
         description="flash attention over one copy of the context per sample",
-        runs_on=_FLASH,
     ),
     Kernel(
         name="standard_flash_expanded",
@@ -150,7 +141,6 @@ _KERNELS = (
         kv_layout="shared",
         function=standard_flash_expanded,
         description="flash attention over one context that every sample reads, by a stride of 0",
-        runs_on=_FLASH,
     ),
     Kernel(
         name="standard_rebuilt",
@@ -158,7 +148,6 @@ _KERNELS = (
         kv_layout="rebuilt",
         function=standard_rebuilt,
         description="context and own tokens concatenated for every sample at every step, flash",
-        runs_on=_FLASH,
     ),
     Kernel(
         name="standard_repeat_kv",
@@ -166,7 +155,6 @@ _KERNELS = (
         kv_layout="copies",
         function=standard_repeat_kv,
         description="KV heads repeated to query heads in memory at every step, flash",
-        runs_on=_FLASH,
     ),
     Kernel(
         name="bifurcated_einsum",
@@ -174,7 +162,6 @@ _KERNELS = (
         kv_layout="shared",
         function=bifurcated_einsum,
         description="the paper's: two matrix products, one softmax over concatenated logits",
-        runs_on=_ANYWHERE,
     ),
     Kernel(
         name="bifurcated_flash",
@@ -182,7 +169,6 @@ _KERNELS = (
         kv_layout="shared",
         function=bifurcated_flash,
         description="flash on the context for all samples, flash on own tokens, float32 merge",
-        runs_on=_FLASH,
     ),
     Kernel(
         name="bifurcated_flash_chunked",
@@ -190,7 +176,6 @@ _KERNELS = (
         kv_layout="shared",
         function=bifurcated_flash_chunked,
         description="bifurcated_flash with the context cut into chunks by a view",
-        runs_on=_FLASH,
     ),
     Kernel(
         name="bifurcated_flex",
@@ -198,7 +183,6 @@ _KERNELS = (
         kv_layout="packed",
         function=bifurcated_flex,
         description="one FlexAttention call under a block mask, no merge",
-        runs_on="CUDA (compiled); CPU uncompiled, logits in memory",
     ),
     Kernel(
         name="prefix_tree",
@@ -206,7 +190,6 @@ _KERNELS = (
         kv_layout="shared",
         function=prefix_tree,
         description="any number of shared levels, each read once per node, float32 merge",
-        runs_on=_FLASH,
     ),
 )
 
@@ -217,7 +200,6 @@ _EXTERNAL = (
         kv_layout="paged",
         function=flashinfer_cascade,
         description="FlashInfer's multi-level cascade over a paged cache",
-        runs_on="CUDA, 16-bit",
         library=OTHER_LIBRARIES["flashinfer_cascade"],
         plan=plan_flashinfer,
         check=flashinfer_wrapper,
@@ -228,7 +210,6 @@ _EXTERNAL = (
         kv_layout="paged",
         function=vllm_cascade,
         description="vLLM's flash-attn on the context and on own tokens, and its merge",
-        runs_on="CUDA, 16-bit",
         library=OTHER_LIBRARIES["vllm_cascade"],
         plan=plan_vllm,
         check=vllm_functions,
