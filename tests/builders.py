@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from simulator.counts.attention_shape import AttentionShape
 from simulator.counts.operation import Operation
 from simulator.counts.step import decode_operations
 from simulator.inputs.hardware import HardwareProfile
@@ -124,6 +125,26 @@ def mistral_7b(**changes: Any) -> ModelShape:
     """Return Mistral-7B without its sliding window (v0.2): 8 KV heads."""
     return llama_2_7b(
         **{"name": "Mistral-7B", "kv_heads": 8, "intermediate_size": 14336, **changes}
+    )
+
+
+def llama_3_8b_attention(samples: int, context_tokens: int, *, block_slots: int) -> AttentionShape:
+    """Return one layer's attention of Llama-3.1-8B, with 64 own tokens, in bf16."""
+    return AttentionShape(
+        prompts=1,
+        samples=samples,
+        query_tokens=1,
+        context_tokens=context_tokens,
+        decoded_tokens=64,
+        heads=32,
+        kv_heads=8,
+        key_width=128,
+        value_width=128,
+        cache_width=2048,
+        activation_bytes=2,
+        kv_bytes=2,
+        dtype="bf16",
+        block_slots=block_slots,
     )
 
 

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders import llama_3_8b_attention
 from command_line import bifurcate
 
 torch = pytest.importorskip("torch", reason="tracing needs PyTorch")
 
 from simulator.counts.accounts import ACCOUNTS, as_traced  # noqa: E402
-from simulator.counts.attention_shape import AttentionShape  # noqa: E402
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tracing.md").read_text(encoding="utf-8")
 MINE, FROM_PYTHON = re.findall(r"^```py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -49,22 +49,7 @@ def test_the_example_from_python_runs(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(("kernel", "figures"), ROW.findall(PAGE))
 def test_the_table_says_what_kernels_do(kernel: str, figures: str) -> None:
     """The figures under *trace* are the account's, which equals a trace (tests/evidence)."""
-    shape = AttentionShape(
-        prompts=1,
-        samples=16,
-        query_tokens=1,
-        context_tokens=8192,
-        decoded_tokens=64,
-        heads=32,
-        kv_heads=8,
-        key_width=128,
-        value_width=128,
-        cache_width=2048,
-        activation_bytes=2,
-        kv_bytes=2,
-        dtype="bf16",
-        block_slots=132,
-    )
+    shape = llama_3_8b_attention(16, 8192, block_slots=132)
     seen = as_traced(ACCOUNTS[kernel](shape, 1))
     sums = [
         sum(getattr(operation, field) for operation in seen)

@@ -6,10 +6,10 @@ torch = pytest.importorskip("torch")
 
 from collections.abc import Callable  # noqa: E402
 
+from builders import llama_3_8b_attention  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from simulator.counts.accounts import ACCOUNTS  # noqa: E402
-from simulator.counts.attention_shape import AttentionShape  # noqa: E402
 from simulator.evidence.fit import with_constants  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.tracing import trace  # noqa: E402
@@ -20,26 +20,6 @@ from simulator.timing.step import step_time  # noqa: E402
 
 Draw = Callable[..., tuple[Tensor, ...]]
 SLOTS = 264
-
-
-def shape_of(samples: int, context: int) -> AttentionShape:
-    """Llama-3.1-8B's attention of one layer."""
-    return AttentionShape(
-        prompts=1,
-        samples=samples,
-        query_tokens=1,
-        context_tokens=context,
-        decoded_tokens=64,
-        heads=32,
-        kv_heads=8,
-        key_width=128,
-        value_width=128,
-        cache_width=2048,
-        activation_bytes=2,
-        kv_bytes=2,
-        dtype="bf16",
-        block_slots=SLOTS,
-    )
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -63,7 +43,8 @@ def test_a_trace_takes_what_its_account_takes(
     }
     gpu = rates(with_constants(card, merge))
     found = step_time(operations_of(traced, block_slots=SLOTS), gpu, "graph").device_s
-    account = step_time(ACCOUNTS[name](shape_of(samples, context), 1), gpu, "graph").device_s
+    shape = llama_3_8b_attention(samples, context, block_slots=SLOTS)
+    account = step_time(ACCOUNTS[name](shape, 1), gpu, "graph").device_s
     assert found == pytest.approx(account, rel=0.1)
 
 
@@ -73,7 +54,9 @@ def test_split_keys_and_re_reads_are_those_of_the_account(meta_inputs: Draw) -> 
     inputs = meta_inputs(1, 3, 32, 8, 128, 32768, 64)
     traced = trace(kernel.function, *kernel.lay_out(*inputs)).operations
     operations = operations_of(traced, block_slots=SLOTS)
-    account = ACCOUNTS["standard_flash_expanded"](shape_of(3, 32768), 1)
+    account = ACCOUNTS["standard_flash_expanded"](
+        llama_3_8b_attention(3, 32768, block_slots=SLOTS), 1
+    )
     context = next(each for each in account if each.name == "attention_context")
     found = next(each for each in operations if each.reused_bytes)
     for field in ("bytes_read", "bytes_written", "reused_bytes", "blocks", "thread_blocks"):
