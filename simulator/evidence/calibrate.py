@@ -16,7 +16,7 @@ from simulator.evidence.predict_measured import of_other_libraries
 from simulator.evidence.row_kinds import RowKind
 from simulator.evidence.stages import STAGES, Stage
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import NARROW, NARROW_VARIANTS
+from simulator.timing.constants import NARROW
 
 # Fewer rows than this say too little to trust.
 LEAST_ROWS = 12
@@ -113,7 +113,7 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     groups = [group for group in prepared if _launched(group) == stage.rows]
     chosen_for = []
     for general in ("", NARROW) if stage.own else ("",):
-        some = [group for group in groups if _is_narrow(group) == (general == NARROW)]
+        some = [group for group in groups if group.narrow == (general == NARROW)]
         if stage.general:
             chosen_for.append((some, general))
         libraries = _by_variant(some)
@@ -164,11 +164,6 @@ def _launched(group: Group) -> Literal["graph", "eager", "whole"]:
     if group.seconds is not None:
         return "whole"
     return "eager" if group.execution == "eager" else "graph"
-
-
-def _is_narrow(group: Group) -> bool:
-    """Return whether a group's rows are of an 8-bit format."""
-    return any(name in NARROW_VARIANTS for name in group.variants)
 
 
 def _by_variant(groups: Sequence[Group]) -> Mapping[str, list[Group]]:

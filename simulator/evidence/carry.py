@@ -15,7 +15,7 @@ from simulator.evidence.fit import with_constants
 from simulator.evidence.groups import library_of
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.carried import Entry, clock_factor
-from simulator.timing.constants import HARNESS_PREFIX, NARROW_VARIANTS, VARIANTS
+from simulator.timing.constants import HARNESS_PREFIX, VARIANTS, is_of_narrow
 from simulator.timing.slots import BLOCKS_PER_SM, blocks_per_sm
 
 # The clock at which constants of several GPUs are averaged.
@@ -81,7 +81,7 @@ def averaged(
         of_one = {name for name in values if name.startswith(("gemm", "prefill"))}
         for name, value in values.items():
             variant, base = _split(name)
-            if base in ATTENTION_NAMES and variant not in NARROW_VARIANTS:
+            if base in ATTENTION_NAMES and not is_of_narrow(name):
                 continue
             found.setdefault(name, []).append((_at_reference(base, value, gpu), gpu.name))
             if base in of_one and not variant and f"vllm_{name}" not in values:
@@ -94,7 +94,7 @@ def averaged(
                     for name in (f"{kernel}_{base}", base):
                         found.setdefault(name, []).append((_at_reference(base, value, gpu), text))
     # What 8-bit rows of one GPU could not tell was 16 bits' there: it is no mean of all.
-    narrow = [{name for name in own_constants(gpu) if _is_narrow(name)} for gpu in gpus]
+    narrow = [{name for name in own_constants(gpu) if is_of_narrow(name)} for gpu in gpus]
     common = set.intersection(*filter(None, narrow)) if any(narrow) else set()
     return {
         name: Entry(
@@ -104,7 +104,7 @@ def averaged(
             REFERENCE_MHZ,
         )
         for name, values in sorted(found.items())
-        if name in common or not _is_narrow(name)
+        if name in common or not is_of_narrow(name)
     }
 
 
@@ -176,11 +176,6 @@ def _split(name: str) -> tuple[str, str]:
     """Return a constant's variant and the rest of its name."""
     variant = next((item for item in reversed(VARIANTS) if name.startswith(f"{item}_")), "")
     return variant, name.removeprefix(f"{variant}_")
-
-
-def _is_narrow(name: str) -> bool:
-    """Return whether a constant is of 8-bit products or caches."""
-    return _split(name)[0] in NARROW_VARIANTS
 
 
 def _rounded(value: float) -> float:

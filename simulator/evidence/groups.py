@@ -12,7 +12,7 @@ from simulator.evidence.row_kinds import RowKind
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.workload import Attention, Execution, HowRun, Kernel, KvLayout
-from simulator.timing.constants import LIBRARIES, ConstantsChoice, rates
+from simulator.timing.constants import LIBRARIES, NARROW_VARIANTS, ConstantsChoice, rates
 from simulator.timing.interval import uncertainty
 from simulator.timing.step import step_time
 
@@ -69,6 +69,11 @@ class Group:
     parts: Callable[[HardwareProfile, ConstantsChoice], dict[str, "np.ndarray"]] | None = None
     ends: Callable[[HardwareProfile, ConstantsChoice], Ends] | None = None
     how: HowRun | None = None
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the rows are of an 8-bit format, whose constants are its own."""
+        return any(name in NARROW_VARIANTS for name in self.variants)
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""

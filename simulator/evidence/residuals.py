@@ -19,7 +19,7 @@ from simulator.evidence.measurements import Measurements
 from simulator.evidence.predict import prepare
 from simulator.evidence.row_kinds import RowKind
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import NARROW, NARROW_VARIANTS, ConstantsChoice, rates
+from simulator.timing.constants import NARROW, ConstantsChoice, rates
 from simulator.timing.roofline import cached_bytes
 from simulator.timing.spread import Family, spread_name
 from simulator.timing.step import step_time
@@ -100,13 +100,12 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
         for group in prepare(rows, kind).groups:
             if group.execution == "eager" or group.seconds is not None:
                 continue
-            narrow = any(name in NARROW_VARIANTS for name in group.variants)
             for origin, card, choice in _cards(
                 carried[group.gpu_id], calibrations.get(group.gpu_id), kind
             ):
-                frame = predicted_rows(group, rows, card, choice, narrow=narrow)
+                frame = predicted_rows(group, rows, card, choice)
                 if origin == "fitted":
-                    frame = _held_out(frame, calibrations[group.gpu_id], kind, narrow=narrow)
+                    frame = _held_out(frame, calibrations[group.gpu_id], kind, narrow=group.narrow)
                 frames[origin].append(frame)
     return Residuals(**{origin: pd.concat(parts) for origin, parts in frames.items()})
 
@@ -122,12 +121,7 @@ def _cards(
 
 
 def predicted_rows(
-    group: Group,
-    rows: pd.DataFrame,
-    card: HardwareProfile,
-    choice: ConstantsChoice,
-    *,
-    narrow: bool,
+    group: Group, rows: pd.DataFrame, card: HardwareProfile, choice: ConstantsChoice
 ) -> pd.DataFrame:
     """Return a group's rows with what a spread is fitted to."""
     family, size = FAMILIES[group.kind]
@@ -147,7 +141,7 @@ def predicted_rows(
     keys = [name for name in ("framework", *size) if name in part]
     return pd.DataFrame(
         {
-            "family": spread_name(card, family, narrow=narrow),
+            "family": spread_name(card, family, narrow=group.narrow),
             "gpu_id": group.gpu_id,
             "measured_s": part["time_s"].to_numpy(dtype=np.float64),
             "predicted_s": predicted,

@@ -162,7 +162,7 @@ def bifurcated(measurements: Measurements) -> Spread:
         card = calibrate(standard, profile(str(gpu_id))).profile
         shared = rows[rows["mode"] != "standard"]
         frames += [
-            predicted_rows(group, shared, card, "auto", narrow=False)
+            predicted_rows(group, shared, card, "auto")
             for group in prepare(shared, "shared_prefix_attention").groups
             if group.execution == "graph"
         ]

@@ -54,6 +54,7 @@ BY_KIND = ("bandwidth_fraction", "flops_fraction", "launch_us", "block_us", "ove
 LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
 NARROW = "fp8"
 NARROW_VARIANTS = (NARROW, *(f"{library}_{NARROW}" for library in LIBRARIES))
+_NARROW_PREFIXES = tuple(f"{variant}_" for variant in NARROW_VARIANTS)
 VARIANTS = (*LIBRARIES, *ATTENTION_KERNELS, *NARROW_VARIANTS)
 # Over PCIe ``link_fraction`` is the share that a pair of GPUs reaches. More of them share the host:
 # four L40S reach about a quarter of what a pair does, eight a tenth (aiconfigurator rows); of
@@ -238,7 +239,7 @@ def _find(
         return Constant(_PEAK_VALUES[name], "published peak, no overheads", "peak")
     names = [f"{kind}_{name}", name] if kind else [name]
     own = [f"{variant}_{item}" for variant in variants for item in names[:1]]
-    narrow = [item for item in own if item.startswith(NARROW_VARIANTS)]
+    narrow = [item for item in own if is_of_narrow(item)]
     wide = [item for item in own if item not in narrow]
     if found := _fitted(gpu, narrow, choice):
         return found
@@ -287,15 +288,22 @@ def _fitted(gpu: HardwareProfile, names: Iterable[str], choice: ConstantsChoice)
     return None
 
 
+def is_of_narrow(name: str) -> bool:
+    """Return whether a constant is of 8-bit products or caches.
+
+    >>> is_of_narrow("vllm_fp8_split_us"), is_of_narrow("vllm_split_us")
+    (True, False)
+    """
+    return name.startswith(_NARROW_PREFIXES)
+
+
 def _has_narrow(gpu: HardwareProfile, name: str) -> bool:
     """Return whether 8-bit rows of the card told constants of the same part, products or the rest.
 
     What they could not tell is then the card's own of 16 bits, with which the others were fitted.
     """
     return any(
-        _of_products(item) == _of_products(name)
-        for item in gpu.fitted
-        if item.startswith(NARROW_VARIANTS)
+        _of_products(item) == _of_products(name) for item in gpu.fitted if is_of_narrow(item)
     )
 
 
