@@ -66,10 +66,10 @@ bench: $(CORE)
 # The rows are no part of the project: make accuracy ROWS=folder
 ROWS ?= ../shared/measurements
 accuracy: $(DEV)
-	@$(BIN)/python docs/accuracy.py $(ROWS)
+	@$(BIN)/python tools/accuracy.py $(ROWS)
 
 gallery: $(DEV)
-	@$(BIN)/python docs/gallery.py
+	@$(BIN)/python tools/gallery.py
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -39,7 +39,7 @@ def peak_memory_mib() -> float:
 def measure(model: str, points: int) -> tuple[int, int, float]:
     """Sweep about ``points`` points; return operations per step, points, and seconds."""
     from simulator import Scenario, load_model, prepare_sweep
-    from simulator.counts.step import decode_operations
+    from simulator.counts.transformer import decode_operations
     from simulator.inputs.workload import Workload
 
     contexts = max(1, points // (SAMPLES * DECODED))

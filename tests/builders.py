@@ -6,9 +6,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from simulator.counts.attention_shape import AttentionShape
+from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
-from simulator.counts.step import decode_operations
+from simulator.counts.transformer import decode_operations
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import Experts, LatentAttention, LayerGroup, ModelShape
 from simulator.inputs.workload import KERNELS, Workload, WorkloadGrid

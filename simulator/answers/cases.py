@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from simulator.answers.block import NUMERIC_AXES
+from simulator.answers.grid import NUMERIC_AXES
 from simulator.errors import ScenarioError
 from simulator.inputs.files import validate
 from simulator.inputs.model import ModelShape

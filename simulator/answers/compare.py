@@ -13,7 +13,7 @@ from simulator.answers.estimate import (
 from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
 from simulator.answers.search import from_where_on
 from simulator.answers.verdict import TIE_MARGIN, Verdict, verdict_of
-from simulator.counts.attention_flash import TOKENS_PER_SPLIT
+from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload

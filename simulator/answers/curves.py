@@ -1,6 +1,6 @@
 """Tidy frames along the axes of a study: a row for each point and way of attention.
 
-They are blocks of a sweep (:func:`simulator.answers.block.compare_block`) laid out long: the
+They are blocks of a sweep (:func:`simulator.answers.grid.compare_block`) laid out long: the
 columns of the question, then ``variant``, its figures, and how it compares with standard attention
 at the same point.
 """
@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from simulator.answers.block import NAMED_AXES, NUMERIC_AXES, Cell, compare_block
 from simulator.answers.capacity import capacity
 from simulator.answers.estimate import check_workload, estimate_with
+from simulator.answers.grid import NAMED_AXES, NUMERIC_AXES, Cell, compare_block
 from simulator.answers.study import Study
 from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import Operation, Totals, total
-from simulator.counts.step import check_split, decode_operations
+from simulator.counts.transformer import check_split, decode_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype, is_narrow
 from simulator.inputs.hardware import HardwareProfile
@@ -13,7 +13,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload, WorkloadLike, forward_tokens
 from simulator.timing.constants import NARROW, ConstantsChoice, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty
-from simulator.timing.matrix_rate import has_narrow_products, peak_flops_per_s
+from simulator.timing.limits import has_narrow_products, peak_flops_per_s
 from simulator.timing.roofline import Roof
 from simulator.timing.slots import block_slots
 from simulator.timing.step import StepTime, step_time

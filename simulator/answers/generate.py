@@ -22,7 +22,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Attention, Workload
 from simulator.timing.constants import ConstantsChoice
-from simulator.timing.generation import GenerationTime, generation_time
+from simulator.timing.request import GenerationTime, generation_time
 from simulator.timing.request_interval import request_interval
 from simulator.timing.slots import block_slots
 from simulator.units import format_gib

@@ -21,7 +21,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import ATTENTIONS, Attention, Workload
 from simulator.timing.constants import ConstantsChoice
-from simulator.timing.generation import request_times
+from simulator.timing.request import request_times
 from simulator.timing.slots import block_slots
 from simulator.timing.step import decode_time
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from simulator.counts.step import rank_geometry
+from simulator.counts.transformer import rank_geometry
 from simulator.errors import WorkloadError, unknown
 from simulator.numeric import Numeric, ceil_div, where
 

@@ -1,6 +1,6 @@
 """Sweeps: standard and bifurcated attention at every point of a grid.
 
-A grid is cut into blocks of bounded size, each computed at once (:mod:`simulator.answers.block`),
+A grid is cut into blocks of bounded size, each computed at once (:mod:`simulator.answers.grid`),
 so any number of points runs in constant memory.
 """
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.block import NAMED_AXES, NUMERIC_AXES, Cell, compare_block
 from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, check_workload
+from simulator.answers.grid import NAMED_AXES, NUMERIC_AXES, Cell, compare_block
 from simulator.errors import SimulatorError
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape

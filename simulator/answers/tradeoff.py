@@ -14,7 +14,7 @@ from simulator.answers.price import cost_per_million_tokens, price_per_hour
 from simulator.answers.scaled import ScaleBy, scale_model
 from simulator.answers.scaling import ScalingLaw
 from simulator.answers.size_factor import SizeFactor, fitted_factor, given_factor, paper_factor
-from simulator.counts.step import prefill_operations
+from simulator.counts.transformer import prefill_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape

@@ -18,9 +18,9 @@ from simulator.answers.estimate import (
 )
 from simulator.answers.search import from_where_on
 from simulator.answers.verdict import Verdict, verdict_of
-from simulator.counts.attention_flash import TOKENS_PER_SPLIT
+from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.counts.operation import total
-from simulator.counts.step import decode_operations
+from simulator.counts.transformer import decode_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape

@@ -12,8 +12,8 @@ from simulator.cli.words import complete_gpus
 from simulator.errors import MeasurementError, OutputError
 
 if TYPE_CHECKING:
-    from simulator.evidence.calibrate import Calibration
-    from simulator.evidence.measurements import Measurements
+    from simulator.evidence.fit.calibrate import Calibration
+    from simulator.evidence.rows.reading import Measurements
 
 Rows = Annotated[
     list[Path],
@@ -52,9 +52,9 @@ def calibrate(
 ) -> None:
     """Fit a GPU's constants to measured rows."""
     _needs("scipy", "tomlkit")
-    from simulator.evidence import calibrate as fitting
-    from simulator.evidence.measurements import load
-    from simulator.evidence.write_profile import profile_path, profile_text
+    from simulator.evidence.fit import calibrate as fitting
+    from simulator.evidence.fit.profile import profile_path, profile_text
+    from simulator.evidence.rows.reading import load
     from simulator.inputs.files import read_text
     from simulator.inputs.hardware import load_hardware
 
@@ -120,9 +120,9 @@ def say_refused(measurements: "Measurements") -> None:
 
 def _calibration_json(result: "Calibration") -> dict[str, Any]:
     """Return the fits as JSON."""
-    from simulator.evidence.calibrate import summary
-    from simulator.evidence.stages import wanted_rows
-    from simulator.evidence.summaries import shape_errors
+    from simulator.evidence.fit.calibrate import summary
+    from simulator.evidence.fit.plan import wanted_rows
+    from simulator.evidence.predict.summaries import shape_errors
 
     parts = []
     for part in result.parts:
@@ -173,8 +173,8 @@ def _calibration_table(result: "Calibration") -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from simulator.evidence.calibrate import summary
-    from simulator.evidence.stages import wanted_rows
+    from simulator.evidence.fit.calibrate import summary
+    from simulator.evidence.fit.plan import wanted_rows
 
     table = Table(title=f"Constants of {result.profile.id}", title_justify="left")
     for name in ("Rows", "Constant", "Value", "Error", "Held-out shapes", "Remarks"):
@@ -209,7 +209,7 @@ def _residual_table(result: "Calibration") -> Any:
     """Return the shapes that each fit is farthest off, predicted without them."""
     from rich.table import Table
 
-    from simulator.evidence.summaries import shape_errors
+    from simulator.evidence.predict.summaries import shape_errors
 
     table = Table(title="Shapes farthest off when held out", title_justify="left")
     for name in ("Rows of", "Shape", "Rows", "Held out", "Bias", "Fitted", "Worst row"):

@@ -15,8 +15,8 @@ from simulator.cli.options import (
 from simulator.cli.output import Output, output_of, say
 from simulator.cli.words import choice, complete_gpus, complete_scenarios, count
 from simulator.errors import MeasurementError, ProfileError
+from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, need_installed
 from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, L2State, Mode
-from simulator.evidence.other_libraries import OTHER_LIBRARIES, need_installed
 from simulator.inputs.dtypes import Dtype
 
 if TYPE_CHECKING:

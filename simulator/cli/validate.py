@@ -14,8 +14,8 @@ from simulator.cli.words import complete_gpus
 from simulator.errors import OutputError
 
 if TYPE_CHECKING:
-    from simulator.evidence.measurements import Measurements
-    from simulator.evidence.validate import Validation
+    from simulator.evidence.predict.validate import Validation
+    from simulator.evidence.rows.reading import Measurements
     from simulator.inputs.hardware import HardwareProfile
 
 SUFFIXES = (".csv", ".parquet", ".json", ".html")
@@ -67,9 +67,9 @@ def validate(
     keep_suspect: KeepSuspect = False,
 ) -> None:
     """Compare predictions with measured rows."""
-    from simulator.evidence import summaries
-    from simulator.evidence import validate as checking
-    from simulator.evidence.measurements import load
+    from simulator.evidence.predict import summaries
+    from simulator.evidence.predict import validate as checking
+    from simulator.evidence.rows.reading import load
     from simulator.inputs.hardware import load_hardware
     from simulator.views.text import plural
 
@@ -126,7 +126,7 @@ def _calibrated(path: Path, gpu: str | None) -> Any:
 
 def _write(result: "Validation", measurements: "Measurements", path: Path) -> None:
     """Write rows or report, as the file's suffix says."""
-    from simulator.evidence.summaries import report, whole_numbers
+    from simulator.evidence.predict.summaries import report, whole_numbers
     from simulator.resources import atomic_path
 
     if path.suffix == ".json":
@@ -144,7 +144,7 @@ def _draw(result: "Validation", card: "HardwareProfile | None", path: Path) -> N
     """Write the figure, with what its predictions rest on."""
     import pandas as pd
 
-    from simulator.evidence.summaries import timed
+    from simulator.evidence.predict.summaries import timed
     from simulator.inputs.hardware import load_hardware
     from simulator.views.plots.accuracy import predicted_measured
 

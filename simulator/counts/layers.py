@@ -1,9 +1,9 @@
 """A layer around its attention, and what comes before the first layer and after the last."""
 
-from simulator.counts import latent
+from simulator.counts.attention import latent
 from simulator.counts.collectives import all_gather, all_reduce
 from simulator.counts.operation import Operation
-from simulator.counts.parts import (
+from simulator.counts.pieces import (
     FLOAT_BYTES,
     INDEX_BYTES,
     Slice,

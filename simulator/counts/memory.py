@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from simulator.counts.attention import PARTIAL_BYTES, ROWS_PER_BLOCK
-from simulator.counts.attention_shape import AttentionShape
-from simulator.counts.step import (
+from simulator.counts.attention.registry import PARTIAL_BYTES, ROWS_PER_BLOCK
+from simulator.counts.attention.shape import AttentionShape
+from simulator.counts.attention.tree import stored_tokens, visible_levels
+from simulator.counts.transformer import (
     decode_attention_shape,
     prefilled_levels,
     rank_geometry,
     visible_tokens,
 )
-from simulator.counts.tree import stored_tokens, visible_levels
 from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.parameters import count_parameters

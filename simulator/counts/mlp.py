@@ -2,7 +2,7 @@
 
 from simulator.counts.collectives import all_reduce
 from simulator.counts.operation import Operation
-from simulator.counts.parts import FLOAT_BYTES, Slice, elementwise, gemm, norm, residual_add
+from simulator.counts.pieces import FLOAT_BYTES, Slice, elementwise, gemm, norm, residual_add
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.model import Experts
 from simulator.numeric import Numeric

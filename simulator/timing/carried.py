@@ -1,9 +1,9 @@
 """Constants carried over from GPUs that were measured, to the clock of one that was not.
 
 ``carried.toml`` holds what was read in sources and applies to whole GPUs; ``carried_kernels.toml``
-what was fitted to kernels (docs/accuracy.py --carry writes it). An entry with ``mhz``, the clock of
-the GPU it is of, follows the clock: a kernel's fixed times are part cycles of its SMs and part the
-latency of memory, which is no shorter on a faster one; the L2 cache runs with the SMs.
+what was fitted to kernels (``tools/accuracy.py --carry`` writes it). An entry with ``mhz``, the
+clock of the GPU it is of, follows the clock: a kernel's fixed times are part cycles of its SMs and
+part the latency of memory, which is no shorter on a faster one; the L2 cache runs with the SMs.
 """
 
 import tomllib

@@ -21,7 +21,7 @@ from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.carried import ATTENTION_KERNELS, Constant, carried, in_architecture
-from simulator.timing.matrix_rate import has_narrow_products, peak_flops_per_s
+from simulator.timing.limits import has_narrow_products, peak_flops_per_s
 from simulator.units import GIGA, MICROSECOND
 
 ConstantsChoice = Literal["auto", "carried", "peak"]

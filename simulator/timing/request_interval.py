@@ -1,11 +1,11 @@
 """Between which times a whole request lies: its prefill's interval and its last step's."""
 
-from simulator.counts.step import prefill_operations
+from simulator.counts.transformer import prefill_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates
-from simulator.timing.generation import GenerationTime
 from simulator.timing.interval import Uncertainty, uncertainty
+from simulator.timing.request import GenerationTime
 
 
 def request_interval(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from simulator.counts.operation import Operation, Totals, total
 from simulator.numeric import Numeric, maximum, where
 from simulator.timing.constants import Rates
-from simulator.timing.matrix_rate import peak_flops_per_s
+from simulator.timing.limits import peak_flops_per_s
 from simulator.timing.roofline import OperationTime, cached_bytes, is_used
 from simulator.timing.spread import FAMILY, Family
 from simulator.timing.step import KindTime, StepTime

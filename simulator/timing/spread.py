@@ -17,7 +17,7 @@ from simulator.counts.operation import Kind
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_narrow
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import Rates
-from simulator.timing.matrix_rate import has_narrow_products
+from simulator.timing.limits import has_narrow_products
 from simulator.units import MICROSECOND
 
 # Kinds of operation that rows cannot tell apart: a call of decode attention writes the new keys and

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simulator.counts.operation import Kind, Operation
-from simulator.counts.step import decode_operations
+from simulator.counts.transformer import decode_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Execution, WorkloadLike
 from simulator.numeric import Numeric, maximum

@@ -18,7 +18,7 @@ from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, where
 from simulator.timing.constants import Rates
-from simulator.timing.matrix_rate import peak_flops_per_s
+from simulator.timing.limits import peak_flops_per_s
 from simulator.timing.norm import norm
 
 # Rows and columns of a tile: of those that libraries have, three that predict unseen products as

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import Estimate
 from simulator.counts.operation import Operation
-from simulator.counts.step import decode_attention_shape
+from simulator.counts.transformer import decode_attention_shape
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.parameters import count_parameters
 from simulator.timing.norm import overlap_power

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from builders import gpu, mistral_7b
 
-from simulator.answers.block import NUMERIC_AXES, Cell, winners
+from simulator.answers.grid import NUMERIC_AXES, Cell, winners
 from simulator.answers.sweep import POINTS_AT_ONCE, Sweep, prepare_sweep
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.errors import SimulatorError

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.counts import paper
-from simulator.counts.attention import flash_splits
+from simulator.counts.attention.registry import flash_splits
 from simulator.counts.operation import Operation, total
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import KERNELS

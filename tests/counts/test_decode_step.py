@@ -14,7 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.counts.operation import total
-from simulator.counts.step import check_split, prefill_operations, rank_geometry, visible_tokens
+from simulator.counts.transformer import (
+    check_split,
+    prefill_operations,
+    rank_geometry,
+    visible_tokens,
+)
 from simulator.errors import WorkloadError
 from simulator.inputs.workload import Workload
 

@@ -6,7 +6,7 @@ import pytest
 from builders import model, step_operations
 
 from simulator.counts.operation import total
-from simulator.counts.step import prefill_operations
+from simulator.counts.transformer import prefill_operations
 from simulator.inputs.model import LatentAttention, ModelShape
 from simulator.inputs.workload import Workload
 

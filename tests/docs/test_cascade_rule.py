@@ -6,19 +6,19 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from doc_scripts import script
 
 import simulator
+from tools import cascade_rule, refresh
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_the_page_is_current() -> None:
-    """Page and picture are what docs/refresh.py would write today."""
-    files = script("refresh").generated()
+    """Page and picture are what tools/refresh.py would write today."""
+    files = refresh.generated()
     assert {DOCS / "cascade_rule.md", DOCS / "cascade_rule.svg"} <= files.keys()
     stale = [path.name for path, text in files.items() if path.read_text("utf-8") != text]
-    assert stale == [], "run python docs/refresh.py"
+    assert stale == [], "run python tools/refresh.py"
 
 
 @pytest.mark.parametrize("gpu", ["a100-sxm-80gb", "h100-sxm"])
@@ -30,7 +30,7 @@ def test_a_cell_is_an_answer_of_compare(
     gpu: str, kv_heads: int, samples: int, context_tokens: int
 ) -> None:
     """The map's loss at a cell is what compare --rule vllm says the rule's choice costs there."""
-    page = script("cascade_rule")
+    page = cascade_rule
     (panel,) = (item for item in _panels() if (item.gpu, item.kv_heads) == (gpu, kv_heads))
     where = page.CONTEXTS.index(context_tokens), page.SAMPLES.index(samples)
     rule = simulator.compare(
@@ -48,12 +48,12 @@ def test_a_cell_is_an_answer_of_compare(
 
 @cache
 def _panels() -> tuple[Any, ...]:
-    return tuple(script("cascade_rule").panels())
+    return tuple(cascade_rule.panels())
 
 
 def test_every_difference_has_one_cause() -> None:
     """The causes divide the cells in which the rule differs: none is missed or counted twice."""
-    page = script("cascade_rule")
+    page = cascade_rule
     for panel in _panels():
         masks = list(page.causes(panel).values())
         assert (sum(mask.astype(int) for mask in masks) == panel.differs).all()

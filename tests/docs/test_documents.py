@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import typer.main
 from command_line import bifurcate
-from doc_scripts import script
 
 import simulator
 from simulator.cli.main import build
@@ -20,6 +19,7 @@ from simulator.inputs.hardware import profile_files
 from simulator.inputs.hf_config.families import FAMILIES, NESTED
 from simulator.inputs.presets import presets
 from simulator.inputs.scenario import load_scenario, scenario_files
+from tools import refresh
 
 CHECKOUT = Path(__file__).parents[2]
 COMMANDS = (CHECKOUT / "docs" / "commands.md").read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ NOT_RUN = ("make ", "pip ", "git ", "python ", "source ", "#")
 
 DOCUMENTS = {
     path.relative_to(CHECKOUT).as_posix(): path.read_text(encoding="utf-8")
-    for path in script("refresh").documents()
+    for path in refresh.documents()
     if path.exists()
 }
 
@@ -176,7 +176,7 @@ def test_every_list_column_is_documented(group: str) -> None:
 def test_shown_outputs_are_up_to_date(name: str) -> None:
     """What a document shows below a command is what the command prints today."""
     text = DOCUMENTS[name]
-    for match in script("refresh").BLOCK.finditer(text):
+    for match in refresh.BLOCK.finditer(text):
         lines = match.group(2).splitlines(keepends=True)
         starts = [index for index, line in enumerate(lines) if line.startswith("$ ")]
         for start, end in pairwise([*starts, len(lines)]):
@@ -185,7 +185,7 @@ def test_shown_outputs_are_up_to_date(name: str) -> None:
             shown = "".join(lines[start + 1 : end])
             done = bifurcate(*words[1:])
             assert done.err == ""
-            assert shown.rstrip("\n") == done.out.rstrip("\n"), "run python docs/refresh.py"
+            assert shown.rstrip("\n") == done.out.rstrip("\n"), "run python tools/refresh.py"
 
 
 def shell_lines() -> list[str]:

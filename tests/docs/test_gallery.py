@@ -2,37 +2,28 @@
 
 import re
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
-import pytest
-from doc_scripts import script
-
 from simulator.views.plots.registry import FIGURES
+from tools import gallery
 
 DOCS = Path(__file__).parents[2] / "docs"
 MOST_BYTES, MOST_BYTES_OF_ALL = 150_000, 2_000_000
 
 
-@pytest.fixture(scope="module")
-def gallery() -> Any:
-    """The script that writes the gallery."""
-    return script("gallery")
-
-
-def test_every_figure_is_shown(gallery: Any) -> None:
+def test_every_figure_is_shown() -> None:
     """No figure is missing, and some scenario of the gallery has no gain."""
     assert {picture.figure for picture in gallery.GALLERY} == set(FIGURES)
     assert "eager-gqa" in {picture.scenario for picture in gallery.GALLERY}
 
 
-def test_the_gallery_is_current(gallery: Any) -> None:
+def test_the_gallery_is_current() -> None:
     """Page and pictures say what the commands find today."""
     stale = [path.name for path in gallery.stale()]
-    assert stale == [], "run python docs/gallery.py (it needs kaleido and a browser)"
+    assert stale == [], "run python tools/gallery.py (it needs kaleido and a browser)"
 
 
-def test_pictures_are_small_and_no_others_lie_about(gallery: Any) -> None:
+def test_pictures_are_small_and_no_others_lie_about() -> None:
     """Each picture is small, all of them together too, and each is shown."""
     files = {path.name: path.stat().st_size for path in (DOCS / "figures").iterdir()}
     assert set(files) == {picture.file for picture in gallery.GALLERY}
@@ -40,7 +31,7 @@ def test_pictures_are_small_and_no_others_lie_about(gallery: Any) -> None:
     assert sum(files.values()) < MOST_BYTES_OF_ALL
 
 
-def test_pictures_are_svg_without_anything_from_elsewhere(gallery: Any) -> None:
+def test_pictures_are_svg_without_anything_from_elsewhere() -> None:
     """A picture is well-formed SVG, with no script, and refers to nothing outside itself."""
     for picture in gallery.GALLERY:
         text = (DOCS / "figures" / picture.file).read_text(encoding="utf-8")
@@ -50,7 +41,7 @@ def test_pictures_are_svg_without_anything_from_elsewhere(gallery: Any) -> None:
         assert [link for link in links if not link.startswith(("#", "data:"))] == []
 
 
-def test_the_readme_shows_two_of_them(gallery: Any) -> None:
+def test_the_readme_shows_two_of_them() -> None:
     """The README shows two pictures of the gallery, with the words of their commands."""
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     shown = re.findall(r"\(docs/figures/([\w.-]+)\)", readme)

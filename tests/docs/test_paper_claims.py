@@ -5,9 +5,9 @@ from xml.etree import ElementTree as ET
 
 import pandas as pd
 import pytest
-from doc_scripts import script
 
 import simulator
+from tools import paper_claims
 
 CHECKOUT = Path(__file__).parents[2]
 TABLE = CHECKOUT.parent / "shared" / "measurements" / "bifurcated_paper_step_latency.csv"
@@ -16,7 +16,7 @@ TABLE = CHECKOUT.parent / "shared" / "measurements" / "bifurcated_paper_step_lat
 @pytest.mark.skipif(not TABLE.is_file(), reason="no ../shared/measurements on this machine")
 def test_every_quotation_is_in_the_authors_tables() -> None:
     """Each quoted time is that of the one cell that it is said to be of."""
-    page, table = script("paper_claims"), pd.read_csv(TABLE)
+    page, table = paper_claims, pd.read_csv(TABLE)
     for (repeated, code, samples), quoted in page.QUOTED.items():
         attention, kernel, layout, execution = page._KERNELS[code]
         cell = table[
@@ -36,7 +36,7 @@ def test_every_quotation_is_in_the_authors_tables() -> None:
 
 def test_the_headline_is_of_two_baselines() -> None:
     """2.1 is measured compiled and 6.2 eager; both are predicted within a fifth, on their side."""
-    page = script("paper_claims")
+    page = paper_claims
     compiled, eager = page.HEADLINES[0], page.HEADLINES[2]
     assert compiled.measured == pytest.approx(2.08, abs=0.005)
     assert eager.measured == pytest.approx(6.47, abs=0.005)
@@ -58,7 +58,7 @@ def test_doubling_the_samples_never_more_than_doubles_the_speedup() -> None:
 
 def test_grouped_queries_lose_in_eager_code_and_win_in_a_graph() -> None:
     """The page's verdict on grouped queries, measured, predicted, and with engines' kernels."""
-    for ratio in script("paper_claims").GROUPED:
+    for ratio in paper_claims.GROUPED:
         assert ratio.measured < 1
         assert ratio.predicted < 1
     assert simulator.compare("mistral-7b-v0.2", samples=16, context_tokens="8K").verdict == "yes"
@@ -76,7 +76,7 @@ def test_every_link_of_the_table_of_claims_has_its_section() -> None:
 def test_pictures_are_well_formed(name: str) -> None:
     """The pictures that the page shows are there, as SVG with a title that says something."""
     path = CHECKOUT / "docs" / name
-    assert name in script("paper_claims").PICTURES
+    assert name in paper_claims.PICTURES
     root = ET.fromstring(path.read_text(encoding="utf-8"))  # noqa: S314 - our own
     assert root.tag.endswith("svg")
     words = " ".join(root.itertext())

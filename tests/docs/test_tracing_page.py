@@ -11,7 +11,7 @@ from command_line import bifurcate
 
 torch = pytest.importorskip("torch", reason="tracing needs PyTorch")
 
-from simulator.counts.accounts import ACCOUNTS, as_traced  # noqa: E402
+from simulator.counts.attention.plain import ACCOUNTS, as_traced  # noqa: E402
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tracing.md").read_text(encoding="utf-8")
 MINE, FROM_PYTHON = re.findall(r"^```py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -11,10 +11,10 @@ from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from simulator.counts.accounts import ACCOUNTS, account_name, as_traced  # noqa: E402
-from simulator.counts.accounts_flash import CHUNKS, merges_by_copy  # noqa: E402
-from simulator.counts.attention import attention_operations  # noqa: E402
-from simulator.counts.attention_shape import AttentionShape  # noqa: E402
+from simulator.counts.attention.plain import ACCOUNTS, account_name, as_traced  # noqa: E402
+from simulator.counts.attention.plain_flash import CHUNKS, merges_by_copy  # noqa: E402
+from simulator.counts.attention.registry import attention_operations  # noqa: E402
+from simulator.counts.attention.shape import AttentionShape  # noqa: E402
 from simulator.counts.operation import Operation  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.kernels import bifurcated as kernels_bifurcated  # noqa: E402

@@ -23,8 +23,8 @@ from torch import Tensor
 from simulator.errors import KernelError
 from simulator.evidence.kernels import EXTERNAL_KERNELS, Inputs, find_kernel, lay_out
 from simulator.evidence.kernels.flashinfer_cascade import plan_flashinfer
+from simulator.evidence.kernels.other_libraries import flashinfer_workspace_bytes
 from simulator.evidence.kernels.vllm_cascade import plan_vllm
-from simulator.evidence.other_libraries import flashinfer_workspace_bytes
 
 Draw = Callable[..., Inputs]
 Reference = Callable[..., Tensor]

@@ -9,8 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from simulator.counts.accounts import ACCOUNTS, as_traced
-from simulator.counts.attention_shape import AttentionShape
+from simulator.counts.attention.plain import ACCOUNTS, as_traced
+from simulator.counts.attention.shape import AttentionShape
 from simulator.errors import KernelError
 from simulator.evidence.kernels import KERNELS
 from simulator.evidence.kernels.query_tokens import QUERY_TOKENS, mask_of

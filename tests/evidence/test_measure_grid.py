@@ -4,6 +4,7 @@ import pytest
 
 from simulator.counts.operation import total
 from simulator.errors import MeasurementError
+from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
 from simulator.evidence.measure import grid
 from simulator.evidence.measure.cells import (
     IMPLEMENTATIONS,
@@ -15,7 +16,6 @@ from simulator.evidence.measure.cells import (
 from simulator.evidence.measure.footprint import call_bytes
 from simulator.evidence.measure.predict import Timing, operations, predict, rotation, wall_s
 from simulator.evidence.measure.preview import preview
-from simulator.evidence.other_libraries import OTHER_LIBRARIES
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.scenario import load_scenario, scenario_files
 from simulator.timing.constants import rates

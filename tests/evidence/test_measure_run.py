@@ -123,7 +123,7 @@ def test_every_kind_of_cell_gets_a_row(plan: Plan, tmp_path: Path) -> None:
 
 def test_the_projects_own_loader_reads_the_rows(plan: Plan, tmp_path: Path) -> None:
     """Each file is recognised as the kind of measurement it holds, and no row is refused."""
-    from simulator.evidence.measurements import load
+    from simulator.evidence.rows.reading import load
 
     measure(plan, tmp_path)
     found = load([tmp_path])

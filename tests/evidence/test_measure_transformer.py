@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from simulator.counts.operation import Operation  # noqa: E402
-from simulator.counts.step import decode_operations  # noqa: E402
+from simulator.counts.transformer import decode_operations  # noqa: E402
 from simulator.errors import ModelError  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.measure.cells import IMPLEMENTATIONS  # noqa: E402

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from simulator.evidence.calibrate import calibrate
+from simulator.evidence.fit.calibrate import calibrate
 from simulator.evidence.measure.cells import AttentionCell
 from simulator.evidence.measure.predict import predict
 from simulator.evidence.measure.rows import COLUMNS, FILES, Card, Outcome, row_of
 from simulator.evidence.measure.statistics import Statistics
-from simulator.evidence.measurements import Measurements, load
-from simulator.evidence.summaries import report
-from simulator.evidence.validate import validate
+from simulator.evidence.predict.summaries import report
+from simulator.evidence.predict.validate import validate
+from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.constants import rates
 

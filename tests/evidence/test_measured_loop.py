@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simulator.evidence.calibrate import Calibration, calibrate
-from simulator.evidence.fit import with_constants
+from simulator.evidence.fit.calibrate import Calibration, calibrate
+from simulator.evidence.fit.solver import with_constants
 from simulator.evidence.measure.cells import Cell, ElementwiseCell, GemmCell, MemoryCell
 from simulator.evidence.measure.grid import default_grid
 from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, predict
 from simulator.evidence.measure.rows import COLUMNS, FILES, Card, Outcome, row_of
 from simulator.evidence.measure.statistics import Statistics
-from simulator.evidence.measurements import Measurements, load
-from simulator.evidence.summaries import report
-from simulator.evidence.validate import Validation, validate
+from simulator.evidence.predict.summaries import report
+from simulator.evidence.predict.validate import Validation, validate
+from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.constants import rates
 

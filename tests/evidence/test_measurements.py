@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from simulator.errors import MeasurementError
-from simulator.evidence.measurements import load
-from simulator.evidence.row_kinds import ROW_KINDS, recognise
+from simulator.evidence.rows.kinds import ROW_KINDS, recognise
+from simulator.evidence.rows.reading import load
 
 SHARED = Path(__file__).parents[3] / "shared" / "measurements"
 

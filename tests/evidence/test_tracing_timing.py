@@ -9,8 +9,8 @@ from collections.abc import Callable  # noqa: E402
 from builders import llama_3_8b_attention  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from simulator.counts.accounts import ACCOUNTS  # noqa: E402
-from simulator.evidence.fit import with_constants  # noqa: E402
+from simulator.counts.attention.plain import ACCOUNTS  # noqa: E402
+from simulator.evidence.fit.solver import with_constants  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.tracing import trace  # noqa: E402
 from simulator.evidence.tracing.timing import operations_of  # noqa: E402

@@ -12,11 +12,11 @@ from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from simulator.counts.accounts import ACCOUNTS, as_traced  # noqa: E402
-from simulator.counts.attention import attention_operations  # noqa: E402
-from simulator.counts.attention_shape import AttentionShape  # noqa: E402
+from simulator.counts.attention.plain import ACCOUNTS, as_traced  # noqa: E402
+from simulator.counts.attention.registry import attention_operations  # noqa: E402
+from simulator.counts.attention.shape import AttentionShape  # noqa: E402
 from simulator.counts.operation import Operation  # noqa: E402
-from simulator.counts.step import decode_attention_shape  # noqa: E402
+from simulator.counts.transformer import decode_attention_shape  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.kernels.query_tokens import QUERY_TOKENS  # noqa: E402
 from simulator.evidence.tracing import TracedOperation, trace  # noqa: E402

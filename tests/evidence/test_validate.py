@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from simulator.api import estimate, generate
-from simulator.evidence import harness
-from simulator.evidence.groups import library_of
-from simulator.evidence.measurements import load
-from simulator.evidence.predict import prepare
-from simulator.evidence.summaries import report, summary, timed
-from simulator.evidence.validate import validate
+from simulator.evidence.predict import paper_code
+from simulator.evidence.predict.groups import library_of
+from simulator.evidence.predict.predict import prepare
+from simulator.evidence.predict.summaries import report, summary, timed
+from simulator.evidence.predict.validate import validate
+from simulator.evidence.rows.reading import load
 from simulator.inputs.presets import load_model
 
 SHARED = Path(__file__).parents[3] / "shared" / "measurements"
@@ -99,7 +99,7 @@ def test_libraries_are_known_by_their_names(framework: str, library: str) -> Non
     assert library_of(framework) == library
 
 
-def cell(**changes: object) -> harness.Cell:
+def cell(**changes: object) -> paper_code.Cell:
     """Return a cell of the paper's table."""
     settings: dict[str, object] = {
         "model": load_model("mistral-7b"),
@@ -113,7 +113,7 @@ def cell(**changes: object) -> harness.Cell:
         "weights_dtype": "bf16",
         "ranks": 1,
     }
-    return harness.Cell(**{**settings, **changes})  # type: ignore[arg-type]
+    return paper_code.Cell(**{**settings, **changes})  # type: ignore[arg-type]
 
 
 def test_the_paper_s_totals_per_layer() -> None:
@@ -123,17 +123,17 @@ def test_the_paper_s_totals_per_layer() -> None:
     """
     u = 2 * 8 * 128 * 8320 * 2
     l2 = 50 * 2**20
-    repeated = harness.account(cell(), l2)
+    repeated = paper_code.account(cell(), l2)
     # The repeat reads U and writes 4 U; flash reads 4 U up to the current position.
     assert repeated.repeat == 4 * 5 * u
     assert repeated.flash == pytest.approx(4 * 4 * u * (8192 + 64) / 8320)
-    grouped = harness.account(cell(expand_kv=False), l2)
+    grouped = paper_code.account(cell(expand_kv=False), l2)
     assert (grouped.repeat, grouped.flash) == (0, pytest.approx(4 * u * (8192 + 64) / 8320))
     # Rebuilt: the context once, since L2 keeps 16.8 MB, the decoded slots, and U written.
-    rebuilt = harness.account(cell(rebuilt=True), l2)
+    rebuilt = paper_code.account(cell(rebuilt=True), l2)
     assert rebuilt.strided_cat == pytest.approx(u * 8192 / 8320 + 4 * u * 128 / 8320 + 4 * u)
     # Compiled, the math path reads U and nothing repeated.
-    fused = harness.account(cell(kernel="sdpa-math", compiled=True), l2)
+    fused = paper_code.account(cell(kernel="sdpa-math", compiled=True), l2)
     assert fused.fused_read == 4 * u
     assert fused.repeat == 0
 
@@ -141,7 +141,7 @@ def test_the_paper_s_totals_per_layer() -> None:
 def test_a_bifurcated_step_of_the_paper_hardly_grows_with_samples_in_kv() -> None:
     """Its context is read once: only logits and the decode buffers grow."""
     one, many = (
-        harness.account(cell(bifurcated=True, kernel="einsum", samples=b), 0) for b in (1, 64)
+        paper_code.account(cell(bifurcated=True, kernel="einsum", samples=b), 0) for b in (1, 64)
     )
     assert one.values_bytes == many.values_bytes
     assert many.passes == pytest.approx(64 * one.passes)

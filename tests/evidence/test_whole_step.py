@@ -11,9 +11,9 @@ from hypothesis import strategies as st  # noqa: E402
 
 import simulator  # noqa: E402
 from simulator.counts import layers  # noqa: E402
-from simulator.counts.accounts import as_traced  # noqa: E402
+from simulator.counts.attention.plain import as_traced  # noqa: E402
 from simulator.counts.operation import Operation, total  # noqa: E402
-from simulator.counts.step import decode_operations  # noqa: E402
+from simulator.counts.transformer import decode_operations  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.kernels.query_tokens import QUERY_TOKENS, mask_of  # noqa: E402
 from simulator.evidence.measure.cells import IMPLEMENTATIONS  # noqa: E402

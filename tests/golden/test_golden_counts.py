@@ -18,7 +18,7 @@ from builders import (
 from simulator.counts.memory import kv_bytes_per_token, kv_cache_bytes, weights_bytes
 from simulator.counts.mlp import distinct_experts
 from simulator.counts.operation import total
-from simulator.counts.step import prefill_operations
+from simulator.counts.transformer import prefill_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload

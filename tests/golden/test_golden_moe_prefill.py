@@ -8,7 +8,7 @@ from builders import by_name, mistral_7b, model, step_operations, windowed
 
 from simulator.counts.memory import workspace_bytes
 from simulator.counts.operation import Operation
-from simulator.counts.step import prefill_operations
+from simulator.counts.transformer import prefill_operations
 from simulator.inputs.model import Experts
 from simulator.inputs.workload import Workload
 

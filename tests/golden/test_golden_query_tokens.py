@@ -10,7 +10,7 @@ from builders import by_name, llama_2_7b, mistral_7b, mixtral_8x7b, model, step_
 from simulator.counts import paper
 from simulator.counts.memory import kv_cache_bytes, memory
 from simulator.counts.operation import total
-from simulator.counts.step import prefill_operations
+from simulator.counts.transformer import prefill_operations
 from simulator.inputs.workload import Workload
 
 Figures = tuple[float, float, float, float, int]

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doc_scripts import script
 
-from simulator.evidence.measurements import load
-from simulator.evidence.validate import validate
+from simulator.evidence.predict.validate import validate
+from simulator.evidence.rows.reading import load
+from tools import published_signs
 
 CHECKOUT = Path(__file__).parents[2]
 ROWS = CHECKOUT.parent / "shared" / "measurements" / "shared_prefix_attention.csv"
 
 
-CELLS = {cell.name: cell for cell in script("published_signs").cells()}
+CELLS = {cell.name: cell for cell in published_signs.cells()}
 MISSED = [name for name, cell in CELLS.items() if cell.why]
 
 

@@ -3,14 +3,13 @@
 from functools import cache
 from typing import Any
 
-from doc_scripts import script
-
 from simulator.answers.estimate import estimate
 from simulator.answers.verdict import Verdict, verdict_of
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.workload import Attention, workload_for
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
 from simulator.timing.step import step_time
+from tools import published_signs
 
 AROUND = ("attention_norm", "attention_post_norm", "attention_residual")
 
@@ -36,7 +35,7 @@ def _uncertainty(cell: Any, attention: Attention) -> Uncertainty:
 def _verdicts() -> dict[str, tuple[Verdict, Verdict]]:
     """Return what was measured and what is decided, by the cell's name."""
     found = {}
-    for cell in script("published_signs").cells():
+    for cell in published_signs.cells():
         sides = [_uncertainty(cell, attention) for attention in ("standard", "bifurcated")]
         low, high = map(float, speedup_interval(*sides))
         decided = verdict_of(low, high, standard_fits=True, bifurcated_fits=True)
@@ -59,6 +58,6 @@ def test_what_is_decided_wrong_is_a_known_miss() -> None:
         for name, (measured, verdict) in _verdicts().items()
         if verdict not in (measured, "too close to call")
     }
-    listed = {cell.name: cell.why for cell in script("published_signs").cells() if cell.why}
+    listed = {cell.name: cell.why for cell in published_signs.cells() if cell.why}
     assert wrong <= set(listed)
     assert len(wrong) < len(listed), "some misses are close calls, and must be called so"

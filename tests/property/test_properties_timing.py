@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from simulator.counts.memory import kv_cache_bytes
 from simulator.counts.operation import Operation, total
-from simulator.counts.step import decode_operations
+from simulator.counts.transformer import decode_operations
 from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
-from simulator.timing.matrix_rate import peak_flops_per_s
+from simulator.timing.limits import peak_flops_per_s
 from simulator.timing.slots import block_slots
 from simulator.timing.step import step_time
 

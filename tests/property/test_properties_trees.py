@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simulator.counts.memory import kv_cache_bytes, memory
 from simulator.counts.operation import Totals, total
-from simulator.counts.step import decode_operations, prefill_operations
+from simulator.counts.transformer import decode_operations, prefill_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.tree import Level, read_tree, tree_text
 from simulator.inputs.workload import LevelGrid, Workload, WorkloadGrid

@@ -9,13 +9,13 @@ from builders import gpu, gpus, grid_of, model_shapes, workloads
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from simulator.answers.block import NUMERIC_AXES, Cell
 from simulator.answers.compare import compare
 from simulator.answers.estimate import estimate
+from simulator.answers.grid import NUMERIC_AXES, Cell
 from simulator.answers.sweep import Sweep
 from simulator.counts.memory import memory
 from simulator.counts.operation import Operation
-from simulator.counts.step import decode_operations, prefill_operations
+from simulator.counts.transformer import decode_operations, prefill_operations
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import KERNELS, Workload

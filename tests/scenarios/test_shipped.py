@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.counts.step import check_split
+from simulator.counts.transformer import check_split
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario, read_scenario
 from simulator.inputs.scenario_check import check_scenario

@@ -15,7 +15,7 @@ from simulator.inputs.presets import load_model
 from simulator.inputs.workload import workload_for
 from simulator.timing.carried import shipped
 from simulator.timing.constants import BY_KIND, CONSTANTS, VARIANTS, rates
-from simulator.timing.matrix_rate import peak_flops_per_s
+from simulator.timing.limits import peak_flops_per_s
 from simulator.timing.roofline import operation_time
 from simulator.timing.slots import block_slots
 from simulator.timing.step import decode_time

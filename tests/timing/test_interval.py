@@ -8,7 +8,7 @@ import pytest
 from builders import gpu, mistral_7b, round_gpu
 
 from simulator.counts.operation import Operation
-from simulator.counts.step import decode_operations
+from simulator.counts.transformer import decode_operations
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.workload import Workload
 from simulator.timing import interval

@@ -5,7 +5,7 @@ import pytest
 from builders import SLOTS, grid_of, llama_2_7b, round_gpu
 
 from simulator.counts.operation import Operation
-from simulator.counts.step import decode_operations
+from simulator.counts.transformer import decode_operations
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates

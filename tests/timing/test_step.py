@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.counts.operation import Operation
-from simulator.counts.step import decode_operations
+from simulator.counts.transformer import decode_operations
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model

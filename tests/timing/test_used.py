@@ -3,7 +3,7 @@
 from builders import gpu, mistral_7b
 
 from simulator.counts.operation import Operation
-from simulator.counts.step import decode_operations
+from simulator.counts.transformer import decode_operations
 from simulator.inputs.workload import Execution, Workload
 from simulator.timing.constants import rates
 from simulator.timing.slots import block_slots

@@ -17,8 +17,8 @@ from torch import Tensor
 from simulator.errors import KernelError
 from simulator.evidence.kernels.inputs import Attend, Shape
 from simulator.evidence.kernels.layout import Inputs
+from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
 from simulator.evidence.kernels.paged import page_pool
-from simulator.evidence.other_libraries import OTHER_LIBRARIES
 
 
 def as_pages(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,8 +18,8 @@ from simulator.evidence.kernels.external import (
 )
 from simulator.evidence.kernels.inputs import Shape, scale_of, shape_of
 from simulator.evidence.kernels.layout import Inputs
+from simulator.evidence.kernels.other_libraries import PAGE_TOKENS, flashinfer_workspace_bytes
 from simulator.evidence.kernels.paged import page_ends, page_numbers, query_ends
-from simulator.evidence.other_libraries import PAGE_TOKENS, flashinfer_workspace_bytes
 
 _NAME = "flashinfer_cascade"
 _WRAPPER = "MultiLevelCascadeAttentionWrapper"

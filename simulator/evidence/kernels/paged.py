@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from simulator.evidence.kernels.inputs import Shape
-from simulator.evidence.other_libraries import PAGE_TOKENS
+from simulator.evidence.kernels.other_libraries import PAGE_TOKENS
 
 
 def pages_of(tokens: int) -> int:

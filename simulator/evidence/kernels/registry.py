@@ -21,6 +21,7 @@ from simulator.evidence.kernels.flashinfer_cascade import (
 from simulator.evidence.kernels.flex import bifurcated_flex
 from simulator.evidence.kernels.inputs import Attend
 from simulator.evidence.kernels.layout import Inputs, Layout, lay_out
+from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, OtherLibrary
 from simulator.evidence.kernels.standard import (
     standard_einsum,
     standard_flash,
@@ -31,7 +32,6 @@ from simulator.evidence.kernels.standard import (
 )
 from simulator.evidence.kernels.tree import prefix_tree
 from simulator.evidence.kernels.vllm_cascade import plan_vllm, vllm_cascade, vllm_functions
-from simulator.evidence.other_libraries import OTHER_LIBRARIES, OtherLibrary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ interleaved, so that a drifting clock hits all of them alike.
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from simulator.evidence.other_libraries import OTHER_LIBRARIES
+from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Attention, Kernel, KvLayout

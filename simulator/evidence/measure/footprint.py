@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from simulator.counts.attention_shape import AttentionShape
+from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.memory import memory
+from simulator.evidence.kernels.other_libraries import PAGE_TOKENS, workspace_bytes
 from simulator.evidence.measure.cells import (
     IMPLEMENTATIONS,
     KNOWN_KERNELS,
@@ -14,7 +15,6 @@ from simulator.evidence.measure.cells import (
     MemoryCell,
     StepCell,
 )
-from simulator.evidence.other_libraries import PAGE_TOKENS, workspace_bytes
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.workload import Workload
 

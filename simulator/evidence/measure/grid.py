@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any
 
 from simulator.errors import MeasurementError, SimulatorError, WorkloadError, unknown
+from simulator.evidence.kernels.other_libraries import LIBRARY_DTYPES, OTHER_LIBRARIES
 from simulator.evidence.measure.cells import (
     ELEMENTWISE_OPS,
     IMPLEMENTATIONS,
@@ -28,7 +29,6 @@ from simulator.evidence.measure.cells import (
     Plan,
     StepCell,
 )
-from simulator.evidence.other_libraries import LIBRARY_DTYPES, OTHER_LIBRARIES
 from simulator.inputs.dtypes import Dtype, activation_dtype
 from simulator.inputs.files import validate
 from simulator.inputs.model import ModelShape

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from simulator.counts.accounts import ACCOUNTS
-from simulator.counts.attention_flash import flash_bifurcated
-from simulator.counts.attention_shape import AttentionShape
+from simulator.counts.attention.flash import flash_bifurcated
+from simulator.counts.attention.plain import ACCOUNTS
+from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Kind as OperationKind
 from simulator.counts.operation import Operation
-from simulator.counts.step import decode_operations
+from simulator.counts.transformer import decode_operations
+from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
 from simulator.evidence.measure.cells import (
     AttentionCell,
     Cell,
@@ -31,7 +32,6 @@ from simulator.evidence.measure.footprint import (
     stream_bytes,
     workload,
 )
-from simulator.evidence.other_libraries import OTHER_LIBRARIES
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.timing.constants import Rates
 from simulator.timing.slots import BLOCKS_PER_SM

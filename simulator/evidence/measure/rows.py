@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from simulator._version import __version__
+from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
 from simulator.evidence.measure.cells import (
     KNOWN_KERNELS,
     AttentionCell,
@@ -19,7 +20,6 @@ from simulator.evidence.measure.cells import (
 )
 from simulator.evidence.measure.footprint import elementwise_bytes, stream_bytes
 from simulator.evidence.measure.statistics import Statistics
-from simulator.evidence.other_libraries import OTHER_LIBRARIES
 from simulator.units import GIGA, MICROSECOND, MILLISECOND
 
 Status = Literal["ok", "oom", "wrong", "error"]

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from simulator.counts.step import visible_tokens
+from simulator.counts.transformer import visible_tokens
 from simulator.evidence.kernels import KERNELS
 from simulator.evidence.measure.cells import IMPLEMENTATIONS, Cell, Layout, StepCell
 from simulator.evidence.measure.correctness import (

@@ -15,7 +15,7 @@ import torch
 
 from simulator.errors import SimulatorError, TraceError, unknown
 from simulator.evidence.kernels import KERNELS
-from simulator.evidence.other_libraries import OTHER_LIBRARIES
+from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
 
 
 def find_function(target: str) -> Callable[..., Any]:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from simulator.counts.attention_flash import flash_part, row_blocks
-from simulator.counts.attention_shape import AttentionShape
+from simulator.counts.attention.flash import flash_part, row_blocks
+from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Kind, Operation
 from simulator.evidence.tracing.record import TracedOperation
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype

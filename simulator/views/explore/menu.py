@@ -10,7 +10,7 @@ from simulator.answers.estimate import (
     check_utilization,
     check_workload,
 )
-from simulator.counts.step import check_split
+from simulator.counts.transformer import check_split
 from simulator.errors import ScenarioError, SimulatorError
 from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files, read_profile
 from simulator.inputs.model import ModelShape

@@ -14,7 +14,7 @@ from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES
 from simulator.answers.estimate import constants_note
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
-from simulator.counts.attention_flash import TOKENS_PER_SPLIT
+from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.inputs.dtypes import Dtype, activation_dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import (
@@ -28,7 +28,7 @@ from simulator.inputs.workload import (
     workload_for,
 )
 from simulator.timing.constants import Rates
-from simulator.timing.matrix_rate import peak_flops_per_s
+from simulator.timing.limits import peak_flops_per_s
 from simulator.timing.roofline import ROOFS
 from simulator.timing.slots import block_slots
 from simulator.timing.spread import FAMILY, Family, spread_of

@@ -10,7 +10,7 @@ from typing import Any
 
 from simulator.counts.memory import memory
 from simulator.counts.operation import Operation
-from simulator.counts.step import decode_operations
+from simulator.counts.transformer import decode_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Execution, Workload, WorkloadGrid
 from simulator.timing.constants import Rates

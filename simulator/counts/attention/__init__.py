@@ -1,0 +1,1 @@
+"""A way of attention for each file: what it reads, writes and computes."""

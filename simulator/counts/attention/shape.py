@@ -1,0 +1,133 @@
+"""Sizes of one layer's attention on one GPU, in the paper's symbols."""
+
+from dataclasses import dataclass
+
+from simulator.counts.attention.tree import CachePart, SharedLevel, cache_parts, stored_tokens
+from simulator.inputs.dtypes import Dtype
+from simulator.numeric import Numeric, where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionShape:
+    """Sizes of one layer's attention on one GPU.
+
+    Attributes
+    ----------
+    prompts, samples, query_tokens, context_tokens, decoded_tokens
+        P, b, n, and the m_c and m_d that the queries can see (a sliding window hides some).
+    heads, kv_heads
+        h and g on this GPU.
+    key_width, value_width
+        k of the queries and keys, and of the values and outputs.
+    cache_width
+        Values the cache holds per token, K and V together, on this GPU.
+    activation_bytes, kv_bytes
+        Bytes per element of queries, logits and outputs, and of the cache.
+    dtype
+        Format of the matrix products.
+    block_slots
+        Thread blocks the GPU runs at once; flash kernels split the keys to fill them.
+    levels
+        What the prompts' contexts share, from the root down; empty where they share nothing.
+    """
+
+    prompts: Numeric
+    samples: Numeric
+    query_tokens: Numeric
+    context_tokens: Numeric
+    decoded_tokens: Numeric
+    heads: int
+    kv_heads: int
+    key_width: int
+    value_width: int
+    cache_width: int
+    activation_bytes: float
+    kv_bytes: float
+    dtype: Dtype
+    block_slots: int
+    levels: tuple[SharedLevel, ...] = ()
+
+    @property
+    def sequences(self) -> Numeric:
+        """Sequences decoded together, P b."""
+        return self.prompts * self.samples
+
+    @property
+    def rows(self) -> Numeric:
+        """Query rows over all heads, P b n h."""
+        return self.sequences * self.query_tokens * self.heads
+
+    @property
+    def query_bytes(self) -> Numeric:
+        """All queries. [bytes]."""
+        return self.rows * self.key_width * self.activation_bytes
+
+    @property
+    def output_bytes(self) -> Numeric:
+        """All outputs. [bytes]."""
+        return self.rows * self.value_width * self.activation_bytes
+
+    @property
+    def context_copy_bytes(self) -> Numeric:
+        """K and V of each prompt's context, once. [bytes]."""
+        return self.cached_bytes(self.prompts * self.context_tokens)
+
+    @property
+    def context_stored_bytes(self) -> Numeric:
+        """K and V of all contexts, what they share once. [bytes]."""
+        if not self.levels:
+            return self.context_copy_bytes
+        return self.cached_bytes(stored_tokens(self.levels))
+
+    @property
+    def decoded_bytes(self) -> Numeric:
+        """K and V of all samples' own tokens. [bytes]."""
+        return self.cached_bytes(self.sequences * self.decoded_tokens)
+
+    @property
+    def own_part(self) -> CachePart:
+        """The tokens each sequence has of its own."""
+        return CachePart(
+            name="attention_suffix",
+            tokens=self.decoded_tokens,
+            caches=self.sequences,
+            sharers=1,
+        )
+
+    @property
+    def parts(self) -> tuple[CachePart, ...]:
+        """What bifurcated attention reads apart: the context or its levels, then own tokens."""
+        if self.levels:
+            return cache_parts(self.levels, self.own_part)
+        context = CachePart(
+            name="attention_context",
+            tokens=self.context_tokens,
+            caches=self.prompts,
+            sharers=self.samples,
+        )
+        return context, self.own_part
+
+    def cached_bytes(self, cached_tokens: Numeric) -> Numeric:
+        """K and V of so many cached tokens. [bytes]."""
+        return cached_tokens * self.cache_width * self.kv_bytes
+
+    def keys_bytes(self, cached_tokens: Numeric) -> Numeric:
+        """K of so many cached tokens, for kernels that read only the keys. [bytes]."""
+        return cached_tokens * self.kv_heads * self.key_width * self.kv_bytes
+
+    def values_bytes(self, cached_tokens: Numeric) -> Numeric:
+        """V of so many cached tokens; of a latent cache it is a part of what K already read."""
+        return cached_tokens * self.kv_heads * self.value_width * self.kv_bytes
+
+    def flops(self, tokens: Numeric) -> Numeric:
+        """FLOPs of <q,K> and <w,V> against ``tokens`` keys. [FLOP]."""
+        return 2 * self.rows * tokens * (self.key_width + self.value_width)
+
+    def logits_bytes(self, tokens: Numeric) -> Numeric:
+        """One pass over the logits of ``tokens`` keys. [bytes]."""
+        return self.rows * tokens * self.activation_bytes
+
+
+def present(tokens: Numeric) -> Numeric:
+    """Return 1 where there are keys, 0 where the part is skipped."""
+    return where(tokens > 0, 1, 0)

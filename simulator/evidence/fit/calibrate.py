@@ -1,0 +1,185 @@
+"""Calibrate a GPU: fit its constants, stage by stage, to the rows there are of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from simulator.errors import MeasurementError
+from simulator.evidence.fit.plan import STAGES, Stage
+from simulator.evidence.fit.solver import Fitted, Free, constant_name, fit, with_constants
+from simulator.evidence.predict.groups import Group
+from simulator.evidence.predict.measured import of_other_libraries
+from simulator.evidence.predict.predict import prepare
+from simulator.evidence.rows.kinds import RowKind
+from simulator.evidence.rows.reading import Measurements
+from simulator.inputs.hardware import HardwareProfile
+from simulator.timing.constants import NARROW
+
+# Fewer rows than this say too little to trust.
+LEAST_ROWS = 12
+
+
+@dataclass
+class Part:
+    """One fit: of which rows, for which variant, and what came of it.
+
+    ``labels`` are those of the rows in their table, in the order of the fit's residuals, and
+    ``shapes`` the shapes they are of: the values of ``shape_columns``, with a stroke between.
+    """
+
+    kind: RowKind
+    variant: str
+    fitted: Fitted
+    sources: tuple[str, ...] = ()
+    labels: tuple[Any, ...] = ()
+    shapes: tuple[str, ...] = ()
+    shape_columns: tuple[str, ...] = ()
+
+
+@dataclass
+class Calibration:
+    """All fits of one GPU.
+
+    Attributes
+    ----------
+    profile
+        The GPU with what was fitted.
+    parts
+        The fits, in order.
+    left_out
+        Kinds of rows that were there and could not be fitted, with the reason.
+    """
+
+    profile: HardwareProfile
+    parts: list[Part]
+    left_out: list[str]
+
+    def values(self) -> dict[str, tuple[float, float, int]]:
+        """Return value, standard error and rows of every fitted constant."""
+        return {
+            name: (value, part.fitted.stderr[name], part.fitted.rows)
+            for part in self.parts
+            for name, value in part.fitted.constants.items()
+        }
+
+
+def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
+    """Fit every constant that the rows of a GPU can tell.
+
+    Of each kind of row, first in 16-bit formats and then in 8-bit ones: all libraries together, the
+    constants of a question that names no library, then each library where there are several.
+
+    Raises
+    ------
+    MeasurementError
+        If there are no rows of this GPU that can be fitted.
+    """
+    # A fit starts from what is carried over: from an old one, it would not be reproducible.
+    profile = gpu.model_copy(update={"fitted": {}})
+    parts: list[Part] = []
+    left_out: list[str] = []
+    for stage in STAGES:
+        table = measurements.tables.get(stage.kind)
+        if table is None:
+            continue
+        rows = table[table["gpu_id"] == gpu.id]
+        others = of_other_libraries(rows)
+        if others.any():
+            left_out.append(f"{stage.kind}: {others.sum()} rows are of other libraries' kernels")
+            rows = rows[~others]
+        if not len(rows):
+            continue
+        if len(rows) < LEAST_ROWS:
+            left_out.append(f"{stage.kind}: only {len(rows)} rows, {LEAST_ROWS} are needed")
+            continue
+        for part in _stage(stage, rows, profile):
+            parts.append(part)
+            profile = with_constants(profile, part.fitted.constants)
+    if not parts:
+        known = ", ".join(dict.fromkeys(stage.kind for stage in STAGES))
+        why = f" ({'; '.join(left_out)})" if left_out else f"; kinds that can: {known}"
+        raise MeasurementError(f"no rows of {gpu.id} that can be fitted{why}")
+    return Calibration(profile, parts, list(dict.fromkeys(left_out)))
+
+
+def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterator[Part]:
+    """Yield the fits of one kind of row: in general, by library, by narrow format."""
+    # What ran out of memory has no time to fit.
+    rows = rows[rows["time_s"].notna()]
+    prepared = prepare(rows, stage.kind).groups
+    groups = [group for group in prepared if _launched(group) == stage.rows]
+    chosen_for = []
+    for general in ("", NARROW) if stage.own else ("",):
+        some = [group for group in groups if group.narrow == (general == NARROW)]
+        if stage.general:
+            chosen_for.append((some, general))
+        libraries = _by_variant(some)
+        if stage.own and (len(libraries) > 1 or not stage.general):
+            chosen_for += [(part, name) for name, part in libraries.items() if name != general]
+    for chosen, variant in chosen_for:
+        # A constant that another kind of row has told is not told anew.
+        left = [
+            item for item in stage.free if constant_name(item.name, variant) not in profile.fitted
+        ]
+        if sum(len(group.index) for group in chosen) < LEAST_ROWS or not left:
+            continue
+        part = _fit(stage, rows, profile, chosen, left, variant)
+        profile = with_constants(profile, part.fitted.constants)
+        yield part
+
+
+def _fit(
+    stage: Stage,
+    rows: pd.DataFrame,
+    profile: HardwareProfile,
+    groups: Sequence[Group],
+    free: Sequence[Free],
+    variant: str,
+) -> Part:
+    """Fit one set of constants to some groups."""
+    measured = [rows.loc[group.index, "time_s"].to_numpy() for group in groups]
+    shapes = [
+        rows.loc[group.index, list(stage.shape)].astype(str).agg("/".join, axis=1).to_numpy()
+        for group in groups
+    ]
+    result = fit(profile, groups, measured, shapes, free, variant=variant)
+    labels = [label for group in groups for label in group.index]
+    named = rows.loc[labels, "source"].dropna().astype(str)
+    return Part(
+        kind=stage.kind,
+        variant=variant,
+        fitted=result,
+        sources=tuple(sorted(set(named) - {""})),
+        labels=tuple(labels),
+        shapes=tuple(np.concatenate(shapes).astype(str)),
+        shape_columns=stage.shape,
+    )
+
+
+def _launched(group: Group) -> Literal["graph", "eager", "whole"]:
+    """Return which stages a group's rows are for."""
+    if group.seconds is not None:
+        return "whole"
+    return "eager" if group.execution == "eager" else "graph"
+
+
+def _by_variant(groups: Sequence[Group]) -> Mapping[str, list[Group]]:
+    """Sort groups by the most specific variant of their constants."""
+    sorted_groups: dict[str, list[Group]] = {}
+    for group in groups:
+        name = group.variants[0] if group.variants else ""
+        sorted_groups.setdefault(name, []).append(group)
+    return sorted_groups
+
+
+def summary(residuals: "np.ndarray") -> tuple[float, float, float]:
+    """Return median and 90th percentile of the absolute error, and the median signed one."""
+    numbers = np.asarray(residuals, dtype=np.float64)
+    ratio = np.expm1(numbers[np.isfinite(numbers)])
+    if not len(ratio):
+        return (float("nan"),) * 3
+    size = np.abs(ratio)
+    return float(np.median(size)), float(np.quantile(size, 0.9)), float(np.median(ratio))

@@ -1,0 +1,110 @@
+"""Write fitted constants into a GPU profile, everything a person wrote kept as it is."""
+
+import math
+import re
+from pathlib import Path
+
+from simulator.evidence.fit.calibrate import Calibration, Part, summary
+
+DIGITS = 4
+
+
+# The public projects behind the short names in the rows' source column: name here, and in full.
+SOURCES = {
+    "aic": (
+        "aiconfigurator rows",
+        "ai-dynamo/aiconfigurator @ 095f58a (Apache-2.0), timings of single kernels",
+    ),
+    "vidur": ("vidur rows", "microsoft/vidur @ 7d47513 (MIT), profiled elementwise kernels"),
+    "llmcompass": (
+        "LLMCompass rows",
+        "PrincetonUniversity/LLMCompass, timings of single operators",
+    ),
+    "relay_attention": (
+        "vllm-ra rows",
+        "rayleizhu/vllm-ra @ 46a1ce0 (Apache-2.0), shared-prefix attention on A40",
+    ),
+    "argonne": (
+        "LLM-Inference-Bench rows",
+        "argonne-lcf/LLM-Inference-Bench @ 4211f5d (BSD-3), end-to-end batches",
+    ),
+    "bifurcated-attn-icml-2024/gpt-fast-parallel-sampling README": (
+        "paper tables",
+        "bifurcated-attn-icml-2024/gpt-fast-parallel-sampling @ 2e10003, the 8K tables",
+    ),
+}
+
+
+def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
+    """Return a profile's text with its ``[fitted]`` table replaced.
+
+    Parameters
+    ----------
+    original
+        The profile as it is, comments included.
+    date
+        Named, as the rows' sources are, in every constant.
+    """
+    import tomlkit
+
+    document = tomlkit.parse(original)
+    document.pop("fitted", None)
+    table = tomlkit.table()
+    for part in calibration.parts:
+        fitted = part.fitted
+        if not fitted.constants:
+            continue
+        median, p90, _ = summary(fitted.held_out)
+        name = f"{part.kind}, {part.variant}" if part.variant else part.kind
+        table.add(tomlkit.comment(_note(name, fitted.rows, fitted.shapes, median, p90)))
+        if fitted.bounded:
+            # Drawn anew, the shapes give the same value: no error, but not known without one.
+            table.add(tomlkit.comment(f"the rows only bound {', '.join(fitted.bounded)}"))
+        for constant, value in fitted.constants.items():
+            known = constant not in fitted.bounded
+            error = f"stderr = {_rounded(fitted.stderr[constant])!r}, " if known else ""
+            text = (
+                f"{{ value = {_rounded(value)!r}, {error}rows = {fitted.rows}, "
+                f'date = "{date}", source = "{_source(part)}" }}'
+            )
+            table.add(constant, tomlkit.value(text))
+    for part in calibration.parts:
+        for name in part.sources:
+            short, full = SOURCES.get(name, (_plain(name), "rows given to bifurcate calibrate"))
+            document.setdefault("sources", tomlkit.table())[short] = full
+    document["fitted"] = table
+    return tomlkit.dumps(document)
+
+
+def _note(name: str, rows: int, shapes: int, median: float, p90: float) -> str:
+    """Say what a part was fitted to and how well it predicts shapes it has not seen."""
+    text = f"{name}: {rows} rows of {shapes} shapes"
+    if not math.isnan(median):
+        text += (
+            f"; on held-out shapes median {100 * median:.1f} %, 90th percentile {100 * p90:.1f} %"
+        )
+    return text
+
+
+def _source(part: Part) -> str:
+    """Name the rows a part was fitted to."""
+    names = [SOURCES[name][0] if name in SOURCES else _plain(name) for name in part.sources]
+    what = part.kind.replace("_", " ")
+    return "; ".join(f"{name}: {what}" for name in names) or f"recalled, the user's rows: {what}"
+
+
+def _plain(name: str) -> str:
+    """Return a name that fits into a list of sources, and into TOML."""
+    return re.sub(r"[\s;:\"\\\\]+", " ", name).strip() or "rows"
+
+
+def _rounded(value: float) -> float:
+    """Round to significant digits, so that a profile reads well; the digits cost nothing."""
+    return float(f"{value:.{DIGITS}g}")
+
+
+def profile_path(gpu_id: str) -> Path:
+    """Return the file of a shipped or user's profile."""
+    from simulator.inputs.hardware import profile_files
+
+    return profile_files()[gpu_id]

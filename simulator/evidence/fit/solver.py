@@ -1,0 +1,267 @@
+"""Fit constants of the timing model to rows of one kind: robust, in log time, reproducible."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.evidence.predict.groups import Group
+from simulator.inputs.hardware import FittedFigure, HardwareProfile
+from simulator.timing.constants import rates
+
+# Residuals are logarithms of predicted over measured; a row that is off by more than this is taken
+# for an outlier more and more.
+ROBUST_SCALE = 0.05
+# A constant on which no time depends by this much, in percent of itself, cannot be told from rows.
+LEAST_SENSITIVITY = 0.01
+# Nor one whose standard error is larger than this share of it.
+LARGEST_ERROR = 0.5
+RESAMPLES = 400
+FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """A constant to fit: its name without variant, and the range in which it makes sense.
+
+    The fit starts from the value the GPU has, or from ``start`` where the timing model has none.
+    """
+
+    name: str
+    low: float
+    high: float
+    start: float = 1.0
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What rows say about a set of constants.
+
+    Attributes
+    ----------
+    constants, stderr
+        By name; standard errors from resampling whole shapes.
+    at_bound
+        Constants that ended at the edge of their range.
+    bounded
+        Constants on which no time depends where the fit ended, but would a little further: host
+        time where the GPU is never idle. Any value on this side of the bound does as well.
+    unidentified
+        Constants of which the rows say nothing: they keep the value they had.
+    correlated
+        Pairs that the rows can hardly tell apart, with their correlation.
+    residuals, held_out
+        log(predicted / measured), in sample, and each shape predicted without it.
+    rows, shapes
+        Rows and distinct shapes fitted.
+    """
+
+    constants: Mapping[str, float]
+    stderr: Mapping[str, float]
+    at_bound: tuple[str, ...]
+    bounded: tuple[str, ...]
+    unidentified: tuple[str, ...]
+    correlated: tuple[tuple[str, str, float], ...]
+    residuals: "np.ndarray"
+    held_out: "np.ndarray"
+    rows: int
+    shapes: int
+
+
+def with_constants(gpu: HardwareProfile, values: Mapping[str, float]) -> HardwareProfile:
+    """Return a profile with constants set, for the time of a fit."""
+    figures = {
+        name: FittedFigure.model_construct(
+            value=value, source="being fitted", stderr=None, rows=None, date=None
+        )
+        for name, value in values.items()
+    }
+    return gpu.model_copy(update={"fitted": {**gpu.fitted, **figures}})
+
+
+def fit(
+    gpu: HardwareProfile,
+    groups: Sequence[Group],
+    measured: Sequence["np.ndarray"],
+    shapes: Sequence["np.ndarray"],
+    free: Sequence[Free],
+    *,
+    variant: str = "",
+) -> Fitted:
+    """Fit constants to groups of rows.
+
+    Parameters
+    ----------
+    gpu
+        Its constants are where the fit starts, and stay where the rows say nothing.
+    measured, shapes
+        Of each group: times [s], and the shape each row is of. Whole shapes are held out and
+        resampled: rows of one shape err together.
+    variant
+        The library or format that the constants are for.
+    """
+    problem = _Problem(gpu, groups, measured, shapes, free, variant)
+    start = problem.start()
+    jacobian = problem.jacobian(start)
+    sensitive = np.abs(jacobian).max(axis=0) > LEAST_SENSITIVITY if len(jacobian) else np.array([])
+    used = [item for item, seen in zip(free, sensitive, strict=True) if seen]
+    everything = np.ones(problem.rows, dtype=bool)
+    while True:
+        problem = _Problem(gpu, groups, measured, shapes, used, variant)
+        best = problem.solve(everything, problem.start())
+        errors, correlation = problem.uncertainty(best)
+        if not len(errors) or errors.max() <= LARGEST_ERROR:
+            break
+        # The worst goes first: without it the rows may well tell the others.
+        used = [item for i, item in enumerate(used) if i != int(errors.argmax())]
+    left = tuple(item.name for item in free if item not in used)
+    residuals = problem.residuals(best)
+    held_out = np.full(problem.rows, np.nan)
+    folds = _folds(problem.shapes)
+    for fold in range(FOLDS):
+        test = folds == fold
+        if test.any() and not test.all():
+            held_out[test] = problem.residuals(problem.solve(~test, best))[test]
+    names = [constant_name(item.name, variant) for item in used]
+    edge = [
+        names[i]
+        for i, item in enumerate(used)
+        if min(best[i] - np.log(item.low), np.log(item.high) - best[i]) < 1e-3  # noqa: PLR2004
+    ]
+    seen = np.abs(problem.jacobian(best)).max(axis=0, initial=0.0) > LEAST_SENSITIVITY
+    pairs = [
+        (names[i], names[j], float(correlation[i, j]))
+        for i in range(len(names))
+        for j in range(i)
+        if abs(correlation[i, j]) > 0.95  # noqa: PLR2004
+    ]
+    values = {name: float(np.exp(value)) for name, value in zip(names, best, strict=True)}
+    return Fitted(
+        constants=values,
+        stderr={
+            name: values[name] * float(error) for name, error in zip(names, errors, strict=True)
+        },
+        at_bound=tuple(edge),
+        bounded=tuple(name for name, told in zip(names, seen, strict=True) if not told),
+        unidentified=left,
+        correlated=tuple(pairs),
+        residuals=residuals,
+        held_out=held_out,
+        rows=problem.rows,
+        shapes=len(np.unique(problem.shapes)),
+    )
+
+
+def constant_name(name: str, variant: str) -> str:
+    """Return a constant's name in the profile."""
+    return f"{variant}_{name}" if variant else name
+
+
+def _folds(shapes: "np.ndarray") -> "np.ndarray":
+    """Deal the shapes, in order, to as many hands as there are folds."""
+    _, order = np.unique(shapes, return_inverse=True)
+    return np.asarray(order) % FOLDS
+
+
+class _Problem:
+    """Residuals as a function of the constants' logarithms."""
+
+    def __init__(
+        self,
+        gpu: HardwareProfile,
+        groups: Sequence[Group],
+        measured: Sequence["np.ndarray"],
+        shapes: Sequence["np.ndarray"],
+        free: Sequence[Free],
+        variant: str,
+    ) -> None:
+        self._gpu, self._groups, self._free, self._variant = gpu, groups, free, variant
+        self._measured = np.log(np.concatenate(measured))
+        self.shapes = np.concatenate(shapes).astype(str)
+        self.rows = len(self._measured)
+        self._low = np.log([item.low for item in free])
+        self._high = np.log([item.high for item in free])
+
+    def start(self) -> "np.ndarray":
+        """Return the constants the profile has now, inside their ranges."""
+        variants = self._groups[0].variants if self._variant else ()
+        constants = rates(self._gpu, variants=variants).constants
+        values = [
+            constants[item.name].value if item.name in constants else item.start
+            for item in self._free
+        ]
+        values = [
+            value if value > 0 else item.start
+            for value, item in zip(values, self._free, strict=True)
+        ]
+        return np.clip(np.log(values), self._low + 1e-6, self._high - 1e-6)
+
+    def residuals(self, point: "np.ndarray") -> "np.ndarray":
+        """Return log(predicted / measured) of every row."""
+        values = {
+            constant_name(item.name, self._variant): float(np.exp(value))
+            for item, value in zip(self._free, point, strict=True)
+        }
+        gpu = with_constants(self._gpu, values)
+        predicted = np.concatenate([group.predict(gpu) for group in self._groups])
+        return np.asarray(np.log(predicted) - self._measured)
+
+    def jacobian(self, point: "np.ndarray") -> "np.ndarray":
+        """Return how the residuals change with the logarithm of each constant."""
+        step = 1e-4
+        columns = []
+        for i in range(len(point)):
+            moved = point.copy()
+            moved[i] += step
+            below = point.copy()
+            below[i] -= step
+            columns.append((self.residuals(moved) - self.residuals(below)) / (2 * step))
+        return np.array(columns).T.reshape(self.rows, len(point))
+
+    def solve(self, rows: "np.ndarray", start: "np.ndarray") -> "np.ndarray":
+        """Return the best point for some of the rows."""
+        from scipy.optimize import least_squares
+
+        if not len(start):
+            return start
+        result = least_squares(
+            lambda point: self.residuals(point)[rows],
+            start,
+            bounds=(self._low, self._high),
+            loss="soft_l1",
+            f_scale=ROBUST_SCALE,
+            max_nfev=60,
+        )
+        return np.asarray(result.x)
+
+    def uncertainty(self, best: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
+        """Return standard errors of the logarithms and their correlations.
+
+        Shapes are drawn again and again, and for each draw one Gauss-Newton step is taken from the
+        fit of all rows: the bootstrap without fitting anew.
+        """
+        count = len(best)
+        if not count:
+            return np.zeros(0), np.zeros((0, 0))
+        residuals, jacobian = self.residuals(best), self.jacobian(best)
+        robust = 1 / np.sqrt(1 + (residuals / ROBUST_SCALE) ** 2)
+        _, shape = np.unique(self.shapes, return_inverse=True)
+        shapes = int(shape.max()) + 1
+        normal = np.zeros((shapes, count, count))
+        gradient = np.zeros((shapes, count))
+        for i in range(shapes):
+            rows = shape == i
+            weighted = jacobian[rows] * robust[rows][:, None]
+            normal[i] = weighted.T @ jacobian[rows]
+            gradient[i] = weighted.T @ residuals[rows]
+        generator = np.random.default_rng(0)
+        steps = []
+        for _ in range(RESAMPLES):
+            drawn = np.bincount(generator.integers(0, shapes, shapes), minlength=shapes)
+            matrix = np.tensordot(drawn, normal, axes=1) + 1e-9 * np.eye(count)
+            steps.append(-np.linalg.solve(matrix, drawn @ gradient))
+        spread = np.array(steps)
+        errors = spread.std(axis=0)
+        scaled = np.where(errors > 0, errors, 1)
+        centred = (spread - spread.mean(axis=0)) / scaled
+        return errors, centred.T @ centred / RESAMPLES

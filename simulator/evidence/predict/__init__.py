@@ -1,0 +1,1 @@
+"""Predict measured rows, and compare."""

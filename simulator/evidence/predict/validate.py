@@ -1,0 +1,256 @@
+"""Predicted against measured: how far off, where, and why."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from simulator.evidence.predict.groups import Group, profile
+from simulator.evidence.predict.predict import out_of_memory, prepare
+from simulator.evidence.rows import plausibility
+from simulator.evidence.rows.kinds import LAYOUTS, ROW_KINDS
+from simulator.evidence.rows.reading import Measurements
+from simulator.inputs.hardware import HardwareProfile
+from simulator.timing.constants import ConstantsChoice, rates
+from simulator.timing.roofline import operation_time
+from simulator.units import MICROSECOND, MILLISECOND
+
+# Keys and values smaller than this share of L2 are hot for a replay, larger ones than this cold.
+HOT_SHARE, COLD_SHARE = 1.0, 1.5
+SIZES = {
+    "decode_attention": ("batch", "q_heads", "kv_heads", "head_dim", "kv_len", "kv_dtype"),
+    "prefill_attention": ("batch", "q_heads", "kv_heads", "head_dim", "q_len"),
+    "gemm": ("m", "n", "k", "dtype"),
+    "elementwise": ("op", "rows", "width"),
+    "all_reduce": ("num_gpus", "message_bytes", "impl"),
+    "shared_prefix_attention": (
+        "implementation",
+        "timing",
+        "mode",
+        "batch",
+        "q_heads",
+        "kv_heads",
+        "prefix_len",
+        "suffix_len",
+    ),
+    "decode_step": (
+        *("model", "context_tokens", "samples", "attention", "kernel", "kv_layout", "execution"),
+    ),
+    "end_to_end": ("model", "batch", "input_len", "output_len"),
+}
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Predictions beside their measurements.
+
+    Attributes
+    ----------
+    rows
+        One frame: the columns of the files, then what was added: kind, profile, head shape and
+        regime, measured and predicted time [us], the prediction in the file's own column
+        (``predicted_latency_us`` or ``predicted_step_ms``), between which times it lies in either
+        unit (``_low``, ``_high``) and whether the measured one does (``inside``; None where either
+        is not known), the signed error and its size.
+    skipped
+        How many rows could not be predicted, by reason.
+    oom_correct, oom_total
+        Of rows that ran out of memory or are predicted to, how many are predicted right; None
+        where there are no such rows.
+    """
+
+    rows: pd.DataFrame
+    skipped: Mapping[str, int]
+    total: int
+    oom_correct: int | None
+    oom_total: int | None
+    constants: Mapping[str, str]
+
+
+def validate(
+    measurements: Measurements,
+    *,
+    gpu: HardwareProfile | None = None,
+    choice: ConstantsChoice = "auto",
+) -> Validation:
+    """Predict every row that can be predicted.
+
+    Parameters
+    ----------
+    gpu
+        Used for the rows of its id instead of the shipped profile.
+    """
+    frames: list[pd.DataFrame] = []
+    skipped: dict[str, int] = {}
+    oom: list[bool] = []
+    constants: dict[str, str] = {}
+    for kind in ROW_KINDS:
+        table = measurements.tables.get(kind)
+        if table is None:
+            continue
+        prepared = prepare(table, kind)
+        for reason in prepared.skipped.values():
+            skipped[reason] = skipped.get(reason, 0) + 1
+        for group in prepared.groups:
+            card = gpu if gpu is not None and gpu.id == group.gpu_id else profile(group.gpu_id)
+            constants[card.id] = rates(card, choice, variants=group.variants).origin
+            frames.append(_predicted(table.loc[group.index], group, card, choice))
+            if kind == "decode_step":
+                oom += list(_oom(frames[-1]))
+    joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_ADDED)
+    return Validation(
+        rows=joined,
+        skipped=skipped,
+        total=measurements.rows,
+        oom_correct=sum(oom) if oom else None,
+        oom_total=len(oom) if oom else None,
+        constants=constants,
+    )
+
+
+_ADDED = ("kind", "gpu_id", "framework", "kernel", "measured_us", "predicted_us", "error", "ape")
+
+
+def _oom(rows: pd.DataFrame) -> Iterator[bool]:
+    """Yield, for each row that ran out of memory or is predicted to, whether that was right."""
+    for status, predicted in zip(rows["status"], rows["predicted_status"], strict=True):
+        both = (str(status).lower() == "oom", predicted == "oom")
+        if any(both):
+            yield all(both)
+
+
+def _predicted(
+    rows: pd.DataFrame, group: Group, gpu: HardwareProfile, choice: ConstantsChoice
+) -> pd.DataFrame:
+    """Return a group's rows with their predictions."""
+    seconds = group.predict(gpu, choice)
+    measured = rows["time_s"].to_numpy(dtype=np.float64)
+    error = seconds / measured - 1
+    names = [name for name in SIZES[group.kind] if name in rows]
+    sizes = [
+        ", ".join(f"{name} {_plain(value)}" for name, value in zip(names, row, strict=True))
+        for row in rows[names].itertuples(index=False)
+    ]
+    layout = LAYOUTS[group.kind]
+    predicted = f"predicted_{layout.result}"
+    low, high = group.interval(gpu, choice) or (np.full(len(rows), np.nan),) * 2
+    added = {
+        "kind": group.kind,
+        "head_shape": _head_shapes(rows),
+        "regime": _regimes(group, rows, gpu, choice),
+        "sizes": sizes,
+        "measured_us": measured / MICROSECOND,
+        "predicted_us": seconds / MICROSECOND,
+        "predicted_us_low": low / MICROSECOND,
+        "predicted_us_high": high / MICROSECOND,
+        predicted: seconds / layout.unit_s,
+        f"{predicted}_low": low / layout.unit_s,
+        f"{predicted}_high": high / layout.unit_s,
+        "inside": _inside(measured, low, high),
+        "error": error,
+        "ape": np.abs(error),
+        "reason": _reasons(group, gpu, choice),
+    }
+    if group.kind == "decode_step":
+        added["predicted_status"] = [
+            "oom" if out_of_memory(row) else "ok" for _, row in rows.iterrows()
+        ]
+    kept = rows.drop(columns=[name for name in (*added, "time_s") if name in rows])
+    return kept.assign(framework=rows["framework"].fillna("").astype(str), **added)
+
+
+def _inside(measured: "np.ndarray", low: "np.ndarray", high: "np.ndarray") -> list[bool | None]:
+    """Return whether each time lies in its interval, None where either is not known."""
+    known = np.isfinite(measured) & np.isfinite(low)
+    within = (low <= measured) & (measured <= high)
+    return [bool(ok) if told else None for ok, told in zip(within, known, strict=True)]
+
+
+def _plain(value: Any) -> str:
+    """Write a size without a decimal point."""
+    return f"{value:.10g}" if isinstance(value, float) else f"{value}"
+
+
+def _head_shapes(rows: pd.DataFrame) -> "np.ndarray | str":
+    """Return query heads / KV heads x width of attention rows."""
+    if "q_heads" not in rows or "head_dim" not in rows:
+        return ""
+    parts = [rows[name].map(lambda value: f"{value:g}") for name in ("q_heads", "kv_heads")]
+    width = rows["head_dim"].map(lambda value: f"{value:g}")
+    return np.asarray(parts[0] + "/" + parts[1] + " x " + width)
+
+
+def _parts(
+    group: Group, gpu: HardwareProfile, choice: ConstantsChoice
+) -> dict[str, "np.ndarray"] | None:
+    """Return each row's time by what binds it, over its operations. [s]."""
+    if group.parts is not None:
+        return group.parts(gpu, choice)
+    if not group.operations:
+        return None
+    gpu_rates = rates(gpu, choice, variants=group.variants)
+    times = [operation_time(item, gpu_rates, group.execution) for item in group.operations]
+    count = len(group.index)
+    calls = [item.repeat for item in group.operations]
+    parts = {
+        name: np.sum(
+            [
+                repeat * np.broadcast_to(getattr(time, f"{name}_s"), count)
+                for time, repeat in zip(times, calls, strict=True)
+            ],
+            axis=0,
+        )
+        for name in ("launch", "memory", "compute", "link", "host")
+    }
+    host = parts.pop("host")
+    # The host's launches take no time of their own unless they take more than the GPU's work.
+    device = np.sum(list(parts.values()), axis=0)
+    return {**parts, "host": np.where(host > device, host, 0.0)}
+
+
+def _regimes(
+    group: Group, rows: pd.DataFrame, gpu: HardwareProfile, choice: ConstantsChoice
+) -> Any:
+    """Return what bounds each row: launch, memory (hot or cold in L2), compute or link."""
+    parts = _parts(group, gpu, choice)
+    if parts is None:
+        return "step"
+    names = np.array(list(parts))
+    regime: Any = names[np.argmax(np.stack(list(parts.values())), axis=0)].astype(object)
+    regime[regime == "host"] = "launch"
+    regime[regime == "prefill"] = "compute"
+    moved = plausibility.compulsory_bytes(rows, group.kind)
+    if moved is None:
+        return regime
+    memory = regime == "memory"
+    share = moved.to_numpy(dtype=np.float64) / gpu.l2_bytes
+    regime[memory & (share <= HOT_SHARE)] = "memory hot"
+    regime[memory & (share > HOT_SHARE)] = "memory about L2"
+    cold = share > COLD_SHARE
+    if "l2_state" in rows:
+        cold |= (rows["l2_state"] == "cold").to_numpy()
+    regime[memory & cold] = "memory cold"
+    return regime
+
+
+def _reasons(
+    group: Group, gpu: HardwareProfile, choice: ConstantsChoice
+) -> "np.ndarray | list[str]":
+    """Return what the model says each row's time is made of."""
+    parts = _parts(group, gpu, choice)
+    if parts is None:
+        return [""] * len(group.index)
+    return [
+        _parts_text({name: float(values[i]) for name, values in parts.items() if values[i]})
+        for i in range(len(group.index))
+    ]
+
+
+def _parts_text(parts_s: dict[str, float]) -> str:
+    """Write the parts of a time, in a unit that suits their sum."""
+    unit, name = (
+        (MILLISECOND, "ms") if sum(parts_s.values()) >= MILLISECOND else (MICROSECOND, "us")
+    )
+    return " + ".join(f"{what} {value / unit:.1f}" for what, value in parts_s.items()) + f" {name}"

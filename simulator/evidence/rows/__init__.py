@@ -1,0 +1,1 @@
+"""Measured rows: the kinds there are, reading them, and which are implausible."""

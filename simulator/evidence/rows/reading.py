@@ -1,0 +1,238 @@
+"""Read measured rows: which kind they are, whose GPU they are from, and which cannot be true.
+
+The columns tell the kind of a row, so a file may be partial, reordered, or have more columns than
+needed; one file may even hold several kinds. A row that cannot be a time of the stated work is
+refused with its line and the reason.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from simulator.errors import MeasurementError, ProfileError
+from simulator.evidence.rows.kinds import LAYOUTS, ROW_KINDS, RowKind, recognise
+from simulator.evidence.rows.refusals import (
+    DTYPE_COLUMNS,
+    GPU_COUNTS,
+    SWITCHES,
+    impossible,
+    unusable,
+)
+from simulator.inputs.dtypes import DTYPE_ALIASES
+from simulator.inputs.hardware import load_hardware
+
+_COMMON = {"gpu": None, "framework": "", "version": "", "kernel": "", "source": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A row that is not used, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Rows by kind, and those that are not used.
+
+    Attributes
+    ----------
+    tables
+        One frame per kind: the file's columns, those that were absent filled in, and
+        ``file``, ``line``, ``gpu_id`` (None where no profile has that name), ``time_s`` (of a
+        bandwidth, bytes per second).
+    refused
+        Rows that cannot be true, in the order of the files.
+    suspect
+        Of these, the rows that were kept because the caller asked for it.
+    """
+
+    tables: Mapping[RowKind, pd.DataFrame]
+    refused: tuple[Refusal, ...] = ()
+    suspect: tuple[Refusal, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows kept."""
+        return sum(len(table) for table in self.tables.values())
+
+    def unknown_gpus(self) -> dict[str, int]:
+        """Rows of each GPU that no profile describes."""
+        counts: dict[str, int] = {}
+        for table in self.tables.values():
+            for name, group in table[table["gpu_id"].isna()].groupby("gpu"):
+                counts[str(name)] = counts.get(str(name), 0) + len(group)
+        return counts
+
+
+def load(
+    paths: Sequence[Path | str], *, gpu: str | None = None, keep_suspect: bool = False
+) -> Measurements:
+    """Read files of measured rows.
+
+    Parameters
+    ----------
+    paths
+        CSV files, or parquet where the name ends so; a folder stands for the files in it whose
+        columns are of a known kind.
+    gpu
+        The GPU of rows that do not name one. Where rows do, only those of this GPU are kept.
+    keep_suspect
+        Keep rows that break physics; those without a positive time, or sizes, are refused still.
+
+    Raises
+    ------
+    MeasurementError
+        If a file cannot be read or is of no known kind, or a GPU is missing.
+    """
+    wanted = load_hardware(gpu).id if gpu else None
+    parts: dict[RowKind, list[pd.DataFrame]] = {}
+    refused: list[Refusal] = []
+    suspect: list[Refusal] = []
+    for path, required in _files(paths):
+        frame = _read(path)
+        kinds = recognise(frame.columns)
+        if not kinds:
+            if required:
+                raise MeasurementError(_no_kind(path, frame.columns))
+            continue
+        for kind, table in _by_kind(frame, kinds):
+            prepared = _prepare(table, kind, path, wanted)
+            useless = unusable(prepared, kind, LAYOUTS[kind])
+            reasons = useless.where(useless.notna(), impossible(prepared[useless.isna()], kind))
+            drop = useless.notna() if keep_suspect else reasons.notna()
+            for line, reason, is_dropped in zip(prepared["line"], reasons, drop, strict=True):
+                if isinstance(reason, str):
+                    target = refused if is_dropped else suspect
+                    target.append(Refusal(str(path), int(line), reason))
+            parts.setdefault(kind, []).append(prepared[~drop])
+    tables = {
+        kind: pd.concat(parts[kind], ignore_index=True) for kind in ROW_KINDS if kind in parts
+    }
+    return Measurements(tables, tuple(refused), tuple(suspect))
+
+
+def _files(paths: Sequence[Path | str]) -> list[tuple[Path, bool]]:
+    """Return the files to read, and whether each was named rather than found in a folder."""
+    files: list[tuple[Path, bool]] = []
+    for item in map(Path, paths):
+        if item.is_dir():
+            inside = sorted(p for p in item.iterdir() if p.suffix in {".csv", ".parquet"})
+            files += [(path, False) for path in inside]
+        else:
+            files.append((item, True))
+    if not files:
+        raise MeasurementError("no file of measured rows was given")
+    return files
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Read one file, with the line of each row."""
+    try:
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            frame = pd.read_csv(path, skip_blank_lines=False, low_memory=False)
+    except FileNotFoundError:
+        raise MeasurementError(f"cannot read {path}: no such file") from None
+    except ImportError:
+        raise MeasurementError(
+            f"cannot read {path}: parquet needs pyarrow: "
+            "pip install 'bifurcated-attention-simulator[parquet]'"
+        ) from None
+    except (OSError, ValueError, UnicodeError, pd.errors.ParserError) as problem:
+        raise MeasurementError(f"cannot read {path}: {str(problem).splitlines()[0]}") from None
+    frame.columns = [str(column).strip() for column in frame.columns]
+    # Copied, because pandas warns of a new column beside very many. Line 1 is the header.
+    frame = frame.reset_index(drop=True).copy()
+    frame["line"] = frame.index + 2
+    return frame[frame.drop(columns="line").notna().any(axis=1)]
+
+
+def _no_kind(path: Path, columns: Iterable[str]) -> str:
+    """Say what is missing for the kind that the columns come nearest to."""
+    present = set(columns)
+    missing = {kind: sorted(layout.needs - present) for kind, layout in LAYOUTS.items()}
+    kind = min(missing, key=lambda name: (len(missing[name]), ROW_KINDS.index(name)))
+    return f"{path}: rows of no known kind; for {kind} it lacks {', '.join(missing[kind])}"
+
+
+def _by_kind(
+    frame: pd.DataFrame, kinds: Sequence[RowKind]
+) -> Iterable[tuple[RowKind, pd.DataFrame]]:
+    """Yield the rows of each kind; where a file can hold several, by the columns that are filled.
+
+    What fits none of them goes to the first, which will say what is missing.
+    """
+    rest = frame
+    # The most demanding first: a prefill row also has all that a decode row has.
+    ordered = sorted(kinds, key=lambda kind: -len(LAYOUTS[kind].sizes + LAYOUTS[kind].words))
+    for kind in ordered if len(kinds) > 1 else ():
+        layout = LAYOUTS[kind]
+        filled = rest[[*layout.sizes, *layout.words]].notna().all(axis=1)
+        if filled.any():
+            yield kind, rest[filled]
+        rest = rest[~filled]
+    if len(rest):
+        yield kinds[0], rest
+
+
+def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None) -> pd.DataFrame:
+    """Fill in absent columns, turn text into numbers, and resolve the GPU's name."""
+    layout = LAYOUTS[kind]
+    frame = frame.copy()
+    frame["file"] = str(path)
+    for name, default in {**_COMMON, **layout.optional}.items():
+        if name not in frame:
+            frame[name] = default
+        elif default is not None:
+            frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
+    for name in layout.sizes:
+        frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+    for name in (*SWITCHES, *GPU_COUNTS):
+        if name in layout.optional:
+            frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+    _fill_dtypes(frame, kind)
+    time = pd.to_numeric(frame[layout.result], errors="coerce").astype("float64")
+    frame[layout.result] = time
+    frame["time_s"] = time.where(time.between(0, float("inf"), inclusive="neither")) * layout.unit_s
+    frame["gpu_id"] = _gpu_ids(frame, path, wanted)
+    if wanted is not None:
+        frame = frame[frame["gpu_id"] == wanted]
+    return frame
+
+
+def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:
+    """Give every row a dtype, and attention rows one of their cache."""
+    if "dtype" not in frame:
+        frame["dtype"] = "bf16"
+    if kind.endswith("attention") and "kv_dtype" not in frame:
+        frame["kv_dtype"] = frame["dtype"]
+    for name in DTYPE_COLUMNS:
+        if name in frame:
+            text = frame[name].astype(object).where(frame[name].notna(), "bf16").astype(str)
+            frame[name] = text.str.strip().str.lower().replace(dict(DTYPE_ALIASES))
+
+
+def _gpu_ids(frame: pd.DataFrame, path: Path, wanted: str | None) -> pd.Series:
+    """Return the profile of each row's GPU, None where no profile has its name."""
+    if frame["gpu"].isna().all() and len(frame) and wanted is None:
+        line = int(frame["line"].iloc[0])
+        raise MeasurementError(f"{path}, line {line}: no GPU is named; name it with --gpu")
+    names = frame["gpu"].where(frame["gpu"].notna(), wanted)
+    ids = {name: _profile_id(str(name)) for name in names.unique()}
+    return names.map(ids).astype(object)
+
+
+def _profile_id(name: str) -> str | None:
+    """Return the id of the profile that has this name, or None."""
+    if name.lower().endswith(".toml"):
+        return None  # a name in a row is never a path
+    try:
+        return load_hardware(name).id
+    except ProfileError:
+        return None

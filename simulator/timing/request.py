@@ -1,0 +1,109 @@
+"""A whole request: prefill, then decode steps until every sample has its tokens."""
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from simulator.counts.request import decode_steps, own_tokens
+from simulator.counts.transformer import prefill_operations
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload, WorkloadGrid
+from simulator.timing.constants import Rates
+from simulator.timing.step import StepTime, decode_time, step_time
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Steps timed at once: enough to amortise numpy, small enough for the processor's cache.
+STEPS_AT_ONCE = 2**14
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationTime:
+    """Time of a request.
+
+    Attributes
+    ----------
+    prefill
+        Fills the caches and gives every sample its first token.
+    decode_s
+        Sum of all decode steps.
+    steps
+        How many they are: each moves every sample forward by its accepted tokens.
+    first_step_s, last_step_s
+        The shortest and the longest of them; 0 where there is none.
+    """
+
+    prefill: StepTime
+    decode_s: float
+    steps: int
+    first_step_s: float
+    last_step_s: float
+
+    @property
+    def total_s(self) -> float:
+        """Prefill and all steps. [s]."""
+        return float(self.prefill.total_s) + self.decode_s
+
+
+def generation_time(
+    model: ModelShape,
+    work: Workload,
+    gpu: Rates,
+    *,
+    output_tokens: int,
+    block_slots: int,
+) -> GenerationTime:
+    """Time a request in which every sample generates ``output_tokens``.
+
+    The prefill gives the first token; which own tokens each step attends over is in
+    :mod:`simulator.counts.request`. All steps are timed as one array.
+    """
+    prefill = step_time(prefill_operations(model, work), gpu, work.execution)
+    import numpy as np
+
+    steps = decode_steps(output_tokens, work.accepted_tokens)
+    sizes = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
+    seconds, first, last = 0.0, 0.0, 0.0
+    for start in range(1, steps + 1, STEPS_AT_ONCE):
+        step = np.arange(start, min(start + STEPS_AT_ONCE, steps + 1), dtype=np.float64)
+        decoded = own_tokens(step, work.query_tokens, work.accepted_tokens)
+        grid = WorkloadGrid(**{**sizes, "decoded_tokens": decoded})
+        total = decode_time(model, grid, gpu, block_slots=block_slots).total_s
+        times = np.broadcast_to(total, step.shape)
+        seconds += float(times.sum())
+        first = first or float(times[0])
+        last = float(times[-1])
+    return GenerationTime(
+        prefill=prefill, decode_s=seconds, steps=steps, first_step_s=first, last_step_s=last
+    )
+
+
+def request_times(
+    model: ModelShape,
+    work: Workload,
+    gpu: Rates,
+    *,
+    samples: "np.ndarray",
+    output_tokens: int,
+    block_slots: int,
+) -> "np.ndarray":
+    """Return the whole request's time for each of many numbers of samples. [s].
+
+    The same sum as :func:`generation_time`, all samples and steps in one array.
+    """
+    import numpy as np
+
+    sizes = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
+    column = np.asarray(samples, dtype=np.float64)[:, None]
+    grid = WorkloadGrid(**{**sizes, "samples": column})
+    prefill = step_time(prefill_operations(model, grid), gpu, work.execution).total_s
+    total = np.broadcast_to(prefill, column.shape)[:, 0].copy()
+    at_once = max(1, STEPS_AT_ONCE // len(column))
+    last = decode_steps(output_tokens, work.accepted_tokens)
+    for start in range(1, last + 1, at_once):
+        step = np.arange(start, min(start + at_once, last + 1), dtype=np.float64)[None, :]
+        decoded = own_tokens(step, work.query_tokens, work.accepted_tokens)
+        steps = WorkloadGrid(**{**sizes, "samples": column, "decoded_tokens": decoded})
+        times = decode_time(model, steps, gpu, block_slots=block_slots).total_s
+        total += np.broadcast_to(times, (len(column), step.shape[1])).sum(axis=1)
+    return total

@@ -1,0 +1,132 @@
+"""What a GPU carries over to others: by kernel, and at the other's clock."""
+
+from importlib.resources import files
+
+import pytest
+from builders import gpu
+
+from simulator.evidence.predict.attention_kernels import (
+    attention_kernel,
+    prefill_block_rows,
+    prefill_blocks,
+    small_blocks,
+)
+from simulator.inputs.hardware import load_hardware
+from simulator.timing.carried import LATENCY_POWER, clock_factor
+from simulator.timing.constants import rates
+from tools import carry
+
+FITTED = {
+    "attention_launch_us": 8.0,
+    "block_gb_per_s": 20.0,
+    "l2_gb_per_s": 30.0,
+    "attention_bandwidth_fraction": 0.8,
+    "gemm_launch_us": 4.0,
+    "collective_launch_us": 6.0,
+    "harness_host_us": 14.0,
+    "vllm_step_us": 900.0,
+}
+SLOW = gpu(FITTED, name="slow", boost_mhz=1000)
+FAST = gpu({**FITTED, "attention_launch_us": 2.0}, name="fast", boost_mhz=2000)
+KERNELS = {("slow", "vllm"): "fa2", ("fast", "sglang"): "flashinfer"}
+# The libraries of the shipped rows, and the attention kernel that each ran.
+SHIPPED = {
+    ("a100-sxm-80gb", "vllm"): "fa2",
+    ("h100-sxm", "sglang"): "fa3",
+    ("h100-sxm", "vllm"): "fa3",
+    ("l40s", "sglang"): "flashinfer",
+    ("l40s", "vllm"): "fa2",
+}
+
+
+def test_times_fall_and_rates_rise_with_the_clock() -> None:
+    """At twice the clock a time is 2^-0.6 of it, the L2 cache twice as fast, a share the same."""
+    shorter = 2**-LATENCY_POWER
+    assert clock_factor("fa2_attention_launch_us", 1000, FAST) == pytest.approx(shorter)
+    assert clock_factor("block_gb_per_s", 1000, FAST) == pytest.approx(1 / shorter)
+    assert clock_factor("l2_gb_per_s", 1000, FAST) == 2
+    assert clock_factor("attention_bandwidth_fraction", 1000, FAST) == 1
+    # Nothing is known of the clock: nothing changes.
+    assert clock_factor("launch_us", 0, FAST) == clock_factor("launch_us", 1000, gpu()) == 1
+
+
+def test_a_gpu_left_out_is_told_by_the_others_alone() -> None:
+    """The slow card's launch of 8 us, on a card of twice its clock; its own 2 us are not known."""
+    left = carry.left_out(FAST, [SLOW], KERNELS)
+    found = rates(left, variants=("vllm", "fa2")).launch_s["attention"]
+    assert found == pytest.approx(8e-6 * 2**-LATENCY_POWER, rel=0.01)
+    assert rates(left).launch_s["attention"] == found
+
+
+def test_each_kernel_is_averaged_for_itself() -> None:
+    """FlashAttention-2 ran on the slow card, FlashInfer on the fast: two names, and their mean."""
+    entries = carry.averaged([SLOW, FAST], KERNELS)
+    at = {
+        name: entry.value * clock_factor(name, entry.mhz, SLOW) for name, entry in entries.items()
+    }
+    own, other = 8.0, 2.0 * 2**LATENCY_POWER
+    assert at["fa2_attention_launch_us"] == pytest.approx(own, rel=0.01)
+    assert at["flashinfer_attention_launch_us"] == pytest.approx(other, rel=0.01)
+    assert at["attention_launch_us"] == pytest.approx((own * other) ** 0.5, rel=0.01)
+
+
+def test_whole_programs_are_not_carried() -> None:
+    """Neither an engine's time a step nor the paper's harness."""
+    assert {"harness_host_us", "vllm_step_us"} & carry.own_constants(SLOW).keys() == set()
+
+
+def test_a_link_has_a_clock_of_its_own() -> None:
+    """An all-reduce's fixed time is written without the clock of the SMs."""
+    lines = carry.text(carry.averaged([SLOW], KERNELS), {}).splitlines()
+    assert "mhz" not in next(line for line in lines if line.startswith("collective_launch_us"))
+    assert "mhz" in next(line for line in lines if line.startswith("gemm_launch_us"))
+
+
+def test_a_kernel_says_more_than_a_library_elsewhere() -> None:
+    """SGLang with FlashInfer on B200: not what SGLang's FlashAttention-3 takes on Hopper."""
+    card = load_hardware("b200-sxm")
+    flashinfer = rates(card, variants=("sglang", "flashinfer")).constants["attention_launch_us"]
+    assert "L40S, sglang flashinfer" in flashinfer.source
+    # On its own architecture the library is the nearest.
+    near = rates(load_hardware("h200-sxm"), variants=("sglang", "fa3"))
+    own = rates(load_hardware("h100-sxm"), variants=("sglang",))
+    assert near.launch_s["attention"] == pytest.approx(own.launch_s["attention"], rel=0.01)
+
+
+def test_the_shipped_file_is_made_from_the_shipped_profiles() -> None:
+    """Constants fitted anew are carried anew: python tools/accuracy.py ROWS --carry."""
+    written = (files("simulator") / "timing" / "carried_kernels.toml").read_text(encoding="utf-8")
+    cards = [load_hardware(name) for name in ("h100-sxm", "a100-sxm-80gb", "l40s")]
+    default = carry.text(carry.averaged(cards, SHIPPED), {})
+    assert written.startswith(default)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "card", "found"),
+    [
+        ("vllm_flash_attn", "a100-sxm-80gb", "fa2"),
+        ("vllm_flash_attn", "h200-sxm", "fa3"),
+        ("vllm_flash_attn_fa2", "h100-sxm", "fa2"),
+        ("fa3", "h100-sxm", "fa3"),
+        ("vllm_flashinfer_fidecode", "l40s", "flashinfer"),
+        ("trtllm_mha", "b200-sxm", ""),
+    ],
+)
+def test_kernels_by_the_names_rows_have(kernel: str, card: str, found: str) -> None:
+    """As the rows of aiconfigurator name them."""
+    assert attention_kernel(kernel, load_hardware(card)) == found
+
+
+def test_blocks_of_prefill() -> None:
+    """2 prompts of 100 queries, 8 heads, 2 KV heads: 4 x 100 packed rows are 4 blocks of 128."""
+    sizes = (2.0, 8.0, 2.0, 100.0)
+    assert prefill_blocks("fa3", 128, *sizes) == 2 * 2 * 4
+    assert prefill_blocks("fa2", 128, *sizes) == 2 * 8 * 1
+    assert prefill_blocks("fa2", 128, 2.0, 8.0, 2.0, 1.0) == 2 * 2
+    assert prefill_block_rows("fa2", load_hardware("l40s")) == 64
+    assert prefill_block_rows("fa2", load_hardware("a100-sxm-80gb")) == 128
+
+
+def test_flashinfer_s_blocks_are_shorter_without_tensor_cores() -> None:
+    """For groups of fewer than four query heads."""
+    assert small_blocks(1) == small_blocks(3) < small_blocks(4) == 1

@@ -1,0 +1,159 @@
+"""Spreads come out of rows as they were put in; intervals hold what they promise of real rows."""
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from simulator.evidence.fit.calibrate import calibrate
+from simulator.evidence.rows.reading import Measurements, load
+from simulator.inputs.hardware import load_hardware
+from simulator.timing.spread import Spread, spreads_from
+from tools import residuals, spread, spread_check, spread_file
+
+SHARED = Path(__file__).parents[3] / "shared" / "measurements"
+needs_rows = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="no ../shared/measurements on this machine"
+)
+
+
+def made_up(rows: int = 4000, *, common: float = 0.0) -> pd.DataFrame:
+    """Return rows whose fixed time is off by up to 40 % and whose streaming time by up to 10 %.
+
+    Evenly, so 80 % of them are within 32 % and 8 %. ``common`` is the share of the variance that
+    rows of one size have in common.
+    """
+    generator = np.random.default_rng(1)
+    fixed = generator.choice([0.05, 0.95], rows)
+    size = np.arange(rows) // 10
+    each, alike = generator.uniform(-1, 1, rows), generator.uniform(-1, 1, rows)[size]
+    off = np.sqrt(common) * alike + np.sqrt(1 - common) * each
+    return pd.DataFrame(
+        {
+            "family": "gemm",
+            "gpu_id": "h100-sxm",
+            "predicted_s": 1e-5,
+            "measured_s": 1e-5 * (1 + off * (0.4 * fixed + 0.1 * (1 - fixed))),
+            "fixed_share": fixed,
+            "cached_share": 0.0,
+            "launches": 1.0,
+            "size": size.astype(str),
+            "fold": size % 5,
+        }
+    )
+
+
+def test_a_known_spread_is_found() -> None:
+    """The 10th and 90th percentile of each part come back, to a hundredth or two."""
+    found = spread.spread(made_up())
+    assert found.fixed_below == pytest.approx(0.32, abs=0.02)
+    assert found.fixed_above == pytest.approx(0.32, abs=0.02)
+    assert found.streaming_below == pytest.approx(0.08, abs=0.01)
+    assert found.streaming_above == pytest.approx(0.08, abs=0.01)
+    assert found.common < 0.05
+
+
+def test_rows_that_err_to_one_side_have_an_interval_to_that_side() -> None:
+    """All 20 to 30 % late: none below, up to 29 % above."""
+    rows = made_up()
+    late = np.random.default_rng(2).uniform(0.2, 0.3, len(rows))
+    found = spread.spread(rows.assign(measured_s=1e-5 * (1 + late)))
+    assert (found.fixed_below, found.streaming_below) == (0, 0)
+    assert found.streaming_above == pytest.approx(0.29, abs=0.01)
+
+
+@pytest.mark.parametrize("common", [0.0, 0.5, 1.0])
+def test_what_rows_of_a_size_have_in_common_is_found(common: float) -> None:
+    """The correlation of different shapes of one size, as it was put in."""
+    rows = made_up(common=common).assign(fixed_share=0.0)
+    generator = np.random.default_rng(3)
+    count = len(rows)
+    size = np.arange(count) // 10
+    alike, each = generator.normal(0, 0.05, count)[size], generator.normal(0, 0.05, count)
+    off = np.sqrt(common) * alike + np.sqrt(1 - common) * each
+    found = spread.common_share(rows.assign(measured_s=1e-5 * np.exp(off)))
+    assert found == pytest.approx(common, abs=0.08)
+
+
+def test_what_published_peaks_leave_out_is_found() -> None:
+    """Measured = predicted x 1.5 + 8 us for each of two launches, exactly."""
+    predicted = np.geomspace(1e-6, 1e-3, 200)
+    rows = made_up(200).assign(predicted_s=predicted, launches=2.0)
+    found = spread.peak_spread(rows.assign(measured_s=1.5 * predicted + 16e-6))
+    assert found.streaming_above == pytest.approx(0.5, abs=0.02)
+    assert found.launch_above_us == pytest.approx(8, abs=0.2)
+
+
+def test_other_gpus_may_be_off_either_way() -> None:
+    """Twice as long on one card is half as long on the next; the wider end counts."""
+    item = Spread(fixed_above=1.0, fixed_below=0.1, streaming_below=0.2, cached_above=0.1)
+    wide = spread.either_way(item)
+    assert (wide.fixed_below, wide.fixed_above) == (0.5, 1.0)
+    assert (wide.streaming_below, wide.streaming_above) == (0.2, 0.25)
+    assert wide.cached_above == pytest.approx(0.1)
+    assert spread.widest([item, wide]) == replace(wide, common=item.common)
+
+
+def test_coverage_counts_both_sides() -> None:
+    """Of five times one is below, two are above."""
+    measured = np.array([1.0, 2, 3, 4, 5])
+    found = spread_check.coverage("w", "g", measured, np.full(5, 1.5), np.full(5, 3.5))
+    assert (found.rows, found.below, found.above) == (5, 0.2, 0.4)
+    assert found.inside == pytest.approx(0.4)
+
+
+def test_the_file_reads_back_as_it_was_written() -> None:
+    """Every spread survives, defaults included."""
+    item = Spread(fixed_above=0.125, streaming_below=0.03, common=0)
+    tables = {
+        "fitted": {"gemm": item},
+        "carried": {"gemm": Spread()},
+        "peak": {"gemm": Spread(launch_above_us=8.5)},
+        "gpu": {"h100-sxm": {"gemm": item, "fp8_gemm": Spread(cached_above=2.5)}},
+        "code": {"rebuilt": Spread(streaming_above=3.25)},
+    }
+    text = spread_file.toml(tables, Measurements({}), "2026-01-31")
+    raw = tomllib.loads(text)
+    found = spreads_from(raw)
+    assert {**found.origin, "gpu": found.gpu, "code": found.code} == tables
+    assert (found.coverage, raw["date"]) == (spread.COVERAGE, "2026-01-31")
+
+
+@needs_rows
+def test_intervals_hold_what_they_promise_of_shapes_held_out() -> None:
+    """Spreads of four fifths of the shapes hold 80 % of the rows of the last fifth, give or take 6.
+
+    Of A100 here; docs/accuracy.md has all GPUs.
+    """
+    gpu_id = "a100-sxm-80gb"
+    files = [SHARED / name for name in ("gemm.csv", "decode_attention.csv")]
+    measurements = load(files)
+    calibrations = {gpu_id: calibrate(measurements, load_hardware(gpu_id))}
+    rows = {kind: table[table["gpu_id"] == gpu_id] for kind, table in measurements.tables.items()}
+    found = residuals.residuals(Measurements(rows), calibrations)
+    checked = {item.what: item for item in spread_check.fitted(found)}
+    for family in ("gemm", "attention"):
+        assert checked[family].rows > 1900
+        assert checked[family].inside == pytest.approx(spread.COVERAGE, abs=0.06)
+        assert checked[family].below == pytest.approx(0.1, abs=0.05)
+    (four,) = spread_check.products(found)
+    assert four.inside > 0.7
+
+
+@needs_rows
+def test_intervals_hold_most_whole_steps() -> None:
+    """Batches of TensorRT-LLM and the paper's own steps, with the shipped constants.
+
+    vLLM's own time grows with the batch, which is the engine's and not the step's: its batches are
+    reported in docs/accuracy.md, and not held here.
+    """
+    measurements = load([SHARED / "e2e_decode.csv", SHARED / "bifurcated_paper_step_latency.csv"])
+    batches = [item for item in spread_check.batches(measurements) if "vllm" not in item.what]
+    checked = [*batches, *spread_check.cells(measurements)]
+    rows = sum(item.rows for item in checked)
+    assert rows > 60
+    assert sum(item.inside * item.rows for item in checked) / rows >= spread.COVERAGE
+    assert all(item.inside >= 0.7 for item in checked)

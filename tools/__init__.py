@@ -1,0 +1,1 @@
+"""What makes the documents and shipped constants of this project; no part of the wheel."""

@@ -1,0 +1,298 @@
+# ruff: noqa: E501 - the lines of a page are as long as its sentences
+"""Write docs/accuracy.md from measured rows: python tools/accuracy.py ROWS... [-o docs/accuracy.md].
+
+Fits every GPU anew, with whole shapes held out, and GPUs left out in turn; takes a few minutes.
+Nothing of the rows themselves is written, only errors: on the page, and in
+simulator/timing/spread.toml, on which the intervals of predictions rest. With --carry it only writes
+simulator/timing/carried_kernels.toml, from the constants fitted in the profiles.
+"""
+
+import argparse
+import datetime as dt
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from simulator.evidence.fit.calibrate import Calibration, calibrate, summary
+from simulator.evidence.fit.plan import STAGES
+from simulator.evidence.predict.summaries import report, timed
+from simulator.evidence.predict.validate import validate
+from simulator.evidence.rows.kinds import RowKind
+from simulator.evidence.rows.plausibility import compulsory_bytes
+from simulator.evidence.rows.reading import Measurements, load
+from simulator.inputs.hardware import load_hardware
+from simulator.timing.spread import shipped_spreads
+from tools import carry, residuals, spread, spread_check, spread_file
+
+COLD = 1.5  # times the L2 cache
+SMALL_M = 256
+ROOT = Path(__file__).resolve().parent.parent
+DOCS, TIMING = ROOT / "docs", ROOT / "simulator" / "timing"
+SPREADS = TIMING / "spread.toml"
+# What each architecture carries over is of this GPU, and whether its shares of bandwidth are: the
+# A100 80GB stops at 1.55 TB/s of its 2.04, which is all that the 40GB cards have.
+CARRIED = {
+    "Hopper": ("h100-sxm", True),
+    "Ampere GA100": ("a100-sxm-80gb", False),
+    "Ada": ("l40s", True),
+}
+INTRODUCTION = """# How accurate are the times?
+
+Written by `python tools/accuracy.py` on {date} from {rows:,} rows that public projects timed on real GPUs; nobody's
+rows are part of this project, only the constants fitted to them. Errors are |predicted / measured - 1|. *Held out* means
+shapes that the fit had not seen: rows are dealt by whole head shapes, matrix shapes or cells, never singly.
+
+"""
+
+
+def errors(residuals: "np.ndarray") -> str:
+    """Write median, 90th percentile and bias as cells of a table."""
+    figures = summary(residuals)
+    return " | ".join("" if math.isnan(value) else f"{100 * value:.1f} %" for value in figures)
+
+
+def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
+    """Tabulate what was fitted, shape by shape held out."""
+    lines = [
+        "## Kernels, on shapes the fit has not seen\n",
+        "| GPU | rows of | constants for | rows | median | 90th percentile | bias |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for gpu_id, calibration in calibrations.items():
+        for part in calibration.parts:
+            what = part.kind.replace("_", " ")
+            rows = f"{part.fitted.rows:,}"
+            cells = errors(part.fitted.held_out)
+            lines.append(f"| {gpu_id} | {what} | {part.variant or 'all'} | {rows} | {cells} |")
+    return lines
+
+
+def unseen(calibrations: Mapping[str, Calibration], kind: RowKind) -> "pd.Series[float]":
+    """Return log(predicted / measured) of each row by its label, its shape held out of the fit.
+
+    Of a row's fits the most specific counts: general constants, its library's, its narrow format's.
+    """
+    found: dict[int, float] = {}
+    for calibration in calibrations.values():
+        for part in calibration.parts:
+            if part.kind == kind:
+                found.update(zip(part.labels, part.fitted.held_out.tolist(), strict=True))
+    return pd.Series(found, dtype=np.float64)
+
+
+def regimes(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> list[str]:
+    """Tabulate decode attention on cold keys and values, and small products."""
+    lines = [
+        "\n## Where the targets are set\n",
+        f"*Cold*: keys and values of more than {COLD} times the L2 cache. *Held out* as above; *in sample* with the shipped",
+        "constants.\n",
+        "| rows | count | held out: median | 90th percentile | bias | in sample: median | 90th percentile | bias |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    held_out: dict[RowKind, pd.Series[float]] = {
+        kind: unseen(calibrations, kind) for kind in ("decode_attention", "gemm")
+    }
+    decode = measurements.tables["decode_attention"]
+    moved = compulsory_bytes(decode, "decode_attention")
+    products = measurements.tables["gemm"]
+    assert moved is not None  # noqa: S101 - decode rows have their bytes
+    size = decode["gpu_id"].map(lambda name: load_hardware(name).l2_bytes)
+    picks: list[tuple[RowKind, pd.DataFrame, str, pd.Index[int]]] = [
+        *(
+            ("decode_attention", decode, f"{gpu} {library} {dtype}, {word}", chosen)
+            for (gpu, library, dtype), part in decode.groupby(["gpu_id", "framework", "kv_dtype"])
+            for word, chosen in (
+                ("all", part.index),
+                ("cold", part.index[(moved > COLD * size)[part.index]]),
+            )
+        ),
+        *(
+            ("gemm", products, f"{gpu} {library} {dtype}, {word}", part.index[chosen])
+            for (gpu, library, dtype), part in products.groupby(["gpu_id", "framework", "dtype"])
+            for word, chosen in (
+                (f"m <= {SMALL_M}", part["m"] <= SMALL_M),
+                (f"m > {SMALL_M}", part["m"] > SMALL_M),
+            )
+        ),
+    ]
+    for kind, table, name, index in picks:
+        rows = validate(Measurements({kind: table.loc[index]})).rows
+        cells = errors(np.log1p(rows["error"].to_numpy(dtype=np.float64)))
+        new = errors(held_out[kind].reindex(index).to_numpy())
+        lines.append(f"| {kind.replace('_', ' ')}, {name} | {len(rows):,} | {new} | {cells} |")
+    return lines
+
+
+def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> list[str]:
+    """Tabulate each GPU predicted from the geometric mean of the others' constants."""
+    lines = [
+        "\n## A GPU never measured\n",
+        "Each GPU's decode attention (16-bit) from its published peaks and the geometric mean of the *other* GPUs'",
+        "constants at its clock: of the same kernel where another GPU ran it, else of all kernels.\n",
+        "| GPU left out | library | rows | all: median | 90th percentile | bias | cold: median | 90th percentile | bias |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    table = measurements.tables["decode_attention"]
+    measured = sorted(table["gpu_id"].dropna().unique())
+    for gpu_id in measured:
+        card = residuals.left_out(gpu_id, calibrations, measurements)
+        rows = table[(table["gpu_id"] == gpu_id) & (table["kv_dtype"] != "fp8")]
+        predicted = validate(Measurements({"decode_attention": rows}), gpu=card).rows
+        moved = compulsory_bytes(rows, "decode_attention")
+        assert moved is not None  # noqa: S101 - decode rows have their bytes
+        lines_of = dict(zip(zip(rows["file"], rows["line"], strict=True), moved, strict=True))
+        size = np.array(
+            [lines_of[key] for key in zip(predicted["file"], predicted["line"], strict=True)]
+        )
+        cold = size > COLD * card.l2_bytes
+        for library, part in predicted.groupby("framework"):
+            chosen = (predicted["framework"] == library).to_numpy()
+            logs = np.log1p(predicted["error"].to_numpy(dtype=np.float64))
+            lines.append(
+                f"| {gpu_id} | {library} | {len(part):,} | {errors(logs[chosen])} | "
+                f"{errors(logs[chosen & cold])} |"
+            )
+    return lines
+
+
+def shared_prefix(measurements: Measurements) -> list[str]:
+    """Tabulate shared-prefix attention, also from the constants of standard attention alone."""
+    table = measurements.tables.get("shared_prefix_attention")
+    if table is None:
+        return []
+    lines = [
+        "\n## Shared-prefix attention\n",
+        "| fitted to | predicted | rows | median | 90th percentile | bias |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    longest = table["prefix_len"].max()
+    for name, fitted in (
+        ("standard", table[table["mode"] == "standard"]),
+        ("both", table),
+        ("both, prefixes up to a quarter", table[table["prefix_len"] <= longest / 4]),
+    ):
+        gpu_id = str(table["gpu_id"].iloc[0])
+        card = calibrate(
+            Measurements({"shared_prefix_attention": fitted}), residuals.bare(gpu_id)
+        ).profile
+        for mode, rows in table.groupby("mode"):
+            far = rows[rows["prefix_len"] > longest / 4] if "quarter" in name else rows
+            predicted = validate(Measurements({"shared_prefix_attention": far}), gpu=card).rows
+            what = f"{mode}{', longer ones' if 'quarter' in name else ''}"
+            cells = errors(np.log1p(predicted["error"].to_numpy(dtype=np.float64)))
+            lines.append(f"| {name} | {what} | {len(far)} | {cells} |")
+    return lines
+
+
+def whole(measurements: Measurements) -> list[str]:
+    """Tabulate whole steps and the worst kinds of row with the shipped constants."""
+    validation = validate(measurements)
+    result = report(validation, measurements)
+    lines = [
+        "\n## Everything, with the shipped constants\n",
+        "| rows | count | median | 90th percentile | bias |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    rows = timed(validation.rows)
+    for group in result["groups"]:
+        if group["by"] in ("kind", "kind, gpu, framework"):
+            part: Sequence[float] = [group[key] for key in ("median_ape", "p90_ape", "bias")]
+            cells = " | ".join(f"{100 * value:.1f} %" for value in part)
+            lines.append(f"| {group['value'].replace('_', ' ')} | {group['rows']:,} | {cells} |")
+    steps = rows[rows["kind"] == "decode_step"]
+    if len(steps):
+        share = 100 * float((steps["ape"] <= 0.12).mean())  # noqa: PLR2004
+        lines.append(
+            f"\nOf the paper's cells {share:.0f} % are within 12 %; out of memory or not is right for "
+            f"{result['oom_correct']} of {result['oom_total']}."
+        )
+    lines.append(f"\nNot predicted: {result['skipped']:,} rows, refused: {result['refused']:,}.\n")
+    lines += [f"* {count:,} rows: {why}" for why, count in result["skipped_reasons"].items()]
+    return lines
+
+
+def intervals(measurements: Measurements, found: residuals.Residuals) -> list[str]:
+    """Tabulate how many measured times lie in intervals that were not made from them."""
+    lines = [
+        "\n## Do the intervals hold?\n",
+        f"`step_ms_low` and `step_ms_high` are to hold {100 * spread.COVERAGE:.0f} % of measured times. What they hold of rows that they were not",
+        "made from, and how many were shorter and longer:\n",
+        "| checked on | GPU | rows | inside | shorter | longer |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for title, part in (
+        ("shapes held out: ", spread_check.fitted(found)),
+        ("GPU left out: ", spread_check.left_out(found)),
+        ("sum of ", spread_check.products(found)),
+        ("whole steps: ", spread_check.batches(measurements)),
+        ("whole steps: ", spread_check.cells(measurements)),
+    ):
+        lines += [
+            f"| {title}{item.what.replace('_', ' ')} | {item.gpu} | {item.rows:,} | "
+            f"{100 * item.inside:.0f} % | {100 * item.below:.0f} % | {100 * item.above:.0f} % |"
+            for item in part
+        ]
+    return lines
+
+
+def write_spreads(
+    measurements: Measurements, found: residuals.Residuals, date: str, path: Path
+) -> None:
+    """Write what the intervals rest on, and use it from now on."""
+    tables = spread.spreads(found, measurements)
+    path.write_text(spread_file.toml(tables, measurements, date), encoding="utf-8")
+    shipped_spreads.cache_clear()
+
+
+def write_carried(measurements: Measurements, path: Path) -> None:
+    """Write what GPUs without rows carry over from the profiles of those with them."""
+    gpus = [load_hardware(gpu_id) for gpu_id, _ in CARRIED.values()]
+    kernels = carry.kernels_of(measurements.tables["decode_attention"], gpus)
+    architectures = {
+        name: carry.of_architecture(load_hardware(gpu_id), bandwidth=bandwidth)
+        for name, (gpu_id, bandwidth) in CARRIED.items()
+    }
+    path.write_text(carry.text(carry.averaged(gpus, kernels), architectures), encoding="utf-8")
+
+
+def main() -> None:
+    """Fit, predict, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="+", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=DOCS / "accuracy.md")
+    parser.add_argument("--remarks", type=Path, default=DOCS / "accuracy_remarks.md")
+    parser.add_argument("--spreads", type=Path, default=SPREADS, help="file of the intervals")
+    parser.add_argument("--carry", action="store_true", help="write carried_kernels.toml alone")
+    options = parser.parse_args()
+    measurements = load(options.rows)
+    if options.carry:
+        write_carried(measurements, TIMING / "carried_kernels.toml")
+        return
+    fitted_kinds = {stage.kind for stage in STAGES}
+    ids = pd.concat(
+        [table["gpu_id"] for kind, table in measurements.tables.items() if kind in fitted_kinds]
+    )
+    calibrations = {
+        gpu_id: calibrate(measurements, load_hardware(gpu_id))
+        for gpu_id in sorted(ids.dropna().unique())
+    }
+    date = dt.datetime.now(tz=dt.UTC).date().isoformat()
+    found = residuals.residuals(measurements, calibrations)
+    write_spreads(measurements, found, date, options.spreads)
+    lines = [INTRODUCTION.format(date=date, rows=measurements.rows).rstrip("\n"), ""]
+    if options.remarks.exists():
+        lines += [options.remarks.read_text(encoding="utf-8").rstrip("\n"), ""]
+    lines += kernels_of(calibrations)
+    lines += regimes(measurements, calibrations)
+    lines += left_out(measurements, calibrations)
+    lines += shared_prefix(measurements)
+    lines += intervals(measurements, found)
+    lines += whole(measurements)
+    options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

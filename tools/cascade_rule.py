@@ -1,0 +1,365 @@
+# ruff: noqa: E501 - the lines of a page are as long as its sentences
+"""Write docs/cascade_rule.md and its picture: python tools/cascade_rule.py, or tools/refresh.py.
+
+The page maps where vLLM's cascade rule and our own times choose differently. Everything in it is
+computed; with ``--check`` it only says whether it is out of date.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simulator.answers.grid import NAMED_AXES, Cell, compare_block
+from simulator.answers.rules import (
+    LEAST_PREFIX_TOKENS,
+    LEAST_REQUESTS,
+    RULES,
+)
+from simulator.answers.verdict import TIE_MARGIN
+from simulator.inputs.hardware import load_hardware
+from simulator.inputs.presets import load_model
+from simulator.inputs.workload import Workload, WorkloadGrid
+from simulator.timing.constants import rates
+from simulator.units import KIB, format_tokens
+
+if TYPE_CHECKING:
+    Array = np.ndarray[Any, Any]
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs"
+MODEL, GPUS, KV_HEADS = "llama-2-7b", ("a100-sxm-80gb", "h100-sxm"), (32, 8, 1)
+SAMPLES = (1, 2, 4, 7, 8, 16, 32, 64, 128, 256, 512, 1024)
+CONTEXTS = tuple(2**power for power in range(7, 18))
+
+PAGE = """# Where vLLM's cascade rule and the times differ
+
+Written by `python tools/refresh.py` from the shipped constants; nothing here was measured. `bifurcate compare --rule vllm` gives
+one cell of it.
+
+vLLM can read a prefix that all running requests share once ("cascade attention", its form of bifurcated attention). Whether it
+does is decided on every step by a rule of thumb: no below {tokens} tokens or {requests} requests; yes if each query head has a KV head
+of its own; else it counts waves of thread blocks, a wave of cascade being as long as all tiles of the prefix and one of flash
+decoding as long as one. Bytes, the samples' own tokens, the merge, split keys and launches are not in it (formula and source:
+`simulator/answers/rules.py`). Cascade attention is off by default in vLLM since March 2026 (vllm#36318), and gone since 0.32; the
+map is of the rule of 0.7 to 0.31, once it is switched on.
+
+Each cell is a decode step of a 7B model ({model}; 32 heads, with 32, 8 or 1 KV heads) over one stored context, as a paged cache
+keeps it, each sample with {decoded} tokens of its own. The figure is how much longer the step takes under the rule's choice than
+under the faster one.
+
+![Where the rule differs, by context and samples, for three head shapes on two GPUs](cascade_rule.svg)
+
+## What it loses, and why
+
+{causes}
+
+{findings}
+
+How far to trust this:
+
+* Each speed-up has an interval from the model's errors on rows it had not seen ([accuracy](accuracy.md)); where it holds both
+  signs the figure has a `~`.
+* Bifurcated attention is timed with kernels that split the keys over all multiprocessors. vLLM's and FlashInfer's cascade
+  kernels of the time did not, and lost more at short prefixes than ours would ([published signs](published_signs.md), vllm#44397:
+  never faster with a 512-token prefix). With those kernels a yes at short prefixes costs more than shown here.
+* Reads of one stored context that exceed the L2 cache are timed at the memory's speed for every sample. Where blocks of several
+  samples read the same keys at the same time, the cache serves some of them, and a no costs less than shown.
+
+## The cells
+
+`S 36 %`: the rule stays with standard attention and the step takes 36 % longer than with bifurcated. `B 3 %`: the rule reads the
+prefix once and the step takes 3 % longer than with standard. `·`: the same choice, or less than {tie} lost. `~`: too close
+to call, for the interval of the speed-up holds both signs. `–`: does not fit.
+{tables}
+"""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The grid of one head shape on one GPU; arrays are contexts by samples.
+
+    Attributes
+    ----------
+    standard_ms, bifurcated_ms
+        Steps over one stored context. [ms]
+    shares
+        Whether the rule reads the context once.
+    fits
+        Whether the step fits in memory.
+    sure
+        Whether the interval of the speed-up says yes or no.
+    """
+
+    gpu: str
+    kv_heads: int
+    standard_ms: "Array"
+    bifurcated_ms: "Array"
+    shares: "Array"
+    fits: "Array"
+    sure: "Array"
+
+    @property
+    def title(self) -> str:
+        """Name of the panel."""
+        return f"{self.gpu}, 32 heads, {self.kv_heads} KV head{'s' if self.kv_heads > 1 else ''}"
+
+    @property
+    def loss_ms(self) -> "Array":
+        """Time the rule loses. [ms]."""
+        chosen = np.where(self.shares, self.bifurcated_ms, self.standard_ms)
+        return chosen - np.minimum(self.standard_ms, self.bifurcated_ms)
+
+    @property
+    def loss(self) -> "Array":
+        """The same as a share of the faster step."""
+        return self.loss_ms / np.minimum(self.standard_ms, self.bifurcated_ms)
+
+    @property
+    def differs(self) -> "Array":
+        """Where more than a tie is lost, of what fits."""
+        return (self.loss >= TIE_MARGIN) & self.fits
+
+
+def panels() -> Iterator[Panel]:
+    """Yield the grid of every GPU and head shape."""
+    contexts = np.array(CONTEXTS, dtype=np.float64)
+    samples = np.array(SAMPLES, dtype=np.float64)
+    shape = (len(contexts), len(samples))
+    plain = Workload(kv_layout="shared")
+    for kv_heads in KV_HEADS:
+        model = load_model(MODEL, kv_heads=kv_heads)
+        for gpu in GPUS:
+            card = load_hardware(gpu)
+            cell = Cell(
+                model=model,
+                gpu_rates=rates(card, "auto"),
+                named={axis: getattr(plain, axis) for axis in NAMED_AXES},
+                numeric={},
+            )
+            columns = compare_block(cell, {"context_tokens": contexts, "samples": samples}, 0.9)
+            grid = WorkloadGrid(context_tokens=contexts[:, None], samples=samples[None, :])
+            yield Panel(
+                gpu=gpu,
+                kv_heads=kv_heads,
+                standard_ms=columns["standard_step_ms"].reshape(shape),
+                bifurcated_ms=columns["bifurcated_step_ms"].reshape(shape),
+                shares=np.broadcast_to(RULES["vllm"].reads_once(model, card, grid), shape),
+                fits=columns["bifurcated_fits"].reshape(shape),
+                sure=columns["verdict"].reshape(shape) != "too close to call",
+            )
+
+
+def causes(panel: Panel) -> Mapping[str, "Array"]:
+    """Return where the rule differs, by the part of it that decides there."""
+    few = np.array(SAMPLES)[None, :] < LEAST_REQUESTS
+    short = np.array(CONTEXTS)[:, None] < LEAST_PREFIX_TOKENS
+    no = panel.differs & ~panel.shares
+    yes = panel.differs & panel.shares
+    return {
+        f"says no: prefix below {LEAST_PREFIX_TOKENS} tokens": no & short,
+        f"says no: fewer than {LEAST_REQUESTS} requests": no & few & ~short,
+        "says no: flash decoding needs no more waves": no & ~few & ~short,
+        "says yes, too early": yes,
+    }
+
+
+def cause_table(every: list[Panel]) -> str:
+    """Tabulate how often and how much each part of the rule loses."""
+    lines = [
+        "| head shape, GPU | the rule | cells | median loss | largest loss | where |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+    ]
+    for panel in every:
+        name = panel.title
+        for cause, mask in causes(panel).items():
+            if not mask.any():
+                continue
+            worst = np.unravel_index(np.argmax(np.where(mask, panel.loss, -1)), mask.shape)
+            i, j = int(worst[0]), int(worst[1])
+            lines.append(
+                f"| {name} | {cause} | {mask.sum()} of {panel.fits.sum()} "
+                f"| {percent(np.median(panel.loss[mask]))} "
+                f"| {percent(panel.loss[i, j])}, {panel.loss_ms[i, j]:.3g} ms "
+                f"| {SAMPLES[j]:,} samples of {format_tokens(CONTEXTS[i])} |"
+            )
+            name = ""
+    return "\n".join(lines)
+
+
+def percent(share: float) -> str:
+    """Write a share."""
+    return f"{100 * share:.0f} %"
+
+
+def findings(every: list[Panel]) -> str:
+    """Say what the table comes to."""
+    points = sum(int(panel.fits.sum()) for panel in every)
+    wrong = sum(int(panel.differs.sum()) for panel in every)
+    sure = sum(int((panel.differs & panel.sure).sum()) for panel in every)
+    short, few, waves, early = range(4)
+
+    def largest(cause: int, kv_heads: int | None = None) -> str:
+        losses = [
+            float(np.max(panel.loss, where=list(causes(panel).values())[cause], initial=0))
+            for panel in every
+            if kv_heads in (None, panel.kv_heads)
+        ]
+        return percent(max(losses))
+
+    def up_to(kv_heads: int) -> str:
+        """Say up to how many samples counting waves loses, on each GPU."""
+        parts = []
+        for panel in every:
+            mask = list(causes(panel).values())[waves]
+            if panel.kv_heads == kv_heads and mask.any():
+                parts.append(f"{np.array(SAMPLES)[mask.any(axis=0)].max()} samples on {panel.gpu}")
+        return " and ".join(parts)
+
+    lines = (
+        f"* The rule and the times differ in {wrong} of {points} cells ({sure} of them beyond the model's own interval), nearly always because the rule says no: a yes loses at most {largest(early)}.",
+        f"* **Fewer than {LEAST_REQUESTS} requests** is its dearest no: with 2 to 7 samples of a long context the repeated reads already take most of the step (up to {largest(few, 32)} lost with 32 KV heads, {largest(few, 8)} with 8). What counts is samples times context, not each by itself.",
+        f"* **Counting waves** underrates sharing for grouped queries, because it knows no bytes. Cascade takes at least one wave, as long as all tiles of the prefix; flash decoding over few KV heads fills few waves with all samples together, and passes for cheap though each sample reads the context again. With 8 KV heads it says a wrong no at up to {up_to(8)} (at most {largest(waves, 8)} lost), with one KV head at up to {up_to(1)} (at most {largest(waves, 1)}). More multiprocessors make it say no for longer, not because sharing gains less but because a wave holds more.",
+        f"* **Below {LEAST_PREFIX_TOKENS} tokens** up to {largest(short)} is lost, with many samples and many KV heads.",
+        "* With one KV head and short contexts both ways take about the same time: what the rule says there costs little.",
+    )
+    return "\n".join(lines)
+
+
+def cell_text(panel: Panel, i: int, j: int) -> str:
+    """Write one cell of a table."""
+    if not panel.fits[i, j]:
+        return "–"
+    if not panel.differs[i, j]:
+        return "·"
+    sign = "" if panel.sure[i, j] else "~"
+    return f"{'B' if panel.shares[i, j] else 'S'} {sign}{100 * panel.loss[i, j]:.0f} %"
+
+
+def table(panel: Panel) -> str:
+    """Tabulate one panel, contexts downwards and samples to the right."""
+    lines = [
+        f"\n### {panel.title}\n",
+        "| context | " + " | ".join(f"{count:,}" for count in SAMPLES) + " |",
+        "| ---: |" + " ---: |" * len(SAMPLES),
+    ]
+    for i, context in enumerate(CONTEXTS):
+        cells = " | ".join(cell_text(panel, i, j) for j in range(len(SAMPLES)))
+        lines.append(f"| {format_tokens(context)} | {cells} |")
+    return "\n".join(lines)
+
+
+# One colour for agreement on each kind of attention, one scale for each kind of mistake; the figures
+# in the cells say the same without colour.
+AGREE = {False: "#ececec", True: "#d6e8f5"}
+STEPS = (0.05, 0.2, 1.0)
+SHOULD_SHARE = ("#fde3b8", "#f9b95c", "#e8762b", "#b8390e")
+SHOULD_NOT = ("#e6d2ea", "#cc9fd6", "#a860b8", "#7a2f8f")
+WIDTH, HEIGHT, LEFT, TOP = 44, 20, 54, 58
+PANEL_WIDTH = LEFT + WIDTH * len(SAMPLES) + 18
+PANEL_HEIGHT = TOP + HEIGHT * len(CONTEXTS) + 14
+
+
+def picture(every: list[Panel]) -> str:
+    """Draw all panels as one SVG."""
+    columns = len(GPUS)
+    width = PANEL_WIDTH * columns
+    height = PANEL_HEIGHT * (len(every) // columns) + 56
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
+        "<style>text{font:11px Helvetica,Arial,sans-serif}</style>",
+        "<title>Where vLLM's cascade rule and the times differ</title>",
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for number, panel in enumerate(every):
+        x, y = number % columns * PANEL_WIDTH, number // columns * PANEL_HEIGHT
+        parts.append(f'<g transform="translate({x} {y})">{"".join(_panel(panel))}</g>')
+    parts.append(_legend(height - 40))
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _panel(panel: Panel) -> Iterator[str]:
+    """Yield the marks of one panel."""
+    yield f'<text x="{LEFT}" y="20" style="font-size:14px;font-weight:bold">{panel.title}</text>'
+    yield f'<text x="{LEFT}" y="37" fill="#555">samples →, context tokens ↓</text>'
+    for j, count in enumerate(SAMPLES):
+        yield f'<text x="{LEFT + WIDTH * (j + 0.5)}" y="{TOP - 5}" text-anchor="middle">{count}</text>'
+    for i, context in enumerate(CONTEXTS):
+        y = TOP + HEIGHT * i
+        name = f"{context // KIB}K" if context >= KIB else str(context)
+        yield f'<text x="{LEFT - 6}" y="{y + 14}" text-anchor="end">{name}</text>'
+        for j in range(len(SAMPLES)):
+            yield from _cell(panel, i, j, LEFT + WIDTH * j, y)
+
+
+def _cell(panel: Panel, i: int, j: int, x: float, y: float) -> Iterator[str]:
+    """Yield one cell: its colour, and how much is lost."""
+    shares, loss = bool(panel.shares[i, j]), float(panel.loss[i, j])
+    if not panel.fits[i, j]:
+        return
+    fill, ink = AGREE[shares], "#222"
+    if panel.differs[i, j]:
+        level = sum(loss >= step for step in STEPS)
+        fill = (SHOULD_NOT if shares else SHOULD_SHARE)[level]
+        ink = "#fff" if level == len(STEPS) else ink
+    yield f'<rect x="{x}" y="{y}" width="{WIDTH - 1}" height="{HEIGHT - 1}" fill="{fill}"/>'
+    if panel.differs[i, j]:
+        yield (
+            f'<text x="{x + WIDTH / 2}" y="{y + 14}" text-anchor="middle" fill="{ink}">'
+            f"{'' if panel.sure[i, j] else '~'}{loss:.0%}</text>"
+        )
+
+
+def _legend(y: int) -> str:
+    """Return the legend: what each colour says."""
+    entries = (
+        (AGREE[False], "standard: agreed, or too close"),
+        (
+            SHOULD_SHARE[1],
+            "the rule says standard; bifurcated is faster, and so much longer is the step (darker: more)",
+        ),
+        (AGREE[True], "bifurcated: agreed, or too close"),
+        (
+            SHOULD_NOT[1],
+            "the rule says bifurcated; standard is faster. ~: too close to call. White: does not fit",
+        ),
+    )
+    parts = []
+    for number, (colour, text) in enumerate(entries):
+        x, row = LEFT + number % 2 * 230, y + number // 2 * 22
+        parts.append(
+            f'<rect x="{x}" y="{row}" width="26" height="15" fill="{colour}"/>'
+            f'<text x="{x + 32}" y="{row + 12}">{text}</text>'
+        )
+    return "".join(parts)
+
+
+def generated() -> dict[Path, str]:
+    """Return the files of this page and what they should say."""
+    every = list(panels())
+    page = PAGE.format(
+        tokens=LEAST_PREFIX_TOKENS,
+        requests=LEAST_REQUESTS,
+        model=MODEL,
+        decoded=Workload().decoded_tokens,
+        tie=percent(TIE_MARGIN),
+        causes=cause_table(every),
+        findings=findings(every),
+        tables="\n".join(table(panel) for panel in every),
+    )
+    return {FOLDER / "cascade_rule.md": page, FOLDER / "cascade_rule.svg": picture(every)}
+
+
+def main() -> None:
+    """Write the files, or with ``--check`` name those that are out of date."""
+    for path, text in generated().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            if "--check" in sys.argv:
+                sys.exit(f"out of date: docs/{path.name}; run python tools/cascade_rule.py")
+            path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

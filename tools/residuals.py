@@ -1,0 +1,174 @@
+"""Residuals of rows that no fit has seen, for the spreads and for GPUs never measured.
+
+By where the constants come from: of shapes held out of a GPU's own fit, of GPUs left out in turn
+and predicted from the others, and of published peaks.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from simulator.evidence.fit.calibrate import Calibration
+from simulator.evidence.fit.solver import FOLDS
+from simulator.evidence.predict.groups import Group, profile
+from simulator.evidence.predict.predict import prepare
+from simulator.evidence.rows.kinds import RowKind
+from simulator.evidence.rows.reading import Measurements
+from simulator.inputs.hardware import HardwareProfile
+from simulator.timing.constants import NARROW, ConstantsChoice, rates
+from simulator.timing.roofline import cached_bytes
+from simulator.timing.spread import Family, spread_name
+from simulator.timing.step import step_time
+from tools import carry
+
+# The family of kernels that a kind of row is of, and the columns that calls of one size share.
+FAMILIES: dict[RowKind, tuple[Family, tuple[str, ...]]] = {
+    "gemm": ("gemm", ("m",)),
+    "decode_attention": ("attention", ("batch", "kv_len")),
+    "shared_prefix_attention": ("attention", ("batch", "prefix_len")),
+    "prefill_attention": ("prefill_attention", ("batch", "q_len")),
+    "elementwise": ("elementwise", ("rows", "width")),
+    "all_reduce": ("collective", ("message_bytes",)),
+}
+# Constants are carried over from GPUs of which at least these rows were fitted.
+CARRIED_FROM: tuple[RowKind, ...] = ("decode_attention", "gemm")
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Rows with a prediction that has not seen them.
+
+    Attributes
+    ----------
+    fitted, carried, peak
+        By where the constants come from, a row for each measured call: ``family`` (with the prefix
+        of narrow formats), ``gpu_id``, ``measured_s``, ``predicted_s``, ``fixed_share``,
+        ``cached_share`` (of the bytes), ``launches``, ``size`` (what calls of one size share) and
+        ``fold``.
+    """
+
+    fitted: pd.DataFrame
+    carried: pd.DataFrame
+    peak: pd.DataFrame
+
+
+def bare(gpu_id: str) -> HardwareProfile:
+    """Return a GPU with nothing fitted."""
+    return profile(gpu_id).model_copy(update={"fitted": {}})
+
+
+def left_out(
+    gpu_id: str, calibrations: Mapping[str, Calibration], measurements: Measurements
+) -> HardwareProfile:
+    """Return a GPU with what the others carry over to it, as if it had never been measured."""
+    others = [
+        calibration.profile
+        for other, calibration in calibrations.items()
+        if other != gpu_id and {part.kind for part in calibration.parts} >= set(CARRIED_FROM)
+    ]
+    kernels = carry.kernels_of(measurements.tables["decode_attention"], others)
+    return carry.left_out(profile(gpu_id), others, kernels)
+
+
+def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> Residuals:
+    """Predict every kernel's row from constants that have not seen it.
+
+    Constants are those of no library, as questions use them: what libraries differ by is a part of
+    the spread.
+    """
+    frames: dict[str, list[pd.DataFrame]] = {"fitted": [], "carried": [], "peak": []}
+    carried = {
+        gpu_id: left_out(gpu_id, calibrations, measurements)
+        for gpu_id in pd.concat(
+            [
+                measurements.tables[kind]["gpu_id"]
+                for kind in FAMILIES
+                if kind in measurements.tables
+            ]
+        )
+        .dropna()
+        .unique()
+    }
+    for kind in FAMILIES:
+        table = measurements.tables.get(kind)
+        if table is None:
+            continue
+        rows = table[table["time_s"].notna() & table["gpu_id"].notna()]
+        for group in prepare(rows, kind).groups:
+            if group.execution == "eager" or group.seconds is not None:
+                continue
+            for origin, card, choice in _cards(
+                carried[group.gpu_id], calibrations.get(group.gpu_id), kind
+            ):
+                frame = predicted_rows(group, rows, card, choice)
+                if origin == "fitted":
+                    frame = _held_out(frame, calibrations[group.gpu_id], kind, narrow=group.narrow)
+                frames[origin].append(frame)
+    return Residuals(**{origin: pd.concat(parts) for origin, parts in frames.items()})
+
+
+def _cards(
+    carried: HardwareProfile, own: Calibration | None, kind: RowKind
+) -> Iterator[tuple[str, HardwareProfile, ConstantsChoice]]:
+    """Yield the GPU under each origin of its constants."""
+    if own is not None and any(part.kind == kind for part in own.parts):
+        yield "fitted", own.profile, "auto"
+    yield "carried", carried, "auto"
+    yield "peak", bare(carried.id), "peak"
+
+
+def predicted_rows(
+    group: Group, rows: pd.DataFrame, card: HardwareProfile, choice: ConstantsChoice
+) -> pd.DataFrame:
+    """Return a group's rows with what a spread is fitted to."""
+    family, size = FAMILIES[group.kind]
+    part = rows.loc[group.index]
+    gpu_rates = rates(card, choice)
+    step = step_time(group.operations, gpu_rates, group.execution)
+    count = len(group.index)
+
+    def column(values: Any) -> "np.ndarray":
+        return np.broadcast_to(np.asarray(values, dtype=np.float64), count).copy()
+
+    predicted = column(step.total_s)
+    fixed = column(sum(time.fixed_s for time in step.by_kind.values()))
+    launches = column(sum(item.repeat * item.launches for item in group.operations))
+    moved = column(sum(item.bytes_moved for item in group.operations))
+    cached = column(sum(cached_bytes(item, gpu_rates) for item in group.operations))
+    keys = [name for name in ("framework", *size) if name in part]
+    return pd.DataFrame(
+        {
+            "family": spread_name(card, family, narrow=group.narrow),
+            "gpu_id": group.gpu_id,
+            "measured_s": part["time_s"].to_numpy(dtype=np.float64),
+            "predicted_s": predicted,
+            "fixed_share": fixed / np.maximum(predicted, 1e-15),
+            "cached_share": cached / np.maximum(moved, 1),
+            "launches": launches,
+            "size": part[keys].astype(str).agg("/".join, axis=1).to_numpy(),
+            "fold": np.arange(count) % FOLDS,
+        },
+        index=group.index,
+    )
+
+
+def _held_out(
+    frame: pd.DataFrame, calibration: Calibration, kind: RowKind, *, narrow: bool
+) -> pd.DataFrame:
+    """Return rows with the prediction of the fit that did not see their shape."""
+    for part in calibration.parts:
+        if part.kind == kind and part.variant == (NARROW if narrow else ""):
+            held = pd.Series(part.fitted.held_out, index=list(part.labels))
+            _, order = np.unique(part.shapes, return_inverse=True)
+            fold = pd.Series(order % FOLDS, index=list(part.labels))
+            known = frame.index.intersection(held.index)
+            frame = frame.loc[known]
+            ratio = np.exp(held.loc[known].to_numpy())
+            frame = frame.assign(
+                predicted_s=frame["measured_s"] * ratio, fold=fold.loc[known].to_numpy()
+            )
+            return frame[np.isfinite(frame["predicted_s"])]
+    return frame
