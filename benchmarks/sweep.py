@@ -64,7 +64,7 @@ def measure(model: str, points: int) -> tuple[int, int, float]:
         )
     )
     operations = decode_operations(
-        load_model(model), Workload(samples=2, context_tokens=1024), block_slots=132
+        load_model(model), Workload(samples=2, context_tokens=1024), resident_blocks=132
     )
     done = 0
     start = time.perf_counter()

@@ -128,7 +128,9 @@ def mistral_7b(**changes: Any) -> ModelShape:
     )
 
 
-def llama_3_8b_attention(samples: int, context_tokens: int, *, block_slots: int) -> AttentionShape:
+def llama_3_8b_attention(
+    samples: int, context_tokens: int, *, resident_blocks: int
+) -> AttentionShape:
     """Return one layer's attention of Llama-3.1-8B, with 64 own tokens, in bf16."""
     return AttentionShape(
         prompts=1,
@@ -144,7 +146,7 @@ def llama_3_8b_attention(samples: int, context_tokens: int, *, block_slots: int)
         activation_bytes=2,
         kv_bytes=2,
         dtype="bf16",
-        block_slots=block_slots,
+        resident_blocks=resident_blocks,
     )
 
 
@@ -224,9 +226,9 @@ def attention_only(heads: int, kv_heads: int, head_dim: int = 128) -> ModelShape
 REAL_MODELS = (llama_2_7b(), mistral_7b(), mixtral_8x7b(), deepseek_v3(), windowed())
 
 
-def step_operations(shape: ModelShape, *, slots: int = SLOTS, **work: Any) -> list[Operation]:
+def step_operations(shape: ModelShape, *, resident: int = SLOTS, **work: Any) -> list[Operation]:
     """Return the operations of a decode step of a plain question."""
-    return decode_operations(shape, Workload(**work), block_slots=slots)
+    return decode_operations(shape, Workload(**work), resident_blocks=resident)
 
 
 def by_name(operations: Sequence[Operation]) -> dict[str, Operation]:

@@ -15,7 +15,7 @@ from simulator.evidence.predict.attention_kernels import attention_kernel
 from simulator.evidence.predict.groups import library_of
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.carried import Entry, clock_factor
-from simulator.timing.constants import HARNESS_PREFIX, VARIANTS, is_of_narrow
+from simulator.timing.constants import HARNESS_PREFIX, VARIANTS, is_of_low_precision
 from simulator.timing.slots import BLOCKS_PER_SM, blocks_per_sm
 
 # The clock at which constants of several GPUs are averaged.
@@ -81,7 +81,7 @@ def averaged(
         of_one = {name for name in values if name.startswith(("gemm", "prefill"))}
         for name, value in values.items():
             variant, base = _split(name)
-            if base in ATTENTION_NAMES and not is_of_narrow(name):
+            if base in ATTENTION_NAMES and not is_of_low_precision(name):
                 continue
             found.setdefault(name, []).append((_at_reference(base, value, gpu), gpu.name))
             if base in of_one and not variant and f"vllm_{name}" not in values:
@@ -94,8 +94,10 @@ def averaged(
                     for name in (f"{kernel}_{base}", base):
                         found.setdefault(name, []).append((_at_reference(base, value, gpu), text))
     # What 8-bit rows of one GPU could not tell was 16 bits' there: it is no mean of all.
-    narrow = [{name for name in own_constants(gpu) if is_of_narrow(name)} for gpu in gpus]
-    common = set.intersection(*filter(None, narrow)) if any(narrow) else set()
+    low_precision = [
+        {name for name in own_constants(gpu) if is_of_low_precision(name)} for gpu in gpus
+    ]
+    common = set.intersection(*filter(None, low_precision)) if any(low_precision) else set()
     return {
         name: Entry(
             _rounded(float(np.exp(np.mean(np.log([value for value, _ in values]))))),
@@ -104,7 +106,7 @@ def averaged(
             REFERENCE_MHZ,
         )
         for name, values in sorted(found.items())
-        if name in common or not is_of_narrow(name)
+        if name in common or not is_of_low_precision(name)
     }
 
 

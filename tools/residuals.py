@@ -18,7 +18,7 @@ from simulator.evidence.predict.predict import prepare
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import NARROW, ConstantsChoice, rates
+from simulator.timing.constants import LOW_PRECISION, ConstantsChoice, rates
 from simulator.timing.roofline import cached_bytes
 from simulator.timing.spread import Family, spread_name
 from simulator.timing.step import step_time
@@ -105,7 +105,9 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
             ):
                 frame = predicted_rows(group, rows, card, choice)
                 if origin == "fitted":
-                    frame = _held_out(frame, calibrations[group.gpu_id], kind, narrow=group.narrow)
+                    frame = _held_out(
+                        frame, calibrations[group.gpu_id], kind, low_precision=group.low_precision
+                    )
                 frames[origin].append(frame)
     return Residuals(**{origin: pd.concat(parts) for origin, parts in frames.items()})
 
@@ -141,7 +143,7 @@ def predicted_rows(
     keys = [name for name in ("framework", *size) if name in part]
     return pd.DataFrame(
         {
-            "family": spread_name(card, family, narrow=group.narrow),
+            "family": spread_name(card, family, low_precision=group.low_precision),
             "gpu_id": group.gpu_id,
             "measured_s": part["time_s"].to_numpy(dtype=np.float64),
             "predicted_s": predicted,
@@ -156,11 +158,11 @@ def predicted_rows(
 
 
 def _held_out(
-    frame: pd.DataFrame, calibration: Calibration, kind: RowKind, *, narrow: bool
+    frame: pd.DataFrame, calibration: Calibration, kind: RowKind, *, low_precision: bool
 ) -> pd.DataFrame:
     """Return rows with the prediction of the fit that did not see their shape."""
     for part in calibration.parts:
-        if part.kind == kind and part.variant == (NARROW if narrow else ""):
+        if part.kind == kind and part.variant == (LOW_PRECISION if low_precision else ""):
             held = pd.Series(part.fitted.held_out, index=list(part.labels))
             _, order = np.unique(part.shapes, return_inverse=True)
             fold = pd.Series(order % FOLDS, index=list(part.labels))

@@ -18,7 +18,7 @@ from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates, rates
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.spread import Code, Spread
 from simulator.timing.step import StepTime, step_time
 
@@ -63,7 +63,7 @@ def question(row: "pd.Series[Any]") -> Question:
         execution=row["execution"],
     )
     operations = decode_operations(
-        load_model(str(row["model"])), work, block_slots=block_slots(gpu)
+        load_model(str(row["model"])), work, resident_blocks=resident_blocks(gpu)
     )
     gpu_rates = rates(gpu)
     step = step_time(operations, gpu_rates, work.execution)

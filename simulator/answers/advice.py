@@ -7,8 +7,8 @@ from simulator.answers.estimate import Estimate, check_workload
 from simulator.answers.verdict import Verdict
 from simulator.counts.memory import memory
 from simulator.errors import WorkloadError
-from simulator.inputs.dtypes import DTYPE_BYTES, is_narrow
-from simulator.timing.slots import block_slots
+from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
+from simulator.timing.slots import resident_blocks
 from simulator.units import format_gib, format_tokens
 
 # Tensor-parallel sizes looked at for one that holds what a smaller one does not: up to two nodes of
@@ -93,11 +93,13 @@ def _spare_bytes(result: Estimate) -> str:
         )
         if work.weight_dtype == "int4":
             return more
-        width = " to 4 bits" if is_narrow(DTYPE_BYTES[work.weight_dtype]) else ""
+        width = " to 4 bits" if is_low_precision(DTYPE_BYTES[work.weight_dtype]) else ""
         return f"quantise the weights{width} ({weights:.0%} of the bytes moved) or {more}"
     if float(totals.kv_bytes_read) > LARGE_SHARE * moved:
-        narrow = is_narrow(DTYPE_BYTES[work.kv_dtype])
-        way = "use fewer KV heads or fewer samples" if narrow else "store the KV cache in fp8"
+        low_precision = is_low_precision(DTYPE_BYTES[work.kv_dtype])
+        way = (
+            "use fewer KV heads or fewer samples" if low_precision else "store the KV cache in fp8"
+        )
         return f"{way}, because KV reads are most of the bytes moved"
     if work.kernel in ("einsum", "sdpa_math"):
         return "use a flash kernel, because the logits' passes through memory bind the step"
@@ -136,11 +138,11 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
         if work.tensor_parallel < size <= largest and _fits(result, tensor_parallel=size):
             yield f"{size} GPUs (--tp {size})"
             break
-    for dtype in ("int4",) if is_narrow(DTYPE_BYTES[work.weight_dtype]) else ("fp8", "int4"):
+    for dtype in ("int4",) if is_low_precision(DTYPE_BYTES[work.weight_dtype]) else ("fp8", "int4"):
         if work.weight_dtype != dtype and _fits(result, weight_dtype=dtype):
             yield f"{dtype} weights"
             break
-    if not is_narrow(DTYPE_BYTES[work.kv_dtype]) and _fits(result, kv_dtype="fp8"):
+    if not is_low_precision(DTYPE_BYTES[work.kv_dtype]) and _fits(result, kv_dtype="fp8"):
         yield "an fp8 KV cache"
     if work.kernel in ("einsum", "sdpa_math") and _fits(result, kernel="flash"):
         yield "a flash kernel"
@@ -162,6 +164,6 @@ def _fits(result: Estimate, **changes: object) -> bool:
         result.model,
         work,
         capacity_bytes=result.memory.capacity_bytes,
-        block_slots=block_slots(result.gpu),
+        resident_blocks=resident_blocks(result.gpu),
     )
     return bool(needs.fits)

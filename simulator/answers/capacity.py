@@ -6,7 +6,7 @@ from simulator.answers.estimate import Estimate
 from simulator.answers.search import largest
 from simulator.counts.memory import memory
 from simulator.inputs.workload import LARGEST_COUNT, Workload
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 
@@ -45,15 +45,17 @@ def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacit
             result.model,
             at(field, value),
             capacity_bytes=result.memory.capacity_bytes,
-            block_slots=block_slots(result.gpu),
+            resident_blocks=resident_blocks(result.gpu),
         )
         return bool(needs.fits)
 
     def in_time(field: str, value: int) -> bool:
         if target_step_s is None:
             return True
-        slots = block_slots(result.gpu)
-        changed = decode_time(result.model, at(field, value), result.rates, block_slots=slots)
+        resident = resident_blocks(result.gpu)
+        changed = decode_time(
+            result.model, at(field, value), result.rates, resident_blocks=resident
+        )
         return float(changed.total_s) <= target_step_s
 
     def limits(field: str, low: int) -> tuple[int | None, int | None]:

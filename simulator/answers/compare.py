@@ -19,7 +19,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import ConstantsChoice
 from simulator.timing.interval import speedup_interval
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 Winner = Literal["standard", "bifurcated", "tie"]
@@ -99,7 +99,7 @@ def compare(
     standard = estimate(
         model, gpu, work, constants=constants, memory_utilization=memory_utilization
     )
-    gpu_rates, slots = standard.rates, block_slots(gpu)
+    gpu_rates, resident = standard.rates, resident_blocks(gpu)
     bifurcated, shared_storage = (
         estimate_with(model, gpu_rates, other, memory_utilization)
         for other in (
@@ -109,7 +109,7 @@ def compare(
     )
 
     def seconds(changed: Workload) -> float:
-        return float(decode_time(model, changed, gpu_rates, block_slots=slots).total_s)
+        return float(decode_time(model, changed, gpu_rates, resident_blocks=resident).total_s)
 
     def gain(field: str, value: int) -> float:
         changed = work.model_copy(update={field: value})

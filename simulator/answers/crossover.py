@@ -9,7 +9,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import ATTENTIONS, Attention, Workload, WorkloadGrid
 from simulator.timing.constants import Rates
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 if TYPE_CHECKING:
@@ -161,10 +161,10 @@ def _solve(
     )
     shape = (len(samples), len(contexts))
     gpu = gpu_rates.gpu
-    slots = block_slots(gpu)
-    seconds = decode_time(model, grid, gpu_rates, block_slots=slots).total_s
+    resident = resident_blocks(gpu)
+    seconds = decode_time(model, grid, gpu_rates, resident_blocks=resident).total_s
     capacity_bytes = gpu.memory_bytes * memory_utilization
-    needs = memory(model, grid, capacity_bytes=capacity_bytes, block_slots=slots)
+    needs = memory(model, grid, capacity_bytes=capacity_bytes, resident_blocks=resident)
     share = needs.total_bytes / capacity_bytes
     return np.broadcast_to(seconds, shape), np.broadcast_to(share, shape)
 

@@ -7,15 +7,15 @@ from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import Operation, Totals, total
 from simulator.counts.transformer import check_split, decode_operations
 from simulator.errors import WorkloadError
-from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype, is_narrow
+from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload, WorkloadLike, forward_tokens
-from simulator.timing.constants import NARROW, ConstantsChoice, Rates, rates
+from simulator.timing.constants import LOW_PRECISION, ConstantsChoice, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty
-from simulator.timing.limits import has_narrow_products, peak_flops_per_s
+from simulator.timing.limits import has_low_precision_products, peak_flops_per_s
 from simulator.timing.roofline import Roof
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import StepTime, step_time
 from simulator.units import format_gib
 
@@ -112,10 +112,13 @@ def estimate_with(
 ) -> Estimate:
     """Estimate one decode step with constants that are already gathered."""
     gpu = gpu_rates.gpu
-    slots = block_slots(gpu)
-    operations = tuple(decode_operations(model, workload, block_slots=slots))
+    resident = resident_blocks(gpu)
+    operations = tuple(decode_operations(model, workload, resident_blocks=resident))
     needs = memory(
-        model, workload, capacity_bytes=gpu.memory_bytes * memory_utilization, block_slots=slots
+        model,
+        workload,
+        capacity_bytes=gpu.memory_bytes * memory_utilization,
+        resident_blocks=resident,
     )
     return Estimate(
         model=model,
@@ -236,22 +239,24 @@ def _narrow_note(gpu_rates: Rates, work: Workload) -> str:
     if gpu_rates.choice == "peak":
         return ""
     parts = []
-    if is_narrow(DTYPE_BYTES[work.weight_dtype]):
-        if not has_narrow_products(gpu_rates.gpu, work.weight_dtype):
+    if is_low_precision(DTYPE_BYTES[work.weight_dtype]):
+        if not has_low_precision_products(gpu_rates.gpu, work.weight_dtype):
             parts.append(f"products of {work.weight_dtype} weights are timed as 16-bit ones")
-        elif work.weight_dtype != NARROW:
-            parts.append(f"products of {work.weight_dtype} weights are timed as {NARROW} ones")
-    if is_narrow(DTYPE_BYTES[work.kv_dtype]) and work.kv_dtype != NARROW:
-        parts.append(f"{work.kv_dtype} caches are timed as {NARROW} ones")
+        elif work.weight_dtype != LOW_PRECISION:
+            parts.append(
+                f"products of {work.weight_dtype} weights are timed as {LOW_PRECISION} ones"
+            )
+    if is_low_precision(DTYPE_BYTES[work.kv_dtype]) and work.kv_dtype != LOW_PRECISION:
+        parts.append(f"{work.kv_dtype} caches are timed as {LOW_PRECISION} ones")
     if parts:
         return f"No rows are of these formats: {', '.join(parts)}."
     used = {
-        gpu_rates.narrow.constants[f"{kind}_launch_us"].origin
+        gpu_rates.low_precision.constants[f"{kind}_launch_us"].origin
         for kind, dtype in (("gemm", work.weight_dtype), ("attention", work.kv_dtype))
-        if is_narrow(DTYPE_BYTES[dtype])
+        if is_low_precision(DTYPE_BYTES[dtype])
     }
     if gpu_rates.origin == "fitted" and used == {"carried"}:
-        return f"Constants of {NARROW} kernels are carried over from other GPUs."
+        return f"Constants of {LOW_PRECISION} kernels are carried over from other GPUs."
     return ""
 
 

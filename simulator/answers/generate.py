@@ -24,7 +24,7 @@ from simulator.inputs.workload import Attention, Workload
 from simulator.timing.constants import ConstantsChoice
 from simulator.timing.request import GenerationTime, generation_time
 from simulator.timing.request_interval import request_interval
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.units import format_gib
 
 MOST_OUTPUT_TOKENS = 10**7
@@ -156,7 +156,7 @@ def generate(
         workload,
         last_step.rates,
         output_tokens=output_tokens,
-        block_slots=block_slots(gpu),
+        resident_blocks=resident_blocks(gpu),
     )
     low_s, high_s = request_interval(model, workload, last_step.rates, time, last_step.uncertainty)
     return Generation(
@@ -168,7 +168,7 @@ def generate(
             model,
             last,
             capacity_bytes=last_step.memory.capacity_bytes,
-            block_slots=block_slots(gpu),
+            resident_blocks=resident_blocks(gpu),
         ),
         usd_per_hour=price_per_hour(gpu, workload.tensor_parallel, usd_per_hour),
         total_low_s=low_s,

@@ -21,7 +21,7 @@ from simulator.numeric import Numeric
 from simulator.timing.constants import Rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
 from simulator.timing.roofline import ROOFS
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import StepTime, step_time
 from simulator.units import MILLISECOND
 
@@ -120,8 +120,8 @@ def _solve(
 ) -> tuple[Uncertainty, dict[str, Numeric]]:
     """Count and time one kind of attention over a block."""
     gpu = cell.gpu_rates.gpu
-    slots = block_slots(gpu)
-    operations = decode_operations(cell.model, work, block_slots=slots)
+    resident = resident_blocks(gpu)
+    operations = decode_operations(cell.model, work, resident_blocks=resident)
     step = step_time(operations, cell.gpu_rates, work.execution)
     totals = total(operations)
     unsure = uncertainty(operations, step, cell.gpu_rates, work, totals)
@@ -129,7 +129,7 @@ def _solve(
         cell.model,
         work,
         capacity_bytes=gpu.memory_bytes * memory_utilization,
-        block_slots=slots,
+        resident_blocks=resident,
     )
     return unsure, {
         "step_ms": step.total_s / MILLISECOND,

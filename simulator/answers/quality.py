@@ -22,7 +22,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import ATTENTIONS, Attention, Workload
 from simulator.timing.constants import ConstantsChoice
 from simulator.timing.request import request_times
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 if TYPE_CHECKING:
@@ -231,10 +231,12 @@ class _Costs:
         model, work, gpu = result.model, result.workload, result.gpu
         counts = np.asarray(samples, dtype=np.float64)
         grid = grid_of(work, samples=counts)
-        slots = block_slots(gpu)
-        steps = decode_time(model, grid, result.rates, block_slots=slots).total_s
+        resident = resident_blocks(gpu)
+        steps = decode_time(model, grid, result.rates, resident_blocks=resident).total_s
         held = memory if self._output_tokens is None else request_memory
-        needs = held(model, grid, capacity_bytes=result.memory.capacity_bytes, block_slots=slots)
+        needs = held(
+            model, grid, capacity_bytes=result.memory.capacity_bytes, resident_blocks=resident
+        )
         requests = (
             None
             if self._output_tokens is None
@@ -244,7 +246,7 @@ class _Costs:
                 result.rates,
                 samples=counts,
                 output_tokens=self._output_tokens,
-                block_slots=slots,
+                resident_blocks=resident,
             )
         )
         steps = np.broadcast_to(steps, counts.shape)

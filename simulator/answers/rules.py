@@ -238,8 +238,8 @@ def vllm_waves(
     tiles = ceil_div(prefix_tokens, TILE)
     cascade_blocks = heads * ceil_div(requests, TILE)
     flash_blocks = requests * kv_heads * ceil_div(heads // kv_heads, TILE) * tiles
-    slots = int(sm_count)
-    return ceil_div(cascade_blocks, slots) * tiles, ceil_div(flash_blocks, slots)
+    resident = int(sm_count)
+    return ceil_div(cascade_blocks, resident) * tiles, ceil_div(flash_blocks, resident)
 
 
 def _vllm_sizes(

@@ -28,7 +28,7 @@ from simulator.inputs.tree import Level
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import ConstantsChoice
 from simulator.timing.interval import speedup_interval
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 # How far the length from which a split pays is looked for.
@@ -166,7 +166,7 @@ def _with_levels(work: Workload) -> Workload:
 
 def _rule(standard: Estimate, best: Workload, index: int) -> LevelRule:
     """Compare the fastest choice of levels with one level split, and joined."""
-    model, gpu_rates, slots = standard.model, standard.rates, block_slots(standard.gpu)
+    model, gpu_rates, resident = standard.model, standard.rates, resident_blocks(standard.gpu)
     level = best.tree[index]
     others = [item.name for item in best.tree if item.split and item is not level]
 
@@ -175,10 +175,10 @@ def _rule(standard: Estimate, best: Workload, index: int) -> LevelRule:
         return _reading_of(resized, [*others, level.name]), _reading_of(resized, others)
 
     def seconds(work: Workload) -> float:
-        return float(decode_time(model, work, gpu_rates, block_slots=slots).total_s)
+        return float(decode_time(model, work, gpu_rates, resident_blocks=resident).total_s)
 
     def moved(work: Workload) -> float:
-        totals = total(decode_operations(model, work, block_slots=slots))
+        totals = total(decode_operations(model, work, resident_blocks=resident))
         return float(totals.bytes_read + totals.bytes_written)
 
     def shortest(cost: Callable[[Workload], float]) -> int | None:

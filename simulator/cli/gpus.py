@@ -56,15 +56,15 @@ def show_gpu(
 ) -> None:
     """Show a GPU's figures and constants, with sources."""
     from simulator.inputs.hardware import load_hardware
-    from simulator.timing.constants import NARROW, rates
+    from simulator.timing.constants import LOW_PRECISION, rates
 
     profile = load_hardware(name)
     of_card = rates(profile)
     constants = {
         **of_card.constants,
         **{
-            f"{NARROW}_{key}": item
-            for key, item in of_card.narrow.constants.items()
+            f"{LOW_PRECISION}_{key}": item
+            for key, item in of_card.low_precision.constants.items()
             if item != of_card.constants[key]
         },
     }

@@ -55,19 +55,19 @@ class Memory:
 
 
 def memory(
-    model: ModelShape, work: WorkloadLike, *, capacity_bytes: float, block_slots: int
+    model: ModelShape, work: WorkloadLike, *, capacity_bytes: float, resident_blocks: int
 ) -> Memory:
     """Count the memory that a decode step needs on one GPU."""
     return Memory(
         weights_bytes=weights_bytes(model, work),
         kv_bytes=kv_cache_bytes(model, work),
-        workspace_bytes=workspace_bytes(model, work, block_slots=block_slots),
+        workspace_bytes=workspace_bytes(model, work, resident_blocks=resident_blocks),
         capacity_bytes=capacity_bytes,
     )
 
 
 def request_memory(
-    model: ModelShape, work: WorkloadLike, *, capacity_bytes: float, block_slots: int
+    model: ModelShape, work: WorkloadLike, *, capacity_bytes: float, resident_blocks: int
 ) -> Memory:
     """Count the memory that a whole request needs on one GPU.
 
@@ -77,7 +77,7 @@ def request_memory(
         The request's last step, when caches are longest. They are set aside before the request
         starts, as engines' pools and static caches are, so the prefill finds them there.
     """
-    step = workspace_bytes(model, work, block_slots=block_slots)
+    step = workspace_bytes(model, work, resident_blocks=resident_blocks)
     return Memory(
         weights_bytes=weights_bytes(model, work),
         kv_bytes=kv_cache_bytes(model, work),
@@ -149,7 +149,7 @@ def kv_cache_bytes(model: ModelShape, work: WorkloadLike) -> Numeric:
     return tokens * cache_width * DTYPE_BYTES[work.kv_dtype]
 
 
-def workspace_bytes(model: ModelShape, work: WorkloadLike, *, block_slots: int) -> Numeric:
+def workspace_bytes(model: ModelShape, work: WorkloadLike, *, resident_blocks: int) -> Numeric:
     """Bytes of the largest set of intermediate tensors alive at one time of a decode step.
 
     Two hidden vectors, the widest MLP tensor and the logits of every token, and what the attention
@@ -166,7 +166,7 @@ def workspace_bytes(model: ModelShape, work: WorkloadLike, *, block_slots: int) 
     logits = tokens * model.vocab_size * LOGIT_BYTES
     attention: Numeric = 0
     for window in {group.window for group in model.layer_groups}:
-        shape = decode_attention_shape(model, work, window, block_slots=block_slots)
+        shape = decode_attention_shape(model, work, window, resident_blocks=resident_blocks)
         attention = maximum(attention, _attention_workspace(shape, work))
     return maximum(hidden + attention, logits + tokens * element * model.hidden_size)
 
@@ -246,7 +246,7 @@ def _attention_workspace(shape: AttentionShape, work: WorkloadLike) -> Numeric:
         return queries + 2 * shape.logits_bytes(tokens) + rebuilt
     if work.kernel == "flash":
         # The most that split-KV partials take: every slot's rows.
-        rows = shape.block_slots * ROWS_PER_BLOCK
+        rows = shape.resident_blocks * ROWS_PER_BLOCK
         return queries + rebuilt + rows * (shape.value_width + 1) * PARTIAL_BYTES
     return queries + rebuilt
 

@@ -39,7 +39,7 @@ class Operation:
         The parts of ``bytes_read`` that are KV cache and weights. [bytes]
     launches
         Kernels launched.
-    blocks
+    effective_blocks
         Thread blocks among which the KV reads are divided, as many evenly loaded ones as would take
         as long; None where there are always enough.
     thread_blocks
@@ -48,9 +48,9 @@ class Operation:
         FLOPs of the longest of them, where blocks differ much: causal attention. [FLOP]
     sequences, splits
         What is walked through one by one: sequences of a batch, partial results of each row.
-    rows, columns, depth
-        Sizes of one matrix product, of which every launch does one: of its result, and the inner
-        dimension; 0 where they are not known, or the products are many small ones.
+    m, n, k
+        Sizes of one matrix product [M, K] x [K, N], of which every launch does one; 0 where they
+        are not known, or the products are many small ones.
     weight_element_bytes
         Bytes of a weight as it is stored, where the kernel expands it to ``dtype`` on the chip;
         None where it is of that format. [bytes]
@@ -67,7 +67,7 @@ class Operation:
         both as one: the combine of split-KV.
     dtype
         Format of the matrix product, which picks the compute roof.
-    narrow_cache
+    low_precision_cache
         Whether it reads, writes or combines a KV cache of 8 bits or fewer, whose kernels have
         constants of their own.
     repeat
@@ -82,14 +82,14 @@ class Operation:
     kv_bytes_read: Numeric = 0
     weight_bytes_read: Numeric = 0
     launches: Numeric = 1
-    blocks: Numeric | None = None
+    effective_blocks: Numeric | None = None
     thread_blocks: Numeric = 0
     longest_block_flops: Numeric = 0
     sequences: Numeric = 0
     splits: Numeric = 0
-    rows: Numeric = 0
-    columns: Numeric = 0
-    depth: Numeric = 0
+    m: Numeric = 0
+    n: Numeric = 0
+    k: Numeric = 0
     weight_element_bytes: float | None = None
     link_bytes: Numeric = 0
     ranks: int = 1
@@ -98,7 +98,7 @@ class Operation:
     scratch_bytes: Numeric = 0
     within: str = ""
     dtype: Dtype = "bf16"
-    narrow_cache: bool = False
+    low_precision_cache: bool = False
     repeat: int = 1
 
     @property

@@ -9,7 +9,7 @@ more bytes and launches several times as many kernels.
 from dataclasses import dataclass
 
 from simulator.counts.operation import Operation
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, activation_dtype, is_narrow
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, activation_dtype, is_low_precision
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Execution
 from simulator.numeric import Numeric
@@ -103,9 +103,9 @@ def gemm(
         bytes_written=rows * columns * part.element_bytes,
         weight_bytes_read=weights,
         launches=matrices,
-        rows=rows,
-        columns=columns / matrices if matrices > 1 else columns,
-        depth=inner,
+        m=rows,
+        n=columns / matrices if matrices > 1 else columns,
+        k=inner,
         weight_element_bytes=DTYPE_BYTES[weight_dtype] if weight_dtype == "int4" else None,
         # int4 weights are expanded before the product, which runs in the activations' format.
         dtype=part.dtype if weight_dtype == "int4" else weight_dtype,
@@ -212,7 +212,7 @@ def cache_write(part: Slice, width: int, *, repeat: int) -> Operation:
         bytes_read=part.rows(width),
         bytes_written=part.tokens * width * DTYPE_BYTES[part.kv_dtype],
         launches=2 if part.eager else 1,
-        narrow_cache=is_narrow(DTYPE_BYTES[part.kv_dtype]),
+        low_precision_cache=is_low_precision(DTYPE_BYTES[part.kv_dtype]),
         repeat=repeat,
     )
 

@@ -21,7 +21,7 @@ PREFILL_ROWS_PER_BLOCK = 128
 
 
 def decode_operations(
-    model: ModelShape, work: WorkloadLike, *, block_slots: int
+    model: ModelShape, work: WorkloadLike, *, resident_blocks: int
 ) -> list[Operation]:
     """List the operations of one decode step on one GPU of the tensor-parallel group.
 
@@ -29,7 +29,7 @@ def decode_operations(
     ----------
     model, work
         The model and the question; numeric fields of ``work`` may be arrays.
-    block_slots
+    resident_blocks
         Thread blocks the GPU runs at once: flash kernels split the keys to fill them.
 
     Raises
@@ -44,7 +44,7 @@ def decode_operations(
     operations += layers.attention_input(part, model.layers)
     for window, count in _layers_by(model, "window").items():
         attention = attention_operations(
-            decode_attention_shape(model, work, window, block_slots=block_slots),
+            decode_attention_shape(model, work, window, resident_blocks=resident_blocks),
             attention=work.attention,
             kernel=work.kernel,
             kv_layout=work.kv_layout,
@@ -129,7 +129,7 @@ def check_split(model: ModelShape, ranks: int) -> None:
 
 
 def decode_attention_shape(
-    model: ModelShape, work: WorkloadLike, window: int | None, *, block_slots: int
+    model: ModelShape, work: WorkloadLike, window: int | None, *, resident_blocks: int
 ) -> AttentionShape:
     """Return the attention sizes of one layer on one GPU.
 
@@ -153,7 +153,7 @@ def decode_attention_shape(
         activation_bytes=DTYPE_BYTES[compute],
         kv_bytes=DTYPE_BYTES[work.kv_dtype],
         dtype=compute,
-        block_slots=block_slots,
+        resident_blocks=resident_blocks,
         levels=visible_levels(work, context) if work.tree else (),
     )
 

@@ -30,10 +30,10 @@ DTYPE_ALIASES: dict[str, Dtype] = {
 }
 
 
-def is_narrow(element_bytes: float) -> bool:
+def is_low_precision(element_bytes: float) -> bool:
     """Return whether numbers of so many bytes are in 8 bits or fewer.
 
-    >>> is_narrow(DTYPE_BYTES["fp8"]), is_narrow(DTYPE_BYTES["bf16"])
+    >>> is_low_precision(DTYPE_BYTES["fp8"]), is_low_precision(DTYPE_BYTES["bf16"])
     (True, False)
     """
     return element_bytes < DTYPE_BYTES["bf16"]
@@ -45,4 +45,4 @@ def activation_dtype(weight_dtype: Dtype) -> Dtype:
     >>> activation_dtype("fp16"), activation_dtype("int4")
     ('fp16', 'bf16')
     """
-    return "bf16" if is_narrow(DTYPE_BYTES[weight_dtype]) else weight_dtype
+    return "bf16" if is_low_precision(DTYPE_BYTES[weight_dtype]) else weight_dtype

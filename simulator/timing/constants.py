@@ -21,7 +21,7 @@ from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.carried import ATTENTION_KERNELS, Constant, carried, in_architecture
-from simulator.timing.limits import has_narrow_products, peak_flops_per_s
+from simulator.timing.limits import has_low_precision_products, peak_flops_per_s
 from simulator.units import GIGA, MICROSECOND
 
 ConstantsChoice = Literal["auto", "carried", "peak"]
@@ -52,10 +52,10 @@ BY_KIND = ("bandwidth_fraction", "flops_fraction", "launch_us", "block_us", "ove
 # ``vllm_attention_launch_us`` or ``sglang_fp8_attention_bandwidth_fraction``; or for an attention
 # kernel that several libraries have.
 LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
-NARROW = "fp8"
-NARROW_VARIANTS = (NARROW, *(f"{library}_{NARROW}" for library in LIBRARIES))
-_NARROW_PREFIXES = tuple(f"{variant}_" for variant in NARROW_VARIANTS)
-VARIANTS = (*LIBRARIES, *ATTENTION_KERNELS, *NARROW_VARIANTS)
+LOW_PRECISION = "fp8"
+LOW_PRECISION_VARIANTS = (LOW_PRECISION, *(f"{library}_{LOW_PRECISION}" for library in LIBRARIES))
+_LOW_PRECISION_PREFIXES = tuple(f"{variant}_" for variant in LOW_PRECISION_VARIANTS)
+VARIANTS = (*LIBRARIES, *ATTENTION_KERNELS, *LOW_PRECISION_VARIANTS)
 # Over PCIe ``link_fraction`` is the share that a pair of GPUs reaches. More of them share the host:
 # four L40S reach about a quarter of what a pair does, eight a tenth (aiconfigurator rows); of
 # powers in tenths the best on shapes held out. No rows are of more, whom no host holds.
@@ -131,19 +131,19 @@ class Rates:
     variants: tuple[str, ...] = ()
 
     @cached_property
-    def narrow(self) -> "Rates":
+    def low_precision(self) -> "Rates":
         """Those of products and caches in 8 bits."""
-        own = [name for name in self.variants if name in NARROW_VARIANTS]
-        rest = [name for name in self.variants if name not in NARROW_VARIANTS]
-        return rates(self.gpu, self.choice, variants=dict.fromkeys((*own, NARROW, *rest)))
+        own = [name for name in self.variants if name in LOW_PRECISION_VARIANTS]
+        rest = [name for name in self.variants if name not in LOW_PRECISION_VARIANTS]
+        return rates(self.gpu, self.choice, variants=dict.fromkeys((*own, LOW_PRECISION, *rest)))
 
     def of(self, operation: Operation) -> "Rates":
         """Return those that an operation is timed with, which depend on its formats."""
-        if NARROW not in self.variants and (
-            operation.narrow_cache
-            or (operation.kind == "gemm" and has_narrow_products(self.gpu, operation.dtype))
+        if LOW_PRECISION not in self.variants and (
+            operation.low_precision_cache
+            or (operation.kind == "gemm" and has_low_precision_products(self.gpu, operation.dtype))
         ):
-            return self.narrow
+            return self.low_precision
         return self
 
     def flops_per_s(self, kind: Kind, dtype: Dtype) -> float:
@@ -239,11 +239,13 @@ def _find(
         return Constant(_PEAK_VALUES[name], "published peak, no overheads", "peak")
     names = [f"{kind}_{name}", name] if kind else [name]
     own = [f"{variant}_{item}" for variant in variants for item in names[:1]]
-    narrow = [item for item in own if is_of_narrow(item)]
-    wide = [item for item in own if item not in narrow]
-    if found := _fitted(gpu, narrow, choice):
+    low_precision = [item for item in own if is_of_low_precision(item)]
+    wide = [item for item in own if item not in low_precision]
+    if found := _fitted(gpu, low_precision, choice):
         return found
-    if not (choice == "auto" and _has_narrow(gpu, names[0])) and (found := carried(gpu, narrow)):
+    if not (choice == "auto" and _has_low_precision(gpu, names[0])) and (
+        found := carried(gpu, low_precision)
+    ):
         return found
     # A constant of this kind of operation says more than a general one measured on the card.
     general = names[0] if kind else ""
@@ -265,11 +267,15 @@ def _tile_rate(gpu: HardwareProfile, choice: ConstantsChoice, variants: Sequence
     """
     name = "tile_gb_per_s"
     found = _find(gpu, name, None, choice, variants)
-    narrow = f"{NARROW}_{name}"
-    if found.origin != "carried" or NARROW not in variants or in_architecture(gpu, narrow):
+    low_precision = f"{LOW_PRECISION}_{name}"
+    if (
+        found.origin != "carried"
+        or LOW_PRECISION not in variants
+        or in_architecture(gpu, low_precision)
+    ):
         return found
     wide = _find(
-        gpu, name, None, choice, [item for item in variants if item not in NARROW_VARIANTS]
+        gpu, name, None, choice, [item for item in variants if item not in LOW_PRECISION_VARIANTS]
     )
     if found.value >= wide.value / 2:
         return found
@@ -288,22 +294,22 @@ def _fitted(gpu: HardwareProfile, names: Iterable[str], choice: ConstantsChoice)
     return None
 
 
-def is_of_narrow(name: str) -> bool:
+def is_of_low_precision(name: str) -> bool:
     """Return whether a constant is of 8-bit products or caches.
 
-    >>> is_of_narrow("vllm_fp8_split_us"), is_of_narrow("vllm_split_us")
+    >>> is_of_low_precision("vllm_fp8_split_us"), is_of_low_precision("vllm_split_us")
     (True, False)
     """
-    return name.startswith(_NARROW_PREFIXES)
+    return name.startswith(_LOW_PRECISION_PREFIXES)
 
 
-def _has_narrow(gpu: HardwareProfile, name: str) -> bool:
+def _has_low_precision(gpu: HardwareProfile, name: str) -> bool:
     """Return whether 8-bit rows of the card told constants of the same part, products or the rest.
 
     What they could not tell is then the card's own of 16 bits, with which the others were fitted.
     """
     return any(
-        _of_products(item) == _of_products(name) for item in gpu.fitted if is_of_narrow(item)
+        _of_products(item) == _of_products(name) for item in gpu.fitted if is_of_low_precision(item)
     )
 
 

@@ -1,7 +1,7 @@
 """Published matrix rates: in which format a GPU multiplies, and how fast."""
 
 from simulator.errors import ProfileError
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_narrow
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 
 _WIDER: dict[str, tuple[Dtype, ...]] = {
@@ -12,12 +12,12 @@ _WIDER: dict[str, tuple[Dtype, ...]] = {
 }
 
 
-def has_narrow_products(gpu: HardwareProfile, dtype: Dtype) -> bool:
+def has_low_precision_products(gpu: HardwareProfile, dtype: Dtype) -> bool:
     """Return whether a card multiplies matrices in an 8-bit format, and so with kernels for it.
 
     Weights in fewer bits, or on a card without a fast path for theirs, are expanded first.
     """
-    return is_narrow(DTYPE_BYTES[dtype]) and peak_flops_per_s(gpu, dtype)[1] == dtype
+    return is_low_precision(DTYPE_BYTES[dtype]) and peak_flops_per_s(gpu, dtype)[1] == dtype
 
 
 def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
@@ -37,7 +37,7 @@ def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
         If the card has no path for any of them.
     """
     own = gpu.peak_flops_per_s(dtype)
-    if own is not None and not is_narrow(DTYPE_BYTES[dtype]):
+    if own is not None and not is_low_precision(DTYPE_BYTES[dtype]):
         return own, dtype
     for wider in _WIDER.get(dtype, ()):
         rate = gpu.peak_flops_per_s(wider)

@@ -51,7 +51,7 @@ def generation_time(
     gpu: Rates,
     *,
     output_tokens: int,
-    block_slots: int,
+    resident_blocks: int,
 ) -> GenerationTime:
     """Time a request in which every sample generates ``output_tokens``.
 
@@ -68,7 +68,7 @@ def generation_time(
         step = np.arange(start, min(start + STEPS_AT_ONCE, steps + 1), dtype=np.float64)
         decoded = own_tokens(step, work.query_tokens, work.accepted_tokens)
         grid = WorkloadGrid(**{**sizes, "decoded_tokens": decoded})
-        total = decode_time(model, grid, gpu, block_slots=block_slots).total_s
+        total = decode_time(model, grid, gpu, resident_blocks=resident_blocks).total_s
         times = np.broadcast_to(total, step.shape)
         seconds += float(times.sum())
         first = first or float(times[0])
@@ -85,7 +85,7 @@ def request_times(
     *,
     samples: "np.ndarray",
     output_tokens: int,
-    block_slots: int,
+    resident_blocks: int,
 ) -> "np.ndarray":
     """Return the whole request's time for each of many numbers of samples. [s].
 
@@ -104,6 +104,6 @@ def request_times(
         step = np.arange(start, min(start + at_once, last + 1), dtype=np.float64)[None, :]
         decoded = own_tokens(step, work.query_tokens, work.accepted_tokens)
         steps = WorkloadGrid(**{**sizes, "samples": column, "decoded_tokens": decoded})
-        times = decode_time(model, steps, gpu, block_slots=block_slots).total_s
+        times = decode_time(model, steps, gpu, resident_blocks=resident_blocks).total_s
         total += np.broadcast_to(times, (len(column), step.shape[1])).sum(axis=1)
     return total

@@ -93,7 +93,7 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
     launch_s = gpu.launch_s[operation.kind] + (gpu.eager_launch_s if eager else 0.0)
     fixed_s = operation.launches * launch_s + _serial_s(operation, gpu)
     memory_s = _memory_s(operation, gpu)
-    if is_used(operation.rows) and gpu.tile_bytes_per_s < math.inf:
+    if is_used(operation.m) and gpu.tile_bytes_per_s < math.inf:
         split_s, compute_s = tiled(operation, gpu, memory_s)
         fixed_s = fixed_s + split_s
     else:
@@ -142,11 +142,11 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
         seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
     else:
         seconds = operation.bytes_moved / bandwidth
-    if operation.blocks is not None:
+    if operation.effective_blocks is not None:
         # A block waits for each of its loads, from L2 hardly less than from memory.
-        hidden_bytes = operation.blocks * FIRST_TILE_BYTES
+        hidden_bytes = operation.effective_blocks * FIRST_TILE_BYTES
         waiting_bytes = maximum(operation.kv_bytes_read - hidden_bytes, 0.0)
-        blocks_s = waiting_bytes / (operation.blocks * gpu.block_bytes_per_s)
+        blocks_s = waiting_bytes / (operation.effective_blocks * gpu.block_bytes_per_s)
         seconds = norm(seconds, blocks_s, gpu.overlap[operation.kind])
     if is_used(operation.thread_blocks):
         waves = maximum(operation.thread_blocks / gpu.gpu.sm_count - 1, 0.0)

@@ -22,6 +22,6 @@ def blocks_per_sm_of(architecture: str) -> int:
     return HOPPER_BLOCKS_PER_SM if hopper else BLOCKS_PER_SM
 
 
-def block_slots(gpu: HardwareProfile) -> int:
+def resident_blocks(gpu: HardwareProfile) -> int:
     """Return the thread blocks a GPU runs at once, which flash kernels split the keys to fill."""
     return gpu.sm_count * blocks_per_sm(gpu)

@@ -14,10 +14,10 @@ from importlib.resources import files
 from typing import Any, Literal, get_args
 
 from simulator.counts.operation import Kind
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_narrow
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import Rates
-from simulator.timing.limits import has_narrow_products
+from simulator.timing.limits import has_low_precision_products
 from simulator.units import MICROSECOND
 
 # Kinds of operation that rows cannot tell apart: a call of decode attention writes the new keys and
@@ -102,17 +102,17 @@ def spread_of(gpu_rates: Rates, family: Family, dtype: Dtype = "bf16") -> Spread
         Format of the weights of products, of the cache of attention.
     """
     known = shipped_spreads()
-    narrow = is_narrow(DTYPE_BYTES[dtype]) and family in ("gemm", "attention")
-    if narrow and family == "gemm" and not has_narrow_products(gpu_rates.gpu, dtype):
+    low_precision = is_low_precision(DTYPE_BYTES[dtype]) and family in ("gemm", "attention")
+    if low_precision and family == "gemm" and not has_low_precision_products(gpu_rates.gpu, dtype):
         # No rows are of weights that are expanded first: those of 16 bits stand in for them.
         origin = "peak" if gpu_rates.choice == "peak" else "carried"
         return known.origin[origin][family]
-    tables = _tables(known, gpu_rates.narrow if narrow else gpu_rates, family)
-    names = (spread_name(gpu_rates.gpu, family, narrow=narrow), family)
+    tables = _tables(known, gpu_rates.low_precision if low_precision else gpu_rates, family)
+    names = (spread_name(gpu_rates.gpu, family, low_precision=low_precision), family)
     return next(table[name] for name in names for table in tables if name in table)
 
 
-def spread_name(gpu: HardwareProfile, family: Family, *, narrow: bool) -> str:
+def spread_name(gpu: HardwareProfile, family: Family, *, low_precision: bool) -> str:
     """Return under which name the spread of a kind of kernel is kept.
 
     8-bit products and caches have one of their own, as they have constants of their own, and so
@@ -120,7 +120,7 @@ def spread_name(gpu: HardwareProfile, family: Family, *, narrow: bool) -> str:
     """
     if family == "collective" and gpu.link == "none":
         return "pcie_collective"
-    return f"fp8_{family}" if narrow else family
+    return f"fp8_{family}" if low_precision else family
 
 
 def _tables(known: Spreads, gpu_rates: Rates, family: Family) -> list[Mapping[str, Spread]]:

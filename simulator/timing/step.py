@@ -68,9 +68,11 @@ class StepTime:
         return max(ROOFS, key=lambda roof: self.by_roof_s[roof])
 
 
-def decode_time(model: ModelShape, work: WorkloadLike, gpu: Rates, *, block_slots: int) -> StepTime:
+def decode_time(
+    model: ModelShape, work: WorkloadLike, gpu: Rates, *, resident_blocks: int
+) -> StepTime:
     """Return the time of a decode step: its operations counted, then timed."""
-    operations = decode_operations(model, work, block_slots=block_slots)
+    operations = decode_operations(model, work, resident_blocks=resident_blocks)
     return step_time(operations, gpu, work.execution)
 
 

@@ -45,15 +45,15 @@ def tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric,
     element = DTYPE_BYTES[peak_flops_per_s(gpu.gpu, operation.dtype)[1]]
     stored = operation.weight_element_bytes
     weight_element = DTYPE_BYTES[operation.dtype] if stored is None else stored
-    walked = operation.depth * operation.launches
-    partial_bytes = PARTIAL_BYTES * operation.rows * operation.columns
+    walked = operation.k * operation.launches
+    partial_bytes = PARTIAL_BYTES * operation.m * operation.n
     # Tiles in a column of tiles, in a row of them, and the time of each for all of the depth.
     tiles = []
     for rows, columns in TILES:
-        multiplied = minimum(operation.rows, rows) if rows == LEAST_ROWS else rows
+        multiplied = minimum(operation.m, rows) if rows == LEAST_ROWS else rows
         multiply_s = 2 * columns * multiplied / rate
         load_s = (rows * element + columns * weight_element) / gpu.tile_bytes_per_s
-        down, across = ceil_div(operation.rows, rows), ceil_div(operation.columns, columns)
+        down, across = ceil_div(operation.m, rows), ceil_div(operation.n, columns)
         tiles.append((down, across, walked * norm(multiply_s, load_s, _POWER)))
 
     def all_tiles_s(splits: int) -> Numeric:

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from simulator.counts.operation import KINDS, Kind, Operation
 from simulator.inputs.workload import Execution
 from simulator.timing.carried import Constant
-from simulator.timing.constants import NARROW, Rates
+from simulator.timing.constants import LOW_PRECISION, Rates
 
 # The counts without which a constant has no part in an operation's time.
 _FIELDS = {
     "flops_fraction": ("flops",),
-    "overlap": ("flops", "blocks"),
+    "overlap": ("flops", "effective_blocks"),
     "link_fraction": ("link_bytes",),
     "l2_gb_per_s": ("reused_bytes", "scratch_bytes"),
     "l2_fraction": ("reused_bytes", "scratch_bytes"),
     "block_us": ("thread_blocks",),
-    "block_gb_per_s": ("blocks",),
+    "block_gb_per_s": ("effective_blocks",),
     "sequence_us": ("sequences",),
     "split_us": ("splits",),
-    "tile_gb_per_s": ("rows",),
-    "split_k_us": ("rows",),
+    "tile_gb_per_s": ("m",),
+    "split_k_us": ("m",),
 }
 
 
@@ -32,19 +32,21 @@ class UsedConstant:
     ----------
     base, kind
         What it is, and of which kind of operation; None where it is of all.
-    narrow
+    low_precision
         Whether it is that of 8-bit products and caches.
     """
 
     base: str
     kind: Kind | None
-    narrow: bool
+    low_precision: bool
     constant: Constant
 
     @property
     def name(self) -> str:
         """All of it as one name."""
-        return "_".join([NARROW] * self.narrow + ([self.kind] if self.kind else []) + [self.base])
+        return "_".join(
+            [LOW_PRECISION] * self.low_precision + ([self.kind] if self.kind else []) + [self.base]
+        )
 
 
 def used_constants(
@@ -52,14 +54,17 @@ def used_constants(
 ) -> Iterator[UsedConstant]:
     """Yield the constants that some operations are timed with, 16-bit ones first."""
     launched = [item for item in operations if item.launches]
-    narrow = [item for item in launched if gpu_rates.of(item) is not gpu_rates]
+    low_precision = [item for item in launched if gpu_rates.of(item) is not gpu_rates]
     wide = [item for item in launched if gpu_rates.of(item) is gpu_rates]
-    for some, card in ((wide, gpu_rates), (narrow, gpu_rates.narrow if narrow else gpu_rates)):
+    for some, card in (
+        (wide, gpu_rates),
+        (low_precision, gpu_rates.low_precision if low_precision else gpu_rates),
+    ):
         for name, constant in card.constants.items():
             kind = next((kind for kind in KINDS if name.startswith(f"{kind}_")), None)
             base = name.removeprefix(f"{kind}_") if kind else name
             if _is_used(some, base, kind, execution):
-                yield UsedConstant(base, kind, some is narrow, constant)
+                yield UsedConstant(base, kind, some is low_precision, constant)
 
 
 def _is_used(

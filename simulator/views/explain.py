@@ -88,7 +88,7 @@ def _tree_read(result: Estimate, width: int, symbols: str) -> Step:
     model, work = result.model, result.workload
     terms = []
     for group in model.layer_groups:
-        shape = decode_attention_shape(model, work, group.window, block_slots=1)
+        shape = decode_attention_shape(model, work, group.window, resident_blocks=1)
         read = " + ".join(f"{part.caches} x {part.tokens}" for part in shape.parts)
         terms.append(f"{group.count} x ({read})")
     return Step(
@@ -198,7 +198,7 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
     if operation.flops:
         rate = result.rates.of(operation).flops_per_s(operation.kind, operation.dtype)
         flops = f"{format_si(float(operation.flops), 'FLOP')} / {rate / TERA:,.0f} TFLOP/s"
-        flops += ", in tiles" if operation.rows else ""
+        flops += ", in tiles" if operation.m else ""
         roofs.append(f"compute {format_time(float(time.compute_s))} ({flops})")
     if operation.link_bytes:
         link = result.rates.link_bytes_per_s(operation.ranks)
@@ -240,9 +240,9 @@ def _memory_part(result: Estimate, operation: Operation, time: OperationTime) ->
     if cached:
         cache = gpu.l2_bandwidth_bytes_per_s / GIGA
         parts[0] += f" + {format_si(cached, 'B')} from L2 / {cache:,.0f} GB/s"
-    if operation.blocks is not None:
+    if operation.effective_blocks is not None:
         rate = gpu.block_bytes_per_s / GIGA
-        parts.append(f"KV by {operation.blocks:,.1f} blocks x {rate:,.1f} GB/s")
+        parts.append(f"KV by {operation.effective_blocks:,.1f} blocks x {rate:,.1f} GB/s")
     if operation.thread_blocks > gpu.gpu.sm_count and gpu.block_s[operation.kind]:
         waves = operation.thread_blocks / gpu.gpu.sm_count - 1
         wave = format_time(gpu.block_s[operation.kind])
@@ -286,7 +286,7 @@ def _constants(result: Estimate) -> list[Step]:
     """List the constants that this answer used, each with its source."""
     uses: dict[tuple[str, Constant], list[str]] = {}
     for used in used_constants(result.operations, result.rates, result.workload.execution):
-        kind = f"8-bit {used.kind or 'kernels'}" if used.narrow else used.kind
+        kind = f"8-bit {used.kind or 'kernels'}" if used.low_precision else used.kind
         uses.setdefault((used.base, used.constant), []).extend([kind] if kind else [])
     return [
         Step(

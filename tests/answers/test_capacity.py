@@ -11,7 +11,7 @@ from simulator.counts.memory import memory
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 
 
 def _at(result: Estimate, field: str, value: int) -> Estimate:
@@ -58,7 +58,7 @@ def _fits(result: Estimate, field: str, value: int) -> bool:
         result.model,
         changed,
         capacity_bytes=result.memory.capacity_bytes,
-        block_slots=block_slots(result.gpu),
+        resident_blocks=resident_blocks(result.gpu),
     )
     return bool(needs.fits)
 

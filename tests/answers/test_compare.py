@@ -23,7 +23,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import ATTENTIONS, Workload
 from simulator.timing.constants import rates
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 
@@ -150,7 +150,7 @@ def test_the_last_break_even_counts(shape: ModelShape, layout: Any, field: str, 
                 shape,
                 grid_of(work.under(attention), **{field: every}),
                 rates(round_gpu()),
-                block_slots=block_slots(round_gpu()),
+                resident_blocks=resident_blocks(round_gpu()),
             ).total_s,
             every.shape,
         )

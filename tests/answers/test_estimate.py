@@ -10,7 +10,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 
 
 def _estimate(shape: ModelShape | None = None, card: Any = None, **work: Any) -> Estimate:
@@ -49,8 +49,8 @@ def test_a_card_cut_in_its_link_alone_is_as_fast_on_its_own(samples: int) -> Non
 
 
 def test_a_gpu_holds_two_blocks_on_every_sm() -> None:
-    """132 SMs of an H100 are 264 slots."""
-    assert block_slots(gpu(sm_count=132)) == 264
+    """132 SMs of an H100 are 264 resident."""
+    assert resident_blocks(gpu(sm_count=132)) == 264
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan")])

@@ -206,27 +206,27 @@ def test_the_math_path_repeats_heads_only_where_they_are_grouped() -> None:
     assert _attention(mistral_7b(), **work) == _attention(mistral_7b(), **einsum)
 
 
-def _filled(blocks: int, splits: int, slots: int) -> float:
+def _filled(blocks: int, splits: int, resident: int) -> float:
     """Return the share of the slots of all waves that the blocks take."""
-    waves = blocks * splits / slots
+    waves = blocks * splits / resident
     return waves / math.ceil(waves)
 
 
-@given(blocks=st.integers(1, 2000), tokens=st.integers(1, 200_000), slots=st.integers(1, 700))
-def test_splits_fill_the_gpu_and_are_worth_it(blocks: int, tokens: int, slots: int) -> None:
+@given(blocks=st.integers(1, 2000), tokens=st.integers(1, 200_000), resident=st.integers(1, 700))
+def test_splits_fill_the_gpu_and_are_worth_it(blocks: int, tokens: int, resident: int) -> None:
     """As ``num_splits_heuristic`` of FlashAttention: 85 % as full as the best number of splits."""
-    splits = flash_splits(blocks=blocks, tokens=tokens, slots=slots)
-    if blocks >= 0.8 * slots:
+    splits = flash_splits(blocks=blocks, tokens=tokens, resident=resident)
+    if blocks >= 0.8 * resident:
         assert splits == 1
         return
     most = min(128, math.ceil(tokens / 256))
     assert 1 <= splits <= most
-    best = max(_filled(blocks, some, slots) for some in range(1, most + 1))
-    assert _filled(blocks, splits, slots) >= 0.85 * best
+    best = max(_filled(blocks, some, resident) for some in range(1, most + 1))
+    assert _filled(blocks, splits, resident) >= 0.85 * best
 
 
 @pytest.mark.parametrize(
-    ("blocks", "slots", "splits"),
+    ("blocks", "resident", "splits"),
     [
         (128, 216, 3),  # A100, batch 16 of 8 KV heads: 384 of 432
         (72, 132, 5),  # H100, 128 samples of 36 heads that share one KV head: 360 of 396
@@ -235,17 +235,17 @@ def test_splits_fill_the_gpu_and_are_worth_it(blocks: int, tokens: int, slots: i
     ],
 )
 def test_blocks_that_leave_slots_idle_run_in_several_waves(
-    blocks: int, slots: int, splits: int
+    blocks: int, resident: int, splits: int
 ) -> None:
     """What FlashAttention's heuristic chooses where one wave would leave a third of it idle."""
-    assert flash_splits(blocks=blocks, tokens=2**17, slots=slots) == splits
+    assert flash_splits(blocks=blocks, tokens=2**17, resident=resident) == splits
 
 
 def test_few_heads_are_split_and_many_are_not() -> None:
-    """On an H100 (264 slots) 8 heads of 8192 keys are cut in 32, 512 sequence-heads not at all."""
-    assert flash_splits(blocks=8, tokens=8192, slots=SLOTS) == 32
-    assert flash_splits(blocks=512, tokens=8192, slots=SLOTS) == 1
-    assert flash_splits(blocks=8, tokens=64, slots=SLOTS) == 1
+    """Of 264 resident blocks: 8 heads of 8192 keys are cut in 32, 512 sequence-heads not at all."""
+    assert flash_splits(blocks=8, tokens=8192, resident=SLOTS) == 32
+    assert flash_splits(blocks=512, tokens=8192, resident=SLOTS) == 1
+    assert flash_splits(blocks=8, tokens=64, resident=SLOTS) == 1
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_blocks_count_distinct_keys(samples: int, context_tokens: int, blocks: f
         context_tokens=context_tokens,
         decoded_tokens=1,
     )
-    assert operations["attention_context"].blocks == blocks
+    assert operations["attention_context"].effective_blocks == blocks
 
 
 def test_prompts_multiply_everything_but_launches() -> None:
@@ -299,7 +299,7 @@ def test_a_latent_cache_has_one_head() -> None:
     context = operations["attention_context"]
     assert context.kv_bytes_read == 8192 * 576 * 2
     # 16 samples x 128 heads are 2048 rows, 32 tiles: 264 // 32 = 8 parts of 1024 tokens.
-    assert context.blocks == 8
+    assert context.effective_blocks == 8
     assert operations["attention_merge"].bytes_written == 16 * 128 * 512 * 2
 
 

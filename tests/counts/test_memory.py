@@ -35,7 +35,7 @@ from simulator.inputs.workload import Workload
 
 
 def _memory(shape: ModelShape, **work: Any) -> Memory:
-    return memory(shape, Workload(**work), capacity_bytes=72e9, block_slots=SLOTS)
+    return memory(shape, Workload(**work), capacity_bytes=72e9, resident_blocks=SLOTS)
 
 
 def test_the_total_is_weights_caches_and_workspace() -> None:
@@ -130,7 +130,7 @@ def test_logits_decide_the_workspace_of_a_wide_vocabulary() -> None:
     """128 samples' float32 logits of 256,000 tokens, and the hidden vectors they come from."""
     work = Workload(samples=128, kernel="ideal", context_tokens=10)
     expected = 128 * (256_000 * 4 + 3584 * 2)
-    assert workspace_bytes(windowed(), work, block_slots=SLOTS) == expected
+    assert workspace_bytes(windowed(), work, resident_blocks=SLOTS) == expected
 
 
 def test_flash_keeps_no_logits_and_einsum_does() -> None:
@@ -224,7 +224,7 @@ def test_a_request_needs_no_less_than_its_last_step(shape: ModelShape, work: Wor
     if shape.latent is not None and work.kernel == "sdpa_math":
         return
     step = _memory(shape, **work.model_dump())
-    request = request_memory(shape, work, capacity_bytes=72e9, block_slots=SLOTS)
+    request = request_memory(shape, work, capacity_bytes=72e9, resident_blocks=SLOTS)
     assert (request.weights_bytes, request.kv_bytes) == (step.weights_bytes, step.kv_bytes)
     larger = max(step.workspace_bytes, prefill_workspace_bytes(shape, work))
     assert request.workspace_bytes == larger

@@ -49,7 +49,7 @@ def test_the_example_from_python_runs(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(("kernel", "figures"), ROW.findall(PAGE))
 def test_the_table_says_what_kernels_do(kernel: str, figures: str) -> None:
     """The figures under *trace* are the account's, which equals a trace (tests/evidence)."""
-    shape = llama_3_8b_attention(16, 8192, block_slots=132)
+    shape = llama_3_8b_attention(16, 8192, resident_blocks=132)
     seen = as_traced(ACCOUNTS[kernel](shape, 1))
     sums = [
         sum(getattr(operation, field) for operation in seen)

@@ -38,7 +38,7 @@ SIZES = st.tuples(
 UNFUSED = ["standard_einsum", "standard_math", "bifurcated_einsum"]
 
 
-def attention_shape(sizes: Sizes, *, slots: int, element: int = 2) -> AttentionShape:
+def attention_shape(sizes: Sizes, *, resident: int, element: int = 2) -> AttentionShape:
     """The sizes in the words of the accounts."""
     prompts, samples, kv_heads, group, width, context, own = sizes
     return AttentionShape(
@@ -55,7 +55,7 @@ def attention_shape(sizes: Sizes, *, slots: int, element: int = 2) -> AttentionS
         activation_bytes=element,
         kv_bytes=element,
         dtype="fp32" if element == 4 else "bf16",
-        block_slots=slots,
+        resident_blocks=resident,
     )
 
 
@@ -122,18 +122,18 @@ def test_every_kernel_has_an_account() -> None:
 
 
 @pytest.mark.parametrize("name", KERNELS)
-@given(sizes=SIZES, slots=st.sampled_from([1, 264]))
-@example(sizes=(1, 16, 8, 4, 128, 8192, 64), slots=264)
-@example(sizes=(2, 3, 2, 1, 64, 5, 1), slots=264)
-@example(sizes=(2, 3, 2, 3, 64, 1, 1), slots=264)
+@given(sizes=SIZES, resident=st.sampled_from([1, 264]))
+@example(sizes=(1, 16, 8, 4, 128, 8192, 64), resident=264)
+@example(sizes=(2, 3, 2, 1, 64, 5, 1), resident=264)
+@example(sizes=(2, 3, 2, 3, 64, 1, 1), resident=264)
 @settings(deadline=None, max_examples=40)
-def test_an_account_is_the_trace(name: str, sizes: Sizes, slots: int, meta_inputs: Draw) -> None:
+def test_an_account_is_the_trace(name: str, sizes: Sizes, resident: int, meta_inputs: Draw) -> None:
     """FLOPs, bytes read, bytes written and launches, operation by operation, for any shape.
 
     On 264 slots long keys are split: what passes between parts and their combine is in the
     account, marked as within the call that a trace sees.
     """
-    account = as_traced(ACCOUNTS[name](attention_shape(sizes, slots=slots), 1))
+    account = as_traced(ACCOUNTS[name](attention_shape(sizes, resident=resident), 1))
     found = in_step(account, traced(name, sizes, meta_inputs))
     assert found == expected(name, account, sizes)
 
@@ -143,7 +143,7 @@ def test_an_account_is_the_trace(name: str, sizes: Sizes, slots: int, meta_input
 @settings(deadline=None, max_examples=15)
 def test_float32_is_not_cast(name: str, sizes: Sizes, meta_inputs: Draw) -> None:
     """In float32 the math path is as many casts shorter; other kernels only move wider elements."""
-    account = as_traced(ACCOUNTS[name](attention_shape(sizes, slots=1, element=4), 1))
+    account = as_traced(ACCOUNTS[name](attention_shape(sizes, resident=1, element=4), 1))
     assert not [each.name for each in account if each.name.endswith("cast")]
     found = in_step(account, traced(name, sizes, meta_inputs, torch.float32))
     assert found == expected(name, account, sizes)
@@ -157,7 +157,7 @@ def test_an_account_is_the_trace_without_context_or_own_tokens(
 ) -> None:
     """A part without keys is not launched, and nothing is merged."""
     sizes = (*sizes[:empty], 0, *sizes[empty + 1 :])  # type: ignore[assignment]
-    account = as_traced(ACCOUNTS[name](attention_shape(sizes, slots=264), 1))
+    account = as_traced(ACCOUNTS[name](attention_shape(sizes, resident=264), 1))
     found = in_step(account, traced(name, sizes, meta_inputs))
     assert found == expected(name, account, sizes)
 
@@ -173,7 +173,7 @@ def test_the_einsum_of_nothing_is_left_out(empty: str, sizes: Sizes, meta_inputs
     """
     index = 5 if empty == "context" else 6
     sizes = (*sizes[:index], 0, *sizes[index + 1 :])  # type: ignore[assignment]
-    shape = attention_shape(sizes, slots=1)
+    shape = attention_shape(sizes, resident=1)
     account = as_traced(ACCOUNTS["bifurcated_einsum"](shape, 1))
     rest = Counter(summed([each]) for each in traced("bifurcated_einsum", sizes, meta_inputs))
     rest.subtract(expected("bifurcated_einsum", account, sizes).values())
@@ -189,7 +189,7 @@ def test_the_einsum_of_nothing_is_left_out(empty: str, sizes: Sizes, meta_inputs
 def test_only_splits_and_repeats_are_not_visible(sizes: Sizes) -> None:
     """What an account has and a trace has not: split-KV's partials and combine, and re-reads."""
     for name, account in ACCOUNTS.items():
-        everything = account(attention_shape(sizes, slots=264), 1)
+        everything = account(attention_shape(sizes, resident=264), 1)
         seen = as_traced(everything)
         hidden = [each for each in everything if each.launches and each.within]
         # Partials are written once and read once; the result is written by the combine instead.
@@ -217,7 +217,7 @@ def test_a_workload_finds_the_account_of_its_kernel(name: str) -> None:
         return  # chunked, flex, trees and repeats have no word of their own
     found = account_name(known.attention, known.account, known.kv_layout)
     assert found == name
-    shape = attention_shape((2, 5, 2, 3, 64, 900, 33), slots=264)
+    shape = attention_shape((2, 5, 2, 3, 64, 900, 33), resident=264)
     operations = attention_operations(
         shape,
         attention=known.attention,

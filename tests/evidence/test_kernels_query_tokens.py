@@ -72,9 +72,9 @@ def test_kernels_are_exact(
 
 
 @EVERY
-@given(drawn=sizes(longest_context=3000), slots=st.sampled_from([1, 264]))
+@given(drawn=sizes(longest_context=3000), resident=st.sampled_from([1, 264]))
 @settings(deadline=None, max_examples=25)
-def test_accounts_are_traces(name: str, drawn: Sizes, slots: int, meta_inputs: Draw) -> None:
+def test_accounts_are_traces(name: str, drawn: Sizes, resident: int, meta_inputs: Draw) -> None:
     """FLOPs, bytes and launches of n query tokens, kernel by kernel.
 
     FLOPs are those of n x (m_c + m_d) pairs: the counter, like the account, takes whole tiles.
@@ -97,7 +97,7 @@ def test_accounts_are_traces(name: str, drawn: Sizes, slots: int, meta_inputs: D
         activation_bytes=2,
         kv_bytes=2,
         dtype="bf16",
-        block_slots=slots,
+        resident_blocks=resident,
     )
     _, *caches = meta_inputs(prompts, samples, heads, kv_heads, width, context, own)
     query = torch.empty(prompts, samples, tokens, heads, width, dtype=torch.bfloat16, device="meta")

@@ -165,7 +165,7 @@ def test_another_librarys_kernel_reads_what_bifurcated_attention_reads() -> None
     """Context once, own tokens once; the merge is one kernel, where plain PyTorch takes several."""
     sizes = {"heads": 32, "kv_heads": 8, "head_dim": 128, "context_tokens": 8192, "samples": 16}
     shipped, plain = (
-        operations(AttentionCell(kernel=kernel, decoded_tokens=64, **sizes), block_slots=264)
+        operations(AttentionCell(kernel=kernel, decoded_tokens=64, **sizes), resident_blocks=264)
         for kernel in ("vllm_cascade", "bifurcated_flash")
     )
     cache = 2 * (8192 + 16 * 64) * 8 * 128 * 2

@@ -128,7 +128,7 @@ def counted(model: ModelShape, kernel: str) -> dict[str, list[float]]:
         kv_layout=known.kv_layout,
         execution="eager",
     )
-    return by_name(decode_operations(model, work, block_slots=1))
+    return by_name(decode_operations(model, work, resident_blocks=1))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -42,8 +42,8 @@ def test_a_trace_takes_what_its_account_takes(
         for name in ("launch_us", "bandwidth_fraction")
     }
     gpu = rates(with_constants(card, merge))
-    found = step_time(operations_of(traced, block_slots=SLOTS), gpu, "graph").device_s
-    shape = llama_3_8b_attention(samples, context, block_slots=SLOTS)
+    found = step_time(operations_of(traced, resident_blocks=SLOTS), gpu, "graph").device_s
+    shape = llama_3_8b_attention(samples, context, resident_blocks=SLOTS)
     account = step_time(ACCOUNTS[name](shape, 1), gpu, "graph").device_s
     assert found == pytest.approx(account, rel=0.1)
 
@@ -53,13 +53,19 @@ def test_split_keys_and_re_reads_are_those_of_the_account(meta_inputs: Draw) -> 
     kernel = KERNELS["standard_flash_expanded"]
     inputs = meta_inputs(1, 3, 32, 8, 128, 32768, 64)
     traced = trace(kernel.function, *kernel.lay_out(*inputs)).operations
-    operations = operations_of(traced, block_slots=SLOTS)
+    operations = operations_of(traced, resident_blocks=SLOTS)
     account = ACCOUNTS["standard_flash_expanded"](
-        llama_3_8b_attention(3, 32768, block_slots=SLOTS), 1
+        llama_3_8b_attention(3, 32768, resident_blocks=SLOTS), 1
     )
     context = next(each for each in account if each.name == "attention_context")
     found = next(each for each in operations if each.reused_bytes)
-    for field in ("bytes_read", "bytes_written", "reused_bytes", "blocks", "thread_blocks"):
+    for field in (
+        "bytes_read",
+        "bytes_written",
+        "reused_bytes",
+        "effective_blocks",
+        "thread_blocks",
+    ):
         assert getattr(found, field) == getattr(context, field)
     combines = [each for each in operations if each.within]
     assert [each.splits for each in combines] == [264 // 24]

@@ -65,7 +65,7 @@ class Tree:
             execution="eager",
         )
 
-    def shape(self, *, slots: int) -> AttentionShape:
+    def shape(self, *, resident: int) -> AttentionShape:
         """The sizes as a step counts them."""
         model = ModelShape(
             name="drawn",
@@ -77,7 +77,7 @@ class Tree:
             intermediate_size=8,
             vocab_size=8,
         )
-        return decode_attention_shape(model, self.workload(), None, block_slots=slots)
+        return decode_attention_shape(model, self.workload(), None, resident_blocks=resident)
 
 
 @st.composite
@@ -156,7 +156,7 @@ def without_reuse(operations: list[Operation]) -> dict[str, Figures]:
     }
 
 
-@given(tree=trees(), slots=st.sampled_from([1, 264]))
+@given(tree=trees(), resident=st.sampled_from([1, 264]))
 @example(
     tree=Tree(
         levels=((100, 1, True), (50, 2, True), (30, 2, True)),
@@ -166,12 +166,12 @@ def without_reuse(operations: list[Operation]) -> dict[str, Figures]:
         group=4,
         width=64,
     ),
-    slots=264,
+    resident=264,
 )
 @settings(deadline=None, max_examples=80)
-def test_the_account_of_a_tree_is_the_trace(tree: Tree, slots: int) -> None:
+def test_the_account_of_a_tree_is_the_trace(tree: Tree, resident: int) -> None:
     """FLOPs, bytes and launches, kernel by kernel, for any tree and any choice of levels."""
-    account = ACCOUNTS["prefix_tree"](tree.shape(slots=slots), 1)
+    account = ACCOUNTS["prefix_tree"](tree.shape(resident=resident), 1)
     rest = traced(tree)
     for name, figures in without_reuse(account).items():
         count = int(figures[-1])
@@ -184,7 +184,7 @@ def test_the_account_of_a_tree_is_the_trace(tree: Tree, slots: int) -> None:
 @settings(deadline=None)
 def test_what_is_read_again_is_what_is_joined(tree: Tree) -> None:
     """The re-reads of an account: every reading of a node beyond its first, levels joined only."""
-    shape = tree.shape(slots=1)
+    shape = tree.shape(resident=1)
     again, nodes = 0, 1
     below = [*itertools.accumulate((branches for _, branches, _ in tree.levels), int.__mul__)]
     splits = [split for *_, split in tree.levels]
@@ -204,7 +204,7 @@ def test_what_is_read_again_is_what_is_joined(tree: Tree) -> None:
 @settings(deadline=None)
 def test_a_tree_s_words_lead_to_its_kernel(tree: Tree) -> None:
     """Bifurcated flash attention in plain PyTorch over levels is the kernel ``prefix_tree``."""
-    shape = tree.shape(slots=264)
+    shape = tree.shape(resident=264)
     operations = attention_operations(
         shape,
         attention="bifurcated",

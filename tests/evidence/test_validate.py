@@ -129,7 +129,7 @@ def test_the_paper_s_totals_per_layer() -> None:
     assert repeated.flash == pytest.approx(4 * 4 * u * (8192 + 64) / 8320)
     grouped = paper_code.account(cell(expand_kv=False), l2)
     assert (grouped.repeat, grouped.flash) == (0, pytest.approx(4 * u * (8192 + 64) / 8320))
-    # Rebuilt: the context once, since L2 keeps 16.8 MB, the decoded slots, and U written.
+    # Rebuilt: the context once, since L2 keeps 16.8 MB, the decoded resident, and U written.
     rebuilt = paper_code.account(cell(rebuilt=True), l2)
     assert rebuilt.strided_cat == pytest.approx(u * 8192 / 8320 + 4 * u * 128 / 8320 + 4 * u)
     # Compiled, the math path reads U and nothing repeated.

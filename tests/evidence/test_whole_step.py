@@ -110,7 +110,7 @@ def workload(kernel: str, **sizes: object) -> Workload:
 
 def account_of(model: ModelShape, work: Workload) -> list[Operation]:
     """Return the account of the same step, as a trace sees it, on a GPU that splits keys."""
-    return as_traced(decode_operations(model, work, block_slots=264))
+    return as_traced(decode_operations(model, work, resident_blocks=264))
 
 
 def by_module(found: Trace, names: Sequence[str]) -> Figures:
@@ -176,7 +176,9 @@ def test_a_step_of_several_tokens_is_what_the_account_says(name: str, kernel: st
     model = few_layers(name)
     check(model, kernel, work)
     # Four times the FLOPs everywhere; keys, values and weights are still read once.
-    four, single = (total(decode_operations(model, each, block_slots=1)) for each in (work, one))
+    four, single = (
+        total(decode_operations(model, each, resident_blocks=1)) for each in (work, one)
+    )
     assert four.flops == 4 * single.flops
     assert four.kv_bytes_read == single.kv_bytes_read
 

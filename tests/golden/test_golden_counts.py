@@ -235,14 +235,14 @@ def test_splits_of_one_sequence() -> None:
     """
     named = by_name(
         step_operations(
-            mistral_7b(), slots=SLOTS, attention="standard", samples=1, decoded_tokens=0
+            mistral_7b(), resident=SLOTS, attention="standard", samples=1, decoded_tokens=0
         )
     )
     partials = 32 * 32 * 129 * 4
     assert named["attention"].bytes_written == partials
     assert named["attention_combine"].bytes_read == partials
     assert named["attention_combine"].bytes_written == 32 * 128 * 2
-    assert named["attention"].blocks == 256
+    assert named["attention"].effective_blocks == 256
 
 
 def _one_layer(shape: ModelShape) -> ModelShape:

@@ -126,5 +126,5 @@ def test_the_workspace_of_attention_by_hand(kernel: str, attention_bytes: int) -
     work = Workload(attention="bifurcated", kernel=kernel)
     hidden = 16 * 2 * (2 * 4096 + 2 * 14336)
     logits = 16 * (4 * 32_000 + 2 * 4096)
-    found = workspace_bytes(mistral_7b(), work, block_slots=264)
+    found = workspace_bytes(mistral_7b(), work, resident_blocks=264)
     assert found == max(hidden + attention_bytes, logits)

@@ -186,7 +186,7 @@ def test_memory_of_query_tokens() -> None:
             llama_2_7b(),
             Workload(samples=8, query_tokens=n, kernel="ideal"),
             capacity_bytes=1e12,
-            block_slots=264,
+            resident_blocks=264,
         )
         for n in (1, 4)
     )

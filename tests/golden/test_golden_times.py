@@ -62,9 +62,11 @@ def test_fp8_weights_compute_at_their_own_rate() -> None:
 def test_sixteen_reads_of_a_context() -> None:
     """32 heads of 128, 16 samples of 8192 + 64 tokens: 2,164,260,864 bytes of K and V.
 
-    Queries and outputs: 2 x 16 x 32 x 128 x 2 = 262,144 bytes. No splits: 512 blocks of 200 slots.
+    Queries and outputs: 2 x 16 x 32 x 128 x 2 = 262,144 bytes. No splits: 512 blocks, 200 resident.
     """
-    operations = by_name(step_operations(attention_only(32, 32), slots=200, attention="standard"))
+    operations = by_name(
+        step_operations(attention_only(32, 32), resident=200, attention="standard")
+    )
     assert _time_us(operations["attention"]) == pytest.approx(2 + 2164.260864 + 0.262144)
     assert _time_us(operations["attention_combine"]) == 0
 
@@ -78,7 +80,9 @@ def test_one_read_of_a_context_and_the_suffixes() -> None:
     Suffix: 16 x 64 x 16,384 = 16,777,216 bytes, queries, output and log-sum-exp.
     Merge: 2 x (131,072 + 2048) bytes from L2, 131,072 written.
     """
-    operations = by_name(step_operations(attention_only(32, 32), slots=200, attention="bifurcated"))
+    operations = by_name(
+        step_operations(attention_only(32, 32), resident=200, attention="bifurcated")
+    )
     partials = 1.585152 / 8
     result = 0.131072 + 0.002048
     times = {

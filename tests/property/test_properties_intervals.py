@@ -17,7 +17,7 @@ from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
 from simulator.timing.limits import peak_flops_per_s
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import step_time
 
 ROUNDING = 1 + 1e-12
@@ -28,7 +28,7 @@ def _uncertainty(
     shape: ModelShape, card: HardwareProfile, work: Any, constants: Any = "auto"
 ) -> Uncertainty:
     gpu_rates = rates(card, constants)
-    operations = decode_operations(shape, work, block_slots=block_slots(card))
+    operations = decode_operations(shape, work, resident_blocks=resident_blocks(card))
     step = step_time(operations, gpu_rates, work.execution)
     return uncertainty(operations, step, gpu_rates, work)
 
@@ -42,7 +42,7 @@ def test_a_prediction_lies_in_its_interval_above_every_bound(
     found = _uncertainty(shape, card, work, constants)
     assert 0 < found.low_s <= found.total_s * ROUNDING
     assert found.total_s <= found.high_s * ROUNDING
-    totals = total(decode_operations(shape, work, block_slots=block_slots(card)))
+    totals = total(decode_operations(shape, work, resident_blocks=resident_blocks(card)))
     once = kv_cache_bytes(shape, work.model_copy(update={"attention": "bifurcated"}))
     moved = totals.weight_bytes_read + once
     assert found.low_s * ROUNDING >= moved / card.memory_bandwidth_bytes_per_s

@@ -18,7 +18,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
 from simulator.timing.limits import peak_flops_per_s
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import step_time
 
 ROUNDING = 1 + 1e-12
@@ -26,7 +26,7 @@ ROUNDING = 1 + 1e-12
 
 def _operations(shape: ModelShape, card: HardwareProfile, work: Workload) -> list[Operation]:
     assume(shape.latent is None or work.kernel != "sdpa_math")
-    return decode_operations(shape, work, block_slots=block_slots(card))
+    return decode_operations(shape, work, resident_blocks=resident_blocks(card))
 
 
 def _step_s(

@@ -48,7 +48,7 @@ def tree_workloads(draw: st.DrawFn, least: int = 1) -> Workload:
 def totals_of(shape: ModelShape, work: Workload, attention: Any = "bifurcated") -> Totals:
     """Sum a step."""
     changed = work.under(attention)
-    return total(decode_operations(shape, changed, block_slots=SLOTS))
+    return total(decode_operations(shape, changed, resident_blocks=SLOTS))
 
 
 def split_none(work: Workload) -> Workload:
@@ -96,9 +96,9 @@ def test_one_level_is_the_two_level_case(shape: ModelShape, work: Workload) -> N
     level = Workload(**fields, tree=f"{context}x{work.prompts}")
     assert (level.context_tokens, level.prompts) == (context, work.prompts)
     pairs = [
-        [decode_operations(shape, item, block_slots=SLOTS) for item in (plain, level)],
+        [decode_operations(shape, item, resident_blocks=SLOTS) for item in (plain, level)],
         [prefill_operations(shape, item) for item in (plain, level)],
-        [memory(shape, item, capacity_bytes=1e9, block_slots=SLOTS) for item in (plain, level)],
+        [memory(shape, item, capacity_bytes=1e9, resident_blocks=SLOTS) for item in (plain, level)],
     ]
     for one, other in pairs:
         assert one == other
@@ -180,9 +180,9 @@ def test_a_grid_of_trees_counts_each_tree(
         context_tokens=sum(level.tokens for level in levels),
         prompts=math.prod(level.branches for level in levels),
     )
-    together = total(decode_operations(shape, grid, block_slots=SLOTS))
+    together = total(decode_operations(shape, grid, resident_blocks=SLOTS))
     prefill = total(prefill_operations(shape, grid))
-    held = memory(shape, grid, capacity_bytes=1e9, block_slots=SLOTS)
+    held = memory(shape, grid, capacity_bytes=1e9, resident_blocks=SLOTS)
     for index in range(2):
         point = Workload(
             **fields,
@@ -192,12 +192,12 @@ def test_a_grid_of_trees_counts_each_tree(
                 for long, wide, level in zip(tokens, branches, work.tree, strict=True)
             ],
         )
-        alone = total(decode_operations(shape, point, block_slots=SLOTS))
+        alone = total(decode_operations(shape, point, resident_blocks=SLOTS))
         for field in ("flops", "bytes_read", "bytes_written", "kv_bytes_read", "launches"):
             assert _at(getattr(together, field), index) == pytest.approx(getattr(alone, field))
         flops = total(prefill_operations(shape, point)).flops
         assert _at(prefill.flops, index) == pytest.approx(flops)
-        needs = memory(shape, point, capacity_bytes=1e9, block_slots=SLOTS)
+        needs = memory(shape, point, capacity_bytes=1e9, resident_blocks=SLOTS)
         assert _at(held.kv_bytes, index) == needs.kv_bytes
         assert _at(held.workspace_bytes, index) == pytest.approx(needs.workspace_bytes)
 

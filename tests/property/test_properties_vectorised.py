@@ -20,7 +20,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import KERNELS, Workload
 from simulator.timing.constants import rates
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import StepTime, step_time
 
 # Sums of the same terms in float64 and in exact integers.
@@ -85,20 +85,20 @@ def test_a_grid_counts_and_times_each_point(
     sizes = tuple(len(values) for values in axes.values())
     arrays = np.ix_(*(np.array(values, dtype=float) for values in axes.values()))
     grid = grid_of(work, **dict(zip(axes, arrays, strict=True)))
-    used, slots = rates(card, constants), block_slots(card)
-    together = decode_operations(shape, grid, block_slots=slots)
+    used, resident = rates(card, constants), resident_blocks(card)
+    together = decode_operations(shape, grid, resident_blocks=resident)
     prefill = prefill_operations(shape, grid)
     steps = step_time(together, used, work.execution)
-    needs = memory(shape, grid, capacity_bytes=72e9, block_slots=slots)
+    needs = memory(shape, grid, capacity_bytes=72e9, resident_blocks=resident)
     # The corners and the middle: each axis at several of its values.
     for index in {(0,) * 5, (1,) * 5, (0, 1, 0, 1, 0), tuple(size - 1 for size in sizes)}:
         values = {axis: axes[axis][place] for axis, place in zip(axes, index, strict=True)}
         point = work.model_copy(update=values)
-        alone = decode_operations(shape, point, block_slots=slots)
+        alone = decode_operations(shape, point, resident_blocks=resident)
         _same_operations(together, alone, index, sizes)
         _same_operations(prefill, prefill_operations(shape, point), index, sizes)
         _same_times(steps, step_time(alone, used, work.execution), index, sizes)
-        needed = memory(shape, point, capacity_bytes=72e9, block_slots=slots)
+        needed = memory(shape, point, capacity_bytes=72e9, resident_blocks=resident)
         for name in ("weights_bytes", "kv_bytes", "workspace_bytes"):
             at_index = _value(getattr(needs, name), index, sizes)
             assert at_index == pytest.approx(getattr(needed, name), **CLOSE), name
@@ -213,6 +213,6 @@ def test_floats_and_integers_agree(
     assume(shape.latent is None or work.kernel != "sdpa_math")
     exact = estimate(shape, card, work)
     floats = grid_of(work, **{axis: float(getattr(work, axis)) for axis in NUMERIC_AXES})
-    operations = decode_operations(shape, floats, block_slots=block_slots(card))
+    operations = decode_operations(shape, floats, resident_blocks=resident_blocks(card))
     step = step_time(operations, rates(card), work.execution)
     assert step.total_s == pytest.approx(exact.step_s, **CLOSE)

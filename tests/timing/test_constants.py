@@ -17,7 +17,7 @@ from simulator.timing.carried import shipped
 from simulator.timing.constants import BY_KIND, CONSTANTS, VARIANTS, rates
 from simulator.timing.limits import peak_flops_per_s
 from simulator.timing.roofline import operation_time
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 CARRIED = shipped()
@@ -222,7 +222,7 @@ def test_a_library_s_own_constants_come_first() -> None:
     assert used == [5, 7, 5, 7]
 
 
-_EIGHT_BIT = Operation(name="reads", kind="attention", narrow_cache=True)
+_EIGHT_BIT = Operation(name="reads", kind="attention", low_precision_cache=True)
 
 
 def test_8_bit_products_and_caches_have_constants_of_their_own() -> None:
@@ -232,7 +232,7 @@ def test_8_bit_products_and_caches_have_constants_of_their_own() -> None:
     product = Operation(name="product", kind="gemm", dtype="fp8")
     for operation, launch_us in (
         (_EIGHT_BIT, 9),
-        (replace(_EIGHT_BIT, narrow_cache=False), 5),
+        (replace(_EIGHT_BIT, low_precision_cache=False), 5),
         (product, 4),
         (replace(product, dtype="bf16"), 3),
         (replace(product, dtype="int8"), 4),
@@ -248,7 +248,7 @@ def test_a_card_without_an_8_bit_path_multiplies_with_16_bit_kernels() -> None:
     card = rates(gpu({"fp8_gemm_launch_us": 4, "gemm_launch_us": 3}, fp8_tflops=None))
     product = Operation(name="product", kind="gemm", dtype="fp8")
     assert card.of(product) is card
-    assert card.of(replace(product, dtype="int8")) is card.narrow
+    assert card.of(replace(product, dtype="int8")) is card.low_precision
 
 
 def test_8_bit_constants_of_others_come_before_the_card_s_own_of_16_bits() -> None:
@@ -307,7 +307,7 @@ def test_half_the_weight_bytes_are_no_slower(name: str) -> None:
             shape,
             workload_for(shape, samples=1, context_tokens=256, weight_dtype=dtype),
             rates(card),
-            block_slots=block_slots(card),
+            resident_blocks=resident_blocks(card),
         ).total_s
         for dtype in (half, "fp8")
     }
@@ -317,8 +317,8 @@ def test_half_the_weight_bytes_are_no_slower(name: str) -> None:
 def test_a_card_s_own_8_bit_tiles_are_not_raised() -> None:
     """A rate carried to another architecture has a floor; one fitted to the card is what it is."""
     own = gpu({"tile_gb_per_s": 200, "fp8_tile_gb_per_s": 30})
-    assert rates(own).narrow.tile_bytes_per_s == 30e9
+    assert rates(own).low_precision.tile_bytes_per_s == 30e9
     other = gpu({"tile_gb_per_s": 1000})
-    lent = rates(other).narrow
+    lent = rates(other).low_precision
     assert lent.tile_bytes_per_s == 500e9
     assert lent.constants["tile_gb_per_s"].source.startswith("as many weights as in 16 bits: ")

@@ -14,7 +14,7 @@ from simulator.inputs.workload import Workload
 from simulator.timing import interval
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.spread import Spread, spread_of
 from simulator.timing.step import step_time
 
@@ -191,7 +191,7 @@ def _widths(card: HardwareProfile, constants: Any, **work: Any) -> tuple[float, 
     """Return how far a step of Mistral-7B may be off each way, as shares."""
     question = Workload(**work)
     gpu_rates = rates(card, constants)
-    operations = decode_operations(mistral_7b(), question, block_slots=block_slots(card))
+    operations = decode_operations(mistral_7b(), question, resident_blocks=resident_blocks(card))
     step = step_time(operations, gpu_rates, question.execution)
     unsure = uncertainty(operations, step, gpu_rates, question)
     return 1 - unsure.low_s / step.total_s, unsure.high_s / step.total_s - 1

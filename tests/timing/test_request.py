@@ -20,7 +20,7 @@ ROUND = rates(round_gpu())
 
 
 def _generate(shape: ModelShape, work: Workload, output_tokens: int) -> GenerationTime:
-    return generation_time(shape, work, ROUND, output_tokens=output_tokens, block_slots=SLOTS)
+    return generation_time(shape, work, ROUND, output_tokens=output_tokens, resident_blocks=SLOTS)
 
 
 def _step_s(shape: ModelShape, work: Workload, decoded: int) -> float:

@@ -95,7 +95,7 @@ def test_few_blocks_stream_slowly() -> None:
                 kind="attention",
                 bytes_read=GIGABYTE,
                 kv_bytes_read=GIGABYTE / 2,
-                blocks=blocks,
+                effective_blocks=blocks,
             )
         ).memory_s
 
@@ -116,7 +116,7 @@ def test_bytes_from_l2_wait_for_their_blocks_too() -> None:
                 kind="attention",
                 bytes_read=copies * MIB,
                 kv_bytes_read=copies * MIB,
-                blocks=copies,
+                effective_blocks=copies,
                 reused_bytes=(copies - 1) * MIB,
                 reused_footprint_bytes=MIB,
             )
@@ -171,7 +171,7 @@ def test_arrays_take_the_times_of_their_numbers(points: list[tuple[float, ...]])
             flops=flops,
             bytes_read=moved,
             kv_bytes_read=moved,
-            blocks=blocks,
+            effective_blocks=blocks,
             link_bytes=moved / 10,
             ranks=2,
             reused_bytes=moved * share,

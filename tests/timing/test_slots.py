@@ -5,15 +5,16 @@ import pytest
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.carried import carried
 from simulator.timing.constants import rates
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 
 
 @pytest.mark.parametrize(
-    ("card", "slots"), [("h100-sxm", 132), ("h200-sxm", 132), ("a100-sxm-80gb", 216), ("l40s", 284)]
+    ("card", "resident"),
+    [("h100-sxm", 132), ("h200-sxm", 132), ("a100-sxm-80gb", 216), ("l40s", 284)],
 )
-def test_hopper_keeps_one_block_on_an_sm_others_two(card: str, slots: int) -> None:
+def test_hopper_keeps_one_block_on_an_sm_others_two(card: str, resident: int) -> None:
     """FlashAttention-3's block has an SM to itself; 108 SMs of an A100 run 216 blocks."""
-    assert block_slots(load_hardware(card)) == slots
+    assert resident_blocks(load_hardware(card)) == resident
 
 
 def test_a_hopper_block_carries_to_hopper_whole_and_by_halves_to_where_two_share() -> None:

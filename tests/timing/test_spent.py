@@ -20,7 +20,7 @@ def test_a_single_sample_reads_nothing_again_in_an_array_either(samples: int) ->
     gpu_rates = rates(load_hardware("h100-sxm"))
     cached = []
     for each in (work, grid_of(work, samples=np.array([float(samples)]))):
-        operations = decode_operations(llama_2_7b(), each, block_slots=SLOTS)
+        operations = decode_operations(llama_2_7b(), each, resident_blocks=SLOTS)
         spent = spent_by(operations, step_time(operations, gpu_rates, "eager"), gpu_rates)
         cached.append(float(np.sum(spent.cached_s.get("attention", 0.0))))
     assert cached[0] == pytest.approx(cached[1], rel=1e-12)

@@ -17,7 +17,7 @@ from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
 from simulator.timing.roofline import ROOFS
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import StepTime, decode_time, step_time
 
 ROUND = rates(round_gpu())
@@ -52,7 +52,7 @@ def test_idle_slots_do_not_make_a_step_jump(kv_heads: int) -> None:
                 shape,
                 Workload(samples=samples, context_tokens=2**17, attention="bifurcated"),
                 rates(card),
-                block_slots=block_slots(card),
+                resident_blocks=resident_blocks(card),
             ).total_s
             for samples in (64, 72, 81, 91, 102, 115, 129, 145, 163, 183, 206)
         ]
@@ -118,7 +118,9 @@ def test_a_grid_s_roofs_add_up_too() -> None:
     """Over arrays each point's time goes to the roof that binds there, from memory to compute."""
     work = Workload(attention="bifurcated", weight_dtype="fp8")
     samples = np.array([1.0, 64, 512, 4096])
-    operations = decode_operations(deepseek_v3(), grid_of(work, samples=samples), block_slots=200)
+    operations = decode_operations(
+        deepseek_v3(), grid_of(work, samples=samples), resident_blocks=200
+    )
     step: StepTime = step_time(operations, ROUND, "graph")
     total = sum(np.broadcast_to(step.by_roof_s[roof], 4) for roof in ROOFS)
     assert total == pytest.approx(step.total_s)

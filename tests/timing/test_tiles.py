@@ -30,9 +30,9 @@ def product(rows: Any, columns: int, depth: int, launches: int = 1) -> Operation
         kind="gemm",
         flops=2 * rows * columns * depth * launches,
         launches=launches,
-        rows=rows,
-        columns=columns,
-        depth=depth,
+        m=rows,
+        n=columns,
+        k=depth,
     )
 
 
@@ -103,7 +103,7 @@ def test_a_quarter_of_the_weight_bytes_saves_time(name: str) -> None:
     shape, used = load_model("llama-2-70b"), rates(load_hardware(name))
     step = {
         dtype: decode_time(
-            shape, workload_for(shape, samples=1, weight_dtype=dtype), used, block_slots=132
+            shape, workload_for(shape, samples=1, weight_dtype=dtype), used, resident_blocks=132
         ).total_s
         for dtype in ("int8", "int4")
     }
@@ -134,9 +134,9 @@ def test_never_below_the_rate_and_never_shorter_for_more(
             kind="gemm",
             flops=2.0 * rows * columns * depth,
             bytes_read=read,
-            rows=rows,
-            columns=columns,
-            depth=depth,
+            m=rows,
+            n=columns,
+            k=depth,
         )
         return operation_time(operation, used, "graph")
 

@@ -6,7 +6,7 @@ from simulator.counts.operation import Operation
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.workload import Execution, Workload
 from simulator.timing.constants import rates
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.used import used_constants
 
 CARD = rates(gpu())
@@ -30,12 +30,12 @@ def test_a_step_with_an_8_bit_cache_uses_both_kinds_of_constants() -> None:
     """Attention those of 8 bits alone, products and norms those of 16 bits alone."""
     model, card = mistral_7b(), gpu()
     work = Workload(kv_dtype="fp8", samples=4, context_tokens=4096)
-    operations = decode_operations(model, work, block_slots=block_slots(card))
+    operations = decode_operations(model, work, resident_blocks=resident_blocks(card))
     names = _names(*operations)
     assert {"fp8_attention_launch_us", "fp8_copy_launch_us", "gemm_launch_us"} <= names
     assert not {"attention_launch_us", "fp8_gemm_launch_us", "step_us"} & names
     # The head is not quantised with the layers.
     weights = Workload(weight_dtype="fp8", samples=4, context_tokens=4096)
-    names = _names(*decode_operations(model, weights, block_slots=block_slots(card)))
+    names = _names(*decode_operations(model, weights, resident_blocks=resident_blocks(card)))
     assert {"fp8_gemm_launch_us", "gemm_launch_us", "attention_launch_us"} <= names
     assert "fp8_attention_launch_us" not in names

@@ -16,8 +16,8 @@ ROWS_PER_BLOCK = 64
 # A split shorter than two 128-token tiles pays more for its partial result than it gains.
 TOKENS_PER_SPLIT = 256
 MOST_SPLITS = 128  # FlashAttention-2 and -3 allow no more
-# With more blocks than this share of the slots they do not split; and a wave that fills so much of
-# them is as good as a full one.
+# A kernel whose blocks fill this share of the GPU does not split; and a wave that fills so much
+# of it is as good as a full one.
 ENOUGH_BLOCKS, FULL_WAVE = 0.8, 0.85
 # Within so many waves, blocks of any number can be split to fill them.
 MOST_WAVES = 5
@@ -37,7 +37,7 @@ def flash_standard(
     tokens = shape.context_tokens + shape.decoded_tokens
     streams = shape.sequences * shape.kv_heads
     blocks = streams * row_blocks(shape, 1)
-    splits = flash_splits(blocks=blocks, tokens=tokens, slots=shape.block_slots)
+    splits = flash_splits(blocks=blocks, tokens=tokens, resident=shape.resident_blocks)
     partials = _partial_bytes(shape, splits)
     result = shape.output_bytes + (shape.rows * PARTIAL_BYTES if lse else 0)
     read = standard_read(
@@ -46,11 +46,11 @@ def flash_standard(
         layout,
         repeat,
         written=where(splits > 1, partials, result),
-        blocks=_streaming_blocks(
+        effective_blocks=_streaming_blocks(
             streams=streams,
             tokens=tokens,
             splits=splits,
-            waves=_waves(blocks=blocks, splits=splits, slots=shape.block_slots),
+            waves=_waves(blocks=blocks, splits=splits, resident=shape.resident_blocks),
         ),
         thread_blocks=blocks * splits,
         partials=partials,
@@ -135,7 +135,7 @@ def flash_part(
     """
     exists = present(tokens)
     blocks = streams * rows_blocks
-    splits = flash_splits(blocks=blocks, tokens=tokens, slots=shape.block_slots)
+    splits = flash_splits(blocks=blocks, tokens=tokens, resident=shape.resident_blocks)
     partials = _partial_bytes(shape, splits) * chunks
     result = (shape.output_bytes + shape.rows * PARTIAL_BYTES) * chunks
     part = Operation(
@@ -146,11 +146,11 @@ def flash_part(
         bytes_written=where(splits > 1, partials, result) * exists,
         kv_bytes_read=kv_bytes,
         launches=exists,
-        blocks=_streaming_blocks(
+        effective_blocks=_streaming_blocks(
             streams=streams,
             tokens=tokens,
             splits=splits,
-            waves=_waves(blocks=blocks, splits=splits, slots=shape.block_slots),
+            waves=_waves(blocks=blocks, splits=splits, resident=shape.resident_blocks),
         ),
         thread_blocks=blocks * splits * exists,
         sequences=sequences * exists,
@@ -168,7 +168,7 @@ def standard_read(
     repeat: int,
     *,
     written: Numeric,
-    blocks: Numeric | None = None,
+    effective_blocks: Numeric | None = None,
     thread_blocks: Numeric = 0,
     partials: Numeric = 0,
 ) -> Operation:
@@ -184,9 +184,9 @@ def standard_read(
         bytes_read=shape.query_bytes + kv_bytes,
         bytes_written=written,
         kv_bytes_read=kv_bytes,
-        blocks=blocks,
+        effective_blocks=effective_blocks,
         thread_blocks=thread_blocks,
-        sequences=0 if blocks is None else shape.sequences,
+        sequences=0 if effective_blocks is None else shape.sequences,
         reused_bytes=repeated,
         reused_footprint_bytes=footprint,
         scratch_bytes=partials,
@@ -236,12 +236,12 @@ def _combine(
     )
 
 
-def flash_splits(*, blocks: Numeric, tokens: Numeric, slots: int) -> Numeric:
+def flash_splits(*, blocks: Numeric, tokens: Numeric, resident: int) -> Numeric:
     """Return into how many parts a flash-decoding kernel cuts the keys.
 
-    Enough to fill the GPU once, or where that leaves slots idle in the fewest waves that do not;
+    Enough to fill the GPU once, or in the fewest waves that leave no room idle where one does;
     every part but the last at least two tiles. A closed form of the rule of FlashAttention-2 and -3
-    (``num_splits_heuristic`` takes the smallest number that fills 85 % of the slots as well as the
+    (``num_splits_heuristic`` takes the smallest number that fills 85 % of the room as well as the
     best does, and does not split blocks that fill 80 % of them).
 
     Parameters
@@ -250,30 +250,30 @@ def flash_splits(*, blocks: Numeric, tokens: Numeric, slots: int) -> Numeric:
         Thread blocks without splitting.
     tokens
         Keys per sequence.
-    slots
+    resident
         Thread blocks the GPU runs at once.
 
     Examples
     --------
-    >>> flash_splits(blocks=8, tokens=8192, slots=264)
+    >>> flash_splits(blocks=8, tokens=8192, resident=264)
     32
-    >>> flash_splits(blocks=512, tokens=8192, slots=264)
+    >>> flash_splits(blocks=512, tokens=8192, resident=264)
     1
-    >>> flash_splits(blocks=72, tokens=8192, slots=132)  # in one part 60 slots would be idle
+    >>> flash_splits(blocks=72, tokens=8192, resident=132)  # in one part room for 60 would be idle
     5
     """
     most = minimum(ceil_div(tokens, TOKENS_PER_SPLIT), MOST_SPLITS)
-    splits = minimum(slots // blocks, most)
+    splits = minimum(resident // blocks, most)
     for waves in range(MOST_WAVES, 0, -1):
-        many = waves * slots // blocks
-        fills = (many * blocks >= FULL_WAVE * waves * slots) * (many <= most)
+        many = waves * resident // blocks
+        fills = (many * blocks >= FULL_WAVE * waves * resident) * (many <= most)
         splits = where(fills, many, splits)
-    return where(blocks < ENOUGH_BLOCKS * slots, maximum(1, splits), 1)
+    return where(blocks < ENOUGH_BLOCKS * resident, maximum(1, splits), 1)
 
 
-def _waves(*, blocks: Numeric, splits: Numeric, slots: int) -> Numeric:
+def _waves(*, blocks: Numeric, splits: Numeric, resident: int) -> Numeric:
     """Return in how many waves the thread blocks of a split kernel run."""
-    return where(splits > 1, ceil_div(blocks * splits, slots), 1)
+    return where(splits > 1, ceil_div(blocks * splits, resident), 1)
 
 
 def _streaming_blocks(

@@ -23,7 +23,7 @@ from simulator.counts.attention.flash import (
 from simulator.counts.attention.plain import pytorch_operations
 from simulator.counts.attention.shape import AttentionShape, present
 from simulator.counts.operation import Operation
-from simulator.inputs.dtypes import is_narrow
+from simulator.inputs.dtypes import is_low_precision
 from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout
 from simulator.numeric import Numeric, surely_positive
 
@@ -62,8 +62,8 @@ def attention_operations(
     tokens = shape.context_tokens + shape.decoded_tokens
     if not surely_positive(tokens):
         operations = [_over_keys(operation, present(tokens)) for operation in operations]
-    if is_narrow(shape.kv_bytes):
-        return [replace(operation, narrow_cache=True) for operation in operations]
+    if is_low_precision(shape.kv_bytes):
+        return [replace(operation, low_precision_cache=True) for operation in operations]
     return operations
 
 

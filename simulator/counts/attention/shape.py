@@ -25,7 +25,7 @@ class AttentionShape:
         Bytes per element of queries, logits and outputs, and of the cache.
     dtype
         Format of the matrix products.
-    block_slots
+    resident_blocks
         Thread blocks the GPU runs at once; flash kernels split the keys to fill them.
     levels
         What the prompts' contexts share, from the root down; empty where they share nothing.
@@ -44,7 +44,7 @@ class AttentionShape:
     activation_bytes: float
     kv_bytes: float
     dtype: Dtype
-    block_slots: int
+    resident_blocks: int
     levels: tuple[SharedLevel, ...] = ()
 
     @property

@@ -16,7 +16,7 @@ from simulator.evidence.predict.predict import prepare
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import NARROW
+from simulator.timing.constants import LOW_PRECISION
 
 # Fewer rows than this say too little to trust.
 LEAST_ROWS = 12
@@ -112,8 +112,8 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     prepared = prepare(rows, stage.kind).groups
     groups = [group for group in prepared if _launched(group) == stage.rows]
     chosen_for = []
-    for general in ("", NARROW) if stage.own else ("",):
-        some = [group for group in groups if group.narrow == (general == NARROW)]
+    for general in ("", LOW_PRECISION) if stage.own else ("",):
+        some = [group for group in groups if group.low_precision == (general == LOW_PRECISION)]
         if stage.general:
             chosen_for.append((some, general))
         libraries = _by_variant(some)

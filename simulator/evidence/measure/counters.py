@@ -213,7 +213,7 @@ def _row(
 ) -> dict[str, Any]:
     """Return a row: what was counted beside what the account says."""
     known = KNOWN_KERNELS[cell.kernel]
-    account = total(operations(cell, block_slots=BLOCKS_PER_SM * sm_count))
+    account = total(operations(cell, resident_blocks=BLOCKS_PER_SM * sm_count))
     return {
         "source": SOURCE,
         "gpu": card.gpu,

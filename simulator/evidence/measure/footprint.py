@@ -21,7 +21,7 @@ from simulator.inputs.workload import Workload
 _FLOAT32_BYTES = 4
 
 
-def attention_shape(cell: AttentionCell, *, block_slots: int) -> AttentionShape:
+def attention_shape(cell: AttentionCell, *, resident_blocks: int) -> AttentionShape:
     """Return the sizes of an attention cell in the words of the accounts."""
     return AttentionShape(
         prompts=cell.prompts,
@@ -37,7 +37,7 @@ def attention_shape(cell: AttentionCell, *, block_slots: int) -> AttentionShape:
         activation_bytes=DTYPE_BYTES[cell.dtype],
         kv_bytes=DTYPE_BYTES[cell.dtype],
         dtype=cell.dtype,
-        block_slots=block_slots,
+        resident_blocks=resident_blocks,
     )
 
 
@@ -91,12 +91,12 @@ def call_bytes(cell: Cell) -> tuple[float, float]:
     """Return the bytes of one set of a cell's inputs, and of what a call allocates."""
     if isinstance(cell, AttentionCell):
         layout = KNOWN_KERNELS[cell.kernel].layout
-        shape = attention_shape(_on_pages(cell) if layout == "paged" else cell, block_slots=1)
+        shape = attention_shape(_on_pages(cell) if layout == "paged" else cell, resident_blocks=1)
         copies = layout == "copies"
         context = shape.context_copy_bytes * (cell.samples if copies else 1)
         return shape.query_bytes + context + shape.decoded_bytes, _attention_workspace(cell, shape)
     if isinstance(cell, StepCell):
-        needed = memory(cell.model, workload(cell), capacity_bytes=0, block_slots=1)
+        needed = memory(cell.model, workload(cell), capacity_bytes=0, resident_blocks=1)
         extra = _attention_workspace(cell, _step_attention_shape(cell))
         # Sampling holds the logits, the mask, the probabilities and the noise at once.
         logits = cell.prompts * cell.samples * cell.model.vocab_size * DTYPE_BYTES[cell.dtype]
@@ -134,7 +134,7 @@ def _step_attention_shape(cell: StepCell) -> AttentionShape:
         prompts=cell.prompts,
         dtype=cell.dtype,
     )
-    return attention_shape(one_layer, block_slots=1)
+    return attention_shape(one_layer, resident_blocks=1)
 
 
 def _attention_workspace(cell: AttentionCell | StepCell, shape: AttentionShape) -> float:
@@ -168,4 +168,6 @@ def _attention_workspace(cell: AttentionCell | StepCell, shape: AttentionShape) 
 
 def weights_bytes(cell: StepCell) -> float:
     """Return the bytes of a step's weights, which cells of one model share."""
-    return float(memory(cell.model, workload(cell), capacity_bytes=0, block_slots=1).weights_bytes)
+    return float(
+        memory(cell.model, workload(cell), capacity_bytes=0, resident_blocks=1).weights_bytes
+    )

@@ -139,12 +139,14 @@ def rotation(set_bytes: float, l2_bytes: float) -> int:
     return max(1, min(LARGEST_ROTATION, math.ceil(ROTATION * l2_bytes / max(1.0, set_bytes))))
 
 
-def operations(cell: Cell, *, block_slots: int) -> list[Operation]:
+def operations(cell: Cell, *, resident_blocks: int) -> list[Operation]:
     """List the operations of one call of a cell, as plain PyTorch runs them."""
     if isinstance(cell, AttentionCell):
-        return kernel_operations(cell.kernel, attention_shape(cell, block_slots=block_slots))
+        return kernel_operations(
+            cell.kernel, attention_shape(cell, resident_blocks=resident_blocks)
+        )
     if isinstance(cell, StepCell):
-        return decode_operations(cell.model, workload(cell), block_slots=block_slots)
+        return decode_operations(cell.model, workload(cell), resident_blocks=resident_blocks)
     if isinstance(cell, GemmCell):
         element = DTYPE_BYTES[cell.dtype]
         return [
@@ -206,5 +208,5 @@ def wall_s(cells: Sequence[Cell], predictions: Sequence[Prediction], timing: Tim
 
 def _seconds(cell: Cell, gpu: Rates) -> float:
     """Return the predicted time of one call on the device. [s]."""
-    listed = operations(cell, block_slots=BLOCKS_PER_SM * gpu.gpu.sm_count)
+    listed = operations(cell, resident_blocks=BLOCKS_PER_SM * gpu.gpu.sm_count)
     return float(step_time(listed, gpu, cell.mode).total_s)

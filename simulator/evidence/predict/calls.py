@@ -19,9 +19,9 @@ from simulator.evidence.predict.attention_kernels import (
 )
 from simulator.evidence.rows import plausibility
 from simulator.evidence.rows.kinds import RowKind
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_narrow
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 
 # The GEMM rows' harness cycles through several copies of the weights: L2 holds all of them or, as
 # lines go in the order they came, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
@@ -50,9 +50,9 @@ def _attention_shape(
     batch, width = _array(rows, "batch"), _array(rows, "head_dim")
     heads, kv_heads = _array(rows, "q_heads"), _array(rows, "kv_heads")
     compute: Dtype = dtype if DTYPE_BYTES[dtype] >= DTYPE_BYTES["bf16"] else "bf16"
-    slots: Any = block_slots(gpu)
+    resident: Any = resident_blocks(gpu)
     if attention_kernel(str(rows["kernel"].iloc[0]), gpu) == "fa2":
-        slots = np.where(heads > kv_heads, slots, 1)
+        resident = np.where(heads > kv_heads, resident, 1)
     return AttentionShape(
         prompts=1 if samples else batch,
         samples=batch if samples else 1,
@@ -67,7 +67,7 @@ def _attention_shape(
         activation_bytes=DTYPE_BYTES[compute],
         kv_bytes=DTYPE_BYTES[kv_dtype],
         dtype=compute,
-        block_slots=slots,
+        resident_blocks=resident,
     )
 
 
@@ -79,7 +79,7 @@ def _cache_write(shape: AttentionShape) -> Operation:
         kind="copy",
         bytes_read=values * shape.activation_bytes,
         bytes_written=values * shape.kv_bytes,
-        narrow_cache=is_narrow(shape.kv_bytes),
+        low_precision_cache=is_low_precision(shape.kv_bytes),
     )
 
 
@@ -182,9 +182,9 @@ def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
             bytes_written=m * n * 2,
             weight_bytes_read=weights,
             reused_bytes=np.where(GEMM_COPIES * weights <= gpu.l2_bytes, weights, 0.0),
-            rows=m,
-            columns=n,
-            depth=k,
+            m=m,
+            n=n,
+            k=k,
             dtype=dtype,
         )
     ]
@@ -219,13 +219,13 @@ def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     shape = _attention_shape(rows, gpu, context="prefix_len", samples=True)
     write = _cache_write(shape)
     if rows["mode"].iloc[0] == "standard":
-        unsplit = replace(shape, block_slots=1)
+        unsplit = replace(shape, resident_blocks=1)
         return [
             write,
             *(replayed(item) if item.name == "attention" else item for item in _standard(unsplit)),
         ]
     parts = attention_operations(
-        replace(shape, block_slots=1),
+        replace(shape, resident_blocks=1),
         attention="bifurcated",
         kernel="flash",
         kv_layout="shared",

@@ -12,7 +12,7 @@ from simulator.evidence.rows.kinds import RowKind
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.workload import Attention, Execution, HowRun, Kernel, KvLayout
-from simulator.timing.constants import LIBRARIES, NARROW_VARIANTS, ConstantsChoice, rates
+from simulator.timing.constants import LIBRARIES, LOW_PRECISION_VARIANTS, ConstantsChoice, rates
 from simulator.timing.interval import uncertainty
 from simulator.timing.step import step_time
 
@@ -71,9 +71,9 @@ class Group:
     how: HowRun | None = None
 
     @property
-    def narrow(self) -> bool:
+    def low_precision(self) -> bool:
         """Whether the rows are of an 8-bit format, whose constants are its own."""
-        return any(name in NARROW_VARIANTS for name in self.variants)
+        return any(name in LOW_PRECISION_VARIANTS for name in self.variants)
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""

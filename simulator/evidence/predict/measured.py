@@ -175,7 +175,7 @@ def _attention(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         activation_bytes=DTYPE_BYTES[dtype],
         kv_bytes=DTYPE_BYTES[dtype],
         dtype=dtype,
-        block_slots=BLOCKS_PER_SM * gpu.sm_count,
+        resident_blocks=BLOCKS_PER_SM * gpu.sm_count,
     )
     operations = kernel_operations(str(first["implementation"]), shape)
     if str(first.get("l2_state", "cold")) == "warm":
@@ -217,7 +217,7 @@ def _step(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         weight_dtype=dtype,
         kv_dtype=dtype,
     )
-    return decode_operations(model, work, block_slots=BLOCKS_PER_SM * gpu.sm_count)
+    return decode_operations(model, work, resident_blocks=BLOCKS_PER_SM * gpu.sm_count)
 
 
 @cache

@@ -132,7 +132,7 @@ def cell_time(cell: paper_code.Cell, gpu: HardwareProfile, choice: ConstantsChoi
 @cache
 def _weight_traffic(model: ModelShape, work: Workload) -> tuple[float, float]:
     """Return the weight bytes that a step of one sample reads, and its matrix FLOPs."""
-    operations = decode_operations(model, work, block_slots=1)
+    operations = decode_operations(model, work, resident_blocks=1)
     products = [operation for operation in operations if operation.kind == "gemm"]
     return float(total(products).weight_bytes_read), float(total(products).flops)
 

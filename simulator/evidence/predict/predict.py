@@ -18,7 +18,7 @@ from simulator.evidence.predict.groups import Group, HowTimed, library_of
 from simulator.evidence.rows.kinds import RowKind
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.workload import Execution
-from simulator.timing.constants import NARROW
+from simulator.timing.constants import LOW_PRECISION
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,15 @@ def variants(rows: pd.DataFrame) -> tuple[str, ...]:
     first = rows.iloc[0]
     library = library_of(str(first["framework"]))
     dtype = str(first.get("kv_dtype", first["dtype"]))
-    narrow = NARROW if dtype == NARROW or first["dtype"] == NARROW else ""
-    listed = [f"{library}_{narrow}" if library and narrow else "", narrow, library]
-    if not narrow and "kv_dtype" in first:
+    low_precision = (
+        LOW_PRECISION if dtype == LOW_PRECISION or first["dtype"] == LOW_PRECISION else ""
+    )
+    listed = [
+        f"{library}_{low_precision}" if library and low_precision else "",
+        low_precision,
+        library,
+    ]
+    if not low_precision and "kv_dtype" in first:
         listed.append(attention_kernel(str(first["kernel"]), load_hardware(str(first["gpu_id"]))))
     return tuple(name for name in listed if name)
 

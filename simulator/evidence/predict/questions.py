@@ -17,7 +17,7 @@ from simulator.evidence.predict.groups import Group, library_of, profile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Kernel, Workload, workload_for
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 
 # What a sample holds of its own where rows do not say: half way through 128 new tokens.
 DECODED_TOKENS = 64
@@ -48,7 +48,7 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
     model, work = _question(row)
     gpu = profile(str(row["gpu_id"]))
     capacity = gpu.reported_memory_bytes or gpu.memory_bytes
-    needed = memory(model, work, capacity_bytes=capacity, block_slots=block_slots(gpu))
+    needed = memory(model, work, capacity_bytes=capacity, resident_blocks=resident_blocks(gpu))
     return not needed.fits
 
 
@@ -61,7 +61,7 @@ def _group(rows: pd.DataFrame, row: "pd.Series[Any]") -> Group:
         kind="decode_step",
         gpu_id=gpu.id,
         index=rows.index,
-        operations=decode_operations(model, work, block_slots=block_slots(gpu)),
+        operations=decode_operations(model, work, resident_blocks=resident_blocks(gpu)),
         execution=work.execution,
         variants=(library,) if library else (),
         how=work,

@@ -23,7 +23,7 @@ from simulator.timing.constants import ConstantsChoice, Rates, rates
 from simulator.timing.interval import uncertainty
 from simulator.timing.request import GenerationTime, generation_time
 from simulator.timing.request_interval import request_interval
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.step import step_time
 
 # Kernels of the paper's tables.
@@ -220,14 +220,16 @@ def _generation(batch: _Batch, gpu_rates: Rates) -> GenerationTime:
         batch.work,
         gpu_rates,
         output_tokens=batch.output_tokens,
-        block_slots=block_slots(gpu_rates.gpu),
+        resident_blocks=resident_blocks(gpu_rates.gpu),
     )
 
 
 def _generation_ends_s(batch: _Batch, gpu_rates: Rates) -> tuple[float, float]:
     """Return the shortest and the longest that a whole batch may take on the GPU. [s]."""
     work = batch.work
-    operations = decode_operations(batch.model, work, block_slots=block_slots(gpu_rates.gpu))
+    operations = decode_operations(
+        batch.model, work, resident_blocks=resident_blocks(gpu_rates.gpu)
+    )
     step = step_time(operations, gpu_rates, work.execution)
     last = uncertainty(operations, step, gpu_rates, work)
     time = _generation(batch, gpu_rates)

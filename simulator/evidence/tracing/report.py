@@ -164,8 +164,8 @@ def report(
         raise TraceError(f"tensors of these sizes cannot be made: {problem}") from problem
     with explained(question.target):
         traced = trace(function, *inputs)
-    slots = BLOCKS_PER_SM * gpu.gpu.sm_count
-    operations = operations_of(traced.operations, block_slots=slots)
+    resident = BLOCKS_PER_SM * gpu.gpu.sm_count
+    operations = operations_of(traced.operations, resident_blocks=resident)
     hidden = sum(int(operation.launches) for operation in operations if operation.within)
     notes = list(about)
     if hidden:
@@ -184,7 +184,7 @@ def report(
         within=uncertainty(operations, time, gpu, _how(question, execution)),
         execution=execution,
         gpu=gpu,
-        lines=_lines(traced.operations, gpu, execution, slots),
+        lines=_lines(traced.operations, gpu, execution, resident),
         notes=notes,
     )
 
@@ -227,7 +227,7 @@ def _own_layout(target: str) -> Layout:
 
 
 def _lines(
-    traced: Sequence[TracedOperation], gpu: Rates, execution: Execution, slots: int
+    traced: Sequence[TracedOperation], gpu: Rates, execution: Execution, resident: int
 ) -> list[Line]:
     """Put equal operators together, in order of first appearance."""
     groups: dict[tuple[str, ...], list[TracedOperation]] = {}
@@ -235,7 +235,7 @@ def _lines(
         groups.setdefault((each.name, each.called_by, each.module, each.shapes), []).append(each)
     lines = []
     for (name, called_by, module, shapes), equal in groups.items():
-        time = step_time(operations_of(equal, block_slots=slots), gpu, execution)
+        time = step_time(operations_of(equal, resident_blocks=resident), gpu, execution)
         lines.append(
             Line(
                 operator=name,

@@ -28,7 +28,7 @@ _KINDS: dict[str, Kind] = {
 _FLASH_DIMS = 4
 
 
-def operations_of(traced: Sequence[TracedOperation], *, block_slots: int) -> list[Operation]:
+def operations_of(traced: Sequence[TracedOperation], *, resident_blocks: int) -> list[Operation]:
     """Return traced operators as operations of the timing model, each with its bytes and FLOPs.
 
     Fused attention on the split-KV path gets the thread blocks, the partial results and the combine
@@ -36,18 +36,20 @@ def operations_of(traced: Sequence[TracedOperation], *, block_slots: int) -> lis
 
     Parameters
     ----------
-    block_slots
+    resident_blocks
         Thread blocks the GPU runs at once.
     """
     return [
-        operation for each in traced for operation in _operations(each, block_slots=block_slots)
+        operation
+        for each in traced
+        for operation in _operations(each, resident_blocks=resident_blocks)
     ]
 
 
-def _operations(traced: TracedOperation, *, block_slots: int) -> list[Operation]:
+def _operations(traced: TracedOperation, *, resident_blocks: int) -> list[Operation]:
     """Return one operator as an operation, fused attention with its combine."""
     if _is_flash(traced):
-        return _flash(traced, block_slots=block_slots)
+        return _flash(traced, resident_blocks=resident_blocks)
     kind = _KINDS.get(traced.name, "gemm" if traced.flops else "elementwise")
     if kind == "gemm" and _has_matrix(traced):
         return [_plain(traced, kind, matrix=traced.sizes[-1])]
@@ -64,9 +66,9 @@ def _plain(traced: TracedOperation, kind: Kind, *, matrix: tuple[int, ...] = (0,
         bytes_read=traced.bytes_read,
         bytes_written=traced.bytes_written,
         launches=traced.launches,
-        rows=traced.flops / (2 * inner * columns) if inner and columns else 0,
-        columns=columns,
-        depth=inner,
+        m=traced.flops / (2 * inner * columns) if inner and columns else 0,
+        n=columns,
+        k=inner,
         dtype=_DTYPES.get(traced.dtype, "fp32"),
     )
 
@@ -86,7 +88,7 @@ def _is_flash(traced: TracedOperation) -> bool:
     )
 
 
-def _flash(traced: TracedOperation, *, block_slots: int) -> list[Operation]:
+def _flash(traced: TracedOperation, *, resident_blocks: int) -> list[Operation]:
     """Return fused attention with thread blocks, re-reads of expanded keys, and its combine."""
     (batch, heads, rows, width), (_, kv_heads, tokens, _), (*_, value_width) = traced.sizes[:3]
     dtype = _DTYPES.get(traced.dtype, "fp32")
@@ -105,7 +107,7 @@ def _flash(traced: TracedOperation, *, block_slots: int) -> list[Operation]:
         activation_bytes=element,
         kv_bytes=element,
         dtype=dtype,
-        block_slots=block_slots,
+        resident_blocks=resident_blocks,
     )
     account, combine = flash_part(
         shape,

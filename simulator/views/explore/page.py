@@ -30,7 +30,7 @@ from simulator.inputs.workload import (
 from simulator.timing.constants import Rates
 from simulator.timing.limits import peak_flops_per_s
 from simulator.timing.roofline import ROOFS
-from simulator.timing.slots import block_slots
+from simulator.timing.slots import resident_blocks
 from simulator.timing.spread import FAMILY, Family, spread_of
 from simulator.views.explore.intervals import SPREAD
 from simulator.views.explore.menu import Menu
@@ -192,7 +192,7 @@ def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
         "hash": gpu.content_hash,
         "note": constants_note(gpu_rates),
         "memory_bytes": gpu.memory_bytes,
-        "block_slots": block_slots(gpu),
+        "resident_blocks": resident_blocks(gpu),
         "usd_per_hour": price.value if price else None,
         "bandwidth_bytes_per_s": {
             "peak": gpu.memory_bandwidth_bytes_per_s,

@@ -28,7 +28,7 @@ VARIABLES = (
     "decoded_tokens",
     "prompts",
     "query_tokens",
-    "block_slots",
+    "resident_blocks",
 )
 MEMORY = ("weights_bytes", "kv_bytes", "workspace_bytes")
 TIMES = (
@@ -137,12 +137,12 @@ class Programs:
             of its interval.
         """
         known: dict[str, Any] = {name: self._variables[name] for name in moved}
-        slots: Any = self._variables["block_slots"]
+        resident: Any = self._variables["resident_blocks"]
         settings = {item.name: getattr(work, item.name) for item in fields(WorkloadGrid)}
         grid = WorkloadGrid(**{**settings, **known})
-        operations = decode_operations(model, grid, block_slots=slots)
+        operations = decode_operations(model, grid, resident_blocks=resident)
         step = self.steps.place(tuple(self._operation(each, work.execution) for each in operations))
-        needs = memory(model, grid, capacity_bytes=0, block_slots=slots)
+        needs = memory(model, grid, capacity_bytes=0, resident_blocks=resident)
         held = self.tapes.add(self._recorder, [getattr(needs, name) for name in MEMORY])
         return step, held, self.intervals.add(work, operations, peak=peak)
 
