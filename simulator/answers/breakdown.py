@@ -62,13 +62,10 @@ def operations(study: Study) -> "pd.DataFrame":
     import pandas as pd
 
     results = {"standard": study.estimate("standard"), "bifurcated": study.estimate("bifurcated")}
-    if study.workload.kv_layout == "copies":
+    standard = study.setup.under("standard")
+    if standard.copies:
         results["shared_storage"] = estimate(
-            study.model,
-            study.gpu,
-            study.workload.model_copy(update={"attention": "standard", "kv_layout": "shared"}),
-            constants=study.constants,
-            memory_utilization=study.memory_utilization,
+            study.model, study.gpu, standard.but(kv_layout="shared"), study.workload
         )
     return pd.DataFrame(
         [row for variant, result in results.items() for row in _rows(variant, result)]

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from simulator.answers.grid import NUMERIC_AXES
+from simulator.answers.sweep import NUMERIC_AXES
 from simulator.errors import ScenarioError
 from simulator.inputs.files import validate
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario, Value
-from simulator.inputs.workload import Workload, workload_for
+from simulator.inputs.setup import Setup, ask
+from simulator.inputs.workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +28,11 @@ class Case:
     name: str
     kv_heads: int | None
     model: ModelShape
+    setup: Setup
     workload: Workload
 
 
-def central_cases(scenario: Scenario) -> tuple[Case, ...]:
+def central_cases(scenario: Scenario, **settings: Any) -> tuple[Case, ...]:
     """Return a scenario's cases: each model, with each of its numbers of KV heads.
 
     Numeric axes are taken at the middle of their list, of an even number the upper one; of
@@ -42,7 +44,7 @@ def central_cases(scenario: Scenario) -> tuple[Case, ...]:
         If a model is not known, or a setting cannot be.
     """
     axes = scenario.axes
-    settings = {
+    settings |= {
         axis: values[len(values) // 2] if axis in NUMERIC_AXES else values[0]
         for axis, values in axes.items()
         if axis not in ("model", "gpu", "kv_heads", "attention")
@@ -51,8 +53,8 @@ def central_cases(scenario: Scenario) -> tuple[Case, ...]:
     for name, kv_heads in product(axes["model"], axes.get("kv_heads", (None,))):
         heads = None if kv_heads is None else int(kv_heads)
         model = load_model(str(name), kv_heads=heads)
-        work = workload_for(model, **settings)
-        cases.append(Case(name=str(name), kv_heads=heads, model=model, workload=work))
+        setup, work = ask(model, **settings)
+        cases.append(Case(name=str(name), kv_heads=heads, model=model, setup=setup, workload=work))
     return tuple(cases)
 
 

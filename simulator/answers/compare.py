@@ -4,22 +4,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from simulator.answers.advice import advise
-from simulator.answers.estimate import (
-    DEFAULT_MEMORY_UTILIZATION,
-    Estimate,
-    estimate,
-    estimate_with,
-)
+from simulator.answers.estimate import Estimate, estimate
 from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
 from simulator.answers.search import from_where_on
 from simulator.answers.verdict import TIE_MARGIN, Verdict, verdict_of
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import ConstantsChoice
 from simulator.timing.interval import speedup_interval
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 Winner = Literal["standard", "bifurcated", "tie"]
@@ -82,38 +76,39 @@ class Comparison:
 def compare(
     model: ModelShape,
     gpu: HardwareProfile,
-    workload: Workload,
+    setup: Setup,
+    work: Workload,
     *,
-    constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
     rule: str | None = None,
 ) -> Comparison:
     """Compare standard and bifurcated attention on one decode step.
 
-    Parameters are those of :func:`simulator.answers.estimate.estimate`, and ``rule``, a name in
-    :data:`simulator.answers.rules.RULES`; the workload's own ``attention`` is ignored.
+    Parameters
+    ----------
+    model, gpu, setup, work
+        What is decoded, on what, how, and its sizes; the setup's own ``attention`` is ignored.
+    rule
+        A serving engine's rule to show beside our choice, a name in
+        :data:`simulator.answers.rules.RULES`.
+
+    Raises
+    ------
+    WorkloadError
+        If the workload cannot be run in that form, or the rule is not known.
     """
     if rule is not None:
         find_rule(rule)  # an unknown name, before anything is computed
-    work = workload.under("standard")
-    standard = estimate(
-        model, gpu, work, constants=constants, memory_utilization=memory_utilization
+    setup, once = setup.under("standard"), setup.under("bifurcated")
+    standard, shared_storage, bifurcated = (
+        estimate(model, gpu, how, work) for how in (setup, setup.but(kv_layout="shared"), once)
     )
-    gpu_rates, resident = standard.rates, resident_blocks(gpu)
-    bifurcated, shared_storage = (
-        estimate_with(model, gpu_rates, other, memory_utilization)
-        for other in (
-            work.under("bifurcated"),
-            work.model_copy(update={"kv_layout": "shared"}),
-        )
-    )
-
-    def seconds(changed: Workload) -> float:
-        return float(decode_time(model, changed, gpu_rates, resident_blocks=resident).total_s)
 
     def gain(field: str, value: int) -> float:
-        changed = work.model_copy(update={field: value})
-        return seconds(changed) / seconds(changed.under("bifurcated"))
+        changed = work.but(**{field: value})
+        first, second = (
+            decode_time(model, how, changed, standard.rates).total_s for how in (setup, once)
+        )
+        return float(first) / float(second)
 
     samples = from_where_on(lambda b: gain("samples", b), low=1, high=MOST_SAMPLES)
     context = from_where_on(
@@ -124,11 +119,7 @@ def compare(
     over_stored, *_ = _verdict(shared_storage, bifurcated)
     rule_choice = None
     if rule is not None:
-        cascade = (
-            estimate_with(model, gpu_rates, read_once(work), memory_utilization)
-            if work.tree
-            else bifurcated
-        )
+        cascade = estimate(model, gpu, once, read_once(work)) if work.tree else bifurcated
         rule_choice = choose(
             rule,
             shared_storage,

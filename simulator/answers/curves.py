@@ -1,6 +1,6 @@
 """Tidy frames along the axes of a study: a row for each point and way of attention.
 
-They are blocks of a sweep (:func:`simulator.answers.grid.compare_block`) laid out long: the
+They are blocks of a sweep (:func:`simulator.answers.sweep.compare_grid`) laid out long: the
 columns of the question, then ``variant``, its figures, and how it compares with standard attention
 at the same point.
 """
@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from simulator.answers.capacity import capacity
-from simulator.answers.estimate import check_workload, estimate_with
-from simulator.answers.grid import NAMED_AXES, NUMERIC_AXES, Cell, compare_block
+from simulator.answers.estimate import check_workload, estimate
 from simulator.answers.study import Study
+from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_grid
+from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import ATTENTIONS, KERNELS, Workload
-from simulator.timing.constants import rates
+from simulator.inputs.setup import ATTENTIONS
+from simulator.inputs.workload import Workload
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
@@ -55,8 +56,10 @@ def grid(
     ----------
     numeric
         Axes to vary, of ``NUMERIC_AXES``; the others stay as in the question.
+    model, gpu
+        In place of the study's own.
     named
-        Settings of the workload to change, of ``NAMED_AXES``.
+        Fields of the setup to change.
 
     Returns
     -------
@@ -76,27 +79,19 @@ def grid(
     import pandas as pd
 
     model, gpu = model or study.model, gpu or study.gpu
-    work = study.workload.model_copy(update=named)
-    check_workload(model, gpu, work)
+    setup, work = study.setup.under("standard").but(**named), study.workload
+    check_workload(model, gpu, setup, work)
     if work.tree and "context_tokens" in numeric:
         raise WorkloadError("the context of a prefix tree has no single length to vary")
-    layouts = [work.kv_layout] + (["shared"] if work.kv_layout == "copies" else [])
+    layouts = [(setup, {"standard": "standard", "bifurcated": "bifurcated"})]
+    if setup.copies:
+        layouts.append((setup.but(kv_layout="shared"), {"standard": "shared_storage"}))
     parts = []
-    for layout in layouts:
-        block = compare_block(
-            Cell(
-                model=model,
-                gpu_rates=study.rates if gpu is study.gpu else rates(gpu, study.constants),
-                named={axis: getattr(work, axis) for axis in NAMED_AXES} | {"kv_layout": layout},
-                numeric={},
-            ),
+    for layout, names in layouts:
+        block = compare_grid(
+            Grid(model=model, gpu=gpu, setup=layout, workload=work, axes={}),
             _numeric(work, numeric),
-            study.memory_utilization,
         )
-        first = layout == work.kv_layout
-        names = {"standard": "standard" if first else "shared_storage"}
-        if first:
-            names["bifurcated"] = "bifurcated"
         parts += [_long(block, attention, name) for attention, name in names.items()]
     frame = pd.concat(parts, ignore_index=True)
     standard = frame[frame["variant"] == "standard"]
@@ -104,7 +99,7 @@ def grid(
         times = len(frame) // len(standard)
         base = pd.concat([standard[source]] * times, ignore_index=True)
         frame[column] = (base / frame[source]).fillna(1.0)
-    frame["capacity_bytes"] = gpu.memory_bytes * study.memory_utilization
+    frame["capacity_bytes"] = gpu.memory_bytes * setup.gpu_memory_utilization
     target_s = study.target_step_s
     frame["target_step_ms"] = math.nan if target_s is None else target_s / MILLISECOND
     frame["asked"] = _asked(frame, study.workload)
@@ -159,12 +154,11 @@ def _with_ends(
 ) -> list[int]:
     """Return an axis with the last value that fits and the first that does not, of each way."""
     values = set(axis)
-    work = study.workload.model_copy(update=named)
+    setup = study.setup.but(**named)
     for attention in ATTENTIONS:
-        result = estimate_with(
-            model or study.model, study.rates, work.under(attention), study.memory_utilization
+        limits = capacity(
+            estimate(model or study.model, study.gpu, setup.under(attention), study.workload)
         )
-        limits = capacity(result)
         most = limits.most_samples if field == "samples" else limits.longest_context_tokens
         ends = (most, most + 1) if most else ()
         values |= {end for end in ends if min(axis) <= end <= max(axis)}
@@ -223,11 +217,11 @@ def by_kernel(study: Study) -> "pd.DataFrame":
     import pandas as pd
 
     def parts() -> Iterator["pd.DataFrame"]:
-        for kernel in KERNELS:
+        for kernel in WAYS:
             for execution in ("graph", "eager"):
                 named: dict[str, Any] = {"kernel": kernel, "execution": execution}
                 try:
-                    check_workload(study.model, study.gpu, study.workload.model_copy(update=named))
+                    check_workload(study.model, study.gpu, study.setup.but(**named), study.workload)
                 except WorkloadError:
                     continue
                 samples = _with_ends(study, study.samples_axis, "samples", **named)

@@ -46,12 +46,12 @@ def by_gpu(study: Study) -> "pd.DataFrame":
             except WorkloadError as problem:
                 problems.append(str(problem))
                 continue
-            gpus = study.workload.tensor_parallel
+            gpus = study.setup.tensor_parallel
             price = price_per_hour(gpu, gpus, study.usd_per_hour)
             part = part.assign(
                 gpu_name=gpu.name,
                 gpus=gpus,
-                constants=rates(gpu, study.constants).origin,
+                constants=rates(gpu, study.setup.constants).origin,
                 hash=gpu.content_hash,
                 tokens_per_s_per_gpu=part["tokens_per_s"] / gpus,
                 usd_per_hour=float("nan") if price is None else price,

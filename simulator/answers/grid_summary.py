@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION
 from simulator.answers.sweep import prepare_sweep
 from simulator.answers.verdict import VERDICTS, Verdict
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, verdict_of
 from simulator.inputs.scenario import Verdict as Expectation
-from simulator.inputs.workload import ATTENTIONS
-from simulator.timing.constants import ConstantsChoice
+from simulator.inputs.setup import ATTENTIONS
 
 # A page of more rows than this is not read; `bifurcate sweep` writes them all.
 MOST_POINTS_LISTED = 240
@@ -50,20 +48,20 @@ class GridSummary:
     skipped: tuple[str, ...]
 
 
-def summarise(
-    scenario: Scenario,
-    *,
-    constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
-) -> GridSummary:
+def summarise(scenario: Scenario, **settings: Any) -> GridSummary:
     """Compute a scenario's whole grid, as a sweep does, and sum it up.
+
+    Parameters
+    ----------
+    settings
+        As for :func:`simulator.answers.sweep.prepare_sweep`.
 
     Raises
     ------
     SimulatorError
         If a model or GPU is not known, or nothing can be run.
     """
-    grid = prepare_sweep(scenario, constants=constants, memory_utilization=memory_utilization)
+    grid = prepare_sweep(scenario, **settings)
     speedups: list[float] = []
     fits = dict.fromkeys(ATTENTIONS, 0)
     decided = dict.fromkeys(VERDICTS, 0)

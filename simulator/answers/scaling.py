@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simulator.answers.power_law import STARTS, PowerLaw, fit_power_law
 from simulator.errors import MeasurementError
 from simulator.inputs.rows import RefusedRow, Rows
-from simulator.inputs.training_runs import Family, TrainingRun, families_of
+from simulator.inputs.training_runs import Family, TrainingRun, families_of, read_training_runs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,20 +105,23 @@ class ScalingLaw:
 
 
 def fit_scaling_law(
-    table: Rows[TrainingRun], *, starts: Sequence[tuple[float, float]] = STARTS
+    training_runs: str | Path, *, starts: Sequence[tuple[float, float]] = STARTS
 ) -> ScalingLaw:
     """Fit one law to the runs of all families that have sizes enough.
 
     Parameters
     ----------
+    training_runs
+        A CSV file; see :func:`~simulator.inputs.training_runs.read_training_runs`.
     starts
         See :func:`~simulator.answers.power_law.fit_power_law`.
 
     Raises
     ------
     MeasurementError
-        If the runs are too few, or scipy is missing.
+        If the file cannot be read, its runs are too few, or scipy is missing.
     """
+    table = read_training_runs(training_runs)
     kept, order, notes = _kept(table)
     runs = [run for run, _ in kept]
     numbers = [order.index(family) for _, family in kept]

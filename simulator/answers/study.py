@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from simulator.answers.cases import central_cases
-from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate, estimate
+from simulator.answers.estimate import Estimate, estimate
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.scenario import Scenario
-from simulator.inputs.workload import Attention, Workload
-from simulator.timing.constants import ConstantsChoice, Rates, rates
+from simulator.inputs.setup import Attention, Setup
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import Rates, rates
 from simulator.units import MILLISECOND
 
 DEFAULT_OUTPUT_TOKENS = 256
@@ -26,8 +28,8 @@ class Study:
     ----------
     models, gpus
         To compare; the first of each is the question's own.
-    workload
-        The point that is asked about.
+    setup, workload
+        How it is run, and the point that is asked about.
     samples, context_tokens, kv_heads
         Values along these axes, in ascending order; no ``kv_heads`` means the usual what-ifs.
     output_tokens
@@ -40,6 +42,7 @@ class Study:
 
     models: tuple[ModelShape, ...]
     gpus: tuple[HardwareProfile, ...]
+    setup: Setup
     workload: Workload
     samples: tuple[int, ...] = ()
     context_tokens: tuple[int, ...] = ()
@@ -47,8 +50,6 @@ class Study:
     output_tokens: int = DEFAULT_OUTPUT_TOKENS
     target_step_s: float | None = None
     usd_per_hour: float | None = None
-    constants: ConstantsChoice = "auto"
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION
 
     @property
     def model(self) -> ModelShape:
@@ -63,7 +64,7 @@ class Study:
     @cached_property
     def rates(self) -> Rates:
         """Constants of the question's GPU."""
-        return rates(self.gpu, self.constants)
+        return rates(self.gpu, self.setup.constants)
 
     @property
     def samples_axis(self) -> tuple[int, ...]:
@@ -90,13 +91,7 @@ class Study:
         WorkloadError
             If it cannot be run in that form.
         """
-        return estimate(
-            self.model,
-            self.gpu,
-            self.workload.under(attention),
-            constants=self.constants,
-            memory_utilization=self.memory_utilization,
-        )
+        return estimate(self.model, self.gpu, self.setup.under(attention), self.workload)
 
 
 def _axis(asked: set[int], low: int, high: int) -> tuple[int, ...]:
@@ -107,13 +102,17 @@ def _axis(asked: set[int], low: int, high: int) -> tuple[int, ...]:
 
 
 def study_scenario(
-    scenario: Scenario,
-    *,
-    constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
-    usd_per_hour: float | None = None,
+    scenario: Scenario, *, usd_per_hour: float | None = None, **settings: Any
 ) -> Study:
     """Return a scenario as a study: its first model at the middle of every axis of its grid.
+
+    Parameters
+    ----------
+    usd_per_hour
+        Price of one GPU in place of the profiles' own. [USD/h]
+    settings
+        Fields of :class:`~simulator.inputs.setup.Setup` that a scenario does not have:
+        ``constants`` and ``gpu_memory_utilization``.
 
     Raises
     ------
@@ -121,10 +120,11 @@ def study_scenario(
         If a model or GPU is not known, or a setting cannot be.
     """
     axes = scenario.axes
-    cases = central_cases(scenario)
+    cases = central_cases(scenario, **settings)
     return Study(
         models=tuple(case.model for case in cases[:: len(axes.get("kv_heads", (None,)))]),
         gpus=tuple(load_hardware(str(name)) for name in axes["gpu"]),
+        setup=cases[0].setup,
         workload=cases[0].workload,
         samples=_whole(axes.get("samples", ())),
         context_tokens=_whole(axes.get("context_tokens", ())),
@@ -134,8 +134,6 @@ def study_scenario(
         if scenario.target_step_ms is None
         else scenario.target_step_ms * MILLISECOND,
         usd_per_hour=usd_per_hour,
-        constants=constants,
-        memory_utilization=memory_utilization,
     )
 
 

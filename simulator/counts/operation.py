@@ -107,6 +107,30 @@ class Operation:
         return self.bytes_read + self.bytes_written
 
 
+def repeated(operations: Iterable[Operation], times: int, *, mark: str = "") -> list[Operation]:
+    """Return the operations of one layer as those of several layers of its kind.
+
+    Parameters
+    ----------
+    operations
+        Of one layer, each done once.
+    times
+        Layers that have them.
+    mark
+        Added to their names, where another kind of layer has operations of the same names.
+    """
+    layers = []
+    for operation in operations:
+        # As dataclasses.replace does it, in a tenth of the time.
+        fields = {name: getattr(operation, name) for name in Operation.__slots__}
+        fields["repeat"] = times
+        if mark:
+            fields["name"] += mark
+            fields["within"] += mark if operation.within else ""
+        layers.append(Operation(**fields))
+    return layers
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """Sums over the operations of a step, repeats included."""

@@ -26,6 +26,7 @@ from pydantic import (
 from simulator.errors import ScenarioError, unknown
 from simulator.inputs.files import describe, read_named
 from simulator.inputs.tree import tree_text
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import LARGEST_COUNT, AtLeastOne, Workload
 from simulator.resources import SCENARIO_PATH_VARIABLE, toml_files
 
@@ -69,8 +70,8 @@ Text = Annotated[str, AfterValidator(_filled)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
 
 
-class _Cell(Workload):
-    """What ``[workload]`` may say: a workload's fields, and three that are not the step's own."""
+class _Settings(Setup, Workload):
+    """What ``[workload]`` may say: a step's setup and sizes, and three that are not its own."""
 
     kv_heads: AtLeastOne | None = None
     output_tokens: AtLeastOne | None = None
@@ -78,6 +79,12 @@ class _Cell(Workload):
 
 
 _SCALARS = ("output_tokens", "target_step_ms")
+# A scenario says what is run, not how sure or how full a card may be.
+_KEYS = [
+    name
+    for name in _Settings.model_fields
+    if name not in ("constants", "gpu_memory_utilization")
+]
 
 
 class Scenario(BaseModel):
@@ -126,7 +133,7 @@ class Scenario(BaseModel):
     def _workload_keys_are_under_workload(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
             for key in data:
-                if key in _Cell.model_fields:
+                if key in _KEYS:
                     raise ValueError(f"{key} belongs under [workload]")
         return data
 
@@ -196,8 +203,8 @@ def _read_setting(key: str, value: Any) -> Value | tuple[Value, ...]:
     """Read one key of ``[workload]``: a value, or a list of distinct ones."""
     if key in Scenario.model_fields:
         raise ValueError(f"{key} belongs above [workload]")
-    if key not in _Cell.model_fields:
-        raise ValueError(unknown("key", key, _Cell.model_fields))
+    if key not in _KEYS:
+        raise ValueError(unknown("key", key, _KEYS))
     if not isinstance(value, list | tuple):
         return _read_value(key, value)
     if key in _SCALARS:
@@ -217,9 +224,9 @@ def _read_value(key: str, value: Any) -> Value:
     # A step accepts no more than it processes, which the grid says under another key.
     more = {"query_tokens": LARGEST_COUNT} if key == "accepted_tokens" else {}
     try:
-        read = getattr(_Cell.model_validate({**more, key: value}), key)
+        read = getattr(_Settings.model_validate({**more, key: value}), key)
     except ValidationError as problem:
-        raise ValueError("; ".join(describe(problem, _Cell))) from None
+        raise ValueError("; ".join(describe(problem, _Settings))) from None
     return tree_text(read) if key == "tree" else read
 
 

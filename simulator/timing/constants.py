@@ -14,18 +14,16 @@ GPU come before 16-bit ones of the same: they predict its 8-bit kernels better.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 from simulator.counts.operation import KINDS, Kind, Operation
 from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.setup import ConstantsChoice
 from simulator.timing.carried import ATTENTION_KERNELS, Constant, carried, in_architecture
 from simulator.timing.limits import has_low_precision_products, peak_flops_per_s
 from simulator.units import GIGA, MICROSECOND
-
-ConstantsChoice = Literal["auto", "carried", "peak"]
-CONSTANTS_CHOICES: tuple[ConstantsChoice, ...] = get_args(ConstantsChoice)
 
 # Name: what it multiplies or adds, and its unit.
 CONSTANTS = {

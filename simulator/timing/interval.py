@@ -18,9 +18,10 @@ their ratio; the own share of attention, and plain code and its host, do not.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import Operation, Totals
 from simulator.inputs.dtypes import Dtype
-from simulator.inputs.workload import HowRun
+from simulator.inputs.setup import Setup
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
 from simulator.timing.spent import Spent, spent_by
@@ -64,25 +65,25 @@ def uncertainty(
     operations: Sequence[Operation],
     step: StepTime,
     gpu_rates: Rates,
-    how: HowRun,
+    setup: Setup,
     totals: Totals | None = None,
 ) -> Uncertainty:
     """Return between which times a step lies, and why; ``totals`` where they are known already."""
     spent = spent_by(operations, step, gpu_rates, totals)
     spreads = {
-        family: spread_of(gpu_rates, family, format_of(family, how)) for family in spent.families
+        family: spread_of(gpu_rates, family, format_of(family, setup)) for family in spent.families
     }
-    return uncertainty_of(spent, spreads, how, peak=gpu_rates.choice == "peak")
+    return uncertainty_of(spent, spreads, setup, peak=gpu_rates.choice == "peak")
 
 
-def format_of(family: Family, how: HowRun) -> Dtype:
+def format_of(family: Family, setup: Setup) -> Dtype:
     """Return the format that a kind of kernel's spread depends on: of weights, or of the cache."""
-    dtypes: dict[Family, Dtype] = {"gemm": how.weight_dtype, "attention": how.kv_dtype}
+    dtypes: dict[Family, Dtype] = {"gemm": setup.weight_dtype, "attention": setup.kv_dtype}
     return dtypes.get(family, "bf16")
 
 
 def uncertainty_of(
-    step: Spent, spreads: Mapping[Family, Spread], how: HowRun, *, peak: bool
+    step: Spent, spreads: Mapping[Family, Spread], setup: Setup, *, peak: bool
 ) -> Uncertainty:
     """Return between which times a step lies, from what it spends and the spreads of its kernels.
 
@@ -91,13 +92,13 @@ def uncertainty_of(
     peak
         Whether the times are those of published peaks, which nothing undercuts.
     """
-    shared, own = _kernel_parts(step, spreads, how, peak=peak)
-    if code := _code_part(step, how):
+    shared, own = _kernel_parts(step, spreads, setup, peak=peak)
+    if code := _code_part(step, setup):
         own["code"] = code
     across = shared.pop("collective", None)
     below, above = _added([*shared.values(), *own.values()])
     low, high = step.device_s - below, step.device_s + above
-    if how.execution == "eager":
+    if setup.eager:
         host = _host_part(step)
         low = maximum(low, step.host_s - host.below_s)
         high = maximum(high, step.host_s + host.above_s)
@@ -143,7 +144,7 @@ def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, 
 
 
 def _kernel_parts(
-    step: Spent, spreads: Mapping[Family, Spread], how: HowRun, *, peak: bool
+    step: Spent, spreads: Mapping[Family, Spread], setup: Setup, *, peak: bool
 ) -> tuple[dict[str, Part], dict[str, Part]]:
     """Return the errors of a step's kernels, those that other steps share and its own."""
     if peak:
@@ -166,7 +167,7 @@ def _kernel_parts(
         if family == "attention":
             alone, together = square_root(1 - spread.common), square_root(spread.common)
             own[family] = Part(alone * below, alone * above)
-            if how.attention == "bifurcated":
+            if setup.bifurcated:
                 more = code_spread("bifurcated")
                 own["bifurcated"] = Part(
                     more.streaming_below * streaming + more.fixed_below * time.fixed_s,
@@ -179,12 +180,14 @@ def _kernel_parts(
     return shared, own
 
 
-def _code_part(step: Spent, how: HowRun) -> Part | None:
+def _code_part(step: Spent, setup: Setup) -> Part | None:
     """Return the error of code that is not a serving engine's, None where it is."""
-    if how.kv_layout == "rebuilt":
+    if setup.rebuilds:
         spread = code_spread("rebuilt")
-    elif how.execution != "graph" or how.kernel not in ("ideal", "flash"):
+    elif not setup.graph:
         spread = code_spread("unfused")
+    elif kind := find_way(setup.kernel).spread:
+        spread = code_spread(kind)
     else:
         return None
     return Part(spread.streaming_below * step.device_s, spread.streaming_above * step.device_s)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from simulator.counts.operation import Operation
-from simulator.inputs.workload import Execution
+from simulator.inputs.setup import Execution
 from simulator.numeric import Numeric, maximum, minimum
 from simulator.timing.constants import Rates
 from simulator.timing.norm import norm

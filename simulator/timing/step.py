@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from simulator.counts.operation import Kind, Operation
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Execution, WorkloadLike
+from simulator.inputs.setup import Execution, Setup
+from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum
 from simulator.timing.constants import Rates
 from simulator.timing.roofline import ROOFS, OperationTime, Roof, operation_time
+from simulator.timing.slots import resident_blocks
 
 # Kinds of operation that a step has one call of after the other: their errors are taken for one.
 ONE_KERNEL: tuple[Kind, ...] = ("attention", "combine", "copy")
@@ -68,12 +70,19 @@ class StepTime:
         return max(ROOFS, key=lambda roof: self.by_roof_s[roof])
 
 
-def decode_time(
-    model: ModelShape, work: WorkloadLike, gpu: Rates, *, resident_blocks: int
-) -> StepTime:
-    """Return the time of a decode step: its operations counted, then timed."""
-    operations = decode_operations(model, work, resident_blocks=resident_blocks)
-    return step_time(operations, gpu, work.execution)
+def decode_time(model: ModelShape, setup: Setup, work: Workload, gpu: Rates) -> StepTime:
+    """Return the time of a decode step: its operations counted, then timed.
+
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+    gpu
+        The GPU's constants.
+    """
+    resident = resident_blocks(gpu.gpu)
+    operations = decode_operations(model, setup, work, resident_blocks=resident)
+    return step_time(operations, gpu, setup.execution)
 
 
 def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution) -> StepTime:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from simulator.counts.operation import KINDS, Kind, Operation
-from simulator.inputs.workload import Execution
+from simulator.inputs.setup import Execution
 from simulator.timing.carried import Constant
 from simulator.timing.constants import LOW_PRECISION, Rates
 
