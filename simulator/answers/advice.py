@@ -32,6 +32,13 @@ def advise(
 
     Where storing the context once, as paged caches do, is all of the gain, that is the change to
     make: an engine that pages its cache has made it already.
+
+    Parameters
+    ----------
+    standard, shared_storage, bifurcated
+        The step as :class:`~simulator.answers.compare.Comparison` holds it.
+    winner, verdict, verdict_over_stored, break_even_samples, break_even_context_tokens
+        What that says of them.
     """
     if not bifurcated.memory.fits:
         return _make_it_fit(bifurcated)

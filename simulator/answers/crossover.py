@@ -106,6 +106,15 @@ def crossover(
     All samples from 1 to ``most_samples`` are timed, as arrays, so the borders are exact; the map
     keeps a few to each doubling.
 
+    Parameters
+    ----------
+    base, other
+        The models.
+    gpu_rates, setup, work
+        On what, how, and of which further sizes; the setup's own ``attention`` is ignored.
+    most_samples, longest_context_tokens
+        Ends of the map.
+
     Raises
     ------
     WorkloadError

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from simulator.answers.capacity import Capacity, capacity
-from simulator.answers.cases import Case
 from simulator.answers.compare import Comparison, compare
 from simulator.answers.estimate import Estimate
 from simulator.answers.generate import Generation, generate
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.answers.study import Case
 from simulator.answers.verdict import Verdict
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile

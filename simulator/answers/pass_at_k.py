@@ -16,6 +16,13 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     1 - C(n - c, k) / C(n, k): the share of all choices of k of the n samples with a correct one in
     it (Chen et al., arXiv 2107.03374, equation 1; recalled).
 
+    Parameters
+    ----------
+    samples, correct
+        Samples of the problem, n, and those that solve it, c.
+    k
+        Samples drawn.
+
     Raises
     ------
     WorkloadError

@@ -233,6 +233,17 @@ def vllm_waves(
 ) -> tuple[Numeric, Numeric]:
     """Return the rule's two times, in tiles of keys: of cascade and of flash decoding.
 
+    Parameters
+    ----------
+    prefix_tokens, requests
+        Tokens that all requests share, and how many these are.
+    heads, kv_heads
+        On one GPU.
+    sm_count
+        Its multiprocessors, a block on each.
+
+    Examples
+    --------
     >>> vllm_waves(prefix_tokens=8192, requests=16, heads=32, kv_heads=8, sm_count=132)
     (64, 63)
     """

@@ -196,7 +196,7 @@ def _family_law(
     """Return a family's size factor and its interval, symmetric in the logarithm."""
     import numpy as np
 
-    from simulator.answers.power_law_problem import SHARED
+    from simulator.answers.power_law import SHARED
 
     shift = float(law.shifts[number])
     error = 0.0 if number == 0 else float(law.stderr[SHARED + number - 1])

@@ -13,6 +13,15 @@ def smallest(condition: Callable[[int], bool], *, low: int, high: int) -> int | 
     The condition is expected to stay true once it is; it is tried at doubling steps and then
     halved in, so a few dozen trials cover any range.
 
+    Parameters
+    ----------
+    condition
+        What must hold.
+    low, high
+        Ends of the range, both included.
+
+    Examples
+    --------
     >>> smallest(lambda n: n * n >= 50, low=1, high=1000)
     8
     """
@@ -47,6 +56,15 @@ def largest(condition: Callable[[int], bool], *, low: int, high: int) -> int | N
 
     The condition is expected to stay false once it is.
 
+    Parameters
+    ----------
+    condition
+        What must hold.
+    low, high
+        Ends of the range, both included.
+
+    Examples
+    --------
     >>> largest(lambda n: n * n <= 50, low=1, high=1000)
     7
     """

@@ -159,7 +159,7 @@ def tradeoff(
     if isinstance(scaling, str | Path):
         scaling = fit_scaling_law(scaling)
 
-    def candidate(
+    def _candidate(
         model: ModelShape, factor: SizeFactor | None = None, error: float = 0.0
     ) -> Candidate:
         results = base_steps if model is base else steps(model)
@@ -174,7 +174,7 @@ def tradeoff(
             },
         )
 
-    first = candidate(base)
+    first = _candidate(base)
     others = []
     for number, factor in zip(
         target_kv_heads, _factors(base, target_kv_heads, size_factors, scaling), strict=True
@@ -186,7 +186,7 @@ def tradeoff(
             scale_by=scale_by,
             ranks=setup.tensor_parallel,
         )
-        others.append(candidate(scaled.model, factor, scaled.size_error))
+        others.append(_candidate(scaled.model, factor, scaled.size_error))
     rates = base_steps["standard"].rates
     return Tradeoff(
         base=first,

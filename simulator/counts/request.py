@@ -28,6 +28,15 @@ def own_tokens(step: Numeric, query_tokens: Numeric, accepted_tokens: Numeric) -
     and the drafted ones do, and lie in the cache whether they are kept or not. A mean is rounded up
     to whole tokens.
 
+    Parameters
+    ----------
+    step
+        Number of the step, or an array of them.
+    query_tokens, accepted_tokens
+        Tokens of each sample that a step processes, and that it keeps on average.
+
+    Examples
+    --------
     >>> own_tokens(1, 1, 1.0), own_tokens(1, 4, 2.5), own_tokens(3, 4, 2.5)
     (1.0, 4.0, 9.0)
     """
@@ -37,6 +46,15 @@ def own_tokens(step: Numeric, query_tokens: Numeric, accepted_tokens: Numeric) -
 def last_own_tokens(output_tokens: int, query_tokens: int, accepted_tokens: float) -> int:
     """Return the own tokens at the last step; none where the prefill gives the only token.
 
+    Parameters
+    ----------
+    output_tokens
+        Tokens each sample generates.
+    query_tokens, accepted_tokens
+        Tokens of each sample that a step processes, and that it keeps on average.
+
+    Examples
+    --------
     >>> last_own_tokens(129, 1, 1), last_own_tokens(129, 4, 4), last_own_tokens(1, 4, 4)
     (128, 128, 0)
     """

@@ -511,7 +511,7 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     # Plain PyTorch loops over the visited experts.
     loops = visited if shard.eager else 1
 
-    def grouped(name: str, rows_in: Numeric, rows_out: Numeric) -> Operation:
+    def _grouped(name: str, rows_in: Numeric, rows_out: Numeric) -> Operation:
         weights = rows_in * rows_out * DTYPE_BYTES[shard.setup.weight_dtype]
         if experts.expert_bias:
             weights = weights + rows_out * shard.element_bytes
@@ -533,9 +533,9 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
         gemm(shard, "router", d, experts.count, bias=bias, dtype=dtype),
         elementwise("expert_choice", gates, visits * 8, launches=2),
         elementwise("expert_gather", row, row * experts.per_token, launches=loops),
-        grouped("experts_up", d, ups * inner),
+        _grouped("experts_up", d, ups * inner),
         elementwise("experts_activation", ups * activated, activated, launches=loops),
-        grouped("experts_down", inner, d),
+        _grouped("experts_down", inner, d),
         elementwise("expert_sum", row * experts.per_token, row, launches=loops),
     ]
     if experts.shared_intermediate_size:

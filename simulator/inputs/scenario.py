@@ -81,9 +81,7 @@ class _Settings(Setup, Workload):
 _SCALARS = ("output_tokens", "target_step_ms")
 # A scenario says what is run, not how sure or how full a card may be.
 _KEYS = [
-    name
-    for name in _Settings.model_fields
-    if name not in ("constants", "gpu_memory_utilization")
+    name for name in _Settings.model_fields if name not in ("constants", "gpu_memory_utilization")
 ]
 
 

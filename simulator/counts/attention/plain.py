@@ -44,7 +44,15 @@ def moved(
 
 
 def copied(name: str, copied_bytes: Numeric, needed: Numeric) -> Operation:
-    """Return one copy of so many bytes, where it is needed (1, else 0)."""
+    """Return one copy.
+
+    Parameters
+    ----------
+    copied_bytes
+        What it reads, and writes. [bytes]
+    needed
+        1 where there is one, else 0.
+    """
     return Operation(
         name=name,
         kind="copy",
@@ -55,7 +63,15 @@ def copied(name: str, copied_bytes: Numeric, needed: Numeric) -> Operation:
 
 
 def query_fold(shape: AttentionShape, needed: Numeric, level: str = "") -> Operation:
-    """Return the copy that folds samples and groups into rows, where a view cannot."""
+    """Return the copy that folds samples and groups into rows, where a view cannot.
+
+    Parameters
+    ----------
+    needed
+        1 where there is one, else 0.
+    level
+        Of a tree, what marks the level in the operation's name.
+    """
     return copied(f"query_fold{level}", shape.query_bytes, needed)
 
 
