@@ -113,7 +113,7 @@ def _spare_bytes(result: Estimate) -> str:
 
 
 def _from_where(standard: Estimate, samples: int | None, context: int | None) -> str:
-    """Say from which samples or context on bifurcated attention would win."""
+    """Say how many samples, or how long a context, bifurcated attention needs to win."""
     work = standard.workload
     points = []
     if samples is not None and samples > work.samples:

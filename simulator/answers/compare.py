@@ -1,4 +1,4 @@
-"""Standard against bifurcated attention: which is faster, from where on, and what to change."""
+"""Standard against bifurcated attention: which is faster, where it breaks even, what to change."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -47,10 +47,11 @@ class Comparison:
     verdict
         Whether to bifurcate: ``yes`` or ``no`` where the whole interval says so.
     verdict_over_stored
-        Likewise with ``shared_storage`` in the place of ``standard``.
+        The same against ``shared_storage`` instead of ``standard``.
     break_even_samples, break_even_context_tokens
-        From where on bifurcated is faster, all else equal, up to the last that are looked at; None
-        if it is not there. Below it may be faster too, where waves of thread blocks fall well.
+        The least samples, and the shortest context, from which bifurcated is always faster, all
+        else equal; None if it is not faster at the largest size tried. It may be faster at some
+        smaller sizes too, where waves of thread blocks fall well.
     advice
         What to change next, in one sentence.
     rule

@@ -40,10 +40,10 @@ class Border:
     from_samples
         At each context, the least samples with which it is faster; 0 for none.
     until_samples
-        The samples from which on it is slower again; 0 where that does not happen.
+        The samples at which it is slower again, and stays so; 0 where that does not happen.
     slower_between
-        Of the numbers of samples in between, with how many it is not faster: waves of thread
-        blocks and tiles make gaps.
+        How many numbers of samples between the two it is not faster at: waves of thread blocks
+        and tiles make gaps.
     share
         Share of the map, contexts and samples both in equal steps of their logarithm, on which it
         is faster.
@@ -71,7 +71,7 @@ class Crossover:
     base_step_s, other_step_s
         Times by kind of attention, an array of samples x contexts. [s]
     base_memory_share, other_memory_share
-        What they need of the memory that may be used, likewise; they fit up to 1.
+        Their share of the memory that may be used, by kind of attention; they fit up to 1.
     borders
         By pairing, see :data:`PAIRINGS`.
     """
@@ -111,7 +111,8 @@ def crossover(
     base, other
         The models.
     gpu_rates, setup, work
-        On what, how, and of which further sizes; the setup's own ``attention`` is ignored.
+        The GPU's constants, how the models run, and all other sizes; the setup's own ``attention``
+        is ignored.
     most_samples, longest_context_tokens
         Ends of the map.
 

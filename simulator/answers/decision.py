@@ -38,7 +38,7 @@ class Choice:
     Attributes
     ----------
     usd_per_hour
-        Of the whole group, None where unknown.
+        Price of the whole group, None where unknown.
     name
         How the GPU was named: an id or a path.
     asked

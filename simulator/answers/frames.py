@@ -339,7 +339,7 @@ def at_question(study: Study) -> "pd.DataFrame":
     return frame[frame["asked"]].reset_index(drop=True)
 
 
-# Of a step's operations: where time and bytes go, and which roof each is under.
+# The operations of a step: where time and bytes go, and which roof binds each.
 
 
 def part_of(name: str, kind: str) -> str:

@@ -29,7 +29,8 @@ class Generation:
     last_step
         The last decode step, when the caches are longest.
     memory
-        Of the whole request: its longest caches, and the larger workspace of prefill and last step.
+        What the whole request needs: its longest caches, and the larger workspace of prefill and
+        last step.
     usd_per_hour
         Price of all GPUs of the group, None where unknown.
     total_low_s, total_high_s

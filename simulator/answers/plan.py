@@ -27,7 +27,7 @@ class Option:
     target_step_s
         The target it was judged by. [s]
     usd_per_hour, usd_per_million_tokens
-        Of the whole group, None where the price is unknown.
+        Prices of the whole group, None where unknown.
     meets_target
         Whether the workload fits, and its step is no longer than the target.
     pareto
@@ -160,7 +160,7 @@ def plan(
 
 
 def _order(option: Option) -> tuple[bool, bool, float, float]:
-    """Order options: those that meet the target by cost, the others by how near they come."""
+    """Sort options: first those that meet the target, by cost; then the others, nearest first."""
     cost = option.usd_per_million_tokens
     fits = bool(option.result.memory.fits)
     by_cost = option.meets_target and cost is not None

@@ -29,16 +29,16 @@ LEAST_SHARE = 1e-3
 # Residuals beyond this many of their own spread lose weight: 95 % as efficient as least squares
 # where errors are normal (the usual tuning constant of Cauchy's weights, recalled).
 CAUCHY_SCALE = 2.385
-# Over the sizes fitted the law must fall by so many spreads of its residuals, or it is none.
+# The law must fall by this many spreads of its residuals over the fitted sizes.
 LEAST_FALL = 3.0
-# A residual of so many spreads is called an outlier.
+# A residual of this many spreads is an outlier.
 OUTLIER = 5.0
 # The median absolute value of normal errors, over their standard deviation.
 MEDIAN_OF_NORMAL = 0.6745
 # Losses are not known better than this share of themselves.
 LEAST_SPREAD = 1e-7
 CONFIDENCE = 0.95
-# Runs to spare from which on it is worth asking whether factors change with size.
+# Whether factors change with size is asked only with this many runs to spare.
 LEAST_SPARE = 3
 
 
@@ -137,7 +137,7 @@ class PowerLaw:
     spread
         Their robust standard deviation.
     outliers
-        Of each run, whether it is far off; such runs have lost their weight.
+        Whether each run is far off; such runs have lost their weight.
     drifts, drift_errors
         By how much ln F of each family seems to grow with each tenfold size, and the standard
         errors; 0 of the reference, and of all where the runs are too few to tell.
@@ -305,7 +305,7 @@ def _best(
 def _spread(residuals: "np.ndarray", constants: int) -> float:
     """Return a robust standard deviation of residuals.
 
-    The smallest are left out, one fewer than there are constants: a fit can make so many vanish.
+    A fit can make as many residuals vanish as it has constants, so the smallest are left out.
     """
     import numpy as np
 

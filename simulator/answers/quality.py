@@ -43,7 +43,7 @@ class QualityPoint:
     pass_at_k, stderr
         The probability that at least one sample is right, and its standard error where known.
     usd_per_problem
-        Of a request, None where a price or the output is not known.
+        Price of a request per problem, None where a price or the output is not known.
     """
 
     attention: Attention

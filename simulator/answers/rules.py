@@ -125,7 +125,7 @@ def choose(
     standard, bifurcated
         The step under both kinds of attention.
     cascade
-        The step of :func:`read_once`, which is bifurcated but where a tree has further levels.
+        The step of :func:`read_once`; without further levels of a tree the same as bifurcated.
     ours, verdict
         Which of the first two we would choose, and how sure that is.
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 # A family's curve cannot be told from fewer sizes.
 LEAST_SIZES = 3
-# A size factor is said to change with size beyond so many half widths of a 95 % interval, so that
-# chance alone says it about once in a hundred fits.
+# A size factor changes with size if it moves by this many half widths of a 95 % interval: chance
+# alone does that about once in a hundred fits.
 DRIFT_DOUBT = 1.4
 # A change of ln F with each tenfold size that is not worth a word.
 LEAST_DRIFT = 0.005

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-# Of a ratio that is near 1, how many integers are tried to each doubling, and how far from 1 it is
-# taken to be safe: waves of thread blocks and tiles move it up and down by less.
+# How many integers are tried to each doubling while a ratio is near 1, and how far from 1 it counts
+# as safe: waves of thread blocks and tiles move it by less.
 PER_OCTAVE, SAFE_RATIO = 8, 1.1
 
 
@@ -77,7 +77,7 @@ def largest(condition: Callable[[int], bool], *, low: int, high: int) -> int | N
 def from_where_on(
     ratio: Callable[[int], float], *, low: int, high: int, after: int = 1
 ) -> int | None:
-    """Return the integer in [low, high] from which on a ratio stays above 1, None if it ends below.
+    """Return the least integer from which a ratio stays above 1 up to ``high``, None if it ends below.
 
     The ratio may cross 1 several times: the last crossing counts. It is looked for from above.
     Below n a ratio r at n is expected to fall in proportion, by waves a tenth faster, so nothing

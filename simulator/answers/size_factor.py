@@ -125,7 +125,7 @@ def position(model: ModelShape, kv_heads: int) -> float:
 
 
 def _weights(scaling: ScalingLaw, base: ModelShape, kv_heads: int) -> list[float]:
-    """Return the families' weights that make up a number of KV heads: those on either side."""
+    """Return each family's weight in a number of KV heads: the two nearest families have some."""
     wanted = position(base, kv_heads)
     places = [law.family.position(base.heads) for law in scaling.laws]
     weights = [0.0] * len(places)

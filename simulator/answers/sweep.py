@@ -322,7 +322,7 @@ class GridSummary:
     least, most
         The points of least and of most speed-up, as columns of the sweep.
     rows
-        Every point, or none where there are more than ``MOST_POINTS_LISTED``.
+        Every point; empty where there are more than ``MOST_POINTS_LISTED``.
     skipped
         Combinations that cannot be run, a sentence each.
     """

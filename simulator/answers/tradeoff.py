@@ -84,7 +84,7 @@ class Tradeoff:
     others
         Models with other numbers of KV heads, as good by their size.
     crossovers
-        Of each other model in order: where it is faster than the base.
+        Where each of ``others`` is faster than the base, in order.
     scaling
         The law its size factors come from, None where they are the paper's or given.
     target_step_s
@@ -125,11 +125,11 @@ def tradeoff(
     base
         The model to match, as a rule multi-head.
     gpu, setup, work
-        On what, how, and of which sizes; the setup's own ``attention`` is ignored.
+        The GPU, how the models run, and the sizes; the setup's own ``attention`` is ignored.
     target_kv_heads
         KV heads of each model to compare with.
     size_factors
-        Of each of these, its parameters over the base's at equal quality; none for those of
+        Parameters of each over the base's at equal quality; none for those of
         ``scaling``, or without it the paper's.
     scale_by
         What makes the other models larger; see :func:`~simulator.answers.scaled.scale_model`.

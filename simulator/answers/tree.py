@@ -63,8 +63,8 @@ class LevelRule:
     verdict
         Whether to split, as sure as the predictions are.
     fewer_bytes_from_tokens, faster_from_tokens
-        From which length of the level on splitting moves fewer bytes, and is faster, all else
-        equal; None if nowhere.
+        The least length of the level at which splitting moves fewer bytes, and is faster, and
+        stays so, all else equal; None if there is none.
     """
 
     level: Level

@@ -197,10 +197,10 @@ def prefill_workspace_bytes(model: ModelShape, setup: Setup, work: Workload) -> 
 
     Notes
     -----
-    Of each token that is in the model at once: the residual stream and its norm (in plain PyTorch
-    the layer's input too, which its caller still holds), and beside them queries, keys, values and
-    output of the attention, or what the MLP multiplies; at the end the logits of each prompt's last
-    token. No logits of attention: it is fused, as it is timed.
+    Each token in the model at once has the residual stream and its norm (in plain PyTorch the
+    layer's input too, which its caller still holds), and beside them queries, keys, values and
+    output of the attention, or the tensors of the MLP. At the end there are the logits of each
+    prompt's last token. Attention is fused, so it keeps no logits.
     """
     tokens = prefill_tokens_at_once(setup, work)
     element = DTYPE_BYTES[setup.activation_dtype]
@@ -232,7 +232,7 @@ def _attention_values(model: ModelShape, ranks: int) -> float:
 def _mlp_values(model: ModelShape, setup: Setup) -> float:
     """Values that one token has in a layer's MLP: up (and gate) projections and their product.
 
-    Of a mixture, of every expert that it visits, with their outputs, which are added up last, and
+    In a mixture: those of every expert that it visits, their outputs until they are added up, and
     the output of shared experts.
     """
     tensors = 3 if model.gated_mlp else 2

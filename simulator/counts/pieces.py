@@ -196,9 +196,9 @@ def vector_norm(shard: Shard, name: str, rows: Numeric, width: int) -> Operation
 def _eager_norm(shard: Shard, name: str, *, rows: Numeric, width: int) -> Operation:
     """Return the kernels of a norm in plain PyTorch.
 
-    LayerNorm is one, which also writes mean and reciprocal deviation. RMSNorm is eight: to float32,
-    square, mean, add epsilon, reciprocal root, multiply, back, multiply by the weight; float32
-    needs no casts.
+    LayerNorm is one kernel and also writes mean and reciprocal deviation. RMSNorm is eight: cast to
+    float32, square, mean, add epsilon, reciprocal root, multiply, cast back, multiply by the
+    weight; float32 needs no casts.
     """
     row, weights = rows * width * shard.element_bytes, _norm_weight_bytes(shard, width)
     scalars = rows * FLOAT_BYTES
@@ -222,7 +222,7 @@ def _norm_weight_bytes(shard: Shard, width: int) -> Numeric:
 
 
 def residual_add(shard: Shard, name: str) -> list[Operation]:
-    """Add the residual as a kernel of its own, which only plain PyTorch does."""
+    """Add the residual in a kernel of its own; only plain PyTorch does."""
     if not shard.eager:
         return []
     row = shard.rows(shard.model.hidden_size)

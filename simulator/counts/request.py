@@ -24,9 +24,9 @@ def decode_steps(output_tokens: int, accepted_tokens: float) -> int:
 def own_tokens(step: Numeric, query_tokens: Numeric, accepted_tokens: Numeric) -> Numeric:
     """Return the tokens each sample holds of its own at a step, the first being step 1.
 
-    Of the tokens that it has, all but the last have been through the model; in this step that one
-    and the drafted ones do, and lie in the cache whether they are kept or not. A mean is rounded up
-    to whole tokens.
+    All its tokens but the last have been through the model. This step takes the last one and the
+    drafted ones; they lie in the cache whether they are kept or not. A mean is rounded up to whole
+    tokens.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def own_tokens(step: Numeric, query_tokens: Numeric, accepted_tokens: Numeric) -
 
 
 def last_own_tokens(output_tokens: int, query_tokens: int, accepted_tokens: float) -> int:
-    """Return the own tokens at the last step; none where the prefill gives the only token.
+    """Return the own tokens at the last step; 0 if the prefill gives the only token.
 
     Parameters
     ----------

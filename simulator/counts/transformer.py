@@ -72,8 +72,8 @@ def decode_operations(
 def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[Operation]:
     """List the operations that fill the cache with every prompt's context, once each.
 
-    Standard attention with one cache copy per sample then copies it ``samples`` times. Of a tree
-    that is stored once, each node is computed once, after all those above it.
+    With one cache copy per sample, standard attention then copies it ``samples`` times. In a tree
+    that is stored once, each node is computed once, after all nodes above it.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def attention_input(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
     Parameters
     ----------
     absorbed
-        Of a latent model: whether queries are moved into the latent space (decoding), or keys and
+        For latent attention: whether queries move into the latent space (decoding), or keys and
         values out of it (prefill).
     """
     model = shard.model
@@ -407,7 +407,7 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
     Parameters
     ----------
     absorbed
-        Of a latent model: whether outputs have to be moved out of the latent space first.
+        For latent attention: whether outputs must first move out of the latent space.
     """
     model = shard.model
     operations, width = [], shard.heads * model.head_dim

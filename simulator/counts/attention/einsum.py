@@ -103,7 +103,7 @@ def product(shape: AttentionShape, part: CachePart, *, keys: bool) -> Operation:
 
 
 def product_flops(shape: AttentionShape, tokens: Numeric, *, keys: bool) -> Numeric:
-    """Return the FLOPs of <q,K> (``keys``) or <w,V> against so many keys. [FLOP].
+    """Return the FLOPs of <q,K> (``keys``) or <w,V>. [FLOP].
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def bifurcated_einsum(shape: AttentionShape) -> list[Operation]:
     """Two <q,K>, their concatenation, one softmax, two <w,V>, a sum.
 
     The context's weights are a slice of all weights: no product can address it with samples folded
-    into rows, so it is copied. A part without keys is left out, which the code does not.
+    into rows, so it is copied. The account leaves out a part without keys; the code does not.
     """
     m_c, m_d = shape.context_tokens, shape.decoded_tokens
     context_scores, own_scores, softmax, *values, output_sum = _bifurcated(shape)

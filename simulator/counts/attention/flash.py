@@ -30,7 +30,7 @@ MOST_SPLITS = 128  # FlashAttention-2 and -3 allow no more
 # A kernel whose blocks fill this share of the GPU does not split; and a wave that fills so much
 # of it is as good as a full one.
 ENOUGH_BLOCKS, FULL_WAVE = 0.8, 0.85
-# Within so many waves, blocks of any number can be split to fill them.
+# Any number of blocks can be split to fill this many waves.
 MOST_WAVES = 5
 
 
@@ -232,8 +232,8 @@ def standard_rebuilt(shape: AttentionShape) -> list[Operation]:
 def bifurcated_flash(shape: AttentionShape) -> list[Operation]:
     """Own tokens; then the queries folded into rows and the context; and their merge.
 
-    Of a tree, folding and flash for each level that is split. Where no single stride leads from a
-    level's nodes to the prompts below them, its partial output and log-sum-exp are copied.
+    In a tree, each level that is split has its own folding and flash. Where no single stride leads
+    from a level's nodes to the prompts below them, its partial output and log-sum-exp are copied.
     """
     *shared, own = shape.parts
     operations = flash_part(shape, own)

@@ -70,7 +70,7 @@ def query_fold(shape: AttentionShape, needed: Numeric, level: str = "") -> Opera
     needed
         1 where there is one, else 0.
     level
-        Of a tree, what marks the level in the operation's name.
+        What marks a tree's level in the operation's name.
     """
     return copied(f"query_fold{level}", shape.query_bytes, needed)
 

@@ -118,7 +118,7 @@ class AttentionShape:
 
     @property
     def context_part(self) -> CachePart:
-        """The context of each prompt, which all its samples share."""
+        """The context of each prompt; all its samples share it."""
         return CachePart(
             name="attention_context",
             tokens=self.context_tokens,
@@ -144,15 +144,15 @@ class AttentionShape:
         return self.context_part, self.decoded_part
 
     def cached_bytes(self, cached_tokens: Numeric) -> Numeric:
-        """K and V of so many cached tokens. [bytes]."""
+        """K and V of a number of cached tokens. [bytes]."""
         return cached_tokens * self.cache_width * self.kv_bytes
 
     def keys_bytes(self, cached_tokens: Numeric) -> Numeric:
-        """K of so many cached tokens, for kernels that read only the keys. [bytes]."""
+        """K of a number of cached tokens, for kernels that read only the keys. [bytes]."""
         return cached_tokens * self.kv_heads * self.key_width * self.kv_bytes
 
     def values_bytes(self, cached_tokens: Numeric) -> Numeric:
-        """V of so many cached tokens; of a latent cache it is a part of what K already read."""
+        """V of a number of cached tokens; a latent cache's V is a part of its K. [bytes]."""
         return cached_tokens * self.kv_heads * self.value_width * self.kv_bytes
 
     def flops(self, tokens: Numeric) -> Numeric:

@@ -26,7 +26,7 @@ class PlainKernel:
     The function of the same name is in :mod:`simulator.evidence.kernels`. The account equals a
     trace of it, operation by operation and in the code's order: FLOPs, bytes read and written,
     launches (docs/tracing.md says where they differ, and why). An operation with several launches
-    stands for so many kernels in a row. Flash attention takes half-precision types.
+    stands for that many kernels in a row. Flash attention takes half-precision types.
 
     Attributes
     ----------
