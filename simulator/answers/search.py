@@ -77,7 +77,7 @@ def largest(condition: Callable[[int], bool], *, low: int, high: int) -> int | N
 def from_where_on(
     ratio: Callable[[int], float], *, low: int, high: int, after: int = 1
 ) -> int | None:
-    """Return the least integer from which a ratio stays above 1 up to ``high``, None if it ends below.
+    """Return the least integer from which a ratio stays above 1; None if it ends below.
 
     The ratio may cross 1 several times: the last crossing counts. It is looked for from above.
     Below n a ratio r at n is expected to fall in proportion, by waves a tenth faster, so nothing
