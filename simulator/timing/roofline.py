@@ -28,9 +28,9 @@ S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performa
 multicore architectures", CACM 52(4), 2009.
 """
 
-from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import DTYPE_BYTES
@@ -52,13 +52,15 @@ SPLITS = (2, 8)
 PARTIAL_BYTES = 2 * 4
 # How multiplying and loading a tile overlap.
 _TILE_OVERLAP = 4
+# The powers from which 2, 4 and infinity are nearer than the power before.
+_SQUARES_FROM, _FOURTHS_FROM, _LARGER_FROM = 1.5, 3.0, 8.0
+_NUMBER = (int, float)
 
 Roof = Literal["launch", "memory", "compute", "link"]
 ROOFS: tuple[Roof, ...] = ("launch", "memory", "compute", "link")
 
 
-@dataclass(slots=True, kw_only=True)
-class OperationTime:
+class OperationTime(NamedTuple):
     """Time of one call of an operation, and what it is made of.
 
     Attributes
@@ -148,13 +150,12 @@ def overlapped(first: Numeric, second: Numeric, power: float) -> Numeric:
     >>> overlapped(3.0, 4.0, 1), overlapped(3.0, 4.0, 2), overlapped(3.0, 4.0, 100)
     (7.0, 5.0, 4.0)
     """
-    power = overlap_power(power)
-    if power == inf:
+    if power >= _LARGER_FROM:
         return maximum(first, second)
-    if power == 1:
+    if power < _SQUARES_FROM:
         return first + second
     first, second = first * first, second * second
-    if power == 2:  # noqa: PLR2004
+    if power < _FOURTHS_FROM:
         return square_root(first + second)
     return square_root(square_root(first * first + second * second))
 
@@ -165,11 +166,9 @@ def overlap_power(power: float) -> float:
     >>> overlap_power(1.2), overlap_power(1.7), overlap_power(3), overlap_power(16)
     (1, 2, 4, inf)
     """
-    return next((known for known, limit in _POWERS if power < limit), inf)
-
-
-# Powers that need nothing but square roots, each up to where the next is nearer.
-_POWERS = ((1, 1.5), (2, 3.0), (4, 8.0))
+    if power >= _LARGER_FROM:
+        return inf
+    return 1 if power < _SQUARES_FROM else 2 if power < _FOURTHS_FROM else 4
 
 
 def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
@@ -256,14 +255,16 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     weight_element = DTYPE_BYTES[operation.dtype] if stored is None else stored
     walked = operation.k * operation.launches
     partial_bytes = PARTIAL_BYTES * operation.m * operation.n
-    # Tiles in a column of tiles, in a row of them, and the time of each for all of the depth.
+    # Tiles in a column of tiles, in a row of them, and the time of each for all of K.
     tiles = []
-    for rows, columns in TILES:
-        multiplied = minimum(operation.m, rows) if rows == LEAST_ROWS else rows
-        multiply_s = 2 * columns * multiplied / rate
-        load_s = (rows * element + columns * weight_element) / gpu.tile_bytes_per_s
+    for rows, columns, load_s, tile_s in _tile_times(
+        rate, element, weight_element, gpu.tile_bytes_per_s
+    ):
+        if rows == LEAST_ROWS:
+            multiply_s = 2 * columns * minimum(operation.m, rows) / rate
+            tile_s = overlapped(multiply_s, load_s, _TILE_OVERLAP)  # noqa: PLW2901
         down, across = ceil_div(operation.m, rows), ceil_div(operation.n, columns)
-        tiles.append((down, across, walked * overlapped(multiply_s, load_s, _TILE_OVERLAP)))
+        tiles.append((down, across, walked * tile_s))
 
     def all_tiles_s(splits: int) -> Numeric:
         shortest: Numeric = inf
@@ -287,6 +288,22 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     return best_split, best_tiles
 
 
+@lru_cache(maxsize=256)
+def _tile_times(
+    rate: float, element: float, weight_element: float, bytes_per_s: float
+) -> list[tuple[int, int, float, float]]:
+    """Return rows and columns of each tile, and the times to load one, and to do all of it. [s].
+
+    Each is for one step of K.
+    """
+    times = []
+    for rows, columns in TILES:
+        load_s = (rows * element + columns * weight_element) / bytes_per_s
+        multiply_s = 2 * columns * rows / rate
+        times.append((rows, columns, load_s, overlapped(multiply_s, load_s, _TILE_OVERLAP)))
+    return times
+
+
 def _twice_waves(blocks: Numeric, sms: int) -> Numeric:
     """Return how many waves a number of thread blocks takes, times two.
 
@@ -301,4 +318,4 @@ def _twice_waves(blocks: Numeric, sms: int) -> Numeric:
 
 def is_used(value: Numeric) -> bool:
     """Return whether a field is more than a plain zero: arrays always are."""
-    return not (isinstance(value, int | float) and value == 0)
+    return not (isinstance(value, _NUMBER) and value == 0)

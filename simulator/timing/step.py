@@ -9,10 +9,11 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Execution, WorkloadLike
 from simulator.numeric import Numeric, maximum
 from simulator.timing.constants import Rates
-from simulator.timing.roofline import ROOFS, OperationTime, Roof, operation_time
+from simulator.timing.roofline import ROOFS, OperationTime, Roof, is_used, operation_time
 
 # Kinds of operation that a step has one call of after the other: their errors are taken for one.
 ONE_KERNEL: tuple[Kind, ...] = ("attention", "combine", "copy")
+_STREAMED: tuple[Roof, ...] = ("memory", "compute", "link")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,7 +99,9 @@ def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution)
             device = device + spent
         host = host + operation.repeat * time.host_s
         roofs["launch"] = roofs["launch"] + fixed
-        kind = kinds.setdefault(operation.kind, KindTime())
+        kind = kinds.get(operation.kind)
+        if kind is None:
+            kind = kinds[operation.kind] = KindTime()
         kind.total_s = kind.total_s + spent
         kind.fixed_s = kind.fixed_s + fixed
         if operation.kind not in ONE_KERNEL:
@@ -119,12 +122,11 @@ def _add_to_roof(
     roofs: dict[Roof, Numeric], time: OperationTime, stream: Numeric, repeat: int
 ) -> None:
     """Add an operation's streaming time to the roof or, over a grid, the roofs that bind it."""
-    parts: tuple[tuple[Roof, Numeric], ...] = (
-        ("memory", time.memory_s),
-        ("compute", time.compute_s),
-        ("link", time.link_s),
-    )
-    used = [(roof, part) for roof, part in parts if not (isinstance(part, float) and part == 0.0)]
+    if not is_used(time.compute_s) and not is_used(time.link_s):
+        roofs["memory"] = roofs["memory"] + repeat * stream
+        return
+    parts = (time.memory_s, time.compute_s, time.link_s)
+    used = [(roof, part) for roof, part in zip(_STREAMED, parts, strict=True) if is_used(part)]
     if len(used) == 1:
         roofs[used[0][0]] = roofs[used[0][0]] + repeat * stream
         return
