@@ -11,8 +11,8 @@ from typing import Any
 # A Python number, or a numpy array of them that broadcasts with the others in the same formula.
 # Any, because numpy must not be imported where only numbers are used.
 Numeric = Any
-# Looking for arrays costs more than the arithmetic: numbers of these classes are none.
-_PLAIN = frozenset({int, float, bool})
+# Plain numbers. To look for arrays among them would cost more than the arithmetic.
+_PLAIN: Any = frozenset({int, float, bool})
 
 
 def _arrays(*values: Numeric) -> Any | None:
@@ -47,11 +47,7 @@ def where(condition: Numeric, if_true: Numeric, if_false: Numeric) -> Numeric:
     condition, if_true, if_false
         Numbers, or arrays that broadcast with each other.
     """
-    if (
-        condition.__class__ is bool
-        and if_true.__class__ in _PLAIN
-        and if_false.__class__ in _PLAIN
-    ):
+    if condition.__class__ is bool and if_true.__class__ in _PLAIN and if_false.__class__ in _PLAIN:
         return if_true if condition else if_false
     numpy = _arrays(condition, if_true, if_false)
     if numpy is None:

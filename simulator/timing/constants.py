@@ -20,8 +20,8 @@ latency of memory, which is no shorter on a faster GPU; the L2 cache runs with t
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, partial
 from importlib.resources import files
 from math import inf
 from typing import Literal, NamedTuple, get_args
@@ -57,6 +57,7 @@ LATENCY_POWER = 0.6
 # four L40S reach about a quarter of what a pair does, eight a tenth (aiconfigurator rows); of
 # powers in tenths the best on shapes held out. No rows are of more, whom no host holds.
 PCIE_PAIR, PCIE_HOST, PCIE_POWER = 2, 8, 1.8
+_LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
 # GPUs and variants whose rates are kept.
 _MOST_KEPT = 512
 
@@ -118,17 +119,6 @@ class Key(NamedTuple):
         return "_".join(part for part in parts if part)
 
 
-class Range(NamedTuple):
-    """The range in which a fitted constant makes sense.
-
-    A fit starts from the value that the GPU has, or from ``start`` where that is zero or none.
-    """
-
-    low: float
-    high: float
-    start: float = 1.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
     """What a constant is.
@@ -149,19 +139,20 @@ class Definition:
     eager_only
         Whether it has a part only outside CUDA graphs.
     fit
-        By kind of operation: the range in which it is fitted.
+        By kind of operation, the range in which a fitted value makes sense: least and most. A fit
+        starts from the value that the GPU has; if that is zero, from a third number, or from 1.
     rows
         The measured rows that can tell it.
     """
 
     meaning: str
     unit: str = ""
-    at_peak: float
+    at_peak: float = 1.0
     by_kind: bool = False
     clock_power: float = 0.0
     needs: tuple[str, ...] | None = ()
     eager_only: bool = False
-    fit: Mapping[Kind | None, Range]
+    fit: Mapping[Kind | None, tuple[float, ...]] = field(default_factory=dict)
     rows: str = "other shapes"
 
     @property
@@ -170,44 +161,39 @@ class Definition:
         return f"{self.meaning} [{self.unit}]" if self.unit else self.meaning
 
 
-CONSTANTS = {
+# Fixed times fall with the clock, and rates rise; shares of what is published do neither.
+_time = partial(Definition, unit="us", at_peak=0.0, clock_power=-LATENCY_POWER)
+_rate = partial(Definition, unit="GB/s", at_peak=inf, clock_power=1)
+
+CONSTANTS: dict[str, Definition] = {
     "bandwidth_fraction": Definition(
         meaning="achieved share of the published memory bandwidth",
-        at_peak=1.0,
         by_kind=True,
         fit={
-            "attention": Range(0.3, 1),
-            "gemm": Range(0.3, 1),
-            "prefill_attention": Range(0.1, 1),
-            "elementwise": Range(0.1, 1),
+            **dict.fromkeys(("attention", "gemm"), (0.3, 1)),
+            **dict.fromkeys(("prefill_attention", "elementwise"), (0.1, 1)),
         },
         rows="rows whose bytes are several times the L2 cache",
     ),
-    "launch_us": Definition(
+    "launch_us": _time(
         meaning="fixed time of each launch in a CUDA graph",
-        unit="us",
-        at_peak=0.0,
         by_kind=True,
-        clock_power=-LATENCY_POWER,
         fit={
-            "attention": Range(0.5, 40),
-            "combine": Range(0.02, 20),
-            "copy": Range(0.3, 12),
-            "gemm": Range(0.3, 15),
-            "prefill_attention": Range(0.5, 60),
-            "elementwise": Range(0.3, 20),
-            "collective": Range(0.5, 60),
+            "attention": (0.5, 40),
+            "combine": (0.02, 20),
+            "copy": (0.3, 12),
+            "gemm": (0.3, 15),
+            "prefill_attention": (0.5, 60),
+            "elementwise": (0.3, 20),
+            "collective": (0.5, 60),
         },
-        rows="rows with little to do: batch 1, few tokens, or m = 1 with small n and k",
+        rows=_LITTLE_TO_DO,
     ),
-    "block_us": Definition(
+    "block_us": _time(
         meaning="time of each further wave of thread blocks over all SMs",
-        unit="us",
-        at_peak=0.0,
         by_kind=True,
-        clock_power=-LATENCY_POWER,
         needs=("thread_blocks",),
-        fit={"attention": Range(0.01, 30), "prefill_attention": Range(0.01, 30)},
+        fit=dict.fromkeys(("attention", "prefill_attention"), (0.01, 30)),
         rows="calls with many more thread blocks than SMs: a large batch of short sequences",
     ),
     "overlap": Definition(
@@ -215,108 +201,80 @@ CONSTANTS = {
         at_peak=inf,
         by_kind=True,
         needs=("flops", "effective_blocks"),
-        fit={},
     ),
     "flops_fraction": Definition(
         meaning="achieved share of the published matrix rate",
-        at_peak=1.0,
         by_kind=True,
         needs=("flops",),
-        fit={"gemm": Range(0.1, 1), "prefill_attention": Range(0.05, 1)},
+        fit={"gemm": (0.1, 1), "prefill_attention": (0.05, 1)},
         rows="rows with many FLOPs per byte: m of 1024 and more, or long prefill",
     ),
     "link_fraction": Definition(
         meaning="achieved share of the published link bandwidth",
-        at_peak=1.0,
         needs=("link_bytes",),
-        fit={None: Range(0.02, 1)},
+        fit={None: (0.02, 1)},
         rows="collectives of 16 MB and more",
     ),
-    "tile_gb_per_s": Definition(
+    "tile_gb_per_s": _rate(
         meaning="rate at which one SM loads the tiles of a product",
-        unit="GB/s",
-        at_peak=inf,
-        clock_power=1,
         needs=("m",),
-        fit={None: Range(5, 1000)},
+        fit={None: (5, 1000)},
         rows="products of 64 to 256 rows and many columns",
     ),
-    "sequence_us": Definition(
+    "sequence_us": _time(
         meaning="time of each sequence of an attention call",
-        unit="us",
-        at_peak=0.0,
-        clock_power=-LATENCY_POWER,
         needs=("sequences",),
-        fit={None: Range(1e-5, 0.1)},
+        fit={None: (1e-5, 0.1)},
         rows="decode attention with a batch of 512 and more",
     ),
-    "split_us": Definition(
+    "split_us": _time(
         meaning="time of each partial result that a combine adds up",
-        unit="us",
-        at_peak=0.0,
-        clock_power=-LATENCY_POWER,
         needs=("splits",),
-        fit={None: Range(1e-4, 1)},
+        fit={None: (1e-4, 1)},
         rows="decode attention of one long sequence with few KV heads",
     ),
-    "split_k_us": Definition(
+    "split_k_us": _time(
         meaning="time of splitting a product's inner dimension over thread blocks",
-        unit="us",
-        at_peak=0.0,
-        clock_power=-LATENCY_POWER,
         needs=("m",),
-        fit={None: Range(0.05, 20)},
+        fit={None: (0.05, 20)},
         rows="products with a long inner dimension and few columns",
     ),
-    "l2_gb_per_s": Definition(
+    "l2_gb_per_s": _rate(
         meaning="L2 bandwidth of one SM",
-        unit="GB/s",
-        at_peak=inf,
-        clock_power=1,
         needs=("reused_bytes", "scratch_bytes"),
-        fit={None: Range(4, 200)},
+        fit={None: (4, 200)},
         rows="replayed calls whose bytes fit L2",
     ),
     "l2_fraction": Definition(
         meaning="share of L2 that a working set can take before it spills",
-        at_peak=1.0,
         needs=("reused_bytes", "scratch_bytes"),
-        fit={None: Range(0.3, 1)},
+        fit={None: (0.3, 1)},
         rows="replayed calls whose bytes are about the size of L2",
     ),
-    "block_gb_per_s": Definition(
+    "block_gb_per_s": _rate(
         meaning="bandwidth of one thread block of attention",
-        unit="GB/s",
-        at_peak=inf,
         clock_power=LATENCY_POWER,
         needs=("effective_blocks",),
-        fit={None: Range(3, 400)},
+        fit={None: (3, 400)},
         rows="decode attention with fewer sequences x KV heads than SMs, and long ones",
     ),
-    "step_us": Definition(
+    "step_us": _time(
         meaning="time of each step in which the GPU waits for a serving engine",
-        unit="us",
-        at_peak=0.0,
-        clock_power=-LATENCY_POWER,
         needs=None,
-        fit={None: Range(1, 50_000, start=1000)},
+        fit={None: (1, 50_000, 1000)},
         rows="end-to-end batches of one sequence",
     ),
-    "eager_launch_us": Definition(
+    "eager_launch_us": _time(
         meaning="fixed time added to each launch outside a graph",
-        unit="us",
-        at_peak=0.0,
-        clock_power=-LATENCY_POWER,
         eager_only=True,
-        fit={None: Range(0.02, 20)},
-        rows="rows with little to do: batch 1, few tokens, or m = 1 with small n and k",
+        fit={None: (0.02, 20)},
+        rows=_LITTLE_TO_DO,
     ),
-    "host_us_per_launch": Definition(
+    "host_us_per_launch": _time(
         meaning="host time of each launch outside a graph",
-        unit="us",
-        at_peak=0.0,
+        clock_power=0.0,
         eager_only=True,
-        fit={None: Range(0.5, 60)},
+        fit={None: (0.5, 60)},
         rows="rows launched from the host, with little for the GPU to do",
     ),
 }
@@ -406,6 +364,8 @@ def transferred(
 
     Parameters
     ----------
+    gpu
+        The GPU they are transferred to.
     own
         Keys of variants, the most specific first. Those of the GPU's own architecture come first;
         then those of the same kernel before those of the same library.
@@ -429,10 +389,16 @@ def transferred(
 def clock_factor(key: Key, mhz: float, gpu: HardwareProfile) -> float:
     """Return what a constant measured at a clock is multiplied by on another GPU.
 
+    It is ``(own clock / clock measured at)^power``, with the power of ``CONSTANTS``.
+
     Parameters
     ----------
+    key
+        The constant.
     mhz
         The clock it was measured at; 0 if unknown, which changes nothing. [MHz]
+    gpu
+        The other GPU.
 
     Examples
     --------
@@ -567,17 +533,12 @@ class Rates:
         """Formats that are multiplied by 8-bit kernels."""
         return frozenset(item for item in DTYPES if has_low_precision_products(self.gpu, item))
 
-    @cached_property
-    def _is_low_precision(self) -> bool:
-        """Whether these are those of 8 bits already."""
-        return EIGHT_BIT in self.variants
-
     def of(self, operation: Operation) -> "Rates":
         """Return those that an operation is timed with, which depend on its formats."""
         if (
             operation.low_precision_cache
             or (operation.kind == "gemm" and operation.dtype in self._low_precision_products)
-        ) and not self._is_low_precision:
+        ) and EIGHT_BIT not in self.variants:
             return self.low_precision
         return self
 

@@ -11,7 +11,7 @@ from simulator.numeric import Numeric, maximum
 from simulator.timing.constants import Rates
 from simulator.timing.roofline import ROOFS, OperationTime, Roof, is_used, operation_time
 
-# Kinds of operation that a step has one call of after the other: their errors are taken for one.
+# Kinds of operation that follow one another in an attention call: their errors are taken for one.
 ONE_KERNEL: tuple[Kind, ...] = ("attention", "combine", "copy")
 _STREAMED: tuple[Roof, ...] = ("memory", "compute", "link")
 
@@ -25,8 +25,8 @@ class KindTime:
     total_s, fixed_s
         All of it, and the part that is fixed time of launches and of what is walked through.
     squares_s2
-        Sum of the squares of each operation's share of ``total_s``: how few of them it is; 0 where
-        they are taken for one. [s^2]
+        Sum of the squares of each operation's share of ``total_s``, large if few operations make
+        up the time; 0 where they are taken for one. [s^2]
     """
 
     total_s: Numeric = 0.0
@@ -72,7 +72,15 @@ class StepTime:
 def decode_time(
     model: ModelShape, work: WorkloadLike, gpu: Rates, *, resident_blocks: int
 ) -> StepTime:
-    """Return the time of a decode step: its operations counted, then timed."""
+    """Return the time of a decode step: its operations counted, then timed.
+
+    Parameters
+    ----------
+    model, work, gpu
+        What is decoded, how, and on what.
+    resident_blocks
+        Thread blocks that the GPU runs at once.
+    """
     operations = decode_operations(model, work, resident_blocks=resident_blocks)
     return step_time(operations, gpu, work.execution)
 
@@ -80,8 +88,19 @@ def decode_time(
 def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution) -> StepTime:
     """Return the time of a sequence of operations.
 
+        t = max(sum over the device's operations, sum over the host's launches) + collectives
+
     Eager execution queues launches while the GPU works, so the slower of the two counts; the host
     of a CUDA graph launches it once.
+
+    Parameters
+    ----------
+    operations
+        One after another; their numeric fields may be arrays.
+    gpu
+        The GPU's rates.
+    execution
+        How they are launched.
     """
     times = tuple(operation_time(operation, gpu, execution) for operation in operations)
     device: Numeric = 0.0

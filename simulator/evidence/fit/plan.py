@@ -3,25 +3,29 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from simulator.counts.operation import Kind
 from simulator.evidence.fit.solver import Free
 from simulator.evidence.predict import paper_code
 from simulator.evidence.rows.kinds import RowKind
 from simulator.timing.constants import CONSTANTS, Key
 
+
+def _keys(kind: Kind, *names: str) -> tuple[Key, ...]:
+    """Return the keys of constants, those that each kind of operation has of its own for one."""
+    return tuple(Key(name, kind if CONSTANTS[name].by_kind else None) for name in names)
+
+
 # The constants of decode attention that its kernels differ by.
 DECODE_ATTENTION = (
     Key("launch_us", "attention"),
     Key("launch_us", "combine"),
-    Key("split_us"),
-    Key("sequence_us"),
-    Key("block_us", "attention"),
-    Key("block_gb_per_s"),
-    Key("bandwidth_fraction", "attention"),
-    Key("l2_gb_per_s"),
-    Key("l2_fraction"),
+    *_keys("attention", "split_us", "sequence_us", "block_us", "block_gb_per_s"),
+    *_keys("attention", "bandwidth_fraction", "l2_gb_per_s", "l2_fraction"),
     Key("launch_us", "copy"),
 )
-
+_PRODUCTS = ("launch_us", "tile_gb_per_s", "split_k_us", "bandwidth_fraction", "flops_fraction")
+_PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
+_SHARED_PREFIX = ("launch_us", "sequence_us", "block_us", "block_gb_per_s", "bandwidth_fraction")
 _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
     ("decode_step", ("model", "context_tokens", "samples")),
     ("shared_prefix_attention", ("prefix_len", "suffix_len", "kv_heads")),
@@ -67,30 +71,19 @@ STAGES = (
     ),
     Stage(
         "gemm",
-        _free(
-            Key("launch_us", "gemm"),
-            Key("tile_gb_per_s"),
-            Key("split_k_us"),
-            Key("bandwidth_fraction", "gemm"),
-            Key("flops_fraction", "gemm"),
-        ),
+        _free(*_keys("gemm", *_PRODUCTS)),
         ("n", "k"),
         own=True,
     ),
     Stage(
         "prefill_attention",
-        _free(
-            Key("launch_us", "prefill_attention"),
-            Key("block_us", "prefill_attention"),
-            Key("bandwidth_fraction", "prefill_attention"),
-            Key("flops_fraction", "prefill_attention"),
-        ),
+        _free(*_keys("prefill_attention", *_PREFILL)),
         ("q_heads", "kv_heads", "head_dim"),
         own=True,
     ),
     Stage(
         "elementwise",
-        _free(Key("launch_us", "elementwise"), Key("bandwidth_fraction", "elementwise")),
+        _free(*_keys("elementwise", "launch_us", "bandwidth_fraction")),
         ("op", "width"),
         own=True,
     ),
@@ -102,14 +95,7 @@ STAGES = (
     ),
     Stage(
         "shared_prefix_attention",
-        _free(
-            Key("launch_us", "attention"),
-            Key("sequence_us"),
-            Key("block_us", "attention"),
-            Key("block_gb_per_s"),
-            Key("bandwidth_fraction", "attention"),
-            Key("launch_us", "combine"),
-        ),
+        _free(*_keys("attention", *_SHARED_PREFIX), Key("launch_us", "combine")),
         ("prefix_len", "suffix_len"),
     ),
     Stage(
