@@ -13,11 +13,10 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import LOW_PRECISION, Rates, rates
+from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty
-from simulator.timing.limits import has_low_precision_products, peak_flops_per_s
+from simulator.timing.limits import has_low_precision_products, peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import Roof
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import StepTime, step_time
 from simulator.units import format_gib
 
@@ -238,8 +237,11 @@ def _low_precision_note(gpu_rates: Rates, setup: Setup) -> str:
     if parts:
         return f"No rows are of these formats: {', '.join(parts)}."
     used = {
-        gpu_rates.low_precision.constants[f"{kind}_launch_us"].origin
-        for kind, dtype in (("gemm", setup.weight_dtype), ("attention", setup.kv_dtype))
+        gpu_rates.low_precision.constants[key].origin
+        for key, dtype in (
+            (Key("launch_us", "gemm"), setup.weight_dtype),
+            (Key("launch_us", "attention"), setup.kv_dtype),
+        )
         if is_low_precision(DTYPE_BYTES[dtype])
     }
     if gpu_rates.origin == "fitted" and used == {"carried"}:

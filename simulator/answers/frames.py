@@ -22,7 +22,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import rates
+from simulator.timing.constants import Key, rates
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
@@ -412,7 +412,7 @@ def _rows(variant: str, result: Estimate) -> list[dict[str, Any]]:
                 "bound": seconds.bound,
                 "dtype": operation.dtype,
                 "peak_flops_per_s": gpu.flops_per_s(operation.kind, operation.dtype)
-                / gpu.constants[f"{operation.kind}_flops_fraction"].value,
+                / gpu.constants[Key("flops_fraction", operation.kind)].value,
                 "flops_per_s": gpu.flops_per_s(operation.kind, operation.dtype),
                 "peak_bytes_per_s": gpu.gpu.memory_bandwidth_bytes_per_s,
                 "bytes_per_s": gpu.bandwidth_bytes_per_s[operation.kind],

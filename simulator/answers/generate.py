@@ -11,8 +11,8 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Attention, Setup
 from simulator.inputs.workload import Workload
+from simulator.timing.interval import request_interval
 from simulator.timing.request import GenerationTime, generation_time
-from simulator.timing.request_interval import request_interval
 from simulator.units import format_gib
 
 MOST_OUTPUT_TOKENS = 10**7

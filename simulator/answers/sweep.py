@@ -29,8 +29,8 @@ from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
+from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import ROOFS
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import StepTime, step_time
 from simulator.units import MILLISECOND
 

@@ -29,7 +29,7 @@ class GenerationTime:
     decode_s
         Sum of all decode steps.
     steps
-        How many they are: each moves every sample forward by its accepted tokens.
+        The number of decode steps, each of which moves every sample forward by its accepted tokens.
     first_step_s, last_step_s
         The shortest and the longest of them; 0 where there is none.
     """
@@ -56,8 +56,15 @@ def generation_time(
 ) -> GenerationTime:
     """Time a request in which every sample generates ``output_tokens``.
 
-    The prefill gives the first token; which own tokens each step attends over is in
-    :mod:`simulator.counts.request`. All steps are timed as one array.
+    The prefill gives the first token; :mod:`simulator.counts.request` says which decoded tokens
+    each step attends over. All steps are timed as one array.
+
+    Parameters
+    ----------
+    model, setup, work, gpu
+        What is generated, how, its sizes, and the GPU's rates.
+    output_tokens
+        Tokens of each sample.
     """
     prefill = step_time(prefill_operations(model, setup, work), gpu, setup.execution)
     import numpy as np
@@ -89,6 +96,20 @@ def request_times(
     """Return the whole request's time for each of many numbers of samples. [s].
 
     The same sum as :func:`generation_time`, all samples and steps in one array.
+
+    Parameters
+    ----------
+    model, setup, work, gpu
+        What is generated, how, its sizes, and the GPU's rates.
+    samples
+        Numbers of samples [S].
+    output_tokens
+        Tokens of each sample.
+
+    Returns
+    -------
+    numpy.ndarray
+        Times [S]. [s]
     """
     import numpy as np
 
