@@ -11,7 +11,7 @@ from typing import Any
 from simulator.errors import ModelError, nearest, unknown
 from simulator.inputs.dtypes import DTYPE_ALIASES
 from simulator.inputs.files import read_json, validate
-from simulator.inputs.hf_config import shape_from_config
+from simulator.inputs.hf_config.families import shape_from_config
 from simulator.inputs.model import ModelShape
 
 # A text that starts so is a path, whatever presets there are.

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.errors import ModelError
-from simulator.inputs.hf_config import FAMILIES, shape_from_config
-from simulator.inputs.hf_config.families import NESTED
+from simulator.inputs.hf_config.families import FAMILIES, NESTED, shape_from_config
 from simulator.inputs.model import ModelShape
 from simulator.inputs.parameters import count_parameters
 

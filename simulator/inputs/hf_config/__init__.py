@@ -1,10 +1,5 @@
 """Read a Hugging Face ``config.json``, whatever the model, without the transformers package.
 
 A key that is absent means the default of that model's own configuration class, so there is one
-small table for each ``model_type`` (``families.py``) and shared rules around it.
+table of model types (``families.py``) and one set of rules that reads a file by it (``family.py``).
 """
-
-from simulator.inputs.hf_config.families import FAMILIES
-from simulator.inputs.hf_config.shape import shape_from_config
-
-__all__ = ["FAMILIES", "shape_from_config"]
