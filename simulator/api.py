@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
 from simulator.answers.estimate import estimate as _estimate
 from simulator.errors import WorkloadError
-from simulator.inputs.named import GpuLike, ModelLike, as_gpu, as_model
+from simulator.inputs.hardware import GpuLike, as_gpu
+from simulator.inputs.presets import ModelLike, as_model
 from simulator.inputs.workload import ATTENTIONS, Attention, workload_for
 from simulator.timing.constants import ConstantsChoice
 from simulator.units import MILLISECOND
@@ -253,7 +254,7 @@ def fit_scaling_law(training_runs: str | Path) -> "ScalingLaw":
         If it cannot be read, its runs are too few, or scipy is missing.
     """
     from simulator.answers.scaling import fit_scaling_law as answer
-    from simulator.inputs.training_runs import read_training_runs
+    from simulator.inputs.csv_files import read_training_runs
 
     return answer(read_training_runs(training_runs))
 
@@ -379,7 +380,7 @@ def quality(
         raise WorkloadError("give either success_rate or problem_counts")
     success: Success
     if problem_counts is not None:
-        from simulator.inputs.problem_counts import read_problem_counts
+        from simulator.inputs.csv_files import read_problem_counts
 
         table = read_problem_counts(problem_counts)
         success = SuccessCounts(table.rows, table.path, table.refused)

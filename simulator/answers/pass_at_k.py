@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from simulator.errors import WorkloadError
-from simulator.inputs.problem_counts import ProblemCount
-from simulator.inputs.rows import RefusedRow
+from simulator.inputs.csv_files import ProblemCount, RefusedRow
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:

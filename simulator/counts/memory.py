@@ -12,8 +12,7 @@ from simulator.counts.transformer import (
     visible_tokens,
 )
 from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype
-from simulator.inputs.model import ModelShape
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.workload import WorkloadLike
 from simulator.numeric import Numeric, maximum, minimum
 

@@ -12,8 +12,12 @@ from simulator.errors import ModelError, nearest, unknown
 from simulator.inputs.dtypes import DTYPE_ALIASES
 from simulator.inputs.files import read_json, validate
 from simulator.inputs.hf_config.families import shape_from_config
-from simulator.inputs.model import ModelShape
+from simulator.inputs.model import ModelShape, count_parameters
 
+ModelLike = str | Path | ModelShape
+
+# Beyond it a size is a typing error.
+MOST_PARAMETERS = 10**15
 # A text that starts so is a path, whatever presets there are.
 _PATH_STARTS = ("/", "./", "../", "~", ".\\", "..\\")
 # The line that opens a preset's table, or a table within it.
@@ -123,6 +127,26 @@ def load_model(
         shape = shape.with_kv_heads(kv_heads)
     changes = {field: value for field, value in overrides.items() if value is not None}
     return _changed(shape, changes) if changes else shape
+
+
+def as_model(model: ModelLike, kv_heads: int | None = None) -> ModelShape:
+    """Return a model's shape from a preset's name, the path of a config.json, or a shape.
+
+    Raises
+    ------
+    ModelError
+        If there is none, it is wrong, or it is larger than any model is.
+    """
+    if not isinstance(model, ModelShape):
+        shape = load_model(model, kv_heads=kv_heads)
+    else:
+        shape = model if kv_heads is None else model.with_kv_heads(kv_heads)
+    parameters = count_parameters(shape).total
+    if parameters > MOST_PARAMETERS:
+        raise ModelError(
+            f"{shape.name}: {parameters:.3g} parameters, more than any model has; check its sizes"
+        )
+    return shape
 
 
 def model_from_flags(

@@ -2,12 +2,12 @@
 
 A scenario is one TOML file: prose on top, then ``[workload]``, where every key may hold one value
 or a list of them. A list is an axis of the grid. Models and GPUs are axes too. Their names are not
-looked up on loading, which would read every profile; :mod:`simulator.inputs.scenario_check` does
+looked up on loading, which would read every profile; :func:`check_scenario` does
 that.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from simulator.errors import ScenarioError, unknown
+from simulator.errors import ScenarioError, SimulatorError, unknown
 from simulator.inputs.files import describe, read_named
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import LARGEST_COUNT, AtLeastOne, Workload
@@ -300,3 +300,41 @@ def read_scenario(path: Path) -> Scenario:
         If the file is missing, malformed, or its id is not its name.
     """
     return read_named(Scenario, path, ScenarioError)
+
+
+def check_scenario(scenario: Scenario) -> list[str]:
+    """Look up the models and GPUs of a scenario and return what is wrong, one line each.
+
+    Every model is tried with every ``kv_heads`` of the grid. Two names of one model or GPU are a
+    problem too: their points would count twice.
+    """
+    from simulator.inputs.hardware import load_hardware
+    from simulator.inputs.presets import load_model
+
+    kv_heads = [value for value in scenario.axes.get("kv_heads", ()) if isinstance(value, int)]
+    problems = [
+        *_unresolved("gpus", scenario.gpus, lambda name: load_hardware(name).id),
+        *_unresolved("models", scenario.models, lambda name: load_model(name).name),
+    ]
+    if problems:
+        return problems
+    for model, count in product(scenario.models, kv_heads):
+        try:
+            load_model(model, kv_heads=count)
+        except SimulatorError as error:
+            problems.append(f"kv_heads: {error}")
+    return problems
+
+
+def _unresolved(key: str, names: Sequence[str], own_name: Callable[[str], str]) -> Iterator[str]:
+    """Yield a line for each name that cannot be loaded or means the same as an earlier one."""
+    first: dict[str, str] = {}
+    for name in names:
+        try:
+            found = own_name(name)
+        except SimulatorError as error:
+            yield f"{key}: {error}"
+            continue
+        if found in first:
+            yield f"{key}: {first[found]!r} and {name!r} are both {found}"
+        first.setdefault(found, name)

@@ -8,7 +8,7 @@ from simulator.answers.estimate import Estimate
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import decode_attention_shape
 from simulator.inputs.dtypes import DTYPE_BYTES
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import count_parameters
 from simulator.timing.norm import overlap_power
 from simulator.timing.roofline import OperationTime, cached_bytes
 from simulator.timing.used import used_constants

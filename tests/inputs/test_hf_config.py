@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from simulator.errors import ModelError
 from simulator.inputs.hf_config.families import FAMILIES, NESTED, shape_from_config
-from simulator.inputs.model import ModelShape
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import ModelShape, count_parameters
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "hf_models.json").read_text())
 CASES: list[dict[str, Any]] = GOLDEN["cases"]

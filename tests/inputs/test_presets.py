@@ -11,8 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from simulator.errors import ModelError
-from simulator.inputs.model import LayerGroup
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import LayerGroup, count_parameters
 from simulator.inputs.presets import find_preset, load_model, model_from_flags, presets
 
 # From model cards and the metadata of the published files (recalled).

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import MeasurementError
-from simulator.inputs.problem_counts import read_problem_counts
-from simulator.inputs.training_runs import Family, families_of, read_training_runs
+from simulator.inputs.csv_files import Family, families_of, read_problem_counts, read_training_runs
 
 
 def write(folder: Path, text: str) -> Path:
