@@ -8,19 +8,26 @@ class SimulatorError(Exception):
     """Base of every error this package raises on purpose (exit code 1 at the command line)."""
 
 
-class ProfileError(SimulatorError):
+class InputError(SimulatorError, ValueError):
+    """A value that someone gave is of the wrong type, malformed or impossible.
+
+    It is a ValueError too: a validator may raise it, and pydantic then names the field.
+    """
+
+
+class ProfileError(InputError):
     """A GPU profile is missing, malformed or physically implausible."""
 
 
-class ModelError(SimulatorError):
+class ModelError(InputError):
     """A model's shape or its config.json cannot be understood."""
 
 
-class WorkloadError(SimulatorError):
+class WorkloadError(InputError):
     """A workload asks for something impossible, for example zero samples."""
 
 
-class ScenarioError(SimulatorError):
+class ScenarioError(InputError):
     """A scenario file is missing or malformed."""
 
 

@@ -4,13 +4,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
+from functools import cache
 from pathlib import Path
 
 from simulator.errors import OutputError
 
 HARDWARE_PATH_VARIABLE = "BIFURCATE_HARDWARE_PATH"
 SCENARIO_PATH_VARIABLE = "BIFURCATE_SCENARIO_PATH"
+PACKAGE = Path(__file__).parent
 
 
 def data_dir(kind: str) -> Path:
@@ -21,8 +22,14 @@ def data_dir(kind: str) -> Path:
     kind
         ``hardware_profiles`` or ``scenarios``.
     """
-    packaged = Path(str(files("simulator"))) / kind
-    return packaged if packaged.is_dir() else packaged.parent.parent / kind
+    return _data_dir(PACKAGE, kind)
+
+
+@cache
+def _data_dir(package: Path, kind: str) -> Path:
+    """Return the folder beside or inside ``package``: where it is does not change in a run."""
+    packaged = package / kind
+    return packaged if packaged.is_dir() else package.parent / kind
 
 
 def search_dirs(kind: str, variable: str) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from simulator.errors import MeasurementError, nearest
+from simulator.inputs.files import name_or_path
 
 T = TypeVar("T")
 
@@ -66,10 +67,11 @@ def _read_rows(
     MeasurementError
         If the file cannot be read, a required column is missing, or no row is left.
     """
+    name_or_path(path, "file", MeasurementError)
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as stream:
             lines = list(_cells(csv.reader(stream, strict=True)))
-    except (OSError, UnicodeError, csv.Error) as problem:
+    except (OSError, ValueError, csv.Error) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise MeasurementError(f"cannot read {path}: {reason}") from None
     if not lines:

@@ -30,6 +30,15 @@ DTYPE_ALIASES: dict[str, Dtype] = {
 }
 
 
+def read_dtype(value: object) -> object:
+    """Replace an engine's spelling of a format by ours; leave everything else as it is.
+
+    >>> read_dtype("bfloat16"), read_dtype("bf16")
+    ('bf16', 'bf16')
+    """
+    return DTYPE_ALIASES.get(value, value) if isinstance(value, str) else value
+
+
 def is_low_precision(element_bytes: float) -> bool:
     """Return whether numbers of so many bytes are in 8 bits or fewer.
 

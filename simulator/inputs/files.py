@@ -1,40 +1,118 @@
 """Read what people write, and say in one line what is wrong with it."""
 
 import json
+import os
+import reprlib
+import time
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
 from simulator.errors import SimulatorError, nearest
+from simulator.units import parse_count
 
 Model = TypeVar("Model", bound=BaseModel)
+Read = TypeVar("Read", bound=Callable[..., Any])
+
+# Files, or folders, of which one function keeps what it read.
+MOST_KEPT = 512
+# A clock that files are stamped with may tick only every two seconds. [ns].
+SETTLED_NS = 2_000_000_000
 
 
-def read_text(path: Path, error: type[SimulatorError]) -> str:
+def read_if_changed(read: Read) -> Read:
+    """Keep what a function makes of a file or a folder until that changes.
+
+    What the function returns must not be changed by those who get it. Its other arguments must be
+    hashable. Errors are not kept.
+    """
+
+    @lru_cache(maxsize=MOST_KEPT)
+    def kept(_version: object, path: Path, *others: Hashable) -> Any:
+        return read(path, *others)
+
+    @wraps(read)
+    def current(path: Path, *others: Hashable) -> Any:
+        if not isinstance(path, str | Path):
+            return read(path, *others)  # which says what is wrong with it
+        return kept(file_version(path), path, *others)
+
+    return cast("Read", current)
+
+
+def file_version(path: str | Path) -> tuple[int, ...] | None:
+    """Return numbers that differ once a file, or the list of a folder, changes; None without one.
+
+    Of what changed a moment ago no two versions are alike: the next change may leave the same time.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116, Path(path).stat() takes twice as long
+    except (OSError, ValueError):
+        return None
+    version = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    now = time.time_ns()
+    return version if now - max(version[2:]) > SETTLED_NS else (*version, now)
+
+
+def name_or_path(value: object, what: str, error: type[SimulatorError]) -> str | Path:
+    """Return a name or path as it was given.
+
+    Parameters
+    ----------
+    value
+        What was given.
+    what
+        What it names, for the message.
+    error
+        The class to raise.
+
+    Raises
+    ------
+    SimulatorError
+        ``error``, if it is neither a text nor a path.
+    """
+    if isinstance(value, str | Path):
+        return value
+    raise error(f"{what} = {reprlib.repr(value)} is neither a name nor a path")
+
+
+def read_count(value: Any) -> Any:
+    """Read ``8K`` where a count is wanted, and refuse true and false; pydantic does the rest."""
+    return parse_count(value) if isinstance(value, str | bool) else value
+
+
+def read_text(path: str | Path, error: type[SimulatorError]) -> str:
     """Read a text file, or raise ``error`` with one line that names it."""
     try:
-        return path.read_text(encoding="utf-8")
+        return Path(name_or_path(path, "file", error)).read_text(encoding="utf-8")
     except OSError as problem:
         raise error(f"cannot read {path}: {problem.strerror or problem}") from None
     except UnicodeDecodeError:
         raise error(f"cannot read {path}: it is not a text file") from None
+    except ValueError as problem:
+        raise error(f"cannot read {str(path)!r}: {problem}") from None
 
 
-def read_toml(path: Path, error: type[SimulatorError]) -> dict[str, Any]:
+def read_toml(path: str | Path, error: type[SimulatorError]) -> dict[str, Any]:
     """Read a TOML file, or raise ``error`` with one line that names the file and the place."""
+    text = read_text(path, error)
     try:
-        return tomllib.loads(read_text(path, error))
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
         raise error(f"{path} is not TOML: {problem}") from None
+    except (ValueError, RecursionError):
+        raise error(f"{path} cannot be read: a number too long, or nested too deep") from None
 
 
-def read_json(path: Path, error: type[SimulatorError]) -> Any:
+def read_json(path: str | Path, error: type[SimulatorError]) -> Any:
     """Read a JSON file, or raise ``error`` with one line that names the file and the place."""
+    text = read_text(path, error)
     try:
-        return json.loads(read_text(path, error))
+        return json.loads(text)
     except json.JSONDecodeError as problem:
         raise error(f"{path} is not JSON: {problem}") from None
     except (ValueError, RecursionError):
@@ -52,10 +130,20 @@ def validate(
 
     Parameters
     ----------
+    model
+        The class to build.
+    data
+        Its fields.
     where
-        The file or the command-line part the data came from, named first in the message.
+        The file or the part of the command line that the data came from; the message starts with
+        it.
     error
         The class to raise.
+
+    Raises
+    ------
+    SimulatorError
+        ``error``, if a field is unknown, missing or wrong.
     """
     try:
         return model.model_validate(data)
@@ -63,12 +151,28 @@ def validate(
         raise error(f"{where}: {'; '.join(describe(problem, model))}") from None
 
 
-def read_named(model: type[Model], path: Path, error: type[SimulatorError]) -> Model:
-    """Read the model of a TOML file whose ``id`` is its name, or raise ``error`` in one line."""
+def read_named(model: type[Model], path: str | Path, error: type[SimulatorError]) -> Model:
+    """Build a model from a TOML file whose ``id`` is the file's name.
+
+    Parameters
+    ----------
+    model
+        The class to build.
+    path
+        The file.
+    error
+        The class to raise.
+
+    Raises
+    ------
+    SimulatorError
+        ``error``, if the file is missing or malformed, or ``id`` is not its name.
+    """
     found = validate(model, read_toml(path, error), where=str(path), error=error)
     name = dict(found)["id"]
-    if name != path.stem:
-        raise error(f"{path}: id = {name!r} is not the file's name {path.stem!r}")
+    stem = Path(path).stem
+    if name != stem:
+        raise error(f"{path}: id = {name!r} is not the file's name {stem!r}")
     return found
 
 

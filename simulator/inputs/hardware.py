@@ -11,13 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from simulator.errors import ProfileError, nearest, unknown
 from simulator.inputs.dtypes import Dtype
-from simulator.inputs.files import read_named, read_text, read_toml
+from simulator.inputs.files import (
+    name_or_path,
+    read_if_changed,
+    read_named,
+    read_text,
+    read_toml,
+)
 from simulator.resources import HARDWARE_PATH_VARIABLE, search_dirs, toml_files
 from simulator.units import GIGA, MIB, TERA
 
@@ -151,6 +157,16 @@ class HardwareProfile(_Frozen):
     fitted: dict[str, FittedFigure] = {}
     sources: dict[Text, Text] = {}
     price_usd_per_hour: Figure | None = None
+
+    def __hash__(self) -> int:
+        """Return a hash of the content: a function may keep what it made of a profile."""
+        return hash(self.content_hash)
+
+    def __copy__(self) -> Self:
+        """Copy the profile, as ``model_copy`` does before it changes a figure."""
+        copied = super().__copy__()
+        copied.__dict__.pop("content_hash", None)
+        return copied
 
     @cached_property
     def content_hash(self) -> str:
@@ -303,7 +319,7 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     ProfileError
         If no profile has that name, or the file is malformed.
     """
-    text = str(name)
+    text = str(name_or_path(name, "GPU", ProfileError))
     if isinstance(name, Path) or text.lower().endswith(".toml"):
         return read_profile(Path(name))
     wanted = normalise_name(text)
@@ -334,8 +350,9 @@ def profile_files() -> dict[str, Path]:
     return toml_files("hardware_profiles", HARDWARE_PATH_VARIABLE)
 
 
-def read_profile(path: Path) -> HardwareProfile:
-    """Read one profile file.
+@read_if_changed
+def read_profile(path: str | Path) -> HardwareProfile:
+    """Read one profile file, again only if it has changed.
 
     Raises
     ------
@@ -347,34 +364,49 @@ def read_profile(path: Path) -> HardwareProfile:
 
 def _find(folder: Path, wanted: str) -> Path | None:
     """Return the file in ``folder`` whose id, or else whose name or alias, is ``wanted``."""
-    paths = sorted(folder.glob("*.toml"))
-    for path in paths:
-        if normalise_name(path.stem) == wanted:
+    files = _ids(folder)
+    for name, path in files:
+        if name == wanted:
             return path
-    for path in paths:
+    for _, path in files:
         # Parsing TOML is slow: only a file that holds the name somewhere is worth it.
-        if wanted in normalise_name(read_text(path, ProfileError)):
-            names = _names(read_toml(path, ProfileError))
-            if wanted in {normalise_name(name) for name in names}:
-                return path
+        if wanted in _normal_text(path) and wanted in map(normalise_name, _card(path).names):
+            return path
     return None
 
 
-def _names(data: Mapping[str, Any]) -> list[str]:
-    """Return the name and aliases of a profile as read from its file."""
+@read_if_changed
+def _ids(folder: Path) -> tuple[tuple[str, Path], ...]:
+    """Return the id of each profile in a folder, as names are compared, and its file."""
+    return tuple((normalise_name(path.stem), path) for path in sorted(folder.glob("*.toml")))
+
+
+@read_if_changed
+def _normal_text(path: Path) -> str:
+    """Return the text of a file as names are compared."""
+    return normalise_name(read_text(path, ProfileError))
+
+
+@read_if_changed
+def _card(path: Path) -> Card:
+    """Return the names and the memory in a profile's file, however wrong the rest of it is."""
+    data = read_toml(path, ProfileError)
     aliases = data.get("aliases")
     names = [data.get("name"), *(aliases if isinstance(aliases, list) else [])]
-    return [name for name in names if isinstance(name, str)]
+    try:
+        memory_gb = float(data["peak"]["memory_gb"]["value"])
+    except (KeyError, TypeError, ValueError):
+        memory_gb = None
+    return Card(tuple(name for name in names if isinstance(name, str)), memory_gb)
 
 
 def _cards() -> dict[str, Card]:
-    """Return the names and memory of every profile by id; a broken file has neither."""
+    """Return the names and memory of every profile by id; a file that is not TOML has neither."""
     cards: dict[str, Card] = {}
     for card, path in profile_files().items():
         try:
-            data = read_toml(path, ProfileError)
-            cards[card] = Card(tuple(_names(data)), data["peak"]["memory_gb"]["value"])
-        except (ProfileError, KeyError, TypeError):
+            cards[card] = _card(path)
+        except ProfileError:
             cards[card] = Card(())  # 'gpus check' reports it
     return cards
 

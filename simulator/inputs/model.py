@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isqrt
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from simulator.errors import ModelError
-from simulator.inputs.dtypes import Dtype
-from simulator.inputs.files import validate
+from simulator.errors import InputError, ModelError
+from simulator.inputs.dtypes import Dtype, read_dtype
+from simulator.inputs.files import read_count, validate
 
-Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, BeforeValidator(read_count), Field(gt=0)]
+Natural = Annotated[int, BeforeValidator(read_count), Field(ge=0)]
 
 
 class _Frozen(BaseModel):
@@ -147,7 +148,7 @@ class ModelShape(_Frozen):
     layer_groups: tuple[LayerGroup, ...] = ()
     experts: Experts | None = None
     latent: LatentAttention | None = None
-    weight_dtype: Dtype = "bf16"
+    weight_dtype: Annotated[Dtype, BeforeValidator(read_dtype)] = "bf16"
     source: str = ""
     notes: tuple[str, ...] = ()
 
@@ -193,7 +194,7 @@ class ModelShape(_Frozen):
             return self.latent.kv_rank + self.latent.rope_dim
         return 2 * self.kv_heads * self.head_dim
 
-    def with_kv_heads(self, kv_heads: int) -> "ModelShape":
+    def with_kv_heads(self, kv_heads: int | str) -> "ModelShape":
         """Return the same model with another number of KV heads.
 
         Raises
@@ -203,15 +204,55 @@ class ModelShape(_Frozen):
         """
         if self.latent is not None:
             raise ModelError(f"{self.name} caches a latent vector: it has no kv_heads to change")
-        if kv_heads == self.kv_heads:
+        changed = self.replaced({"kv_heads": kv_heads})
+        if changed.kv_heads == self.kv_heads:
             return self
         name = self.name.removesuffix(f" with {self.kv_heads} KV heads")
-        data = {
-            **self.model_dump(),
-            "kv_heads": kv_heads,
-            "name": f"{name} with {kv_heads} KV heads",
-        }
+        return changed.model_copy(update={"name": f"{name} with {changed.kv_heads} KV heads"})
+
+    def replaced(self, changes: Mapping[str, Any]) -> "ModelShape":
+        """Return the same model with other values of some fields.
+
+        Raises
+        ------
+        ModelError
+            If a field is unknown, or the values are wrong or do not fit one another.
+        """
+        data = {**dict(self), **changes}
+        if "layers" in changes and "layer_groups" not in changes:
+            layers = size_above_zero("layers", changes["layers"], where=self.name)
+            if len(self.layer_groups) > 1:
+                raise ModelError(
+                    f"{self.name} has layers of several kinds: give layer_groups with layers"
+                )
+            data["layer_groups"] = [{**dict(self.layer_groups[0]), "count": layers}]
         return validate(ModelShape, data, where=self.name, error=ModelError)
+
+
+def size_above_zero(name: str, value: object, *, where: str) -> int:
+    """Return a size from which others are derived: one mistake would make several complaints.
+
+    Parameters
+    ----------
+    name
+        Its field.
+    value
+        A whole number, or a text such as ``4K``.
+    where
+        The model; the message starts with it.
+
+    Raises
+    ------
+    ModelError
+        If it is not a whole number above zero.
+    """
+    try:
+        size = read_count(value)
+    except InputError as problem:
+        raise ModelError(f"{where}: {name} = {problem}") from None
+    if not isinstance(size, int) or size < 1:
+        raise ModelError(f"{where}: {name} = {value!r} must be a whole number above zero")
+    return size
 
 
 def _divisors(number: int) -> list[int]:
@@ -251,6 +292,7 @@ class ParameterCount:
         return self.embedding + self.head + self.attention + self.mlp + self.norms
 
 
+@lru_cache(maxsize=1024)
 def count_parameters(model: ModelShape) -> ParameterCount:
     """Count the parameters of a model, to the last one.
 

@@ -4,15 +4,20 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from simulator.errors import ModelError, nearest, unknown
-from simulator.inputs.dtypes import DTYPE_ALIASES
-from simulator.inputs.files import read_json, validate
+from simulator.inputs.files import (
+    file_version,
+    name_or_path,
+    read_if_changed,
+    read_json,
+    validate,
+)
 from simulator.inputs.hf_config.families import shape_from_config
-from simulator.inputs.model import ModelShape, count_parameters
+from simulator.inputs.model import ModelShape, count_parameters, size_above_zero
 
 ModelLike = str | Path | ModelShape
 
@@ -58,10 +63,11 @@ class Preset:
     like: str | None = None
     kv_heads: int | None = None
 
-    def load(self) -> ModelShape:
-        """Build the model's shape."""
+    @cached_property
+    def model(self) -> ModelShape:
+        """The model's shape."""
         if self.like is not None and self.kv_heads is not None:
-            other = _read(_texts()[self.like])[self.like].load()
+            other = _preset(self.like).model
             return other.with_kv_heads(self.kv_heads).model_copy(update={"name": self.name})
         where = f"preset {self.name}"
         if self.shape:
@@ -90,15 +96,14 @@ def find_preset(name: str) -> Preset | None:
     """
     folded = _folded(name)
     if folded in _texts():
-        # Parsing TOML is slow: of the whole file only this preset's part is.
-        return _read(_texts()[folded])[folded]
+        return _preset(folded)
     return _names().get(folded)
 
 
 def load_model(
     name: str | Path,
     *,
-    kv_heads: int | None = None,
+    kv_heads: int | str | None = None,
     assume: str | None = None,
     **overrides: Any,
 ) -> ModelShape:
@@ -122,11 +127,13 @@ def load_model(
     ModelError
         If there is no such model, its file is not understood, or a change makes no sense.
     """
+    if not isinstance(assume, str | None):
+        raise ModelError(f"assume = {assume!r} is not the name of a model type")
     shape = _load(name, assume)
     if kv_heads is not None:
         shape = shape.with_kv_heads(kv_heads)
     changes = {field: value for field, value in overrides.items() if value is not None}
-    return _changed(shape, changes) if changes else shape
+    return shape.replaced(changes) if changes else shape
 
 
 def as_model(model: ModelLike, kv_heads: int | None = None) -> ModelShape:
@@ -151,21 +158,25 @@ def as_model(model: ModelLike, kv_heads: int | None = None) -> ModelShape:
 
 def model_from_flags(
     *,
-    layers: int,
-    hidden_size: int,
-    heads: int,
-    kv_heads: int | None = None,
-    head_dim: int | None = None,
-    intermediate_size: int | None = None,
-    vocab_size: int = 32_000,
+    layers: int | str,
+    hidden_size: int | str,
+    heads: int | str,
+    kv_heads: int | str | None = None,
+    head_dim: int | str | None = None,
+    intermediate_size: int | str | None = None,
+    vocab_size: int | str = 32_000,
     gated_mlp: bool = True,
     name: str = "custom",
     **others: Any,
 ) -> ModelShape:
     """Build a model from plain sizes; what is left out is as in Llama.
 
+    Each size is a number or a text such as ``4K``.
+
     Parameters
     ----------
+    layers, hidden_size, heads
+        Layers, width of the hidden state, and query heads.
     kv_heads
         As many as heads by default.
     head_dim
@@ -173,6 +184,12 @@ def model_from_flags(
     intermediate_size
         By default 8/3 of the hidden size, rounded up to a multiple of 256, as Llama's (4096 gives
         11008); four times the hidden size where the MLP is not gated.
+    vocab_size
+        Rows of the token table.
+    gated_mlp
+        Whether the MLP has two matrices up, as Llama's, or one.
+    name
+        The model's name in answers.
     others
         Other fields of :class:`~simulator.inputs.model.ModelShape`; None is as good as absent.
 
@@ -187,7 +204,9 @@ def model_from_flags(
     11008
     """
     where = f"model {name}"
-    _check_sizes({"layers": layers, "hidden_size": hidden_size, "heads": heads}, where)
+    layers = size_above_zero("layers", layers, where=where)
+    hidden_size = size_above_zero("hidden_size", hidden_size, where=where)
+    heads = size_above_zero("heads", heads, where=where)
     if head_dim is None:
         if hidden_size % heads:
             raise ModelError(
@@ -210,14 +229,7 @@ def model_from_flags(
         "source": "sizes given by the user",
         **{field: value for field, value in others.items() if value is not None},
     }
-    return validate(ModelShape, _plain(data), where=where, error=ModelError)
-
-
-def _check_sizes(sizes: Mapping[str, Any], where: str) -> None:
-    """Refuse sizes from which others are derived, before one mistake makes several complaints."""
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ModelError(f"{where}: {name} = {value!r} must be a whole number above zero")
+    return validate(ModelShape, data, where=where, error=ModelError)
 
 
 def _inner_width(hidden_size: int, *, gated: bool) -> int:
@@ -229,12 +241,12 @@ def _inner_width(hidden_size: int, *, gated: bool) -> int:
 
 def _load(name: str | Path, assume: str | None) -> ModelShape:
     """Load a model as it is."""
-    text = str(name).strip()
+    text = str(name_or_path(name, "model", ModelError)).strip()
     is_path = isinstance(name, Path) or text.endswith(".json") or text.startswith(_PATH_STARTS)
     if not is_path:
         preset = find_preset(text)
         if preset is not None:
-            return preset.load()
+            return preset.model
     # Not expanduser: it raises where there is no such user.
     path = Path.home() / text[2:] if text.startswith("~/") else Path(text)
     if "\0" in text or not (is_path or (text and _exists(path))):
@@ -253,7 +265,7 @@ def _exists(path: Path) -> bool:
     """Return whether there is such a file; a name too long for one is none."""
     try:
         return path.exists()
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
@@ -263,35 +275,24 @@ def _read_config(path: Path, assume: str | None) -> ModelShape:
         if not (path / "config.json").is_file():
             raise ModelError(f"there is no config.json in {path}")
         path /= "config.json"
-    config = read_json(path, ModelError)
+    folder = path.resolve().parent.name if _exists(path) else ""
+    name = folder if path.name == "config.json" and folder else path.stem
+    # NVIDIA's modelopt states the format of the weights in a file beside.
     beside = path.with_name("hf_quant_config.json")
+    return _config_shape(path, name, assume, beside, file_version(beside))
+
+
+@read_if_changed
+def _config_shape(
+    path: Path, name: str, assume: str | None, beside: Path, _version: object
+) -> ModelShape:
+    """Build the shape of a config.json, and of the file beside it in its present version."""
+    config = read_json(path, ModelError)
     if isinstance(config, dict) and "quantization_config" not in config and beside.is_file():
-        # Where NVIDIA's modelopt states the format of the weights.
         quantization = read_json(beside, ModelError)
         if isinstance(quantization, dict):
             config["quantization_config"] = quantization.get("quantization")
-    folder = path.resolve().parent.name
-    name = folder if path.name == "config.json" and folder else path.stem
     return shape_from_config(config, name=name, where=str(path), assume=assume)
-
-
-def _changed(shape: ModelShape, changes: dict[str, Any]) -> ModelShape:
-    """Return a shape with some fields replaced."""
-    data = {**shape.model_dump(), **_plain(changes)}
-    if "layers" in changes and "layer_groups" not in changes:
-        _check_sizes({"layers": changes["layers"]}, shape.name)
-        if len(shape.layer_groups) > 1:
-            raise ModelError(
-                f"{shape.name} has layers of several kinds: give layer_groups with layers"
-            )
-        data["layer_groups"] = [{**data["layer_groups"][0], "count": changes["layers"]}]
-    return validate(ModelShape, data, where=shape.name, error=ModelError)
-
-
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return fields with the engines' spellings of a dtype replaced by ours."""
-    dtype = fields.get("weight_dtype")
-    return {**fields, "weight_dtype": DTYPE_ALIASES.get(dtype, dtype)} if dtype else fields
 
 
 def _read(text: str) -> dict[str, Preset]:
@@ -300,6 +301,12 @@ def _read(text: str) -> dict[str, Preset]:
         name: Preset(name=name, **{**table, "aliases": tuple(table.get("aliases", ()))})
         for name, table in tomllib.loads(text).items()
     }
+
+
+@cache
+def _preset(name: str) -> Preset:
+    """Return a preset by its own name, without parsing those of others, which would be slow."""
+    return _read(_texts()[name])[name]
 
 
 @cache

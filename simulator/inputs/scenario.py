@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from simulator.errors import ScenarioError, SimulatorError, unknown
-from simulator.inputs.files import describe, read_named
+from simulator.inputs.files import describe, name_or_path, read_named
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import LARGEST_COUNT, AtLeastOne, Workload
 from simulator.resources import SCENARIO_PATH_VARIABLE, toml_files
@@ -237,7 +237,7 @@ def verdict_of(speedups: Sequence[float]) -> Verdict:
 
     Raises
     ------
-    ValueError
+    ScenarioError
         If there are no points, or a speed-up is not a number.
 
     Examples
@@ -246,7 +246,7 @@ def verdict_of(speedups: Sequence[float]) -> Verdict:
     ('gain', 'no gain', 'mixed')
     """
     if not speedups or any(math.isnan(speedup) for speedup in speedups):
-        raise ValueError("a verdict needs at least one speed-up, all of them numbers")
+        raise ScenarioError("a verdict needs at least one speed-up, all of them numbers")
     share = sum(speedup >= GAIN_SPEEDUP for speedup in speedups) / len(speedups)
     if share >= GAIN_SHARE:
         return "gain"
@@ -276,7 +276,7 @@ def find_scenario(name: str | Path) -> Path:
     ScenarioError
         If no scenario has that id.
     """
-    text = str(name)
+    text = str(name_or_path(name, "scenario", ScenarioError))
     if isinstance(name, Path) or text.endswith(".toml"):
         return Path(name)
     files = scenario_files()
@@ -291,7 +291,7 @@ def scenario_files() -> dict[str, Path]:
     return toml_files("scenarios", SCENARIO_PATH_VARIABLE)
 
 
-def read_scenario(path: Path) -> Scenario:
+def read_scenario(path: str | Path) -> Scenario:
     """Read one scenario file.
 
     Raises

@@ -16,9 +16,9 @@ from pydantic import (
 
 from simulator.errors import WorkloadError, unknown
 from simulator.inputs.dtypes import DTYPE_ALIASES, Dtype, activation_dtype
-from simulator.inputs.files import validate
+from simulator.inputs.files import read_count, validate
 from simulator.inputs.model import ModelShape
-from simulator.inputs.tree import Level, LevelLike, read_count, read_tree, tree_text
+from simulator.inputs.tree import Level, LevelLike, read_tree, tree_text
 from simulator.numeric import Numeric, minimum
 
 Attention = Literal["standard", "bifurcated"]

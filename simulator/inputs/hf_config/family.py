@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from simulator.errors import ModelError
-from simulator.inputs.dtypes import DTYPE_ALIASES, DTYPES, Dtype
+from simulator.inputs.dtypes import DTYPES, Dtype, read_dtype
 from simulator.inputs.model import LayerGroup
 
 # Larger than any model's; a typing error must not make a list of a billion layers.
@@ -480,8 +480,7 @@ def _weight_dtype(reader: ConfigReader) -> tuple[Dtype, list[str]]:
 def _plain_dtype(reader: ConfigReader) -> Dtype:
     """Return the dtype of the file, bf16 where it has none or a rare one."""
     value = reader.anywhere("dtype")
-    name = str(value).removeprefix("torch.").lower()
-    plain = DTYPE_ALIASES.get(name, name)
+    plain = read_dtype(str(value).removeprefix("torch.").lower())
     for dtype in DTYPES:
         if plain == dtype:
             return dtype
