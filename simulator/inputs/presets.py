@@ -16,7 +16,7 @@ from simulator.inputs.files import (
     read_json,
     validate,
 )
-from simulator.inputs.hf_config.families import shape_from_config
+from simulator.inputs.hf_config.model_types import shape_from_config
 from simulator.inputs.model import ModelShape, count_parameters, size_above_zero
 
 ModelLike = str | Path | ModelShape

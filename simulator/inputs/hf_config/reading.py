@@ -1,4 +1,4 @@
-"""How the keys of a ``config.json`` become a model's shape, given what its family assumes."""
+"""How the keys of a ``config.json`` become the fields of a model's shape."""
 
 import difflib
 import reprlib
@@ -88,6 +88,15 @@ class ConfigReader:
     def size(self, key: str, default: int | None = None, *, largest: int = LARGEST_SIZE) -> int:
         """Return a size above zero; null is as good as absent.
 
+        Parameters
+        ----------
+        key
+            The quantity, by its common name.
+        default
+            What an absent key means; None for the class default of the sizes.
+        largest
+            The largest size that is not taken for a typing error.
+
         Raises
         ------
         ModelError
@@ -102,7 +111,22 @@ class ConfigReader:
         return self._whole(name, value, 1, largest)
 
     def optional(self, key: str, default: int | None, *, minimum: int = 0) -> int | None:
-        """Return a number that may be null; ``default`` only where the key is absent."""
+        """Return a number that may be null.
+
+        Parameters
+        ----------
+        key
+            The quantity, by its common name.
+        default
+            What an absent key means, as opposed to a null.
+        minimum
+            The smallest number that makes sense.
+
+        Raises
+        ------
+        ModelError
+            If the value is neither null nor a whole number in range.
+        """
         name, value = self.lookup(key)
         if value is ...:
             return default
@@ -154,19 +178,9 @@ class ConfigReader:
         return f"; did you mean it by {close[0]!r}?" if close else ""
 
 
-# Fields of a shape that a family fixes, and those that a key of the file may switch.
-_FIXED = (
-    "gated_mlp",
-    "rotary",
-    "norm",
-    "norm_bias",
-    "norms_per_layer",
-    "extra_norms",
-    "qk_norm",
-    "lm_head_bias",
-    "attention_sinks",
-)
-_SWITCHES = ("qkv_bias", "output_bias", "mlp_bias")
+# Fields of a shape that a model type fixes.
+_FIXED = ("gated_mlp", "rotary", "norm", "norm_bias", "norms_per_layer", "extra_norms", "qk_norm")
+_FIXED += ("lm_head_bias", "attention_sinks")
 
 KvRule = Callable[[ConfigReader, int], int]
 LayerRule = Callable[[ConfigReader, int], bool]
@@ -185,7 +199,7 @@ def every_layer(_reader: ConfigReader, _layer: int) -> bool:
 
 @dataclass(frozen=True)
 class Windows:
-    """How a family says which layers see a window only.
+    """Which layers of a model type see only a window.
 
     Attributes
     ----------
@@ -232,7 +246,7 @@ class Windows:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """A family's mixture of experts.
+    """The mixture of experts of a model type.
 
     Attributes
     ----------
@@ -261,7 +275,7 @@ _NO_WINDOWS = Windows()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
+class ModelType:
     """A model type's defaults, in the words of :class:`~simulator.inputs.model.ModelShape`.
 
     Attributes
@@ -274,10 +288,12 @@ class Family:
         Inner width of the MLP by the hidden size where the file may leave it out.
     inner_key
         Key of the inner width of a dense MLP.
+    attention_bias, qkv_bias
+        Biases of all four projections, and of those of queries, keys and values alone.
     positions
         Rows of the learned position table beside the positions themselves; None for no table.
     special
-        Rule for what only this family has.
+        Rule for what only this model type has.
     sizes
         Class defaults of the sizes, for a ``text_config`` that holds differences only.
     """
@@ -294,8 +310,8 @@ class Family:
     norms_per_layer: int = 2
     extra_norms: int = 1
     qk_norm: Literal["none", "head", "all"] = "none"
+    attention_bias: Flag = False
     qkv_bias: Flag = False
-    output_bias: Flag = False
     mlp_bias: Flag = False
     lm_head_bias: bool = False
     positions: int | None = None
@@ -308,8 +324,8 @@ class Family:
     sizes: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_fields(family: Family, reader: ConfigReader) -> dict[str, Any]:
-    """Return the fields of a shape, notes included, that a family's file states.
+def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
+    """Return the fields of a shape, notes included, from a file of this model type.
 
     Raises
     ------
@@ -320,48 +336,52 @@ def read_fields(family: Family, reader: ConfigReader) -> dict[str, Any]:
     hidden = reader.size("hidden_size")
     heads = reader.size("num_attention_heads")
     experts, sparse = None, [False] * count
-    if family.experts is not None:
-        experts = _experts(family.experts, reader)
-        sparse = [bool(experts) and family.experts.sparse(reader, layer) for layer in range(count)]
-    windows = family.windows.read(reader, count)
+    if kind.experts is not None:
+        experts = _experts(kind.experts, reader)
+        sparse = [bool(experts) and kind.experts.sparse(reader, layer) for layer in range(count)]
+    windows = kind.windows.read(reader, count)
     # Where every layer has experts the dense width does not matter, and some files leave it out.
     inner_default = 0 if all(sparse) else None
-    if family.inner_factor:
-        inner_default = family.inner_factor * hidden
-    positions = reader.optional("max_position_embeddings", family.max_positions, minimum=1)
+    if kind.inner_factor:
+        inner_default = kind.inner_factor * hidden
+    positions = reader.optional("max_position_embeddings", kind.max_positions, minimum=1)
     dtype, notes = _weight_dtype(reader)
-    if family.windows.key == "attention_chunk_size" and any(windows):
+    if kind.windows.key == "attention_chunk_size" and any(windows):
         notes.append(_CHUNKED)
     fields: dict[str, Any] = {
         "layers": count,
         "hidden_size": hidden,
         "heads": heads,
-        **_head_sizes(family, reader, hidden=hidden, heads=heads),
-        "intermediate_size": reader.size(family.inner_key, inner_default),
+        **_head_sizes(kind, reader, hidden=hidden, heads=heads),
+        "intermediate_size": reader.size(kind.inner_key, inner_default),
         "vocab_size": reader.size("vocab_size"),
-        "tied_embeddings": _tied(family, reader),
-        **{name: getattr(family, name) for name in _FIXED},
-        **{name: reader.flag(getattr(family, name)) for name in _SWITCHES},
-        "position_embeddings": _position_rows(family, reader),
+        "tied_embeddings": _tied(kind, reader),
+        **{name: getattr(kind, name) for name in _FIXED},
+        "qkv_bias": reader.flag(kind.attention_bias) or reader.flag(kind.qkv_bias),
+        "output_bias": reader.flag(kind.attention_bias),
+        "mlp_bias": reader.flag(kind.mlp_bias),
+        "position_embeddings": _position_rows(kind, reader),
         "max_context_tokens": positions,
         "layer_groups": _merge(windows, sparse),
         "experts": experts,
         "weight_dtype": dtype,
         "notes": notes,
     }
-    return fields if family.special is None else {**fields, **family.special(reader)}
+    return fields if kind.special is None else {**fields, **kind.special(reader)}
 
 
-def _position_rows(family: Family, reader: ConfigReader) -> int:
+def _position_rows(kind: ModelType, reader: ConfigReader) -> int:
     """Return the rows of the learned position table, 0 for none."""
-    if family.positions is None:
+    if kind.positions is None:
         return 0
-    return reader.size("max_position_embeddings", family.max_positions) + family.positions
+    return reader.size("max_position_embeddings", kind.max_positions) + kind.positions
 
 
-def _head_sizes(family: Family, reader: ConfigReader, *, hidden: int, heads: int) -> dict[str, Any]:
+def _head_sizes(
+    kind: ModelType, reader: ConfigReader, *, hidden: int, heads: int
+) -> dict[str, Any]:
     """Return KV heads and head width, or the latent vector that takes their place."""
-    if family.latent:
+    if kind.latent:
         nope = reader.size("qk_nope_head_dim", 128)
         rope = reader.size("qk_rope_head_dim", 64)
         latent = {
@@ -373,7 +393,7 @@ def _head_sizes(family: Family, reader: ConfigReader, *, hidden: int, heads: int
         }
         # Every head has keys and values of its own, made from the one cached vector.
         return {"kv_heads": heads, "head_dim": nope + rope, "latent": latent}
-    head_dim = reader.optional("head_dim", family.head_dim, minimum=1)
+    head_dim = reader.optional("head_dim", kind.head_dim, minimum=1)
     if head_dim is None:
         if hidden % heads:
             reader.fail(
@@ -381,7 +401,7 @@ def _head_sizes(family: Family, reader: ConfigReader, *, hidden: int, heads: int
                 "there is no head_dim"
             )
         head_dim = hidden // heads
-    rule = family.kv_heads
+    rule = kind.kv_heads
     kv_heads = rule(reader, heads) if callable(rule) else stated_kv_heads(reader, heads, rule)
     return {"kv_heads": kv_heads, "head_dim": head_dim}
 
@@ -417,9 +437,9 @@ def _experts(mixture: Mixture, reader: ConfigReader) -> dict[str, Any] | None:
     }
 
 
-def _tied(family: Family, reader: ConfigReader) -> bool:
+def _tied(kind: ModelType, reader: ConfigReader) -> bool:
     """Return whether the token table is the output matrix too."""
-    key = Key("tie_word_embeddings", default=family.tied_embeddings)
+    key = Key("tie_word_embeddings", default=kind.tied_embeddings)
     if key.name in reader.data or key.name not in reader.outer:
         return reader.flag(key)
     return ConfigReader(reader.outer, where=reader.where).flag(key)

@@ -13,12 +13,12 @@ from typing import Any
 
 from simulator.errors import ModelError, nearest
 from simulator.inputs.files import validate
-from simulator.inputs.hf_config.family import (
+from simulator.inputs.hf_config.reading import (
     ConfigReader,
-    Family,
     Key,
     LayerRule,
     Mixture,
+    ModelType,
     Windows,
     read_fields,
     stated_kv_heads,
@@ -27,7 +27,7 @@ from simulator.inputs.model import ModelShape
 
 
 def multi_head(_reader: ConfigReader, heads: int) -> int:
-    """Give every head a KV head: the family knows nothing else."""
+    """Give every head a KV head: the model type knows nothing else."""
     return heads
 
 
@@ -167,22 +167,21 @@ _ATTENTION_BIAS = Key("attention_bias")
 _ATTENTION_BIAS_ON = Key("attention_bias", default=True)
 _USE_BIAS = Key("use_bias", default=True)
 
-_GPT2 = Family(
+_GPT2 = ModelType(
     kv_heads=multi_head,
     gated_mlp=False,
     inner_factor=4,
     tied_embeddings=True,
     rotary=False,
     norm="layer",
-    qkv_bias=True,
-    output_bias=True,
+    attention_bias=True,
     mlp_bias=True,
     positions=0,
     max_positions=1024,
 )
 
 # CodeGen and GPT-J: attention and MLP run side by side after one norm.
-_GPTJ = Family(
+_GPTJ = ModelType(
     kv_heads=multi_head,
     gated_mlp=False,
     inner_factor=4,
@@ -192,21 +191,19 @@ _GPTJ = Family(
     lm_head_bias=True,
 )
 
-_GEMMA2 = Family(
+_GEMMA2 = ModelType(
     kv_heads=4,
     head_dim=256,
     tied_embeddings=True,
     norms_per_layer=4,
-    qkv_bias=_ATTENTION_BIAS,
-    output_bias=_ATTENTION_BIAS,
+    attention_bias=_ATTENTION_BIAS,
     windows=Windows(default=4096, local=all_but_every(2)),
     sizes=_sizes(26, 2304, 8, 9216, 256_000),
 )
 
-_DEEPSEEK_V3 = Family(
+_DEEPSEEK_V3 = ModelType(
     latent=True,
-    qkv_bias=_ATTENTION_BIAS,
-    output_bias=_ATTENTION_BIAS,
+    attention_bias=_ATTENTION_BIAS,
     experts=Mixture(
         count=256,
         per_token=8,
@@ -217,30 +214,27 @@ _DEEPSEEK_V3 = Family(
     ),
 )
 
-FAMILIES: dict[str, Family] = {
-    "llama": Family(
-        qkv_bias=_ATTENTION_BIAS,
-        output_bias=_ATTENTION_BIAS,
+MODEL_TYPES: dict[str, ModelType] = {
+    "llama": ModelType(
+        attention_bias=_ATTENTION_BIAS,
         mlp_bias=Key("mlp_bias"),
         sizes=_sizes(32, 4096, 32, 11008, 32_000),
     ),
-    "mistral": Family(
-        kv_heads=8,
-        windows=Windows(default=4096),
-        sizes=_sizes(32, 4096, 32, 14336, 32_000),
+    "mistral": ModelType(
+        kv_heads=8, windows=Windows(default=4096), sizes=_sizes(32, 4096, 32, 14336, 32_000)
     ),
-    "mixtral": Family(
+    "mixtral": ModelType(
         kv_heads=8,
         windows=Windows(default=None),
         experts=Mixture(count=8, per_token=2, size_key="intermediate_size"),
     ),
-    "qwen2": Family(
+    "qwen2": ModelType(
         kv_heads=32,
         qkv_bias=True,
         windows=Windows(default=4096, switch="use_sliding_window", local=from_max_window_layers),
         sizes=_sizes(32, 4096, 32, 22016, 151_936),
     ),
-    "qwen2_moe": Family(
+    "qwen2_moe": ModelType(
         kv_heads=16,
         qkv_bias=Key("qkv_bias", default=True),
         windows=Windows(
@@ -255,50 +249,45 @@ FAMILIES: dict[str, Family] = {
             shared_gate=True,
         ),
     ),
-    "qwen3": Family(
+    "qwen3": ModelType(
         kv_heads=32,
         head_dim=128,
         qk_norm="head",
-        qkv_bias=_ATTENTION_BIAS,
-        output_bias=_ATTENTION_BIAS,
+        attention_bias=_ATTENTION_BIAS,
         windows=Windows(default=4096, switch="use_sliding_window", local=from_max_window_layers),
         sizes=_sizes(32, 4096, 32, 22016, 151_936),
     ),
-    "qwen3_moe": Family(
+    "qwen3_moe": ModelType(
         kv_heads=4,
         qk_norm="head",
-        qkv_bias=_ATTENTION_BIAS,
-        output_bias=_ATTENTION_BIAS,
+        attention_bias=_ATTENTION_BIAS,
         windows=Windows(default=4096, switch="use_sliding_window"),
         experts=Mixture(count=128, per_token=8, size=768, sparse=every_sparse_step),
     ),
-    "gemma": Family(
+    "gemma": ModelType(
         kv_heads=16,
         head_dim=256,
         tied_embeddings=True,
-        qkv_bias=_ATTENTION_BIAS,
-        output_bias=_ATTENTION_BIAS,
+        attention_bias=_ATTENTION_BIAS,
         sizes=_sizes(28, 3072, 16, 24576, 256_000),
     ),
     "gemma2": _GEMMA2,
-    "gemma3_text": Family(
+    "gemma3_text": ModelType(
         kv_heads=4,
         head_dim=256,
         tied_embeddings=True,
         norms_per_layer=4,
         qk_norm="head",
-        qkv_bias=_ATTENTION_BIAS,
-        output_bias=_ATTENTION_BIAS,
+        attention_bias=_ATTENTION_BIAS,
         windows=Windows(default=4096, local=all_but_every(6, "sliding_window_pattern")),
         sizes=_sizes(26, 2304, 8, 9216, 262_208),
     ),
     # Its norms on queries and keys have no weights.
-    "llama4_text": Family(
+    "llama4_text": ModelType(
         kv_heads=8,
         head_dim=128,
         inner_key="intermediate_size_mlp",
-        qkv_bias=_ATTENTION_BIAS,
-        output_bias=_ATTENTION_BIAS,
+        attention_bias=_ATTENTION_BIAS,
         windows=Windows(default=8192, key="attention_chunk_size", local=rotary_layers),
         experts=Mixture(
             count=16,
@@ -309,63 +298,58 @@ FAMILIES: dict[str, Family] = {
         ),
         sizes={**_sizes(48, 5120, 40, 8192, 202_048), "intermediate_size_mlp": 16384},
     ),
-    "phi": Family(
+    "phi": ModelType(
         gated_mlp=False,
         norm="layer",
         norms_per_layer=1,
-        qkv_bias=True,
-        output_bias=True,
+        attention_bias=True,
         mlp_bias=True,
         lm_head_bias=True,
         special=phi_special,
     ),
-    "phi3": Family(windows=Windows(default=None)),
-    "gpt_neox": Family(
+    "phi3": ModelType(windows=Windows(default=None)),
+    "gpt_neox": ModelType(
         kv_heads=multi_head,
         gated_mlp=False,
         norm="layer",
-        qkv_bias=_ATTENTION_BIAS_ON,
-        output_bias=_ATTENTION_BIAS_ON,
+        attention_bias=_ATTENTION_BIAS_ON,
         mlp_bias=True,
     ),
-    "starcoder2": Family(
+    "starcoder2": ModelType(
         kv_heads=2,
         gated_mlp=False,
         tied_embeddings=True,
         norm="layer",
-        qkv_bias=_USE_BIAS,
-        output_bias=_USE_BIAS,
+        attention_bias=_USE_BIAS,
         mlp_bias=_USE_BIAS,
         windows=Windows(default=None),
     ),
     "gpt2": _GPT2,
     "gpt_bigcode": replace(_GPT2, kv_heads=bigcode_kv_heads),
-    "falcon": Family(
+    "falcon": ModelType(
         kv_heads=falcon_kv_heads,
         gated_mlp=False,
         inner_factor=4,
         tied_embeddings=True,
         norm="layer",
-        qkv_bias=Key("bias"),
-        output_bias=Key("bias"),
+        attention_bias=Key("bias"),
         mlp_bias=Key("bias"),
         special=falcon_special,
     ),
-    "opt": Family(
+    "opt": ModelType(
         kv_heads=multi_head,
         gated_mlp=False,
         tied_embeddings=True,
         rotary=False,
         norm="layer",
-        qkv_bias=Key("enable_bias", default=True),
-        output_bias=Key("enable_bias", default=True),
+        attention_bias=Key("enable_bias", default=True),
         mlp_bias=Key("enable_bias", default=True),
         positions=2,
         max_positions=2048,
         special=opt_special,
     ),
     # ALiBi, and one more norm after the token table.
-    "bloom": Family(
+    "bloom": ModelType(
         kv_heads=multi_head,
         gated_mlp=False,
         inner_factor=4,
@@ -373,23 +357,20 @@ FAMILIES: dict[str, Family] = {
         rotary=False,
         norm="layer",
         extra_norms=2,
-        qkv_bias=True,
-        output_bias=True,
+        attention_bias=True,
         mlp_bias=True,
     ),
-    "gpt_oss": Family(
+    "gpt_oss": ModelType(
         kv_heads=8,
         head_dim=64,
-        qkv_bias=_ATTENTION_BIAS_ON,
-        output_bias=_ATTENTION_BIAS_ON,
+        attention_bias=_ATTENTION_BIAS_ON,
         attention_sinks=True,
         windows=Windows(default=128, local=all_but_every(2)),
         experts=Mixture(count=128, per_token=4, size_key="intermediate_size", biases=True),
     ),
-    "deepseek_v2": Family(
+    "deepseek_v2": ModelType(
         latent=True,
-        qkv_bias=_ATTENTION_BIAS,
-        output_bias=_ATTENTION_BIAS,
+        attention_bias=_ATTENTION_BIAS,
         mlp_bias=Key("mlp_bias"),
         experts=Mixture(
             count=64,
@@ -404,17 +385,14 @@ FAMILIES: dict[str, Family] = {
     "kimi_k2": _DEEPSEEK_V3,
     "codegen": _GPTJ,
     "gptj": _GPTJ,
-    "granite": Family(
-        qkv_bias=_ATTENTION_BIAS, output_bias=_ATTENTION_BIAS, mlp_bias=Key("mlp_bias")
-    ),
-    "olmo2": Family(qk_norm="all", qkv_bias=_ATTENTION_BIAS, output_bias=_ATTENTION_BIAS),
-    "cohere": Family(
+    "granite": ModelType(attention_bias=_ATTENTION_BIAS, mlp_bias=Key("mlp_bias")),
+    "olmo2": ModelType(qk_norm="all", attention_bias=_ATTENTION_BIAS),
+    "cohere": ModelType(
         tied_embeddings=True,
         norm="layer",
         norm_bias=False,
         norms_per_layer=1,
-        qkv_bias=_ATTENTION_BIAS,
-        output_bias=_ATTENTION_BIAS,
+        attention_bias=_ATTENTION_BIAS,
         special=cohere_special,
     ),
 }
@@ -453,15 +431,15 @@ def shape_from_config(
         kind = "a list" if isinstance(config, list) else f"{config!r:.30}"
         raise ModelError(f"{where} is not a model's config.json: it holds {kind}, not an object")
     model_type, data = _language_model(config, where=where, assume=assume)
-    family = FAMILIES[model_type]
+    kind = MODEL_TYPES[model_type]
     nested = data is not config
     reader = ConfigReader(
         data,
         where=where,
         outer=config if nested else None,
-        sizes=family.sizes if nested else None,
+        sizes=kind.sizes if nested else None,
     )
-    fields = read_fields(family, reader)
+    fields = read_fields(kind, reader)
     notes = fields.pop("notes")
     if nested:
         notes.append("the text decoder alone: what encodes images or sound is left out")
@@ -485,7 +463,7 @@ def _language_model(
     data = inner if isinstance(inner, Mapping) else config
     if assume is not None:
         model_type = NESTED.get(assume, assume)
-        if model_type not in FAMILIES:
+        if model_type not in MODEL_TYPES:
             raise ModelError(f"cannot assume {assume!r}: {_known(assume)}")
         return model_type, data
     if data is config and stated in NESTED:
@@ -496,7 +474,7 @@ def _language_model(
             f"{where} is not a model's config.json: it has no model_type"
             + ("; read it with --assume llama" if "hidden_size" in data else "")
         )
-    if named not in FAMILIES:
+    if named not in MODEL_TYPES:
         raise ModelError(
             f"{where}: unknown model_type {named!r}; {_known(named)}; "
             "where it is built like one of them, name that one: --assume llama"
@@ -506,6 +484,6 @@ def _language_model(
 
 def _known(model_type: str) -> str:
     """Return the known model types, the nearest first."""
-    names = sorted({*FAMILIES, *NESTED})
+    names = sorted({*MODEL_TYPES, *NESTED})
     guess = nearest(model_type, names)
     return (f"nearest {guess!r}, " if guess else "") + "known: " + ", ".join(names)
