@@ -10,7 +10,7 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from simulator.errors import SimulatorError, nearest
 from simulator.units import parse_count
@@ -22,6 +22,12 @@ Read = TypeVar("Read", bound=Callable[..., Any])
 MOST_KEPT = 512
 # A clock that files are stamped with may tick only every two seconds. [ns].
 SETTLED_NS = 2_000_000_000
+
+
+class Frozen(BaseModel):
+    """Base of what people write: unknown keys are errors, and values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def read_if_changed(read: Read) -> Read:
@@ -99,22 +105,24 @@ def read_text(path: str | Path, error: type[SimulatorError]) -> str:
 
 def read_toml(path: str | Path, error: type[SimulatorError]) -> dict[str, Any]:
     """Read a TOML file, or raise ``error`` with one line that names the file and the place."""
-    text = read_text(path, error)
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
-        raise error(f"{path} is not TOML: {problem}") from None
-    except (ValueError, RecursionError):
-        raise error(f"{path} cannot be read: a number too long, or nested too deep") from None
+    table: dict[str, Any] = _parsed(path, error, tomllib.loads, "TOML")
+    return table
 
 
 def read_json(path: str | Path, error: type[SimulatorError]) -> Any:
     """Read a JSON file, or raise ``error`` with one line that names the file and the place."""
+    return _parsed(path, error, json.loads, "JSON")
+
+
+def _parsed(
+    path: str | Path, error: type[SimulatorError], parse: Callable[[str], Any], form: str
+) -> Any:
+    """Read a file and parse it, or raise ``error`` with one line."""
     text = read_text(path, error)
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as problem:
-        raise error(f"{path} is not JSON: {problem}") from None
+        return parse(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as problem:
+        raise error(f"{path} is not {form}: {problem}") from None
     except (ValueError, RecursionError):
         raise error(f"{path} cannot be read: a number too long, or nested too deep") from None
 

@@ -13,11 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from simulator.errors import ProfileError, nearest, unknown
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import (
+    Frozen,
     name_or_path,
     read_if_changed,
     read_named,
@@ -30,13 +31,7 @@ from simulator.units import GIGA, MIB, TERA
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
-class _Frozen(BaseModel):
-    """Base of everything a person writes: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Figure(_Frozen):
+class Figure(Frozen):
     """A number and where it comes from."""
 
     value: Annotated[float, Field(gt=0, strict=True)]
@@ -59,7 +54,7 @@ class FittedFigure(Figure):
     date: str | None = None
 
 
-class Peak(_Frozen):
+class Peak(Frozen):
     """Published figures. Rates are dense: twice as much with sparsity is not a rate we can use."""
 
     memory_gb: Figure
@@ -83,7 +78,7 @@ class Peak(_Frozen):
     tdp_w: Figure
 
 
-class Measured(_Frozen):
+class Measured(Frozen):
     """Rates read on a real card by a microbenchmark; large transfers and large products.
 
     ``memory_mib`` is the total the driver reports (``nvidia-smi``). Makers sell 2**30 bytes as one
@@ -98,7 +93,7 @@ class Measured(_Frozen):
     l2_bandwidth_gb_per_s: Figure | None = None
 
 
-class DocumentedExceptions(_Frozen):
+class DocumentedExceptions(Frozen):
     """Published figures that break the usual arithmetic (hardware_check), and why.
 
     The value is the published figure over the one the arithmetic gives: 2 for the GeForce cards'
@@ -112,7 +107,7 @@ class DocumentedExceptions(_Frozen):
     fp4_tflops: Figure | None = None
 
 
-class HardwareProfile(_Frozen):
+class HardwareProfile(Frozen):
     """One GPU.
 
     Attributes
@@ -154,8 +149,8 @@ class HardwareProfile(_Frozen):
     peak: Peak
     documented_exceptions: DocumentedExceptions = DocumentedExceptions()
     measured: Measured = Measured()
-    fitted: dict[str, FittedFigure] = {}
-    sources: dict[Text, Text] = {}
+    fitted: dict[str, FittedFigure] = Field(default_factory=dict)
+    sources: dict[Text, Text] = Field(default_factory=dict)
     price_usd_per_hour: Figure | None = None
 
     def __hash__(self) -> int:

@@ -6,23 +6,17 @@ from functools import lru_cache
 from math import isqrt
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from simulator.errors import InputError, ModelError
 from simulator.inputs.dtypes import Dtype, read_dtype
-from simulator.inputs.files import read_count, validate
+from simulator.inputs.files import Frozen, read_count, validate
 
 Positive = Annotated[int, BeforeValidator(read_count), Field(gt=0)]
 Natural = Annotated[int, BeforeValidator(read_count), Field(ge=0)]
 
 
-class _Frozen(BaseModel):
-    """Base of the shape's parts: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class LayerGroup(_Frozen):
+class LayerGroup(Frozen):
     """Layers that cost the same.
 
     Attributes
@@ -40,7 +34,7 @@ class LayerGroup(_Frozen):
     sparse: bool = False
 
 
-class Experts(_Frozen):
+class Experts(Frozen):
     """A mixture-of-experts MLP.
 
     Attributes
@@ -72,7 +66,7 @@ class Experts(_Frozen):
         return self
 
 
-class LatentAttention(_Frozen):
+class LatentAttention(Frozen):
     """Multi-head latent attention (DeepSeek-V2, V3): the cache holds one compressed vector.
 
     Attributes
@@ -93,7 +87,7 @@ class LatentAttention(_Frozen):
     value_dim: Positive
 
 
-class ModelShape(_Frozen):
+class ModelShape(Frozen):
     """Sizes of a decoder-only transformer, in the words of docs/nomenclature.md.
 
     Attributes
@@ -310,12 +304,10 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     if model.experts is not None:
         experts = model.experts
         one = _mlp(model, experts.intermediate_size, bias=experts.expert_bias)
-        shared = (
-            _mlp(model, experts.shared_intermediate_size, bias=model.mlp_bias)
-            + (model.hidden_size if experts.shared_gate else 0)
-            if experts.shared_intermediate_size
-            else 0
-        )
+        shared = 0
+        if experts.shared_intermediate_size:
+            shared = _mlp(model, experts.shared_intermediate_size, bias=model.mlp_bias)
+            shared += experts.shared_gate * model.hidden_size
         router = experts.count * (model.hidden_size + experts.router_bias)
         mlp += sparse_layers * (experts.count * one + shared + router)
         idle = sparse_layers * (experts.count - experts.per_token) * one
@@ -338,18 +330,14 @@ def attention_parameters(model: ModelShape) -> int:
     if model.latent is not None:
         latent = model.latent
         query_width = model.heads * (latent.nope_dim + latent.rope_dim)
-        query = (
-            d * query_width if latent.query_rank is None else latent.query_rank * (d + query_width)
-        )
+        rank = latent.query_rank
+        query = d * query_width if rank is None else rank * (d + query_width)
         down = d * (latent.kv_rank + latent.rope_dim)
         up = latent.kv_rank * model.heads * (latent.nope_dim + latent.value_dim)
         output = model.heads * latent.value_dim * d
         # Only the matrices that read the hidden state have biases.
-        biases = (
-            model.qkv_bias * ((latent.query_rank or 0) + latent.kv_rank + latent.rope_dim)
-            + model.output_bias * d
-        )
-        return query + down + up + output + biases
+        biases = model.qkv_bias * ((rank or 0) + latent.kv_rank + latent.rope_dim)
+        return query + down + up + output + biases + model.output_bias * d
     query_width = model.heads * model.head_dim
     qkv_width = query_width + 2 * model.kv_heads * model.head_dim
     return qkv_width * (d + model.qkv_bias) + d * (query_width + model.output_bias)
@@ -365,19 +353,11 @@ def _mlp(model: ModelShape, inner: int, *, bias: bool) -> int:
 def _norms(model: ModelShape) -> int:
     """Count norm weights and biases and attention sinks."""
     vectors = model.norm_weight * (2 if model.norm == "layer" and model.norm_bias else 1)
-    hidden = (
-        vectors * model.hidden_size * (model.layers * model.norms_per_layer + model.extra_norms)
-    )
-    per_layer = (
-        vectors
-        * {
-            "none": 0,
-            "head": 2 * model.head_dim,
-            "all": (model.heads + model.kv_heads) * model.head_dim,
-        }[model.qk_norm]
-    )
+    norms = model.layers * model.norms_per_layer + model.extra_norms
+    qk_heads = {"none": 0, "head": 2, "all": model.heads + model.kv_heads}[model.qk_norm]
+    per_layer = vectors * qk_heads * model.head_dim
     if model.latent is not None:
         per_layer += model.latent.kv_rank + (model.latent.query_rank or 0)
     if model.attention_sinks:
         per_layer += model.heads
-    return hidden + model.layers * per_layer
+    return vectors * model.hidden_size * norms + model.layers * per_layer

@@ -136,7 +136,7 @@ def load_model(
     return shape.replaced(changes) if changes else shape
 
 
-def as_model(model: ModelLike, kv_heads: int | None = None) -> ModelShape:
+def as_model(model: ModelLike, kv_heads: int | str | None = None) -> ModelShape:
     """Return a model's shape from a preset's name, the path of a config.json, or a shape.
 
     Raises
@@ -144,10 +144,9 @@ def as_model(model: ModelLike, kv_heads: int | None = None) -> ModelShape:
     ModelError
         If there is none, it is wrong, or it is larger than any model is.
     """
-    if not isinstance(model, ModelShape):
-        shape = load_model(model, kv_heads=kv_heads)
-    else:
-        shape = model if kv_heads is None else model.with_kv_heads(kv_heads)
+    shape = model if isinstance(model, ModelShape) else load_model(model)
+    if kv_heads is not None:
+        shape = shape.with_kv_heads(kv_heads)
     parameters = count_parameters(shape).total
     if parameters > MOST_PARAMETERS:
         raise ModelError(

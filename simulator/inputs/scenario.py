@@ -14,9 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -24,7 +22,7 @@ from pydantic import (
 )
 
 from simulator.errors import ScenarioError, SimulatorError, unknown
-from simulator.inputs.files import describe, name_or_path, read_named
+from simulator.inputs.files import Frozen, describe, name_or_path, read_named
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import LARGEST_COUNT, AtLeastOne, Workload
 from simulator.resources import SCENARIO_PATH_VARIABLE, toml_files
@@ -80,7 +78,7 @@ class _Cell(Workload):
 _SCALARS = ("output_tokens", "target_step_ms")
 
 
-class Scenario(BaseModel):
+class Scenario(Frozen):
     """One real workload.
 
     Attributes
@@ -106,8 +104,6 @@ class Scenario(BaseModel):
         the model had that many), ``output_tokens`` and ``target_step_ms``. What is left out has
         the default of :class:`~simulator.inputs.workload.Workload`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schema_version: int
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]

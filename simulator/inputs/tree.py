@@ -13,10 +13,10 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from simulator.errors import WorkloadError
-from simulator.inputs.files import read_count, validate
+from simulator.inputs.files import Frozen, read_count, validate
 from simulator.numeric import Numeric
 
 # No card holds a thousandth of it; beyond it a size is a typing error.
@@ -41,7 +41,7 @@ class LevelLike(Protocol):
 LevelCount = Annotated[int, BeforeValidator(read_count), Field(ge=1, le=LARGEST_LEVEL)]
 
 
-class Level(BaseModel):
+class Level(Frozen):
     """One level of a prefix tree.
 
     Attributes
@@ -56,8 +56,6 @@ class Level(BaseModel):
         Whether bifurcated attention reads this level apart, once for each node. Otherwise it is
         read together with the level below, as often as that one.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
     tokens: LevelCount

@@ -179,8 +179,8 @@ class ConfigReader:
 
 
 # Fields of a shape that a model type fixes.
-_FIXED = ("gated_mlp", "rotary", "norm", "norm_bias", "norms_per_layer", "extra_norms", "qk_norm")
-_FIXED += ("lm_head_bias", "attention_sinks")
+_FIXED: tuple[str, ...] = ("gated_mlp", "rotary", "norm", "norm_bias", "norms_per_layer")
+_FIXED += ("extra_norms", "qk_norm", "lm_head_bias", "attention_sinks")
 
 KvRule = Callable[[ConfigReader, int], int]
 LayerRule = Callable[[ConfigReader, int], bool]
