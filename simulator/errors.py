@@ -61,6 +61,19 @@ def nearest(value: str, known: Iterable[str]) -> str | None:
 def unknown(what: str, value: str, known: Iterable[str], *, way_out: str = "") -> str:
     """Build the one-line message for a name that is not known.
 
+    Parameters
+    ----------
+    what
+        What kind of thing the name is of.
+    value
+        The name.
+    known
+        The names there are: the nearest one is suggested, or all are listed.
+    way_out
+        What the user can do, added in brackets.
+
+    Examples
+    --------
     >>> unknown("GPU", "h100sxm", ["h100-sxm", "l4"])
     "unknown GPU 'h100sxm'; did you mean 'h100-sxm'?"
     """

@@ -34,7 +34,15 @@ def minimum(first: Numeric, second: Numeric) -> Numeric:
 
 
 def where(condition: Numeric, if_true: Numeric, if_false: Numeric) -> Numeric:
-    """Return ``if_true`` where the condition holds, else ``if_false``."""
+    """Return ``if_true`` where the condition holds, else ``if_false``.
+
+    Parameters
+    ----------
+    condition
+        True or false, or an array of them.
+    if_true, if_false
+        Numbers, or arrays that broadcast with the condition.
+    """
     numpy = _arrays(condition, if_true, if_false)
     if numpy is None:
         return if_true if condition else if_false

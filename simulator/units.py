@@ -62,6 +62,17 @@ def is_power_of_two(size: float) -> bool:
 def format_si(value: float, unit: str, digits: int = 3) -> str:
     """Write a quantity with a decimal prefix and a few significant digits.
 
+    Parameters
+    ----------
+    value
+        The quantity, in ``unit``.
+    unit
+        The unit without a prefix, such as ``B`` or ``FLOP/s``.
+    digits
+        Significant digits.
+
+    Examples
+    --------
     >>> format_si(69_256_347_648, "B")
     '69.3 GB'
     >>> format_si(0, "B")
@@ -69,11 +80,9 @@ def format_si(value: float, unit: str, digits: int = 3) -> str:
     """
     if not math.isfinite(value):
         return f"{value} {unit}"
-    for factor, prefix in ((1e18, "E"), (PETA, "P"), (TERA, "T"), (GIGA, "G"), (MEGA, "M")):
+    for factor, prefix in zip((1e18, PETA, TERA, GIGA, MEGA, KILO), "EPTGMk", strict=True):
         if abs(value) >= factor:
             return f"{_significant(value / factor, digits)} {prefix}{unit}"
-    if abs(value) >= KILO:
-        return f"{_significant(value / KILO, digits)} k{unit}"
     return f"{_significant(value, digits)} {unit}"
 
 

@@ -7,14 +7,7 @@ DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 # [bytes per element]. Scales of quantised formats (one or two bytes per 64 to 128 elements) are
 # left out: they add 1 to 2 %.
-DTYPE_BYTES: dict[str, float] = {
-    "bf16": 2,
-    "fp16": 2,
-    "fp32": 4,
-    "fp8": 1,
-    "int8": 1,
-    "int4": 0.5,
-}
+DTYPE_BYTES: dict[str, float] = {"bf16": 2, "fp16": 2, "fp32": 4, "fp8": 1, "int8": 1, "int4": 0.5}
 
 # Spellings of the engines and of Hugging Face files.
 DTYPE_ALIASES: dict[str, Dtype] = {

@@ -128,11 +128,7 @@ def _parsed(
 
 
 def validate(
-    model: type[Model],
-    data: Mapping[str, Any],
-    *,
-    where: str,
-    error: type[SimulatorError],
+    model: type[Model], data: Mapping[str, Any], *, where: str, error: type[SimulatorError]
 ) -> Model:
     """Build a model from raw data, turning every complaint of pydantic into one line.
 

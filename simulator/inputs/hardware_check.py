@@ -44,38 +44,31 @@ class Architecture:
     fp32_fma
         FP32 FMAs per clock outside the matrix units.
     formats
-        Matrix rates beside fp16 that the hardware has.
+        Matrix rates beside fp16 that the hardware has, between spaces.
     memory_types
-        Memory it was sold with.
+        Memory it was sold with, between spaces.
     """
 
     half_fma: int
     fp32_fma: int
-    formats: frozenset[str]
-    memory_types: frozenset[str]
-
-
-def _architecture(half_fma: int, fp32_fma: int, formats: str, memory_types: str) -> Architecture:
-    """Build one row of the table below from space-separated names."""
-    return Architecture(
-        half_fma, fp32_fma, frozenset(formats.split()), frozenset(memory_types.split())
-    )
+    formats: str
+    memory_types: str
 
 
 # Vendors' architecture papers, recalled; they agree with the arithmetic of every shipped profile.
 ARCHITECTURES = {
-    "7.0": _architecture(512, 64, "", "HBM2"),
-    "7.5": _architecture(512, 64, "int8", "GDDR6"),
-    "8.0": _architecture(1024, 64, "tf32 bf16 int8", "HBM2 HBM2e"),
-    "8.6": _architecture(512, 128, "tf32 bf16 int8", "GDDR6 GDDR6X"),
-    "8.9": _architecture(512, 128, "tf32 bf16 fp8 int8", "GDDR6 GDDR6X"),
-    "9.0": _architecture(2048, 128, "tf32 bf16 fp8 int8", "HBM2e HBM3 HBM3e"),
-    "10.0": _architecture(4096, 128, "tf32 bf16 fp8 int8 fp4", "HBM3e"),
-    "10.3": _architecture(4096, 128, "tf32 bf16 fp8 int8 fp4", "HBM3e"),
-    "12.0": _architecture(512, 128, "tf32 bf16 fp8 int8 fp4", "GDDR7"),
-    "gfx90a": _architecture(512, 64, "bf16 int8", "HBM2e"),
-    "gfx942": _architecture(1024, 128, "tf32 bf16 fp8 int8", "HBM3 HBM3e"),
-    "gfx950": _architecture(2048, 128, "bf16 fp8 int8 fp4", "HBM3e"),
+    "7.0": Architecture(512, 64, "", "HBM2"),
+    "7.5": Architecture(512, 64, "int8", "GDDR6"),
+    "8.0": Architecture(1024, 64, "tf32 bf16 int8", "HBM2 HBM2e"),
+    "8.6": Architecture(512, 128, "tf32 bf16 int8", "GDDR6 GDDR6X"),
+    "8.9": Architecture(512, 128, "tf32 bf16 fp8 int8", "GDDR6 GDDR6X"),
+    "9.0": Architecture(2048, 128, "tf32 bf16 fp8 int8", "HBM2e HBM3 HBM3e"),
+    "10.0": Architecture(4096, 128, "tf32 bf16 fp8 int8 fp4", "HBM3e"),
+    "10.3": Architecture(4096, 128, "tf32 bf16 fp8 int8 fp4", "HBM3e"),
+    "12.0": Architecture(512, 128, "tf32 bf16 fp8 int8 fp4", "GDDR7"),
+    "gfx90a": Architecture(512, 64, "bf16 int8", "HBM2e"),
+    "gfx942": Architecture(1024, 128, "tf32 bf16 fp8 int8", "HBM3 HBM3e"),
+    "gfx950": Architecture(2048, 128, "bf16 fp8 int8 fp4", "HBM3e"),
 }
 
 # Smallest and largest memory [GB] and bandwidth [GB/s] of cards sold with each type; recalled,
@@ -144,9 +137,7 @@ def _half_rate(profile: HardwareProfile) -> Iterator[str]:
         yield from _compare("fp16_tflops", peak.fp16_tflops, expected, how)
         yield from _compare("bf16_tflops", peak.bf16_tflops, expected, how)
     elif architecture:
-        yield from _below_clock(
-            profile, "fp16_tflops", peak.fp16_tflops.value, architecture.half_fma
-        )
+        yield from _below_clock(profile, "fp16_tflops", architecture.half_fma)
     else:
         yield (
             "peak: half_fma_per_clock_per_sm and rate_mhz are missing, so the half-precision "
@@ -177,9 +168,7 @@ def _fp32_rate(profile: HardwareProfile) -> Iterator[str]:
     if architecture is None:
         return
     if peak.boost_mhz is None:
-        yield from _below_clock(
-            profile, "fp32_tflops", peak.fp32_tflops.value, architecture.fp32_fma
-        )
+        yield from _below_clock(profile, "fp32_tflops", architecture.fp32_fma)
         return
     count, clock = peak.sm_count.value, peak.boost_mhz.value
     expected, how = _excepted(
@@ -210,7 +199,7 @@ def _formats(profile: HardwareProfile) -> Iterator[str]:
     for field in ("bf16_tflops", *_TIMES_HALF):
         figure: Figure | None = getattr(profile.peak, field)
         name = field.partition("_")[0]
-        if figure and name not in architecture.formats:
+        if figure and name not in architecture.formats.split():
             yield (
                 f"peak.{field} = {figure.value:g}: {profile.compute_capability} has no {name} "
                 f"matrix path; leave the figure out"
@@ -224,10 +213,10 @@ def _memory(profile: HardwareProfile) -> Iterator[str]:
         yield unknown("memory_type", kind, MEMORY_RANGES)
         return
     architecture = ARCHITECTURES.get(profile.compute_capability)
-    if architecture and kind not in architecture.memory_types:
+    if architecture and kind not in architecture.memory_types.split():
         yield (
             f"memory_type = {kind!r}: cards of {profile.compute_capability} have "
-            f"{' or '.join(sorted(architecture.memory_types))}"
+            f"{' or '.join(architecture.memory_types.split())}"
         )
     size, bandwidth = MEMORY_RANGES[kind]
     yield from _between("memory_gb", profile.peak.memory_gb, *size, f"GB of {kind}")
@@ -310,12 +299,11 @@ def _compare(field: str, figure: Figure | None, expected: float, how: str) -> It
     )
 
 
-def _below_clock(
-    profile: HardwareProfile, field: str, tera_per_s: float, fma: int
-) -> Iterator[str]:
+def _below_clock(profile: HardwareProfile, field: str, fma: int) -> Iterator[str]:
     """Yield a finding where a rate needs a clock that no such card reaches."""
     count, boost = profile.peak.sm_count.value, profile.peak.boost_mhz
     fastest = boost.value if boost else FASTEST_CLOCK_MHZ
+    tera_per_s: float = getattr(profile.peak, field).value
     needed = tera_per_s * TERA / (2 * count * fma) / MEGA
     if needed > fastest * (1 + TOLERANCE):
         yield (
@@ -325,13 +313,7 @@ def _below_clock(
 
 
 def _between(
-    field: str,
-    figure: Figure | None,
-    low: float,
-    high: float,
-    unit: str,
-    *,
-    table: str = "peak.",
+    field: str, figure: Figure | None, low: float, high: float, unit: str, *, table: str = "peak."
 ) -> Iterator[str]:
     """Yield a finding where a figure is outside its range."""
     if figure is not None and not low <= figure.value <= high:

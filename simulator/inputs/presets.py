@@ -9,13 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import ModelError, nearest, unknown
-from simulator.inputs.files import (
-    file_version,
-    name_or_path,
-    read_if_changed,
-    read_json,
-    validate,
-)
+from simulator.inputs.files import file_version, name_or_path, read_if_changed, read_json, validate
 from simulator.inputs.hf_config.model_types import shape_from_config
 from simulator.inputs.model import ModelShape, count_parameters, size_above_zero
 

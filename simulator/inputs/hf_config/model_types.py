@@ -45,11 +45,7 @@ def falcon_kv_heads(reader: ConfigReader, heads: int) -> int:
 
 def all_but_every(step: int, key: str | None = None) -> LayerRule:
     """Hold for all layers but every ``step``-th; ``key`` names a step that the file may state."""
-
-    def rule(reader: ConfigReader, layer: int) -> bool:
-        return (layer + 1) % (reader.size(key, step) if key else step) != 0
-
-    return rule
+    return lambda reader, layer: (layer + 1) % (reader.size(key, step) if key else step) != 0
 
 
 def from_max_window_layers(reader: ConfigReader, layer: int) -> bool:
@@ -79,11 +75,7 @@ def every_sparse_step(reader: ConfigReader, layer: int) -> bool:
 
 def after_first_dense(default: int) -> LayerRule:
     """DeepSeek: all layers but the first ``first_k_dense_replace``."""
-
-    def rule(reader: ConfigReader, layer: int) -> bool:
-        return layer >= (reader.optional("first_k_dense_replace", default) or 0)
-
-    return rule
+    return lambda reader, layer: layer >= (reader.optional("first_k_dense_replace", default) or 0)
 
 
 def interleaved_experts(reader: ConfigReader, layer: int) -> bool:
@@ -96,11 +88,7 @@ def interleaved_experts(reader: ConfigReader, layer: int) -> bool:
 
 def shared_expert_of(default: int) -> Callable[[ConfigReader], int]:
     """Qwen2-MoE: one shared expert with a width of its own."""
-
-    def rule(reader: ConfigReader) -> int:
-        return reader.optional("shared_expert_intermediate_size", default) or 0
-
-    return rule
+    return lambda reader: reader.optional("shared_expert_intermediate_size", default) or 0
 
 
 def shared_experts(*, count: int, size: int) -> Callable[[ConfigReader], int]:
@@ -402,11 +390,7 @@ NESTED: dict[str, str] = {"gemma3": "gemma3_text", "llama4": "llama4_text"}
 
 
 def shape_from_config(
-    config: Mapping[str, Any],
-    *,
-    name: str,
-    where: str,
-    assume: str | None = None,
+    config: Mapping[str, Any], *, name: str, where: str, assume: str | None = None
 ) -> ModelShape:
     """Build the shape of a model from the content of its ``config.json``.
 
@@ -434,10 +418,7 @@ def shape_from_config(
     kind = MODEL_TYPES[model_type]
     nested = data is not config
     reader = ConfigReader(
-        data,
-        where=where,
-        outer=config if nested else None,
-        sizes=kind.sizes if nested else None,
+        data, where=where, outer=config if nested else {}, sizes=kind.sizes if nested else {}
     )
     fields = read_fields(kind, reader)
     notes = fields.pop("notes")

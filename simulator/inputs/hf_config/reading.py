@@ -40,10 +40,11 @@ class Key(NamedTuple):
 Flag = bool | Key
 
 
+@dataclass(frozen=True)
 class ConfigReader:
-    """One config, with the class defaults of its model type.
+    """One config, with the class defaults of its model type; complaints name file, key and value.
 
-    Parameters
+    Attributes
     ----------
     data
         The language model's keys.
@@ -56,18 +57,10 @@ class ConfigReader:
         Class defaults of the sizes a file must otherwise state.
     """
 
-    def __init__(
-        self,
-        data: Mapping[str, Any],
-        *,
-        where: str,
-        outer: Mapping[str, Any] | None = None,
-        sizes: Mapping[str, int] | None = None,
-    ) -> None:
-        self.data = data
-        self.where = where
-        self.outer = outer or {}
-        self.sizes = sizes or {}
+    data: Mapping[str, Any]
+    where: str
+    outer: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def fail(self, message: str) -> NoReturn:
         """Raise the one-line error."""
