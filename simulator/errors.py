@@ -58,7 +58,9 @@ def nearest(value: str, known: Iterable[str]) -> str | None:
     return lowered[matches[0]] if matches else None
 
 
-def unknown(what: str, value: str, known: Iterable[str], *, way_out: str = "") -> str:
+def unknown(
+    what: str, value: str, known: Iterable[str], *, aliases: Iterable[str] = (), way_out: str = ""
+) -> str:
     """Build the one-line message for a name that is not known.
 
     Parameters
@@ -69,6 +71,8 @@ def unknown(what: str, value: str, known: Iterable[str], *, way_out: str = "") -
         The name.
     known
         The names there are: the nearest one is suggested, or all are listed.
+    aliases
+        Other names, too many to list: one of them is suggested where it is the nearest.
     way_out
         What the user can do, added in brackets.
 
@@ -78,6 +82,6 @@ def unknown(what: str, value: str, known: Iterable[str], *, way_out: str = "") -
     "unknown GPU 'h100sxm'; did you mean 'h100-sxm'?"
     """
     names = list(known)
-    guess = nearest(value, names)
+    guess = nearest(value, [*names, *aliases])
     hint = f"did you mean {guess!r}?" if guess else "known: " + ", ".join(sorted(names))
     return f"unknown {what} {value!r}; {hint}" + (f" ({way_out})" if way_out else "")

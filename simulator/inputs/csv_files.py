@@ -278,10 +278,9 @@ def _run(line: int, cells: Mapping[str, str]) -> TrainingRun:
     if kv_heads is None and group_size is None:
         raise _RowError("neither kv_heads nor group_size is given")
     if heads is not None:
-        if kv_heads is not None and heads % kv_heads:
-            raise _RowError(f"heads = {heads} is not a multiple of kv_heads = {kv_heads}")
-        if group_size is not None and heads % group_size:
-            raise _RowError(f"heads = {heads} is not a multiple of group_size = {group_size}")
+        for name, count in (("kv_heads", kv_heads), ("group_size", group_size)):
+            if count is not None and heads % count:
+                raise _RowError(f"heads = {heads} is not a multiple of {name} = {count}")
         if kv_heads is None and group_size is not None:
             kv_heads = heads // group_size
         if kv_heads is not None and group_size not in (None, heads // kv_heads):

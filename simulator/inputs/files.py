@@ -105,8 +105,7 @@ def read_text(path: str | Path, error: type[SimulatorError]) -> str:
 
 def read_toml(path: str | Path, error: type[SimulatorError]) -> dict[str, Any]:
     """Read a TOML file, or raise ``error`` with one line that names the file and the place."""
-    table: dict[str, Any] = _parsed(path, error, tomllib.loads, "TOML")
-    return table
+    return dict(_parsed(path, error, tomllib.loads, "TOML"))
 
 
 def read_json(path: str | Path, error: type[SimulatorError]) -> Any:

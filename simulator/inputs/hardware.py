@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from simulator.errors import ProfileError, nearest, unknown
+from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import (
     Frozen,
@@ -326,7 +326,8 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     other = respelled(text, cards)
     if other is not None:
         return read_profile(files[other])
-    raise ProfileError(_unknown_gpu(text, cards))
+    aliases = [name for card in cards.values() for name in card.names]
+    raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out="see 'bifurcate gpus'"))
 
 
 def as_gpu(gpu: GpuLike) -> HardwareProfile:
@@ -404,10 +405,3 @@ def _cards() -> dict[str, Card]:
         except ProfileError:
             cards[card] = Card(())  # 'gpus check' reports it
     return cards
-
-
-def _unknown_gpu(text: str, cards: Mapping[str, Card]) -> str:
-    """Build the message for a name no profile has: the nearest name, else the ids."""
-    names = [*cards, *(name for card in cards.values() for name in card.names)]
-    known = names if nearest(text, names) else cards
-    return unknown("GPU", text, known, way_out="see 'bifurcate gpus'")

@@ -94,7 +94,6 @@ def check_profile(profile: HardwareProfile) -> list[str]:
     """
     rules = (
         _half_rate,
-        _half_rates_equal,
         _rates_times_half,
         _fp32_rate,
         _clock,
@@ -136,20 +135,16 @@ def _half_rate(profile: HardwareProfile) -> Iterator[str]:
         how = f"{peak.sm_count.value:g} x {fma.value:g} FMA x 2 x {clock.value:g} MHz"
         yield from _compare("fp16_tflops", peak.fp16_tflops, expected, how)
         yield from _compare("bf16_tflops", peak.bf16_tflops, expected, how)
-    elif architecture:
+        return
+    # The matrix units treat both formats alike.
+    yield from _compare("bf16_tflops", peak.bf16_tflops, peak.fp16_tflops.value, "fp16_tflops")
+    if architecture:
         yield from _below_clock(profile, "fp16_tflops", architecture.half_fma)
     else:
         yield (
             "peak: half_fma_per_clock_per_sm and rate_mhz are missing, so the half-precision "
             "rate cannot be recomputed"
         )
-
-
-def _half_rates_equal(profile: HardwareProfile) -> Iterator[str]:
-    """Demand equal fp16 and bf16 rates: the matrix units treat them alike."""
-    peak = profile.peak
-    if peak.half_fma_per_clock_per_sm is None or peak.rate_mhz is None:
-        yield from _compare("bf16_tflops", peak.bf16_tflops, peak.fp16_tflops.value, "fp16_tflops")
 
 
 def _rates_times_half(profile: HardwareProfile) -> Iterator[str]:

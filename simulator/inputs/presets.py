@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from simulator.errors import ModelError, nearest, unknown
+from simulator.errors import ModelError, unknown
 from simulator.inputs.files import file_version, name_or_path, read_if_changed, read_json, validate
 from simulator.inputs.hf_config.model_types import shape_from_config
 from simulator.inputs.model import ModelShape, count_parameters, size_above_zero
@@ -243,14 +243,9 @@ def _load(name: str | Path, assume: str | None) -> ModelShape:
     # Not expanduser: it raises where there is no such user.
     path = Path.home() / text[2:] if text.startswith("~/") else Path(text)
     if "\0" in text or not (is_path or (text and _exists(path))):
-        raise ModelError(
-            unknown(
-                "model",
-                text,
-                _suggestible(text),
-                way_out="see 'bifurcate models', or give the path of a config.json",
-            )
-        )
+        aliases = [alias for preset in presets().values() for alias in preset.aliases]
+        way_out = "see 'bifurcate models', or give the path of a config.json"
+        raise ModelError(unknown("model", text, presets(), aliases=aliases, way_out=way_out))
     return _read_config(path, assume)
 
 
@@ -330,10 +325,3 @@ def _names() -> dict[str, Preset]:
             table.setdefault(_folded(alias.rpartition("/")[2]), preset)
     table.update({_folded(name): preset for name, preset in presets().items()})
     return table
-
-
-def _suggestible(name: str) -> list[str]:
-    """Return the names a message may suggest: aliases only where one is near, for they are many."""
-    aliases = [alias for preset in presets().values() for alias in preset.aliases]
-    names = [*presets(), *aliases]
-    return names if nearest(name, names) else list(presets())
