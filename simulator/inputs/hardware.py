@@ -130,6 +130,11 @@ class HardwareProfile(Frozen):
         ``simulator/timing/constants.py``; empty until the card has been calibrated.
     sources
         In full, the short names in the figures' sources: ``"NAME; NAME: what it says there"``.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If a figure is wrong or missing; :func:`load_hardware` raises ProfileError instead.
     """
 
     schema_version: Literal[1]
@@ -308,6 +313,9 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     the folders of ``$BIFURCATE_HARDWARE_PATH`` first, then among the shipped profiles; in each
     folder, ids come before aliases. Case does not matter, and ``_`` or a space is as good as ``-``.
     A name that none has is taken for another spelling where it can be of one card only.
+
+    A file is read again only if it has changed. Calls share the profile; to change it, copy it with
+    ``model_copy``.
 
     Raises
     ------

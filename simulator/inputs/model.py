@@ -112,6 +112,11 @@ class ModelShape(Frozen):
         Where the sizes come from.
     notes
         What was assumed or simplified when they were read, one sentence each.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If a size is wrong or missing; the functions of this package raise ModelError instead.
     """
 
     name: str

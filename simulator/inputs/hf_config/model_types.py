@@ -412,8 +412,8 @@ def shape_from_config(
         whole number above zero.
     """
     if not isinstance(config, Mapping):
-        kind = "a list" if isinstance(config, list) else f"{config!r:.30}"
-        raise ModelError(f"{where} is not a model's config.json: it holds {kind}, not an object")
+        found = "a list" if isinstance(config, list) else f"{config!r:.30}"
+        raise ModelError(f"{where} is not a model's config.json: it holds {found}, not an object")
     model_type, data = _language_model(config, where=where, assume=assume)
     kind = MODEL_TYPES[model_type]
     nested = data is not config
