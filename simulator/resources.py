@@ -53,7 +53,8 @@ def toml_files(kind: str, variable: str) -> dict[str, Path]:
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that takes its name only if the block succeeds.
 
-    What is not a file (``/dev/null``, a pipe) is written as it is: replacing it would destroy it.
+    A target that is not a file (``/dev/null``, a pipe) is written directly: a new file in its place
+    would destroy it.
 
     Raises
     ------

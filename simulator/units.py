@@ -102,7 +102,7 @@ def format_time(seconds: float, digits: int = 3) -> str:
 
 
 def format_gib(number_of_bytes: float) -> str:
-    """Write memory in GiB, as nvidia-smi shows it, or what is less than a tenth of one in MiB.
+    """Write memory in GiB, as nvidia-smi shows it, or in MiB below a tenth of a GiB.
 
     >>> format_gib(2**34), format_gib(2**25)
     ('16.0 GiB', '32 MiB')

@@ -35,9 +35,9 @@ class Rows(Generic[T]):
     Attributes
     ----------
     rows
-        The rows that are used, in the file's order.
+        Rows that are used, in the file's order.
     refused
-        Those that are not.
+        Rows that are not used.
     """
 
     path: str
@@ -60,7 +60,7 @@ def _read_rows(
         Makes a row of its line number and its cells; raises :class:`_RowError` for one that makes
         no sense.
     required, optional
-        Columns; others are let be.
+        Columns; others are ignored.
 
     Raises
     ------
@@ -270,7 +270,7 @@ def read_training_runs(path: str | Path) -> Rows[TrainingRun]:
 
 
 def _run(line: int, cells: Mapping[str, str]) -> TrainingRun:
-    """Build one run, checked for what cannot be."""
+    """Build one run, or refuse sizes that do not fit one another."""
     counts = {
         name: _whole_number(cells, name) if cells.get(name) else None for name in _FAMILY_COLUMNS
     }
@@ -301,8 +301,8 @@ def _run(line: int, cells: Mapping[str, str]) -> TrainingRun:
 def families_of(runs: Sequence[TrainingRun]) -> tuple[Family, ...]:
     """Return the family of each run.
 
-    A run is multi-head or multi-query if its heads say so. What lies between is put together by the
-    query heads per KV head, or by the KV heads where that makes fewer families.
+    Runs between multi-head and multi-query are grouped by the query heads per KV head, or by the KV
+    heads where that makes fewer families.
     """
     between = [run for run in runs if _extreme(run) is None]
     by_group = {run.group_size for run in between}

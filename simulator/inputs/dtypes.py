@@ -33,7 +33,7 @@ def read_dtype(value: object) -> object:
 
 
 def is_low_precision(element_bytes: float) -> bool:
-    """Return whether numbers of so many bytes are in 8 bits or fewer.
+    """Return whether a format has 8 bits or fewer per element.
 
     >>> is_low_precision(DTYPE_BYTES["fp8"]), is_low_precision(DTYPE_BYTES["bf16"])
     (True, False)

@@ -18,9 +18,9 @@ from simulator.units import parse_count
 Model = TypeVar("Model", bound=BaseModel)
 Read = TypeVar("Read", bound=Callable[..., Any])
 
-# Files, or folders, of which one function keeps what it read.
+# Results that are kept for one function.
 MOST_KEPT = 512
-# A clock that files are stamped with may tick only every two seconds. [ns].
+# Time stamps of files may be as coarse as this. [ns].
 SETTLED_NS = 2_000_000_000
 
 
@@ -31,9 +31,9 @@ class Frozen(BaseModel):
 
 
 def read_if_changed(read: Read) -> Read:
-    """Keep what a function makes of a file or a folder until that changes.
+    """Keep what a function returns for a file or a folder until the file or folder changes.
 
-    What the function returns must not be changed by those who get it. Its other arguments must be
+    Callers share the result and must not change it. The function's other arguments must be
     hashable. Errors are not kept.
     """
 
@@ -51,9 +51,10 @@ def read_if_changed(read: Read) -> Read:
 
 
 def file_version(path: str | Path) -> tuple[int, ...] | None:
-    """Return numbers that differ once a file, or the list of a folder, changes; None without one.
+    """Return numbers that change with a file, or with a folder's list of files; None without one.
 
-    Of what changed a moment ago no two versions are alike: the next change may leave the same time.
+    A file that changed a moment ago has a new version on every call, because its next change may
+    leave the same times.
     """
     try:
         found = os.stat(path)  # noqa: PTH116, Path(path).stat() takes twice as long

@@ -1,8 +1,8 @@
 """GPU profiles: what a card is on paper, what was measured on it, and what was fitted to it.
 
-A profile is one TOML file. The three kinds of figure are apart and never overwrite each other:
-``[peak]`` is published, ``[measured]`` was read on a real card, ``[fitted]`` holds the constants of
-the timing model fitted to measured rows. Every figure carries its source.
+A profile is one TOML file. Its three kinds of figures never overwrite each other: ``[peak]`` is
+published, ``[measured]`` was read on a real card, ``[fitted]`` holds the constants of the timing
+model fitted to measured rows. Every figure carries its source.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ class FittedFigure(Figure):
 
 
 class Peak(Frozen):
-    """Published figures. Rates are dense: twice as much with sparsity is not a rate we can use."""
+    """Published figures. Rates are dense, never those with sparsity."""
 
     memory_gb: Figure
     memory_bandwidth_gb_per_s: Figure
@@ -119,8 +119,8 @@ class HardwareProfile(Frozen):
     link, link_gpus
         What joins the GPUs of a node, and how many of them: a bridge joins two.
     link_peers
-        To how many GPUs the link's bandwidth leads, an equal share to each; None through a switch,
-        where all of it leads to any.
+        GPUs among which a GPU's link bandwidth is divided equally; None for a switch, through
+        which any of them can get all of it.
     confidence
         A: sources agree and the arithmetic holds; B: some figures recalled; C: sources conflict.
     aliases
@@ -129,7 +129,7 @@ class HardwareProfile(Frozen):
         Constants of the timing model fitted to rows of this card, by their names in
         ``simulator/timing/constants.py``; empty until the card has been calibrated.
     sources
-        In full, the short names in the figures' sources: ``"NAME; NAME: what it says there"``.
+        Full references for the short names in the figures' sources, ``"NAME; NAME: what it says"``.
 
     Raises
     ------
@@ -202,8 +202,8 @@ class HardwareProfile(Frozen):
     def link_bytes_per_s(self, gpus: int) -> float | None:
         """Return the bandwidth of one GPU to its group, per direction. [bytes/s].
 
-        A group of more GPUs than the link joins talks over PCIe; in a smaller group than the link
-        leads to, only the part of it that leads to its other members counts.
+        A group with more GPUs than the link joins talks over PCIe. In a smaller group, only the
+        bandwidth to the members of the group counts.
         """
         link, pcie = self.peak.link_gb_per_s_per_direction, self.peak.pcie_gb_per_s_per_direction
         if link is None or self.over_pcie(gpus):
@@ -212,7 +212,7 @@ class HardwareProfile(Frozen):
         return link.value * GIGA * min(gpus - 1, peers) / peers
 
     def over_pcie(self, gpus: int) -> bool:
-        """Return whether a group of GPUs talks over PCIe, for want of a link that joins them."""
+        """Return whether a group of GPUs talks over PCIe, because no link joins them."""
         return self.peak.link_gb_per_s_per_direction is None or gpus > self.link_gpus
 
     def peak_flops_per_s(self, dtype: Dtype) -> float | None:
@@ -233,8 +233,8 @@ class HardwareProfile(Frozen):
 
 
 # Drivers, clouds and measured rows spell one card in many ways: NVIDIA H100 80GB HBM3,
-# H100-SXM5-80GB, h100_sxm. Words that name the maker or the memory's kind say nothing, a form
-# factor's generation hardly anything, and a size of memory may be rounded another way.
+# H100-SXM5-80GB, h100_sxm. Words for the maker or the type of memory do not tell cards apart, the
+# generation of a form factor hardly does, and memory sizes are rounded differently.
 
 _FILLERS = frozenset(
     {"nvidia", "amd", "instinct", "geforce", "tesla", "quadro", "tensor", "core", "gpu", "graphics"}
@@ -265,7 +265,7 @@ class Card:
 
 
 def respelled(name: str, cards: Mapping[str, Card]) -> str | None:
-    """Return the id of the card whose names say the same in other words, if there is just one.
+    """Return the id of the only card with a name of the same meaning, or None.
 
     Examples
     --------
@@ -297,7 +297,7 @@ def _telling(name: str) -> tuple[frozenset[str], int | None]:
 
 
 def _agree(named_gb: float | None, memory_gb: float | None) -> bool:
-    """Return whether a size in a name can be that of a card."""
+    """Return whether a memory size in a name fits a card."""
     if named_gb is None or memory_gb is None:
         return True
     return abs(named_gb / memory_gb - 1) <= _MEMORY_TOLERANCE
@@ -311,8 +311,8 @@ def load_hardware(name: str | Path) -> HardwareProfile:
 
     A path is a string that ends in ``.toml`` or a :class:`~pathlib.Path`. Names are looked up in
     the folders of ``$BIFURCATE_HARDWARE_PATH`` first, then among the shipped profiles; in each
-    folder, ids come before aliases. Case does not matter, and ``_`` or a space is as good as ``-``.
-    A name that none has is taken for another spelling where it can be of one card only.
+    folder, ids come before aliases. Case does not matter, and ``_``, a space and ``-`` are alike.
+    A name that matches no profile counts as another spelling if it fits exactly one card.
 
     A file is read again only if it has changed. Calls share the profile; to change it, copy it with
     ``model_copy``.
@@ -344,7 +344,7 @@ def as_gpu(gpu: GpuLike) -> HardwareProfile:
     Raises
     ------
     ProfileError
-        If there is none, or it is wrong.
+        If there is no such profile, or its file is malformed.
     """
     return gpu if isinstance(gpu, HardwareProfile) else load_hardware(gpu)
 

@@ -1,7 +1,8 @@
 """Is a GPU profile physically plausible? Arithmetic that catches the usual errors in spec sheets.
 
-A link to a source does not save a number: rates with sparsity, two GPUs counted as one and rates
-at another precision are copied with their source. Recomputing them from the chip does.
+A source does not make a number right: rates with sparsity, two GPUs counted as one and rates at
+another precision are copied together with their source. Recomputing figures from the chip finds
+them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -148,7 +149,7 @@ def _half_rate(profile: HardwareProfile) -> Iterator[str]:
 
 
 def _rates_times_half(profile: HardwareProfile) -> Iterator[str]:
-    """Demand tf32 at half, fp8 and int8 at twice, fp4 at four times the half-precision rate."""
+    """Check tf32 at half, fp8 and int8 at twice, fp4 at four times the half-precision rate."""
     half = profile.peak.fp16_tflops.value
     for field, factor in _TIMES_HALF.items():
         figure: Figure | None = getattr(profile.peak, field)
@@ -176,7 +177,7 @@ def _fp32_rate(profile: HardwareProfile) -> Iterator[str]:
 
 
 def _clock(profile: HardwareProfile) -> Iterator[str]:
-    """Demand that the clock behind the published rate is one the card can reach."""
+    """Check that the clock behind the published rate is one the card can reach."""
     rate, boost = profile.peak.rate_mhz, profile.peak.boost_mhz
     fastest = boost.value if boost else FASTEST_CLOCK_MHZ
     if rate and not fastest / 2 <= rate.value <= fastest * (1 + TOLERANCE):
@@ -187,7 +188,7 @@ def _clock(profile: HardwareProfile) -> Iterator[str]:
 
 
 def _formats(profile: HardwareProfile) -> Iterator[str]:
-    """Demand that the card has the matrix path whose rate is given."""
+    """Check that the card has the matrix path whose rate is given."""
     architecture = ARCHITECTURES.get(profile.compute_capability)
     if architecture is None:
         return
@@ -202,7 +203,7 @@ def _formats(profile: HardwareProfile) -> Iterator[str]:
 
 
 def _memory(profile: HardwareProfile) -> Iterator[str]:
-    """Demand a memory, and a bandwidth, that its type and the card's architecture have had."""
+    """Check that cards of this memory type and architecture have such a memory and bandwidth."""
     kind = profile.memory_type
     if kind not in MEMORY_RANGES:
         yield unknown("memory_type", kind, MEMORY_RANGES)
@@ -224,7 +225,7 @@ def _memory(profile: HardwareProfile) -> Iterator[str]:
 
 
 def _ranges(profile: HardwareProfile) -> Iterator[str]:
-    """Demand the other figures to be of the right order: a slip of unit is a factor of 1000."""
+    """Check the magnitude of the other figures: a wrong unit is a factor of 1000."""
     for field, (low, high, unit) in _RANGES.items():
         yield from _between(field, getattr(profile.peak, field), low, high, unit)
     if profile.peak.sm_count.value % 1:
@@ -235,7 +236,7 @@ def _ranges(profile: HardwareProfile) -> Iterator[str]:
 
 
 def _measured(profile: HardwareProfile) -> Iterator[str]:
-    """Demand measured rates below their peak, and not so far below that a unit must be wrong."""
+    """Check that measured rates are below their peak, but not so far that a unit must be wrong."""
     peak, measured = profile.peak, profile.measured
     for field in ("memory_bandwidth_gb_per_s", "fp16_tflops", "bf16_tflops", "fp8_tflops"):
         figure: Figure | None = getattr(measured, field)
@@ -260,7 +261,7 @@ def _measured(profile: HardwareProfile) -> Iterator[str]:
 
 
 def _exceptions(profile: HardwareProfile) -> Iterator[str]:
-    """Demand that each documented exception is needed."""
+    """Check that each documented exception is needed."""
     for field in type(profile.documented_exceptions).model_fields:
         figure: Figure | None = getattr(profile.documented_exceptions, field)
         if figure is None:

@@ -229,7 +229,7 @@ class ModelShape(Frozen):
 
 
 def size_above_zero(name: str, value: object, *, where: str) -> int:
-    """Return a size from which others are derived: one mistake would make several complaints.
+    """Check a size from which others are derived, before one mistake causes several complaints.
 
     Parameters
     ----------
@@ -293,7 +293,7 @@ class ParameterCount:
 
 @lru_cache(maxsize=1024)
 def count_parameters(model: ModelShape) -> ParameterCount:
-    """Count the parameters of a model, to the last one.
+    """Count the parameters of a model exactly.
 
     Examples
     --------
@@ -330,7 +330,7 @@ def count_parameters(model: ModelShape) -> ParameterCount:
 
 
 def attention_parameters(model: ModelShape) -> int:
-    """Count the matrices and biases of one layer's attention, its norms left out."""
+    """Count the matrices and biases of one layer's attention, without its norms."""
     d = model.hidden_size
     if model.latent is not None:
         latent = model.latent

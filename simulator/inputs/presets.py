@@ -15,9 +15,9 @@ from simulator.inputs.model import ModelShape, count_parameters, size_above_zero
 
 ModelLike = str | Path | ModelShape
 
-# Beyond it a size is a typing error.
+# A larger model is a typing error.
 MOST_PARAMETERS = 10**15
-# A text that starts so is a path, whatever presets there are.
+# A text that starts like this is always a path.
 _PATH_STARTS = ("/", "./", "../", "~", ".\\", "..\\")
 # The line that opens a preset's table, or a table within it.
 _HEAD = re.compile(r'^\[(?:"(?P<quoted>[^"]+)"|(?P<bare>[^"\].]+))', re.MULTILINE)
@@ -136,7 +136,7 @@ def as_model(model: ModelLike, kv_heads: int | str | None = None) -> ModelShape:
     Raises
     ------
     ModelError
-        If there is none, it is wrong, or it is larger than any model is.
+        If there is no such model, its file is not understood, or no real model is as large.
     """
     shape = model if isinstance(model, ModelShape) else load_model(model)
     if kv_heads is not None:
@@ -184,7 +184,7 @@ def model_from_flags(
     name
         The model's name in answers.
     others
-        Other fields of :class:`~simulator.inputs.model.ModelShape`; None is as good as absent.
+        Other fields of :class:`~simulator.inputs.model.ModelShape`; None means not given.
 
     Raises
     ------
@@ -311,7 +311,7 @@ def _texts() -> Mapping[str, str]:
 
 
 def _folded(name: str) -> str:
-    """Return a name without what does not matter in it."""
+    """Return the form in which names of models are compared."""
     return name.strip().lower().replace("_", "-").replace(" ", "-")
 
 

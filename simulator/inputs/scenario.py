@@ -32,14 +32,14 @@ SCHEMA_VERSION = 1
 Verdict = Literal["gain", "no gain", "mixed"]
 Value = int | float | str
 
-# What a change of kernel must bring to be worth its trouble, and more than a good model's error.
+# The speed-up that makes a change of kernel worth its trouble; larger than a good model's error.
 GAIN_SPEEDUP = 1.1
 # Shares of a grid's points: real grids start at one or two samples, where nothing can be gained.
 GAIN_SHARE, NO_GAIN_SHARE = 0.75, 0.1
 
 
 def _listed(value: Any) -> Any:
-    """Read one value as a list of one, and refuse a list of none."""
+    """Read one value as a list of one, and refuse an empty list."""
     values = tuple(value) if isinstance(value, list | tuple) else (value,)
     if not values:
         raise ValueError("the list is empty")
@@ -67,8 +67,8 @@ Text = Annotated[str, AfterValidator(_filled)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
 
 
-class _Cell(Workload):
-    """What ``[workload]`` may say: a workload's fields, and three that are not the step's own."""
+class _Settings(Workload):
+    """The keys of ``[workload]``: a workload's fields, and three that do not belong to a step."""
 
     kv_heads: AtLeastOne | None = None
     output_tokens: AtLeastOne | None = None
@@ -99,10 +99,10 @@ class Scenario(Frozen):
         :func:`~simulator.inputs.hardware.load_hardware` take them; a relative path is read from
         where the program runs.
     workload
-        As written in the file, sizes like ``8K`` read: a value, or a tuple of them for an axis.
-        Keys are the fields of :class:`~simulator.inputs.workload.Workload`, ``kv_heads`` (what if
-        the model had that many), ``output_tokens`` and ``target_step_ms``. What is left out has
-        the default of :class:`~simulator.inputs.workload.Workload`.
+        The file's settings with sizes such as ``8K`` read: a value, or a tuple of values for an
+        axis. Keys are the fields of :class:`~simulator.inputs.workload.Workload`, whose defaults
+        hold for keys that are left out, ``kv_heads`` (what if the model had that many),
+        ``output_tokens`` and ``target_step_ms``.
     """
 
     schema_version: int
@@ -122,7 +122,7 @@ class Scenario(Frozen):
     def _workload_keys_are_under_workload(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
             for key in data:
-                if key in _Cell.model_fields:
+                if key in _Settings.model_fields:
                     raise ValueError(f"{key} belongs under [workload]")
         return data
 
@@ -192,8 +192,8 @@ def _read_setting(key: str, value: Any) -> Value | tuple[Value, ...]:
     """Read one key of ``[workload]``: a value, or a list of distinct ones."""
     if key in Scenario.model_fields:
         raise ValueError(f"{key} belongs above [workload]")
-    if key not in _Cell.model_fields:
-        raise ValueError(unknown("key", key, _Cell.model_fields))
+    if key not in _Settings.model_fields:
+        raise ValueError(unknown("key", key, _Settings.model_fields))
     if not isinstance(value, list | tuple):
         return _read_value(key, value)
     if key in _SCALARS:
@@ -213,9 +213,9 @@ def _read_value(key: str, value: Any) -> Value:
     # A step accepts no more than it processes, which the grid says under another key.
     more = {"query_tokens": LARGEST_COUNT} if key == "accepted_tokens" else {}
     try:
-        read = getattr(_Cell.model_validate({**more, key: value}), key)
+        read = getattr(_Settings.model_validate({**more, key: value}), key)
     except ValidationError as problem:
-        raise ValueError("; ".join(describe(problem, _Cell))) from None
+        raise ValueError("; ".join(describe(problem, _Settings))) from None
     return tree_text(read) if key == "tree" else read
 
 
@@ -301,8 +301,8 @@ def read_scenario(path: str | Path) -> Scenario:
 def check_scenario(scenario: Scenario) -> list[str]:
     """Look up the models and GPUs of a scenario and return what is wrong, one line each.
 
-    Every model is tried with every ``kv_heads`` of the grid. Two names of one model or GPU are a
-    problem too: their points would count twice.
+    Every model is tried with every ``kv_heads`` of the grid. Two names of one model or GPU are also
+    a problem: their points would count twice.
     """
     from simulator.inputs.hardware import load_hardware
     from simulator.inputs.presets import load_model

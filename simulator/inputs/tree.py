@@ -1,4 +1,4 @@
-"""Prefix trees: levels of shared tokens from the root down, each node with as many children.
+"""Prefix trees: levels of shared tokens from the root down, alike for all nodes of a level.
 
 A system prompt shared by all, few-shot examples shared by a task's problems, a problem shared by
 its samples: the context of a sample is the path from the root to it. The last level's nodes are the
@@ -19,9 +19,9 @@ from simulator.errors import WorkloadError
 from simulator.inputs.files import Frozen, read_count, validate
 from simulator.numeric import Numeric
 
-# No card holds a thousandth of it; beyond it a size is a typing error.
+# A larger size is a typing error: no card holds a thousandth of it.
 LARGEST_LEVEL = 10**9
-# Real trees have two or three; every choice of levels to split is tried, 2 to this power.
+# Real trees have two or three levels, and all 2**levels choices of levels to split are tried.
 MOST_LEVELS = 8
 _LEVEL = re.compile(r"(?:(?P<name>[^=]*)=)?(?P<tokens>[^=x*]+)(?:[x*](?P<branches>[^=x*]+))?")
 _FORM = "NAME=TOKENSxBRANCHES, such as problem=512x8"

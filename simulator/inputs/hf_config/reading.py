@@ -69,8 +69,8 @@ class ConfigReader:
     def lookup(self, key: str) -> tuple[str, Any]:
         """Return the name under which a quantity stands in the file, and its value.
 
-        Of several names one with a value wins over a null. A quantity that is not there has the
-        value ``...``, to be told from a null.
+        A name with a value wins over a name with a null. A missing quantity has the value ``...``,
+        which is not a null.
         """
         found = [name for name in SYNONYMS.get(key, (key,)) if name in self.data]
         for name in found:
@@ -79,7 +79,7 @@ class ConfigReader:
         return (found[0], None) if found else (key, ...)
 
     def size(self, key: str, default: int | None = None, *, largest: int = LARGEST_SIZE) -> int:
-        """Return a size above zero; null is as good as absent.
+        """Return a size above zero; null means absent.
 
         Parameters
         ----------
@@ -462,9 +462,8 @@ _INT4_BITS, _INT8_BITS = 4, 8
 def _weight_dtype(reader: ConfigReader) -> tuple[Dtype, list[str]]:
     """Return the format of the weights, and notes on what was assumed.
 
-    Formats of four bits or fewer are taken for int4, others up to eight bits for int8 or fp8.
-    A file without a dtype is taken for bf16; a quantization method that is not known keeps the
-    dtype, and says so.
+    Formats of four bits or fewer count as int4, others of up to eight bits as int8 or fp8. A file
+    without a dtype counts as bf16. An unknown quantization method keeps the dtype and adds a note.
     """
     dtype = _plain_dtype(reader)
     quantization = reader.anywhere("quantization_config")
@@ -483,7 +482,7 @@ def _weight_dtype(reader: ConfigReader) -> tuple[Dtype, list[str]]:
         return dtype, [f"quantization {method} is not known: weights taken as {dtype}"]
     if quantized == dtype:
         return dtype, []
-    # Embeddings, routers and, in some files, attention are left alone; one format stands for all.
+    # Embeddings, routers and, in some files, attention keep theirs; one format stands for all.
     note = (
         f"quantization {method}: all weights taken as {quantized}, though files keep some {dtype}"
     )
