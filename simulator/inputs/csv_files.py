@@ -119,7 +119,7 @@ def _whole_number(cells: Mapping[str, str], column: str, *, least: int = 1) -> i
     """
     value = _number(cells, column)
     if not math.isfinite(value) or value != int(value) or value < least:
-        raise _RowError(f"{column} = {cells[column]} is not a whole number from {least}")
+        raise _RowError(f"{column} = {cells[column]} is not a whole number of at least {least}")
     return int(value)
 
 
@@ -146,14 +146,17 @@ def _check_columns(
         if name not in columns:
             spare = [column for column in columns if column not in (*required, *optional)]
             near = nearest(name, spare)
-            names = ", ".join(columns[:_MOST_NAMED]) + (
-                ", ..." if len(columns) > _MOST_NAMED else ""
+            more = ["..."] if len(columns) > _MOST_NAMED else []
+            names = ", ".join([*columns[:_MOST_NAMED], *more])
+            hint = (
+                f"; is {near!r} a misspelling of it?"
+                if near
+                else f"; it has {names[:_LONGEST_LIST]}"
             )
-            hint = f"; is it {near!r}?" if near else f"; it has {names[:_LONGEST_LIST]}"
             raise MeasurementError(f"{path}: no column {name!r}{hint}")
     twice = [name for name in (*required, *optional) if columns.count(name) > 1]
     if twice:
-        raise MeasurementError(f"{path}: column {twice[0]!r} is there twice")
+        raise MeasurementError(f"{path}: column {twice[0]!r} appears twice")
 
 
 @dataclass(frozen=True, kw_only=True)

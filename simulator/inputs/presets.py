@@ -12,6 +12,7 @@ from simulator.errors import ModelError, unknown
 from simulator.inputs.files import file_version, name_or_path, read_if_changed, read_json, validate
 from simulator.inputs.hf_config.model_types import shape_from_config
 from simulator.inputs.model import ModelShape, count_parameters, size_above_zero
+from simulator.numeric import ceil_div
 
 ModelLike = str | Path | ModelShape
 
@@ -227,9 +228,8 @@ def model_from_flags(
 
 def _inner_width(hidden_size: int, *, gated: bool) -> int:
     """Return the usual inner width of an MLP."""
-    if not gated:
-        return 4 * hidden_size
-    return -(-8 * hidden_size // (3 * _GATED_STEP)) * _GATED_STEP
+    gated_width = ceil_div(8 * hidden_size, 3 * _GATED_STEP) * _GATED_STEP
+    return gated_width if gated else 4 * hidden_size
 
 
 def _load(name: str | Path, assume: str | None) -> ModelShape:
@@ -260,9 +260,9 @@ def _exists(path: Path) -> bool:
 def _read_config(path: Path, assume: str | None) -> ModelShape:
     """Read a config.json, or the one in a folder."""
     if _exists(path) and path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"there is no config.json in {path}")
         path /= "config.json"
+        if not path.is_file():
+            raise ModelError(f"there is no config.json in {path.parent}")
     folder = path.resolve().parent.name if _exists(path) else ""
     name = folder if path.name == "config.json" and folder else path.stem
     # NVIDIA's modelopt states the format of the weights in a file beside.

@@ -539,7 +539,7 @@ def test_a_bad_size_is_named_with_its_value(key: str, value: Any, words: str) ->
 def test_a_mistyped_key_is_guessed() -> None:
     """A missing key beside one that looks like it."""
     message = complaint(LLAMA, hidden_size=..., hiden_size=96)
-    assert message == "config.json: hidden_size is missing; did you mean it by 'hiden_size'?"
+    assert message == "config.json: hidden_size is missing; is 'hiden_size' a misspelling of it?"
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ class ConfigReader:
         """Return a hint at a key that looks like a mistyped ``name``."""
         keys = [key for key in self.data if isinstance(key, str)]
         close = difflib.get_close_matches(name, keys, n=1, cutoff=0.8)
-        return f"; did you mean it by {close[0]!r}?" if close else ""
+        return f"; is {close[0]!r} a misspelling of it?" if close else ""
 
 
 # Fields of a shape that a model type fixes.
