@@ -94,10 +94,9 @@ def format_time(seconds: float, digits: int = 3) -> str:
     """
     if not math.isfinite(seconds):
         return f"{seconds} s"
-    if abs(seconds) >= 1:
-        return f"{_significant(seconds, digits)} s"
-    if abs(seconds) >= MILLISECOND:
-        return f"{_significant(seconds / MILLISECOND, digits)} ms"
+    for unit, name in ((1, "s"), (MILLISECOND, "ms")):
+        if abs(seconds) >= unit:
+            return f"{_significant(seconds / unit, digits)} {name}"
     return f"{_significant(seconds / MICROSECOND, digits)} µs"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -162,9 +162,9 @@ class HardwareProfile(Frozen):
         """Return a hash of the content: a function may keep what it made of a profile."""
         return hash(self.content_hash)
 
-    def __copy__(self) -> Self:
-        """Copy the profile, as ``model_copy`` does before it changes a figure."""
-        copied = super().__copy__()
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the profile with some fields replaced, and with the hash of its new content."""
+        copied = super().model_copy(update=update, deep=deep)
         copied.__dict__.pop("content_hash", None)
         return copied
 
