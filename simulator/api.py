@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.answers.estimate import Estimate
 from simulator.answers.estimate import estimate as _estimate
-from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.hardware import GpuLike, HardwareProfile, as_gpu
 from simulator.inputs.model import ModelShape
-from simulator.inputs.named import GpuLike, ModelLike, as_gpu, as_model
+from simulator.inputs.presets import ModelLike, as_model
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits
 from simulator.inputs.workload import Workload
 

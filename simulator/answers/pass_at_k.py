@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from simulator.errors import WorkloadError
-from simulator.inputs.problem_counts import ProblemCount, read_problem_counts
-from simulator.inputs.rows import RefusedRow
+from simulator.inputs.csv_files import ProblemCount, RefusedRow, read_problem_counts
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:

@@ -7,8 +7,7 @@ from typing import Literal, get_args
 
 from simulator.errors import ModelError
 from simulator.inputs.files import validate
-from simulator.inputs.model import ModelShape
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import ModelShape, count_parameters
 from simulator.units import MEGA
 
 ScaleBy = Literal["width", "depth"]

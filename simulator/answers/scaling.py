@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 
 from simulator.answers.power_law import STARTS, PowerLaw, fit_power_law
 from simulator.errors import MeasurementError
-from simulator.inputs.rows import RefusedRow, Rows
-from simulator.inputs.training_runs import Family, TrainingRun, families_of, read_training_runs
+from simulator.inputs.csv_files import (
+    Family,
+    RefusedRow,
+    Rows,
+    TrainingRun,
+    families_of,
+    read_training_runs,
+)
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,8 +14,7 @@ from simulator.answers.size_factor import SizeFactor, fitted_factor, given_facto
 from simulator.counts.transformer import prefill_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.model import ModelShape
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.interval import speedup_interval

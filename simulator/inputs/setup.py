@@ -3,13 +3,12 @@
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from simulator.errors import WorkloadError, unknown
 from simulator.inputs.dtypes import DTYPE_ALIASES, Dtype, activation_dtype
-from simulator.inputs.files import validate
+from simulator.inputs.files import Frozen, read_count, validate
 from simulator.inputs.model import ModelShape
-from simulator.inputs.tree import read_count
 from simulator.inputs.workload import AtLeastOne, Workload
 from simulator.units import MILLISECOND
 
@@ -32,7 +31,7 @@ def _dtype(value: Any) -> Any:
 DtypeField = Annotated[Dtype, BeforeValidator(_dtype)]
 
 
-class Setup(BaseModel):
+class Setup(Frozen):
     """How a decode step is run, whatever its sizes.
 
     Attributes
@@ -56,8 +55,6 @@ class Setup(BaseModel):
     gpu_memory_utilization
         Share of the card's memory that the process may use, in (0, 1]; vLLM's default.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     attention: Attention = "standard"
     kernel: str = "flash"
@@ -118,11 +115,7 @@ class Setup(BaseModel):
         'shared'
         """
         layout = "shared" if attention == "bifurcated" else self.kv_layout
-        return self.model_copy(update={"attention": attention, "kv_layout": layout})
-
-    def but(self, **changes: Any) -> "Setup":
-        """Return the same setup with some fields changed; nothing is read or checked."""
-        return self.model_copy(update=changes)
+        return self.but(attention=attention, kv_layout=layout)
 
 
 def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
@@ -192,15 +185,12 @@ def read_limits(**given: Any) -> dict[str, Any]:
 
 def _limit(name: str, value: Any) -> Any:
     """Read one size or number."""
+    number = name in _NUMBERS
     try:
-        if isinstance(value, bool):
-            raise TypeError
-        if name in _NUMBERS:
-            return float(value)
-        size = read_count(value)
-        if int(size) != size:
-            raise ValueError
-        return int(size)
+        read = float(value) if number else read_count(value)
     except (TypeError, ValueError):
-        wanted = "number" if name in _NUMBERS else "whole number, such as 8192 or 8K"
-        raise WorkloadError(f"{name} = {value!r} is not a {wanted}") from None
+        read = None
+    if isinstance(value, bool) or read is None or (not number and not isinstance(read, int)):
+        wanted = "number" if number else "whole number, such as 8192 or 8K"
+        raise WorkloadError(f"{name} = {value!r} is not a {wanted}")
+    return read

@@ -5,16 +5,15 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     field_serializer,
     model_validator,
 )
 
 from simulator.errors import WorkloadError, unknown
-from simulator.inputs.tree import Level, read_count, read_tree, tree_text
+from simulator.inputs.files import Frozen, read_count
+from simulator.inputs.tree import Level, read_tree, tree_text
 from simulator.numeric import Numeric, minimum
 
 # No card holds a thousandth of either; beyond it a size is a typing error.
@@ -27,7 +26,7 @@ AtLeastOne = Annotated[int, BeforeValidator(read_count), Field(ge=1, le=LARGEST_
 Accepted = Annotated[float, Field(ge=1, le=LARGEST_COUNT)]
 
 
-class Workload(BaseModel):
+class Workload(Frozen):
     """The sizes of one decode step, or of many: see :meth:`grid`.
 
     Attributes
@@ -50,8 +49,6 @@ class Workload(BaseModel):
         What the prompts' contexts share: levels from the root down, or a text such as
         ``system=2K,problem=512x8``. Empty where they share nothing, the same as one level.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     context_tokens: Count = 8192
     samples: AtLeastOne = 16
@@ -96,10 +93,6 @@ class Workload(BaseModel):
         40.0
         """
         return self.sequences * minimum(self.accepted_tokens, self.query_tokens)
-
-    def but(self, **sizes: Any) -> "Workload":
-        """Return the same workload with some sizes changed, as they are: nothing is checked."""
-        return self.model_copy(update=sizes)
 
     def splitting(self, names: Collection[str]) -> "Workload":
         """Return the same tree with these levels read apart, and all others with those below.

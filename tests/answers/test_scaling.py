@@ -11,7 +11,7 @@ from builders import llama_2_7b
 from simulator.answers.scaling import fit_scaling_law, predicted_losses
 from simulator.answers.size_factor import fitted_factor, given_factor, paper_factor
 from simulator.errors import MeasurementError, ModelError, WorkloadError
-from simulator.inputs.training_runs import read_training_runs
+from simulator.inputs.csv_files import read_training_runs
 
 # Parameters and heads, as models of these sizes have them.
 MODELS = (
