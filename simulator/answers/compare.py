@@ -9,12 +9,14 @@ from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
 from simulator.answers.search import from_where_on
 from simulator.answers.verdict import TIE_MARGIN, Verdict, verdict_of
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
+from simulator.counts.transformer import around_attention, decode_attention
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.interval import speedup_interval
-from simulator.timing.step import decode_time
+from simulator.timing.limits import resident_blocks
+from simulator.timing.step import Spent, spent_on
 
 Winner = Literal["standard", "bifurcated", "tie"]
 
@@ -104,12 +106,20 @@ def compare(
         estimate(model, gpu, how, work) for how in (setup, setup.but(kv_layout="shared"), once)
     )
 
+    resident, around = resident_blocks(gpu), dict[int, Spent]()
+
+    def seconds(how: Setup, changed: Workload) -> float:
+        tokens = int(changed.tokens)
+        if tokens not in around:  # the same for both, and for every length of the context
+            before, after = around_attention(model, setup, changed)
+            around[tokens] = spent_on([*before, *after], standard.rates, setup.execution)
+        attending = decode_attention(model, how, changed, resident_blocks=resident)
+        attention = spent_on(attending, standard.rates, setup.execution)
+        return float((around[tokens] + attention).total_s)
+
     def gain(field: str, value: int) -> float:
         changed = work.but(**{field: value})
-        first, second = (
-            decode_time(model, how, changed, standard.rates).total_s for how in (setup, once)
-        )
-        return float(first) / float(second)
+        return seconds(setup, changed) / seconds(once, changed)
 
     samples = from_where_on(lambda b: gain("samples", b), low=1, high=MOST_SAMPLES)
     context = from_where_on(

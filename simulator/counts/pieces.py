@@ -7,6 +7,7 @@ more bytes and launches several times as many kernels.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
@@ -18,7 +19,7 @@ INDEX_BYTES = 8  # token ids and positions are int64
 FLOAT_BYTES = 4  # norms and sampling compute in float32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Shard:
     """One GPU's part of a model, at work on a number of tokens.
 
@@ -48,17 +49,17 @@ class Shard:
         """Query heads on this GPU."""
         return self.model.heads // self.ranks
 
-    @property
+    @cached_property
     def eager(self) -> bool:
         """Whether each elementwise operation is a kernel of its own."""
         return self.setup.eager
 
-    @property
+    @cached_property
     def dtype(self) -> Dtype:
         """Format of activations."""
         return self.setup.activation_dtype
 
-    @property
+    @cached_property
     def element_bytes(self) -> float:
         """Bytes of one activation."""
         return DTYPE_BYTES[self.dtype]

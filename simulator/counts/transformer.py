@@ -57,16 +57,57 @@ def decode_operations(
     WorkloadError
         If the heads cannot be split over the GPUs, or the kernel is not known.
     """
+    before, after = around_attention(model, setup, work)
+    attending = decode_attention(model, setup, work, resident_blocks=resident_blocks)
+    return [*before, *attending, *after]
+
+
+def around_attention(
+    model: ModelShape, setup: Setup, work: Workload
+) -> tuple[list[Operation], list[Operation]]:
+    """List the operations of a decode step before and after attention, all layers together.
+
+    They depend on the tokens of a step, not on the keys that these attend to.
+
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+
+    Raises
+    ------
+    WorkloadError
+        If the heads cannot be split over the GPUs.
+    """
     check_split(model, setup.tensor_parallel)
     shard = Shard(model=model, setup=setup, tokens=work.tokens, positions=work.query_tokens)
-    operations = embedding(shard)
-    operations += repeated(attention_input(shard), model.layers)
+    before = embedding(shard) + repeated(attention_input(shard), model.layers)
+    after = repeated(attention_output(shard), model.layers) + _mlps(shard)
+    return before, after + head(shard, work.tokens)
+
+
+def decode_attention(
+    model: ModelShape, setup: Setup, work: Workload, *, resident_blocks: int
+) -> list[Operation]:
+    """List the operations of attention in a decode step, all layers together.
+
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+    resident_blocks
+        Thread blocks the GPU runs at once.
+
+    Raises
+    ------
+    WorkloadError
+        If the kernel is not known.
+    """
+    operations: list[Operation] = []
     for window, layers in layers_by_window(model).items():
         shape = attention_shape(model, setup, work, window, resident_blocks=resident_blocks)
         operations += repeated(attention(shape, setup), layers, mark=_mark(window))
-    operations += repeated(attention_output(shard), model.layers)
-    operations += _mlps(shard)
-    return operations + head(shard, work.tokens)
+    return operations
 
 
 def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[Operation]:

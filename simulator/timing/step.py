@@ -1,6 +1,6 @@
 """The time of a step: its operations one after another, or the host that launches them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from simulator.counts.operation import Kind, Operation
@@ -84,6 +84,56 @@ def decode_time(model: ModelShape, setup: Setup, work: Workload, gpu: Rates) -> 
     resident = resident_blocks(gpu.gpu)
     operations = decode_operations(model, setup, work, resident_blocks=resident)
     return step_time(operations, gpu, setup.execution)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What some operations of a step spend: time of GPU, host and links. [s].
+
+    Enough to search with: parts that do not change are timed once and added.
+    """
+
+    device_s: Numeric
+    host_s: Numeric
+    collective_s: Numeric
+
+    def __add__(self, other: "Spent") -> "Spent":
+        """Return what both spend."""
+        return Spent(
+            self.device_s + other.device_s,
+            self.host_s + other.host_s,
+            self.collective_s + other.collective_s,
+        )
+
+    @property
+    def total_s(self) -> Numeric:
+        """The step's time: max(device, host) + collectives. [s]."""
+        return maximum(self.device_s, self.host_s) + self.collective_s
+
+
+def spent_on(operations: Iterable[Operation], gpu: Rates, execution: Execution) -> Spent:
+    """Return what some operations of a step spend.
+
+    Parameters
+    ----------
+    operations
+        One after another; their numeric fields may be arrays.
+    gpu
+        The GPU's rates.
+    execution
+        How they are launched.
+    """
+    device: Numeric = 0.0
+    host: Numeric = 0.0
+    collective: Numeric = 0.0
+    for operation in operations:
+        time = operation_time(operation, gpu, execution)
+        if operation.kind == "collective":
+            collective = collective + operation.repeat * time.device_s
+        else:
+            device = device + operation.repeat * time.device_s
+        host = host + operation.repeat * time.host_s
+    return Spent(device, host, collective)
 
 
 def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution) -> StepTime:
