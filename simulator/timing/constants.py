@@ -53,11 +53,11 @@ HARNESS_PREFIX = "harness_"
 LATENCY_POWER = 0.6
 # Over PCIe ``link_fraction`` is the share that a pair of GPUs reaches. More of them share the host:
 # four L40S reach about a quarter of what a pair does, eight a tenth (aiconfigurator rows); of
-# powers in tenths the best on shapes held out. No rows are of more, whom no host holds.
+# powers in tenths the best on shapes held out. No rows are of more GPUs, which no host holds.
 PCIE_PAIR, PCIE_HOST, PCIE_POWER = 2, 8, 1.8
 _LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
-# GPUs and variants whose rates are kept.
-_MOST_KEPT = 512
+# How many rates of GPUs and variants are kept.
+_MOST_KEPT = 128
 
 
 class Variant(NamedTuple):
@@ -294,7 +294,7 @@ def keys_by_text() -> Mapping[str, Key]:
 
 
 def fitted_constants(gpu: HardwareProfile) -> Mapping[Key, FittedFigure]:
-    """Return the constants that were fitted to a GPU; those of published programs left out.
+    """Return the constants that were fitted to a GPU, without those of published programs.
 
     Raises
     ------
@@ -640,8 +640,8 @@ class _Search:
         self.gpu, self.choice = gpu, choice
         self._fitted = fitted if choice == "auto" else {}
         self._measured = _measured(gpu) if choice == "auto" else {}
-        # The parts of the model, products or the rest, of which 8-bit rows of the card told
-        # constants. What they could not tell is then the card's own of 16 bits, with which the
+        # For which parts of the model, products or the rest, 8-bit rows of the card told constants.
+        # The constants they could not tell are then the card's own 16-bit ones, with which the
         # others were fitted.
         self._told = {_is_of_products(key) for key in self._fitted if key.precision}
 
@@ -652,14 +652,14 @@ class _Search:
             return Constant(peak, "published peak, no overheads", "peak")
         general = Key(key.name)
         low_precision = [key.of(variant) for variant in variants if variant.precision]
-        wide = [key.of(variant) for variant in variants if not variant.precision]
+        sixteen_bit = [key.of(variant) for variant in variants if not variant.precision]
         borrows = bool(low_precision) and _is_of_products(key) not in self._told
         found = (
             self._own(low_precision)
             or (transferred(self.gpu, low_precision) if borrows else None)
             # A constant of this kind of operation says more than a general one measured here.
-            or self._own((*wide, key, general))
-            or transferred(self.gpu, wide, key if key.kind else None)
+            or self._own((*sixteen_bit, key, general))
+            or transferred(self.gpu, sixteen_bit, key if key.kind else None)
             or self._measured.get(key.name)
             or transferred(self.gpu, (), general)
         )
@@ -684,12 +684,11 @@ def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) ->
     near, _, _ = _tables_for(search.gpu.architecture)
     if found.origin != "carried" or EIGHT_BIT not in variants or _TILE_RATE.of(EIGHT_BIT) in near:
         return found
-    wide = search.find(_TILE_RATE, [variant for variant in variants if not variant.precision])
-    if found.value >= wide.value / 2:
+    plain = search.find(_TILE_RATE, [variant for variant in variants if not variant.precision])
+    if found.value >= plain.value / 2:
         return found
-    return replace(
-        wide, value=wide.value / 2, source=f"as many weights as in 16 bits: {wide.source}"
-    )
+    source = f"as many weights as in 16 bits: {plain.source}"
+    return replace(plain, value=plain.value / 2, source=source)
 
 
 def _is_of_products(key: Key) -> bool:
@@ -735,10 +734,10 @@ def used_constants(
         The key, whose precision says whether it is of 8 bits, and the constant.
     """
     launched = [item for item in operations if item.launches]
-    wide = [item for item in launched if gpu_rates.of(item) is gpu_rates]
+    sixteen_bit = [item for item in launched if gpu_rates.of(item) is gpu_rates]
     low_precision = [item for item in launched if gpu_rates.of(item) is not gpu_rates]
     for key, constant in gpu_rates.constants.items():
-        if _is_used(wide, key, execution):
+        if _is_used(sixteen_bit, key, execution):
             yield key, constant
     if low_precision:
         for key, constant in gpu_rates.low_precision.constants.items():

@@ -98,16 +98,16 @@ def test_what_rows_cannot_tell_is_said_and_left_alone(tmp_path: Path) -> None:
     part = calibrate(made(tmp_path, TRUE_GEMM, rows=rows), load_hardware(CARD)).parts[0]
     assert Key("flops_fraction", "gemm") in part.fitted.unidentified
     assert "gemm_flops_fraction" not in part.fitted.constants
-    assert "m of 1024" in wanted_rows("gemm_flops_fraction")
+    assert "m of 1024" in wanted_rows(Key("flops_fraction", "gemm"))
 
 
 def test_every_constant_that_rows_may_not_tell_has_rows_that_would() -> None:
     """So "other shapes" is never the advice, but for the paper's own copies and products."""
     vague = {
-        item.name
+        str(item.key)
         for stage in STAGES
         for item in stage.free
-        if wanted_rows(item.name) == "other shapes"
+        if wanted_rows(item.key) == "other shapes"
     }
     assert all(name.startswith("harness_") for name in vague)
     assert not vague & {"harness_cat_fraction", "harness_graph_kernel_us"}

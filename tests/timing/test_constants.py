@@ -16,8 +16,11 @@ from simulator.errors import ProfileError
 from simulator.inputs.hardware import load_hardware, profile_files
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Execution, Workload, workload_for
+from simulator.timing import constants
 from simulator.timing.constants import (
     GENERAL,
+    VARIANTS,
+    Key,
     Variant,
     keys_by_text,
     rates,
@@ -266,6 +269,30 @@ def test_every_carried_name_is_looked_up() -> None:
         for table in (raw["default"], *raw["architecture"].values()):
             for text in table:
                 assert KEY[text].of(GENERAL) in {KEY[known] for known in KNOWN}, text
+
+
+def test_every_name_has_one_key() -> None:
+    """What a profile or a table calls a constant is written and read without guessing."""
+    assert len(KEY) == (1 + len(VARIANTS)) * len(KNOWN)
+    assert all(str(key) == text for text, key in KEY.items())
+    assert KEY["vllm_fp8_attention_launch_us"] == Key("launch_us", "attention", "fp8", "vllm")
+
+
+def test_a_profile_s_rates_are_gathered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same object has the same rates; a copy with other constants has its own."""
+    card = gpu({"launch_us": 2})
+    assert rates(card) is rates(card) is rates(card, variants=[])
+    assert rates(card) is not rates(card, "carried")
+    vllm = (Variant("vllm"),)
+    assert rates(card, variants=vllm) is rates(card, variants=vllm) is not rates(card)
+    for launch_us in (3, 4):
+        other = card.model_copy(update={"fitted": gpu({"launch_us": launch_us}).fitted})
+        assert rates(other).launch_s["gemm"] == pytest.approx(launch_us * 1e-6)
+    # Only so many are kept, and dropping them changes nothing.
+    monkeypatch.setattr(constants, "_MOST_KEPT", 1)
+    first = rates(card)
+    rates(gpu())
+    assert rates(card) == first
 
 
 @given(st.sampled_from(KINDS), st.floats(0.05, 1))

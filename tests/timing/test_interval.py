@@ -124,7 +124,7 @@ def test_nothing_beats_bytes_or_flops_at_published_peaks(spreads: dict[str, Spre
     assert _interval(replace(PRODUCT, flops=5e9))[0] == pytest.approx(10)
 
 
-def test_narrow_formats_have_a_spread_of_their_own(
+def test_low_precision_has_a_spread_of_its_own(
     spreads: dict[str, Spread],
 ) -> None:
     """8-bit weights are a matter of products, an 8-bit cache one of attention."""
