@@ -70,7 +70,7 @@ class Setup(Frozen):
     @classmethod
     def _a_share(cls, share: float) -> float:
         if not 0 < share <= 1:
-            raise ValueError(f"{share} is not in (0, 1]; engines use 0.9")
+            raise ValueError("is not in (0, 1]; engines use 0.9")
         return share
 
     @property

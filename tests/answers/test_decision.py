@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,11 @@ def decision(scenario: Scenario, *gpus: str, target_step_s: float | None = None)
     )
 
 
+def _settings(found: Decision) -> dict[str, Any]:
+    """Return the question of a decision's case as the functions of api take it."""
+    return found.case.setup.model_dump() | found.case.workload.model_dump()
+
+
 def test_a_case_is_the_middle_of_the_grid() -> None:
     """Of a numeric axis the middle is taken, of an even number of values the upper one."""
     cases = central_cases(CODE)
@@ -51,8 +57,7 @@ def test_a_choice_says_what_the_api_says() -> None:
     """Times, limits and cost of a choice are those of the single questions."""
     found = decision(CODE, "h100-sxm", "mi300x")
     for choice in found.choices:
-        work = found.case.workload.model_dump()
-        alone = api.compare("llama-2-7b", choice.name, **work)
+        alone = api.compare("llama-2-7b", choice.name, **_settings(found))
         assert choice.comparison.standard.step_s == alone.standard.step_s
         assert choice.comparison.bifurcated.step_s == alone.bifurcated.step_s
         assert choice.limits["bifurcated"] == capacity(alone.bifurcated)
@@ -123,10 +128,10 @@ def test_requests_are_those_of_generate() -> None:
     """The whole request on the first GPU is what generate says of it."""
     for changes in ({}, {"query_tokens": 4, "accepted_tokens": 2}):
         found = decision(narrowed(CODE, changes), "h100-sxm", "mi300x")
-        work = found.case.workload.model_dump(exclude={"attention"})
+        settings = _settings(found)
         assert set(found.requests) == {"standard", "bifurcated"}
         for name, request in found.requests.items():
-            alone = api.generate("llama-2-7b", output_tokens=64, **{**work, "attention": name})
+            alone = api.generate("llama-2-7b", output_tokens=64, **{**settings, "attention": name})
             assert request.total_s == alone.total_s
 
 

@@ -1,6 +1,7 @@
 """Tidy frames of a study: what varies, what the rows say, and that they agree with one question."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from plot_studies import study
@@ -11,9 +12,15 @@ from simulator.answers.study import Study
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import profile_files, read_profile
 from simulator.inputs.presets import load_model
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
 GAIN = "gain, and standard ends"
+
+
+def _settings(question: Study) -> dict[str, Any]:
+    """Return a question as the functions of api take it."""
+    return question.setup.model_dump() | question.workload.model_dump()
 
 
 def test_a_grid_has_a_row_for_each_point_and_way() -> None:
@@ -38,7 +45,7 @@ def test_ratios_are_to_standard_at_the_same_point() -> None:
     assert (standard["kv_io_ratio"] == 1).all()
     row = frame[(frame["variant"] == "bifurcated") & frame["asked"]].iloc[0]
     question = study(GAIN)
-    answer = api.compare(question.model, question.gpu, **question.workload.model_dump())
+    answer = api.compare(question.model, question.gpu, **_settings(question))
     assert row["speedup"] == pytest.approx(answer.speedup)
     assert row["kv_io_ratio"] == pytest.approx(answer.kv_io_ratio)
     assert row["verdict"] == answer.verdict
@@ -61,11 +68,9 @@ def test_own_tokens_grow_from_the_first_step_to_the_last_of_the_request() -> Non
     """Four query tokens, 2.5 accepted: from 4 own tokens to those of generate's last step."""
     asked = study(GAIN)
     drafts = {"query_tokens": 4, "accepted_tokens": 2.5}
-    question = replace(asked, workload=asked.workload.model_copy(update=drafts), output_tokens=100)
+    question = replace(asked, workload=asked.workload.but(**drafts), output_tokens=100)
     frame = curves.by_own_tokens(question)
-    request = api.generate(
-        question.model, question.gpu, output_tokens=100, **question.workload.model_dump()
-    )
+    request = api.generate(question.model, question.gpu, output_tokens=100, **_settings(question))
     own = frame["decoded_tokens"]
     assert (own.min(), own.max()) == (4, request.last_step.workload.decoded_tokens)
     steps = frame[frame["variant"] == "standard"].sort_values("decoded_tokens")["step_ms"]
@@ -75,11 +80,8 @@ def test_own_tokens_grow_from_the_first_step_to_the_last_of_the_request() -> Non
 
 def test_the_context_of_a_tree_is_not_varied() -> None:
     """A prefix tree has no one context length: that is an error, not a wrong figure."""
-    work = study(GAIN).workload
-    tree = Workload.model_validate(
-        {**work.model_dump(exclude={"tree", "context_tokens", "prompts"}), "tree": "1K,512x4"}
-    )
-    question = Study(models=study(GAIN).models, gpus=study(GAIN).gpus, workload=tree)
+    sizes = study(GAIN).workload.model_dump(exclude={"tree", "context_tokens", "prompts"})
+    question = replace(study(GAIN), workload=Workload(**sizes, tree="1K,512x4"))
     with pytest.raises(WorkloadError, match="tree"):
         curves.by_context(question)
 
@@ -95,7 +97,7 @@ def test_parts_of_a_step_are_of_the_list() -> None:
 
 def test_a_single_gpu_is_compared_with_those_of_a_price() -> None:
     """One GPU stands beside every GPU with a price, first; two are compared alone."""
-    alone = Study(models=study(GAIN).models, gpus=study(GAIN).gpus[:1], workload=Workload())
+    alone = replace(study(GAIN), gpus=study(GAIN).gpus[:1], setup=Setup(), workload=Workload())
     gpus = fleet.compared_gpus(alone)
     profiles = map(read_profile, profile_files().values())
     priced = {gpu.id for gpu in profiles if gpu.price_usd_per_hour is not None}
@@ -107,6 +109,7 @@ def test_a_single_gpu_is_compared_with_those_of_a_price() -> None:
 def test_a_question_that_runs_on_no_gpu_is_an_error() -> None:
     """Where no GPU can take the question the reasons are told."""
     odd = load_model("llama-2-7b")
-    question = Study(models=(odd,), gpus=study(GAIN).gpus, workload=Workload(tensor_parallel=7))
+    setup = Setup(tensor_parallel=7)
+    question = Study(models=(odd,), gpus=study(GAIN).gpus, setup=setup, workload=Workload())
     with pytest.raises(SimulatorError, match="7"):
         fleet.by_gpu(question)

@@ -11,7 +11,6 @@ from builders import llama_2_7b
 from simulator.answers.scaling import fit_scaling_law, predicted_losses
 from simulator.answers.size_factor import fitted_factor, given_factor, paper_factor
 from simulator.errors import MeasurementError, ModelError, WorkloadError
-from simulator.inputs.csv_files import read_training_runs
 
 # Parameters and heads, as models of these sizes have them.
 MODELS = (
@@ -60,11 +59,11 @@ def test_the_truth_is_within_the_intervals(tmp_path: Path) -> None:
 def test_a_held_out_size_has_no_part_in_its_prediction(tmp_path: Path) -> None:
     """Worse losses of the largest models change their error, not their predicted loss."""
     path = write_runs(tmp_path)
-    before = fit_scaling_law(read_training_runs(path)).held_out
+    before = fit_scaling_law(path).held_out
     text = path.read_text(encoding="utf-8").splitlines()
     text[-3:] = [line[: line.rindex(",")] + ",4.0" for line in text[-3:]]
     path.write_text("\n".join(text), encoding="utf-8")
-    after = fit_scaling_law(read_training_runs(path)).held_out
+    after = fit_scaling_law(path).held_out
     assert before is not None
     assert after is not None
     assert after.predicted == pytest.approx(before.predicted, rel=1e-6)

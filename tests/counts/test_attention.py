@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.counts import paper
-from simulator.counts.attention.registry import flash_splits
+from simulator.counts.attention.flash import flash_splits
+from simulator.counts.attention.registry import WAYS
 from simulator.counts.operation import Operation, total
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import KERNELS
 
 SIZES = st.fixed_dictionaries(
     {
@@ -128,7 +128,7 @@ def test_an_empty_part_is_not_launched() -> None:
 
 @pytest.mark.parametrize("kv_layout", ["copies", "shared", "rebuilt"])
 @pytest.mark.parametrize("execution", ["graph", "eager"])
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", tuple(WAYS))
 @pytest.mark.parametrize("attention", ["standard", "bifurcated"])
 def test_without_any_keys_there_is_no_attention(
     attention: str, kernel: str, execution: str, kv_layout: str
