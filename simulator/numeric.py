@@ -66,7 +66,7 @@ def square_root(value: Numeric) -> Numeric:
 def surely_positive(value: Numeric) -> bool:
     """Return whether a number, or every one of an array, is known to be above zero.
 
-    Only to leave out work without effect: of a symbol nothing is known, so a result may not depend
+    Use it only to skip work without effect: nothing is known of a symbol, so no result may depend
     on the answer.
 
     >>> surely_positive(2), surely_positive(0)

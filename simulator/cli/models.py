@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 @with_output
 def list_models(output: Output) -> None:
     """List the models that are known by name."""
-    from simulator.inputs.parameters import count_parameters
+    from simulator.inputs.model import count_parameters
     from simulator.inputs.presets import load_model, presets
 
     rows = []
@@ -71,7 +71,7 @@ def show_model(
 ) -> None:
     """Show a model's shape, parameters and KV bytes per token."""
     from simulator.counts.memory import kv_bytes_per_token
-    from simulator.inputs.parameters import count_parameters
+    from simulator.inputs.model import count_parameters
     from simulator.inputs.presets import load_model
     from simulator.inputs.workload import Workload
 

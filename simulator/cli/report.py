@@ -104,8 +104,8 @@ def _page(
 ) -> str:
     """Answer a scenario, some of its settings changed, or a question, and return the page."""
     from simulator import __version__
-    from simulator.answers.cases import asked_scenario, narrowed
-    from simulator.answers.grid_summary import summarise
+    from simulator.answers.study import asked_scenario, narrowed
+    from simulator.answers.sweep import summarise
     from simulator.answers.study import study_scenario
     from simulator.inputs.files import read_text
     from simulator.inputs.scenario import find_scenario, load_scenario
@@ -152,7 +152,7 @@ def _page(
 
 def _decisions(scenario: "Scenario", *, alone: bool, **settings: Any) -> list["Decision"]:
     """Compare each case on the GPUs asked about, alone or beside those of known price."""
-    from simulator.answers.cases import central_cases
+    from simulator.answers.study import central_cases
     from simulator.answers.decision import decide
     from simulator.answers.price import priced_gpus
     from simulator.inputs.hardware import load_hardware

@@ -22,7 +22,7 @@ from simulator.cli.options import (
 from simulator.cli.output import Output, say
 from simulator.cli.question import Question, with_question
 from simulator.cli.words import choice, count, number, option, size
-from simulator.inputs.rows import RefusedRow
+from simulator.inputs.csv_files import RefusedRow
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -48,9 +48,9 @@ def complete_scenarios(incomplete: str) -> list[str]:
 
 def complete_types(incomplete: str) -> list[str]:
     """Complete a config.json's model type."""
-    from simulator.inputs.hf_config.families import FAMILIES, NESTED
+    from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
 
-    return [name for name in sorted({*FAMILIES, *NESTED}) if name.startswith(incomplete.lower())]
+    return [name for name in sorted({*MODEL_TYPES, *NESTED}) if name.startswith(incomplete.lower())]
 
 
 def complete_dtypes(incomplete: str) -> list[str]:

@@ -24,13 +24,13 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from importlib.resources import files
 from math import inf
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from simulator.counts.operation import KINDS, Kind, Operation
 from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import DTYPES, Dtype
 from simulator.inputs.hardware import FittedFigure, HardwareProfile
-from simulator.inputs.workload import Execution
+from simulator.inputs.setup import ConstantsChoice, Execution
 from simulator.timing.limits import (
     BLOCKS_PER_SM,
     blocks_per_sm,
@@ -39,8 +39,6 @@ from simulator.timing.limits import (
 )
 from simulator.units import GIGA, MICROSECOND
 
-ConstantsChoice = Literal["auto", "carried", "peak"]
-CONSTANTS_CHOICES: tuple[ConstantsChoice, ...] = get_args(ConstantsChoice)
 Origin = Literal["fitted", "measured", "carried", "peak"]
 
 LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")

@@ -26,12 +26,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
+from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import Kind, Operation, Totals, total
 from simulator.counts.transformer import prefill_operations
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import HowRun, Workload
+from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
 from simulator.timing.constants import Key, Rates
 from simulator.timing.limits import has_low_precision_products
@@ -176,7 +178,7 @@ def uncertainty(
     operations: Sequence[Operation],
     step: StepTime,
     gpu_rates: Rates,
-    how: HowRun,
+    setup: Setup,
     totals: Totals | None = None,
 ) -> Uncertainty:
     """Return between which times a step lies, and why.
@@ -187,20 +189,20 @@ def uncertainty(
         The step's operations and its time.
     gpu_rates
         The rates it was timed with.
-    how
+    setup
         How it is run.
     totals
         Sums over the operations, if they are known already.
     """
     sums = step_sums(operations, step, gpu_rates, totals)
     spreads = {
-        family: spread_of(gpu_rates, family, format_of(family, how)) for family in sums.families
+        family: spread_of(gpu_rates, family, format_of(family, setup)) for family in sums.families
     }
-    return uncertainty_of(sums, spreads, how, peak=gpu_rates.choice == "peak")
+    return uncertainty_of(sums, spreads, setup, peak=gpu_rates.choice == "peak")
 
 
 def uncertainty_of(
-    step: StepSums, spreads: Mapping[Family, Spread], how: HowRun, *, peak: bool
+    step: StepSums, spreads: Mapping[Family, Spread], setup: Setup, *, peak: bool
 ) -> Uncertainty:
     """Return between which times a step lies, from its sums and the spreads of its kernels.
 
@@ -210,18 +212,18 @@ def uncertainty_of(
         Sums over its operations.
     spreads
         Of each kind of its kernels.
-    how
+    setup
         How it is run.
     peak
         Whether the times are those of published peaks, which nothing undercuts.
     """
-    shared, own = _kernel_errors(step, spreads, how, peak=peak)
-    if code := _code_error(step, how):
+    shared, own = _kernel_errors(step, spreads, setup, peak=peak)
+    if code := _code_error(step, setup):
         own["code"] = code
     across = shared.pop("collective", None)
     below, above = _added([*shared.values(), *own.values()])
     low, high = step.device_s - below, step.device_s + above
-    if how.execution == "eager":
+    if setup.eager:
         host = _host_error(step)
         low = maximum(low, step.host_s - host.below_s)
         high = maximum(high, step.host_s + host.above_s)
@@ -241,7 +243,12 @@ def uncertainty_of(
 
 
 def request_interval(
-    model: ModelShape, work: Workload, gpu: Rates, time: GenerationTime, last_step: Uncertainty
+    model: ModelShape,
+    setup: Setup,
+    work: Workload,
+    gpu: Rates,
+    time: GenerationTime,
+    last_step: Uncertainty,
 ) -> tuple[float, float]:
     """Return the shortest and the longest a request may take. [s].
 
@@ -249,14 +256,14 @@ def request_interval(
 
     Parameters
     ----------
-    model, work, gpu
-        What is generated, how, and on what.
+    model, setup, work, gpu
+        What is generated, how, its sizes, and the GPU's rates.
     time
         The request's time.
     last_step
         The interval of its last decode step.
     """
-    prefill = uncertainty(prefill_operations(model, work), time.prefill, gpu, work)
+    prefill = uncertainty(prefill_operations(model, setup, work), time.prefill, gpu, setup)
     low, high = (
         float(prefill_s) + time.decode_s * float(step_s) / float(last_step.total_s)
         for prefill_s, step_s in (
@@ -294,7 +301,7 @@ def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, 
 
 
 def _kernel_errors(
-    step: StepSums, spreads: Mapping[Family, Spread], how: HowRun, *, peak: bool
+    step: StepSums, spreads: Mapping[Family, Spread], setup: Setup, *, peak: bool
 ) -> tuple[dict[str, Deviation], dict[str, Deviation]]:
     """Return the errors of a step's kernels, those that other steps share and its own."""
     if peak:
@@ -317,7 +324,7 @@ def _kernel_errors(
         if family == "attention":
             alone, together = square_root(1 - spread.common), square_root(spread.common)
             own[family] = Deviation(alone * below, alone * above)
-            if how.attention == "bifurcated":
+            if setup.bifurcated:
                 more = code_spread("bifurcated")
                 own["bifurcated"] = Deviation(
                     more.streaming_below * streaming + more.fixed_below * time.fixed_s,
@@ -330,12 +337,14 @@ def _kernel_errors(
     return shared, own
 
 
-def _code_error(step: StepSums, how: HowRun) -> Deviation | None:
+def _code_error(step: StepSums, setup: Setup) -> Deviation | None:
     """Return the error of code that is not a serving engine's, None where it is."""
-    if how.kv_layout == "rebuilt":
+    if setup.rebuilds:
         spread = code_spread("rebuilt")
-    elif how.execution != "graph" or how.kernel not in ("ideal", "flash"):
+    elif not setup.graph:
         spread = code_spread("unfused")
+    elif kind := find_way(setup.kernel).spread:
+        spread = code_spread(kind)
     else:
         return None
     return Deviation(spread.streaming_below * step.device_s, spread.streaming_above * step.device_s)
@@ -462,9 +471,9 @@ def peak_bound_s(
     return maximum(moved / gpu_rates.gpu.memory_bandwidth_bytes_per_s, compute)
 
 
-def format_of(family: Family, how: HowRun) -> Dtype:
+def format_of(family: Family, setup: Setup) -> Dtype:
     """Return the format that a kind of kernel's spread depends on: of weights, or of the cache."""
-    dtypes: dict[Family, Dtype] = {"gemm": how.weight_dtype, "attention": how.kv_dtype}
+    dtypes: dict[Family, Dtype] = {"gemm": setup.weight_dtype, "attention": setup.kv_dtype}
     return dtypes.get(family, "bf16")
 
 

@@ -34,7 +34,7 @@ from typing import Literal, NamedTuple
 
 from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import DTYPE_BYTES
-from simulator.inputs.workload import Execution
+from simulator.inputs.setup import Execution
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
 

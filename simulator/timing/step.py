@@ -1,14 +1,16 @@
 """The time of a step: its operations one after another, or the host that launches them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from simulator.counts.operation import Kind, Operation
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Execution, WorkloadLike
+from simulator.inputs.setup import Execution, Setup
+from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum
 from simulator.timing.constants import Rates
+from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import ROOFS, OperationTime, Roof, is_used, operation_time
 
 # Kinds of operation that follow one another in an attention call: their errors are taken for one.
@@ -69,20 +71,69 @@ class StepTime:
         return max(ROOFS, key=lambda roof: self.by_roof_s[roof])
 
 
-def decode_time(
-    model: ModelShape, work: WorkloadLike, gpu: Rates, *, resident_blocks: int
-) -> StepTime:
+def decode_time(model: ModelShape, setup: Setup, work: Workload, gpu: Rates) -> StepTime:
     """Return the time of a decode step: its operations counted, then timed.
 
     Parameters
     ----------
-    model, work, gpu
-        What is decoded, how, and on what.
-    resident_blocks
-        Thread blocks that the GPU runs at once.
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+    gpu
+        The GPU's rates.
     """
-    operations = decode_operations(model, work, resident_blocks=resident_blocks)
-    return step_time(operations, gpu, work.execution)
+    resident = resident_blocks(gpu.gpu)
+    operations = decode_operations(model, setup, work, resident_blocks=resident)
+    return step_time(operations, gpu, setup.execution)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What some operations of a step spend: time of GPU, host and links. [s].
+
+    Enough to search with: parts that do not change are timed once and added.
+    """
+
+    device_s: Numeric
+    host_s: Numeric
+    collective_s: Numeric
+
+    def __add__(self, other: "Spent") -> "Spent":
+        """Return what both spend."""
+        return Spent(
+            self.device_s + other.device_s,
+            self.host_s + other.host_s,
+            self.collective_s + other.collective_s,
+        )
+
+    @property
+    def total_s(self) -> Numeric:
+        """The step's time: max(device, host) + collectives. [s]."""
+        return maximum(self.device_s, self.host_s) + self.collective_s
+
+
+def spent_on(operations: Iterable[Operation], gpu: Rates, execution: Execution) -> Spent:
+    """Return what some operations of a step spend.
+
+    Parameters
+    ----------
+    operations
+        One after another; their numeric fields may be arrays.
+    gpu
+        The GPU's rates.
+    execution
+        How they are launched.
+    """
+    device: Numeric = 0.0
+    host: Numeric = 0.0
+    collective: Numeric = 0.0
+    for operation in operations:
+        time = operation_time(operation, gpu, execution)
+        if operation.kind == "collective":
+            collective = collective + operation.repeat * time.device_s
+        else:
+            device = device + operation.repeat * time.device_s
+        host = host + operation.repeat * time.host_s
+    return Spent(device, host, collective)
 
 
 def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution) -> StepTime:

@@ -8,7 +8,7 @@ from simulator.answers.estimate import Estimate
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import decode_attention_shape
 from simulator.inputs.dtypes import DTYPE_BYTES
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import count_parameters
 from simulator.timing.constants import used_constants
 from simulator.timing.roofline import OperationTime, cached_bytes, overlap_power
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time

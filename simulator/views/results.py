@@ -8,7 +8,7 @@ from simulator.answers.estimate import Estimate
 from simulator.answers.generate import Generation
 from simulator.answers.rules import RuleChoice
 from simulator.counts.memory import Memory
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import count_parameters
 from simulator.numeric import Numeric
 from simulator.units import MILLISECOND
 

@@ -3,8 +3,7 @@
 from simulator.answers.compare import Comparison
 from simulator.answers.rules import RuleChoice
 from simulator.answers.verdict import TIE_MARGIN
-from simulator.inputs.model import ModelShape
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.workload import Workload
 from simulator.units import GIGA, MEGA, format_time, format_tokens
 

@@ -9,10 +9,9 @@ import pytest
 
 from simulator import api
 from simulator.answers.capacity import capacity
-from simulator.answers.cases import asked_scenario, central_cases, narrowed
 from simulator.answers.decision import Decision, decide
-from simulator.answers.grid_summary import MOST_POINTS_LISTED, summarise
-from simulator.answers.sweep import prepare_sweep
+from simulator.answers.study import asked_scenario, central_cases, narrowed
+from simulator.answers.sweep import MOST_POINTS_LISTED, prepare_sweep, summarise
 from simulator.errors import ScenarioError, WorkloadError
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.scenario import Scenario, load_scenario

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from simulator.errors import ScenarioError
 from simulator.inputs.scenario import (
     Scenario,
+    check_scenario,
     load_scenario,
     read_scenario,
     scenario_files,
     verdict_of,
 )
-from simulator.inputs.scenario_check import check_scenario
 from simulator.inputs.workload import Workload
 from simulator.resources import SCENARIO_PATH_VARIABLE
 

@@ -1,6 +1,6 @@
 """The part of a report that lists the points of the scenario's grid."""
 
-from simulator.answers.grid_summary import GridSummary
+from simulator.answers.sweep import GridSummary
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.inputs.workload import ATTENTIONS
 from simulator.units import MILLISECOND

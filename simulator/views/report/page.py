@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from simulator.answers.decision import Decision
-from simulator.answers.grid_summary import GridSummary
+from simulator.answers.sweep import GridSummary
 from simulator.inputs.scenario import Scenario
 from simulator.views.report import reproduce, sections, sources, words
 from simulator.views.report.drawings import Drawing
