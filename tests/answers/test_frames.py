@@ -7,7 +7,7 @@ import pytest
 from plot_studies import study
 
 from simulator import api
-from simulator.answers import breakdown, curves, fleet
+from simulator.answers import frames
 from simulator.answers.study import Study
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import profile_files, read_profile
@@ -25,7 +25,7 @@ def _settings(question: Study) -> dict[str, Any]:
 
 def test_a_grid_has_a_row_for_each_point_and_way() -> None:
     """Two contexts, three sample counts, three ways: 18 rows, the question's own marked."""
-    frame = curves.grid(study(GAIN), {"context_tokens": [4096, 8192], "samples": [1, 32, 64]})
+    frame = frames.grid(study(GAIN), {"context_tokens": [4096, 8192], "samples": [1, 32, 64]})
     assert len(frame) == 18
     assert frame[frame["asked"]][["context_tokens", "samples"]].drop_duplicates().shape == (1, 2)
     assert set(frame["variant"]) == {"standard", "shared_storage", "bifurcated"}
@@ -33,13 +33,13 @@ def test_a_grid_has_a_row_for_each_point_and_way() -> None:
 
 def test_one_stored_context_is_no_way_of_its_own_where_it_is_asked_for() -> None:
     """Where the question stores one context anyway, standard attention is that one."""
-    frame = curves.grid(study("no gain, one stored context"), {"samples": [1, 2]})
+    frame = frames.grid(study("no gain, one stored context"), {"samples": [1, 2]})
     assert set(frame["variant"]) == {"standard", "bifurcated"}
 
 
 def test_ratios_are_to_standard_at_the_same_point() -> None:
     """Speed-up and ratio of bytes are standard's over the row's own, 1 for standard itself."""
-    frame = curves.grid(study(GAIN), {"samples": [2, 32], "context_tokens": [512, 8192]})
+    frame = frames.grid(study(GAIN), {"samples": [2, 32], "context_tokens": [512, 8192]})
     standard = frame[frame["variant"] == "standard"]
     assert (standard["speedup"] == 1).all()
     assert (standard["kv_io_ratio"] == 1).all()
@@ -53,14 +53,14 @@ def test_ratios_are_to_standard_at_the_same_point() -> None:
 
 def test_ends_of_memory_are_exact() -> None:
     """Among the samples are the most that fit and one more, of either kind of attention."""
-    frame = curves.by_samples(study(GAIN))
+    frame = frames.by_samples(study(GAIN))
     standard = frame[frame["variant"] == "standard"].set_index("samples")["fits"]
     assert (standard[13], standard[14]) == (True, False)
 
 
 def test_kernels_without_a_form_for_a_latent_cache_are_left_out() -> None:
     """PyTorch's reference path cannot read a latent cache; the others are there."""
-    frame = curves.by_kernel(study("fits nowhere, latent cache"))
+    frame = frames.by_kernel(study("fits nowhere, latent cache"))
     assert set(frame["kernel"]) == {"ideal", "flash", "einsum"}
 
 
@@ -69,7 +69,7 @@ def test_own_tokens_grow_from_the_first_step_to_the_last_of_the_request() -> Non
     asked = study(GAIN)
     drafts = {"query_tokens": 4, "accepted_tokens": 2.5}
     question = replace(asked, workload=asked.workload.but(**drafts), output_tokens=100)
-    frame = curves.by_own_tokens(question)
+    frame = frames.by_own_tokens(question)
     request = api.generate(question.model, question.gpu, output_tokens=100, **_settings(question))
     own = frame["decoded_tokens"]
     assert (own.min(), own.max()) == (4, request.last_step.workload.decoded_tokens)
@@ -83,14 +83,14 @@ def test_the_context_of_a_tree_is_not_varied() -> None:
     sizes = study(GAIN).workload.model_dump(exclude={"tree", "context_tokens", "prompts"})
     question = replace(study(GAIN), workload=Workload(**sizes, tree="1K,512x4"))
     with pytest.raises(WorkloadError, match="tree"):
-        curves.by_context(question)
+        frames.by_context(question)
 
 
 def test_parts_of_a_step_are_of_the_list() -> None:
     """Every operation of models of every kind belongs to a part that figures have a colour for."""
     for about in ("fits nowhere, latent cache", "a single point, experts", GAIN):
-        frame = breakdown.operations(study(about))
-        assert set(frame["part"]) <= set(breakdown.PARTS)
+        frame = frames.operations(study(about))
+        assert set(frame["part"]) <= set(frames.PARTS)
         for _, rows in frame.groupby("variant"):
             assert rows["time_ms"].sum() == pytest.approx(rows["step_ms"].iloc[0])
 
@@ -98,12 +98,12 @@ def test_parts_of_a_step_are_of_the_list() -> None:
 def test_a_single_gpu_is_compared_with_those_of_a_price() -> None:
     """One GPU stands beside every GPU with a price, first; two are compared alone."""
     alone = replace(study(GAIN), gpus=study(GAIN).gpus[:1], setup=Setup(), workload=Workload())
-    gpus = fleet.compared_gpus(alone)
+    gpus = frames.compared_gpus(alone)
     profiles = map(read_profile, profile_files().values())
     priced = {gpu.id for gpu in profiles if gpu.price_usd_per_hour is not None}
     assert gpus[0].id == "h100-sxm"
     assert {gpu.id for gpu in gpus} == priced
-    assert [gpu.id for gpu in fleet.compared_gpus(study(GAIN))] == ["h100-sxm", "a100-sxm-80gb"]
+    assert [gpu.id for gpu in frames.compared_gpus(study(GAIN))] == ["h100-sxm", "a100-sxm-80gb"]
 
 
 def test_a_question_that_runs_on_no_gpu_is_an_error() -> None:
@@ -112,4 +112,4 @@ def test_a_question_that_runs_on_no_gpu_is_an_error() -> None:
     setup = Setup(tensor_parallel=7)
     question = Study(models=(odd,), gpus=study(GAIN).gpus, setup=setup, workload=Workload())
     with pytest.raises(SimulatorError, match="7"):
-        fleet.by_gpu(question)
+        frames.by_gpu(question)

@@ -15,7 +15,8 @@ from simulator.counts.transformer import decode_operations
 from simulator.errors import ProfileError
 from simulator.inputs.hardware import load_hardware, profile_files
 from simulator.inputs.presets import load_model
-from simulator.inputs.workload import Execution, Workload, workload_for
+from simulator.inputs.setup import Execution, Setup, ask
+from simulator.inputs.workload import Workload
 from simulator.timing import constants
 from simulator.timing.constants import (
     GENERAL,
@@ -320,9 +321,8 @@ def test_half_the_weight_bytes_are_no_slower(name: str) -> None:
     step = {
         dtype: decode_time(
             shape,
-            workload_for(shape, samples=1, context_tokens=256, weight_dtype=dtype),
+            *ask(shape, samples=1, context_tokens=256, weight_dtype=dtype),
             rates(card),
-            resident_blocks=resident_blocks(card),
         ).total_s
         for dtype in (half, "fp8")
     }
@@ -369,13 +369,13 @@ def test_a_kernel_that_only_streams_uses_its_launch_and_its_bandwidth() -> None:
 def test_a_step_with_an_8_bit_cache_uses_both_kinds_of_constants() -> None:
     """Attention those of 8 bits alone, products and norms those of 16 bits alone."""
     model, card = mistral_7b(), gpu()
-    work = Workload(kv_dtype="fp8", samples=4, context_tokens=4096)
-    operations = decode_operations(model, work, resident_blocks=resident_blocks(card))
-    names = _names(*operations)
+    work, resident = Workload(samples=4, context_tokens=4096), resident_blocks(card)
+    cache = Setup(kv_dtype="fp8")
+    names = _names(*decode_operations(model, cache, work, resident_blocks=resident))
     assert {"fp8_attention_launch_us", "fp8_copy_launch_us", "gemm_launch_us"} <= names
     assert not {"attention_launch_us", "fp8_gemm_launch_us", "step_us"} & names
     # The head is not quantised with the layers.
-    weights = Workload(weight_dtype="fp8", samples=4, context_tokens=4096)
-    names = _names(*decode_operations(model, weights, resident_blocks=resident_blocks(card)))
+    weights = Setup(weight_dtype="fp8")
+    names = _names(*decode_operations(model, weights, work, resident_blocks=resident))
     assert {"fp8_gemm_launch_us", "gemm_launch_us", "attention_launch_us"} <= names
     assert "fp8_attention_launch_us" not in names

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import SLOTS, gpu, grid_of, llama_2_7b, mistral_7b, round_gpu
+from builders import SLOTS, gpu, llama_2_7b, mistral_7b, round_gpu
 
 from simulator.counts.operation import KINDS, Operation
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import HardwareProfile, load_hardware
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing import interval
 from simulator.timing.constants import rates
@@ -53,10 +54,10 @@ def _interval(
     *operations: Operation, card: HardwareProfile = CARD, **how: Any
 ) -> tuple[float, float, float, Uncertainty]:
     """Return low, predicted and high of operations in microseconds, and where they come from."""
-    work = Workload(**how)
+    setup = Setup(**how)
     gpu_rates = rates(card)
-    step = step_time(operations, gpu_rates, work.execution)
-    unsure = uncertainty(operations, step, gpu_rates, work)
+    step = step_time(operations, gpu_rates, setup.execution)
+    unsure = uncertainty(operations, step, gpu_rates, setup)
     low, high = float(unsure.low_s), float(unsure.high_s)
     return low * 1e6, float(step.total_s) * 1e6, high * 1e6, unsure
 
@@ -201,11 +202,11 @@ def test_the_first_step_s_own_error_is_the_ratio_s_and_the_second_s_its_inverse(
 
 def _widths(card: HardwareProfile, constants: Any, **work: Any) -> tuple[float, float]:
     """Return how far a step of Mistral-7B may be off each way, as shares."""
-    question = Workload(**work)
-    gpu_rates = rates(card, constants)
-    operations = decode_operations(mistral_7b(), question, resident_blocks=resident_blocks(card))
-    step = step_time(operations, gpu_rates, question.execution)
-    unsure = uncertainty(operations, step, gpu_rates, question)
+    gpu_rates, setup = rates(card, constants), Setup()
+    resident = resident_blocks(card)
+    operations = decode_operations(mistral_7b(), setup, Workload(**work), resident_blocks=resident)
+    step = step_time(operations, gpu_rates, setup.execution)
+    unsure = uncertainty(operations, step, gpu_rates, setup)
     return 1 - unsure.low_s / step.total_s, unsure.high_s / step.total_s - 1
 
 
@@ -232,11 +233,12 @@ def test_intervals_of_a_step_are_narrower_than_those_of_its_kernels() -> None:
 @pytest.mark.parametrize("samples", [1, 2])
 def test_a_single_sample_reads_nothing_again_in_an_array_either(samples: int) -> None:
     """A grid's cached time at one sample of a stored context is none, as of a single answer."""
-    work = Workload(samples=samples, context_tokens=2000, kv_layout="shared", execution="eager")
+    setup = Setup(kv_layout="shared", execution="eager")
+    work = Workload(samples=samples, context_tokens=2000)
     gpu_rates = rates(load_hardware("h100-sxm"))
     cached = []
-    for each in (work, grid_of(work, samples=np.array([float(samples)]))):
-        operations = decode_operations(llama_2_7b(), each, resident_blocks=SLOTS)
+    for each in (work, work.but(samples=np.array([float(samples)]))):
+        operations = decode_operations(llama_2_7b(), setup, each, resident_blocks=SLOTS)
         sums = step_sums(operations, step_time(operations, gpu_rates, "eager"), gpu_rates)
         cached.append(float(np.sum(sums.cached_s.get("attention", 0.0))))
     assert cached[0] == pytest.approx(cached[1], rel=1e-12)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from simulator.counts.operation import Operation
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
-from simulator.inputs.workload import workload_for
+from simulator.inputs.setup import ask
 from simulator.timing.constants import Rates, rates
 from simulator.timing.roofline import ROOFS, OperationTime, operation_time, overlapped
 from simulator.timing.step import decode_time
@@ -339,9 +339,7 @@ def test_a_quarter_of_the_weight_bytes_saves_time(name: str) -> None:
     """
     shape, used = load_model("llama-2-70b"), rates(load_hardware(name))
     step = {
-        dtype: decode_time(
-            shape, workload_for(shape, samples=1, weight_dtype=dtype), used, resident_blocks=132
-        ).total_s
+        dtype: decode_time(shape, *ask(shape, samples=1, weight_dtype=dtype), used).total_s
         for dtype in ("int8", "int4")
     }
     assert step["int4"] < 0.75 * step["int8"]
