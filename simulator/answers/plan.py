@@ -7,6 +7,7 @@ from functools import cached_property
 from simulator.answers.capacity import Capacity, capacity
 from simulator.answers.estimate import Estimate, check_workload, estimate
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.counts.attention.registry import find_way
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
@@ -113,12 +114,13 @@ def plan(
     Raises
     ------
     WorkloadError
-        If the target is not positive, or nothing could be tried at all.
+        If the target is not positive, the kernel is not known, or nothing could be tried at all.
     """
     if target_step_s is not None and not target_step_s > 0:
         raise WorkloadError(f"target_step_ms = {target_step_s * 1e3} is not positive")
     if any(size < 1 for size in tensor_parallel_sizes):
         raise WorkloadError("tensor_parallel_sizes: at least 1 GPU shares a layer")
+    find_way(setup.kernel)  # a name that is not known is no option to skip
     # By other names the same card may be asked for twice.
     gpus = [gpu for index, gpu in enumerate(gpus) if gpu not in gpus[:index]]
     options: list[Option] = []

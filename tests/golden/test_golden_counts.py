@@ -11,17 +11,22 @@ from builders import (
     llama_3_70b,
     mistral_7b,
     mixtral_8x7b,
+    model,
     step_operations,
     windowed,
 )
 
+from simulator.counts.attention.ideal import Ideal
 from simulator.counts.memory import kv_bytes_per_token, kv_cache_bytes, weights_bytes
 from simulator.counts.operation import total
-from simulator.counts.transformer import distinct_experts, prefill_operations
+from simulator.counts.transformer import attention_shape, distinct_experts, prefill_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
+
+# Two samples of four context tokens, with three own tokens each.
+HAND = Workload(context_tokens=4, samples=2, decoded_tokens=3)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +64,36 @@ def test_kv_bytes_of_sixteen_samples(kernel: str) -> None:
     bifurcated = total(step_operations(llama_2_7b(), attention="bifurcated", **work))
     assert standard.kv_bytes_read == 69_256_347_648
     assert bifurcated.kv_bytes_read == 4_831_838_208
+
+
+def test_the_ideal_kernel_reads_equations_5_and_6() -> None:
+    """One layer of g = 2 KV heads, k = 2; b = 2 samples of m_c = 4 and m_d = 3 tokens, in bf16.
+
+    Equation 5: g k b (m_c + m_d) = 2 x 2 x 2 x 7 = 56 elements of K, and as many of V: 224 bytes.
+    Equation 6: g k (m_c + b m_d) = 2 x 2 x (4 + 2 x 3) = 40 elements of each: 160 bytes.
+    """
+    shape = attention_shape(model(), Setup(), HAND, None, resident_blocks=SLOTS)
+    whole, (context, own) = shape.whole(), shape.parts
+    # Each of 2 sequences has a cache of 7 keys; or one of 4 serves both, and each has 3 of its own.
+    assert (whole.caches, whole.tokens, whole.sharers) == (2, 7, 1)
+    assert (context.caches, context.tokens, context.sharers) == (1, 4, 2)
+    assert (own.caches, own.tokens, own.sharers) == (2, 3, 1)
+    ideal = Ideal(name="ideal")
+    (standard,) = ideal.standard(shape, rereads=False)
+    (bifurcated,) = ideal.bifurcated(shape)
+    # The queries of 2 samples x 4 heads are 2 x 4 x 2 x 2 = 32 bytes, the outputs as many.
+    for operation, kv_bytes in ((standard, 224), (bifurcated, 160)):
+        assert operation.kv_bytes_read == kv_bytes
+        assert operation.bytes_read == 32 + kv_bytes
+        assert operation.bytes_written == 32
+        # 2 samples x 4 heads x 7 keys x 2 wide x 2 products x 2.
+        assert operation.flops == 448
+    # One stored context: of 2 x 4 reads of its tokens, 4 are stored, and 4 are repeats.
+    stored = shape.whole(rereads=True)
+    assert (stored.stored_tokens, stored.repeated_tokens) == (4, 4)
+    (shared,) = ideal.standard(shape, rereads=True)
+    assert shared.kv_bytes_read == 224
+    assert shared.reused_bytes == shared.reused_footprint_bytes == 4 * 2 * 2 * 2 * 2
 
 
 @pytest.mark.parametrize("attention", ["standard", "bifurcated"])
