@@ -184,3 +184,9 @@ def test_the_files_that_the_page_names_exist() -> None:
     """A file with its folder, such as `cli/main.py`, is in the package, or in the checkout."""
     for name in re.findall(r"`([a-z_]+/[a-z_/]+\.[a-z]+)`", PAGE):
         assert (PACKAGE / name).is_file() or (CHECKOUT / name).is_file(), name
+
+
+def test_typer_is_used_by_its_public_names() -> None:
+    """A new version of Typer may rename what begins with an underscore."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in modules().values())
+    assert not re.findall(r"^\s*(?:from|import) typer[a-z_.]*\._.*$", text, re.MULTILINE)
