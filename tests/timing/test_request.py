@@ -3,12 +3,13 @@
 from math import ceil
 from typing import Any
 
+import numpy as np
 import pytest
-from builders import REAL_MODELS, SLOTS, mistral_7b, round_gpu, step_operations, workloads
+from builders import REAL_MODELS, SLOTS, grid_of, mistral_7b, round_gpu, step_operations, workloads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.counts.transformer import prefill_operations
+from simulator.counts.transformer import decode_operations, prefill_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
 from simulator.timing import request
@@ -28,6 +29,17 @@ def _step_s(shape: ModelShape, work: Workload, decoded: int) -> float:
     return float(step_time(operations, ROUND, work.execution).total_s)
 
 
+def _steps_s(shape: ModelShape, work: Workload, lengths: list[int]) -> list[float]:
+    """Return the times of steps of several lengths, as one array."""
+    decoded = np.array(lengths, dtype=np.float64)
+    operations = decode_operations(
+        shape, grid_of(work, decoded_tokens=decoded), resident_blocks=SLOTS
+    )
+    total_s = step_time(operations, ROUND, work.execution).total_s
+    steps: list[float] = np.broadcast_to(total_s, decoded.shape).tolist()
+    return steps
+
+
 @settings(max_examples=40)
 @given(
     st.sampled_from(REAL_MODELS),
@@ -38,7 +50,7 @@ def _step_s(shape: ModelShape, work: Workload, decoded: int) -> float:
 def test_a_request_is_its_steps(
     shape: ModelShape, work: Workload, output_tokens: int, accepted_tokens: float
 ) -> None:
-    """The sum over all steps, the first and the last are those of a loop over single steps.
+    """The sum over all steps, the first and the last are those of the lengths in a plain loop.
 
     The prefill gives the first token; a step attends over the tokens that are cached and its own
     query tokens, and moves each sample forward by those accepted.
@@ -48,10 +60,13 @@ def test_a_request_is_its_steps(
     accepted = min(accepted_tokens, work.query_tokens)
     work = work.model_copy(update={"accepted_tokens": accepted})
     time = _generate(shape, work, output_tokens)
-    steps, generated = [], 1.0
+    lengths, generated = [], 1.0
     while generated < output_tokens:
-        steps.append(_step_s(shape, work, ceil(generated - 1) + work.query_tokens))
+        lengths.append(ceil(generated - 1) + work.query_tokens)
         generated += accepted
+    steps = _steps_s(shape, work, lengths)
+    for index in {0, len(steps) // 3, len(steps) - 1} if steps else ():
+        assert steps[index] == pytest.approx(_step_s(shape, work, lengths[index]), rel=1e-12)
     assert time.steps == len(steps)
     assert time.decode_s == pytest.approx(sum(steps), rel=1e-9)
     assert time.first_step_s == pytest.approx(steps[0] if steps else 0)
@@ -61,10 +76,10 @@ def test_a_request_is_its_steps(
 def test_a_long_request_is_timed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cutting the steps into arrays changes nothing, at whatever size they are cut."""
     work = Workload(attention="bifurcated")
-    whole = _generate(mistral_7b(), work, 1000)
-    for size in (1, 7, 998, 999, 1000):
+    whole = _generate(mistral_7b(), work, 300)
+    for size in (1, 7, 298, 299, 300):
         monkeypatch.setattr(request, "STEPS_AT_ONCE", size)
-        parts = _generate(mistral_7b(), work, 1000)
+        parts = _generate(mistral_7b(), work, 300)
         assert parts.decode_s == pytest.approx(whole.decode_s, rel=1e-12)
         assert parts.first_step_s == pytest.approx(whole.first_step_s)
         assert parts.last_step_s == pytest.approx(whole.last_step_s)
