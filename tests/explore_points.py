@@ -69,6 +69,30 @@ def random_states(data: dict[str, Any], count: int, seed: int) -> list[dict[str,
     return states
 
 
+def covering(data: dict[str, Any], states: list[dict[str, int]]) -> list[dict[str, int]]:
+    """Return of some states those that make the script follow what none before them did.
+
+    A state follows the tapes of its operations, of their times on its GPU, of its memory and of its
+    interval. A tape is wrong in all states that follow it, or in few only where it is decided by
+    sizes; then others of its structure, of which there are far fewer than tapes, are wrong too.
+    """
+    followed: set[tuple[Any, ...]] = set()
+    chosen = []
+    for state in states:
+        model = data["models"][state["model"]]
+        programs = model["programs"][model["choices"].index(state["kv_heads"])]
+        pieces: set[tuple[Any, ...]] = set()
+        for step, memory, interval in programs[state["kernel"]][state["execution"]]:
+            pieces |= {("memory", memory), ("interval", interval)}
+            for operation in data["steps"][step]:
+                _, _, timing, quantities = data["operations"][operation]
+                pieces |= {("quantities", quantities), ("time", timing, state["gpu"])}
+        if not pieces <= followed:
+            followed |= pieces
+            chosen.append(state)
+    return chosen
+
+
 def question(
     offer: Menu, data: dict[str, Any], state: dict[str, int]
 ) -> tuple[ModelShape, HardwareProfile, Setup, Workload]:

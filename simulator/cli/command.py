@@ -2,39 +2,41 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
-from typer._click.exceptions import NoSuchOption, UsageError
+import typer
 from typer.core import TyperCommand, TyperOption
-
-if TYPE_CHECKING:
-    from typer._click.core import Context
 
 
 class Command(TyperCommand):
     """A command whose options take one value unless they take any number."""
 
-    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line, once it is known that nothing of it would be dropped."""
         if not ctx.resilient_parsing:
             self._check(ctx, args)
         return super().parse_args(ctx, args)
 
-    def _check(self, ctx: "Context", args: list[str]) -> None:
+    def _check(self, ctx: Any, args: list[str]) -> None:
         """Refuse a second value of an option that takes one, and explain one of a scenario."""
         try:
             *_, order = self.make_parser(ctx).parse_args(list(args))
-        except NoSuchOption as error:
-            if any(item.name == "scenario" and item.required for item in self.params):
+        except typer.TyperException as error:
+            # Typer's class of an unknown option has no public name; it alone has possibilities.
+            unknown_option = hasattr(error, "possibilities")
+            needs_scenario = any(item.name == "scenario" and item.required for item in self.params)
+            if unknown_option and needs_scenario:
                 _explain(error, str(self.name), args)
             raise
         for item, times in Counter(order).items():
             single = isinstance(item, TyperOption) and not (item.multiple or item.is_flag)
             if single and times > 1:
-                raise UsageError(f"{item.opts[0]} takes one value and is given {times} times", ctx)
+                raise typer.BadParameter(
+                    f"{item.opts[0]} takes one value and is given {times} times"
+                )
 
 
-def _explain(error: NoSuchOption, command: str, args: Sequence[str]) -> None:
+def _explain(error: Any, command: str, args: Sequence[str]) -> None:
     """Say where a scenario has what an option of a question sets, if it is one."""
     from simulator.cli.asked import scenario_key
     from simulator.inputs.scenario import scenario_files

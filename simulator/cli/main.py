@@ -4,10 +4,9 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
 from simulator.cli.command import Command
 from simulator.cli.output import fail
@@ -20,6 +19,8 @@ Analytical latency and memory-IO answers for standard and bifurcated attention.
 Sizes: 8K is 8192, 8k is 8000. Data goes to stdout, everything else to stderr.
 """
 
+# The exit code of a command line that cannot be read.
+MISUSED = 2
 # What shells report of a program that Ctrl-C ended; Typer turns the interrupt into it too.
 INTERRUPTED = 130
 
@@ -50,7 +51,6 @@ def build(command: str | None = None) -> typer.Typer:
     """Return the command line: whole, or with no more than the module of one command."""
     app = typer.Typer(
         help=HELP,
-        no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -65,14 +65,18 @@ def build(command: str | None = None) -> typer.Typer:
 
 
 def root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Print the version, or go on to the command."""
+    """Print the version, or the help where there is no command, or go on to the command."""
     if version:
         from simulator import __version__
 
         typer.echo(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(MISUSED)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -83,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app = build(words[0] if words else None)
         code = app(args=arguments, prog_name="bifurcate", standalone_mode=False)
-    except ClickException as error:
-        _explain_usage(error)
+    except typer.TyperException as error:
+        fail(error.format_message().removeprefix("Invalid value: "), error.exit_code)
     except SimulatorError as error:
         fail(str(error), 1)
     except BrokenPipeError:
@@ -106,11 +110,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == INTERRUPTED:
         fail("interrupted", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _explain_usage(error: ClickException) -> NoReturn:
-    """Say in one line how the command line was misused; the bare command gets its help."""
-    if isinstance(error, NoArgsIsHelpError):
-        error.show(file=sys.stdout)
-        sys.exit(error.exit_code)
-    fail(error.format_message().removeprefix("Invalid value: "), error.exit_code)

@@ -11,6 +11,7 @@ from builders import (
     llama_3_70b,
     mistral_7b,
     mixtral_8x7b,
+    model,
     model_shapes,
     runs,
     setups,
@@ -162,6 +163,37 @@ def test_the_math_path_copies_the_cache_in_plain_pytorch() -> None:
     values = 2048 + 8192 + 4096
     per_token = values * 4 + 2 * 32 * (4 - 2)
     assert math.workspace_bytes - einsum.workspace_bytes == 16 * (8192 + 64) * per_token
+
+
+@pytest.mark.parametrize(
+    ("tree", "outputs"),
+    [
+        ("", 2),  # context and own tokens
+        ("system=4,problem=3x2", 3),  # both levels, own tokens
+        ("system=4,examples=5x2,problem=3x2", 4),
+        ("system=4+examples=5x2,problem=3x2", 3),  # the upper levels are read together
+        ("system=4+problem=3x2", 2),
+        ("system=4+problem=3x2+", 2),  # all is read at once: as much as standard attention has
+    ],
+)
+def test_every_part_of_a_tree_has_an_output_of_its_own(tree: str, outputs: int) -> None:
+    """Bifurcated attention merges one output for each part that it reads apart.
+
+    Of 4 heads of 2 values, 2 bytes each: 16 bytes for a token's queries, and 16 for each output.
+    Beside them a token has two hidden vectors of 8 values and gate and up of 16 each: 96 bytes.
+    """
+    shape = model(vocab_size=16)  # so few that logits do not decide
+    sizes: dict[str, Any] = {"tree": tree} if tree else {"context_tokens": 7}
+    for attention, found in (("bifurcated", outputs), ("standard", 2)):
+        setup = Setup(attention=attention, kernel="ideal")
+        work = Workload(samples=3, decoded_tokens=2, **sizes)
+        tokens = work.prompts * 3
+        expected = tokens * (96 + 16 + 16 * found)
+        assert workspace_bytes(shape, setup, work, resident_blocks=SLOTS) == expected
+        # Flash keeps split-KV partials too: in 264 blocks 64 rows of 2 values and a log-sum-exp.
+        flash = setup.but(kernel="flash")
+        partials = 264 * 64 * (2 + 1) * 4
+        assert workspace_bytes(shape, flash, work, resident_blocks=SLOTS) == expected + partials
 
 
 @given(st.sampled_from(REAL_MODELS), setups(), workloads())

@@ -9,7 +9,7 @@ from builders import SLOTS, asked, attention_only, by_name, mistral_7b, model, s
 from plot_studies import study
 
 from simulator import api
-from simulator.answers import curves
+from simulator.answers import frames
 from simulator.answers.estimate import estimate
 from simulator.answers.sweep import prepare_sweep
 from simulator.counts.attention import registry
@@ -157,4 +157,4 @@ def test_sweeps_and_figures_have_it() -> None:
     rows = {(block["model"], block["kernel"]): block["speedup"] for block in sweep.blocks()}
     alone = api.compare("llama-2-7b", kernel="linear", **sizes)
     assert rows["llama-2-7b", "linear"].tolist() == pytest.approx([alone.speedup])
-    assert "linear" in set(curves.by_kernel(study("gain, and standard ends"))["kernel"])
+    assert "linear" in set(frames.by_kernel(study("gain, and standard ends"))["kernel"])

@@ -7,7 +7,6 @@ k = 2, gated MLP of 16, vocabulary of 32, bf16.
 import pytest
 from builders import by_name, llama_2_7b, mistral_7b, mixtral_8x7b, model, step_operations
 
-from simulator.counts import paper
 from simulator.counts.memory import kv_cache_bytes, memory
 from simulator.counts.operation import total
 from simulator.counts.transformer import prefill_operations
@@ -158,14 +157,15 @@ def test_the_paper_s_formulas_have_n(attention: str, n: int) -> None:
         execution="compiled",
     )
     products = [each for each in operations if each.kind == "attention"]
-    sizes = {"h": h, "b": b, "n": n, "k": k, "m_c": m_c, "m_d": m_d}
-    flops = sum(each.flops for each in products)
-    assert flops == paper.attention_flops(**sizes)
-    formula = paper.full_io_standard if attention == "standard" else paper.full_io_bifurcated
-    moved = sum(each.bytes_moved for each in products)
+    m, d = m_c + m_d, h * k
+    # Section 4: 2 b n m d for <q,K>, and as much for <w,V>.
+    assert sum(each.flops for each in products) == 2 * (2 * b * n * m * d)
+    # E.2 in elements: queries, keys and logits of <q,K>; logits, values and outputs of <w,V>.
+    cached = b * g * m * k if attention == "standard" else g * m_c * k + b * g * m_d * k
+    elements = (b * h * n * k + cached + b * h * n * m) + (b * h * n * m + cached + b * n * d)
     # The two parts of bifurcated attention each touch queries and outputs; the paper counts once.
     again = 2 * b * h * n * k if attention == "bifurcated" else 0
-    assert moved == 2 * (formula(g=g, **sizes) + again)
+    assert sum(each.bytes_moved for each in products) == 2 * (elements + again)
 
 
 def test_experts_are_visited_by_every_query_token() -> None:

@@ -3,6 +3,7 @@
 from math import ceil
 from typing import Any
 
+import numpy as np
 import pytest
 from builders import REAL_MODELS, mistral_7b, round_gpu, runs, setups, workloads
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from simulator.timing import request
 from simulator.timing.constants import rates
 from simulator.timing.limits import resident_blocks
 from simulator.timing.request import GenerationTime, generation_time
-from simulator.timing.step import step_time
+from simulator.timing.step import decode_time, step_time
 
 ROUND = rates(round_gpu())
 
@@ -33,6 +34,14 @@ def _step_s(shape: ModelShape, setup: Setup, work: Workload, decoded: int) -> fl
     return float(step_time(operations, ROUND, setup.execution).total_s)
 
 
+def _steps_s(shape: ModelShape, setup: Setup, work: Workload, lengths: list[int]) -> list[float]:
+    """Return the times of steps of several lengths, as one array."""
+    decoded = np.array(lengths, dtype=np.float64)
+    total_s = decode_time(shape, setup, work.but(decoded_tokens=decoded), ROUND).total_s
+    steps: list[float] = np.broadcast_to(total_s, decoded.shape).tolist()
+    return steps
+
+
 @settings(max_examples=40)
 @given(
     st.sampled_from(REAL_MODELS),
@@ -44,7 +53,7 @@ def _step_s(shape: ModelShape, setup: Setup, work: Workload, decoded: int) -> fl
 def test_a_request_is_its_steps(
     shape: ModelShape, setup: Setup, work: Workload, output_tokens: int, accepted_tokens: float
 ) -> None:
-    """The sum over all steps, the first and the last are those of a loop over single steps.
+    """The sum over all steps, the first and the last are those of the lengths in a plain loop.
 
     The prefill gives the first token; a step attends over the tokens that are cached and its own
     query tokens, and moves each sample forward by those accepted.
@@ -54,10 +63,13 @@ def test_a_request_is_its_steps(
     accepted = min(accepted_tokens, work.query_tokens)
     work = work.but(accepted_tokens=accepted)
     time = _generate(shape, setup, work, output_tokens)
-    steps, generated = [], 1.0
+    lengths, generated = [], 1.0
     while generated < output_tokens:
-        steps.append(_step_s(shape, setup, work, ceil(generated - 1) + work.query_tokens))
+        lengths.append(ceil(generated - 1) + work.query_tokens)
         generated += accepted
+    steps = _steps_s(shape, setup, work, lengths)
+    for index in {0, len(steps) // 3, len(steps) - 1} if steps else ():
+        assert steps[index] == pytest.approx(_step_s(shape, setup, work, lengths[index]), rel=1e-12)
     assert time.steps == len(steps)
     assert time.decode_s == pytest.approx(sum(steps), rel=1e-9)
     assert time.first_step_s == pytest.approx(steps[0] if steps else 0)
@@ -67,10 +79,10 @@ def test_a_request_is_its_steps(
 def test_a_long_request_is_timed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cutting the steps into arrays changes nothing, at whatever size they are cut."""
     question = Setup(attention="bifurcated"), Workload()
-    whole = _generate(mistral_7b(), *question, 1000)
-    for size in (1, 7, 998, 999, 1000):
+    whole = _generate(mistral_7b(), *question, 300)
+    for size in (1, 7, 998, 999, 300):
         monkeypatch.setattr(request, "STEPS_AT_ONCE", size)
-        parts = _generate(mistral_7b(), *question, 1000)
+        parts = _generate(mistral_7b(), *question, 300)
         assert parts.decode_s == pytest.approx(whole.decode_s, rel=1e-12)
         assert parts.first_step_s == pytest.approx(whole.first_step_s)
         assert parts.last_step_s == pytest.approx(whole.last_step_s)
