@@ -20,7 +20,7 @@ ATTENTIONS = ("standard", "bifurcated")
 
 def plain_models() -> list[ModelShape]:
     """Return the presets that the page describes: full attention in all layers, a gated MLP."""
-    models = (preset.load() for preset in presets().values())
+    models = (preset.model for preset in presets().values())
     return [
         model
         for model in models
