@@ -63,6 +63,7 @@ predictions: $(DEV)
 
 bench: $(CORE)
 	@$(BIN)/python benchmarks/startup.py
+	@$(BIN)/python benchmarks/api.py
 	@$(BIN)/python benchmarks/sweep.py
 
 # The rows are no part of the project: make accuracy ROWS=folder
