@@ -1,7 +1,7 @@
 """CPU time of single answers of the Python API: python benchmarks/api.py.
 
-Every answer is asked again and again in one process, so profiles and presets have been read: what is
-left is counting and timing.
+Every answer is asked again and again in one process, so profiles and presets have been read:
+counting and timing are left.
 """
 
 import time

@@ -127,6 +127,8 @@ def spent_on(operations: Iterable[Operation], gpu: Rates, execution: Execution) 
     host: Numeric = 0.0
     collective: Numeric = 0.0
     for operation in operations:
+        if operation.launches.__class__ is int and not operation.launches:
+            continue
         time = operation_time(operation, gpu, execution)
         if operation.kind == "collective":
             collective = collective + operation.repeat * time.device_s
