@@ -12,14 +12,16 @@ from pathlib import Path
 import pandas as pd
 
 from simulator.errors import MeasurementError, ProfileError
-from simulator.evidence.rows.kinds import LAYOUTS, ROW_KINDS, RowKind, recognise
-from simulator.evidence.rows.refusals import (
+from simulator.evidence.rows.kinds import (
     DTYPE_COLUMNS,
     GPU_COUNTS,
+    KINDS,
+    ROW_KINDS,
     SWITCHES,
-    impossible,
-    unusable,
+    RowKind,
+    recognise,
 )
+from simulator.evidence.rows.refusals import impossible, unusable
 from simulator.inputs.dtypes import DTYPE_ALIASES
 from simulator.inputs.hardware import load_hardware
 
@@ -102,7 +104,7 @@ def load(
             continue
         for kind, table in _by_kind(frame, kinds):
             prepared = _prepare(table, kind, path, wanted)
-            useless = unusable(prepared, kind, LAYOUTS[kind])
+            useless = unusable(prepared, kind)
             reasons = useless.where(useless.notna(), impossible(prepared[useless.isna()], kind))
             drop = useless.notna() if keep_suspect else reasons.notna()
             for line, reason, is_dropped in zip(prepared["line"], reasons, drop, strict=True):
@@ -156,7 +158,7 @@ def _read(path: Path) -> pd.DataFrame:
 def _no_kind(path: Path, columns: Iterable[str]) -> str:
     """Say what is missing for the kind that the columns come nearest to."""
     present = set(columns)
-    missing = {kind: sorted(layout.needs - present) for kind, layout in LAYOUTS.items()}
+    missing = {kind: sorted(columns.needs - present) for kind, columns in KINDS.items()}
     kind = min(missing, key=lambda name: (len(missing[name]), ROW_KINDS.index(name)))
     return f"{path}: rows of no known kind; for {kind} it lacks {', '.join(missing[kind])}"
 
@@ -170,10 +172,10 @@ def _by_kind(
     """
     rest = frame
     # The most demanding first: a prefill row also has all that a decode row has.
-    ordered = sorted(kinds, key=lambda kind: -len(LAYOUTS[kind].sizes + LAYOUTS[kind].words))
+    ordered = sorted(kinds, key=lambda kind: -len(KINDS[kind].sizes + KINDS[kind].words))
     for kind in ordered if len(kinds) > 1 else ():
-        layout = LAYOUTS[kind]
-        filled = rest[[*layout.sizes, *layout.words]].notna().all(axis=1)
+        columns = KINDS[kind]
+        filled = rest[[*columns.sizes, *columns.words]].notna().all(axis=1)
         if filled.any():
             yield kind, rest[filled]
         rest = rest[~filled]
@@ -183,23 +185,25 @@ def _by_kind(
 
 def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None) -> pd.DataFrame:
     """Fill in absent columns, turn text into numbers, and resolve the GPU's name."""
-    layout = LAYOUTS[kind]
+    columns = KINDS[kind]
     frame = frame.copy()
     frame["file"] = str(path)
-    for name, default in {**_COMMON, **layout.optional}.items():
+    for name, default in {**_COMMON, **columns.optional}.items():
         if name not in frame:
             frame[name] = default
         elif default is not None:
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
-    for name in layout.sizes:
+    for name in columns.sizes:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     for name in (*SWITCHES, *GPU_COUNTS):
-        if name in layout.optional:
+        if name in columns.optional:
             frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     _fill_dtypes(frame, kind)
-    time = pd.to_numeric(frame[layout.result], errors="coerce").astype("float64")
-    frame[layout.result] = time
-    frame["time_s"] = time.where(time.between(0, float("inf"), inclusive="neither")) * layout.unit_s
+    time = pd.to_numeric(frame[columns.result], errors="coerce").astype("float64")
+    frame[columns.result] = time
+    frame["time_s"] = (
+        time.where(time.between(0, float("inf"), inclusive="neither")) * columns.unit_s
+    )
     frame["gpu_id"] = _gpu_ids(frame, path, wanted)
     if wanted is not None:
         frame = frame[frame["gpu_id"] == wanted]
