@@ -20,8 +20,7 @@ from simulator.evidence.fit.calibrate import Calibration, calibrate, summary
 from simulator.evidence.fit.plan import STAGES
 from simulator.evidence.predict.summaries import report, timed
 from simulator.evidence.predict.validate import validate
-from simulator.evidence.rows.kinds import RowKind
-from simulator.evidence.rows.plausibility import compulsory_bytes
+from simulator.evidence.rows.kinds import RowKind, cache_bytes
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.spread import shipped_spreads
@@ -96,9 +95,8 @@ def regimes(measurements: Measurements, calibrations: Mapping[str, Calibration])
         kind: unseen(calibrations, kind) for kind in ("decode_attention", "gemm")
     }
     decode = measurements.tables["decode_attention"]
-    moved = compulsory_bytes(decode, "decode_attention")
+    moved = cache_bytes(decode)
     products = measurements.tables["gemm"]
-    assert moved is not None  # noqa: S101 - decode rows have their bytes
     size = decode["gpu_id"].map(lambda name: load_hardware(name).l2_bytes)
     picks: list[tuple[RowKind, pd.DataFrame, str, pd.Index[int]]] = [
         *(
@@ -141,8 +139,7 @@ def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]
         card = residuals.left_out(gpu_id, calibrations, measurements)
         rows = table[(table["gpu_id"] == gpu_id) & (table["kv_dtype"] != "fp8")]
         predicted = validate(Measurements({"decode_attention": rows}), gpu=card).rows
-        moved = compulsory_bytes(rows, "decode_attention")
-        assert moved is not None  # noqa: S101 - decode rows have their bytes
+        moved = cache_bytes(rows)
         lines_of = dict(zip(zip(rows["file"], rows["line"], strict=True), moved, strict=True))
         size = np.array(
             [lines_of[key] for key in zip(predicted["file"], predicted["line"], strict=True)]

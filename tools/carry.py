@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from simulator.evidence.fit.solver import with_constants
-from simulator.evidence.predict.attention_kernels import attention_kernel
+from simulator.evidence.predict.calls import attention_kernel
 from simulator.evidence.predict.groups import library_of
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.carried import Entry, clock_factor

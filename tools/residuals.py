@@ -14,7 +14,7 @@ import pandas as pd
 from simulator.evidence.fit.calibrate import Calibration
 from simulator.evidence.fit.solver import FOLDS
 from simulator.evidence.predict.groups import Group, profile
-from simulator.evidence.predict.predict import prepare
+from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
@@ -98,7 +98,7 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
             continue
         rows = table[table["time_s"].notna() & table["gpu_id"].notna()]
         for group in prepare(rows, kind).groups:
-            if group.execution == "eager" or group.seconds is not None:
+            if group.execution == "eager":
                 continue
             for origin, card, choice in _cards(
                 carried[group.gpu_id], calibrations.get(group.gpu_id), kind

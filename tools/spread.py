@@ -14,7 +14,7 @@ import pandas as pd
 
 from simulator.evidence.fit.calibrate import calibrate
 from simulator.evidence.predict.groups import profile
-from simulator.evidence.predict.predict import prepare
+from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements
 from simulator.timing.spread import Spread
 from simulator.units import MICROSECOND

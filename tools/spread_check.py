@@ -15,7 +15,7 @@ import pandas as pd
 
 from simulator.evidence.fit.solver import FOLDS
 from simulator.evidence.predict.groups import profile
-from simulator.evidence.predict.predict import prepare
+from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements
 from simulator.timing.interval import uncertainty
 from simulator.timing.spread import Spread

@@ -13,7 +13,7 @@ import pandas as pd
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import decode_operations
 from simulator.evidence.predict.groups import profile
-from simulator.evidence.predict.steps import prefill_in_step_s
+from simulator.evidence.predict.paper_code import prefill_in_step_s
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload

@@ -14,7 +14,7 @@ from simulator.evidence.fit.calibrate import Calibration, calibrate, summary
 from simulator.evidence.fit.plan import STAGES, wanted_rows
 from simulator.evidence.fit.profile import profile_path, profile_text
 from simulator.evidence.fit.solver import with_constants
-from simulator.evidence.predict.predict import prepare
+from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import HardwareProfile, load_hardware, read_profile
 from simulator.timing.constants import rates

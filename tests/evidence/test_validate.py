@@ -9,7 +9,7 @@ import pytest
 from simulator.api import estimate, generate
 from simulator.evidence.predict import paper_code
 from simulator.evidence.predict.groups import library_of
-from simulator.evidence.predict.predict import prepare
+from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.predict.summaries import report, summary, timed
 from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import load
@@ -99,7 +99,7 @@ def test_libraries_are_known_by_their_names(framework: str, library: str) -> Non
     assert library_of(framework) == library
 
 
-def cell(**changes: object) -> paper_code.Cell:
+def cell(**changes: object) -> paper_code.PaperCell:
     """Return a cell of the paper's table."""
     settings: dict[str, object] = {
         "model": load_model("mistral-7b"),
@@ -113,7 +113,7 @@ def cell(**changes: object) -> paper_code.Cell:
         "weights_dtype": "bf16",
         "ranks": 1,
     }
-    return paper_code.Cell(**{**settings, **changes})  # type: ignore[arg-type]
+    return paper_code.PaperCell(**{**settings, **changes})  # type: ignore[arg-type]
 
 
 def test_the_paper_s_totals_per_layer() -> None:
@@ -125,17 +125,22 @@ def test_the_paper_s_totals_per_layer() -> None:
     l2 = 50 * 2**20
     repeated = paper_code.account(cell(), l2)
     # The repeat reads U and writes 4 U; flash reads 4 U up to the current position.
-    assert repeated.repeat == 4 * 5 * u
-    assert repeated.flash == pytest.approx(4 * 4 * u * (8192 + 64) / 8320)
+    assert repeated.streamed["repeat"] == 4 * 5 * u
+    assert repeated.streamed["flash"] == pytest.approx(4 * 4 * u * (8192 + 64) / 8320)
     grouped = paper_code.account(cell(expand_kv=False), l2)
-    assert (grouped.repeat, grouped.flash) == (0, pytest.approx(4 * u * (8192 + 64) / 8320))
+    assert (grouped.streamed["repeat"], grouped.streamed["flash"]) == (
+        0,
+        pytest.approx(4 * u * (8192 + 64) / 8320),
+    )
     # Rebuilt: the context once, since L2 keeps 16.8 MB, the decoded resident, and U written.
     rebuilt = paper_code.account(cell(rebuilt=True), l2)
-    assert rebuilt.strided_cat == pytest.approx(u * 8192 / 8320 + 4 * u * 128 / 8320 + 4 * u)
+    assert rebuilt.streamed["strided_cat"] == pytest.approx(
+        u * 8192 / 8320 + 4 * u * 128 / 8320 + 4 * u
+    )
     # Compiled, the math path reads U and nothing repeated.
     fused = paper_code.account(cell(kernel="sdpa-math", compiled=True), l2)
-    assert fused.fused_read == 4 * u
-    assert fused.repeat == 0
+    assert fused.streamed["fused_read"] == 4 * u
+    assert fused.streamed["repeat"] == 0
 
 
 def test_a_bifurcated_step_of_the_paper_hardly_grows_with_samples_in_kv() -> None:
@@ -144,7 +149,7 @@ def test_a_bifurcated_step_of_the_paper_hardly_grows_with_samples_in_kv() -> Non
         paper_code.account(cell(bifurcated=True, kernel="einsum", samples=b), 0) for b in (1, 64)
     )
     assert one.values_bytes == many.values_bytes
-    assert many.passes == pytest.approx(64 * one.passes)
+    assert many.streamed["pass"] == pytest.approx(64 * one.streamed["pass"])
 
 
 @needs_rows

@@ -12,7 +12,7 @@ from simulator.evidence.fit.plan import STAGES, Stage
 from simulator.evidence.fit.solver import Fitted, Free, constant_name, fit, with_constants
 from simulator.evidence.predict.groups import Group
 from simulator.evidence.predict.measured import of_other_libraries
-from simulator.evidence.predict.predict import prepare
+from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
@@ -161,7 +161,7 @@ def _fit(
 
 def _launched(group: Group) -> Literal["graph", "eager", "whole"]:
     """Return which stages a group's rows are for."""
-    if group.seconds is not None:
+    if not group.operations:
         return "whole"
     return "eager" if group.execution == "eager" else "graph"
 

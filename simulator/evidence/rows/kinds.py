@@ -79,8 +79,8 @@ def _token_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
     return 2 * rows["kv_heads"] * rows["head_dim"] * _elements(rows, "kv_dtype")
 
 
-def _cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return keys and values of a batch. [bytes]."""
+def cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return keys and values of a batch in attention rows. [bytes]."""
     return rows["batch"] * rows["kv_len"] * _token_bytes(rows)
 
 
@@ -107,14 +107,14 @@ KINDS: dict[RowKind, KindOfRow] = {
     "decode_attention": KindOfRow(
         sizes=(*_ATTENTION, "kv_len"),
         shown=(*_ATTENTION, "kv_len", "kv_dtype"),
-        least_bytes=_cache_bytes,
+        least_bytes=cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, rows["kv_len"]),
     ),
     "prefill_attention": KindOfRow(
         sizes=(*_ATTENTION, "q_len", "kv_len"),
         optional={"causal": 1, "timing": "graph"},
         shown=(*_ATTENTION, "q_len"),
-        least_bytes=_cache_bytes,
+        least_bytes=cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, attended_pairs(rows)),
     ),
     "gemm": KindOfRow(
