@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from simulator.evidence.fit.calibrate import Calibration, calibrate, summary
-from simulator.evidence.fit.plan import STAGES
-from simulator.evidence.predict.summaries import report, timed
+from simulator.evidence.fit.calibrate import Calibration, calibrate, error_summary
+from simulator.evidence.fit.stages import STAGES
+from simulator.evidence.predict.summaries import summarise, timed
 from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.kinds import RowKind, cache_bytes
 from simulator.evidence.rows.reading import Measurements, load
@@ -49,7 +49,7 @@ shapes that the fit had not seen: rows are dealt by whole head shapes, matrix sh
 
 def errors(residuals: "np.ndarray") -> str:
     """Write median, 90th percentile and bias as cells of a table."""
-    figures = summary(residuals)
+    figures = error_summary(residuals)
     return " | ".join("" if math.isnan(value) else f"{100 * value:.1f} %" for value in figures)
 
 
@@ -61,7 +61,7 @@ def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
         "| --- | --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for gpu_id, calibration in calibrations.items():
-        for part in calibration.parts:
+        for part in calibration.fits:
             what = part.kind.replace("_", " ")
             rows = f"{part.fitted.rows:,}"
             cells = errors(part.fitted.held_out)
@@ -76,7 +76,7 @@ def unseen(calibrations: Mapping[str, Calibration], kind: RowKind) -> "pd.Series
     """
     found: dict[int, float] = {}
     for calibration in calibrations.values():
-        for part in calibration.parts:
+        for part in calibration.fits:
             if part.kind == kind:
                 found.update(zip(part.labels, part.fitted.held_out.tolist(), strict=True))
     return pd.Series(found, dtype=np.float64)
@@ -187,7 +187,7 @@ def shared_prefix(measurements: Measurements) -> list[str]:
 def whole(measurements: Measurements) -> list[str]:
     """Tabulate whole steps and the worst kinds of row with the shipped constants."""
     validation = validate(measurements)
-    result = report(validation, measurements)
+    result = summarise(validation, measurements)
     lines = [
         "\n## Everything, with the shipped constants\n",
         "| rows | count | median | 90th percentile | bias |",

@@ -67,7 +67,7 @@ def left_out(
     others = [
         calibration.profile
         for other, calibration in calibrations.items()
-        if other != gpu_id and {part.kind for part in calibration.parts} >= set(CARRIED_FROM)
+        if other != gpu_id and {part.kind for part in calibration.fits} >= set(CARRIED_FROM)
     ]
     kernels = carry.kernels_of(measurements.tables["decode_attention"], others)
     return carry.left_out(profile(gpu_id), others, kernels)
@@ -116,7 +116,7 @@ def _cards(
     carried: HardwareProfile, own: Calibration | None, kind: RowKind
 ) -> Iterator[tuple[str, HardwareProfile, ConstantsChoice]]:
     """Yield the GPU under each origin of its constants."""
-    if own is not None and any(part.kind == kind for part in own.parts):
+    if own is not None and any(part.kind == kind for part in own.fits):
         yield "fitted", own.profile, "auto"
     yield "carried", carried, "auto"
     yield "peak", bare(carried.id), "peak"
@@ -161,7 +161,7 @@ def _held_out(
     frame: pd.DataFrame, calibration: Calibration, kind: RowKind, *, low_precision: bool
 ) -> pd.DataFrame:
     """Return rows with the prediction of the fit that did not see their shape."""
-    for part in calibration.parts:
+    for part in calibration.fits:
         if part.kind == kind and part.variant == (LOW_PRECISION if low_precision else ""):
             held = pd.Series(part.fitted.held_out, index=list(part.labels))
             _, order = np.unique(part.shapes, return_inverse=True)

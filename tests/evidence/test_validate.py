@@ -10,7 +10,7 @@ from simulator.api import estimate, generate
 from simulator.evidence.predict import paper_code
 from simulator.evidence.predict.groups import library_of
 from simulator.evidence.predict.prepare import prepare
-from simulator.evidence.predict.summaries import report, summary, timed
+from simulator.evidence.predict.summaries import errors_of, summarise, timed
 from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import load
 from simulator.inputs.presets import load_model
@@ -40,7 +40,7 @@ H200,vllm,fa3,bf16,64,64,1,256,100000,1
 def test_unknown_kernels_are_predicted_and_unknown_gpus_counted(tmp_path: Path) -> None:
     """Of four rows one is refused as impossible and one skipped: no profile has that name."""
     measurements = load([rows_file(tmp_path, MIXED)])
-    result = report(validate(measurements), measurements)
+    result = summarise(validate(measurements), measurements)
     assert (result["rows"], result["predicted"], result["skipped"], result["refused"]) == (
         4,
         2,
@@ -58,7 +58,7 @@ def test_errors_are_those_of_the_rows(tmp_path: Path) -> None:
     rows = timed(validation.rows)
     ratio = rows["predicted_latency_us"] / rows["latency_us"] - 1
     assert rows["ape"].to_numpy() == pytest.approx(np.abs(ratio).to_numpy())
-    result = report(validation, measurements)
+    result = summarise(validation, measurements)
     assert result["median_ape"] == pytest.approx(np.median(np.abs(ratio)))
     assert result["bias"] == pytest.approx(np.median(ratio))
     assert result["within_20pct"] == pytest.approx((np.abs(ratio) <= 0.2).mean())
@@ -70,10 +70,10 @@ def test_nothing_to_predict_is_no_error(tmp_path: Path) -> None:
     """Rates of the memory are no calls: they are counted, and there are no figures to give."""
     path = rows_file(tmp_path, "gpu,test,working_set_bytes,gb_per_s\nL40S,l2_read,1e6,3000")
     measurements = load([path])
-    result = report(validate(measurements), measurements)
+    result = summarise(validate(measurements), measurements)
     assert result["predicted"] == 0
     assert result["median_ape"] is None
-    assert summary(pd.DataFrame())["rows"] == 0
+    assert errors_of(pd.DataFrame())["rows"] == 0
 
 
 def test_out_of_memory_cells_are_judged(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_out_of_memory_cells_are_judged(tmp_path: Path) -> None:
         "H100,mistral-7b,8192,8,standard,flash2,copies,eager,ok,22",
     )
     measurements = load([path])
-    result = report(validate(measurements), measurements)
+    result = summarise(validate(measurements), measurements)
     assert (result["oom_correct"], result["oom_total"]) == (1, 2)
 
 
@@ -156,7 +156,7 @@ def test_a_bifurcated_step_of_the_paper_hardly_grows_with_samples_in_kv() -> Non
 def test_every_out_of_memory_cell_of_the_paper_is_right() -> None:
     """No cell that ran is called out of memory, and none that did not is said to fit."""
     measurements = load([SHARED / "bifurcated_paper_step_latency.csv"])
-    result = report(validate(measurements), measurements)
+    result = summarise(validate(measurements), measurements)
     assert result["oom_total"] == result["oom_correct"] == 7
 
 
@@ -164,7 +164,7 @@ def test_every_out_of_memory_cell_of_the_paper_is_right() -> None:
 def test_every_shared_row_is_predicted_or_counted() -> None:
     """Nothing is lost: predicted, skipped and refused rows are all the rows."""
     measurements = load([SHARED])
-    result = report(validate(measurements), measurements)
+    result = summarise(validate(measurements), measurements)
     assert result["predicted"] + result["skipped"] + result["refused"] == result["rows"]
     assert np.isfinite(result["median_ape"])
 
@@ -199,7 +199,7 @@ def test_steps_that_no_gpu_could_run_are_skipped_with_a_reason(tmp_path: Path) -
         line.replace("H100", "T4").replace("16,1,", "16,2,"),
     ]
     measurements = load([rows_file(tmp_path, "\n".join([head, *lines]))])
-    result = report(validate(measurements), measurements)
+    result = summarise(validate(measurements), measurements)
     assert (result["rows"], result["predicted"], result["skipped"]) == (2, 1, 1)
     (why,) = result["skipped_reasons"]
     assert why.startswith("tensor_parallel = 3 does not divide")
@@ -243,7 +243,7 @@ def test_steps_of_unknown_code_are_predicted_as_questions_are(tmp_path: Path) ->
     ):
         assert rows[f"predicted_us_{end}"].to_numpy() == pytest.approx(np.array(times) * 1e6)
     assert rows["predicted_status"].tolist() == ["ok", "ok", "oom"]
-    result = report(validation, measurements)
+    result = summarise(validation, measurements)
     assert (result["oom_correct"], result["oom_total"]) == (1, 1)
     assert "somehow" in next(iter(result["skipped_reasons"]))
 
@@ -269,7 +269,7 @@ def test_a_row_says_whether_its_time_lies_in_its_interval(tmp_path: Path) -> Non
         text = head + "".join(line.format(batch=b, time=t) for b, t in times.items())
         measurements = load([rows_file(tmp_path, text)], keep_suspect=True)
         validation = validate(measurements)
-        share = report(validation, measurements)
+        share = summarise(validation, measurements)
         assert share["inside"] == pytest.approx(validation.rows["inside"].astype(float).mean())
         assert share["intervals"] == len(times)
         by_kind = next(group for group in share["groups"] if group["by"] == "kind")
@@ -291,7 +291,7 @@ def test_rows_without_an_interval_say_nothing(tmp_path: Path) -> None:
     validation = validate(measurements)
     assert validation.rows["inside"].isna().all()
     assert validation.rows["predicted_us_low"].isna().all()
-    result = report(validation, measurements)
+    result = summarise(validation, measurements)
     assert (result["inside"], result["intervals"]) == (None, 0)
 
 

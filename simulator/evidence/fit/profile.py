@@ -4,7 +4,7 @@ import math
 import re
 from pathlib import Path
 
-from simulator.evidence.fit.calibrate import Calibration, Part, summary
+from simulator.evidence.fit.calibrate import Calibration, StageFit, error_summary
 
 DIGITS = 4
 
@@ -50,11 +50,11 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
     document = tomlkit.parse(original)
     document.pop("fitted", None)
     table = tomlkit.table()
-    for part in calibration.parts:
+    for part in calibration.fits:
         fitted = part.fitted
         if not fitted.constants:
             continue
-        median, p90, _ = summary(fitted.held_out)
+        median, p90, _ = error_summary(fitted.held_out)
         name = f"{part.kind}, {part.variant}" if part.variant else part.kind
         table.add(tomlkit.comment(_note(name, fitted.rows, fitted.shapes, median, p90)))
         if fitted.bounded:
@@ -68,7 +68,7 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
                 f'date = "{date}", source = "{_source(part)}" }}'
             )
             table.add(constant, tomlkit.value(text))
-    for part in calibration.parts:
+    for part in calibration.fits:
         for name in part.sources:
             short, full = SOURCES.get(name, (_plain(name), "rows given to bifurcate calibrate"))
             document.setdefault("sources", tomlkit.table())[short] = full
@@ -86,7 +86,7 @@ def _note(name: str, rows: int, shapes: int, median: float, p90: float) -> str:
     return text
 
 
-def _source(part: Part) -> str:
+def _source(part: StageFit) -> str:
     """Name the rows a part was fitted to."""
     names = [SOURCES[name][0] if name in SOURCES else _plain(name) for name in part.sources]
     what = part.kind.replace("_", " ")

@@ -119,6 +119,32 @@ def read_each(
     return found, skipped
 
 
+def by_engine(
+    rows: pd.DataFrame,
+    read: Callable[["pd.Series[Any]"], T],
+    group: Callable[[pd.DataFrame, tuple[T, ...]], Group],
+) -> Prepared:
+    """Turn rows of whole programs into a group for each GPU and engine.
+
+    Parameters
+    ----------
+    rows
+        Rows of one kind.
+    read
+        Reads one row; raises an error for a row that cannot be predicted.
+    group
+        Makes a group of rows and of what was read of each.
+    """
+    groups: list[Group] = []
+    skipped: dict[Any, str] = {}
+    for _, part in rows.groupby(["gpu_id", "framework"], sort=True):
+        found, why = read_each(part, read)
+        skipped.update(why)
+        if found:
+            groups.append(group(part.loc[list(found)], tuple(found.values())))
+    return Prepared(groups, skipped)
+
+
 def variant_of(framework: str) -> tuple[str, ...]:
     """Return the prefix of a framework's constants, nothing where it has none of its own."""
     library = library_of(framework)

@@ -22,7 +22,7 @@ import pandas as pd
 from simulator.counts.memory import weights_bytes
 from simulator.counts.operation import total
 from simulator.counts.transformer import decode_operations, prefill_operations
-from simulator.evidence.predict.groups import Group, Prepared, model, profile, read_each
+from simulator.evidence.predict.groups import Group, Prepared, by_engine, model, profile
 from simulator.evidence.predict.steps import check_ranks
 from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
 from simulator.inputs.hardware import HardwareProfile
@@ -34,10 +34,8 @@ from simulator.timing.step import step_time
 from simulator.units import GIGA, MICROSECOND, NANOSECOND
 
 # Kernels and executions of the paper's tables.
-PAPER_KERNELS, PAPER_EXECUTIONS = (
-    ("einsum", "flash2", "sdpa-flash", "sdpa-math"),
-    ("eager", "compiled"),
-)
+PAPER_KERNELS = ("einsum", "flash2", "sdpa-flash", "sdpa-math")
+PAPER_EXECUTIONS = ("eager", "compiled")
 NEW_TOKENS = 128
 STEPS_RUN = 127
 CACHE_BYTES = 2  # caches and activations are bf16
@@ -57,8 +55,8 @@ USABLE_MEMORY = 0.97
 # Share of L2 within which a context read for every sample is read from memory once.
 L2_SHARE = 0.6
 
-SOURCE = "fitted to the 8K tables of bifurcated-attn-icml-2024/gpt-fast-parallel-sampling @ 2e10003"
-# Shares of the published bandwidth, but for the last five: times [us] and [ns], and GB/s.
+# Fitted to the 8K tables of bifurcated-attn-icml-2024/gpt-fast-parallel-sampling @ 2e10003: shares
+# of the published bandwidth, and for the last five times [us] and [ns], and GB/s.
 CONSTANTS: dict[str, tuple[float, float, float]] = {
     # Name: value, least, most.
     "harness_weights_fraction": (0.683, 0.5, 1),
@@ -82,7 +80,7 @@ STREAMED = (
     *("flash", "repeat", "strided_cat", "cat", "pass", "product"),
     *("fused_read", "fused_copy", "fused_pass"),
 )
-# Of the steps that the harness divides by, those that it runs.
+# The share of the steps that the harness divides by which it runs.
 _STEPS = STEPS_RUN / NEW_TOKENS
 
 
@@ -109,21 +107,15 @@ def is_papers(rows: pd.DataFrame) -> "pd.Series[bool]":
 
 def prepare(rows: pd.DataFrame) -> Prepared:
     """Turn rows of the paper's tables into a group for each GPU."""
-    groups: list[Group] = []
-    skipped: dict[Any, str] = {}
-    for (gpu_id, _), part in rows.groupby(["gpu_id", "framework"], sort=True):
-        cells, why = read_each(part, _cell)
-        skipped.update(why)
-        if cells:
-            group = _PaperGroup(
-                kind="decode_step",
-                gpu_id=str(gpu_id),
-                index=part.loc[list(cells)].index,
-                execution="eager",
-                cells=tuple(cells.values()),
-            )
-            groups.append(group)
-    return Prepared(groups, skipped)
+    return by_engine(rows, _cell, _group)
+
+
+def _group(rows: pd.DataFrame, cells: tuple[PaperCell, ...]) -> Group:
+    """Return the cells of one GPU as a group."""
+    gpu_id = str(rows["gpu_id"].iloc[0])
+    return _PaperGroup(
+        kind="decode_step", gpu_id=gpu_id, index=rows.index, execution="eager", cells=cells
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from simulator.evidence.predict.groups import (
     Ends,
     Group,
     Prepared,
+    by_engine,
     model,
     profile,
     read_each,
@@ -127,21 +128,19 @@ def _given(row: "pd.Series[Any]", column: str, otherwise: int) -> int:
 
 def prepare_batches(rows: pd.DataFrame) -> Prepared:
     """Turn end-to-end rows into a group for each GPU and engine."""
-    groups: list[Group] = []
-    skipped: dict[Any, str] = {}
-    for (gpu_id, framework), part in rows.groupby(["gpu_id", "framework"], sort=True):
-        batches, why = read_each(part, _batch)
-        skipped.update(why)
-        if batches:
-            group = _BatchGroup(
-                kind="end_to_end",
-                gpu_id=str(gpu_id),
-                index=part.loc[list(batches)].index,
-                variants=variant_of(str(framework)),
-                batches=tuple(batches.values()),
-            )
-            groups.append(group)
-    return Prepared(groups, skipped)
+    return by_engine(rows, _batch, _batch_group)
+
+
+def _batch_group(rows: pd.DataFrame, batches: "tuple[_Batch, ...]") -> Group:
+    """Return end-to-end rows of one GPU and engine as a group."""
+    first = rows.iloc[0]
+    return _BatchGroup(
+        kind="end_to_end",
+        gpu_id=str(first["gpu_id"]),
+        index=rows.index,
+        variants=variant_of(str(first["framework"])),
+        batches=batches,
+    )
 
 
 # A model, and one request of it; the output tokens are those it has decoded at its end.
