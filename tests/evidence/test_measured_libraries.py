@@ -12,6 +12,7 @@ from simulator.evidence.measure.cells import AttentionCell
 from simulator.evidence.measure.predict import predict
 from simulator.evidence.measure.rows import COLUMNS, FILES, Card, Outcome, row_of
 from simulator.evidence.measure.statistics import Statistics
+from simulator.evidence.predict.summaries import summarise
 from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware

@@ -91,7 +91,17 @@ class Cost:
 
 
 def describe(func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> Call:
-    """Sort an operator's tensors into read, written and newly made."""
+    """Sort an operator's tensors into those read, written and newly made.
+
+    Parameters
+    ----------
+    func
+        The operator: an overload of ``torch.ops``.
+    args, kwargs
+        The arguments it was called with.
+    result
+        What it returned.
+    """
     schema = func._schema  # noqa: SLF001
     name = schema.name.split("::")[1]
     named = {

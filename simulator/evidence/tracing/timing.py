@@ -6,7 +6,7 @@ from dataclasses import replace
 from simulator.counts.attention.flash import flash_part, row_blocks
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Kind, Operation
-from simulator.evidence.tracing.record import TracedOperation
+from simulator.evidence.tracing.recorder import TracedOperation
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 
 _DTYPES: dict[str, Dtype] = {
