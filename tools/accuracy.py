@@ -24,7 +24,7 @@ from simulator.evidence.rows.kinds import RowKind, cache_bytes
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.spread import shipped_spreads
-from tools import carry, residuals, spread, spread_check, spread_file
+from tools import carry, residuals, spread, spread_check
 
 COLD = 1.5  # times the L2 cache
 SMALL_M = 256
@@ -240,7 +240,7 @@ def write_spreads(
 ) -> None:
     """Write what the intervals rest on, and use it from now on."""
     tables = spread.spreads(found, measurements)
-    path.write_text(spread_file.toml(tables, measurements, date), encoding="utf-8")
+    path.write_text(spread.toml(tables, measurements, date), encoding="utf-8")
     shipped_spreads.cache_clear()
 
 

@@ -34,47 +34,7 @@ MODEL, GPUS, KV_HEADS = "llama-2-7b", ("a100-sxm-80gb", "h100-sxm"), (32, 8, 1)
 SAMPLES = (1, 2, 4, 7, 8, 16, 32, 64, 128, 256, 512, 1024)
 CONTEXTS = tuple(2**power for power in range(7, 18))
 
-PAGE = """# Where vLLM's cascade rule and the times differ
-
-Written by `python tools/refresh.py` from the shipped constants; nothing here was measured. `bifurcate compare --rule vllm` gives
-one cell of it.
-
-vLLM can read a prefix that all running requests share once ("cascade attention", its form of bifurcated attention). Whether it
-does is decided on every step by a rule of thumb: no below {tokens} tokens or {requests} requests; yes if each query head has a KV head
-of its own; else it counts waves of thread blocks, a wave of cascade being as long as all tiles of the prefix and one of flash
-decoding as long as one. Bytes, the samples' own tokens, the merge, split keys and launches are not in it (formula and source:
-`simulator/answers/rules.py`). Cascade attention is off by default in vLLM since March 2026 (vllm#36318), and gone since 0.32; the
-map is of the rule of 0.7 to 0.31, once it is switched on.
-
-Each cell is a decode step of a 7B model ({model}; 32 heads, with 32, 8 or 1 KV heads) over one stored context, as a paged cache
-keeps it, each sample with {decoded} tokens of its own. The figure is how much longer the step takes under the rule's choice than
-under the faster one.
-
-![Where the rule differs, by context and samples, for three head shapes on two GPUs](cascade_rule.svg)
-
-## What it loses, and why
-
-{causes}
-
-{findings}
-
-How far to trust this:
-
-* Each speed-up has an interval from the model's errors on rows it had not seen ([accuracy](accuracy.md)); where it holds both
-  signs the figure has a `~`.
-* Bifurcated attention is timed with kernels that split the keys over all multiprocessors. vLLM's and FlashInfer's cascade
-  kernels of the time did not, and lost more at short prefixes than ours would ([published signs](published_signs.md), vllm#44397:
-  never faster with a 512-token prefix). With those kernels a yes at short prefixes costs more than shown here.
-* Reads of one stored context that exceed the L2 cache are timed at the memory's speed for every sample. Where blocks of several
-  samples read the same keys at the same time, the cache serves some of them, and a no costs less than shown.
-
-## The cells
-
-`S 36 %`: the rule stays with standard attention and the step takes 36 % longer than with bifurcated. `B 3 %`: the rule reads the
-prefix once and the step takes 3 % longer than with standard. `·`: the same choice, or less than {tie} lost. `~`: too close
-to call, for the interval of the speed-up holds both signs. `–`: does not fit.
-{tables}
-"""
+PAGE = (Path(__file__).with_name("pages") / "cascade_rule.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)

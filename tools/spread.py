@@ -1,57 +1,94 @@
-"""The spread of a kind of kernel: between which shares of the prediction most measured times lie.
+"""The spreads that intervals rest on: how far measured times lie from predicted ones, by kind.
 
-Quantiles of measured over predicted time of rows that no fit has seen, linear in the shares of
-fixed time and of bytes from the L2 cache.
+* Of kernels: quantiles of measured over predicted time of rows that no fit has seen, linear in the
+  shares of fixed time and of bytes from the L2 cache.
+* Of plain PyTorch code, on top of its kernels: whole steps of the paper's tables, predicted as
+  questions are, without the constants fitted to its harness.
+
+``spread.toml`` is written from here.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from simulator.counts.operation import Operation
+from simulator.counts.transformer import decode_operations
 from simulator.evidence.fit.calibrate import calibrate
-from simulator.evidence.predict.groups import profile
+from simulator.evidence.predict.groups import model, profile
+from simulator.evidence.predict.paper_code import prefill_in_step_s
 from simulator.evidence.predict.prepare import prepare
+from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
-from simulator.timing.spread import Spread
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import Rates, rates
+from simulator.timing.slots import resident_blocks
+from simulator.timing.spread import Code, Spread
+from simulator.timing.step import StepTime, step_time
 from simulator.units import MICROSECOND
-from tools import spread_code
-from tools.residuals import Residuals, predicted_rows
+from tools.residuals import FAMILIES, Residuals, predicted_rows
 
 COVERAGE = 0.8
 LOW, HIGH = (1 - COVERAGE) / 2, (1 + COVERAGE) / 2
 # Fewer rows than this say too little about the ends of a distribution.
 LEAST_ROWS = 50
-# Nor do fewer than this, of one or two head shapes, speak for all that a GPU may be asked.
+# Fewer rows than this, of one or two head shapes, do not stand for everything a GPU is asked.
 LEAST_OWN_ROWS = 300
-# Nor fewer, each more than half of it, about the time from memory and from the L2 cache.
+# Fewer rows than this, each more than half of its kind, say too little about the time from memory
+# and from the L2 cache.
 LEAST_TELLING, HALF = 20, 0.5
+# The parts of a kernel's time, in the order of the fit's coefficients.
+PARTS = ("fixed", "streaming", "cached")
+
+# Kernels of the paper's tables as questions name them.
+PAPER_KERNELS: dict[str, Any] = {"einsum": "einsum", "flash2": "flash", "sdpa-math": "sdpa_math"}
+DECODED_TOKENS = 64  # half of the 128 that the cells generate
+
+# What the file holds.
+FILE_KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
+FILE_HEAD = """\
+# How far measured times lie from predicted ones, as shares of these: {coverage:.0%} of them
+# are within, as many above as below. Written by tools/accuracy.py (make accuracy) on {date}
+# from {rows:,} rows; what the columns mean: simulator/timing/spread.py.
+coverage = {coverage}
+date = "{date}"
+source = "residuals of rows of {sources}"
+"""
+FILE_TABLES = {
+    "fitted": "Shapes that the fit of their GPU had not seen, over all GPUs.",
+    "carried": "The worst of GPUs left out in turn, predicted from the constants of the others.",
+    "peak": "What published peaks leave out: a share, and time of each launch [us].",
+    "gpu": "Shapes that the fit had not seen, of GPUs with rows enough of their own.",
+    "code": "On top: bifurcated calls from standard's constants; the paper's plain PyTorch steps.",
+}
 
 
 def spread(frame: pd.DataFrame) -> Spread:
     """Return the spread that holds ``COVERAGE`` of some rows, as many above as below it."""
     ratio = (frame["measured_s"] / frame["predicted_s"] - 1).to_numpy()
-    fixed = frame["fixed_share"].to_numpy().clip(0, 1)
-    cached = (1 - fixed) * frame["cached_share"].to_numpy()
-    features = np.column_stack([fixed, 1 - fixed - cached, cached])
-    if min((features[:, 1] > HALF).sum(), (features[:, 2] > HALF).sum()) < LEAST_TELLING:
+    fixed, streaming, cached = time_shares(frame)
+    features = np.column_stack([fixed, streaming, cached])
+    if min((streaming > HALF).sum(), (cached > HALF).sum()) < LEAST_TELLING:
         features = np.column_stack([fixed, 1 - fixed])
-    # Where few rows tell a coefficient, it is no larger than what was seen at all.
+    # Where few rows tell a coefficient, it is no larger than the largest ratio seen.
     least, most = np.quantile(ratio, [0.01, 0.99])
     above = _quantile(features, ratio, HIGH).clip(0, max(most, 0))
     below = (-_quantile(features, ratio, LOW)).clip(0, max(-least, 0))
-    return Spread(
-        fixed_below=_rounded(below[0]),
-        fixed_above=_rounded(above[0]),
-        streaming_below=_rounded(below[1]),
-        streaming_above=_rounded(above[1]),
-        cached_below=_rounded(below[-1]),
-        cached_above=_rounded(above[-1]),
-        common=_rounded(common_share(frame)),
-    )
+    ends: dict[str, float] = {}
+    for part, i in zip(PARTS, (0, 1, -1), strict=True):
+        ends[f"{part}_below"], ends[f"{part}_above"] = _rounded(below[i]), _rounded(above[i])
+    return Spread(**ends, common=_rounded(common_share(frame)))
+
+
+def time_shares(frame: pd.DataFrame) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+    """Return the shares of fixed time, of time from memory and of time from L2, for each row."""
+    fixed = frame["fixed_share"].to_numpy().clip(0, 1)
+    cached = (1 - fixed) * frame["cached_share"].to_numpy()
+    return fixed, 1 - fixed - cached, cached
 
 
 def peak_spread(frame: pd.DataFrame) -> Spread:
@@ -106,24 +143,18 @@ def _rounded(value: float) -> float:
 
 
 def widest(spreads: Sequence[Spread]) -> Spread:
-    """Return what holds on the worst of some GPUs."""
-    return Spread(
-        fixed_below=max(item.fixed_below for item in spreads),
-        fixed_above=max(item.fixed_above for item in spreads),
-        streaming_below=max(item.streaming_below for item in spreads),
-        streaming_above=max(item.streaming_above for item in spreads),
-        cached_below=max(item.cached_below for item in spreads),
-        cached_above=max(item.cached_above for item in spreads),
-    )
+    """Return the spread that holds on the worst of some GPUs."""
+    ends = [f"{part}_{side}" for part in PARTS for side in ("below", "above")]
+    return Spread(**{end: max(getattr(item, end) for item in spreads) for end in ends})
 
 
 def either_way(item: Spread) -> Spread:
     """Return a spread as wide below as above, as ratios.
 
-    Of a few GPUs, which way each was off says little about the next.
+    Of a few GPUs, the side on which each was off says little about the next.
     """
     ends = {}
-    for part in ("fixed", "streaming", "cached"):
+    for part in PARTS:
         below, above = getattr(item, f"{part}_below"), getattr(item, f"{part}_above")
         ratio = max(1 + above, 1 / (1 - below))
         ends[f"{part}_below"], ends[f"{part}_above"] = _rounded(1 - 1 / ratio), _rounded(ratio - 1)
@@ -182,5 +213,106 @@ def spreads(found: Residuals, measurements: Measurements) -> dict[str, Any]:
         "carried": carried,
         "peak": {str(name): peak_spread(part) for name, part in found.peak.groupby("family")},
         "gpu": by_gpu(found.fitted, LEAST_OWN_ROWS),
-        "code": {"bifurcated": bifurcated(measurements), **spread_code.spreads(measurements)},
+        "code": {"bifurcated": bifurcated(measurements), **code_spreads(measurements)},
     }
+
+
+def paper_steps(measurements: Measurements) -> pd.DataFrame:
+    """Return the paper's cells that a question can describe.
+
+    Cells that repeat KV heads in memory are left out: no account of ours does that.
+    """
+    table = measurements.tables.get("decode_step")
+    if table is None or "expand_kv" not in table:
+        return pd.DataFrame()
+    plain = (table["expand_kv"].astype(float) == 0) & (table["tensor_parallel"].astype(float) == 1)
+    known = table["kernel"].isin(PAPER_KERNELS) & (table["weights_dtype"] == "bf16")
+    return table[plain & known & table["time_s"].notna() & table["gpu_id"].notna()]
+
+
+@dataclass(frozen=True)
+class PaperStep:
+    """A cell of the paper as a question describes it, and its predicted step."""
+
+    work: Workload
+    gpu_rates: Rates
+    operations: tuple[Operation, ...]
+    step: StepTime
+
+
+def paper_step(row: "pd.Series[Any]") -> PaperStep:
+    """Return a cell as a question describes it, and its predicted step."""
+    gpu = profile(str(row["gpu_id"]))
+    work = Workload(
+        samples=int(row["samples"]),
+        context_tokens=int(row["context_tokens"]),
+        decoded_tokens=DECODED_TOKENS,
+        attention=row["attention"],
+        kernel=PAPER_KERNELS[str(row["kernel"])],
+        kv_layout=row["kv_layout"],
+        execution=row["execution"],
+    )
+    operations = decode_operations(
+        model(str(row["model"])), work, resident_blocks=resident_blocks(gpu)
+    )
+    gpu_rates = rates(gpu)
+    step = step_time(operations, gpu_rates, work.execution)
+    return PaperStep(work, gpu_rates, tuple(operations), step)
+
+
+def measured_s(row: "pd.Series[Any]") -> float:
+    """Return the time of a cell's step, without the prefill that its timing charges to it. [s]."""
+    return float(row["time_s"]) - prefill_in_step_s(row)
+
+
+def code_spreads(measurements: Measurements) -> dict[str, Spread]:
+    """Return how far off the host's launches, unfused kernels and rebuilt caches are."""
+    late: dict[Code, list[float]] = {"eager_host": [], "unfused": [], "rebuilt": []}
+    for _, row in paper_steps(measurements).iterrows():
+        cell = paper_step(row)
+        code = _code(cell)
+        late[code].append(measured_s(row) / float(cell.step.total_s) - 1)
+    return {name: _code_spread(name, np.array(values)) for name, values in late.items()}
+
+
+def _code(cell: PaperStep) -> Code:
+    """Return which code binds a cell."""
+    if cell.step.host_s > cell.step.device_s:
+        return "eager_host"
+    return "rebuilt" if cell.work.kv_layout == "rebuilt" else "unfused"
+
+
+def _code_spread(code: Code, late: "np.ndarray") -> Spread:
+    """Return the spread of cells, given by how much of the predicted time they are late."""
+    if not len(late):
+        return Spread()
+    low, high = (float(f"{np.quantile(late, level):.3g}") for level in (LOW, HIGH))
+    below, above = max(0.0, -low), max(0.0, high)
+    if code == "eager_host":
+        return Spread(fixed_below=below, fixed_above=above)
+    return Spread(streaming_below=below, streaming_above=above)
+
+
+def toml(tables: Mapping[str, Any], measurements: Measurements, date: str) -> str:
+    """Return the text of ``spread.toml``, with source, rows and date."""
+    used = [table for kind, table in measurements.tables.items() if kind in FILE_KINDS]
+    sources = sorted({str(name) for table in used for name in table["source"].dropna().unique()})
+    rows = sum(len(table) for table in used)
+    lines = [FILE_HEAD.format(coverage=COVERAGE, date=date, rows=rows, sources=", ".join(sources))]
+    for name, comment in FILE_TABLES.items():
+        parts = tables[name].items()
+        nested = parts if name == "gpu" else [("", tables[name])]
+        lines.append(f"# {comment}")
+        for key, entries in nested:
+            lines.append(f"[{name}.{key}]" if key else f"[{name}]")
+            lines += [f"{family} = {_entry(item)}" for family, item in entries.items()]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _entry(item: Spread) -> str:
+    """Return a spread as an inline table, without its default values."""
+    default = Spread()
+    values = {field.name: getattr(item, field.name) for field in fields(Spread)}
+    told = {name: value for name, value in values.items() if value != getattr(default, name)}
+    return "{ " + ", ".join(f"{name} = {value:g}" for name, value in told.items()) + " }"

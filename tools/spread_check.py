@@ -19,14 +19,18 @@ from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements
 from simulator.timing.interval import uncertainty
 from simulator.timing.spread import Spread
-from tools import spread_code
 from tools.residuals import Residuals
 from tools.spread import (
     LEAST_OWN_ROWS,
     LEAST_ROWS,
+    PARTS,
     by_gpu,
     either_way,
+    measured_s,
+    paper_step,
+    paper_steps,
     spread,
+    time_shares,
     widest,
 )
 
@@ -62,11 +66,11 @@ def coverage(
 
 def bounds(frame: pd.DataFrame, item: Spread) -> tuple["np.ndarray", "np.ndarray"]:
     """Return the interval of each row under a spread. [s]."""
-    fixed = frame["fixed_share"].to_numpy().clip(0, 1)
-    cached = (1 - fixed) * frame["cached_share"].to_numpy()
-    rest = 1 - fixed - cached
-    below = item.fixed_below * fixed + item.streaming_below * rest + item.cached_below * cached
-    above = item.fixed_above * fixed + item.streaming_above * rest + item.cached_above * cached
+    shares = dict(zip(PARTS, time_shares(frame), strict=True))
+    below, above = (
+        sum(getattr(item, f"{part}_{side}") * share for part, share in shares.items())
+        for side in ("below", "above")
+    )
     predicted = frame["predicted_s"].to_numpy()
     return predicted * (1 - below), predicted * (1 + above)
 
@@ -142,13 +146,13 @@ def batches(measurements: Measurements) -> Iterator[Coverage]:
 
 def cells(measurements: Measurements) -> Iterator[Coverage]:
     """Check the paper's cells, predicted as plain questions."""
-    rows = spread_code.rows(measurements)
+    rows = paper_steps(measurements)
     found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for _, row in rows.iterrows():
-        cell = spread_code.question(row)
+        cell = paper_step(row)
         unsure = uncertainty(cell.operations, cell.step, cell.gpu_rates, cell.work)
         key = (f"the paper's {cell.work.attention} steps, {cell.work.execution}", row["gpu_id"])
-        figures = (spread_code.measured_s(row), float(unsure.low_s), float(unsure.high_s))
+        figures = (measured_s(row), float(unsure.low_s), float(unsure.high_s))
         found.setdefault(key, []).append(figures)
     for (what, gpu_id), values in found.items():
         yield coverage(what, gpu_id, *np.array(values).T)
