@@ -238,14 +238,14 @@ def intervals(measurements: Measurements, found: residuals.Residuals) -> list[st
 def write_spreads(
     measurements: Measurements, found: residuals.Residuals, date: str, path: Path
 ) -> None:
-    """Write what the intervals rest on, and use it from now on."""
+    """Write the spreads that intervals rest on, and use them from here."""
     tables = spread.spreads(found, measurements)
     path.write_text(spread.toml(tables, measurements, date), encoding="utf-8")
     shipped_spreads.cache_clear()
 
 
 def write_carried(measurements: Measurements, path: Path) -> None:
-    """Write what GPUs without rows carry over from the profiles of those with them."""
+    """Write the constants that GPUs without rows take over from the profiles of others."""
     gpus = [load_hardware(gpu_id) for gpu_id, _ in CARRIED.values()]
     kernels = carry.kernels_of(measurements.tables["decode_attention"], gpus)
     architectures = {

@@ -1,7 +1,7 @@
-"""What measured GPUs carry over to others: fitted constants as they would be at another clock.
+"""Carry fitted constants over from measured GPUs to others, at another clock.
 
-A kernel's constants are the library's as much as the GPU's: what was fitted to FlashAttention-2 on
-one GPU says more of FlashAttention-2 on another than what another library reached there. The file
+A kernel's constants are the library's as much as the GPU's: FlashAttention-2 on one
+GPU says more about FlashAttention-2 on another than another library there does. The file
 ``simulator/timing/carried_kernels.toml`` is written from here.
 """
 
@@ -33,7 +33,7 @@ ATTENTION_NAMES = (
     "l2_gb_per_s",
     "l2_fraction",
 )
-# Of the whole program or its host, no kernel's; and of few rows of one library's many kernels.
+# Constants of a whole program or its host; and those of few rows of one library's many kernels.
 NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", "step_us", "trtllm_elementwise_")
 DIGITS = 3
 
@@ -57,7 +57,7 @@ def kernels_of(table: pd.DataFrame, gpus: Iterable[HardwareProfile]) -> dict[tup
 
 
 def own_constants(gpu: HardwareProfile) -> dict[str, float]:
-    """Return a GPU's fitted constants of kernels, those of whole programs left out."""
+    """Return a GPU's fitted constants of kernels, without those of whole programs."""
     return {
         name: figure.value
         for name, figure in gpu.fitted.items()
@@ -68,16 +68,15 @@ def own_constants(gpu: HardwareProfile) -> dict[str, float]:
 def averaged(
     gpus: Sequence[HardwareProfile], kernels: Mapping[tuple[str, str], str]
 ) -> dict[str, Entry]:
-    """Return everybody's constants: geometric means over GPUs, at the reference clock.
+    """Return the constants for any GPU: geometric means over GPUs, at the reference clock.
 
-    Those of decode attention are averaged over kernels: of one kernel under its name, of all in
-    general.
+    Decode attention has constants for each kernel under its name, and for all kernels together.
     """
     found: dict[str, list[tuple[float, str]]] = {}
     for gpu in gpus:
         values = own_constants(gpu)
         libraries = [library for card, library in kernels if card == gpu.id]
-        # Where a GPU has one library's rows alone, they are vLLM's.
+        # Where a GPU has rows of one library alone, that is vLLM.
         of_one = {name for name in values if name.startswith(("gemm", "prefill"))}
         for name, value in values.items():
             variant, base = _split(name)
@@ -93,7 +92,7 @@ def averaged(
                     text = f"{gpu.name}, {library} {kernel}"
                     for name in (f"{kernel}_{base}", base):
                         found.setdefault(name, []).append((_at_reference(base, value, gpu), text))
-    # What 8-bit rows of one GPU could not tell was 16 bits' there: it is no mean of all.
+    # A constant that one GPU's 8-bit rows did not determine is missing there: no mean over all.
     low_precision = [
         {name for name in own_constants(gpu) if is_of_low_precision(name)} for gpu in gpus
     ]
@@ -111,12 +110,12 @@ def averaged(
 
 
 def of_architecture(gpu: HardwareProfile, *, bandwidth: bool) -> dict[str, Entry]:
-    """Return what a GPU carries over to others of its architecture.
+    """Return the constants that a GPU carries over to others of its architecture.
 
     Parameters
     ----------
     bandwidth
-        Whether shares of the published bandwidth are among it.
+        Whether to include shares of the published bandwidth.
     """
     clock = gpu.peak.boost_mhz
     return {
@@ -129,7 +128,7 @@ def of_architecture(gpu: HardwareProfile, *, bandwidth: bool) -> dict[str, Entry
 def left_out(
     gpu: HardwareProfile, others: Sequence[HardwareProfile], kernels: Mapping[tuple[str, str], str]
 ) -> HardwareProfile:
-    """Return a GPU with what the others carry over to it, as if it had never been measured."""
+    """Return a GPU with the constants that others carry over to it, as if it was never measured."""
     values = {
         name: entry.value * clock_factor(name, entry.mhz, gpu)
         for name, entry in averaged(others, kernels).items()
@@ -158,14 +157,14 @@ def _line(name: str, entry: Entry) -> str:
 
 
 def _follows_clock(name: str) -> bool:
-    """Return whether a constant is another at another clock: a link's has its own."""
+    """Return whether a constant depends on the clock; a link has a clock of its own."""
     return not _split(name)[1].startswith(("collective", "link")) and name.endswith(
         ("_us", "_gb_per_s")
     )
 
 
 def _at_reference(base: str, value: float, gpu: HardwareProfile) -> float:
-    """Return a constant at the reference clock, of a block as if two shared an SM."""
+    """Return a constant at the reference clock; one of a block as if two blocks shared an SM."""
     clock = gpu.peak.boost_mhz
     if base == "block_gb_per_s":
         value *= blocks_per_sm(gpu) / BLOCKS_PER_SM

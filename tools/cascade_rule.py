@@ -79,7 +79,7 @@ class Panel:
 
     @property
     def differs(self) -> "Array":
-        """Where more than a tie is lost, of what fits."""
+        """Where more than a tie is lost, among the cells that fit."""
         return (self.loss >= TIE_MARGIN) & self.fits
 
 
@@ -113,7 +113,7 @@ def panels() -> Iterator[Panel]:
 
 
 def causes(panel: Panel) -> Mapping[str, "Array"]:
-    """Return where the rule differs, by the part of it that decides there."""
+    """Return where the rule differs, by the part of the rule that decides."""
     few = np.array(SAMPLES)[None, :] < LEAST_REQUESTS
     short = np.array(CONTEXTS)[:, None] < LEAST_PREFIX_TOKENS
     no = panel.differs & ~panel.shares
@@ -155,7 +155,7 @@ def percent(share: float) -> str:
 
 
 def findings(every: list[Panel]) -> str:
-    """Say what the table comes to."""
+    """Summarise the table in sentences."""
     points = sum(int(panel.fits.sum()) for panel in every)
     wrong = sum(int(panel.differs.sum()) for panel in every)
     sure = sum(int((panel.differs & panel.sure).sum()) for panel in every)
@@ -273,7 +273,7 @@ def _cell(panel: Panel, i: int, j: int, x: float, y: float) -> Iterator[str]:
 
 
 def _legend(y: int) -> str:
-    """Return the legend: what each colour says."""
+    """Return the legend of the colours."""
     entries = (
         (AGREE[False], "standard: agreed, or too close"),
         (

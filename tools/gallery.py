@@ -1,8 +1,8 @@
 # ruff: noqa: E501 - the lines of a page are as long as its sentences
 """Write docs/gallery.md and docs/figures/: python tools/gallery.py (needs kaleido and a browser).
 
-Every figure is drawn by the command printed under it. A picture is drawn anew only if what it shows
-has changed, which its hash tells. With ``--check`` the script only says what is out of date.
+Every figure is drawn by the command printed under it. A picture is drawn anew only if its content
+has changed, by its hash. With ``--check`` the script only says what is out of date.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ PART = """## {shows}
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure of one scenario, and what to look at in it."""
+    """One figure of one scenario, with a remark on what to look at."""
 
     figure: str
     scenario: str
@@ -62,7 +62,7 @@ class Picture:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Words of its command, but for the file."""
+        """Words of its command, without the file."""
         return (self.figure, self.scenario, *self.options)
 
 
@@ -85,7 +85,7 @@ def drawn(picture: Picture) -> Any:
 
 
 def fingerprint(picture: Picture) -> str:
-    """Return a hash of all that a figure shows, numbers to four digits."""
+    """Return a hash of everything a figure shows, with numbers to four digits."""
     text = json.dumps(rounded(json.loads(drawn(picture).to_json())), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

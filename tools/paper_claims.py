@@ -1,9 +1,9 @@
 # ruff: noqa: E501 - the lines of a page are as long as its sentences
 """Write docs/paper_claims.md: python tools/refresh.py.
 
-The page retells the argument of Athiwaratkun et al. claim by claim. What commands print on it is
-filled in by tools/refresh.py; the figures between are computed here. Of measured times a few single
-figures are quoted with their source. ``python tools/paper_claims.py --pictures`` draws its pictures
+The page retells the argument of Athiwaratkun et al. claim by claim. tools/refresh.py fills in the
+output of its commands; the other figures are computed here. A few measured times are quoted with
+their source. ``python tools/paper_claims.py --pictures`` draws its pictures
 anew (needs kaleido and a browser).
 """
 
@@ -62,7 +62,7 @@ _KERNELS: Mapping[Code, tuple[str, str, str, str]] = {
 
 @dataclass(frozen=True)
 class Ratio:
-    """Two quoted cells and what they come to."""
+    """Two quoted cells and their ratio."""
 
     what: str
     standard: tuple[bool, Code, int]
@@ -144,7 +144,7 @@ def _ratio_rows(ratios: tuple[Ratio, ...]) -> str:
 
 
 def _engine_rows() -> str:
-    """Tabulate what engines' kernels would gain."""
+    """Tabulate the speed-up with engines' kernels."""
     lines = []
     for gpu in ("h100-sxm", "a100-sxm-80gb"):
         cells = []
@@ -200,7 +200,7 @@ def template() -> str:
 
 
 def generated() -> dict[Path, str]:
-    """Return the page as it should be, the printed outputs of its commands as they stand."""
+    """Return the page as it should be, with the outputs of its commands as they stand."""
     standing = PATH.read_text(encoding="utf-8") if PATH.exists() else ""
     outputs = {_commands(block): block for block in BLOCK.findall(standing)}
     page = BLOCK.sub(lambda match: outputs.get(_commands(match[0]), match[0]), template())
@@ -215,7 +215,7 @@ def draw() -> None:
         path = PATH.parent / name
         words = ["plot", *question.split(), "-o", str(path), "--width", "1300"]
         build("plot")(args=words, standalone_mode=False)
-        # Lines without a blank at their end, as the repository keeps them.
+        # The repository keeps no blanks at the end of a file.
         path.write_text(path.read_text(encoding="utf-8").rstrip() + "\n", encoding="utf-8")
 
 

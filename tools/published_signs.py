@@ -1,8 +1,8 @@
 """Write docs/published_signs.md: python tools/published_signs.py, or tools/refresh.py.
 
 Published cells in which reading a shared context once was measured to win, to lose or to change
-nothing, each beside what the model says of it. Tests hold every cell to its place: those that agree
-must agree, and those listed as missed must still be missed.
+nothing, each beside the model's ratio. Tests check every cell's place: cells that agree must go on
+to agree, and cells listed as missed must still be missed.
 """
 
 import tomllib
@@ -38,9 +38,9 @@ class PublishedCell:
     source, what
         Where it was published, and the configuration in words.
     measured
-        The published ratio, or what was said.
+        The published ratio, or statement.
     sign
-        What that is.
+        Which of the three that is.
     of
         Whether attention alone or the whole step was timed.
     shape, gpu, work
@@ -48,7 +48,7 @@ class PublishedCell:
     standard, bifurcated
         Further fields of each side.
     why
-        Why the model is likely to miss it, "" where it does not.
+        The likely reason why the model misses it; empty where it does not.
     """
 
     source: str
@@ -99,7 +99,7 @@ def attention_s(result: Estimate) -> float:
 
 
 def one_layer(heads: int, kv_heads: int, head_dim: int = 128) -> ModelShape:
-    """Return one layer whose attention matters and nothing else."""
+    """Return a model of one layer, for its attention alone."""
     return ModelShape(
         name=f"{heads} heads, {kv_heads} KV heads",
         layers=1,

@@ -1,7 +1,7 @@
-"""Residuals of rows that no fit has seen, for the spreads and for GPUs never measured.
+"""Predict rows that no fit has seen, for the spreads and for GPUs never measured.
 
-By where the constants come from: of shapes held out of a GPU's own fit, of GPUs left out in turn
-and predicted from the others, and of published peaks.
+By origin of the constants: for shapes held out of a GPU's own fit, for GPUs left out in turn and
+predicted from the others, and from published peaks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ from simulator.timing.spread import Family, spread_name
 from simulator.timing.step import step_time
 from tools import carry
 
-# The family of kernels that a kind of row is of, and the columns that calls of one size share.
+# The family of kernels of a kind of row, and the columns that calls of one size share.
 FAMILIES: dict[RowKind, tuple[Family, tuple[str, ...]]] = {
     "gemm": ("gemm", ("m",)),
     "decode_attention": ("attention", ("batch", "kv_len")),
@@ -33,19 +33,19 @@ FAMILIES: dict[RowKind, tuple[Family, tuple[str, ...]]] = {
     "elementwise": ("elementwise", ("rows", "width")),
     "all_reduce": ("collective", ("message_bytes",)),
 }
-# Constants are carried over from GPUs of which at least these rows were fitted.
+# Constants are carried over from GPUs with fits of at least these rows.
 CARRIED_FROM: tuple[RowKind, ...] = ("decode_attention", "gemm")
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Rows with a prediction that has not seen them.
+    """Rows with predictions whose constants have not seen them.
 
     Attributes
     ----------
     fitted, carried, peak
-        By where the constants come from, a row for each measured call: ``family`` (with the prefix
-        of narrow formats), ``gpu_id``, ``measured_s``, ``predicted_s``, ``fixed_share``,
+        By origin of the constants, a row for each measured call: ``family`` (with the prefix of
+        8-bit formats), ``gpu_id``, ``measured_s``, ``predicted_s``, ``fixed_share``,
         ``cached_share`` (of the bytes), ``launches``, ``size`` (what calls of one size share) and
         ``fold``.
     """
@@ -63,7 +63,7 @@ def bare(gpu_id: str) -> HardwareProfile:
 def left_out(
     gpu_id: str, calibrations: Mapping[str, Calibration], measurements: Measurements
 ) -> HardwareProfile:
-    """Return a GPU with what the others carry over to it, as if it had never been measured."""
+    """Return a GPU with the constants that others carry over to it, as if it was never measured."""
     others = [
         calibration.profile
         for other, calibration in calibrations.items()
@@ -76,8 +76,8 @@ def left_out(
 def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> Residuals:
     """Predict every kernel's row from constants that have not seen it.
 
-    Constants are those of no library, as questions use them: what libraries differ by is a part of
-    the spread.
+    The constants are those of no library, as questions use them: differences between libraries are
+    a part of the spread.
     """
     frames: dict[str, list[pd.DataFrame]] = {"fitted": [], "carried": [], "peak": []}
     carried = {
@@ -125,7 +125,7 @@ def _cards(
 def predicted_rows(
     group: Group, rows: pd.DataFrame, card: HardwareProfile, choice: ConstantsChoice
 ) -> pd.DataFrame:
-    """Return a group's rows with what a spread is fitted to."""
+    """Return a group's rows with the columns of :class:`Residuals`."""
     family, size = FAMILIES[group.kind]
     part = rows.loc[group.index]
     gpu_rates = rates(card, choice)

@@ -92,7 +92,7 @@ def time_shares(frame: pd.DataFrame) -> "tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def peak_spread(frame: pd.DataFrame) -> Spread:
-    """Return by how much most rows take longer than published peaks: a share, and each launch."""
+    """Return how much longer most rows take than published peaks: a share, and time per launch."""
     measured = frame["measured_s"].to_numpy()
     features = np.column_stack([frame["predicted_s"], frame["launches"] * MICROSECOND])
     late = measured - frame["predicted_s"].to_numpy()
@@ -109,7 +109,7 @@ def _quantile(features: "np.ndarray", values: "np.ndarray", level: float) -> "np
         off = values - features @ weights
         return float(np.mean(np.maximum(level * off, (level - 1) * off)))
 
-    # From the best of a coarse grid down: the loss is convex, but not smooth.
+    # Starts from the best of a coarse grid: the loss is convex, but not smooth.
     scale = float(np.quantile(values / np.maximum(features.sum(axis=1), 1e-12), level))
     count = features.shape[1]
     starts = [np.array(factors) * scale for factors in product((0.3, 1, 3), repeat=count)]
@@ -121,7 +121,7 @@ def _quantile(features: "np.ndarray", values: "np.ndarray", level: float) -> "np
 def common_share(frame: pd.DataFrame) -> float:
     """Return the share of the variance of log residuals that calls of one size have in common.
 
-    The intraclass correlation of different shapes (of a GPU, library and size): what does not
+    The intraclass correlation of different shapes of one GPU, library and size: this part does not
     average out over the kernels of a step.
     """
     logs = np.log(frame["measured_s"] / frame["predicted_s"]).clip(-1, 1)
@@ -171,7 +171,7 @@ def by_gpu(frame: pd.DataFrame, least_rows: int) -> dict[str, dict[str, Spread]]
 
 
 def worst_gpu(frame: pd.DataFrame) -> dict[str, Spread]:
-    """Return, by kind of kernel, what holds on the worst GPU; what is common, over all of them."""
+    """Return the spread of the worst GPU by kind of kernel, with the common share over all GPUs."""
     found: dict[str, Spread] = {}
     own = by_gpu(frame, LEAST_ROWS)
     for family, part in frame.groupby("family", sort=True):
@@ -183,7 +183,7 @@ def worst_gpu(frame: pd.DataFrame) -> dict[str, Spread]:
 
 
 def bifurcated(measurements: Measurements) -> Spread:
-    """Return the spread of shared-prefix rows predicted from constants of standard ones alone."""
+    """Return the spread of shared-prefix rows predicted from constants of standard rows alone."""
     table = measurements.tables.get("shared_prefix_attention")
     if table is None:
         return Spread()
@@ -283,7 +283,7 @@ def _code(cell: PaperStep) -> Code:
 
 
 def _code_spread(code: Code, late: "np.ndarray") -> Spread:
-    """Return the spread of cells, given by how much of the predicted time they are late."""
+    """Return the spread of cells from their delays, as shares of the predicted time."""
     if not len(late):
         return Spread()
     low, high = (float(f"{np.quantile(late, level):.3g}") for level in (LOW, HIGH))

@@ -1,8 +1,8 @@
-"""Do the intervals hold what they promise? Their coverage of rows that they were not made from.
+"""Check the coverage of the intervals on rows that they were not made from.
 
 * Kernels of a GPU with constants of its own: spreads of four folds of shapes, checked on the fifth.
 * Kernels of a GPU left out: constants and spreads of the other GPUs, checked on it.
-* Four products of one size as a step has them: spreads of single ones, added as a step's are.
+* Four products of one size, as in a step: spreads of single ones, added as for a step.
 * Whole steps, with the shipped constants and spreads: batches of serving engines, and the paper's
   plain PyTorch.
 """
@@ -84,7 +84,7 @@ def fitted(found: Residuals) -> Iterator[Coverage]:
         every = found.fitted[found.fitted["family"] == family]
         others = every[every["gpu_id"] != gpu_id]
         if len(part) < LEAST_OWN_ROWS <= len(others):
-            # It takes the spread of all GPUs: here, of all others.
+            # Such a GPU takes the spread of all GPUs: here, of all others.
             low, high = bounds(part, spread(others))
             yield coverage(str(family), str(gpu_id), measured, low, high)
             continue
@@ -97,7 +97,7 @@ def fitted(found: Residuals) -> Iterator[Coverage]:
 
 
 def left_out(found: Residuals) -> Iterator[Coverage]:
-    """Check on each GPU what the others, each left out in turn, say of one never measured."""
+    """Check each GPU against the spreads of the others, which were left out in turn as well."""
     own = by_gpu(found.carried, LEAST_ROWS)
     for (family, gpu_id), part in found.carried.groupby(["family", "gpu_id"]):
         others = [
@@ -111,7 +111,7 @@ def left_out(found: Residuals) -> Iterator[Coverage]:
 
 
 def products(found: Residuals) -> Iterator[Coverage]:
-    """Check sums of products of one size, whose own errors average out."""
+    """Check sums of products of one size, whose individual errors average out."""
     generator = np.random.default_rng(0)
     every = found.fitted[found.fitted["family"] == "gemm"]
     for gpu_id, part in every.groupby("gpu_id"):

@@ -215,7 +215,7 @@ def shape_errors(part: StageFit) -> list[dict[str, Any]]:
 
 
 def _named(shape: str, columns: tuple[str, ...]) -> dict[str, int | str]:
-    """Return the values of a shape by column; a model, always the first, may have a stroke."""
+    """Return the values of a shape by column; a model's name, always first, may contain strokes."""
     values = shape.rsplit("/", len(columns) - 1)
     return {
         name: int(float(value)) if re.fullmatch(r"\d+(\.0)?", value) else value
@@ -224,5 +224,5 @@ def _named(shape: str, columns: tuple[str, ...]) -> dict[str, int | str]:
 
 
 def _known(value: float) -> float | None:
-    """Return a number, None where it is none."""
+    """Return a number, None where it is not finite."""
     return float(value) if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Write fitted constants into a GPU profile, everything a person wrote kept as it is."""
+"""Write fitted constants into a GPU profile, and keep everything else in it."""
 
 import math
 import re
@@ -41,9 +41,11 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
     Parameters
     ----------
     original
-        The profile as it is, comments included.
+        The profile as it is, with its comments.
+    calibration
+        The fits of the GPU.
     date
-        Named, as the rows' sources are, in every constant.
+        The date that every constant names, beside the rows' sources.
     """
     import tomlkit
 
@@ -58,7 +60,7 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
         name = f"{part.kind}, {part.variant}" if part.variant else part.kind
         table.add(tomlkit.comment(_note(name, fitted.rows, fitted.shapes, median, p90)))
         if fitted.bounded:
-            # Drawn anew, the shapes give the same value: no error, but not known without one.
+            # Resampled shapes give the same value: no error, but the value is only a bound.
             table.add(tomlkit.comment(f"the rows only bound {', '.join(fitted.bounded)}"))
         for constant, value in fitted.constants.items():
             known = constant not in fitted.bounded
@@ -77,7 +79,7 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
 
 
 def _note(name: str, rows: int, shapes: int, median: float, p90: float) -> str:
-    """Say what a part was fitted to and how well it predicts shapes it has not seen."""
+    """Say what the constants were fitted to, and how well they predict held-out shapes."""
     text = f"{name}: {rows} rows of {shapes} shapes"
     if not math.isnan(median):
         text += (
@@ -87,19 +89,19 @@ def _note(name: str, rows: int, shapes: int, median: float, p90: float) -> str:
 
 
 def _source(part: StageFit) -> str:
-    """Name the rows a part was fitted to."""
+    """Name the rows that constants were fitted to."""
     names = [SOURCES[name][0] if name in SOURCES else _plain(name) for name in part.sources]
     what = part.kind.replace("_", " ")
     return "; ".join(f"{name}: {what}" for name in names) or f"recalled, the user's rows: {what}"
 
 
 def _plain(name: str) -> str:
-    """Return a name that fits into a list of sources, and into TOML."""
+    """Return a name without the characters that separate sources, or that TOML escapes."""
     return re.sub(r"[\s;:\"\\\\]+", " ", name).strip() or "rows"
 
 
 def _rounded(value: float) -> float:
-    """Round to significant digits, so that a profile reads well; the digits cost nothing."""
+    """Round to significant digits, so that a profile reads well."""
     return float(f"{value:.{DIGITS}g}")
 
 

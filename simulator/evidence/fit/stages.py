@@ -1,4 +1,4 @@
-"""The stages of a calibration: which constants each kind of row can tell, and in which order."""
+"""The stages of a calibration: the constants that each kind of row determines, in order."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -27,19 +27,19 @@ _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Constants that one kind of row can tell.
+    """Constants that one kind of row determines.
 
     Attributes
     ----------
     shape
-        Columns that make a row's shape: whole shapes are held out.
+        Columns that make up a row's shape: whole shapes are held out.
     own
-        Whether a library, or a narrow format, gets constants of its own.
+        Whether each library, and 8-bit formats, get constants of their own.
     general
-        Whether there are constants of no library: what engines add is each one's own.
+        Whether there are constants for no library in particular: each engine's overhead is its own.
     rows
-        Of which rows: replayed from a CUDA graph, launched from the host one by one, or timed
-        whole, by a program whose operations are its own.
+        Which rows: replayed from a CUDA graph, launched from the host one by one, or whole programs
+        with a timing of their own.
     """
 
     kind: RowKind
@@ -120,7 +120,7 @@ STAGES = (
             shape,
             rows="eager",
         )
-        # Of both, the whole step first: its host does what a user's does.
+        # The whole step comes first: its host does what a user's does.
         for kind, shape in _EAGER
     ),
     Stage(
@@ -133,7 +133,7 @@ STAGES = (
     ),
 )
 
-# Which rows to add for a constant that the present ones cannot tell.
+# The rows to add for a constant that the present rows do not determine.
 WANTED = {
     "launch_us": "rows with little to do: batch 1, few tokens, or m = 1 with small n and k",
     "split_us": "decode attention of one long sequence with few KV heads",
@@ -156,5 +156,5 @@ WANTED = {
 
 
 def wanted_rows(name: str) -> str:
-    """Return which rows would tell a constant."""
+    """Return the rows that would determine a constant."""
     return next((text for suffix, text in WANTED.items() if name.endswith(suffix)), "other shapes")

@@ -26,7 +26,7 @@ from simulator.timing.slots import resident_blocks
 # lines go in the order they came, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
 # 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were 7 copies.
 GEMM_COPIES = 7
-# Of the elementwise kernels, the one that gathers rows of a table.
+# The elementwise kernel that gathers rows of a table.
 GATHER = "embedding"
 # Compute capabilities of 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
 # rows of a causal call.
@@ -211,7 +211,7 @@ def _cache_write(shape: AttentionShape) -> Operation:
 
 
 def replayed(operation: Operation) -> Operation:
-    """Return the operation as a replay finds it: what fits L2 is still there from the last one."""
+    """Return the operation as a replay finds it: data that fit L2 are still there."""
     return replace(
         operation,
         reused_bytes=operation.bytes_moved - operation.scratch_bytes,
@@ -259,7 +259,7 @@ def _standard(shape: AttentionShape) -> list[Operation]:
 
 
 def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
-    """Write the keys and values, then one causal call, its last block as long as all its keys."""
+    """Write the keys and values, then one causal call, whose last block reads all its keys."""
     dtype, kv_dtype = _dtypes(rows)
     batch, heads, kv_heads = (_array(rows, name) for name in ("batch", "q_heads", "kv_heads"))
     width, queries, keys = (_array(rows, name) for name in ("head_dim", "q_len", "kv_len"))
@@ -287,7 +287,7 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         longest_block_flops=4 * block_rows * keys * width,
         dtype=dtype,
     )
-    # A replay finds in L2 what the last one left there, if both kernels' fits.
+    # A replay finds in L2 the data that the last one left there, if those of both kernels fit.
     moved = write.bytes_moved + attention.bytes_moved
     return [
         replace(item, reused_bytes=item.bytes_moved, reused_footprint_bytes=moved)
@@ -296,7 +296,7 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
-    """One product, its weights in L2 where the harness' copies all fit."""
+    """One product, with its weights in L2 where all copies of the harness fit."""
     dtype, _ = _dtypes(rows)
     m, n, k = (_array(rows, name) for name in ("m", "n", "k"))
     weights = n * k * DTYPE_BYTES[dtype]
@@ -318,7 +318,7 @@ def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """One kernel that streams its bytes, replayed on the same ones."""
+    """One kernel that streams its bytes, replayed on the same bytes."""
     moved = _array(rows, "bytes")
     return [
         Operation(
@@ -332,7 +332,7 @@ def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
 
 
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """One collective; those that are not an all-reduce send half of what it sends."""
+    """One collective; all but the all-reduce send half of what that sends."""
     ranks = int(rows["num_gpus"].iloc[0])
     operation = all_reduce(
         "all_reduce", message_bytes=_array(rows, "message_bytes"), ranks=ranks, repeat=1

@@ -1,4 +1,4 @@
-"""Predict rows of ``bifurcate measure``: the accounts of the very kernels that were timed.
+"""Predict rows of ``bifurcate measure`` from the accounts of the kernels that were timed.
 
 These rows name their kernel in :mod:`simulator.evidence.kernels` (column ``implementation``), their
 launches (``timing`` or ``execution``) and the state of L2 (``l2_state``), so nothing is guessed:
@@ -33,7 +33,7 @@ from simulator.timing.slots import BLOCKS_PER_SM
 
 # A model as `measure` names it where its KV heads were changed.
 _WHAT_IF = re.compile(r"(?P<base>.+) with (?P<kv_heads>\d+) KV heads?")
-# An account that walks through the blocks of a mask takes one size at a time.
+# An account that walks through the blocks of a mask takes one row at a time.
 _ONE_BY_ONE = ("bifurcated_flex",)
 _SIZES = ("prompts", "samples", "context_tokens", "decoded_tokens")
 
@@ -46,7 +46,7 @@ def is_own(rows: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
 
 
 def of_other_libraries(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which rows are of other libraries' kernels, which tell nothing of PyTorch's."""
+    """Return which rows are of other libraries' kernels, which say nothing about PyTorch's."""
     if "implementation" not in rows:
         return pd.Series(data=False, index=rows.index)
     return rows["implementation"].isin(list(OTHER_LIBRARIES))
@@ -103,7 +103,7 @@ def _variants(implementation: str, gpu: HardwareProfile) -> tuple[str, ...]:
     library = OTHER_LIBRARIES.get(implementation)
     if library is None:
         return ()
-    # vLLM takes the FlashAttention that its rows elsewhere are of.
+    # vLLM's kernel is the FlashAttention that its other rows name.
     kernel = "vllm_flash_attn" if library.framework == "vllm" else library.framework
     listed = (library_of(library.framework), attention_kernel(kernel, gpu))
     return tuple(name for name in listed if name)
@@ -141,7 +141,7 @@ def _execution(mode: str) -> Execution:
 
 
 def _one_clause(problem: Exception) -> str:
-    """Return a message without its list of what is known: it is counted, not read alone."""
+    """Return a message without its list of known names: messages are counted, not read singly."""
     return str(problem).split(";")[0]
 
 
@@ -177,8 +177,8 @@ def _attention(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _warm(operations: Sequence[Operation]) -> list[Operation]:
-    """Return operations that find in L2 what the same call left there."""
-    # Of what a call reads, the cache is nearly all that the next call finds again.
+    """Return operations that find in L2 the data that the same call left there."""
+    # The cache is nearly all that a call reads and the next call finds again.
     footprint = sum(item.kv_bytes_read - item.reused_bytes for item in operations)
     return [
         replace(
@@ -215,7 +215,7 @@ def _step(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 @cache
 def _model(name: str) -> ModelShape:
-    """Load a preset, its KV heads changed as the name says."""
+    """Load a preset, with the KV heads that the name says."""
     changed = _WHAT_IF.fullmatch(name)
     if changed is None:
         return groups.model(name)

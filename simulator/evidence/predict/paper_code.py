@@ -1,4 +1,4 @@
-"""The paper's own decode step, operation by operation: what its published table timed.
+"""Predict the paper's own tables: its code's decode step, operation by operation.
 
 An account of gpt-fast-parallel-sampling at 2e10003 (generate.py, model.py) in bytes per rank, one
 rate per kind of operation, and the harness' own habits:
@@ -7,8 +7,8 @@ rate per kind of operation, and the harness' own habits:
   alone stop at the current position.
 * ``expand_kv`` repeats the KV heads to all query heads on every step; ``rebuilt`` concatenates the
   whole cache on every step.
-* The step is (run - prefill) / 128 for 127 steps, and prefill is timed without synchronising: what
-  the GPU has not finished of it when the host returns is charged to the steps.
+* The step is (run - prefill) / 128 for 127 steps, and prefill is timed without synchronising: the
+  part of it that the GPU has not finished when the host returns is charged to the steps.
 * A compiled run holds two sets of caches: the graph keeps those of the first run.
 """
 
@@ -50,7 +50,7 @@ EAGER_ACTIVATION_PASSES, COMPILED_ACTIVATION_PASSES = 60, 25
 # Repeated keys and values that an SDPA call holds at once beside the cache: inferred from the cells
 # that ran out of memory (64 samples of 8K fit rebuilt, 128 do not; FlashAttention-2 fits 256).
 SDPA_HELD_COPIES, FLASH_HELD_COPIES = 4, 1.25
-# Of the memory the driver reports, what context and fragmentation leave.
+# Share of the driver's reported memory that context and fragmentation leave.
 USABLE_MEMORY = 0.97
 # Share of L2 within which a context read for every sample is read from memory once.
 L2_SHARE = 0.6
@@ -80,7 +80,7 @@ STREAMED = (
     *("flash", "repeat", "strided_cat", "cat", "pass", "product"),
     *("fused_read", "fused_copy", "fused_pass"),
 )
-# The share of the steps that the harness divides by which it runs.
+# The harness runs fewer steps than it divides by.
 _STEPS = STEPS_RUN / NEW_TOKENS
 
 
@@ -196,8 +196,8 @@ class Account:
     streamed
         Bytes of what streams through memory, by name.
     values_bytes, values_blocks
-        The product of weights with the context's values, whose few thread blocks each walk through
-        all of it: one for each KV head and half of the head's width.
+        The product of weights with the context's values: its bytes, and its few thread blocks, one
+        for each KV head and 64 columns of it, each of which walks through the whole context.
     """
 
     streamed: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STREAMED, 0.0))
@@ -275,9 +275,8 @@ def _standard(cell: PaperCell, size: _Sizes, l2_bytes: float) -> Account:
         layer.streamed["flash"] += b * size.position * widened
         layer.kernels += 1
         return layer
-    layer.streamed["pass"] += (
-        b * size.cache * p
-    )  # keys times the root of the scale, read and written
+    # Keys times the root of the scale, read and written.
+    layer.streamed["pass"] += b * size.cache * p
     layer.streamed["product"] += b * size.cache * p + 2 * size.logits
     layer.streamed["pass"] += 4 * size.logits  # mask and softmax
     layer.kernels += 9
@@ -306,7 +305,7 @@ def _bifurcated(cell: PaperCell, size: _Sizes) -> Account:
     layer.streamed["product"] += widened * (size.context / 2 + b * size.decoded) + 2 * size.logits
     layer.values_bytes = widened * size.context / 2
     layer.values_blocks = _values_blocks(cell)
-    # Of grouped heads the logits have five dimensions, which the strided kernel does not take.
+    # The logits of grouped heads have five dimensions, which the strided kernel does not take.
     layer.streamed["strided_cat" if cell.expand_kv else "cat"] += 2 * size.logits
     layer.streamed["pass"] += 6 * size.logits  # scale, bias, softmax: each reads and writes
     return layer
@@ -362,7 +361,7 @@ def _memory_bytes(cell: PaperCell, weights_bytes: float) -> float:
 
 
 def prefill_in_step_s(row: "pd.Series[Any]") -> float:
-    """Return what a row of the paper's table charges to a step of the prefill. [s]."""
+    """Return the time of the prefill that a row of the paper's table charges to each step. [s]."""
     cell, gpu = _cell(row), profile(str(row["gpu_id"]))
     return _prefill_leak_s(cell, gpu, "auto", _constants(gpu)["harness_host_us"])
 
@@ -390,7 +389,7 @@ class CellTime:
 
     @property
     def parts_s(self) -> dict[str, float]:
-        """The parts that add up to it; or the host's, where the GPU waits for it."""
+        """The parts that add up to the total; the host's alone, where the GPU waits for it."""
         waits = self.host_s > self.device_s
         parts = {
             name: _STEPS * getattr(self, f"{name}_s") * (not waits)
@@ -485,7 +484,7 @@ def _link_s(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) -> f
 def _prefill_leak_s(
     cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice, host_us: float
 ) -> float:
-    """Return the part of prefill that is charged to each step: what the host did not wait for."""
+    """Return the part of prefill that each step is charged: the host did not wait for it. [s]."""
     device_s, launches = _prefill(cell.model, cell.context_tokens, cell.ranks, gpu.id, choice)
     return max(0.0, device_s - launches * host_us * MICROSECOND) / NEW_TOKENS
 

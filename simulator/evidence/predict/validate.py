@@ -1,4 +1,4 @@
-"""Predicted against measured: how far off, where, and why."""
+"""Compare predictions with measured rows: how far off they are, where, and why."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import ConstantsChoice, rates
 from simulator.units import MICROSECOND, MILLISECOND
 
-# Keys and values smaller than this share of L2 are hot for a replay, larger ones than this cold.
+# A replay finds keys and values up to the first share of L2 hot, above the second cold.
 HOT_SHARE, COLD_SHARE = 1.0, 1.5
 
 
@@ -26,15 +26,15 @@ class Validation:
     Attributes
     ----------
     rows
-        One frame: the columns of the files, then what was added: kind, profile, head shape and
-        regime, measured and predicted time [us], the prediction in the file's own column
-        (``predicted_latency_us`` or ``predicted_step_ms``), between which times it lies in either
-        unit (``_low``, ``_high``) and whether the measured one does (``inside``; None where either
-        is not known), the signed error and its size.
+        One frame: the columns of the files, then kind, head shape and regime, measured and
+        predicted time [us], the prediction in the file's own column (``predicted_latency_us`` or
+        ``predicted_step_ms``), its interval in either unit (``_low``, ``_high``), whether the
+        measured time lies inside (``inside``; None where either is not known), the signed error
+        and its size.
     skipped
         How many rows could not be predicted, by reason.
     oom_correct, oom_total
-        Of rows that ran out of memory or are predicted to, how many are predicted right; None
+        How many of the rows that ran out of memory, or are predicted to, are predicted right; None
         where there are no such rows.
     """
 
@@ -56,8 +56,12 @@ def validate(
 
     Parameters
     ----------
+    measurements
+        The rows, as :func:`~simulator.evidence.rows.reading.load` returns them.
     gpu
-        Used for the rows of its id instead of the shipped profile.
+        Profile to use instead of the shipped one, for the rows with its id.
+    choice
+        Where the constants come from.
     """
     frames: list[pd.DataFrame] = []
     skipped: dict[str, int] = {}
@@ -91,7 +95,7 @@ _ADDED = ("kind", "gpu_id", "framework", "kernel", "measured_us", "predicted_us"
 
 
 def _oom(rows: pd.DataFrame) -> Iterator[bool]:
-    """Yield, for each row that ran out of memory or is predicted to, whether that was right."""
+    """Yield whether the prediction is right, for each row that ran out of memory or should have."""
     for status, predicted in zip(rows["status"], rows["predicted_status"], strict=True):
         both = (str(status).lower() == "oom", predicted == "oom")
         if any(both):

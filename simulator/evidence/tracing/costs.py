@@ -1,7 +1,7 @@
 """What one operator costs: the conventions of a trace.
 
 An operator that PyTorch builds from others (``masked_fill``, ``stack``, ``_safe_softmax``) never
-arrives here: its parts do. For what is left:
+arrives here: its parts do. The other operators:
 
 * One launch, unless it has no element to write. What a library kernel does inside, such as the
   combine of split-KV flash attention, the passes of a sort or cuBLAS' split-K, is not visible.
@@ -15,7 +15,7 @@ arrives here: its parts do. For what is left:
 * Flash and memory-efficient attention write the output and the log-sum-exp. Random-number state
   and debug masks are not counted.
 * FlexAttention computes the blocks its mask visits, not the whole product that
-  ``torch.utils.flop_counter`` counts for want of the mask; the mask's small tables are not counted.
+  ``torch.utils.flop_counter`` counts without the mask; the mask's small tables are not counted.
 * cuBLAS cannot address a matrix in which neither rows nor columns are contiguous: PyTorch copies
   such an operand first (``prepare_batch_matrix_for_cublas`` in ATen/native/cuda/Blas.cpp,
   recalled), and so does the trace.
@@ -60,7 +60,7 @@ _FUSED_ATTENTION = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of an operator, seen from its schema.
+    """One call of an operator, in the terms of its schema.
 
     Attributes
     ----------
@@ -123,7 +123,7 @@ def describe(func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any
 
 
 def is_free(call: Call) -> bool:
-    """Return whether an operator only looks at memory differently, or only allocates it."""
+    """Return whether an operator only views memory differently, or only allocates it."""
     if call.name.startswith(_ALLOCATIONS):
         return True
     return not call.written and not call.fresh
@@ -229,12 +229,12 @@ def _index_put(call: Call) -> list[_Kernel]:
 
 
 def _fused_attention(call: Call) -> list[_Kernel]:
-    """Write output and log-sum-exp; the rest is state of random numbers."""
+    """Write output and log-sum-exp; the other outputs are random-number state."""
     return [(call.name, call.read, call.fresh[:2])]
 
 
 def refuse_masks(name: str, args: Sequence[Any]) -> None:
-    """Complain about indexing by a mask, whose result depends on its values."""
+    """Refuse indexing by a mask, whose result depends on its values."""
     for index in args[1] if name == "index" else ():
         if index is not None and index.dtype in _MASKS:
             raise TraceError(
@@ -244,7 +244,7 @@ def refuse_masks(name: str, args: Sequence[Any]) -> None:
 
 
 def _some_of(tensor: Tensor, count: int) -> Tensor:
-    """Return a tensor of ``count`` elements that stands for that many of another's."""
+    """Return a tensor that stands for ``count`` elements of another."""
     return torch.empty(count, dtype=tensor.dtype, device=tensor.device)
 
 

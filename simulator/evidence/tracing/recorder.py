@@ -24,7 +24,7 @@ from simulator.evidence.tracing.costs import Call, Cost, costs_of, describe, is_
 from simulator.evidence.tracing.touched import touched_bytes
 
 _META = torch.device("meta")
-# Kernels of their own in all but registration: what is below them says less than their name.
+# Kernels in all but registration: their names say more than the operators below them.
 _WHOLE = {"clone", "_to_copy", "copy_", "embedding", "arange", "convolution"}
 _ATTENTION = {
     "_scaled_dot_product_flash_attention",
@@ -52,9 +52,9 @@ class TracedOperation:
     module
         Path of the innermost ``torch.nn.Module`` it ran in, empty outside of modules.
     called_by
-        The operator the code called, where that one is made of several kernels.
+        The operator that the code called, where it consists of several kernels.
     shapes
-        Its tensors, for people: ``[16, 4, 128] bf16, ... -> [16, 4, 64] bf16``.
+        Its tensors as text: ``[16, 4, 128] bf16, ... -> [16, 4, 64] bf16``.
     dtype
         Type of the first tensor it reads, without ``torch.``; empty if it reads none.
     sizes
@@ -297,7 +297,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
 
     def fused(self, call: Call) -> None:
-        """Record a kernel that CUDA has and the meta device has not."""
+        """Record a kernel that CUDA has and the meta device lacks."""
         self._record(call, 0, costs_of(call, _META))
 
     def _flex(self, query: Tensor, keys: Tensor, values: Tensor, *rest: Any) -> Any:

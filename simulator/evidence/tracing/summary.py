@@ -39,13 +39,13 @@ class TraceRequest:
     target
         ``module:function``, ``file.py:function`` or a kernel's name.
     sizes
-        Sizes of the five tensors of a kernel, by name; echoed where ``tensors`` are given.
+        Sizes of the five tensors of a kernel, by name; only repeated where ``tensors`` are given.
     tensors
         Sizes and type of each tensor to call it with, in place of those five.
     dtype
         Type of the five, a key of ``TORCH_DTYPES``.
     layout
-        How the caches lie; None is as the kernel wants them.
+        How the caches lie; None for the kernel's own layout.
     """
 
     target: str
@@ -92,7 +92,7 @@ class TraceSummary:
 
     @property
     def as_object(self) -> dict[str, Any]:
-        """All of it as a JSON object."""
+        """The summary as a JSON object."""
         totals = self.traced.totals
         request = self.request
         tensors = [{"sizes": list(sizes), "dtype": dtype} for sizes, dtype in request.tensors]
@@ -213,7 +213,7 @@ def _setup(request: TraceRequest, execution: Execution) -> Workload:
 
 
 def _own_layout(target: str) -> Layout:
-    """Return how a kernel wants its caches; a function gets what kernels are given."""
+    """Return a kernel's own layout of the caches; other functions get shared ones."""
     return KERNELS[target].kv_layout if target in KERNELS else "shared"
 
 
