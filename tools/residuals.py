@@ -6,7 +6,6 @@ predicted from the others, and from published peaks.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,22 +79,12 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
     a part of the spread.
     """
     frames: dict[str, list[pd.DataFrame]] = {"fitted": [], "carried": [], "peak": []}
+    tables = {kind: measurements.tables[kind] for kind in FAMILIES if kind in measurements.tables}
     carried = {
         gpu_id: left_out(gpu_id, calibrations, measurements)
-        for gpu_id in pd.concat(
-            [
-                measurements.tables[kind]["gpu_id"]
-                for kind in FAMILIES
-                if kind in measurements.tables
-            ]
-        )
-        .dropna()
-        .unique()
+        for gpu_id in pd.concat([table["gpu_id"] for table in tables.values()]).dropna().unique()
     }
-    for kind in FAMILIES:
-        table = measurements.tables.get(kind)
-        if table is None:
-            continue
+    for kind, table in tables.items():
         rows = table[table["time_s"].notna() & table["gpu_id"].notna()]
         for group in prepare(rows, kind).groups:
             if group.execution == "eager":
@@ -130,11 +119,7 @@ def predicted_rows(
     part = rows.loc[group.index]
     gpu_rates = rates(card, choice)
     step = step_time(group.operations, gpu_rates, group.execution)
-    count = len(group.index)
-
-    def column(values: Any) -> "np.ndarray":
-        return np.broadcast_to(np.asarray(values, dtype=np.float64), count).copy()
-
+    column = group.column
     predicted = column(step.total_s)
     fixed = column(sum(time.fixed_s for time in step.by_kind.values()))
     launches = column(sum(item.repeat * item.launches for item in group.operations))
@@ -151,7 +136,7 @@ def predicted_rows(
             "cached_share": cached / np.maximum(moved, 1),
             "launches": launches,
             "size": part[keys].astype(str).agg("/".join, axis=1).to_numpy(),
-            "fold": np.arange(count) % FOLDS,
+            "fold": np.arange(len(part)) % FOLDS,
         },
         index=group.index,
     )

@@ -61,7 +61,7 @@ class Group:
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
-        return self._column(step_time(self.operations, gpu_rates, self.execution).total_s)
+        return self.column(step_time(self.operations, gpu_rates, self.execution).total_s)
 
     def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
         """Return the interval of each time, None where nothing says how far off it is. [s]."""
@@ -70,7 +70,7 @@ class Group:
         gpu_rates = rates(gpu, choice, variants=self.variants)
         step = step_time(self.operations, gpu_rates, self.execution)
         found = uncertainty(self.operations, step, gpu_rates, self.setup)
-        return self._column(found.low_s), self._column(found.high_s)
+        return self.column(found.low_s), self.column(found.high_s)
 
     def parts(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
@@ -81,7 +81,7 @@ class Group:
         parts = {
             name: np.sum(
                 [
-                    item.repeat * self._column(getattr(time, f"{name}_s"))
+                    item.repeat * self.column(getattr(time, f"{name}_s"))
                     for item, time in zip(self.operations, times, strict=True)
                 ],
                 axis=0,
@@ -93,8 +93,8 @@ class Group:
         device = np.sum(list(parts.values()), axis=0)
         return {**parts, "host": np.where(host > device, host, 0.0)}
 
-    def _column(self, values: Any) -> "np.ndarray":
-        """Return a value for each row."""
+    def column(self, values: Any) -> "np.ndarray":
+        """Return a value for each row, of a number or of as many values as there are rows."""
         return np.broadcast_to(np.asarray(values, dtype=np.float64), len(self.index)).copy()
 
 

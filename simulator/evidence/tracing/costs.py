@@ -145,18 +145,18 @@ def costs_of(call: Call, device: torch.device) -> list[Cost]:
     return costs
 
 
-# A kernel: its name, and the tensors it reads and writes.
-_Kernel = tuple[str, list[Tensor], list[Tensor]]
+# A launched kernel: its name, and the tensors it reads and writes.
+_Launch = tuple[str, list[Tensor], list[Tensor]]
 
 
-def _everything(call: Call) -> list[_Kernel]:
+def _everything(call: Call) -> list[_Launch]:
     """Read all inputs, write all outputs."""
     return [(call.name, call.read, call.written + call.fresh)]
 
 
-def _matrix_product(call: Call) -> list[_Kernel]:
+def _matrix_product(call: Call) -> list[_Launch]:
     """Read both operands, after copying those that cuBLAS cannot address."""
-    kernels: list[_Kernel] = []
+    kernels: list[_Launch] = []
     read = list(call.read)
     for name in ("self", "mat1", "mat2", "batch1", "batch2"):
         operand = call.args.get(name)
@@ -177,7 +177,7 @@ def _addressable(matrix: Tensor) -> bool:
     return by_rows or by_columns or matrix.is_contiguous() or not matrix.numel()
 
 
-def _gather(call: Call) -> list[_Kernel]:
+def _gather(call: Call) -> list[_Launch]:
     """Read the gathered elements of the table, not all of it."""
     table = call.args.get("self")
     if table is None:
@@ -188,7 +188,7 @@ def _gather(call: Call) -> list[_Kernel]:
     return [(call.name, [gathered, *others], [output])]
 
 
-def _scatter(call: Call) -> list[_Kernel]:
+def _scatter(call: Call) -> list[_Launch]:
     """Write the scattered elements of the target, not all of it."""
     target = call.args["self"]
     others = [tensor for tensor in call.read if tensor is not target]
@@ -202,13 +202,13 @@ def _scatter(call: Call) -> list[_Kernel]:
         others = [_some_of(tensor, count) if tensor is source else tensor for tensor in others]
     part = _some_of(target, min(count, target.numel()))
     accumulates = "add" in call.name or "reduce" in call.name or call.args.get("reduce") is not None
-    kernel: _Kernel = (call.name, [*others, *([part] if accumulates else [])], [part])
+    kernel: _Launch = (call.name, [*others, *([part] if accumulates else [])], [part])
     if call.written:
         return [kernel]
     return [("clone", [target], call.fresh), kernel]
 
 
-def _index_put(call: Call) -> list[_Kernel]:
+def _index_put(call: Call) -> list[_Launch]:
     """Write the indexed elements; a mask with a single value is a masked fill."""
     target, values = call.args["self"], call.args["values"]
     indices = [index for index in call.args["indices"] if index is not None]
@@ -228,7 +228,7 @@ def _index_put(call: Call) -> list[_Kernel]:
     return [(call.name, [values, *indices, *accumulated], [part])]
 
 
-def _fused_attention(call: Call) -> list[_Kernel]:
+def _fused_attention(call: Call) -> list[_Launch]:
     """Write output and log-sum-exp; the other outputs are random-number state."""
     return [(call.name, call.read, call.fresh[:2])]
 
@@ -259,7 +259,7 @@ def _storage(tensor: Tensor) -> int:
     return identity
 
 
-_RULES: dict[str, Callable[[Call], list[_Kernel]]] = {
+_RULES: dict[str, Callable[[Call], list[_Launch]]] = {
     **dict.fromkeys(_MATRIX_PRODUCTS, _matrix_product),
     **dict.fromkeys(_FUSED_ATTENTION, _fused_attention),
     **dict.fromkeys(("embedding", "index_select", "index", "gather", "take"), _gather),
