@@ -180,10 +180,10 @@ def findings(every: list[Panel]) -> str:
 
     lines = (
         f"* The rule and the times differ in {wrong} of {points} cells ({sure} of them beyond the model's own interval), nearly always because the rule says no: a yes loses at most {largest(early)}.",
-        f"* **Fewer than {LEAST_REQUESTS} requests** is its dearest no: with 2 to 7 samples of a long context the repeated reads already take most of the step (up to {largest(few, 32)} lost with 32 KV heads, {largest(few, 8)} with 8). What counts is samples times context, not each by itself.",
-        f"* **Counting waves** underrates sharing for grouped queries, because it knows no bytes. Cascade takes at least one wave, as long as all tiles of the prefix; flash decoding over few KV heads fills few waves with all samples together, and passes for cheap though each sample reads the context again. With 8 KV heads it says a wrong no at up to {up_to(8)} (at most {largest(waves, 8)} lost), with one KV head at up to {up_to(1)} (at most {largest(waves, 1)}). More multiprocessors make it say no for longer, not because sharing gains less but because a wave holds more.",
-        f"* **Below {LEAST_PREFIX_TOKENS} tokens** up to {largest(short)} is lost, with many samples and many KV heads.",
-        "* With one KV head and short contexts both ways take about the same time: what the rule says there costs little.",
+        f"* **Fewer than {LEAST_REQUESTS} requests** is its most expensive no: with 2 to 7 samples of a long context the repeated reads already take most of the step (up to {largest(few, 32)} lost with 32 KV heads, {largest(few, 8)} with 8). Samples times context counts, not either alone.",
+        f"* **Counting waves** underrates sharing for grouped queries, because it ignores bytes. Cascade takes at least one wave, as long as all tiles of the prefix; flash decoding over few KV heads fills few waves with all samples together, and so looks cheap, although each sample reads the context again. With 8 KV heads it says a wrong no at up to {up_to(8)} (at most {largest(waves, 8)} lost), with one KV head at up to {up_to(1)} (at most {largest(waves, 1)}). More multiprocessors make it say no for longer, not because sharing gains less but because a wave holds more.",
+        f"* **Below {LEAST_PREFIX_TOKENS} tokens** costs up to {largest(short)}, with many samples and many KV heads.",
+        "* With one KV head and short contexts both ways take about the same time: the rule's choice costs little.",
     )
     return "\n".join(lines)
 

@@ -91,7 +91,7 @@ HEADLINES = (
         (True, "bifurcated", 16),
     ),
     Ratio(
-        "32 samples, eager: FlashAttention-2 over copies, likewise the last",
+        "32 samples, eager: FlashAttention-2 over copies, also the last of its cells that ran",
         (True, "flash2", 32),
         (True, "bifurcated", 32),
     ),
