@@ -8,27 +8,24 @@
 ``spread.toml`` is written from here.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from simulator.counts.operation import Operation
-from simulator.counts.transformer import decode_operations
 from simulator.evidence.fit.calibrate import calibrate
-from simulator.evidence.predict.groups import model, profile
+from simulator.evidence.predict.groups import Group, profile
 from simulator.evidence.predict.paper_code import prefill_in_step_s
 from simulator.evidence.predict.prepare import prepare
+from simulator.evidence.predict.steps import prepare_steps
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
-from simulator.inputs.workload import Workload
-from simulator.timing.constants import Rates, rates
-from simulator.timing.slots import resident_blocks
+from simulator.timing.constants import rates
 from simulator.timing.spread import Code, Spread
-from simulator.timing.step import StepTime, step_time
+from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
 from tools.residuals import FAMILIES, Residuals, predicted_rows
 
@@ -44,9 +41,8 @@ LEAST_TELLING, HALF = 20, 0.5
 # The parts of a kernel's time, in the order of the fit's coefficients.
 PARTS = ("fixed", "streaming", "cached")
 
-# Kernels of the paper's tables as questions name them.
-PAPER_KERNELS: dict[str, Any] = {"einsum": "einsum", "flash2": "flash", "sdpa-math": "sdpa_math"}
-DECODED_TOKENS = 64  # half of the 128 that the cells generate
+# Kernels of the paper's tables that questions know, under other names.
+PAPER_KERNELS = ("einsum", "flash2", "sdpa-math")
 
 # What the file holds.
 FILE_KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
@@ -217,47 +213,19 @@ def spreads(found: Residuals, measurements: Measurements) -> dict[str, Any]:
     }
 
 
-def paper_steps(measurements: Measurements) -> pd.DataFrame:
-    """Return the paper's cells that a question can describe.
+def paper_steps(measurements: Measurements) -> "Iterator[tuple[pd.Series[Any], Group]]":
+    """Yield the paper's cells that a question can describe, and what they are as questions.
 
     Cells that repeat KV heads in memory are left out: no account of ours does that.
     """
     table = measurements.tables.get("decode_step")
     if table is None or "expand_kv" not in table:
-        return pd.DataFrame()
+        return
     plain = (table["expand_kv"].astype(float) == 0) & (table["tensor_parallel"].astype(float) == 1)
     known = table["kernel"].isin(PAPER_KERNELS) & (table["weights_dtype"] == "bf16")
-    return table[plain & known & table["time_s"].notna() & table["gpu_id"].notna()]
-
-
-@dataclass(frozen=True)
-class PaperStep:
-    """A cell of the paper as a question describes it, and its predicted step."""
-
-    work: Workload
-    gpu_rates: Rates
-    operations: tuple[Operation, ...]
-    step: StepTime
-
-
-def paper_step(row: "pd.Series[Any]") -> PaperStep:
-    """Return a cell as a question describes it, and its predicted step."""
-    gpu = profile(str(row["gpu_id"]))
-    work = Workload(
-        samples=int(row["samples"]),
-        context_tokens=int(row["context_tokens"]),
-        decoded_tokens=DECODED_TOKENS,
-        attention=row["attention"],
-        kernel=PAPER_KERNELS[str(row["kernel"])],
-        kv_layout=row["kv_layout"],
-        execution=row["execution"],
-    )
-    operations = decode_operations(
-        model(str(row["model"])), work, resident_blocks=resident_blocks(gpu)
-    )
-    gpu_rates = rates(gpu)
-    step = step_time(operations, gpu_rates, work.execution)
-    return PaperStep(work, gpu_rates, tuple(operations), step)
+    rows = table[plain & known & table["time_s"].notna() & table["gpu_id"].notna()]
+    for group in prepare_steps(rows).groups:
+        yield rows.loc[group.index[0]], group
 
 
 def measured_s(row: "pd.Series[Any]") -> float:
@@ -268,18 +236,13 @@ def measured_s(row: "pd.Series[Any]") -> float:
 def code_spreads(measurements: Measurements) -> dict[str, Spread]:
     """Return how far off the host's launches, unfused kernels and rebuilt caches are."""
     late: dict[Code, list[float]] = {"eager_host": [], "unfused": [], "rebuilt": []}
-    for _, row in paper_steps(measurements).iterrows():
-        cell = paper_step(row)
-        code = _code(cell)
-        late[code].append(measured_s(row) / float(cell.step.total_s) - 1)
+    for row, group in paper_steps(measurements):
+        step = step_time(group.operations, rates(profile(group.gpu_id)), group.execution)
+        code: Code = "rebuilt" if row["kv_layout"] == "rebuilt" else "unfused"
+        if step.host_s > step.device_s:
+            code = "eager_host"
+        late[code].append(measured_s(row) / float(step.total_s) - 1)
     return {name: _code_spread(name, np.array(values)) for name, values in late.items()}
-
-
-def _code(cell: PaperStep) -> Code:
-    """Return which code binds a cell."""
-    if cell.step.host_s > cell.step.device_s:
-        return "eager_host"
-    return "rebuilt" if cell.work.kv_layout == "rebuilt" else "unfused"
 
 
 def _code_spread(code: Code, late: "np.ndarray") -> Spread:

@@ -17,7 +17,6 @@ from simulator.evidence.fit.solver import FOLDS
 from simulator.evidence.predict.groups import profile
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements
-from simulator.timing.interval import uncertainty
 from simulator.timing.spread import Spread
 from tools.residuals import Residuals
 from tools.spread import (
@@ -27,7 +26,6 @@ from tools.spread import (
     by_gpu,
     either_way,
     measured_s,
-    paper_step,
     paper_steps,
     spread,
     time_shares,
@@ -146,13 +144,12 @@ def batches(measurements: Measurements) -> Iterator[Coverage]:
 
 def cells(measurements: Measurements) -> Iterator[Coverage]:
     """Check the paper's cells, predicted as plain questions."""
-    rows = paper_steps(measurements)
     found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
-    for _, row in rows.iterrows():
-        cell = paper_step(row)
-        unsure = uncertainty(cell.operations, cell.step, cell.gpu_rates, cell.work)
-        key = (f"the paper's {cell.work.attention} steps, {cell.work.execution}", row["gpu_id"])
-        figures = (measured_s(row), float(unsure.low_s), float(unsure.high_s))
-        found.setdefault(key, []).append(figures)
+    for row, group in paper_steps(measurements):
+        ends = group.interval(profile(group.gpu_id))
+        if ends is not None:
+            key = (f"the paper's {row['attention']} steps, {row['execution']}", group.gpu_id)
+            figures = (measured_s(row), float(ends[0][0]), float(ends[1][0]))
+            found.setdefault(key, []).append(figures)
     for (what, gpu_id), values in found.items():
         yield coverage(what, gpu_id, *np.array(values).T)
