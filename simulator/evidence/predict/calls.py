@@ -16,7 +16,7 @@ from simulator.evidence.predict.groups import Group, Prepared, library_of, profi
 from simulator.evidence.rows.kinds import RowKind, attended_pairs
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.workload import Execution, Workload
+from simulator.inputs.workload import Attention, Execution, Workload
 from simulator.numeric import Numeric
 from simulator.timing.carried import ATTENTION_KERNELS
 from simulator.timing.constants import LOW_PRECISION
@@ -210,7 +210,7 @@ def _cache_write(shape: AttentionShape) -> Operation:
     )
 
 
-def replayed(operation: Operation) -> Operation:
+def _replayed(operation: Operation) -> Operation:
     """Return the operation as a replay finds it: data that fit L2 are still there."""
     return replace(
         operation,
@@ -223,7 +223,7 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Cache write, attention and combine, replayed back to back."""
     kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
     shape = _attention_shape(rows, gpu, context="kv_len", samples=False)
-    operations = [_cache_write(shape), *_standard(shape)]
+    operations = [_cache_write(shape), *_flash(shape, "standard")]
     group = shape.heads / shape.kv_heads
     if kernel == "fa2":
         batch = _array(rows, "batch")
@@ -239,20 +239,20 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         )
     share = small_blocks(group) if kernel == "flashinfer" and shape.kv_bytes > 1 else 1.0
     return [
-        replace(replayed(item), thread_blocks=item.thread_blocks * share)
+        replace(_replayed(item), thread_blocks=item.thread_blocks * share)
         if item.name == "attention"
         else item
         for item in operations
     ]
 
 
-def _standard(shape: AttentionShape) -> list[Operation]:
-    """Return flash decoding over own copies of the keys."""
+def _flash(shape: AttentionShape, attention: Attention) -> list[Operation]:
+    """Return flash decoding: standard over own copies of the keys, or bifurcated."""
     return attention_operations(
         shape,
-        attention="standard",
+        attention=attention,
         kernel="flash",
-        kv_layout="copies",
+        kv_layout="copies" if attention == "standard" else "shared",
         execution="graph",
         repeat=1,
     )
@@ -343,28 +343,16 @@ def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
 
 def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Read own copies, or the prefix once and the suffixes, and merge them."""
-    shape = _attention_shape(rows, gpu, context="prefix_len", samples=True)
-    write = _cache_write(shape)
-    if rows["mode"].iloc[0] == "standard":
-        unsplit = replace(shape, resident_blocks=1)
-        return [
-            write,
-            *(replayed(item) if item.name == "attention" else item for item in _standard(unsplit)),
-        ]
-    parts = attention_operations(
-        replace(shape, resident_blocks=1),
-        attention="bifurcated",
-        kernel="flash",
-        kv_layout="shared",
-        execution="graph",
-        repeat=1,
-    )
-    # Replays find the keys of both parts in L2 where both fit.
+    whole = _attention_shape(rows, gpu, context="prefix_len", samples=True)
+    shape = replace(whole, resident_blocks=1)
+    standard = rows["mode"].iloc[0] == "standard"
+    parts = _flash(shape, "standard" if standard else "bifurcated")
+    # Replays find the keys of all parts in L2 where they all fit.
     together = sum(item.kv_bytes_read for item in parts)
     return [
-        write,
+        _cache_write(shape),
         *(
-            replace(replayed(item), reused_footprint_bytes=together)
+            replace(_replayed(item), reused_footprint_bytes=together)
             if item.kind == "attention"
             else item
             for item in parts

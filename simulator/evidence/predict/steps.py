@@ -172,7 +172,7 @@ class _BatchGroup(Group):
     """Batches of one GPU and engine: the model's time of a request, and the engine's per step."""
 
     batches: tuple[_Batch, ...]
-    _known: dict[Any, "np.ndarray"] = field(default_factory=dict)
+    _known: dict[Any, "np.ndarray"] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def _tokens(self) -> "np.ndarray":
