@@ -2,8 +2,8 @@
 """Write docs/accuracy.md from measured rows: python tools/accuracy.py ROWS... [-o docs/accuracy.md].
 
 Fits every GPU anew, with whole shapes held out, and GPUs left out in turn; takes a few minutes.
-Nothing of the rows themselves is written, only errors: on the page, and in
-simulator/timing/spread.toml, on which the intervals of predictions rest. With --carry it only writes
+It writes no rows, only errors: on the page, and in simulator/timing/spread.toml, on which the
+intervals of predictions rest. With --carry it only writes
 simulator/timing/carried_kernels.toml, from the constants fitted in the profiles.
 """
 
@@ -31,8 +31,8 @@ SMALL_M = 256
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, TIMING = ROOT / "docs", ROOT / "simulator" / "timing"
 SPREADS = TIMING / "spread.toml"
-# What each architecture carries over is of this GPU, and whether its shares of bandwidth are: the
-# A100 80GB stops at 1.55 TB/s of its 2.04, which is all that the 40GB cards have.
+# The GPU whose constants each architecture takes over, and whether with its shares of bandwidth: the
+# A100 80GB stops at 1.55 TB/s of its 2.04, and the 40GB cards have no more than that.
 CARRIED = {
     "Hopper": ("h100-sxm", True),
     "Ampere GA100": ("a100-sxm-80gb", False),
@@ -54,7 +54,7 @@ def errors(residuals: "np.ndarray") -> str:
 
 
 def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
-    """Tabulate what was fitted, shape by shape held out."""
+    """Tabulate the errors of each fit on held-out shapes."""
     lines = [
         "## Kernels, on shapes the fit has not seen\n",
         "| GPU | rows of | constants for | rows | median | 90th percentile | bias |",
@@ -72,7 +72,7 @@ def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
 def unseen(calibrations: Mapping[str, Calibration], kind: RowKind) -> "pd.Series[float]":
     """Return log(predicted / measured) of each row by its label, its shape held out of the fit.
 
-    Of a row's fits the most specific counts: general constants, its library's, its narrow format's.
+    The most specific fit of a row counts: general constants, its library's, its 8-bit format's.
     """
     found: dict[int, float] = {}
     for calibration in calibrations.values():
@@ -212,7 +212,7 @@ def whole(measurements: Measurements) -> list[str]:
 
 
 def intervals(measurements: Measurements, found: residuals.Residuals) -> list[str]:
-    """Tabulate how many measured times lie in intervals that were not made from them."""
+    """Tabulate the coverage of intervals on rows that they were not made from."""
     lines = [
         "\n## Do the intervals hold?\n",
         f"`step_ms_low` and `step_ms_high` are to hold {100 * spread.COVERAGE:.0f} % of measured times. What they hold of rows that they were not",

@@ -1,7 +1,7 @@
 """Carry fitted constants over from measured GPUs to others, at another clock.
 
-A kernel's constants are the library's as much as the GPU's: FlashAttention-2 on one
-GPU says more about FlashAttention-2 on another than another library there does. The file
+A kernel's constants are the library's as much as the GPU's: FlashAttention-2 on one GPU says more
+about FlashAttention-2 on another than another library there does. The file
 ``simulator/timing/carried_kernels.toml`` is written from here.
 """
 
