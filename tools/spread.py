@@ -24,7 +24,7 @@ from simulator.evidence.predict.steps import prepare_steps
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.timing.constants import rates
-from simulator.timing.spread import Code, Spread
+from simulator.timing.interval import Code, Spread
 from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
 from tools.residuals import FAMILIES, Residuals, predicted_rows
@@ -49,7 +49,7 @@ FILE_KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
 FILE_HEAD = """\
 # How far measured times lie from predicted ones, as shares of these: {coverage:.0%} of them
 # are within, as many above as below. Written by tools/accuracy.py (make accuracy) on {date}
-# from {rows:,} rows; what the columns mean: simulator/timing/spread.py.
+# from {rows:,} rows; what the columns mean: simulator/timing/interval.py.
 coverage = {coverage}
 date = "{date}"
 source = "residuals of rows of {sources}"

@@ -17,7 +17,7 @@ from simulator.evidence.fit.solver import FOLDS
 from simulator.evidence.predict.groups import profile
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements
-from simulator.timing.spread import Spread
+from simulator.timing.interval import Spread
 from tools.residuals import Residuals
 from tools.spread import (
     LEAST_OWN_ROWS,

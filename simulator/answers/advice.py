@@ -8,7 +8,7 @@ from simulator.answers.verdict import Verdict
 from simulator.counts.memory import memory
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import resident_blocks
 from simulator.units import format_gib, format_tokens
 
 # Tensor-parallel sizes looked at for one that holds what a smaller one does not: up to two nodes of

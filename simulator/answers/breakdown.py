@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.answers.estimate import Estimate, estimate
 from simulator.answers.study import Study
+from simulator.timing.constants import Key
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _rows(variant: str, result: Estimate) -> list[dict[str, Any]]:
                 "bound": seconds.bound,
                 "dtype": operation.dtype,
                 "peak_flops_per_s": gpu.flops_per_s(operation.kind, operation.dtype)
-                / gpu.constants[f"{operation.kind}_flops_fraction"].value,
+                / gpu.constants[Key("flops_fraction", operation.kind)].value,
                 "flops_per_s": gpu.flops_per_s(operation.kind, operation.dtype),
                 "peak_bytes_per_s": gpu.gpu.memory_bandwidth_bytes_per_s,
                 "bytes_per_s": gpu.bandwidth_bytes_per_s[operation.kind],

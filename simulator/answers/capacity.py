@@ -6,7 +6,7 @@ from simulator.answers.estimate import Estimate
 from simulator.answers.search import largest
 from simulator.counts.memory import memory
 from simulator.inputs.workload import LARGEST_COUNT, Workload
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import resident_blocks
 from simulator.timing.step import decode_time
 
 

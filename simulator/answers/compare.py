@@ -19,7 +19,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import ConstantsChoice
 from simulator.timing.interval import speedup_interval
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import resident_blocks
 from simulator.timing.step import decode_time
 
 Winner = Literal["standard", "bifurcated", "tie"]

@@ -9,7 +9,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import ATTENTIONS, Attention, Workload, WorkloadGrid
 from simulator.timing.constants import Rates
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import resident_blocks
 from simulator.timing.step import decode_time
 
 if TYPE_CHECKING:

@@ -11,11 +11,10 @@ from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype, is_low_precis
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload, WorkloadLike, forward_tokens
-from simulator.timing.constants import LOW_PRECISION, ConstantsChoice, Rates, rates
+from simulator.timing.constants import LOW_PRECISION, ConstantsChoice, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty
-from simulator.timing.limits import has_low_precision_products, peak_flops_per_s
+from simulator.timing.limits import has_low_precision_products, peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import Roof
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import StepTime, step_time
 from simulator.units import format_gib
 
@@ -251,8 +250,11 @@ def _narrow_note(gpu_rates: Rates, work: Workload) -> str:
     if parts:
         return f"No rows are of these formats: {', '.join(parts)}."
     used = {
-        gpu_rates.low_precision.constants[f"{kind}_launch_us"].origin
-        for kind, dtype in (("gemm", work.weight_dtype), ("attention", work.kv_dtype))
+        gpu_rates.low_precision.constants[key].origin
+        for key, dtype in (
+            (Key("launch_us", "gemm"), work.weight_dtype),
+            (Key("launch_us", "attention"), work.kv_dtype),
+        )
         if is_low_precision(DTYPE_BYTES[dtype])
     }
     if gpu_rates.origin == "fitted" and used == {"carried"}:

@@ -22,9 +22,9 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Attention, Workload
 from simulator.timing.constants import ConstantsChoice
+from simulator.timing.interval import request_interval
+from simulator.timing.limits import resident_blocks
 from simulator.timing.request import GenerationTime, generation_time
-from simulator.timing.request_interval import request_interval
-from simulator.timing.slots import resident_blocks
 from simulator.units import format_gib
 
 MOST_OUTPUT_TOKENS = 10**7

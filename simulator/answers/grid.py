@@ -20,8 +20,8 @@ from simulator.inputs.workload import Attention, WorkloadGrid, forward_tokens, k
 from simulator.numeric import Numeric
 from simulator.timing.constants import Rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
+from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import ROOFS
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import StepTime, step_time
 from simulator.units import MILLISECOND
 

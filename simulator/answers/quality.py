@@ -21,8 +21,8 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import ATTENTIONS, Attention, Workload
 from simulator.timing.constants import ConstantsChoice
+from simulator.timing.limits import resident_blocks
 from simulator.timing.request import request_times
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 if TYPE_CHECKING:

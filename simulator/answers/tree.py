@@ -28,7 +28,7 @@ from simulator.inputs.tree import Level
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import ConstantsChoice
 from simulator.timing.interval import speedup_interval
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import resident_blocks
 from simulator.timing.step import decode_time
 
 # How far the length from which a split pays is looked for.

@@ -56,14 +56,14 @@ def show_gpu(
 ) -> None:
     """Show a GPU's figures and constants, with sources."""
     from simulator.inputs.hardware import load_hardware
-    from simulator.timing.constants import LOW_PRECISION, rates
+    from simulator.timing.constants import EIGHT_BIT, rates
 
     profile = load_hardware(name)
     of_card = rates(profile)
     constants = {
         **of_card.constants,
         **{
-            f"{LOW_PRECISION}_{key}": item
+            key.of(EIGHT_BIT): item
             for key, item in of_card.low_precision.constants.items()
             if item != of_card.constants[key]
         },
@@ -72,7 +72,7 @@ def show_gpu(
         **profile.model_dump(mode="json", exclude_none=True),
         "hash": profile.content_hash,
         "constants": {
-            key: {"value": item.value, "origin": item.origin, "source": item.source}
+            str(key): {"value": item.value, "origin": item.origin, "source": item.source}
             for key, item in constants.items()
         },
     }

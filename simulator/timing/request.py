@@ -28,7 +28,7 @@ class GenerationTime:
     decode_s
         Sum of all decode steps.
     steps
-        How many they are: each moves every sample forward by its accepted tokens.
+        The number of decode steps, each of which moves every sample forward by its accepted tokens.
     first_step_s, last_step_s
         The shortest and the longest of them; 0 where there is none.
     """
@@ -55,8 +55,17 @@ def generation_time(
 ) -> GenerationTime:
     """Time a request in which every sample generates ``output_tokens``.
 
-    The prefill gives the first token; which own tokens each step attends over is in
-    :mod:`simulator.counts.request`. All steps are timed as one array.
+    The prefill gives the first token; :mod:`simulator.counts.request` says which decoded tokens
+    each step attends over. All steps are timed as one array.
+
+    Parameters
+    ----------
+    model, work, gpu
+        What is generated, how, and on what.
+    output_tokens
+        Tokens of each sample.
+    resident_blocks
+        Thread blocks that the GPU runs at once.
     """
     prefill = step_time(prefill_operations(model, work), gpu, work.execution)
     import numpy as np
@@ -90,6 +99,22 @@ def request_times(
     """Return the whole request's time for each of many numbers of samples. [s].
 
     The same sum as :func:`generation_time`, all samples and steps in one array.
+
+    Parameters
+    ----------
+    model, work, gpu
+        What is generated, how, and on what.
+    samples
+        Numbers of samples [S].
+    output_tokens
+        Tokens of each sample.
+    resident_blocks
+        Thread blocks that the GPU runs at once.
+
+    Returns
+    -------
+    numpy.ndarray
+        Times [S]. [s]
     """
     import numpy as np
 

@@ -9,14 +9,13 @@ from simulator.counts.operation import Operation
 from simulator.counts.transformer import decode_attention_shape
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.parameters import count_parameters
-from simulator.timing.norm import overlap_power
-from simulator.timing.roofline import OperationTime, cached_bytes
-from simulator.timing.used import used_constants
+from simulator.timing.constants import used_constants
+from simulator.timing.roofline import OperationTime, cached_bytes, overlap_power
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 from simulator.views.explain_interval import interval_fields
 
 if TYPE_CHECKING:
-    from simulator.timing.carried import Constant
+    from simulator.timing.constants import Constant
 
 PAPER = "Athiwaratkun et al., arXiv:2403.08845"
 
@@ -285,9 +284,9 @@ def _memory(result: Estimate) -> Step:
 def _constants(result: Estimate) -> list[Step]:
     """List the constants that this answer used, each with its source."""
     uses: dict[tuple[str, Constant], list[str]] = {}
-    for used in used_constants(result.operations, result.rates, result.workload.execution):
-        kind = f"8-bit {used.kind or 'kernels'}" if used.low_precision else used.kind
-        uses.setdefault((used.base, used.constant), []).extend([kind] if kind else [])
+    for key, constant in used_constants(result.operations, result.rates, result.workload.execution):
+        kind = f"8-bit {key.kind or 'kernels'}" if key.precision else key.kind
+        uses.setdefault((key.name, constant), []).extend([kind] if kind else [])
     return [
         Step(
             what=f"Constant {name}" + (f" of {', '.join(kinds)}" if kinds else ""),

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 
 from simulator.answers.estimate import Estimate
-from simulator.timing.interval import Part
-from simulator.timing.spread import shipped_spreads
+from simulator.timing.interval import Deviation, shipped_spreads
 from simulator.units import format_time
 from simulator.views.text import interval_phrase
 
@@ -48,6 +47,6 @@ def _formula(result: Estimate) -> str:
     return added
 
 
-def _counts(part: Part) -> bool:
+def _counts(part: Deviation) -> bool:
     """Return whether an error is any."""
     return float(part.below_s) > 0 or float(part.above_s) > 0

@@ -11,7 +11,7 @@ from simulator.counts.memory import memory
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import resident_blocks
 
 
 def _at(result: Estimate, field: str, value: int) -> Estimate:

@@ -23,7 +23,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import ATTENTIONS, Workload
 from simulator.timing.constants import rates
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import resident_blocks
 from simulator.timing.step import decode_time
 
 

@@ -10,7 +10,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import resident_blocks
 
 
 def _estimate(shape: ModelShape | None = None, card: Any = None, **work: Any) -> Estimate:

@@ -16,8 +16,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
-from simulator.timing.limits import peak_flops_per_s
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.step import step_time
 
 ROUNDING = 1 + 1e-12

@@ -20,7 +20,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import KERNELS, Workload
 from simulator.timing.constants import rates
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import resident_blocks
 from simulator.timing.step import StepTime, step_time
 
 # Sums of the same terms in float64 and in exact integers.

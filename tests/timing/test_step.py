@@ -16,8 +16,8 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
+from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import ROOFS
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import StepTime, decode_time, step_time
 
 ROUND = rates(round_gpu())

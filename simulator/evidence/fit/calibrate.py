@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from simulator.errors import MeasurementError
-from simulator.evidence.fit.solver import Fitted, Free, constant_name, fit, with_constants
+from simulator.evidence.fit.solver import Fitted, Free, fit, with_constants
 from simulator.evidence.fit.stages import STAGES, Stage
 from simulator.evidence.predict.groups import Group
 from simulator.evidence.predict.measured import of_other_libraries
@@ -18,7 +18,7 @@ from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import LOW_PRECISION
+from simulator.timing.constants import EIGHT_BIT, GENERAL, Variant
 
 # Fewer rows than this determine no constant.
 LEAST_ROWS = 12
@@ -33,7 +33,7 @@ class StageFit:
     """
 
     kind: RowKind
-    variant: str
+    variant: Variant
     fitted: Fitted
     sources: tuple[str, ...] = ()
     labels: tuple[Any, ...] = ()
@@ -114,18 +114,16 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     prepared = prepare(rows, stage.kind).groups
     groups = [group for group in prepared if _launched(group) == stage.rows]
     chosen_for = []
-    for general in ("", LOW_PRECISION) if stage.own else ("",):
-        some = [group for group in groups if group.low_precision == (general == LOW_PRECISION)]
+    for general in (GENERAL, EIGHT_BIT) if stage.own else (GENERAL,):
+        some = [group for group in groups if group.low_precision == (general == EIGHT_BIT)]
         if stage.general:
             chosen_for.append((some, general))
         libraries = _by_variant(some)
         if stage.own and (len(libraries) > 1 or not stage.general):
-            chosen_for += [(part, name) for name, part in libraries.items() if name != general]
+            chosen_for += [(part, each) for each, part in libraries.items() if each != general]
     for chosen, variant in chosen_for:
         # A constant that another kind of row has determined stays.
-        left = [
-            item for item in stage.free if constant_name(item.name, variant) not in profile.fitted
-        ]
+        left = [item for item in stage.free if str(item.key.of(variant)) not in profile.fitted]
         if sum(len(group.index) for group in chosen) < LEAST_ROWS or not left:
             continue
         found = _fit(stage, rows, profile, chosen, left, variant)
@@ -139,7 +137,7 @@ def _fit(
     profile: HardwareProfile,
     groups: Sequence[Group],
     free: Sequence[Free],
-    variant: str,
+    variant: Variant,
 ) -> StageFit:
     """Fit one set of constants to some groups."""
     measured = [rows.loc[group.index, "time_s"].to_numpy() for group in groups]
@@ -168,12 +166,12 @@ def _launched(group: Group) -> Literal["graph", "eager", "whole"]:
     return "eager" if group.execution == "eager" else "graph"
 
 
-def _by_variant(groups: Sequence[Group]) -> Mapping[str, list[Group]]:
+def _by_variant(groups: Sequence[Group]) -> Mapping[Variant, list[Group]]:
     """Sort groups by the most specific variant of their constants."""
-    sorted_groups: dict[str, list[Group]] = {}
+    sorted_groups: dict[Variant, list[Group]] = {}
     for group in groups:
-        name = group.variants[0] if group.variants else ""
-        sorted_groups.setdefault(name, []).append(group)
+        variant = group.variants[0] if group.variants else GENERAL
+        sorted_groups.setdefault(variant, []).append(group)
     return sorted_groups
 
 

@@ -18,9 +18,14 @@ from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.workload import Attention, Execution, Workload
 from simulator.numeric import Numeric
-from simulator.timing.carried import ATTENTION_KERNELS
-from simulator.timing.constants import LOW_PRECISION
-from simulator.timing.slots import resident_blocks
+from simulator.timing.constants import (
+    ATTENTION_KERNELS,
+    EIGHT_BIT,
+    GENERAL,
+    LOW_PRECISION,
+    Variant,
+)
+from simulator.timing.limits import resident_blocks
 
 # The GEMM rows' harness cycles through several copies of the weights: L2 holds all of them or, as
 # lines go in the order they came, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
@@ -86,16 +91,16 @@ def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     return [*same, rows["op"] == GATHER] if kind == "elementwise" else same
 
 
-def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[str, ...]:
-    """Return the prefixes of constants that hold for a row, the most specific first."""
+def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:
+    """Return whose constants hold for a row, the most specific first."""
     library = library_of(str(row["framework"]))
     dtype = str(row.get("kv_dtype", row["dtype"]))
-    if LOW_PRECISION in (dtype, row["dtype"]):
-        return (
-            (f"{library}_{LOW_PRECISION}", LOW_PRECISION, library) if library else (LOW_PRECISION,)
-        )
-    kernel = attention_kernel(str(row["kernel"]), gpu) if "kv_dtype" in row else ""
-    return tuple(name for name in (library, kernel) if name)
+    low_precision = LOW_PRECISION in (dtype, row["dtype"])
+    listed = [Variant(library, LOW_PRECISION), EIGHT_BIT] if low_precision else []
+    listed.append(Variant(library))
+    if not low_precision and "kv_dtype" in row:
+        listed.append(Variant(attention_kernel(str(row["kernel"]), gpu)))
+    return tuple(dict.fromkeys(variant for variant in listed if variant != GENERAL))
 
 
 def _execution(row: "pd.Series[Any]") -> Execution:

@@ -14,7 +14,7 @@ from simulator.evidence.rows.kinds import RowKind
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Execution, HowRun
-from simulator.timing.constants import LIBRARIES, LOW_PRECISION_VARIANTS, ConstantsChoice, rates
+from simulator.timing.constants import LIBRARIES, ConstantsChoice, Variant, rates
 from simulator.timing.interval import uncertainty
 from simulator.timing.roofline import operation_time
 from simulator.timing.step import step_time
@@ -40,7 +40,7 @@ class Group:
         What was timed, with arrays as long as ``index``; empty for whole programs, which have a
         timing of their own in a subclass.
     variants
-        Prefixes of the constants to use, the most specific first.
+        Whose constants come before general ones, the most specific first.
     setup
         How the rows were run, as far as the interval of their times depends on it.
     """
@@ -50,13 +50,13 @@ class Group:
     index: "pd.Index[Any]"
     operations: Sequence[Operation] = ()
     execution: Execution = "graph"
-    variants: tuple[str, ...] = ()
+    variants: tuple[Variant, ...] = ()
     setup: HowRun | None = None
 
     @property
     def low_precision(self) -> bool:
         """Whether the rows are of an 8-bit format, which has its own constants."""
-        return any(name in LOW_PRECISION_VARIANTS for name in self.variants)
+        return any(variant.precision for variant in self.variants)
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""
@@ -145,10 +145,10 @@ def by_engine(
     return Prepared(groups, skipped)
 
 
-def variant_of(framework: str) -> tuple[str, ...]:
-    """Return the prefix of a framework's constants, nothing where it has none of its own."""
+def variant_of(framework: str) -> tuple[Variant, ...]:
+    """Return the variant of a framework's constants, nothing where it has none of its own."""
     library = library_of(framework)
-    return (library,) if library else ()
+    return (Variant(library),) if library else ()
 
 
 def library_of(framework: str) -> str:

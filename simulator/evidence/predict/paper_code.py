@@ -28,7 +28,7 @@ from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload, workload_for
-from simulator.timing.constants import ConstantsChoice, rates
+from simulator.timing.constants import ConstantsChoice, Key, rates
 from simulator.timing.limits import peak_flops_per_s
 from simulator.timing.step import step_time
 from simulator.units import GIGA, MICROSECOND, NANOSECOND
@@ -467,7 +467,7 @@ def _weights_s(cell: PaperCell, gpu: HardwareProfile) -> tuple[float, float]:
     if cell.weights_dtype == "int8" and not cell.compiled:
         read *= 5  # read, written in 16 bits, and read again
     rate, _ = peak_flops_per_s(gpu, "bf16")
-    achieved = rates(gpu).constants["gemm_flops_fraction"].value
+    achieved = rates(gpu).constants[Key("flops_fraction", "gemm")].value
     return read / gpu.memory_bandwidth_bytes_per_s, flops / (rate * achieved)
 
 

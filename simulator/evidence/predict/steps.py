@@ -28,10 +28,9 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Kernel, Workload, workload_for
 from simulator.timing.constants import ConstantsChoice, Rates, rates
-from simulator.timing.interval import uncertainty
+from simulator.timing.interval import request_interval, uncertainty
+from simulator.timing.limits import resident_blocks
 from simulator.timing.request import GenerationTime, generation_time
-from simulator.timing.request_interval import request_interval
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import step_time
 
 # Decoded tokens where rows do not say: half way through 128 new ones.

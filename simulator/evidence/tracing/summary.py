@@ -15,7 +15,7 @@ from simulator.evidence.tracing.timing import operations_of
 from simulator.inputs.workload import Execution, Workload
 from simulator.timing.constants import Rates
 from simulator.timing.interval import Uncertainty, uncertainty
-from simulator.timing.slots import BLOCKS_PER_SM
+from simulator.timing.limits import BLOCKS_PER_SM
 from simulator.timing.step import StepTime, step_time
 
 MILLISECONDS = 1e3

@@ -28,10 +28,9 @@ from simulator.inputs.workload import (
     workload_for,
 )
 from simulator.timing.constants import Rates
-from simulator.timing.limits import peak_flops_per_s
+from simulator.timing.interval import FAMILY, Family, spread_of
+from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import ROOFS
-from simulator.timing.slots import resident_blocks
-from simulator.timing.spread import FAMILY, Family, spread_of
 from simulator.views.explore.intervals import SPREAD
 from simulator.views.explore.menu import Menu
 from simulator.views.explore.programs import MEMORY, TIMES, VARIABLES, Programs

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
 from simulator.inputs.workload import ATTENTIONS, Attention
-from simulator.timing.spread import shipped_spreads
+from simulator.timing.interval import shipped_spreads
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
 from simulator.views.cells import fits_phrase, limit, money
 from simulator.views.report import words
