@@ -1,7 +1,7 @@
 """Run every command in the docs and keep the output printed below it true.
 
-A block fenced as ``console`` holds commands behind ``$``; what follows is what they print. Run
-this file to rewrite the outputs; with ``--check`` it only says which are out of date.
+A block fenced as ``console`` holds commands behind ``$``, each followed by its output. Run this
+file to rewrite the outputs; with ``--check`` it only says which are out of date.
 """
 
 import re
@@ -14,7 +14,7 @@ from pathlib import Path
 from tools import cascade_rule, paper_claims, published_signs
 
 ROOT = Path(__file__).resolve().parent.parent
-# Pages computed whole; docs/accuracy.md is not among them, for it needs measured rows.
+# Pages that are generated whole; docs/accuracy.md is not among them: it needs measured rows.
 GENERATORS = (cascade_rule, published_signs, paper_claims)
 BLOCK = re.compile(r"(^```console\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
 

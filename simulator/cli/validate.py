@@ -90,7 +90,7 @@ def validate(
     for path in (output, figure):
         if path is not None:
             _draw(result, card, path)
-    report = summaries.report(result, measurements)
+    report = summaries.summarise(result, measurements)
 
     def table() -> Any:
         from simulator.views.validation import validation_view
@@ -126,11 +126,11 @@ def _calibrated(path: Path, gpu: str | None) -> Any:
 
 def _write(result: "Validation", measurements: "Measurements", path: Path) -> None:
     """Write rows or report, as the file's suffix says."""
-    from simulator.evidence.predict.summaries import report, whole_numbers
+    from simulator.evidence.predict.summaries import summarise, whole_numbers
     from simulator.resources import atomic_path
 
     if path.suffix == ".json":
-        write_text(json.dumps(report(result, measurements), indent=2) + "\n", path)
+        write_text(json.dumps(summarise(result, measurements), indent=2) + "\n", path)
     elif path.suffix == ".parquet":
         with atomic_path(path) as temporary:
             whole_numbers(result.rows).to_parquet(temporary, index=False)

@@ -12,7 +12,7 @@ from simulator.evidence.measure.cells import AttentionCell
 from simulator.evidence.measure.predict import predict
 from simulator.evidence.measure.rows import COLUMNS, FILES, Card, Outcome, row_of
 from simulator.evidence.measure.statistics import Statistics
-from simulator.evidence.predict.summaries import report
+from simulator.evidence.predict.summaries import summarise
 from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
@@ -67,7 +67,7 @@ def test_their_rows_name_the_library(every: Measurements) -> None:
 def test_validate_predicts_them(every: Measurements) -> None:
     """None is skipped; what took three times the account's time is said to be predicted too low."""
     result = validate(every)
-    assert report(result, every)["skipped_reasons"] == {}
+    assert summarise(result, every)["skipped_reasons"] == {}
     rows = result.rows
     for name in THEIRS:
         theirs = rows[rows["implementation"] == name]
