@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simulator.answers.grid import NAMED_AXES, Cell, compare_block
 from simulator.answers.rules import (
     LEAST_PREFIX_TOKENS,
     LEAST_REQUESTS,
     RULES,
 )
+from simulator.answers.sweep import Grid, compare_grid
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
-from simulator.inputs.workload import Workload, WorkloadGrid
-from simulator.timing.constants import rates
+from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
 from simulator.units import KIB, format_tokens
 
 if TYPE_CHECKING:
@@ -88,25 +88,20 @@ def panels() -> Iterator[Panel]:
     contexts = np.array(CONTEXTS, dtype=np.float64)
     samples = np.array(SAMPLES, dtype=np.float64)
     shape = (len(contexts), len(samples))
-    plain = Workload(kv_layout="shared")
+    setup = Setup(kv_layout="shared")
     for kv_heads in KV_HEADS:
         model = load_model(MODEL, kv_heads=kv_heads)
         for gpu in GPUS:
             card = load_hardware(gpu)
-            cell = Cell(
-                model=model,
-                gpu_rates=rates(card, "auto"),
-                named={axis: getattr(plain, axis) for axis in NAMED_AXES},
-                numeric={},
-            )
-            columns = compare_block(cell, {"context_tokens": contexts, "samples": samples}, 0.9)
-            grid = WorkloadGrid(context_tokens=contexts[:, None], samples=samples[None, :])
+            grid = Grid(model=model, gpu=card, setup=setup, workload=Workload(), axes={})
+            columns = compare_grid(grid, {"context_tokens": contexts, "samples": samples})
+            work = Workload.grid(context_tokens=contexts[:, None], samples=samples[None, :])
             yield Panel(
                 gpu=gpu,
                 kv_heads=kv_heads,
                 standard_ms=columns["standard_step_ms"].reshape(shape),
                 bifurcated_ms=columns["bifurcated_step_ms"].reshape(shape),
-                shares=np.broadcast_to(RULES["vllm"].reads_once(model, card, grid), shape),
+                shares=np.broadcast_to(RULES["vllm"].reads_once(model, card, setup, work), shape),
                 fits=columns["bifurcated_fits"].reshape(shape),
                 sure=columns["verdict"].reshape(shape) != "too close to call",
             )

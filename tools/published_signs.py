@@ -15,7 +15,7 @@ from simulator.answers.estimate import Estimate, estimate
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
-from simulator.inputs.workload import Attention, workload_for
+from simulator.inputs.setup import Attention, ask
 
 Sign = Literal["wins", "loses", "no gain"]
 
@@ -83,8 +83,7 @@ class PublishedCell:
         """Return one side's time. [s]."""
         more = self.standard if attention == "standard" else self.bifurcated
         settings = {"decoded_tokens": 128, "attention": attention, **self.work, **more}
-        work = workload_for(self.shape, **settings)
-        result = estimate(self.shape, load_hardware(self.gpu), work.under(attention))
+        result = estimate(self.shape, load_hardware(self.gpu), *ask(self.shape, **settings))
         return attention_s(result) if self.of == "attention" else result.step_s
 
 

@@ -17,7 +17,8 @@ from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import EIGHT_BIT, GENERAL, ConstantsChoice, rates
+from simulator.inputs.setup import ConstantsChoice
+from simulator.timing.constants import EIGHT_BIT, GENERAL, rates
 from simulator.timing.interval import Family, spread_name
 from simulator.timing.roofline import cached_bytes
 from simulator.timing.step import step_time

@@ -7,16 +7,16 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from simulator.counts.attention.registry import attention_operations
 from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.collectives import all_reduce
 from simulator.counts.operation import Operation
+from simulator.counts.pieces import all_reduce
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
+from simulator.counts.transformer import attention as attention_of
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
 from simulator.evidence.rows.kinds import RowKind, attended_pairs
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.workload import Attention, Execution, Workload
+from simulator.inputs.setup import Attention, Execution, Setup
 from simulator.numeric import Numeric
 from simulator.timing.constants import (
     ATTENTION_KERNELS,
@@ -60,7 +60,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
             operations = [replace(item, reused_bytes=0.0) for item in operations]
         execution = _execution(first)
         standard = first.get("mode", "standard") == "standard"
-        setup = Workload(
+        setup = Setup(
             attention="standard" if standard else "bifurcated",
             kv_layout="shared",
             execution=execution,
@@ -253,14 +253,7 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 def _flash(shape: AttentionShape, attention: Attention) -> list[Operation]:
     """Return flash decoding: standard over own copies of the keys, or bifurcated."""
-    return attention_operations(
-        shape,
-        attention=attention,
-        kernel="flash",
-        kv_layout="copies" if attention == "standard" else "shared",
-        execution="graph",
-        repeat=1,
-    )
+    return attention_of(shape, Setup().under(attention))
 
 
 def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -339,9 +332,9 @@ def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     """One collective; all but the all-reduce send half of what that sends."""
     ranks = int(rows["num_gpus"].iloc[0])
-    operation = all_reduce(
-        "all_reduce", message_bytes=_array(rows, "message_bytes"), ranks=ranks, repeat=1
-    )[0]
+    operation = all_reduce("all_reduce", message_bytes=_array(rows, "message_bytes"), ranks=ranks)[
+        0
+    ]
     halves = np.where(rows["collective"] == "all_reduce", 1.0, 0.5)
     return [replace(operation, link_bytes=operation.link_bytes * halves)]
 

@@ -13,8 +13,8 @@ from simulator.errors import SimulatorError
 from simulator.evidence.rows.kinds import RowKind
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.presets import load_model
-from simulator.inputs.workload import Execution, HowRun
-from simulator.timing.constants import LIBRARIES, ConstantsChoice, Variant, rates
+from simulator.inputs.setup import ConstantsChoice, Execution, Setup
+from simulator.timing.constants import LIBRARIES, Variant, rates
 from simulator.timing.interval import uncertainty
 from simulator.timing.roofline import operation_time
 from simulator.timing.step import step_time
@@ -51,7 +51,7 @@ class Group:
     operations: Sequence[Operation] = ()
     execution: Execution = "graph"
     variants: tuple[Variant, ...] = ()
-    setup: HowRun | None = None
+    setup: Setup | None = None
 
     @property
     def low_precision(self) -> bool:

@@ -28,7 +28,8 @@ from simulator.evidence.rows.kinds import RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Execution, Workload, WorkloadGrid
+from simulator.inputs.setup import Execution, Setup
+from simulator.inputs.workload import Workload
 from simulator.timing.constants import Variant
 from simulator.timing.limits import BLOCKS_PER_SM
 
@@ -84,12 +85,12 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     return Prepared(found, skipped)
 
 
-def _setup(row: "pd.Series[Any]", execution: Execution, *, step: bool) -> Workload:
+def _setup(row: "pd.Series[Any]", execution: Execution, *, step: bool) -> Setup:
     """Return how a group was run; plain PyTorch is no engine's code, not even in a graph."""
     name, dtype = str(row["implementation"]), row["weights_dtype" if step else "dtype"]
     known = KNOWN_KERNELS[name]
     plain: Execution = "compiled" if execution == "graph" else execution
-    return Workload(
+    return Setup(
         attention=known.attention,
         kernel=known.account,
         kv_layout=known.kv_layout,
@@ -202,8 +203,7 @@ def _step(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
             raise ValueError(f"{model.name} of the rows has other {column} than the preset")
     implementation = IMPLEMENTATIONS[str(first["implementation"])]
     dtype = cast("Dtype", first["weights_dtype"])
-    work = WorkloadGrid(
-        **_columns(rows),
+    setup = Setup(
         attention=implementation.attention,
         kernel=implementation.account,
         kv_layout=implementation.kv_layout,
@@ -211,7 +211,8 @@ def _step(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         weight_dtype=dtype,
         kv_dtype=dtype,
     )
-    return decode_operations(model, work, resident_blocks=BLOCKS_PER_SM * gpu.sm_count)
+    work = Workload.grid(**_columns(rows))
+    return decode_operations(model, setup, work, resident_blocks=BLOCKS_PER_SM * gpu.sm_count)
 
 
 @cache

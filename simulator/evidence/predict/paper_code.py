@@ -27,8 +27,9 @@ from simulator.evidence.predict.steps import check_ranks
 from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Workload, workload_for
-from simulator.timing.constants import ConstantsChoice, Key, rates
+from simulator.inputs.setup import ConstantsChoice, Setup, ask
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import Key, rates
 from simulator.timing.limits import peak_flops_per_s
 from simulator.timing.step import step_time
 from simulator.units import GIGA, MICROSECOND, NANOSECOND
@@ -150,19 +151,19 @@ def _cell(row: "pd.Series[Any]") -> PaperCell:
         weights_dtype=str(row["weights_dtype"]),
         ranks=int(row["tensor_parallel"]),
     )
-    check_ranks(cell.model, str(row["gpu_id"]), _work(cell).tensor_parallel)
+    check_ranks(cell.model, str(row["gpu_id"]), _one_sample(cell)[0].tensor_parallel)
     return cell
 
 
-def _work(cell: PaperCell) -> Workload:
-    """Return the cell's weights and context as one sample's work.
+def _one_sample(cell: PaperCell) -> tuple[Setup, Workload]:
+    """Return how the cell is run, and its context for one sample.
 
     Raises
     ------
     WorkloadError
-        If there is no such work.
+        If that cannot be.
     """
-    return workload_for(
+    return ask(
         cell.model,
         samples=1,
         context_tokens=cell.context_tokens,
@@ -184,7 +185,7 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
     """
     cell, gpu = _cell(row), profile(str(row["gpu_id"]))
     capacity = (gpu.reported_memory_bytes or gpu.memory_bytes) * USABLE_MEMORY
-    return _memory_bytes(cell, float(weights_bytes(cell.model, _work(cell)))) > capacity
+    return _memory_bytes(cell, float(weights_bytes(cell.model, _one_sample(cell)[0]))) > capacity
 
 
 @dataclass(slots=True)
@@ -454,16 +455,16 @@ def cell_time(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) ->
 
 
 @cache
-def _weight_traffic(shape: ModelShape, work: Workload) -> tuple[float, float]:
+def _weight_traffic(shape: ModelShape, setup: Setup, work: Workload) -> tuple[float, float]:
     """Return the weight bytes that a step of one sample reads, and its matrix FLOPs."""
-    operations = decode_operations(shape, work, resident_blocks=1)
+    operations = decode_operations(shape, setup, work, resident_blocks=1)
     products = total([operation for operation in operations if operation.kind == "gemm"])
     return float(products.weight_bytes_read), float(products.flops)
 
 
 def _weights_s(cell: PaperCell, gpu: HardwareProfile) -> tuple[float, float]:
     """Return the time to read the weights at the published bandwidth, and to multiply one row."""
-    read, flops = _weight_traffic(cell.model, _work(cell))
+    read, flops = _weight_traffic(cell.model, *_one_sample(cell))
     if cell.weights_dtype == "int8" and not cell.compiled:
         read *= 5  # read, written in 16 bits, and read again
     rate, _ = peak_flops_per_s(gpu, "bf16")
@@ -494,9 +495,8 @@ def _prefill(
     shape: ModelShape, tokens: int, ranks: int, gpu_id: str, choice: ConstantsChoice
 ) -> tuple[float, float]:
     """Return the GPU time of the predicted prefill, in 16 bits, and its launches."""
-    work = Workload(
-        samples=1, context_tokens=tokens, decoded_tokens=1, tensor_parallel=ranks, execution="eager"
-    )
-    operations = prefill_operations(shape, work)
+    setup = Setup(tensor_parallel=ranks, execution="eager")
+    work = Workload(samples=1, context_tokens=tokens, decoded_tokens=1)
+    operations = prefill_operations(shape, setup, work)
     time = step_time(operations, rates(profile(gpu_id), choice), "eager")
     return float(time.device_s), float(total(operations).launches)

@@ -26,8 +26,9 @@ from simulator.evidence.predict.groups import (
 )
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Kernel, Workload, workload_for
-from simulator.timing.constants import ConstantsChoice, Rates, rates
+from simulator.inputs.setup import ConstantsChoice, Setup, ask
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import Rates, rates
 from simulator.timing.interval import request_interval, uncertainty
 from simulator.timing.limits import resident_blocks
 from simulator.timing.request import GenerationTime, generation_time
@@ -36,7 +37,7 @@ from simulator.timing.step import step_time
 # Decoded tokens where rows do not say: half way through 128 new ones.
 DECODED_TOKENS = 64
 # Words in the names of kernels that keep the logits in memory; others are fused.
-_UNFUSED: Mapping[str, Kernel] = {"einsum": "einsum", "math": "sdpa_math", "ideal": "ideal"}
+_UNFUSED: Mapping[str, str] = {"einsum": "einsum", "math": "sdpa_math", "ideal": "ideal"}
 
 
 def prepare_steps(rows: pd.DataFrame) -> Prepared:
@@ -53,37 +54,36 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
     SimulatorError
         If the row is not one that can be predicted.
     """
-    shape, work = _step(row)
     gpu = profile(str(row["gpu_id"]))
     capacity = gpu.reported_memory_bytes or gpu.memory_bytes
-    needed = memory(shape, work, capacity_bytes=capacity, resident_blocks=resident_blocks(gpu))
+    needed = memory(*_step(row), capacity_bytes=capacity, resident_blocks=resident_blocks(gpu))
     return not needed.fits
 
 
 def _step_group(row: "pd.Series[Any]") -> Group:
     """Return one row's step as a group."""
-    shape, work = _step(row)
+    shape, setup, work = _step(row)
     gpu = profile(str(row["gpu_id"]))
     return Group(
         kind="decode_step",
         gpu_id=gpu.id,
         index=pd.Index([row.name]),
-        operations=decode_operations(shape, work, resident_blocks=resident_blocks(gpu)),
-        execution=work.execution,
+        operations=decode_operations(shape, setup, work, resident_blocks=resident_blocks(gpu)),
+        execution=setup.execution,
         variants=variant_of(str(row["framework"])),
-        setup=work,
+        setup=setup,
     )
 
 
-def _step(row: "pd.Series[Any]") -> tuple[ModelShape, Workload]:
-    """Read a row of a step as a model and its work."""
+def _step(row: "pd.Series[Any]") -> tuple[ModelShape, Setup, Workload]:
+    """Read a row of a step as a model, how it was run, and its sizes."""
     shape = model(str(row["model"]))
     if int(row["expand_kv"]) == 1:
         shape = shape.with_kv_heads(shape.heads)
     ranks = int(row["tensor_parallel"])
     check_ranks(shape, str(row["gpu_id"]), ranks)
     name = str(row["kernel"]).lower()
-    work = workload_for(
+    setup, work = ask(
         shape,
         prompts=_given(row, "prompts", 1),
         samples=int(row["samples"]),
@@ -96,7 +96,7 @@ def _step(row: "pd.Series[Any]") -> tuple[ModelShape, Workload]:
         weight_dtype=str(row["weights_dtype"]),
         tensor_parallel=ranks,
     )
-    return shape, work
+    return shape, setup, work
 
 
 def check_ranks(shape: ModelShape, gpu_id: str, ranks: int) -> None:
@@ -142,14 +142,14 @@ def _batch_group(rows: pd.DataFrame, batches: "tuple[_Batch, ...]") -> Group:
     )
 
 
-# A model, and one request of it; the output tokens are those it has decoded at its end.
-_Batch = tuple[ModelShape, Workload]
+# A model, how it runs, and one request: its output tokens are those it has decoded at its end.
+_Batch = tuple[ModelShape, Setup, Workload]
 
 
 def _batch(row: "pd.Series[Any]") -> _Batch:
     """Read an end-to-end row, if its batch fits the card."""
     shape = model(str(row["model"]))
-    work = workload_for(
+    setup, work = ask(
         shape,
         prompts=int(row["batch"]),
         samples=1,
@@ -159,11 +159,11 @@ def _batch(row: "pd.Series[Any]") -> _Batch:
         kv_dtype="bf16",
         tensor_parallel=int(row["tp"]),
     )
-    check_ranks(shape, str(row["gpu_id"]), work.tensor_parallel)
-    needed = float(weights_bytes(shape, work)) + float(kv_cache_bytes(shape, work))
+    check_ranks(shape, str(row["gpu_id"]), setup.tensor_parallel)
+    needed = float(weights_bytes(shape, setup)) + float(kv_cache_bytes(shape, setup, work))
     if needed > profile(str(row["gpu_id"])).memory_bytes:
         raise ValueError("the batch does not fit the card at once: it was run in parts")
-    return shape, work
+    return shape, setup, work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ class _BatchGroup(Group):
     @property
     def _tokens(self) -> "np.ndarray":
         """Output tokens of each batch."""
-        return np.array([work.decoded_tokens for _, work in self.batches], dtype=np.float64)
+        return np.array([work.decoded_tokens for *_, work in self.batches], dtype=np.float64)
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times of a step. [s]."""
@@ -205,20 +205,14 @@ class _BatchGroup(Group):
 
 def _generation(batch: _Batch, gpu_rates: Rates) -> GenerationTime:
     """Return the time of a whole batch, prefill included."""
-    shape, work = batch
-    return generation_time(
-        shape,
-        work,
-        gpu_rates,
-        output_tokens=work.decoded_tokens,
-        resident_blocks=resident_blocks(gpu_rates.gpu),
-    )
+    *_, work = batch
+    return generation_time(*batch, gpu_rates, output_tokens=work.decoded_tokens)
 
 
 def _generation_ends_s(batch: _Batch, gpu_rates: Rates) -> tuple[float, float]:
     """Return the shortest and the longest that a whole batch may take on the GPU. [s]."""
-    shape, work = batch
-    operations = decode_operations(shape, work, resident_blocks=resident_blocks(gpu_rates.gpu))
-    step = step_time(operations, gpu_rates, work.execution)
-    last = uncertainty(operations, step, gpu_rates, work)
-    return request_interval(shape, work, gpu_rates, _generation(batch, gpu_rates), last)
+    _, setup, _ = batch
+    operations = decode_operations(*batch, resident_blocks=resident_blocks(gpu_rates.gpu))
+    step = step_time(operations, gpu_rates, setup.execution)
+    last = uncertainty(operations, step, gpu_rates, setup)
+    return request_interval(*batch, gpu_rates, _generation(batch, gpu_rates), last)

@@ -12,7 +12,8 @@ from simulator.evidence.predict.prepare import out_of_memory, prepare
 from simulator.evidence.rows.kinds import KINDS, ROW_KINDS
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import ConstantsChoice, rates
+from simulator.inputs.setup import ConstantsChoice
+from simulator.timing.constants import rates
 from simulator.units import MICROSECOND, MILLISECOND
 
 # A replay finds keys and values up to the first share of L2 hot, above the second cold.

@@ -12,7 +12,7 @@ from simulator.evidence.kernels import KERNELS, Layout, lay_out
 from simulator.evidence.tracing.recorder import Trace, TracedOperation, total, trace
 from simulator.evidence.tracing.target import explained, find_function
 from simulator.evidence.tracing.timing import operations_of
-from simulator.inputs.workload import Execution, Workload
+from simulator.inputs.setup import Execution, Setup
 from simulator.timing.constants import Rates
 from simulator.timing.interval import Uncertainty, uncertainty
 from simulator.timing.limits import BLOCKS_PER_SM
@@ -200,11 +200,11 @@ def _inputs(request: TraceRequest) -> Sequence[Tensor]:
     return lay_out(request.layout or _own_layout(request.target), *made)
 
 
-def _setup(request: TraceRequest, execution: Execution) -> Workload:
+def _setup(request: TraceRequest, execution: Execution) -> Setup:
     """Return how the function is run: as plain PyTorch code, each of its operators a kernel."""
     layout = request.layout or _own_layout(request.target)
     known = KERNELS.get(request.target)
-    return Workload(
+    return Setup(
         attention=known.attention if known else "standard",
         kernel="einsum",
         kv_layout="rebuilt" if layout == "rebuilt" and not request.tensors else "shared",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from simulator.counts.attention.flash import flash_part, row_blocks
+from simulator.counts.attention.flash import flash_part
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Kind, Operation
 from simulator.evidence.tracing.recorder import TracedOperation
@@ -109,16 +109,7 @@ def _flash(traced: TracedOperation, *, resident_blocks: int) -> list[Operation]:
         dtype=dtype,
         resident_blocks=resident_blocks,
     )
-    account, combine = flash_part(
-        shape,
-        traced.name,
-        tokens=tokens,
-        kv_bytes=shape.decoded_bytes,
-        streams=batch * kv_heads,
-        sequences=batch,
-        rows_blocks=row_blocks(shape, 1),
-        repeat=1,
-    )
+    account, combine = flash_part(shape, replace(shape.decoded_part, name=traced.name))
     # Keys of stride 0 are touched once and read by every sequence.
     again = max(0, account.bytes_read - traced.bytes_read)
     call = replace(

@@ -9,9 +9,9 @@ from string import Template
 from typing import Any
 
 from simulator import __version__
-from simulator.answers.frames import part_of
 from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES
 from simulator.answers.estimate import constants_note
+from simulator.answers.frames import part_of
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
