@@ -250,7 +250,7 @@ def _dry_run(
     plan: "Plan", folder: Path, device: DeviceName, gpu: str | None, output: Output
 ) -> None:
     """Show the cells, what they should take, and whether they fit."""
-    from simulator.evidence.measure.preview import preview
+    from simulator.evidence.measure.predict import preview
     from simulator.evidence.measure.store import Store
 
     if gpu is None and device == "cuda":

@@ -7,8 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from simulator.evidence.kernels import KERNELS, lay_out  # noqa: E402
-from simulator.evidence.measure.cells import MEMORY_TESTS, MemoryCell  # noqa: E402
+from simulator.evidence.kernels import KERNELS  # noqa: E402
+from simulator.evidence.kernels.layout import lay_out  # noqa: E402
+from simulator.evidence.measure.cells import MEMORY_TESTS, AttentionCell, MemoryCell  # noqa: E402
 from simulator.evidence.measure.correctness import (  # noqa: E402
     attention_error,
     gemm_error,
@@ -16,13 +17,19 @@ from simulator.evidence.measure.correctness import (  # noqa: E402
     relative_error,
 )
 from simulator.evidence.measure.device import CpuDevice  # noqa: E402
-from simulator.evidence.measure.inputs import Sizes, attention_inputs, rotated  # noqa: E402
-from simulator.evidence.measure.prepare import prepare  # noqa: E402
-from simulator.evidence.measure.primitives import stream_function  # noqa: E402
+from simulator.evidence.measure.inputs import attention_inputs, rotated  # noqa: E402
+from simulator.evidence.measure.prepare import prepare, stream_function  # noqa: E402
 from simulator.evidence.measure.steps import Steps  # noqa: E402
 
-SIZES = Sizes(
-    prompts=2, samples=3, heads=6, kv_heads=2, head_dim=16, context_tokens=10, decoded_tokens=4
+SIZES = AttentionCell(
+    kernel="bifurcated_flash",
+    prompts=2,
+    samples=3,
+    heads=6,
+    kv_heads=2,
+    head_dim=16,
+    context_tokens=10,
+    decoded_tokens=4,
 )
 LAYOUTS = ("copies", "shared", "rebuilt", "packed")
 
@@ -51,7 +58,7 @@ def test_inputs_lie_as_the_kernels_own_layout_does(layout: str) -> None:
 def test_every_kernel_passes_the_check_on_its_own_layout(name: str) -> None:
     """float32 results are within rounding of float64 by the harness's own check."""
     kernel = KERNELS[name]
-    inputs = attention_inputs(SIZES, kernel.kv_layout, torch.float32, normal)
+    inputs = attention_inputs(SIZES, kernel.layout, torch.float32, normal)
     assert attention_error(kernel.function(*inputs), inputs) < 1e-5
 
 

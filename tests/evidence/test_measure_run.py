@@ -16,7 +16,6 @@ torch = pytest.importorskip("torch")
 from simulator.errors import KernelError, MeasurementError  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.measure import grid, runner  # noqa: E402
-from simulator.evidence.measure.batches import together  # noqa: E402
 from simulator.evidence.measure.cells import (  # noqa: E402
     KINDS,
     MEMORY_TESTS,
@@ -27,7 +26,7 @@ from simulator.evidence.measure.device import CpuDevice, open_device  # noqa: E4
 from simulator.evidence.measure.environment import Environment  # noqa: E402
 from simulator.evidence.measure.predict import predict, timing_for  # noqa: E402
 from simulator.evidence.measure.rows import FILES  # noqa: E402
-from simulator.evidence.measure.runner import Progress, Settings, run  # noqa: E402
+from simulator.evidence.measure.runner import Progress, Settings, run, together  # noqa: E402
 from simulator.evidence.measure.store import Store  # noqa: E402
 
 FAST = Settings(timing=timing_for("cpu", 3))

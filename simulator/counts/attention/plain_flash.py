@@ -149,9 +149,11 @@ def bifurcated_flash_chunked(shape: AttentionShape, repeat: int) -> list[Operati
     )
     states = own + chunks + present(rest)
     alone = where(states > 1, 0, 1)
+    # Query tokens are folded as samples are.
+    folded = replace(shape, samples=shape.samples * shape.query_tokens, query_tokens=1)
     return [
         *flash_suffix(shape, repeat),
-        query_fold(shape, merges_by_copy(shape) * context, repeat),
+        query_fold(shape, merges_by_copy(folded) * context, repeat),
         *chunked,
         *remainder,
         merge(shape, states, repeat),

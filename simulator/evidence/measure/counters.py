@@ -22,9 +22,9 @@ from typing import Any
 
 from simulator.counts.operation import total
 from simulator.errors import MeasurementError
-from simulator.evidence.measure.cells import KNOWN_KERNELS, AttentionCell, Plan
+from simulator.evidence.measure.cells import AttentionCell, Plan
 from simulator.evidence.measure.predict import operations
-from simulator.evidence.measure.rows import SOURCE, Card, library_columns
+from simulator.evidence.measure.rows import SOURCE, Card, kernel_columns, library_columns
 from simulator.timing.slots import BLOCKS_PER_SM
 
 READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
@@ -92,7 +92,7 @@ def counter_key(cell: AttentionCell) -> str:
 
 def as_json(cell: AttentionCell) -> dict[str, Any]:
     """Return a cell as the child process reads it."""
-    return asdict(cell)
+    return {name: value for name, value in asdict(cell).items() if name != "kind"}
 
 
 def count(
@@ -108,6 +108,12 @@ def count(
 
     Parameters
     ----------
+    ncu
+        Path of Nsight Compute's command line.
+    cells
+        What is counted.
+    card, sm_count, at
+        The GPU, its multiprocessors, and the time, for the rows.
     until
         Start no cell after this time of :func:`time.monotonic`. [s]
 
@@ -212,7 +218,6 @@ def _row(
     cell: AttentionCell, seen: Traffic, card: Card, *, sm_count: int, at: str
 ) -> dict[str, Any]:
     """Return a row: what was counted beside what the account says."""
-    known = KNOWN_KERNELS[cell.kernel]
     account = total(operations(cell, resident_blocks=BLOCKS_PER_SM * sm_count))
     return {
         "source": SOURCE,
@@ -220,19 +225,11 @@ def _row(
         "framework": card.framework,
         "version": card.version,
         **library_columns(cell),
-        "implementation": cell.kernel,
-        "attention": known.attention,
-        "kernel": known.kernel,
-        "kv_layout": known.kv_layout,
-        "expand_kv": int(known.expand_kv),
+        **kernel_columns(cell),
         "dtype": cell.dtype,
-        "prompts": cell.prompts,
-        "samples": cell.samples,
         "q_heads": cell.heads,
         "kv_heads": cell.kv_heads,
         "head_dim": cell.head_dim,
-        "context_tokens": cell.context_tokens,
-        "decoded_tokens": cell.decoded_tokens,
         "launches": seen.launches,
         "bytes_read": f"{seen.bytes_read:.0f}",
         "bytes_written": f"{seen.bytes_written:.0f}",

@@ -10,12 +10,11 @@ from itertools import product
 from typing import Any
 
 from simulator.errors import MeasurementError, SimulatorError, WorkloadError, unknown
-from simulator.evidence.kernels.other_libraries import LIBRARY_DTYPES, OTHER_LIBRARIES
+from simulator.evidence.kernels import ALL_KERNELS, EXTERNAL_KERNELS, KERNELS, Implementation
+from simulator.evidence.kernels.other_libraries import LIBRARY_DTYPES
 from simulator.evidence.measure.cells import (
     ELEMENTWISE_OPS,
-    IMPLEMENTATIONS,
     KINDS,
-    KNOWN_KERNELS,
     MEMORY_TESTS,
     MODES,
     AttentionCell,
@@ -113,6 +112,15 @@ def scenario_grid(scenario: Scenario, *, dtype: Dtype | None = None, l2: L2State
 
     Kernels run with the heads that one GPU of a tensor-parallel group has. What cannot be measured
     on one GPU is left out and named in ``skipped``.
+
+    Parameters
+    ----------
+    scenario
+        The scenario.
+    dtype
+        Format of weights, caches and activations; None is that of the scenario's activations.
+    l2
+        L2 before a call.
     """
     cells: dict[str, Cell] = {}
     skipped: dict[str, None] = {}
@@ -147,10 +155,20 @@ def select(
     kinds: Sequence[Kind] = KINDS,
     kernels: Sequence[str] = (),
     modes: Sequence[Mode] = MODES,
+    query_tokens: Sequence[int] = (),
 ) -> Plan:
     """Keep some kinds of cells, some kernels and some modes.
 
     Kernels of other libraries are in no plan until they are asked for.
+
+    Parameters
+    ----------
+    plan
+        All cells.
+    kinds, kernels, modes
+        What is kept; no kernels means all of a plan's.
+    query_tokens
+        Query tokens of each sample, in place of the plan's own; none leaves them.
 
     Raises
     ------
@@ -158,9 +176,9 @@ def select(
         If a kernel is not known or does not take the format, or nothing is left.
     """
     for kernel in kernels:
-        if kernel not in KNOWN_KERNELS:
-            raise MeasurementError(unknown("kernel", kernel, KNOWN_KERNELS))
-    kept = tuple(
+        if kernel not in ALL_KERNELS:
+            raise MeasurementError(unknown("kernel", kernel, ALL_KERNELS))
+    kept = [
         cell
         for cell in _with_other_libraries(plan, kernels)
         if cell.kind in kinds
@@ -168,16 +186,20 @@ def select(
         and (
             not kernels or not isinstance(cell, AttentionCell | StepCell) or cell.kernel in kernels
         )
-    )
+    ]
+    skipped = dict.fromkeys(plan.skipped)
+    if query_tokens:
+        kept, reasons = _with_query_tokens(kept, query_tokens)
+        skipped |= dict.fromkeys(reasons)
     if not kept:
-        reasons = "; ".join(plan.skipped) or "the grid has no such cells"
-        raise MeasurementError(f"nothing to measure in {plan.name!r}: {reasons}")
-    return replace(plan, cells=kept)
+        reasons = list(skipped) or ["the grid has no such cells"]
+        raise MeasurementError(f"nothing to measure in {plan.name!r}: {'; '.join(reasons)}")
+    return replace(plan, cells=_ordered(kept), skipped=tuple(skipped))
 
 
 def _with_other_libraries(plan: Plan, kernels: Sequence[str]) -> tuple[Cell, ...]:
     """Return a plan's cells, and those of kernels of other libraries at the same points."""
-    wanted = [kernel for kernel in kernels if kernel in OTHER_LIBRARIES]
+    wanted = [kernel for kernel in kernels if kernel in EXTERNAL_KERNELS]
     points = [
         cell
         for cell in plan.cells
@@ -190,7 +212,40 @@ def _with_other_libraries(plan: Plan, kernels: Sequence[str]) -> tuple[Cell, ...
                 "--dtype chooses"
             )
     others = (replace(cell, kernel=kernel) for cell in points for kernel in wanted)
-    return _ordered([*plan.cells, *others])
+    return (*plan.cells, *others)
+
+
+def _with_query_tokens(
+    cells: Iterable[Cell], query_tokens: Sequence[int]
+) -> tuple[list[Cell], list[str]]:
+    """Return cells with other numbers of query tokens, and why some are left out."""
+    kept: list[Cell] = []
+    reasons: list[str] = []
+    for cell in cells:
+        if not isinstance(cell, AttentionCell | StepCell):
+            kept.append(cell)
+            continue
+        for tokens in query_tokens:
+            reason = _unsupported_tokens(cell.implementation, tokens, cell.decoded_tokens)
+            if reason is None:
+                kept.append(replace(cell, query_tokens=tokens))
+            else:
+                reasons.append(reason)
+    return kept, reasons
+
+
+def _unsupported_tokens(
+    implementation: Implementation, query_tokens: int, decoded_tokens: int
+) -> str | None:
+    """Return why a kernel cannot run with so many query tokens, None if it can."""
+    if query_tokens > decoded_tokens:
+        return (
+            f"query_tokens = {query_tokens}: a sample of decoded_tokens = {decoded_tokens} "
+            "does not hold them"
+        )
+    if query_tokens > 1 and not implementation.takes_several_tokens:
+        return f"query_tokens = {query_tokens}: {implementation.name} takes one query token"
+    return None
 
 
 def unsupported_step(model: ModelShape) -> str | None:
@@ -223,22 +278,21 @@ def _attention_cells(
     flex: bool,
 ) -> Iterable[AttentionCell]:
     """Yield every kernel in both modes at one point, with the heads of one rank."""
-    for kernel, mode in product(IMPLEMENTATIONS, MODES):
-        if kernel == _FLEX and not flex:
+    for (kernel, known), mode in product(KERNELS.items(), MODES):
+        if (kernel == _FLEX and not flex) or (
+            work.query_tokens > 1 and not known.takes_several_tokens
+        ):
             continue
         yield AttentionCell(
             kernel=kernel,
             heads=model.heads // work.tensor_parallel,
             kv_heads=max(1, model.kv_heads // work.tensor_parallel),
             head_dim=model.head_dim,
-            context_tokens=work.context_tokens,
-            decoded_tokens=work.decoded_tokens,
-            samples=work.samples,
-            prompts=work.prompts,
             dtype=dtype,
             mode=mode,
             l2=l2,
             stage=max(stage, _FLEX_STAGE) if kernel == _FLEX else stage,
+            **_sizes(work),
         )
 
 
@@ -248,14 +302,17 @@ def _step_cells(model: ModelShape, work: Workload, dtype: Dtype, stage: int) -> 
         yield StepCell(
             model=model,
             kernel=kernel,
-            context_tokens=work.context_tokens,
-            decoded_tokens=work.decoded_tokens,
-            samples=work.samples,
-            prompts=work.prompts,
             dtype=dtype,
             mode=mode,
             stage=stage,
+            **_sizes(work),
         )
+
+
+def _sizes(work: Workload) -> dict[str, Any]:
+    """Return the sizes of a workload as a cell takes them."""
+    names = ("context_tokens", "decoded_tokens", "samples", "prompts", "query_tokens")
+    return {name: getattr(work, name) for name in names}
 
 
 def _layer_cells(
@@ -290,10 +347,11 @@ def _scenario_cells(
     reason = _unsupported_kernels(model, work)
     if reason:
         return [], [reason]
-    flex = stage == 1
-    cells: list[Cell] = list(_attention_cells(model, work, dtype, l2, stage, flex=flex))
-    tokens = work.prompts * work.samples
+    cells: list[Cell] = list(_attention_cells(model, work, dtype, l2, stage, flex=stage == 1))
+    tokens = work.prompts * work.samples * work.query_tokens
     cells += _layer_cells(model, (tokens,), dtype, l2, max(stage, _GEMM_STAGE))
+    flex = _unsupported_tokens(KERNELS[_FLEX], work.query_tokens, work.decoded_tokens)
+    reasons = [flex] if flex and stage == 1 else []
     if work.tensor_parallel > 1:
         reason = (
             f"{model.name} at tensor_parallel = {work.tensor_parallel} needs more than one GPU; "
@@ -302,18 +360,20 @@ def _scenario_cells(
     else:
         reason = unsupported_step(model)
     if reason:
-        return cells, [f"whole steps: {reason}"]
-    return [*cells, *_step_cells(model, work, dtype, stage)], []
+        return cells, [*reasons, f"whole steps: {reason}"]
+    return [*cells, *_step_cells(model, work, dtype, stage)], reasons
 
 
 def _unsupported_kernels(model: ModelShape, work: Workload) -> str | None:
     """Return why no kernel can be measured at a point, None if all can."""
-    if work.query_tokens > 1:
-        return f"query_tokens = {work.query_tokens}: the kernels take one query per sample"
     if len(work.tree) > 1:
         return f"tree = {tree_text(work.tree)}: kernels are measured over one shared level"
     if work.decoded_tokens < 1:
         return "decoded_tokens = 0: a step holds at least the token it processes"
+    if work.query_tokens > work.decoded_tokens:
+        return _unsupported_tokens(
+            KERNELS[_LIKE_OTHER_LIBRARIES], work.query_tokens, work.decoded_tokens
+        )
     if model.latent is not None:
         return unsupported_step(model)
     if model.heads % work.tensor_parallel:

@@ -8,11 +8,11 @@ from typing import Protocol
 import torch
 
 from simulator.errors import MeasurementError, SimulatorError
-from simulator.evidence.measure.batches import Planned, inputs_bytes, together
-from simulator.evidence.measure.cells import Plan
+from simulator.evidence.measure.cells import AttentionCell, Cell, Plan, StepCell
 from simulator.evidence.measure.device import Device, Stopwatch, is_out_of_memory
 from simulator.evidence.measure.environment import now
-from simulator.evidence.measure.predict import Timing, predict, wall_s
+from simulator.evidence.measure.footprint import weights_bytes
+from simulator.evidence.measure.predict import Prediction, Timing, predict, wall_s
 from simulator.evidence.measure.prepare import Prepared, prepare
 from simulator.evidence.measure.rows import Outcome, Reading, Status, row_of
 from simulator.evidence.measure.statistics import summarise, time_interleaved
@@ -20,6 +20,8 @@ from simulator.evidence.measure.steps import Steps
 from simulator.evidence.measure.store import Store
 from simulator.timing.constants import Rates
 from simulator.units import format_gib
+
+Planned = tuple[Cell, Prediction]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +101,12 @@ def run(
 
     Parameters
     ----------
+    plan, device, store
+        What is measured, on what, and where the rows go.
     gpu
         Rates of the card, for the time left and for how long to repeat; None where it is unknown.
+    settings
+        How long cells are timed, and when to stop.
     journal
         With one, a cell in which a process has died is measured alone, and after a second death no
         more: what kills the process would keep everything after it from being measured.
@@ -287,6 +293,38 @@ class _Worker:
             note=failure.note,
         )
         self._store.append(cell.kind, row_of(cell, self._device.card, outcome))
+
+
+def together(planned: Sequence[Planned], room: float) -> list[list[Planned]]:
+    """Share cells of a group out to batches that fit in memory, as few as possible in order.
+
+    Cells of one layout share their inputs, and only one call's workspace is alive at a time.
+    """
+    batches: list[list[Planned]] = []
+    for each in planned:
+        grown = [*batches[-1], each] if batches else [each]
+        # Graphs keep their own workspace each, at worst.
+        workspace = sum(prediction.workspace_bytes for _, prediction in grown)
+        if batches and inputs_bytes(grown) + workspace <= room:
+            batches[-1] = grown
+        else:
+            batches.append([each])
+    return batches
+
+
+def inputs_bytes(planned: Sequence[Planned]) -> float:
+    """Return the bytes of all inputs of cells in one batch; those of one layout count once."""
+    by_layout: dict[str, float] = {}
+    weights = 0.0
+    for cell, prediction in planned:
+        layout, own = "one", 0.0
+        if isinstance(cell, AttentionCell | StepCell):
+            layout = cell.implementation.layout
+        if isinstance(cell, StepCell):
+            own = weights_bytes(cell)
+            weights = max(weights, own)
+        by_layout[layout] = max(by_layout.get(layout, 0.0), prediction.input_bytes - own)
+    return sum(by_layout.values()) + weights
 
 
 def _said(problem: BaseException) -> str:

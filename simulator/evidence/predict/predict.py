@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from simulator.evidence.measure.cells import IMPLEMENTATIONS
+from simulator.evidence.kernels import KERNELS
 from simulator.evidence.predict import measured, steps
 from simulator.evidence.predict.attention_kernels import attention_kernel
 from simulator.evidence.predict.calls import BUILDERS, GATHER
@@ -73,7 +73,7 @@ def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
 
 def out_of_memory(row: "pd.Series[Any]") -> bool:
     """Return whether a row of a whole step is predicted not to fit its GPU."""
-    if row.get("implementation") in IMPLEMENTATIONS:
+    if row.get("implementation") in KERNELS:
         return measured.out_of_memory(row)
     return steps.out_of_memory(row)
 

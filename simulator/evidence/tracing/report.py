@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from simulator.errors import TraceError
-from simulator.evidence.kernels import KERNELS, Layout, lay_out
+from simulator.evidence.kernels import KERNELS, Layout
+from simulator.evidence.kernels.layout import lay_out
 from simulator.evidence.tracing.record import Trace, TracedOperation
 from simulator.evidence.tracing.run import trace
 from simulator.evidence.tracing.target import explained, find_function
@@ -223,7 +224,7 @@ def _how(question: Question, execution: Execution) -> PlainCode:
 
 def _own_layout(target: str) -> Layout:
     """Return how a kernel wants its caches; a function gets what kernels are given."""
-    return KERNELS[target].kv_layout if target in KERNELS else "shared"
+    return KERNELS[target].layout if target in KERNELS else "shared"
 
 
 def _lines(
