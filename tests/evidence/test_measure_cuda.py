@@ -96,7 +96,7 @@ def test_the_card_works_before_the_first_cell(
     cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Products for half a second, once a run, so that no row is timed on the clock of idleness."""
-    monkeypatch.setattr("simulator.evidence.measure.cuda._WARM_UP_S", 0.02)
+    monkeypatch.setattr("simulator.evidence.measure.device._WARM_UP_S", 0.02)
     products: list[int] = []
     monkeypatch.setattr(torch, "mm", lambda *_: products.append(len(cuda.log)))
     plan = replace(small_plan(), cells=small_plan().cells[:2])

@@ -3,7 +3,10 @@
 A dry run, a list of names and a measured row need no torch; it is imported when a function is.
 """
 
+from collections import ChainMap
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -37,11 +40,10 @@ class Implementation:
         The kernel of a workload that it is, or a name of its own.
     kv_layout
         How a workload says that its caches are kept.
+    function
+        ``attend(query, context_keys, context_values, decoded_keys, decoded_values, *, scale)``.
     description
         One line.
-    module
-        Where the function is, empty for this package's file of that attention. A library's adapter
-        has ``plan`` and ``check`` there too.
     packing
         How its caches lie, where that is none of a workload's layouts.
     expand_kv
@@ -54,8 +56,8 @@ class Implementation:
     attention: Attention
     kernel: str
     kv_layout: KvLayout
+    function: "Attend"
     description: str
-    module: str = ""
     packing: Literal["packed", "paged"] | None = None
     expand_kv: bool = False
     library: OtherLibrary | None = None
@@ -74,18 +76,6 @@ class Implementation:
         return self.function(
             query, context_keys, context_values, decoded_keys, decoded_values, scale=scale
         )
-
-    @property
-    def function(self) -> "Attend":
-        """``attend(query, context_keys, context_values, decoded_keys, decoded_values, *, scale)``.
-
-        A query has one token for each sample, or several where the implementation takes them.
-        """
-        return cast("Attend", getattr(self._module, self.name))
-
-    @property
-    def _module(self) -> Any:
-        return import_module(self.module or f"{__package__}.{self.attention}")
 
     @property
     def account(self) -> Kernel:
@@ -156,7 +146,7 @@ class Implementation:
         from simulator.evidence.kernels.inputs import with_tokens
 
         if self.library is not None:
-            return cast("Planned", self._module.plan(inputs, graph=graph))
+            return cast("Planned", _imported(self.name, "plan")(inputs, graph=graph))
         query, keys, _, decoded_keys, _ = inputs
         cached = [keys.shape[2] + decoded_keys.shape[3]]
         run = self.with_masks(with_tokens(query).shape[2], cached, query.device)
@@ -177,7 +167,7 @@ class Implementation:
             raise KernelError(
                 f"{self.name} needs {wanted}, which is not installed: pip install {wanted}"
             )
-        self._module.check()
+        _imported(self.name, "check")()
 
     def lay_out(self, *inputs: "Tensor") -> "Inputs":
         """Arrange the five inputs as it wants them, before anything is traced or timed."""
@@ -186,12 +176,29 @@ class Implementation:
         return lay_out(self.layout, *inputs)
 
 
+@cache
+def _imported(file: str, name: str) -> Any:
+    """Import something of a file of this package, and torch with it."""
+    return getattr(import_module(f"{__package__}.{file}"), name)
+
+
+def _loaded(file: str, name: str) -> "Attend":
+    """Return a function of a file of this package that is imported when it is called."""
+
+    def attend(*inputs: "Tensor", **options: Any) -> "Tensor":
+        return cast("Tensor", _imported(file, name)(*inputs, **options))
+
+    attend.__name__ = attend.__qualname__ = name
+    return cast("Attend", attend)
+
+
 _OURS = (
     Implementation(
         name="standard_einsum",
         attention="standard",
         kernel="einsum",
         kv_layout="copies",
+        function=_loaded("standard", "standard_einsum"),
         description="matrix products over one copy of the context per sample, logits in memory",
     ),
     Implementation(
@@ -199,6 +206,7 @@ _OURS = (
         attention="standard",
         kernel="sdpa_math",
         kv_layout="copies",
+        function=_loaded("standard", "standard_math"),
         description="the math path of F.scaled_dot_product_attention over one copy per sample",
     ),
     Implementation(
@@ -206,6 +214,7 @@ _OURS = (
         attention="standard",
         kernel="flash",
         kv_layout="copies",
+        function=_loaded("standard", "standard_flash"),
         description="flash attention over one copy of the context per sample",
     ),
     Implementation(
@@ -213,6 +222,7 @@ _OURS = (
         attention="standard",
         kernel="flash",
         kv_layout="shared",
+        function=_loaded("standard", "standard_flash_expanded"),
         description="flash attention over one context that every sample reads, by a stride of 0",
     ),
     Implementation(
@@ -220,6 +230,7 @@ _OURS = (
         attention="standard",
         kernel="flash",
         kv_layout="rebuilt",
+        function=_loaded("standard", "standard_rebuilt"),
         description="context and decoded tokens concatenated for every sample at every step, flash",
     ),
     Implementation(
@@ -227,6 +238,7 @@ _OURS = (
         attention="standard",
         kernel="flash",
         kv_layout="copies",
+        function=_loaded("standard", "standard_repeat_kv"),
         description="KV heads repeated to query heads in memory at every step, flash",
         expand_kv=True,
     ),
@@ -235,6 +247,7 @@ _OURS = (
         attention="bifurcated",
         kernel="einsum",
         kv_layout="shared",
+        function=_loaded("bifurcated", "bifurcated_einsum"),
         description="the paper's: two matrix products, one softmax over concatenated logits",
     ),
     Implementation(
@@ -242,6 +255,7 @@ _OURS = (
         attention="bifurcated",
         kernel="flash",
         kv_layout="shared",
+        function=_loaded("bifurcated", "bifurcated_flash"),
         description="flash on the context for all samples, flash on decoded tokens, float32 merge",
     ),
     Implementation(
@@ -249,6 +263,7 @@ _OURS = (
         attention="bifurcated",
         kernel="flash_chunked",
         kv_layout="shared",
+        function=_loaded("bifurcated", "bifurcated_flash_chunked"),
         description="bifurcated_flash with the context cut into chunks by a view",
     ),
     Implementation(
@@ -256,8 +271,8 @@ _OURS = (
         attention="bifurcated",
         kernel="flex",
         kv_layout="shared",
+        function=_loaded("flex", "bifurcated_flex"),
         description="one FlexAttention call under a block mask, no merge",
-        module=f"{__package__}.flex",
         packing="packed",
     ),
     Implementation(
@@ -265,6 +280,7 @@ _OURS = (
         attention="bifurcated",
         kernel="prefix_tree",
         kv_layout="shared",
+        function=_loaded("bifurcated", "prefix_tree"),
         description="any number of shared levels, each read once per node, float32 merge",
     ),
 )
@@ -283,14 +299,14 @@ EXTERNAL_KERNELS: dict[str, Implementation] = {
         attention="bifurcated",
         kernel=name,
         kv_layout="shared",
+        function=_loaded(name, name),
         description=_DESCRIPTIONS[name],
-        module=f"{__package__}.{name}",
         packing="paged",
         library=library,
     )
     for name, library in OTHER_LIBRARIES.items()
 }
-ALL_KERNELS: dict[str, Implementation] = KERNELS | EXTERNAL_KERNELS
+ALL_KERNELS: Mapping[str, Implementation] = ChainMap(EXTERNAL_KERNELS, KERNELS)
 
 
 def find_kernel(name: str) -> Implementation:
