@@ -8,6 +8,7 @@ from simulator.evidence.kernels import EXTERNAL_KERNELS, KERNELS
 from simulator.evidence.measure import grid
 from simulator.evidence.measure.cells import (
     AttentionCell,
+    GemmCell,
     Plan,
     StepCell,
 )
@@ -162,6 +163,46 @@ def test_another_librarys_kernel_reads_what_bifurcated_attention_reads() -> None
     assert total(shipped).kv_bytes_read == total(plain).kv_bytes_read == cache
     assert total(shipped).flops == total(plain).flops
     assert sum(item.launches for item in shipped if "merge" in item.name) == 1
+
+
+def test_query_tokens_are_chosen_in_place_of_the_plans_own() -> None:
+    """Kernels and steps once for each, named after it; what cannot take several is named."""
+    plan = grid.select(grid.cpu_grid(), query_tokens=(1, 4))
+    own = [cell.key for cell in grid.cpu_grid().cells]
+    assert {cell.key for cell in plan.cells} > set(own)
+    cells = [cell for cell in plan.cells if isinstance(cell, AttentionCell | StepCell)]
+    several = {cell.kernel for cell in cells if cell.query_tokens == 4}
+    assert several == set(KERNELS) - {"bifurcated_flex"}
+    assert all((" n4 " in cell.key) == (cell.query_tokens == 4) for cell in cells)
+    assert plan.skipped == ("query_tokens = 4: bifurcated_flex takes one query token",)
+    with pytest.raises(MeasurementError, match="9: a sample of decoded_tokens = 8 does not hold"):
+        grid.select(grid.cpu_grid(), kinds=["attention"], query_tokens=[9])
+
+
+def test_a_scenario_of_several_query_tokens_is_measured() -> None:
+    """One, four and eight tokens of each sample, in kernels, steps and products alike."""
+    plan = grid.scenario_grid(load_scenario("speculative-samples"))
+    cells = [cell for cell in plan.cells if isinstance(cell, AttentionCell | StepCell)]
+    assert {(cell.kind, cell.query_tokens) for cell in cells} == {
+        (kind, tokens) for kind in ("attention", "step") for tokens in (1, 4, 8)
+    }
+    rows = {cell.m for cell in plan.cells if isinstance(cell, GemmCell)}
+    assert rows >= {cell.samples * cell.query_tokens for cell in cells}
+    assert any("bifurcated_flex takes one query token" in reason for reason in plan.skipped)
+
+
+def test_several_query_tokens_read_the_cache_once() -> None:
+    """Four times the FLOPs, the same bytes of cache, four times the queries in memory."""
+    sizes = {"heads": 32, "kv_heads": 8, "head_dim": 128, "context_tokens": 8192, "samples": 16}
+    one, four = (
+        AttentionCell(kernel="bifurcated_flash", decoded_tokens=64, query_tokens=tokens, **sizes)
+        for tokens in (1, 4)
+    )
+    counted = [total(operations(cell, resident_blocks=264)) for cell in (one, four)]
+    assert counted[1].flops == 4 * counted[0].flops
+    assert counted[1].kv_bytes_read == counted[0].kv_bytes_read
+    queries = 16 * 32 * 128 * 2
+    assert call_bytes(four)[0] - call_bytes(one)[0] == 3 * queries
 
 
 def test_choosing_nothing_is_an_error_with_the_reason() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,20 @@ def test_every_kernel_passes_the_check_on_its_own_layout(name: str) -> None:
     kernel = KERNELS[name]
     inputs = attention_inputs(SIZES, kernel.layout, torch.float32, normal)
     assert attention_error(kernel.function(*inputs), inputs) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "name", sorted(name for name, kernel in KERNELS.items() if kernel.takes_several_tokens)
+)
+def test_every_kernel_passes_the_check_with_several_query_tokens(name: str) -> None:
+    """Causal among the new tokens; one that sees the tokens after it does not pass."""
+    kernel = KERNELS[name]
+    cell = replace(SIZES, query_tokens=3)
+    inputs = attention_inputs(cell, kernel.layout, torch.float32, normal)
+    output = kernel.ready(inputs).attend(*inputs)
+    assert attention_error(output, inputs) < 1e-5
+    together = [kernel.function(inputs[0][:, :, token], *inputs[1:]) for token in range(3)]
+    assert attention_error(torch.stack(together, dim=2), inputs) > 5e-3
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,20 @@ def test_a_library_plans_once_and_is_timed_many_times(
     assert done["_run"] > int(rows["flashinfer_cascade"]["repeats"])
 
 
+def test_several_query_tokens_are_checked_and_timed(tmp_path: Path) -> None:
+    """Every kernel and whole step with three tokens of each sample is right; its row says so."""
+    plan = grid.select(grid.cpu_grid(), kinds=["attention", "step"], query_tokens=[3])
+    cells = [each for kind in ("attention", "step") for each in groups_of(plan, kind)[0]]
+    measure(replace(plan, cells=tuple(cells)), tmp_path)
+    rows = rows_of(tmp_path)
+    assert sorted(row["cell"] for row in rows) == sorted(cell.key for cell in cells)
+    assert len({row["implementation"] for row in rows}) == len(KERNELS) - 1
+    for row in rows:
+        assert row["status"] == "ok", row["note"]
+        assert row["query_tokens"] == "3"
+        assert float(row["relative_error"]) < 1e-5
+
+
 def test_every_kind_of_cell_gets_a_row(plan: Plan, tmp_path: Path) -> None:
     """Each cell has one row, right by the check, with a positive time, its spread and repeats."""
     last = measure(plan, tmp_path)[-1]

@@ -244,7 +244,17 @@ def unfold(state: State, queries: int) -> State:
 
 
 def seen_tokens(tokens: int, cached: int, device: torch.device | str) -> Tensor:
-    """Return which of the cached tokens each new one sees, [query_tokens, cached], bool."""
+    """Return which of the cached tokens each new one sees, [query_tokens, cached], bool.
+
+    Parameters
+    ----------
+    tokens
+        Query tokens of each sample, the last of its cache.
+    cached
+        All tokens of its cache.
+    device
+        Where the mask lies.
+    """
     every = torch.ones(tokens, cached, dtype=torch.bool, device=device)
     return every.tril(cached - tokens)
 

@@ -180,7 +180,15 @@ class CacheWrite(nn.Module):
     """Write the new tokens' keys and values into the last places of the decoded part."""
 
     def forward(self, key: Tensor, value: Tensor, cache: Cache) -> None:
-        """[T, kv_heads, head_dim] each, one copy each."""
+        """Copy keys and values, once each.
+
+        Parameters
+        ----------
+        key, value
+            [T, kv_heads, head_dim]
+        cache
+            One layer's.
+        """
         _, _, _, decoded_keys, decoded_values = cache
         for new, cached in ((key, decoded_keys), (value, decoded_values)):
             prompts, samples, kv_heads, _, head_dim = cached.shape
@@ -192,7 +200,17 @@ class Attend(nn.Module):
     """The attention kernel, whichever it is."""
 
     def forward(self, query: Tensor, cache: Cache, attend: Attention) -> Tensor:
-        """[T, heads, head_dim] -> [T, heads * head_dim]."""
+        """Return the output, [T, heads * head_dim].
+
+        Parameters
+        ----------
+        query
+            [T, heads, head_dim]
+        cache
+            One layer's.
+        attend
+            The kernel.
+        """
         output = attend(query.view(cache[0].shape), *cache[1:])
         return output.reshape(query.shape[0], -1)
 
@@ -258,9 +276,19 @@ class Layer(nn.Module):
         self.mlp_down = Linear(model.intermediate_size, d, made, bias=model.mlp_bias)
 
     def forward(self, hidden: Tensor, cache: Cache, attend: Attention) -> Tensor:
-        """[T, hidden_size] -> [T, hidden_size]."""
+        """Return the hidden states behind the layer, [T, hidden_size].
+
+        Parameters
+        ----------
+        hidden
+            [T, hidden_size]
+        cache
+            This layer's.
+        attend
+            The attention kernel.
+        """
         normed = hidden if self.attention_norm is None else self.attention_norm(hidden)
-        mixed = self.attention_residual(self.attend(normed, cache, attend), hidden)
+        mixed = self.attention_residual(self._attend(normed, cache, attend), hidden)
         # A parallel block feeds its MLP from the attention's norm.
         parallel = self.mlp_norm is None and self.attention_norm is not None
         source = normed if parallel else mixed
@@ -272,7 +300,7 @@ class Layer(nn.Module):
         added: Tensor = self.mlp_residual(output, mixed)
         return added
 
-    def attend(self, normed: Tensor, cache: Cache, attend: Attention) -> Tensor:
+    def _attend(self, normed: Tensor, cache: Cache, attend: Attention) -> Tensor:
         """Project, rotate, write the cache, attend, project back."""
         head = self.shape.head_dim
         parts = self.qkv_projection(normed).split(self.sizes, dim=-1)
@@ -318,9 +346,11 @@ class Decoder(nn.Module):
         Position of the last new token, the same in all samples: context and decoded tokens before
         it.
     query_tokens
-        New tokens of each sample; more than one need an attention kernel for several.
-    sampling
-        ``top_k`` samples as gpt-fast does, ``argmax`` takes the likeliest token.
+        New tokens of each sample.
+    dtype, device
+        Of the weights.
+    sampling, top_k
+        ``top_k`` samples from so many tokens as gpt-fast does, ``argmax`` takes the likeliest.
 
     Raises
     ------
@@ -377,12 +407,20 @@ class Decoder(nn.Module):
         caches
             One for each layer; the last decoded tokens of each sample are the ones being processed,
             and their keys and values are written before attention reads them.
+        attend
+            The attention kernel.
         """
         next_tokens: Tensor = self.sampling(self.logits(tokens, caches, attend))
         return next_tokens
 
     def logits(self, tokens: Tensor, caches: Sequence[Cache], attend: Attention) -> Tensor:
-        """Return the logits after every token, [T, vocab_size]."""
+        """Return the logits after every token, [T, vocab_size].
+
+        Parameters
+        ----------
+        tokens, caches, attend
+            As :meth:`forward` takes them.
+        """
         hidden = self.embedding(tokens)
         if self.embedding_projection is not None:
             hidden = self.embedding_projection(hidden)
