@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from simulator.errors import KernelError
-from simulator.evidence.kernels.inputs import Attend, Call, Inputs, call_of
+from simulator.evidence.kernels.inputs import Call, Inputs, call_of
 from simulator.evidence.kernels.layout import page_pool, pages_of
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
 
@@ -49,28 +49,6 @@ class Planned:
     def attend(self, *inputs: Tensor) -> Tensor:
         """Arrange the five inputs, run, and shape the output like the query."""
         return self.run(*self.arrange(cast("Inputs", inputs))).reshape(inputs[0].shape)
-
-
-class PlanCall(Protocol):
-    """Plan calls with inputs like these."""
-
-    def __call__(
-        self, inputs: Inputs, *, scale: float | None = None, graph: bool = False
-    ) -> Planned:
-        """Return the planned call; one to be captured in a CUDA graph if ``graph``."""
-        ...
-
-
-def planned_each_time(name: str, plan: PlanCall) -> Attend:
-    """Return a kernel that plans in every call."""
-
-    def attend(query: Tensor, *caches: Tensor, scale: float | None = None) -> Tensor:
-        inputs = cast("Inputs", (query, *caches))
-        return plan(inputs, scale=scale).attend(*inputs)
-
-    attend.__name__ = attend.__qualname__ = name
-    attend.__doc__ = plan.__doc__
-    return cast("Attend", attend)
 
 
 def load(kernel: str, *modules: str) -> ModuleType:

@@ -16,7 +16,6 @@ from simulator.evidence.kernels.external import (
     page_numbers,
     parameters_of,
     planned_call,
-    planned_each_time,
     query_ends,
 )
 from simulator.evidence.kernels.inputs import Call, Inputs
@@ -72,9 +71,6 @@ def plan(inputs: Inputs, *, scale: float | None = None, graph: bool = False) -> 
         return output
 
     return Planned(run=_run, note="plan not timed")
-
-
-flashinfer_cascade = planned_each_time(_NAME, plan)
 
 
 def check() -> Any:

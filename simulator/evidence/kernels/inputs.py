@@ -17,7 +17,7 @@ tokens up to itself.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,29 +26,13 @@ from simulator.errors import KernelError
 
 # query, context_keys, context_values, decoded_keys, decoded_values
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+# attend(query, context_keys, context_values, decoded_keys, decoded_values, *, scale=None) returns
+# the attention output, shaped like the query: the signature of every kernel.
+Attend = Callable[..., Tensor]
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _CONTEXT_DIMS = 4
 _QUERY_DIMS = _DECODED_DIMS = 5
-
-
-class Attend(Protocol):
-    """The signature of every kernel."""
-
-    __name__: str
-
-    def __call__(
-        self,
-        query: Tensor,
-        context_keys: Tensor,
-        context_values: Tensor,
-        decoded_keys: Tensor,
-        decoded_values: Tensor,
-        *,
-        scale: float | None = None,
-    ) -> Tensor:
-        """Return the attention output, shaped like ``query``."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from simulator.errors import MeasurementError
+from simulator.errors import KernelError
 from simulator.inputs.dtypes import Dtype
 
 _MIB = 2**20
@@ -65,13 +65,13 @@ def need_installed(kernels: Iterable[str]) -> None:
 
     Raises
     ------
-    MeasurementError
+    KernelError
         If one is not.
     """
     for name in kernels:
         library = OTHER_LIBRARIES.get(name)
         if library is not None and not library.installed:
-            raise MeasurementError(
+            raise KernelError(
                 f"{name} needs {library.distribution}, which is not installed: "
                 f"pip install {library.distribution}"
             )

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from simulator.errors import KernelError, unknown
-from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, OtherLibrary
+from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, OtherLibrary, need_installed
 from simulator.inputs.workload import Attention, Kernel, KvLayout
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Implementation:
             mask = masks[caches[0].shape[2] + caches[2].shape[3]]
             return cast("Tensor", function(query, *caches, scale=scale, mask=mask))
 
-        return cast("Attend", attend)
+        return attend
 
     def ready(self, inputs: "Inputs", *, graph: bool = False) -> "Planned":
         """Return a call for inputs like these, with all that depends on sizes alone worked out.
@@ -160,14 +160,9 @@ class Implementation:
         KernelError
             With how to install it.
         """
-        if self.library is None:
-            return
-        if not self.available:
-            wanted = self.library.distribution
-            raise KernelError(
-                f"{self.name} needs {wanted}, which is not installed: pip install {wanted}"
-            )
-        _imported(self.name, "check")()
+        need_installed([self.name])
+        if self.library is not None:
+            _imported(self.name, "check")()
 
     def lay_out(self, *inputs: "Tensor") -> "Inputs":
         """Arrange the five inputs as it wants them, before anything is traced or timed."""
@@ -189,108 +184,64 @@ def _loaded(file: str, name: str) -> "Attend":
         return cast("Tensor", _imported(file, name)(*inputs, **options))
 
     attend.__name__ = attend.__qualname__ = name
-    return cast("Attend", attend)
+    return attend
 
 
-_OURS = (
-    Implementation(
-        name="standard_einsum",
-        attention="standard",
-        kernel="einsum",
-        kv_layout="copies",
-        function=_loaded("standard", "standard_einsum"),
-        description="matrix products over one copy of the context per sample, logits in memory",
-    ),
-    Implementation(
-        name="standard_math",
-        attention="standard",
-        kernel="sdpa_math",
-        kv_layout="copies",
-        function=_loaded("standard", "standard_math"),
-        description="the math path of F.scaled_dot_product_attention over one copy per sample",
-    ),
-    Implementation(
-        name="standard_flash",
-        attention="standard",
-        kernel="flash",
-        kv_layout="copies",
-        function=_loaded("standard", "standard_flash"),
-        description="flash attention over one copy of the context per sample",
-    ),
-    Implementation(
-        name="standard_flash_expanded",
-        attention="standard",
-        kernel="flash",
-        kv_layout="shared",
-        function=_loaded("standard", "standard_flash_expanded"),
-        description="flash attention over one context that every sample reads, by a stride of 0",
-    ),
-    Implementation(
-        name="standard_rebuilt",
-        attention="standard",
-        kernel="flash",
-        kv_layout="rebuilt",
-        function=_loaded("standard", "standard_rebuilt"),
-        description="context and decoded tokens concatenated for every sample at every step, flash",
-    ),
-    Implementation(
-        name="standard_repeat_kv",
-        attention="standard",
-        kernel="flash",
-        kv_layout="copies",
-        function=_loaded("standard", "standard_repeat_kv"),
-        description="KV heads repeated to query heads in memory at every step, flash",
-        expand_kv=True,
-    ),
-    Implementation(
-        name="bifurcated_einsum",
-        attention="bifurcated",
-        kernel="einsum",
-        kv_layout="shared",
-        function=_loaded("bifurcated", "bifurcated_einsum"),
-        description="the paper's: two matrix products, one softmax over concatenated logits",
-    ),
-    Implementation(
-        name="bifurcated_flash",
-        attention="bifurcated",
-        kernel="flash",
-        kv_layout="shared",
-        function=_loaded("bifurcated", "bifurcated_flash"),
-        description="flash on the context for all samples, flash on decoded tokens, float32 merge",
-    ),
-    Implementation(
-        name="bifurcated_flash_chunked",
-        attention="bifurcated",
-        kernel="flash_chunked",
-        kv_layout="shared",
-        function=_loaded("bifurcated", "bifurcated_flash_chunked"),
-        description="bifurcated_flash with the context cut into chunks by a view",
-    ),
-    Implementation(
-        name="bifurcated_flex",
-        attention="bifurcated",
-        kernel="flex",
-        kv_layout="shared",
-        function=_loaded("flex", "bifurcated_flex"),
-        description="one FlexAttention call under a block mask, no merge",
-        packing="packed",
-    ),
-    Implementation(
-        name="prefix_tree",
-        attention="bifurcated",
-        kernel="prefix_tree",
-        kv_layout="shared",
-        function=_loaded("bifurcated", "prefix_tree"),
-        description="any number of shared levels, each read once per node, float32 merge",
-    ),
-)
+def _planned_each_time(name: str) -> "Attend":
+    """Return a library's kernel as a function that plans in every call."""
 
+    def attend(*inputs: "Tensor", scale: float | None = None) -> "Tensor":
+        return cast("Tensor", _imported(name, "plan")(inputs, scale=scale).attend(*inputs))
+
+    return attend
+
+
+# File of the function, attention, kernel, and how a workload says that its caches are kept.
+_OURS: dict[str, tuple[str, Attention, str, KvLayout]] = {
+    "standard_einsum": ("standard", "standard", "einsum", "copies"),
+    "standard_math": ("standard", "standard", "sdpa_math", "copies"),
+    "standard_flash": ("standard", "standard", "flash", "copies"),
+    "standard_flash_expanded": ("standard", "standard", "flash", "shared"),
+    "standard_rebuilt": ("standard", "standard", "flash", "rebuilt"),
+    "standard_repeat_kv": ("standard", "standard", "flash", "copies"),
+    "bifurcated_einsum": ("bifurcated", "bifurcated", "einsum", "shared"),
+    "bifurcated_flash": ("bifurcated", "bifurcated", "flash", "shared"),
+    "bifurcated_flash_chunked": ("bifurcated", "bifurcated", "flash_chunked", "shared"),
+    "bifurcated_flex": ("flex", "bifurcated", "flex", "shared"),
+    "prefix_tree": ("bifurcated", "bifurcated", "prefix_tree", "shared"),
+}
 _DESCRIPTIONS = {
+    "standard_einsum": "matrix products over one copy of the context per sample, logits in memory",
+    "standard_math": "the math path of F.scaled_dot_product_attention over one copy per sample",
+    "standard_flash": "flash attention over one copy of the context per sample",
+    "standard_flash_expanded": "flash attention over one context that every sample reads, by a "
+    "stride of 0",
+    "standard_rebuilt": "context and decoded tokens concatenated for every sample at every step, "
+    "flash",
+    "standard_repeat_kv": "KV heads repeated to query heads in memory at every step, flash",
+    "bifurcated_einsum": "the paper's: two matrix products, one softmax over concatenated logits",
+    "bifurcated_flash": "flash on the context for all samples, flash on decoded tokens, float32 "
+    "merge",
+    "bifurcated_flash_chunked": "bifurcated_flash with the context cut into chunks by a view",
+    "bifurcated_flex": "one FlexAttention call under a block mask, no merge",
+    "prefix_tree": "any number of shared levels, each read once per node, float32 merge",
     "flashinfer_cascade": "FlashInfer's multi-level cascade over a paged cache",
     "vllm_cascade": "vLLM's flash-attn on the context and on decoded tokens, and its merge",
 }
 
-KERNELS: dict[str, Implementation] = {each.name: each for each in _OURS}
+KERNELS: dict[str, Implementation] = {
+    name: Implementation(
+        name=name,
+        attention=attention,
+        kernel=kernel,
+        kv_layout=kv_layout,
+        function=_loaded(file, name),
+        description=_DESCRIPTIONS[name],
+        packing="packed" if kernel == "flex" else None,
+        expand_kv=name == "standard_repeat_kv",
+    )
+    for name, (file, attention, kernel, kv_layout) in _OURS.items()
+}
 # Those of other libraries are measured where they are asked for. Nearest to them is the account of
 # bifurcated flash attention with a merge of one kernel, as an engine runs it.
 EXTERNAL_KERNELS: dict[str, Implementation] = {
@@ -299,7 +250,7 @@ EXTERNAL_KERNELS: dict[str, Implementation] = {
         attention="bifurcated",
         kernel=name,
         kv_layout="shared",
-        function=_loaded(name, name),
+        function=_planned_each_time(name),
         description=_DESCRIPTIONS[name],
         packing="paged",
         library=library,

@@ -18,7 +18,6 @@ from simulator.evidence.kernels.external import (
     page_numbers,
     parameters_of,
     planned_call,
-    planned_each_time,
     query_ends,
 )
 from simulator.evidence.kernels.inputs import Inputs
@@ -87,9 +86,6 @@ def plan(inputs: Inputs, *, scale: float | None = None, graph: bool = False) -> 
         return output
 
     return Planned(run=_run, note=f"FlashAttention-{version}; page tables not timed")
-
-
-vllm_cascade = planned_each_time(_NAME, plan)
 
 
 def check() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:

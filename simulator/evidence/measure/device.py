@@ -10,7 +10,6 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -37,57 +36,6 @@ _SPIN_CYCLES, _MOST_SPIN_CYCLES = 600_000, 40_000_000
 _CYCLES_PER_S = 2e9
 # Matrix products before the first cell.
 _WARM_UP_S, _WARM_UP_WIDTH = 0.5, 2048
-
-
-class Device(Protocol):
-    """What a run needs of a device."""
-
-    torch_device: torch.device
-    card: Card
-    modes: tuple[Mode, ...]
-    l2_bytes: int
-    total_bytes: int
-    headroom_bytes: int
-
-    def free_bytes(self) -> float:
-        """Return the memory that tensors can still take. [bytes]."""
-        ...
-
-    def normal(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Return a tensor of random numbers."""
-        ...
-
-    def check_room(self, needed_bytes: float) -> None:
-        """Raise ``torch.OutOfMemoryError`` where a limit of ours, not the device's, is exceeded."""
-        ...
-
-    def warm_up(self) -> None:
-        """Work until the clocks are those of work."""
-        ...
-
-    def stopwatch(self, one_pass: Pass, mode: Mode) -> Stopwatch:
-        """Return a function that runs a pass once and returns the seconds it took."""
-        ...
-
-    def synchronize(self) -> None:
-        """Wait until everything queued is done."""
-        ...
-
-    def check_usable(self) -> None:
-        """Raise ``RuntimeError`` if an error has left the device unusable for this process."""
-        ...
-
-    def release(self, *, thorough: bool = False) -> None:
-        """Give back the memory of tensors that are gone, after an error of those in cycles too."""
-        ...
-
-    def reading(self) -> Reading:
-        """Read clock and temperature."""
-        ...
-
-    def facts(self) -> dict[str, object]:
-        """Return what the environment record says of the device."""
-        ...
 
 
 class CpuDevice:
@@ -329,6 +277,9 @@ class CudaDevice:
             "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
             **self._sensors.facts(),
         }
+
+
+Device = CpuDevice | CudaDevice
 
 
 def open_device(name: str, *, memory_limit: int | None = None) -> Device:

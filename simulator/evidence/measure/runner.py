@@ -3,14 +3,13 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 
 from simulator.errors import MeasurementError, SimulatorError
 from simulator.evidence.measure.cells import AttentionCell, Cell, Plan, StepCell
 from simulator.evidence.measure.device import Device, Stopwatch, is_out_of_memory
-from simulator.evidence.measure.environment import now
+from simulator.evidence.measure.environment import Environment, now
 from simulator.evidence.measure.footprint import weights_bytes
 from simulator.evidence.measure.predict import Prediction, Timing, predict, wall_s
 from simulator.evidence.measure.prepare import Prepared, prepare
@@ -76,18 +75,6 @@ class _Failure:
     note: str
 
 
-class Journal(Protocol):
-    """Remembers what was being measured when a process died."""
-
-    def begin(self, cells: Sequence[str]) -> None:
-        """Write down the keys of the cells that are measured next."""
-        ...
-
-    def deaths(self, cell: str) -> int:
-        """Return how many processes have died while they measured a cell."""
-        ...
-
-
 def run(
     plan: Plan,
     device: Device,
@@ -95,7 +82,7 @@ def run(
     *,
     gpu: Rates | None,
     settings: Settings,
-    journal: Journal | None = None,
+    journal: Environment | None = None,
 ) -> Iterator[Progress]:
     """Measure every cell of a plan that has no row yet, and yield after every group.
 
@@ -152,7 +139,7 @@ class _Worker:
     """Measures groups, and keeps what outlives a group: weights and the last reading."""
 
     def __init__(
-        self, device: Device, store: Store, settings: Settings, journal: Journal | None
+        self, device: Device, store: Store, settings: Settings, journal: Environment | None
     ) -> None:
         self._device, self._store, self._settings = device, store, settings
         self._journal = journal
