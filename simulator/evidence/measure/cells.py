@@ -1,7 +1,7 @@
 """What can be timed: one dataclass for each kind of row, without torch.
 
 A *cell* is one row to be measured. Cells of one *group* have the same sizes and are timed
-interleaved, so that a drifting clock hits all of them alike.
+interleaved, so that a drifting clock affects all of them equally.
 """
 
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ ELEMENTWISE_OPS = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Cell:
-    """What every cell has.
+    """The fields of every cell.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class _Cell:
 
     @property
     def variant(self) -> str:
-        """What tells the cells of a group apart."""
+        """The part of the name that differs between cells of a group."""
         return self.mode
 
     @property
@@ -69,7 +69,7 @@ class _Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class _KernelCell(_Cell):
-    """What a call of an attention kernel and a whole step with it have in common.
+    """The fields that a call of an attention kernel shares with a whole step.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class _KernelCell(_Cell):
 
     @property
     def implementation(self) -> Implementation:
-        """What is run."""
+        """The function that is timed."""
         return ALL_KERNELS[self.kernel]
 
     @property
@@ -96,7 +96,7 @@ class _KernelCell(_Cell):
 
     @property
     def sizes(self) -> str:
-        """The sizes in the names of cells and groups; a single query token goes unsaid."""
+        """The sizes in the names of cells and groups; one query token is left out."""
         tokens = f" n{self.query_tokens}" if self.query_tokens > 1 else ""
         return (
             f"P{self.prompts} b{self.samples}{tokens} mc{self.context_tokens} "

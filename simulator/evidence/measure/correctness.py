@@ -1,7 +1,7 @@
-"""Is it the right answer? Checked in float64 before anything is timed.
+"""Checks of results against float64, before anything is timed.
 
-Whole results would take longer to check than to time, so some samples and heads are drawn and
-followed through exactly; that every element was written is checked on all of them.
+Checking a whole result would take longer than timing it. So some samples and heads are computed
+exactly, and all elements are checked for being finite.
 """
 
 import math
@@ -30,7 +30,8 @@ def relative_error(output: Tensor, reference: Tensor) -> float:
 def attention_error(output: Tensor, inputs: Inputs) -> float:
     """Return the relative error over some samples and KV heads; infinite if not all finite.
 
-    Over all of them together: that of a single vector varies by more than rounding explains.
+    The error is taken over all of them together: that of a single vector varies more than rounding
+    explains.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Bytes that really crossed the memory bus, by Nsight Compute: the account itself is checked.
+"""Bytes that really cross the memory bus, counted by Nsight Compute to check the accounts.
 
-``ncu`` runs a child process that calls every kernel once with a cold L2, a marker kernel in front
-of each; the counters of the kernels between two markers are one row. Clocks are left as they are
+``ncu`` runs a child process that calls every kernel once with a cold L2, after a marker kernel.
+The counters of the kernels between two markers make one row. Clocks are left alone
 (``--clock-control none``; by default ncu would fix them).
 """
 
@@ -47,7 +47,7 @@ _UNITS = {"byte": 1.0, "kbyte": 1e3, "mbyte": 1e6, "gbyte": 1e9}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What the counters say of one call: kernels, and bytes of device memory."""
+    """Counters of one call: kernels, and bytes of device memory."""
 
     launches: int
     bytes_read: float
@@ -167,9 +167,9 @@ def parse(text: str) -> list[Traffic]:
 
 
 def _profile(ncu: str, cells: Sequence[AttentionCell], limit_s: float) -> list[Traffic]:
-    """Run the child under ncu; if it dies, the last of the calls reported is the one it died in.
+    """Run the child under ncu; if it dies, it died in the last call that is reported.
 
-    After its limit it starts no cell, so there may be fewer calls.
+    The child starts no cell after its limit, so there may be fewer calls than cells.
     """
     until = time.time() + limit_s
     with tempfile.TemporaryDirectory() as folder:
@@ -252,7 +252,7 @@ def _number(text: str) -> float:
 
 
 def _last_words(text: str) -> str:
-    """Return what went wrong: ncu's first error, of its child the last line it printed."""
+    """Return what went wrong: ncu's first error, or the last line that its child printed."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # That the application failed says nothing; the application's own last line does.
     errors = [line for line in lines if "ERROR" in line and _FAILED not in line]

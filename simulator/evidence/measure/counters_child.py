@@ -1,7 +1,7 @@
-"""What runs under ncu: every kernel once with a cold L2, a marker in front of each.
+"""The process that runs under ncu: it calls every kernel once with a cold L2, after a marker.
 
-The marker comes before a cell's inputs: whatever this process dies of, the last marker is of the
-cell it died in. Not for use by hand: :mod:`simulator.evidence.measure.counters` starts it.
+The marker comes before a cell's inputs are made, so that the last marker always belongs to the cell
+that this process died in. :mod:`simulator.evidence.measure.counters` starts it.
 """
 
 import faulthandler
@@ -22,12 +22,12 @@ from simulator.evidence.measure.inputs import attention_inputs
 
 _FLUSH_FACTOR = 4
 _MARKER_CYCLES = 100
-# A cell that takes longer, compiling included, never ends: the process does. [s]
+# A cell that takes longer, compiling included, is taken to hang, and the process ends. [s]
 _PATIENCE_S = 120
 
 
 def main(until: float, path: str) -> None:
-    """Call the kernels of the cells in a JSON file, at least one, and start none after a time.
+    """Call the kernels of the cells in a JSON file: the first one, and the others until a time.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def main(until: float, path: str) -> None:
     """
     faulthandler.dump_traceback_later(_PATIENCE_S, exit=True)
     device = open_device("cuda")
-    # Reading, not writing: dirty lines would be written back on the kernel's account.
+    # It is read, not written: dirty lines would be written back during the kernel.
     flush = device.normal((_FLUSH_FACTOR * device.l2_bytes // 4,), torch.float32)
     for index, fields in enumerate(json.loads(Path(path).read_text(encoding="utf-8"))):
         if index and time.time() >= until:

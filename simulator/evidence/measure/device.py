@@ -1,4 +1,4 @@
-"""The device that is measured: memory, clocks, stopwatches; CUDA, or the CPU for trying out.
+"""The device that is measured: a CUDA card, or the CPU to try the harness.
 
 Clocks, power limits and every other setting of the card are read and never set.
 """
@@ -28,7 +28,7 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "fp16": torch.float16,
     "fp32": torch.float32,
 }
-# What the CPU counts as its L2: small, so that rotation is tried without taking long. [bytes]
+# L2 that the CPU is said to have: small, so that rotation is tried without taking long. [bytes]
 _CPU_CACHE_BYTES = 2**16
 # The spin in front of a graph lasts until the host has queued it: this at least, and twice what the
 # host took for the quickest replay, at the clock of the fastest cards. [clock cycles]
@@ -51,7 +51,7 @@ class CpuDevice:
 
     def __init__(self, *, memory_limit: int | None = None) -> None:
         self.headroom_bytes = 0
-        # The shapes are far too small to share out: waiting for threads would be all there is.
+        # The shapes are too small for several threads, which would only wait for each other.
         torch.set_num_threads(1)
         self.torch_device = torch.device("cpu")
         name = platform.processor() or platform.machine()
@@ -150,7 +150,7 @@ class CudaDevice:
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         # Some containers let float32 products run in TF32, three digits short.
         torch.set_float32_matmul_precision("highest")
-        # Some versions collect garbage before every capture: what is loaded by now never is any.
+        # Some versions collect garbage before every capture: objects loaded by now stay.
         gc.collect()
         gc.freeze()
         if memory_limit is not None:
@@ -170,7 +170,7 @@ class CudaDevice:
         return torch.empty(shape, dtype=dtype, device=self.torch_device).normal_()
 
     def check_room(self, needed_bytes: float) -> None:
-        """Leave it to CUDA to refuse."""
+        """Do nothing: CUDA itself refuses."""
 
     def warm_up(self) -> None:
         """Work for a moment: an idle card runs at a fraction of its clock."""
@@ -184,8 +184,8 @@ class CudaDevice:
     def stopwatch(self, one_pass: Pass, mode: Mode) -> Stopwatch:
         """Return a stopwatch by device events.
 
-        A graph is queued behind a short spin, so that the host's time to launch it is not in the
-        number; eager passes start on an idle device, so that the host's launches are.
+        A graph is queued behind a short spin, so that its time leaves out the host's launch. Eager
+        passes start on an idle device, so that their time includes the host's launches.
         """
         run = self._captured(one_pass) if mode == "graph" else one_pass
         start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -214,8 +214,8 @@ class CudaDevice:
     def _captured(self, one_pass: Pass) -> Pass:
         """Capture a pass in a CUDA graph, after a warm-up on the stream that captures.
 
-        What is done for the first time, as loading kernels and allocating workspaces of libraries,
-        may not be possible in a capture.
+        A first call loads kernels and allocates workspaces of libraries, which a capture may not
+        allow.
         """
         before, stream = torch.cuda.current_stream(), self._stream
         stream.wait_stream(before)
@@ -241,8 +241,8 @@ class CudaDevice:
     def check_usable(self) -> None:
         """Raise ``RuntimeError`` if an error has left the device unusable for this process.
 
-        An illegal access fails everything after it; a capture that could not be ended, the random
-        numbers and whatever runs on its stream.
+        After an illegal access every call fails. After a capture that could not be ended, random
+        numbers and all calls on its stream fail.
         """
         torch.cuda.synchronize()
         with torch.cuda.stream(self._stream):
@@ -265,7 +265,7 @@ class CudaDevice:
         return self._sensors.reading()
 
     def facts(self) -> dict[str, object]:
-        """Return what torch and the driver say of the card."""
+        """Return the facts of the card that torch and the driver report."""
         return {
             "device": "cuda",
             "name": self.properties.name,
@@ -298,9 +298,9 @@ def open_device(name: str, *, memory_limit: int | None = None) -> Device:
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
-    """Return whether an exception says that memory did not suffice; libraries have their own.
+    """Return whether an exception says that memory ran out; libraries have exceptions of their own.
 
-    What memory that runs out inside a capture leaves behind is an error of the capture.
+    Memory that runs out inside a capture shows as an error of the capture, so causes are searched.
     """
     if isinstance(problem, torch.OutOfMemoryError | MemoryError):
         return True

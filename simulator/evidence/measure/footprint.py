@@ -1,4 +1,4 @@
-"""What a cell touches and needs: sizes in the words of the accounts, traffic, and memory."""
+"""Bytes that a cell moves and needs, and its sizes as the accounts take them."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ _FLOAT32_BYTES = 4
 
 
 def attention_shape(cell: KernelCell, *, resident_blocks: int) -> AttentionShape:
-    """Return the attention of a cell, or of a layer of its step, in the words of the accounts."""
+    """Return the attention of a cell, or of a layer of its step, as the accounts take it."""
     return AttentionShape(
         prompts=cell.prompts,
         samples=cell.samples,
@@ -88,7 +88,7 @@ def stream_bytes(cell: MemoryCell) -> tuple[float, float]:
 
 
 def call_bytes(cell: Cell) -> tuple[float, float]:
-    """Return the bytes of one set of a cell's inputs, and of what a call allocates."""
+    """Return the bytes of one set of a cell's inputs, and the bytes that a call allocates."""
     if isinstance(cell, StepCell):
         needed = memory(cell.model, workload(cell), capacity_bytes=0, resident_blocks=1)
         extra = _attention_workspace(cell, attention_shape(cell, resident_blocks=1))
@@ -121,7 +121,7 @@ def _on_pages(cell: AttentionCell) -> AttentionCell:
 
 
 def _attention_workspace(cell: KernelCell, shape: AttentionShape) -> float:
-    """Return what one call of a kernel allocates at its peak, roughly from above. [bytes]."""
+    """Return a rough upper bound of what a call allocates at its peak. [bytes]."""
     tokens = cell.context_tokens + cell.decoded_tokens
     cache = shape.sequences * tokens * shape.cache_width * shape.kv_bytes
     group = shape.heads // shape.kv_heads

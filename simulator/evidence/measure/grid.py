@@ -1,7 +1,7 @@
-"""Which cells a run has: the default grid, a small one for the CPU, and a scenario's.
+"""The cells of a run: the default grid, a small one for the CPU, and a scenario's.
 
-The most wanted cells come first, so that a run cut short is still useful: memory bandwidth, then
-the paper's centre (8K of context), then both ends of the context, then everything between.
+The most useful cells come first, so that a run cut short still says something: memory bandwidth,
+then the paper's centre (8K of context), then the shortest and longest contexts, then the others.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,12 +41,12 @@ DEFAULT_KV_HEADS = (32, 8, 1)
 DEFAULT_CONTEXTS = (1024, 2048, 4096, 8192, 16384, 32768)
 DEFAULT_SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 DEFAULT_DECODED = 64
-# Stage by context, and samples that can wait: 1, 4, 16, 64 and 256 show the shape of a curve.
+# Stage by context, and later stages of some samples: 1, 4, 16, 64 and 256 show the curve already.
 _CONTEXT_STAGE = {8192: 1, 32768: 3, 1024: 3, 2048: 5, 16384: 5, 4096: 6}
 _SAMPLES_LATER = {2: 6, 8: 4, 32: 1, 128: 4}
 _GEMM_STAGE, _FLEX_STAGE = 2, 4
 
-# A whole step with each of these; the others differ from one of them in a detail.
+# Whole steps are timed with these; each other kernel is nearly one of them.
 STEP_KERNELS = (
     "standard_flash",
     "standard_flash_expanded",
@@ -55,7 +55,7 @@ STEP_KERNELS = (
     "bifurcated_flash",
 )
 _STEP_CONTEXTS, _STEP_SAMPLES = (1024, 8192, 16384, 32768), (1, 4, 16, 32, 64, 128, 256)
-# torch.compile works on every new shape for seconds: a few suffice to compare.
+# torch.compile takes seconds for every new shape, so only a few are timed.
 _FLEX = "bifurcated_flex"
 _FLEX_CONTEXTS, _FLEX_SAMPLES = (8192,), (16, 64)
 
@@ -79,7 +79,7 @@ _TINY = ModelShape(
 
 
 def default_grid(*, dtype: Dtype = "bf16", l2: L2State = "cold") -> Plan:
-    """Return the paper's regime on 7B shapes, under 25 minutes on one GPU."""
+    """Return the paper's regime on 7B shapes; it takes less than 25 minutes on one GPU."""
     model = load_model(DEFAULT_MODEL)
     cells: list[Cell] = list(_memory_cells(_WORKING_SETS))
     for kv_heads in DEFAULT_KV_HEADS:
@@ -108,7 +108,7 @@ def cpu_grid(*, dtype: Dtype = "fp32", l2: L2State = "cold") -> Plan:
 
 
 def scenario_grid(scenario: Scenario, *, dtype: Dtype | None = None, l2: L2State = "cold") -> Plan:
-    """Return the cells of a scenario's models and workloads, whatever its GPUs.
+    """Return the cells of a scenario's models and workloads; its GPUs do not matter.
 
     Kernels run with the heads that one GPU of a tensor-parallel group has. What cannot be measured
     on one GPU is left out and named in ``skipped``.
@@ -159,7 +159,7 @@ def select(
 ) -> Plan:
     """Keep some kinds of cells, some kernels and some modes.
 
-    Kernels of other libraries are in no plan until they are asked for.
+    Kernels of other libraries are added only if they are named.
 
     Parameters
     ----------
@@ -343,7 +343,7 @@ def _layer_cells(
 def _scenario_cells(
     model: ModelShape, work: Workload, dtype: Dtype, l2: L2State, stage: int
 ) -> tuple[list[Cell], list[str]]:
-    """Return the cells of one point of a scenario, and what must be left out."""
+    """Return the cells of one point of a scenario, and why others are left out."""
     reason = _unsupported_kernels(model, work)
     if reason:
         return [], [reason]
@@ -382,7 +382,7 @@ def _unsupported_kernels(model: ModelShape, work: Workload) -> str | None:
 
 
 def _middle(scenario: Scenario) -> dict[str, tuple[Any, ...]]:
-    """Return the values of each axis to start with: the ends and the middle of a long one."""
+    """Return the values of each axis that are measured first: both ends and the middle."""
     chosen = {}
     for axis, values in scenario.axes.items():
         picks = {0, len(values) // 2, len(values) - 1}
@@ -391,6 +391,6 @@ def _middle(scenario: Scenario) -> dict[str, tuple[Any, ...]]:
 
 
 def _ordered(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """Drop repeats and sort by stage; within one, in the order of their kinds, as listed."""
+    """Drop repeats, and sort by stage and then by kind."""
     distinct = {cell.key: cell for cell in cells}
     return tuple(sorted(distinct.values(), key=lambda cell: (cell.stage, KINDS.index(cell.kind))))

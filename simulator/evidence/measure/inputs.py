@@ -1,4 +1,4 @@
-"""Random inputs as each kernel wants its caches to lie, and the rotation that keeps L2 cold."""
+"""Random inputs in the layout that each kernel wants, and the rotation that keeps L2 cold."""
 
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
@@ -19,15 +19,15 @@ Normal = Callable[[tuple[int, ...], torch.dtype], Tensor]
 def attention_inputs(
     cell: KernelCell, layout: Layout, dtype: torch.dtype, normal: Normal, *, query: bool = True
 ) -> Inputs:
-    """Allocate query and caches of one layer directly in a layout, without a second copy anywhere.
+    """Allocate query and caches of one layer directly in a layout.
 
-    The result is what :func:`simulator.evidence.kernels.layout.lay_out` would make of separate
-    caches, which would take twice the memory for a moment.
+    :func:`simulator.evidence.kernels.layout.lay_out` makes the same of separate caches, but takes
+    twice the memory for a moment.
 
     Parameters
     ----------
     cell
-        Its sizes are taken, and nothing else.
+        Only its sizes are used.
     layout
         How the caches lie.
     dtype

@@ -1,8 +1,8 @@
-"""What a cell and a run should take: device time by the timing model, memory by the accounts.
+"""Predictions for a cell and for a run: time by the timing model, memory by the accounts.
 
-The code that is measured is plain PyTorch, one kernel for each operation, also when its launches
-are replayed from a CUDA graph. So its operations are those of ``execution = "eager"``, and only the
-time of their launches is that of a graph.
+The measured code is plain PyTorch, one kernel for each operation, also when its launches are
+replayed from a CUDA graph. So its operations are those of ``execution = "eager"``; a graph changes
+only the time of their launches.
 """
 
 import math
@@ -39,11 +39,10 @@ from simulator.timing.slots import BLOCKS_PER_SM
 from simulator.timing.step import step_time
 from simulator.units import MICROSECOND, format_gib, format_time
 
-# Buffers rotate over this many times the L2 before one is used again. Were lines thrown out at
-# random, a cyclic walk over c times the cache would find a share h = exp(c (h - 1)) of them still
-# there: 11 % for 2.5, 2 % for 4.
+# Rotating buffers add up to this many times the L2. If lines were evicted at random, a cyclic walk
+# over c times the cache would still hit a share h = exp(c (h - 1)): 11 % for 2.5, 2 % for 4.
 ROTATION = 4.0
-# A run of calls between two events: enough of them, but never more.
+# Most calls between two events.
 LARGEST_ROTATION = 256
 # CUDA's own needs beside the tensors: handles, library workspaces, fragmentation. [bytes]
 CUDA_HEADROOM_BYTES = 256 * 2**20
@@ -84,7 +83,7 @@ def timing_for(device: str, most: int) -> Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What a cell should take.
+    """Predicted time and memory of a cell.
 
     Attributes
     ----------
@@ -184,8 +183,8 @@ def operations(cell: Cell, *, resident_blocks: int) -> list[Operation]:
 def kernel_operations(kernel: str, shape: AttentionShape) -> list[Operation]:
     """List the operations of one call of an attention kernel.
 
-    Another library's are those of an engine's bifurcated flash attention: flash on the context, on
-    own tokens, and one kernel that merges.
+    For another library's kernel they are those of bifurcated flash attention in an engine: flash on
+    the context, flash on decoded tokens, and one kernel that merges.
     """
     if kernel in OTHER_LIBRARIES:
         return flash_bifurcated(shape, 1)
@@ -316,7 +315,7 @@ def _row(cell: Cell, predicted: Prediction, capacity: float, *, done: bool) -> d
 
 
 def _line(name: str, predicted: list[Prediction], capacity: float) -> tuple[str, ...]:
-    """Return one group's line for people."""
+    """Return one group's line of the table."""
     times = [each.seconds for each in predicted if each.seconds is not None]
     largest = max(each.memory_bytes for each in predicted)
     fitting = sum(each.memory_bytes <= capacity for each in predicted)

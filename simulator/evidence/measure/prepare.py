@@ -1,4 +1,4 @@
-"""From cells to PyTorch calls: inputs, the pass that is timed, and the check before it."""
+"""From cells to PyTorch calls: inputs, the pass that is timed, and the check before timing."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ from simulator.evidence.measure.inputs import attention_inputs, rotated
 from simulator.evidence.measure.predict import LARGEST_ROTATION, rotation
 from simulator.evidence.measure.steps import STEP_TOLERANCE, Steps
 
-# What a call takes at least, to guess how many fill a pass; the guess need not be good.
+# Least time of a call, for a rough guess of how many calls fill a pass.
 _CALL_S, _BYTES_PER_S = 3e-6, 2e12
 # Less than twice the L2 in rotation is neither cold nor warm.
 _COLD_ROTATION = 2.0
@@ -58,7 +58,7 @@ class Prepared:
     l2_state
         ``cold``, ``warm``, or ``mixed`` where the rotation could not get past the L2.
     note
-        What the row should say of how the call was made.
+        A note for the row on how the call was made.
     """
 
     cell: Cell
@@ -137,7 +137,7 @@ class _Rotator:
 
 
 def _attention(cells: Sequence[AttentionCell], device: Device, rotator: _Rotator) -> list[Prepared]:
-    """Prepare kernels of one group; those of one layout share their inputs."""
+    """Prepare kernels of one group; kernels of the same layout share inputs."""
     cell = cells[0]
     dtype = TORCH_DTYPES[cell.dtype]
     sets: dict[Layout, list[Any]] = {}
@@ -249,7 +249,7 @@ def _elementwise(
 
 
 def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> list[Prepared]:
-    """Prepare streams over one buffer; filling has one of its own, so others read noise."""
+    """Prepare streams over one buffer; the fill has its own, so that the others read noise."""
     buffers: dict[bool, Tensor] = {}
     prepared = []
     for cell in cells:

@@ -1,7 +1,7 @@
-"""The columns of each kind of row, and a row from a cell and what came of it.
+"""The columns of each kind of row, and the row of a measured cell.
 
 The first columns are those of published measurements of the same kind, so one loader reads both.
-Every file ends with the same columns on how the row was measured.
+Every file ends with the same columns, on how the row was measured.
 """
 
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What every row says of where it was measured."""
+    """GPU and framework of every row."""
 
     gpu: str
     framework: str
@@ -121,14 +121,14 @@ class Card:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of measuring a cell.
+    """The result of measuring a cell.
 
     Attributes
     ----------
     statistics
         Times of one call, None unless ``status`` is ok.
     l2_state
-        What the rotation really reached, where it is not what the cell asked for.
+        What the rotation really reached, if the cell asked for something else.
     relative_error
         ``|out - reference| / |reference|`` found before timing.
     """
@@ -146,16 +146,16 @@ class Outcome:
 
 
 def row_of(cell: Cell, card: Card, outcome: Outcome) -> dict[str, Any]:
-    """Return a cell's row: every column of its kind, empty where there is nothing to say.
+    """Return a cell's row: every column of its kind, empty where a value is missing.
 
     Parameters
     ----------
     cell
         What was measured.
     card
-        On what.
+        The device.
     outcome
-        What came of it.
+        The result.
     """
     seconds = outcome.statistics.median_s if outcome.statistics else None
     known = {
@@ -219,7 +219,7 @@ def _sizes(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str,
 
 
 def kernel_columns(cell: KernelCell) -> dict[str, Any]:
-    """Return what rows of a kernel and of a whole step have in common."""
+    """Return the columns that rows of kernels and of whole steps share."""
     known = cell.implementation
     return {
         "attention": known.attention,
@@ -236,13 +236,13 @@ def kernel_columns(cell: KernelCell) -> dict[str, Any]:
 
 
 def library_columns(cell: AttentionCell) -> dict[str, str]:
-    """Return what a row of another library's kernel says in place of PyTorch and its version."""
+    """Return framework and version of another library's kernel, in place of PyTorch's."""
     library = OTHER_LIBRARIES.get(cell.kernel)
     return {} if library is None else {"framework": library.framework, "version": library.version}
 
 
 def _how(cell: Cell, outcome: Outcome) -> dict[str, Any]:
-    """Return how the row was measured."""
+    """Return the columns on how the row was measured."""
     times = outcome.statistics
     error = outcome.relative_error
     return {
@@ -267,7 +267,7 @@ def _how(cell: Cell, outcome: Outcome) -> dict[str, Any]:
 
 
 def _number(seconds: float | None, unit_s: float) -> str:
-    """Write a time in a unit with six digits, which is more than any of them holds."""
+    """Write a time in a unit, with six digits."""
     return "" if seconds is None else f"{seconds / unit_s:.6g}"
 
 

@@ -1,4 +1,4 @@
-"""Whole decode steps: one model's weights at a time, caches by layout, and the check."""
+"""Whole decode steps: the weights of one model at a time, caches for each layout, and the check."""
 
 import copy
 import math
@@ -26,7 +26,7 @@ _CHECK_VOCABULARY, _CHECK_CONTEXT, _CHECK_DECODED, _CHECK_SAMPLES = 512, 96, 5, 
 
 
 class Steps:
-    """Builds and keeps what whole steps need."""
+    """Builds and keeps the weights and caches of whole steps."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -34,7 +34,7 @@ class Steps:
         self._decoder: tuple[str, Decoder] | None = None
 
     def calls(self, cells: Sequence[StepCell]) -> list[Callable[[], Tensor]]:
-        """Return a function for each cell of a group that runs one step; layouts share caches."""
+        """Return a function for each cell that runs one step; cells of a layout share caches."""
         decoder = self._weights(cells[0])
         tokens = cells[0].sequences * cells[0].query_tokens
         decoder.place(tokens)
@@ -51,8 +51,8 @@ class Steps:
     def error(self, cell: StepCell) -> float:
         """Return the relative error of the logits of one layer and a head, on a small workload.
 
-        Once for each model and kernel: what a kernel does at the cell's own size is checked by
-        its own cells.
+        It is computed once for each model and kernel. At the sizes of the cell, the kernel is
+        checked by its attention cells.
         """
         key = (_weights_key(cell), cell.kernel)
         if key not in self._errors:
@@ -60,19 +60,19 @@ class Steps:
         return self._errors[key]
 
     def l2_state(self, cell: StepCell) -> str:
-        """Return ``cold`` where the weights push everything else out of L2."""
+        """Return ``cold`` if the weights push everything else out of L2, else ``mixed``."""
         self._weights(cell)
         return "cold" if self.loaded_bytes >= 2 * self._device.l2_bytes else "mixed"
 
     @property
     def loaded_bytes(self) -> int:
-        """Memory of the weights at hand. [bytes]."""
+        """Memory of the loaded weights. [bytes]."""
         if self._decoder is None:
             return 0
         return sum(parameter.nbytes for parameter in self._decoder[1].parameters())
 
     def forget(self, keep: Cell | None = None) -> None:
-        """Free the weights of the model at hand, unless they are those of a cell to come."""
+        """Free the loaded weights, unless ``keep`` needs them."""
         wanted = _weights_key(keep) if isinstance(keep, StepCell) else None
         if self._decoder is not None and self._decoder[0] != wanted:
             self._decoder = None
@@ -123,7 +123,7 @@ class Steps:
 
 
 def _weights_key(cell: StepCell) -> str:
-    """Return what decides which weights and tables of positions a cell needs."""
+    """Return a key for the weights and the tables of positions that a cell needs."""
     return f"{cell.model_key} {cell.dtype} n{cell.query_tokens}"
 
 
@@ -134,7 +134,7 @@ def attention(cell: StepCell, caches: Sequence[Cache]) -> Attention:
 
 
 def step_caches(cell: StepCell, normal: Normal) -> list[Cache]:
-    """Fill the caches of every layer; a layer with a sliding window keeps what it can see."""
+    """Fill the caches of every layer; a layer with a sliding window keeps what its window sees."""
     layout, dtype = cell.implementation.layout, TORCH_DTYPES[cell.dtype]
     caches: list[Cache] = []
     for window in layer_windows(cell.model.layer_groups):

@@ -1,15 +1,15 @@
 """One decode step of a plain PyTorch transformer: the code that ``execution = "eager"`` counts.
 
-A decoder of a model's shape with random weights, in the style everybody writes first: one kernel
-for each operation, the residual stream in the model's own type, norms computed in float32. Every
-module has the name of the operation it is in :mod:`simulator.counts`, so that a trace can be
-compared with an estimate operation by operation.
+A decoder of a model's shape with random weights, written in the plainest way: one kernel for each
+operation, the residual stream in the model's own type, norms computed in float32. Every module is
+named after its operation in :mod:`simulator.counts`, so that a trace can be compared with an
+estimate operation by operation.
 
 Tokens are rows: ``T = prompts * samples * query_tokens``, hidden states ``[T, hidden_size]``; the
 new tokens of a sample follow each other.
 
-What changes no cost is left simple: norms come before their block wherever the model has them,
-weights are random, and ALiBi and attention sinks are left out.
+Details that change no cost are simplified: norms come before their block wherever the model has
+them, weights are random, and ALiBi and attention sinks are left out.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from simulator.inputs.model import LayerGroup, ModelShape
 Sampling = Literal["top_k", "argmax"]
 # attend(query, context_keys, context_values, decoded_keys, decoded_values) -> output
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-# One layer's caches as its kernel wants them; the query in front says how queries must lie.
+# One layer's caches in the layout of its kernel; the query in front gives the shape of queries.
 Cache = Inputs
 
 TOP_K = 200  # gpt-fast's default, and the paper's
@@ -35,7 +35,7 @@ _ROTARY_BASE = 10000.0
 
 
 class Maker:
-    """Make a module's parameters: random where there is a generator, of no value on meta."""
+    """Makes the parameters of modules: random numbers, except on the meta device."""
 
     def __init__(self, dtype: torch.dtype, device: torch.device | str) -> None:
         self.dtype, self.device = dtype, device
@@ -197,7 +197,7 @@ class CacheWrite(nn.Module):
 
 
 class Attend(nn.Module):
-    """The attention kernel, whichever it is."""
+    """The attention kernel."""
 
     def forward(self, query: Tensor, cache: Cache, attend: Attention) -> Tensor:
         """Return the output, [T, heads * head_dim].
@@ -224,7 +224,7 @@ class Add(nn.Module):
 
 
 class Up(nn.Module):
-    """Up and, of a gated MLP, gate projection, a product each."""
+    """The up projection and, in a gated MLP, the gate projection: one product each."""
 
     def __init__(self, model: ModelShape, made: Maker) -> None:
         super().__init__()
@@ -250,7 +250,7 @@ class Activation(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention block and MLP block, in a row or, with one norm, side by side."""
+    """Attention block and MLP block, one after the other or, with one norm, in parallel."""
 
     def __init__(
         self, model: ModelShape, made: Maker, position: int, query_tokens: int = 1
@@ -336,7 +336,7 @@ class Sampler(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A decoder-only transformer that processes the new tokens of every sample, mostly one.
+    """A decoder-only transformer that processes the query tokens of every sample.
 
     Parameters
     ----------
