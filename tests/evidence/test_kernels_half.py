@@ -147,10 +147,10 @@ def test_float32_merge_is_what_keeps_the_split_accurate(
     query, context_keys, context_values, decoded_keys, decoded_values = inputs
     truth = reference(*inputs)
     scale = query.shape[-1] ** -0.5
-    own, own_lse = decoded_tokens(with_tokens(query), decoded_keys, decoded_values, scale)
+    queries = with_tokens(query)
     states = [
-        (own.squeeze(2), own_lse.squeeze(2)),
-        shared_tokens(query, context_keys, context_values, scale),
+        decoded_tokens(queries, decoded_keys, decoded_values, scale),
+        shared_tokens(queries, context_keys, context_values, scale),
     ]
     rounded = [(output, lse.bfloat16().float()) for output, lse in states]
 

@@ -44,7 +44,7 @@ def bifurcated_einsum(call: Call, *, mask: Tensor | None = None) -> Tensor:
     mask over a padded cache; here the query is scaled and the cache holds no padding.
     """
     (context_keys, context_values), (decoded_keys, decoded_values) = call.context, call.decoded
-    rows = rows_of(call)
+    rows = rows_of(call, call.prompts, call.samples)
     # x prompts, b samples, g KV heads, r rows, m tokens, k head width
     context_logits = torch.einsum("xbgrk,xgmk->xbgrm", rows, context_keys)
     decoded_logits = torch.einsum("xbgrk,xbgmk->xbgrm", rows, decoded_keys)
@@ -146,7 +146,7 @@ def _over_chunks(call: Call, chunks: int) -> list[State]:
     # Rows are [prompts, kv_heads, samples * query_tokens * group, head_dim]. Chunks are heads of
     # their own, [prompts * kv_heads, chunks, ...]: the queries of a KV head serve all of them by a
     # stride of 0.
-    rows = fold(call.query.flatten(1, 2), call.kv_heads)
+    rows = fold(call.query, call.prompts, call.kv_heads)
     chunked_rows = rows.flatten(0, 1).unsqueeze(1).expand(-1, count, -1, -1)
     keys, values = (
         torch.unflatten(part[:, :, :whole].flatten(0, 1), 1, (count, chunk_tokens))
@@ -160,11 +160,7 @@ def _over_chunks(call: Call, chunks: int) -> list[State]:
     if whole < call.context_tokens:
         keys, values = (part[:, :, whole:] for part in call.context)
         folded.append(flash(rows, keys, values, scale=call.scale))
-    queries = (call.samples, call.query_tokens)
-    by_query = (unfold(state, call.samples * call.query_tokens) for state in folded)
-    return [
-        (torch.unflatten(o, 1, queries), torch.unflatten(lse, 1, queries)) for o, lse in by_query
-    ]
+    return [unfold(state, call.query) for state in folded]
 
 
 def _over_levels(
@@ -177,15 +173,7 @@ def _over_levels(
     states: list[State] = []
     if decoded[0].shape[3]:
         states.append(decoded_tokens(query, *decoded, scale))
-    for keys, values in levels:
-        if keys.shape[2] == 0:
-            continue
-        # All query tokens of all sequences below a node are its queries.
-        below = torch.unflatten(query.flatten(0, 2), 0, (keys.shape[0], -1))
-        # [nodes, queries, ...] -> [prompts, samples, query_tokens, ...]
-        output, log_sum_exp = (
-            torch.unflatten(part, 1, (-1, *query.shape[1:3])).flatten(0, 1)
-            for part in shared_tokens(below, keys, values, scale)
-        )
-        states.append((output, log_sum_exp))
+    states += [
+        shared_tokens(query, keys, values, scale) for keys, values in levels if keys.shape[2]
+    ]
     return merge(states)

@@ -26,7 +26,7 @@ def bifurcated_flex(call: Call) -> Tensor:
     """
     if call.query_tokens > 1:
         raise KernelError(f"bifurcated_flex takes one query token, not {call.query_tokens}")
-    rows = fold(call.query.squeeze(2), call.kv_heads)  # [prompts, kv_heads, samples * group, ...]
+    rows = fold(call.query, call.prompts, call.kv_heads)
     keys, values = map(packed_cache, call.context, call.decoded)
     # A mask of plain numbers on the CPU serves a trace: it costs the device nothing.
     device = "cpu" if rows.device.type == "meta" else str(rows.device)

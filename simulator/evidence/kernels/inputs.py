@@ -16,8 +16,7 @@ tokens up to itself.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,8 +34,7 @@ _CONTEXT_DIMS = 4
 _QUERY_DIMS = _DECODED_DIMS = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(NamedTuple):
     """The inputs of a kernel, checked.
 
     Attributes
@@ -228,7 +226,7 @@ def check_decoded(query: Tensor, keys: Tensor, values: Tensor, *, kv_heads: int)
     sizes = (query.shape[0], query.shape[1], kv_heads, keys.shape[3], query.shape[-1])
     _expect("decoded_keys", keys, sizes, query)
     _expect("decoded_values", values, sizes, query)
-    tokens = with_tokens(query).shape[2]
+    tokens = query.shape[2] if query.dim() == _QUERY_DIMS else 1
     if 1 < tokens > keys.shape[3]:
         raise KernelError(
             f"{tokens} query tokens, but a sample has {keys.shape[3]} decoded tokens in its cache"
@@ -242,7 +240,7 @@ def scale_of(query: Tensor, scale: float | None) -> float:
 
 def _expect(name: str, tensor: Tensor, sizes: tuple[int, ...], query: Tensor) -> None:
     """Complain about a tensor that does not go with the query."""
-    if tuple(tensor.shape) != sizes:
+    if tensor.shape != sizes:
         raise KernelError(
             f"{name} is {_text(tensor)}; with query {_text(query)} it must be {list(sizes)}"
         )

@@ -109,7 +109,7 @@ def merge(states: Sequence[State]) -> Tensor:
 
 
 def causal_flash(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> State:
-    """Attend causally: the last query token is the last key.
+    """Attend causally to whole caches: the last query token is the last key.
 
     One query token sees all keys: the call has no causal flag and no mask, and the heads of a group
     are its rows. Several are masked by FlashAttention-2's causal flag. PyTorch's CPU kernel aligns
@@ -118,29 +118,29 @@ def causal_flash(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> S
     Parameters
     ----------
     query
-        [sequences, query_tokens, heads, head_dim]
+        [prompts, samples, query_tokens, heads, head_dim]
     keys, values
-        [sequences, kv_heads, tokens, head_dim]
+        [prompts * samples, kv_heads, tokens, head_dim]
     scale
         Factor on the logits.
 
     Returns
     -------
     output
-        [sequences, query_tokens, kv_heads, group, head_dim]
+        [prompts * samples, query_tokens, kv_heads, group, head_dim], where one query token has no
+        axis of its own.
     log_sum_exp
-        [sequences, query_tokens, kv_heads, group]
+        The same without head_dim.
 
     Raises
     ------
     KernelError
         As :func:`flash` does, or if the device has no causal kernel for this type.
     """
-    tokens, cached = query.shape[1], keys.shape[2]
-    grouped = torch.unflatten(query, 2, (keys.shape[1], -1))
+    tokens, (sequences, kv_heads, cached, head_dim) = query.shape[2], keys.shape
     if tokens == 1:
-        output, log_sum_exp = flash(grouped.squeeze(1), keys, values, scale=scale)
-        return output.unsqueeze(1), log_sum_exp.unsqueeze(1)
+        return flash(query.reshape(sequences, kv_heads, -1, head_dim), keys, values, scale=scale)
+    grouped = query.reshape(sequences, tokens, kv_heads, -1, head_dim)
     _check(grouped[:, 0], keys, values)
     if query.device.type == "cpu" or query.dtype == torch.float64:
         # [sequences, kv_heads, group * query_tokens, head_dim]: a mask for each head of a group
@@ -164,36 +164,13 @@ def causal_flash(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> S
     _check_flash_width(query)
     # Fewer KV heads than heads are shared inside the operator.
     output, log_sum_exp, *_ = torch.ops.aten._scaled_dot_product_flash_attention(  # noqa: SLF001
-        query.transpose(1, 2), keys, values, is_causal=True, scale=scale
+        query.flatten(0, 1).transpose(1, 2), keys, values, is_causal=True, scale=scale
     )
-    by_group = (keys.shape[1], -1)
+    by_group = (kv_heads, -1)
     return (
         torch.unflatten(output.transpose(1, 2), 2, by_group),
         torch.unflatten(log_sum_exp.transpose(1, 2), 2, by_group),
     )
-
-
-def shared_tokens(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> State:
-    """Attend to tokens that many queries share, read once.
-
-    Parameters
-    ----------
-    query
-        [nodes, queries, heads, head_dim]
-    keys, values
-        [nodes, kv_heads, tokens, head_dim]
-    scale
-        Factor on the logits.
-
-    Returns
-    -------
-    output
-        [nodes, queries, kv_heads, group, head_dim]
-    log_sum_exp
-        [nodes, queries, kv_heads, group]
-    """
-    rows = fold(query, keys.shape[1])  # [nodes, kv_heads, queries * group, head_dim]
-    return unfold(flash(rows, keys, values, scale=scale), query.shape[1])
 
 
 def decoded_tokens(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> State:
@@ -215,30 +192,69 @@ def decoded_tokens(query: Tensor, keys: Tensor, values: Tensor, scale: float) ->
     log_sum_exp
         [prompts, samples, query_tokens, kv_heads, group]
     """
-    output, log_sum_exp = causal_flash(
-        query.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), scale
-    )
-    sequences = tuple(query.shape[:2])
-    return torch.unflatten(output, 0, sequences), torch.unflatten(log_sum_exp, 0, sequences)
+    prompts, samples, tokens, heads, head_dim = query.shape
+    kv_heads = keys.shape[2]
+    output, log_sum_exp = causal_flash(query, keys.flatten(0, 1), values.flatten(0, 1), scale)
+    # Views: an axis is split, and one of a single token added.
+    sizes = (prompts, samples, tokens, kv_heads, heads // kv_heads)
+    return output.reshape(*sizes, head_dim), log_sum_exp.reshape(sizes)
 
 
-def fold(query: Tensor, kv_heads: int) -> Tensor:
-    """Fold queries and groups into rows, a copy of the queries.
+def shared_tokens(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> State:
+    """Attend to tokens that samples share, read once for all queries below a node.
 
-    [nodes, queries, heads, head_dim] -> [nodes, kv_heads, queries * group, head_dim];
-    a view where there is one query or one KV head.
+    Parameters
+    ----------
+    query
+        [prompts, samples, query_tokens, heads, head_dim]
+    keys, values
+        [nodes, kv_heads, tokens, head_dim]; node i is shared by the i-th run of prompts.
+    scale
+        Factor on the logits.
+
+    Returns
+    -------
+    output
+        [prompts, samples, query_tokens, kv_heads, group, head_dim]
+    log_sum_exp
+        [prompts, samples, query_tokens, kv_heads, group]
     """
-    grouped = torch.unflatten(query, 2, (kv_heads, -1))  # [nodes, queries, kv_heads, group, ...]
-    return grouped.transpose(1, 2).flatten(2, 3)
+    rows = fold(query, keys.shape[0], keys.shape[1])
+    return unfold(flash(rows, keys, values, scale=scale), query)
 
 
-def unfold(state: State, queries: int) -> State:
-    """View a folded state by query again.
+def fold(query: Tensor, nodes: int, kv_heads: int) -> Tensor:
+    """Fold all queries below a node, and the heads of a group, into rows: a copy of the queries.
 
-    [nodes, kv_heads, queries * group, ...] -> [nodes, queries, kv_heads, group, ...]
+    It is a view where there is one query or one KV head.
+
+    Parameters
+    ----------
+    query
+        [prompts, samples, query_tokens, heads, head_dim]
+    nodes, kv_heads
+        First axes of the result, [nodes, kv_heads, rows, head_dim].
     """
+    *_, heads, head_dim = query.shape
+    by_node = query.reshape(nodes, -1, kv_heads, heads // kv_heads, head_dim)
+    return by_node.transpose(1, 2).flatten(2, 3)
+
+
+def unfold(state: State, query: Tensor) -> State:
+    """Return the state of folded rows by query, [prompts, samples, query_tokens, kv_heads, ...].
+
+    It is a view, but for several nodes that are fewer than prompts.
+    """
+    prompts, samples, tokens, *_ = query.shape
+    nodes = state[0].shape[0]
+    if nodes == prompts:
+        output, log_sum_exp = (torch.unflatten(part, 2, (samples, tokens, -1)) for part in state)
+        return output.permute(0, 2, 3, 1, 4, 5), log_sum_exp.permute(0, 2, 3, 1, 4)
     output, log_sum_exp = (
-        torch.unflatten(part, 2, (queries, -1)).transpose(1, 2) for part in state
+        torch.unflatten(part, 2, (prompts // nodes, samples, tokens, -1))
+        .movedim(1, 4)
+        .flatten(0, 1)
+        for part in state
     )
     return output, log_sum_exp
 
@@ -277,18 +293,23 @@ def hide_tokens(logits: Tensor, tokens: int, mask: Tensor | None) -> Tensor:
     return logits
 
 
-def rows_of(call: Call) -> Tensor:
-    """Scale the queries and make rows of them, [prompts, samples, kv_heads, rows, head_dim].
+def rows_of(call: Call, *sequences: int) -> Tensor:
+    """Scale the queries and make rows of them, [*sequences, kv_heads, rows, head_dim].
 
     The rows of a KV head are its query tokens, and for each the heads of its group. Scaling the
     query, not the logits, is the smaller pass and keeps float16 logits in range.
     """
-    grouped = torch.unflatten(call.query * call.scale, 3, (call.kv_heads, call.group))
-    return grouped.transpose(2, 3).contiguous().flatten(3, 4)
+    rows = call.query * call.scale
+    if call.query_tokens > 1:
+        grouped = torch.unflatten(rows, 3, (call.kv_heads, call.group))
+        rows = grouped.transpose(2, 3).contiguous()
+    return rows.reshape(*sequences, call.kv_heads, -1, call.head_dim)
 
 
 def tokens_of(output: Tensor, call: Call) -> Tensor:
     """Put rows [..., kv_heads, query_tokens * group, head_dim] back as tokens, like the query."""
+    if call.query_tokens == 1:
+        return output
     sizes = (call.prompts, call.samples, call.kv_heads, call.query_tokens, call.group, -1)
     return output.reshape(sizes).transpose(2, 3).contiguous()
 

@@ -27,7 +27,7 @@ from simulator.evidence.kernels.operators import (
 def standard_einsum(call: Call, *, mask: Tensor | None = None) -> Tensor:
     """Attend in plain matrix products, logits in memory in the inputs' own type."""
     keys, values = _per_sample(call)
-    rows = rows_of(call).flatten(0, 1)
+    rows = rows_of(call, call.prompts * call.samples)
     # b sequences, g KV heads, r rows, m tokens, k head width
     logits = torch.einsum("bgrk,bgmk->bgrm", rows, keys)
     weights = torch.softmax(hide_tokens(logits, call.query_tokens, mask), dim=-1)
@@ -48,6 +48,8 @@ def standard_math(call: Call, *, mask: Tensor | None = None) -> Tensor:
         output = scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, scale=call.scale, enable_gqa=True
         )
+    if call.query_tokens == 1:
+        return output
     # Contiguous, because the projection that follows reads tokens as rows.
     return output.transpose(1, 2).contiguous()
 
@@ -55,7 +57,7 @@ def standard_math(call: Call, *, mask: Tensor | None = None) -> Tensor:
 @kernel
 def standard_flash(call: Call) -> Tensor:
     """Attend in one flash kernel over one copy of the context per sample."""
-    return causal_flash(call.query.flatten(0, 1), *_per_sample(call), call.scale)[0]
+    return causal_flash(call.query, *_per_sample(call), call.scale)[0]
 
 
 @kernel
@@ -94,7 +96,7 @@ def standard_rebuilt(call: Call) -> Tensor:
     This is what caches that are not contiguous cost in front of a kernel that wants them so.
     """
     keys, values = map(rebuild, call.context, call.decoded)
-    return causal_flash(call.query.flatten(0, 1), keys, values, call.scale)[0]
+    return causal_flash(call.query, keys, values, call.scale)[0]
 
 
 @kernel
@@ -104,7 +106,7 @@ def standard_repeat_kv(call: Call) -> Tensor:
     The expansion is paid even for multi-head attention: ``repeat_interleave(1)`` copies too.
     """
     keys, values = (part.repeat_interleave(call.group, dim=1) for part in _per_sample(call))
-    return causal_flash(call.query.flatten(0, 1), keys, values, call.scale)[0]
+    return causal_flash(call.query, keys, values, call.scale)[0]
 
 
 def _per_sample(call: Call) -> tuple[Tensor, Tensor]:
