@@ -105,14 +105,22 @@ def kernel(function: Callable[..., Tensor]) -> Attend:
     of the function are passed on.
     """
 
-    def attend(
-        query: Tensor, *caches: Tensor, scale: float | None = None, **options: Any
+    def _attend(
+        query: Tensor,
+        context_keys: Tensor,
+        context_values: Tensor,
+        decoded_keys: Tensor,
+        decoded_values: Tensor,
+        *,
+        scale: float | None = None,
+        **options: Any,
     ) -> Tensor:
+        caches = (context_keys, context_values, decoded_keys, decoded_values)
         return function(call_of(query, *caches, scale=scale), **options).reshape(query.shape)
 
-    attend.__name__ = attend.__qualname__ = function.__name__
-    attend.__doc__ = function.__doc__
-    return attend
+    _attend.__name__ = _attend.__qualname__ = function.__name__
+    _attend.__doc__ = function.__doc__
+    return _attend
 
 
 def call_of(

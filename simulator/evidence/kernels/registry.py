@@ -62,20 +62,9 @@ class Implementation:
     expand_kv: bool = False
     library: OtherLibrary | None = None
 
-    def __call__(
-        self,
-        query: "Tensor",
-        context_keys: "Tensor",
-        context_values: "Tensor",
-        decoded_keys: "Tensor",
-        decoded_values: "Tensor",
-        *,
-        scale: float | None = None,
-    ) -> "Tensor":
+    def __call__(self, *inputs: "Tensor", **named: Any) -> "Tensor":
         """Attend: an implementation is called as its function is."""
-        return self.function(
-            query, context_keys, context_values, decoded_keys, decoded_values, scale=scale
-        )
+        return self.function(*inputs, **named)
 
     @property
     def account(self) -> Kernel:

@@ -8,7 +8,7 @@ only the time of their launches.
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from simulator.counts.attention.flash import flash_bifurcated
 from simulator.counts.attention.plain import ACCOUNTS
@@ -22,7 +22,6 @@ from simulator.evidence.measure.cells import (
     Cell,
     ElementwiseCell,
     GemmCell,
-    MemoryCell,
     Plan,
     StepCell,
 )
@@ -164,20 +163,11 @@ def operations(cell: Cell, *, resident_blocks: int) -> list[Operation]:
                 dtype=cell.dtype,
             )
         ]
+    kind: OperationKind = "copy"
     if isinstance(cell, ElementwiseCell):
-        read, written = elementwise_bytes(cell)
-    else:
-        read, written = stream_bytes(cell)
-    kind = (
-        "gather"
-        if isinstance(cell, ElementwiseCell) and cell.op == "embedding"
-        else ("copy" if isinstance(cell, MemoryCell) else "elementwise")
-    )
-    return [
-        Operation(
-            name=cell.kind, kind=cast("OperationKind", kind), bytes_read=read, bytes_written=written
-        )
-    ]
+        kind = "gather" if cell.op == "embedding" else "elementwise"
+    moved = elementwise_bytes(cell) if isinstance(cell, ElementwiseCell) else stream_bytes(cell)
+    return [Operation(name=cell.kind, kind=kind, bytes_read=moved[0], bytes_written=moved[1])]
 
 
 def kernel_operations(kernel: str, shape: AttentionShape) -> list[Operation]:
@@ -281,22 +271,19 @@ def preview(plan: Plan, *, gpu: Rates | None, device: str, done: Collection[str]
     capacity = _capacity(gpu)
     lines, rows, total = [], [], 0.0
     for group in plan.groups:
-        predicted = [
-            predict(cell, gpu=gpu, l2_bytes=l2_bytes, headroom_bytes=headroom) for cell in group
+        planned = [
+            (cell, predict(cell, gpu=gpu, l2_bytes=l2_bytes, headroom_bytes=headroom))
+            for cell in group
         ]
-        rows += [
-            _row(cell, each, capacity, done=cell.key in done)
-            for cell, each in zip(group, predicted, strict=True)
-        ]
-        pairs = zip(group, predicted, strict=True)
-        todo = [
-            (cell, each)
-            for cell, each in pairs
-            if cell.key not in done and each.memory_bytes <= capacity
-        ]
+        rows += [_row(cell, each, capacity, done=cell.key in done) for cell, each in planned]
+        lines.append(_line(group[0].group, [each for _, each in planned], capacity))
         if gpu is not None:
+            todo = [
+                (cell, each)
+                for cell, each in planned
+                if cell.key not in done and each.memory_bytes <= capacity
+            ]
             total += wall_s([cell for cell, _ in todo], [each for _, each in todo], timing)
-        lines.append(_line(group[0].group, predicted, capacity))
     return Preview(name=plan.name, wall_s=total, lines=lines, rows=rows)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -110,9 +111,21 @@ class _Rotator:
     def __init__(self, device: Device, least_pass_s: float) -> None:
         self.l2_bytes, self.least_pass_s = device.l2_bytes, least_pass_s
 
-    def sets(self, set_bytes: float, l2: L2State) -> int:
-        """Return how many sets of buffers are needed."""
-        return rotation(set_bytes, self.l2_bytes) if l2 == "cold" else 1
+    def sets(self, one_set: Callable[[], Any], l2: L2State, used: slice = slice(None)) -> list[Any]:
+        """Make as many sets of buffers as the L2 state needs.
+
+        Parameters
+        ----------
+        one_set
+            Makes one.
+        l2
+            What the cell asked for.
+        used
+            The buffers of a set that every call reads.
+        """
+        first = one_set()
+        count = rotation(_nbytes(first[used]), self.l2_bytes) if l2 == "cold" else 1
+        return [first, *(one_set() for _ in range(count - 1))]
 
     def calls(self, set_bytes: float, sets: int) -> int:
         """Return how many calls make a pass: every set once, and enough to be timed."""
@@ -145,10 +158,8 @@ def _attention(cells: Sequence[AttentionCell], device: Device, rotator: _Rotator
     for each in cells:
         layout = each.implementation.layout
         if layout not in sets:
-            first = attention_inputs(cell, layout, dtype, device.normal)
-            count = rotator.sets(_nbytes(first), cell.l2)
-            rest = (attention_inputs(cell, layout, dtype, device.normal) for _ in range(count - 1))
-            sets[layout] = [first, *rest]
+            one_set = partial(attention_inputs, cell, layout, dtype, device.normal)
+            sets[layout] = rotator.sets(one_set, cell.l2)
         inputs = sets[layout]
         ready = find_kernel(each.kernel).ready(inputs[0], graph=each.mode == "graph")
         calls = rotator.calls(_nbytes(inputs[0]), len(inputs))
@@ -194,8 +205,8 @@ def _gemm(cells: Sequence[GemmCell], device: Device, rotator: _Rotator) -> list[
     def one_set() -> tuple[Tensor, Tensor]:
         return device.normal((cell.m, cell.k), dtype), device.normal((cell.n, cell.k), dtype)
 
-    first = one_set()
-    sets = [first, *(one_set() for _ in range(rotator.sets(_nbytes(first), cell.l2) - 1))]
+    sets = rotator.sets(one_set, cell.l2)
+    first = sets[0]
     calls = rotator.calls(_nbytes(first), len(sets))
     function = torch.nn.functional.linear
     return [
@@ -222,8 +233,8 @@ def _elementwise(
         shape = (cell.rows, cell.width)
         return device.normal(shape, dtype), device.normal(shape, dtype)
 
-    first = one_set()
-    sets = [first, *(one_set() for _ in range(rotator.sets(_nbytes(first[:1]), cell.l2) - 1))]
+    sets = rotator.sets(one_set, cell.l2, slice(1))
+    first = sets[0]
     calls = rotator.calls(_nbytes(first), len(sets))
     weights = device.normal((2, cell.width), dtype)
     prepared = []

@@ -111,22 +111,17 @@ class Positions(nn.Module):
         self.weight = made.matrix(model.position_embeddings, model.hidden_size)
         # Sizes may be asked about that the model was not trained for.
         self.position = position % model.position_embeddings
-        self.ids: Tensor | None = None
+        self.place(0)
 
     def place(self, tokens: int) -> None:
-        """Write down the position of the new token, once for each sample."""
-        self.ids = self._made(tokens)
+        """Write down the position of every token: the same one, for the same cost."""
+        self.ids = torch.full((tokens,), self.position, device=self.weight.device)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[T, hidden_size] -> [T, hidden_size]."""
-        ids = self.ids
-        if ids is None or ids.shape[0] != hidden.shape[0]:
-            ids = self._made(hidden.shape[0])
-        return hidden + functional.embedding(ids, self.weight)
-
-    def _made(self, tokens: int) -> Tensor:
-        """Return the position, once for each sample."""
-        return torch.full((tokens,), self.position, device=self.weight.device)
+        if self.ids.shape[0] != hidden.shape[0]:
+            self.place(hidden.shape[0])
+        return hidden + functional.embedding(self.ids, self.weight)
 
 
 class Rotary(nn.Module):
