@@ -39,9 +39,9 @@ TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
 
 def _complete_kernels(incomplete: str) -> list[str]:
     """Complete a kernel's name."""
-    from simulator.evidence.measure.cells import IMPLEMENTATIONS
+    from simulator.evidence.kernels import KERNELS
 
-    return [name for name in IMPLEMENTATIONS if name.startswith(incomplete)]
+    return [name for name in KERNELS if name.startswith(incomplete)]
 
 
 def register(app: typer.Typer) -> None:

@@ -18,8 +18,9 @@ from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import decode_operations
 from simulator.errors import SimulatorError
+from simulator.evidence.kernels import ALL_KERNELS, KERNELS
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
-from simulator.evidence.measure.cells import IMPLEMENTATIONS, KNOWN_KERNELS, StepCell
+from simulator.evidence.measure.cells import StepCell
 from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, kernel_operations, predict
 from simulator.evidence.predict import groups
 from simulator.evidence.predict.calls import attention_kernel
@@ -44,7 +45,7 @@ def is_own(rows: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
     """Return which rows name a kernel that ``measure`` knows."""
     if "implementation" not in rows or kind not in {"shared_prefix_attention", "decode_step"}:
         return pd.Series(data=False, index=rows.index)
-    return rows["implementation"].isin(list(KNOWN_KERNELS))
+    return rows["implementation"].isin(list(ALL_KERNELS))
 
 
 def of_other_libraries(rows: pd.DataFrame) -> "pd.Series[bool]":
@@ -59,7 +60,9 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     found: list[Group] = []
     skipped: dict[Any, str] = {}
     step = kind == "decode_step"
-    keys = ["gpu_id", "framework", "implementation", "q_heads", "kv_heads"]
+    if "query_tokens" not in rows:
+        rows = rows.assign(query_tokens=1)  # rows of versions that measured one alone
+    keys = ["gpu_id", "framework", "implementation", "q_heads", "kv_heads", "query_tokens"]
     keys += ["model", "weights_dtype", "execution"] if step else ["dtype", "timing", "head_dim"]
     keys += ["l2_state"] if "l2_state" in rows else []
     for part in _parts(rows, keys):
@@ -88,16 +91,9 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
 def _setup(row: "pd.Series[Any]", execution: Execution, *, step: bool) -> Setup:
     """Return how a group was run; plain PyTorch is no engine's code, not even in a graph."""
     name, dtype = str(row["implementation"]), row["weights_dtype" if step else "dtype"]
-    known = KNOWN_KERNELS[name]
+    known = ALL_KERNELS[name]
     plain: Execution = "compiled" if execution == "graph" else execution
-    return Setup(
-        attention=known.attention,
-        kernel=known.account,
-        kv_layout=known.kv_layout,
-        execution=execution if name in OTHER_LIBRARIES else plain,
-        weight_dtype=dtype,
-        kv_dtype=dtype,
-    )
+    return known.setup(dtype, execution if name in OTHER_LIBRARIES else plain)
 
 
 def _variants(implementation: str, gpu: HardwareProfile) -> tuple[Variant, ...]:
@@ -130,6 +126,7 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
         decoded_tokens=int(row["decoded_tokens"]),
         samples=int(row["samples"]),
         prompts=int(row["prompts"]),
+        query_tokens=int(row.get("query_tokens", 1)),
     )
     needed = predict(cell, gpu=None, l2_bytes=gpu.l2_bytes, headroom_bytes=CUDA_HEADROOM_BYTES)
     return needed.memory_bytes > (gpu.reported_memory_bytes or gpu.memory_bytes)
@@ -161,7 +158,7 @@ def _attention(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     heads, kv_heads, width = (int(first[name]) for name in ("q_heads", "kv_heads", "head_dim"))
     shape = AttentionShape(
         **_columns(rows),
-        query_tokens=1,
+        query_tokens=int(first["query_tokens"]),
         heads=heads,
         kv_heads=kv_heads,
         key_width=width,
@@ -201,17 +198,9 @@ def _step(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     for column, known in (("layers", model.layers), ("hidden_size", model.hidden_size)):
         if column in rows and not (rows[column] == known).all():
             raise ValueError(f"{model.name} of the rows has other {column} than the preset")
-    implementation = IMPLEMENTATIONS[str(first["implementation"])]
     dtype = cast("Dtype", first["weights_dtype"])
-    setup = Setup(
-        attention=implementation.attention,
-        kernel=implementation.account,
-        kv_layout=implementation.kv_layout,
-        execution="eager",
-        weight_dtype=dtype,
-        kv_dtype=dtype,
-    )
-    work = Workload.grid(**_columns(rows))
+    setup = KERNELS[str(first["implementation"])].setup(dtype)
+    work = Workload.grid(**_columns(rows), query_tokens=int(first["query_tokens"]))
     return decode_operations(model, setup, work, resident_blocks=BLOCKS_PER_SM * gpu.sm_count)
 
 

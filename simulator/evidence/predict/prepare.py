@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from simulator.evidence.measure.cells import IMPLEMENTATIONS
+from simulator.evidence.kernels import KERNELS
 from simulator.evidence.predict import calls, measured, paper_code, steps
 from simulator.evidence.predict.groups import Prepared
 from simulator.evidence.rows.kinds import RowKind
@@ -44,7 +44,7 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
     SimulatorError
         If the row is not one that can be predicted.
     """
-    if row.get("implementation") in IMPLEMENTATIONS:
+    if row.get("implementation") in KERNELS:
         return measured.out_of_memory(row)
     papers = bool(paper_code.is_papers(pd.DataFrame([row])).iloc[0])
     return paper_code.out_of_memory(row) if papers else steps.out_of_memory(row)

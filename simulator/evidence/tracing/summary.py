@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from simulator.errors import TraceError
-from simulator.evidence.kernels import KERNELS, Layout, lay_out
+from simulator.evidence.kernels import KERNELS, Layout
+from simulator.evidence.kernels.layout import lay_out
 from simulator.evidence.tracing.recorder import Trace, TracedOperation, total, trace
 from simulator.evidence.tracing.target import explained, find_function
 from simulator.evidence.tracing.timing import operations_of
@@ -213,8 +214,8 @@ def _setup(request: TraceRequest, execution: Execution) -> Setup:
 
 
 def _own_layout(target: str) -> Layout:
-    """Return a kernel's own layout of the caches; other functions get shared ones."""
-    return KERNELS[target].kv_layout if target in KERNELS else "shared"
+    """Return how a kernel wants its caches; a function gets what kernels are given."""
+    return KERNELS[target].layout if target in KERNELS else "shared"
 
 
 def _lines(
