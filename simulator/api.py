@@ -4,7 +4,7 @@ All take a model and a GPU by name, path or object; ``kv_heads``, what if the mo
 heads; and as further keywords the fields of :class:`~simulator.inputs.workload.Workload` (samples,
 context_tokens, ...) and :class:`~simulator.inputs.setup.Setup` (attention, kernel, constants, ...).
 Sizes may be text, such as "8K"; prices are in USD per hour of one GPU, in place of the profile's.
-What cannot be raises a ``SimulatorError`` of one line. The command line calls the same functions.
+What cannot be raises a ``SimulatorError``. The command line calls the same functions.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,10 @@ from simulator.answers.estimate import estimate as _estimate
 from simulator.inputs.hardware import GpuLike, HardwareProfile, as_gpu
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import ModelLike, as_model
-from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits
+from simulator.inputs.setup import Attention, Setup, ask, read_limits
 from simulator.inputs.workload import Workload
 
-# Each answer's module is loaded when it is asked for, so that the command line starts in a blink.
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # each answer's module is loaded when it is asked for: a command starts at once
     from simulator.answers.compare import Comparison
     from simulator.answers.generate import Generation
     from simulator.answers.plan import Plan
@@ -31,12 +30,11 @@ if TYPE_CHECKING:
     from simulator.answers.tree import TreePlan
 
 Size = int | str
+Asked = tuple[ModelShape, HardwareProfile, Setup, Workload]
 _H100 = "h100-sxm"
 
 
-def _asked(
-    model: ModelLike, gpu: GpuLike, settings: dict[str, Any]
-) -> tuple[ModelShape, HardwareProfile, Setup, Workload]:
+def _asked(model: ModelLike, gpu: GpuLike, settings: dict[str, Any]) -> Asked:
     """Read a question: names and keywords to model, GPU, setup and workload."""
     shape = as_model(model, **read_limits(kv_heads=settings.pop("kv_heads", None)))
     return (shape, as_gpu(gpu), *ask(shape, **settings))
@@ -54,13 +52,7 @@ def estimate(model: ModelLike, gpu: GpuLike = _H100, **settings: Any) -> Estimat
 def compare(
     model: ModelLike, gpu: GpuLike = _H100, *, rule: str | None = None, **settings: Any
 ) -> "Comparison":
-    """Compare standard and bifurcated attention on one decode step.
-
-    Parameters
-    ----------
-    rule
-        A serving engine's rule to show beside our choice: ``vllm``.
-    """
+    """Compare both kinds of attention on one decode step; ``rule`` "vllm" adds its choice."""
     from simulator.answers.compare import compare as answer
 
     return answer(*_asked(model, gpu, settings), rule=rule)
@@ -89,11 +81,11 @@ def generate(
 
 def plan(
     model: ModelLike,
-    gpus: Sequence[GpuLike] | None = None,
+    gpus: Sequence[GpuLike] | GpuLike | None = None,
     *,
     target_step_ms: float | None = None,
     tensor_parallel_sizes: Sequence[Size] | None = None,
-    attentions: Sequence[Attention] = ATTENTIONS,
+    attentions: Sequence[Attention] | None = None,
     price_per_hour: float | None = None,
     **settings: Any,
 ) -> "Plan":
@@ -101,23 +93,21 @@ def plan(
 
     Parameters
     ----------
-    gpus, tensor_parallel_sizes, attentions
-        Those to try; by default every GPU whose price is known, and ``tensor_parallel`` if that is
-        given, else 1, 2, 4, 8.
-    target_step_ms
-        Longest acceptable decode step. [ms]
+    gpus, tensor_parallel_sizes, attentions, target_step_ms
+        Those to try, by default all GPUs of known price, and ``tensor_parallel`` if given, else 1,
+        2, 4, 8; and the longest acceptable decode step [ms].
     """
     from simulator.answers.plan import plan as answer
-    from simulator.answers.price import priced_gpus
+    from simulator.answers.price import as_gpus
 
-    size = settings.get("tensor_parallel")
-    sizes = tensor_parallel_sizes or (None if size is None else [size])
     limits = read_limits(
-        target_step_ms=target_step_ms, tensor_parallel_sizes=sizes, price_per_hour=price_per_hour
+        target_step_ms=target_step_ms,
+        tensor_parallel_sizes=tensor_parallel_sizes or settings.get("tensor_parallel"),
+        attentions=attentions,
+        price_per_hour=price_per_hour,
     )
     shape, _, setup, work = _asked(model, _H100, settings)
-    cards = priced_gpus() if gpus is None else [as_gpu(gpu) for gpu in gpus]
-    return answer(shape, cards, setup, work, attentions=attentions, **limits)
+    return answer(shape, as_gpus(gpus), setup, work, **limits)
 
 
 def tree(model: ModelLike, gpu: GpuLike = _H100, **settings: Any) -> "TreePlan":
@@ -132,7 +122,7 @@ def tradeoff(
     gpu: GpuLike = _H100,
     *,
     target_kv_heads: Sequence[Size] = (1,),
-    size_factors: Sequence[float] = (),
+    size_factors: Sequence[float] | None = None,
     training_runs: "str | Path | ScalingLaw | None" = None,
     scale_by: "ScaleBy" = "width",
     target_step_ms: float | None = None,
@@ -163,8 +153,8 @@ def tradeoff(
         most_samples=most_samples,
         longest_context_tokens=longest_context_tokens,
     )
-    question = _asked(model, gpu, settings)
-    return answer(*question, scaling=training_runs, scale_by=scale_by, **limits)
+    limits |= {"scaling": training_runs, "scale_by": scale_by}
+    return answer(*_asked(model, gpu, settings), **limits)
 
 
 def quality(
@@ -186,10 +176,9 @@ def quality(
     ----------
     success_rate, problem_counts
         How often a single sample is right; or a CSV file of columns problem, samples, correct.
-    output_tokens
-        Tokens each sample generates, to follow whole requests.
-    target_step_ms, target_request_s, most_samples
-        Longest acceptable decode step [ms] and request [s]; how many samples are looked at.
+    output_tokens, target_step_ms, target_request_s, most_samples
+        Tokens each sample generates, to follow whole requests; longest acceptable decode step [ms]
+        and request [s]; how many samples are looked at.
     """
     from simulator.answers.pass_at_k import success_of
     from simulator.answers.quality import quality as answer

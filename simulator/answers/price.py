@@ -1,9 +1,10 @@
 """Prices: of a GPU hour, and of a million tokens."""
 
 import math
+from collections.abc import Sequence
 
 from simulator.errors import WorkloadError
-from simulator.inputs.hardware import HardwareProfile, profile_files, read_profile
+from simulator.inputs.hardware import GpuLike, HardwareProfile, as_gpu, profile_files, read_profile
 
 SECONDS_PER_HOUR = 3600
 TOKENS_PRICED = 1e6
@@ -13,6 +14,21 @@ def priced_gpus() -> list[HardwareProfile]:
     """Return every GPU whose price is known."""
     profiles = [read_profile(path) for path in profile_files().values()]
     return [profile for profile in profiles if profile.price_usd_per_hour is not None]
+
+
+def as_gpus(gpus: Sequence[GpuLike] | GpuLike | None) -> list[HardwareProfile]:
+    """Return the profiles of one GPU or several, of all whose price is known where it is None.
+
+    Raises
+    ------
+    ProfileError
+        If one of them is not known.
+    """
+    if gpus is None:
+        return priced_gpus()
+    if isinstance(gpus, Sequence) and not isinstance(gpus, str):
+        return [as_gpu(gpu) for gpu in gpus]
+    return [as_gpu(gpus)]
 
 
 def price_per_hour(

@@ -104,9 +104,10 @@ def find_rule(name: str) -> Rule:
     WorkloadError
         If there is none of that name; the nearest one is offered.
     """
-    if name not in RULES:
-        raise WorkloadError(unknown("rule", name, RULES))
-    return RULES[name]
+    rule = RULES.get(str(name))
+    if rule is None:
+        raise WorkloadError(unknown("rule", str(name), RULES))
+    return rule
 
 
 def choose(

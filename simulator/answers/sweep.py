@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.estimate import check_workload, memory_on
@@ -21,7 +22,7 @@ from simulator.errors import SimulatorError
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
-from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, verdict_of
+from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, load_scenario, verdict_of
 from simulator.inputs.scenario import Verdict as Expectation
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask
 from simulator.inputs.tree import tree_text
@@ -133,7 +134,7 @@ class Sweep:
                 yield columns
 
 
-def prepare_sweep(scenario: Scenario, **settings: Any) -> Sweep:
+def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
     """Resolve a scenario's names and lay out its grid.
 
     Combinations that cannot be run (heads that do not divide, a kernel without a form for a
@@ -141,6 +142,8 @@ def prepare_sweep(scenario: Scenario, **settings: Any) -> Sweep:
 
     Parameters
     ----------
+    scenario
+        A scenario, its id or its path.
     settings
         Fields of :class:`~simulator.inputs.setup.Setup` that a scenario does not have:
         ``constants`` and ``gpu_memory_utilization``.
@@ -150,6 +153,8 @@ def prepare_sweep(scenario: Scenario, **settings: Any) -> Sweep:
     SimulatorError
         If a model or GPU is not known, or nothing is left to run.
     """
+    if not isinstance(scenario, Scenario):
+        scenario = load_scenario(scenario)
     axes = scenario.axes
     for kernel in axes.get("kernel", ()):
         find_way(str(kernel))  # a name that is not known is no combination to skip

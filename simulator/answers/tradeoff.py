@@ -155,7 +155,7 @@ def tradeoff(
         }
 
     base_steps = steps(base)
-    if isinstance(scaling, str | Path):
+    if scaling is not None and not isinstance(scaling, ScalingLaw):
         scaling = fit_scaling_law(scaling)
 
     def _candidate(

@@ -155,17 +155,18 @@ _RENAMED = {
     "price_per_hour": ("usd_per_hour", 1.0),
 }
 _NUMBERS = ("target_step_ms", "price_per_hour", "target_request_s", "success_rate", "size_factors")
+_LISTS = ("attentions", "target_kv_heads", "size_factors", "tensor_parallel_sizes")
 
 
 def read_limits(**given: Any) -> dict[str, Any]:
     """Read what an answer takes beside a question: sizes, targets and prices, or lists of them.
 
-    What is None is left out. Milliseconds become seconds.
+    What is None is left out. Milliseconds become seconds; one item in place of a list is a list.
 
     Raises
     ------
     WorkloadError
-        If one is no number, or no size.
+        If one is no number, no size, or several where one is asked for.
 
     Examples
     --------
@@ -176,21 +177,27 @@ def read_limits(**given: Any) -> dict[str, Any]:
     for name, value in given.items():
         if value is None:
             continue
-        several = isinstance(value, Iterable) and not isinstance(value, str)
-        values = [_limit(name, item) for item in (value if several else (value,))]
-        renamed, unit = _RENAMED.get(name, (name, 1))
-        read[renamed] = [item * unit for item in values] if several else values[0] * unit
+        if name in _LISTS:
+            several = isinstance(value, Iterable) and not isinstance(value, str)
+            read[name] = [_limit(name, item) for item in (value if several else (value,))]
+        else:
+            renamed, unit = _RENAMED.get(name, (name, 1))
+            read[renamed] = _limit(name, value) * unit
     return read
 
 
 def _limit(name: str, value: Any) -> Any:
-    """Read one size or number."""
+    """Read one size or number, or the name of a kind of attention."""
+    if name == "attentions":
+        if value not in ATTENTIONS:
+            raise WorkloadError(unknown("attention", str(value), ATTENTIONS))
+        return value
     number = name in _NUMBERS
     try:
         read = float(value) if number else read_count(value)
     except (TypeError, ValueError):
         read = None
-    if isinstance(value, bool) or read is None or (not number and not isinstance(read, int)):
+    if isinstance(value, bool) or read is None or not isinstance(read, float if number else int):
         wanted = "number" if number else "whole number, such as 8192 or 8K"
         raise WorkloadError(f"{name} = {value!r} is not a {wanted}")
     return read
