@@ -5,16 +5,9 @@ from typing import Annotated
 
 import typer
 
-from simulator.cli.figures import PAGES
-from simulator.cli.options import Constants, ScenarioName, Utilization, gpu_option
-from simulator.cli.output import say, write_text
-from simulator.cli.words import complete_models
+from simulator.cli.options import Constants, ScenarioName, Utilization, complete_models, gpu_option
+from simulator.cli.output import PAGES, say, write_text
 from simulator.errors import OutputError
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(explore)
 
 
 def explore(

@@ -2,16 +2,25 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from typer._click.exceptions import ClickException, NoArgsIsHelpError
+from typer._click.exceptions import (
+    ClickException,
+    NoArgsIsHelpError,
+    NoSuchOption,
+    UsageError,
+)
+from typer.core import TyperCommand, TyperOption
 
-from simulator.cli.command import Command
 from simulator.cli.output import fail
 from simulator.errors import SimulatorError
+
+if TYPE_CHECKING:
+    from typer._click.core import Context
 
 HELP = """\
 What will a decode step cost, and does reading the shared context once pay off?
@@ -26,28 +35,71 @@ INTERRUPTED = 130
 # Set to anything, it shows the traceback of an error that is ours.
 DEBUG_VARIABLE = "BIFURCATE_DEBUG"
 
-# Each module's commands, in the order of the help. Only the one asked for is loaded and built: the
-# options of all the others would take longer than the answer.
-MODULES = {
-    "answers": ("estimate", "compare", "generate", "plan"),
-    "tradeoff": ("scaling", "tradeoff", "quality"),
-    "tree": ("tree",),
-    "sweep": ("sweep",),
-    "explore": ("explore",),
-    "plot": ("plot",),
-    "report": ("report",),
-    "measure": ("measure",),
-    "trace": ("trace",),
-    "evidence": ("calibrate",),
-    "validate": ("validate",),
-    "models": ("models",),
-    "gpus": ("gpus",),
-    "scenarios": ("scenarios",),
+# The module of each command, in the order of the help. Only the command asked for is loaded and
+# built: the options of all the others would take longer than the answer.
+COMMANDS = {
+    "estimate": "answers",
+    "compare": "answers",
+    "generate": "answers",
+    "plan": "answers",
+    "scaling": "tradeoff",
+    "tradeoff": "tradeoff",
+    "quality": "tradeoff",
+    "tree": "answers",
+    "sweep": "sweep",
+    "explore": "explore",
+    "plot": "plot",
+    "report": "report",
+    "measure": "measure",
+    "trace": "trace",
+    "calibrate": "evidence",
+    "validate": "evidence",
+    "models": "catalogues",
+    "gpus": "catalogues",
+    "scenarios": "catalogues",
 }
 
 
+class Command(TyperCommand):
+    """A command whose options take one value unless they take any number."""
+
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+        """Read the command line, once it is known that nothing of it would be dropped."""
+        if not ctx.resilient_parsing:
+            self._check(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _check(self, ctx: "Context", args: list[str]) -> None:
+        """Refuse a second value of an option that takes one, and explain one of a scenario."""
+        try:
+            *_, order = self.make_parser(ctx).parse_args(list(args))
+        except NoSuchOption as error:
+            if any(item.name == "scenario" and item.required for item in self.params):
+                _explain_option(error, str(self.name), args)
+            raise
+        for item, times in Counter(order).items():
+            single = isinstance(item, TyperOption) and not (item.multiple or item.is_flag)
+            if single and times > 1:
+                raise UsageError(f"{item.opts[0]} takes one value and is given {times} times", ctx)
+
+
+def _explain_option(error: NoSuchOption, command: str, args: Sequence[str]) -> None:
+    """Say where a scenario has what an option of a question sets, if it is one."""
+    from simulator.cli.asked import scenario_key
+    from simulator.inputs.scenario import scenario_files
+
+    if key := scenario_key(error.option_name):
+        files = scenario_files()
+        named = next((str(files[word]) for word in args if word in files), "a scenario's file")
+        error.possibilities = None
+        error.message += (
+            f": {command} takes all but a few settings from a scenario, by name or file; "
+            f"set {key} in a copy of {named} and give the copy's path"
+        )
+
+
 def build(command: str | None = None) -> typer.Typer:
-    """Return the command line: whole, or with no more than the module of one command."""
+    """Return the command line: whole, or with no more than one command."""
     app = typer.Typer(
         help=HELP,
         no_args_is_help=True,
@@ -56,11 +108,12 @@ def build(command: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True)(root)
-    wanted = [name for name, commands in MODULES.items() if command in commands]
-    for name in wanted or MODULES:
-        import_module(f"simulator.cli.{name}").register(app)
-    for made in app.registered_commands:
-        made.cls = Command
+    for name in [command] if command in COMMANDS else COMMANDS:
+        made = getattr(import_module(f"simulator.cli.{COMMANDS[name]}"), name)
+        if isinstance(made, typer.Typer):
+            app.add_typer(made, name=name)
+        else:
+            app.command(cls=Command)(made)
     return app
 
 

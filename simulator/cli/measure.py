@@ -1,9 +1,12 @@
 """measure: time the kernels, products, streams and whole steps on this machine's GPU."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
@@ -11,16 +14,23 @@ import typer
 from simulator.cli.options import (
     AsJson,
     FormatName,
+    choice,
+    complete_gpus,
+    complete_scenarios,
+    count,
 )
 from simulator.cli.output import Output, output_of, say
-from simulator.cli.words import choice, complete_gpus, complete_scenarios, count
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, need_installed
 from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, L2State, Mode
+from simulator.evidence.measure.counters import counter_key
 from simulator.inputs.dtypes import Dtype
 
 if TYPE_CHECKING:
     from simulator.evidence.measure.cells import AttentionCell, Plan
+    from simulator.evidence.measure.device import Device
+    from simulator.evidence.measure.runner import Progress, Settings
+    from simulator.evidence.measure.store import Store
     from simulator.timing.constants import Rates
 
 DeviceName = Literal["cuda", "cpu"]
@@ -31,11 +41,8 @@ ROW_KINDS = (*KINDS, COUNTERS)
 # Statuses of rows that another run might change.
 RETRIED = ("error", "wrong", "oom")
 GRID_PANEL, RUN_PANEL = "What is measured", "How"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(measure)
+# Without a terminal, progress is a line now and then. [s]
+SECONDS_BETWEEN_LINES = 15.0
 
 
 def measure(
@@ -173,7 +180,6 @@ def measure(
             "measuring needs PyTorch: pip install 'bifurcated-attention-simulator[torch]' "
             "(--dry-run does not)"
         )
-    from simulator.cli.measure_run import measure_plan, summary_table
     from simulator.evidence.kernels import find_kernel
     from simulator.evidence.measure.device import open_device
     from simulator.evidence.measure.predict import timing_for
@@ -188,9 +194,11 @@ def measure(
     for kernel in kernels or ():
         find_kernel(kernel)  # a library that cannot be used would fail cell by cell
     rates = _rates(gpu, opened.card.gpu)
-    result = measure_plan(plan, folder, opened, rates, settings, counted=counted, retry=retry or ())
+    result = _measure_plan(
+        plan, folder, opened, rates, settings, counted=counted, retry=retry or ()
+    )
     output.write(
-        table=lambda: summary_table(result),
+        table=lambda: _summary_table(result),
         json_object=lambda: result,
         rows=lambda: result["files"],
     )
@@ -262,10 +270,177 @@ def _dry_run(
     def table() -> Any:
         from rich.console import Group
 
-        from simulator.views.table import Column, FittedTable
+        from simulator.views.columns import Column, FittedTable
 
         names = ("variants", "fastest", "slowest", "memory", "fits")
-        columns = [Column(name="group", right=False), *(Column(name=name) for name in names)]
+        columns = [Column(heading="group", right=False), *(Column(heading=name) for name in names)]
         return Group(result.title, "", FittedTable(columns=columns, rows=result.lines))
 
     output.write(table=table, json_object=result.as_object, rows=lambda: result.rows)
+
+
+def _measure_plan(
+    plan: "Plan",
+    folder: Path,
+    device: "Device",
+    gpu: "Rates | None",
+    settings: "Settings",
+    *,
+    counted: Sequence["AttentionCell"] | None = None,
+    retry: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Measure what has no row yet, and return what the folder holds.
+
+    Parameters
+    ----------
+    counted
+        Kernels whose bytes are then counted by Nsight Compute, as long as there is time.
+    retry
+        Statuses: rows of this plan that have one are measured again.
+    """
+    from simulator.evidence.measure.environment import Environment
+    from simulator.evidence.measure.runner import run
+    from simulator.evidence.measure.store import Store, locked
+
+    with locked(folder):
+        store = Store(folder)
+        for line in store.dropped:
+            say(f"{line}; it is measured again")
+        keys = [cell.key for cell in plan.cells] + [counter_key(cell) for cell in counted or ()]
+        asked = {"plan": plan.name, "cells": len(plan.cells), "skip_oom": settings.skip_oom}
+        environment = Environment(folder, device, asked)  # before a row goes: it may refuse
+        if "error" in retry:
+            environment.forgive()
+        again = store.forget(frozenset(keys), retry) if retry else 0
+        if again:
+            say(f"{again:,} rows are measured again: {', '.join(retry)}")
+        before = sum(store.rows.values())
+        stopped = ""
+        limit_s = settings.time_limit_s
+        until = None if limit_s is None else monotonic() + limit_s
+        try:
+            with _progress(len(plan.cells)) as show:
+                measured = run(plan, device, store, gpu=gpu, settings=settings, journal=environment)
+                for progress in measured:
+                    show(progress)
+                    stopped = progress.stopped
+            if counted is not None and not stopped:
+                stopped = _count(counted, store, device, until)
+        except KeyboardInterrupt:
+            say("interrupted: the rows are safe, and the same command goes on from here")
+            raise
+        except MeasurementError:
+            if retry:
+                say("go on without --retry, or what has failed again is tried again")
+            raise
+        finally:
+            environment.close(rows=sum(store.rows.values()) - before)
+    if stopped:
+        say(f"{stopped}: the same command goes on from here")
+    return _summary(plan.name, keys, store, stopped)
+
+
+def _count(
+    counted: Sequence["AttentionCell"], store: "Store", device: "Device", until: float | None
+) -> str:
+    """Count bytes by Nsight Compute, or say why not; return why it stopped before the last."""
+    from simulator.evidence.measure.counters import count as count_bytes
+    from simulator.evidence.measure.counters import find_ncu
+    from simulator.evidence.measure.environment import now
+
+    ncu = find_ncu()
+    on_cuda = device.torch_device.type == "cuda"
+    if not on_cuda or ncu is None:
+        reason = (
+            "ncu (Nsight Compute) is not installed, nor on the PATH"
+            if on_cuda
+            else "they need CUDA"
+        )
+        say(f"no hardware counters: {reason}")
+        return ""
+    cells = [cell for cell in counted if counter_key(cell) not in store.done]
+    say(f"counting bytes of {len(cells)} kernels with {ncu}")
+    sm_count = int(str(device.facts()["sm_count"]))
+    device.release(thorough=True)
+    try:
+        rows = count_bytes(ncu, cells, device.card, sm_count=sm_count, at=now(), until=until)
+        for row in rows:
+            store.append("counters", row)
+    except MeasurementError as problem:
+        say(f"no more hardware counters: {problem}")
+        return ""
+    left = any(counter_key(cell) not in store.done for cell in cells)
+    return "time limit reached" if left else ""
+
+
+def _summary(plan: str, keys: Sequence[str], store: "Store", stopped: str) -> dict[str, Any]:
+    """Return what the folder holds after a run that was to fill these rows."""
+    return {
+        "schema_version": 1,
+        "plan": plan,
+        "cells": len(keys),
+        "done": sum(key in store.done for key in keys),
+        "stopped": stopped or None,
+        "folder": str(store.folder),
+        "files": [
+            {"kind": kind, "rows": rows, "file": str(store.path(kind)), **store.statuses(kind)}
+            for kind, rows in store.rows.items()
+        ],
+    }
+
+
+def _summary_table(result: dict[str, Any]) -> Any:
+    """Return the summary as a table."""
+    from simulator.views.columns import simple_table, stack, text
+
+    columns = ("kind", "rows", "ok", "oom", "wrong", "error", "file")
+    rows = [{column: entry[column] for column in columns} for entry in result["files"]]
+    title = f"{result['done']:,} of {result['cells']:,} cells in {result['folder']}"
+    return stack(text(title), "", simple_table(rows))
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[["Progress"], None]]:
+    """Yield what shows progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]} left"),
+            TextColumn("{task.description}"),
+        )
+        with Bar(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("", total=total, left="")
+
+            def draw(progress: "Progress") -> None:
+                left = _minutes(progress.seconds_left)
+                bar.update(task, completed=progress.done, description=progress.group, left=left)
+
+            yield draw
+        return
+    last = -SECONDS_BETWEEN_LINES
+
+    def write(progress: "Progress") -> None:
+        nonlocal last
+        if monotonic() - last < SECONDS_BETWEEN_LINES and progress.done < progress.total:
+            return
+        last = monotonic()
+        left = _minutes(progress.seconds_left)
+        say(f"{progress.done:,} of {progress.total:,} cells, about {left} left {progress.group}")
+
+    yield write
+
+
+def _minutes(seconds: float) -> str:
+    """Write a time left.
+
+    >>> _minutes(75), _minutes(3.2)
+    ('1:15 min', '3 s')
+    """
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"

@@ -1,7 +1,7 @@
 """The options that commands share, and how a command gets them."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -9,21 +9,97 @@ from typing import Annotated, Any, cast
 import typer
 
 from simulator.cli.output import FORMATS, Format, Output, output_of
-from simulator.cli.words import (
-    choice,
-    complete_gpus,
-    complete_models,
-    complete_scenarios,
-    number,
-    option,
-)
+from simulator.errors import nearest
+from simulator.inputs.dtypes import DTYPES
+from simulator.inputs.hardware import profile_files
 from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.timing.constants import CONSTANTS_CHOICES, ConstantsChoice
+from simulator.units import parse_count
 
 DEFAULT_GPU = "h100-sxm"
 # The exit code where --check finds that it does not fit, or not in time.
 CHECK_FAILED = 3
 MODEL_PANEL, WORK_PANEL, OUTPUT_PANEL = "The model", "The workload", "The answer"
+
+
+def count(text: str) -> int:
+    """Read a size for an option: 8192, 8K (8192) or 8k (8000)."""
+    try:
+        return parse_count(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def number(text: str) -> float:
+    """Read a number for an option."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
+def _completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return a function that completes one of these names by its beginning."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete.lower())]
+
+    return complete
+
+
+def _presets() -> Iterable[str]:
+    from simulator.inputs.presets import presets
+
+    return presets()
+
+
+def _scenarios() -> Iterable[str]:
+    from simulator.inputs.scenario import scenario_files
+
+    return scenario_files()
+
+
+def _model_types() -> Iterable[str]:
+    from simulator.inputs.hf_config.families import FAMILIES, NESTED
+
+    return sorted({*FAMILIES, *NESTED})
+
+
+complete_models = _completion(_presets)
+complete_gpus = _completion(profile_files)
+complete_scenarios = _completion(_scenarios)
+complete_types = _completion(_model_types)
+complete_dtypes = _completion(lambda: DTYPES)
+
+
+def option(*names: str, panel: str, text: str, **more: Any) -> Any:
+    """Return an option's description."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+def choice(*names: str, panel: str, text: str, of: Sequence[str]) -> Any:
+    """Return the description of an option that is one of a few words."""
+
+    def read(value: str) -> str:
+        if value in of:
+            return value
+        guess = nearest(value, of)
+        hint = f"; did you mean {guess!r}?" if guess else ""
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(of)}{hint}")
+
+    return option(
+        *names,
+        panel=panel,
+        text=text,
+        parser=read,
+        metavar=f"[{'|'.join(of)}]",
+        autocompletion=_completion(lambda: of),
+    )
+
+
+def size(*names: str, panel: str, text: str) -> Any:
+    """Return the description of an option that is a size."""
+    return option(*names, panel=panel, text=text, parser=count, metavar="SIZE")
 
 
 def gpu_option(text: str) -> Any:
@@ -121,6 +197,15 @@ OutputPath = Annotated[
         "-o",
         panel=OUTPUT_PANEL,
         text="File to write; .json, .csv or .txt picks the format.",
+        metavar="FILE",
+    ),
+]
+FigurePath = Annotated[
+    Path | None,
+    option(
+        "--figure",
+        panel=OUTPUT_PANEL,
+        text="Draw it too: .html, .png, .svg, .pdf, or .json as Plotly reads it.",
         metavar="FILE",
     ),
 ]

@@ -7,26 +7,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simulator.cli.asked import asked, changes_of, given
-from simulator.cli.figures import USUAL_HEIGHT, USUAL_WIDTH, check_figure, write_figure
 from simulator.cli.options import (
     DEFAULT_GPU,
     OUTPUT_PANEL,
     PricePerHour,
     QuestionScenario,
     gpu_option,
+    option,
+    size,
     with_options,
 )
-from simulator.cli.output import say, write_text
+from simulator.cli.output import (
+    USUAL_HEIGHT,
+    USUAL_WIDTH,
+    check_figure,
+    say,
+    write_figure,
+    write_text,
+)
 from simulator.cli.question import question_of
-from simulator.cli.words import option, size
 
 if TYPE_CHECKING:
     from simulator.answers.study import Study
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(plot)
 
 
 def complete_figures(incomplete: str) -> list[str]:

@@ -15,10 +15,15 @@ from simulator.cli.options import (
     Constants,
     ModelName,
     Utilization,
+    choice,
+    complete_dtypes,
+    complete_types,
+    number,
+    option,
     output_options,
+    size,
     with_options,
 )
-from simulator.cli.words import choice, complete_dtypes, complete_types, number, option, size
 from simulator.counts.request import last_own_tokens
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import (

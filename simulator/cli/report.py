@@ -8,29 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simulator.cli.asked import OWN_MODEL, asked, changes_of, given
-from simulator.cli.figures import PAGES
 from simulator.cli.options import (
     DEFAULT_GPU,
     OUTPUT_PANEL,
     PricePerHour,
     QuestionScenario,
     gpu_option,
+    option,
     target_option,
     with_options,
 )
-from simulator.cli.output import say
-from simulator.cli.words import option
+from simulator.cli.output import PAGES, say
 from simulator.errors import OutputError, ScenarioError
 from simulator.resources import atomic_path
 
 if TYPE_CHECKING:
     from simulator.answers.decision import Decision
     from simulator.inputs.scenario import Scenario
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(report)
 
 
 @with_options(asked)

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".parquet")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(sweep)
-
-
 def sweep(
     scenario: ScenarioName,
     output: Annotated[

@@ -12,10 +12,11 @@ from simulator.cli.options import (
     WORK_PANEL,
     Constants,
     GpuName,
+    choice,
+    count,
     with_output,
 )
 from simulator.cli.output import Output
-from simulator.cli.words import choice, count
 from simulator.errors import TraceError, unknown
 from simulator.inputs.workload import LARGEST_COUNT
 
@@ -42,11 +43,6 @@ def _complete_kernels(incomplete: str) -> list[str]:
     from simulator.evidence.measure.cells import IMPLEMENTATIONS
 
     return [name for name in IMPLEMENTATIONS if name.startswith(incomplete)]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(trace)
 
 
 @with_output

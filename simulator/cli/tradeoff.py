@@ -8,20 +8,24 @@ import typer
 
 from simulator import api
 from simulator.answers.scaled import SCALE_BY, ScaleBy
-from simulator.cli.figures import FigurePath, check_figure, write_figure
 from simulator.cli.options import (
     DEFAULT_GPU,
     MODEL_PANEL,
     OUTPUT_PANEL,
     WORK_PANEL,
+    FigurePath,
     GpuName,
     PricePerHour,
     TargetStep,
+    choice,
+    count,
+    number,
+    option,
+    size,
     with_output,
 )
-from simulator.cli.output import Output, say
+from simulator.cli.output import Output, check_figure, say, write_figure
 from simulator.cli.question import Question, with_question
-from simulator.cli.words import choice, count, number, option, size
 from simulator.inputs.rows import RefusedRow
 
 if TYPE_CHECKING:
@@ -31,12 +35,6 @@ Part = Literal["models", "crossover", "map"]
 PARTS: tuple[Part, ...] = get_args(Part)
 # Refused rows are listed one by one up to here.
 MOST_LISTED = 10
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (scaling, tradeoff, quality):
-        app.command()(command)
 
 
 @with_output
@@ -54,29 +52,19 @@ def scaling(
     """Fit a scaling law to training runs: size factors, errors."""
     if figure is not None:
         check_figure(figure)
+    from simulator.views import tradeoff as view
+
     result = api.fit_scaling_law(training_runs)
     _say_refused(str(training_runs), result.refused)
-
-    def table() -> object:
-        from simulator.views.tradeoffs.tables import scaling_view
-
-        return scaling_view(result)
-
-    def as_object() -> dict[str, Any]:
-        from simulator.views.tradeoffs.results import scaling_object
-
-        return scaling_object(result)
-
-    def rows() -> Sequence[dict[str, Any]]:
-        from simulator.views.tradeoffs.results import run_rows
-
-        return run_rows(result)
-
     if figure is not None:
-        from simulator.views.tradeoffs.figures import scaling_figure
+        from simulator.views.plots.scaling import scaling_figure
 
         _draw(scaling_figure(result), figure)
-    output.write(table=table, json_object=as_object, rows=rows)
+    output.write(
+        table=lambda: view.scaling_view(result),
+        json_object=lambda: view.scaling_object(result),
+        rows=lambda: view.run_rows(result),
+    )
 
 
 @with_question
@@ -146,7 +134,7 @@ def tradeoff(
     """Compare models of equal quality with fewer KV heads."""
     if figure is not None:
         check_figure(figure)
-    from simulator.views.tradeoffs import results
+    from simulator.views import tradeoff as view
 
     if runs is not None and size_factor:
         raise typer.BadParameter("--runs and --size-factor both say the size factor; give one")
@@ -164,24 +152,18 @@ def tradeoff(
         price_per_hour=price_per_hour,
         **question.settings(gpu=gpu),
     )
-
-    def table() -> object:
-        from simulator.views.tradeoffs.tables import tradeoff_view
-
-        return tradeoff_view(result)
-
     if figure is not None:
-        from simulator.views.tradeoffs.figures import crossover_figure
+        from simulator.views.plots.equal_quality import crossover_figure
 
         _draw(crossover_figure(result), figure)
     rows: dict[Part, Callable[..., Sequence[dict[str, Any]]]] = {
-        "models": results.variant_rows,
-        "crossover": results.crossover_rows,
-        "map": results.map_rows,
+        "models": view.variant_rows,
+        "crossover": view.crossover_rows,
+        "map": view.map_rows,
     }
     output.write(
-        table=table,
-        json_object=lambda: results.tradeoff_object(result),
+        table=lambda: view.tradeoff_view(result),
+        json_object=lambda: view.tradeoff_object(result),
         rows=lambda: rows[part](result),
     )
 
@@ -237,6 +219,8 @@ def quality(
         check_figure(figure)
     if (success_rate is None) == (counts is None):
         raise typer.BadParameter("give either --success-rate or --counts")
+    from simulator.views.quality import quality_object, quality_rows, quality_view
+
     result = api.quality(
         success_rate=success_rate,
         problem_counts=counts,
@@ -248,27 +232,15 @@ def quality(
         **question.settings(gpu=gpu),
     )
     _say_refused(str(counts), result.success.refused)
-
-    def table() -> object:
-        from simulator.views.tradeoffs.quality_tables import quality_view
-
-        return quality_view(result)
-
-    def as_object() -> dict[str, Any]:
-        from simulator.views.tradeoffs.quality_results import quality_object
-
-        return quality_object(result)
-
-    def rows() -> Sequence[dict[str, Any]]:
-        from simulator.views.tradeoffs.quality_results import quality_rows
-
-        return quality_rows(result)
-
     if figure is not None:
-        from simulator.views.tradeoffs.figures import quality_figure
+        from simulator.views.plots.quality import quality_figure
 
         _draw(quality_figure(result), figure)
-    output.write(table=table, json_object=as_object, rows=rows)
+    output.write(
+        table=lambda: quality_view(result),
+        json_object=lambda: quality_object(result),
+        rows=lambda: quality_rows(result),
+    )
 
 
 def _draw(drawn: "go.Figure", path: Path) -> None:

@@ -1,5 +1,6 @@
 """How each number comes about: formulas with the numbers in them, and where they are from."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf
 from typing import TYPE_CHECKING
@@ -11,12 +12,29 @@ from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.parameters import count_parameters
 from simulator.timing.norm import overlap_power
 from simulator.timing.roofline import OperationTime, cached_bytes
+from simulator.timing.spread import shipped_spreads
 from simulator.timing.used import used_constants
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
-from simulator.views.explain_interval import interval_fields
+from simulator.views.columns import text
+from simulator.views.text import interval_phrase
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from simulator.timing.carried import Constant
+
+# What the parts of an interval are called.
+NAMES: Mapping[str, str] = {
+    "gemm": "products",
+    "attention": "attention",
+    "prefill_attention": "prefill attention",
+    "elementwise": "norms and other elementwise",
+    "collective": "collectives",
+    "bifurcated": "bifurcated attention from standard's constants",
+    "code": "plain PyTorch code",
+    "host": "host",
+    "peak": "what published peaks leave out",
+}
 
 PAPER = "Athiwaratkun et al., arXiv:2403.08845"
 
@@ -40,7 +58,7 @@ def explain(result: Estimate) -> list[Step]:
         _attention_flops(result),
         *(_operation(result, *pair) for pair in _largest(result)),
         _step_time(result),
-        Step(**interval_fields(result)),
+        _interval(result),
         _memory(result),
         *_constants(result),
     ]
@@ -49,6 +67,18 @@ def explain(result: Estimate) -> list[Step]:
 def explain_objects(result: Estimate) -> list[dict[str, str]]:
     """Return the derivation as JSON objects."""
     return [asdict(step) for step in explain(result)]
+
+
+def explain_lines(result: Estimate) -> "list[RenderableType]":
+    """Return the derivation as lines for a terminal."""
+    from rich.padding import Padding
+
+    parts: list[RenderableType] = ["", text(("How each number comes about", "bold"))]
+    for step in explain(result):
+        parts.append(text((f"\n{step.what}", "bold")))
+        lines = [step.formula, f"= {step.numbers}", f"= {step.result}", f"[{step.reference}]"]
+        parts += [Padding(text(line), (0, 0, 0, 2)) for line in lines if line]
+    return parts
 
 
 def _kv_read(result: Estimate) -> list[Step]:
@@ -263,6 +293,33 @@ def _step_time(result: Estimate) -> Step:
         result=f"{format_time(result.step_s)}, bound by {result.bound}",
         reference="docs/equations.md, four roofs",
     )
+
+
+def _interval(result: Estimate) -> Step:
+    """Derive the interval: each error by how much it makes the step shorter or longer."""
+    unsure = result.uncertainty
+    parts = [
+        f"{NAMES[name]}{' (own share)' if own and name == 'attention' else ''} "
+        f"-{format_time(float(part.below_s))} +{format_time(float(part.above_s))}"
+        for own, group in ((False, unsure.shared), (True, unsure.own))
+        for name, part in group.items()
+        if float(part.below_s) > 0 or float(part.above_s) > 0
+    ]
+    return Step(
+        what=f"Interval of the step, to hold {shipped_spreads().coverage:.0%} of measured times",
+        formula=_interval_formula(result),
+        numbers="; ".join(parts) or "no error",
+        result=interval_phrase(result.step_low_s, result.step_high_s),
+        reference="docs/equations.md, intervals; spreads: docs/accuracy.md",
+    )
+
+
+def _interval_formula(result: Estimate) -> str:
+    """Return how the errors add."""
+    added = "time - root of the sum of errors squared, time + the same; no less than peaks"
+    if result.workload.execution == "eager":
+        return f"{added}; the longer end of device and host, errors are those of the longer one"
+    return added
 
 
 def _memory(result: Estimate) -> Step:

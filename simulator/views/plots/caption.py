@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection
 
 from simulator._version import __version__
-from simulator.answers.estimate import DOES_NOT_FIT, constants_note
+from simulator.answers.estimate import DOES_NOT_FIT, Estimate, constants_note
 from simulator.answers.study import Study
 from simulator.inputs.workload import Workload
 from simulator.units import format_tokens
@@ -33,6 +33,17 @@ def caption(study: Study, varied: Collection[str] = ()) -> Caption:
         If the question cannot be run.
     """
     return Caption(subject(study, varied), tuple(_notes(study, fleet="gpu" in varied)))
+
+
+def study_of(result: Estimate) -> Study:
+    """Return an estimate's question, for a figure about it."""
+    return Study(
+        models=(result.model,),
+        gpus=(result.gpu,),
+        workload=result.workload,
+        constants=result.rates.choice,
+        memory_utilization=result.memory_utilization,
+    )
 
 
 def subject(study: Study, varied: Collection[str] = ()) -> str:

@@ -3,7 +3,10 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+from simulator.answers.study import Study
+from simulator.answers.tradeoff import Tradeoff, tradeoff
 from simulator.views.plots import style
+from simulator.views.plots.caption import caption, study_of
 from simulator.views.plots.ratio_map import (
     add_border,
     add_cells,
@@ -12,6 +15,7 @@ from simulator.views.plots.ratio_map import (
     exponent_axis,
 )
 from simulator.views.plots.style import Caption
+from simulator.views.tradeoff import map_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,3 +130,40 @@ def _add_border(
     add_border(figure, _table(part, column), name, line, **place)
     if legend:
         add_key(figure, name, line, **place)
+
+
+def crossover_figure(result: Tradeoff) -> "go.Figure":
+    """Draw where the first of the other models is faster than the base."""
+    import pandas as pd
+
+    frame = pd.DataFrame(map_rows(result))
+    first = result.others[0].model.name
+    about = caption(
+        study_of(result.base.variants["standard"].result), ("samples", "context_tokens")
+    )
+    factor = result.others[0].size_factor
+    note = () if factor is None else (f"Size factor {factor.value:.3f}: {factor.source}.",)
+    return equal_quality(
+        frame[frame["model"] == first], Caption(about.subject, (*note, *about.notes))
+    )
+
+
+def equal_quality_frame(study: Study) -> "pd.DataFrame":
+    """Return the map of a study's model against a multi-query one of equal quality.
+
+    Raises
+    ------
+    SimulatorError
+        If the model cannot be scaled, or is multi-query itself.
+    """
+    import pandas as pd
+
+    result = tradeoff(
+        study.model,
+        study.gpu,
+        study.workload,
+        constants=study.constants,
+        memory_utilization=study.memory_utilization,
+        usd_per_hour=study.usd_per_hour,
+    )
+    return pd.DataFrame(map_rows(result))

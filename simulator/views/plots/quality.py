@@ -3,8 +3,12 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+from simulator.answers.quality import Quality
+from simulator.units import MILLISECOND
 from simulator.views.plots import style
+from simulator.views.plots.caption import caption, study_of
 from simulator.views.plots.style import Caption
+from simulator.views.quality import quality_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +32,7 @@ def quality_latency(
     Parameters
     ----------
     frame
-        The rows of ``bifurcate quality --format csv``.
+        The rows of ``bifurcate quality --format csv``, and ``request_s``.
     axis
         ``step_ms`` or ``request_s``.
     target
@@ -167,3 +171,20 @@ def _bought(part: "Any") -> str:
     samples = int(best["samples"])
     share = best["pass_at_k"]
     return f"pass@{samples} of {f'{share:.1%}' if share < NEARLY or share == 1 else 'over 99.9%'}"
+
+
+def quality_figure(result: Quality) -> "go.Figure":
+    """Draw pass@k against what a target is set for: the request if that has one, else the step."""
+    import pandas as pd
+
+    by_request = result.target_request_s is not None
+    about = caption(study_of(result.results["standard"]), ("samples",))
+    frame = pd.DataFrame(quality_rows(result))
+    frame["request_s"] = [point.request_s for points in result.points.values() for point in points]
+    target_s = result.target_request_s if by_request else result.target_step_s
+    return quality_latency(
+        frame,
+        Caption(about.subject, (f"pass@k: {result.success.source}.", *about.notes)),
+        axis="request_s" if by_request else "step_ms",
+        target=target_s if by_request or target_s is None else target_s / MILLISECOND,
+    )

@@ -11,9 +11,8 @@ from simulator.answers.study import Study
 from simulator.errors import SimulatorError, unknown
 from simulator.views.plots import breakdown, fleet, generation, heads, latency, maps, memory
 from simulator.views.plots.caption import caption
-from simulator.views.plots.equal_quality import equal_quality
+from simulator.views.plots.equal_quality import equal_quality, equal_quality_frame
 from simulator.views.plots.style import Caption
-from simulator.views.tradeoffs.figures import equal_quality_frame
 
 if TYPE_CHECKING:
     import pandas as pd

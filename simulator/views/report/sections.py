@@ -1,4 +1,4 @@
-"""The parts of a report that answer: the decision over GPUs, the step, the request."""
+"""The parts of a report that answer: the decision over GPUs, the step, the request, the grid."""
 
 import math
 from collections.abc import Callable
@@ -6,16 +6,21 @@ from typing import TypeAlias
 
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
+from simulator.answers.grid_summary import GridSummary
+from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.timing.spread import shipped_spreads
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
-from simulator.views.cells import fits_phrase, limit, money
+from simulator.views.estimate import LAYOUTS, break_even
 from simulator.views.report import words
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
 from simulator.views.text import (
-    break_even,
+    fits_phrase,
+    limit,
     model_phrase,
+    money,
     samples_phrase,
+    setting,
     settings_phrase,
     times_as,
 )
@@ -109,7 +114,7 @@ def _reading(decision: Decision) -> list[str]:
         f"Most samples: {within}, all else as in the case.",
         "Cost: of output tokens at this step's rate, prefill left out, where the step fits.",
     ]
-    layout = words.LAYOUTS[decision.case.workload.kv_layout]
+    layout = LAYOUTS[decision.case.workload.kv_layout]
     if "bifurcated only" in standings:
         every.append(f"Bifurcated only: standard attention, with {layout}, does not fit.")
     if "too close to call" in standings:
@@ -187,7 +192,7 @@ def tiles(decision: Decision) -> Html:
             (
                 "with bifurcated; "
                 f"{limit(choice.limits['standard'].most_samples_in_time)} with standard, "
-                f"{words.LAYOUTS[result.standard.workload.kv_layout]}"
+                f"{LAYOUTS[result.standard.workload.kv_layout]}"
             ),
         ),
     ]
@@ -215,9 +220,9 @@ def variants(choice: Choice) -> list[tuple[str, Estimate]]:
     """Return the ways to keep and read the context, with their names."""
     result = choice.comparison
     layout = result.standard.workload.kv_layout
-    found = [(f"standard, {words.LAYOUTS[layout]}", result.standard)]
+    found = [(f"standard, {LAYOUTS[layout]}", result.standard)]
     if layout != "shared":
-        found.append((f"standard, {words.LAYOUTS['shared']}", result.shared_storage))
+        found.append((f"standard, {LAYOUTS['shared']}", result.shared_storage))
     return [*found, ("bifurcated", result.bifurcated)]
 
 
@@ -313,3 +318,58 @@ def milliseconds(seconds: float) -> str:
 def _gib(number_of_bytes: float) -> str:
     """Write memory in GiB, the unit being in the column's head."""
     return format_gib(number_of_bytes).removesuffix(" GiB")
+
+
+def grid_section(scenario: Scenario, grid: GridSummary) -> Html:
+    """Return every point of the scenario's grid, folded where there are many."""
+    parts: list[Child] = [tag("p", words.grid_sentence(grid))]
+    if grid.rows:
+        whole = _grid_table(scenario, grid)
+        parts.append(
+            whole
+            if len(grid.rows) <= MOST_ROWS_OPEN
+            else tag("details", tag("summary", f"All {grid.points:,} points"), whole)
+        )
+    else:
+        many = "Too many points to list here; the sweep below writes them all."
+        parts.append(tag("p", many, class_="note"))
+    return tag("div", parts, bullets(grid.skipped))
+
+
+def _grid_table(scenario: Scenario, grid: GridSummary) -> Html:
+    """Return the table of all points: what varies, then what comes out."""
+    always = ("samples", "context_tokens")
+    varying = [
+        axis
+        for axis, values in scenario.axes.items()
+        if axis in grid.rows[0] and (axis in always or len(values) > 1)
+    ]
+    heads = [
+        Head(name=name.replace("_", " "), number=isinstance(grid.rows[0][name], int))
+        for name in varying
+    ]
+    heads += [
+        Head(name="standard", unit="ms per step"),
+        Head(name="bifurcated", unit="ms per step"),
+        Head(name="speed-up", unit="times"),
+        Head(name="fits", unit=BOTH, number=False, short=True),
+        Head(name="bound by", unit=BOTH, number=False, short=True),
+        Head(name="bifurcate?", number=False, short=True),
+    ]
+    rows: list[list[Child]] = [
+        [
+            *(setting(row[name]) for name in varying),
+            *(milliseconds(row[f"{name}_step_ms"] * MILLISECOND) for name in ATTENTIONS),
+            [
+                f"{row['speedup']:.2f}",
+                " ",
+                tag("small", f"{row['speedup_low']:.2f} to {row['speedup_high']:.2f}"),
+            ],
+            " / ".join("yes" if row[f"{name}_fits"] else "no" for name in ATTENTIONS),
+            " / ".join(row[f"{name}_bound"] for name in ATTENTIONS),
+            str(row["verdict"]),
+        ]
+        for row in grid.rows
+    ]
+    caption = f"Every point of the grid; a gain is a speed-up of at least {GAIN_SPEEDUP:g}"
+    return table(caption, heads, rows)

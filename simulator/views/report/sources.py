@@ -11,8 +11,8 @@ from simulator.timing.constants import CONSTANTS, Rates
 from simulator.timing.interval import format_of
 from simulator.timing.spread import FAMILY, Family, shipped_spreads, spread_of
 from simulator.timing.used import used_constants
-from simulator.views.cells import setting, without_shortage
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
+from simulator.views.text import setting, without_shortage
 
 GPU_HEADS = (
     Head(name="GPU", number=False),

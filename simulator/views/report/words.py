@@ -9,8 +9,8 @@ from simulator.answers.estimate import Estimate
 from simulator.answers.grid_summary import GridSummary
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.units import format_time, format_tokens
-from simulator.views.cells import shortage
-from simulator.views.text import over_stored, plural, samples_phrase
+from simulator.views.estimate import LAYOUTS, over_stored
+from simulator.views.text import plural, samples_phrase, shortage
 
 USE, STORE, KEEP, DEPENDS = (
     "Use bifurcated attention",
@@ -18,12 +18,6 @@ USE, STORE, KEEP, DEPENDS = (
     "Keep standard attention",
     "It depends on the case",
 )
-LAYOUTS = {
-    "copies": "a context copy each",
-    "shared": "one stored context",
-    "rebuilt": "rebuilt on every step",
-}
-
 
 # Sizes by which two points of a grid may differ beside samples and context, as they are counted.
 COUNTED = {

@@ -1,0 +1,507 @@
+"""Answers about one step: an estimate, and standard against bifurcated attention."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from simulator.answers.verdict import TIE_MARGIN
+from simulator.inputs.parameters import count_parameters
+from simulator.inputs.tree import tree_text
+from simulator.inputs.workload import ATTENTIONS, Workload
+from simulator.units import format_gib, format_si, format_time, format_tokens
+from simulator.views.columns import (
+    CELLS,
+    SCHEMA_VERSION,
+    Column,
+    Row,
+    as_object,
+    as_table,
+    notes,
+    pick,
+    stack,
+    text,
+    within,
+    without,
+)
+from simulator.views.text import (
+    fits_phrase,
+    interval_phrase,
+    model_phrase,
+    plural,
+    samples_phrase,
+    settings_phrase,
+    shortage,
+    times_as,
+    without_shortage,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from simulator.answers.compare import Comparison
+    from simulator.answers.estimate import Estimate
+    from simulator.answers.rules import RuleChoice
+    from simulator.counts.operation import Operation
+    from simulator.timing.roofline import OperationTime
+
+MODEL = (
+    Column("model", value="model.name"),
+    Column("parameters", value=lambda result: count_parameters(result.model).total),
+    Column("active_parameters", value=lambda result: count_parameters(result.model).active),
+    *(
+        Column(name, value=f"model.{name}")
+        for name in ("layers", "hidden_size", "heads", "kv_heads", "head_dim")
+    ),
+)
+GPU = Column("gpu", value="gpu.id")
+WORKLOAD = (
+    *(Column(name, value=f"workload.{name}") for name in Workload.model_fields if name != "tree"),
+    Column("tree", "as text, empty for none", value=lambda result: tree_text(result.workload.tree)),
+)
+INPUTS = (
+    *MODEL,
+    GPU,
+    *WORKLOAD,
+    Column("gpu_memory_utilization", value="memory_utilization"),
+    Column("constants", value="rates.choice"),
+)
+# The first columns of CSV: what was asked.
+ASKED = (MODEL[0], GPU, *WORKLOAD)
+INTERVAL = (
+    Column("step_ms_low", "", "ms", "step_low_s"),
+    Column("step_ms_high", "the [interval](#intervals) of the step", "ms", "step_high_s"),
+)
+STEP = (
+    Column("step_ms", "time of the step", "ms", "step_s", "step"),
+    *INTERVAL,
+    Column("device_ms", "", "ms", "time.device_s"),
+    Column("host_ms", "", "ms", "time.host_s"),
+    Column(
+        "collective_ms",
+        "its parts: the larger of device and host, then the collectives",
+        "ms",
+        "time.collective_s",
+    ),
+    Column(
+        "tokens_per_s",
+        "tokens that all samples gain, `accepted_tokens` each in a step",
+        "1/s",
+        heading="tokens/s",
+    ),
+    Column("flops", "of matrix products", "FLOP", "totals.flops"),
+    Column("bytes_read", "", "bytes", "totals.bytes_read"),
+    Column("bytes_written", "traffic of the device's memory", "bytes", "totals.bytes_written"),
+    Column("kv_bytes_read", "", "bytes", "totals.kv_bytes_read", "KV read"),
+    Column("weight_bytes_read", "parts of `bytes_read`", "bytes", "totals.weight_bytes_read"),
+    Column("launches", "kernels launched", "launches", "totals.launches", "launches", spare=True),
+    Column(
+        "bound",
+        "`launch`, `memory`, `compute` or `link`",
+        heading="bound by",
+        right=False,
+    ),
+)
+WITHIN = Column(
+    heading="80 % within",
+    cell=lambda result: interval_phrase(result.step_low_s, result.step_high_s),
+    spare=True,
+)
+MEMORY = (
+    Column("weights_bytes", "", "bytes"),
+    Column("kv_bytes", "", "bytes"),
+    Column("workspace_bytes", "", "bytes"),
+    Column(
+        "memory_bytes",
+        "their sum",
+        "bytes",
+        "total_bytes",
+        "memory",
+        lambda needs: format_gib(float(needs.total_bytes)),
+    ),
+    Column("capacity_bytes", "what may be used", "bytes"),
+    Column(
+        "fits", "true or false", "bool", heading="fits", cell=fits_phrase, right=False, wrap=True
+    ),
+)
+
+
+class Call(NamedTuple):
+    """An operation of a step, with the time of one call."""
+
+    operation: "Operation"
+    time: "OperationTime"
+
+
+def calls(result: "Estimate") -> list[Call]:
+    """Return the operations of a step that this workload has."""
+    pairs = zip(result.operations, result.time.operations, strict=True)
+    # A part that this workload does not have (no own tokens, a single split) is not shown.
+    return [Call(*pair) for pair in pairs if pair[0].launches]
+
+
+def _summed(key: str, unit: str, value: str, heading: str) -> Column:
+    """Return a column of one call's figure, whose cell is that of all calls together."""
+
+    def cell(call: "Call") -> str:
+        return CELLS[unit](column.raw(call) * call.operation.repeat)
+
+    column = Column(key, "", unit, value, heading, cell)
+    return column
+
+
+OPERATION = (
+    Column("name", "", "", "operation.name", "operation", right=False),
+    Column("kind", value="operation.kind"),
+    Column("repeat", "", "", "operation.repeat", "x", spare=True),
+    _summed("flops", "FLOP", "operation.flops", "FLOP"),
+    _summed("bytes_read", "bytes", "operation.bytes_read", "read"),
+    _summed("bytes_written", "bytes", "operation.bytes_written", "written"),
+    _summed("launches", "launches", "operation.launches", "launches"),
+    _summed("time_ms", "ms", "time.device_s", "time"),
+    Column("bound", "", "", "time.bound", "bound by", right=False),
+)
+HARDWARE = (
+    Column("name", "the GPU's id", value="gpu.id"),
+    Column("hash", "of its profile's content", value="gpu.content_hash"),
+    Column("constants", "`fitted`, `carried` or `peak`", value="rates.origin"),
+)
+SCHEMA = Column("schema_version", str(SCHEMA_VERSION), value=lambda _: SCHEMA_VERSION)
+HARDWARE_USED = Column("hardware", value=lambda result: result, of=HARDWARE)
+NOTES = Column("notes", "what was assumed, a sentence each")
+ESTIMATE = (
+    SCHEMA,
+    Column("inputs", "the question as understood", value=lambda result: result, of=INPUTS),
+    *STEP,
+    Column("memory", unit="bytes", of=MEMORY),
+    Column(
+        "operations",
+        "a list; figures are of one call, and times `repeat`, summed, the totals",
+        value=calls,
+        of=OPERATION,
+    ),
+    HARDWARE_USED,
+    NOTES,
+)
+RULE = (
+    Column("name"),
+    Column("choice", "`standard` or `bifurcated`"),
+    Column("reason"),
+    Column("ours", "our choice between the same two"),
+    Column("verdict", "between them"),
+    Column("agrees", unit="bool"),
+    Column("step_ms", "of its choice", "ms", "step_s"),
+    Column("best_step_ms", "of the faster way", "ms", "best_step_s"),
+    Column("cost_ms", "", "ms", "cost_s"),
+    Column("cost_share", "what its choice loses per step, 0 if nothing"),
+)
+COMPARE = (
+    SCHEMA,
+    Column("standard"),
+    Column("shared_storage"),
+    Column("bifurcated", "an [estimate](#estimate) each"),
+    Column("speedup", "standard's `step_ms` over bifurcated's"),
+    Column("speedup_low"),
+    Column(
+        "speedup_high",
+        "its interval: what both steps have in common (products, norms) cancels",
+    ),
+    Column("kv_io_ratio", "standard's `kv_bytes_read` over bifurcated's; not a speed-up"),
+    Column("winner", "the faster that fits: `standard`, `bifurcated`, or `tie` below 2 %"),
+    Column(
+        "verdict",
+        "whether to bifurcate: `yes` where the whole interval is above 1, `no` where all of it is "
+        "below 1.02, else `too close to call`; where only one kind fits in memory, that one",
+    ),
+    Column("break_even_samples"),
+    Column(
+        "break_even_context_tokens",
+        "the [break-even points](#break-even-points), all else equal; null if there is none",
+    ),
+    Column("advice", "what to change next, a sentence"),
+)
+
+# Items of comparisons: one way to store and read the context, beside standard's.
+VARIANTS = ("standard", "shared_storage", "bifurcated")
+
+
+class Variant(NamedTuple):
+    """One way to store and read the context."""
+
+    variant: str
+    result: "Estimate"
+    standard: "Estimate"
+
+
+LAYOUTS = {
+    "copies": "a context copy each",
+    "shared": "one stored context",
+    "rebuilt": "rebuilt on every step",
+}
+OVER_STANDARD = Column(
+    "speedup_over_standard",
+    value=lambda item: item.standard.step_s / item.result.step_s,
+    heading="speed-up",
+    cell=lambda item: f"{item.standard.step_s / item.result.step_s:.2f}x",
+)
+VARIANT = (
+    Column("variant"),
+    *within("result", (*ASKED, *without(STEP, "flops"), *pick(STEP, "flops"))),
+    *within("result.memory", MEMORY),
+    OVER_STANDARD,
+)
+
+
+def estimate_object(result: "Estimate", *, explain: bool = False) -> Row:
+    """Return an estimate as the JSON object of docs/commands.md."""
+    answer = as_object(ESTIMATE, result)
+    return answer | {"explanation": _derivation(result)} if explain else answer
+
+
+def _derivation(result: "Estimate") -> list[Row]:
+    """Return how each number comes about, as JSON objects."""
+    from simulator.views.explain import explain_objects
+
+    return explain_objects(result)
+
+
+def estimate_rows(result: "Estimate") -> list[Row]:
+    """Return each operation as a row; its figures are those of one call."""
+    return [as_object(OPERATION, call) for call in calls(result)]
+
+
+def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableType":
+    """Return an estimate as a headline, memory, a table of operations, and notes."""
+    totals = result.totals
+    moved = float(totals.bytes_read + totals.bytes_written)
+    traffic = (
+        f"{format_si(moved, 'B')} moved "
+        f"({format_si(float(totals.weight_bytes_read), 'B')} weights, "
+        f"{format_si(float(totals.kv_bytes_read), 'B')} KV), "
+        f"{format_si(float(totals.flops), 'FLOP')}, {float(totals.launches):,.0f} launches"
+    )
+    device = float(result.time.device_s + result.time.collective_s)
+    share = Column(
+        heading="share",
+        cell=lambda call: (
+            f"{call.operation.repeat * float(call.time.device_s) / device:.1%}" if device else ""
+        ),
+    )
+    names = ("operation", "x", "time", "share", "FLOP", "read", "written", "launches", "bound by")
+    parts = [
+        question(result),
+        text(
+            ("Step ", "bold"),
+            (format_time(result.step_s), "bold cyan"),
+            f" ({interval_phrase(result.step_low_s, result.step_high_s)})",
+            f"   {result.tokens_per_s:,.0f} tokens/s   bound by {_bound_phrase(result)}",
+        ),
+        text(traffic),
+        _memory_line(result),
+        "",
+        as_table(pick((*OPERATION, share), *names), calls(result)),
+        *notes(result.notes),
+    ]
+    return stack(*parts, *_explained(result)) if explain else stack(*parts)
+
+
+def _explained(result: "Estimate") -> "list[RenderableType]":
+    """Return how each number comes about."""
+    from simulator.views.explain import explain_lines
+
+    return explain_lines(result)
+
+
+def question(
+    result: "Estimate",
+    *,
+    attention: bool = True,
+    gpu: bool = True,
+    output_tokens: int | None = None,
+) -> "Text":
+    """Return the question as it was understood.
+
+    Parameters
+    ----------
+    result
+        An estimate that answers it.
+    attention, gpu
+        Whether to name them; answers that compare several do not.
+    output_tokens
+        Of a whole request, in place of the decoded tokens at one step.
+    """
+    model, work = result.model, result.workload
+    group = f"{work.tensor_parallel} x " if work.tensor_parallel > 1 else ""
+    where = f" on {group}{result.gpu.name}" if gpu else ""
+    how = f"{work.attention}, " if attention else ""
+    return text(
+        (f"{model.name}{where}", "bold"),
+        f"   {model_phrase(model)}\n",
+        f"{samples_phrase(work, output_tokens)}   {how}{settings_phrase(work)}",
+    )
+
+
+def _bound_phrase(result: "Estimate") -> str:
+    """Say what binds the step, and how much of it."""
+    time = result.time
+    if result.bound == "launch" and time.host_s > time.device_s:
+        return f"launch (the host needs {format_time(float(time.host_s))} to launch the kernels)"
+    share = float(time.by_roof_s[result.bound]) / result.step_s
+    return f"{result.bound} ({share:.0%} of the step)"
+
+
+def _memory_line(result: "Estimate") -> "Text":
+    """Say what lies in memory and whether it fits."""
+    needs = result.memory
+    state = (
+        (f"fits, {format_gib(float(needs.free_bytes))} free", "green")
+        if needs.fits
+        else (f"does not fit, {shortage(needs)} short", "bold red")
+    )
+    return text(
+        f"Memory {format_gib(float(needs.total_bytes))} of {format_gib(needs.capacity_bytes)}: "
+        f"weights {format_gib(float(needs.weights_bytes))}, KV "
+        f"{format_gib(float(needs.kv_bytes))}, workspace "
+        f"{format_gib(float(needs.workspace_bytes))}; ",
+        state,
+    )
+
+
+def compare_object(result: "Comparison", *, explain: bool = False) -> Row:
+    """Return a comparison as a JSON object that nests its three estimates."""
+    answer = as_object(COMPARE, result)
+    answer |= {name: estimate_object(getattr(result, name)) for name in VARIANTS}
+    if result.rule is not None:
+        answer["rule"] = as_object(RULE, result.rule)
+    if explain:
+        answer["explanation"] = {name: _derivation(getattr(result, name)) for name in ATTENTIONS}
+    return answer
+
+
+def compare_rows(result: "Comparison") -> list[Row]:
+    """Return a comparison as one tidy row for each way to store and read the context."""
+    rule = {} if result.rule is None else as_object(without(RULE, "reason"), result.rule)
+    return [
+        as_object(VARIANT, Variant(name, getattr(result, name), result.standard))
+        | {f"rule_{key}": value for key, value in rule.items()}
+        for name in VARIANTS
+    ]
+
+
+def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableType":
+    """Return a comparison as a table of its variants, the verdict, and what to change next."""
+    layout = result.standard.workload.kv_layout
+    names = {f"standard, {LAYOUTS[layout]}": result.standard}
+    if layout != "shared":  # it would repeat the first row
+        names[f"standard, {LAYOUTS['shared']}"] = result.shared_storage
+    names["bifurcated"] = result.bifurcated
+    columns = (
+        Column("variant", heading="variant", right=False, wrap=True),
+        *within("result", pick((*STEP, WITHIN), "step", "80 % within", "tokens/s")),
+        OVER_STANDARD,
+        *within("result", pick(STEP, "KV read")),
+        *within("result.memory", pick(MEMORY, "memory", "fits")),
+        *within("result", pick(STEP, "bound by")),
+    )
+    every = (*result.standard.notes, *result.shared_storage.notes, *result.bifurcated.notes)
+    parts: list[RenderableType] = [
+        question(result.standard, attention=False),
+        "",
+        as_table(columns, [Variant(*item, result.standard) for item in names.items()]),
+        "",
+        *verdict(result),
+        *notes(without_shortage(every)),
+    ]
+    for name in ATTENTIONS if explain else ():
+        parts.append(text((f"\n{name.capitalize()} attention", "bold underline")))
+        parts += _explained(getattr(result, name))
+    return stack(*parts)
+
+
+def verdict(result: "Comparison") -> list[str]:
+    """Say who wins, by how much, from where on, and what to change next (rich markup)."""
+    likely = f"(speed-up {result.speedup_low:.2f} to {result.speedup_high:.2f})"
+    first = f"{_lead(result)} {likely}{over_stored(result)}."
+    return [
+        (
+            f"{first} It reads {result.kv_io_ratio:.1f} times fewer KV bytes; "
+            "that ratio is not the speed-up."
+            if result.kv_io_ratio > 1
+            else f"{first} Both read the same KV bytes."
+        ),
+        break_even(result),
+        f"[bold]Next:[/] {result.advice}",
+        *([] if result.rule is None else [f"[bold]Rule:[/] {rule_phrase(result.rule)}"]),
+    ]
+
+
+def _lead(result: "Comparison") -> str:
+    """Say whether to bifurcate, and by how much faster it is."""
+    ratio = result.speedup
+    if result.verdict == "too close to call":
+        return f"[bold]Too close to call[/]: bifurcated is {times_as(ratio)} end to end"
+    if result.winner == "tie":
+        return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast"
+    if result.winner == "bifurcated":
+        return f"[bold]Bifurcated wins[/]: {times_as(ratio)} end to end"
+    return f"[bold]Standard wins[/]: bifurcated is {times_as(ratio)} end to end"
+
+
+def over_stored(result: "Comparison") -> str:
+    """Say what is gained over one stored context, nothing where that is as much."""
+    ratio = result.shared_storage.step_s / result.bifurcated.step_s
+    if abs(result.speedup / ratio - 1) < TIE_MARGIN:
+        return ""
+    times = "no faster" if abs(ratio - 1) < TIE_MARGIN else times_as(ratio)
+    return f", {times} over one stored context, as paged caches keep it"
+
+
+def rule_phrase(rule: "RuleChoice") -> str:
+    """Say what an engine's rule chooses over one stored context, and what it loses."""
+    ours = "would call it a tie" if rule.ours == "tie" else f"choose {rule.ours}"
+    if rule.cost_s > 0:
+        lost = f"its choice costs {format_time(rule.cost_s)} per step ({rule.cost_share:.1%})"
+    else:
+        lost = "its choice loses nothing"
+    if rule.verdict == "too close to call" and rule.cost_s > 0:
+        lost += ", which is too close to call"
+    return (
+        f"{rule.title} chooses {rule.choice} ({rule.reason}); "
+        f"over one stored context we {ours}: {lost}."
+    )
+
+
+def break_even(result: "Comparison") -> str:
+    """Say from which samples and which context on bifurcated attention is faster for good."""
+    work = result.standard.workload
+    samples, context = result.break_even_samples, result.break_even_context_tokens
+    with_samples = plural(work.samples, "sample")
+    found = []
+    if samples is not None:
+        found.append(f"from {plural(samples, 'sample')} on at this context")
+    if context is not None:
+        found.append(f"from {plural(context, 'context token')} on at {with_samples}")
+    wins = result.speedup > 1
+    if not found:
+        contexts = f"{format_tokens(work.context_tokens)}-token context"
+        if wins:
+            return (
+                f"Bifurcated does not stay faster with more samples of this {contexts}, nor with "
+                f"a longer one at {with_samples}."
+            )
+        return (
+            f"More samples of this {contexts} do not make bifurcated faster for good, nor does a "
+            f"longer one at {with_samples}."
+        )
+    first = f"Bifurcated is faster {', and '.join(found)}"
+    if samples is None:
+        rest = (
+            "with more samples it does not stay so"
+            if wins
+            else "more samples alone do not make it so for good"
+        )
+    elif context is None:
+        rest = f"at {with_samples} " + (
+            "it does not stay so with a longer context"
+            if wins
+            else "a longer context does not make it so for good"
+        )
+    return f"{first}; {rest}." if len(found) == 1 else f"{first}."
