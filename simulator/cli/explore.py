@@ -13,8 +13,7 @@ from simulator.errors import OutputError
 def explore(
     scenario: ScenarioName,
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="File to write: .html.", metavar="FILE"),
+        Path, typer.Option("--output", "-o", help="File to write: .html.", metavar="FILE")
     ] = Path("explore.html"),
     model: Annotated[
         list[str] | None,

@@ -55,8 +55,7 @@ def measure(
         ),
     ] = None,
     folder: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="Folder of the rows; a run there is continued."),
+        Path, typer.Option("--output", "-o", help="Folder of the rows; a run there is continued.")
     ] = Path("measured"),
     device: Annotated[
         DeviceName,
@@ -273,7 +272,7 @@ def _dry_run(
         from simulator.views.columns import Column, FittedTable
 
         names = ("variants", "fastest", "slowest", "memory", "fits")
-        columns = [Column(heading="group", right=False), *(Column(heading=name) for name in names)]
+        columns = [Column(unit="text", heading="group"), *(Column(heading=name) for name in names)]
         return Group(result.title, "", FittedTable(columns=columns, rows=result.lines))
 
     output.write(table=table, json_object=result.as_object, rows=lambda: result.rows)
@@ -391,12 +390,12 @@ def _summary(plan: str, keys: Sequence[str], store: "Store", stopped: str) -> di
 
 def _summary_table(result: dict[str, Any]) -> Any:
     """Return the summary as a table."""
-    from simulator.views.columns import simple_table, stack, text
+    from simulator.views.columns import line, simple_table, stack
 
     columns = ("kind", "rows", "ok", "oom", "wrong", "error", "file")
     rows = [{column: entry[column] for column in columns} for entry in result["files"]]
     title = f"{result['done']:,} of {result['cells']:,} cells in {result['folder']}"
-    return stack(text(title), "", simple_table(rows))
+    return stack(line(title), "", simple_table(rows))
 
 
 @contextmanager

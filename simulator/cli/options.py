@@ -152,10 +152,7 @@ ScenarioName = Annotated[
 AttentionName = Annotated[
     Attention | None,
     choice(
-        "--attention",
-        panel=WORK_PANEL,
-        text="Read the context per sample, or once.",
-        of=ATTENTIONS,
+        "--attention", panel=WORK_PANEL, text="Read the context per sample, or once.", of=ATTENTIONS
     ),
 ]
 PricePerHour = Annotated[
@@ -186,8 +183,7 @@ Explain = Annotated[
     ),
 ]
 FormatName = Annotated[
-    Format | None,
-    choice("--format", panel=OUTPUT_PANEL, text="Form of the answer.", of=FORMATS),
+    Format | None, choice("--format", panel=OUTPUT_PANEL, text="Form of the answer.", of=FORMATS)
 ]
 AsJson = Annotated[bool, option("--json", panel=OUTPUT_PANEL, text="The same as --format json.")]
 OutputPath = Annotated[

@@ -114,10 +114,7 @@ def _of_question(options: dict[str, Any], gpus: Sequence[str], price: float | No
 
 
 def _of_scenario(
-    name: str,
-    options: dict[str, Any],
-    gpus: Sequence[str] | None,
-    price: float | None,
+    name: str, options: dict[str, Any], gpus: Sequence[str] | None, price: float | None
 ) -> "Study":
     """Return the study of a scenario, with the options that were given in place of its own."""
     from simulator.answers.cases import narrowed

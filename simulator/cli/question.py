@@ -133,8 +133,7 @@ def question_of(
         ),
     ] = None,
     query_tokens: Annotated[
-        int,
-        size("--query-tokens", panel=WORK_PANEL, text="Tokens per sample in one step."),
+        int, size("--query-tokens", panel=WORK_PANEL, text="Tokens per sample in one step.")
     ] = 1,
     accepted_tokens: Annotated[
         float,
@@ -243,10 +242,7 @@ def question_of(
 
 
 def _decoded(
-    decoded_tokens: int | None,
-    output_tokens: int | None,
-    query_tokens: int,
-    accepted_tokens: float,
+    decoded_tokens: int | None, output_tokens: int | None, query_tokens: int, accepted_tokens: float
 ) -> int | None:
     """Return the own tokens at the step asked about; None leaves the default."""
     if decoded_tokens is not None and output_tokens is not None:

@@ -44,8 +44,7 @@ def report(
         ),
     ] = None,
     target_step_ms: Annotated[
-        float | None,
-        target_option("Longest acceptable decode step. Default: the scenario's."),
+        float | None, target_option("Longest acceptable decode step. Default: the scenario's.")
     ] = None,
     price_per_hour: PricePerHour = None,
     date: Annotated[

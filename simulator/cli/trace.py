@@ -78,8 +78,7 @@ def trace(
         ),
     ] = None,
     dtype: Annotated[
-        str,
-        choice("--dtype", panel=WORK_PANEL, text="Type of its tensors.", of=TYPES),
+        str, choice("--dtype", panel=WORK_PANEL, text="Type of its tensors.", of=TYPES)
     ] = "bf16",
     layout: Annotated[
         Layout | None,
@@ -172,58 +171,55 @@ def _size(word: str, sizes: dict[str, int], text: str) -> int:
 
 def _view(result: "Report") -> Any:
     """Show a trace as a headline, a table of operators, totals and notes."""
-    from rich.console import Group
-    from rich.text import Text
-
     from simulator.units import format_si, format_time
-    from simulator.views.table import Column, FittedTable, notes
-    from simulator.views.text import interval_phrase, plural
+    from simulator.views import columns, text
+    from simulator.views.columns import Column
 
     totals, time = result.traced.totals, result.time
     device_s = float(time.device_s)
-    launches = f"{totals.launches:,} launch{'' if totals.launches == 1 else 'es'}"
-    columns = (
-        Column(name="operator", right=False),
-        Column(name="x", spare=True),
-        *(Column(name=name) for name in ("time", "share", "FLOP", "read", "written")),
-        Column(name="bound by", right=False, spare=True),
-        Column(name="tensors", right=False, wrap=True, spare=True),
+    shown = (
+        Column(
+            unit="text",
+            heading="operator",
+            cell=lambda line: line.operator + (f" ({line.called_by})" if line.called_by else ""),
+        ),
+        Column("calls", heading="x", spare=True),
+        Column(heading="time", cell=lambda line: format_time(line.time_ms / 1e3)),
+        Column(heading="share", cell=lambda line: f"{line.time_ms / 1e3 / device_s:.1%}"),
+        Column("flops", "FLOP", heading="FLOP"),
+        Column("bytes_read", "bytes", heading="read"),
+        Column("bytes_written", "bytes", heading="written"),
+        Column("bound", "text", heading="bound by", spare=True),
+        Column(
+            unit="text",
+            heading="tensors",
+            cell=lambda line: _short(line.shapes),
+            wrap=True,
+            spare=True,
+        ),
     )
-    rows = [
-        (
-            f"{line.operator} ({line.called_by})" if line.called_by else line.operator,
-            f"{line.calls:,}",
-            format_time(line.time_ms / 1e3),
-            f"{line.time_ms / 1e3 / device_s:.1%}",
-            format_si(line.flops, "").strip(),
-            format_si(line.bytes_read, "B"),
-            format_si(line.bytes_written, "B"),
-            line.bound,
-            _short(line.shapes),
-        )
-        for line in result.lines
-    ]
     bound = f"bound by {time.bound}"
     if float(time.host_s) > device_s:
         bound = f"bound by launch (the host needs {format_time(float(time.host_s))} for it)"
-    return Group(
-        Text.assemble(
+    within = text.interval_phrase(float(result.within.low_s), float(result.within.high_s))
+    return columns.stack(
+        columns.line(
             (f"{result.question.target} on {result.gpu.gpu.name}", "bold"), f"\n{_asked(result)}"
         ),
-        Text.assemble(
+        columns.line(
             ("Time ", "bold"),
             (format_time(float(time.total_s)), "bold cyan"),
-            f" ({interval_phrase(float(result.within.low_s), float(result.within.high_s))})",
-            f"   {bound}",
+            f" ({within})   {bound}",
         ),
-        Text(
+        columns.line(
             f"{format_si(totals.bytes_read, 'B')} read, {format_si(totals.bytes_written, 'B')} "
-            f"written, {format_si(totals.flops, 'FLOP')}, {launches}, "
-            f"{plural(result.traced.views, 'view')}"
+            f"written, {format_si(totals.flops, 'FLOP')}, "
+            f"{totals.launches:,} launch{'' if totals.launches == 1 else 'es'}, "
+            f"{text.plural(result.traced.views, 'view')}"
         ),
-        Text(),
-        FittedTable(columns=columns, rows=rows),
-        *notes(list(result.notes)),
+        "",
+        columns.as_table(shown, result.lines),
+        *columns.notes(list(result.notes)),
     )
 
 

@@ -105,10 +105,7 @@ def tradeoff(
     scale_by: Annotated[
         ScaleBy,
         choice(
-            "--scale-by",
-            panel=MODEL_PANEL,
-            text="What makes the other models larger.",
-            of=SCALE_BY,
+            "--scale-by", panel=MODEL_PANEL, text="What makes the other models larger.", of=SCALE_BY
         ),
     ] = SCALE_BY[0],
     target_step_ms: TargetStep = None,
@@ -126,8 +123,7 @@ def tradeoff(
     ] = None,
     price_per_hour: PricePerHour = None,
     part: Annotated[
-        Part,
-        choice("--rows", panel=OUTPUT_PANEL, text="What the rows of CSV are.", of=PARTS),
+        Part, choice("--rows", panel=OUTPUT_PANEL, text="What the rows of CSV are.", of=PARTS)
     ] = PARTS[0],
     figure: FigurePath = None,
 ) -> None:

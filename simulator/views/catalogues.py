@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from simulator.inputs.parameters import count_parameters
-from simulator.views.columns import Column, Row, as_object, notes, simple_table, stack, text
+from simulator.views import columns
+from simulator.views.columns import Column, Row
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -14,54 +15,34 @@ if TYPE_CHECKING:
 
 PARAMETERS = (
     Column("parameters", value="total"),
-    Column("active_parameters", "for one token", value="active"),
+    Column("active_parameters", value="active"),
     Column("embedding_parameters", value="embedding"),
     Column("head_parameters", value="head"),
     Column("attention_parameters", value="attention"),
     Column("mlp_parameters", value="mlp"),
-    Column("norm_parameters", "parts of `parameters`", value="norms"),
+    Column("norm_parameters", value="norms"),
 )
 MODELS = (
-    Column("model", "its name", value="name"),
-    Column("family", "multi-head, multi-group, multi-query or multi-head latent"),
-    Column("parameters", "their exact count", value=lambda shape: count_parameters(shape).total),
-    Column("layers"),
-    Column("hidden_size"),
-    Column("heads"),
-    Column("kv_heads"),
-    Column("head_dim", "its shape"),
-    Column("max_context_tokens", "the context it was made for; null where unknown"),
+    Column("model", value="name"),
+    Column("family"),
+    Column("parameters", value=lambda shape: count_parameters(shape).total),
+    *columns.named("layers", "hidden_size", "heads", "kv_heads", "head_dim", "max_context_tokens"),
 )
 GPUS = (
-    Column("gpu", "its name for `--gpu`", value="id"),
+    Column("gpu", value="id"),
     Column("name"),
-    Column("memory_gb", "", "1e9 bytes", "peak.memory_gb.value"),
-    Column("bandwidth_gb_per_s", "of its memory", "GB/s", "peak.memory_bandwidth_gb_per_s.value"),
+    Column("memory_gb", "1e9 bytes", "peak.memory_gb.value"),
+    Column("bandwidth_gb_per_s", "GB/s", "peak.memory_bandwidth_gb_per_s.value"),
     Column(
-        "half_tflops",
-        "dense bf16, or fp16 where there is none",
-        "TFLOP/s",
-        lambda gpu: (gpu.peak.bf16_tflops or gpu.peak.fp16_tflops).value,
+        "half_tflops", "TFLOP/s", lambda gpu: (gpu.peak.bf16_tflops or gpu.peak.fp16_tflops).value
     ),
-    Column("l2_mib", "its L2 cache", "MiB", "peak.l2_mib.value"),
+    Column("l2_mib", "MiB", "peak.l2_mib.value"),
     Column(
-        "usd_per_hour",
-        "null where unknown",
-        "USD",
-        lambda gpu: gpu.price_usd_per_hour and gpu.price_usd_per_hour.value,
+        "usd_per_hour", "USD", lambda gpu: gpu.price_usd_per_hour and gpu.price_usd_per_hour.value
     ),
-    Column(
-        "constants",
-        "`fitted` or `carried`",
-        value=lambda gpu: "fitted" if gpu.fitted else "carried",
-    ),
+    Column("constants", value=lambda gpu: "fitted" if gpu.fitted else "carried"),
 )
-SCENARIOS = (
-    Column("scenario", "its name", value="id"),
-    Column("points", "of its grid"),
-    Column("verdict", "the answer to expect"),
-    Column("title"),
-)
+SCENARIOS = (Column("scenario", value="id"), Column("points"), Column("verdict"), Column("title"))
 CONSTANT = (Column("value"), Column("origin"), Column("source"))
 
 
@@ -73,7 +54,7 @@ def model_facts(shape: "ModelShape") -> Row:
     return {
         **shape.model_dump(mode="json"),
         "family": shape.family,
-        **as_object(PARAMETERS, count_parameters(shape)),
+        **columns.as_object(PARAMETERS, count_parameters(shape)),
         "kv_bytes_per_token_bf16": int(kv_bytes_per_token(shape, Workload())),
     }
 
@@ -83,7 +64,7 @@ def gpu_facts(profile: "HardwareProfile") -> Row:
     from simulator.timing.constants import LOW_PRECISION, rates
 
     used = rates(profile)
-    constants = used.constants | {
+    constants = dict(used.constants) | {
         f"{LOW_PRECISION}_{key}": item
         for key, item in used.low_precision.constants.items()
         if item != used.constants[key]
@@ -91,7 +72,7 @@ def gpu_facts(profile: "HardwareProfile") -> Row:
     return {
         **profile.model_dump(mode="json", exclude_none=True),
         "hash": profile.content_hash,
-        "constants": {key: as_object(CONSTANT, item) for key, item in constants.items()},
+        "constants": {key: columns.as_object(CONSTANT, item) for key, item in constants.items()},
     }
 
 
@@ -124,9 +105,9 @@ def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> "RenderableType
         f"hash {profile.content_hash}, figures retrieved {profile.retrieved}",
         profile.notes,
     ]
-    return stack(
-        text((f"{head}{profile.confidence}", "bold")),
-        *notes([line for line in lines if line]),
+    return columns.stack(
+        columns.line((f"{head}{profile.confidence}", "bold")),
+        *columns.notes([line for line in lines if line]),
         "",
-        simple_table(rows),
+        columns.simple_table(rows),
     )

@@ -9,6 +9,7 @@ from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from simulator.units import MILLISECOND, format_si, format_time
+from simulator.views.text import money
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -26,15 +27,17 @@ Row = dict[str, Any]
 # How a value of each unit is written in a table; times are in seconds until they are shown.
 CELLS: Mapping[str, Callable[[Any], str]] = {
     "ms": lambda seconds: format_time(float(seconds)),
-    "s": lambda seconds: format_time(float(seconds)),
+    "s": format_time,
     "bytes": lambda count: format_si(float(count), "B"),
     "FLOP": lambda count: format_si(float(count), "").strip(),
     "launches": lambda count: f"{float(count):,.0f}",
-    "1/s": lambda rate: f"{rate:,.0f}",
+    "1/s": "{:,.0f}".format,
+    "USD": lambda price: money(price, 3),
+    "ratio": "{:.2f}x".format,
     "bool": lambda holds: "yes" if holds else "no",
+    "text": str,
     "": lambda value: f"{value:,}" if isinstance(value, int) else str(value),
 }
-DOCUMENTED_UNITS = {"bool": "true or false", "launches": ""}
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,9 @@ class Column:
     ----------
     key
         Its name in JSON and CSV; empty for a column that only the table has.
-    meaning
-        What docs/commands.md says of it; empty if the next column's words are about both.
     unit
-        As JSON shows it. Values in ``ms`` are seconds until they are shown.
+        As JSON shows it; ``ms`` of a value in seconds, ``text``, ``bool`` and ``ratio`` of one
+        without a unit.
     value
         Attribute of the item, dotted for one of a part, or a function of it. Default: the key.
     heading
@@ -57,8 +59,6 @@ class Column:
         Writes an item in the table, where its unit's way does not do.
     of
         Columns of the value, if that is an object, or a list of objects, itself.
-    right
-        Whether cells stand to the right, as numbers do.
     wrap
         Whether a cell may take several lines; numbers never do.
     spare
@@ -66,15 +66,18 @@ class Column:
     """
 
     key: str = ""
-    meaning: str = ""
     unit: str = ""
     value: str | Callable[[Any], Any] = ""
     heading: str = ""
     cell: Callable[[Any], str] | None = None
     of: "tuple[Column, ...]" = ()
-    right: bool = True
     wrap: bool = False
     spare: bool = False
+
+    @property
+    def right(self) -> bool:
+        """Whether cells stand to the right, as numbers do."""
+        return self.unit not in ("text", "bool")
 
     def raw(self, item: Any) -> Any:
         """Return the item's value, as it was computed."""
@@ -87,38 +90,39 @@ class Column:
     def plain(self, item: Any) -> Any:
         """Return the item's value as JSON and CSV show it."""
         value = self.raw(item)
-        if value is None:
-            return None
+        if value is None or self.unit == "bool":
+            return value if value is None else bool(value)
         if self.of:
             several = isinstance(value, list | tuple)
-            return (
-                [as_object(self.of, part) for part in value]
-                if several
-                else as_object(self.of, value)
-            )
-        if self.unit == "ms":
-            return value / MILLISECOND
+            parts = [as_object(self.of, part) for part in (value if several else [value])]
+            return parts if several else parts[0]
         if self.unit in ("bytes", "FLOP", "launches"):
             return plain(value)
-        if self.unit == "bool":
-            return bool(value)
-        return list(value) if isinstance(value, tuple) else value
+        if isinstance(value, tuple):
+            return list(value)
+        return value / MILLISECOND if self.unit == "ms" else value
 
     def text(self, item: Any) -> str:
         """Return the item's cell in the table."""
         if self.cell is not None:
             return self.cell(item)
         value = self.raw(item)
-        return "" if value is None else CELLS[self.unit](value)
+        return "" if value is None and self.unit != "USD" else CELLS[self.unit](value)
 
 
 Columns = tuple[Column, ...]
 
 
-def pick(columns: Iterable[Column], *names: str) -> Columns:
-    """Return the columns of these keys or headings, in this order."""
+def named(*keys: str) -> Columns:
+    """Return columns of these attributes, as they are."""
+    return tuple(Column(key) for key in keys)
+
+
+def pick(columns: Iterable[Column], *names: str, part: str | int = "") -> Columns:
+    """Return the columns of these keys or headings, in this order; of a part if that is named."""
     known = {name: column for column in columns for name in (column.heading, column.key) if name}
-    return tuple(known[name] for name in names)
+    found = tuple(known[name] for name in names)
+    return found if part == "" else within(part, found)
 
 
 def without(columns: Iterable[Column], *keys: str) -> Columns:
@@ -159,35 +163,7 @@ def as_table(columns: Iterable[Column], items: Iterable[Any]) -> "FittedTable":
     )
 
 
-def documented(columns: Iterable[Column]) -> str:
-    """Return the table of docs/commands.md that says what the fields mean.
-
-    >>> print(documented((Column("low", unit="ms"), Column("high", "its ends", "ms"))))
-    | field | unit | meaning |
-    | --- | --- | --- |
-    | `low`, `high` | ms | its ends |
-    """
-    lines, names = ["| field | unit | meaning |", "| --- | --- | --- |"], []
-    for column in columns:
-        if not column.key:
-            continue
-        names.append(f"`{column.key}`")
-        meaning = ": ".join(filter(None, (column.meaning, _parts(column.of))))
-        if meaning:
-            unit = DOCUMENTED_UNITS.get(column.unit, column.unit)
-            lines.append(f"| {', '.join(names)} | {unit} | {meaning} |")
-            names = []
-    return "\n".join(lines)
-
-
-def _parts(columns: Iterable[Column]) -> str:
-    """Write the keys of an object inside an object, with what needs to be said of them."""
-    return ", ".join(
-        f"`{column.key}`" + (f" ({column.meaning})" if column.meaning else "") for column in columns
-    )
-
-
-def text(*pieces: "str | tuple[str, str]") -> "Text":
+def line(*pieces: "str | tuple[str, str]") -> "Text":
     """Return a line of pieces, some with a style."""
     from rich.text import Text
 
@@ -293,7 +269,7 @@ def simple_table(rows: Sequence[Row], spare: Collection[str] = ()) -> FittedTabl
         described.append(
             Column(
                 heading=name.replace("_", " "),
-                right=numeric,
+                unit="" if numeric else "text",
                 # The first column names the row: it is what people copy.
                 wrap=not numeric and index > 0,
                 spare=name in spare,

@@ -7,31 +7,8 @@ from simulator.inputs.parameters import count_parameters
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import ATTENTIONS, Workload
 from simulator.units import format_gib, format_si, format_time, format_tokens
-from simulator.views.columns import (
-    CELLS,
-    SCHEMA_VERSION,
-    Column,
-    Row,
-    as_object,
-    as_table,
-    notes,
-    pick,
-    stack,
-    text,
-    within,
-    without,
-)
-from simulator.views.text import (
-    fits_phrase,
-    interval_phrase,
-    model_phrase,
-    plural,
-    samples_phrase,
-    settings_phrase,
-    shortage,
-    times_as,
-    without_shortage,
-)
+from simulator.views import columns, text
+from simulator.views.columns import Column, Row
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,7 +32,7 @@ MODEL = (
 GPU = Column("gpu", value="gpu.id")
 WORKLOAD = (
     *(Column(name, value=f"workload.{name}") for name in Workload.model_fields if name != "tree"),
-    Column("tree", "as text, empty for none", value=lambda result: tree_text(result.workload.tree)),
+    Column("tree", value=lambda result: tree_text(result.workload.tree)),
 )
 INPUTS = (
     *MODEL,
@@ -66,61 +43,40 @@ INPUTS = (
 )
 # The first columns of CSV: what was asked.
 ASKED = (MODEL[0], GPU, *WORKLOAD)
-INTERVAL = (
-    Column("step_ms_low", "", "ms", "step_low_s"),
-    Column("step_ms_high", "the [interval](#intervals) of the step", "ms", "step_high_s"),
-)
+INTERVAL = (Column("step_ms_low", "ms", "step_low_s"), Column("step_ms_high", "ms", "step_high_s"))
 STEP = (
-    Column("step_ms", "time of the step", "ms", "step_s", "step"),
+    Column("step_ms", "ms", "step_s", "step"),
     *INTERVAL,
-    Column("device_ms", "", "ms", "time.device_s"),
-    Column("host_ms", "", "ms", "time.host_s"),
-    Column(
-        "collective_ms",
-        "its parts: the larger of device and host, then the collectives",
-        "ms",
-        "time.collective_s",
-    ),
-    Column(
-        "tokens_per_s",
-        "tokens that all samples gain, `accepted_tokens` each in a step",
-        "1/s",
-        heading="tokens/s",
-    ),
-    Column("flops", "of matrix products", "FLOP", "totals.flops"),
-    Column("bytes_read", "", "bytes", "totals.bytes_read"),
-    Column("bytes_written", "traffic of the device's memory", "bytes", "totals.bytes_written"),
-    Column("kv_bytes_read", "", "bytes", "totals.kv_bytes_read", "KV read"),
-    Column("weight_bytes_read", "parts of `bytes_read`", "bytes", "totals.weight_bytes_read"),
-    Column("launches", "kernels launched", "launches", "totals.launches", "launches", spare=True),
-    Column(
-        "bound",
-        "`launch`, `memory`, `compute` or `link`",
-        heading="bound by",
-        right=False,
-    ),
+    Column("device_ms", "ms", "time.device_s"),
+    Column("host_ms", "ms", "time.host_s"),
+    Column("collective_ms", "ms", "time.collective_s"),
+    Column("tokens_per_s", "1/s", heading="tokens/s"),
+    Column("flops", "FLOP", "totals.flops"),
+    Column("bytes_read", "bytes", "totals.bytes_read"),
+    Column("bytes_written", "bytes", "totals.bytes_written"),
+    Column("kv_bytes_read", "bytes", "totals.kv_bytes_read", "KV read"),
+    Column("weight_bytes_read", "bytes", "totals.weight_bytes_read"),
+    Column("launches", "launches", "totals.launches", "launches", spare=True),
+    Column("bound", "text", heading="bound by"),
 )
 WITHIN = Column(
     heading="80 % within",
-    cell=lambda result: interval_phrase(result.step_low_s, result.step_high_s),
+    cell=lambda result: text.interval_phrase(result.step_low_s, result.step_high_s),
     spare=True,
 )
 MEMORY = (
-    Column("weights_bytes", "", "bytes"),
-    Column("kv_bytes", "", "bytes"),
-    Column("workspace_bytes", "", "bytes"),
+    Column("weights_bytes", "bytes"),
+    Column("kv_bytes", "bytes"),
+    Column("workspace_bytes", "bytes"),
     Column(
         "memory_bytes",
-        "their sum",
         "bytes",
         "total_bytes",
         "memory",
         lambda needs: format_gib(float(needs.total_bytes)),
     ),
-    Column("capacity_bytes", "what may be used", "bytes"),
-    Column(
-        "fits", "true or false", "bool", heading="fits", cell=fits_phrase, right=False, wrap=True
-    ),
+    Column("capacity_bytes", "bytes"),
+    Column("fits", "bool", heading="fits", cell=text.fits_phrase, wrap=True),
 )
 
 
@@ -142,81 +98,64 @@ def _summed(key: str, unit: str, value: str, heading: str) -> Column:
     """Return a column of one call's figure, whose cell is that of all calls together."""
 
     def cell(call: "Call") -> str:
-        return CELLS[unit](column.raw(call) * call.operation.repeat)
+        return columns.CELLS[unit](column.raw(call) * call.operation.repeat)
 
-    column = Column(key, "", unit, value, heading, cell)
+    column = Column(key, unit, value, heading, cell)
     return column
 
 
 OPERATION = (
-    Column("name", "", "", "operation.name", "operation", right=False),
+    Column("name", "text", "operation.name", "operation"),
     Column("kind", value="operation.kind"),
-    Column("repeat", "", "", "operation.repeat", "x", spare=True),
+    Column("repeat", value="operation.repeat", heading="x", spare=True),
     _summed("flops", "FLOP", "operation.flops", "FLOP"),
     _summed("bytes_read", "bytes", "operation.bytes_read", "read"),
     _summed("bytes_written", "bytes", "operation.bytes_written", "written"),
     _summed("launches", "launches", "operation.launches", "launches"),
     _summed("time_ms", "ms", "time.device_s", "time"),
-    Column("bound", "", "", "time.bound", "bound by", right=False),
+    Column("bound", "text", "time.bound", "bound by"),
 )
 HARDWARE = (
-    Column("name", "the GPU's id", value="gpu.id"),
-    Column("hash", "of its profile's content", value="gpu.content_hash"),
-    Column("constants", "`fitted`, `carried` or `peak`", value="rates.origin"),
+    Column("name", value="gpu.id"),
+    Column("hash", value="gpu.content_hash"),
+    Column("constants", value="rates.origin"),
 )
-SCHEMA = Column("schema_version", str(SCHEMA_VERSION), value=lambda _: SCHEMA_VERSION)
+SCHEMA = Column("schema_version", value=lambda _: columns.SCHEMA_VERSION)
 HARDWARE_USED = Column("hardware", value=lambda result: result, of=HARDWARE)
-NOTES = Column("notes", "what was assumed, a sentence each")
+NOTES = Column("notes")
 ESTIMATE = (
     SCHEMA,
-    Column("inputs", "the question as understood", value=lambda result: result, of=INPUTS),
+    Column("inputs", value=lambda result: result, of=INPUTS),
     *STEP,
-    Column("memory", unit="bytes", of=MEMORY),
-    Column(
-        "operations",
-        "a list; figures are of one call, and times `repeat`, summed, the totals",
-        value=calls,
-        of=OPERATION,
-    ),
+    Column("memory", "bytes", of=MEMORY),
+    Column("operations", value=calls, of=OPERATION),
     HARDWARE_USED,
     NOTES,
 )
 RULE = (
-    Column("name"),
-    Column("choice", "`standard` or `bifurcated`"),
-    Column("reason"),
-    Column("ours", "our choice between the same two"),
-    Column("verdict", "between them"),
-    Column("agrees", unit="bool"),
-    Column("step_ms", "of its choice", "ms", "step_s"),
-    Column("best_step_ms", "of the faster way", "ms", "best_step_s"),
-    Column("cost_ms", "", "ms", "cost_s"),
-    Column("cost_share", "what its choice loses per step, 0 if nothing"),
+    *columns.named("name", "choice", "reason", "ours", "verdict"),
+    Column("agrees", "bool"),
+    Column("step_ms", "ms", "step_s"),
+    Column("best_step_ms", "ms", "best_step_s"),
+    Column("cost_ms", "ms", "cost_s"),
+    Column("cost_share"),
 )
 COMPARE = (
     SCHEMA,
-    Column("standard"),
-    Column("shared_storage"),
-    Column("bifurcated", "an [estimate](#estimate) each"),
-    Column("speedup", "standard's `step_ms` over bifurcated's"),
-    Column("speedup_low"),
-    Column(
+    *columns.named(
+        "standard",
+        "shared_storage",
+        "bifurcated",
+        "speedup",
+        "speedup_low",
         "speedup_high",
-        "its interval: what both steps have in common (products, norms) cancels",
-    ),
-    Column("kv_io_ratio", "standard's `kv_bytes_read` over bifurcated's; not a speed-up"),
-    Column("winner", "the faster that fits: `standard`, `bifurcated`, or `tie` below 2 %"),
-    Column(
+        "kv_io_ratio",
+        "winner",
         "verdict",
-        "whether to bifurcate: `yes` where the whole interval is above 1, `no` where all of it is "
-        "below 1.02, else `too close to call`; where only one kind fits in memory, that one",
-    ),
-    Column("break_even_samples"),
-    Column(
+        "break_even_samples",
         "break_even_context_tokens",
-        "the [break-even points](#break-even-points), all else equal; null if there is none",
+        "advice",
     ),
-    Column("advice", "what to change next, a sentence"),
 )
 
 # Items of comparisons: one way to store and read the context, beside standard's.
@@ -226,7 +165,7 @@ VARIANTS = ("standard", "shared_storage", "bifurcated")
 class Variant(NamedTuple):
     """One way to store and read the context."""
 
-    variant: str
+    variant: str | tuple[str, ...]
     result: "Estimate"
     standard: "Estimate"
 
@@ -244,15 +183,17 @@ OVER_STANDARD = Column(
 )
 VARIANT = (
     Column("variant"),
-    *within("result", (*ASKED, *without(STEP, "flops"), *pick(STEP, "flops"))),
-    *within("result.memory", MEMORY),
+    *columns.within(
+        "result", (*ASKED, *columns.without(STEP, "flops"), *columns.pick(STEP, "flops"))
+    ),
+    *columns.within("result.memory", MEMORY),
     OVER_STANDARD,
 )
 
 
 def estimate_object(result: "Estimate", *, explain: bool = False) -> Row:
     """Return an estimate as the JSON object of docs/commands.md."""
-    answer = as_object(ESTIMATE, result)
+    answer = columns.as_object(ESTIMATE, result)
     return answer | {"explanation": _derivation(result)} if explain else answer
 
 
@@ -265,7 +206,7 @@ def _derivation(result: "Estimate") -> list[Row]:
 
 def estimate_rows(result: "Estimate") -> list[Row]:
     """Return each operation as a row; its figures are those of one call."""
-    return [as_object(OPERATION, call) for call in calls(result)]
+    return [columns.as_object(OPERATION, call) for call in calls(result)]
 
 
 def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableType":
@@ -288,19 +229,19 @@ def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableTy
     names = ("operation", "x", "time", "share", "FLOP", "read", "written", "launches", "bound by")
     parts = [
         question(result),
-        text(
+        columns.line(
             ("Step ", "bold"),
             (format_time(result.step_s), "bold cyan"),
-            f" ({interval_phrase(result.step_low_s, result.step_high_s)})",
+            f" ({text.interval_phrase(result.step_low_s, result.step_high_s)})",
             f"   {result.tokens_per_s:,.0f} tokens/s   bound by {_bound_phrase(result)}",
         ),
-        text(traffic),
+        columns.line(traffic),
         _memory_line(result),
         "",
-        as_table(pick((*OPERATION, share), *names), calls(result)),
-        *notes(result.notes),
+        columns.as_table(columns.pick((*OPERATION, share), *names), calls(result)),
+        *columns.notes(result.notes),
     ]
-    return stack(*parts, *_explained(result)) if explain else stack(*parts)
+    return columns.stack(*parts, *_explained(result)) if explain else columns.stack(*parts)
 
 
 def _explained(result: "Estimate") -> "list[RenderableType]":
@@ -332,10 +273,10 @@ def question(
     group = f"{work.tensor_parallel} x " if work.tensor_parallel > 1 else ""
     where = f" on {group}{result.gpu.name}" if gpu else ""
     how = f"{work.attention}, " if attention else ""
-    return text(
+    return columns.line(
         (f"{model.name}{where}", "bold"),
-        f"   {model_phrase(model)}\n",
-        f"{samples_phrase(work, output_tokens)}   {how}{settings_phrase(work)}",
+        f"   {text.model_phrase(model)}\n",
+        f"{text.samples_phrase(work, output_tokens)}   {how}{text.settings_phrase(work)}",
     )
 
 
@@ -354,9 +295,9 @@ def _memory_line(result: "Estimate") -> "Text":
     state = (
         (f"fits, {format_gib(float(needs.free_bytes))} free", "green")
         if needs.fits
-        else (f"does not fit, {shortage(needs)} short", "bold red")
+        else (f"does not fit, {text.shortage(needs)} short", "bold red")
     )
-    return text(
+    return columns.line(
         f"Memory {format_gib(float(needs.total_bytes))} of {format_gib(needs.capacity_bytes)}: "
         f"weights {format_gib(float(needs.weights_bytes))}, KV "
         f"{format_gib(float(needs.kv_bytes))}, workspace "
@@ -367,10 +308,10 @@ def _memory_line(result: "Estimate") -> "Text":
 
 def compare_object(result: "Comparison", *, explain: bool = False) -> Row:
     """Return a comparison as a JSON object that nests its three estimates."""
-    answer = as_object(COMPARE, result)
+    answer = columns.as_object(COMPARE, result)
     answer |= {name: estimate_object(getattr(result, name)) for name in VARIANTS}
     if result.rule is not None:
-        answer["rule"] = as_object(RULE, result.rule)
+        answer["rule"] = columns.as_object(RULE, result.rule)
     if explain:
         answer["explanation"] = {name: _derivation(getattr(result, name)) for name in ATTENTIONS}
     return answer
@@ -378,9 +319,13 @@ def compare_object(result: "Comparison", *, explain: bool = False) -> Row:
 
 def compare_rows(result: "Comparison") -> list[Row]:
     """Return a comparison as one tidy row for each way to store and read the context."""
-    rule = {} if result.rule is None else as_object(without(RULE, "reason"), result.rule)
+    rule = (
+        {}
+        if result.rule is None
+        else columns.as_object(columns.without(RULE, "reason"), result.rule)
+    )
     return [
-        as_object(VARIANT, Variant(name, getattr(result, name), result.standard))
+        columns.as_object(VARIANT, Variant(name, getattr(result, name), result.standard))
         | {f"rule_{key}": value for key, value in rule.items()}
         for name in VARIANTS
     ]
@@ -393,27 +338,27 @@ def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableT
     if layout != "shared":  # it would repeat the first row
         names[f"standard, {LAYOUTS['shared']}"] = result.shared_storage
     names["bifurcated"] = result.bifurcated
-    columns = (
-        Column("variant", heading="variant", right=False, wrap=True),
-        *within("result", pick((*STEP, WITHIN), "step", "80 % within", "tokens/s")),
+    wanted = (
+        Column("variant", "text", heading="variant", wrap=True),
+        *columns.pick((*STEP, WITHIN), "step", "80 % within", "tokens/s", part="result"),
         OVER_STANDARD,
-        *within("result", pick(STEP, "KV read")),
-        *within("result.memory", pick(MEMORY, "memory", "fits")),
-        *within("result", pick(STEP, "bound by")),
+        *columns.pick(STEP, "KV read", part="result"),
+        *columns.pick(MEMORY, "memory", "fits", part="result.memory"),
+        *columns.pick(STEP, "bound by", part="result"),
     )
     every = (*result.standard.notes, *result.shared_storage.notes, *result.bifurcated.notes)
     parts: list[RenderableType] = [
         question(result.standard, attention=False),
         "",
-        as_table(columns, [Variant(*item, result.standard) for item in names.items()]),
+        columns.as_table(wanted, [Variant(*item, result.standard) for item in names.items()]),
         "",
         *verdict(result),
-        *notes(without_shortage(every)),
+        *columns.notes(text.without_shortage(every)),
     ]
     for name in ATTENTIONS if explain else ():
-        parts.append(text((f"\n{name.capitalize()} attention", "bold underline")))
+        parts.append(columns.line((f"\n{name.capitalize()} attention", "bold underline")))
         parts += _explained(getattr(result, name))
-    return stack(*parts)
+    return columns.stack(*parts)
 
 
 def verdict(result: "Comparison") -> list[str]:
@@ -437,12 +382,12 @@ def _lead(result: "Comparison") -> str:
     """Say whether to bifurcate, and by how much faster it is."""
     ratio = result.speedup
     if result.verdict == "too close to call":
-        return f"[bold]Too close to call[/]: bifurcated is {times_as(ratio)} end to end"
+        return f"[bold]Too close to call[/]: bifurcated is {text.times_as(ratio)} end to end"
     if result.winner == "tie":
         return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast"
     if result.winner == "bifurcated":
-        return f"[bold]Bifurcated wins[/]: {times_as(ratio)} end to end"
-    return f"[bold]Standard wins[/]: bifurcated is {times_as(ratio)} end to end"
+        return f"[bold]Bifurcated wins[/]: {text.times_as(ratio)} end to end"
+    return f"[bold]Standard wins[/]: bifurcated is {text.times_as(ratio)} end to end"
 
 
 def over_stored(result: "Comparison") -> str:
@@ -450,7 +395,7 @@ def over_stored(result: "Comparison") -> str:
     ratio = result.shared_storage.step_s / result.bifurcated.step_s
     if abs(result.speedup / ratio - 1) < TIE_MARGIN:
         return ""
-    times = "no faster" if abs(ratio - 1) < TIE_MARGIN else times_as(ratio)
+    times = "no faster" if abs(ratio - 1) < TIE_MARGIN else text.times_as(ratio)
     return f", {times} over one stored context, as paged caches keep it"
 
 
@@ -473,12 +418,12 @@ def break_even(result: "Comparison") -> str:
     """Say from which samples and which context on bifurcated attention is faster for good."""
     work = result.standard.workload
     samples, context = result.break_even_samples, result.break_even_context_tokens
-    with_samples = plural(work.samples, "sample")
+    with_samples = text.plural(work.samples, "sample")
     found = []
     if samples is not None:
-        found.append(f"from {plural(samples, 'sample')} on at this context")
+        found.append(f"from {text.plural(samples, 'sample')} on at this context")
     if context is not None:
-        found.append(f"from {plural(context, 'context token')} on at {with_samples}")
+        found.append(f"from {text.plural(context, 'context token')} on at {with_samples}")
     wins = result.speedup > 1
     if not found:
         contexts = f"{format_tokens(work.context_tokens)}-token context"

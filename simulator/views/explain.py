@@ -15,7 +15,7 @@ from simulator.timing.roofline import OperationTime, cached_bytes
 from simulator.timing.spread import shipped_spreads
 from simulator.timing.used import used_constants
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
-from simulator.views.columns import text
+from simulator.views.columns import line
 from simulator.views.text import interval_phrase
 
 if TYPE_CHECKING:
@@ -73,11 +73,11 @@ def explain_lines(result: Estimate) -> "list[RenderableType]":
     """Return the derivation as lines for a terminal."""
     from rich.padding import Padding
 
-    parts: list[RenderableType] = ["", text(("How each number comes about", "bold"))]
+    parts: list[RenderableType] = ["", line(("How each number comes about", "bold"))]
     for step in explain(result):
-        parts.append(text((f"\n{step.what}", "bold")))
+        parts.append(line((f"\n{step.what}", "bold")))
         lines = [step.formula, f"= {step.numbers}", f"= {step.result}", f"[{step.reference}]"]
-        parts += [Padding(text(line), (0, 0, 0, 2)) for line in lines if line]
+        parts += [Padding(line(part), (0, 0, 0, 2)) for part in lines if part]
     return parts
 
 

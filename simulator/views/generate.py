@@ -5,99 +5,56 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.generate import Generation
-from simulator.views.columns import (
-    SCHEMA_VERSION,
-    Column,
-    Row,
-    as_object,
-    as_table,
-    notes,
-    pick,
-    stack,
-    within,
-    without,
-)
-from simulator.views.estimate import ASKED, HARDWARE_USED, INPUTS, MEMORY, NOTES, question
-from simulator.views.text import (
-    copies_notes,
-    interval_phrase,
-    money,
-    times_as,
-    without_shortage,
-)
+from simulator.views import columns, estimate, text
+from simulator.views.columns import Column, Row
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 COST = (
-    Column("usd_per_hour", "", "USD"),
+    Column("usd_per_hour", "USD"),
     Column(
         "usd_per_million_tokens",
-        "of all GPUs; null where no price is known",
         "USD",
         heading="USD per million",
-        cell=lambda item: money(item.usd_per_million_tokens, 3),
+        cell=lambda item: text.money(item.usd_per_million_tokens, 3),
     ),
 )
 FIGURES = (
-    Column("prefill_ms", "", "ms", "time.prefill.total_s", "prefill"),
-    Column("decode_ms", "", "ms", "time.decode_s", "decode"),
-    Column(
-        "total_ms", "of the request; time to first token is the prefill", "ms", "total_s", "total"
-    ),
-    Column("total_ms_low", "", "ms", "total_low_s"),
-    Column("total_ms_high", "the [interval](#intervals) of the total", "ms", "total_high_s"),
-    Column("first_step_ms", "", "ms", "time.first_step_s", "first step", spare=True),
-    Column(
-        "last_step_ms",
-        "shortest and longest decode step, 0 where there is none",
-        "ms",
-        "time.last_step_s",
-        "last step",
-        spare=True,
-    ),
-    Column(
-        "time_per_output_token_ms",
-        "decode time per token after the first (TPOT)",
-        "ms",
-        "time_per_output_token_s",
-    ),
-    Column("output_tokens", "of one sample"),
-    Column("decode_steps", "steps after the prefill", value="time.steps"),
-    Column("all_output_tokens", "of all samples of all prompts", value="all_tokens"),
-    Column("tokens_per_s", "all output tokens over the total", "1/s", heading="tokens/s"),
+    Column("prefill_ms", "ms", "time.prefill.total_s", "prefill"),
+    Column("decode_ms", "ms", "time.decode_s", "decode"),
+    Column("total_ms", "ms", "total_s", "total"),
+    Column("total_ms_low", "ms", "total_low_s"),
+    Column("total_ms_high", "ms", "total_high_s"),
+    Column("first_step_ms", "ms", "time.first_step_s", "first step", spare=True),
+    Column("last_step_ms", "ms", "time.last_step_s", "last step", spare=True),
+    Column("time_per_output_token_ms", "ms", "time_per_output_token_s"),
+    Column("output_tokens"),
+    Column("decode_steps", value="time.steps"),
+    Column("all_output_tokens", value="all_tokens"),
+    Column("tokens_per_s", "1/s", heading="tokens/s"),
     *COST,
-    Column("prefill_bound", "what binds the prefill", value="time.prefill.bound"),
+    Column("prefill_bound", value="time.prefill.bound"),
 )
-REQUEST = (
-    *FIGURES,
-    Column(
-        "memory",
-        "as for `estimate`, of the whole request: caches at the last step, the larger workspace of "
-        "prefill and last step",
-        "bytes",
-        of=MEMORY,
-    ),
-    NOTES,
-)
+REQUEST = (*FIGURES, Column("memory", "bytes", of=estimate.MEMORY), estimate.NOTES)
 # The decoded tokens grow from none to the last.
 ROW = (
-    *within("last_step", without(ASKED, "decoded_tokens")),
+    *columns.within("last_step", columns.without(estimate.ASKED, "decoded_tokens")),
     *FIGURES,
-    *within("memory", MEMORY),
+    *columns.within("memory", estimate.MEMORY),
 )
 TABLE = (
-    Column("attention", heading="attention", right=False),
-    *pick(FIGURES, "prefill", "decode", "total"),
+    Column("attention", "text", heading="attention"),
+    *columns.pick(FIGURES, "prefill", "decode", "total"),
     Column(
         heading="80 % within",
-        cell=lambda item: interval_phrase(item.total_low_s, item.total_high_s),
+        cell=lambda item: text.interval_phrase(item.total_low_s, item.total_high_s),
         spare=True,
     ),
-    *pick(FIGURES, "first step", "last step", "tokens/s", "USD per million"),
+    *columns.pick(FIGURES, "first step", "last step", "tokens/s", "USD per million"),
     *(
         replace(column, heading="fits to the end")
-        for column in within("memory", pick(MEMORY, "fits"))
+        for column in columns.pick(estimate.MEMORY, "fits", part="memory")
     ),
 )
 
@@ -106,12 +63,12 @@ def generate_object(results: Mapping[str, Generation]) -> Row:
     """Return requests under one or both kinds of attention as one JSON object."""
     first = next(iter(results.values()))
     step = first.last_step
-    asked = as_object(without(INPUTS, "decoded_tokens"), step)
+    asked = columns.as_object(columns.without(estimate.INPUTS, "decoded_tokens"), step)
     answer: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": columns.SCHEMA_VERSION,
         "inputs": {**asked, "attention": list(results), "output_tokens": first.output_tokens},
-        **as_object([HARDWARE_USED], step),
-        **{attention: as_object(REQUEST, result) for attention, result in results.items()},
+        **columns.as_object([estimate.HARDWARE_USED], step),
+        **{attention: columns.as_object(REQUEST, result) for attention, result in results.items()},
     }
     if len(results) > 1:
         answer["speedup"] = _speedup(results)
@@ -120,7 +77,7 @@ def generate_object(results: Mapping[str, Generation]) -> Row:
 
 def generate_rows(results: Mapping[str, Generation]) -> list[Row]:
     """Return requests as one tidy row for each kind of attention."""
-    return [as_object(ROW, result) for result in results.values()]
+    return [columns.as_object(ROW, result) for result in results.values()]
 
 
 def generate_view(results: Mapping[str, Generation]) -> "RenderableType":
@@ -128,14 +85,16 @@ def generate_view(results: Mapping[str, Generation]) -> "RenderableType":
     first = next(iter(results.values()))
     said = []
     if len(results) > 1:
-        said = [f"Over the whole request bifurcated is {times_as(_speedup(results))}."]
-    return stack(
-        question(first.last_step, attention=False, output_tokens=first.output_tokens),
+        said = [f"Over the whole request bifurcated is {text.times_as(_speedup(results))}."]
+    return columns.stack(
+        estimate.question(first.last_step, attention=False, output_tokens=first.output_tokens),
         "",
-        as_table(TABLE, results.values()),
+        columns.as_table(TABLE, results.values()),
         "",
         *said,
-        *notes([*without_shortage(first.notes), *copies_notes(first.last_step.workload)]),
+        *columns.notes(
+            [*text.without_shortage(first.notes), *text.copies_notes(first.last_step.workload)]
+        ),
     )
 
 

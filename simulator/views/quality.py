@@ -6,20 +6,8 @@ from typing import TYPE_CHECKING
 from simulator.answers.quality import Affordable, Quality, QualityPoint
 from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.units import format_time, is_power_of_two
-from simulator.views.columns import (
-    Column,
-    Row,
-    as_object,
-    as_table,
-    notes,
-    pick,
-    stack,
-    text,
-    within,
-    without,
-)
-from simulator.views.estimate import HARDWARE_USED, INPUTS, SCHEMA, question
-from simulator.views.text import copies_notes, money, plural, without_shortage
+from simulator.views import columns, estimate, text
+from simulator.views.columns import Column, Row
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -45,61 +33,51 @@ def _probability(point: QualityPoint) -> str:
 
 POINT = (
     Column("attention"),
-    Column("samples", "what was tried", heading="samples"),
-    Column("step_ms", "the decode step", "ms", "step_s", "step"),
-    Column(
-        "total_ms",
-        "the whole request; null without `--output-tokens`",
-        "ms",
-        "request_s",
-        "request",
-    ),
-    Column("fits", "", "bool"),
+    Column("samples", heading="samples"),
+    Column("step_ms", "ms", "step_s", "step"),
+    Column("total_ms", "ms", "request_s", "request"),
+    Column("fits", "bool"),
     Column("pass_at_k", heading="pass@k", cell=_probability),
-    Column(
-        "pass_at_k_stderr",
-        "with k the samples; the standard error over problems, null for a single rate",
-        value="stderr",
-    ),
+    Column("pass_at_k_stderr", value="stderr"),
     Column(
         "usd_per_problem",
-        "a request, divided by its prompts; null where a price or the output is not known",
         "USD",
         heading="cost",
-        cell=lambda point: money(point.usd_per_problem, 4),
+        cell=lambda point: text.money(point.usd_per_problem, 4),
         spare=True,
     ),
 )
-QUALITY = (
-    Column("target_step_ms", "", "ms", "target_step_s"),
-    Column("target_request_s", "", "s"),
-)
+QUALITY = (Column("target_step_ms", "ms", "target_step_s"), Column("target_request_s", "s"))
 
 
 def quality_object(result: Quality) -> Row:
     """Return quality against latency as a JSON object."""
     first = result.results["standard"]
-    asked = as_object(without(INPUTS, "attention"), first)
+    asked = columns.as_object(columns.without(estimate.INPUTS, "attention"), first)
     return {
-        **as_object([SCHEMA], result),
+        **columns.as_object([estimate.SCHEMA], result),
         "inputs": asked | {"output_tokens": result.output_tokens},
         "success": result.success.source,
-        **as_object(QUALITY, result),
+        **columns.as_object(QUALITY, result),
         "best": {name: _best_object(best) for name, best in result.best.items()},
         "points": quality_rows(result),
-        **as_object([HARDWARE_USED], first),
-        "notes": without_shortage(first.notes),
+        **columns.as_object([estimate.HARDWARE_USED], first),
+        "notes": text.without_shortage(first.notes),
     }
 
 
 def _best_object(best: Affordable) -> Row:
     """Return the best that fits, and what stands against more."""
-    return {"limit": best.limit} | ({} if best.point is None else as_object(POINT, best.point))
+    return {"limit": best.limit} | (
+        {} if best.point is None else columns.as_object(POINT, best.point)
+    )
 
 
 def quality_rows(result: Quality) -> list[Row]:
     """Return every point, one row for each kind of attention and number of samples."""
-    return [as_object(POINT, point) for points in result.points.values() for point in points]
+    return [
+        columns.as_object(POINT, point) for points in result.points.values() for point in points
+    ]
 
 
 def quality_view(result: Quality) -> "RenderableType":
@@ -109,38 +87,38 @@ def quality_view(result: Quality) -> "RenderableType":
     pairs = zip(result.points["standard"], result.points["bifurcated"], strict=True)
     asked = {result.points["standard"][-1].samples, first.workload.samples}
     asked |= {item.point.samples for item in result.best.values() if item.point is not None}
-    columns = (
-        *within(0, pick(POINT, "samples", "pass@k")),
+    wanted = (
+        *columns.pick(POINT, "samples", "pass@k", part=0),
         *(
             replace(column, heading=f"{attention} {column.heading}")
             for number, attention in enumerate(ATTENTIONS)
-            for column in within(
-                number, pick(POINT, "step", *(("request", "cost") if timed else ()))
+            for column in columns.within(
+                number, columns.pick(POINT, "step", *(("request", "cost") if timed else ()))
             )
         ),
-        Column(heading="fits", cell=lambda pair: _fitting(*pair), right=False, wrap=True),
+        Column(unit="text", heading="fits", cell=lambda pair: _fitting(*pair), wrap=True),
     )
     spread = result.points["standard"][0].stderr is not None
-    return stack(
-        question(first, attention=False, output_tokens=result.output_tokens),
+    return columns.stack(
+        estimate.question(first, attention=False, output_tokens=result.output_tokens),
         "",
         *_best_lines(result),
-        as_table(
-            columns,
+        columns.as_table(
+            wanted,
             [
                 pair
                 for pair in pairs
                 if is_power_of_two(pair[0].samples) or pair[0].samples in asked
             ],
         ),
-        *notes(
+        *columns.notes(
             [
                 f"Expected pass@k: {result.success.source}.",
                 *(["± is the standard error over problems."] if spread else []),
                 "It is what best-of-n reaches with a judge that always finds the right sample.",
                 *(["Cost is in USD, of one problem with all its samples."] if timed else []),
-                *without_shortage(first.notes),
-                *copies_notes(first.workload),
+                *text.without_shortage(first.notes),
+                *text.copies_notes(first.workload),
             ]
         ),
     )
@@ -161,9 +139,10 @@ def _best_lines(result: Quality) -> "list[RenderableType]":
     if result.target_request_s is not None:
         targets.append(f"a request of {format_time(result.target_request_s)}")
     what = " and ".join(targets) or "the memory there is"
-    lines: list[RenderableType] = [text((f"{what.capitalize()} buys:", "bold"))]
+    lines: list[RenderableType] = [columns.line((f"{what.capitalize()} buys:", "bold"))]
     lines += [
-        text(f"  {_best_line(attention, result.best[attention])}") for attention in ATTENTIONS
+        columns.line(f"  {_best_line(attention, result.best[attention])}")
+        for attention in ATTENTIONS
     ]
     return [*lines, ""]
 
@@ -176,7 +155,7 @@ def _best_line(attention: Attention, best: Affordable) -> str:
         return f"{name} nothing, one sample {why}"
     point = best.point
     return (
-        f"{name} {plural(point.samples, 'sample')}, pass@{point.samples} {_equals(point)} "
+        f"{name} {text.plural(point.samples, 'sample')}, pass@{point.samples} {_equals(point)} "
         f"({LIMITS[best.limit]})"
     )
 

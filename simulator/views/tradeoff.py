@@ -1,40 +1,18 @@
 """Answers about models of equal quality, and about the scaling laws that make them so."""
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from simulator.answers.crossover import PAIRINGS, Border, Crossover, Pairing
 from simulator.answers.scaling import ScalingLaw, predicted_losses
 from simulator.answers.size_factor import SizeFactor
 from simulator.answers.tradeoff import Candidate, Tradeoff, Variant
-from simulator.inputs.workload import ATTENTIONS
+from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.units import GIGA, MILLISECOND, format_tokens, is_power_of_two
-from simulator.views.columns import (
-    Column,
-    Row,
-    as_object,
-    as_table,
-    notes,
-    pick,
-    stack,
-    text,
-    within,
-    without,
-)
-from simulator.views.estimate import (
-    ASKED,
-    HARDWARE_USED,
-    INPUTS,
-    MEMORY,
-    MODEL,
-    NOTES,
-    SCHEMA,
-    STEP,
-    WORKLOAD,
-    question,
-)
+from simulator.views import columns, estimate, text
+from simulator.views.columns import Column, Row
 from simulator.views.plan import LIMITS
-from simulator.views.text import money, parameters_phrase, plural, times_as, without_shortage
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -65,132 +43,99 @@ def _held_out(result: ScalingLaw) -> list[Row] | None:
     ]
 
 
+def _under(attention: Attention, candidate: Candidate) -> Variant:
+    """Return a model under one kind of attention."""
+    return candidate.variants[attention]
+
+
 FAMILY = (
-    Column("family", "", "", "family.name", "family", right=False),
+    Column("family", "text", "family.name", "family"),
     Column("runs", heading="runs"),
     Column("sizes", heading="sizes"),
     Column("size_factor", heading="size factor F", cell=lambda law: f"{law.size_factor:.3f}"),
     Column("size_factor_stderr", value="stderr"),
     Column("size_factor_low", value="low"),
-    Column("size_factor_high", "95 % interval", value="high"),
+    Column("size_factor_high", value="high"),
 )
 SCALING = (
-    SCHEMA,
-    Column("source", "the file"),
-    Column("runs", "the runs fitted", value=lambda result: len(result.runs)),
+    estimate.SCHEMA,
+    Column("source"),
+    Column("runs", value=lambda result: len(result.runs)),
     Column("irreducible_loss", value="law.irreducible_loss"),
-    Column(
-        "irreducible_loss_stderr",
-        "E and its standard error, in the unit of the losses",
-        value=lambda result: float(result.law.stderr[0]),
-    ),
+    Column("irreducible_loss_stderr", value=lambda result: float(result.law.stderr[0])),
     Column("exponent", value="law.exponent"),
-    Column(
-        "exponent_stderr",
-        "α and its standard error",
-        value=lambda result: float(result.law.stderr[2]),
-    ),
+    Column("exponent_stderr", value=lambda result: float(result.law.stderr[2])),
     Column("reference_parameters", value="law.center_parameters"),
     Column(
-        "reference_loss",
-        "a size in the middle, and the reference family's loss there",
-        value=lambda result: float(result.law.loss(result.law.center_parameters)),
+        "reference_loss", value=lambda result: float(result.law.loss(result.law.center_parameters))
     ),
-    Column("families", "the reference first", value="laws", of=FAMILY),
-    Column(
-        "residual_spread",
-        "robust standard deviation of the residuals, as a share of the loss",
-        value="law.spread",
-    ),
-    Column(
-        "held_out",
-        "the largest model of each `family`: `parameters`, `loss`, `predicted_loss` by a fit to "
-        "the others, `error` as a share; null where these are too few",
-        value=_held_out,
-    ),
-    Column("refused", "rows that are not used", of=(Column("line"), Column("reason"))),
-    Column("notes", "what was left out and what cannot be told, a sentence each"),
+    Column("families", value="laws", of=FAMILY),
+    Column("residual_spread", value="law.spread"),
+    Column("held_out", value=_held_out),
+    Column("refused", of=(Column("line"), Column("reason"))),
+    Column("notes"),
 )
-FACTOR = (
-    Column("value"),
-    Column("low"),
-    Column("high", "ends of the 95 % interval, null where nothing says"),
-    Column("origin", "`paper`, `assumed`, `fitted`, `interpolated` or `given`"),
-    Column("source"),
-)
+FACTOR = (Column("value"), Column("low"), Column("high"), Column("origin"), Column("source"))
 SPEEDUP = (Column("speedup"), Column("speedup_low"), Column("speedup_high"))
 FIGURES = (
-    *within("result", pick(STEP, "step_ms", "step_ms_low", "step_ms_high")),
+    *columns.pick(estimate.STEP, "step_ms", "step_ms_low", "step_ms_high", part="result"),
     *SPEEDUP,
-    Column("prefill_ms", "", "ms", "prefill_s", "prefill"),
-    *within("result", pick(STEP, "tokens_per_s", "bound")),
+    Column("prefill_ms", "ms", "prefill_s", "prefill"),
+    *columns.pick(estimate.STEP, "tokens_per_s", "bound", part="result"),
 )
 REST = (
-    *within("limits", LIMITS),
+    *columns.within("limits", LIMITS),
     Column(
         "usd_per_million_tokens",
         heading="USD per million",
-        cell=lambda item: money(item.usd_per_million_tokens, 3),
+        cell=lambda item: text.money(item.usd_per_million_tokens, 3),
     ),
 )
-VARIANT = (*FIGURES, Column("memory", "", "bytes", "result.memory", of=MEMORY), *REST)
+VARIANT = (*FIGURES, Column("memory", "bytes", "result.memory", of=estimate.MEMORY), *REST)
 CANDIDATE = (
-    *pick(MODEL, "model"),
+    *columns.pick(estimate.MODEL, "model"),
     Column(
         "parameters",
         heading="size",
-        cell=lambda candidate: parameters_phrase(candidate.parameters),
+        cell=lambda candidate: text.parameters_phrase(candidate.parameters),
     ),
-    *without(MODEL, "model", "parameters", "active_parameters"),
+    *columns.without(estimate.MODEL, "model", "parameters", "active_parameters"),
     Column("intermediate_size", value="model.intermediate_size"),
-    Column("size_factor", "of each other model; null for the model to match", of=FACTOR),
-    Column("size_error", "its parameters over those wanted, minus 1"),
-    *(
-        Column(attention, value=lambda item, name=attention: item.variants[name], of=VARIANT)
-        for attention in ATTENTIONS
-    ),
+    Column("size_factor", of=FACTOR),
+    Column("size_error"),
+    *(Column(attention, value=partial(_under, attention), of=VARIANT) for attention in ATTENTIONS),
 )
 PAIRING = (
     Column("base_attention", value=lambda item: item[0][0]),
-    Column("other_attention", "kinds of attention", value=lambda item: item[0][1]),
+    Column("other_attention", value=lambda item: item[0][1]),
     Column("from_samples", value=lambda item: [value or None for value in item[1].from_samples]),
-    Column(
-        "until_samples",
-        "where the other model is faster at each context, and the first samples with which it is "
-        "slower again; null for none",
-        value=lambda item: [value or None for value in item[1].until_samples],
-    ),
-    Column(
-        "slower_between",
-        "of the samples in between, with how many it is not faster",
-        value=lambda item: list(item[1].slower_between),
-    ),
-    Column("share_faster", "of the map", value=lambda item: item[1].share),
+    Column("until_samples", value=lambda item: [value or None for value in item[1].until_samples]),
+    Column("slower_between", value=lambda item: list(item[1].slower_between)),
+    Column("share_faster", value=lambda item: item[1].share),
     Column("largest_speedup", value=lambda item: item[1].largest_speedup),
-    Column("mean_speedup", "on the map", value=lambda item: item[1].mean_speedup),
+    Column("mean_speedup", value=lambda item: item[1].mean_speedup),
 )
 CROSSOVER = (
     Column("model", value=lambda item: item[1].model.name),
-    Column("context_tokens", "a list", value=lambda item: item[0].context_tokens.tolist()),
-    Column("most_samples", "looked at", value=lambda item: int(item[0].samples[-1])),
+    Column("context_tokens", value=lambda item: item[0].context_tokens.tolist()),
+    Column("most_samples", value=lambda item: int(item[0].samples[-1])),
     Column("pairings", value=lambda item: list(item[0].borders.items()), of=PAIRING),
 )
 TRADEOFF = (
-    Column("target_step_ms", "", "ms", "target_step_s"),
-    Column("models", "the model to match, then the others", value="candidates", of=CANDIDATE),
+    Column("target_step_ms", "ms", "target_step_s"),
+    Column("models", value="candidates", of=CANDIDATE),
     Column(
         "crossovers",
-        "for each other model",
         value=lambda result: list(zip(result.crossovers, result.others, strict=True)),
         of=CROSSOVER,
     ),
-    Column("scaling", "with `--runs` the object of `scaling`, else null", of=SCALING),
+    Column("scaling", of=SCALING),
 )
 ROW = (
-    *within("candidate", pick(MODEL, "model")),
-    *within("variant.result", pick(ASKED, "gpu")),
+    *columns.pick(estimate.MODEL, "model", part="candidate"),
+    *columns.pick(estimate.ASKED, "gpu", part="variant.result"),
     Column("parameters", value="candidate.parameters"),
-    *within("candidate", pick(MODEL, "kv_heads")),
+    *columns.pick(estimate.MODEL, "kv_heads", part="candidate"),
     Column("size_factor", value=lambda item: _factor(item.candidate)),
     Column(
         "size_factor_origin",
@@ -198,16 +143,16 @@ ROW = (
             "" if item.candidate.size_factor is None else item.candidate.size_factor.origin
         ),
     ),
-    *within("variant.result", WORKLOAD),
-    *within("variant", FIGURES),
-    *within("variant", REST),
-    *within("variant.result.memory", MEMORY),
+    *columns.within("variant.result", estimate.WORKLOAD),
+    *columns.within("variant", FIGURES),
+    *columns.within("variant", REST),
+    *columns.within("variant.result.memory", estimate.MEMORY),
 )
 
 
 def scaling_object(result: ScalingLaw) -> Row:
     """Return a fitted scaling law as a JSON object."""
-    return as_object(SCALING, result)
+    return columns.as_object(SCALING, result)
 
 
 def run_rows(result: ScalingLaw) -> list[Row]:
@@ -240,16 +185,16 @@ def tradeoff_object(result: Tradeoff) -> Row:
     """Return a trade-off as a JSON object that nests the models and their crossovers."""
     first = result.base.variants["standard"].result
     return {
-        **as_object([SCHEMA], result),
-        "inputs": as_object(without(INPUTS, "attention"), first),
-        **as_object(TRADEOFF, result),
-        **as_object([HARDWARE_USED, NOTES], first),
+        **columns.as_object([estimate.SCHEMA], result),
+        "inputs": columns.as_object(columns.without(estimate.INPUTS, "attention"), first),
+        **columns.as_object(TRADEOFF, result),
+        **columns.as_object([estimate.HARDWARE_USED, estimate.NOTES], first),
     }
 
 
 def variant_rows(result: Tradeoff) -> list[Row]:
     """Return the models under each kind of attention, one tidy row each."""
-    return [as_object(ROW, item) for item in _items(result)]
+    return [columns.as_object(ROW, item) for item in _items(result)]
 
 
 def _items(result: Tradeoff) -> list[Item]:
@@ -324,35 +269,35 @@ def scaling_view(result: ScalingLaw) -> "RenderableType":
     law, errors = result.law, result.law.stderr
     left = float(law.loss(GIGA)) - law.irreducible_loss
     interval = Column(
+        unit="text",
         heading="95 % interval",
         cell=lambda family: (
             "the reference"
             if family is result.reference
             else f"{family.low:.3f} to {family.high:.3f}"
         ),
-        right=False,
     )
-    columns = (*pick(FAMILY, "family", "runs", "sizes", "size factor F"), interval)
+    wanted = (*columns.pick(FAMILY, "family", "runs", "sizes", "size factor F"), interval)
     held_out = [
-        f"{parameters_phrase(row['parameters'])} {row['error']:+.2%}"
+        f"{text.parameters_phrase(row['parameters'])} {row['error']:+.2%}"
         for row in _held_out(result) or ()
     ]
     foretold = f"The largest models, predicted by a fit to the others: {', '.join(held_out)}."
-    return stack(
-        text((f"Scaling law of {plural(len(result.runs), 'training run')}", "bold")),
-        text(
+    return columns.stack(
+        columns.line((f"Scaling law of {text.plural(len(result.runs), 'training run')}", "bold")),
+        columns.line(
             f"L(N, f) = {law.irreducible_loss:.4g} + {left:.4g} (N / (F x 1e9))^-{law.exponent:.4g}"
         ),
-        text(
+        columns.line(
             f"irreducible loss {law.irreducible_loss:.4g} ± {errors[0]:.2g}, "
             f"exponent {law.exponent:.4g} ± {errors[2]:.2g} (standard errors); "
             f"residuals {law.spread:.2%}"
         ),
         "",
-        as_table(columns, result.laws),
+        columns.as_table(wanted, result.laws),
         "",
         *([foretold] if held_out else []),
-        *notes(result.notes),
+        *columns.notes(result.notes),
     )
 
 
@@ -369,9 +314,9 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
 
         return replace(column, cell=cell)
 
-    columns = (
-        once(Column("model", "", "", "model.name", "model", right=False, wrap=True)),
-        once(*pick(CANDIDATE, "size")),
+    wanted = (
+        once(Column("model", "text", "model.name", "model", wrap=True)),
+        once(*columns.pick(CANDIDATE, "size")),
         once(
             Column(
                 heading="shape",
@@ -379,11 +324,11 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
                 spare=True,
             )
         ),
-        Column("attention", "", "", "variant.result.workload.attention", "attention", right=False),
-        *within("variant", pick(FIGURES, "step", "prefill")),
-        *within("variant.result.memory", pick(MEMORY, "memory")),
-        *within("variant", pick(REST, "most samples", "USD per million")),
-        *within("variant.result.memory", pick(MEMORY, "fits")),
+        Column("attention", "text", "variant.result.workload.attention", "attention"),
+        *columns.pick(FIGURES, "step", "prefill", part="variant"),
+        *columns.pick(estimate.MEMORY, "memory", part="variant.result.memory"),
+        *columns.pick(REST, "most samples", "USD per million", part="variant"),
+        *columns.pick(estimate.MEMORY, "fits", part="variant.result.memory"),
     )
     borders: list[RenderableType] = []
     for crossed, other in zip(result.crossovers, result.others, strict=True):
@@ -394,14 +339,14 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
         for other in result.others
         if other.size_factor is not None
     ]
-    return stack(
-        question(first, attention=False),
+    return columns.stack(
+        estimate.question(first, attention=False),
         "",
-        as_table(columns, _items(result)),
+        columns.as_table(wanted, _items(result)),
         "",
         *(_verdict(other, result.base.model.name) for other in result.others),
         *borders,
-        *notes([*factors, *without_shortage(first.notes)]),
+        *columns.notes([*factors, *text.without_shortage(first.notes)]),
     )
 
 
@@ -409,8 +354,8 @@ def _verdict(other: Candidate, base: str) -> str:
     """Say how much faster a larger model is at the point asked about (rich markup)."""
     standard, bifurcated = (other.variants[attention] for attention in ATTENTIONS)
     return (
-        f"[bold]{other.model.name}[/] is {times_as(standard.speedup)} as {base} with standard "
-        f"attention{_between(standard)}, {times_as(bifurcated.speedup)} with bifurcated"
+        f"[bold]{other.model.name}[/] is {text.times_as(standard.speedup)} as {base} with standard "
+        f"attention{_between(standard)}, {text.times_as(bifurcated.speedup)} with bifurcated"
         f"{_between(bifurcated)}."
     )
 
@@ -434,36 +379,34 @@ def _crossover_lines(
         ("bifurcated", "bifurcated"): "both bifurcated",
         ("bifurcated", "standard"): f"standard, {base.model.name} bifurcated",
     }
-    columns = (
+    wanted = (
         Column(
+            unit="text",
             heading=f"{other.model.name} is faster",
             cell=lambda item: words[item[0]],
-            right=False,
             wrap=True,
         ),
         *(
-            Column(
-                heading=format_tokens(context),
-                cell=lambda item, index=index: _range(item[1], index),
-            )
+            Column(heading=format_tokens(context), cell=partial(_range, index))
             for index, context in contexts
         ),
         Column(heading="of the map", cell=lambda item: f"{item[1].share:.0%}"),
         Column(heading="mean gain", cell=lambda item: f"{item[1].mean_speedup:.2f}x"),
     )
-    table = as_table(columns, crossed.borders.items())
+    table = columns.as_table(wanted, crossed.borders.items())
     some = any("~" in cell for row in table.rows for cell in row)
     gaps = "; ~ but for some in between" if some else ""
     looked = f"Looked at up to {int(crossed.samples[-1]):,} samples; memory left aside{gaps}."
     return [
-        text(("Samples with which it is the faster one, by context tokens", "bold")),
+        columns.line(("Samples with which it is the faster one, by context tokens", "bold")),
         table,
-        text((looked, "dim")),
+        columns.line((looked, "dim")),
     ]
 
 
-def _range(border: Border, index: int) -> str:
+def _range(index: int, item: tuple[Pairing, Border]) -> str:
     """Write the samples with which a model is faster at one context, a ~ where there are gaps."""
+    border = item[1]
     first, until = border.from_samples[index], border.until_samples[index]
     gaps = "~" if border.slower_between[index] else ""
     if not first:

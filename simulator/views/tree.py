@@ -5,29 +5,8 @@ from typing import TYPE_CHECKING
 from simulator.answers.tree import Reading, TreePlan
 from simulator.inputs.tree import tree_text
 from simulator.units import format_si, format_time, format_tokens
-from simulator.views.columns import (
-    Column,
-    Row,
-    as_object,
-    as_table,
-    notes,
-    pick,
-    stack,
-    text,
-    within,
-)
-from simulator.views.estimate import (
-    ASKED,
-    HARDWARE_USED,
-    INPUTS,
-    MEMORY,
-    NOTES,
-    OVER_STANDARD,
-    SCHEMA,
-    STEP,
-    Variant,
-    question,
-)
+from simulator.views import columns, estimate
+from simulator.views.columns import Column, Row
 from simulator.views.text import plural_tokens, without_shortage
 
 if TYPE_CHECKING:
@@ -37,83 +16,79 @@ MOST_READINGS_SHOWN = 16
 
 # The figures of a reading, and of standard attention.
 FIGURES = (
-    *within("result", pick(STEP, "step_ms", "tokens_per_s")),
-    OVER_STANDARD,
-    *within(
-        "result", pick(STEP, "flops", "bytes_read", "bytes_written", "kv_bytes_read", "launches")
+    *columns.pick(estimate.STEP, "step_ms", "tokens_per_s", part="result"),
+    estimate.OVER_STANDARD,
+    *columns.within(
+        "result",
+        columns.pick(
+            estimate.STEP, "flops", "bytes_read", "bytes_written", "kv_bytes_read", "launches"
+        ),
     ),
-    *within("result.memory", pick(MEMORY, "kv_bytes", "memory_bytes", "fits")),
-    *within("result", pick(STEP, "bound")),
+    *columns.pick(estimate.MEMORY, "kv_bytes", "memory_bytes", "fits", part="result.memory"),
+    *columns.pick(estimate.STEP, "bound", part="result"),
 )
 READING = (
-    Column("split", "names of the levels read once per node", value="variant"),
-    Column("tree", "to give to `--tree`", value=lambda item: tree_text(item.result.workload.tree)),
+    Column("split", value="variant"),
+    Column("tree", value=lambda item: tree_text(item.result.workload.tree)),
     *FIGURES,
 )
 ROW = (
-    *within("result", ASKED),
+    *columns.within("result", estimate.ASKED),
     Column("split", value=lambda item: ",".join(item.variant)),
     *FIGURES,
 )
 LEVEL = (
-    Column("name", "", "", "level.name", "level", right=False),
+    Column("name", "text", "level.name", "level"),
     Column(
-        "tokens", "", "", "level.tokens", "tokens", lambda rule: format_tokens(rule.level.tokens)
+        "tokens",
+        value="level.tokens",
+        heading="tokens",
+        cell=lambda rule: format_tokens(rule.level.tokens),
     ),
     Column("nodes", heading="nodes"),
-    Column(
-        "readers",
-        "how often it is read when joined",
-        heading="else read",
-        cell=lambda rule: f"{rule.readers:,} times",
-    ),
-    Column("split", "whether the fastest choice does", "bool"),
+    Column("readers", heading="else read", cell=lambda rule: f"{rule.readers:,} times"),
+    Column("split", "bool"),
     Column(
         "saved_bytes",
-        "",
         "bytes",
         heading="KV saved",
         cell=lambda rule: _signed(format_si(rule.saved_bytes, "B"), rule.saved_bytes, plus=""),
     ),
     Column(
         "added_bytes",
-        "",
         "bytes",
         heading="other bytes",
         cell=lambda rule: _signed(format_si(abs(rule.added_bytes), "B"), rule.added_bytes),
     ),
     Column(
         "added_launches",
-        "",
         "launches",
         heading="launches",
         cell=lambda rule: f"{rule.added_launches:+,}",
     ),
     Column(
         "gained_ms",
-        "",
         "ms",
         "gained_s",
         "time saved",
         lambda rule: _signed(format_time(abs(rule.gained_s)), rule.gained_s, plus=""),
     ),
-    Column("verdict", "`yes`, `no`, `too close to call`"),
+    Column("verdict"),
     Column("fewer_bytes_from_tokens"),
     Column(
         "faster_from_tokens",
-        "[for good](#break-even-points); null if nowhere",
+        "text",
         heading="faster from",
         cell=lambda rule: (
             "never" if rule.faster_from_tokens is None else plural_tokens(rule.faster_from_tokens)
         ),
-        right=False,
     ),
     Column(
+        unit="text",
         cell=lambda rule: (
             ("split" if rule.split else "join")
             + (", too close to call" if rule.verdict == "too close to call" else "")
         ),
-        right=False,
         wrap=True,
     ),
 )
@@ -122,32 +97,36 @@ LEVEL = (
 def tree_object(result: TreePlan) -> Row:
     """Return the plan of a tree as a JSON object."""
     return {
-        **as_object([SCHEMA, Column("inputs", value="standard", of=INPUTS)], result),
-        "standard": as_object(FIGURES, Variant("", result.standard, result.standard)),
-        "best": as_object(READING, _item(result.best, result)),
-        "readings": [as_object(READING, _item(item, result)) for item in result.readings],
-        **as_object([Column("levels", value="rules", of=LEVEL)], result),
-        **as_object([HARDWARE_USED, NOTES], result.standard),
+        **columns.as_object(
+            [estimate.SCHEMA, Column("inputs", value="standard", of=estimate.INPUTS)], result
+        ),
+        "standard": columns.as_object(
+            FIGURES, estimate.Variant("", result.standard, result.standard)
+        ),
+        "best": columns.as_object(READING, _item(result.best, result)),
+        "readings": [columns.as_object(READING, _item(item, result)) for item in result.readings],
+        **columns.as_object([Column("levels", value="rules", of=LEVEL)], result),
+        **columns.as_object([estimate.HARDWARE_USED, estimate.NOTES], result.standard),
     }
 
 
 def tree_rows(result: TreePlan) -> list[Row]:
     """Return every choice as a tidy row, fastest first."""
-    return [as_object(ROW, _item(item, result)) for item in result.readings]
+    return [columns.as_object(ROW, _item(item, result)) for item in result.readings]
 
 
-def _item(reading: Reading, result: TreePlan) -> Variant:
+def _item(reading: Reading, result: TreePlan) -> estimate.Variant:
     """Return a reading beside standard attention."""
-    return Variant(reading.split, reading.result, result.standard)
+    return estimate.Variant(reading.split, reading.result, result.standard)
 
 
 def tree_view(result: TreePlan) -> "RenderableType":
     """Return every way to read a tree as a table, which to take, and the rule for each level."""
     shown = result.readings[:MOST_READINGS_SHOWN]
     standard, layout = result.standard, result.standard.workload.kv_layout
-    items = [] if layout == "shared" else [Variant(_NONE[layout], standard, standard)]
+    items = [] if layout == "shared" else [estimate.Variant(_NONE[layout], standard, standard)]
     items += [
-        Variant(", ".join(item.split) or "none, one stored tree", item.result, standard)
+        estimate.Variant(", ".join(item.split) or "none, one stored tree", item.result, standard)
         for item in shown
     ]
     moved = Column(
@@ -157,29 +136,35 @@ def tree_view(result: TreePlan) -> "RenderableType":
         ),
         spare=True,
     )
-    columns = (
-        Column("variant", heading="levels read once per node", right=False, wrap=True),
-        *pick((*FIGURES, moved), "step", "speed-up", "KV read", "all bytes", "launches", "memory"),
+    wanted = (
+        Column("variant", "text", heading="levels read once per node", wrap=True),
+        *columns.pick(
+            (*FIGURES, moved), "step", "speed-up", "KV read", "all bytes", "launches", "memory"
+        ),
         Column(
+            unit="text",
             heading="fits",
             cell=lambda item: "yes" if item.result.memory.fits else "no",
-            right=False,
         ),
-        *pick(FIGURES, "bound by"),
+        *columns.pick(FIGURES, "bound by"),
     )
     hidden = len(result.readings) - len(shown)
     every = (*standard.notes, *result.reading(()).result.notes)
-    return stack(
-        question(standard, attention=False),
+    return columns.stack(
+        estimate.question(standard, attention=False),
         "",
-        as_table(columns, items),
+        columns.as_table(wanted, items),
         *([f"{hidden} more choices: --format csv or --json shows all."] if hidden else []),
         "",
         *tree_sentences(result),
         "",
-        text(("What splitting each level brings, the others as in the fastest choice", "bold")),
-        as_table([column for column in LEVEL if column.heading or column.cell], result.rules),
-        *notes(without_shortage(every)),
+        columns.line(
+            ("What splitting each level brings, the others as in the fastest choice", "bold")
+        ),
+        columns.as_table(
+            [column for column in LEVEL if column.heading or column.cell], result.rules
+        ),
+        *columns.notes(without_shortage(every)),
     )
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from simulator.units import MICROSECOND, format_time
-from simulator.views.columns import Column, as_table, stack, text
+from simulator.views import columns
+from simulator.views.columns import Column
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 SHOWN = ("kind", "kind, gpu, framework", "kind, regime")
 
 
-def _share(key: str, heading: str, meaning: str = "") -> Column:
+def _share(key: str, heading: str) -> Column:
     """Return a column of errors, as shares of the measured times."""
-    return Column(key, meaning, heading=heading, cell=lambda group: _percent(group[key]))
+    return Column(key, heading=heading, cell=lambda group: _percent(group[key]))
 
 
 GROUP = (
-    Column("value", heading="rows of", right=False, wrap=True),
+    Column("value", "text", heading="rows of", wrap=True),
     Column("rows", heading="rows"),
     _share("median_ape", "median error"),
     _share("p90_ape", "90th percentile"),
@@ -34,20 +35,20 @@ GROUP = (
 )
 WORST = (
     Column(
+        unit="text",
         heading="row",
         cell=lambda row: (
             " ".join(str(row[key]) for key in ("gpu_id", "framework", "kind") if key in row)
             + f": {row.get('sizes', '')}"
         ),
-        right=False,
         wrap=True,
     ),
     Column(heading="measured", cell=lambda row: format_time(row["measured_us"] * MICROSECOND)),
     Column(heading="predicted", cell=lambda row: format_time(row["predicted_us"] * MICROSECOND)),
     Column(
+        unit="text",
         heading="the model says",
         cell=lambda row: str(row.get("reason", "")),
-        right=False,
         wrap=True,
     ),
 )
@@ -64,27 +65,27 @@ def validation_view(report: Mapping[str, Any]) -> "RenderableType":
     parts: list[RenderableType] = [_headline(report), ""]
     groups = [group for by in SHOWN for group in report["groups"] if group["by"] == by]
     if groups:
-        parts += [as_table(GROUP, groups), ""]
+        parts += [columns.as_table(GROUP, groups), ""]
     if "oom_total" in report:
         right = f"{report['oom_correct']} of {report['oom_total']} right"
         parts.append(f"Out of memory or not: {right}.\n")
     if report["worst"]:
-        parts += [text(("Farthest off", "bold")), as_table(WORST, report["worst"])]
-    return stack(*parts)
+        parts += [columns.line(("Farthest off", "bold")), columns.as_table(WORST, report["worst"])]
+    return columns.stack(*parts)
 
 
 def _headline(report: Mapping[str, Any]) -> "Text":
     """Say how many rows were predicted, and how well."""
     counts = f"{report['predicted']:,} of {plural(report['rows'], 'row')} predicted"
     if report["median_ape"] is None:
-        return text(f"{counts}.")
+        return columns.line(f"{counts}.")
     known = report["intervals"]
     inside = (
         f"{_percent(report['inside'])} of {known:,} lie inside their 80 % intervals."
         if known
         else "None has an 80 % interval."
     )
-    return text(
+    return columns.line(
         (counts, "bold"),
         f", half of them within {_percent(report['median_ape'])}, nine in ten within "
         f"{_percent(report['p90_ape'])}; bias {_percent(report['bias'])}. {inside}",

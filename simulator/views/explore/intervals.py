@@ -7,13 +7,7 @@ from typing import Any
 from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout, Workload
-from simulator.timing.interval import (
-    Part,
-    Uncertainty,
-    format_of,
-    speedup_interval,
-    uncertainty_of,
-)
+from simulator.timing.interval import Part, Uncertainty, format_of, speedup_interval, uncertainty_of
 from simulator.timing.spent import Spent
 from simulator.timing.spread import FAMILY, Family, Spread
 from simulator.timing.step import KindTime

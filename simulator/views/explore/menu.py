@@ -5,25 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.answers.estimate import (
-    DEFAULT_MEMORY_UTILIZATION,
-    check_utilization,
-    check_workload,
-)
+from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, check_utilization, check_workload
 from simulator.counts.transformer import check_split
 from simulator.errors import ScenarioError, SimulatorError
 from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files, read_profile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario, Value
-from simulator.inputs.workload import (
-    Attention,
-    Execution,
-    Kernel,
-    KvLayout,
-    Workload,
-    workload_for,
-)
+from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout, Workload, workload_for
 from simulator.timing.constants import ConstantsChoice, Rates, rates
 
 # Beside the scenario's own: multi-head, multi-group, multi-query, latent, mixtures of experts,
@@ -53,13 +42,7 @@ RANGES = {
 # The same, where the scenario asks about several.
 QUERY_TOKENS = (1, 16)
 # Settings that a page keeps as the scenario has them.
-KEPT = (
-    "accepted_tokens",
-    "weight_dtype",
-    "kv_dtype",
-    "tensor_parallel",
-    "tree",
-)
+KEPT = ("accepted_tokens", "weight_dtype", "kv_dtype", "tensor_parallel", "tree")
 # What a prefix tree fixes.
 BY_TREE = ("context_tokens", "prompts")
 

@@ -88,12 +88,7 @@ def page(figure: "go.Figure") -> str:
 
 
 def image(
-    figure: "go.Figure",
-    form: str,
-    *,
-    width: int = WIDE[0],
-    height: int = WIDE[1],
-    scale: float = 1,
+    figure: "go.Figure", form: str, *, width: int = WIDE[0], height: int = WIDE[1], scale: float = 1
 ) -> bytes:
     """Return a figure as a PNG, SVG or PDF.
 

@@ -21,11 +21,7 @@ NEARLY = 0.999
 
 
 def quality_latency(
-    frame: "pd.DataFrame",
-    caption: Caption,
-    *,
-    axis: str = "step_ms",
-    target: float | None = None,
+    frame: "pd.DataFrame", caption: Caption, *, axis: str = "step_ms", target: float | None = None
 ) -> "go.Figure":
     """Draw pass@k against latency, a line for each kind of attention.
 

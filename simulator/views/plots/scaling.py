@@ -61,8 +61,7 @@ def scaling_law(
         words.insert(0, "Hollow: the largest models; on the right by a fit to the others.")
     if runs["outlier"].any():
         words.insert(
-            0,
-            "Crosses: far off, and without weight in the law; on the right at the edge.",
+            0, "Crosses: far off, and without weight in the law; on the right at the edge."
         )
     return style.finish(figure, finding(families, runs), Caption(caption.subject, tuple(words)))
 
