@@ -28,6 +28,8 @@ PLAIN_WIDTH = 140
 PAGES, JSON = (".html", ".htm"), ".json"
 USUAL_WIDTH, USUAL_HEIGHT = 1200, 700
 MOST_PIXELS = 8192
+# Figures of CSV that are no counts have nine significant digits.
+CSV_FLOAT = "%.9g"
 SUFFIXES: dict[str, Format] = {".json": "json", ".csv": "csv", ".txt": "table"}
 
 
@@ -104,7 +106,8 @@ def csv_cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return int(value) if value.is_integer() and abs(value) <= LARGEST_EXACT else f"{value:.9g}"
+        whole = value.is_integer() and abs(value) <= LARGEST_EXACT
+        return int(value) if whole else CSV_FLOAT % value
     return value
 
 

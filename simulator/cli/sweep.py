@@ -4,18 +4,21 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simulator.cli.options import Constants, ScenarioName, Utilization
-from simulator.cli.output import check_parquet, say
+from simulator.cli.output import CSV_FLOAT, check_parquet, say
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
+from simulator.views.columns import LARGEST_EXACT
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from simulator.answers.sweep import Sweep
 
 SUFFIXES = (".csv", ".parquet")
@@ -82,16 +85,28 @@ def _stoppable() -> Iterator[None]:
 
 
 def _write_csv(blocks: Iterator[dict[str, Any]], path: Path | None) -> None:
-    """Write blocks as CSV, one at a time."""
+    """Write blocks as CSV, one at a time, in the form of every other answer's CSV."""
+    with (
+        nullcontext(sys.stdout)
+        if path is None
+        else path.open("w", encoding="utf-8", newline="") as stream
+    ):
+        for number, block in enumerate(blocks):
+            frame = _csv_frame(block)
+            frame.to_csv(stream, index=False, header=number == 0, float_format=CSV_FLOAT)
+
+
+def _csv_frame(block: dict[str, Any]) -> "pd.DataFrame":
+    """Return a block with whole numbers as integers, and booleans as JSON writes them."""
     import pandas as pd
 
-    if path is None:
-        for number, block in enumerate(blocks):
-            pd.DataFrame(block).to_csv(sys.stdout, index=False, header=number == 0)
-        return
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        for number, block in enumerate(blocks):
-            pd.DataFrame(block).to_csv(stream, index=False, header=number == 0)
+    frame = pd.DataFrame(block)
+    for name, values in frame.select_dtypes("float").items():
+        if ((values % 1 == 0) & (values.abs() <= LARGEST_EXACT)).all():
+            frame[name] = values.astype("int64")
+    for name, values in frame.select_dtypes("bool").items():
+        frame[name] = values.map({True: "true", False: "false"})
+    return frame
 
 
 def _write_parquet(blocks: Iterator[dict[str, Any]], path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_gpu_shows_the_constants_of_8_bit_kernels_too() -> None:
     shown = bifurcate("gpus", "show", "l4", "--json").json["constants"]
     used = rates(load_hardware("l4"))
     for name in ("attention_launch_us", "gemm_bandwidth_fraction"):
-        assert shown[f"fp8_{name}"]["value"] == used.narrow.constants[name].value
+        assert shown[f"fp8_{name}"]["value"] == used.low_precision.constants[name].value
         assert shown[name]["value"] == used.constants[name].value
     assert "link_fraction" in shown
     assert "fp8_link_fraction" not in shown

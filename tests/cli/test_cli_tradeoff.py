@@ -11,8 +11,8 @@ import pytest
 from command_line import bifurcate
 
 import simulator
-from simulator.views.tradeoffs.quality_results import quality_object
-from simulator.views.tradeoffs.results import scaling_object, tradeoff_object
+from simulator.views.quality import quality_object
+from simulator.views.tradeoff import scaling_object, tradeoff_object
 
 COMMANDS = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
 MODEL = ("-m", "llama-2-7b")
@@ -92,7 +92,7 @@ def test_rows_of_a_tradeoff(part: str) -> None:
     answer = bifurcate("tradeoff", *MODEL, "--most-samples", "64", "--json").json
     if part == "models":
         assert [row["step_ms"] for row in table] == [
-            str(model[attention]["step_ms"])
+            f"{model[attention]['step_ms']:.9g}"
             for model in answer["models"]
             for attention in ("standard", "bifurcated")
         ]

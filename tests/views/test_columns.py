@@ -22,7 +22,7 @@ def shown(view: RenderableType, width: int) -> str:
 
 TABLE = FittedTable(
     columns=(
-        Column(heading="what it is", right=False, wrap=True),
+        Column(heading="what it is", unit="text", wrap=True),
         Column(heading="read so far"),
         Column(heading="spare", spare=True),
     ),
@@ -75,10 +75,10 @@ def test_no_figure_and_no_letter_is_ever_lost(
 ) -> None:
     """At any width every figure is whole and every letter of every text is there."""
     columns = (
-        Column(heading="text", right=False, wrap=True),
+        Column(heading="text", unit="text", wrap=True),
         Column(heading="a figure"),
         Column(heading="b"),
-        Column(heading="more text", right=False, wrap=True),
+        Column(heading="more text", unit="text", wrap=True),
     )
     text = shown(FittedTable(columns=columns, rows=rows), width)
     for row in rows:
@@ -95,7 +95,7 @@ def test_a_table_stays_within_the_terminal_if_it_can(
     rows: list[tuple[str, str]], width: int
 ) -> None:
     """With room for the longest word beside the figures, no line is longer than the terminal."""
-    columns = (Column(heading="text", right=False, wrap=True), Column(name="figure"))
+    columns = (Column(heading="text", unit="text", wrap=True), Column(heading="figure"))
     lines = shown(FittedTable(columns=columns, rows=rows), width).splitlines()
     assert max(len(line.rstrip()) for line in lines) <= width
 

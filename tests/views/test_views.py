@@ -13,11 +13,18 @@ import simulator
 from simulator.answers.compare import Comparison
 from simulator.inputs.workload import ATTENTIONS, Workload
 from simulator.units import format_gib, format_si, format_time, format_tokens
-from simulator.views.plan_tables import MOST_OPTIONS_SHOWN, plan_view
-from simulator.views.results import SCHEMA_VERSION, estimate_object, plain
-from simulator.views.tables import compare_view, estimate_view, generations_view
-from simulator.views.text import break_even, interval_phrase, samples_phrase, verdict
-from simulator.views.tradeoffs.quality_tables import quality_view
+from simulator.views.columns import SCHEMA_VERSION, plain
+from simulator.views.estimate import (
+    break_even,
+    compare_view,
+    estimate_object,
+    estimate_view,
+    verdict,
+)
+from simulator.views.generate import generate_view
+from simulator.views.plan import MOST_OPTIONS_SHOWN, plan_view
+from simulator.views.quality import quality_view
+from simulator.views.text import interval_phrase, samples_phrase
 
 
 def shown(view: RenderableType) -> str:
@@ -219,7 +226,7 @@ def test_the_gain_over_one_stored_context_is_told_where_it_is_another() -> None:
         (plan_view, partial(simulator.plan, gpus=["h100-sxm"], tensor_parallel_sizes=[1])),
         (quality_view, partial(simulator.quality, success_rate=0.1)),
         (
-            generations_view,
+            generate_view,
             lambda model, **work: {
                 name: simulator.generate(model, attention=name, output_tokens=8, **work)
                 for name in ATTENTIONS
@@ -274,7 +281,7 @@ def test_a_request_shows_its_own_numbers() -> None:
         kind: simulator.generate("mistral-7b", output_tokens=2000, attention=kind)
         for kind in ("standard", "bifurcated")
     }
-    text = shown(generations_view(results))
+    text = shown(generate_view(results))
     for kind, item in results.items():
         (row,) = (line for line in text.splitlines() if line.startswith(f"{kind} "))
         time = item.time
@@ -293,7 +300,7 @@ def test_a_request_shows_its_own_numbers() -> None:
 def test_a_price_that_is_not_known_is_called_so() -> None:
     """Without a price the cost is unknown, not zero."""
     result = simulator.generate("gpt2", "a10", output_tokens=8)
-    assert "unknown" in shown(generations_view({"standard": result}))
+    assert "unknown" in shown(generate_view({"standard": result}))
 
 
 @pytest.mark.parametrize(("samples", "word"), [(1, "slow"), (64, "fast")])
@@ -306,7 +313,7 @@ def test_a_slower_request_is_said_to_be_slower(samples: int, word: str) -> None:
     ratio = results["standard"].total_s / results["bifurcated"].total_s
     times = max(ratio, 1 / ratio)
     said = f"Over the whole request bifurcated is {times:.2f} times as {word}."
-    assert said in shown(generations_view(results))
+    assert said in shown(generate_view(results))
 
 
 def test_a_plan_shows_its_own_numbers() -> None:
@@ -367,4 +374,4 @@ def test_plain_numbers() -> None:
 
 def test_the_schema_has_a_version() -> None:
     """Every object says which version of the schema it follows."""
-    assert estimate_object(simulator.estimate("gpt2"))["schema_version"] == SCHEMA_VERSION == 1
+    assert estimate_object(simulator.estimate("gpt2"))["schema_version"] == SCHEMA_VERSION == 2

@@ -11,9 +11,11 @@ from simulator.answers.study import Study
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload
+from simulator.views.plots.equal_quality import crossover_figure
+from simulator.views.plots.quality import quality_figure
 from simulator.views.plots.registry import figure
-from simulator.views.tradeoffs.figures import crossover_figure, quality_figure, scaling_figure
-from simulator.views.tradeoffs.results import map_rows
+from simulator.views.plots.scaling import scaling_figure
+from simulator.views.tradeoff import map_rows
 
 
 def write_runs(path: Path) -> Path:
