@@ -6,20 +6,7 @@ import typer
 
 from simulator import api
 from simulator.answers.rules import RULES
-from simulator.cli.options import (
-    CHECK_FAILED,
-    DEFAULT_GPU,
-    WORK_PANEL,
-    AttentionName,
-    Check,
-    Explain,
-    GpuName,
-    PricePerHour,
-    TargetStep,
-    choice,
-    count,
-    gpu_option,
-)
+from simulator.cli import options as opt
 from simulator.cli.output import Output, say
 from simulator.cli.question import Question, with_question
 from simulator.inputs.workload import ATTENTIONS
@@ -31,13 +18,13 @@ DEFAULT_OUTPUT_TOKENS = 256
 
 
 @with_question
-def estimate(
+def _estimate(
     question: Question,
     output: Output,
-    gpu: GpuName = DEFAULT_GPU,
-    attention: AttentionName = None,
-    explain: Explain = False,
-    check: Check = False,
+    gpu: opt.GpuName = opt.DEFAULT_GPU,
+    attention: opt.AttentionName = None,
+    explain: opt.Explain = False,
+    check: opt.Check = False,
 ) -> None:
     """Estimate one decode step: time, bytes, memory, what binds."""
     from simulator.views.estimate import estimate_object, estimate_rows, estimate_view
@@ -52,21 +39,21 @@ def estimate(
 
 
 @with_question
-def compare(
+def _compare(
     question: Question,
     output: Output,
-    gpu: GpuName = DEFAULT_GPU,
+    gpu: opt.GpuName = opt.DEFAULT_GPU,
     rule: Annotated[
         str | None,
-        choice(
+        opt.choice(
             "--rule",
-            panel=WORK_PANEL,
+            panel=opt.WORK_PANEL,
             text="Also what a serving engine's rule would choose, and what that costs.",
             of=tuple(RULES),
         ),
     ] = None,
-    explain: Explain = False,
-    check: Check = False,
+    explain: opt.Explain = False,
+    check: opt.Check = False,
 ) -> None:
     """Compare standard with bifurcated attention, and advise."""
     from simulator.views.estimate import compare_object, compare_rows, compare_view
@@ -81,13 +68,13 @@ def compare(
 
 
 @with_question
-def generate(
+def _generate(
     question: Question,
     output: Output,
-    gpu: GpuName = DEFAULT_GPU,
-    attention: AttentionName = None,
-    price_per_hour: PricePerHour = None,
-    check: Check = False,
+    gpu: opt.GpuName = opt.DEFAULT_GPU,
+    attention: opt.AttentionName = None,
+    price_per_hour: opt.PricePerHour = None,
+    check: opt.Check = False,
 ) -> None:
     """Follow a whole request: prefill, every step, cost."""
     from simulator.views.generate import generate_object, generate_rows, generate_view
@@ -116,27 +103,27 @@ def generate(
 
 
 @with_question
-def plan(
+def _plan(
     question: Question,
     output: Output,
     gpu: Annotated[
         list[str] | None,
-        gpu_option("GPU to consider, as often as you like. Default: every GPU with a price."),
+        opt.gpu_option("GPU to consider, as often as you like. Default: every GPU with a price."),
     ] = None,
-    attention: AttentionName = None,
-    target_step_ms: TargetStep = None,
+    attention: opt.AttentionName = None,
+    target_step_ms: opt.TargetStep = None,
     tensor_parallel_sizes: Annotated[
         list[int] | None,
         typer.Option(
             "--gpus",
             help="Tensor-parallel size to try, as often as you like. Default: 1, 2, 4, 8.",
-            rich_help_panel=WORK_PANEL,
-            parser=count,
+            rich_help_panel=opt.WORK_PANEL,
+            parser=opt.count,
             metavar="SIZE",
         ),
     ] = None,
-    price_per_hour: PricePerHour = None,
-    check: Check = False,
+    price_per_hour: opt.PricePerHour = None,
+    check: opt.Check = False,
 ) -> None:
     """Plan capacity: what fits, in time, on which GPU, at what cost."""
     from simulator.views.plan import plan_object, plan_rows, plan_view
@@ -163,8 +150,8 @@ def plan(
 
 
 @with_question
-def tree(
-    question: Question, output: Output, gpu: GpuName = DEFAULT_GPU, check: Check = False
+def _tree(
+    question: Question, output: Output, gpu: opt.GpuName = opt.DEFAULT_GPU, check: opt.Check = False
 ) -> None:
     """Say which levels of a prefix tree to read once per node."""
     from simulator.views.tree import tree_object, tree_rows, tree_view
@@ -181,4 +168,14 @@ def tree(
 def _check(asked: bool, holds: object) -> None:
     """Exit with the code of a failed check, if one was asked for."""
     if asked and not holds:
-        raise typer.Exit(CHECK_FAILED)
+        raise typer.Exit(opt.CHECK_FAILED)
+
+
+# The commands of this module.
+COMMANDS = {
+    "estimate": _estimate,
+    "compare": _compare,
+    "generate": _generate,
+    "plan": _plan,
+    "tree": _tree,
+}

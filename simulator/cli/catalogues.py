@@ -8,18 +8,8 @@ import typer
 from typer._click.exceptions import UsageError
 from typer.core import TyperGroup
 
+from simulator.cli import options as opt
 from simulator.cli.main import Command
-from simulator.cli.options import (
-    AsJson,
-    FormatName,
-    OutputPath,
-    complete_gpus,
-    complete_models,
-    complete_scenarios,
-    complete_types,
-    count,
-    with_output,
-)
 from simulator.cli.output import Output, say
 from simulator.errors import SimulatorError
 
@@ -39,8 +29,8 @@ class Catalogue(TyperGroup):
             raise
 
 
-@with_output
-def list_models(output: Output) -> None:
+@opt.with_output
+def _list_models(output: Output) -> None:
     """List the models that are known by name."""
     from simulator.inputs.presets import load_model, presets
     from simulator.views.catalogues import MODELS
@@ -48,19 +38,21 @@ def list_models(output: Output) -> None:
     _write_list(output, MODELS, map(load_model, presets()), spare=("hidden_size", "head_dim"))
 
 
-@with_output
-def show_model(
+@opt.with_output
+def _show_model(
     output: Output,
     name: Annotated[
         str,
         typer.Argument(
-            help="Preset, config.json or folder.", metavar="MODEL", autocompletion=complete_models
+            help="Preset, config.json or folder.",
+            metavar="MODEL",
+            autocompletion=opt.complete_models,
         ),
     ],
     kv_heads: Annotated[
         int | None,
         typer.Option(
-            "--kv-heads", help="What if it had so many KV heads.", parser=count, metavar="SIZE"
+            "--kv-heads", help="What if it had so many KV heads.", parser=opt.count, metavar="SIZE"
         ),
     ] = None,
     assume: Annotated[
@@ -69,29 +61,19 @@ def show_model(
             "--assume",
             help="Model type to read an unknown config.json as.",
             metavar="TYPE",
-            autocompletion=complete_types,
+            autocompletion=opt.complete_types,
         ),
     ] = None,
 ) -> None:
-    """Show a model's shape, parameters and KV bytes per token.
-
-    Parameters
-    ----------
-    output
-        Where the answer goes.
-    name
-        A preset or a file.
-    kv_heads, assume
-        As the options of a question.
-    """
+    """Show a model's shape, parameters and KV bytes per token."""
     from simulator.inputs.presets import load_model
     from simulator.views.catalogues import model_facts
 
     _write_facts(output, model_facts(load_model(name, kv_heads=kv_heads, assume=assume)))
 
 
-@with_output
-def list_gpus(output: Output) -> None:
+@opt.with_output
+def _list_gpus(output: Output) -> None:
     """List the GPUs that are known by name."""
     from simulator.inputs.hardware import profile_files, read_profile
     from simulator.views.catalogues import GPUS
@@ -99,11 +81,11 @@ def list_gpus(output: Output) -> None:
     _write_list(output, GPUS, map(read_profile, profile_files().values()))
 
 
-@with_output
-def show_gpu(
+@opt.with_output
+def _show_gpu(
     output: Output,
     name: Annotated[
-        str, typer.Argument(help="GPU or path.", metavar="GPU", autocompletion=complete_gpus)
+        str, typer.Argument(help="GPU or path.", metavar="GPU", autocompletion=opt.complete_gpus)
     ],
 ) -> None:
     """Show a GPU's figures and constants, with sources."""
@@ -118,7 +100,7 @@ def show_gpu(
     )
 
 
-def check_gpus(
+def _check_gpus(
     files: Annotated[
         list[str] | None,
         typer.Argument(help="Profiles to check. Default: all that are found.", metavar="FILE"),
@@ -136,8 +118,8 @@ def check_gpus(
     _finish_check(findings, len(names), "profile")
 
 
-@with_output
-def list_scenarios(output: Output) -> None:
+@opt.with_output
+def _list_scenarios(output: Output) -> None:
     """List the scenarios that ship with this package and your own."""
     from simulator.inputs.scenario import read_scenario, scenario_files
     from simulator.views.catalogues import SCENARIOS
@@ -145,13 +127,13 @@ def list_scenarios(output: Output) -> None:
     _write_list(output, SCENARIOS, map(read_scenario, scenario_files().values()))
 
 
-@with_output
-def show_scenario(
+@opt.with_output
+def _show_scenario(
     output: Output,
     name: Annotated[
         str,
         typer.Argument(
-            help="Scenario or path.", metavar="SCENARIO", autocompletion=complete_scenarios
+            help="Scenario or path.", metavar="SCENARIO", autocompletion=opt.complete_scenarios
         ),
     ],
 ) -> None:
@@ -162,7 +144,7 @@ def show_scenario(
     _write_facts(output, scenario.model_dump(mode="json") | {"points": scenario.points})
 
 
-def check_scenarios(
+def _check_scenarios(
     files: Annotated[
         list[str] | None,
         typer.Argument(help="Scenarios to check. Default: all that are found.", metavar="FILE"),
@@ -186,9 +168,9 @@ def _group(text: str, lister: Callable[..., None], **commands: Callable[..., Non
     @group.callback(invoke_without_command=True)
     def _default(
         context: typer.Context,
-        format_name: FormatName = None,
-        as_json: AsJson = False,
-        output: OutputPath = None,
+        format_name: opt.FormatName = None,
+        as_json: opt.AsJson = False,
+        output: opt.OutputPath = None,
     ) -> None:
         if context.invoked_subcommand is None:
             lister(format_name=format_name, as_json=as_json, output=output)
@@ -202,19 +184,21 @@ def _group(text: str, lister: Callable[..., None], **commands: Callable[..., Non
     return group
 
 
-models = _group("List models, or show one.", list_models, show=show_model)
-gpus = _group(
-    "List GPUs, show one with its sources, or check profiles.",
-    list_gpus,
-    show=show_gpu,
-    check=check_gpus,
-)
-scenarios = _group(
-    "List scenarios, show one with its sources, or check files.",
-    list_scenarios,
-    show=show_scenario,
-    check=check_scenarios,
-)
+COMMANDS = {
+    "models": _group("List models, or show one.", _list_models, show=_show_model),
+    "gpus": _group(
+        "List GPUs, show one with its sources, or check profiles.",
+        _list_gpus,
+        show=_show_gpu,
+        check=_check_gpus,
+    ),
+    "scenarios": _group(
+        "List scenarios, show one with its sources, or check files.",
+        _list_scenarios,
+        show=_show_scenario,
+        check=_check_scenarios,
+    ),
+}
 
 
 def _read_all(names: Sequence[str], read: Callable[[Path], Any]) -> tuple[list[Any], list[str]]:

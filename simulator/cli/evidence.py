@@ -43,7 +43,7 @@ MOST_SHAPES = 3
 SUFFIXES = (".csv", ".parquet", ".json", ".html")
 
 
-def calibrate(
+def _calibrate(
     rows: Rows,
     gpu: Annotated[
         str,
@@ -238,7 +238,7 @@ def _residual_table(result: "Calibration") -> Any:
     return table
 
 
-def validate(
+def _validate(
     rows: Rows,
     gpu: Annotated[
         str | None,
@@ -366,3 +366,7 @@ def _draw(result: "Validation", card: "HardwareProfile | None", path: Path) -> N
         gpus.append({"gpu": name, "constants": origin, "hash": gpu.content_hash})
     write_figure(predicted_measured(timed(result.rows), gpus=pd.DataFrame(gpus)), path)
     say(f"wrote {path}")
+
+
+# The commands of this module.
+COMMANDS = {"calibrate": _calibrate, "validate": _validate}

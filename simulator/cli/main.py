@@ -104,11 +104,11 @@ def build(command: str | None = None) -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(root)
     for name in [command] if command in COMMANDS else COMMANDS:
-        made = getattr(import_module(f"simulator.cli.{COMMANDS[name]}"), name)
+        made = import_module(f"simulator.cli.{COMMANDS[name]}").COMMANDS[name]
         if isinstance(made, typer.Typer):
             app.add_typer(made, name=name)
         else:
-            app.command(cls=Command)(made)
+            app.command(name, cls=Command)(made)
     return app
 
 

@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 
-from simulator.cli.options import (
-    AsJson,
-    FormatName,
-    choice,
-    complete_gpus,
-    complete_scenarios,
-    count,
-)
+from simulator.cli import options as opt
 from simulator.cli.output import Output, output_of, say
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, need_installed
@@ -45,13 +38,13 @@ GRID_PANEL, RUN_PANEL = "What is measured", "How"
 SECONDS_BETWEEN_LINES = 15.0
 
 
-def measure(
+def _measure(
     scenario: Annotated[
         str | None,
         typer.Argument(
             help="Scenario (see 'bifurcate scenarios') or a TOML file. Default: the paper's "
             "regime on 7B shapes, under 25 minutes.",
-            autocompletion=complete_scenarios,
+            autocompletion=opt.complete_scenarios,
         ),
     ] = None,
     folder: Annotated[
@@ -59,7 +52,7 @@ def measure(
     ] = Path("measured"),
     device: Annotated[
         DeviceName,
-        choice(
+        opt.choice(
             "--device",
             panel=RUN_PANEL,
             text="cpu tries everything on small shapes.",
@@ -68,7 +61,9 @@ def measure(
     ] = "cuda",
     kinds: Annotated[
         list[str] | None,
-        choice("--only", panel=GRID_PANEL, text="Kind of row, as often as you like.", of=ROW_KINDS),
+        opt.choice(
+            "--only", panel=GRID_PANEL, text="Kind of row, as often as you like.", of=ROW_KINDS
+        ),
     ] = None,
     kernels: Annotated[
         list[str] | None,
@@ -81,7 +76,7 @@ def measure(
     ] = None,
     mode: Annotated[
         Mode | None,
-        choice(
+        opt.choice(
             "--mode",
             panel=GRID_PANEL,
             text="CUDA graph replay or eager launches. Default: both.",
@@ -90,7 +85,7 @@ def measure(
     ] = None,
     l2: Annotated[
         L2State,
-        choice(
+        opt.choice(
             "--l2",
             panel=GRID_PANEL,
             text="L2 before a call: cold rotates over buffers larger than it.",
@@ -99,7 +94,7 @@ def measure(
     ] = L2_STATES[0],
     dtype: Annotated[
         Dtype | None,
-        choice(
+        opt.choice(
             "--dtype",
             panel=GRID_PANEL,
             text="Format of weights, caches and activations. Default: bf16.",
@@ -112,12 +107,12 @@ def measure(
             "--gpu",
             "-g",
             help="Profile to predict with. Default: the one of this card's name.",
-            autocompletion=complete_gpus,
+            autocompletion=opt.complete_gpus,
         ),
     ] = None,
     retry: Annotated[
         list[str] | None,
-        choice(
+        opt.choice(
             "--retry",
             panel=RUN_PANEL,
             text="Measure rows of this status again, as often as you like.",
@@ -133,7 +128,9 @@ def measure(
     ] = None,
     memory_limit: Annotated[
         int | None,
-        typer.Option("--memory-limit", help="Bytes to use at most.", parser=count, metavar="SIZE"),
+        typer.Option(
+            "--memory-limit", help="Bytes to use at most.", parser=opt.count, metavar="SIZE"
+        ),
     ] = None,
     repeats: Annotated[
         int, typer.Option("--repeats", help="Timed repeats of each cell at most.", min=1)
@@ -145,8 +142,8 @@ def measure(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show cells, predicted times and memory, and stop.")
     ] = False,
-    format_name: FormatName = None,
-    as_json: AsJson = False,
+    format_name: opt.FormatName = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Time kernels, products, streams and whole steps on your GPU.
 
@@ -443,3 +440,7 @@ def _minutes(seconds: float) -> str:
     if seconds < 60:  # noqa: PLR2004
         return f"{seconds:.0f} s"
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+
+
+# The commands of this module.
+COMMANDS = {"measure": _measure}

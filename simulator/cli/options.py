@@ -78,7 +78,17 @@ def option(*names: str, panel: str, text: str, **more: Any) -> Any:
 
 
 def choice(*names: str, panel: str, text: str, of: Sequence[str]) -> Any:
-    """Return the description of an option that is one of a few words."""
+    """Return the description of an option that is one of a few words.
+
+    Parameters
+    ----------
+    names
+        Its spellings.
+    panel, text
+        Where the help shows it, and what it says.
+    of
+        The words.
+    """
 
     def read(value: str) -> str:
         if value in of:
@@ -229,7 +239,13 @@ Utilization = Annotated[
 def output_options(
     format_name: FormatName = None, as_json: AsJson = False, output: OutputPath = None
 ) -> Output:
-    """Return the output that the shared options ask for."""
+    """Return the output that the shared options ask for.
+
+    Parameters
+    ----------
+    format_name, as_json, output
+        As given on the command line.
+    """
     return output_of(format_name, as_json, output)
 
 

@@ -49,6 +49,11 @@ class Output:
     ) -> None:
         """Write the answer in the form asked for; the others are not even made.
 
+        Parameters
+        ----------
+        table, json_object, rows
+            Make each form.
+
         Raises
         ------
         OutputError
@@ -65,7 +70,14 @@ class Output:
 
 
 def output_of(format_name: Format | None, as_json: bool, path: Path | None) -> Output:
-    """Return the output asked for: an explicit format first, then the file's suffix; - is stdout.
+    """Return the output asked for: an explicit format first, then the file's suffix.
+
+    Parameters
+    ----------
+    format_name, as_json
+        Format by name, None for none; and whether JSON is asked for.
+    path
+        The file, ``-`` or None for stdout.
 
     Raises
     ------
@@ -139,6 +151,13 @@ def write_text(text: str, path: Path | None) -> None:
 def check_figure(path: Path, width: int = USUAL_WIDTH, height: int = USUAL_HEIGHT) -> None:
     """Refuse a suffix or a size before anything is computed.
 
+    Parameters
+    ----------
+    path
+        File of the figure.
+    width, height
+        Size of an image. [px]
+
     Raises
     ------
     OutputError
@@ -159,7 +178,17 @@ def check_figure(path: Path, width: int = USUAL_WIDTH, height: int = USUAL_HEIGH
 def write_figure(
     drawn: "go.Figure", path: Path, width: int = USUAL_WIDTH, height: int = USUAL_HEIGHT
 ) -> None:
-    """Write a figure in the form of the file's suffix; the file appears only when it is whole."""
+    """Write a figure in the form of the file's suffix; the file appears only when it is whole.
+
+    Parameters
+    ----------
+    drawn
+        The figure.
+    path
+        File to write.
+    width, height
+        Size of an image. [px]
+    """
     from simulator.views.plots import export
 
     suffix = path.suffix.lower()

@@ -6,17 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simulator.cli import options as opt
 from simulator.cli.asked import asked, changes_of, given
-from simulator.cli.options import (
-    DEFAULT_GPU,
-    OUTPUT_PANEL,
-    PricePerHour,
-    QuestionScenario,
-    gpu_option,
-    option,
-    size,
-    with_options,
-)
 from simulator.cli.output import (
     USUAL_HEIGHT,
     USUAL_WIDTH,
@@ -38,8 +29,8 @@ def complete_figures(incomplete: str) -> list[str]:
     return [name for name in FIGURES if name.startswith(incomplete.lower())]
 
 
-@with_options(asked)
-def plot(
+@opt.with_options(asked)
+def _plot(
     options: dict[str, Any],
     context: typer.Context,
     figure: Annotated[
@@ -48,28 +39,30 @@ def plot(
             help="Figure (see --list).", metavar="FIGURE", autocompletion=complete_figures
         ),
     ] = None,
-    scenario: QuestionScenario = None,
+    scenario: opt.QuestionScenario = None,
     gpu: Annotated[
         list[str] | None,
-        gpu_option("GPU; more than one to compare those. Default: the scenario's, or h100-sxm."),
+        opt.gpu_option(
+            "GPU; more than one to compare those. Default: the scenario's, or h100-sxm."
+        ),
     ] = None,
-    price_per_hour: PricePerHour = None,
+    price_per_hour: opt.PricePerHour = None,
     output: Annotated[
         Path | None,
-        option(
+        opt.option(
             "--output",
             "-o",
-            panel=OUTPUT_PANEL,
+            panel=opt.OUTPUT_PANEL,
             text="File to write: .html, .png, .svg, .pdf, or .json as Plotly reads it. "
             "Default: FIGURE.html.",
             metavar="FILE",
         ),
     ] = None,
     width: Annotated[
-        int, size("--width", panel=OUTPUT_PANEL, text="Width of an image in pixels.")
+        int, opt.size("--width", panel=opt.OUTPUT_PANEL, text="Width of an image in pixels.")
     ] = USUAL_WIDTH,
     height: Annotated[
-        int, size("--height", panel=OUTPUT_PANEL, text="Height of an image in pixels.")
+        int, opt.size("--height", panel=opt.OUTPUT_PANEL, text="Height of an image in pixels.")
     ] = USUAL_HEIGHT,
     show_list: Annotated[bool, typer.Option("--list", help="List the figures, and stop.")] = False,
 ) -> None:
@@ -88,7 +81,7 @@ def plot(
     path = output or Path(f"{figure}.html")
     check_figure(path, width, height)
     if scenario is None:
-        study = _of_question(options, gpu or [DEFAULT_GPU], price_per_hour)
+        study = _of_question(options, gpu or [opt.DEFAULT_GPU], price_per_hour)
     else:
         study = _of_scenario(scenario, given(context, options), gpu, price_per_hour)
     drawn = draw(figure, study)
@@ -125,3 +118,7 @@ def _of_scenario(
     changes["gpu"] = tuple(gpus) if gpus else None
     found = narrowed(load_scenario(name), changes)
     return study_scenario(found, usd_per_hour=price, **settings)
+
+
+# The commands of this module.
+COMMANDS = {"plot": _plot}

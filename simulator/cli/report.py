@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simulator.cli import options as opt
 from simulator.cli.asked import OWN_MODEL, asked, changes_of, given
-from simulator.cli.options import (
-    DEFAULT_GPU,
-    OUTPUT_PANEL,
-    PricePerHour,
-    QuestionScenario,
-    gpu_option,
-    option,
-    target_option,
-    with_options,
-)
 from simulator.cli.output import PAGES, say
 from simulator.errors import OutputError, ScenarioError
 from simulator.resources import atomic_path
@@ -27,28 +18,30 @@ if TYPE_CHECKING:
     from simulator.inputs.scenario import Scenario
 
 
-@with_options(asked)
-def report(
+@opt.with_options(asked)
+def _report(
     options: dict[str, Any],
     context: typer.Context,
     output: Annotated[
         Path,
-        option("--output", "-o", panel=OUTPUT_PANEL, text="Page to write: .html.", metavar="FILE"),
+        opt.option(
+            "--output", "-o", panel=opt.OUTPUT_PANEL, text="Page to write: .html.", metavar="FILE"
+        ),
     ],
-    scenario: QuestionScenario = None,
+    scenario: opt.QuestionScenario = None,
     gpu: Annotated[
         list[str] | None,
-        gpu_option(
+        opt.gpu_option(
             "GPU to decide between, as often as you like. Default: the scenario's, or "
             "h100-sxm, and every GPU with a price."
         ),
     ] = None,
     target_step_ms: Annotated[
-        float | None, target_option("Longest acceptable decode step. Default: the scenario's.")
+        float | None, opt.target_option("Longest acceptable decode step. Default: the scenario's.")
     ] = None,
-    price_per_hour: PricePerHour = None,
+    price_per_hour: opt.PricePerHour = None,
     date: Annotated[
-        str, option("--date", panel=OUTPUT_PANEL, text="Date to print.", metavar="TEXT")
+        str, opt.option("--date", panel=opt.OUTPUT_PANEL, text="Date to print.", metavar="TEXT")
     ] = "",
 ) -> None:
     """Write one offline page that answers a scenario."""
@@ -108,7 +101,7 @@ def _page(
     changes, settings = changes_of(options)
     changes["target_step_ms"] = target_step_ms
     if name is None:
-        scenario = asked_scenario(changes, gpus or [DEFAULT_GPU])
+        scenario = asked_scenario(changes, gpus or [opt.DEFAULT_GPU])
     else:
         scenario = narrowed(load_scenario(name), {**changes, "gpu": gpus})
     study = study_scenario(scenario, usd_per_hour=usd_per_hour, **settings)
@@ -166,3 +159,7 @@ def _command(start: Sequence[str], options: Mapping[str, object], output: Path) 
             if item is not None:
                 words += [f"--{name.replace('_', '-')}", str(item)]
     return shlex.join([*words, "-o", str(output)])
+
+
+# The commands of this module.
+COMMANDS = {"report": _report}

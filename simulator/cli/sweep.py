@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".parquet")
 
 
-def sweep(
+def _sweep(
     scenario: ScenarioName,
     output: Annotated[
         Path | None,
@@ -146,3 +146,7 @@ def _progress(grid: "Sweep") -> Iterator[Iterator[dict[str, Any]]]:
                 bar.advance(task, len(block["speedup"]))
 
         yield advancing()
+
+
+# The commands of this module.
+COMMANDS = {"sweep": _sweep}

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from simulator.cli.options import (
-    DEFAULT_GPU,
-    WORK_PANEL,
-    Constants,
-    GpuName,
-    choice,
-    count,
-    with_output,
-)
+from simulator.cli import options as opt
 from simulator.cli.output import Output
 from simulator.errors import TraceError, unknown
 from simulator.inputs.workload import LARGEST_COUNT
@@ -45,8 +37,8 @@ def _complete_kernels(incomplete: str) -> list[str]:
     return [name for name in IMPLEMENTATIONS if name.startswith(incomplete)]
 
 
-@with_output
-def trace(
+@opt.with_output
+def _trace(
     output: Output,
     target: Annotated[
         str,
@@ -63,7 +55,7 @@ def trace(
             "-s",
             help="A size of its tensors, as often as you like: samples=16, context_tokens=8K.",
             metavar="NAME=SIZE",
-            rich_help_panel=WORK_PANEL,
+            rich_help_panel=opt.WORK_PANEL,
         ),
     ] = None,
     inputs: Annotated[
@@ -74,32 +66,32 @@ def trace(
             help="A tensor to call it with, in place of the five of a kernel: "
             "samples,heads,128 or 16,4096:int64.",
             metavar="SIZES[:DTYPE]",
-            rich_help_panel=WORK_PANEL,
+            rich_help_panel=opt.WORK_PANEL,
         ),
     ] = None,
     dtype: Annotated[
-        str, choice("--dtype", panel=WORK_PANEL, text="Type of its tensors.", of=TYPES)
+        str, opt.choice("--dtype", panel=opt.WORK_PANEL, text="Type of its tensors.", of=TYPES)
     ] = "bf16",
     layout: Annotated[
         Layout | None,
-        choice(
+        opt.choice(
             "--layout",
-            panel=WORK_PANEL,
+            panel=opt.WORK_PANEL,
             text="How the caches lie. Default: as a kernel wants them, shared for a function.",
             of=get_args(Layout),
         ),
     ] = None,
-    gpu: GpuName = DEFAULT_GPU,
+    gpu: opt.GpuName = opt.DEFAULT_GPU,
     execution: Annotated[
         Launching,
-        choice(
+        opt.choice(
             "--execution",
-            panel=WORK_PANEL,
+            panel=opt.WORK_PANEL,
             text="Launched one by one, or in a CUDA graph.",
             of=get_args(Launching),
         ),
     ] = "eager",
-    constants: Constants = "auto",
+    constants: opt.Constants = "auto",
 ) -> None:
     """Trace a PyTorch function: FLOPs, bytes, launches, and time.
 
@@ -142,7 +134,7 @@ def _named_size(text: str, *, any_name: bool) -> tuple[str, int]:
         raise typer.BadParameter(f"--shape {text!r} is not NAME=SIZE, for example samples=16")
     if name not in SHAPE and not any_name:
         raise typer.BadParameter(f"--shape {text!r}: {unknown('size', name, SHAPE)}")
-    value = count(size)
+    value = opt.count(size)
     if value < 1 and name not in ("context_tokens", "decoded_tokens"):
         raise typer.BadParameter(f"--shape {text!r}: {name} must be at least 1")
     if value > LARGEST_COUNT:
@@ -165,7 +157,7 @@ def _size(word: str, sizes: dict[str, int], text: str) -> int:
     if name in sizes:
         return sizes[name]
     if word[:1].isdigit():
-        return count(word)
+        return opt.count(word)
     raise typer.BadParameter(f"--input {text!r}: {unknown('size', word, sizes)}")
 
 
@@ -241,3 +233,7 @@ def _short(tensors: str) -> str:
     for word, name in TORCH_DTYPES.items():
         tensors = tensors.replace(name, word)
     return tensors
+
+
+# The commands of this module.
+COMMANDS = {"trace": _trace}

@@ -8,22 +8,7 @@ import typer
 
 from simulator import api
 from simulator.answers.scaled import SCALE_BY, ScaleBy
-from simulator.cli.options import (
-    DEFAULT_GPU,
-    MODEL_PANEL,
-    OUTPUT_PANEL,
-    WORK_PANEL,
-    FigurePath,
-    GpuName,
-    PricePerHour,
-    TargetStep,
-    choice,
-    count,
-    number,
-    option,
-    size,
-    with_output,
-)
+from simulator.cli import options as opt
 from simulator.cli.output import Output, check_figure, say, write_figure
 from simulator.cli.question import Question, with_question
 from simulator.inputs.rows import RefusedRow
@@ -37,8 +22,8 @@ PARTS: tuple[Part, ...] = get_args(Part)
 MOST_LISTED = 10
 
 
-@with_output
-def scaling(
+@opt.with_output
+def _scaling(
     output: Output,
     training_runs: Annotated[
         Path,
@@ -47,7 +32,7 @@ def scaling(
             metavar="RUNS",
         ),
     ],
-    figure: FigurePath = None,
+    figure: opt.FigurePath = None,
 ) -> None:
     """Fit a scaling law to training runs: size factors, errors."""
     if figure is not None:
@@ -68,64 +53,70 @@ def scaling(
 
 
 @with_question
-def tradeoff(
+def _tradeoff(
     question: Question,
     output: Output,
-    gpu: GpuName = DEFAULT_GPU,
+    gpu: opt.GpuName = opt.DEFAULT_GPU,
     target_kv_heads: Annotated[
         list[int] | None,
-        option(
+        opt.option(
             "--target-kv-heads",
-            panel=MODEL_PANEL,
+            panel=opt.MODEL_PANEL,
             text="KV heads of a model to compare with, as often as you like. Default: 1.",
-            parser=count,
+            parser=opt.count,
             metavar="SIZE",
         ),
     ] = None,
     size_factor: Annotated[
         list[float] | None,
-        option(
+        opt.option(
             "--size-factor",
-            panel=MODEL_PANEL,
+            panel=opt.MODEL_PANEL,
             text="Its parameters over the model's at equal quality, one for each of these. "
             "Default: that of --runs, else the paper's.",
-            parser=number,
+            parser=opt.number,
             metavar="F",
         ),
     ] = None,
     runs: Annotated[
         Path | None,
-        option(
+        opt.option(
             "--runs",
-            panel=MODEL_PANEL,
+            panel=opt.MODEL_PANEL,
             text="Training runs to fit the size factors to (see 'bifurcate scaling').",
             metavar="FILE",
         ),
     ] = None,
     scale_by: Annotated[
         ScaleBy,
-        choice(
-            "--scale-by", panel=MODEL_PANEL, text="What makes the other models larger.", of=SCALE_BY
+        opt.choice(
+            "--scale-by",
+            panel=opt.MODEL_PANEL,
+            text="What makes the other models larger.",
+            of=SCALE_BY,
         ),
     ] = SCALE_BY[0],
-    target_step_ms: TargetStep = None,
+    target_step_ms: opt.TargetStep = None,
     most_samples: Annotated[
         int | None,
-        size(
+        opt.size(
             "--most-samples",
-            panel=WORK_PANEL,
+            panel=opt.WORK_PANEL,
             text="How far the crossover is looked for. Default: 1024.",
         ),
     ] = None,
     longest_context: Annotated[
         int | None,
-        size("--longest-context", panel=WORK_PANEL, text="Likewise, in tokens. Default: 128K."),
+        opt.size(
+            "--longest-context", panel=opt.WORK_PANEL, text="Likewise, in tokens. Default: 128K."
+        ),
     ] = None,
-    price_per_hour: PricePerHour = None,
+    price_per_hour: opt.PricePerHour = None,
     part: Annotated[
-        Part, choice("--rows", panel=OUTPUT_PANEL, text="What the rows of CSV are.", of=PARTS)
+        Part,
+        opt.choice("--rows", panel=opt.OUTPUT_PANEL, text="What the rows of CSV are.", of=PARTS),
     ] = PARTS[0],
-    figure: FigurePath = None,
+    figure: opt.FigurePath = None,
 ) -> None:
     """Compare models of equal quality with fewer KV heads."""
     if figure is not None:
@@ -165,50 +156,50 @@ def tradeoff(
 
 
 @with_question
-def quality(
+def _quality(
     question: Question,
     output: Output,
-    gpu: GpuName = DEFAULT_GPU,
+    gpu: opt.GpuName = opt.DEFAULT_GPU,
     success_rate: Annotated[
         float | None,
-        option(
+        opt.option(
             "--success-rate",
-            panel=WORK_PANEL,
+            panel=opt.WORK_PANEL,
             text="How often a single sample is right; or --counts.",
-            parser=number,
+            parser=opt.number,
             metavar="P",
         ),
     ] = None,
     counts: Annotated[
         Path | None,
-        option(
+        opt.option(
             "--counts",
-            panel=WORK_PANEL,
+            panel=opt.WORK_PANEL,
             text="CSV of tries by problem: problem, samples, correct.",
             metavar="FILE",
         ),
     ] = None,
-    target_step_ms: TargetStep = None,
+    target_step_ms: opt.TargetStep = None,
     target_request_s: Annotated[
         float | None,
-        option(
+        opt.option(
             "--target-request-s",
-            panel=WORK_PANEL,
+            panel=opt.WORK_PANEL,
             text="Longest acceptable request, with --output-tokens.",
-            parser=number,
+            parser=opt.number,
             metavar="S",
         ),
     ] = None,
     most_samples: Annotated[
         int | None,
-        size(
+        opt.size(
             "--most-samples",
-            panel=WORK_PANEL,
+            panel=opt.WORK_PANEL,
             text="How many samples are looked at. Default: 1024.",
         ),
     ] = None,
-    price_per_hour: PricePerHour = None,
-    figure: FigurePath = None,
+    price_per_hour: opt.PricePerHour = None,
+    figure: opt.FigurePath = None,
 ) -> None:
     """Find the pass@k that a latency buys, standard and bifurcated."""
     if figure is not None:
@@ -251,3 +242,7 @@ def _say_refused(path: str, refused: Sequence[RefusedRow]) -> None:
         say(f"not used: {path}, line {row.line}: {row.reason}")
     if len(refused) > MOST_LISTED:
         say(f"not used: {len(refused) - MOST_LISTED} more lines of {path}")
+
+
+# The commands of this module.
+COMMANDS = {"scaling": _scaling, "tradeoff": _tradeoff, "quality": _quality}

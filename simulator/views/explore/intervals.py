@@ -85,7 +85,15 @@ class Intervals:
     ratios: dict[str, int] = field(default_factory=dict)
 
     def add(self, work: Workload, operations: Sequence[Operation], *, peak: bool) -> int:
-        """Record the interval of a step, and return its number."""
+        """Record the interval of a step, and return its number.
+
+        Parameters
+        ----------
+        work, operations
+            The workload, its sizes symbols, and the operations of its step.
+        peak
+            Whether the constants are published peaks.
+        """
         families = tuple(dict.fromkeys(FAMILY[each.kind] for each in operations))
         again = {FAMILY[each.kind] for each in operations if isinstance(each.reused_bytes, Symbol)}
         interval = Interval(

@@ -102,7 +102,15 @@ class Menu:
         execution: Execution,
         kv_layout: KvLayout,
     ) -> Workload | None:
-        """Return a workload with the settings of the page; None where it cannot be run."""
+        """Return a workload with the settings of the page; None where it cannot be run.
+
+        Parameters
+        ----------
+        model
+            The model that decodes it.
+        attention, kernel, execution, kv_layout
+            The settings that the page's menus choose.
+        """
         settings = {"kernel": kernel, "execution": execution, "kv_layout": kv_layout}
         work = workload_for(model, **self.kept, **settings).under(attention)
         try:

@@ -70,7 +70,7 @@ def quality_latency(
         else "Beside a point: its samples, k. Pale: does not fit in memory."
     )
     return style.finish(
-        figure, finding(frame, axis, target), Caption(caption.subject, (notes, *caption.notes))
+        figure, _finding(frame, axis, target), Caption(caption.subject, (notes, *caption.notes))
     )
 
 
@@ -146,7 +146,7 @@ def _labels(piece: "pd.DataFrame") -> list[str]:
     ]
 
 
-def finding(frame: "pd.DataFrame", axis: str, target: float | None) -> str:
+def _finding(frame: "pd.DataFrame", axis: str, target: float | None) -> str:
     """Say what the target buys, or without one what memory allows."""
     words = []
     for attention in ("standard", "bifurcated"):
