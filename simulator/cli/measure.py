@@ -16,7 +16,6 @@ from simulator.cli.output import Output, output_of, say
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, need_installed
 from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, L2State, Mode
-from simulator.evidence.measure.counters import counter_key
 from simulator.inputs.dtypes import Dtype
 
 if TYPE_CHECKING:
@@ -294,6 +293,7 @@ def _measure_plan(
     retry
         Statuses: rows of this plan that have one are measured again.
     """
+    from simulator.evidence.measure.counters import counter_key
     from simulator.evidence.measure.environment import Environment
     from simulator.evidence.measure.runner import run
     from simulator.evidence.measure.store import Store, locked
@@ -341,7 +341,7 @@ def _count(
 ) -> str:
     """Count bytes by Nsight Compute, or say why not; return why it stopped before the last."""
     from simulator.evidence.measure.counters import count as count_bytes
-    from simulator.evidence.measure.counters import find_ncu
+    from simulator.evidence.measure.counters import counter_key, find_ncu
     from simulator.evidence.measure.environment import now
 
     ncu = find_ncu()
