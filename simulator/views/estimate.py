@@ -363,8 +363,7 @@ def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableT
 
 def verdict(result: "Comparison") -> list[str]:
     """Say who wins, by how much, from where on, and what to change next (rich markup)."""
-    likely = f"(speed-up {result.speedup_low:.2f} to {result.speedup_high:.2f})"
-    first = f"{_lead(result)} {likely}{over_stored(result)}."
+    first = f"{_lead(result)}{over_stored(result)}."
     return [
         (
             f"{first} It reads {result.kv_io_ratio:.1f} times fewer KV bytes; "
@@ -380,14 +379,14 @@ def verdict(result: "Comparison") -> list[str]:
 
 def _lead(result: "Comparison") -> str:
     """Say whether to bifurcate, and by how much faster it is."""
-    ratio = result.speedup
+    ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
+    if result.winner == "tie" and result.verdict != "too close to call":
+        likely = f"(speed-up {low:.2f} to {high:.2f})"
+        return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast {likely}"
+    said = f"bifurcated is {text.times_as(ratio)} end to end{text.likely(ratio, low, high)}"
     if result.verdict == "too close to call":
-        return f"[bold]Too close to call[/]: bifurcated is {text.times_as(ratio)} end to end"
-    if result.winner == "tie":
-        return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast"
-    if result.winner == "bifurcated":
-        return f"[bold]Bifurcated wins[/]: {text.times_as(ratio)} end to end"
-    return f"[bold]Standard wins[/]: bifurcated is {text.times_as(ratio)} end to end"
+        return f"[bold]Too close to call[/]: {said}"
+    return f"[bold]{result.winner.capitalize()} wins[/]: {said}"
 
 
 def over_stored(result: "Comparison") -> str:
@@ -415,38 +414,33 @@ def rule_phrase(rule: "RuleChoice") -> str:
 
 
 def break_even(result: "Comparison") -> str:
-    """Say from which samples and which context on bifurcated attention is faster for good."""
+    """Say with how many samples and how long a context bifurcated attention is faster for good."""
     work = result.standard.workload
     samples, context = result.break_even_samples, result.break_even_context_tokens
     with_samples = text.plural(work.samples, "sample")
     found = []
     if samples is not None:
-        found.append(f"from {text.plural(samples, 'sample')} on at this context")
+        found.append(f"with {samples:,} or more samples at this context")
     if context is not None:
-        found.append(f"from {text.plural(context, 'context token')} on at {with_samples}")
+        found.append(f"with {context:,} or more context tokens at {with_samples}")
     wins = result.speedup > 1
     if not found:
         contexts = f"{format_tokens(work.context_tokens)}-token context"
-        if wins:
-            return (
-                f"Bifurcated does not stay faster with more samples of this {contexts}, nor with "
-                f"a longer one at {with_samples}."
-            )
         return (
-            f"More samples of this {contexts} do not make bifurcated faster for good, nor does a "
+            f"Bifurcated does not stay faster with more samples of this {contexts}, nor with a "
             f"longer one at {with_samples}."
+            if wins
+            else f"More samples of this {contexts} do not make bifurcated faster for good, nor "
+            f"does a longer one at {with_samples}."
         )
-    first = f"Bifurcated is faster {', and '.join(found)}"
+    rest = ""
     if samples is None:
-        rest = (
-            "with more samples it does not stay so"
-            if wins
-            else "more samples alone do not make it so for good"
-        )
+        stays, becomes = "with more samples it does not stay faster", "more samples alone do not"
+        rest = f"; {stays if wins else f'{becomes} make it faster for good'}"
     elif context is None:
-        rest = f"at {with_samples} " + (
-            "it does not stay so with a longer context"
-            if wins
-            else "a longer context does not make it so for good"
+        stays, becomes = (
+            "it does not stay faster with a longer context",
+            "a longer context does not",
         )
-    return f"{first}; {rest}." if len(found) == 1 else f"{first}."
+        rest = f"; at {with_samples} {stays if wins else f'{becomes} make it faster for good'}"
+    return f"Bifurcated is faster {', and '.join(found)}{rest}."

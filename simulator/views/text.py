@@ -145,6 +145,26 @@ def times_as(ratio: float) -> str:
     return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times as slow"
 
 
+def likely(ratio: float, low: float, high: float) -> str:
+    """Write the interval of a speed-up in brackets, in the direction that ``times_as`` has.
+
+    Parameters
+    ----------
+    ratio
+        The speed-up.
+    low, high
+        Ends of its interval.
+
+    Examples
+    --------
+    >>> likely(2.0, 1.8, 2.1), likely(0.8, 0.5, 1.0)
+    (' (speed-up 1.80 to 2.10)', ' (slow-down 1.00 to 2.00)')
+    """
+    if ratio < 1:
+        return f" (slow-down {1 / high:.2f} to {1 / low:.2f})"
+    return f" (speed-up {low:.2f} to {high:.2f})"
+
+
 def plural(count: int, noun: str) -> str:
     """Write a count with its noun.
 

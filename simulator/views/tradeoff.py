@@ -362,7 +362,7 @@ def _verdict(other: Candidate, base: str) -> str:
 
 def _between(variant: Variant) -> str:
     """Say between which values a speed-up lies."""
-    return f" (speed-up {variant.speedup_low:.2f} to {variant.speedup_high:.2f})"
+    return text.likely(variant.speedup, variant.speedup_low, variant.speedup_high)
 
 
 def _crossover_lines(

@@ -116,14 +116,14 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
 
     most = result.break_even_samples
     assert most is not None
-    assert f"from {most:,} sample" in text
+    assert f"with {most:,} or more samples" in text
     assert faster(samples=most)
     assert most == 1 or not faster(samples=most - 1)
     context = result.break_even_context_tokens
     if context is None:
-        assert "a longer context does not make it so for good" in text
+        assert "a longer context does not make it faster for good" in text
     else:
-        assert f"{context:,} context token" in text
+        assert f"{context:,} or more context tokens" in text
         assert faster(context_tokens=context)
         assert context == 1 or not faster(context_tokens=context - 1)
 
@@ -136,8 +136,8 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
             500,
             0.9,
             (
-                "Bifurcated is faster from 3 samples on at this context, "
-                "and from 500 context tokens on at 8 samples."
+                "Bifurcated is faster with 3 or more samples at this context, "
+                "and with 500 or more context tokens at 8 samples."
             ),
         ),
         (
@@ -145,8 +145,8 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
             None,
             0.9,
             (
-                "Bifurcated is faster from 9 samples on at this context; "
-                "at 8 samples a longer context does not make it so for good."
+                "Bifurcated is faster with 9 or more samples at this context; "
+                "at 8 samples a longer context does not make it faster for good."
             ),
         ),
         (
@@ -154,8 +154,8 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
             1,
             1.0,
             (
-                "Bifurcated is faster from 1 context token on at 8 samples; "
-                "more samples alone do not make it so for good."
+                "Bifurcated is faster with 1 or more context tokens at 8 samples; "
+                "more samples alone do not make it faster for good."
             ),
         ),
         (
@@ -163,8 +163,8 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
             None,
             1.1,
             (
-                "Bifurcated is faster from 3 samples on at this context; "
-                "at 8 samples it does not stay so with a longer context."
+                "Bifurcated is faster with 3 or more samples at this context; "
+                "at 8 samples it does not stay faster with a longer context."
             ),
         ),
         (
@@ -172,8 +172,8 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
             500,
             1.1,
             (
-                "Bifurcated is faster from 500 context tokens on at 8 samples; "
-                "with more samples it does not stay so."
+                "Bifurcated is faster with 500 or more context tokens at 8 samples; "
+                "with more samples it does not stay faster."
             ),
         ),
         (

@@ -10,7 +10,7 @@ from simulator.answers.grid_summary import GridSummary
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.units import format_time, format_tokens
 from simulator.views.estimate import LAYOUTS, over_stored
-from simulator.views.text import plural, samples_phrase, shortage
+from simulator.views.text import plural, samples_phrase, shortage, times_as
 
 USE, STORE, KEEP, DEPENDS = (
     "Use bifurcated attention",
@@ -56,17 +56,16 @@ def case_sentence(choice: Choice, grid: GridSummary) -> str:
     case = samples_phrase(standard.workload).partition(", ")[0]
     take = "takes" if case.startswith("1 ") else "take"
     place = f"per step with {standard.model.name} on {group_name(standard)}"
-    likely = f"{result.speedup_low:.2f} to {result.speedup_high:.2f}"
     if result.speedup > 1 and result.verdict == "yes":
         middle = (
             f"{format_time(bifurcated.step_s)} {place} instead of {format_time(standard.step_s)}, "
-            f"{ratio_phrase(result)} (likely {likely}){over_stored(result)}"
+            f"{ratio_phrase(result)}{over_stored(result)}"
         )
     else:
         middle = (
             f"{format_time(standard.step_s)} {place} under standard and "
             f"{format_time(bifurcated.step_s)} under bifurcated attention, which is "
-            f"{ratio_phrase(result)} (likely {likely} times as fast)"
+            f"{ratio_phrase(result)}"
         )
         if result.verdict == "too close to call" and grid.points > 1:
             middle += ", too close to call"
@@ -74,12 +73,13 @@ def case_sentence(choice: Choice, grid: GridSummary) -> str:
 
 
 def ratio_phrase(result: Comparison) -> str:
-    """Say how the steps compare."""
-    ratio = result.speedup
+    """Say how the steps compare, with the interval in the same direction."""
+    ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
     if f"{ratio:.2f}" == "1.00":
-        return "as fast"
-    word = "fast" if ratio >= 1 else "slow"
-    return f"{max(ratio, 1 / ratio):.2f} times as {word}"
+        return f"as fast (likely {low:.2f} to {high:.2f} times as fast)"
+    if ratio < 1:
+        low, high = 1 / high, 1 / low
+    return f"{times_as(ratio)} (likely {low:.2f} to {high:.2f})"
 
 
 def _fit_clause(result: Comparison) -> str:
