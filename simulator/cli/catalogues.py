@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer._click.exceptions import UsageError
 from typer.core import TyperGroup
 
 from simulator.cli import options as opt
@@ -23,7 +22,7 @@ class Catalogue(TyperGroup):
         """Find the command, or say which one was probably meant."""
         try:
             return super().resolve_command(ctx, args)
-        except UsageError as error:
+        except typer.TyperException as error:
             if "Did you mean" not in error.message:
                 error.message += f" To show one: {ctx.command_path} show {args[0]}"
             raise

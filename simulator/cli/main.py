@@ -5,17 +5,13 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, Any
 
 import typer
-from typer._click.exceptions import ClickException, NoArgsIsHelpError, NoSuchOption, UsageError
 from typer.core import TyperCommand, TyperOption
 
 from simulator.cli.output import fail
 from simulator.errors import SimulatorError
-
-if TYPE_CHECKING:
-    from typer._click.core import Context
 
 HELP = """\
 What will a decode step cost, and does reading the shared context once pay off?
@@ -26,6 +22,8 @@ Sizes: 8K is 8192, 8k is 8000. Data goes to stdout, everything else to stderr.
 
 # What shells report of a program that Ctrl-C ended; Typer turns the interrupt into it too.
 INTERRUPTED = 130
+# The exit code of a command line that cannot be read.
+MISUSED = 2
 
 # Set to anything, it shows the traceback of an error that is ours.
 DEBUG_VARIABLE = "BIFURCATE_DEBUG"
@@ -58,27 +56,32 @@ COMMANDS = {
 class Command(TyperCommand):
     """A command whose options take one value unless they take any number."""
 
-    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line, once it is known that nothing of it would be dropped."""
         if not ctx.resilient_parsing:
             self._check(ctx, args)
         return super().parse_args(ctx, args)
 
-    def _check(self, ctx: "Context", args: list[str]) -> None:
+    def _check(self, ctx: Any, args: list[str]) -> None:
         """Refuse a second value of an option that takes one, and explain one of a scenario."""
         try:
             *_, order = self.make_parser(ctx).parse_args(list(args))
-        except NoSuchOption as error:
-            if any(item.name == "scenario" and item.required for item in self.params):
+        except typer.TyperException as error:
+            # Typer's class of an unknown option has no public name; it alone has possibilities.
+            unknown_option = hasattr(error, "possibilities")
+            needs_scenario = any(item.name == "scenario" and item.required for item in self.params)
+            if unknown_option and needs_scenario:
                 _explain_option(error, str(self.name), args)
             raise
         for item, times in Counter(order).items():
             single = isinstance(item, TyperOption) and not (item.multiple or item.is_flag)
             if single and times > 1:
-                raise UsageError(f"{item.opts[0]} takes one value and is given {times} times", ctx)
+                raise typer.BadParameter(
+                    f"{item.opts[0]} takes one value and is given {times} times"
+                )
 
 
-def _explain_option(error: NoSuchOption, command: str, args: Sequence[str]) -> None:
+def _explain_option(error: Any, command: str, args: Sequence[str]) -> None:
     """Say where a scenario has what an option of a question sets, if it is one."""
     from simulator.cli.asked import scenario_key
     from simulator.inputs.scenario import scenario_files
@@ -97,7 +100,6 @@ def build(command: str | None = None) -> typer.Typer:
     """Return the command line: whole, or with no more than one command."""
     app = typer.Typer(
         help=HELP,
-        no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -113,14 +115,18 @@ def build(command: str | None = None) -> typer.Typer:
 
 
 def root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Print the version, or go on to the command."""
+    """Print the version, or the help where there is no command, or go on to the command."""
     if version:
         from simulator import __version__
 
         typer.echo(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(MISUSED)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -131,8 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app = build(words[0] if words else None)
         code = app(args=arguments, prog_name="bifurcate", standalone_mode=False)
-    except ClickException as error:
-        _explain_usage(error)
+    except typer.TyperException as error:
+        fail(error.format_message().removeprefix("Invalid value: "), error.exit_code)
     except SimulatorError as error:
         fail(str(error), 1)
     except BrokenPipeError:
@@ -154,11 +160,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == INTERRUPTED:
         fail("interrupted", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _explain_usage(error: ClickException) -> NoReturn:
-    """Say in one line how the command line was misused; the bare command gets its help."""
-    if isinstance(error, NoArgsIsHelpError):
-        error.show(file=sys.stdout)
-        sys.exit(error.exit_code)
-    fail(error.format_message().removeprefix("Invalid value: "), error.exit_code)
