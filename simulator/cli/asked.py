@@ -33,7 +33,7 @@ asked.__signature__ = inspect.signature(question_of)  # type: ignore[attr-define
 
 
 def given(context: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return of the options of a question those that the command line gives."""
+    """Return those options of a question that were given on the command line."""
     return {
         name: value
         for name, value in values.items()

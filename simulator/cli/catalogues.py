@@ -16,7 +16,7 @@ CHECK_FOUND = 1
 
 
 class Catalogue(TyperGroup):
-    """A group that tells who names a thing alone how to show it."""
+    """A group that says how to show one thing when its name is given as a command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
         """Find the command, or say which one was probably meant."""
@@ -51,7 +51,7 @@ def _show_model(
     kv_heads: Annotated[
         int | None,
         typer.Option(
-            "--kv-heads", help="What if it had so many KV heads.", parser=opt.count, metavar="SIZE"
+            "--kv-heads", help="Replace its number of KV heads.", parser=opt.count, metavar="SIZE"
         ),
     ] = None,
     assume: Annotated[
@@ -102,7 +102,7 @@ def _show_gpu(
 def _check_gpus(
     files: Annotated[
         list[str] | None,
-        typer.Argument(help="Profiles to check. Default: all that are found.", metavar="FILE"),
+        typer.Argument(help="Profiles to check. Default: all.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Check profiles against arithmetic and plausibility."""
@@ -146,7 +146,7 @@ def _show_scenario(
 def _check_scenarios(
     files: Annotated[
         list[str] | None,
-        typer.Argument(help="Scenarios to check. Default: all that are found.", metavar="FILE"),
+        typer.Argument(help="Scenarios to check. Default: all.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Check scenarios: every key, and every model and GPU they name."""

@@ -33,7 +33,7 @@ Rows = Annotated[
     ),
 ]
 KeepSuspect = Annotated[
-    bool, typer.Option("--keep-suspect", help="Keep rows that break physics, if they have a time.")
+    bool, typer.Option("--keep-suspect", help="Keep rows that break physics but have a time.")
 ]
 # Refused rows are listed one by one up to here.
 MOST_LISTED = 10
@@ -93,7 +93,7 @@ def _calibrate(
 
 
 def _needs(*packages: str) -> None:
-    """Refuse to start without a package of the extra.
+    """Refuse to start without a package that calibration needs.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def _needs(*packages: str) -> None:
 
 
 def _say_refused(measurements: "Measurements") -> None:
-    """List the rows that are not believed, or are kept against belief."""
+    """List the rows that are refused, or kept although they break physics."""
     from simulator.views.text import plural
 
     for rows, what in (
@@ -176,7 +176,7 @@ def _errors(summary: tuple[float, float, float]) -> dict[str, float | None]:
 
 
 def _calibration_table(result: "Calibration") -> Any:
-    """Return the fits as a table, with what the rows cannot tell, and where they are off."""
+    """Return the fits as a table, with constants that rows cannot tell, and the worst shapes."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -245,7 +245,7 @@ def _validate(
         typer.Option(
             "--gpu",
             "-g",
-            help="Only this GPU's rows; and the GPU of rows that name none.",
+            help="Use only this GPU's rows; also the GPU of rows that name none.",
             autocompletion=complete_gpus,
         ),
     ] = None,
@@ -313,7 +313,7 @@ def _validate(
 
 
 def _check_suffix(path: Path | None, known: tuple[str, ...]) -> None:
-    """Refuse a file whose suffix says nothing, before any work.
+    """Refuse a file with an unknown suffix, before any work.
 
     Raises
     ------
@@ -329,7 +329,7 @@ def _check_suffix(path: Path | None, known: tuple[str, ...]) -> None:
 
 
 def _calibrated(path: Path, gpu: str | None) -> Any:
-    """Read a calibrated profile; named otherwise than its GPU, it stands for ``gpu``."""
+    """Read a calibrated profile; it replaces that of ``gpu``, whatever its own name is."""
     from simulator.inputs.hardware import load_hardware, read_profile
 
     card = read_profile(path)

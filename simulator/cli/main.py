@@ -54,10 +54,10 @@ COMMANDS = {
 
 
 class Command(TyperCommand):
-    """A command whose options take one value unless they take any number."""
+    """A command that refuses a second value of an option that takes one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line, once it is known that nothing of it would be dropped."""
+        """Read the command line, after checking that no part of it would be dropped."""
         if not ctx.resilient_parsing:
             self._check(ctx, args)
         return super().parse_args(ctx, args)
@@ -97,7 +97,7 @@ def _explain_option(error: Any, command: str, args: Sequence[str]) -> None:
 
 
 def build(command: str | None = None) -> typer.Typer:
-    """Return the command line: whole, or with no more than one command."""
+    """Return the whole command line, or one with a single command."""
     app = typer.Typer(
         help=HELP,
         rich_markup_mode=None,

@@ -60,9 +60,7 @@ def _measure(
     ] = "cuda",
     kinds: Annotated[
         list[str] | None,
-        opt.choice(
-            "--only", panel=GRID_PANEL, text="Kind of row, as often as you like.", of=ROW_KINDS
-        ),
+        opt.choice("--only", panel=GRID_PANEL, text="Kind of row; repeatable.", of=ROW_KINDS),
     ] = None,
     kernels: Annotated[
         list[str] | None,
@@ -123,16 +121,14 @@ def _measure(
     ] = False,
     time_limit: Annotated[
         float | None,
-        typer.Option("--time-limit", help="Start nothing after so many minutes.", min=0.0),
+        typer.Option("--time-limit", help="Start nothing new after this many minutes.", min=0.0),
     ] = None,
     memory_limit: Annotated[
         int | None,
-        typer.Option(
-            "--memory-limit", help="Bytes to use at most.", parser=opt.count, metavar="SIZE"
-        ),
+        typer.Option("--memory-limit", help="Most bytes to use.", parser=opt.count, metavar="SIZE"),
     ] = None,
     repeats: Annotated[
-        int, typer.Option("--repeats", help="Timed repeats of each cell at most.", min=1)
+        int, typer.Option("--repeats", help="Most timed repeats of each cell.", min=1)
     ] = 30,
     hardware_counters: Annotated[
         bool,
@@ -339,7 +335,7 @@ def _measure_plan(
 def _count(
     counted: Sequence["AttentionCell"], store: "Store", device: "Device", until: float | None
 ) -> str:
-    """Count bytes by Nsight Compute, or say why not; return why it stopped before the last."""
+    """Count bytes with Nsight Compute, or say why not; return why it stopped early."""
     from simulator.evidence.measure.counters import count as count_bytes
     from simulator.evidence.measure.counters import counter_key, find_ncu
     from simulator.evidence.measure.environment import now

@@ -124,7 +124,7 @@ def csv_cell(value: Any) -> Any:
 
 
 def check_parquet(path: Path) -> None:
-    """Refuse a parquet file where nothing can write one, before any work.
+    """Refuse a parquet file if nothing can write one, before any work.
 
     Raises
     ------

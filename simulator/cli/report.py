@@ -65,7 +65,7 @@ def _report(
 
 
 def _check_named(scenario: str | None, options: Mapping[str, Any]) -> None:
-    """Refuse a question without a model that others could look up."""
+    """Refuse a question whose model has no name that others could look up."""
     for name in options:
         if name in OWN_MODEL:
             raise typer.BadParameter(
@@ -137,7 +137,7 @@ def _page(
 
 
 def _decisions(scenario: "Scenario", *, alone: bool, **settings: Any) -> list["Decision"]:
-    """Compare each case on the GPUs asked about, alone or beside those of known price."""
+    """Compare each case on the GPUs asked about, alone or with all GPUs of known price."""
     from simulator.answers.cases import central_cases
     from simulator.answers.decision import decide
     from simulator.answers.price import priced_gpus

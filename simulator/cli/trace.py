@@ -53,7 +53,7 @@ def _trace(
         typer.Option(
             "--shape",
             "-s",
-            help="A size of its tensors, as often as you like: samples=16, context_tokens=8K.",
+            help="A size of its tensors; repeatable: samples=16, context_tokens=8K.",
             metavar="NAME=SIZE",
             rich_help_panel=opt.WORK_PANEL,
         ),
@@ -127,7 +127,7 @@ def _trace(
 
 
 def _named_size(text: str, *, any_name: bool) -> tuple[str, int]:
-    """Read ``samples=16``; with --input, which may use it, the name may be any."""
+    """Read ``samples=16``; with --input, which may use any name, every name is allowed."""
     name, equals, size = text.partition("=")
     name = name.strip().replace("-", "_")
     if not equals or not name.isidentifier():

@@ -72,7 +72,7 @@ def _tradeoff(
         opt.option(
             "--size-factor",
             panel=opt.MODEL_PANEL,
-            text="Its parameters over the model's at equal quality, one for each of these. "
+            text="Its parameters over the model's at equal quality; one per --target-kv-heads. "
             "Default: that of --runs, else the paper's.",
             parser=opt.number,
             metavar="F",
@@ -102,13 +102,15 @@ def _tradeoff(
         opt.size(
             "--most-samples",
             panel=opt.WORK_PANEL,
-            text="How far the crossover is looked for. Default: 1024.",
+            text="Most samples to look for the crossover at. Default: 1024.",
         ),
     ] = None,
     longest_context: Annotated[
         int | None,
         opt.size(
-            "--longest-context", panel=opt.WORK_PANEL, text="Likewise, in tokens. Default: 128K."
+            "--longest-context",
+            panel=opt.WORK_PANEL,
+            text="Longest context to look for it at. Default: 128K.",
         ),
     ] = None,
     price_per_hour: opt.PricePerHour = None,
@@ -165,7 +167,7 @@ def _quality(
         opt.option(
             "--success-rate",
             panel=opt.WORK_PANEL,
-            text="How often a single sample is right; or --counts.",
+            text="Probability that a single sample is right; or give --counts.",
             parser=opt.number,
             metavar="P",
         ),
@@ -195,7 +197,7 @@ def _quality(
         opt.size(
             "--most-samples",
             panel=opt.WORK_PANEL,
-            text="How many samples are looked at. Default: 1024.",
+            text="Most samples to look at. Default: 1024.",
         ),
     ] = None,
     price_per_hour: opt.PricePerHour = None,

@@ -126,7 +126,7 @@ def pick(columns: Iterable[Column], *names: str, part: str | int = "") -> Column
 
 
 def without(columns: Iterable[Column], *keys: str) -> Columns:
-    """Return columns but those of these keys."""
+    """Return the columns without those of these keys."""
     return tuple(column for column in columns if column.key not in keys)
 
 
@@ -144,7 +144,7 @@ def within(part: str | int, columns: Iterable[Column]) -> Columns:
 
 
 def plain(value: Any) -> Any:
-    """Return a number as JSON should show it: counts as integers, everything else as it is."""
+    """Return a number as JSON shows it: counts as integers, everything else unchanged."""
     if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_EXACT:
         return int(value)
     return value

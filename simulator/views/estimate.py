@@ -362,7 +362,7 @@ def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableT
 
 
 def verdict(result: "Comparison") -> list[str]:
-    """Say who wins, by how much, from where on, and what to change next (rich markup)."""
+    """Say who wins, by how much, the break-even points, and what to change next (rich markup)."""
     first = f"{_lead(result)}{over_stored(result)}."
     return [
         (

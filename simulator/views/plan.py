@@ -164,7 +164,7 @@ def _sentences(result: Plan) -> "list[Text]":
 
 
 def _nearest(option: Option) -> "Text":
-    """Say how near the best of those comes that do not meet the target."""
+    """Say which option comes nearest to the target."""
     item = option.result
     where = f"{option.gpus} x {item.gpu.id}, {option.attention}"
     if item.memory.fits:

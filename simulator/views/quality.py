@@ -67,7 +67,7 @@ def quality_object(result: Quality) -> Row:
 
 
 def _best_object(best: Affordable) -> Row:
-    """Return the best that fits, and what stands against more."""
+    """Return the best that fits, and what limits it."""
     return {"limit": best.limit} | (
         {} if best.point is None else columns.as_object(POINT, best.point)
     )

@@ -185,7 +185,7 @@ def fits_phrase(needs: Memory) -> str:
 
 
 def without_shortage(notes: Iterable[str]) -> list[str]:
-    """Return notes, each once, but those on what does not fit: tables say that of each row."""
+    """Return notes, each once, without those on what does not fit: tables say that in each row."""
     return [note for note in dict.fromkeys(notes) if not note.startswith(DOES_NOT_FIT)]
 
 

@@ -1,4 +1,4 @@
-"""Between which times steps and speed-ups lie, recorded for any GPU's spreads."""
+"""Intervals of steps and speed-ups, recorded for the spreads of any GPU."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -126,7 +126,7 @@ class Intervals:
         return number
 
     def add_ratio(self, first: int, second: int) -> None:
-        """Record between which ratios the time of one step over another's lies.
+        """Record the interval of the ratio of two steps' times.
 
         The variables are both times, then below and above of all errors of one and of the other.
         """

@@ -49,7 +49,7 @@ BY_TREE = ("context_tokens", "prompts")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """A model of the menu, with every number of KV heads it can be asked about."""
+    """A model of the menu, with every number of KV heads it may have."""
 
     model: ModelShape
     variants: tuple[ModelShape, ...]
@@ -200,7 +200,7 @@ def _entries(
     skipped: list[str],
     asked: dict[str, str],
 ) -> list[ModelEntry]:
-    """Load the models asked for, or the scenario's own and the shipped menu, where they split."""
+    """Load the models asked for, or the scenario's and those of the menu that GPUs can split."""
     entries: dict[str, ModelEntry] = {}
     problems: list[str] = []
     for name in names or (*scenario.models, *MODELS):
@@ -221,7 +221,7 @@ def _entries(
 
 
 def _variants(model: ModelShape, kept: Mapping[str, Any]) -> list[ModelShape]:
-    """Return a model with every number of KV heads that divides its heads and the GPUs."""
+    """Return a model with every number of KV heads that divides its heads and suits the GPUs."""
     if model.latent is not None:
         return [model]
     variants = []
@@ -274,7 +274,7 @@ def _ranges(
     *,
     fixed: Sequence[str],
 ) -> dict[str, tuple[int, int]]:
-    """Return how far each slider goes: at least over the scenario's own grid."""
+    """Return the range of each slider, which covers the scenario's grid."""
     ranges = {}
     for name, (low, high) in sizes.items():
         own = [value for value in axes.get(name, ()) if isinstance(value, int)]

@@ -68,7 +68,7 @@ _Ways = list[tuple[int, int, int]]
 
 
 def page(offer: Menu) -> str:
-    """Return the page: one HTML file that asks for nothing."""
+    """Return the page: one HTML file that needs no other file."""
     data = page_data(offer)
     return Template(_resource("explore.html")).substitute(
         title=html.escape(f"Explore: {offer.scenario.id}"),
@@ -245,7 +245,7 @@ def _style() -> dict[str, Any]:
 
 
 def _number(value: float) -> float | str:
-    """Return a number as JSON can say it: peaks have no limit where JSON has no infinity.
+    """Return a number as JSON can say it: JSON has no infinity.
 
     >>> _number(1.5), _number(float("inf"))
     (1.5, 'Infinity')
@@ -254,7 +254,7 @@ def _number(value: float) -> float | str:
 
 
 def _embedded(data: Mapping[str, Any]) -> str:
-    """Return JSON that cannot end the script element it stands in."""
+    """Return JSON that cannot close the script element around it."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -92,7 +92,7 @@ class Timing:
 
 @dataclass
 class Programs:
-    """Everything the page's script follows, each part written down once.
+    """Everything the page's script follows, each part recorded once.
 
     Attributes
     ----------

@@ -80,7 +80,7 @@ def _settings(work: Workload, varied: Collection[str]) -> str:
 
 
 def _notes(study: Study, *, fleet: bool) -> list[str]:
-    """Return the footer: assumptions, profile, constants; of several GPUs figures say the last."""
+    """Return the footer: assumptions, profile and constants; the last two of one GPU only."""
     work = study.workload
     result = study.estimate("standard")
     share = f"Up to {study.memory_utilization:.0%} of the card's memory may be used."

@@ -35,7 +35,7 @@ _PANELS = {
 
 
 def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
-    """Draw base over larger model's step over samples and context, a panel for each pairing.
+    """Draw the base model's step over the larger one's, by samples and context, for each pairing.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def _add_border(
     legend: bool,
     place: dict[str, int],
 ) -> None:
-    """Add the line along which a ratio is 1, if it is anywhere in the map, and its key."""
+    """Add the line along which a ratio is 1, and its key, if the map has one."""
     line = {"color": colour, "dash": dash, "width": 2.5}
     add_border(figure, _table(part, column), name, line, **place)
     if legend:

@@ -47,7 +47,7 @@ def figure_html(
     element_id: str | None = None,
     height: str = "100%",
 ) -> str:
-    """Return a figure as an HTML element, responsive, with nothing that calls a server.
+    """Return a figure as a responsive HTML element that calls no server.
 
     Parameters
     ----------

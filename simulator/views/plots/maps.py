@@ -102,7 +102,7 @@ def _cell_sizes(axis: Iterable[float]) -> list[float]:
 def _add_border(
     figure: "go.Figure", ratios: "pd.DataFrame", name: str, colour: str, dash: str
 ) -> None:
-    """Add the line along which a ratio is 1, with its key, if it is anywhere in the map."""
+    """Add the line along which a ratio is 1, and its key, if the map has one."""
     line = {"color": colour, "dash": dash, "width": 3}
     if add_border(figure, ratios, name, line):
         add_key(figure, name, line)
@@ -194,7 +194,7 @@ def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
 
 def _shade(share: float) -> str:
-    """Return bifurcated's blue, the paler the smaller the share."""
+    """Return bifurcated's blue, paler for a smaller share."""
     blue = [int(style.BLUE[place : place + 2], 16) for place in (1, 3, 5)]
     mixed = [round(255 - (255 - part) * (0.25 + 0.75 * share)) for part in blue]
     return "#" + "".join(f"{part:02X}" for part in mixed)

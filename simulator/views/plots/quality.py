@@ -75,14 +75,14 @@ def quality_latency(
 
 
 def _worth_drawing(part: "pd.DataFrame") -> "pd.DataFrame":
-    """Leave out what does not fit beyond where more samples bring nothing more."""
+    """Leave out points that do not fit once more samples gain nothing."""
     enough = part["pass_at_k"] >= NEARLY * part["pass_at_k"].max()
     useless = ~part["fits"].astype(bool) & enough.shift(fill_value=False)
     return part[~useless]
 
 
 def _add_band(figure: "go.Figure", part: "pd.DataFrame", axis: str) -> None:
-    """Add the standard error to either side, where it is known."""
+    """Add the standard error on both sides, where it is known."""
     import plotly.graph_objects as go
 
     known = part[part["pass_at_k_stderr"].notna() & part["fits"].astype(bool)]
@@ -170,7 +170,7 @@ def _bought(part: "Any") -> str:
 
 
 def quality_figure(result: Quality) -> "go.Figure":
-    """Draw pass@k against what a target is set for: the request if that has one, else the step."""
+    """Draw pass@k against the request's time if it has a target, else against the step's."""
     import pandas as pd
 
     by_request = result.target_request_s is not None

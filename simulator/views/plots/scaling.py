@@ -1,4 +1,4 @@
-"""A scaling law: the loss of every run with the law of its family, and what the law leaves."""
+"""A scaling law: the loss of every run, the law of its family, and the residuals."""
 
 from typing import TYPE_CHECKING
 
@@ -137,7 +137,7 @@ def _add_family(
 
 
 def _residual_room(runs: "pd.DataFrame") -> float:
-    """Return how far the residuals' axis reaches: all but the outliers, and a little more. [%]."""
+    """Return the end of the residuals' axis, a little beyond all but the outliers. [%]."""
     near = runs[~runs["outlier"].astype(bool)]["residual"].abs()
     return max(0.05, 130 * float(near.max()))
 

@@ -10,7 +10,7 @@ _WIDE_WIDTH, _USUAL_WIDTH, _BOLD = 0.7, 0.61, 1.1
 
 
 def text_width(text: str, size_px: float, *, bold: bool = False) -> float:
-    """Return about how wide a text is, rather too much than too little. [px].
+    """Return about how wide a text is, at least. [px].
 
     Parameters
     ----------

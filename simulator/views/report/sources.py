@@ -121,7 +121,7 @@ def _range(below: float, above: float) -> str:
 
 
 def _spread_table(choice: Choice) -> Html:
-    """Return by how much the kernels of a case's steps were off where they were measured."""
+    """Return how far measured times of a case's kernels lay from predictions."""
     rates, work = choice.comparison.standard.rates, choice.comparison.standard.workload
     rows: list[list[Child]] = []
     for family in dict.fromkeys(

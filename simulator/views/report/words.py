@@ -139,7 +139,7 @@ def _fitting(grid: GridSummary) -> str:
 
 
 def point(row: Mapping[str, Any], grid: GridSummary) -> str:
-    """Name a point of the grid by its samples and context, and by what else differs at its ends."""
+    """Name a point of the grid by its samples, its context, and whatever else the grid varies."""
     differs = {name for name, value in grid.least.items() if value != grid.most.get(name)}
     words = [str(row["model"])] if "model" in differs else []
     words.append(plural(int(row["samples"]), "sample"))
@@ -152,7 +152,7 @@ def point(row: Mapping[str, Any], grid: GridSummary) -> str:
 
 
 def expectation(scenario: Scenario, grid: GridSummary) -> str:
-    """Hold the model's answer against the one that the scenario's sources expect."""
+    """Compare the model's answer with the one that the scenario's sources expect."""
     agrees = "agrees" if scenario.verdict == grid.verdict else f"says “{grid.verdict}”"
     return f"The scenario expects “{scenario.verdict}”; the model {agrees}."
 
@@ -165,6 +165,6 @@ def standing(choice: Choice) -> str:
 
 
 def group_name(result: Estimate) -> str:
-    """Name the GPU, with how many of them where there is more than one."""
+    """Name the GPU, and how many of them if there are several."""
     size = result.workload.tensor_parallel
     return f"{size} x {result.gpu.name}" if size > 1 else result.gpu.name
