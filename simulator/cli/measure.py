@@ -383,12 +383,15 @@ def _summary(plan: str, keys: Sequence[str], store: "Store", stopped: str) -> di
 
 def _summary_table(result: dict[str, Any]) -> Any:
     """Return the summary as a table."""
-    from simulator.views.columns import line, simple_table, stack
+    from simulator.views.columns import Column, as_table, line, stack
 
-    columns = ("kind", "rows", "ok", "oom", "wrong", "error", "file")
-    rows = [{column: entry[column] for column in columns} for entry in result["files"]]
+    shown = (
+        Column("kind", "text", heading="kind"),
+        *(Column(name, heading=name) for name in ("rows", "ok", "oom", "wrong", "error")),
+        Column("file", "text", heading="file", wrap=True),
+    )
     title = f"{result['done']:,} of {result['cells']:,} cells in {result['folder']}"
-    return stack(line(title), "", simple_table(rows))
+    return stack(line(title), "", as_table(shown, result["files"]))
 
 
 @contextmanager

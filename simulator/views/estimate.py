@@ -383,10 +383,12 @@ def _lead(result: "Comparison") -> str:
     if result.winner == "tie" and result.verdict != "too close to call":
         likely = f"(speed-up {low:.2f} to {high:.2f})"
         return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast {likely}"
-    said = f"bifurcated is {text.times_as(ratio)} end to end{text.likely(ratio, low, high)}"
+    said = f"{text.times_as(ratio)} end to end{text.likely(ratio, low, high)}"
     if result.verdict == "too close to call":
-        return f"[bold]Too close to call[/]: {said}"
-    return f"[bold]{result.winner.capitalize()} wins[/]: {said}"
+        return f"[bold]Too close to call[/]: bifurcated is {said}"
+    if result.winner == "bifurcated":
+        return f"[bold]Bifurcated wins[/]: {said}"
+    return f"[bold]Standard wins[/]: bifurcated is {said}"
 
 
 def over_stored(result: "Comparison") -> str:
