@@ -11,9 +11,10 @@ from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.timing.spread import shipped_spreads
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
+from simulator.views import generate
 from simulator.views.estimate import LAYOUTS, break_even
 from simulator.views.report import words
-from simulator.views.report.html import Child, Head, Html, bullets, table, tag
+from simulator.views.report.html import Child, Head, Html, bullets, columns_table, table, tag
 from simulator.views.text import (
     fits_phrase,
     limit,
@@ -56,13 +57,6 @@ MEMORY_HEADS = (
     *(Head(name=name, unit="GiB") for name in ("weights", "KV cache", "workspace", "total")),
     Head(name="usable", unit="GiB"),
     Head(name="fits", number=False),
-)
-REQUEST_HEADS = (
-    Head(name="attention", number=False),
-    *(Head(name=name) for name in ("prefill", "decode", "total", "first step", "last step")),
-    Head(name="tokens/s"),
-    Head(name="USD per million tokens"),
-    Head(name="fits to the end", number=False),
 )
 
 
@@ -272,28 +266,14 @@ def step_section(decision: Decision) -> Html:
 def request_section(decision: Decision) -> Html:
     """Return what a whole request takes and costs."""
     first = next(iter(decision.requests.values()))
-    rows: list[list[Child]] = [
-        [
-            name,
-            format_time(float(item.time.prefill.total_s)),
-            format_time(item.time.decode_s),
-            format_time(item.total_s),
-            format_time(item.time.first_step_s),
-            format_time(item.time.last_step_s),
-            f"{item.tokens_per_s:,.0f}",
-            money(item.usd_per_million_tokens, 3),
-            fits_phrase(item.memory),
-        ]
-        for name, item in decision.requests.items()
-    ]
     ratio = decision.requests["standard"].total_s / decision.requests["bifurcated"].total_s
     return tag(
         "div",
-        table(
+        columns_table(
             f"{samples_phrase(first.last_step.workload, first.output_tokens)}, prefill to last "
             f"token, on {words.group_name(first.last_step)}",
-            REQUEST_HEADS,
-            rows,
+            generate.TABLE,
+            decision.requests.values(),
         ),
         tag(
             "p",

@@ -11,6 +11,8 @@ from simulator.timing.constants import CONSTANTS, Rates
 from simulator.timing.interval import format_of
 from simulator.timing.spread import FAMILY, Family, shipped_spreads, spread_of
 from simulator.timing.used import used_constants
+from simulator.views.columns import as_object, without
+from simulator.views.estimate import INPUTS
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
 from simulator.views.text import setting, without_shortage
 
@@ -235,16 +237,5 @@ def _inputs_table(decisions: Sequence[Decision]) -> Html:
 
 def _settings(decision: Decision) -> dict[str, Any]:
     """Return the settings of a case."""
-    case, estimate = decision.case, decision.first.comparison.standard
-    shape = {
-        name: getattr(case.model, name)
-        for name in ("layers", "hidden_size", "heads", "kv_heads", "head_dim")
-    }
-    return {
-        "model": case.model.name,
-        **shape,
-        **case.workload.model_dump(exclude={"attention"}),
-        "gpu": decision.first.gpu.id,
-        "gpu_memory_utilization": estimate.memory_utilization,
-        "constants": estimate.rates.choice,
-    }
+    unsaid = ("parameters", "active_parameters", "attention")
+    return as_object(without(INPUTS, *unsaid), decision.first.comparison.standard)
