@@ -114,10 +114,9 @@ def _plan(
     target_step_ms: opt.TargetStep = None,
     tensor_parallel_sizes: Annotated[
         list[int] | None,
-        typer.Option(
+        opt.work(
             "--gpus",
-            help="Tensor-parallel size to try, as often as you like. Default: 1, 2, 4, 8.",
-            rich_help_panel=opt.WORK_PANEL,
+            text="Tensor-parallel size to try, as often as you like. Default: 1, 2, 4, 8.",
             parser=opt.count,
             metavar="SIZE",
         ),

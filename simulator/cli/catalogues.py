@@ -101,8 +101,7 @@ def _show_gpu(
 
 def _check_gpus(
     files: Annotated[
-        list[str] | None,
-        typer.Argument(help="Profiles to check. Default: all.", metavar="FILE"),
+        list[str] | None, typer.Argument(help="Profiles to check. Default: all.", metavar="FILE")
     ] = None,
 ) -> None:
     """Check profiles against arithmetic and plausibility."""
@@ -145,8 +144,7 @@ def _show_scenario(
 
 def _check_scenarios(
     files: Annotated[
-        list[str] | None,
-        typer.Argument(help="Scenarios to check. Default: all.", metavar="FILE"),
+        list[str] | None, typer.Argument(help="Scenarios to check. Default: all.", metavar="FILE")
     ] = None,
 ) -> None:
     """Check scenarios: every key, and every model and GPU they name."""

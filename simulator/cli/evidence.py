@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simulator.cli.options import Constants, complete_gpus
+from simulator.cli.options import Constants, FigurePath, complete_gpus
 from simulator.cli.output import (
     check_figure,
     check_parquet,
@@ -266,15 +266,7 @@ def _validate(
             metavar="FILE",
         ),
     ] = None,
-    figure: Annotated[
-        Path | None,
-        typer.Option(
-            "--figure",
-            help="Predicted against measured: .html, .png, .svg, .pdf, or .json as Plotly reads "
-            "it.",
-            metavar="FILE",
-        ),
-    ] = None,
+    figure: FigurePath = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
     keep_suspect: KeepSuspect = False,
 ) -> None:

@@ -31,25 +31,12 @@ DEBUG_VARIABLE = "BIFURCATE_DEBUG"
 # The module of each command, in the order of the help. Only the command asked for is loaded and
 # built: the options of all the others would take longer than the answer.
 COMMANDS = {
-    "estimate": "answers",
-    "compare": "answers",
-    "generate": "answers",
-    "plan": "answers",
-    "scaling": "tradeoff",
-    "tradeoff": "tradeoff",
-    "quality": "tradeoff",
+    **dict.fromkeys(("estimate", "compare", "generate", "plan"), "answers"),
+    **dict.fromkeys(("scaling", "tradeoff", "quality"), "tradeoff"),
     "tree": "answers",
-    "sweep": "sweep",
-    "explore": "explore",
-    "plot": "plot",
-    "report": "report",
-    "measure": "measure",
-    "trace": "trace",
-    "calibrate": "evidence",
-    "validate": "evidence",
-    "models": "catalogues",
-    "gpus": "catalogues",
-    "scenarios": "catalogues",
+    **{name: name for name in ("sweep", "explore", "plot", "report", "measure", "trace")},
+    **dict.fromkeys(("calibrate", "validate"), "evidence"),
+    **dict.fromkeys(("models", "gpus", "scenarios"), "catalogues"),
 }
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -19,6 +19,8 @@ from simulator.units import parse_count
 DEFAULT_GPU = "h100-sxm"
 # The exit code where --check finds that it does not fit, or not in time.
 CHECK_FAILED = 3
+
+
 MODEL_PANEL, WORK_PANEL, OUTPUT_PANEL = "The model", "The workload", "The answer"
 
 
@@ -77,6 +79,11 @@ def option(*names: str, panel: str, text: str, **more: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
+on_model = partial(option, panel=MODEL_PANEL)
+work = partial(option, panel=WORK_PANEL)
+answer = partial(option, panel=OUTPUT_PANEL)
+
+
 def choice(*names: str, panel: str, text: str, of: Sequence[str]) -> Any:
     """Return the description of an option that is one of a few words.
 
@@ -114,28 +121,19 @@ def size(*names: str, panel: str, text: str) -> Any:
 
 def gpu_option(text: str) -> Any:
     """Return the description of an option that names GPUs."""
-    return option(
-        "--gpu",
-        "--hardware",
-        "-g",
-        panel=WORK_PANEL,
-        text=text,
-        metavar="GPU",
-        autocompletion=complete_gpus,
-    )
+    return work("--gpu", "--hardware", "-g", text=text, metavar="GPU", autocompletion=complete_gpus)
 
 
 def target_option(text: str) -> Any:
     """Return the description of an option that sets a target for the step."""
-    return option("--target-step-ms", panel=WORK_PANEL, text=text, parser=number, metavar="MS")
+    return work("--target-step-ms", text=text, parser=number, metavar="MS")
 
 
 ModelName = Annotated[
     str | None,
-    option(
+    on_model(
         "--model",
         "-m",
-        panel=MODEL_PANEL,
         text="Preset (see 'bifurcate models'), a config.json, or a folder with one.",
         metavar="MODEL",
         autocompletion=complete_models,
@@ -167,9 +165,8 @@ AttentionName = Annotated[
 ]
 PricePerHour = Annotated[
     float | None,
-    option(
+    work(
         "--price-per-hour",
-        panel=WORK_PANEL,
         text="Price of one GPU in USD per hour, in place of the profile's.",
         parser=number,
         metavar="USD",
@@ -177,40 +174,28 @@ PricePerHour = Annotated[
 ]
 TargetStep = Annotated[float | None, target_option("Longest acceptable decode step.")]
 Check = Annotated[
-    bool,
-    option(
-        "--check",
-        panel=OUTPUT_PANEL,
-        text="Exit with 3 if it does not fit or the target is not met.",
-    ),
+    bool, answer("--check", text="Exit with 3 if it does not fit or the target is not met.")
 ]
 Explain = Annotated[
-    bool,
-    option(
-        "--explain",
-        panel=OUTPUT_PANEL,
-        text="Show each formula with the numbers in it and its reference.",
-    ),
+    bool, answer("--explain", text="Show each formula with the numbers in it and its reference.")
 ]
 FormatName = Annotated[
     Format | None, choice("--format", panel=OUTPUT_PANEL, text="Form of the answer.", of=FORMATS)
 ]
-AsJson = Annotated[bool, option("--json", panel=OUTPUT_PANEL, text="The same as --format json.")]
+AsJson = Annotated[bool, answer("--json", text="The same as --format json.")]
 OutputPath = Annotated[
     Path | None,
-    option(
+    answer(
         "--output",
         "-o",
-        panel=OUTPUT_PANEL,
         text="File to write; .json, .csv or .txt picks the format.",
         metavar="FILE",
     ),
 ]
 FigurePath = Annotated[
     Path | None,
-    option(
+    answer(
         "--figure",
-        panel=OUTPUT_PANEL,
         text="Draw it too: .html, .png, .svg, .pdf, or .json as Plotly reads it.",
         metavar="FILE",
     ),
@@ -226,9 +211,8 @@ Constants = Annotated[
 ]
 Utilization = Annotated[
     float,
-    option(
+    work(
         "--gpu-memory-utilization",
-        panel=WORK_PANEL,
         text="Share of the card's memory that may be used.",
         parser=number,
         metavar="SHARE",

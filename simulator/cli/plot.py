@@ -49,10 +49,9 @@ def _plot(
     price_per_hour: opt.PricePerHour = None,
     output: Annotated[
         Path | None,
-        opt.option(
+        opt.answer(
             "--output",
             "-o",
-            panel=opt.OUTPUT_PANEL,
             text="File to write: .html, .png, .svg, .pdf, or .json as Plotly reads it. "
             "Default: FIGURE.html.",
             metavar="FILE",

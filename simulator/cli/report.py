@@ -23,10 +23,7 @@ def _report(
     options: dict[str, Any],
     context: typer.Context,
     output: Annotated[
-        Path,
-        opt.option(
-            "--output", "-o", panel=opt.OUTPUT_PANEL, text="Page to write: .html.", metavar="FILE"
-        ),
+        Path, opt.answer("--output", "-o", text="Page to write: .html.", metavar="FILE")
     ],
     scenario: opt.QuestionScenario = None,
     gpu: Annotated[
@@ -40,9 +37,7 @@ def _report(
         float | None, opt.target_option("Longest acceptable decode step. Default: the scenario's.")
     ] = None,
     price_per_hour: opt.PricePerHour = None,
-    date: Annotated[
-        str, opt.option("--date", panel=opt.OUTPUT_PANEL, text="Date to print.", metavar="TEXT")
-    ] = "",
+    date: Annotated[str, opt.answer("--date", text="Date to print.", metavar="TEXT")] = "",
 ) -> None:
     """Write one offline page that answers a scenario."""
     if output.suffix.lower() not in PAGES:

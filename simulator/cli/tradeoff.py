@@ -59,9 +59,8 @@ def _tradeoff(
     gpu: opt.GpuName = opt.DEFAULT_GPU,
     target_kv_heads: Annotated[
         list[int] | None,
-        opt.option(
+        opt.on_model(
             "--target-kv-heads",
-            panel=opt.MODEL_PANEL,
             text="KV heads of a model to compare with, as often as you like. Default: 1.",
             parser=opt.count,
             metavar="SIZE",
@@ -69,9 +68,8 @@ def _tradeoff(
     ] = None,
     size_factor: Annotated[
         list[float] | None,
-        opt.option(
+        opt.on_model(
             "--size-factor",
-            panel=opt.MODEL_PANEL,
             text="Its parameters over the model's at equal quality; one per --target-kv-heads. "
             "Default: that of --runs, else the paper's.",
             parser=opt.number,
@@ -80,9 +78,8 @@ def _tradeoff(
     ] = None,
     runs: Annotated[
         Path | None,
-        opt.option(
+        opt.on_model(
             "--runs",
-            panel=opt.MODEL_PANEL,
             text="Training runs to fit the size factors to (see 'bifurcate scaling').",
             metavar="FILE",
         ),
@@ -164,9 +161,8 @@ def _quality(
     gpu: opt.GpuName = opt.DEFAULT_GPU,
     success_rate: Annotated[
         float | None,
-        opt.option(
+        opt.work(
             "--success-rate",
-            panel=opt.WORK_PANEL,
             text="Probability that a single sample is right; or give --counts.",
             parser=opt.number,
             metavar="P",
@@ -174,19 +170,15 @@ def _quality(
     ] = None,
     counts: Annotated[
         Path | None,
-        opt.option(
-            "--counts",
-            panel=opt.WORK_PANEL,
-            text="CSV of tries by problem: problem, samples, correct.",
-            metavar="FILE",
+        opt.work(
+            "--counts", text="CSV of tries by problem: problem, samples, correct.", metavar="FILE"
         ),
     ] = None,
     target_step_ms: opt.TargetStep = None,
     target_request_s: Annotated[
         float | None,
-        opt.option(
+        opt.work(
             "--target-request-s",
-            panel=opt.WORK_PANEL,
             text="Longest acceptable request, with --output-tokens.",
             parser=opt.number,
             metavar="S",
@@ -195,9 +187,7 @@ def _quality(
     most_samples: Annotated[
         int | None,
         opt.size(
-            "--most-samples",
-            panel=opt.WORK_PANEL,
-            text="Most samples to look at. Default: 1024.",
+            "--most-samples", panel=opt.WORK_PANEL, text="Most samples to look at. Default: 1024."
         ),
     ] = None,
     price_per_hour: opt.PricePerHour = None,
