@@ -36,17 +36,8 @@ from simulator.views.explore.intervals import SPREAD
 from simulator.views.explore.menu import Menu
 from simulator.views.explore.programs import MEMORY, TIMES, VARIABLES, Programs
 from simulator.views.explore.symbol import OPCODES
+from simulator.views.plots import style
 from simulator.views.plots.breakdown import PART_COLOURS
-from simulator.views.plots.style import (
-    BOUND_SYMBOLS,
-    CATEGORIES,
-    FONT,
-    GREY,
-    INK,
-    LINES,
-    PALE,
-    UNFIT_OPACITY,
-)
 from simulator.views.text import model_phrase
 
 # One script, in this order.
@@ -230,17 +221,17 @@ def _style() -> dict[str, Any]:
     """Return the colours, dashes and symbols of all our figures."""
     lines = {
         name: {"name": line.name, "colour": line.colour, "dash": line.dash}
-        for name, line in LINES.items()
+        for name, line in style.LINES.items()
     }
     return {
         "lines": lines,
-        "categories": CATEGORIES,
-        "symbols": dict(BOUND_SYMBOLS),
-        "unfit_opacity": UNFIT_OPACITY,
-        "font": FONT,
-        "ink": INK,
-        "grey": GREY,
-        "pale": PALE,
+        "categories": style.CATEGORIES,
+        "symbols": dict(style.BOUND_SYMBOLS),
+        "unfit_opacity": style.UNFIT_OPACITY,
+        "font": style.FONT,
+        "ink": style.INK,
+        "grey": style.GREY,
+        "pale": style.PALE,
     }
 
 

@@ -11,20 +11,10 @@ from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.inputs.workload import ATTENTIONS, Attention
 from simulator.timing.spread import shipped_spreads
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
-from simulator.views import generate
+from simulator.views import generate, text
 from simulator.views.estimate import LAYOUTS, break_even
 from simulator.views.report import words
 from simulator.views.report.html import Child, Head, Html, bullets, columns_table, table, tag
-from simulator.views.text import (
-    fits_phrase,
-    limit,
-    model_phrase,
-    money,
-    samples_phrase,
-    setting,
-    settings_phrase,
-    times_as,
-)
 
 Part: TypeAlias = Callable[[Decision], Html]
 
@@ -66,8 +56,8 @@ def case_line(decision: Decision) -> Html:
     group = f", {work.tensor_parallel} GPUs to a group" if work.tensor_parallel > 1 else ""
     return tag(
         "p",
-        f"{model_phrase(decision.case.model)}; {samples_phrase(work)}; "
-        f"{settings_phrase(work)}{group}.",
+        f"{text.model_phrase(decision.case.model)}; {text.samples_phrase(work)}; "
+        f"{text.settings_phrase(work)}{group}.",
     )
 
 
@@ -86,7 +76,7 @@ def decision_table(decision: Decision) -> Html:
         case_line(decision),
         table(
             f"One decode step of {decision.case.model.name} with "
-            f"{samples_phrase(decision.case.workload)}",
+            f"{text.samples_phrase(decision.case.workload)}",
             DECISION_HEADS,
             rows,
             classes=classes,
@@ -133,8 +123,8 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
         *(step_cell(result) for result in both),
         _speedup_cell(choice),
         " / ".join("yes" if result.memory.fits else "no" for result in both),
-        " / ".join(map(limit, limits)),
-        money(choice.usd_per_hour, 2),
+        " / ".join(map(text.limit, limits)),
+        text.money(choice.usd_per_hour, 2),
         " / ".join(_cost(choice, name) for name in ATTENTIONS),
     ]
 
@@ -156,7 +146,7 @@ def _cost(choice: Choice, attention: Attention) -> str:
     """Write the cost of a million tokens, where that kind of attention can be run at all."""
     if not choice.under(attention).memory.fits:
         return "-"
-    return money(choice.usd_per_million_tokens(attention), 3)
+    return text.money(choice.usd_per_million_tokens(attention), 3)
 
 
 def tiles(decision: Decision) -> Html:
@@ -182,10 +172,10 @@ def tiles(decision: Decision) -> Html:
         ),
         (
             "Most samples that fit" if target is None else f"Most samples in {format_time(target)}",
-            limit(choice.limits["bifurcated"].most_samples_in_time),
+            text.limit(choice.limits["bifurcated"].most_samples_in_time),
             (
                 "with bifurcated; "
-                f"{limit(choice.limits['standard'].most_samples_in_time)} with standard, "
+                f"{text.limit(choice.limits['standard'].most_samples_in_time)} with standard, "
                 f"{LAYOUTS[result.standard.workload.kv_layout]}"
             ),
         ),
@@ -196,7 +186,7 @@ def tiles(decision: Decision) -> Html:
         facts.append(
             (
                 "Cheapest per million tokens",
-                f"{money(cost, 3)} USD",
+                f"{text.money(cost, 3)} USD",
                 f"{words.group_name(best)}, {best.workload.attention}",
             )
         )
@@ -245,7 +235,7 @@ def step_section(decision: Decision) -> Html:
                 name,
                 *(_gib(float(part)) for part in parts),
                 _gib(needs.capacity_bytes),
-                fits_phrase(item.memory),
+                text.fits_phrase(item.memory),
             ]
         )
     place = words.group_name(standard)
@@ -270,15 +260,15 @@ def request_section(decision: Decision) -> Html:
     return tag(
         "div",
         columns_table(
-            f"{samples_phrase(first.last_step.workload, first.output_tokens)}, prefill to last "
-            f"token, on {words.group_name(first.last_step)}",
+            f"{text.samples_phrase(first.last_step.workload, first.output_tokens)}, prefill to "
+            f"last token, on {words.group_name(first.last_step)}",
             generate.TABLE,
             decision.requests.values(),
         ),
         tag(
             "p",
-            f"Over the whole request, prefill included, bifurcated attention is {times_as(ratio)}; "
-            f"at the step above {times_as(decision.first.comparison.speedup)}. "
+            "Over the whole request, prefill included, bifurcated attention is "
+            f"{text.times_as(ratio)}; at the step above {text.times_as(decision.first.comparison.speedup)}. "
             f"{first.steps_note}".rstrip(),
         ),
     )
@@ -338,7 +328,7 @@ def _grid_table(scenario: Scenario, grid: GridSummary) -> Html:
     ]
     rows: list[list[Child]] = [
         [
-            *(setting(row[name]) for name in varying),
+            *(text.setting(row[name]) for name in varying),
             *(milliseconds(row[f"{name}_step_ms"] * MILLISECOND) for name in ATTENTIONS),
             [
                 f"{row['speedup']:.2f}",
