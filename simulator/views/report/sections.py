@@ -268,7 +268,8 @@ def request_section(decision: Decision) -> Html:
         tag(
             "p",
             "Over the whole request, prefill included, bifurcated attention is "
-            f"{text.times_as(ratio)}; at the step above {text.times_as(decision.first.comparison.speedup)}. "
+            f"{text.times_as(ratio)}; at the step above "
+            f"{text.times_as(decision.first.comparison.speedup)}. "
             f"{first.steps_note}".rstrip(),
         ),
     )
