@@ -15,6 +15,7 @@ from command_line import bifurcate
 
 import simulator
 from simulator.inputs.scenario import scenario_files
+from simulator.views.estimate import MEMORY, STEP
 
 HEAD = """\
 schema_version = 1
@@ -83,6 +84,16 @@ def test_every_row_is_the_single_answer() -> None:
             assert row[f"{kind}_memory_bytes"] == pytest.approx(item.memory.total_bytes, rel=1e-12)
             assert row[f"{kind}_fits"] == item.memory.fits
             assert row[f"{kind}_bound"] == item.bound
+
+
+def test_columns_are_named_as_in_other_answers() -> None:
+    """A figure of a sweep has the name that it has in estimate and compare, behind its kind."""
+    header = bifurcate("sweep", "one-sample").text.splitlines()[0].split(",")
+    known = {column.key for column in (*STEP, *MEMORY)}
+    for kind in ("standard_", "bifurcated_"):
+        names = [name.removeprefix(kind) for name in header if name.startswith(kind)]
+        assert {"step_ms", "memory_bytes", "fits", "bound"} < set(names) < known
+    assert set(header) > {"speedup", "speedup_low", "speedup_high", "kv_io_ratio", "verdict"}
 
 
 def test_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
