@@ -9,6 +9,8 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= calibrate,images,parquet,torch
 PYTEST_ARGS ?=
+# Files of tests run side by side, but one after the other where tests time a GPU.
+WORKERS ?= $(if $(shell command -v nvidia-smi),0,auto)
 DEMO ?= compare --model llama-3.1-8b --gpu h100-sxm -n 16 --context 8K
 
 BIN := $(VENV)/bin
@@ -37,7 +39,7 @@ demo: $(CORE)
 	@$(BIN)/bifurcate $(DEMO)
 
 test: $(DEV)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
 
 check: lint types imports
 
@@ -61,6 +63,7 @@ predictions: $(DEV)
 
 bench: $(CORE)
 	@$(BIN)/python benchmarks/startup.py
+	@$(BIN)/python benchmarks/api.py
 	@$(BIN)/python benchmarks/sweep.py
 
 # The rows are no part of the project: make accuracy ROWS=folder

@@ -40,6 +40,7 @@ def measure(model: str, points: int) -> tuple[int, int, float]:
     """Sweep about ``points`` points; return operations per step, points, and seconds."""
     from simulator import Scenario, load_model, prepare_sweep
     from simulator.counts.transformer import decode_operations
+    from simulator.inputs.setup import Setup
     from simulator.inputs.workload import Workload
 
     contexts = max(1, points // (SAMPLES * DECODED))
@@ -63,9 +64,8 @@ def measure(model: str, points: int) -> tuple[int, int, float]:
             },
         )
     )
-    operations = decode_operations(
-        load_model(model), Workload(samples=2, context_tokens=1024), resident_blocks=132
-    )
+    work = Workload(samples=2, context_tokens=1024)
+    operations = decode_operations(load_model(model), Setup(), work, resident_blocks=132)
     done = 0
     start = time.perf_counter()
     for block in sweep.blocks():

@@ -21,14 +21,13 @@ if TYPE_CHECKING:
     from simulator.answers.generate import Generation
     from simulator.answers.plan import Plan
     from simulator.answers.quality import Quality
-    from simulator.answers.scaling import ScalingLaw
+    from simulator.answers.scaling import ScalingLaw, fit_scaling_law
     from simulator.answers.sweep import Sweep, prepare_sweep
     from simulator.answers.tradeoff import Tradeoff
     from simulator.answers.tree import TreePlan
     from simulator.api import (
         compare,
         estimate,
-        fit_scaling_law,
         generate,
         plan,
         quality,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from simulator.inputs.model import ModelShape
     from simulator.inputs.presets import load_model, model_from_flags
     from simulator.inputs.scenario import Scenario, load_scenario
+    from simulator.inputs.setup import Setup
     from simulator.inputs.workload import Workload
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "Quality",
     "ScalingLaw",
     "Scenario",
+    "Setup",
     "SimulatorError",
     "Sweep",
     "Tradeoff",
@@ -83,6 +84,7 @@ _HOMES = {
     "Quality": "simulator.answers.quality",
     "ScalingLaw": "simulator.answers.scaling",
     "Scenario": "simulator.inputs.scenario",
+    "Setup": "simulator.inputs.setup",
     "SimulatorError": "simulator.errors",
     "Sweep": "simulator.answers.sweep",
     "Tradeoff": "simulator.answers.tradeoff",
@@ -90,7 +92,7 @@ _HOMES = {
     "Workload": "simulator.inputs.workload",
     "compare": "simulator.api",
     "estimate": "simulator.api",
-    "fit_scaling_law": "simulator.api",
+    "fit_scaling_law": "simulator.answers.scaling",
     "generate": "simulator.api",
     "load_hardware": "simulator.inputs.hardware",
     "load_model": "simulator.inputs.presets",

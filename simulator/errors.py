@@ -8,19 +8,26 @@ class SimulatorError(Exception):
     """Base of every error this package raises on purpose (exit code 1 at the command line)."""
 
 
-class ProfileError(SimulatorError):
+class InputError(SimulatorError, ValueError):
+    """A value that someone gave is of the wrong type, malformed or impossible.
+
+    It is a ValueError too: a validator may raise it, and pydantic then names the field.
+    """
+
+
+class ProfileError(InputError):
     """A GPU profile is missing, malformed or physically implausible."""
 
 
-class ModelError(SimulatorError):
+class ModelError(InputError):
     """A model's shape or its config.json cannot be understood."""
 
 
-class WorkloadError(SimulatorError):
+class WorkloadError(InputError):
     """A workload asks for something impossible, for example zero samples."""
 
 
-class ScenarioError(SimulatorError):
+class ScenarioError(InputError):
     """A scenario file is missing or malformed."""
 
 
@@ -51,13 +58,30 @@ def nearest(value: str, known: Iterable[str]) -> str | None:
     return lowered[matches[0]] if matches else None
 
 
-def unknown(what: str, value: str, known: Iterable[str], *, way_out: str = "") -> str:
+def unknown(
+    what: str, value: str, known: Iterable[str], *, aliases: Iterable[str] = (), way_out: str = ""
+) -> str:
     """Build the one-line message for a name that is not known.
 
+    Parameters
+    ----------
+    what
+        What kind of thing the name is of.
+    value
+        The name.
+    known
+        The names there are: the nearest one is suggested, or all are listed.
+    aliases
+        Other names, too many to list: one of them is suggested where it is the nearest.
+    way_out
+        What the user can do, added in brackets.
+
+    Examples
+    --------
     >>> unknown("GPU", "h100sxm", ["h100-sxm", "l4"])
     "unknown GPU 'h100sxm'; did you mean 'h100-sxm'?"
     """
     names = list(known)
-    guess = nearest(value, names)
+    guess = nearest(value, [*names, *aliases])
     hint = f"did you mean {guess!r}?" if guess else "known: " + ", ".join(sorted(names))
     return f"unknown {what} {value!r}; {hint}" + (f" ({way_out})" if way_out else "")

@@ -11,6 +11,8 @@ from typing import Any
 # A Python number, or a numpy array of them that broadcasts with the others in the same formula.
 # Any, because numpy must not be imported where only numbers are used.
 Numeric = Any
+# Plain numbers. To look for arrays among them would cost more than the arithmetic.
+_PLAIN: Any = frozenset({int, float, bool})
 
 
 def _arrays(*values: Numeric) -> Any | None:
@@ -23,18 +25,30 @@ def _arrays(*values: Numeric) -> Any | None:
 
 def maximum(first: Numeric, second: Numeric) -> Numeric:
     """Return the larger of two numbers, elementwise for arrays."""
+    if first.__class__ in _PLAIN and second.__class__ in _PLAIN:
+        return second if second > first else first  # noqa: FURB136  a call costs more
     numpy = _arrays(first, second)
     return max(first, second) if numpy is None else numpy.maximum(first, second)
 
 
 def minimum(first: Numeric, second: Numeric) -> Numeric:
     """Return the smaller of two numbers, elementwise for arrays."""
+    if first.__class__ in _PLAIN and second.__class__ in _PLAIN:
+        return second if second < first else first  # noqa: FURB136  a call costs more
     numpy = _arrays(first, second)
     return min(first, second) if numpy is None else numpy.minimum(first, second)
 
 
 def where(condition: Numeric, if_true: Numeric, if_false: Numeric) -> Numeric:
-    """Return ``if_true`` where the condition holds, else ``if_false``."""
+    """Return ``if_true`` where the condition holds, else ``if_false``.
+
+    Parameters
+    ----------
+    condition, if_true, if_false
+        Numbers, or arrays that broadcast with each other.
+    """
+    if condition.__class__ is bool and if_true.__class__ in _PLAIN and if_false.__class__ in _PLAIN:
+        return if_true if condition else if_false
     numpy = _arrays(condition, if_true, if_false)
     if numpy is None:
         return if_true if condition else if_false
@@ -43,6 +57,8 @@ def where(condition: Numeric, if_true: Numeric, if_false: Numeric) -> Numeric:
 
 def square_root(value: Numeric) -> Numeric:
     """Return the square root, elementwise for arrays."""
+    if value.__class__ in _PLAIN:
+        return math.sqrt(value)
     numpy = _arrays(value)
     return math.sqrt(value) if numpy is None else numpy.sqrt(value)
 
@@ -50,7 +66,7 @@ def square_root(value: Numeric) -> Numeric:
 def surely_positive(value: Numeric) -> bool:
     """Return whether a number, or every one of an array, is known to be above zero.
 
-    Only to leave out work without effect: of a symbol nothing is known, so a result may not depend
+    Use it only to skip work without effect: nothing is known of a symbol, so no result may depend
     on the answer.
 
     >>> surely_positive(2), surely_positive(0)

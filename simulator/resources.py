@@ -4,13 +4,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
+from functools import cache
 from pathlib import Path
 
 from simulator.errors import OutputError
 
 HARDWARE_PATH_VARIABLE = "BIFURCATE_HARDWARE_PATH"
 SCENARIO_PATH_VARIABLE = "BIFURCATE_SCENARIO_PATH"
+PACKAGE = Path(__file__).parent
 
 
 def data_dir(kind: str) -> Path:
@@ -21,8 +22,14 @@ def data_dir(kind: str) -> Path:
     kind
         ``hardware_profiles`` or ``scenarios``.
     """
-    packaged = Path(str(files("simulator"))) / kind
-    return packaged if packaged.is_dir() else packaged.parent.parent / kind
+    return _data_dir(PACKAGE, kind)
+
+
+@cache
+def _data_dir(package: Path, kind: str) -> Path:
+    """Return the folder beside or inside ``package``: where it is does not change in a run."""
+    packaged = package / kind
+    return packaged if packaged.is_dir() else package.parent / kind
 
 
 def search_dirs(kind: str, variable: str) -> list[Path]:
@@ -46,7 +53,8 @@ def toml_files(kind: str, variable: str) -> dict[str, Path]:
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that takes its name only if the block succeeds.
 
-    What is not a file (``/dev/null``, a pipe) is written as it is: replacing it would destroy it.
+    A target that is not a file (``/dev/null``, a pipe) is written directly: a new file in its place
+    would destroy it.
 
     Raises
     ------

@@ -6,6 +6,9 @@ the edge, where people type ``8K`` and read ``69.3 GB``.
 
 import math
 import re
+import reprlib
+
+from simulator.errors import InputError
 
 KILO, MEGA, GIGA, TERA, PETA = 1e3, 1e6, 1e9, 1e12, 1e15
 KIB, MIB, GIB = 2**10, 2**20, 2**30
@@ -15,6 +18,8 @@ NANOSECOND, MICROSECOND, MILLISECOND = 1e-9, 1e-6, 1e-3
 _COUNT_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
 # Commas and underscores part thousands and nothing else: 16,32 is a list, not 1632.
 _COUNT = re.compile(r"(\d+|\d{1,3}(?:[,_]\d{3})+)(?:\.(\d+))?([kmgKMG]?)")
+# Digits and commas; Python itself refuses to read a number of thousands of digits.
+_LONGEST_COUNT = 100
 
 
 def parse_count(text: str | int) -> int:
@@ -24,7 +29,7 @@ def parse_count(text: str | int) -> int:
 
     Raises
     ------
-    ValueError
+    InputError
         If the text is not a whole, non-negative count.
 
     Examples
@@ -33,15 +38,15 @@ def parse_count(text: str | int) -> int:
     (8000, 8192, 1536, 128)
     """
     match = _COUNT.fullmatch(str(text).strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a count; write 8192, 8K (8192) or 8k (8000)")
+    if match is None or len(match[0]) > _LONGEST_COUNT:
+        raise InputError(f"{reprlib.repr(text)} is not a count; write 8192, 8K (8192) or 8k (8000)")
     whole, fraction, suffix = match.groups(default="")
     whole = whole.replace(",", "").replace("_", "")
     # In integers: 1.005 x 1000 is not 1005 in floating point.
     parts: int = 10 ** len(fraction)
     value, rest = divmod(int(whole + fraction) * _COUNT_SUFFIXES[suffix], parts)
     if rest:
-        raise ValueError(f"{text!r} is not a whole number")
+        raise InputError(f"{text!r} is not a whole number")
     return value
 
 
@@ -57,6 +62,17 @@ def is_power_of_two(size: float) -> bool:
 def format_si(value: float, unit: str, digits: int = 3) -> str:
     """Write a quantity with a decimal prefix and a few significant digits.
 
+    Parameters
+    ----------
+    value
+        The quantity, in ``unit``.
+    unit
+        The unit without a prefix, such as ``B`` or ``FLOP/s``.
+    digits
+        Significant digits.
+
+    Examples
+    --------
     >>> format_si(69_256_347_648, "B")
     '69.3 GB'
     >>> format_si(0, "B")
@@ -64,11 +80,9 @@ def format_si(value: float, unit: str, digits: int = 3) -> str:
     """
     if not math.isfinite(value):
         return f"{value} {unit}"
-    for factor, prefix in ((1e18, "E"), (PETA, "P"), (TERA, "T"), (GIGA, "G"), (MEGA, "M")):
+    for factor, prefix in zip((1e18, PETA, TERA, GIGA, MEGA, KILO), "EPTGMk", strict=True):
         if abs(value) >= factor:
             return f"{_significant(value / factor, digits)} {prefix}{unit}"
-    if abs(value) >= KILO:
-        return f"{_significant(value / KILO, digits)} k{unit}"
     return f"{_significant(value, digits)} {unit}"
 
 
@@ -80,15 +94,14 @@ def format_time(seconds: float, digits: int = 3) -> str:
     """
     if not math.isfinite(seconds):
         return f"{seconds} s"
-    if abs(seconds) >= 1:
-        return f"{_significant(seconds, digits)} s"
-    if abs(seconds) >= MILLISECOND:
-        return f"{_significant(seconds / MILLISECOND, digits)} ms"
+    for unit, name in ((1, "s"), (MILLISECOND, "ms")):
+        if abs(seconds) >= unit:
+            return f"{_significant(seconds / unit, digits)} {name}"
     return f"{_significant(seconds / MICROSECOND, digits)} µs"
 
 
 def format_gib(number_of_bytes: float) -> str:
-    """Write memory in GiB, as nvidia-smi shows it, or what is less than a tenth of one in MiB.
+    """Write memory in GiB, as nvidia-smi shows it, or in MiB below a tenth of a GiB.
 
     >>> format_gib(2**34), format_gib(2**25)
     ('16.0 GiB', '32 MiB')

@@ -1,17 +1,19 @@
 """Models, GPUs and questions that several test files share, and hypothesis strategies of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 
+from simulator.counts.attention.registry import WAYS
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import Experts, LatentAttention, LayerGroup, ModelShape
-from simulator.inputs.workload import KERNELS, Workload, WorkloadGrid
+from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, KV_LAYOUTS, Setup
+from simulator.inputs.workload import Workload
 
 SLOTS = 264  # thread blocks an H100 runs at once: 2 x 132 SMs
 
@@ -226,9 +228,17 @@ def attention_only(heads: int, kv_heads: int, head_dim: int = 128) -> ModelShape
 REAL_MODELS = (llama_2_7b(), mistral_7b(), mixtral_8x7b(), deepseek_v3(), windowed())
 
 
-def step_operations(shape: ModelShape, *, resident: int = SLOTS, **work: Any) -> list[Operation]:
-    """Return the operations of a decode step of a plain question."""
-    return decode_operations(shape, Workload(**work), resident_blocks=resident)
+def asked(**settings: Any) -> tuple[Setup, Workload]:
+    """Return a question: how a step is run, and its sizes."""
+    sizes = {name: settings.pop(name) for name in Workload.model_fields if name in settings}
+    return Setup(**settings), Workload(**sizes)
+
+
+def step_operations(
+    shape: ModelShape, *, resident: int = SLOTS, **settings: Any
+) -> list[Operation]:
+    """Return the operations of a decode step of a question."""
+    return decode_operations(shape, *asked(**settings), resident_blocks=resident)
 
 
 def by_name(operations: Sequence[Operation]) -> dict[str, Operation]:
@@ -238,10 +248,25 @@ def by_name(operations: Sequence[Operation]) -> dict[str, Operation]:
     return named
 
 
-def grid_of(work: Workload, **arrays: Any) -> WorkloadGrid:
-    """Return the question as a grid, with some fields replaced by arrays."""
-    values = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
-    return WorkloadGrid(**{**values, **arrays})
+def as_traced(operations: list[Operation]) -> list[Operation]:
+    """Return operations as a trace sees them.
+
+    A kernel that another launches inside one library call, such as the combine of split-KV, is
+    folded into that call, and what passes between the two disappears. Where samples read one stored
+    context again, a trace counts the storage touched. What is not launched is left out.
+    """
+    inner = {operation.within: operation for operation in operations if operation.within}
+    seen = []
+    for operation in operations:
+        if operation.within or not operation.launches:
+            continue
+        within = inner.get(operation.name)
+        written = operation.bytes_written
+        if within is not None and within.launches:
+            written = written - operation.scratch_bytes + within.bytes_written
+        read = operation.bytes_read - operation.reused_bytes
+        seen.append(replace(operation, bytes_read=read, bytes_written=written))
+    return seen
 
 
 @st.composite
@@ -311,25 +336,44 @@ CONTEXTS = st.one_of(
 DECODED = st.one_of(st.sampled_from([0, 1, 64, 256, 257]), st.integers(0, 3000))
 
 
-@st.composite
-def workloads(draw: st.DrawFn, **fixed: Any) -> Workload:
-    """Draw a question; ``fixed`` fields are as given."""
-    drawn: dict[str, Any] = {
+FORMATS = st.sampled_from(["bf16", "fp16", "fp32", "fp8", "int8", "int4"])
+
+
+def setups(**fixed: Any) -> st.SearchStrategy[Setup]:
+    """Draw how a step is run; ``fixed`` fields are as given, values or strategies."""
+    drawn = {
+        "attention": st.sampled_from(ATTENTIONS),
+        "kernel": st.sampled_from(tuple(WAYS)),
+        "kv_layout": st.sampled_from(KV_LAYOUTS),
+        "execution": st.sampled_from(EXECUTIONS),
+        "weight_dtype": FORMATS,
+        "kv_dtype": FORMATS,
+    }
+    return st.builds(Setup, **drawn | _strategies(fixed))
+
+
+def workloads(**fixed: Any) -> st.SearchStrategy[Workload]:
+    """Draw the sizes of a step; ``fixed`` ones are as given, values or strategies."""
+    drawn = {
         "context_tokens": CONTEXTS,
         "samples": SAMPLES,
         "prompts": st.sampled_from([1, 1, 2, 5]),
         "decoded_tokens": DECODED,
         "query_tokens": st.sampled_from([1, 1, 4]),
-        "attention": st.sampled_from(["standard", "bifurcated"]),
-        "kernel": st.sampled_from(KERNELS),
-        "kv_layout": st.sampled_from(["copies", "shared", "rebuilt"]),
-        "execution": st.sampled_from(["graph", "compiled", "eager"]),
-        "weight_dtype": st.sampled_from(["bf16", "fp16", "fp32", "fp8", "int8", "int4"]),
-        "kv_dtype": st.sampled_from(["bf16", "fp16", "fp32", "fp8", "int8", "int4"]),
     }
-    for name, value in fixed.items():
-        drawn[name] = value if isinstance(value, st.SearchStrategy) else st.just(value)
-    return Workload(**{name: draw(strategy) for name, strategy in drawn.items()})
+    return st.builds(Workload, **drawn | _strategies(fixed))
+
+
+def _strategies(fixed: Mapping[str, Any]) -> dict[str, st.SearchStrategy[Any]]:
+    return {
+        name: value if isinstance(value, st.SearchStrategy) else st.just(value)
+        for name, value in fixed.items()
+    }
+
+
+def runs(shape: ModelShape, setup: Setup) -> bool:
+    """Return whether the kernel has a form for the model's cache."""
+    return shape.latent is None or setup.kernel != "sdpa_math"
 
 
 @st.composite

@@ -5,10 +5,12 @@ import random
 from typing import Any
 
 from simulator.answers.compare import _winner, kv_io_ratio
-from simulator.answers.estimate import Estimate, estimate_with
+from simulator.answers.estimate import Estimate, estimate
 from simulator.answers.verdict import verdict_of
+from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Workload, workload_for
+from simulator.inputs.setup import Setup, ask
+from simulator.inputs.workload import Workload
 from simulator.timing.interval import speedup_interval
 from simulator.views.explore.menu import Menu
 
@@ -67,30 +69,56 @@ def random_states(data: dict[str, Any], count: int, seed: int) -> list[dict[str,
     return states
 
 
+def covering(data: dict[str, Any], states: list[dict[str, int]]) -> list[dict[str, int]]:
+    """Return of some states those that make the script follow what none before them did.
+
+    A state follows the tapes of its operations, of their times on its GPU, of its memory and of its
+    interval. A tape is wrong in all states that follow it, or in few only where it is decided by
+    sizes; then others of its structure, of which there are far fewer than tapes, are wrong too.
+    """
+    followed: set[tuple[Any, ...]] = set()
+    chosen = []
+    for state in states:
+        model = data["models"][state["model"]]
+        programs = model["programs"][model["choices"].index(state["kv_heads"])]
+        pieces: set[tuple[Any, ...]] = set()
+        for step, memory, interval in programs[state["kernel"]][state["execution"]]:
+            pieces |= {("memory", memory), ("interval", interval)}
+            for operation in data["steps"][step]:
+                _, _, timing, quantities = data["operations"][operation]
+                pieces |= {("quantities", quantities), ("time", timing, state["gpu"])}
+        if not pieces <= followed:
+            followed |= pieces
+            chosen.append(state)
+    return chosen
+
+
 def question(
     offer: Menu, data: dict[str, Any], state: dict[str, int]
-) -> tuple[ModelShape, Workload]:
-    """Return the model and the workload that a state stands for."""
+) -> tuple[ModelShape, HardwareProfile, Setup, Workload]:
+    """Return the question that a state stands for."""
     entry = offer.models[state["model"]]
     model = next(each for each in entry.variants if each.kv_heads == state["kv_heads"])
-    work = workload_for(
+    rates = offer.gpus[state["gpu"]]
+    setup, work = ask(
         model,
         **{**offer.kept, **{name: state[name] for name in offer.moved}},
         kernel=data["kernels"][state["kernel"]],
         execution=data["executions"][state["execution"]],
         kv_layout=data["layouts"][state["kv_layout"]],
+        constants=rates.choice,
+        gpu_memory_utilization=offer.memory_utilization,
     )
-    return model, work
+    return model, rates.gpu, setup, work
 
 
 def truth(offer: Menu, data: dict[str, Any], state: dict[str, int]) -> dict[str, list[Any]]:
     """Return what ``estimate`` and ``compare`` say of a state."""
-    model, work = question(offer, data, state)
-    gpu = offer.gpus[state["gpu"]]
-    shared = work.model_copy(update={"kv_layout": "shared"})
+    model, gpu, setup, work = question(offer, data, state)
+    standard = setup.under("standard")
     steps = [
-        estimate_with(model, gpu, each, offer.memory_utilization)
-        for each in (work.under("standard"), shared, work.under("bifurcated"))
+        estimate(model, gpu, each, work)
+        for each in (standard, standard.but(kv_layout="shared"), setup.under("bifurcated"))
     ]
     standard, _, bifurcated = steps
     low, high = map(float, speedup_interval(standard.uncertainty, bifurcated.uncertainty))

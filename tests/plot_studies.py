@@ -7,7 +7,7 @@ from simulator.answers.study import Study, study_scenario
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import load_scenario
-from simulator.inputs.workload import workload_for
+from simulator.inputs.setup import ask
 
 # What each is there for, and the scenario it is.
 STUDIES = {
@@ -27,6 +27,6 @@ def study(about: str) -> Study:
         found = study_scenario(load_scenario(STUDIES[about]))
         return replace(found, gpus=(*found.gpus[:1], load_hardware(BESIDE)))
     model = load_model("mixtral-8x7b")
-    work = workload_for(model, samples=1, context_tokens=200, decoded_tokens=1)
+    setup, work = ask(model, samples=1, context_tokens=200, decoded_tokens=1)
     gpus = (load_hardware("h200-sxm"), load_hardware(BESIDE))
-    return Study(models=(model,), gpus=gpus, workload=work, output_tokens=1)
+    return Study(models=(model,), gpus=gpus, setup=setup, workload=work, output_tokens=1)

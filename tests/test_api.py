@@ -3,13 +3,22 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import bifurcate
+from simulator.answers.cases import asked_scenario
 
 import simulator
+from simulator.counts.memory import memory
+from simulator.counts.transformer import decode_operations
+from simulator.errors import WorkloadError
+from simulator.inputs.scenario import scenario_files
+from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
 from simulator.resources import data_dir
 
 CHECKOUT = Path(__file__).parents[1]
@@ -170,6 +179,49 @@ def test_every_error_is_ours_and_one_line(call: Any, words: str) -> None:
         call()
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+UNKNOWN = {"kernel": "flash4"}
+SHAPE = simulator.load_model("gpt2")
+DOORS: dict[str, Callable[[], Any]] = {
+    "estimate": lambda: simulator.estimate("gpt2", **UNKNOWN),
+    "compare": lambda: simulator.compare("gpt2", **UNKNOWN),
+    "generate": lambda: simulator.generate("gpt2", **UNKNOWN),
+    "plan": lambda: simulator.plan("gpt2", ["l4"], **UNKNOWN),
+    "tree": lambda: simulator.tree("gpt2", tree="1K,64x2", **UNKNOWN),
+    "tradeoff": lambda: simulator.tradeoff("gpt2", **UNKNOWN),
+    "quality": lambda: simulator.quality("gpt2", success_rate=0.1, target_step_ms=20, **UNKNOWN),
+    "decode_operations": lambda: decode_operations(
+        SHAPE, Setup(kernel="flash4"), Workload(), resident_blocks=264
+    ),
+    "memory": lambda: memory(
+        SHAPE, Setup(kernel="flash4"), Workload(), capacity_bytes=1e9, resident_blocks=264
+    ),
+    "prepare_sweep": lambda: simulator.prepare_sweep(
+        asked_scenario({"model": ("gpt2",), "kernel": ("flash", "flash4")}, ["l4"])
+    ),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_an_unknown_kernel_is_an_error_at_every_door(door: str) -> None:
+    """A name that no way of attention has is one line wherever it comes in, with the nearest."""
+    with pytest.raises(WorkloadError) as caught:
+        DOORS[door]()
+    assert str(caught.value) == "unknown kernel 'flash4'; did you mean 'flash'?"
+
+
+def test_an_unknown_kernel_is_an_error_of_the_command_line(tmp_path: Path) -> None:
+    """Of an option the choices are named; a scenario says what a function of Python says."""
+    done = bifurcate("estimate", "--model", "gpt2", "--kernel", "flash4")
+    assert (done.code, done.out) == (2, "")
+    assert "'flash4' is not one of ideal, flash, einsum, sdpa_math" in " ".join(done.err.split())
+    path = tmp_path / "one-sample.toml"
+    text = scenario_files()["one-sample"].read_text(encoding="utf-8")
+    path.write_text(text.replace("[workload]", '[workload]\nkernel = "flash4"'), encoding="utf-8")
+    done = bifurcate("sweep", str(path))
+    assert (done.code, done.out) == (1, "")
+    assert done.err.endswith("unknown kernel 'flash4'; did you mean 'flash'?\n")
 
 
 def test_typed_use_passes_mypy_strict() -> None:

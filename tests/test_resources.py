@@ -99,12 +99,14 @@ def test_data_is_inside_the_package_of_a_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An installed wheel carries its data in the package, which comes before any neighbour."""
-    package = tmp_path / "simulator"
-    package.mkdir()
-    monkeypatch.setattr(resources, "files", lambda _: package)
-    assert data_dir("scenarios") == tmp_path / "scenarios"
-    (package / "scenarios").mkdir()
-    assert data_dir("scenarios") == package / "scenarios"
+    checkout, wheel = tmp_path / "checkout" / "simulator", tmp_path / "wheel" / "simulator"
+    checkout.mkdir(parents=True)
+    monkeypatch.setattr(resources, "PACKAGE", checkout)
+    assert data_dir("scenarios") == tmp_path / "checkout" / "scenarios"
+    (wheel / "scenarios").mkdir(parents=True)
+    (wheel.parent / "scenarios").mkdir()
+    monkeypatch.setattr(resources, "PACKAGE", wheel)
+    assert data_dir("scenarios") == wheel / "scenarios"
 
 
 def test_the_users_folders_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.plausibility import compulsory_bytes
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
-from simulator.timing.spread import shipped_spreads
+from simulator.timing.interval import shipped_spreads
 from tools import carry, residuals, spread, spread_check, spread_file
 
 COLD = 1.5  # times the L2 cache
@@ -66,7 +66,7 @@ def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
             what = part.kind.replace("_", " ")
             rows = f"{part.fitted.rows:,}"
             cells = errors(part.fitted.held_out)
-            lines.append(f"| {gpu_id} | {what} | {part.variant or 'all'} | {rows} | {cells} |")
+            lines.append(f"| {gpu_id} | {what} | {str(part.variant) or 'all'} | {rows} | {cells} |")
     return lines
 
 

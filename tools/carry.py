@@ -10,37 +10,32 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from simulator.evidence.fit.plan import DECODE_ATTENTION
 from simulator.evidence.fit.solver import with_constants
 from simulator.evidence.predict.attention_kernels import attention_kernel
 from simulator.evidence.predict.groups import library_of
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.carried import Entry, clock_factor
-from simulator.timing.constants import HARNESS_PREFIX, VARIANTS, is_of_low_precision
-from simulator.timing.slots import BLOCKS_PER_SM, blocks_per_sm
+from simulator.timing.constants import (
+    CONSTANTS,
+    GENERAL,
+    Entry,
+    Key,
+    Variant,
+    clock_factor,
+    fitted_constants,
+)
+from simulator.timing.limits import BLOCKS_PER_SM, blocks_per_sm
 
 # The clock at which constants of several GPUs are averaged.
 REFERENCE_MHZ = 1980.0
-# Constants of decode attention: each kernel's own, whatever library calls it.
-ATTENTION_NAMES = (
-    "attention_launch_us",
-    "combine_launch_us",
-    "copy_launch_us",
-    "split_us",
-    "sequence_us",
-    "attention_block_us",
-    "attention_bandwidth_fraction",
-    "block_gb_per_s",
-    "l2_gb_per_s",
-    "l2_fraction",
-)
-# Of the whole program or its host, no kernel's; and of few rows of one library's many kernels.
-NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", "step_us", "trtllm_elementwise_")
+# Constants of the whole program or its host, not of a kernel.
+NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", "step_us")
 DIGITS = 3
 
 HEADER = """\
 # Constants of kernels that GPUs without rows carry over from those with them; written by
-# python tools/accuracy.py --carry from the profiles' fitted constants. At another clock, see
-# simulator/timing/carried.py; of a kernel or a library, simulator/timing/constants.py.
+# python tools/accuracy.py --carry from the profiles' fitted constants. At another clock, and of a
+# kernel or a library, see simulator/timing/constants.py.
 """
 
 
@@ -56,61 +51,62 @@ def kernels_of(table: pd.DataFrame, gpus: Iterable[HardwareProfile]) -> dict[tup
     }
 
 
-def own_constants(gpu: HardwareProfile) -> dict[str, float]:
-    """Return a GPU's fitted constants of kernels, those of whole programs left out."""
+def own_constants(gpu: HardwareProfile) -> dict[Key, float]:
+    """Return a GPU's fitted constants of kernels.
+
+    TensorRT-LLM's elementwise kernels are left out: few rows are of many kernels.
+    """
     return {
-        name: figure.value
-        for name, figure in gpu.fitted.items()
-        if not any(part in name for part in (HARNESS_PREFIX, *NOT_CARRIED))
+        key: figure.value
+        for key, figure in fitted_constants(gpu).items()
+        if key.name not in NOT_CARRIED and (key.library, key.kind) != ("trtllm", "elementwise")
     }
 
 
 def averaged(
     gpus: Sequence[HardwareProfile], kernels: Mapping[tuple[str, str], str]
-) -> dict[str, Entry]:
+) -> dict[Key, Entry]:
     """Return everybody's constants: geometric means over GPUs, at the reference clock.
 
     Those of decode attention are averaged over kernels: of one kernel under its name, of all in
     general.
     """
-    found: dict[str, list[tuple[float, str]]] = {}
+    found: dict[Key, list[tuple[float, str]]] = {}
     for gpu in gpus:
         values = own_constants(gpu)
         libraries = [library for card, library in kernels if card == gpu.id]
-        # Where a GPU has one library's rows alone, they are vLLM's.
-        of_one = {name for name in values if name.startswith(("gemm", "prefill"))}
-        for name, value in values.items():
-            variant, base = _split(name)
-            if base in ATTENTION_NAMES and not is_of_low_precision(name):
+        for key, value in values.items():
+            if key.of(GENERAL) in DECODE_ATTENTION and not key.precision:
                 continue
-            found.setdefault(name, []).append((_at_reference(base, value, gpu), gpu.name))
-            if base in of_one and not variant and f"vllm_{name}" not in values:
-                found.setdefault(f"vllm_{name}", []).append(found[name][-1])
+            found.setdefault(key, []).append((_at_reference(key, value, gpu), gpu.name))
+            # Where a GPU has one library's rows alone, they are vLLM's.
+            vllm = key.of(Variant("vllm"))
+            one_library = key == key.of(GENERAL) and vllm not in values
+            if one_library and key.kind in ("gemm", "prefill_attention"):
+                found.setdefault(vllm, []).append(found[key][-1])
         for library in libraries:
-            for base in ATTENTION_NAMES:
-                if (value := values.get(f"{library}_{base}", values.get(base, 0.0))) > 0:
+            for key in DECODE_ATTENTION:
+                if (value := values.get(key.of(Variant(library)), values.get(key, 0.0))) > 0:
                     kernel = kernels[gpu.id, library]
                     text = f"{gpu.name}, {library} {kernel}"
-                    for name in (f"{kernel}_{base}", base):
-                        found.setdefault(name, []).append((_at_reference(base, value, gpu), text))
+                    for each in (key.of(Variant(kernel)), key):
+                        found.setdefault(each, []).append((_at_reference(key, value, gpu), text))
     # What 8-bit rows of one GPU could not tell was 16 bits' there: it is no mean of all.
-    low_precision = [
-        {name for name in own_constants(gpu) if is_of_low_precision(name)} for gpu in gpus
-    ]
+    low_precision = [{key for key in own_constants(gpu) if key.precision} for gpu in gpus]
     common = set.intersection(*filter(None, low_precision)) if any(low_precision) else set()
     return {
-        name: Entry(
+        key: Entry(
             _rounded(float(np.exp(np.mean(np.log([value for value, _ in values]))))),
             f"{'geometric mean: ' if len(values) > 1 else ''}"
             + "; ".join(f"{_rounded(value):g} {text}" for value, text in values),
             REFERENCE_MHZ,
         )
-        for name, values in sorted(found.items())
-        if name in common or not is_of_low_precision(name)
+        for key, values in sorted(found.items(), key=lambda pair: str(pair[0]))
+        if key in common or not key.precision
     }
 
 
-def of_architecture(gpu: HardwareProfile, *, bandwidth: bool) -> dict[str, Entry]:
+def of_architecture(gpu: HardwareProfile, *, bandwidth: bool) -> dict[Key, Entry]:
     """Return what a GPU carries over to others of its architecture.
 
     Parameters
@@ -120,9 +116,9 @@ def of_architecture(gpu: HardwareProfile, *, bandwidth: bool) -> dict[str, Entry
     """
     clock = gpu.peak.boost_mhz
     return {
-        name: Entry(_rounded(value), gpu.name, clock.value if clock else 0.0)
-        for name, value in own_constants(gpu).items()
-        if bandwidth or not name.endswith("bandwidth_fraction")
+        key: Entry(_rounded(value), gpu.name, clock.value if clock else 0.0)
+        for key, value in own_constants(gpu).items()
+        if bandwidth or key.name != "bandwidth_fraction"
     }
 
 
@@ -131,53 +127,46 @@ def left_out(
 ) -> HardwareProfile:
     """Return a GPU with what the others carry over to it, as if it had never been measured."""
     values = {
-        name: entry.value * clock_factor(name, entry.mhz, gpu)
-        for name, entry in averaged(others, kernels).items()
+        key: entry.value * clock_factor(key, entry.mhz, gpu)
+        for key, entry in averaged(others, kernels).items()
     }
-    share = BLOCKS_PER_SM / blocks_per_sm(gpu)
-    for name in values:
-        if name.endswith("block_gb_per_s"):
-            values[name] *= share
-    return with_constants(gpu.model_copy(update={"fitted": {}}), values)
+    share = BLOCKS_PER_SM / blocks_per_sm(gpu.architecture)
+    for key in values:
+        if key.name == "block_gb_per_s":
+            values[key] *= share
+    text = {str(key): value for key, value in values.items()}
+    return with_constants(gpu.model_copy(update={"fitted": {}}), text)
 
 
-def text(default: Mapping[str, Entry], architectures: Mapping[str, Mapping[str, Entry]]) -> str:
+def text(default: Mapping[Key, Entry], architectures: Mapping[str, Mapping[Key, Entry]]) -> str:
     """Write the file that the timing model reads."""
     lines = [HEADER, "[default]"]
-    lines += [_line(name, entry) for name, entry in default.items()]
+    lines += [_line(key, entry) for key, entry in default.items()]
     for name, entries in architectures.items():
         lines += ["", f'[architecture."{name}"]']
-        lines += [_line(constant, entry) for constant, entry in entries.items()]
+        lines += [_line(key, entry) for key, entry in entries.items()]
     return "\n".join(lines) + "\n"
 
 
-def _line(name: str, entry: Entry) -> str:
+def _line(key: Key, entry: Entry) -> str:
     """Write one constant, with the clock where it follows the clock."""
-    clock = f", mhz = {entry.mhz:g}" if _follows_clock(name) and entry.mhz else ""
-    return f'{name} = {{ value = {entry.value:g}{clock}, source = "{entry.source}" }}'
+    clock = f", mhz = {entry.mhz:g}" if _follows_clock(key) and entry.mhz else ""
+    return f'{key} = {{ value = {entry.value:g}{clock}, source = "{entry.source}" }}'
 
 
-def _follows_clock(name: str) -> bool:
+def _follows_clock(key: Key) -> bool:
     """Return whether a constant is another at another clock: a link's has its own."""
-    return not _split(name)[1].startswith(("collective", "link")) and name.endswith(
-        ("_us", "_gb_per_s")
-    )
+    return key.kind != "collective" and CONSTANTS[key.name].clock_power != 0
 
 
-def _at_reference(base: str, value: float, gpu: HardwareProfile) -> float:
+def _at_reference(key: Key, value: float, gpu: HardwareProfile) -> float:
     """Return a constant at the reference clock, of a block as if two shared an SM."""
     clock = gpu.peak.boost_mhz
-    if base == "block_gb_per_s":
-        value *= blocks_per_sm(gpu) / BLOCKS_PER_SM
-    if clock is None or not _follows_clock(base):
+    if key.name == "block_gb_per_s":
+        value *= blocks_per_sm(gpu.architecture) / BLOCKS_PER_SM
+    if clock is None or not _follows_clock(key):
         return value
-    return value / clock_factor(base, REFERENCE_MHZ, gpu)
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Return a constant's variant and the rest of its name."""
-    variant = next((item for item in reversed(VARIANTS) if name.startswith(f"{item}_")), "")
-    return variant, name.removeprefix(f"{variant}_")
+    return value / clock_factor(key, REFERENCE_MHZ, gpu)
 
 
 def _rounded(value: float) -> float:

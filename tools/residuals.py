@@ -18,9 +18,9 @@ from simulator.evidence.predict.predict import prepare
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import LOW_PRECISION, ConstantsChoice, rates
+from simulator.timing.constants import EIGHT_BIT, GENERAL, ConstantsChoice, rates
+from simulator.timing.interval import Family, spread_name
 from simulator.timing.roofline import cached_bytes
-from simulator.timing.spread import Family, spread_name
 from simulator.timing.step import step_time
 from tools import carry
 
@@ -162,7 +162,7 @@ def _held_out(
 ) -> pd.DataFrame:
     """Return rows with the prediction of the fit that did not see their shape."""
     for part in calibration.parts:
-        if part.kind == kind and part.variant == (LOW_PRECISION if low_precision else ""):
+        if part.kind == kind and part.variant == (EIGHT_BIT if low_precision else GENERAL):
             held = pd.Series(part.fitted.held_out, index=list(part.labels))
             _, order = np.unique(part.shapes, return_inverse=True)
             fold = pd.Series(order % FOLDS, index=list(part.labels))

@@ -16,7 +16,7 @@ from simulator.evidence.fit.calibrate import calibrate
 from simulator.evidence.predict.groups import profile
 from simulator.evidence.predict.predict import prepare
 from simulator.evidence.rows.reading import Measurements
-from simulator.timing.spread import Spread
+from simulator.timing.interval import Spread
 from simulator.units import MICROSECOND
 from tools import spread_code
 from tools.residuals import Residuals, predicted_rows

@@ -17,8 +17,7 @@ from simulator.evidence.fit.solver import FOLDS
 from simulator.evidence.predict.groups import profile
 from simulator.evidence.predict.predict import prepare
 from simulator.evidence.rows.reading import Measurements
-from simulator.timing.interval import uncertainty
-from simulator.timing.spread import Spread
+from simulator.timing.interval import Spread, uncertainty
 from tools import spread_code
 from tools.residuals import Residuals
 from tools.spread import (

@@ -18,8 +18,8 @@ from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates, rates
-from simulator.timing.slots import resident_blocks
-from simulator.timing.spread import Code, Spread
+from simulator.timing.interval import Code, Spread
+from simulator.timing.limits import resident_blocks
 from simulator.timing.step import StepTime, step_time
 
 KERNELS: dict[str, Any] = {"einsum": "einsum", "flash2": "flash", "sdpa-math": "sdpa_math"}

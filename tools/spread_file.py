@@ -6,7 +6,7 @@ from typing import Any
 
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
-from simulator.timing.spread import Spread
+from simulator.timing.interval import Spread
 from tools.residuals import FAMILIES
 from tools.spread import COVERAGE
 
@@ -14,7 +14,7 @@ KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
 HEAD = """\
 # How far measured times lie from predicted ones, as shares of these: {coverage:.0%} of them
 # are within, as many above as below. Written by tools/accuracy.py (make accuracy) on {date}
-# from {rows:,} rows; what the columns mean: simulator/timing/spread.py.
+# from {rows:,} rows; what the columns mean: simulator/timing/interval.py.
 coverage = {coverage}
 date = "{date}"
 source = "residuals of rows of {sources}"

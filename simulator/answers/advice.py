@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 from simulator.answers.capacity import capacity
-from simulator.answers.estimate import Estimate, check_workload
+from simulator.answers.estimate import Estimate, check_workload, memory_on
 from simulator.answers.verdict import Verdict
-from simulator.counts.memory import memory
+from simulator.counts.attention.registry import find_way
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
-from simulator.timing.slots import resident_blocks
 from simulator.units import format_gib, format_tokens
 
 # Tensor-parallel sizes looked at for one that holds what a smaller one does not: up to two nodes of
@@ -33,6 +32,13 @@ def advise(
 
     Where storing the context once, as paged caches do, is all of the gain, that is the change to
     make: an engine that pages its cache has made it already.
+
+    Parameters
+    ----------
+    standard, shared_storage, bifurcated
+        The step as :class:`~simulator.answers.compare.Comparison` holds it.
+    winner, verdict, verdict_over_stored, break_even_samples, break_even_context_tokens
+        What that says of them.
     """
     if not bifurcated.memory.fits:
         return _make_it_fit(bifurcated)
@@ -61,7 +67,7 @@ def next_change(result: Estimate) -> str:
     """Name the change that would shorten the step most, by what binds it."""
     if result.bound == "memory":
         return _spare_bytes(result)
-    if result.bound == "launch" and result.workload.execution == "eager":
+    if result.bound == "launch" and result.setup.eager:
         return "capture the step in a CUDA graph, because the host's launches bind it"
     return {
         "launch": "fuse kernels or add samples, because fixed launch times bind the step",
@@ -82,7 +88,7 @@ def _store_once(stored: Estimate, verdict: Verdict) -> str:
 
 def _spare_bytes(result: Estimate) -> str:
     """Name the change that saves the most bytes of a step that is bound by memory traffic."""
-    totals, work = result.totals, result.workload
+    totals, setup = result.totals, result.setup
     moved = float(totals.bytes_read + totals.bytes_written)
     weights = float(totals.weight_bytes_read) / moved
     if weights > LARGE_SHARE:
@@ -91,23 +97,23 @@ def _spare_bytes(result: Estimate) -> str:
             if result.model.experts is None
             else "add samples, which share the experts they read"
         )
-        if work.weight_dtype == "int4":
+        if setup.weight_dtype == "int4":
             return more
-        width = " to 4 bits" if is_low_precision(DTYPE_BYTES[work.weight_dtype]) else ""
+        width = " to 4 bits" if is_low_precision(DTYPE_BYTES[setup.weight_dtype]) else ""
         return f"quantise the weights{width} ({weights:.0%} of the bytes moved) or {more}"
     if float(totals.kv_bytes_read) > LARGE_SHARE * moved:
-        low_precision = is_low_precision(DTYPE_BYTES[work.kv_dtype])
+        low_precision = is_low_precision(DTYPE_BYTES[setup.kv_dtype])
         way = (
             "use fewer KV heads or fewer samples" if low_precision else "store the KV cache in fp8"
         )
         return f"{way}, because KV reads are most of the bytes moved"
-    if work.kernel in ("einsum", "sdpa_math"):
+    if find_way(setup.kernel).logits_in_memory:
         return "use a flash kernel, because the logits' passes through memory bind the step"
     return "use a card with more memory bandwidth, because memory traffic binds the step"
 
 
 def _from_where(standard: Estimate, samples: int | None, context: int | None) -> str:
-    """Say from which samples or context on bifurcated attention would win."""
+    """Say how many samples, or how long a context, bifurcated attention needs to win."""
     work = standard.workload
     points = []
     if samples is not None and samples > work.samples:
@@ -126,44 +132,40 @@ def _make_it_fit(result: Estimate) -> str:
         if ways
         else "no single change makes it fit: combine more GPUs, narrower formats and fewer tokens"
     )
-    where = f"{result.workload.tensor_parallel} x {result.gpu.name}"
+    where = f"{result.setup.tensor_parallel} x {result.gpu.name}"
     return f"Does not fit on {where}: {short} short; {found}."
 
 
 def _ways_to_fit(result: Estimate) -> Iterator[str]:
     """Name the single changes with which a step fits: GPUs, formats, samples, context."""
-    work = result.workload
+    setup = result.setup
     largest = max(TWO_NODES, result.gpu.link_gpus)
     for size in TENSOR_PARALLEL_SIZES:
-        if work.tensor_parallel < size <= largest and _fits(result, tensor_parallel=size):
+        if setup.tensor_parallel < size <= largest and _fits(result, tensor_parallel=size):
             yield f"{size} GPUs (--tp {size})"
             break
-    for dtype in ("int4",) if is_low_precision(DTYPE_BYTES[work.weight_dtype]) else ("fp8", "int4"):
-        if work.weight_dtype != dtype and _fits(result, weight_dtype=dtype):
+    for dtype in (
+        ("int4",) if is_low_precision(DTYPE_BYTES[setup.weight_dtype]) else ("fp8", "int4")
+    ):
+        if setup.weight_dtype != dtype and _fits(result, weight_dtype=dtype):
             yield f"{dtype} weights"
             break
-    if not is_low_precision(DTYPE_BYTES[work.kv_dtype]) and _fits(result, kv_dtype="fp8"):
+    if not is_low_precision(DTYPE_BYTES[setup.kv_dtype]) and _fits(result, kv_dtype="fp8"):
         yield "an fp8 KV cache"
-    if work.kernel in ("einsum", "sdpa_math") and _fits(result, kernel="flash"):
+    if find_way(setup.kernel).logits_in_memory and _fits(result, kernel="flash"):
         yield "a flash kernel"
     limits = capacity(result)
     if limits.most_samples:
         yield f"at most {limits.most_samples:,} samples"
-    if limits.longest_context_tokens and not work.tree:
+    if limits.longest_context_tokens and not result.workload.tree:
         yield f"at most {format_tokens(limits.longest_context_tokens)} context tokens"
 
 
 def _fits(result: Estimate, **changes: object) -> bool:
     """Return whether a step fits with a setting changed; not where it cannot be run so."""
-    work = result.workload.model_copy(update=changes)
+    setup = result.setup.but(**changes)
     try:
-        check_workload(result.model, result.gpu, work)
+        check_workload(result.model, result.gpu, setup, result.workload)
     except WorkloadError:
         return False
-    needs = memory(
-        result.model,
-        work,
-        capacity_bytes=result.memory.capacity_bytes,
-        resident_blocks=resident_blocks(result.gpu),
-    )
-    return bool(needs.fits)
+    return bool(memory_on(result.gpu, result.model, setup, result.workload).fits)

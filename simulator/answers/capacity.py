@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from simulator.answers.estimate import Estimate
+from simulator.answers.estimate import Estimate, memory_on
 from simulator.answers.search import largest
-from simulator.counts.memory import memory
 from simulator.inputs.workload import LARGEST_COUNT, Workload
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 
@@ -36,26 +34,18 @@ def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacit
     target_step_s
         Longest acceptable decode step. [s]
     """
+    model, setup = result.model, result.setup
 
     def at(field: str, value: int) -> Workload:
-        return result.workload.model_copy(update={field: value})
+        return result.workload.but(**{field: value})
 
     def fits(field: str, value: int) -> bool:
-        needs = memory(
-            result.model,
-            at(field, value),
-            capacity_bytes=result.memory.capacity_bytes,
-            resident_blocks=resident_blocks(result.gpu),
-        )
-        return bool(needs.fits)
+        return bool(memory_on(result.gpu, model, setup, at(field, value)).fits)
 
     def in_time(field: str, value: int) -> bool:
         if target_step_s is None:
             return True
-        resident = resident_blocks(result.gpu)
-        changed = decode_time(
-            result.model, at(field, value), result.rates, resident_blocks=resident
-        )
+        changed = decode_time(model, setup, at(field, value), result.rates)
         return float(changed.total_s) <= target_step_s
 
     def limits(field: str, low: int) -> tuple[int | None, int | None]:

@@ -1,26 +1,22 @@
-"""Standard against bifurcated attention: which is faster, from where on, and what to change."""
+"""Standard against bifurcated attention: which is faster, where it breaks even, what to change."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from simulator.answers.advice import advise
-from simulator.answers.estimate import (
-    DEFAULT_MEMORY_UTILIZATION,
-    Estimate,
-    estimate,
-    estimate_with,
-)
+from simulator.answers.estimate import Estimate, estimate
 from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
 from simulator.answers.search import from_where_on
 from simulator.answers.verdict import TIE_MARGIN, Verdict, verdict_of
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
+from simulator.counts.transformer import around_attention, decode_attention
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import ConstantsChoice
 from simulator.timing.interval import speedup_interval
-from simulator.timing.slots import resident_blocks
-from simulator.timing.step import decode_time
+from simulator.timing.limits import resident_blocks
+from simulator.timing.step import Spent, spent_on
 
 Winner = Literal["standard", "bifurcated", "tie"]
 
@@ -53,10 +49,11 @@ class Comparison:
     verdict
         Whether to bifurcate: ``yes`` or ``no`` where the whole interval says so.
     verdict_over_stored
-        Likewise with ``shared_storage`` in the place of ``standard``.
+        The same against ``shared_storage`` instead of ``standard``.
     break_even_samples, break_even_context_tokens
-        From where on bifurcated is faster, all else equal, up to the last that are looked at; None
-        if it is not there. Below it may be faster too, where waves of thread blocks fall well.
+        The least samples, and the shortest context, from which bifurcated is always faster, all
+        else equal; None if it is not faster at the largest size tried. It may be faster at some
+        smaller sizes too, where waves of thread blocks fall well.
     advice
         What to change next, in one sentence.
     rule
@@ -82,38 +79,47 @@ class Comparison:
 def compare(
     model: ModelShape,
     gpu: HardwareProfile,
-    workload: Workload,
+    setup: Setup,
+    work: Workload,
     *,
-    constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
     rule: str | None = None,
 ) -> Comparison:
     """Compare standard and bifurcated attention on one decode step.
 
-    Parameters are those of :func:`simulator.answers.estimate.estimate`, and ``rule``, a name in
-    :data:`simulator.answers.rules.RULES`; the workload's own ``attention`` is ignored.
+    Parameters
+    ----------
+    model, gpu, setup, work
+        What is decoded, on what, how, and its sizes; the setup's own ``attention`` is ignored.
+    rule
+        A serving engine's rule to show beside our choice, a name in
+        :data:`simulator.answers.rules.RULES`.
+
+    Raises
+    ------
+    WorkloadError
+        If the workload cannot be run in that form, or the rule is not known.
     """
     if rule is not None:
         find_rule(rule)  # an unknown name, before anything is computed
-    work = workload.under("standard")
-    standard = estimate(
-        model, gpu, work, constants=constants, memory_utilization=memory_utilization
-    )
-    gpu_rates, resident = standard.rates, resident_blocks(gpu)
-    bifurcated, shared_storage = (
-        estimate_with(model, gpu_rates, other, memory_utilization)
-        for other in (
-            work.under("bifurcated"),
-            work.model_copy(update={"kv_layout": "shared"}),
-        )
+    setup, once = setup.under("standard"), setup.under("bifurcated")
+    standard, shared_storage, bifurcated = (
+        estimate(model, gpu, how, work) for how in (setup, setup.but(kv_layout="shared"), once)
     )
 
-    def seconds(changed: Workload) -> float:
-        return float(decode_time(model, changed, gpu_rates, resident_blocks=resident).total_s)
+    resident, around = resident_blocks(gpu), dict[int, Spent]()
+
+    def seconds(how: Setup, changed: Workload) -> float:
+        tokens = int(changed.tokens)
+        if tokens not in around:  # the same for both, and for every length of the context
+            before, after = around_attention(model, setup, changed)
+            around[tokens] = spent_on([*before, *after], standard.rates, setup.execution)
+        attending = decode_attention(model, how, changed, resident_blocks=resident)
+        attention = spent_on(attending, standard.rates, setup.execution)
+        return float((around[tokens] + attention).total_s)
 
     def gain(field: str, value: int) -> float:
-        changed = work.model_copy(update={field: value})
-        return seconds(changed) / seconds(changed.under("bifurcated"))
+        changed = work.but(**{field: value})
+        return seconds(setup, changed) / seconds(once, changed)
 
     samples = from_where_on(lambda b: gain("samples", b), low=1, high=MOST_SAMPLES)
     context = from_where_on(
@@ -124,11 +130,7 @@ def compare(
     over_stored, *_ = _verdict(shared_storage, bifurcated)
     rule_choice = None
     if rule is not None:
-        cascade = (
-            estimate_with(model, gpu_rates, read_once(work), memory_utilization)
-            if work.tree
-            else bifurcated
-        )
+        cascade = estimate(model, gpu, once, read_once(work)) if work.tree else bifurcated
         rule_choice = choose(
             rule,
             shared_storage,

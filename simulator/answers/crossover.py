@@ -1,15 +1,15 @@
 """Where one model is faster than another, over context and samples: a map and its border."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from simulator.counts.memory import memory
+from simulator.answers.estimate import memory_on
 from simulator.errors import WorkloadError
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import ATTENTIONS, Attention, Workload, WorkloadGrid
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup
+from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ class Border:
     from_samples
         At each context, the least samples with which it is faster; 0 for none.
     until_samples
-        The samples from which on it is slower again; 0 where that does not happen.
+        The samples at which it is slower again, and stays so; 0 where that does not happen.
     slower_between
-        Of the numbers of samples in between, with how many it is not faster: waves of thread
-        blocks and tiles make gaps.
+        How many numbers of samples between the two it is not faster at: waves of thread blocks
+        and tiles make gaps.
     share
         Share of the map, contexts and samples both in equal steps of their logarithm, on which it
         is faster.
@@ -71,7 +71,7 @@ class Crossover:
     base_step_s, other_step_s
         Times by kind of attention, an array of samples x contexts. [s]
     base_memory_share, other_memory_share
-        What they need of the memory that may be used, likewise; they fit up to 1.
+        Their share of the memory that may be used, by kind of attention; they fit up to 1.
     borders
         By pairing, see :data:`PAIRINGS`.
     """
@@ -95,9 +95,9 @@ def crossover(
     base: ModelShape,
     other: ModelShape,
     gpu_rates: Rates,
-    workload: Workload,
+    setup: Setup,
+    work: Workload,
     *,
-    memory_utilization: float,
     most_samples: int = MOST_SAMPLES,
     longest_context_tokens: int = LONGEST_CONTEXT,
 ) -> Crossover:
@@ -105,6 +105,16 @@ def crossover(
 
     All samples from 1 to ``most_samples`` are timed, as arrays, so the borders are exact; the map
     keeps a few to each doubling.
+
+    Parameters
+    ----------
+    base, other
+        The models.
+    gpu_rates, setup, work
+        The GPU's constants, how the models run, and all other sizes; the setup's own ``attention``
+        is ignored.
+    most_samples, longest_context_tokens
+        Ends of the map.
 
     Raises
     ------
@@ -126,7 +136,7 @@ def crossover(
     for model in (base, other):
         for attention in ATTENTIONS:
             steps[model.name, attention], shares[model.name, attention] = _solve(
-                model, gpu_rates, workload.under(attention), every, contexts, memory_utilization
+                model, gpu_rates, setup.under(attention), work, every, contexts
             )
     rows = shown - 1
     return Crossover(
@@ -146,10 +156,10 @@ def crossover(
 def _solve(
     model: ModelShape,
     gpu_rates: Rates,
+    setup: Setup,
     work: Workload,
     samples: "np.ndarray",
     contexts: "np.ndarray",
-    memory_utilization: float,
 ) -> tuple["np.ndarray", "np.ndarray"]:
     """Return a model's step times and shares of the memory, arrays of samples x contexts."""
     import numpy as np
@@ -160,16 +170,13 @@ def _solve(
         context_tokens=contexts.astype(float)[None, :],
     )
     shape = (len(samples), len(contexts))
-    gpu = gpu_rates.gpu
-    resident = resident_blocks(gpu)
-    seconds = decode_time(model, grid, gpu_rates, resident_blocks=resident).total_s
-    capacity_bytes = gpu.memory_bytes * memory_utilization
-    needs = memory(model, grid, capacity_bytes=capacity_bytes, resident_blocks=resident)
-    share = needs.total_bytes / capacity_bytes
+    seconds = decode_time(model, setup, grid, gpu_rates).total_s
+    needs = memory_on(gpu_rates.gpu, model, setup, grid)
+    share = needs.total_bytes / needs.capacity_bytes
     return np.broadcast_to(seconds, shape), np.broadcast_to(share, shape)
 
 
-def grid_of(work: Workload, **arrays: Any) -> WorkloadGrid:
+def grid_of(work: Workload, **arrays: Any) -> Workload:
     """Return a question over arrays of some of its sizes.
 
     Raises
@@ -177,13 +184,12 @@ def grid_of(work: Workload, **arrays: Any) -> WorkloadGrid:
     WorkloadError
         If it is a tree of prefixes, whose sizes are its own.
     """
-    if getattr(work, "tree", ()):
+    if work.tree:
         raise WorkloadError(
             "this answer varies the samples and the context, and a tree has its own: give the "
             "workload without a tree"
         )
-    sizes = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
-    return WorkloadGrid(**{**sizes, **arrays})
+    return work.but(**arrays)
 
 
 def log_steps(low: int, high: int) -> "np.ndarray":

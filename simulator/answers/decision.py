@@ -2,19 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from simulator.answers.capacity import Capacity, capacity
-from simulator.answers.cases import Case
 from simulator.answers.compare import Comparison, compare
-from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate
+from simulator.answers.estimate import Estimate
 from simulator.answers.generate import Generation, generate
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.answers.study import Case
 from simulator.answers.verdict import Verdict
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.workload import ATTENTIONS, Attention
-from simulator.timing.constants import ConstantsChoice
+from simulator.inputs.setup import ATTENTIONS, Attention
 
 Standing = Literal[
     "does not fit",
@@ -39,7 +38,7 @@ class Choice:
     Attributes
     ----------
     usd_per_hour
-        Of the whole group, None where unknown.
+        Price of the whole group, None where unknown.
     name
         How the GPU was named: an id or a path.
     asked
@@ -146,14 +145,14 @@ def decide(
     asked: int,
     output_tokens: int,
     target_step_s: float | None = None,
-    constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
     usd_per_hour: float | None = None,
 ) -> Decision:
     """Compare both kinds of attention for a case on several GPUs.
 
     Parameters
     ----------
+    case
+        The model, how it is run, and its sizes.
     gpus
         By name, those that the scenario names itself first.
     asked
@@ -168,12 +167,11 @@ def decide(
     WorkloadError
         If the case can be run on none of the GPUs.
     """
-    settings: dict[str, Any] = {"constants": constants, "memory_utilization": memory_utilization}
     choices: list[Choice] = []
     skipped: list[str] = []
     for index, (name, gpu) in enumerate(gpus.items()):
         try:
-            comparison = compare(case.model, gpu, case.workload, **settings)
+            comparison = compare(case.model, gpu, case.setup, case.workload)
         except WorkloadError as error:
             skipped.append(str(error))
             continue
@@ -189,7 +187,7 @@ def decide(
                     attention: capacity(result, target_step_s=target_step_s)
                     for attention, result in both.items()
                 },
-                usd_per_hour=price_per_hour(gpu, case.workload.tensor_parallel, usd_per_hour),
+                usd_per_hour=price_per_hour(gpu, case.setup.tensor_parallel, usd_per_hour),
                 asked=index < asked,
                 target_step_s=target_step_s,
             )
@@ -204,14 +202,14 @@ def decide(
         requests={},
         skipped=tuple(dict.fromkeys(skipped)),
     )
-    requests = dict(_requests(decision, output_tokens, usd_per_hour, settings))
+    requests = dict(_requests(decision, output_tokens, usd_per_hour))
     return Decision(
         case=case, choices=decision.choices, requests=requests, skipped=decision.skipped
     )
 
 
 def _requests(
-    decision: Decision, output_tokens: int, usd_per_hour: float | None, settings: dict[str, Any]
+    decision: Decision, output_tokens: int, usd_per_hour: float | None
 ) -> Iterator[tuple[Attention, Generation]]:
     """Yield the whole request on the first GPU under each kind of attention."""
     case, gpu = decision.case, decision.first.gpu
@@ -221,10 +219,10 @@ def _requests(
             generate(
                 case.model,
                 gpu,
-                case.workload.under(name),
+                case.setup.under(name),
+                case.workload,
                 output_tokens=output_tokens,
                 usd_per_hour=usd_per_hour,
-                **settings,
             ),
         )
 
@@ -242,5 +240,5 @@ def _order(choice: Choice) -> tuple[bool, bool, bool, float, float]:
 
 def _cost(choice: Choice) -> float:
     """Return the cost of a million tokens under the better kind of attention; unknown is last."""
-    cost = choice.usd_per_million_tokens(choice.best.workload.attention)
+    cost = choice.usd_per_million_tokens(choice.best.setup.attention)
     return float("inf") if cost is None else cost

@@ -2,29 +2,17 @@
 
 from dataclasses import dataclass
 
-from simulator.answers.estimate import (
-    DEFAULT_MEMORY_UTILIZATION,
-    DOES_NOT_FIT,
-    Estimate,
-    estimate,
-    fits_note,
-)
+from simulator.answers.estimate import DOES_NOT_FIT, Estimate, estimate, fits_note, memory_on
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
-from simulator.counts.memory import (
-    PREFILL_CHUNK_TOKENS,
-    Memory,
-    prefill_tokens_at_once,
-    request_memory,
-)
+from simulator.counts.memory import PREFILL_CHUNK_TOKENS, Memory, prefill_tokens_at_once
 from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Attention, Workload
-from simulator.timing.constants import ConstantsChoice
+from simulator.inputs.setup import Attention, Setup
+from simulator.inputs.workload import Workload
+from simulator.timing.interval import request_interval
 from simulator.timing.request import GenerationTime, generation_time
-from simulator.timing.request_interval import request_interval
-from simulator.timing.slots import resident_blocks
 from simulator.units import format_gib
 
 MOST_OUTPUT_TOKENS = 10**7
@@ -41,7 +29,8 @@ class Generation:
     last_step
         The last decode step, when the caches are longest.
     memory
-        Of the whole request: its longest caches, and the larger workspace of prefill and last step.
+        What the whole request needs: its longest caches, and the larger workspace of prefill and
+        last step.
     usd_per_hour
         Price of all GPUs of the group, None where unknown.
     total_low_s, total_high_s
@@ -65,8 +54,7 @@ class Generation:
     @property
     def all_tokens(self) -> int:
         """Tokens generated over all samples of all prompts."""
-        work = self.last_step.workload
-        return work.prompts * work.samples * self.output_tokens
+        return int(self.last_step.workload.sequences) * self.output_tokens
 
     @property
     def tokens_per_s(self) -> float:
@@ -100,8 +88,9 @@ class Generation:
 
     def _memory_note(self) -> str:
         """Say what the memory is of, and what its workspace."""
-        tokens = int(prefill_tokens_at_once(self.last_step.workload))
-        cut = tokens == PREFILL_CHUNK_TOKENS and self.last_step.workload.execution == "graph"
+        step = self.last_step
+        tokens = int(prefill_tokens_at_once(step.setup, step.workload))
+        cut = tokens == PREFILL_CHUNK_TOKENS and step.setup.graph
         prefill = f"in chunks of {tokens:,} tokens" if cut else f"of {tokens:,} tokens at once"
         return (
             "Memory is that of the whole request: its workspace, "
@@ -120,21 +109,22 @@ class Generation:
 def generate(
     model: ModelShape,
     gpu: HardwareProfile,
-    workload: Workload,
+    setup: Setup,
+    work: Workload,
     *,
     output_tokens: int,
-    constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
     usd_per_hour: float | None = None,
 ) -> Generation:
     """Estimate a whole request; the workload's ``decoded_tokens`` is ignored.
 
     Parameters
     ----------
+    model, gpu, setup, work
+        What is decoded, on what, how, and its sizes.
     output_tokens
         Tokens each sample generates.
     usd_per_hour
-        Price of one GPU, where it is not the profile's.
+        Price of one GPU, where it is not the profile's. [USD/h]
 
     Raises
     ------
@@ -145,38 +135,26 @@ def generate(
         raise WorkloadError(
             f"output_tokens = {output_tokens:,} is not between 1 and {MOST_OUTPUT_TOKENS:,}"
         )
-    check_begins(workload)
-    own = last_own_tokens(output_tokens, workload.query_tokens, workload.accepted_tokens)
-    last = workload.model_copy(update={"decoded_tokens": own})
-    last_step = estimate(
-        model, gpu, last, constants=constants, memory_utilization=memory_utilization
-    )
-    time = generation_time(
-        model,
-        workload,
-        last_step.rates,
-        output_tokens=output_tokens,
-        resident_blocks=resident_blocks(gpu),
-    )
-    low_s, high_s = request_interval(model, workload, last_step.rates, time, last_step.uncertainty)
+    check_begins(work)
+    own = last_own_tokens(output_tokens, work.query_tokens, work.accepted_tokens)
+    last = work.but(decoded_tokens=own)
+    last_step = estimate(model, gpu, setup, last)
+    gpu_rates = last_step.rates
+    time = generation_time(model, setup, work, gpu_rates, output_tokens=output_tokens)
+    low_s, high_s = request_interval(model, setup, work, gpu_rates, time, last_step.uncertainty)
     return Generation(
-        attention=workload.attention,
+        attention=setup.attention,
         output_tokens=output_tokens,
         time=time,
         last_step=last_step,
-        memory=request_memory(
-            model,
-            last,
-            capacity_bytes=last_step.memory.capacity_bytes,
-            resident_blocks=resident_blocks(gpu),
-        ),
-        usd_per_hour=price_per_hour(gpu, workload.tensor_parallel, usd_per_hour),
+        memory=memory_on(gpu, model, setup, last, prefill=True),
+        usd_per_hour=price_per_hour(gpu, setup.tensor_parallel, usd_per_hour),
         total_low_s=low_s,
         total_high_s=high_s,
     )
 
 
-def check_begins(workload: Workload) -> None:
+def check_begins(work: Workload) -> None:
     """Refuse a whole request over an empty context.
 
     Raises
@@ -184,7 +162,7 @@ def check_begins(workload: Workload) -> None:
     WorkloadError
         If there is no token whose prefill gives the first one.
     """
-    if workload.context_tokens == 0:
+    if work.context_tokens == 0:
         raise WorkloadError(
             "context_tokens = 0: a whole request begins with the prefill of at least one token "
             "(BOS, if nothing else), which gives the first one; give 1 or more"

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from simulator.errors import WorkloadError
-from simulator.inputs.problem_counts import ProblemCount
-from simulator.inputs.rows import RefusedRow
+from simulator.inputs.csv_files import ProblemCount, RefusedRow, read_problem_counts
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -14,6 +14,13 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 
     1 - C(n - c, k) / C(n, k): the share of all choices of k of the n samples with a correct one in
     it (Chen et al., arXiv 2107.03374, equation 1; recalled).
+
+    Parameters
+    ----------
+    samples, correct
+        Samples of the problem, n, and those that solve it, c.
+    k
+        Samples drawn.
 
     Raises
     ------
@@ -132,3 +139,21 @@ class SuccessCounts:
         fewest, most = self.largest_k, max(problem.samples for problem in self.problems)
         samples = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
         return f"unbiased estimates from {problems} of {self.path}, {samples} samples each"
+
+
+def success_of(
+    problem_counts: str | Path | None = None, success_rate: float | None = None
+) -> Success:
+    """Return what is known of how often a sample is right: a file of counts, or one rate.
+
+    Raises
+    ------
+    SimulatorError
+        If not one of both is given, or the file cannot be read.
+    """
+    if (success_rate is None) == (problem_counts is None):
+        raise WorkloadError("give either success_rate or problem_counts")
+    if problem_counts is None:
+        return SuccessRate(float(success_rate or 0))
+    table = read_problem_counts(problem_counts)
+    return SuccessCounts(table.rows, table.path, table.refused)

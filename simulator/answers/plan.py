@@ -5,18 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from simulator.answers.capacity import Capacity, capacity
-from simulator.answers.estimate import (
-    DEFAULT_MEMORY_UTILIZATION,
-    Estimate,
-    check_workload,
-    estimate_with,
-)
+from simulator.answers.estimate import Estimate, check_workload, estimate
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.counts.attention.registry import find_way
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Attention, Workload
-from simulator.timing.constants import ConstantsChoice, rates
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup
+from simulator.inputs.workload import Workload
 
 DEFAULT_TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
 
@@ -32,7 +28,7 @@ class Option:
     target_step_s
         The target it was judged by. [s]
     usd_per_hour, usd_per_million_tokens
-        Of the whole group, None where the price is unknown.
+        Prices of the whole group, None where unknown.
     meets_target
         Whether the workload fits, and its step is no longer than the target.
     pareto
@@ -54,12 +50,12 @@ class Option:
     @property
     def gpus(self) -> int:
         """GPUs in the group."""
-        return self.result.workload.tensor_parallel
+        return self.result.setup.tensor_parallel
 
     @property
     def attention(self) -> Attention:
         """Kind of attention."""
-        return self.result.workload.attention
+        return self.result.setup.attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,21 +87,25 @@ class Plan:
 def plan(
     model: ModelShape,
     gpus: Sequence[HardwareProfile],
-    workload: Workload,
+    setup: Setup,
+    work: Workload,
     *,
     target_step_s: float | None = None,
     tensor_parallel_sizes: Sequence[int] = DEFAULT_TENSOR_PARALLEL_SIZES,
-    attentions: Sequence[Attention] = ("standard", "bifurcated"),
-    constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+    attentions: Sequence[Attention] = ATTENTIONS,
     usd_per_hour: float | None = None,
 ) -> Plan:
     """Try GPUs, tensor-parallel sizes and kinds of attention on a workload.
 
     Parameters
     ----------
+    model, gpus, setup, work
+        What is decoded, on what, how, and its sizes; the setup's own ``attention`` and
+        ``tensor_parallel`` are ignored.
     target_step_s
         Longest acceptable decode step; None to ask only what fits. [s]
+    attentions
+        Kinds of attention to try.
     tensor_parallel_sizes
         Tensor-parallel sizes to try; those the model cannot be split into are skipped.
     usd_per_hour
@@ -114,26 +114,29 @@ def plan(
     Raises
     ------
     WorkloadError
-        If the target is not positive, or nothing could be tried at all.
+        If the target is not positive, the kernel is not known, or nothing could be tried at all.
     """
     if target_step_s is not None and not target_step_s > 0:
         raise WorkloadError(f"target_step_ms = {target_step_s * 1e3} is not positive")
+    if any(size < 1 for size in tensor_parallel_sizes):
+        raise WorkloadError("tensor_parallel_sizes: at least 1 GPU shares a layer")
+    find_way(setup.kernel)  # a name that is not known is no option to skip
+    # By other names the same card may be asked for twice.
+    gpus = [gpu for index, gpu in enumerate(gpus) if gpu not in gpus[:index]]
     options: list[Option] = []
     skipped: list[str] = []
     for gpu in gpus:
-        gpu_rates = rates(gpu, constants)
-        for size in tensor_parallel_sizes:
-            work = workload.model_copy(update={"tensor_parallel": size})
+        for size in dict.fromkeys(tensor_parallel_sizes):
+            split = setup.but(tensor_parallel=size)
             try:
-                check_workload(model, gpu, work)
+                check_workload(model, gpu, split, work)
             except WorkloadError as error:
                 if str(error) not in skipped:
                     skipped.append(str(error))
                 continue
             price = price_per_hour(gpu, size, usd_per_hour)
             for attention in attentions:
-                changed = work.under(attention)
-                result = estimate_with(model, gpu_rates, changed, memory_utilization)
+                result = estimate(model, gpu, split.under(attention), work)
                 in_time = target_step_s is None or result.step_s <= target_step_s
                 options.append(
                     Option(
@@ -159,7 +162,7 @@ def plan(
 
 
 def _order(option: Option) -> tuple[bool, bool, float, float]:
-    """Order options: those that meet the target by cost, the others by how near they come."""
+    """Sort options: first those that meet the target, by cost; then the others, nearest first."""
     cost = option.usd_per_million_tokens
     fits = bool(option.result.memory.fits)
     by_cost = option.meets_target and cost is not None

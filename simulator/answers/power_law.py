@@ -11,12 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.power_law_problem import SHARED, Problem
 from simulator.errors import MeasurementError
 
 if TYPE_CHECKING:
     import numpy as np
 
+# The constants that all families share: E, A and alpha.
+SHARED = 3
+# No fit of trained models has come near these.
+EXPONENTS = (1e-3, 3.0)
+LARGEST_SHIFT = 7.0
+LARGEST_SHARE = 1 - 1e-6
 # Where the search starts: E as a share of the least loss, and alpha.
 STARTS = tuple((share, alpha) for share in (0.05, 0.5, 0.8, 0.95) for alpha in (0.05, 0.2, 0.6))
 # An irreducible loss below this share of the least loss is taken for none.
@@ -24,17 +29,89 @@ LEAST_SHARE = 1e-3
 # Residuals beyond this many of their own spread lose weight: 95 % as efficient as least squares
 # where errors are normal (the usual tuning constant of Cauchy's weights, recalled).
 CAUCHY_SCALE = 2.385
-# Over the sizes fitted the law must fall by so many spreads of its residuals, or it is none.
+# The law must fall by this many spreads of its residuals over the fitted sizes.
 LEAST_FALL = 3.0
-# A residual of so many spreads is called an outlier.
+# A residual of this many spreads is an outlier.
 OUTLIER = 5.0
 # The median absolute value of normal errors, over their standard deviation.
 MEDIAN_OF_NORMAL = 0.6745
 # Losses are not known better than this share of themselves.
 LEAST_SPREAD = 1e-7
 CONFIDENCE = 0.95
-# Runs to spare from which on it is worth asking whether factors change with size.
+# Whether factors change with size is asked only with this many runs to spare.
 LEAST_SPARE = 3
+
+
+class Problem:
+    """Residuals as a function of E, log_reducible, alpha and the shifts; the least loss is 1."""
+
+    def __init__(
+        self, parameters: "np.ndarray", losses: "np.ndarray", families: "np.ndarray"
+    ) -> None:
+        import numpy as np
+
+        sizes = np.log(np.asarray(parameters, dtype=float))
+        if np.ptp(sizes) == 0:
+            raise MeasurementError("all runs are of one size: a law in size cannot be fitted")
+        self.center = float(np.exp(sizes.mean()))
+        self.sizes = sizes - np.log(self.center)
+        self.least = float(np.min(losses))
+        self.losses = np.asarray(losses, dtype=float) / self.least
+        self.families = np.asarray(families, dtype=int)
+        shifts = int(self.families.max())
+        self.rows, self.constants = len(self.sizes), SHARED + shifts
+        self.spare = self.rows - self.constants
+        # One column per shift: which runs it moves.
+        self.moved = (self.families[:, None] == np.arange(1, shifts + 1)).astype(float)
+        # E stays below every loss.
+        self.low = np.array([0.0, -50.0, EXPONENTS[0], *([-LARGEST_SHIFT] * shifts)])
+        self.high = np.array([LARGEST_SHARE, 50.0, EXPONENTS[1], *([LARGEST_SHIFT] * shifts)])
+
+    def start(self, share: float, alpha: float) -> "np.ndarray":
+        """Return a whole point: the level that suits E and alpha, and no shifts."""
+        import numpy as np
+
+        irreducible = float(np.clip(share, 1e-3, 0.999))
+        exponent = float(np.clip(alpha, 2 * EXPONENTS[0], EXPONENTS[1] / 2))
+        level = np.median(np.log(self.losses - irreducible) + exponent * self.sizes)
+        return np.array([irreducible, level, exponent, *np.zeros(self.constants - SHARED)])
+
+    def residuals(self, point: "np.ndarray") -> "np.ndarray":
+        """Return ln(predicted / observed) of every run."""
+        import numpy as np
+
+        return np.asarray(np.log(point[0] + self._reducible(point)) - np.log(self.losses))
+
+    def jacobian(self, point: "np.ndarray") -> "np.ndarray":
+        """Return how the residuals change with each constant."""
+        import numpy as np
+
+        reducible = self._reducible(point)
+        share = (reducible / (point[0] + reducible))[:, None]
+        size = (self.sizes - self.moved @ point[SHARED:])[:, None]
+        return np.hstack(
+            [
+                1 / (point[0] + reducible)[:, None],
+                share,
+                -share * size,
+                share * point[2] * self.moved,
+            ]
+        )
+
+    def fall(self, point: "np.ndarray") -> float:
+        """Return by how much ln L of the reference falls over the sizes there are."""
+        import numpy as np
+
+        ends = np.array([self.sizes.min(), self.sizes.max()])
+        first, last = point[0] + np.exp(point[1] - point[2] * ends)
+        return float(np.log(first / last))
+
+    def _reducible(self, point: "np.ndarray") -> "np.ndarray":
+        """Return what each run's predicted loss has above E."""
+        import numpy as np
+
+        size = self.sizes - self.moved @ point[SHARED:]
+        return np.asarray(np.exp(np.clip(point[1] - point[2] * size, -200, 200)))
 
 
 @dataclass(frozen=True)
@@ -60,7 +137,7 @@ class PowerLaw:
     spread
         Their robust standard deviation.
     outliers
-        Of each run, whether it is far off; such runs have lost their weight.
+        Whether each run is far off; such runs have lost their weight.
     drifts, drift_errors
         By how much ln F of each family seems to grow with each tenfold size, and the standard
         errors; 0 of the reference, and of all where the runs are too few to tell.
@@ -198,7 +275,7 @@ def _best(
     """
     import numpy as np
 
-    def solve(point: "np.ndarray", loss: str, scale: float) -> Any:
+    def _solved(point: "np.ndarray", loss: str, scale: float) -> Any:
         return least_squares(
             problem.residuals,
             np.clip(point, problem.low + 1e-9, problem.high - 1e-9),
@@ -216,19 +293,19 @@ def _best(
     # From coarse to fine: the sum of soft absolute values is convex enough only when it is coarse.
     points = [problem.start(*start) for start in starts]
     for scale in (0.1, 0.01, 0.001):
-        found = [solve(point, "soft_l1", scale) for point in points]
+        found = [_solved(point, "soft_l1", scale) for point in points]
         points = [item.x for item in found]
     best = min(found, key=lambda item: float(item.cost)).x
     for _ in range(3):
         spread = _spread(problem.residuals(best), problem.constants)
-        best = solve(best, "cauchy", CAUCHY_SCALE * spread).x
+        best = _solved(best, "cauchy", CAUCHY_SCALE * spread).x
     return np.asarray(best)
 
 
 def _spread(residuals: "np.ndarray", constants: int) -> float:
     """Return a robust standard deviation of residuals.
 
-    The smallest are left out, one fewer than there are constants: a fit can make so many vanish.
+    A fit can make as many residuals vanish as it has constants, so the smallest are left out.
     """
     import numpy as np
 

@@ -20,6 +20,13 @@ def price_per_hour(
 ) -> float | None:
     """Return the price of a number of GPUs, the user's own price first. [USD/h].
 
+    Parameters
+    ----------
+    gpus
+        How many.
+    usd_per_hour
+        The user's price of one, None for the profile's. [USD/h]
+
     Raises
     ------
     WorkloadError

@@ -5,24 +5,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from simulator.answers.crossover import grid_of, log_steps
-from simulator.answers.estimate import (
-    DEFAULT_MEMORY_UTILIZATION,
-    Estimate,
-    estimate,
-)
+from simulator.answers.estimate import Estimate, estimate, memory_on
 from simulator.answers.generate import check_begins
 from simulator.answers.pass_at_k import Success
 from simulator.answers.price import SECONDS_PER_HOUR, price_per_hour
 from simulator.answers.search import largest
-from simulator.counts.memory import memory, request_memory
 from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import ATTENTIONS, Attention, Workload
-from simulator.timing.constants import ConstantsChoice
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup
+from simulator.inputs.workload import Workload
 from simulator.timing.request import request_times
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 if TYPE_CHECKING:
@@ -49,7 +43,7 @@ class QualityPoint:
     pass_at_k, stderr
         The probability that at least one sample is right, and its standard error where known.
     usd_per_problem
-        Of a request, None where a price or the output is not known.
+        Price of a request per problem, None where a price or the output is not known.
     """
 
     attention: Attention
@@ -107,21 +101,22 @@ class Quality:
 def quality(
     model: ModelShape,
     gpu: HardwareProfile,
-    workload: Workload,
+    setup: Setup,
+    work: Workload,
     success: Success,
     *,
     output_tokens: int | None = None,
     target_step_s: float | None = None,
     target_request_s: float | None = None,
     most_samples: int = MOST_SAMPLES,
-    constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
     usd_per_hour: float | None = None,
 ) -> Quality:
     """Find what quality a latency buys; the workload's own ``samples`` are one point of many.
 
     Parameters
     ----------
+    model, gpu, setup, work
+        What is decoded, on what, how, and its sizes; the setup's own ``attention`` is ignored.
     success
         See :mod:`simulator.answers.pass_at_k`.
     output_tokens
@@ -141,18 +136,11 @@ def quality(
     """
     _check(output_tokens, target_step_s, target_request_s, most_samples)
     if output_tokens is not None:
-        check_begins(workload)
-        own = last_own_tokens(output_tokens, workload.query_tokens, workload.accepted_tokens)
-        workload = workload.model_copy(update={"decoded_tokens": own})
+        check_begins(work)
+        own = last_own_tokens(output_tokens, work.query_tokens, work.accepted_tokens)
+        work = work.but(decoded_tokens=own)
     results = {
-        attention: estimate(
-            model,
-            gpu,
-            workload.under(attention),
-            constants=constants,
-            memory_utilization=memory_utilization,
-        )
-        for attention in ATTENTIONS
+        attention: estimate(model, gpu, setup.under(attention), work) for attention in ATTENTIONS
     }
     known = success.largest_k
     most = most_samples if known is None else min(most_samples, known)
@@ -161,7 +149,7 @@ def quality(
             result,
             success,
             output_tokens,
-            price_per_hour(gpu, workload.tensor_parallel, usd_per_hour),
+            price_per_hour(gpu, setup.tensor_parallel, usd_per_hour),
         )
         for attention, result in results.items()
     }
@@ -170,7 +158,7 @@ def quality(
         attention: cost.best(most, beyond, target_step_s, target_request_s)
         for attention, cost in costs.items()
     }
-    shown = {*map(int, log_steps(1, most)), min(workload.samples, most)}
+    shown = {*map(int, log_steps(1, most)), min(work.samples, most)}
     shown |= {item.point.samples for item in best.values() if item.point is not None}
     return Quality(
         results=results,
@@ -228,25 +216,22 @@ class _Costs:
         import numpy as np
 
         result = self._result
-        model, work, gpu = result.model, result.workload, result.gpu
+        model, setup, work = result.model, result.setup, result.workload
         counts = np.asarray(samples, dtype=np.float64)
         grid = grid_of(work, samples=counts)
-        resident = resident_blocks(gpu)
-        steps = decode_time(model, grid, result.rates, resident_blocks=resident).total_s
-        held = memory if self._output_tokens is None else request_memory
-        needs = held(
-            model, grid, capacity_bytes=result.memory.capacity_bytes, resident_blocks=resident
-        )
+        steps = decode_time(model, setup, grid, result.rates).total_s
+        request = self._output_tokens is not None
+        needs = memory_on(result.gpu, model, setup, grid, prefill=request)
         requests = (
             None
             if self._output_tokens is None
             else request_times(
                 model,
+                setup,
                 work,
                 result.rates,
                 samples=counts,
                 output_tokens=self._output_tokens,
-                resident_blocks=resident,
             )
         )
         steps = np.broadcast_to(steps, counts.shape)
@@ -271,7 +256,7 @@ class _Costs:
         if request_s is not None and self._usd_per_hour is not None:
             usd = self._usd_per_hour / SECONDS_PER_HOUR * request_s / work.prompts
         return QualityPoint(
-            attention=work.attention,
+            attention=self._result.setup.attention,
             samples=samples,
             step_s=step_s,
             request_s=request_s,

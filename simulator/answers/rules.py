@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from simulator.answers.verdict import Verdict
     from simulator.inputs.hardware import HardwareProfile
     from simulator.inputs.model import ModelShape
-    from simulator.inputs.workload import Attention, Workload, WorkloadLike
+    from simulator.inputs.setup import Attention, Setup
+    from simulator.inputs.workload import Workload
 
 # vLLM's thresholds and tiles, vllm/v1/attention/backends/flash_attn.py @5704f34.
 LEAST_PREFIX_TOKENS, LEAST_REQUESTS = 256, 8
@@ -45,8 +46,8 @@ class Rule:
 
     title: str
     source: str
-    reads_once: "Callable[[ModelShape, HardwareProfile, WorkloadLike], Numeric]"
-    reason: "Callable[[ModelShape, HardwareProfile, WorkloadLike], str]"
+    reads_once: "Callable[[ModelShape, HardwareProfile, Setup, Workload], Numeric]"
+    reason: "Callable[[ModelShape, HardwareProfile, Setup, Workload], str]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ def choose(
     standard, bifurcated
         The step under both kinds of attention.
     cascade
-        The step of :func:`read_once`, which is bifurcated but where a tree has further levels.
+        The step of :func:`read_once`; without further levels of a tree the same as bifurcated.
     ours, verdict
         Which of the first two we would choose, and how sure that is.
 
@@ -134,12 +135,12 @@ def choose(
         If there is no rule of that name.
     """
     rule = find_rule(name)
-    asked = (standard.model, standard.gpu, standard.workload)
+    asked = (standard.model, standard.gpu, standard.setup, standard.workload)
     chosen = cascade if rule.reads_once(*asked) else standard
     return RuleChoice(
         name=name,
         title=rule.title,
-        choice=chosen.workload.attention,
+        choice=chosen.setup.attention,
         reason=rule.reason(*asked),
         ours=ours,
         verdict=verdict,
@@ -155,10 +156,10 @@ def read_once(work: "Workload") -> "Workload":
     """
     levels = zip(work.tree, _tokens_of_all(work), strict=True)
     common = [level.name for level, tokens in levels if tokens]
-    return (work.splitting(common[-1:]) if work.tree else work).under("bifurcated")
+    return work.splitting(common[-1:]) if work.tree else work
 
 
-def common_tokens(work: "WorkloadLike") -> Numeric:
+def common_tokens(work: "Workload") -> Numeric:
     """Return the tokens that all sequences share, from the root of a tree down.
 
     >>> from simulator.inputs.workload import Workload
@@ -170,7 +171,7 @@ def common_tokens(work: "WorkloadLike") -> Numeric:
     return sum(_tokens_of_all(work))
 
 
-def _tokens_of_all(work: "WorkloadLike") -> Iterator[Numeric]:
+def _tokens_of_all(work: "Workload") -> Iterator[Numeric]:
     """Yield, level by level, how many of its tokens all sequences share: all, or none."""
     nodes: Numeric = 1
     for level in work.tree:
@@ -232,6 +233,17 @@ def vllm_waves(
 ) -> tuple[Numeric, Numeric]:
     """Return the rule's two times, in tiles of keys: of cascade and of flash decoding.
 
+    Parameters
+    ----------
+    prefix_tokens, requests
+        Tokens that all requests share, and how many these are.
+    heads, kv_heads
+        On one GPU.
+    sm_count
+        Its multiprocessors, a block on each.
+
+    Examples
+    --------
     >>> vllm_waves(prefix_tokens=8192, requests=16, heads=32, kv_heads=8, sm_count=132)
     (64, 63)
     """
@@ -243,14 +255,14 @@ def vllm_waves(
 
 
 def _vllm_sizes(
-    model: "ModelShape", gpu: "HardwareProfile", work: "WorkloadLike"
+    model: "ModelShape", gpu: "HardwareProfile", setup: "Setup", work: "Workload"
 ) -> dict[str, Numeric]:
     """Return what vLLM's rule sees of a workload, on one GPU."""
-    kv_heads, *_ = rank_geometry(model, work.tensor_parallel)
+    kv_heads, *_ = rank_geometry(model, setup.tensor_parallel)
     return {
         "prefix_tokens": common_tokens(work) // CACHE_BLOCK_TOKENS * CACHE_BLOCK_TOKENS,
-        "requests": work.prompts * work.samples,
-        "heads": model.heads // work.tensor_parallel,
+        "requests": work.sequences,
+        "heads": model.heads // setup.tensor_parallel,
         "kv_heads": kv_heads,
         "sm_count": gpu.sm_count,
     }
@@ -267,15 +279,19 @@ def _vllm_unsupported(model: "ModelShape") -> str:
     return ""
 
 
-def _vllm_reads_once(model: "ModelShape", gpu: "HardwareProfile", work: "WorkloadLike") -> Numeric:
+def _vllm_reads_once(
+    model: "ModelShape", gpu: "HardwareProfile", setup: "Setup", work: "Workload"
+) -> Numeric:
     """Apply vLLM's rule to a workload."""
-    cascade = vllm_cascade(query_tokens=work.query_tokens, **_vllm_sizes(model, gpu, work))
+    cascade = vllm_cascade(query_tokens=work.query_tokens, **_vllm_sizes(model, gpu, setup, work))
     return cascade & (not _vllm_unsupported(model))
 
 
-def _vllm_reason(model: "ModelShape", gpu: "HardwareProfile", work: "WorkloadLike") -> str:
+def _vllm_reason(
+    model: "ModelShape", gpu: "HardwareProfile", setup: "Setup", work: "Workload"
+) -> str:
     """Say why vLLM's rule chooses as it does."""
-    sizes = _vllm_sizes(model, gpu, work)
+    sizes = _vllm_sizes(model, gpu, setup, work)
     prefix, requests = sizes["prefix_tokens"], sizes["requests"]
     unsupported = _vllm_unsupported(model)
     cascade, flash = vllm_waves(**sizes)
@@ -292,7 +308,7 @@ def _vllm_reason(model: "ModelShape", gpu: "HardwareProfile", work: "WorkloadLik
         (True, f"it counts {cascade:,} tile steps for cascade, {flash:,} for flash decoding"),
     )
     reason = next(text for holds, text in reasons if holds)
-    if work.tree and _vllm_reads_once(model, gpu, work):
+    if work.tree and _vllm_reads_once(model, gpu, setup, work):
         return f"{reason}; it reads once only the {prefix:,} tokens that all requests share"
     return reason
 

@@ -7,8 +7,7 @@ from typing import Literal, get_args
 
 from simulator.errors import ModelError
 from simulator.inputs.files import validate
-from simulator.inputs.model import ModelShape
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import ModelShape, count_parameters
 from simulator.units import MEGA
 
 ScaleBy = Literal["width", "depth"]
@@ -22,7 +21,7 @@ SHAPE_TOLERANCE = 0.10
 HEAD_STEPS = (8, 4, 2, 1)
 MLP_STEPS = (256, 128, 64)
 HIDDEN_STEP = 128
-# Widths and depths are looked for up to so many times the base's.
+# Widths and depths are tried up to this many times the base's.
 LARGEST_GROWTH = 4
 
 

@@ -3,20 +3,27 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simulator.answers.power_law import STARTS, PowerLaw, fit_power_law
 from simulator.errors import MeasurementError
-from simulator.inputs.rows import RefusedRow, Rows
-from simulator.inputs.training_runs import Family, TrainingRun, families_of
+from simulator.inputs.csv_files import (
+    Family,
+    RefusedRow,
+    Rows,
+    TrainingRun,
+    families_of,
+    read_training_runs,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
 # A family's curve cannot be told from fewer sizes.
 LEAST_SIZES = 3
-# A size factor is said to change with size beyond so many half widths of a 95 % interval, so that
-# chance alone says it about once in a hundred fits.
+# A size factor changes with size if it moves by this many half widths of a 95 % interval: chance
+# alone does that about once in a hundred fits.
 DRIFT_DOUBT = 1.4
 # A change of ln F with each tenfold size that is not worth a word.
 LEAST_DRIFT = 0.005
@@ -104,20 +111,23 @@ class ScalingLaw:
 
 
 def fit_scaling_law(
-    table: Rows[TrainingRun], *, starts: Sequence[tuple[float, float]] = STARTS
+    training_runs: str | Path, *, starts: Sequence[tuple[float, float]] = STARTS
 ) -> ScalingLaw:
     """Fit one law to the runs of all families that have sizes enough.
 
     Parameters
     ----------
+    training_runs
+        A CSV file; see :func:`~simulator.inputs.training_runs.read_training_runs`.
     starts
         See :func:`~simulator.answers.power_law.fit_power_law`.
 
     Raises
     ------
     MeasurementError
-        If the runs are too few, or scipy is missing.
+        If the file cannot be read, its runs are too few, or scipy is missing.
     """
+    table = read_training_runs(training_runs)
     kept, order, notes = _kept(table)
     runs = [run for run, _ in kept]
     numbers = [order.index(family) for _, family in kept]
@@ -192,7 +202,7 @@ def _family_law(
     """Return a family's size factor and its interval, symmetric in the logarithm."""
     import numpy as np
 
-    from simulator.answers.power_law_problem import SHARED
+    from simulator.answers.power_law import SHARED
 
     shift = float(law.shifts[number])
     error = 0.0 if number == 0 else float(law.stderr[SHARED + number - 1])

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-# Of a ratio that is near 1, how many integers are tried to each doubling, and how far from 1 it is
-# taken to be safe: waves of thread blocks and tiles move it up and down by less.
+# How many integers are tried to each doubling while a ratio is near 1, and how far from 1 it counts
+# as safe: waves of thread blocks and tiles move it by less.
 PER_OCTAVE, SAFE_RATIO = 8, 1.1
 
 
@@ -13,6 +13,15 @@ def smallest(condition: Callable[[int], bool], *, low: int, high: int) -> int | 
     The condition is expected to stay true once it is; it is tried at doubling steps and then
     halved in, so a few dozen trials cover any range.
 
+    Parameters
+    ----------
+    condition
+        What must hold.
+    low, high
+        Ends of the range, both included.
+
+    Examples
+    --------
     >>> smallest(lambda n: n * n >= 50, low=1, high=1000)
     8
     """
@@ -47,6 +56,15 @@ def largest(condition: Callable[[int], bool], *, low: int, high: int) -> int | N
 
     The condition is expected to stay false once it is.
 
+    Parameters
+    ----------
+    condition
+        What must hold.
+    low, high
+        Ends of the range, both included.
+
+    Examples
+    --------
     >>> largest(lambda n: n * n <= 50, low=1, high=1000)
     7
     """
@@ -59,7 +77,7 @@ def largest(condition: Callable[[int], bool], *, low: int, high: int) -> int | N
 def from_where_on(
     ratio: Callable[[int], float], *, low: int, high: int, after: int = 1
 ) -> int | None:
-    """Return the integer in [low, high] from which on a ratio stays above 1, None if it ends below.
+    """Return the least integer from which a ratio stays above 1; None if it ends below.
 
     The ratio may cross 1 several times: the last crossing counts. It is looked for from above.
     Below n a ratio r at n is expected to fall in proportion, by waves a tenth faster, so nothing

@@ -87,6 +87,13 @@ def paper_factor(base: ModelShape, kv_heads: int) -> SizeFactor:
 def fitted_factor(scaling: ScalingLaw, base: ModelShape, kv_heads: int) -> SizeFactor:
     """Return the factor by a fitted law, between its families in equal steps of ln F.
 
+    Parameters
+    ----------
+    scaling
+        The law.
+    base, kv_heads
+        The model to match, and the KV heads of the other.
+
     Raises
     ------
     ModelError
@@ -118,7 +125,7 @@ def position(model: ModelShape, kv_heads: int) -> float:
 
 
 def _weights(scaling: ScalingLaw, base: ModelShape, kv_heads: int) -> list[float]:
-    """Return the families' weights that make up a number of KV heads: those on either side."""
+    """Return each family's weight in a number of KV heads: the two nearest families have some."""
     wanted = position(base, kv_heads)
     places = [law.family.position(base.heads) for law in scaling.laws]
     weights = [0.0] * len(places)
@@ -145,7 +152,7 @@ def _spread_of(weights: list[float], scaling: ScalingLaw) -> float:
     """Return the standard error of a weighted sum of shifts."""
     import numpy as np
 
-    from simulator.answers.power_law_problem import SHARED
+    from simulator.answers.power_law import SHARED
 
     vector = np.array(weights)
     return float(np.sqrt(max(0.0, vector @ scaling.law.covariance[SHARED:, SHARED:] @ vector)))

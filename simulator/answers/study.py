@@ -1,16 +1,25 @@
-"""A question and the values to vary around it: what figures and pages are made from."""
+"""A scenario or a question as what figures and pages are made from.
 
-from collections.abc import Sequence
+A study is one question and the values to vary around it; a case is one model of a scenario.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
+from typing import Any
 
-from simulator.answers.cases import central_cases
-from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, Estimate, estimate
+from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.sweep import NUMERIC_AXES
+from simulator.errors import ScenarioError
+from simulator.inputs.files import validate
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
-from simulator.inputs.scenario import Scenario
-from simulator.inputs.workload import Attention, Workload
-from simulator.timing.constants import ConstantsChoice, Rates, rates
+from simulator.inputs.presets import load_model
+from simulator.inputs.scenario import Scenario, Value
+from simulator.inputs.setup import Attention, Setup, ask
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import Rates, rates
 from simulator.units import MILLISECOND
 
 DEFAULT_OUTPUT_TOKENS = 256
@@ -26,8 +35,8 @@ class Study:
     ----------
     models, gpus
         To compare; the first of each is the question's own.
-    workload
-        The point that is asked about.
+    setup, workload
+        How it is run, and the point that is asked about.
     samples, context_tokens, kv_heads
         Values along these axes, in ascending order; no ``kv_heads`` means the usual what-ifs.
     output_tokens
@@ -40,6 +49,7 @@ class Study:
 
     models: tuple[ModelShape, ...]
     gpus: tuple[HardwareProfile, ...]
+    setup: Setup
     workload: Workload
     samples: tuple[int, ...] = ()
     context_tokens: tuple[int, ...] = ()
@@ -47,8 +57,6 @@ class Study:
     output_tokens: int = DEFAULT_OUTPUT_TOKENS
     target_step_s: float | None = None
     usd_per_hour: float | None = None
-    constants: ConstantsChoice = "auto"
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION
 
     @property
     def model(self) -> ModelShape:
@@ -63,7 +71,7 @@ class Study:
     @cached_property
     def rates(self) -> Rates:
         """Constants of the question's GPU."""
-        return rates(self.gpu, self.constants)
+        return rates(self.gpu, self.setup.constants)
 
     @property
     def samples_axis(self) -> tuple[int, ...]:
@@ -90,13 +98,7 @@ class Study:
         WorkloadError
             If it cannot be run in that form.
         """
-        return estimate(
-            self.model,
-            self.gpu,
-            self.workload.under(attention),
-            constants=self.constants,
-            memory_utilization=self.memory_utilization,
-        )
+        return estimate(self.model, self.gpu, self.setup.under(attention), self.workload)
 
 
 def _axis(asked: set[int], low: int, high: int) -> tuple[int, ...]:
@@ -107,13 +109,17 @@ def _axis(asked: set[int], low: int, high: int) -> tuple[int, ...]:
 
 
 def study_scenario(
-    scenario: Scenario,
-    *,
-    constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
-    usd_per_hour: float | None = None,
+    scenario: Scenario, *, usd_per_hour: float | None = None, **settings: Any
 ) -> Study:
     """Return a scenario as a study: its first model at the middle of every axis of its grid.
+
+    Parameters
+    ----------
+    usd_per_hour
+        Price of one GPU in place of the profiles' own. [USD/h]
+    settings
+        Fields of :class:`~simulator.inputs.setup.Setup` that a scenario does not have:
+        ``constants`` and ``gpu_memory_utilization``.
 
     Raises
     ------
@@ -121,10 +127,11 @@ def study_scenario(
         If a model or GPU is not known, or a setting cannot be.
     """
     axes = scenario.axes
-    cases = central_cases(scenario)
+    cases = central_cases(scenario, **settings)
     return Study(
         models=tuple(case.model for case in cases[:: len(axes.get("kv_heads", (None,)))]),
         gpus=tuple(load_hardware(str(name)) for name in axes["gpu"]),
+        setup=cases[0].setup,
         workload=cases[0].workload,
         samples=_whole(axes.get("samples", ())),
         context_tokens=_whole(axes.get("context_tokens", ())),
@@ -134,11 +141,99 @@ def study_scenario(
         if scenario.target_step_ms is None
         else scenario.target_step_ms * MILLISECOND,
         usd_per_hour=usd_per_hour,
-        constants=constants,
-        memory_utilization=memory_utilization,
     )
 
 
 def _whole(values: Sequence[object]) -> tuple[int, ...]:
     """Return the numbers of an axis in ascending order."""
     return tuple(sorted(value for value in values if isinstance(value, int)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One model of a scenario at the middle of every axis of its grid.
+
+    Attributes
+    ----------
+    name, kv_heads
+        How the scenario names the model, and the KV heads it asks for; None for the model's own.
+    """
+
+    name: str
+    kv_heads: int | None
+    model: ModelShape
+    setup: Setup
+    workload: Workload
+
+
+def central_cases(scenario: Scenario, **settings: Any) -> tuple[Case, ...]:
+    """Return a scenario's cases: each model, with each of its numbers of KV heads.
+
+    Numeric axes are taken at the middle of their list, of an even number the upper one; of
+    settings with a name the first one listed counts.
+
+    Raises
+    ------
+    SimulatorError
+        If a model is not known, or a setting cannot be.
+    """
+    axes = scenario.axes
+    settings |= {
+        axis: values[len(values) // 2] if axis in NUMERIC_AXES else values[0]
+        for axis, values in axes.items()
+        if axis not in ("model", "gpu", "kv_heads", "attention")
+    }
+    cases = []
+    for name, kv_heads in product(axes["model"], axes.get("kv_heads", (None,))):
+        heads = None if kv_heads is None else int(kv_heads)
+        model = load_model(str(name), kv_heads=heads)
+        setup, work = ask(model, **settings)
+        cases.append(Case(name=str(name), kv_heads=heads, model=model, setup=setup, workload=work))
+    return tuple(cases)
+
+
+def narrowed(scenario: Scenario, changes: Mapping[str, Value | Sequence[Value] | None]) -> Scenario:
+    """Return a scenario with some settings replaced; None leaves one as it is.
+
+    Raises
+    ------
+    ScenarioError
+        If a value is impossible.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    update: dict[str, Any] = {
+        f"{name}s": given.pop(name) for name in ("model", "gpu") if name in given
+    }
+    data = scenario.model_dump() | update
+    data["workload"] = {**scenario.workload, **given}
+    return validate(Scenario, data, where=f"scenario {scenario.id}", error=ScenarioError)
+
+
+def asked_scenario(settings: Mapping[str, Any], gpus: Sequence[str]) -> Scenario:
+    """Return a question as a scenario of one point, with no answer to expect.
+
+    Parameters
+    ----------
+    settings
+        Models under ``model``; the others are keys of a scenario's workload.
+
+    Raises
+    ------
+    ScenarioError
+        If a value is impossible.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    data = {
+        "schema_version": 1,
+        "id": "question",
+        "title": "Does reading the shared context once pay off?",
+        "description": "A question from the command line.",
+        "question": "Standard or bifurcated attention, and on which GPU?",
+        "sources": "the command line",
+        "verdict": "mixed",
+        "verdict_reason": "Nothing is expected of a question.",
+        "models": given.pop("model"),
+        "gpus": tuple(gpus),
+        "workload": given,
+    }
+    return validate(Scenario, data, where="question", error=ScenarioError)

@@ -1,69 +1,149 @@
 """Sweeps: standard and bifurcated attention at every point of a grid.
 
-A grid is cut into blocks of bounded size, each computed at once (:mod:`simulator.answers.grid`),
-so any number of points runs in constant memory.
+The numeric axes of a grid are arrays that broadcast with each other, each along a dimension of its
+own: a whole decode step, operation by operation, is counted and timed for all points by the very
+functions that answer a single question. A grid is cut into blocks of bounded size, so any number of
+points runs in constant memory.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION, check_workload
-from simulator.answers.grid import NAMED_AXES, NUMERIC_AXES, Cell, compare_block
+from simulator.answers.estimate import check_workload, memory_on
+from simulator.answers.verdict import TIE_MARGIN, VERDICTS, Verdict, verdicts
+from simulator.counts.attention.registry import find_way
+from simulator.counts.operation import total
+from simulator.counts.transformer import decode_operations
 from simulator.errors import SimulatorError
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
-from simulator.inputs.scenario import Scenario
-from simulator.inputs.workload import Workload, workload_for
-from simulator.timing.constants import ConstantsChoice, rates
+from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, verdict_of
+from simulator.inputs.scenario import Verdict as Expectation
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask
+from simulator.inputs.tree import tree_text
+from simulator.inputs.workload import Workload
+from simulator.numeric import Numeric
+from simulator.timing.constants import rates
+from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
+from simulator.timing.limits import resident_blocks
+from simulator.timing.roofline import ROOFS
+from simulator.timing.step import StepTime, step_time
+from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
     import numpy as np
 
+NUMERIC_AXES = ("prompts", "samples", "context_tokens", "decoded_tokens", "query_tokens")
+NAMED_AXES = (
+    "tree",
+    "accepted_tokens",
+    "kernel",
+    "kv_layout",
+    "execution",
+    "weight_dtype",
+    "kv_dtype",
+    "tensor_parallel",
+)
+# A page of more rows than this is not read; `bifurcate sweep` writes them all.
+MOST_POINTS_LISTED = 240
 # Points worked on at once: the arrays of a block stay in the processor's cache.
 POINTS_AT_ONCE = 2**15
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """A grid that is ready to run.
+class Grid:
+    """One combination of model, GPU and named settings, and the numeric grid under it.
 
     Attributes
     ----------
-    cells
-        Its combinations of named settings.
+    workload
+        What is not an axis: the tree and the accepted tokens.
+    axes
+        The values of each numeric axis.
+    """
+
+    model: ModelShape
+    gpu: HardwareProfile
+    setup: Setup
+    workload: Workload
+    axes: Mapping[str, Sequence[int]]
+
+    @property
+    def points(self) -> int:
+        """Points of the numeric grid."""
+        return math.prod(len(values) for values in self.axes.values())
+
+    def blocks(self, points_at_once: int = POINTS_AT_ONCE) -> Iterator[dict[str, "np.ndarray"]]:
+        """Cut the numeric grid into blocks of a bounded number of points, in the grid's own order.
+
+        The last axes stay whole as far as they fit; the first that does not is cut, and the axes
+        before it go one value at a time.
+        """
+        import numpy as np
+
+        lengths: dict[str, int] = {}
+        room = points_at_once
+        for axis in reversed(list(self.axes)):
+            length = max(1, min(len(self.axes[axis]), room))
+            lengths[axis] = length
+            room = room // length if length == len(self.axes[axis]) else 1
+        arrays = {axis: np.asarray(values, dtype=np.float64) for axis, values in self.axes.items()}
+        starts = [range(0, len(arrays[axis]), lengths[axis]) for axis in self.axes]
+        for corner in product(*starts):
+            yield {
+                axis: arrays[axis][start : start + lengths[axis]]
+                for axis, start in zip(self.axes, corner, strict=True)
+            }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Grids that are ready to run.
+
+    Attributes
+    ----------
+    grids
+        One for each combination of named settings.
+    with_tree
+        Whether its rows have a column for a tree.
     skipped
         Combinations that cannot be run, a sentence each.
     """
 
-    cells: tuple[Cell, ...]
+    grids: tuple[Grid, ...]
+    with_tree: bool
     skipped: tuple[str, ...]
-    memory_utilization: float
 
     @property
     def points(self) -> int:
         """Points that will be computed."""
-        return sum(cell.points for cell in self.cells)
+        return sum(grid.points for grid in self.grids)
 
     def blocks(self, points_at_once: int = POINTS_AT_ONCE) -> Iterator[dict[str, Any]]:
         """Yield the results block by block: column name to a value or a flat array."""
-        for cell in self.cells:
-            for part in _parts(cell.numeric, points_at_once):
-                yield compare_block(cell, part, self.memory_utilization)
+        for grid in self.grids:
+            for numeric in grid.blocks(points_at_once):
+                columns = compare_grid(grid, numeric)
+                if not self.with_tree:
+                    columns.pop("tree")
+                yield columns
 
 
-def prepare_sweep(
-    scenario: Scenario,
-    *,
-    constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
-) -> Sweep:
+def prepare_sweep(scenario: Scenario, **settings: Any) -> Sweep:
     """Resolve a scenario's names and lay out its grid.
 
     Combinations that cannot be run (heads that do not divide, a kernel without a form for a
     model's cache) are skipped and named.
+
+    Parameters
+    ----------
+    settings
+        Fields of :class:`~simulator.inputs.setup.Setup` that a scenario does not have:
+        ``constants`` and ``gpu_memory_utilization``.
 
     Raises
     ------
@@ -71,35 +151,36 @@ def prepare_sweep(
         If a model or GPU is not known, or nothing is left to run.
     """
     axes = scenario.axes
+    for kernel in axes.get("kernel", ()):
+        find_way(str(kernel))  # a name that is not known is no combination to skip
     numeric = {axis: _integers(axes, axis) for axis in NUMERIC_AXES}
     named_axes = [axis for axis in NAMED_AXES if axis in axes]
-    gpus = [rates(load_hardware(str(name)), constants) for name in axes["gpu"]]
-    cells: list[Cell] = []
+    gpus = [load_hardware(str(name)) for name in axes["gpu"]]
+    grids: list[Grid] = []
     skipped: list[str] = []
     if len(axes.get("attention", ())) > 0:
         skipped.append("attention is not an axis of a sweep: both kinds are computed everywhere")
+    # A point that processes fewer query tokens accepts no more than those.
+    settings = {**settings, "query_tokens": max(numeric["query_tokens"])}
     for name, kv_heads in product(axes["model"], axes.get("kv_heads", (None,))):
         model = load_model(str(name), kv_heads=None if kv_heads is None else int(kv_heads))
-        for gpu_rates in gpus:
+        for gpu in gpus:
             for values in product(*(axes[axis] for axis in named_axes)):
                 try:
-                    settings = dict(zip(named_axes, values, strict=True))
-                    work = _runnable(model, gpu_rates.gpu, settings, max(numeric["query_tokens"]))
+                    named = dict(zip(named_axes, values, strict=True))
+                    setup, work = ask(model, **named, **settings)
+                    check_workload(model, gpu, setup, work)
                 except SimulatorError as error:
                     if str(error) not in skipped:
                         skipped.append(str(error))
                     continue
-                # Without trees a sweep has no column for them.
-                kept = [axis for axis in NAMED_AXES if axis != "tree" or axis in axes]
-                named = {axis: getattr(work, axis) for axis in kept}
-                sizes = numeric
+                sizes = dict(numeric)
                 if work.tree:
-                    tree = {"prompts": (work.prompts,), "context_tokens": (work.context_tokens,)}
-                    sizes = {**numeric, **tree}
-                cells.append(Cell(model=model, gpu_rates=gpu_rates, named=named, numeric=sizes))
-    if not cells:
+                    sizes |= {"prompts": (work.prompts,), "context_tokens": (work.context_tokens,)}
+                grids.append(Grid(model=model, gpu=gpu, setup=setup, workload=work, axes=sizes))
+    if not grids:
         raise SimulatorError(f"scenario {scenario.id}: nothing to run: {'; '.join(skipped)}")
-    return Sweep(cells=tuple(cells), skipped=tuple(skipped), memory_utilization=memory_utilization)
+    return Sweep(grids=tuple(grids), with_tree="tree" in axes, skipped=tuple(skipped))
 
 
 def _integers(axes: Mapping[str, Sequence[Any]], axis: str) -> tuple[int, ...]:
@@ -107,46 +188,203 @@ def _integers(axes: Mapping[str, Sequence[Any]], axis: str) -> tuple[int, ...]:
     return tuple(axes.get(axis, (Workload.model_fields[axis].default,)))
 
 
-def _parts(
-    numeric: Mapping[str, Sequence[int]], points_at_once: int
-) -> Iterator[dict[str, "np.ndarray"]]:
-    """Cut a numeric grid into blocks of a bounded number of points, in the grid's own order.
-
-    The last axes stay whole as far as they fit; the first that does not is cut, and the axes
-    before it go one value at a time.
-    """
-    import numpy as np
-
-    lengths: dict[str, int] = {}
-    room = points_at_once
-    for axis in reversed(list(numeric)):
-        length = max(1, min(len(numeric[axis]), room))
-        lengths[axis] = length
-        room = room // length if length == len(numeric[axis]) else 1
-    arrays = {axis: np.asarray(values, dtype=np.float64) for axis, values in numeric.items()}
-    starts = [range(0, len(arrays[axis]), lengths[axis]) for axis in numeric]
-    for corner in product(*starts):
-        yield {
-            axis: arrays[axis][start : start + lengths[axis]]
-            for axis, start in zip(numeric, corner, strict=True)
-        }
-
-
-def _runnable(
-    model: ModelShape, gpu: HardwareProfile, settings: Mapping[str, Any], query_tokens: int
-) -> Workload:
-    """Return a combination of named settings, those not given as for a single question.
+def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, Any]:
+    """Compare both kinds of attention at every point of one block of a grid.
 
     Parameters
     ----------
-    query_tokens
-        The most of the grid: a point that processes fewer accepts no more than those.
+    numeric
+        The values of each numeric axis in this block.
+
+    Returns
+    -------
+    dict
+        The columns of the sweep, see docs/commands.md: settings that are the same for the whole
+        block as plain values, all others as arrays of one entry per point, last axis fastest.
+    """
+    import numpy as np
+
+    shape = tuple(len(values) for values in numeric.values())
+    axes = dict(zip(numeric, np.ix_(*numeric.values()), strict=True))
+    work = grid.workload.but(**axes)
+
+    def flat(values: Numeric) -> "np.ndarray":
+        return np.broadcast_to(values, shape).reshape(-1)
+
+    columns: dict[str, Any] = _settings(grid)
+    columns.update({axis: flat(values).astype(np.int64) for axis, values in axes.items()})
+    steps: dict[Attention, Uncertainty] = {}
+    kv_read: dict[Attention, Numeric] = {}
+    for attention in ATTENTIONS:
+        step, results = _solve(grid, grid.setup.under(attention), work)
+        steps[attention], kv_read[attention] = step, results["kv_bytes_read"]
+        columns.update({f"{attention}_{name}": flat(values) for name, values in results.items()})
+    speedup = flat(steps["standard"].total_s / steps["bifurcated"].total_s)
+    columns["speedup"] = speedup
+    low, high = map(flat, speedup_interval(steps["standard"], steps["bifurcated"]))
+    columns["speedup_low"], columns["speedup_high"] = low, high
+    columns["kv_io_ratio"] = flat(_ratio(kv_read["standard"], kv_read["bifurcated"]))
+    fits = columns["standard_fits"], columns["bifurcated_fits"]
+    columns["winner"] = winners(speedup, *fits)
+    columns["verdict"] = verdicts(low, high, *fits)
+    return columns
+
+
+def winners(
+    speedup: "np.ndarray", standard_fits: "np.ndarray", bifurcated_fits: "np.ndarray"
+) -> "np.ndarray":
+    """Return the faster kind of attention that fits at every point, as ``compare`` decides it.
+
+    Parameters
+    ----------
+    speedup
+        Standard's time over bifurcated's.
+    standard_fits, bifurcated_fits
+        Whether each fits in memory.
+    """
+    import numpy as np
+
+    # As references: an array of texts would hold each of them anew.
+    names = np.array([*ATTENTIONS, "tie"], dtype=object)
+    close = np.where(np.abs(speedup - 1) < TIE_MARGIN, 2, speedup > 1)
+    only = np.where(standard_fits, 0, 1)
+    return names[np.where(standard_fits == bifurcated_fits, close, only)]
+
+
+def _solve(grid: Grid, setup: Setup, work: Workload) -> tuple[Uncertainty, dict[str, Numeric]]:
+    """Count and time one kind of attention over a block."""
+    resident, gpu_rates = resident_blocks(grid.gpu), rates(grid.gpu, setup.constants)
+    operations = decode_operations(grid.model, setup, work, resident_blocks=resident)
+    step = step_time(operations, gpu_rates, setup.execution)
+    totals = total(operations)
+    unsure = uncertainty(operations, step, gpu_rates, setup, totals)
+    needs = memory_on(grid.gpu, grid.model, setup, work)
+    return unsure, {
+        "step_ms": step.total_s / MILLISECOND,
+        "step_ms_low": unsure.low_s / MILLISECOND,
+        "step_ms_high": unsure.high_s / MILLISECOND,
+        "tokens_per_s": work.forward_tokens / step.total_s,
+        "flops": totals.flops,
+        "bytes_read": totals.bytes_read,
+        "bytes_written": totals.bytes_written,
+        "kv_bytes_read": totals.kv_bytes_read,
+        "memory_bytes": needs.total_bytes,
+        "fits": needs.fits,
+        "bound": _bound(step),
+    }
+
+
+def _bound(step: StepTime) -> "np.ndarray":
+    """Return what binds the step at every point, as :attr:`StepTime.bound` does at one."""
+    import numpy as np
+
+    index: Numeric = 0
+    largest: Numeric = 0.0
+    for number, roof in enumerate(ROOFS):
+        time = step.by_roof_s[roof]
+        index = np.where(time > largest, number, index)
+        largest = np.maximum(largest, time)
+    waits = step.host_s > step.device_s
+    index = np.where(waits, ROOFS.index("launch"), index)
+    return np.array(ROOFS, dtype=object)[index]
+
+
+def _ratio(standard: Numeric, bifurcated: Numeric) -> Numeric:
+    """Divide, with 1 where neither reads anything."""
+    import numpy as np
+
+    nothing = np.asarray(bifurcated) == 0
+    return np.where(nothing, 1.0, standard / np.where(nothing, 1.0, bifurcated))
+
+
+def _settings(grid: Grid) -> dict[str, Any]:
+    """Return the settings that are the same for a whole grid, as columns."""
+    settings = {"model": grid.model.name, "kv_heads": grid.model.kv_heads, "gpu": grid.gpu.id}
+    for axis in NAMED_AXES:
+        settings[axis] = getattr(grid.setup if axis in Setup.model_fields else grid.workload, axis)
+    return settings | {"tree": tree_text(grid.workload.tree)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSummary:
+    """What holds over all points of a scenario's grid.
+
+    Attributes
+    ----------
+    gained
+        Points at which bifurcated attention is at least ``GAIN_SPEEDUP`` times as fast.
+    standard_fits, bifurcated_fits
+        Points that fit in memory.
+    verdict
+        The answer for the grid as a whole, as the scenario's own is judged.
+    decided
+        Points by whether to bifurcate, as sure as the predictions are.
+    least, most
+        The points of least and of most speed-up, as columns of the sweep.
+    rows
+        Every point; empty where there are more than ``MOST_POINTS_LISTED``.
+    skipped
+        Combinations that cannot be run, a sentence each.
+    """
+
+    points: int
+    gained: int
+    standard_fits: int
+    bifurcated_fits: int
+    verdict: Expectation
+    decided: Mapping[Verdict, int]
+    least: Mapping[str, Any]
+    most: Mapping[str, Any]
+    rows: tuple[Mapping[str, Any], ...]
+    skipped: tuple[str, ...]
+
+
+def summarise(scenario: Scenario, **settings: Any) -> GridSummary:
+    """Compute a scenario's whole grid, as a sweep does, and sum it up.
+
+    Parameters
+    ----------
+    settings
+        As for :func:`simulator.answers.sweep.prepare_sweep`.
 
     Raises
     ------
     SimulatorError
-        If the combination cannot be run.
+        If a model or GPU is not known, or nothing can be run.
     """
-    work = workload_for(model, **settings, query_tokens=query_tokens)
-    check_workload(model, gpu, work)
-    return work
+    grid = prepare_sweep(scenario, **settings)
+    speedups: list[float] = []
+    fits = dict.fromkeys(ATTENTIONS, 0)
+    decided = dict.fromkeys(VERDICTS, 0)
+    extremes: list[Mapping[str, Any]] = []
+    rows: list[Mapping[str, Any]] = []
+    for block in grid.blocks():
+        here = block["speedup"]
+        speedups += here.tolist()
+        for name in ATTENTIONS:
+            fits[name] += int(block[f"{name}_fits"].sum())
+        for verdict in VERDICTS:
+            decided[verdict] += int((block["verdict"] == verdict).sum())
+        extremes += [_row(block, int(here.argmin())), _row(block, int(here.argmax()))]
+        if grid.points <= MOST_POINTS_LISTED:
+            rows += [_row(block, index) for index in range(len(here))]
+    return GridSummary(
+        points=grid.points,
+        gained=sum(speedup >= GAIN_SPEEDUP for speedup in speedups),
+        standard_fits=fits["standard"],
+        bifurcated_fits=fits["bifurcated"],
+        verdict=verdict_of(speedups),
+        decided=decided,
+        least=min(extremes, key=lambda row: float(row["speedup"])),
+        most=max(extremes, key=lambda row: float(row["speedup"])),
+        rows=tuple(rows),
+        skipped=grid.skipped,
+    )
+
+
+def _row(block: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return one point of a block of a sweep."""
+    return {
+        name: column[index : index + 1].tolist()[0] if hasattr(column, "shape") else column
+        for name, column in block.items()
+    }

@@ -2,25 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from simulator.answers.capacity import Capacity, capacity
 from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover, crossover
-from simulator.answers.estimate import (
-    DEFAULT_MEMORY_UTILIZATION,
-    Estimate,
-    estimate,
-)
+from simulator.answers.estimate import Estimate, estimate
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
 from simulator.answers.scaled import ScaleBy, scale_model
-from simulator.answers.scaling import ScalingLaw
+from simulator.answers.scaling import ScalingLaw, fit_scaling_law
 from simulator.answers.size_factor import SizeFactor, fitted_factor, given_factor, paper_factor
 from simulator.counts.transformer import prefill_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.model import ModelShape
-from simulator.inputs.parameters import count_parameters
-from simulator.inputs.workload import ATTENTIONS, Attention, Workload
-from simulator.timing.constants import ConstantsChoice
+from simulator.inputs.model import ModelShape, count_parameters
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup
+from simulator.inputs.workload import Workload
 from simulator.timing.interval import speedup_interval
 from simulator.timing.step import step_time
 
@@ -87,7 +83,7 @@ class Tradeoff:
     others
         Models with other numbers of KV heads, as good by their size.
     crossovers
-        Of each other model in order: where it is faster than the base.
+        Where each of ``others`` is faster than the base, in order.
     scaling
         The law its size factors come from, None where they are the paper's or given.
     target_step_s
@@ -109,17 +105,16 @@ class Tradeoff:
 def tradeoff(
     base: ModelShape,
     gpu: HardwareProfile,
-    workload: Workload,
+    setup: Setup,
+    work: Workload,
     *,
-    kv_heads: Sequence[int] = (1,),
+    target_kv_heads: Sequence[int] = (1,),
     size_factors: Sequence[float] = (),
-    scaling: ScalingLaw | None = None,
+    scaling: ScalingLaw | str | Path | None = None,
     scale_by: ScaleBy = "width",
     target_step_s: float | None = None,
     most_samples: int = MOST_SAMPLES,
     longest_context_tokens: int = LONGEST_CONTEXT,
-    constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
     usd_per_hour: float | None = None,
 ) -> Tradeoff:
     """Compare a model with equally good ones that have other numbers of KV heads.
@@ -128,10 +123,12 @@ def tradeoff(
     ----------
     base
         The model to match, as a rule multi-head.
-    kv_heads
+    gpu, setup, work
+        The GPU, how the models run, and the sizes; the setup's own ``attention`` is ignored.
+    target_kv_heads
         KV heads of each model to compare with.
     size_factors
-        Of each of these, its parameters over the base's at equal quality; none for those of
+        Parameters of each over the base's at equal quality; none for those of
         ``scaling``, or without it the paper's.
     scale_by
         What makes the other models larger; see :func:`~simulator.answers.scaled.scale_model`.
@@ -149,23 +146,19 @@ def tradeoff(
     """
     if target_step_s is not None and not target_step_s > 0:
         raise WorkloadError(f"target_step_ms = {target_step_s * 1e3:g} is not positive")
-    price = price_per_hour(gpu, workload.tensor_parallel, usd_per_hour)
+    price = price_per_hour(gpu, setup.tensor_parallel, usd_per_hour)
 
     def steps(model: ModelShape) -> dict[Attention, Estimate]:
         return {
-            attention: estimate(
-                model,
-                gpu,
-                workload.under(attention),
-                constants=constants,
-                memory_utilization=memory_utilization,
-            )
+            attention: estimate(model, gpu, setup.under(attention), work)
             for attention in ATTENTIONS
         }
 
     base_steps = steps(base)
+    if isinstance(scaling, str | Path):
+        scaling = fit_scaling_law(scaling)
 
-    def candidate(
+    def _candidate(
         model: ModelShape, factor: SizeFactor | None = None, error: float = 0.0
     ) -> Candidate:
         results = base_steps if model is base else steps(model)
@@ -180,19 +173,19 @@ def tradeoff(
             },
         )
 
-    first = candidate(base)
+    first = _candidate(base)
     others = []
     for number, factor in zip(
-        kv_heads, _factors(base, kv_heads, size_factors, scaling), strict=True
+        target_kv_heads, _factors(base, target_kv_heads, size_factors, scaling), strict=True
     ):
         scaled = scale_model(
             base,
             kv_heads=number,
             size_factor=factor.value,
             scale_by=scale_by,
-            ranks=workload.tensor_parallel,
+            ranks=setup.tensor_parallel,
         )
-        others.append(candidate(scaled.model, factor, scaled.size_error))
+        others.append(_candidate(scaled.model, factor, scaled.size_error))
     rates = base_steps["standard"].rates
     return Tradeoff(
         base=first,
@@ -202,8 +195,8 @@ def tradeoff(
                 base,
                 other.model,
                 rates,
-                workload,
-                memory_utilization=memory_utilization,
+                setup,
+                work,
                 most_samples=most_samples,
                 longest_context_tokens=longest_context_tokens,
             )
@@ -216,7 +209,7 @@ def tradeoff(
 
 def _factors(
     base: ModelShape,
-    kv_heads: Sequence[int],
+    target_kv_heads: Sequence[int],
     size_factors: Sequence[float],
     scaling: ScalingLaw | None,
 ) -> list[SizeFactor]:
@@ -227,9 +220,9 @@ def _factors(
     SimulatorError
         If a number cannot be, or factors are not one for each.
     """
-    if not kv_heads:
+    if not target_kv_heads:
         raise WorkloadError("no number of KV heads to compare with was given")
-    for number in kv_heads:
+    for number in target_kv_heads:
         if number < 1:
             raise WorkloadError(f"a model has at least 1 KV head, not {number}")
         if number == base.kv_heads:
@@ -242,15 +235,15 @@ def _factors(
                 f"{number} KV heads are more than the {base.heads} heads of {base.name}"
             )
     if size_factors:
-        if len(size_factors) != len(kv_heads):
+        if len(size_factors) != len(target_kv_heads):
             raise WorkloadError(
-                f"{len(size_factors)} size factors for {len(kv_heads)} numbers of KV heads: "
+                f"{len(size_factors)} size factors for {len(target_kv_heads)} numbers of KV heads: "
                 "give one for each"
             )
         return [given_factor(value) for value in size_factors]
     if scaling is not None:
-        return [fitted_factor(scaling, base, number) for number in kv_heads]
-    return [paper_factor(base, number) for number in kv_heads]
+        return [fitted_factor(scaling, base, number) for number in target_kv_heads]
+    return [paper_factor(base, number) for number in target_kv_heads]
 
 
 def _variant(
@@ -261,7 +254,9 @@ def _variant(
 ) -> Variant:
     """Return what a decode step leaves open: prefill, limits, price, and how the base compares."""
     prefill = step_time(
-        prefill_operations(result.model, result.workload), result.rates, result.workload.execution
+        prefill_operations(result.model, result.setup, result.workload),
+        result.rates,
+        result.setup.execution,
     )
     low, high = (
         (1.0, 1.0)

@@ -10,12 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from simulator.answers.estimate import (
-    DEFAULT_MEMORY_UTILIZATION,
-    Estimate,
-    estimate,
-    estimate_with,
-)
+from simulator.answers.estimate import Estimate, estimate
 from simulator.answers.search import from_where_on
 from simulator.answers.verdict import Verdict, verdict_of
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
@@ -24,11 +19,11 @@ from simulator.counts.transformer import decode_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Setup
 from simulator.inputs.tree import Level
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import ConstantsChoice
 from simulator.timing.interval import speedup_interval
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import resident_blocks
 from simulator.timing.step import decode_time
 
 # How far the length from which a split pays is looked for.
@@ -68,8 +63,8 @@ class LevelRule:
     verdict
         Whether to split, as sure as the predictions are.
     fewer_bytes_from_tokens, faster_from_tokens
-        From which length of the level on splitting moves fewer bytes, and is faster, all else
-        equal; None if nowhere.
+        The least length of the level at which splitting moves fewer bytes, and is faster, and
+        stays so, all else equal; None if there is none.
     """
 
     level: Level
@@ -113,39 +108,28 @@ class TreePlan:
         return next(item for item in self.readings if set(item.split) == set(split))
 
 
-def plan_tree(
-    model: ModelShape,
-    gpu: HardwareProfile,
-    workload: Workload,
-    *,
-    constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
-) -> TreePlan:
+def plan_tree(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload) -> TreePlan:
     """Time every choice of levels to split, and judge each level by itself.
 
-    Parameters are those of :func:`simulator.answers.estimate.estimate`; the workload's own
-    ``attention`` and which levels it splits are ignored. A workload without a tree has one level,
-    its context.
+    Parameters
+    ----------
+    model, gpu, setup, work
+        What is decoded, on what, how, and its sizes; the setup's own ``attention``, and which
+        levels the workload splits, are ignored. A workload without a tree has one level, its
+        context.
 
     Raises
     ------
     WorkloadError
         If there is no shared token, or the kernel has no form for a tree.
     """
-    work = _with_levels(workload)
-    standard = estimate(
-        model,
-        gpu,
-        work.under("standard"),
-        constants=constants,
-        memory_utilization=memory_utilization,
-    )
+    work = _with_levels(work)
+    standard = estimate(model, gpu, setup.under("standard"), work)
     names = [level.name for level in work.tree]
     readings = []
     for count in range(len(names) + 1):
         for split in combinations(names, count):
-            read = _reading_of(work, split)
-            result = estimate_with(model, standard.rates, read, memory_utilization)
+            result = estimate(model, gpu, *_read(setup, work, split))
             readings.append(Reading(split=split, result=result))
     # Sorting is stable: of equals the one with fewer levels comes first.
     readings.sort(key=lambda reading: reading.result.step_s)
@@ -161,37 +145,37 @@ def _with_levels(work: Workload) -> Workload:
     if not work.context_tokens:
         raise WorkloadError("context_tokens = 0: there is no shared level to read")
     context = Level(name="context", tokens=work.context_tokens, branches=work.prompts)
-    return work.model_copy(update={"tree": (context,)})
+    return work.but(tree=(context,))
 
 
 def _rule(standard: Estimate, best: Workload, index: int) -> LevelRule:
     """Compare the fastest choice of levels with one level split, and joined."""
-    model, gpu_rates, resident = standard.model, standard.rates, resident_blocks(standard.gpu)
+    model, gpu, gpu_rates = standard.model, standard.gpu, standard.rates
     level = best.tree[index]
     others = [item.name for item in best.tree if item.split and item is not level]
 
-    def both(tokens: int) -> tuple[Workload, Workload]:
+    def both(tokens: int) -> tuple[tuple[Setup, Workload], tuple[Setup, Workload]]:
         resized = _resized(best, index, tokens)
-        return _reading_of(resized, [*others, level.name]), _reading_of(resized, others)
+        splits = ([*others, level.name], others)
+        split, joined = (_read(standard.setup, resized, names) for names in splits)
+        return split, joined
 
-    def seconds(work: Workload) -> float:
-        return float(decode_time(model, work, gpu_rates, resident_blocks=resident).total_s)
+    def seconds(setup: Setup, work: Workload) -> float:
+        return float(decode_time(model, setup, work, gpu_rates).total_s)
 
-    def moved(work: Workload) -> float:
-        totals = total(decode_operations(model, work, resident_blocks=resident))
+    def moved(setup: Setup, work: Workload) -> float:
+        resident = resident_blocks(gpu)
+        totals = total(decode_operations(model, setup, work, resident_blocks=resident))
         return float(totals.bytes_read + totals.bytes_written)
 
-    def shortest(cost: Callable[[Workload], float]) -> int | None:
+    def shortest(cost: Callable[[Setup, Workload], float]) -> int | None:
         def gain(tokens: int) -> float:
             split, joined = both(tokens)
-            return cost(joined) / cost(split)
+            return cost(*joined) / cost(*split)
 
         return from_where_on(gain, low=1, high=LONGEST_LEVEL, after=TOKENS_PER_SPLIT)
 
-    split, joined = (
-        estimate_with(model, gpu_rates, work, standard.memory_utilization)
-        for work in both(level.tokens)
-    )
+    split, joined = (estimate(model, gpu, *read) for read in both(level.tokens))
     low, high = map(float, speedup_interval(joined.uncertainty, split.uncertainty))
     fits = bool(split.memory.fits)  # both store the tree once
     saved = float(joined.totals.kv_bytes_read - split.totals.kv_bytes_read)
@@ -201,7 +185,9 @@ def _rule(standard: Estimate, best: Workload, index: int) -> LevelRule:
         nodes=_nodes(best, index),
         readers=_readers(best, index),
         saved_bytes=saved,
-        added_bytes=saved + moved(split.workload) - moved(joined.workload),
+        added_bytes=saved
+        + moved(split.setup, split.workload)
+        - moved(joined.setup, joined.workload),
         added_launches=round(float(split.totals.launches - joined.totals.launches)),
         gained_s=joined.step_s - split.step_s,
         verdict=verdict_of(low, high, standard_fits=fits, bifurcated_fits=fits),
@@ -210,10 +196,10 @@ def _rule(standard: Estimate, best: Workload, index: int) -> LevelRule:
     )
 
 
-def _reading_of(work: Workload, split: Sequence[str]) -> Workload:
-    """Return the workload with these levels read once for each node, over one stored tree."""
-    read = work.splitting(split).under("bifurcated" if split else "standard")
-    return read.model_copy(update={"kv_layout": "shared"})
+def _read(setup: Setup, work: Workload, split: Sequence[str]) -> tuple[Setup, Workload]:
+    """Return how these levels are read once for each node, over one stored tree."""
+    stored = setup.under("bifurcated" if split else "standard").but(kv_layout="shared")
+    return stored, work.splitting(split)
 
 
 def _nodes(work: Workload, index: int) -> int:
@@ -237,4 +223,4 @@ def _resized(work: Workload, index: int, tokens: int) -> Workload:
     levels = list(work.tree)
     longer = work.context_tokens + tokens - levels[index].tokens
     levels[index] = levels[index].model_copy(update={"tokens": tokens})
-    return work.model_copy(update={"tree": tuple(levels), "context_tokens": longer})
+    return work.but(tree=tuple(levels), context_tokens=longer)

@@ -18,6 +18,15 @@ def verdict_of(low: float, high: float, *, standard_fits: bool, bifurcated_fits:
     No where even the best is no gain to act on, yes where even the worst is a gain; where only one
     kind of attention fits in memory, that one.
 
+    Parameters
+    ----------
+    low, high
+        Ends of the speed-up's interval.
+    standard_fits, bifurcated_fits
+        Whether each fits in memory.
+
+    Examples
+    --------
     >>> verdict_of(1.2, 1.6, standard_fits=True, bifurcated_fits=True)
     'yes'
     >>> verdict_of(0.9, 1.1, standard_fits=True, bifurcated_fits=True)
@@ -38,7 +47,15 @@ def verdicts(
     standard_fits: "np.ndarray",
     bifurcated_fits: "np.ndarray",
 ) -> "np.ndarray":
-    """Return :func:`verdict_of` at every point."""
+    """Return :func:`verdict_of` at every point.
+
+    Parameters
+    ----------
+    low, high
+        Ends of the speed-up's interval.
+    standard_fits, bifurcated_fits
+        Whether each fits in memory.
+    """
     import numpy as np
 
     yes, no, close = (VERDICTS.index(name) for name in ("yes", "no", "too close to call"))

@@ -148,8 +148,7 @@ def _check_scenarios(
     ] = None,
 ) -> None:
     """Check scenarios: every key, and every model and GPU they name."""
-    from simulator.inputs.scenario import read_scenario, scenario_files
-    from simulator.inputs.scenario_check import check_scenario
+    from simulator.inputs.scenario import check_scenario, read_scenario, scenario_files
 
     names = files or [str(path) for path in scenario_files().values()]
     scenarios, findings = _read_all(names, read_scenario)

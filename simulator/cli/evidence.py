@@ -139,7 +139,7 @@ def _calibration_json(result: "Calibration") -> dict[str, Any]:
         parts.append(
             {
                 "kind": part.kind,
-                "variant": part.variant or None,
+                "variant": str(part.variant) or None,
                 "rows": fitted.rows,
                 "shapes": fitted.shapes,
                 "constants": {
@@ -153,7 +153,7 @@ def _calibration_json(result: "Calibration") -> dict[str, Any]:
                 "held_out": _errors(unseen),
                 "at_bound": list(fitted.at_bound),
                 "bounded": list(fitted.bounded),
-                "not_identified": {name: wanted_rows(name) for name in fitted.unidentified},
+                "not_identified": {str(key): wanted_rows(key) for key in fitted.unidentified},
                 "correlated": [
                     {"first": first, "second": second, "correlation": value}
                     for first, second, value in fitted.correlated
@@ -203,9 +203,9 @@ def _calibration_table(result: "Calibration") -> Any:
             error = "" if name in fitted.bounded else f"{fitted.stderr[name]:.2g}"
             table.add_row(what, name, f"{value:.4g}", error, errors, "; ".join(remarks))
             what = errors = ""
-        for name in fitted.unidentified:
+        for key in fitted.unidentified:
             table.add_row(
-                what, name, "?", "", "", f"these rows cannot tell; add {wanted_rows(name)}"
+                what, str(key), "?", "", "", f"these rows cannot tell; add {wanted_rows(key)}"
             )
             what = ""
     for reason in result.left_out:
@@ -223,7 +223,7 @@ def _residual_table(result: "Calibration") -> Any:
     for name in ("Rows of", "Shape", "Rows", "Held out", "Bias", "Fitted", "Worst row"):
         table.add_column(name, justify="left" if name in ("Rows of", "Shape") else "right")
     for part in result.parts:
-        what = f"{part.kind}, {part.variant}" if part.variant else part.kind
+        what = f"{part.kind}, {part.variant}" if str(part.variant) else part.kind
         for item in shape_errors(part)[:MOST_SHAPES]:
             table.add_row(
                 what,

@@ -20,6 +20,8 @@ Analytical latency and memory-IO answers for standard and bifurcated attention.
 Sizes: 8K is 8192, 8k is 8000. Data goes to stdout, everything else to stderr.
 """
 
+# The exit code of a command line that cannot be read.
+MISUSED = 2
 # What shells report of a program that Ctrl-C ended; Typer turns the interrupt into it too.
 INTERRUPTED = 130
 # The exit code of a command line that cannot be read.

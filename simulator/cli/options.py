@@ -62,9 +62,9 @@ def _scenarios() -> Iterable[str]:
 
 
 def _model_types() -> Iterable[str]:
-    from simulator.inputs.hf_config.families import FAMILIES, NESTED
+    from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
 
-    return sorted({*FAMILIES, *NESTED})
+    return sorted({*MODEL_TYPES, *NESTED})
 
 
 complete_models = _completion(_presets)

@@ -109,8 +109,7 @@ def _of_scenario(
     name: str, options: dict[str, Any], gpus: Sequence[str] | None, price: float | None
 ) -> "Study":
     """Return the study of a scenario, with the options that were given in place of its own."""
-    from simulator.answers.cases import narrowed
-    from simulator.answers.study import study_scenario
+    from simulator.answers.study import narrowed, study_scenario
     from simulator.inputs.scenario import load_scenario
 
     changes, settings = changes_of(options)

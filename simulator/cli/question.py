@@ -24,19 +24,11 @@ from simulator.cli.options import (
     size,
     with_options,
 )
+from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import (
-    EXECUTIONS,
-    KERNELS,
-    KV_LAYOUTS,
-    Execution,
-    Kernel,
-    KvLayout,
-    Workload,
-    workload_for,
-)
-from simulator.timing.constants import ConstantsChoice
+from simulator.inputs.setup import EXECUTIONS, KV_LAYOUTS, Execution, KvLayout, Setup, ask
+from simulator.inputs.workload import Workload
 
 
 def question_of(
@@ -146,8 +138,8 @@ def question_of(
         ),
     ] = 1,
     kernel: Annotated[
-        Kernel, choice("--kernel", panel=WORK_PANEL, text="Attention kernel.", of=KERNELS)
-    ] = KERNELS[1],
+        str, choice("--kernel", panel=WORK_PANEL, text="Attention kernel.", of=tuple(WAYS))
+    ] = "flash",
     kv_layout: Annotated[
         KvLayout,
         choice(
@@ -214,7 +206,7 @@ def question_of(
         "vocab_size": vocab_size,
     }
     shape = _model(model, kv_heads, assume, flags)
-    workload = workload_for(
+    setup, workload = ask(
         shape,
         context_tokens=context_tokens,
         samples=samples,
@@ -229,12 +221,13 @@ def question_of(
         weight_dtype=dtype,
         kv_dtype=kv_dtype,
         tensor_parallel=tensor_parallel,
+        gpu_memory_utilization=gpu_memory_utilization,
+        constants=constants,
     )
     return Question(
         model=shape,
+        setup=setup,
         workload=workload,
-        gpu_memory_utilization=gpu_memory_utilization,
-        constants=constants,
         output_tokens=output_tokens,
         decoded_tokens=decoded_tokens,
         tensor_parallel=tensor_parallel,
@@ -289,22 +282,16 @@ class Question:
     """
 
     model: ModelShape
+    setup: Setup
     workload: Workload
-    gpu_memory_utilization: float
-    constants: ConstantsChoice
     output_tokens: int | None
     decoded_tokens: int | None
     tensor_parallel: int | None
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Return the question as the keywords of the functions of :mod:`simulator.api`."""
-        return {
-            "model": self.model,
-            "constants": self.constants,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
-            **self.workload.model_dump(),
-            **changes,
-        }
+        settings = self.setup.model_dump() | self.workload.model_dump()
+        return {"model": self.model, **settings, **changes}
 
 
 with_question = with_options(question_of, output_options)

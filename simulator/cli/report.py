@@ -85,9 +85,8 @@ def _page(
 ) -> str:
     """Answer a scenario, some of its settings changed, or a question, and return the page."""
     from simulator import __version__
-    from simulator.answers.cases import asked_scenario, narrowed
-    from simulator.answers.grid_summary import summarise
-    from simulator.answers.study import study_scenario
+    from simulator.answers.study import asked_scenario, narrowed, study_scenario
+    from simulator.answers.sweep import summarise
     from simulator.inputs.files import read_text
     from simulator.inputs.scenario import find_scenario, load_scenario
     from simulator.views.report.drawings import drawings
@@ -133,9 +132,9 @@ def _page(
 
 def _decisions(scenario: "Scenario", *, alone: bool, **settings: Any) -> list["Decision"]:
     """Compare each case on the GPUs asked about, alone or with all GPUs of known price."""
-    from simulator.answers.cases import central_cases
     from simulator.answers.decision import decide
     from simulator.answers.price import priced_gpus
+    from simulator.answers.study import central_cases
     from simulator.inputs.hardware import load_hardware
 
     gpus = {str(name): load_hardware(str(name)) for name in scenario.gpus}

@@ -11,7 +11,7 @@ from simulator.answers.scaled import SCALE_BY, ScaleBy
 from simulator.cli import options as opt
 from simulator.cli.output import Output, check_figure, say, write_figure
 from simulator.cli.question import Question, with_question
-from simulator.inputs.rows import RefusedRow
+from simulator.inputs.csv_files import RefusedRow
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -2,19 +2,20 @@
 
 from dataclasses import dataclass
 
-from simulator.counts.attention.registry import PARTIAL_BYTES, ROWS_PER_BLOCK
-from simulator.counts.attention.shape import AttentionShape
+from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.tree import stored_tokens, visible_levels
 from simulator.counts.transformer import (
-    decode_attention_shape,
+    attention_shape,
+    layers_by_window,
+    prefill_geometry,
     prefilled_levels,
     rank_geometry,
     visible_tokens,
 )
-from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype
-from simulator.inputs.model import ModelShape
-from simulator.inputs.parameters import count_parameters
-from simulator.inputs.workload import WorkloadLike
+from simulator.inputs.dtypes import DTYPE_BYTES
+from simulator.inputs.model import ModelShape, count_parameters
+from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum
 
 LOGIT_BYTES = 4  # sampling works on float32 logits
@@ -55,48 +56,51 @@ class Memory:
 
 
 def memory(
-    model: ModelShape, work: WorkloadLike, *, capacity_bytes: float, resident_blocks: int
+    model: ModelShape,
+    setup: Setup,
+    work: Workload,
+    *,
+    capacity_bytes: float,
+    resident_blocks: int,
+    prefill: bool = False,
 ) -> Memory:
-    """Count the memory that a decode step needs on one GPU."""
-    return Memory(
-        weights_bytes=weights_bytes(model, work),
-        kv_bytes=kv_cache_bytes(model, work),
-        workspace_bytes=workspace_bytes(model, work, resident_blocks=resident_blocks),
-        capacity_bytes=capacity_bytes,
-    )
-
-
-def request_memory(
-    model: ModelShape, work: WorkloadLike, *, capacity_bytes: float, resident_blocks: int
-) -> Memory:
-    """Count the memory that a whole request needs on one GPU.
+    """Count the memory that a decode step, or a whole request, needs on one GPU.
 
     Parameters
     ----------
-    work
-        The request's last step, when caches are longest. They are set aside before the request
-        starts, as engines' pools and static caches are, so the prefill finds them there.
+    model, setup, work
+        What is decoded, how, and its sizes: of a request those of its last step, when caches are
+        longest. They are set aside before the request starts, as engines' pools and static caches
+        are, so the prefill finds them there.
+    capacity_bytes
+        What the serving process may use. [bytes]
+    resident_blocks
+        Thread blocks the GPU runs at once.
+    prefill
+        Whether the prefill is part of it.
     """
-    step = workspace_bytes(model, work, resident_blocks=resident_blocks)
+    workspace = workspace_bytes(model, setup, work, resident_blocks=resident_blocks)
+    if prefill:
+        workspace = maximum(workspace, prefill_workspace_bytes(model, setup, work))
     return Memory(
-        weights_bytes=weights_bytes(model, work),
-        kv_bytes=kv_cache_bytes(model, work),
-        workspace_bytes=maximum(step, prefill_workspace_bytes(model, work)),
+        weights_bytes=weights_bytes(model, setup),
+        kv_bytes=kv_cache_bytes(model, setup, work),
+        workspace_bytes=workspace,
         capacity_bytes=capacity_bytes,
     )
 
 
-def weights_bytes(model: ModelShape, work: WorkloadLike) -> float:
+def weights_bytes(model: ModelShape, setup: Setup) -> float:
     """Bytes of the weights on one GPU.
 
     Quantised formats hold the layers' matrices; tables, head and norms keep 16 bits, as published
     quantised checkpoints do. Every rank holds its share, and a copy of what cannot be split.
     """
-    count, ranks = count_parameters(model), work.tensor_parallel
-    wide = DTYPE_BYTES[activation_dtype(work.weight_dtype)]
+    count, ranks = count_parameters(model), setup.tensor_parallel
+    wide = DTYPE_BYTES[setup.activation_dtype]
     matrices = (count.attention + count.mlp) / ranks + _copied_parameters(model, ranks)
     tables = (count.embedding + count.head) * wide / ranks
-    return matrices * DTYPE_BYTES[work.weight_dtype] + tables + count.norms * wide
+    return matrices * DTYPE_BYTES[setup.weight_dtype] + tables + count.norms * wide
 
 
 def _copied_parameters(model: ModelShape, ranks: int) -> float:
@@ -114,148 +118,130 @@ def _copied_parameters(model: ModelShape, ranks: int) -> float:
     return (1 - 1 / ranks) * router + max(0, 1 - model.kv_heads / ranks) * kv_matrices
 
 
-def kv_bytes_per_token(model: ModelShape, work: WorkloadLike) -> float:
+def kv_bytes_per_token(model: ModelShape, setup: Setup) -> float:
     """Bytes of K and V of one token on one GPU, in all layers.
 
     Mistral-7B 131,072 bytes, Llama-2-7B 524,288 bytes in bf16.
     """
-    *_, cache_width = rank_geometry(model, work.tensor_parallel)
-    return model.layers * cache_width * DTYPE_BYTES[work.kv_dtype]
+    *_, cache_width = rank_geometry(model, setup.tensor_parallel)
+    return model.layers * cache_width * DTYPE_BYTES[setup.kv_dtype]
 
 
-def kv_cache_bytes(model: ModelShape, work: WorkloadLike) -> Numeric:
+def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
     """Bytes of the KV caches on one GPU.
 
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+
+    Notes
+    -----
     One context copy per sample where the layout is ``copies`` under standard attention, else one
     for all, and of a tree each node once. A layer with a sliding window keeps the window only.
     """
-    *_, cache_width = rank_geometry(model, work.tensor_parallel)
-    copies = work.attention == "standard" and work.kv_layout == "copies"
+    *_, cache_width = rank_geometry(model, setup.tensor_parallel)
     tokens: Numeric = 0
     for group in model.layer_groups:
-        if group.window is None:
-            context, decoded = work.context_tokens, work.decoded_tokens
-        else:
-            context, decoded = visible_tokens(
-                work.context_tokens, work.decoded_tokens, group.window
-            )
-        if work.tree and not copies:
+        context, decoded = visible_tokens(work.context_tokens, work.decoded_tokens, group.window)
+        if work.tree and not setup.copies:
             shared = stored_tokens(visible_levels(work, context))
             stored = shared + work.prompts * decoded * work.samples
         else:
-            stored = context * (work.samples if copies else 1) + decoded * work.samples
+            stored = context * (work.samples if setup.copies else 1) + decoded * work.samples
             stored = work.prompts * stored
         tokens = tokens + group.count * stored
-    return tokens * cache_width * DTYPE_BYTES[work.kv_dtype]
+    return tokens * cache_width * DTYPE_BYTES[setup.kv_dtype]
 
 
-def workspace_bytes(model: ModelShape, work: WorkloadLike, *, resident_blocks: int) -> Numeric:
+def workspace_bytes(
+    model: ModelShape, setup: Setup, work: Workload, *, resident_blocks: int
+) -> Numeric:
     """Bytes of the largest set of intermediate tensors alive at one time of a decode step.
 
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+
+    Notes
+    -----
     Two hidden vectors, the widest MLP tensor and the logits of every token, and what the attention
     kernel keeps in memory: its logits, a rebuilt or repeated cache, or split-KV partials.
     """
-    tokens = work.prompts * work.samples * work.query_tokens
-    element = DTYPE_BYTES[activation_dtype(work.weight_dtype)]
+    tokens = work.tokens
+    element = DTYPE_BYTES[setup.activation_dtype]
     inner = model.intermediate_size
     if model.experts is not None:
         visits = model.experts.per_token * model.experts.intermediate_size
         inner = max(inner, visits + model.experts.shared_intermediate_size)
     ups = 2 if model.gated_mlp else 1
-    hidden = tokens * element * (2 * model.hidden_size + ups * inner / work.tensor_parallel)
+    hidden = tokens * element * (2 * model.hidden_size + ups * inner / setup.tensor_parallel)
     logits = tokens * model.vocab_size * LOGIT_BYTES
+    way = find_way(setup.kernel)
     attention: Numeric = 0
-    for window in {group.window for group in model.layer_groups}:
-        shape = decode_attention_shape(model, work, window, resident_blocks=resident_blocks)
-        attention = maximum(attention, _attention_workspace(shape, work))
+    for window in layers_by_window(model):
+        shape = attention_shape(model, setup, work, window, resident_blocks=resident_blocks)
+        attention = maximum(attention, way.workspace_bytes(shape, setup))
     return maximum(hidden + attention, logits + tokens * element * model.hidden_size)
 
 
-def prefill_workspace_bytes(model: ModelShape, work: WorkloadLike) -> Numeric:
+def prefill_workspace_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
     """Bytes of the largest set of intermediate tensors alive at one time of the prefill.
 
-    Of each token that is in the model at once: the residual stream and its norm (in plain PyTorch
-    the layer's input too, which its caller still holds), and beside them queries, keys, values and
-    output of the attention, or what the MLP multiplies; at the end the logits of each prompt's last
-    token. No logits of attention: it is fused, as it is timed.
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+
+    Notes
+    -----
+    Each token in the model at once has the residual stream and its norm (in plain PyTorch the
+    layer's input too, which its caller still holds), and beside them queries, keys, values and
+    output of the attention, or the tensors of the MLP. At the end there are the logits of each
+    prompt's last token. Attention is fused, so it keeps no logits.
     """
-    tokens = prefill_tokens_at_once(work)
-    element = DTYPE_BYTES[activation_dtype(work.weight_dtype)]
-    inner = max(_attention_values(model, work.tensor_parallel), _mlp_values(model, work))
-    hidden = (3 if work.execution == "eager" else 2) * model.hidden_size
+    tokens = prefill_tokens_at_once(setup, work)
+    element = DTYPE_BYTES[setup.activation_dtype]
+    inner = max(_attention_values(model, setup.tensor_parallel), _mlp_values(model, setup))
+    hidden = (3 if setup.eager else 2) * model.hidden_size
     logits = work.prompts * model.vocab_size * LOGIT_BYTES
     return maximum(tokens * element * (hidden + inner), logits)
 
 
-def prefill_tokens_at_once(work: WorkloadLike) -> Numeric:
+def prefill_tokens_at_once(setup: Setup, work: Workload) -> Numeric:
     """Tokens of the contexts that go through the model at once.
 
     Engines cut them into chunks; plain PyTorch takes all prompts whole.
 
-    >>> from simulator.inputs.workload import Workload
-    >>> work = {"context_tokens": "32K", "prompts": 4}
-    >>> [prefill_tokens_at_once(Workload(execution=e, **work)) for e in ("graph", "eager")]
+    >>> work = Workload(context_tokens="32K", prompts=4)
+    >>> [prefill_tokens_at_once(Setup(execution=e), work) for e in ("graph", "eager")]
     [8192, 131072]
     """
-    tokens = stored_tokens(prefilled_levels(work))
-    return minimum(tokens, PREFILL_CHUNK_TOKENS) if work.execution == "graph" else tokens
+    tokens = stored_tokens(prefilled_levels(setup, work))
+    return minimum(tokens, PREFILL_CHUNK_TOKENS) if setup.graph else tokens
 
 
 def _attention_values(model: ModelShape, ranks: int) -> float:
     """Values of queries, keys, values and output that one token has in a prefill's attention."""
-    heads = model.heads // ranks
-    if model.latent is not None:
-        # Prefill expands the latent cache to keys and values for every head.
-        key_width = model.latent.nope_dim + model.latent.rope_dim
-        value_width, kv_heads = model.latent.value_dim, heads
-    else:
-        kv_heads, key_width, value_width, _ = rank_geometry(model, ranks)
-    return (heads + kv_heads) * (key_width + value_width)
+    kv_heads, key_width, value_width = prefill_geometry(model, ranks)
+    return (model.heads // ranks + kv_heads) * (key_width + value_width)
 
 
-def _mlp_values(model: ModelShape, work: WorkloadLike) -> float:
+def _mlp_values(model: ModelShape, setup: Setup) -> float:
     """Values that one token has in a layer's MLP: up (and gate) projections and their product.
 
-    Of a mixture, of every expert that it visits, with their outputs, which are added up last, and
+    In a mixture: those of every expert that it visits, their outputs until they are added up, and
     the output of shared experts.
     """
     tensors = 3 if model.gated_mlp else 2
-    dense = tensors * model.intermediate_size / work.tensor_parallel
+    dense = tensors * model.intermediate_size / setup.tensor_parallel
     experts = model.experts
     if experts is None:
         return dense
-    shared = tensors * experts.shared_intermediate_size / work.tensor_parallel
-    visit = tensors * experts.intermediate_size / work.tensor_parallel + model.hidden_size
+    shared = tensors * experts.shared_intermediate_size / setup.tensor_parallel
+    visit = tensors * experts.intermediate_size / setup.tensor_parallel + model.hidden_size
     after_shared = model.hidden_size if experts.shared_intermediate_size else 0
     sparse = max(shared, experts.per_token * visit + after_shared)
     some_dense = any(not group.sparse for group in model.layer_groups)
     return max(sparse, dense) if some_dense else sparse
-
-
-def _attention_workspace(shape: AttentionShape, work: WorkloadLike) -> Numeric:
-    """Bytes an attention kernel keeps in memory beside its inputs. [bytes]."""
-    tokens = shape.context_tokens + shape.decoded_tokens
-    cache = shape.sequences * tokens * shape.cache_width * shape.kv_bytes
-    standard = work.attention == "standard"
-    rebuilt = cache if standard and work.kv_layout == "rebuilt" else 0
-    outputs = 2 if standard else max(2, len(shape.parts))
-    queries = shape.query_bytes + outputs * shape.output_bytes
-    if work.kernel == "sdpa_math" and standard and work.execution == "eager":
-        return queries + rebuilt + _math_path_workspace(shape, cache)
-    if work.kernel in ("einsum", "sdpa_math"):
-        return queries + 2 * shape.logits_bytes(tokens) + rebuilt
-    if work.kernel == "flash":
-        # The most that split-KV partials take: every slot's rows.
-        rows = shape.resident_blocks * ROWS_PER_BLOCK
-        return queries + rebuilt + rows * (shape.value_width + 1) * PARTIAL_BYTES
-    return queries + rebuilt
-
-
-def _math_path_workspace(shape: AttentionShape, cache_bytes: Numeric) -> Numeric:
-    """Bytes PyTorch's math path keeps: in float32 the cache, its repeats, scaled keys, logits."""
-    wide_cache = cache_bytes * (LOGIT_BYTES / shape.kv_bytes)
-    group = shape.heads // shape.kv_heads
-    copies = (wide_cache if shape.kv_bytes != LOGIT_BYTES else 0) + wide_cache * group / 2
-    repeated = wide_cache * group if group > 1 else 0
-    tokens = shape.context_tokens + shape.decoded_tokens
-    return copies + repeated + 2 * shape.rows * tokens * LOGIT_BYTES

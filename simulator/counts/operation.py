@@ -49,8 +49,8 @@ class Operation:
     sequences, splits
         What is walked through one by one: sequences of a batch, partial results of each row.
     m, n, k
-        Sizes of one matrix product [M, K] x [K, N], of which every launch does one; 0 where they
-        are not known, or the products are many small ones.
+        Sizes of the matrix product [M, K] x [K, N] that each launch does; 0 where they are not
+        known, or the products are many small ones.
     weight_element_bytes
         Bytes of a weight as it is stored, where the kernel expands it to ``dtype`` on the chip;
         None where it is of that format. [bytes]
@@ -60,8 +60,8 @@ class Operation:
         The part of the traffic that the L2 cache serves if it can hold the footprint: one context
         read for sample after sample. [bytes]
     scratch_bytes
-        The part of the traffic that one kernel writes for the next to read, which the L2 cache
-        serves if it can hold that much: split-KV partials. [bytes]
+        Traffic that one kernel writes for the next to read, such as split-KV partials: the L2 cache
+        serves it if it can hold that much. [bytes]
     within
         Name of the operation whose library call launches this kernel too, so that a trace sees
         both as one: the combine of split-KV.
@@ -105,6 +105,29 @@ class Operation:
     def bytes_moved(self) -> Numeric:
         """Bytes read and written. [bytes]."""
         return self.bytes_read + self.bytes_written
+
+
+def repeated(operations: Iterable[Operation], times: int, *, mark: str = "") -> list[Operation]:
+    """Return the operations of one layer as those of several layers of its kind.
+
+    Parameters
+    ----------
+    operations
+        Of one layer, made anew for this call: they are changed, not copied.
+    times
+        Layers that have them.
+    mark
+        Added to their names, where another kind of layer has operations of the same names.
+    """
+    layers = list(operations)
+    for operation in layers:
+        # In place: the operations were made for this, and copying them takes as long as all else.
+        object.__setattr__(operation, "repeat", times)
+        if mark:
+            object.__setattr__(operation, "name", operation.name + mark)
+            if operation.within:
+                object.__setattr__(operation, "within", operation.within + mark)
+    return layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

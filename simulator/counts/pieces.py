@@ -1,4 +1,4 @@
-"""Building blocks of a layer: matrix products, norms, rotary, the cache write.
+"""The pieces of a transformer's layer: products, norms, rotary, the cache write, collectives.
 
 Two ways to execute the same mathematics are counted. ``graph`` and ``compiled`` run fused kernels
 (residual added inside the norm, gate and up projection in one product, the activation fused with
@@ -7,20 +7,24 @@ more bytes and launches several times as many kernels.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from simulator.counts.operation import Operation
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, activation_dtype, is_low_precision
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Execution
+from simulator.inputs.setup import Setup
 from simulator.numeric import Numeric
 
 INDEX_BYTES = 8  # token ids and positions are int64
 FLOAT_BYTES = 4  # norms and sampling compute in float32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
-    """One GPU's slice of a model, at work on a number of tokens.
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One GPU's part of a model, at work on a number of tokens.
+
+    Matrices are split over the GPUs by columns, then by rows; norms, the router and MLA's
+    down-projections are replicated.
 
     Attributes
     ----------
@@ -28,33 +32,46 @@ class Slice:
         Tokens that pass through every layer in this step, T = P b n.
     positions
         Different positions they have: all samples are at the same one.
-    ranks
-        GPUs of the tensor-parallel group. Matrices are split by columns, then by rows; norms, the
-        router and MLA's down-projections are replicated.
     """
 
     model: ModelShape
-    ranks: int
+    setup: Setup
     tokens: Numeric
-    weight_dtype: Dtype
-    kv_dtype: Dtype
-    execution: Execution
     positions: Numeric = 1
 
     @property
+    def ranks(self) -> int:
+        """GPUs of the tensor-parallel group."""
+        return self.setup.tensor_parallel
+
+    @property
+    def heads(self) -> int:
+        """Query heads on this GPU."""
+        return self.model.heads // self.ranks
+
+    @cached_property
     def eager(self) -> bool:
         """Whether each elementwise operation is a kernel of its own."""
-        return self.execution == "eager"
+        return self.setup.eager
 
-    @property
+    @cached_property
     def dtype(self) -> Dtype:
         """Format of activations."""
-        return activation_dtype(self.weight_dtype)
+        return self.setup.activation_dtype
 
-    @property
+    @cached_property
     def element_bytes(self) -> float:
         """Bytes of one activation."""
         return DTYPE_BYTES[self.dtype]
+
+    @property
+    def product_dtype(self) -> Dtype:
+        """Format in which the layers' products run: int4 weights are expanded to activations'."""
+        return self.multiplied(self.setup.weight_dtype)
+
+    def multiplied(self, weight_dtype: Dtype) -> Dtype:
+        """Return the format in which a product with weights of a format runs."""
+        return self.dtype if weight_dtype == "int4" else weight_dtype
 
     def rows(self, width: Numeric) -> Numeric:
         """Bytes of ``width`` activations for every token. [bytes]."""
@@ -66,169 +83,226 @@ class Slice:
 
 
 def gemm(
-    part: Slice,
+    shard: Shard,
     name: str,
     inner: Numeric,
     columns: Numeric,
     *,
-    repeat: int,
     bias: bool = False,
     matrices: int = 1,
     dtype: Dtype | None = None,
     tokens: Numeric | None = None,
 ) -> Operation:
-    """Return a product of activations and weights: [T, inner] x [inner, columns].
+    """Return a product of activations and weights: [M, K] x [K, N], M tokens.
 
     At decode sizes every weight is read exactly once.
 
     Parameters
     ----------
+    inner, columns
+        K, and N of all matrices together.
+    bias
+        Whether a vector of N is added.
     matrices
         Weight matrices that share the input but are multiplied by a kernel each.
     dtype
         Format of the weights, where it is not that of the model's layers.
     tokens
-        Rows, where they are not all tokens of the step.
+        M, where it is not all tokens of the step.
     """
-    weight_dtype = dtype or part.weight_dtype
-    rows = part.tokens if tokens is None else tokens
+    weight_dtype = dtype or shard.setup.weight_dtype
+    rows = shard.tokens if tokens is None else tokens
     weights = inner * columns * DTYPE_BYTES[weight_dtype]
     if bias:
-        weights = weights + columns * part.element_bytes
+        weights = weights + columns * shard.element_bytes
     return Operation(
         name=name,
         kind="gemm",
         flops=2 * rows * inner * columns,
-        bytes_read=rows * inner * part.element_bytes * matrices + weights,
-        bytes_written=rows * columns * part.element_bytes,
+        bytes_read=rows * inner * shard.element_bytes * matrices + weights,
+        bytes_written=rows * columns * shard.element_bytes,
         weight_bytes_read=weights,
         launches=matrices,
         m=rows,
         n=columns / matrices if matrices > 1 else columns,
         k=inner,
         weight_element_bytes=DTYPE_BYTES[weight_dtype] if weight_dtype == "int4" else None,
-        # int4 weights are expanded before the product, which runs in the activations' format.
-        dtype=part.dtype if weight_dtype == "int4" else weight_dtype,
-        repeat=repeat,
+        dtype=shard.multiplied(weight_dtype),
     )
 
 
-def elementwise(
-    name: str, read: Numeric, written: Numeric, *, launches: Numeric = 1, repeat: int = 1
-) -> Operation:
-    """Return kernels that stream ``read`` bytes in and ``written`` bytes out."""
+def per_head(shard: Shard, name: str, inner: int, columns: int) -> Operation:
+    """Return a batched product, one small matrix per head: h times [T, inner] x [inner, columns].
+
+    Parameters
+    ----------
+    inner, columns
+        Sizes of each head's matrix.
+    """
+    heads = shard.heads
+    weights = heads * inner * columns * DTYPE_BYTES[shard.setup.weight_dtype]
     return Operation(
         name=name,
-        kind="elementwise",
-        bytes_read=read,
-        bytes_written=written,
-        launches=launches,
-        repeat=repeat,
+        kind="gemm",
+        flops=2 * shard.tokens * heads * inner * columns,
+        bytes_read=shard.rows(heads * inner) + weights,
+        bytes_written=shard.rows(heads * columns),
+        weight_bytes_read=weights,
+        dtype=shard.product_dtype,
     )
 
 
-def norm(part: Slice, name: str, *, repeat: int, residual: bool = True) -> Operation:
+def elementwise(name: str, read: Numeric, written: Numeric, *, launches: Numeric = 1) -> Operation:
+    """Return kernels that stream bytes in and out.
+
+    Parameters
+    ----------
+    read, written
+        What all kernels move together. [bytes]
+    launches
+        How many kernels they are.
+    """
+    return Operation(
+        name=name, kind="elementwise", bytes_read=read, bytes_written=written, launches=launches
+    )
+
+
+def norm(shard: Shard, name: str) -> Operation:
     """Normalise every token's hidden vector.
 
     Fused, the residual is added in the same kernel (read both, write the sum and the result). In
     plain PyTorch it is added apart.
     """
-    width = part.model.hidden_size
-    if part.eager:
-        return eager_norm(part, name, rows=part.tokens, width=width, repeat=repeat)
-    both = 2 if residual else 1
-    row, weights = part.rows(width), _norm_weight_bytes(part, width)
-    return elementwise(name, both * row + weights, both * row, repeat=repeat)
+    width = shard.model.hidden_size
+    if shard.eager:
+        return _eager_norm(shard, name, rows=shard.tokens, width=width)
+    row = shard.rows(width)
+    return elementwise(name, 2 * row + _norm_weight_bytes(shard, width), 2 * row)
 
 
-def vector_norm(part: Slice, name: str, rows: Numeric, width: int, *, repeat: int) -> Operation:
-    """Normalise ``rows`` vectors inside a layer: queries, keys, MLA's compressed vectors."""
-    if part.eager:
-        return eager_norm(part, name, rows=rows, width=width, repeat=repeat)
-    moved = rows * width * part.element_bytes
-    return elementwise(name, moved, moved, repeat=repeat)
+def vector_norm(shard: Shard, name: str, rows: Numeric, width: int) -> Operation:
+    """Normalise vectors inside a layer: queries, keys, MLA's compressed vectors.
+
+    Parameters
+    ----------
+    rows, width
+        How many vectors, of how many values.
+    """
+    if shard.eager:
+        return _eager_norm(shard, name, rows=rows, width=width)
+    moved = rows * width * shard.element_bytes
+    return elementwise(name, moved, moved)
 
 
-def eager_norm(part: Slice, name: str, *, rows: Numeric, width: int, repeat: int) -> Operation:
+def _eager_norm(shard: Shard, name: str, *, rows: Numeric, width: int) -> Operation:
     """Return the kernels of a norm in plain PyTorch.
 
-    LayerNorm is one, which also writes mean and reciprocal deviation. RMSNorm is eight: to float32,
-    square, mean, add epsilon, reciprocal root, multiply, back, multiply by the weight; float32
-    needs no casts.
+    LayerNorm is one kernel and also writes mean and reciprocal deviation. RMSNorm is eight: cast to
+    float32, square, mean, add epsilon, reciprocal root, multiply, cast back, multiply by the
+    weight; float32 needs no casts.
     """
-    row, weights = rows * width * part.element_bytes, _norm_weight_bytes(part, width)
+    row, weights = rows * width * shard.element_bytes, _norm_weight_bytes(shard, width)
     scalars = rows * FLOAT_BYTES
-    if part.model.norm == "layer":
-        return elementwise(name, row + weights, row + 2 * scalars, repeat=repeat)
+    if shard.model.norm == "layer":
+        return elementwise(name, row + weights, row + 2 * scalars)
     wide = rows * width * FLOAT_BYTES
-    casts = int(part.element_bytes != FLOAT_BYTES)
-    weighted = int(part.model.norm_weight)
+    casts = int(shard.element_bytes != FLOAT_BYTES)
+    weighted = int(shard.model.norm_weight)
     return elementwise(
         name,
         casts * (row + wide) + 3 * wide + 3 * scalars + weighted * row + weights,
         casts * (wide + row) + 2 * wide + 3 * scalars + weighted * row,
         launches=5 + 2 * casts + weighted,
-        repeat=repeat,
     )
 
 
-def _norm_weight_bytes(part: Slice, width: int) -> Numeric:
+def _norm_weight_bytes(shard: Shard, width: int) -> Numeric:
     """Bytes of a norm's weight and bias, where it has them. [bytes]."""
-    biases = part.model.norm == "layer" and part.model.norm_bias
-    return part.model.norm_weight * (1 + biases) * width * part.element_bytes
+    biases = shard.model.norm == "layer" and shard.model.norm_bias
+    return shard.model.norm_weight * (1 + biases) * width * shard.element_bytes
 
 
-def residual_add(part: Slice, name: str, *, repeat: int) -> list[Operation]:
-    """Add the residual as a kernel of its own, which only plain PyTorch does."""
-    if not part.eager:
+def residual_add(shard: Shard, name: str) -> list[Operation]:
+    """Add the residual in a kernel of its own; only plain PyTorch does."""
+    if not shard.eager:
         return []
-    row = part.rows(part.model.hidden_size)
-    return [elementwise(name, 2 * row, row, repeat=repeat)]
+    row = shard.rows(shard.model.hidden_size)
+    return [elementwise(name, 2 * row, row)]
 
 
-def rotary(part: Slice, width: int, head_dim: int, *, repeat: int) -> Operation:
-    """Rotate queries and keys of ``width`` values per token by their positions.
+def rotary(shard: Shard, width: int, head_dim: int) -> Operation:
+    """Rotate queries and keys by their positions.
 
     Plain PyTorch, for each of the two: times cosine, negate a half, concatenate, times sine, add;
     both tables are read for each position.
+
+    Parameters
+    ----------
+    width
+        Rotated values per token, of queries and keys together.
+    head_dim
+        Those of one head: the width of the tables.
     """
-    if part.eager:
-        tables = 2 * 2 * part.positions * head_dim * part.element_bytes
-        return elementwise(
-            "rotary",
-            part.rows(width) * 5.5 + tables,
-            part.rows(width) * 4.5,
-            launches=10,
-            repeat=repeat,
-        )
-    return elementwise("rotary", part.rows(width), part.rows(width), repeat=repeat)
+    row = shard.rows(width)
+    if not shard.eager:
+        return elementwise("rotary", row, row)
+    tables = 2 * 2 * shard.positions * head_dim * shard.element_bytes
+    return elementwise("rotary", row * 5.5 + tables, row * 4.5, launches=10)
 
 
-def cache_write(part: Slice, width: int, *, repeat: int) -> Operation:
-    """Write the new tokens' keys and values into the cache."""
+def cache_write(shard: Shard, width: int) -> Operation:
+    """Write the new tokens' keys and values, ``width`` values each, into the cache."""
+    kv_element = DTYPE_BYTES[shard.setup.kv_dtype]
     return Operation(
         name="kv_write",
         kind="copy",
-        bytes_read=part.rows(width),
-        bytes_written=part.tokens * width * DTYPE_BYTES[part.kv_dtype],
-        launches=2 if part.eager else 1,
-        low_precision_cache=is_low_precision(DTYPE_BYTES[part.kv_dtype]),
-        repeat=repeat,
+        bytes_read=shard.rows(width),
+        bytes_written=shard.tokens * width * kv_element,
+        launches=2 if shard.eager else 1,
+        low_precision_cache=is_low_precision(kv_element),
     )
 
 
-def per_head(
-    part: Slice, name: str, heads: int, inner: int, columns: int, repeat: int
-) -> Operation:
-    """Return a batched product with one small matrix per head: [T, inner] x [inner, columns]."""
-    weights = heads * inner * columns * DTYPE_BYTES[part.weight_dtype]
-    return Operation(
-        name=name,
-        kind="gemm",
-        flops=2 * part.tokens * heads * inner * columns,
-        bytes_read=part.rows(heads * inner) + weights,
-        bytes_written=part.rows(heads * columns),
-        weight_bytes_read=weights,
-        dtype=part.dtype if part.weight_dtype == "int4" else part.weight_dtype,
-        repeat=repeat,
-    )
+def all_reduce(name: str, *, message_bytes: Numeric, ranks: int) -> list[Operation]:
+    """Return an all-reduce; nothing on a single GPU.
+
+    A ring, and every algorithm of least traffic, sends ``2 (ranks - 1) / ranks`` of the message
+    over each rank's link in each direction (Patarasuk and Yuan, 2009).
+
+    Parameters
+    ----------
+    message_bytes
+        What lies on every rank. [bytes]
+    ranks
+        GPUs of the group.
+    """
+    return _collective(name, message_bytes, 2 * (ranks - 1) / ranks, ranks)
+
+
+def all_gather(name: str, *, gathered_bytes: Numeric, ranks: int) -> list[Operation]:
+    """Return an all-gather; nothing on a single GPU.
+
+    Parameters
+    ----------
+    gathered_bytes
+        What lies on every rank afterwards. [bytes]
+    ranks
+        GPUs of the group.
+    """
+    return _collective(name, gathered_bytes, (ranks - 1) / ranks, ranks)
+
+
+def _collective(name: str, message_bytes: Numeric, share: float, ranks: int) -> list[Operation]:
+    """Return one collective whose every rank sends ``share`` of the message."""
+    if ranks == 1:
+        return []
+    return [
+        Operation(
+            name=name,
+            kind="collective",
+            bytes_read=message_bytes,
+            bytes_written=message_bytes,
+            link_bytes=message_bytes * share,
+            ranks=ranks,
+        )
+    ]

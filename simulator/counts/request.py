@@ -24,10 +24,19 @@ def decode_steps(output_tokens: int, accepted_tokens: float) -> int:
 def own_tokens(step: Numeric, query_tokens: Numeric, accepted_tokens: Numeric) -> Numeric:
     """Return the tokens each sample holds of its own at a step, the first being step 1.
 
-    Of the tokens that it has, all but the last have been through the model; in this step that one
-    and the drafted ones do, and lie in the cache whether they are kept or not. A mean is rounded up
-    to whole tokens.
+    All its tokens but the last have been through the model. This step takes the last one and the
+    drafted ones; they lie in the cache whether they are kept or not. A mean is rounded up to whole
+    tokens.
 
+    Parameters
+    ----------
+    step
+        Number of the step, or an array of them.
+    query_tokens, accepted_tokens
+        Tokens of each sample that a step processes, and that it keeps on average.
+
+    Examples
+    --------
     >>> own_tokens(1, 1, 1.0), own_tokens(1, 4, 2.5), own_tokens(3, 4, 2.5)
     (1.0, 4.0, 9.0)
     """
@@ -35,8 +44,17 @@ def own_tokens(step: Numeric, query_tokens: Numeric, accepted_tokens: Numeric) -
 
 
 def last_own_tokens(output_tokens: int, query_tokens: int, accepted_tokens: float) -> int:
-    """Return the own tokens at the last step; none where the prefill gives the only token.
+    """Return the own tokens at the last step; 0 if the prefill gives the only token.
 
+    Parameters
+    ----------
+    output_tokens
+        Tokens each sample generates.
+    query_tokens, accepted_tokens
+        Tokens of each sample that a step processes, and that it keeps on average.
+
+    Examples
+    --------
     >>> last_own_tokens(129, 1, 1), last_own_tokens(129, 4, 4), last_own_tokens(1, 4, 4)
     (128, 128, 0)
     """

@@ -1,109 +1,158 @@
-"""Operations of a whole model: one decode step, and the prefill of a context."""
+"""A decoder-only transformer as operations: one decode step, and the prefill of a context.
+
+The functions stand in the order of a step: embedding, then in each layer the projections to
+queries, keys and values, attention, the output projection and the MLP or its experts, at the end
+the head. Operations are those of one GPU of the tensor-parallel group.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from simulator.counts import layers
-from simulator.counts.attention.registry import attention_operations
-from simulator.counts.attention.shape import AttentionShape
+from simulator.counts.attention import latent
+from simulator.counts.attention.plain import rebuild
+from simulator.counts.attention.registry import find_way
+from simulator.counts.attention.shape import AttentionShape, present
 from simulator.counts.attention.tree import SharedLevel, stored_tokens, visible_levels
-from simulator.counts.mlp import mlp
-from simulator.counts.operation import Operation
-from simulator.counts.pieces import Slice
+from simulator.counts.operation import Operation, repeated
+from simulator.counts.pieces import (
+    FLOAT_BYTES,
+    INDEX_BYTES,
+    Shard,
+    all_gather,
+    all_reduce,
+    cache_write,
+    elementwise,
+    gemm,
+    norm,
+    residual_add,
+    rotary,
+    vector_norm,
+)
 from simulator.errors import WorkloadError
-from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype
-from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import WorkloadLike
-from simulator.numeric import Numeric, ceil_div, maximum, minimum
+from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
+from simulator.inputs.model import Experts, ModelShape
+from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
+from simulator.numeric import Numeric, ceil_div, maximum, minimum, surely_positive
 
 # Query rows that one thread block of a flash kernel holds in prefill.
 PREFILL_ROWS_PER_BLOCK = 128
+TOP_K = 200  # of gpt-fast's sampling, and the paper's
 
 
 def decode_operations(
-    model: ModelShape, work: WorkloadLike, *, resident_blocks: int
+    model: ModelShape, setup: Setup, work: Workload, *, resident_blocks: int
 ) -> list[Operation]:
-    """List the operations of one decode step on one GPU of the tensor-parallel group.
+    """List the operations of one decode step.
 
     Parameters
     ----------
-    model, work
-        The model and the question; numeric fields of ``work`` may be arrays.
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
     resident_blocks
         Thread blocks the GPU runs at once: flash kernels split the keys to fill them.
 
     Raises
     ------
     WorkloadError
-        If the heads cannot be split over ``work.tensor_parallel`` GPUs.
+        If the heads cannot be split over the GPUs, or the kernel is not known.
     """
-    check_split(model, work.tensor_parallel)
-    tokens = work.prompts * work.samples * work.query_tokens
-    part = _slice(model, work, tokens, positions=work.query_tokens)
-    operations = layers.embedding(part)
-    operations += layers.attention_input(part, model.layers)
-    for window, count in _layers_by(model, "window").items():
-        attention = attention_operations(
-            decode_attention_shape(model, work, window, resident_blocks=resident_blocks),
-            attention=work.attention,
-            kernel=work.kernel,
-            kv_layout=work.kv_layout,
-            execution=work.execution,
-            repeat=count,
-        )
-        operations += _marked(attention, window)
-    operations += layers.attention_output(part, model.layers)
-    for sparse, count in _layers_by(model, "sparse").items():
-        operations += mlp(part, count, sparse=bool(sparse))
-    return operations + layers.head(part, tokens)
+    before, after = around_attention(model, setup, work)
+    attending = decode_attention(model, setup, work, resident_blocks=resident_blocks)
+    return [*before, *attending, *after]
 
 
-def prefill_operations(model: ModelShape, work: WorkloadLike) -> list[Operation]:
-    """List the operations that fill the cache with every prompt's context, once each.
+def around_attention(
+    model: ModelShape, setup: Setup, work: Workload
+) -> tuple[list[Operation], list[Operation]]:
+    """List the operations of a decode step before and after attention, all layers together.
 
-    Standard attention with one cache copy per sample then copies it ``samples`` times. Of a tree
-    that is stored once, each node is computed once, after all those above it.
+    They depend on the tokens of a step, not on the keys that these attend to.
+
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+
+    Raises
+    ------
+    WorkloadError
+        If the heads cannot be split over the GPUs.
     """
-    check_split(model, work.tensor_parallel)
-    levels = prefilled_levels(work)
-    tokens = stored_tokens(levels)
-    part = _slice(model, work, tokens, positions=work.context_tokens)
-    operations = layers.embedding(part)
-    operations += layers.attention_input(part, model.layers, absorbed=False)
-    for window, count in _layers_by(model, "window").items():
-        attention = _prefill_attention(model, work, levels, window, count)
-        operations += _marked(attention, window)
-    operations += layers.attention_output(part, model.layers, absorbed=False)
-    for sparse, count in _layers_by(model, "sparse").items():
-        operations += mlp(part, count, sparse=bool(sparse))
-    operations += layers.head(part, work.prompts)
-    if work.attention == "standard" and work.kv_layout == "copies":
-        for window, count in _layers_by(model, "window").items():
-            operations += _marked([_broadcast_cache(model, work, window, count)], window)
+    check_split(model, setup.tensor_parallel)
+    shard = Shard(model=model, setup=setup, tokens=work.tokens, positions=work.query_tokens)
+    before = embedding(shard) + repeated(attention_input(shard), model.layers)
+    after = repeated(attention_output(shard), model.layers) + _mlps(shard)
+    return before, after + head(shard, work.tokens)
+
+
+def decode_attention(
+    model: ModelShape, setup: Setup, work: Workload, *, resident_blocks: int
+) -> list[Operation]:
+    """List the operations of attention in a decode step, all layers together.
+
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+    resident_blocks
+        Thread blocks the GPU runs at once.
+
+    Raises
+    ------
+    WorkloadError
+        If the kernel is not known.
+    """
+    operations: list[Operation] = []
+    for window, layers in layers_by_window(model).items():
+        shape = attention_shape(model, setup, work, window, resident_blocks=resident_blocks)
+        operations += repeated(attention(shape, setup), layers, mark=_mark(window))
     return operations
 
 
-def _layers_by(model: ModelShape, field: str) -> dict[int | None, int]:
-    """Return how many layers have each value of a field of their group."""
-    layers_by: dict[int | None, int] = {}
+def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[Operation]:
+    """List the operations that fill the cache with every prompt's context, once each.
+
+    With one cache copy per sample, standard attention then copies it ``samples`` times. In a tree
+    that is stored once, each node is computed once, after all nodes above it.
+
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+    """
+    check_split(model, setup.tensor_parallel)
+    levels = prefilled_levels(setup, work)
+    shard = Shard(
+        model=model, setup=setup, tokens=stored_tokens(levels), positions=work.context_tokens
+    )
+    windows = layers_by_window(model)
+    operations = embedding(shard)
+    operations += repeated(attention_input(shard, absorbed=False), model.layers)
+    for window, layers in windows.items():
+        prefill = _prefill_attention(shard, levels, window)
+        operations += repeated(prefill, layers, mark=_mark(window))
+    operations += repeated(attention_output(shard, absorbed=False), model.layers)
+    operations += _mlps(shard)
+    operations += head(shard, work.prompts)
+    if setup.copies:
+        for window, layers in windows.items():
+            copies = [_broadcast_cache(model, setup, work, window)]
+            operations += repeated(copies, layers, mark=_mark(window))
+    return operations
+
+
+def layers_by_window(model: ModelShape) -> dict[int | None, int]:
+    """Return how many layers see each window of tokens; None sees all of them."""
+    layers: dict[int | None, int] = {}
     for group in model.layer_groups:
-        value = getattr(group, field)
-        layers_by[value] = layers_by.get(value, 0) + group.count
-    return layers_by
+        layers[group.window] = layers.get(group.window, 0) + group.count
+    return layers
 
 
-def _marked(operations: list[Operation], window: int | None) -> list[Operation]:
-    """Mark the operations of layers with a sliding window by their names."""
-    if window is None:
-        return operations
-    return [
-        replace(
-            operation,
-            name=f"{operation.name}_windowed",
-            within=f"{operation.within}_windowed" if operation.within else "",
-        )
-        for operation in operations
-    ]
+def _mark(window: int | None) -> str:
+    """Return what marks the operations of layers with a sliding window by their names."""
+    return "" if window is None else "_windowed"
 
 
 def check_split(model: ModelShape, ranks: int) -> None:
@@ -114,45 +163,167 @@ def check_split(model: ModelShape, ranks: int) -> None:
     WorkloadError
         If a rank would hold a fraction of a head.
     """
-    kv_splits = model.kv_heads % ranks == 0 or ranks % model.kv_heads == 0
-    if model.heads % ranks or not kv_splits:
-        valid = [
-            size
-            for size in range(1, model.heads + 1)
-            if model.heads % size == 0
-            and (model.kv_heads % size == 0 or size % model.kv_heads == 0)
-        ]
+
+    def divides(size: int) -> bool:
+        kv_splits = model.kv_heads % size == 0 or size % model.kv_heads == 0
+        return model.heads % size == 0 and kv_splits
+
+    if not divides(ranks):
+        valid = [str(size) for size in range(1, model.heads + 1) if divides(size)]
         raise WorkloadError(
             f"tensor_parallel = {ranks} does not divide the {model.heads} heads and "
-            f"{model.kv_heads} KV heads of {model.name}; it can be {', '.join(map(str, valid))}"
+            f"{model.kv_heads} KV heads of {model.name}; it can be {', '.join(valid)}"
         )
 
 
-def decode_attention_shape(
-    model: ModelShape, work: WorkloadLike, window: int | None, *, resident_blocks: int
+# Embedding.
+
+
+def embedding(shard: Shard) -> list[Operation]:
+    """Look up the rows of the token table (and of a learned position table)."""
+    model = shard.model
+    tables = 2 if model.position_embeddings else 1
+    hidden = shard.rows(model.hidden_size)
+    width = model.embedding_size or model.hidden_size
+    rows = shard.rows(width) + hidden * (tables - 1)
+    read = rows + shard.tokens * INDEX_BYTES * tables
+    written = shard.rows(width)
+    launches = 1
+    if tables > 1 and shard.eager:
+        read, written, launches = read + 2 * hidden, written + 2 * hidden, 3
+    operations = [
+        Operation(
+            name="embedding",
+            kind="gather",
+            bytes_read=read,
+            bytes_written=written,
+            weight_bytes_read=rows,
+            launches=launches,
+        ),
+        *all_reduce("embedding_all_reduce", message_bytes=shard.rows(width), ranks=shard.ranks),
+    ]
+    if width != model.hidden_size:
+        # The matrix between the hidden size and a token table of another width (OPT-350m).
+        projection = gemm(
+            shard, "embedding_projection", width, model.hidden_size, dtype=shard.dtype
+        )
+        operations.append(projection)
+    return operations
+
+
+# Attention.
+
+
+def attention_input(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
+    """Norm, projections to queries, keys and values, their norms, rotary, and the cache write.
+
+    Parameters
+    ----------
+    absorbed
+        For latent attention: whether queries move into the latent space (decoding), or keys and
+        values out of it (prefill).
+    """
+    model = shard.model
+    operations = [norm(shard, "attention_norm")] if model.norms_per_layer else []
+    if model.latent is not None:
+        return operations + latent.projections(shard, model.latent, absorbed=absorbed)
+    kv_heads = max(1, model.kv_heads // shard.ranks)
+    query, key = shard.heads * model.head_dim, kv_heads * model.head_dim
+    columns, bias = query + 2 * key, model.qkv_bias
+    operations.append(gemm(shard, "qkv_projection", model.hidden_size, columns, bias=bias))
+    if model.qk_norm != "none":
+        operations.append(_qk_norm(shard, kv_heads))
+    if model.rotary:
+        operations.append(rotary(shard, query + key, model.head_dim))
+    return [*operations, cache_write(shard, 2 * key)]
+
+
+def _qk_norm(shard: Shard, kv_heads: int) -> Operation:
+    """Normalise queries and keys, over each head or over all of them."""
+    whole, width = shard.model.qk_norm == "all", shard.model.head_dim
+
+    def normed(count: int) -> Operation:
+        rows, row_width = (1, count * width) if whole else (count, width)
+        return vector_norm(shard, "qk_norm", shard.tokens * rows, row_width)
+
+    queries, keys = normed(shard.heads), normed(kv_heads)
+    return elementwise(
+        "qk_norm",
+        queries.bytes_read + keys.bytes_read,
+        queries.bytes_written + keys.bytes_written,
+        launches=queries.launches + keys.launches if shard.eager else 1,
+    )
+
+
+def attention(shape: AttentionShape, setup: Setup) -> list[Operation]:
+    """Return one layer's attention, the way the setup's kernel does it.
+
+    Raises
+    ------
+    WorkloadError
+        If the kernel is not known.
+    """
+    way = find_way(setup.kernel)
+    operations = [rebuild(shape)] if setup.rebuilds else []
+    if setup.eager:
+        operations += way.plain(shape, setup)
+    elif setup.bifurcated:
+        operations += way.bifurcated(shape)
+    else:
+        operations += way.standard(shape, rereads=setup.rereads)
+    if not surely_positive(shape.tokens):
+        exists = present(shape.tokens)
+        operations = [_where_keys_exist(operation, exists) for operation in operations]
+    if is_low_precision(shape.kv_bytes):
+        return [replace(operation, low_precision_cache=True) for operation in operations]
+    return operations
+
+
+def _where_keys_exist(operation: Operation, exists: Numeric) -> Operation:
+    """Return an operation that is launched only where there are keys at all to attend to."""
+    return replace(
+        operation,
+        bytes_read=operation.bytes_read * exists,
+        bytes_written=operation.bytes_written * exists,
+        launches=operation.launches * exists,
+        thread_blocks=operation.thread_blocks * exists,
+        sequences=operation.sequences * exists,
+    )
+
+
+def attention_shape(
+    model: ModelShape, setup: Setup, work: Workload, window: int | None, *, resident_blocks: int
 ) -> AttentionShape:
-    """Return the attention sizes of one layer on one GPU.
+    """Return the sizes of one layer's attention in a decode step.
 
     With a sliding window of w tokens a query sees its sample's last w tokens: first its own, then
     the end of the context.
+
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+    window
+        Tokens that a query sees; None for all of them.
+    resident_blocks
+        Thread blocks the GPU runs at once.
     """
     context, decoded = visible_tokens(work.context_tokens, work.decoded_tokens, window)
-    compute = activation_dtype(work.weight_dtype)
-    kv_heads, key_width, value_width, cache_width = rank_geometry(model, work.tensor_parallel)
+    kv_heads, key_width, value_width, cache_width = rank_geometry(model, setup.tensor_parallel)
     return AttentionShape(
         prompts=work.prompts,
         samples=work.samples,
         query_tokens=work.query_tokens,
         context_tokens=context,
         decoded_tokens=decoded,
-        heads=model.heads // work.tensor_parallel,
+        heads=model.heads // setup.tensor_parallel,
         kv_heads=kv_heads,
         key_width=key_width,
         value_width=value_width,
         cache_width=cache_width,
-        activation_bytes=DTYPE_BYTES[compute],
-        kv_bytes=DTYPE_BYTES[work.kv_dtype],
-        dtype=compute,
+        activation_bytes=DTYPE_BYTES[setup.activation_dtype],
+        kv_bytes=DTYPE_BYTES[setup.kv_dtype],
+        dtype=setup.activation_dtype,
         resident_blocks=resident_blocks,
         levels=visible_levels(work, context) if work.tree else (),
     )
@@ -163,6 +334,15 @@ def visible_tokens(
 ) -> tuple[Numeric, Numeric]:
     """Return how many context and own tokens a query sees through a sliding window.
 
+    Parameters
+    ----------
+    context, decoded
+        Tokens that there are.
+    window
+        Tokens that a query sees; None for all of them.
+
+    Examples
+    --------
     >>> visible_tokens(8192, 64, 4096)
     (4032, 64)
     """
@@ -176,46 +356,35 @@ def rank_geometry(model: ModelShape, ranks: int) -> tuple[int, int, int, int]:
     """Return one GPU's KV heads, key width, value width and cached values per token and layer.
 
     KV heads are split over the GPUs, and replicated where there are fewer than GPUs. A latent
-    cache (MLA) cannot be split; in decoding its keys are the cached vector itself, its values the
-    vector without the rotary part (the absorbed form).
+    cache (MLA) cannot be split; in decoding it is attended to in the absorbed form.
     """
     if model.latent is not None:
-        latent = model.latent
-        return 1, latent.kv_rank + latent.rope_dim, latent.kv_rank, model.cache_width
+        key_width, value_width = latent.absorbed_widths(model.latent)
+        return 1, key_width, value_width, model.cache_width
     kv_heads = max(1, model.kv_heads // ranks)
     return kv_heads, model.head_dim, model.head_dim, 2 * kv_heads * model.head_dim
 
 
-def _slice(model: ModelShape, work: WorkloadLike, tokens: Numeric, *, positions: Numeric) -> Slice:
-    """Return one GPU's slice of the model at work on ``tokens`` tokens."""
-    return Slice(
-        model=model,
-        ranks=work.tensor_parallel,
-        tokens=tokens,
-        weight_dtype=work.weight_dtype,
-        kv_dtype=work.kv_dtype,
-        execution=work.execution,
-        positions=positions,
-    )
+def prefill_geometry(model: ModelShape, ranks: int) -> tuple[int, int, int]:
+    """Return one GPU's KV heads, key width and value width in a prefill's attention."""
+    if model.latent is not None:
+        return (model.heads // ranks, *latent.expanded_widths(model.latent))
+    kv_heads, key_width, value_width, _ = rank_geometry(model, ranks)
+    return kv_heads, key_width, value_width
 
 
-def prefilled_levels(work: WorkloadLike) -> tuple[SharedLevel, ...]:
+def prefilled_levels(setup: Setup, work: Workload) -> tuple[SharedLevel, ...]:
     """Return what the prefill computes, from the root down: each level's nodes once.
 
     Without a tree, or where every sample gets a copy of its own, whole prompts.
     """
-    copies = work.attention == "standard" and work.kv_layout == "copies"
-    if work.tree and not copies:
+    if work.tree and not setup.copies:
         return visible_levels(work, work.context_tokens)
     return (SharedLevel(tokens=work.context_tokens, nodes=work.prompts),)
 
 
 def _prefill_attention(
-    model: ModelShape,
-    work: WorkloadLike,
-    levels: Sequence[SharedLevel],
-    window: int | None,
-    repeat: int,
+    shard: Shard, levels: Sequence[SharedLevel], window: int | None
 ) -> list[Operation]:
     """Return causal flash attention of every node of each level over itself and those above it.
 
@@ -223,32 +392,24 @@ def _prefill_attention(
     w < m w m - w (w - 1) / 2; a level has the pairs up to its end that are not those of the levels
     above it.
     """
-    heads = model.heads // work.tensor_parallel
-    if model.latent is not None:
-        # Prefill expands the latent cache to full keys and values for every head.
-        key_width = model.latent.nope_dim + model.latent.rope_dim
-        value_width, kv_heads = model.latent.value_dim, heads
-    else:
-        kv_heads, key_width, value_width, _ = rank_geometry(model, work.tensor_parallel)
-    compute = activation_dtype(work.weight_dtype)
+    heads, element = shard.heads, shard.element_bytes
+    kv_heads, key_width, value_width = prefill_geometry(shard.model, shard.ranks)
     widths = key_width + value_width
     operations = []
     above: Numeric = 0
     pairs_above: Numeric = 0
-    for index, level in enumerate(levels):
+    for number, level in enumerate(levels, 1):
         end = above + level.tokens
         w = end if window is None else minimum(end, window)
         pairs = w * end - w * (w - 1) / 2
         keys = end if window is None else minimum(end, w + level.tokens)
         tokens = level.nodes * level.tokens
-        row_bytes = tokens * DTYPE_BYTES[compute]
-        kv_bytes = level.nodes * keys * DTYPE_BYTES[compute] * kv_heads * widths
+        row_bytes = tokens * element
+        kv_bytes = level.nodes * keys * element * kv_heads * widths
         blocks = ceil_div(level.tokens, PREFILL_ROWS_PER_BLOCK)
         operations.append(
             Operation(
-                name=f"prefill_attention_level_{index + 1}"
-                if len(levels) > 1
-                else "prefill_attention",
+                name="prefill_attention" + (f"_level_{number}" if len(levels) > 1 else ""),
                 kind="prefill_attention",
                 flops=2 * level.nodes * (pairs - pairs_above) * heads * widths,
                 bytes_read=row_bytes * heads * key_width + kv_bytes,
@@ -257,8 +418,7 @@ def _prefill_attention(
                 launches=minimum(tokens, 1),
                 thread_blocks=level.nodes * heads * blocks,
                 longest_block_flops=2 * PREFILL_ROWS_PER_BLOCK * w * widths,
-                dtype=compute,
-                repeat=repeat,
+                dtype=shard.dtype,
             )
         )
         above, pairs_above = end, pairs
@@ -266,12 +426,12 @@ def _prefill_attention(
 
 
 def _broadcast_cache(
-    model: ModelShape, work: WorkloadLike, window: int | None, repeat: int
+    model: ModelShape, setup: Setup, work: Workload, window: int | None
 ) -> Operation:
     """Return the copying of each context's cache to every sample, as contiguous caches need."""
     context, _ = visible_tokens(work.context_tokens, 0, window)
-    *_, cache_width = rank_geometry(model, work.tensor_parallel)
-    one_copy = work.prompts * context * cache_width * DTYPE_BYTES[work.kv_dtype]
+    *_, cache_width = rank_geometry(model, setup.tensor_parallel)
+    one_copy = work.prompts * context * cache_width * DTYPE_BYTES[setup.kv_dtype]
     return Operation(
         name="kv_broadcast",
         kind="copy",
@@ -279,5 +439,196 @@ def _broadcast_cache(
         bytes_written=one_copy * work.samples,
         kv_bytes_read=one_copy,
         launches=2,
-        repeat=repeat,
+    )
+
+
+def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
+    """Project the heads' outputs back to the hidden size, and add up the ranks' parts.
+
+    Parameters
+    ----------
+    absorbed
+        For latent attention: whether outputs must first move out of the latent space.
+    """
+    model = shard.model
+    operations, width = [], shard.heads * model.head_dim
+    if model.latent is not None:
+        width = shard.heads * model.latent.value_dim
+        if absorbed:
+            operations.append(latent.value_projection(shard, model.latent))
+    return [
+        *operations,
+        gemm(shard, "output_projection", width, model.hidden_size, bias=model.output_bias),
+        *all_reduce(
+            "attention_all_reduce",
+            message_bytes=shard.rows(model.hidden_size),
+            ranks=shard.ranks,
+        ),
+        *residual_add(shard, "attention_residual"),
+    ]
+
+
+# The MLP: dense, or a mixture of experts.
+
+
+def _mlps(shard: Shard) -> list[Operation]:
+    """Return the MLPs of all layers, those of equal kind together."""
+    layers: dict[bool, int] = {}
+    for group in shard.model.layer_groups:
+        layers[group.sparse] = layers.get(group.sparse, 0) + group.count
+    return [
+        operation
+        for sparse, count in layers.items()
+        for operation in repeated(mlp(shard, sparse=sparse), count)
+    ]
+
+
+def mlp(shard: Shard, *, sparse: bool) -> list[Operation]:
+    """Return norms around the MLP, the MLP or its experts (``sparse``), and the sum over ranks."""
+    model = shard.model
+    # A parallel block (one norm) feeds the MLP from the attention's norm; Gemma-2 has four norms.
+    names = ("mlp_norm", "attention_post_norm", "mlp_post_norm")
+    operations = [norm(shard, name) for name in names[: max(0, model.norms_per_layer - 1)]]
+    if sparse and model.experts is not None:
+        operations += _experts(shard, model.experts)
+    else:
+        inner = shard.split(model.intermediate_size)
+        operations += _dense(shard, "mlp", inner, bias=model.mlp_bias)
+    reduced_bytes = shard.rows(model.hidden_size)
+    operations += all_reduce("mlp_all_reduce", message_bytes=reduced_bytes, ranks=shard.ranks)
+    return operations + residual_add(shard, "mlp_residual")
+
+
+def _dense(shard: Shard, name: str, inner: Numeric, *, bias: bool) -> list[Operation]:
+    """Return up (and gate) projection, activation, and down projection."""
+    d, ups = shard.model.hidden_size, 2 if shard.model.gated_mlp else 1
+    matrices = ups if shard.eager else 1
+    return [
+        gemm(shard, f"{name}_up", d, ups * inner, matrices=matrices, bias=bias),
+        _activation(shard, f"{name}_activation", inner),
+        gemm(shard, f"{name}_down", inner, d, bias=bias),
+    ]
+
+
+def _activation(shard: Shard, name: str, inner: Numeric) -> Operation:
+    """Return the activation; of a gated MLP, times the up projection."""
+    row = shard.rows(inner)
+    if not shard.model.gated_mlp:
+        return elementwise(name, row, row)
+    if shard.eager:
+        return elementwise(name, 3 * row, 2 * row, launches=2)
+    return elementwise(name, 2 * row, row)
+
+
+def distinct_experts(count: int, per_token: int, tokens: Numeric) -> Numeric:
+    """Return how many experts some tokens are expected to visit, each as likely as any other.
+
+    Parameters
+    ----------
+    count, per_token
+        Experts that there are, and that each token visits.
+    tokens
+        How many tokens.
+
+    Examples
+    --------
+    >>> distinct_experts(8, 2, 1), round(distinct_experts(8, 2, 16), 3)
+    (2.0, 7.92)
+    """
+    return count * (1 - (1 - per_token / count) ** tokens)
+
+
+def _experts(shard: Shard, experts: Experts) -> list[Operation]:
+    """Return a mixture-of-experts MLP: only the weights of visited experts are read.
+
+    Tokens are sorted by expert, multiplied in two grouped products, and summed back.
+    """
+    model, tokens = shard.model, shard.tokens
+    d, inner = model.hidden_size, shard.split(experts.intermediate_size)
+    visited = distinct_experts(experts.count, experts.per_token, tokens)
+    visits = tokens * experts.per_token
+    ups = 2 if model.gated_mlp else 1
+    row = shard.rows(d)
+    # Plain PyTorch loops over the visited experts.
+    loops = visited if shard.eager else 1
+
+    def _grouped(name: str, rows_in: Numeric, rows_out: Numeric) -> Operation:
+        weights = rows_in * rows_out * DTYPE_BYTES[shard.setup.weight_dtype]
+        if experts.expert_bias:
+            weights = weights + rows_out * shard.element_bytes
+        return Operation(
+            name=name,
+            kind="gemm",
+            flops=2 * visits * rows_in * rows_out,
+            bytes_read=visits * rows_in * shard.element_bytes + visited * weights,
+            bytes_written=visits * rows_out * shard.element_bytes,
+            weight_bytes_read=visited * weights,
+            launches=loops,
+            dtype=shard.product_dtype,
+        )
+
+    gates = tokens * experts.count * FLOAT_BYTES
+    activated = visits * inner * shard.element_bytes
+    bias, dtype = experts.router_bias, shard.dtype
+    operations = [
+        gemm(shard, "router", d, experts.count, bias=bias, dtype=dtype),
+        elementwise("expert_choice", gates, visits * 8, launches=2),
+        elementwise("expert_gather", row, row * experts.per_token, launches=loops),
+        _grouped("experts_up", d, ups * inner),
+        elementwise("experts_activation", ups * activated, activated, launches=loops),
+        _grouped("experts_down", inner, d),
+        elementwise("expert_sum", row * experts.per_token, row, launches=loops),
+    ]
+    if experts.shared_intermediate_size:
+        if experts.shared_gate:
+            operations.append(gemm(shard, "shared_expert_gate", d, 1, dtype=dtype))
+        shared = shard.split(experts.shared_intermediate_size)
+        operations += _dense(shard, "shared_expert", shared, bias=model.mlp_bias)
+    return operations
+
+
+# The head.
+
+
+def head(shard: Shard, tokens: Numeric) -> list[Operation]:
+    """Project ``tokens`` positions to the vocabulary, after the final norm, and sample."""
+    model = shard.model
+    logits = tokens * model.vocab_size * shard.element_bytes
+    operations = [norm(shard, "final_norm")] if model.extra_norms else []
+    width = model.embedding_size or model.hidden_size
+    # Quantised checkpoints keep the embedding and the head in 16 bits.
+    dtype = shard.dtype
+    if width != model.hidden_size:
+        projection = gemm(
+            shard, "head_projection", model.hidden_size, width, dtype=dtype, tokens=tokens
+        )
+        operations.append(projection)
+    columns, bias = shard.split(model.vocab_size), model.lm_head_bias
+    return [
+        *operations,
+        gemm(shard, "lm_head", width, columns, bias=bias, dtype=dtype, tokens=tokens),
+        *all_gather("logits_all_gather", gathered_bytes=logits, ranks=shard.ranks),
+        _sampling(shard, tokens),
+    ]
+
+
+def _sampling(shard: Shard, tokens: Numeric) -> Operation:
+    """Choose a token from each row of logits.
+
+    Plain PyTorch as gpt-fast does it: divide by the temperature, top-k, compare with the last of
+    them, fill, softmax, exponential noise, divide by it, argmax.
+    """
+    vocabulary = shard.model.vocab_size
+    logits, chosen = tokens * vocabulary * shard.element_bytes, tokens * INDEX_BYTES
+    if not shard.eager:
+        # Softmax in float32, then one pass that samples from it.
+        wide = tokens * vocabulary * FLOAT_BYTES
+        return elementwise("sampling", logits + wide, wide + chosen, launches=2)
+    mask, pivots = tokens * vocabulary, tokens * shard.element_bytes
+    likeliest = tokens * min(TOP_K, vocabulary) * (shard.element_bytes + INDEX_BYTES)
+    return elementwise(
+        "sampling",
+        8 * logits + mask + pivots,
+        5 * logits + mask + likeliest + chosen,
+        launches=8,
     )

@@ -7,14 +7,7 @@ DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 # [bytes per element]. Scales of quantised formats (one or two bytes per 64 to 128 elements) are
 # left out: they add 1 to 2 %.
-DTYPE_BYTES: dict[str, float] = {
-    "bf16": 2,
-    "fp16": 2,
-    "fp32": 4,
-    "fp8": 1,
-    "int8": 1,
-    "int4": 0.5,
-}
+DTYPE_BYTES: dict[str, float] = {"bf16": 2, "fp16": 2, "fp32": 4, "fp8": 1, "int8": 1, "int4": 0.5}
 
 # Spellings of the engines and of Hugging Face files.
 DTYPE_ALIASES: dict[str, Dtype] = {
@@ -30,8 +23,17 @@ DTYPE_ALIASES: dict[str, Dtype] = {
 }
 
 
+def read_dtype(value: object) -> object:
+    """Replace an engine's spelling of a format by ours; leave everything else as it is.
+
+    >>> read_dtype("bfloat16"), read_dtype("bf16")
+    ('bf16', 'bf16')
+    """
+    return DTYPE_ALIASES.get(value, value) if isinstance(value, str) else value
+
+
 def is_low_precision(element_bytes: float) -> bool:
-    """Return whether numbers of so many bytes are in 8 bits or fewer.
+    """Return whether a format has 8 bits or fewer per element.
 
     >>> is_low_precision(DTYPE_BYTES["fp8"]), is_low_precision(DTYPE_BYTES["bf16"])
     (True, False)

@@ -1,61 +1,157 @@
 """Read what people write, and say in one line what is wrong with it."""
 
 import json
+import os
+import reprlib
+import time
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from simulator.errors import SimulatorError, nearest
+from simulator.units import parse_count
 
 Model = TypeVar("Model", bound=BaseModel)
+Read = TypeVar("Read", bound=Callable[..., Any])
+
+# Results that are kept for one function.
+MOST_KEPT = 512
+# Time stamps of files may be as coarse as this. [ns].
+SETTLED_NS = 2_000_000_000
 
 
-def read_text(path: Path, error: type[SimulatorError]) -> str:
+class Frozen(BaseModel):
+    """Base of what people write: unknown keys are errors, and values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def but(self, **changes: Any) -> Self:
+        """Return the same with some fields changed, as they are: nothing is read or checked."""
+        return self.model_copy(update=changes)
+
+
+def read_if_changed(read: Read) -> Read:
+    """Keep what a function returns for a file or a folder until the file or folder changes.
+
+    Callers share the result and must not change it. The function's other arguments must be
+    hashable. Errors are not kept.
+    """
+
+    @lru_cache(maxsize=MOST_KEPT)
+    def kept(_version: object, path: Path, *others: Hashable) -> Any:
+        return read(path, *others)
+
+    @wraps(read)
+    def current(path: Path, *others: Hashable) -> Any:
+        if not isinstance(path, str | Path):
+            return read(path, *others)  # which says what is wrong with it
+        return kept(file_version(path), path, *others)
+
+    return cast("Read", current)
+
+
+def file_version(path: str | Path) -> tuple[int, ...] | None:
+    """Return numbers that change with a file, or with a folder's list of files; None without one.
+
+    A file that changed a moment ago has a new version on every call, because its next change may
+    leave the same times.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116, Path(path).stat() takes twice as long
+    except (OSError, ValueError):
+        return None
+    version = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    now = time.time_ns()
+    return version if now - max(version[2:]) > SETTLED_NS else (*version, now)
+
+
+def name_or_path(value: object, what: str, error: type[SimulatorError]) -> str | Path:
+    """Return a name or path as it was given.
+
+    Parameters
+    ----------
+    value
+        What was given.
+    what
+        What it names, for the message.
+    error
+        The class to raise.
+
+    Raises
+    ------
+    SimulatorError
+        ``error``, if it is neither a text nor a path.
+    """
+    if isinstance(value, str | Path):
+        return value
+    raise error(f"{what} = {reprlib.repr(value)} is neither a name nor a path")
+
+
+def read_count(value: Any) -> Any:
+    """Read ``8K`` where a count is wanted, and refuse true and false; pydantic does the rest."""
+    return parse_count(value) if isinstance(value, str | bool) else value
+
+
+def read_text(path: str | Path, error: type[SimulatorError]) -> str:
     """Read a text file, or raise ``error`` with one line that names it."""
     try:
-        return path.read_text(encoding="utf-8")
+        return Path(name_or_path(path, "file", error)).read_text(encoding="utf-8")
     except OSError as problem:
         raise error(f"cannot read {path}: {problem.strerror or problem}") from None
     except UnicodeDecodeError:
         raise error(f"cannot read {path}: it is not a text file") from None
+    except ValueError as problem:
+        raise error(f"cannot read {str(path)!r}: {problem}") from None
 
 
-def read_toml(path: Path, error: type[SimulatorError]) -> dict[str, Any]:
+def read_toml(path: str | Path, error: type[SimulatorError]) -> dict[str, Any]:
     """Read a TOML file, or raise ``error`` with one line that names the file and the place."""
-    try:
-        return tomllib.loads(read_text(path, error))
-    except tomllib.TOMLDecodeError as problem:
-        raise error(f"{path} is not TOML: {problem}") from None
+    return dict(_parsed(path, error, tomllib.loads, "TOML"))
 
 
-def read_json(path: Path, error: type[SimulatorError]) -> Any:
+def read_json(path: str | Path, error: type[SimulatorError]) -> Any:
     """Read a JSON file, or raise ``error`` with one line that names the file and the place."""
+    return _parsed(path, error, json.loads, "JSON")
+
+
+def _parsed(
+    path: str | Path, error: type[SimulatorError], parse: Callable[[str], Any], form: str
+) -> Any:
+    """Read a file and parse it, or raise ``error`` with one line."""
+    text = read_text(path, error)
     try:
-        return json.loads(read_text(path, error))
-    except json.JSONDecodeError as problem:
-        raise error(f"{path} is not JSON: {problem}") from None
+        return parse(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as problem:
+        raise error(f"{path} is not {form}: {problem}") from None
     except (ValueError, RecursionError):
         raise error(f"{path} cannot be read: a number too long, or nested too deep") from None
 
 
 def validate(
-    model: type[Model],
-    data: Mapping[str, Any],
-    *,
-    where: str,
-    error: type[SimulatorError],
+    model: type[Model], data: Mapping[str, Any], *, where: str, error: type[SimulatorError]
 ) -> Model:
     """Build a model from raw data, turning every complaint of pydantic into one line.
 
     Parameters
     ----------
+    model
+        The class to build.
+    data
+        Its fields.
     where
-        The file or the command-line part the data came from, named first in the message.
+        The file or the part of the command line that the data came from; the message starts with
+        it.
     error
         The class to raise.
+
+    Raises
+    ------
+    SimulatorError
+        ``error``, if a field is unknown, missing or wrong.
     """
     try:
         return model.model_validate(data)
@@ -63,12 +159,28 @@ def validate(
         raise error(f"{where}: {'; '.join(describe(problem, model))}") from None
 
 
-def read_named(model: type[Model], path: Path, error: type[SimulatorError]) -> Model:
-    """Read the model of a TOML file whose ``id`` is its name, or raise ``error`` in one line."""
+def read_named(model: type[Model], path: str | Path, error: type[SimulatorError]) -> Model:
+    """Build a model from a TOML file whose ``id`` is the file's name.
+
+    Parameters
+    ----------
+    model
+        The class to build.
+    path
+        The file.
+    error
+        The class to raise.
+
+    Raises
+    ------
+    SimulatorError
+        ``error``, if the file is missing or malformed, or ``id`` is not its name.
+    """
     found = validate(model, read_toml(path, error), where=str(path), error=error)
     name = dict(found)["id"]
-    if name != path.stem:
-        raise error(f"{path}: id = {name!r} is not the file's name {path.stem!r}")
+    stem = Path(path).stem
+    if name != stem:
+        raise error(f"{path}: id = {name!r} is not the file's name {stem!r}")
     return found
 
 

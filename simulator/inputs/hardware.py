@@ -1,35 +1,37 @@
 """GPU profiles: what a card is on paper, what was measured on it, and what was fitted to it.
 
-A profile is one TOML file. The three kinds of figure are apart and never overwrite each other:
-``[peak]`` is published, ``[measured]`` was read on a real card, ``[fitted]`` holds the constants of
-the timing model fitted to measured rows. Every figure carries its source.
+A profile is one TOML file. Its three kinds of figures never overwrite each other: ``[peak]`` is
+published, ``[measured]`` was read on a real card, ``[fitted]`` holds the constants of the timing
+model fitted to measured rows. Every figure carries its source.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from simulator.errors import ProfileError, nearest, unknown
+from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import Dtype
-from simulator.inputs.files import read_named, read_text, read_toml
-from simulator.inputs.gpu_names import Card, normalise_name, respelled
+from simulator.inputs.files import (
+    Frozen,
+    name_or_path,
+    read_if_changed,
+    read_named,
+    read_text,
+    read_toml,
+)
 from simulator.resources import HARDWARE_PATH_VARIABLE, search_dirs, toml_files
 from simulator.units import GIGA, MIB, TERA
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
-class _Frozen(BaseModel):
-    """Base of everything a person writes: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Figure(_Frozen):
+class Figure(Frozen):
     """A number and where it comes from."""
 
     value: Annotated[float, Field(gt=0, strict=True)]
@@ -52,8 +54,8 @@ class FittedFigure(Figure):
     date: str | None = None
 
 
-class Peak(_Frozen):
-    """Published figures. Rates are dense: twice as much with sparsity is not a rate we can use."""
+class Peak(Frozen):
+    """Published figures. Rates are dense, never those with sparsity."""
 
     memory_gb: Figure
     memory_bandwidth_gb_per_s: Figure
@@ -76,7 +78,7 @@ class Peak(_Frozen):
     tdp_w: Figure
 
 
-class Measured(_Frozen):
+class Measured(Frozen):
     """Rates read on a real card by a microbenchmark; large transfers and large products.
 
     ``memory_mib`` is the total the driver reports (``nvidia-smi``). Makers sell 2**30 bytes as one
@@ -91,7 +93,7 @@ class Measured(_Frozen):
     l2_bandwidth_gb_per_s: Figure | None = None
 
 
-class DocumentedExceptions(_Frozen):
+class DocumentedExceptions(Frozen):
     """Published figures that break the usual arithmetic (hardware_check), and why.
 
     The value is the published figure over the one the arithmetic gives: 2 for the GeForce cards'
@@ -105,7 +107,7 @@ class DocumentedExceptions(_Frozen):
     fp4_tflops: Figure | None = None
 
 
-class HardwareProfile(_Frozen):
+class HardwareProfile(Frozen):
     """One GPU.
 
     Attributes
@@ -117,8 +119,8 @@ class HardwareProfile(_Frozen):
     link, link_gpus
         What joins the GPUs of a node, and how many of them: a bridge joins two.
     link_peers
-        To how many GPUs the link's bandwidth leads, an equal share to each; None through a switch,
-        where all of it leads to any.
+        GPUs among which a GPU's link bandwidth is divided equally; None for a switch, through
+        which any of them can get all of it.
     confidence
         A: sources agree and the arithmetic holds; B: some figures recalled; C: sources conflict.
     aliases
@@ -127,7 +129,12 @@ class HardwareProfile(_Frozen):
         Constants of the timing model fitted to rows of this card, by their names in
         ``simulator/timing/constants.py``; empty until the card has been calibrated.
     sources
-        In full, the short names in the figures' sources: ``"NAME; NAME: what it says there"``.
+        Full references for the short names in the figures' sources, ``"NAME; NAME: what it says"``.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If a figure is wrong or missing; :func:`load_hardware` raises ProfileError instead.
     """
 
     schema_version: Literal[1]
@@ -147,9 +154,19 @@ class HardwareProfile(_Frozen):
     peak: Peak
     documented_exceptions: DocumentedExceptions = DocumentedExceptions()
     measured: Measured = Measured()
-    fitted: dict[str, FittedFigure] = {}
-    sources: dict[Text, Text] = {}
+    fitted: dict[str, FittedFigure] = Field(default_factory=dict)
+    sources: dict[Text, Text] = Field(default_factory=dict)
     price_usd_per_hour: Figure | None = None
+
+    def __hash__(self) -> int:
+        """Return a hash of the content: a function may keep what it made of a profile."""
+        return hash(self.content_hash)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the profile with some fields replaced, and with the hash of its new content."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("content_hash", None)
+        return copied
 
     @cached_property
     def content_hash(self) -> str:
@@ -185,8 +202,8 @@ class HardwareProfile(_Frozen):
     def link_bytes_per_s(self, gpus: int) -> float | None:
         """Return the bandwidth of one GPU to its group, per direction. [bytes/s].
 
-        A group of more GPUs than the link joins talks over PCIe; in a smaller group than the link
-        leads to, only the part of it that leads to its other members counts.
+        A group with more GPUs than the link joins talks over PCIe. In a smaller group, only the
+        bandwidth to the members of the group counts.
         """
         link, pcie = self.peak.link_gb_per_s_per_direction, self.peak.pcie_gb_per_s_per_direction
         if link is None or self.over_pcie(gpus):
@@ -195,7 +212,7 @@ class HardwareProfile(_Frozen):
         return link.value * GIGA * min(gpus - 1, peers) / peers
 
     def over_pcie(self, gpus: int) -> bool:
-        """Return whether a group of GPUs talks over PCIe, for want of a link that joins them."""
+        """Return whether a group of GPUs talks over PCIe, because no link joins them."""
         return self.peak.link_gb_per_s_per_direction is None or gpus > self.link_gpus
 
     def peak_flops_per_s(self, dtype: Dtype) -> float | None:
@@ -215,20 +232,97 @@ class HardwareProfile(_Frozen):
         return figure.value * TERA if figure else None
 
 
+# Drivers, clouds and measured rows spell one card in many ways: NVIDIA H100 80GB HBM3,
+# H100-SXM5-80GB, h100_sxm. Words for the maker or the type of memory do not tell cards apart, the
+# generation of a form factor hardly does, and memory sizes are rounded differently.
+
+_FILLERS = frozenset(
+    {"nvidia", "amd", "instinct", "geforce", "tesla", "quadro", "tensor", "core", "gpu", "graphics"}
+    | {"hbm2", "hbm2e", "hbm3", "hbm3e", "gddr6", "gddr6x", "gddr7", "generation", "oam"}
+)
+_SYNONYMS = {"workstation": "ws", "edition": ""}
+_MEMORY = re.compile(r"(\d+)gi?b")
+_SXM = re.compile(r"sxm\d?")
+# 192 for 180 GB, 140 for 141: makers and drivers count differently.
+_MEMORY_TOLERANCE = 0.08
+
+
+def normalise_name(name: str) -> str:
+    """Return the form in which names of GPUs are compared.
+
+    >>> normalise_name("NVIDIA H100_80GB HBM3")
+    'nvidia-h100-80gb-hbm3'
+    """
+    return re.sub(r"[\s_-]+", "-", name.strip().lower())
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A card's names, and its memory where that is known. [GB]."""
+
+    names: tuple[str, ...]
+    memory_gb: float | None = None
+
+
+def respelled(name: str, cards: Mapping[str, Card]) -> str | None:
+    """Return the id of the only card with a name of the same meaning, or None.
+
+    Examples
+    --------
+    >>> cards = {"b200": Card(("B200 SXM",), 180), "b300": Card(("B300 SXM",), 288)}
+    >>> respelled("NVIDIA B200-SXM6-192GB", cards)
+    'b200'
+    >>> respelled("B200-PCIe", cards)
+    """
+    wanted, memory_gb = _telling(name)
+    found = [
+        card
+        for card, known in cards.items()
+        if any(wanted == _telling(each)[0] for each in (card, *known.names))
+        and _agree(memory_gb, known.memory_gb)
+    ]
+    return found[0] if len(found) == 1 and wanted else None
+
+
+def _telling(name: str) -> tuple[frozenset[str], int | None]:
+    """Return the words of a name that tell cards apart, and its size of memory. [GB]."""
+    words: set[str] = set()
+    memory_gb = None
+    for word in normalise_name(name).split("-"):
+        if size := _MEMORY.fullmatch(word):
+            memory_gb = int(size[1])
+        elif word not in _FILLERS:
+            words.add("sxm" if _SXM.fullmatch(word) else _SYNONYMS.get(word, word))
+    return frozenset(words - {""}), memory_gb
+
+
+def _agree(named_gb: float | None, memory_gb: float | None) -> bool:
+    """Return whether a memory size in a name fits a card."""
+    if named_gb is None or memory_gb is None:
+        return True
+    return abs(named_gb / memory_gb - 1) <= _MEMORY_TOLERANCE
+
+
+GpuLike = str | Path | HardwareProfile
+
+
 def load_hardware(name: str | Path) -> HardwareProfile:
     """Load a GPU profile by id, alias or path.
 
     A path is a string that ends in ``.toml`` or a :class:`~pathlib.Path`. Names are looked up in
     the folders of ``$BIFURCATE_HARDWARE_PATH`` first, then among the shipped profiles; in each
-    folder, ids come before aliases. Case does not matter, and ``_`` or a space is as good as ``-``.
-    A name that none has is taken for another spelling where it can be of one card only.
+    folder, ids come before aliases. Case does not matter, and ``_``, a space and ``-`` are alike.
+    A name that matches no profile counts as another spelling if it fits exactly one card.
+
+    A file is read again only if it has changed. Calls share the profile; to change it, copy it with
+    ``model_copy``.
 
     Raises
     ------
     ProfileError
         If no profile has that name, or the file is malformed.
     """
-    text = str(name)
+    text = str(name_or_path(name, "GPU", ProfileError))
     if isinstance(name, Path) or text.lower().endswith(".toml"):
         return read_profile(Path(name))
     wanted = normalise_name(text)
@@ -240,7 +334,19 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     other = respelled(text, cards)
     if other is not None:
         return read_profile(files[other])
-    raise ProfileError(_unknown_gpu(text, cards))
+    aliases = [name for card in cards.values() for name in card.names]
+    raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out="see 'bifurcate gpus'"))
+
+
+def as_gpu(gpu: GpuLike) -> HardwareProfile:
+    """Return a GPU's profile from its id, an alias, a path, or a profile.
+
+    Raises
+    ------
+    ProfileError
+        If there is no such profile, or its file is malformed.
+    """
+    return gpu if isinstance(gpu, HardwareProfile) else load_hardware(gpu)
 
 
 def profile_files() -> dict[str, Path]:
@@ -248,8 +354,9 @@ def profile_files() -> dict[str, Path]:
     return toml_files("hardware_profiles", HARDWARE_PATH_VARIABLE)
 
 
-def read_profile(path: Path) -> HardwareProfile:
-    """Read one profile file.
+@read_if_changed
+def read_profile(path: str | Path) -> HardwareProfile:
+    """Read one profile file, again only if it has changed.
 
     Raises
     ------
@@ -261,40 +368,48 @@ def read_profile(path: Path) -> HardwareProfile:
 
 def _find(folder: Path, wanted: str) -> Path | None:
     """Return the file in ``folder`` whose id, or else whose name or alias, is ``wanted``."""
-    paths = sorted(folder.glob("*.toml"))
-    for path in paths:
-        if normalise_name(path.stem) == wanted:
+    files = _ids(folder)
+    for name, path in files:
+        if name == wanted:
             return path
-    for path in paths:
+    for _, path in files:
         # Parsing TOML is slow: only a file that holds the name somewhere is worth it.
-        if wanted in normalise_name(read_text(path, ProfileError)):
-            names = _names(read_toml(path, ProfileError))
-            if wanted in {normalise_name(name) for name in names}:
-                return path
+        if wanted in _normal_text(path) and wanted in map(normalise_name, _card(path).names):
+            return path
     return None
 
 
-def _names(data: Mapping[str, Any]) -> list[str]:
-    """Return the name and aliases of a profile as read from its file."""
+@read_if_changed
+def _ids(folder: Path) -> tuple[tuple[str, Path], ...]:
+    """Return the id of each profile in a folder, as names are compared, and its file."""
+    return tuple((normalise_name(path.stem), path) for path in sorted(folder.glob("*.toml")))
+
+
+@read_if_changed
+def _normal_text(path: Path) -> str:
+    """Return the text of a file as names are compared."""
+    return normalise_name(read_text(path, ProfileError))
+
+
+@read_if_changed
+def _card(path: Path) -> Card:
+    """Return the names and the memory in a profile's file, however wrong the rest of it is."""
+    data = read_toml(path, ProfileError)
     aliases = data.get("aliases")
     names = [data.get("name"), *(aliases if isinstance(aliases, list) else [])]
-    return [name for name in names if isinstance(name, str)]
+    try:
+        memory_gb = float(data["peak"]["memory_gb"]["value"])
+    except (KeyError, TypeError, ValueError):
+        memory_gb = None
+    return Card(tuple(name for name in names if isinstance(name, str)), memory_gb)
 
 
 def _cards() -> dict[str, Card]:
-    """Return the names and memory of every profile by id; a broken file has neither."""
+    """Return the names and memory of every profile by id; a file that is not TOML has neither."""
     cards: dict[str, Card] = {}
     for card, path in profile_files().items():
         try:
-            data = read_toml(path, ProfileError)
-            cards[card] = Card(tuple(_names(data)), data["peak"]["memory_gb"]["value"])
-        except (ProfileError, KeyError, TypeError):
+            cards[card] = _card(path)
+        except ProfileError:
             cards[card] = Card(())  # 'gpus check' reports it
     return cards
-
-
-def _unknown_gpu(text: str, cards: Mapping[str, Card]) -> str:
-    """Build the message for a name no profile has: the nearest name, else the ids."""
-    names = [*cards, *(name for card in cards.values() for name in card.names)]
-    known = names if nearest(text, names) else cards
-    return unknown("GPU", text, known, way_out="see 'bifurcate gpus'")

@@ -1,26 +1,22 @@
 """The shape of a decoder-only transformer: everything its cost depends on, and nothing else."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from math import isqrt
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from simulator.errors import ModelError
-from simulator.inputs.dtypes import Dtype
-from simulator.inputs.files import validate
+from simulator.errors import InputError, ModelError
+from simulator.inputs.dtypes import Dtype, read_dtype
+from simulator.inputs.files import Frozen, read_count, validate
 
-Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
-
-
-class _Frozen(BaseModel):
-    """Base of the shape's parts: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+Positive = Annotated[int, BeforeValidator(read_count), Field(gt=0)]
+Natural = Annotated[int, BeforeValidator(read_count), Field(ge=0)]
 
 
-class LayerGroup(_Frozen):
+class LayerGroup(Frozen):
     """Layers that cost the same.
 
     Attributes
@@ -38,7 +34,7 @@ class LayerGroup(_Frozen):
     sparse: bool = False
 
 
-class Experts(_Frozen):
+class Experts(Frozen):
     """A mixture-of-experts MLP.
 
     Attributes
@@ -70,7 +66,7 @@ class Experts(_Frozen):
         return self
 
 
-class LatentAttention(_Frozen):
+class LatentAttention(Frozen):
     """Multi-head latent attention (DeepSeek-V2, V3): the cache holds one compressed vector.
 
     Attributes
@@ -91,7 +87,7 @@ class LatentAttention(_Frozen):
     value_dim: Positive
 
 
-class ModelShape(_Frozen):
+class ModelShape(Frozen):
     """Sizes of a decoder-only transformer, in the words of docs/nomenclature.md.
 
     Attributes
@@ -116,6 +112,11 @@ class ModelShape(_Frozen):
         Where the sizes come from.
     notes
         What was assumed or simplified when they were read, one sentence each.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If a size is wrong or missing; the functions of this package raise ModelError instead.
     """
 
     name: str
@@ -146,7 +147,7 @@ class ModelShape(_Frozen):
     layer_groups: tuple[LayerGroup, ...] = ()
     experts: Experts | None = None
     latent: LatentAttention | None = None
-    weight_dtype: Dtype = "bf16"
+    weight_dtype: Annotated[Dtype, BeforeValidator(read_dtype)] = "bf16"
     source: str = ""
     notes: tuple[str, ...] = ()
 
@@ -192,7 +193,7 @@ class ModelShape(_Frozen):
             return self.latent.kv_rank + self.latent.rope_dim
         return 2 * self.kv_heads * self.head_dim
 
-    def with_kv_heads(self, kv_heads: int) -> "ModelShape":
+    def with_kv_heads(self, kv_heads: int | str) -> "ModelShape":
         """Return the same model with another number of KV heads.
 
         Raises
@@ -202,18 +203,166 @@ class ModelShape(_Frozen):
         """
         if self.latent is not None:
             raise ModelError(f"{self.name} caches a latent vector: it has no kv_heads to change")
-        if kv_heads == self.kv_heads:
+        changed = self.replaced({"kv_heads": kv_heads})
+        if changed.kv_heads == self.kv_heads:
             return self
         name = self.name.removesuffix(f" with {self.kv_heads} KV heads")
-        data = {
-            **self.model_dump(),
-            "kv_heads": kv_heads,
-            "name": f"{name} with {kv_heads} KV heads",
-        }
+        return changed.model_copy(update={"name": f"{name} with {changed.kv_heads} KV heads"})
+
+    def replaced(self, changes: Mapping[str, Any]) -> "ModelShape":
+        """Return the same model with other values of some fields.
+
+        Raises
+        ------
+        ModelError
+            If a field is unknown, or the values are wrong or do not fit one another.
+        """
+        data = {**dict(self), **changes}
+        if "layers" in changes and "layer_groups" not in changes:
+            layers = size_above_zero("layers", changes["layers"], where=self.name)
+            if len(self.layer_groups) > 1:
+                raise ModelError(
+                    f"{self.name} has layers of several kinds: give layer_groups with layers"
+                )
+            data["layer_groups"] = [{**dict(self.layer_groups[0]), "count": layers}]
         return validate(ModelShape, data, where=self.name, error=ModelError)
+
+
+def size_above_zero(name: str, value: object, *, where: str) -> int:
+    """Check a size from which others are derived, before one mistake causes several complaints.
+
+    Parameters
+    ----------
+    name
+        Its field.
+    value
+        A whole number, or a text such as ``4K``.
+    where
+        The model; the message starts with it.
+
+    Raises
+    ------
+    ModelError
+        If it is not a whole number above zero.
+    """
+    try:
+        size = read_count(value)
+    except InputError as problem:
+        raise ModelError(f"{where}: {name} = {problem}") from None
+    if not isinstance(size, int) or size < 1:
+        raise ModelError(f"{where}: {name} = {value!r} must be a whole number above zero")
+    return size
 
 
 def _divisors(number: int) -> list[int]:
     """Return the divisors of a number."""
     small = [candidate for candidate in range(1, isqrt(number) + 1) if number % candidate == 0]
     return sorted({*small, *(number // candidate for candidate in small)})
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Parameters of a model by the part that holds them.
+
+    Attributes
+    ----------
+    embedding
+        Token and position tables, and the matrices that fit a narrower token table.
+    head
+        The output matrix; 0 where it is the token table itself.
+    attention, mlp
+        Matrices and biases of all layers.
+    norms
+        Norm weights and biases, attention sinks included.
+    active
+        Parameters one token uses: all but the routed experts it does not visit.
+    """
+
+    embedding: int
+    head: int
+    attention: int
+    mlp: int
+    norms: int
+    active: int
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return self.embedding + self.head + self.attention + self.mlp + self.norms
+
+
+@lru_cache(maxsize=1024)
+def count_parameters(model: ModelShape) -> ParameterCount:
+    """Count the parameters of a model exactly.
+
+    Examples
+    --------
+    >>> llama = ModelShape(name="Llama-2-7B", layers=32, hidden_size=4096, heads=32, kv_heads=32,
+    ...     head_dim=128, intermediate_size=11008, vocab_size=32000)
+    >>> count_parameters(llama).total
+    6738415616
+    """
+    dense_mlp = _mlp(model, model.intermediate_size, bias=model.mlp_bias)
+    sparse_layers = sum(group.count for group in model.layer_groups if group.sparse)
+    mlp = (model.layers - sparse_layers) * dense_mlp
+    idle = 0
+    if model.experts is not None:
+        experts = model.experts
+        one = _mlp(model, experts.intermediate_size, bias=experts.expert_bias)
+        shared = 0
+        if experts.shared_intermediate_size:
+            shared = _mlp(model, experts.shared_intermediate_size, bias=model.mlp_bias)
+            shared += experts.shared_gate * model.hidden_size
+        router = experts.count * (model.hidden_size + experts.router_bias)
+        mlp += sparse_layers * (experts.count * one + shared + router)
+        idle = sparse_layers * (experts.count - experts.per_token) * one
+    width = model.embedding_size or model.hidden_size
+    embedding = model.vocab_size * width + model.position_embeddings * model.hidden_size
+    if width != model.hidden_size:
+        # One matrix widens what comes from the table, another narrows what goes to the output.
+        embedding += 2 * width * model.hidden_size
+    head = 0 if model.tied_embeddings else model.vocab_size * width
+    head += model.vocab_size * model.lm_head_bias
+    attention = model.layers * attention_parameters(model)
+    norms = _norms(model)
+    total = embedding + head + attention + mlp + norms
+    return ParameterCount(embedding, head, attention, mlp, norms, active=total - idle)
+
+
+def attention_parameters(model: ModelShape) -> int:
+    """Count the matrices and biases of one layer's attention, without its norms."""
+    d = model.hidden_size
+    if model.latent is not None:
+        latent = model.latent
+        query_width = model.heads * (latent.nope_dim + latent.rope_dim)
+        rank = latent.query_rank
+        query = d * query_width if rank is None else rank * (d + query_width)
+        down = d * (latent.kv_rank + latent.rope_dim)
+        up = latent.kv_rank * model.heads * (latent.nope_dim + latent.value_dim)
+        output = model.heads * latent.value_dim * d
+        # Only the matrices that read the hidden state have biases.
+        biases = model.qkv_bias * ((rank or 0) + latent.kv_rank + latent.rope_dim)
+        return query + down + up + output + biases + model.output_bias * d
+    query_width = model.heads * model.head_dim
+    qkv_width = query_width + 2 * model.kv_heads * model.head_dim
+    return qkv_width * (d + model.qkv_bias) + d * (query_width + model.output_bias)
+
+
+def _mlp(model: ModelShape, inner: int, *, bias: bool) -> int:
+    """Count one MLP: two matrices up when gated, one down."""
+    ups = 2 if model.gated_mlp else 1
+    weights = (ups + 1) * model.hidden_size * inner
+    return weights + (ups * inner + model.hidden_size if bias else 0)
+
+
+def _norms(model: ModelShape) -> int:
+    """Count norm weights and biases and attention sinks."""
+    vectors = model.norm_weight * (2 if model.norm == "layer" and model.norm_bias else 1)
+    norms = model.layers * model.norms_per_layer + model.extra_norms
+    qk_heads = {"none": 0, "head": 2, "all": model.heads + model.kv_heads}[model.qk_norm]
+    per_layer = vectors * qk_heads * model.head_dim
+    if model.latent is not None:
+        per_layer += model.latent.kv_rank + (model.latent.query_rank or 0)
+    if model.attention_sinks:
+        per_layer += model.heads
+    return vectors * model.hidden_size * norms + model.layers * per_layer

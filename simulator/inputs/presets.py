@@ -4,17 +4,21 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from simulator.errors import ModelError, nearest, unknown
-from simulator.inputs.dtypes import DTYPE_ALIASES
-from simulator.inputs.files import read_json, validate
-from simulator.inputs.hf_config import shape_from_config
-from simulator.inputs.model import ModelShape
+from simulator.errors import ModelError, unknown
+from simulator.inputs.files import file_version, name_or_path, read_if_changed, read_json, validate
+from simulator.inputs.hf_config.model_types import shape_from_config
+from simulator.inputs.model import ModelShape, count_parameters, size_above_zero
+from simulator.numeric import ceil_div
 
-# A text that starts so is a path, whatever presets there are.
+ModelLike = str | Path | ModelShape
+
+# A larger model is a typing error.
+MOST_PARAMETERS = 10**15
+# A text that starts like this is always a path.
 _PATH_STARTS = ("/", "./", "../", "~", ".\\", "..\\")
 # The line that opens a preset's table, or a table within it.
 _HEAD = re.compile(r'^\[(?:"(?P<quoted>[^"]+)"|(?P<bare>[^"\].]+))', re.MULTILINE)
@@ -54,10 +58,11 @@ class Preset:
     like: str | None = None
     kv_heads: int | None = None
 
-    def load(self) -> ModelShape:
-        """Build the model's shape."""
+    @cached_property
+    def model(self) -> ModelShape:
+        """The model's shape."""
         if self.like is not None and self.kv_heads is not None:
-            other = _read(_texts()[self.like])[self.like].load()
+            other = _preset(self.like).model
             return other.with_kv_heads(self.kv_heads).model_copy(update={"name": self.name})
         where = f"preset {self.name}"
         if self.shape:
@@ -86,15 +91,14 @@ def find_preset(name: str) -> Preset | None:
     """
     folded = _folded(name)
     if folded in _texts():
-        # Parsing TOML is slow: of the whole file only this preset's part is.
-        return _read(_texts()[folded])[folded]
+        return _preset(folded)
     return _names().get(folded)
 
 
 def load_model(
     name: str | Path,
     *,
-    kv_heads: int | None = None,
+    kv_heads: int | str | None = None,
     assume: str | None = None,
     **overrides: Any,
 ) -> ModelShape:
@@ -118,30 +122,55 @@ def load_model(
     ModelError
         If there is no such model, its file is not understood, or a change makes no sense.
     """
+    if not isinstance(assume, str | None):
+        raise ModelError(f"assume = {assume!r} is not the name of a model type")
     shape = _load(name, assume)
     if kv_heads is not None:
         shape = shape.with_kv_heads(kv_heads)
     changes = {field: value for field, value in overrides.items() if value is not None}
-    return _changed(shape, changes) if changes else shape
+    return shape.replaced(changes) if changes else shape
+
+
+def as_model(model: ModelLike, kv_heads: int | str | None = None) -> ModelShape:
+    """Return a model's shape from a preset's name, the path of a config.json, or a shape.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, its file is not understood, or no real model is as large.
+    """
+    shape = model if isinstance(model, ModelShape) else load_model(model)
+    if kv_heads is not None:
+        shape = shape.with_kv_heads(kv_heads)
+    parameters = count_parameters(shape).total
+    if parameters > MOST_PARAMETERS:
+        raise ModelError(
+            f"{shape.name}: {parameters:.3g} parameters, more than any model has; check its sizes"
+        )
+    return shape
 
 
 def model_from_flags(
     *,
-    layers: int,
-    hidden_size: int,
-    heads: int,
-    kv_heads: int | None = None,
-    head_dim: int | None = None,
-    intermediate_size: int | None = None,
-    vocab_size: int = 32_000,
+    layers: int | str,
+    hidden_size: int | str,
+    heads: int | str,
+    kv_heads: int | str | None = None,
+    head_dim: int | str | None = None,
+    intermediate_size: int | str | None = None,
+    vocab_size: int | str = 32_000,
     gated_mlp: bool = True,
     name: str = "custom",
     **others: Any,
 ) -> ModelShape:
     """Build a model from plain sizes; what is left out is as in Llama.
 
+    Each size is a number or a text such as ``4K``.
+
     Parameters
     ----------
+    layers, hidden_size, heads
+        Layers, width of the hidden state, and query heads.
     kv_heads
         As many as heads by default.
     head_dim
@@ -149,8 +178,14 @@ def model_from_flags(
     intermediate_size
         By default 8/3 of the hidden size, rounded up to a multiple of 256, as Llama's (4096 gives
         11008); four times the hidden size where the MLP is not gated.
+    vocab_size
+        Rows of the token table.
+    gated_mlp
+        Whether the MLP has two matrices up, as Llama's, or one.
+    name
+        The model's name in answers.
     others
-        Other fields of :class:`~simulator.inputs.model.ModelShape`; None is as good as absent.
+        Other fields of :class:`~simulator.inputs.model.ModelShape`; None means not given.
 
     Raises
     ------
@@ -163,7 +198,9 @@ def model_from_flags(
     11008
     """
     where = f"model {name}"
-    _check_sizes({"layers": layers, "hidden_size": hidden_size, "heads": heads}, where)
+    layers = size_above_zero("layers", layers, where=where)
+    hidden_size = size_above_zero("hidden_size", hidden_size, where=where)
+    heads = size_above_zero("heads", heads, where=where)
     if head_dim is None:
         if hidden_size % heads:
             raise ModelError(
@@ -186,42 +223,29 @@ def model_from_flags(
         "source": "sizes given by the user",
         **{field: value for field, value in others.items() if value is not None},
     }
-    return validate(ModelShape, _plain(data), where=where, error=ModelError)
-
-
-def _check_sizes(sizes: Mapping[str, Any], where: str) -> None:
-    """Refuse sizes from which others are derived, before one mistake makes several complaints."""
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ModelError(f"{where}: {name} = {value!r} must be a whole number above zero")
+    return validate(ModelShape, data, where=where, error=ModelError)
 
 
 def _inner_width(hidden_size: int, *, gated: bool) -> int:
     """Return the usual inner width of an MLP."""
-    if not gated:
-        return 4 * hidden_size
-    return -(-8 * hidden_size // (3 * _GATED_STEP)) * _GATED_STEP
+    gated_width = ceil_div(8 * hidden_size, 3 * _GATED_STEP) * _GATED_STEP
+    return gated_width if gated else 4 * hidden_size
 
 
 def _load(name: str | Path, assume: str | None) -> ModelShape:
     """Load a model as it is."""
-    text = str(name).strip()
+    text = str(name_or_path(name, "model", ModelError)).strip()
     is_path = isinstance(name, Path) or text.endswith(".json") or text.startswith(_PATH_STARTS)
     if not is_path:
         preset = find_preset(text)
         if preset is not None:
-            return preset.load()
+            return preset.model
     # Not expanduser: it raises where there is no such user.
     path = Path.home() / text[2:] if text.startswith("~/") else Path(text)
     if "\0" in text or not (is_path or (text and _exists(path))):
-        raise ModelError(
-            unknown(
-                "model",
-                text,
-                _suggestible(text),
-                way_out="see 'bifurcate models', or give the path of a config.json",
-            )
-        )
+        aliases = [alias for preset in presets().values() for alias in preset.aliases]
+        way_out = "see 'bifurcate models', or give the path of a config.json"
+        raise ModelError(unknown("model", text, presets(), aliases=aliases, way_out=way_out))
     return _read_config(path, assume)
 
 
@@ -229,45 +253,34 @@ def _exists(path: Path) -> bool:
     """Return whether there is such a file; a name too long for one is none."""
     try:
         return path.exists()
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
 def _read_config(path: Path, assume: str | None) -> ModelShape:
     """Read a config.json, or the one in a folder."""
     if _exists(path) and path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"there is no config.json in {path}")
         path /= "config.json"
-    config = read_json(path, ModelError)
+        if not path.is_file():
+            raise ModelError(f"there is no config.json in {path.parent}")
+    folder = path.resolve().parent.name if _exists(path) else ""
+    name = folder if path.name == "config.json" and folder else path.stem
+    # NVIDIA's modelopt states the format of the weights in a file beside.
     beside = path.with_name("hf_quant_config.json")
+    return _config_shape(path, name, assume, beside, file_version(beside))
+
+
+@read_if_changed
+def _config_shape(
+    path: Path, name: str, assume: str | None, beside: Path, _version: object
+) -> ModelShape:
+    """Build the shape of a config.json, and of the file beside it in its present version."""
+    config = read_json(path, ModelError)
     if isinstance(config, dict) and "quantization_config" not in config and beside.is_file():
-        # Where NVIDIA's modelopt states the format of the weights.
         quantization = read_json(beside, ModelError)
         if isinstance(quantization, dict):
             config["quantization_config"] = quantization.get("quantization")
-    folder = path.resolve().parent.name
-    name = folder if path.name == "config.json" and folder else path.stem
     return shape_from_config(config, name=name, where=str(path), assume=assume)
-
-
-def _changed(shape: ModelShape, changes: dict[str, Any]) -> ModelShape:
-    """Return a shape with some fields replaced."""
-    data = {**shape.model_dump(), **_plain(changes)}
-    if "layers" in changes and "layer_groups" not in changes:
-        _check_sizes({"layers": changes["layers"]}, shape.name)
-        if len(shape.layer_groups) > 1:
-            raise ModelError(
-                f"{shape.name} has layers of several kinds: give layer_groups with layers"
-            )
-        data["layer_groups"] = [{**data["layer_groups"][0], "count": changes["layers"]}]
-    return validate(ModelShape, data, where=shape.name, error=ModelError)
-
-
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return fields with the engines' spellings of a dtype replaced by ours."""
-    dtype = fields.get("weight_dtype")
-    return {**fields, "weight_dtype": DTYPE_ALIASES.get(dtype, dtype)} if dtype else fields
 
 
 def _read(text: str) -> dict[str, Preset]:
@@ -276,6 +289,12 @@ def _read(text: str) -> dict[str, Preset]:
         name: Preset(name=name, **{**table, "aliases": tuple(table.get("aliases", ()))})
         for name, table in tomllib.loads(text).items()
     }
+
+
+@cache
+def _preset(name: str) -> Preset:
+    """Return a preset by its own name, without parsing those of others, which would be slow."""
+    return _read(_texts()[name])[name]
 
 
 @cache
@@ -292,7 +311,7 @@ def _texts() -> Mapping[str, str]:
 
 
 def _folded(name: str) -> str:
-    """Return a name without what does not matter in it."""
+    """Return the form in which names of models are compared."""
     return name.strip().lower().replace("_", "-").replace(" ", "-")
 
 
@@ -306,10 +325,3 @@ def _names() -> dict[str, Preset]:
             table.setdefault(_folded(alias.rpartition("/")[2]), preset)
     table.update({_folded(name): preset for name, preset in presets().items()})
     return table
-
-
-def _suggestible(name: str) -> list[str]:
-    """Return the names a message may suggest: aliases only where one is near, for they are many."""
-    aliases = [alias for preset in presets().values() for alias in preset.aliases]
-    names = [*presets(), *aliases]
-    return names if nearest(name, names) else list(presets())

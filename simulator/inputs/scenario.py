@@ -2,29 +2,28 @@
 
 A scenario is one TOML file: prose on top, then ``[workload]``, where every key may hold one value
 or a list of them. A list is an axis of the grid. Models and GPUs are axes too. Their names are not
-looked up on loading, which would read every profile; :mod:`simulator.inputs.scenario_check` does
+looked up on loading, which would read every profile; :func:`check_scenario` does
 that.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from simulator.errors import ScenarioError, unknown
-from simulator.inputs.files import describe, read_named
+from simulator.errors import ScenarioError, SimulatorError, unknown
+from simulator.inputs.files import Frozen, describe, name_or_path, read_named
+from simulator.inputs.setup import Setup
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import LARGEST_COUNT, AtLeastOne, Workload
 from simulator.resources import SCENARIO_PATH_VARIABLE, toml_files
@@ -34,14 +33,14 @@ SCHEMA_VERSION = 1
 Verdict = Literal["gain", "no gain", "mixed"]
 Value = int | float | str
 
-# What a change of kernel must bring to be worth its trouble, and more than a good model's error.
+# The speed-up that makes a change of kernel worth its trouble; larger than a good model's error.
 GAIN_SPEEDUP = 1.1
 # Shares of a grid's points: real grids start at one or two samples, where nothing can be gained.
 GAIN_SHARE, NO_GAIN_SHARE = 0.75, 0.1
 
 
 def _listed(value: Any) -> Any:
-    """Read one value as a list of one, and refuse a list of none."""
+    """Read one value as a list of one, and refuse an empty list."""
     values = tuple(value) if isinstance(value, list | tuple) else (value,)
     if not values:
         raise ValueError("the list is empty")
@@ -69,8 +68,8 @@ Text = Annotated[str, AfterValidator(_filled)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
 
 
-class _Cell(Workload):
-    """What ``[workload]`` may say: a workload's fields, and three that are not the step's own."""
+class _Settings(Setup, Workload):
+    """What ``[workload]`` may say: a step's setup and sizes, and three that are not its own."""
 
     kv_heads: AtLeastOne | None = None
     output_tokens: AtLeastOne | None = None
@@ -78,9 +77,13 @@ class _Cell(Workload):
 
 
 _SCALARS = ("output_tokens", "target_step_ms")
+# A scenario says what is run, not how sure or how full a card may be.
+_KEYS = [
+    name for name in _Settings.model_fields if name not in ("constants", "gpu_memory_utilization")
+]
 
 
-class Scenario(BaseModel):
+class Scenario(Frozen):
     """One real workload.
 
     Attributes
@@ -101,13 +104,11 @@ class Scenario(BaseModel):
         :func:`~simulator.inputs.hardware.load_hardware` take them; a relative path is read from
         where the program runs.
     workload
-        As written in the file, sizes like ``8K`` read: a value, or a tuple of them for an axis.
-        Keys are the fields of :class:`~simulator.inputs.workload.Workload`, ``kv_heads`` (what if
-        the model had that many), ``output_tokens`` and ``target_step_ms``. What is left out has
-        the default of :class:`~simulator.inputs.workload.Workload`.
+        The file's settings with sizes such as ``8K`` read: a value, or a tuple of values for an
+        axis. Keys are the fields of :class:`~simulator.inputs.workload.Workload`, whose defaults
+        hold for keys that are left out, ``kv_heads`` (what if the model had that many),
+        ``output_tokens`` and ``target_step_ms``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schema_version: int
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
@@ -126,7 +127,7 @@ class Scenario(BaseModel):
     def _workload_keys_are_under_workload(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
             for key in data:
-                if key in _Cell.model_fields:
+                if key in _KEYS:
                     raise ValueError(f"{key} belongs under [workload]")
         return data
 
@@ -196,8 +197,8 @@ def _read_setting(key: str, value: Any) -> Value | tuple[Value, ...]:
     """Read one key of ``[workload]``: a value, or a list of distinct ones."""
     if key in Scenario.model_fields:
         raise ValueError(f"{key} belongs above [workload]")
-    if key not in _Cell.model_fields:
-        raise ValueError(unknown("key", key, _Cell.model_fields))
+    if key not in _KEYS:
+        raise ValueError(unknown("key", key, _KEYS))
     if not isinstance(value, list | tuple):
         return _read_value(key, value)
     if key in _SCALARS:
@@ -217,9 +218,9 @@ def _read_value(key: str, value: Any) -> Value:
     # A step accepts no more than it processes, which the grid says under another key.
     more = {"query_tokens": LARGEST_COUNT} if key == "accepted_tokens" else {}
     try:
-        read = getattr(_Cell.model_validate({**more, key: value}), key)
+        read = getattr(_Settings.model_validate({**more, key: value}), key)
     except ValidationError as problem:
-        raise ValueError("; ".join(describe(problem, _Cell))) from None
+        raise ValueError("; ".join(describe(problem, _Settings))) from None
     return tree_text(read) if key == "tree" else read
 
 
@@ -237,7 +238,7 @@ def verdict_of(speedups: Sequence[float]) -> Verdict:
 
     Raises
     ------
-    ValueError
+    ScenarioError
         If there are no points, or a speed-up is not a number.
 
     Examples
@@ -246,7 +247,7 @@ def verdict_of(speedups: Sequence[float]) -> Verdict:
     ('gain', 'no gain', 'mixed')
     """
     if not speedups or any(math.isnan(speedup) for speedup in speedups):
-        raise ValueError("a verdict needs at least one speed-up, all of them numbers")
+        raise ScenarioError("a verdict needs at least one speed-up, all of them numbers")
     share = sum(speedup >= GAIN_SPEEDUP for speedup in speedups) / len(speedups)
     if share >= GAIN_SHARE:
         return "gain"
@@ -276,7 +277,7 @@ def find_scenario(name: str | Path) -> Path:
     ScenarioError
         If no scenario has that id.
     """
-    text = str(name)
+    text = str(name_or_path(name, "scenario", ScenarioError))
     if isinstance(name, Path) or text.endswith(".toml"):
         return Path(name)
     files = scenario_files()
@@ -291,7 +292,7 @@ def scenario_files() -> dict[str, Path]:
     return toml_files("scenarios", SCENARIO_PATH_VARIABLE)
 
 
-def read_scenario(path: Path) -> Scenario:
+def read_scenario(path: str | Path) -> Scenario:
     """Read one scenario file.
 
     Raises
@@ -300,3 +301,41 @@ def read_scenario(path: Path) -> Scenario:
         If the file is missing, malformed, or its id is not its name.
     """
     return read_named(Scenario, path, ScenarioError)
+
+
+def check_scenario(scenario: Scenario) -> list[str]:
+    """Look up the models and GPUs of a scenario and return what is wrong, one line each.
+
+    Every model is tried with every ``kv_heads`` of the grid. Two names of one model or GPU are also
+    a problem: their points would count twice.
+    """
+    from simulator.inputs.hardware import load_hardware
+    from simulator.inputs.presets import load_model
+
+    kv_heads = [value for value in scenario.axes.get("kv_heads", ()) if isinstance(value, int)]
+    problems = [
+        *_unresolved("gpus", scenario.gpus, lambda name: load_hardware(name).id),
+        *_unresolved("models", scenario.models, lambda name: load_model(name).name),
+    ]
+    if problems:
+        return problems
+    for model, count in product(scenario.models, kv_heads):
+        try:
+            load_model(model, kv_heads=count)
+        except SimulatorError as error:
+            problems.append(f"kv_heads: {error}")
+    return problems
+
+
+def _unresolved(key: str, names: Sequence[str], own_name: Callable[[str], str]) -> Iterator[str]:
+    """Yield a line for each name that cannot be loaded or means the same as an earlier one."""
+    first: dict[str, str] = {}
+    for name in names:
+        try:
+            found = own_name(name)
+        except SimulatorError as error:
+            yield f"{key}: {error}"
+            continue
+        if found in first:
+            yield f"{key}: {first[found]!r} and {name!r} are both {found}"
+        first.setdefault(found, name)

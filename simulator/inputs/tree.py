@@ -1,4 +1,4 @@
-"""Prefix trees: levels of shared tokens from the root down, each node with as many children.
+"""Prefix trees: levels of shared tokens from the root down, alike for all nodes of a level.
 
 A system prompt shared by all, few-shot examples shared by a task's problems, a problem shared by
 its samples: the context of a sample is the path from the root to it. The last level's nodes are the
@@ -13,15 +13,15 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
-from simulator.inputs.files import describe
+from simulator.errors import WorkloadError
+from simulator.inputs.files import Frozen, read_count, validate
 from simulator.numeric import Numeric
-from simulator.units import parse_count
 
-# No card holds a thousandth of it; beyond it a size is a typing error.
+# A larger size is a typing error: no card holds a thousandth of it.
 LARGEST_LEVEL = 10**9
-# Real trees have two or three; every choice of levels to split is tried, 2 to this power.
+# Real trees have two or three levels, and all 2**levels choices of levels to split are tried.
 MOST_LEVELS = 8
 _LEVEL = re.compile(r"(?:(?P<name>[^=]*)=)?(?P<tokens>[^=x*]+)(?:[x*](?P<branches>[^=x*]+))?")
 _FORM = "NAME=TOKENSxBRANCHES, such as problem=512x8"
@@ -38,15 +38,10 @@ class LevelLike(Protocol):
     def split(self) -> bool: ...  # noqa: D102
 
 
-def read_count(value: Any) -> Any:
-    """Read ``8K`` where a count is wanted; leave everything else to pydantic."""
-    return parse_count(value) if isinstance(value, str) else value
-
-
 LevelCount = Annotated[int, BeforeValidator(read_count), Field(ge=1, le=LARGEST_LEVEL)]
 
 
-class Level(BaseModel):
+class Level(Frozen):
     """One level of a prefix tree.
 
     Attributes
@@ -61,8 +56,6 @@ class Level(BaseModel):
         Whether bifurcated attention reads this level apart, once for each node. Otherwise it is
         read together with the level below, as often as that one.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
     tokens: LevelCount
@@ -79,7 +72,7 @@ def read_tree(data: Any) -> tuple[Level, ...]:
 
     Raises
     ------
-    ValueError
+    WorkloadError
         If a level is malformed, two have the same name, or there are too many.
 
     Examples
@@ -97,13 +90,13 @@ def read_tree(data: Any) -> tuple[Level, ...]:
             for number, item in enumerate(data, 1)
         )
     else:
-        raise ValueError(f"a tree is text such as system=2K,problem=512x8, not {data!r}")  # noqa: TRY004
+        raise WorkloadError(f"a tree is text such as system=2K,problem=512x8, not {data!r}")
     if len(levels) > MOST_LEVELS:
-        raise ValueError(f"{len(levels)} levels; a tree has at most {MOST_LEVELS}")
+        raise WorkloadError(f"{len(levels)} levels; a tree has at most {MOST_LEVELS}")
     names = [level.name for level in levels]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"two levels are named {name!r}")
+            raise WorkloadError(f"two levels are named {name!r}")
     return levels
 
 
@@ -126,7 +119,7 @@ def _read_text(text: str) -> tuple[Level, ...]:
     for number, part in enumerate(parts[::2], 1):
         match = _LEVEL.fullmatch(part)
         if match is None:
-            raise ValueError(f"{part!r} is not {_FORM}")
+            raise WorkloadError(f"{part!r} is not {_FORM}")
         name, tokens, branches = match.group("name", "tokens", "branches")
         fields = {
             "name": f"level{number}" if name is None else name,
@@ -140,7 +133,4 @@ def _read_text(text: str) -> tuple[Level, ...]:
 
 def _level(data: Any, where: str) -> Level:
     """Build a level, turning every complaint into one line."""
-    try:
-        return Level.model_validate(data)
-    except ValidationError as problem:
-        raise ValueError(f"{where}: {'; '.join(describe(problem, Level))}") from None
+    return validate(Level, data, where=where, error=WorkloadError)

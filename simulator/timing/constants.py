@@ -1,86 +1,458 @@
-"""Constants of the timing model: which ones a GPU has, and where each comes from.
+"""Constants of the timing model: what each means, which one a GPU has, and where it is from.
 
-For a kind of operation a constant is looked up as ``<kind>_<name>`` and then as ``<name>`` in the
-profile's fitted constants; then as ``<kind>_<name>`` among those carried over from other GPUs; then
-as ``<name>`` in its measured rates and among those carried over. Where the caller names variants, a
-library or a kernel, ``<variant>_<kind>_<name>`` comes before. Of the carried ones
-(:mod:`simulator.timing.carried`), those of its architecture, or of its nearest kin, come before
-everybody's. The first one found is used, and its source is kept.
+A constant is looked up by a :class:`Key`: library, precision, kind of operation and name. A caller
+may name variants, libraries or kernels and 8-bit formats, whose own constants come before general
+ones. The first one found is used, and its source is kept:
 
-Products and caches of 8 bits have constants of their own, ``fp8_<kind>_<name>``. Those of another
-GPU come before 16-bit ones of the same: they predict its 8-bit kernels better.
+1. fitted to the GPU: of an 8-bit variant;
+2. transferred from other GPUs: of an 8-bit variant. Other GPUs' 8-bit constants predict 8-bit
+   kernels better than the GPU's own 16-bit ones do;
+3. fitted to the GPU: of another variant, of the kind of operation, of all kinds;
+4. transferred: of another variant, of the kind of operation;
+5. measured on the GPU;
+6. transferred: of all kinds.
+
+``carried.toml`` holds what sources say and applies to whole GPUs, ``carried_kernels.toml`` what was
+fitted to kernels (``tools/accuracy.py --carry`` writes it). An entry with ``mhz``, the clock of the
+GPU it comes from, follows the clock: a kernel's fixed times are part cycles of its SMs and part the
+latency of memory, which is no shorter on a faster GPU; the L2 cache runs with the SMs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Literal, get_args
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, partial
+from importlib.resources import files
+from math import inf
+from typing import Literal, NamedTuple
 
 from simulator.counts.operation import KINDS, Kind, Operation
 from simulator.errors import ProfileError, unknown
-from simulator.inputs.dtypes import Dtype
-from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.carried import ATTENTION_KERNELS, Constant, carried, in_architecture
-from simulator.timing.limits import has_low_precision_products, peak_flops_per_s
+from simulator.inputs.dtypes import DTYPES, Dtype
+from simulator.inputs.hardware import FittedFigure, HardwareProfile
+from simulator.inputs.setup import ConstantsChoice, Execution
+from simulator.timing.limits import (
+    BLOCKS_PER_SM,
+    blocks_per_sm,
+    has_low_precision_products,
+    peak_flops_per_s,
+)
 from simulator.units import GIGA, MICROSECOND
 
-ConstantsChoice = Literal["auto", "carried", "peak"]
-CONSTANTS_CHOICES: tuple[ConstantsChoice, ...] = get_args(ConstantsChoice)
+Origin = Literal["fitted", "measured", "carried", "peak"]
 
-# Name: what it multiplies or adds, and its unit.
-CONSTANTS = {
-    "bandwidth_fraction": "achieved share of the published memory bandwidth",
-    "flops_fraction": "achieved share of the published matrix rate",
-    "block_gb_per_s": "bandwidth of one thread block of attention [GB/s]",
-    "l2_gb_per_s": "L2 bandwidth of one SM [GB/s]",
-    "l2_fraction": "share of L2 that a working set can take before it spills",
-    "launch_us": "fixed time of each launch in a CUDA graph [us]",
-    "block_us": "time of each further wave of thread blocks over all SMs [us]",
-    "sequence_us": "time of each sequence of an attention call [us]",
-    "split_us": "time of each partial result that a combine adds up [us]",
-    "tile_gb_per_s": "rate at which one SM loads the tiles of a product [GB/s]",
-    "split_k_us": "time of splitting a product's inner dimension over thread blocks [us]",
-    "overlap": "how memory and compute times add: 1 in full, 2 and 4 as roots of powers, 16 not",
-    "eager_launch_us": "fixed time added to each launch outside a graph [us]",
-    "host_us_per_launch": "host time of each launch outside a graph [us]",
-    "link_fraction": "achieved share of the published link bandwidth",
-    "step_us": "time of each step in which the GPU waits for a serving engine [us]",
-}
-# These may be prefixed with a kind of operation.
-BY_KIND = ("bandwidth_fraction", "flops_fraction", "launch_us", "block_us", "overlap")
-# Any of them may hold for one library's kernels, for 8-bit caches and products, or for both, as
-# ``vllm_attention_launch_us`` or ``sglang_fp8_attention_bandwidth_fraction``; or for an attention
-# kernel that several libraries have.
 LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
+# Attention kernels that several libraries have: what is fitted to one says more about the kernel
+# than about the GPU.
+ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer")
 LOW_PRECISION = "fp8"
-LOW_PRECISION_VARIANTS = (LOW_PRECISION, *(f"{library}_{LOW_PRECISION}" for library in LIBRARIES))
-_LOW_PRECISION_PREFIXES = tuple(f"{variant}_" for variant in LOW_PRECISION_VARIANTS)
-VARIANTS = (*LIBRARIES, *ATTENTION_KERNELS, *LOW_PRECISION_VARIANTS)
-# Over PCIe ``link_fraction`` is the share that a pair of GPUs reaches. More of them share the host:
-# four L40S reach about a quarter of what a pair does, eight a tenth (aiconfigurator rows); of
-# powers in tenths the best on shapes held out. No rows are of more, whom no host holds.
-PCIE_PAIR, PCIE_HOST, PCIE_POWER = 2, 8, 1.8
 # Fitted constants of a published program's own code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
-# A GPU that does what is published, at once.
-_PEAK_VALUES = {
-    "bandwidth_fraction": 1.0,
-    "flops_fraction": 1.0,
-    "block_gb_per_s": float("inf"),
-    "l2_gb_per_s": float("inf"),
-    "l2_fraction": 1.0,
-    "launch_us": 0.0,
-    "block_us": 0.0,
-    "sequence_us": 0.0,
-    "split_us": 0.0,
-    "tile_gb_per_s": float("inf"),
-    "split_k_us": 0.0,
-    "overlap": float("inf"),
-    "eager_launch_us": 0.0,
-    "host_us_per_launch": 0.0,
-    "link_fraction": 1.0,
-    "step_us": 0.0,
+# Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an
+# A100 of 1410 MHz and 1.05 us on an L40 of 2490 MHz (RRZE gpu-small-kernels): a power of 0.57.
+LATENCY_POWER = 0.6
+# Over PCIe ``link_fraction`` is the share that a pair of GPUs reaches. More of them share the host:
+# four L40S reach about a quarter of what a pair does, eight a tenth (aiconfigurator rows); of
+# powers in tenths the best on shapes held out. No rows are of more GPUs, which no host holds.
+PCIE_PAIR, PCIE_HOST, PCIE_POWER = 2, 8, 1.8
+_LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
+# How many rates of GPUs and variants are kept.
+_MOST_KEPT = 128
+
+
+class Variant(NamedTuple):
+    """Whose constants come before general ones.
+
+    Attributes
+    ----------
+    library
+        A library or an attention kernel; any if empty.
+    precision
+        ``fp8`` for 8-bit products and caches; 16 bits if empty.
+    """
+
+    library: str = ""
+    precision: str = ""
+
+    def __str__(self) -> str:
+        """Return the variant as it begins the names of its constants: ``vllm_fp8``."""
+        return "_".join(filter(None, self))
+
+
+# Any library, in 16 and in 8 bits.
+GENERAL = Variant()
+EIGHT_BIT = Variant(precision=LOW_PRECISION)
+VARIANTS = (
+    *(Variant(library) for library in (*LIBRARIES, *ATTENTION_KERNELS)),
+    EIGHT_BIT,
+    *(Variant(library, LOW_PRECISION) for library in LIBRARIES),
+)
+
+
+class Key(NamedTuple):
+    """What a constant is looked up by.
+
+    Attributes
+    ----------
+    name
+        One of ``CONSTANTS``.
+    kind
+        The kind of operation it holds for; None for all kinds.
+    precision, library
+        The variant it holds for.
+    """
+
+    name: str
+    kind: Kind | None = None
+    precision: str = ""
+    library: str = ""
+
+    def of(self, variant: Variant) -> "Key":
+        """Return the key of the same constant for a variant."""
+        return Key(self.name, self.kind, variant.precision, variant.library)
+
+    def __str__(self) -> str:
+        """Return the name that profiles and tables have: ``vllm_fp8_attention_launch_us``."""
+        parts = (self.library, self.precision, self.kind, self.name)
+        return "_".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """What a constant is.
+
+    Attributes
+    ----------
+    meaning, unit
+        What it multiplies or adds.
+    at_peak
+        Its value on a GPU that does what is published, at once.
+    by_kind
+        Whether each kind of operation has its own.
+    clock_power
+        The power of the clock that it follows.
+    needs
+        Counts of an operation of which one at least must be there for it to have a part in the
+        operation's time; None if it has no part in the model's own step.
+    eager_only
+        Whether it has a part only outside CUDA graphs.
+    fit
+        By kind of operation, the range in which a fitted value makes sense: least and most. A fit
+        starts from the value that the GPU has; if that is zero, from a third number, or from 1.
+    rows
+        The measured rows that can tell it.
+    """
+
+    meaning: str
+    unit: str = ""
+    at_peak: float = 1.0
+    by_kind: bool = False
+    clock_power: float = 0.0
+    needs: tuple[str, ...] | None = ()
+    eager_only: bool = False
+    fit: Mapping[Kind | None, tuple[float, ...]] = field(default_factory=dict)
+    rows: str = "other shapes"
+
+    @property
+    def description(self) -> str:
+        """The meaning with the unit."""
+        return f"{self.meaning} [{self.unit}]" if self.unit else self.meaning
+
+
+# Fixed times fall with the clock, and rates rise; shares of what is published do neither.
+_time = partial(Definition, unit="us", at_peak=0.0, clock_power=-LATENCY_POWER)
+_rate = partial(Definition, unit="GB/s", at_peak=inf, clock_power=1)
+
+CONSTANTS: dict[str, Definition] = {
+    "bandwidth_fraction": Definition(
+        meaning="achieved share of the published memory bandwidth",
+        by_kind=True,
+        fit={
+            **dict.fromkeys(("attention", "gemm"), (0.3, 1)),
+            **dict.fromkeys(("prefill_attention", "elementwise"), (0.1, 1)),
+        },
+        rows="rows whose bytes are several times the L2 cache",
+    ),
+    "launch_us": _time(
+        meaning="fixed time of each launch in a CUDA graph",
+        by_kind=True,
+        fit={
+            "attention": (0.5, 40),
+            "combine": (0.02, 20),
+            "copy": (0.3, 12),
+            "gemm": (0.3, 15),
+            "prefill_attention": (0.5, 60),
+            "elementwise": (0.3, 20),
+            "collective": (0.5, 60),
+        },
+        rows=_LITTLE_TO_DO,
+    ),
+    "block_us": _time(
+        meaning="time of each further wave of thread blocks over all SMs",
+        by_kind=True,
+        needs=("thread_blocks",),
+        fit=dict.fromkeys(("attention", "prefill_attention"), (0.01, 30)),
+        rows="calls with many more thread blocks than SMs: a large batch of short sequences",
+    ),
+    "overlap": Definition(
+        meaning="how memory and compute times add: 1 in full, 2 and 4 as roots of powers, 16 not",
+        at_peak=inf,
+        by_kind=True,
+        needs=("flops", "effective_blocks"),
+    ),
+    "flops_fraction": Definition(
+        meaning="achieved share of the published matrix rate",
+        by_kind=True,
+        needs=("flops",),
+        fit={"gemm": (0.1, 1), "prefill_attention": (0.05, 1)},
+        rows="rows with many FLOPs per byte: m of 1024 and more, or long prefill",
+    ),
+    "link_fraction": Definition(
+        meaning="achieved share of the published link bandwidth",
+        needs=("link_bytes",),
+        fit={None: (0.02, 1)},
+        rows="collectives of 16 MB and more",
+    ),
+    "tile_gb_per_s": _rate(
+        meaning="rate at which one SM loads the tiles of a product",
+        needs=("m",),
+        fit={None: (5, 1000)},
+        rows="products of 64 to 256 rows and many columns",
+    ),
+    "sequence_us": _time(
+        meaning="time of each sequence of an attention call",
+        needs=("sequences",),
+        fit={None: (1e-5, 0.1)},
+        rows="decode attention with a batch of 512 and more",
+    ),
+    "split_us": _time(
+        meaning="time of each partial result that a combine adds up",
+        needs=("splits",),
+        fit={None: (1e-4, 1)},
+        rows="decode attention of one long sequence with few KV heads",
+    ),
+    "split_k_us": _time(
+        meaning="time of splitting a product's inner dimension over thread blocks",
+        needs=("m",),
+        fit={None: (0.05, 20)},
+        rows="products with a long inner dimension and few columns",
+    ),
+    "l2_gb_per_s": _rate(
+        meaning="L2 bandwidth of one SM",
+        needs=("reused_bytes", "scratch_bytes"),
+        fit={None: (4, 200)},
+        rows="replayed calls whose bytes fit L2",
+    ),
+    "l2_fraction": Definition(
+        meaning="share of L2 that a working set can take before it spills",
+        needs=("reused_bytes", "scratch_bytes"),
+        fit={None: (0.3, 1)},
+        rows="replayed calls whose bytes are about the size of L2",
+    ),
+    "block_gb_per_s": _rate(
+        meaning="bandwidth of one thread block of attention",
+        clock_power=LATENCY_POWER,
+        needs=("effective_blocks",),
+        fit={None: (3, 400)},
+        rows="decode attention with fewer sequences x KV heads than SMs, and long ones",
+    ),
+    "step_us": _time(
+        meaning="time of each step in which the GPU waits for a serving engine",
+        needs=None,
+        fit={None: (1, 50_000, 1000)},
+        rows="end-to-end batches of one sequence",
+    ),
+    "eager_launch_us": _time(
+        meaning="fixed time added to each launch outside a graph",
+        eager_only=True,
+        fit={None: (0.02, 20)},
+        rows=_LITTLE_TO_DO,
+    ),
+    "host_us_per_launch": _time(
+        meaning="host time of each launch outside a graph",
+        clock_power=0.0,
+        eager_only=True,
+        fit={None: (0.5, 60)},
+        rows="rows launched from the host, with little for the GPU to do",
+    ),
 }
+# Every constant that an operation may be timed with.
+KEYS = tuple(
+    Key(name, kind)
+    for name, definition in CONSTANTS.items()
+    for kind in (KINDS if definition.by_kind else (None,))
+)
+_TILE_RATE = Key("tile_gb_per_s")
+
+
+@cache
+def keys_by_text() -> Mapping[str, Key]:
+    """Map the name of every constant that a profile may have to its key."""
+    general = dict.fromkeys([*map(Key, CONSTANTS), *KEYS])
+    keys = [key.of(variant) for variant in (GENERAL, *VARIANTS) for key in general]
+    return {str(key): key for key in keys}
+
+
+def fitted_constants(gpu: HardwareProfile) -> Mapping[Key, FittedFigure]:
+    """Return the constants that were fitted to a GPU, without those of published programs.
+
+    Raises
+    ------
+    ProfileError
+        If the timing model does not know one, which nothing would read.
+    """
+    known = keys_by_text()
+    fitted = {}
+    for name, figure in gpu.fitted.items():
+        if key := known.get(name):
+            fitted[key] = figure
+        elif not name.startswith(HARNESS_PREFIX):
+            plain = [text for text, item in known.items() if item == item.of(GENERAL)]
+            raise ProfileError(f"{gpu.id}: fitted: {unknown('constant', name, plain)}")
+    return fitted
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One constant as it is used: its value, where it comes from, and of which kind that is.
+
+    ``key`` is the one it was found under; None if it was measured or is a published peak.
+    """
+
+    value: float
+    source: str
+    origin: Origin
+    key: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A constant of another GPU, and the conditions it was measured under.
+
+    Attributes
+    ----------
+    mhz
+        The clock; 0 if it does not follow the clock.
+    blocks_per_sm
+        Thread blocks of flash kernels that shared an SM, and its bandwidth.
+    """
+
+    value: float
+    source: str
+    mhz: float = 0.0
+    blocks_per_sm: int = BLOCKS_PER_SM
+
+
+_Table = Mapping[Key, Entry]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Constants of other GPUs: of all, by architecture, and which architecture is whose kin."""
+
+    default: _Table
+    architectures: Mapping[str, _Table]
+    kin: Mapping[str, str]
+
+
+def transferred(
+    gpu: HardwareProfile, own: Sequence[Key], general: Key | None = None
+) -> Constant | None:
+    """Return the first of some constants that can be transferred from other GPUs, if any can.
+
+    Parameters
+    ----------
+    gpu
+        The GPU they are transferred to.
+    own
+        Keys of variants, the most specific first. Those of the GPU's own architecture come first;
+        then those of the same kernel before those of the same library.
+    general
+        The key without a variant, which comes last.
+    """
+    near, far, everywhere = _tables_for(gpu.architecture)
+    kernels_first = sorted(own, key=lambda key: key.library not in ATTENTION_KERNELS)
+    searched = [*((key, near) for key in own), *((key, far) for key in kernels_first)]
+    if general is not None:
+        searched.append((general, everywhere))
+    for key, table in searched:
+        if entry := table.get(key):
+            value = entry.value * clock_factor(key, entry.mhz, gpu)
+            if key.name == "block_gb_per_s":
+                value *= entry.blocks_per_sm / blocks_per_sm(gpu.architecture)
+            return Constant(value, entry.source, "carried", key)
+    return None
+
+
+def clock_factor(key: Key, mhz: float, gpu: HardwareProfile) -> float:
+    """Return what a constant measured at a clock is multiplied by on another GPU.
+
+    It is ``(own clock / clock measured at)^power``, with the power of ``CONSTANTS``.
+
+    Parameters
+    ----------
+    key
+        The constant.
+    mhz
+        The clock it was measured at; 0 if unknown, which changes nothing. [MHz]
+    gpu
+        The other GPU.
+
+    Examples
+    --------
+    >>> from simulator.inputs.hardware import load_hardware
+    >>> clock_factor(Key("launch_us"), 990, load_hardware("h100-sxm")) == 0.5**LATENCY_POWER
+    True
+    """
+    power = CONSTANTS[key.name].clock_power
+    boost = gpu.peak.boost_mhz
+    if not mhz or not power or boost is None:
+        return 1.0
+    return float((boost.value / mhz) ** power)
+
+
+@cache
+def _tables_for(architecture: str) -> tuple[_Table, _Table, _Table]:
+    """Return what an architecture's own GPUs have, what others have, and both."""
+    tables = shipped()
+    family = architecture.split(maxsplit=1)[0]
+    kin = tables.kin.get(architecture, tables.kin.get(family, ""))
+    of = tables.architectures
+    near = {**of.get(family, {}), **of.get(architecture, {})}
+    far = {**tables.default, **of.get(kin, {})}
+    return near, far, {**far, **near}
+
+
+@cache
+def shipped() -> Tables:
+    """Read the shipped constants once. Those of whole GPUs come before those of kernels."""
+    default: dict[Key, Entry] = {}
+    architectures: dict[str, dict[Key, Entry]] = {}
+    kin: dict[str, str] = {}
+    for name in ("carried_kernels.toml", "carried.toml"):
+        raw = tomllib.loads((files("simulator") / "timing" / name).read_text(encoding="utf-8"))
+        default.update(_table(raw["default"]))
+        for architecture, entries in raw["architecture"].items():
+            blocks = blocks_per_sm(architecture)
+            architectures.setdefault(architecture, {}).update(_table(entries, blocks))
+        kin.update(raw.get("like", {}))
+    return Tables(default, architectures, kin)
+
+
+def _table(
+    entries: Mapping[str, Mapping[str, object]], blocks: int = BLOCKS_PER_SM
+) -> dict[Key, Entry]:
+    """Read one table."""
+    known = keys_by_text()
+    return {
+        known[name]: Entry(
+            float(str(entry["value"])),
+            str(entry["source"]),
+            float(str(entry.get("mhz", 0))),
+            blocks,
+        )
+        for name, entry in entries.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -92,6 +464,8 @@ class Rates:
     bandwidth_bytes_per_s, launch_s, block_s, overlap
         By kind of operation; of a launch, of a further wave of thread blocks, and how times under
         different roofs add.
+    sm_count
+        Streaming multiprocessors.
     sequence_s, split_s
         For each thing that is walked through one by one.
     tile_bytes_per_s, split_k_s
@@ -105,12 +479,13 @@ class Rates:
     eager_launch_s, host_s_per_launch
         Added to each launch outside a CUDA graph: on the device, and on the host.
     constants
-        Every constant by name, with its source.
+        Every constant with its source, under a key without variant.
     variants
         Whose constants come before the general ones.
     """
 
     gpu: HardwareProfile
+    sm_count: int
     bandwidth_bytes_per_s: Mapping[Kind, float]
     launch_s: Mapping[Kind, float]
     block_s: Mapping[Kind, float]
@@ -126,30 +501,48 @@ class Rates:
     eager_launch_s: float
     host_s_per_launch: float
     origin: Literal["fitted", "carried", "peak"]
-    constants: Mapping[str, Constant]
+    constants: Mapping[Key, Constant]
     choice: ConstantsChoice
-    variants: tuple[str, ...] = ()
+    variants: tuple[Variant, ...] = ()
 
     @cached_property
     def low_precision(self) -> "Rates":
         """Those of products and caches in 8 bits."""
-        own = [name for name in self.variants if name in LOW_PRECISION_VARIANTS]
-        rest = [name for name in self.variants if name not in LOW_PRECISION_VARIANTS]
-        return rates(self.gpu, self.choice, variants=dict.fromkeys((*own, LOW_PRECISION, *rest)))
+        own = [variant for variant in self.variants if variant.precision]
+        rest = [variant for variant in self.variants if not variant.precision]
+        return rates(self.gpu, self.choice, variants=dict.fromkeys((*own, EIGHT_BIT, *rest)))
+
+    @cached_property
+    def peak_flops_per_s(self) -> Mapping[Dtype, tuple[float, Dtype]]:
+        """Published matrix rate by format [FLOP/s], and the format really used."""
+        return {dtype: peak_flops_per_s(self.gpu, dtype) for dtype in DTYPES}
+
+    @cached_property
+    def _flops_per_s(self) -> Mapping[tuple[Kind, Dtype], float]:
+        """Achieved matrix rates. [FLOP/s]."""
+        return {
+            (kind, dtype): peak * self.constants[Key("flops_fraction", kind)].value
+            for dtype, (peak, _) in self.peak_flops_per_s.items()
+            for kind in KINDS
+        }
+
+    @cached_property
+    def _low_precision_products(self) -> frozenset[Dtype]:
+        """Formats that are multiplied by 8-bit kernels."""
+        return frozenset(item for item in DTYPES if has_low_precision_products(self.gpu, item))
 
     def of(self, operation: Operation) -> "Rates":
         """Return those that an operation is timed with, which depend on its formats."""
-        if LOW_PRECISION not in self.variants and (
+        if (
             operation.low_precision_cache
-            or (operation.kind == "gemm" and has_low_precision_products(self.gpu, operation.dtype))
-        ):
+            or (operation.kind == "gemm" and operation.dtype in self._low_precision_products)
+        ) and EIGHT_BIT not in self.variants:
             return self.low_precision
         return self
 
     def flops_per_s(self, kind: Kind, dtype: Dtype) -> float:
         """Return the achieved matrix rate for a kind of operation. [FLOP/s]."""
-        peak, _ = peak_flops_per_s(self.gpu, dtype)
-        return peak * self.constants[f"{kind}_flops_fraction"].value
+        return self._flops_per_s[kind, dtype]
 
     def link_bytes_per_s(self, gpus: int) -> float:
         """Return the achieved bandwidth between the GPUs of a group, per direction. [bytes/s].
@@ -162,19 +555,21 @@ class Rates:
         peak = self.gpu.link_bytes_per_s(gpus)
         if peak is None:
             raise ProfileError(f"{self.gpu.id} has no link in its profile")
-        share = self.constants["link_fraction"].value
+        share = self.constants[Key("link_fraction")].value
         if self.choice != "peak" and self.gpu.over_pcie(gpus):
             share *= (PCIE_PAIR / min(gpus, PCIE_HOST)) ** PCIE_POWER
         return peak * share
 
 
 def rates(
-    gpu: HardwareProfile, choice: ConstantsChoice = "auto", *, variants: Iterable[str] = ()
+    gpu: HardwareProfile, choice: ConstantsChoice = "auto", *, variants: Iterable[Variant] = ()
 ) -> Rates:
-    """Gather the constants of a GPU.
+    """Gather the constants of a GPU; for the same profile object they are gathered once.
 
     Parameters
     ----------
+    gpu
+        Its profile.
     choice
         ``auto`` takes the best known, ``carried`` ignores what was fitted or measured on this
         card, ``peak`` uses the published peaks and no fixed times: a bound, not a prediction.
@@ -186,33 +581,43 @@ def rates(
     ProfileError
         If the profile has a fitted constant that the timing model does not know.
     """
-    _check_names(gpu)
-    variants = tuple(variants)
-    constants: dict[str, Constant] = {}
+    # What is kept holds its profile, so no other profile can have the same identity meanwhile.
+    asked = (id(gpu), choice, tuple(variants))
+    kept = _KEPT.get(asked)
+    if kept is None:
+        kept = _gather(gpu, choice, asked[2])
+        if len(_KEPT) >= _MOST_KEPT:
+            _KEPT.clear()
+        _KEPT[asked] = kept
+    return kept
 
-    def value(name: str, kind: Kind | None = None) -> float:
-        found = _find(gpu, name, kind, choice, variants)
-        constants[f"{kind}_{name}" if kind else name] = found
-        return found.value
 
-    peak_bandwidth = gpu.memory_bandwidth_bytes_per_s
-    bandwidth = {kind: peak_bandwidth * value("bandwidth_fraction", kind) for kind in KINDS}
-    launch = {kind: value("launch_us", kind) * MICROSECOND for kind in KINDS}
-    block = {kind: value("block_us", kind) * MICROSECOND for kind in KINDS}
-    overlap = {kind: value("overlap", kind) for kind in KINDS}
-    for kind in KINDS:
-        value("flops_fraction", kind)
-    value("link_fraction")
-    constants["tile_gb_per_s"] = tile = _tile_rate(gpu, choice, variants)
+_KEPT: dict[tuple[int, ConstantsChoice, tuple[Variant, ...]], Rates] = {}
+
+
+def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Variant, ...]) -> Rates:
+    """Look up every constant, and turn them into rates and times of base units."""
+    search = _Search(gpu, choice)
+    constants = {key: search.find(key, variants) for key in KEYS}
+    constants[_TILE_RATE] = _tile_rate(search, constants[_TILE_RATE], variants)
+    fitted = any(constant.origin == "fitted" for constant in constants.values())
+
+    def by_kind(name: str, unit: float) -> dict[Kind, float]:
+        return {kind: constants[Key(name, kind)].value * unit for kind in KINDS}
+
+    def value(name: str) -> float:
+        return constants[Key(name)].value
+
     return Rates(
         gpu=gpu,
-        bandwidth_bytes_per_s=bandwidth,
-        launch_s=launch,
-        block_s=block,
-        overlap=overlap,
+        sm_count=gpu.sm_count,
+        bandwidth_bytes_per_s=by_kind("bandwidth_fraction", gpu.memory_bandwidth_bytes_per_s),
+        launch_s=by_kind("launch_us", MICROSECOND),
+        block_s=by_kind("block_us", MICROSECOND),
+        overlap=by_kind("overlap", 1),
         sequence_s=value("sequence_us") * MICROSECOND,
         split_s=value("split_us") * MICROSECOND,
-        tile_bytes_per_s=tile.value * GIGA,
+        tile_bytes_per_s=value("tile_gb_per_s") * GIGA,
         split_k_s=value("split_k_us") * MICROSECOND,
         l2_bandwidth_bytes_per_s=value("l2_gb_per_s") * GIGA * gpu.sm_count,
         l2_bytes=gpu.l2_bytes * value("l2_fraction"),
@@ -220,137 +625,134 @@ def rates(
         step_s=value("step_us") * MICROSECOND,
         eager_launch_s=value("eager_launch_us") * MICROSECOND,
         host_s_per_launch=value("host_us_per_launch") * MICROSECOND,
-        origin=_origin(constants, choice),
+        origin="peak" if choice == "peak" else "fitted" if fitted else "carried",
         constants=constants,
         choice=choice,
         variants=variants,
     )
 
 
-def _find(
-    gpu: HardwareProfile,
-    name: str,
-    kind: Kind | None,
-    choice: ConstantsChoice,
-    variants: Sequence[str],
-) -> Constant:
-    """Return the first constant found on the way from the card's own to everybody's."""
-    if choice == "peak":
-        return Constant(_PEAK_VALUES[name], "published peak, no overheads", "peak")
-    names = [f"{kind}_{name}", name] if kind else [name]
-    own = [f"{variant}_{item}" for variant in variants for item in names[:1]]
-    low_precision = [item for item in own if is_of_low_precision(item)]
-    wide = [item for item in own if item not in low_precision]
-    if found := _fitted(gpu, low_precision, choice):
+class _Search:
+    """Where the constants of a GPU are looked up, in order."""
+
+    def __init__(self, gpu: HardwareProfile, choice: ConstantsChoice) -> None:
+        fitted = fitted_constants(gpu)  # whatever the choice, unknown names are refused
+        self.gpu, self.choice = gpu, choice
+        self._fitted = fitted if choice == "auto" else {}
+        self._measured = _measured(gpu) if choice == "auto" else {}
+        # For which parts of the model, products or the rest, 8-bit rows of the card told constants.
+        # The constants they could not tell are then the card's own 16-bit ones, with which the
+        # others were fitted.
+        self._told = {_is_of_products(key) for key in self._fitted if key.precision}
+
+    def find(self, key: Key, variants: Sequence[Variant]) -> Constant:
+        """Return the first constant found, from the card's own to everybody's."""
+        if self.choice == "peak":
+            peak = CONSTANTS[key.name].at_peak
+            return Constant(peak, "published peak, no overheads", "peak")
+        general = Key(key.name)
+        low_precision = [key.of(variant) for variant in variants if variant.precision]
+        sixteen_bit = [key.of(variant) for variant in variants if not variant.precision]
+        borrows = bool(low_precision) and _is_of_products(key) not in self._told
+        found = (
+            self._own(low_precision)
+            or (transferred(self.gpu, low_precision) if borrows else None)
+            # A constant of this kind of operation says more than a general one measured here.
+            or self._own((*sixteen_bit, key, general))
+            or transferred(self.gpu, sixteen_bit, key if key.kind else None)
+            or self._measured.get(key.name)
+            or transferred(self.gpu, (), general)
+        )
+        if found is None:
+            raise ProfileError(f"no value for the constant {key.name}")
         return found
-    if not (choice == "auto" and _has_low_precision(gpu, names[0])) and (
-        found := carried(gpu, low_precision)
-    ):
-        return found
-    # A constant of this kind of operation says more than a general one measured on the card.
-    general = names[0] if kind else ""
-    if found := _fitted(gpu, [*wide, *names], choice) or carried(gpu, wide, general):
-        return found
-    if choice == "auto" and (measured := _measured(gpu, name)):
-        return measured
-    everybodys = carried(gpu, (), name)
-    if everybodys is None:
-        raise ProfileError(f"no value for the constant {name}")
-    return everybodys
+
+    def _own(self, keys: Iterable[Key]) -> Constant | None:
+        """Return the first of some constants that was fitted to the card."""
+        for key in keys:
+            if figure := self._fitted.get(key):
+                return Constant(figure.value, figure.source, "fitted", key)
+        return None
 
 
-def _tile_rate(gpu: HardwareProfile, choice: ConstantsChoice, variants: Sequence[str]) -> Constant:
-    """Return the rate at which an SM loads tiles.
+def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) -> Constant:
+    """Return the rate at which an SM loads tiles, given the one that was found.
 
     Another architecture's 8-bit kernels are other kernels: what held those of the measured one back
-    is not carried so far that fewer weights a second are loaded than in 16 bits.
+    is not transferred so far that fewer weights a second are loaded than in 16 bits.
     """
-    name = "tile_gb_per_s"
-    found = _find(gpu, name, None, choice, variants)
-    low_precision = f"{LOW_PRECISION}_{name}"
-    if (
-        found.origin != "carried"
-        or LOW_PRECISION not in variants
-        or in_architecture(gpu, low_precision)
-    ):
+    near, _, _ = _tables_for(search.gpu.architecture)
+    if found.origin != "carried" or EIGHT_BIT not in variants or _TILE_RATE.of(EIGHT_BIT) in near:
         return found
-    wide = _find(
-        gpu, name, None, choice, [item for item in variants if item not in LOW_PRECISION_VARIANTS]
-    )
-    if found.value >= wide.value / 2:
+    plain = search.find(_TILE_RATE, [variant for variant in variants if not variant.precision])
+    if found.value >= plain.value / 2:
         return found
-    return replace(
-        wide, value=wide.value / 2, source=f"as many weights as in 16 bits: {wide.source}"
-    )
+    source = f"as many weights as in 16 bits: {plain.source}"
+    return replace(plain, value=plain.value / 2, source=source)
 
 
-def _fitted(gpu: HardwareProfile, names: Iterable[str], choice: ConstantsChoice) -> Constant | None:
-    """Return the first of some constants that was fitted to the card, if it counts."""
-    if choice != "auto":
-        return None
-    for name in names:
-        if found := gpu.fitted.get(name):
-            return Constant(found.value, found.source, "fitted", name)
-    return None
-
-
-def is_of_low_precision(name: str) -> bool:
-    """Return whether a constant is of 8-bit products or caches.
-
-    >>> is_of_low_precision("vllm_fp8_split_us"), is_of_low_precision("vllm_split_us")
-    (True, False)
-    """
-    return name.startswith(_LOW_PRECISION_PREFIXES)
-
-
-def _has_low_precision(gpu: HardwareProfile, name: str) -> bool:
-    """Return whether 8-bit rows of the card told constants of the same part, products or the rest.
-
-    What they could not tell is then the card's own of 16 bits, with which the others were fitted.
-    """
-    return any(
-        _of_products(item) == _of_products(name) for item in gpu.fitted if is_of_low_precision(item)
-    )
-
-
-def _of_products(name: str) -> bool:
+def _is_of_products(key: Key) -> bool:
     """Return whether a constant is one of matrix products."""
-    return any(part in name for part in ("gemm_", "tile_gb_per_s", "split_k_us"))
+    return key.kind == "gemm" or key.name in ("tile_gb_per_s", "split_k_us")
 
 
-def _measured(gpu: HardwareProfile, name: str) -> Constant | None:
-    """Return a constant that follows from a rate measured on the card."""
+def _measured(gpu: HardwareProfile) -> Mapping[str, Constant]:
+    """Return the constants that follow from rates measured on the card."""
     peak, measured = gpu.peak, gpu.measured
-    if name == "bandwidth_fraction" and (figure := measured.memory_bandwidth_gb_per_s):
+    found = {}
+    if figure := measured.memory_bandwidth_gb_per_s:
         # A reading above the published peak says that the peak is low, not that a GPU beats it.
         share = min(1.0, figure.value / peak.memory_bandwidth_gb_per_s.value)
-        return Constant(share, figure.source, "measured")
-    if name == "flops_fraction" and (figure := measured.bf16_tflops):
+        found["bandwidth_fraction"] = Constant(share, figure.source, "measured")
+    if figure := measured.bf16_tflops:
         half = peak.bf16_tflops or peak.fp16_tflops
-        return Constant(min(1.0, figure.value / half.value), figure.source, "measured")
-    if name == "l2_gb_per_s" and (figure := measured.l2_bandwidth_gb_per_s):
-        return Constant(figure.value / gpu.sm_count, figure.source, "measured")
-    return None
+        share = min(1.0, figure.value / half.value)
+        found["flops_fraction"] = Constant(share, figure.source, "measured")
+    if figure := measured.l2_bandwidth_gb_per_s:
+        of_sm = figure.value / gpu.sm_count
+        found["l2_gb_per_s"] = Constant(of_sm, figure.source, "measured")
+    return found
 
 
-def _origin(
-    constants: Mapping[str, Constant], choice: ConstantsChoice
-) -> Literal["fitted", "carried", "peak"]:
-    """Return what the constants are as a whole: fitted if any was fitted to this card."""
-    if choice == "peak":
-        return "peak"
-    fitted = any(constant.origin == "fitted" for constant in constants.values())
-    return "fitted" if fitted else "carried"
+def used_constants(
+    operations: Sequence[Operation], gpu_rates: Rates, execution: Execution
+) -> Iterator[tuple[Key, Constant]]:
+    """Yield the constants that some operations are timed with, 16-bit ones first.
+
+    Parameters
+    ----------
+    operations
+        Those that launch nothing use no constants.
+    gpu_rates
+        The GPU's rates.
+    execution
+        Outside CUDA graphs launches cost more.
+
+    Yields
+    ------
+    tuple
+        The key, whose precision says whether it is of 8 bits, and the constant.
+    """
+    launched = [item for item in operations if item.launches]
+    sixteen_bit = [item for item in launched if gpu_rates.of(item) is gpu_rates]
+    low_precision = [item for item in launched if gpu_rates.of(item) is not gpu_rates]
+    for key, constant in gpu_rates.constants.items():
+        if _is_used(sixteen_bit, key, execution):
+            yield key, constant
+    if low_precision:
+        for key, constant in gpu_rates.low_precision.constants.items():
+            if _is_used(low_precision, key, execution):
+                yield key.of(EIGHT_BIT), constant
 
 
-def _check_names(gpu: HardwareProfile) -> None:
-    """Refuse fitted constants that nothing would read."""
-    for name in gpu.fitted:
-        if name.startswith(HARNESS_PREFIX):
-            continue
-        variant = next((item for item in reversed(VARIANTS) if name.startswith(f"{item}_")), "")
-        if name.removeprefix(f"{variant}_") not in _KNOWN:
-            raise ProfileError(f"{gpu.id}: fitted: {unknown('constant', name, _KNOWN)}")
-
-
-_KNOWN = {*CONSTANTS, *(f"{kind}_{name}" for kind in KINDS for name in BY_KIND)}
+def _is_used(operations: Sequence[Operation], key: Key, execution: Execution) -> bool:
+    """Return whether a constant had a part in some operations."""
+    definition = CONSTANTS[key.name]
+    found = [item for item in operations if key.kind in (None, item.kind)]
+    if not found or definition.needs is None:
+        return False
+    if definition.eager_only:
+        return execution == "eager"
+    return not definition.needs or any(
+        getattr(item, count) for item in found for count in definition.needs
+    )

@@ -1,6 +1,10 @@
-"""Between which times a step lies: the spreads of its kernels, added up.
+"""Between which times a step or a request lies: the spreads of its kernels, added up.
 
-An interval holds 80 % of measured times (``spread.toml``). Its parts:
+An interval holds 80 % of measured times. ``spread.toml`` holds how far measured times lie from
+predicted ones, by kind of kernel and origin of its constants, on shapes or whole GPUs that no fit
+had seen; ``make accuracy`` writes it. ``fitted`` is a GPU's own residuals (those of all fitted GPUs
+where it has none), ``carried`` the worst of GPUs left out in turn, ``peak`` how much longer than
+its published peaks a kernel takes. The parts of an interval:
 
 * The fixed and the streaming time of a kind of kernel are off together.
 * Of a kind's error, a share is common to all its kernels, and the rest each kernel's own, the same
@@ -15,24 +19,134 @@ What two steps have in common, products, norms and the common share of attention
 their ratio; the own share of attention, and plain code and its host, do not.
 """
 
+import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, get_args
 
-from simulator.counts.operation import Operation, Totals
-from simulator.inputs.dtypes import Dtype
-from simulator.inputs.workload import HowRun
+from simulator.counts.attention.registry import find_way
+from simulator.counts.operation import Kind, Operation, Totals, total
+from simulator.counts.transformer import prefill_operations
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
-from simulator.timing.constants import Rates
-from simulator.timing.spent import Spent, spent_by
-from simulator.timing.spread import Family, Spread, code_spread, spread_of
-from simulator.timing.step import StepTime
+from simulator.timing.constants import Key, Rates
+from simulator.timing.limits import has_low_precision_products
+from simulator.timing.request import GenerationTime
+from simulator.timing.roofline import OperationTime, cached_bytes, is_used
+from simulator.timing.step import KindTime, StepTime
+from simulator.units import MICROSECOND
 
+# Kinds of operation that rows cannot tell apart: a call of decode attention writes the new keys and
+# adds up partial results.
+Family = Literal["gemm", "attention", "prefill_attention", "elementwise", "collective"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+FAMILY: dict[Kind, Family] = {
+    "gemm": "gemm",
+    "attention": "attention",
+    "combine": "attention",
+    "copy": "attention",
+    "prefill_attention": "prefill_attention",
+    "elementwise": "elementwise",
+    "gather": "elementwise",
+    "collective": "collective",
+}
+Code = Literal["bifurcated", "eager_host", "unfused", "rebuilt"]
 # Added to a kind's time where it is divided by, so that nothing of a kind is no error. [s]
 _TINY_S = 1e-15
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Where most measured times lie, as shares of the predicted one.
+
+    Attributes
+    ----------
+    fixed_below, fixed_above
+        Of the fixed time of launches: how much less and how much more it may be.
+    streaming_below, streaming_above
+        Of the time of bytes from memory, and of products.
+    cached_below, cached_above
+        Of the time of bytes that the L2 cache serves.
+    launch_above_us
+        Time of each launch that a prediction from published peaks leaves out. [us]
+    common
+        Share of the variance that all kernels of the kind have in common; the rest is each one's.
+    """
+
+    fixed_below: float = 0.0
+    fixed_above: float = 0.0
+    streaming_below: float = 0.0
+    streaming_above: float = 0.0
+    cached_below: float = 0.0
+    cached_above: float = 0.0
+    launch_above_us: float = 0.0
+    common: float = 1.0
+
+    @property
+    def launch_above_s(self) -> float:
+        """Time of each launch that a prediction from published peaks leaves out. [s]."""
+        return self.launch_above_us * MICROSECOND
+
+
 @dataclass(frozen=True, slots=True)
-class Part:
+class Spreads:
+    """The spreads of ``spread.toml``.
+
+    Attributes
+    ----------
+    coverage
+        Share of the measured times that an interval should hold.
+    origin
+        By origin of the constants, ``fitted``, ``carried`` or ``peak``, then by kind of kernel.
+    gpu
+        Of GPUs with constants of their own, by id, then by kind of kernel.
+    code
+        On top of the kernels' own: of bifurcated attention, of the host of plain PyTorch code, of
+        the device time of unfused code, and of rebuilt caches.
+    """
+
+    coverage: float
+    origin: Mapping[str, Mapping[str, Spread]]
+    gpu: Mapping[str, Mapping[str, Spread]]
+    code: Mapping[str, Spread]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSums:
+    """The sums over a step's operations that its interval depends on.
+
+    Attributes
+    ----------
+    total_s, device_s, host_s, collective_s
+        As in :class:`~simulator.timing.step.StepTime`.
+    bound_s
+        Its bytes or FLOPs at published peaks: see :func:`peak_bound_s`.
+    families
+        Time by kind of kernel.
+    cached_s
+        Of kernels that read something again, the streaming time of bytes that L2 serves.
+    launches
+        Kernels launched.
+    """
+
+    total_s: Numeric
+    device_s: Numeric
+    host_s: Numeric
+    collective_s: Numeric
+    bound_s: Numeric
+    families: Mapping[Family, KindTime]
+    cached_s: Mapping[Family, Numeric]
+    launches: Mapping[Family, Numeric]
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
     """One independent error of a step: by how much it may be shorter and longer. [s]."""
 
     below_s: Numeric
@@ -46,7 +160,7 @@ class Uncertainty:
     Attributes
     ----------
     low_s, high_s
-        Between which the step's time lies, with the coverage of the spreads.
+        The step's time lies between these, with the coverage of the spreads.
     shared
         Errors that another step of the same model, GPU and way to run has as well.
     own
@@ -56,49 +170,61 @@ class Uncertainty:
     total_s: Numeric
     low_s: Numeric
     high_s: Numeric
-    shared: Mapping[str, Part]
-    own: Mapping[str, Part]
+    shared: Mapping[str, Deviation]
+    own: Mapping[str, Deviation]
 
 
 def uncertainty(
     operations: Sequence[Operation],
     step: StepTime,
     gpu_rates: Rates,
-    how: HowRun,
+    setup: Setup,
     totals: Totals | None = None,
 ) -> Uncertainty:
-    """Return between which times a step lies, and why; ``totals`` where they are known already."""
-    spent = spent_by(operations, step, gpu_rates, totals)
-    spreads = {
-        family: spread_of(gpu_rates, family, format_of(family, how)) for family in spent.families
-    }
-    return uncertainty_of(spent, spreads, how, peak=gpu_rates.choice == "peak")
-
-
-def format_of(family: Family, how: HowRun) -> Dtype:
-    """Return the format that a kind of kernel's spread depends on: of weights, or of the cache."""
-    dtypes: dict[Family, Dtype] = {"gemm": how.weight_dtype, "attention": how.kv_dtype}
-    return dtypes.get(family, "bf16")
-
-
-def uncertainty_of(
-    step: Spent, spreads: Mapping[Family, Spread], how: HowRun, *, peak: bool
-) -> Uncertainty:
-    """Return between which times a step lies, from what it spends and the spreads of its kernels.
+    """Return between which times a step lies, and why.
 
     Parameters
     ----------
+    operations, step
+        The step's operations and its time.
+    gpu_rates
+        The rates it was timed with.
+    setup
+        How it is run.
+    totals
+        Sums over the operations, if they are known already.
+    """
+    sums = step_sums(operations, step, gpu_rates, totals)
+    spreads = {
+        family: spread_of(gpu_rates, family, format_of(family, setup)) for family in sums.families
+    }
+    return uncertainty_of(sums, spreads, setup, peak=gpu_rates.choice == "peak")
+
+
+def uncertainty_of(
+    step: StepSums, spreads: Mapping[Family, Spread], setup: Setup, *, peak: bool
+) -> Uncertainty:
+    """Return between which times a step lies, from its sums and the spreads of its kernels.
+
+    Parameters
+    ----------
+    step
+        Sums over its operations.
+    spreads
+        Of each kind of its kernels.
+    setup
+        How it is run.
     peak
         Whether the times are those of published peaks, which nothing undercuts.
     """
-    shared, own = _kernel_parts(step, spreads, how, peak=peak)
-    if code := _code_part(step, how):
+    shared, own = _kernel_errors(step, spreads, setup, peak=peak)
+    if code := _code_error(step, setup):
         own["code"] = code
     across = shared.pop("collective", None)
     below, above = _added([*shared.values(), *own.values()])
     low, high = step.device_s - below, step.device_s + above
-    if how.execution == "eager":
-        host = _host_part(step)
+    if setup.eager:
+        host = _host_error(step)
         low = maximum(low, step.host_s - host.below_s)
         high = maximum(high, step.host_s + host.above_s)
         waits = step.host_s > step.device_s
@@ -107,13 +233,45 @@ def uncertainty_of(
     if across is not None:
         shared["collective"] = across
         busy = step.total_s - step.collective_s
-        low = step.total_s - _norm(busy - low, across.below_s)
-        high = step.total_s + _norm(high - busy, across.above_s)
+        low = step.total_s - _root_of_squares(busy - low, across.below_s)
+        high = step.total_s + _root_of_squares(high - busy, across.above_s)
     # A bound is one up to the last digit only.
     bound = minimum(step.bound_s, step.total_s)
     return Uncertainty(
         total_s=step.total_s, low_s=maximum(low, bound), high_s=high, shared=shared, own=own
     )
+
+
+def request_interval(
+    model: ModelShape,
+    setup: Setup,
+    work: Workload,
+    gpu: Rates,
+    time: GenerationTime,
+    last_step: Uncertainty,
+) -> tuple[float, float]:
+    """Return the shortest and the longest a request may take. [s].
+
+    All steps are off by the share that the last one may be, and the prefill with them.
+
+    Parameters
+    ----------
+    model, setup, work, gpu
+        What is generated, how, its sizes, and the GPU's rates.
+    time
+        The request's time.
+    last_step
+        The interval of its last decode step.
+    """
+    prefill = uncertainty(prefill_operations(model, setup, work), time.prefill, gpu, setup)
+    low, high = (
+        float(prefill_s) + time.decode_s * float(step_s) / float(last_step.total_s)
+        for prefill_s, step_s in (
+            (prefill.low_s, last_step.low_s),
+            (prefill.high_s, last_step.high_s),
+        )
+    )
+    return low, high
 
 
 def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, Numeric]:
@@ -123,7 +281,7 @@ def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, 
     """
     squares_down: Numeric = 0.0
     squares_up: Numeric = 0.0
-    nothing = Part(0.0, 0.0)
+    nothing = Deviation(0.0, 0.0)
     of_first, of_second = 1 / first.total_s, 1 / second.total_s
     for name in dict.fromkeys([*first.shared, *second.shared]):
         one, two = first.shared.get(name, nothing), second.shared.get(name, nothing)
@@ -142,18 +300,18 @@ def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, 
     return ratio / (1 + square_root(squares_down)), ratio * (1 + square_root(squares_up))
 
 
-def _kernel_parts(
-    step: Spent, spreads: Mapping[Family, Spread], how: HowRun, *, peak: bool
-) -> tuple[dict[str, Part], dict[str, Part]]:
+def _kernel_errors(
+    step: StepSums, spreads: Mapping[Family, Spread], setup: Setup, *, peak: bool
+) -> tuple[dict[str, Deviation], dict[str, Deviation]]:
     """Return the errors of a step's kernels, those that other steps share and its own."""
     if peak:
         above: Numeric = 0.0
         for family, time in step.families.items():
             above = above + spreads[family].streaming_above * time.total_s
             above = above + spreads[family].launch_above_s * step.launches[family]
-        return {"peak": Part(0.0, above)}, {}
-    shared: dict[str, Part] = {}
-    own: dict[str, Part] = {}
+        return {"peak": Deviation(0.0, above)}, {}
+    shared: dict[str, Deviation] = {}
+    own: dict[str, Deviation] = {}
     for family, time in step.families.items():
         spread = spreads[family]
         streaming = time.total_s - time.fixed_s
@@ -165,52 +323,236 @@ def _kernel_parts(
             above = above + (spread.cached_above - spread.streaming_above) * cached_s
         if family == "attention":
             alone, together = square_root(1 - spread.common), square_root(spread.common)
-            own[family] = Part(alone * below, alone * above)
-            if how.attention == "bifurcated":
+            own[family] = Deviation(alone * below, alone * above)
+            if setup.bifurcated:
                 more = code_spread("bifurcated")
-                own["bifurcated"] = Part(
+                own["bifurcated"] = Deviation(
                     more.streaming_below * streaming + more.fixed_below * time.fixed_s,
                     more.streaming_above * streaming + more.fixed_above * time.fixed_s,
                 )
         else:
             rest = (1 - spread.common) * time.squares_s2 / (time.total_s + _TINY_S) ** 2
             together = square_root(spread.common + rest)
-        shared[family] = Part(together * below, together * above)
+        shared[family] = Deviation(together * below, together * above)
     return shared, own
 
 
-def _code_part(step: Spent, how: HowRun) -> Part | None:
+def _code_error(step: StepSums, setup: Setup) -> Deviation | None:
     """Return the error of code that is not a serving engine's, None where it is."""
-    if how.kv_layout == "rebuilt":
+    if setup.rebuilds:
         spread = code_spread("rebuilt")
-    elif how.execution != "graph" or how.kernel not in ("ideal", "flash"):
+    elif not setup.graph:
         spread = code_spread("unfused")
+    elif kind := find_way(setup.kernel).spread:
+        spread = code_spread(kind)
     else:
         return None
-    return Part(spread.streaming_below * step.device_s, spread.streaming_above * step.device_s)
+    return Deviation(spread.streaming_below * step.device_s, spread.streaming_above * step.device_s)
 
 
-def _host_part(step: Spent) -> Part:
+def _host_error(step: StepSums) -> Deviation:
     """Return the error of the host's launches."""
     spread = code_spread("eager_host")
-    return Part(spread.fixed_below * step.host_s, spread.fixed_above * step.host_s)
+    return Deviation(spread.fixed_below * step.host_s, spread.fixed_above * step.host_s)
 
 
-def _unless(condition: Numeric, part: Part) -> Part:
+def _unless(condition: Numeric, error: Deviation) -> Deviation:
     """Return an error where a condition does not hold, none where it does."""
-    return Part(where(condition, 0.0, part.below_s), where(condition, 0.0, part.above_s))
+    return Deviation(where(condition, 0.0, error.below_s), where(condition, 0.0, error.above_s))
 
 
-def _added(parts: Sequence[Part]) -> tuple[Numeric, Numeric]:
+def _added(errors: Sequence[Deviation]) -> tuple[Numeric, Numeric]:
     """Return independent errors as one: the root of the sum of their squares. [s]."""
     below: Numeric = 0.0
     above: Numeric = 0.0
-    for part in parts:
-        below = below + part.below_s * part.below_s
-        above = above + part.above_s * part.above_s
+    for error in errors:
+        below = below + error.below_s * error.below_s
+        above = above + error.above_s * error.above_s
     return square_root(below), square_root(above)
 
 
-def _norm(first: Numeric, second: Numeric) -> Numeric:
+def _root_of_squares(first: Numeric, second: Numeric) -> Numeric:
     """Return two independent errors as one. [s]."""
     return square_root(first * first + second * second)
+
+
+def step_sums(
+    operations: Sequence[Operation],
+    step: StepTime,
+    gpu_rates: Rates,
+    totals: Totals | None = None,
+) -> StepSums:
+    """Add up what a step's interval depends on.
+
+    Parameters
+    ----------
+    operations, step
+        The step's operations and its time.
+    gpu_rates
+        The rates it was timed with.
+    totals
+        Sums over the operations, if they are known already.
+    """
+    families: dict[Family, KindTime] = {}
+    for kind, time in step.by_kind.items():
+        whole = families.setdefault(FAMILY[kind], KindTime())
+        whole.total_s = whole.total_s + time.total_s
+        whole.fixed_s = whole.fixed_s + time.fixed_s
+        whole.squares_s2 = whole.squares_s2 + time.squares_s2
+    launches: dict[Family, Numeric] = {}
+    cached_s: dict[Family, Numeric] = {}
+    for operation, time_of_one in zip(operations, step.operations, strict=True):
+        family = FAMILY[operation.kind]
+        launched = operation.repeat * operation.launches
+        launches[family] = launches.get(family, 0.0) + launched
+        if is_used(operation.reused_bytes):
+            spent = operation.repeat * cached_stream_s(operation, time_of_one, gpu_rates)
+            cached_s[family] = cached_s.get(family, 0.0) + spent
+    return StepSums(
+        total_s=step.total_s,
+        device_s=step.device_s,
+        host_s=step.host_s,
+        collective_s=step.collective_s,
+        bound_s=peak_bound_s(operations, gpu_rates, totals),
+        families=families,
+        cached_s=cached_s,
+        launches=launches,
+    )
+
+
+def cached_stream_s(operation: Operation, time: OperationTime, gpu_rates: Rates) -> Numeric:
+    """Return the streaming time of an operation's bytes that the L2 cache serves again. [s].
+
+    It is zero where nothing is read again, as with a single sample, which is like any other kernel.
+
+    Parameters
+    ----------
+    operation, time
+        One operation and its time.
+    gpu_rates
+        The rates it was timed with.
+    """
+    share = cached_bytes(operation, gpu_rates) / maximum(operation.bytes_moved, 1.0)
+    return where(operation.reused_bytes > 0, share, 0.0) * time.stream_s
+
+
+def peak_bound_s(
+    operations: Sequence[Operation], gpu_rates: Rates, totals: Totals | None = None
+) -> Numeric:
+    """Return the time below which no step is: its bytes or FLOPs at published peaks. [s].
+
+    Bytes that the L2 cache might serve are left out.
+
+    Parameters
+    ----------
+    operations
+        The step's operations.
+    gpu_rates
+        The GPU's rates.
+    totals
+        Sums over the operations, if they are known already.
+    """
+    totals = total(operations) if totals is None else totals
+    moved: Numeric = totals.bytes_read + totals.bytes_written
+    products: dict[Dtype, list[Operation]] = {}
+    for operation in operations:
+        if is_used(operation.reused_bytes):
+            moved = moved - operation.repeat * operation.reused_bytes
+        if is_used(operation.scratch_bytes):
+            moved = moved - operation.repeat * operation.scratch_bytes
+        if is_used(operation.flops):
+            products.setdefault(operation.dtype, []).append(operation)
+    compute: Numeric = 0.0
+    for dtype, some in products.items():
+        flops: Numeric = totals.flops
+        if len(products) > 1:
+            flops = sum(operation.repeat * operation.flops for operation in some)
+        compute = compute + flops / gpu_rates.peak_flops_per_s[dtype][0]
+    return maximum(moved / gpu_rates.gpu.memory_bandwidth_bytes_per_s, compute)
+
+
+def format_of(family: Family, setup: Setup) -> Dtype:
+    """Return the format that a kind of kernel's spread depends on: of weights, or of the cache."""
+    dtypes: dict[Family, Dtype] = {"gemm": setup.weight_dtype, "attention": setup.kv_dtype}
+    return dtypes.get(family, "bf16")
+
+
+def spread_of(gpu_rates: Rates, family: Family, dtype: Dtype = "bf16") -> Spread:
+    """Return the spread of a kind of kernel for the constants that a GPU has.
+
+    Parameters
+    ----------
+    gpu_rates
+        The GPU's rates, with the origin of their constants.
+    family
+        The kind of kernel.
+    dtype
+        Format of the weights of products, of the cache of attention.
+    """
+    known = shipped_spreads()
+    low_precision = is_low_precision(DTYPE_BYTES[dtype]) and family in ("gemm", "attention")
+    if low_precision and family == "gemm" and not has_low_precision_products(gpu_rates.gpu, dtype):
+        # No rows are of weights that are expanded first: those of 16 bits stand in for them.
+        origin = "peak" if gpu_rates.choice == "peak" else "carried"
+        return known.origin[origin][family]
+    tables = _tables(known, gpu_rates.low_precision if low_precision else gpu_rates, family)
+    names = (spread_name(gpu_rates.gpu, family, low_precision=low_precision), family)
+    return next(table[name] for name in names for table in tables if name in table)
+
+
+def spread_name(gpu: HardwareProfile, family: Family, *, low_precision: bool) -> str:
+    """Return the name that the spread of a kind of kernel has in ``spread.toml``.
+
+    Parameters
+    ----------
+    gpu
+        Where GPUs have no link but PCIe, collectives have a spread of their own.
+    family
+        The kind of kernel.
+    low_precision
+        8-bit products and caches have a spread of their own, as they have constants of their own.
+    """
+    if family == "collective" and gpu.link == "none":
+        return "pcie_collective"
+    return f"fp8_{family}" if low_precision else family
+
+
+def _tables(known: Spreads, gpu_rates: Rates, family: Family) -> list[Mapping[str, Spread]]:
+    """Return where to look for a spread, the most specific place first."""
+    if gpu_rates.choice == "peak":
+        return [known.origin["peak"]]
+    used = (gpu_rates.constants[Key(name, family)] for name in ("bandwidth_fraction", "launch_us"))
+    if any(constant.origin == "fitted" for constant in used):
+        own = known.gpu.get(gpu_rates.gpu.id, {})
+        return [own, known.origin["fitted"], known.origin["carried"]]
+    return [known.origin["carried"]]
+
+
+def code_spread(code: Code) -> Spread:
+    """Return the spread of a way to run attention, on top of its kernels' own."""
+    return shipped_spreads().code[code]
+
+
+@cache
+def shipped_spreads() -> Spreads:
+    """Read the shipped spreads once."""
+    text = (files("simulator") / "timing" / "spread.toml").read_text(encoding="utf-8")
+    return spreads_from(tomllib.loads(text))
+
+
+def spreads_from(raw: Mapping[str, Any]) -> Spreads:
+    """Read spreads from the tables of ``spread.toml``."""
+    known = {field.name for field in fields(Spread)}
+
+    def table(entries: Mapping[str, Mapping[str, float]]) -> dict[str, Spread]:
+        return {
+            name: Spread(**{key: value for key, value in entry.items() if key in known})
+            for name, entry in entries.items()
+        }
+
+    return Spreads(
+        coverage=raw["coverage"],
+        origin={name: table(raw[name]) for name in ("fitted", "carried", "peak")},
+        gpu={name: table(entries) for name, entries in raw["gpu"].items()},
+        code=table(raw["code"]),
+    )

@@ -1,4 +1,4 @@
-"""Published matrix rates: in which format a GPU multiplies, and how fast."""
+"""What a GPU can do at most: its published matrix rate, and the thread blocks it runs at once."""
 
 from simulator.errors import ProfileError
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
@@ -10,6 +10,11 @@ _WIDER: dict[str, tuple[Dtype, ...]] = {
     "fp8": ("bf16", "fp16"),
     "bf16": ("fp16",),
 }
+# FlashAttention-2, which is PyTorch's on every card, and FlashInfer count on two blocks an SM;
+# FlashAttention-3, the kernel that engines choose on Hopper, keeps one large block on each. Nothing
+# is known of other cards' kernels: two.
+BLOCKS_PER_SM = 2
+HOPPER_BLOCKS_PER_SM = 1
 
 
 def has_low_precision_products(gpu: HardwareProfile, dtype: Dtype) -> bool:
@@ -46,3 +51,18 @@ def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
     if own is None:
         raise ProfileError(f"{gpu.id}: no matrix rate for {dtype}")
     return own, dtype
+
+
+def resident_blocks(gpu: HardwareProfile) -> int:
+    """Return the thread blocks a GPU runs at once, which flash kernels split the keys to fill."""
+    return gpu.sm_count * blocks_per_sm(gpu.architecture)
+
+
+def blocks_per_sm(architecture: str) -> int:
+    """Return the thread blocks of flash kernels that an SM of an architecture runs at once.
+
+    >>> blocks_per_sm("Hopper GH100"), blocks_per_sm("Ampere")
+    (1, 2)
+    """
+    hopper = architecture.split(maxsplit=1)[0] == "Hopper"
+    return HOPPER_BLOCKS_PER_SM if hopper else BLOCKS_PER_SM

@@ -1,12 +1,13 @@
 """A whole request: prefill, then decode steps until every sample has its tokens."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simulator.counts.request import decode_steps, own_tokens
 from simulator.counts.transformer import prefill_operations
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Workload, WorkloadGrid
+from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates
 from simulator.timing.step import StepTime, decode_time, step_time
 
@@ -28,7 +29,7 @@ class GenerationTime:
     decode_s
         Sum of all decode steps.
     steps
-        How many they are: each moves every sample forward by its accepted tokens.
+        The number of decode steps, each of which moves every sample forward by its accepted tokens.
     first_step_s, last_step_s
         The shortest and the longest of them; 0 where there is none.
     """
@@ -47,28 +48,33 @@ class GenerationTime:
 
 def generation_time(
     model: ModelShape,
+    setup: Setup,
     work: Workload,
     gpu: Rates,
     *,
     output_tokens: int,
-    resident_blocks: int,
 ) -> GenerationTime:
     """Time a request in which every sample generates ``output_tokens``.
 
-    The prefill gives the first token; which own tokens each step attends over is in
-    :mod:`simulator.counts.request`. All steps are timed as one array.
+    The prefill gives the first token; :mod:`simulator.counts.request` says which decoded tokens
+    each step attends over. All steps are timed as one array.
+
+    Parameters
+    ----------
+    model, setup, work, gpu
+        What is generated, how, its sizes, and the GPU's rates.
+    output_tokens
+        Tokens of each sample.
     """
-    prefill = step_time(prefill_operations(model, work), gpu, work.execution)
+    prefill = step_time(prefill_operations(model, setup, work), gpu, setup.execution)
     import numpy as np
 
     steps = decode_steps(output_tokens, work.accepted_tokens)
-    sizes = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
     seconds, first, last = 0.0, 0.0, 0.0
     for start in range(1, steps + 1, STEPS_AT_ONCE):
         step = np.arange(start, min(start + STEPS_AT_ONCE, steps + 1), dtype=np.float64)
         decoded = own_tokens(step, work.query_tokens, work.accepted_tokens)
-        grid = WorkloadGrid(**{**sizes, "decoded_tokens": decoded})
-        total = decode_time(model, grid, gpu, resident_blocks=resident_blocks).total_s
+        total = decode_time(model, setup, work.but(decoded_tokens=decoded), gpu).total_s
         times = np.broadcast_to(total, step.shape)
         seconds += float(times.sum())
         first = first or float(times[0])
@@ -80,30 +86,42 @@ def generation_time(
 
 def request_times(
     model: ModelShape,
+    setup: Setup,
     work: Workload,
     gpu: Rates,
     *,
     samples: "np.ndarray",
     output_tokens: int,
-    resident_blocks: int,
 ) -> "np.ndarray":
     """Return the whole request's time for each of many numbers of samples. [s].
 
     The same sum as :func:`generation_time`, all samples and steps in one array.
+
+    Parameters
+    ----------
+    model, setup, work, gpu
+        What is generated, how, its sizes, and the GPU's rates.
+    samples
+        Numbers of samples [S].
+    output_tokens
+        Tokens of each sample.
+
+    Returns
+    -------
+    numpy.ndarray
+        Times [S]. [s]
     """
     import numpy as np
 
-    sizes = {field.name: getattr(work, field.name) for field in fields(WorkloadGrid)}
     column = np.asarray(samples, dtype=np.float64)[:, None]
-    grid = WorkloadGrid(**{**sizes, "samples": column})
-    prefill = step_time(prefill_operations(model, grid), gpu, work.execution).total_s
+    work = work.but(samples=column)
+    prefill = step_time(prefill_operations(model, setup, work), gpu, setup.execution).total_s
     total = np.broadcast_to(prefill, column.shape)[:, 0].copy()
     at_once = max(1, STEPS_AT_ONCE // len(column))
     last = decode_steps(output_tokens, work.accepted_tokens)
     for start in range(1, last + 1, at_once):
         step = np.arange(start, min(start + at_once, last + 1), dtype=np.float64)[None, :]
         decoded = own_tokens(step, work.query_tokens, work.accepted_tokens)
-        steps = WorkloadGrid(**{**sizes, "samples": column, "decoded_tokens": decoded})
-        times = decode_time(model, steps, gpu, resident_blocks=resident_blocks).total_s
+        times = decode_time(model, setup, work.but(decoded_tokens=decoded), gpu).total_s
         total += np.broadcast_to(times, (len(column), step.shape[1])).sum(axis=1)
     return total

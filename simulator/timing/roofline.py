@@ -1,13 +1,26 @@
 """The time of one operation: the only place where time is made.
 
-    t = launches x launch + serial work + norm(bytes / bandwidth, FLOPs / rate)
+    t = launches x launch + serial work + overlapped(bytes / bandwidth, FLOPs / rate)
 
 A launch costs its fixed time, and what is walked through one by one costs its own; then the
-operation takes as long as its slower roof, or longer where the two do not overlap: the norm is
-(x^p + y^p)^(1/p), from their sum (p = 1) to the larger (p infinite). Bytes that stay in L2 cost L2
-bandwidth, no kernel reads the KV cache faster than its thread blocks can stream, and more thread
-blocks than SMs run in waves. A matrix product is cut into tiles, which run in waves too
-(:mod:`simulator.timing.tiles`).
+operation takes as long as its slower roof, or longer where the two do not overlap:
+
+    overlapped(x, y) = (x^p + y^p)^(1/p)
+
+from their sum (p = 1) to the larger (p infinite). Bytes that stay in L2 cost L2 bandwidth, no
+kernel reads the KV cache faster than its thread blocks can stream, and more thread blocks than SMs
+run in waves.
+
+A library cuts the result [M, N] of a matrix product into tiles, a thread block for each, and picks
+the size of tile that is done first. Fewer tiles than SMs leave SMs idle, so the inner dimension K
+of each is split over several blocks, whose partial results are then added up; more tiles run in
+waves, of which the last is not full.
+
+    t = waves x K / splits x overlapped(2 x tile rows x tile columns / rate of an SM,
+                                        tile bytes / load rate of an SM)
+
+of (tile rows x element + tile columns x weight) bytes for each step of K: activations in the format
+that is multiplied, weights as they are stored.
 
 References
 ----------
@@ -15,27 +28,39 @@ S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performa
 multicore architectures", CACM 52(4), 2009.
 """
 
-import math
-from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from math import inf
+from typing import Literal, NamedTuple
 
 from simulator.counts.operation import Operation
-from simulator.inputs.workload import Execution
-from simulator.numeric import Numeric, maximum, minimum
+from simulator.inputs.dtypes import DTYPE_BYTES
+from simulator.inputs.setup import Execution
+from simulator.numeric import Numeric, ceil_div, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
-from simulator.timing.norm import norm
-from simulator.timing.tiles import tiled
 
 # The launch of a kernel hides the first tile of keys of its blocks, 128 tokens of K and V in 16
 # bits: measured calls take as long for 2 tokens as for 128.
 FIRST_TILE_BYTES = 128 * 2 * 128 * 2
+# Rows and columns of a tile: of those that libraries have, three that predict unseen products as
+# well as six do.
+TILES = ((64, 64), (128, 128), (256, 128))
+# A tile of fewer rows than this multiplies no more than it has.
+LEAST_ROWS = 64
+# Blocks that may share the inner dimension of a tile: none, or one of these.
+SPLITS = (2, 8)
+# A split product writes its partial results in fp32, and reads them again.
+PARTIAL_BYTES = 2 * 4
+# How multiplying and loading a tile overlap.
+_TILE_OVERLAP = 4
+# The powers from which 2, 4 and infinity are nearer than the power before.
+_SQUARES_FROM, _FOURTHS_FROM, _LARGER_FROM = 1.5, 3.0, 8.0
+_NUMBER = (int, float)
 
 Roof = Literal["launch", "memory", "compute", "link"]
 ROOFS: tuple[Roof, ...] = ("launch", "memory", "compute", "link")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperationTime:
+class OperationTime(NamedTuple):
     """Time of one call of an operation, and what it is made of.
 
     Attributes
@@ -55,13 +80,13 @@ class OperationTime:
     compute_s: Numeric
     link_s: Numeric
     host_s: Numeric
-    overlap: float = float("inf")
+    overlap: float = inf
 
     @property
     def stream_s(self) -> Numeric:
         """Time under the roofs: that of the one that binds, and what it does not hide. [s]."""
         if is_used(self.compute_s):
-            streaming = norm(self.memory_s, self.compute_s, self.overlap)
+            streaming = overlapped(self.memory_s, self.compute_s, self.overlap)
         else:
             streaming = self.memory_s
         return maximum(streaming, self.link_s)
@@ -85,6 +110,8 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
     ----------
     operation
         Its numeric fields may be arrays.
+    gpu
+        The GPU's rates.
     execution
         Outside a CUDA graph each launch costs more on the device, and time on the host.
     """
@@ -93,8 +120,8 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
     launch_s = gpu.launch_s[operation.kind] + (gpu.eager_launch_s if eager else 0.0)
     fixed_s = operation.launches * launch_s + _serial_s(operation, gpu)
     memory_s = _memory_s(operation, gpu)
-    if is_used(operation.m) and gpu.tile_bytes_per_s < math.inf:
-        split_s, compute_s = tiled(operation, gpu, memory_s)
+    if is_used(operation.m) and gpu.tile_bytes_per_s < inf:
+        split_s, compute_s = _tiled(operation, gpu, memory_s)
         fixed_s = fixed_s + split_s
     else:
         compute_s = _compute_s(operation, gpu)
@@ -106,6 +133,42 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
         host_s=operation.launches * gpu.host_s_per_launch if eager else 0.0,
         overlap=gpu.overlap[operation.kind],
     )
+
+
+def overlapped(first: Numeric, second: Numeric, power: float) -> Numeric:
+    """Return how two times add that overlap: ``(x^p + y^p)^(1/p)`` for p of 1, 2, 4 or infinity.
+
+    Parameters
+    ----------
+    first, second
+        Numbers or arrays. [s]
+    power
+        A power between these is taken as the nearest, which need nothing but square roots.
+
+    Examples
+    --------
+    >>> overlapped(3.0, 4.0, 1), overlapped(3.0, 4.0, 2), overlapped(3.0, 4.0, 100)
+    (7.0, 5.0, 4.0)
+    """
+    if power >= _LARGER_FROM:
+        return maximum(first, second)
+    if power < _SQUARES_FROM:
+        return first + second
+    first, second = first * first, second * second
+    if power < _FOURTHS_FROM:
+        return square_root(first + second)
+    return square_root(square_root(first * first + second * second))
+
+
+def overlap_power(power: float) -> float:
+    """Return the power that is computed for a fitted one: 1, 2, 4 or infinity, the nearest.
+
+    >>> overlap_power(1.2), overlap_power(1.7), overlap_power(3), overlap_power(16)
+    (1, 2, 4, inf)
+    """
+    if power >= _LARGER_FROM:
+        return inf
+    return 1 if power < _SQUARES_FROM else 2 if power < _FOURTHS_FROM else 4
 
 
 def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
@@ -129,7 +192,7 @@ def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
     rate = gpu.flops_per_s(operation.kind, operation.dtype)
     flops = operation.flops
     if is_used(operation.longest_block_flops):
-        flops = flops + operation.longest_block_flops * (gpu.gpu.sm_count / 2)
+        flops = flops + operation.longest_block_flops * (gpu.sm_count / 2)
     return flops / rate
 
 
@@ -147,11 +210,11 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
         hidden_bytes = operation.effective_blocks * FIRST_TILE_BYTES
         waiting_bytes = maximum(operation.kv_bytes_read - hidden_bytes, 0.0)
         blocks_s = waiting_bytes / (operation.effective_blocks * gpu.block_bytes_per_s)
-        seconds = norm(seconds, blocks_s, gpu.overlap[operation.kind])
+        seconds = overlapped(seconds, blocks_s, gpu.overlap[operation.kind])
     if is_used(operation.thread_blocks):
-        waves = maximum(operation.thread_blocks / gpu.gpu.sm_count - 1, 0.0)
+        waves = maximum(operation.thread_blocks / gpu.sm_count - 1, 0.0)
         # Blocks start and end while others stream.
-        seconds = norm(seconds, waves * gpu.block_s[operation.kind], 2)
+        seconds = overlapped(seconds, waves * gpu.block_s[operation.kind], 2)
     return seconds
 
 
@@ -179,6 +242,80 @@ def _link_s(operation: Operation, gpu: Rates) -> Numeric:
     return operation.link_bytes / gpu.link_bytes_per_s(operation.ranks)
 
 
+def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric, Numeric]:
+    """Return what splitting costs a product, and the time of its tiles. [s].
+
+    Of the ways to split it, the one taken makes the whole operation shortest, whose bytes take
+    ``memory_s`` meanwhile.
+    """
+    overlap, sms = gpu.overlap[operation.kind], gpu.sm_count
+    rate = gpu.flops_per_s(operation.kind, operation.dtype) / sms
+    element = DTYPE_BYTES[gpu.peak_flops_per_s[operation.dtype][1]]
+    stored = operation.weight_element_bytes
+    weight_element = DTYPE_BYTES[operation.dtype] if stored is None else stored
+    walked = operation.k * operation.launches
+    partial_bytes = PARTIAL_BYTES * operation.m * operation.n
+    # Tiles in a column of tiles, in a row of them, and the time of each for all of K.
+    tiles = []
+    for rows, columns, load_s, tile_s in _tile_times(
+        rate, element, weight_element, gpu.tile_bytes_per_s
+    ):
+        if rows == LEAST_ROWS:
+            multiply_s = 2 * columns * minimum(operation.m, rows) / rate
+            tile_s = overlapped(multiply_s, load_s, _TILE_OVERLAP)  # noqa: PLW2901
+        down, across = ceil_div(operation.m, rows), ceil_div(operation.n, columns)
+        tiles.append((down, across, walked * tile_s))
+
+    def all_tiles_s(splits: int) -> Numeric:
+        shortest: Numeric = inf
+        for down, across, cost in tiles:
+            seconds = _twice_waves(down * (across * splits), sms) * (cost / (2 * splits))
+            shortest = minimum(shortest, seconds)
+        return shortest
+
+    best_split: Numeric = 0.0
+    best_tiles = all_tiles_s(1)
+    best_total = overlapped(memory_s, best_tiles, overlap)
+    for splits in SPLITS:
+        tiles_s = all_tiles_s(splits)
+        partials_s = splits * partial_bytes / gpu.l2_bandwidth_bytes_per_s
+        split_s = operation.launches * (gpu.split_k_s + partials_s)
+        total = split_s + overlapped(memory_s, tiles_s, overlap)
+        better = total < best_total
+        best_total = minimum(total, best_total)
+        best_split = where(better, split_s, best_split)
+        best_tiles = where(better, tiles_s, best_tiles)
+    return best_split, best_tiles
+
+
+@lru_cache(maxsize=256)
+def _tile_times(
+    rate: float, element: float, weight_element: float, bytes_per_s: float
+) -> list[tuple[int, int, float, float]]:
+    """Return rows and columns of each tile, and the times to load one, and to do all of it. [s].
+
+    Each is for one step of K.
+    """
+    times = []
+    for rows, columns in TILES:
+        load_s = (rows * element + columns * weight_element) / bytes_per_s
+        multiply_s = 2 * columns * rows / rate
+        times.append((rows, columns, load_s, overlapped(multiply_s, load_s, _TILE_OVERLAP)))
+    return times
+
+
+def _twice_waves(blocks: Numeric, sms: int) -> Numeric:
+    """Return how many waves a number of thread blocks takes, times two.
+
+    Never less than one; the last counts half as full as it is and half as a whole one: blocks do
+    not all end together.
+
+    >>> _twice_waves(50, 100), _twice_waves(100, 100), _twice_waves(150, 100)
+    (2.0, 2.0, 3.5)
+    """
+    return maximum(blocks / sms, 1.0) - blocks // -sms
+
+
 def is_used(value: Numeric) -> bool:
     """Return whether a field is more than a plain zero: arrays always are."""
-    return not (isinstance(value, int | float) and value == 0)
+    return not (isinstance(value, _NUMBER) and value == 0)

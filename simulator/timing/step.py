@@ -1,18 +1,21 @@
 """The time of a step: its operations one after another, or the host that launches them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from simulator.counts.operation import Kind, Operation
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Execution, WorkloadLike
+from simulator.inputs.setup import Execution, Setup
+from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum
 from simulator.timing.constants import Rates
-from simulator.timing.roofline import ROOFS, OperationTime, Roof, operation_time
+from simulator.timing.limits import resident_blocks
+from simulator.timing.roofline import ROOFS, OperationTime, Roof, is_used, operation_time
 
-# Kinds of operation that a step has one call of after the other: their errors are taken for one.
+# Kinds of operation that follow one another in an attention call: their errors are taken for one.
 ONE_KERNEL: tuple[Kind, ...] = ("attention", "combine", "copy")
+_STREAMED: tuple[Roof, ...] = ("memory", "compute", "link")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,8 +27,8 @@ class KindTime:
     total_s, fixed_s
         All of it, and the part that is fixed time of launches and of what is walked through.
     squares_s2
-        Sum of the squares of each operation's share of ``total_s``: how few of them it is; 0 where
-        they are taken for one. [s^2]
+        Sum of the squares of each operation's share of ``total_s``, large if few operations make
+        up the time; 0 where they are taken for one. [s^2]
     """
 
     total_s: Numeric = 0.0
@@ -68,19 +71,89 @@ class StepTime:
         return max(ROOFS, key=lambda roof: self.by_roof_s[roof])
 
 
-def decode_time(
-    model: ModelShape, work: WorkloadLike, gpu: Rates, *, resident_blocks: int
-) -> StepTime:
-    """Return the time of a decode step: its operations counted, then timed."""
-    operations = decode_operations(model, work, resident_blocks=resident_blocks)
-    return step_time(operations, gpu, work.execution)
+def decode_time(model: ModelShape, setup: Setup, work: Workload, gpu: Rates) -> StepTime:
+    """Return the time of a decode step: its operations counted, then timed.
+
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+    gpu
+        The GPU's rates.
+    """
+    resident = resident_blocks(gpu.gpu)
+    operations = decode_operations(model, setup, work, resident_blocks=resident)
+    return step_time(operations, gpu, setup.execution)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What some operations of a step spend: time of GPU, host and links. [s].
+
+    Enough to search with: parts that do not change are timed once and added.
+    """
+
+    device_s: Numeric
+    host_s: Numeric
+    collective_s: Numeric
+
+    def __add__(self, other: "Spent") -> "Spent":
+        """Return what both spend."""
+        return Spent(
+            self.device_s + other.device_s,
+            self.host_s + other.host_s,
+            self.collective_s + other.collective_s,
+        )
+
+    @property
+    def total_s(self) -> Numeric:
+        """The step's time: max(device, host) + collectives. [s]."""
+        return maximum(self.device_s, self.host_s) + self.collective_s
+
+
+def spent_on(operations: Iterable[Operation], gpu: Rates, execution: Execution) -> Spent:
+    """Return what some operations of a step spend.
+
+    Parameters
+    ----------
+    operations
+        One after another; their numeric fields may be arrays.
+    gpu
+        The GPU's rates.
+    execution
+        How they are launched.
+    """
+    device: Numeric = 0.0
+    host: Numeric = 0.0
+    collective: Numeric = 0.0
+    for operation in operations:
+        if operation.launches.__class__ is int and not operation.launches:
+            continue
+        time = operation_time(operation, gpu, execution)
+        if operation.kind == "collective":
+            collective = collective + operation.repeat * time.device_s
+        else:
+            device = device + operation.repeat * time.device_s
+        host = host + operation.repeat * time.host_s
+    return Spent(device, host, collective)
 
 
 def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution) -> StepTime:
     """Return the time of a sequence of operations.
 
+        t = max(sum over the device's operations, sum over the host's launches) + collectives
+
     Eager execution queues launches while the GPU works, so the slower of the two counts; the host
     of a CUDA graph launches it once.
+
+    Parameters
+    ----------
+    operations
+        One after another; their numeric fields may be arrays.
+    gpu
+        The GPU's rates.
+    execution
+        How they are launched.
     """
     times = tuple(operation_time(operation, gpu, execution) for operation in operations)
     device: Numeric = 0.0
@@ -98,7 +171,9 @@ def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution)
             device = device + spent
         host = host + operation.repeat * time.host_s
         roofs["launch"] = roofs["launch"] + fixed
-        kind = kinds.setdefault(operation.kind, KindTime())
+        kind = kinds.get(operation.kind)
+        if kind is None:
+            kind = kinds[operation.kind] = KindTime()
         kind.total_s = kind.total_s + spent
         kind.fixed_s = kind.fixed_s + fixed
         if operation.kind not in ONE_KERNEL:
@@ -119,12 +194,11 @@ def _add_to_roof(
     roofs: dict[Roof, Numeric], time: OperationTime, stream: Numeric, repeat: int
 ) -> None:
     """Add an operation's streaming time to the roof or, over a grid, the roofs that bind it."""
-    parts: tuple[tuple[Roof, Numeric], ...] = (
-        ("memory", time.memory_s),
-        ("compute", time.compute_s),
-        ("link", time.link_s),
-    )
-    used = [(roof, part) for roof, part in parts if not (isinstance(part, float) and part == 0.0)]
+    if not is_used(time.compute_s) and not is_used(time.link_s):
+        roofs["memory"] = roofs["memory"] + repeat * stream
+        return
+    parts = (time.memory_s, time.compute_s, time.link_s)
+    used = [(roof, part) for roof, part in zip(_STREAMED, parts, strict=True) if is_used(part)]
     if len(used) == 1:
         roofs[used[0][0]] = roofs[used[0][0]] + repeat * stream
         return

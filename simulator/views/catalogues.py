@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import count_parameters
 from simulator.views import columns
 from simulator.views.columns import Column, Row
 
@@ -61,18 +61,20 @@ def model_facts(shape: "ModelShape") -> Row:
 
 def gpu_facts(profile: "HardwareProfile") -> Row:
     """Return a GPU's profile, and the constants of the timing model on it."""
-    from simulator.timing.constants import LOW_PRECISION, rates
+    from simulator.timing.constants import EIGHT_BIT, rates
 
     used = rates(profile)
     constants = dict(used.constants) | {
-        f"{LOW_PRECISION}_{key}": item
+        key.of(EIGHT_BIT): item
         for key, item in used.low_precision.constants.items()
         if item != used.constants[key]
     }
     return {
         **profile.model_dump(mode="json", exclude_none=True),
         "hash": profile.content_hash,
-        "constants": {key: columns.as_object(CONSTANT, item) for key, item in constants.items()},
+        "constants": {
+            str(key): columns.as_object(CONSTANT, item) for key, item in constants.items()
+        },
     }
 
 

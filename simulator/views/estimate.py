@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from simulator.answers.verdict import TIE_MARGIN
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import count_parameters
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import ATTENTIONS, Workload
 from simulator.units import format_gib, format_si, format_time, format_tokens

@@ -9,11 +9,10 @@ from simulator.answers.estimate import Estimate
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import decode_attention_shape
 from simulator.inputs.dtypes import DTYPE_BYTES
-from simulator.inputs.parameters import count_parameters
-from simulator.timing.norm import overlap_power
-from simulator.timing.roofline import OperationTime, cached_bytes
-from simulator.timing.spread import shipped_spreads
-from simulator.timing.used import used_constants
+from simulator.inputs.model import count_parameters
+from simulator.timing.constants import used_constants
+from simulator.timing.interval import shipped_spreads
+from simulator.timing.roofline import OperationTime, cached_bytes, overlap_power
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 from simulator.views.columns import line
 from simulator.views.text import interval_phrase
@@ -21,7 +20,7 @@ from simulator.views.text import interval_phrase
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from simulator.timing.carried import Constant
+    from simulator.timing.constants import Constant
 
 # What the parts of an interval are called.
 NAMES: Mapping[str, str] = {
@@ -342,9 +341,9 @@ def _memory(result: Estimate) -> Step:
 def _constants(result: Estimate) -> list[Step]:
     """List the constants that this answer used, each with its source."""
     uses: dict[tuple[str, Constant], list[str]] = {}
-    for used in used_constants(result.operations, result.rates, result.workload.execution):
-        kind = f"8-bit {used.kind or 'kernels'}" if used.low_precision else used.kind
-        uses.setdefault((used.base, used.constant), []).extend([kind] if kind else [])
+    for key, constant in used_constants(result.operations, result.rates, result.workload.execution):
+        kind = f"8-bit {key.kind or 'kernels'}" if key.precision else key.kind
+        uses.setdefault((key.name, constant), []).extend([kind] if kind else [])
     return [
         Step(
             what=f"Constant {name}" + (f" of {', '.join(kinds)}" if kinds else ""),

@@ -4,8 +4,7 @@ from collections.abc import Iterable
 
 from simulator.answers.estimate import DOES_NOT_FIT
 from simulator.counts.memory import Memory
-from simulator.inputs.model import ModelShape
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.workload import Workload
 from simulator.units import GIGA, MEGA, format_gib, format_time, format_tokens
 

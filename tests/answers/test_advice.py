@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from builders import (
     ROUND_CONSTANTS,
+    asked,
     attention_only,
     gpu,
     llama_2_7b,
@@ -20,14 +21,13 @@ from simulator.answers.compare import compare
 from simulator.answers.estimate import Estimate, estimate
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Workload
 from simulator.units import parse_count
 
 SLOW_LINK = gpu({**ROUND_CONSTANTS, "link_fraction": 0.001})
 
 
 def _estimate(shape: ModelShape, card: Any = None, **work: Any) -> Estimate:
-    return estimate(shape, card or round_gpu(memory_gb=10_000), Workload(**work))
+    return estimate(shape, card or round_gpu(memory_gb=10_000), *asked(**work))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_the_next_change_follows_from_the_bound(result: Estimate, bound: str, wo
 
 
 def _advice(shape: ModelShape, card: Any = None, **work: Any) -> str:
-    return compare(shape, card or round_gpu(), Workload(**work)).advice
+    return compare(shape, card or round_gpu(), *asked(**work)).advice
 
 
 def test_a_winner_is_named_with_what_comes_next() -> None:
@@ -98,7 +98,7 @@ def test_a_winner_by_memory_says_so() -> None:
 
 def test_a_loser_says_from_where_it_would_win() -> None:
     """The break-even points beyond the question, in its own words."""
-    answer = compare(mistral_7b(), round_gpu(), Workload(samples=2, context_tokens=512))
+    answer = compare(mistral_7b(), round_gpu(), *asked(samples=2, context_tokens=512))
     assert answer.winner == "tie"
     assert answer.advice.startswith("Either will do: the difference is below 2 %; ")
     assert f"from {answer.break_even_samples:,} samples" in answer.advice
@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_told_what_makes_it_fit(
     card: HardwareProfile, work: dict[str, Any], ways: list[str]
 ) -> None:
     """By how much it does not fit, and the single changes that help, by what takes the memory."""
-    answer = compare(llama_2_7b(kv_heads=1), card, Workload(**work))
+    answer = compare(llama_2_7b(kv_heads=1), card, *asked(**work))
     short = -answer.bifurcated.memory.free_bytes / 2**30
     assert answer.advice.startswith(f"Does not fit on 1 x Round: {short:,.1f} GiB short; ")
     if not ways:
@@ -159,8 +159,8 @@ def test_what_does_not_fit_is_told_what_makes_it_fit(
 def test_each_way_to_make_it_fit_does(work: dict[str, Any]) -> None:
     """Asked again with one of the changes named, the answer is one that fits."""
     card = round_gpu(memory_gb=20)
-    asked = Workload(**work)
-    advice = compare(llama_2_7b(kv_heads=1), card, asked).advice
+    setup, sizes = asked(**work)
+    advice = compare(llama_2_7b(kv_heads=1), card, setup, sizes).advice
     changes: dict[str, Any] = {}
     for pattern, field, cast in (
         (r"--tp (\d+)", "tensor_parallel", int),
@@ -176,17 +176,18 @@ def test_each_way_to_make_it_fit_does(work: dict[str, Any]) -> None:
     assert changes
     assert changes.get("samples", 1) >= 1
     for field, value in changes.items():
-        assert value != getattr(asked, field)
-        changed = asked.model_copy(update={field: value}).under("bifurcated")
-        assert estimate(llama_2_7b(kv_heads=1), card, changed).memory.fits, (field, value)
+        given = {**setup.model_dump(), **sizes.model_dump()}
+        assert value != given[field]
+        changed = asked(**{**given, field: value, "attention": "bifurcated"})
+        assert estimate(llama_2_7b(kv_heads=1), card, *changed).memory.fits, (field, value)
 
 
 def test_no_more_gpus_are_advised_than_are_joined() -> None:
     """671 GB on cards of 24 GB would take 64 of them: no answer, except where a link joins 72."""
     deepseek = load_model("deepseek-v3")
-    geforce = compare(deepseek, load_hardware("rtx-4090"), Workload(weight_dtype="fp8"))
+    geforce = compare(deepseek, load_hardware("rtx-4090"), *asked(weight_dtype="fp8"))
     assert "--tp" not in geforce.advice
-    nvl72 = compare(deepseek, load_hardware("gb200"), Workload(weight_dtype="fp32"))
+    nvl72 = compare(deepseek, load_hardware("gb200"), *asked(weight_dtype="fp32"))
     assert "--tp 32" in nvl72.advice
 
 
@@ -213,7 +214,7 @@ def test_one_stored_context_may_be_all_of_the_gain() -> None:
     answer = compare(
         load_model("qwen2.5-7b"),
         load_hardware("h100-sxm"),
-        Workload(samples=40, context_tokens=1024, decoded_tokens=511),
+        *asked(samples=40, context_tokens=1024, decoded_tokens=511),
     )
     assert answer.winner == "bifurcated"
     assert answer.bifurcated.step_s == pytest.approx(answer.shared_storage.step_s, rel=0.02)

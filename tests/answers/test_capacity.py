@@ -1,7 +1,18 @@
 """How much fits, in memory and in time."""
 
 import pytest
-from builders import REAL_MODELS, gpu, gpus, llama_2_7b, mistral_7b, round_gpu, workloads
+from builders import (
+    REAL_MODELS,
+    asked,
+    gpu,
+    gpus,
+    llama_2_7b,
+    mistral_7b,
+    round_gpu,
+    runs,
+    setups,
+    workloads,
+)
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -10,23 +21,24 @@ from simulator.answers.estimate import Estimate, estimate
 from simulator.counts.memory import memory
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import resident_blocks
 
 
 def _at(result: Estimate, field: str, value: int) -> Estimate:
-    changed = result.workload.model_copy(update={field: value})
-    return estimate(result.model, result.gpu, changed)
+    changed = result.workload.but(**{field: value})
+    return estimate(result.model, result.gpu, result.setup, changed)
 
 
 @settings(max_examples=40)
-@given(st.sampled_from(REAL_MODELS), gpus(), workloads(), st.floats(1e-3, 1))
+@given(st.sampled_from(REAL_MODELS), gpus(), setups(), workloads(), st.floats(1e-3, 1))
 def test_limits_are_the_last_that_hold(
-    shape: ModelShape, card: HardwareProfile, work: Workload, target_s: float
+    shape: ModelShape, card: HardwareProfile, setup: Setup, work: Workload, target_s: float
 ) -> None:
     """A limit fits and one more does not, in memory; in time, it is met and by one more missed."""
-    assume(shape.latent is None or work.kernel != "sdpa_math")
-    result = estimate(shape, card, work)
+    assume(runs(shape, setup))
+    result = estimate(shape, card, setup, work)
     limits = capacity(result, target_step_s=target_s)
     for field, least, held, in_time in (
         ("samples", 1, limits.most_samples, limits.most_samples_in_time),
@@ -52,11 +64,11 @@ def test_limits_are_the_last_that_hold(
 
 
 def _fits(result: Estimate, field: str, value: int) -> bool:
-    # model_copy does not check: one past the largest count that can be typed is fine here.
-    changed = result.workload.model_copy(update={field: value})
+    # Nothing is checked: one past the largest count that can be typed is fine here.
     needs = memory(
         result.model,
-        changed,
+        result.setup,
+        result.workload.but(**{field: value}),
         capacity_bytes=result.memory.capacity_bytes,
         resident_blocks=resident_blocks(result.gpu),
     )
@@ -70,18 +82,18 @@ def test_samples_that_fit_by_hand() -> None:
     and not for another. Bifurcated, the context takes 4.29 GB once and a sample 64 x 524,288 bytes
     and its workspace: float32 logits of 128,000 bytes and the hidden vector of 8192 they come from.
     """
-    work = Workload(attention="standard", kernel="ideal")
-    standard = capacity(estimate(llama_2_7b(), gpu(), work))
+    setup = Setup(attention="standard", kernel="ideal")
+    standard = capacity(estimate(llama_2_7b(), gpu(), setup, Workload()))
     assert standard.most_samples == 58_523_168_768 // (8256 * 524_288) == 13
-    shared = work.model_copy(update={"attention": "bifurcated", "kv_layout": "shared"})
-    bifurcated = capacity(estimate(llama_2_7b(), gpu(), shared))
+    shared = setup.but(attention="bifurcated", kv_layout="shared")
+    bifurcated = capacity(estimate(llama_2_7b(), gpu(), shared, Workload()))
     left = 58_523_168_768 - 8192 * 524_288
     assert bifurcated.most_samples == left // (64 * 524_288 + 128_000 + 8192) == 1609
 
 
 def test_without_a_target_both_limits_are_the_same() -> None:
     """Nothing but memory limits then; with a loose target likewise."""
-    result = estimate(mistral_7b(), gpu(), Workload())
+    result = estimate(mistral_7b(), gpu(), *asked())
     free = capacity(result)
     assert free.most_samples == free.most_samples_in_time
     assert free.longest_context_tokens == free.longest_context_tokens_in_time
@@ -90,7 +102,7 @@ def test_without_a_target_both_limits_are_the_same() -> None:
 
 def test_a_model_that_does_not_fit_has_no_limits() -> None:
     """Not zero: not even one sample without context fits."""
-    limits = capacity(estimate(mistral_7b(), gpu(memory_gb=10), Workload()))
+    limits = capacity(estimate(mistral_7b(), gpu(memory_gb=10), *asked()))
     assert limits == Capacity(
         most_samples=None,
         longest_context_tokens=None,
@@ -101,7 +113,7 @@ def test_a_model_that_does_not_fit_has_no_limits() -> None:
 
 def test_a_target_that_nothing_meets() -> None:
     """It fits, but reading the weights alone takes 14 ms at 1000 GB/s."""
-    limits = capacity(estimate(mistral_7b(), round_gpu(), Workload()), target_step_s=0.01)
+    limits = capacity(estimate(mistral_7b(), round_gpu(), *asked()), target_step_s=0.01)
     assert limits.most_samples is not None
     assert limits.most_samples_in_time is None
     assert limits.longest_context_tokens_in_time is None
@@ -111,7 +123,7 @@ def test_a_target_that_nothing_meets() -> None:
 def test_more_memory_never_holds_less(field: str) -> None:
     """Each step of memory adds room."""
     found = [
-        getattr(capacity(estimate(mistral_7b(), gpu(memory_gb=size), Workload())), field)
+        getattr(capacity(estimate(mistral_7b(), gpu(memory_gb=size), *asked())), field)
         for size in (24, 40, 80, 141, 192)
     ]
     assert found == sorted(found)

@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import (
+    asked,
     gpu,
     gpus,
-    grid_of,
     llama_2_7b,
     mistral_7b,
     model_shapes,
     round_gpu,
+    runs,
+    setups,
     windowed,
     workloads,
 )
@@ -21,15 +23,15 @@ from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES, compare, kv
 from simulator.answers.estimate import estimate
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import ATTENTIONS, Workload
+from simulator.inputs.setup import ATTENTIONS, Setup
+from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 
 def test_llama_with_sixteen_samples() -> None:
     """KV bytes fall 69,256,347,648 / 4,831,838,208 = 14.33-fold, the step by far less."""
-    answer = compare(llama_2_7b(), gpu(memory_gb=160), Workload())
+    answer = compare(llama_2_7b(), gpu(memory_gb=160), *asked())
     assert answer.kv_io_ratio == pytest.approx(14.3333, abs=1e-4)
     assert answer.winner == "bifurcated"
     assert 1 < answer.speedup < answer.kv_io_ratio
@@ -38,9 +40,9 @@ def test_llama_with_sixteen_samples() -> None:
 
 def test_each_line_has_its_storage() -> None:
     """Standard as asked, standard over one stored context, bifurcated over one."""
-    answer = compare(mistral_7b(), gpu(), Workload(attention="bifurcated"))
+    answer = compare(mistral_7b(), gpu(), *asked(attention="bifurcated"))
     kinds = [
-        (line.workload.attention, line.workload.kv_layout)
+        (line.setup.attention, line.setup.kv_layout)
         for line in (answer.standard, answer.shared_storage, answer.bifurcated)
     ]
     assert kinds == [("standard", "copies"), ("standard", "shared"), ("bifurcated", "shared")]
@@ -52,11 +54,11 @@ def test_each_line_has_its_storage() -> None:
 
 def test_the_question_s_own_attention_is_ignored() -> None:
     """Comparing needs both, whichever was asked for."""
-    asked = [
-        compare(mistral_7b(), gpu(), Workload(attention=a)) for a in ("standard", "bifurcated")
+    answers = [
+        compare(mistral_7b(), gpu(), *asked(attention=a)) for a in ("standard", "bifurcated")
     ]
-    assert asked[0].speedup == asked[1].speedup
-    assert asked[0].advice == asked[1].advice
+    assert answers[0].speedup == answers[1].speedup
+    assert answers[0].advice == answers[1].advice
 
 
 def test_what_does_not_fit_does_not_win() -> None:
@@ -64,10 +66,10 @@ def test_what_does_not_fit_does_not_win() -> None:
 
     Where neither fits, the faster one is named all the same, and the advice is about memory.
     """
-    only = compare(mistral_7b(), gpu(), Workload(samples=64))
+    only = compare(mistral_7b(), gpu(), *asked(samples=64))
     assert (only.standard.memory.fits, only.bifurcated.memory.fits) == (False, True)
     assert only.winner == "bifurcated"
-    neither = compare(mistral_7b(), gpu(memory_gb=10), Workload(samples=64))
+    neither = compare(mistral_7b(), gpu(memory_gb=10), *asked(samples=64))
     assert not neither.bifurcated.memory.fits
     assert neither.winner == "bifurcated"
     assert neither.advice.startswith("Does not fit")
@@ -75,14 +77,14 @@ def test_what_does_not_fit_does_not_win() -> None:
 
 def test_a_small_difference_is_a_tie() -> None:
     """Below 2 % of a step neither is worth a change."""
-    answer = compare(mistral_7b(), round_gpu(), Workload(samples=2, context_tokens=512))
+    answer = compare(mistral_7b(), round_gpu(), *asked(samples=2, context_tokens=512))
     assert abs(answer.speedup - 1) < 0.02
     assert answer.winner == "tie"
 
 
 def test_nothing_read_has_the_ratio_one() -> None:
     """No context and no own tokens: no division by zero, and no attention to be faster at."""
-    answer = compare(mistral_7b(), gpu(), Workload(context_tokens=0, decoded_tokens=0))
+    answer = compare(mistral_7b(), gpu(), *asked(context_tokens=0, decoded_tokens=0))
     assert answer.kv_io_ratio == 1
     assert answer.standard.step_s == answer.bifurcated.step_s
     assert answer.winner == "tie"
@@ -92,26 +94,27 @@ def test_nothing_read_has_the_ratio_one() -> None:
 
 def test_one_sample_never_breaks_even() -> None:
     """With one sample nothing is shared, however long the context."""
-    answer = compare(mistral_7b(), gpu(), Workload(samples=1))
+    answer = compare(mistral_7b(), gpu(), *asked(samples=1))
     assert answer.break_even_context_tokens is None
     assert answer.break_even_samples is not None
     assert answer.winner != "bifurcated"
 
 
 @settings(max_examples=25)
-@given(model_shapes(), gpus(), workloads())
-def test_break_even_points_turn(shape: ModelShape, card: HardwareProfile, work: Workload) -> None:
+@given(model_shapes(), gpus(), setups(), workloads())
+def test_break_even_points_turn(
+    shape: ModelShape, card: HardwareProfile, setup: Setup, work: Workload
+) -> None:
     """At the point bifurcated is faster, one before it is not; None where it is not at the end."""
-    assume(shape.latent is None or work.kernel != "sdpa_math")
-    answer = compare(shape, card, work)
+    assume(runs(shape, setup))
+    answer = compare(shape, card, setup, work)
 
     def faster(field: str, value: int) -> bool:
-        changed = work.model_copy(update={field: value})
         steps = [
-            estimate(shape, card, changed.model_copy(update=layout)).step_s
-            for layout in (
-                {"attention": "bifurcated", "kv_layout": "shared"},
-                {"attention": "standard"},
+            estimate(shape, card, how, work.but(**{field: value})).step_s
+            for how in (
+                setup.but(attention="bifurcated", kv_layout="shared"),
+                setup.but(attention="standard"),
             )
         ]
         return steps[0] < steps[1]
@@ -142,15 +145,15 @@ def test_break_even_points_turn(shape: ModelShape, card: HardwareProfile, work: 
 def test_the_last_break_even_counts(shape: ModelShape, layout: Any, field: str, other: int) -> None:
     """Where waves make it faster and slower again, all values at once tell from where on."""
     sizes = {"samples": other} if field == "context_tokens" else {"context_tokens": other}
-    work = Workload(kv_layout=layout, **sizes)
+    setup, work = Setup(kv_layout=layout), Workload(**sizes)
     every = np.arange(1, 60_001 if field == "context_tokens" else 4097, dtype=np.float64)
     standard, bifurcated = (
         np.broadcast_to(
             decode_time(
                 shape,
-                grid_of(work.under(attention), **{field: every}),
+                setup.under(attention),
+                work.but(**{field: every}),
                 rates(round_gpu()),
-                resident_blocks=resident_blocks(round_gpu()),
             ).total_s,
             every.shape,
         )
@@ -158,7 +161,7 @@ def test_the_last_break_even_counts(shape: ModelShape, layout: Any, field: str, 
     )
     faster = bifurcated < standard
     assert np.count_nonzero(faster[1:] != faster[:-1]) > 1
-    answer = compare(shape, round_gpu(), work)
+    answer = compare(shape, round_gpu(), setup, work)
     assert getattr(answer, f"break_even_{field}") == np.flatnonzero(~faster)[-1] + 2
 
 
@@ -168,14 +171,15 @@ def test_the_break_even_of_launches_by_hand(samples: int) -> None:
 
     The ideal kernel has as many launches either way, so from two samples on it always pays.
     """
-    answer = compare(mistral_7b(), gpu(), Workload(kernel="ideal", samples=samples))
+    answer = compare(mistral_7b(), gpu(), *asked(kernel="ideal", samples=samples))
     assert answer.break_even_samples == 2
     assert answer.break_even_context_tokens == 1
 
 
 def test_constants_and_memory_reach_every_line() -> None:
     """The options of an estimate are those of all three lines."""
-    answer = compare(mistral_7b(), gpu(), Workload(), constants="peak", memory_utilization=0.5)
+    setup = Setup(constants="peak", gpu_memory_utilization=0.5)
+    answer = compare(mistral_7b(), gpu(), setup, Workload())
     for line in (answer.standard, answer.shared_storage, answer.bifurcated):
         assert line.rates.origin == "peak"
         assert line.memory.capacity_bytes == 40e9

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from simulator import api
 from simulator.answers.capacity import capacity
-from simulator.answers.cases import asked_scenario, central_cases, narrowed
 from simulator.answers.decision import Decision, decide
-from simulator.answers.grid_summary import MOST_POINTS_LISTED, summarise
-from simulator.answers.sweep import prepare_sweep
+from simulator.answers.study import asked_scenario, central_cases, narrowed
+from simulator.answers.sweep import MOST_POINTS_LISTED, prepare_sweep, summarise
 from simulator.errors import ScenarioError, WorkloadError
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.scenario import Scenario, load_scenario
@@ -30,6 +30,11 @@ def decision(scenario: Scenario, *gpus: str, target_step_s: float | None = None)
         output_tokens=64,
         target_step_s=target_step_s,
     )
+
+
+def _settings(found: Decision) -> dict[str, Any]:
+    """Return the question of a decision's case as the functions of api take it."""
+    return found.case.setup.model_dump() | found.case.workload.model_dump()
 
 
 def test_a_case_is_the_middle_of_the_grid() -> None:
@@ -52,8 +57,7 @@ def test_a_choice_says_what_the_api_says() -> None:
     """Times, limits and cost of a choice are those of the single questions."""
     found = decision(CODE, "h100-sxm", "mi300x")
     for choice in found.choices:
-        work = found.case.workload.model_dump()
-        alone = api.compare("llama-2-7b", choice.name, **work)
+        alone = api.compare("llama-2-7b", choice.name, **_settings(found))
         assert choice.comparison.standard.step_s == alone.standard.step_s
         assert choice.comparison.bifurcated.step_s == alone.bifurcated.step_s
         assert choice.limits["bifurcated"] == capacity(alone.bifurcated)
@@ -124,10 +128,10 @@ def test_requests_are_those_of_generate() -> None:
     """The whole request on the first GPU is what generate says of it."""
     for changes in ({}, {"query_tokens": 4, "accepted_tokens": 2}):
         found = decision(narrowed(CODE, changes), "h100-sxm", "mi300x")
-        work = found.case.workload.model_dump(exclude={"attention"})
+        settings = _settings(found)
         assert set(found.requests) == {"standard", "bifurcated"}
         for name, request in found.requests.items():
-            alone = api.generate("llama-2-7b", output_tokens=64, **{**work, "attention": name})
+            alone = api.generate("llama-2-7b", output_tokens=64, **{**settings, "attention": name})
             assert request.total_s == alone.total_s
 
 

@@ -3,18 +3,27 @@
 from typing import Any
 
 import pytest
-from builders import deepseek_v3, gpu, llama_2_7b, llama_3_70b, mistral_7b, round_gpu, windowed
+from builders import (
+    asked,
+    deepseek_v3,
+    gpu,
+    llama_2_7b,
+    llama_3_70b,
+    mistral_7b,
+    round_gpu,
+    windowed,
+)
 
 from simulator.answers.estimate import Estimate, estimate
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Workload
-from simulator.timing.slots import resident_blocks
+from simulator.inputs.setup import ask
+from simulator.timing.limits import resident_blocks
 
 
 def _estimate(shape: ModelShape | None = None, card: Any = None, **work: Any) -> Estimate:
-    return estimate(shape or mistral_7b(), card or round_gpu(), Workload(**work))
+    return estimate(shape or mistral_7b(), card or round_gpu(), *asked(**work))
 
 
 def test_tokens_per_second_are_the_whole_batch_s() -> None:
@@ -57,15 +66,15 @@ def test_a_gpu_holds_two_blocks_on_every_sm() -> None:
 def test_a_share_of_memory_is_a_share(share: float) -> None:
     """More than all of it, or nothing, is a typing error."""
     with pytest.raises(
-        WorkloadError, match=rf"^gpu_memory_utilization = {share} is not in \(0, 1\]"
+        WorkloadError, match=rf"^workload: gpu_memory_utilization = {share} is not in \(0, 1\]"
     ):
-        estimate(mistral_7b(), gpu(), Workload(), memory_utilization=share)
+        ask(mistral_7b(), gpu_memory_utilization=share)
 
 
 def test_capacity_is_the_share_allowed() -> None:
     """80 GB at 0.9 are 72 GB, at 1 all of it."""
     assert _estimate().memory.capacity_bytes == pytest.approx(72e9)
-    whole = estimate(mistral_7b(), gpu(), Workload(), memory_utilization=1)
+    whole = _estimate(gpu_memory_utilization=1)
     assert whole.memory.capacity_bytes == 80e9
 
 
@@ -143,7 +152,7 @@ def test_a_group_larger_than_its_link_joins_is_noted(name: str, size: int, noted
 )
 def test_every_answer_says_whose_constants_it_used(card: Any, choice: Any, words: str) -> None:
     """Fitted, measured, carried over or none: the first note says which."""
-    assert words in estimate(mistral_7b(), card, Workload(), constants=choice).notes[0]
+    assert words in _estimate(card=card, constants=choice).notes[0]
 
 
 def test_a_larger_group_is_noted_per_gpu() -> None:

@@ -1,24 +1,31 @@
 """Tidy frames of a study: what varies, what the rows say, and that they agree with one question."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from plot_studies import study
 
 from simulator import api
-from simulator.answers import breakdown, curves, fleet
+from simulator.answers import frames
 from simulator.answers.study import Study
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import profile_files, read_profile
 from simulator.inputs.presets import load_model
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
 GAIN = "gain, and standard ends"
 
 
+def _settings(question: Study) -> dict[str, Any]:
+    """Return a question as the functions of api take it."""
+    return question.setup.model_dump() | question.workload.model_dump()
+
+
 def test_a_grid_has_a_row_for_each_point_and_way() -> None:
     """Two contexts, three sample counts, three ways: 18 rows, the question's own marked."""
-    frame = curves.grid(study(GAIN), {"context_tokens": [4096, 8192], "samples": [1, 32, 64]})
+    frame = frames.grid(study(GAIN), {"context_tokens": [4096, 8192], "samples": [1, 32, 64]})
     assert len(frame) == 18
     assert frame[frame["asked"]][["context_tokens", "samples"]].drop_duplicates().shape == (1, 2)
     assert set(frame["variant"]) == {"standard", "shared_storage", "bifurcated"}
@@ -26,19 +33,19 @@ def test_a_grid_has_a_row_for_each_point_and_way() -> None:
 
 def test_one_stored_context_is_no_way_of_its_own_where_it_is_asked_for() -> None:
     """Where the question stores one context anyway, standard attention is that one."""
-    frame = curves.grid(study("no gain, one stored context"), {"samples": [1, 2]})
+    frame = frames.grid(study("no gain, one stored context"), {"samples": [1, 2]})
     assert set(frame["variant"]) == {"standard", "bifurcated"}
 
 
 def test_ratios_are_to_standard_at_the_same_point() -> None:
     """Speed-up and ratio of bytes are standard's over the row's own, 1 for standard itself."""
-    frame = curves.grid(study(GAIN), {"samples": [2, 32], "context_tokens": [512, 8192]})
+    frame = frames.grid(study(GAIN), {"samples": [2, 32], "context_tokens": [512, 8192]})
     standard = frame[frame["variant"] == "standard"]
     assert (standard["speedup"] == 1).all()
     assert (standard["kv_io_ratio"] == 1).all()
     row = frame[(frame["variant"] == "bifurcated") & frame["asked"]].iloc[0]
     question = study(GAIN)
-    answer = api.compare(question.model, question.gpu, **question.workload.model_dump())
+    answer = api.compare(question.model, question.gpu, **_settings(question))
     assert row["speedup"] == pytest.approx(answer.speedup)
     assert row["kv_io_ratio"] == pytest.approx(answer.kv_io_ratio)
     assert row["verdict"] == answer.verdict
@@ -46,14 +53,14 @@ def test_ratios_are_to_standard_at_the_same_point() -> None:
 
 def test_ends_of_memory_are_exact() -> None:
     """Among the samples are the most that fit and one more, of either kind of attention."""
-    frame = curves.by_samples(study(GAIN))
+    frame = frames.by_samples(study(GAIN))
     standard = frame[frame["variant"] == "standard"].set_index("samples")["fits"]
     assert (standard[13], standard[14]) == (True, False)
 
 
 def test_kernels_without_a_form_for_a_latent_cache_are_left_out() -> None:
     """PyTorch's reference path cannot read a latent cache; the others are there."""
-    frame = curves.by_kernel(study("fits nowhere, latent cache"))
+    frame = frames.by_kernel(study("fits nowhere, latent cache"))
     assert set(frame["kernel"]) == {"ideal", "flash", "einsum"}
 
 
@@ -61,11 +68,9 @@ def test_own_tokens_grow_from_the_first_step_to_the_last_of_the_request() -> Non
     """Four query tokens, 2.5 accepted: from 4 own tokens to those of generate's last step."""
     asked = study(GAIN)
     drafts = {"query_tokens": 4, "accepted_tokens": 2.5}
-    question = replace(asked, workload=asked.workload.model_copy(update=drafts), output_tokens=100)
-    frame = curves.by_own_tokens(question)
-    request = api.generate(
-        question.model, question.gpu, output_tokens=100, **question.workload.model_dump()
-    )
+    question = replace(asked, workload=asked.workload.but(**drafts), output_tokens=100)
+    frame = frames.by_own_tokens(question)
+    request = api.generate(question.model, question.gpu, output_tokens=100, **_settings(question))
     own = frame["decoded_tokens"]
     assert (own.min(), own.max()) == (4, request.last_step.workload.decoded_tokens)
     steps = frame[frame["variant"] == "standard"].sort_values("decoded_tokens")["step_ms"]
@@ -75,38 +80,36 @@ def test_own_tokens_grow_from_the_first_step_to_the_last_of_the_request() -> Non
 
 def test_the_context_of_a_tree_is_not_varied() -> None:
     """A prefix tree has no one context length: that is an error, not a wrong figure."""
-    work = study(GAIN).workload
-    tree = Workload.model_validate(
-        {**work.model_dump(exclude={"tree", "context_tokens", "prompts"}), "tree": "1K,512x4"}
-    )
-    question = Study(models=study(GAIN).models, gpus=study(GAIN).gpus, workload=tree)
+    sizes = study(GAIN).workload.model_dump(exclude={"tree", "context_tokens", "prompts"})
+    question = replace(study(GAIN), workload=Workload(**sizes, tree="1K,512x4"))
     with pytest.raises(WorkloadError, match="tree"):
-        curves.by_context(question)
+        frames.by_context(question)
 
 
 def test_parts_of_a_step_are_of_the_list() -> None:
     """Every operation of models of every kind belongs to a part that figures have a colour for."""
     for about in ("fits nowhere, latent cache", "a single point, experts", GAIN):
-        frame = breakdown.operations(study(about))
-        assert set(frame["part"]) <= set(breakdown.PARTS)
+        frame = frames.operations(study(about))
+        assert set(frame["part"]) <= set(frames.PARTS)
         for _, rows in frame.groupby("variant"):
             assert rows["time_ms"].sum() == pytest.approx(rows["step_ms"].iloc[0])
 
 
 def test_a_single_gpu_is_compared_with_those_of_a_price() -> None:
     """One GPU stands beside every GPU with a price, first; two are compared alone."""
-    alone = Study(models=study(GAIN).models, gpus=study(GAIN).gpus[:1], workload=Workload())
-    gpus = fleet.compared_gpus(alone)
+    alone = replace(study(GAIN), gpus=study(GAIN).gpus[:1], setup=Setup(), workload=Workload())
+    gpus = frames.compared_gpus(alone)
     profiles = map(read_profile, profile_files().values())
     priced = {gpu.id for gpu in profiles if gpu.price_usd_per_hour is not None}
     assert gpus[0].id == "h100-sxm"
     assert {gpu.id for gpu in gpus} == priced
-    assert [gpu.id for gpu in fleet.compared_gpus(study(GAIN))] == ["h100-sxm", "a100-sxm-80gb"]
+    assert [gpu.id for gpu in frames.compared_gpus(study(GAIN))] == ["h100-sxm", "a100-sxm-80gb"]
 
 
 def test_a_question_that_runs_on_no_gpu_is_an_error() -> None:
     """Where no GPU can take the question the reasons are told."""
     odd = load_model("llama-2-7b")
-    question = Study(models=(odd,), gpus=study(GAIN).gpus, workload=Workload(tensor_parallel=7))
+    setup = Setup(tensor_parallel=7)
+    question = Study(models=(odd,), gpus=study(GAIN).gpus, setup=setup, workload=Workload())
     with pytest.raises(SimulatorError, match="7"):
-        fleet.by_gpu(question)
+        frames.by_gpu(question)

@@ -3,28 +3,29 @@
 from typing import Any
 
 import pytest
-from builders import gpu, mistral_7b
+from builders import asked, gpu, mistral_7b
 
 from simulator.answers.estimate import estimate
 from simulator.answers.generate import MOST_OUTPUT_TOKENS, Generation, generate
 from simulator.errors import WorkloadError
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
 
 def _generate(output_tokens: int, card: Any = None, **settings: Any) -> Generation:
-    options = {
-        name: settings.pop(name) for name in ("usd_per_hour", "constants") if name in settings
-    }
-    work = Workload(attention="bifurcated", **settings)
-    return generate(mistral_7b(), card or gpu(), work, output_tokens=output_tokens, **options)
+    price = settings.pop("usd_per_hour", None)
+    question = asked(attention="bifurcated", **settings)
+    return generate(
+        mistral_7b(), card or gpu(), *question, output_tokens=output_tokens, usd_per_hour=price
+    )
 
 
 def test_a_request_is_a_loop_of_estimates() -> None:
     """A step for each token after the first, each a question of its own."""
     request = _generate(40, samples=6, context_tokens=900)
-    work = Workload(attention="bifurcated", samples=6, context_tokens=900)
+    setup, work = Setup(attention="bifurcated"), Workload(samples=6, context_tokens=900)
     steps = [
-        estimate(mistral_7b(), gpu(), work.model_copy(update={"decoded_tokens": decoded})).step_s
+        estimate(mistral_7b(), gpu(), setup, work.but(decoded_tokens=decoded)).step_s
         for decoded in range(1, 40)
     ]
     assert request.time.decode_s == pytest.approx(sum(steps), rel=1e-12)
@@ -117,7 +118,10 @@ def test_accepted_tokens_take_fewer_steps() -> None:
     assert work.decoded_tokens == 42
     steps = [
         estimate(
-            mistral_7b(), gpu(), work.model_copy(update={"decoded_tokens": -(-5 * k // 2) + 4})
+            mistral_7b(),
+            gpu(),
+            request.last_step.setup,
+            work.but(decoded_tokens=-(-5 * k // 2) + 4),
         ).step_s
         for k in range(16)
     ]

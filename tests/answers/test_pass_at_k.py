@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from simulator.answers.pass_at_k import SuccessCounts, SuccessRate, pass_at_k
 from simulator.errors import WorkloadError
-from simulator.inputs.problem_counts import ProblemCount
+from simulator.inputs.csv_files import ProblemCount
 
 
 def counts(*pairs: tuple[int, int]) -> SuccessCounts:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from builders import ROUND_CONSTANTS, deepseek_v3, gpu, llama_2_7b, mistral_7b
+from builders import ROUND_CONSTANTS, asked, deepseek_v3, gpu, llama_2_7b, mistral_7b
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +12,6 @@ from simulator.answers.estimate import estimate
 from simulator.answers.plan import Option, Plan, plan
 from simulator.errors import WorkloadError
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Workload
 
 CHEAP = gpu(ROUND_CONSTANTS, name="cheap", price=1.0, memory_bandwidth_gb_per_s=1000)
 FAST = gpu(ROUND_CONSTANTS, name="fast", price=3.0, memory_bandwidth_gb_per_s=4000)
@@ -30,11 +29,10 @@ def _plan(shape: ModelShape | None = None, **settings: Any) -> Plan:
             "tensor_parallel_sizes",
             "attentions",
             "usd_per_hour",
-            "constants",
         )
         if name in settings
     }
-    return plan(shape or mistral_7b(), cards, Workload(**settings), **options)
+    return plan(shape or mistral_7b(), cards, *asked(**settings), **options)
 
 
 def _key(option: Option) -> tuple[str, int, str]:
@@ -50,7 +48,8 @@ def test_every_combination_is_tried_once() -> None:
 def test_each_option_is_the_estimate_of_its_question() -> None:
     """Same step, same cost, same limits as if asked alone."""
     for option in _plan(tensor_parallel_sizes=(2,), target_step_s=0.02).options:
-        alone = estimate(mistral_7b(), option.result.gpu, option.result.workload)
+        result = option.result
+        alone = estimate(mistral_7b(), result.gpu, result.setup, result.workload)
         assert option.result.step_s == alone.step_s
         assert option.limits == capacity(alone, target_step_s=0.02)
         if option.usd_per_hour is not None:
@@ -157,7 +156,7 @@ def test_a_target_is_a_time(target: float) -> None:
 def test_one_kind_of_attention_can_be_planned_alone() -> None:
     """Bifurcated options keep one context, standard ones the question's own storage."""
     only = _plan(attentions=("bifurcated",), kv_layout="rebuilt")
-    assert {option.result.workload.kv_layout for option in only.options} == {"shared"}
+    assert {option.result.setup.kv_layout for option in only.options} == {"shared"}
     both = _plan(kv_layout="rebuilt")
-    layouts = {(option.attention, option.result.workload.kv_layout) for option in both.options}
+    layouts = {(option.attention, option.result.setup.kv_layout) for option in both.options}
     assert layouts == {("standard", "rebuilt"), ("bifurcated", "shared")}

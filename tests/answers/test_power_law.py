@@ -5,8 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from simulator.answers.power_law import PowerLaw, fit_power_law
-from simulator.answers.power_law_problem import SHARED
+from simulator.answers.power_law import SHARED, PowerLaw, fit_power_law
 from simulator.errors import MeasurementError
 
 SIZES = np.array([125e6, 350e6, 672e6, 1.3e9, 2.8e9, 6.7e9, 13e9])

@@ -7,7 +7,7 @@ import pytest
 import simulator
 from simulator.answers.quality import Quality
 from simulator.errors import WorkloadError
-from simulator.inputs.workload import ATTENTIONS
+from simulator.inputs.setup import ATTENTIONS
 
 QUESTION: dict[str, Any] = {"context_tokens": "8K", "success_rate": 0.05}
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import deepseek_v3, grid_of, llama_2_7b, llama_3_70b, mistral_7b, windowed
+from builders import asked, deepseek_v3, llama_2_7b, llama_3_70b, mistral_7b, windowed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +15,7 @@ from simulator.answers.verdict import TIE_MARGIN
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
 H100, A100 = 132, 108  # multiprocessors
@@ -44,9 +45,9 @@ def test_grouped_queries_by_hand(
 ) -> None:
     """With grouped queries the rule compares the tile steps of the two kernels."""
     heads, kv_heads, sm_count, prefix, requests = sizes
-    asked = {"heads": heads, "kv_heads": kv_heads, "sm_count": sm_count, "prefix_tokens": prefix}
-    assert vllm_waves(requests=requests, **asked) == waves
-    assert vllm_cascade(requests=requests, query_tokens=1, **asked) is cascade
+    given = {"heads": heads, "kv_heads": kv_heads, "sm_count": sm_count, "prefix_tokens": prefix}
+    assert vllm_waves(requests=requests, **given) == waves
+    assert vllm_cascade(requests=requests, query_tokens=1, **given) is cascade
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_the_thresholds(
 
 def _chooses(shape: ModelShape, gpu: str = "h100-sxm", **work: Any) -> bool:
     rule = find_rule("vllm")
-    return bool(rule.reads_once(shape, load_hardware(gpu), Workload(**work)))
+    return bool(rule.reads_once(shape, load_hardware(gpu), *asked(**work)))
 
 
 def test_a_prefix_counts_in_whole_cache_blocks() -> None:
@@ -90,7 +91,7 @@ def test_a_prefix_counts_in_whole_cache_blocks() -> None:
     # 8207 tokens count as 8192, 64 tiles; one more as 8208, 65 tiles: 65 against 8840 / 132 = 67.
     reasons = [
         find_rule("vllm").reason(
-            mistral_7b(), load_hardware("h100-sxm"), Workload(samples=17, context_tokens=tokens)
+            mistral_7b(), load_hardware("h100-sxm"), *asked(samples=17, context_tokens=tokens)
         )
         for tokens in (8207, 8208)
     ]
@@ -114,25 +115,25 @@ def test_of_a_tree_the_root_counts() -> None:
     card = load_hardware("h100-sxm")
     assert common_tokens(work) == 2048
     assert common_tokens(Workload(tree="task=4Kx12", samples=4)) == 0
-    assert find_rule("vllm").reads_once(llama_2_7b(), card, work)
-    answer = compare(llama_2_7b(), card, work, rule="vllm")
+    assert find_rule("vllm").reads_once(llama_2_7b(), card, Setup(), work)
+    answer = compare(llama_2_7b(), card, Setup(), work, rule="vllm")
     rule = answer.rule
     assert rule is not None
     assert rule.choice == "bifurcated"
     assert rule.reason.endswith("it reads once only the 2,048 tokens that all requests share")
     assert answer.bifurcated.step_s < rule.step_s < answer.shared_storage.step_s
     assert rule.best_step_s == answer.bifurcated.step_s
-    asked = estimate(llama_2_7b(), card, read_once(work))
-    assert rule.step_s == asked.step_s
+    once = estimate(llama_2_7b(), card, Setup(attention="bifurcated"), read_once(work))
+    assert rule.step_s == once.step_s
     # One read of 2,048 tokens, then 4,096 and the own ones of each of 48 sequences.
     tokens = 2048 + 48 * (4096 + 64)
-    assert asked.totals.kv_bytes_read == tokens * 524_288
+    assert once.totals.kv_bytes_read == tokens * 524_288
 
 
 def test_a_tree_without_a_common_root_is_standard() -> None:
     """Prompts that share nothing are read by every sample, whatever they have below."""
     work = Workload(tree="problem=4Kx8", samples=16)
-    rule = compare(mistral_7b(), load_hardware("h100-sxm"), work, rule="vllm").rule
+    rule = compare(mistral_7b(), load_hardware("h100-sxm"), Setup(), work, rule="vllm").rule
     assert rule is not None
     assert rule.choice == "standard"
     assert rule.reason == "no prefix is common to all prompts"
@@ -149,8 +150,8 @@ def test_a_tree_without_a_common_root_is_standard() -> None:
 def test_what_cascade_cannot_do(shape: ModelShape, why: str) -> None:
     """Latent caches, windows and ALiBi always run as standard attention."""
     assert not _chooses(shape, samples=64)
-    work = Workload(samples=64)
-    assert why in find_rule("vllm").reason(shape, load_hardware("h100-sxm"), work)
+    question = asked(samples=64)
+    assert why in find_rule("vllm").reason(shape, load_hardware("h100-sxm"), *question)
 
 
 def test_heads_are_those_of_one_gpu() -> None:
@@ -158,7 +159,7 @@ def test_heads_are_those_of_one_gpu() -> None:
     work = {"samples": 8, "context_tokens": 4096}
     assert not _chooses(llama_3_70b(), tensor_parallel=8, **work)
     reason = find_rule("vllm").reason(
-        llama_3_70b(), load_hardware("h100-sxm"), Workload(tensor_parallel=8, **work)
+        llama_3_70b(), load_hardware("h100-sxm"), *asked(tensor_parallel=8, **work)
     )
     assert "32 tile steps for cascade, 2 for flash decoding" in reason
 
@@ -175,21 +176,20 @@ def test_a_grid_has_the_answers_of_its_points(
 ) -> None:
     """Arrays give, point by point, what plain numbers give."""
     card, reads_once = load_hardware(gpu), find_rule("vllm").reads_once
-    grid = grid_of(
-        Workload(prompts=prompts),
+    grid = Workload(prompts=prompts).but(
         context_tokens=np.array(contexts, dtype=np.float64)[:, None],
         samples=np.array(samples, dtype=np.float64)[None, :],
     )
-    shown = np.broadcast_to(reads_once(shape, card, grid), (len(contexts), len(samples)))
+    shown = np.broadcast_to(reads_once(shape, card, Setup(), grid), (len(contexts), len(samples)))
     for i, context in enumerate(contexts):
         for j, count in enumerate(samples):
             work = Workload(prompts=prompts, context_tokens=context, samples=count)
-            assert bool(shown[i, j]) == reads_once(shape, card, work)
+            assert bool(shown[i, j]) == reads_once(shape, card, Setup(), work)
 
 
 def test_a_wrong_choice_costs_the_difference() -> None:
     """At 16 samples of 8K the rule reads the context 16 times, and loses the difference."""
-    answer = compare(mistral_7b(), load_hardware("h100-sxm"), Workload(), rule="vllm")
+    answer = compare(mistral_7b(), load_hardware("h100-sxm"), *asked(), rule="vllm")
     rule = answer.rule
     assert rule is not None
     assert (rule.choice, rule.ours, rule.agrees) == ("standard", "bifurcated", False)
@@ -200,7 +200,7 @@ def test_a_wrong_choice_costs_the_difference() -> None:
 
 def test_a_right_choice_costs_nothing() -> None:
     """Without grouped queries the rule shares 16 samples of 8K, as we do."""
-    rule = compare(llama_2_7b(), load_hardware("h100-sxm"), Workload(), rule="vllm").rule
+    rule = compare(llama_2_7b(), load_hardware("h100-sxm"), *asked(), rule="vllm").rule
     assert rule is not None
     assert (rule.choice, rule.ours, rule.agrees) == ("bifurcated", "bifurcated", True)
     assert rule.cost_s == 0
@@ -211,7 +211,7 @@ def test_a_right_choice_costs_nothing() -> None:
 def test_disagreement_means_a_cost(samples: int, context_tokens: int) -> None:
     """The rule disagrees with us exactly where its choice costs more than a tie."""
     work = Workload(samples=samples, context_tokens=context_tokens)
-    rule = compare(mistral_7b(), load_hardware("a100-sxm-80gb"), work, rule="vllm").rule
+    rule = compare(mistral_7b(), load_hardware("a100-sxm-80gb"), Setup(), work, rule="vllm").rule
     assert rule is not None
     assert rule.agrees == (rule.cost_share < TIE_MARGIN)
     assert rule.cost_s >= 0
@@ -220,9 +220,9 @@ def test_disagreement_means_a_cost(samples: int, context_tokens: int) -> None:
 def test_the_verdict_is_over_one_stored_context() -> None:
     """How sure we are is said of what the engine chooses between, not of copies."""
     card = load_hardware("h100-sxm")
-    asked = {"samples": 64, "context_tokens": 512}
-    copies = compare(mistral_7b(), card, Workload(**asked), rule="vllm")
-    shared = compare(mistral_7b(), card, Workload(kv_layout="shared", **asked), rule="vllm")
+    work = Workload(samples=64, context_tokens=512)
+    copies = compare(mistral_7b(), card, Setup(), work, rule="vllm")
+    shared = compare(mistral_7b(), card, Setup(kv_layout="shared"), work, rule="vllm")
     assert copies.rule == shared.rule
     assert shared.rule is not None
     assert shared.rule.verdict == shared.verdict
@@ -231,10 +231,10 @@ def test_the_verdict_is_over_one_stored_context() -> None:
 
 def test_no_rule_is_shown_unless_asked() -> None:
     """Without a name there is no rule in the answer."""
-    assert compare(mistral_7b(), load_hardware("h100-sxm"), Workload()).rule is None
+    assert compare(mistral_7b(), load_hardware("h100-sxm"), *asked()).rule is None
 
 
 def test_an_unknown_rule_names_the_nearest() -> None:
     """A typing error is one line with the valid name."""
     with pytest.raises(WorkloadError, match="unknown rule 'vlm'; did you mean 'vllm'"):
-        compare(mistral_7b(), load_hardware("h100-sxm"), Workload(), rule="vlm")
+        compare(mistral_7b(), load_hardware("h100-sxm"), *asked(), rule="vlm")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from simulator.answers.scaled import SCALE_BY, ScaleBy, scale_model
 from simulator.errors import ModelError
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import count_parameters
 from simulator.inputs.presets import load_model
 
 DENSE = ("llama-2-7b", "llama-3.1-70b", "llama-3.2-1b", "qwen2.5-7b", "qwen3-4b", "phi-2")

@@ -11,7 +11,6 @@ from builders import llama_2_7b
 from simulator.answers.scaling import fit_scaling_law, predicted_losses
 from simulator.answers.size_factor import fitted_factor, given_factor, paper_factor
 from simulator.errors import MeasurementError, ModelError, WorkloadError
-from simulator.inputs.training_runs import read_training_runs
 
 # Parameters and heads, as models of these sizes have them.
 MODELS = (
@@ -44,7 +43,7 @@ def write_runs(folder: Path, *, noise: float = 0.001, skip: tuple[str, ...] = ()
 
 def test_the_truth_is_within_the_intervals(tmp_path: Path) -> None:
     """Factors, floor and exponent come out; the held-out largest models within a percent."""
-    result = fit_scaling_law(read_training_runs(write_runs(tmp_path)))
+    result = fit_scaling_law(write_runs(tmp_path))
     assert [law.family.name for law in result.laws] == list(TRUE)
     for law in result.laws:
         assert law.low <= TRUE[law.family.name] <= law.high
@@ -60,11 +59,11 @@ def test_the_truth_is_within_the_intervals(tmp_path: Path) -> None:
 def test_a_held_out_size_has_no_part_in_its_prediction(tmp_path: Path) -> None:
     """Worse losses of the largest models change their error, not their predicted loss."""
     path = write_runs(tmp_path)
-    before = fit_scaling_law(read_training_runs(path)).held_out
+    before = fit_scaling_law(path).held_out
     text = path.read_text(encoding="utf-8").splitlines()
     text[-3:] = [line[: line.rindex(",")] + ",4.0" for line in text[-3:]]
     path.write_text("\n".join(text), encoding="utf-8")
-    after = fit_scaling_law(read_training_runs(path)).held_out
+    after = fit_scaling_law(path).held_out
     assert before is not None
     assert after is not None
     assert after.predicted == pytest.approx(before.predicted, rel=1e-6)
@@ -74,7 +73,7 @@ def test_a_held_out_size_has_no_part_in_its_prediction(tmp_path: Path) -> None:
 def test_a_family_with_too_few_sizes_is_left_out_and_named(tmp_path: Path) -> None:
     """Two sizes of multi-query are not fitted; a note says so."""
     path = write_runs(tmp_path, skip=("multi-query",))
-    result = fit_scaling_law(read_training_runs(path))
+    result = fit_scaling_law(path)
     assert [law.family.name for law in result.laws] == ["multi-head", "4 heads per KV head"]
     assert result.notes == ("Left out, too few sizes: multi-query: 2 of at least 3 sizes.",)
 
@@ -83,7 +82,7 @@ def test_without_the_reference_nothing_is_fitted(tmp_path: Path) -> None:
     """Too few multi-head models leave nothing to compare with."""
     path = write_runs(tmp_path, skip=("multi-head",))
     with pytest.raises(MeasurementError, match="multi-head: 2 of at least 3 sizes"):
-        fit_scaling_law(read_training_runs(path))
+        fit_scaling_law(path)
 
 
 def test_three_sizes_of_one_family_are_not_enough(tmp_path: Path) -> None:
@@ -91,7 +90,7 @@ def test_three_sizes_of_one_family_are_not_enough(tmp_path: Path) -> None:
     path = tmp_path / "few.csv"
     path.write_text("parameters,group_size,loss\n1e8,1,3\n1e9,1,2.6\n1e10,1,2.4\n", "utf-8")
     with pytest.raises(MeasurementError, match="4 runs are needed"):
-        fit_scaling_law(read_training_runs(path))
+        fit_scaling_law(path)
 
 
 def test_a_run_far_off_is_named_by_its_line(tmp_path: Path) -> None:
@@ -100,14 +99,14 @@ def test_a_run_far_off_is_named_by_its_line(tmp_path: Path) -> None:
     text = path.read_text(encoding="utf-8").splitlines()
     text[10] = text[10][: text[10].rindex(",")] + ",3.9"
     path.write_text("\n".join(text), encoding="utf-8")
-    result = fit_scaling_law(read_training_runs(path))
+    result = fit_scaling_law(path)
     assert result.notes == ("Far off the law, and therefore without weight in it: line 11.",)
     assert all(law.low <= TRUE[law.family.name] <= law.high for law in result.laws)
 
 
 def test_fitted_factors_by_kv_heads(tmp_path: Path) -> None:
     """A family's own factor where there is one, in equal steps of ln F between two."""
-    result = fit_scaling_law(read_training_runs(write_runs(tmp_path)))
+    result = fit_scaling_law(write_runs(tmp_path))
     base = llama_2_7b()
     group, query = (math.log(law.size_factor) for law in result.laws[1:])
     eight = fitted_factor(result, base, 8)
@@ -131,7 +130,7 @@ def test_fitted_factors_by_kv_heads(tmp_path: Path) -> None:
 def test_a_number_outside_the_families_is_refused(tmp_path: Path) -> None:
     """No law is drawn out to families that no run is of."""
     path = write_runs(tmp_path, skip=("multi-query",))
-    result = fit_scaling_law(read_training_runs(path))
+    result = fit_scaling_law(path)
     with pytest.raises(ModelError, match="give the size factor"):
         fitted_factor(result, llama_2_7b(), 1)
 

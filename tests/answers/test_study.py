@@ -7,6 +7,7 @@ from simulator.answers.study import Study, study_scenario
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import load_scenario
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
 MODEL, GPU = load_model("llama-3.1-8b"), load_hardware("h100-sxm")
@@ -14,7 +15,7 @@ MODEL, GPU = load_model("llama-3.1-8b"), load_hardware("h100-sxm")
 
 def of(**sizes: int) -> Study:
     """Return a study of a single question."""
-    return Study(models=(MODEL,), gpus=(GPU,), workload=Workload(**sizes))
+    return Study(models=(MODEL,), gpus=(GPU,), setup=Setup(), workload=Workload(**sizes))
 
 
 def test_a_scenario_is_at_the_middle_of_its_axes() -> None:

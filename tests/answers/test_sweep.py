@@ -4,15 +4,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import gpu, mistral_7b
+from builders import asked, gpu, mistral_7b
 
-from simulator.answers.grid import NUMERIC_AXES, Cell, winners
-from simulator.answers.sweep import POINTS_AT_ONCE, Sweep, prepare_sweep
+from simulator.answers.sweep import (
+    NUMERIC_AXES,
+    POINTS_AT_ONCE,
+    Grid,
+    Sweep,
+    prepare_sweep,
+    winners,
+)
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.errors import SimulatorError
 from simulator.inputs.scenario import Scenario, load_scenario, scenario_files
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import rates
 
 
 def _scenario(models: Any = "mistral-7b", gpus: Any = "h100-sxm", **workload: Any) -> Scenario:
@@ -33,7 +38,7 @@ def _scenario(models: Any = "mistral-7b", gpus: Any = "h100-sxm", **workload: An
     )
 
 
-def test_every_combination_of_names_is_a_cell() -> None:
+def test_every_combination_of_names_is_a_grid() -> None:
     """Models, KV heads, GPUs and named settings multiply; numbers stay one grid under each."""
     sweep = prepare_sweep(
         _scenario(
@@ -45,24 +50,24 @@ def test_every_combination_of_names_is_a_cell() -> None:
             context_tokens=["1K", "2K"],
         )
     )
-    assert len(sweep.cells) == 2 * 2 * 2 * 2
+    assert len(sweep.grids) == 2 * 2 * 2 * 2
     assert sweep.points == 16 * 6
-    assert {cell.model.kv_heads for cell in sweep.cells} == {1, 8}
-    assert sweep.cells[0].numeric["context_tokens"] == (1024, 2048)
+    assert {grid.model.kv_heads for grid in sweep.grids} == {1, 8}
+    assert sweep.grids[0].axes["context_tokens"] == (1024, 2048)
     assert not sweep.skipped
 
 
 def test_what_is_not_given_has_the_question_s_default() -> None:
     """As a single question has it; every numeric axis is there."""
-    (cell,) = prepare_sweep(_scenario()).cells
+    (grid,) = prepare_sweep(_scenario()).grids
     defaults = {axis: (Workload.model_fields[axis].default,) for axis in NUMERIC_AXES}
-    assert cell.numeric == defaults
+    assert grid.axes == defaults
 
 
 def test_engines_spellings_of_formats_are_read() -> None:
     """A scenario may say float8, as configuration files do."""
     sweep = prepare_sweep(_scenario(kv_dtype=["bfloat16", "fp8_e4m3"]))
-    assert [cell.named["kv_dtype"] for cell in sweep.cells] == ["bf16", "fp8"]
+    assert [grid.setup.kv_dtype for grid in sweep.grids] == ["bf16", "fp8"]
     rows = list(sweep.blocks())
     bytes_read = [float(row["standard_kv_bytes_read"][0]) for row in rows]
     assert bytes_read[0] == 2 * bytes_read[1]
@@ -73,7 +78,7 @@ def test_what_cannot_be_run_is_skipped_and_said_once() -> None:
     sweep = prepare_sweep(
         _scenario(models=["mistral-7b", "deepseek-v3"], kernel=["flash", "sdpa_math"])
     )
-    assert len(sweep.cells) == 3
+    assert len(sweep.grids) == 3
     (reason,) = sweep.skipped
     assert "caches a latent vector" in reason
 
@@ -94,17 +99,21 @@ def test_unknown_names_are_errors() -> None:
         prepare_sweep(_scenario(gpus="h100-sxmm"))
 
 
+def _grid(axes: dict[str, list[int]], **settings: Any) -> Grid:
+    setup, work = asked(**settings)
+    return Grid(model=mistral_7b(), gpu=gpu(), setup=setup, workload=work, axes=axes)
+
+
 def test_blocks_are_bounded() -> None:
     """However long the axes, no block is larger than asked, and none is missing."""
-    numeric = {
+    axes = {
         "prompts": [1],
         "samples": list(range(1, 101)),
         "context_tokens": list(range(0, 5000, 50)),
         "decoded_tokens": list(range(1, 31)),
         "query_tokens": [1],
     }
-    cell = Cell(model=mistral_7b(), gpu_rates=rates(gpu()), named={}, numeric=numeric)
-    sweep = Sweep(cells=(cell,), skipped=(), memory_utilization=0.9)
+    sweep = Sweep(grids=(_grid(axes),), with_tree=False, skipped=())
     sizes = [len(block["speedup"]) for block in sweep.blocks()]
     assert sum(sizes) == sweep.points == 300_000
     assert max(sizes) <= POINTS_AT_ONCE
@@ -114,13 +123,9 @@ def test_blocks_are_bounded() -> None:
 
 def test_columns_say_what_was_asked() -> None:
     """Names, settings and sizes of every point, and both kinds of attention."""
-    cell = Cell(
-        model=mistral_7b(),
-        gpu_rates=rates(gpu()),
-        named={"kernel": "einsum", "execution": "eager"},
-        numeric={"samples": [1, 2], "context_tokens": [10]},
-    )
-    (block,) = Sweep(cells=(cell,), skipped=(), memory_utilization=0.9).blocks()
+    axes = {"samples": [1, 2], "context_tokens": [10]}
+    grid = _grid(axes, kernel="einsum", execution="eager")
+    (block,) = Sweep(grids=(grid,), with_tree=False, skipped=()).blocks()
     said = {name: block[name] for name in ("model", "gpu", "kv_heads", "kernel", "execution")}
     assert said == {
         "model": "Mistral-7B",

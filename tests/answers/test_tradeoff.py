@@ -8,7 +8,7 @@ import pytest
 import simulator
 from simulator.answers.crossover import PAIRINGS, Border, Crossover
 from simulator.errors import SimulatorError, WorkloadError
-from simulator.inputs.workload import ATTENTIONS
+from simulator.inputs.setup import ATTENTIONS
 
 BOTH_STANDARD, BOTH_BIFURCATED, MIXED = PAIRINGS
 # Multi-head models on GPUs of several kinds.
@@ -152,7 +152,7 @@ def test_a_group_of_gpus_can_split_the_other_model() -> None:
     """Eight GPUs share the heads of both models; the other one's are a multiple of eight."""
     other = simulator.tradeoff("llama-2-7b", tensor_parallel=8).others[0]
     assert other.model.heads % 8 == 0
-    assert other.variants["standard"].result.workload.tensor_parallel == 8
+    assert other.variants["standard"].result.setup.tensor_parallel == 8
 
 
 def test_a_model_that_shares_already_is_a_base_too() -> None:

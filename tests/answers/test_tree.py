@@ -1,10 +1,11 @@
 """Which levels of a tree to split: every choice, the best of them, and the rule for each level."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
-from builders import ROUND_CONSTANTS, gpu, llama_2_7b, mistral_7b, round_gpu
+from builders import ROUND_CONSTANTS, asked, gpu, llama_2_7b, mistral_7b, round_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,15 +17,16 @@ from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario, load_scenario
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
 THREE = "shots=1K,task=512x4,problem=200x3"
 
 
-def planned(tree: str = THREE, card: str | None = None, **work: object) -> TreePlan:
+def planned(tree: str = THREE, card: str | None = None, **settings: Any) -> TreePlan:
     """Plan a tree for a multi-head model."""
     profile = gpu(memory_gb=10_000) if card is None else load_hardware(card)
-    return plan_tree(llama_2_7b(), profile, Workload(tree=tree, **work))
+    return plan_tree(llama_2_7b(), profile, *asked(tree=tree, **settings))
 
 
 def rule_of(result: TreePlan, name: str) -> LevelRule:
@@ -36,10 +38,11 @@ def rule_of(result: TreePlan, name: str) -> LevelRule:
 @pytest.mark.parametrize("prompts", [1, 5])
 def test_one_level_is_compare(prompts: int, execution: str) -> None:
     """Over one level the two choices are standard attention over one context, and bifurcated."""
-    work = Workload(context_tokens=3000, prompts=prompts, execution=execution)
-    for question in (work, Workload(tree=f"3000x{prompts}", execution=execution)):
-        result = plan_tree(mistral_7b(), gpu(), question)
-        wanted = compare(mistral_7b(), gpu(), work)
+    setup = Setup(execution=execution)
+    work = Workload(context_tokens=3000, prompts=prompts)
+    for sizes in (work, Workload(tree=f"3000x{prompts}")):
+        result = plan_tree(mistral_7b(), gpu(), setup, sizes)
+        wanted = compare(mistral_7b(), gpu(), setup, work)
         [name] = [level.name for level in result.best.result.workload.tree]
         assert result.reading(()).result.operations == wanted.shared_storage.operations
         assert result.reading((name,)).result.operations == wanted.bifurcated.operations
@@ -69,7 +72,8 @@ def test_splitting_the_last_level_is_bifurcated_attention_over_whole_prompts() -
     whole = estimate(
         llama_2_7b(),
         gpu(memory_gb=10_000),
-        Workload(context_tokens=1736, prompts=12, samples=16, attention="bifurcated"),
+        Setup(attention="bifurcated"),
+        Workload(context_tokens=1736, prompts=12, samples=16),
     )
     assert alone.totals.kv_bytes_read == whole.totals.kv_bytes_read
     assert alone.totals.launches == whole.totals.launches
@@ -156,17 +160,17 @@ def planned_on(constants: dict[str, float]) -> TreePlan:
     """Plan a small tree on a GPU with these constants, which splits no keys."""
     card = gpu({**ROUND_CONSTANTS, **constants}, sm_count=1)
     work = Workload(tree="system=2K,problem=512x4", samples=8)
-    return plan_tree(llama_2_7b(), card, work)
+    return plan_tree(llama_2_7b(), card, Setup(), work)
 
 
 def test_what_cannot_be_planned_is_refused() -> None:
     """No shared token, or a kernel without a form for trees."""
     with pytest.raises(WorkloadError, match="context_tokens = 0: there is no shared level"):
-        plan_tree(llama_2_7b(), round_gpu(), Workload(context_tokens=0))
+        plan_tree(llama_2_7b(), round_gpu(), *asked(context_tokens=0))
     with pytest.raises(WorkloadError, match="'einsum' has no form for a tree of 3 levels"):
         planned(kernel="einsum")
     # One level is the paper's own case.
-    plan_tree(llama_2_7b(), round_gpu(), Workload(tree="8K", kernel="einsum"))
+    plan_tree(llama_2_7b(), round_gpu(), *asked(tree="8K", kernel="einsum"))
 
 
 def test_layouts_of_the_baseline() -> None:
@@ -191,9 +195,10 @@ def test_a_sweep_over_trees_is_compare() -> None:
     assert len(rows) == 6
     for row in rows:
         tree, samples = str(row["tree"]), int(row["samples"])
-        work = Workload(tree=tree, samples=samples, decoded_tokens=9, weight_dtype="fp16")
+        work = Workload(tree=tree, samples=samples, decoded_tokens=9)
         assert (row["context_tokens"], row["prompts"]) == (work.context_tokens, work.prompts)
-        wanted = compare(load_model("llama-2-7b"), load_hardware("h100-sxm"), work)
+        setup = Setup(weight_dtype="fp16")
+        wanted = compare(load_model("llama-2-7b"), load_hardware("h100-sxm"), setup, work)
         assert row["speedup"] == pytest.approx(wanted.speedup)
         assert row["kv_io_ratio"] == pytest.approx(wanted.kv_io_ratio)
         assert row["bifurcated_memory_bytes"] == wanted.bifurcated.memory.total_bytes
@@ -224,6 +229,6 @@ def test_hydragen_s_second_level_is_a_gain(problems: int) -> None:
     CodeLlama-7B on A100, two-shot APPS: -18 % at equal batch; the sign, lengths being assumed.
     """
     work = Workload(tree=f"examples=2K,problem=512x{problems}", samples=128, decoded_tokens=128)
-    result = plan_tree(load_model("codellama-7b"), load_hardware("a100-sxm-80gb"), work)
+    result = plan_tree(load_model("codellama-7b"), load_hardware("a100-sxm-80gb"), Setup(), work)
     both, one = result.reading(("examples", "problem")), result.reading(("examples",))
     assert both.result.step_s < 0.95 * one.result.step_s

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from builders import gpus, mistral_7b, model_shapes, workloads
+from builders import asked, gpus, mistral_7b, model_shapes, runs, setups, workloads
 from hypothesis import assume, given, settings
 
 from simulator.answers.compare import compare
 from simulator.answers.verdict import VERDICTS, verdict_of, verdicts
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
 # Low, high, and whether standard and bifurcated fit.
@@ -42,13 +43,13 @@ def test_arrays_decide_as_numbers_do() -> None:
 
 
 @settings(max_examples=30)
-@given(model_shapes(), gpus(), workloads())
+@given(model_shapes(), gpus(), setups(), workloads())
 def test_verdict_and_winner_never_contradict(
-    shape: ModelShape, card: HardwareProfile, work: Workload
+    shape: ModelShape, card: HardwareProfile, setup: Setup, work: Workload
 ) -> None:
     """Yes never where standard wins, no never where bifurcated does; the ratio lies inside."""
-    assume(shape.latent is None or work.kernel != "sdpa_math")
-    answer = compare(shape, card, work)
+    assume(runs(shape, setup))
+    answer = compare(shape, card, setup, work)
     rounding = 1 + 1e-12
     assert answer.speedup_low <= answer.speedup * rounding
     assert answer.speedup <= answer.speedup_high * rounding
@@ -62,7 +63,7 @@ def test_verdict_and_winner_never_contradict(
 def test_more_samples_turn_no_into_yes_through_too_close() -> None:
     """One sample shares nothing, 64 share a lot, and between the two nobody is sure."""
     card = load_hardware("b200-sxm")
-    found = [compare(mistral_7b(), card, Workload(samples=n)).verdict for n in (1, 2, 3, 4, 64)]
+    found = [compare(mistral_7b(), card, *asked(samples=n)).verdict for n in (1, 2, 3, 4, 64)]
     order = {"no": 0, "too close to call": 1, "yes": 2}
     assert found[0] == "no"
     assert found[-1] == "yes"
@@ -73,7 +74,7 @@ def test_more_samples_turn_no_into_yes_through_too_close() -> None:
 def test_a_close_call_says_what_to_do() -> None:
     """It asks for a measurement, and does not tell to switch."""
     card = load_hardware("h100-sxm")
-    answer = compare(mistral_7b(), card, Workload(kernel="einsum", samples=16))
+    answer = compare(mistral_7b(), card, *asked(kernel="einsum", samples=16))
     assert answer.verdict == "too close to call"
     assert answer.winner != "tie"
     assert answer.advice.startswith("Measure both")

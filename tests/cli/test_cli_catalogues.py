@@ -10,7 +10,7 @@ from simulator.inputs.hardware import load_hardware, profile_files
 from simulator.inputs.presets import presets
 from simulator.inputs.scenario import scenario_files
 from simulator.resources import data_dir
-from simulator.timing.constants import rates
+from simulator.timing.constants import Key, rates
 
 GROUPS = ("models", "gpus", "scenarios")
 
@@ -106,9 +106,9 @@ def test_a_gpu_shows_the_constants_of_8_bit_kernels_too() -> None:
     """Carried ones stand beside those of 16 bits, and what both share is told once."""
     shown = bifurcate("gpus", "show", "l4", "--json").json["constants"]
     used = rates(load_hardware("l4"))
-    for name in ("attention_launch_us", "gemm_bandwidth_fraction"):
-        assert shown[f"fp8_{name}"]["value"] == used.low_precision.constants[name].value
-        assert shown[name]["value"] == used.constants[name].value
+    for key in (Key("launch_us", "attention"), Key("bandwidth_fraction", "gemm")):
+        assert shown[f"fp8_{key}"]["value"] == used.low_precision.constants[key].value
+        assert shown[str(key)]["value"] == used.constants[key].value
     assert "link_fraction" in shown
     assert "fp8_link_fraction" not in shown
 

@@ -16,11 +16,11 @@ from builders import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.counts import paper
-from simulator.counts.attention.registry import flash_splits
+from simulator.counts.attention.flash import flash_splits
+from simulator.counts.attention.registry import WAYS
 from simulator.counts.operation import Operation, total
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import KERNELS
+from simulator.one_page import Sizes, decode_step, kv_bytes
 
 SIZES = st.fixed_dictionaries(
     {
@@ -78,9 +78,6 @@ def test_einsum_moves_what_appendix_e2_says(sizes: dict[str, int]) -> None:
     }
     assert moved["standard"] == 2 * standard
     assert moved["bifurcated"] == 2 * (bifurcated + b * h * n * k + b * n * d)
-    symbols = {"g": g, "k": k, "b": b, "m_c": m_c, "m_d": m_d}
-    assert paper.full_io_standard(h=h, n=n, **symbols) == standard
-    assert paper.full_io_bifurcated(h=h, n=n, **symbols) == bifurcated
 
 
 @given(SIZES)
@@ -98,16 +95,16 @@ def test_kv_reads_are_equations_5_and_6(sizes: dict[str, int]) -> None:
         }
         assert read["standard"] == 4 * g * 32 * b * (m_c + m_d)
         assert read["bifurcated"] == 4 * g * 32 * (m_c + b * m_d)
-    symbols = {"g": g, "k": 32, "b": b, "m_c": m_c, "m_d": m_d}
-    assert read["standard"] == 4 * paper.kv_io_standard(**symbols)
-    assert read["bifurcated"] == 4 * paper.kv_io_bifurcated(**symbols)
+    page = Sizes(b=b, m_c=m_c, m_d=m_d, g=g, k=32, h=g * sizes["p"], L=1, d=1, f=1, v=1)
+    assert read == {attention: kv_bytes(page, attention) for attention in read}
 
 
 def test_the_paper_s_flops() -> None:
-    """4 b h n k (m_c + m_d), the formula and every kernel."""
-    symbols = {"h": 32, "k": 128, "b": 16, "n": 1, "m_c": 8192, "m_d": 64}
+    """4 b h n k (m_c + m_d): the page that prints the paper, and every kernel."""
     expected = 4 * 16 * 32 * 128 * 8256
-    assert paper.attention_flops(**symbols) == expected
+    page = Sizes(b=16, m_c=8192, m_d=64, g=8, k=128, h=32, L=1, d=1, f=1, v=1)
+    flops = {name: flops for name, _, flops, _ in decode_step(page, "bifurcated")}
+    assert flops["attention"] == expected
     for kernel in ("ideal", "flash", "einsum", "sdpa_math"):
         operations = _attention(attention_only(32, 8), attention="bifurcated", kernel=kernel)
         assert total(operations.values()).flops == expected
@@ -128,7 +125,7 @@ def test_an_empty_part_is_not_launched() -> None:
 
 @pytest.mark.parametrize("kv_layout", ["copies", "shared", "rebuilt"])
 @pytest.mark.parametrize("execution", ["graph", "eager"])
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", tuple(WAYS))
 @pytest.mark.parametrize("attention", ["standard", "bifurcated"])
 def test_without_any_keys_there_is_no_attention(
     attention: str, kernel: str, execution: str, kv_layout: str

@@ -21,7 +21,10 @@ from simulator.counts.transformer import (
     visible_tokens,
 )
 from simulator.errors import WorkloadError
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
+
+BIFURCATED = Setup(attention="bifurcated")
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8, 16, 32, 64])
@@ -64,7 +67,7 @@ def test_prefill_attends_causally(tokens: int, window: int | None) -> None:
     shape = windowed(window, layers=1, layer_groups=({"count": 1, "window": window},))
     (attention,) = [
         operation
-        for operation in prefill_operations(shape, Workload(context_tokens=tokens))
+        for operation in prefill_operations(shape, Setup(), Workload(context_tokens=tokens))
         if operation.kind == "prefill_attention"
     ]
     assert attention.flops == 4 * 16 * 256 * pairs
@@ -72,14 +75,13 @@ def test_prefill_attends_causally(tokens: int, window: int | None) -> None:
 
 def test_prefill_does_not_depend_on_the_samples() -> None:
     """Every prompt is read once; only contiguous copies then cost something."""
-    work = Workload(attention="bifurcated", prompts=3, context_tokens=1000)
+    work = Workload(prompts=3, context_tokens=1000)
     one, many = (
-        prefill_operations(mistral_7b(), work.model_copy(update={"samples": samples}))
+        prefill_operations(mistral_7b(), BIFURCATED, work.but(samples=samples))
         for samples in (1, 50)
     )
     assert one == many
-    copies = work.model_copy(update={"attention": "standard", "samples": 50})
-    *same, broadcast = prefill_operations(mistral_7b(), copies)
+    *same, broadcast = prefill_operations(mistral_7b(), Setup(), work.but(samples=50))
     assert same == one
     context = 3 * 1000 * 4096
     assert (broadcast.bytes_read, broadcast.bytes_written) == (context, 50 * context)
@@ -88,9 +90,7 @@ def test_prefill_does_not_depend_on_the_samples() -> None:
 
 def test_prefill_fills_the_cache_it_will_read() -> None:
     """The bytes of K and V written are those of the context's tokens."""
-    named = by_name(
-        prefill_operations(llama_2_7b(), Workload(attention="bifurcated", context_tokens=77))
-    )
+    named = by_name(prefill_operations(llama_2_7b(), BIFURCATED, Workload(context_tokens=77)))
     assert named["kv_write"].bytes_written * named["kv_write"].repeat == 77 * 524_288
 
 
@@ -99,7 +99,7 @@ def test_prefill_of_several_prompts_is_as_much_each() -> None:
     one, two = (
         total(
             prefill_operations(
-                mistral_7b(), Workload(attention="bifurcated", context_tokens=500, prompts=prompts)
+                mistral_7b(), BIFURCATED, Workload(context_tokens=500, prompts=prompts)
             )
         )
         for prompts in (1, 2)

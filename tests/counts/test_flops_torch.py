@@ -8,6 +8,7 @@ from builders import model, step_operations
 from simulator.counts.operation import total
 from simulator.counts.transformer import prefill_operations
 from simulator.inputs.model import LatentAttention, ModelShape
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
 torch = pytest.importorskip("torch", reason="counts FLOPs with torch.utils.flop_counter")
@@ -114,6 +115,6 @@ def test_a_prefill_has_the_flops_pytorch_counts_without_the_mask() -> None:
             x = _mlp(shape, _linear(_meta(M_C, h * k), shape.hidden_size))
         _linear(x[-1:], shape.vocab_size)
 
-    operations = prefill_operations(shape, Workload(context_tokens=M_C, samples=B))
+    operations = prefill_operations(shape, Setup(), Workload(context_tokens=M_C, samples=B))
     skipped = shape.layers * 4 * h * k * (M_C * (M_C - 1) // 2)
     assert total(operations).flops == _counted(prefill) - skipped

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from simulator.counts.operation import Operation, total
 from simulator.inputs.dtypes import DTYPE_BYTES, activation_dtype
-from simulator.inputs.model import Experts, LatentAttention, ModelShape
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import Experts, LatentAttention, ModelShape, count_parameters
 from simulator.inputs.presets import load_model, presets
 
 # So many tokens that every expert is visited.

@@ -1,23 +1,25 @@
 """What must lie in a GPU's memory."""
 
-from typing import Any
-
 import pytest
 from builders import (
     REAL_MODELS,
     SLOTS,
+    asked,
     by_name,
     deepseek_v3,
     llama_2_7b,
     llama_3_70b,
     mistral_7b,
     mixtral_8x7b,
+    model,
     model_shapes,
+    runs,
+    setups,
     step_operations,
     windowed,
     workloads,
 )
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from simulator.counts.memory import (
@@ -25,17 +27,18 @@ from simulator.counts.memory import (
     kv_cache_bytes,
     memory,
     prefill_workspace_bytes,
-    request_memory,
     weights_bytes,
     workspace_bytes,
 )
 from simulator.counts.operation import total
+from simulator.counts.transformer import decode_operations
 from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
 
-def _memory(shape: ModelShape, **work: Any) -> Memory:
-    return memory(shape, Workload(**work), capacity_bytes=72e9, resident_blocks=SLOTS)
+def _memory(shape: ModelShape, setup: Setup, work: Workload, *, prefill: bool = False) -> Memory:
+    return memory(shape, setup, work, capacity_bytes=72e9, resident_blocks=SLOTS, prefill=prefill)
 
 
 def test_the_total_is_weights_caches_and_workspace() -> None:
@@ -58,14 +61,14 @@ def test_the_total_is_weights_caches_and_workspace() -> None:
 )
 def test_stored_tokens_follow_the_layout(attention: str, layout: str, tokens: int) -> None:
     """Two prompts of 16 samples: 131,072 bytes a token of Mistral-7B, a context copy or one."""
-    work = Workload(attention=attention, kv_layout=layout, prompts=2)
-    assert kv_cache_bytes(mistral_7b(), work) == tokens * 131_072
+    setup, work = asked(attention=attention, kv_layout=layout, prompts=2)
+    assert kv_cache_bytes(mistral_7b(), setup, work) == tokens * 131_072
 
 
 def test_a_rebuilt_cache_needs_room_for_its_copies() -> None:
     """One layer's concatenated cache lies beside the stored one: 4096 bytes a token."""
     rebuilt, shared = (
-        _memory(mistral_7b(), attention="standard", kv_layout=layout)
+        _memory(mistral_7b(), Setup(attention="standard", kv_layout=layout), Workload())
         for layout in ("rebuilt", "shared")
     )
     copies = 16 * (8192 + 64) * 4096
@@ -74,19 +77,20 @@ def test_a_rebuilt_cache_needs_room_for_its_copies() -> None:
 
 def test_a_window_is_all_that_is_kept() -> None:
     """Once a sample's own tokens fill the window, the context is gone from those layers."""
-    work = Workload(attention="bifurcated", context_tokens=8192, decoded_tokens=5000, samples=3)
+    setup = Setup(attention="bifurcated")
+    work = Workload(context_tokens=8192, decoded_tokens=5000, samples=3)
     windows, whole = 3 * 4096, 8192 + 3 * 5000
-    assert kv_cache_bytes(windowed(), work) == 8192 * 21 * (windows + whole)
+    assert kv_cache_bytes(windowed(), setup, work) == 8192 * 21 * (windows + whole)
 
 
-@given(workloads(kernel=st.sampled_from(["ideal", "flash"]), query_tokens=1))
-def test_what_is_stored_is_what_a_step_reads(work: Workload) -> None:
+@given(setups(kernel=st.sampled_from(["ideal", "flash"])), workloads(query_tokens=1))
+def test_what_is_stored_is_what_a_step_reads(setup: Setup, work: Workload) -> None:
     """Copies under standard attention, and one context under bifurcated, are read just once."""
-    if work.attention == "standard" and work.kv_layout != "copies":
-        work = work.model_copy(update={"kv_layout": "copies"})
+    if setup.attention == "standard":
+        setup = setup.but(kv_layout="copies")
     for shape in (mistral_7b(), windowed()):
-        read = total(step_operations(shape, **work.model_dump())).kv_bytes_read
-        assert kv_cache_bytes(shape, work) == read
+        read = total(decode_operations(shape, setup, work, resident_blocks=SLOTS)).kv_bytes_read
+        assert kv_cache_bytes(shape, setup, work) == read
 
 
 @given(model_shapes(latent=False), st.sampled_from(["bf16", "fp8", "int4"]))
@@ -104,7 +108,7 @@ def test_a_step_reads_no_weights_that_are_not_there(shape: ModelShape, dtype: st
             + shape.layers * 20 * (shape.hidden_size + shape.intermediate_size)
             + shape.vocab_size
         )
-        held = weights_bytes(shape, Workload(**work))
+        held = weights_bytes(shape, Setup(**work))
         assert total(operations).weight_bytes_read - rows <= held + slack
 
 
@@ -123,20 +127,22 @@ def test_ranks_hold_what_they_read(shape: ModelShape, ranks: int) -> None:
     norms = 2 * shape.hidden_size * (2 * shape.layers + 1)
     if shape.latent is not None:
         norms += 2 * shape.layers * (512 + 1536)
-    assert weights_bytes(shape, Workload(**work)) == pytest.approx(read + tables + norms)
+    assert weights_bytes(shape, Setup(**work)) == pytest.approx(read + tables + norms)
 
 
 def test_logits_decide_the_workspace_of_a_wide_vocabulary() -> None:
     """128 samples' float32 logits of 256,000 tokens, and the hidden vectors they come from."""
-    work = Workload(samples=128, kernel="ideal", context_tokens=10)
+    setup, work = Setup(kernel="ideal"), Workload(samples=128, context_tokens=10)
     expected = 128 * (256_000 * 4 + 3584 * 2)
-    assert workspace_bytes(windowed(), work, resident_blocks=SLOTS) == expected
+    assert workspace_bytes(windowed(), setup, work, resident_blocks=SLOTS) == expected
 
 
 def test_flash_keeps_no_logits_and_einsum_does() -> None:
     """Two passes' logits: 64 samples x 32 heads x (32,768 + 64) x 2 bytes, twice."""
-    work = {"samples": 64, "context_tokens": 32768, "attention": "bifurcated"}
-    flash, einsum = (_memory(llama_2_7b(), kernel=kernel, **work) for kernel in ("flash", "einsum"))
+    setup, work = Setup(attention="bifurcated"), Workload(samples=64, context_tokens=32768)
+    flash, einsum = (
+        _memory(llama_2_7b(), setup.but(kernel=kernel), work) for kernel in ("flash", "einsum")
+    )
     # Partials of split-KV: 264 blocks of 64 rows of 129 float32 values.
     partials = 264 * 64 * 129 * 4
     logits = 2 * 64 * 32 * (32768 + 64) * 2
@@ -149,21 +155,55 @@ def test_the_math_path_copies_the_cache_in_plain_pytorch() -> None:
     Values a token: 2048 cast, 8192 repeated, 4096 of the keys scaled. Logits of 32 heads, twice, in
     float32 where einsum's are in bf16.
     """
-    work = {"attention": "standard", "samples": 16}
-    math = _memory(mistral_7b(), kernel="sdpa_math", execution="eager", **work)
-    einsum = _memory(mistral_7b(), kernel="einsum", execution="eager", **work)
+    setup = Setup(attention="standard", execution="eager")
+    math, einsum = (
+        _memory(mistral_7b(), setup.but(kernel=kernel), Workload(samples=16))
+        for kernel in ("sdpa_math", "einsum")
+    )
     values = 2048 + 8192 + 4096
     per_token = values * 4 + 2 * 32 * (4 - 2)
     assert math.workspace_bytes - einsum.workspace_bytes == 16 * (8192 + 64) * per_token
 
 
-@given(st.sampled_from(REAL_MODELS), workloads())
-def test_bifurcated_never_needs_more_than_copies(shape: ModelShape, work: Workload) -> None:
+@pytest.mark.parametrize(
+    ("tree", "outputs"),
+    [
+        ("", 2),  # context and own tokens
+        ("system=4,problem=3x2", 3),  # both levels, own tokens
+        ("system=4,examples=5x2,problem=3x2", 4),
+        ("system=4+examples=5x2,problem=3x2", 3),  # the upper levels are read together
+        ("system=4+problem=3x2", 2),
+        ("system=4+problem=3x2+", 2),  # all is read at once: as much as standard attention has
+    ],
+)
+def test_every_part_of_a_tree_has_an_output_of_its_own(tree: str, outputs: int) -> None:
+    """Bifurcated attention merges one output for each part that it reads apart.
+
+    Of 4 heads of 2 values, 2 bytes each: 16 bytes for a token's queries, and 16 for each output.
+    Beside them a token has two hidden vectors of 8 values and gate and up of 16 each: 96 bytes.
+    """
+    shape = model(vocab_size=16)  # so few that logits do not decide
+    sizes: dict[str, Any] = {"tree": tree} if tree else {"context_tokens": 7}
+    for attention, found in (("bifurcated", outputs), ("standard", 2)):
+        setup = Setup(attention=attention, kernel="ideal")
+        work = Workload(samples=3, decoded_tokens=2, **sizes)
+        tokens = work.prompts * 3
+        expected = tokens * (96 + 16 + 16 * found)
+        assert workspace_bytes(shape, setup, work, resident_blocks=SLOTS) == expected
+        # Flash keeps split-KV partials too: in 264 blocks 64 rows of 2 values and a log-sum-exp.
+        flash = setup.but(kernel="flash")
+        partials = 264 * 64 * (2 + 1) * 4
+        assert workspace_bytes(shape, flash, work, resident_blocks=SLOTS) == expected + partials
+
+
+@given(st.sampled_from(REAL_MODELS), setups(), workloads())
+def test_bifurcated_never_needs_more_than_copies(
+    shape: ModelShape, setup: Setup, work: Workload
+) -> None:
     """One context instead of one for each sample; equal for a single sample."""
-    if shape.latent is not None and work.kernel == "sdpa_math":
-        return
+    assume(runs(shape, setup))
     bifurcated, standard = (
-        _memory(shape, **{**work.model_dump(), "attention": attention, "kv_layout": "copies"})
+        _memory(shape, setup.but(attention=attention, kv_layout="copies"), work)
         for attention in ("bifurcated", "standard")
     )
     assert bifurcated.total_bytes <= standard.total_bytes
@@ -171,60 +211,65 @@ def test_bifurcated_never_needs_more_than_copies(shape: ModelShape, work: Worklo
         assert bifurcated.kv_bytes == standard.kv_bytes
 
 
-@given(st.sampled_from(REAL_MODELS), workloads(kernel="flash"))
-def test_memory_grows_with_samples_and_context(shape: ModelShape, work: Workload) -> None:
+@given(st.sampled_from(REAL_MODELS), setups(kernel="flash"), workloads())
+def test_memory_grows_with_samples_and_context(
+    shape: ModelShape, setup: Setup, work: Workload
+) -> None:
     """One more of either never needs less: a limit found by halving is the limit."""
-    now = _memory(shape, **work.model_dump()).total_bytes
+    now = _memory(shape, setup, work).total_bytes
     for field in ("samples", "context_tokens", "decoded_tokens", "prompts"):
-        more = work.model_copy(update={field: getattr(work, field) + 1})
-        assert _memory(shape, **more.model_dump()).total_bytes >= now
+        more = work.but(**{field: getattr(work, field) + 1})
+        assert _memory(shape, setup, more).total_bytes >= now
 
 
 @pytest.mark.parametrize(
-    ("shape", "work", "values"),
+    ("shape", "ranks", "values"),
     [
         # Residual and norm; of gate, up and product a quarter.
-        (llama_3_70b(), {"tensor_parallel": 4}, 2 * 8192 + 3 * 28672 / 4),
+        (llama_3_70b(), 4, 2 * 8192 + 3 * 28672 / 4),
         # Of two experts gate, up, product and output.
-        (mixtral_8x7b(), {}, 2 * 4096 + 2 * (3 * 14336 + 4096)),
+        (mixtral_8x7b(), 1, 2 * 4096 + 2 * (3 * 14336 + 4096)),
         # Of eight experts likewise, and the shared expert's output.
-        (deepseek_v3(), {}, 2 * 7168 + 8 * (3 * 2048 + 7168) + 7168),
+        (deepseek_v3(), 1, 2 * 7168 + 8 * (3 * 2048 + 7168) + 7168),
         # Over 8 GPUs each holds an eighth of the inner tensors, and all of the hidden ones.
-        (deepseek_v3(), {"tensor_parallel": 8}, 2 * 7168 + 8 * (3 * 2048 / 8 + 7168) + 7168),
+        (deepseek_v3(), 8, 2 * 7168 + 8 * (3 * 2048 / 8 + 7168) + 7168),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_a_prefill_holds_what_its_widest_block_makes(
-    shape: ModelShape, work: dict[str, Any], values: float
+    shape: ModelShape, ranks: int, values: float
 ) -> None:
     """Values of 2 bytes a token, counted by hand; a chunk of 8192 tokens, or fewer."""
     for context, tokens in ((100_000, 8192), (8193, 8192), (5000, 5000)):
-        asked = Workload(context_tokens=context, **work)
-        assert prefill_workspace_bytes(shape, asked) == 2 * tokens * values
+        work = Workload(context_tokens=context)
+        setup = Setup(tensor_parallel=ranks)
+        assert prefill_workspace_bytes(shape, setup, work) == 2 * tokens * values
 
 
 def test_a_prefill_of_a_tree_takes_each_node_once() -> None:
     """A system prompt of 1000 tokens above 3 problems of 500: 2500 tokens, whole prompts 4500."""
-    tree = Workload(tree="system=1000,problem=500x3", execution="eager")
-    copies, once = tree.under("standard"), tree.under("bifurcated")
+    tree = Workload(tree="system=1000,problem=500x3")
+    copies, once = (
+        Setup(attention=attention, execution="eager") for attention in ("standard", "bifurcated")
+    )
     per_token = 2 * (3 * 4096 + 3 * 14336)
-    assert prefill_workspace_bytes(mistral_7b(), once) == 2500 * per_token
-    assert prefill_workspace_bytes(mistral_7b(), copies) == 4500 * per_token
+    assert prefill_workspace_bytes(mistral_7b(), once, tree) == 2500 * per_token
+    assert prefill_workspace_bytes(mistral_7b(), copies, tree) == 4500 * per_token
 
 
 def test_logits_of_many_short_prompts_decide_the_prefill() -> None:
     """1000 prompts of one token: a float32 for each of 256,000 tokens of the vocabulary."""
     work = Workload(prompts=1000, context_tokens=1)
-    assert prefill_workspace_bytes(windowed(), work) == 1000 * 256_000 * 4
+    assert prefill_workspace_bytes(windowed(), Setup(), work) == 1000 * 256_000 * 4
 
 
-@given(st.sampled_from(REAL_MODELS), workloads())
-def test_a_request_needs_no_less_than_its_last_step(shape: ModelShape, work: Workload) -> None:
+@given(st.sampled_from(REAL_MODELS), setups(), workloads())
+def test_a_request_needs_no_less_than_its_last_step(
+    shape: ModelShape, setup: Setup, work: Workload
+) -> None:
     """Weights and caches are the step's, the workspace is the larger of the two."""
-    if shape.latent is not None and work.kernel == "sdpa_math":
-        return
-    step = _memory(shape, **work.model_dump())
-    request = request_memory(shape, work, capacity_bytes=72e9, resident_blocks=SLOTS)
+    assume(runs(shape, setup))
+    step, request = (_memory(shape, setup, work, prefill=prefill) for prefill in (False, True))
     assert (request.weights_bytes, request.kv_bytes) == (step.weights_bytes, step.kv_bytes)
-    larger = max(step.workspace_bytes, prefill_workspace_bytes(shape, work))
+    larger = max(step.workspace_bytes, prefill_workspace_bytes(shape, setup, work))
     assert request.workspace_bytes == larger

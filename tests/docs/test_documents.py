@@ -16,7 +16,7 @@ from command_line import bifurcate
 import simulator
 from simulator.cli.main import build
 from simulator.inputs.hardware import profile_files
-from simulator.inputs.hf_config.families import FAMILIES, NESTED
+from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
 from simulator.inputs.presets import presets
 from simulator.inputs.scenario import load_scenario, scenario_files
 from tools import refresh
@@ -311,7 +311,7 @@ def test_the_readme_counts_right() -> None:
     scenarios = [load_scenario(name) for name in scenario_files()]
     fruitless = sum(scenario.verdict == "no gain" for scenario in scenarios)
     words = "none one two three four five six seven eight nine ten".split()  # noqa: SIM905
-    expected = (len(profile_files()), len(presets()), len({*FAMILIES, *NESTED}), len(scenarios))
+    expected = (len(profile_files()), len(presets()), len({*MODEL_TYPES, *NESTED}), len(scenarios))
     assert tuple(map(int, found.groups()[:4])) == expected
     assert found.group(5) == words[fruitless]
     assert f"has {len(profile_files())} examples" in " ".join(COMMANDS.split())

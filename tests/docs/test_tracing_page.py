@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from builders import llama_3_8b_attention
+from builders import as_traced, llama_3_8b_attention
 from command_line import bifurcate
 
 torch = pytest.importorskip("torch", reason="tracing needs PyTorch")
 
-from simulator.counts.attention.plain import ACCOUNTS, as_traced  # noqa: E402
+from simulator.counts.attention.registry import PLAIN_KERNELS  # noqa: E402
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tracing.md").read_text(encoding="utf-8")
 MINE, FROM_PYTHON = re.findall(r"^```py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -50,7 +50,7 @@ def test_the_example_from_python_runs(capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_table_says_what_kernels_do(kernel: str, figures: str) -> None:
     """The figures under *trace* are the account's, which equals a trace (tests/evidence)."""
     shape = llama_3_8b_attention(16, 8192, resident_blocks=132)
-    seen = as_traced(ACCOUNTS[kernel](shape, 1))
+    seen = as_traced(PLAIN_KERNELS[kernel].operations(shape))
     sums = [
         sum(getattr(operation, field) for operation in seen)
         for field in ("bytes_read", "bytes_written", "launches")

@@ -9,10 +9,10 @@ from collections.abc import Callable  # noqa: E402
 
 from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from simulator.counts.attention.plain_flash import CHUNKS, merges_by_copy  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from simulator.counts.attention.plain import ACCOUNTS, account_name, as_traced  # noqa: E402
-from simulator.counts.attention.plain_flash import CHUNKS, merges_by_copy  # noqa: E402
 from simulator.counts.attention.registry import attention_operations  # noqa: E402
 from simulator.counts.attention.shape import AttentionShape  # noqa: E402
 from simulator.counts.operation import Operation  # noqa: E402

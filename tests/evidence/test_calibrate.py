@@ -17,7 +17,7 @@ from simulator.evidence.fit.solver import with_constants
 from simulator.evidence.predict.predict import prepare
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import HardwareProfile, load_hardware, read_profile
-from simulator.timing.constants import rates
+from simulator.timing.constants import Key, rates
 
 # Any card without fitted constants of its own will do.
 CARD = "l4"
@@ -96,18 +96,18 @@ def test_what_rows_cannot_tell_is_said_and_left_alone(tmp_path: Path) -> None:
     """Products of one row say nothing of the matrix rate, which keeps its value."""
     rows = [(1, n, k) for n, k in SHAPES]
     part = calibrate(made(tmp_path, TRUE_GEMM, rows=rows), load_hardware(CARD)).parts[0]
-    assert "gemm_flops_fraction" in part.fitted.unidentified
+    assert Key("flops_fraction", "gemm") in part.fitted.unidentified
     assert "gemm_flops_fraction" not in part.fitted.constants
-    assert "m of 1024" in wanted_rows("gemm_flops_fraction")
+    assert "m of 1024" in wanted_rows(Key("flops_fraction", "gemm"))
 
 
 def test_every_constant_that_rows_may_not_tell_has_rows_that_would() -> None:
     """So "other shapes" is never the advice, but for the paper's own copies and products."""
     vague = {
-        item.name
+        str(item.key)
         for stage in STAGES
         for item in stage.free
-        if wanted_rows(item.name) == "other shapes"
+        if wanted_rows(item.key) == "other shapes"
     }
     assert all(name.startswith("harness_") for name in vague)
     assert not vague & {"harness_cat_fraction", "harness_graph_kernel_us"}
@@ -164,7 +164,7 @@ def test_a_written_profile_keeps_what_people_wrote(tmp_path: Path) -> None:
     assert before == after
     assert fitted["gemm_launch_us"]["date"] == "2026-11-23"
     assert "made up: gemm" in fitted["gemm_launch_us"]["source"]
-    used = rates(profile).constants["gemm_launch_us"]
+    used = rates(profile).constants[Key("launch_us", "gemm")]
     assert used.origin == "fitted"
     assert used.value == pytest.approx(result.values()["gemm_launch_us"][0], rel=1e-3)
 

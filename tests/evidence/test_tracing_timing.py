@@ -15,7 +15,7 @@ from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.tracing import trace  # noqa: E402
 from simulator.evidence.tracing.timing import operations_of  # noqa: E402
 from simulator.inputs.hardware import load_hardware  # noqa: E402
-from simulator.timing.constants import rates  # noqa: E402
+from simulator.timing.constants import Key, rates  # noqa: E402
 from simulator.timing.step import step_time  # noqa: E402
 
 Draw = Callable[..., tuple[Tensor, ...]]
@@ -38,7 +38,7 @@ def test_a_trace_takes_what_its_account_takes(
     card = load_hardware("h100-sxm")
     known = rates(card).constants
     merge = {
-        f"elementwise_{name}": known[f"combine_{name}"].value
+        f"elementwise_{name}": known[Key(name, "combine")].value
         for name in ("launch_us", "bandwidth_fraction")
     }
     gpu = rates(with_constants(card, merge))

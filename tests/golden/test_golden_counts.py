@@ -11,17 +11,22 @@ from builders import (
     llama_3_70b,
     mistral_7b,
     mixtral_8x7b,
+    model,
     step_operations,
     windowed,
 )
 
+from simulator.counts.attention.ideal import Ideal
 from simulator.counts.memory import kv_bytes_per_token, kv_cache_bytes, weights_bytes
-from simulator.counts.mlp import distinct_experts
 from simulator.counts.operation import total
-from simulator.counts.transformer import prefill_operations
+from simulator.counts.transformer import attention_shape, distinct_experts, prefill_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
+
+# Two samples of four context tokens, with three own tokens each.
+HAND = Workload(context_tokens=4, samples=2, decoded_tokens=3)
 
 
 @pytest.mark.parametrize(
@@ -39,12 +44,12 @@ from simulator.inputs.workload import Workload
 )
 def test_kv_bytes_per_token(shape: ModelShape, cached_bytes: int) -> None:
     """One token's K and V in all layers, in bf16."""
-    assert kv_bytes_per_token(shape, Workload()) == cached_bytes
+    assert kv_bytes_per_token(shape, Setup()) == cached_bytes
 
 
 def test_llama_3_1_405b_caches_what_is_published() -> None:
     """516.096 KB a token (arXiv 2505.09343, recalled): 126 layers x 2 x 8 x 128 x 2 bytes."""
-    assert kv_bytes_per_token(load_model("llama-3.1-405b"), Workload()) == 516_096
+    assert kv_bytes_per_token(load_model("llama-3.1-405b"), Setup()) == 516_096
 
 
 @pytest.mark.parametrize("kernel", ["ideal", "flash", "einsum"])
@@ -59,6 +64,36 @@ def test_kv_bytes_of_sixteen_samples(kernel: str) -> None:
     bifurcated = total(step_operations(llama_2_7b(), attention="bifurcated", **work))
     assert standard.kv_bytes_read == 69_256_347_648
     assert bifurcated.kv_bytes_read == 4_831_838_208
+
+
+def test_the_ideal_kernel_reads_equations_5_and_6() -> None:
+    """One layer of g = 2 KV heads, k = 2; b = 2 samples of m_c = 4 and m_d = 3 tokens, in bf16.
+
+    Equation 5: g k b (m_c + m_d) = 2 x 2 x 2 x 7 = 56 elements of K, and as many of V: 224 bytes.
+    Equation 6: g k (m_c + b m_d) = 2 x 2 x (4 + 2 x 3) = 40 elements of each: 160 bytes.
+    """
+    shape = attention_shape(model(), Setup(), HAND, None, resident_blocks=SLOTS)
+    whole, (context, own) = shape.whole(), shape.parts
+    # Each of 2 sequences has a cache of 7 keys; or one of 4 serves both, and each has 3 of its own.
+    assert (whole.caches, whole.tokens, whole.sharers) == (2, 7, 1)
+    assert (context.caches, context.tokens, context.sharers) == (1, 4, 2)
+    assert (own.caches, own.tokens, own.sharers) == (2, 3, 1)
+    ideal = Ideal(name="ideal")
+    (standard,) = ideal.standard(shape, rereads=False)
+    (bifurcated,) = ideal.bifurcated(shape)
+    # The queries of 2 samples x 4 heads are 2 x 4 x 2 x 2 = 32 bytes, the outputs as many.
+    for operation, kv_bytes in ((standard, 224), (bifurcated, 160)):
+        assert operation.kv_bytes_read == kv_bytes
+        assert operation.bytes_read == 32 + kv_bytes
+        assert operation.bytes_written == 32
+        # 2 samples x 4 heads x 7 keys x 2 wide x 2 products x 2.
+        assert operation.flops == 448
+    # One stored context: of 2 x 4 reads of its tokens, 4 are stored, and 4 are repeats.
+    stored = shape.whole(rereads=True)
+    assert (stored.stored_tokens, stored.repeated_tokens) == (4, 4)
+    (shared,) = ideal.standard(shape, rereads=True)
+    assert shared.kv_bytes_read == 224
+    assert shared.reused_bytes == shared.reused_footprint_bytes == 4 * 2 * 2 * 2 * 2
 
 
 @pytest.mark.parametrize("attention", ["standard", "bifurcated"])
@@ -81,7 +116,7 @@ def test_flops_of_a_prefill() -> None:
 
     1024 tokens see 1024 x 1025 / 2 = 524,800 pairs; each costs 4 x 4096 FLOPs in 32 layers.
     """
-    totals = total(prefill_operations(llama_2_7b(), Workload(context_tokens=1024)))
+    totals = total(prefill_operations(llama_2_7b(), Setup(), Workload(context_tokens=1024)))
     layers, head = 2 * 32 * 202_375_168 * 1024, 2 * 131_072_000
     assert totals.flops == layers + head + 32 * 4 * 4096 * 524_800
 
@@ -101,7 +136,7 @@ def test_flops_of_a_prefill() -> None:
 )
 def test_weights_take_what_their_files_take(name: str, tensor_bytes: int) -> None:
     """A 16-bit checkpoint on one GPU takes the bytes of its published files."""
-    assert weights_bytes(load_model(name), Workload(weight_dtype="bf16")) == tensor_bytes
+    assert weights_bytes(load_model(name), Setup(weight_dtype="bf16")) == tensor_bytes
 
 
 def test_only_visited_experts_are_read() -> None:
@@ -155,7 +190,7 @@ def test_a_latent_step_has_the_flops_of_its_parameters() -> None:
     matrices = 36_624_596_992
     work = {"samples": 5, "context_tokens": 0, "decoded_tokens": 0}
     assert total(step_operations(deepseek_v3(), **work)).flops == 2 * 5 * matrices
-    prefill = total(prefill_operations(deepseek_v3(), Workload(context_tokens=1)))
+    prefill = total(prefill_operations(deepseek_v3(), Setup(), Workload(context_tokens=1)))
     # One token sees itself: 128 heads x (128 + 64 + 128) x 2 in 61 layers.
     assert prefill.flops == 2 * matrices + 61 * 128 * 320 * 2
 
@@ -169,7 +204,7 @@ def test_windows_hide_the_start_of_the_context() -> None:
     assert one.kv_bytes_read == 21 * 8192 * (8256 + 4096)
     sixteen = total(step_operations(windowed(), attention="bifurcated", samples=16))
     assert sixteen.kv_bytes_read == 21 * 8192 * (8192 + 16 * 64) + 21 * 8192 * (4032 + 16 * 64)
-    stored = kv_cache_bytes(windowed(), Workload(attention="bifurcated", samples=16))
+    stored = kv_cache_bytes(windowed(), Setup(attention="bifurcated"), Workload(samples=16))
     assert stored == sixteen.kv_bytes_read
 
 
@@ -189,7 +224,7 @@ def test_one_gpu_of_eight() -> None:
     # Weights on each GPU: an eighth of the matrices and tables, all norms.
     matrices_and_tables = 70_553_706_496 - 161 * 8192
     expected = 2 * (matrices_and_tables / 8 + 161 * 8192)
-    assert weights_bytes(llama_3_70b(), Workload(tensor_parallel=8)) == expected
+    assert weights_bytes(llama_3_70b(), Setup(tensor_parallel=8)) == expected
 
 
 def test_traffic_of_an_all_reduce() -> None:
@@ -217,13 +252,13 @@ def test_fewer_kv_heads_than_gpus_are_copied() -> None:
     # Stored too: a rank's K and V matrices are 4096 x 256, all of them.
     layer = 4096 * (4096 * 2 + 3 * 11008) / 8 + 4096 * 256
     expected = 2 * (32 * layer + 2 * 4096 * 32000 / 8 + 65 * 4096)
-    assert weights_bytes(one, Workload(tensor_parallel=8)) == expected
+    assert weights_bytes(one, Setup(tensor_parallel=8)) == expected
 
 
 def test_quantised_weights_keep_tables_in_sixteen_bits() -> None:
     """int4 Llama-2-7B: half a byte for 32 x 202,375,168, two for both tables and 65 norms."""
     expected = 6_476_005_376 / 2 + 2 * (2 * 131_072_000 + 65 * 4096)
-    assert weights_bytes(llama_2_7b(), Workload(weight_dtype="int4")) == expected
+    assert weights_bytes(llama_2_7b(), Setup(weight_dtype="int4")) == expected
     totals = total(step_operations(llama_2_7b(), weight_dtype="int4", samples=1))
     assert totals.weight_bytes_read == 6_476_005_376 / 2 + 2 * 131_072_000 + 4096 * 2
 

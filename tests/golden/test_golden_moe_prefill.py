@@ -10,6 +10,7 @@ from simulator.counts.memory import workspace_bytes
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import prefill_operations
 from simulator.inputs.model import Experts
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
 
@@ -68,8 +69,8 @@ def test_a_prefill_by_hand() -> None:
 
     10 tokens; rows of 8 take 160 bytes. Each prompt has 5 x 6 / 2 = 15 pairs, 30 together.
     """
-    work = Workload(attention="standard", prompts=2, samples=3, context_tokens=5)
-    named = by_name(prefill_operations(model(), work))
+    work = Workload(prompts=2, samples=3, context_tokens=5)
+    named = by_name(prefill_operations(model(), Setup(attention="standard"), work))
     expected = {
         # 10 rows and 10 int64 ids
         "embedding": (0, 160 + 80, 160, 1, 1),
@@ -99,8 +100,8 @@ def test_a_prefill_by_hand() -> None:
 
 def test_only_the_window_is_copied_to_samples() -> None:
     """Gemma-2-9B, 8192 tokens: all of them in 21 layers, the last 4096 in the others."""
-    work = Workload(attention="standard", samples=4)
-    named = by_name(prefill_operations(windowed(), work))
+    setup = Setup(attention="standard")
+    named = by_name(prefill_operations(windowed(), setup, Workload(samples=4)))
     token = 2 * 8 * 256 * 2
     assert named["kv_broadcast"].bytes_written == 4 * 8192 * token
     assert named["kv_broadcast_windowed"].bytes_written == 4 * 4096 * token
@@ -123,8 +124,8 @@ def test_the_workspace_of_attention_by_hand(kernel: str, attention_bytes: int) -
 
     16 x 2 x (2 x 4096 + 2 x 14336) bytes; logits of 32,000 would take 16 x (4 x 32,000 + 2 x 4096).
     """
-    work = Workload(attention="bifurcated", kernel=kernel)
+    setup = Setup(attention="bifurcated", kernel=kernel)
     hidden = 16 * 2 * (2 * 4096 + 2 * 14336)
     logits = 16 * (4 * 32_000 + 2 * 4096)
-    found = workspace_bytes(mistral_7b(), work, resident_blocks=264)
+    found = workspace_bytes(mistral_7b(), setup, Workload(), resident_blocks=264)
     assert found == max(hidden + attention_bytes, logits)

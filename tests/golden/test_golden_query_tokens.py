@@ -7,10 +7,10 @@ k = 2, gated MLP of 16, vocabulary of 32, bf16.
 import pytest
 from builders import by_name, llama_2_7b, mistral_7b, mixtral_8x7b, model, step_operations
 
-from simulator.counts import paper
 from simulator.counts.memory import kv_cache_bytes, memory
 from simulator.counts.operation import total
 from simulator.counts.transformer import prefill_operations
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
 Figures = tuple[float, float, float, float, int]
@@ -117,8 +117,8 @@ def test_llama_2_7b_over_a_tree() -> None:
     shots = read(tree="system=2K,problem=512x8+", attention="bifurcated")
     assert shots == (2048 + 128 * (512 + 64)) * token
     for layout, tokens in (("copies", 128 * 2624), ("shared", 2048 + 4096 + 8192)):
-        work = Workload(**tree, kv_layout=layout)
-        assert kv_cache_bytes(llama_2_7b(), work) == tokens * token
+        setup = Setup(kv_layout=layout)
+        assert kv_cache_bytes(llama_2_7b(), setup, Workload(**tree)) == tokens * token
 
 
 def test_the_prefill_of_a_tree_by_hand() -> None:
@@ -126,8 +126,8 @@ def test_the_prefill_of_a_tree_by_hand() -> None:
 
     Pairs: the root 4 x 5 / 2 = 10; a problem 3 x 4 above and 3 x 4 / 2 among themselves, 18 each.
     """
-    work = Workload(tree="root=4,problem=3x2", samples=2, attention="bifurcated")
-    operations = by_name(prefill_operations(model(), work))
+    work = Workload(tree="root=4,problem=3x2", samples=2)
+    operations = by_name(prefill_operations(model(), Setup(attention="bifurcated"), work))
     # pairs x 4 heads x 2 wide x 2 products x 2 FLOPs
     assert operations["prefill_attention_level_1"].flops == 10 * 32
     assert operations["prefill_attention_level_2"].flops == 2 * 18 * 32
@@ -136,7 +136,7 @@ def test_the_prefill_of_a_tree_by_hand() -> None:
     assert operations["prefill_attention_level_1"].bytes_read == 64 + 64
     assert operations["prefill_attention_level_2"].bytes_read == 96 + 224
     # Copies: two whole prompts of 7 tokens, 28 pairs each.
-    copies = by_name(prefill_operations(model(), work.under("standard")))
+    copies = by_name(prefill_operations(model(), Setup(), work))
     assert copies["prefill_attention"].flops == 2 * 28 * 32
     assert copies["qkv_projection"].flops == 2 * 14 * 8 * 16
 
@@ -157,14 +157,15 @@ def test_the_paper_s_formulas_have_n(attention: str, n: int) -> None:
         execution="compiled",
     )
     products = [each for each in operations if each.kind == "attention"]
-    sizes = {"h": h, "b": b, "n": n, "k": k, "m_c": m_c, "m_d": m_d}
-    flops = sum(each.flops for each in products)
-    assert flops == paper.attention_flops(**sizes)
-    formula = paper.full_io_standard if attention == "standard" else paper.full_io_bifurcated
-    moved = sum(each.bytes_moved for each in products)
+    m, d = m_c + m_d, h * k
+    # Section 4: 2 b n m d for <q,K>, and as much for <w,V>.
+    assert sum(each.flops for each in products) == 2 * (2 * b * n * m * d)
+    # E.2 in elements: queries, keys and logits of <q,K>; logits, values and outputs of <w,V>.
+    cached = b * g * m * k if attention == "standard" else g * m_c * k + b * g * m_d * k
+    elements = (b * h * n * k + cached + b * h * n * m) + (b * h * n * m + cached + b * n * d)
     # The two parts of bifurcated attention each touch queries and outputs; the paper counts once.
     again = 2 * b * h * n * k if attention == "bifurcated" else 0
-    assert moved == 2 * (formula(g=g, **sizes) + again)
+    assert sum(each.bytes_moved for each in products) == 2 * (elements + again)
 
 
 def test_experts_are_visited_by_every_query_token() -> None:
@@ -184,7 +185,8 @@ def test_memory_of_query_tokens() -> None:
     one, four = (
         memory(
             llama_2_7b(),
-            Workload(samples=8, query_tokens=n, kernel="ideal"),
+            Setup(kernel="ideal"),
+            Workload(samples=8, query_tokens=n),
             capacity_bytes=1e12,
             resident_blocks=264,
         )

@@ -18,6 +18,7 @@ from builders import (
 
 from simulator.answers.estimate import estimate
 from simulator.counts.operation import Operation
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
 from simulator.timing.roofline import operation_time
@@ -202,8 +203,9 @@ def test_a_whole_step_at_published_peaks() -> None:
     )
     ends = (3 * 8192 + 2 * 8192) + (8192 + 64000) + (64000 + 256000 + 8) + (8 + 2 * 8192)
     moved = 13_214_154_752 + 32 * layer + ends
-    work = Workload(context_tokens=0, decoded_tokens=0, samples=1, attention="bifurcated")
-    result = estimate(llama_2_7b(), gpu(), work, constants="peak")
+    setup = Setup(attention="bifurcated", constants="peak")
+    work = Workload(context_tokens=0, decoded_tokens=0, samples=1)
+    result = estimate(llama_2_7b(), gpu(), setup, work)
     assert result.totals.bytes_read + result.totals.bytes_written == moved
     assert result.step_s == pytest.approx(moved / 2e12)
     assert result.bound == "memory"

@@ -4,23 +4,26 @@ Only the sign is held, or a wide band: kernels and overheads differ between fram
 constant is tuned to pass. Rows that the model misses are in docs/published_signs.md, not here.
 """
 
+from typing import Any
+
 import pytest
-from builders import attention_only, deepseek_v3, mistral_7b
+from builders import asked, attention_only, deepseek_v3, mistral_7b
 
 from simulator.answers.compare import compare
 from simulator.answers.estimate import estimate
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
-from simulator.inputs.workload import Attention, Workload
+from simulator.inputs.setup import Attention, Setup
+from simulator.inputs.workload import Workload
 
 AROUND = ("attention_norm", "attention_post_norm", "attention_residual")
 
 
-def _attention_s(shape: ModelShape, gpu: str, attention: Attention, **work: object) -> float:
+def _attention_s(shape: ModelShape, gpu: str, attention: Attention, **work: Any) -> float:
     """Return the time of the attention kernels alone, as kernel benchmarks measure them. [s]."""
-    settings = {"decoded_tokens": 128, "attention": attention, **work}
-    result = estimate(shape, load_hardware(gpu), Workload.model_validate(settings))
+    question = asked(**{"decoded_tokens": 128, "attention": attention, **work})
+    result = estimate(shape, load_hardware(gpu), *question)
     return sum(
         float(time.device_s)
         for operation, time in zip(result.operations, result.time.operations, strict=True)
@@ -28,7 +31,7 @@ def _attention_s(shape: ModelShape, gpu: str, attention: Attention, **work: obje
     )
 
 
-def _speedup(shape: ModelShape, gpu: str, **work: object) -> float:
+def _speedup(shape: ModelShape, gpu: str, **work: Any) -> float:
     standard = _attention_s(shape, gpu, "standard", **work)
     return standard / _attention_s(shape, gpu, "bifurcated", **work)
 
@@ -89,21 +92,25 @@ def test_the_paper_s_code_in_eager_pytorch(
     Slower at 8K up to 32 samples, at 16K up to 16, at 32K up to 8 (tables of the README of
     bifurcated-attn-icml-2024/gpt-fast-parallel-sampling).
     """
-    work = {"samples": samples, "context_tokens": context_tokens, "execution": "eager"}
-    card, shape = load_hardware("h100-sxm"), mistral_7b()
-    standard = estimate(shape, card, Workload(attention="standard", kernel="flash", **work))
-    bifurcated = estimate(shape, card, Workload(attention="bifurcated", kernel="einsum", **work))
+    work = Workload(samples=samples, context_tokens=context_tokens)
+    standard, bifurcated = (
+        estimate(
+            mistral_7b(),
+            load_hardware("h100-sxm"),
+            Setup(attention=attention, kernel=kernel, execution="eager"),
+            work,
+        )
+        for attention, kernel in (("standard", "flash"), ("bifurcated", "einsum"))
+    )
     assert (bifurcated.step_s > standard.step_s) == slower
 
 
 def test_mistral_runs_out_of_memory_where_it_did() -> None:
     """The same tables: copies of 8K fit an H100 for 32 samples and not for 64."""
-    card = load_hardware("h100-sxm")
+    card, setup = load_hardware("h100-sxm"), Setup(attention="standard", execution="eager")
     fits = [
         estimate(
-            mistral_7b(),
-            card,
-            Workload(attention="standard", samples=samples, decoded_tokens=128, execution="eager"),
+            mistral_7b(), card, setup, Workload(samples=samples, decoded_tokens=128)
         ).memory.fits
         for samples in (32, 64)
     ]
@@ -114,14 +121,14 @@ def test_mistral_runs_out_of_memory_where_it_did() -> None:
 def test_a_small_model_on_a_short_context_gains_nothing(samples: int) -> None:
     """Qwen2-0.5B on an A100, 1024 tokens (vllm#12395)."""
     work = Workload(samples=samples, context_tokens=1024)
-    answer = compare(load_model("qwen2-0.5b"), load_hardware("a100-sxm-80gb"), work)
+    answer = compare(load_model("qwen2-0.5b"), load_hardware("a100-sxm-80gb"), Setup(), work)
     assert answer.speedup < 1.05
 
 
 def test_grouped_queries_over_eight_gpus_gain_little() -> None:
     """CodeLlama-34B over 8 A100, 32 samples of 1K: 1.4 against 1.4 k tokens/s (Hydragen)."""
-    work = Workload(samples=32, context_tokens=1024, tensor_parallel=8)
-    answer = compare(load_model("codellama-34b"), load_hardware("a100-sxm-40gb"), work)
+    setup, work = Setup(tensor_parallel=8), Workload(samples=32, context_tokens=1024)
+    answer = compare(load_model("codellama-34b"), load_hardware("a100-sxm-40gb"), setup, work)
     assert answer.speedup < 1.1
 
 

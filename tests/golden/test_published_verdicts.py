@@ -6,7 +6,7 @@ from typing import Any
 from simulator.answers.estimate import estimate
 from simulator.answers.verdict import Verdict, verdict_of
 from simulator.inputs.hardware import load_hardware
-from simulator.inputs.workload import Attention, workload_for
+from simulator.inputs.setup import Attention, ask
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
 from simulator.timing.step import step_time
 from tools import published_signs
@@ -18,8 +18,7 @@ def _uncertainty(cell: Any, attention: Attention) -> Uncertainty:
     """Return one side's uncertainty, of the whole step or of the attention kernels alone."""
     more = cell.standard if attention == "standard" else cell.bifurcated
     settings = {"decoded_tokens": 128, "attention": attention, **cell.work, **more}
-    work = workload_for(cell.shape, **settings).under(attention)
-    result = estimate(cell.shape, load_hardware(cell.gpu), work)
+    result = estimate(cell.shape, load_hardware(cell.gpu), *ask(cell.shape, **settings))
     if cell.of == "step":
         return result.uncertainty
     kernels = [
@@ -27,8 +26,8 @@ def _uncertainty(cell: Any, attention: Attention) -> Uncertainty:
         for item in result.operations
         if item.name.startswith("attention") and item.name not in AROUND
     ]
-    step = step_time(kernels, result.rates, work.execution)
-    return uncertainty(kernels, step, result.rates, work)
+    step = step_time(kernels, result.rates, result.setup.execution)
+    return uncertainty(kernels, step, result.rates, result.setup)
 
 
 @cache

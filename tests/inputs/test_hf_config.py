@@ -10,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.errors import ModelError
-from simulator.inputs.hf_config import FAMILIES, shape_from_config
-from simulator.inputs.hf_config.families import NESTED
-from simulator.inputs.model import ModelShape
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED, shape_from_config
+from simulator.inputs.model import ModelShape, count_parameters
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "hf_models.json").read_text())
 CASES: list[dict[str, Any]] = GOLDEN["cases"]
@@ -83,8 +81,8 @@ def test_every_layer_caches_what_transformers_caches(case: dict[str, Any]) -> No
 def test_every_model_type_is_among_the_golden_cases() -> None:
     """No entry of the table goes unchecked; Kimi-K2 is DeepSeek-V3 under another name."""
     checked = {case["config"]["model_type"] for case in CASES}
-    assert {*FAMILIES, *NESTED} - checked == {"kimi_k2"}
-    assert FAMILIES["kimi_k2"] is FAMILIES["deepseek_v3"]
+    assert {*MODEL_TYPES, *NESTED} - checked == {"kimi_k2"}
+    assert MODEL_TYPES["kimi_k2"] is MODEL_TYPES["deepseek_v3"]
 
 
 @pytest.mark.parametrize("model_type", GOLDEN["defaults"])
@@ -476,7 +474,7 @@ def test_an_unknown_type_lists_the_known_and_the_way_out() -> None:
     assert "unknown model_type 'lama'" in message
     assert "nearest 'llama'" in message
     assert "--assume llama" in message
-    assert all(name in message for name in FAMILIES)
+    assert all(name in message for name in MODEL_TYPES)
 
 
 def test_an_unknown_type_can_be_assumed_to_be_a_known_one() -> None:
@@ -541,7 +539,7 @@ def test_a_bad_size_is_named_with_its_value(key: str, value: Any, words: str) ->
 def test_a_mistyped_key_is_guessed() -> None:
     """A missing key beside one that looks like it."""
     message = complaint(LLAMA, hidden_size=..., hiden_size=96)
-    assert message == "config.json: hidden_size is missing; did you mean it by 'hiden_size'?"
+    assert message == "config.json: hidden_size is missing; is 'hiden_size' a misspelling of it?"
 
 
 @pytest.mark.parametrize(

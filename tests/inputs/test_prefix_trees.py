@@ -7,8 +7,9 @@ import pytest
 from simulator.errors import ScenarioError, WorkloadError
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario, load_scenario, scenario_files
+from simulator.inputs.setup import ask
 from simulator.inputs.tree import Level, read_tree, tree_text
-from simulator.inputs.workload import Workload, forward_tokens, workload_for
+from simulator.inputs.workload import Workload
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_levels_may_be_tables() -> None:
 def test_what_is_no_tree_is_refused(data: Any, words: str) -> None:
     """One line names the level and what is wrong with it."""
     with pytest.raises(WorkloadError) as caught:
-        workload_for(load_model("gpt2"), tree=data)
+        ask(load_model("gpt2"), tree=data)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -94,8 +95,8 @@ def test_levels_never_change() -> None:
 def test_accepted_tokens_move_a_step_forward(accepted: float) -> None:
     """Samples of all prompts times what each keeps; no more than it processed."""
     work = Workload(samples=5, prompts=3, query_tokens=4, accepted_tokens=accepted)
-    assert forward_tokens(work) == 15 * accepted
-    assert forward_tokens(work.model_copy(update={"query_tokens": 1})) == 15
+    assert work.forward_tokens == 15 * accepted
+    assert work.but(query_tokens=1).forward_tokens == 15
 
 
 def scenario(**workload: Any) -> Scenario:

@@ -11,8 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from simulator.errors import ModelError
-from simulator.inputs.model import LayerGroup
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import LayerGroup, count_parameters
 from simulator.inputs.presets import find_preset, load_model, model_from_flags, presets
 
 # From model cards and the metadata of the published files (recalled).
@@ -375,7 +374,11 @@ def test_plain_sizes_can_all_be_given() -> None:
             "heads (8) is not a multiple of kv_heads (3); kv_heads can be 1, 2, 4, 8",
         ),
         ({"layers": 0}, "layers = 0 must be a whole number above zero"),
-        ({"hidden_size": "128"}, "hidden_size = '128' must be a whole number above zero"),
+        ({"hidden_size": 128.5}, "hidden_size = 128.5 must be a whole number above zero"),
+        (
+            {"hidden_size": "128x"},
+            "hidden_size = '128x' is not a count; write 8192, 8K (8192) or 8k (8000)",
+        ),
         ({"heads": -8}, "heads = -8 must be a whole number above zero"),
         ({"vocab_size": 0}, "vocab_size = 0 should be greater than 0"),
         ({"kv_head": 2}, "unknown key 'kv_head'; did you mean 'kv_heads'?"),

@@ -15,12 +15,13 @@ from pydantic import ValidationError
 from simulator.errors import ScenarioError
 from simulator.inputs.scenario import (
     Scenario,
+    check_scenario,
     load_scenario,
     read_scenario,
     scenario_files,
     verdict_of,
 )
-from simulator.inputs.scenario_check import check_scenario
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.resources import SCENARIO_PATH_VARIABLE
 
@@ -173,10 +174,12 @@ def test_every_setting_can_be_an_axis(key: str, values: list[Any]) -> None:
     assert scenario({key: values}).axes[key] == tuple(values)
 
 
-def test_no_field_of_a_workload_is_missing_above() -> None:
-    """The list above covers every field a workload has."""
+def test_no_field_of_a_question_is_missing_above() -> None:
+    """The list above covers every field of a setup and a workload that a scenario may have."""
     mark = next(m for m in test_every_setting_can_be_an_axis.pytestmark if m.name == "parametrize")
-    assert set(Workload.model_fields) == {key for key, _ in mark.args[1]} - {"kv_heads"}
+    fields = {*Setup.model_fields, *Workload.model_fields}
+    not_asked = {"constants", "gpu_memory_utilization"}
+    assert fields - not_asked == {key for key, _ in mark.args[1]} - {"kv_heads"}
 
 
 def test_the_engines_spellings_of_a_dtype_are_read() -> None:
@@ -262,7 +265,10 @@ def test_a_huge_grid_is_counted_and_walked_lazily() -> None:
         ),
         ('weight_dtype = "bf61"', "weight_dtype = 'bf61' is not one of bf16, fp16, fp32"),
         ('weight_dtype = ["bf16", "bfloat16"]', "weight_dtype: 'bf16' is listed twice"),
-        ("kernel = 3", "workload: kernel = 3 is not one of ideal, flash, einsum"),
+        ("kernel = 3", "workload: kernel = 3 should be a valid string"),
+        ("execution = 3", "workload: execution = 3 is not one of graph, compiled, eager"),
+        ("constants = 'peak'", "workload: unknown key 'constants'"),
+        ("gpu_memory_utilization = 1", "workload: unknown key 'gpu_memory_utilization'"),
         ("kv_heads = 0", "workload: kv_heads = 0 should be greater than or equal to 1"),
         ("target_step_ms = nan", "workload: target_step_ms = nan should be a finite number"),
         ("target_step_ms = -1", "workload: target_step_ms = -1 should be greater than 0"),

@@ -1,9 +1,7 @@
 """What must hold of every interval, whatever is asked of whatever GPU."""
 
-from typing import Any
-
 import numpy as np
-from builders import gpus, grid_of, model_shapes, workloads
+from builders import gpus, model_shapes, runs, setups, workloads
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -13,37 +11,37 @@ from simulator.counts.transformer import decode_operations
 from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import ATTENTIONS, CONSTANTS_CHOICES, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
-from simulator.timing.limits import peak_flops_per_s
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.step import step_time
 
 ROUNDING = 1 + 1e-12
-CONSTANTS = st.sampled_from(["auto", "carried", "peak"])
+CONSTANTS = st.sampled_from(CONSTANTS_CHOICES)
 
 
 def _uncertainty(
-    shape: ModelShape, card: HardwareProfile, work: Any, constants: Any = "auto"
+    shape: ModelShape, card: HardwareProfile, setup: Setup, work: Workload
 ) -> Uncertainty:
-    gpu_rates = rates(card, constants)
-    operations = decode_operations(shape, work, resident_blocks=resident_blocks(card))
-    step = step_time(operations, gpu_rates, work.execution)
-    return uncertainty(operations, step, gpu_rates, work)
+    gpu_rates = rates(card, setup.constants)
+    operations = decode_operations(shape, setup, work, resident_blocks=resident_blocks(card))
+    step = step_time(operations, gpu_rates, setup.execution)
+    return uncertainty(operations, step, gpu_rates, setup)
 
 
-@given(model_shapes(), gpus(), workloads(), CONSTANTS)
+@given(model_shapes(), gpus(), setups(constants=CONSTANTS), workloads())
 def test_a_prediction_lies_in_its_interval_above_every_bound(
-    shape: ModelShape, card: HardwareProfile, work: Workload, constants: Any
+    shape: ModelShape, card: HardwareProfile, setup: Setup, work: Workload
 ) -> None:
     """Weights and each stored token once at the published bandwidth, FLOPs at the best rate."""
-    assume(shape.latent is None or work.kernel != "sdpa_math")
-    found = _uncertainty(shape, card, work, constants)
+    assume(runs(shape, setup))
+    found = _uncertainty(shape, card, setup, work)
     assert 0 < found.low_s <= found.total_s * ROUNDING
     assert found.total_s <= found.high_s * ROUNDING
-    totals = total(decode_operations(shape, work, resident_blocks=resident_blocks(card)))
-    once = kv_cache_bytes(shape, work.model_copy(update={"attention": "bifurcated"}))
+    totals = total(decode_operations(shape, setup, work, resident_blocks=resident_blocks(card)))
+    once = kv_cache_bytes(shape, setup.but(attention="bifurcated"), work)
     moved = totals.weight_bytes_read + once
     assert found.low_s * ROUNDING >= moved / card.memory_bandwidth_bytes_per_s
     best = max(peak_flops_per_s(card, dtype)[0] for dtype in DTYPES)
@@ -51,20 +49,19 @@ def test_a_prediction_lies_in_its_interval_above_every_bound(
 
 
 @settings(max_examples=50)
-@given(model_shapes(), gpus(), workloads(), CONSTANTS)
+@given(model_shapes(), gpus(), setups(constants=CONSTANTS), workloads())
 def test_a_grid_has_the_intervals_of_its_points(
-    shape: ModelShape, card: HardwareProfile, work: Workload, constants: Any
+    shape: ModelShape, card: HardwareProfile, setup: Setup, work: Workload
 ) -> None:
     """Arrays give at every point what the point gives alone, and so do speed-ups."""
-    assume(shape.latent is None or work.kernel != "sdpa_math")
+    assume(runs(shape, setup))
     samples = np.array([1.0, 2.0, 40.0])
     whole, single = {}, {}
-    for attention in ("standard", "bifurcated"):
-        kind = work.under(attention)
-        whole[attention] = _uncertainty(shape, card, grid_of(kind, samples=samples), constants)
+    for attention in ATTENTIONS:
+        kind = setup.under(attention)
+        whole[attention] = _uncertainty(shape, card, kind, work.but(samples=samples))
         single[attention] = [
-            _uncertainty(shape, card, kind.model_copy(update={"samples": int(n)}), constants)
-            for n in samples
+            _uncertainty(shape, card, kind, work.but(samples=int(n))) for n in samples
         ]
         for name in ("low_s", "high_s"):
             points = [getattr(item, name) for item in single[attention]]

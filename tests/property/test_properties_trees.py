@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import SLOTS, model_shapes, workloads
+from builders import SLOTS, model_shapes, setups, workloads
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +13,9 @@ from simulator.counts.memory import kv_cache_bytes, memory
 from simulator.counts.operation import Totals, total
 from simulator.counts.transformer import decode_operations, prefill_operations
 from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Setup
 from simulator.inputs.tree import Level, read_tree, tree_text
-from simulator.inputs.workload import LevelGrid, Workload, WorkloadGrid
+from simulator.inputs.workload import Workload
 
 
 @st.composite
@@ -39,16 +40,24 @@ def levels_of_trees(draw: st.DrawFn, least: int = 1) -> tuple[Level, ...]:
 
 @st.composite
 def tree_workloads(draw: st.DrawFn, least: int = 1) -> Workload:
-    """Draw a question about a tree."""
-    work = draw(workloads(kernel=st.sampled_from(["ideal", "flash"])))
-    fields = work.model_dump(exclude={"tree", "context_tokens", "prompts"})
-    return Workload(**fields, tree=draw(levels_of_trees(least)))
+    """Draw the sizes of a step over a tree."""
+    return Workload(**_besides(draw(workloads())), tree=draw(levels_of_trees(least)))
 
 
-def totals_of(shape: ModelShape, work: Workload, attention: Any = "bifurcated") -> Totals:
+# Kernels that have a form for trees.
+SETUPS = setups(kernel=st.sampled_from(["ideal", "flash"]))
+
+
+def _besides(work: Workload, *more: str) -> dict[str, Any]:
+    """Return the sizes that a tree does not say."""
+    return work.model_dump(exclude={"tree", "context_tokens", "prompts", *more})
+
+
+def totals_of(
+    shape: ModelShape, setup: Setup, work: Workload, attention: Any = "bifurcated"
+) -> Totals:
     """Sum a step."""
-    changed = work.under(attention)
-    return total(decode_operations(shape, changed, resident_blocks=SLOTS))
+    return total(decode_operations(shape, setup.under(attention), work, resident_blocks=SLOTS))
 
 
 def split_none(work: Workload) -> Workload:
@@ -56,74 +65,88 @@ def split_none(work: Workload) -> Workload:
     return work.splitting([])
 
 
-@given(model_shapes(), tree_workloads(), st.data())
+@given(model_shapes(), SETUPS, tree_workloads(), st.data())
 def test_splitting_a_level_never_reads_more_kv(
-    shape: ModelShape, work: Workload, data: st.DataObject
+    shape: ModelShape, setup: Setup, work: Workload, data: st.DataObject
 ) -> None:
     """Each further level read once per node takes KV bytes away, from standard's down."""
     names = [level.name for level in work.tree]
     order = data.draw(st.permutations(names))
     read = [
-        totals_of(shape, work.splitting(order[:count])).kv_bytes_read
+        totals_of(shape, setup, work.splitting(order[:count])).kv_bytes_read
         for count in range(len(names) + 1)
     ]
     assert read == sorted(read, reverse=True)
-    copies = work.model_copy(update={"kv_layout": "copies"})
-    assert read[0] == totals_of(shape, copies, "standard").kv_bytes_read
+    copies = setup.but(kv_layout="copies")
+    assert read[0] == totals_of(shape, copies, work, "standard").kv_bytes_read
 
 
-@given(model_shapes(), tree_workloads())
-def test_every_choice_of_levels_has_the_same_flops(shape: ModelShape, work: Workload) -> None:
+@given(model_shapes(), SETUPS, tree_workloads())
+def test_every_choice_of_levels_has_the_same_flops(
+    shape: ModelShape, setup: Setup, work: Workload
+) -> None:
     """Splitting changes where keys are read from, not what is computed."""
-    standard = totals_of(shape, work, "standard").flops
-    assert totals_of(shape, work).flops == standard
-    assert totals_of(shape, split_none(work)).flops == standard
+    standard = totals_of(shape, setup, work, "standard").flops
+    assert totals_of(shape, setup, work).flops == standard
+    assert totals_of(shape, setup, split_none(work)).flops == standard
 
 
-@given(model_shapes(), tree_workloads())
-def test_the_whole_tree_reads_each_node_once(shape: ModelShape, work: Workload) -> None:
+@given(model_shapes(), SETUPS, tree_workloads())
+def test_the_whole_tree_reads_each_node_once(
+    shape: ModelShape, setup: Setup, work: Workload
+) -> None:
     """All levels split: the KV bytes read are those stored (equation 6, for every level)."""
-    whole = work.splitting([level.name for level in work.tree]).under("bifurcated")
-    assert totals_of(shape, whole).kv_bytes_read == kv_cache_bytes(shape, whole)
+    whole = work.splitting([level.name for level in work.tree])
+    stored = kv_cache_bytes(shape, setup.under("bifurcated"), whole)
+    assert totals_of(shape, setup, whole).kv_bytes_read == stored
 
 
-@given(model_shapes(), workloads(kernel=st.sampled_from(["ideal", "flash"])))
-def test_one_level_is_the_two_level_case(shape: ModelShape, work: Workload) -> None:
+@given(model_shapes(), SETUPS, workloads())
+def test_one_level_is_the_two_level_case(shape: ModelShape, setup: Setup, work: Workload) -> None:
     """A tree of one level has the operations, prefill and memory of a context and prompts."""
     context = max(1, work.context_tokens)
-    plain = work.model_copy(update={"context_tokens": context})
-    fields = work.model_dump(exclude={"tree", "context_tokens", "prompts"})
-    level = Workload(**fields, tree=f"{context}x{work.prompts}")
+    plain = work.but(context_tokens=context)
+    level = Workload(**_besides(work), tree=f"{context}x{work.prompts}")
     assert (level.context_tokens, level.prompts) == (context, work.prompts)
     pairs = [
-        [decode_operations(shape, item, resident_blocks=SLOTS) for item in (plain, level)],
-        [prefill_operations(shape, item) for item in (plain, level)],
-        [memory(shape, item, capacity_bytes=1e9, resident_blocks=SLOTS) for item in (plain, level)],
+        [decode_operations(shape, setup, item, resident_blocks=SLOTS) for item in (plain, level)],
+        [prefill_operations(shape, setup, item) for item in (plain, level)],
+        [
+            memory(shape, setup, item, capacity_bytes=1e9, resident_blocks=SLOTS)
+            for item in (plain, level)
+        ],
     ]
     for one, other in pairs:
         assert one == other
 
 
-@given(model_shapes(), tree_workloads())
-def test_nothing_branches_and_nothing_is_saved(shape: ModelShape, work: Workload) -> None:
+@given(model_shapes(), SETUPS, tree_workloads())
+def test_nothing_branches_and_nothing_is_saved(
+    shape: ModelShape, setup: Setup, work: Workload
+) -> None:
     """One sample below one node of each level reads the same, split or not."""
     levels = tuple(level.model_copy(update={"branches": 1}) for level in work.tree)
-    fields = work.model_dump(exclude={"tree", "context_tokens", "prompts", "samples"})
-    alone = Workload(**fields, tree=levels, samples=1)
-    copies = alone.model_copy(update={"kv_layout": "copies"})
-    standard = totals_of(shape, copies, "standard").kv_bytes_read
-    assert totals_of(shape, alone).kv_bytes_read == standard
+    alone = Workload(**_besides(work, "samples"), tree=levels, samples=1)
+    copies = setup.but(kv_layout="copies")
+    standard = totals_of(shape, copies, alone, "standard").kv_bytes_read
+    assert totals_of(shape, setup, alone).kv_bytes_read == standard
 
 
 @given(
     model_shapes(),
+    SETUPS,
     tree_workloads(),
     st.data(),
     st.sampled_from(["tokens", "branches"]),
     st.integers(1, 300),
 )
 def test_a_larger_tree_moves_no_fewer_bytes(
-    shape: ModelShape, work: Workload, data: st.DataObject, field: str, more: int
+    shape: ModelShape,
+    setup: Setup,
+    work: Workload,
+    data: st.DataObject,
+    field: str,
+    more: int,
 ) -> None:
     """KV bytes read and stored, and FLOPs, never fall when a level grows in length or width.
 
@@ -134,30 +157,31 @@ def test_a_larger_tree_moves_no_fewer_bytes(
     levels = list(work.tree)
     grown = levels[index].model_copy(update={field: getattr(levels[index], field) + more})
     levels[index] = grown
-    fields = work.model_dump(exclude={"tree", "context_tokens", "prompts"})
-    larger = Workload(**fields, tree=levels)
+    larger = Workload(**_besides(work), tree=levels)
     for attention in ("standard", "bifurcated"):
-        before, after = (totals_of(shape, item, attention) for item in (work, larger))
+        before, after = (totals_of(shape, setup, item, attention) for item in (work, larger))
         assert before.kv_bytes_read <= after.kv_bytes_read * (1 + 1e-12)
         assert before.flops <= after.flops * (1 + 1e-12)
-        stored = [kv_cache_bytes(shape, item.under(attention)) for item in (work, larger)]
+        stored = [kv_cache_bytes(shape, setup.under(attention), item) for item in (work, larger)]
         assert stored[0] <= stored[1]
 
 
-@given(model_shapes(), tree_workloads())
-def test_stored_once_takes_no_more_memory_or_prefill(shape: ModelShape, work: Workload) -> None:
+@given(model_shapes(), SETUPS, tree_workloads())
+def test_stored_once_takes_no_more_memory_or_prefill(
+    shape: ModelShape, setup: Setup, work: Workload
+) -> None:
     """A stored tree holds, and its prefill computes, at most what whole prompts would."""
-    copies = work.under("standard").model_copy(update={"kv_layout": "copies"})
-    stored = work.under("bifurcated")
-    assert kv_cache_bytes(shape, stored) <= kv_cache_bytes(shape, copies)
-    flops = [total(prefill_operations(shape, item)).flops for item in (stored, copies)]
+    stored = setup.under("bifurcated")
+    copies = setup.but(attention="standard", kv_layout="copies")
+    assert kv_cache_bytes(shape, stored, work) <= kv_cache_bytes(shape, copies, work)
+    flops = [total(prefill_operations(shape, how, work)).flops for how in (stored, copies)]
     assert flops[0] <= flops[1] * (1 + 1e-12)
 
 
 @settings(max_examples=40)
-@given(model_shapes(), tree_workloads(2), st.data())
+@given(model_shapes(), SETUPS, tree_workloads(2), st.data())
 def test_a_grid_of_trees_counts_each_tree(
-    shape: ModelShape, work: Workload, data: st.DataObject
+    shape: ModelShape, setup: Setup, work: Workload, data: st.DataObject
 ) -> None:
     """Arrays of tokens, branches and samples give at every point what its tree gives alone."""
     draw = data.draw
@@ -165,24 +189,22 @@ def test_a_grid_of_trees_counts_each_tree(
     branches = [draw(st.lists(st.integers(1, 6), min_size=2, max_size=2)) for _ in work.tree]
     samples = draw(st.lists(st.integers(1, 300), min_size=2, max_size=2))
     levels = tuple(
-        LevelGrid(tokens=np.array(long, float), branches=np.array(wide, float), split=level.split)
+        level.model_copy(
+            update={"tokens": np.array(long, float), "branches": np.array(wide, float)}
+        )
         for long, wide, level in zip(tokens, branches, work.tree, strict=True)
     )
-    fields = {
-        name: getattr(work, name)
-        for name in Workload.model_fields
-        if name not in ("tree", "context_tokens", "prompts", "samples")
-    }
-    grid = WorkloadGrid(
+    fields = _besides(work, "samples")
+    grid = Workload.grid(
         **fields,
         tree=levels,
         samples=np.array(samples, float),
         context_tokens=sum(level.tokens for level in levels),
         prompts=math.prod(level.branches for level in levels),
     )
-    together = total(decode_operations(shape, grid, resident_blocks=SLOTS))
-    prefill = total(prefill_operations(shape, grid))
-    held = memory(shape, grid, capacity_bytes=1e9, resident_blocks=SLOTS)
+    together = total(decode_operations(shape, setup, grid, resident_blocks=SLOTS))
+    prefill = total(prefill_operations(shape, setup, grid))
+    held = memory(shape, setup, grid, capacity_bytes=1e9, resident_blocks=SLOTS)
     for index in range(2):
         point = Workload(
             **fields,
@@ -192,12 +214,12 @@ def test_a_grid_of_trees_counts_each_tree(
                 for long, wide, level in zip(tokens, branches, work.tree, strict=True)
             ],
         )
-        alone = total(decode_operations(shape, point, resident_blocks=SLOTS))
+        alone = total(decode_operations(shape, setup, point, resident_blocks=SLOTS))
         for field in ("flops", "bytes_read", "bytes_written", "kv_bytes_read", "launches"):
             assert _at(getattr(together, field), index) == pytest.approx(getattr(alone, field))
-        flops = total(prefill_operations(shape, point)).flops
+        flops = total(prefill_operations(shape, setup, point)).flops
         assert _at(prefill.flops, index) == pytest.approx(flops)
-        needs = memory(shape, point, capacity_bytes=1e9, resident_blocks=SLOTS)
+        needs = memory(shape, setup, point, capacity_bytes=1e9, resident_blocks=SLOTS)
         assert _at(held.kv_bytes, index) == needs.kv_bytes
         assert _at(held.workspace_bytes, index) == pytest.approx(needs.workspace_bytes)
 

@@ -5,22 +5,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import gpu, gpus, grid_of, model_shapes, workloads
+from builders import gpu, gpus, model_shapes, runs, setups, workloads
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simulator.answers.compare import compare
 from simulator.answers.estimate import estimate
-from simulator.answers.grid import NUMERIC_AXES, Cell
-from simulator.answers.sweep import Sweep
+from simulator.answers.sweep import NUMERIC_AXES, Grid, Sweep
+from simulator.counts.attention.registry import WAYS
 from simulator.counts.memory import memory
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import decode_operations, prefill_operations
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import KERNELS, Workload
+from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import resident_blocks
 from simulator.timing.step import StepTime, step_time
 
 # Sums of the same terms in float64 and in exact integers.
@@ -31,12 +32,10 @@ TIME_FIELDS = ("launch_s", "memory_s", "compute_s", "link_s", "host_s", "device_
 
 
 @st.composite
-def questions(draw: st.DrawFn) -> tuple[Workload, dict[str, list[int]]]:
-    """Draw settings, and a few values of each numeric field, which make a grid."""
-    settings_ = draw(workloads())
+def axes_of_grids(draw: st.DrawFn) -> dict[str, list[int]]:
+    """Draw a few values of each size, which make a grid."""
     points = draw(st.lists(workloads(), min_size=2, max_size=3))
-    axes = {axis: [getattr(point, axis) for point in points] for axis in NUMERIC_AXES}
-    return settings_, axes
+    return {axis: [getattr(point, axis) for point in points] for axis in NUMERIC_AXES}
 
 
 def _value(values: Any, index: tuple[int, ...], shape: tuple[int, ...]) -> Any:
@@ -72,33 +71,38 @@ def _same_times(
 
 
 @settings(max_examples=60)
-@given(model_shapes(), gpus(), questions(), st.sampled_from(["auto", "carried", "peak"]))
+@given(
+    model_shapes(),
+    gpus(),
+    setups(constants=st.sampled_from(["auto", "carried", "peak"])),
+    axes_of_grids(),
+)
 def test_a_grid_counts_and_times_each_point(
     shape: ModelShape,
     card: HardwareProfile,
-    question: tuple[Workload, dict[str, list[int]]],
-    constants: Any,
+    setup: Setup,
+    axes: dict[str, list[int]],
 ) -> None:
     """Every field of every operation, every part of its time, and the memory, over any grid."""
-    work, axes = question
-    assume(shape.latent is None or work.kernel != "sdpa_math")
+    assume(runs(shape, setup))
     sizes = tuple(len(values) for values in axes.values())
     arrays = np.ix_(*(np.array(values, dtype=float) for values in axes.values()))
-    grid = grid_of(work, **dict(zip(axes, arrays, strict=True)))
-    used, resident = rates(card, constants), resident_blocks(card)
-    together = decode_operations(shape, grid, resident_blocks=resident)
-    prefill = prefill_operations(shape, grid)
-    steps = step_time(together, used, work.execution)
-    needs = memory(shape, grid, capacity_bytes=72e9, resident_blocks=resident)
+    work = Workload()
+    grid = work.but(**dict(zip(axes, arrays, strict=True)))
+    used, resident = rates(card, setup.constants), resident_blocks(card)
+    together = decode_operations(shape, setup, grid, resident_blocks=resident)
+    prefill = prefill_operations(shape, setup, grid)
+    steps = step_time(together, used, setup.execution)
+    needs = memory(shape, setup, grid, capacity_bytes=72e9, resident_blocks=resident)
     # The corners and the middle: each axis at several of its values.
     for index in {(0,) * 5, (1,) * 5, (0, 1, 0, 1, 0), tuple(size - 1 for size in sizes)}:
         values = {axis: axes[axis][place] for axis, place in zip(axes, index, strict=True)}
-        point = work.model_copy(update=values)
-        alone = decode_operations(shape, point, resident_blocks=resident)
+        point = work.but(**values)
+        alone = decode_operations(shape, setup, point, resident_blocks=resident)
         _same_operations(together, alone, index, sizes)
-        _same_operations(prefill, prefill_operations(shape, point), index, sizes)
-        _same_times(steps, step_time(alone, used, work.execution), index, sizes)
-        needed = memory(shape, point, capacity_bytes=72e9, resident_blocks=resident)
+        _same_operations(prefill, prefill_operations(shape, setup, point), index, sizes)
+        _same_times(steps, step_time(alone, used, setup.execution), index, sizes)
+        needed = memory(shape, setup, point, capacity_bytes=72e9, resident_blocks=resident)
         for name in ("weights_bytes", "kv_bytes", "workspace_bytes"):
             at_index = _value(getattr(needs, name), index, sizes)
             assert at_index == pytest.approx(getattr(needed, name), **CLOSE), name
@@ -108,7 +112,7 @@ def test_a_grid_counts_and_times_each_point(
 @given(
     model_shapes(),
     gpus(),
-    workloads(),
+    setups(),
     st.fixed_dictionaries(
         {
             axis: st.lists(st.integers(1, 3000), min_size=1, max_size=3, unique=True)
@@ -120,23 +124,19 @@ def test_a_grid_counts_and_times_each_point(
 def test_a_sweep_compares_each_point(
     shape: ModelShape,
     card: HardwareProfile,
-    work: Workload,
+    setup: Setup,
     axes: dict[str, list[int]],
     points_at_once: int,
 ) -> None:
     """Every row of a sweep, cut into blocks of any size, says what compare says of its point."""
-    assume(shape.latent is None or work.kernel != "sdpa_math")
-    named = {
-        name: getattr(work, name)
-        for name in ("kernel", "kv_layout", "execution", "weight_dtype", "kv_dtype")
-    }
-    cell = Cell(model=shape, gpu_rates=rates(card), named=named, numeric=axes)
-    sweep = Sweep(cells=(cell,), skipped=(), memory_utilization=0.9)
+    assume(runs(shape, setup))
+    grid = Grid(model=shape, gpu=card, setup=setup, workload=Workload(), axes=axes)
+    sweep = Sweep(grids=(grid,), with_tree=False, skipped=())
     rows = _rows(sweep, points_at_once)
     assert len(rows) == sweep.points
     for row in (rows[0], rows[len(rows) // 2], rows[-1]):
-        point = Workload(**named, **{axis: int(row[axis]) for axis in NUMERIC_AXES})
-        answer = compare(shape, card, point)
+        point = Workload(**{axis: int(row[axis]) for axis in NUMERIC_AXES})
+        answer = compare(shape, card, setup, point)
         for attention, result in (
             ("standard", answer.standard),
             ("bifurcated", answer.bifurcated),
@@ -171,7 +171,7 @@ def _rows(sweep: Sweep, points_at_once: int) -> list[dict[str, Any]]:
     return rows
 
 
-@given(st.sampled_from(KERNELS), st.integers(1, 7))
+@given(st.sampled_from(tuple(WAYS)), st.integers(1, 7))
 def test_blocks_keep_the_grid_s_order(kernel: Any, points_at_once: int) -> None:
     """Rows come in the order of nested loops, last axis fastest, each point once."""
     axes = {
@@ -191,8 +191,9 @@ def test_blocks_keep_the_grid_s_order(kernel: Any, points_at_once: int) -> None:
         intermediate_size=8,
         vocab_size=16,
     )
-    cell = Cell(model=shape, gpu_rates=rates(gpu()), named={"kernel": kernel}, numeric=axes)
-    sweep = Sweep(cells=(cell, cell), skipped=(), memory_utilization=0.9)
+    setup = Setup(kernel=kernel)
+    grid = Grid(model=shape, gpu=gpu(), setup=setup, workload=Workload(), axes=axes)
+    sweep = Sweep(grids=(grid, grid), with_tree=False, skipped=())
     rows = [tuple(int(row[axis]) for axis in axes) for row in _rows(sweep, points_at_once)]
     nested = [
         (prompts, samples, context, decoded, 1)
@@ -205,14 +206,14 @@ def test_blocks_keep_the_grid_s_order(kernel: Any, points_at_once: int) -> None:
 
 
 @settings(max_examples=30)
-@given(model_shapes(), gpus(), workloads())
+@given(model_shapes(), gpus(), setups(), workloads())
 def test_floats_and_integers_agree(
-    shape: ModelShape, card: HardwareProfile, work: Workload
+    shape: ModelShape, card: HardwareProfile, setup: Setup, work: Workload
 ) -> None:
     """A point given as whole floats, as a grid has them, is the same question."""
-    assume(shape.latent is None or work.kernel != "sdpa_math")
-    exact = estimate(shape, card, work)
-    floats = grid_of(work, **{axis: float(getattr(work, axis)) for axis in NUMERIC_AXES})
-    operations = decode_operations(shape, floats, resident_blocks=resident_blocks(card))
-    step = step_time(operations, rates(card), work.execution)
+    assume(runs(shape, setup))
+    exact = estimate(shape, card, setup, work)
+    floats = work.but(**{axis: float(getattr(work, axis)) for axis in NUMERIC_AXES})
+    operations = decode_operations(shape, setup, floats, resident_blocks=resident_blocks(card))
+    step = step_time(operations, rates(card), setup.execution)
     assert step.total_s == pytest.approx(exact.step_s, **CLOSE)

@@ -9,8 +9,7 @@ import pytest
 
 from simulator.counts.transformer import check_split
 from simulator.inputs.presets import load_model
-from simulator.inputs.scenario import Scenario, read_scenario
-from simulator.inputs.scenario_check import check_scenario
+from simulator.inputs.scenario import Scenario, check_scenario, read_scenario
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 from simulator.resources import data_dir

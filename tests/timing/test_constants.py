@@ -1,32 +1,46 @@
-"""Which constant counts, and where it says it is from."""
+"""Which constant counts, where it says it is from, and whether it had a part in a step."""
 
+import tomllib
 from dataclasses import replace
+from importlib.resources import files
 from typing import Any
 
 import pytest
-from builders import gpu
+from builders import gpu, mistral_7b
 from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.counts.operation import KINDS, Operation
+from simulator.counts.transformer import decode_operations
 from simulator.errors import ProfileError
 from simulator.inputs.hardware import load_hardware, profile_files
 from simulator.inputs.presets import load_model
-from simulator.inputs.workload import workload_for
-from simulator.timing.carried import shipped
-from simulator.timing.constants import BY_KIND, CONSTANTS, VARIANTS, rates
-from simulator.timing.limits import peak_flops_per_s
+from simulator.inputs.setup import Execution, Setup, ask
+from simulator.inputs.workload import Workload
+from simulator.timing import constants
+from simulator.timing.constants import (
+    GENERAL,
+    VARIANTS,
+    Key,
+    Variant,
+    keys_by_text,
+    rates,
+    shipped,
+    transferred,
+    used_constants,
+)
+from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import operation_time
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import decode_time
 
 CARRIED = shipped()
-KNOWN = [*CONSTANTS, *(f"{kind}_{name}" for kind in KINDS for name in BY_KIND)]
+KEY = keys_by_text()
+KNOWN = [text for text, key in KEY.items() if key == key.of(GENERAL)]
 HOPPER = {"architecture": "Hopper GH100"}
 
 
 def _carried(name: str, family: str | None = None) -> float:
-    return (CARRIED.architectures[family] if family else CARRIED.default)[name].value
+    return (CARRIED.architectures[family] if family else CARRIED.default)[KEY[name]].value
 
 
 def test_constants_of_this_kind_come_before_general_ones() -> None:
@@ -39,7 +53,7 @@ def test_constants_of_this_kind_come_before_general_ones() -> None:
     measured = {"bf16_tflops": 165.0}  # 0.33 of 500
 
     def used(card: Any, kind: str = kind) -> tuple[float, str]:
-        constant = rates(card).constants[f"{kind}_{name}"]
+        constant = rates(card).constants[KEY[f"{kind}_{name}"]]
         return constant.value, constant.origin
 
     carried_kind = _carried(f"{kind}_{name}", "Hopper")
@@ -56,8 +70,8 @@ def test_an_architecture_s_constant_comes_before_everybody_s() -> None:
     """Of those carried over for the kind and in general alike."""
     name = "prefill_attention_flops_fraction"
     assert _carried(name, "Hopper") != _carried(name)
-    assert rates(gpu(**HOPPER)).constants[name].value == _carried(name, "Hopper")
-    assert rates(gpu()).constants[name].value == _carried(name)
+    assert rates(gpu(**HOPPER)).constants[KEY[name]].value == _carried(name, "Hopper")
+    assert rates(gpu()).constants[KEY[name]].value == _carried(name)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +88,7 @@ def test_measured_rates_become_shares_of_peak(
     measured: dict[str, float], name: str, value: float
 ) -> None:
     """Peaks of 2000 GB/s and 500 TFLOP/s: the share achieved, its source kept."""
-    constant = rates(gpu(measured=measured)).constants[name]
+    constant = rates(gpu(measured=measured)).constants[KEY[name]]
     assert constant.value == pytest.approx(value)
     assert (constant.origin, constant.source) == ("measured", "made up")
 
@@ -124,30 +138,6 @@ def test_an_unknown_fitted_constant_is_an_error() -> None:
         rates(gpu({"bandwith_fraction": 0.5}))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "left_out", "rate", "used"),
-    [
-        ("bf16", {}, 500, "bf16"),
-        ("bf16", {"bf16_tflops": None}, 510, "fp16"),  # V100, T4
-        ("fp8", {}, 1000, "fp8"),
-        ("fp8", {"fp8_tflops": None}, 500, "bf16"),  # A100
-        ("fp8", {"fp8_tflops": None, "bf16_tflops": None}, 510, "fp16"),
-        ("int8", {"int8_tops": None}, 500, "bf16"),
-        ("int4", {}, 500, "bf16"),  # expanded before the product
-        ("int8", {"int8_tops": 40}, 500, "bf16"),  # B300: cut to a fraction of its 16-bit rate
-        ("int8", {"int8_tops": 500}, 500, "bf16"),  # MI210: no faster
-        ("int8", {"int8_tops": 520}, 520, "int8"),
-        ("fp32", {}, 50, "fp32"),
-    ],
-)
-def test_a_missing_format_computes_in_the_next_wider(
-    dtype: Any, left_out: dict[str, float | None], rate: float, used: str
-) -> None:
-    """The rate and the format it is for; the fp16 rate here is 510 so that it shows."""
-    card = gpu(fp16_tflops=510, **left_out)
-    assert peak_flops_per_s(card, dtype) == (rate * 1e12, used)
-
-
 def test_a_group_beyond_its_link_is_slower() -> None:
     """Where a bridge joins two GPUs, four talk over PCIe; both at the achieved share."""
     data = gpu({"link_fraction": 0.5}, pcie_gb_per_s_per_direction=32).model_dump()
@@ -187,11 +177,11 @@ def test_a_card_without_a_link_says_so() -> None:
 def test_every_shipped_card_has_all_constants_with_their_sources(name: str) -> None:
     """Shares are shares, times are not negative, and nothing is without a source."""
     card = rates(load_hardware(name))
-    for constant_name, constant in card.constants.items():
-        assert constant.source.strip(), constant_name
-        assert constant.value >= 0, constant_name
-        if constant_name.endswith("_fraction"):
-            assert 0 < constant.value <= 1, constant_name
+    for key, constant in card.constants.items():
+        assert constant.source.strip(), key
+        assert constant.value >= 0, key
+        if key.name.endswith("_fraction"):
+            assert 0 < constant.value <= 1, key
 
 
 def test_every_shipped_architecture_section_is_of_some_card() -> None:
@@ -209,15 +199,16 @@ def test_the_nearest_kin_s_constants_come_before_everybody_s() -> None:
     """A B200 has no rows: its launches are taken to cost what they cost on Hopper."""
     name = "attention_launch_us"
     kin = gpu(architecture="Blackwell")
-    assert rates(kin).constants[name].value == _carried(name, "Hopper") != _carried(name)
+    assert rates(kin).constants[KEY[name]].value == _carried(name, "Hopper") != _carried(name)
 
 
 def test_a_library_s_own_constants_come_first() -> None:
     """Fitted or carried; another library gets the general ones."""
     card = gpu({"vllm_attention_launch_us": 7, "attention_launch_us": 5})
+    vllm, sglang = Variant("vllm"), Variant("sglang")
     used = [
-        rates(card, variants=variants).constants["attention_launch_us"].value
-        for variants in ((), ("vllm",), ("sglang",), ("sglang", "vllm"))
+        rates(card, variants=variants).constants[KEY["attention_launch_us"]].value
+        for variants in ((), (vllm,), (sglang,), (sglang, vllm))
     ]
     assert used == [5, 7, 5, 7]
 
@@ -256,13 +247,13 @@ def test_8_bit_constants_of_others_come_before_the_card_s_own_of_16_bits() -> No
     launches = {"attention_launch_us": 5, "combine_launch_us": 1}
     without = rates(gpu(launches)).of(_EIGHT_BIT)
     for name in launches:
-        found = without.constants[name]
-        assert (found.origin, found.name) == ("carried", f"fp8_{name}")
+        found = without.constants[KEY[name]]
+        assert (found.origin, found.key) == ("carried", KEY[f"fp8_{name}"])
     some = rates(gpu({**launches, "fp8_attention_launch_us": 9})).of(_EIGHT_BIT)
-    assert [some.constants[name].value for name in launches] == [9, 1]
+    assert [some.constants[KEY[name]].value for name in launches] == [9, 1]
     # Rows of products say nothing of caches.
     others = rates(gpu({**launches, "fp8_gemm_launch_us": 9})).of(_EIGHT_BIT)
-    assert others.constants["attention_launch_us"].name == "fp8_attention_launch_us"
+    assert others.constants[KEY["attention_launch_us"]].key == KEY["fp8_attention_launch_us"]
 
 
 def test_peaks_know_no_formats_but_the_rate() -> None:
@@ -274,10 +265,35 @@ def test_peaks_know_no_formats_but_the_rate() -> None:
 
 def test_every_carried_name_is_looked_up() -> None:
     """A misspelt name in carried.toml would be read by nobody."""
-    tables = [CARRIED.default, *CARRIED.architectures.values()]
-    for name in {name for table in tables for name in table}:
-        variant = next((item for item in reversed(VARIANTS) if name.startswith(f"{item}_")), "")
-        assert name.removeprefix(f"{variant}_") in KNOWN, name
+    for name in ("carried.toml", "carried_kernels.toml"):
+        raw = tomllib.loads((files("simulator") / "timing" / name).read_text(encoding="utf-8"))
+        for table in (raw["default"], *raw["architecture"].values()):
+            for text in table:
+                assert KEY[text].of(GENERAL) in {KEY[known] for known in KNOWN}, text
+
+
+def test_every_name_has_one_key() -> None:
+    """What a profile or a table calls a constant is written and read without guessing."""
+    assert len(KEY) == (1 + len(VARIANTS)) * len(KNOWN)
+    assert all(str(key) == text for text, key in KEY.items())
+    assert KEY["vllm_fp8_attention_launch_us"] == Key("launch_us", "attention", "fp8", "vllm")
+
+
+def test_a_profile_s_rates_are_gathered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same object has the same rates; a copy with other constants has its own."""
+    card = gpu({"launch_us": 2})
+    assert rates(card) is rates(card) is rates(card, variants=[])
+    assert rates(card) is not rates(card, "carried")
+    vllm = (Variant("vllm"),)
+    assert rates(card, variants=vllm) is rates(card, variants=vllm) is not rates(card)
+    for launch_us in (3, 4):
+        other = card.model_copy(update={"fitted": gpu({"launch_us": launch_us}).fitted})
+        assert rates(other).launch_s["gemm"] == pytest.approx(launch_us * 1e-6)
+    # Only so many are kept, and dropping them changes nothing.
+    monkeypatch.setattr(constants, "_MOST_KEPT", 1)
+    first = rates(card)
+    rates(gpu())
+    assert rates(card) == first
 
 
 @given(st.sampled_from(KINDS), st.floats(0.05, 1))
@@ -305,9 +321,8 @@ def test_half_the_weight_bytes_are_no_slower(name: str) -> None:
     step = {
         dtype: decode_time(
             shape,
-            workload_for(shape, samples=1, context_tokens=256, weight_dtype=dtype),
+            *ask(shape, samples=1, context_tokens=256, weight_dtype=dtype),
             rates(card),
-            resident_blocks=resident_blocks(card),
         ).total_s
         for dtype in (half, "fp8")
     }
@@ -321,4 +336,46 @@ def test_a_card_s_own_8_bit_tiles_are_not_raised() -> None:
     other = gpu({"tile_gb_per_s": 1000})
     lent = rates(other).low_precision
     assert lent.tile_bytes_per_s == 500e9
-    assert lent.constants["tile_gb_per_s"].source.startswith("as many weights as in 16 bits: ")
+    assert lent.constants[KEY["tile_gb_per_s"]].source.startswith("as many weights as in 16 bits: ")
+
+
+def test_a_hopper_block_carries_to_hopper_whole_and_by_halves_to_where_two_share() -> None:
+    """H200 has H100's blocks at H100's clock; a Blackwell SM runs two, so each gets half of it."""
+    h100, h200, b200 = map(load_hardware, ("h100-sxm", "h200-sxm", "b200-sxm"))
+    one = rates(h100).constants[KEY["block_gb_per_s"]].value
+    assert rates(h200).constants[KEY["block_gb_per_s"]].value == pytest.approx(one, rel=0.01)
+    half = transferred(b200, (), KEY["block_gb_per_s"])
+    assert half is not None
+    assert half.value < 0.6 * one
+
+
+CARD = rates(gpu())
+
+
+def _names(*operations: Operation, execution: Execution = "graph") -> set[str]:
+    """Return the names of the constants that operations use."""
+    return {str(key) for key, _ in used_constants(operations, CARD, execution)}
+
+
+def test_a_kernel_that_only_streams_uses_its_launch_and_its_bandwidth() -> None:
+    """No rate of products, no cache, no link; launched one by one, the host too."""
+    streams = Operation(name="norm", kind="elementwise", bytes_read=1e6)
+    used = {"elementwise_launch_us", "elementwise_bandwidth_fraction"}
+    assert _names(streams) == used
+    assert _names(streams, execution="eager") == used | {"eager_launch_us", "host_us_per_launch"}
+    assert _names(Operation(name="none", kind="gemm", launches=0)) == set()
+
+
+def test_a_step_with_an_8_bit_cache_uses_both_kinds_of_constants() -> None:
+    """Attention those of 8 bits alone, products and norms those of 16 bits alone."""
+    model, card = mistral_7b(), gpu()
+    work, resident = Workload(samples=4, context_tokens=4096), resident_blocks(card)
+    cache = Setup(kv_dtype="fp8")
+    names = _names(*decode_operations(model, cache, work, resident_blocks=resident))
+    assert {"fp8_attention_launch_us", "fp8_copy_launch_us", "gemm_launch_us"} <= names
+    assert not {"attention_launch_us", "fp8_gemm_launch_us", "step_us"} & names
+    # The head is not quantised with the layers.
+    weights = Setup(weight_dtype="fp8")
+    names = _names(*decode_operations(model, weights, work, resident_blocks=resident))
+    assert {"fp8_gemm_launch_us", "gemm_launch_us", "attention_launch_us"} <= names
+    assert "fp8_attention_launch_us" not in names

@@ -1,21 +1,34 @@
-"""Between which times a step lies: how the errors of its kernels add up, by hand."""
+"""Between which times a step lies: how errors add up by hand, and which spread holds where."""
 
 import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
-from builders import gpu, mistral_7b, round_gpu
+from builders import SLOTS, gpu, llama_2_7b, mistral_7b, round_gpu
 
-from simulator.counts.operation import Operation
+from simulator.counts.operation import KINDS, Operation
 from simulator.counts.transformer import decode_operations
-from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.dtypes import DTYPES
+from simulator.inputs.hardware import HardwareProfile, load_hardware
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing import interval
 from simulator.timing.constants import rates
-from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
-from simulator.timing.slots import resident_blocks
-from simulator.timing.spread import Spread, spread_of
+from simulator.timing.interval import (
+    FAMILIES,
+    FAMILY,
+    Spread,
+    Uncertainty,
+    peak_bound_s,
+    shipped_spreads,
+    speedup_interval,
+    spread_of,
+    step_sums,
+    uncertainty,
+)
+from simulator.timing.limits import resident_blocks
 from simulator.timing.step import step_time
 
 # 1000 GB/s and 2 us for each launch.
@@ -41,10 +54,10 @@ def _interval(
     *operations: Operation, card: HardwareProfile = CARD, **how: Any
 ) -> tuple[float, float, float, Uncertainty]:
     """Return low, predicted and high of operations in microseconds, and where they come from."""
-    work = Workload(**how)
+    setup = Setup(**how)
     gpu_rates = rates(card)
-    step = step_time(operations, gpu_rates, work.execution)
-    unsure = uncertainty(operations, step, gpu_rates, work)
+    step = step_time(operations, gpu_rates, setup.execution)
+    unsure = uncertainty(operations, step, gpu_rates, setup)
     low, high = float(unsure.low_s), float(unsure.high_s)
     return low * 1e6, float(step.total_s) * 1e6, high * 1e6, unsure
 
@@ -112,7 +125,7 @@ def test_nothing_beats_bytes_or_flops_at_published_peaks(spreads: dict[str, Spre
     assert _interval(replace(PRODUCT, flops=5e9))[0] == pytest.approx(10)
 
 
-def test_narrow_formats_have_a_spread_of_their_own(
+def test_low_precision_has_a_spread_of_its_own(
     spreads: dict[str, Spread],
 ) -> None:
     """8-bit weights are a matter of products, an 8-bit cache one of attention."""
@@ -189,11 +202,11 @@ def test_the_first_step_s_own_error_is_the_ratio_s_and_the_second_s_its_inverse(
 
 def _widths(card: HardwareProfile, constants: Any, **work: Any) -> tuple[float, float]:
     """Return how far a step of Mistral-7B may be off each way, as shares."""
-    question = Workload(**work)
-    gpu_rates = rates(card, constants)
-    operations = decode_operations(mistral_7b(), question, resident_blocks=resident_blocks(card))
-    step = step_time(operations, gpu_rates, question.execution)
-    unsure = uncertainty(operations, step, gpu_rates, question)
+    gpu_rates, setup = rates(card, constants), Setup()
+    resident = resident_blocks(card)
+    operations = decode_operations(mistral_7b(), setup, Workload(**work), resident_blocks=resident)
+    step = step_time(operations, gpu_rates, setup.execution)
+    unsure = uncertainty(operations, step, gpu_rates, setup)
     return 1 - unsure.low_s / step.total_s, unsure.high_s / step.total_s - 1
 
 
@@ -215,3 +228,108 @@ def test_intervals_of_a_step_are_narrower_than_those_of_its_kernels() -> None:
     product = spread_of(rates(CARD), "gemm")
     assert 0 < below < product.streaming_below
     assert 0 < above < product.streaming_above
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_single_sample_reads_nothing_again_in_an_array_either(samples: int) -> None:
+    """A grid's cached time at one sample of a stored context is none, as of a single answer."""
+    setup = Setup(kv_layout="shared", execution="eager")
+    work = Workload(samples=samples, context_tokens=2000)
+    gpu_rates = rates(load_hardware("h100-sxm"))
+    cached = []
+    for each in (work, work.but(samples=np.array([float(samples)]))):
+        operations = decode_operations(llama_2_7b(), setup, each, resident_blocks=SLOTS)
+        sums = step_sums(operations, step_time(operations, gpu_rates, "eager"), gpu_rates)
+        cached.append(float(np.sum(sums.cached_s.get("attention", 0.0))))
+    assert cached[0] == pytest.approx(cached[1], rel=1e-12)
+    assert (cached[0] > 0) == (samples > 1)
+
+
+def test_no_step_is_faster_than_its_bytes_or_flops_at_published_peaks() -> None:
+    """2000 GB/s and, in bf16 and fp8, 500 and 1000 TFLOP/s; what L2 may serve takes no time."""
+    card = rates(round_gpu())
+    read = {"name": "a", "kind": "attention", "bytes_read": 8e6, "bytes_written": 2e6}
+    assert peak_bound_s([Operation(**read)], card) == pytest.approx(5e-6)
+    again = Operation(**read, reused_bytes=1e6, scratch_bytes=3e6, repeat=2)
+    assert peak_bound_s([again], card) == pytest.approx(2 * 3e-6)
+    products = [
+        Operation(name="b", kind="gemm", flops=5e9, dtype="bf16", repeat=3),
+        Operation(name="c", kind="gemm", flops=5e9, dtype="fp8"),
+    ]
+    assert peak_bound_s([again, *products], card) == pytest.approx((3 * 10 + 5) * 1e-6)
+
+
+SHIPPED = shipped_spreads()
+
+
+def test_every_kind_of_operation_has_a_spread_whatever_its_constants() -> None:
+    """Each kind is of a family, and each family has a spread for carried constants and peaks."""
+    assert set(FAMILY) == set(KINDS)
+    assert set(FAMILY.values()) == set(FAMILIES)
+    for origin in ("carried", "peak"):
+        assert set(SHIPPED.origin[origin]) >= set(FAMILIES)
+    for card in (round_gpu(), gpu(), *map(load_hardware, ("l40s", "a40", "l4", "mi300x"))):
+        for choice in ("auto", "carried", "peak"):
+            for family in FAMILIES:
+                for dtype in DTYPES:
+                    assert spread_of(rates(card, choice), family, dtype)
+
+
+def test_spreads_are_shares_that_leave_time_positive() -> None:
+    """Nothing is shorter by all of itself, nothing is longer by less than nothing."""
+    tables = [*SHIPPED.origin.values(), *SHIPPED.gpu.values(), SHIPPED.code]
+    for item in (item for table in tables for item in table.values()):
+        for part in ("fixed", "streaming", "cached"):
+            assert 0 <= getattr(item, f"{part}_below") < 1
+            assert 0 <= getattr(item, f"{part}_above") < math.inf
+        assert 0 <= item.common <= 1
+
+
+def test_the_constants_origin_picks_the_spread() -> None:
+    """Its own rows where there are enough, all fitted GPUs' where not, carried where not fitted."""
+    h100, a40, l4 = (rates(load_hardware(name)) for name in ("h100-sxm", "a40", "l4"))
+    own = SHIPPED.gpu["h100-sxm"]
+    assert spread_of(h100, "attention") == own["attention"]
+    assert spread_of(h100, "gemm", "fp8") == own["fp8_gemm"]
+    # Of A40 there are shared-prefix rows of one shape, and no products.
+    assert spread_of(a40, "attention") == SHIPPED.origin["fitted"]["attention"]
+    assert spread_of(a40, "gemm") == SHIPPED.origin["carried"]["gemm"]
+    assert spread_of(l4, "attention") == SHIPPED.origin["carried"]["attention"]
+    assert spread_of(l4, "elementwise", "fp8") == SHIPPED.origin["carried"]["elementwise"]
+    ignored = rates(load_hardware("h100-sxm"), "carried")
+    assert spread_of(ignored, "gemm") == SHIPPED.origin["carried"]["gemm"]
+
+
+def test_8_bit_kernels_have_the_spread_of_their_own_constants() -> None:
+    """A100 has no 8-bit rows: its caches are as sure as others' constants, its weights as 16 bits.
+
+    int8 has A100's matrix path and nobody's rows; fp8 and int4 weights are expanded first.
+    """
+    h100, a100 = rates(load_hardware("h100-sxm")), rates(load_hardware("a100-sxm-80gb"))
+    own, carried = SHIPPED.gpu["h100-sxm"], SHIPPED.origin["carried"]
+    assert spread_of(h100, "attention", "fp8") == own["fp8_attention"]
+    assert spread_of(a100, "attention", "fp8") == carried["fp8_attention"]
+    assert spread_of(a100, "gemm", "int8") == carried["fp8_gemm"]
+    for card, dtype in ((a100, "fp8"), (a100, "int4"), (h100, "int4")):
+        assert spread_of(card, "gemm", dtype) == carried["gemm"]
+    bound = rates(load_hardware("h100-sxm"), "peak")
+    assert spread_of(bound, "gemm", "int4") == SHIPPED.origin["peak"]["gemm"]
+    assert spread_of(bound, "gemm", "fp8") == SHIPPED.origin["peak"]["fp8_gemm"]
+
+
+def test_a_gpu_without_a_link_reduces_over_pcie() -> None:
+    """Its all-reduces have a spread of their own."""
+    l4, h200 = rates(load_hardware("l4")), rates(load_hardware("h200-sxm"))
+    carried = SHIPPED.origin["carried"]
+    assert spread_of(l4, "collective") == carried["pcie_collective"]
+    assert spread_of(h200, "collective") == carried["collective"]
+
+
+@pytest.mark.parametrize("family", ["gemm", "attention", "prefill_attention"])
+def test_carried_constants_do_no_better_than_fitted_ones(family: str) -> None:
+    """The worst of GPUs left out is no surer than shapes held out."""
+    carried: Spread = SHIPPED.origin["carried"][family]
+    fitted: Spread = SHIPPED.origin["fitted"][family]
+    assert carried.streaming_below >= fitted.streaming_below
+    assert carried.streaming_above >= fitted.streaming_above
+    assert carried.fixed_above >= fitted.fixed_above

@@ -1,16 +1,22 @@
 """The time of one operation, on a GPU whose rates are round numbers (tests/builders.py)."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import ROUND_CONSTANTS, gpu, round_gpu
-from hypothesis import given
+from builders import ROUND_CONSTANTS, gpu, gpus, round_gpu
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.counts.operation import Operation
-from simulator.timing.constants import rates
-from simulator.timing.roofline import ROOFS, OperationTime, operation_time
+from simulator.inputs.hardware import load_hardware
+from simulator.inputs.presets import load_model
+from simulator.inputs.setup import ask
+from simulator.timing.constants import Rates, rates
+from simulator.timing.roofline import ROOFS, OperationTime, operation_time, overlapped
+from simulator.timing.step import decode_time
 
 ROUND = rates(round_gpu())
 MIB = 2**20
@@ -184,3 +190,194 @@ def test_arrays_take_the_times_of_their_numbers(points: list[tuple[float, ...]])
         for part in ("launch_s", "memory_s", "compute_s", "link_s", "stream_s", "device_s"):
             values = np.broadcast_to(getattr(together, part), len(points))
             assert values[index] == pytest.approx(getattr(alone, part), rel=1e-12), part
+
+
+SLOW = rates(
+    gpu(
+        {
+            **ROUND_CONSTANTS,
+            "block_us": 3,
+            "sequence_us": 0.01,
+            "split_us": 0.1,
+            "overlap": 2,
+        }
+    )
+)
+
+SECONDS = st.floats(1e-12, 1)
+
+
+def _slow_us(**fields: Any) -> float:
+    return operation_time(
+        Operation(name="a", kind="attention", **fields), SLOW, "graph"
+    ).device_s / (1e-6)
+
+
+def test_what_is_walked_through_adds_up() -> None:
+    """A launch of 2 us; 100 sequences of 10 ns, 8 splits of 100 ns."""
+    assert _slow_us() == pytest.approx(2)
+    assert _slow_us(sequences=100) == pytest.approx(2 + 1)
+    assert _slow_us(splits=8) == pytest.approx(2 + 0.8)
+
+
+def test_only_blocks_beyond_the_first_wave_wait() -> None:
+    """On 100 SMs the first 100 blocks come with the launch, 300 more are three waves of 3 us."""
+    assert _slow_us(thread_blocks=1) == _slow_us(thread_blocks=100) == pytest.approx(2)
+    assert _slow_us(thread_blocks=400) == pytest.approx(2 + 9)
+
+
+def test_waves_hide_in_part_behind_the_memory() -> None:
+    """12 us of memory and 9 us of waves take 15: the root of the sum of squares."""
+    assert _slow_us(thread_blocks=400, bytes_read=12e6) == pytest.approx(2 + 15)
+
+
+def test_memory_and_compute_overlap_in_part() -> None:
+    """3 us of memory and 4 us of compute take 5 with a power of two."""
+    assert _slow_us(bytes_read=3e6, flops=4e-6 * 250e12) == pytest.approx(2 + 5)
+
+
+@pytest.mark.parametrize(("power", "expected"), [(1, 7), (2, 5), (4, 337**0.25), (16, 4)])
+def test_the_powers_that_are_offered(power: float, expected: float) -> None:
+    """From the sum to the larger; arrays take the norms of their numbers."""
+    assert overlapped(3.0, 4.0, power) == pytest.approx(expected)
+    assert overlapped(np.array([3.0, 0.0]), np.array([4.0, 1.0]), power) == pytest.approx(
+        [expected, 1]
+    )
+
+
+@given(SECONDS, SECONDS, st.floats(0.5, 20), SECONDS)
+def test_a_norm_is_between_the_larger_and_the_sum_and_never_falls(
+    first: float, second: float, power: float, more: float
+) -> None:
+    """Whatever the power, and more under either roof never makes a kernel faster."""
+    value = overlapped(first, second, power)
+    assert max(first, second) * (1 - 1e-12) <= value <= (first + second) * (1 + 1e-12)
+    assert overlapped(first + more, second, power) >= value * (1 - 1e-12)
+
+
+# 100 SMs of 2.5 TFLOP/s each, tiles loaded at once, 1 us to split, 2 us a launch.
+ROUND_TILES = rates(gpu({**ROUND_CONSTANTS, "split_k_us": 1}))
+US = 1e-6
+
+
+def product(rows: Any, columns: int, depth: int, launches: int = 1) -> Operation:
+    """Return a product whose bytes cost nothing."""
+    return Operation(
+        name="a",
+        kind="gemm",
+        flops=2 * rows * columns * depth * launches,
+        launches=launches,
+        m=rows,
+        n=columns,
+        k=depth,
+    )
+
+
+def _product_us(operation: Operation, used: Rates = ROUND_TILES) -> float:
+    return float(operation_time(operation, used, "graph").device_s) / US
+
+
+def test_a_wave_that_is_not_full_takes_as_long_as_a_full_one() -> None:
+    """100 tiles of 64 x 64 are one wave; with 101 the last counts half as a whole one.
+
+    A tile takes 2 x 64 x 64 x 1000 / 2.5e12 = 3.2768 us; to split it would not pay.
+    """
+    tile = 3.2768
+    assert _product_us(product(64, 64 * 100, 1000)) == pytest.approx(2 + tile)
+    assert _product_us(product(64, 64 * 101, 1000)) == pytest.approx(2 + tile * (1.01 + 2) / 2)
+
+
+def test_few_tiles_are_split() -> None:
+    """One tile of 64 x 64 and 100,000 deep: 8 blocks, 1 us to split, partials through L2."""
+    whole = 2 * 64 * 64 * 100_000 / 2.5e12 / US
+    partials = 8 * 8 * 64 * 64 / 8e12 / US
+    assert _product_us(product(64, 64, 100_000)) == pytest.approx(2 + 1 + whole / 8 + partials)
+    # Where splitting takes longer than it saves, nothing is split.
+    assert _product_us(product(64, 64, 100)) == pytest.approx(2 + whole / 1000)
+
+
+def test_a_tile_multiplies_no_more_rows_than_there_are() -> None:
+    """One row of 100 tiles' columns: a 64th of the time of 64 rows."""
+    one, all_rows = (_product_us(product(rows, 6400, 4096)) - 2 for rows in (1, 64))
+    assert one == pytest.approx(all_rows / 64)
+
+
+def test_kernels_of_one_operation_run_one_after_another() -> None:
+    """Three products of the same size take three times as long as one."""
+    one, three = (_product_us(product(64, 6400, 4096, launches)) for launches in (1, 3))
+    assert three == pytest.approx(3 * one)
+
+
+def test_loading_tiles_has_its_own_rate() -> None:
+    """(64 + 64) x 2 bytes x 1000 at 1 GB/s: 256 us, beside which multiplying is nothing."""
+    slow = rates(gpu({**ROUND_CONSTANTS, "tile_gb_per_s": 1, "split_k_us": 1e4}))
+    assert _product_us(product(64, 64, 1000), slow) == pytest.approx(2 + 256, rel=1e-6)
+
+
+def test_weights_expanded_on_the_chip_load_as_they_are_stored() -> None:
+    """64 x 2 bytes of activations and 64 x 0.5 of int4 weights, x 1000 at 1 GB/s: 160 us."""
+    slow = rates(gpu({**ROUND_CONSTANTS, "tile_gb_per_s": 1, "split_k_us": 1e4}))
+    stored = replace(product(64, 64, 1000), weight_element_bytes=0.5)
+    assert _product_us(stored, slow) == pytest.approx(2 + 160, rel=1e-6)
+
+
+def test_activations_load_in_the_format_that_is_multiplied() -> None:
+    """Of fp8 weights without a path for them 64 x (2 + 1) bytes, with one 64 x (1 + 1), x 1000."""
+    slow = {**ROUND_CONSTANTS, "tile_gb_per_s": 1, "split_k_us": 1e4}
+    eight = replace(product(64, 64, 1000), dtype="fp8")
+    assert _product_us(eight, rates(gpu(slow, fp8_tflops=None))) == pytest.approx(2 + 192, rel=1e-6)
+    fast = {**slow, "fp8_tile_gb_per_s": 1, "fp8_split_k_us": 1e4, "fp8_gemm_launch_us": 2}
+    own = rates(gpu(fast))
+    assert _product_us(eight, own) == pytest.approx(2 + 128, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a100-sxm-80gb", "h100-sxm", "l40s"])
+def test_a_quarter_of_the_weight_bytes_saves_time(name: str) -> None:
+    """At one sample, where weights are nearly all traffic, int4 beats int8 by a quarter or more.
+
+    gpt-fast on an A100 80GB (its README, recalled): Llama-2-7B 149 tokens/s in int8, 197 in int4.
+    """
+    shape, used = load_model("llama-2-70b"), rates(load_hardware(name))
+    step = {
+        dtype: decode_time(shape, *ask(shape, samples=1, weight_dtype=dtype), used).total_s
+        for dtype in ("int8", "int4")
+    }
+    assert step["int4"] < 0.75 * step["int8"]
+
+
+def test_at_published_peaks_there_are_no_tiles() -> None:
+    """A bound: every SM is busy all the time."""
+    peak = rates(gpu(ROUND_CONSTANTS), "peak")
+    operation = product(65, 65, 1000)
+    assert _product_us(operation, peak) == pytest.approx(operation.flops / 500e12 / US)
+
+
+SIZES = st.integers(1, 20_000)
+
+
+@settings(deadline=None)
+@given(gpus(), SIZES, SIZES, SIZES, st.floats(0, 1e9), st.integers(1, 300))
+def test_never_below_the_rate_and_never_shorter_for_more(
+    card: Any, rows: int, columns: int, depth: int, read: float, more: int
+) -> None:
+    """Whatever the sizes: no less than its FLOPs at the achieved rate, and monotone in the rows."""
+    used = rates(card)
+
+    def seconds(rows: Any) -> Any:
+        operation = Operation(
+            name="a",
+            kind="gemm",
+            flops=2.0 * rows * columns * depth,
+            bytes_read=read,
+            m=rows,
+            n=columns,
+            k=depth,
+        )
+        return operation_time(operation, used, "graph")
+
+    time = seconds(rows)
+    least = 2.0 * rows * columns * depth / used.flops_per_s("gemm", "bf16")
+    assert time.compute_s >= least * (1 - 1e-12)
+    assert time.device_s <= seconds(rows + more).device_s * (1 + 1e-12)
+    arrays = seconds(np.array([rows, rows + more], dtype=np.float64))
+    assert math.isclose(arrays.device_s[0], time.device_s, rel_tol=1e-12)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import REAL_MODELS, deepseek_v3, grid_of, round_gpu, step_operations, workloads
+from builders import REAL_MODELS, SLOTS, deepseek_v3, round_gpu, runs, setups, workloads
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,10 +14,10 @@ from simulator.counts.transformer import decode_operations
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
 from simulator.timing.roofline import ROOFS
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import StepTime, decode_time, step_time
 
 ROUND = rates(round_gpu())
@@ -50,9 +50,9 @@ def test_idle_slots_do_not_make_a_step_jump(kv_heads: int) -> None:
         times = [
             decode_time(
                 shape,
-                Workload(samples=samples, context_tokens=2**17, attention="bifurcated"),
+                Setup(attention="bifurcated"),
+                Workload(samples=samples, context_tokens=2**17),
                 rates(card),
-                resident_blocks=resident_blocks(card),
             ).total_s
             for samples in (64, 72, 81, 91, 102, 115, 129, 145, 163, 183, 206)
         ]
@@ -96,14 +96,15 @@ def test_nothing_to_do_takes_no_time() -> None:
     assert set(step.by_roof_s.values()) == {0}
 
 
-@given(st.sampled_from(REAL_MODELS), workloads())
-def test_roofs_add_up_to_the_time(shape: ModelShape, work: Workload) -> None:
+@given(st.sampled_from(REAL_MODELS), setups(), workloads())
+def test_roofs_add_up_to_the_time(shape: ModelShape, setup: Setup, work: Workload) -> None:
     """Launches and each operation's binding roof make up all of the device and the collectives."""
     ranks = 8 if work.samples % 2 else 1
-    settings = {**work.model_dump(), "tensor_parallel": ranks}
-    if shape.latent is not None and work.kernel == "sdpa_math":
+    if not runs(shape, setup):
         return
-    step = step_time(step_operations(shape, **settings), ROUND, work.execution)
+    setup = setup.but(tensor_parallel=ranks)
+    operations = decode_operations(shape, setup, work, resident_blocks=SLOTS)
+    step = step_time(operations, ROUND, setup.execution)
     assert sum(step.by_roof_s.values()) == pytest.approx(step.device_s + step.collective_s)
     assert step.total_s == pytest.approx(max(step.device_s, step.host_s) + step.collective_s)
     assert (step.collective_s > 0) == (ranks > 1)
@@ -116,10 +117,10 @@ def test_roofs_add_up_to_the_time(shape: ModelShape, work: Workload) -> None:
 
 def test_a_grid_s_roofs_add_up_too() -> None:
     """Over arrays each point's time goes to the roof that binds there, from memory to compute."""
-    work = Workload(attention="bifurcated", weight_dtype="fp8")
+    setup = Setup(attention="bifurcated", weight_dtype="fp8")
     samples = np.array([1.0, 64, 512, 4096])
     operations = decode_operations(
-        deepseek_v3(), grid_of(work, samples=samples), resident_blocks=200
+        deepseek_v3(), setup, Workload().but(samples=samples), resident_blocks=200
     )
     step: StepTime = step_time(operations, ROUND, "graph")
     total = sum(np.broadcast_to(step.by_roof_s[roof], 4) for roof in ROOFS)

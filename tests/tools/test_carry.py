@@ -12,10 +12,16 @@ from simulator.evidence.predict.attention_kernels import (
     small_blocks,
 )
 from simulator.inputs.hardware import load_hardware
-from simulator.timing.carried import LATENCY_POWER, clock_factor
-from simulator.timing.constants import rates
+from simulator.timing.constants import (
+    LATENCY_POWER,
+    Variant,
+    clock_factor,
+    keys_by_text,
+    rates,
+)
 from tools import carry
 
+KEY = keys_by_text()
 FITTED = {
     "attention_launch_us": 8.0,
     "block_gb_per_s": 20.0,
@@ -42,18 +48,19 @@ SHIPPED = {
 def test_times_fall_and_rates_rise_with_the_clock() -> None:
     """At twice the clock a time is 2^-0.6 of it, the L2 cache twice as fast, a share the same."""
     shorter = 2**-LATENCY_POWER
-    assert clock_factor("fa2_attention_launch_us", 1000, FAST) == pytest.approx(shorter)
-    assert clock_factor("block_gb_per_s", 1000, FAST) == pytest.approx(1 / shorter)
-    assert clock_factor("l2_gb_per_s", 1000, FAST) == 2
-    assert clock_factor("attention_bandwidth_fraction", 1000, FAST) == 1
+    assert clock_factor(KEY["fa2_attention_launch_us"], 1000, FAST) == pytest.approx(shorter)
+    assert clock_factor(KEY["block_gb_per_s"], 1000, FAST) == pytest.approx(1 / shorter)
+    assert clock_factor(KEY["l2_gb_per_s"], 1000, FAST) == 2
+    assert clock_factor(KEY["attention_bandwidth_fraction"], 1000, FAST) == 1
     # Nothing is known of the clock: nothing changes.
-    assert clock_factor("launch_us", 0, FAST) == clock_factor("launch_us", 1000, gpu()) == 1
+    launch = KEY["launch_us"]
+    assert clock_factor(launch, 0, FAST) == clock_factor(launch, 1000, gpu()) == 1
 
 
 def test_a_gpu_left_out_is_told_by_the_others_alone() -> None:
     """The slow card's launch of 8 us, on a card of twice its clock; its own 2 us are not known."""
     left = carry.left_out(FAST, [SLOW], KERNELS)
-    found = rates(left, variants=("vllm", "fa2")).launch_s["attention"]
+    found = rates(left, variants=map(Variant, ("vllm", "fa2"))).launch_s["attention"]
     assert found == pytest.approx(8e-6 * 2**-LATENCY_POWER, rel=0.01)
     assert rates(left).launch_s["attention"] == found
 
@@ -62,7 +69,7 @@ def test_each_kernel_is_averaged_for_itself() -> None:
     """FlashAttention-2 ran on the slow card, FlashInfer on the fast: two names, and their mean."""
     entries = carry.averaged([SLOW, FAST], KERNELS)
     at = {
-        name: entry.value * clock_factor(name, entry.mhz, SLOW) for name, entry in entries.items()
+        str(key): entry.value * clock_factor(key, entry.mhz, SLOW) for key, entry in entries.items()
     }
     own, other = 8.0, 2.0 * 2**LATENCY_POWER
     assert at["fa2_attention_launch_us"] == pytest.approx(own, rel=0.01)
@@ -72,7 +79,7 @@ def test_each_kernel_is_averaged_for_itself() -> None:
 
 def test_whole_programs_are_not_carried() -> None:
     """Neither an engine's time a step nor the paper's harness."""
-    assert {"harness_host_us", "vllm_step_us"} & carry.own_constants(SLOW).keys() == set()
+    assert {"harness_host_us", "vllm_step_us"} & {*map(str, carry.own_constants(SLOW))} == set()
 
 
 def test_a_link_has_a_clock_of_its_own() -> None:
@@ -85,11 +92,12 @@ def test_a_link_has_a_clock_of_its_own() -> None:
 def test_a_kernel_says_more_than_a_library_elsewhere() -> None:
     """SGLang with FlashInfer on B200: not what SGLang's FlashAttention-3 takes on Hopper."""
     card = load_hardware("b200-sxm")
-    flashinfer = rates(card, variants=("sglang", "flashinfer")).constants["attention_launch_us"]
+    used = rates(card, variants=map(Variant, ("sglang", "flashinfer")))
+    flashinfer = used.constants[KEY["attention_launch_us"]]
     assert "L40S, sglang flashinfer" in flashinfer.source
     # On its own architecture the library is the nearest.
-    near = rates(load_hardware("h200-sxm"), variants=("sglang", "fa3"))
-    own = rates(load_hardware("h100-sxm"), variants=("sglang",))
+    near = rates(load_hardware("h200-sxm"), variants=map(Variant, ("sglang", "fa3")))
+    own = rates(load_hardware("h100-sxm"), variants=(Variant("sglang"),))
     assert near.launch_s["attention"] == pytest.approx(own.launch_s["attention"], rel=0.01)
 
 

@@ -11,7 +11,7 @@ import pytest
 from simulator.evidence.fit.calibrate import calibrate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
-from simulator.timing.spread import Spread, spreads_from
+from simulator.timing.interval import Spread, spreads_from
 from tools import residuals, spread, spread_check, spread_file
 
 SHARED = Path(__file__).parents[3] / "shared" / "measurements"

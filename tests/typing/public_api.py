@@ -19,6 +19,7 @@ def main() -> None:
     assert_type(step, simulator.Estimate)
     assert_type(step.step_s, float)
     assert_type(step.tokens_per_s, float)
+    assert_type(step.setup, simulator.Setup)
     assert_type(step.workload, simulator.Workload)
 
     both = simulator.compare("llama-2-7b", Path("hardware_profiles/l4.toml").stem, samples=4)

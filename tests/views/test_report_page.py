@@ -11,10 +11,9 @@ from itertools import pairwise
 import pytest
 
 from simulator import api
-from simulator.answers.cases import central_cases, narrowed
 from simulator.answers.decision import decide
-from simulator.answers.grid_summary import summarise
-from simulator.answers.study import study_scenario
+from simulator.answers.study import central_cases, narrowed, study_scenario
+from simulator.answers.sweep import summarise
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.scenario import Scenario, load_scenario
 from simulator.units import format_time

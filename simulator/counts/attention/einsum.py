@@ -1,109 +1,202 @@
-"""Attention whose logits pass through memory, as a compiler fuses it: the paper's products."""
+"""The paper's einsum: matrix products whose logits pass through memory.
 
-from simulator.counts.attention.shape import AttentionShape, present
+Standard: <q,K>, softmax, <w,V>. Bifurcated (section 4.2): two <q,K>, one softmax over both logits,
+two <w,V>, a sum. Fused as a compiler does it, scaling and masking are part of the softmax.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from simulator.counts.attention.plain import copied, merges_by_copy, moved, query_fold
+from simulator.counts.attention.shape import AttentionShape, present, several
+from simulator.counts.attention.tree import CachePart
+from simulator.counts.attention.way import PlainKernel, Way
 from simulator.counts.operation import Operation
-from simulator.inputs.workload import KvLayout
+from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
 
 
-def einsum_standard(shape: AttentionShape, layout: KvLayout, repeat: int) -> list[Operation]:
-    """Batched <q,K>, softmax, batched <w,V>; logits are written and read between them."""
-    tokens = shape.context_tokens + shape.decoded_tokens
-    logits = shape.logits_bytes(tokens)
+@dataclass(frozen=True, kw_only=True)
+class Einsum(Way):
+    """Batched matrix products over the model's own KV heads."""
 
-    def product(name: str, *, keys: bool, read: Numeric, written: Numeric) -> Operation:
-        cache = cache_read(shape, layout, keys=keys)
-        return Operation(
-            name=name,
-            kind="attention",
-            flops=product_flops(shape, tokens, keys=keys),
-            bytes_read=read + cache["kv_bytes_read"],
-            bytes_written=written,
-            dtype=shape.dtype,
-            repeat=repeat,
-            **cache,
+    logits_in_memory: bool = True
+    spread: Literal["", "unfused"] = "unfused"
+
+    def standard(self, shape: AttentionShape, *, rereads: bool) -> list[Operation]:
+        """Return both products and the softmax between them."""
+        return _standard(shape, rereads=rereads)
+
+    def bifurcated(self, shape: AttentionShape) -> list[Operation]:
+        """Return two products over each part, one softmax, and the sum of the outputs."""
+        return _bifurcated(shape)
+
+    def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
+        """Return the products and what PyTorch does around them."""
+        if setup.bifurcated:
+            return bifurcated_einsum(shape)
+        return standard_einsum(shape, rereads=setup.rereads)
+
+    def held_bytes(self, shape: AttentionShape, setup: Setup) -> Numeric:  # noqa: ARG002
+        """Return two passes of logits."""
+        return 2 * shape.logits_bytes(shape.tokens)
+
+    def refusal(self, model: ModelShape, work: Workload) -> str:  # noqa: ARG002
+        """Refuse prefix trees: there is no product over several levels."""
+        if len(work.tree) <= 1:
+            return ""
+        return (
+            f"kernel {self.name!r} has no form for a tree of {len(work.tree)} levels; "
+            "use ideal or flash"
         )
 
+    def kv_formula(self, setup: Setup) -> str:  # noqa: ARG002
+        """Return nothing: keys and values are read by different operations."""
+        return ""
+
+
+def _standard(shape: AttentionShape, *, rereads: bool) -> list[Operation]:
+    """Return <q,K>, softmax and <w,V> over each sequence's whole cache."""
+    whole = shape.whole(rereads=rereads)
+    return [product(shape, whole, keys=True), _softmax(shape), product(shape, whole, keys=False)]
+
+
+def _bifurcated(shape: AttentionShape) -> list[Operation]:
+    """Return <q,K> and <w,V> over context and own tokens, one softmax, and the outputs' sum."""
+    parts = (shape.context_part, shape.decoded_part)
+    both = present(shape.context_tokens) * present(shape.decoded_tokens)
     return [
-        product("attention_scores", keys=True, read=shape.query_bytes, written=logits),
-        _softmax(shape, tokens, repeat),
-        product("attention_values", keys=False, read=logits, written=shape.output_bytes),
+        *(product(shape, part, keys=True) for part in parts),
+        _softmax(shape),
+        *(product(shape, part, keys=False) for part in parts),
+        moved("attention_sum", 2 * shape.output_bytes, shape.output_bytes, launches=both),
     ]
 
 
-def einsum_bifurcated(shape: AttentionShape, repeat: int) -> list[Operation]:
-    """Two <q,K> products, one softmax over both logits, two <w,V> products, a sum.
+def product(shape: AttentionShape, part: CachePart, *, keys: bool) -> Operation:
+    """Return <q,K> (``keys``) or <w,V> over one part of the cache; without keys it is not launched.
 
-    Section 4.2 of the paper.
+    Parameters
+    ----------
+    part
+        The whole cache, or a part that is read apart.
     """
-    m_c, m_d = shape.context_tokens, shape.decoded_tokens
-    both = present(m_c) * present(m_d)
-    scores, values = (
-        [
-            part_product(shape, "context", m_c, shape.prompts * m_c, keys=keys, repeat=repeat),
-            part_product(shape, "suffix", m_d, shape.sequences * m_d, keys=keys, repeat=repeat),
-        ]
-        for keys in (True, False)
-    )
-    return [*scores, _softmax(shape, m_c + m_d, repeat), *values, output_sum(shape, both, repeat)]
-
-
-def part_product(
-    shape: AttentionShape, part: str, tokens: Numeric, cached: Numeric, *, keys: bool, repeat: int
-) -> Operation:
-    """Return <q,K> or <w,V> over one part of the keys; a part without keys is not launched."""
-    logits = shape.logits_bytes(tokens)
-    kv_bytes = shape.keys_bytes(cached) if keys else shape.values_bytes(cached)
-    exists = present(tokens)
+    logits = shape.logits_bytes(part.tokens)
+    cache_bytes = shape.keys_bytes if keys else shape.values_bytes
+    kv_bytes = cache_bytes(part.caches * part.tokens)
+    exists = present(part.tokens)
+    of_part = part.name.removeprefix("attention")
     return Operation(
-        name=f"attention_{'scores' if keys else 'values'}_{part}",
+        name=f"attention_{'scores' if keys else 'values'}{of_part}",
         kind="attention",
-        flops=product_flops(shape, tokens, keys=keys),
+        flops=product_flops(shape, part.tokens, keys=keys),
         bytes_read=((shape.query_bytes if keys else logits) + kv_bytes) * exists,
         bytes_written=(logits if keys else shape.output_bytes) * exists,
         kv_bytes_read=kv_bytes,
         launches=exists,
+        reused_bytes=cache_bytes(part.repeated_tokens),
+        reused_footprint_bytes=cache_bytes(part.stored_tokens),
         dtype=shape.dtype,
-        repeat=repeat,
-    )
-
-
-def output_sum(shape: AttentionShape, both: Numeric, repeat: int) -> Operation:
-    """Return the sum of both parts' outputs, where there are both."""
-    return Operation(
-        name="attention_sum",
-        kind="elementwise",
-        bytes_read=2 * shape.output_bytes * both,
-        bytes_written=shape.output_bytes * both,
-        launches=both,
-        repeat=repeat,
     )
 
 
 def product_flops(shape: AttentionShape, tokens: Numeric, *, keys: bool) -> Numeric:
-    """FLOPs of <q,K> or <w,V> against ``tokens`` keys. [FLOP]."""
+    """Return the FLOPs of <q,K> (``keys``) or <w,V>. [FLOP].
+
+    Parameters
+    ----------
+    tokens
+        Keys that each query row is multiplied with.
+    """
     return 2 * shape.rows * tokens * (shape.key_width if keys else shape.value_width)
 
 
-def cache_read(shape: AttentionShape, layout: KvLayout, *, keys: bool) -> dict[str, Numeric]:
-    """Return the bytes of every sequence's keys or values, and what of them is read again."""
-    cache_bytes = shape.keys_bytes if keys else shape.values_bytes
-    tokens = shape.context_tokens + shape.decoded_tokens
-    once = shape.prompts * shape.context_tokens if layout == "shared" else 0
-    return {
-        "kv_bytes_read": cache_bytes(shape.sequences * tokens),
-        "reused_bytes": cache_bytes(once) * (shape.samples - 1),
-        "reused_footprint_bytes": cache_bytes(once),
-    }
-
-
-def _softmax(shape: AttentionShape, tokens: Numeric, repeat: int) -> Operation:
+def _softmax(shape: AttentionShape) -> Operation:
     """Return the one pass over the logits that scales them and takes their softmax."""
-    moved = shape.logits_bytes(tokens)
-    return Operation(
-        name="attention_softmax",
-        kind="elementwise",
-        bytes_read=moved,
-        bytes_written=moved,
-        repeat=repeat,
-    )
+    logits = shape.logits_bytes(shape.tokens)
+    return moved("attention_softmax", logits, logits)
+
+
+# In plain PyTorch.
+
+
+def standard_einsum(shape: AttentionShape, *, rereads: bool = False) -> list[Operation]:
+    """Scale the queries, <q,K>, a mask for several query tokens, softmax, <w,V>.
+
+    Parameters
+    ----------
+    rereads
+        Whether the samples read one stored context.
+    """
+    scores, softmax, values = _standard(shape, rereads=rereads)
+    return [
+        moved("attention_query_scale", shape.query_bytes, shape.query_bytes),
+        _arrange(shape, "query_fold_tokens", shape.query_bytes),
+        scores,
+        _mask(shape),
+        softmax,
+        values,
+        _arrange(shape, "attention_arrange", shape.output_bytes),
+    ]
+
+
+def bifurcated_einsum(shape: AttentionShape) -> list[Operation]:
+    """Two <q,K>, their concatenation, one softmax, two <w,V>, a sum.
+
+    The context's weights are a slice of all weights: no product can address it with samples folded
+    into rows, so it is copied. The account leaves out a part without keys; the code does not.
+    """
+    m_c, m_d = shape.context_tokens, shape.decoded_tokens
+    context_scores, own_scores, softmax, *values, output_sum = _bifurcated(shape)
+    logits, both = shape.logits_bytes(m_c + m_d), present(m_c) * present(m_d)
+    folds = merges_by_copy(shape) * present(m_c)
+    return [
+        moved("attention_query_scale", shape.query_bytes, shape.query_bytes),
+        _arrange(shape, "query_fold_tokens", shape.query_bytes),
+        query_fold(shape, folds),
+        context_scores,
+        own_scores,
+        _mask(shape),
+        copied("attention_concatenate", logits, both),
+        softmax,
+        # A single weight for each row is addressed where it lies.
+        copied("attention_weights_fold", shape.logits_bytes(m_c), folds * several(m_c)),
+        *values,
+        output_sum,
+        _arrange(shape, "attention_arrange", shape.output_bytes),
+    ]
+
+
+def _arrange(shape: AttentionShape, name: str, copied_bytes: Numeric) -> Operation:
+    """Return the copy that makes several query tokens rows of their KV head, or undoes that."""
+    return copied(name, copied_bytes, several(shape.query_tokens) * several(shape.kv_heads))
+
+
+def _mask(shape: AttentionShape) -> Operation:
+    """Return the masking, in place, of the pairs of several query tokens; none for a single one.
+
+    A byte for each pair says whether it is hidden.
+    """
+    n = shape.query_tokens
+    logits = shape.logits_bytes(n)
+    return moved("attention_mask", logits + n * n, logits, launches=several(n))
+
+
+PLAIN_EINSUM = (
+    PlainKernel(
+        name="standard_einsum",
+        attention="standard",
+        kernel="einsum",
+        kv_layout="copies",
+        operations=standard_einsum,
+    ),
+    PlainKernel(
+        name="bifurcated_einsum",
+        attention="bifurcated",
+        kernel="einsum",
+        kv_layout="shared",
+        operations=bifurcated_einsum,
+    ),
+)

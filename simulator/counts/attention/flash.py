@@ -1,14 +1,25 @@
-"""Flash attention: split-KV, its thread blocks, and the kernels built from it.
+"""Flash attention: logits stay on the chip, and the keys are split until they fill the GPU.
 
-Symbols as in :mod:`simulator.counts.attention.registry`.
+Standard: every sequence against its whole cache, its group's queries as rows. Bifurcated: flash on
+the context with all samples' queries folded into rows, [1, g, b h / g, k], flash on own tokens, and
+a merge by log-sum-exp. In plain PyTorch the folding and the merge are kernels of their own.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
 
-from simulator.counts.attention.shape import AttentionShape, present
+from simulator.counts.attention.plain import (
+    folds_by_copy,
+    merge,
+    moved,
+    query_fold,
+    rebuild,
+    unfold,
+)
+from simulator.counts.attention.shape import AttentionShape, present, several
 from simulator.counts.attention.tree import CachePart
+from simulator.counts.attention.way import PARTIAL_BYTES, PlainKernel, Way
 from simulator.counts.operation import Operation
-from simulator.inputs.workload import KvLayout
+from simulator.inputs.setup import Setup
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, where
 
 # Query rows that one thread block of a flash kernel holds (FlashAttention-2, split path).
@@ -19,221 +30,111 @@ MOST_SPLITS = 128  # FlashAttention-2 and -3 allow no more
 # A kernel whose blocks fill this share of the GPU does not split; and a wave that fills so much
 # of it is as good as a full one.
 ENOUGH_BLOCKS, FULL_WAVE = 0.8, 0.85
-# Within so many waves, blocks of any number can be split to fill them.
+# Any number of blocks can be split to fill this many waves.
 MOST_WAVES = 5
-PARTIAL_BYTES = 4  # split-KV partial outputs and log-sum-exps are float32
 
 
-def flash_standard(
-    shape: AttentionShape, layout: KvLayout, repeat: int, *, lse: bool = False
-) -> list[Operation]:
-    """Flash decoding: every sequence against its whole cache, its group's queries as rows.
+@dataclass(frozen=True, kw_only=True)
+class Flash(Way):
+    """Flash decoding as FlashAttention-2 and -3 do it: it folds queries and splits the keys."""
 
-    Parameters
-    ----------
-    lse
-        Whether the log-sum-exp is written too, as PyTorch's operator always does.
-    """
-    tokens = shape.context_tokens + shape.decoded_tokens
-    streams = shape.sequences * shape.kv_heads
-    blocks = streams * row_blocks(shape, 1)
-    splits = flash_splits(blocks=blocks, tokens=tokens, resident=shape.resident_blocks)
-    partials = _partial_bytes(shape, splits)
-    result = shape.output_bytes + (shape.rows * PARTIAL_BYTES if lse else 0)
-    read = standard_read(
-        shape,
-        "attention",
-        layout,
-        repeat,
-        written=where(splits > 1, partials, result),
-        effective_blocks=_streaming_blocks(
-            streams=streams,
-            tokens=tokens,
-            splits=splits,
-            waves=_waves(blocks=blocks, splits=splits, resident=shape.resident_blocks),
-        ),
-        thread_blocks=blocks * splits,
-        partials=partials,
-    )
-    return [read, _combine(shape, "attention", splits, repeat, lse=lse)]
+    def standard(self, shape: AttentionShape, *, rereads: bool) -> list[Operation]:
+        """Return flash decoding, and the combine of its partial results."""
+        return flash_part(shape, shape.whole(rereads=rereads), lse=False)
 
+    def bifurcated(self, shape: AttentionShape) -> list[Operation]:
+        """Return flash on each part that is read apart, and one merge of all their outputs."""
+        operations: list[Operation] = []
+        states: Numeric = 0
+        for part in shape.parts:
+            operations += flash_part(shape, part)
+            states = states + present(part.tokens)
+        needed = where(states > 1, 1, 0)
+        merged_bytes = (shape.output_bytes + shape.rows * PARTIAL_BYTES) * (states * needed)
+        return [
+            *operations,
+            Operation(
+                name="attention_merge",
+                kind="combine",
+                bytes_read=merged_bytes,
+                bytes_written=shape.output_bytes * needed,
+                launches=needed,
+                # The partial outputs were written a moment ago.
+                scratch_bytes=merged_bytes,
+            ),
+        ]
 
-def flash_bifurcated(shape: AttentionShape, repeat: int) -> list[Operation]:
-    """Flash on the context with all samples' queries folded, flash on the suffix, LSE merge.
+    def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
+        """Return the calls of PyTorch's flash operator, and what it needs around them."""
+        if setup.bifurcated:
+            return bifurcated_flash(shape)
+        return standard_flash_expanded(shape) if setup.rereads else standard_flash(shape)
 
-    Of a tree, flash on each level that is split, and one merge of all partial outputs.
-    """
-    parts = shape.parts
-    flashes = [flash for part in parts for flash in flash_cache(shape, part, repeat)]
-    states = sum(present(part.tokens) for part in parts)
-    needed = where(states > 1, 1, 0)
-    merged_bytes = (shape.output_bytes + shape.rows * PARTIAL_BYTES) * (states * needed)
-    merge = Operation(
-        name="attention_merge",
-        kind="combine",
-        bytes_read=merged_bytes,
-        bytes_written=shape.output_bytes * needed,
-        launches=needed,
-        # The partial outputs were written a moment ago.
-        scratch_bytes=merged_bytes,
-        repeat=repeat,
-    )
-    return [*flashes, merge]
-
-
-def flash_cache(shape: AttentionShape, part: CachePart, repeat: int) -> tuple[Operation, Operation]:
-    """Return flash on one part of the cache for the queries of all its sharers, and its combine."""
-    flash, combine = flash_part(
-        shape,
-        part.name,
-        tokens=part.tokens,
-        kv_bytes=shape.cached_bytes(part.caches * part.tokens),
-        streams=part.caches * shape.kv_heads,
-        sequences=part.caches,
-        rows_blocks=row_blocks(shape, part.sharers),
-        repeat=repeat,
-    )
-    if isinstance(part.stored_tokens, int) and part.stored_tokens == 0:
-        return flash, combine
-    flash = replace(
-        flash,
-        reused_bytes=shape.cached_bytes(part.repeated_tokens),
-        reused_footprint_bytes=shape.cached_bytes(part.stored_tokens),
-    )
-    return flash, combine
-
-
-def flash_suffix(shape: AttentionShape, repeat: int) -> tuple[Operation, Operation]:
-    """Return flash on each sample's own tokens, and its combine."""
-    return flash_cache(shape, shape.own_part, repeat)
+    def held_bytes(self, shape: AttentionShape, setup: Setup) -> Numeric:  # noqa: ARG002
+        """Return the most that split-KV partials take: every resident block's rows."""
+        rows = shape.resident_blocks * ROWS_PER_BLOCK
+        return rows * (shape.value_width + 1) * PARTIAL_BYTES
 
 
 def flash_part(
-    shape: AttentionShape,
-    name: str,
-    *,
-    tokens: Numeric,
-    kv_bytes: Numeric,
-    streams: Numeric,
-    sequences: Numeric,
-    rows_blocks: Numeric,
-    repeat: int,
-    chunks: Numeric = 1,
-) -> tuple[Operation, Operation]:
-    """Return flash attention over one part of the keys, with log-sum-exp, and its combine.
+    shape: AttentionShape, part: CachePart, *, lse: bool = True, chunks: Numeric = 1
+) -> list[Operation]:
+    """Return flash attention over one part of the keys, and the combine of its partial results.
 
     Parameters
     ----------
-    streams
-        Key sequences that are read: one for each cache and KV head.
-    sequences
-        Caches that are read.
-    rows_blocks
-        Thread blocks over which the query rows of each are spread.
+    part
+        The keys, and the sequences whose queries read each cache of them.
+    lse
+        Whether the log-sum-exp is written too, as a merge needs it and PyTorch always does.
     chunks
-        Chunks of the keys, each a stream with ``tokens`` keys and a result of its own.
+        Chunks of the keys, each with the part's tokens and a result of its own.
     """
-    exists = present(tokens)
-    blocks = streams * rows_blocks
-    splits = flash_splits(blocks=blocks, tokens=tokens, resident=shape.resident_blocks)
-    partials = _partial_bytes(shape, splits) * chunks
-    result = (shape.output_bytes + shape.rows * PARTIAL_BYTES) * chunks
-    part = Operation(
-        name=name,
-        kind="attention",
-        flops=shape.flops(tokens * chunks),
-        bytes_read=(shape.query_bytes + kv_bytes) * exists,
-        bytes_written=where(splits > 1, partials, result) * exists,
-        kv_bytes_read=kv_bytes,
-        launches=exists,
-        effective_blocks=_streaming_blocks(
-            streams=streams,
-            tokens=tokens,
-            splits=splits,
-            waves=_waves(blocks=blocks, splits=splits, resident=shape.resident_blocks),
-        ),
-        thread_blocks=blocks * splits * exists,
-        sequences=sequences * exists,
-        scratch_bytes=partials,
-        dtype=shape.dtype,
-        repeat=repeat,
-    )
-    return part, _combine(shape, name, splits, repeat, lse=True, chunks=chunks)
-
-
-def standard_read(
-    shape: AttentionShape,
-    name: str,
-    layout: KvLayout,
-    repeat: int,
-    *,
-    written: Numeric,
-    effective_blocks: Numeric | None = None,
-    thread_blocks: Numeric = 0,
-    partials: Numeric = 0,
-) -> Operation:
-    """Return one kernel in which every sequence reads its whole cache."""
-    read = shape.context_copy_bytes * shape.samples
-    footprint = shape.context_stored_bytes if layout == "shared" else 0
-    repeated = read - footprint if layout == "shared" else 0
-    kv_bytes = read + shape.decoded_bytes
-    return Operation(
-        name=name,
-        kind="attention",
-        flops=shape.flops(shape.context_tokens + shape.decoded_tokens),
-        bytes_read=shape.query_bytes + kv_bytes,
-        bytes_written=written,
-        kv_bytes_read=kv_bytes,
-        effective_blocks=effective_blocks,
-        thread_blocks=thread_blocks,
-        sequences=0 if effective_blocks is None else shape.sequences,
-        reused_bytes=repeated,
-        reused_footprint_bytes=footprint,
-        scratch_bytes=partials,
-        dtype=shape.dtype,
-        repeat=repeat,
-    )
-
-
-def rebuild(shape: AttentionShape, repeat: int) -> Operation:
-    """Return the concatenation of one shared context with every sample's own cache."""
-    written = shape.context_copy_bytes * shape.samples + shape.decoded_bytes
-    read = shape.context_stored_bytes + shape.decoded_bytes
-    return Operation(
-        name="kv_concatenate",
-        kind="copy",
-        bytes_read=read,
-        bytes_written=written,
-        kv_bytes_read=read,
-        launches=2,
-        repeat=repeat,
-    )
-
-
-def _combine(
-    shape: AttentionShape,
-    within: str,
-    splits: Numeric,
-    repeat: int,
-    *,
-    lse: bool,
-    chunks: Numeric = 1,
-) -> Operation:
-    """Return the kernel that adds up split-KV partials; it does not exist for one split."""
-    needed = where(splits > 1, 1, 0)
-    partials = _partial_bytes(shape, splits) * chunks
+    exists = present(part.tokens)
+    streams = part.caches * shape.kv_heads * maximum(chunks, 1)
+    blocks = streams * row_blocks(shape, part.sharers)
+    splits = flash_splits(blocks=blocks, tokens=part.tokens, resident=shape.resident_blocks)
+    partials = where(splits > 1, splits, 0) * shape.rows * (shape.value_width + 1) * PARTIAL_BYTES
+    partials = partials * chunks
     result = (shape.output_bytes + (shape.rows * PARTIAL_BYTES if lse else 0)) * chunks
-    return Operation(
-        name=f"{within}_combine",
-        kind="combine",
-        bytes_read=partials,
-        bytes_written=result * needed,
-        launches=needed,
-        splits=splits * needed,
-        scratch_bytes=partials,
-        within=within,
-        repeat=repeat,
-    )
+    kv_bytes = shape.cached_bytes(part.caches * part.tokens * chunks)
+    needed = where(splits > 1, 1, 0)
+    waves = where(splits > 1, ceil_div(blocks * splits, shape.resident_blocks), 1)
+    return [
+        Operation(
+            name=part.name,
+            kind="attention",
+            flops=shape.flops(part.tokens * chunks),
+            bytes_read=(shape.query_bytes + kv_bytes) * exists,
+            bytes_written=where(splits > 1, partials, result) * exists,
+            kv_bytes_read=kv_bytes,
+            launches=exists,
+            effective_blocks=_effective_blocks(
+                streams=streams, tokens=part.tokens, splits=splits, waves=waves
+            ),
+            thread_blocks=blocks * splits * exists,
+            sequences=part.caches * exists,
+            reused_bytes=shape.cached_bytes(part.repeated_tokens),
+            reused_footprint_bytes=shape.cached_bytes(part.stored_tokens),
+            scratch_bytes=partials,
+            dtype=shape.dtype,
+        ),
+        Operation(
+            name=f"{part.name}_combine",
+            kind="combine",
+            bytes_read=partials,
+            bytes_written=result * needed,
+            launches=needed,
+            splits=splits * needed,
+            scratch_bytes=partials,
+            within=part.name,
+        ),
+    ]
+
+
+def row_blocks(shape: AttentionShape, samples: Numeric) -> Numeric:
+    """Return the thread blocks that the query rows of one KV head fill."""
+    return ceil_div(samples * shape.query_tokens * shape.group, ROWS_PER_BLOCK)
 
 
 def flash_splits(*, blocks: Numeric, tokens: Numeric, resident: int) -> Numeric:
@@ -242,7 +143,7 @@ def flash_splits(*, blocks: Numeric, tokens: Numeric, resident: int) -> Numeric:
     Enough to fill the GPU once, or in the fewest waves that leave no room idle where one does;
     every part but the last at least two tiles. A closed form of the rule of FlashAttention-2 and -3
     (``num_splits_heuristic`` takes the smallest number that fills 85 % of the room as well as the
-    best does, and does not split blocks that fill 80 % of them).
+    best does, and does not split blocks that fill 80 % of it).
 
     Parameters
     ----------
@@ -259,7 +160,7 @@ def flash_splits(*, blocks: Numeric, tokens: Numeric, resident: int) -> Numeric:
     32
     >>> flash_splits(blocks=512, tokens=8192, resident=264)
     1
-    >>> flash_splits(blocks=72, tokens=8192, resident=132)  # in one part room for 60 would be idle
+    >>> flash_splits(blocks=72, tokens=8192, resident=132)  # in one part, room for 60 is idle
     5
     """
     most = minimum(ceil_div(tokens, TOKENS_PER_SPLIT), MOST_SPLITS)
@@ -271,12 +172,7 @@ def flash_splits(*, blocks: Numeric, tokens: Numeric, resident: int) -> Numeric:
     return where(blocks < ENOUGH_BLOCKS * resident, maximum(1, splits), 1)
 
 
-def _waves(*, blocks: Numeric, splits: Numeric, resident: int) -> Numeric:
-    """Return in how many waves the thread blocks of a split kernel run."""
-    return where(splits > 1, ceil_div(blocks * splits, resident), 1)
-
-
-def _streaming_blocks(
+def _effective_blocks(
     *, streams: Numeric, tokens: Numeric, splits: Numeric, waves: Numeric = 1
 ) -> Numeric:
     """Return how many evenly loaded thread blocks would read the keys as fast as these do.
@@ -285,11 +181,11 @@ def _streaming_blocks(
     the longest part, a whole number of tile pairs, keeps its block busy after the others; and
     blocks of a later wave wait for those before.
 
-    >>> _streaming_blocks(streams=8, tokens=8192, splits=32)
+    >>> _effective_blocks(streams=8, tokens=8192, splits=32)
     256.0
-    >>> _streaming_blocks(streams=8, tokens=257, splits=2)  # the second part is one token long
+    >>> _effective_blocks(streams=8, tokens=257, splits=2)  # the second part is one token long
     8.03125
-    >>> _streaming_blocks(streams=8, tokens=8192, splits=32, waves=2)
+    >>> _effective_blocks(streams=8, tokens=8192, splits=32, waves=2)
     128.0
     """
     tiles = ceil_div(ceil_div(tokens, TOKENS_PER_SPLIT), splits)
@@ -297,12 +193,118 @@ def _streaming_blocks(
     return streams * maximum(tokens, 1) / (maximum(longest, 1) * waves)
 
 
-def _partial_bytes(shape: AttentionShape, splits: Numeric) -> Numeric:
-    """Return the bytes of all partial outputs and log-sum-exps; none for a single split."""
-    return where(splits > 1, splits, 0) * shape.rows * (shape.value_width + 1) * PARTIAL_BYTES
+# In plain PyTorch, built on its flash attention operator.
 
 
-def row_blocks(shape: AttentionShape, samples: Numeric) -> Numeric:
-    """Return the thread blocks that the query rows of one KV head fill."""
-    rows = samples * shape.query_tokens * (shape.heads // shape.kv_heads)
-    return ceil_div(rows, ROWS_PER_BLOCK)
+def standard_flash(shape: AttentionShape) -> list[Operation]:
+    """One call over one copy of the context per sample."""
+    return flash_part(shape, shape.whole())
+
+
+def standard_flash_expanded(shape: AttentionShape) -> list[Operation]:
+    """Own tokens, then the one context for every sample by a stride of 0, and their merge."""
+    # Prompts and KV heads become heads, new tokens and groups rows: views if nothing lies between.
+    heads = several(shape.prompts) * several(shape.samples * shape.query_tokens)
+    rows = several(shape.query_tokens) * several(shape.group)
+    needed = maximum(heads, rows) * several(shape.kv_heads) * present(shape.context_tokens)
+    stored = shape.stored_context_tokens
+    context = CachePart(
+        name="attention_context",
+        tokens=shape.context_tokens,
+        caches=shape.sequences,
+        sharers=1,
+        repeated_tokens=shape.sequences * shape.context_tokens - stored,
+        stored_tokens=stored,
+    )
+    return [
+        *flash_part(shape, shape.decoded_part),
+        query_fold(shape, needed),
+        *flash_part(shape, context),
+        merge(shape, present(shape.context_tokens) + present(shape.decoded_tokens)),
+    ]
+
+
+def standard_rebuilt(shape: AttentionShape) -> list[Operation]:
+    """Keys and values concatenated for every sample, then one call."""
+    return [rebuild(shape), *standard_flash(shape)]
+
+
+def bifurcated_flash(shape: AttentionShape) -> list[Operation]:
+    """Own tokens; then the queries folded into rows and the context; and their merge.
+
+    In a tree, each level that is split has its own folding and flash. Where no single stride leads
+    from a level's nodes to the prompts below them, its partial output and log-sum-exp are copied.
+    """
+    *shared, own = shape.parts
+    operations = flash_part(shape, own)
+    states, unfolds = present(own.tokens), 0
+    for part in shared:
+        exists = present(part.tokens)
+        folds = folds_by_copy(shape, part.sharers) * exists
+        between = several(part.caches) * several(shape.prompts // part.caches) * exists
+        level = part.name.removeprefix("attention_context").removeprefix("attention")
+        operations += [query_fold(shape, folds, level), *flash_part(shape, part)]
+        if len(shape.levels) > 1:
+            operations.append(_spread(shape, folds, between, level))
+        states = states + exists
+        unfolds = unfolds + folds * (1 - between)
+    alone = where(states > 1, 0, 1)
+    return [*operations, merge(shape, states), unfold(shape, unfolds * alone)]
+
+
+def _spread(shape: AttentionShape, folds: Numeric, between: Numeric, level: str) -> Operation:
+    """Return the copies of a level's result that lay it out by prompt.
+
+    Parameters
+    ----------
+    folds
+        1 where its queries were copied: an output lies as its queries do.
+    between
+        1 where it has more than one node, and fewer than prompts.
+    """
+    lse = several(shape.kv_heads) * between
+    copied_bytes = shape.output_bytes * folds * between + shape.rows * PARTIAL_BYTES * lse
+    launches = folds * between + lse
+    return moved(
+        f"attention_spread{level}", copied_bytes, copied_bytes, launches=launches, kind="copy"
+    )
+
+
+PLAIN_FLASH = (
+    PlainKernel(
+        name="standard_flash",
+        attention="standard",
+        kernel="flash",
+        kv_layout="copies",
+        operations=standard_flash,
+    ),
+    PlainKernel(
+        name="standard_flash_expanded",
+        attention="standard",
+        kernel="flash",
+        kv_layout="shared",
+        operations=standard_flash_expanded,
+    ),
+    PlainKernel(
+        name="standard_rebuilt",
+        attention="standard",
+        kernel="flash",
+        kv_layout="rebuilt",
+        operations=standard_rebuilt,
+    ),
+    PlainKernel(
+        name="bifurcated_flash",
+        attention="bifurcated",
+        kernel="flash",
+        kv_layout="shared",
+        operations=bifurcated_flash,
+    ),
+    # A tree of two levels, one context and own tokens, is bifurcated attention.
+    PlainKernel(
+        name="prefix_tree",
+        attention="bifurcated",
+        kernel="flash",
+        kv_layout="shared",
+        operations=bifurcated_flash,
+    ),
+)

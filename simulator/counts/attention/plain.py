@@ -1,107 +1,118 @@
-"""Attention in plain PyTorch: an account for every kernel of :mod:`simulator.evidence.kernels`.
+"""What plain PyTorch does around attention's products: copies that fold, merges, rebuilding."""
 
-The same name means the same implementation. Each account equals a trace of that code, operation by
-operation and in the code's order: FLOPs, bytes read, bytes written, launches
-(tests/evidence/test_accounts.py; docs/tracing.md says where they differ, and why). An operation
-with several launches stands for so many kernels in a row.
-
-With several query tokens of each sample the code is that of
-:mod:`simulator.evidence.kernels.query_tokens`, and equals its account as well. Half-precision types
-are meant where flash attention is; the math path casts them to float32.
-"""
-
-from collections.abc import Callable
-from dataclasses import replace
-
-from simulator.counts.attention.flash import rebuild
-from simulator.counts.attention.plain_flash import (
-    bifurcated_flash,
-    bifurcated_flash_chunked,
-    bifurcated_flex,
-    standard_flash,
-    standard_flash_expanded,
-    standard_rebuilt,
-    standard_repeat_kv,
-)
-from simulator.counts.attention.plain_unfused import (
-    bifurcated_einsum,
-    standard_einsum,
-    standard_math,
-)
-from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.operation import Operation
-from simulator.inputs.workload import Attention, Kernel, KvLayout
-
-Account = Callable[[AttentionShape, int], list[Operation]]
-
-ACCOUNTS: dict[str, Account] = {
-    "standard_einsum": standard_einsum,
-    "standard_math": standard_math,
-    "standard_flash": standard_flash,
-    "standard_flash_expanded": standard_flash_expanded,
-    "standard_rebuilt": standard_rebuilt,
-    "standard_repeat_kv": standard_repeat_kv,
-    "bifurcated_einsum": bifurcated_einsum,
-    "bifurcated_flash": bifurcated_flash,
-    "bifurcated_flash_chunked": bifurcated_flash_chunked,
-    "bifurcated_flex": bifurcated_flex,
-    # A tree of two levels, one context and own tokens, is bifurcated attention.
-    "prefix_tree": bifurcated_flash,
-}
-
-_STANDARD_FLASH: dict[KvLayout, str] = {
-    "copies": "standard_flash",
-    "shared": "standard_flash_expanded",
-    "rebuilt": "standard_rebuilt",
-}
+from simulator.counts.attention.shape import AttentionShape, several
+from simulator.counts.attention.way import PARTIAL_BYTES
+from simulator.counts.operation import Kind, Operation
+from simulator.numeric import Numeric, where
 
 
-def account_name(attention: Attention, kernel: Kernel, kv_layout: KvLayout) -> str:
-    """Return the name of the PyTorch kernel that runs such a workload.
+def rebuild(shape: AttentionShape) -> Operation:
+    """Return the concatenation of the stored context with every sample's own tokens, K and V."""
+    read = shape.cached_bytes(shape.stored_context_tokens) + shape.decoded_bytes
+    return Operation(
+        name="kv_concatenate",
+        kind="copy",
+        bytes_read=read,
+        bytes_written=shape.context_copy_bytes * shape.samples + shape.decoded_bytes,
+        kv_bytes_read=read,
+        launches=2,
+    )
 
-    >>> account_name("standard", "flash", "shared"), account_name("bifurcated", "einsum", "copies")
-    ('standard_flash_expanded', 'bifurcated_einsum')
+
+def moved(
+    name: str, read: Numeric, written: Numeric, *, launches: Numeric = 1, kind: Kind = "elementwise"
+) -> Operation:
+    """Return kernels that read and write so much, if they are launched at all.
+
+    Parameters
+    ----------
+    name, kind
+        What the operation is.
+    read, written
+        What all its kernels move together. [bytes]
+    launches
+        How many they are; 0 where there are none.
     """
-    if attention == "bifurcated":
-        # The math path has no bifurcated form of its own: written out, it is the paper's einsum.
-        return "bifurcated_flash" if kernel == "flash" else "bifurcated_einsum"
-    if kernel == "flash":
-        return _STANDARD_FLASH[kv_layout]
-    return "standard_einsum" if kernel == "einsum" else "standard_math"
+    exists = where(launches > 0, 1, 0)
+    return Operation(
+        name=name,
+        kind=kind,
+        bytes_read=read * exists,
+        bytes_written=written * exists,
+        launches=launches,
+    )
 
 
-def pytorch_operations(
-    shape: AttentionShape,
-    *,
-    attention: Attention,
-    kernel: Kernel,
-    kv_layout: KvLayout,
-    repeat: int,
-) -> list[Operation]:
-    """List the operations of one layer's attention in plain PyTorch."""
-    if attention == "standard" and kernel != "flash":
-        account = standard_einsum if kernel == "einsum" else standard_math
-        rebuilt = [rebuild(shape, repeat)] if kv_layout == "rebuilt" else []
-        return rebuilt + account(shape, repeat, kv_layout)
-    return ACCOUNTS[account_name(attention, kernel, kv_layout)](shape, repeat)
+def copied(name: str, copied_bytes: Numeric, needed: Numeric) -> Operation:
+    """Return one copy.
 
-
-def as_traced(operations: list[Operation]) -> list[Operation]:
-    """Return operations as a trace sees them.
-
-    A kernel that another launches inside one library call, such as the combine of split-KV, is
-    folded into that call, and what passes between the two disappears. Where samples read one stored
-    context again, a trace counts the storage touched. What is not launched is left out.
+    Parameters
+    ----------
+    copied_bytes
+        What it reads, and writes. [bytes]
+    needed
+        1 where there is one, else 0.
     """
-    inner = {operation.within: operation for operation in operations if operation.within}
-    seen = []
-    for operation in operations:
-        if operation.within or not operation.launches:
-            continue
-        within = inner.get(operation.name)
-        written = operation.bytes_written
-        if within is not None and within.launches:
-            written = written - operation.scratch_bytes + within.bytes_written
-        read = operation.bytes_read - operation.reused_bytes
-        seen.append(replace(operation, bytes_read=read, bytes_written=written))
-    return seen
+    return Operation(
+        name=name,
+        kind="copy",
+        bytes_read=copied_bytes * needed,
+        bytes_written=copied_bytes * needed,
+        launches=needed,
+    )
+
+
+def query_fold(shape: AttentionShape, needed: Numeric, level: str = "") -> Operation:
+    """Return the copy that folds samples and groups into rows, where a view cannot.
+
+    Parameters
+    ----------
+    needed
+        1 where there is one, else 0.
+    level
+        What marks a tree's level in the operation's name.
+    """
+    return copied(f"query_fold{level}", shape.query_bytes, needed)
+
+
+def unfold(shape: AttentionShape, needed: Numeric) -> Operation:
+    """Return the copy that puts folded outputs back, where no merge does it."""
+    return copied("attention_unfold", shape.output_bytes, needed)
+
+
+def merge(shape: AttentionShape, states: Numeric) -> Operation:
+    """Return the merge in float32: weights from the log-sum-exps, then a pass for each state.
+
+    Concatenate, softmax; the first output times its weight makes a float32 sum, the others are
+    added to it, the last into the outputs' own type.
+    """
+    needed = where(states > 1, 1, 0)
+    lse_bytes = shape.rows * PARTIAL_BYTES
+    output, wide = shape.output_bytes, shape.rows * shape.value_width * PARTIAL_BYTES
+    further = states - 1
+    read = 2 * states * lse_bytes + output + lse_bytes + further * (wide + output + lse_bytes)
+    written = 2 * states * lse_bytes + wide * further + output
+    return Operation(
+        name="attention_merge",
+        kind="combine",
+        bytes_read=read * needed,
+        bytes_written=written * needed,
+        launches=(2 + states) * needed,
+        # All of it was written a moment ago.
+        scratch_bytes=read * needed,
+    )
+
+
+def folds_by_copy(shape: AttentionShape, sharers: Numeric) -> Numeric:
+    """Return 1 where samples and the heads of a group are rows only after a copy."""
+    folded = sharers * shape.query_tokens
+    return several(folded) * several(shape.kv_heads) * several(shape.group)
+
+
+def merges_by_copy(shape: AttentionShape) -> Numeric:
+    """Return 1 where merging prompts with KV heads, and samples with groups, needs a copy.
+
+    Several query tokens are rows of their group already.
+    """
+    rows = shape.group * shape.query_tokens
+    return several(shape.samples) * several(shape.kv_heads) * several(rows * shape.prompts)

@@ -1,4 +1,8 @@
-"""Sizes of one layer's attention on one GPU, in the paper's symbols."""
+"""Sizes of one layer's attention on one GPU, in the paper's symbols, and what it reads.
+
+b samples, n query tokens, h query heads, g KV heads, k head width, m_c context and m_d decoded
+tokens; P prompts multiply every term. All are those of one rank of a tensor-parallel group.
+"""
 
 from dataclasses import dataclass
 
@@ -53,6 +57,16 @@ class AttentionShape:
         return self.prompts * self.samples
 
     @property
+    def tokens(self) -> Numeric:
+        """Keys that each query sees, m_c + m_d."""
+        return self.context_tokens + self.decoded_tokens
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a KV head, h / g."""
+        return self.heads // self.kv_heads
+
+    @property
     def rows(self) -> Numeric:
         """Query rows over all heads, P b n h."""
         return self.sequences * self.query_tokens * self.heads
@@ -68,55 +82,77 @@ class AttentionShape:
         return self.rows * self.value_width * self.activation_bytes
 
     @property
+    def stored_context_tokens(self) -> Numeric:
+        """Tokens of all contexts, what they share once."""
+        return stored_tokens(self.levels) if self.levels else self.prompts * self.context_tokens
+
+    @property
     def context_copy_bytes(self) -> Numeric:
         """K and V of each prompt's context, once. [bytes]."""
         return self.cached_bytes(self.prompts * self.context_tokens)
-
-    @property
-    def context_stored_bytes(self) -> Numeric:
-        """K and V of all contexts, what they share once. [bytes]."""
-        if not self.levels:
-            return self.context_copy_bytes
-        return self.cached_bytes(stored_tokens(self.levels))
 
     @property
     def decoded_bytes(self) -> Numeric:
         """K and V of all samples' own tokens. [bytes]."""
         return self.cached_bytes(self.sequences * self.decoded_tokens)
 
-    @property
-    def own_part(self) -> CachePart:
-        """The tokens each sequence has of its own."""
+    def whole(self, *, rereads: bool = False) -> CachePart:
+        """Return what standard attention reads: each sequence all its keys, P b (m_c + m_d).
+
+        Equation 5 of the paper: ``g k b (m_c + m_d)`` elements of K and of V.
+
+        Parameters
+        ----------
+        rereads
+            Whether the sequences read one stored context, in place of copies of it.
+        """
+        stored = self.stored_context_tokens if rereads else 0
         return CachePart(
-            name="attention_suffix",
-            tokens=self.decoded_tokens,
+            name="attention",
+            tokens=self.tokens,
             caches=self.sequences,
             sharers=1,
+            repeated_tokens=self.sequences * self.context_tokens - stored if rereads else 0,
+            stored_tokens=stored,
         )
 
     @property
-    def parts(self) -> tuple[CachePart, ...]:
-        """What bifurcated attention reads apart: the context or its levels, then own tokens."""
-        if self.levels:
-            return cache_parts(self.levels, self.own_part)
-        context = CachePart(
+    def context_part(self) -> CachePart:
+        """The context of each prompt; all its samples share it."""
+        return CachePart(
             name="attention_context",
             tokens=self.context_tokens,
             caches=self.prompts,
             sharers=self.samples,
         )
-        return context, self.own_part
+
+    @property
+    def decoded_part(self) -> CachePart:
+        """The tokens each sequence has of its own."""
+        return CachePart(
+            name="attention_suffix", tokens=self.decoded_tokens, caches=self.sequences, sharers=1
+        )
+
+    @property
+    def parts(self) -> tuple[CachePart, ...]:
+        """What bifurcated attention reads apart: the context or its levels, then own tokens.
+
+        Equation 6 of the paper: ``g k (m_c + b m_d)`` elements of K and of V.
+        """
+        if self.levels:
+            return cache_parts(self.levels, self.decoded_part)
+        return self.context_part, self.decoded_part
 
     def cached_bytes(self, cached_tokens: Numeric) -> Numeric:
-        """K and V of so many cached tokens. [bytes]."""
+        """K and V of a number of cached tokens. [bytes]."""
         return cached_tokens * self.cache_width * self.kv_bytes
 
     def keys_bytes(self, cached_tokens: Numeric) -> Numeric:
-        """K of so many cached tokens, for kernels that read only the keys. [bytes]."""
+        """K of a number of cached tokens, for kernels that read only the keys. [bytes]."""
         return cached_tokens * self.kv_heads * self.key_width * self.kv_bytes
 
     def values_bytes(self, cached_tokens: Numeric) -> Numeric:
-        """V of so many cached tokens; of a latent cache it is a part of what K already read."""
+        """V of a number of cached tokens; a latent cache's V is a part of its K. [bytes]."""
         return cached_tokens * self.kv_heads * self.value_width * self.kv_bytes
 
     def flops(self, tokens: Numeric) -> Numeric:
@@ -131,3 +167,8 @@ class AttentionShape:
 def present(tokens: Numeric) -> Numeric:
     """Return 1 where there are keys, 0 where the part is skipped."""
     return where(tokens > 0, 1, 0)
+
+
+def several(count: Numeric) -> Numeric:
+    """Return 1 where there is more than one."""
+    return where(count > 1, 1, 0)

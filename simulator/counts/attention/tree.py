@@ -9,7 +9,7 @@ none is standard attention.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from simulator.inputs.workload import WorkloadLike
+from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum
 
 
@@ -32,7 +32,7 @@ class SharedLevel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePart:
-    """Keys that one kernel reads: a level, several that are joined, or own tokens.
+    """Keys that one kernel reads: a whole cache, a level, several that are joined, or own tokens.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class CachePart:
     stored_tokens: Numeric = 0
 
 
-def visible_levels(work: WorkloadLike, visible_tokens: Numeric) -> tuple[SharedLevel, ...]:
+def visible_levels(work: Workload, visible_tokens: Numeric) -> tuple[SharedLevel, ...]:
     """Return the levels of a workload's tree from the root down, without what is out of sight.
 
     Parameters

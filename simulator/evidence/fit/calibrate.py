@@ -9,14 +9,14 @@ import pandas as pd
 
 from simulator.errors import MeasurementError
 from simulator.evidence.fit.plan import STAGES, Stage
-from simulator.evidence.fit.solver import Fitted, Free, constant_name, fit, with_constants
+from simulator.evidence.fit.solver import Fitted, Free, fit, with_constants
 from simulator.evidence.predict.groups import Group
 from simulator.evidence.predict.measured import of_other_libraries
 from simulator.evidence.predict.predict import prepare
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import LOW_PRECISION
+from simulator.timing.constants import EIGHT_BIT, GENERAL, Variant
 
 # Fewer rows than this say too little to trust.
 LEAST_ROWS = 12
@@ -31,7 +31,7 @@ class Part:
     """
 
     kind: RowKind
-    variant: str
+    variant: Variant
     fitted: Fitted
     sources: tuple[str, ...] = ()
     labels: tuple[Any, ...] = ()
@@ -112,18 +112,16 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     prepared = prepare(rows, stage.kind).groups
     groups = [group for group in prepared if _launched(group) == stage.rows]
     chosen_for = []
-    for general in ("", LOW_PRECISION) if stage.own else ("",):
-        some = [group for group in groups if group.low_precision == (general == LOW_PRECISION)]
+    for general in (GENERAL, EIGHT_BIT) if stage.own else (GENERAL,):
+        some = [group for group in groups if group.low_precision == (general == EIGHT_BIT)]
         if stage.general:
             chosen_for.append((some, general))
         libraries = _by_variant(some)
         if stage.own and (len(libraries) > 1 or not stage.general):
-            chosen_for += [(part, name) for name, part in libraries.items() if name != general]
+            chosen_for += [(part, each) for each, part in libraries.items() if each != general]
     for chosen, variant in chosen_for:
         # A constant that another kind of row has told is not told anew.
-        left = [
-            item for item in stage.free if constant_name(item.name, variant) not in profile.fitted
-        ]
+        left = [item for item in stage.free if str(item.key.of(variant)) not in profile.fitted]
         if sum(len(group.index) for group in chosen) < LEAST_ROWS or not left:
             continue
         part = _fit(stage, rows, profile, chosen, left, variant)
@@ -137,7 +135,7 @@ def _fit(
     profile: HardwareProfile,
     groups: Sequence[Group],
     free: Sequence[Free],
-    variant: str,
+    variant: Variant,
 ) -> Part:
     """Fit one set of constants to some groups."""
     measured = [rows.loc[group.index, "time_s"].to_numpy() for group in groups]
@@ -166,12 +164,12 @@ def _launched(group: Group) -> Literal["graph", "eager", "whole"]:
     return "eager" if group.execution == "eager" else "graph"
 
 
-def _by_variant(groups: Sequence[Group]) -> Mapping[str, list[Group]]:
+def _by_variant(groups: Sequence[Group]) -> Mapping[Variant, list[Group]]:
     """Sort groups by the most specific variant of their constants."""
-    sorted_groups: dict[str, list[Group]] = {}
+    sorted_groups: dict[Variant, list[Group]] = {}
     for group in groups:
-        name = group.variants[0] if group.variants else ""
-        sorted_groups.setdefault(name, []).append(group)
+        variant = group.variants[0] if group.variants else GENERAL
+        sorted_groups.setdefault(variant, []).append(group)
     return sorted_groups
 
 

@@ -3,22 +3,29 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from simulator.counts.operation import Kind
 from simulator.evidence.fit.solver import Free
-from simulator.evidence.predict.paper_code import CONSTANTS
+from simulator.evidence.predict import paper_code
 from simulator.evidence.rows.kinds import RowKind
+from simulator.timing.constants import CONSTANTS, Key
 
-_ATTENTION = (
-    Free("attention_launch_us", 0.5, 40),
-    Free("combine_launch_us", 0.02, 20),
-    Free("split_us", 1e-4, 1),
-    Free("sequence_us", 1e-5, 0.1),
-    Free("attention_block_us", 0.01, 30),
-    Free("block_gb_per_s", 3, 400),
-    Free("attention_bandwidth_fraction", 0.3, 1),
-    Free("l2_gb_per_s", 4, 200),
-    Free("l2_fraction", 0.3, 1),
+
+def _keys(kind: Kind, *names: str) -> tuple[Key, ...]:
+    """Return the keys of constants, those that each kind of operation has of its own for one."""
+    return tuple(Key(name, kind if CONSTANTS[name].by_kind else None) for name in names)
+
+
+# The constants of decode attention that its kernels differ by.
+DECODE_ATTENTION = (
+    Key("launch_us", "attention"),
+    Key("launch_us", "combine"),
+    *_keys("attention", "split_us", "sequence_us", "block_us", "block_gb_per_s"),
+    *_keys("attention", "bandwidth_fraction", "l2_gb_per_s", "l2_fraction"),
+    Key("launch_us", "copy"),
 )
-
+_PRODUCTS = ("launch_us", "tile_gb_per_s", "split_k_us", "bandwidth_fraction", "flops_fraction")
+_PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
+_SHARED_PREFIX = ("launch_us", "sequence_us", "block_us", "block_gb_per_s", "bandwidth_fraction")
 _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
     ("decode_step", ("model", "context_tokens", "samples")),
     ("shared_prefix_attention", ("prefix_len", "suffix_len", "kv_heads")),
@@ -50,82 +57,64 @@ class Stage:
     rows: Literal["graph", "eager", "whole"] = "graph"
 
 
+def _free(*keys: Key) -> tuple[Free, ...]:
+    """Return constants to fit, each in the range that the timing model gives it."""
+    return tuple(Free(key, *CONSTANTS[key.name].fit[key.kind]) for key in keys)
+
+
 STAGES = (
     Stage(
         "decode_attention",
-        (*_ATTENTION, Free("copy_launch_us", 0.3, 12)),
+        _free(*DECODE_ATTENTION),
         ("q_heads", "kv_heads", "head_dim"),
         own=True,
     ),
     Stage(
         "gemm",
-        (
-            Free("gemm_launch_us", 0.3, 15),
-            Free("tile_gb_per_s", 5, 1000),
-            Free("split_k_us", 0.05, 20),
-            Free("gemm_bandwidth_fraction", 0.3, 1),
-            Free("gemm_flops_fraction", 0.1, 1),
-        ),
+        _free(*_keys("gemm", *_PRODUCTS)),
         ("n", "k"),
         own=True,
     ),
     Stage(
         "prefill_attention",
-        (
-            Free("prefill_attention_launch_us", 0.5, 60),
-            Free("prefill_attention_block_us", 0.01, 30),
-            Free("prefill_attention_bandwidth_fraction", 0.1, 1),
-            Free("prefill_attention_flops_fraction", 0.05, 1),
-        ),
+        _free(*_keys("prefill_attention", *_PREFILL)),
         ("q_heads", "kv_heads", "head_dim"),
         own=True,
     ),
     Stage(
         "elementwise",
-        (
-            Free("elementwise_launch_us", 0.3, 20),
-            Free("elementwise_bandwidth_fraction", 0.1, 1),
-        ),
+        _free(*_keys("elementwise", "launch_us", "bandwidth_fraction")),
         ("op", "width"),
         own=True,
     ),
     Stage(
         "all_reduce",
-        (Free("collective_launch_us", 0.5, 60), Free("link_fraction", 0.02, 1)),
+        _free(Key("launch_us", "collective"), Key("link_fraction")),
         ("num_gpus", "message_bytes"),
         own=True,
     ),
     Stage(
         "shared_prefix_attention",
-        (
-            Free("attention_launch_us", 0.5, 40),
-            Free("sequence_us", 1e-5, 0.1),
-            Free("attention_block_us", 0.01, 30),
-            Free("block_gb_per_s", 3, 400),
-            Free("attention_bandwidth_fraction", 0.3, 1),
-            Free("combine_launch_us", 0.02, 20),
-        ),
+        _free(*_keys("attention", *_SHARED_PREFIX), Key("launch_us", "combine")),
         ("prefix_len", "suffix_len"),
     ),
     Stage(
         "decode_step",
-        tuple(Free(name, low, high, start) for name, (start, low, high) in CONSTANTS.items()),
+        tuple(
+            Free(Key(name), low, high, start)
+            for name, (start, low, high) in paper_code.CONSTANTS.items()
+        ),
         ("attention", "kernel", "kv_layout", "execution", "expand_kv", "samples"),
         rows="whole",
     ),
     *(
-        Stage(
-            kind,
-            (Free("host_us_per_launch", 0.5, 60), Free("eager_launch_us", 0.02, 20)),
-            shape,
-            rows="eager",
-        )
+        Stage(kind, _free(Key("host_us_per_launch"), Key("eager_launch_us")), shape, rows="eager")
         # Of both, the whole step first: its host does what a user's does.
         for kind, shape in _EAGER
     ),
     Stage(
         "end_to_end",
-        (Free("step_us", 1, 50_000, 1000),),
+        _free(Key("step_us")),
         ("model", "batch", "input_len"),
         own=True,
         general=False,
@@ -133,28 +122,18 @@ STAGES = (
     ),
 )
 
-# Which rows to add for a constant that the present ones cannot tell.
-WANTED = {
-    "launch_us": "rows with little to do: batch 1, few tokens, or m = 1 with small n and k",
-    "split_us": "decode attention of one long sequence with few KV heads",
-    "sequence_us": "decode attention with a batch of 512 and more",
-    "block_us": "calls with many more thread blocks than SMs: a large batch of short sequences",
-    "block_gb_per_s": "decode attention with fewer sequences x KV heads than SMs, and long ones",
-    "bandwidth_fraction": "rows whose bytes are several times the L2 cache",
-    "l2_gb_per_s": "replayed calls whose bytes fit L2",
-    "l2_fraction": "replayed calls whose bytes are about the size of L2",
-    "flops_fraction": "rows with many FLOPs per byte: m of 1024 and more, or long prefill",
-    "tile_gb_per_s": "products of 64 to 256 rows and many columns",
-    "split_k_us": "products with a long inner dimension and few columns",
-    "link_fraction": "collectives of 16 MB and more",
+# The rows that can tell constants of the paper's own code, by the ends of their names.
+_HARNESS_ROWS = {
     "cat_fraction": "whole eager steps with rebuilt caches, of few samples and of many",
     "pass_fraction": "whole steps that keep their logits in memory, of many samples",
     "kernel_us": "whole compiled steps with little to do: one sample, a short context",
-    "host_us_per_launch": "rows launched from the host, with little for the GPU to do",
-    "step_us": "end-to-end batches of one sequence",
+    "block_gb_per_s": CONSTANTS["block_gb_per_s"].rows,
 }
 
 
-def wanted_rows(name: str) -> str:
-    """Return which rows would tell a constant."""
-    return next((text for suffix, text in WANTED.items() if name.endswith(suffix)), "other shapes")
+def wanted_rows(key: Key) -> str:
+    """Return which rows to add for a constant that the present ones cannot tell."""
+    if key.name in CONSTANTS:
+        return CONSTANTS[key.name].rows
+    found = (rows for end, rows in _HARNESS_ROWS.items() if key.name.endswith(end))
+    return next(found, "other shapes")

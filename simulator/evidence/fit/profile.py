@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from simulator.evidence.fit.calibrate import Calibration, Part, summary
+from simulator.timing.constants import GENERAL
 
 DIGITS = 4
 
@@ -55,7 +56,7 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
         if not fitted.constants:
             continue
         median, p90, _ = summary(fitted.held_out)
-        name = f"{part.kind}, {part.variant}" if part.variant else part.kind
+        name = f"{part.kind}, {part.variant}" if part.variant != GENERAL else part.kind
         table.add(tomlkit.comment(_note(name, fitted.rows, fitted.shapes, median, p90)))
         if fitted.bounded:
             # Drawn anew, the shapes give the same value: no error, but not known without one.

@@ -7,7 +7,7 @@ import numpy as np
 
 from simulator.evidence.predict.groups import Group
 from simulator.inputs.hardware import FittedFigure, HardwareProfile
-from simulator.timing.constants import rates
+from simulator.timing.constants import GENERAL, Key, Variant, rates
 
 # Residuals are logarithms of predicted over measured; a row that is off by more than this is taken
 # for an outlier more and more.
@@ -22,12 +22,12 @@ FOLDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """A constant to fit: its name without variant, and the range in which it makes sense.
+    """A constant to fit: its key without variant, and the range in which it makes sense.
 
     The fit starts from the value the GPU has, or from ``start`` where the timing model has none.
     """
 
-    name: str
+    key: Key
     low: float
     high: float
     start: float = 1.0
@@ -60,7 +60,7 @@ class Fitted:
     stderr: Mapping[str, float]
     at_bound: tuple[str, ...]
     bounded: tuple[str, ...]
-    unidentified: tuple[str, ...]
+    unidentified: tuple[Key, ...]
     correlated: tuple[tuple[str, str, float], ...]
     residuals: "np.ndarray"
     held_out: "np.ndarray"
@@ -86,7 +86,7 @@ def fit(
     shapes: Sequence["np.ndarray"],
     free: Sequence[Free],
     *,
-    variant: str = "",
+    variant: Variant = GENERAL,
 ) -> Fitted:
     """Fit constants to groups of rows.
 
@@ -114,7 +114,7 @@ def fit(
             break
         # The worst goes first: without it the rows may well tell the others.
         used = [item for i, item in enumerate(used) if i != int(errors.argmax())]
-    left = tuple(item.name for item in free if item not in used)
+    left = tuple(item.key for item in free if item not in used)
     residuals = problem.residuals(best)
     held_out = np.full(problem.rows, np.nan)
     folds = _folds(problem.shapes)
@@ -122,7 +122,7 @@ def fit(
         test = folds == fold
         if test.any() and not test.all():
             held_out[test] = problem.residuals(problem.solve(~test, best))[test]
-    names = [constant_name(item.name, variant) for item in used]
+    names = [str(item.key.of(variant)) for item in used]
     edge = [
         names[i]
         for i, item in enumerate(used)
@@ -152,11 +152,6 @@ def fit(
     )
 
 
-def constant_name(name: str, variant: str) -> str:
-    """Return a constant's name in the profile."""
-    return f"{variant}_{name}" if variant else name
-
-
 def _folds(shapes: "np.ndarray") -> "np.ndarray":
     """Deal the shapes, in order, to as many hands as there are folds."""
     _, order = np.unique(shapes, return_inverse=True)
@@ -173,7 +168,7 @@ class _Problem:
         measured: Sequence["np.ndarray"],
         shapes: Sequence["np.ndarray"],
         free: Sequence[Free],
-        variant: str,
+        variant: Variant,
     ) -> None:
         self._gpu, self._groups, self._free, self._variant = gpu, groups, free, variant
         self._measured = np.log(np.concatenate(measured))
@@ -184,10 +179,10 @@ class _Problem:
 
     def start(self) -> "np.ndarray":
         """Return the constants the profile has now, inside their ranges."""
-        variants = self._groups[0].variants if self._variant else ()
+        variants = self._groups[0].variants if self._variant != GENERAL else ()
         constants = rates(self._gpu, variants=variants).constants
         values = [
-            constants[item.name].value if item.name in constants else item.start
+            constants[item.key].value if item.key in constants else item.start
             for item in self._free
         ]
         values = [
@@ -199,7 +194,7 @@ class _Problem:
     def residuals(self, point: "np.ndarray") -> "np.ndarray":
         """Return log(predicted / measured) of every row."""
         values = {
-            constant_name(item.name, self._variant): float(np.exp(value))
+            str(item.key.of(self._variant)): float(np.exp(value))
             for item, value in zip(self._free, point, strict=True)
         }
         gpu = with_constants(self._gpu, values)

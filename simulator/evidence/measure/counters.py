@@ -25,7 +25,7 @@ from simulator.errors import MeasurementError
 from simulator.evidence.measure.cells import KNOWN_KERNELS, AttentionCell, Plan
 from simulator.evidence.measure.predict import operations
 from simulator.evidence.measure.rows import SOURCE, Card, library_columns
-from simulator.timing.slots import BLOCKS_PER_SM
+from simulator.timing.limits import BLOCKS_PER_SM
 
 READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
 # The kernel of ``torch.cuda._sleep``, which no attention kernel launches.

@@ -34,7 +34,7 @@ from simulator.evidence.measure.footprint import (
 )
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.timing.constants import Rates
-from simulator.timing.slots import BLOCKS_PER_SM
+from simulator.timing.limits import BLOCKS_PER_SM
 from simulator.timing.step import step_time
 
 # Buffers rotate over this many times the L2 before one is used again. Were lines thrown out at

@@ -5,7 +5,7 @@ import numpy as np
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.inputs.hardware import HardwareProfile
 from simulator.numeric import Numeric
-from simulator.timing.carried import ATTENTION_KERNELS
+from simulator.timing.constants import ATTENTION_KERNELS
 
 # Compute capabilities of 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
 # rows of a causal call.

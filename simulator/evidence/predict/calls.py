@@ -21,7 +21,7 @@ from simulator.evidence.rows import plausibility
 from simulator.evidence.rows.kinds import RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.slots import resident_blocks
+from simulator.timing.limits import resident_blocks
 
 # The GEMM rows' harness cycles through several copies of the weights: L2 holds all of them or, as
 # lines go in the order they came, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and

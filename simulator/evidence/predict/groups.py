@@ -12,7 +12,7 @@ from simulator.evidence.rows.kinds import RowKind
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.workload import Attention, Execution, HowRun, Kernel, KvLayout
-from simulator.timing.constants import LIBRARIES, LOW_PRECISION_VARIANTS, ConstantsChoice, rates
+from simulator.timing.constants import LIBRARIES, ConstantsChoice, Variant, rates
 from simulator.timing.interval import uncertainty
 from simulator.timing.step import step_time
 
@@ -51,7 +51,7 @@ class Group:
     operations
         What was timed, with arrays as long as ``index``.
     variants
-        Prefixes of the constants to use, the most specific first.
+        Whose constants come before general ones, the most specific first.
     seconds, parts, ends
         Of programs with a timing of their own: their times, what these are made of by name, and
         between which they lie. [s]
@@ -64,7 +64,7 @@ class Group:
     index: "pd.Index[Any]"
     operations: Sequence[Operation]
     execution: Execution
-    variants: tuple[str, ...]
+    variants: tuple[Variant, ...]
     seconds: Callable[[HardwareProfile, ConstantsChoice], "np.ndarray"] | None = None
     parts: Callable[[HardwareProfile, ConstantsChoice], dict[str, "np.ndarray"]] | None = None
     ends: Callable[[HardwareProfile, ConstantsChoice], Ends] | None = None
@@ -73,7 +73,7 @@ class Group:
     @property
     def low_precision(self) -> bool:
         """Whether the rows are of an 8-bit format, whose constants are its own."""
-        return any(name in LOW_PRECISION_VARIANTS for name in self.variants)
+        return any(variant.precision for variant in self.variants)
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""

@@ -29,7 +29,8 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Execution, WorkloadGrid
-from simulator.timing.slots import BLOCKS_PER_SM
+from simulator.timing.constants import Variant
+from simulator.timing.limits import BLOCKS_PER_SM
 
 # A model as `measure` names it where its KV heads were changed.
 _WHAT_IF = re.compile(r"(?P<base>.+) with (?P<kv_heads>\d+) KV heads?")
@@ -98,15 +99,15 @@ def _how(row: "pd.Series[Any]", execution: Execution, *, step: bool) -> HowTimed
     )
 
 
-def _variants(implementation: str, gpu: HardwareProfile) -> tuple[str, ...]:
-    """Return the prefixes of constants of another library's kernel, none for ours."""
+def _variants(implementation: str, gpu: HardwareProfile) -> tuple[Variant, ...]:
+    """Return whose constants another library's kernel has, none for ours."""
     library = OTHER_LIBRARIES.get(implementation)
     if library is None:
         return ()
     # vLLM takes the FlashAttention that its rows elsewhere are of.
     kernel = "vllm_flash_attn" if library.framework == "vllm" else library.framework
     listed = (library_of(library.framework), attention_kernel(kernel, gpu))
-    return tuple(name for name in listed if name)
+    return tuple(Variant(name) for name in listed if name)
 
 
 def _parts(rows: pd.DataFrame, keys: list[str]) -> Iterator[pd.DataFrame]:

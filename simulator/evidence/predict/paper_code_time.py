@@ -11,7 +11,7 @@ from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload, workload_for
-from simulator.timing.constants import ConstantsChoice, rates
+from simulator.timing.constants import ConstantsChoice, Key, rates
 from simulator.timing.limits import peak_flops_per_s
 from simulator.timing.step import step_time
 from simulator.units import GIGA, MICROSECOND, NANOSECOND
@@ -143,7 +143,7 @@ def _weights_s(cell: paper_code.Cell, gpu: HardwareProfile) -> tuple[float, floa
     if cell.weights_dtype == "int8" and not cell.compiled:
         read *= 5  # read, written in 16 bits, and read again
     rate, _ = peak_flops_per_s(gpu, "bf16")
-    achieved = rates(gpu).constants["gemm_flops_fraction"].value
+    achieved = rates(gpu).constants[Key("flops_fraction", "gemm")].value
     return read / gpu.memory_bandwidth_bytes_per_s, flops / (rate * achieved)
 
 

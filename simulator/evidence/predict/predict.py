@@ -18,7 +18,7 @@ from simulator.evidence.predict.groups import Group, HowTimed, library_of
 from simulator.evidence.rows.kinds import RowKind
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.workload import Execution
-from simulator.timing.constants import LOW_PRECISION
+from simulator.timing.constants import EIGHT_BIT, GENERAL, LOW_PRECISION, Variant
 
 
 @dataclass(frozen=True)
@@ -78,22 +78,18 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
     return steps.out_of_memory(row)
 
 
-def variants(rows: pd.DataFrame) -> tuple[str, ...]:
-    """Return the prefixes of constants that hold for these rows, the most specific first."""
+def variants(rows: pd.DataFrame) -> tuple[Variant, ...]:
+    """Return whose constants hold for these rows, the most specific first."""
     first = rows.iloc[0]
     library = library_of(str(first["framework"]))
     dtype = str(first.get("kv_dtype", first["dtype"]))
-    low_precision = (
-        LOW_PRECISION if dtype == LOW_PRECISION or first["dtype"] == LOW_PRECISION else ""
-    )
-    listed = [
-        f"{library}_{low_precision}" if library and low_precision else "",
-        low_precision,
-        library,
-    ]
+    low_precision = LOW_PRECISION in (dtype, first["dtype"])
+    listed = [Variant(library, LOW_PRECISION), EIGHT_BIT] if low_precision else []
+    listed.append(Variant(library))
     if not low_precision and "kv_dtype" in first:
-        listed.append(attention_kernel(str(first["kernel"]), load_hardware(str(first["gpu_id"]))))
-    return tuple(name for name in listed if name)
+        kernel = attention_kernel(str(first["kernel"]), load_hardware(str(first["gpu_id"])))
+        listed.append(Variant(kernel))
+    return tuple(dict.fromkeys(variant for variant in listed if variant != GENERAL))
 
 
 def _how(rows: pd.DataFrame) -> HowTimed:

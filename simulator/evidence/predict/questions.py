@@ -17,7 +17,8 @@ from simulator.evidence.predict.groups import Group, library_of, profile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Kernel, Workload, workload_for
-from simulator.timing.slots import resident_blocks
+from simulator.timing.constants import Variant
+from simulator.timing.limits import resident_blocks
 
 # What a sample holds of its own where rows do not say: half way through 128 new tokens.
 DECODED_TOKENS = 64
@@ -63,7 +64,7 @@ def _group(rows: pd.DataFrame, row: "pd.Series[Any]") -> Group:
         index=rows.index,
         operations=decode_operations(model, work, resident_blocks=resident_blocks(gpu)),
         execution=work.execution,
-        variants=(library,) if library else (),
+        variants=(Variant(library),) if library else (),
         how=work,
     )
 

@@ -19,11 +19,10 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.workload import Workload, workload_for
-from simulator.timing.constants import ConstantsChoice, Rates, rates
-from simulator.timing.interval import uncertainty
+from simulator.timing.constants import ConstantsChoice, Rates, Variant, rates
+from simulator.timing.interval import request_interval, uncertainty
+from simulator.timing.limits import resident_blocks
 from simulator.timing.request import GenerationTime, generation_time
-from simulator.timing.request_interval import request_interval
-from simulator.timing.slots import resident_blocks
 from simulator.timing.step import step_time
 
 # Kernels of the paper's tables.
@@ -175,7 +174,7 @@ def _batch(row: "pd.Series[Any]") -> _Batch:
 def _batch_group(rows: pd.DataFrame, kind: RowKind, batches: Mapping[Any, _Batch]) -> Group:
     """Return end-to-end rows of one GPU and engine as a group."""
     library = library_of(str(rows["framework"].iloc[0]))
-    variants = (library,) if library else ()
+    variants = (Variant(library),) if library else ()
 
     steps = np.array([batch.output_tokens for batch in batches.values()], dtype=np.float64)
     known: dict[Any, np.ndarray] = {}

@@ -9,7 +9,7 @@ import pandas as pd
 from simulator.errors import SimulatorError
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import count_parameters
 from simulator.inputs.presets import load_model
 from simulator.timing.limits import peak_flops_per_s
 from simulator.units import GIGA, MICROSECOND, TERA

@@ -17,7 +17,7 @@ from simulator.inputs.dtypes import Dtype
 from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout
 from simulator.timing.constants import Rates
 from simulator.timing.interval import Uncertainty, uncertainty
-from simulator.timing.slots import BLOCKS_PER_SM
+from simulator.timing.limits import BLOCKS_PER_SM
 from simulator.timing.step import StepTime, step_time
 
 MILLISECONDS = 1e3

@@ -7,9 +7,17 @@ from typing import Any
 from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout, Workload
-from simulator.timing.interval import Part, Uncertainty, format_of, speedup_interval, uncertainty_of
-from simulator.timing.spent import Spent
-from simulator.timing.spread import FAMILY, Family, Spread
+from simulator.timing.interval import (
+    FAMILY,
+    Deviation,
+    Family,
+    Spread,
+    StepSums,
+    Uncertainty,
+    format_of,
+    speedup_interval,
+    uncertainty_of,
+)
 from simulator.timing.step import KindTime
 from simulator.views.explore.symbol import Recorder, Symbol
 from simulator.views.explore.tape import Tapes, Unique
@@ -60,8 +68,8 @@ class Interval:
                 cached[family] = cached_s
             spread: dict[str, Any] = {name: recorder.variable(name) for name in SPREAD}
             spreads[family] = Spread(**spread)
-        spent = Spent(**step, families=families, launches=launches, cached_s=cached)
-        return uncertainty_of(spent, spreads, self, peak=self.peak)
+        sums = StepSums(**step, families=families, launches=launches, cached_s=cached)
+        return uncertainty_of(sums, spreads, self, peak=self.peak)
 
 
 @dataclass
@@ -137,10 +145,10 @@ class Intervals:
         totals: list[Any] = [recorder.variable("total_s") for _ in (first, second)]
         steps = []
         for number, total in zip((first, second), totals, strict=True):
-            errors: dict[str, dict[str, Part]] = {}
+            errors: dict[str, dict[str, Deviation]] = {}
             for kind in ("shared", "own"):
                 names = self.recorded[number][kind]
-                errors[kind] = {name: Part(*map(recorder.variable, _ENDS)) for name in names}
+                errors[kind] = {name: Deviation(*map(recorder.variable, _ENDS)) for name in names}
             steps.append(Uncertainty(total_s=total, low_s=0.0, high_s=0.0, **errors))
         self.ratios[key] = self.tapes.add(recorder, speedup_interval(*steps))
 

@@ -9,9 +9,9 @@ from string import Template
 from typing import Any
 
 from simulator import __version__
-from simulator.answers.breakdown import part_of
 from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES
 from simulator.answers.estimate import constants_note
+from simulator.answers.frames import part_of
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
@@ -28,10 +28,9 @@ from simulator.inputs.workload import (
     workload_for,
 )
 from simulator.timing.constants import Rates
-from simulator.timing.limits import peak_flops_per_s
+from simulator.timing.interval import FAMILY, Family, spread_of
+from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import ROOFS
-from simulator.timing.slots import resident_blocks
-from simulator.timing.spread import FAMILY, Family, spread_of
 from simulator.views.explore.intervals import SPREAD
 from simulator.views.explore.menu import Menu
 from simulator.views.explore.programs import MEMORY, TIMES, VARIABLES, Programs

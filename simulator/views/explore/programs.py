@@ -14,8 +14,8 @@ from simulator.counts.transformer import decode_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Execution, Workload, WorkloadGrid
 from simulator.timing.constants import Rates
+from simulator.timing.interval import cached_stream_s, peak_bound_s
 from simulator.timing.roofline import ROOFS
-from simulator.timing.spent import cached_stream_s, peak_bound_s
 from simulator.timing.step import step_time
 from simulator.views.explore.intervals import Intervals
 from simulator.views.explore.symbol import Recorder, Symbol

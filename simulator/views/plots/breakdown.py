@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.breakdown import PARTS
+from simulator.answers.frames import PARTS
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.units import GIGA, MILLISECOND, TERA, format_si, format_time
 from simulator.views.plots import style

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from simulator.answers.decision import Decision
-from simulator.answers.estimate import DEFAULT_MEMORY_UTILIZATION
-from simulator.answers.grid_summary import GridSummary
+from simulator.answers.sweep import GridSummary
 from simulator.inputs.scenario import Scenario
 from simulator.inputs.workload import Workload
 from simulator.views.report import sections, sources, words

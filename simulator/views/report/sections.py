@@ -6,10 +6,10 @@ from typing import TypeAlias
 
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
-from simulator.answers.grid_summary import GridSummary
+from simulator.answers.sweep import GridSummary
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.inputs.workload import ATTENTIONS, Attention
-from simulator.timing.spread import shipped_spreads
+from simulator.timing.interval import shipped_spreads
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
 from simulator.views import generate, text
 from simulator.views.estimate import LAYOUTS, break_even

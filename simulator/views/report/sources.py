@@ -7,10 +7,8 @@ from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate, constants_note
 from simulator.inputs.scenario import Scenario
 from simulator.inputs.workload import ATTENTIONS
-from simulator.timing.constants import CONSTANTS, Rates
-from simulator.timing.interval import format_of
-from simulator.timing.spread import FAMILY, Family, shipped_spreads, spread_of
-from simulator.timing.used import used_constants
+from simulator.timing.constants import CONSTANTS, Rates, used_constants
+from simulator.timing.interval import FAMILY, Family, format_of, shipped_spreads, spread_of
 from simulator.views.columns import as_object, without
 from simulator.views.estimate import INPUTS
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
@@ -168,17 +166,17 @@ def _constants_table(*estimates: Estimate) -> Html:
     rates = estimates[0].rates
     operations = [item for estimate in estimates for item in estimate.operations if item.launches]
     rows: list[list[Child]] = []
-    for used in used_constants(operations, rates, estimates[0].workload.execution):
-        constant = used.constant
-        fitted = rates.gpu.fitted.get(constant.name) if constant.origin == "fitted" else None
+    for key, constant in used_constants(operations, rates, estimates[0].workload.execution):
+        found_as = str(constant.key)
+        fitted = rates.gpu.fitted.get(found_as) if constant.origin == "fitted" else None
         rows.append(
             [
-                used.name,
+                str(key),
                 f"{constant.value:.4g}",
                 "" if fitted is None or fitted.stderr is None else f"{fitted.stderr:.2g}",
                 "" if fitted is None or fitted.rows is None else f"{fitted.rows:,}",
                 constant.origin,
-                CONSTANTS[used.base],
+                CONSTANTS[key.name].description,
                 constant.source,
             ]
         )

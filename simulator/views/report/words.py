@@ -6,7 +6,7 @@ from typing import Any
 from simulator.answers.compare import Comparison
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
-from simulator.answers.grid_summary import GridSummary
+from simulator.answers.sweep import GridSummary
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.units import format_time, format_tokens
 from simulator.views.estimate import LAYOUTS, over_stored

@@ -71,7 +71,7 @@ function makeModel(data) {
   }
 
   function variablesOf(state) {
-    const values = { ...state, block_slots: data.gpus[state.gpu].block_slots };
+    const values = { ...state, resident_blocks: data.gpus[state.gpu].resident_blocks };
     return data.variables.map((name) => values[name]);
   }
 

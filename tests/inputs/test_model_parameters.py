@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.inputs.model import ModelShape
-from simulator.inputs.parameters import count_parameters
+from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.presets import load_model
 
 Shapes = list[tuple[int, ...]]

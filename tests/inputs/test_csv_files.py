@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import MeasurementError
-from simulator.inputs.problem_counts import read_problem_counts
-from simulator.inputs.training_runs import Family, families_of, read_training_runs
+from simulator.inputs.csv_files import Family, families_of, read_problem_counts, read_training_runs
 
 
 def write(folder: Path, text: str) -> Path:
@@ -39,7 +38,7 @@ def test_bad_rows_are_named_and_good_ones_kept(tmp_path: Path) -> None:
         (5, "heads = 16 is not a multiple of kv_heads = 3"),
         (6, "parameters = -1 is not a positive number"),
         (7, "loss = nan is not a positive number"),
-        (8, "heads = 16.5 is not a whole number from 1"),
+        (8, "heads = 16.5 is not a whole number of at least 1"),
         (9, "neither kv_heads nor group_size is given"),
         (10, "parameters = 'one' is not a number"),
         (11, "3 cells for 5 columns"),
@@ -51,8 +50,8 @@ def test_bad_rows_are_named_and_good_ones_kept(tmp_path: Path) -> None:
     [
         ("", "empty"),
         ("parameters,kv_heads\n1,1\n", "no column 'loss'"),
-        ("params,kv_heads,loss\n1,1,1\n", "is it 'params'"),
-        ("loss,parameters,loss\n1,1,1\n", "'loss' is there twice"),
+        ("params,kv_heads,loss\n1,1,1\n", "is 'params' a misspelling of it"),
+        ("loss,parameters,loss\n1,1,1\n", "'loss' appears twice"),
         ("parameters,kv_heads,loss\n1,1,0\n", "no row that can be used; line 2: loss = 0"),
         ("parameters,kv_heads,loss\n", "no row that can be used"),
         ('parameters,kv_heads,loss\n1,1,"2\n', "cannot read"),
@@ -126,5 +125,5 @@ def test_problem_counts(tmp_path: Path) -> None:
         "correct = 11 is more than samples = 10",
         "problem 'a' is in line 2 already",
         "problem is missing",
-        "samples = 0 is not a whole number from 1",
+        "samples = 0 is not a whole number of at least 1",
     ]

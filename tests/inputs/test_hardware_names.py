@@ -3,8 +3,7 @@
 import pytest
 
 from simulator.errors import ProfileError
-from simulator.inputs.gpu_names import Card, respelled
-from simulator.inputs.hardware import load_hardware
+from simulator.inputs.hardware import Card, load_hardware, respelled
 
 
 @pytest.mark.parametrize(

@@ -1,29 +1,46 @@
-"""Tidy frames along the axes of a study: a row for each point and way of attention.
+"""Tidy frames for figures: along the axes of a study, over GPUs, and of a step's operations.
 
-They are blocks of a sweep (:func:`simulator.answers.grid.compare_block`) laid out long: the
-columns of the question, then ``variant``, its figures, and how it compares with standard attention
-at the same point.
+Frames along axes are blocks of a sweep (:func:`simulator.answers.sweep.compare_grid`) laid out
+long: the columns of the question, then ``variant``, its figures, and how it compares with standard
+attention at the same point.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from simulator.answers.capacity import capacity
-from simulator.answers.estimate import check_workload, estimate_with
-from simulator.answers.grid import NAMED_AXES, NUMERIC_AXES, Cell, compare_block
+from simulator.answers.estimate import Estimate, check_workload, estimate
+from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_per_hour, priced_gpus
 from simulator.answers.study import Study
+from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_grid
+from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
-from simulator.errors import WorkloadError
+from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import ATTENTIONS, KERNELS, Workload
-from simulator.timing.constants import rates
+from simulator.inputs.setup import ATTENTIONS
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import Key, rates
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# Parts of a step in the order of its operations: what sharing the context changes comes first.
+PARTS = (
+    "attention, context",
+    "attention, own tokens",
+    "attention, merging",
+    "projections",
+    "MLP",
+    "output layer",
+    "small kernels",
+    "GPU to GPU",
+    "waiting for host",
+)
+_MLP, _OUTPUT = ("mlp_", "expert", "shared_expert", "router"), ("lm_head", "embedding", "sampling")
 Variant = Literal["standard", "shared_storage", "bifurcated"]
 # What a block says of each kind of attention.
 _FIGURES = (
@@ -55,8 +72,10 @@ def grid(
     ----------
     numeric
         Axes to vary, of ``NUMERIC_AXES``; the others stay as in the question.
+    model, gpu
+        In place of the study's own.
     named
-        Settings of the workload to change, of ``NAMED_AXES``.
+        Fields of the setup to change.
 
     Returns
     -------
@@ -76,27 +95,19 @@ def grid(
     import pandas as pd
 
     model, gpu = model or study.model, gpu or study.gpu
-    work = study.workload.model_copy(update=named)
-    check_workload(model, gpu, work)
+    setup, work = study.setup.under("standard").but(**named), study.workload
+    check_workload(model, gpu, setup, work)
     if work.tree and "context_tokens" in numeric:
         raise WorkloadError("the context of a prefix tree has no single length to vary")
-    layouts = [work.kv_layout] + (["shared"] if work.kv_layout == "copies" else [])
+    layouts = [(setup, {"standard": "standard", "bifurcated": "bifurcated"})]
+    if setup.copies:
+        layouts.append((setup.but(kv_layout="shared"), {"standard": "shared_storage"}))
     parts = []
-    for layout in layouts:
-        block = compare_block(
-            Cell(
-                model=model,
-                gpu_rates=study.rates if gpu is study.gpu else rates(gpu, study.constants),
-                named={axis: getattr(work, axis) for axis in NAMED_AXES} | {"kv_layout": layout},
-                numeric={},
-            ),
+    for layout, names in layouts:
+        block = compare_grid(
+            Grid(model=model, gpu=gpu, setup=layout, workload=work, axes={}),
             _numeric(work, numeric),
-            study.memory_utilization,
         )
-        first = layout == work.kv_layout
-        names = {"standard": "standard" if first else "shared_storage"}
-        if first:
-            names["bifurcated"] = "bifurcated"
         parts += [_long(block, attention, name) for attention, name in names.items()]
     frame = pd.concat(parts, ignore_index=True)
     standard = frame[frame["variant"] == "standard"]
@@ -104,7 +115,7 @@ def grid(
         times = len(frame) // len(standard)
         base = pd.concat([standard[source]] * times, ignore_index=True)
         frame[column] = (base / frame[source]).fillna(1.0)
-    frame["capacity_bytes"] = gpu.memory_bytes * study.memory_utilization
+    frame["capacity_bytes"] = gpu.memory_bytes * setup.gpu_memory_utilization
     target_s = study.target_step_s
     frame["target_step_ms"] = math.nan if target_s is None else target_s / MILLISECOND
     frame["asked"] = _asked(frame, study.workload)
@@ -159,12 +170,11 @@ def _with_ends(
 ) -> list[int]:
     """Return an axis with the last value that fits and the first that does not, of each way."""
     values = set(axis)
-    work = study.workload.model_copy(update=named)
+    setup = study.setup.but(**named)
     for attention in ATTENTIONS:
-        result = estimate_with(
-            model or study.model, study.rates, work.under(attention), study.memory_utilization
+        limits = capacity(
+            estimate(model or study.model, study.gpu, setup.under(attention), study.workload)
         )
-        limits = capacity(result)
         most = limits.most_samples if field == "samples" else limits.longest_context_tokens
         ends = (most, most + 1) if most else ()
         values |= {end for end in ends if min(axis) <= end <= max(axis)}
@@ -223,11 +233,11 @@ def by_kernel(study: Study) -> "pd.DataFrame":
     import pandas as pd
 
     def parts() -> Iterator["pd.DataFrame"]:
-        for kernel in KERNELS:
+        for kernel in WAYS:
             for execution in ("graph", "eager"):
                 named: dict[str, Any] = {"kernel": kernel, "execution": execution}
                 try:
-                    check_workload(study.model, study.gpu, study.workload.model_copy(update=named))
+                    check_workload(study.model, study.gpu, study.setup.but(**named), study.workload)
                 except WorkloadError:
                     continue
                 samples = _with_ends(study, study.samples_axis, "samples", **named)
@@ -265,3 +275,153 @@ def by_own_tokens(study: Study) -> "pd.DataFrame":
     axis = {first, last}
     axis |= {round(first * (last / first) ** (step / 48)) for step in range(49)}
     return grid(study, {"decoded_tokens": sorted(axis)})
+
+
+# Over GPUs and models.
+
+
+def compared_gpus(study: Study) -> list[HardwareProfile]:
+    """Return the GPUs a study compares: its own, or beside a single one all with a price."""
+    if len(study.gpus) > 1:
+        return list(study.gpus)
+    return [study.gpu, *(gpu for gpu in priced_gpus() if gpu.id != study.gpu.id)]
+
+
+def by_gpu(study: Study) -> "pd.DataFrame":
+    """Vary GPU, model and samples.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of :func:`simulator.answers.frames.grid`, and ``gpu_name``, ``gpus`` (in the
+        group), ``constants`` (their origin), ``hash`` (of the profile), ``tokens_per_s_per_gpu``,
+        ``usd_per_hour`` of the group and ``usd_per_million_tokens``, NaN where no price is known.
+
+    Raises
+    ------
+    SimulatorError
+        If the question can be run on none of them.
+    """
+    import pandas as pd
+
+    parts, problems = [], []
+    for gpu in compared_gpus(study):
+        for model in study.models:
+            try:
+                part = grid(study, {"samples": study.samples_axis}, model=model, gpu=gpu)
+            except WorkloadError as problem:
+                problems.append(str(problem))
+                continue
+            gpus = study.setup.tensor_parallel
+            price = price_per_hour(gpu, gpus, study.usd_per_hour)
+            part = part.assign(
+                gpu_name=gpu.name,
+                gpus=gpus,
+                constants=rates(gpu, study.setup.constants).origin,
+                hash=gpu.content_hash,
+                tokens_per_s_per_gpu=part["tokens_per_s"] / gpus,
+                usd_per_hour=float("nan") if price is None else price,
+            )
+            dollars_per_s = part["usd_per_hour"] / SECONDS_PER_HOUR
+            parts.append(
+                part.assign(
+                    usd_per_million_tokens=dollars_per_s / part["tokens_per_s"] * TOKENS_PRICED
+                )
+            )
+    if not parts:
+        raise SimulatorError("; ".join(dict.fromkeys(problems)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def at_question(study: Study) -> "pd.DataFrame":
+    """Return :func:`by_gpu` at the question's own point, for its own model."""
+    frame = by_gpu(replace(study, models=study.models[:1]))
+    return frame[frame["asked"]].reset_index(drop=True)
+
+
+# The operations of a step: where time and bytes go, and which roof binds each.
+
+
+def part_of(name: str, kind: str) -> str:
+    """Return the part of a step that an operation belongs to.
+
+    >>> part_of("attention_suffix", "attention"), part_of("mlp_up", "gemm")
+    ('attention, own tokens', 'MLP')
+    """
+    if kind == "collective":
+        return "GPU to GPU"
+    if kind == "combine":
+        return "attention, merging"
+    if kind == "attention":
+        return "attention, own tokens" if "suffix" in name else "attention, context"
+    if name.startswith(_OUTPUT):
+        return "output layer"
+    if kind == "gemm":
+        return "MLP" if name.startswith(_MLP) else "projections"
+    return "small kernels"
+
+
+def operations(study: Study) -> "pd.DataFrame":
+    """Break the step that is asked about down into its operations, for every way of attention.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each ``variant`` and ``operation``, all its calls together: ``part`` of
+        ``PARTS``, ``kind``, ``time_ms``, ``bytes`` [bytes], ``flops`` [FLOP], ``bound``; the roofs
+        over it, as published and as achieved (``peak_flops_per_s``, ``flops_per_s``,
+        ``peak_bytes_per_s``, ``bytes_per_s``); and of the whole step ``step_ms`` and ``fits``.
+
+    Raises
+    ------
+    WorkloadError
+        If the question cannot be run.
+    """
+    import pandas as pd
+
+    results = {"standard": study.estimate("standard"), "bifurcated": study.estimate("bifurcated")}
+    standard = study.setup.under("standard")
+    if standard.copies:
+        results["shared_storage"] = estimate(
+            study.model, study.gpu, standard.but(kv_layout="shared"), study.workload
+        )
+    return pd.DataFrame(
+        [row for variant, result in results.items() for row in _rows(variant, result)]
+    )
+
+
+def _rows(variant: str, result: Estimate) -> list[dict[str, Any]]:
+    """Return a row for each operation, and one for the time the GPU waits for the host."""
+    time = result.time
+    step = {"variant": variant, "step_ms": result.step_s / MILLISECOND}
+    step["fits"] = bool(result.memory.fits)
+    rows = []
+    for operation, seconds in zip(result.operations, time.operations, strict=True):
+        if not operation.launches:
+            continue
+        gpu = result.rates.of(operation)
+        rows.append(
+            {
+                **step,
+                "operation": operation.name,
+                "part": part_of(operation.name, operation.kind),
+                "kind": operation.kind,
+                "time_ms": float(operation.repeat * seconds.device_s) / MILLISECOND,
+                "bytes": float(operation.repeat * operation.bytes_moved),
+                "flops": float(operation.repeat * operation.flops),
+                "bound": seconds.bound,
+                "dtype": operation.dtype,
+                "peak_flops_per_s": gpu.flops_per_s(operation.kind, operation.dtype)
+                / gpu.constants[Key("flops_fraction", operation.kind)].value,
+                "flops_per_s": gpu.flops_per_s(operation.kind, operation.dtype),
+                "peak_bytes_per_s": gpu.gpu.memory_bandwidth_bytes_per_s,
+                "bytes_per_s": gpu.bandwidth_bytes_per_s[operation.kind],
+            }
+        )
+    waiting = float(time.total_s - time.device_s - time.collective_s) / MILLISECOND
+    if waiting > 0:
+        wait = {"operation": "host", "part": "waiting for host", "kind": "host"}
+        rows.append(
+            {**step, **wait, "time_ms": waiting, "bytes": 0.0, "flops": 0.0, "bound": "launch"}
+        )
+    return rows

@@ -1,0 +1,42 @@
+"""CPU time of single answers of the Python API: python benchmarks/api.py.
+
+Every answer is asked again and again in one process, so profiles and presets have been read:
+counting and timing are left.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import simulator
+
+QUESTION = {"samples": 16, "context_tokens": "8K"}
+ANSWERS: dict[str, tuple[Callable[..., object], int]] = {
+    "estimate": (simulator.estimate, 400),
+    "compare": (simulator.compare, 40),
+    "generate": (simulator.generate, 40),
+}
+ROUNDS = 5
+
+
+def cpu_ms(ask: Callable[[], object], calls: int) -> float:
+    """Return the CPU time of one call, the least of several rounds. [ms]."""
+    ask()
+    times = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        for _ in range(calls):
+            ask()
+        times.append((time.process_time() - start) / calls)
+    return min(times) * 1e3
+
+
+def main() -> None:
+    """Time each answer."""
+    for name, (answer, calls) in ANSWERS.items():
+        found = cpu_ms(partial(answer, "llama-3.1-8b", "h100-sxm", **QUESTION), calls)
+        print(f"simulator.{name}: {found:.2f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The ideal kernel: it reads every key it needs once, and nothing else."""
+
+from dataclasses import dataclass
+
+from simulator.counts.attention.shape import AttentionShape
+from simulator.counts.attention.tree import CachePart
+from simulator.counts.attention.way import Way
+from simulator.counts.operation import Operation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ideal(Way):
+    """Queries, keys and values read once, outputs written once: equations 5 and 6 of the paper."""
+
+    def standard(self, shape: AttentionShape, *, rereads: bool) -> list[Operation]:
+        """Return one kernel in which each sequence reads all its keys."""
+        return [_one_kernel(shape, shape.whole(rereads=rereads))]
+
+    def bifurcated(self, shape: AttentionShape) -> list[Operation]:
+        """Return one kernel that reads the context once; of a tree each split level once a node."""
+        return [_one_kernel(shape, *shape.parts)]
+
+
+def _one_kernel(shape: AttentionShape, *parts: CachePart) -> Operation:
+    """Return attention over some parts of the cache in one kernel."""
+    kv_bytes = shape.cached_bytes(sum(part.caches * part.tokens for part in parts))
+    return Operation(
+        name="attention",
+        kind="attention",
+        flops=shape.flops(shape.tokens),
+        bytes_read=shape.query_bytes + kv_bytes,
+        bytes_written=shape.output_bytes,
+        kv_bytes_read=kv_bytes,
+        reused_bytes=shape.cached_bytes(sum(part.repeated_tokens for part in parts)),
+        reused_footprint_bytes=shape.cached_bytes(sum(part.stored_tokens for part in parts)),
+        dtype=shape.dtype,
+    )

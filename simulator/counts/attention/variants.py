@@ -1,0 +1,121 @@
+"""PyTorch kernels that no setup asks for, to measure and to trace: repeats, chunks, one mask."""
+
+from dataclasses import replace
+
+from simulator.counts.attention.flash import flash_part
+from simulator.counts.attention.plain import (
+    folds_by_copy,
+    merge,
+    merges_by_copy,
+    moved,
+    query_fold,
+    unfold,
+)
+from simulator.counts.attention.shape import AttentionShape, present
+from simulator.counts.attention.tree import CachePart
+from simulator.counts.attention.way import PlainKernel
+from simulator.counts.operation import Operation
+from simulator.numeric import ceil_div, maximum, minimum, where
+
+# Chunks of bifurcated_flash_chunked, and tokens per block of FlexAttention's mask.
+CHUNKS = 4
+MASK_BLOCK = 128
+
+
+def standard_repeat_kv(shape: AttentionShape) -> list[Operation]:
+    """KV heads repeated to query heads in memory, group sizes of one included, then one call."""
+    cache = shape.cached_bytes(shape.sequences * shape.tokens)
+    repeat = replace(
+        moved("kv_repeat", cache, cache * shape.group, launches=2, kind="copy"), kv_bytes_read=cache
+    )
+    repeated = replace(shape, kv_heads=shape.heads, cache_width=shape.cache_width * shape.group)
+    return [repeat, *flash_part(repeated, repeated.whole())]
+
+
+def bifurcated_flash_chunked(shape: AttentionShape) -> list[Operation]:
+    """As ``bifurcated_flash``, the context in chunks and a remainder, all merged."""
+    tokens, own = shape.context_tokens, present(shape.decoded_tokens)
+    context = present(tokens)
+    chunks = minimum(CHUNKS, tokens)
+    chunk_tokens = maximum(1, tokens // CHUNKS) * context
+    rest = tokens - chunks * chunk_tokens
+    chunk, remainder = (
+        CachePart(name=name, tokens=size, caches=shape.prompts, sharers=shape.samples)
+        for name, size in (("attention_context", chunk_tokens), ("attention_remainder", rest))
+    )
+    states = own + chunks + present(rest)
+    alone = where(states > 1, 0, 1)
+    return [
+        *flash_part(shape, shape.decoded_part),
+        query_fold(shape, merges_by_copy(shape) * context),
+        *flash_part(shape, chunk, chunks=chunks),
+        *flash_part(shape, remainder),
+        merge(shape, states),
+        unfold(shape, folds_by_copy(shape, shape.samples) * context * alone),
+    ]
+
+
+def bifurcated_flex(shape: AttentionShape) -> list[Operation]:
+    """Folding, one FlexAttention call over the packed cache, the output put back; one shape only.
+
+    The call computes every block of 128 x 128 that its mask touches, so more FLOPs than attention.
+    """
+    folds = folds_by_copy(shape, shape.samples)
+    kv_bytes = shape.context_copy_bytes + shape.decoded_bytes
+    widths = shape.key_width + shape.value_width
+    call = Operation(
+        name="attention",
+        kind="attention",
+        flops=2 * shape.prompts * shape.kv_heads * _visited_pairs(shape) * widths,
+        bytes_read=shape.query_bytes + kv_bytes,
+        bytes_written=shape.output_bytes,
+        kv_bytes_read=kv_bytes,
+        dtype=shape.dtype,
+    )
+    return [query_fold(shape, folds), call, unfold(shape, folds)]
+
+
+def _visited_pairs(shape: AttentionShape) -> int:
+    """Return the (row, key) pairs in the blocks that the mask of a packed cache touches."""
+    group = shape.group
+    rows = shape.samples * group
+    context, own = shape.context_tokens, shape.decoded_tokens
+    keys = context + shape.samples * own
+    pairs = 0
+    for start in range(0, rows, MASK_BLOCK):
+        end = min(start + MASK_BLOCK, rows)
+        own_start = context + start // group * own
+        own_end = context + ((end - 1) // group + 1) * own
+        # Blocks are half open: those of the context, and those of the rows' own tokens after them.
+        context_blocks = ceil_div(context, MASK_BLOCK)
+        first = max(own_start // MASK_BLOCK, context_blocks)
+        last = ceil_div(own_end, MASK_BLOCK) if own else first
+        seen = min(context_blocks * MASK_BLOCK, keys)
+        seen += max(0, min(last * MASK_BLOCK, keys) - first * MASK_BLOCK)
+        pairs += (end - start) * seen
+    return pairs
+
+
+PLAIN_VARIANTS = (
+    PlainKernel(
+        name="standard_repeat_kv",
+        attention="standard",
+        kernel="flash",
+        kv_layout="copies",
+        operations=standard_repeat_kv,
+    ),
+    PlainKernel(
+        name="bifurcated_flash_chunked",
+        attention="bifurcated",
+        kernel="flash",
+        kv_layout="shared",
+        operations=bifurcated_flash_chunked,
+    ),
+    PlainKernel(
+        name="bifurcated_flex",
+        attention="bifurcated",
+        kernel="flash",
+        kv_layout="shared",
+        operations=bifurcated_flex,
+    ),
+)

@@ -1,0 +1,330 @@
+"""Small CSV files that a person or a training script wrote: problem counts and training runs."""
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from simulator.errors import MeasurementError, nearest
+from simulator.inputs.files import name_or_path
+
+T = TypeVar("T")
+
+# How much of a file's header a message repeats.
+_MOST_NAMED, _LONGEST_LIST = 8, 120
+
+
+class _RowError(ValueError):
+    """A row is not what it should be; the message says why."""
+
+
+@dataclass(frozen=True)
+class RefusedRow:
+    """A row that is not used, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rows(Generic[T]):
+    """What a file holds.
+
+    Attributes
+    ----------
+    rows
+        Rows that are used, in the file's order.
+    refused
+        Rows that are not used.
+    """
+
+    path: str
+    rows: tuple[T, ...]
+    refused: tuple[RefusedRow, ...]
+
+
+def _read_rows(
+    path: str | Path,
+    build: Callable[[int, Mapping[str, str]], T],
+    *,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+) -> Rows[T]:
+    """Read a CSV file row by row.
+
+    Parameters
+    ----------
+    build
+        Makes a row of its line number and its cells; raises :class:`_RowError` for one that makes
+        no sense.
+    required, optional
+        Columns; others are ignored.
+
+    Raises
+    ------
+    MeasurementError
+        If the file cannot be read, a required column is missing, or no row is left.
+    """
+    name_or_path(path, "file", MeasurementError)
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as stream:
+            lines = list(_cells(csv.reader(stream, strict=True)))
+    except (OSError, ValueError, csv.Error) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise MeasurementError(f"cannot read {path}: {reason}") from None
+    if not lines:
+        raise MeasurementError(f"{path}: empty; its first line names the columns")
+    columns = [name.strip() for _, names in lines[:1] for name in names]
+    _check_columns(path, columns, required, optional)
+    rows: list[T] = []
+    refused: list[RefusedRow] = []
+    for line, cells in lines[1:]:
+        if len(cells) != len(columns):
+            refused.append(RefusedRow(line, f"{len(cells)} cells for {len(columns)} columns"))
+            continue
+        named = {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
+        try:
+            rows.append(build(line, named))
+        except _RowError as problem:
+            refused.append(RefusedRow(line, str(problem)))
+    if not rows:
+        first = f"; line {refused[0].line}: {refused[0].reason}" if refused else ""
+        raise MeasurementError(f"{path}: no row that can be used{first}")
+    return Rows(str(path), tuple(rows), tuple(refused))
+
+
+def _positive_number(cells: Mapping[str, str], column: str) -> float:
+    """Read a number above zero.
+
+    Raises
+    ------
+    _RowError
+        If it is none.
+    """
+    value = _number(cells, column)
+    if not 0 < value < math.inf:
+        raise _RowError(f"{column} = {cells[column]} is not a positive number")
+    return value
+
+
+def _whole_number(cells: Mapping[str, str], column: str, *, least: int = 1) -> int:
+    """Read a whole number; ``12.0`` is one, as frames write it beside missing cells.
+
+    Raises
+    ------
+    _RowError
+        If it is none.
+    """
+    value = _number(cells, column)
+    if not math.isfinite(value) or value != int(value) or value < least:
+        raise _RowError(f"{column} = {cells[column]} is not a whole number of at least {least}")
+    return int(value)
+
+
+def _number(cells: Mapping[str, str], column: str) -> float:
+    """Read a number of any kind."""
+    try:
+        return float(cells[column])
+    except ValueError:
+        raise _RowError(f"{column} = {cells[column]!r} is not a number") from None
+
+
+def _cells(reader: Iterable[list[str]]) -> Iterable[tuple[int, list[str]]]:
+    """Yield the lines that are neither blank nor a comment, numbered as an editor does."""
+    for cells in reader:
+        if any(cell.strip() for cell in cells) and not cells[0].lstrip().startswith("#"):
+            yield reader.line_num, cells  # type: ignore[attr-defined]
+
+
+def _check_columns(
+    path: str | Path, columns: Sequence[str], required: Sequence[str], optional: Sequence[str]
+) -> None:
+    """Refuse a file that lacks a column or names one twice."""
+    for name in required:
+        if name not in columns:
+            spare = [column for column in columns if column not in (*required, *optional)]
+            near = nearest(name, spare)
+            more = ["..."] if len(columns) > _MOST_NAMED else []
+            names = ", ".join([*columns[:_MOST_NAMED], *more])
+            hint = (
+                f"; is {near!r} a misspelling of it?"
+                if near
+                else f"; it has {names[:_LONGEST_LIST]}"
+            )
+            raise MeasurementError(f"{path}: no column {name!r}{hint}")
+    twice = [name for name in (*required, *optional) if columns.count(name) > 1]
+    if twice:
+        raise MeasurementError(f"{path}: column {twice[0]!r} appears twice")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemCount:
+    """Tries at one problem: ``correct`` of ``samples`` solved it."""
+
+    line: int
+    problem: str
+    samples: int
+    correct: int
+
+
+def read_problem_counts(path: str | Path) -> Rows[ProblemCount]:
+    """Read counts from a CSV file of columns ``problem``, ``samples`` and ``correct``.
+
+    Raises
+    ------
+    MeasurementError
+        If the file cannot be read, lacks a column, or has no row that can be used.
+    """
+    seen: dict[str, int] = {}
+
+    def build(line: int, cells: Mapping[str, str]) -> ProblemCount:
+        problem = cells["problem"]
+        if not problem:
+            raise _RowError("problem is missing")
+        samples = _whole_number(cells, "samples")
+        correct = _whole_number(cells, "correct", least=0)
+        if correct > samples:
+            raise _RowError(f"correct = {correct} is more than samples = {samples}")
+        if problem in seen:
+            raise _RowError(f"problem {problem!r} is in line {seen[problem]} already")
+        seen[problem] = line
+        return ProblemCount(line=line, problem=problem, samples=samples, correct=correct)
+
+    return _read_rows(path, build, required=("problem", "samples", "correct"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Models that share keys and values in the same way.
+
+    Known by the query heads per KV head, or by the number of KV heads where the heads are not
+    known or that number is what the models have in common.
+
+    Attributes
+    ----------
+    name
+        ``multi-head``, ``multi-query``, or the number that the models have in common.
+    group_size
+        Query heads per KV head; 1 is multi-head, None where it differs or is not known.
+    kv_heads
+        KV heads; 1 is multi-query, None where it differs or is not known.
+    """
+
+    name: str
+    group_size: int | None = None
+    kv_heads: int | None = None
+
+    def position(self, heads: int) -> float:
+        """Return how far from multi-head (0) to multi-query (1) a model of so many heads lies.
+
+        It is ln(h / g) / ln h: each halving of the KV heads is a step of the same length.
+
+        >>> Family(name="multi-group of 4", group_size=4).position(16)
+        0.5
+        """
+        if heads == 1 or self.group_size == 1:
+            return 0.0
+        if self.group_size is not None:
+            return math.log(self.group_size) / math.log(heads)
+        return 1 - math.log(min(self.kv_heads or heads, heads)) / math.log(heads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """One trained model.
+
+    Attributes
+    ----------
+    line
+        Where it stands in its file.
+    parameters
+        Of the model, counted the same way in all runs.
+    loss
+        On the same held-out data, in nats per token or any other unit that all runs share.
+    kv_heads, heads, group_size
+        As far as they are given; one of kv_heads and group_size always is.
+    """
+
+    line: int
+    parameters: float
+    loss: float
+    kv_heads: int | None = None
+    heads: int | None = None
+    group_size: int | None = None
+
+
+_FAMILY_COLUMNS = ("kv_heads", "heads", "group_size")
+
+
+def read_training_runs(path: str | Path) -> Rows[TrainingRun]:
+    """Read training runs from a CSV file.
+
+    Its columns are ``parameters``, ``loss`` and either ``group_size`` (query heads per KV head) or
+    ``kv_heads``, with ``heads`` where models of different size have different numbers of them.
+
+    Raises
+    ------
+    MeasurementError
+        If the file cannot be read, lacks a column, or has no row that can be used.
+    """
+    return _read_rows(path, _run, required=("parameters", "loss"), optional=_FAMILY_COLUMNS)
+
+
+def _run(line: int, cells: Mapping[str, str]) -> TrainingRun:
+    """Build one run, or refuse sizes that do not fit one another."""
+    counts = {
+        name: _whole_number(cells, name) if cells.get(name) else None for name in _FAMILY_COLUMNS
+    }
+    kv_heads, heads, group_size = (counts[name] for name in _FAMILY_COLUMNS)
+    if kv_heads is None and group_size is None:
+        raise _RowError("neither kv_heads nor group_size is given")
+    if heads is not None:
+        for name, count in (("kv_heads", kv_heads), ("group_size", group_size)):
+            if count is not None and heads % count:
+                raise _RowError(f"heads = {heads} is not a multiple of {name} = {count}")
+        if kv_heads is None and group_size is not None:
+            kv_heads = heads // group_size
+        if kv_heads is not None and group_size not in (None, heads // kv_heads):
+            raise _RowError(
+                f"group_size = {group_size} is not heads / kv_heads = {heads // kv_heads}"
+            )
+        group_size = heads // kv_heads if kv_heads is not None else group_size
+    return TrainingRun(
+        line=line,
+        parameters=_positive_number(cells, "parameters"),
+        loss=_positive_number(cells, "loss"),
+        kv_heads=kv_heads,
+        heads=heads,
+        group_size=group_size,
+    )
+
+
+def families_of(runs: Sequence[TrainingRun]) -> tuple[Family, ...]:
+    """Return the family of each run.
+
+    Runs between multi-head and multi-query are grouped by the query heads per KV head, or by the KV
+    heads where that makes fewer families.
+    """
+    between = [run for run in runs if _extreme(run) is None]
+    by_group = {run.group_size for run in between}
+    by_kv_heads = {run.kv_heads for run in between}
+    use_group = None not in by_group and (None in by_kv_heads or len(by_group) <= len(by_kv_heads))
+    return tuple(_extreme(run) or _between(run, use_group=use_group) for run in runs)
+
+
+def _extreme(run: TrainingRun) -> Family | None:
+    """Return the family of a run that is certainly multi-head or multi-query."""
+    if run.group_size == 1:
+        return Family(name="multi-head", group_size=1)
+    if run.kv_heads == 1:
+        return Family(name="multi-query", kv_heads=1)
+    return None
+
+
+def _between(run: TrainingRun, *, use_group: bool) -> Family:
+    """Return the family of any other run."""
+    if use_group or run.kv_heads is None:
+        return Family(name=f"{run.group_size} heads per KV head", group_size=run.group_size)
+    return Family(name=f"{run.kv_heads} KV heads", kv_heads=run.kv_heads)
