@@ -9,7 +9,7 @@ from simulator.answers.rules import RULES
 from simulator.cli import options as opt
 from simulator.cli.output import Output, say
 from simulator.cli.question import Question, with_question
-from simulator.inputs.workload import ATTENTIONS
+from simulator.inputs.setup import ATTENTIONS
 
 if TYPE_CHECKING:
     from simulator.answers.generate import Generation

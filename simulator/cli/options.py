@@ -12,8 +12,7 @@ from simulator.cli.output import FORMATS, Format, Output, output_of
 from simulator.errors import nearest
 from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import profile_files
-from simulator.inputs.workload import ATTENTIONS, Attention
-from simulator.timing.constants import CONSTANTS_CHOICES, ConstantsChoice
+from simulator.inputs.setup import ATTENTIONS, CONSTANTS_CHOICES, Attention, ConstantsChoice
 from simulator.units import parse_count
 
 DEFAULT_GPU = "h100-sxm"

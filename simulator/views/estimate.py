@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.model import count_parameters
+from simulator.inputs.setup import ATTENTIONS
 from simulator.inputs.tree import tree_text
-from simulator.inputs.workload import ATTENTIONS, Workload
 from simulator.units import format_gib, format_si, format_time, format_tokens
 from simulator.views import columns, text
 from simulator.views.columns import Column, Row
@@ -30,15 +30,21 @@ MODEL = (
     ),
 )
 GPU = Column("gpu", value="gpu.id")
+# The sizes of a question, and how it is run, in the order of the columns.
+SIZES = ("context_tokens", "samples", "prompts", "decoded_tokens", "query_tokens")
+SIZES += ("accepted_tokens",)
+SETTINGS = ("attention", "kernel", "kv_layout", "execution", "weight_dtype", "kv_dtype")
+SETTINGS += ("tensor_parallel",)
 WORKLOAD = (
-    *(Column(name, value=f"workload.{name}") for name in Workload.model_fields if name != "tree"),
+    *(Column(name, value=f"workload.{name}") for name in SIZES),
+    *(Column(name, value=f"setup.{name}") for name in SETTINGS),
     Column("tree", value=lambda result: tree_text(result.workload.tree)),
 )
 INPUTS = (
     *MODEL,
     GPU,
     *WORKLOAD,
-    Column("gpu_memory_utilization", value="memory_utilization"),
+    Column("gpu_memory_utilization", value="setup.gpu_memory_utilization"),
     Column("constants", value="rates.choice"),
 )
 # The first columns of CSV: what was asked.
@@ -269,14 +275,14 @@ def question(
     output_tokens
         Of a whole request, in place of the decoded tokens at one step.
     """
-    model, work = result.model, result.workload
-    group = f"{work.tensor_parallel} x " if work.tensor_parallel > 1 else ""
+    model, work, setup = result.model, result.workload, result.setup
+    group = f"{setup.tensor_parallel} x " if setup.tensor_parallel > 1 else ""
     where = f" on {group}{result.gpu.name}" if gpu else ""
-    how = f"{work.attention}, " if attention else ""
+    how = f"{setup.attention}, " if attention else ""
     return columns.line(
         (f"{model.name}{where}", "bold"),
         f"   {text.model_phrase(model)}\n",
-        f"{text.samples_phrase(work, output_tokens)}   {how}{text.settings_phrase(work)}",
+        f"{text.samples_phrase(work, output_tokens)}   {how}{text.settings_phrase(setup)}",
     )
 
 
@@ -333,7 +339,7 @@ def compare_rows(result: "Comparison") -> list[Row]:
 
 def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableType":
     """Return a comparison as a table of its variants, the verdict, and what to change next."""
-    layout = result.standard.workload.kv_layout
+    layout = result.standard.setup.kv_layout
     names = {f"standard, {LAYOUTS[layout]}": result.standard}
     if layout != "shared":  # it would repeat the first row
         names[f"standard, {LAYOUTS['shared']}"] = result.shared_storage

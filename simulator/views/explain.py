@@ -139,7 +139,7 @@ def _cache_width(result: Estimate) -> tuple[int, str]:
     model = result.model
     if model.latent is not None:
         return model.cache_width, "(kv_rank + rope_dim)"
-    heads = max(1, model.kv_heads // result.workload.tensor_parallel)
+    heads = max(1, model.kv_heads // result.setup.tensor_parallel)
     return 2 * heads * model.head_dim, "2 g k"
 
 
@@ -316,7 +316,7 @@ def _interval(result: Estimate) -> Step:
 def _interval_formula(result: Estimate) -> str:
     """Return how the errors add."""
     added = "time - root of the sum of errors squared, time + the same; no less than peaks"
-    if result.workload.execution == "eager":
+    if result.setup.execution == "eager":
         return f"{added}; the longer end of device and host, errors are those of the longer one"
     return added
 
@@ -330,7 +330,7 @@ def _memory(result: Estimate) -> Step:
         numbers=(
             f"{format_gib(float(needs.weights_bytes))} + {format_gib(float(needs.kv_bytes))} + "
             f"{format_gib(float(needs.workspace_bytes))} <= "
-            f"{format_gib(result.gpu.memory_bytes)} x {result.memory_utilization:g}"
+            f"{format_gib(result.gpu.memory_bytes)} x {result.setup.gpu_memory_utilization:g}"
         ),
         result=f"{'fits' if needs.fits else 'does not fit'}, "
         f"{format_gib(abs(float(needs.free_bytes)))} {'free' if needs.fits else 'short'}",
@@ -341,7 +341,7 @@ def _memory(result: Estimate) -> Step:
 def _constants(result: Estimate) -> list[Step]:
     """List the constants that this answer used, each with its source."""
     uses: dict[tuple[str, Constant], list[str]] = {}
-    for key, constant in used_constants(result.operations, result.rates, result.workload.execution):
+    for key, constant in used_constants(result.operations, result.rates, result.setup.execution):
         kind = f"8-bit {key.kind or 'kernels'}" if key.precision else key.kind
         uses.setdefault((key.name, constant), []).extend([kind] if kind else [])
     return [

@@ -93,7 +93,10 @@ def generate_view(results: Mapping[str, Generation]) -> "RenderableType":
         "",
         *said,
         *columns.notes(
-            [*text.without_shortage(first.notes), *text.copies_notes(first.last_step.workload)]
+            [
+                *text.without_shortage(first.notes),
+                *text.copies_notes(first.last_step.setup, first.last_step.workload),
+            ]
         ),
     )
 

@@ -67,7 +67,7 @@ def plan_object(result: Plan) -> Row:
     )
     # Bifurcated options keep one context whatever was asked.
     inputs["kv_layout"] = next(
-        (o.result.workload.kv_layout for o in result.options if o.attention == "standard"), "shared"
+        (o.result.setup.kv_layout for o in result.options if o.attention == "standard"), "shared"
     )
     return {
         "schema_version": columns.SCHEMA_VERSION,
@@ -100,7 +100,11 @@ def plan_view(result: Plan) -> "RenderableType":
     )
     wanted += columns.pick(OPTION, "most samples", "longest context")
     standing = Column(unit="text", cell=lambda option: _standing(option, result), wrap=True)
-    copies = (note for option in shown for note in text.copies_notes(option.result.workload))
+    copies = (
+        note
+        for option in shown
+        for note in text.copies_notes(option.result.setup, option.result.workload)
+    )
     return columns.stack(
         estimate.question(result.options[0].result, attention=False, gpu=False),
         "",

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from simulator.answers.quality import Affordable, Quality, QualityPoint
-from simulator.inputs.workload import ATTENTIONS, Attention
+from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.units import format_time, is_power_of_two
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
@@ -118,7 +118,7 @@ def quality_view(result: Quality) -> "RenderableType":
                 "It is what best-of-n reaches with a judge that always finds the right sample.",
                 *(["Cost is in USD, of one problem with all its samples."] if timed else []),
                 *text.without_shortage(first.notes),
-                *text.copies_notes(first.workload),
+                *text.copies_notes(first.setup, first.workload),
             ]
         ),
     )

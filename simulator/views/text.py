@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from simulator.answers.estimate import DOES_NOT_FIT
 from simulator.counts.memory import Memory
 from simulator.inputs.model import ModelShape, count_parameters
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.units import GIGA, MEGA, format_gib, format_time, format_tokens
 
@@ -96,16 +97,16 @@ def parameters_phrase(count: float) -> str:
     return f"{count / GIGA:,.2f} B" if count >= GIGA else f"{count / MEGA:,.0f} M"
 
 
-def settings_phrase(work: Workload) -> str:
+def settings_phrase(setup: Setup) -> str:
     """Say by which code and in which formats it is decoded.
 
-    >>> settings_phrase(Workload(kv_dtype="fp8"))
+    >>> settings_phrase(Setup(kv_dtype="fp8"))
     'flash kernel, graph, bf16 with fp8 KV'
     """
-    formats: str = work.weight_dtype
-    if work.kv_dtype != work.weight_dtype:
-        formats += f" with {work.kv_dtype} KV"
-    return f"{work.kernel} kernel, {work.execution}, {formats}"
+    formats: str = setup.weight_dtype
+    if setup.kv_dtype != setup.weight_dtype:
+        formats += f" with {setup.kv_dtype} KV"
+    return f"{setup.kernel} kernel, {setup.execution}, {formats}"
 
 
 def interval_phrase(low_s: float, high_s: float) -> str:
@@ -119,13 +120,13 @@ def interval_phrase(low_s: float, high_s: float) -> str:
     return f"{number if high.endswith(f' {unit}') else low} to {high}"
 
 
-def copies_notes(work: Workload) -> list[str]:
+def copies_notes(setup: Setup, work: Workload) -> list[str]:
     """Say that standard attention stores copies, where a paged cache would store one context.
 
-    >>> copies_notes(Workload(samples=16, kv_layout="shared"))
+    >>> copies_notes(Setup(kv_layout="shared"), Workload(samples=16))
     []
     """
-    if work.kv_layout != "copies" or work.samples == 1:
+    if setup.kv_layout != "copies" or work.samples == 1:
         return []
     return [
         (

@@ -8,7 +8,7 @@ from simulator.answers.crossover import PAIRINGS, Border, Crossover, Pairing
 from simulator.answers.scaling import ScalingLaw, predicted_losses
 from simulator.answers.size_factor import SizeFactor
 from simulator.answers.tradeoff import Candidate, Tradeoff, Variant
-from simulator.inputs.workload import ATTENTIONS, Attention
+from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.units import GIGA, MILLISECOND, format_tokens, is_power_of_two
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
@@ -324,7 +324,7 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
                 spare=True,
             )
         ),
-        Column("attention", "text", "variant.result.workload.attention", "attention"),
+        Column("attention", "text", "variant.result.setup.attention", "attention"),
         *columns.pick(FIGURES, "step", "prefill", part="variant"),
         *columns.pick(estimate.MEMORY, "memory", part="variant.result.memory"),
         *columns.pick(REST, "most samples", "USD per million", part="variant"),

@@ -123,7 +123,7 @@ def _item(reading: Reading, result: TreePlan) -> estimate.Variant:
 def tree_view(result: TreePlan) -> "RenderableType":
     """Return every way to read a tree as a table, which to take, and the rule for each level."""
     shown = result.readings[:MOST_READINGS_SHOWN]
-    standard, layout = result.standard, result.standard.workload.kv_layout
+    standard, layout = result.standard, result.standard.setup.kv_layout
     items = [] if layout == "shared" else [estimate.Variant(_NONE[layout], standard, standard)]
     items += [
         estimate.Variant(", ".join(item.split) or "none, one stored tree", item.result, standard)

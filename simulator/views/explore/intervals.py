@@ -6,7 +6,8 @@ from typing import Any
 
 from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import Dtype
-from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout, Workload
+from simulator.inputs.setup import Attention, Execution, Kernel, KvLayout
+from simulator.inputs.workload import Workload
 from simulator.timing.interval import (
     FAMILY,
     Deviation,

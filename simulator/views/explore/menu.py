@@ -12,7 +12,8 @@ from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_fi
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario, Value
-from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout, Workload, workload_for
+from simulator.inputs.setup import Attention, Execution, Kernel, KvLayout
+from simulator.inputs.workload import Workload, workload_for
 from simulator.timing.constants import ConstantsChoice, Rates, rates
 
 # Beside the scenario's own: multi-head, multi-group, multi-query, latent, mixtures of experts,

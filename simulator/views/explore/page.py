@@ -17,16 +17,8 @@ from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.inputs.dtypes import Dtype, activation_dtype
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import (
-    ATTENTIONS,
-    EXECUTIONS,
-    KERNELS,
-    LARGEST_COUNT,
-    LARGEST_TOKENS,
-    Execution,
-    Kernel,
-    workload_for,
-)
+from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, KERNELS, Execution, Kernel
+from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS, workload_for
 from simulator.timing.constants import Rates
 from simulator.timing.interval import FAMILY, Family, spread_of
 from simulator.timing.limits import peak_flops_per_s, resident_blocks

@@ -12,7 +12,8 @@ from simulator.counts.memory import memory
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Execution, Workload, WorkloadGrid
+from simulator.inputs.setup import Execution
+from simulator.inputs.workload import Workload, WorkloadGrid
 from simulator.timing.constants import Rates
 from simulator.timing.interval import cached_stream_s, peak_bound_s
 from simulator.timing.roofline import ROOFS

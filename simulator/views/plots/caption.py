@@ -42,7 +42,7 @@ def study_of(result: Estimate) -> Study:
         gpus=(result.gpu,),
         workload=result.workload,
         constants=result.rates.choice,
-        memory_utilization=result.memory_utilization,
+        memory_utilization=result.setup.gpu_memory_utilization,
     )
 
 

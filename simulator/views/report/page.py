@@ -262,8 +262,8 @@ def _compare_command(decision: Decision) -> str:
     }
     if estimate.rates.choice != "auto":
         options["--constants"] = estimate.rates.choice
-    if estimate.memory_utilization != DEFAULT_MEMORY_UTILIZATION:
-        options["--gpu-memory-utilization"] = estimate.memory_utilization
+    if estimate.setup.gpu_memory_utilization != DEFAULT_MEMORY_UTILIZATION:
+        options["--gpu-memory-utilization"] = estimate.setup.gpu_memory_utilization
     return _joined(["bifurcate", "compare"], options.items())
 
 

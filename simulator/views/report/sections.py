@@ -8,7 +8,7 @@ from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
 from simulator.answers.sweep import GridSummary
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
-from simulator.inputs.workload import ATTENTIONS, Attention
+from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.timing.interval import shipped_spreads
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
 from simulator.views import generate, text
@@ -98,7 +98,7 @@ def _reading(decision: Decision) -> list[str]:
         f"Most samples: {within}, all else as in the case.",
         "Cost: of output tokens at this step's rate, prefill left out, where the step fits.",
     ]
-    layout = LAYOUTS[decision.case.workload.kv_layout]
+    layout = LAYOUTS[decision.case.setup.kv_layout]
     if "bifurcated only" in standings:
         every.append(f"Bifurcated only: standard attention, with {layout}, does not fit.")
     if "too close to call" in standings:
@@ -176,18 +176,18 @@ def tiles(decision: Decision) -> Html:
             (
                 "with bifurcated; "
                 f"{text.limit(choice.limits['standard'].most_samples_in_time)} with standard, "
-                f"{LAYOUTS[result.standard.workload.kv_layout]}"
+                f"{LAYOUTS[result.standard.setup.kv_layout]}"
             ),
         ),
     ]
     if cheapest is not None:
         best = cheapest.best
-        cost = cheapest.usd_per_million_tokens(best.workload.attention)
+        cost = cheapest.usd_per_million_tokens(best.setup.attention)
         facts.append(
             (
                 "Cheapest per million tokens",
                 f"{text.money(cost, 3)} USD",
-                f"{words.group_name(best)}, {best.workload.attention}",
+                f"{words.group_name(best)}, {best.setup.attention}",
             )
         )
     return tag(
@@ -203,7 +203,7 @@ def tiles(decision: Decision) -> Html:
 def variants(choice: Choice) -> list[tuple[str, Estimate]]:
     """Return the ways to keep and read the context, with their names."""
     result = choice.comparison
-    layout = result.standard.workload.kv_layout
+    layout = result.standard.setup.kv_layout
     found = [(f"standard, {LAYOUTS[layout]}", result.standard)]
     if layout != "shared":
         found.append((f"standard, {LAYOUTS['shared']}", result.shared_storage))
@@ -239,7 +239,7 @@ def step_section(decision: Decision) -> Html:
             ]
         )
     place = words.group_name(standard)
-    each = " (of each GPU)" if standard.workload.tensor_parallel > 1 else ""
+    each = " (of each GPU)" if standard.setup.tensor_parallel > 1 else ""
     return tag(
         "div",
         table(

@@ -6,7 +6,7 @@ from typing import Any
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate, constants_note
 from simulator.inputs.scenario import Scenario
-from simulator.inputs.workload import ATTENTIONS
+from simulator.inputs.setup import ATTENTIONS
 from simulator.timing.constants import CONSTANTS, Rates, used_constants
 from simulator.timing.interval import FAMILY, Family, format_of, shipped_spreads, spread_of
 from simulator.views.columns import as_object, without
@@ -166,7 +166,7 @@ def _constants_table(*estimates: Estimate) -> Html:
     rates = estimates[0].rates
     operations = [item for estimate in estimates for item in estimate.operations if item.launches]
     rows: list[list[Child]] = []
-    for key, constant in used_constants(operations, rates, estimates[0].workload.execution):
+    for key, constant in used_constants(operations, rates, estimates[0].setup.execution):
         found_as = str(constant.key)
         fitted = rates.gpu.fitted.get(found_as) if constant.origin == "fitted" else None
         rows.append(

@@ -91,10 +91,10 @@ def _fit_clause(result: Comparison) -> str:
             "mean something"
         )
     if not standard.memory.fits:
-        layout = LAYOUTS[standard.workload.kv_layout]
+        layout = LAYOUTS[standard.setup.kv_layout]
         also = (
             ", with one stored context it does"
-            if standard.workload.kv_layout != "shared" and result.shared_storage.memory.fits
+            if standard.setup.kv_layout != "shared" and result.shared_storage.memory.fits
             else ""
         )
         return f"; standard with {layout} does not fit ({shortage(standard.memory)} short){also}"
@@ -166,5 +166,5 @@ def standing(choice: Choice) -> str:
 
 def group_name(result: Estimate) -> str:
     """Name the GPU, and how many of them if there are several."""
-    size = result.workload.tensor_parallel
+    size = result.setup.tensor_parallel
     return f"{size} x {result.gpu.name}" if size > 1 else result.gpu.name
