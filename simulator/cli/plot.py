@@ -97,11 +97,10 @@ def _of_question(options: dict[str, Any], gpus: Sequence[str], price: float | No
     return Study(
         models=(question.model,),
         gpus=tuple(load_hardware(name) for name in gpus),
+        setup=question.setup,
         workload=question.workload,
         output_tokens=question.output_tokens or DEFAULT_OUTPUT_TOKENS,
         usd_per_hour=price,
-        constants=question.constants,
-        memory_utilization=question.gpu_memory_utilization,
     )
 
 

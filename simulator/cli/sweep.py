@@ -55,7 +55,7 @@ def _sweep(
     for reason in grid.skipped:
         say(f"skipped: {reason}")
     if dry_run:
-        say(f"{grid.points:,} points in {len(grid.cells):,} combinations of settings")
+        say(f"{grid.points:,} points in {len(grid.grids):,} combinations of settings")
         return
     with _stoppable(), _progress(grid) as blocks:
         if output is None:

@@ -8,6 +8,7 @@ import typer
 
 from simulator import api
 from simulator.answers.scaled import SCALE_BY, ScaleBy
+from simulator.answers.scaling import fit_scaling_law
 from simulator.cli import options as opt
 from simulator.cli.output import Output, check_figure, say, write_figure
 from simulator.cli.question import Question, with_question
@@ -39,7 +40,7 @@ def _scaling(
         check_figure(figure)
     from simulator.views import tradeoff as view
 
-    result = api.fit_scaling_law(training_runs)
+    result = fit_scaling_law(training_runs)
     _say_refused(str(training_runs), result.refused)
     if figure is not None:
         from simulator.views.plots.scaling import scaling_figure
@@ -124,7 +125,7 @@ def _tradeoff(
 
     if runs is not None and size_factor:
         raise typer.BadParameter("--runs and --size-factor both say the size factor; give one")
-    fitted = None if runs is None else api.fit_scaling_law(runs)
+    fitted = None if runs is None else fit_scaling_law(runs)
     if fitted is not None:
         _say_refused(str(runs), fitted.refused)
     result = api.tradeoff(

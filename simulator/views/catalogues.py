@@ -49,13 +49,13 @@ CONSTANT = (Column("value"), Column("origin"), Column("source"))
 def model_facts(shape: "ModelShape") -> Row:
     """Return a model's shape, parameters and KV bytes per token."""
     from simulator.counts.memory import kv_bytes_per_token
-    from simulator.inputs.workload import Workload
+    from simulator.inputs.setup import Setup
 
     return {
         **shape.model_dump(mode="json"),
         "family": shape.family,
         **columns.as_object(PARAMETERS, count_parameters(shape)),
-        "kv_bytes_per_token_bf16": int(kv_bytes_per_token(shape, Workload())),
+        "kv_bytes_per_token_bf16": int(kv_bytes_per_token(shape, Setup())),
     }
 
 

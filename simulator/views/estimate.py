@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.model import count_parameters
-from simulator.inputs.setup import ATTENTIONS
+from simulator.inputs.setup import ATTENTIONS, Setup
 from simulator.inputs.tree import tree_text
+from simulator.inputs.workload import Workload
 from simulator.units import format_gib, format_si, format_time, format_tokens
 from simulator.views import columns, text
 from simulator.views.columns import Column, Row
@@ -31,10 +32,10 @@ MODEL = (
 )
 GPU = Column("gpu", value="gpu.id")
 # The sizes of a question, and how it is run, in the order of the columns.
-SIZES = ("context_tokens", "samples", "prompts", "decoded_tokens", "query_tokens")
-SIZES += ("accepted_tokens",)
-SETTINGS = ("attention", "kernel", "kv_layout", "execution", "weight_dtype", "kv_dtype")
-SETTINGS += ("tensor_parallel",)
+SIZES = tuple(name for name in Workload.model_fields if name != "tree")
+SETTINGS = tuple(
+    name for name in Setup.model_fields if name not in ("constants", "gpu_memory_utilization")
+)
 WORKLOAD = (
     *(Column(name, value=f"workload.{name}") for name in SIZES),
     *(Column(name, value=f"setup.{name}") for name in SETTINGS),

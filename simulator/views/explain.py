@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import Estimate
 from simulator.counts.operation import Operation
-from simulator.counts.transformer import decode_attention_shape
+from simulator.counts.transformer import attention_shape
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.model import count_parameters
 from simulator.timing.constants import used_constants
@@ -84,22 +84,22 @@ def _kv_read(result: Estimate) -> list[Step]:
     """Derive the KV bytes read, where the kernel reads each cached token once."""
     work = result.workload
     read = float(result.totals.kv_bytes_read)
-    if work.kernel not in ("ideal", "flash") or work.kv_layout == "rebuilt":
+    if result.setup.kernel not in ("ideal", "flash") or result.setup.kv_layout == "rebuilt":
         return [
             Step(
                 what="KV bytes read",
                 formula="sum over the operations of what each reads of the cache",
-                numbers=f"{work.kernel} kernel, kv_layout {work.kv_layout}: see the operations",
+                numbers=f"{result.setup.kernel} kernel, kv_layout {result.setup.kv_layout}: see the operations",
                 result=_exact(read),
                 reference="docs/equations.md, what each kernel adds",
             )
         ]
     width, symbols = _cache_width(result)
-    element = f"{DTYPE_BYTES[work.kv_dtype]:g}"
-    if len(work.tree) > 1 and work.attention == "bifurcated":
+    element = f"{DTYPE_BYTES[result.setup.kv_dtype]:g}"
+    if len(work.tree) > 1 and result.setup.attention == "bifurcated":
         return [_tree_read(result, width, symbols)]
     tokens, numbers = _tokens_read(result)
-    equation = "5" if work.attention == "standard" else "6"
+    equation = "5" if result.setup.attention == "standard" else "6"
     kept = "K and V" if result.model.latent is None else "the latent cache in place of K and V"
     return [
         Step(
@@ -117,13 +117,13 @@ def _tree_read(result: Estimate, width: int, symbols: str) -> Step:
     model, work = result.model, result.workload
     terms = []
     for group in model.layer_groups:
-        shape = decode_attention_shape(model, work, group.window, resident_blocks=1)
+        shape = attention_shape(model, result.setup, work, group.window, resident_blocks=1)
         read = " + ".join(f"{part.caches} x {part.tokens}" for part in shape.parts)
         terms.append(f"{group.count} x ({read})")
     return Step(
         what="KV bytes read",
         formula=f"{symbols} x s x sum over layers and levels of nodes x tokens",
-        numbers=f"{width} x {DTYPE_BYTES[work.kv_dtype]:g} x ({' + '.join(terms)})",
+        numbers=f"{width} x {DTYPE_BYTES[result.setup.kv_dtype]:g} x ({' + '.join(terms)})",
         result=_exact(float(result.totals.kv_bytes_read)),
         reference="docs/equations.md, prefix trees; K and V, all layers",
     )
@@ -154,10 +154,10 @@ def _tokens_read(result: Estimate) -> tuple[str, str]:
         seen = context if group.window is None else min(context, group.window - own_seen)
         terms.append(
             f"{group.count} x {samples} x ({seen} + {own_seen})"
-            if work.attention == "standard"
+            if result.setup.attention == "standard"
             else f"{group.count} x ({seen} + {samples} x {own_seen})"
         )
-    per_layer = "b (m_c + m_d)" if work.attention == "standard" else "(m_c + b m_d)"
+    per_layer = "b (m_c + m_d)" if result.setup.attention == "standard" else "(m_c + b m_d)"
     if all(group.window is None for group in result.model.layer_groups):
         layers = result.model.layers
         return f"L x {per_layer}", terms[0].replace(terms[0].split(" x ")[0], str(layers), 1)
@@ -169,11 +169,11 @@ def _weights_read(result: Estimate) -> Step:
     model, work = result.model, result.workload
     count = count_parameters(model)
     active = f" ({count.active:,} active for one token)" if count.active != count.total else ""
-    gpus = f"{work.tensor_parallel} GPU{'s' if work.tensor_parallel > 1 else ''}"
+    gpus = f"{result.setup.tensor_parallel} GPU{'s' if result.setup.tensor_parallel > 1 else ''}"
     return Step(
         what="Weight bytes read",
         formula="each matrix once, visited experts only, table rows of the tokens at work",
-        numbers=f"{count.total:,} parameters{active}, {work.weight_dtype}, over {gpus}",
+        numbers=f"{count.total:,} parameters{active}, {result.setup.weight_dtype}, over {gpus}",
         result=_exact(float(result.totals.weight_bytes_read)),
         reference="docs/equations.md, projections and MLP",
     )
@@ -187,7 +187,7 @@ def _attention_flops(result: Estimate) -> Step:
         for operation in result.operations
         if operation.kind == "attention"
     )
-    heads = model.heads // work.tensor_parallel
+    heads = model.heads // result.setup.tensor_parallel
     queries = f"{work.prompts} x {work.samples} x {work.query_tokens} x {heads}"
     tokens = work.context_tokens + work.decoded_tokens
     if model.latent is not None:

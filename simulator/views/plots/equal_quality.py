@@ -154,9 +154,8 @@ def equal_quality_frame(study: Study) -> "pd.DataFrame":
     result = tradeoff(
         study.model,
         study.gpu,
+        study.setup,
         study.workload,
-        constants=study.constants,
-        memory_utilization=study.memory_utilization,
         usd_per_hour=study.usd_per_hour,
     )
     return pd.DataFrame(map_rows(result))

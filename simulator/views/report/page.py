@@ -8,6 +8,7 @@ from importlib.resources import files
 from simulator.answers.decision import Decision
 from simulator.answers.sweep import GridSummary
 from simulator.inputs.scenario import Scenario
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.views.report import sections, sources, words
 from simulator.views.report.drawings import Drawing
@@ -245,14 +246,14 @@ def _compare_command(decision: Decision) -> str:
     """Return the command that compares a case on the scenario's first GPU."""
     estimate = decision.first.comparison.standard
     case, work = decision.case, estimate.workload
-    of_tree = ("context_tokens", "prompts") if work.tree else ()
-    usual = Workload()
+    left_out = {"attention"} | ({"context_tokens", "prompts"} if work.tree else set())
+    usual = Workload().model_dump() | Setup().model_dump()
     # Formats are always named: without them the model's own would be taken.
     always = ("samples", "context_tokens", "decoded_tokens", "weight_dtype", "kv_dtype")
     settings = {
         f"--{name.replace('_', '-')}": value
-        for name, value in work.model_dump(exclude={"attention", *of_tree}).items()
-        if name in always or getattr(work, name) != getattr(usual, name)
+        for name, value in (work.model_dump() | estimate.setup.model_dump()).items()
+        if name not in left_out and (name in always or value != usual[name])
     }
     options: dict[str, object] = {
         "-m": case.name,
@@ -260,10 +261,6 @@ def _compare_command(decision: Decision) -> str:
         "-g": decision.first.name,
         **settings,
     }
-    if estimate.rates.choice != "auto":
-        options["--constants"] = estimate.rates.choice
-    if estimate.setup.gpu_memory_utilization != DEFAULT_MEMORY_UTILIZATION:
-        options["--gpu-memory-utilization"] = estimate.setup.gpu_memory_utilization
     return _joined(["bifurcate", "compare"], options.items())
 
 

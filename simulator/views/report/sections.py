@@ -52,12 +52,12 @@ MEMORY_HEADS = (
 
 def case_line(decision: Decision) -> Html:
     """Say which case a part is about."""
-    work = decision.case.workload
-    group = f", {work.tensor_parallel} GPUs to a group" if work.tensor_parallel > 1 else ""
+    work, setup = decision.case.workload, decision.case.setup
+    group = f", {setup.tensor_parallel} GPUs to a group" if setup.tensor_parallel > 1 else ""
     return tag(
         "p",
         f"{text.model_phrase(decision.case.model)}; {text.samples_phrase(work)}; "
-        f"{text.settings_phrase(work)}{group}.",
+        f"{text.settings_phrase(setup)}{group}.",
     )
 
 

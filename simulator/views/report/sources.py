@@ -122,7 +122,7 @@ def _range(below: float, above: float) -> str:
 
 def _spread_table(choice: Choice) -> Html:
     """Return how far measured times of a case's kernels lay from predictions."""
-    rates, work = choice.comparison.standard.rates, choice.comparison.standard.workload
+    rates, setup = choice.comparison.standard.rates, choice.comparison.standard.setup
     rows: list[list[Child]] = []
     for family in dict.fromkeys(
         FAMILY[operation.kind]
@@ -130,7 +130,7 @@ def _spread_table(choice: Choice) -> Html:
         for operation in choice.under(name).operations
         if operation.launches
     ):
-        found = spread_of(rates, family, format_of(family, work))
+        found = spread_of(rates, family, format_of(family, setup))
         rows.append(
             [
                 KINDS[family],
