@@ -78,8 +78,6 @@ def changes_of(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
         _FIELDS.get(name, name): value for name, value in options.items() if name not in _NO_AXES
     }
     settings = {name: options[name] for name in _NO_AXES if name in options}
-    if "gpu_memory_utilization" in settings:
-        settings["memory_utilization"] = settings.pop("gpu_memory_utilization")
     if "model" in changes:
         changes["model"] = (changes["model"],)
     if "output_tokens" in changes:

@@ -50,7 +50,7 @@ def _sweep(
             raise OutputError(f"cannot write {output}: a sweep goes to {' or '.join(SUFFIXES)}")
         check_parquet(output)
     grid = prepare_sweep(
-        load_scenario(scenario), constants=constants, memory_utilization=gpu_memory_utilization
+        load_scenario(scenario), constants=constants, gpu_memory_utilization=gpu_memory_utilization
     )
     for reason in grid.skipped:
         say(f"skipped: {reason}")
