@@ -89,7 +89,10 @@ def _kv_read(result: Estimate) -> list[Step]:
             Step(
                 what="KV bytes read",
                 formula="sum over the operations of what each reads of the cache",
-                numbers=f"{result.setup.kernel} kernel, kv_layout {result.setup.kv_layout}: see the operations",
+                numbers=(
+                    f"{result.setup.kernel} kernel, kv_layout {result.setup.kv_layout}: "
+                    "see the operations"
+                ),
                 result=_exact(read),
                 reference="docs/equations.md, what each kernel adds",
             )
@@ -166,7 +169,7 @@ def _tokens_read(result: Estimate) -> tuple[str, str]:
 
 def _weights_read(result: Estimate) -> Step:
     """Derive the weight bytes read."""
-    model, work = result.model, result.workload
+    model = result.model
     count = count_parameters(model)
     active = f" ({count.active:,} active for one token)" if count.active != count.total else ""
     gpus = f"{result.setup.tensor_parallel} GPU{'s' if result.setup.tensor_parallel > 1 else ''}"
