@@ -11,7 +11,8 @@ from rich.console import Console, RenderableType
 
 import simulator
 from simulator.answers.compare import Comparison
-from simulator.inputs.workload import ATTENTIONS, Workload
+from simulator.inputs.setup import ATTENTIONS
+from simulator.inputs.workload import Workload
 from simulator.units import format_gib, format_si, format_time, format_tokens
 from simulator.views.columns import SCHEMA_VERSION, plain
 from simulator.views.estimate import (
