@@ -101,11 +101,11 @@ def _page(
     study = study_scenario(scenario, usd_per_hour=usd_per_hour, **settings)
     decisions = _decisions(
         scenario,
+        settings,
         alone=gpus is not None,
         output_tokens=study.output_tokens,
         target_step_s=study.target_step_s,
         usd_per_hour=usd_per_hour,
-        **settings,
     )
     others = {"price_per_hour": usd_per_hour, "date": date or None}
     words = [] if name is None else [name]
@@ -130,7 +130,9 @@ def _page(
     )
 
 
-def _decisions(scenario: "Scenario", *, alone: bool, **settings: Any) -> list["Decision"]:
+def _decisions(
+    scenario: "Scenario", settings: Mapping[str, Any], *, alone: bool, **limits: Any
+) -> list["Decision"]:
     """Compare each case on the GPUs asked about, alone or with all GPUs of known price."""
     from simulator.answers.decision import decide
     from simulator.answers.price import priced_gpus
@@ -142,7 +144,8 @@ def _decisions(scenario: "Scenario", *, alone: bool, **settings: Any) -> list["D
     if not alone:
         known = {profile.id for profile in gpus.values()}
         gpus |= {profile.id: profile for profile in priced_gpus() if profile.id not in known}
-    return [decide(case, gpus, asked=asked_for, **settings) for case in central_cases(scenario)]
+    cases = central_cases(scenario, **settings)
+    return [decide(case, gpus, asked=asked_for, **limits) for case in cases]
 
 
 def _command(start: Sequence[str], options: Mapping[str, object], output: Path) -> str:
