@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from simulator.evidence.measure.cuda import CudaDevice
+from simulator.evidence.measure.device import CudaDevice
 
 
 class FakeCuda:
@@ -61,7 +61,7 @@ class FakeCuda:
         for name, fake in patched.items():
             monkeypatch.setattr(torch.cuda, name, fake)
         monkeypatch.setattr(gc, "freeze", lambda: None)
-        monkeypatch.setattr("simulator.evidence.measure.cuda._WARM_UP_S", 0.0)
+        monkeypatch.setattr("simulator.evidence.measure.device._WARM_UP_S", 0.0)
         monkeypatch.setenv("PATH", "/nowhere")  # no nvidia-smi
 
     def card(self) -> CudaDevice:

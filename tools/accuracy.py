@@ -2,8 +2,8 @@
 """Write docs/accuracy.md from measured rows: python tools/accuracy.py ROWS... [-o docs/accuracy.md].
 
 Fits every GPU anew, with whole shapes held out, and GPUs left out in turn; takes a few minutes.
-Nothing of the rows themselves is written, only errors: on the page, and in
-simulator/timing/spread.toml, on which the intervals of predictions rest. With --carry it only writes
+It writes no rows, only errors: on the page, and in simulator/timing/spread.toml, on which the
+intervals of predictions rest. With --carry it only writes
 simulator/timing/carried_kernels.toml, from the constants fitted in the profiles.
 """
 
@@ -16,24 +16,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from simulator.evidence.fit.calibrate import Calibration, calibrate, summary
-from simulator.evidence.fit.plan import STAGES
-from simulator.evidence.predict.summaries import report, timed
+from simulator.evidence.fit.calibrate import Calibration, calibrate, error_summary
+from simulator.evidence.fit.stages import STAGES
+from simulator.evidence.predict.summaries import summarise, timed
 from simulator.evidence.predict.validate import validate
-from simulator.evidence.rows.kinds import RowKind
-from simulator.evidence.rows.plausibility import compulsory_bytes
+from simulator.evidence.rows.kinds import RowKind, cache_bytes
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.interval import shipped_spreads
-from tools import carry, residuals, spread, spread_check, spread_file
+from tools import carry, residuals, spread, spread_check
 
 COLD = 1.5  # times the L2 cache
 SMALL_M = 256
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, TIMING = ROOT / "docs", ROOT / "simulator" / "timing"
 SPREADS = TIMING / "spread.toml"
-# What each architecture carries over is of this GPU, and whether its shares of bandwidth are: the
-# A100 80GB stops at 1.55 TB/s of its 2.04, which is all that the 40GB cards have.
+# The GPU whose constants each architecture takes over, and whether with its shares of bandwidth: the
+# A100 80GB stops at 1.55 TB/s of its 2.04, and the 40GB cards have no more than that.
 CARRIED = {
     "Hopper": ("h100-sxm", True),
     "Ampere GA100": ("a100-sxm-80gb", False),
@@ -50,19 +49,19 @@ shapes that the fit had not seen: rows are dealt by whole head shapes, matrix sh
 
 def errors(residuals: "np.ndarray") -> str:
     """Write median, 90th percentile and bias as cells of a table."""
-    figures = summary(residuals)
+    figures = error_summary(residuals)
     return " | ".join("" if math.isnan(value) else f"{100 * value:.1f} %" for value in figures)
 
 
 def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
-    """Tabulate what was fitted, shape by shape held out."""
+    """Tabulate the errors of each fit on held-out shapes."""
     lines = [
         "## Kernels, on shapes the fit has not seen\n",
         "| GPU | rows of | constants for | rows | median | 90th percentile | bias |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for gpu_id, calibration in calibrations.items():
-        for part in calibration.parts:
+        for part in calibration.fits:
             what = part.kind.replace("_", " ")
             rows = f"{part.fitted.rows:,}"
             cells = errors(part.fitted.held_out)
@@ -73,11 +72,11 @@ def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
 def unseen(calibrations: Mapping[str, Calibration], kind: RowKind) -> "pd.Series[float]":
     """Return log(predicted / measured) of each row by its label, its shape held out of the fit.
 
-    Of a row's fits the most specific counts: general constants, its library's, its narrow format's.
+    The most specific fit of a row counts: general constants, its library's, its 8-bit format's.
     """
     found: dict[int, float] = {}
     for calibration in calibrations.values():
-        for part in calibration.parts:
+        for part in calibration.fits:
             if part.kind == kind:
                 found.update(zip(part.labels, part.fitted.held_out.tolist(), strict=True))
     return pd.Series(found, dtype=np.float64)
@@ -96,9 +95,8 @@ def regimes(measurements: Measurements, calibrations: Mapping[str, Calibration])
         kind: unseen(calibrations, kind) for kind in ("decode_attention", "gemm")
     }
     decode = measurements.tables["decode_attention"]
-    moved = compulsory_bytes(decode, "decode_attention")
+    moved = cache_bytes(decode)
     products = measurements.tables["gemm"]
-    assert moved is not None  # noqa: S101 - decode rows have their bytes
     size = decode["gpu_id"].map(lambda name: load_hardware(name).l2_bytes)
     picks: list[tuple[RowKind, pd.DataFrame, str, pd.Index[int]]] = [
         *(
@@ -141,8 +139,7 @@ def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]
         card = residuals.left_out(gpu_id, calibrations, measurements)
         rows = table[(table["gpu_id"] == gpu_id) & (table["kv_dtype"] != "fp8")]
         predicted = validate(Measurements({"decode_attention": rows}), gpu=card).rows
-        moved = compulsory_bytes(rows, "decode_attention")
-        assert moved is not None  # noqa: S101 - decode rows have their bytes
+        moved = cache_bytes(rows)
         lines_of = dict(zip(zip(rows["file"], rows["line"], strict=True), moved, strict=True))
         size = np.array(
             [lines_of[key] for key in zip(predicted["file"], predicted["line"], strict=True)]
@@ -190,7 +187,7 @@ def shared_prefix(measurements: Measurements) -> list[str]:
 def whole(measurements: Measurements) -> list[str]:
     """Tabulate whole steps and the worst kinds of row with the shipped constants."""
     validation = validate(measurements)
-    result = report(validation, measurements)
+    result = summarise(validation, measurements)
     lines = [
         "\n## Everything, with the shipped constants\n",
         "| rows | count | median | 90th percentile | bias |",
@@ -215,7 +212,7 @@ def whole(measurements: Measurements) -> list[str]:
 
 
 def intervals(measurements: Measurements, found: residuals.Residuals) -> list[str]:
-    """Tabulate how many measured times lie in intervals that were not made from them."""
+    """Tabulate the coverage of intervals on rows that they were not made from."""
     lines = [
         "\n## Do the intervals hold?\n",
         f"`step_ms_low` and `step_ms_high` are to hold {100 * spread.COVERAGE:.0f} % of measured times. What they hold of rows that they were not",
@@ -241,14 +238,14 @@ def intervals(measurements: Measurements, found: residuals.Residuals) -> list[st
 def write_spreads(
     measurements: Measurements, found: residuals.Residuals, date: str, path: Path
 ) -> None:
-    """Write what the intervals rest on, and use it from now on."""
+    """Write the spreads that intervals rest on, and use them from here."""
     tables = spread.spreads(found, measurements)
-    path.write_text(spread_file.toml(tables, measurements, date), encoding="utf-8")
+    path.write_text(spread.toml(tables, measurements, date), encoding="utf-8")
     shipped_spreads.cache_clear()
 
 
 def write_carried(measurements: Measurements, path: Path) -> None:
-    """Write what GPUs without rows carry over from the profiles of those with them."""
+    """Write the constants that GPUs without rows take over from the profiles of others."""
     gpus = [load_hardware(gpu_id) for gpu_id, _ in CARRIED.values()]
     kernels = carry.kernels_of(measurements.tables["decode_attention"], gpus)
     architectures = {

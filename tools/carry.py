@@ -1,7 +1,7 @@
-"""What measured GPUs carry over to others: fitted constants as they would be at another clock.
+"""Carry fitted constants over from measured GPUs to others, at another clock.
 
-A kernel's constants are the library's as much as the GPU's: what was fitted to FlashAttention-2 on
-one GPU says more of FlashAttention-2 on another than what another library reached there. The file
+A kernel's constants are the library's as much as the GPU's: FlashAttention-2 on one GPU says more
+about FlashAttention-2 on another than another library there does. The file
 ``simulator/timing/carried_kernels.toml`` is written from here.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from simulator.evidence.fit.plan import DECODE_ATTENTION
 from simulator.evidence.fit.solver import with_constants
-from simulator.evidence.predict.attention_kernels import attention_kernel
+from simulator.evidence.fit.stages import DECODE_ATTENTION
+from simulator.evidence.predict.calls import attention_kernel
 from simulator.evidence.predict.groups import library_of
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import (
@@ -54,7 +54,7 @@ def kernels_of(table: pd.DataFrame, gpus: Iterable[HardwareProfile]) -> dict[tup
 def own_constants(gpu: HardwareProfile) -> dict[Key, float]:
     """Return a GPU's fitted constants of kernels.
 
-    TensorRT-LLM's elementwise kernels are left out: few rows are of many kernels.
+    TensorRT-LLM's elementwise kernels are left out: it has few rows of many kernels.
     """
     return {
         key: figure.value
@@ -66,10 +66,9 @@ def own_constants(gpu: HardwareProfile) -> dict[Key, float]:
 def averaged(
     gpus: Sequence[HardwareProfile], kernels: Mapping[tuple[str, str], str]
 ) -> dict[Key, Entry]:
-    """Return everybody's constants: geometric means over GPUs, at the reference clock.
+    """Return the constants for any GPU: geometric means over GPUs, at the reference clock.
 
-    Those of decode attention are averaged over kernels: of one kernel under its name, of all in
-    general.
+    Decode attention has constants for each kernel under its name, and for all kernels together.
     """
     found: dict[Key, list[tuple[float, str]]] = {}
     for gpu in gpus:
@@ -79,7 +78,7 @@ def averaged(
             if key.of(GENERAL) in DECODE_ATTENTION and not key.precision:
                 continue
             found.setdefault(key, []).append((_at_reference(key, value, gpu), gpu.name))
-            # Where a GPU has one library's rows alone, they are vLLM's.
+            # Where a GPU has rows of one library alone, that is vLLM.
             vllm = key.of(Variant("vllm"))
             one_library = key == key.of(GENERAL) and vllm not in values
             if one_library and key.kind in ("gemm", "prefill_attention"):
@@ -91,7 +90,7 @@ def averaged(
                     text = f"{gpu.name}, {library} {kernel}"
                     for each in (key.of(Variant(kernel)), key):
                         found.setdefault(each, []).append((_at_reference(key, value, gpu), text))
-    # What 8-bit rows of one GPU could not tell was 16 bits' there: it is no mean of all.
+    # A constant that one GPU's 8-bit rows did not determine is missing there: no mean over all.
     low_precision = [{key for key in own_constants(gpu) if key.precision} for gpu in gpus]
     common = set.intersection(*filter(None, low_precision)) if any(low_precision) else set()
     return {
@@ -107,12 +106,12 @@ def averaged(
 
 
 def of_architecture(gpu: HardwareProfile, *, bandwidth: bool) -> dict[Key, Entry]:
-    """Return what a GPU carries over to others of its architecture.
+    """Return the constants that a GPU carries over to others of its architecture.
 
     Parameters
     ----------
     bandwidth
-        Whether shares of the published bandwidth are among it.
+        Whether to include shares of the published bandwidth.
     """
     clock = gpu.peak.boost_mhz
     return {
@@ -125,7 +124,7 @@ def of_architecture(gpu: HardwareProfile, *, bandwidth: bool) -> dict[Key, Entry
 def left_out(
     gpu: HardwareProfile, others: Sequence[HardwareProfile], kernels: Mapping[tuple[str, str], str]
 ) -> HardwareProfile:
-    """Return a GPU with what the others carry over to it, as if it had never been measured."""
+    """Return a GPU with the constants that others carry over to it, as if it was never measured."""
     values = {
         key: entry.value * clock_factor(key, entry.mhz, gpu)
         for key, entry in averaged(others, kernels).items()
@@ -155,12 +154,12 @@ def _line(key: Key, entry: Entry) -> str:
 
 
 def _follows_clock(key: Key) -> bool:
-    """Return whether a constant is another at another clock: a link's has its own."""
+    """Return whether a constant depends on the clock; a link has a clock of its own."""
     return key.kind != "collective" and CONSTANTS[key.name].clock_power != 0
 
 
 def _at_reference(key: Key, value: float, gpu: HardwareProfile) -> float:
-    """Return a constant at the reference clock, of a block as if two shared an SM."""
+    """Return a constant at the reference clock; one of a block as if two blocks shared an SM."""
     clock = gpu.peak.boost_mhz
     if key.name == "block_gb_per_s":
         value *= blocks_per_sm(gpu.architecture) / BLOCKS_PER_SM

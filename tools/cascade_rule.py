@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simulator.answers.grid import NAMED_AXES, Cell, compare_block
 from simulator.answers.rules import (
     LEAST_PREFIX_TOKENS,
     LEAST_REQUESTS,
     RULES,
 )
+from simulator.answers.sweep import Grid, compare_grid
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
-from simulator.inputs.workload import Workload, WorkloadGrid
-from simulator.timing.constants import rates
+from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
 from simulator.units import KIB, format_tokens
 
 if TYPE_CHECKING:
@@ -34,47 +34,7 @@ MODEL, GPUS, KV_HEADS = "llama-2-7b", ("a100-sxm-80gb", "h100-sxm"), (32, 8, 1)
 SAMPLES = (1, 2, 4, 7, 8, 16, 32, 64, 128, 256, 512, 1024)
 CONTEXTS = tuple(2**power for power in range(7, 18))
 
-PAGE = """# Where vLLM's cascade rule and the times differ
-
-Written by `python tools/refresh.py` from the shipped constants; nothing here was measured. `bifurcate compare --rule vllm` gives
-one cell of it.
-
-vLLM can read a prefix that all running requests share once ("cascade attention", its form of bifurcated attention). Whether it
-does is decided on every step by a rule of thumb: no below {tokens} tokens or {requests} requests; yes if each query head has a KV head
-of its own; else it counts waves of thread blocks, a wave of cascade being as long as all tiles of the prefix and one of flash
-decoding as long as one. Bytes, the samples' own tokens, the merge, split keys and launches are not in it (formula and source:
-`simulator/answers/rules.py`). Cascade attention is off by default in vLLM since March 2026 (vllm#36318), and gone since 0.32; the
-map is of the rule of 0.7 to 0.31, once it is switched on.
-
-Each cell is a decode step of a 7B model ({model}; 32 heads, with 32, 8 or 1 KV heads) over one stored context, as a paged cache
-keeps it, each sample with {decoded} tokens of its own. The figure is how much longer the step takes under the rule's choice than
-under the faster one.
-
-![Where the rule differs, by context and samples, for three head shapes on two GPUs](cascade_rule.svg)
-
-## What it loses, and why
-
-{causes}
-
-{findings}
-
-How far to trust this:
-
-* Each speed-up has an interval from the model's errors on rows it had not seen ([accuracy](accuracy.md)); where it holds both
-  signs the figure has a `~`.
-* Bifurcated attention is timed with kernels that split the keys over all multiprocessors. vLLM's and FlashInfer's cascade
-  kernels of the time did not, and lost more at short prefixes than ours would ([published signs](published_signs.md), vllm#44397:
-  never faster with a 512-token prefix). With those kernels a yes at short prefixes costs more than shown here.
-* Reads of one stored context that exceed the L2 cache are timed at the memory's speed for every sample. Where blocks of several
-  samples read the same keys at the same time, the cache serves some of them, and a no costs less than shown.
-
-## The cells
-
-`S 36 %`: the rule stays with standard attention and the step takes 36 % longer than with bifurcated. `B 3 %`: the rule reads the
-prefix once and the step takes 3 % longer than with standard. `·`: the same choice, or less than {tie} lost. `~`: too close
-to call, for the interval of the speed-up holds both signs. `–`: does not fit.
-{tables}
-"""
+PAGE = (Path(__file__).with_name("pages") / "cascade_rule.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -119,7 +79,7 @@ class Panel:
 
     @property
     def differs(self) -> "Array":
-        """Where more than a tie is lost, of what fits."""
+        """Where more than a tie is lost, among the cells that fit."""
         return (self.loss >= TIE_MARGIN) & self.fits
 
 
@@ -128,32 +88,27 @@ def panels() -> Iterator[Panel]:
     contexts = np.array(CONTEXTS, dtype=np.float64)
     samples = np.array(SAMPLES, dtype=np.float64)
     shape = (len(contexts), len(samples))
-    plain = Workload(kv_layout="shared")
+    setup = Setup(kv_layout="shared")
     for kv_heads in KV_HEADS:
         model = load_model(MODEL, kv_heads=kv_heads)
         for gpu in GPUS:
             card = load_hardware(gpu)
-            cell = Cell(
-                model=model,
-                gpu_rates=rates(card, "auto"),
-                named={axis: getattr(plain, axis) for axis in NAMED_AXES},
-                numeric={},
-            )
-            columns = compare_block(cell, {"context_tokens": contexts, "samples": samples}, 0.9)
-            grid = WorkloadGrid(context_tokens=contexts[:, None], samples=samples[None, :])
+            grid = Grid(model=model, gpu=card, setup=setup, workload=Workload(), axes={})
+            columns = compare_grid(grid, {"context_tokens": contexts, "samples": samples})
+            work = Workload.grid(context_tokens=contexts[:, None], samples=samples[None, :])
             yield Panel(
                 gpu=gpu,
                 kv_heads=kv_heads,
                 standard_ms=columns["standard_step_ms"].reshape(shape),
                 bifurcated_ms=columns["bifurcated_step_ms"].reshape(shape),
-                shares=np.broadcast_to(RULES["vllm"].reads_once(model, card, grid), shape),
+                shares=np.broadcast_to(RULES["vllm"].reads_once(model, card, setup, work), shape),
                 fits=columns["bifurcated_fits"].reshape(shape),
                 sure=columns["verdict"].reshape(shape) != "too close to call",
             )
 
 
 def causes(panel: Panel) -> Mapping[str, "Array"]:
-    """Return where the rule differs, by the part of it that decides there."""
+    """Return where the rule differs, by the part of the rule that decides."""
     few = np.array(SAMPLES)[None, :] < LEAST_REQUESTS
     short = np.array(CONTEXTS)[:, None] < LEAST_PREFIX_TOKENS
     no = panel.differs & ~panel.shares
@@ -195,7 +150,7 @@ def percent(share: float) -> str:
 
 
 def findings(every: list[Panel]) -> str:
-    """Say what the table comes to."""
+    """Summarise the table in sentences."""
     points = sum(int(panel.fits.sum()) for panel in every)
     wrong = sum(int(panel.differs.sum()) for panel in every)
     sure = sum(int((panel.differs & panel.sure).sum()) for panel in every)
@@ -220,10 +175,10 @@ def findings(every: list[Panel]) -> str:
 
     lines = (
         f"* The rule and the times differ in {wrong} of {points} cells ({sure} of them beyond the model's own interval), nearly always because the rule says no: a yes loses at most {largest(early)}.",
-        f"* **Fewer than {LEAST_REQUESTS} requests** is its dearest no: with 2 to 7 samples of a long context the repeated reads already take most of the step (up to {largest(few, 32)} lost with 32 KV heads, {largest(few, 8)} with 8). What counts is samples times context, not each by itself.",
-        f"* **Counting waves** underrates sharing for grouped queries, because it knows no bytes. Cascade takes at least one wave, as long as all tiles of the prefix; flash decoding over few KV heads fills few waves with all samples together, and passes for cheap though each sample reads the context again. With 8 KV heads it says a wrong no at up to {up_to(8)} (at most {largest(waves, 8)} lost), with one KV head at up to {up_to(1)} (at most {largest(waves, 1)}). More multiprocessors make it say no for longer, not because sharing gains less but because a wave holds more.",
-        f"* **Below {LEAST_PREFIX_TOKENS} tokens** up to {largest(short)} is lost, with many samples and many KV heads.",
-        "* With one KV head and short contexts both ways take about the same time: what the rule says there costs little.",
+        f"* **Fewer than {LEAST_REQUESTS} requests** is its most expensive no: with 2 to 7 samples of a long context the repeated reads already take most of the step (up to {largest(few, 32)} lost with 32 KV heads, {largest(few, 8)} with 8). Samples times context counts, not either alone.",
+        f"* **Counting waves** underrates sharing for grouped queries, because it ignores bytes. Cascade takes at least one wave, as long as all tiles of the prefix; flash decoding over few KV heads fills few waves with all samples together, and so looks cheap, although each sample reads the context again. With 8 KV heads it says a wrong no at up to {up_to(8)} (at most {largest(waves, 8)} lost), with one KV head at up to {up_to(1)} (at most {largest(waves, 1)}). More multiprocessors make it say no for longer, not because sharing gains less but because a wave holds more.",
+        f"* **Below {LEAST_PREFIX_TOKENS} tokens** costs up to {largest(short)}, with many samples and many KV heads.",
+        "* With one KV head and short contexts both ways take about the same time: the rule's choice costs little.",
     )
     return "\n".join(lines)
 
@@ -313,7 +268,7 @@ def _cell(panel: Panel, i: int, j: int, x: float, y: float) -> Iterator[str]:
 
 
 def _legend(y: int) -> str:
-    """Return the legend: what each colour says."""
+    """Return the legend of the colours."""
     entries = (
         (AGREE[False], "standard: agreed, or too close"),
         (

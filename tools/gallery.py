@@ -1,8 +1,8 @@
 # ruff: noqa: E501 - the lines of a page are as long as its sentences
 """Write docs/gallery.md and docs/figures/: python tools/gallery.py (needs kaleido and a browser).
 
-Every figure is drawn by the command printed under it. A picture is drawn anew only if what it shows
-has changed, which its hash tells. With ``--check`` the script only says what is out of date.
+Every figure is drawn by the command printed under it. A picture is drawn anew only if its content
+has changed, by its hash. With ``--check`` the script only says what is out of date.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import re
 import shlex
 import sys
 import tempfile
+import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from simulator.views.plots.registry import FIGURES
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 PICTURES = FOLDER / "figures"
+PAGES = Path(__file__).with_name("pages")
 MARK = re.compile(r"<!-- ([0-9a-f]{12}) -->")
 
 PAGE = """# Gallery
@@ -46,7 +48,7 @@ PART = """## {shows}
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure of one scenario, and what to look at in it."""
+    """One figure of one scenario, with a remark on what to look at."""
 
     figure: str
     scenario: str
@@ -60,87 +62,13 @@ class Picture:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Words of its command, but for the file."""
+        """Words of its command, without the file."""
         return (self.figure, self.scenario, *self.options)
 
 
-GALLERY = (
-    Picture(
-        "latency-samples",
-        "code-sampling-8k",
-        "Standard attention with a context copy for each sample ends at the cross; over one stored context it goes on, as slow as it would be.",
-    ),
-    Picture(
-        "latency-samples",
-        "eager-gqa",
-        "No gain: the host's launches are the step, and bifurcated attention has more of them. The shaded intervals overlap, so it is too close to call.",
-    ),
-    Picture(
-        "latency-context",
-        "long-document-qa",
-        "Along the context the bifurcated step stays almost flat until its products bind it.",
-    ),
-    Picture(
-        "latency-kernels",
-        "code-sampling-8k",
-        "The same question for every kernel, in a CUDA graph and eager: what is gained depends on what it is compared with.",
-    ),
-    Picture(
-        "operations",
-        "self-consistency-maj40",
-        "Where a step's time and bytes go. Sharing shrinks the purple part alone; weights (green) stay.",
-    ),
-    Picture(
-        "roofline",
-        "code-sampling-8k",
-        "Reading the context once multiplies the FLOPs per byte of attention; own tokens stay where they were.",
-    ),
-    Picture(
-        "speedup-map",
-        "self-consistency-maj40",
-        "Where sharing pays: above and right of the black line. Above the dashed line standard attention, with a context copy for each sample, does not fit.",
-    ),
-    Picture(
-        "speedup-map",
-        "short-prefix-vllm",
-        "The same with 8 KV heads and 512 own tokens: it takes thousands of tokens of context until it pays, or many samples.",
-    ),
-    Picture(
-        "kv-io",
-        "kv-heads-what-if",
-        "The ratio of KV bytes is not the speed-up: the dotted line would be if it were.",
-    ),
-    Picture(
-        "memory",
-        "grpo-deepseekmath",
-        "Own tokens are stored for each sample under either kind of attention; in long generations both end at the same count.",
-    ),
-    Picture(
-        "pareto",
-        "repeated-sampling",
-        "Throughput against latency, a curve for each GPU along its samples.",
-    ),
-    Picture(
-        "cost",
-        "code-sampling-8k",
-        "What a million tokens cost on every GPU whose price is known; hollow marks do not fit in memory.",
-    ),
-    Picture(
-        "kv-heads",
-        "kv-heads-what-if",
-        "Fewer KV heads and bifurcated attention are two ways out of the same cost: each makes the other matter less.",
-    ),
-    Picture(
-        "equal-quality",
-        "code-sampling-8k",
-        "A model with one KV head must be a tenth larger to be as good (the paper's factor). With bifurcated attention the multi-head one needs that less.",
-    ),
-    Picture(
-        "generation",
-        "swe-bench-sampling",
-        "A whole generation, here a long one: with every own token the shared part of the reads shrinks, and the gain with it.",
-        ("--output-len", "32K"),
-    ),
+GALLERY = tuple(
+    Picture(**{**entry, "options": tuple(entry.get("options", ()))})
+    for entry in tomllib.loads((PAGES / "gallery.toml").read_text(encoding="utf-8"))["picture"]
 )
 
 
@@ -157,7 +85,7 @@ def drawn(picture: Picture) -> Any:
 
 
 def fingerprint(picture: Picture) -> str:
-    """Return a hash of all that a figure shows, numbers to four digits."""
+    """Return a hash of everything a figure shows, with numbers to four digits."""
     text = json.dumps(rounded(json.loads(drawn(picture).to_json())), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tools import cascade_rule, paper_claims, published_signs
 
 ROOT = Path(__file__).resolve().parent.parent
-# Pages computed whole; docs/accuracy.md is not among them, for it needs measured rows.
+# Pages that are generated whole; docs/accuracy.md is not among them: it needs measured rows.
 GENERATORS = (cascade_rule, published_signs, paper_claims)
 # Units that are kinds of values: what the documents say of them.
 UNITS = {"text": "", "ratio": "", "launches": "", "bool": "true or false"}

@@ -1,12 +1,11 @@
-"""Residuals of rows that no fit has seen, for the spreads and for GPUs never measured.
+"""Predict rows that no fit has seen, for the spreads and for GPUs never measured.
 
-By where the constants come from: of shapes held out of a GPU's own fit, of GPUs left out in turn
-and predicted from the others, and of published peaks.
+By origin of the constants: for shapes held out of a GPU's own fit, for GPUs left out in turn and
+predicted from the others, and from published peaks.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,17 +13,18 @@ import pandas as pd
 from simulator.evidence.fit.calibrate import Calibration
 from simulator.evidence.fit.solver import FOLDS
 from simulator.evidence.predict.groups import Group, profile
-from simulator.evidence.predict.predict import prepare
+from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import EIGHT_BIT, GENERAL, ConstantsChoice, rates
+from simulator.inputs.setup import ConstantsChoice
+from simulator.timing.constants import EIGHT_BIT, GENERAL, rates
 from simulator.timing.interval import Family, spread_name
 from simulator.timing.roofline import cached_bytes
 from simulator.timing.step import step_time
 from tools import carry
 
-# The family of kernels that a kind of row is of, and the columns that calls of one size share.
+# The family of kernels of a kind of row, and the columns that calls of one size share.
 FAMILIES: dict[RowKind, tuple[Family, tuple[str, ...]]] = {
     "gemm": ("gemm", ("m",)),
     "decode_attention": ("attention", ("batch", "kv_len")),
@@ -33,19 +33,19 @@ FAMILIES: dict[RowKind, tuple[Family, tuple[str, ...]]] = {
     "elementwise": ("elementwise", ("rows", "width")),
     "all_reduce": ("collective", ("message_bytes",)),
 }
-# Constants are carried over from GPUs of which at least these rows were fitted.
+# Constants are carried over from GPUs with fits of at least these rows.
 CARRIED_FROM: tuple[RowKind, ...] = ("decode_attention", "gemm")
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Rows with a prediction that has not seen them.
+    """Rows with predictions whose constants have not seen them.
 
     Attributes
     ----------
     fitted, carried, peak
-        By where the constants come from, a row for each measured call: ``family`` (with the prefix
-        of narrow formats), ``gpu_id``, ``measured_s``, ``predicted_s``, ``fixed_share``,
+        By origin of the constants, a row for each measured call: ``family`` (with the prefix of
+        8-bit formats), ``gpu_id``, ``measured_s``, ``predicted_s``, ``fixed_share``,
         ``cached_share`` (of the bytes), ``launches``, ``size`` (what calls of one size share) and
         ``fold``.
     """
@@ -63,11 +63,11 @@ def bare(gpu_id: str) -> HardwareProfile:
 def left_out(
     gpu_id: str, calibrations: Mapping[str, Calibration], measurements: Measurements
 ) -> HardwareProfile:
-    """Return a GPU with what the others carry over to it, as if it had never been measured."""
+    """Return a GPU with the constants that others carry over to it, as if it was never measured."""
     others = [
         calibration.profile
         for other, calibration in calibrations.items()
-        if other != gpu_id and {part.kind for part in calibration.parts} >= set(CARRIED_FROM)
+        if other != gpu_id and {part.kind for part in calibration.fits} >= set(CARRIED_FROM)
     ]
     kernels = carry.kernels_of(measurements.tables["decode_attention"], others)
     return carry.left_out(profile(gpu_id), others, kernels)
@@ -76,29 +76,19 @@ def left_out(
 def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> Residuals:
     """Predict every kernel's row from constants that have not seen it.
 
-    Constants are those of no library, as questions use them: what libraries differ by is a part of
-    the spread.
+    The constants are those of no library, as questions use them: differences between libraries are
+    a part of the spread.
     """
     frames: dict[str, list[pd.DataFrame]] = {"fitted": [], "carried": [], "peak": []}
+    tables = {kind: measurements.tables[kind] for kind in FAMILIES if kind in measurements.tables}
     carried = {
         gpu_id: left_out(gpu_id, calibrations, measurements)
-        for gpu_id in pd.concat(
-            [
-                measurements.tables[kind]["gpu_id"]
-                for kind in FAMILIES
-                if kind in measurements.tables
-            ]
-        )
-        .dropna()
-        .unique()
+        for gpu_id in pd.concat([table["gpu_id"] for table in tables.values()]).dropna().unique()
     }
-    for kind in FAMILIES:
-        table = measurements.tables.get(kind)
-        if table is None:
-            continue
+    for kind, table in tables.items():
         rows = table[table["time_s"].notna() & table["gpu_id"].notna()]
         for group in prepare(rows, kind).groups:
-            if group.execution == "eager" or group.seconds is not None:
+            if group.execution == "eager":
                 continue
             for origin, card, choice in _cards(
                 carried[group.gpu_id], calibrations.get(group.gpu_id), kind
@@ -116,7 +106,7 @@ def _cards(
     carried: HardwareProfile, own: Calibration | None, kind: RowKind
 ) -> Iterator[tuple[str, HardwareProfile, ConstantsChoice]]:
     """Yield the GPU under each origin of its constants."""
-    if own is not None and any(part.kind == kind for part in own.parts):
+    if own is not None and any(part.kind == kind for part in own.fits):
         yield "fitted", own.profile, "auto"
     yield "carried", carried, "auto"
     yield "peak", bare(carried.id), "peak"
@@ -125,16 +115,12 @@ def _cards(
 def predicted_rows(
     group: Group, rows: pd.DataFrame, card: HardwareProfile, choice: ConstantsChoice
 ) -> pd.DataFrame:
-    """Return a group's rows with what a spread is fitted to."""
+    """Return a group's rows with the columns of :class:`Residuals`."""
     family, size = FAMILIES[group.kind]
     part = rows.loc[group.index]
     gpu_rates = rates(card, choice)
     step = step_time(group.operations, gpu_rates, group.execution)
-    count = len(group.index)
-
-    def column(values: Any) -> "np.ndarray":
-        return np.broadcast_to(np.asarray(values, dtype=np.float64), count).copy()
-
+    column = group.column
     predicted = column(step.total_s)
     fixed = column(sum(time.fixed_s for time in step.by_kind.values()))
     launches = column(sum(item.repeat * item.launches for item in group.operations))
@@ -151,7 +137,7 @@ def predicted_rows(
             "cached_share": cached / np.maximum(moved, 1),
             "launches": launches,
             "size": part[keys].astype(str).agg("/".join, axis=1).to_numpy(),
-            "fold": np.arange(count) % FOLDS,
+            "fold": np.arange(len(part)) % FOLDS,
         },
         index=group.index,
     )
@@ -161,7 +147,7 @@ def _held_out(
     frame: pd.DataFrame, calibration: Calibration, kind: RowKind, *, low_precision: bool
 ) -> pd.DataFrame:
     """Return rows with the prediction of the fit that did not see their shape."""
-    for part in calibration.parts:
+    for part in calibration.fits:
         if part.kind == kind and part.variant == (EIGHT_BIT if low_precision else GENERAL):
             held = pd.Series(part.fitted.held_out, index=list(part.labels))
             _, order = np.unique(part.shapes, return_inverse=True)

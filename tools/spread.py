@@ -1,11 +1,15 @@
-"""The spread of a kind of kernel: between which shares of the prediction most measured times lie.
+"""The spreads that intervals rest on: how far measured times lie from predicted ones, by kind.
 
-Quantiles of measured over predicted time of rows that no fit has seen, linear in the shares of
-fixed time and of bytes from the L2 cache.
+* Of kernels: quantiles of measured over predicted time of rows that no fit has seen, linear in the
+  shares of fixed time and of bytes from the L2 cache.
+* Of plain PyTorch code, on top of its kernels: whole steps of the paper's tables, predicted as
+  questions are, without the constants fitted to its harness.
+
+``spread.toml`` is written from here.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
@@ -13,49 +17,78 @@ import numpy as np
 import pandas as pd
 
 from simulator.evidence.fit.calibrate import calibrate
-from simulator.evidence.predict.groups import profile
-from simulator.evidence.predict.predict import prepare
+from simulator.evidence.predict.groups import Group, profile
+from simulator.evidence.predict.paper_code import prefill_in_step_s
+from simulator.evidence.predict.prepare import prepare
+from simulator.evidence.predict.steps import prepare_steps
+from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
-from simulator.timing.interval import Spread
+from simulator.timing.constants import rates
+from simulator.timing.interval import Code, Spread
+from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
-from tools import spread_code
-from tools.residuals import Residuals, predicted_rows
+from tools.residuals import FAMILIES, Residuals, predicted_rows
 
 COVERAGE = 0.8
 LOW, HIGH = (1 - COVERAGE) / 2, (1 + COVERAGE) / 2
 # Fewer rows than this say too little about the ends of a distribution.
 LEAST_ROWS = 50
-# Nor do fewer than this, of one or two head shapes, speak for all that a GPU may be asked.
+# Fewer rows than this, of one or two head shapes, do not stand for everything a GPU is asked.
 LEAST_OWN_ROWS = 300
-# Nor fewer, each more than half of it, about the time from memory and from the L2 cache.
+# Fewer rows than this, each more than half of its kind, say too little about the time from memory
+# and from the L2 cache.
 LEAST_TELLING, HALF = 20, 0.5
+# The parts of a kernel's time, in the order of the fit's coefficients.
+PARTS = ("fixed", "streaming", "cached")
+
+# Kernels of the paper's tables that questions know, under other names.
+PAPER_KERNELS = ("einsum", "flash2", "sdpa-math")
+
+# What the file holds.
+FILE_KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
+FILE_HEAD = """\
+# How far measured times lie from predicted ones, as shares of these: {coverage:.0%} of them
+# are within, as many above as below. Written by tools/accuracy.py (make accuracy) on {date}
+# from {rows:,} rows; what the columns mean: simulator/timing/interval.py.
+coverage = {coverage}
+date = "{date}"
+source = "residuals of rows of {sources}"
+"""
+FILE_TABLES = {
+    "fitted": "Shapes that the fit of their GPU had not seen, over all GPUs.",
+    "carried": "The worst of GPUs left out in turn, predicted from the constants of the others.",
+    "peak": "What published peaks leave out: a share, and time of each launch [us].",
+    "gpu": "Shapes that the fit had not seen, of GPUs with rows enough of their own.",
+    "code": "On top: bifurcated calls from standard's constants; the paper's plain PyTorch steps.",
+}
 
 
 def spread(frame: pd.DataFrame) -> Spread:
     """Return the spread that holds ``COVERAGE`` of some rows, as many above as below it."""
     ratio = (frame["measured_s"] / frame["predicted_s"] - 1).to_numpy()
-    fixed = frame["fixed_share"].to_numpy().clip(0, 1)
-    cached = (1 - fixed) * frame["cached_share"].to_numpy()
-    features = np.column_stack([fixed, 1 - fixed - cached, cached])
-    if min((features[:, 1] > HALF).sum(), (features[:, 2] > HALF).sum()) < LEAST_TELLING:
+    fixed, streaming, cached = time_shares(frame)
+    features = np.column_stack([fixed, streaming, cached])
+    if min((streaming > HALF).sum(), (cached > HALF).sum()) < LEAST_TELLING:
         features = np.column_stack([fixed, 1 - fixed])
-    # Where few rows tell a coefficient, it is no larger than what was seen at all.
+    # Where few rows tell a coefficient, it is no larger than the largest ratio seen.
     least, most = np.quantile(ratio, [0.01, 0.99])
     above = _quantile(features, ratio, HIGH).clip(0, max(most, 0))
     below = (-_quantile(features, ratio, LOW)).clip(0, max(-least, 0))
-    return Spread(
-        fixed_below=_rounded(below[0]),
-        fixed_above=_rounded(above[0]),
-        streaming_below=_rounded(below[1]),
-        streaming_above=_rounded(above[1]),
-        cached_below=_rounded(below[-1]),
-        cached_above=_rounded(above[-1]),
-        common=_rounded(common_share(frame)),
-    )
+    ends: dict[str, float] = {}
+    for part, i in zip(PARTS, (0, 1, -1), strict=True):
+        ends[f"{part}_below"], ends[f"{part}_above"] = _rounded(below[i]), _rounded(above[i])
+    return Spread(**ends, common=_rounded(common_share(frame)))
+
+
+def time_shares(frame: pd.DataFrame) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+    """Return the shares of fixed time, of time from memory and of time from L2, for each row."""
+    fixed = frame["fixed_share"].to_numpy().clip(0, 1)
+    cached = (1 - fixed) * frame["cached_share"].to_numpy()
+    return fixed, 1 - fixed - cached, cached
 
 
 def peak_spread(frame: pd.DataFrame) -> Spread:
-    """Return by how much most rows take longer than published peaks: a share, and each launch."""
+    """Return how much longer most rows take than published peaks: a share, and time per launch."""
     measured = frame["measured_s"].to_numpy()
     features = np.column_stack([frame["predicted_s"], frame["launches"] * MICROSECOND])
     late = measured - frame["predicted_s"].to_numpy()
@@ -72,7 +105,7 @@ def _quantile(features: "np.ndarray", values: "np.ndarray", level: float) -> "np
         off = values - features @ weights
         return float(np.mean(np.maximum(level * off, (level - 1) * off)))
 
-    # From the best of a coarse grid down: the loss is convex, but not smooth.
+    # Starts from the best of a coarse grid: the loss is convex, but not smooth.
     scale = float(np.quantile(values / np.maximum(features.sum(axis=1), 1e-12), level))
     count = features.shape[1]
     starts = [np.array(factors) * scale for factors in product((0.3, 1, 3), repeat=count)]
@@ -84,7 +117,7 @@ def _quantile(features: "np.ndarray", values: "np.ndarray", level: float) -> "np
 def common_share(frame: pd.DataFrame) -> float:
     """Return the share of the variance of log residuals that calls of one size have in common.
 
-    The intraclass correlation of different shapes (of a GPU, library and size): what does not
+    The intraclass correlation of different shapes of one GPU, library and size: this part does not
     average out over the kernels of a step.
     """
     logs = np.log(frame["measured_s"] / frame["predicted_s"]).clip(-1, 1)
@@ -106,24 +139,18 @@ def _rounded(value: float) -> float:
 
 
 def widest(spreads: Sequence[Spread]) -> Spread:
-    """Return what holds on the worst of some GPUs."""
-    return Spread(
-        fixed_below=max(item.fixed_below for item in spreads),
-        fixed_above=max(item.fixed_above for item in spreads),
-        streaming_below=max(item.streaming_below for item in spreads),
-        streaming_above=max(item.streaming_above for item in spreads),
-        cached_below=max(item.cached_below for item in spreads),
-        cached_above=max(item.cached_above for item in spreads),
-    )
+    """Return the spread that holds on the worst of some GPUs."""
+    ends = [f"{part}_{side}" for part in PARTS for side in ("below", "above")]
+    return Spread(**{end: max(getattr(item, end) for item in spreads) for end in ends})
 
 
 def either_way(item: Spread) -> Spread:
     """Return a spread as wide below as above, as ratios.
 
-    Of a few GPUs, which way each was off says little about the next.
+    Of a few GPUs, the side on which each was off says little about the next.
     """
     ends = {}
-    for part in ("fixed", "streaming", "cached"):
+    for part in PARTS:
         below, above = getattr(item, f"{part}_below"), getattr(item, f"{part}_above")
         ratio = max(1 + above, 1 / (1 - below))
         ends[f"{part}_below"], ends[f"{part}_above"] = _rounded(1 - 1 / ratio), _rounded(ratio - 1)
@@ -140,7 +167,7 @@ def by_gpu(frame: pd.DataFrame, least_rows: int) -> dict[str, dict[str, Spread]]
 
 
 def worst_gpu(frame: pd.DataFrame) -> dict[str, Spread]:
-    """Return, by kind of kernel, what holds on the worst GPU; what is common, over all of them."""
+    """Return the spread of the worst GPU by kind of kernel, with the common share over all GPUs."""
     found: dict[str, Spread] = {}
     own = by_gpu(frame, LEAST_ROWS)
     for family, part in frame.groupby("family", sort=True):
@@ -152,7 +179,7 @@ def worst_gpu(frame: pd.DataFrame) -> dict[str, Spread]:
 
 
 def bifurcated(measurements: Measurements) -> Spread:
-    """Return the spread of shared-prefix rows predicted from constants of standard ones alone."""
+    """Return the spread of shared-prefix rows predicted from constants of standard rows alone."""
     table = measurements.tables.get("shared_prefix_attention")
     if table is None:
         return Spread()
@@ -182,5 +209,73 @@ def spreads(found: Residuals, measurements: Measurements) -> dict[str, Any]:
         "carried": carried,
         "peak": {str(name): peak_spread(part) for name, part in found.peak.groupby("family")},
         "gpu": by_gpu(found.fitted, LEAST_OWN_ROWS),
-        "code": {"bifurcated": bifurcated(measurements), **spread_code.spreads(measurements)},
+        "code": {"bifurcated": bifurcated(measurements), **code_spreads(measurements)},
     }
+
+
+def paper_steps(measurements: Measurements) -> "Iterator[tuple[pd.Series[Any], Group]]":
+    """Yield the paper's cells that a question can describe, and what they are as questions.
+
+    Cells that repeat KV heads in memory are left out: no account of ours does that.
+    """
+    table = measurements.tables.get("decode_step")
+    if table is None or "expand_kv" not in table:
+        return
+    plain = (table["expand_kv"].astype(float) == 0) & (table["tensor_parallel"].astype(float) == 1)
+    known = table["kernel"].isin(PAPER_KERNELS) & (table["weights_dtype"] == "bf16")
+    rows = table[plain & known & table["time_s"].notna() & table["gpu_id"].notna()]
+    for group in prepare_steps(rows).groups:
+        yield rows.loc[group.index[0]], group
+
+
+def measured_s(row: "pd.Series[Any]") -> float:
+    """Return the time of a cell's step, without the prefill that its timing charges to it. [s]."""
+    return float(row["time_s"]) - prefill_in_step_s(row)
+
+
+def code_spreads(measurements: Measurements) -> dict[str, Spread]:
+    """Return how far off the host's launches, unfused kernels and rebuilt caches are."""
+    late: dict[Code, list[float]] = {"eager_host": [], "unfused": [], "rebuilt": []}
+    for row, group in paper_steps(measurements):
+        step = step_time(group.operations, rates(profile(group.gpu_id)), group.execution)
+        code: Code = "rebuilt" if row["kv_layout"] == "rebuilt" else "unfused"
+        if step.host_s > step.device_s:
+            code = "eager_host"
+        late[code].append(measured_s(row) / float(step.total_s) - 1)
+    return {name: _code_spread(name, np.array(values)) for name, values in late.items()}
+
+
+def _code_spread(code: Code, late: "np.ndarray") -> Spread:
+    """Return the spread of cells from their delays, as shares of the predicted time."""
+    if not len(late):
+        return Spread()
+    low, high = (float(f"{np.quantile(late, level):.3g}") for level in (LOW, HIGH))
+    below, above = max(0.0, -low), max(0.0, high)
+    if code == "eager_host":
+        return Spread(fixed_below=below, fixed_above=above)
+    return Spread(streaming_below=below, streaming_above=above)
+
+
+def toml(tables: Mapping[str, Any], measurements: Measurements, date: str) -> str:
+    """Return the text of ``spread.toml``, with source, rows and date."""
+    used = [table for kind, table in measurements.tables.items() if kind in FILE_KINDS]
+    sources = sorted({str(name) for table in used for name in table["source"].dropna().unique()})
+    rows = sum(len(table) for table in used)
+    lines = [FILE_HEAD.format(coverage=COVERAGE, date=date, rows=rows, sources=", ".join(sources))]
+    for name, comment in FILE_TABLES.items():
+        parts = tables[name].items()
+        nested = parts if name == "gpu" else [("", tables[name])]
+        lines.append(f"# {comment}")
+        for key, entries in nested:
+            lines.append(f"[{name}.{key}]" if key else f"[{name}]")
+            lines += [f"{family} = {_entry(item)}" for family, item in entries.items()]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _entry(item: Spread) -> str:
+    """Return a spread as an inline table, without its default values."""
+    default = Spread()
+    values = {field.name: getattr(item, field.name) for field in fields(Spread)}
+    told = {name: value for name, value in values.items() if value != getattr(default, name)}
+    return "{ " + ", ".join(f"{name} = {value:g}" for name, value in told.items()) + " }"

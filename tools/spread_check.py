@@ -1,8 +1,8 @@
-"""Do the intervals hold what they promise? Their coverage of rows that they were not made from.
+"""Check the coverage of the intervals on rows that they were not made from.
 
 * Kernels of a GPU with constants of its own: spreads of four folds of shapes, checked on the fifth.
 * Kernels of a GPU left out: constants and spreads of the other GPUs, checked on it.
-* Four products of one size as a step has them: spreads of single ones, added as a step's are.
+* Four products of one size, as in a step: spreads of single ones, added as for a step.
 * Whole steps, with the shipped constants and spreads: batches of serving engines, and the paper's
   plain PyTorch.
 """
@@ -15,17 +15,20 @@ import pandas as pd
 
 from simulator.evidence.fit.solver import FOLDS
 from simulator.evidence.predict.groups import profile
-from simulator.evidence.predict.predict import prepare
+from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements
-from simulator.timing.interval import Spread, uncertainty
-from tools import spread_code
+from simulator.timing.interval import Spread
 from tools.residuals import Residuals
 from tools.spread import (
     LEAST_OWN_ROWS,
     LEAST_ROWS,
+    PARTS,
     by_gpu,
     either_way,
+    measured_s,
+    paper_steps,
     spread,
+    time_shares,
     widest,
 )
 
@@ -61,11 +64,11 @@ def coverage(
 
 def bounds(frame: pd.DataFrame, item: Spread) -> tuple["np.ndarray", "np.ndarray"]:
     """Return the interval of each row under a spread. [s]."""
-    fixed = frame["fixed_share"].to_numpy().clip(0, 1)
-    cached = (1 - fixed) * frame["cached_share"].to_numpy()
-    rest = 1 - fixed - cached
-    below = item.fixed_below * fixed + item.streaming_below * rest + item.cached_below * cached
-    above = item.fixed_above * fixed + item.streaming_above * rest + item.cached_above * cached
+    shares = dict(zip(PARTS, time_shares(frame), strict=True))
+    below, above = (
+        sum(getattr(item, f"{part}_{side}") * share for part, share in shares.items())
+        for side in ("below", "above")
+    )
     predicted = frame["predicted_s"].to_numpy()
     return predicted * (1 - below), predicted * (1 + above)
 
@@ -79,7 +82,7 @@ def fitted(found: Residuals) -> Iterator[Coverage]:
         every = found.fitted[found.fitted["family"] == family]
         others = every[every["gpu_id"] != gpu_id]
         if len(part) < LEAST_OWN_ROWS <= len(others):
-            # It takes the spread of all GPUs: here, of all others.
+            # Such a GPU takes the spread of all GPUs: here, of all others.
             low, high = bounds(part, spread(others))
             yield coverage(str(family), str(gpu_id), measured, low, high)
             continue
@@ -92,7 +95,7 @@ def fitted(found: Residuals) -> Iterator[Coverage]:
 
 
 def left_out(found: Residuals) -> Iterator[Coverage]:
-    """Check on each GPU what the others, each left out in turn, say of one never measured."""
+    """Check each GPU against the spreads of the others, which were left out in turn as well."""
     own = by_gpu(found.carried, LEAST_ROWS)
     for (family, gpu_id), part in found.carried.groupby(["family", "gpu_id"]):
         others = [
@@ -106,7 +109,7 @@ def left_out(found: Residuals) -> Iterator[Coverage]:
 
 
 def products(found: Residuals) -> Iterator[Coverage]:
-    """Check sums of products of one size, whose own errors average out."""
+    """Check sums of products of one size, whose individual errors average out."""
     generator = np.random.default_rng(0)
     every = found.fitted[found.fitted["family"] == "gemm"]
     for gpu_id, part in every.groupby("gpu_id"):
@@ -141,13 +144,12 @@ def batches(measurements: Measurements) -> Iterator[Coverage]:
 
 def cells(measurements: Measurements) -> Iterator[Coverage]:
     """Check the paper's cells, predicted as plain questions."""
-    rows = spread_code.rows(measurements)
     found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
-    for _, row in rows.iterrows():
-        cell = spread_code.question(row)
-        unsure = uncertainty(cell.operations, cell.step, cell.gpu_rates, cell.work)
-        key = (f"the paper's {cell.work.attention} steps, {cell.work.execution}", row["gpu_id"])
-        figures = (spread_code.measured_s(row), float(unsure.low_s), float(unsure.high_s))
-        found.setdefault(key, []).append(figures)
+    for row, group in paper_steps(measurements):
+        ends = group.interval(profile(group.gpu_id))
+        if ends is not None:
+            key = (f"the paper's {row['attention']} steps, {row['execution']}", group.gpu_id)
+            figures = (measured_s(row), float(ends[0][0]), float(ends[1][0]))
+            found.setdefault(key, []).append(figures)
     for (what, gpu_id), values in found.items():
         yield coverage(what, gpu_id, *np.array(values).T)

@@ -1,6 +1,8 @@
 """Standard against bifurcated attention: which is faster, where it breaks even, what to change."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from simulator.answers.advice import advise
@@ -50,12 +52,6 @@ class Comparison:
         Whether to bifurcate: ``yes`` or ``no`` where the whole interval says so.
     verdict_over_stored
         The same against ``shared_storage`` instead of ``standard``.
-    break_even_samples, break_even_context_tokens
-        The least samples, and the shortest context, from which bifurcated is always faster, all
-        else equal; None if it is not faster at the largest size tried. It may be faster at some
-        smaller sizes too, where waves of thread blocks fall well.
-    advice
-        What to change next, in one sentence.
     rule
         What a serving engine's rule would choose over one stored context, None if none was asked.
     """
@@ -70,10 +66,57 @@ class Comparison:
     winner: Winner
     verdict: Verdict
     verdict_over_stored: Verdict
-    break_even_samples: int | None
-    break_even_context_tokens: int | None
-    advice: str
     rule: RuleChoice | None = None
+
+    @cached_property
+    def break_even_samples(self) -> int | None:
+        """The least samples from which bifurcated is always faster, all else equal.
+
+        None if it is not faster at the largest number tried. It may be faster for some fewer
+        samples too, where waves of thread blocks fall well. Found when first read, as the next.
+        """
+        return from_where_on(self._gain("samples"), low=1, high=MOST_SAMPLES)
+
+    @cached_property
+    def break_even_context_tokens(self) -> int | None:
+        """The shortest context from which bifurcated is always faster, all else equal; or None."""
+        return from_where_on(
+            self._gain("context_tokens"), low=1, high=LONGEST_CONTEXT, after=TOKENS_PER_SPLIT
+        )
+
+    @cached_property
+    def advice(self) -> str:
+        """What to change next, in one sentence."""
+        return advise(
+            self.standard,
+            self.shared_storage,
+            self.bifurcated,
+            self.winner,
+            self.verdict,
+            self.verdict_over_stored,
+            self.break_even_samples,
+            self.break_even_context_tokens,
+        )
+
+    def _gain(self, field: str) -> Callable[[int], float]:
+        """Return the speed-up as a function of one size, all else equal."""
+        asked, once = self.standard, self.bifurcated.setup
+        resident, around = resident_blocks(asked.gpu), dict[int, Spent]()
+
+        def seconds(setup: Setup, work: Workload) -> float:
+            tokens = int(work.tokens)
+            if tokens not in around:  # the same for both, and for every length of the context
+                before, after = around_attention(asked.model, setup, work)
+                around[tokens] = spent_on([*before, *after], asked.rates, setup.execution)
+            attending = decode_attention(asked.model, setup, work, resident_blocks=resident)
+            attention = spent_on(attending, asked.rates, setup.execution)
+            return float((around[tokens] + attention).total_s)
+
+        def gain(size: int) -> float:
+            work = asked.workload.but(**{field: size})
+            return seconds(asked.setup, work) / seconds(once, work)
+
+        return gain
 
 
 def compare(
@@ -106,26 +149,6 @@ def compare(
         estimate(model, gpu, how, work) for how in (setup, setup.but(kv_layout="shared"), once)
     )
 
-    resident, around = resident_blocks(gpu), dict[int, Spent]()
-
-    def seconds(how: Setup, changed: Workload) -> float:
-        tokens = int(changed.tokens)
-        if tokens not in around:  # the same for both, and for every length of the context
-            before, after = around_attention(model, setup, changed)
-            around[tokens] = spent_on([*before, *after], standard.rates, setup.execution)
-        attending = decode_attention(model, how, changed, resident_blocks=resident)
-        attention = spent_on(attending, standard.rates, setup.execution)
-        return float((around[tokens] + attention).total_s)
-
-    def gain(field: str, value: int) -> float:
-        changed = work.but(**{field: value})
-        return seconds(setup, changed) / seconds(once, changed)
-
-    samples = from_where_on(lambda b: gain("samples", b), low=1, high=MOST_SAMPLES)
-    context = from_where_on(
-        lambda m: gain("context_tokens", m), low=1, high=LONGEST_CONTEXT, after=TOKENS_PER_SPLIT
-    )
-    winner = _winner(standard, bifurcated)
     verdict, low, high = _verdict(standard, bifurcated)
     over_stored, *_ = _verdict(shared_storage, bifurcated)
     rule_choice = None
@@ -147,14 +170,9 @@ def compare(
         speedup_low=low,
         speedup_high=high,
         kv_io_ratio=kv_io_ratio(standard, bifurcated),
-        winner=winner,
+        winner=_winner(standard, bifurcated),
         verdict=verdict,
         verdict_over_stored=over_stored,
-        break_even_samples=samples,
-        break_even_context_tokens=context,
-        advice=advise(
-            standard, shared_storage, bifurcated, winner, verdict, over_stored, samples, context
-        ),
         rule=rule_choice,
     )
 

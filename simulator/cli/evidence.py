@@ -128,14 +128,13 @@ def _say_refused(measurements: "Measurements") -> None:
 
 def _calibration_json(result: "Calibration") -> dict[str, Any]:
     """Return the fits as JSON."""
-    from simulator.evidence.fit.calibrate import summary
-    from simulator.evidence.fit.plan import wanted_rows
-    from simulator.evidence.predict.summaries import shape_errors
+    from simulator.evidence.fit.calibrate import error_summary, shape_errors
+    from simulator.evidence.fit.stages import wanted_rows
 
     parts = []
-    for part in result.parts:
+    for part in result.fits:
         fitted = part.fitted
-        seen, unseen = summary(fitted.residuals), summary(fitted.held_out)
+        seen, unseen = error_summary(fitted.residuals), error_summary(fitted.held_out)
         parts.append(
             {
                 "kind": part.kind,
@@ -181,15 +180,15 @@ def _calibration_table(result: "Calibration") -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from simulator.evidence.fit.calibrate import summary
-    from simulator.evidence.fit.plan import wanted_rows
+    from simulator.evidence.fit.calibrate import error_summary
+    from simulator.evidence.fit.stages import wanted_rows
 
     table = Table(title=f"Constants of {result.profile.id}", title_justify="left")
     for name in ("Rows", "Constant", "Value", "Error", "Held-out shapes", "Remarks"):
         table.add_column(name, justify="right" if name in ("Value", "Error") else "left")
-    for part in result.parts:
+    for part in result.fits:
         fitted = part.fitted
-        median, p90, _ = summary(fitted.held_out)
+        median, p90, _ = error_summary(fitted.held_out)
         what = f"{part.kind} ({fitted.rows:,})"
         errors = "" if math.isnan(median) else f"{100 * median:.1f} %, p90 {100 * p90:.1f} %"
         for name, value in fitted.constants.items():
@@ -217,12 +216,12 @@ def _residual_table(result: "Calibration") -> Any:
     """Return the shapes that each fit is farthest off, predicted without them."""
     from rich.table import Table
 
-    from simulator.evidence.predict.summaries import shape_errors
+    from simulator.evidence.fit.calibrate import shape_errors
 
     table = Table(title="Shapes farthest off when held out", title_justify="left")
     for name in ("Rows of", "Shape", "Rows", "Held out", "Bias", "Fitted", "Worst row"):
         table.add_column(name, justify="left" if name in ("Rows of", "Shape") else "right")
-    for part in result.parts:
+    for part in result.fits:
         what = f"{part.kind}, {part.variant}" if str(part.variant) else part.kind
         for item in shape_errors(part)[:MOST_SHAPES]:
             table.add_row(
@@ -294,7 +293,7 @@ def _validate(
     for path in (output, figure):
         if path is not None:
             _draw(result, card, path)
-    report = summaries.report(result, measurements)
+    report = summaries.summarise(result, measurements)
 
     def table() -> Any:
         from simulator.views.validation import validation_view
@@ -330,11 +329,11 @@ def _calibrated(path: Path, gpu: str | None) -> Any:
 
 def _write(result: "Validation", measurements: "Measurements", path: Path) -> None:
     """Write rows or report, as the file's suffix says."""
-    from simulator.evidence.predict.summaries import report, whole_numbers
+    from simulator.evidence.predict.summaries import summarise, whole_numbers
     from simulator.resources import atomic_path
 
     if path.suffix == ".json":
-        write_text(json.dumps(report(result, measurements), indent=2) + "\n", path)
+        write_text(json.dumps(summarise(result, measurements), indent=2) + "\n", path)
     elif path.suffix == ".parquet":
         with atomic_path(path) as temporary:
             whole_numbers(result.rows).to_parquet(temporary, index=False)

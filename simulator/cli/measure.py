@@ -98,6 +98,17 @@ def _measure(
             of=("bf16", "fp16", "fp32"),
         ),
     ] = None,
+    query_tokens: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--query-tokens",
+            help="Query tokens of each sample, as often as you like. "
+            "Default: 1, or the scenario's.",
+            parser=count,
+            metavar="SIZE",
+            rich_help_panel=GRID_PANEL,
+        ),
+    ] = None,
     gpu: Annotated[
         str | None,
         typer.Option(
@@ -155,6 +166,7 @@ def _measure(
         kinds=cast("list[Kind]", timed or ["attention"]),
         kernels=kernels or (),
         modes=(mode,) if mode else MODES,
+        query_tokens=query_tokens or (),
     )
     counted = _counted(plan) if hardware_counters or COUNTERS in (kinds or ()) else None
     if not timed:
@@ -204,6 +216,7 @@ def _plan(
     kinds: Sequence[Kind],
     kernels: Sequence[str],
     modes: Sequence[Mode],
+    query_tokens: Sequence[int],
 ) -> "Plan":
     """Return the cells that the options ask for."""
     from simulator.evidence.measure import grid
@@ -222,7 +235,7 @@ def _plan(
         modes = [mode for mode in modes if mode == "eager"]
         if not modes:
             raise MeasurementError("--mode graph needs CUDA: a CPU has no CUDA graphs")
-    return grid.select(plan, kinds=kinds, kernels=kernels, modes=modes)
+    return grid.select(plan, kinds=kinds, kernels=kernels, modes=modes, query_tokens=query_tokens)
 
 
 def _counted(plan: "Plan") -> "list[AttentionCell]":
@@ -249,7 +262,7 @@ def _dry_run(
     plan: "Plan", folder: Path, device: DeviceName, gpu: str | None, output: Output
 ) -> None:
     """Show the cells, what they should take, and whether they fit."""
-    from simulator.evidence.measure.preview import preview
+    from simulator.evidence.measure.predict import preview
     from simulator.evidence.measure.store import Store
 
     if gpu is None and device == "cuda":

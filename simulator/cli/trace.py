@@ -13,7 +13,7 @@ from simulator.errors import TraceError, unknown
 from simulator.inputs.workload import LARGEST_COUNT
 
 if TYPE_CHECKING:
-    from simulator.evidence.tracing.report import Report
+    from simulator.evidence.tracing.summary import TraceSummary
 
 Launching = Literal["eager", "graph"]
 Layout = Literal["shared", "copies", "packed", "rebuilt"]
@@ -32,9 +32,9 @@ TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
 
 def _complete_kernels(incomplete: str) -> list[str]:
     """Complete a kernel's name."""
-    from simulator.evidence.measure.cells import IMPLEMENTATIONS
+    from simulator.evidence.kernels import KERNELS
 
-    return [name for name in IMPLEMENTATIONS if name.startswith(incomplete)]
+    return [name for name in KERNELS if name.startswith(incomplete)]
 
 
 @opt.with_output
@@ -105,12 +105,12 @@ def _trace(
             "tracing needs PyTorch: pip install 'bifurcated-attention-simulator[torch]'"
         )
     from simulator.answers.estimate import constants_note
-    from simulator.evidence.tracing.report import Question, report
+    from simulator.evidence.tracing.summary import TraceRequest, summarise
     from simulator.inputs.hardware import load_hardware
     from simulator.timing.constants import rates
 
     sizes = {**SHAPE, **dict(_named_size(text, any_name=bool(inputs)) for text in shape or ())}
-    question = Question(
+    request = TraceRequest(
         target=target,
         sizes=sizes,
         tensors=tuple(_tensor(text, sizes, dtype) for text in inputs or ()),
@@ -120,7 +120,7 @@ def _trace(
     gpu_rates = rates(load_hardware(gpu), constants)
     # What the function prints is no part of the answer.
     with redirect_stdout(sys.stderr):
-        result = report(question, gpu_rates, execution, about=[constants_note(gpu_rates)])
+        result = summarise(request, gpu_rates, execution, about=[constants_note(gpu_rates)])
     output.write(
         table=lambda: _view(result), json_object=lambda: result.as_object, rows=lambda: result.rows
     )
@@ -161,7 +161,7 @@ def _size(word: str, sizes: dict[str, int], text: str) -> int:
     raise typer.BadParameter(f"--input {text!r}: {unknown('size', word, sizes)}")
 
 
-def _view(result: "Report") -> Any:
+def _view(result: "TraceSummary") -> Any:
     """Show a trace as a headline, a table of operators, totals and notes."""
     from simulator.units import format_si, format_time
     from simulator.views import columns, text
@@ -196,7 +196,7 @@ def _view(result: "Report") -> Any:
     within = text.interval_phrase(float(result.within.low_s), float(result.within.high_s))
     return columns.stack(
         columns.line(
-            (f"{result.question.target} on {result.gpu.gpu.name}", "bold"), f"\n{_asked(result)}"
+            (f"{result.request.target} on {result.gpu.gpu.name}", "bold"), f"\n{_asked(result)}"
         ),
         columns.line(
             ("Time ", "bold"),
@@ -215,20 +215,20 @@ def _view(result: "Report") -> Any:
     )
 
 
-def _asked(result: "Report") -> str:
+def _asked(result: "TraceSummary") -> str:
     """Return the sizes asked about in a phrase."""
-    question = result.question
-    if question.tensors:
-        said = ", ".join(f"{list(sizes)} {dtype}" for sizes, dtype in question.tensors)
+    request = result.request
+    if request.tensors:
+        said = ", ".join(f"{list(sizes)} {dtype}" for sizes, dtype in request.tensors)
     else:
-        said = ", ".join(f"{name} {question.sizes[name]:,}" for name in SHAPE)
-        said += f"   {question.dtype}"
+        said = ", ".join(f"{name} {request.sizes[name]:,}" for name in SHAPE)
+        said += f"   {request.dtype}"
     return f"{said}, {result.execution}"
 
 
 def _short(tensors: str) -> str:
     """Write types as the options do."""
-    from simulator.evidence.tracing.report import TORCH_DTYPES
+    from simulator.evidence.tracing.summary import TORCH_DTYPES
 
     for word, name in TORCH_DTYPES.items():
         tensors = tensors.replace(name, word)

@@ -18,7 +18,6 @@ from simulator.counts.attention.shape import AttentionShape  # noqa: E402
 from simulator.counts.operation import Operation  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.kernels import bifurcated as kernels_bifurcated  # noqa: E402
-from simulator.evidence.measure.cells import IMPLEMENTATIONS  # noqa: E402
 from simulator.evidence.tracing import TracedOperation, trace  # noqa: E402
 
 Draw = Callable[..., tuple[Tensor, ...]]
@@ -209,10 +208,10 @@ def test_only_splits_and_repeats_are_not_visible(sizes: Sizes) -> None:
             assert again == (samples - 1) * prompts * 2 * kv_heads * context * width * 2
 
 
-@pytest.mark.parametrize("name", sorted(set(IMPLEMENTATIONS) & set(ACCOUNTS)))
+@pytest.mark.parametrize("name", sorted(set(KERNELS) & set(ACCOUNTS)))
 def test_a_workload_finds_the_account_of_its_kernel(name: str) -> None:
     """The words of a workload lead to the kernel they describe, as rows of measurements say."""
-    known = IMPLEMENTATIONS[name]
+    known = KERNELS[name]
     if known.kernel != known.account or known.expand_kv:
         return  # chunked, flex, trees and repeats have no word of their own
     found = account_name(known.attention, known.account, known.kv_layout)

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from simulator.errors import MeasurementError
-from simulator.evidence.fit.calibrate import Calibration, calibrate, summary
-from simulator.evidence.fit.plan import STAGES, wanted_rows
+from simulator.evidence.fit.calibrate import Calibration, calibrate, error_summary
 from simulator.evidence.fit.profile import profile_path, profile_text
 from simulator.evidence.fit.solver import with_constants
-from simulator.evidence.predict.predict import prepare
+from simulator.evidence.fit.stages import STAGES, wanted_rows
+from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import HardwareProfile, load_hardware, read_profile
 from simulator.timing.constants import Key, rates
@@ -79,7 +79,7 @@ def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:
         assert value == pytest.approx(true, rel=tolerance), name
         assert 0 < stderr < 2 * tolerance * true
         assert rows == len(full_grid())
-    median, _, _ = summary(result.parts[0].fitted.held_out)
+    median, _, _ = error_summary(result.fits[0].fitted.held_out)
     assert median < 0.03
 
 
@@ -95,7 +95,7 @@ def test_a_fit_repeats_to_the_last_digit(tmp_path: Path) -> None:
 def test_what_rows_cannot_tell_is_said_and_left_alone(tmp_path: Path) -> None:
     """Products of one row say nothing of the matrix rate, which keeps its value."""
     rows = [(1, n, k) for n, k in SHAPES]
-    part = calibrate(made(tmp_path, TRUE_GEMM, rows=rows), load_hardware(CARD)).parts[0]
+    part = calibrate(made(tmp_path, TRUE_GEMM, rows=rows), load_hardware(CARD)).fits[0]
     assert Key("flops_fraction", "gemm") in part.fitted.unidentified
     assert "gemm_flops_fraction" not in part.fitted.constants
     assert "m of 1024" in wanted_rows(Key("flops_fraction", "gemm"))
@@ -116,7 +116,7 @@ def test_every_constant_that_rows_may_not_tell_has_rows_that_would() -> None:
 def test_the_edge_of_a_range_is_reported(tmp_path: Path) -> None:
     """Rows faster than the published peak allows push the share to 1, and it is said."""
     fast = {**TRUE_GEMM, "gemm_bandwidth_fraction": 1.3}
-    part = calibrate(made(tmp_path, fast, rows=full_grid()), load_hardware(CARD)).parts[0]
+    part = calibrate(made(tmp_path, fast, rows=full_grid()), load_hardware(CARD)).fits[0]
     assert "gemm_bandwidth_fraction" in part.fitted.at_bound
 
 
@@ -172,7 +172,7 @@ def test_a_written_profile_keeps_what_people_wrote(tmp_path: Path) -> None:
 def test_a_bound_is_not_written_as_a_value_without_error(tmp_path: Path) -> None:
     """What the rows only bound has no standard error in the profile, and a comment says so."""
     result = calibrate(made(tmp_path, TRUE_GEMM, rows=full_grid()), load_hardware(CARD))
-    part = result.parts[0]
+    part = result.fits[0]
     part.fitted = replace(part.fitted, bounded=("split_k_us",))
     assert "split_k_us" in part.fitted.constants
     text, profile = _written(result, tmp_path)

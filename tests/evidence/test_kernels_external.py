@@ -21,10 +21,12 @@ from library_stand_ins import (
 from torch import Tensor
 
 from simulator.errors import KernelError
-from simulator.evidence.kernels import EXTERNAL_KERNELS, Inputs, find_kernel, lay_out
-from simulator.evidence.kernels.flashinfer_cascade import plan_flashinfer
+from simulator.evidence.kernels import EXTERNAL_KERNELS, find_kernel
+from simulator.evidence.kernels.flashinfer_cascade import plan as plan_flashinfer
+from simulator.evidence.kernels.inputs import Inputs
+from simulator.evidence.kernels.layout import lay_out
 from simulator.evidence.kernels.other_libraries import flashinfer_workspace_bytes
-from simulator.evidence.kernels.vllm_cascade import plan_vllm
+from simulator.evidence.kernels.vllm_cascade import plan as plan_vllm
 
 Draw = Callable[..., Inputs]
 Reference = Callable[..., Tensor]
@@ -82,9 +84,8 @@ def test_a_plan_serves_other_caches_of_its_size(
 ) -> None:
     """One plan, many layers; and the kernel itself, which plans anew, agrees."""
     kernel = EXTERNAL_KERNELS[name]
-    assert kernel.plan is not None
     first, second = random_inputs(SHAPES[0]), random_inputs(SHAPES[0], seed=1)
-    planned = kernel.plan(first)
+    planned = kernel.ready(first)
     for inputs in (first, second):
         torch.testing.assert_close(planned.attend(*inputs), reference(*inputs), rtol=0, atol=1e-12)
         torch.testing.assert_close(kernel(*inputs), planned.attend(*inputs), rtol=0, atol=0)
@@ -95,13 +96,12 @@ def test_a_plan_serves_other_caches_of_its_size(
 def test_a_paged_cache_is_not_copied(name: str, random_inputs: Draw) -> None:
     """Laid out in pages, what the library reads is the cache itself; otherwise a copy."""
     kernel = EXTERNAL_KERNELS[name]
-    assert kernel.plan is not None
     for shape in SHAPES:
         inputs = random_inputs(shape)
         paged = kernel.lay_out(*inputs)
         for given, laid in zip(inputs, paged, strict=True):
             torch.testing.assert_close(laid, given, rtol=0, atol=0)
-        planned = kernel.plan(inputs)
+        planned = kernel.ready(inputs)
         for cache, pool in zip(paged[1:3], planned.arrange(paged)[1:], strict=True):
             assert pool.data_ptr() == cache.data_ptr()
         assert planned.arrange(inputs)[1].data_ptr() != inputs[1].data_ptr()

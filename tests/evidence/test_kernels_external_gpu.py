@@ -4,15 +4,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from simulator.evidence.kernels import EXTERNAL_KERNELS, Inputs, find_kernel  # noqa: E402
-from simulator.evidence.kernels.paged import page_pool  # noqa: E402
+from simulator.evidence.kernels import EXTERNAL_KERNELS, find_kernel  # noqa: E402
+from simulator.evidence.kernels.inputs import Inputs  # noqa: E402
+from simulator.evidence.kernels.layout import page_pool  # noqa: E402
+from simulator.evidence.measure.cells import AttentionCell  # noqa: E402
 from simulator.evidence.measure.correctness import (  # noqa: E402
     TOLERANCES,
     reference_attention,
     relative_error,
 )
-from simulator.evidence.measure.cuda import CudaDevice  # noqa: E402
-from simulator.evidence.measure.inputs import Sizes, attention_inputs  # noqa: E402
+from simulator.evidence.measure.device import CudaDevice  # noqa: E402
+from simulator.evidence.measure.inputs import attention_inputs  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -20,6 +22,7 @@ pytestmark = [
     # What the libraries warn about is not what is tested here.
     pytest.mark.filterwarnings("default"),
 ]
+TOKENS = ("context_tokens", "decoded_tokens")
 # prompts, samples, heads, kv_heads, head_dim, context and own tokens
 SHAPES = {
     "grouped": (1, 16, 32, 8, 128, 8192, 64),
@@ -42,8 +45,11 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def paged(shape: str, dtype: torch.dtype) -> Inputs:
     """Random inputs on pages."""
-    sizes = Sizes(**dict(zip(Sizes.__dataclass_fields__, SHAPES[shape], strict=True)))
-    return attention_inputs(sizes, "paged", dtype, CudaDevice().normal)
+    names = ("prompts", "samples", "heads", "kv_heads", "head_dim", *TOKENS)
+    sizes = dict(zip(names, SHAPES[shape], strict=True))
+    return attention_inputs(
+        AttentionCell(kernel="flashinfer_cascade", **sizes), "paged", dtype, CudaDevice().normal
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -16,11 +16,9 @@ from library_stand_ins import Cascade  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from simulator.errors import KernelError  # noqa: E402
-from simulator.evidence.kernels import Inputs  # noqa: E402
-from simulator.evidence.kernels.flashinfer_cascade import (  # noqa: E402
-    flashinfer_wrapper,
-    plan_flashinfer,
-)
+from simulator.evidence.kernels.flashinfer_cascade import check  # noqa: E402
+from simulator.evidence.kernels.flashinfer_cascade import plan as plan_flashinfer  # noqa: E402
+from simulator.evidence.kernels.inputs import Inputs  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")
 # What one level is given, as its wrapper's buffers and its plan call it.
@@ -78,7 +76,7 @@ def test_flashinfers_own_wrapper_gives_the_attention(
 ) -> None:
     """Our plan through the library's own code: both levels, each once, make up the attention."""
     try:
-        cascade = inspect.getmodule(inspect.unwrap(flashinfer_wrapper().plan))
+        cascade = inspect.getmodule(inspect.unwrap(check().plan))
     except KernelError as problem:
         pytest.skip(str(problem))
     assert cascade is not None

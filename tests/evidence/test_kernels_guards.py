@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from simulator.errors import KernelError
-from simulator.evidence.kernels import KERNELS, find_kernel, lay_out, shape_of
-from simulator.evidence.kernels.layout import packed_cache, per_sample_cache
+from simulator.evidence.kernels import KERNELS, find_kernel
+from simulator.evidence.kernels.inputs import call_of
+from simulator.evidence.kernels.layout import lay_out, packed_cache, per_sample_cache
 from simulator.evidence.kernels.operators import flash, merge
 
 Draw = Callable[..., tuple[Tensor, ...]]
@@ -258,7 +259,7 @@ def test_laying_out_does_not_change_what_the_caches_hold(
     if context_tokens + decoded_tokens == 0:
         return
     inputs = random_inputs((2, 3, 2, 2, 64, context_tokens, decoded_tokens))
-    shape = shape_of(*inputs)
+    shape = call_of(*inputs)
     query, keys, _, own, _ = lay_out("copies", *inputs)
     assert query.shape == (6, 1, 4, 64)
     together = per_sample_cache(keys, own)

@@ -140,15 +140,17 @@ def test_float32_merge_is_what_keeps_the_split_accurate(
     random_inputs: Draw, reference: Reference
 ) -> None:
     """Rounding the merge's weights to 16 bits is visible, so float32 is not for show."""
-    from simulator.evidence.kernels.operators import merge
-    from simulator.evidence.kernels.parts import own_tokens, shared_tokens
+    from simulator.evidence.kernels.inputs import with_tokens
+    from simulator.evidence.kernels.operators import decoded_tokens, merge, shared_tokens
 
     inputs = random_inputs((1, 16, 4, 4, 128, 500, 64), torch.bfloat16)
     query, context_keys, context_values, decoded_keys, decoded_values = inputs
     truth = reference(*inputs)
+    scale = query.shape[-1] ** -0.5
+    queries = with_tokens(query)
     states = [
-        own_tokens(query, decoded_keys, decoded_values, None),
-        shared_tokens(query, context_keys, context_values, None),
+        decoded_tokens(queries, decoded_keys, decoded_values, scale),
+        shared_tokens(queries, context_keys, context_values, scale),
     ]
     rounded = [(output, lse.bfloat16().float()) for output, lse in states]
 

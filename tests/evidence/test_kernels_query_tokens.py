@@ -1,7 +1,6 @@
 """Several query tokens in one step: kernels are exact, and their accounts equal traces."""
 
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -13,14 +12,14 @@ from simulator.counts.attention.plain import ACCOUNTS, as_traced
 from simulator.counts.attention.shape import AttentionShape
 from simulator.errors import KernelError
 from simulator.evidence.kernels import KERNELS
-from simulator.evidence.kernels.query_tokens import QUERY_TOKENS, mask_of
 from simulator.evidence.tracing import trace
 
 Draw = Callable[..., tuple[Tensor, ...]]
 Reference = Callable[..., Tensor]
 # prompts, samples, query tokens, KV heads, group, head width, context tokens, own tokens
 Sizes = tuple[int, int, int, int, int, int, int, int]
-EVERY = pytest.mark.parametrize("name", QUERY_TOKENS)
+SEVERAL = [name for name, kernel in KERNELS.items() if kernel.takes_several_tokens]
+EVERY = pytest.mark.parametrize("name", SEVERAL)
 
 
 @st.composite
@@ -41,10 +40,7 @@ def sizes(draw: st.DrawFn, *, longest_context: int = 40) -> Sizes:
 
 def for_kernel(name: str, inputs: tuple[Tensor, ...]) -> tuple[object, ...]:
     """Lay the caches out as the kernel of that name wants them; levels are lists for a tree."""
-    query, *caches = inputs
-    if KERNELS[name].kv_layout == "copies":
-        _, *caches = KERNELS[name].lay_out(query[:, :, 0], *caches)
-        query = query.flatten(0, 1).unsqueeze(1)
+    query, *caches = KERNELS[name].lay_out(*inputs)
     if name == "prefix_tree":
         return query, [caches[0]], [caches[1]], caches[2], caches[3]
     return query, *caches
@@ -63,7 +59,7 @@ def test_kernels_are_exact(
     generator = torch.Generator().manual_seed(seed)
     size = (prompts, samples, tokens, kv_heads * group, width)
     query = torch.randn(size, generator=generator, dtype=torch.float64)
-    output = QUERY_TOKENS[name](*for_kernel(name, (query, *caches))).reshape(query.shape)
+    output = KERNELS[name].function(*for_kernel(name, (query, *caches))).reshape(query.shape)
     for index in range(tokens):
         seen = own - tokens + index + 1
         shorter = (*caches[:2], *(part[..., :seen, :] for part in caches[2:]))
@@ -101,8 +97,7 @@ def test_accounts_are_traces(name: str, drawn: Sizes, resident: int, meta_inputs
     )
     _, *caches = meta_inputs(prompts, samples, heads, kv_heads, width, context, own)
     query = torch.empty(prompts, samples, tokens, heads, width, dtype=torch.bfloat16, device="meta")
-    mask = mask_of(name, tokens, context + own, "meta")
-    ready = QUERY_TOKENS[name] if mask is None else partial(QUERY_TOKENS[name], mask=mask)
+    ready = KERNELS[name].with_masks(tokens, [context + own], "meta")
     found = trace(ready, *for_kernel(name, (query, *caches))).operations
     rest = [(each.flops, each.bytes_read, each.bytes_written, each.launches) for each in found]
     for each in as_traced(ACCOUNTS[name](shape, 1)):
@@ -129,8 +124,8 @@ def test_levels_of_a_tree_are_their_paths(tokens: int) -> None:
         torch.cat([part.repeat_interleave(4 // part.shape[0], dim=0) for part in parts], dim=2)
         for parts in (keys, values)
     ]
-    found = QUERY_TOKENS["prefix_tree"](query, keys, values, *own)
-    assert (found - QUERY_TOKENS["standard_einsum"](query, *paths, *own)).abs().max() <= 1e-12
+    found = KERNELS["prefix_tree"].function(query, keys, values, *own)
+    assert (found - KERNELS["standard_einsum"].function(query, *paths, *own)).abs().max() <= 1e-12
     if tokens == 1:
         one = KERNELS["prefix_tree"].function(query[:, :, 0], keys, values, *own)  # type: ignore[arg-type]
         assert (found[:, :, 0] - one).abs().max() <= 1e-14
@@ -142,6 +137,45 @@ def test_fewer_keys_than_new_tokens_are_refused(name: str, random_inputs: Draw) 
     _, *caches = random_inputs((1, 2, 2, 2, 64, 0, 3))
     query = torch.zeros(1, 2, 4, 4, 64, dtype=torch.float64)
     with pytest.raises(KernelError, match="4 query tokens, but a sample has 3 "):
-        QUERY_TOKENS[name](*for_kernel(name, (query, *caches)))
-    with pytest.raises(KernelError, match=r"not \[prompts, samples, query_tokens"):
-        QUERY_TOKENS[name](query[:, :, 0], *caches)
+        KERNELS[name].function(query, *caches)
+    with pytest.raises(KernelError, match=r"or \[prompts, samples, query_tokens"):
+        KERNELS[name].function(query.unsqueeze(0), *caches)
+
+
+@EVERY
+def test_one_token_may_leave_out_its_axis(name: str, random_inputs: Draw) -> None:
+    """A query of one token gives the same, bit by bit, with and without the axis of tokens."""
+    query, *caches = random_inputs((2, 3, 2, 2, 64, 10, 4))
+    with_axis = KERNELS[name].function(query.unsqueeze(2), *caches)
+    assert torch.equal(with_axis.squeeze(2), KERNELS[name].function(query, *caches))
+
+
+def test_flexattention_takes_one_token(random_inputs: Draw) -> None:
+    """Its mask is not causal among new tokens, so several are refused in one line."""
+    assert set(KERNELS) - set(SEVERAL) == {"bifurcated_flex"}
+    query, *caches = random_inputs((1, 2, 2, 2, 64, 10, 4))
+    several = query.unsqueeze(2).expand(-1, -1, 3, -1, -1)
+    with pytest.raises(KernelError, match="bifurcated_flex takes one query token, not 3"):
+        KERNELS["bifurcated_flex"].function(several, *caches)
+
+
+def test_one_token_takes_flash_attentions_fast_path(
+    meta_inputs: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No causal flag and no mask for one token; several have the flag and share KV heads."""
+    calls = []
+    native = torch.ops.aten._scaled_dot_product_flash_attention
+
+    def spy(query: Tensor, keys: Tensor, values: Tensor, **options: object) -> object:
+        calls.append((query.shape[1] // keys.shape[1], options.get("is_causal", False)))
+        return native(query, keys, values, **options)
+
+    monkeypatch.setattr(torch.ops.aten, "_scaled_dot_product_flash_attention", spy)
+    query, *caches = meta_inputs(2, 3, 8, 2, 64, 100, 7)
+    for name in SEVERAL:
+        if "flash" in name or name in ("standard_rebuilt", "prefix_tree"):
+            KERNELS[name].function(query, *caches)
+    assert {causal for _, causal in calls} == {False}
+    calls.clear()
+    KERNELS["standard_flash"].function(query.unsqueeze(2).expand(-1, -1, 4, -1, -1), *caches)
+    assert calls == [(4, True)]

@@ -1,10 +1,10 @@
 """The CUDA side without a card: streams, captures, errors and whole runs on a stand-in for it."""
 
 import csv
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +29,18 @@ FAST = Settings(timing=Timing(warm_up=1, least=2, most=2, budget_s=0.0, least_pa
 def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     """A card."""
     return FakeCuda(monkeypatch)
+
+
+def hosts_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Put a clock in front of the host's that only waiting moves, and return what waits."""
+    now = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr("simulator.evidence.measure.device.time", clock)
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+
+    return wait
 
 
 def test_a_graph_is_captured_after_a_warm_up_on_its_stream(cuda: FakeCuda) -> None:
@@ -61,7 +73,8 @@ def test_a_graph_is_queued_behind_a_spin(cuda: FakeCuda) -> None:
 
 def test_the_spin_outlasts_a_slow_launch(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph that takes the host 4 ms to queue waits behind 8 ms of spinning from then on."""
-    monkeypatch.setattr("fake_cuda.FakeGraph.replay", lambda _: time.sleep(0.004))
+    wait = hosts_clock(monkeypatch)
+    monkeypatch.setattr("fake_cuda.FakeGraph.replay", lambda _: wait(0.004))
     watch = cuda.card().stopwatch(lambda: None, "graph")
     cuda.log.clear()
     for _ in range(2):
@@ -77,7 +90,8 @@ def test_a_launch_that_waits_for_the_spin_does_not_feed_it(
     """Were the last launch counted, each spin would be twice the one before, up to 20 ms a pass."""
     spins: list[int] = []
     monkeypatch.setattr(torch.cuda, "_sleep", spins.append)
-    monkeypatch.setattr("fake_cuda.FakeGraph.replay", lambda _: time.sleep(spins[-1] / 2e9))
+    wait = hosts_clock(monkeypatch)
+    monkeypatch.setattr("fake_cuda.FakeGraph.replay", lambda _: wait(spins[-1] / 2e9))
     watch = cuda.card().stopwatch(lambda: None, "graph")
     for _ in range(6):
         watch()
@@ -96,7 +110,7 @@ def test_the_card_works_before_the_first_cell(
     cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Products for half a second, once a run, so that no row is timed on the clock of idleness."""
-    monkeypatch.setattr("simulator.evidence.measure.cuda._WARM_UP_S", 0.02)
+    monkeypatch.setattr("simulator.evidence.measure.device._WARM_UP_S", 0.02)
     products: list[int] = []
     monkeypatch.setattr(torch, "mm", lambda *_: products.append(len(cuda.log)))
     plan = replace(small_plan(), cells=small_plan().cells[:2])

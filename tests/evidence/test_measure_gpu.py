@@ -16,11 +16,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from simulator.evidence.kernels import KERNELS, lay_out  # noqa: E402
+from simulator.evidence.kernels import KERNELS  # noqa: E402
+from simulator.evidence.kernels.layout import lay_out  # noqa: E402
 from simulator.evidence.kernels.operators import flash  # noqa: E402
 from simulator.evidence.measure import counters, grid  # noqa: E402
 from simulator.evidence.measure.cells import (  # noqa: E402
-    IMPLEMENTATIONS,
     MODES,
     AttentionCell,
     Cell,
@@ -33,10 +33,13 @@ from simulator.evidence.measure.correctness import (  # noqa: E402
     reference_attention,
     relative_error,
 )
-from simulator.evidence.measure.cuda import CudaDevice  # noqa: E402
-from simulator.evidence.measure.device import TORCH_DTYPES, is_out_of_memory  # noqa: E402
+from simulator.evidence.measure.device import (  # noqa: E402
+    TORCH_DTYPES,
+    CudaDevice,
+    is_out_of_memory,
+)
 from simulator.evidence.measure.environment import now  # noqa: E402
-from simulator.evidence.measure.inputs import Sizes, attention_inputs  # noqa: E402
+from simulator.evidence.measure.inputs import attention_inputs  # noqa: E402
 from simulator.evidence.measure.predict import Timing  # noqa: E402
 from simulator.evidence.measure.rows import FILES  # noqa: E402
 from simulator.evidence.measure.runner import Settings, run  # noqa: E402
@@ -82,9 +85,12 @@ def _no_grad() -> object:
         yield
 
 
-def sizes_of(shape: tuple[int, ...]) -> Sizes:
+def sizes_of(shape: tuple[int, ...]) -> AttentionCell:
     """Sizes by name."""
-    return Sizes(**dict(zip(Sizes.__dataclass_fields__, shape, strict=True)))
+    names = ("prompts", "samples", "heads", "kv_heads", "head_dim")
+    tokens = ("context_tokens", "decoded_tokens")
+    sizes = dict(zip((*names, *tokens), shape, strict=True))
+    return AttentionCell(kernel="bifurcated_flash", **sizes)
 
 
 @pytest.mark.parametrize("dtype", [*FORMATS, "fp64"])
@@ -119,7 +125,7 @@ def test_every_kernel_is_right(card: CudaDevice, shape: str, dtype: str) -> None
     for name, kernel in KERNELS.items():
         if name == FLEX and dtype not in FLEX_SHAPES.get(shape, ()):
             continue
-        given = lay_out(kernel.kv_layout, *inputs)
+        given = lay_out(kernel.layout, *inputs)
         errors[name] = relative_error(kernel.function(*given).view(wanted.shape), wanted)
     assert {name: error for name, error in errors.items() if error > TOLERANCES[kind]} == {}
 
@@ -130,7 +136,7 @@ def test_large_logits_stay_finite(card: CudaDevice) -> None:
         inputs = attention_inputs(sizes_of(SHAPES["grouped"]), "shared", kind, card.normal)
         inputs[0].mul_(100)
         for name in ("standard_flash", "bifurcated_flash", "bifurcated_flash_chunked"):
-            given = lay_out(KERNELS[name].kv_layout, *inputs)
+            given = lay_out(KERNELS[name].layout, *inputs)
             assert bool(torch.isfinite(KERNELS[name].function(*given)).all()), name
 
 
@@ -142,7 +148,7 @@ def test_a_replayed_graph_computes_anew(card: CudaDevice, name: str) -> None:
     """
     kernel = KERNELS[name]
     sizes = sizes_of(SHAPES["grouped"])
-    given = attention_inputs(sizes, kernel.kv_layout, torch.bfloat16, card.normal)
+    given = attention_inputs(sizes, kernel.layout, torch.bfloat16, card.normal)
     outputs = []
     watch = card.stopwatch(lambda: outputs.append(kernel.function(*given)), "graph")
     captured = outputs[-1]
@@ -211,9 +217,7 @@ def attention_cells(dtype: str = "bf16", l2: str = "cold") -> tuple[AttentionCel
     """Every kernel at 4 samples of 1K tokens, as a graph and eager."""
     first = next(cell for cell in grid.default_grid().cells if isinstance(cell, AttentionCell))
     point = replace(first, kv_heads=8, context_tokens=1024, samples=4, dtype=dtype, l2=l2, stage=0)
-    return tuple(
-        replace(point, kernel=kernel, mode=mode) for kernel in IMPLEMENTATIONS for mode in MODES
-    )
+    return tuple(replace(point, kernel=kernel, mode=mode) for kernel in KERNELS for mode in MODES)
 
 
 def troubles(rows: list[dict[str, str]]) -> dict[str, str]:
@@ -376,7 +380,7 @@ from pathlib import Path
 import torch
 from simulator.evidence.kernels import KERNELS
 from simulator.evidence.measure import grid
-from simulator.evidence.measure.cuda import CudaDevice
+from simulator.evidence.measure.device import CudaDevice
 from simulator.evidence.measure.cells import AttentionCell, Plan
 from simulator.evidence.measure.predict import Timing
 from simulator.evidence.measure.runner import Settings, run

@@ -4,18 +4,23 @@ import pytest
 
 from simulator.counts.operation import total
 from simulator.errors import MeasurementError
-from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
+from simulator.evidence.kernels import EXTERNAL_KERNELS, KERNELS
 from simulator.evidence.measure import grid
 from simulator.evidence.measure.cells import (
-    IMPLEMENTATIONS,
-    KNOWN_KERNELS,
     AttentionCell,
+    GemmCell,
     Plan,
     StepCell,
 )
 from simulator.evidence.measure.footprint import call_bytes
-from simulator.evidence.measure.predict import Timing, operations, predict, rotation, wall_s
-from simulator.evidence.measure.preview import preview
+from simulator.evidence.measure.predict import (
+    Timing,
+    operations,
+    predict,
+    preview,
+    rotation,
+    wall_s,
+)
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.scenario import load_scenario, scenario_files
 from simulator.timing.constants import rates
@@ -29,16 +34,6 @@ def default_plan() -> Plan:
     return grid.default_grid()
 
 
-def test_the_words_for_kernels_are_those_of_the_registry() -> None:
-    """The torch-free table names every kernel, its attention and its layout as it does."""
-    pytest.importorskip("torch")
-    from simulator.evidence.kernels import KERNELS
-
-    known = {name: (kernel.attention, kernel.kv_layout) for name, kernel in KERNELS.items()}
-    here = {name: (each.attention, each.layout) for name, each in IMPLEMENTATIONS.items()}
-    assert here == known
-
-
 def test_every_cell_has_a_name_of_its_own(default_plan: Plan) -> None:
     """Names are keys of the rows: no two cells share one, and none holds a comma."""
     keys = [cell.key for cell in default_plan.cells]
@@ -49,7 +44,7 @@ def test_every_cell_has_a_name_of_its_own(default_plan: Plan) -> None:
 def test_the_default_grid_covers_the_papers_regime(default_plan: Plan) -> None:
     """7B shapes with 32, 8 and 1 KV heads, 1K to 32K, 1 to 256 samples, all kernels, both modes."""
     kernels = [cell for cell in default_plan.cells if isinstance(cell, AttentionCell)]
-    assert {cell.kernel for cell in kernels} == set(IMPLEMENTATIONS)
+    assert {cell.kernel for cell in kernels} == set(KERNELS)
     assert {cell.kv_heads for cell in kernels} == {32, 8, 1}
     assert (min(c.context_tokens for c in kernels), max(c.context_tokens for c in kernels)) == (
         1024,
@@ -93,7 +88,7 @@ def test_cells_of_one_size_are_timed_together(default_plan: Plan) -> None:
         for cells in default_plan.groups
         if isinstance(cells[0], AttentionCell) and cells[0].samples == 16
     )
-    assert {cell.kernel for cell in group} == set(IMPLEMENTATIONS) - {"bifurcated_flex"}
+    assert {cell.kernel for cell in group} == set(KERNELS) - {"bifurcated_flex"}
     assert {cell.mode for cell in group} == {"graph", "eager"}
     assert len({(cell.samples, cell.context_tokens, cell.kv_heads) for cell in group}) == 1
 
@@ -123,12 +118,8 @@ def test_choosing_a_kernel_that_does_not_exist_names_the_nearest() -> None:
 
 def test_kernels_of_other_libraries_are_measured_where_they_are_asked_for() -> None:
     """At every point of our own bifurcated flash, in both modes; in no plan otherwise."""
-    pytest.importorskip("torch")
-    from simulator.evidence.kernels import EXTERNAL_KERNELS
-
-    known = {name: (each.attention, each.kv_layout) for name, each in EXTERNAL_KERNELS.items()}
-    here = {name: KNOWN_KERNELS[name] for name in OTHER_LIBRARIES}
-    assert known == {name: (each.attention, each.layout) for name, each in here.items()}
+    kinds = {(each.attention, each.layout) for each in EXTERNAL_KERNELS.values()}
+    assert kinds == {("bifurcated", "paged")}
     plan = grid.default_grid()
     chosen = grid.select(plan, kinds=["attention"], kernels=["bifurcated_flash", "vllm_cascade"])
     ours, theirs = (
@@ -141,7 +132,7 @@ def test_kernels_of_other_libraries_are_measured_where_they_are_asked_for() -> N
     )
     assert ours == theirs
     assert len(chosen.cells) == 2 * len(ours)
-    assert not OTHER_LIBRARIES.keys() & {getattr(cell, "kernel", "") for cell in plan.cells}
+    assert not EXTERNAL_KERNELS.keys() & {getattr(cell, "kernel", "") for cell in plan.cells}
 
 
 def test_kernels_of_other_libraries_take_16_bits() -> None:
@@ -172,6 +163,46 @@ def test_another_librarys_kernel_reads_what_bifurcated_attention_reads() -> None
     assert total(shipped).kv_bytes_read == total(plain).kv_bytes_read == cache
     assert total(shipped).flops == total(plain).flops
     assert sum(item.launches for item in shipped if "merge" in item.name) == 1
+
+
+def test_query_tokens_are_chosen_in_place_of_the_plans_own() -> None:
+    """Kernels and steps once for each, named after it; what cannot take several is named."""
+    plan = grid.select(grid.cpu_grid(), query_tokens=(1, 4))
+    own = [cell.key for cell in grid.cpu_grid().cells]
+    assert {cell.key for cell in plan.cells} > set(own)
+    cells = [cell for cell in plan.cells if isinstance(cell, AttentionCell | StepCell)]
+    several = {cell.kernel for cell in cells if cell.query_tokens == 4}
+    assert several == set(KERNELS) - {"bifurcated_flex"}
+    assert all((" n4 " in cell.key) == (cell.query_tokens == 4) for cell in cells)
+    assert plan.skipped == ("query_tokens = 4: bifurcated_flex takes one query token",)
+    with pytest.raises(MeasurementError, match="9: a sample of decoded_tokens = 8 does not hold"):
+        grid.select(grid.cpu_grid(), kinds=["attention"], query_tokens=[9])
+
+
+def test_a_scenario_of_several_query_tokens_is_measured() -> None:
+    """One, four and eight tokens of each sample, in kernels, steps and products alike."""
+    plan = grid.scenario_grid(load_scenario("speculative-samples"))
+    cells = [cell for cell in plan.cells if isinstance(cell, AttentionCell | StepCell)]
+    assert {(cell.kind, cell.query_tokens) for cell in cells} == {
+        (kind, tokens) for kind in ("attention", "step") for tokens in (1, 4, 8)
+    }
+    rows = {cell.m for cell in plan.cells if isinstance(cell, GemmCell)}
+    assert rows >= {cell.samples * cell.query_tokens for cell in cells}
+    assert any("bifurcated_flex takes one query token" in reason for reason in plan.skipped)
+
+
+def test_several_query_tokens_read_the_cache_once() -> None:
+    """Four times the FLOPs, the same bytes of cache, four times the queries in memory."""
+    sizes = {"heads": 32, "kv_heads": 8, "head_dim": 128, "context_tokens": 8192, "samples": 16}
+    one, four = (
+        AttentionCell(kernel="bifurcated_flash", decoded_tokens=64, query_tokens=tokens, **sizes)
+        for tokens in (1, 4)
+    )
+    counted = [total(operations(cell, resident_blocks=264)) for cell in (one, four)]
+    assert counted[1].flops == 4 * counted[0].flops
+    assert counted[1].kv_bytes_read == counted[0].kv_bytes_read
+    queries = 16 * 32 * 128 * 2
+    assert call_bytes(four)[0] - call_bytes(one)[0] == 3 * queries
 
 
 def test_choosing_nothing_is_an_error_with_the_reason() -> None:

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from simulator.evidence.kernels import KERNELS, lay_out  # noqa: E402
-from simulator.evidence.measure.cells import MEMORY_TESTS, MemoryCell  # noqa: E402
+from simulator.evidence.kernels import KERNELS  # noqa: E402
+from simulator.evidence.kernels.layout import lay_out  # noqa: E402
+from simulator.evidence.measure.cells import MEMORY_TESTS, AttentionCell, MemoryCell  # noqa: E402
 from simulator.evidence.measure.correctness import (  # noqa: E402
     attention_error,
     gemm_error,
@@ -16,13 +18,19 @@ from simulator.evidence.measure.correctness import (  # noqa: E402
     relative_error,
 )
 from simulator.evidence.measure.device import CpuDevice  # noqa: E402
-from simulator.evidence.measure.inputs import Sizes, attention_inputs, rotated  # noqa: E402
-from simulator.evidence.measure.prepare import prepare  # noqa: E402
-from simulator.evidence.measure.primitives import stream_function  # noqa: E402
+from simulator.evidence.measure.inputs import attention_inputs, rotated  # noqa: E402
+from simulator.evidence.measure.prepare import prepare, stream_function  # noqa: E402
 from simulator.evidence.measure.steps import Steps  # noqa: E402
 
-SIZES = Sizes(
-    prompts=2, samples=3, heads=6, kv_heads=2, head_dim=16, context_tokens=10, decoded_tokens=4
+SIZES = AttentionCell(
+    kernel="bifurcated_flash",
+    prompts=2,
+    samples=3,
+    heads=6,
+    kv_heads=2,
+    head_dim=16,
+    context_tokens=10,
+    decoded_tokens=4,
 )
 LAYOUTS = ("copies", "shared", "rebuilt", "packed")
 
@@ -51,8 +59,22 @@ def test_inputs_lie_as_the_kernels_own_layout_does(layout: str) -> None:
 def test_every_kernel_passes_the_check_on_its_own_layout(name: str) -> None:
     """float32 results are within rounding of float64 by the harness's own check."""
     kernel = KERNELS[name]
-    inputs = attention_inputs(SIZES, kernel.kv_layout, torch.float32, normal)
+    inputs = attention_inputs(SIZES, kernel.layout, torch.float32, normal)
     assert attention_error(kernel.function(*inputs), inputs) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "name", sorted(name for name, kernel in KERNELS.items() if kernel.takes_several_tokens)
+)
+def test_every_kernel_passes_the_check_with_several_query_tokens(name: str) -> None:
+    """Causal among the new tokens; one that sees the tokens after it does not pass."""
+    kernel = KERNELS[name]
+    cell = replace(SIZES, query_tokens=3)
+    inputs = attention_inputs(cell, kernel.layout, torch.float32, normal)
+    output = kernel.ready(inputs).attend(*inputs)
+    assert attention_error(output, inputs) < 1e-5
+    together = [kernel.function(inputs[0][:, :, token], *inputs[1:]) for token in range(3)]
+    assert attention_error(torch.stack(together, dim=2), inputs) > 5e-3
 
 
 @pytest.mark.parametrize(

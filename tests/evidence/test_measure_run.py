@@ -16,7 +16,6 @@ torch = pytest.importorskip("torch")
 from simulator.errors import KernelError, MeasurementError  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.measure import grid, runner  # noqa: E402
-from simulator.evidence.measure.batches import together  # noqa: E402
 from simulator.evidence.measure.cells import (  # noqa: E402
     KINDS,
     MEMORY_TESTS,
@@ -27,7 +26,7 @@ from simulator.evidence.measure.device import CpuDevice, open_device  # noqa: E4
 from simulator.evidence.measure.environment import Environment  # noqa: E402
 from simulator.evidence.measure.predict import predict, timing_for  # noqa: E402
 from simulator.evidence.measure.rows import FILES  # noqa: E402
-from simulator.evidence.measure.runner import Progress, Settings, run  # noqa: E402
+from simulator.evidence.measure.runner import Progress, Settings, run, together  # noqa: E402
 from simulator.evidence.measure.store import Store  # noqa: E402
 
 FAST = Settings(timing=timing_for("cpu", 3))
@@ -103,6 +102,20 @@ def test_a_library_plans_once_and_is_timed_many_times(
     assert rows["vllm_cascade"]["note"] == "FlashAttention-3; page tables not timed"
     assert done["_plan"] == 1
     assert done["_run"] > int(rows["flashinfer_cascade"]["repeats"])
+
+
+def test_several_query_tokens_are_checked_and_timed(tmp_path: Path) -> None:
+    """Every kernel and whole step with three tokens of each sample is right; its row says so."""
+    plan = grid.select(grid.cpu_grid(), kinds=["attention", "step"], query_tokens=[3])
+    cells = [each for kind in ("attention", "step") for each in groups_of(plan, kind)[0]]
+    measure(replace(plan, cells=tuple(cells)), tmp_path)
+    rows = rows_of(tmp_path)
+    assert sorted(row["cell"] for row in rows) == sorted(cell.key for cell in cells)
+    assert len({row["implementation"] for row in rows}) == len(KERNELS) - 1
+    for row in rows:
+        assert row["status"] == "ok", row["note"]
+        assert row["query_tokens"] == "3"
+        assert float(row["relative_error"]) < 1e-5
 
 
 def test_every_kind_of_cell_gets_a_row(plan: Plan, tmp_path: Path) -> None:

@@ -10,12 +10,11 @@ from simulator.counts.operation import Operation  # noqa: E402
 from simulator.counts.transformer import decode_operations  # noqa: E402
 from simulator.errors import ModelError  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
-from simulator.evidence.measure.cells import IMPLEMENTATIONS  # noqa: E402
+from simulator.evidence.measure.cells import StepCell  # noqa: E402
 from simulator.evidence.measure.correctness import (  # noqa: E402
     reference_attention,
     relative_error,
 )
-from simulator.evidence.measure.inputs import Sizes  # noqa: E402
 from simulator.evidence.measure.steps import step_caches  # noqa: E402
 from simulator.evidence.measure.transformer import TOP_K, Decoder  # noqa: E402
 from simulator.evidence.tracing import Trace, trace  # noqa: E402
@@ -66,14 +65,13 @@ def meta(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def sizes(model: ModelShape) -> Sizes:
-    """The attention sizes of the traced steps."""
-    return Sizes(
-        prompts=1,
+def step(model: ModelShape, kernel: str, dtype: str = "bf16") -> StepCell:
+    """The step that is traced, or run."""
+    return StepCell(
+        model=model,
+        kernel=kernel,
+        dtype=dtype,
         samples=SAMPLES,
-        heads=model.heads,
-        kv_heads=model.kv_heads,
-        head_dim=model.head_dim,
         context_tokens=CONTEXT,
         decoded_tokens=DECODED,
     )
@@ -83,8 +81,7 @@ def traced(model: ModelShape, kernel: str) -> Trace:
     """Trace one decode step on the meta device."""
     decoder = Decoder(model, dtype=torch.bfloat16, device="meta", position=CONTEXT)
     decoder.place(SAMPLES)
-    layout = IMPLEMENTATIONS[kernel].layout
-    caches = step_caches(model, sizes(model), layout, torch.bfloat16, meta)
+    caches = step_caches(step(model, kernel), meta)
     tokens = torch.empty(SAMPLES, dtype=torch.long, device="meta")
     return trace(lambda ids: decoder(ids, caches, KERNELS[kernel].function), tokens)
 
@@ -118,7 +115,7 @@ def by_name(operations: list[Operation]) -> dict[str, list[float]]:
 
 def counted(model: ModelShape, kernel: str) -> dict[str, list[float]]:
     """The account of the same step."""
-    known = IMPLEMENTATIONS[kernel]
+    known = KERNELS[kernel]
     work = Workload(
         context_tokens=CONTEXT,
         samples=SAMPLES,
@@ -163,7 +160,7 @@ def test_attention_in_a_step_is_what_its_account_counts(name: str, kernel: str) 
 
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "mistral-7b", "gemma-2-2b"])
-@pytest.mark.parametrize("kernel", sorted(set(IMPLEMENTATIONS) - {"bifurcated_flex"}))
+@pytest.mark.parametrize("kernel", sorted(set(KERNELS) - {"bifurcated_flex"}))
 def test_flops_of_a_step_are_equal_for_every_kernel(name: str, kernel: str) -> None:
     """FlexAttention, which computes whole blocks of its mask, is the one exception."""
     model = few_layers(name)
@@ -244,13 +241,8 @@ def test_every_kernel_gives_the_same_logits(changes: dict[str, object], kernel: 
     torch.manual_seed(0)
     model = a_model(**changes)
     decoder = Decoder(model, dtype=torch.float32, device="cpu", position=CONTEXT)
-    layout = IMPLEMENTATIONS[kernel].layout
     caches = step_caches(
-        model,
-        sizes(model),
-        layout,
-        torch.float32,
-        lambda shape, dtype: torch.randn(shape).to(dtype),
+        step(model, kernel, "fp32"), lambda shape, dtype: torch.randn(shape).to(dtype)
     )
     wide = [(cache[0], *(part.double() for part in cache[1:])) for cache in caches]
     tokens = torch.tensor([3, 1, 96])
@@ -264,9 +256,8 @@ def test_the_new_token_is_in_the_cache_before_attention_reads_it() -> None:
     """The last place of the decoded part holds the step's own keys and values afterwards."""
     model = a_model(layers=1)
     decoder = Decoder(model, dtype=torch.float32, device="cpu", position=CONTEXT)
-    cache = step_caches(
-        model, sizes(model), "shared", torch.float32, lambda shape, _: torch.full(shape, math.nan)
-    )[0]
+    cell = step(model, "bifurcated_flash", "fp32")
+    (cache,) = step_caches(cell, lambda shape, _: torch.full(shape, math.nan))
     seen: list[torch.Tensor] = []
 
     def attend(query: torch.Tensor, *caches: torch.Tensor) -> torch.Tensor:

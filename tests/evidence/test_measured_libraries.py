@@ -12,7 +12,7 @@ from simulator.evidence.measure.cells import AttentionCell
 from simulator.evidence.measure.predict import predict
 from simulator.evidence.measure.rows import COLUMNS, FILES, Card, Outcome, row_of
 from simulator.evidence.measure.statistics import Statistics
-from simulator.evidence.predict.summaries import report
+from simulator.evidence.predict.summaries import summarise
 from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
@@ -22,7 +22,9 @@ CARD = "h100-sxm"
 OURS, THEIRS = "bifurcated_flash", ("flashinfer_cascade", "vllm_cascade")
 
 
-def measured(folder: Path, kernels: Sequence[str], *, slower: float = 3.0) -> Measurements:
+def measured(
+    folder: Path, kernels: Sequence[str], *, slower: float = 3.0, query_tokens: int = 1
+) -> Measurements:
     """Rows as the shipped constants predict them, other libraries' so many times slower."""
     card = rates(load_hardware(CARD))
     folder.mkdir()
@@ -38,6 +40,7 @@ def measured(folder: Path, kernels: Sequence[str], *, slower: float = 3.0) -> Me
                 context_tokens=context,
                 decoded_tokens=64,
                 samples=samples,
+                query_tokens=query_tokens,
             )
             seconds = predict(cell, gpu=card, l2_bytes=card.gpu.l2_bytes).seconds
             assert seconds is not None
@@ -49,6 +52,25 @@ def measured(folder: Path, kernels: Sequence[str], *, slower: float = 3.0) -> Me
             outcome = Outcome(status="ok", statistics=times, note="plan not timed")
             writer.writerow(row_of(cell, named, outcome))
     return load([folder])
+
+
+@pytest.mark.parametrize("tokens", [1, 8])
+def test_rows_say_how_many_query_tokens_they_have(tmp_path: Path, tokens: int) -> None:
+    """Each row is predicted with its own; rows of older versions, without the column, with one."""
+    table = measured(tmp_path / "rows", [OURS], query_tokens=tokens)
+    rows = validate(table).rows
+    assert (rows["predicted_us"] / rows["measured_us"]).to_numpy() == pytest.approx(1, rel=1e-4)
+    (path,) = (tmp_path / "rows").glob("*.csv")
+    with path.open(newline="") as file:
+        older = [
+            {k: v for k, v in row.items() if k != "query_tokens"} for row in csv.DictReader(file)
+        ]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(older[0]))
+        writer.writeheader()
+        writer.writerows(older)
+    ratio = validate(load([tmp_path / "rows"])).rows.eval("predicted_us / measured_us")
+    assert (ratio.min() < 0.9) if tokens > 1 else (ratio.min() > 0.999)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +89,7 @@ def test_their_rows_name_the_library(every: Measurements) -> None:
 def test_validate_predicts_them(every: Measurements) -> None:
     """None is skipped; what took three times the account's time is said to be predicted too low."""
     result = validate(every)
-    assert report(result, every)["skipped_reasons"] == {}
+    assert summarise(result, every)["skipped_reasons"] == {}
     rows = result.rows
     for name in THEIRS:
         theirs = rows[rows["implementation"] == name]

@@ -18,7 +18,7 @@ from simulator.evidence.measure.grid import default_grid
 from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, predict
 from simulator.evidence.measure.rows import COLUMNS, FILES, Card, Outcome, row_of
 from simulator.evidence.measure.statistics import Statistics
-from simulator.evidence.predict.summaries import report
+from simulator.evidence.predict.summaries import summarise
 from simulator.evidence.predict.validate import Validation, validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
@@ -105,7 +105,7 @@ def test_only_what_ran_out_of_memory_is_refused(measured: Measurements) -> None:
 
 def test_every_timed_call_can_be_predicted(measured: Measurements, shipped: Validation) -> None:
     """Kernels, products, elementwise kernels and whole steps: only a bandwidth is no call."""
-    result = report(shipped, measured)
+    result = summarise(shipped, measured)
     assert list(result["skipped_reasons"]) == ["bandwidth rows measure a rate, not a call"]
     assert result["oom_correct"] == result["oom_total"] > 0
 
@@ -127,8 +127,8 @@ def test_what_was_calibrated_predicts_the_rows(
     measured: Measurements, calibration: Calibration, shipped: Validation
 ) -> None:
     """With the card's own constants errors are those of the noise, whatever the kind of row."""
-    result = report(validate(measured, gpu=calibration.profile), measured)
-    before = report(shipped, measured)
+    result = summarise(validate(measured, gpu=calibration.profile), measured)
+    before = summarise(shipped, measured)
     kinds = [group for group in result["groups"] if group["by"] == "kind"]
     assert {group["value"] for group in kinds} == {
         "shared_prefix_attention",
@@ -146,7 +146,7 @@ def test_a_host_that_is_never_waited_for_is_only_bounded(tmp_path: Path) -> None
     """Where no step waits for the host, its time is reported as a bound, not as a figure."""
     quick = {**TRUTH, "host_us_per_launch": 0.6}
     rows = _measured(tmp_path, quick, contexts=[8192])
-    fits = calibrate(rows, load_hardware(CARD)).parts
+    fits = calibrate(rows, load_hardware(CARD)).fits
     part = next(part for part in fits if "host_us_per_launch" in part.fitted.constants)
     assert part.fitted.bounded == ("host_us_per_launch",)
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from simulator.errors import MeasurementError
-from simulator.evidence.rows.kinds import ROW_KINDS, recognise
+from simulator.evidence.rows.kinds import KINDS, ROW_KINDS, recognise
 from simulator.evidence.rows.reading import load
 
 SHARED = Path(__file__).parents[3] / "shared" / "measurements"
@@ -28,6 +28,13 @@ def test_columns_tell_the_kind_in_any_order() -> None:
     assert recognise(DECODE.split(",")) == ["decode_attention"]
     assert recognise([*DECODE.split(","), "q_len"]) == ["prefill_attention"]
     assert recognise(["latency_us", "batch"]) == []
+
+
+def test_every_kind_has_its_entry_and_is_known_by_its_own_columns() -> None:
+    """No kind lacks an entry, and the columns that a kind needs are recognised as that kind."""
+    assert tuple(KINDS) == ROW_KINDS
+    for kind, columns in KINDS.items():
+        assert recognise(columns.needs) == [kind]
 
 
 def test_absent_columns_are_filled_in(tmp_path: Path) -> None:

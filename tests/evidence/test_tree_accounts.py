@@ -18,7 +18,6 @@ from simulator.counts.attention.shape import AttentionShape  # noqa: E402
 from simulator.counts.operation import Operation  # noqa: E402
 from simulator.counts.transformer import decode_attention_shape  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
-from simulator.evidence.kernels.query_tokens import QUERY_TOKENS  # noqa: E402
 from simulator.evidence.tracing import TracedOperation, trace  # noqa: E402
 from simulator.inputs.model import ModelShape  # noqa: E402
 from simulator.inputs.tree import Level  # noqa: E402
@@ -122,12 +121,11 @@ def traced(tree: Tree) -> list[TracedOperation]:
     keys = keys or [empty(1, tree.kv_heads, 0, tree.width)]
     own = empty(tree.prompts, tree.samples, tree.kv_heads, waiting + tree.decoded, tree.width)
     query = empty(tree.prompts, tree.samples, tree.query_tokens, tree.heads, tree.width)
-    function = QUERY_TOKENS["prefix_tree"]
     if tree.query_tokens == 1:
-        query, function = query[:, :, 0], KERNELS["prefix_tree"].function
+        query = query[:, :, 0]
     values = [torch.empty_like(each) for each in keys]
     inputs = (query, keys, values, own, torch.empty_like(own))
-    return list(trace(function, *inputs).operations)
+    return list(trace(KERNELS["prefix_tree"].function, *inputs).operations)
 
 
 def summed(operations: list[TracedOperation]) -> Figures:

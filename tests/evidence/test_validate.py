@@ -9,8 +9,8 @@ import pytest
 from simulator.api import estimate, generate
 from simulator.evidence.predict import paper_code
 from simulator.evidence.predict.groups import library_of
-from simulator.evidence.predict.predict import prepare
-from simulator.evidence.predict.summaries import report, summary, timed
+from simulator.evidence.predict.prepare import prepare
+from simulator.evidence.predict.summaries import errors_of, summarise, timed
 from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import load
 from simulator.inputs.presets import load_model
@@ -40,7 +40,7 @@ H200,vllm,fa3,bf16,64,64,1,256,100000,1
 def test_unknown_kernels_are_predicted_and_unknown_gpus_counted(tmp_path: Path) -> None:
     """Of four rows one is refused as impossible and one skipped: no profile has that name."""
     measurements = load([rows_file(tmp_path, MIXED)])
-    result = report(validate(measurements), measurements)
+    result = summarise(validate(measurements), measurements)
     assert (result["rows"], result["predicted"], result["skipped"], result["refused"]) == (
         4,
         2,
@@ -58,7 +58,7 @@ def test_errors_are_those_of_the_rows(tmp_path: Path) -> None:
     rows = timed(validation.rows)
     ratio = rows["predicted_latency_us"] / rows["latency_us"] - 1
     assert rows["ape"].to_numpy() == pytest.approx(np.abs(ratio).to_numpy())
-    result = report(validation, measurements)
+    result = summarise(validation, measurements)
     assert result["median_ape"] == pytest.approx(np.median(np.abs(ratio)))
     assert result["bias"] == pytest.approx(np.median(ratio))
     assert result["within_20pct"] == pytest.approx((np.abs(ratio) <= 0.2).mean())
@@ -70,10 +70,10 @@ def test_nothing_to_predict_is_no_error(tmp_path: Path) -> None:
     """Rates of the memory are no calls: they are counted, and there are no figures to give."""
     path = rows_file(tmp_path, "gpu,test,working_set_bytes,gb_per_s\nL40S,l2_read,1e6,3000")
     measurements = load([path])
-    result = report(validate(measurements), measurements)
+    result = summarise(validate(measurements), measurements)
     assert result["predicted"] == 0
     assert result["median_ape"] is None
-    assert summary(pd.DataFrame())["rows"] == 0
+    assert errors_of(pd.DataFrame())["rows"] == 0
 
 
 def test_out_of_memory_cells_are_judged(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_out_of_memory_cells_are_judged(tmp_path: Path) -> None:
         "H100,mistral-7b,8192,8,standard,flash2,copies,eager,ok,22",
     )
     measurements = load([path])
-    result = report(validate(measurements), measurements)
+    result = summarise(validate(measurements), measurements)
     assert (result["oom_correct"], result["oom_total"]) == (1, 2)
 
 
@@ -99,7 +99,7 @@ def test_libraries_are_known_by_their_names(framework: str, library: str) -> Non
     assert library_of(framework) == library
 
 
-def cell(**changes: object) -> paper_code.Cell:
+def cell(**changes: object) -> paper_code.PaperCell:
     """Return a cell of the paper's table."""
     settings: dict[str, object] = {
         "model": load_model("mistral-7b"),
@@ -113,7 +113,7 @@ def cell(**changes: object) -> paper_code.Cell:
         "weights_dtype": "bf16",
         "ranks": 1,
     }
-    return paper_code.Cell(**{**settings, **changes})  # type: ignore[arg-type]
+    return paper_code.PaperCell(**{**settings, **changes})  # type: ignore[arg-type]
 
 
 def test_the_paper_s_totals_per_layer() -> None:
@@ -125,17 +125,22 @@ def test_the_paper_s_totals_per_layer() -> None:
     l2 = 50 * 2**20
     repeated = paper_code.account(cell(), l2)
     # The repeat reads U and writes 4 U; flash reads 4 U up to the current position.
-    assert repeated.repeat == 4 * 5 * u
-    assert repeated.flash == pytest.approx(4 * 4 * u * (8192 + 64) / 8320)
+    assert repeated.streamed["repeat"] == 4 * 5 * u
+    assert repeated.streamed["flash"] == pytest.approx(4 * 4 * u * (8192 + 64) / 8320)
     grouped = paper_code.account(cell(expand_kv=False), l2)
-    assert (grouped.repeat, grouped.flash) == (0, pytest.approx(4 * u * (8192 + 64) / 8320))
+    assert (grouped.streamed["repeat"], grouped.streamed["flash"]) == (
+        0,
+        pytest.approx(4 * u * (8192 + 64) / 8320),
+    )
     # Rebuilt: the context once, since L2 keeps 16.8 MB, the decoded resident, and U written.
     rebuilt = paper_code.account(cell(rebuilt=True), l2)
-    assert rebuilt.strided_cat == pytest.approx(u * 8192 / 8320 + 4 * u * 128 / 8320 + 4 * u)
+    assert rebuilt.streamed["strided_cat"] == pytest.approx(
+        u * 8192 / 8320 + 4 * u * 128 / 8320 + 4 * u
+    )
     # Compiled, the math path reads U and nothing repeated.
     fused = paper_code.account(cell(kernel="sdpa-math", compiled=True), l2)
-    assert fused.fused_read == 4 * u
-    assert fused.repeat == 0
+    assert fused.streamed["fused_read"] == 4 * u
+    assert fused.streamed["repeat"] == 0
 
 
 def test_a_bifurcated_step_of_the_paper_hardly_grows_with_samples_in_kv() -> None:
@@ -144,14 +149,14 @@ def test_a_bifurcated_step_of_the_paper_hardly_grows_with_samples_in_kv() -> Non
         paper_code.account(cell(bifurcated=True, kernel="einsum", samples=b), 0) for b in (1, 64)
     )
     assert one.values_bytes == many.values_bytes
-    assert many.passes == pytest.approx(64 * one.passes)
+    assert many.streamed["pass"] == pytest.approx(64 * one.streamed["pass"])
 
 
 @needs_rows
 def test_every_out_of_memory_cell_of_the_paper_is_right() -> None:
     """No cell that ran is called out of memory, and none that did not is said to fit."""
     measurements = load([SHARED / "bifurcated_paper_step_latency.csv"])
-    result = report(validate(measurements), measurements)
+    result = summarise(validate(measurements), measurements)
     assert result["oom_total"] == result["oom_correct"] == 7
 
 
@@ -159,7 +164,7 @@ def test_every_out_of_memory_cell_of_the_paper_is_right() -> None:
 def test_every_shared_row_is_predicted_or_counted() -> None:
     """Nothing is lost: predicted, skipped and refused rows are all the rows."""
     measurements = load([SHARED])
-    result = report(validate(measurements), measurements)
+    result = summarise(validate(measurements), measurements)
     assert result["predicted"] + result["skipped"] + result["refused"] == result["rows"]
     assert np.isfinite(result["median_ape"])
 
@@ -194,7 +199,7 @@ def test_steps_that_no_gpu_could_run_are_skipped_with_a_reason(tmp_path: Path) -
         line.replace("H100", "T4").replace("16,1,", "16,2,"),
     ]
     measurements = load([rows_file(tmp_path, "\n".join([head, *lines]))])
-    result = report(validate(measurements), measurements)
+    result = summarise(validate(measurements), measurements)
     assert (result["rows"], result["predicted"], result["skipped"]) == (2, 1, 1)
     (why,) = result["skipped_reasons"]
     assert why.startswith("tensor_parallel = 3 does not divide")
@@ -238,7 +243,7 @@ def test_steps_of_unknown_code_are_predicted_as_questions_are(tmp_path: Path) ->
     ):
         assert rows[f"predicted_us_{end}"].to_numpy() == pytest.approx(np.array(times) * 1e6)
     assert rows["predicted_status"].tolist() == ["ok", "ok", "oom"]
-    result = report(validation, measurements)
+    result = summarise(validation, measurements)
     assert (result["oom_correct"], result["oom_total"]) == (1, 1)
     assert "somehow" in next(iter(result["skipped_reasons"]))
 
@@ -264,7 +269,7 @@ def test_a_row_says_whether_its_time_lies_in_its_interval(tmp_path: Path) -> Non
         text = head + "".join(line.format(batch=b, time=t) for b, t in times.items())
         measurements = load([rows_file(tmp_path, text)], keep_suspect=True)
         validation = validate(measurements)
-        share = report(validation, measurements)
+        share = summarise(validation, measurements)
         assert share["inside"] == pytest.approx(validation.rows["inside"].astype(float).mean())
         assert share["intervals"] == len(times)
         by_kind = next(group for group in share["groups"] if group["by"] == "kind")
@@ -286,7 +291,7 @@ def test_rows_without_an_interval_say_nothing(tmp_path: Path) -> None:
     validation = validate(measurements)
     assert validation.rows["inside"].isna().all()
     assert validation.rows["predicted_us_low"].isna().all()
-    result = report(validation, measurements)
+    result = summarise(validation, measurements)
     assert (result["inside"], result["intervals"]) == (None, 0)
 
 

@@ -15,10 +15,8 @@ from simulator.counts.attention.plain import as_traced  # noqa: E402
 from simulator.counts.operation import Operation, total  # noqa: E402
 from simulator.counts.transformer import decode_operations  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
-from simulator.evidence.kernels.query_tokens import QUERY_TOKENS, mask_of  # noqa: E402
-from simulator.evidence.measure.cells import IMPLEMENTATIONS  # noqa: E402
-from simulator.evidence.measure.inputs import Sizes  # noqa: E402
-from simulator.evidence.measure.steps import step_caches  # noqa: E402
+from simulator.evidence.measure.cells import StepCell  # noqa: E402
+from simulator.evidence.measure.steps import attention, step_caches  # noqa: E402
 from simulator.evidence.measure.transformer import TOP_K, Decoder  # noqa: E402
 from simulator.evidence.tracing import Trace, trace  # noqa: E402
 from simulator.inputs.model import LayerGroup, ModelShape  # noqa: E402
@@ -31,7 +29,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # Kernels that a workload has words for.
 WORDED = sorted(
     name
-    for name, known in IMPLEMENTATIONS.items()
+    for name, known in KERNELS.items()
     if known.kernel == known.account and not known.expand_kv and known.layout != "packed"
 )
 UNFUSED = [name for name in WORDED if "flash" not in name and "rebuilt" not in name]
@@ -58,46 +56,23 @@ def trace_step(model: ModelShape, kernel: str, work: Workload) -> Trace:
     position = work.context_tokens + work.decoded_tokens - 1
     decoder = Decoder(model, dtype=dtype, device="meta", position=position, query_tokens=new)
     decoder.place(tokens)
-    sizes = Sizes(
-        prompts=work.prompts,
-        samples=work.samples,
-        heads=model.heads,
-        kv_heads=model.kv_heads,
-        head_dim=model.head_dim,
-        context_tokens=work.context_tokens,
-        decoded_tokens=work.decoded_tokens,
-    )
+    names = ("prompts", "samples", "context_tokens", "decoded_tokens", "query_tokens")
+    sizes = {name: getattr(work, name) for name in names}
+    cell = StepCell(model=model, kernel=kernel, dtype=work.weight_dtype, **sizes)
 
     def meta(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
-    caches = step_caches(model, sizes, IMPLEMENTATIONS[kernel].layout, dtype, meta)
+    caches = step_caches(cell, meta)
     ids = torch.empty(tokens, dtype=torch.long, device="meta")
-    if new == 1:
-        return trace(lambda each: decoder(each, caches, KERNELS[kernel].function), ids)
-    several = [(_of_tokens(query, new), *cache) for query, *cache in caches]
-
-    def attend(query: torch.Tensor, *cache: torch.Tensor) -> torch.Tensor:
-        ready = masks.get(cache[0].shape[2] + cache[2].shape[3])
-        more = {} if ready is None else {"mask": ready}
-        output: torch.Tensor = QUERY_TOKENS[kernel](query, *cache, **more)
-        return output
-
-    # An engine has the masks of a step before it starts; layers with a window see fewer keys.
-    cached = {each[1].shape[2] + each[3].shape[3] for each in several}
-    masks = {keys: mask_of(kernel, new, keys, "meta") for keys in cached}
-    return trace(lambda each: decoder(each, several, attend), ids)
-
-
-def _of_tokens(query: torch.Tensor, tokens: int) -> torch.Tensor:
-    """Return a query of so many new tokens for each sample, in place of one."""
-    prompts, samples, *rest = query.shape
-    return torch.empty((prompts, samples, tokens, *rest), dtype=query.dtype, device="meta")
+    # An engine has the masks of a step before it starts.
+    attend = attention(cell, caches)
+    return trace(lambda each: decoder(each, caches, attend), ids)
 
 
 def workload(kernel: str, **sizes: object) -> Workload:
     """Return the question that a kernel answers, run as plain PyTorch."""
-    known = IMPLEMENTATIONS[kernel]
+    known = KERNELS[kernel]
     words = {
         "attention": known.attention,
         "kernel": known.account,
@@ -166,7 +141,7 @@ def test_a_step_is_what_the_account_says(name: str, kernel: str) -> None:
     check(few_layers(name), kernel, work)
 
 
-@pytest.mark.parametrize("kernel", sorted(set(WORDED) & set(QUERY_TOKENS)))
+@pytest.mark.parametrize("kernel", WORDED)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_of_several_tokens_is_what_the_account_says(name: str, kernel: str) -> None:
     """Projections, rotary, cache write, attention, MLP, head and sampling of 4 query tokens."""

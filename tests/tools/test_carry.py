@@ -5,7 +5,7 @@ from importlib.resources import files
 import pytest
 from builders import gpu
 
-from simulator.evidence.predict.attention_kernels import (
+from simulator.evidence.predict.calls import (
     attention_kernel,
     prefill_block_rows,
     prefill_blocks,

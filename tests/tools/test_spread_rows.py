@@ -12,7 +12,7 @@ from simulator.evidence.fit.calibrate import calibrate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.interval import Spread, spreads_from
-from tools import residuals, spread, spread_check, spread_file
+from tools import residuals, spread, spread_check
 
 SHARED = Path(__file__).parents[3] / "shared" / "measurements"
 needs_rows = pytest.mark.skipif(
@@ -115,7 +115,7 @@ def test_the_file_reads_back_as_it_was_written() -> None:
         "gpu": {"h100-sxm": {"gemm": item, "fp8_gemm": Spread(cached_above=2.5)}},
         "code": {"rebuilt": Spread(streaming_above=3.25)},
     }
-    text = spread_file.toml(tables, Measurements({}), "2026-01-31")
+    text = spread.toml(tables, Measurements({}), "2026-01-31")
     raw = tomllib.loads(text)
     found = spreads_from(raw)
     assert {**found.origin, "gpu": found.gpu, "code": found.code} == tables

@@ -201,12 +201,8 @@ def test_break_even_points_are_said_plainly(
     samples: int | None, context: int | None, speedup: float, said: str
 ) -> None:
     """From where on, or that there is no such point: whether it is faster now or not."""
-    result = replace(
-        simulator.compare("gpt2", samples=8, context_tokens="4K"),
-        break_even_samples=samples,
-        break_even_context_tokens=context,
-        speedup=speedup,
-    )
+    result = replace(simulator.compare("gpt2", samples=8, context_tokens="4K"), speedup=speedup)
+    vars(result).update(break_even_samples=samples, break_even_context_tokens=context)
     assert break_even(result) == said
 
 

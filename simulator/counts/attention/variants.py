@@ -45,9 +45,11 @@ def bifurcated_flash_chunked(shape: AttentionShape) -> list[Operation]:
     )
     states = own + chunks + present(rest)
     alone = where(states > 1, 0, 1)
+    # Query tokens are folded as samples are.
+    folded = replace(shape, samples=shape.samples * shape.query_tokens, query_tokens=1)
     return [
         *flash_part(shape, shape.decoded_part),
-        query_fold(shape, merges_by_copy(shape) * context),
+        query_fold(shape, merges_by_copy(folded) * context),
         *flash_part(shape, chunk, chunks=chunks),
         *flash_part(shape, remainder),
         merge(shape, states),

@@ -1,5 +1,7 @@
-"""Calibrate a GPU: fit its constants, stage by stage, to the rows there are of it."""
+"""Calibrate a GPU: fit its constants, stage by stage, to its measured rows."""
 
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,26 +10,26 @@ import numpy as np
 import pandas as pd
 
 from simulator.errors import MeasurementError
-from simulator.evidence.fit.plan import STAGES, Stage
 from simulator.evidence.fit.solver import Fitted, Free, fit, with_constants
+from simulator.evidence.fit.stages import STAGES, Stage
 from simulator.evidence.predict.groups import Group
 from simulator.evidence.predict.measured import of_other_libraries
-from simulator.evidence.predict.predict import prepare
+from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import EIGHT_BIT, GENERAL, Variant
 
-# Fewer rows than this say too little to trust.
+# Fewer rows than this determine no constant.
 LEAST_ROWS = 12
 
 
 @dataclass
-class Part:
-    """One fit: of which rows, for which variant, and what came of it.
+class StageFit:
+    """One fit: its rows, the variant its constants are for, and its result.
 
-    ``labels`` are those of the rows in their table, in the order of the fit's residuals, and
-    ``shapes`` the shapes they are of: the values of ``shape_columns``, with a stroke between.
+    ``labels`` are those of the rows in their table, in the order of the fit's residuals.
+    ``shapes`` are their shapes: the values of ``shape_columns``, joined by strokes.
     """
 
     kind: RowKind
@@ -46,40 +48,40 @@ class Calibration:
     Attributes
     ----------
     profile
-        The GPU with what was fitted.
-    parts
-        The fits, in order.
+        The GPU with the fitted constants.
+    fits
+        In order.
     left_out
-        Kinds of rows that were there and could not be fitted, with the reason.
+        Kinds of rows that could not be fitted, with the reason.
     """
 
     profile: HardwareProfile
-    parts: list[Part]
+    fits: list[StageFit]
     left_out: list[str]
 
     def values(self) -> dict[str, tuple[float, float, int]]:
         """Return value, standard error and rows of every fitted constant."""
         return {
-            name: (value, part.fitted.stderr[name], part.fitted.rows)
-            for part in self.parts
-            for name, value in part.fitted.constants.items()
+            name: (value, fit.fitted.stderr[name], fit.fitted.rows)
+            for fit in self.fits
+            for name, value in fit.fitted.constants.items()
         }
 
 
 def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
-    """Fit every constant that the rows of a GPU can tell.
+    """Fit every constant that the rows of a GPU determine.
 
-    Of each kind of row, first in 16-bit formats and then in 8-bit ones: all libraries together, the
-    constants of a question that names no library, then each library where there are several.
+    For each kind of row, first in 16-bit formats and then in 8-bit ones: all libraries together,
+    for questions that name no library, then each library where there are several.
 
     Raises
     ------
     MeasurementError
         If there are no rows of this GPU that can be fitted.
     """
-    # A fit starts from what is carried over: from an old one, it would not be reproducible.
+    # A fit starts from constants carried over: from an old fit, it would not be reproducible.
     profile = gpu.model_copy(update={"fitted": {}})
-    parts: list[Part] = []
+    fits: list[StageFit] = []
     left_out: list[str] = []
     for stage in STAGES:
         table = measurements.tables.get(stage.kind)
@@ -95,18 +97,18 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
         if len(rows) < LEAST_ROWS:
             left_out.append(f"{stage.kind}: only {len(rows)} rows, {LEAST_ROWS} are needed")
             continue
-        for part in _stage(stage, rows, profile):
-            parts.append(part)
-            profile = with_constants(profile, part.fitted.constants)
-    if not parts:
+        for found in _stage(stage, rows, profile):
+            fits.append(found)
+            profile = with_constants(profile, found.fitted.constants)
+    if not fits:
         known = ", ".join(dict.fromkeys(stage.kind for stage in STAGES))
         why = f" ({'; '.join(left_out)})" if left_out else f"; kinds that can: {known}"
         raise MeasurementError(f"no rows of {gpu.id} that can be fitted{why}")
-    return Calibration(profile, parts, list(dict.fromkeys(left_out)))
+    return Calibration(profile, fits, list(dict.fromkeys(left_out)))
 
 
-def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterator[Part]:
-    """Yield the fits of one kind of row: in general, by library, by narrow format."""
+def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterator[StageFit]:
+    """Yield the fits of one kind of row: in general, by library, by 8-bit format."""
     # What ran out of memory has no time to fit.
     rows = rows[rows["time_s"].notna()]
     prepared = prepare(rows, stage.kind).groups
@@ -120,13 +122,13 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
         if stage.own and (len(libraries) > 1 or not stage.general):
             chosen_for += [(part, each) for each, part in libraries.items() if each != general]
     for chosen, variant in chosen_for:
-        # A constant that another kind of row has told is not told anew.
+        # A constant that another kind of row has determined stays.
         left = [item for item in stage.free if str(item.key.of(variant)) not in profile.fitted]
         if sum(len(group.index) for group in chosen) < LEAST_ROWS or not left:
             continue
-        part = _fit(stage, rows, profile, chosen, left, variant)
-        profile = with_constants(profile, part.fitted.constants)
-        yield part
+        found = _fit(stage, rows, profile, chosen, left, variant)
+        profile = with_constants(profile, found.fitted.constants)
+        yield found
 
 
 def _fit(
@@ -136,7 +138,7 @@ def _fit(
     groups: Sequence[Group],
     free: Sequence[Free],
     variant: Variant,
-) -> Part:
+) -> StageFit:
     """Fit one set of constants to some groups."""
     measured = [rows.loc[group.index, "time_s"].to_numpy() for group in groups]
     shapes = [
@@ -146,7 +148,7 @@ def _fit(
     result = fit(profile, groups, measured, shapes, free, variant=variant)
     labels = [label for group in groups for label in group.index]
     named = rows.loc[labels, "source"].dropna().astype(str)
-    return Part(
+    return StageFit(
         kind=stage.kind,
         variant=variant,
         fitted=result,
@@ -158,8 +160,8 @@ def _fit(
 
 
 def _launched(group: Group) -> Literal["graph", "eager", "whole"]:
-    """Return which stages a group's rows are for."""
-    if group.seconds is not None:
+    """Return the kind of stage that a group's rows are for."""
+    if not group.operations:
         return "whole"
     return "eager" if group.execution == "eager" else "graph"
 
@@ -173,7 +175,7 @@ def _by_variant(groups: Sequence[Group]) -> Mapping[Variant, list[Group]]:
     return sorted_groups
 
 
-def summary(residuals: "np.ndarray") -> tuple[float, float, float]:
+def error_summary(residuals: "np.ndarray") -> tuple[float, float, float]:
     """Return median and 90th percentile of the absolute error, and the median signed one."""
     numbers = np.asarray(residuals, dtype=np.float64)
     ratio = np.expm1(numbers[np.isfinite(numbers)])
@@ -181,3 +183,44 @@ def summary(residuals: "np.ndarray") -> tuple[float, float, float]:
         return (float("nan"),) * 3
     size = np.abs(ratio)
     return float(np.median(size)), float(np.quantile(size, 0.9)), float(np.median(ratio))
+
+
+def shape_errors(part: StageFit) -> list[dict[str, Any]]:
+    """Return the errors of each shape that a fit saw, the farthest off when held out first.
+
+    ``shape`` names its columns; ``median_ape``, ``worst_ape`` and ``bias`` are in sample,
+    ``held_out_median_ape`` and ``held_out_bias`` predicted by a fit to the other shapes, None where
+    there are too few.
+    """
+    seen, unseen = (
+        np.expm1(np.asarray(logs, dtype=np.float64))
+        for logs in (part.fitted.residuals, part.fitted.held_out)
+    )
+    errors = pd.DataFrame({"shape": part.shapes, "seen": seen, "unseen": unseen})
+    listed = [
+        {
+            "shape": _named(str(shape), part.shape_columns),
+            "rows": len(rows),
+            "median_ape": float(rows["seen"].abs().median()),
+            "worst_ape": float(rows["seen"].abs().max()),
+            "bias": float(rows["seen"].median()),
+            "held_out_median_ape": _known(rows["unseen"].abs().median()),
+            "held_out_bias": _known(rows["unseen"].median()),
+        }
+        for shape, rows in errors.groupby("shape", sort=True)
+    ]
+    return sorted(listed, key=lambda item: -(item["held_out_median_ape"] or item["median_ape"]))
+
+
+def _named(shape: str, columns: tuple[str, ...]) -> dict[str, int | str]:
+    """Return the values of a shape by column; a model's name, always first, may contain strokes."""
+    values = shape.rsplit("/", len(columns) - 1)
+    return {
+        name: int(float(value)) if re.fullmatch(r"\d+(\.0)?", value) else value
+        for name, value in zip(columns, values, strict=True)
+    }
+
+
+def _known(value: float) -> float | None:
+    """Return a number, None where it is not finite."""
+    return float(value) if math.isfinite(value) else None

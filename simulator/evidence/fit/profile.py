@@ -1,10 +1,10 @@
-"""Write fitted constants into a GPU profile, everything a person wrote kept as it is."""
+"""Write fitted constants into a GPU profile, and keep everything else in it."""
 
 import math
 import re
 from pathlib import Path
 
-from simulator.evidence.fit.calibrate import Calibration, Part, summary
+from simulator.evidence.fit.calibrate import Calibration, StageFit, error_summary
 from simulator.timing.constants import GENERAL
 
 DIGITS = 4
@@ -42,24 +42,26 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
     Parameters
     ----------
     original
-        The profile as it is, comments included.
+        The profile as it is, with its comments.
+    calibration
+        The fits of the GPU.
     date
-        Named, as the rows' sources are, in every constant.
+        The date that every constant names, beside the rows' sources.
     """
     import tomlkit
 
     document = tomlkit.parse(original)
     document.pop("fitted", None)
     table = tomlkit.table()
-    for part in calibration.parts:
+    for part in calibration.fits:
         fitted = part.fitted
         if not fitted.constants:
             continue
-        median, p90, _ = summary(fitted.held_out)
+        median, p90, _ = error_summary(fitted.held_out)
         name = f"{part.kind}, {part.variant}" if part.variant != GENERAL else part.kind
         table.add(tomlkit.comment(_note(name, fitted.rows, fitted.shapes, median, p90)))
         if fitted.bounded:
-            # Drawn anew, the shapes give the same value: no error, but not known without one.
+            # Resampled shapes give the same value: no error, but the value is only a bound.
             table.add(tomlkit.comment(f"the rows only bound {', '.join(fitted.bounded)}"))
         for constant, value in fitted.constants.items():
             known = constant not in fitted.bounded
@@ -69,7 +71,7 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
                 f'date = "{date}", source = "{_source(part)}" }}'
             )
             table.add(constant, tomlkit.value(text))
-    for part in calibration.parts:
+    for part in calibration.fits:
         for name in part.sources:
             short, full = SOURCES.get(name, (_plain(name), "rows given to bifurcate calibrate"))
             document.setdefault("sources", tomlkit.table())[short] = full
@@ -78,7 +80,7 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
 
 
 def _note(name: str, rows: int, shapes: int, median: float, p90: float) -> str:
-    """Say what a part was fitted to and how well it predicts shapes it has not seen."""
+    """Say what the constants were fitted to, and how well they predict held-out shapes."""
     text = f"{name}: {rows} rows of {shapes} shapes"
     if not math.isnan(median):
         text += (
@@ -87,20 +89,20 @@ def _note(name: str, rows: int, shapes: int, median: float, p90: float) -> str:
     return text
 
 
-def _source(part: Part) -> str:
-    """Name the rows a part was fitted to."""
+def _source(part: StageFit) -> str:
+    """Name the rows that constants were fitted to."""
     names = [SOURCES[name][0] if name in SOURCES else _plain(name) for name in part.sources]
     what = part.kind.replace("_", " ")
     return "; ".join(f"{name}: {what}" for name in names) or f"recalled, the user's rows: {what}"
 
 
 def _plain(name: str) -> str:
-    """Return a name that fits into a list of sources, and into TOML."""
+    """Return a name without the characters that separate sources, or that TOML escapes."""
     return re.sub(r"[\s;:\"\\\\]+", " ", name).strip() or "rows"
 
 
 def _rounded(value: float) -> float:
-    """Round to significant digits, so that a profile reads well; the digits cost nothing."""
+    """Round to significant digits, so that a profile reads well."""
     return float(f"{value:.{DIGITS}g}")
 
 

@@ -9,12 +9,12 @@ from simulator.evidence.predict.groups import Group
 from simulator.inputs.hardware import FittedFigure, HardwareProfile
 from simulator.timing.constants import GENERAL, Key, Variant, rates
 
-# Residuals are logarithms of predicted over measured; a row that is off by more than this is taken
-# for an outlier more and more.
+# Residuals are logarithms of predicted over measured; rows with larger ones weigh less and less, as
+# outliers.
 ROBUST_SCALE = 0.05
-# A constant on which no time depends by this much, in percent of itself, cannot be told from rows.
+# Rows cannot determine a constant if no time changes by this share of a relative change of it.
 LEAST_SENSITIVITY = 0.01
-# Nor one whose standard error is larger than this share of it.
+# Nor a constant whose standard error is larger than this share of it.
 LARGEST_ERROR = 0.5
 RESAMPLES = 400
 FOLDS = 5
@@ -24,7 +24,7 @@ FOLDS = 5
 class Free:
     """A constant to fit: its key without variant, and the range in which it makes sense.
 
-    The fit starts from the value the GPU has, or from ``start`` where the timing model has none.
+    The fit starts from the GPU's value, or from ``start`` where the timing model has none.
     """
 
     key: Key
@@ -35,7 +35,7 @@ class Free:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What rows say about a set of constants.
+    """A fitted set of constants.
 
     Attributes
     ----------
@@ -44,16 +44,16 @@ class Fitted:
     at_bound
         Constants that ended at the edge of their range.
     bounded
-        Constants on which no time depends where the fit ended, but would a little further: host
-        time where the GPU is never idle. Any value on this side of the bound does as well.
+        Constants that times do not depend on at the fitted value, but would a little beyond it: for
+        example host time where the GPU is never idle. Any value on this side fits as well.
     unidentified
-        Constants of which the rows say nothing: they keep the value they had.
+        Constants about which the rows say nothing: they keep their value.
     correlated
         Pairs that the rows can hardly tell apart, with their correlation.
     residuals, held_out
         log(predicted / measured), in sample, and each shape predicted without it.
     rows, shapes
-        Rows and distinct shapes fitted.
+        How many rows and distinct shapes were fitted.
     """
 
     constants: Mapping[str, float]
@@ -69,7 +69,7 @@ class Fitted:
 
 
 def with_constants(gpu: HardwareProfile, values: Mapping[str, float]) -> HardwareProfile:
-    """Return a profile with constants set, for the time of a fit."""
+    """Return a profile with these constants, for use during a fit."""
     figures = {
         name: FittedFigure.model_construct(
             value=value, source="being fitted", stderr=None, rows=None, date=None
@@ -93,10 +93,14 @@ def fit(
     Parameters
     ----------
     gpu
-        Its constants are where the fit starts, and stay where the rows say nothing.
+        The fit starts from its constants; those about which the rows say nothing stay.
+    groups
+        The rows, as operations.
     measured, shapes
-        Of each group: times [s], and the shape each row is of. Whole shapes are held out and
-        resampled: rows of one shape err together.
+        For each group: times [s], and the shape of each row. Whole shapes are held out and
+        resampled, because rows of one shape err together.
+    free
+        The constants to fit.
     variant
         The library or format that the constants are for.
     """
@@ -112,7 +116,7 @@ def fit(
         errors, correlation = problem.uncertainty(best)
         if not len(errors) or errors.max() <= LARGEST_ERROR:
             break
-        # The worst goes first: without it the rows may well tell the others.
+        # Without the worst constant the rows may well determine the others.
         used = [item for i, item in enumerate(used) if i != int(errors.argmax())]
     left = tuple(item.key for item in free if item not in used)
     residuals = problem.residuals(best)
@@ -153,7 +157,7 @@ def fit(
 
 
 def _folds(shapes: "np.ndarray") -> "np.ndarray":
-    """Deal the shapes, in order, to as many hands as there are folds."""
+    """Deal the shapes, in order, over the folds."""
     _, order = np.unique(shapes, return_inverse=True)
     return np.asarray(order) % FOLDS
 
@@ -232,8 +236,8 @@ class _Problem:
     def uncertainty(self, best: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
         """Return standard errors of the logarithms and their correlations.
 
-        Shapes are drawn again and again, and for each draw one Gauss-Newton step is taken from the
-        fit of all rows: the bootstrap without fitting anew.
+        A bootstrap over shapes without fitting anew: each draw takes one Gauss-Newton step from the
+        fit of all rows.
         """
         count = len(best)
         if not count:

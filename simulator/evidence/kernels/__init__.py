@@ -5,19 +5,20 @@
 'bifurcated'
 """
 
-from simulator.evidence.kernels.inputs import Attend, Shape, shape_of
-from simulator.evidence.kernels.layout import Inputs, Layout, lay_out
-from simulator.evidence.kernels.registry import EXTERNAL_KERNELS, KERNELS, Kernel, find_kernel
+from simulator.evidence.kernels.registry import (
+    ALL_KERNELS,
+    EXTERNAL_KERNELS,
+    KERNELS,
+    Implementation,
+    Layout,
+    find_kernel,
+)
 
 __all__ = [
+    "ALL_KERNELS",
     "EXTERNAL_KERNELS",
     "KERNELS",
-    "Attend",
-    "Inputs",
-    "Kernel",
+    "Implementation",
     "Layout",
-    "Shape",
     "find_kernel",
-    "lay_out",
-    "shape_of",
 ]

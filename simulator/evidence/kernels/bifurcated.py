@@ -1,117 +1,179 @@
-"""Bifurcated attention: the shared context is read once for all samples, exactly.
+"""Bifurcated attention: what samples share is read once for all of them, exactly.
 
 arXiv 2403.08845. The attention of a sample is split at the boundary between the context, which is
-the same for all samples of a prompt, and the tokens the sample has decoded itself.
+the same for all samples of a prompt, and the tokens the sample has decoded itself. Contexts that
+share a part themselves, as few-shot examples before each problem, are a tree of such levels.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from simulator.errors import KernelError
-from simulator.evidence.kernels.inputs import scale_of, shape_of
-from simulator.evidence.kernels.operators import State, flash, merge
-from simulator.evidence.kernels.parts import fold, own_tokens, shared_tokens, unfold
+from simulator.evidence.kernels.inputs import (
+    Call,
+    check_context,
+    check_decoded,
+    check_query,
+    kernel,
+    scale_of,
+    with_tokens,
+)
+from simulator.evidence.kernels.operators import (
+    State,
+    decoded_tokens,
+    flash,
+    fold,
+    hide_tokens,
+    merge,
+    rows_of,
+    shared_tokens,
+    tokens_of,
+    unfold,
+)
 
 CHUNKS = 4
 
 
-def bifurcated_einsum(
-    query: Tensor,
-    context_keys: Tensor,
-    context_values: Tensor,
-    decoded_keys: Tensor,
-    decoded_values: Tensor,
-    *,
-    scale: float | None = None,
-) -> Tensor:
+@kernel
+def bifurcated_einsum(call: Call, *, mask: Tensor | None = None) -> Tensor:
     """Attend as the paper's code does: two products, one softmax over concatenated logits.
 
     The logits are in memory in the inputs' own type. The paper's code scales the logits and adds a
     mask over a padded cache; here the query is scaled and the cache holds no padding.
     """
-    shape = shape_of(query, context_keys, context_values, decoded_keys, decoded_values)
-    queries = torch.unflatten(query, 2, (shape.kv_heads, shape.group)) * scale_of(query, scale)
-    # x prompts, b samples, g KV heads, p queries of a group, m tokens, k head width
-    context_logits = torch.einsum("xbgpk,xgmk->xbgpm", queries, context_keys)
-    decoded_logits = torch.einsum("xbgpk,xbgmk->xbgpm", queries, decoded_keys)
+    (context_keys, context_values), (decoded_keys, decoded_values) = call.context, call.decoded
+    rows = rows_of(call, call.prompts, call.samples)
+    # x prompts, b samples, g KV heads, r rows, m tokens, k head width
+    context_logits = torch.einsum("xbgrk,xgmk->xbgrm", rows, context_keys)
+    decoded_logits = torch.einsum("xbgrk,xbgmk->xbgrm", rows, decoded_keys)
+    decoded_logits = hide_tokens(decoded_logits, call.query_tokens, mask)
     weights = torch.softmax(torch.cat([context_logits, decoded_logits], dim=-1), dim=-1)
-    context_weights = weights[..., : shape.context_tokens]
-    decoded_weights = weights[..., shape.context_tokens :]
-    context_output = torch.einsum("xbgpm,xgmk->xbgpk", context_weights, context_values)
-    decoded_output = torch.einsum("xbgpm,xbgmk->xbgpk", decoded_weights, decoded_values)
+    context_weights = weights[..., : call.context_tokens]
+    decoded_weights = weights[..., call.context_tokens :]
+    context_output = torch.einsum("xbgrm,xgmk->xbgrk", context_weights, context_values)
+    decoded_output = torch.einsum("xbgrm,xbgmk->xbgrk", decoded_weights, decoded_values)
     # The decoded part lies like the query, and a sum lies like its first term.
-    return (decoded_output + context_output).reshape(query.shape)
+    return tokens_of(decoded_output + context_output, call)
 
 
-def bifurcated_flash(
+@kernel
+def bifurcated_flash(call: Call) -> Tensor:
+    """Attend by flash on the context for all samples, flash on decoded tokens, and a merge."""
+    return _over_levels(call.query, [call.context], call.decoded, call.scale)
+
+
+def prefix_tree(
     query: Tensor,
-    context_keys: Tensor,
-    context_values: Tensor,
+    context_keys: Tensor | Sequence[Tensor],
+    context_values: Tensor | Sequence[Tensor],
     decoded_keys: Tensor,
     decoded_values: Tensor,
     *,
     scale: float | None = None,
 ) -> Tensor:
-    """Attend by flash on the context for all samples, flash on own tokens, and a merge."""
-    shape = shape_of(query, context_keys, context_values, decoded_keys, decoded_values)
-    states: list[State] = []
-    if shape.decoded_tokens:
-        states.append(own_tokens(query, decoded_keys, decoded_values, scale))
-    if shape.context_tokens:
-        states.append(shared_tokens(query, context_keys, context_values, scale))
-    return merge(states).reshape(query.shape)
+    """Attend to any number of shared levels, each read once per node, and to decoded tokens.
 
-
-def bifurcated_flash_chunked(
-    query: Tensor,
-    context_keys: Tensor,
-    context_values: Tensor,
-    decoded_keys: Tensor,
-    decoded_values: Tensor,
-    *,
-    scale: float | None = None,
-    chunks: int = CHUNKS,
-) -> Tensor:
-    """Attend as :func:`bifurcated_flash`, the context cut into chunks by a view.
-
-    More thread blocks run at once where the kernel does not split the keys itself. A context that
-    does not divide leaves a shorter chunk, one call more.
+    Parameters
+    ----------
+    query
+        [prompts, samples, heads, head_dim], or with query_tokens behind samples.
+    context_keys, context_values
+        One tensor, or one for each level from the root down, of [nodes, kv_heads, tokens,
+        head_dim]. A level's nodes divide the prompts: node i is shared by the i-th run of
+        ``prompts / nodes`` prompts. A level of one node is shared by all, a level of ``prompts``
+        nodes is each prompt's own.
+    decoded_keys, decoded_values
+        [prompts, samples, kv_heads, decoded_tokens, head_dim]
+    scale
+        Factor on the logits, 1 / sqrt(head_dim) by default.
 
     Raises
     ------
     KernelError
-        If ``chunks`` is below one, or the inputs do not belong together.
+        If a level's nodes do not divide the prompts, or the tensors do not belong together.
+
+    Notes
+    -----
+    One flash call per level and one merge. A level of more than one node but fewer than prompts
+    copies its partial output, because no single stride leads from node to prompt.
     """
-    shape = shape_of(query, context_keys, context_values, decoded_keys, decoded_values)
+    keys_of = [context_keys] if isinstance(context_keys, Tensor) else list(context_keys)
+    values_of = [context_values] if isinstance(context_values, Tensor) else list(context_values)
+    if not keys_of or len(keys_of) != len(values_of):
+        raise KernelError(f"{len(keys_of)} levels of keys and {len(values_of)} of values")
+    kv_heads = check_query(query, keys_of[0])
+    check_decoded(query, decoded_keys, decoded_values, kv_heads=kv_heads)
+    levels = list(zip(keys_of, values_of, strict=True))
+    for index, (keys, values) in enumerate(levels):
+        level = f"level_{index}"
+        nodes = keys.shape[0] if keys.dim() else 0
+        if nodes < 1 or query.shape[0] % nodes:
+            raise KernelError(
+                f"{level} has {nodes} nodes, which do not divide {query.shape[0]} prompts"
+            )
+        check_context(query, keys, values, nodes=nodes, kv_heads=kv_heads, level=level)
+    if decoded_keys.shape[3] + sum(keys.shape[2] for keys in keys_of) == 0:
+        raise KernelError("there is nothing to attend to: no level and no sample has tokens")
+    decoded = (decoded_keys, decoded_values)
+    output = _over_levels(with_tokens(query), levels, decoded, scale_of(query, scale))
+    return output.reshape(query.shape)
+
+
+@kernel
+def bifurcated_flash_chunked(call: Call, *, chunks: int = CHUNKS) -> Tensor:
+    """Attend as :func:`bifurcated_flash`, the context cut into ``chunks`` chunks by a view.
+
+    More thread blocks run at once where the kernel does not split the keys itself. A context that
+    does not divide leaves a shorter chunk, one call more.
+    """
     if chunks < 1:
         raise KernelError(f"chunks = {chunks} is not at least 1")
     states: list[State] = []
-    if shape.decoded_tokens:
-        states.append(own_tokens(query, decoded_keys, decoded_values, scale))
-    chunk_tokens = max(1, shape.context_tokens // chunks)
-    count = min(chunks, shape.context_tokens)
+    if call.decoded_tokens:
+        states.append(decoded_tokens(call.query, *call.decoded, call.scale))
+    if call.context_tokens:
+        states += _over_chunks(call, chunks)
+    return merge(states)
+
+
+def _over_chunks(call: Call, chunks: int) -> list[State]:
+    """Attend to each chunk of the context, and to what is left."""
+    chunk_tokens = max(1, call.context_tokens // chunks)
+    count = min(chunks, call.context_tokens)
     whole = count * chunk_tokens
-    if count:
-        # Chunks are heads of their own, [prompts * kv_heads, chunks, ...]: the queries of a KV
-        # head serve all of them by a stride of 0.
-        rows = fold(query, shape.kv_heads)  # [prompts, kv_heads, samples * group, head_dim]
-        chunked_rows = rows.flatten(0, 1).unsqueeze(1).expand(-1, count, -1, -1)
-        cut = (count, chunk_tokens)
-        keys = torch.unflatten(context_keys[:, :, :whole].flatten(0, 1), 1, cut)
-        values = torch.unflatten(context_values[:, :, :whole].flatten(0, 1), 1, cut)
-        output, log_sum_exp = flash(chunked_rows, keys, values, scale=scale)
-        by_prompt = (shape.prompts, shape.kv_heads)
-        states += [
-            unfold(
-                (
-                    torch.unflatten(output[:, chunk], 0, by_prompt),
-                    torch.unflatten(log_sum_exp[:, chunk], 0, by_prompt),
-                ),
-                shape.samples,
-            )
-            for chunk in range(count)
-        ]
-    if whole < shape.context_tokens:
-        rest = flash(rows, context_keys[:, :, whole:], context_values[:, :, whole:], scale=scale)
-        states.append(unfold(rest, shape.samples))
-    return merge(states).reshape(query.shape)
+    # Rows are [prompts, kv_heads, samples * query_tokens * group, head_dim]. Chunks are heads of
+    # their own, [prompts * kv_heads, chunks, ...]: the queries of a KV head serve all of them by a
+    # stride of 0.
+    rows = fold(call.query, call.prompts, call.kv_heads)
+    chunked_rows = rows.flatten(0, 1).unsqueeze(1).expand(-1, count, -1, -1)
+    keys, values = (
+        torch.unflatten(part[:, :, :whole].flatten(0, 1), 1, (count, chunk_tokens))
+        for part in call.context
+    )
+    output, log_sum_exp = (
+        torch.unflatten(part, 0, (call.prompts, call.kv_heads))
+        for part in flash(chunked_rows, keys, values, scale=call.scale)
+    )
+    folded = [(output[:, :, chunk], log_sum_exp[:, :, chunk]) for chunk in range(count)]
+    if whole < call.context_tokens:
+        keys, values = (part[:, :, whole:] for part in call.context)
+        folded.append(flash(rows, keys, values, scale=call.scale))
+    return [unfold(state, call.query) for state in folded]
+
+
+def _over_levels(
+    query: Tensor,
+    levels: Sequence[tuple[Tensor, Tensor]],
+    decoded: tuple[Tensor, Tensor],
+    scale: float,
+) -> Tensor:
+    """Attend to decoded tokens and to levels of shared keys and values, and merge."""
+    states: list[State] = []
+    if decoded[0].shape[3]:
+        states.append(decoded_tokens(query, *decoded, scale))
+    states += [
+        shared_tokens(query, keys, values, scale) for keys, values in levels if keys.shape[2]
+    ]
+    return merge(states)

@@ -1,8 +1,8 @@
 """Other libraries' shared-prefix attention: what their adapters have in common.
 
 Both libraries plan: what depends on sizes alone is worked out once and serves many calls. So an
-adapter is a plan, and called as other kernels are it plans anew each time, which is right for
-checking results and too much for timing.
+adapter is a plan. Called as other kernels are, it plans anew each time, which is right for checking
+results and too much for timing.
 """
 
 import inspect
@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from simulator.errors import KernelError
-from simulator.evidence.kernels.inputs import Attend, Shape
-from simulator.evidence.kernels.layout import Inputs
+from simulator.evidence.kernels.inputs import Call, Inputs, call_of
+from simulator.evidence.kernels.layout import page_pool, pages_of
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
-from simulator.evidence.kernels.paged import page_pool
 
 
 def as_pages(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     """Return the query's rows and the pools of keys and values: views of a paged cache."""
     query, context_keys, context_values, decoded_keys, decoded_values = inputs
     keys = page_pool(context_keys, decoded_keys)
-    return query.flatten(0, 1), keys, page_pool(context_values, decoded_values)
+    return query.flatten(0, -3), keys, page_pool(context_values, decoded_values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,48 +46,18 @@ class Planned:
     arrange: Callable[[Inputs], tuple[Tensor, ...]] = as_pages
     note: str = ""
 
-    def attend(self, *inputs: *Inputs) -> Tensor:
-        """Arrange, run, and shape the output like the query."""
-        return self.run(*self.arrange(inputs)).reshape(inputs[0].shape)
-
-
-class PlanCall(Protocol):
-    """Plan calls with inputs like these."""
-
-    def __call__(
-        self, inputs: Inputs, *, scale: float | None = None, graph: bool = False
-    ) -> Planned:
-        """Return the planned call; one to be captured in a CUDA graph if ``graph``."""
-        ...
-
-
-def planned_each_time(name: str, plan: PlanCall) -> Attend:
-    """Return a kernel that plans in every call."""
-
-    def attend(
-        query: Tensor,
-        context_keys: Tensor,
-        context_values: Tensor,
-        decoded_keys: Tensor,
-        decoded_values: Tensor,
-        *,
-        scale: float | None = None,
-    ) -> Tensor:
-        inputs = (query, context_keys, context_values, decoded_keys, decoded_values)
-        return plan(inputs, scale=scale).attend(*inputs)
-
-    attend.__name__ = attend.__qualname__ = name
-    attend.__doc__ = plan.__doc__
-    return attend
+    def attend(self, *inputs: Tensor) -> Tensor:
+        """Arrange the five inputs, run, and shape the output like the query."""
+        return self.run(*self.arrange(cast("Inputs", inputs))).reshape(inputs[0].shape)
 
 
 def load(kernel: str, *modules: str) -> ModuleType:
-    """Import the first of some modules that is there, each where some versions have it.
+    """Import the first of some modules that exists: versions keep the same thing in other places.
 
     Raises
     ------
     KernelError
-        If none is.
+        If none exists.
     """
     library = OTHER_LIBRARIES[kernel]
     problem = ""
@@ -103,7 +73,18 @@ def load(kernel: str, *modules: str) -> ModuleType:
 
 
 def need(kernel: str, module: ModuleType, name: str, parameters: Iterable[str] = ()) -> Any:
-    """Return something of a module that takes certain parameters.
+    """Return something of a library's module that takes certain parameters.
+
+    Parameters
+    ----------
+    kernel
+        Whose library it is, for an error.
+    module
+        The module, or a class.
+    name
+        What is wanted of it.
+    parameters
+        Names that it must take.
 
     Raises
     ------
@@ -126,10 +107,58 @@ def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
 
 
-def need_both_parts(kernel: str, shape: Shape) -> None:
-    """Refuse an empty part: a paged kernel would return a log-sum-exp of +inf."""
-    if shape.context_tokens == 0 or shape.decoded_tokens == 0:
+def planned_call(kernel: str, inputs: Inputs, scale: float | None) -> Call:
+    """Check the inputs of a library's kernel.
+
+    Parameters
+    ----------
+    kernel
+        Its name, for an error.
+    inputs
+        The five tensors.
+    scale
+        Factor on the logits, None for the default.
+
+    Raises
+    ------
+    KernelError
+        If they do not belong together; if there are several query tokens, for which no adapter is
+        written; or if a part is empty: a paged kernel would return a log-sum-exp of +inf.
+    """
+    call = call_of(*inputs, scale=scale)
+    if call.query_tokens > 1:
+        raise KernelError(f"{kernel} takes one query token, not {call.query_tokens}")
+    if call.context_tokens == 0 or call.decoded_tokens == 0:
         raise KernelError(f"{kernel} needs at least one context and one decoded token")
+    return call
+
+
+def query_ends(call: Call) -> tuple[Tensor, Tensor]:
+    """Return where the queries of a context's samples, and of every sample, begin and end."""
+    sequences = call.prompts * call.samples
+    return _ends(call, call.prompts, call.samples), _ends(call, sequences, 1)
+
+
+def page_ends(call: Call) -> tuple[Tensor, Tensor]:
+    """Return where the pages of contexts, and of decoded tokens, begin and end in their lists."""
+    return (
+        _ends(call, call.prompts, pages_of(call.context_tokens)),
+        _ends(call, call.prompts * call.samples, pages_of(call.decoded_tokens)),
+    )
+
+
+def page_numbers(call: Call) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the pages of contexts [prompts, pages], and of decoded tokens."""
+    sequences = call.prompts * call.samples
+    first_own = call.prompts * pages_of(call.context_tokens)
+    last = first_own + sequences * pages_of(call.decoded_tokens)
+    every = torch.arange(last, dtype=torch.int32, device=call.query.device)
+    return every[:first_own].view(call.prompts, -1), every[first_own:].view(sequences, -1)
+
+
+def _ends(call: Call, count: int, size: int) -> Tensor:
+    """Return 0, size, 2 size and so on."""
+    return torch.arange(count + 1, dtype=torch.int32, device=call.query.device) * size
 
 
 # The versions whose sources the adapters were written against.

@@ -1,4 +1,4 @@
-"""FlashInfer's multi-level cascade: contexts and own tokens as two levels of one paged cache.
+"""FlashInfer's multi-level cascade: contexts and decoded tokens as two levels of one paged cache.
 
 Its log-sum-exps are base 2, which only its own merge sees.
 """
@@ -12,63 +12,68 @@ from simulator.evidence.kernels.external import (
     Planned,
     load,
     need,
-    need_both_parts,
+    page_ends,
+    page_numbers,
     parameters_of,
-    planned_each_time,
+    planned_call,
+    query_ends,
 )
-from simulator.evidence.kernels.inputs import Shape, scale_of, shape_of
-from simulator.evidence.kernels.layout import Inputs
+from simulator.evidence.kernels.inputs import Call, Inputs
 from simulator.evidence.kernels.other_libraries import PAGE_TOKENS, flashinfer_workspace_bytes
-from simulator.evidence.kernels.paged import page_ends, page_numbers, query_ends
 
 _NAME = "flashinfer_cascade"
 _WRAPPER = "MultiLevelCascadeAttentionWrapper"
 
 
-def plan_flashinfer(inputs: Inputs, *, scale: float | None = None, graph: bool = False) -> Planned:
+def plan(inputs: Inputs, *, scale: float | None = None, graph: bool = False) -> Planned:
     """Attend by FlashInfer's ``MultiLevelCascadeAttentionWrapper`` with two levels.
+
+    Parameters
+    ----------
+    inputs
+        The five tensors of a kernel.
+    scale
+        Factor on the logits, 1 / sqrt(head_dim) by default.
+    graph
+        Whether the call will be captured in a CUDA graph.
 
     Raises
     ------
     KernelError
-        If FlashInfer is not installed or of another kind, or a part has no tokens.
+        If FlashInfer is not installed or of another kind, or cannot take the inputs.
     """
-    wrapper_type = flashinfer_wrapper()
-    shape = shape_of(*inputs)
-    need_both_parts(_NAME, shape)
+    wrapper_type = check()
+    call = planned_call(_NAME, inputs, scale)
     query, keys = inputs[0], inputs[1]
     levels = [
-        query_ends(shape, query.device),
-        page_ends(shape, query.device),
-        tuple(numbers.flatten() for numbers in page_numbers(shape, query.device)),
-        _last_pages(shape, query.device),
+        query_ends(call),
+        page_ends(call),
+        tuple(numbers.flatten() for numbers in page_numbers(call)),
+        _last_pages(call),
     ]
-    wrapper = _wrapper(wrapper_type, shape, query.device, levels, graph=graph)
+    wrapper = _wrapper(wrapper_type, call, levels, graph=graph)
     types: dict[str, torch.dtype] = {"q_data_type": query.dtype}
     # Up to 0.2.5 a cache has the type of the query.
     if "kv_data_type" in parameters_of(wrapper.plan):
         types["kv_data_type"] = keys.dtype
     wrapper.plan(
         *(list(level) for level in levels),
-        shape.heads,
-        shape.kv_heads,
-        shape.head_dim,
+        call.heads,
+        call.kv_heads,
+        call.head_dim,
         PAGE_TOKENS,
-        sm_scale=scale_of(query, scale),
+        sm_scale=call.scale,
         **types,
     )
 
-    def run(rows: Tensor, key_pool: Tensor, value_pool: Tensor) -> Tensor:
+    def _run(rows: Tensor, key_pool: Tensor, value_pool: Tensor) -> Tensor:
         output: Tensor = wrapper.run(rows, (key_pool, value_pool))
         return output
 
-    return Planned(run=run, note="plan not timed")
+    return Planned(run=_run, note="plan not timed")
 
 
-flashinfer_cascade = planned_each_time(_NAME, plan_flashinfer)
-
-
-def flashinfer_wrapper() -> Any:
+def check() -> Any:
     """Return the installed wrapper's type, or refuse it."""
     wrapper_type = need(_NAME, load(_NAME, "flashinfer"), _WRAPPER)
     need(_NAME, wrapper_type, "plan", ("sm_scale", "q_data_type"))
@@ -77,21 +82,20 @@ def flashinfer_wrapper() -> Any:
 
 def _wrapper(
     wrapper_type: Any,
-    shape: Shape,
-    device: torch.device,
+    call: Call,
     levels: list[tuple[Tensor, ...]],
     *,
     graph: bool,
 ) -> Any:
     """Make a wrapper; one for a CUDA graph reads its plan from buffers that stay where they are."""
     size = flashinfer_workspace_bytes(
-        prompts=shape.prompts,
-        samples=shape.samples,
-        heads=shape.heads,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
+        prompts=call.prompts,
+        samples=call.samples,
+        heads=call.heads,
+        kv_heads=call.kv_heads,
+        head_dim=call.head_dim,
     )
-    workspace = torch.empty(size, dtype=torch.uint8, device=device)
+    workspace = torch.empty(size, dtype=torch.uint8, device=call.query.device)
     if not graph:
         return wrapper_type(2, workspace, "NHD")
     buffers = [[torch.empty_like(part) for part in level] for level in levels]
@@ -107,12 +111,12 @@ def _wrapper(
     )
 
 
-def _last_pages(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return how many tokens the last page of each context, and of own tokens, holds."""
+def _last_pages(call: Call) -> tuple[Tensor, Tensor]:
+    """Return how many tokens the last page of each context, and of decoded tokens, holds."""
 
     def filled(count: int, tokens: int) -> Tensor:
         last = (tokens - 1) % PAGE_TOKENS + 1
-        return torch.full((count,), last, dtype=torch.int32, device=device)
+        return torch.full((count,), last, dtype=torch.int32, device=call.query.device)
 
-    sequences = shape.prompts * shape.samples
-    return filled(shape.prompts, shape.context_tokens), filled(sequences, shape.decoded_tokens)
+    sequences = call.prompts * call.samples
+    return filled(call.prompts, call.context_tokens), filled(sequences, call.decoded_tokens)

@@ -8,40 +8,31 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from simulator.evidence.kernels.inputs import scale_of, shape_of
+from simulator.errors import KernelError
+from simulator.evidence.kernels.inputs import Call, kernel
 from simulator.evidence.kernels.layout import packed_cache
-from simulator.evidence.kernels.parts import fold
+from simulator.evidence.kernels.operators import fold
 
 BLOCK = 128  # rows and keys of a mask block, FlexAttention's default
 _SHAPES = 4096  # compiled kernels that one process may hold
 
 
-def bifurcated_flex(
-    query: Tensor,
-    context_keys: Tensor,
-    context_values: Tensor,
-    decoded_keys: Tensor,
-    decoded_values: Tensor,
-    *,
-    scale: float | None = None,
-) -> Tensor:
+@kernel
+def bifurcated_flex(call: Call) -> Tensor:
     """Attend in one call over packed keys, each row to the context and its own sample's tokens.
 
     Nothing is rounded between the parts. On CUDA the call is compiled; on the CPU it runs
-    uncompiled, with the whole logits in memory.
+    uncompiled, with the whole logits in memory. Its mask is for one query token.
     """
-    shape = shape_of(query, context_keys, context_values, decoded_keys, decoded_values)
-    rows = fold(query, shape.kv_heads)  # [prompts, kv_heads, samples * group, head_dim]
-    keys = packed_cache(context_keys, decoded_keys)
-    values = packed_cache(context_values, decoded_values)
+    if call.query_tokens > 1:
+        raise KernelError(f"bifurcated_flex takes one query token, not {call.query_tokens}")
+    rows = fold(call.query, call.prompts, call.kv_heads)
+    keys, values = map(packed_cache, call.context, call.decoded)
     # A mask of plain numbers on the CPU serves a trace: it costs the device nothing.
-    device = "cpu" if query.device.type == "meta" else str(query.device)
-    mask = block_mask(
-        shape.samples, shape.group, shape.context_tokens, shape.decoded_tokens, device
-    )
-    output = _attend(rows, keys, values, mask, scale_of(query, scale))
-    by_sample = torch.unflatten(output, 2, (shape.samples, shape.group)).transpose(1, 2)
-    return by_sample.reshape(query.shape)
+    device = "cpu" if rows.device.type == "meta" else str(rows.device)
+    sizes = (call.samples, call.group, call.context_tokens, call.decoded_tokens)
+    output = _attend(rows, keys, values, block_mask(*sizes, device), call.scale)
+    return torch.unflatten(output, 2, sizes[:2]).transpose(1, 2)
 
 
 @lru_cache(maxsize=32)
@@ -51,8 +42,17 @@ def block_mask(
     """Build which blocks of keys each block of rows visits; it depends on the sizes alone.
 
     An engine builds it once for many layers and steps, so it is kept here and no kernel's cost
-    includes it. Written down block by block, because ``create_block_mask`` would first hold the
+    includes it. It is written block by block, because ``create_block_mask`` would first hold the
     mask of every row and key.
+
+    Parameters
+    ----------
+    samples, group
+        Their product is the rows.
+    context_tokens, decoded_tokens
+        Keys of the context, and of each sample behind it.
+    device
+        Where the tables lie.
     """
     rows, keys = samples * group, context_tokens + samples * decoded_tokens
     visits = [
@@ -78,8 +78,16 @@ def visited_blocks(
 ) -> tuple[list[int], list[int]]:
     """List the blocks of keys that some rows see wholly, and those they see in part.
 
-    Rows ``first_row`` to ``end_row`` belong to samples ``row // group``; the keys are the context,
-    then the own tokens of sample after sample.
+    The keys are the context, then the decoded tokens of sample after sample.
+
+    Parameters
+    ----------
+    first_row, end_row
+        The rows, half open.
+    group
+        Query heads of a KV head: row r is of sample ``r // group``.
+    context_tokens, decoded_tokens
+        Tokens of the context and of each sample.
 
     >>> visited_blocks(0, 128, 4, 300, 64)  # 300 context tokens, 32 samples of 64 tokens
     ([0, 1], [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18])
@@ -107,11 +115,11 @@ def _visible(
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """Return the mask: a row sees the context and the tokens of its own sample."""
 
-    def visible(_prompt: Tensor, _head: Tensor, row: Tensor, key: Tensor) -> Tensor:
+    def _sees(_prompt: Tensor, _head: Tensor, row: Tensor, key: Tensor) -> Tensor:
         own = (key - context_tokens) // max(decoded_tokens, 1) == row // group
         return (key < context_tokens) | own
 
-    return visible
+    return _sees
 
 
 def _attend(rows: Tensor, keys: Tensor, values: Tensor, mask: BlockMask, scale: float) -> Tensor:

@@ -1,32 +1,111 @@
-"""What every kernel is given: five tensors, their shapes checked before any native code runs.
+"""The five tensors that every kernel is given, checked before any native code runs.
 
 One nomenclature for shapes, everywhere below::
 
-    query            [prompts, samples, heads, head_dim]
+    query            [prompts, samples, query_tokens, heads, head_dim]
     context_keys     [prompts, kv_heads, context_tokens, head_dim]            (and context_values)
     decoded_keys     [prompts, samples, kv_heads, decoded_tokens, head_dim]   (and decoded_values)
 
-A KV head serves ``group = heads / kv_heads`` query heads, which follow each other.
+A query of one token may leave its token axis out: [prompts, samples, heads, head_dim]. A KV head
+serves ``group = heads / kv_heads`` query heads, which follow each other.
+
+With several query tokens, a sample's last ``query_tokens`` decoded tokens are the new ones; their
+keys and values are in the cache already. All of them see the whole context, so for the context they
+are rows like those of other samples. Among themselves they are causal: token i sees the decoded
+tokens up to itself.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from simulator.errors import KernelError
 
+# query, context_keys, context_values, decoded_keys, decoded_values
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+# attend(query, context_keys, context_values, decoded_keys, decoded_values, *, scale=None) returns
+# the attention output, shaped like the query: the signature of every kernel.
+Attend = Callable[..., Tensor]
+
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _CONTEXT_DIMS = 4
-_DECODED_DIMS = 5
+_QUERY_DIMS = _DECODED_DIMS = 5
 
 
-class Attend(Protocol):
-    """The signature of every kernel."""
+class Call(NamedTuple):
+    """The inputs of a kernel, checked.
 
-    def __call__(
-        self,
+    Attributes
+    ----------
+    query
+        With its token axis.
+    context, decoded
+        Keys and values of each.
+    scale
+        Factor on the logits.
+    """
+
+    query: Tensor
+    context: tuple[Tensor, Tensor]
+    decoded: tuple[Tensor, Tensor]
+    scale: float
+
+    @property
+    def prompts(self) -> int:
+        """Contexts."""
+        return self.query.shape[0]
+
+    @property
+    def samples(self) -> int:
+        """Sequences of each context."""
+        return self.query.shape[1]
+
+    @property
+    def query_tokens(self) -> int:
+        """New tokens of each sample."""
+        return self.query.shape[2]
+
+    @property
+    def heads(self) -> int:
+        """Query heads."""
+        return self.query.shape[3]
+
+    @property
+    def kv_heads(self) -> int:
+        """KV heads."""
+        return self.context[0].shape[1]
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a KV head."""
+        return self.heads // self.kv_heads
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head."""
+        return self.query.shape[4]
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of each context."""
+        return self.context[0].shape[2]
+
+    @property
+    def decoded_tokens(self) -> int:
+        """Tokens that each sample has of its own."""
+        return self.decoded[0].shape[3]
+
+
+def kernel(function: Callable[..., Tensor]) -> Attend:
+    """Make a kernel of a function of a :class:`Call`.
+
+    The kernel takes the five tensors, checks them, and shapes the output like the query. Options
+    of the function are passed on.
+    """
+
+    def _attend(
         query: Tensor,
         context_keys: Tensor,
         context_values: Tensor,
@@ -34,37 +113,37 @@ class Attend(Protocol):
         decoded_values: Tensor,
         *,
         scale: float | None = None,
+        **options: Any,
     ) -> Tensor:
-        """Return the attention output, shaped like ``query``."""
-        ...
+        caches = (context_keys, context_values, decoded_keys, decoded_values)
+        return function(call_of(query, *caches, scale=scale), **options).reshape(query.shape)
+
+    _attend.__name__ = _attend.__qualname__ = function.__name__
+    _attend.__doc__ = function.__doc__
+    return _attend
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """The sizes of a kernel's inputs."""
-
-    prompts: int
-    samples: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    context_tokens: int
-    decoded_tokens: int
-
-    @property
-    def group(self) -> int:
-        """Query heads that share a KV head."""
-        return self.heads // self.kv_heads
-
-
-def shape_of(
+def call_of(
     query: Tensor,
     context_keys: Tensor,
     context_values: Tensor,
     decoded_keys: Tensor,
     decoded_values: Tensor,
-) -> Shape:
-    """Read the sizes of a kernel's inputs.
+    *,
+    scale: float | None = None,
+) -> Call:
+    """Check the inputs of a kernel.
+
+    Parameters
+    ----------
+    query
+        [prompts, samples, heads, head_dim], or with query_tokens behind samples.
+    context_keys, context_values
+        [prompts, kv_heads, context_tokens, head_dim]
+    decoded_keys, decoded_values
+        [prompts, samples, kv_heads, decoded_tokens, head_dim]
+    scale
+        Factor on the logits, 1 / sqrt(head_dim) by default.
 
     Raises
     ------
@@ -74,30 +153,34 @@ def shape_of(
     kv_heads = check_query(query, context_keys)
     check_context(query, context_keys, context_values, nodes=query.shape[0], kv_heads=kv_heads)
     check_decoded(query, decoded_keys, decoded_values, kv_heads=kv_heads)
-    shape = Shape(
-        prompts=query.shape[0],
-        samples=query.shape[1],
-        heads=query.shape[2],
-        kv_heads=kv_heads,
-        head_dim=query.shape[3],
-        context_tokens=context_keys.shape[2],
-        decoded_tokens=decoded_keys.shape[3],
-    )
-    if shape.context_tokens + shape.decoded_tokens == 0:
+    if context_keys.shape[2] + decoded_keys.shape[3] == 0:
         raise KernelError("there is nothing to attend to: no context and no decoded tokens")
-    return shape
+    return Call(
+        query=with_tokens(query),
+        context=(context_keys, context_values),
+        decoded=(decoded_keys, decoded_values),
+        scale=scale_of(query, scale),
+    )
+
+
+def with_tokens(query: Tensor) -> Tensor:
+    """View a query with its token axis, [prompts, samples, query_tokens, heads, head_dim]."""
+    return query if query.dim() == _QUERY_DIMS else query.unsqueeze(2)
 
 
 def check_query(query: Tensor, context_keys: Tensor) -> int:
     """Refuse a query that no kernel can read, and return the number of KV heads it goes with."""
-    if query.dim() != _CONTEXT_DIMS or query.numel() == 0:
-        raise KernelError(f"query is {_text(query)}, not [prompts, samples, heads, head_dim]")
+    if query.dim() not in (_QUERY_DIMS - 1, _QUERY_DIMS) or query.numel() == 0:
+        raise KernelError(
+            f"query is {_text(query)}, not [prompts, samples, heads, head_dim] or "
+            "[prompts, samples, query_tokens, heads, head_dim]"
+        )
     if context_keys.dim() != _CONTEXT_DIMS:
         raise KernelError(
             f"context_keys is {_text(context_keys)}, not "
             "[prompts, kv_heads, context_tokens, head_dim]"
         )
-    heads, kv_heads = query.shape[2], context_keys.shape[1]
+    heads, kv_heads = query.shape[-2], context_keys.shape[1]
     if kv_heads < 1 or heads % kv_heads:
         raise KernelError(f"{heads} query heads cannot be shared out to {kv_heads} KV heads")
     return kv_heads
@@ -112,23 +195,50 @@ def check_context(
     kv_heads: int,
     level: str = "context",
 ) -> None:
-    """Refuse shared keys and values that are not [nodes, kv_heads, tokens, head_dim]."""
+    """Refuse shared keys and values that do not go with the query.
+
+    Parameters
+    ----------
+    query
+        [..., heads, head_dim]
+    keys, values
+        Must be [nodes, kv_heads, tokens, head_dim].
+    nodes, kv_heads
+        Their first two sizes.
+    level
+        What an error calls them.
+    """
     tokens = keys.shape[2] if keys.dim() == _CONTEXT_DIMS else 0
-    sizes = (nodes, kv_heads, tokens, query.shape[3])
+    sizes = (nodes, kv_heads, tokens, query.shape[-1])
     _expect(f"{level}_keys", keys, sizes, query)
     _expect(f"{level}_values", values, sizes, query)
 
 
 def check_decoded(query: Tensor, keys: Tensor, values: Tensor, *, kv_heads: int) -> None:
-    """Refuse own keys and values that do not go with the query."""
+    """Refuse decoded keys and values that do not go with the query.
+
+    Parameters
+    ----------
+    query
+        [prompts, samples, (query_tokens,) heads, head_dim]
+    keys, values
+        Must be [prompts, samples, kv_heads, decoded_tokens, head_dim].
+    kv_heads
+        KV heads of the context.
+    """
     if keys.dim() != _DECODED_DIMS:
         raise KernelError(
             f"decoded_keys is {_text(keys)}, not "
             "[prompts, samples, kv_heads, decoded_tokens, head_dim]"
         )
-    sizes = (query.shape[0], query.shape[1], kv_heads, keys.shape[3], query.shape[3])
+    sizes = (query.shape[0], query.shape[1], kv_heads, keys.shape[3], query.shape[-1])
     _expect("decoded_keys", keys, sizes, query)
     _expect("decoded_values", values, sizes, query)
+    tokens = query.shape[2] if query.dim() == _QUERY_DIMS else 1
+    if 1 < tokens > keys.shape[3]:
+        raise KernelError(
+            f"{tokens} query tokens, but a sample has {keys.shape[3]} decoded tokens in its cache"
+        )
 
 
 def scale_of(query: Tensor, scale: float | None) -> float:
@@ -138,7 +248,7 @@ def scale_of(query: Tensor, scale: float | None) -> float:
 
 def _expect(name: str, tensor: Tensor, sizes: tuple[int, ...], query: Tensor) -> None:
     """Complain about a tensor that does not go with the query."""
-    if tuple(tensor.shape) != sizes:
+    if tensor.shape != sizes:
         raise KernelError(
             f"{name} is {_text(tensor)}; with query {_text(query)} it must be {list(sizes)}"
         )

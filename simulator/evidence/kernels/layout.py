@@ -4,84 +4,110 @@ An engine decides once where its caches lie; a kernel then runs thousands of ste
 :func:`lay_out` makes that decision before anything is traced or timed:
 
 ========  ==========================================================================
-shared    one context per prompt, each sample's own tokens apart (what kernels are given)
-copies    every sample is its own prompt: its copy of the context, then its own tokens,
+shared    one context per prompt, each sample's decoded tokens apart (what kernels are given)
+copies    every sample is its own prompt: its copy of the context, then its decoded tokens,
           next to each other in one buffer
-packed    per prompt and KV head: the context, then the own tokens of sample after sample
+packed    per prompt and KV head: the context, then the decoded tokens of sample after sample
 rebuilt   as shared; the kernel concatenates at every step
-paged     one pool of pages: those of every context, then those of every sample's own tokens
+paged     one pool of pages, [pages, page tokens, kv_heads, head_dim]: those of every context,
+          then those of every sample's decoded tokens, each sequence on pages of its own; the
+          last one is filled as far as its tokens reach
 ========  ==========================================================================
 
-The shapes stay those of every kernel's signature. Context and own tokens become neighbouring
+The shapes stay those of every kernel's signature. Context and decoded tokens become neighbouring
 slices of one buffer, and a kernel for that layout sees the buffer again through a view. Given
 caches that do not lie so it still answers, and pays for the copy.
 """
 
-from typing import Literal
+from math import prod
 
 import torch
 from torch import Tensor
 
-from simulator.evidence.kernels.inputs import shape_of
-from simulator.evidence.kernels.paged import page_pool, paged_views
+from simulator.evidence.kernels.inputs import Inputs, call_of
+from simulator.evidence.kernels.other_libraries import PAGE_TOKENS
+from simulator.evidence.kernels.registry import Layout
 
-Layout = Literal["shared", "copies", "packed", "rebuilt", "paged"]
-Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+# prompts, samples, context tokens, decoded tokens
+Sizes = tuple[int, int, int, int]
 
 
-def lay_out(
-    layout: Layout,
-    query: Tensor,
-    context_keys: Tensor,
-    context_values: Tensor,
-    decoded_keys: Tensor,
-    decoded_values: Tensor,
-) -> Inputs:
-    """Arrange a kernel's inputs as an engine would keep them.
+def lay_out(layout: Layout, *inputs: Tensor) -> Inputs:
+    """Arrange the five inputs of a kernel as an engine would keep them.
 
-    Under ``copies`` the query is ``[prompts * samples, 1, heads, head_dim]`` and every cache
-    follows it; the output of the kernel, viewed like the original query, is the same.
+    Under ``copies`` the query is ``[prompts * samples, 1, ...]`` and every cache follows it; the
+    output of the kernel, viewed like the original query, is the same.
 
     Raises
     ------
     KernelError
         If the tensors do not belong together.
     """
-    shape = shape_of(query, context_keys, context_values, decoded_keys, decoded_values)
+    call = call_of(*inputs)
+    query, context_keys, context_values, decoded_keys, decoded_values = inputs
+    join = {"copies": rebuild, "packed": packed_cache, "paged": page_pool}.get(layout)
+    if join is None:
+        return query, context_keys, context_values, decoded_keys, decoded_values
     if layout == "copies":
-        keys = rebuild(context_keys, decoded_keys)
-        values = rebuild(context_values, decoded_values)
-        sequences = query.flatten(0, 1).unsqueeze(1)
-        tokens = shape.context_tokens
-        return (
-            sequences,
-            keys[:, :, :tokens],
-            values[:, :, :tokens],
-            keys[:, :, tokens:].unsqueeze(1),
-            values[:, :, tokens:].unsqueeze(1),
-        )
+        query = query.flatten(0, 1).unsqueeze(1)
+    sizes = (call.prompts, call.samples, call.context_tokens, call.decoded_tokens)
+    (keys, own_keys), (values, own_values) = (
+        parts(join(*each), layout, sizes)
+        for each in ((context_keys, decoded_keys), (context_values, decoded_values))
+    )
+    return query, keys, values, own_keys, own_values
+
+
+def buffer_shape(layout: Layout, sizes: Sizes, kv_heads: int, head_dim: int) -> tuple[int, ...]:
+    """Return the shape of the one buffer that holds all keys, or all values.
+
+    Parameters
+    ----------
+    layout
+        copies, packed or paged.
+    sizes
+        prompts, samples, context tokens, decoded tokens.
+    kv_heads, head_dim
+        Of the model.
+    """
+    prompts, samples, context_tokens, decoded_tokens = sizes
+    if layout == "copies":
+        return prompts * samples, kv_heads, context_tokens + decoded_tokens, head_dim
     if layout == "packed":
-        keys = packed_cache(context_keys, decoded_keys)
-        values = packed_cache(context_values, decoded_values)
-        return (
-            query,
-            keys[:, :, : shape.context_tokens],
-            values[:, :, : shape.context_tokens],
-            _unpack(keys, shape.context_tokens, shape.samples),
-            _unpack(values, shape.context_tokens, shape.samples),
-        )
+        return prompts, kv_heads, context_tokens + samples * decoded_tokens, head_dim
+    pages = prompts * (pages_of(context_tokens) + samples * pages_of(decoded_tokens))
+    return pages, PAGE_TOKENS, kv_heads, head_dim
+
+
+def parts(buffer: Tensor, layout: Layout, sizes: Sizes) -> tuple[Tensor, Tensor]:
+    """Return context and decoded tokens of a buffer as every kernel is given them, without a copy.
+
+    Parameters
+    ----------
+    buffer
+        Of :func:`buffer_shape`.
+    layout
+        copies, packed or paged.
+    sizes
+        prompts, samples, context tokens, decoded tokens.
+    """
+    prompts, samples, context_tokens, decoded_tokens = sizes
     if layout == "paged":
-        sizes = (shape.prompts, shape.samples, shape.context_tokens, shape.decoded_tokens)
-        (keys, own_keys), (values, own_values) = (
-            paged_views(page_pool(context, decoded), *sizes)
-            for context, decoded in ((context_keys, decoded_keys), (context_values, decoded_values))
-        )
-        return query, keys, values, own_keys, own_values
-    return query, context_keys, context_values, decoded_keys, decoded_values
+        first_own = prompts * pages_of(context_tokens)
+        heads = buffer.shape[2:]
+        # [prompts, tokens on pages, kv_heads, head_dim]
+        context = buffer[:first_own].view(prompts, -1, *heads)[:, :context_tokens]
+        own = buffer[first_own:].view(prompts, samples, -1, *heads)[:, :, :decoded_tokens]
+        return context.transpose(1, 2), own.transpose(2, 3)
+    own = buffer[:, :, context_tokens:]
+    if layout == "copies":
+        return buffer[:, :, :context_tokens], own.unsqueeze(1)
+    by_sample = torch.unflatten(own, 2, (samples, decoded_tokens)).transpose(1, 2)
+    return buffer[:, :, :context_tokens], by_sample
 
 
 def rebuild(context: Tensor, decoded: Tensor) -> Tensor:
-    """Concatenate the context with every sample's own tokens, as non-contiguous caches need.
+    """Concatenate the context with every sample's decoded tokens, as non-contiguous caches need.
 
     Returns [prompts * samples, kv_heads, context_tokens + decoded_tokens, head_dim].
     """
@@ -119,11 +145,35 @@ def packed_cache(context: Tensor, decoded: Tensor) -> Tensor:
     return torch.cat([context, by_head.flatten(2, 3)], dim=2)
 
 
-def _unpack(packed: Tensor, context_tokens: int, samples: int) -> Tensor:
-    """Return the samples' own tokens in a packed cache, [prompts, samples, kv_heads, ...]."""
-    own = packed[:, :, context_tokens:]
-    tokens = own.shape[2] // samples
-    return torch.unflatten(own, 2, (samples, tokens)).transpose(1, 2)
+def page_pool(context: Tensor, decoded: Tensor) -> Tensor:
+    """Return the pool that two caches are views of; a new one if they lie otherwise."""
+    prompts, kv_heads, context_tokens, head_dim = context.shape
+    sizes = (prompts, decoded.shape[1], context_tokens, decoded.shape[3])
+    shape = buffer_shape("paged", sizes, kv_heads, head_dim)
+    storage, first = context.untyped_storage(), context.storage_offset()
+    room = storage.nbytes() // context.element_size() - first
+    if _same_storage(context, decoded) and room >= prod(shape):
+        strides = [prod(shape[place + 1 :]) for place in range(len(shape))]
+        pool = context.as_strided(shape, strides, first)
+        views = zip(parts(pool, "paged", sizes), (context, decoded), strict=True)
+        if all(
+            view.stride() == part.stride() and view.storage_offset() == part.storage_offset()
+            for view, part in views
+        ):
+            return pool
+    pool = context.new_zeros(shape)
+    for view, part in zip(parts(pool, "paged", sizes), (context, decoded), strict=True):
+        view.copy_(part)
+    return pool
+
+
+def pages_of(tokens: int) -> int:
+    """Return the pages of so many tokens.
+
+    >>> pages_of(16), pages_of(17)
+    (1, 2)
+    """
+    return -(-tokens // PAGE_TOKENS)
 
 
 def _whole(first: Tensor, second: Tensor) -> Tensor | None:
@@ -132,10 +182,6 @@ def _whole(first: Tensor, second: Tensor) -> Tensor | None:
         return second
     if second.shape[2] == 0:
         return first
-    # Storages are compared by identity, because a tensor on the meta device has no address.
-    same_storage = (
-        first.untyped_storage()._cdata == second.untyped_storage()._cdata  # noqa: SLF001
-    )
     steps = [
         a == b or size == 1
         for a, b, size in zip(first.stride(), second.stride(), first.shape, strict=True)
@@ -144,8 +190,15 @@ def _whole(first: Tensor, second: Tensor) -> Tensor | None:
     step = first.stride(2) if first.shape[2] > 1 else second.stride(2)
     steps[2] = second.shape[2] == 1 or second.stride(2) == step
     follows = second.storage_offset() == first.storage_offset() + first.shape[2] * step
-    if not (same_storage and all(steps) and follows):
+    if not (_same_storage(first, second) and all(steps) and follows):
         return None
     size = (*first.shape[:2], first.shape[2] + second.shape[2], first.shape[3])
     stride = (first.stride(0), first.stride(1), step, first.stride(3))
     return first.as_strided(size, stride)
+
+
+def _same_storage(first: Tensor, second: Tensor) -> bool:
+    """Compare storages by identity, because a tensor on the meta device has no address."""
+    return bool(
+        first.untyped_storage()._cdata == second.untyped_storage()._cdata  # noqa: SLF001
+    )

@@ -2,7 +2,12 @@
 
 Attention over a set of keys is summed up by a *state*: the output over those keys and the
 log-sum-exp of their logits. States of disjoint sets of keys merge exactly into the state of their
-union, so a context can be read once for all samples and each sample's own tokens apart.
+union, so a context can be read once for all samples and each sample's decoded tokens apart.
+
+Every query is past the whole context, so the context needs no mask, and the order of queries does
+not matter to it: samples, query tokens and the heads of a group can all be rows of one matrix.
+Then each KV head is read once for all of them, and any group size (1, 3, 7, 12) is as good as a
+power of two.
 """
 
 from collections.abc import Sequence
@@ -11,7 +16,7 @@ import torch
 from torch import Tensor
 
 from simulator.errors import KernelError
-from simulator.evidence.kernels.inputs import scale_of
+from simulator.evidence.kernels.inputs import Call, scale_of
 
 # (output [..., rows, head_dim], log-sum-exp [..., rows] in float32, or float64 for float64)
 State = tuple[Tensor, Tensor]
@@ -103,6 +108,221 @@ def merge(states: Sequence[State]) -> Tensor:
     return torch.addcmul(total, outputs[-1], weights[-1], out=merged)
 
 
+def causal_flash(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> State:
+    """Attend causally to whole caches: the last query token is the last key.
+
+    One query token sees all keys: the call has no causal flag and no mask, and the heads of a group
+    are its rows. Several are masked by FlashAttention-2's causal flag. PyTorch's CPU kernel aligns
+    that flag to the first key, so it is given a mask instead.
+
+    Parameters
+    ----------
+    query
+        [prompts, samples, query_tokens, heads, head_dim]
+    keys, values
+        [prompts * samples, kv_heads, tokens, head_dim]
+    scale
+        Factor on the logits.
+
+    Returns
+    -------
+    output
+        [prompts * samples, query_tokens, kv_heads, group, head_dim], where one query token has no
+        axis of its own.
+    log_sum_exp
+        The same without head_dim.
+
+    Raises
+    ------
+    KernelError
+        As :func:`flash` does, or if the device has no causal kernel for this type.
+    """
+    tokens, (sequences, kv_heads, cached, head_dim) = query.shape[2], keys.shape
+    if tokens == 1:
+        return flash(query.reshape(sequences, kv_heads, -1, head_dim), keys, values, scale=scale)
+    grouped = query.reshape(sequences, tokens, kv_heads, -1, head_dim)
+    _check(grouped[:, 0], keys, values)
+    if query.device.type == "cpu" or query.dtype == torch.float64:
+        # [sequences, kv_heads, group * query_tokens, head_dim]: a mask for each head of a group
+        rows = grouped.permute(0, 2, 3, 1, 4).flatten(2, 3)
+        hidden = seen_tokens(tokens, cached, query.device).logical_not()
+        mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device)
+        mask = mask.masked_fill_(hidden, -torch.inf).repeat(grouped.shape[3], 1)
+        if query.device.type == "cpu":
+            output, log_sum_exp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(  # noqa: SLF001
+                rows, keys, values, attn_mask=mask, scale=scale
+            )
+        else:
+            output, log_sum_exp = _unfused(rows, keys, values, scale, mask)
+        by_head = (-1, tokens)
+        return (
+            torch.unflatten(output, 2, by_head).permute(0, 3, 1, 2, 4),
+            torch.unflatten(log_sum_exp, 2, by_head).permute(0, 3, 1, 2),
+        )
+    if query.dtype not in _HALF:
+        raise KernelError(f"{tokens} query tokens in {query.dtype}: flash attention needs 16 bits")
+    _check_flash_width(query)
+    # Fewer KV heads than heads are shared inside the operator.
+    output, log_sum_exp, *_ = torch.ops.aten._scaled_dot_product_flash_attention(  # noqa: SLF001
+        query.flatten(0, 1).transpose(1, 2), keys, values, is_causal=True, scale=scale
+    )
+    by_group = (kv_heads, -1)
+    return (
+        torch.unflatten(output.transpose(1, 2), 2, by_group),
+        torch.unflatten(log_sum_exp.transpose(1, 2), 2, by_group),
+    )
+
+
+def decoded_tokens(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> State:
+    """Attend to the tokens that each sample has of its own.
+
+    Parameters
+    ----------
+    query
+        [prompts, samples, query_tokens, heads, head_dim]
+    keys, values
+        [prompts, samples, kv_heads, decoded_tokens, head_dim]
+    scale
+        Factor on the logits.
+
+    Returns
+    -------
+    output
+        [prompts, samples, query_tokens, kv_heads, group, head_dim]
+    log_sum_exp
+        [prompts, samples, query_tokens, kv_heads, group]
+    """
+    prompts, samples, tokens, heads, head_dim = query.shape
+    kv_heads = keys.shape[2]
+    output, log_sum_exp = causal_flash(query, keys.flatten(0, 1), values.flatten(0, 1), scale)
+    # Views: an axis is split, and one of a single token added.
+    sizes = (prompts, samples, tokens, kv_heads, heads // kv_heads)
+    return output.reshape(*sizes, head_dim), log_sum_exp.reshape(sizes)
+
+
+def shared_tokens(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> State:
+    """Attend to tokens that samples share, read once for all queries below a node.
+
+    Parameters
+    ----------
+    query
+        [prompts, samples, query_tokens, heads, head_dim]
+    keys, values
+        [nodes, kv_heads, tokens, head_dim]; node i is shared by the i-th run of prompts.
+    scale
+        Factor on the logits.
+
+    Returns
+    -------
+    output
+        [prompts, samples, query_tokens, kv_heads, group, head_dim]
+    log_sum_exp
+        [prompts, samples, query_tokens, kv_heads, group]
+    """
+    rows = fold(query, keys.shape[0], keys.shape[1])
+    return unfold(flash(rows, keys, values, scale=scale), query)
+
+
+def fold(query: Tensor, nodes: int, kv_heads: int) -> Tensor:
+    """Fold all queries below a node, and the heads of a group, into rows: a copy of the queries.
+
+    It is a view where there is one query or one KV head.
+
+    Parameters
+    ----------
+    query
+        [prompts, samples, query_tokens, heads, head_dim]
+    nodes, kv_heads
+        First axes of the result, [nodes, kv_heads, rows, head_dim].
+    """
+    *_, heads, head_dim = query.shape
+    by_node = query.reshape(nodes, -1, kv_heads, heads // kv_heads, head_dim)
+    return by_node.transpose(1, 2).flatten(2, 3)
+
+
+def unfold(state: State, query: Tensor) -> State:
+    """Return the state of folded rows by query, [prompts, samples, query_tokens, kv_heads, ...].
+
+    It is a view, but for several nodes that are fewer than prompts.
+    """
+    prompts, samples, tokens, *_ = query.shape
+    nodes = state[0].shape[0]
+    if nodes == prompts:
+        output, log_sum_exp = (torch.unflatten(part, 2, (samples, tokens, -1)) for part in state)
+        return output.permute(0, 2, 3, 1, 4, 5), log_sum_exp.permute(0, 2, 3, 1, 4)
+    output, log_sum_exp = (
+        torch.unflatten(part, 2, (prompts // nodes, samples, tokens, -1))
+        .movedim(1, 4)
+        .flatten(0, 1)
+        for part in state
+    )
+    return output, log_sum_exp
+
+
+def seen_tokens(tokens: int, cached: int, device: torch.device | str) -> Tensor:
+    """Return which of the cached tokens each new one sees, [query_tokens, cached], bool.
+
+    Parameters
+    ----------
+    tokens
+        Query tokens of each sample, the last of its cache.
+    cached
+        All tokens of its cache.
+    device
+        Where the mask lies.
+    """
+    every = torch.ones(tokens, cached, dtype=torch.bool, device=device)
+    return every.tril(cached - tokens)
+
+
+def hide_tokens(logits: Tensor, tokens: int, mask: Tensor | None) -> Tensor:
+    """Hide from each new token those after it, in place; the new tokens' keys are the last.
+
+    Parameters
+    ----------
+    logits
+        [..., query_tokens * group, keys]
+    tokens
+        Query tokens; nothing is hidden from a single one.
+    mask
+        :func:`hidden_tokens`, made here if it is not given.
+    """
+    if tokens > 1:
+        mask = hidden_tokens(tokens, logits.device) if mask is None else mask
+        torch.unflatten(logits[..., -tokens:], -2, (tokens, -1)).masked_fill_(mask, -torch.inf)
+    return logits
+
+
+def rows_of(call: Call, *sequences: int) -> Tensor:
+    """Scale the queries and make rows of them, [*sequences, kv_heads, rows, head_dim].
+
+    The rows of a KV head are its query tokens, and for each the heads of its group. Scaling the
+    query, not the logits, is the smaller pass and keeps float16 logits in range.
+    """
+    rows = call.query * call.scale
+    if call.query_tokens > 1:
+        grouped = torch.unflatten(rows, 3, (call.kv_heads, call.group))
+        rows = grouped.transpose(2, 3).contiguous()
+    return rows.reshape(*sequences, call.kv_heads, -1, call.head_dim)
+
+
+def tokens_of(output: Tensor, call: Call) -> Tensor:
+    """Put rows [..., kv_heads, query_tokens * group, head_dim] back as tokens, like the query."""
+    if call.query_tokens == 1:
+        return output
+    sizes = (call.prompts, call.samples, call.kv_heads, call.query_tokens, call.group, -1)
+    return output.reshape(sizes).transpose(2, 3).contiguous()
+
+
+def hidden_tokens(tokens: int, device: torch.device | str) -> Tensor:
+    """Return which new tokens are hidden from each, [query_tokens, 1, query_tokens], bool.
+
+    The same for all heads of a group, over which it is broadcast.
+    """
+    pairs = torch.ones(tokens, tokens, dtype=torch.bool, device=device)
+    return pairs.triu(1).unsqueeze(1)
+
+
 def _check(query: Tensor, keys: Tensor, values: Tensor) -> None:
     """Refuse what the native kernels would crash on or answer wrongly."""
     for name, tensor in (("query", query), ("keys", keys), ("values", values)):
@@ -144,8 +364,12 @@ def _nothing(query: Tensor) -> State:
     return torch.zeros_like(query), query.new_full(query.shape[:-1], -torch.inf, dtype=dtype)
 
 
-def _unfused(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> State:
+def _unfused(
+    query: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor | None = None
+) -> State:
     """Attend by two matrix products: slow, for checking results in float64 on a GPU."""
     logits = (query * scale) @ keys.transpose(-1, -2)  # [batch, heads, rows, tokens]
+    if mask is not None:
+        logits = logits + mask
     log_sum_exp = torch.logsumexp(logits, dim=-1)
     return torch.exp(logits - log_sum_exp.unsqueeze(-1)) @ values, log_sum_exp

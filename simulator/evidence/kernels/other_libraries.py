@@ -1,11 +1,11 @@
-"""Attention kernels of other libraries: what each needs, and what it takes. No torch."""
+"""Attention kernels of other libraries: which package each needs, and what it takes. No torch."""
 
 import importlib.metadata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from simulator.errors import MeasurementError
+from simulator.errors import KernelError
 from simulator.inputs.dtypes import Dtype
 
 _MIB = 2**20
@@ -65,13 +65,13 @@ def need_installed(kernels: Iterable[str]) -> None:
 
     Raises
     ------
-    MeasurementError
+    KernelError
         If one is not.
     """
     for name in kernels:
         library = OTHER_LIBRARIES.get(name)
         if library is not None and not library.installed:
-            raise MeasurementError(
+            raise KernelError(
                 f"{name} needs {library.distribution}, which is not installed: "
                 f"pip install {library.distribution}"
             )
@@ -85,6 +85,13 @@ def flashinfer_workspace_bytes(
     Its recommendation, or what its plan reserves for partial outputs at most: ``heads x tiles x
     rows of a tile x (head_dim + 1)`` numbers of 4 bytes, in versions up to 0.6 whatever the group
     (``PrefillPlan`` in scheduler.cuh).
+
+    Parameters
+    ----------
+    prompts, samples
+        P and b.
+    heads, kv_heads, head_dim
+        h, g and k of the model on this GPU.
 
     >>> flashinfer_workspace_bytes(prompts=1, samples=16, heads=32, kv_heads=8, head_dim=128)
     134217728
@@ -102,7 +109,17 @@ def flashinfer_workspace_bytes(
 def workspace_bytes(
     kernel: str, *, prompts: int, samples: int, heads: int, kv_heads: int, head_dim: int
 ) -> int:
-    """Return what a library's plan keeps beside the tensors of a call. [bytes]."""
+    """Return what a library's plan keeps beside the tensors of a call. [bytes].
+
+    Parameters
+    ----------
+    kernel
+        Name of an implementation; ours keep nothing.
+    prompts, samples
+        P and b.
+    heads, kv_heads, head_dim
+        h, g and k of the model on this GPU.
+    """
     if kernel != "flashinfer_cascade":
         return 0
     sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}

@@ -1,240 +1,270 @@
-"""All attention kernels by name."""
+"""All PyTorch functions of attention by name, and the adapters to other libraries. No torch.
 
-from collections.abc import Callable
+A dry run, a list of names and a measured row need no torch; it is imported when a function is.
+"""
+
+from collections import ChainMap
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from torch import Tensor
-
+from simulator.counts.attention.registry import PLAIN_KERNELS
 from simulator.errors import KernelError, unknown
-from simulator.evidence.kernels.bifurcated import (
-    bifurcated_einsum,
-    bifurcated_flash,
-    bifurcated_flash_chunked,
-)
-from simulator.evidence.kernels.external import PlanCall, Planned
-from simulator.evidence.kernels.flashinfer_cascade import (
-    flashinfer_cascade,
-    flashinfer_wrapper,
-    plan_flashinfer,
-)
-from simulator.evidence.kernels.flex import bifurcated_flex
-from simulator.evidence.kernels.inputs import Attend
-from simulator.evidence.kernels.layout import Inputs, Layout, lay_out
-from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, OtherLibrary
-from simulator.evidence.kernels.standard import (
-    standard_einsum,
-    standard_flash,
-    standard_flash_expanded,
-    standard_math,
-    standard_rebuilt,
-    standard_repeat_kv,
-)
-from simulator.evidence.kernels.tree import prefix_tree
-from simulator.evidence.kernels.vllm_cascade import plan_vllm, vllm_cascade, vllm_functions
+from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, OtherLibrary, need_installed
+from simulator.inputs.setup import Attention, Execution, KvLayout, Setup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+    from torch import Tensor
+
+    from simulator.evidence.kernels.external import Planned
+    from simulator.evidence.kernels.inputs import Attend, Inputs
+    from simulator.inputs.dtypes import Dtype
+
+Layout = Literal["copies", "shared", "rebuilt", "packed", "paged"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
-    """One implementation of attention in a decode step.
+class Implementation:
+    """A PyTorch function of an attention kernel for a decode step.
 
     Attributes
     ----------
     name
-        Its key in the registry.
+        Its key in the registry, and the name of the function.
     attention
         Whether every sample reads its context, or the context is read once.
+    kernel
+        The kernel of a setup that it is, or a name of its own.
     kv_layout
-        How it wants the caches to lie; see :func:`.layout.lay_out`.
+        How a setup says that its caches are kept.
     function
         ``attend(query, context_keys, context_values, decoded_keys, decoded_values, *, scale)``.
     description
         One line.
+    packing
+        How its caches lie, where that is none of a setup's layouts.
+    expand_kv
+        Whether KV heads are repeated to query heads in memory first.
     library
         The library it is from, None for our own.
-    plan
-        What works out once what depends on sizes alone, for kernels that do.
-    check
-        Refuses a library that is installed and cannot be used.
     """
 
     name: str
-    attention: Literal["standard", "bifurcated"]
-    kv_layout: Layout
-    function: Attend
+    attention: Attention
+    kernel: str
+    kv_layout: KvLayout
+    function: "Attend"
     description: str
+    packing: Literal["packed", "paged"] | None = None
+    expand_kv: bool = False
     library: OtherLibrary | None = None
-    plan: PlanCall | None = None
-    check: Callable[[], object] | None = None
 
-    def __call__(
-        self,
-        query: Tensor,
-        context_keys: Tensor,
-        context_values: Tensor,
-        decoded_keys: Tensor,
-        decoded_values: Tensor,
-        *,
-        scale: float | None = None,
-    ) -> Tensor:
-        """Attend: a kernel is called as its function is."""
-        return self.function(
-            query, context_keys, context_values, decoded_keys, decoded_values, scale=scale
+    def __call__(self, *inputs: "Tensor", **named: Any) -> "Tensor":
+        """Attend: an implementation is called as its function is."""
+        return self.function(*inputs, **named)
+
+    @property
+    def account(self) -> str:
+        """The kernel of a setup nearest to it, for a predicted time."""
+        return PLAIN_KERNELS[self.name].kernel if self.name in PLAIN_KERNELS else "flash"
+
+    def setup(self, dtype: "Dtype", execution: Execution = "eager") -> Setup:
+        """Return how a step runs with it, weights and cache in one format."""
+        return Setup(
+            attention=self.attention,
+            kernel=self.account,
+            kv_layout=self.kv_layout,
+            execution=execution,
+            weight_dtype=dtype,
+            kv_dtype=dtype,
         )
+
+    @property
+    def layout(self) -> Layout:
+        """How it wants the caches to lie; see :func:`.layout.lay_out`."""
+        return self.packing or self.kv_layout
 
     @property
     def available(self) -> bool:
         """Whether the library it is from is installed."""
         return self.library is None or self.library.installed
 
-    def ready(self, inputs: Inputs, *, graph: bool = False) -> Planned:
+    @property
+    def takes_several_tokens(self) -> bool:
+        """Whether a step may have several query tokens of each sample."""
+        return self.packing is None
+
+    def with_masks(
+        self, tokens: int, cached: "Iterable[int]", device: "torch.device | str"
+    ) -> "Attend":
+        """Return its function with the masks of a step made, which an engine has ready too.
+
+        There are none for one query token, and for flash attention's causal flag.
+
+        Parameters
+        ----------
+        tokens
+            Query tokens of each sample.
+        cached
+            Lengths of the caches, context and decoded tokens together: layers with a sliding
+            window see fewer.
+        device
+            Where the masks lie.
+        """
+        from simulator.evidence.kernels.operators import hidden_tokens, seen_tokens
+
+        function: Any = self.function
+        if tokens == 1 or self.account == "flash":
+            return cast("Attend", function)
+        masks = {
+            length: seen_tokens(tokens, length, device)
+            if self.account == "sdpa_math"
+            else hidden_tokens(tokens, device)
+            for length in set(cached)
+        }
+
+        def attend(query: "Tensor", *caches: "Tensor", scale: float | None = None) -> "Tensor":
+            mask = masks[caches[0].shape[2] + caches[2].shape[3]]
+            return cast("Tensor", function(query, *caches, scale=scale, mask=mask))
+
+        return attend
+
+    def ready(self, inputs: "Inputs", *, graph: bool = False) -> "Planned":
         """Return a call for inputs like these, with all that depends on sizes alone worked out.
 
         Parameters
         ----------
+        inputs
+            The five tensors of a call.
         graph
-            Whether it is to be captured in a CUDA graph.
+            Whether the call will be captured in a CUDA graph.
         """
-        if self.plan is not None:
-            return self.plan(inputs, graph=graph)
-        return Planned(run=self.function, arrange=lambda given: given)
+        from simulator.evidence.kernels.external import Planned
+        from simulator.evidence.kernels.inputs import with_tokens
 
-    def lay_out(
-        self,
-        query: Tensor,
-        context_keys: Tensor,
-        context_values: Tensor,
-        decoded_keys: Tensor,
-        decoded_values: Tensor,
-    ) -> Inputs:
-        """Arrange the inputs as this kernel wants them, before anything is traced or timed."""
-        return lay_out(
-            self.kv_layout, query, context_keys, context_values, decoded_keys, decoded_values
-        )
+        if self.library is not None:
+            return cast("Planned", _imported(self.name, "plan")(inputs, graph=graph))
+        query, keys, _, decoded_keys, _ = inputs
+        cached = [keys.shape[2] + decoded_keys.shape[3]]
+        run = self.with_masks(with_tokens(query).shape[2], cached, query.device)
+        return Planned(run=run, arrange=lambda given: given)
+
+    def check(self) -> None:
+        """Refuse a library that is not installed, or cannot be used.
+
+        Raises
+        ------
+        KernelError
+            With how to install it.
+        """
+        need_installed([self.name])
+        if self.library is not None:
+            _imported(self.name, "check")()
+
+    def lay_out(self, *inputs: "Tensor") -> "Inputs":
+        """Arrange the five inputs as it wants them, before anything is traced or timed."""
+        from simulator.evidence.kernels.layout import lay_out
+
+        return lay_out(self.layout, *inputs)
 
 
-_KERNELS = (
-    Kernel(
-        name="standard_einsum",
-        attention="standard",
-        kv_layout="copies",
-        function=standard_einsum,
-        description="matrix products over one copy of the context per sample, logits in memory",
-    ),
-    Kernel(
-        name="standard_math",
-        attention="standard",
-        kv_layout="copies",
-        function=standard_math,
-        description="the math path of F.scaled_dot_product_attention over one copy per sample",
-    ),
-    Kernel(
-        name="standard_flash",
-        attention="standard",
-        kv_layout="copies",
-        function=standard_flash,
-        description="flash attention over one copy of the context per sample",
-    ),
-    Kernel(
-        name="standard_flash_expanded",
-        attention="standard",
+@cache
+def _imported(file: str, name: str) -> Any:
+    """Import something of a file of this package, and torch with it."""
+    return getattr(import_module(f"{__package__}.{file}"), name)
+
+
+def _loaded(file: str, name: str) -> "Attend":
+    """Return a function of a file of this package that is imported when it is called."""
+
+    def attend(*inputs: "Tensor", **options: Any) -> "Tensor":
+        return cast("Tensor", _imported(file, name)(*inputs, **options))
+
+    attend.__name__ = attend.__qualname__ = name
+    return attend
+
+
+def _planned_each_time(name: str) -> "Attend":
+    """Return a library's kernel as a function that plans in every call."""
+
+    def attend(*inputs: "Tensor", scale: float | None = None) -> "Tensor":
+        return cast("Tensor", _imported(name, "plan")(inputs, scale=scale).attend(*inputs))
+
+    return attend
+
+
+# What rows call a kernel that no setup has.
+_OWN_WORDS = {
+    "bifurcated_flash_chunked": "flash_chunked",
+    "bifurcated_flex": "flex",
+    "prefix_tree": "prefix_tree",
+}
+_DESCRIPTIONS = {
+    "standard_einsum": "matrix products over one copy of the context per sample, logits in memory",
+    "standard_math": "the math path of F.scaled_dot_product_attention over one copy per sample",
+    "standard_flash": "flash attention over one copy of the context per sample",
+    "standard_flash_expanded": "flash attention over one context that every sample reads, by a "
+    "stride of 0",
+    "standard_rebuilt": "context and decoded tokens concatenated for every sample at every step, "
+    "flash",
+    "standard_repeat_kv": "KV heads repeated to query heads in memory at every step, flash",
+    "bifurcated_einsum": "the paper's: two matrix products, one softmax over concatenated logits",
+    "bifurcated_flash": "flash on the context for all samples, flash on decoded tokens, float32 "
+    "merge",
+    "bifurcated_flash_chunked": "bifurcated_flash with the context cut into chunks by a view",
+    "bifurcated_flex": "one FlexAttention call under a block mask, no merge",
+    "prefix_tree": "any number of shared levels, each read once per node, float32 merge",
+    "flashinfer_cascade": "FlashInfer's multi-level cascade over a paged cache",
+    "vllm_cascade": "vLLM's flash-attn on the context and on decoded tokens, and its merge",
+}
+
+KERNELS: dict[str, Implementation] = {
+    name: Implementation(
+        name=name,
+        attention=plain.attention,
+        kernel=_OWN_WORDS.get(name, plain.kernel),
+        kv_layout=plain.kv_layout,
+        function=_loaded("flex" if name == "bifurcated_flex" else plain.attention, name),
+        description=description,
+        packing="packed" if name == "bifurcated_flex" else None,
+        expand_kv=name == "standard_repeat_kv",
+    )
+    for name, description in _DESCRIPTIONS.items()
+    if (plain := PLAIN_KERNELS.get(name))
+}
+# Those of other libraries are measured where they are asked for. Nearest to them is the account of
+# bifurcated flash attention with a merge of one kernel, as an engine runs it.
+EXTERNAL_KERNELS: dict[str, Implementation] = {
+    name: Implementation(
+        name=name,
+        attention="bifurcated",
+        kernel=name,
         kv_layout="shared",
-        function=standard_flash_expanded,
-        description="flash attention over one context that every sample reads, by a stride of 0",
-    ),
-    Kernel(
-        name="standard_rebuilt",
-        attention="standard",
-        kv_layout="rebuilt",
-        function=standard_rebuilt,
-        description="context and own tokens concatenated for every sample at every step, flash",
-    ),
-    Kernel(
-        name="standard_repeat_kv",
-        attention="standard",
-        kv_layout="copies",
-        function=standard_repeat_kv,
-        description="KV heads repeated to query heads in memory at every step, flash",
-    ),
-    Kernel(
-        name="bifurcated_einsum",
-        attention="bifurcated",
-        kv_layout="shared",
-        function=bifurcated_einsum,
-        description="the paper's: two matrix products, one softmax over concatenated logits",
-    ),
-    Kernel(
-        name="bifurcated_flash",
-        attention="bifurcated",
-        kv_layout="shared",
-        function=bifurcated_flash,
-        description="flash on the context for all samples, flash on own tokens, float32 merge",
-    ),
-    Kernel(
-        name="bifurcated_flash_chunked",
-        attention="bifurcated",
-        kv_layout="shared",
-        function=bifurcated_flash_chunked,
-        description="bifurcated_flash with the context cut into chunks by a view",
-    ),
-    Kernel(
-        name="bifurcated_flex",
-        attention="bifurcated",
-        kv_layout="packed",
-        function=bifurcated_flex,
-        description="one FlexAttention call under a block mask, no merge",
-    ),
-    Kernel(
-        name="prefix_tree",
-        attention="bifurcated",
-        kv_layout="shared",
-        function=prefix_tree,
-        description="any number of shared levels, each read once per node, float32 merge",
-    ),
-)
-
-_EXTERNAL = (
-    Kernel(
-        name="flashinfer_cascade",
-        attention="bifurcated",
-        kv_layout="paged",
-        function=flashinfer_cascade,
-        description="FlashInfer's multi-level cascade over a paged cache",
-        library=OTHER_LIBRARIES["flashinfer_cascade"],
-        plan=plan_flashinfer,
-        check=flashinfer_wrapper,
-    ),
-    Kernel(
-        name="vllm_cascade",
-        attention="bifurcated",
-        kv_layout="paged",
-        function=vllm_cascade,
-        description="vLLM's flash-attn on the context and on own tokens, and its merge",
-        library=OTHER_LIBRARIES["vllm_cascade"],
-        plan=plan_vllm,
-        check=vllm_functions,
-    ),
-)
-
-KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _KERNELS}
-EXTERNAL_KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _EXTERNAL}
+        function=_planned_each_time(name),
+        description=_DESCRIPTIONS[name],
+        packing="paged",
+        library=library,
+    )
+    for name, library in OTHER_LIBRARIES.items()
+}
+ALL_KERNELS: Mapping[str, Implementation] = ChainMap(EXTERNAL_KERNELS, KERNELS)
 
 
-def find_kernel(name: str) -> Kernel:
-    """Return a kernel by name, those of other packages included.
+def find_kernel(name: str) -> Implementation:
+    """Return an implementation by name, those of other libraries included.
 
     Raises
     ------
     KernelError
-        If no kernel has that name, or the library it is from is not installed or cannot be used.
+        If none has that name, or the library it is from is not installed or cannot be used.
     """
-    known = KERNELS | EXTERNAL_KERNELS
-    if name not in known:
-        raise KernelError(unknown("kernel", name, known))
-    kernel = known[name]
-    if kernel.library is not None and not kernel.available:
-        wanted = kernel.library.distribution
-        raise KernelError(f"{name} needs {wanted}, which is not installed: pip install {wanted}")
-    if kernel.check is not None:
-        kernel.check()
-    return kernel
+    if name not in ALL_KERNELS:
+        raise KernelError(unknown("kernel", name, ALL_KERNELS))
+    found = ALL_KERNELS[name]
+    found.check()
+    return found

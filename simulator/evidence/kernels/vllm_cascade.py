@@ -1,7 +1,7 @@
-"""vLLM's cascade: its flash-attn on the context, on own tokens, and its merge.
+"""vLLM's cascade: its flash-attn on the context and on decoded tokens, and its merge.
 
-The calls are those of ``cascade_attention`` in ``vllm/v1/attention/backends/flash_attn.py``, which
-0.7 to 0.31 have and 0.32 has no more; the functions it is made of are still there.
+The calls are those of ``cascade_attention`` in ``vllm/v1/attention/backends/flash_attn.py``.
+Versions 0.7 to 0.31 have it. 0.32 dropped it, but still has the functions that it calls.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,12 @@ from simulator.evidence.kernels.external import (
     Planned,
     load,
     need,
-    need_both_parts,
+    page_numbers,
     parameters_of,
-    planned_each_time,
+    planned_call,
+    query_ends,
 )
-from simulator.evidence.kernels.inputs import scale_of, shape_of
-from simulator.evidence.kernels.layout import Inputs
-from simulator.evidence.kernels.paged import page_numbers, query_ends
+from simulator.evidence.kernels.inputs import Inputs
 
 _NAME = "vllm_cascade"
 _FLASH_ATTN = "vllm.vllm_flash_attn"
@@ -30,31 +29,36 @@ _VERSIONS = ("vllm.v1.attention.backends.fa_utils", "vllm.attention.utils.fa_uti
 _MERGES = ("vllm.v1.attention.ops.merge_attn_states", "vllm.attention.ops.merge_attn_states")
 
 
-def plan_vllm(inputs: Inputs, *, scale: float | None = None, graph: bool = False) -> Planned:
-    """Attend by vLLM's flash-attn on the context and on own tokens, merged by vLLM's kernel.
+def plan(inputs: Inputs, *, scale: float | None = None, graph: bool = False) -> Planned:
+    """Attend by vLLM's flash-attn on the context and on decoded tokens, merged by vLLM's kernel.
 
-    Of several prompts each context is a sequence of its own; vLLM knows one context.
+    Each of several prompts' contexts is a sequence of its own; vLLM knows one context.
+
+    Parameters
+    ----------
+    inputs
+        The five tensors of a kernel.
+    scale
+        Factor on the logits, 1 / sqrt(head_dim) by default.
+    graph
+        Not used: a call consists of kernels alone, which a CUDA graph can capture.
 
     Raises
     ------
     KernelError
-        If vLLM is not installed or of another kind, or a part has no tokens.
+        If vLLM is not installed or of another kind, or cannot take the inputs.
     """
-    del graph  # Every call is made of kernels alone.
-    attend, merge, choose = vllm_functions()
-    shape = shape_of(*inputs)
-    need_both_parts(_NAME, shape)
-    query = inputs[0]
+    del graph
+    attend, merge, choose = check()
+    shape = planned_call(_NAME, inputs, scale)
     version = _flash_attention(choose, shape.head_dim)
-    tables = page_numbers(shape, query.device)
-    ends = query_ends(shape, query.device)
-    factor = scale_of(query, scale)
+    tables, ends = page_numbers(shape), query_ends(shape)
 
-    def part(level: int, queries: int, tokens: int, *, causal: bool) -> Callable[..., Any]:
+    def _part(level: int, queries: int, tokens: int, *, causal: bool) -> Callable[..., Any]:
         table = tables[level]
-        used = torch.full((len(table),), tokens, dtype=torch.int32, device=query.device)
+        used = torch.full((len(table),), tokens, dtype=torch.int32, device=table.device)
 
-        def call(rows: Tensor, keys: Tensor, values: Tensor) -> Any:
+        def _attend(rows: Tensor, keys: Tensor, values: Tensor) -> Any:
             return attend(
                 q=rows,
                 k=keys,
@@ -63,31 +67,28 @@ def plan_vllm(inputs: Inputs, *, scale: float | None = None, graph: bool = False
                 seqused_k=used,
                 max_seqlen_q=queries,
                 max_seqlen_k=tokens,
-                softmax_scale=factor,
+                softmax_scale=shape.scale,
                 causal=causal,
                 block_table=table,
                 return_softmax_lse=True,
                 fa_version=version,
             )
 
-        return call
+        return _attend
 
-    context = part(0, shape.samples, shape.context_tokens, causal=False)
-    own = part(1, 1, shape.decoded_tokens, causal=True)
+    context = _part(0, shape.samples, shape.context_tokens, causal=False)
+    decoded = _part(1, 1, shape.decoded_tokens, causal=True)
 
-    def run(rows: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _run(rows: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         output = torch.empty_like(rows)
         # Outputs [rows, heads, head_dim], natural log-sum-exps [heads, rows].
-        merge(output, *context(rows, keys, values), *own(rows, keys, values))
+        merge(output, *context(rows, keys, values), *decoded(rows, keys, values))
         return output
 
-    return Planned(run=run, note=f"FlashAttention-{version}; page tables not timed")
+    return Planned(run=_run, note=f"FlashAttention-{version}; page tables not timed")
 
 
-vllm_cascade = planned_each_time(_NAME, plan_vllm)
-
-
-def vllm_functions() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+def check() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """Return the installed flash-attn, merge and choice of FlashAttention, or refuse them."""
     attend = need(
         _NAME,

@@ -1,21 +1,19 @@
 """What can be timed: one dataclass for each kind of row, without torch.
 
 A *cell* is one row to be measured. Cells of one *group* have the same sizes and are timed
-interleaved, so that a drifting clock hits all of them alike.
+interleaved, so that a drifting clock affects all of them equally.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
+from simulator.evidence.kernels import ALL_KERNELS, Implementation
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Attention, Kernel, KvLayout
 
 Mode = Literal["graph", "eager"]
 L2State = Literal["cold", "warm"]
 Kind = Literal["memory", "attention", "step", "gemm", "elementwise"]
-Layout = Literal["copies", "shared", "rebuilt", "packed", "paged"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 L2_STATES: tuple[L2State, ...] = get_args(L2State)
@@ -34,102 +32,9 @@ ELEMENTWISE_OPS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Implementation:
-    """What a kernel of :mod:`simulator.evidence.kernels` is in the words of the rows.
-
-    Attributes
-    ----------
-    layout
-        How its caches lie.
-    kernel
-        Its account in :mod:`simulator.counts`, or a name of its own where it has none.
-    account
-        The account nearest to it, for a predicted time.
-    kv_layout
-        The layout in the words of a workload.
-    expand_kv
-        Whether KV heads are repeated to query heads in memory first.
-    """
-
-    attention: Attention
-    layout: Layout
-    kernel: str
-    account: Kernel
-    kv_layout: KvLayout
-    expand_kv: bool = False
-
-
-# Not read from the kernels' own registry, because a dry run needs no torch; a test compares them.
-IMPLEMENTATIONS: dict[str, Implementation] = {
-    "standard_einsum": Implementation(
-        attention="standard", layout="copies", kernel="einsum", account="einsum", kv_layout="copies"
-    ),
-    "standard_math": Implementation(
-        attention="standard",
-        layout="copies",
-        kernel="sdpa_math",
-        account="sdpa_math",
-        kv_layout="copies",
-    ),
-    "standard_flash": Implementation(
-        attention="standard", layout="copies", kernel="flash", account="flash", kv_layout="copies"
-    ),
-    "standard_flash_expanded": Implementation(
-        attention="standard", layout="shared", kernel="flash", account="flash", kv_layout="shared"
-    ),
-    "standard_rebuilt": Implementation(
-        attention="standard", layout="rebuilt", kernel="flash", account="flash", kv_layout="rebuilt"
-    ),
-    "standard_repeat_kv": Implementation(
-        attention="standard",
-        layout="copies",
-        kernel="flash",
-        account="flash",
-        kv_layout="copies",
-        expand_kv=True,
-    ),
-    "bifurcated_einsum": Implementation(
-        attention="bifurcated",
-        layout="shared",
-        kernel="einsum",
-        account="einsum",
-        kv_layout="shared",
-    ),
-    "bifurcated_flash": Implementation(
-        attention="bifurcated", layout="shared", kernel="flash", account="flash", kv_layout="shared"
-    ),
-    "bifurcated_flash_chunked": Implementation(
-        attention="bifurcated",
-        layout="shared",
-        kernel="flash_chunked",
-        account="flash",
-        kv_layout="shared",
-    ),
-    "bifurcated_flex": Implementation(
-        attention="bifurcated", layout="packed", kernel="flex", account="flash", kv_layout="shared"
-    ),
-    "prefix_tree": Implementation(
-        attention="bifurcated",
-        layout="shared",
-        kernel="prefix_tree",
-        account="flash",
-        kv_layout="shared",
-    ),
-}
-# Those of other libraries are measured where they are asked for. Nearest to them is the account of
-# bifurcated flash attention with a merge of one kernel, as an engine runs it.
-KNOWN_KERNELS: dict[str, Implementation] = IMPLEMENTATIONS | {
-    name: Implementation(
-        attention="bifurcated", layout="paged", kernel=name, account="flash", kv_layout="shared"
-    )
-    for name in OTHER_LIBRARIES
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Cell:
-    """What every cell has.
+    """The fields of every cell.
 
     Attributes
     ----------
@@ -153,7 +58,7 @@ class _Cell:
 
     @property
     def variant(self) -> str:
-        """What tells the cells of a group apart."""
+        """The part of the name that differs between cells of a group."""
         return self.mode
 
     @property
@@ -163,26 +68,39 @@ class _Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionCell(_Cell):
-    """One call of one attention kernel, of one layer."""
+class _KernelCell(_Cell):
+    """The fields that a call of an attention kernel shares with a whole step.
+
+    Attributes
+    ----------
+    kernel
+        Name of an implementation in :mod:`simulator.evidence.kernels`.
+    """
 
     kernel: str
-    heads: int
-    kv_heads: int
-    head_dim: int
     context_tokens: int
     decoded_tokens: int
     samples: int
     prompts: int = 1
-    kind: Kind = field(default="attention", init=False)
+    query_tokens: int = 1
 
     @property
-    def group(self) -> str:
-        """Sizes, dtype and L2 state."""
+    def implementation(self) -> Implementation:
+        """The function that is timed."""
+        return ALL_KERNELS[self.kernel]
+
+    @property
+    def sequences(self) -> int:
+        """Sequences decoded together, P b."""
+        return self.prompts * self.samples
+
+    @property
+    def sizes(self) -> str:
+        """The sizes in the names of cells and groups; one query token is left out."""
+        tokens = f" n{self.query_tokens}" if self.query_tokens > 1 else ""
         return (
-            f"attention h{self.heads} g{self.kv_heads} k{self.head_dim} P{self.prompts} "
-            f"b{self.samples} mc{self.context_tokens} md{self.decoded_tokens} {self.dtype} "
-            f"{self.l2}"
+            f"P{self.prompts} b{self.samples}{tokens} mc{self.context_tokens} "
+            f"md{self.decoded_tokens} {self.dtype}"
         )
 
     @property
@@ -192,16 +110,42 @@ class AttentionCell(_Cell):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepCell(_Cell):
+class AttentionCell(_KernelCell):
+    """One call of one attention kernel, of one layer."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    kind: Kind = field(default="attention", init=False)
+
+    @property
+    def group(self) -> str:
+        """Sizes, dtype and L2 state."""
+        heads = f"h{self.heads} g{self.kv_heads} k{self.head_dim}"
+        return f"attention {heads} {self.sizes} {self.l2}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCell(_KernelCell):
     """One whole decode step of a plain PyTorch transformer with random weights."""
 
     model: ModelShape
-    kernel: str
-    context_tokens: int
-    decoded_tokens: int
-    samples: int
-    prompts: int = 1
     kind: Kind = field(default="step", init=False)
+
+    @property
+    def heads(self) -> int:
+        """Query heads of the model."""
+        return self.model.heads
+
+    @property
+    def kv_heads(self) -> int:
+        """KV heads of the model."""
+        return self.model.kv_heads
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head."""
+        return self.model.head_dim
 
     @property
     def model_key(self) -> str:
@@ -212,15 +156,7 @@ class StepCell(_Cell):
     @property
     def group(self) -> str:
         """Model, sizes and dtype; between two steps the weights pass through L2."""
-        return (
-            f"step {self.model_key} P{self.prompts} b{self.samples} mc{self.context_tokens} "
-            f"md{self.decoded_tokens} {self.dtype}"
-        )
-
-    @property
-    def variant(self) -> str:
-        """Kernel and mode."""
-        return f"{self.kernel} {self.mode}"
+        return f"step {self.model_key} {self.sizes}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +214,8 @@ class MemoryCell(_Cell):
         return f"{self.test} {self.mode}"
 
 
-Cell = AttentionCell | StepCell | GemmCell | ElementwiseCell | MemoryCell
+KernelCell = AttentionCell | StepCell
+Cell = KernelCell | GemmCell | ElementwiseCell | MemoryCell
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""Bytes that really crossed the memory bus, by Nsight Compute: the account itself is checked.
+"""Bytes that really cross the memory bus, counted by Nsight Compute to check the accounts.
 
-``ncu`` runs a child process that calls every kernel once with a cold L2, a marker kernel in front
-of each; the counters of the kernels between two markers are one row. Clocks are left as they are
+``ncu`` runs a child process that calls every kernel once with a cold L2, after a marker kernel.
+The counters of the kernels between two markers make one row. Clocks are left alone
 (``--clock-control none``; by default ncu would fix them).
 """
 
@@ -22,9 +22,9 @@ from typing import Any
 
 from simulator.counts.operation import total
 from simulator.errors import MeasurementError
-from simulator.evidence.measure.cells import KNOWN_KERNELS, AttentionCell, Plan
+from simulator.evidence.measure.cells import AttentionCell, Plan
 from simulator.evidence.measure.predict import operations
-from simulator.evidence.measure.rows import SOURCE, Card, library_columns
+from simulator.evidence.measure.rows import SOURCE, Card, kernel_columns, library_columns
 from simulator.timing.limits import BLOCKS_PER_SM
 
 READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
@@ -47,7 +47,7 @@ _UNITS = {"byte": 1.0, "kbyte": 1e3, "mbyte": 1e6, "gbyte": 1e9}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What the counters say of one call: kernels, and bytes of device memory."""
+    """Counters of one call: kernels, and bytes of device memory."""
 
     launches: int
     bytes_read: float
@@ -92,7 +92,7 @@ def counter_key(cell: AttentionCell) -> str:
 
 def as_json(cell: AttentionCell) -> dict[str, Any]:
     """Return a cell as the child process reads it."""
-    return asdict(cell)
+    return {name: value for name, value in asdict(cell).items() if name != "kind"}
 
 
 def count(
@@ -108,6 +108,12 @@ def count(
 
     Parameters
     ----------
+    ncu
+        Path of Nsight Compute's command line.
+    cells
+        What is counted.
+    card, sm_count, at
+        The GPU, its multiprocessors, and the time, for the rows.
     until
         Start no cell after this time of :func:`time.monotonic`. [s]
 
@@ -161,9 +167,9 @@ def parse(text: str) -> list[Traffic]:
 
 
 def _profile(ncu: str, cells: Sequence[AttentionCell], limit_s: float) -> list[Traffic]:
-    """Run the child under ncu; if it dies, the last of the calls reported is the one it died in.
+    """Run the child under ncu; if it dies, it died in the last call that is reported.
 
-    After its limit it starts no cell, so there may be fewer calls.
+    The child starts no cell after its limit, so there may be fewer calls than cells.
     """
     until = time.time() + limit_s
     with tempfile.TemporaryDirectory() as folder:
@@ -212,7 +218,6 @@ def _row(
     cell: AttentionCell, seen: Traffic, card: Card, *, sm_count: int, at: str
 ) -> dict[str, Any]:
     """Return a row: what was counted beside what the account says."""
-    known = KNOWN_KERNELS[cell.kernel]
     account = total(operations(cell, resident_blocks=BLOCKS_PER_SM * sm_count))
     return {
         "source": SOURCE,
@@ -220,19 +225,11 @@ def _row(
         "framework": card.framework,
         "version": card.version,
         **library_columns(cell),
-        "implementation": cell.kernel,
-        "attention": known.attention,
-        "kernel": known.kernel,
-        "kv_layout": known.kv_layout,
-        "expand_kv": int(known.expand_kv),
+        **kernel_columns(cell),
         "dtype": cell.dtype,
-        "prompts": cell.prompts,
-        "samples": cell.samples,
         "q_heads": cell.heads,
         "kv_heads": cell.kv_heads,
         "head_dim": cell.head_dim,
-        "context_tokens": cell.context_tokens,
-        "decoded_tokens": cell.decoded_tokens,
         "launches": seen.launches,
         "bytes_read": f"{seen.bytes_read:.0f}",
         "bytes_written": f"{seen.bytes_written:.0f}",
@@ -255,7 +252,7 @@ def _number(text: str) -> float:
 
 
 def _last_words(text: str) -> str:
-    """Return what went wrong: ncu's first error, of its child the last line it printed."""
+    """Return what went wrong: ncu's first error, or the last line that its child printed."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # That the application failed says nothing; the application's own last line does.
     errors = [line for line in lines if "ERROR" in line and _FAILED not in line]

@@ -1,7 +1,7 @@
-"""What runs under ncu: every kernel once with a cold L2, a marker in front of each.
+"""The process that runs under ncu: it calls every kernel once with a cold L2, after a marker.
 
-The marker comes before a cell's inputs: whatever this process dies of, the last marker is of the
-cell it died in. Not for use by hand: :mod:`simulator.evidence.measure.counters` starts it.
+The marker comes before a cell's inputs are made, so that the last marker always belongs to the cell
+that this process died in. :mod:`simulator.evidence.measure.counters` starts it.
 """
 
 import faulthandler
@@ -16,18 +16,18 @@ from typing import Any
 import torch
 
 from simulator.evidence.kernels import find_kernel
-from simulator.evidence.measure.cells import KNOWN_KERNELS
+from simulator.evidence.measure.cells import AttentionCell
 from simulator.evidence.measure.device import TORCH_DTYPES, Device, open_device
-from simulator.evidence.measure.inputs import Sizes, attention_inputs
+from simulator.evidence.measure.inputs import attention_inputs
 
 _FLUSH_FACTOR = 4
 _MARKER_CYCLES = 100
-# A cell that takes longer, compiling included, never ends: the process does. [s]
+# A cell that takes longer, compiling included, is taken to hang, and the process ends. [s]
 _PATIENCE_S = 120
 
 
 def main(until: float, path: str) -> None:
-    """Call the kernels of the cells in a JSON file, at least one, and start none after a time.
+    """Call the kernels of the cells in a JSON file: the first one, and the others until a time.
 
     Parameters
     ----------
@@ -36,24 +36,21 @@ def main(until: float, path: str) -> None:
     """
     faulthandler.dump_traceback_later(_PATIENCE_S, exit=True)
     device = open_device("cuda")
-    # Reading, not writing: dirty lines would be written back on the kernel's account.
+    # It is read, not written: dirty lines would be written back during the kernel.
     flush = device.normal((_FLUSH_FACTOR * device.l2_bytes // 4,), torch.float32)
-    for index, cell in enumerate(json.loads(Path(path).read_text(encoding="utf-8"))):
+    for index, fields in enumerate(json.loads(Path(path).read_text(encoding="utf-8"))):
         if index and time.time() >= until:
             break
         faulthandler.dump_traceback_later(_PATIENCE_S, exit=True)
         with _counted(device):
             torch.cuda._sleep(_MARKER_CYCLES)  # type: ignore[no-untyped-call]  # noqa: SLF001
-        sizes = Sizes(**{name: cell[name] for name in Sizes.__dataclass_fields__})
+        cell = AttentionCell(**fields)
         call_it = True
         try:
             inputs = attention_inputs(
-                sizes,
-                KNOWN_KERNELS[cell["kernel"]].layout,
-                TORCH_DTYPES[cell["dtype"]],
-                device.normal,
+                cell, cell.implementation.layout, TORCH_DTYPES[cell.dtype], device.normal
             )
-            ready = find_kernel(cell["kernel"]).ready(inputs)
+            ready = find_kernel(cell.kernel).ready(inputs)
             arguments = ready.arrange(inputs)
             ready.run(*arguments)  # loads and compiles
         except Exception:  # noqa: BLE001  (its row says so: no kernels after its marker)

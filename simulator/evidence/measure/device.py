@@ -1,20 +1,24 @@
-"""The device that is measured: memory, clocks, stopwatches; CUDA, or the CPU for trying out.
+"""The device that is measured: a CUDA card, or the CPU to try the harness.
 
 Clocks, power limits and every other setting of the card are read and never set.
 """
 
+import gc
+import math
 import os
 import platform
 import time
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
 from simulator.errors import MeasurementError
 from simulator.evidence.measure.cells import Mode
+from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES
 from simulator.evidence.measure.rows import Card, Reading
+from simulator.evidence.measure.sensors import Sensors
 
 Pass = Callable[[], object]
 Stopwatch = Callable[[], float]
@@ -24,59 +28,14 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "fp16": torch.float16,
     "fp32": torch.float32,
 }
-# What the CPU counts as its L2: small, so that rotation is tried without taking long. [bytes]
+# L2 that the CPU is said to have: small, so that rotation is tried without taking long. [bytes]
 _CPU_CACHE_BYTES = 2**16
-
-
-class Device(Protocol):
-    """What a run needs of a device."""
-
-    torch_device: torch.device
-    card: Card
-    modes: tuple[Mode, ...]
-    l2_bytes: int
-    total_bytes: int
-    headroom_bytes: int
-
-    def free_bytes(self) -> float:
-        """Return the memory that tensors can still take. [bytes]."""
-        ...
-
-    def normal(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Return a tensor of random numbers."""
-        ...
-
-    def check_room(self, needed_bytes: float) -> None:
-        """Raise ``torch.OutOfMemoryError`` where a limit of ours, not the device's, is exceeded."""
-        ...
-
-    def warm_up(self) -> None:
-        """Work until the clocks are those of work."""
-        ...
-
-    def stopwatch(self, one_pass: Pass, mode: Mode) -> Stopwatch:
-        """Return a function that runs a pass once and returns the seconds it took."""
-        ...
-
-    def synchronize(self) -> None:
-        """Wait until everything queued is done."""
-        ...
-
-    def check_usable(self) -> None:
-        """Raise ``RuntimeError`` if an error has left the device unusable for this process."""
-        ...
-
-    def release(self, *, thorough: bool = False) -> None:
-        """Give back the memory of tensors that are gone, after an error of those in cycles too."""
-        ...
-
-    def reading(self) -> Reading:
-        """Read clock and temperature."""
-        ...
-
-    def facts(self) -> dict[str, object]:
-        """Return what the environment record says of the device."""
-        ...
+# The spin in front of a graph lasts until the host has queued it: this at least, and twice what the
+# host took for the quickest replay, at the clock of the fastest cards. [clock cycles]
+_SPIN_CYCLES, _MOST_SPIN_CYCLES = 600_000, 40_000_000
+_CYCLES_PER_S = 2e9
+# Matrix products before the first cell.
+_WARM_UP_S, _WARM_UP_WIDTH = 0.5, 2048
 
 
 class CpuDevice:
@@ -92,7 +51,7 @@ class CpuDevice:
 
     def __init__(self, *, memory_limit: int | None = None) -> None:
         self.headroom_bytes = 0
-        # The shapes are far too small to share out: waiting for threads would be all there is.
+        # The shapes are too small for several threads, which would only wait for each other.
         torch.set_num_threads(1)
         self.torch_device = torch.device("cpu")
         name = platform.processor() or platform.machine()
@@ -155,6 +114,174 @@ class CpuDevice:
         return {"device": "cpu", "name": self.card.gpu, "memory_bytes": self.total_bytes}
 
 
+class CudaDevice:
+    """One CUDA device.
+
+    Parameters
+    ----------
+    memory_limit
+        This process may take this much of the card's memory. [bytes]
+
+    Raises
+    ------
+    MeasurementError
+        If there is no CUDA device.
+    """
+
+    modes: tuple[Mode, ...] = ("graph", "eager")
+
+    def __init__(self, *, memory_limit: int | None = None) -> None:
+        if not torch.cuda.is_available():
+            built = "has no CUDA" if torch.version.cuda is None else "finds no CUDA device"
+            raise MeasurementError(
+                f"cannot measure on cuda: torch {torch.__version__} {built}; "
+                "--device cpu tries the harness on small shapes"
+            )
+        self.torch_device = torch.device("cuda", torch.cuda.current_device())
+        self.properties = torch.cuda.get_device_properties(self.torch_device)
+        self.card = Card(gpu=self.properties.name, framework="torch", version=torch.__version__)
+        self.l2_bytes = self.properties.L2_cache_size
+        self.total_bytes = self.properties.total_memory
+        self.headroom_bytes = CUDA_HEADROOM_BYTES
+        uuid = getattr(self.properties, "uuid", None)  # torch's has no prefix
+        self._sensors = Sensors(None if uuid is None else f"GPU-{uuid}")
+        self._pool = torch.cuda.graph_pool_handle()
+        # One for all captures: cuBLAS keeps tens of MB of workspace for every stream it has seen.
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # Some containers let float32 products run in TF32, three digits short.
+        torch.set_float32_matmul_precision("highest")
+        # Some versions collect garbage before every capture: objects loaded by now stay.
+        gc.collect()
+        gc.freeze()
+        if memory_limit is not None:
+            share = min(1.0, memory_limit / self.total_bytes)
+            torch.cuda.set_per_process_memory_fraction(share, self.torch_device)
+            self.total_bytes = min(self.total_bytes, memory_limit)
+
+    def free_bytes(self) -> float:
+        """Return the card's free memory and what PyTorch holds unused. [bytes]."""
+        free, _ = torch.cuda.mem_get_info(self.torch_device)
+        reserved = torch.cuda.memory_reserved(self.torch_device)
+        allocated = torch.cuda.memory_allocated(self.torch_device)
+        return float(min(free + reserved - allocated, self.total_bytes - allocated))
+
+    def normal(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a tensor of random numbers."""
+        return torch.empty(shape, dtype=dtype, device=self.torch_device).normal_()
+
+    def check_room(self, needed_bytes: float) -> None:
+        """Do nothing: CUDA itself refuses."""
+
+    def warm_up(self) -> None:
+        """Work for a moment: an idle card runs at a fraction of its clock."""
+        with suppress(torch.OutOfMemoryError):
+            matrix = self.normal((_WARM_UP_WIDTH, _WARM_UP_WIDTH), torch.float32)
+            until = time.monotonic() + _WARM_UP_S
+            while time.monotonic() < until:
+                torch.mm(matrix, matrix)
+                torch.cuda.synchronize()
+
+    def stopwatch(self, one_pass: Pass, mode: Mode) -> Stopwatch:
+        """Return a stopwatch by device events.
+
+        A graph is queued behind a short spin, so that its time leaves out the host's launch. Eager
+        passes start on an idle device, so that their time includes the host's launches.
+        """
+        run = self._captured(one_pass) if mode == "graph" else one_pass
+        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        spin, quickest_s = _SPIN_CYCLES, math.inf
+
+        def watch() -> float:
+            nonlocal spin, quickest_s
+            torch.cuda.synchronize()
+            if mode == "graph":
+                torch.cuda._sleep(spin)  # type: ignore[no-untyped-call]  # noqa: SLF001
+            start.record()
+            queued = time.perf_counter()
+            run()
+            # A graph of thousands of kernels takes the host longer than the least spin. The
+            # quickest launch counts: one that waits for the spin would double it every time.
+            quickest_s = min(quickest_s, time.perf_counter() - queued)
+            needed = 2 * quickest_s * _CYCLES_PER_S
+            spin = max(_SPIN_CYCLES, min(_MOST_SPIN_CYCLES, int(needed)))
+            end.record()
+            torch.cuda.synchronize()
+            return float(start.elapsed_time(end)) / 1e3
+
+        return watch
+
+    def _captured(self, one_pass: Pass) -> Pass:
+        """Capture a pass in a CUDA graph, after a warm-up on the stream that captures.
+
+        A first call loads kernels and allocates workspaces of libraries, which a capture may not
+        allow.
+        """
+        before, stream = torch.cuda.current_stream(), self._stream
+        stream.wait_stream(before)
+        with torch.cuda.stream(stream):
+            one_pass()
+        before.wait_stream(stream)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Graphs never run at the same time and nobody reads their results: one pool serves all.
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream):
+                one_pass()
+        finally:
+            # A capture that cannot be ended leaves its stream the current one.
+            torch.cuda.set_stream(before)
+        replay: Pass = graph.replay
+        return replay
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        torch.cuda.synchronize()
+
+    def check_usable(self) -> None:
+        """Raise ``RuntimeError`` if an error has left the device unusable for this process.
+
+        After an illegal access every call fails. After a capture that could not be ended, random
+        numbers and all calls on its stream fail.
+        """
+        torch.cuda.synchronize()
+        with torch.cuda.stream(self._stream):
+            if torch.cuda.is_current_stream_capturing():
+                raise RuntimeError("the capture of a CUDA graph could not be ended")
+            self.normal((1,), torch.float32)
+        self.normal((1,), torch.float32)
+        torch.cuda.synchronize()
+
+    def release(self, *, thorough: bool = False) -> None:
+        """Give memory back to the card; the next graphs get a pool of their own."""
+        if thorough:
+            gc.collect()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def reading(self) -> Reading:
+        """Read clock and temperature."""
+        return self._sensors.reading()
+
+    def facts(self) -> dict[str, object]:
+        """Return the facts of the card that torch and the driver report."""
+        return {
+            "device": "cuda",
+            "name": self.properties.name,
+            "memory_bytes": self.properties.total_memory,
+            "compute_capability": f"{self.properties.major}.{self.properties.minor}",
+            "sm_count": self.properties.multi_processor_count,
+            "l2_bytes": self.l2_bytes,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+            **self._sensors.facts(),
+        }
+
+
+Device = CpuDevice | CudaDevice
+
+
 def open_device(name: str, *, memory_limit: int | None = None) -> Device:
     """Return a device by name.
 
@@ -164,8 +291,6 @@ def open_device(name: str, *, memory_limit: int | None = None) -> Device:
         If there is no such device.
     """
     if name == "cuda":
-        from simulator.evidence.measure.cuda import CudaDevice
-
         return CudaDevice(memory_limit=memory_limit)
     if name == "cpu":
         return CpuDevice(memory_limit=memory_limit)
@@ -173,9 +298,9 @@ def open_device(name: str, *, memory_limit: int | None = None) -> Device:
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
-    """Return whether an exception says that memory did not suffice; libraries have their own.
+    """Return whether an exception says that memory ran out; libraries have exceptions of their own.
 
-    What memory that runs out inside a capture leaves behind is an error of the capture.
+    Memory that runs out inside a capture shows as an error of the capture, so causes are searched.
     """
     if isinstance(problem, torch.OutOfMemoryError | MemoryError):
         return True

@@ -1,4 +1,4 @@
-"""What the rows were measured on and with, in one file beside them."""
+"""The record beside the rows: on which device, and with which software, they were measured."""
 
 import platform
 from collections import Counter
@@ -63,7 +63,7 @@ class Environment:
         write_environment(folder, record)
 
     def begin(self, cells: Sequence[str]) -> None:
-        """Write down what is measured next, for the case that this process does not survive it."""
+        """Write down what is measured next, in case this process dies in it."""
         self._run["at"] = list(cells)
         write_environment(self._folder, self._record)
 
@@ -72,7 +72,7 @@ class Environment:
         return self._deaths[cell]
 
     def forgive(self) -> None:
-        """Forget the deaths of earlier runs: what they died of is tried like any other cell."""
+        """Forget the deaths of earlier runs, so that their cells are tried like any other."""
         for entry in self._record["runs"][:-1]:
             entry["at"] = None
         self._deaths.clear()

@@ -1,17 +1,16 @@
-"""What a cell touches and needs: sizes in the words of the accounts, traffic, and memory."""
+"""Bytes that a cell moves and needs, and its sizes as the accounts take them."""
 
 from dataclasses import replace
 
 from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.memory import memory
+from simulator.counts.memory import Memory, memory
 from simulator.evidence.kernels.other_libraries import PAGE_TOKENS, workspace_bytes
 from simulator.evidence.measure.cells import (
-    IMPLEMENTATIONS,
-    KNOWN_KERNELS,
     AttentionCell,
     Cell,
     ElementwiseCell,
     GemmCell,
+    KernelCell,
     MemoryCell,
     StepCell,
 )
@@ -21,12 +20,12 @@ from simulator.inputs.workload import Workload
 _FLOAT32_BYTES = 4
 
 
-def attention_shape(cell: AttentionCell, *, resident_blocks: int) -> AttentionShape:
-    """Return the sizes of an attention cell in the words of the accounts."""
+def attention_shape(cell: KernelCell, *, resident_blocks: int) -> AttentionShape:
+    """Return the attention of a cell, or of a layer of its step, as the accounts take it."""
     return AttentionShape(
         prompts=cell.prompts,
         samples=cell.samples,
-        query_tokens=1,
+        query_tokens=cell.query_tokens,
         context_tokens=cell.context_tokens,
         decoded_tokens=cell.decoded_tokens,
         heads=cell.heads,
@@ -43,19 +42,19 @@ def attention_shape(cell: AttentionCell, *, resident_blocks: int) -> AttentionSh
 
 def workload(cell: StepCell) -> Workload:
     """Return the workload of a step cell."""
-    known = IMPLEMENTATIONS[cell.kernel]
     return Workload(
         context_tokens=cell.context_tokens,
         samples=cell.samples,
         prompts=cell.prompts,
+        query_tokens=cell.query_tokens,
         decoded_tokens=cell.decoded_tokens,
-        attention=known.attention,
-        kernel=known.account,
-        kv_layout=known.kv_layout,
-        execution="eager",
-        weight_dtype=cell.dtype,
-        kv_dtype=cell.dtype,
     )
+
+
+def _step_memory(cell: StepCell) -> Memory:
+    """Return what a step cell keeps in memory."""
+    setup = cell.implementation.setup(cell.dtype)
+    return memory(cell.model, setup, workload(cell), capacity_bytes=0, resident_blocks=1)
 
 
 def elementwise_bytes(cell: ElementwiseCell) -> tuple[float, float]:
@@ -88,20 +87,20 @@ def stream_bytes(cell: MemoryCell) -> tuple[float, float]:
 
 
 def call_bytes(cell: Cell) -> tuple[float, float]:
-    """Return the bytes of one set of a cell's inputs, and of what a call allocates."""
-    if isinstance(cell, AttentionCell):
-        layout = KNOWN_KERNELS[cell.kernel].layout
-        shape = attention_shape(_on_pages(cell) if layout == "paged" else cell, resident_blocks=1)
-        copies = layout == "copies"
-        context = shape.context_copy_bytes * (cell.samples if copies else 1)
-        return shape.query_bytes + context + shape.decoded_bytes, _attention_workspace(cell, shape)
+    """Return the bytes of one set of a cell's inputs, and the bytes that a call allocates."""
     if isinstance(cell, StepCell):
-        needed = memory(cell.model, workload(cell), capacity_bytes=0, resident_blocks=1)
-        extra = _attention_workspace(cell, _step_attention_shape(cell))
+        needed = _step_memory(cell)
+        extra = _attention_workspace(cell, attention_shape(cell, resident_blocks=1))
         # Sampling holds the logits, the mask, the probabilities and the noise at once.
-        logits = cell.prompts * cell.samples * cell.model.vocab_size * DTYPE_BYTES[cell.dtype]
+        tokens = cell.sequences * cell.query_tokens
+        logits = tokens * cell.model.vocab_size * DTYPE_BYTES[cell.dtype]
         workspace = needed.workspace_bytes + extra + 4 * logits
         return needed.weights_bytes + needed.kv_bytes, workspace
+    if isinstance(cell, AttentionCell):
+        layout = cell.implementation.layout
+        shape = attention_shape(_on_pages(cell) if layout == "paged" else cell, resident_blocks=1)
+        context = shape.context_copy_bytes * (cell.samples if layout == "copies" else 1)
+        return shape.query_bytes + context + shape.decoded_bytes, _attention_workspace(cell, shape)
     if isinstance(cell, GemmCell):
         element = DTYPE_BYTES[cell.dtype]
         return (cell.m + cell.n) * cell.k * element, cell.m * cell.n * element
@@ -120,25 +119,8 @@ def _on_pages(cell: AttentionCell) -> AttentionCell:
     return replace(cell, context_tokens=context, decoded_tokens=decoded)
 
 
-def _step_attention_shape(cell: StepCell) -> AttentionShape:
-    """Return the attention of a step's layers."""
-    model = cell.model
-    one_layer = AttentionCell(
-        kernel=cell.kernel,
-        heads=model.heads,
-        kv_heads=model.kv_heads,
-        head_dim=model.head_dim,
-        context_tokens=cell.context_tokens,
-        decoded_tokens=cell.decoded_tokens,
-        samples=cell.samples,
-        prompts=cell.prompts,
-        dtype=cell.dtype,
-    )
-    return attention_shape(one_layer, resident_blocks=1)
-
-
-def _attention_workspace(cell: AttentionCell | StepCell, shape: AttentionShape) -> float:
-    """Return what one call of a kernel allocates at its peak, roughly from above. [bytes]."""
+def _attention_workspace(cell: KernelCell, shape: AttentionShape) -> float:
+    """Return a rough upper bound of what a call allocates at its peak. [bytes]."""
     tokens = cell.context_tokens + cell.decoded_tokens
     cache = shape.sequences * tokens * shape.cache_width * shape.kv_bytes
     group = shape.heads // shape.kv_heads
@@ -168,6 +150,4 @@ def _attention_workspace(cell: AttentionCell | StepCell, shape: AttentionShape) 
 
 def weights_bytes(cell: StepCell) -> float:
     """Return the bytes of a step's weights, which cells of one model share."""
-    return float(
-        memory(cell.model, workload(cell), capacity_bytes=0, resident_blocks=1).weights_bytes
-    )
+    return float(_step_memory(cell).weights_bytes)

@@ -1,7 +1,7 @@
-"""Which cells a run has: the default grid, a small one for the CPU, and a scenario's.
+"""The cells of a run: the default grid, a small one for the CPU, and a scenario's.
 
-The most wanted cells come first, so that a run cut short is still useful: memory bandwidth, then
-the paper's centre (8K of context), then both ends of the context, then everything between.
+The most useful cells come first, so that a run cut short still says something: memory bandwidth,
+then the paper's centre (8K of context), then the shortest and longest contexts, then the others.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,13 +9,12 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from simulator.errors import MeasurementError, SimulatorError, WorkloadError, unknown
-from simulator.evidence.kernels.other_libraries import LIBRARY_DTYPES, OTHER_LIBRARIES
+from simulator.errors import MeasurementError, SimulatorError, unknown
+from simulator.evidence.kernels import ALL_KERNELS, EXTERNAL_KERNELS, KERNELS, Implementation
+from simulator.evidence.kernels.other_libraries import LIBRARY_DTYPES
 from simulator.evidence.measure.cells import (
     ELEMENTWISE_OPS,
-    IMPLEMENTATIONS,
     KINDS,
-    KNOWN_KERNELS,
     MEMORY_TESTS,
     MODES,
     AttentionCell,
@@ -29,11 +28,11 @@ from simulator.evidence.measure.cells import (
     Plan,
     StepCell,
 )
-from simulator.inputs.dtypes import Dtype, activation_dtype
-from simulator.inputs.files import validate
+from simulator.inputs.dtypes import Dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario
+from simulator.inputs.setup import Setup, ask
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 
@@ -42,12 +41,12 @@ DEFAULT_KV_HEADS = (32, 8, 1)
 DEFAULT_CONTEXTS = (1024, 2048, 4096, 8192, 16384, 32768)
 DEFAULT_SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 DEFAULT_DECODED = 64
-# Stage by context, and samples that can wait: 1, 4, 16, 64 and 256 show the shape of a curve.
+# Stage by context, and later stages of some samples: 1, 4, 16, 64 and 256 show the curve already.
 _CONTEXT_STAGE = {8192: 1, 32768: 3, 1024: 3, 2048: 5, 16384: 5, 4096: 6}
 _SAMPLES_LATER = {2: 6, 8: 4, 32: 1, 128: 4}
 _GEMM_STAGE, _FLEX_STAGE = 2, 4
 
-# A whole step with each of these; the others differ from one of them in a detail.
+# Whole steps are timed with these; each other kernel is nearly one of them.
 STEP_KERNELS = (
     "standard_flash",
     "standard_flash_expanded",
@@ -56,7 +55,7 @@ STEP_KERNELS = (
     "bifurcated_flash",
 )
 _STEP_CONTEXTS, _STEP_SAMPLES = (1024, 8192, 16384, 32768), (1, 4, 16, 32, 64, 128, 256)
-# torch.compile works on every new shape for seconds: a few suffice to compare.
+# torch.compile takes seconds for every new shape, so only a few are timed.
 _FLEX = "bifurcated_flex"
 _FLEX_CONTEXTS, _FLEX_SAMPLES = (8192,), (16, 64)
 
@@ -80,7 +79,7 @@ _TINY = ModelShape(
 
 
 def default_grid(*, dtype: Dtype = "bf16", l2: L2State = "cold") -> Plan:
-    """Return the paper's regime on 7B shapes, under 25 minutes on one GPU."""
+    """Return the paper's regime on 7B shapes; it takes less than 25 minutes on one GPU."""
     model = load_model(DEFAULT_MODEL)
     cells: list[Cell] = list(_memory_cells(_WORKING_SETS))
     for kv_heads in DEFAULT_KV_HEADS:
@@ -109,10 +108,19 @@ def cpu_grid(*, dtype: Dtype = "fp32", l2: L2State = "cold") -> Plan:
 
 
 def scenario_grid(scenario: Scenario, *, dtype: Dtype | None = None, l2: L2State = "cold") -> Plan:
-    """Return the cells of a scenario's models and workloads, whatever its GPUs.
+    """Return the cells of a scenario's models and workloads; its GPUs do not matter.
 
     Kernels run with the heads that one GPU of a tensor-parallel group has. What cannot be measured
     on one GPU is left out and named in ``skipped``.
+
+    Parameters
+    ----------
+    scenario
+        The scenario.
+    dtype
+        Format of weights, caches and activations; None is that of the scenario's activations.
+    l2
+        L2 before a call.
     """
     cells: dict[str, Cell] = {}
     skipped: dict[str, None] = {}
@@ -126,13 +134,13 @@ def scenario_grid(scenario: Scenario, *, dtype: Dtype | None = None, l2: L2State
             model = load_model(
                 str(point["model"]), kv_heads=kv_heads if isinstance(kv_heads, int) else None
             )
-            work = validate(Workload, settings, where=scenario.id, error=WorkloadError)
+            setup, work = ask(model, **settings)
         except SimulatorError as error:
             skipped[str(error)] = None
             continue
-        formats = dtype or activation_dtype(work.weight_dtype)
+        formats = dtype or setup.activation_dtype
         stage = 1 if all(point[axis] in values for axis, values in middle.items()) else 3
-        found, reasons = _scenario_cells(model, work, formats, l2, stage)
+        found, reasons = _scenario_cells(model, setup, work, formats, l2, stage)
         skipped |= dict.fromkeys(reasons)
         for cell in found:
             cells.setdefault(cell.key, cell)
@@ -147,10 +155,20 @@ def select(
     kinds: Sequence[Kind] = KINDS,
     kernels: Sequence[str] = (),
     modes: Sequence[Mode] = MODES,
+    query_tokens: Sequence[int] = (),
 ) -> Plan:
     """Keep some kinds of cells, some kernels and some modes.
 
-    Kernels of other libraries are in no plan until they are asked for.
+    Kernels of other libraries are added only if they are named.
+
+    Parameters
+    ----------
+    plan
+        All cells.
+    kinds, kernels, modes
+        What is kept; no kernels means all of a plan's.
+    query_tokens
+        Query tokens of each sample, in place of the plan's own; none leaves them.
 
     Raises
     ------
@@ -158,9 +176,9 @@ def select(
         If a kernel is not known or does not take the format, or nothing is left.
     """
     for kernel in kernels:
-        if kernel not in KNOWN_KERNELS:
-            raise MeasurementError(unknown("kernel", kernel, KNOWN_KERNELS))
-    kept = tuple(
+        if kernel not in ALL_KERNELS:
+            raise MeasurementError(unknown("kernel", kernel, ALL_KERNELS))
+    kept = [
         cell
         for cell in _with_other_libraries(plan, kernels)
         if cell.kind in kinds
@@ -168,16 +186,20 @@ def select(
         and (
             not kernels or not isinstance(cell, AttentionCell | StepCell) or cell.kernel in kernels
         )
-    )
+    ]
+    skipped = dict.fromkeys(plan.skipped)
+    if query_tokens:
+        kept, reasons = _with_query_tokens(kept, query_tokens)
+        skipped |= dict.fromkeys(reasons)
     if not kept:
-        reasons = "; ".join(plan.skipped) or "the grid has no such cells"
-        raise MeasurementError(f"nothing to measure in {plan.name!r}: {reasons}")
-    return replace(plan, cells=kept)
+        reasons = list(skipped) or ["the grid has no such cells"]
+        raise MeasurementError(f"nothing to measure in {plan.name!r}: {'; '.join(reasons)}")
+    return replace(plan, cells=_ordered(kept), skipped=tuple(skipped))
 
 
 def _with_other_libraries(plan: Plan, kernels: Sequence[str]) -> tuple[Cell, ...]:
     """Return a plan's cells, and those of kernels of other libraries at the same points."""
-    wanted = [kernel for kernel in kernels if kernel in OTHER_LIBRARIES]
+    wanted = [kernel for kernel in kernels if kernel in EXTERNAL_KERNELS]
     points = [
         cell
         for cell in plan.cells
@@ -190,7 +212,40 @@ def _with_other_libraries(plan: Plan, kernels: Sequence[str]) -> tuple[Cell, ...
                 "--dtype chooses"
             )
     others = (replace(cell, kernel=kernel) for cell in points for kernel in wanted)
-    return _ordered([*plan.cells, *others])
+    return (*plan.cells, *others)
+
+
+def _with_query_tokens(
+    cells: Iterable[Cell], query_tokens: Sequence[int]
+) -> tuple[list[Cell], list[str]]:
+    """Return cells with other numbers of query tokens, and why some are left out."""
+    kept: list[Cell] = []
+    reasons: list[str] = []
+    for cell in cells:
+        if not isinstance(cell, AttentionCell | StepCell):
+            kept.append(cell)
+            continue
+        for tokens in query_tokens:
+            reason = _unsupported_tokens(cell.implementation, tokens, cell.decoded_tokens)
+            if reason is None:
+                kept.append(replace(cell, query_tokens=tokens))
+            else:
+                reasons.append(reason)
+    return kept, reasons
+
+
+def _unsupported_tokens(
+    implementation: Implementation, query_tokens: int, decoded_tokens: int
+) -> str | None:
+    """Return why a kernel cannot run with so many query tokens, None if it can."""
+    if query_tokens > decoded_tokens:
+        return (
+            f"query_tokens = {query_tokens}: a sample of decoded_tokens = {decoded_tokens} "
+            "does not hold them"
+        )
+    if query_tokens > 1 and not implementation.takes_several_tokens:
+        return f"query_tokens = {query_tokens}: {implementation.name} takes one query token"
+    return None
 
 
 def unsupported_step(model: ModelShape) -> str | None:
@@ -221,24 +276,24 @@ def _attention_cells(
     stage: int,
     *,
     flex: bool,
+    ranks: int = 1,
 ) -> Iterable[AttentionCell]:
-    """Yield every kernel in both modes at one point, with the heads of one rank."""
-    for kernel, mode in product(IMPLEMENTATIONS, MODES):
-        if kernel == _FLEX and not flex:
+    """Yield every kernel in both modes at one point, with the heads of one of several ranks."""
+    for (kernel, known), mode in product(KERNELS.items(), MODES):
+        if (kernel == _FLEX and not flex) or (
+            work.query_tokens > 1 and not known.takes_several_tokens
+        ):
             continue
         yield AttentionCell(
             kernel=kernel,
-            heads=model.heads // work.tensor_parallel,
-            kv_heads=max(1, model.kv_heads // work.tensor_parallel),
+            heads=model.heads // ranks,
+            kv_heads=max(1, model.kv_heads // ranks),
             head_dim=model.head_dim,
-            context_tokens=work.context_tokens,
-            decoded_tokens=work.decoded_tokens,
-            samples=work.samples,
-            prompts=work.prompts,
             dtype=dtype,
             mode=mode,
             l2=l2,
             stage=max(stage, _FLEX_STAGE) if kernel == _FLEX else stage,
+            **_sizes(work),
         )
 
 
@@ -248,14 +303,17 @@ def _step_cells(model: ModelShape, work: Workload, dtype: Dtype, stage: int) -> 
         yield StepCell(
             model=model,
             kernel=kernel,
-            context_tokens=work.context_tokens,
-            decoded_tokens=work.decoded_tokens,
-            samples=work.samples,
-            prompts=work.prompts,
             dtype=dtype,
             mode=mode,
             stage=stage,
+            **_sizes(work),
         )
+
+
+def _sizes(work: Workload) -> dict[str, Any]:
+    """Return the sizes of a workload as a cell takes them."""
+    names = ("context_tokens", "decoded_tokens", "samples", "prompts", "query_tokens")
+    return {name: getattr(work, name) for name in names}
 
 
 def _layer_cells(
@@ -284,45 +342,52 @@ def _layer_cells(
 
 
 def _scenario_cells(
-    model: ModelShape, work: Workload, dtype: Dtype, l2: L2State, stage: int
+    model: ModelShape, setup: Setup, work: Workload, dtype: Dtype, l2: L2State, stage: int
 ) -> tuple[list[Cell], list[str]]:
-    """Return the cells of one point of a scenario, and what must be left out."""
-    reason = _unsupported_kernels(model, work)
+    """Return the cells of one point of a scenario, and why others are left out."""
+    ranks = setup.tensor_parallel
+    reason = _unsupported_kernels(model, work, ranks)
     if reason:
         return [], [reason]
-    flex = stage == 1
-    cells: list[Cell] = list(_attention_cells(model, work, dtype, l2, stage, flex=flex))
-    tokens = work.prompts * work.samples
+    first = stage == 1
+    cells: list[Cell] = list(
+        _attention_cells(model, work, dtype, l2, stage, flex=first, ranks=ranks)
+    )
+    tokens = work.prompts * work.samples * work.query_tokens
     cells += _layer_cells(model, (tokens,), dtype, l2, max(stage, _GEMM_STAGE))
-    if work.tensor_parallel > 1:
+    flex = _unsupported_tokens(KERNELS[_FLEX], work.query_tokens, work.decoded_tokens)
+    reasons = [flex] if flex and first else []
+    if ranks > 1:
         reason = (
-            f"{model.name} at tensor_parallel = {work.tensor_parallel} needs more than one GPU; "
+            f"{model.name} at tensor_parallel = {ranks} needs more than one GPU; "
             "its kernels run with one rank's heads"
         )
     else:
         reason = unsupported_step(model)
     if reason:
-        return cells, [f"whole steps: {reason}"]
-    return [*cells, *_step_cells(model, work, dtype, stage)], []
+        return cells, [*reasons, f"whole steps: {reason}"]
+    return [*cells, *_step_cells(model, work, dtype, stage)], reasons
 
 
-def _unsupported_kernels(model: ModelShape, work: Workload) -> str | None:
+def _unsupported_kernels(model: ModelShape, work: Workload, ranks: int) -> str | None:
     """Return why no kernel can be measured at a point, None if all can."""
-    if work.query_tokens > 1:
-        return f"query_tokens = {work.query_tokens}: the kernels take one query per sample"
     if len(work.tree) > 1:
         return f"tree = {tree_text(work.tree)}: kernels are measured over one shared level"
     if work.decoded_tokens < 1:
         return "decoded_tokens = 0: a step holds at least the token it processes"
+    if work.query_tokens > work.decoded_tokens:
+        return _unsupported_tokens(
+            KERNELS[_LIKE_OTHER_LIBRARIES], work.query_tokens, work.decoded_tokens
+        )
     if model.latent is not None:
         return unsupported_step(model)
-    if model.heads % work.tensor_parallel:
-        return f"tensor_parallel = {work.tensor_parallel} does not divide {model.name}'s heads"
+    if model.heads % ranks:
+        return f"tensor_parallel = {ranks} does not divide {model.name}'s heads"
     return None
 
 
 def _middle(scenario: Scenario) -> dict[str, tuple[Any, ...]]:
-    """Return the values of each axis to start with: the ends and the middle of a long one."""
+    """Return the values of each axis that are measured first: both ends and the middle."""
     chosen = {}
     for axis, values in scenario.axes.items():
         picks = {0, len(values) // 2, len(values) - 1}
@@ -331,6 +396,6 @@ def _middle(scenario: Scenario) -> dict[str, tuple[Any, ...]]:
 
 
 def _ordered(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """Drop repeats and sort by stage; within one, in the order of their kinds, as listed."""
+    """Drop repeats, and sort by stage and then by kind."""
     distinct = {cell.key: cell for cell in cells}
     return tuple(sorted(distinct.values(), key=lambda cell: (cell.stage, KINDS.index(cell.kind))))

@@ -1,17 +1,16 @@
-"""What a cell should take: device time by the timing model, memory by the accounts.
+"""Predictions for a cell and for a run: time by the timing model, memory by the accounts.
 
-The code that is measured is plain PyTorch, one kernel for each operation, also when its launches
-are replayed from a CUDA graph. So its operations are those of ``execution = "eager"``, and only the
-time of their launches is that of a graph.
+The measured code is plain PyTorch, one kernel for each operation, also when its launches are
+replayed from a CUDA graph. So its operations are those of ``execution = "eager"``; a graph changes
+only the time of their launches.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
-from simulator.counts.attention.flash import flash_bifurcated
-from simulator.counts.attention.plain import ACCOUNTS
+from simulator.counts.attention.registry import PLAIN_KERNELS, WAYS
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Kind as OperationKind
 from simulator.counts.operation import Operation
@@ -22,7 +21,7 @@ from simulator.evidence.measure.cells import (
     Cell,
     ElementwiseCell,
     GemmCell,
-    MemoryCell,
+    Plan,
     StepCell,
 )
 from simulator.evidence.measure.footprint import (
@@ -36,12 +35,12 @@ from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.timing.constants import Rates
 from simulator.timing.limits import BLOCKS_PER_SM
 from simulator.timing.step import step_time
+from simulator.units import MICROSECOND, format_gib, format_time
 
-# Buffers rotate over this many times the L2 before one is used again. Were lines thrown out at
-# random, a cyclic walk over c times the cache would find a share h = exp(c (h - 1)) of them still
-# there: 11 % for 2.5, 2 % for 4.
+# Rotating buffers add up to this many times the L2. If lines were evicted at random, a cyclic walk
+# over c times the cache would still hit a share h = exp(c (h - 1)): 11 % for 2.5, 2 % for 4.
 ROTATION = 4.0
-# A run of calls between two events: enough of them, but never more.
+# Most calls between two events.
 LARGEST_ROTATION = 256
 # CUDA's own needs beside the tensors: handles, library workspaces, fragmentation. [bytes]
 CUDA_HEADROOM_BYTES = 256 * 2**20
@@ -82,7 +81,7 @@ def timing_for(device: str, most: int) -> Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What a cell should take.
+    """Predicted time and memory of a cell.
 
     Attributes
     ----------
@@ -114,10 +113,14 @@ def predict(
 
     Parameters
     ----------
+    cell
+        What is timed.
     gpu
         Rates of the card, or None to predict memory only.
     l2_bytes
-        Size of the cache that cold cells must get past.
+        Size of the cache that cold cells must get past. [bytes]
+    headroom_bytes
+        What the device needs beside tensors. [bytes]
     """
     seconds = _seconds(cell, gpu) if gpu is not None else None
     one_set, workspace = call_bytes(cell)
@@ -146,7 +149,8 @@ def operations(cell: Cell, *, resident_blocks: int) -> list[Operation]:
             cell.kernel, attention_shape(cell, resident_blocks=resident_blocks)
         )
     if isinstance(cell, StepCell):
-        return decode_operations(cell.model, workload(cell), resident_blocks=resident_blocks)
+        setup = cell.implementation.setup(cell.dtype)
+        return decode_operations(cell.model, setup, workload(cell), resident_blocks=resident_blocks)
     if isinstance(cell, GemmCell):
         element = DTYPE_BYTES[cell.dtype]
         return [
@@ -159,31 +163,22 @@ def operations(cell: Cell, *, resident_blocks: int) -> list[Operation]:
                 dtype=cell.dtype,
             )
         ]
+    kind: OperationKind = "copy"
     if isinstance(cell, ElementwiseCell):
-        read, written = elementwise_bytes(cell)
-    else:
-        read, written = stream_bytes(cell)
-    kind = (
-        "gather"
-        if isinstance(cell, ElementwiseCell) and cell.op == "embedding"
-        else ("copy" if isinstance(cell, MemoryCell) else "elementwise")
-    )
-    return [
-        Operation(
-            name=cell.kind, kind=cast("OperationKind", kind), bytes_read=read, bytes_written=written
-        )
-    ]
+        kind = "gather" if cell.op == "embedding" else "elementwise"
+    moved = elementwise_bytes(cell) if isinstance(cell, ElementwiseCell) else stream_bytes(cell)
+    return [Operation(name=cell.kind, kind=kind, bytes_read=moved[0], bytes_written=moved[1])]
 
 
 def kernel_operations(kernel: str, shape: AttentionShape) -> list[Operation]:
     """List the operations of one call of an attention kernel.
 
-    Another library's are those of an engine's bifurcated flash attention: flash on the context, on
-    own tokens, and one kernel that merges.
+    For another library's kernel they are those of bifurcated flash attention in an engine: flash on
+    the context, flash on decoded tokens, and one kernel that merges.
     """
     if kernel in OTHER_LIBRARIES:
-        return flash_bifurcated(shape, 1)
-    return ACCOUNTS[kernel](shape, 1)
+        return WAYS["flash"].bifurcated(shape)
+    return PLAIN_KERNELS[kernel].operations(shape)
 
 
 def passes_per_cell(timing: Timing, pass_s: float) -> int:
@@ -192,7 +187,15 @@ def passes_per_cell(timing: Timing, pass_s: float) -> int:
 
 
 def wall_s(cells: Sequence[Cell], predictions: Sequence[Prediction], timing: Timing) -> float:
-    """Guess how long a group takes to prepare, check and time. [s]."""
+    """Guess how long a group takes to prepare, check and time. [s].
+
+    Parameters
+    ----------
+    cells, predictions
+        Its cells, and what each should take.
+    timing
+        How long each is timed.
+    """
     total = 0.0
     for cell, prediction in zip(cells, predictions, strict=True):
         call_s = prediction.seconds or 0.0
@@ -204,6 +207,121 @@ def wall_s(cells: Sequence[Cell], predictions: Sequence[Prediction], timing: Tim
         total += setup + passes * pass_s + (_COMPILE_S if compiled and cell.mode == "graph" else 0)
     largest = max((prediction.input_bytes for prediction in predictions), default=0.0)
     return total + largest / _FILL_BYTES_PER_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """A plan with its predictions.
+
+    Attributes
+    ----------
+    wall_s
+        Guessed time of the whole run. [s]
+    lines
+        One per group: name, variants, fastest and slowest call, largest memory, whether it fits.
+    rows
+        One per cell.
+    """
+
+    name: str
+    wall_s: float
+    lines: list[tuple[str, ...]]
+    rows: list[dict[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """The plan in one line."""
+        done = sum(row["done"] for row in self.rows)
+        oom = sum(row["fits"] is False for row in self.rows)
+        text = f"{len(self.rows):,} cells in {len(self.lines):,} groups of {self.name!r}"
+        text += f", {done:,} done" if done else ""
+        text += f", {oom:,} that should not fit" if oom else ""
+        minutes = self.wall_s / 60
+        if minutes < 1:
+            return text + (", less than a minute" if minutes else "")
+        return f"{text}, about {minutes:.0f} minutes"
+
+    def as_object(self) -> dict[str, Any]:
+        """Return everything for JSON."""
+        return {
+            "schema_version": 1,
+            "plan": self.name,
+            "predicted_wall_s": self.wall_s,
+            "cells": self.rows,
+        }
+
+
+def preview(plan: Plan, *, gpu: Rates | None, device: str, done: Collection[str]) -> Preview:
+    """Predict every cell of a plan.
+
+    Parameters
+    ----------
+    plan
+        The cells.
+    gpu
+        Rates of the card, or None to predict memory only.
+    device
+        cuda or cpu.
+    done
+        Keys of cells that have a row already: they cost no time.
+    """
+    timing = timing_for(device, 30)
+    l2_bytes = gpu.gpu.l2_bytes if gpu else 0.0
+    headroom = CUDA_HEADROOM_BYTES if device == "cuda" else 0
+    capacity = _capacity(gpu)
+    lines, rows, total = [], [], 0.0
+    for group in plan.groups:
+        planned = [
+            (cell, predict(cell, gpu=gpu, l2_bytes=l2_bytes, headroom_bytes=headroom))
+            for cell in group
+        ]
+        rows += [_row(cell, each, capacity, done=cell.key in done) for cell, each in planned]
+        lines.append(_line(group[0].group, [each for _, each in planned], capacity))
+        if gpu is not None:
+            todo = [
+                (cell, each)
+                for cell, each in planned
+                if cell.key not in done and each.memory_bytes <= capacity
+            ]
+            total += wall_s([cell for cell, _ in todo], [each for _, each in todo], timing)
+    return Preview(name=plan.name, wall_s=total, lines=lines, rows=rows)
+
+
+def _row(cell: Cell, predicted: Prediction, capacity: float, *, done: bool) -> dict[str, Any]:
+    """Return one cell's line for CSV and JSON."""
+    seconds = predicted.seconds
+    return {
+        "cell": cell.key,
+        "kind": cell.kind,
+        "stage": cell.stage,
+        "predicted_us": None if seconds is None else round(seconds / MICROSECOND, 3),
+        "predicted_memory_bytes": round(predicted.memory_bytes),
+        "fits": predicted.memory_bytes <= capacity,
+        "done": done,
+    }
+
+
+def _line(name: str, predicted: list[Prediction], capacity: float) -> tuple[str, ...]:
+    """Return one group's line of the table."""
+    times = [each.seconds for each in predicted if each.seconds is not None]
+    largest = max(each.memory_bytes for each in predicted)
+    fitting = sum(each.memory_bytes <= capacity for each in predicted)
+    fits = "yes" if fitting == len(predicted) else f"{fitting} of {len(predicted)}"
+    return (
+        name,
+        str(len(predicted)),
+        format_time(min(times)) if times else "",
+        format_time(max(times)) if times else "",
+        format_gib(largest),
+        fits,
+    )
+
+
+def _capacity(gpu: Rates | None) -> float:
+    """Return the memory of a card as its driver reports it, or as published. [bytes]."""
+    if gpu is None:
+        return float("inf")
+    return gpu.gpu.reported_memory_bytes or gpu.gpu.memory_bytes
 
 
 def _seconds(cell: Cell, gpu: Rates) -> float:

@@ -1,22 +1,22 @@
-"""From cells to PyTorch calls: inputs, the pass that is timed, and the check before it."""
+"""From cells to PyTorch calls: inputs, the pass that is timed, and the check before timing."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from simulator.evidence.kernels import find_kernel
+from simulator.evidence.kernels import Layout, find_kernel
 from simulator.evidence.measure.cells import (
-    KNOWN_KERNELS,
     AttentionCell,
     Cell,
     ElementwiseCell,
     GemmCell,
     L2State,
-    Layout,
     MemoryCell,
     StepCell,
 )
@@ -27,15 +27,21 @@ from simulator.evidence.measure.correctness import (
     relative_error,
 )
 from simulator.evidence.measure.device import TORCH_DTYPES, Device
-from simulator.evidence.measure.inputs import Sizes, attention_inputs, rotated
+from simulator.evidence.measure.inputs import attention_inputs, rotated
 from simulator.evidence.measure.predict import LARGEST_ROTATION, rotation
-from simulator.evidence.measure.primitives import elementwise_function, stream_function
 from simulator.evidence.measure.steps import STEP_TOLERANCE, Steps
 
-# What a call takes at least, to guess how many fill a pass; the guess need not be good.
+# Least time of a call, for a rough guess of how many calls fill a pass.
 _CALL_S, _BYTES_PER_S = 3e-6, 2e12
 # Less than twice the L2 in rotation is neither cold nor warm.
 _COLD_ROTATION = 2.0
+# Rows of the table that an embedding gathers from: more than a step has tokens.
+_TABLE_ROWS = 4096
+_CHECKED_VALUES, _PIECE_VALUES = 2**20, 2**24
+_FACTOR = 3.0
+# Parts of a buffer start at multiples of so many values, 128 B: a kernel that finds its operands
+# aligned less well loads them value by value.
+_ALIGNMENT = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +59,7 @@ class Prepared:
     l2_state
         ``cold``, ``warm``, or ``mixed`` where the rotation could not get past the L2.
     note
-        What the row should say of how the call was made.
+        A note for the row on how the call was made.
     """
 
     cell: Cell
@@ -69,6 +75,17 @@ def prepare(
     cells: Sequence[Cell], device: Device, steps: Steps, *, least_pass_s: float
 ) -> list[Prepared]:
     """Make the inputs of cells of one group, which share what they can, and their passes.
+
+    Parameters
+    ----------
+    cells
+        Of one group.
+    device
+        Where they run.
+    steps
+        Keeps weights and caches of whole steps.
+    least_pass_s
+        A pass repeats its calls until it should take about this long. [s]
 
     Raises
     ------
@@ -94,9 +111,21 @@ class _Rotator:
     def __init__(self, device: Device, least_pass_s: float) -> None:
         self.l2_bytes, self.least_pass_s = device.l2_bytes, least_pass_s
 
-    def sets(self, set_bytes: float, l2: L2State) -> int:
-        """Return how many sets of buffers are needed."""
-        return rotation(set_bytes, self.l2_bytes) if l2 == "cold" else 1
+    def sets(self, one_set: Callable[[], Any], l2: L2State, used: slice = slice(None)) -> list[Any]:
+        """Make as many sets of buffers as the L2 state needs.
+
+        Parameters
+        ----------
+        one_set
+            Makes one.
+        l2
+            What the cell asked for.
+        used
+            The buffers of a set that every call reads.
+        """
+        first = one_set()
+        count = rotation(_nbytes(first[used]), self.l2_bytes) if l2 == "cold" else 1
+        return [first, *(one_set() for _ in range(count - 1))]
 
     def calls(self, set_bytes: float, sets: int) -> int:
         """Return how many calls make a pass: every set once, and enough to be timed."""
@@ -104,34 +133,33 @@ class _Rotator:
         return max(sets, min(LARGEST_ROTATION, guess))
 
     def state(self, set_bytes: float, sets: int, l2: L2State) -> str:
-        """Return what the L2 really holds when a call starts."""
+        """Return what the L2 really holds when a call starts.
+
+        Parameters
+        ----------
+        set_bytes
+            One set of buffers. [bytes]
+        sets
+            How many there are.
+        l2
+            What the cell asked for.
+        """
         if l2 == "warm":
             return "warm"
         return "cold" if set_bytes * sets >= _COLD_ROTATION * self.l2_bytes else "mixed"
 
 
 def _attention(cells: Sequence[AttentionCell], device: Device, rotator: _Rotator) -> list[Prepared]:
-    """Prepare kernels of one group; those of one layout share their inputs."""
+    """Prepare kernels of one group; kernels of the same layout share inputs."""
     cell = cells[0]
     dtype = TORCH_DTYPES[cell.dtype]
-    sizes = Sizes(
-        prompts=cell.prompts,
-        samples=cell.samples,
-        heads=cell.heads,
-        kv_heads=cell.kv_heads,
-        head_dim=cell.head_dim,
-        context_tokens=cell.context_tokens,
-        decoded_tokens=cell.decoded_tokens,
-    )
     sets: dict[Layout, list[Any]] = {}
     prepared = []
     for each in cells:
-        layout = KNOWN_KERNELS[each.kernel].layout
+        layout = each.implementation.layout
         if layout not in sets:
-            first = attention_inputs(sizes, layout, dtype, device.normal)
-            count = rotator.sets(_nbytes(first), cell.l2)
-            rest = (attention_inputs(sizes, layout, dtype, device.normal) for _ in range(count - 1))
-            sets[layout] = [first, *rest]
+            one_set = partial(attention_inputs, cell, layout, dtype, device.normal)
+            sets[layout] = rotator.sets(one_set, cell.l2)
         inputs = sets[layout]
         ready = find_kernel(each.kernel).ready(inputs[0], graph=each.mode == "graph")
         calls = rotator.calls(_nbytes(inputs[0]), len(inputs))
@@ -177,8 +205,8 @@ def _gemm(cells: Sequence[GemmCell], device: Device, rotator: _Rotator) -> list[
     def one_set() -> tuple[Tensor, Tensor]:
         return device.normal((cell.m, cell.k), dtype), device.normal((cell.n, cell.k), dtype)
 
-    first = one_set()
-    sets = [first, *(one_set() for _ in range(rotator.sets(_nbytes(first), cell.l2) - 1))]
+    sets = rotator.sets(one_set, cell.l2)
+    first = sets[0]
     calls = rotator.calls(_nbytes(first), len(sets))
     function = torch.nn.functional.linear
     return [
@@ -205,8 +233,8 @@ def _elementwise(
         shape = (cell.rows, cell.width)
         return device.normal(shape, dtype), device.normal(shape, dtype)
 
-    first = one_set()
-    sets = [first, *(one_set() for _ in range(rotator.sets(_nbytes(first[:1]), cell.l2) - 1))]
+    sets = rotator.sets(one_set, cell.l2, slice(1))
+    first = sets[0]
     calls = rotator.calls(_nbytes(first), len(sets))
     weights = device.normal((2, cell.width), dtype)
     prepared = []
@@ -232,7 +260,7 @@ def _elementwise(
 
 
 def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> list[Prepared]:
-    """Prepare streams over one buffer; filling has one of its own, so others read noise."""
+    """Prepare streams over one buffer; the fill has its own, so that the others read noise."""
     buffers: dict[bool, Tensor] = {}
     prepared = []
     for cell in cells:
@@ -254,6 +282,98 @@ def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> l
             )
         )
     return prepared
+
+
+def stream_function(
+    cell: MemoryCell, buffer: Tensor
+) -> tuple[Callable[[], object], Callable[[], float]]:
+    """Return a stream over a buffer of float32, and its check on the start of the buffer."""
+    third, half = (buffer.numel() // n // _ALIGNMENT * _ALIGNMENT for n in (3, 2))
+    first, second = buffer[:half], buffer[half : 2 * half]
+    parts = [buffer[index * third : (index + 1) * third] for index in range(3)]
+    function: Callable[[], object] = {
+        "stream_init": lambda: buffer.fill_(_FACTOR),
+        "stream_read": lambda: torch.sum(buffer),
+        "stream_copy": lambda: second.copy_(first),
+        "stream_scale": lambda: torch.mul(first, _FACTOR, out=second),
+        "stream_triad": lambda: torch.add(parts[0], parts[1], alpha=_FACTOR, out=parts[2]),
+    }[cell.test]
+
+    def check() -> float:
+        # Another stream's check may have filled the buffer.
+        buffer.normal_()
+        result = function()
+        if isinstance(result, Tensor) and cell.test == "stream_read":
+            # A sum of random signs cancels: its error is measured against the size of its terms.
+            # In pieces: in float64 the whole buffer would take three times its memory.
+            exact = torch.zeros(2, dtype=torch.float64, device=buffer.device)
+            for piece in torch.split(buffer, _PIECE_VALUES):
+                wide = piece.double()
+                exact += torch.stack([wide.sum(), wide.square().sum()])
+            return float((result.double() - exact[0]).abs() / exact[1].sqrt())
+        head = slice(0, _CHECKED_VALUES)
+        pairs = {
+            "stream_init": lambda: (buffer[head], torch.full_like(buffer[head], _FACTOR)),
+            "stream_copy": lambda: (second[head], first[head]),
+            "stream_scale": lambda: (second[head], first[head].double() * _FACTOR),
+            "stream_triad": lambda: (
+                parts[2][head],
+                parts[0][head].double() + _FACTOR * parts[1][head].double(),
+            ),
+        }
+        found, wanted = pairs[cell.test]()
+        return relative_error(found, wanted)
+
+    return function, check
+
+
+def elementwise_function(
+    cell: ElementwiseCell, weights: Tensor, device: Device
+) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """Return an elementwise kernel of two vectors per row, and the same in float64.
+
+    Parameters
+    ----------
+    cell
+        Operation and sizes.
+    weights
+        [2, width]: a norm's weight and bias.
+    device
+        Where a table to gather from lies.
+    """
+    width = (cell.width,)
+    if cell.op == "embedding":
+        table = device.normal((_TABLE_ROWS, cell.width), weights.dtype)
+        index = torch.randint(_TABLE_ROWS, (cell.rows,), device=table.device)
+
+        def gather(*_: Tensor) -> Tensor:
+            return functional.embedding(index, table)
+
+        return gather, lambda *_: table[index]
+
+    def write(
+        compute: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    ) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+        weight, bias = weights[0], weights[1]
+        wide_weight, wide_bias = weight.double(), bias.double()
+        return (
+            lambda first, second: compute(first, second, weight, bias),
+            lambda first, second: compute(first.double(), second.double(), wide_weight, wide_bias),
+        )
+
+    if cell.op == "to_float32":
+        return (lambda first, _: first.to(torch.float32)), (lambda first, _: first)
+    computations: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+        "residual_add": lambda first, second, _w, _b: first + second,
+        "silu": lambda first, _s, _w, _b: functional.silu(first),
+        "copy": lambda first, _s, _w, _b: first.clone(),
+        "rmsnorm": lambda first, _s, weight, _b: functional.rms_norm(first, width, weight, 1e-6),
+        "layernorm": lambda first, _s, weight, bias: functional.layer_norm(
+            first, width, weight, bias
+        ),
+        "softmax": lambda first, _s, _w, _b: torch.softmax(first, dim=-1),
+    }
+    return write(computations[cell.op])
 
 
 def _check_of(

@@ -1,7 +1,7 @@
-"""The columns of each kind of row, and a row from a cell and what came of it.
+"""The columns of each kind of row, and the row of a measured cell.
 
 The first columns are those of published measurements of the same kind, so one loader reads both.
-Every file ends with the same columns on how the row was measured.
+Every file ends with the same columns, on how the row was measured.
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from typing import Any, Literal
 from simulator._version import __version__
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
 from simulator.evidence.measure.cells import (
-    KNOWN_KERNELS,
     AttentionCell,
     Cell,
     ElementwiseCell,
     GemmCell,
+    KernelCell,
     Kind,
     StepCell,
 )
@@ -74,6 +74,7 @@ COLUMNS: dict[RowKind, tuple[str, ...]] = {
         *("mode", "kernel", "timing", "dtype", "kv_dtype", "batch", "q_heads", "kv_heads"),
         *("head_dim", "prefix_len", "suffix_len", "latency_us", "implementation", "attention"),
         *("kv_layout", "expand_kv", "prompts", "samples", "context_tokens", "decoded_tokens"),
+        "query_tokens",
         "status",
         *_HOW,
     ),
@@ -81,7 +82,7 @@ COLUMNS: dict[RowKind, tuple[str, ...]] = {
         *("source", "table", "gpu", "model", "expand_kv", "weights_dtype", "tensor_parallel"),
         *("context_tokens", "samples", "attention", "kernel", "kv_layout", "execution", "status"),
         *("step_ms", "implementation", "operations", "prompts", "decoded_tokens", "layers"),
-        *("hidden_size", "q_heads", "kv_heads", "framework", "version"),
+        *("hidden_size", "q_heads", "kv_heads", "query_tokens", "framework", "version"),
         *_HOW,
     ),
     "gemm": (*_CARD, "kernel", "dtype", "timing", "m", "n", "k", "latency_us", "status", *_HOW),
@@ -94,7 +95,7 @@ COLUMNS: dict[RowKind, tuple[str, ...]] = {
         *_CARD,
         *("implementation", "attention", "kernel", "kv_layout", "expand_kv", "dtype", "prompts"),
         *("samples", "q_heads", "kv_heads", "head_dim", "context_tokens", "decoded_tokens"),
-        *("launches", "bytes_read", "bytes_written"),
+        *("query_tokens", "launches", "bytes_read", "bytes_written"),
         *("account_launches", "account_bytes_read", "account_bytes_written"),
         *("status", "measured_at", "note", "cell"),
     ),
@@ -111,7 +112,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What every row says of where it was measured."""
+    """GPU and framework of every row."""
 
     gpu: str
     framework: str
@@ -120,14 +121,14 @@ class Card:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of measuring a cell.
+    """The result of measuring a cell.
 
     Attributes
     ----------
     statistics
         Times of one call, None unless ``status`` is ok.
     l2_state
-        What the rotation really reached, where it is not what the cell asked for.
+        What the rotation really reached, if the cell asked for something else.
     relative_error
         ``|out - reference| / |reference|`` found before timing.
     """
@@ -145,7 +146,17 @@ class Outcome:
 
 
 def row_of(cell: Cell, card: Card, outcome: Outcome) -> dict[str, Any]:
-    """Return a cell's row: every column of its kind, empty where there is nothing to say."""
+    """Return a cell's row: every column of its kind, empty where a value is missing.
+
+    Parameters
+    ----------
+    cell
+        What was measured.
+    card
+        The device.
+    outcome
+        The result.
+    """
     seconds = outcome.statistics.median_s if outcome.statistics else None
     known = {
         "source": SOURCE,
@@ -165,14 +176,14 @@ def row_of(cell: Cell, card: Card, outcome: Outcome) -> dict[str, Any]:
 def _sizes(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str, Any]:
     """Return the columns that only this kind of row has."""
     if isinstance(cell, AttentionCell):
-        known = KNOWN_KERNELS[cell.kernel]
+        standard = cell.implementation.attention == "standard"
         return (
-            _shared(cell)
+            kernel_columns(cell)
             | library_columns(cell)
             | {
-                "mode": "standard" if known.attention == "standard" else "shared",
+                "mode": "standard" if standard else "shared",
                 "kv_dtype": cell.dtype,
-                "batch": cell.prompts * cell.samples,
+                "batch": cell.sequences,
                 "q_heads": cell.heads,
                 "kv_heads": cell.kv_heads,
                 "head_dim": cell.head_dim,
@@ -181,7 +192,7 @@ def _sizes(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str,
             }
         )
     if isinstance(cell, StepCell):
-        return _shared(cell) | {
+        return kernel_columns(cell) | {
             "model": cell.model.name,
             "weights_dtype": cell.dtype,
             "tensor_parallel": 1,
@@ -207,9 +218,9 @@ def _sizes(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str,
     }
 
 
-def _shared(cell: AttentionCell | StepCell) -> dict[str, Any]:
-    """Return what rows of a kernel and of a whole step have in common."""
-    known = KNOWN_KERNELS[cell.kernel]
+def kernel_columns(cell: KernelCell) -> dict[str, Any]:
+    """Return the columns that rows of kernels and of whole steps share."""
+    known = cell.implementation
     return {
         "attention": known.attention,
         "kernel": known.kernel,
@@ -220,17 +231,18 @@ def _shared(cell: AttentionCell | StepCell) -> dict[str, Any]:
         "samples": cell.samples,
         "context_tokens": cell.context_tokens,
         "decoded_tokens": cell.decoded_tokens,
+        "query_tokens": cell.query_tokens,
     }
 
 
 def library_columns(cell: AttentionCell) -> dict[str, str]:
-    """Return what a row of another library's kernel says in place of PyTorch and its version."""
+    """Return framework and version of another library's kernel, in place of PyTorch's."""
     library = OTHER_LIBRARIES.get(cell.kernel)
     return {} if library is None else {"framework": library.framework, "version": library.version}
 
 
 def _how(cell: Cell, outcome: Outcome) -> dict[str, Any]:
-    """Return how the row was measured."""
+    """Return the columns on how the row was measured."""
     times = outcome.statistics
     error = outcome.relative_error
     return {
@@ -255,7 +267,7 @@ def _how(cell: Cell, outcome: Outcome) -> dict[str, Any]:
 
 
 def _number(seconds: float | None, unit_s: float) -> str:
-    """Write a time in a unit with six digits, which is more than any of them holds."""
+    """Write a time in a unit, with six digits."""
     return "" if seconds is None else f"{seconds / unit_s:.6g}"
 
 

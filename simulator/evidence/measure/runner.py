@@ -1,18 +1,17 @@
-"""Go through a plan: predict, prepare, check, time, write; survive whatever goes wrong."""
+"""Go through a plan: predict, prepare, check, time, write a row; and go on after errors."""
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 
 from simulator.errors import MeasurementError, SimulatorError
-from simulator.evidence.measure.batches import Planned, inputs_bytes, together
-from simulator.evidence.measure.cells import Plan
+from simulator.evidence.measure.cells import AttentionCell, Cell, Plan, StepCell
 from simulator.evidence.measure.device import Device, Stopwatch, is_out_of_memory
-from simulator.evidence.measure.environment import now
-from simulator.evidence.measure.predict import Timing, predict, wall_s
+from simulator.evidence.measure.environment import Environment, now
+from simulator.evidence.measure.footprint import weights_bytes
+from simulator.evidence.measure.predict import Prediction, Timing, predict, wall_s
 from simulator.evidence.measure.prepare import Prepared, prepare
 from simulator.evidence.measure.rows import Outcome, Reading, Status, row_of
 from simulator.evidence.measure.statistics import summarise, time_interleaved
@@ -21,17 +20,19 @@ from simulator.evidence.measure.store import Store
 from simulator.timing.constants import Rates
 from simulator.units import format_gib
 
+Planned = tuple[Cell, Prediction]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a run goes about its cells.
+    """Settings of a run.
 
     Attributes
     ----------
     skip_oom
-        Do not even try a cell that should not fit.
+        Skip cells that should not fit in memory.
     time_limit_s
-        Start no group after so much time. [s]
+        Start no group after this time. [s]
     """
 
     timing: Timing = field(default_factory=Timing)
@@ -48,9 +49,9 @@ class Progress:
     done, total
         Cells with a row, those of earlier runs included, and all cells.
     seconds_left
-        A guess that corrects itself by how long the groups so far have taken.
+        A guess, corrected by the time that the groups so far have taken. [s]
     group
-        What has just been measured.
+        The group that was measured last.
     stopped
         Why the run ends before the last cell, empty otherwise.
     """
@@ -62,7 +63,7 @@ class Progress:
     stopped: str = ""
 
 
-# Processes that may die in a cell: the first may have been killed from outside, or by another cell.
+# Deaths of processes in a cell before it is skipped: the first may have another cause.
 _DEATHS = 2
 
 
@@ -74,18 +75,6 @@ class _Failure:
     note: str
 
 
-class Journal(Protocol):
-    """Remembers what was being measured when a process died."""
-
-    def begin(self, cells: Sequence[str]) -> None:
-        """Write down the keys of the cells that are measured next."""
-        ...
-
-    def deaths(self, cell: str) -> int:
-        """Return how many processes have died while they measured a cell."""
-        ...
-
-
 def run(
     plan: Plan,
     device: Device,
@@ -93,17 +82,21 @@ def run(
     *,
     gpu: Rates | None,
     settings: Settings,
-    journal: Journal | None = None,
+    journal: Environment | None = None,
 ) -> Iterator[Progress]:
     """Measure every cell of a plan that has no row yet, and yield after every group.
 
     Parameters
     ----------
+    plan, device, store
+        What is measured, on what, and where the rows go.
     gpu
         Rates of the card, for the time left and for how long to repeat; None where it is unknown.
+    settings
+        How long cells are timed, and when to stop.
     journal
-        With one, a cell in which a process has died is measured alone, and after a second death no
-        more: what kills the process would keep everything after it from being measured.
+        With one, a cell in which a process has died is measured alone. After a second death it is
+        skipped, so that the cells after it can be measured.
 
     Raises
     ------
@@ -143,10 +136,10 @@ def run(
 
 
 class _Worker:
-    """Measures groups, and keeps what outlives a group: weights and the last reading."""
+    """Measures groups, and keeps the weights and the last reading between them."""
 
     def __init__(
-        self, device: Device, store: Store, settings: Settings, journal: Journal | None
+        self, device: Device, store: Store, settings: Settings, journal: Environment | None
     ) -> None:
         self._device, self._store, self._settings = device, store, settings
         self._journal = journal
@@ -180,7 +173,7 @@ class _Worker:
                 self._try([each])
 
     def _try(self, batch: Sequence[Planned]) -> None:
-        """Measure cells together; if that fails, each alone; if that fails, say so in its row."""
+        """Measure cells together; if that fails, each alone; a cell that fails alone gets a row."""
         self._device.release()  # of the batch before
         if self._journal is not None:
             self._journal.begin([cell.key for cell, _ in batch])
@@ -211,7 +204,7 @@ class _Worker:
         return None
 
     def _recover(self, failure: _Failure, batch: Sequence[Planned]) -> None:
-        """Free what an attempt held; stop the run if it has broken the device for this process."""
+        """Free the memory of an attempt; stop the run if the device is broken for this process."""
         try:
             self._device.release(thorough=True)
             self._device.check_usable()
@@ -266,7 +259,7 @@ class _Worker:
             self._store.append(each.cell.kind, row_of(each.cell, self._device.card, outcome))
 
     def _watched(self, prepared: Prepared, batch: Sequence[Planned]) -> Stopwatch:
-        """Return the stopwatch of a cell, which says whose turn it is when it is started."""
+        """Return the stopwatch of a cell; when started it notes that the cell is running."""
         (planned,) = (each for each in batch if each[0] is prepared.cell)
         self._at = planned
         watch = self._device.stopwatch(prepared.one_pass, prepared.cell.mode)
@@ -289,8 +282,40 @@ class _Worker:
         self._store.append(cell.kind, row_of(cell, self._device.card, outcome))
 
 
+def together(planned: Sequence[Planned], room: float) -> list[list[Planned]]:
+    """Split the cells of a group, in order, into as few batches as fit in memory.
+
+    Cells of one layout share their inputs, and only one call's workspace is alive at a time.
+    """
+    batches: list[list[Planned]] = []
+    for each in planned:
+        grown = [*batches[-1], each] if batches else [each]
+        # Graphs keep their own workspace each, at worst.
+        workspace = sum(prediction.workspace_bytes for _, prediction in grown)
+        if batches and inputs_bytes(grown) + workspace <= room:
+            batches[-1] = grown
+        else:
+            batches.append([each])
+    return batches
+
+
+def inputs_bytes(planned: Sequence[Planned]) -> float:
+    """Return the bytes of all inputs of one batch; those of the same layout count once."""
+    by_layout: dict[str, float] = {}
+    weights = 0.0
+    for cell, prediction in planned:
+        layout, own = "one", 0.0
+        if isinstance(cell, AttentionCell | StepCell):
+            layout = cell.implementation.layout
+        if isinstance(cell, StepCell):
+            own = weights_bytes(cell)
+            weights = max(weights, own)
+        by_layout[layout] = max(by_layout.get(layout, 0.0), prediction.input_bytes - own)
+    return sum(by_layout.values()) + weights
+
+
 def _said(problem: BaseException) -> str:
-    """Write an error down, what led to it first: a capture cannot be ended because of another."""
+    """Write an error down, its cause first: a failed capture mostly has another error as cause."""
     text = f"{type(problem).__name__}: {str(problem).strip() or 'no words'}"
     before = problem.__cause__ or (None if problem.__suppress_context__ else problem.__context__)
     return text if before is None else f"{_said(before)}; then {text}"

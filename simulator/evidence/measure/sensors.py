@@ -1,4 +1,4 @@
-"""What the driver says of a card: clock, temperature, limits. Only asked, never told.
+"""Clock, temperature and limits of a card, read from the driver and never set.
 
 NVML answers in microseconds where its Python package is installed (``nvidia-ml-py``); elsewhere
 ``nvidia-smi`` is asked, which takes up to a second.
@@ -15,7 +15,7 @@ from simulator.evidence.measure.rows import Reading
 _FACTS = ("driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem")
 # NVML_CLOCK_SM and NVML_TEMPERATURE_GPU of nvml.h
 _NVML_SM, _NVML_GPU = 1, 0
-# An nvidia-smi that has not answered so often in a row is not asked again.
+# After so many failures in a row nvidia-smi is not asked again.
 _PATIENCE = 3
 
 
@@ -34,7 +34,7 @@ class Sensors:
         self._failures = 0
 
     def reading(self) -> Reading:
-        """Return clock and temperature, None where nobody answers."""
+        """Return clock and temperature, None if they cannot be read."""
         if self._nvml is not None:
             try:
                 return self._nvml()
@@ -45,7 +45,7 @@ class Sensors:
         return Reading(sm_clock_mhz=clock, temperature_c=temperature)
 
     def facts(self) -> dict[str, str]:
-        """Return driver version, power limit and highest clocks, empty where nobody answers."""
+        """Return driver version, power limit and highest clocks, empty if they cannot be read."""
         values = self._ask(*_FACTS)
         if values is None:
             # One field that a driver does not know makes nvidia-smi refuse all of them.
@@ -53,7 +53,7 @@ class Sensors:
         return {name.replace(".", "_"): value for name, value in zip(_FACTS, values, strict=True)}
 
     def _ask(self, *fields: str) -> list[str] | None:
-        """Ask nvidia-smi for fields of this card, None where it does not answer."""
+        """Ask nvidia-smi for fields of this card; None if it does not answer."""
         program = shutil.which("nvidia-smi")
         if program is None or self._failures >= _PATIENCE:
             return None
@@ -68,7 +68,6 @@ class Sensors:
                 command, capture_output=True, text=True, timeout=10, check=True
             )
         except (OSError, subprocess.SubprocessError):
-            # A refusal costs nothing to repeat; what hangs does.
             self._failures += 1
             return None
         self._failures = 0

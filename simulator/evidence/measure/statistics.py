@@ -1,4 +1,4 @@
-"""Median and spread of repeated timings, and the loop that interleaves what is compared."""
+"""Median and spread of repeated timings, and the loop that interleaves cells."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ def summarise(seconds: Sequence[float]) -> Statistics:
 
 
 def time_interleaved(stopwatches: Sequence[Stopwatch], timing: Timing) -> list[list[float]]:
-    """Time several things in turn, round after round, so that drift hits all of them alike.
+    """Time several things in turn, round after round, so that drift affects all of them equally.
 
     Parameters
     ----------

@@ -1,26 +1,24 @@
-"""Whole decode steps: one model's weights at a time, caches by layout, and the check."""
+"""Whole decode steps: the weights of one model at a time, caches for each layout, and the check."""
 
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from simulator.counts.transformer import visible_tokens
-from simulator.evidence.kernels import KERNELS
-from simulator.evidence.measure.cells import IMPLEMENTATIONS, Cell, Layout, StepCell
+from simulator.evidence.measure.cells import Cell, StepCell
 from simulator.evidence.measure.correctness import (
     TOLERANCES,
     reference_attention,
     relative_error,
 )
 from simulator.evidence.measure.device import TORCH_DTYPES, Device
-from simulator.evidence.measure.inputs import Normal, Sizes, attention_inputs
-from simulator.evidence.measure.modules import Cache
-from simulator.evidence.measure.transformer import Decoder, layer_windows
-from simulator.inputs.model import ModelShape
+from simulator.evidence.measure.inputs import Normal, attention_inputs
+from simulator.evidence.measure.transformer import Attention, Cache, Decoder, layer_windows
 
 # A layer rounds a dozen times where a kernel rounds twice.
 STEP_TOLERANCE = {dtype: 3 * tolerance for dtype, tolerance in TOLERANCES.items()}
@@ -28,61 +26,53 @@ _CHECK_VOCABULARY, _CHECK_CONTEXT, _CHECK_DECODED, _CHECK_SAMPLES = 512, 96, 5, 
 
 
 class Steps:
-    """Builds and keeps what whole steps need."""
+    """Builds and keeps the weights and caches of whole steps."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._errors: dict[tuple[str, str, str], float] = {}
+        self._errors: dict[tuple[str, str], float] = {}
         self._decoder: tuple[str, Decoder] | None = None
 
     def calls(self, cells: Sequence[StepCell]) -> list[Callable[[], Tensor]]:
-        """Return a function for each cell of a group that runs one step; layouts share caches."""
+        """Return a function for each cell that runs one step; cells of a layout share caches."""
         decoder = self._weights(cells[0])
-        tokens = cells[0].prompts * cells[0].samples
+        tokens = cells[0].sequences * cells[0].query_tokens
         decoder.place(tokens)
         ids = torch.randint(cells[0].model.vocab_size, (tokens,), device=self._device.torch_device)
-        caches: dict[Layout, list[Cache]] = {}
+        caches: dict[str, list[Cache]] = {}
         ready: list[Callable[[], Tensor]] = []
-        normal = self._device.normal
         for cell in cells:
-            layout = IMPLEMENTATIONS[cell.kernel].layout
+            layout = cell.implementation.layout
             if layout not in caches:
-                caches[layout] = step_caches(
-                    cell.model,
-                    sizes_of(cell),
-                    layout,
-                    TORCH_DTYPES[cell.dtype],
-                    normal,
-                )
-            function = KERNELS[cell.kernel].function
-            ready.append(partial(decoder, ids, caches[layout], function))
+                caches[layout] = step_caches(cell, self._device.normal)
+            ready.append(partial(decoder, ids, caches[layout], attention(cell, caches[layout])))
         return ready
 
     def error(self, cell: StepCell) -> float:
         """Return the relative error of the logits of one layer and a head, on a small workload.
 
-        Once for each model and kernel: what a kernel does at the cell's own size is checked by
-        its own cells.
+        It is computed once for each model and kernel. At the sizes of the cell, the kernel is
+        checked by its attention cells.
         """
-        key = (cell.model_key, cell.kernel, cell.dtype)
+        key = (_weights_key(cell), cell.kernel)
         if key not in self._errors:
             self._errors[key] = self._error(cell)
         return self._errors[key]
 
     def l2_state(self, cell: StepCell) -> str:
-        """Return ``cold`` where the weights push everything else out of L2."""
+        """Return ``cold`` if the weights push everything else out of L2, else ``mixed``."""
         self._weights(cell)
         return "cold" if self.loaded_bytes >= 2 * self._device.l2_bytes else "mixed"
 
     @property
     def loaded_bytes(self) -> int:
-        """Memory of the weights at hand. [bytes]."""
+        """Memory of the loaded weights. [bytes]."""
         if self._decoder is None:
             return 0
         return sum(parameter.nbytes for parameter in self._decoder[1].parameters())
 
     def forget(self, keep: Cell | None = None) -> None:
-        """Free the weights of the model at hand, unless they are those of a cell to come."""
+        """Free the loaded weights, unless ``keep`` needs them."""
         wanted = _weights_key(keep) if isinstance(keep, StepCell) else None
         if self._decoder is not None and self._decoder[0] != wanted:
             self._decoder = None
@@ -92,88 +82,63 @@ class Steps:
         key = _weights_key(cell)
         if self._decoder is None or self._decoder[0] != key:
             self._decoder = None
-            self._decoder = (key, self._made(cell.model, cell))
+            self._decoder = (key, self._made(cell))
         return self._decoder[1]
 
-    def _made(self, model: ModelShape, cell: StepCell) -> Decoder:
+    def _made(self, cell: StepCell) -> Decoder:
         """Build a decoder on the device."""
         return Decoder(
-            model,
+            cell.model,
             dtype=TORCH_DTYPES[cell.dtype],
             device=self._device.torch_device,
             # The same cost at every position.
             position=_CHECK_CONTEXT + _CHECK_DECODED - 1,
+            query_tokens=cell.query_tokens,
         )
 
     def _error(self, cell: StepCell) -> float:
         """Compare one layer and the head with the same in float64."""
         group = cell.model.layer_groups[0].model_copy(update={"count": 1})
-        small = cell.model.model_copy(
-            update={"layers": 1, "layer_groups": (group,), "vocab_size": _CHECK_VOCABULARY}
-        )
-        decoder = self._made(small, cell)
-        sizes = Sizes(
+        changes = {"layers": 1, "layer_groups": (group,), "vocab_size": _CHECK_VOCABULARY}
+        small = replace(
+            cell,
+            model=cell.model.model_copy(update=changes),
             prompts=1,
             samples=_CHECK_SAMPLES,
-            heads=small.heads,
-            kv_heads=small.kv_heads,
-            head_dim=small.head_dim,
             context_tokens=_CHECK_CONTEXT,
-            decoded_tokens=_CHECK_DECODED,
+            decoded_tokens=_CHECK_DECODED - 1 + cell.query_tokens,
         )
-        layout = IMPLEMENTATIONS[cell.kernel].layout
-        caches = step_caches(small, sizes, layout, TORCH_DTYPES[cell.dtype], self._device.normal)
+        decoder = self._made(small)
+        caches = step_caches(small, self._device.normal)
         wide_caches: list[Cache] = [
             (cache[0], *(part.double() for part in cache[1:]))  # type: ignore[misc]
             for cache in caches
         ]
-        tokens = torch.arange(_CHECK_SAMPLES, device=self._device.torch_device)
-        found = decoder.logits(tokens, caches, KERNELS[cell.kernel].function)
+        tokens = torch.arange(
+            _CHECK_SAMPLES * cell.query_tokens, device=self._device.torch_device
+        ).remainder(_CHECK_VOCABULARY)
+        found = decoder.logits(tokens, caches, attention(small, caches))
         wanted = copy.deepcopy(decoder).double().logits(tokens, wide_caches, reference_attention)
         return relative_error(found, wanted) if bool(torch.isfinite(found).all()) else math.inf
 
 
 def _weights_key(cell: StepCell) -> str:
-    """Return what decides which weights a cell needs."""
-    return f"{cell.model_key} {cell.dtype}"
+    """Return a key for the weights and the tables of positions that a cell needs."""
+    return f"{cell.model_key} {cell.dtype} n{cell.query_tokens}"
 
 
-def sizes_of(cell: StepCell) -> Sizes:
-    """Return the attention sizes of a step's layers without a window."""
-    return Sizes(
-        prompts=cell.prompts,
-        samples=cell.samples,
-        heads=cell.model.heads,
-        kv_heads=cell.model.kv_heads,
-        head_dim=cell.model.head_dim,
-        context_tokens=cell.context_tokens,
-        decoded_tokens=cell.decoded_tokens,
-    )
+def attention(cell: StepCell, caches: Sequence[Cache]) -> Attention:
+    """Return a step's attention, with its masks made."""
+    lengths = (keys.shape[2] + decoded_keys.shape[3] for _, keys, _, decoded_keys, _ in caches)
+    return cell.implementation.with_masks(cell.query_tokens, lengths, caches[0][1].device)
 
 
-def step_caches(
-    model: ModelShape, sizes: Sizes, layout: Layout, dtype: torch.dtype, normal: Normal
-) -> list[Cache]:
-    """Fill the caches of every layer; a layer with a sliding window keeps what it can see."""
+def step_caches(cell: StepCell, normal: Normal) -> list[Cache]:
+    """Fill the caches of every layer; a layer with a sliding window keeps what its window sees."""
+    layout, dtype = cell.implementation.layout, TORCH_DTYPES[cell.dtype]
     caches: list[Cache] = []
-    for window in layer_windows(model.layer_groups):
-        context, decoded = visible_tokens(sizes.context_tokens, sizes.decoded_tokens, window)
-        visible = Sizes(
-            prompts=sizes.prompts,
-            samples=sizes.samples,
-            heads=sizes.heads,
-            kv_heads=sizes.kv_heads,
-            head_dim=sizes.head_dim,
-            context_tokens=context,
-            decoded_tokens=decoded,
-        )
-        query = _query_shape(visible, layout, dtype)
-        caches.append(attention_inputs(visible, layout, dtype, normal, query=query))
+    for window in layer_windows(cell.model.layer_groups):
+        context, decoded = visible_tokens(cell.context_tokens, cell.decoded_tokens, window)
+        visible = replace(cell, context_tokens=context, decoded_tokens=decoded)
+        caches.append(attention_inputs(visible, layout, dtype, normal, query=False))
     return caches
-
-
-def _query_shape(sizes: Sizes, layout: Layout, dtype: torch.dtype) -> Tensor:
-    """Return a tensor that only says how queries lie, and takes no memory."""
-    p, b = sizes.prompts, sizes.samples
-    shape = (p * b, 1) if layout == "copies" else (p, b)
-    return torch.empty((*shape, sizes.heads, sizes.head_dim), dtype=dtype, device="meta")

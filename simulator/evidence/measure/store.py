@@ -1,4 +1,4 @@
-"""Rows on disk: appended one by one, each safe before the next is measured.
+"""Rows on disk: each is appended and safe before the next is measured.
 
 A row is one line, written by one call and forced to disk. A process killed in the middle can leave
 a torn last line and nothing else: it is cut off when the folder is opened again, and its cell is

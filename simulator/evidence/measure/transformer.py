@@ -1,41 +1,337 @@
 """One decode step of a plain PyTorch transformer: the code that ``execution = "eager"`` counts.
 
-A decoder of a model's shape with random weights, in the style everybody writes first: one kernel
-for each operation, the residual stream in the model's own type, norms computed in float32. Every
-module has the name of the operation it is in :mod:`simulator.counts`, so that a trace can be
-compared with an estimate operation by operation.
+A decoder of a model's shape with random weights, written in the plainest way: one kernel for each
+operation, the residual stream in the model's own type, norms computed in float32. Every module is
+named after its operation in :mod:`simulator.counts`, so that a trace can be compared with an
+estimate operation by operation.
 
-Tokens are rows: ``T = prompts * samples * query_tokens``, hidden states ``[T, hidden_size]``.
+Tokens are rows: ``T = prompts * samples * query_tokens``, hidden states ``[T, hidden_size]``; the
+new tokens of a sample follow each other.
 
-What changes no cost is left simple: norms come before their block wherever the model has them,
-weights are random, and ALiBi and attention sinks are left out.
+Details that change no cost are simplified: norms come before their block wherever the model has
+them, weights are random, and ALiBi and attention sinks are left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from simulator.errors import ModelError
+from simulator.evidence.kernels.inputs import Inputs
 from simulator.evidence.measure.grid import unsupported_step
-from simulator.evidence.measure.modules import (
-    Attention,
-    Cache,
-    Embedding,
-    Layer,
-    Linear,
-    Maker,
-    Norm,
-    Sampler,
-    Sampling,
-)
 from simulator.inputs.model import LayerGroup, ModelShape
 
+Sampling = Literal["top_k", "argmax"]
+# attend(query, context_keys, context_values, decoded_keys, decoded_values) -> output
+Attention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+# One layer's caches in the layout of its kernel; the query in front gives the shape of queries.
+Cache = Inputs
+
 TOP_K = 200  # gpt-fast's default, and the paper's
+_ROTARY_BASE = 10000.0
+
+
+class Maker:
+    """Makes the parameters of modules: random numbers, except on the meta device."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device | str) -> None:
+        self.dtype, self.device = dtype, device
+
+    def matrix(self, rows: int, columns: int) -> nn.Parameter:
+        """Return a random matrix [rows, columns] that keeps the size of what it multiplies."""
+        empty = torch.empty(rows, columns, dtype=self.dtype, device=self.device)
+        return nn.Parameter(empty.normal_(0, columns**-0.5), requires_grad=False)
+
+    def vector(self, width: int, value: float) -> nn.Parameter:
+        """Return a vector near ``value``."""
+        empty = torch.empty(width, dtype=self.dtype, device=self.device)
+        return nn.Parameter(empty.normal_(value, 0.02), requires_grad=False)
+
+
+class Linear(nn.Module):
+    """A matrix product: hidden states times the transpose of [columns, inner]."""
+
+    def __init__(self, inner: int, columns: int, made: Maker, *, bias: bool = False) -> None:
+        super().__init__()
+        self.weight = made.matrix(columns, inner)
+        self.bias = made.vector(columns, 0.0) if bias else None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[T, inner] -> [T, columns]."""
+        return functional.linear(hidden, self.weight, self.bias)
+
+
+class Norm(nn.Module):
+    """Normalise vectors: LayerNorm as one kernel, RMSNorm written out as eight."""
+
+    def __init__(self, model: ModelShape, width: int, made: Maker) -> None:
+        super().__init__()
+        self.rms = model.norm == "rms"
+        self.weight = made.vector(width, 1.0) if model.norm_weight else None
+        biased = model.norm_weight and model.norm_bias and not self.rms
+        self.bias = made.vector(width, 0.0) if biased else None
+        self.width = width
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., width] -> [..., width]."""
+        if not self.rms:
+            return functional.layer_norm(hidden, (self.width,), self.weight, self.bias)
+        wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        variance = wide.pow(2).mean(-1, keepdim=True)
+        normed = (wide * torch.rsqrt(variance + 1e-6)).to(hidden.dtype)
+        return normed if self.weight is None else normed * self.weight
+
+
+class Embedding(nn.Module):
+    """Look up the rows of the token table; a learned position table is a part of it."""
+
+    def __init__(self, model: ModelShape, width: int, made: Maker, position: int) -> None:
+        super().__init__()
+        self.weight = made.matrix(model.vocab_size, width)
+        self.positions = Positions(model, made, position) if model.position_embeddings else None
+
+    def place(self, tokens: int) -> None:
+        """Write down the positions of so many tokens, before anything is timed or traced."""
+        if self.positions is not None:
+            self.positions.place(tokens)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[T] -> [T, width]."""
+        return functional.embedding(tokens, self.weight)
+
+
+class Positions(nn.Module):
+    """Add the rows of a learned position table to hidden states."""
+
+    def __init__(self, model: ModelShape, made: Maker, position: int) -> None:
+        super().__init__()
+        self.weight = made.matrix(model.position_embeddings, model.hidden_size)
+        # Sizes may be asked about that the model was not trained for.
+        self.position = position % model.position_embeddings
+        self.place(0)
+
+    def place(self, tokens: int) -> None:
+        """Write down the position of every token: the same one, for the same cost."""
+        self.ids = torch.full((tokens,), self.position, device=self.weight.device)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[T, hidden_size] -> [T, hidden_size]."""
+        if self.ids.shape[0] != hidden.shape[0]:
+            self.place(hidden.shape[0])
+        return hidden + functional.embedding(self.ids, self.weight)
+
+
+class Rotary(nn.Module):
+    """Rotate queries and keys by their positions, each in five kernels."""
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, head_dim: int, made: Maker, position: int, query_tokens: int) -> None:
+        super().__init__()
+        exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
+        positions = torch.arange(position + 1 - query_tokens, position + 1, device="cpu")
+        # [query_tokens, 1, head_dim]: the same for all heads of all samples
+        angles = (positions.unsqueeze(1) / _ROTARY_BASE**exponents).unsqueeze(1)
+        both = torch.cat([angles, angles], dim=-1)
+        self.register_buffer("cosine", both.cos().to(made.device, made.dtype), persistent=False)
+        self.register_buffer("sine", both.sin().to(made.device, made.dtype), persistent=False)
+
+    def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotate both, [T, heads, head_dim]."""
+        return self.rotate(query), self.rotate(key)
+
+    def rotate(self, vectors: Tensor) -> Tensor:
+        """Take five kernels: times cosine, negate a half, concatenate, times sine, add."""
+        apart = torch.unflatten(vectors, 0, (-1, self.cosine.shape[0]))  # by sample and position
+        first, second = apart.chunk(2, dim=-1)
+        turned = torch.cat([-second, first], dim=-1)
+        return (apart * self.cosine + turned * self.sine).flatten(0, 1)
+
+
+class QkNorm(nn.Module):
+    """Norms on queries and keys, over each head or over all of them."""
+
+    def __init__(self, model: ModelShape, made: Maker) -> None:
+        super().__init__()
+        whole = model.qk_norm == "all"
+        self.whole = whole
+        head = model.head_dim
+        self.query = Norm(model, model.heads * head if whole else head, made)
+        self.key = Norm(model, model.kv_heads * head if whole else head, made)
+
+    def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalise both, [T, heads, head_dim]."""
+        if not self.whole:
+            return self.query(query), self.key(key)
+        normed = self.query(query.flatten(1)), self.key(key.flatten(1))
+        return normed[0].view_as(query), normed[1].view_as(key)
+
+
+class CacheWrite(nn.Module):
+    """Write the new tokens' keys and values into the last places of the decoded part."""
+
+    def forward(self, key: Tensor, value: Tensor, cache: Cache) -> None:
+        """Copy keys and values, once each.
+
+        Parameters
+        ----------
+        key, value
+            [T, kv_heads, head_dim]
+        cache
+            One layer's.
+        """
+        _, _, _, decoded_keys, decoded_values = cache
+        for new, cached in ((key, decoded_keys), (value, decoded_values)):
+            prompts, samples, kv_heads, _, head_dim = cached.shape
+            by_sample = new.view(prompts, samples, -1, kv_heads, head_dim).transpose(2, 3)
+            cached[..., -by_sample.shape[3] :, :].copy_(by_sample)
+
+
+class Attend(nn.Module):
+    """The attention kernel."""
+
+    def forward(self, query: Tensor, cache: Cache, attend: Attention) -> Tensor:
+        """Return the output, [T, heads * head_dim].
+
+        Parameters
+        ----------
+        query
+            [T, heads, head_dim]
+        cache
+            One layer's.
+        attend
+            The kernel.
+        """
+        output = attend(query.view(cache[0].shape), *cache[1:])
+        return output.reshape(query.shape[0], -1)
+
+
+class Add(nn.Module):
+    """Add the residual."""
+
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        """[T, hidden_size] each."""
+        return residual + hidden
+
+
+class Up(nn.Module):
+    """The up projection and, in a gated MLP, the gate projection: one product each."""
+
+    def __init__(self, model: ModelShape, made: Maker) -> None:
+        super().__init__()
+        d, inner = model.hidden_size, model.intermediate_size
+        self.gate = Linear(d, inner, made, bias=model.mlp_bias) if model.gated_mlp else None
+        self.up = Linear(d, inner, made, bias=model.mlp_bias)
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[T, hidden_size] -> [T, intermediate_size], twice if gated."""
+        # Called as functions, so that a trace finds both products under this module's name.
+        up = functional.linear(hidden, self.up.weight, self.up.bias)
+        if self.gate is None:
+            return up, None
+        return up, functional.linear(hidden, self.gate.weight, self.gate.bias)
+
+
+class Activation(nn.Module):
+    """SiLU of the gate times the up projection, or GELU."""
+
+    def forward(self, up: Tensor, gate: Tensor | None) -> Tensor:
+        """[T, intermediate_size]."""
+        return functional.gelu(up) if gate is None else functional.silu(gate) * up
+
+
+class Layer(nn.Module):
+    """Attention block and MLP block, one after the other or, with one norm, in parallel."""
+
+    def __init__(
+        self, model: ModelShape, made: Maker, position: int, query_tokens: int = 1
+    ) -> None:
+        super().__init__()
+        self.shape = model
+        d, width = model.hidden_size, model.heads * model.head_dim
+        key = model.kv_heads * model.head_dim
+        self.sizes = (width, key, key)
+
+        def norm(needed: int) -> Norm | None:
+            return Norm(model, d, made) if model.norms_per_layer >= needed else None
+
+        self.attention_norm, self.mlp_norm = norm(1), norm(2)
+        self.attention_post_norm, self.mlp_post_norm = norm(3), norm(4)
+        self.qkv_projection = Linear(d, width + 2 * key, made, bias=model.qkv_bias)
+        self.qk_norm = QkNorm(model, made) if model.qk_norm != "none" else None
+        self.rotary = Rotary(model.head_dim, made, position, query_tokens) if model.rotary else None
+        self.kv_write, self.attention = CacheWrite(), Attend()
+        self.output_projection = Linear(width, d, made, bias=model.output_bias)
+        self.attention_residual, self.mlp_residual = Add(), Add()
+        self.mlp_up, self.mlp_activation = Up(model, made), Activation()
+        self.mlp_down = Linear(model.intermediate_size, d, made, bias=model.mlp_bias)
+
+    def forward(self, hidden: Tensor, cache: Cache, attend: Attention) -> Tensor:
+        """Return the hidden states behind the layer, [T, hidden_size].
+
+        Parameters
+        ----------
+        hidden
+            [T, hidden_size]
+        cache
+            This layer's.
+        attend
+            The attention kernel.
+        """
+        normed = hidden if self.attention_norm is None else self.attention_norm(hidden)
+        mixed = self.attention_residual(self._attend(normed, cache, attend), hidden)
+        # A parallel block feeds its MLP from the attention's norm.
+        parallel = self.mlp_norm is None and self.attention_norm is not None
+        source = normed if parallel else mixed
+        if self.mlp_norm is not None:
+            source = self.mlp_norm(mixed)
+        output = self.mlp_down(self.mlp_activation(*self.mlp_up(source)))
+        if self.mlp_post_norm is not None:
+            output = self.mlp_post_norm(output)
+        added: Tensor = self.mlp_residual(output, mixed)
+        return added
+
+    def _attend(self, normed: Tensor, cache: Cache, attend: Attention) -> Tensor:
+        """Project, rotate, write the cache, attend, project back."""
+        head = self.shape.head_dim
+        parts = self.qkv_projection(normed).split(self.sizes, dim=-1)
+        query, key, value = (torch.unflatten(part, -1, (-1, head)) for part in parts)
+        if self.qk_norm is not None:
+            query, key = self.qk_norm(query, key)
+        if self.rotary is not None:
+            query, key = self.rotary(query, key)
+        self.kv_write(key, value, cache)
+        output: Tensor = self.output_projection(self.attention(query, cache, attend))
+        return output if self.attention_post_norm is None else self.attention_post_norm(output)
+
+
+class Sampler(nn.Module):
+    """Choose the next token from the logits."""
+
+    def __init__(self, method: Sampling, top_k: int) -> None:
+        super().__init__()
+        self.method, self.top_k = method, top_k
+        self.temperature = 0.8
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """[T, vocab_size] -> [T, 1]."""
+        if self.method == "argmax":
+            return torch.argmax(logits, dim=-1, keepdim=True)
+        # gpt-fast: temperature, top-k, softmax, and exponential noise instead of a sum and search.
+        scaled = logits / self.temperature
+        likeliest, _ = torch.topk(scaled, min(self.top_k, logits.shape[-1]))
+        scaled.masked_fill_(scaled < likeliest[:, -1:], -torch.inf)
+        weights = torch.softmax(scaled, dim=-1)
+        noise = torch.empty_like(weights).exponential_(1)
+        return torch.argmax(weights / noise, dim=-1, keepdim=True)
 
 
 class Decoder(nn.Module):
-    """A decoder-only transformer that processes the new tokens of every sample, mostly one.
+    """A decoder-only transformer that processes the query tokens of every sample.
 
     Parameters
     ----------
@@ -45,9 +341,11 @@ class Decoder(nn.Module):
         Position of the last new token, the same in all samples: context and decoded tokens before
         it.
     query_tokens
-        New tokens of each sample; more than one need an attention kernel for several.
-    sampling
-        ``top_k`` samples as gpt-fast does, ``argmax`` takes the likeliest token.
+        New tokens of each sample.
+    dtype, device
+        Of the weights.
+    sampling, top_k
+        ``top_k`` samples from so many tokens as gpt-fast does, ``argmax`` takes the likeliest.
 
     Raises
     ------
@@ -104,12 +402,20 @@ class Decoder(nn.Module):
         caches
             One for each layer; the last decoded tokens of each sample are the ones being processed,
             and their keys and values are written before attention reads them.
+        attend
+            The attention kernel.
         """
         next_tokens: Tensor = self.sampling(self.logits(tokens, caches, attend))
         return next_tokens
 
     def logits(self, tokens: Tensor, caches: Sequence[Cache], attend: Attention) -> Tensor:
-        """Return the logits after every token, [T, vocab_size]."""
+        """Return the logits after every token, [T, vocab_size].
+
+        Parameters
+        ----------
+        tokens, caches, attend
+            As :meth:`forward` takes them.
+        """
         hidden = self.embedding(tokens)
         if self.embedding_projection is not None:
             hidden = self.embedding_projection(hidden)

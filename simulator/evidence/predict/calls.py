@@ -1,4 +1,4 @@
-"""Predict rows of single calls of a library: which operations each kind of row timed."""
+"""Predict rows of single calls of a library: the operations that each kind of row timed."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,28 +7,160 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from simulator.counts.attention.registry import attention_operations
 from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.collectives import all_reduce
 from simulator.counts.operation import Operation
-from simulator.evidence.predict.attention_kernels import (
-    attention_kernel,
-    prefill_block_rows,
-    prefill_blocks,
-    small_blocks,
-)
-from simulator.evidence.rows import plausibility
-from simulator.evidence.rows.kinds import RowKind
+from simulator.counts.pieces import all_reduce
+from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
+from simulator.counts.transformer import attention as attention_of
+from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
+from simulator.evidence.rows.kinds import RowKind, attended_pairs
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.setup import Attention, Execution, Setup
+from simulator.numeric import Numeric
+from simulator.timing.constants import (
+    ATTENTION_KERNELS,
+    EIGHT_BIT,
+    GENERAL,
+    LOW_PRECISION,
+    Variant,
+)
 from simulator.timing.limits import resident_blocks
 
 # The GEMM rows' harness cycles through several copies of the weights: L2 holds all of them or, as
 # lines go in the order they came, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
 # 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were 7 copies.
 GEMM_COPIES = 7
-# Of the elementwise kernels, the one that gathers rows of a table.
+# The elementwise kernel that gathers rows of a table.
 GATHER = "embedding"
+# Compute capabilities of 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
+# rows of a causal call.
+SMALL_FLASH2_TILES = ("8.6", "8.9")
+# FlashInfer decodes groups of fewer query heads than this without tensor cores, in smaller blocks.
+TENSOR_CORE_GROUP = 4
+# Time of such a block over that of another: on L40S 32,768 take 189 us, 16,384 others 225 us.
+SMALL_BLOCK_TIME = 0.42
+
+
+def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
+    """Turn calls of one kind into groups of one GPU, library and number format each."""
+    builder = BUILDERS.get(kind)
+    if builder is None:
+        why = f"{kind} rows measure a rate, not a call"
+        return Prepared([], dict.fromkeys(rows.index, why))
+    groups: list[Group] = []
+    skipped: dict[Any, str] = {}
+    for (gpu_id, *_), part in rows.groupby(_keys(rows, kind), sort=True):
+        gpu, first = profile(str(gpu_id)), part.iloc[0]
+        if kind == "all_reduce" and gpu.link_bytes_per_s(int(first["num_gpus"])) is None:
+            skipped.update((label, f"{gpu.id} has no link in its profile") for label in part.index)
+            continue
+        operations = builder(part, gpu)
+        if str(first.get("l2_state", "")) == "cold":
+            operations = [replace(item, reused_bytes=0.0) for item in operations]
+        execution = _execution(first)
+        standard = first.get("mode", "standard") == "standard"
+        setup = Setup(
+            attention="standard" if standard else "bifurcated",
+            kv_layout="shared",
+            execution=execution,
+            weight_dtype=first["dtype"],
+            kv_dtype=first.get("kv_dtype", first["dtype"]),
+        )
+        groups.append(
+            Group(
+                kind=kind,
+                gpu_id=gpu.id,
+                index=part.index,
+                operations=operations,
+                execution=execution,
+                variants=_variants(first, gpu),
+                setup=setup,
+            )
+        )
+    return Prepared(groups, skipped)
+
+
+def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
+    """Return what rows of a group have in common."""
+    keys = ["gpu_id", "framework", "kernel", "dtype", "timing"]
+    keys += [name for name in ("kv_dtype", "impl", "num_gpus", "mode", "l2_state") if name in rows]
+    if kind == "prefill_attention":
+        keys.append("causal")
+    same = [rows[name].astype(str) for name in keys]
+    return [*same, rows["op"] == GATHER] if kind == "elementwise" else same
+
+
+def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:
+    """Return whose constants hold for a row, the most specific first."""
+    library = library_of(str(row["framework"]))
+    dtype = str(row.get("kv_dtype", row["dtype"]))
+    low_precision = LOW_PRECISION in (dtype, row["dtype"])
+    listed = [Variant(library, LOW_PRECISION), EIGHT_BIT] if low_precision else []
+    listed.append(Variant(library))
+    if not low_precision and "kv_dtype" in row:
+        listed.append(Variant(attention_kernel(str(row["kernel"]), gpu)))
+    return tuple(dict.fromkeys(variant for variant in listed if variant != GENERAL))
+
+
+def _execution(row: "pd.Series[Any]") -> Execution:
+    """Return how a row was launched: in a graph unless it says otherwise."""
+    words = f"{row['timing']} {row.get('impl', '')} {row['kernel']}".lower()
+    return "eager" if "eager" in words else "graph"
+
+
+def attention_kernel(kernel: str, gpu: HardwareProfile) -> str:
+    """Return the attention kernel that a row names, or nothing.
+
+    >>> from simulator.inputs.hardware import load_hardware
+    >>> attention_kernel("vllm_flash_attn_fa3", load_hardware("h100-sxm"))
+    'fa3'
+    >>> attention_kernel("vllm_flash_attn", load_hardware("a100-sxm-80gb"))
+    'fa2'
+    """
+    lowered = kernel.lower()
+    named = next((name for name in ATTENTION_KERNELS if name in lowered), "")
+    if named or "flash_attn" not in lowered:
+        return named
+    return "fa3" if gpu.compute_capability == "9.0" else "fa2"
+
+
+def small_blocks(group: Numeric) -> Numeric:
+    """Return the time of FlashInfer's decode blocks, by query heads per KV head, over the usual."""
+    return np.where(group < TENSOR_CORE_GROUP, SMALL_BLOCK_TIME, 1.0)
+
+
+def prefill_block_rows(kernel: str, gpu: HardwareProfile) -> int:
+    """Return the query rows of a kernel's thread block."""
+    small = kernel == "fa2" and gpu.compute_capability in SMALL_FLASH2_TILES
+    return PREFILL_ROWS_PER_BLOCK // 2 if small else PREFILL_ROWS_PER_BLOCK
+
+
+def prefill_blocks(
+    kernel: str,
+    block_rows: int,
+    batch: Numeric,
+    heads: Numeric,
+    kv_heads: Numeric,
+    queries: Numeric,
+) -> Numeric:
+    """Return the thread blocks of prefill calls.
+
+    All kernels pack the query heads of a KV head into rows; FlashAttention-2 only for one query.
+
+    Parameters
+    ----------
+    kernel
+        The kernel's name, as :func:`attention_kernel` returns it.
+    block_rows
+        Query rows of a thread block.
+    batch, heads, kv_heads, queries
+        Prompts, query heads, KV heads, and queries of each prompt: numbers or arrays.
+    """
+    packed = batch * kv_heads * np.ceil(queries * heads / kv_heads / block_rows)
+    if kernel != "fa2":
+        return packed
+    return np.where(queries == 1, packed, batch * heads * np.ceil(queries / block_rows))
 
 
 def _array(rows: pd.DataFrame, name: str) -> "np.ndarray":
@@ -83,8 +215,8 @@ def _cache_write(shape: AttentionShape) -> Operation:
     )
 
 
-def replayed(operation: Operation) -> Operation:
-    """Return the operation as a replay finds it: what fits L2 is still there from the last one."""
+def _replayed(operation: Operation) -> Operation:
+    """Return the operation as a replay finds it: data that fit L2 are still there."""
     return replace(
         operation,
         reused_bytes=operation.bytes_moved - operation.scratch_bytes,
@@ -96,7 +228,7 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Cache write, attention and combine, replayed back to back."""
     kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
     shape = _attention_shape(rows, gpu, context="kv_len", samples=False)
-    operations = [_cache_write(shape), *_standard(shape)]
+    operations = [_cache_write(shape), *_flash(shape, "standard")]
     group = shape.heads / shape.kv_heads
     if kernel == "fa2":
         batch = _array(rows, "batch")
@@ -112,34 +244,27 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         )
     share = small_blocks(group) if kernel == "flashinfer" and shape.kv_bytes > 1 else 1.0
     return [
-        replace(replayed(item), thread_blocks=item.thread_blocks * share)
+        replace(_replayed(item), thread_blocks=item.thread_blocks * share)
         if item.name == "attention"
         else item
         for item in operations
     ]
 
 
-def _standard(shape: AttentionShape) -> list[Operation]:
-    """Return flash decoding over own copies of the keys."""
-    return attention_operations(
-        shape,
-        attention="standard",
-        kernel="flash",
-        kv_layout="copies",
-        execution="graph",
-        repeat=1,
-    )
+def _flash(shape: AttentionShape, attention: Attention) -> list[Operation]:
+    """Return flash decoding: standard over own copies of the keys, or bifurcated."""
+    return attention_of(shape, Setup().under(attention))
 
 
 def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
-    """Write the keys and values, then one causal call, its last block as long as all its keys."""
+    """Write the keys and values, then one causal call, whose last block reads all its keys."""
     dtype, kv_dtype = _dtypes(rows)
     batch, heads, kv_heads = (_array(rows, name) for name in ("batch", "q_heads", "kv_heads"))
     width, queries, keys = (_array(rows, name) for name in ("head_dim", "q_len", "kv_len"))
     element = DTYPE_BYTES[dtype]
     row = batch * queries * heads * width * element
     kv_bytes = 2 * batch * keys * kv_heads * width * DTYPE_BYTES[kv_dtype]
-    pairs = plausibility.attended_pairs(rows).to_numpy(dtype=np.float64)
+    pairs = attended_pairs(rows).to_numpy(dtype=np.float64)
     kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
     block_rows = prefill_block_rows(kernel, gpu)
     new_values = 2 * batch * queries * kv_heads * width
@@ -160,7 +285,7 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         longest_block_flops=4 * block_rows * keys * width,
         dtype=dtype,
     )
-    # A replay finds in L2 what the last one left there, if both kernels' fits.
+    # A replay finds in L2 the data that the last one left there, if those of both kernels fit.
     moved = write.bytes_moved + attention.bytes_moved
     return [
         replace(item, reused_bytes=item.bytes_moved, reused_footprint_bytes=moved)
@@ -169,7 +294,7 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
-    """One product, its weights in L2 where the harness' copies all fit."""
+    """One product, with its weights in L2 where all copies of the harness fit."""
     dtype, _ = _dtypes(rows)
     m, n, k = (_array(rows, name) for name in ("m", "n", "k"))
     weights = n * k * DTYPE_BYTES[dtype]
@@ -191,7 +316,7 @@ def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """One kernel that streams its bytes, replayed on the same ones."""
+    """One kernel that streams its bytes, replayed on the same bytes."""
     moved = _array(rows, "bytes")
     return [
         Operation(
@@ -205,39 +330,27 @@ def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
 
 
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """One collective; those that are not an all-reduce send half of what it sends."""
+    """One collective; all but the all-reduce send half of what that sends."""
     ranks = int(rows["num_gpus"].iloc[0])
-    operation = all_reduce(
-        "all_reduce", message_bytes=_array(rows, "message_bytes"), ranks=ranks, repeat=1
-    )[0]
+    operation = all_reduce("all_reduce", message_bytes=_array(rows, "message_bytes"), ranks=ranks)[
+        0
+    ]
     halves = np.where(rows["collective"] == "all_reduce", 1.0, 0.5)
     return [replace(operation, link_bytes=operation.link_bytes * halves)]
 
 
 def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Read own copies, or the prefix once and the suffixes, and merge them."""
-    shape = _attention_shape(rows, gpu, context="prefix_len", samples=True)
-    write = _cache_write(shape)
-    if rows["mode"].iloc[0] == "standard":
-        unsplit = replace(shape, resident_blocks=1)
-        return [
-            write,
-            *(replayed(item) if item.name == "attention" else item for item in _standard(unsplit)),
-        ]
-    parts = attention_operations(
-        replace(shape, resident_blocks=1),
-        attention="bifurcated",
-        kernel="flash",
-        kv_layout="shared",
-        execution="graph",
-        repeat=1,
-    )
-    # Replays find the keys of both parts in L2 where both fit.
+    whole = _attention_shape(rows, gpu, context="prefix_len", samples=True)
+    shape = replace(whole, resident_blocks=1)
+    standard = rows["mode"].iloc[0] == "standard"
+    parts = _flash(shape, "standard" if standard else "bifurcated")
+    # Replays find the keys of all parts in L2 where they all fit.
     together = sum(item.kv_bytes_read for item in parts)
     return [
-        write,
+        _cache_write(shape),
         *(
-            replace(replayed(item), reused_footprint_bytes=together)
+            replace(_replayed(item), reused_footprint_bytes=together)
             if item.kind == "attention"
             else item
             for item in parts

@@ -3,44 +3,32 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from simulator.counts.operation import Operation
+from simulator.errors import SimulatorError
 from simulator.evidence.rows.kinds import RowKind
-from simulator.inputs.dtypes import Dtype
 from simulator.inputs.hardware import HardwareProfile, load_hardware
-from simulator.inputs.workload import Attention, Execution, HowRun, Kernel, KvLayout
-from simulator.timing.constants import LIBRARIES, ConstantsChoice, Variant, rates
+from simulator.inputs.presets import load_model
+from simulator.inputs.setup import ConstantsChoice, Execution, Setup
+from simulator.timing.constants import LIBRARIES, Variant, rates
 from simulator.timing.interval import uncertainty
+from simulator.timing.roofline import operation_time
 from simulator.timing.step import step_time
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HowTimed:
-    """How rows were run, as far as the interval of their times depends on it.
-
-    A single call of a library's kernel unless said otherwise; see
-    :class:`~simulator.inputs.workload.HowRun`.
-    """
-
-    attention: Attention = "standard"
-    kernel: Kernel = "flash"
-    kv_layout: KvLayout = "shared"
-    execution: Execution = "graph"
-    weight_dtype: Dtype = "bf16"
-    kv_dtype: Dtype = "bf16"
-
+T = TypeVar("T")
 
 # The shortest and the longest that times may be. [s]
 Ends = tuple["np.ndarray", "np.ndarray"]
 
+profile = cache(load_hardware)
+model = cache(load_model)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Group:
     """Rows that share everything but sizes.
 
@@ -49,54 +37,118 @@ class Group:
     index
         Their labels in the table.
     operations
-        What was timed, with arrays as long as ``index``.
+        What was timed, with arrays as long as ``index``; empty for whole programs, which have a
+        timing of their own in a subclass.
     variants
         Whose constants come before general ones, the most specific first.
-    seconds, parts, ends
-        Of programs with a timing of their own: their times, what these are made of by name, and
-        between which they lie. [s]
-    how
-        How the rows were run; None where programs have a timing of their own.
+    setup
+        How the rows were run, as far as the interval of their times depends on it.
     """
 
     kind: RowKind
     gpu_id: str
     index: "pd.Index[Any]"
-    operations: Sequence[Operation]
-    execution: Execution
-    variants: tuple[Variant, ...]
-    seconds: Callable[[HardwareProfile, ConstantsChoice], "np.ndarray"] | None = None
-    parts: Callable[[HardwareProfile, ConstantsChoice], dict[str, "np.ndarray"]] | None = None
-    ends: Callable[[HardwareProfile, ConstantsChoice], Ends] | None = None
-    how: HowRun | None = None
+    operations: Sequence[Operation] = ()
+    execution: Execution = "graph"
+    variants: tuple[Variant, ...] = ()
+    setup: Setup | None = None
 
     @property
     def low_precision(self) -> bool:
-        """Whether the rows are of an 8-bit format, whose constants are its own."""
+        """Whether the rows are of an 8-bit format, which has its own constants."""
         return any(variant.precision for variant in self.variants)
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""
-        if self.seconds is not None:
-            return self.seconds(gpu, choice)
         gpu_rates = rates(gpu, choice, variants=self.variants)
-        total = step_time(self.operations, gpu_rates, self.execution).total_s
-        return self._column(total)
+        return self.column(step_time(self.operations, gpu_rates, self.execution).total_s)
 
     def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
-        """Return between which times the rows lie, None where nothing says how far off they are."""
-        if self.ends is not None:
-            return self.ends(gpu, choice)
-        if self.how is None:
+        """Return the interval of each time, None where nothing says how far off it is. [s]."""
+        if self.setup is None:
             return None
         gpu_rates = rates(gpu, choice, variants=self.variants)
         step = step_time(self.operations, gpu_rates, self.execution)
-        found = uncertainty(self.operations, step, gpu_rates, self.how)
-        return self._column(found.low_s), self._column(found.high_s)
+        found = uncertainty(self.operations, step, gpu_rates, self.setup)
+        return self.column(found.low_s), self.column(found.high_s)
 
-    def _column(self, values: Any) -> "np.ndarray":
-        """Return a value for each row."""
+    def parts(
+        self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
+    ) -> dict[str, "np.ndarray"] | None:
+        """Return each row's time by what binds it, None where the model does not say. [s]."""
+        gpu_rates = rates(gpu, choice, variants=self.variants)
+        times = [operation_time(item, gpu_rates, self.execution) for item in self.operations]
+        parts = {
+            name: np.sum(
+                [
+                    item.repeat * self.column(getattr(time, f"{name}_s"))
+                    for item, time in zip(self.operations, times, strict=True)
+                ],
+                axis=0,
+            )
+            for name in ("launch", "memory", "compute", "link", "host")
+        }
+        host = parts.pop("host")
+        # The host's launches take no time of their own unless they take more than the GPU's work.
+        device = np.sum(list(parts.values()), axis=0)
+        return {**parts, "host": np.where(host > device, host, 0.0)}
+
+    def column(self, values: Any) -> "np.ndarray":
+        """Return a value for each row, of a number or of as many values as there are rows."""
         return np.broadcast_to(np.asarray(values, dtype=np.float64), len(self.index)).copy()
+
+
+class Prepared(NamedTuple):
+    """Rows as groups, and why the others cannot be predicted, by label."""
+
+    groups: list[Group]
+    skipped: dict[Any, str]
+
+
+def read_each(
+    rows: pd.DataFrame, read: Callable[["pd.Series[Any]"], T]
+) -> tuple[dict[Any, T], dict[Any, str]]:
+    """Read each row by itself, and say why the others cannot be read, by label."""
+    found: dict[Any, T] = {}
+    skipped: dict[Any, str] = {}
+    for label, row in rows.iterrows():
+        try:
+            found[label] = read(row)
+        except (SimulatorError, ValueError, KeyError) as problem:
+            skipped[label] = str(problem)
+    return found, skipped
+
+
+def by_engine(
+    rows: pd.DataFrame,
+    read: Callable[["pd.Series[Any]"], T],
+    group: Callable[[pd.DataFrame, tuple[T, ...]], Group],
+) -> Prepared:
+    """Turn rows of whole programs into a group for each GPU and engine.
+
+    Parameters
+    ----------
+    rows
+        Rows of one kind.
+    read
+        Reads one row; raises an error for a row that cannot be predicted.
+    group
+        Makes a group of rows and of what was read of each.
+    """
+    groups: list[Group] = []
+    skipped: dict[Any, str] = {}
+    for _, part in rows.groupby(["gpu_id", "framework"], sort=True):
+        found, why = read_each(part, read)
+        skipped.update(why)
+        if found:
+            groups.append(group(part.loc[list(found)], tuple(found.values())))
+    return Prepared(groups, skipped)
+
+
+def variant_of(framework: str) -> tuple[Variant, ...]:
+    """Return the variant of a framework's constants, nothing where it has none of its own."""
+    library = library_of(framework)
+    return (Variant(library),) if library else ()
 
 
 def library_of(framework: str) -> str:
@@ -109,9 +161,3 @@ def library_of(framework: str) -> str:
     if lowered.startswith("tensorrtllm"):
         return "trtllm"
     return next((name for name in LIBRARIES if lowered.startswith(name)), "")
-
-
-@cache
-def profile(gpu_id: str) -> HardwareProfile:
-    """Load a profile once."""
-    return load_hardware(gpu_id)

@@ -1,8 +1,8 @@
-"""Predict rows of ``bifurcate measure``: the accounts of the very kernels that were timed.
+"""Predict rows of ``bifurcate measure`` from the accounts of the kernels that were timed.
 
 These rows name their kernel in :mod:`simulator.evidence.kernels` (column ``implementation``), their
-launches (``timing`` or ``execution``) and what L2 held (``l2_state``), so nothing is guessed: plain
-PyTorch, one kernel for each operation, the launches those of a graph or of the host.
+launches (``timing`` or ``execution``) and the state of L2 (``l2_state``), so nothing is guessed:
+plain PyTorch, one kernel for each operation, launched by a graph or by the host.
 """
 
 import re
@@ -18,23 +18,25 @@ from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import decode_operations
 from simulator.errors import SimulatorError
+from simulator.evidence.kernels import ALL_KERNELS, KERNELS
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
-from simulator.evidence.measure.cells import IMPLEMENTATIONS, KNOWN_KERNELS, StepCell
+from simulator.evidence.measure.cells import StepCell
 from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, kernel_operations, predict
-from simulator.evidence.predict.attention_kernels import attention_kernel
-from simulator.evidence.predict.groups import Group, HowTimed, library_of, profile
+from simulator.evidence.predict import groups
+from simulator.evidence.predict.calls import attention_kernel
+from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
 from simulator.evidence.rows.kinds import RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.presets import load_model
-from simulator.inputs.workload import Execution, WorkloadGrid
+from simulator.inputs.setup import Execution, Setup
+from simulator.inputs.workload import Workload
 from simulator.timing.constants import Variant
 from simulator.timing.limits import BLOCKS_PER_SM
 
 # A model as `measure` names it where its KV heads were changed.
 _WHAT_IF = re.compile(r"(?P<base>.+) with (?P<kv_heads>\d+) KV heads?")
-# An account that walks through the blocks of a mask takes one size at a time.
+# An account that walks through the blocks of a mask takes one row at a time.
 _ONE_BY_ONE = ("bifurcated_flex",)
 _SIZES = ("prompts", "samples", "context_tokens", "decoded_tokens")
 
@@ -43,22 +45,24 @@ def is_own(rows: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
     """Return which rows name a kernel that ``measure`` knows."""
     if "implementation" not in rows or kind not in {"shared_prefix_attention", "decode_step"}:
         return pd.Series(data=False, index=rows.index)
-    return rows["implementation"].isin(list(KNOWN_KERNELS))
+    return rows["implementation"].isin(list(ALL_KERNELS))
 
 
 def of_other_libraries(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which rows are of other libraries' kernels, which tell nothing of PyTorch's."""
+    """Return which rows are of other libraries' kernels, which say nothing about PyTorch's."""
     if "implementation" not in rows:
         return pd.Series(data=False, index=rows.index)
     return rows["implementation"].isin(list(OTHER_LIBRARIES))
 
 
-def prepare(rows: pd.DataFrame, kind: RowKind) -> tuple[list[Group], dict[Any, str]]:
-    """Turn rows of our own measuring into groups of operations."""
-    groups: list[Group] = []
+def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
+    """Turn rows of ``bifurcate measure`` into groups of operations."""
+    found: list[Group] = []
     skipped: dict[Any, str] = {}
     step = kind == "decode_step"
-    keys = ["gpu_id", "framework", "implementation", "q_heads", "kv_heads"]
+    if "query_tokens" not in rows:
+        rows = rows.assign(query_tokens=1)  # rows of versions that measured one alone
+    keys = ["gpu_id", "framework", "implementation", "q_heads", "kv_heads", "query_tokens"]
     keys += ["model", "weights_dtype", "execution"] if step else ["dtype", "timing", "head_dim"]
     keys += ["l2_state"] if "l2_state" in rows else []
     for part in _parts(rows, keys):
@@ -70,7 +74,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> tuple[list[Group], dict[Any, s
             continue
         first = part.iloc[0]
         execution = _execution(str(first["execution" if step else "timing"]))
-        groups.append(
+        found.append(
             Group(
                 kind=kind,
                 gpu_id=gpu.id,
@@ -78,25 +82,18 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> tuple[list[Group], dict[Any, s
                 operations=operations,
                 execution=execution,
                 variants=_variants(str(first["implementation"]), gpu),
-                how=_how(first, execution, step=step),
+                setup=_setup(first, execution, step=step),
             )
         )
-    return groups, skipped
+    return Prepared(found, skipped)
 
 
-def _how(row: "pd.Series[Any]", execution: Execution, *, step: bool) -> HowTimed:
-    """Return how a group was run; plain PyTorch is no engine's code, in a graph neither."""
+def _setup(row: "pd.Series[Any]", execution: Execution, *, step: bool) -> Setup:
+    """Return how a group was run; plain PyTorch is no engine's code, not even in a graph."""
     name, dtype = str(row["implementation"]), row["weights_dtype" if step else "dtype"]
-    known = KNOWN_KERNELS[name]
+    known = ALL_KERNELS[name]
     plain: Execution = "compiled" if execution == "graph" else execution
-    return HowTimed(
-        attention=known.attention,
-        kernel=known.account,
-        kv_layout=known.kv_layout,
-        execution=execution if name in OTHER_LIBRARIES else plain,
-        weight_dtype=dtype,
-        kv_dtype=dtype,
-    )
+    return known.setup(dtype, execution if name in OTHER_LIBRARIES else plain)
 
 
 def _variants(implementation: str, gpu: HardwareProfile) -> tuple[Variant, ...]:
@@ -104,7 +101,7 @@ def _variants(implementation: str, gpu: HardwareProfile) -> tuple[Variant, ...]:
     library = OTHER_LIBRARIES.get(implementation)
     if library is None:
         return ()
-    # vLLM takes the FlashAttention that its rows elsewhere are of.
+    # vLLM's kernel is the FlashAttention that its other rows name.
     kernel = "vllm_flash_attn" if library.framework == "vllm" else library.framework
     listed = (library_of(library.framework), attention_kernel(kernel, gpu))
     return tuple(Variant(name) for name in listed if name)
@@ -129,16 +126,10 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
         decoded_tokens=int(row["decoded_tokens"]),
         samples=int(row["samples"]),
         prompts=int(row["prompts"]),
+        query_tokens=int(row.get("query_tokens", 1)),
     )
     needed = predict(cell, gpu=None, l2_bytes=gpu.l2_bytes, headroom_bytes=CUDA_HEADROOM_BYTES)
     return needed.memory_bytes > (gpu.reported_memory_bytes or gpu.memory_bytes)
-
-
-def as_left(rows: pd.DataFrame, operations: Sequence[Operation]) -> list[Operation]:
-    """Return operations as their rows found L2, where the rows say so: cold, nothing is there."""
-    if "l2_state" not in rows or str(rows["l2_state"].iloc[0]) != "cold":
-        return list(operations)
-    return [replace(item, reused_bytes=0.0) for item in operations]
 
 
 def _execution(mode: str) -> Execution:
@@ -149,7 +140,7 @@ def _execution(mode: str) -> Execution:
 
 
 def _one_clause(problem: Exception) -> str:
-    """Return a message without its list of what is known: it is counted, not read alone."""
+    """Return a message without its list of known names: messages are counted, not read singly."""
     return str(problem).split(";")[0]
 
 
@@ -167,7 +158,7 @@ def _attention(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     heads, kv_heads, width = (int(first[name]) for name in ("q_heads", "kv_heads", "head_dim"))
     shape = AttentionShape(
         **_columns(rows),
-        query_tokens=1,
+        query_tokens=int(first["query_tokens"]),
         heads=heads,
         kv_heads=kv_heads,
         key_width=width,
@@ -185,8 +176,8 @@ def _attention(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _warm(operations: Sequence[Operation]) -> list[Operation]:
-    """Return operations that find in L2 what the same call left there."""
-    # Of what a call reads, the cache is nearly all that the next call finds again.
+    """Return operations that find in L2 the data that the same call left there."""
+    # The cache is nearly all that a call reads and the next call finds again.
     footprint = sum(item.kv_bytes_read - item.reused_bytes for item in operations)
     return [
         replace(
@@ -207,24 +198,16 @@ def _step(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     for column, known in (("layers", model.layers), ("hidden_size", model.hidden_size)):
         if column in rows and not (rows[column] == known).all():
             raise ValueError(f"{model.name} of the rows has other {column} than the preset")
-    implementation = IMPLEMENTATIONS[str(first["implementation"])]
     dtype = cast("Dtype", first["weights_dtype"])
-    work = WorkloadGrid(
-        **_columns(rows),
-        attention=implementation.attention,
-        kernel=implementation.account,
-        kv_layout=implementation.kv_layout,
-        execution="eager",
-        weight_dtype=dtype,
-        kv_dtype=dtype,
-    )
-    return decode_operations(model, work, resident_blocks=BLOCKS_PER_SM * gpu.sm_count)
+    setup = KERNELS[str(first["implementation"])].setup(dtype)
+    work = Workload.grid(**_columns(rows), query_tokens=int(first["query_tokens"]))
+    return decode_operations(model, setup, work, resident_blocks=BLOCKS_PER_SM * gpu.sm_count)
 
 
 @cache
 def _model(name: str) -> ModelShape:
-    """Load a preset, its KV heads changed as the name says."""
+    """Load a preset, with the KV heads that the name says."""
     changed = _WHAT_IF.fullmatch(name)
     if changed is None:
-        return load_model(name)
-    return load_model(changed["base"]).with_kv_heads(int(changed["kv_heads"]))
+        return groups.model(name)
+    return groups.model(changed["base"]).with_kv_heads(int(changed["kv_heads"]))

@@ -1,4 +1,4 @@
-"""The paper's own decode step, operation by operation: what its published table timed.
+"""Predict the paper's own tables: its code's decode step, operation by operation.
 
 An account of gpt-fast-parallel-sampling at 2e10003 (generate.py, model.py) in bytes per rank, one
 rate per kind of operation, and the harness' own habits:
@@ -7,16 +7,36 @@ rate per kind of operation, and the harness' own habits:
   alone stop at the current position.
 * ``expand_kv`` repeats the KV heads to all query heads on every step; ``rebuilt`` concatenates the
   whole cache on every step.
-* The step is (run - prefill) / 128 for 127 steps, and prefill is timed without synchronising: what
-  the GPU has not finished of it when the host returns is charged to the steps.
+* The step is (run - prefill) / 128 for 127 steps, and prefill is timed without synchronising: the
+  part of it that the GPU has not finished when the host returns is charged to the steps.
 * A compiled run holds two sets of caches: the graph keeps those of the first run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
-from simulator.inputs.dtypes import DTYPE_BYTES
+import numpy as np
+import pandas as pd
+
+from simulator.counts.memory import weights_bytes
+from simulator.counts.operation import total
+from simulator.counts.transformer import decode_operations, prefill_operations
+from simulator.evidence.predict.groups import Group, Prepared, by_engine, model, profile
+from simulator.evidence.predict.steps import check_ranks
+from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
+from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import ConstantsChoice, Setup, ask
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import Key, rates
+from simulator.timing.limits import peak_flops_per_s
+from simulator.timing.step import step_time
+from simulator.units import GIGA, MICROSECOND, NANOSECOND
 
+# Kernels and executions of the paper's tables.
+PAPER_KERNELS = ("einsum", "flash2", "sdpa-flash", "sdpa-math")
+PAPER_EXECUTIONS = ("eager", "compiled")
 NEW_TOKENS = 128
 STEPS_RUN = 127
 CACHE_BYTES = 2  # caches and activations are bf16
@@ -31,13 +51,13 @@ EAGER_ACTIVATION_PASSES, COMPILED_ACTIVATION_PASSES = 60, 25
 # Repeated keys and values that an SDPA call holds at once beside the cache: inferred from the cells
 # that ran out of memory (64 samples of 8K fit rebuilt, 128 do not; FlashAttention-2 fits 256).
 SDPA_HELD_COPIES, FLASH_HELD_COPIES = 4, 1.25
-# Of the memory the driver reports, what context and fragmentation leave.
+# Share of the driver's reported memory that context and fragmentation leave.
 USABLE_MEMORY = 0.97
 # Share of L2 within which a context read for every sample is read from memory once.
 L2_SHARE = 0.6
 
-SOURCE = "fitted to the 8K tables of bifurcated-attn-icml-2024/gpt-fast-parallel-sampling @ 2e10003"
-# Shares of the published bandwidth, but for the last five: times [us] and [ns], and GB/s.
+# Fitted to the 8K tables of bifurcated-attn-icml-2024/gpt-fast-parallel-sampling @ 2e10003: shares
+# of the published bandwidth, and for the last five times [us] and [ns], and GB/s.
 CONSTANTS: dict[str, tuple[float, float, float]] = {
     # Name: value, least, most.
     "harness_weights_fraction": (0.683, 0.5, 1),
@@ -56,11 +76,18 @@ CONSTANTS: dict[str, tuple[float, float, float]] = {
     "harness_sampling_ns": (0.52, 0.02, 3),
     "harness_block_gb_per_s": (13.0, 8, 200),
 }
+# What streams through memory, each at its constant's share of the bandwidth.
+STREAMED = (
+    *("flash", "repeat", "strided_cat", "cat", "pass", "product"),
+    *("fused_read", "fused_copy", "fused_pass"),
+)
+# The harness runs fewer steps than it divides by.
+_STEPS = STEPS_RUN / NEW_TOKENS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One cell of the table: what was decoded and how."""
+class PaperCell:
+    """One cell of the paper's table: what was decoded and how."""
 
     model: ModelShape
     context_tokens: int
@@ -74,26 +101,107 @@ class Cell:
     ranks: int
 
 
+def is_papers(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which whole steps are of the paper's own code, by their kernel and execution."""
+    return rows["kernel"].isin(PAPER_KERNELS) & rows["execution"].isin(PAPER_EXECUTIONS)
+
+
+def prepare(rows: pd.DataFrame) -> Prepared:
+    """Turn rows of the paper's tables into a group for each GPU."""
+    return by_engine(rows, _cell, _group)
+
+
+def _group(rows: pd.DataFrame, cells: tuple[PaperCell, ...]) -> Group:
+    """Return the cells of one GPU as a group."""
+    gpu_id = str(rows["gpu_id"].iloc[0])
+    return _PaperGroup(
+        kind="decode_step", gpu_id=gpu_id, index=rows.index, execution="eager", cells=cells
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PaperGroup(Group):
+    """Cells of one GPU, timed as the harness times them."""
+
+    cells: tuple[PaperCell, ...]
+
+    def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
+        """Return the predicted times. [s]."""
+        return np.array([cell_time(cell, gpu, choice).total_s for cell in self.cells])
+
+    def parts(
+        self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
+    ) -> dict[str, "np.ndarray"]:
+        """Return each cell's time by what binds it. [s]."""
+        times = [cell_time(cell, gpu, choice).parts_s for cell in self.cells]
+        return {name: np.array([time[name] for time in times]) for name in times[0]}
+
+
+def _cell(row: "pd.Series[Any]") -> PaperCell:
+    """Read a row of the paper's table."""
+    cell = PaperCell(
+        model=model(str(row["model"])),
+        context_tokens=int(row["context_tokens"]),
+        samples=int(row["samples"]),
+        bifurcated=row["attention"] == "bifurcated",
+        kernel=str(row["kernel"]),
+        rebuilt=row["kv_layout"] == "rebuilt",
+        compiled=row["execution"] == "compiled",
+        expand_kv=int(row["expand_kv"]) == 1,
+        weights_dtype=str(row["weights_dtype"]),
+        ranks=int(row["tensor_parallel"]),
+    )
+    check_ranks(cell.model, str(row["gpu_id"]), _one_sample(cell)[0].tensor_parallel)
+    return cell
+
+
+def _one_sample(cell: PaperCell) -> tuple[Setup, Workload]:
+    """Return how the cell is run, and its context for one sample.
+
+    Raises
+    ------
+    WorkloadError
+        If that cannot be.
+    """
+    return ask(
+        cell.model,
+        samples=1,
+        context_tokens=cell.context_tokens,
+        decoded_tokens=1,
+        weight_dtype=cell.weights_dtype if cell.weights_dtype in DTYPES else "bf16",
+        kv_dtype="bf16",
+        tensor_parallel=cell.ranks,
+        execution="eager",
+    )
+
+
+def out_of_memory(row: "pd.Series[Any]") -> bool:
+    """Return whether a cell is predicted not to fit its GPU.
+
+    Raises
+    ------
+    SimulatorError
+        If the row is not one that can be predicted.
+    """
+    cell, gpu = _cell(row), profile(str(row["gpu_id"]))
+    capacity = (gpu.reported_memory_bytes or gpu.memory_bytes) * USABLE_MEMORY
+    return _memory_bytes(cell, float(weights_bytes(cell.model, _one_sample(cell)[0]))) > capacity
+
+
 @dataclass(slots=True)
 class Account:
     """Bytes of one layer by kind of operation, and kernels launched.
 
     Attributes
     ----------
+    streamed
+        Bytes of what streams through memory, by name.
     values_bytes, values_blocks
-        The product of weights with the context's values, whose few thread blocks each walk through
-        all of it: one for each KV head and half of the head's width.
+        The product of weights with the context's values: its bytes, and its few thread blocks, one
+        for each KV head and 64 columns of it, each of which walks through the whole context.
     """
 
-    flash: float = 0
-    repeat: float = 0
-    strided_cat: float = 0
-    cat: float = 0
-    passes: float = 0
-    product: float = 0
-    fused_read: float = 0
-    fused_copy: float = 0
-    fused_pass: float = 0
+    streamed: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STREAMED, 0.0))
     values_bytes: float = 0
     values_blocks: float = 1
     kernels: float = 0
@@ -113,7 +221,7 @@ class _Sizes:
     position: float  # K and V of one sample up to the current position
 
 
-def _sizes(cell: Cell) -> _Sizes:
+def _sizes(cell: PaperCell) -> _Sizes:
     """Return the recurring sizes of a cell."""
     model = cell.model
     heads = model.heads // cell.ranks
@@ -133,7 +241,7 @@ def _sizes(cell: Cell) -> _Sizes:
     )
 
 
-def account(cell: Cell, l2_bytes: float) -> Account:
+def account(cell: PaperCell, l2_bytes: float) -> Account:
     """Return the account of one layer's attention."""
     size = _sizes(cell)
     if cell.bifurcated:
@@ -149,7 +257,7 @@ def account(cell: Cell, l2_bytes: float) -> Account:
     return layer
 
 
-def _standard(cell: Cell, size: _Sizes, l2_bytes: float) -> Account:
+def _standard(cell: PaperCell, size: _Sizes, l2_bytes: float) -> Account:
     """Eager: rebuild, repeat, then flash or the math path."""
     layer = Account()
     b, p = cell.samples, size.group
@@ -158,86 +266,81 @@ def _standard(cell: Cell, size: _Sizes, l2_bytes: float) -> Account:
         moved = reads + b * size.decoded + b * size.cache
         # One sample's expanded context is contiguous; larger outputs take plain copies.
         strided = b > 1 and b * size.cache / 2 / CACHE_BYTES < STRIDED_CAT_ELEMENTS
-        if strided:
-            layer.strided_cat += moved
-        else:
-            layer.cat += moved
+        layer.streamed["strided_cat" if strided else "cat"] += moved
         layer.kernels += 2
     widened = p if cell.expand_kv else 1
     if cell.expand_kv:
-        layer.repeat += b * size.cache * (1 + p)
+        layer.streamed["repeat"] += b * size.cache * (1 + p)
         layer.kernels += 2
     if cell.kernel != "sdpa-math":
-        layer.flash += b * size.position * widened
+        layer.streamed["flash"] += b * size.position * widened
         layer.kernels += 1
         return layer
-    layer.passes += b * size.cache * p  # keys times the root of the scale, read and written
-    layer.product += b * size.cache * p + 2 * size.logits
-    layer.passes += 4 * size.logits  # mask and softmax
+    # Keys times the root of the scale, read and written.
+    layer.streamed["pass"] += b * size.cache * p
+    layer.streamed["product"] += b * size.cache * p + 2 * size.logits
+    layer.streamed["pass"] += 4 * size.logits  # mask and softmax
     layer.kernels += 9
     return layer
 
 
-def _standard_compiled(cell: Cell, size: _Sizes) -> Account:
+def _standard_compiled(cell: PaperCell, size: _Sizes) -> Account:
     """Compiled math path: a one-row product is a fused multiply and sum over the model's own KV."""
     layer = Account(kernels=4)
     if cell.rebuilt:
-        layer.fused_copy += 2 * cell.samples * size.cache * size.group
+        layer.streamed["fused_copy"] += 2 * cell.samples * size.cache * size.group
         return layer
-    layer.fused_read += cell.samples * size.cache
-    layer.fused_pass += 2 * size.logits
+    layer.streamed["fused_read"] += cell.samples * size.cache
+    layer.streamed["fused_pass"] += 2 * size.logits
     return layer
 
 
-def _bifurcated(cell: Cell, size: _Sizes) -> Account:
+def _bifurcated(cell: PaperCell, size: _Sizes) -> Account:
     """Eager: repeats, four products, and five passes over the concatenated logits."""
     b = cell.samples
     widened = size.group if cell.expand_kv else 1
     layer = Account(kernels=12)
     if cell.expand_kv:
-        layer.repeat += (size.context + b * size.decoded) * (1 + size.group)
+        layer.streamed["repeat"] += (size.context + b * size.decoded) * (1 + size.group)
         layer.kernels += 4
-    layer.product += widened * (size.context / 2 + b * size.decoded) + 2 * size.logits
+    layer.streamed["product"] += widened * (size.context / 2 + b * size.decoded) + 2 * size.logits
     layer.values_bytes = widened * size.context / 2
     layer.values_blocks = _values_blocks(cell)
-    # Of grouped heads the logits have five dimensions, which the strided kernel does not take.
-    if cell.expand_kv:
-        layer.strided_cat += 2 * size.logits
-    else:
-        layer.cat += 2 * size.logits
-    layer.passes += 6 * size.logits  # scale, bias, softmax: each reads and writes
+    # The logits of grouped heads have five dimensions, which the strided kernel does not take.
+    layer.streamed["strided_cat" if cell.expand_kv else "cat"] += 2 * size.logits
+    layer.streamed["pass"] += 6 * size.logits  # scale, bias, softmax: each reads and writes
     return layer
 
 
-def _bifurcated_compiled(cell: Cell, size: _Sizes) -> Account:
+def _bifurcated_compiled(cell: PaperCell, size: _Sizes) -> Account:
     """Compiled: passes fused; with one row per head the products are fused too."""
     b, p = cell.samples, size.group
     layer = Account(kernels=8)
-    layer.fused_pass += 2.5 * size.logits
+    layer.streamed["fused_pass"] += 2.5 * size.logits
     if cell.expand_kv and b == 1:
-        layer.fused_read += size.context + size.decoded
-        layer.product += 2 * size.context_logits
+        layer.streamed["fused_read"] += size.context + size.decoded
+        layer.streamed["product"] += 2 * size.context_logits
         return layer
     widened = p if cell.expand_kv else 1
-    layer.product += widened * size.context / 2
+    layer.streamed["product"] += widened * size.context / 2
     layer.values_bytes = widened * size.context / 2
     layer.values_blocks = _values_blocks(cell)
     if cell.expand_kv:
-        layer.fused_copy += size.context * (1 + p)
-        layer.fused_read += b * size.decoded
-        layer.product += 2 * size.context_logits
+        layer.streamed["fused_copy"] += size.context * (1 + p)
+        layer.streamed["fused_read"] += b * size.decoded
+        layer.streamed["product"] += 2 * size.context_logits
     else:
-        layer.product += b * size.decoded + 2 * size.logits
+        layer.streamed["product"] += b * size.decoded + 2 * size.logits
     return layer
 
 
-def _values_blocks(cell: Cell) -> float:
+def _values_blocks(cell: PaperCell) -> float:
     """Return the thread blocks of <w,V>: tiles of 64 columns for each head that is multiplied."""
     heads = cell.model.heads if cell.expand_kv else cell.model.kv_heads
     return max(1, heads // cell.ranks) * max(1, cell.model.head_dim // 64)
 
 
-def memory_bytes(cell: Cell, weights_bytes: float) -> float:
+def _memory_bytes(cell: PaperCell, weights_bytes: float) -> float:
     """Return the memory a cell needs. [bytes]."""
     size = _sizes(cell)
     b, layers = cell.samples, cell.model.layers
@@ -256,3 +359,144 @@ def memory_bytes(cell: Cell, weights_bytes: float) -> float:
         if cell.expand_kv:
             held += size.group * (size.context + b * size.decoded)
     return weights_bytes + caches + held
+
+
+def prefill_in_step_s(row: "pd.Series[Any]") -> float:
+    """Return the time of the prefill that a row of the paper's table charges to each step. [s]."""
+    cell, gpu = _cell(row), profile(str(row["gpu_id"]))
+    return _prefill_leak_s(cell, gpu, "auto", _constants(gpu)["harness_host_us"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellTime:
+    """What the harness calls a step is made of. [s]."""
+
+    launch_s: float
+    memory_s: float
+    compute_s: float
+    link_s: float
+    host_s: float
+    prefill_s: float
+
+    @property
+    def device_s(self) -> float:
+        """Time of the GPU's work."""
+        return self.memory_s + self.compute_s + self.launch_s + self.link_s
+
+    @property
+    def total_s(self) -> float:
+        """Time that the harness reports: fewer steps than it divides by, and some prefill."""
+        return max(self.host_s, self.device_s) * _STEPS + self.prefill_s
+
+    @property
+    def parts_s(self) -> dict[str, float]:
+        """The parts that add up to the total; the host's alone, where the GPU waits for it."""
+        waits = self.host_s > self.device_s
+        parts = {
+            name: _STEPS * getattr(self, f"{name}_s") * (not waits)
+            for name in ("launch", "memory", "compute", "link")
+        }
+        return {**parts, "host": _STEPS * self.host_s * waits, "prefill": self.prefill_s}
+
+
+def _constants(gpu: HardwareProfile) -> dict[str, float]:
+    """Return the harness' constants: those fitted on a GPU, or the ones above."""
+    return {
+        name: gpu.fitted[name].value if name in gpu.fitted else value
+        for name, (value, _, _) in CONSTANTS.items()
+    }
+
+
+def cell_time(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) -> CellTime:
+    """Return the predicted step time of one cell.
+
+    Parameters
+    ----------
+    cell
+        One cell of the paper's table.
+    gpu
+        Its GPU; constants of the harness are the fitted ones, where it has them.
+    choice
+        Where the constants of the link and of the prefill come from.
+    """
+    constant = _constants(gpu)
+    bandwidth = gpu.memory_bandwidth_bytes_per_s
+    layer = account(cell, gpu.l2_bytes)
+    layers, b = cell.model.layers, cell.samples
+    streamed = sum(layer.streamed[name] / constant[f"harness_{name}_fraction"] for name in STREAMED)
+    values_rate = min(
+        constant["harness_product_fraction"] * bandwidth,
+        layer.values_blocks * constant["harness_block_gb_per_s"] * GIGA,
+    )
+    read_s, product_s = _weights_s(cell, gpu)
+    passes, around = (
+        (COMPILED_ACTIVATION_PASSES, COMPILED_KERNELS)
+        if cell.compiled
+        else (EAGER_ACTIVATION_PASSES, EAGER_KERNELS)
+    )
+    activation_bytes = b * cell.model.hidden_size * CACHE_BYTES * passes
+    kernels = layers * (layer.kernels + around)
+    launch_us = constant["harness_graph_kernel_us" if cell.compiled else "harness_kernel_us"]
+    weights_s, products_s = read_s / constant["harness_weights_fraction"], product_s * b
+    memory_s = (
+        layers * (streamed / bandwidth + layer.values_bytes / values_rate)
+        + layers * activation_bytes / (constant["harness_pass_fraction"] * bandwidth)
+        + b * cell.model.vocab_size * constant["harness_sampling_ns"] * NANOSECOND
+    )
+    host_us = 0.0 if cell.compiled else constant["harness_host_us"]
+    return CellTime(
+        launch_s=kernels * launch_us * MICROSECOND,
+        memory_s=memory_s + (weights_s if weights_s >= products_s else 0.0),
+        compute_s=products_s if products_s > weights_s else 0.0,
+        link_s=_link_s(cell, gpu, choice),
+        host_s=(kernels + EAGER_KERNELS_OUTSIDE_LAYERS) * host_us * MICROSECOND,
+        prefill_s=_prefill_leak_s(cell, gpu, choice, constant["harness_host_us"]),
+    )
+
+
+@cache
+def _weight_traffic(shape: ModelShape, setup: Setup, work: Workload) -> tuple[float, float]:
+    """Return the weight bytes that a step of one sample reads, and its matrix FLOPs."""
+    operations = decode_operations(shape, setup, work, resident_blocks=1)
+    products = total([operation for operation in operations if operation.kind == "gemm"])
+    return float(products.weight_bytes_read), float(products.flops)
+
+
+def _weights_s(cell: PaperCell, gpu: HardwareProfile) -> tuple[float, float]:
+    """Return the time to read the weights at the published bandwidth, and to multiply one row."""
+    read, flops = _weight_traffic(cell.model, *_one_sample(cell))
+    if cell.weights_dtype == "int8" and not cell.compiled:
+        read *= 5  # read, written in 16 bits, and read again
+    rate, _ = peak_flops_per_s(gpu, "bf16")
+    achieved = rates(gpu).constants[Key("flops_fraction", "gemm")].value
+    return read / gpu.memory_bandwidth_bytes_per_s, flops / (rate * achieved)
+
+
+def _link_s(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) -> float:
+    """Return the time of the all-reduces; its hook reduces the first sample alone."""
+    if cell.ranks == 1:
+        return 0.0
+    gpu_rates = rates(gpu, choice)
+    message = cell.model.hidden_size * CACHE_BYTES * (1 + cell.samples)
+    one = message / gpu_rates.link_bytes_per_s(cell.ranks)
+    return cell.model.layers * (2 * gpu_rates.launch_s["collective"] + one)
+
+
+def _prefill_leak_s(
+    cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice, host_us: float
+) -> float:
+    """Return the part of prefill that each step is charged: the host did not wait for it. [s]."""
+    device_s, launches = _prefill(cell.model, cell.context_tokens, cell.ranks, gpu.id, choice)
+    return max(0.0, device_s - launches * host_us * MICROSECOND) / NEW_TOKENS
+
+
+@cache
+def _prefill(
+    shape: ModelShape, tokens: int, ranks: int, gpu_id: str, choice: ConstantsChoice
+) -> tuple[float, float]:
+    """Return the GPU time of the predicted prefill, in 16 bits, and its launches."""
+    setup = Setup(tensor_parallel=ranks, execution="eager")
+    work = Workload(samples=1, context_tokens=tokens, decoded_tokens=1)
+    operations = prefill_operations(shape, setup, work)
+    time = step_time(operations, rates(profile(gpu_id), choice), "eager")
+    return float(time.device_s), float(total(operations).launches)

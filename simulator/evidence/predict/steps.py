@@ -1,160 +1,156 @@
-"""Predict rows of whole steps: the paper's own code, and end-to-end batches of serving engines."""
+"""Predict rows of whole steps, and of batches of serving engines, as questions of ours.
+
+A row of a step says which attention, storage and execution; a kernel without a name of ours counts
+as a fused one. A row of a batch is a whole request, its time divided by its tokens.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from simulator.counts.memory import kv_cache_bytes, weights_bytes
+from simulator.counts.memory import kv_cache_bytes, memory, weights_bytes
 from simulator.counts.transformer import check_split, decode_operations
-from simulator.errors import SimulatorError, WorkloadError
-from simulator.evidence.predict import paper_code, questions
-from simulator.evidence.predict.groups import Ends, Group, library_of, profile
-from simulator.evidence.predict.paper_code_time import cell_time, prefill_leak_s, question
-from simulator.evidence.rows.kinds import RowKind
+from simulator.errors import WorkloadError
+from simulator.evidence.predict.groups import (
+    Ends,
+    Group,
+    Prepared,
+    by_engine,
+    model,
+    profile,
+    read_each,
+    variant_of,
+)
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.presets import load_model
-from simulator.inputs.workload import Workload, workload_for
-from simulator.timing.constants import ConstantsChoice, Rates, Variant, rates
+from simulator.inputs.setup import ConstantsChoice, Setup, ask
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import Rates, rates
 from simulator.timing.interval import request_interval, uncertainty
 from simulator.timing.limits import resident_blocks
 from simulator.timing.request import GenerationTime, generation_time
 from simulator.timing.step import step_time
 
-# Kernels of the paper's tables.
-PAPER_KERNELS = frozenset({"einsum", "flash2", "sdpa-flash", "sdpa-math"})
+# Decoded tokens where rows do not say: half way through 128 new ones.
+DECODED_TOKENS = 64
+# Words in the names of kernels that keep the logits in memory; others are fused.
+_UNFUSED: Mapping[str, str] = {"einsum": "einsum", "math": "sdpa_math", "ideal": "ideal"}
 
 
-def prepare(rows: pd.DataFrame, kind: RowKind) -> tuple[list[Group], dict[Any, str]]:
-    """Turn rows of whole steps into groups of one row each kind of setting."""
-    groups: list[Group] = []
-    skipped: dict[Any, str] = {}
-    if kind == "decode_step":
-        theirs = pd.Series([is_papers(row) for _, row in rows.iterrows()], rows.index, dtype=bool)
-        groups, skipped = questions.prepare(rows[~theirs])
-        rows = rows[theirs]
-    one = _harness_group if kind == "decode_step" else _batch_group
-    for _, part in rows.groupby(["gpu_id", "framework"], sort=True):
-        cells: dict[Any, Any] = {}
-        for label, row in part.iterrows():
-            try:
-                cells[label] = _cell(row) if kind == "decode_step" else _batch(row)
-            except (SimulatorError, ValueError, KeyError) as problem:
-                skipped[label] = str(problem)
-        if cells:
-            groups.append(one(part.loc[list(cells)], kind, cells))
-    return groups, skipped
-
-
-def is_papers(row: "pd.Series[Any]") -> bool:
-    """Return whether a whole step is one of the paper's own code, which its names tell."""
-    return str(row["kernel"]) in PAPER_KERNELS and row["execution"] in {"eager", "compiled"}
+def prepare_steps(rows: pd.DataFrame) -> Prepared:
+    """Turn rows of whole decode steps into groups of one row each."""
+    found, skipped = read_each(rows, _step_group)
+    return Prepared(list(found.values()), skipped)
 
 
 def out_of_memory(row: "pd.Series[Any]") -> bool:
-    """Return whether a row of a whole step is predicted not to fit its GPU.
+    """Return whether a step is predicted not to fit its GPU.
 
     Raises
     ------
     SimulatorError
         If the row is not one that can be predicted.
     """
-    if not is_papers(row):
-        return questions.out_of_memory(row)
-    cell = _cell(row)
     gpu = profile(str(row["gpu_id"]))
-    capacity = (gpu.reported_memory_bytes or gpu.memory_bytes) * paper_code.USABLE_MEMORY
-    weights = weights_bytes(cell.model, question(cell))
-    return paper_code.memory_bytes(cell, float(weights)) > capacity
+    capacity = gpu.reported_memory_bytes or gpu.memory_bytes
+    needed = memory(*_step(row), capacity_bytes=capacity, resident_blocks=resident_blocks(gpu))
+    return not needed.fits
 
 
-def prefill_in_step_s(row: "pd.Series[Any]") -> float:
-    """Return what a row of the paper's table charges to a step of the prefill. [s]."""
-    cell, gpu = _cell(row), profile(str(row["gpu_id"]))
-    name = "harness_host_us"
-    host_us = gpu.fitted[name].value if name in gpu.fitted else paper_code.CONSTANTS[name][0]
-    return prefill_leak_s(cell, gpu, "auto", host_us)
-
-
-def _harness_group(
-    rows: pd.DataFrame, kind: RowKind, cells: Mapping[Any, paper_code.Cell]
-) -> Group:
-    """Return the paper's cells of one GPU as a group."""
-
-    def seconds(gpu: HardwareProfile, choice: ConstantsChoice) -> "np.ndarray":
-        return np.array([cell_time(cell, gpu, choice).total_s for cell in cells.values()])
-
-    def parts(gpu: HardwareProfile, choice: ConstantsChoice) -> dict[str, "np.ndarray"]:
-        times = [cell_time(cell, gpu, choice).parts_s for cell in cells.values()]
-        return {name: np.array([time[name] for time in times]) for name in times[0]}
-
+def _step_group(row: "pd.Series[Any]") -> Group:
+    """Return one row's step as a group."""
+    shape, setup, work = _step(row)
+    gpu = profile(str(row["gpu_id"]))
     return Group(
-        kind=kind,
-        gpu_id=str(rows["gpu_id"].iloc[0]),
-        index=rows.index,
-        operations=(),
-        execution="eager",
-        variants=(),
-        seconds=seconds,
-        parts=parts,
+        kind="decode_step",
+        gpu_id=gpu.id,
+        index=pd.Index([row.name]),
+        operations=decode_operations(shape, setup, work, resident_blocks=resident_blocks(gpu)),
+        execution=setup.execution,
+        variants=variant_of(str(row["framework"])),
+        setup=setup,
     )
 
 
-def _cell(row: "pd.Series[Any]") -> paper_code.Cell:
-    """Read a row of the paper's table."""
-    cell = paper_code.Cell(
-        model=_model(str(row["model"])),
-        context_tokens=int(row["context_tokens"]),
+def _step(row: "pd.Series[Any]") -> tuple[ModelShape, Setup, Workload]:
+    """Read a row of a step as a model, how it was run, and its sizes."""
+    shape = model(str(row["model"]))
+    if int(row["expand_kv"]) == 1:
+        shape = shape.with_kv_heads(shape.heads)
+    ranks = int(row["tensor_parallel"])
+    check_ranks(shape, str(row["gpu_id"]), ranks)
+    name = str(row["kernel"]).lower()
+    setup, work = ask(
+        shape,
+        prompts=_given(row, "prompts", 1),
         samples=int(row["samples"]),
-        bifurcated=row["attention"] == "bifurcated",
-        kernel=str(row["kernel"]),
-        rebuilt=row["kv_layout"] == "rebuilt",
-        compiled=row["execution"] == "compiled",
-        expand_kv=int(row["expand_kv"]) == 1,
-        weights_dtype=str(row["weights_dtype"]),
-        ranks=int(row["tensor_parallel"]),
+        context_tokens=int(row["context_tokens"]),
+        decoded_tokens=_given(row, "decoded_tokens", DECODED_TOKENS),
+        attention=str(row["attention"]),
+        kernel=next((kernel for word, kernel in _UNFUSED.items() if word in name), "flash"),
+        kv_layout=str(row["kv_layout"]),
+        execution=str(row["execution"]),
+        weight_dtype=str(row["weights_dtype"]),
+        tensor_parallel=ranks,
     )
-    _check_group(cell.model, profile(str(row["gpu_id"])), question(cell).tensor_parallel)
-    return cell
+    return shape, setup, work
 
 
-def _check_group(model: ModelShape, gpu: HardwareProfile, ranks: int) -> None:
-    """Refuse a group of GPUs over which a model cannot be split.
+def check_ranks(shape: ModelShape, gpu_id: str, ranks: int) -> None:
+    """Refuse to split a model over GPUs where heads do not divide or there is no link.
+
+    Parameters
+    ----------
+    shape
+        The model.
+    gpu_id
+        Its GPU, as many of them as ``ranks``.
 
     Raises
     ------
     WorkloadError
         If heads do not divide, or the GPU has no link.
     """
-    check_split(model, ranks)
-    if ranks > 1 and gpu.link_bytes_per_s(ranks) is None:
-        raise WorkloadError(f"{gpu.id} has no link in its profile for {ranks} GPUs")
+    check_split(shape, ranks)
+    if ranks > 1 and profile(gpu_id).link_bytes_per_s(ranks) is None:
+        raise WorkloadError(f"{gpu_id} has no link in its profile for {ranks} GPUs")
 
 
-@cache
-def _model(name: str) -> ModelShape:
-    """Load a model once."""
-    return load_model(name)
+def _given(row: "pd.Series[Any]", column: str, otherwise: int) -> int:
+    """Return a size that a row may leave out."""
+    value = row.get(column)
+    return otherwise if value is None or pd.isna(value) else int(cast("float", value))
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """An end-to-end row as a question of ours."""
+def prepare_batches(rows: pd.DataFrame) -> Prepared:
+    """Turn end-to-end rows into a group for each GPU and engine."""
+    return by_engine(rows, _batch, _batch_group)
 
-    model: ModelShape
-    work: Workload
-    output_tokens: int
+
+def _batch_group(rows: pd.DataFrame, batches: "tuple[_Batch, ...]") -> Group:
+    """Return end-to-end rows of one GPU and engine as a group."""
+    first = rows.iloc[0]
+    return _BatchGroup(
+        kind="end_to_end",
+        gpu_id=str(first["gpu_id"]),
+        index=rows.index,
+        variants=variant_of(str(first["framework"])),
+        batches=batches,
+    )
+
+
+# A model, how it runs, and one request: its output tokens are those it has decoded at its end.
+_Batch = tuple[ModelShape, Setup, Workload]
 
 
 def _batch(row: "pd.Series[Any]") -> _Batch:
     """Read an end-to-end row, if its batch fits the card."""
-    model = _model(str(row["model"]))
-    work = workload_for(
-        model,
+    shape = model(str(row["model"]))
+    setup, work = ask(
+        shape,
         prompts=int(row["batch"]),
         samples=1,
         context_tokens=int(row["input_len"]),
@@ -163,73 +159,60 @@ def _batch(row: "pd.Series[Any]") -> _Batch:
         kv_dtype="bf16",
         tensor_parallel=int(row["tp"]),
     )
-    gpu = profile(str(row["gpu_id"]))
-    _check_group(model, gpu, work.tensor_parallel)
-    needed = float(weights_bytes(model, work)) + float(kv_cache_bytes(model, work))
-    if needed > gpu.memory_bytes:
+    check_ranks(shape, str(row["gpu_id"]), setup.tensor_parallel)
+    needed = float(weights_bytes(shape, setup)) + float(kv_cache_bytes(shape, setup, work))
+    if needed > profile(str(row["gpu_id"])).memory_bytes:
         raise ValueError("the batch does not fit the card at once: it was run in parts")
-    return _Batch(model, work, int(row["output_len"]))
+    return shape, setup, work
 
 
-def _batch_group(rows: pd.DataFrame, kind: RowKind, batches: Mapping[Any, _Batch]) -> Group:
-    """Return end-to-end rows of one GPU and engine as a group."""
-    library = library_of(str(rows["framework"].iloc[0]))
-    variants = (Variant(library),) if library else ()
+@dataclass(frozen=True, kw_only=True)
+class _BatchGroup(Group):
+    """Batches of one GPU and engine: the model's time of a request, and the engine's per step."""
 
-    steps = np.array([batch.output_tokens for batch in batches.values()], dtype=np.float64)
-    known: dict[Any, np.ndarray] = {}
+    batches: tuple[_Batch, ...]
+    _known: dict[Any, "np.ndarray"] = field(default_factory=dict, repr=False, compare=False)
 
-    def seconds(gpu: HardwareProfile, choice: ConstantsChoice) -> "np.ndarray":
-        gpu_rates = rates(gpu, choice, variants=variants)
+    @property
+    def _tokens(self) -> "np.ndarray":
+        """Output tokens of each batch."""
+        return np.array([work.decoded_tokens for *_, work in self.batches], dtype=np.float64)
+
+    def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
+        """Return the predicted times of a step. [s]."""
+        gpu_rates = rates(gpu, choice, variants=self.variants)
         # A fit of what the engine adds asks for the model's own time again and again.
         used = tuple(
             (name, figure.value)
             for name, figure in gpu.fitted.items()
             if not name.endswith("step_us")
         )
-        if (used, choice) not in known:
-            known[used, choice] = np.array(
-                [_generation(batch, gpu_rates).total_s for batch in batches.values()]
-            )
-        return known[used, choice] / steps + gpu_rates.step_s
+        if (used, choice) not in self._known:
+            times = [_generation(batch, gpu_rates).total_s for batch in self.batches]
+            self._known[used, choice] = np.array(times)
+        return np.asarray(self._known[used, choice] / self._tokens + gpu_rates.step_s)
 
-    def ends(gpu: HardwareProfile, choice: ConstantsChoice) -> Ends:
-        """Return the GPU's time with its interval, the engine's own as fitted."""
-        gpu_rates = rates(gpu, choice, variants=variants)
-        found = [_generation_ends_s(batch, gpu_rates) for batch in batches.values()]
-        low, high = np.array(found).T / steps + gpu_rates.step_s
+    def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
+        """Return the interval of the GPU's time, with the engine's own time as fitted. [s]."""
+        gpu_rates = rates(gpu, choice, variants=self.variants)
+        found = [_generation_ends_s(batch, gpu_rates) for batch in self.batches]
+        low, high = np.array(found).T / self._tokens + gpu_rates.step_s
         return low, high
 
-    return Group(
-        kind=kind,
-        gpu_id=str(rows["gpu_id"].iloc[0]),
-        index=rows.index,
-        operations=(),
-        execution="graph",
-        variants=variants,
-        seconds=seconds,
-        ends=ends,
-    )
+    def parts(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> None:
+        """Return nothing: what the engine adds has no parts."""
 
 
 def _generation(batch: _Batch, gpu_rates: Rates) -> GenerationTime:
     """Return the time of a whole batch, prefill included."""
-    return generation_time(
-        batch.model,
-        batch.work,
-        gpu_rates,
-        output_tokens=batch.output_tokens,
-        resident_blocks=resident_blocks(gpu_rates.gpu),
-    )
+    *_, work = batch
+    return generation_time(*batch, gpu_rates, output_tokens=work.decoded_tokens)
 
 
 def _generation_ends_s(batch: _Batch, gpu_rates: Rates) -> tuple[float, float]:
     """Return the shortest and the longest that a whole batch may take on the GPU. [s]."""
-    work = batch.work
-    operations = decode_operations(
-        batch.model, work, resident_blocks=resident_blocks(gpu_rates.gpu)
-    )
-    step = step_time(operations, gpu_rates, work.execution)
-    last = uncertainty(operations, step, gpu_rates, work)
-    time = _generation(batch, gpu_rates)
-    return request_interval(batch.model, work, gpu_rates, time, last)
+    _, setup, _ = batch
+    operations = decode_operations(*batch, resident_blocks=resident_blocks(gpu_rates.gpu))
+    step = step_time(operations, gpu_rates, setup.execution)
+    last = uncertainty(operations, step, gpu_rates, setup)
+    return request_interval(*batch, gpu_rates, _generation(batch, gpu_rates), last)

@@ -1,4 +1,4 @@
-"""Predicted against measured: how far off, where, and why."""
+"""Compare predictions with measured rows: how far off they are, where, and why."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,38 +8,16 @@ import numpy as np
 import pandas as pd
 
 from simulator.evidence.predict.groups import Group, profile
-from simulator.evidence.predict.predict import out_of_memory, prepare
-from simulator.evidence.rows import plausibility
-from simulator.evidence.rows.kinds import LAYOUTS, ROW_KINDS
+from simulator.evidence.predict.prepare import out_of_memory, prepare
+from simulator.evidence.rows.kinds import KINDS, ROW_KINDS
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import ConstantsChoice, rates
-from simulator.timing.roofline import operation_time
+from simulator.inputs.setup import ConstantsChoice
+from simulator.timing.constants import rates
 from simulator.units import MICROSECOND, MILLISECOND
 
-# Keys and values smaller than this share of L2 are hot for a replay, larger ones than this cold.
+# A replay finds keys and values up to the first share of L2 hot, above the second cold.
 HOT_SHARE, COLD_SHARE = 1.0, 1.5
-SIZES = {
-    "decode_attention": ("batch", "q_heads", "kv_heads", "head_dim", "kv_len", "kv_dtype"),
-    "prefill_attention": ("batch", "q_heads", "kv_heads", "head_dim", "q_len"),
-    "gemm": ("m", "n", "k", "dtype"),
-    "elementwise": ("op", "rows", "width"),
-    "all_reduce": ("num_gpus", "message_bytes", "impl"),
-    "shared_prefix_attention": (
-        "implementation",
-        "timing",
-        "mode",
-        "batch",
-        "q_heads",
-        "kv_heads",
-        "prefix_len",
-        "suffix_len",
-    ),
-    "decode_step": (
-        *("model", "context_tokens", "samples", "attention", "kernel", "kv_layout", "execution"),
-    ),
-    "end_to_end": ("model", "batch", "input_len", "output_len"),
-}
 
 
 @dataclass(frozen=True)
@@ -49,15 +27,15 @@ class Validation:
     Attributes
     ----------
     rows
-        One frame: the columns of the files, then what was added: kind, profile, head shape and
-        regime, measured and predicted time [us], the prediction in the file's own column
-        (``predicted_latency_us`` or ``predicted_step_ms``), between which times it lies in either
-        unit (``_low``, ``_high``) and whether the measured one does (``inside``; None where either
-        is not known), the signed error and its size.
+        One frame: the columns of the files, then kind, head shape and regime, measured and
+        predicted time [us], the prediction in the file's own column (``predicted_latency_us`` or
+        ``predicted_step_ms``), its interval in either unit (``_low``, ``_high``), whether the
+        measured time lies inside (``inside``; None where either is not known), the signed error
+        and its size.
     skipped
         How many rows could not be predicted, by reason.
     oom_correct, oom_total
-        Of rows that ran out of memory or are predicted to, how many are predicted right; None
+        How many of the rows that ran out of memory, or are predicted to, are predicted right; None
         where there are no such rows.
     """
 
@@ -79,8 +57,12 @@ def validate(
 
     Parameters
     ----------
+    measurements
+        The rows, as :func:`~simulator.evidence.rows.reading.load` returns them.
     gpu
-        Used for the rows of its id instead of the shipped profile.
+        Profile to use instead of the shipped one, for the rows with its id.
+    choice
+        Where the constants come from.
     """
     frames: list[pd.DataFrame] = []
     skipped: dict[str, int] = {}
@@ -114,7 +96,7 @@ _ADDED = ("kind", "gpu_id", "framework", "kernel", "measured_us", "predicted_us"
 
 
 def _oom(rows: pd.DataFrame) -> Iterator[bool]:
-    """Yield, for each row that ran out of memory or is predicted to, whether that was right."""
+    """Yield whether the prediction is right, for each row that ran out of memory or should have."""
     for status, predicted in zip(rows["status"], rows["predicted_status"], strict=True):
         both = (str(status).lower() == "oom", predicted == "oom")
         if any(both):
@@ -128,13 +110,13 @@ def _predicted(
     seconds = group.predict(gpu, choice)
     measured = rows["time_s"].to_numpy(dtype=np.float64)
     error = seconds / measured - 1
-    names = [name for name in SIZES[group.kind] if name in rows]
+    kind = KINDS[group.kind]
+    names = [name for name in kind.shown if name in rows]
     sizes = [
         ", ".join(f"{name} {_plain(value)}" for name, value in zip(names, row, strict=True))
         for row in rows[names].itertuples(index=False)
     ]
-    layout = LAYOUTS[group.kind]
-    predicted = f"predicted_{layout.result}"
+    predicted = f"predicted_{kind.result}"
     low, high = group.interval(gpu, choice) or (np.full(len(rows), np.nan),) * 2
     added = {
         "kind": group.kind,
@@ -145,9 +127,9 @@ def _predicted(
         "predicted_us": seconds / MICROSECOND,
         "predicted_us_low": low / MICROSECOND,
         "predicted_us_high": high / MICROSECOND,
-        predicted: seconds / layout.unit_s,
-        f"{predicted}_low": low / layout.unit_s,
-        f"{predicted}_high": high / layout.unit_s,
+        predicted: seconds / kind.unit_s,
+        f"{predicted}_low": low / kind.unit_s,
+        f"{predicted}_high": high / kind.unit_s,
         "inside": _inside(measured, low, high),
         "error": error,
         "ape": np.abs(error),
@@ -182,50 +164,22 @@ def _head_shapes(rows: pd.DataFrame) -> "np.ndarray | str":
     return np.asarray(parts[0] + "/" + parts[1] + " x " + width)
 
 
-def _parts(
-    group: Group, gpu: HardwareProfile, choice: ConstantsChoice
-) -> dict[str, "np.ndarray"] | None:
-    """Return each row's time by what binds it, over its operations. [s]."""
-    if group.parts is not None:
-        return group.parts(gpu, choice)
-    if not group.operations:
-        return None
-    gpu_rates = rates(gpu, choice, variants=group.variants)
-    times = [operation_time(item, gpu_rates, group.execution) for item in group.operations]
-    count = len(group.index)
-    calls = [item.repeat for item in group.operations]
-    parts = {
-        name: np.sum(
-            [
-                repeat * np.broadcast_to(getattr(time, f"{name}_s"), count)
-                for time, repeat in zip(times, calls, strict=True)
-            ],
-            axis=0,
-        )
-        for name in ("launch", "memory", "compute", "link", "host")
-    }
-    host = parts.pop("host")
-    # The host's launches take no time of their own unless they take more than the GPU's work.
-    device = np.sum(list(parts.values()), axis=0)
-    return {**parts, "host": np.where(host > device, host, 0.0)}
-
-
 def _regimes(
     group: Group, rows: pd.DataFrame, gpu: HardwareProfile, choice: ConstantsChoice
 ) -> Any:
     """Return what bounds each row: launch, memory (hot or cold in L2), compute or link."""
-    parts = _parts(group, gpu, choice)
+    parts = group.parts(gpu, choice)
     if parts is None:
         return "step"
     names = np.array(list(parts))
     regime: Any = names[np.argmax(np.stack(list(parts.values())), axis=0)].astype(object)
     regime[regime == "host"] = "launch"
     regime[regime == "prefill"] = "compute"
-    moved = plausibility.compulsory_bytes(rows, group.kind)
-    if moved is None:
+    least_bytes = KINDS[group.kind].least_bytes
+    if least_bytes is None:
         return regime
     memory = regime == "memory"
-    share = moved.to_numpy(dtype=np.float64) / gpu.l2_bytes
+    share = least_bytes(rows).to_numpy(dtype=np.float64) / gpu.l2_bytes
     regime[memory & (share <= HOT_SHARE)] = "memory hot"
     regime[memory & (share > HOT_SHARE)] = "memory about L2"
     cold = share > COLD_SHARE
@@ -239,7 +193,7 @@ def _reasons(
     group: Group, gpu: HardwareProfile, choice: ConstantsChoice
 ) -> "np.ndarray | list[str]":
     """Return what the model says each row's time is made of."""
-    parts = _parts(group, gpu, choice)
+    parts = group.parts(gpu, choice)
     if parts is None:
         return [""] * len(group.index)
     return [

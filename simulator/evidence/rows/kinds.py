@@ -1,9 +1,12 @@
-"""The kinds of measured rows: by which columns each is known, and what else it may say."""
+"""The kinds of measured rows, an entry each: their columns, and the least work that they state."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import pandas as pd
+
+from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.units import MICROSECOND, MILLISECOND
 
 RowKind = Literal[
@@ -20,29 +23,45 @@ RowKind = Literal[
 ]
 
 ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
+# Columns that a file may leave out; where they are present, they hold numbers or formats.
+SWITCHES, GPU_COUNTS = ("causal", "expand_kv"), ("tensor_parallel", "tp", "num_gpus")
+DTYPE_COLUMNS = ("dtype", "kv_dtype", "weight_dtype", "weights_dtype")
+
+_Figure = Callable[[pd.DataFrame], "pd.Series[float]"]
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Columns of a kind of row.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindOfRow:
+    """What the code knows of one kind of row.
 
     Attributes
     ----------
     sizes
-        Columns without which it is not this kind; positive numbers.
+        Columns without which a row is not of this kind; positive numbers.
     words
         The same, of text.
-    result, unit_s
-        The measured column, and its unit in seconds (or in bytes per second for a bandwidth).
     optional
-        Columns that may be absent, with what is assumed then.
+        Columns that may be absent, with the value assumed then.
+    result, unit_s
+        The measured column, and its unit in seconds (of a bandwidth: in bytes per second).
+    shown
+        Columns that describe a row where one is shown.
+    least_bytes, least_flops
+        The bytes that a call must read and write, and the FLOPs of its products, at least; None
+        where the columns do not tell.
+    weights
+        Of whole steps: the columns with the weights' format and the number of GPUs.
     """
 
-    sizes: tuple[str, ...]
-    words: tuple[str, ...]
-    result: str
-    unit_s: float
-    optional: Mapping[str, Any]
+    sizes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    optional: Mapping[str, Any] = field(default_factory=lambda: {"timing": "graph"})
+    result: str = "latency_us"
+    unit_s: float = MICROSECOND
+    shown: tuple[str, ...] = ()
+    least_bytes: _Figure | None = None
+    least_flops: _Figure | None = None
+    weights: tuple[str, str] | None = None
 
     @property
     def needs(self) -> set[str]:
@@ -50,33 +69,87 @@ class Layout:
         return {*self.sizes, *self.words, self.result}
 
 
+def _elements(rows: pd.DataFrame, column: str) -> "pd.Series[float]":
+    """Return the size of an element of a format. [bytes]."""
+    return rows[column].map(DTYPE_BYTES).astype("float64")
+
+
+def _token_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return keys and values of one token. [bytes]."""
+    return 2 * rows["kv_heads"] * rows["head_dim"] * _elements(rows, "kv_dtype")
+
+
+def cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return keys and values of a batch in attention rows. [bytes]."""
+    return rows["batch"] * rows["kv_len"] * _token_bytes(rows)
+
+
+def _shared_cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the prefix once and each sequence's own tokens: L2 may serve the other reads."""
+    return (rows["prefix_len"] + rows["batch"] * rows["suffix_len"]) * _token_bytes(rows)
+
+
+def _attention_flops(rows: pd.DataFrame, keys: "pd.Series[float]") -> "pd.Series[float]":
+    """Return the FLOPs of attention over so many keys, or pairs of query and key."""
+    return 4 * rows["batch"] * rows["q_heads"] * rows["head_dim"] * keys
+
+
+def attended_pairs(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the pairs of query and key in a prefill call: causal ones end at the last key."""
+    q, kv = rows["q_len"], rows["kv_len"]
+    causal = q * kv - q * (q - 1) / 2
+    return causal.where(rows["causal"] == 1, q * kv)
+
+
 _ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
 
-_GRAPH = {"timing": "graph"}
-
-LAYOUTS: dict[RowKind, Layout] = {
-    "decode_attention": Layout((*_ATTENTION, "kv_len"), (), "latency_us", MICROSECOND, _GRAPH),
-    "prefill_attention": Layout(
-        (*_ATTENTION, "q_len", "kv_len"), (), "latency_us", MICROSECOND, {"causal": 1, **_GRAPH}
+KINDS: dict[RowKind, KindOfRow] = {
+    "decode_attention": KindOfRow(
+        sizes=(*_ATTENTION, "kv_len"),
+        shown=(*_ATTENTION, "kv_len", "kv_dtype"),
+        least_bytes=cache_bytes,
+        least_flops=lambda rows: _attention_flops(rows, rows["kv_len"]),
     ),
-    "gemm": Layout(("m", "n", "k"), (), "latency_us", MICROSECOND, _GRAPH),
-    "elementwise": Layout(("rows", "width", "bytes"), ("op",), "latency_us", MICROSECOND, _GRAPH),
-    "all_reduce": Layout(
-        ("num_gpus", "message_bytes"),
-        (),
-        "latency_us",
-        MICROSECOND,
-        {"impl": "", "collective": "all_reduce", **_GRAPH},
+    "prefill_attention": KindOfRow(
+        sizes=(*_ATTENTION, "q_len", "kv_len"),
+        optional={"causal": 1, "timing": "graph"},
+        shown=(*_ATTENTION, "q_len"),
+        least_bytes=cache_bytes,
+        least_flops=lambda rows: _attention_flops(rows, attended_pairs(rows)),
     ),
-    "shared_prefix_attention": Layout(
-        (*_ATTENTION, "prefix_len", "suffix_len"), ("mode",), "latency_us", MICROSECOND, _GRAPH
+    "gemm": KindOfRow(
+        sizes=("m", "n", "k"),
+        shown=("m", "n", "k", "dtype"),
+        least_bytes=lambda rows: (
+            _elements(rows, "dtype") * (rows["m"] * rows["k"] + rows["n"] * rows["k"])
+        ),
+        least_flops=lambda rows: 2 * rows["m"] * rows["n"] * rows["k"],
     ),
-    "decode_step": Layout(
-        ("context_tokens", "samples"),
-        ("model", "attention"),
-        "step_ms",
-        MILLISECOND,
-        {
+    "elementwise": KindOfRow(
+        sizes=("rows", "width", "bytes"),
+        words=("op",),
+        shown=("op", "rows", "width"),
+        least_bytes=lambda rows: rows["bytes"],
+    ),
+    "all_reduce": KindOfRow(
+        sizes=("num_gpus", "message_bytes"),
+        optional={"impl": "", "collective": "all_reduce", "timing": "graph"},
+        shown=("num_gpus", "message_bytes", "impl"),
+    ),
+    "shared_prefix_attention": KindOfRow(
+        sizes=(*_ATTENTION, "prefix_len", "suffix_len"),
+        words=("mode",),
+        shown=(
+            *("implementation", "timing", "mode", "batch", "q_heads", "kv_heads"),
+            *("prefix_len", "suffix_len"),
+        ),
+        least_bytes=_shared_cache_bytes,
+        least_flops=lambda rows: _attention_flops(rows, rows["prefix_len"] + rows["suffix_len"]),
+    ),
+    "decode_step": KindOfRow(
+        sizes=("context_tokens", "samples"),
+        words=("model", "attention"),
+        optional={
             "kv_layout": "copies",
             "execution": "graph",
             "expand_kv": 0,
@@ -84,17 +157,28 @@ LAYOUTS: dict[RowKind, Layout] = {
             "weights_dtype": "bf16",
             "status": "ok",
         },
+        result="step_ms",
+        unit_s=MILLISECOND,
+        shown=(
+            *("model", "context_tokens", "samples", "attention", "kernel", "kv_layout"),
+            "execution",
+        ),
+        weights=("weights_dtype", "tensor_parallel"),
     ),
-    "end_to_end": Layout(
-        ("batch", "input_len", "output_len"),
-        ("model",),
-        "step_ms",
-        MILLISECOND,
-        {"weight_dtype": "bf16", "tp": 1},
+    "end_to_end": KindOfRow(
+        sizes=("batch", "input_len", "output_len"),
+        words=("model",),
+        optional={"weight_dtype": "bf16", "tp": 1},
+        result="step_ms",
+        unit_s=MILLISECOND,
+        shown=("model", "batch", "input_len", "output_len"),
+        weights=("weight_dtype", "tp"),
     ),
-    "bandwidth": Layout((), ("test",), "gb_per_s", 1e9, {"working_set_bytes": None}),
-    "small_kernels": Layout(
-        ("block_size", "bytes_moved"), ("mode",), "us_per_kernel", MICROSECOND, {}
+    "bandwidth": KindOfRow(
+        words=("test",), optional={"working_set_bytes": None}, result="gb_per_s", unit_s=1e9
+    ),
+    "small_kernels": KindOfRow(
+        sizes=("block_size", "bytes_moved"), words=("mode",), optional={}, result="us_per_kernel"
     ),
 }
 
@@ -102,13 +186,14 @@ LAYOUTS: dict[RowKind, Layout] = {
 def recognise(columns: Iterable[str]) -> list[RowKind]:
     """Return the kinds that a file with these columns can hold.
 
-    A kind whose columns are all among another's is left out, so that a prefill call, which has all
-    that a decode call has and its query length, is not both.
+    A kind whose columns are all among another's is left out: a prefill call, which has all columns
+    of a decode call and its query length, is not both.
 
     >>> recognise(["latency_us", "k", "n", "m", "note"])
     ['gemm']
     """
     present = set(columns)
-    needs = {kind: layout.needs for kind, layout in LAYOUTS.items()}
-    found = [kind for kind in ROW_KINDS if needs[kind] <= present]
-    return [kind for kind in found if not any(needs[kind] < needs[other] for other in found)]
+    found = [kind for kind in ROW_KINDS if KINDS[kind].needs <= present]
+    return [
+        kind for kind in found if not any(KINDS[kind].needs < KINDS[other].needs for other in found)
+    ]

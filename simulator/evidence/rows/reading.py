@@ -1,4 +1,4 @@
-"""Read measured rows: which kind they are, whose GPU they are from, and which cannot be true.
+"""Read measured rows: find their kind and their GPU, and refuse those that cannot be true.
 
 The columns tell the kind of a row, so a file may be partial, reordered, or have more columns than
 needed; one file may even hold several kinds. A row that cannot be a time of the stated work is
@@ -12,14 +12,16 @@ from pathlib import Path
 import pandas as pd
 
 from simulator.errors import MeasurementError, ProfileError
-from simulator.evidence.rows.kinds import LAYOUTS, ROW_KINDS, RowKind, recognise
-from simulator.evidence.rows.refusals import (
+from simulator.evidence.rows.kinds import (
     DTYPE_COLUMNS,
     GPU_COUNTS,
+    KINDS,
+    ROW_KINDS,
     SWITCHES,
-    impossible,
-    unusable,
+    RowKind,
+    recognise,
 )
+from simulator.evidence.rows.refusals import impossible, unusable
 from simulator.inputs.dtypes import DTYPE_ALIASES
 from simulator.inputs.hardware import load_hardware
 
@@ -42,13 +44,13 @@ class Measurements:
     Attributes
     ----------
     tables
-        One frame per kind: the file's columns, those that were absent filled in, and
-        ``file``, ``line``, ``gpu_id`` (None where no profile has that name), ``time_s`` (of a
-        bandwidth, bytes per second).
+        One frame per kind: the file's columns, absent ones filled in, and ``file``, ``line``,
+        ``gpu_id`` (None where no profile has that name) and ``time_s`` (for a bandwidth, bytes per
+        second).
     refused
         Rows that cannot be true, in the order of the files.
     suspect
-        Of these, the rows that were kept because the caller asked for it.
+        Rows that cannot be true either, kept because the caller asked for it.
     """
 
     tables: Mapping[RowKind, pd.DataFrame]
@@ -77,12 +79,13 @@ def load(
     Parameters
     ----------
     paths
-        CSV files, or parquet where the name ends so; a folder stands for the files in it whose
-        columns are of a known kind.
+        CSV files, or parquet files by their suffix; a folder stands for the files in it with the
+        columns of a known kind.
     gpu
         The GPU of rows that do not name one. Where rows do, only those of this GPU are kept.
     keep_suspect
-        Keep rows that break physics; those without a positive time, or sizes, are refused still.
+        Keep rows that break a law of physics. Rows without a positive time, or without sizes, are
+        refused all the same.
 
     Raises
     ------
@@ -102,7 +105,7 @@ def load(
             continue
         for kind, table in _by_kind(frame, kinds):
             prepared = _prepare(table, kind, path, wanted)
-            useless = unusable(prepared, kind, LAYOUTS[kind])
+            useless = unusable(prepared, kind)
             reasons = useless.where(useless.notna(), impossible(prepared[useless.isna()], kind))
             drop = useless.notna() if keep_suspect else reasons.notna()
             for line, reason, is_dropped in zip(prepared["line"], reasons, drop, strict=True):
@@ -147,16 +150,16 @@ def _read(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, UnicodeError, pd.errors.ParserError) as problem:
         raise MeasurementError(f"cannot read {path}: {str(problem).splitlines()[0]}") from None
     frame.columns = [str(column).strip() for column in frame.columns]
-    # Copied, because pandas warns of a new column beside very many. Line 1 is the header.
+    # Copied, because pandas warns when a column is added to very many. Line 1 is the header.
     frame = frame.reset_index(drop=True).copy()
     frame["line"] = frame.index + 2
     return frame[frame.drop(columns="line").notna().any(axis=1)]
 
 
 def _no_kind(path: Path, columns: Iterable[str]) -> str:
-    """Say what is missing for the kind that the columns come nearest to."""
+    """Say what is missing for the kind that the columns resemble most."""
     present = set(columns)
-    missing = {kind: sorted(layout.needs - present) for kind, layout in LAYOUTS.items()}
+    missing = {kind: sorted(columns.needs - present) for kind, columns in KINDS.items()}
     kind = min(missing, key=lambda name: (len(missing[name]), ROW_KINDS.index(name)))
     return f"{path}: rows of no known kind; for {kind} it lacks {', '.join(missing[kind])}"
 
@@ -164,16 +167,16 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
 def _by_kind(
     frame: pd.DataFrame, kinds: Sequence[RowKind]
 ) -> Iterable[tuple[RowKind, pd.DataFrame]]:
-    """Yield the rows of each kind; where a file can hold several, by the columns that are filled.
+    """Yield the rows of each kind, by their filled columns where a file can hold several.
 
-    What fits none of them goes to the first, which will say what is missing.
+    Rows that fit no kind go to the first, whose refusal says what is missing.
     """
     rest = frame
     # The most demanding first: a prefill row also has all that a decode row has.
-    ordered = sorted(kinds, key=lambda kind: -len(LAYOUTS[kind].sizes + LAYOUTS[kind].words))
+    ordered = sorted(kinds, key=lambda kind: -len(KINDS[kind].sizes + KINDS[kind].words))
     for kind in ordered if len(kinds) > 1 else ():
-        layout = LAYOUTS[kind]
-        filled = rest[[*layout.sizes, *layout.words]].notna().all(axis=1)
+        columns = KINDS[kind]
+        filled = rest[[*columns.sizes, *columns.words]].notna().all(axis=1)
         if filled.any():
             yield kind, rest[filled]
         rest = rest[~filled]
@@ -183,23 +186,25 @@ def _by_kind(
 
 def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None) -> pd.DataFrame:
     """Fill in absent columns, turn text into numbers, and resolve the GPU's name."""
-    layout = LAYOUTS[kind]
+    columns = KINDS[kind]
     frame = frame.copy()
     frame["file"] = str(path)
-    for name, default in {**_COMMON, **layout.optional}.items():
+    for name, default in {**_COMMON, **columns.optional}.items():
         if name not in frame:
             frame[name] = default
         elif default is not None:
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
-    for name in layout.sizes:
+    for name in columns.sizes:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     for name in (*SWITCHES, *GPU_COUNTS):
-        if name in layout.optional:
+        if name in columns.optional:
             frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     _fill_dtypes(frame, kind)
-    time = pd.to_numeric(frame[layout.result], errors="coerce").astype("float64")
-    frame[layout.result] = time
-    frame["time_s"] = time.where(time.between(0, float("inf"), inclusive="neither")) * layout.unit_s
+    time = pd.to_numeric(frame[columns.result], errors="coerce").astype("float64")
+    frame[columns.result] = time
+    frame["time_s"] = (
+        time.where(time.between(0, float("inf"), inclusive="neither")) * columns.unit_s
+    )
     frame["gpu_id"] = _gpu_ids(frame, path, wanted)
     if wanted is not None:
         frame = frame[frame["gpu_id"] == wanted]
@@ -207,7 +212,7 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
 
 
 def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:
-    """Give every row a dtype, and attention rows one of their cache."""
+    """Give every row a dtype, and attention rows a dtype of the cache."""
     if "dtype" not in frame:
         frame["dtype"] = "bf16"
     if kind.endswith("attention") and "kv_dtype" not in frame:

@@ -1,84 +1,170 @@
-"""Why rows are refused: they say nothing, or nothing that can be true."""
+"""Why rows are refused: columns are missing or senseless, or the time breaks a law of physics."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
-from simulator.evidence.rows import plausibility
-from simulator.evidence.rows.kinds import Layout, RowKind
-from simulator.inputs.dtypes import DTYPES
-from simulator.inputs.hardware import load_hardware
+from simulator.errors import SimulatorError
+from simulator.evidence.rows.kinds import (
+    DTYPE_COLUMNS,
+    GPU_COUNTS,
+    KINDS,
+    SWITCHES,
+    KindOfRow,
+    RowKind,
+)
+from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
+from simulator.inputs.hardware import HardwareProfile, load_hardware
+from simulator.inputs.model import count_parameters
+from simulator.inputs.presets import load_model
+from simulator.timing.limits import peak_flops_per_s
+from simulator.units import GIGA, MICROSECOND, TERA
 
-# Columns that a file may leave out, and that are numbers where it does not.
-SWITCHES, GPU_COUNTS = ("causal", "expand_kv"), ("tensor_parallel", "tp", "num_gpus")
-# Beyond it a size is a typing error.
+# A larger size is a typing error.
 LARGEST_SIZE = 1e15
-DTYPE_COLUMNS = ("dtype", "kv_dtype", "weight_dtype", "weights_dtype")
+# The shortest kernels of the rows used here take 1.0 us in a CUDA graph (RRZE gpu-small-kernels,
+# L40); nothing launches in half of that.
+SHORTEST_LAUNCH_S = 0.5 * MICROSECOND
+# GPUs boost above the clock of their published peak: H100 to 1980 instead of 1830 MHz.
+CLOCK_HEADROOM = 1.10
+# Memory clocks are fixed: this allows for the rounding of the published figure.
+MEMORY_HEADROOM = 1.02
+
+# Rows that have a flaw, and the flaw in words.
+_Flaw = tuple["pd.Series[bool]", "pd.Series[str] | str"]
 
 
-def unusable(frame: pd.DataFrame, kind: RowKind, layout: Layout) -> "pd.Series[Any]":
-    """Return why each row says nothing, None where it does: sizes or time are missing or none."""
-    reasons = _no_reasons(frame)
+def unusable(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
+    """Return why each row says nothing, None where it does: a size or the time is missing."""
+    return _first_flaws(frame, _missing(frame, kind))
 
-    def refuse(bad: Any, text: Any) -> None:
-        _add(reasons, bad, text)
 
-    refuse(frame["gpu"].isna() & frame["gpu_id"].isna(), "no GPU is named")
-    for bad, text in _column_flaws(frame, layout):
-        refuse(bad, text)
-    if {"q_heads", "kv_heads"} <= set(layout.sizes):
-        several = frame["q_heads"] % frame["kv_heads"] != 0
-        refuse(several, "q_heads is not a multiple of kv_heads")
-    oom = is_oom(frame, kind)
-    if "status" in frame:
-        status = frame["status"].fillna("ok").astype(str)
-        untimed = frame["time_s"].isna() & ~oom & (status.str.lower() != "ok")
-        refuse(untimed, "status is " + status + ": nothing was timed")
-    refuse(frame["time_s"].isna() & ~oom, f"{layout.result} is not a positive number")
+def impossible(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
+    """Return why each row cannot be true on its GPU, None where it can."""
+    timed = frame[frame["gpu_id"].notna() & ~is_oom(frame, kind)]
+    flaws = (
+        (bad.reindex(frame.index, fill_value=False), text)
+        for name, rows in timed.groupby("gpu_id")
+        for bad, text in _violations(rows, kind, load_hardware(str(name)))
+    )
+    return _first_flaws(frame, flaws)
+
+
+def is_oom(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
+    """Return which rows ran out of memory, and so have no time."""
+    if kind != "decode_step":
+        return pd.Series(data=False, index=frame.index)
+    return frame["status"].astype(str).str.lower() == "oom"
+
+
+def _first_flaws(frame: pd.DataFrame, flaws: Iterator[_Flaw]) -> "pd.Series[Any]":
+    """Return the first flaw of each row, None where it has none."""
+    reasons = pd.Series([None] * len(frame), index=frame.index, dtype=object)
+    for bad, text in flaws:
+        new = bad & reasons.isna()
+        reasons[new] = text[new] if isinstance(text, pd.Series) else text
     return reasons
 
 
-def _column_flaws(frame: pd.DataFrame, layout: Layout) -> Iterator[tuple[Any, str]]:
-    """Yield which rows have what is none in a column that counts."""
-    for name in layout.sizes:
+def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
+    """Yield the rows where a column does not hold what it must."""
+    columns = KINDS[kind]
+    yield frame["gpu"].isna() & frame["gpu_id"].isna(), "no GPU is named"
+    for name in columns.sizes:
         yield ~frame[name].between(1, LARGEST_SIZE), f"{name} is not a size"
-    given = (*layout.sizes, *layout.optional)
+    given = (*columns.sizes, *columns.optional)
     for name in filter(given.__contains__, GPU_COUNTS):
         least = 2 if name == "num_gpus" else 1
         yield ~frame[name].between(least, LARGEST_SIZE), f"{name} is not a number of GPUs"
     for name in filter(given.__contains__, SWITCHES):
         yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
-    for name in layout.words:
+    for name in columns.words:
         yield frame[name].isna(), f"{name} is missing"
     for name in DTYPE_COLUMNS:
         if name in frame:
             yield ~frame[name].isin(DTYPES), f"{name} is not one of {', '.join(DTYPES)}"
+    if {"q_heads", "kv_heads"} <= set(columns.sizes):
+        several = frame["q_heads"] % frame["kv_heads"] != 0
+        yield several, "q_heads is not a multiple of kv_heads"
+    untimed = frame["time_s"].isna() & ~is_oom(frame, kind)
+    if "status" in frame:
+        status = frame["status"].fillna("ok").astype(str)
+        failed = untimed & (status.str.lower() != "ok")
+        yield failed, "status is " + status + ": nothing was timed"
+    yield untimed, f"{columns.result} is not a positive number"
 
 
-def impossible(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
-    """Return why each row cannot be true on its GPU, None where it can."""
-    reasons = _no_reasons(frame)
-    timed = frame[frame["gpu_id"].notna() & ~is_oom(frame, kind)]
-    for name, rows in timed.groupby("gpu_id"):
-        for bad, text in plausibility.violations(rows, kind, load_hardware(str(name))):
-            _add(reasons, bad.reindex(frame.index, fill_value=False), text)
-    return reasons
+def _violations(rows: pd.DataFrame, kind: RowKind, gpu: HardwareProfile) -> Iterator[_Flaw]:
+    """Yield the rows of one GPU that beat its memory, matrix units, link or fastest launch.
+
+    Back-to-back replays may read what the L2 cache still holds, so only the bytes beyond its size
+    must have come from memory.
+    """
+    seconds, memory = rows["time_s"], gpu.memory_bandwidth_bytes_per_s
+    if kind == "bandwidth":
+        streams = rows["test"].astype(str).str.startswith("stream")
+        text = f"faster than the memory's {memory / GIGA:.0f} GB/s"
+        yield streams & (seconds > MEMORY_HEADROOM * memory), text
+        return
+    shortest = f"shorter than any launch ({SHORTEST_LAUNCH_S / MICROSECOND:g} us)"
+    yield seconds < SHORTEST_LAUNCH_S, shortest
+    known = KINDS[kind]
+    if known.least_bytes or known.weights:
+        least = known.least_bytes(rows) if known.least_bytes else _weights_bytes(rows, known)
+        implied = (least - gpu.l2_bytes) / seconds
+        text = f" GB/s, the peak is {memory / GIGA:.0f}"
+        words = implied.map(lambda rate: f"implies {rate / GIGA:.0f}{text}")
+        yield implied > MEMORY_HEADROOM * memory, words
+    if known.least_flops:
+        # Each row's format has its own peak.
+        peaks = {name: peak_flops_per_s(gpu, name)[0] for name in rows["dtype"].unique()}
+        peak = rows["dtype"].map(peaks)
+        implied = known.least_flops(rows) / seconds
+        pairs = zip(implied, peak, strict=True)
+        words = pd.Series(
+            [f"implies {a / TERA:.0f} TFLOP/s, the peak is {b / TERA:.0f}" for a, b in pairs],
+            index=rows.index,
+        )
+        yield implied > CLOCK_HEADROOM * peak, words
+    if kind == "all_reduce":
+        for gpus, part in rows.groupby("num_gpus"):
+            link = gpu.link_bytes_per_s(int(gpus))
+            if link is None:
+                continue
+            implied = part["message_bytes"] * _least_traffic(part) / part["time_s"]
+            bad = (implied > MEMORY_HEADROOM * link).reindex(rows.index, fill_value=False)
+            yield bad, f"sends faster than the link's {link / GIGA:.0f} GB/s"
 
 
-def _no_reasons(frame: pd.DataFrame) -> "pd.Series[Any]":
-    """Return a reason for each row: none yet."""
-    return pd.Series([None] * len(frame), index=frame.index, dtype=object)
+def _least_traffic(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return what a GPU sends at least, as a share of the message.
+
+    A switch that adds up an all-reduce receives the message once; in the other collectives each GPU
+    keeps its own part.
+    """
+    others = (rows["num_gpus"] - 1) / rows["num_gpus"]
+    return others.where(rows["collective"] != "all_reduce", 1.0)
 
 
-def _add(reasons: "pd.Series[Any]", bad: Any, text: Any) -> None:
-    """Note a reason for the rows that have none yet."""
-    new = bad & reasons.isna()
-    reasons[new] = text[new] if isinstance(text, pd.Series) else text
+def _weights_bytes(rows: pd.DataFrame, known: KindOfRow) -> "pd.Series[float]":
+    """Return what every step must read of the weights of a dense model's layers. [bytes].
+
+    0 for a model that is not known, or whose tokens visit only a part of the weights.
+    """
+    dtype, gpus = known.weights or ("", "")
+    parameters = {name: _layer_parameters(str(name)) for name in rows["model"].unique()}
+    element = rows[dtype].map(DTYPE_BYTES).astype("float64")
+    return rows["model"].map(parameters).astype("float64") * element / rows[gpus]
 
 
-def is_oom(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
-    """Return which rows report that the memory did not suffice, and so have no time."""
-    if kind != "decode_step":
-        return pd.Series(data=False, index=frame.index)
-    return frame["status"].astype(str).str.lower() == "oom"
+@cache
+def _layer_parameters(name: str) -> int:
+    """Return the parameters of a dense model's attention and MLP."""
+    try:
+        model = load_model(name)
+    except SimulatorError:
+        return 0
+    count = count_parameters(model)
+    return 0 if model.experts else count.attention + count.mlp

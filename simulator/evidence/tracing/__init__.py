@@ -8,7 +8,6 @@
 (524288, 49152, 8192, 1)
 """
 
-from simulator.evidence.tracing.record import Trace, TracedOperation, TraceTotals
-from simulator.evidence.tracing.run import trace
+from simulator.evidence.tracing.recorder import Trace, TracedOperation, TraceTotals, trace
 
 __all__ = ["Trace", "TraceTotals", "TracedOperation", "trace"]

@@ -1,8 +1,8 @@
-"""What PyTorch would choose on CUDA, where it chooses by device.
+"""Take PyTorch's choices on CUDA, where they depend on the device.
 
 A few functions look at the device before they decide which operator to run. On the meta device
-they take the plain path; a trace stands in for CUDA, so it takes CUDA's. Only calls that the traced
-code makes itself are redirected: what ``torch.nn.MultiheadAttention`` calls inside stays plain.
+they take the plain path; a trace stands in for CUDA, so it takes CUDA's. Only the traced code's own
+calls are redirected: calls inside ``torch.nn.MultiheadAttention`` stay plain.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ class CudaChoices(TorchFunctionMode):
     Parameters
     ----------
     record
-        Takes note of a kernel that exists on CUDA only.
+        Called with each kernel that exists on CUDA only.
     """
 
     def __init__(self, record: Callable[[Call], None]) -> None:

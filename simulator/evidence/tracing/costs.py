@@ -1,7 +1,7 @@
 """What one operator costs: the conventions of a trace.
 
 An operator that PyTorch builds from others (``masked_fill``, ``stack``, ``_safe_softmax``) never
-arrives here: its parts do. For what is left:
+arrives here: its parts do. The other operators:
 
 * One launch, unless it has no element to write. What a library kernel does inside, such as the
   combine of split-KV flash attention, the passes of a sort or cuBLAS' split-K, is not visible.
@@ -15,7 +15,7 @@ arrives here: its parts do. For what is left:
 * Flash and memory-efficient attention write the output and the log-sum-exp. Random-number state
   and debug masks are not counted.
 * FlexAttention computes the blocks its mask visits, not the whole product that
-  ``torch.utils.flop_counter`` counts for want of the mask; the mask's small tables are not counted.
+  ``torch.utils.flop_counter`` counts without the mask; the mask's small tables are not counted.
 * cuBLAS cannot address a matrix in which neither rows nor columns are contiguous: PyTorch copies
   such an operand first (``prepare_batch_matrix_for_cublas`` in ATen/native/cuda/Blas.cpp,
   recalled), and so does the trace.
@@ -60,7 +60,7 @@ _FUSED_ATTENTION = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of an operator, seen from its schema.
+    """One call of an operator, in the terms of its schema.
 
     Attributes
     ----------
@@ -91,7 +91,17 @@ class Cost:
 
 
 def describe(func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> Call:
-    """Sort an operator's tensors into read, written and newly made."""
+    """Sort an operator's tensors into those read, written and newly made.
+
+    Parameters
+    ----------
+    func
+        The operator: an overload of ``torch.ops``.
+    args, kwargs
+        The arguments it was called with.
+    result
+        What it returned.
+    """
     schema = func._schema  # noqa: SLF001
     name = schema.name.split("::")[1]
     named = {
@@ -113,7 +123,7 @@ def describe(func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any
 
 
 def is_free(call: Call) -> bool:
-    """Return whether an operator only looks at memory differently, or only allocates it."""
+    """Return whether an operator only views memory differently, or only allocates it."""
     if call.name.startswith(_ALLOCATIONS):
         return True
     return not call.written and not call.fresh
@@ -135,18 +145,18 @@ def costs_of(call: Call, device: torch.device) -> list[Cost]:
     return costs
 
 
-# A kernel: its name, and the tensors it reads and writes.
-_Kernel = tuple[str, list[Tensor], list[Tensor]]
+# A launched kernel: its name, and the tensors it reads and writes.
+_Launch = tuple[str, list[Tensor], list[Tensor]]
 
 
-def _everything(call: Call) -> list[_Kernel]:
+def _everything(call: Call) -> list[_Launch]:
     """Read all inputs, write all outputs."""
     return [(call.name, call.read, call.written + call.fresh)]
 
 
-def _matrix_product(call: Call) -> list[_Kernel]:
+def _matrix_product(call: Call) -> list[_Launch]:
     """Read both operands, after copying those that cuBLAS cannot address."""
-    kernels: list[_Kernel] = []
+    kernels: list[_Launch] = []
     read = list(call.read)
     for name in ("self", "mat1", "mat2", "batch1", "batch2"):
         operand = call.args.get(name)
@@ -167,7 +177,7 @@ def _addressable(matrix: Tensor) -> bool:
     return by_rows or by_columns or matrix.is_contiguous() or not matrix.numel()
 
 
-def _gather(call: Call) -> list[_Kernel]:
+def _gather(call: Call) -> list[_Launch]:
     """Read the gathered elements of the table, not all of it."""
     table = call.args.get("self")
     if table is None:
@@ -178,7 +188,7 @@ def _gather(call: Call) -> list[_Kernel]:
     return [(call.name, [gathered, *others], [output])]
 
 
-def _scatter(call: Call) -> list[_Kernel]:
+def _scatter(call: Call) -> list[_Launch]:
     """Write the scattered elements of the target, not all of it."""
     target = call.args["self"]
     others = [tensor for tensor in call.read if tensor is not target]
@@ -192,13 +202,13 @@ def _scatter(call: Call) -> list[_Kernel]:
         others = [_some_of(tensor, count) if tensor is source else tensor for tensor in others]
     part = _some_of(target, min(count, target.numel()))
     accumulates = "add" in call.name or "reduce" in call.name or call.args.get("reduce") is not None
-    kernel: _Kernel = (call.name, [*others, *([part] if accumulates else [])], [part])
+    kernel: _Launch = (call.name, [*others, *([part] if accumulates else [])], [part])
     if call.written:
         return [kernel]
     return [("clone", [target], call.fresh), kernel]
 
 
-def _index_put(call: Call) -> list[_Kernel]:
+def _index_put(call: Call) -> list[_Launch]:
     """Write the indexed elements; a mask with a single value is a masked fill."""
     target, values = call.args["self"], call.args["values"]
     indices = [index for index in call.args["indices"] if index is not None]
@@ -218,13 +228,13 @@ def _index_put(call: Call) -> list[_Kernel]:
     return [(call.name, [values, *indices, *accumulated], [part])]
 
 
-def _fused_attention(call: Call) -> list[_Kernel]:
-    """Write output and log-sum-exp; the rest is state of random numbers."""
+def _fused_attention(call: Call) -> list[_Launch]:
+    """Write output and log-sum-exp; the other outputs are random-number state."""
     return [(call.name, call.read, call.fresh[:2])]
 
 
 def refuse_masks(name: str, args: Sequence[Any]) -> None:
-    """Complain about indexing by a mask, whose result depends on its values."""
+    """Refuse indexing by a mask, whose result depends on its values."""
     for index in args[1] if name == "index" else ():
         if index is not None and index.dtype in _MASKS:
             raise TraceError(
@@ -234,7 +244,7 @@ def refuse_masks(name: str, args: Sequence[Any]) -> None:
 
 
 def _some_of(tensor: Tensor, count: int) -> Tensor:
-    """Return a tensor of ``count`` elements that stands for that many of another's."""
+    """Return a tensor that stands for ``count`` elements of another."""
     return torch.empty(count, dtype=tensor.dtype, device=tensor.device)
 
 
@@ -249,7 +259,7 @@ def _storage(tensor: Tensor) -> int:
     return identity
 
 
-_RULES: dict[str, Callable[[Call], list[_Kernel]]] = {
+_RULES: dict[str, Callable[[Call], list[_Launch]]] = {
     **dict.fromkeys(_MATRIX_PRODUCTS, _matrix_product),
     **dict.fromkeys(_FUSED_ATTENTION, _fused_attention),
     **dict.fromkeys(("embedding", "index_select", "index", "gather", "take"), _gather),

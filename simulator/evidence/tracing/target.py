@@ -1,4 +1,4 @@
-"""Find the function that is to be traced: a kernel of ours, or one of the user's own."""
+"""Find the function to trace: a kernel of ours, or the user's own function."""
 
 import copy
 import importlib
@@ -21,7 +21,7 @@ from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
 def find_function(target: str) -> Callable[..., Any]:
     """Return a function by ``module:function``, ``path/file.py:function`` or a kernel's name.
 
-    A ``torch.nn.Module`` object is moved to the meta device, the original left alone.
+    A copy of a ``torch.nn.Module`` object is moved to the meta device.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def find_function(target: str) -> Callable[..., Any]:
 
 
 def _load(where: str) -> ModuleType:
-    """Import a module by its name, seen from the working directory, or a file by its path."""
+    """Import a module by its name, also from the working directory, or a file by its path."""
     path = Path(where)
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
@@ -98,7 +98,7 @@ def explained(where: str) -> Iterator[None]:
 def _place(problem: BaseException) -> str:
     """Return the innermost line of code that is neither ours nor PyTorch's."""
     ours = (str(Path(__file__).parents[2]), str(Path(torch.__file__).parent), "<frozen")
-    # A complaint of PyTorch's was put into words where the code of the function is out of sight.
+    # An error of PyTorch was reworded outside the function: its cause has the function's line.
     frames = traceback.extract_tb((problem.__cause__ or problem).__traceback__)
     others = [frame for frame in frames if not frame.filename.startswith((*ours, sys.base_prefix))]
     if not others:

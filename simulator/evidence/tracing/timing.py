@@ -1,12 +1,12 @@
-"""What a trace should take: traced operators as the operations that the timing model knows."""
+"""Time a trace: turn traced operators into operations of the timing model."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from simulator.counts.attention.flash import flash_part, row_blocks
+from simulator.counts.attention.flash import flash_part
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Kind, Operation
-from simulator.evidence.tracing.record import TracedOperation
+from simulator.evidence.tracing.recorder import TracedOperation
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 
 _DTYPES: dict[str, Dtype] = {
@@ -20,7 +20,7 @@ _DTYPES: dict[str, Dtype] = {
 }
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("mm", "addmm", "_scaled_mm", "convolution", "_convolution"), "gemm"),
-    # Batched products have no weights: they are attention, or as good as.
+    # Batched products have no weights: they count as attention.
     **dict.fromkeys(("bmm", "baddbmm", "flex_attention"), "attention"),
     **dict.fromkeys(("embedding", "index_select", "gather", "index", "take"), "gather"),
     **dict.fromkeys(("clone", "copy_", "cat", "constant_pad_nd"), "copy"),
@@ -57,7 +57,7 @@ def _operations(traced: TracedOperation, *, resident_blocks: int) -> list[Operat
 
 
 def _plain(traced: TracedOperation, kind: Kind, *, matrix: tuple[int, ...] = (0, 0)) -> Operation:
-    """Return an operator as it was traced, of a product the matrix it multiplies with."""
+    """Return an operator as it was traced; ``matrix`` is the second operand of a product."""
     inner, columns = matrix
     return Operation(
         name=traced.name,
@@ -109,16 +109,7 @@ def _flash(traced: TracedOperation, *, resident_blocks: int) -> list[Operation]:
         dtype=dtype,
         resident_blocks=resident_blocks,
     )
-    account, combine = flash_part(
-        shape,
-        traced.name,
-        tokens=tokens,
-        kv_bytes=shape.decoded_bytes,
-        streams=batch * kv_heads,
-        sequences=batch,
-        rows_blocks=row_blocks(shape, 1),
-        repeat=1,
-    )
+    account, combine = flash_part(shape, replace(shape.decoded_part, name=traced.name))
     # Keys of stride 0 are touched once and read by every sequence.
     again = max(0, account.bytes_read - traced.bytes_read)
     call = replace(

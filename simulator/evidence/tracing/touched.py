@@ -1,8 +1,8 @@
-"""How many bytes of memory some tensors really cover.
+"""Count the bytes of memory that tensors really cover.
 
-A tensor's size says how many elements it shows, not how many it has: an expanded dimension shows
-the same memory again (stride 0), a sliding window shows its elements several times, a slice shows
-a part of its storage, and two tensors may be views of the same memory.
+A tensor's size says how many elements it shows, not how many are stored: an expanded dimension
+shows the same memory again (stride 0), a sliding window shows its elements several times, a slice
+shows a part of its storage, and two tensors may be views of the same memory.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from math import gcd, prod
 
 from torch import Tensor
 
-# Past this many bits an exact bitmap of overlapping views is not worth its memory.
+# Above this many bits an exact bitmap of overlapping views is not worth its memory.
 _LARGEST_BITMAP = 2**30
 
 
@@ -33,7 +33,7 @@ def touched_bytes(tensors: Iterable[Tensor]) -> int:
     """Count the distinct bytes that tensors cover together.
 
     Exact, unless views of one storage overlap in an irregular pattern over more than 128 MiB;
-    then each is counted by itself, but never more than the storage between their ends.
+    then each is counted separately, but never more than the storage between their ends.
     """
     by_storage: dict[int, list[Region]] = {}
     for tensor in tensors:

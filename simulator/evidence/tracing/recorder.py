@@ -1,4 +1,4 @@
-"""Run a function on the meta device and write down every operator it reaches.
+"""Record a trace: run a function on the meta device and write down every operator it reaches.
 
 PyTorch's dispatcher is asked, not imitated: a function of the composite kind, such as ``einsum``,
 ``reshape``, ``masked_fill`` or the math path of attention, is run down to the operators that have
@@ -7,6 +7,7 @@ a kernel of their own on a device, by PyTorch's own C++ code. So copies that it 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,11 +21,10 @@ from torch.utils.module_tracker import ModuleTracker
 from simulator.errors import SimulatorError, TraceError
 from simulator.evidence.tracing.choices import CudaChoices
 from simulator.evidence.tracing.costs import Call, Cost, costs_of, describe, is_free, refuse_masks
-from simulator.evidence.tracing.record import Trace, TracedOperation
 from simulator.evidence.tracing.touched import touched_bytes
 
 _META = torch.device("meta")
-# Kernels of their own in all but registration: what is below them says less than their name.
+# Kernels in all but registration: their names say more than the operators below them.
 _WHOLE = {"clone", "_to_copy", "copy_", "embedding", "arange", "convolution"}
 _ATTENTION = {
     "_scaled_dot_product_flash_attention",
@@ -32,6 +32,134 @@ _ATTENTION = {
     "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracedOperation:
+    """One operator that does work on the device.
+
+    Attributes
+    ----------
+    name
+        The operator, without namespace and overload: ``bmm``, ``_to_copy``, ``copy_``.
+    flops
+        Floating-point operations of matrix products, two per multiply-add, as
+        ``torch.utils.flop_counter`` counts them. [FLOP]
+    bytes_read, bytes_written
+        Memory the operator touches, each element once however often it is used. [bytes]
+    launches
+        Kernels launched.
+    module
+        Path of the innermost ``torch.nn.Module`` it ran in, empty outside of modules.
+    called_by
+        The operator that the code called, where it consists of several kernels.
+    shapes
+        Its tensors as text: ``[16, 4, 128] bf16, ... -> [16, 4, 64] bf16``.
+    dtype
+        Type of the first tensor it reads, without ``torch.``; empty if it reads none.
+    sizes
+        Sizes of the tensors it reads.
+    """
+
+    name: str
+    flops: int
+    bytes_read: int
+    bytes_written: int
+    launches: int
+    module: str = ""
+    called_by: str = ""
+    shapes: str = ""
+    dtype: str = ""
+    sizes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes read and written. [bytes]."""
+        return self.bytes_read + self.bytes_written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceTotals:
+    """Sums over operations."""
+
+    flops: int
+    bytes_read: int
+    bytes_written: int
+    launches: int
+    calls: int
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes read and written. [bytes]."""
+        return self.bytes_read + self.bytes_written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """What a function did, operator by operator, in order.
+
+    Attributes
+    ----------
+    operations
+        Operators that do work on the device.
+    views
+        Operators that only view memory differently, or only allocate it; they cost nothing on
+        the device.
+    """
+
+    operations: tuple[TracedOperation, ...]
+    views: int
+
+    @property
+    def totals(self) -> TraceTotals:
+        """Sums over all operations."""
+        return total(self.operations)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of matrix products. [FLOP]."""
+        return self.totals.flops
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read. [bytes]."""
+        return self.totals.bytes_read
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes written. [bytes]."""
+        return self.totals.bytes_written
+
+    @property
+    def launches(self) -> int:
+        """Kernels launched."""
+        return self.totals.launches
+
+    def grouped(self, by: Callable[[TracedOperation], str] | None = None) -> dict[str, TraceTotals]:
+        """Sum the operations that share a key, in order of first appearance.
+
+        Parameters
+        ----------
+        by
+            Maps an operation to its key; by default its name. ``lambda op: op.module`` groups by
+            module.
+        """
+        groups: dict[str, list[TracedOperation]] = {}
+        for operation in self.operations:
+            key = operation.name if by is None else by(operation)
+            groups.setdefault(key, []).append(operation)
+        return {key: total(operations) for key, operations in groups.items()}
+
+
+def total(operations: Sequence[TracedOperation]) -> TraceTotals:
+    """Return the sums over operations."""
+    return TraceTotals(
+        flops=sum(operation.flops for operation in operations),
+        bytes_read=sum(operation.bytes_read for operation in operations),
+        bytes_written=sum(operation.bytes_written for operation in operations),
+        launches=sum(operation.launches for operation in operations),
+        calls=len(operations),
+    )
 
 
 def trace(function: Callable[..., Any], *inputs: Any, **keywords: Any) -> Trace:
@@ -169,7 +297,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
 
     def fused(self, call: Call) -> None:
-        """Record a kernel that CUDA has and the meta device has not."""
+        """Record a kernel that CUDA has and the meta device lacks."""
         self._record(call, 0, costs_of(call, _META))
 
     def _flex(self, query: Tensor, keys: Tensor, values: Tensor, *rest: Any) -> Any:

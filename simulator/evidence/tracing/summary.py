@@ -1,4 +1,4 @@
-"""Trace a function that the user names, and time what it does."""
+"""Summarise a trace of a function that the user names: its operators, and the time they take."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from simulator.errors import TraceError
-from simulator.evidence.kernels import KERNELS, Layout, lay_out
-from simulator.evidence.tracing.record import Trace, TracedOperation
-from simulator.evidence.tracing.run import trace
+from simulator.evidence.kernels import KERNELS, Layout
+from simulator.evidence.kernels.layout import lay_out
+from simulator.evidence.tracing.recorder import Trace, TracedOperation, total, trace
 from simulator.evidence.tracing.target import explained, find_function
 from simulator.evidence.tracing.timing import operations_of
-from simulator.inputs.dtypes import Dtype
-from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout
+from simulator.inputs.setup import Execution, Setup
 from simulator.timing.constants import Rates
 from simulator.timing.interval import Uncertainty, uncertainty
 from simulator.timing.limits import BLOCKS_PER_SM
@@ -33,7 +32,7 @@ TORCH_DTYPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class TraceRequest:
     """What to trace.
 
     Attributes
@@ -41,13 +40,13 @@ class Question:
     target
         ``module:function``, ``file.py:function`` or a kernel's name.
     sizes
-        Sizes of the five tensors of a kernel, by name; echoed where ``tensors`` are given.
+        Sizes of the five tensors of a kernel, by name; only repeated where ``tensors`` are given.
     tensors
         Sizes and type of each tensor to call it with, in place of those five.
     dtype
         Type of the five, a key of ``TORCH_DTYPES``.
     layout
-        How the caches lie; None is as the kernel wants them.
+        How the caches lie; None for the kernel's own layout.
     """
 
     target: str
@@ -58,20 +57,8 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlainCode:
-    """How a traced function is run: as PyTorch code, each of its operators a kernel."""
-
-    attention: Attention
-    kv_layout: KvLayout
-    execution: Execution
-    kernel: Kernel = "einsum"
-    weight_dtype: Dtype = "bf16"
-    kv_dtype: Dtype = "bf16"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """Equal operators together; FLOPs, bytes, launches and time are of all of them."""
+class OperatorLine:
+    """Equal operators together, with the sums of their FLOPs, bytes, launches and time."""
 
     operator: str
     called_by: str
@@ -87,16 +74,16 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class TraceSummary:
     """A trace with its time."""
 
-    question: Question
+    request: TraceRequest
     traced: Trace
     time: StepTime
     within: Uncertainty
     execution: Execution
     gpu: Rates
-    lines: Sequence[Line]
+    lines: Sequence[OperatorLine]
     notes: Sequence[str]
 
     @property
@@ -106,18 +93,18 @@ class Report:
 
     @property
     def as_object(self) -> dict[str, Any]:
-        """All of it as a JSON object."""
+        """The summary as a JSON object."""
         totals = self.traced.totals
-        question = self.question
-        tensors = [{"sizes": list(sizes), "dtype": dtype} for sizes, dtype in question.tensors]
-        one_type = {} if tensors else {"dtype": question.dtype}
+        request = self.request
+        tensors = [{"sizes": list(sizes), "dtype": dtype} for sizes, dtype in request.tensors]
+        one_type = {} if tensors else {"dtype": request.dtype}
         return {
             "schema_version": 1,
             "inputs": {
-                "function": question.target,
-                **({"tensors": tensors} if tensors else question.sizes),
+                "function": request.target,
+                **({"tensors": tensors} if tensors else request.sizes),
                 **one_type,
-                "layout": None if tensors else question.layout or _own_layout(question.target),
+                "layout": None if tensors else request.layout or _own_layout(request.target),
                 "execution": self.execution,
             },
             "time_ms": float(self.time.total_s) * MILLISECONDS,
@@ -141,28 +128,32 @@ class Report:
         }
 
 
-def report(
-    question: Question, gpu: Rates, execution: Execution, *, about: Sequence[str] = ()
-) -> Report:
+def summarise(
+    request: TraceRequest, gpu: Rates, execution: Execution, *, about: Sequence[str] = ()
+) -> TraceSummary:
     """Trace a function and predict its time.
 
     Parameters
     ----------
+    request
+        The function, and the tensors to call it with.
+    gpu, execution
+        Rates of the GPU, and how the operators are launched.
     about
-        Notes on the GPU and its constants, to go before those on the trace.
+        Notes on the GPU and its constants, which go before those on the trace.
 
     Raises
     ------
     TraceError
-        If there is no such function, it fails, or it does something that has no trace; or if its
+        If there is no such function, it fails or does something that cannot be traced, or its
         tensors are larger than PyTorch can count.
     """
-    function = find_function(question.target)
+    function = find_function(request.target)
     try:
-        inputs = _inputs(question)
+        inputs = _inputs(request)
     except RuntimeError as problem:
         raise TraceError(f"tensors of these sizes cannot be made: {problem}") from problem
-    with explained(question.target):
+    with explained(request.target):
         traced = trace(function, *inputs)
     resident = BLOCKS_PER_SM * gpu.gpu.sm_count
     operations = operations_of(traced.operations, resident_blocks=resident)
@@ -177,11 +168,11 @@ def report(
     if any(each.dtype == "float64" for each in traced.operations):
         notes.append("float64 products are timed as float32: no profile has their rate.")
     time = step_time(operations, gpu, execution)
-    return Report(
-        question=question,
+    return TraceSummary(
+        request=request,
         traced=traced,
         time=time,
-        within=uncertainty(operations, time, gpu, _how(question, execution)),
+        within=uncertainty(operations, time, gpu, _setup(request, execution)),
         execution=execution,
         gpu=gpu,
         lines=_lines(traced.operations, gpu, execution, resident),
@@ -189,46 +180,47 @@ def report(
     )
 
 
-def _inputs(question: Question) -> Sequence[Tensor]:
+def _inputs(request: TraceRequest) -> Sequence[Tensor]:
     """Make the tensors to call the function with, without memory."""
-    if question.tensors:
+    if request.tensors:
         return [
             torch.empty(sizes, dtype=getattr(torch, TORCH_DTYPES[dtype]), device="meta")
-            for sizes, dtype in question.tensors
+            for sizes, dtype in request.tensors
         ]
-    z = dict(question.sizes)
+    z = dict(request.sizes)
     if z["heads"] % z["kv_heads"]:
         raise TraceError(f"heads = {z['heads']} is not a multiple of kv_heads = {z['kv_heads']}")
     context = (z["prompts"], z["kv_heads"], z["context_tokens"], z["head_dim"])
     own = (z["prompts"], z["samples"], z["kv_heads"], z["decoded_tokens"], z["head_dim"])
     query = (z["prompts"], z["samples"], z["heads"], z["head_dim"])
-    dtype = getattr(torch, TORCH_DTYPES[question.dtype])
+    dtype = getattr(torch, TORCH_DTYPES[request.dtype])
     made = [
         torch.empty(sizes, dtype=dtype, device="meta")
         for sizes in (query, context, context, own, own)
     ]
-    return lay_out(question.layout or _own_layout(question.target), *made)
+    return lay_out(request.layout or _own_layout(request.target), *made)
 
 
-def _how(question: Question, execution: Execution) -> PlainCode:
-    """Return what decides the interval of a trace's time, beside its operators."""
-    target = question.target
-    layout = question.layout or _own_layout(target)
-    return PlainCode(
-        attention=KERNELS[target].attention if target in KERNELS else "standard",
-        kv_layout="rebuilt" if layout == "rebuilt" and not question.tensors else "shared",
+def _setup(request: TraceRequest, execution: Execution) -> Setup:
+    """Return how the function is run: as plain PyTorch code, each of its operators a kernel."""
+    layout = request.layout or _own_layout(request.target)
+    known = KERNELS.get(request.target)
+    return Setup(
+        attention=known.attention if known else "standard",
+        kernel="einsum",
+        kv_layout="rebuilt" if layout == "rebuilt" and not request.tensors else "shared",
         execution=execution,
     )
 
 
 def _own_layout(target: str) -> Layout:
     """Return how a kernel wants its caches; a function gets what kernels are given."""
-    return KERNELS[target].kv_layout if target in KERNELS else "shared"
+    return KERNELS[target].layout if target in KERNELS else "shared"
 
 
 def _lines(
     traced: Sequence[TracedOperation], gpu: Rates, execution: Execution, resident: int
-) -> list[Line]:
+) -> list[OperatorLine]:
     """Put equal operators together, in order of first appearance."""
     groups: dict[tuple[str, ...], list[TracedOperation]] = {}
     for each in traced:
@@ -237,18 +229,14 @@ def _lines(
     for (name, called_by, module, shapes), equal in groups.items():
         time = step_time(operations_of(equal, resident_blocks=resident), gpu, execution)
         lines.append(
-            Line(
+            OperatorLine(
                 operator=name,
                 called_by=called_by,
                 module=module,
-                calls=len(equal),
-                flops=sum(each.flops for each in equal),
-                bytes_read=sum(each.bytes_read for each in equal),
-                bytes_written=sum(each.bytes_written for each in equal),
-                launches=sum(each.launches for each in equal),
                 time_ms=float(time.device_s) * MILLISECONDS,
                 bound=max(time.by_roof_s, key=lambda roof: float(time.by_roof_s[roof])),
                 shapes=shapes,
+                **asdict(total(equal)),
             )
         )
     return lines

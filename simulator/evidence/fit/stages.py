@@ -1,4 +1,4 @@
-"""The stages of a calibration: which constants each kind of row can tell, and in which order."""
+"""The stages of a calibration: the constants that each kind of row determines, in order."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -34,19 +34,19 @@ _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Constants that one kind of row can tell.
+    """Constants that one kind of row determines.
 
     Attributes
     ----------
     shape
-        Columns that make a row's shape: whole shapes are held out.
+        Columns that make up a row's shape: whole shapes are held out.
     own
-        Whether a library, or a narrow format, gets constants of its own.
+        Whether each library, and 8-bit formats, get constants of their own.
     general
-        Whether there are constants of no library: what engines add is each one's own.
+        Whether there are constants for no library in particular: each engine's overhead is its own.
     rows
-        Of which rows: replayed from a CUDA graph, launched from the host one by one, or timed
-        whole, by a program whose operations are its own.
+        Which rows: replayed from a CUDA graph, launched from the host one by one, or whole programs
+        with a timing of their own.
     """
 
     kind: RowKind
@@ -109,7 +109,7 @@ STAGES = (
     ),
     *(
         Stage(kind, _free(Key("host_us_per_launch"), Key("eager_launch_us")), shape, rows="eager")
-        # Of both, the whole step first: its host does what a user's does.
+        # The whole step comes first: its host does what a user's does.
         for kind, shape in _EAGER
     ),
     Stage(
@@ -122,7 +122,7 @@ STAGES = (
     ),
 )
 
-# The rows that can tell constants of the paper's own code, by the ends of their names.
+# The rows that determine constants of the paper's own code, by the ends of their names.
 _HARNESS_ROWS = {
     "cat_fraction": "whole eager steps with rebuilt caches, of few samples and of many",
     "pass_fraction": "whole steps that keep their logits in memory, of many samples",
@@ -132,7 +132,7 @@ _HARNESS_ROWS = {
 
 
 def wanted_rows(key: Key) -> str:
-    """Return which rows to add for a constant that the present ones cannot tell."""
+    """Return the rows to add for a constant that the present rows do not determine."""
     if key.name in CONSTANTS:
         return CONSTANTS[key.name].rows
     found = (rows for end, rows in _HARNESS_ROWS.items() if key.name.endswith(end))

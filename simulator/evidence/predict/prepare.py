@@ -1,0 +1,50 @@
+"""From measured rows to their predictions: each becomes the operations that were timed.
+
+Rows of one GPU, library and number format become arrays, so that thousands are predicted at once.
+The operations do not depend on the constants, so a fit builds them once.
+"""
+
+from typing import Any
+
+import pandas as pd
+
+from simulator.evidence.kernels import KERNELS
+from simulator.evidence.predict import calls, measured, paper_code, steps
+from simulator.evidence.predict.groups import Prepared
+from simulator.evidence.rows.kinds import RowKind
+
+
+def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
+    """Turn rows of one kind into groups of operations, each kind of code by its own reader."""
+    known = table["gpu_id"].notna()
+    skipped = {
+        label: f"no profile of GPU {name}" for label, name in table.loc[~known, "gpu"].items()
+    }
+    rows = table[known]
+    own = measured.is_own(rows, kind)
+    found = [measured.prepare(rows[own], kind)] if own.any() else []
+    rows = rows[~own]
+    if kind == "decode_step":
+        papers = paper_code.is_papers(rows)
+        found += [steps.prepare_steps(rows[~papers]), paper_code.prepare(rows[papers])]
+    elif kind == "end_to_end":
+        found.append(steps.prepare_batches(rows))
+    else:
+        found.append(calls.prepare(rows, kind))
+    for part in found:
+        skipped.update(part.skipped)
+    return Prepared([group for part in found for group in part.groups], skipped)
+
+
+def out_of_memory(row: "pd.Series[Any]") -> bool:
+    """Return whether a row of a whole step is predicted not to fit its GPU.
+
+    Raises
+    ------
+    SimulatorError
+        If the row is not one that can be predicted.
+    """
+    if row.get("implementation") in KERNELS:
+        return measured.out_of_memory(row)
+    papers = bool(paper_code.is_papers(pd.DataFrame([row])).iloc[0])
+    return paper_code.out_of_memory(row) if papers else steps.out_of_memory(row)
