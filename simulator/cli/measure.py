@@ -104,7 +104,7 @@ def _measure(
             "--query-tokens",
             help="Query tokens of each sample, as often as you like. "
             "Default: 1, or the scenario's.",
-            parser=count,
+            parser=opt.count,
             metavar="SIZE",
             rich_help_panel=GRID_PANEL,
         ),
