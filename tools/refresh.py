@@ -1,9 +1,12 @@
-"""Run every command in the docs and keep the output printed below it true.
+"""Keep the documents true: what commands print, and which fields answers have.
 
-A block fenced as ``console`` holds commands behind ``$``, each followed by its output. Run this
-file to rewrite the outputs; with ``--check`` it only says which are out of date.
+A block fenced as ``console`` holds commands behind ``$``; what follows is what they print. A table
+below ``<!-- fields of MODULE.NAME -->`` has the fields and units of the columns of that name; the
+words beside them are the document's own. Run this file to rewrite both; with ``--check`` it only
+says which documents are out of date.
 """
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -16,6 +19,9 @@ from tools import cascade_rule, paper_claims, published_signs
 ROOT = Path(__file__).resolve().parent.parent
 # Pages that are generated whole; docs/accuracy.md is not among them: it needs measured rows.
 GENERATORS = (cascade_rule, published_signs, paper_claims)
+# Units that are kinds of values: what the documents say of them.
+UNITS = {"text": "", "ratio": "", "launches": "", "bool": "true or false"}
+FIELDS = re.compile(r"^<!-- fields of (\S+)\.(\w+) -->\n((?:\|.*\n)+)", re.MULTILINE)
 BLOCK = re.compile(r"(^```console\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
 
 
@@ -47,13 +53,41 @@ def output_of(command: str) -> str:
 
 
 def refreshed(text: str) -> str:
-    """Return a document with the outputs of its commands as they are now."""
+    """Return a document with its fields, and the outputs of its commands, as they are now."""
 
     def rewrite(match: re.Match[str]) -> str:
         parts = [f"$ {command}\n{output_of(command)}" for command in commands(match.group(0))]
         return match.group(1) + "\n".join(parts) + match.group(3)
 
-    return BLOCK.sub(rewrite, text)
+    return BLOCK.sub(rewrite, described(text))
+
+
+def described(text: str) -> str:
+    """Return a document whose tables of fields have the fields and units of the columns."""
+    return FIELDS.sub(lambda match: _table(*match.groups()), text)
+
+
+def _table(module: str, name: str, old: str) -> str:
+    """Return a table of fields; those that stood in one row stay in one row, with its words."""
+    rows = [re.split(r" *\| *", line.strip("| \n")) for line in old.splitlines()[2:]]
+    words = {key: row[-1] for row in rows for key in re.findall(r"`(\w+)`", row[0])}
+    together: list[tuple[list[str], str, str]] = []
+    for column in getattr(importlib.import_module(module), name):
+        if not column.key:
+            continue
+        unit, meaning = UNITS.get(column.unit, column.unit), words.get(column.key, "")
+        if meaning and together and together[-1][1:] == (unit, meaning):
+            together[-1][0].append(f"`{column.key}`")
+        else:
+            together.append(([f"`{column.key}`"], unit, meaning))
+    with_units = any(unit for _, unit, _ in together)
+    lines = ["| field | unit | meaning |", "| --- | --- | --- |"]
+    if not with_units:
+        lines = ["| field | meaning |", "| --- | --- |"]
+    for keys, unit, meaning in together:
+        cells = [", ".join(keys), *([unit] if with_units else []), meaning]
+        lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
+    return f"<!-- fields of {module}.{name} -->\n" + "".join(f"{line}\n" for line in lines)
 
 
 def generated() -> dict[Path, str]:

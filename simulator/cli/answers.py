@@ -1,4 +1,4 @@
-"""estimate, compare, generate and plan."""
+"""estimate, compare, generate, plan and tree."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -6,22 +6,10 @@ import typer
 
 from simulator import api
 from simulator.answers.rules import RULES
-from simulator.cli.options import (
-    CHECK_FAILED,
-    DEFAULT_GPU,
-    WORK_PANEL,
-    AttentionName,
-    Check,
-    Explain,
-    GpuName,
-    PricePerHour,
-    TargetStep,
-    gpu_option,
-)
+from simulator.cli import options as opt
 from simulator.cli.output import Output, say
 from simulator.cli.question import Question, with_question
-from simulator.cli.words import choice, count
-from simulator.inputs.workload import ATTENTIONS
+from simulator.inputs.setup import ATTENTIONS
 
 if TYPE_CHECKING:
     from simulator.answers.generate import Generation
@@ -29,108 +17,67 @@ if TYPE_CHECKING:
 DEFAULT_OUTPUT_TOKENS = 256
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (estimate, compare, generate, plan):
-        app.command()(command)
-
-
 @with_question
-def estimate(
+def _estimate(
     question: Question,
     output: Output,
-    gpu: GpuName = DEFAULT_GPU,
-    attention: AttentionName = None,
-    explain: Explain = False,
-    check: Check = False,
+    gpu: opt.GpuName = opt.DEFAULT_GPU,
+    attention: opt.AttentionName = None,
+    explain: opt.Explain = False,
+    check: opt.Check = False,
 ) -> None:
     """Estimate one decode step: time, bytes, memory, what binds."""
-    from simulator.views.results import estimate_object, operation_rows
+    from simulator.views.estimate import estimate_object, estimate_rows, estimate_view
 
     result = api.estimate(**question.settings(gpu=gpu, attention=attention))
-
-    def table() -> object:
-        from rich.console import Group
-
-        from simulator.views.explain import explain as derive
-        from simulator.views.tables import estimate_view, explain_view
-
-        view = estimate_view(result)
-        return Group(view, explain_view(derive(result))) if explain else view
-
-    def as_object() -> dict[str, object]:
-        from simulator.views.explain import explain_objects
-
-        extra = {"explanation": explain_objects(result)} if explain else {}
-        return estimate_object(result) | extra
-
-    output.write(table=table, json_object=as_object, rows=lambda: operation_rows(result))
-    if check and not result.memory.fits:
-        raise typer.Exit(CHECK_FAILED)
+    output.write(
+        table=lambda: estimate_view(result, explain=explain),
+        json_object=lambda: estimate_object(result, explain=explain),
+        rows=lambda: estimate_rows(result),
+    )
+    _check(check, result.memory.fits)
 
 
 @with_question
-def compare(
+def _compare(
     question: Question,
     output: Output,
-    gpu: GpuName = DEFAULT_GPU,
+    gpu: opt.GpuName = opt.DEFAULT_GPU,
     rule: Annotated[
         str | None,
-        choice(
+        opt.choice(
             "--rule",
-            panel=WORK_PANEL,
+            panel=opt.WORK_PANEL,
             text="Also what a serving engine's rule would choose, and what that costs.",
             of=tuple(RULES),
         ),
     ] = None,
-    explain: Explain = False,
-    check: Check = False,
+    explain: opt.Explain = False,
+    check: opt.Check = False,
 ) -> None:
     """Compare standard with bifurcated attention, and advise."""
-    from simulator.views.results import compare_object, compare_rows
+    from simulator.views.estimate import compare_object, compare_rows, compare_view
 
     result = api.compare(rule=rule, **question.settings(gpu=gpu))
-
-    def table() -> object:
-        from rich.console import Group
-        from rich.text import Text
-
-        from simulator.views.explain import explain as derive
-        from simulator.views.tables import compare_view, explain_view
-
-        parts = [compare_view(result)]
-        if explain:
-            for name in ATTENTIONS:
-                parts.append(Text(f"\n{name.capitalize()} attention", style="bold underline"))
-                parts.append(explain_view(derive(getattr(result, name))))
-        return Group(*parts)
-
-    def as_object() -> dict[str, object]:
-        from simulator.views.explain import explain_objects
-
-        extra = (
-            {"explanation": {name: explain_objects(getattr(result, name)) for name in ATTENTIONS}}
-            if explain
-            else {}
-        )
-        return compare_object(result) | extra
-
-    output.write(table=table, json_object=as_object, rows=lambda: compare_rows(result))
-    if check and not (result.standard.memory.fits or result.bifurcated.memory.fits):
-        raise typer.Exit(CHECK_FAILED)
+    output.write(
+        table=lambda: compare_view(result, explain=explain),
+        json_object=lambda: compare_object(result, explain=explain),
+        rows=lambda: compare_rows(result),
+    )
+    _check(check, result.standard.memory.fits or result.bifurcated.memory.fits)
 
 
 @with_question
-def generate(
+def _generate(
     question: Question,
     output: Output,
-    gpu: GpuName = DEFAULT_GPU,
-    attention: AttentionName = None,
-    price_per_hour: PricePerHour = None,
-    check: Check = False,
+    gpu: opt.GpuName = opt.DEFAULT_GPU,
+    attention: opt.AttentionName = None,
+    price_per_hour: opt.PricePerHour = None,
+    check: opt.Check = False,
 ) -> None:
     """Follow a whole request: prefill, every step, cost."""
-    from simulator.views.results import generation_rows, generations_object
+    from simulator.views.generate import generate_object, generate_rows, generate_view
 
     if question.decoded_tokens is not None:
         raise typer.BadParameter(
@@ -147,46 +94,38 @@ def generate(
         )
         for name in ([attention] if attention else ATTENTIONS)
     }
-
-    def table() -> object:
-        from simulator.views.tables import generations_view
-
-        return generations_view(results)
-
     output.write(
-        table=table,
-        json_object=lambda: generations_object(results),
-        rows=lambda: generation_rows(results),
+        table=lambda: generate_view(results),
+        json_object=lambda: generate_object(results),
+        rows=lambda: generate_rows(results),
     )
-    if check and not any(result.memory.fits for result in results.values()):
-        raise typer.Exit(CHECK_FAILED)
+    _check(check, any(result.memory.fits for result in results.values()))
 
 
 @with_question
-def plan(
+def _plan(
     question: Question,
     output: Output,
     gpu: Annotated[
         list[str] | None,
-        gpu_option("GPU to consider, as often as you like. Default: every GPU with a price."),
+        opt.gpu_option("GPU to consider, as often as you like. Default: every GPU with a price."),
     ] = None,
-    attention: AttentionName = None,
-    target_step_ms: TargetStep = None,
+    attention: opt.AttentionName = None,
+    target_step_ms: opt.TargetStep = None,
     tensor_parallel_sizes: Annotated[
         list[int] | None,
-        typer.Option(
+        opt.work(
             "--gpus",
-            help="Tensor-parallel size to try, as often as you like. Default: 1, 2, 4, 8.",
-            rich_help_panel=WORK_PANEL,
-            parser=count,
+            text="Tensor-parallel size to try, as often as you like. Default: 1, 2, 4, 8.",
+            parser=opt.count,
             metavar="SIZE",
         ),
     ] = None,
-    price_per_hour: PricePerHour = None,
-    check: Check = False,
+    price_per_hour: opt.PricePerHour = None,
+    check: opt.Check = False,
 ) -> None:
     """Plan capacity: what fits, in time, on which GPU, at what cost."""
-    from simulator.views.plan_results import plan_object, plan_rows
+    from simulator.views.plan import plan_object, plan_rows, plan_view
 
     if tensor_parallel_sizes and question.tensor_parallel is not None:
         raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
@@ -198,19 +137,44 @@ def plan(
         price_per_hour=price_per_hour,
         **question.settings(tensor_parallel=question.tensor_parallel),
     )
-
-    def table() -> object:
-        from simulator.views.plan_tables import plan_view
-
-        return plan_view(result)
-
     output.write(
-        table=table,
+        table=lambda: plan_view(result),
         json_object=lambda: plan_object(result),
         rows=lambda: plan_rows(result),
     )
     if output.format == "csv":
         for reason in result.skipped:
             say(f"skipped: {reason}")
-    if check and not any(option.meets_target for option in result.options):
-        raise typer.Exit(CHECK_FAILED)
+    _check(check, any(option.meets_target for option in result.options))
+
+
+@with_question
+def _tree(
+    question: Question, output: Output, gpu: opt.GpuName = opt.DEFAULT_GPU, check: opt.Check = False
+) -> None:
+    """Say which levels of a prefix tree to read once per node."""
+    from simulator.views.tree import tree_object, tree_rows, tree_view
+
+    result = api.tree(**question.settings(gpu=gpu))
+    output.write(
+        table=lambda: tree_view(result),
+        json_object=lambda: tree_object(result),
+        rows=lambda: tree_rows(result),
+    )
+    _check(check, result.best.result.memory.fits)
+
+
+def _check(asked: bool, holds: object) -> None:
+    """Exit with the code of a failed check, if one was asked for."""
+    if asked and not holds:
+        raise typer.Exit(opt.CHECK_FAILED)
+
+
+# The commands of this module.
+COMMANDS = {
+    "estimate": _estimate,
+    "compare": _compare,
+    "generate": _generate,
+    "plan": _plan,
+    "tree": _tree,
+}

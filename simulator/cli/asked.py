@@ -33,7 +33,7 @@ asked.__signature__ = inspect.signature(question_of)  # type: ignore[attr-define
 
 
 def given(context: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return of the options of a question those that the command line gives."""
+    """Return those options of a question that were given on the command line."""
     return {
         name: value
         for name, value in values.items()
@@ -78,8 +78,6 @@ def changes_of(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
         _FIELDS.get(name, name): value for name, value in options.items() if name not in _NO_AXES
     }
     settings = {name: options[name] for name in _NO_AXES if name in options}
-    if "gpu_memory_utilization" in settings:
-        settings["memory_utilization"] = settings.pop("gpu_memory_utilization")
     if "model" in changes:
         changes["model"] = (changes["model"],)
     if "output_tokens" in changes:

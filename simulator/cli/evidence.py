@@ -1,19 +1,30 @@
-"""calibrate: what measured rows say about the timing model."""
+"""calibrate and validate: what measured rows say about the timing model."""
 
 import datetime as dt
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simulator.cli.output import output_of, say, write_text
-from simulator.cli.words import complete_gpus
+from simulator.cli.options import Constants, FigurePath, complete_gpus
+from simulator.cli.output import (
+    check_figure,
+    check_parquet,
+    csv_text,
+    output_of,
+    say,
+    write_figure,
+    write_text,
+)
 from simulator.errors import MeasurementError, OutputError
 
 if TYPE_CHECKING:
     from simulator.evidence.fit.calibrate import Calibration
+    from simulator.evidence.predict.validate import Validation
     from simulator.evidence.rows.reading import Measurements
+    from simulator.inputs.hardware import HardwareProfile
 
 Rows = Annotated[
     list[Path],
@@ -22,20 +33,17 @@ Rows = Annotated[
     ),
 ]
 KeepSuspect = Annotated[
-    bool, typer.Option("--keep-suspect", help="Keep rows that break physics, if they have a time.")
+    bool, typer.Option("--keep-suspect", help="Keep rows that break physics but have a time.")
 ]
 # Refused rows are listed one by one up to here.
 MOST_LISTED = 10
 # Shapes shown for each fit; the JSON has all.
 MOST_SHAPES = 3
+# Where validate writes its rows, its report or its figure.
+SUFFIXES = (".csv", ".parquet", ".json", ".html")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(calibrate)
-
-
-def calibrate(
+def _calibrate(
     rows: Rows,
     gpu: Annotated[
         str,
@@ -62,7 +70,7 @@ def calibrate(
     if output is not None and output.suffix != ".toml":
         raise OutputError(f"cannot write {output}: a profile goes to .toml")
     measurements = load(rows, gpu=card.id, keep_suspect=keep_suspect)
-    say_refused(measurements)
+    _say_refused(measurements)
     result = fitting.calibrate(measurements, card)
     if output is not None:
         path = Path(gpu) if gpu.endswith(".toml") else profile_path(card.id)
@@ -85,7 +93,7 @@ def calibrate(
 
 
 def _needs(*packages: str) -> None:
-    """Refuse to start without a package of the extra.
+    """Refuse to start without a package that calibration needs.
 
     Raises
     ------
@@ -102,8 +110,8 @@ def _needs(*packages: str) -> None:
         )
 
 
-def say_refused(measurements: "Measurements") -> None:
-    """List the rows that are not believed, or are kept against belief."""
+def _say_refused(measurements: "Measurements") -> None:
+    """List the rows that are refused, or kept although they break physics."""
     from simulator.views.text import plural
 
     for rows, what in (
@@ -167,7 +175,7 @@ def _errors(summary: tuple[float, float, float]) -> dict[str, float | None]:
 
 
 def _calibration_table(result: "Calibration") -> Any:
-    """Return the fits as a table, with what the rows cannot tell, and where they are off."""
+    """Return the fits as a table, with constants that rows cannot tell, and the worst shapes."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -227,3 +235,129 @@ def _residual_table(result: "Calibration") -> Any:
             )
             what = ""
     return table
+
+
+def _validate(
+    rows: Rows,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            "-g",
+            help="Use only this GPU's rows; also the GPU of rows that name none.",
+            autocompletion=complete_gpus,
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration", help="Profile to use instead of the shipped one.", metavar="FILE"
+        ),
+    ] = None,
+    constants: Constants = "auto",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Every row with its prediction (.csv, .parquet), the report (.json) or the "
+            "figure (.html).",
+            metavar="FILE",
+        ),
+    ] = None,
+    figure: FigurePath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+    keep_suspect: KeepSuspect = False,
+) -> None:
+    """Compare predictions with measured rows."""
+    from simulator.evidence.predict import summaries
+    from simulator.evidence.predict import validate as checking
+    from simulator.evidence.rows.reading import load
+    from simulator.inputs.hardware import load_hardware
+    from simulator.views.text import plural
+
+    _check_suffix(output, SUFFIXES)
+    if figure is not None:
+        check_figure(figure)
+    card = _calibrated(calibration, gpu) if calibration else None
+    measurements = load(rows, gpu=gpu, keep_suspect=keep_suspect)
+    _say_refused(measurements)
+    result = checking.validate(measurements, gpu=card, choice=constants)
+    for reason, count in sorted(result.skipped.items()):
+        say(f"skipped {plural(count, 'row')}: {reason}")
+    if gpu is not None and not len(result.rows):
+        say(f"no rows of {load_hardware(gpu).id} could be predicted")
+    if output is not None and output.suffix != ".html":
+        _write(result, measurements, output)
+        output = None
+    for path in (output, figure):
+        if path is not None:
+            _draw(result, card, path)
+    report = summaries.summarise(result, measurements)
+
+    def table() -> Any:
+        from simulator.views.validation import validation_view
+
+        return validation_view(report)
+
+    output_of(None, as_json, None).write(table=table, json_object=lambda: report, rows=list)
+
+
+def _check_suffix(path: Path | None, known: tuple[str, ...]) -> None:
+    """Refuse a file with an unknown suffix, before any work.
+
+    Raises
+    ------
+    OutputError
+        If the suffix is not a known one, or nothing here can write such a file.
+    """
+    if path is None:
+        return
+    if path.suffix not in known:
+        suffixes = f"known suffixes: {', '.join(known)}"
+        raise OutputError(f"cannot tell a format from {path.name!r}; {suffixes}")
+    check_parquet(path)
+
+
+def _calibrated(path: Path, gpu: str | None) -> Any:
+    """Read a calibrated profile; it replaces that of ``gpu``, whatever its own name is."""
+    from simulator.inputs.hardware import load_hardware, read_profile
+
+    card = read_profile(path)
+    return card.model_copy(update={"id": load_hardware(gpu).id}) if gpu else card
+
+
+def _write(result: "Validation", measurements: "Measurements", path: Path) -> None:
+    """Write rows or report, as the file's suffix says."""
+    from simulator.evidence.predict.summaries import summarise, whole_numbers
+    from simulator.resources import atomic_path
+
+    if path.suffix == ".json":
+        write_text(json.dumps(summarise(result, measurements), indent=2) + "\n", path)
+    elif path.suffix == ".parquet":
+        with atomic_path(path) as temporary:
+            whole_numbers(result.rows).to_parquet(temporary, index=False)
+    else:
+        rows = whole_numbers(result.rows).astype(object)
+        write_text(csv_text(rows.where(rows.notna(), "").to_dict("records")), path)
+    say(f"wrote {path}")
+
+
+def _draw(result: "Validation", card: "HardwareProfile | None", path: Path) -> None:
+    """Write the figure, with what its predictions rest on."""
+    import pandas as pd
+
+    from simulator.evidence.predict.summaries import timed
+    from simulator.inputs.hardware import load_hardware
+    from simulator.views.plots.accuracy import predicted_measured
+
+    gpus = []
+    for name, origin in result.constants.items():
+        gpu = card if card is not None and card.id == name else load_hardware(name)
+        gpus.append({"gpu": name, "constants": origin, "hash": gpu.content_hash})
+    write_figure(predicted_measured(timed(result.rows), gpus=pd.DataFrame(gpus)), path)
+    say(f"wrote {path}")
+
+
+# The commands of this module.
+COMMANDS = {"calibrate": _calibrate, "validate": _validate}

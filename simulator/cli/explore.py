@@ -5,23 +5,15 @@ from typing import Annotated
 
 import typer
 
-from simulator.cli.figures import PAGES
-from simulator.cli.options import Constants, ScenarioName, Utilization, gpu_option
-from simulator.cli.output import say, write_text
-from simulator.cli.words import complete_models
+from simulator.cli import options as opt
+from simulator.cli.output import PAGES, say, write_text
 from simulator.errors import OutputError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(explore)
-
-
-def explore(
-    scenario: ScenarioName,
+def _explore(
+    scenario: opt.ScenarioName,
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="File to write: .html.", metavar="FILE"),
+        Path, typer.Option("--output", "-o", help="File to write: .html.", metavar="FILE")
     ] = Path("explore.html"),
     model: Annotated[
         list[str] | None,
@@ -30,15 +22,17 @@ def explore(
             "-m",
             help="Model to offer, as often as you like. Default: the scenario's and a dozen more.",
             metavar="MODEL",
-            autocompletion=complete_models,
+            autocompletion=opt.complete_models,
         ),
     ] = None,
     gpu: Annotated[
         list[str] | None,
-        gpu_option("GPU to offer, as often as you like. Default: the scenario's, then all others."),
+        opt.gpu_option(
+            "GPU to offer, as often as you like. Default: the scenario's, then all others."
+        ),
     ] = None,
-    gpu_memory_utilization: Utilization = 0.9,
-    constants: Constants = "auto",
+    gpu_memory_utilization: opt.Utilization = 0.9,
+    constants: opt.Constants = "auto",
 ) -> None:
     """Write a page with sliders and menus that answers at once."""
     if output.suffix.lower() not in PAGES:
@@ -60,3 +54,7 @@ def explore(
     write_text(page(offer), output)
     offered = f"{plural(len(offer.models), 'model')}, {plural(len(offer.gpus), 'GPU')}"
     say(f"wrote {output}: {offered}; open it in a browser")
+
+
+# The commands of this module.
+COMMANDS = {"explore": _explore}

@@ -2,13 +2,14 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
-from simulator.cli.command import Command
 from simulator.cli.output import fail
 from simulator.errors import SimulatorError
 
@@ -23,32 +24,69 @@ Sizes: 8K is 8192, 8k is 8000. Data goes to stdout, everything else to stderr.
 MISUSED = 2
 # What shells report of a program that Ctrl-C ended; Typer turns the interrupt into it too.
 INTERRUPTED = 130
+# The exit code of a command line that cannot be read.
+MISUSED = 2
 
 # Set to anything, it shows the traceback of an error that is ours.
 DEBUG_VARIABLE = "BIFURCATE_DEBUG"
 
-# Each module's commands, in the order of the help. Only the one asked for is loaded and built: the
-# options of all the others would take longer than the answer.
-MODULES = {
-    "answers": ("estimate", "compare", "generate", "plan"),
-    "tradeoff": ("scaling", "tradeoff", "quality"),
-    "tree": ("tree",),
-    "sweep": ("sweep",),
-    "explore": ("explore",),
-    "plot": ("plot",),
-    "report": ("report",),
-    "measure": ("measure",),
-    "trace": ("trace",),
-    "evidence": ("calibrate",),
-    "validate": ("validate",),
-    "models": ("models",),
-    "gpus": ("gpus",),
-    "scenarios": ("scenarios",),
+# The module of each command, in the order of the help. Only the command asked for is loaded and
+# built: the options of all the others would take longer than the answer.
+COMMANDS = {
+    **dict.fromkeys(("estimate", "compare", "generate", "plan"), "answers"),
+    **dict.fromkeys(("scaling", "tradeoff", "quality"), "tradeoff"),
+    "tree": "answers",
+    **{name: name for name in ("sweep", "explore", "plot", "report", "measure", "trace")},
+    **dict.fromkeys(("calibrate", "validate"), "evidence"),
+    **dict.fromkeys(("models", "gpus", "scenarios"), "catalogues"),
 }
 
 
+class Command(TyperCommand):
+    """A command that refuses a second value of an option that takes one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line, after checking that no part of it would be dropped."""
+        if not ctx.resilient_parsing:
+            self._check(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _check(self, ctx: Any, args: list[str]) -> None:
+        """Refuse a second value of an option that takes one, and explain one of a scenario."""
+        try:
+            *_, order = self.make_parser(ctx).parse_args(list(args))
+        except typer.TyperException as error:
+            # Typer's class of an unknown option has no public name; it alone has possibilities.
+            unknown_option = hasattr(error, "possibilities")
+            needs_scenario = any(item.name == "scenario" and item.required for item in self.params)
+            if unknown_option and needs_scenario:
+                _explain_option(error, str(self.name), args)
+            raise
+        for item, times in Counter(order).items():
+            single = isinstance(item, TyperOption) and not (item.multiple or item.is_flag)
+            if single and times > 1:
+                raise typer.BadParameter(
+                    f"{item.opts[0]} takes one value and is given {times} times"
+                )
+
+
+def _explain_option(error: Any, command: str, args: Sequence[str]) -> None:
+    """Say where a scenario has what an option of a question sets, if it is one."""
+    from simulator.cli.asked import scenario_key
+    from simulator.inputs.scenario import scenario_files
+
+    if key := scenario_key(error.option_name):
+        files = scenario_files()
+        named = next((str(files[word]) for word in args if word in files), "a scenario's file")
+        error.possibilities = None
+        error.message += (
+            f": {command} takes all but a few settings from a scenario, by name or file; "
+            f"set {key} in a copy of {named} and give the copy's path"
+        )
+
+
 def build(command: str | None = None) -> typer.Typer:
-    """Return the command line: whole, or with no more than the module of one command."""
+    """Return the whole command line, or one with a single command."""
     app = typer.Typer(
         help=HELP,
         rich_markup_mode=None,
@@ -56,11 +94,12 @@ def build(command: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True)(root)
-    wanted = [name for name, commands in MODULES.items() if command in commands]
-    for name in wanted or MODULES:
-        import_module(f"simulator.cli.{name}").register(app)
-    for made in app.registered_commands:
-        made.cls = Command
+    for name in [command] if command in COMMANDS else COMMANDS:
+        made = import_module(f"simulator.cli.{COMMANDS[name]}").COMMANDS[name]
+        if isinstance(made, typer.Typer):
+            app.add_typer(made, name=name)
+        else:
+            app.command(name, cls=Command)(made)
     return app
 
 

@@ -1,19 +1,18 @@
 """measure: time the kernels, products, streams and whole steps on this machine's GPU."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 
-from simulator.cli.options import (
-    AsJson,
-    FormatName,
-)
+from simulator.cli import options as opt
 from simulator.cli.output import Output, output_of, say
-from simulator.cli.words import choice, complete_gpus, complete_scenarios, count
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, need_installed
 from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, L2State, Mode
@@ -21,6 +20,9 @@ from simulator.inputs.dtypes import Dtype
 
 if TYPE_CHECKING:
     from simulator.evidence.measure.cells import AttentionCell, Plan
+    from simulator.evidence.measure.device import Device
+    from simulator.evidence.measure.runner import Progress, Settings
+    from simulator.evidence.measure.store import Store
     from simulator.timing.constants import Rates
 
 DeviceName = Literal["cuda", "cpu"]
@@ -31,29 +33,25 @@ ROW_KINDS = (*KINDS, COUNTERS)
 # Statuses of rows that another run might change.
 RETRIED = ("error", "wrong", "oom")
 GRID_PANEL, RUN_PANEL = "What is measured", "How"
+# Without a terminal, progress is a line now and then. [s]
+SECONDS_BETWEEN_LINES = 15.0
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(measure)
-
-
-def measure(
+def _measure(
     scenario: Annotated[
         str | None,
         typer.Argument(
             help="Scenario (see 'bifurcate scenarios') or a TOML file. Default: the paper's "
             "regime on 7B shapes, under 25 minutes.",
-            autocompletion=complete_scenarios,
+            autocompletion=opt.complete_scenarios,
         ),
     ] = None,
     folder: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="Folder of the rows; a run there is continued."),
+        Path, typer.Option("--output", "-o", help="Folder of the rows; a run there is continued.")
     ] = Path("measured"),
     device: Annotated[
         DeviceName,
-        choice(
+        opt.choice(
             "--device",
             panel=RUN_PANEL,
             text="cpu tries everything on small shapes.",
@@ -62,7 +60,7 @@ def measure(
     ] = "cuda",
     kinds: Annotated[
         list[str] | None,
-        choice("--only", panel=GRID_PANEL, text="Kind of row, as often as you like.", of=ROW_KINDS),
+        opt.choice("--only", panel=GRID_PANEL, text="Kind of row; repeatable.", of=ROW_KINDS),
     ] = None,
     kernels: Annotated[
         list[str] | None,
@@ -75,7 +73,7 @@ def measure(
     ] = None,
     mode: Annotated[
         Mode | None,
-        choice(
+        opt.choice(
             "--mode",
             panel=GRID_PANEL,
             text="CUDA graph replay or eager launches. Default: both.",
@@ -84,7 +82,7 @@ def measure(
     ] = None,
     l2: Annotated[
         L2State,
-        choice(
+        opt.choice(
             "--l2",
             panel=GRID_PANEL,
             text="L2 before a call: cold rotates over buffers larger than it.",
@@ -93,7 +91,7 @@ def measure(
     ] = L2_STATES[0],
     dtype: Annotated[
         Dtype | None,
-        choice(
+        opt.choice(
             "--dtype",
             panel=GRID_PANEL,
             text="Format of weights, caches and activations. Default: bf16.",
@@ -106,7 +104,7 @@ def measure(
             "--query-tokens",
             help="Query tokens of each sample, as often as you like. "
             "Default: 1, or the scenario's.",
-            parser=count,
+            parser=opt.count,
             metavar="SIZE",
             rich_help_panel=GRID_PANEL,
         ),
@@ -117,12 +115,12 @@ def measure(
             "--gpu",
             "-g",
             help="Profile to predict with. Default: the one of this card's name.",
-            autocompletion=complete_gpus,
+            autocompletion=opt.complete_gpus,
         ),
     ] = None,
     retry: Annotated[
         list[str] | None,
-        choice(
+        opt.choice(
             "--retry",
             panel=RUN_PANEL,
             text="Measure rows of this status again, as often as you like.",
@@ -134,14 +132,14 @@ def measure(
     ] = False,
     time_limit: Annotated[
         float | None,
-        typer.Option("--time-limit", help="Start nothing after so many minutes.", min=0.0),
+        typer.Option("--time-limit", help="Start nothing new after this many minutes.", min=0.0),
     ] = None,
     memory_limit: Annotated[
         int | None,
-        typer.Option("--memory-limit", help="Bytes to use at most.", parser=count, metavar="SIZE"),
+        typer.Option("--memory-limit", help="Most bytes to use.", parser=opt.count, metavar="SIZE"),
     ] = None,
     repeats: Annotated[
-        int, typer.Option("--repeats", help="Timed repeats of each cell at most.", min=1)
+        int, typer.Option("--repeats", help="Most timed repeats of each cell.", min=1)
     ] = 30,
     hardware_counters: Annotated[
         bool,
@@ -150,8 +148,8 @@ def measure(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show cells, predicted times and memory, and stop.")
     ] = False,
-    format_name: FormatName = None,
-    as_json: AsJson = False,
+    format_name: opt.FormatName = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Time kernels, products, streams and whole steps on your GPU.
 
@@ -185,7 +183,6 @@ def measure(
             "measuring needs PyTorch: pip install 'bifurcated-attention-simulator[torch]' "
             "(--dry-run does not)"
         )
-    from simulator.cli.measure_run import measure_plan, summary_table
     from simulator.evidence.kernels import find_kernel
     from simulator.evidence.measure.device import open_device
     from simulator.evidence.measure.predict import timing_for
@@ -200,9 +197,11 @@ def measure(
     for kernel in kernels or ():
         find_kernel(kernel)  # a library that cannot be used would fail cell by cell
     rates = _rates(gpu, opened.card.gpu)
-    result = measure_plan(plan, folder, opened, rates, settings, counted=counted, retry=retry or ())
+    result = _measure_plan(
+        plan, folder, opened, rates, settings, counted=counted, retry=retry or ()
+    )
     output.write(
-        table=lambda: summary_table(result),
+        table=lambda: _summary_table(result),
         json_object=lambda: result,
         rows=lambda: result["files"],
     )
@@ -275,10 +274,185 @@ def _dry_run(
     def table() -> Any:
         from rich.console import Group
 
-        from simulator.views.table import Column, FittedTable
+        from simulator.views.columns import Column, FittedTable
 
         names = ("variants", "fastest", "slowest", "memory", "fits")
-        columns = [Column(name="group", right=False), *(Column(name=name) for name in names)]
+        columns = [Column(unit="text", heading="group"), *(Column(heading=name) for name in names)]
         return Group(result.title, "", FittedTable(columns=columns, rows=result.lines))
 
     output.write(table=table, json_object=result.as_object, rows=lambda: result.rows)
+
+
+def _measure_plan(
+    plan: "Plan",
+    folder: Path,
+    device: "Device",
+    gpu: "Rates | None",
+    settings: "Settings",
+    *,
+    counted: Sequence["AttentionCell"] | None = None,
+    retry: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Measure what has no row yet, and return what the folder holds.
+
+    Parameters
+    ----------
+    counted
+        Kernels whose bytes are then counted by Nsight Compute, as long as there is time.
+    retry
+        Statuses: rows of this plan that have one are measured again.
+    """
+    from simulator.evidence.measure.counters import counter_key
+    from simulator.evidence.measure.environment import Environment
+    from simulator.evidence.measure.runner import run
+    from simulator.evidence.measure.store import Store, locked
+
+    with locked(folder):
+        store = Store(folder)
+        for line in store.dropped:
+            say(f"{line}; it is measured again")
+        keys = [cell.key for cell in plan.cells] + [counter_key(cell) for cell in counted or ()]
+        asked = {"plan": plan.name, "cells": len(plan.cells), "skip_oom": settings.skip_oom}
+        environment = Environment(folder, device, asked)  # before a row goes: it may refuse
+        if "error" in retry:
+            environment.forgive()
+        again = store.forget(frozenset(keys), retry) if retry else 0
+        if again:
+            say(f"{again:,} rows are measured again: {', '.join(retry)}")
+        before = sum(store.rows.values())
+        stopped = ""
+        limit_s = settings.time_limit_s
+        until = None if limit_s is None else monotonic() + limit_s
+        try:
+            with _progress(len(plan.cells)) as show:
+                measured = run(plan, device, store, gpu=gpu, settings=settings, journal=environment)
+                for progress in measured:
+                    show(progress)
+                    stopped = progress.stopped
+            if counted is not None and not stopped:
+                stopped = _count(counted, store, device, until)
+        except KeyboardInterrupt:
+            say("interrupted: the rows are safe, and the same command goes on from here")
+            raise
+        except MeasurementError:
+            if retry:
+                say("go on without --retry, or what has failed again is tried again")
+            raise
+        finally:
+            environment.close(rows=sum(store.rows.values()) - before)
+    if stopped:
+        say(f"{stopped}: the same command goes on from here")
+    return _summary(plan.name, keys, store, stopped)
+
+
+def _count(
+    counted: Sequence["AttentionCell"], store: "Store", device: "Device", until: float | None
+) -> str:
+    """Count bytes with Nsight Compute, or say why not; return why it stopped early."""
+    from simulator.evidence.measure.counters import count as count_bytes
+    from simulator.evidence.measure.counters import counter_key, find_ncu
+    from simulator.evidence.measure.environment import now
+
+    ncu = find_ncu()
+    on_cuda = device.torch_device.type == "cuda"
+    if not on_cuda or ncu is None:
+        reason = (
+            "ncu (Nsight Compute) is not installed, nor on the PATH"
+            if on_cuda
+            else "they need CUDA"
+        )
+        say(f"no hardware counters: {reason}")
+        return ""
+    cells = [cell for cell in counted if counter_key(cell) not in store.done]
+    say(f"counting bytes of {len(cells)} kernels with {ncu}")
+    sm_count = int(str(device.facts()["sm_count"]))
+    device.release(thorough=True)
+    try:
+        rows = count_bytes(ncu, cells, device.card, sm_count=sm_count, at=now(), until=until)
+        for row in rows:
+            store.append("counters", row)
+    except MeasurementError as problem:
+        say(f"no more hardware counters: {problem}")
+        return ""
+    left = any(counter_key(cell) not in store.done for cell in cells)
+    return "time limit reached" if left else ""
+
+
+def _summary(plan: str, keys: Sequence[str], store: "Store", stopped: str) -> dict[str, Any]:
+    """Return what the folder holds after a run that was to fill these rows."""
+    return {
+        "schema_version": 1,
+        "plan": plan,
+        "cells": len(keys),
+        "done": sum(key in store.done for key in keys),
+        "stopped": stopped or None,
+        "folder": str(store.folder),
+        "files": [
+            {"kind": kind, "rows": rows, "file": str(store.path(kind)), **store.statuses(kind)}
+            for kind, rows in store.rows.items()
+        ],
+    }
+
+
+def _summary_table(result: dict[str, Any]) -> Any:
+    """Return the summary as a table."""
+    from simulator.views.columns import Column, as_table, line, stack
+
+    shown = (
+        Column("kind", "text", heading="kind"),
+        *(Column(name, heading=name) for name in ("rows", "ok", "oom", "wrong", "error")),
+        Column("file", "text", heading="file", wrap=True),
+    )
+    title = f"{result['done']:,} of {result['cells']:,} cells in {result['folder']}"
+    return stack(line(title), "", as_table(shown, result["files"]))
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[["Progress"], None]]:
+    """Yield what shows progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]} left"),
+            TextColumn("{task.description}"),
+        )
+        with Bar(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("", total=total, left="")
+
+            def draw(progress: "Progress") -> None:
+                left = _minutes(progress.seconds_left)
+                bar.update(task, completed=progress.done, description=progress.group, left=left)
+
+            yield draw
+        return
+    last = -SECONDS_BETWEEN_LINES
+
+    def write(progress: "Progress") -> None:
+        nonlocal last
+        if monotonic() - last < SECONDS_BETWEEN_LINES and progress.done < progress.total:
+            return
+        last = monotonic()
+        left = _minutes(progress.seconds_left)
+        say(f"{progress.done:,} of {progress.total:,} cells, about {left} left {progress.group}")
+
+    yield write
+
+
+def _minutes(seconds: float) -> str:
+    """Write a time left.
+
+    >>> _minutes(75), _minutes(3.2)
+    ('1:15 min', '3 s')
+    """
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+
+
+# The commands of this module.
+COMMANDS = {"measure": _measure}

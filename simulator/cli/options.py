@@ -1,55 +1,138 @@
 """The options that commands share, and how a command gets them."""
 
 import inspect
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
 from simulator.cli.output import FORMATS, Format, Output, output_of
-from simulator.cli.words import (
-    choice,
-    complete_gpus,
-    complete_models,
-    complete_scenarios,
-    number,
-    option,
-)
-from simulator.inputs.workload import ATTENTIONS, Attention
-from simulator.timing.constants import CONSTANTS_CHOICES, ConstantsChoice
+from simulator.errors import nearest
+from simulator.inputs.dtypes import DTYPES
+from simulator.inputs.hardware import profile_files
+from simulator.inputs.setup import ATTENTIONS, CONSTANTS_CHOICES, Attention, ConstantsChoice
+from simulator.units import parse_count
 
 DEFAULT_GPU = "h100-sxm"
 # The exit code where --check finds that it does not fit, or not in time.
 CHECK_FAILED = 3
+
+
 MODEL_PANEL, WORK_PANEL, OUTPUT_PANEL = "The model", "The workload", "The answer"
+
+
+def count(text: str) -> int:
+    """Read a size for an option: 8192, 8K (8192) or 8k (8000)."""
+    try:
+        return parse_count(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def number(text: str) -> float:
+    """Read a number for an option."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
+def _completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return a function that completes one of these names by its beginning."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete.lower())]
+
+    return complete
+
+
+def _presets() -> Iterable[str]:
+    from simulator.inputs.presets import presets
+
+    return presets()
+
+
+def _scenarios() -> Iterable[str]:
+    from simulator.inputs.scenario import scenario_files
+
+    return scenario_files()
+
+
+def _model_types() -> Iterable[str]:
+    from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
+
+    return sorted({*MODEL_TYPES, *NESTED})
+
+
+complete_models = _completion(_presets)
+complete_gpus = _completion(profile_files)
+complete_scenarios = _completion(_scenarios)
+complete_types = _completion(_model_types)
+complete_dtypes = _completion(lambda: DTYPES)
+
+
+def option(*names: str, panel: str, text: str, **more: Any) -> Any:
+    """Return an option's description."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+on_model = partial(option, panel=MODEL_PANEL)
+work = partial(option, panel=WORK_PANEL)
+answer = partial(option, panel=OUTPUT_PANEL)
+
+
+def choice(*names: str, panel: str, text: str, of: Sequence[str]) -> Any:
+    """Return the description of an option that is one of a few words.
+
+    Parameters
+    ----------
+    names
+        Its spellings.
+    panel, text
+        Where the help shows it, and what it says.
+    of
+        The words.
+    """
+
+    def read(value: str) -> str:
+        if value in of:
+            return value
+        guess = nearest(value, of)
+        hint = f"; did you mean {guess!r}?" if guess else ""
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(of)}{hint}")
+
+    return option(
+        *names,
+        panel=panel,
+        text=text,
+        parser=read,
+        metavar=f"[{'|'.join(of)}]",
+        autocompletion=_completion(lambda: of),
+    )
+
+
+def size(*names: str, panel: str, text: str) -> Any:
+    """Return the description of an option that is a size."""
+    return option(*names, panel=panel, text=text, parser=count, metavar="SIZE")
 
 
 def gpu_option(text: str) -> Any:
     """Return the description of an option that names GPUs."""
-    return option(
-        "--gpu",
-        "--hardware",
-        "-g",
-        panel=WORK_PANEL,
-        text=text,
-        metavar="GPU",
-        autocompletion=complete_gpus,
-    )
+    return work("--gpu", "--hardware", "-g", text=text, metavar="GPU", autocompletion=complete_gpus)
 
 
 def target_option(text: str) -> Any:
     """Return the description of an option that sets a target for the step."""
-    return option("--target-step-ms", panel=WORK_PANEL, text=text, parser=number, metavar="MS")
+    return work("--target-step-ms", text=text, parser=number, metavar="MS")
 
 
 ModelName = Annotated[
     str | None,
-    option(
+    on_model(
         "--model",
         "-m",
-        panel=MODEL_PANEL,
         text="Preset (see 'bifurcate models'), a config.json, or a folder with one.",
         metavar="MODEL",
         autocompletion=complete_models,
@@ -76,17 +159,13 @@ ScenarioName = Annotated[
 AttentionName = Annotated[
     Attention | None,
     choice(
-        "--attention",
-        panel=WORK_PANEL,
-        text="Read the context per sample, or once.",
-        of=ATTENTIONS,
+        "--attention", panel=WORK_PANEL, text="Read the context per sample, or once.", of=ATTENTIONS
     ),
 ]
 PricePerHour = Annotated[
     float | None,
-    option(
+    work(
         "--price-per-hour",
-        panel=WORK_PANEL,
         text="Price of one GPU in USD per hour, in place of the profile's.",
         parser=number,
         metavar="USD",
@@ -94,33 +173,29 @@ PricePerHour = Annotated[
 ]
 TargetStep = Annotated[float | None, target_option("Longest acceptable decode step.")]
 Check = Annotated[
-    bool,
-    option(
-        "--check",
-        panel=OUTPUT_PANEL,
-        text="Exit with 3 if it does not fit or the target is not met.",
-    ),
+    bool, answer("--check", text="Exit with 3 if it does not fit or the target is not met.")
 ]
 Explain = Annotated[
-    bool,
-    option(
-        "--explain",
-        panel=OUTPUT_PANEL,
-        text="Show each formula with the numbers in it and its reference.",
-    ),
+    bool, answer("--explain", text="Show each formula with the numbers in it and its reference.")
 ]
 FormatName = Annotated[
-    Format | None,
-    choice("--format", panel=OUTPUT_PANEL, text="Form of the answer.", of=FORMATS),
+    Format | None, choice("--format", panel=OUTPUT_PANEL, text="Form of the answer.", of=FORMATS)
 ]
-AsJson = Annotated[bool, option("--json", panel=OUTPUT_PANEL, text="The same as --format json.")]
+AsJson = Annotated[bool, answer("--json", text="The same as --format json.")]
 OutputPath = Annotated[
     Path | None,
-    option(
+    answer(
         "--output",
         "-o",
-        panel=OUTPUT_PANEL,
         text="File to write; .json, .csv or .txt picks the format.",
+        metavar="FILE",
+    ),
+]
+FigurePath = Annotated[
+    Path | None,
+    answer(
+        "--figure",
+        text="Draw it too: .html, .png, .svg, .pdf, or .json as Plotly reads it.",
         metavar="FILE",
     ),
 ]
@@ -135,9 +210,8 @@ Constants = Annotated[
 ]
 Utilization = Annotated[
     float,
-    option(
+    work(
         "--gpu-memory-utilization",
-        panel=WORK_PANEL,
         text="Share of the card's memory that may be used.",
         parser=number,
         metavar="SHARE",
@@ -148,7 +222,13 @@ Utilization = Annotated[
 def output_options(
     format_name: FormatName = None, as_json: AsJson = False, output: OutputPath = None
 ) -> Output:
-    """Return the output that the shared options ask for."""
+    """Return the output that the shared options ask for.
+
+    Parameters
+    ----------
+    format_name, as_json, output
+        As given on the command line.
+    """
     return output_of(format_name, as_json, output)
 
 

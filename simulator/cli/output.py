@@ -1,4 +1,4 @@
-"""Where answers go: stdout or a file, as a table, JSON or CSV."""
+"""Where answers go: stdout or a file, as a table, JSON or CSV; figures as a page or an image."""
 
 import csv
 import io
@@ -14,8 +14,10 @@ import typer
 
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
+from simulator.views.columns import LARGEST_EXACT
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     from rich.console import RenderableType
 
 Format = Literal["table", "json", "csv"]
@@ -23,6 +25,11 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 # Tables are written for a terminal of this width where there is no terminal.
 PLAIN_WIDTH = 140
+PAGES, JSON = (".html", ".htm"), ".json"
+USUAL_WIDTH, USUAL_HEIGHT = 1200, 700
+MOST_PIXELS = 8192
+# Figures of CSV that are no counts have nine significant digits.
+CSV_FLOAT = "%.9g"
 SUFFIXES: dict[str, Format] = {".json": "json", ".csv": "csv", ".txt": "table"}
 
 
@@ -42,6 +49,11 @@ class Output:
     ) -> None:
         """Write the answer in the form asked for; the others are not even made.
 
+        Parameters
+        ----------
+        table, json_object, rows
+            Make each form.
+
         Raises
         ------
         OutputError
@@ -58,7 +70,14 @@ class Output:
 
 
 def output_of(format_name: Format | None, as_json: bool, path: Path | None) -> Output:
-    """Return the output asked for: an explicit format first, then the file's suffix; - is stdout.
+    """Return the output asked for: an explicit format first, then the file's suffix.
+
+    Parameters
+    ----------
+    format_name, as_json
+        Format by name, None for none; and whether JSON is asked for.
+    path
+        The file, ``-`` or None for stdout.
 
     Raises
     ------
@@ -84,14 +103,28 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
     """Return rows as CSV with a header."""
     buffer = io.StringIO()
     if rows:
-        writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(rows[0])
+        writer.writerows([csv_cell(value) for value in row.values()] for row in rows)
     return buffer.getvalue()
 
 
+def csv_cell(value: Any) -> Any:
+    """Write a value for CSV: counts whole, other figures with nine digits, booleans as in JSON.
+
+    >>> [csv_cell(value) for value in (True, 3, 2e10, 1 / 3, None, "text")]
+    ['true', 3, 20000000000, '0.333333333', None, 'text']
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        whole = value.is_integer() and abs(value) <= LARGEST_EXACT
+        return int(value) if whole else CSV_FLOAT % value
+    return value
+
+
 def check_parquet(path: Path) -> None:
-    """Refuse a parquet file where nothing can write one, before any work.
+    """Refuse a parquet file if nothing can write one, before any work.
 
     Raises
     ------
@@ -113,6 +146,60 @@ def write_text(text: str, path: Path | None) -> None:
         return
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_figure(path: Path, width: int = USUAL_WIDTH, height: int = USUAL_HEIGHT) -> None:
+    """Refuse a suffix or a size before anything is computed.
+
+    Parameters
+    ----------
+    path
+        File of the figure.
+    width, height
+        Size of an image. [px]
+
+    Raises
+    ------
+    OutputError
+        If the suffix is not one of ours.
+    BadParameter
+        If the size is none of an image.
+    """
+    from simulator.views.plots.export import IMAGE_FORMATS
+
+    known = (*PAGES[:1], *(f".{form}" for form in IMAGE_FORMATS), JSON)
+    if path.suffix.lower() not in (*known, PAGES[1]):
+        raise OutputError(f"cannot write {path}: a figure goes to {', '.join(known)}")
+    for name, pixels in (("width", width), ("height", height)):
+        if not 100 <= pixels <= MOST_PIXELS:  # noqa: PLR2004
+            raise typer.BadParameter(f"--{name} {pixels} is not between 100 and {MOST_PIXELS}")
+
+
+def write_figure(
+    drawn: "go.Figure", path: Path, width: int = USUAL_WIDTH, height: int = USUAL_HEIGHT
+) -> None:
+    """Write a figure in the form of the file's suffix; the file appears only when it is whole.
+
+    Parameters
+    ----------
+    drawn
+        The figure.
+    path
+        File to write.
+    width, height
+        Size of an image. [px]
+    """
+    from simulator.views.plots import export
+
+    suffix = path.suffix.lower()
+    if suffix in PAGES:
+        write_text(export.page(drawn), path)
+    elif suffix == JSON:
+        write_text(export.plotly_json(drawn), path)
+    else:
+        with atomic_path(path) as temporary:
+            picture = export.image(drawn, suffix.removeprefix("."), width=width, height=height)
+            temporary.write_bytes(picture)
 
 
 def show(view: "RenderableType", path: Path | None) -> None:

@@ -6,27 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simulator.cli import options as opt
 from simulator.cli.asked import asked, changes_of, given
-from simulator.cli.figures import USUAL_HEIGHT, USUAL_WIDTH, check_figure, write_figure
-from simulator.cli.options import (
-    DEFAULT_GPU,
-    OUTPUT_PANEL,
-    PricePerHour,
-    QuestionScenario,
-    gpu_option,
-    with_options,
+from simulator.cli.output import (
+    USUAL_HEIGHT,
+    USUAL_WIDTH,
+    check_figure,
+    say,
+    write_figure,
+    write_text,
 )
-from simulator.cli.output import say, write_text
 from simulator.cli.question import question_of
-from simulator.cli.words import option, size
 
 if TYPE_CHECKING:
     from simulator.answers.study import Study
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(plot)
 
 
 def complete_figures(incomplete: str) -> list[str]:
@@ -36,8 +29,8 @@ def complete_figures(incomplete: str) -> list[str]:
     return [name for name in FIGURES if name.startswith(incomplete.lower())]
 
 
-@with_options(asked)
-def plot(
+@opt.with_options(asked)
+def _plot(
     options: dict[str, Any],
     context: typer.Context,
     figure: Annotated[
@@ -46,28 +39,29 @@ def plot(
             help="Figure (see --list).", metavar="FIGURE", autocompletion=complete_figures
         ),
     ] = None,
-    scenario: QuestionScenario = None,
+    scenario: opt.QuestionScenario = None,
     gpu: Annotated[
         list[str] | None,
-        gpu_option("GPU; more than one to compare those. Default: the scenario's, or h100-sxm."),
+        opt.gpu_option(
+            "GPU; more than one to compare those. Default: the scenario's, or h100-sxm."
+        ),
     ] = None,
-    price_per_hour: PricePerHour = None,
+    price_per_hour: opt.PricePerHour = None,
     output: Annotated[
         Path | None,
-        option(
+        opt.answer(
             "--output",
             "-o",
-            panel=OUTPUT_PANEL,
             text="File to write: .html, .png, .svg, .pdf, or .json as Plotly reads it. "
             "Default: FIGURE.html.",
             metavar="FILE",
         ),
     ] = None,
     width: Annotated[
-        int, size("--width", panel=OUTPUT_PANEL, text="Width of an image in pixels.")
+        int, opt.size("--width", panel=opt.OUTPUT_PANEL, text="Width of an image in pixels.")
     ] = USUAL_WIDTH,
     height: Annotated[
-        int, size("--height", panel=OUTPUT_PANEL, text="Height of an image in pixels.")
+        int, opt.size("--height", panel=opt.OUTPUT_PANEL, text="Height of an image in pixels.")
     ] = USUAL_HEIGHT,
     show_list: Annotated[bool, typer.Option("--list", help="List the figures, and stop.")] = False,
 ) -> None:
@@ -86,7 +80,7 @@ def plot(
     path = output or Path(f"{figure}.html")
     check_figure(path, width, height)
     if scenario is None:
-        study = _of_question(options, gpu or [DEFAULT_GPU], price_per_hour)
+        study = _of_question(options, gpu or [opt.DEFAULT_GPU], price_per_hour)
     else:
         study = _of_scenario(scenario, given(context, options), gpu, price_per_hour)
     drawn = draw(figure, study)
@@ -103,19 +97,15 @@ def _of_question(options: dict[str, Any], gpus: Sequence[str], price: float | No
     return Study(
         models=(question.model,),
         gpus=tuple(load_hardware(name) for name in gpus),
+        setup=question.setup,
         workload=question.workload,
         output_tokens=question.output_tokens or DEFAULT_OUTPUT_TOKENS,
         usd_per_hour=price,
-        constants=question.constants,
-        memory_utilization=question.gpu_memory_utilization,
     )
 
 
 def _of_scenario(
-    name: str,
-    options: dict[str, Any],
-    gpus: Sequence[str] | None,
-    price: float | None,
+    name: str, options: dict[str, Any], gpus: Sequence[str] | None, price: float | None
 ) -> "Study":
     """Return the study of a scenario, with the options that were given in place of its own."""
     from simulator.answers.study import narrowed, study_scenario
@@ -125,3 +115,7 @@ def _of_scenario(
     changes["gpu"] = tuple(gpus) if gpus else None
     found = narrowed(load_scenario(name), changes)
     return study_scenario(found, usd_per_hour=price, **settings)
+
+
+# The commands of this module.
+COMMANDS = {"plot": _plot}

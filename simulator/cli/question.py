@@ -15,10 +15,15 @@ from simulator.cli.options import (
     Constants,
     ModelName,
     Utilization,
+    choice,
+    complete_dtypes,
+    complete_types,
+    number,
+    option,
     output_options,
+    size,
     with_options,
 )
-from simulator.cli.words import choice, complete_dtypes, complete_types, number, option, size
 from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
 from simulator.inputs.model import ModelShape
@@ -120,8 +125,7 @@ def question_of(
         ),
     ] = None,
     query_tokens: Annotated[
-        int,
-        size("--query-tokens", panel=WORK_PANEL, text="Tokens per sample in one step."),
+        int, size("--query-tokens", panel=WORK_PANEL, text="Tokens per sample in one step.")
     ] = 1,
     accepted_tokens: Annotated[
         float,
@@ -231,10 +235,7 @@ def question_of(
 
 
 def _decoded(
-    decoded_tokens: int | None,
-    output_tokens: int | None,
-    query_tokens: int,
-    accepted_tokens: float,
+    decoded_tokens: int | None, output_tokens: int | None, query_tokens: int, accepted_tokens: float
 ) -> int | None:
     """Return the own tokens at the step asked about; None leaves the default."""
     if decoded_tokens is not None and output_tokens is not None:

@@ -7,19 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simulator.cli import options as opt
 from simulator.cli.asked import OWN_MODEL, asked, changes_of, given
-from simulator.cli.figures import PAGES
-from simulator.cli.options import (
-    DEFAULT_GPU,
-    OUTPUT_PANEL,
-    PricePerHour,
-    QuestionScenario,
-    gpu_option,
-    target_option,
-    with_options,
-)
-from simulator.cli.output import say
-from simulator.cli.words import option
+from simulator.cli.output import PAGES, say
 from simulator.errors import OutputError, ScenarioError
 from simulator.resources import atomic_path
 
@@ -28,35 +18,26 @@ if TYPE_CHECKING:
     from simulator.inputs.scenario import Scenario
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(report)
-
-
-@with_options(asked)
-def report(
+@opt.with_options(asked)
+def _report(
     options: dict[str, Any],
     context: typer.Context,
     output: Annotated[
-        Path,
-        option("--output", "-o", panel=OUTPUT_PANEL, text="Page to write: .html.", metavar="FILE"),
+        Path, opt.answer("--output", "-o", text="Page to write: .html.", metavar="FILE")
     ],
-    scenario: QuestionScenario = None,
+    scenario: opt.QuestionScenario = None,
     gpu: Annotated[
         list[str] | None,
-        gpu_option(
+        opt.gpu_option(
             "GPU to decide between, as often as you like. Default: the scenario's, or "
             "h100-sxm, and every GPU with a price."
         ),
     ] = None,
     target_step_ms: Annotated[
-        float | None,
-        target_option("Longest acceptable decode step. Default: the scenario's."),
+        float | None, opt.target_option("Longest acceptable decode step. Default: the scenario's.")
     ] = None,
-    price_per_hour: PricePerHour = None,
-    date: Annotated[
-        str, option("--date", panel=OUTPUT_PANEL, text="Date to print.", metavar="TEXT")
-    ] = "",
+    price_per_hour: opt.PricePerHour = None,
+    date: Annotated[str, opt.answer("--date", text="Date to print.", metavar="TEXT")] = "",
 ) -> None:
     """Write one offline page that answers a scenario."""
     if output.suffix.lower() not in PAGES:
@@ -79,7 +60,7 @@ def report(
 
 
 def _check_named(scenario: str | None, options: Mapping[str, Any]) -> None:
-    """Refuse a question without a model that others could look up."""
+    """Refuse a question whose model has no name that others could look up."""
     for name in options:
         if name in OWN_MODEL:
             raise typer.BadParameter(
@@ -114,17 +95,17 @@ def _page(
     changes, settings = changes_of(options)
     changes["target_step_ms"] = target_step_ms
     if name is None:
-        scenario = asked_scenario(changes, gpus or [DEFAULT_GPU])
+        scenario = asked_scenario(changes, gpus or [opt.DEFAULT_GPU])
     else:
         scenario = narrowed(load_scenario(name), {**changes, "gpu": gpus})
     study = study_scenario(scenario, usd_per_hour=usd_per_hour, **settings)
     decisions = _decisions(
         scenario,
+        settings,
         alone=gpus is not None,
         output_tokens=study.output_tokens,
         target_step_s=study.target_step_s,
         usd_per_hour=usd_per_hour,
-        **settings,
     )
     others = {"price_per_hour": usd_per_hour, "date": date or None}
     words = [] if name is None else [name]
@@ -149,8 +130,10 @@ def _page(
     )
 
 
-def _decisions(scenario: "Scenario", *, alone: bool, **settings: Any) -> list["Decision"]:
-    """Compare each case on the GPUs asked about, alone or beside those of known price."""
+def _decisions(
+    scenario: "Scenario", settings: Mapping[str, Any], *, alone: bool, **limits: Any
+) -> list["Decision"]:
+    """Compare each case on the GPUs asked about, alone or with all GPUs of known price."""
     from simulator.answers.decision import decide
     from simulator.answers.price import priced_gpus
     from simulator.answers.study import central_cases
@@ -161,7 +144,8 @@ def _decisions(scenario: "Scenario", *, alone: bool, **settings: Any) -> list["D
     if not alone:
         known = {profile.id for profile in gpus.values()}
         gpus |= {profile.id: profile for profile in priced_gpus() if profile.id not in known}
-    return [decide(case, gpus, asked=asked_for, **settings) for case in central_cases(scenario)]
+    cases = central_cases(scenario, **settings)
+    return [decide(case, gpus, asked=asked_for, **limits) for case in cases]
 
 
 def _command(start: Sequence[str], options: Mapping[str, object], output: Path) -> str:
@@ -172,3 +156,7 @@ def _command(start: Sequence[str], options: Mapping[str, object], output: Path) 
             if item is not None:
                 words += [f"--{name.replace('_', '-')}", str(item)]
     return shlex.join([*words, "-o", str(output)])
+
+
+# The commands of this module.
+COMMANDS = {"report": _report}

@@ -4,29 +4,27 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simulator.cli.options import Constants, ScenarioName, Utilization
-from simulator.cli.output import check_parquet, say
+from simulator.cli.output import CSV_FLOAT, check_parquet, say
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
+from simulator.views.columns import LARGEST_EXACT
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from simulator.answers.sweep import Sweep
 
 SUFFIXES = (".csv", ".parquet")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(sweep)
-
-
-def sweep(
+def _sweep(
     scenario: ScenarioName,
     output: Annotated[
         Path | None,
@@ -52,12 +50,12 @@ def sweep(
             raise OutputError(f"cannot write {output}: a sweep goes to {' or '.join(SUFFIXES)}")
         check_parquet(output)
     grid = prepare_sweep(
-        load_scenario(scenario), constants=constants, memory_utilization=gpu_memory_utilization
+        load_scenario(scenario), constants=constants, gpu_memory_utilization=gpu_memory_utilization
     )
     for reason in grid.skipped:
         say(f"skipped: {reason}")
     if dry_run:
-        say(f"{grid.points:,} points in {len(grid.cells):,} combinations of settings")
+        say(f"{grid.points:,} points in {len(grid.grids):,} combinations of settings")
         return
     with _stoppable(), _progress(grid) as blocks:
         if output is None:
@@ -87,16 +85,28 @@ def _stoppable() -> Iterator[None]:
 
 
 def _write_csv(blocks: Iterator[dict[str, Any]], path: Path | None) -> None:
-    """Write blocks as CSV, one at a time."""
+    """Write blocks as CSV, one at a time, in the form of every other answer's CSV."""
+    with (
+        nullcontext(sys.stdout)
+        if path is None
+        else path.open("w", encoding="utf-8", newline="") as stream
+    ):
+        for number, block in enumerate(blocks):
+            frame = _csv_frame(block)
+            frame.to_csv(stream, index=False, header=number == 0, float_format=CSV_FLOAT)
+
+
+def _csv_frame(block: dict[str, Any]) -> "pd.DataFrame":
+    """Return a block with whole numbers as integers, and booleans as JSON writes them."""
     import pandas as pd
 
-    if path is None:
-        for number, block in enumerate(blocks):
-            pd.DataFrame(block).to_csv(sys.stdout, index=False, header=number == 0)
-        return
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        for number, block in enumerate(blocks):
-            pd.DataFrame(block).to_csv(stream, index=False, header=number == 0)
+    frame = pd.DataFrame(block)
+    for name, values in frame.select_dtypes("float").items():
+        if ((values % 1 == 0) & (values.abs() <= LARGEST_EXACT)).all():
+            frame[name] = values.astype("int64")
+    for name, values in frame.select_dtypes("bool").items():
+        frame[name] = values.map({True: "true", False: "false"})
+    return frame
 
 
 def _write_parquet(blocks: Iterator[dict[str, Any]], path: Path) -> None:
@@ -136,3 +146,7 @@ def _progress(grid: "Sweep") -> Iterator[Iterator[dict[str, Any]]]:
                 bar.advance(task, len(block["speedup"]))
 
         yield advancing()
+
+
+# The commands of this module.
+COMMANDS = {"sweep": _sweep}

@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from simulator.cli.options import (
-    DEFAULT_GPU,
-    WORK_PANEL,
-    Constants,
-    GpuName,
-    with_output,
-)
+from simulator.cli import options as opt
 from simulator.cli.output import Output
-from simulator.cli.words import choice, count
 from simulator.errors import TraceError, unknown
 from simulator.inputs.workload import LARGEST_COUNT
 
@@ -44,13 +37,8 @@ def _complete_kernels(incomplete: str) -> list[str]:
     return [name for name in KERNELS if name.startswith(incomplete)]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(trace)
-
-
-@with_output
-def trace(
+@opt.with_output
+def _trace(
     output: Output,
     target: Annotated[
         str,
@@ -65,9 +53,9 @@ def trace(
         typer.Option(
             "--shape",
             "-s",
-            help="A size of its tensors, as often as you like: samples=16, context_tokens=8K.",
+            help="A size of its tensors; repeatable: samples=16, context_tokens=8K.",
             metavar="NAME=SIZE",
-            rich_help_panel=WORK_PANEL,
+            rich_help_panel=opt.WORK_PANEL,
         ),
     ] = None,
     inputs: Annotated[
@@ -78,33 +66,32 @@ def trace(
             help="A tensor to call it with, in place of the five of a kernel: "
             "samples,heads,128 or 16,4096:int64.",
             metavar="SIZES[:DTYPE]",
-            rich_help_panel=WORK_PANEL,
+            rich_help_panel=opt.WORK_PANEL,
         ),
     ] = None,
     dtype: Annotated[
-        str,
-        choice("--dtype", panel=WORK_PANEL, text="Type of its tensors.", of=TYPES),
+        str, opt.choice("--dtype", panel=opt.WORK_PANEL, text="Type of its tensors.", of=TYPES)
     ] = "bf16",
     layout: Annotated[
         Layout | None,
-        choice(
+        opt.choice(
             "--layout",
-            panel=WORK_PANEL,
+            panel=opt.WORK_PANEL,
             text="How the caches lie. Default: as a kernel wants them, shared for a function.",
             of=get_args(Layout),
         ),
     ] = None,
-    gpu: GpuName = DEFAULT_GPU,
+    gpu: opt.GpuName = opt.DEFAULT_GPU,
     execution: Annotated[
         Launching,
-        choice(
+        opt.choice(
             "--execution",
-            panel=WORK_PANEL,
+            panel=opt.WORK_PANEL,
             text="Launched one by one, or in a CUDA graph.",
             of=get_args(Launching),
         ),
     ] = "eager",
-    constants: Constants = "auto",
+    constants: opt.Constants = "auto",
 ) -> None:
     """Trace a PyTorch function: FLOPs, bytes, launches, and time.
 
@@ -140,14 +127,14 @@ def trace(
 
 
 def _named_size(text: str, *, any_name: bool) -> tuple[str, int]:
-    """Read ``samples=16``; with --input, which may use it, the name may be any."""
+    """Read ``samples=16``; with --input, which may use any name, every name is allowed."""
     name, equals, size = text.partition("=")
     name = name.strip().replace("-", "_")
     if not equals or not name.isidentifier():
         raise typer.BadParameter(f"--shape {text!r} is not NAME=SIZE, for example samples=16")
     if name not in SHAPE and not any_name:
         raise typer.BadParameter(f"--shape {text!r}: {unknown('size', name, SHAPE)}")
-    value = count(size)
+    value = opt.count(size)
     if value < 1 and name not in ("context_tokens", "decoded_tokens"):
         raise typer.BadParameter(f"--shape {text!r}: {name} must be at least 1")
     if value > LARGEST_COUNT:
@@ -170,64 +157,61 @@ def _size(word: str, sizes: dict[str, int], text: str) -> int:
     if name in sizes:
         return sizes[name]
     if word[:1].isdigit():
-        return count(word)
+        return opt.count(word)
     raise typer.BadParameter(f"--input {text!r}: {unknown('size', word, sizes)}")
 
 
 def _view(result: "TraceSummary") -> Any:
     """Show a trace as a headline, a table of operators, totals and notes."""
-    from rich.console import Group
-    from rich.text import Text
-
     from simulator.units import format_si, format_time
-    from simulator.views.table import Column, FittedTable, notes
-    from simulator.views.text import interval_phrase, plural
+    from simulator.views import columns, text
+    from simulator.views.columns import Column
 
     totals, time = result.traced.totals, result.time
     device_s = float(time.device_s)
-    launches = f"{totals.launches:,} launch{'' if totals.launches == 1 else 'es'}"
-    columns = (
-        Column(name="operator", right=False),
-        Column(name="x", spare=True),
-        *(Column(name=name) for name in ("time", "share", "FLOP", "read", "written")),
-        Column(name="bound by", right=False, spare=True),
-        Column(name="tensors", right=False, wrap=True, spare=True),
+    shown = (
+        Column(
+            unit="text",
+            heading="operator",
+            cell=lambda line: line.operator + (f" ({line.called_by})" if line.called_by else ""),
+        ),
+        Column("calls", heading="x", spare=True),
+        Column(heading="time", cell=lambda line: format_time(line.time_ms / 1e3)),
+        Column(heading="share", cell=lambda line: f"{line.time_ms / 1e3 / device_s:.1%}"),
+        Column("flops", "FLOP", heading="FLOP"),
+        Column("bytes_read", "bytes", heading="read"),
+        Column("bytes_written", "bytes", heading="written"),
+        Column("bound", "text", heading="bound by", spare=True),
+        Column(
+            unit="text",
+            heading="tensors",
+            cell=lambda line: _short(line.shapes),
+            wrap=True,
+            spare=True,
+        ),
     )
-    rows = [
-        (
-            f"{line.operator} ({line.called_by})" if line.called_by else line.operator,
-            f"{line.calls:,}",
-            format_time(line.time_ms / 1e3),
-            f"{line.time_ms / 1e3 / device_s:.1%}",
-            format_si(line.flops, "").strip(),
-            format_si(line.bytes_read, "B"),
-            format_si(line.bytes_written, "B"),
-            line.bound,
-            _short(line.shapes),
-        )
-        for line in result.lines
-    ]
     bound = f"bound by {time.bound}"
     if float(time.host_s) > device_s:
         bound = f"bound by launch (the host needs {format_time(float(time.host_s))} for it)"
-    return Group(
-        Text.assemble(
+    within = text.interval_phrase(float(result.within.low_s), float(result.within.high_s))
+    return columns.stack(
+        columns.line(
             (f"{result.request.target} on {result.gpu.gpu.name}", "bold"), f"\n{_asked(result)}"
         ),
-        Text.assemble(
+        columns.line(
             ("Time ", "bold"),
             (format_time(float(time.total_s)), "bold cyan"),
-            f" ({interval_phrase(float(result.within.low_s), float(result.within.high_s))})",
-            f"   {bound}",
+            f" ({within})   {bound}",
         ),
-        Text(
+        columns.line(
             f"{format_si(totals.bytes_read, 'B')} read, {format_si(totals.bytes_written, 'B')} "
-            f"written, {format_si(totals.flops, 'FLOP')}, {launches}, "
-            f"{plural(result.traced.views, 'view')}"
+            f"written, {format_si(totals.flops, 'FLOP')}, "
+            f"{totals.launches:,} launch{'' if totals.launches == 1 else 'es'}, "
+            f"{text.plural(result.traced.views, 'view')}"
         ),
-        Text(),
-        FittedTable(columns=columns, rows=rows),
-        *notes(list(result.notes)),
+        "",
+        columns.as_table(shown, result.lines),
+        *columns.notes(list(result.notes)),
     )
 
 
@@ -249,3 +233,7 @@ def _short(tensors: str) -> str:
     for word, name in TORCH_DTYPES.items():
         tensors = tensors.replace(name, word)
     return tensors
+
+
+# The commands of this module.
+COMMANDS = {"trace": _trace}

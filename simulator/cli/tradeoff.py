@@ -8,20 +8,10 @@ import typer
 
 from simulator import api
 from simulator.answers.scaled import SCALE_BY, ScaleBy
-from simulator.cli.figures import FigurePath, check_figure, write_figure
-from simulator.cli.options import (
-    DEFAULT_GPU,
-    MODEL_PANEL,
-    OUTPUT_PANEL,
-    WORK_PANEL,
-    GpuName,
-    PricePerHour,
-    TargetStep,
-    with_output,
-)
-from simulator.cli.output import Output, say
+from simulator.answers.scaling import fit_scaling_law
+from simulator.cli import options as opt
+from simulator.cli.output import Output, check_figure, say, write_figure
 from simulator.cli.question import Question, with_question
-from simulator.cli.words import choice, count, number, option, size
 from simulator.inputs.csv_files import RefusedRow
 
 if TYPE_CHECKING:
@@ -33,14 +23,8 @@ PARTS: tuple[Part, ...] = get_args(Part)
 MOST_LISTED = 10
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (scaling, tradeoff, quality):
-        app.command()(command)
-
-
-@with_output
-def scaling(
+@opt.with_output
+def _scaling(
     output: Output,
     training_runs: Annotated[
         Path,
@@ -49,108 +33,99 @@ def scaling(
             metavar="RUNS",
         ),
     ],
-    figure: FigurePath = None,
+    figure: opt.FigurePath = None,
 ) -> None:
     """Fit a scaling law to training runs: size factors, errors."""
     if figure is not None:
         check_figure(figure)
-    result = api.fit_scaling_law(training_runs)
+    from simulator.views import tradeoff as view
+
+    result = fit_scaling_law(training_runs)
     _say_refused(str(training_runs), result.refused)
-
-    def table() -> object:
-        from simulator.views.tradeoffs.tables import scaling_view
-
-        return scaling_view(result)
-
-    def as_object() -> dict[str, Any]:
-        from simulator.views.tradeoffs.results import scaling_object
-
-        return scaling_object(result)
-
-    def rows() -> Sequence[dict[str, Any]]:
-        from simulator.views.tradeoffs.results import run_rows
-
-        return run_rows(result)
-
     if figure is not None:
-        from simulator.views.tradeoffs.figures import scaling_figure
+        from simulator.views.plots.scaling import scaling_figure
 
         _draw(scaling_figure(result), figure)
-    output.write(table=table, json_object=as_object, rows=rows)
+    output.write(
+        table=lambda: view.scaling_view(result),
+        json_object=lambda: view.scaling_object(result),
+        rows=lambda: view.run_rows(result),
+    )
 
 
 @with_question
-def tradeoff(
+def _tradeoff(
     question: Question,
     output: Output,
-    gpu: GpuName = DEFAULT_GPU,
+    gpu: opt.GpuName = opt.DEFAULT_GPU,
     target_kv_heads: Annotated[
         list[int] | None,
-        option(
+        opt.on_model(
             "--target-kv-heads",
-            panel=MODEL_PANEL,
             text="KV heads of a model to compare with, as often as you like. Default: 1.",
-            parser=count,
+            parser=opt.count,
             metavar="SIZE",
         ),
     ] = None,
     size_factor: Annotated[
         list[float] | None,
-        option(
+        opt.on_model(
             "--size-factor",
-            panel=MODEL_PANEL,
-            text="Its parameters over the model's at equal quality, one for each of these. "
+            text="Its parameters over the model's at equal quality; one per --target-kv-heads. "
             "Default: that of --runs, else the paper's.",
-            parser=number,
+            parser=opt.number,
             metavar="F",
         ),
     ] = None,
     runs: Annotated[
         Path | None,
-        option(
+        opt.on_model(
             "--runs",
-            panel=MODEL_PANEL,
             text="Training runs to fit the size factors to (see 'bifurcate scaling').",
             metavar="FILE",
         ),
     ] = None,
     scale_by: Annotated[
         ScaleBy,
-        choice(
+        opt.choice(
             "--scale-by",
-            panel=MODEL_PANEL,
+            panel=opt.MODEL_PANEL,
             text="What makes the other models larger.",
             of=SCALE_BY,
         ),
     ] = SCALE_BY[0],
-    target_step_ms: TargetStep = None,
+    target_step_ms: opt.TargetStep = None,
     most_samples: Annotated[
         int | None,
-        size(
+        opt.size(
             "--most-samples",
-            panel=WORK_PANEL,
-            text="How far the crossover is looked for. Default: 1024.",
+            panel=opt.WORK_PANEL,
+            text="Most samples to look for the crossover at. Default: 1024.",
         ),
     ] = None,
     longest_context: Annotated[
         int | None,
-        size("--longest-context", panel=WORK_PANEL, text="Likewise, in tokens. Default: 128K."),
+        opt.size(
+            "--longest-context",
+            panel=opt.WORK_PANEL,
+            text="Longest context to look for it at. Default: 128K.",
+        ),
     ] = None,
-    price_per_hour: PricePerHour = None,
+    price_per_hour: opt.PricePerHour = None,
     part: Annotated[
         Part,
-        choice("--rows", panel=OUTPUT_PANEL, text="What the rows of CSV are.", of=PARTS),
+        opt.choice("--rows", panel=opt.OUTPUT_PANEL, text="What the rows of CSV are.", of=PARTS),
     ] = PARTS[0],
-    figure: FigurePath = None,
+    figure: opt.FigurePath = None,
 ) -> None:
     """Compare models of equal quality with fewer KV heads."""
     if figure is not None:
         check_figure(figure)
-    from simulator.views.tradeoffs import results
+    from simulator.views import tradeoff as view
 
     if runs is not None and size_factor:
         raise typer.BadParameter("--runs and --size-factor both say the size factor; give one")
-    fitted = None if runs is None else api.fit_scaling_law(runs)
+    fitted = None if runs is None else fit_scaling_law(runs)
     if fitted is not None:
         _say_refused(str(runs), fitted.refused)
     result = api.tradeoff(
@@ -164,79 +139,68 @@ def tradeoff(
         price_per_hour=price_per_hour,
         **question.settings(gpu=gpu),
     )
-
-    def table() -> object:
-        from simulator.views.tradeoffs.tables import tradeoff_view
-
-        return tradeoff_view(result)
-
     if figure is not None:
-        from simulator.views.tradeoffs.figures import crossover_figure
+        from simulator.views.plots.equal_quality import crossover_figure
 
         _draw(crossover_figure(result), figure)
     rows: dict[Part, Callable[..., Sequence[dict[str, Any]]]] = {
-        "models": results.variant_rows,
-        "crossover": results.crossover_rows,
-        "map": results.map_rows,
+        "models": view.variant_rows,
+        "crossover": view.crossover_rows,
+        "map": view.map_rows,
     }
     output.write(
-        table=table,
-        json_object=lambda: results.tradeoff_object(result),
+        table=lambda: view.tradeoff_view(result),
+        json_object=lambda: view.tradeoff_object(result),
         rows=lambda: rows[part](result),
     )
 
 
 @with_question
-def quality(
+def _quality(
     question: Question,
     output: Output,
-    gpu: GpuName = DEFAULT_GPU,
+    gpu: opt.GpuName = opt.DEFAULT_GPU,
     success_rate: Annotated[
         float | None,
-        option(
+        opt.work(
             "--success-rate",
-            panel=WORK_PANEL,
-            text="How often a single sample is right; or --counts.",
-            parser=number,
+            text="Probability that a single sample is right; or give --counts.",
+            parser=opt.number,
             metavar="P",
         ),
     ] = None,
     counts: Annotated[
         Path | None,
-        option(
-            "--counts",
-            panel=WORK_PANEL,
-            text="CSV of tries by problem: problem, samples, correct.",
-            metavar="FILE",
+        opt.work(
+            "--counts", text="CSV of tries by problem: problem, samples, correct.", metavar="FILE"
         ),
     ] = None,
-    target_step_ms: TargetStep = None,
+    target_step_ms: opt.TargetStep = None,
     target_request_s: Annotated[
         float | None,
-        option(
+        opt.work(
             "--target-request-s",
-            panel=WORK_PANEL,
             text="Longest acceptable request, with --output-tokens.",
-            parser=number,
+            parser=opt.number,
             metavar="S",
         ),
     ] = None,
     most_samples: Annotated[
         int | None,
-        size(
-            "--most-samples",
-            panel=WORK_PANEL,
-            text="How many samples are looked at. Default: 1024.",
+        opt.size(
+            "--most-samples", panel=opt.WORK_PANEL, text="Most samples to look at. Default: 1024."
         ),
     ] = None,
-    price_per_hour: PricePerHour = None,
-    figure: FigurePath = None,
+    price_per_hour: opt.PricePerHour = None,
+    figure: opt.FigurePath = None,
 ) -> None:
     """Find the pass@k that a latency buys, standard and bifurcated."""
     if figure is not None:
         check_figure(figure)
     if (success_rate is None) == (counts is None):
         raise typer.BadParameter("give either --success-rate or --counts")
+    from simulator.views.quality import quality_object, quality_rows, quality_view
+
     result = api.quality(
         success_rate=success_rate,
         problem_counts=counts,
@@ -248,27 +212,15 @@ def quality(
         **question.settings(gpu=gpu),
     )
     _say_refused(str(counts), result.success.refused)
-
-    def table() -> object:
-        from simulator.views.tradeoffs.quality_tables import quality_view
-
-        return quality_view(result)
-
-    def as_object() -> dict[str, Any]:
-        from simulator.views.tradeoffs.quality_results import quality_object
-
-        return quality_object(result)
-
-    def rows() -> Sequence[dict[str, Any]]:
-        from simulator.views.tradeoffs.quality_results import quality_rows
-
-        return quality_rows(result)
-
     if figure is not None:
-        from simulator.views.tradeoffs.figures import quality_figure
+        from simulator.views.plots.quality import quality_figure
 
         _draw(quality_figure(result), figure)
-    output.write(table=table, json_object=as_object, rows=rows)
+    output.write(
+        table=lambda: quality_view(result),
+        json_object=lambda: quality_object(result),
+        rows=lambda: quality_rows(result),
+    )
 
 
 def _draw(drawn: "go.Figure", path: Path) -> None:
@@ -283,3 +235,7 @@ def _say_refused(path: str, refused: Sequence[RefusedRow]) -> None:
         say(f"not used: {path}, line {row.line}: {row.reason}")
     if len(refused) > MOST_LISTED:
         say(f"not used: {len(refused) - MOST_LISTED} more lines of {path}")
+
+
+# The commands of this module.
+COMMANDS = {"scaling": _scaling, "tradeoff": _tradeoff, "quality": _quality}

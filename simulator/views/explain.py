@@ -1,21 +1,39 @@
 """How each number comes about: formulas with the numbers in them, and where they are from."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import Estimate
 from simulator.counts.operation import Operation
-from simulator.counts.transformer import decode_attention_shape
+from simulator.counts.transformer import attention_shape
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.model import count_parameters
 from simulator.timing.constants import used_constants
+from simulator.timing.interval import shipped_spreads
 from simulator.timing.roofline import OperationTime, cached_bytes, overlap_power
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
-from simulator.views.explain_interval import interval_fields
+from simulator.views.columns import line
+from simulator.views.text import interval_phrase
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from simulator.timing.constants import Constant
+
+# What the parts of an interval are called.
+NAMES: Mapping[str, str] = {
+    "gemm": "products",
+    "attention": "attention",
+    "prefill_attention": "prefill attention",
+    "elementwise": "norms and other elementwise",
+    "collective": "collectives",
+    "bifurcated": "bifurcated attention from standard's constants",
+    "code": "plain PyTorch code",
+    "host": "host",
+    "peak": "what published peaks leave out",
+}
 
 PAPER = "Athiwaratkun et al., arXiv:2403.08845"
 
@@ -39,7 +57,7 @@ def explain(result: Estimate) -> list[Step]:
         _attention_flops(result),
         *(_operation(result, *pair) for pair in _largest(result)),
         _step_time(result),
-        Step(**interval_fields(result)),
+        _interval(result),
         _memory(result),
         *_constants(result),
     ]
@@ -50,26 +68,41 @@ def explain_objects(result: Estimate) -> list[dict[str, str]]:
     return [asdict(step) for step in explain(result)]
 
 
+def explain_lines(result: Estimate) -> "list[RenderableType]":
+    """Return the derivation as lines for a terminal."""
+    from rich.padding import Padding
+
+    parts: list[RenderableType] = ["", line(("How each number comes about", "bold"))]
+    for step in explain(result):
+        parts.append(line((f"\n{step.what}", "bold")))
+        lines = [step.formula, f"= {step.numbers}", f"= {step.result}", f"[{step.reference}]"]
+        parts += [Padding(line(part), (0, 0, 0, 2)) for part in lines if part]
+    return parts
+
+
 def _kv_read(result: Estimate) -> list[Step]:
     """Derive the KV bytes read, where the kernel reads each cached token once."""
     work = result.workload
     read = float(result.totals.kv_bytes_read)
-    if work.kernel not in ("ideal", "flash") or work.kv_layout == "rebuilt":
+    if result.setup.kernel not in ("ideal", "flash") or result.setup.kv_layout == "rebuilt":
         return [
             Step(
                 what="KV bytes read",
                 formula="sum over the operations of what each reads of the cache",
-                numbers=f"{work.kernel} kernel, kv_layout {work.kv_layout}: see the operations",
+                numbers=(
+                    f"{result.setup.kernel} kernel, kv_layout {result.setup.kv_layout}: "
+                    "see the operations"
+                ),
                 result=_exact(read),
                 reference="docs/equations.md, what each kernel adds",
             )
         ]
     width, symbols = _cache_width(result)
-    element = f"{DTYPE_BYTES[work.kv_dtype]:g}"
-    if len(work.tree) > 1 and work.attention == "bifurcated":
+    element = f"{DTYPE_BYTES[result.setup.kv_dtype]:g}"
+    if len(work.tree) > 1 and result.setup.attention == "bifurcated":
         return [_tree_read(result, width, symbols)]
     tokens, numbers = _tokens_read(result)
-    equation = "5" if work.attention == "standard" else "6"
+    equation = "5" if result.setup.attention == "standard" else "6"
     kept = "K and V" if result.model.latent is None else "the latent cache in place of K and V"
     return [
         Step(
@@ -87,13 +120,13 @@ def _tree_read(result: Estimate, width: int, symbols: str) -> Step:
     model, work = result.model, result.workload
     terms = []
     for group in model.layer_groups:
-        shape = decode_attention_shape(model, work, group.window, resident_blocks=1)
+        shape = attention_shape(model, result.setup, work, group.window, resident_blocks=1)
         read = " + ".join(f"{part.caches} x {part.tokens}" for part in shape.parts)
         terms.append(f"{group.count} x ({read})")
     return Step(
         what="KV bytes read",
         formula=f"{symbols} x s x sum over layers and levels of nodes x tokens",
-        numbers=f"{width} x {DTYPE_BYTES[work.kv_dtype]:g} x ({' + '.join(terms)})",
+        numbers=f"{width} x {DTYPE_BYTES[result.setup.kv_dtype]:g} x ({' + '.join(terms)})",
         result=_exact(float(result.totals.kv_bytes_read)),
         reference="docs/equations.md, prefix trees; K and V, all layers",
     )
@@ -109,7 +142,7 @@ def _cache_width(result: Estimate) -> tuple[int, str]:
     model = result.model
     if model.latent is not None:
         return model.cache_width, "(kv_rank + rope_dim)"
-    heads = max(1, model.kv_heads // result.workload.tensor_parallel)
+    heads = max(1, model.kv_heads // result.setup.tensor_parallel)
     return 2 * heads * model.head_dim, "2 g k"
 
 
@@ -124,10 +157,10 @@ def _tokens_read(result: Estimate) -> tuple[str, str]:
         seen = context if group.window is None else min(context, group.window - own_seen)
         terms.append(
             f"{group.count} x {samples} x ({seen} + {own_seen})"
-            if work.attention == "standard"
+            if result.setup.attention == "standard"
             else f"{group.count} x ({seen} + {samples} x {own_seen})"
         )
-    per_layer = "b (m_c + m_d)" if work.attention == "standard" else "(m_c + b m_d)"
+    per_layer = "b (m_c + m_d)" if result.setup.attention == "standard" else "(m_c + b m_d)"
     if all(group.window is None for group in result.model.layer_groups):
         layers = result.model.layers
         return f"L x {per_layer}", terms[0].replace(terms[0].split(" x ")[0], str(layers), 1)
@@ -136,14 +169,14 @@ def _tokens_read(result: Estimate) -> tuple[str, str]:
 
 def _weights_read(result: Estimate) -> Step:
     """Derive the weight bytes read."""
-    model, work = result.model, result.workload
+    model = result.model
     count = count_parameters(model)
     active = f" ({count.active:,} active for one token)" if count.active != count.total else ""
-    gpus = f"{work.tensor_parallel} GPU{'s' if work.tensor_parallel > 1 else ''}"
+    gpus = f"{result.setup.tensor_parallel} GPU{'s' if result.setup.tensor_parallel > 1 else ''}"
     return Step(
         what="Weight bytes read",
         formula="each matrix once, visited experts only, table rows of the tokens at work",
-        numbers=f"{count.total:,} parameters{active}, {work.weight_dtype}, over {gpus}",
+        numbers=f"{count.total:,} parameters{active}, {result.setup.weight_dtype}, over {gpus}",
         result=_exact(float(result.totals.weight_bytes_read)),
         reference="docs/equations.md, projections and MLP",
     )
@@ -157,7 +190,7 @@ def _attention_flops(result: Estimate) -> Step:
         for operation in result.operations
         if operation.kind == "attention"
     )
-    heads = model.heads // work.tensor_parallel
+    heads = model.heads // result.setup.tensor_parallel
     queries = f"{work.prompts} x {work.samples} x {work.query_tokens} x {heads}"
     tokens = work.context_tokens + work.decoded_tokens
     if model.latent is not None:
@@ -264,6 +297,33 @@ def _step_time(result: Estimate) -> Step:
     )
 
 
+def _interval(result: Estimate) -> Step:
+    """Derive the interval: each error by how much it makes the step shorter or longer."""
+    unsure = result.uncertainty
+    parts = [
+        f"{NAMES[name]}{' (own share)' if own and name == 'attention' else ''} "
+        f"-{format_time(float(part.below_s))} +{format_time(float(part.above_s))}"
+        for own, group in ((False, unsure.shared), (True, unsure.own))
+        for name, part in group.items()
+        if float(part.below_s) > 0 or float(part.above_s) > 0
+    ]
+    return Step(
+        what=f"Interval of the step, to hold {shipped_spreads().coverage:.0%} of measured times",
+        formula=_interval_formula(result),
+        numbers="; ".join(parts) or "no error",
+        result=interval_phrase(result.step_low_s, result.step_high_s),
+        reference="docs/equations.md, intervals; spreads: docs/accuracy.md",
+    )
+
+
+def _interval_formula(result: Estimate) -> str:
+    """Return how the errors add."""
+    added = "time - root of the sum of errors squared, time + the same; no less than peaks"
+    if result.setup.execution == "eager":
+        return f"{added}; the longer end of device and host, errors are those of the longer one"
+    return added
+
+
 def _memory(result: Estimate) -> Step:
     """Derive the memory."""
     needs = result.memory
@@ -273,7 +333,7 @@ def _memory(result: Estimate) -> Step:
         numbers=(
             f"{format_gib(float(needs.weights_bytes))} + {format_gib(float(needs.kv_bytes))} + "
             f"{format_gib(float(needs.workspace_bytes))} <= "
-            f"{format_gib(result.gpu.memory_bytes)} x {result.memory_utilization:g}"
+            f"{format_gib(result.gpu.memory_bytes)} x {result.setup.gpu_memory_utilization:g}"
         ),
         result=f"{'fits' if needs.fits else 'does not fit'}, "
         f"{format_gib(abs(float(needs.free_bytes)))} {'free' if needs.fits else 'short'}",
@@ -284,7 +344,7 @@ def _memory(result: Estimate) -> Step:
 def _constants(result: Estimate) -> list[Step]:
     """List the constants that this answer used, each with its source."""
     uses: dict[tuple[str, Constant], list[str]] = {}
-    for key, constant in used_constants(result.operations, result.rates, result.workload.execution):
+    for key, constant in used_constants(result.operations, result.rates, result.setup.execution):
         kind = f"8-bit {key.kind or 'kernels'}" if key.precision else key.kind
         uses.setdefault((key.name, constant), []).extend([kind] if kind else [])
     return [

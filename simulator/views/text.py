@@ -1,11 +1,13 @@
-"""Sentences that say what an answer means."""
+"""Phrases that several answers share."""
 
-from simulator.answers.compare import Comparison
-from simulator.answers.rules import RuleChoice
-from simulator.answers.verdict import TIE_MARGIN
+from collections.abc import Iterable
+
+from simulator.answers.estimate import DOES_NOT_FIT
+from simulator.counts.memory import Memory
 from simulator.inputs.model import ModelShape, count_parameters
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.units import GIGA, MEGA, format_time, format_tokens
+from simulator.units import GIGA, MEGA, format_gib, format_time, format_tokens
 
 
 def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:
@@ -95,54 +97,16 @@ def parameters_phrase(count: float) -> str:
     return f"{count / GIGA:,.2f} B" if count >= GIGA else f"{count / MEGA:,.0f} M"
 
 
-def settings_phrase(work: Workload) -> str:
+def settings_phrase(setup: Setup) -> str:
     """Say by which code and in which formats it is decoded.
 
-    >>> settings_phrase(Workload(kv_dtype="fp8"))
+    >>> settings_phrase(Setup(kv_dtype="fp8"))
     'flash kernel, graph, bf16 with fp8 KV'
     """
-    formats: str = work.weight_dtype
-    if work.kv_dtype != work.weight_dtype:
-        formats += f" with {work.kv_dtype} KV"
-    return f"{work.kernel} kernel, {work.execution}, {formats}"
-
-
-def verdict(result: Comparison) -> list[str]:
-    """Say who wins, by how much, from where on, and what to change next (rich markup)."""
-    likely = f"(speed-up {result.speedup_low:.2f} to {result.speedup_high:.2f})"
-    first = f"{_lead(result)} {likely}{over_stored(result)}."
-    return [
-        (
-            f"{first} It reads {result.kv_io_ratio:.1f} times fewer KV bytes; "
-            "that ratio is not the speed-up."
-            if result.kv_io_ratio > 1
-            else f"{first} Both read the same KV bytes."
-        ),
-        break_even(result),
-        f"[bold]Next:[/] {result.advice}",
-        *([] if result.rule is None else [f"[bold]Rule:[/] {rule_phrase(result.rule)}"]),
-    ]
-
-
-def _lead(result: Comparison) -> str:
-    """Say whether to bifurcate, and by how much faster it is."""
-    ratio = result.speedup
-    if result.verdict == "too close to call":
-        return f"[bold]Too close to call[/]: bifurcated is {times_as(ratio)} end to end"
-    if result.winner == "tie":
-        return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast"
-    if result.winner == "bifurcated":
-        return f"[bold]Bifurcated wins[/]: {times_as(ratio)} end to end"
-    return f"[bold]Standard wins[/]: bifurcated is {times_as(ratio)} end to end"
-
-
-def over_stored(result: Comparison) -> str:
-    """Say what is gained over one stored context, nothing where that is as much."""
-    ratio = result.shared_storage.step_s / result.bifurcated.step_s
-    if abs(result.speedup / ratio - 1) < TIE_MARGIN:
-        return ""
-    times = "no faster" if abs(ratio - 1) < TIE_MARGIN else times_as(ratio)
-    return f", {times} over one stored context, as paged caches keep it"
+    formats: str = setup.weight_dtype
+    if setup.kv_dtype != setup.weight_dtype:
+        formats += f" with {setup.kv_dtype} KV"
+    return f"{setup.kernel} kernel, {setup.execution}, {formats}"
 
 
 def interval_phrase(low_s: float, high_s: float) -> str:
@@ -156,28 +120,13 @@ def interval_phrase(low_s: float, high_s: float) -> str:
     return f"{number if high.endswith(f' {unit}') else low} to {high}"
 
 
-def rule_phrase(rule: RuleChoice) -> str:
-    """Say what an engine's rule chooses over one stored context, and what it loses."""
-    ours = "would call it a tie" if rule.ours == "tie" else f"choose {rule.ours}"
-    if rule.cost_s > 0:
-        lost = f"its choice costs {format_time(rule.cost_s)} per step ({rule.cost_share:.1%})"
-    else:
-        lost = "its choice loses nothing"
-    if rule.verdict == "too close to call" and rule.cost_s > 0:
-        lost += ", which is too close to call"
-    return (
-        f"{rule.title} chooses {rule.choice} ({rule.reason}); "
-        f"over one stored context we {ours}: {lost}."
-    )
-
-
-def copies_notes(work: Workload) -> list[str]:
+def copies_notes(setup: Setup, work: Workload) -> list[str]:
     """Say that standard attention stores copies, where a paged cache would store one context.
 
-    >>> copies_notes(Workload(samples=16, kv_layout="shared"))
+    >>> copies_notes(Setup(kv_layout="shared"), Workload(samples=16))
     []
     """
-    if work.kv_layout != "copies" or work.samples == 1:
+    if setup.kv_layout != "copies" or work.samples == 1:
         return []
     return [
         (
@@ -196,42 +145,24 @@ def times_as(ratio: float) -> str:
     return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times as slow"
 
 
-def break_even(result: Comparison) -> str:
-    """Say from which samples and which context on bifurcated attention is faster for good."""
-    work = result.standard.workload
-    samples, context = result.break_even_samples, result.break_even_context_tokens
-    with_samples = plural(work.samples, "sample")
-    found = []
-    if samples is not None:
-        found.append(f"from {plural(samples, 'sample')} on at this context")
-    if context is not None:
-        found.append(f"from {plural(context, 'context token')} on at {with_samples}")
-    wins = result.speedup > 1
-    if not found:
-        contexts = f"{format_tokens(work.context_tokens)}-token context"
-        if wins:
-            return (
-                f"Bifurcated does not stay faster with more samples of this {contexts}, nor with "
-                f"a longer one at {with_samples}."
-            )
-        return (
-            f"More samples of this {contexts} do not make bifurcated faster for good, nor does a "
-            f"longer one at {with_samples}."
-        )
-    first = f"Bifurcated is faster {', and '.join(found)}"
-    if samples is None:
-        rest = (
-            "with more samples it does not stay so"
-            if wins
-            else "more samples alone do not make it so for good"
-        )
-    elif context is None:
-        rest = f"at {with_samples} " + (
-            "it does not stay so with a longer context"
-            if wins
-            else "a longer context does not make it so for good"
-        )
-    return f"{first}; {rest}." if len(found) == 1 else f"{first}."
+def likely(ratio: float, low: float, high: float) -> str:
+    """Write the interval of a speed-up in brackets, in the direction that ``times_as`` has.
+
+    Parameters
+    ----------
+    ratio
+        The speed-up.
+    low, high
+        Ends of its interval.
+
+    Examples
+    --------
+    >>> likely(2.0, 1.8, 2.1), likely(0.8, 0.5, 1.0)
+    (' (speed-up 1.80 to 2.10)', ' (slow-down 1.00 to 2.00)')
+    """
+    if ratio < 1:
+        return f" (slow-down {1 / high:.2f} to {1 / low:.2f})"
+    return f" (speed-up {low:.2f} to {high:.2f})"
 
 
 def plural(count: int, noun: str) -> str:
@@ -241,3 +172,41 @@ def plural(count: int, noun: str) -> str:
     ('1 sample', '2,048 tokens')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def shortage(needs: Memory) -> str:
+    """Say how much memory is missing."""
+    return format_gib(-float(needs.free_bytes))
+
+
+def fits_phrase(needs: Memory) -> str:
+    """Say whether something fits in memory, and by how much not."""
+    return "yes" if needs.fits else f"no, {shortage(needs)} short"
+
+
+def without_shortage(notes: Iterable[str]) -> list[str]:
+    """Return notes, each once, without those on what does not fit: tables say that in each row."""
+    return [note for note in dict.fromkeys(notes) if not note.startswith(DOES_NOT_FIT)]
+
+
+def money(value: float | None, digits: int) -> str:
+    """Write a price, or that it is unknown.
+
+    >>> money(1234.5678, 2), money(None, 2)
+    ('1,234.57', 'unknown')
+    """
+    return "unknown" if value is None else f"{value:,.{digits}f}"
+
+
+def limit(value: int | None) -> str:
+    """Write a limit, or that there is none to have.
+
+    >>> limit(8192), limit(None)
+    ('8K', 'none')
+    """
+    return "none" if value is None else format_tokens(value)
+
+
+def setting(value: object) -> str:
+    """Write a setting, integers with separators."""
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,29 +1,60 @@
-"""How far off predictions are, as tables for a terminal."""
+"""How far off predictions are: by kind, engine and regime, and the worst rows."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from rich.console import Group, RenderableType
-from rich.text import Text
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from simulator.units import MICROSECOND, format_time
-from simulator.views.table import Column, FittedTable
+from simulator.views import columns
+from simulator.views.columns import Column
 from simulator.views.text import plural
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
 
 # The groups that a terminal shows; JSON has more.
 SHOWN = ("kind", "kind, gpu, framework", "kind, regime")
-ERROR_COLUMNS = (
-    Column(name="rows of", right=False, wrap=True),
-    *(Column(name=name) for name in ("rows", "median error", "90th percentile", "bias", "inside")),
+
+
+def _share(key: str, heading: str) -> Column:
+    """Return a column of errors, as shares of the measured times."""
+    return Column(key, heading=heading, cell=lambda group: _percent(group[key]))
+
+
+GROUP = (
+    Column("value", "text", heading="rows of", wrap=True),
+    Column("rows", heading="rows"),
+    _share("median_ape", "median error"),
+    _share("p90_ape", "90th percentile"),
+    _share("bias", "bias"),
+    Column(
+        "inside",
+        heading="inside",
+        cell=lambda group: "" if group["inside"] is None else f"{group['inside']:.0%}",
+    ),
 )
-WORST_COLUMNS = (
-    Column(name="row", right=False, wrap=True),
-    *(Column(name=name) for name in ("measured", "predicted")),
-    Column(name="the model says", right=False, wrap=True),
+WORST = (
+    Column(
+        unit="text",
+        heading="row",
+        cell=lambda row: (
+            " ".join(str(row[key]) for key in ("gpu_id", "framework", "kind") if key in row)
+            + f": {row.get('sizes', '')}"
+        ),
+        wrap=True,
+    ),
+    Column(heading="measured", cell=lambda row: format_time(row["measured_us"] * MICROSECOND)),
+    Column(heading="predicted", cell=lambda row: format_time(row["predicted_us"] * MICROSECOND)),
+    Column(
+        unit="text",
+        heading="the model says",
+        cell=lambda row: str(row.get("reason", "")),
+        wrap=True,
+    ),
 )
 
 
-def validation_view(report: Mapping[str, Any]) -> RenderableType:
+def validation_view(report: Mapping[str, Any]) -> "RenderableType":
     """Return the errors by kind, engine and regime, and the worst rows.
 
     Parameters
@@ -31,59 +62,34 @@ def validation_view(report: Mapping[str, Any]) -> RenderableType:
     report
         The JSON object of ``bifurcate validate``.
     """
-    parts: list[RenderableType] = [_headline(report), Text()]
-    rows = [_error_row(group) for by in SHOWN for group in report["groups"] if group["by"] == by]
-    if rows:
-        parts += [FittedTable(columns=ERROR_COLUMNS, rows=rows), Text()]
+    parts: list[RenderableType] = [_headline(report), ""]
+    groups = [group for by in SHOWN for group in report["groups"] if group["by"] == by]
+    if groups:
+        parts += [columns.as_table(GROUP, groups), ""]
     if "oom_total" in report:
-        parts.append(
-            Text(f"Out of memory or not: {report['oom_correct']} of {report['oom_total']} right.\n")
-        )
+        right = f"{report['oom_correct']} of {report['oom_total']} right"
+        parts.append(f"Out of memory or not: {right}.\n")
     if report["worst"]:
-        parts += [Text("Farthest off", style="bold"), _worst_table(report["worst"])]
-    return Group(*parts)
+        parts += [columns.line(("Farthest off", "bold")), columns.as_table(WORST, report["worst"])]
+    return columns.stack(*parts)
 
 
-def _headline(report: Mapping[str, Any]) -> Text:
+def _headline(report: Mapping[str, Any]) -> "Text":
     """Say how many rows were predicted, and how well."""
     counts = f"{report['predicted']:,} of {plural(report['rows'], 'row')} predicted"
     if report["median_ape"] is None:
-        return Text(f"{counts}.")
-    return Text.assemble(
+        return columns.line(f"{counts}.")
+    known = report["intervals"]
+    inside = (
+        f"{_percent(report['inside'])} of {known:,} lie inside their 80 % intervals."
+        if known
+        else "None has an 80 % interval."
+    )
+    return columns.line(
         (counts, "bold"),
         f", half of them within {_percent(report['median_ape'])}, nine in ten within "
-        f"{_percent(report['p90_ape'])}; bias {_percent(report['bias'])}. {_intervals(report)}",
+        f"{_percent(report['p90_ape'])}; bias {_percent(report['bias'])}. {inside}",
     )
-
-
-def _intervals(report: Mapping[str, Any]) -> str:
-    """Say how many times lie in the intervals that are to hold 80 % of them."""
-    known = report["intervals"]
-    if not known:
-        return "None has an 80 % interval."
-    return f"{_percent(report['inside'])} of {known:,} lie inside their 80 % intervals."
-
-
-def _error_row(group: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return one group as a row."""
-    figures = (_percent(group[key]) for key in ("median_ape", "p90_ape", "bias"))
-    inside = "" if group["inside"] is None else f"{group['inside']:.0%}"
-    return (group["value"], f"{group['rows']:,}", *figures, inside)
-
-
-def _worst_table(worst: Sequence[Mapping[str, Any]]) -> FittedTable:
-    """Return the rows that are farthest off, with what the model makes of them."""
-    rows = [
-        (
-            " ".join(str(row[key]) for key in ("gpu_id", "framework", "kind") if key in row)
-            + f": {row.get('sizes', '')}",
-            format_time(row["measured_us"] * MICROSECOND),
-            format_time(row["predicted_us"] * MICROSECOND),
-            str(row.get("reason", "")),
-        )
-        for row in worst
-    ]
-    return FittedTable(columns=WORST_COLUMNS, rows=rows)
 
 
 def _percent(share: float) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import bifurcate
 
-from simulator.cli import words
+from simulator.cli import options as words
 
 # Has Typer take the shell's name, not look which shell runs it: tests may run from none.
 NAMED = "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"
@@ -78,7 +78,7 @@ def test_other_names_complete_too() -> None:
 def test_completion_starts_as_fast_as_the_command() -> None:
     """Completing a name loads nothing heavy: people wait for it at every key."""
     code = (
-        "import sys; from simulator.cli.words import complete_models, complete_gpus; "
+        "import sys; from simulator.cli.options import complete_models, complete_gpus; "
         "assert complete_models('gpt2') == ['gpt2']; assert 'l40s' in complete_gpus('l40'); "
         "assert not {'numpy', 'pandas', 'rich'} & set(sys.modules)"
     )

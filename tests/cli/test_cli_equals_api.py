@@ -7,8 +7,9 @@ import pytest
 from command_line import bifurcate
 
 import simulator
-from simulator.views.plan_results import plan_object
-from simulator.views.results import compare_object, estimate_object, generations_object
+from simulator.views.estimate import compare_object, estimate_object
+from simulator.views.generate import generate_object
+from simulator.views.plan import plan_object
 
 MODELS = ["llama-3.1-8b", "llama-2-7b", "starcoder", "mixtral-8x7b", "deepseek-v3", "gpt-oss-20b"]
 SETTINGS: list[tuple[Sequence[str], Mapping[str, Any]]] = [
@@ -72,7 +73,7 @@ def test_generate(model: str) -> None:
         )
         for attention in ("standard", "bifurcated")
     }
-    assert shown == generations_object(results)
+    assert shown == generate_object(results)
 
 
 def test_plan() -> None:

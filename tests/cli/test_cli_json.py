@@ -12,7 +12,7 @@ MEMORY = {
     "weights_bytes": Number,
     "kv_bytes": Number,
     "workspace_bytes": Number,
-    "total_bytes": Number,
+    "memory_bytes": Number,
     "capacity_bytes": Number,
     "fits": bool,
 }
@@ -156,8 +156,8 @@ OPTION: dict[str, Any] = {
     "most_samples_in_time": (int, type(None)),
     "longest_context_tokens": (int, type(None)),
     "longest_context_tokens_in_time": (int, type(None)),
-    "memory_total_bytes": Number,
-    "memory_capacity_bytes": Number,
+    "memory_bytes": Number,
+    "capacity_bytes": Number,
     "constants": str,
 }
 PLAN: dict[str, Any] = {
@@ -227,8 +227,8 @@ def test_memory_adds_up(question: tuple[str, ...]) -> None:
     """Total memory is the sum of its parts, and fits says whether it is within the capacity."""
     memory = bifurcate("estimate", *question).json["memory"]
     parts = memory["weights_bytes"] + memory["kv_bytes"] + memory["workspace_bytes"]
-    assert memory["total_bytes"] == pytest.approx(parts, rel=1e-12)
-    assert memory["fits"] == (memory["total_bytes"] <= memory["capacity_bytes"])
+    assert memory["memory_bytes"] == pytest.approx(parts, rel=1e-12)
+    assert memory["fits"] == (memory["memory_bytes"] <= memory["capacity_bytes"])
 
 
 def test_estimate_golden() -> None:
@@ -265,7 +265,8 @@ def test_compare_with_a_rule_has_its_fields() -> None:
     columns, first, *_ = [line.split(",") for line in table.splitlines()]
     shown = dict(zip(columns, first, strict=True))
     assert shown["rule_choice"] == rule["choice"] == "standard"
-    assert float(shown["rule_cost_ms"]) == rule["cost_ms"]
+    assert shown["rule_cost_ms"] == f"{rule['cost_ms']:.9g}"
+    assert shown["rule_agrees"] == str(rule["agrees"]).lower()
 
 
 def test_compare_has_null_where_nothing_breaks_even() -> None:

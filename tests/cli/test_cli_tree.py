@@ -7,7 +7,7 @@ import pytest
 from command_line import bifurcate
 
 import simulator
-from simulator.views.trees import tree_object
+from simulator.views.tree import tree_object
 
 M = ("-m", "llama-3.1-8b")
 TREE = ("--tree", "system=2K,problem=512x8")
@@ -21,7 +21,7 @@ FIGURES = [
     "kv_bytes_read",
     "launches",
     "kv_bytes",
-    "memory_total_bytes",
+    "memory_bytes",
     "fits",
     "bound",
 ]

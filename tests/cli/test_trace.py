@@ -167,7 +167,10 @@ def test_forms_of_the_answer(tmp_path: Path) -> None:
     """CSV and JSON have the same rows; a file's suffix picks its form; the table has the totals."""
     rows = bifurcate("trace", "standard_math", "--json").json["operations"]
     text = bifurcate("trace", "standard_math", "--format", "csv").text
-    written = [[str(value) for value in row.values()] for row in rows]
+    written = [
+        [f"{value:.9g}" if isinstance(value, float) else str(value) for value in row.values()]
+        for row in rows
+    ]
     assert [list(row.values()) for row in csv.DictReader(io.StringIO(text))] == written
     path = tmp_path / "trace.csv"
     assert bifurcate("trace", "standard_math", "-o", str(path)).code == 0

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import simulator
-from simulator.cli.main import MODULES
+from simulator.cli.main import COMMANDS
 
 CHECKOUT = Path(__file__).parents[2]
 PACKAGE = CHECKOUT / "simulator"
@@ -18,7 +18,7 @@ ENTRANCES = {
     "simulator",
     "simulator.__main__",
     "simulator.cli.__main__",
-    *(f"simulator.cli.{name}" for name in MODULES),
+    *(f"simulator.cli.{module}" for module in COMMANDS.values()),
 }
 # A page to be read, which nothing else needs.
 APART = {"simulator.one_page"}

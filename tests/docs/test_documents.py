@@ -165,6 +165,14 @@ def test_every_sweep_column_is_documented() -> None:
     assert [column for column in sorted(plain) if f"`{column}`" not in words] == []
 
 
+def test_tables_of_fields_are_those_of_the_answers() -> None:
+    """Each has the fields, the order and the units of its columns, and words on all of them."""
+    assert len(refresh.FIELDS.findall(COMMANDS)) >= 15
+    assert refresh.described(COMMANDS) == COMMANDS, "run python tools/refresh.py"
+    for _, _, table in refresh.FIELDS.findall(COMMANDS):
+        assert not re.search(r"\| *\|$", table, re.MULTILINE), table
+
+
 @pytest.mark.parametrize("group", ["models", "gpus", "scenarios"])
 def test_every_list_column_is_documented(group: str) -> None:
     """Every column of a list stands in its section."""

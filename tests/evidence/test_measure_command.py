@@ -253,7 +253,7 @@ def test_progress_says_how_much_is_done_and_left(
 ) -> None:
     """A bar on a terminal, a line elsewhere: cells, time left, and what has just been measured."""
     pytest.importorskip("torch")
-    from simulator.cli.measure_run import _progress
+    from simulator.cli.measure import _progress
     from simulator.evidence.measure.runner import Progress
 
     stream = io.StringIO()

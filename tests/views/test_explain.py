@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import simulator
 from simulator.answers.estimate import Estimate, estimate
 from simulator.errors import SimulatorError
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.views.explain import Step, explain, explain_objects
 from simulator.views.text import interval_phrase
@@ -109,9 +110,8 @@ def test_formulas_evaluate_whatever_is_asked(
         prompts=prompts,
         context_tokens=context,
         decoded_tokens=own,
-        attention=attention,
     )
-    result = estimate(model, round_gpu(), work)
+    result = estimate(model, round_gpu(), Setup(attention=attention), work)
     assert value(steps(result)["KV bytes read"].numbers) == result.totals.kv_bytes_read
 
 

@@ -132,8 +132,8 @@ def test_the_script_finds_the_limits_that_python_finds() -> None:
       engine.mostThatFits(state, "bifurcated", "samples"),
     ]"""
     for state, found in zip(states, run_script(data, states, ask), strict=True):
-        model, work = question(offer, data, state)
-        result = compare(model, offer.gpus[state["gpu"]].gpu, work)
+        model, gpu, setup, work = question(offer, data, state)
+        result = compare(model, gpu, setup, work)
         held = [capacity(step).most_samples for step in (result.standard, result.bifurcated)]
         expected = [result.break_even_samples, result.break_even_context_tokens, *held]
         assert found == expected, state

@@ -11,13 +11,21 @@ from rich.console import Console, RenderableType
 
 import simulator
 from simulator.answers.compare import Comparison
-from simulator.inputs.workload import ATTENTIONS, Workload
+from simulator.inputs.setup import ATTENTIONS
+from simulator.inputs.workload import Workload
 from simulator.units import format_gib, format_si, format_time, format_tokens
-from simulator.views.plan_tables import MOST_OPTIONS_SHOWN, plan_view
-from simulator.views.results import SCHEMA_VERSION, estimate_object, plain
-from simulator.views.tables import compare_view, estimate_view, generations_view
-from simulator.views.text import break_even, interval_phrase, samples_phrase, verdict
-from simulator.views.tradeoffs.quality_tables import quality_view
+from simulator.views.columns import SCHEMA_VERSION, plain
+from simulator.views.estimate import (
+    break_even,
+    compare_view,
+    estimate_object,
+    estimate_view,
+    verdict,
+)
+from simulator.views.generate import generate_view
+from simulator.views.plan import MOST_OPTIONS_SHOWN, plan_view
+from simulator.views.quality import quality_view
+from simulator.views.text import interval_phrase, samples_phrase
 
 
 def shown(view: RenderableType) -> str:
@@ -109,14 +117,14 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
 
     most = result.break_even_samples
     assert most is not None
-    assert f"from {most:,} sample" in text
+    assert f"with {most:,} or more samples" in text
     assert faster(samples=most)
     assert most == 1 or not faster(samples=most - 1)
     context = result.break_even_context_tokens
     if context is None:
-        assert "a longer context does not make it so for good" in text
+        assert "a longer context does not make it faster for good" in text
     else:
-        assert f"{context:,} context token" in text
+        assert f"{context:,} or more context tokens" in text
         assert faster(context_tokens=context)
         assert context == 1 or not faster(context_tokens=context - 1)
 
@@ -129,8 +137,8 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
             500,
             0.9,
             (
-                "Bifurcated is faster from 3 samples on at this context, "
-                "and from 500 context tokens on at 8 samples."
+                "Bifurcated is faster with 3 or more samples at this context, "
+                "and with 500 or more context tokens at 8 samples."
             ),
         ),
         (
@@ -138,8 +146,8 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
             None,
             0.9,
             (
-                "Bifurcated is faster from 9 samples on at this context; "
-                "at 8 samples a longer context does not make it so for good."
+                "Bifurcated is faster with 9 or more samples at this context; "
+                "at 8 samples a longer context does not make it faster for good."
             ),
         ),
         (
@@ -147,8 +155,8 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
             1,
             1.0,
             (
-                "Bifurcated is faster from 1 context token on at 8 samples; "
-                "more samples alone do not make it so for good."
+                "Bifurcated is faster with 1 or more context tokens at 8 samples; "
+                "more samples alone do not make it faster for good."
             ),
         ),
         (
@@ -156,8 +164,8 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
             None,
             1.1,
             (
-                "Bifurcated is faster from 3 samples on at this context; "
-                "at 8 samples it does not stay so with a longer context."
+                "Bifurcated is faster with 3 or more samples at this context; "
+                "at 8 samples it does not stay faster with a longer context."
             ),
         ),
         (
@@ -165,8 +173,8 @@ def test_break_even_points_are_where_the_verdict_says(samples: int) -> None:
             500,
             1.1,
             (
-                "Bifurcated is faster from 500 context tokens on at 8 samples; "
-                "with more samples it does not stay so."
+                "Bifurcated is faster with 500 or more context tokens at 8 samples; "
+                "with more samples it does not stay faster."
             ),
         ),
         (
@@ -215,7 +223,7 @@ def test_the_gain_over_one_stored_context_is_told_where_it_is_another() -> None:
         (plan_view, partial(simulator.plan, gpus=["h100-sxm"], tensor_parallel_sizes=[1])),
         (quality_view, partial(simulator.quality, success_rate=0.1)),
         (
-            generations_view,
+            generate_view,
             lambda model, **work: {
                 name: simulator.generate(model, attention=name, output_tokens=8, **work)
                 for name in ATTENTIONS
@@ -270,7 +278,7 @@ def test_a_request_shows_its_own_numbers() -> None:
         kind: simulator.generate("mistral-7b", output_tokens=2000, attention=kind)
         for kind in ("standard", "bifurcated")
     }
-    text = shown(generations_view(results))
+    text = shown(generate_view(results))
     for kind, item in results.items():
         (row,) = (line for line in text.splitlines() if line.startswith(f"{kind} "))
         time = item.time
@@ -289,7 +297,7 @@ def test_a_request_shows_its_own_numbers() -> None:
 def test_a_price_that_is_not_known_is_called_so() -> None:
     """Without a price the cost is unknown, not zero."""
     result = simulator.generate("gpt2", "a10", output_tokens=8)
-    assert "unknown" in shown(generations_view({"standard": result}))
+    assert "unknown" in shown(generate_view({"standard": result}))
 
 
 @pytest.mark.parametrize(("samples", "word"), [(1, "slow"), (64, "fast")])
@@ -302,7 +310,7 @@ def test_a_slower_request_is_said_to_be_slower(samples: int, word: str) -> None:
     ratio = results["standard"].total_s / results["bifurcated"].total_s
     times = max(ratio, 1 / ratio)
     said = f"Over the whole request bifurcated is {times:.2f} times as {word}."
-    assert said in shown(generations_view(results))
+    assert said in shown(generate_view(results))
 
 
 def test_a_plan_shows_its_own_numbers() -> None:
@@ -363,4 +371,4 @@ def test_plain_numbers() -> None:
 
 def test_the_schema_has_a_version() -> None:
     """Every object says which version of the schema it follows."""
-    assert estimate_object(simulator.estimate("gpt2"))["schema_version"] == SCHEMA_VERSION == 1
+    assert estimate_object(simulator.estimate("gpt2"))["schema_version"] == SCHEMA_VERSION == 2

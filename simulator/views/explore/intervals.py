@@ -1,4 +1,4 @@
-"""Between which times steps and speed-ups lie, recorded for any GPU's spreads."""
+"""Intervals of steps and speed-ups, recorded for the spreads of any GPU."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -6,7 +6,7 @@ from typing import Any
 
 from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import Dtype
-from simulator.inputs.workload import Attention, Execution, Kernel, KvLayout, Workload
+from simulator.inputs.setup import Setup
 from simulator.timing.interval import (
     FAMILY,
     Deviation,
@@ -35,6 +35,8 @@ class Interval:
 
     Attributes
     ----------
+    setup
+        How the step is run.
     families, formats, cached
         Kinds of the step's kernels, the format that the spread of each depends on, and those of
         them that read again.
@@ -42,12 +44,7 @@ class Interval:
         Whether times are those of published peaks.
     """
 
-    attention: Attention
-    kernel: Kernel
-    kv_layout: KvLayout
-    execution: Execution
-    weight_dtype: Dtype
-    kv_dtype: Dtype
+    setup: Setup
     families: tuple[Family, ...]
     formats: tuple[Dtype, ...]
     cached: tuple[Family, ...]
@@ -69,7 +66,7 @@ class Interval:
             spread: dict[str, Any] = {name: recorder.variable(name) for name in SPREAD}
             spreads[family] = Spread(**spread)
         sums = StepSums(**step, families=families, launches=launches, cached_s=cached)
-        return uncertainty_of(sums, spreads, self, peak=self.peak)
+        return uncertainty_of(sums, spreads, self.setup, peak=self.peak)
 
 
 @dataclass
@@ -92,19 +89,22 @@ class Intervals:
     recorded: list[dict[str, Any]] = field(default_factory=list)
     ratios: dict[str, int] = field(default_factory=dict)
 
-    def add(self, work: Workload, operations: Sequence[Operation], *, peak: bool) -> int:
-        """Record the interval of a step, and return its number."""
+    def add(self, setup: Setup, operations: Sequence[Operation], *, peak: bool) -> int:
+        """Record the interval of a step, and return its number.
+
+        Parameters
+        ----------
+        setup, operations
+            How the step is run, and its operations, their sizes symbols.
+        peak
+            Whether the constants are published peaks.
+        """
         families = tuple(dict.fromkeys(FAMILY[each.kind] for each in operations))
         again = {FAMILY[each.kind] for each in operations if isinstance(each.reused_bytes, Symbol)}
         interval = Interval(
-            attention=work.attention,
-            kernel=work.kernel,
-            kv_layout=work.kv_layout,
-            execution=work.execution,
-            weight_dtype=work.weight_dtype,
-            kv_dtype=work.kv_dtype,
+            setup=setup,
             families=families,
-            formats=tuple(format_of(family, work) for family in families),
+            formats=tuple(format_of(family, setup) for family in families),
             cached=tuple(family for family in families if family in again),
             peak=peak,
         )
@@ -126,7 +126,7 @@ class Intervals:
         return number
 
     def add_ratio(self, first: int, second: int) -> None:
-        """Record between which ratios the time of one step over another's lies.
+        """Record the interval of the ratio of two steps' times.
 
         The variables are both times, then below and above of all errors of one and of the other.
         """

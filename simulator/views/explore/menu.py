@@ -5,26 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.answers.estimate import (
-    DEFAULT_MEMORY_UTILIZATION,
-    check_utilization,
-    check_workload,
-)
+from simulator.answers.estimate import check_workload
 from simulator.counts.transformer import check_split
 from simulator.errors import ScenarioError, SimulatorError
 from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files, read_profile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario, Value
-from simulator.inputs.workload import (
-    Attention,
-    Execution,
-    Kernel,
-    KvLayout,
-    Workload,
-    workload_for,
-)
-from simulator.timing.constants import ConstantsChoice, Rates, rates
+from simulator.inputs.setup import Attention, ConstantsChoice, Execution, KvLayout, Setup, ask
+from simulator.inputs.workload import Workload
+from simulator.timing.constants import Rates, rates
 
 # Beside the scenario's own: multi-head, multi-group, multi-query, latent, mixtures of experts,
 # windows; from half a billion parameters to more than one card holds.
@@ -53,20 +43,14 @@ RANGES = {
 # The same, where the scenario asks about several.
 QUERY_TOKENS = (1, 16)
 # Settings that a page keeps as the scenario has them.
-KEPT = (
-    "accepted_tokens",
-    "weight_dtype",
-    "kv_dtype",
-    "tensor_parallel",
-    "tree",
-)
+KEPT = ("accepted_tokens", "weight_dtype", "kv_dtype", "tensor_parallel", "tree")
 # What a prefix tree fixes.
 BY_TREE = ("context_tokens", "prompts")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """A model of the menu, with every number of KV heads it can be asked about."""
+    """A model of the menu, with every number of KV heads it may have."""
 
     model: ModelShape
     variants: tuple[ModelShape, ...]
@@ -110,23 +94,32 @@ class Menu:
         """The sizes that can be moved."""
         return tuple(name for name, (low, high) in self.ranges.items() if low < high)
 
-    def workload(
+    def question(
         self,
         model: ModelShape,
         *,
         attention: Attention,
-        kernel: Kernel,
+        kernel: str,
         execution: Execution,
         kv_layout: KvLayout,
-    ) -> Workload | None:
-        """Return a workload with the settings of the page; None where it cannot be run."""
+    ) -> tuple[Setup, Workload] | None:
+        """Return a question with the settings of the page; None where it cannot be run.
+
+        Parameters
+        ----------
+        model
+            The model that decodes it.
+        attention, kernel, execution, kv_layout
+            The settings that the page's menus choose.
+        """
         settings = {"kernel": kernel, "execution": execution, "kv_layout": kv_layout}
-        work = workload_for(model, **self.kept, **settings).under(attention)
+        setup, work = ask(model, **self.kept, **settings)
+        setup = setup.under(attention)
         try:
-            check_workload(model, self.gpus[0].gpu, work)
+            check_workload(model, self.gpus[0].gpu, setup, work)
         except SimulatorError:
             return None
-        return work
+        return setup, work
 
 
 def menu(
@@ -135,7 +128,7 @@ def menu(
     models: Sequence[str] = (),
     gpus: Sequence[str] = (),
     constants: ConstantsChoice = "auto",
-    memory_utilization: float = DEFAULT_MEMORY_UTILIZATION,
+    memory_utilization: float = 0.9,
 ) -> Menu:
     """Lay out what a page about a scenario offers.
 
@@ -150,7 +143,7 @@ def menu(
     SimulatorError
         If a name is not known, or nothing of what was asked for can be run.
     """
-    check_utilization(memory_utilization)
+    ask(load_model(scenario.models[0]), gpu_memory_utilization=memory_utilization)  # refuses some
     axes = scenario.axes
     sizes = dict(RANGES)
     kept = {name: axes[name][0] for name in KEPT if name in axes}
@@ -209,7 +202,7 @@ def _entries(
     skipped: list[str],
     asked: dict[str, str],
 ) -> list[ModelEntry]:
-    """Load the models asked for, or the scenario's own and the shipped menu, where they split."""
+    """Load the models asked for, or the scenario's and those of the menu that GPUs can split."""
     entries: dict[str, ModelEntry] = {}
     problems: list[str] = []
     for name in names or (*scenario.models, *MODELS):
@@ -230,7 +223,7 @@ def _entries(
 
 
 def _variants(model: ModelShape, kept: Mapping[str, Any]) -> list[ModelShape]:
-    """Return a model with every number of KV heads that divides its heads and the GPUs."""
+    """Return a model with every number of KV heads that divides its heads and suits the GPUs."""
     if model.latent is not None:
         return [model]
     variants = []
@@ -250,7 +243,7 @@ def _runs(
 ) -> bool:
     """Return whether a GPU can be asked about, and say why not."""
     try:
-        check_workload(model, gpu, workload_for(model, **kept))
+        check_workload(model, gpu, *ask(model, **kept))
     except SimulatorError as error:
         skipped.append(str(error))
         return False
@@ -266,11 +259,12 @@ def _start(
 ) -> dict[str, Value]:
     """Return where a page opens: the middle of each size, the first of everything else."""
     start: dict[str, Value] = {}
+    usual = Setup().model_dump() | Workload().model_dump()
     for name in (*sizes, "kernel", "execution", "kv_layout"):
-        values = axes.get(name, (Workload.model_fields[name].default,))
+        values = axes.get(name, (usual[name],))
         start[name] = values[len(values) // 2 if name in sizes else 0]
     if kept.get("tree"):
-        work = workload_for(model, **kept)
+        _, work = ask(model, **kept)
         start |= {name: getattr(work, name) for name in BY_TREE}
     kv_heads = axes.get("kv_heads", (model.kv_heads,))[0]
     return {"model": model.name, "gpu": gpu.id, "kv_heads": kv_heads, **start}
@@ -283,7 +277,7 @@ def _ranges(
     *,
     fixed: Sequence[str],
 ) -> dict[str, tuple[int, int]]:
-    """Return how far each slider goes: at least over the scenario's own grid."""
+    """Return the range of each slider, which covers the scenario's grid."""
     ranges = {}
     for name, (low, high) in sizes.items():
         own = [value for value in axes.get(name, ()) if isinstance(value, int)]

@@ -15,18 +15,11 @@ from simulator.answers.frames import part_of
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
+from simulator.counts.attention.registry import WAYS
 from simulator.inputs.dtypes import Dtype, activation_dtype
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import (
-    ATTENTIONS,
-    EXECUTIONS,
-    KERNELS,
-    LARGEST_COUNT,
-    LARGEST_TOKENS,
-    Execution,
-    Kernel,
-    workload_for,
-)
+from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, Execution, ask
+from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS
 from simulator.timing.constants import Rates
 from simulator.timing.interval import FAMILY, Family, spread_of
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
@@ -35,17 +28,8 @@ from simulator.views.explore.intervals import SPREAD
 from simulator.views.explore.menu import Menu
 from simulator.views.explore.programs import MEMORY, TIMES, VARIABLES, Programs
 from simulator.views.explore.symbol import OPCODES
+from simulator.views.plots import style
 from simulator.views.plots.breakdown import PART_COLOURS
-from simulator.views.plots.style import (
-    BOUND_SYMBOLS,
-    CATEGORIES,
-    FONT,
-    GREY,
-    INK,
-    LINES,
-    PALE,
-    UNFIT_OPACITY,
-)
 from simulator.views.text import model_phrase
 
 # One script, in this order.
@@ -67,7 +51,7 @@ _Ways = list[tuple[int, int, int]]
 
 
 def page(offer: Menu) -> str:
-    """Return the page: one HTML file that asks for nothing."""
+    """Return the page: one HTML file that needs no other file."""
     data = page_data(offer)
     return Template(_resource("explore.html")).substitute(
         title=html.escape(f"Explore: {offer.scenario.id}"),
@@ -89,7 +73,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
             "choices": [variant.kv_heads for variant in entry.variants],
             "phrases": [model_phrase(variant) for variant in entry.variants],
             "most_tokens": entry.model.max_context_tokens,
-            "weight_dtype": workload_for(entry.model, **offer.kept).weight_dtype,
+            "weight_dtype": ask(entry.model, **offer.kept)[0].weight_dtype,
             "programs": [_programs(programs, offer, variant) for variant in entry.variants],
         }
         for entry in offer.models
@@ -110,7 +94,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "ranges": dict(offer.ranges),
         "moved": offer.moved,
         "layouts": offer.layouts,
-        "kernels": KERNELS,
+        "kernels": tuple(WAYS),
         "executions": EXECUTIONS,
         "ways": [*offer.layouts, "bifurcated"],
         "memory_utilization": offer.memory_utilization,
@@ -156,24 +140,26 @@ def _programs(programs: Programs, offer: Menu, model: ModelShape) -> list[list[_
     """Record a model under every kernel and execution; None where it cannot be run."""
     return [
         [_ways(programs, offer, model, kernel, execution) for execution in EXECUTIONS]
-        for kernel in KERNELS
+        for kernel in tuple(WAYS)
     ]
 
 
 def _ways(
-    programs: Programs, offer: Menu, model: ModelShape, kernel: Kernel, execution: Execution
+    programs: Programs, offer: Menu, model: ModelShape, kernel: str, execution: Execution
 ) -> _Ways | None:
     """Record every way to keep and read the context."""
     ways: _Ways = []
     for attention in ATTENTIONS:
         layouts = offer.layouts if attention == "standard" else offer.layouts[:1]
         for layout in layouts:
-            work = offer.workload(
+            asked = offer.question(
                 model, attention=attention, kernel=kernel, execution=execution, kv_layout=layout
             )
-            if work is None:
+            if asked is None:
                 return None
-            ways.append(programs.add(model, work, offer.moved, peak=offer.gpus[0].choice == "peak"))
+            ways.append(
+                programs.add(model, *asked, offer.moved, peak=offer.gpus[0].choice == "peak")
+            )
     for _, _, interval in ways[:-1]:
         programs.intervals.add_ratio(interval, ways[-1][2])
     return ways
@@ -222,29 +208,29 @@ def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, dict[Dtype, l
 
 def _weight_dtypes(offer: Menu) -> set[Any]:
     """Return the formats of the weights of all models on the page."""
-    return {workload_for(entry.model, **offer.kept).weight_dtype for entry in offer.models}
+    return {ask(entry.model, **offer.kept)[0].weight_dtype for entry in offer.models}
 
 
 def _style() -> dict[str, Any]:
     """Return the colours, dashes and symbols of all our figures."""
     lines = {
         name: {"name": line.name, "colour": line.colour, "dash": line.dash}
-        for name, line in LINES.items()
+        for name, line in style.LINES.items()
     }
     return {
         "lines": lines,
-        "categories": CATEGORIES,
-        "symbols": dict(BOUND_SYMBOLS),
-        "unfit_opacity": UNFIT_OPACITY,
-        "font": FONT,
-        "ink": INK,
-        "grey": GREY,
-        "pale": PALE,
+        "categories": style.CATEGORIES,
+        "symbols": dict(style.BOUND_SYMBOLS),
+        "unfit_opacity": style.UNFIT_OPACITY,
+        "font": style.FONT,
+        "ink": style.INK,
+        "grey": style.GREY,
+        "pale": style.PALE,
     }
 
 
 def _number(value: float) -> float | str:
-    """Return a number as JSON can say it: peaks have no limit where JSON has no infinity.
+    """Return a number as JSON can say it: JSON has no infinity.
 
     >>> _number(1.5), _number(float("inf"))
     (1.5, 'Infinity')
@@ -253,7 +239,7 @@ def _number(value: float) -> float | str:
 
 
 def _embedded(data: Mapping[str, Any]) -> str:
-    """Return JSON that cannot end the script element it stands in."""
+    """Return JSON that cannot close the script element around it."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -12,7 +12,8 @@ from simulator.counts.memory import memory
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import Execution, Workload, WorkloadGrid
+from simulator.inputs.setup import Execution, Setup
+from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates
 from simulator.timing.interval import cached_stream_s, peak_bound_s
 from simulator.timing.roofline import ROOFS
@@ -92,7 +93,7 @@ class Timing:
 
 @dataclass
 class Programs:
-    """Everything the page's script follows, each part written down once.
+    """Everything the page's script follows, each part recorded once.
 
     Attributes
     ----------
@@ -119,12 +120,20 @@ class Programs:
         self._variables = {name: self._recorder.variable(name) for name in VARIABLES}
 
     def add(
-        self, model: ModelShape, work: Workload, moved: Collection[str], *, peak: bool
+        self,
+        model: ModelShape,
+        setup: Setup,
+        work: Workload,
+        moved: Collection[str],
+        *,
+        peak: bool,
     ) -> tuple[int, int, int]:
         """Record a decode step, its memory and its interval.
 
         Parameters
         ----------
+        model, setup, work
+            What is decoded, how, and its sizes.
         moved
             The sizes that may have any value; the others are those of ``work``.
         peak
@@ -138,13 +147,14 @@ class Programs:
         """
         known: dict[str, Any] = {name: self._variables[name] for name in moved}
         resident: Any = self._variables["resident_blocks"]
-        settings = {item.name: getattr(work, item.name) for item in fields(WorkloadGrid)}
-        grid = WorkloadGrid(**{**settings, **known})
-        operations = decode_operations(model, grid, resident_blocks=resident)
-        step = self.steps.place(tuple(self._operation(each, work.execution) for each in operations))
-        needs = memory(model, grid, capacity_bytes=0, resident_blocks=resident)
+        grid = work.but(**known)
+        operations = decode_operations(model, setup, grid, resident_blocks=resident)
+        step = self.steps.place(
+            tuple(self._operation(each, setup.execution) for each in operations)
+        )
+        needs = memory(model, setup, grid, capacity_bytes=0, resident_blocks=resident)
         held = self.tapes.add(self._recorder, [getattr(needs, name) for name in MEMORY])
-        return step, held, self.intervals.add(work, operations, peak=peak)
+        return step, held, self.intervals.add(setup, operations, peak=peak)
 
     def times(self, gpu_rates: Rates) -> list[int]:
         """Record every timing so far on a GPU, and return the numbers of the tapes."""

@@ -41,7 +41,7 @@ Instruction = tuple[int, tuple[Any, ...]]
 
 @dataclass
 class Recorder:
-    """Everything done to a set of symbols, in order; what is done twice is written down once.
+    """All operations on a set of symbols, in order; an operation done twice is recorded once.
 
     Attributes
     ----------

@@ -23,7 +23,7 @@ Tape = tuple[int | float, ...]
 
 @dataclass
 class Unique(Generic[Item]):
-    """A list in which everything stands once."""
+    """A list that holds each item once."""
 
     items: list[Item] = field(default_factory=list)
     _places: dict[Item, int] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Tapes:
     tapes: Unique[Tape] = field(default_factory=Unique)
 
     def add(self, recorder: Recorder, outputs: Sequence[Symbol | float]) -> int:
-        """Pack what of a recording the outputs need, and return the number of the tape."""
+        """Pack the part of a recording that the outputs need, and return the number of the tape."""
         key = tuple([item.number if isinstance(item, Symbol) else (item,) for item in outputs])
         if key not in recorder.packed:
             recorder.packed[key] = self._pack(recorder, outputs)

@@ -1,4 +1,4 @@
-"""Predicted against measured times, with the bands in which most of them lie."""
+"""Predicted against measured times, with the bands that hold most of them."""
 
 import html
 import math

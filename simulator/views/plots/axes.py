@@ -45,6 +45,13 @@ def number_text(value: float) -> str:
 def powers(low: float, high: float, base: int = 2) -> list[float]:
     """Return the powers of a base in a range, or around it where it holds fewer than two.
 
+    Parameters
+    ----------
+    low, high
+        Ends of the range, above 0.
+    base
+        Of the powers.
+
     >>> powers(1, 9), powers(0.3, 1), powers(5, 6), powers(3, 200, 10)
     ([1, 2, 4, 8], [0.5, 1], [4, 8], [10, 100])
     """
@@ -131,7 +138,17 @@ def keep_ticks(
     *,
     narrow_stride: int,
 ) -> None:
-    """Note an axis's ticks, of which a phone shows every so many."""
+    """Note an axis's ticks, of which a phone shows only some.
+
+    Parameters
+    ----------
+    figure, axis
+        The figure, and the name of the axis in its layout.
+    ticks, words
+        Where the ticks are, and what stands beside each.
+    narrow_stride
+        A phone shows one tick of so many.
+    """
     meta = dict(figure.layout.meta or {})
     meta["ticks"] = {**meta.get("ticks", {}), axis: (list(ticks), list(words), narrow_stride)}
     figure.layout.meta = meta

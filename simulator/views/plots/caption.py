@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Collection
 
 from simulator._version import __version__
-from simulator.answers.estimate import DOES_NOT_FIT, constants_note
+from simulator.answers.estimate import DOES_NOT_FIT, Estimate, constants_note
 from simulator.answers.study import Study
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.units import format_tokens
 from simulator.views.plots.style import Caption
@@ -35,13 +36,23 @@ def caption(study: Study, varied: Collection[str] = ()) -> Caption:
     return Caption(subject(study, varied), tuple(_notes(study, fleet="gpu" in varied)))
 
 
+def study_of(result: Estimate) -> Study:
+    """Return an estimate's question, for a figure about it."""
+    return Study(
+        models=(result.model,),
+        gpus=(result.gpu,),
+        setup=result.setup,
+        workload=result.workload,
+    )
+
+
 def subject(study: Study, varied: Collection[str] = ()) -> str:
     """Say what is decoded on what, except for what is varied."""
     model, work = study.model, study.workload
-    group = f"{work.tensor_parallel} x " if work.tensor_parallel > 1 else ""
+    group = f"{study.setup.tensor_parallel} x " if study.setup.tensor_parallel > 1 else ""
     where = "" if "gpu" in varied else f" on {group}{study.gpu.name}"
     what = plural(len(study.models), "model") if "model" in varied else model.name
-    return f"{what}{where}; {', '.join(_sizes(work, varied))}; {_settings(work, varied)}"
+    return f"{what}{where}; {', '.join(_sizes(work, varied))}; {_settings(study.setup, varied)}"
 
 
 def _sizes(work: Workload, varied: Collection[str]) -> list[str]:
@@ -58,22 +69,21 @@ def _sizes(work: Workload, varied: Collection[str]) -> list[str]:
     return [phrase for name, phrase in phrases.items() if name not in varied]
 
 
-def _settings(work: Workload, varied: Collection[str]) -> str:
+def _settings(setup: Setup, varied: Collection[str]) -> str:
     """Return kernel, execution and formats, those that are not varied."""
-    phrase = settings_phrase(work)
+    phrase = settings_phrase(setup)
     for name in ("kernel", "execution"):
         if name in varied:
-            word = f"{work.kernel} kernel, " if name == "kernel" else f"{work.execution}, "
+            word = f"{setup.kernel} kernel, " if name == "kernel" else f"{setup.execution}, "
             phrase = phrase.replace(word, "", 1)
     return phrase
 
 
 def _notes(study: Study, *, fleet: bool) -> list[str]:
-    """Return the footer: assumptions, profile, constants; of several GPUs figures say the last."""
-    work = study.workload
+    """Return the footer: assumptions, profile and constants; the last two of one GPU only."""
     result = study.estimate("standard")
-    share = f"Up to {study.memory_utilization:.0%} of the card's memory may be used."
-    first = f"Standard attention stores {LAYOUTS[work.kv_layout]}. {share}"
+    share = f"Up to {study.setup.gpu_memory_utilization:.0%} of the card's memory may be used."
+    first = f"Standard attention stores {LAYOUTS[study.setup.kv_layout]}. {share}"
     constants = constants_note(result.rates)
     left_out = (DOES_NOT_FIT, "Reads of", constants)
     notes = [first, *(note for note in result.notes if not note.startswith(left_out))]

@@ -3,22 +3,19 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from simulator.views.plots import style
-from simulator.views.plots.ratio_map import (
-    add_border,
-    add_cells,
-    add_key,
-    colour_scale,
-    exponent_axis,
-)
+from simulator.answers.study import Study
+from simulator.answers.tradeoff import Tradeoff, tradeoff
+from simulator.views.plots import ratio_map, style
+from simulator.views.plots.caption import caption, study_of
 from simulator.views.plots.style import Caption
+from simulator.views.tradeoff import map_rows
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
 # Purple where the base is faster, green where the larger model is; white between.
-_SCALE = colour_scale(style.PURPLE, style.GREEN)
+_SCALE = ratio_map.colour_scale(style.PURPLE, style.GREEN)
 # In rows of cells.
 _NAME_ROOM = 1.1
 # With one panel below the other: what cells need for their numbers, and names for their room.
@@ -31,7 +28,7 @@ _PANELS = {
 
 
 def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
-    """Draw base over larger model's step over samples and context, a panel for each pairing.
+    """Draw the base model's step over the larger one's, by samples and context, for each pairing.
 
     Parameters
     ----------
@@ -56,7 +53,7 @@ def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             (x, _powers(part["samples"]), "samples [sequences]"),
             (y, _powers(part["context_tokens"]), "context [tokens]"),
         ):
-            exponent_axis(figure, axis, values, title)
+            ratio_map.exponent_axis(figure, axis, values, title)
         # Room for the panel's name above its cells.
         low, high = figure.layout[y].range
         figure.layout[y].range = [low, high + _NAME_ROOM]
@@ -101,7 +98,7 @@ def _add_cells(figure: "go.Figure", part: "pd.DataFrame", place: dict[str, int])
     shares = [
         _table(part, f"{who}_memory_share").loc[rows, columns] <= 1 for who in ("base", "other")
     ]
-    add_cells(
+    ratio_map.add_cells(
         figure,
         cells,
         shares[0] | shares[1],
@@ -121,8 +118,44 @@ def _add_border(
     legend: bool,
     place: dict[str, int],
 ) -> None:
-    """Add the line along which a ratio is 1, if it is anywhere in the map, and its key."""
+    """Add the line along which a ratio is 1, and its key, if the map has one."""
     line = {"color": colour, "dash": dash, "width": 2.5}
-    add_border(figure, _table(part, column), name, line, **place)
+    ratio_map.add_border(figure, _table(part, column), name, line, **place)
     if legend:
-        add_key(figure, name, line, **place)
+        ratio_map.add_key(figure, name, line, **place)
+
+
+def crossover_figure(result: Tradeoff) -> "go.Figure":
+    """Draw where the first of the other models is faster than the base."""
+    import pandas as pd
+
+    frame = pd.DataFrame(map_rows(result))
+    first = result.others[0].model.name
+    about = caption(
+        study_of(result.base.variants["standard"].result), ("samples", "context_tokens")
+    )
+    factor = result.others[0].size_factor
+    note = () if factor is None else (f"Size factor {factor.value:.3f}: {factor.source}.",)
+    return equal_quality(
+        frame[frame["model"] == first], Caption(about.subject, (*note, *about.notes))
+    )
+
+
+def equal_quality_frame(study: Study) -> "pd.DataFrame":
+    """Return the map of a study's model against a multi-query one of equal quality.
+
+    Raises
+    ------
+    SimulatorError
+        If the model cannot be scaled, or is multi-query itself.
+    """
+    import pandas as pd
+
+    result = tradeoff(
+        study.model,
+        study.gpu,
+        study.setup,
+        study.workload,
+        usd_per_hour=study.usd_per_hour,
+    )
+    return pd.DataFrame(map_rows(result))

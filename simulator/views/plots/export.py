@@ -47,7 +47,7 @@ def figure_html(
     element_id: str | None = None,
     height: str = "100%",
 ) -> str:
-    """Return a figure as an HTML element, responsive, with nothing that calls a server.
+    """Return a figure as a responsive HTML element that calls no server.
 
     Parameters
     ----------
@@ -88,12 +88,7 @@ def page(figure: "go.Figure") -> str:
 
 
 def image(
-    figure: "go.Figure",
-    form: str,
-    *,
-    width: int = WIDE[0],
-    height: int = WIDE[1],
-    scale: float = 1,
+    figure: "go.Figure", form: str, *, width: int = WIDE[0], height: int = WIDE[1], scale: float = 1
 ) -> bytes:
     """Return a figure as a PNG, SVG or PDF.
 

@@ -1,4 +1,4 @@
-"""A whole generation: how the step and the gain change as samples grow tokens of their own."""
+"""A whole generation: how the step and the gain change as each sample decodes tokens."""
 
 from typing import TYPE_CHECKING
 

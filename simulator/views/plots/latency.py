@@ -4,15 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from simulator.units import MILLISECOND, format_time, format_tokens
-from simulator.views.plots import style
-from simulator.views.plots.lines import (
-    add_band,
-    add_keys,
-    add_line,
-    add_step_panels,
-    beyond_standard,
-    variants,
-)
+from simulator.views.plots import lines, style
 from simulator.views.plots.style import Caption
 from simulator.views.text import plural
 
@@ -40,14 +32,16 @@ def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> 
     figure = style.new_figure()
     hover = f"%{{x:,}} {title.partition(' ')[0]}: %{{y:.4g}} ms"
     for variant in ("standard", "bifurcated"):
-        add_band(figure, frame[frame["variant"] == variant].sort_values(axis), axis)
-    for variant in variants(frame):
-        part = beyond_standard(frame, frame[frame["variant"] == variant].sort_values(axis), axis)
-        add_line(figure, part, axis, "step_ms", hover=hover)
+        lines.add_band(figure, frame[frame["variant"] == variant].sort_values(axis), axis)
+    for variant in lines.variants(frame):
+        part = lines.beyond_standard(
+            frame, frame[frame["variant"] == variant].sort_values(axis), axis
+        )
+        lines.add_line(figure, part, axis, "step_ms", hover=hover)
     target_ms = float(frame["target_step_ms"].iloc[0])
     if target_ms > 0:
         _add_target(figure, target_ms, [float(frame[axis].min()), float(frame[axis].max())])
-    add_keys(figure, frame)
+    lines.add_keys(figure, frame)
     style.log_axis(figure, "xaxis", frame[axis], title)
     held = frame[frame["fits"].astype(bool) & (frame["variant"] != "shared_storage")]
     shown = [*frame["step_ms"], *held["step_ms_low"], *held["step_ms_high"]]
@@ -127,15 +121,15 @@ def latency_kernels(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         frame[(frame["kernel"] == kernel) & (frame["execution"] == execution)]
         for kernel, execution in panels
     ]
-    add_step_panels(figure, map(_kernel_lines, parts), frame, most_ticks=(6, 8))
+    lines.add_step_panels(figure, map(_kernel_lines, parts), frame, most_ticks=(6, 8))
     return style.finish(figure, _kernels_finding(frame), caption)
 
 
 def _kernel_lines(part: "pd.DataFrame") -> Iterator["pd.DataFrame"]:
     """Yield the lines of one kernel and execution."""
-    for variant in variants(part):
+    for variant in lines.variants(part):
         line = part[part["variant"] == variant].sort_values("samples")
-        yield beyond_standard(part, line, "samples")
+        yield lines.beyond_standard(part, line, "samples")
 
 
 def _kernels_finding(frame: "pd.DataFrame") -> str:

@@ -53,7 +53,15 @@ class _Form:
     right: int
 
     def wrap(self, text: str, size_px: int, *, bold: bool = False) -> list[str]:
-        """Break a text between words so that its lines fit."""
+        """Break a text between words so that its lines fit.
+
+        Parameters
+        ----------
+        text
+            The text.
+        size_px, bold
+            Its size [px], and whether it is bold.
+        """
         room_px = self.width - 24
         lines: list[str] = []
         for word in text.split():
@@ -144,7 +152,7 @@ def _form(
     room_px = form.width - left - form.right
     # On a phone the legend begins left of the plot: two columns need all of the width.
     legend_x = -_LEGEND_LEFT if name == "narrow" else 0.0
-    legend_px = legend_rows(figure, form, room_px * (1 - legend_x)) * _LEGEND_ROW_PX + 8
+    legend_px = _legend_rows(figure, form, room_px * (1 - legend_x)) * _LEGEND_ROW_PX + 8
     # Sorted, as Plotly keeps the names of subplots in a set: the same figure is the same bytes.
     axes = sorted(name for name in figure.layout if name.startswith(("xaxis", "yaxis")))
     axis_px = _AXIS_ROOM_PX
@@ -186,8 +194,16 @@ def _form(
     }
 
 
-def legend_rows(figure: "go.Figure", form: _Form, room_px: float) -> int:
-    """Return how many rows a figure's legend takes in a given width."""
+def _legend_rows(figure: "go.Figure", form: _Form, room_px: float) -> int:
+    """Return how many rows a figure's legend takes.
+
+    Parameters
+    ----------
+    figure, form
+        The figure, and the form it is shown in.
+    room_px
+        Width of the legend. [px]
+    """
     names = [
         trace.name or ""
         for trace in figure.data

@@ -21,10 +21,19 @@ def variants(frame: "pd.DataFrame") -> list[str]:
 
 
 def beyond_standard(frame: "pd.DataFrame", line: "pd.DataFrame", x: str) -> "pd.DataFrame":
-    """Return of a line what is to be drawn where standard attention is there with both storages.
+    """Return the part of a line to draw, so that equal lines of standard attention do not overlap.
 
-    With one stored context it mostly takes the same time: that line goes on where the one with
-    copies, which then ends, runs out of memory.
+    Standard attention over one stored context often takes as long as over copies. Its line then
+    begins where the copies no longer fit in memory, and the line of the copies ends there.
+
+    Parameters
+    ----------
+    frame
+        Points of all variants.
+    line
+        Points of the variant to draw.
+    x
+        Column of the horizontal axis.
     """
     variant = str(line["variant"].iloc[0])
     stored = frame[frame["variant"] == "shared_storage"].sort_values(x)
@@ -208,7 +217,15 @@ def add_band(figure: "go.Figure", part: "pd.DataFrame", x: str) -> None:
 
 
 def add_keys(figure: "go.Figure", frame: "pd.DataFrame", *, bounds: bool = True) -> None:
-    """Explain in the legend the markers that occur."""
+    """Explain in the legend the markers that occur.
+
+    Parameters
+    ----------
+    figure, frame
+        The figure, and the points drawn in it.
+    bounds
+        Whether the markers' shapes say what binds.
+    """
     import plotly.graph_objects as go
 
     def key(name: str, symbol: str, **line: Any) -> None:

@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.units import format_tokens, is_power_of_two
-from simulator.views.plots import style
+from simulator.views.plots import ratio_map, style
 from simulator.views.plots.latency import CONTEXT_TITLE, SAMPLES_TITLE
-from simulator.views.plots.ratio_map import (
-    add_border,
-    add_cells,
-    add_key,
-    colour_scale,
-    exponent_axis,
-)
 from simulator.views.plots.style import Caption
 from simulator.views.text import plural
 
@@ -23,7 +16,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # Red where standard attention is faster, blue where bifurcated is.
-_SCALE = colour_scale(style.VERMILLION, style.BLUE)
+_SCALE = ratio_map.colour_scale(style.VERMILLION, style.BLUE)
 _MOST_CONTEXTS = 5
 # Along an axis: more have no room for a number on a phone.
 _MOST_CELLS = 11
@@ -39,7 +32,7 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     fine = bifurcated.pivot_table(index="context_tokens", columns="samples", values="speedup")
     cells = fine.loc[_cell_sizes(fine.index), _cell_sizes(fine.columns)]
     fits = bifurcated.pivot_table(index="context_tokens", columns="samples", values="fits")
-    add_cells(
+    ratio_map.add_cells(
         figure,
         cells,
         fits.loc[cells.index, cells.columns].astype(bool),
@@ -62,7 +55,7 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         ("xaxis", cells.columns, SAMPLES_TITLE),
         ("yaxis", cells.index, CONTEXT_TITLE),
     ):
-        exponent_axis(figure, axis, [int(value) for value in values], title)
+        ratio_map.exponent_axis(figure, axis, [int(value) for value in values], title)
     notes = (
         "In a cell: time of a standard step over that of a bifurcated one. Grey: fits with neither."
     )
@@ -102,10 +95,10 @@ def _cell_sizes(axis: Iterable[float]) -> list[float]:
 def _add_border(
     figure: "go.Figure", ratios: "pd.DataFrame", name: str, colour: str, dash: str
 ) -> None:
-    """Add the line along which a ratio is 1, with its key, if it is anywhere in the map."""
+    """Add the line along which a ratio is 1, and its key, if the map has one."""
     line = {"color": colour, "dash": dash, "width": 3}
-    if add_border(figure, ratios, name, line):
-        add_key(figure, name, line)
+    if ratio_map.add_border(figure, ratios, name, line):
+        ratio_map.add_key(figure, name, line)
 
 
 def _map_finding(frame: "pd.DataFrame") -> str:
@@ -194,7 +187,7 @@ def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
 
 def _shade(share: float) -> str:
-    """Return bifurcated's blue, the paler the smaller the share."""
+    """Return bifurcated's blue, paler for a smaller share."""
     blue = [int(style.BLUE[place : place + 2], 16) for place in (1, 3, 5)]
     mixed = [round(255 - (255 - part) * (0.25 + 0.75 * share)) for part in blue]
     return "#" + "".join(f"{part:02X}" for part in mixed)

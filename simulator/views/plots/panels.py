@@ -1,4 +1,4 @@
-"""Empty figures: of one plot, or of panels that take more rows on a phone than on a wide page."""
+"""Empty figures of one plot or of panels, which take more rows on a phone than on a wide page."""
 
 import math
 from collections.abc import Sequence

@@ -3,8 +3,12 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+from simulator.answers.quality import Quality
+from simulator.units import MILLISECOND
 from simulator.views.plots import style
+from simulator.views.plots.caption import caption, study_of
 from simulator.views.plots.style import Caption
+from simulator.views.quality import quality_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,18 +21,14 @@ NEARLY = 0.999
 
 
 def quality_latency(
-    frame: "pd.DataFrame",
-    caption: Caption,
-    *,
-    axis: str = "step_ms",
-    target: float | None = None,
+    frame: "pd.DataFrame", caption: Caption, *, axis: str = "step_ms", target: float | None = None
 ) -> "go.Figure":
     """Draw pass@k against latency, a line for each kind of attention.
 
     Parameters
     ----------
     frame
-        The rows of ``bifurcate quality --format csv``.
+        The rows of ``bifurcate quality --format csv``, and ``request_s``.
     axis
         ``step_ms`` or ``request_s``.
     target
@@ -70,19 +70,19 @@ def quality_latency(
         else "Beside a point: its samples, k. Pale: does not fit in memory."
     )
     return style.finish(
-        figure, finding(frame, axis, target), Caption(caption.subject, (notes, *caption.notes))
+        figure, _finding(frame, axis, target), Caption(caption.subject, (notes, *caption.notes))
     )
 
 
 def _worth_drawing(part: "pd.DataFrame") -> "pd.DataFrame":
-    """Leave out what does not fit beyond where more samples bring nothing more."""
+    """Leave out points that do not fit once more samples gain nothing."""
     enough = part["pass_at_k"] >= NEARLY * part["pass_at_k"].max()
     useless = ~part["fits"].astype(bool) & enough.shift(fill_value=False)
     return part[~useless]
 
 
 def _add_band(figure: "go.Figure", part: "pd.DataFrame", axis: str) -> None:
-    """Add the standard error to either side, where it is known."""
+    """Add the standard error on both sides, where it is known."""
     import plotly.graph_objects as go
 
     known = part[part["pass_at_k_stderr"].notna() & part["fits"].astype(bool)]
@@ -146,7 +146,7 @@ def _labels(piece: "pd.DataFrame") -> list[str]:
     ]
 
 
-def finding(frame: "pd.DataFrame", axis: str, target: float | None) -> str:
+def _finding(frame: "pd.DataFrame", axis: str, target: float | None) -> str:
     """Say what the target buys, or without one what memory allows."""
     words = []
     for attention in ("standard", "bifurcated"):
@@ -167,3 +167,20 @@ def _bought(part: "Any") -> str:
     samples = int(best["samples"])
     share = best["pass_at_k"]
     return f"pass@{samples} of {f'{share:.1%}' if share < NEARLY or share == 1 else 'over 99.9%'}"
+
+
+def quality_figure(result: Quality) -> "go.Figure":
+    """Draw pass@k against the request's time if it has a target, else against the step's."""
+    import pandas as pd
+
+    by_request = result.target_request_s is not None
+    about = caption(study_of(result.results["standard"]), ("samples",))
+    frame = pd.DataFrame(quality_rows(result))
+    frame["request_s"] = [point.request_s for points in result.points.values() for point in points]
+    target_s = result.target_request_s if by_request else result.target_step_s
+    return quality_latency(
+        frame,
+        Caption(about.subject, (f"pass@k: {result.success.source}.", *about.notes)),
+        axis="request_s" if by_request else "step_ms",
+        target=target_s if by_request or target_s is None else target_s / MILLISECOND,
+    )

@@ -66,7 +66,19 @@ def add_cells(
 def add_border(
     figure: "go.Figure", ratios: "pd.DataFrame", name: str, line: dict[str, Any], **place: int
 ) -> bool:
-    """Add the line along which a ratio is 1, and return whether it is anywhere in the map."""
+    """Add the line along which a ratio is 1, and return whether the map has one.
+
+    Parameters
+    ----------
+    figure
+        The figure.
+    ratios
+        The ratios: a row for each context, a column for each number of samples.
+    name, line
+        Name and style of the line.
+    place
+        Row and column of the panel.
+    """
     import plotly.graph_objects as go
 
     exponents = ratios.map(math.log2).to_numpy()
@@ -89,7 +101,17 @@ def add_border(
 
 
 def add_key(figure: "go.Figure", name: str, line: dict[str, Any], **place: int) -> None:
-    """Add a line to the legend; contours have no key of their own."""
+    """Add a line to the legend; contours have no key of their own.
+
+    Parameters
+    ----------
+    figure
+        The figure.
+    name, line
+        Name and style of the line.
+    place
+        Row and column of the panel.
+    """
     import plotly.graph_objects as go
 
     figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", line=line, name=name), **place)
@@ -115,7 +137,17 @@ def short_ratio(ratio: float) -> str:
 
 
 def exponent_axis(figure: "go.Figure", axis: str, values: list[int], title: str) -> None:
-    """Make an axis of exponents of two, with the powers themselves as ticks."""
+    """Make an axis of exponents of two, with the powers themselves as ticks.
+
+    Parameters
+    ----------
+    figure, axis
+        The figure, and the name of the axis in its layout.
+    values
+        The powers of two.
+    title
+        Title of the axis.
+    """
     ticks = [math.log2(value) for value in values]
     words = [style.size_text(value) for value in values]
     half = (ticks[1] - ticks[0]) / 2 if len(ticks) > 1 else 0.5

@@ -4,16 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from simulator.answers import breakdown as breakdown_frames
-from simulator.answers import curves
-from simulator.answers import fleet as fleet_frames
+from simulator.answers import frames
 from simulator.answers.study import Study
 from simulator.errors import SimulatorError, unknown
 from simulator.views.plots import breakdown, fleet, generation, heads, latency, maps, memory
 from simulator.views.plots.caption import caption
-from simulator.views.plots.equal_quality import equal_quality
+from simulator.views.plots.equal_quality import equal_quality, equal_quality_frame
 from simulator.views.plots.style import Caption
-from simulator.views.tradeoffs.figures import equal_quality_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,65 +45,65 @@ class Kind:
 FIGURES: Mapping[str, Kind] = {
     "latency-samples": Kind(
         shows="step latency against samples, with the roof that binds and where memory ends",
-        frame=curves.by_samples,
+        frame=frames.by_samples,
         draw=latency.latency_samples,
         varied=("samples",),
     ),
     "latency-context": Kind(
         shows="step latency against the shared context, likewise",
-        frame=curves.by_context,
+        frame=frames.by_context,
         draw=latency.latency_context,
         varied=("context_tokens",),
     ),
     "latency-kernels": Kind(
         shows="step latency against samples for every kernel and execution",
-        frame=curves.by_kernel,
+        frame=frames.by_kernel,
         draw=latency.latency_kernels,
         varied=("samples", "kernel", "execution"),
     ),
     "operations": Kind(
         shows="time and bytes of a step, operation by operation, stacked",
-        frame=breakdown_frames.operations,
+        frame=frames.operations,
         draw=breakdown.operations,
     ),
     "roofline": Kind(
         shows="operations under the GPU's roofs, before and after bifurcation",
-        frame=breakdown_frames.operations,
+        frame=frames.operations,
         draw=breakdown.roofline,
     ),
     "speedup-map": Kind(
         shows="speed-up over context and samples, with break-even and the ends of memory",
-        frame=curves.by_context_and_samples,
+        frame=frames.by_context_and_samples,
         draw=maps.speedup_map,
         varied=("context_tokens", "samples"),
     ),
     "kv-io": Kind(
         shows="end-to-end speed-up against the ratio of KV bytes read",
-        frame=curves.by_context_and_samples,
+        frame=frames.by_context_and_samples,
         draw=maps.kv_io,
         varied=("context_tokens", "samples"),
     ),
     "memory": Kind(
         shows="memory against samples: weights, caches and where the card ends",
-        frame=curves.memory_by_samples,
+        frame=frames.memory_by_samples,
         draw=memory.memory,
         varied=("samples",),
     ),
     "pareto": Kind(
         shows="throughput against latency over GPUs and models, with the Pareto frontiers",
-        frame=fleet_frames.by_gpu,
+        frame=frames.by_gpu,
         draw=fleet.pareto,
         varied=("gpu", "model", "samples"),
     ),
     "cost": Kind(
         shows="cost of a million tokens on each GPU, standard and bifurcated",
-        frame=fleet_frames.at_question,
+        frame=frames.at_question,
         draw=fleet.cost,
         varied=("gpu",),
     ),
     "kv-heads": Kind(
         shows="multi-head, multi-group and multi-query forms of the model against samples",
-        frame=curves.by_kv_heads,
+        frame=frames.by_kv_heads,
         draw=heads.kv_heads,
         varied=("samples",),
     ),
@@ -119,7 +116,7 @@ FIGURES: Mapping[str, Kind] = {
     ),
     "generation": Kind(
         shows="a whole generation, step by step: the gain fades as samples grow their own tokens",
-        frame=curves.by_own_tokens,
+        frame=frames.by_own_tokens,
         draw=generation.generation,
         varied=("decoded_tokens",),
     ),

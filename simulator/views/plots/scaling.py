@@ -1,11 +1,15 @@
-"""A scaling law: the loss of every run with the law of its family, and what the law leaves."""
+"""A scaling law: the loss of every run, the law of its family, and the residuals."""
 
 from typing import TYPE_CHECKING
 
+from simulator._version import __version__
+from simulator.answers.scaling import ScalingLaw
 from simulator.units import GIGA, MEGA
+from simulator.views.columns import as_object
 from simulator.views.plots import style
 from simulator.views.plots.style import Caption
 from simulator.views.text import plural
+from simulator.views.tradeoff import FAMILY, run_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 PANELS = ("loss", "residual")
+# Points of a law's curve.
+POINTS = 60
 
 
 def scaling_law(
@@ -55,8 +61,7 @@ def scaling_law(
         words.insert(0, "Hollow: the largest models; on the right by a fit to the others.")
     if runs["outlier"].any():
         words.insert(
-            0,
-            "Crosses: far off, and without weight in the law; on the right at the edge.",
+            0, "Crosses: far off, and without weight in the law; on the right at the edge."
         )
     return style.finish(figure, finding(families, runs), Caption(caption.subject, tuple(words)))
 
@@ -132,7 +137,7 @@ def _add_family(
 
 
 def _residual_room(runs: "pd.DataFrame") -> float:
-    """Return how far the residuals' axis reaches: all but the outliers, and a little more. [%]."""
+    """Return the end of the residuals' axis, a little beyond all but the outliers. [%]."""
     near = runs[~runs["outlier"].astype(bool)]["residual"].abs()
     return max(0.05, 130 * float(near.max()))
 
@@ -170,4 +175,49 @@ def finding(families: "pd.DataFrame", runs: "pd.DataFrame") -> str:
         f"{name[0].upper()}{name[1:]}: {last['size_factor']:.3f} times the parameters of "
         f"{first['family']} for equal loss "
         f"({last['size_factor_low']:.3f} to {last['size_factor_high']:.3f})"
+    )
+
+
+def scaling_figure(result: ScalingLaw) -> "go.Figure":
+    """Draw a fitted law with its runs and residuals."""
+    import pandas as pd
+
+    law = result.law
+    subject = (
+        f"{plural(len(result.runs), 'training run')} of {result.source}; "
+        f"irreducible loss {law.irreducible_loss:.4g} ± {law.stderr[0]:.2g}, "
+        f"exponent {law.exponent:.3g} ± {law.stderr[2]:.2g}"
+    )
+    notes = (
+        "L = E + A (N / F)^-α: one E, A and α for all families. In brackets the 95 % interval.",
+        *result.notes,
+        f"bifurcate {__version__}.",
+    )
+    return scaling_law(
+        pd.DataFrame(run_rows(result)),
+        _curves(result),
+        pd.DataFrame([as_object(FAMILY, family) for family in result.laws]),
+        Caption(subject, notes),
+    )
+
+
+def _curves(result: ScalingLaw) -> "pd.DataFrame":
+    """Return the law of each family over the sizes of all runs."""
+    import numpy as np
+    import pandas as pd
+
+    sizes = [run.parameters for run in result.runs]
+    parameters = np.geomspace(min(sizes), max(sizes), POINTS)
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "family": family.family.name,
+                    "parameters": parameters,
+                    "loss": result.law.loss(parameters, number),
+                }
+            )
+            for number, family in enumerate(result.laws)
+        ],
+        ignore_index=True,
     )

@@ -8,13 +8,7 @@ Colours, dashes and symbols are in :mod:`~simulator.views.plots.palette`, ticks 
 
 from typing import Any
 
-from simulator.views.plots.axes import (
-    keep_ticks,
-    log_axis,
-    number_text,
-    powers,
-    size_text,
-)
+from simulator.views.plots.axes import keep_ticks, log_axis, number_text, powers, size_text
 from simulator.views.plots.layout import (
     FORMS_FROM,
     NARROW,
@@ -48,11 +42,7 @@ from simulator.views.plots.palette import (
     pale,
 )
 from simulator.views.plots.panels import axis_name, new_figure, new_panels
-from simulator.views.plots.texts import (
-    faster,
-    text_width,
-    times,
-)
+from simulator.views.plots.texts import faster, text_width, times
 
 # What Plotly's tool bar offers: no button that would send a capacity plan to a server.
 CONFIG: dict[str, Any] = {"showSendToCloud": False, "displaylogo": False, "responsive": True}

@@ -10,7 +10,14 @@ _WIDE_WIDTH, _USUAL_WIDTH, _BOLD = 0.7, 0.61, 1.1
 
 
 def text_width(text: str, size_px: float, *, bold: bool = False) -> float:
-    """Return about how wide a text is, rather too much than too little. [px].
+    """Return about how wide a text is, at least. [px].
+
+    Parameters
+    ----------
+    text
+        The text.
+    size_px, bold
+        Its size [px], and whether it is bold.
 
     >>> text_width("ab", 10), text_width("AB", 10) > text_width("ab", 10)
     (12.2, True)

@@ -1,1 +1,1 @@
-"""One offline page that answers a scenario: what to mail to whoever decides."""
+"""One offline page that answers a scenario, to mail to whoever decides."""

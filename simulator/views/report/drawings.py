@@ -30,7 +30,7 @@ class Drawing:
 
 
 def drawings(study: Study, decisions: Sequence[Decision]) -> list[Drawing]:
-    """Return every figure of the first case, and of each further case the first figure.
+    """Return every figure of the first case, and one figure of each other case.
 
     Parameters
     ----------

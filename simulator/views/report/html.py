@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TypeAlias
 
+from simulator.views.columns import Column
+
 # Elements without content or end tag.
 VOID = frozenset({"meta", "br", "hr", "img", "link"})
 
@@ -122,6 +124,21 @@ def table(
         "table", tag("caption", tag("span", caption)), tag("thead", head), tag("tbody", body)
     )
     return tag("div", whole, class_="scroll", role="region", tabindex="0", aria_label=caption)
+
+
+def columns_table(caption: str, columns: Iterable[Column], items: Iterable[object]) -> Html:
+    """Return items as a table of the columns that a terminal shows.
+
+    Parameters
+    ----------
+    caption
+        What the table is about.
+    columns, items
+        The columns, and what they are of.
+    """
+    shown = tuple(columns)
+    heads = [Head(name=column.heading, number=column.right) for column in shown]
+    return table(caption, heads, [[column.text(item) for column in shown] for item in items])
 
 
 def bullets(items: Iterable[Child]) -> Html:

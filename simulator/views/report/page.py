@@ -1,15 +1,17 @@
 """A report as one HTML page that needs nothing beyond itself."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 from simulator.answers.decision import Decision
 from simulator.answers.sweep import GridSummary
 from simulator.inputs.scenario import Scenario
-from simulator.views.report import reproduce, sections, sources, words
+from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
+from simulator.views.report import sections, sources, words
 from simulator.views.report.drawings import Drawing
-from simulator.views.report.grid import grid_section
 from simulator.views.report.html import Child, Html, tag, text_of
 from simulator.views.text import samples_phrase
 
@@ -152,7 +154,7 @@ def _parts(report: Report) -> list[tuple[str, str, Child]]:
     if report.drawings:
         parts.append(("figures", "Figures", _figures(report.drawings)))
     if report.grid.points > 1:
-        grid = grid_section(report.scenario, report.grid)
+        grid = sections.grid_section(report.scenario, report.grid)
         parts.append(("grid", "The whole grid", grid))
     origin = report.scenario if report.expected else None
     parts += [
@@ -161,7 +163,7 @@ def _parts(report: Report) -> list[tuple[str, str, Child]]:
         (
             "reproduce",
             "How to reproduce",
-            reproduce.reproduce_section(
+            _reproduce_section(
                 report.command, report.version, report.scenario_text, found, report.sweep
             ),
         ),
@@ -218,3 +220,54 @@ def _plotly_script() -> str:
 def _own_file(name: str) -> str:
     """Return a file of this package."""
     return (files("simulator.views.report") / name).read_text(encoding="utf-8")
+
+
+def _reproduce_section(
+    command: str, version: str, scenario_text: str, decisions: Sequence[Decision], sweep: str
+) -> Html:
+    """Return the commands that give the same numbers, and the files they start from."""
+    commands = [command, *(_compare_command(decision) for decision in decisions), sweep]
+    return tag(
+        "div",
+        tag("p", f"With bifurcate {version}. The first command writes this page, byte for byte."),
+        tag("pre", tag("code", "\n".join(filter(None, commands)))),
+        tag("p", "Profiles are named by the hash of their content, under Accuracy."),
+        tag(
+            "details",
+            tag("summary", "The scenario's file"),
+            tag("pre", tag("code", scenario_text.rstrip("\n"))),
+        )
+        if scenario_text
+        else None,
+    )
+
+
+def _compare_command(decision: Decision) -> str:
+    """Return the command that compares a case on the scenario's first GPU."""
+    estimate = decision.first.comparison.standard
+    case, work = decision.case, estimate.workload
+    left_out = {"attention"} | ({"context_tokens", "prompts"} if work.tree else set())
+    usual = Workload().model_dump() | Setup().model_dump()
+    # Formats are always named: without them the model's own would be taken.
+    always = ("samples", "context_tokens", "decoded_tokens", "weight_dtype", "kv_dtype")
+    settings = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in (work.model_dump() | estimate.setup.model_dump()).items()
+        if name not in left_out and (name in always or value != usual[name])
+    }
+    options: dict[str, object] = {
+        "-m": case.name,
+        **({} if case.kv_heads is None else {"--kv-heads": case.kv_heads}),
+        "-g": decision.first.name,
+        **settings,
+    }
+    return _joined(["bifurcate", "compare"], options.items())
+
+
+def _joined(start: Sequence[str], options: Iterable[tuple[str, object]]) -> str:
+    """Join a command and its options as a shell reads them.
+
+    >>> _joined(["bifurcate", "compare"], [("-m", "my model"), ("-n", 4)])
+    "bifurcate compare -m 'my model' -n 4"
+    """
+    return shlex.join([*start, *(word for name, value in options for word in (name, str(value)))])

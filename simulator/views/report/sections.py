@@ -1,4 +1,4 @@
-"""The parts of a report that answer: the decision over GPUs, the step, the request."""
+"""The parts of a report that answer: the decision over GPUs, the step, the request, the grid."""
 
 import math
 from collections.abc import Callable
@@ -6,19 +6,15 @@ from typing import TypeAlias
 
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
-from simulator.inputs.workload import ATTENTIONS, Attention
+from simulator.answers.sweep import GridSummary
+from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
+from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.timing.interval import shipped_spreads
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
-from simulator.views.cells import fits_phrase, limit, money
+from simulator.views import generate, text
+from simulator.views.estimate import LAYOUTS, break_even
 from simulator.views.report import words
-from simulator.views.report.html import Child, Head, Html, bullets, table, tag
-from simulator.views.text import (
-    break_even,
-    model_phrase,
-    samples_phrase,
-    settings_phrase,
-    times_as,
-)
+from simulator.views.report.html import Child, Head, Html, bullets, columns_table, table, tag
 
 Part: TypeAlias = Callable[[Decision], Html]
 
@@ -52,23 +48,16 @@ MEMORY_HEADS = (
     Head(name="usable", unit="GiB"),
     Head(name="fits", number=False),
 )
-REQUEST_HEADS = (
-    Head(name="attention", number=False),
-    *(Head(name=name) for name in ("prefill", "decode", "total", "first step", "last step")),
-    Head(name="tokens/s"),
-    Head(name="USD per million tokens"),
-    Head(name="fits to the end", number=False),
-)
 
 
 def case_line(decision: Decision) -> Html:
     """Say which case a part is about."""
-    work = decision.case.workload
-    group = f", {work.tensor_parallel} GPUs to a group" if work.tensor_parallel > 1 else ""
+    work, setup = decision.case.workload, decision.case.setup
+    group = f", {setup.tensor_parallel} GPUs to a group" if setup.tensor_parallel > 1 else ""
     return tag(
         "p",
-        f"{model_phrase(decision.case.model)}; {samples_phrase(work)}; "
-        f"{settings_phrase(work)}{group}.",
+        f"{text.model_phrase(decision.case.model)}; {text.samples_phrase(work)}; "
+        f"{text.settings_phrase(setup)}{group}.",
     )
 
 
@@ -87,7 +76,7 @@ def decision_table(decision: Decision) -> Html:
         case_line(decision),
         table(
             f"One decode step of {decision.case.model.name} with "
-            f"{samples_phrase(decision.case.workload)}",
+            f"{text.samples_phrase(decision.case.workload)}",
             DECISION_HEADS,
             rows,
             classes=classes,
@@ -109,7 +98,7 @@ def _reading(decision: Decision) -> list[str]:
         f"Most samples: {within}, all else as in the case.",
         "Cost: of output tokens at this step's rate, prefill left out, where the step fits.",
     ]
-    layout = words.LAYOUTS[decision.case.workload.kv_layout]
+    layout = LAYOUTS[decision.case.setup.kv_layout]
     if "bifurcated only" in standings:
         every.append(f"Bifurcated only: standard attention, with {layout}, does not fit.")
     if "too close to call" in standings:
@@ -134,8 +123,8 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
         *(step_cell(result) for result in both),
         _speedup_cell(choice),
         " / ".join("yes" if result.memory.fits else "no" for result in both),
-        " / ".join(map(limit, limits)),
-        money(choice.usd_per_hour, 2),
+        " / ".join(map(text.limit, limits)),
+        text.money(choice.usd_per_hour, 2),
         " / ".join(_cost(choice, name) for name in ATTENTIONS),
     ]
 
@@ -157,7 +146,7 @@ def _cost(choice: Choice, attention: Attention) -> str:
     """Write the cost of a million tokens, where that kind of attention can be run at all."""
     if not choice.under(attention).memory.fits:
         return "-"
-    return money(choice.usd_per_million_tokens(attention), 3)
+    return text.money(choice.usd_per_million_tokens(attention), 3)
 
 
 def tiles(decision: Decision) -> Html:
@@ -183,22 +172,22 @@ def tiles(decision: Decision) -> Html:
         ),
         (
             "Most samples that fit" if target is None else f"Most samples in {format_time(target)}",
-            limit(choice.limits["bifurcated"].most_samples_in_time),
+            text.limit(choice.limits["bifurcated"].most_samples_in_time),
             (
                 "with bifurcated; "
-                f"{limit(choice.limits['standard'].most_samples_in_time)} with standard, "
-                f"{words.LAYOUTS[result.standard.workload.kv_layout]}"
+                f"{text.limit(choice.limits['standard'].most_samples_in_time)} with standard, "
+                f"{LAYOUTS[result.standard.setup.kv_layout]}"
             ),
         ),
     ]
     if cheapest is not None:
         best = cheapest.best
-        cost = cheapest.usd_per_million_tokens(best.workload.attention)
+        cost = cheapest.usd_per_million_tokens(best.setup.attention)
         facts.append(
             (
                 "Cheapest per million tokens",
-                f"{money(cost, 3)} USD",
-                f"{words.group_name(best)}, {best.workload.attention}",
+                f"{text.money(cost, 3)} USD",
+                f"{words.group_name(best)}, {best.setup.attention}",
             )
         )
     return tag(
@@ -214,10 +203,10 @@ def tiles(decision: Decision) -> Html:
 def variants(choice: Choice) -> list[tuple[str, Estimate]]:
     """Return the ways to keep and read the context, with their names."""
     result = choice.comparison
-    layout = result.standard.workload.kv_layout
-    found = [(f"standard, {words.LAYOUTS[layout]}", result.standard)]
+    layout = result.standard.setup.kv_layout
+    found = [(f"standard, {LAYOUTS[layout]}", result.standard)]
     if layout != "shared":
-        found.append((f"standard, {words.LAYOUTS['shared']}", result.shared_storage))
+        found.append((f"standard, {LAYOUTS['shared']}", result.shared_storage))
     return [*found, ("bifurcated", result.bifurcated)]
 
 
@@ -246,11 +235,11 @@ def step_section(decision: Decision) -> Html:
                 name,
                 *(_gib(float(part)) for part in parts),
                 _gib(needs.capacity_bytes),
-                fits_phrase(item.memory),
+                text.fits_phrase(item.memory),
             ]
         )
     place = words.group_name(standard)
-    each = " (of each GPU)" if standard.workload.tensor_parallel > 1 else ""
+    each = " (of each GPU)" if standard.setup.tensor_parallel > 1 else ""
     return tag(
         "div",
         table(
@@ -267,33 +256,20 @@ def step_section(decision: Decision) -> Html:
 def request_section(decision: Decision) -> Html:
     """Return what a whole request takes and costs."""
     first = next(iter(decision.requests.values()))
-    rows: list[list[Child]] = [
-        [
-            name,
-            format_time(float(item.time.prefill.total_s)),
-            format_time(item.time.decode_s),
-            format_time(item.total_s),
-            format_time(item.time.first_step_s),
-            format_time(item.time.last_step_s),
-            f"{item.tokens_per_s:,.0f}",
-            money(item.usd_per_million_tokens, 3),
-            fits_phrase(item.memory),
-        ]
-        for name, item in decision.requests.items()
-    ]
     ratio = decision.requests["standard"].total_s / decision.requests["bifurcated"].total_s
     return tag(
         "div",
-        table(
-            f"{samples_phrase(first.last_step.workload, first.output_tokens)}, prefill to last "
-            f"token, on {words.group_name(first.last_step)}",
-            REQUEST_HEADS,
-            rows,
+        columns_table(
+            f"{text.samples_phrase(first.last_step.workload, first.output_tokens)}, prefill to "
+            f"last token, on {words.group_name(first.last_step)}",
+            generate.TABLE,
+            decision.requests.values(),
         ),
         tag(
             "p",
-            f"Over the whole request, prefill included, bifurcated attention is {times_as(ratio)}; "
-            f"at the step above {times_as(decision.first.comparison.speedup)}. "
+            "Over the whole request, prefill included, bifurcated attention is "
+            f"{text.times_as(ratio)}; at the step above "
+            f"{text.times_as(decision.first.comparison.speedup)}. "
             f"{first.steps_note}".rstrip(),
         ),
     )
@@ -313,3 +289,58 @@ def milliseconds(seconds: float) -> str:
 def _gib(number_of_bytes: float) -> str:
     """Write memory in GiB, the unit being in the column's head."""
     return format_gib(number_of_bytes).removesuffix(" GiB")
+
+
+def grid_section(scenario: Scenario, grid: GridSummary) -> Html:
+    """Return every point of the scenario's grid, folded where there are many."""
+    parts: list[Child] = [tag("p", words.grid_sentence(grid))]
+    if grid.rows:
+        whole = _grid_table(scenario, grid)
+        parts.append(
+            whole
+            if len(grid.rows) <= MOST_ROWS_OPEN
+            else tag("details", tag("summary", f"All {grid.points:,} points"), whole)
+        )
+    else:
+        many = "Too many points to list here; the sweep below writes them all."
+        parts.append(tag("p", many, class_="note"))
+    return tag("div", parts, bullets(grid.skipped))
+
+
+def _grid_table(scenario: Scenario, grid: GridSummary) -> Html:
+    """Return the table of all points: what varies, then what comes out."""
+    always = ("samples", "context_tokens")
+    varying = [
+        axis
+        for axis, values in scenario.axes.items()
+        if axis in grid.rows[0] and (axis in always or len(values) > 1)
+    ]
+    heads = [
+        Head(name=name.replace("_", " "), number=isinstance(grid.rows[0][name], int))
+        for name in varying
+    ]
+    heads += [
+        Head(name="standard", unit="ms per step"),
+        Head(name="bifurcated", unit="ms per step"),
+        Head(name="speed-up", unit="times"),
+        Head(name="fits", unit=BOTH, number=False, short=True),
+        Head(name="bound by", unit=BOTH, number=False, short=True),
+        Head(name="bifurcate?", number=False, short=True),
+    ]
+    rows: list[list[Child]] = [
+        [
+            *(text.setting(row[name]) for name in varying),
+            *(milliseconds(row[f"{name}_step_ms"] * MILLISECOND) for name in ATTENTIONS),
+            [
+                f"{row['speedup']:.2f}",
+                " ",
+                tag("small", f"{row['speedup_low']:.2f} to {row['speedup_high']:.2f}"),
+            ],
+            " / ".join("yes" if row[f"{name}_fits"] else "no" for name in ATTENTIONS),
+            " / ".join(row[f"{name}_bound"] for name in ATTENTIONS),
+            str(row["verdict"]),
+        ]
+        for row in grid.rows
+    ]
+    caption = f"Every point of the grid; a gain is a speed-up of at least {GAIN_SPEEDUP:g}"
+    return table(caption, heads, rows)

@@ -6,11 +6,13 @@ from typing import Any
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate, constants_note
 from simulator.inputs.scenario import Scenario
-from simulator.inputs.workload import ATTENTIONS
+from simulator.inputs.setup import ATTENTIONS
 from simulator.timing.constants import CONSTANTS, Rates, used_constants
 from simulator.timing.interval import FAMILY, Family, format_of, shipped_spreads, spread_of
-from simulator.views.cells import setting, without_shortage
+from simulator.views.columns import as_object, without
+from simulator.views.estimate import INPUTS
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
+from simulator.views.text import setting, without_shortage
 
 GPU_HEADS = (
     Head(name="GPU", number=False),
@@ -119,8 +121,8 @@ def _range(below: float, above: float) -> str:
 
 
 def _spread_table(choice: Choice) -> Html:
-    """Return by how much the kernels of a case's steps were off where they were measured."""
-    rates, work = choice.comparison.standard.rates, choice.comparison.standard.workload
+    """Return how far measured times of a case's kernels lay from predictions."""
+    rates, setup = choice.comparison.standard.rates, choice.comparison.standard.setup
     rows: list[list[Child]] = []
     for family in dict.fromkeys(
         FAMILY[operation.kind]
@@ -128,7 +130,7 @@ def _spread_table(choice: Choice) -> Html:
         for operation in choice.under(name).operations
         if operation.launches
     ):
-        found = spread_of(rates, family, format_of(family, work))
+        found = spread_of(rates, family, format_of(family, setup))
         rows.append(
             [
                 KINDS[family],
@@ -164,7 +166,7 @@ def _constants_table(*estimates: Estimate) -> Html:
     rates = estimates[0].rates
     operations = [item for estimate in estimates for item in estimate.operations if item.launches]
     rows: list[list[Child]] = []
-    for key, constant in used_constants(operations, rates, estimates[0].workload.execution):
+    for key, constant in used_constants(operations, rates, estimates[0].setup.execution):
         found_as = str(constant.key)
         fitted = rates.gpu.fitted.get(found_as) if constant.origin == "fitted" else None
         rows.append(
@@ -233,16 +235,5 @@ def _inputs_table(decisions: Sequence[Decision]) -> Html:
 
 def _settings(decision: Decision) -> dict[str, Any]:
     """Return the settings of a case."""
-    case, estimate = decision.case, decision.first.comparison.standard
-    shape = {
-        name: getattr(case.model, name)
-        for name in ("layers", "hidden_size", "heads", "kv_heads", "head_dim")
-    }
-    return {
-        "model": case.model.name,
-        **shape,
-        **case.workload.model_dump(exclude={"attention"}),
-        "gpu": decision.first.gpu.id,
-        "gpu_memory_utilization": estimate.memory_utilization,
-        "constants": estimate.rates.choice,
-    }
+    unsaid = ("parameters", "active_parameters", "attention")
+    return as_object(without(INPUTS, *unsaid), decision.first.comparison.standard)

@@ -9,8 +9,8 @@ from simulator.answers.estimate import Estimate
 from simulator.answers.sweep import GridSummary
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.units import format_time, format_tokens
-from simulator.views.cells import shortage
-from simulator.views.text import over_stored, plural, samples_phrase
+from simulator.views.estimate import LAYOUTS, over_stored
+from simulator.views.text import plural, samples_phrase, shortage, times_as
 
 USE, STORE, KEEP, DEPENDS = (
     "Use bifurcated attention",
@@ -18,12 +18,6 @@ USE, STORE, KEEP, DEPENDS = (
     "Keep standard attention",
     "It depends on the case",
 )
-LAYOUTS = {
-    "copies": "a context copy each",
-    "shared": "one stored context",
-    "rebuilt": "rebuilt on every step",
-}
-
 
 # Sizes by which two points of a grid may differ beside samples and context, as they are counted.
 COUNTED = {
@@ -62,17 +56,16 @@ def case_sentence(choice: Choice, grid: GridSummary) -> str:
     case = samples_phrase(standard.workload).partition(", ")[0]
     take = "takes" if case.startswith("1 ") else "take"
     place = f"per step with {standard.model.name} on {group_name(standard)}"
-    likely = f"{result.speedup_low:.2f} to {result.speedup_high:.2f}"
     if result.speedup > 1 and result.verdict == "yes":
         middle = (
             f"{format_time(bifurcated.step_s)} {place} instead of {format_time(standard.step_s)}, "
-            f"{ratio_phrase(result)} (likely {likely}){over_stored(result)}"
+            f"{ratio_phrase(result)}{over_stored(result)}"
         )
     else:
         middle = (
             f"{format_time(standard.step_s)} {place} under standard and "
             f"{format_time(bifurcated.step_s)} under bifurcated attention, which is "
-            f"{ratio_phrase(result)} (likely {likely} times as fast)"
+            f"{ratio_phrase(result)}"
         )
         if result.verdict == "too close to call" and grid.points > 1:
             middle += ", too close to call"
@@ -80,12 +73,13 @@ def case_sentence(choice: Choice, grid: GridSummary) -> str:
 
 
 def ratio_phrase(result: Comparison) -> str:
-    """Say how the steps compare."""
-    ratio = result.speedup
+    """Say how the steps compare, with the interval in the same direction."""
+    ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
     if f"{ratio:.2f}" == "1.00":
-        return "as fast"
-    word = "fast" if ratio >= 1 else "slow"
-    return f"{max(ratio, 1 / ratio):.2f} times as {word}"
+        return f"as fast (likely {low:.2f} to {high:.2f} times as fast)"
+    if ratio < 1:
+        low, high = 1 / high, 1 / low
+    return f"{times_as(ratio)} (likely {low:.2f} to {high:.2f})"
 
 
 def _fit_clause(result: Comparison) -> str:
@@ -97,10 +91,10 @@ def _fit_clause(result: Comparison) -> str:
             "mean something"
         )
     if not standard.memory.fits:
-        layout = LAYOUTS[standard.workload.kv_layout]
+        layout = LAYOUTS[standard.setup.kv_layout]
         also = (
             ", with one stored context it does"
-            if standard.workload.kv_layout != "shared" and result.shared_storage.memory.fits
+            if standard.setup.kv_layout != "shared" and result.shared_storage.memory.fits
             else ""
         )
         return f"; standard with {layout} does not fit ({shortage(standard.memory)} short){also}"
@@ -145,7 +139,7 @@ def _fitting(grid: GridSummary) -> str:
 
 
 def point(row: Mapping[str, Any], grid: GridSummary) -> str:
-    """Name a point of the grid by its samples and context, and by what else differs at its ends."""
+    """Name a point of the grid by its samples, its context, and whatever else the grid varies."""
     differs = {name for name, value in grid.least.items() if value != grid.most.get(name)}
     words = [str(row["model"])] if "model" in differs else []
     words.append(plural(int(row["samples"]), "sample"))
@@ -158,7 +152,7 @@ def point(row: Mapping[str, Any], grid: GridSummary) -> str:
 
 
 def expectation(scenario: Scenario, grid: GridSummary) -> str:
-    """Hold the model's answer against the one that the scenario's sources expect."""
+    """Compare the model's answer with the one that the scenario's sources expect."""
     agrees = "agrees" if scenario.verdict == grid.verdict else f"says “{grid.verdict}”"
     return f"The scenario expects “{scenario.verdict}”; the model {agrees}."
 
@@ -171,6 +165,6 @@ def standing(choice: Choice) -> str:
 
 
 def group_name(result: Estimate) -> str:
-    """Name the GPU, with how many of them where there is more than one."""
-    size = result.workload.tensor_parallel
+    """Name the GPU, and how many of them if there are several."""
+    size = result.setup.tensor_parallel
     return f"{size} x {result.gpu.name}" if size > 1 else result.gpu.name

@@ -40,7 +40,7 @@ def points(made: Any, name: str, **place: str) -> dict[float, float]:
 
 def compare(question: Study, **changes: Any) -> Any:
     """Compare at the question's point, with changes."""
-    settings = {**question.workload.model_dump(), **changes}
+    settings = {**question.setup.model_dump(), **question.workload.model_dump(), **changes}
     return api.compare(question.model, question.gpu, **settings)
 
 
@@ -123,8 +123,9 @@ def test_bars_of_terabytes_are_named_as_such(question: Study) -> None:
 
 def test_a_host_that_is_waited_for_is_a_part_of_the_step() -> None:
     """Eager execution is bound by the host: the bars still sum to the step."""
-    work = study(GAIN).workload.model_copy(update={"execution": "eager", "samples": 1})
-    eager = Study(models=study(GAIN).models, gpus=study(GAIN).gpus, workload=work)
+    gain = study(GAIN)
+    setup, work = gain.setup.but(execution="eager"), gain.workload.but(samples=1)
+    eager = replace(gain, setup=setup, workload=work, samples=(), context_tokens=())
     made = figure("operations", eager)
     waiting = [trace for trace in made.data if trace.name == "waiting for host"]
     assert waiting[0].x[0] > 0
@@ -190,7 +191,11 @@ def test_memory_is_that_of_compare_and_its_end_that_of_capacity(question: Study)
 def test_costs_are_those_of_plan(question: Study) -> None:
     """A million tokens cost on each GPU what ``plan`` says."""
     made = figure("cost", question)
-    settings = {**question.workload.model_dump(), "tensor_parallel": 1}
+    settings = {
+        **question.setup.model_dump(),
+        **question.workload.model_dump(),
+        "tensor_parallel": 1,
+    }
     answer = api.plan(question.model, list(question.gpus), tensor_parallel_sizes=[1], **settings)
     labels = dict(zip(made.layout.yaxis.tickvals, made.layout.yaxis.ticktext, strict=True))
     drawn = {
@@ -209,14 +214,21 @@ def test_costs_are_those_of_plan(question: Study) -> None:
 def test_no_price_is_no_error() -> None:
     """Without any price the cost figure says so."""
     unpriced = [gpu.model_copy(update={"price_usd_per_hour": None}) for gpu in study(GAIN).gpus]
-    question = Study(models=study(GAIN).models, gpus=tuple(unpriced), workload=study(GAIN).workload)
+    gain = study(GAIN)
+    question = Study(
+        models=gain.models, gpus=tuple(unpriced), setup=gain.setup, workload=gain.workload
+    )
     assert "price" in figure("cost", question).layout.meta["finding"]
 
 
 def test_a_generation_begins_and_ends_as_generate_does(question: Study) -> None:
     """First and last point are the shortest and longest step of ``generate``, the gain its own."""
     made = figure("generation", question)
-    settings = {**question.workload.model_dump(), "output_tokens": question.output_tokens}
+    settings = {
+        **question.setup.model_dump(),
+        **question.workload.model_dump(),
+        "output_tokens": question.output_tokens,
+    }
     times = {
         kind: api.generate(question.model, question.gpu, **{**settings, "attention": kind}).time
         for kind in ("standard", "bifurcated")
@@ -242,7 +254,11 @@ def test_panels_of_kv_heads_are_the_what_ifs_of_compare(question: Study) -> None
     for number, count in enumerate(panel.values()):
         axis = "x" if number == 0 else f"x{number + 1}"
         answer = api.compare(
-            question.model, question.gpu, kv_heads=count, **question.workload.model_dump()
+            question.model,
+            question.gpu,
+            kv_heads=count,
+            **question.setup.model_dump(),
+            **question.workload.model_dump(),
         )
         line = points(made, "bifurcated", xaxis=axis)
         assert line[32] == pytest.approx(answer.bifurcated.step_s * 1e3)
@@ -285,7 +301,9 @@ def test_one_stored_context_goes_on_where_copies_end() -> None:
 def test_no_context_and_no_own_tokens_are_drawn_too(question: Study) -> None:
     """Sizes of 0 have no place on a logarithmic axis; every figure is drawn without them."""
     work = question.workload.model_copy(update={"context_tokens": 0, "decoded_tokens": 0})
-    nothing = Study(models=question.models[:1], gpus=question.gpus, workload=work)
+    nothing = Study(
+        models=question.models[:1], gpus=question.gpus, setup=question.setup, workload=work
+    )
     for name in FIGURES:
         assert figure(name, nothing).layout.meta["finding"]
 
@@ -293,7 +311,10 @@ def test_no_context_and_no_own_tokens_are_drawn_too(question: Study) -> None:
 def test_the_constants_asked_for_reach_the_footer(question: Study) -> None:
     """With published peaks the footer says that it is a bound."""
     bound = Study(
-        models=question.models, gpus=question.gpus, workload=question.workload, constants="peak"
+        models=question.models,
+        gpus=question.gpus,
+        setup=question.setup.but(constants="peak"),
+        workload=question.workload,
     )
     made = figure("latency-samples", bound)
     assert "a bound, not a prediction" in made.layout.annotations[-1].text

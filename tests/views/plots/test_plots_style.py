@@ -125,7 +125,7 @@ def test_the_title_tells_a_finding_and_the_question(name: str, about: str) -> No
     title = text_of(made.layout.title.text)
     assert len(made.layout.meta["finding"].split()) >= 4
     assert " ".join(made.layout.meta["finding"].split()) in " ".join(title.split())
-    assert study(about).workload.weight_dtype in title
+    assert study(about).setup.weight_dtype in title
     assert "nan" not in title.lower().split()
     assert "None" not in title
 

@@ -10,10 +10,13 @@ import simulator
 from simulator.answers.study import Study
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
+from simulator.views.plots.equal_quality import crossover_figure
+from simulator.views.plots.quality import quality_figure
 from simulator.views.plots.registry import figure
-from simulator.views.tradeoffs.figures import crossover_figure, quality_figure, scaling_figure
-from simulator.views.tradeoffs.results import map_rows
+from simulator.views.plots.scaling import scaling_figure
+from simulator.views.tradeoff import map_rows
 
 
 def write_runs(path: Path) -> Path:
@@ -90,7 +93,10 @@ def test_the_map_shows_the_ratios_of_its_frame() -> None:
 def test_the_registered_figure_is_the_command_s() -> None:
     """``plot equal-quality`` draws the same cells as ``tradeoff --figure``."""
     study = Study(
-        models=(load_model("llama-2-7b"),), gpus=(load_hardware("h100-sxm"),), workload=Workload()
+        models=(load_model("llama-2-7b"),),
+        gpus=(load_hardware("h100-sxm"),),
+        setup=Setup(),
+        workload=Workload(),
     )
     registered, own = (
         figure("equal-quality", study),

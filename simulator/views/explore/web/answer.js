@@ -109,10 +109,10 @@ function breakEvenText({ samples, context_tokens: context }, wins) {
   const found = [
     samples === null
       ? ""
-      : `from ${wholeText(samples)} sample${samples === 1 ? "" : "s"} on at this context`,
+      : `with ${wholeText(samples)} or more samples at this context`,
     context === undefined || context === null
       ? ""
-      : `from ${sizeText(context)} context token${context === 1 ? "" : "s"} on at ${here}`,
+      : `with ${sizeText(context)} or more context tokens at ${here}`,
   ].filter(Boolean);
   if (!found.length) {
     return wins
@@ -122,12 +122,12 @@ function breakEvenText({ samples, context_tokens: context }, wins) {
   let rest = "";
   if (samples === null) {
     rest = wins
-      ? "; with more samples it does not stay so"
-      : "; more samples alone do not make it so for good";
+      ? "; with more samples it does not stay faster"
+      : "; more samples alone do not make it faster for good";
   } else if (context === null) {
     rest = wins
-      ? `; at ${here} it does not stay so with a longer context`
-      : `; at ${here} a longer context does not make it so for good`;
+      ? `; at ${here} it does not stay faster with a longer context`
+      : `; at ${here} a longer context does not make it faster for good`;
   }
   return `Bifurcated is faster ${found.join(", and ")}${rest}.`;
 }

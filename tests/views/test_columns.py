@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from simulator.views.table import Column, FittedTable, facts_view, notes, simple_table
+from simulator.views.columns import Column, FittedTable, facts_view, notes, simple_table
 
 WORDS = st.lists(st.text("abcdefgh", min_size=1, max_size=9), min_size=1, max_size=6).map(" ".join)
 FIGURES = st.integers(0, 10**12).map(lambda figure: f"{figure:,} B")
@@ -22,9 +22,9 @@ def shown(view: RenderableType, width: int) -> str:
 
 TABLE = FittedTable(
     columns=(
-        Column(name="what it is", right=False, wrap=True),
-        Column(name="read so far"),
-        Column(name="spare", spare=True),
+        Column(heading="what it is", unit="text", wrap=True),
+        Column(heading="read so far"),
+        Column(heading="spare", spare=True),
     ),
     rows=[("a few words", "1,234,567 B", "99"), ("one", "8 B", "100")],
 )
@@ -75,10 +75,10 @@ def test_no_figure_and_no_letter_is_ever_lost(
 ) -> None:
     """At any width every figure is whole and every letter of every text is there."""
     columns = (
-        Column(name="text", right=False, wrap=True),
-        Column(name="a figure"),
-        Column(name="b"),
-        Column(name="more text", right=False, wrap=True),
+        Column(heading="text", unit="text", wrap=True),
+        Column(heading="a figure"),
+        Column(heading="b"),
+        Column(heading="more text", unit="text", wrap=True),
     )
     text = shown(FittedTable(columns=columns, rows=rows), width)
     for row in rows:
@@ -95,14 +95,19 @@ def test_a_table_stays_within_the_terminal_if_it_can(
     rows: list[tuple[str, str]], width: int
 ) -> None:
     """With room for the longest word beside the figures, no line is longer than the terminal."""
-    columns = (Column(name="text", right=False, wrap=True), Column(name="figure"))
+    columns = (Column(heading="text", unit="text", wrap=True), Column(heading="figure"))
     lines = shown(FittedTable(columns=columns, rows=rows), width).splitlines()
     assert max(len(line.rstrip()) for line in lines) <= width
 
 
 def test_simple_tables_put_numbers_to_the_right() -> None:
     """Numbers stand to the right with separators, gaps among them included; texts to the left."""
-    table = simple_table(["name", "price_usd"], [["a", 1234.5], ["b", None], ["cc", 2]])
+    table = simple_table(
+        [
+            {"name": name, "price_usd": price}
+            for name, price in (("a", 1234.5), ("b", None), ("cc", 2))
+        ]
+    )
     assert [line.rstrip() for line in shown(table, 40).splitlines()] == [
         "name  price usd",
         "a       1,234.5",

@@ -12,7 +12,7 @@ from simulator.inputs.workload import Workload
 from simulator.units import format_si, format_time
 from simulator.views.explain import explain
 from simulator.views.text import samples_phrase
-from simulator.views.trees import tree_sentences, tree_view
+from simulator.views.tree import tree_sentences, tree_view
 
 
 def shown(view: RenderableType) -> str:

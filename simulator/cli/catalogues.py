@@ -1,0 +1,237 @@
+"""models, gpus and scenarios: each lists what is known by name, shows one, and checks files."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from simulator.cli import options as opt
+from simulator.cli.main import Command
+from simulator.cli.output import Output, say
+from simulator.errors import SimulatorError
+
+CHECK_FOUND = 1
+
+
+class Catalogue(TyperGroup):
+    """A group that says how to show one thing when its name is given as a command."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Find the command, or say which one was probably meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except typer.TyperException as error:
+            if "Did you mean" not in error.message:
+                error.message += f" To show one: {ctx.command_path} show {args[0]}"
+            raise
+
+
+@opt.with_output
+def _list_models(output: Output) -> None:
+    """List the models that are known by name."""
+    from simulator.inputs.presets import load_model, presets
+    from simulator.views.catalogues import MODELS
+
+    _write_list(output, MODELS, map(load_model, presets()), spare=("hidden_size", "head_dim"))
+
+
+@opt.with_output
+def _show_model(
+    output: Output,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Preset, config.json or folder.",
+            metavar="MODEL",
+            autocompletion=opt.complete_models,
+        ),
+    ],
+    kv_heads: Annotated[
+        int | None,
+        typer.Option(
+            "--kv-heads", help="Replace its number of KV heads.", parser=opt.count, metavar="SIZE"
+        ),
+    ] = None,
+    assume: Annotated[
+        str | None,
+        typer.Option(
+            "--assume",
+            help="Model type to read an unknown config.json as.",
+            metavar="TYPE",
+            autocompletion=opt.complete_types,
+        ),
+    ] = None,
+) -> None:
+    """Show a model's shape, parameters and KV bytes per token."""
+    from simulator.inputs.presets import load_model
+    from simulator.views.catalogues import model_facts
+
+    _write_facts(output, model_facts(load_model(name, kv_heads=kv_heads, assume=assume)))
+
+
+@opt.with_output
+def _list_gpus(output: Output) -> None:
+    """List the GPUs that are known by name."""
+    from simulator.inputs.hardware import profile_files, read_profile
+    from simulator.views.catalogues import GPUS
+
+    _write_list(output, GPUS, map(read_profile, profile_files().values()))
+
+
+@opt.with_output
+def _show_gpu(
+    output: Output,
+    name: Annotated[
+        str, typer.Argument(help="GPU or path.", metavar="GPU", autocompletion=opt.complete_gpus)
+    ],
+) -> None:
+    """Show a GPU's figures and constants, with sources."""
+    from simulator.inputs.hardware import load_hardware
+    from simulator.views.catalogues import gpu_facts, gpu_rows, gpu_view
+
+    profile = load_hardware(name)
+    facts = gpu_facts(profile)
+    rows = gpu_rows(facts)
+    output.write(
+        table=lambda: gpu_view(profile, rows), json_object=lambda: facts, rows=lambda: rows
+    )
+
+
+def _check_gpus(
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Profiles to check. Default: all.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Check profiles against arithmetic and plausibility."""
+    from simulator.inputs.hardware import profile_files, read_profile
+    from simulator.inputs.hardware_check import check_aliases, check_profile
+
+    names = files or [str(path) for path in profile_files().values()]
+    profiles, findings = _read_all(names, read_profile)
+    for profile in profiles:
+        findings += [f"{profile.id}: {line}" for line in check_profile(profile)]
+    findings += check_aliases(profiles)
+    _finish_check(findings, len(names), "profile")
+
+
+@opt.with_output
+def _list_scenarios(output: Output) -> None:
+    """List the scenarios that ship with this package and your own."""
+    from simulator.inputs.scenario import read_scenario, scenario_files
+    from simulator.views.catalogues import SCENARIOS
+
+    _write_list(output, SCENARIOS, map(read_scenario, scenario_files().values()))
+
+
+@opt.with_output
+def _show_scenario(
+    output: Output,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Scenario or path.", metavar="SCENARIO", autocompletion=opt.complete_scenarios
+        ),
+    ],
+) -> None:
+    """Show a scenario: question, grid, expected answer, sources."""
+    from simulator.inputs.scenario import load_scenario
+
+    scenario = load_scenario(name)
+    _write_facts(output, scenario.model_dump(mode="json") | {"points": scenario.points})
+
+
+def _check_scenarios(
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Scenarios to check. Default: all.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Check scenarios: every key, and every model and GPU they name."""
+    from simulator.inputs.scenario import check_scenario, read_scenario, scenario_files
+
+    names = files or [str(path) for path in scenario_files().values()]
+    scenarios, findings = _read_all(names, read_scenario)
+    for scenario in scenarios:
+        findings += [f"{scenario.id}: {line}" for line in check_scenario(scenario)]
+    _finish_check(findings, len(names), "scenario")
+
+
+def _group(text: str, lister: Callable[..., None], **commands: Callable[..., None]) -> typer.Typer:
+    """Return a group of commands that lists when none of them is named."""
+    group = typer.Typer(help=text, cls=Catalogue, rich_markup_mode=None)
+
+    @group.callback(invoke_without_command=True)
+    def _default(
+        context: typer.Context,
+        format_name: opt.FormatName = None,
+        as_json: opt.AsJson = False,
+        output: opt.OutputPath = None,
+    ) -> None:
+        if context.invoked_subcommand is None:
+            lister(format_name=format_name, as_json=as_json, output=output)
+        elif as_json or format_name or output:
+            name = context.invoked_subcommand
+            raise typer.BadParameter(f"options of the answer go after {name!r}")
+
+    group.command("list", cls=Command)(lister)
+    for command, function in commands.items():
+        group.command(command, cls=Command)(function)
+    return group
+
+
+COMMANDS = {
+    "models": _group("List models, or show one.", _list_models, show=_show_model),
+    "gpus": _group(
+        "List GPUs, show one with its sources, or check profiles.",
+        _list_gpus,
+        show=_show_gpu,
+        check=_check_gpus,
+    ),
+    "scenarios": _group(
+        "List scenarios, show one with its sources, or check files.",
+        _list_scenarios,
+        show=_show_scenario,
+        check=_check_scenarios,
+    ),
+}
+
+
+def _read_all(names: Sequence[str], read: Callable[[Path], Any]) -> tuple[list[Any], list[str]]:
+    """Read files, and collect what is wrong with those that cannot be read."""
+    good, findings = [], []
+    for name in names:
+        try:
+            good.append(read(Path(name)))
+        except SimulatorError as error:
+            findings.append(str(error))
+    return good, findings
+
+
+def _finish_check(findings: Sequence[str], number: int, what: str) -> None:
+    """Report findings on stderr and end with 1 if there are any."""
+    for finding in findings:
+        say(finding)
+    if findings:
+        raise typer.Exit(CHECK_FOUND)
+    say(f"{number} {what}{'' if number == 1 else 's'} checked: nothing found")
+
+
+def _write_list(
+    output: Output, columns: Any, items: Iterable[Any], spare: Collection[str] = ()
+) -> None:
+    """Write a list as a table, JSON or CSV; a narrow table may lack the spare columns."""
+    from simulator.views.columns import as_object, simple_table
+
+    rows = [as_object(columns, item) for item in items]
+    output.write(
+        table=lambda: simple_table(rows, spare), json_object=lambda: rows, rows=lambda: rows
+    )
+
+
+def _write_facts(output: Output, facts: dict[str, Any]) -> None:
+    """Write the facts of one thing: a line each, or one JSON object."""
+    from simulator.views.columns import facts_view
+
+    flat = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
+    output.write(table=lambda: facts_view(facts), json_object=lambda: facts, rows=lambda: [flat])

@@ -1,0 +1,115 @@
+"""What is known by name: models, GPUs, scenarios, and everything about one of them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from simulator.inputs.model import count_parameters
+from simulator.views import columns
+from simulator.views.columns import Column, Row
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from simulator.inputs.hardware import HardwareProfile
+    from simulator.inputs.model import ModelShape
+
+PARAMETERS = (
+    Column("parameters", value="total"),
+    Column("active_parameters", value="active"),
+    Column("embedding_parameters", value="embedding"),
+    Column("head_parameters", value="head"),
+    Column("attention_parameters", value="attention"),
+    Column("mlp_parameters", value="mlp"),
+    Column("norm_parameters", value="norms"),
+)
+MODELS = (
+    Column("model", value="name"),
+    Column("family"),
+    Column("parameters", value=lambda shape: count_parameters(shape).total),
+    *columns.named("layers", "hidden_size", "heads", "kv_heads", "head_dim", "max_context_tokens"),
+)
+GPUS = (
+    Column("gpu", value="id"),
+    Column("name"),
+    Column("memory_gb", "1e9 bytes", "peak.memory_gb.value"),
+    Column("bandwidth_gb_per_s", "GB/s", "peak.memory_bandwidth_gb_per_s.value"),
+    Column(
+        "half_tflops", "TFLOP/s", lambda gpu: (gpu.peak.bf16_tflops or gpu.peak.fp16_tflops).value
+    ),
+    Column("l2_mib", "MiB", "peak.l2_mib.value"),
+    Column(
+        "usd_per_hour", "USD", lambda gpu: gpu.price_usd_per_hour and gpu.price_usd_per_hour.value
+    ),
+    Column("constants", value=lambda gpu: "fitted" if gpu.fitted else "carried"),
+)
+SCENARIOS = (Column("scenario", value="id"), Column("points"), Column("verdict"), Column("title"))
+CONSTANT = (Column("value"), Column("origin"), Column("source"))
+
+
+def model_facts(shape: "ModelShape") -> Row:
+    """Return a model's shape, parameters and KV bytes per token."""
+    from simulator.counts.memory import kv_bytes_per_token
+    from simulator.inputs.setup import Setup
+
+    return {
+        **shape.model_dump(mode="json"),
+        "family": shape.family,
+        **columns.as_object(PARAMETERS, count_parameters(shape)),
+        "kv_bytes_per_token_bf16": int(kv_bytes_per_token(shape, Setup())),
+    }
+
+
+def gpu_facts(profile: "HardwareProfile") -> Row:
+    """Return a GPU's profile, and the constants of the timing model on it."""
+    from simulator.timing.constants import EIGHT_BIT, rates
+
+    used = rates(profile)
+    constants = dict(used.constants) | {
+        key.of(EIGHT_BIT): item
+        for key, item in used.low_precision.constants.items()
+        if item != used.constants[key]
+    }
+    return {
+        **profile.model_dump(mode="json", exclude_none=True),
+        "hash": profile.content_hash,
+        "constants": {
+            str(key): columns.as_object(CONSTANT, item) for key, item in constants.items()
+        },
+    }
+
+
+def gpu_rows(facts: Row) -> list[Row]:
+    """Return every figure and constant of a GPU as a row, with its source."""
+    rows = [
+        {"figure": f"{table}.{key}", "value": figure["value"], "source": figure["source"]}
+        for table in ("peak", "measured", "fitted")
+        for key, figure in facts.get(table, {}).items()
+    ]
+    if "price_usd_per_hour" in facts:
+        rows.append({"figure": "price_usd_per_hour", **facts["price_usd_per_hour"]})
+    return rows + [
+        {
+            "figure": f"constant {key}",
+            "value": item["value"],
+            "source": f"{item['origin']}: {item['source']}",
+        }
+        for key, item in facts["constants"].items()
+        if item["origin"] != "fitted"
+    ]
+
+
+def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> "RenderableType":
+    """Return a GPU's figures and constants as a table."""
+    aliases = ", ".join(profile.aliases)
+    head = f"{profile.name}   {profile.vendor} {profile.architecture}, confidence "
+    lines = [
+        f"also called: {aliases}" if aliases else "",
+        f"hash {profile.content_hash}, figures retrieved {profile.retrieved}",
+        profile.notes,
+    ]
+    return columns.stack(
+        columns.line((f"{head}{profile.confidence}", "bold")),
+        *columns.notes([line for line in lines if line]),
+        "",
+        columns.simple_table(rows),
+    )

@@ -1,0 +1,336 @@
+"""Columns of answers, and what they make: tables for a terminal, JSON objects, rows of CSV, docs.
+
+rich is imported only where something is drawn: JSON and CSV do without it.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any
+
+from simulator.units import MILLISECOND, format_si, format_time
+from simulator.views.text import money
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.table import Table
+    from rich.text import Text
+
+# Of the JSON objects; CHANGELOG.md lists what each version renamed.
+SCHEMA_VERSION = 2
+# Whole numbers above this are not exact in float64, so they are shown as they were computed.
+LARGEST_EXACT = 2**53
+# A column of sentences is not squeezed below this while another way is left.
+ROOMY = 40
+
+Row = dict[str, Any]
+# How a value of each unit is written in a table; times are in seconds until they are shown.
+CELLS: Mapping[str, Callable[[Any], str]] = {
+    "ms": lambda seconds: format_time(float(seconds)),
+    "s": format_time,
+    "bytes": lambda count: format_si(float(count), "B"),
+    "FLOP": lambda count: format_si(float(count), "").strip(),
+    "launches": lambda count: f"{float(count):,.0f}",
+    "1/s": "{:,.0f}".format,
+    "USD": lambda price: money(price, 3),
+    "ratio": "{:.2f}x".format,
+    "bool": lambda holds: "yes" if holds else "no",
+    "text": str,
+    "": lambda value: f"{value:,}" if isinstance(value, int) else str(value),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of an answer, described once for its table, JSON, CSV and documentation.
+
+    Attributes
+    ----------
+    key
+        Its name in JSON and CSV; empty for a column that only the table has.
+    unit
+        As JSON shows it; ``ms`` of a value in seconds, ``text``, ``bool`` and ``ratio`` of one
+        without a unit.
+    value
+        Attribute of the item, dotted for one of a part, or a function of it. Default: the key.
+    heading
+        Its heading in a table.
+    cell
+        Writes an item in the table, where its unit's way does not do.
+    of
+        Columns of the value, if that is an object, or a list of objects, itself.
+    wrap
+        Whether a cell may take several lines; numbers never do.
+    spare
+        Whether the column may be left out where the table would be wider than the terminal.
+    """
+
+    key: str = ""
+    unit: str = ""
+    value: str | Callable[[Any], Any] = ""
+    heading: str = ""
+    cell: Callable[[Any], str] | None = None
+    of: "tuple[Column, ...]" = ()
+    wrap: bool = False
+    spare: bool = False
+
+    @property
+    def right(self) -> bool:
+        """Whether cells stand to the right, as numbers do."""
+        return self.unit not in ("text", "bool")
+
+    def raw(self, item: Any) -> Any:
+        """Return the item's value, as it was computed."""
+        if isinstance(item, Mapping) and not self.value:
+            return item[self.key]
+        return (
+            self.value(item) if callable(self.value) else attrgetter(self.value or self.key)(item)
+        )
+
+    def plain(self, item: Any) -> Any:
+        """Return the item's value as JSON and CSV show it."""
+        value = self.raw(item)
+        if value is None or self.unit == "bool":
+            return value if value is None else bool(value)
+        if self.of:
+            several = isinstance(value, list | tuple)
+            parts = [as_object(self.of, part) for part in (value if several else [value])]
+            return parts if several else parts[0]
+        if self.unit in ("bytes", "FLOP", "launches"):
+            return plain(value)
+        if isinstance(value, tuple):
+            return list(value)
+        return value / MILLISECOND if self.unit == "ms" else value
+
+    def text(self, item: Any) -> str:
+        """Return the item's cell in the table."""
+        if self.cell is not None:
+            return self.cell(item)
+        value = self.raw(item)
+        return "" if value is None and self.unit != "USD" else CELLS[self.unit](value)
+
+
+Columns = tuple[Column, ...]
+
+
+def named(*keys: str) -> Columns:
+    """Return columns of these attributes, as they are."""
+    return tuple(Column(key) for key in keys)
+
+
+def pick(columns: Iterable[Column], *names: str, part: str | int = "") -> Columns:
+    """Return the columns of these keys or headings, in this order; of a part if that is named."""
+    known = {name: column for column in columns for name in (column.heading, column.key) if name}
+    found = tuple(known[name] for name in names)
+    return found if part == "" else within(part, found)
+
+
+def without(columns: Iterable[Column], *keys: str) -> Columns:
+    """Return the columns without those of these keys."""
+    return tuple(column for column in columns if column.key not in keys)
+
+
+def within(part: str | int, columns: Iterable[Column]) -> Columns:
+    """Return the columns of a part of an item, by attribute or index, as columns of the item."""
+    get = itemgetter(part) if isinstance(part, int) else attrgetter(part)
+
+    def of_part(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda item: function(get(item))
+
+    return tuple(
+        replace(column, value=of_part(column.raw), cell=column.cell and of_part(column.cell))
+        for column in columns
+    )
+
+
+def plain(value: Any) -> Any:
+    """Return a number as JSON shows it: counts as integers, everything else unchanged."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_EXACT:
+        return int(value)
+    return value
+
+
+def as_object(columns: Iterable[Column], item: Any) -> Row:
+    """Return an item as a JSON object, or as a row of CSV."""
+    return {column.key: column.plain(item) for column in columns if column.key}
+
+
+def as_table(columns: Iterable[Column], items: Iterable[Any]) -> "FittedTable":
+    """Return items as a table for a terminal."""
+    shown = tuple(columns)
+    return FittedTable(
+        columns=shown, rows=[[column.text(item) for column in shown] for item in items]
+    )
+
+
+def line(*pieces: "str | tuple[str, str]") -> "Text":
+    """Return a line of pieces, some with a style."""
+    from rich.text import Text
+
+    return Text.assemble(*pieces)
+
+
+def stack(*parts: "RenderableType") -> "RenderableType":
+    """Return parts below one another; a text is a line, in rich's markup."""
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(*(Text.from_markup(part) if isinstance(part, str) else part for part in parts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedTable:
+    """A table that shows every figure whole, whatever the width.
+
+    Where it is wider than the terminal it takes several lines for headings and texts, then leaves
+    out its spare columns and says so, and at last lets the terminal break its lines.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        """Yield the roomiest form that fits."""
+        from rich.text import Text
+
+        every = list(range(len(self.columns)))
+        few = [index for index in every if not self.columns[index].spare]
+        for shown, tight in ((every, False), (every, True), (few, True)):
+            widths = self._widths(shown, options.max_width, tight=tight)
+            if sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) <= options.max_width:
+                break
+        # Wider than the terminal even so: it breaks the lines, and no figure is lost.
+        whole = sum(widths.values()) + len(shown)
+        room = options.update(width=max(options.max_width, whole))
+        yield from console.render(self._table(widths, tight=tight), room)
+        left_out = [self.columns[index].heading for index in every if index not in shown]
+        if left_out:
+            yield Text(f"Left out on this narrow terminal: {', '.join(left_out)}.", style="dim")
+
+    def _widths(self, shown: Sequence[int], room: int, *, tight: bool) -> dict[int, int]:
+        """Return the width of each column shown, texts squeezed as far as they may be."""
+        widths = {index: self._natural(index, tight=tight) for index in shown}
+        texts = [index for index in shown if self.columns[index].wrap]
+        excess = sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) - room
+        for index in sorted(texts, key=lambda text: -widths[text]):
+            least = self._longest_word(index) if tight else min(widths[index], ROOMY)
+            squeezed = max(least, widths[index] - max(0, excess))
+            excess -= widths[index] - squeezed
+            widths[index] = squeezed
+        return widths
+
+    def _natural(self, index: int, *, tight: bool) -> int:
+        """Return the width a column would like to have."""
+        from rich.cells import cell_len
+
+        name = self.columns[index].heading
+        heads = name.split() if tight else [name]
+        lines = [*heads, *(line for row in self.rows for line in row[index].split("\n"))]
+        return max(map(cell_len, lines), default=0)
+
+    def _longest_word(self, index: int) -> int:
+        """Return the width below which a word of a column would be broken."""
+        from rich.cells import cell_len
+
+        texts = [self.columns[index].heading, *(row[index] for row in self.rows)]
+        return max((cell_len(word) for text in texts for word in text.split()), default=0)
+
+    def _table(self, widths: Mapping[int, int], *, tight: bool) -> "Table":
+        """Build the table with some of its columns."""
+        from rich.table import Table
+
+        gaps = (0, _gap(tight=tight), 0, 0)
+        table = Table(box=None, pad_edge=False, padding=gaps, header_style="bold")
+        for index, width in widths.items():
+            column = self.columns[index]
+            table.add_column(
+                column.heading.replace(" ", "\n") if tight else column.heading,
+                justify="right" if column.right else "left",
+                no_wrap=not column.wrap,
+                overflow="fold",
+                width=width,
+            )
+        for row in self.rows:
+            table.add_row(*(row[index] for index in widths))
+        return table
+
+
+def _gap(*, tight: bool) -> int:
+    """Return the blanks between columns."""
+    return 1 if tight else 2
+
+
+def simple_table(rows: Sequence[Row], spare: Collection[str] = ()) -> FittedTable:
+    """Return a table of anything: numbers to the right, texts in as many lines as they need."""
+    described = []
+    for index, name in enumerate(rows[0]):
+        values = [row[name] for row in rows if row[name] not in (None, "")]
+        numeric = bool(values) and all(isinstance(value, int | float) for value in values)
+        described.append(
+            Column(
+                heading=name.replace("_", " "),
+                unit="" if numeric else "text",
+                # The first column names the row: it is what people copy.
+                wrap=not numeric and index > 0,
+                spare=name in spare,
+            )
+        )
+    return FittedTable(
+        columns=described, rows=[[_cell(value) for value in row.values()] for row in rows]
+    )
+
+
+def _cell(value: object) -> str:
+    """Write a value for a table: numbers with separators, fractions with six digits."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def facts_view(facts: Mapping[str, object]) -> "RenderableType":
+    """Return facts as a line each; empty ones are left out."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value not in (None, "", [], {}):
+            table.add_row(name, "\n".join(_lines(value)))
+    return table
+
+
+def _lines(value: object) -> list[str]:
+    """Write a fact, in several lines if it has several parts."""
+    if isinstance(value, bool):
+        return ["yes" if value else "no"]
+    if isinstance(value, int):
+        return [f"{value:,}"]
+    if isinstance(value, Mapping):
+        return [f"{key} = {_in_a_row(item)}" for key, item in value.items() if _said(item)]
+    if isinstance(value, list | tuple):
+        if any(isinstance(item, Mapping) for item in value):
+            return [", ".join(_lines(item)) for item in value]
+        return [f"{item:,}" if isinstance(item, int) else str(item) for item in value]
+    return [str(value)]
+
+
+def _in_a_row(value: object) -> str:
+    """Write the parts of a fact one after another, texts with commas of their own apart."""
+    texts = value if isinstance(value, list | tuple) else ()
+    commas = any(isinstance(item, str) and "," in item for item in texts)
+    return ("; " if commas else ", ").join(_lines(value))
+
+
+def _said(value: object) -> bool:
+    """Return whether a part of a fact says anything."""
+    return value is not None and value is not False
+
+
+def notes(lines: Sequence[str]) -> "list[RenderableType]":
+    """Return notes as a short list."""
+    from rich.text import Text
+
+    return [Text(), *(Text(f"- {line}", style="dim") for line in lines)] if lines else []

@@ -1,0 +1,455 @@
+"""Answers about one step: an estimate, and standard against bifurcated attention."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from simulator.answers.verdict import TIE_MARGIN
+from simulator.inputs.model import count_parameters
+from simulator.inputs.setup import ATTENTIONS, Setup
+from simulator.inputs.tree import tree_text
+from simulator.inputs.workload import Workload
+from simulator.units import format_gib, format_si, format_time, format_tokens
+from simulator.views import columns, text
+from simulator.views.columns import Column, Row
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from simulator.answers.compare import Comparison
+    from simulator.answers.estimate import Estimate
+    from simulator.answers.rules import RuleChoice
+    from simulator.counts.operation import Operation
+    from simulator.timing.roofline import OperationTime
+
+MODEL = (
+    Column("model", value="model.name"),
+    Column("parameters", value=lambda result: count_parameters(result.model).total),
+    Column("active_parameters", value=lambda result: count_parameters(result.model).active),
+    *(
+        Column(name, value=f"model.{name}")
+        for name in ("layers", "hidden_size", "heads", "kv_heads", "head_dim")
+    ),
+)
+GPU = Column("gpu", value="gpu.id")
+# The sizes of a question, and how it is run, in the order of the columns.
+SIZES = tuple(name for name in Workload.model_fields if name != "tree")
+SETTINGS = tuple(
+    name for name in Setup.model_fields if name not in ("constants", "gpu_memory_utilization")
+)
+WORKLOAD = (
+    *(Column(name, value=f"workload.{name}") for name in SIZES),
+    *(Column(name, value=f"setup.{name}") for name in SETTINGS),
+    Column("tree", value=lambda result: tree_text(result.workload.tree)),
+)
+INPUTS = (
+    *MODEL,
+    GPU,
+    *WORKLOAD,
+    Column("gpu_memory_utilization", value="setup.gpu_memory_utilization"),
+    Column("constants", value="rates.choice"),
+)
+# The first columns of CSV: what was asked.
+ASKED = (MODEL[0], GPU, *WORKLOAD)
+INTERVAL = (Column("step_ms_low", "ms", "step_low_s"), Column("step_ms_high", "ms", "step_high_s"))
+STEP = (
+    Column("step_ms", "ms", "step_s", "step"),
+    *INTERVAL,
+    Column("device_ms", "ms", "time.device_s"),
+    Column("host_ms", "ms", "time.host_s"),
+    Column("collective_ms", "ms", "time.collective_s"),
+    Column("tokens_per_s", "1/s", heading="tokens/s"),
+    Column("flops", "FLOP", "totals.flops"),
+    Column("bytes_read", "bytes", "totals.bytes_read"),
+    Column("bytes_written", "bytes", "totals.bytes_written"),
+    Column("kv_bytes_read", "bytes", "totals.kv_bytes_read", "KV read"),
+    Column("weight_bytes_read", "bytes", "totals.weight_bytes_read"),
+    Column("launches", "launches", "totals.launches", "launches", spare=True),
+    Column("bound", "text", heading="bound by"),
+)
+WITHIN = Column(
+    heading="80 % within",
+    cell=lambda result: text.interval_phrase(result.step_low_s, result.step_high_s),
+    spare=True,
+)
+MEMORY = (
+    Column("weights_bytes", "bytes"),
+    Column("kv_bytes", "bytes"),
+    Column("workspace_bytes", "bytes"),
+    Column(
+        "memory_bytes",
+        "bytes",
+        "total_bytes",
+        "memory",
+        lambda needs: format_gib(float(needs.total_bytes)),
+    ),
+    Column("capacity_bytes", "bytes"),
+    Column("fits", "bool", heading="fits", cell=text.fits_phrase, wrap=True),
+)
+
+
+class Call(NamedTuple):
+    """An operation of a step, with the time of one call."""
+
+    operation: "Operation"
+    time: "OperationTime"
+
+
+def calls(result: "Estimate") -> list[Call]:
+    """Return the operations of a step that this workload has."""
+    pairs = zip(result.operations, result.time.operations, strict=True)
+    # A part that this workload does not have (no own tokens, a single split) is not shown.
+    return [Call(*pair) for pair in pairs if pair[0].launches]
+
+
+def _summed(key: str, unit: str, value: str, heading: str) -> Column:
+    """Return a column of one call's figure, whose cell is that of all calls together."""
+
+    def cell(call: "Call") -> str:
+        return columns.CELLS[unit](column.raw(call) * call.operation.repeat)
+
+    column = Column(key, unit, value, heading, cell)
+    return column
+
+
+OPERATION = (
+    Column("name", "text", "operation.name", "operation"),
+    Column("kind", value="operation.kind"),
+    Column("repeat", value="operation.repeat", heading="x", spare=True),
+    _summed("flops", "FLOP", "operation.flops", "FLOP"),
+    _summed("bytes_read", "bytes", "operation.bytes_read", "read"),
+    _summed("bytes_written", "bytes", "operation.bytes_written", "written"),
+    _summed("launches", "launches", "operation.launches", "launches"),
+    _summed("time_ms", "ms", "time.device_s", "time"),
+    Column("bound", "text", "time.bound", "bound by"),
+)
+HARDWARE = (
+    Column("name", value="gpu.id"),
+    Column("hash", value="gpu.content_hash"),
+    Column("constants", value="rates.origin"),
+)
+SCHEMA = Column("schema_version", value=lambda _: columns.SCHEMA_VERSION)
+HARDWARE_USED = Column("hardware", value=lambda result: result, of=HARDWARE)
+NOTES = Column("notes")
+ESTIMATE = (
+    SCHEMA,
+    Column("inputs", value=lambda result: result, of=INPUTS),
+    *STEP,
+    Column("memory", "bytes", of=MEMORY),
+    Column("operations", value=calls, of=OPERATION),
+    HARDWARE_USED,
+    NOTES,
+)
+RULE = (
+    *columns.named("name", "choice", "reason", "ours", "verdict"),
+    Column("agrees", "bool"),
+    Column("step_ms", "ms", "step_s"),
+    Column("best_step_ms", "ms", "best_step_s"),
+    Column("cost_ms", "ms", "cost_s"),
+    Column("cost_share"),
+)
+COMPARE = (
+    SCHEMA,
+    *columns.named(
+        "standard",
+        "shared_storage",
+        "bifurcated",
+        "speedup",
+        "speedup_low",
+        "speedup_high",
+        "kv_io_ratio",
+        "winner",
+        "verdict",
+        "break_even_samples",
+        "break_even_context_tokens",
+        "advice",
+    ),
+)
+
+# Items of comparisons: one way to store and read the context, beside standard's.
+VARIANTS = ("standard", "shared_storage", "bifurcated")
+
+
+class Variant(NamedTuple):
+    """One way to store and read the context."""
+
+    variant: str | tuple[str, ...]
+    result: "Estimate"
+    standard: "Estimate"
+
+
+LAYOUTS = {
+    "copies": "a context copy each",
+    "shared": "one stored context",
+    "rebuilt": "rebuilt on every step",
+}
+OVER_STANDARD = Column(
+    "speedup_over_standard",
+    value=lambda item: item.standard.step_s / item.result.step_s,
+    heading="speed-up",
+    cell=lambda item: f"{item.standard.step_s / item.result.step_s:.2f}x",
+)
+VARIANT = (
+    Column("variant"),
+    *columns.within(
+        "result", (*ASKED, *columns.without(STEP, "flops"), *columns.pick(STEP, "flops"))
+    ),
+    *columns.within("result.memory", MEMORY),
+    OVER_STANDARD,
+)
+
+
+def estimate_object(result: "Estimate", *, explain: bool = False) -> Row:
+    """Return an estimate as the JSON object of docs/commands.md."""
+    answer = columns.as_object(ESTIMATE, result)
+    return answer | {"explanation": _derivation(result)} if explain else answer
+
+
+def _derivation(result: "Estimate") -> list[Row]:
+    """Return how each number comes about, as JSON objects."""
+    from simulator.views.explain import explain_objects
+
+    return explain_objects(result)
+
+
+def estimate_rows(result: "Estimate") -> list[Row]:
+    """Return each operation as a row; its figures are those of one call."""
+    return [columns.as_object(OPERATION, call) for call in calls(result)]
+
+
+def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableType":
+    """Return an estimate as a headline, memory, a table of operations, and notes."""
+    totals = result.totals
+    moved = float(totals.bytes_read + totals.bytes_written)
+    traffic = (
+        f"{format_si(moved, 'B')} moved "
+        f"({format_si(float(totals.weight_bytes_read), 'B')} weights, "
+        f"{format_si(float(totals.kv_bytes_read), 'B')} KV), "
+        f"{format_si(float(totals.flops), 'FLOP')}, {float(totals.launches):,.0f} launches"
+    )
+    device = float(result.time.device_s + result.time.collective_s)
+    share = Column(
+        heading="share",
+        cell=lambda call: (
+            f"{call.operation.repeat * float(call.time.device_s) / device:.1%}" if device else ""
+        ),
+    )
+    names = ("operation", "x", "time", "share", "FLOP", "read", "written", "launches", "bound by")
+    parts = [
+        question(result),
+        columns.line(
+            ("Step ", "bold"),
+            (format_time(result.step_s), "bold cyan"),
+            f" ({text.interval_phrase(result.step_low_s, result.step_high_s)})",
+            f"   {result.tokens_per_s:,.0f} tokens/s   bound by {_bound_phrase(result)}",
+        ),
+        columns.line(traffic),
+        _memory_line(result),
+        "",
+        columns.as_table(columns.pick((*OPERATION, share), *names), calls(result)),
+        *columns.notes(result.notes),
+    ]
+    return columns.stack(*parts, *_explained(result)) if explain else columns.stack(*parts)
+
+
+def _explained(result: "Estimate") -> "list[RenderableType]":
+    """Return how each number comes about."""
+    from simulator.views.explain import explain_lines
+
+    return explain_lines(result)
+
+
+def question(
+    result: "Estimate",
+    *,
+    attention: bool = True,
+    gpu: bool = True,
+    output_tokens: int | None = None,
+) -> "Text":
+    """Return the question as it was understood.
+
+    Parameters
+    ----------
+    result
+        An estimate that answers it.
+    attention, gpu
+        Whether to name them; answers that compare several do not.
+    output_tokens
+        Of a whole request, in place of the decoded tokens at one step.
+    """
+    model, work, setup = result.model, result.workload, result.setup
+    group = f"{setup.tensor_parallel} x " if setup.tensor_parallel > 1 else ""
+    where = f" on {group}{result.gpu.name}" if gpu else ""
+    how = f"{setup.attention}, " if attention else ""
+    return columns.line(
+        (f"{model.name}{where}", "bold"),
+        f"   {text.model_phrase(model)}\n",
+        f"{text.samples_phrase(work, output_tokens)}   {how}{text.settings_phrase(setup)}",
+    )
+
+
+def _bound_phrase(result: "Estimate") -> str:
+    """Say what binds the step, and how much of it."""
+    time = result.time
+    if result.bound == "launch" and time.host_s > time.device_s:
+        return f"launch (the host needs {format_time(float(time.host_s))} to launch the kernels)"
+    share = float(time.by_roof_s[result.bound]) / result.step_s
+    return f"{result.bound} ({share:.0%} of the step)"
+
+
+def _memory_line(result: "Estimate") -> "Text":
+    """Say what lies in memory and whether it fits."""
+    needs = result.memory
+    state = (
+        (f"fits, {format_gib(float(needs.free_bytes))} free", "green")
+        if needs.fits
+        else (f"does not fit, {text.shortage(needs)} short", "bold red")
+    )
+    return columns.line(
+        f"Memory {format_gib(float(needs.total_bytes))} of {format_gib(needs.capacity_bytes)}: "
+        f"weights {format_gib(float(needs.weights_bytes))}, KV "
+        f"{format_gib(float(needs.kv_bytes))}, workspace "
+        f"{format_gib(float(needs.workspace_bytes))}; ",
+        state,
+    )
+
+
+def compare_object(result: "Comparison", *, explain: bool = False) -> Row:
+    """Return a comparison as a JSON object that nests its three estimates."""
+    answer = columns.as_object(COMPARE, result)
+    answer |= {name: estimate_object(getattr(result, name)) for name in VARIANTS}
+    if result.rule is not None:
+        answer["rule"] = columns.as_object(RULE, result.rule)
+    if explain:
+        answer["explanation"] = {name: _derivation(getattr(result, name)) for name in ATTENTIONS}
+    return answer
+
+
+def compare_rows(result: "Comparison") -> list[Row]:
+    """Return a comparison as one tidy row for each way to store and read the context."""
+    rule = (
+        {}
+        if result.rule is None
+        else columns.as_object(columns.without(RULE, "reason"), result.rule)
+    )
+    return [
+        columns.as_object(VARIANT, Variant(name, getattr(result, name), result.standard))
+        | {f"rule_{key}": value for key, value in rule.items()}
+        for name in VARIANTS
+    ]
+
+
+def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableType":
+    """Return a comparison as a table of its variants, the verdict, and what to change next."""
+    layout = result.standard.setup.kv_layout
+    names = {f"standard, {LAYOUTS[layout]}": result.standard}
+    if layout != "shared":  # it would repeat the first row
+        names[f"standard, {LAYOUTS['shared']}"] = result.shared_storage
+    names["bifurcated"] = result.bifurcated
+    wanted = (
+        Column("variant", "text", heading="variant", wrap=True),
+        *columns.pick((*STEP, WITHIN), "step", "80 % within", "tokens/s", part="result"),
+        OVER_STANDARD,
+        *columns.pick(STEP, "KV read", part="result"),
+        *columns.pick(MEMORY, "memory", "fits", part="result.memory"),
+        *columns.pick(STEP, "bound by", part="result"),
+    )
+    every = (*result.standard.notes, *result.shared_storage.notes, *result.bifurcated.notes)
+    parts: list[RenderableType] = [
+        question(result.standard, attention=False),
+        "",
+        columns.as_table(wanted, [Variant(*item, result.standard) for item in names.items()]),
+        "",
+        *verdict(result),
+        *columns.notes(text.without_shortage(every)),
+    ]
+    for name in ATTENTIONS if explain else ():
+        parts.append(columns.line((f"\n{name.capitalize()} attention", "bold underline")))
+        parts += _explained(getattr(result, name))
+    return columns.stack(*parts)
+
+
+def verdict(result: "Comparison") -> list[str]:
+    """Say who wins, by how much, the break-even points, and what to change next (rich markup)."""
+    first = f"{_lead(result)}{over_stored(result)}."
+    return [
+        (
+            f"{first} It reads {result.kv_io_ratio:.1f} times fewer KV bytes; "
+            "that ratio is not the speed-up."
+            if result.kv_io_ratio > 1
+            else f"{first} Both read the same KV bytes."
+        ),
+        break_even(result),
+        f"[bold]Next:[/] {result.advice}",
+        *([] if result.rule is None else [f"[bold]Rule:[/] {rule_phrase(result.rule)}"]),
+    ]
+
+
+def _lead(result: "Comparison") -> str:
+    """Say whether to bifurcate, and by how much faster it is."""
+    ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
+    if result.winner == "tie" and result.verdict != "too close to call":
+        likely = f"(speed-up {low:.2f} to {high:.2f})"
+        return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast {likely}"
+    said = f"{text.times_as(ratio)} end to end{text.likely(ratio, low, high)}"
+    if result.verdict == "too close to call":
+        return f"[bold]Too close to call[/]: bifurcated is {said}"
+    if result.winner == "bifurcated":
+        return f"[bold]Bifurcated wins[/]: {said}"
+    return f"[bold]Standard wins[/]: bifurcated is {said}"
+
+
+def over_stored(result: "Comparison") -> str:
+    """Say what is gained over one stored context, nothing where that is as much."""
+    ratio = result.shared_storage.step_s / result.bifurcated.step_s
+    if abs(result.speedup / ratio - 1) < TIE_MARGIN:
+        return ""
+    times = "no faster" if abs(ratio - 1) < TIE_MARGIN else text.times_as(ratio)
+    return f", {times} over one stored context, as paged caches keep it"
+
+
+def rule_phrase(rule: "RuleChoice") -> str:
+    """Say what an engine's rule chooses over one stored context, and what it loses."""
+    ours = "would call it a tie" if rule.ours == "tie" else f"choose {rule.ours}"
+    if rule.cost_s > 0:
+        lost = f"its choice costs {format_time(rule.cost_s)} per step ({rule.cost_share:.1%})"
+    else:
+        lost = "its choice loses nothing"
+    if rule.verdict == "too close to call" and rule.cost_s > 0:
+        lost += ", which is too close to call"
+    return (
+        f"{rule.title} chooses {rule.choice} ({rule.reason}); "
+        f"over one stored context we {ours}: {lost}."
+    )
+
+
+def break_even(result: "Comparison") -> str:
+    """Say with how many samples and how long a context bifurcated attention is faster for good."""
+    work = result.standard.workload
+    samples, context = result.break_even_samples, result.break_even_context_tokens
+    with_samples = text.plural(work.samples, "sample")
+    found = []
+    if samples is not None:
+        found.append(f"with {samples:,} or more samples at this context")
+    if context is not None:
+        found.append(f"with {context:,} or more context tokens at {with_samples}")
+    wins = result.speedup > 1
+    if not found:
+        contexts = f"{format_tokens(work.context_tokens)}-token context"
+        return (
+            f"Bifurcated does not stay faster with more samples of this {contexts}, nor with a "
+            f"longer one at {with_samples}."
+            if wins
+            else f"More samples of this {contexts} do not make bifurcated faster for good, nor "
+            f"does a longer one at {with_samples}."
+        )
+    rest = ""
+    if samples is None:
+        stays, becomes = "with more samples it does not stay faster", "more samples alone do not"
+        rest = f"; {stays if wins else f'{becomes} make it faster for good'}"
+    elif context is None:
+        stays, becomes = (
+            "it does not stay faster with a longer context",
+            "a longer context does not",
+        )
+        rest = f"; at {with_samples} {stays if wins else f'{becomes} make it faster for good'}"
+    return f"Bifurcated is faster {', and '.join(found)}{rest}."

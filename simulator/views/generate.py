@@ -1,0 +1,106 @@
+"""Answers about a whole request."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from simulator.answers.generate import Generation
+from simulator.views import columns, estimate, text
+from simulator.views.columns import Column, Row
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+COST = (
+    Column("usd_per_hour", "USD"),
+    Column(
+        "usd_per_million_tokens",
+        "USD",
+        heading="USD per million",
+        cell=lambda item: text.money(item.usd_per_million_tokens, 3),
+    ),
+)
+FIGURES = (
+    Column("prefill_ms", "ms", "time.prefill.total_s", "prefill"),
+    Column("decode_ms", "ms", "time.decode_s", "decode"),
+    Column("total_ms", "ms", "total_s", "total"),
+    Column("total_ms_low", "ms", "total_low_s"),
+    Column("total_ms_high", "ms", "total_high_s"),
+    Column("first_step_ms", "ms", "time.first_step_s", "first step", spare=True),
+    Column("last_step_ms", "ms", "time.last_step_s", "last step", spare=True),
+    Column("time_per_output_token_ms", "ms", "time_per_output_token_s"),
+    Column("output_tokens"),
+    Column("decode_steps", value="time.steps"),
+    Column("all_output_tokens", value="all_tokens"),
+    Column("tokens_per_s", "1/s", heading="tokens/s"),
+    *COST,
+    Column("prefill_bound", value="time.prefill.bound"),
+)
+REQUEST = (*FIGURES, Column("memory", "bytes", of=estimate.MEMORY), estimate.NOTES)
+# The decoded tokens grow from none to the last.
+ROW = (
+    *columns.within("last_step", columns.without(estimate.ASKED, "decoded_tokens")),
+    *FIGURES,
+    *columns.within("memory", estimate.MEMORY),
+)
+TABLE = (
+    Column("attention", "text", heading="attention"),
+    *columns.pick(FIGURES, "prefill", "decode", "total"),
+    Column(
+        heading="80 % within",
+        cell=lambda item: text.interval_phrase(item.total_low_s, item.total_high_s),
+        spare=True,
+    ),
+    *columns.pick(FIGURES, "first step", "last step", "tokens/s", "USD per million"),
+    *(
+        replace(column, heading="fits to the end")
+        for column in columns.pick(estimate.MEMORY, "fits", part="memory")
+    ),
+)
+
+
+def generate_object(results: Mapping[str, Generation]) -> Row:
+    """Return requests under one or both kinds of attention as one JSON object."""
+    first = next(iter(results.values()))
+    step = first.last_step
+    asked = columns.as_object(columns.without(estimate.INPUTS, "decoded_tokens"), step)
+    answer: dict[str, Any] = {
+        "schema_version": columns.SCHEMA_VERSION,
+        "inputs": {**asked, "attention": list(results), "output_tokens": first.output_tokens},
+        **columns.as_object([estimate.HARDWARE_USED], step),
+        **{attention: columns.as_object(REQUEST, result) for attention, result in results.items()},
+    }
+    if len(results) > 1:
+        answer["speedup"] = _speedup(results)
+    return answer
+
+
+def generate_rows(results: Mapping[str, Generation]) -> list[Row]:
+    """Return requests as one tidy row for each kind of attention."""
+    return [columns.as_object(ROW, result) for result in results.values()]
+
+
+def generate_view(results: Mapping[str, Generation]) -> "RenderableType":
+    """Return whole requests as a table."""
+    first = next(iter(results.values()))
+    said = []
+    if len(results) > 1:
+        said = [f"Over the whole request bifurcated is {text.times_as(_speedup(results))}."]
+    return columns.stack(
+        estimate.question(first.last_step, attention=False, output_tokens=first.output_tokens),
+        "",
+        columns.as_table(TABLE, results.values()),
+        "",
+        *said,
+        *columns.notes(
+            [
+                *text.without_shortage(first.notes),
+                *text.copies_notes(first.last_step.setup, first.last_step.workload),
+            ]
+        ),
+    )
+
+
+def _speedup(results: Mapping[str, Generation]) -> float:
+    """Return standard's whole time over bifurcated's."""
+    return results["standard"].total_s / results["bifurcated"].total_s

@@ -1,0 +1,202 @@
+"""Answers about capacity: which option to take, and a table of all."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from simulator.answers.estimate import Estimate
+from simulator.answers.plan import Option, Plan
+from simulator.units import format_time
+from simulator.views import columns, estimate, text
+from simulator.views.columns import Column, Row
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+MOST_OPTIONS_SHOWN = 16
+
+LIMITS = (
+    Column("most_samples"),
+    Column(
+        "most_samples_in_time",
+        heading="most samples",
+        cell=lambda limits: text.limit(limits.most_samples_in_time),
+    ),
+    Column("longest_context_tokens"),
+    Column(
+        "longest_context_tokens_in_time",
+        heading="longest context",
+        cell=lambda limits: text.limit(limits.longest_context_tokens_in_time),
+    ),
+)
+OPTION = (
+    Column("gpu", "text", "result.gpu.id", "GPU"),
+    Column("gpus", heading="n"),
+    Column("attention", "text", heading="attention"),
+    *columns.within(
+        "result",
+        columns.pick(estimate.STEP, "step", "step_ms_low", "step_ms_high", "tokens/s", "bound by"),
+    ),
+    *columns.pick(estimate.MEMORY, "fits", part="result.memory"),
+    Column("meets_target", "bool"),
+    Column("pareto", "bool"),
+    Column(
+        "usd_per_hour",
+        "USD",
+        heading="USD/h",
+        cell=lambda option: text.money(option.usd_per_hour, 2),
+    ),
+    Column(
+        "usd_per_million_tokens",
+        "USD",
+        heading="USD per million",
+        cell=lambda option: text.money(option.usd_per_million_tokens, 3),
+    ),
+    *columns.within("limits", LIMITS),
+    *columns.pick(estimate.MEMORY, "memory_bytes", "capacity_bytes", part="result.memory"),
+    Column("constants", value="result.rates.origin"),
+)
+OPTIONS = Column("options", of=OPTION)
+
+
+def plan_object(result: Plan) -> Row:
+    """Return a plan as a JSON object; options are rows, best first."""
+    inputs = columns.as_object(
+        columns.without(estimate.INPUTS, "gpu", "attention", "tensor_parallel"),
+        result.options[0].result,
+    )
+    # Bifurcated options keep one context whatever was asked.
+    inputs["kv_layout"] = next(
+        (o.result.setup.kv_layout for o in result.options if o.attention == "standard"), "shared"
+    )
+    return {
+        "schema_version": columns.SCHEMA_VERSION,
+        "inputs": inputs,
+        **columns.as_object([Column("target_step_ms", "ms", "target_step_s")], result),
+        "cheapest": None if result.cheapest is None else columns.as_object(OPTION, result.cheapest),
+        "fewest_gpus": result.fewest_gpus,
+        **columns.as_object([OPTIONS, Column("skipped")], result),
+        "notes": [
+            "cheapest is the option that meets the target at the least price per hour",
+            "limits (most_samples ...) hold with the other sizes as asked",
+        ],
+    }
+
+
+def plan_rows(result: Plan) -> list[Row]:
+    """Return the options of a plan as tidy rows, best first."""
+    return [
+        columns.as_object((*columns.within("result", estimate.ASKED), *OPTION), option)
+        for option in result.options
+    ]
+
+
+def plan_view(result: Plan) -> "RenderableType":
+    """Return a plan as the answer in a sentence, and a table of options."""
+    shown = result.options[:MOST_OPTIONS_SHOWN]
+    hidden = len(result.options) - len(shown)
+    wanted = columns.pick(
+        OPTION, "GPU", "n", "attention", "step", "tokens/s", "USD/h", "USD per million"
+    )
+    wanted += columns.pick(OPTION, "most samples", "longest context")
+    standing = Column(unit="text", cell=lambda option: _standing(option, result), wrap=True)
+    copies = (
+        note
+        for option in shown
+        for note in text.copies_notes(option.result.setup, option.result.workload)
+    )
+    return columns.stack(
+        estimate.question(result.options[0].result, attention=False, gpu=False),
+        "",
+        *_sentences(result),
+        _fewest_sentence(result),
+        "",
+        columns.as_table((*wanted, standing), shown),
+        *([f"{hidden} more options: --format csv or --json shows all."] if hidden else []),
+        *columns.notes(
+            [
+                *result.skipped,
+                _origins_sentence([option.result for option in shown]),
+                *dict.fromkeys(copies),
+            ]
+        ),
+    )
+
+
+def _origins_sentence(results: Sequence[Estimate]) -> str:
+    """Say of which GPUs the constants were fitted, and of which they are others'."""
+    said = {
+        "fitted": "fitted to rows measured on",
+        "carried": "carried over from other GPUs for",
+        "peak": "of published peaks, a bound, for",
+    }
+    gpus = {
+        words: dict.fromkeys(item.gpu.id for item in results if item.rates.origin == origin)
+        for origin, words in said.items()
+    }
+    parts = [f"{words} {', '.join(names)}" for words, names in gpus.items() if names]
+    return f"Constants {'; '.join(parts)}."
+
+
+def _sentences(result: Plan) -> "list[Text]":
+    """Say which option to take."""
+    target = (
+        "fits" if result.target_step_s is None else f"meets {format_time(result.target_step_s)}"
+    )
+    if result.cheapest is None:
+        good = [option for option in result.options if option.meets_target]
+        if not good:
+            return [columns.line((f"No option {target}.", "bold red")), _nearest(result.options[0])]
+        fastest = min(good, key=lambda option: option.result.step_s)
+        return [
+            columns.line(
+                f"Fastest that {target}: {fastest.gpus} x {fastest.result.gpu.id}, "
+                f"{fastest.attention}. No price is known; give one with --price-per-hour."
+            )
+        ]
+    best = result.cheapest
+    return [
+        columns.line(
+            (f"Cheapest that {target}: ", "bold"),
+            (f"{best.gpus} x {best.result.gpu.id}, {best.attention}", "bold cyan"),
+            f", {format_time(best.result.step_s)} per step "
+            f"({text.interval_phrase(best.result.step_low_s, best.result.step_high_s)}), "
+            f"{text.money(best.usd_per_hour, 2)} USD/h, "
+            f"{text.money(best.usd_per_million_tokens, 3)} USD per million tokens.",
+        )
+    ]
+
+
+def _nearest(option: Option) -> "Text":
+    """Say which option comes nearest to the target."""
+    item = option.result
+    where = f"{option.gpus} x {item.gpu.id}, {option.attention}"
+    if item.memory.fits:
+        step = text.interval_phrase(item.step_low_s, item.step_high_s)
+        return columns.line(
+            f"Fastest that fits: {where}, {format_time(item.step_s)} per step ({step})."
+        )
+    return columns.line(
+        f"Nothing fits in memory: {where} comes nearest, {text.shortage(item.memory)} short."
+    )
+
+
+def _fewest_sentence(result: Plan) -> "Text":
+    """Say how many GPUs of each kind are needed; a kind that never suffices is named as such."""
+    enough = [f"{size} x {gpu}" for gpu, size in result.fewest_gpus.items() if size is not None]
+    never = [gpu for gpu, size in result.fewest_gpus.items() if size is None]
+    parts = [f"Fewest GPUs needed: {', '.join(enough)}."] if enough else []
+    parts += [f"Not with the groups tried: {', '.join(never)}."] if never else []
+    return columns.line(" ".join(parts))
+
+
+def _standing(option: Option, result: Plan) -> str:
+    """Say how an option stands to the target and to the others."""
+    if not option.result.memory.fits:
+        return "does not fit"
+    if not option.meets_target:
+        return "too slow"
+    marks = ["Pareto"] if option.pareto else []
+    if option is result.cheapest:
+        marks.append("cheapest")
+    return ", ".join(marks)

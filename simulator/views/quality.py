@@ -1,0 +1,166 @@
+"""Answers about quality: the pass@k that a latency buys."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from simulator.answers.quality import Affordable, Quality, QualityPoint
+from simulator.inputs.setup import ATTENTIONS, Attention
+from simulator.units import format_time, is_power_of_two
+from simulator.views import columns, estimate, text
+from simulator.views.columns import Column, Row
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+LIMITS = {
+    "time": "one sample more would be too slow",
+    "memory": "one sample more would not fit in memory",
+    "counts": "pass@k is known no further",
+    "search": "no limit up to there",
+}
+
+# A probability of this and more is written as more than it.
+NEARLY_ONE = 0.9995
+
+
+def _probability(point: QualityPoint) -> str:
+    """Write pass@k, with its standard error where it is known."""
+    if NEARLY_ONE <= point.pass_at_k < 1:
+        return f">{NEARLY_ONE - 0.0005:.3f}"
+    error = "" if point.stderr is None else f" ± {point.stderr:.3f}"
+    return f"{point.pass_at_k:.3f}{error}"
+
+
+POINT = (
+    Column("attention"),
+    Column("samples", heading="samples"),
+    Column("step_ms", "ms", "step_s", "step"),
+    Column("total_ms", "ms", "request_s", "request"),
+    Column("fits", "bool"),
+    Column("pass_at_k", heading="pass@k", cell=_probability),
+    Column("pass_at_k_stderr", value="stderr"),
+    Column(
+        "usd_per_problem",
+        "USD",
+        heading="cost",
+        cell=lambda point: text.money(point.usd_per_problem, 4),
+        spare=True,
+    ),
+)
+QUALITY = (Column("target_step_ms", "ms", "target_step_s"), Column("target_request_s", "s"))
+
+
+def quality_object(result: Quality) -> Row:
+    """Return quality against latency as a JSON object."""
+    first = result.results["standard"]
+    asked = columns.as_object(columns.without(estimate.INPUTS, "attention"), first)
+    return {
+        **columns.as_object([estimate.SCHEMA], result),
+        "inputs": asked | {"output_tokens": result.output_tokens},
+        "success": result.success.source,
+        **columns.as_object(QUALITY, result),
+        "best": {name: _best_object(best) for name, best in result.best.items()},
+        "points": quality_rows(result),
+        **columns.as_object([estimate.HARDWARE_USED], first),
+        "notes": text.without_shortage(first.notes),
+    }
+
+
+def _best_object(best: Affordable) -> Row:
+    """Return the best that fits, and what limits it."""
+    return {"limit": best.limit} | (
+        {} if best.point is None else columns.as_object(POINT, best.point)
+    )
+
+
+def quality_rows(result: Quality) -> list[Row]:
+    """Return every point, one row for each kind of attention and number of samples."""
+    return [
+        columns.as_object(POINT, point) for points in result.points.values() for point in points
+    ]
+
+
+def quality_view(result: Quality) -> "RenderableType":
+    """Return what a target buys, and pass@k against latency."""
+    first = result.results["standard"]
+    timed = result.output_tokens is not None
+    pairs = zip(result.points["standard"], result.points["bifurcated"], strict=True)
+    asked = {result.points["standard"][-1].samples, first.workload.samples}
+    asked |= {item.point.samples for item in result.best.values() if item.point is not None}
+    wanted = (
+        *columns.pick(POINT, "samples", "pass@k", part=0),
+        *(
+            replace(column, heading=f"{attention} {column.heading}")
+            for number, attention in enumerate(ATTENTIONS)
+            for column in columns.within(
+                number, columns.pick(POINT, "step", *(("request", "cost") if timed else ()))
+            )
+        ),
+        Column(unit="text", heading="fits", cell=lambda pair: _fitting(*pair), wrap=True),
+    )
+    spread = result.points["standard"][0].stderr is not None
+    return columns.stack(
+        estimate.question(first, attention=False, output_tokens=result.output_tokens),
+        "",
+        *_best_lines(result),
+        columns.as_table(
+            wanted,
+            [
+                pair
+                for pair in pairs
+                if is_power_of_two(pair[0].samples) or pair[0].samples in asked
+            ],
+        ),
+        *columns.notes(
+            [
+                f"Expected pass@k: {result.success.source}.",
+                *(["± is the standard error over problems."] if spread else []),
+                "It is what best-of-n reaches with a judge that always finds the right sample.",
+                *(["Cost is in USD, of one problem with all its samples."] if timed else []),
+                *text.without_shortage(first.notes),
+                *text.copies_notes(first.setup, first.workload),
+            ]
+        ),
+    )
+
+
+def _fitting(standard: QualityPoint, bifurcated: QualityPoint) -> str:
+    """Say which kind of attention fits in memory."""
+    if standard.fits and bifurcated.fits:
+        return "both"
+    return "bifurcated" if bifurcated.fits else "standard" if standard.fits else "neither"
+
+
+def _best_lines(result: Quality) -> "list[RenderableType]":
+    """Say what the target buys under each kind of attention."""
+    targets = []
+    if result.target_step_s is not None:
+        targets.append(f"a step of {format_time(result.target_step_s)}")
+    if result.target_request_s is not None:
+        targets.append(f"a request of {format_time(result.target_request_s)}")
+    what = " and ".join(targets) or "the memory there is"
+    lines: list[RenderableType] = [columns.line((f"{what.capitalize()} buys:", "bold"))]
+    lines += [
+        columns.line(f"  {_best_line(attention, result.best[attention])}")
+        for attention in ATTENTIONS
+    ]
+    return [*lines, ""]
+
+
+def _best_line(attention: Attention, best: Affordable) -> str:
+    """Say what one kind of attention gets for it."""
+    name = f"{attention}:".ljust(max(map(len, ATTENTIONS)) + 1)
+    if best.point is None:
+        why = "too slow" if best.limit == "time" else "does not fit in memory"
+        return f"{name} nothing, one sample {why}"
+    point = best.point
+    return (
+        f"{name} {text.plural(point.samples, 'sample')}, pass@{point.samples} {_equals(point)} "
+        f"({LIMITS[best.limit]})"
+    )
+
+
+def _equals(point: QualityPoint) -> str:
+    """Write pass@k with its sign."""
+    text = _probability(point)
+    return f"> {text[1:]}" if text.startswith(">") else f"= {text}"

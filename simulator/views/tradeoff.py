@@ -1,0 +1,426 @@
+"""Answers about models of equal quality, and about the scaling laws that make them so."""
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from simulator.answers.crossover import PAIRINGS, Border, Crossover, Pairing
+from simulator.answers.scaling import ScalingLaw, predicted_losses
+from simulator.answers.size_factor import SizeFactor
+from simulator.answers.tradeoff import Candidate, Tradeoff, Variant
+from simulator.inputs.setup import ATTENTIONS, Attention
+from simulator.units import GIGA, MILLISECOND, format_tokens, is_power_of_two
+from simulator.views import columns, estimate, text
+from simulator.views.columns import Column, Row
+from simulator.views.plan import LIMITS
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class Item(NamedTuple):
+    """One model under one kind of attention."""
+
+    candidate: Candidate
+    variant: Variant
+
+
+def _held_out(result: ScalingLaw) -> list[Row] | None:
+    """Return the runs that were left out of a fit, with their predicted losses."""
+    if result.held_out is None:
+        return None
+    held = result.held_out
+    lines = [run.line for run in result.runs]
+    return [
+        {
+            "family": result.laws[result.families[lines.index(run.line)]].family.name,
+            "parameters": run.parameters,
+            "loss": run.loss,
+            "predicted_loss": predicted,
+            "error": error,
+        }
+        for run, predicted, error in zip(held.runs, held.predicted, held.errors, strict=True)
+    ]
+
+
+def _under(attention: Attention, candidate: Candidate) -> Variant:
+    """Return a model under one kind of attention."""
+    return candidate.variants[attention]
+
+
+FAMILY = (
+    Column("family", "text", "family.name", "family"),
+    Column("runs", heading="runs"),
+    Column("sizes", heading="sizes"),
+    Column("size_factor", heading="size factor F", cell=lambda law: f"{law.size_factor:.3f}"),
+    Column("size_factor_stderr", value="stderr"),
+    Column("size_factor_low", value="low"),
+    Column("size_factor_high", value="high"),
+)
+SCALING = (
+    estimate.SCHEMA,
+    Column("source"),
+    Column("runs", value=lambda result: len(result.runs)),
+    Column("irreducible_loss", value="law.irreducible_loss"),
+    Column("irreducible_loss_stderr", value=lambda result: float(result.law.stderr[0])),
+    Column("exponent", value="law.exponent"),
+    Column("exponent_stderr", value=lambda result: float(result.law.stderr[2])),
+    Column("reference_parameters", value="law.center_parameters"),
+    Column(
+        "reference_loss", value=lambda result: float(result.law.loss(result.law.center_parameters))
+    ),
+    Column("families", value="laws", of=FAMILY),
+    Column("residual_spread", value="law.spread"),
+    Column("held_out", value=_held_out),
+    Column("refused", of=(Column("line"), Column("reason"))),
+    Column("notes"),
+)
+FACTOR = (Column("value"), Column("low"), Column("high"), Column("origin"), Column("source"))
+SPEEDUP = (Column("speedup"), Column("speedup_low"), Column("speedup_high"))
+FIGURES = (
+    *columns.pick(estimate.STEP, "step_ms", "step_ms_low", "step_ms_high", part="result"),
+    *SPEEDUP,
+    Column("prefill_ms", "ms", "prefill_s", "prefill"),
+    *columns.pick(estimate.STEP, "tokens_per_s", "bound", part="result"),
+)
+REST = (
+    *columns.within("limits", LIMITS),
+    Column(
+        "usd_per_million_tokens",
+        heading="USD per million",
+        cell=lambda item: text.money(item.usd_per_million_tokens, 3),
+    ),
+)
+VARIANT = (*FIGURES, Column("memory", "bytes", "result.memory", of=estimate.MEMORY), *REST)
+CANDIDATE = (
+    *columns.pick(estimate.MODEL, "model"),
+    Column(
+        "parameters",
+        heading="size",
+        cell=lambda candidate: text.parameters_phrase(candidate.parameters),
+    ),
+    *columns.without(estimate.MODEL, "model", "parameters", "active_parameters"),
+    Column("intermediate_size", value="model.intermediate_size"),
+    Column("size_factor", of=FACTOR),
+    Column("size_error"),
+    *(Column(attention, value=partial(_under, attention), of=VARIANT) for attention in ATTENTIONS),
+)
+PAIRING = (
+    Column("base_attention", value=lambda item: item[0][0]),
+    Column("other_attention", value=lambda item: item[0][1]),
+    Column("from_samples", value=lambda item: [value or None for value in item[1].from_samples]),
+    Column("until_samples", value=lambda item: [value or None for value in item[1].until_samples]),
+    Column("slower_between", value=lambda item: list(item[1].slower_between)),
+    Column("share_faster", value=lambda item: item[1].share),
+    Column("largest_speedup", value=lambda item: item[1].largest_speedup),
+    Column("mean_speedup", value=lambda item: item[1].mean_speedup),
+)
+CROSSOVER = (
+    Column("model", value=lambda item: item[1].model.name),
+    Column("context_tokens", value=lambda item: item[0].context_tokens.tolist()),
+    Column("most_samples", value=lambda item: int(item[0].samples[-1])),
+    Column("pairings", value=lambda item: list(item[0].borders.items()), of=PAIRING),
+)
+TRADEOFF = (
+    Column("target_step_ms", "ms", "target_step_s"),
+    Column("models", value="candidates", of=CANDIDATE),
+    Column(
+        "crossovers",
+        value=lambda result: list(zip(result.crossovers, result.others, strict=True)),
+        of=CROSSOVER,
+    ),
+    Column("scaling", of=SCALING),
+)
+ROW = (
+    *columns.pick(estimate.MODEL, "model", part="candidate"),
+    *columns.pick(estimate.ASKED, "gpu", part="variant.result"),
+    Column("parameters", value="candidate.parameters"),
+    *columns.pick(estimate.MODEL, "kv_heads", part="candidate"),
+    Column("size_factor", value=lambda item: _factor(item.candidate)),
+    Column(
+        "size_factor_origin",
+        value=lambda item: (
+            "" if item.candidate.size_factor is None else item.candidate.size_factor.origin
+        ),
+    ),
+    *columns.within("variant.result", estimate.WORKLOAD),
+    *columns.within("variant", FIGURES),
+    *columns.within("variant", REST),
+    *columns.within("variant.result.memory", estimate.MEMORY),
+)
+
+
+def scaling_object(result: ScalingLaw) -> Row:
+    """Return a fitted scaling law as a JSON object."""
+    return columns.as_object(SCALING, result)
+
+
+def run_rows(result: ScalingLaw) -> list[Row]:
+    """Return every training run with its fitted loss, one row each."""
+    law, held = result.law, result.held_out
+    held_out = {}
+    if held is not None:
+        held_out = dict(zip((run.line for run in held.runs), held.predicted, strict=True))
+    fitted = zip(result.runs, result.families, predicted_losses(result), law.outliers, strict=True)
+    return [
+        {
+            "line": run.line,
+            "family": result.laws[number].family.name,
+            "parameters": run.parameters,
+            "kv_heads": run.kv_heads,
+            "heads": run.heads,
+            "group_size": run.group_size,
+            "loss": run.loss,
+            "fitted_loss": float(loss),
+            "residual": float(loss) / run.loss - 1,
+            "outlier": bool(outlier),
+            "held_out_loss": held_out.get(run.line),
+            "equal_loss_parameters": float(law.size(run.loss)),
+        }
+        for run, number, loss, outlier in fitted
+    ]
+
+
+def tradeoff_object(result: Tradeoff) -> Row:
+    """Return a trade-off as a JSON object that nests the models and their crossovers."""
+    first = result.base.variants["standard"].result
+    return {
+        **columns.as_object([estimate.SCHEMA], result),
+        "inputs": columns.as_object(columns.without(estimate.INPUTS, "attention"), first),
+        **columns.as_object(TRADEOFF, result),
+        **columns.as_object([estimate.HARDWARE_USED, estimate.NOTES], first),
+    }
+
+
+def variant_rows(result: Tradeoff) -> list[Row]:
+    """Return the models under each kind of attention, one tidy row each."""
+    return [columns.as_object(ROW, item) for item in _items(result)]
+
+
+def _items(result: Tradeoff) -> list[Item]:
+    """Return every model under each kind of attention."""
+    return [Item(each, each.variants[name]) for each in result.candidates for name in ATTENTIONS]
+
+
+def _factor(candidate: Candidate) -> float:
+    """Return a model's size over that of the model to match, at equal quality."""
+    return 1.0 if candidate.size_factor is None else candidate.size_factor.value
+
+
+def crossover_rows(result: Tradeoff) -> list[Row]:
+    """Return the borders, one row for each model, pairing and context."""
+    return [
+        {
+            "model": other.model.name,
+            "kv_heads": other.model.kv_heads,
+            "base_attention": pairing[0],
+            "other_attention": pairing[1],
+            "context_tokens": int(context),
+            "from_samples": border.from_samples[index] or None,
+            "until_samples": border.until_samples[index] or None,
+            "slower_between": border.slower_between[index],
+        }
+        for crossed, other in zip(result.crossovers, result.others, strict=True)
+        for pairing, border in crossed.borders.items()
+        for index, context in enumerate(crossed.context_tokens)
+    ]
+
+
+def map_rows(result: Tradeoff) -> list[Row]:
+    """Return every point of the maps, one row for each model, pairing, context and samples."""
+    return [
+        row
+        for crossed, other in zip(result.crossovers, result.others, strict=True)
+        for pairing in PAIRINGS
+        for row in _map_rows(crossed, result.base, other, pairing)
+    ]
+
+
+def _map_rows(crossed: Crossover, base: Candidate, other: Candidate, pairing: Pairing) -> list[Row]:
+    """Return the points of one map."""
+    ours, theirs = pairing
+    base_s, other_s = crossed.base_step_s[ours], crossed.other_step_s[theirs]
+    base_share = crossed.base_memory_share[ours]
+    other_share = crossed.other_memory_share[theirs]
+    factor = _factor(other)
+    return [
+        {
+            "base_model": base.model.name,
+            "model": other.model.name,
+            "kv_heads": other.model.kv_heads,
+            "size_factor": factor,
+            "base_attention": ours,
+            "other_attention": theirs,
+            "context_tokens": int(context),
+            "samples": int(samples),
+            "base_step_ms": float(base_s[i, j]) / MILLISECOND,
+            "other_step_ms": float(other_s[i, j]) / MILLISECOND,
+            "speedup": float(base_s[i, j] / other_s[i, j]),
+            "base_memory_share": float(base_share[i, j]),
+            "other_memory_share": float(other_share[i, j]),
+        }
+        for j, context in enumerate(crossed.context_tokens)
+        for i, samples in enumerate(crossed.samples)
+    ]
+
+
+def scaling_view(result: ScalingLaw) -> "RenderableType":
+    """Return a fitted law as its formula, its families, and how well it holds."""
+    law, errors = result.law, result.law.stderr
+    left = float(law.loss(GIGA)) - law.irreducible_loss
+    interval = Column(
+        unit="text",
+        heading="95 % interval",
+        cell=lambda family: (
+            "the reference"
+            if family is result.reference
+            else f"{family.low:.3f} to {family.high:.3f}"
+        ),
+    )
+    wanted = (*columns.pick(FAMILY, "family", "runs", "sizes", "size factor F"), interval)
+    held_out = [
+        f"{text.parameters_phrase(row['parameters'])} {row['error']:+.2%}"
+        for row in _held_out(result) or ()
+    ]
+    foretold = f"The largest models, predicted by a fit to the others: {', '.join(held_out)}."
+    return columns.stack(
+        columns.line((f"Scaling law of {text.plural(len(result.runs), 'training run')}", "bold")),
+        columns.line(
+            f"L(N, f) = {law.irreducible_loss:.4g} + {left:.4g} (N / (F x 1e9))^-{law.exponent:.4g}"
+        ),
+        columns.line(
+            f"irreducible loss {law.irreducible_loss:.4g} ± {errors[0]:.2g}, "
+            f"exponent {law.exponent:.4g} ± {errors[2]:.2g} (standard errors); "
+            f"residuals {law.spread:.2%}"
+        ),
+        "",
+        columns.as_table(wanted, result.laws),
+        "",
+        *([foretold] if held_out else []),
+        *columns.notes(result.notes),
+    )
+
+
+def tradeoff_view(result: Tradeoff) -> "RenderableType":
+    """Return the models side by side, and where each is faster."""
+    first = result.base.variants["standard"].result
+
+    def once(column: Column) -> Column:
+        """Say what both kinds of attention have in common on the first of a model's rows."""
+
+        def cell(item: Item) -> str:
+            leading = item.variant is item.candidate.variants[ATTENTIONS[0]]
+            return column.text(item.candidate) if leading else ""
+
+        return replace(column, cell=cell)
+
+    wanted = (
+        once(Column("model", "text", "model.name", "model", wrap=True)),
+        once(*columns.pick(CANDIDATE, "size")),
+        once(
+            Column(
+                heading="shape",
+                cell=lambda item: f"{item.model.layers} x {item.model.hidden_size:,}",
+                spare=True,
+            )
+        ),
+        Column("attention", "text", "variant.result.setup.attention", "attention"),
+        *columns.pick(FIGURES, "step", "prefill", part="variant"),
+        *columns.pick(estimate.MEMORY, "memory", part="variant.result.memory"),
+        *columns.pick(REST, "most samples", "USD per million", part="variant"),
+        *columns.pick(estimate.MEMORY, "fits", part="variant.result.memory"),
+    )
+    borders: list[RenderableType] = []
+    for crossed, other in zip(result.crossovers, result.others, strict=True):
+        borders += ["", *_crossover_lines(crossed, result.base, other)]
+    factors = [
+        f"Size factor of {other.model.name}: {_factor_phrase(other.size_factor)}; round sizes give "
+        f"{other.parameters / result.base.parameters:.3f}."
+        for other in result.others
+        if other.size_factor is not None
+    ]
+    return columns.stack(
+        estimate.question(first, attention=False),
+        "",
+        columns.as_table(wanted, _items(result)),
+        "",
+        *(_verdict(other, result.base.model.name) for other in result.others),
+        *borders,
+        *columns.notes([*factors, *text.without_shortage(first.notes)]),
+    )
+
+
+def _verdict(other: Candidate, base: str) -> str:
+    """Say how much faster a larger model is at the point asked about (rich markup)."""
+    standard, bifurcated = (other.variants[attention] for attention in ATTENTIONS)
+    return (
+        f"[bold]{other.model.name}[/] is {text.times_as(standard.speedup)} as {base} with standard "
+        f"attention{_between(standard)}, {text.times_as(bifurcated.speedup)} with bifurcated"
+        f"{_between(bifurcated)}."
+    )
+
+
+def _between(variant: Variant) -> str:
+    """Say between which values a speed-up lies."""
+    return text.likely(variant.speedup, variant.speedup_low, variant.speedup_high)
+
+
+def _crossover_lines(
+    crossed: Crossover, base: Candidate, other: Candidate
+) -> "list[RenderableType]":
+    """Say where a larger model with fewer KV heads is faster, under each kind of attention."""
+    contexts = [
+        (index, int(context))
+        for index, context in enumerate(crossed.context_tokens)
+        if is_power_of_two(context)
+    ]
+    words = {
+        ("standard", "standard"): "both standard",
+        ("bifurcated", "bifurcated"): "both bifurcated",
+        ("bifurcated", "standard"): f"standard, {base.model.name} bifurcated",
+    }
+    wanted = (
+        Column(
+            unit="text",
+            heading=f"{other.model.name} is faster",
+            cell=lambda item: words[item[0]],
+            wrap=True,
+        ),
+        *(
+            Column(heading=format_tokens(context), cell=partial(_range, index))
+            for index, context in contexts
+        ),
+        Column(heading="of the map", cell=lambda item: f"{item[1].share:.0%}"),
+        Column(heading="mean gain", cell=lambda item: f"{item[1].mean_speedup:.2f}x"),
+    )
+    table = columns.as_table(wanted, crossed.borders.items())
+    some = any("~" in cell for row in table.rows for cell in row)
+    gaps = "; ~ but for some in between" if some else ""
+    looked = f"Looked at up to {int(crossed.samples[-1]):,} samples; memory left aside{gaps}."
+    return [
+        columns.line(("Samples with which it is the faster one, by context tokens", "bold")),
+        table,
+        columns.line((looked, "dim")),
+    ]
+
+
+def _range(index: int, item: tuple[Pairing, Border]) -> str:
+    """Write the samples with which a model is faster at one context, a ~ where there are gaps."""
+    border = item[1]
+    first, until = border.from_samples[index], border.until_samples[index]
+    gaps = "~" if border.slower_between[index] else ""
+    if not first:
+        return "never"
+    if until:
+        return f"{first}" if until == first + 1 else f"{gaps}{first}-{until - 1}"
+    return f"{gaps}all" if first == 1 else f"{gaps}{first}+"
+
+
+def _factor_phrase(factor: SizeFactor) -> str:
+    """Write a size factor with its interval and who says so."""
+    interval = (
+        ""
+        if factor.low is None or factor.high is None
+        else f" ({factor.low:.3f} to {factor.high:.3f})"
+    )
+    return f"{factor.value:.3f}{interval}, {factor.source}"
