@@ -52,7 +52,13 @@ def estimate(model: ModelLike, gpu: GpuLike = _H100, **settings: Any) -> Estimat
 def compare(
     model: ModelLike, gpu: GpuLike = _H100, *, rule: str | None = None, **settings: Any
 ) -> "Comparison":
-    """Compare both kinds of attention on one decode step; ``rule`` "vllm" adds its choice."""
+    """Compare both kinds of attention on one decode step.
+
+    Parameters
+    ----------
+    rule
+        A serving engine's rule to show beside our choice: ``vllm``.
+    """
     from simulator.answers.compare import compare as answer
 
     return answer(*_asked(model, gpu, settings), rule=rule)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from command_line import bifurcate
-from simulator.answers.cases import asked_scenario
 
 import simulator
+from simulator.answers.study import asked_scenario
 from simulator.counts.memory import memory
 from simulator.counts.transformer import decode_operations
 from simulator.errors import WorkloadError

@@ -11,7 +11,8 @@ from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
 from simulator.answers.search import from_where_on
 from simulator.answers.verdict import TIE_MARGIN, Verdict, verdict_of
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
-from simulator.counts.transformer import around_attention, decode_attention
+from simulator.counts.operation import Operation, repeated
+from simulator.counts.transformer import around_attention, attention, attention_shapes
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
@@ -108,9 +109,11 @@ class Comparison:
             if tokens not in around:  # the same for both, and for every length of the context
                 before, after = around_attention(asked.model, setup, work)
                 around[tokens] = spent_on([*before, *after], asked.rates, setup.execution)
-            attending = decode_attention(asked.model, setup, work, resident_blocks=resident)
-            attention = spent_on(attending, asked.rates, setup.execution)
-            return float((around[tokens] + attention).total_s)
+            attending: list[Operation] = []
+            for shape, layers, mark in attention_shapes(asked.model, setup, work, resident):
+                attending += repeated(attention(shape, setup), layers, mark=mark)
+            spent = spent_on(attending, asked.rates, setup.execution)
+            return float((around[tokens] + spent).total_s)
 
         def gain(size: int) -> float:
             work = asked.workload.but(**{field: size})

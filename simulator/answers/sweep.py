@@ -162,9 +162,10 @@ def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
     named_axes = [axis for axis in NAMED_AXES if axis in axes]
     gpus = [load_hardware(str(name)) for name in axes["gpu"]]
     grids: list[Grid] = []
-    skipped: list[str] = []
+    # Reasons, each once and in order.
+    skipped: dict[str, None] = {}
     if len(axes.get("attention", ())) > 0:
-        skipped.append("attention is not an axis of a sweep: both kinds are computed everywhere")
+        skipped["attention is not an axis of a sweep: both kinds are computed everywhere"] = None
     # A point that processes fewer query tokens accepts no more than those.
     settings = {**settings, "query_tokens": max(numeric["query_tokens"])}
     for name, kv_heads in product(axes["model"], axes.get("kv_heads", (None,))):
@@ -176,8 +177,7 @@ def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
                     setup, work = ask(model, **named, **settings)
                     check_workload(model, gpu, setup, work)
                 except SimulatorError as error:
-                    if str(error) not in skipped:
-                        skipped.append(str(error))
+                    skipped[str(error)] = None
                     continue
                 sizes = dict(numeric)
                 if work.tree:

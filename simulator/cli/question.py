@@ -196,7 +196,19 @@ def question_of(
     gpu_memory_utilization: Utilization = 0.9,
     constants: Constants = "auto",
 ) -> "Question":
-    """Return the question that the shared options ask."""
+    """Return the question that the shared options ask.
+
+    Parameters
+    ----------
+    model, kv_heads, assume, layers, hidden_size, heads, head_dim, intermediate_size, vocab_size
+        The model: by its name, or its sizes.
+    context_tokens, samples, prompts, tree, decoded_tokens, output_tokens, query_tokens, \
+    accepted_tokens
+        The sizes of a step, or of a request.
+    kernel, kv_layout, execution, dtype, kv_dtype, tensor_parallel, gpu_memory_utilization, \
+    constants
+        How it is run.
+    """
     flags = {
         "layers": layers,
         "hidden_size": hidden_size,

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.tree import stored_tokens, visible_levels
 from simulator.counts.transformer import (
-    attention_shape,
-    layers_by_window,
+    attention_shapes,
     prefill_geometry,
     prefilled_levels,
     rank_geometry,
@@ -180,8 +179,7 @@ def workspace_bytes(
     logits = tokens * model.vocab_size * LOGIT_BYTES
     way = find_way(setup.kernel)
     attention: Numeric = 0
-    for window in layers_by_window(model):
-        shape = attention_shape(model, setup, work, window, resident_blocks=resident_blocks)
+    for shape, *_ in attention_shapes(model, setup, work, resident_blocks):
         attention = maximum(attention, way.workspace_bytes(shape, setup))
     return maximum(hidden + attention, logits + tokens * element * model.hidden_size)
 

@@ -5,7 +5,7 @@ queries, keys and values, attention, the output projection and the MLP or its ex
 the head. Operations are those of one GPU of the tensor-parallel group.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from simulator.counts.attention import latent
@@ -57,9 +57,10 @@ def decode_operations(
     WorkloadError
         If the heads cannot be split over the GPUs, or the kernel is not known.
     """
-    before, after = around_attention(model, setup, work)
-    attending = decode_attention(model, setup, work, resident_blocks=resident_blocks)
-    return [*before, *attending, *after]
+    operations, after = around_attention(model, setup, work)
+    for shape, layers, mark in attention_shapes(model, setup, work, resident_blocks):
+        operations += repeated(attention(shape, setup), layers, mark=mark)
+    return operations + after
 
 
 def around_attention(
@@ -86,10 +87,10 @@ def around_attention(
     return before, after + head(shard, work.tokens)
 
 
-def decode_attention(
-    model: ModelShape, setup: Setup, work: Workload, *, resident_blocks: int
-) -> list[Operation]:
-    """List the operations of attention in a decode step, all layers together.
+def attention_shapes(
+    model: ModelShape, setup: Setup, work: Workload, resident_blocks: int
+) -> Iterator[tuple[AttentionShape, int, str]]:
+    """Yield the sizes of each kind of layer's attention, how many layers, and what marks them.
 
     Parameters
     ----------
@@ -97,17 +98,10 @@ def decode_attention(
         What is decoded, how, and its sizes, numbers or arrays.
     resident_blocks
         Thread blocks the GPU runs at once.
-
-    Raises
-    ------
-    WorkloadError
-        If the kernel is not known.
     """
-    operations: list[Operation] = []
     for window, layers in layers_by_window(model).items():
         shape = attention_shape(model, setup, work, window, resident_blocks=resident_blocks)
-        operations += repeated(attention(shape, setup), layers, mark=_mark(window))
-    return operations
+        yield shape, layers, _mark(window)
 
 
 def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[Operation]:

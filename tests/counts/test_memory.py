@@ -1,5 +1,7 @@
 """What must lie in a GPU's memory."""
 
+from typing import Any
+
 import pytest
 from builders import (
     REAL_MODELS,
