@@ -342,7 +342,7 @@ def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableT
     """Return a comparison as a table of its variants, the verdict, and what to change next."""
     layout = result.standard.setup.kv_layout
     names = {f"standard, {LAYOUTS[layout]}": result.standard}
-    if layout != "shared":  # it would repeat the first row
+    if not result.standard.setup.rereads:  # it would repeat the first row
         names[f"standard, {LAYOUTS['shared']}"] = result.shared_storage
     names["bifurcated"] = result.bifurcated
     wanted = (

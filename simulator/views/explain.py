@@ -6,6 +6,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import Estimate
+from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import attention_shape
 from simulator.inputs.dtypes import DTYPE_BYTES
@@ -84,7 +85,8 @@ def _kv_read(result: Estimate) -> list[Step]:
     """Derive the KV bytes read, where the kernel reads each cached token once."""
     work = result.workload
     read = float(result.totals.kv_bytes_read)
-    if result.setup.kernel not in ("ideal", "flash") or result.setup.kv_layout == "rebuilt":
+    once = find_way(result.setup.kernel).kv_formula(result.setup)
+    if not once:
         return [
             Step(
                 what="KV bytes read",
@@ -99,10 +101,10 @@ def _kv_read(result: Estimate) -> list[Step]:
         ]
     width, symbols = _cache_width(result)
     element = f"{DTYPE_BYTES[result.setup.kv_dtype]:g}"
-    if len(work.tree) > 1 and result.setup.attention == "bifurcated":
+    if len(work.tree) > 1 and result.setup.bifurcated:
         return [_tree_read(result, width, symbols)]
-    tokens, numbers = _tokens_read(result)
-    equation = "5" if result.setup.attention == "standard" else "6"
+    tokens, numbers = _tokens_read(result, once)
+    equation = "6" if result.setup.bifurcated else "5"
     kept = "K and V" if result.model.latent is None else "the latent cache in place of K and V"
     return [
         Step(
@@ -146,7 +148,7 @@ def _cache_width(result: Estimate) -> tuple[int, str]:
     return 2 * heads * model.head_dim, "2 g k"
 
 
-def _tokens_read(result: Estimate) -> tuple[str, str]:
+def _tokens_read(result: Estimate, per_layer: str) -> tuple[str, str]:
     """Return the cached tokens that all layers read for one prompt: in symbols and in numbers."""
     work = result.workload
     context, own, samples = work.context_tokens, work.decoded_tokens, work.samples
@@ -156,11 +158,10 @@ def _tokens_read(result: Estimate) -> tuple[str, str]:
         own_seen = own if group.window is None else min(own, group.window)
         seen = context if group.window is None else min(context, group.window - own_seen)
         terms.append(
-            f"{group.count} x {samples} x ({seen} + {own_seen})"
-            if result.setup.attention == "standard"
-            else f"{group.count} x ({seen} + {samples} x {own_seen})"
+            f"{group.count} x ({seen} + {samples} x {own_seen})"
+            if result.setup.bifurcated
+            else f"{group.count} x {samples} x ({seen} + {own_seen})"
         )
-    per_layer = "b (m_c + m_d)" if result.setup.attention == "standard" else "(m_c + b m_d)"
     if all(group.window is None for group in result.model.layer_groups):
         layers = result.model.layers
         return f"L x {per_layer}", terms[0].replace(terms[0].split(" x ")[0], str(layers), 1)
@@ -319,7 +320,7 @@ def _interval(result: Estimate) -> Step:
 def _interval_formula(result: Estimate) -> str:
     """Return how the errors add."""
     added = "time - root of the sum of errors squared, time + the same; no less than peaks"
-    if result.setup.execution == "eager":
+    if result.setup.eager:
         return f"{added}; the longer end of device and host, errors are those of the longer one"
     return added
 

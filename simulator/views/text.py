@@ -126,7 +126,7 @@ def copies_notes(setup: Setup, work: Workload) -> list[str]:
     >>> copies_notes(Setup(kv_layout="shared"), Workload(samples=16))
     []
     """
-    if setup.kv_layout != "copies" or work.samples == 1:
+    if not setup.under("standard").copies or work.samples == 1:
         return []
     return [
         (

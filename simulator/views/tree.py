@@ -124,7 +124,7 @@ def tree_view(result: TreePlan) -> "RenderableType":
     """Return every way to read a tree as a table, which to take, and the rule for each level."""
     shown = result.readings[:MOST_READINGS_SHOWN]
     standard, layout = result.standard, result.standard.setup.kv_layout
-    items = [] if layout == "shared" else [estimate.Variant(_NONE[layout], standard, standard)]
+    items = [] if standard.setup.rereads else [estimate.Variant(_NONE[layout], standard, standard)]
     items += [
         estimate.Variant(", ".join(item.split) or "none, one stored tree", item.result, standard)
         for item in shown

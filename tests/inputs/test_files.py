@@ -236,7 +236,9 @@ def test_a_changed_copy_of_a_profile_has_a_hash_of_its_own() -> None:
 WRONG: tuple[Any, ...] = (None, 2.5, True, b"x", [], {}, ("h100-sxm",), object(), "\0", "\ud800")
 
 
-@pytest.mark.parametrize("value", WRONG, ids=repr)
+@pytest.mark.parametrize(
+    "value", WRONG, ids=lambda value: "an object" if type(value) is object else repr(value)
+)
 @pytest.mark.parametrize(
     "call",
     [

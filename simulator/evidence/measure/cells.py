@@ -62,6 +62,11 @@ class _Cell:
         return self.mode
 
     @property
+    def graph(self) -> bool:
+        """Whether its launches are replayed from a CUDA graph."""
+        return self.mode == "graph"
+
+    @property
     def key(self) -> str:
         """The cell's name in the rows: no two cells share it, and it never changes."""
         return f"{self.group} {self.variant}"

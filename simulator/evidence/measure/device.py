@@ -187,7 +187,8 @@ class CudaDevice:
         A graph is queued behind a short spin, so that its time leaves out the host's launch. Eager
         passes start on an idle device, so that their time includes the host's launches.
         """
-        run = self._captured(one_pass) if mode == "graph" else one_pass
+        graph = mode == "graph"
+        run = self._captured(one_pass) if graph else one_pass
         start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         spin, quickest_s = _SPIN_CYCLES, math.inf
@@ -195,7 +196,7 @@ class CudaDevice:
         def watch() -> float:
             nonlocal spin, quickest_s
             torch.cuda.synchronize()
-            if mode == "graph":
+            if graph:
                 torch.cuda._sleep(spin)  # type: ignore[no-untyped-call]  # noqa: SLF001
             start.record()
             queued = time.perf_counter()

@@ -104,7 +104,7 @@ def cpu_grid(*, dtype: Dtype = "fp32", l2: L2State = "cold") -> Plan:
         cells += _attention_cells(shape, work, dtype, l2, 1, flex=True)
         cells += _step_cells(shape, work, dtype, 1)
     cells += _layer_cells(_TINY, (1, 4), dtype, l2, _GEMM_STAGE, "eager")
-    return Plan(name="cpu", cells=_ordered(cell for cell in cells if cell.mode == "eager"))
+    return Plan(name="cpu", cells=_ordered(cell for cell in cells if not cell.graph))
 
 
 def scenario_grid(scenario: Scenario, *, dtype: Dtype | None = None, l2: L2State = "cold") -> Plan:

@@ -204,7 +204,7 @@ def wall_s(cells: Sequence[Cell], predictions: Sequence[Prediction], timing: Tim
         passes = timing.warm_up + 1 + passes_per_cell(timing, pass_s)
         setup = _STEP_SETUP_S if cell.kind == "step" else _SETUP_S
         compiled = isinstance(cell, AttentionCell) and cell.kernel == "bifurcated_flex"
-        total += setup + passes * pass_s + (_COMPILE_S if compiled and cell.mode == "graph" else 0)
+        total += setup + passes * pass_s + (_COMPILE_S if compiled and cell.graph else 0)
     largest = max((prediction.input_bytes for prediction in predictions), default=0.0)
     return total + largest / _FILL_BYTES_PER_S
 

@@ -161,7 +161,7 @@ def _attention(cells: Sequence[AttentionCell], device: Device, rotator: _Rotator
             one_set = partial(attention_inputs, cell, layout, dtype, device.normal)
             sets[layout] = rotator.sets(one_set, cell.l2)
         inputs = sets[layout]
-        ready = find_kernel(each.kernel).ready(inputs[0], graph=each.mode == "graph")
+        ready = find_kernel(each.kernel).ready(inputs[0], graph=each.graph)
         calls = rotator.calls(_nbytes(inputs[0]), len(inputs))
         prepared.append(
             Prepared(

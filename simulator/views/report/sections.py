@@ -205,7 +205,7 @@ def variants(choice: Choice) -> list[tuple[str, Estimate]]:
     result = choice.comparison
     layout = result.standard.setup.kv_layout
     found = [(f"standard, {LAYOUTS[layout]}", result.standard)]
-    if layout != "shared":
+    if not result.standard.setup.rereads:
         found.append((f"standard, {LAYOUTS['shared']}", result.shared_storage))
     return [*found, ("bifurcated", result.bifurcated)]
 

@@ -94,7 +94,7 @@ def _fit_clause(result: Comparison) -> str:
         layout = LAYOUTS[standard.setup.kv_layout]
         also = (
             ", with one stored context it does"
-            if standard.setup.kv_layout != "shared" and result.shared_storage.memory.fits
+            if not standard.setup.rereads and result.shared_storage.memory.fits
             else ""
         )
         return f"; standard with {layout} does not fit ({shortage(standard.memory)} short){also}"
