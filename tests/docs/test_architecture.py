@@ -23,8 +23,8 @@ ENTRANCES = {
 # A page to be read, which nothing else needs.
 APART = {"simulator.one_page"}
 # What is being mended; what is gone has to be struck off here.
-KNOWN_ORPHANS = {"simulator.evidence.kernels.query_tokens"}
-KNOWN_CIRCLES = [{"simulator.evidence.measure.cuda", "simulator.evidence.measure.device"}]
+KNOWN_ORPHANS: set[str] = set()
+KNOWN_CIRCLES: list[set[str]] = []
 
 
 @cache

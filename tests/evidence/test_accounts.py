@@ -7,15 +7,17 @@ torch = pytest.importorskip("torch")
 from collections import Counter  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 
+from builders import as_traced  # noqa: E402
 from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from simulator.counts.attention.plain_flash import CHUNKS, merges_by_copy  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from simulator.counts.attention.plain import ACCOUNTS, account_name, as_traced  # noqa: E402
-from simulator.counts.attention.registry import attention_operations  # noqa: E402
+from simulator.counts.attention.plain import merges_by_copy  # noqa: E402
+from simulator.counts.attention.registry import PLAIN_KERNELS  # noqa: E402
 from simulator.counts.attention.shape import AttentionShape  # noqa: E402
+from simulator.counts.attention.variants import CHUNKS  # noqa: E402
 from simulator.counts.operation import Operation  # noqa: E402
+from simulator.counts.transformer import attention  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.kernels import bifurcated as kernels_bifurcated  # noqa: E402
 from simulator.evidence.tracing import TracedOperation, trace  # noqa: E402
@@ -116,7 +118,8 @@ def expected(kernel: str, account: list[Operation], sizes: Sizes) -> dict[str, F
 
 def test_every_kernel_has_an_account() -> None:
     """The registries have the same names, and the same chunks."""
-    assert list(ACCOUNTS) == list(KERNELS)
+    assert sorted(PLAIN_KERNELS) == sorted(KERNELS)
+    assert [plain.name for plain in PLAIN_KERNELS.values()] == list(PLAIN_KERNELS)
     assert CHUNKS == kernels_bifurcated.CHUNKS
 
 
@@ -129,10 +132,10 @@ def test_every_kernel_has_an_account() -> None:
 def test_an_account_is_the_trace(name: str, sizes: Sizes, resident: int, meta_inputs: Draw) -> None:
     """FLOPs, bytes read, bytes written and launches, operation by operation, for any shape.
 
-    On 264 slots long keys are split: what passes between parts and their combine is in the
-    account, marked as within the call that a trace sees.
+    With 264 resident blocks long keys are split: what passes between parts and their combine is in
+    the account, marked as within the call that a trace sees.
     """
-    account = as_traced(ACCOUNTS[name](attention_shape(sizes, resident=resident), 1))
+    account = as_traced(PLAIN_KERNELS[name].operations(attention_shape(sizes, resident=resident)))
     found = in_step(account, traced(name, sizes, meta_inputs))
     assert found == expected(name, account, sizes)
 
@@ -142,7 +145,9 @@ def test_an_account_is_the_trace(name: str, sizes: Sizes, resident: int, meta_in
 @settings(deadline=None, max_examples=15)
 def test_float32_is_not_cast(name: str, sizes: Sizes, meta_inputs: Draw) -> None:
     """In float32 the math path is as many casts shorter; other kernels only move wider elements."""
-    account = as_traced(ACCOUNTS[name](attention_shape(sizes, resident=1, element=4), 1))
+    account = as_traced(
+        PLAIN_KERNELS[name].operations(attention_shape(sizes, resident=1, element=4))
+    )
     assert not [each.name for each in account if each.name.endswith("cast")]
     found = in_step(account, traced(name, sizes, meta_inputs, torch.float32))
     assert found == expected(name, account, sizes)
@@ -156,7 +161,7 @@ def test_an_account_is_the_trace_without_context_or_own_tokens(
 ) -> None:
     """A part without keys is not launched, and nothing is merged."""
     sizes = (*sizes[:empty], 0, *sizes[empty + 1 :])  # type: ignore[assignment]
-    account = as_traced(ACCOUNTS[name](attention_shape(sizes, resident=264), 1))
+    account = as_traced(PLAIN_KERNELS[name].operations(attention_shape(sizes, resident=264)))
     found = in_step(account, traced(name, sizes, meta_inputs))
     assert found == expected(name, account, sizes)
 
@@ -173,7 +178,7 @@ def test_the_einsum_of_nothing_is_left_out(empty: str, sizes: Sizes, meta_inputs
     index = 5 if empty == "context" else 6
     sizes = (*sizes[:index], 0, *sizes[index + 1 :])  # type: ignore[assignment]
     shape = attention_shape(sizes, resident=1)
-    account = as_traced(ACCOUNTS["bifurcated_einsum"](shape, 1))
+    account = as_traced(PLAIN_KERNELS["bifurcated_einsum"].operations(shape))
     rest = Counter(summed([each]) for each in traced("bifurcated_einsum", sizes, meta_inputs))
     rest.subtract(expected("bifurcated_einsum", account, sizes).values())
     logits, output = shape.logits_bytes(sizes[5] + sizes[6]), shape.output_bytes
@@ -187,8 +192,8 @@ def test_the_einsum_of_nothing_is_left_out(empty: str, sizes: Sizes, meta_inputs
 @settings(deadline=None)
 def test_only_splits_and_repeats_are_not_visible(sizes: Sizes) -> None:
     """What an account has and a trace has not: split-KV's partials and combine, and re-reads."""
-    for name, account in ACCOUNTS.items():
-        everything = account(attention_shape(sizes, resident=264), 1)
+    for name, plain in PLAIN_KERNELS.items():
+        everything = plain.operations(attention_shape(sizes, resident=264))
         seen = as_traced(everything)
         hidden = [each for each in everything if each.launches and each.within]
         # Partials are written once and read once; the result is written by the combine instead.
@@ -208,21 +213,11 @@ def test_only_splits_and_repeats_are_not_visible(sizes: Sizes) -> None:
             assert again == (samples - 1) * prompts * 2 * kv_heads * context * width * 2
 
 
-@pytest.mark.parametrize("name", sorted(set(KERNELS) & set(ACCOUNTS)))
-def test_a_workload_finds_the_account_of_its_kernel(name: str) -> None:
-    """The words of a workload lead to the kernel they describe, as rows of measurements say."""
+@pytest.mark.parametrize("name", sorted(set(KERNELS) & set(PLAIN_KERNELS)))
+def test_a_setup_finds_the_account_of_its_kernel(name: str) -> None:
+    """The words of a setup lead to the kernel they describe, as rows of measurements say."""
     known = KERNELS[name]
     if known.kernel != known.account or known.expand_kv:
         return  # chunked, flex, trees and repeats have no word of their own
-    found = account_name(known.attention, known.account, known.kv_layout)
-    assert found == name
     shape = attention_shape((2, 5, 2, 3, 64, 900, 33), resident=264)
-    operations = attention_operations(
-        shape,
-        attention=known.attention,
-        kernel=known.account,
-        kv_layout=known.kv_layout,
-        execution="eager",
-        repeat=1,
-    )
-    assert operations == ACCOUNTS[name](shape, 1)
+    assert attention(shape, known.setup("bf16")) == PLAIN_KERNELS[name].operations(shape)

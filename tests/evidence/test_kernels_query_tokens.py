@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from builders import as_traced
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from simulator.counts.attention.plain import ACCOUNTS, as_traced
+from simulator.counts.attention.registry import PLAIN_KERNELS
 from simulator.counts.attention.shape import AttentionShape
 from simulator.errors import KernelError
 from simulator.evidence.kernels import KERNELS
@@ -100,7 +101,7 @@ def test_accounts_are_traces(name: str, drawn: Sizes, resident: int, meta_inputs
     ready = KERNELS[name].with_masks(tokens, [context + own], "meta")
     found = trace(ready, *for_kernel(name, (query, *caches))).operations
     rest = [(each.flops, each.bytes_read, each.bytes_written, each.launches) for each in found]
-    for each in as_traced(ACCOUNTS[name](shape, 1)):
+    for each in as_traced(PLAIN_KERNELS[name].operations(shape)):
         kernels, rest = rest[: int(each.launches)], rest[int(each.launches) :]
         figures = (each.flops, each.bytes_read, each.bytes_written, each.launches)
         assert figures == tuple(map(sum, zip(*kernels, strict=True))), each.name

@@ -115,17 +115,9 @@ def by_name(operations: list[Operation]) -> dict[str, list[float]]:
 
 def counted(model: ModelShape, kernel: str) -> dict[str, list[float]]:
     """The account of the same step."""
-    known = KERNELS[kernel]
-    work = Workload(
-        context_tokens=CONTEXT,
-        samples=SAMPLES,
-        decoded_tokens=DECODED,
-        attention=known.attention,
-        kernel=known.account,
-        kv_layout=known.kv_layout,
-        execution="eager",
-    )
-    return by_name(decode_operations(model, work, resident_blocks=1))
+    setup = KERNELS[kernel].setup("bf16")
+    work = Workload(context_tokens=CONTEXT, samples=SAMPLES, decoded_tokens=DECODED)
+    return by_name(decode_operations(model, setup, work, resident_blocks=1))
 
 
 @pytest.mark.parametrize("name", MODELS)

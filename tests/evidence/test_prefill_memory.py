@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from simulator.counts.memory import prefill_workspace_bytes  # noqa: E402
 from simulator.inputs.model import ModelShape  # noqa: E402
+from simulator.inputs.setup import Setup  # noqa: E402
 from simulator.inputs.workload import Workload  # noqa: E402
 
 TOKENS = 1000
@@ -101,6 +102,6 @@ WIDE_HEADS = model(
 )
 def test_an_eager_prefill_holds_what_a_layer_makes(shape: ModelShape) -> None:
     """What lives in the layer at its peak, but for a number or two of each row."""
-    work = Workload(context_tokens=TOKENS, execution="eager", kernel="einsum")
-    counted = prefill_workspace_bytes(shape, work)
+    setup = Setup(execution="eager", kernel="einsum")
+    counted = prefill_workspace_bytes(shape, setup, Workload(context_tokens=TOKENS))
     assert counted <= _layer_peak_bytes(shape) <= counted + 8 * TOKENS

@@ -9,7 +9,7 @@ from collections.abc import Callable  # noqa: E402
 from builders import llama_3_8b_attention  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from simulator.counts.attention.plain import ACCOUNTS  # noqa: E402
+from simulator.counts.attention.registry import PLAIN_KERNELS  # noqa: E402
 from simulator.evidence.fit.solver import with_constants  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.tracing import trace  # noqa: E402
@@ -19,7 +19,7 @@ from simulator.timing.constants import Key, rates  # noqa: E402
 from simulator.timing.step import step_time  # noqa: E402
 
 Draw = Callable[..., tuple[Tensor, ...]]
-SLOTS = 264
+RESIDENT_BLOCKS = 264
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -42,9 +42,9 @@ def test_a_trace_takes_what_its_account_takes(
         for name in ("launch_us", "bandwidth_fraction")
     }
     gpu = rates(with_constants(card, merge))
-    found = step_time(operations_of(traced, resident_blocks=SLOTS), gpu, "graph").device_s
-    shape = llama_3_8b_attention(samples, context, resident_blocks=SLOTS)
-    account = step_time(ACCOUNTS[name](shape, 1), gpu, "graph").device_s
+    found = step_time(operations_of(traced, resident_blocks=RESIDENT_BLOCKS), gpu, "graph").device_s
+    shape = llama_3_8b_attention(samples, context, resident_blocks=RESIDENT_BLOCKS)
+    account = step_time(PLAIN_KERNELS[name].operations(shape), gpu, "graph").device_s
     assert found == pytest.approx(account, rel=0.1)
 
 
@@ -53,9 +53,9 @@ def test_split_keys_and_re_reads_are_those_of_the_account(meta_inputs: Draw) -> 
     kernel = KERNELS["standard_flash_expanded"]
     inputs = meta_inputs(1, 3, 32, 8, 128, 32768, 64)
     traced = trace(kernel.function, *kernel.lay_out(*inputs)).operations
-    operations = operations_of(traced, resident_blocks=SLOTS)
-    account = ACCOUNTS["standard_flash_expanded"](
-        llama_3_8b_attention(3, 32768, resident_blocks=SLOTS), 1
+    operations = operations_of(traced, resident_blocks=RESIDENT_BLOCKS)
+    account = PLAIN_KERNELS["standard_flash_expanded"].operations(
+        llama_3_8b_attention(3, 32768, resident_blocks=RESIDENT_BLOCKS)
     )
     context = next(each for each in account if each.name == "attention_context")
     found = next(each for each in operations if each.reused_bytes)

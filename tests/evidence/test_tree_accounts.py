@@ -8,22 +8,24 @@ import itertools  # noqa: E402
 import math  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 
+from builders import as_traced  # noqa: E402
 from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from simulator.counts.attention.plain import ACCOUNTS, as_traced  # noqa: E402
-from simulator.counts.attention.registry import attention_operations  # noqa: E402
+from simulator.counts.attention.registry import PLAIN_KERNELS  # noqa: E402
 from simulator.counts.attention.shape import AttentionShape  # noqa: E402
 from simulator.counts.operation import Operation  # noqa: E402
-from simulator.counts.transformer import decode_attention_shape  # noqa: E402
+from simulator.counts.transformer import attention, attention_shape  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.tracing import TracedOperation, trace  # noqa: E402
 from simulator.inputs.model import ModelShape  # noqa: E402
+from simulator.inputs.setup import Setup  # noqa: E402
 from simulator.inputs.tree import Level  # noqa: E402
 from simulator.inputs.workload import Workload  # noqa: E402
 
 Figures = tuple[float, float, float, float]  # FLOPs, bytes read, bytes written, launches
+TREE_SETUP = Setup(attention="bifurcated", kernel="flash", kv_layout="shared", execution="eager")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ class Tree:
         return self.kv_heads * self.group
 
     def workload(self) -> Workload:
-        """The tree as a question."""
+        """The sizes of a step over the tree."""
         levels = [
             Level(name=f"l{index}", tokens=tokens, branches=branches, split=split)
             for index, (tokens, branches, split) in enumerate(self.levels)
@@ -59,9 +61,6 @@ class Tree:
             samples=self.samples,
             query_tokens=self.query_tokens,
             decoded_tokens=self.decoded,
-            attention="bifurcated",
-            kv_layout="shared",
-            execution="eager",
         )
 
     def shape(self, *, resident: int) -> AttentionShape:
@@ -76,7 +75,7 @@ class Tree:
             intermediate_size=8,
             vocab_size=8,
         )
-        return decode_attention_shape(model, self.workload(), None, resident_blocks=resident)
+        return attention_shape(model, TREE_SETUP, self.workload(), None, resident_blocks=resident)
 
 
 @st.composite
@@ -169,7 +168,7 @@ def without_reuse(operations: list[Operation]) -> dict[str, Figures]:
 @settings(deadline=None, max_examples=80)
 def test_the_account_of_a_tree_is_the_trace(tree: Tree, resident: int) -> None:
     """FLOPs, bytes and launches, kernel by kernel, for any tree and any choice of levels."""
-    account = ACCOUNTS["prefix_tree"](tree.shape(resident=resident), 1)
+    account = PLAIN_KERNELS["prefix_tree"].operations(tree.shape(resident=resident))
     rest = traced(tree)
     for name, figures in without_reuse(account).items():
         count = int(figures[-1])
@@ -193,7 +192,7 @@ def test_what_is_read_again_is_what_is_joined(tree: Tree) -> None:
             tree.prompts * tree.samples,
         )
         again += (readers - nodes) * tokens
-    account = ACCOUNTS["prefix_tree"](shape, 1)
+    account = PLAIN_KERNELS["prefix_tree"].operations(shape)
     token_bytes = 2 * tree.kv_heads * tree.width * 2
     assert sum(each.reused_bytes for each in account) == again * token_bytes
 
@@ -203,12 +202,4 @@ def test_what_is_read_again_is_what_is_joined(tree: Tree) -> None:
 def test_a_tree_s_words_lead_to_its_kernel(tree: Tree) -> None:
     """Bifurcated flash attention in plain PyTorch over levels is the kernel ``prefix_tree``."""
     shape = tree.shape(resident=264)
-    operations = attention_operations(
-        shape,
-        attention="bifurcated",
-        kernel="flash",
-        kv_layout="shared",
-        execution="eager",
-        repeat=1,
-    )
-    assert operations == ACCOUNTS["prefix_tree"](shape, 1)
+    assert attention(shape, TREE_SETUP) == PLAIN_KERNELS["prefix_tree"].operations(shape)

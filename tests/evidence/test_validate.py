@@ -119,7 +119,7 @@ def cell(**changes: object) -> paper_code.PaperCell:
 def test_the_paper_s_totals_per_layer() -> None:
     """Facts of its code: flash moves 9 U per sample with repeated heads, U without.
 
-    U is K and V of a sample over 8320 allocated slots: 2 x 8 x 128 x 8320 x 2 bytes.
+    U is K and V of a sample over 8320 allocated tokens: 2 x 8 x 128 x 8320 x 2 bytes.
     """
     u = 2 * 8 * 128 * 8320 * 2
     l2 = 50 * 2**20

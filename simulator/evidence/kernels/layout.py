@@ -20,19 +20,22 @@ caches that do not lie so it still answers, and pays for the copy.
 """
 
 from math import prod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from simulator.evidence.kernels.inputs import Inputs, call_of
 from simulator.evidence.kernels.other_libraries import PAGE_TOKENS
-from simulator.evidence.kernels.registry import Layout
+
+if TYPE_CHECKING:
+    from simulator.evidence.kernels.registry import Layout
 
 # prompts, samples, context tokens, decoded tokens
 Sizes = tuple[int, int, int, int]
 
 
-def lay_out(layout: Layout, *inputs: Tensor) -> Inputs:
+def lay_out(layout: "Layout", *inputs: Tensor) -> Inputs:
     """Arrange the five inputs of a kernel as an engine would keep them.
 
     Under ``copies`` the query is ``[prompts * samples, 1, ...]`` and every cache follows it; the
@@ -58,7 +61,7 @@ def lay_out(layout: Layout, *inputs: Tensor) -> Inputs:
     return query, keys, values, own_keys, own_values
 
 
-def buffer_shape(layout: Layout, sizes: Sizes, kv_heads: int, head_dim: int) -> tuple[int, ...]:
+def buffer_shape(layout: "Layout", sizes: Sizes, kv_heads: int, head_dim: int) -> tuple[int, ...]:
     """Return the shape of the one buffer that holds all keys, or all values.
 
     Parameters
@@ -79,7 +82,7 @@ def buffer_shape(layout: Layout, sizes: Sizes, kv_heads: int, head_dim: int) -> 
     return pages, PAGE_TOKENS, kv_heads, head_dim
 
 
-def parts(buffer: Tensor, layout: Layout, sizes: Sizes) -> tuple[Tensor, Tensor]:
+def parts(buffer: Tensor, layout: "Layout", sizes: Sizes) -> tuple[Tensor, Tensor]:
     """Return context and decoded tokens of a buffer as every kernel is given them, without a copy.
 
     Parameters

@@ -173,14 +173,24 @@ class Implementation:
         return lay_out(self.layout, *inputs)
 
 
+# Where the functions are.
+_FILES = {
+    "standard": "simulator.evidence.kernels.standard",
+    "bifurcated": "simulator.evidence.kernels.bifurcated",
+    "flex": "simulator.evidence.kernels.flex",
+    "flashinfer_cascade": "simulator.evidence.kernels.flashinfer_cascade",
+    "vllm_cascade": "simulator.evidence.kernels.vllm_cascade",
+}
+
+
 @cache
 def _imported(file: str, name: str) -> Any:
-    """Import something of a file of this package, and torch with it."""
-    return getattr(import_module(f"{__package__}.{file}"), name)
+    """Import something of a file of functions, and torch with it."""
+    return getattr(import_module(_FILES[file]), name)
 
 
 def _loaded(file: str, name: str) -> "Attend":
-    """Return a function of a file of this package that is imported when it is called."""
+    """Return a function that is imported when it is called."""
 
     def attend(*inputs: "Tensor", **options: Any) -> "Tensor":
         return cast("Tensor", _imported(file, name)(*inputs, **options))
