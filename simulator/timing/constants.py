@@ -30,7 +30,7 @@ from simulator.counts.operation import KINDS, Kind, Operation
 from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import DTYPES, Dtype
 from simulator.inputs.hardware import FittedFigure, HardwareProfile
-from simulator.inputs.setup import ConstantsChoice, Execution
+from simulator.inputs.setup import ConstantsChoice
 from simulator.timing.limits import (
     BLOCKS_PER_SM,
     blocks_per_sm,
@@ -715,7 +715,7 @@ def _measured(gpu: HardwareProfile) -> Mapping[str, Constant]:
 
 
 def used_constants(
-    operations: Sequence[Operation], gpu_rates: Rates, execution: Execution
+    operations: Sequence[Operation], gpu_rates: Rates, *, eager: bool
 ) -> Iterator[tuple[Key, Constant]]:
     """Yield the constants that some operations are timed with, 16-bit ones first.
 
@@ -725,8 +725,8 @@ def used_constants(
         Those that launch nothing use no constants.
     gpu_rates
         The GPU's rates.
-    execution
-        Outside CUDA graphs launches cost more.
+    eager
+        Whether they run outside a CUDA graph, where launches cost more.
 
     Yields
     ------
@@ -737,22 +737,22 @@ def used_constants(
     sixteen_bit = [item for item in launched if gpu_rates.of(item) is gpu_rates]
     low_precision = [item for item in launched if gpu_rates.of(item) is not gpu_rates]
     for key, constant in gpu_rates.constants.items():
-        if _is_used(sixteen_bit, key, execution):
+        if _is_used(sixteen_bit, key, eager=eager):
             yield key, constant
     if low_precision:
         for key, constant in gpu_rates.low_precision.constants.items():
-            if _is_used(low_precision, key, execution):
+            if _is_used(low_precision, key, eager=eager):
                 yield key.of(EIGHT_BIT), constant
 
 
-def _is_used(operations: Sequence[Operation], key: Key, execution: Execution) -> bool:
+def _is_used(operations: Sequence[Operation], key: Key, *, eager: bool) -> bool:
     """Return whether a constant had a part in some operations."""
     definition = CONSTANTS[key.name]
     found = [item for item in operations if key.kind in (None, item.kind)]
     if not found or definition.needs is None:
         return False
     if definition.eager_only:
-        return execution == "eager"
+        return eager
     return not definition.needs or any(
         getattr(item, count) for item in found for count in definition.needs
     )

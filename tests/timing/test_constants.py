@@ -354,7 +354,7 @@ CARD = rates(gpu())
 
 def _names(*operations: Operation, execution: Execution = "graph") -> set[str]:
     """Return the names of the constants that operations use."""
-    return {str(key) for key, _ in used_constants(operations, CARD, execution)}
+    return {str(key) for key, _ in used_constants(operations, CARD, eager=execution == "eager")}
 
 
 def test_a_kernel_that_only_streams_uses_its_launch_and_its_bandwidth() -> None:

@@ -48,7 +48,7 @@ def lay_out(layout: "Layout", *inputs: Tensor) -> Inputs:
     """
     call = call_of(*inputs)
     query, context_keys, context_values, decoded_keys, decoded_values = inputs
-    join = {"copies": rebuild, "packed": packed_cache, "paged": page_pool}.get(layout)
+    join = JOINED.get(layout)
     if join is None:
         return query, context_keys, context_values, decoded_keys, decoded_values
     if layout == "copies":
@@ -205,3 +205,7 @@ def _same_storage(first: Tensor, second: Tensor) -> bool:
     return bool(
         first.untyped_storage()._cdata == second.untyped_storage()._cdata  # noqa: SLF001
     )
+
+
+# The layouts in which one buffer holds context and decoded tokens, and what makes it of both.
+JOINED = {"copies": rebuild, "packed": packed_cache, "paged": page_pool}

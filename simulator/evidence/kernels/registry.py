@@ -4,7 +4,7 @@ A dry run, a list of names and a measured row need no torch; it is imported when
 """
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -119,14 +119,14 @@ class Implementation:
         from simulator.evidence.kernels.operators import hidden_tokens, seen_tokens
 
         function: Any = self.function
-        if tokens == 1 or self.account == "flash":
-            return cast("Attend", function)
-        masks = {
-            length: seen_tokens(tokens, length, device)
-            if self.account == "sdpa_math"
-            else hidden_tokens(tokens, device)
-            for length in set(cached)
+        makers: dict[str, Callable[[int], Tensor]] = {
+            "einsum": lambda _: hidden_tokens(tokens, device),
+            "sdpa_math": lambda length: seen_tokens(tokens, length, device),
         }
+        mask_of = makers.get(self.account)
+        if tokens == 1 or mask_of is None:
+            return cast("Attend", function)
+        masks = {length: mask_of(length) for length in set(cached)}
 
         def attend(query: "Tensor", *caches: "Tensor", scale: float | None = None) -> "Tensor":
             mask = masks[caches[0].shape[2] + caches[2].shape[3]]

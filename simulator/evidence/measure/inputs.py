@@ -9,7 +9,7 @@ from torch import Tensor
 
 from simulator.evidence.kernels import Layout
 from simulator.evidence.kernels.inputs import Inputs
-from simulator.evidence.kernels.layout import buffer_shape, parts
+from simulator.evidence.kernels.layout import JOINED, buffer_shape, parts
 from simulator.evidence.measure.cells import KernelCell
 
 # A function that makes a random tensor of a shape.
@@ -43,7 +43,7 @@ def attention_inputs(
     sequences = (p * b, 1) if layout == "copies" else (p, b)
     shape = (*sequences, *tokens, cell.heads, k)
     asked = normal(shape, dtype) if query else torch.empty(shape, dtype=dtype, device="meta")
-    if layout in ("shared", "rebuilt"):
+    if layout not in JOINED:
         keys, values = (normal((p, g, m_c, k), dtype) for _ in range(2))
         own_keys, own_values = (normal((p, b, g, m_d, k), dtype) for _ in range(2))
     else:

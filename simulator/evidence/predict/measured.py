@@ -20,7 +20,7 @@ from simulator.counts.transformer import decode_operations
 from simulator.errors import SimulatorError
 from simulator.evidence.kernels import ALL_KERNELS, KERNELS
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
-from simulator.evidence.measure.cells import StepCell
+from simulator.evidence.measure.cells import MODES, StepCell
 from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, kernel_operations, predict
 from simulator.evidence.predict import groups
 from simulator.evidence.predict.calls import attention_kernel
@@ -134,7 +134,7 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
 
 def _execution(mode: str) -> Execution:
     """Return how operations were launched."""
-    if mode not in {"graph", "eager"}:
+    if mode not in MODES:
         raise ValueError(f"{mode!r} is not graph or eager")
     return cast("Execution", mode)
 

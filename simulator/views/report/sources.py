@@ -166,7 +166,7 @@ def _constants_table(*estimates: Estimate) -> Html:
     rates = estimates[0].rates
     operations = [item for estimate in estimates for item in estimate.operations if item.launches]
     rows: list[list[Child]] = []
-    for key, constant in used_constants(operations, rates, estimates[0].setup.execution):
+    for key, constant in used_constants(operations, rates, eager=estimates[0].setup.eager):
         found_as = str(constant.key)
         fitted = rates.gpu.fitted.get(found_as) if constant.origin == "fitted" else None
         rows.append(
