@@ -10,11 +10,11 @@ from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
 from simulator.units import format_gib, format_tokens
 
-# Tensor-parallel sizes looked at for one that holds what a smaller one does not: up to two nodes of
-# eight, or all that one link joins.
+# Tensor-parallel sizes tried when a workload does not fit: up to two nodes of eight GPUs, or all
+# the GPUs that one link joins.
 TENSOR_PARALLEL_SIZES = (2, 4, 8, 16, 32, 64)
 TWO_NODES = 16
-# Above this share of a step's bytes a part is worth attacking first.
+# A part with more than this share of a step's bytes is the first to reduce.
 LARGE_SHARE = 0.5
 
 
@@ -30,15 +30,15 @@ def advise(
 ) -> str:
     """Say what to change next, from the estimates of a comparison.
 
-    Where storing the context once, as paged caches do, is all of the gain, that is the change to
-    make: an engine that pages its cache has made it already.
+    If the whole gain comes from storing the context once, as paged caches do, advise only that:
+    an engine that pages its cache does it already.
 
     Parameters
     ----------
     standard, shared_storage, bifurcated
         The step as :class:`~simulator.answers.compare.Comparison` holds it.
     winner, verdict, verdict_over_stored, break_even_samples, break_even_context_tokens
-        What that says of them.
+        What the comparison says about them.
     """
     if not bifurcated.memory.fits:
         return _make_it_fit(bifurcated)
@@ -77,7 +77,7 @@ def next_change(result: Estimate) -> str:
 
 
 def _store_once(stored: Estimate, verdict: Verdict) -> str:
-    """Say that the gain is that of one stored context, not of reading it once."""
+    """Say that the gain comes from storing the context once, not from reading it once."""
     more = (
         "reading it once as well gains nothing more"
         if verdict == "no"
@@ -124,7 +124,7 @@ def _from_where(standard: Estimate, samples: int | None, context: int | None) ->
 
 
 def _make_it_fit(result: Estimate) -> str:
-    """Say by how much it does not fit, and every single change with which it would."""
+    """Say how much memory is short, and each single change that would make the step fit."""
     short = format_gib(-float(result.memory.free_bytes))
     ways = list(_ways_to_fit(result))
     found = (
@@ -137,7 +137,7 @@ def _make_it_fit(result: Estimate) -> str:
 
 
 def _ways_to_fit(result: Estimate) -> Iterator[str]:
-    """Name the single changes with which a step fits: GPUs, formats, samples, context."""
+    """Name each single change that makes a step fit: GPUs, formats, samples, context."""
     setup = result.setup
     largest = max(TWO_NODES, result.gpu.link_gpus)
     for size in TENSOR_PARALLEL_SIZES:
@@ -162,7 +162,7 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
 
 
 def _fits(result: Estimate, **changes: object) -> bool:
-    """Return whether a step fits with a setting changed; not where it cannot be run so."""
+    """Return whether a step fits with a setting changed; False if it cannot run that way."""
     setup = result.setup.but(**changes)
     try:
         check_workload(result.model, result.gpu, setup, result.workload)
