@@ -1,4 +1,4 @@
-"""Latency and memory-IO answers: does reading the shared context once pay off?
+"""Latency and memory-IO answers: whether reading the shared context once pays off.
 
 An analytical latency and memory-IO simulator for transformer decoding with standard and
 bifurcated attention. Names are loaded when they are first used, so that importing this package

@@ -1,4 +1,4 @@
-"""Models of equal quality with fewer KV heads: when is the larger one faster?"""
+"""Models of equal quality with fewer KV heads, and when the larger one is faster."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
