@@ -202,7 +202,7 @@ def standard_flash(shape: AttentionShape) -> list[Operation]:
 
 
 def standard_flash_expanded(shape: AttentionShape) -> list[Operation]:
-    """Decoded tokens, then one context read by every sample (stride 0), and the merge."""
+    """Return a call on decoded tokens, one on the context for every sample, and the merge."""
     # Prompts and KV heads become heads, new tokens and groups become rows: views if contiguous.
     heads = several(shape.prompts) * several(shape.samples * shape.query_tokens)
     rows = several(shape.query_tokens) * several(shape.group)
@@ -230,7 +230,7 @@ def standard_rebuilt(shape: AttentionShape) -> list[Operation]:
 
 
 def bifurcated_flash(shape: AttentionShape) -> list[Operation]:
-    """Decoded tokens; then the folded queries on the context; and the merge.
+    """Return a call on decoded tokens, one on the context with folded queries, and the merge.
 
     In a tree, each split level has its own folding and flash. If no single stride leads from a
     level's nodes to the prompts below them, its partial output and log-sum-exp are copied.
