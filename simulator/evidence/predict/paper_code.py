@@ -3,8 +3,8 @@
 An account of gpt-fast-parallel-sampling at 2e10003 (generate.py, model.py) in bytes per rank, with
 one rate per kind of operation, and the peculiarities of its harness:
 
-* Attention runs over the allocated length, context + 128 slots rounded up to 8; the flash kernels
-  alone stop at the current position.
+* Attention runs over the allocated length, context + 128 tokens rounded up to 8; only the flash
+  kernels stop at the current position.
 * ``expand_kv`` repeats the KV heads to all query heads on every step; ``rebuilt`` concatenates the
   whole cache on every step.
 * The step is (run - prefill) / 128 for 127 steps, and prefill is timed without synchronising: the

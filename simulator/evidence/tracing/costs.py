@@ -3,8 +3,8 @@
 Operators that PyTorch builds from others (``masked_fill``, ``stack``, ``_safe_softmax``) are
 counted by their parts. The other operators:
 
-* One launch, unless it has no element to write. What a library kernel does inside, such as the
-  combine of split-KV flash attention, the passes of a sort or cuBLAS' split-K, is not visible.
+* One launch, unless it has no element to write. The internals of a library kernel, such as the
+  combine of split-KV flash attention, the passes of a sort or cuBLAS' split-K, are not visible.
 * It reads all its inputs and writes all its outputs, each byte of memory once.
 * An in-place operator reads and writes its target; ``copy_``, ``fill_`` and the random fills only
   write it; so does every operator with its ``out=``.
