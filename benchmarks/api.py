@@ -1,7 +1,7 @@
 """CPU time of single answers of the Python API: python benchmarks/api.py.
 
-Every answer is asked again and again in one process, so profiles and presets have been read:
-counting and timing are left.
+Every answer is computed repeatedly in one process, which has already read profiles and presets: the
+time is that of counting and timing.
 """
 
 import time
@@ -20,7 +20,7 @@ ROUNDS = 5
 
 
 def cpu_ms(ask: Callable[[], object], calls: int) -> float:
-    """Return the CPU time of one call, the least of several rounds. [ms]."""
+    """Return the CPU time of one call, the minimum of several rounds. [ms]."""
     ask()
     times = []
     for _ in range(ROUNDS):

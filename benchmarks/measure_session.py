@@ -1,12 +1,12 @@
-"""One stay on a GPU that is lent for minutes: python benchmarks/measure_session.py OUT.
+"""One short session on a borrowed GPU: python benchmarks/measure_session.py OUT.
 
-Prints what the machine has, runs the GPU tests, measures the default grid, counts bytes with Nsight
-Compute, and ends in time. All rows are in OUT from the first on, in a folder for each card, so that
-a stay that is cut short loses nothing. Call it as often as there are stays: it goes on where the
-last one stopped, from OUT itself or, where OUT did not survive, from a copy named by ``--rows``.
+Prints the machine's features, runs the GPU tests, measures the default grid, counts bytes with
+Nsight Compute, and ends in time. Every row is in OUT at once, in a folder for each card, so that an
+interrupted session loses nothing. Call it once per session: it continues where the last one
+stopped, from OUT itself or, if OUT is lost, from a copy named by ``--rows``.
 
-Everything after ``--`` is handed to ``bifurcate measure``: a scenario, ``--skip-oom``,
-``--device cpu`` to try the script itself. It starts with Python alone and says what is missing.
+Everything after ``--`` goes to ``bifurcate measure``: a scenario, ``--skip-oom``, or
+``--device cpu`` to test the script itself. It needs only Python to start, and says what is missing.
 """
 
 import argparse
@@ -27,15 +27,15 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TESTS = "tests/evidence/test_measure_gpu.py"
-# Lines of the log that a later stay looks for, each with the card's name.
+# Lines of the log that later sessions look for, each with the card's name.
 PASSED, COUNTED = "session: GPU tests passed on", "session: counters done on"
 # What `bifurcate measure` imports, and pytest for the tests. (plotly, numpy, pandas: not needed.)
 NEEDED = ("pydantic", "pydantic_core", "typer", "rich", "torch")
 WANTED = ("pytest", "hypothesis", "triton", "pynvml")
-# A group of cells that has begun is finished, a chunk of counters too; then all ends. [s]
+# Time to finish a group of cells, or a chunk of counters, that has begun. [s]
 GROUP_S, CHUNK_S, END_S = 40.0, 60.0, 15.0
 MOST_RESTARTS, MOST_IDLE = 30, 3
-# What a stay that was killed has left behind ends when it next prints a line. [s]
+# A process left by a killed session ends when it next prints a line. [s]
 LEFT_BEHIND, LEFT_BEHIND_S = "another run is writing", 10.0
 
 PROBE = """
@@ -63,12 +63,12 @@ print(json.dumps(found))
 
 @dataclass(kw_only=True)
 class Session:
-    """Where output goes, and when it must end.
+    """The output of a session, and its deadline.
 
     Attributes
     ----------
     deadline
-        Time of :func:`time.monotonic` at which nothing may run any more. [s]
+        Time of :func:`time.monotonic` at which everything must have ended. [s]
     """
 
     out: Path
@@ -79,7 +79,7 @@ class Session:
 
     @property
     def log(self) -> Path:
-        """Everything that was printed, of all stays."""
+        """Everything that all sessions have printed."""
         return self.out / "session.log"
 
     def left_s(self) -> float:
@@ -93,12 +93,12 @@ class Session:
             stream.write(text + "\n")
 
     def said(self, line: str) -> int:
-        """Return how often this or an earlier stay has printed a line."""
+        """Return how often this or an earlier session has printed a line."""
         lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
         return lines.count(line)
 
     def run(self, command: Sequence[str], *, limit_s: float, name: str = "") -> tuple[int, str]:
-        """Run a command, its output printed and kept; interrupt it at its limit, then end it."""
+        """Run a command, print and keep its output; interrupt it at its limit, then kill it."""
         limit_s = max(1.0, min(limit_s, self.left_s() - END_S))
         self.say(f"$ {name or ' '.join(command)}   (at most {limit_s:.0f} s)")
         lines: list[str] = []
@@ -121,10 +121,10 @@ class Session:
                     break
                 except subprocess.TimeoutExpired:
                     child.send_signal(way)
-                except KeyboardInterrupt as pressed:  # the child has a session of its own
+                except KeyboardInterrupt as pressed:  # the child has its own session
                     stop = pressed
                     child.send_signal(signal.SIGINT)
-            # What it has started itself would keep the pipe open, and the GPU.
+            # Its own children would keep the pipe and the GPU.
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             reader.join()
@@ -134,8 +134,8 @@ class Session:
 
 
 def main() -> int:
-    """Go through a stay; 0 if nothing failed."""
-    # As Ctrl-C does it: what runs is ended too, and does not keep the GPU.
+    """Run a session; return 0 if nothing failed."""
+    # Like Ctrl-C: also end the running command, which would keep the GPU.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options, given = asked()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def asked() -> tuple[argparse.Namespace, list[str]]:
 
 
 def bring(old: Path, out: Path) -> None:
-    """Copy what an earlier stay left, unless it is there already."""
+    """Copy an earlier session's files, unless they exist already."""
     for path in sorted(old.rglob("*")):
         target = out / path.relative_to(old)
         if path.is_file() and path.suffix in (".csv", ".json", ".log") and not target.exists():
@@ -205,7 +205,7 @@ def bring(old: Path, out: Path) -> None:
 
 
 def machine(session: Session) -> dict[str, object]:
-    """Print and return what the machine has."""
+    """Print and return the machine's features."""
     names = ",".join(NEEDED + WANTED)
     _, text = session.run([sys.executable, "-c", PROBE, names], limit_s=120.0, name="what is here")
     if shutil.which("nvidia-smi") is None:
@@ -220,7 +220,7 @@ def machine(session: Session) -> dict[str, object]:
 
 
 def passes_tests(session: Session, card: str, limit_s: float) -> bool:
-    """Run the GPU tests, once: a later stay need not repeat what has passed."""
+    """Run the GPU tests once: later sessions do not repeat passed tests."""
     if not (REPOSITORY / TESTS).exists():
         session.say(f"session: no tests here ({TESTS})")
         return True
@@ -255,11 +255,11 @@ def measure(
     reserve_s: float,
     cells: Callable[[Path], int] | None = None,
 ) -> bool:
-    """Measure until the time is up or all is done; return whether it came to a good end.
+    """Measure until the time is up or all is done; return whether it succeeded.
 
-    A kernel that breaks the device gets its row and ends the process: the next one goes on. What
-    kills the process at once has its row after the second time, so three ends without a new row
-    in a row are no use.
+    A kernel that breaks the device gets its row and ends the process; the next process continues. A
+    kernel that kills the process gets its row after the second time, so three consecutive ends
+    without a new row mean failure.
     """
     cells = cells or (lambda folder: sum(statuses(folder).values()))
     idle = 0
@@ -285,7 +285,7 @@ def measure(
 
 
 def without(option: str, given: Sequence[str]) -> list[str]:
-    """Return options without one that takes a value, however often it is there.
+    """Return options without all occurrences of one that takes a value.
 
     >>> without("--retry", ["--retry", "error", "--skip-oom", "--retry=oom"])
     ['--skip-oom']
@@ -298,19 +298,19 @@ def without(option: str, given: Sequence[str]) -> list[str]:
 
 
 def count(session: Session, rows: Path, given: Sequence[str], card: str) -> bool:
-    """Count bytes with ncu as long as there is time; return whether ncu did it."""
+    """Count bytes with ncu while time remains; return whether ncu worked."""
     limit_s = session.left_s() - CHUNK_S - END_S
     if limit_s < 1:
         session.say("session: no time left to count bytes")
         return True
-    # Nothing is timed any more, whatever kinds of rows were asked for.
+    # Only counters from here, whatever kinds of rows were asked for.
     command = measuring(rows, [*without("--only", given), "--only", "counters"], limit_s)
     code, text = session.run(command, limit_s=session.left_s())
     if session.left_s() <= END_S:
         session.say("session: counting bytes was cut short")
         return True
     refused = code != 0 or "no more hardware counters" in text
-    # What was refused twice would be refused again.
+    # Do not try again after two refusals.
     again = f"session: counters refused on {card}"
     if refused:
         session.say(again)
@@ -329,7 +329,7 @@ def statuses(folder: Path) -> Counter[str]:
 
 
 def summary(session: Session, rows: Path) -> None:
-    """Print how many rows there are, and those that went wrong."""
+    """Print the number of rows, and the failed rows."""
     session.say(f"session: rows in {rows}: {dict(statuses(rows)) or 'none'}")
     for path in sorted(rows.glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as stream:
@@ -340,7 +340,7 @@ def summary(session: Session, rows: Path) -> None:
 
 
 def slug(name: str) -> str:
-    """Return a name as a folder is called.
+    """Return a name in the form of a folder's name.
 
     >>> slug("NVIDIA H100 80GB HBM3")
     'nvidia-h100-80gb-hbm3'

@@ -1,7 +1,7 @@
 """Time and peak memory of the command's answers: python benchmarks/startup.py.
 
-Every command runs in a process of its own, as a user runs it, its output thrown away. Python may
-keep its bytecode, as it does unless told otherwise.
+Every command runs in a separate process, like a user's, with its output discarded. Python may cache
+its bytecode, as by default.
 """
 
 import argparse
@@ -39,7 +39,7 @@ ENVIRONMENT = {
 def measure(command: list[str]) -> tuple[float, float, float]:
     """Run a command once; return its wall time [s], processor time [s] and peak memory [bytes]."""
     start = time.perf_counter()
-    # The children's own peak is read from wait4, so subprocess must not reap them first.
+    # wait4 returns the child's own peak, so subprocess must not reap it first.
     null = subprocess.DEVNULL
     with subprocess.Popen(command, stdout=null, stderr=null, env=ENVIRONMENT) as child:
         _, status, usage = os.wait4(child.pid, 0)
@@ -64,7 +64,7 @@ def main() -> None:
     }
     for command in commands.values():
         measure(command)  # the first run compiles the code and reads the files from disk
-    # Turn by turn, so that a busy moment of the machine does not hit one command alone.
+    # In turn, so that a busy moment of the machine does not affect only one command.
     turns = [{name: measure(command) for name, command in commands.items()} for _ in range(runs)]
     for name in commands:
         walls, cpus, peaks = zip(*(turn[name] for turn in turns), strict=True)

@@ -1,8 +1,8 @@
 """Speed of a sweep on one core: python benchmarks/sweep.py [--points 4m].
 
-Every point is a whole decode step, operation by operation, counted and timed for standard and for
-bifurcated attention, with memory, verdict and all columns that ``bifurcate sweep`` writes. Only the
-writing to a file is left out.
+Every point is a whole decode step, counted and timed operation by operation for standard and for
+bifurcated attention, with memory, verdict and all columns of ``bifurcate sweep``. Only writing to a
+file is left out.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def use_one_core() -> None:
 
 
 def peak_memory_mib() -> float:
-    """Return the most memory this process has held so far. [MiB]."""
+    """Return the peak memory of this process so far. [MiB]."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES / MIB
 
 

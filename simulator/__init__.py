@@ -1,4 +1,4 @@
-"""Latency and memory-IO answers: does reading the shared context once pay off.
+"""Latency and memory-IO answers: whether reading the shared context once pays off.
 
 An analytical latency and memory-IO simulator for transformer decoding with standard and
 bifurcated attention. Names are loaded when they are first used, so that importing this package
@@ -74,36 +74,26 @@ __all__ = [
     "tree",
 ]
 
-_HOMES = {
-    "Comparison": "simulator.answers.compare",
-    "Estimate": "simulator.answers.estimate",
-    "Generation": "simulator.answers.generate",
-    "HardwareProfile": "simulator.inputs.hardware",
-    "ModelShape": "simulator.inputs.model",
-    "Plan": "simulator.answers.plan",
-    "Quality": "simulator.answers.quality",
-    "ScalingLaw": "simulator.answers.scaling",
-    "Scenario": "simulator.inputs.scenario",
-    "Setup": "simulator.inputs.setup",
-    "SimulatorError": "simulator.errors",
-    "Sweep": "simulator.answers.sweep",
-    "Tradeoff": "simulator.answers.tradeoff",
-    "TreePlan": "simulator.answers.tree",
-    "Workload": "simulator.inputs.workload",
-    "compare": "simulator.api",
-    "estimate": "simulator.api",
-    "fit_scaling_law": "simulator.answers.scaling",
-    "generate": "simulator.api",
-    "load_hardware": "simulator.inputs.hardware",
-    "load_model": "simulator.inputs.presets",
-    "load_scenario": "simulator.inputs.scenario",
-    "model_from_flags": "simulator.inputs.presets",
-    "plan": "simulator.api",
-    "prepare_sweep": "simulator.answers.sweep",
-    "quality": "simulator.api",
-    "tradeoff": "simulator.api",
-    "tree": "simulator.api",
+_NAMES = {
+    "simulator.answers.compare": ("Comparison",),
+    "simulator.answers.estimate": ("Estimate",),
+    "simulator.answers.generate": ("Generation",),
+    "simulator.answers.plan": ("Plan",),
+    "simulator.answers.quality": ("Quality",),
+    "simulator.answers.scaling": ("ScalingLaw", "fit_scaling_law"),
+    "simulator.answers.sweep": ("Sweep", "prepare_sweep"),
+    "simulator.answers.tradeoff": ("Tradeoff",),
+    "simulator.answers.tree": ("TreePlan",),
+    "simulator.api": ("compare", "estimate", "generate", "plan", "quality", "tradeoff", "tree"),
+    "simulator.errors": ("SimulatorError",),
+    "simulator.inputs.hardware": ("HardwareProfile", "load_hardware"),
+    "simulator.inputs.model": ("ModelShape",),
+    "simulator.inputs.presets": ("load_model", "model_from_flags"),
+    "simulator.inputs.scenario": ("Scenario", "load_scenario"),
+    "simulator.inputs.setup": ("Setup",),
+    "simulator.inputs.workload": ("Workload",),
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,10 @@
-"""The answers as functions of names and plain numbers: what ``import simulator`` offers.
+"""The answers as functions of names and plain numbers: the API of ``import simulator``.
 
-All take a model and a GPU by name, path or object; ``kv_heads``, what if the model had so many KV
-heads; and as further keywords the fields of :class:`~simulator.inputs.workload.Workload` (samples,
-context_tokens, ...) and :class:`~simulator.inputs.setup.Setup` (attention, kernel, constants, ...).
-Sizes may be text, such as "8K"; prices are in USD per hour of one GPU, in place of the profile's.
-What cannot be raises a ``SimulatorError``. The command line calls the same functions.
+All take a model and a GPU by name, path or object; ``kv_heads``, another number of KV heads for
+the model; and as further keywords the fields of :class:`~simulator.inputs.workload.Workload`
+(samples, context_tokens, ...) and :class:`~simulator.inputs.setup.Setup` (attention, kernel, ...).
+Sizes may be text, such as "8K"; prices are in USD per hour of one GPU and replace the profile's.
+Invalid input raises a ``SimulatorError``. The command line calls the same functions.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from simulator.inputs.presets import ModelLike, as_model
 from simulator.inputs.setup import Attention, Setup, ask, read_limits
 from simulator.inputs.workload import Workload
 
-if TYPE_CHECKING:  # each answer's module is loaded when it is asked for: a command starts at once
+if TYPE_CHECKING:  # an answer's module is loaded on first use, so that a command starts at once
     from simulator.answers.compare import Comparison
     from simulator.answers.generate import Generation
     from simulator.answers.plan import Plan
@@ -35,7 +35,7 @@ _H100 = "h100-sxm"
 
 
 def _asked(model: ModelLike, gpu: GpuLike, settings: dict[str, Any]) -> Asked:
-    """Read a question: names and keywords to model, GPU, setup and workload."""
+    """Turn names and keywords into model, GPU, setup and workload."""
     shape = as_model(model, **read_limits(kv_heads=settings.pop("kv_heads", None)))
     return (shape, as_gpu(gpu), *ask(shape, **settings))
 
@@ -57,7 +57,7 @@ def compare(
     Parameters
     ----------
     rule
-        A serving engine's rule to show beside our choice: ``vllm``.
+        A serving engine's rule to show next to our choice: ``vllm``.
     """
     from simulator.answers.compare import compare as answer
 
@@ -72,7 +72,7 @@ def generate(
     price_per_hour: float | None = None,
     **settings: Any,
 ) -> "Generation":
-    """Follow a whole request from the prompt to the last token.
+    """Estimate a whole request from the prompt to the last token.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def plan(
     Parameters
     ----------
     gpus, tensor_parallel_sizes, attentions, target_step_ms
-        Those to try, by default all GPUs of known price, and ``tensor_parallel`` if given, else 1,
+        What to try, by default all GPUs of known price, and ``tensor_parallel`` if given, else 1,
         2, 4, 8; and the longest acceptable decode step [ms].
     """
     from simulator.answers.plan import plan as answer
@@ -117,7 +117,7 @@ def plan(
 
 
 def tree(model: ModelLike, gpu: GpuLike = _H100, **settings: Any) -> "TreePlan":
-    """Time every choice of levels of a prefix tree to read once per node."""
+    """Time every choice of which levels of a prefix tree to read once per node."""
     from simulator.answers.tree import plan_tree
 
     return plan_tree(*_asked(model, gpu, settings))
@@ -145,9 +145,9 @@ def tradeoff(
         KV heads of the models to compare with; what makes them larger, ``width`` or ``depth``.
     size_factors, training_runs
         Their parameters over the model's at equal quality, one for each; or a file for
-        ``fit_scaling_law``, or what that returned; or none of both for the paper's.
+        ``fit_scaling_law``, or its result. With neither, the paper's factors apply.
     target_step_ms, most_samples, longest_context_tokens
-        Longest acceptable decode step [ms]; how far the crossover is looked for.
+        Longest acceptable decode step [ms]; how far to search for the crossover.
     """
     from simulator.answers.tradeoff import tradeoff as answer
 
@@ -176,15 +176,15 @@ def quality(
     price_per_hour: float | None = None,
     **settings: Any,
 ) -> "Quality":
-    """Find the pass@k that a latency buys.
+    """Find the pass@k that a latency allows.
 
     Parameters
     ----------
     success_rate, problem_counts
         How often a single sample is right; or a CSV file of columns problem, samples, correct.
     output_tokens, target_step_ms, target_request_s, most_samples
-        Tokens each sample generates, to follow whole requests; longest acceptable decode step [ms]
-        and request [s]; how many samples are looked at.
+        Tokens each sample generates, to time whole requests; longest acceptable decode step [ms]
+        and request [s]; the most samples to try.
     """
     from simulator.answers.pass_at_k import success_of
     from simulator.answers.quality import quality as answer

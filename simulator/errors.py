@@ -1,17 +1,17 @@
-"""What can go wrong, as one small tree; each message is one line a user can act on."""
+"""The package's errors as one small tree; each message is one line that a user can act on."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class SimulatorError(Exception):
-    """Base of every error this package raises on purpose (exit code 1 at the command line)."""
+    """Base of every error that this package raises (exit code 1 at the command line)."""
 
 
 class InputError(SimulatorError, ValueError):
-    """A value that someone gave is of the wrong type, malformed or impossible.
+    """A given value has the wrong type, is malformed or impossible.
 
-    It is a ValueError too: a validator may raise it, and pydantic then names the field.
+    It is also a ValueError: validators may raise it, and pydantic then names the field.
     """
 
 
@@ -32,7 +32,7 @@ class ScenarioError(InputError):
 
 
 class KernelError(SimulatorError):
-    """An attention kernel was given tensors it cannot attend with, or its library is missing."""
+    """An attention kernel was given invalid tensors, or its library is missing."""
 
 
 class TraceError(SimulatorError):
@@ -40,7 +40,7 @@ class TraceError(SimulatorError):
 
 
 class MeasurementError(SimulatorError):
-    """Measured rows are missing, of no known kind, or cannot be fitted or predicted."""
+    """Measured rows are missing, of unknown kind, or cannot be fitted or predicted."""
 
 
 class OutputError(SimulatorError):
@@ -48,7 +48,7 @@ class OutputError(SimulatorError):
 
 
 def nearest(value: str, known: Iterable[str]) -> str | None:
-    """Return the known name closest to ``value``, or None when nothing is close.
+    """Return the known name closest to ``value``, or None if none is close.
 
     >>> nearest("h100sxm", ["a100-sxm-80gb", "h100-sxm"])
     'h100-sxm'
@@ -61,18 +61,18 @@ def nearest(value: str, known: Iterable[str]) -> str | None:
 def unknown(
     what: str, value: str, known: Iterable[str], *, aliases: Iterable[str] = (), way_out: str = ""
 ) -> str:
-    """Build the one-line message for a name that is not known.
+    """Build the one-line message for an unknown name.
 
     Parameters
     ----------
     what
-        What kind of thing the name is of.
+        The kind of thing that it names.
     value
         The name.
     known
-        The names there are: the nearest one is suggested, or all are listed.
+        The known names: the message suggests the nearest one, or lists all.
     aliases
-        Other names, too many to list: one of them is suggested where it is the nearest.
+        More names, too many to list: the message suggests one of them if it is the nearest.
     way_out
         What the user can do, added in brackets.
 

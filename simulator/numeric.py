@@ -1,22 +1,22 @@
 """Arithmetic that takes a number or a numpy array, so one formula serves a point and a grid.
 
-Plain numbers stay plain: a single what-if question never imports numpy, integers stay exact at any
-size, and the command line starts in a blink. Arrays are expected to be float64, exact to 2**53.
+Plain numbers stay plain: a single question never imports numpy, integers stay exact at any size,
+and the command line starts quickly. Arrays must be float64, which is exact up to 2**53.
 """
 
 import math
 import sys
 from typing import Any
 
-# A Python number, or a numpy array of them that broadcasts with the others in the same formula.
-# Any, because numpy must not be imported where only numbers are used.
+# A Python number, or a numpy array that broadcasts with the others in the same formula. The type is
+# Any, because plain numbers must not import numpy.
 Numeric = Any
-# Plain numbers. To look for arrays among them would cost more than the arithmetic.
+# Types of plain numbers: a search for arrays among them would cost more than the arithmetic.
 _PLAIN: Any = frozenset({int, float, bool})
 
 
 def _arrays(*values: Numeric) -> Any | None:
-    """Return the numpy module when any value is an array, else None."""
+    """Return the numpy module if any value is an array, else None."""
     numpy = sys.modules.get("numpy")
     if numpy is not None and any(isinstance(value, numpy.ndarray) for value in values):
         return numpy
@@ -64,10 +64,10 @@ def square_root(value: Numeric) -> Numeric:
 
 
 def surely_positive(value: Numeric) -> bool:
-    """Return whether a number, or every one of an array, is known to be above zero.
+    """Return whether a number, or every element of an array, is known to be above zero.
 
-    Use it only to skip work without effect: nothing is known of a symbol, so no result may depend
-    on the answer.
+    Use it only to skip work without effect: nothing is known about a symbol, so no result may
+    depend on the answer.
 
     >>> surely_positive(2), surely_positive(0)
     (True, False)

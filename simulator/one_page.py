@@ -1,6 +1,6 @@
-"""The paper on one page: what a decode step reads and computes, and the least time it can take.
+"""The paper on one page: a decode step's reads and FLOPs, and a lower bound of its time.
 
-Standard attention reads the shared context once for each sample, bifurcated attention once for all
+Standard attention reads the shared context once per sample, bifurcated attention once for all
 (arXiv:2403.08845). ``estimate(kernel="ideal", kv_layout="copies", constants="peak")`` agrees.
 """
 
@@ -12,7 +12,7 @@ class Sizes(NamedTuple):
 
     b: int  # samples
     m_c: int  # tokens of the context, which all samples share
-    m_d: int  # tokens that each sample has of its own
+    m_d: int  # decoded tokens of each sample
     g: int  # KV heads: g = h multi-head, 1 < g < h multi-group, g = 1 multi-query
     k: int  # head width
     h: int  # query heads
@@ -30,7 +30,7 @@ def kv_bytes(sizes: Sizes, attention: str) -> int:
 
 
 def decode_step(sizes: Sizes, attention: str) -> list[tuple[str, int, int, int]]:
-    """List the operations of a step: name, times it is done, FLOPs and bytes of one time."""
+    """List the operations of a step: name, number of calls, FLOPs and bytes per call."""
     b, m_c, m_d, g, k, h, L, d, f, v, s = sizes
     kv = kv_bytes(sizes, attention)
 
@@ -56,7 +56,7 @@ def decode_step(sizes: Sizes, attention: str) -> list[tuple[str, int, int, int]]
 
 
 def roofline_s(step: list[tuple[str, int, int, int]], gpu: tuple[float, float]) -> float:
-    """Return the time of a step on a GPU of (bytes/s, FLOP/s): the slower binds each operation."""
+    """Return a step's time on a GPU of (bytes/s, FLOP/s): the slower bounds each operation."""
     seconds = 0.0
     for _, times, flops, moved_bytes in step:
         seconds += times * max(moved_bytes / gpu[0], flops / gpu[1])

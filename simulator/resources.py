@@ -1,4 +1,4 @@
-"""Find the files this package ships and the ones a user brings."""
+"""Find the files that this package ships and those of the user."""
 
 import os
 import tempfile
@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent
 
 
 def data_dir(kind: str) -> Path:
-    """Return the folder of shipped data: inside the wheel, or beside the package in a checkout.
+    """Return the folder of shipped data: inside the wheel, or next to the package in a checkout.
 
     Parameters
     ----------
@@ -27,13 +27,13 @@ def data_dir(kind: str) -> Path:
 
 @cache
 def _data_dir(package: Path, kind: str) -> Path:
-    """Return the folder beside or inside ``package``: where it is does not change in a run."""
+    """Return the folder next to or inside ``package``; cached, because it does not move."""
     packaged = package / kind
     return packaged if packaged.is_dir() else package.parent / kind
 
 
 def search_dirs(kind: str, variable: str) -> list[Path]:
-    """Return the folders to search, the user's own (``variable``, like PATH) before the shipped."""
+    """Return the folders to search: the user's (``variable``, like PATH), then the shipped one."""
     own = [Path(entry) for entry in os.environ.get(variable, "").split(os.pathsep) if entry]
     return [*own, data_dir(kind)]
 
@@ -51,10 +51,10 @@ def toml_files(kind: str, variable: str) -> dict[str, Path]:
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``target`` that takes its name only if the block succeeds.
+    """Yield a temporary path that is renamed to ``target`` only if the block succeeds.
 
-    A target that is not a file (``/dev/null``, a pipe) is written directly: a new file in its place
-    would destroy it.
+    A target that is not a file (``/dev/null``, a pipe) is written directly, because a new file
+    would replace it.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes the file private; a result file gets the permissions any new file would.
+        # mkstemp makes the file private; give it the permissions of a normal new file.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)

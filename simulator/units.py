@@ -1,7 +1,7 @@
-"""Units: the constants, and the sizes people type and read.
+"""Units: constants, and sizes as people type and read them.
 
-Inside the package every quantity is in base units (bytes, seconds, FLOP). These helpers belong to
-the edge, where people type ``8K`` and read ``69.3 GB``.
+Inside the package, every quantity is in base units (bytes, seconds, FLOP). These helpers serve the
+interfaces, where people type ``8K`` and read ``69.3 GB``.
 """
 
 import math
@@ -14,11 +14,11 @@ KILO, MEGA, GIGA, TERA, PETA = 1e3, 1e6, 1e9, 1e12, 1e15
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 NANOSECOND, MICROSECOND, MILLISECOND = 1e-9, 1e-6, 1e-3
 
-# vLLM's reading of sizes on integer flags: a small letter is decimal, a capital one binary.
+# As in vLLM's integer flags: a lower-case letter is decimal, a capital one binary.
 _COUNT_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
-# Commas and underscores part thousands and nothing else: 16,32 is a list, not 1632.
+# Commas and underscores separate only thousands: 16,32 is a list, not 1632.
 _COUNT = re.compile(r"(\d+|\d{1,3}(?:[,_]\d{3})+)(?:\.(\d+))?([kmgKMG]?)")
-# Digits and commas; Python itself refuses to read a number of thousands of digits.
+# Digits and commas; Python refuses to read a number of thousands of digits.
 _LONGEST_COUNT = 100
 
 
@@ -42,7 +42,7 @@ def parse_count(text: str | int) -> int:
         raise InputError(f"{reprlib.repr(text)} is not a count; write 8192, 8K (8192) or 8k (8000)")
     whole, fraction, suffix = match.groups(default="")
     whole = whole.replace(",", "").replace("_", "")
-    # In integers: 1.005 x 1000 is not 1005 in floating point.
+    # Integer arithmetic, because 1.005 x 1000 is not 1005 in floating point.
     parts: int = 10 ** len(fraction)
     value, rest = divmod(int(whole + fraction) * _COUNT_SUFFIXES[suffix], parts)
     if rest:
@@ -60,7 +60,7 @@ def is_power_of_two(size: float) -> bool:
 
 
 def format_si(value: float, unit: str, digits: int = 3) -> str:
-    """Write a quantity with a decimal prefix and a few significant digits.
+    """Format a quantity with a decimal prefix and a few significant digits.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def format_si(value: float, unit: str, digits: int = 3) -> str:
 
 
 def format_time(seconds: float, digits: int = 3) -> str:
-    """Write a time in the unit a person would choose.
+    """Format a time in a suitable unit.
 
     >>> format_time(0.01234), format_time(4.2e-6), format_time(90)
     ('12.3 ms', '4.20 µs', '90.0 s')
@@ -101,7 +101,7 @@ def format_time(seconds: float, digits: int = 3) -> str:
 
 
 def format_gib(number_of_bytes: float) -> str:
-    """Write memory in GiB, as nvidia-smi shows it, or in MiB below a tenth of a GiB.
+    """Format memory in GiB, as nvidia-smi shows it, or in MiB below a tenth of a GiB.
 
     >>> format_gib(2**34), format_gib(2**25)
     ('16.0 GiB', '32 MiB')
@@ -112,7 +112,7 @@ def format_gib(number_of_bytes: float) -> str:
 
 
 def format_tokens(tokens: int) -> str:
-    """Write a token count, in binary thousands or millions where that is exact.
+    """Format a token count, in binary thousands or millions if exact.
 
     >>> format_tokens(8192), format_tokens(8000), format_tokens(64), format_tokens(2**20)
     ('8K', '8,000', '64', '1M')
@@ -125,7 +125,7 @@ def format_tokens(tokens: int) -> str:
 
 
 def _significant(value: float, digits: int) -> str:
-    """Write a number with the given significant digits, without an exponent below a million."""
+    """Format a number with the given significant digits, without an exponent below a million."""
     if value == 0:
         return "0"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))

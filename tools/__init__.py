@@ -1,1 +1,1 @@
-"""What makes the documents and shipped constants of this project; no part of the wheel."""
+"""Scripts that make this project's documents and shipped constants; not in the wheel."""

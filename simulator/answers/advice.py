@@ -1,6 +1,7 @@
 """What to change next, said in one sentence."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from simulator.answers.capacity import capacity
 from simulator.answers.estimate import Estimate, check_workload, memory_on
@@ -10,56 +11,43 @@ from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
 from simulator.units import format_gib, format_tokens
 
-# Tensor-parallel sizes looked at for one that holds what a smaller one does not: up to two nodes of
-# eight, or all that one link joins.
+if TYPE_CHECKING:
+    from simulator.answers.compare import Comparison
+
+# Tensor-parallel sizes tried when a workload does not fit: up to two nodes of eight GPUs, or all
+# the GPUs that one link joins.
 TENSOR_PARALLEL_SIZES = (2, 4, 8, 16, 32, 64)
 TWO_NODES = 16
-# Above this share of a step's bytes a part is worth attacking first.
+# A part with more than this share of a step's bytes is the first to reduce.
 LARGE_SHARE = 0.5
 
 
-def advise(
-    standard: Estimate,
-    shared_storage: Estimate,
-    bifurcated: Estimate,
-    winner: str,
-    verdict: Verdict,
-    verdict_over_stored: Verdict,
-    break_even_samples: int | None,
-    break_even_context_tokens: int | None,
-) -> str:
-    """Say what to change next, from the estimates of a comparison.
+def advise(asked: "Comparison") -> str:
+    """Say what to change next.
 
     Where storing the context once, as paged caches do, is all of the gain, that is the change to
     make: an engine that pages its cache has made it already.
-
-    Parameters
-    ----------
-    standard, shared_storage, bifurcated
-        The step as :class:`~simulator.answers.compare.Comparison` holds it.
-    winner, verdict, verdict_over_stored, break_even_samples, break_even_context_tokens
-        What that says of them.
     """
+    standard, stored, bifurcated = asked.standard, asked.shared_storage, asked.bifurcated
     if not bifurcated.memory.fits:
         return _make_it_fit(bifurcated)
-    if verdict == "too close to call" and winner != "tie":
-        faster = "bifurcated" if winner == "bifurcated" else "standard"
+    if asked.verdict == "too close to call" and asked.winner != "tie":
         return (
-            f"Measure both before you choose: {faster} attention should be faster, but by less "
-            "than the prediction may be off."
+            f"Measure both before you choose: {asked.winner} attention should be faster, but by "
+            "less than the prediction may be off."
         )
-    if winner == "bifurcated":
-        if shared_storage.memory.fits and verdict_over_stored != "yes":
-            return _store_once(shared_storage, verdict_over_stored)
+    if asked.winner == "bifurcated":
+        if stored.memory.fits and asked.verdict_over_stored != "yes":
+            return _store_once(stored, asked.verdict_over_stored)
         lead = "Switch to bifurcated attention"
         if not standard.memory.fits:
-            other = "context copies do" if shared_storage.memory.fits else "standard does"
+            other = "context copies do" if stored.memory.fits else "standard does"
             lead += f", which fits where {other} not"
         return f"{lead}; then {next_change(bifurcated)}."
     keep = "Keep standard attention"
-    if winner == "tie":
+    if asked.winner == "tie":
         keep = "Either will do: the difference is below 2 %"
-    where = _from_where(standard, break_even_samples, break_even_context_tokens)
+    where = _from_where(asked)
     return f"{keep}; {where}." if where else f"{keep}; {next_change(standard)}."
 
 
@@ -77,7 +65,7 @@ def next_change(result: Estimate) -> str:
 
 
 def _store_once(stored: Estimate, verdict: Verdict) -> str:
-    """Say that the gain is that of one stored context, not of reading it once."""
+    """Say that the gain comes from storing the context once, not from reading it once."""
     more = (
         "reading it once as well gains nothing more"
         if verdict == "no"
@@ -112,19 +100,20 @@ def _spare_bytes(result: Estimate) -> str:
     return "use a card with more memory bandwidth, because memory traffic binds the step"
 
 
-def _from_where(standard: Estimate, samples: int | None, context: int | None) -> str:
+def _from_where(asked: "Comparison") -> str:
     """Say how many samples, or how long a context, bifurcated attention needs to win."""
-    work = standard.workload
+    work = asked.standard.workload
+    samples, context = asked.break_even_samples, asked.break_even_context_tokens
     points = []
     if samples is not None and samples > work.samples:
-        points.append(f"from {samples:,} samples")
+        points.append(f"with {samples:,} or more samples")
     if context is not None and context > work.context_tokens:
-        points.append(f"from {format_tokens(context)} context token{'' if context == 1 else 's'}")
+        points.append(f"with {format_tokens(context)} or more context tokens")
     return f"bifurcated would be faster {' or '.join(points)}" if points else ""
 
 
 def _make_it_fit(result: Estimate) -> str:
-    """Say by how much it does not fit, and every single change with which it would."""
+    """Say how much memory is short, and each single change that would make the step fit."""
     short = format_gib(-float(result.memory.free_bytes))
     ways = list(_ways_to_fit(result))
     found = (
@@ -137,7 +126,7 @@ def _make_it_fit(result: Estimate) -> str:
 
 
 def _ways_to_fit(result: Estimate) -> Iterator[str]:
-    """Name the single changes with which a step fits: GPUs, formats, samples, context."""
+    """Name each single change that makes a step fit: GPUs, formats, samples, context."""
     setup = result.setup
     largest = max(TWO_NODES, result.gpu.link_gpus)
     for size in TENSOR_PARALLEL_SIZES:
@@ -162,7 +151,7 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
 
 
 def _fits(result: Estimate, **changes: object) -> bool:
-    """Return whether a step fits with a setting changed; not where it cannot be run so."""
+    """Return whether a step fits with a setting changed; False if it cannot run that way."""
     setup = result.setup.but(**changes)
     try:
         check_workload(result.model, result.gpu, setup, result.workload)

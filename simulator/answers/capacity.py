@@ -10,14 +10,14 @@ from simulator.timing.step import decode_time
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """Limits of one workload on one GPU (or group); None where not even the least fits.
+    """Limits of one workload on one GPU (or group); None where not even the smallest fits.
 
     Attributes
     ----------
     most_samples, longest_context_tokens
-        In memory, the other quantities as in the workload.
+        What fits in memory, all other sizes as in the workload.
     most_samples_in_time, longest_context_tokens_in_time
-        In memory and with a step no longer than the target; equal to the former without one.
+        What fits in memory and meets the target; equal to the former without a target.
     """
 
     most_samples: int | None
@@ -27,7 +27,7 @@ class Capacity:
 
 
 def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacity:
-    """Find the limits around an estimate: each of samples and context grown by itself.
+    """Find the limits around an estimate: samples and context are each grown alone.
 
     Parameters
     ----------

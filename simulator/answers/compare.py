@@ -23,7 +23,7 @@ from simulator.timing.step import Spent, spent_on
 
 Winner = Literal["standard", "bifurcated", "tie"]
 
-# How far break-even points are looked for.
+# How far the search for break-even points goes.
 MOST_SAMPLES, LONGEST_CONTEXT = 2**16, 2**22
 
 
@@ -43,7 +43,7 @@ class Comparison:
     speedup
         Standard's step time over bifurcated's, end to end.
     speedup_low, speedup_high
-        Between which ratios it lies: what both steps have in common cancels.
+        Its interval; errors that both steps have in common cancel.
     kv_io_ratio
         Standard's KV bytes read over bifurcated's. It is not a speed-up: weights, launches and
         the rest of the step do not shrink with it.
@@ -54,7 +54,7 @@ class Comparison:
     verdict_over_stored
         The same against ``shared_storage`` instead of ``standard``.
     rule
-        What a serving engine's rule would choose over one stored context, None if none was asked.
+        What a serving engine's rule would choose over one stored context; None without a rule.
     """
 
     standard: Estimate
@@ -71,16 +71,16 @@ class Comparison:
 
     @cached_property
     def break_even_samples(self) -> int | None:
-        """The least samples from which bifurcated is always faster, all else equal.
+        """The fewest samples at and above which bifurcated is always faster, all else equal.
 
-        None if it is not faster at the largest number tried. It may be faster for some fewer
-        samples too, where waves of thread blocks fall well. Found when first read, as the next.
+        None if it is not faster at the largest number tried. It may also be faster at some smaller
+        numbers, where waves of thread blocks fall well. Computed when first read, as is the next.
         """
         return from_where_on(self._gain("samples"), low=1, high=MOST_SAMPLES)
 
     @cached_property
     def break_even_context_tokens(self) -> int | None:
-        """The shortest context from which bifurcated is always faster, all else equal; or None."""
+        """The shortest context at and above which bifurcated is always faster, all else equal."""
         return from_where_on(
             self._gain("context_tokens"), low=1, high=LONGEST_CONTEXT, after=TOKENS_PER_SPLIT
         )
@@ -88,16 +88,7 @@ class Comparison:
     @cached_property
     def advice(self) -> str:
         """What to change next, in one sentence."""
-        return advise(
-            self.standard,
-            self.shared_storage,
-            self.bifurcated,
-            self.winner,
-            self.verdict,
-            self.verdict_over_stored,
-            self.break_even_samples,
-            self.break_even_context_tokens,
-        )
+        return advise(self)
 
     def _gain(self, field: str) -> Callable[[int], float]:
         """Return the speed-up as a function of one size, all else equal."""
@@ -135,15 +126,15 @@ def compare(
     Parameters
     ----------
     model, gpu, setup, work
-        What is decoded, on what, how, and its sizes; the setup's own ``attention`` is ignored.
+        The question; the setup's own ``attention`` is ignored.
     rule
-        A serving engine's rule to show beside our choice, a name in
+        A serving engine's rule to show next to our choice, a name in
         :data:`simulator.answers.rules.RULES`.
 
     Raises
     ------
     WorkloadError
-        If the workload cannot be run in that form, or the rule is not known.
+        If the workload cannot run that way, or the rule is unknown.
     """
     if rule is not None:
         find_rule(rule)  # an unknown name, before anything is computed
@@ -187,14 +178,14 @@ def kv_io_ratio(standard: Estimate, bifurcated: Estimate) -> float:
 
 
 def _verdict(standard: Estimate, bifurcated: Estimate) -> tuple[Verdict, float, float]:
-    """Return whether to bifurcate, and between which ratios the speed-up lies."""
+    """Return whether to bifurcate, and the interval of the speed-up."""
     low, high = map(float, speedup_interval(standard.uncertainty, bifurcated.uncertainty))
     fits = [bool(item.memory.fits) for item in (standard, bifurcated)]
     return verdict_of(low, high, standard_fits=fits[0], bifurcated_fits=fits[1]), low, high
 
 
 def _winner(standard: Estimate, bifurcated: Estimate) -> Winner:
-    """Return the faster one that fits."""
+    """Return the faster kind of attention that fits."""
     if bool(standard.memory.fits) != bool(bifurcated.memory.fits):
         return "standard" if standard.memory.fits else "bifurcated"
     ratio = standard.step_s / bifurcated.step_s

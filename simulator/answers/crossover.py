@@ -15,11 +15,11 @@ from simulator.timing.step import decode_time
 if TYPE_CHECKING:
     import numpy as np
 
-# How far is looked by default, and how far at most.
+# How far the map reaches by default, and at most.
 MOST_SAMPLES, LONGEST_CONTEXT = 1024, 2**17
 SAMPLES_LIMIT, CONTEXT_LIMIT = 2**14, 2**22
 SHORTEST_CONTEXT = 2**8
-# Points of the map to each doubling.
+# Points of the map per doubling.
 PER_OCTAVE = 2
 
 Pairing = tuple[Attention, Attention]
@@ -33,23 +33,22 @@ PAIRINGS: tuple[Pairing, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Border:
-    """Where the other model is faster, both under the kinds of attention of a pairing.
+    """Where the other model is faster, each under its kind of attention in a pairing.
 
     Attributes
     ----------
     from_samples
-        At each context, the least samples with which it is faster; 0 for none.
+        At each context, the fewest samples at which it is faster; 0 for none.
     until_samples
         The samples at which it is slower again, and stays so; 0 where that does not happen.
     slower_between
-        How many numbers of samples between the two it is not faster at: waves of thread blocks
-        and tiles make gaps.
+        How many sample counts between the two are gaps where it is not faster, due to tiles and
+        waves of thread blocks.
     share
-        Share of the map, contexts and samples both in equal steps of their logarithm, on which it
-        is faster.
+        Share of the map where it is faster, with contexts and samples in equal steps of their
+        logarithm.
     largest_speedup, mean_speedup
-        The most it gains anywhere on the map, and the geometric mean over the map, as the base's
-        time over its own.
+        The base's time over its own: the largest on the map, and the geometric mean over the map.
     """
 
     from_samples: tuple[int, ...]
@@ -69,9 +68,9 @@ class Crossover:
     context_tokens, samples
         Axes of the map.
     base_step_s, other_step_s
-        Times by kind of attention, an array of samples x contexts. [s]
+        Step times by kind of attention, arrays of samples x contexts. [s]
     base_memory_share, other_memory_share
-        Their share of the memory that may be used, by kind of attention; they fit up to 1.
+        Needed over usable memory, by kind of attention; a step fits up to 1.
     borders
         By pairing, see :data:`PAIRINGS`.
     """
@@ -103,16 +102,16 @@ def crossover(
 ) -> Crossover:
     """Time both models at every context of the map and every number of samples.
 
-    All samples from 1 to ``most_samples`` are timed, as arrays, so the borders are exact; the map
-    keeps a few to each doubling.
+    All sample counts from 1 to ``most_samples`` are timed, as arrays, so the borders are exact; the
+    map keeps a few per doubling.
 
     Parameters
     ----------
     base, other
         The models.
     gpu_rates, setup, work
-        The GPU's constants, how the models run, and all other sizes; the setup's own ``attention``
-        is ignored.
+        The GPU's constants, the setup, and all other sizes; the setup's own ``attention`` is
+        ignored.
     most_samples, longest_context_tokens
         Ends of the map.
 
@@ -177,12 +176,12 @@ def _solve(
 
 
 def grid_of(work: Workload, **arrays: Any) -> Workload:
-    """Return a question over arrays of some of its sizes.
+    """Return a workload in which some sizes are arrays.
 
     Raises
     ------
     WorkloadError
-        If it is a tree of prefixes, whose sizes are its own.
+        If it has a prefix tree, whose levels fix samples and context.
     """
     if work.tree:
         raise WorkloadError(

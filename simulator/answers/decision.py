@@ -1,4 +1,4 @@
-"""A case on several GPUs: what each makes of it, and which to choose."""
+"""A case on several GPUs: how each one performs, and which to choose."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Choice:
     name
         How the GPU was named: an id or a path.
     asked
-        Whether the scenario names this GPU; the others are there to compare.
+        Whether the scenario names this GPU; the others are for comparison.
     target_step_s
         Longest acceptable step, None without one. [s]
     """
@@ -66,7 +66,7 @@ class Choice:
 
     @property
     def standing(self) -> Standing:
-        """What to make of it: the kind of attention to use, or why this GPU will not do."""
+        """The kind of attention to use, or why this GPU does not qualify."""
         if not self.fits:
             return "does not fit"
         if self.target_step_s is not None and self.best.step_s > self.target_step_s:
@@ -83,7 +83,7 @@ class Choice:
 
     @property
     def best(self) -> Estimate:
-        """The faster kind of attention of those that fit, or of both where neither does."""
+        """The faster kind of attention that fits, or of both if neither fits."""
         every = [self.under(name) for name in ATTENTIONS]
         fitting = [result for result in every if result.memory.fits]
         return min(fitting or every, key=lambda result: result.step_s)
@@ -107,12 +107,12 @@ class Decision:
     Attributes
     ----------
     choices
-        The scenario's own GPUs as it lists them; then those that will do, cheapest per token
-        first, and the rest.
+        The scenario's own GPUs as it lists them; then those that qualify, cheapest per token
+        first; then the rest.
     requests
         Whole requests on the scenario's first GPU, by kind of attention.
     skipped
-        GPUs on which the case cannot be run, a sentence each.
+        GPUs on which the case cannot run, a sentence each.
     """
 
     case: Case
@@ -122,18 +122,18 @@ class Decision:
 
     @property
     def first(self) -> Choice:
-        """The first GPU asked about that can run the case; if none can, the best of all."""
+        """The first requested GPU that can run the case; if none can, the best of all."""
         return self.choices[0]
 
     @property
     def cheapest(self) -> Choice | None:
-        """The choice that will do at the least cost per token."""
+        """The qualifying choice with the lowest cost per token."""
         priced = [c for c in self.choices if c.will_do and c.usd_per_hour is not None]
         return min(priced, key=_cost, default=None)
 
     @property
     def fastest(self) -> Choice | None:
-        """The choice that will do with the shortest step."""
+        """The qualifying choice with the shortest step."""
         good = [choice for choice in self.choices if choice.will_do]
         return min(good, key=lambda choice: choice.best.step_s, default=None)
 
@@ -154,18 +154,18 @@ def decide(
     case
         The model, how it is run, and its sizes.
     gpus
-        By name, those that the scenario names itself first.
+        By name; those that the scenario names come first.
     asked
-        How many these are.
+        How many GPUs the scenario names.
     output_tokens
         Tokens each sample generates in a whole request.
     usd_per_hour
-        Price of one GPU, for every GPU, in place of the profiles' own.
+        Price of one GPU, for every GPU, instead of the profiles' own.
 
     Raises
     ------
     WorkloadError
-        If the case can be run on none of the GPUs.
+        If the case cannot run on any of the GPUs.
     """
     choices: list[Choice] = []
     skipped: list[str] = []
@@ -228,7 +228,7 @@ def _requests(
 
 
 def _order(choice: Choice) -> tuple[bool, bool, bool, float, float]:
-    """Order GPUs: the scenario's own, then those that will do, by cost and by time."""
+    """Order GPUs: the scenario's own, then those that qualify, by cost and by time."""
     return (
         not choice.asked,
         not choice.will_do,
@@ -239,6 +239,6 @@ def _order(choice: Choice) -> tuple[bool, bool, bool, float, float]:
 
 
 def _cost(choice: Choice) -> float:
-    """Return the cost of a million tokens under the better kind of attention; unknown is last."""
+    """Return the cost of a million tokens under the better attention; unknown sorts last."""
     cost = choice.usd_per_million_tokens(choice.best.setup.attention)
     return float("inf") if cost is None else cost

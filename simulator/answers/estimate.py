@@ -20,7 +20,7 @@ from simulator.timing.roofline import Roof
 from simulator.timing.step import StepTime, step_time
 from simulator.units import format_gib
 
-# How the note on what does not fit begins.
+# The beginning of the note about a step that does not fit.
 DOES_NOT_FIT = "Does not fit"
 
 
@@ -48,27 +48,27 @@ class Estimate:
 
     @cached_property
     def uncertainty(self) -> Uncertainty:
-        """Between which times the step lies, and which errors make it so."""
+        """The interval of the step's time, and the errors behind it."""
         return uncertainty(self.operations, self.time, self.rates, self.setup, self.totals)
 
     @property
     def step_low_s(self) -> float:
-        """The shortest the step may be: see :mod:`simulator.timing.interval`. [s]."""
+        """Lower end of the step's interval: see :mod:`simulator.timing.interval`. [s]."""
         return float(self.uncertainty.low_s)
 
     @property
     def step_high_s(self) -> float:
-        """The longest the step may be. [s]."""
+        """Upper end of the step's interval. [s]."""
         return float(self.uncertainty.high_s)
 
     @property
     def tokens_per_s(self) -> float:
-        """Tokens the step moves forward, per second: all samples of all prompts."""
+        """Tokens gained per second, over all samples of all prompts."""
         return float(self.workload.forward_tokens) / self.step_s
 
     @property
     def bound(self) -> Roof:
-        """What the step's time is bound by."""
+        """What bounds the step's time."""
         return self.time.bound
 
     @cached_property
@@ -88,7 +88,7 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
     Raises
     ------
     WorkloadError
-        If the workload cannot be run in that form.
+        If the workload cannot run that way.
     """
     check_workload(model, gpu, setup, work)
     setup, gpu_rates = setup.under(setup.attention), rates(gpu, setup.constants)
@@ -115,14 +115,14 @@ def memory_on(
     *,
     prefill: bool = False,
 ) -> Memory:
-    """Count the memory that a step, or with its ``prefill`` a whole request, needs on a GPU.
+    """Count the memory that a step, or with ``prefill`` a whole request, needs on one GPU.
 
     Parameters
     ----------
     gpu, model, setup, work
-        On what, what is decoded, how, and its sizes, numbers or arrays.
+        The GPU and the question; sizes are numbers or arrays.
     prefill
-        Whether a whole request is meant; see :func:`simulator.counts.memory.memory`.
+        Whether to count a whole request; see :func:`simulator.counts.memory.memory`.
     """
     return memory(
         model,
@@ -135,7 +135,7 @@ def memory_on(
 
 
 def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload) -> None:
-    """Refuse what cannot be run in that form, before anything is counted.
+    """Refuse a question that cannot run that way, before anything is counted.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
     ------
     WorkloadError
         For an unknown kernel, heads that do not divide over the group, a latent cache or a tree
-        under a kernel that has no form of it, or a group without a link.
+        that the kernel does not support, or a group without a link.
     """
     check_split(model, setup.tensor_parallel)
     if refusal := find_way(setup.kernel).refusal(model, work):
@@ -158,7 +158,7 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
 def _notes(
     model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload, needs: Memory
 ) -> list[str]:
-    """Say what had to be assumed and what the user should know, a sentence each."""
+    """Say what was assumed and what the user should know, one sentence each."""
     notes = [
         constants_note(gpu_rates),
         _length_note(model, work),
@@ -195,7 +195,7 @@ def _notes(
 
 
 def fits_note(needs: Memory) -> str:
-    """Say by how much something does not fit; empty where it does."""
+    """Say how much memory is short; empty if it fits."""
     if needs.fits:
         return ""
     return f"{DOES_NOT_FIT}: {format_gib(-float(needs.free_bytes))} short on each GPU."
@@ -211,7 +211,7 @@ def _length_note(model: ModelShape, work: Workload) -> str:
 
 
 def _dtype_note(gpu: HardwareProfile, setup: Setup) -> str:
-    """Say which matrix rate stands in for one the card does not have."""
+    """Say which matrix rate replaces one that the card does not have."""
     for dtype in (setup.weight_dtype, setup.activation_dtype):
         _, used = peak_flops_per_s(gpu, dtype)
         if dtype not in (used, "int4"):
@@ -221,7 +221,7 @@ def _dtype_note(gpu: HardwareProfile, setup: Setup) -> str:
 
 
 def _low_precision_note(gpu_rates: Rates, setup: Setup) -> str:
-    """Say where 8-bit kernels are predicted by less than rows of theirs on this card."""
+    """Say which 8-bit kernels are predicted without 8-bit rows from this card."""
     if gpu_rates.choice == "peak":
         return ""
     parts = []
@@ -250,7 +250,7 @@ def _low_precision_note(gpu_rates: Rates, setup: Setup) -> str:
 
 
 def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[str]:
-    """Say what a tensor-parallel group changes in the figures."""
+    """Say what the figures mean for a tensor-parallel group."""
     if setup.tensor_parallel == 1:
         return []
     notes = ["FLOPs, bytes and memory are those of one GPU of the group."]

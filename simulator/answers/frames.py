@@ -28,7 +28,7 @@ from simulator.units import MILLISECOND
 if TYPE_CHECKING:
     import pandas as pd
 
-# Parts of a step in the order of its operations: what sharing the context changes comes first.
+# Parts of a step; those that sharing the context changes come first.
 PARTS = (
     "attention, context",
     "attention, own tokens",
@@ -42,7 +42,7 @@ PARTS = (
 )
 _MLP, _OUTPUT = ("mlp_", "expert", "shared_expert", "router"), ("lm_head", "embedding", "sampling")
 Variant = Literal["standard", "shared_storage", "bifurcated"]
-# What a block says of each kind of attention.
+# The columns of a block for each kind of attention.
 _FIGURES = (
     "step_ms",
     "step_ms_low",
@@ -73,7 +73,7 @@ def grid(
     numeric
         Axes to vary, of ``NUMERIC_AXES``; the others stay as in the question.
     model, gpu
-        In place of the study's own.
+        Used instead of the study's own.
     named
         Fields of the setup to change.
 
@@ -85,12 +85,12 @@ def grid(
         copy for each sample); the figures of a sweep, ``capacity_bytes`` [bytes] and
         ``target_step_ms`` (NaN without a target) [ms]; ``speedup``
         over standard attention and ``kv_io_ratio`` to it. ``speedup_low``, ``speedup_high`` and
-        ``verdict`` are of bifurcated against standard attention with that storage.
+        ``verdict`` compare bifurcated with standard attention in that storage.
 
     Raises
     ------
     WorkloadError
-        If the settings cannot be run.
+        If the settings cannot run.
     """
     import pandas as pd
 
@@ -156,7 +156,7 @@ def _asked(frame: "pd.DataFrame", work: Workload) -> "pd.Series[bool]":
 
 
 def by_samples(study: Study) -> "pd.DataFrame":
-    """Vary the samples, with the last that fit and the first that do not among them."""
+    """Vary the samples, including the last count that fits and the first that does not."""
     return grid(study, {"samples": _with_ends(study, study.samples_axis, "samples")})
 
 
@@ -168,7 +168,7 @@ def _with_ends(
     model: ModelShape | None = None,
     **named: Any,
 ) -> list[int]:
-    """Return an axis with the last value that fits and the first that does not, of each way."""
+    """Add to an axis, for each way, the last value that fits and the first that does not."""
     values = set(axis)
     setup = study.setup.but(**named)
     for attention in ATTENTIONS:
@@ -182,24 +182,24 @@ def _with_ends(
 
 
 def memory_by_samples(study: Study) -> "pd.DataFrame":
-    """Return :func:`by_samples` with the part of the memory that is weights. [bytes]."""
+    """Return :func:`by_samples` with the bytes of memory that weights take. [bytes]."""
     weights = float(study.estimate("bifurcated").memory.weights_bytes)
     return by_samples(study).assign(weights_bytes=weights)
 
 
 def by_context(study: Study) -> "pd.DataFrame":
-    """Vary the context, with the longest that fits and the first that does not among them."""
+    """Vary the context, including the longest that fits and the first that does not."""
     axis = _with_ends(study, study.context_axis, "context_tokens")
     return grid(study, {"context_tokens": axis})
 
 
 def by_context_and_samples(study: Study, finer: int = 4) -> "pd.DataFrame":
-    """Vary both between powers of two, as a map.
+    """Vary samples and context over powers of two, as a map.
 
     Parameters
     ----------
     finer
-        Steps from one power of two to the next.
+        Steps per doubling.
     """
     axes = {
         "context_tokens": (study.context_axis, study.workload.context_tokens),
@@ -215,7 +215,7 @@ def by_context_and_samples(study: Study, finer: int = 4) -> "pd.DataFrame":
 
 
 def _between(axis: Sequence[int], finer: int) -> list[int]:
-    """Return what lies in equal ratios between the powers of two around an axis.
+    """Return values in equal ratios between the powers of two around an axis.
 
     >>> _between([6, 30], 1), _between([2, 4], 2)
     ([4, 8, 16, 32], [2, 3, 4])
@@ -249,8 +249,8 @@ def by_kernel(study: Study) -> "pd.DataFrame":
 def by_kv_heads(study: Study) -> "pd.DataFrame":
     """Vary the samples for multi-head, multi-group and multi-query forms of the model.
 
-    Nothing else is changed, so the forms are not of equal quality; ``family`` names them. A latent
-    cache has one form.
+    Nothing else changes, so the forms are not of equal quality; ``family`` names them. A latent
+    cache has only one form.
     """
     import pandas as pd
 
@@ -268,7 +268,7 @@ def by_kv_heads(study: Study) -> "pd.DataFrame":
 
 
 def by_own_tokens(study: Study) -> "pd.DataFrame":
-    """Follow a request: the samples' own tokens grow from the first step's to the last one's."""
+    """Follow a request: the decoded tokens grow from the first step to the last."""
     work = study.workload
     first = work.query_tokens
     last = max(first, last_own_tokens(study.output_tokens, work.query_tokens, work.accepted_tokens))
@@ -281,7 +281,7 @@ def by_own_tokens(study: Study) -> "pd.DataFrame":
 
 
 def compared_gpus(study: Study) -> list[HardwareProfile]:
-    """Return the GPUs a study compares: its own, or beside a single one all with a price."""
+    """Return the GPUs a study compares: its own; if that is one, also all with a price."""
     if len(study.gpus) > 1:
         return list(study.gpus)
     return [study.gpu, *(gpu for gpu in priced_gpus() if gpu.id != study.gpu.id)]
@@ -300,7 +300,7 @@ def by_gpu(study: Study) -> "pd.DataFrame":
     Raises
     ------
     SimulatorError
-        If the question can be run on none of them.
+        If the question cannot run on any of them.
     """
     import pandas as pd
 
@@ -339,7 +339,7 @@ def at_question(study: Study) -> "pd.DataFrame":
     return frame[frame["asked"]].reset_index(drop=True)
 
 
-# The operations of a step: where time and bytes go, and which roof binds each.
+# The operations of a step: where time and bytes go, and which roof bounds each.
 
 
 def part_of(name: str, kind: str) -> str:
@@ -362,7 +362,7 @@ def part_of(name: str, kind: str) -> str:
 
 
 def operations(study: Study) -> "pd.DataFrame":
-    """Break the step that is asked about down into its operations, for every way of attention.
+    """Break the question's step down into its operations, for every way of attention.
 
     Returns
     -------
@@ -375,7 +375,7 @@ def operations(study: Study) -> "pd.DataFrame":
     Raises
     ------
     WorkloadError
-        If the question cannot be run.
+        If the question cannot run.
     """
     import pandas as pd
 
@@ -391,7 +391,7 @@ def operations(study: Study) -> "pd.DataFrame":
 
 
 def _rows(variant: str, result: Estimate) -> list[dict[str, Any]]:
-    """Return a row for each operation, and one for the time the GPU waits for the host."""
+    """Return a row per operation, and one for the time the GPU waits for the host."""
     time = result.time
     step = {"variant": variant, "step_ms": result.step_s / MILLISECOND}
     step["fits"] = bool(result.memory.fits)

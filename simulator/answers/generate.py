@@ -29,12 +29,12 @@ class Generation:
     last_step
         The last decode step, when the caches are longest.
     memory
-        What the whole request needs: its longest caches, and the larger workspace of prefill and
-        last step.
+        What the whole request needs: its longest caches, and the larger of the workspaces of
+        prefill and last step.
     usd_per_hour
         Price of all GPUs of the group, None where unknown.
     total_low_s, total_high_s
-        Between which times the whole request lies. [s]
+        Ends of the interval of the whole request's time. [s]
     """
 
     attention: Attention
@@ -69,7 +69,7 @@ class Generation:
 
     @property
     def steps_note(self) -> str:
-        """How many steps of several query tokens there are, and how samples move; else empty."""
+        """Say how many steps of several query tokens there are; empty for one token a step."""
         work, steps = self.last_step.workload, self.time.steps
         if work.query_tokens == 1 or not steps:
             return ""
@@ -81,13 +81,13 @@ class Generation:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was assumed, a sentence each."""
+        """What was assumed, one sentence each."""
         step = [note for note in self.last_step.notes if not note.startswith(DOES_NOT_FIT)]
         own = (self.steps_note, self._memory_note(), fits_note(self.memory))
         return tuple(note for note in (*step, *own) if note)
 
     def _memory_note(self) -> str:
-        """Say what the memory is of, and what its workspace."""
+        """Say that the memory is the whole request's, and what sets its workspace."""
         step = self.last_step
         tokens = int(prefill_tokens_at_once(step.setup, step.workload))
         cut = tokens == PREFILL_CHUNK_TOKENS and step.setup.graph
@@ -124,12 +124,12 @@ def generate(
     output_tokens
         Tokens each sample generates.
     usd_per_hour
-        Price of one GPU, where it is not the profile's. [USD/h]
+        Price of one GPU instead of the profile's. [USD/h]
 
     Raises
     ------
     WorkloadError
-        If there is nothing to generate or to begin with, or the workload cannot be run.
+        If there is nothing to generate, no context to start from, or the workload cannot run.
     """
     if not 1 <= output_tokens <= MOST_OUTPUT_TOKENS:
         raise WorkloadError(
@@ -160,7 +160,7 @@ def check_begins(work: Workload) -> None:
     Raises
     ------
     WorkloadError
-        If there is no token whose prefill gives the first one.
+        If there is no context token whose prefill gives the first output token.
     """
     if work.context_tokens == 0:
         raise WorkloadError(

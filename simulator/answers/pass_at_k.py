@@ -12,8 +12,8 @@ from simulator.inputs.csv_files import ProblemCount, RefusedRow, read_problem_co
 def pass_at_k(samples: int, correct: int, k: int) -> float:
     """Return the unbiased estimate of pass@k from n samples of a problem, c of them correct.
 
-    1 - C(n - c, k) / C(n, k): the share of all choices of k of the n samples with a correct one in
-    it (Chen et al., arXiv 2107.03374, equation 1; recalled).
+    1 - C(n - c, k) / C(n, k): the share of all choices of k of the n samples that contain a correct
+    one (Chen et al., arXiv 2107.03374, equation 1; recalled).
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     Raises
     ------
     WorkloadError
-        If k is more than n: then no unbiased estimate exists.
+        If k exceeds n: no unbiased estimate exists.
 
     Examples
     --------
@@ -36,24 +36,24 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
         raise WorkloadError(f"pass@{k} cannot be estimated from {samples} samples of a problem")
     if samples - correct < k:
         return 1.0
-    # As a sum of logarithms: the binomials themselves overflow.
+    # A sum of logarithms, because the binomials themselves overflow.
     misses = math.fsum(math.log1p(-k / (samples - wrong)) for wrong in range(correct))
     return -math.expm1(misses)
 
 
 class Success(Protocol):
-    """What is known of how often a sample is right."""
+    """What is known about how often a sample is right."""
 
     @property
     def largest_k(self) -> int | None:
         """The most samples for which pass@k is known, None for any number."""
 
     def at(self, k: int) -> tuple[float, float | None]:
-        """Return the expected pass@k and its standard error, None where that is not known."""
+        """Return the expected pass@k and its standard error, None where unknown."""
 
     @property
     def source(self) -> str:
-        """Where it is known from, in words."""
+        """The source, in words."""
 
     @property
     def refused(self) -> tuple[RefusedRow, ...]:
@@ -62,12 +62,12 @@ class Success(Protocol):
 
 @dataclass(frozen=True)
 class SuccessRate:
-    """One rate for all problems: every sample is right with the same probability, by itself."""
+    """One rate for all problems: samples are right independently with one probability."""
 
     rate: float
 
     def __post_init__(self) -> None:
-        """Refuse what is no probability.
+        """Refuse a rate that is not a probability.
 
         Raises
         ------
@@ -82,12 +82,12 @@ class SuccessRate:
 
     @property
     def largest_k(self) -> None:
-        """No end: the rate holds for any number of samples."""
+        """None: the rate holds for any number of samples."""
         return
 
     @property
     def refused(self) -> tuple[RefusedRow, ...]:
-        """Nothing: there is no file."""
+        """No rows: there is no file."""
         return ()
 
     def at(self, k: int) -> tuple[float, None]:
@@ -98,12 +98,12 @@ class SuccessRate:
         """
         if self.rate == 1:
             return 1.0, None
-        # However many samples, it is below one: where a float rounds it up, the last below.
+        # It is below one for any k; where a float rounds it up, return the last float below.
         return min(-math.expm1(k * math.log1p(-self.rate)), math.nextafter(1, 0)), None
 
     @property
     def source(self) -> str:
-        """Say what is assumed."""
+        """Say what one rate assumes."""
         return (
             f"one success rate of {self.rate:g} for every problem; where problems differ in "
             "difficulty, pass@k is lower"
@@ -124,7 +124,7 @@ class SuccessCounts:
         return min(problem.samples for problem in self.problems)
 
     def at(self, k: int) -> tuple[float, float | None]:
-        """Return the mean over problems, and its standard error from how much they differ."""
+        """Return the mean over problems, and its standard error from their spread."""
         values = [pass_at_k(item.samples, item.correct, k) for item in self.problems]
         mean = math.fsum(values) / len(values)
         if len(values) == 1:
@@ -144,12 +144,12 @@ class SuccessCounts:
 def success_of(
     problem_counts: str | Path | None = None, success_rate: float | None = None
 ) -> Success:
-    """Return what is known of how often a sample is right: a file of counts, or one rate.
+    """Return what is known about how often a sample is right: a file of counts, or one rate.
 
     Raises
     ------
     SimulatorError
-        If not one of both is given, or the file cannot be read.
+        If not exactly one of the two is given, or the file cannot be read.
     """
     if (success_rate is None) == (problem_counts is None):
         raise WorkloadError("give either success_rate or problem_counts")

@@ -26,7 +26,7 @@ class Option:
     result
         The decode step at the workload's own sizes.
     target_step_s
-        The target it was judged by. [s]
+        The target it has to meet. [s]
     usd_per_hour, usd_per_million_tokens
         Prices of the whole group, None where unknown.
     meets_target
@@ -60,21 +60,21 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All options, and the ones to look at first.
+    """All options, and the ones to consider first.
 
     Attributes
     ----------
     options
         Every GPU, tensor-parallel size and kind of attention tried: those that meet the target,
-        cheapest per token first; then those that fit, fastest first; then the rest, least short
-        first.
+        cheapest per token first; then those that fit, fastest first; then the rest, those that
+        lack the least memory first.
     cheapest
-        The option that meets the target at the least price per hour; None where none meets it or
+        The option with the lowest price per hour that meets the target; None if none meets it or
         no price is known.
     fewest_gpus
-        For each GPU id, the fewest GPUs of it that meet the target, None where no group does.
+        For each GPU id, the smallest group of that GPU that meets the target; None if none does.
     skipped
-        What could not be tried, a sentence each.
+        What could not be tried, one sentence each.
     """
 
     target_step_s: float | None
@@ -100,28 +100,27 @@ def plan(
     Parameters
     ----------
     model, gpus, setup, work
-        What is decoded, on what, how, and its sizes; the setup's own ``attention`` and
-        ``tensor_parallel`` are ignored.
+        The question; the setup's own ``attention`` and ``tensor_parallel`` are ignored.
     target_step_s
-        Longest acceptable decode step; None to ask only what fits. [s]
+        Longest acceptable decode step; None to ask only which options fit. [s]
     attentions
         Kinds of attention to try.
     tensor_parallel_sizes
-        Tensor-parallel sizes to try; those the model cannot be split into are skipped.
+        Tensor-parallel sizes to try; those that do not divide the model's heads are skipped.
     usd_per_hour
-        Price of one GPU, for every GPU tried, in place of the profiles' own.
+        Price of one GPU, for every GPU tried, instead of the profiles' own.
 
     Raises
     ------
     WorkloadError
-        If the target is not positive, the kernel is not known, or nothing could be tried at all.
+        If the target is not positive, the kernel is unknown, or nothing could be tried.
     """
     if target_step_s is not None and not target_step_s > 0:
         raise WorkloadError(f"target_step_ms = {target_step_s * 1e3} is not positive")
     if any(size < 1 for size in tensor_parallel_sizes):
         raise WorkloadError("tensor_parallel_sizes: at least 1 GPU shares a layer")
-    find_way(setup.kernel)  # a name that is not known is no option to skip
-    # By other names the same card may be asked for twice.
+    find_way(setup.kernel)  # an unknown name is an error, not an option to skip
+    # The same card may be given twice under different names.
     gpus = [gpu for index, gpu in enumerate(gpus) if gpu not in gpus[:index]]
     options: list[Option] = []
     skipped: list[str] = []
@@ -175,7 +174,7 @@ def _order(option: Option) -> tuple[bool, bool, float, float]:
 
 
 def _mark_pareto(options: Sequence[Option]) -> list[Option]:
-    """Mark the options that no other beats in both step time and cost per token."""
+    """Mark the options on the Pareto front of step time and cost per token."""
     good = [
         option
         for option in options
@@ -199,7 +198,7 @@ def _dominates(other: Option, option: Option) -> bool:
 
 
 def _cheapest(options: Sequence[Option]) -> Option | None:
-    """Return the option of least price per hour that meets the target, the faster of equals."""
+    """Return the cheapest option per hour that meets the target, the faster of equals."""
     priced = [
         (option.usd_per_hour, option.result.step_s, index)
         for index, option in enumerate(options)

@@ -2,9 +2,9 @@
 
     L(N, f) = E + A (N / F_f)^(-alpha)
 
-E is the loss no size removes, alpha the exponent, and F_f the size factor of a family: how much
-larger its models must be for the same loss as those of the reference, whose F is 1. The form is
-that of Hoffmann et al., arXiv 2203.15556, equation 2, at a fixed amount of data (recalled).
+E is the irreducible loss, alpha the exponent, and F_f the size factor of a family: how much larger
+its models must be for the same loss as the reference's, whose F is 1. The form is that of
+Hoffmann et al., arXiv 2203.15556, equation 2, at a fixed amount of data (recalled).
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 # The constants that all families share: E, A and alpha.
 SHARED = 3
-# No fit of trained models has come near these.
+# Limits that no fit of trained models has come near.
 EXPONENTS = (1e-3, 3.0)
 LARGEST_SHIFT = 7.0
 LARGEST_SHARE = 1 - 1e-6
 # Where the search starts: E as a share of the least loss, and alpha.
 STARTS = tuple((share, alpha) for share in (0.05, 0.5, 0.8, 0.95) for alpha in (0.05, 0.2, 0.6))
-# An irreducible loss below this share of the least loss is taken for none.
+# An irreducible loss below this share of the least loss counts as 0.
 LEAST_SHARE = 1e-3
-# Residuals beyond this many of their own spread lose weight: 95 % as efficient as least squares
+# Residuals beyond this many spreads lose weight: 95 % as efficient as least squares
 # where errors are normal (the usual tuning constant of Cauchy's weights, recalled).
 CAUCHY_SCALE = 2.385
 # The law must fall by this many spreads of its residuals over the fitted sizes.
@@ -35,10 +35,10 @@ LEAST_FALL = 3.0
 OUTLIER = 5.0
 # The median absolute value of normal errors, over their standard deviation.
 MEDIAN_OF_NORMAL = 0.6745
-# Losses are not known better than this share of themselves.
+# No loss is known more precisely than this relative error.
 LEAST_SPREAD = 1e-7
 CONFIDENCE = 0.95
-# Whether factors change with size is asked only with this many runs to spare.
+# A test for factors that change with size needs this many runs to spare.
 LEAST_SPARE = 3
 
 
@@ -68,7 +68,7 @@ class Problem:
         self.high = np.array([LARGEST_SHARE, 50.0, EXPONENTS[1], *([LARGEST_SHIFT] * shifts)])
 
     def start(self, share: float, alpha: float) -> "np.ndarray":
-        """Return a whole point: the level that suits E and alpha, and no shifts."""
+        """Return a starting point: the level that fits E and alpha, without shifts."""
         import numpy as np
 
         irreducible = float(np.clip(share, 1e-3, 0.999))
@@ -99,7 +99,7 @@ class Problem:
         )
 
     def fall(self, point: "np.ndarray") -> float:
-        """Return by how much ln L of the reference falls over the sizes there are."""
+        """Return by how much ln L of the reference falls over the fitted sizes."""
         import numpy as np
 
         ends = np.array([self.sizes.min(), self.sizes.max()])
@@ -107,7 +107,7 @@ class Problem:
         return float(np.log(first / last))
 
     def _reducible(self, point: "np.ndarray") -> "np.ndarray":
-        """Return what each run's predicted loss has above E."""
+        """Return each run's predicted loss minus E."""
         import numpy as np
 
         size = self.sizes - self.moved @ point[SHARED:]
@@ -116,35 +116,35 @@ class Problem:
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """Constants of the law, and what the fit says of them.
+    """Constants of the law, with their errors and residuals.
 
     Attributes
     ----------
     irreducible_loss
         E.
     log_reducible
-        ln of what the reference's loss at ``center_parameters`` has above E.
+        ln(loss - E) of the reference at ``center_parameters``.
     exponent
         alpha.
     shifts
         ln F of each family, the reference's 0 first.
     center_parameters
-        The size that ``log_reducible`` is about.
+        The size at which ``log_reducible`` is given.
     covariance
-        Of E, log_reducible, alpha and the shifts after the first; E's is 0 where it is held at 0.
+        Of E, log_reducible, alpha and all shifts but the first; E's is 0 where E is fixed at 0.
     residuals
         ln(predicted / observed) of each run.
     spread
         Their robust standard deviation.
     outliers
-        Whether each run is far off; such runs have lost their weight.
+        Whether each run is an outlier; outliers have almost no weight.
     drifts, drift_errors
-        By how much ln F of each family seems to grow with each tenfold size, and the standard
-        errors; 0 of the reference, and of all where the runs are too few to tell.
+        How much ln F of each family seems to grow per tenfold size, and the standard errors; 0 for
+        the reference, and for all families if the runs are too few to tell.
     spare
         Runs beyond the number of constants.
     quantile
-        Standard errors to either side that a 95 % interval takes (Student's t).
+        Half width of a 95 % interval in standard errors (Student's t).
     """
 
     irreducible_loss: float
@@ -197,18 +197,18 @@ def fit_power_law(
     Parameters
     ----------
     parameters, losses
-        Of each run.
+        The parameters and the loss of each run.
     families
-        The number of each run's family; 0 is the reference, and each number up to the largest is
-        there.
+        The number of each run's family; 0 is the reference, and no number up to the largest is
+        missing.
     starts
-        Where the search begins: shares of the least loss that E is taken to be, and exponents.
+        Starting points of the search: E as a share of the least loss, and the exponent.
 
     Raises
     ------
     MeasurementError
-        If there are no more runs than constants, all are of one size, their losses do not fall
-        with it, or scipy is missing.
+        If there are no more runs than constants, all have one size, losses do not fall with size,
+        or scipy is missing.
     """
     optimize, stats = _scipy()
     problem = Problem(parameters, losses, families)
@@ -268,10 +268,10 @@ def _scipy() -> tuple[Any, Any]:
 def _best(
     problem: Problem, least_squares: Any, starts: Sequence[tuple[float, float]]
 ) -> "np.ndarray":
-    """Return the best point: least absolute deviations first, then a spread of their own.
+    """Return the best point: first by least absolute deviations, then with weights.
 
-    Soft absolute deviations find the law whatever some runs say; around it, residuals give the
-    spread by which runs are weighed in the second fit.
+    Soft absolute deviations find the law despite outliers; the residuals around it give the spread
+    that sets the weights of the second fit.
     """
     import numpy as np
 
@@ -305,7 +305,7 @@ def _best(
 def _spread(residuals: "np.ndarray", constants: int) -> float:
     """Return a robust standard deviation of residuals.
 
-    A fit can make as many residuals vanish as it has constants, so the smallest are left out.
+    A fit can make as many residuals zero as it has constants, so the smallest are left out.
     """
     import numpy as np
 
@@ -318,7 +318,7 @@ def _covariance(
 ) -> "np.ndarray":
     """Return the covariance of the constants under Cauchy's weights (Huber's formula).
 
-    A constant that is held has none.
+    A fixed constant has none.
     """
     import numpy as np
 
@@ -341,8 +341,8 @@ def _drifts(
 ) -> tuple["np.ndarray", "np.ndarray"]:
     """Return how ln F of each family seems to change with size, and the standard errors.
 
-    By one step from the fit towards a law that lets it change. If families had exponents of their
-    own, one size factor would not do for all sizes.
+    One step leads from the fit towards a law that lets it change. If families had different
+    exponents, one size factor would not hold for all sizes.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Prices: of a GPU hour, and of a million tokens."""
+"""Prices of a GPU hour and of a million tokens."""
 
 import math
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ def priced_gpus() -> list[HardwareProfile]:
 
 
 def as_gpus(gpus: Sequence[GpuLike] | GpuLike | None) -> list[HardwareProfile]:
-    """Return the profiles of one GPU or several, of all whose price is known where it is None.
+    """Return the profiles of one or several GPUs; for None, of all whose price is known.
 
     Raises
     ------
     ProfileError
-        If one of them is not known.
+        If one of them is unknown.
     """
     if gpus is None:
         return priced_gpus()
@@ -39,9 +39,9 @@ def price_per_hour(
     Parameters
     ----------
     gpus
-        How many.
+        Number of GPUs.
     usd_per_hour
-        The user's price of one, None for the profile's. [USD/h]
+        The user's price of one GPU, None for the profile's. [USD/h]
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Quality against latency: how many samples a target buys, and what pass@k they come to."""
+"""Quality against latency: how many samples a target allows, and the pass@k they reach."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from simulator.timing.step import decode_time
 if TYPE_CHECKING:
     import numpy as np
 
-# What keeps a workload from having more samples.
+# What limits the number of samples.
 Limit = Literal["time", "memory", "counts", "search"]
 
 MOST_SAMPLES = 1024
@@ -32,18 +32,18 @@ MOST_OUTPUT_TOKENS = 2**16
 
 @dataclass(frozen=True, kw_only=True)
 class QualityPoint:
-    """What one number of samples costs and comes to.
+    """The cost and the pass@k of one number of samples.
 
     Attributes
     ----------
     step_s
-        The decode step at the workload's own tokens: the last where a request is followed. [s]
+        The decode step at the workload's own tokens; of a request, its last step. [s]
     request_s
         From the prompt to the last token of all samples, None without output tokens. [s]
     pass_at_k, stderr
         The probability that at least one sample is right, and its standard error where known.
     usd_per_problem
-        Price of a request per problem, None where a price or the output is not known.
+        Price of a request per problem, None where the price or the output length is unknown.
     """
 
     attention: Attention
@@ -58,15 +58,15 @@ class QualityPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Affordable:
-    """The best that fits in time and memory.
+    """The best point within time and memory.
 
     Attributes
     ----------
     point
-        None where not even one sample does.
+        None if not even one sample fits.
     limit
-        What stands against one sample more: the ``time`` target, ``memory``, ``counts`` (pass@k is
-        known no further) or ``search`` (nothing, up to the most samples looked at).
+        What rules out one more sample: the ``time`` target, ``memory``, ``counts`` (pass@k is
+        unknown beyond it) or ``search`` (nothing does, up to the most samples tried).
     """
 
     point: QualityPoint | None
@@ -82,11 +82,11 @@ class Quality:
     results
         The workload's own decode step, by kind of attention.
     success
-        What is known of how often a sample is right.
+        What is known about how often a sample is right.
     points
-        By kind of attention, a few numbers of samples to each doubling, and those of ``best``.
+        By kind of attention: a few sample counts per doubling, and those of ``best``.
     best
-        By kind of attention, within the targets.
+        By kind of attention: the best point within the targets.
     """
 
     results: Mapping[Attention, Estimate]
@@ -111,7 +111,7 @@ def quality(
     most_samples: int = MOST_SAMPLES,
     usd_per_hour: float | None = None,
 ) -> Quality:
-    """Find what quality a latency buys; the workload's own ``samples`` are one point of many.
+    """Find the quality that a latency buys; the workload's own ``samples`` are one of many points.
 
     Parameters
     ----------
@@ -120,19 +120,19 @@ def quality(
     success
         See :mod:`simulator.answers.pass_at_k`.
     output_tokens
-        Tokens each sample generates, to follow whole requests; the workload's ``decoded_tokens``
-        are then those of the last step.
+        Tokens each sample generates, to time whole requests; the workload's ``decoded_tokens``
+        must then be those of the last step.
     target_step_s, target_request_s
-        Longest acceptable decode step and request; all that are given hold. [s]
+        Longest acceptable decode step and request; all given targets apply. [s]
     most_samples
-        How many samples are looked at.
+        The largest number of samples to try.
     usd_per_hour
-        Price of one GPU in place of the profile's own.
+        Price of one GPU instead of the profile's own. [USD/h]
 
     Raises
     ------
     WorkloadError
-        If a limit makes no sense or the workload cannot be run.
+        If a limit makes no sense or the workload cannot run.
     """
     _check(output_tokens, target_step_s, target_request_s, most_samples)
     if output_tokens is not None:
@@ -199,7 +199,7 @@ def _check(
 
 
 class _Costs:
-    """What numbers of samples cost and come to under one kind of attention."""
+    """Cost and pass@k over numbers of samples, under one kind of attention."""
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ class _Costs:
         self._output_tokens, self._usd_per_hour = output_tokens, usd_per_hour
 
     def points(self, samples: "Sequence[int] | np.ndarray") -> tuple[QualityPoint, ...]:
-        """Return a point for each number of samples, all worked out at once."""
+        """Return a point for each number of samples, all computed at once."""
         import numpy as np
 
         result = self._result
@@ -249,7 +249,7 @@ class _Costs:
     def _point(
         self, samples: int, step_s: float, request_s: float | None, *, fits: bool
     ) -> QualityPoint:
-        """Return what a number of samples costs and comes to."""
+        """Return the cost and the pass@k of a number of samples."""
         probability, stderr = self._success.at(samples)
         work = self._result.workload
         usd = None
@@ -278,7 +278,7 @@ class _Costs:
         Parameters
         ----------
         beyond
-            What stands against more than ``most``.
+            What rules out more than ``most`` samples.
         """
 
         def at(samples: int) -> QualityPoint:

@@ -1,7 +1,7 @@
-"""Rules by which serving engines decide to read a shared context once, beside our own answer.
+"""Rules by which serving engines decide to read a shared context once, next to our own answer.
 
-A rule sees what an engine sees when it schedules a step. It takes numbers or arrays, so that one
-answer and a map of many come from the same lines.
+A rule sees what an engine sees when it schedules a step. It takes numbers or arrays, so the same
+code gives one answer or a map.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # vLLM's thresholds and tiles, vllm/v1/attention/backends/flash_attn.py @5704f34.
 LEAST_PREFIX_TOKENS, LEAST_REQUESTS = 256, 8
 TILE = 128
-# A prefix is shared by whole blocks of the cache; 16 tokens is vLLM's default (recalled).
+# A prefix is shared in whole blocks of the cache; 16 tokens is vLLM's default (recalled).
 CACHE_BLOCK_TOKENS = 16
 
 
@@ -34,14 +34,14 @@ class Rule:
     Attributes
     ----------
     title
-        What to call it in a sentence.
+        Its name in a sentence.
     source
-        Where it stands.
+        Where its code is.
     reads_once
-        Whether it reads the shared context once, for a model, a GPU and a workload; with arrays in
-        the workload, an array.
+        Whether it reads the shared context once, for a model, a GPU, a setup and a workload; an
+        array if the workload has arrays.
     reason
-        Why, for a workload of plain numbers.
+        The reason, for a workload of plain numbers.
     """
 
     title: str
@@ -52,7 +52,7 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class RuleChoice:
-    """What a rule chooses for one step, and what that costs by our times.
+    """What a rule chooses for one step, and what that costs by our predictions.
 
     An engine with such a rule stores a shared context once, so both ways are timed over one stored
     context.
@@ -62,11 +62,11 @@ class RuleChoice:
     name, title
         The rule.
     choice, reason
-        What it chooses, and why.
+        Its choice, and why.
     ours
-        What we would choose over one stored context: ``tie`` where the difference is too small.
+        Our choice over one stored context: ``tie`` where the difference is too small.
     verdict
-        Whether to bifurcate there, as sure as the predictions are.
+        Whether to bifurcate there, given the uncertainty of the predictions.
     step_s, best_step_s
         Time of the step as the rule runs it, and of the fastest way. [s]
     """
@@ -82,7 +82,7 @@ class RuleChoice:
 
     @property
     def agrees(self) -> bool:
-        """Whether the choice is ours, or one as good."""
+        """Whether the choice is ours, or equally good."""
         return self.ours in (self.choice, "tie")
 
     @property
@@ -102,7 +102,7 @@ def find_rule(name: str) -> Rule:
     Raises
     ------
     WorkloadError
-        If there is none of that name; the nearest one is offered.
+        If no rule has that name; the message suggests the nearest one.
     """
     rule = RULES.get(str(name))
     if rule is None:
@@ -126,14 +126,14 @@ def choose(
     standard, bifurcated
         The step under both kinds of attention.
     cascade
-        The step of :func:`read_once`; without further levels of a tree the same as bifurcated.
+        The step of :func:`read_once`; the same as bifurcated unless a tree has further levels.
     ours, verdict
-        Which of the first two we would choose, and how sure that is.
+        Which of the first two we would choose, and the verdict.
 
     Raises
     ------
     WorkloadError
-        If there is no rule of that name.
+        If no rule has that name.
     """
     rule = find_rule(name)
     asked = (standard.model, standard.gpu, standard.setup, standard.workload)
@@ -151,9 +151,9 @@ def choose(
 
 
 def read_once(work: "Workload") -> "Workload":
-    """Return a workload as an engine bifurcates it: what all requests share is read once.
+    """Return a workload as an engine bifurcates it: only what all requests share is read once.
 
-    The further levels of a tree are read by every sequence below them.
+    Each further level of a tree is read by every sequence below it.
     """
     levels = zip(work.tree, _tokens_of_all(work), strict=True)
     common = [level.name for level, tokens in levels if tokens]
@@ -173,7 +173,7 @@ def common_tokens(work: "Workload") -> Numeric:
 
 
 def _tokens_of_all(work: "Workload") -> Iterator[Numeric]:
-    """Yield, level by level, how many of its tokens all sequences share: all, or none."""
+    """Yield how many tokens of each level all sequences share: all, or none."""
     nodes: Numeric = 1
     for level in work.tree:
         nodes = nodes * level.branches
@@ -191,9 +191,9 @@ def vllm_cascade(
 ) -> Numeric:
     """Return whether vLLM would use cascade attention for a decode step.
 
-    No below 256 tokens or 8 requests; yes without grouped queries, or with several query tokens;
-    else it counts waves of thread blocks, each wave as long as one tile of keys for flash decoding
-    and as all tiles of the prefix for cascade.
+    No below 256 tokens or 8 requests; yes without grouped queries, or with several query tokens.
+    Otherwise it counts waves of thread blocks: a wave takes one tile of keys for flash decoding,
+    and all tiles of the prefix for cascade.
 
     Parameters
     ----------
@@ -232,16 +232,16 @@ def vllm_cascade(
 def vllm_waves(
     *, prefix_tokens: Numeric, requests: Numeric, heads: int, kv_heads: int, sm_count: float
 ) -> tuple[Numeric, Numeric]:
-    """Return the rule's two times, in tiles of keys: of cascade and of flash decoding.
+    """Return the rule's two times, of cascade and of flash decoding, in tiles of keys.
 
     Parameters
     ----------
     prefix_tokens, requests
-        Tokens that all requests share, and how many these are.
+        Tokens that all requests share, and the number of requests.
     heads, kv_heads
         On one GPU.
     sm_count
-        Its multiprocessors, a block on each.
+        The GPU's multiprocessors, one block on each.
 
     Examples
     --------
@@ -270,7 +270,7 @@ def _vllm_sizes(
 
 
 def _vllm_unsupported(model: "ModelShape") -> str:
-    """Say why vLLM has no cascade attention for a model, "" if it has."""
+    """Say why vLLM has no cascade attention for a model; empty if it has."""
     if model.latent is not None:
         return "it has none for a latent cache (recalled)"
     if any(group.window is not None for group in model.layer_groups):

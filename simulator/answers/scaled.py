@@ -1,4 +1,4 @@
-"""A model of another number of KV heads, made larger to be as good as the one it starts from."""
+"""A model with another number of KV heads, scaled to be as good as the original."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +13,11 @@ from simulator.units import MEGA
 ScaleBy = Literal["width", "depth"]
 SCALE_BY: tuple[ScaleBy, ...] = get_args(ScaleBy)
 
-# Parameters of the scaled model may differ from factor x those of the base by this share.
+# Largest relative error of the scaled model's parameters.
 SIZE_TOLERANCE = 0.01
-# How far the widths of MLP and heads, over the hidden size, may move from the base's.
+# Largest relative change of the widths of MLP and heads over the hidden size.
 SHAPE_TOLERANCE = 0.10
-# Numbers of heads and widths of MLPs are multiples of the first of these that allows the size.
+# Numbers of heads and MLP widths are multiples of the first of these that reaches the size.
 HEAD_STEPS = (8, 4, 2, 1)
 MLP_STEPS = (256, 128, 64)
 HIDDEN_STEP = 128
@@ -43,7 +43,7 @@ class ScaledModel:
 
     @property
     def size_error(self) -> float:
-        """How far the size is from the wanted one, as a share of it."""
+        """Relative difference between the size and the wanted one."""
         return self.parameters / self.target_parameters - 1
 
 
@@ -55,7 +55,7 @@ def scale_model(
     scale_by: ScaleBy = "width",
     ranks: int = 1,
 ) -> ScaledModel:
-    """Give a model another number of KV heads, and the size at which it is as good as before.
+    """Change a model's number of KV heads, and scale it to be as good as before.
 
     Parameters
     ----------
@@ -66,15 +66,15 @@ def scale_model(
     size_factor
         Its parameters over those of the base.
     scale_by
-        ``width`` changes the heads, and the hidden size with them; ``depth`` the layers. Either
-        keeps the head width, and heads and MLP in proportion to the hidden size within 10 %.
+        ``width`` changes the heads, and the hidden size with them; ``depth`` the layers. Both keep
+        the head width, and the proportions of heads and MLP to the hidden size within 10 %.
     ranks
-        The number of heads is a multiple of it, so that a tensor-parallel group can split them.
+        The number of heads is a multiple of this, so that a tensor-parallel group can split them.
 
     Raises
     ------
     ModelError
-        If the model cannot be scaled, or no round sizes come within 1 % of the wanted one.
+        If the model cannot be scaled, or no round sizes come within 1 % of the wanted size.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def scale_model(
 def _named(
     model: ModelShape, base: ModelShape, size_factor: float, scale_by: ScaleBy
 ) -> ModelShape:
-    """Say in a scaled model's name and source what it is."""
+    """Describe a scaled model in its name and source."""
     name = base.name.removesuffix(f" with {base.kv_heads} KV heads")
     return model.model_copy(
         update={
@@ -131,7 +131,7 @@ def _check(base: ModelShape, kv_heads: int, scale_by: ScaleBy) -> None:
     if scale_by == "depth" and len(base.layer_groups) > 1:
         raise ModelError(f"{base.name} has layers of several kinds: scale it by width")
     if scale_by == "depth":
-        base.with_kv_heads(kv_heads)  # which says what it can be
+        base.with_kv_heads(kv_heads)  # its error names the valid numbers
 
 
 def _kv_phrase(kv_heads: int) -> str:
@@ -140,12 +140,12 @@ def _kv_phrase(kv_heads: int) -> str:
 
 
 def _size_error(model: ModelShape, target: float) -> float:
-    """Return how far a model's size is from the wanted one, as a share of it."""
+    """Return the relative difference between a model's size and the wanted one."""
     return count_parameters(model).total / target - 1
 
 
 def _disproportion(model: ModelShape, base: ModelShape) -> float:
-    """Return how far the MLP's and the heads' width, over the hidden size, are from the base's."""
+    """Return how far the ratios of MLP and heads to the hidden size are from the base's."""
 
     def changed(of: Callable[[ModelShape], float]) -> float:
         return abs(of(model) / model.hidden_size / (of(base) / base.hidden_size) - 1)
@@ -158,7 +158,7 @@ def _disproportion(model: ModelShape, base: ModelShape) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Grid:
-    """Sizes to try: multiples of steps, and whether the hidden size goes with the heads."""
+    """Sizes to try: multiples of steps, and whether the hidden size follows the heads."""
 
     scale_by: ScaleBy
     heads: int
@@ -183,14 +183,14 @@ def _grids(base: ModelShape, scale_by: ScaleBy) -> Iterator[_Grid]:
 def _candidates(
     base: ModelShape, kv_heads: int, target: float, grid: _Grid, ranks: int
 ) -> Iterator[ModelShape]:
-    """Yield a model for each width or depth, its MLP as near to the wanted size as steps allow."""
+    """Yield a model for each width or depth, its MLP as near the wanted size as steps allow."""
     if grid.scale_by == "depth":
         for layers in range(1, LARGEST_GROWTH * base.layers + 1):
             groups = (base.layer_groups[0].model_copy(update={"count": layers}),)
             changes = {"layers": layers, "layer_groups": groups}
             yield from _with_mlp(base, kv_heads, target, grid.mlp, changes)
         return
-    # Every KV head serves as many query heads, every GPU of a group has as many of them.
+    # Every KV head serves equally many query heads; every GPU of a group has equally many.
     step = math.lcm(grid.heads, kv_heads, ranks)
     for heads in range(step, LARGEST_GROWTH * base.heads + 1, step):
         for hidden_size in _hidden_sizes(base, heads, tied=grid.tied):
@@ -199,10 +199,10 @@ def _candidates(
 
 
 def _hidden_sizes(base: ModelShape, heads: int, *, tied: bool) -> Iterable[int]:
-    """Return the hidden sizes that go with a number of heads.
+    """Return the hidden sizes that suit a number of heads.
 
-    Tied to them, it is heads times head width where the base has that, else the multiples of 128
-    on either side of the base's proportion; not tied, every multiple of 128 near that.
+    If tied: heads times head width where the base has that, else the multiples of 128 on either
+    side of the base's proportion. If not tied: every multiple of 128 near it.
     """
     attention_width = heads * base.head_dim
     wanted = attention_width * base.hidden_size / (base.heads * base.head_dim)
@@ -217,7 +217,7 @@ def _hidden_sizes(base: ModelShape, heads: int, *, tied: bool) -> Iterable[int]:
 def _with_mlp(
     base: ModelShape, kv_heads: int, target: float, mlp_step: int, changes: dict[str, object]
 ) -> Iterator[ModelShape]:
-    """Yield the model whose MLP width brings it nearest to the wanted size, if it is near."""
+    """Yield the model whose MLP width brings it nearest to the wanted size, if near enough."""
     plain = base.model_copy(update={**changes, "kv_heads": kv_heads, "intermediate_size": 0})
     inner = plain.model_copy(update={"intermediate_size": mlp_step})
     least = count_parameters(plain).total

@@ -20,20 +20,20 @@ from simulator.inputs.csv_files import (
 if TYPE_CHECKING:
     import numpy as np
 
-# A family's curve cannot be told from fewer sizes.
+# Fewer sizes do not show a family's curve.
 LEAST_SIZES = 3
-# A size factor changes with size if it moves by this many half widths of a 95 % interval: chance
-# alone does that about once in a hundred fits.
+# A size factor changes with size if it moves by this many half widths of a 95 % interval, which
+# happens by chance in about one of a hundred fits.
 DRIFT_DOUBT = 1.4
-# A change of ln F with each tenfold size that is not worth a word.
+# A change of ln F per tenfold size that is too small to report.
 LEAST_DRIFT = 0.005
-# Beyond it exp() has no number.
+# Beyond it exp() overflows.
 LARGEST_LOGARITHM = 700.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyLaw:
-    """What the fit says of one family.
+    """The fit's result for one family.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class FamilyLaw:
     size_factor
         F: parameters at equal loss over those of the reference family.
     stderr, low, high
-        Its standard error, and the ends of its 95 % interval; all as F for the reference.
+        Its standard error, and the ends of its 95 % interval; the reference's equal its F.
     """
 
     family: Family
@@ -63,7 +63,7 @@ class HeldOut:
     runs
         The runs that were left out.
     predicted
-        Their losses by that fit.
+        The losses that this fit predicts for them.
     """
 
     runs: tuple[TrainingRun, ...]
@@ -79,20 +79,20 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingLaw:
-    """One power law of all families, and how well it holds.
+    """One power law for all families, and how well it holds.
 
     Attributes
     ----------
     law
-        Its constants, errors and residuals, those of ``runs`` in order.
+        Its constants, errors and residuals, in the order of ``runs``.
     runs, families
-        The runs fitted, and the number in ``laws`` of each one's family.
+        The runs fitted, and each run's family as an index into ``laws``.
     laws
-        The families, the reference first, then by falling number of KV heads.
+        The families: the reference first, then by decreasing number of KV heads.
     held_out
-        None where the other runs are too few for a fit.
+        None if the other runs are too few for a fit.
     notes
-        What was left out, what cannot be told, a sentence each.
+        What was left out and what the runs cannot tell, one sentence each.
     """
 
     source: str
@@ -113,7 +113,7 @@ class ScalingLaw:
 def fit_scaling_law(
     training_runs: str | Path, *, starts: Sequence[tuple[float, float]] = STARTS
 ) -> ScalingLaw:
-    """Fit one law to the runs of all families that have sizes enough.
+    """Fit one law to the runs of all families with enough sizes.
 
     Parameters
     ----------
@@ -157,15 +157,15 @@ def fit_scaling_law(
 def _kept(
     table: Rows[TrainingRun],
 ) -> tuple[list[tuple[TrainingRun, Family]], list[Family], list[str]]:
-    """Return the runs of families with sizes enough, the families in order, and who was left out.
+    """Return the runs of families with enough sizes, the families in order, and those left out.
 
     Raises
     ------
     MeasurementError
-        If no family is left, or the one all others are compared with is not.
+        If no family is left, or the reference is not among them.
     """
     pairs = list(zip(table.rows, families_of(table.rows), strict=True))
-    # One number of heads for all: positions are only compared here.
+    # One number of heads for all, because only the order matters here.
     heads = max(run.heads or run.kv_heads or run.group_size or 1 for run in table.rows)
     order = sorted({family for _, family in pairs}, key=lambda item: item.position(heads))
     sizes = {family: len({run.parameters for run, of in pairs if of == family}) for family in order}
@@ -239,7 +239,7 @@ def _hold_out(
 
 
 def _doubts(law: PowerLaw, laws: Sequence[FamilyLaw], runs: Sequence[TrainingRun]) -> list[str]:
-    """Say what the fit cannot tell, and which runs it does not believe."""
+    """Say what the fit cannot tell, and which runs are outliers."""
     doubts = []
     if law.irreducible_loss == 0:
         doubts.append("The irreducible loss came out as 0: these sizes do not show where it is.")

@@ -1,17 +1,17 @@
-"""Search integers for where a condition changes, or changes for the last time."""
+"""Search integers for the point where a condition changes, or changes for the last time."""
 
 from collections.abc import Callable
 
-# How many integers are tried to each doubling while a ratio is near 1, and how far from 1 it counts
-# as safe: waves of thread blocks and tiles move it by less.
+# Integers tried per doubling while a ratio is near 1, and the distance from 1 that counts as safe:
+# waves of thread blocks and tiles move the ratio by less.
 PER_OCTAVE, SAFE_RATIO = 8, 1.1
 
 
 def smallest(condition: Callable[[int], bool], *, low: int, high: int) -> int | None:
-    """Return the smallest integer in [low, high] for which a condition holds, None for none.
+    """Return the smallest integer in [low, high] for which a condition holds, None if none does.
 
-    The condition is expected to stay true once it is; it is tried at doubling steps and then
-    halved in, so a few dozen trials cover any range.
+    The condition must stay true once it is true. The search doubles its steps, then bisects, so a
+    few dozen trials cover any range.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def smallest(condition: Callable[[int], bool], *, low: int, high: int) -> int | 
 
 
 def _halved(condition: Callable[[int], bool], false: int, true: int) -> int:
-    """Return an integer at which a condition turns true, of two between which it does."""
+    """Bisect between two integers to where a condition turns true."""
     while true - false > 1:
         middle = (false + true) // 2
         if condition(middle):
@@ -52,9 +52,9 @@ def _halved(condition: Callable[[int], bool], false: int, true: int) -> int:
 
 
 def largest(condition: Callable[[int], bool], *, low: int, high: int) -> int | None:
-    """Return the largest integer in [low, high] for which a condition holds, None for none.
+    """Return the largest integer in [low, high] for which a condition holds, None if none does.
 
-    The condition is expected to stay false once it is.
+    The condition must stay false once it is false.
 
     Parameters
     ----------
@@ -77,18 +77,18 @@ def largest(condition: Callable[[int], bool], *, low: int, high: int) -> int | N
 def from_where_on(
     ratio: Callable[[int], float], *, low: int, high: int, after: int = 1
 ) -> int | None:
-    """Return the least integer from which a ratio stays above 1; None if it ends below.
+    """Return the smallest integer at and above which a ratio exceeds 1; None if it ends below.
 
-    The ratio may cross 1 several times: the last crossing counts. It is looked for from above.
-    Below n a ratio r at n is expected to fall in proportion, by waves a tenth faster, so nothing
-    is tried down to 1.1 n / r. Near 1 an eighth of a doubling is left out at a time: what goes up
-    and down within one may be missed.
+    The ratio may cross 1 several times: the last crossing counts, and the search comes from above.
+    Below n, a ratio r at n falls at most in proportion, or a tenth faster because of waves, so
+    nothing is tried down to 1.1 n / r. Near 1 the search steps by an eighth of a doubling and may
+    miss crossings within one step.
 
     Parameters
     ----------
     after
-        Tries are one more than a multiple of this, where a ratio that goes up and down in such
-        steps is least.
+        Integers tried are one more than a multiple of this, where a ratio that moves in such steps
+        is smallest.
 
     >>> from_where_on(lambda n: n / 20, low=1, high=1000)
     21

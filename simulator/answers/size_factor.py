@@ -1,4 +1,4 @@
-"""How much larger a model with fewer KV heads must be to be as good: F(g), and who says so."""
+"""How much larger a model with fewer KV heads must be to be as good: F(g), and its source."""
 
 import math
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ Origin = Literal["paper", "assumed", "fitted", "interpolated", "given"]
 # larger is as good as a multi-head one, and F = 1.1 in the study of latency.
 PAPER_SIZE_FACTOR = 1.10
 PAPER = "Athiwaratkun et al., arXiv 2403.08845, sections 5.1 and 5.2"
-# Beyond these a factor is a typing error.
+# A factor outside these is a typing error.
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.2, 5.0
-# Positions between multi-head and multi-query closer than this are the same.
+# Positions between multi-head and multi-query that differ by less than this are the same.
 SAME = 1e-9
 
 
@@ -27,10 +27,10 @@ class SizeFactor:
     Attributes
     ----------
     low, high
-        Ends of the 95 % interval, None where nothing says how sure it is.
+        Ends of the 95 % interval, None where it is unknown.
     origin
-        ``paper``; ``assumed`` between the paper's two ends; ``fitted`` to training runs, or
-        ``interpolated`` between families that were; ``given`` by the user.
+        ``paper``; ``assumed`` between the paper's two ends; ``fitted`` to training runs;
+        ``interpolated`` between fitted families; ``given`` by the user.
     source
         The same in words.
     """
@@ -48,7 +48,7 @@ def given_factor(value: float) -> SizeFactor:
     Raises
     ------
     WorkloadError
-        If it is no plausible factor.
+        If the factor is implausible.
     """
     if not SMALLEST_FACTOR <= value <= LARGEST_FACTOR:
         raise WorkloadError(
@@ -61,7 +61,7 @@ def given_factor(value: float) -> SizeFactor:
 def paper_factor(base: ModelShape, kv_heads: int) -> SizeFactor:
     """Return the factor by the paper's two ends, 1 for multi-head and 1.10 for multi-query.
 
-    Between them ln F is assumed to grow by the same amount with each halving of the KV heads.
+    Between them, ln F is assumed to grow by the same amount with each halving of the KV heads.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def paper_factor(base: ModelShape, kv_heads: int) -> SizeFactor:
 
 
 def fitted_factor(scaling: ScalingLaw, base: ModelShape, kv_heads: int) -> SizeFactor:
-    """Return the factor by a fitted law, between its families in equal steps of ln F.
+    """Return the factor by a fitted law; ln F is interpolated between its families.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def position(model: ModelShape, kv_heads: int) -> float:
 
 
 def _weights(scaling: ScalingLaw, base: ModelShape, kv_heads: int) -> list[float]:
-    """Return each family's weight in a number of KV heads: the two nearest families have some."""
+    """Return the interpolation weights of the families: only the two nearest have any."""
     wanted = position(base, kv_heads)
     places = [law.family.position(base.heads) for law in scaling.laws]
     weights = [0.0] * len(places)

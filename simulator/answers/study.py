@@ -1,4 +1,4 @@
-"""A scenario or a question as what figures and pages are made from.
+"""Studies and cases: a scenario or a question, prepared for figures and pages.
 
 A study is one question and the values to vary around it; a case is one model of a scenario.
 """
@@ -23,7 +23,7 @@ from simulator.timing.constants import Rates, rates
 from simulator.units import MILLISECOND
 
 DEFAULT_OUTPUT_TOKENS = 256
-# How far around a single size its axis reaches, and how short a context is still worth a point.
+# How far an axis reaches around a single size, and the shortest context worth a point.
 _SAMPLES_ABOVE, _CONTEXT_AROUND, _SHORTEST_CONTEXT = 8, 16, 128
 
 
@@ -34,17 +34,17 @@ class Study:
     Attributes
     ----------
     models, gpus
-        To compare; the first of each is the question's own.
+        Models and GPUs to compare; the first of each is the question's own.
     setup, workload
-        How it is run, and the point that is asked about.
+        How the question is run, and its sizes.
     samples, context_tokens, kv_heads
-        Values along these axes, in ascending order; no ``kv_heads`` means the usual what-ifs.
+        Values along these axes, ascending; without ``kv_heads``, the usual what-ifs.
     output_tokens
         Tokens each sample generates in a whole request.
     target_step_s
         Longest acceptable step, None without one. [s]
     usd_per_hour
-        Price of one GPU in place of the profiles' own.
+        Price of one GPU instead of the profiles' own. [USD/h]
     """
 
     models: tuple[ModelShape, ...]
@@ -75,14 +75,14 @@ class Study:
 
     @property
     def samples_axis(self) -> tuple[int, ...]:
-        """Samples to draw: powers of two around those asked for, and these."""
+        """Samples to draw: those asked for, and powers of two around them."""
         asked = {self.workload.samples, *self.samples}
         high = max(asked) if len(asked) > 1 else _SAMPLES_ABOVE * max(asked)
         return _axis(asked, 1, high)
 
     @property
     def context_axis(self) -> tuple[int, ...]:
-        """Context lengths to draw, no longer than the model was made for unless asked."""
+        """Context lengths to draw, no longer than the model supports unless asked for."""
         asked = {self.workload.context_tokens, *self.context_tokens}
         longest = self.model.max_context_tokens or max(asked) * _CONTEXT_AROUND
         around = self.workload.context_tokens
@@ -91,12 +91,12 @@ class Study:
         return _axis(asked, low, high)
 
     def estimate(self, attention: Attention) -> Estimate:
-        """Estimate the step that is asked about.
+        """Estimate the question's own step.
 
         Raises
         ------
         WorkloadError
-            If it cannot be run in that form.
+            If it cannot run that way.
         """
         return estimate(self.model, self.gpu, self.setup.under(attention), self.workload)
 
@@ -116,7 +116,7 @@ def study_scenario(
     Parameters
     ----------
     usd_per_hour
-        Price of one GPU in place of the profiles' own. [USD/h]
+        Price of one GPU instead of the profiles' own. [USD/h]
     settings
         Fields of :class:`~simulator.inputs.setup.Setup` that a scenario does not have:
         ``constants`` and ``gpu_memory_utilization``.
@@ -156,7 +156,7 @@ class Case:
     Attributes
     ----------
     name, kv_heads
-        How the scenario names the model, and the KV heads it asks for; None for the model's own.
+        The scenario's name for the model, and the KV heads it asks for; None for the model's own.
     """
 
     name: str
@@ -169,8 +169,8 @@ class Case:
 def central_cases(scenario: Scenario, **settings: Any) -> tuple[Case, ...]:
     """Return a scenario's cases: each model, with each of its numbers of KV heads.
 
-    Numeric axes are taken at the middle of their list, of an even number the upper one; of
-    settings with a name the first one listed counts.
+    A case takes each numeric axis at the middle of its list, the upper one of an even number, and
+    the first one listed of the named settings.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def central_cases(scenario: Scenario, **settings: Any) -> tuple[Case, ...]:
 
 
 def narrowed(scenario: Scenario, changes: Mapping[str, Value | Sequence[Value] | None]) -> Scenario:
-    """Return a scenario with some settings replaced; None leaves one as it is.
+    """Return a scenario with some settings replaced; None leaves a setting unchanged.
 
     Raises
     ------
@@ -210,12 +210,12 @@ def narrowed(scenario: Scenario, changes: Mapping[str, Value | Sequence[Value] |
 
 
 def asked_scenario(settings: Mapping[str, Any], gpus: Sequence[str]) -> Scenario:
-    """Return a question as a scenario of one point, with no answer to expect.
+    """Return a question as a scenario of one point, without an expected answer.
 
     Parameters
     ----------
     settings
-        Models under ``model``; the others are keys of a scenario's workload.
+        Models under ``model``; all others are keys of a scenario's workload.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """Sweeps: standard and bifurcated attention at every point of a grid.
 
-The numeric axes of a grid are arrays that broadcast with each other, each along a dimension of its
-own: a whole decode step, operation by operation, is counted and timed for all points by the very
-functions that answer a single question. A grid is cut into blocks of bounded size, so any number of
-points runs in constant memory.
+The numeric axes of a grid are arrays that broadcast with each other, each along its own dimension.
+The functions that answer a single question count and time a whole decode step, operation by
+operation, for all points. A grid is cut into blocks of bounded size, so any number of points runs
+in constant memory.
 """
 
 import math
@@ -49,15 +49,15 @@ NAMED_AXES = (
     "kv_dtype",
     "tensor_parallel",
 )
-# A page of more rows than this is not read; `bifurcate sweep` writes them all.
+# Nobody reads a page with more rows; `bifurcate sweep` writes them all.
 MOST_POINTS_LISTED = 240
-# Points worked on at once: the arrays of a block stay in the processor's cache.
+# Points computed at once: the arrays of a block stay in the processor's cache.
 POINTS_AT_ONCE = 2**15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """One combination of model, GPU and named settings, and the numeric grid under it.
+    """The numeric grid under one combination of model, GPU and named settings.
 
     Attributes
     ----------
@@ -81,8 +81,8 @@ class Grid:
     def blocks(self, points_at_once: int = POINTS_AT_ONCE) -> Iterator[dict[str, "np.ndarray"]]:
         """Cut the numeric grid into blocks of a bounded number of points, in the grid's own order.
 
-        The last axes stay whole as far as they fit; the first that does not is cut, and the axes
-        before it go one value at a time.
+        The last axes stay whole as long as they fit; the first that does not is cut, and the axes
+        before it advance one value at a time.
         """
         import numpy as np
 
@@ -112,7 +112,7 @@ class Sweep:
     with_tree
         Whether its rows have a column for a tree.
     skipped
-        Combinations that cannot be run, a sentence each.
+        Combinations that cannot run, one sentence each.
     """
 
     grids: tuple[Grid, ...]
@@ -135,10 +135,10 @@ class Sweep:
 
 
 def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
-    """Resolve a scenario's names and lay out its grid.
+    """Resolve a scenario's names and build its grids.
 
-    Combinations that cannot be run (heads that do not divide, a kernel without a form for a
-    model's cache) are skipped and named.
+    Combinations that cannot run (heads that do not divide, a kernel that cannot read a model's
+    cache) are skipped and named.
 
     Parameters
     ----------
@@ -151,22 +151,22 @@ def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
     Raises
     ------
     SimulatorError
-        If a model or GPU is not known, or nothing is left to run.
+        If a model or GPU is unknown, or nothing is left to run.
     """
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario)
     axes = scenario.axes
     for kernel in axes.get("kernel", ()):
-        find_way(str(kernel))  # a name that is not known is no combination to skip
+        find_way(str(kernel))  # an unknown name is an error, not a combination to skip
     numeric = {axis: _integers(axes, axis) for axis in NUMERIC_AXES}
     named_axes = [axis for axis in NAMED_AXES if axis in axes]
     gpus = [load_hardware(str(name)) for name in axes["gpu"]]
     grids: list[Grid] = []
-    # Reasons, each once and in order.
+    # Each reason once, in order.
     skipped: dict[str, None] = {}
     if len(axes.get("attention", ())) > 0:
         skipped["attention is not an axis of a sweep: both kinds are computed everywhere"] = None
-    # A point that processes fewer query tokens accepts no more than those.
+    # A point accepts no more tokens than it processes.
     settings = {**settings, "query_tokens": max(numeric["query_tokens"])}
     for name, kv_heads in product(axes["model"], axes.get("kv_heads", (None,))):
         model = load_model(str(name), kv_heads=None if kv_heads is None else int(kv_heads))
@@ -189,7 +189,7 @@ def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
 
 
 def _integers(axes: Mapping[str, Sequence[Any]], axis: str) -> tuple[int, ...]:
-    """Return the values of a numeric axis, the workload's default where it has none."""
+    """Return the values of a numeric axis; without any, the workload's default."""
     return tuple(axes.get(axis, (Workload.model_fields[axis].default,)))
 
 
@@ -204,8 +204,8 @@ def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, A
     Returns
     -------
     dict
-        The columns of the sweep, see docs/commands.md: settings that are the same for the whole
-        block as plain values, all others as arrays of one entry per point, last axis fastest.
+        The columns of the sweep, see docs/commands.md: settings of the whole block as plain values,
+        all others as arrays with one entry per point, last axis fastest.
     """
     import numpy as np
 
@@ -280,7 +280,7 @@ def _solve(grid: Grid, setup: Setup, work: Workload) -> tuple[Uncertainty, dict[
 
 
 def _bound(step: StepTime) -> "np.ndarray":
-    """Return what binds the step at every point, as :attr:`StepTime.bound` does at one."""
+    """Return what bounds the step at every point, as :attr:`StepTime.bound` does at one."""
     import numpy as np
 
     index: Numeric = 0
@@ -312,7 +312,7 @@ def _settings(grid: Grid) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class GridSummary:
-    """What holds over all points of a scenario's grid.
+    """A summary of all points of a scenario's grid.
 
     Attributes
     ----------
@@ -321,15 +321,15 @@ class GridSummary:
     standard_fits, bifurcated_fits
         Points that fit in memory.
     verdict
-        The answer for the grid as a whole, as the scenario's own is judged.
+        The answer for the whole grid, decided as the scenario's own.
     decided
-        Points by whether to bifurcate, as sure as the predictions are.
+        Number of points by verdict.
     least, most
-        The points of least and of most speed-up, as columns of the sweep.
+        The points with the smallest and the largest speed-up, as columns of the sweep.
     rows
-        Every point; empty where there are more than ``MOST_POINTS_LISTED``.
+        Every point; empty if there are more than ``MOST_POINTS_LISTED``.
     skipped
-        Combinations that cannot be run, a sentence each.
+        Combinations that cannot run, one sentence each.
     """
 
     points: int
@@ -345,7 +345,7 @@ class GridSummary:
 
 
 def summarise(scenario: Scenario, **settings: Any) -> GridSummary:
-    """Compute a scenario's whole grid, as a sweep does, and sum it up.
+    """Compute a scenario's whole grid, as a sweep does, and summarise it.
 
     Parameters
     ----------
@@ -355,7 +355,7 @@ def summarise(scenario: Scenario, **settings: Any) -> GridSummary:
     Raises
     ------
     SimulatorError
-        If a model or GPU is not known, or nothing can be run.
+        If a model or GPU is unknown, or nothing can run.
     """
     grid = prepare_sweep(scenario, **settings)
     speedups: list[float] = []

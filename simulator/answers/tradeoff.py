@@ -1,4 +1,4 @@
-"""Models of equal quality with fewer KV heads: when is the larger one the faster one."""
+"""Models of equal quality with fewer KV heads, and when the larger one is faster."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,10 +34,10 @@ class Variant:
     limits
         The most samples and the longest context, in memory and under the target.
     usd_per_million_tokens
-        Of decoding, None where the price is unknown.
+        Price of decoding, None if unknown.
     speedup, speedup_low, speedup_high
-        The base's step under the same attention over this one, and between which values that lies
-        as sure as predictions are; errors of matrix products count as common to both models.
+        The base's step time under the same attention over this one's, and its interval; errors of
+        matrix products count as common to both models.
     """
 
     result: Estimate
@@ -51,16 +51,16 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One model of those that are equally good.
+    """One of the equally good models.
 
     Attributes
     ----------
     size_factor
-        Its parameters over those of the base that make it as good; None of the base itself.
+        Parameters over the base's at which it is as good; None for the base itself.
     parameters
-        Its own.
+        Its parameters.
     size_error
-        How far these are from the size wanted, as a share of it.
+        Relative difference between these and the wanted size.
     variants
         By kind of attention.
     """
@@ -81,11 +81,11 @@ class Tradeoff:
     base
         The model to match.
     others
-        Models with other numbers of KV heads, as good by their size.
+        Models with other numbers of KV heads, sized to be as good.
     crossovers
         Where each of ``others`` is faster than the base, in order.
     scaling
-        The law its size factors come from, None where they are the paper's or given.
+        The law behind the size factors; None where they are the paper's or given.
     target_step_s
         Longest acceptable decode step, None for any. [s]
     """
@@ -122,27 +122,27 @@ def tradeoff(
     Parameters
     ----------
     base
-        The model to match, as a rule multi-head.
+        The model to match, usually multi-head.
     gpu, setup, work
         The GPU, how the models run, and the sizes; the setup's own ``attention`` is ignored.
     target_kv_heads
         KV heads of each model to compare with.
     size_factors
-        Parameters of each over the base's at equal quality; none for those of
-        ``scaling``, or without it the paper's.
+        Parameters of each over the base's at equal quality; if none, those of ``scaling``, or the
+        paper's.
     scale_by
         What makes the other models larger; see :func:`~simulator.answers.scaled.scale_model`.
     target_step_s
         Longest acceptable decode step, for the most samples and longest context. [s]
     most_samples, longest_context_tokens
-        How far the crossover is looked for.
+        How far to search for the crossover.
     usd_per_hour
-        Price of one GPU in place of the profile's own.
+        Price of one GPU instead of the profile's own. [USD/h]
 
     Raises
     ------
     SimulatorError
-        If a model cannot be scaled, or the workload cannot be run.
+        If a model cannot be scaled, or the workload cannot run.
     """
     if target_step_s is not None and not target_step_s > 0:
         raise WorkloadError(f"target_step_ms = {target_step_s * 1e3:g} is not positive")
@@ -218,7 +218,7 @@ def _factors(
     Raises
     ------
     SimulatorError
-        If a number cannot be, or factors are not one for each.
+        If a number is invalid, or there is not one factor for each.
     """
     if not target_kv_heads:
         raise WorkloadError("no number of KV heads to compare with was given")
@@ -252,7 +252,7 @@ def _variant(
     target_step_s: float | None,
     usd_per_hour: float | None,
 ) -> Variant:
-    """Return what a decode step leaves open: prefill, limits, price, and how the base compares."""
+    """Return prefill, limits, price and speed-up over the base for one variant."""
     prefill = step_time(
         prefill_operations(result.model, result.setup, result.workload),
         result.rates,

@@ -1,9 +1,8 @@
-"""Which levels of a prefix tree to read apart: every choice timed, and the rule for each level.
+"""Which levels of a prefix tree to read apart: every choice timed, and a rule for each level.
 
-Splitting a level from what is below it reads its keys once for each node instead of once for each
-reader. It costs a kernel more for each layer, the queries read once more, and a partial result
-written and read by the merge. Both sides are counted as operations, so the rule has no formula of
-its own.
+Splitting a level from what is below it reads its keys once per node instead of once per reader. It
+costs one more kernel per layer, one more read of the queries, and a partial result that the merge
+writes and reads. Both sides are counted as operations, so the rule needs no formula of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from simulator.timing.interval import speedup_interval
 from simulator.timing.limits import resident_blocks
 from simulator.timing.step import decode_time
 
-# How far the length from which a split pays is looked for.
+# How far to search for the shortest level whose split pays.
 LONGEST_LEVEL = 2**22
 
 
@@ -37,8 +36,8 @@ class Reading:
     Attributes
     ----------
     split
-        Names of those levels; the others are read with what is below them. None is standard
-        attention over one stored tree, the last alone is bifurcated attention over whole prompts.
+        Names of those levels; the others are read with what is below them. No level is standard
+        attention over one stored tree; only the last is bifurcated attention over whole prompts.
     """
 
     split: tuple[str, ...]
@@ -47,24 +46,24 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class LevelRule:
-    """What splitting one level brings, the others as in the fastest choice.
+    """The effect of splitting one level, with the others as in the fastest choice.
 
     Attributes
     ----------
     split
         Whether the fastest choice splits it.
     nodes, readers
-        How often its keys are read when it is split, and when it is joined with what is below it.
+        How often its keys are read when split, and when joined with what is below it.
     saved_bytes, added_bytes, added_launches
-        KV bytes that are not read again, against queries and partial results that are read and
-        written more, and kernels more; over all layers. [bytes]
+        KV bytes saved; bytes of queries and partial results added; kernels added; over all layers.
+        [bytes]
     gained_s
-        Time of the step joined minus that split; negative where splitting loses. [s]
+        Step time joined minus split; negative where splitting loses. [s]
     verdict
-        Whether to split, as sure as the predictions are.
+        Whether to split, given the uncertainty of the predictions.
     fewer_bytes_from_tokens, faster_from_tokens
-        The least length of the level at which splitting moves fewer bytes, and is faster, and
-        stays so, all else equal; None if there is none.
+        The shortest level at and above which splitting moves fewer bytes, and is faster, all else
+        equal; None if there is none.
     """
 
     level: Level
@@ -82,14 +81,14 @@ class LevelRule:
 
 @dataclass(frozen=True, kw_only=True)
 class TreePlan:
-    """Every way to read a tree, and the one to take.
+    """Every way to read a tree, and the best one.
 
     Attributes
     ----------
     standard
-        Every level read for every sample, stored as the workload's ``kv_layout`` says.
+        Every level read for every sample, stored as the setup's ``kv_layout`` says.
     readings
-        Every choice of levels over one stored tree, fastest first; the first is the one to take.
+        Every choice of levels over one stored tree, fastest first.
     rules
         For each level from the root down, whether to split it.
     """
@@ -100,7 +99,7 @@ class TreePlan:
 
     @property
     def best(self) -> Reading:
-        """The fastest choice, of equals the one with fewer levels split."""
+        """The fastest choice; of equals, the one that splits fewer levels."""
         return self.readings[0]
 
     def reading(self, split: tuple[str, ...]) -> Reading:
@@ -109,19 +108,18 @@ class TreePlan:
 
 
 def plan_tree(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload) -> TreePlan:
-    """Time every choice of levels to split, and judge each level by itself.
+    """Time every choice of levels to split, and judge each level on its own.
 
     Parameters
     ----------
     model, gpu, setup, work
-        What is decoded, on what, how, and its sizes; the setup's own ``attention``, and which
-        levels the workload splits, are ignored. A workload without a tree has one level, its
-        context.
+        The question; the setup's own ``attention``, and which levels the workload splits, are
+        ignored. A workload without a tree has one level, its context.
 
     Raises
     ------
     WorkloadError
-        If there is no shared token, or the kernel has no form for a tree.
+        If there is no shared token, or the kernel does not support trees.
     """
     work = _with_levels(work)
     standard = estimate(model, gpu, setup.under("standard"), work)
@@ -131,7 +129,7 @@ def plan_tree(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workl
         for split in combinations(names, count):
             result = estimate(model, gpu, *_read(setup, work, split))
             readings.append(Reading(split=split, result=result))
-    # Sorting is stable: of equals the one with fewer levels comes first.
+    # Sorting is stable: of equals, the one with fewer levels comes first.
     readings.sort(key=lambda reading: reading.result.step_s)
     best = work.splitting(readings[0].split)
     rules = tuple(_rule(standard, best, index) for index in range(len(names)))
@@ -139,7 +137,7 @@ def plan_tree(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workl
 
 
 def _with_levels(work: Workload) -> Workload:
-    """Return the workload with its context as a level where it has no tree."""
+    """Return the workload; without a tree, its context becomes the only level."""
     if work.tree:
         return work
     if not work.context_tokens:
@@ -149,7 +147,7 @@ def _with_levels(work: Workload) -> Workload:
 
 
 def _rule(standard: Estimate, best: Workload, index: int) -> LevelRule:
-    """Compare the fastest choice of levels with one level split, and joined."""
+    """Compare one level split and joined, with the others as in the fastest choice."""
     model, gpu, gpu_rates = standard.model, standard.gpu, standard.rates
     level = best.tree[index]
     others = [item.name for item in best.tree if item.split and item is not level]
@@ -197,7 +195,7 @@ def _rule(standard: Estimate, best: Workload, index: int) -> LevelRule:
 
 
 def _read(setup: Setup, work: Workload, split: Sequence[str]) -> tuple[Setup, Workload]:
-    """Return how these levels are read once for each node, over one stored tree."""
+    """Return the setup and workload that read these levels once per node, over one stored tree."""
     stored = setup.under("bifurcated" if split else "standard").but(kv_layout="shared")
     return stored, work.splitting(split)
 
@@ -211,7 +209,7 @@ def _nodes(work: Workload, index: int) -> int:
 
 
 def _readers(work: Workload, index: int) -> int:
-    """Return how often a level is read that is joined with what is below it."""
+    """Return how often a level is read when joined with what is below it."""
     for below in range(index + 1, len(work.tree)):
         if work.tree[below].split:
             return _nodes(work, below)
@@ -219,7 +217,7 @@ def _readers(work: Workload, index: int) -> int:
 
 
 def _resized(work: Workload, index: int, tokens: int) -> Workload:
-    """Return the tree with one level of another length."""
+    """Return the tree with one level's length changed."""
     levels = list(work.tree)
     longer = work.context_tokens + tokens - levels[index].tokens
     levels[index] = levels[index].model_copy(update={"tokens": tokens})

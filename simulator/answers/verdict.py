@@ -1,4 +1,4 @@
-"""Whether to share the reads of a context, as sure as the predictions are."""
+"""Whether to share the reads of a context, given the uncertainty of the predictions."""
 
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -8,15 +8,15 @@ if TYPE_CHECKING:
 Verdict = Literal["yes", "no", "too close to call"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-# A difference below this share of a step is not one to act on.
+# A difference below this share of a step is too small to act on.
 TIE_MARGIN = 0.02
 
 
 def verdict_of(low: float, high: float, *, standard_fits: bool, bifurcated_fits: bool) -> Verdict:
-    """Return whether to bifurcate, given between which ratios the speed-up lies.
+    """Return whether to bifurcate, given the interval of the speed-up.
 
-    No where even the best is no gain to act on, yes where even the worst is a gain; where only one
-    kind of attention fits in memory, that one.
+    No if even the best case is no gain to act on; yes if even the worst case is a gain. If only one
+    kind of attention fits in memory, the answer is that one.
 
     Parameters
     ----------

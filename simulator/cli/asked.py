@@ -1,4 +1,4 @@
-"""The options of a question beside a scenario: those that were given replace its own settings."""
+"""The options of a question given with a scenario: they replace the scenario's settings."""
 
 import inspect
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from simulator.cli.options import GpuName, ModelName
 from simulator.cli.question import question_of
 from simulator.counts.request import last_own_tokens
 
-# Options of a question that make up a model of their own.
+# Options of a question that describe a model by its sizes.
 OWN_MODEL = (
     "assume",
     "layers",
@@ -20,12 +20,12 @@ OWN_MODEL = (
     "intermediate_size",
     "vocab_size",
 )
-# Options whose name in a scenario is another, and those that a scenario does not have.
+# Options that a scenario names differently, and those that a scenario does not have.
 _FIELDS, _NO_AXES = {"dtype": "weight_dtype"}, ("constants", "gpu_memory_utilization")
 
 
 def asked(**values: Any) -> dict[str, Any]:
-    """Return the options of a question as they are; a scenario needs only those that were given."""
+    """Return the options of a question unread; a scenario needs only those that were given."""
     return values
 
 
@@ -33,7 +33,7 @@ asked.__signature__ = inspect.signature(question_of)  # type: ignore[attr-define
 
 
 def given(context: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those options of a question that were given on the command line."""
+    """Return the options of a question that were given on the command line."""
     return {
         name: value
         for name, value in values.items()
@@ -42,7 +42,7 @@ def given(context: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def scenario_key(option: str) -> str | None:
-    """Return where a scenario's file has what an option of a question, or its GPU, sets.
+    """Return the key in a scenario's file that corresponds to an option of a question.
 
     >>> scenario_key("--input-len"), scenario_key("-g"), scenario_key("--layers")
     ('context_tokens under [workload]', 'gpus', None)
@@ -54,7 +54,7 @@ def scenario_key(option: str) -> str | None:
     }
     for name, annotation in described.items():
         info = get_args(annotation)[1]
-        # Typer keeps the first name of an annotated option where its default would be.
+        # Typer keeps the first name of an annotated option in the place of its default.
         if option in (info.default, *info.param_decls) and name not in (*OWN_MODEL, *_NO_AXES):
             field = _FIELDS.get(name, name)
             return f"{field}s" if field in ("model", "gpu") else f"{field} under [workload]"
@@ -62,12 +62,12 @@ def scenario_key(option: str) -> str | None:
 
 
 def changes_of(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what options change in a scenario, and the settings that a scenario does not have.
+    """Return the changes to a scenario, and the settings that a scenario does not have.
 
     Raises
     ------
     BadParameter
-        If an option describes a model of its own, which a scenario only names.
+        If an option describes a model by its sizes; a scenario names its models.
     """
     for name in options:
         if name in OWN_MODEL:

@@ -1,4 +1,4 @@
-"""models, gpus and scenarios: each lists what is known by name, shows one, and checks files."""
+"""models, gpus and scenarios: each lists the known names, shows one, and checks files."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ CHECK_FOUND = 1
 
 
 class Catalogue(TyperGroup):
-    """A group that says how to show one thing when its name is given as a command."""
+    """A group that explains how to show an item when its name is given as a command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
-        """Find the command, or say which one was probably meant."""
+        """Find the command, or suggest the one that was probably meant."""
         try:
             return super().resolve_command(ctx, args)
         except typer.TyperException as error:
@@ -158,7 +158,7 @@ def _check_scenarios(
 
 
 def _group(text: str, lister: Callable[..., None], **commands: Callable[..., None]) -> typer.Typer:
-    """Return a group of commands that lists when none of them is named."""
+    """Return a group of commands that lists the names when called without a command."""
     group = typer.Typer(help=text, cls=Catalogue, rich_markup_mode=None)
 
     @group.callback(invoke_without_command=True)
@@ -198,7 +198,7 @@ COMMANDS = {
 
 
 def _read_all(names: Sequence[str], read: Callable[[Path], Any]) -> tuple[list[Any], list[str]]:
-    """Read files, and collect what is wrong with those that cannot be read."""
+    """Read files, and collect the errors of those that cannot be read."""
     good, findings = [], []
     for name in names:
         try:
@@ -209,7 +209,7 @@ def _read_all(names: Sequence[str], read: Callable[[Path], Any]) -> tuple[list[A
 
 
 def _finish_check(findings: Sequence[str], number: int, what: str) -> None:
-    """Report findings on stderr and end with 1 if there are any."""
+    """Report findings on stderr, and exit with 1 if there are any."""
     for finding in findings:
         say(finding)
     if findings:
@@ -220,7 +220,7 @@ def _finish_check(findings: Sequence[str], number: int, what: str) -> None:
 def _write_list(
     output: Output, columns: Any, items: Iterable[Any], spare: Collection[str] = ()
 ) -> None:
-    """Write a list as a table, JSON or CSV; a narrow table may lack the spare columns."""
+    """Write a list as a table, JSON or CSV; a narrow terminal drops the spare columns."""
     from simulator.views.columns import as_object, simple_table
 
     rows = [as_object(columns, item) for item in items]
@@ -230,7 +230,7 @@ def _write_list(
 
 
 def _write_facts(output: Output, facts: dict[str, Any]) -> None:
-    """Write the facts of one thing: a line each, or one JSON object."""
+    """Write the facts of one item: one line each, or one JSON object."""
     from simulator.views.columns import facts_view
 
     flat = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}

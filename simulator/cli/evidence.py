@@ -1,4 +1,4 @@
-"""calibrate and validate: what measured rows say about the timing model."""
+"""calibrate and validate: measured rows against the timing model."""
 
 import datetime as dt
 import json
@@ -35,9 +35,9 @@ Rows = Annotated[
 KeepSuspect = Annotated[
     bool, typer.Option("--keep-suspect", help="Keep rows that break physics but have a time.")
 ]
-# Refused rows are listed one by one up to here.
+# The most refused rows to list one by one.
 MOST_LISTED = 10
-# Shapes shown for each fit; the JSON has all.
+# Shapes shown per fit; the JSON has all.
 MOST_SHAPES = 3
 # Where validate writes its rows, its report or its figure.
 SUFFIXES = (".csv", ".parquet", ".json", ".html")
@@ -111,7 +111,7 @@ def _needs(*packages: str) -> None:
 
 
 def _say_refused(measurements: "Measurements") -> None:
-    """List the rows that are refused, or kept although they break physics."""
+    """List the rows that are refused, or kept although they are physically impossible."""
     from simulator.views.text import plural
 
     for rows, what in (
@@ -175,7 +175,7 @@ def _errors(summary: tuple[float, float, float]) -> dict[str, float | None]:
 
 
 def _calibration_table(result: "Calibration") -> Any:
-    """Return the fits as a table, with constants that rows cannot tell, and the worst shapes."""
+    """Return the fits as tables, with the constants that rows cannot tell, and the worst shapes."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -213,7 +213,7 @@ def _calibration_table(result: "Calibration") -> Any:
 
 
 def _residual_table(result: "Calibration") -> Any:
-    """Return the shapes that each fit is farthest off, predicted without them."""
+    """Return the shapes with the largest held-out errors of each fit."""
     from rich.table import Table
 
     from simulator.evidence.fit.calibrate import shape_errors
@@ -304,12 +304,12 @@ def _validate(
 
 
 def _check_suffix(path: Path | None, known: tuple[str, ...]) -> None:
-    """Refuse a file with an unknown suffix, before any work.
+    """Refuse a file with an unknown suffix before any work.
 
     Raises
     ------
     OutputError
-        If the suffix is not a known one, or nothing here can write such a file.
+        If the suffix is unknown, or the package that writes such files is missing.
     """
     if path is None:
         return
@@ -320,7 +320,7 @@ def _check_suffix(path: Path | None, known: tuple[str, ...]) -> None:
 
 
 def _calibrated(path: Path, gpu: str | None) -> Any:
-    """Read a calibrated profile; it replaces that of ``gpu``, whatever its own name is."""
+    """Read a calibrated profile; it replaces the profile of ``gpu``, whatever its name is."""
     from simulator.inputs.hardware import load_hardware, read_profile
 
     card = read_profile(path)
@@ -344,7 +344,7 @@ def _write(result: "Validation", measurements: "Measurements", path: Path) -> No
 
 
 def _draw(result: "Validation", card: "HardwareProfile | None", path: Path) -> None:
-    """Write the figure, with what its predictions rest on."""
+    """Write the figure, with the source of its constants."""
     import pandas as pd
 
     from simulator.evidence.predict.summaries import timed

@@ -1,4 +1,4 @@
-"""explore: one offline page with sliders and menus around a scenario."""
+"""explore: one offline page with sliders and menus for a scenario."""
 
 from pathlib import Path
 from typing import Annotated

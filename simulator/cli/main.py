@@ -1,4 +1,4 @@
-"""The ``bifurcate`` command: its commands, and the one place where errors become exit codes."""
+"""The ``bifurcate`` command: its subcommands, and the only place that sets exit codes."""
 
 import os
 import sys
@@ -22,16 +22,16 @@ Sizes: 8K is 8192, 8k is 8000. Data goes to stdout, everything else to stderr.
 
 # The exit code of a command line that cannot be read.
 MISUSED = 2
-# What shells report of a program that Ctrl-C ended; Typer turns the interrupt into it too.
+# The exit code that shells and Typer use for a program ended by Ctrl-C.
 INTERRUPTED = 130
 # The exit code of a command line that cannot be read.
 MISUSED = 2
 
-# Set to anything, it shows the traceback of an error that is ours.
+# If set, a bug of ours shows its traceback.
 DEBUG_VARIABLE = "BIFURCATE_DEBUG"
 
-# The module of each command, in the order of the help. Only the command asked for is loaded and
-# built: the options of all the others would take longer than the answer.
+# The module of each command, in the order of the help. Only the requested command is loaded and
+# built, because the options of all the others would take longer than the answer.
 COMMANDS = {
     **dict.fromkeys(("estimate", "compare", "generate", "plan"), "answers"),
     **dict.fromkeys(("scaling", "tradeoff", "quality"), "tradeoff"),
@@ -46,13 +46,13 @@ class Command(TyperCommand):
     """A command that refuses a second value of an option that takes one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line, after checking that no part of it would be dropped."""
+        """Read the command line, after checking that none of it would be ignored."""
         if not ctx.resilient_parsing:
             self._check(ctx, args)
         return super().parse_args(ctx, args)
 
     def _check(self, ctx: Any, args: list[str]) -> None:
-        """Refuse a second value of an option that takes one, and explain one of a scenario."""
+        """Refuse a second value of an option that takes one, and explain options of a scenario."""
         try:
             *_, order = self.make_parser(ctx).parse_args(list(args))
         except typer.TyperException as error:
@@ -71,7 +71,7 @@ class Command(TyperCommand):
 
 
 def _explain_option(error: Any, command: str, args: Sequence[str]) -> None:
-    """Say where a scenario has what an option of a question sets, if it is one."""
+    """Say which scenario key corresponds to an option of a question."""
     from simulator.cli.asked import scenario_key
     from simulator.inputs.scenario import scenario_files
 
@@ -119,7 +119,7 @@ def root(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 answered, 1 our error, 2 usage, 3 the check failed."""
+    """Run the command line and exit: 0 answered, 1 error, 2 wrong usage, 3 check failed."""
     if sys.stdout is None:
         fail("cannot write the answer: stdout is closed", 1)
     words = sys.argv[1:] if arguments is None else arguments
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SimulatorError as error:
         fail(str(error), 1)
     except BrokenPipeError:
-        # The reader of our output went away (as head does); Python would complain at exit.
+        # The reader of our output is gone (as with head); Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:

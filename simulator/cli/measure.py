@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 DeviceName = Literal["cuda", "cpu"]
 DRY_RUN_GPU = "h100-sxm"
-# What --only may say: kinds of timed rows, and hardware counters without timing anything.
+# Values of --only: kinds of timed rows, and hardware counters without any timing.
 COUNTERS = "counters"
 ROW_KINDS = (*KINDS, COUNTERS)
 # Statuses of rows that another run might change.
 RETRIED = ("error", "wrong", "oom")
 GRID_PANEL, RUN_PANEL = "What is measured", "How"
-# Without a terminal, progress is a line now and then. [s]
+# Without a terminal, progress is one line per this interval. [s]
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -153,7 +153,7 @@ def _measure(
 ) -> None:
     """Time kernels, products, streams and whole steps on your GPU.
 
-    Every row is safe on disk before the next is measured; the same command goes on where a run
+    Every row is safe on disk before the next is measured; the same command continues a run that
     was stopped.
     """
     output = output_of(format_name, as_json, None)
@@ -195,7 +195,7 @@ def _measure(
     )
     opened = open_device(device, memory_limit=memory_limit)
     for kernel in kernels or ():
-        find_kernel(kernel)  # a library that cannot be used would fail cell by cell
+        find_kernel(kernel)  # an unusable library would fail cell by cell
     rates = _rates(gpu, opened.card.gpu)
     result = _measure_plan(
         plan, folder, opened, rates, settings, counted=counted, retry=retry or ()
@@ -218,7 +218,7 @@ def _plan(
     modes: Sequence[Mode],
     query_tokens: Sequence[int],
 ) -> "Plan":
-    """Return the cells that the options ask for."""
+    """Return the cells that the options select."""
     from simulator.evidence.measure import grid
     from simulator.inputs.scenario import load_scenario
 
@@ -239,14 +239,14 @@ def _plan(
 
 
 def _counted(plan: "Plan") -> "list[AttentionCell]":
-    """Return the kernels of a plan whose bytes are counted."""
+    """Return the kernels of a plan whose bytes will be counted."""
     from simulator.evidence.measure.counters import wanted_cells
 
     return wanted_cells(plan)
 
 
 def _rates(gpu: str | None, card: str) -> "Rates | None":
-    """Return the rates to predict with: of the profile asked for, or of the card's name."""
+    """Return the rates to predict with: from the profile asked for, or by the card's name."""
     from simulator.inputs.hardware import load_hardware
     from simulator.timing.constants import rates
 
@@ -261,7 +261,7 @@ def _rates(gpu: str | None, card: str) -> "Rates | None":
 def _dry_run(
     plan: "Plan", folder: Path, device: DeviceName, gpu: str | None, output: Output
 ) -> None:
-    """Show the cells, what they should take, and whether they fit."""
+    """Show the cells, their predicted time and memory, and whether they fit."""
     from simulator.evidence.measure.predict import preview
     from simulator.evidence.measure.store import Store
 
@@ -293,14 +293,14 @@ def _measure_plan(
     counted: Sequence["AttentionCell"] | None = None,
     retry: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Measure what has no row yet, and return what the folder holds.
+    """Measure the cells without a row, and return a summary of the folder.
 
     Parameters
     ----------
     counted
-        Kernels whose bytes are then counted by Nsight Compute, as long as there is time.
+        Kernels whose bytes Nsight Compute then counts, while time remains.
     retry
-        Statuses: rows of this plan that have one are measured again.
+        Statuses whose rows of this plan are measured again.
     """
     from simulator.evidence.measure.counters import counter_key
     from simulator.evidence.measure.environment import Environment
@@ -313,7 +313,7 @@ def _measure_plan(
             say(f"{line}; it is measured again")
         keys = [cell.key for cell in plan.cells] + [counter_key(cell) for cell in counted or ()]
         asked = {"plan": plan.name, "cells": len(plan.cells), "skip_oom": settings.skip_oom}
-        environment = Environment(folder, device, asked)  # before a row goes: it may refuse
+        environment = Environment(folder, device, asked)  # first, because it may refuse the folder
         if "error" in retry:
             environment.forgive()
         again = store.forget(frozenset(keys), retry) if retry else 0
@@ -379,7 +379,7 @@ def _count(
 
 
 def _summary(plan: str, keys: Sequence[str], store: "Store", stopped: str) -> dict[str, Any]:
-    """Return what the folder holds after a run that was to fill these rows."""
+    """Return a summary of the folder after a run of these cells."""
     return {
         "schema_version": 1,
         "plan": plan,
@@ -409,7 +409,7 @@ def _summary_table(result: dict[str, Any]) -> Any:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[["Progress"], None]]:
-    """Yield what shows progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+    """Yield a progress display on stderr: a bar on a terminal, occasional lines elsewhere."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -444,7 +444,7 @@ def _progress(total: int) -> Iterator[Callable[["Progress"], None]]:
 
 
 def _minutes(seconds: float) -> str:
-    """Write a time left.
+    """Format a remaining time.
 
     >>> _minutes(75), _minutes(3.2)
     ('1:15 min', '3 s')

@@ -1,4 +1,4 @@
-"""The options that commands share, and how a command gets them."""
+"""The options that commands share, and the decorator that adds them to a command."""
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,7 @@ from simulator.inputs.setup import ATTENTIONS, CONSTANTS_CHOICES, Attention, Con
 from simulator.units import parse_count
 
 DEFAULT_GPU = "h100-sxm"
-# The exit code where --check finds that it does not fit, or not in time.
+# The exit code when --check finds that memory or the target is exceeded.
 CHECK_FAILED = 3
 
 
@@ -40,7 +40,7 @@ def number(text: str) -> float:
 
 
 def _completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Return a function that completes one of these names by its beginning."""
+    """Return a function that completes the beginning of one of these names."""
 
     def complete(incomplete: str) -> list[str]:
         return [name for name in names() if name.startswith(incomplete.lower())]
@@ -84,16 +84,16 @@ answer = partial(option, panel=OUTPUT_PANEL)
 
 
 def choice(*names: str, panel: str, text: str, of: Sequence[str]) -> Any:
-    """Return the description of an option that is one of a few words.
+    """Return the description of an option that takes one of a few words.
 
     Parameters
     ----------
     names
         Its spellings.
     panel, text
-        Where the help shows it, and what it says.
+        Its section of the help, and its help text.
     of
-        The words.
+        The words it accepts.
     """
 
     def read(value: str) -> str:
@@ -227,7 +227,7 @@ def output_options(
     Parameters
     ----------
     format_name, as_json, output
-        As given on the command line.
+        Their values on the command line.
     """
     return output_of(format_name, as_json, output)
 
@@ -235,7 +235,7 @@ def output_options(
 def with_options(
     *builders: Callable[..., Any],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of builders, and their results as its first arguments.
+    """Add the options of builders to a command, and pass it their results first.
 
     Typer reads a command's options from its signature, so the wrapper's signature is the
     command's own options before those of the last builder.

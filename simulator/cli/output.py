@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-# Tables are written for a terminal of this width where there is no terminal.
+# Width of tables where there is no terminal.
 PLAIN_WIDTH = 140
 PAGES, JSON = (".html", ".htm"), ".json"
 USUAL_WIDTH, USUAL_HEIGHT = 1200, 700
 MOST_PIXELS = 8192
-# Figures of CSV that are no counts have nine significant digits.
+# Significant digits of CSV figures that are not counts.
 CSV_FLOAT = "%.9g"
 SUFFIXES: dict[str, Format] = {".json": "json", ".csv": "csv", ".txt": "table"}
 
@@ -47,12 +47,12 @@ class Output:
         json_object: Callable[[], Any],
         rows: Callable[[], Sequence[dict[str, Any]]],
     ) -> None:
-        """Write the answer in the form asked for; the others are not even made.
+        """Write the answer in the form asked for, the only one that is made.
 
         Parameters
         ----------
         table, json_object, rows
-            Make each form.
+            Functions that make each form.
 
         Raises
         ------
@@ -70,12 +70,12 @@ class Output:
 
 
 def output_of(format_name: Format | None, as_json: bool, path: Path | None) -> Output:
-    """Return the output asked for: an explicit format first, then the file's suffix.
+    """Return the output asked for; an explicit format outranks the file's suffix.
 
     Parameters
     ----------
     format_name, as_json
-        Format by name, None for none; and whether JSON is asked for.
+        Format by name, or None; and whether JSON is asked for.
     path
         The file, ``-`` or None for stdout.
 
@@ -124,7 +124,7 @@ def csv_cell(value: Any) -> Any:
 
 
 def check_parquet(path: Path) -> None:
-    """Refuse a parquet file if nothing can write one, before any work.
+    """Refuse to write parquet without its package, before any work.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def check_parquet(path: Path) -> None:
 
 
 def write_text(text: str, path: Path | None) -> None:
-    """Write text to stdout, or to a file that appears only when it is whole."""
+    """Write text to stdout, or to a file that appears only when complete."""
     if path is None:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -149,7 +149,7 @@ def write_text(text: str, path: Path | None) -> None:
 
 
 def check_figure(path: Path, width: int = USUAL_WIDTH, height: int = USUAL_HEIGHT) -> None:
-    """Refuse a suffix or a size before anything is computed.
+    """Refuse an invalid suffix or size before any work.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def check_figure(path: Path, width: int = USUAL_WIDTH, height: int = USUAL_HEIGH
     OutputError
         If the suffix is not one of ours.
     BadParameter
-        If the size is none of an image.
+        If the size is out of range.
     """
     from simulator.views.plots.export import IMAGE_FORMATS
 
@@ -178,7 +178,7 @@ def check_figure(path: Path, width: int = USUAL_WIDTH, height: int = USUAL_HEIGH
 def write_figure(
     drawn: "go.Figure", path: Path, width: int = USUAL_WIDTH, height: int = USUAL_HEIGHT
 ) -> None:
-    """Write a figure in the form of the file's suffix; the file appears only when it is whole.
+    """Write a figure in the form of the file's suffix; the file appears only when complete.
 
     Parameters
     ----------

@@ -107,7 +107,7 @@ def _of_question(options: dict[str, Any], gpus: Sequence[str], price: float | No
 def _of_scenario(
     name: str, options: dict[str, Any], gpus: Sequence[str] | None, price: float | None
 ) -> "Study":
-    """Return the study of a scenario, with the options that were given in place of its own."""
+    """Return the study of a scenario, with its settings replaced by the given options."""
     from simulator.answers.study import narrowed, study_scenario
     from simulator.inputs.scenario import load_scenario
 

@@ -1,6 +1,6 @@
-"""The options that ask a question, and the question they add up to.
+"""The options that ask a question, and the question they form.
 
-Names follow the serving engines where those have one: ``--input-len``, ``--num-samples``,
+Names follow the serving engines where possible: ``--input-len``, ``--num-samples``,
 ``--tensor-parallel-size``, ``--kv-cache-dtype``, ``--gpu-memory-utilization``.
 """
 
@@ -249,7 +249,7 @@ def question_of(
 def _decoded(
     decoded_tokens: int | None, output_tokens: int | None, query_tokens: int, accepted_tokens: float
 ) -> int | None:
-    """Return the own tokens at the step asked about; None leaves the default."""
+    """Return the decoded tokens at the question's step; None keeps the default."""
     if decoded_tokens is not None and output_tokens is not None:
         raise typer.BadParameter(
             "--decoded-tokens is a step's, --output-tokens a whole request's; give one of both"
@@ -285,12 +285,12 @@ def _model(
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What the shared options add up to.
+    """The question that the shared options form.
 
     Attributes
     ----------
     output_tokens, decoded_tokens, tensor_parallel
-        As given, None where not.
+        Their values, None where not given.
     """
 
     model: ModelShape

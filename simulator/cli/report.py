@@ -1,4 +1,4 @@
-"""report: one offline page that answers a scenario, or a question."""
+"""report: one offline page that answers a scenario or a question."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def _report(
         raise OutputError(f"cannot write {output}: a report is a page, {' or '.join(PAGES)}")
     found = given(context, options)
     _check_named(scenario, found)
-    # The folder is tried first: the page takes seconds.
+    # Check the folder first, because the page takes seconds.
     with atomic_path(output) as temporary:
         page = _page(
             scenario,
@@ -60,7 +60,7 @@ def _report(
 
 
 def _check_named(scenario: str | None, options: Mapping[str, Any]) -> None:
-    """Refuse a question whose model has no name that others could look up."""
+    """Refuse a question whose model has no name that readers could look up."""
     for name in options:
         if name in OWN_MODEL:
             raise typer.BadParameter(
@@ -83,7 +83,7 @@ def _page(
     output: Path,
     date: str,
 ) -> str:
-    """Answer a scenario, some of its settings changed, or a question, and return the page."""
+    """Answer a scenario with some settings changed, or a question, and return the page."""
     from simulator import __version__
     from simulator.answers.study import asked_scenario, narrowed, study_scenario
     from simulator.answers.sweep import summarise
@@ -133,7 +133,7 @@ def _page(
 def _decisions(
     scenario: "Scenario", settings: Mapping[str, Any], *, alone: bool, **limits: Any
 ) -> list["Decision"]:
-    """Compare each case on the GPUs asked about, alone or with all GPUs of known price."""
+    """Compare each case on the requested GPUs, alone or with all GPUs of known price."""
     from simulator.answers.decision import decide
     from simulator.answers.price import priced_gpus
     from simulator.answers.study import central_cases
@@ -149,7 +149,7 @@ def _decisions(
 
 
 def _command(start: Sequence[str], options: Mapping[str, object], output: Path) -> str:
-    """Return the command that makes the page, with the options that were given."""
+    """Return the command that makes this page, with the options that were given."""
     words = list(start)
     for name, value in options.items():
         for item in value if isinstance(value, list | tuple) else [value]:

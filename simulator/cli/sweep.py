@@ -69,7 +69,7 @@ def _sweep(
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Turn a request to terminate into an exit, so that the unfinished file is removed."""
+    """Turn a termination signal into an exit, so that the unfinished file is removed."""
 
     def stop(*_: object) -> None:
         raise SystemExit(128 + signal.SIGTERM)
@@ -85,7 +85,7 @@ def _stoppable() -> Iterator[None]:
 
 
 def _write_csv(blocks: Iterator[dict[str, Any]], path: Path | None) -> None:
-    """Write blocks as CSV, one at a time, in the form of every other answer's CSV."""
+    """Write blocks as CSV, one at a time, in the same form as every other answer."""
     with (
         nullcontext(sys.stdout)
         if path is None
@@ -97,7 +97,7 @@ def _write_csv(blocks: Iterator[dict[str, Any]], path: Path | None) -> None:
 
 
 def _csv_frame(block: dict[str, Any]) -> "pd.DataFrame":
-    """Return a block with whole numbers as integers, and booleans as JSON writes them."""
+    """Convert a block's whole numbers to integers and its booleans to JSON's words."""
     import pandas as pd
 
     frame = pd.DataFrame(block)

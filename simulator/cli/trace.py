@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Launching = Literal["eager", "graph"]
 Layout = Literal["shared", "copies", "packed", "rebuilt"]
-# What the five tensors of a kernel are made of.
+# The sizes of a kernel's five tensors.
 SHAPE = {
     "prompts": 1,
     "samples": 16,
@@ -95,10 +95,10 @@ def _trace(
 ) -> None:
     """Trace a PyTorch function: FLOPs, bytes, launches, and time.
 
-    Nothing is computed: a trace needs neither a GPU nor memory, at any size. The function is
-    called with the five tensors of an attention kernel: query [prompts, samples, heads, head_dim],
+    Nothing is computed: a trace needs no GPU and no memory, at any size. The function is called
+    with the five tensors of an attention kernel: query [prompts, samples, heads, head_dim],
     keys and values of the context [prompts, kv_heads, context_tokens, head_dim], and of the
-    samples' own tokens [prompts, samples, kv_heads, decoded_tokens, head_dim].
+    decoded tokens [prompts, samples, kv_heads, decoded_tokens, head_dim].
     """
     if find_spec("torch") is None:
         raise TraceError(
@@ -118,7 +118,7 @@ def _trace(
         layout=layout,
     )
     gpu_rates = rates(load_hardware(gpu), constants)
-    # What the function prints is no part of the answer.
+    # The function's own output is not part of the answer.
     with redirect_stdout(sys.stderr):
         result = summarise(request, gpu_rates, execution, about=[constants_note(gpu_rates)])
     output.write(
@@ -127,7 +127,7 @@ def _trace(
 
 
 def _named_size(text: str, *, any_name: bool) -> tuple[str, int]:
-    """Read ``samples=16``; with --input, which may use any name, every name is allowed."""
+    """Read ``samples=16``; with --input, any name is allowed."""
     name, equals, size = text.partition("=")
     name = name.strip().replace("-", "_")
     if not equals or not name.isidentifier():
@@ -216,7 +216,7 @@ def _view(result: "TraceSummary") -> Any:
 
 
 def _asked(result: "TraceSummary") -> str:
-    """Return the sizes asked about in a phrase."""
+    """Return the traced sizes as a phrase."""
     request = result.request
     if request.tensors:
         said = ", ".join(f"{list(sizes)} {dtype}" for sizes, dtype in request.tensors)
@@ -227,7 +227,7 @@ def _asked(result: "TraceSummary") -> str:
 
 
 def _short(tensors: str) -> str:
-    """Write types as the options do."""
+    """Return a type's name as the options spell it."""
     from simulator.evidence.tracing.summary import TORCH_DTYPES
 
     for word, name in TORCH_DTYPES.items():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Part = Literal["models", "crossover", "map"]
 PARTS: tuple[Part, ...] = get_args(Part)
-# Refused rows are listed one by one up to here.
+# The most refused rows to list one by one.
 MOST_LISTED = 10
 
 
@@ -224,13 +224,13 @@ def _quality(
 
 
 def _draw(drawn: "go.Figure", path: Path) -> None:
-    """Write a figure and say what it shows."""
+    """Write a figure and report it on stderr."""
     write_figure(drawn, path)
     say(f"wrote {path}: {drawn.layout.meta['finding']}")
 
 
 def _say_refused(path: str, refused: Sequence[RefusedRow]) -> None:
-    """Name the rows that are not used, on stderr."""
+    """Name the unused rows on stderr."""
     for row in refused[:MOST_LISTED]:
         say(f"not used: {path}, line {row.line}: {row.reason}")
     if len(refused) > MOST_LISTED:

@@ -1,1 +1,1 @@
-"""What is done: operations with their FLOPs, bytes and launches. No hardware lives here."""
+"""The work of a step: operations with their FLOPs, bytes and launches. No hardware."""

@@ -1,4 +1,4 @@
-"""What must lie in one GPU's memory: weights, KV caches, and the workspace of a step or request."""
+"""Memory of one GPU: weights, KV caches, and the workspace of a step or a request."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum
 
 LOGIT_BYTES = 4  # sampling works on float32 logits
-# Tokens that an engine prefills at once: what vLLM (max_num_batched_tokens of its server on cards
-# of 80 GB) and SGLang (chunked_prefill_size) take by default; recalled.
+# Tokens that an engine prefills at once: the defaults of vLLM (max_num_batched_tokens of its
+# server on 80 GB cards) and SGLang (chunked_prefill_size); recalled.
 PREFILL_CHUNK_TOKENS = 8192
 
 
@@ -30,7 +30,7 @@ class Memory:
     Attributes
     ----------
     capacity_bytes
-        What the serving process may use: the card's memory times the utilisation allowed.
+        Memory the serving process may use: the card's memory times the allowed utilisation.
     """
 
     weights_bytes: Numeric
@@ -40,12 +40,12 @@ class Memory:
 
     @property
     def total_bytes(self) -> Numeric:
-        """All of it. [bytes]."""
+        """Weights, caches and workspace. [bytes]."""
         return self.weights_bytes + self.kv_bytes + self.workspace_bytes
 
     @property
     def free_bytes(self) -> Numeric:
-        """What is left; negative is what is missing. [bytes]."""
+        """Memory left; negative if memory is short. [bytes]."""
         return self.capacity_bytes - self.total_bytes
 
     @property
@@ -68,15 +68,15 @@ def memory(
     Parameters
     ----------
     model, setup, work
-        What is decoded, how, and its sizes: of a request those of its last step, when caches are
-        longest. They are set aside before the request starts, as engines' pools and static caches
-        are, so the prefill finds them there.
+        The question; for a request, with the sizes of its last step, when caches are longest. They
+        are allocated before the request starts, like engines' pools and static caches, so they
+        count in the prefill too.
     capacity_bytes
-        What the serving process may use. [bytes]
+        Memory the serving process may use. [bytes]
     resident_blocks
         Thread blocks the GPU runs at once.
     prefill
-        Whether the prefill is part of it.
+        Whether to include the prefill.
     """
     workspace = workspace_bytes(model, setup, work, resident_blocks=resident_blocks)
     if prefill:
@@ -92,8 +92,8 @@ def memory(
 def weights_bytes(model: ModelShape, setup: Setup) -> float:
     """Bytes of the weights on one GPU.
 
-    Quantised formats hold the layers' matrices; tables, head and norms keep 16 bits, as published
-    quantised checkpoints do. Every rank holds its share, and a copy of what cannot be split.
+    Only the layers' matrices are quantised; tables, head and norms keep 16 bits, as in published
+    quantised checkpoints. Every rank holds its shard, and a copy of what cannot be split.
     """
     count, ranks = count_parameters(model), setup.tensor_parallel
     wide = DTYPE_BYTES[setup.activation_dtype]
@@ -103,9 +103,9 @@ def weights_bytes(model: ModelShape, setup: Setup) -> float:
 
 
 def _copied_parameters(model: ModelShape, ranks: int) -> float:
-    """Matrix parameters that one rank holds beyond its share, because every rank needs them.
+    """Matrix parameters that one rank holds beyond its shard, because every rank needs them.
 
-    KV heads where there are fewer than ranks, MLA's down-projections, and the experts' router.
+    KV heads if there are fewer than ranks, MLA's down-projections, and the experts' router.
     """
     d = model.hidden_size
     sparse_layers = sum(group.count for group in model.layer_groups if group.sparse)
@@ -136,8 +136,8 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
 
     Notes
     -----
-    One context copy per sample where the layout is ``copies`` under standard attention, else one
-    for all, and of a tree each node once. A layer with a sliding window keeps the window only.
+    One context copy per sample for the layout ``copies`` under standard attention, else one for
+    all; each node of a tree once. A layer with a sliding window keeps only the window.
     """
     *_, cache_width = rank_geometry(model, setup.tensor_parallel)
     tokens: Numeric = 0
@@ -156,7 +156,7 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
 def workspace_bytes(
     model: ModelShape, setup: Setup, work: Workload, *, resident_blocks: int
 ) -> Numeric:
-    """Bytes of the largest set of intermediate tensors alive at one time of a decode step.
+    """Bytes of the largest set of intermediate tensors alive at once in a decode step.
 
     Parameters
     ----------
@@ -165,8 +165,8 @@ def workspace_bytes(
 
     Notes
     -----
-    Two hidden vectors, the widest MLP tensor and the logits of every token, and what the attention
-    kernel keeps in memory: its logits, a rebuilt or repeated cache, or split-KV partials.
+    Two hidden vectors, the widest MLP tensor and the logits of every token, and the attention
+    kernel's workspace: its logits, a rebuilt or repeated cache, or split-KV partials.
     """
     tokens = work.tokens
     element = DTYPE_BYTES[setup.activation_dtype]
@@ -185,7 +185,7 @@ def workspace_bytes(
 
 
 def prefill_workspace_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
-    """Bytes of the largest set of intermediate tensors alive at one time of the prefill.
+    """Bytes of the largest set of intermediate tensors alive at once in the prefill.
 
     Parameters
     ----------
@@ -194,10 +194,10 @@ def prefill_workspace_bytes(model: ModelShape, setup: Setup, work: Workload) -> 
 
     Notes
     -----
-    Each token in the model at once has the residual stream and its norm (in plain PyTorch the
-    layer's input too, which its caller still holds), and beside them queries, keys, values and
-    output of the attention, or the tensors of the MLP. At the end there are the logits of each
-    prompt's last token. Attention is fused, so it keeps no logits.
+    Each token that is processed at once has the residual stream and its norm (in plain PyTorch also
+    the layer's input, which the caller still holds), plus queries, keys, values and output of the
+    attention, or the tensors of the MLP. At the end come the logits of each prompt's last token.
+    Attention is fused, so it keeps no logits.
     """
     tokens = prefill_tokens_at_once(setup, work)
     element = DTYPE_BYTES[setup.activation_dtype]
@@ -208,9 +208,9 @@ def prefill_workspace_bytes(model: ModelShape, setup: Setup, work: Workload) -> 
 
 
 def prefill_tokens_at_once(setup: Setup, work: Workload) -> Numeric:
-    """Tokens of the contexts that go through the model at once.
+    """Context tokens that go through the model at once.
 
-    Engines cut them into chunks; plain PyTorch takes all prompts whole.
+    Engines process them in chunks; plain PyTorch processes all prompts whole.
 
     >>> work = Workload(context_tokens="32K", prompts=4)
     >>> [prefill_tokens_at_once(Setup(execution=e), work) for e in ("graph", "eager")]
@@ -221,15 +221,15 @@ def prefill_tokens_at_once(setup: Setup, work: Workload) -> Numeric:
 
 
 def _attention_values(model: ModelShape, ranks: int) -> float:
-    """Values of queries, keys, values and output that one token has in a prefill's attention."""
+    """Values per token of queries, keys, values and output in a prefill's attention."""
     kv_heads, key_width, value_width = prefill_geometry(model, ranks)
     return (model.heads // ranks + kv_heads) * (key_width + value_width)
 
 
 def _mlp_values(model: ModelShape, setup: Setup) -> float:
-    """Values that one token has in a layer's MLP: up (and gate) projections and their product.
+    """Values per token in a layer's MLP: up (and gate) projections and their product.
 
-    In a mixture: those of every expert that it visits, their outputs until they are added up, and
+    In a mixture of experts: those of every visited expert, their outputs until they are summed, and
     the output of shared experts.
     """
     tensors = 3 if model.gated_mlp else 2

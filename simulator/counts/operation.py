@@ -24,54 +24,54 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class Operation:
     """One operation of a step, done ``repeat`` times.
 
-    Every numeric field is for one call, and is a number or an array that broadcasts over a grid.
+    Every numeric field is per call: a number, or an array that broadcasts over a grid.
 
     Attributes
     ----------
     name, kind
-        What it is, and which constants of the timing model it takes.
+        Its name, and the kind that selects its constants in the timing model.
     flops
         Floating-point operations of matrix products, two per multiply-add, as
         ``torch.utils.flop_counter`` counts them. [FLOP]
     bytes_read, bytes_written
-        Device-memory traffic the implementation asks for. [bytes]
+        Device-memory traffic that the implementation requests. [bytes]
     kv_bytes_read, weight_bytes_read
-        The parts of ``bytes_read`` that are KV cache and weights. [bytes]
+        Bytes of KV cache and of weights in ``bytes_read``. [bytes]
     launches
         Kernels launched.
     effective_blocks
-        Thread blocks among which the KV reads are divided, as many evenly loaded ones as would take
-        as long; None where there are always enough.
+        Number of evenly loaded thread blocks that would read the KV cache in the same time; None
+        if there are always enough.
     thread_blocks
-        Thread blocks launched, where they may be more than the GPU runs at once.
+        Thread blocks launched, if they may exceed the GPU's resident blocks.
     longest_block_flops
-        FLOPs of the longest of them, where blocks differ much: causal attention. [FLOP]
+        FLOPs of the longest block, if blocks differ much (causal attention). [FLOP]
     sequences, splits
-        What is walked through one by one: sequences of a batch, partial results of each row.
+        Items processed one by one: sequences of a batch, partial results of each row.
     m, n, k
-        Sizes of the matrix product [M, K] x [K, N] that each launch does; 0 where they are not
-        known, or the products are many small ones.
+        Sizes of each launch's matrix product [M, K] x [K, N]; 0 if unknown or if there are many
+        small products.
     weight_element_bytes
-        Bytes of a weight as it is stored, where the kernel expands it to ``dtype`` on the chip;
-        None where it is of that format. [bytes]
+        Stored bytes per weight, if the kernel expands weights to ``dtype`` on the chip; None if
+        they have that format. [bytes]
     link_bytes, ranks
-        Traffic over the GPU's link to its group, per direction, and the size of the group. [bytes]
+        Traffic over the GPU's link to its group, per direction [bytes]; and the group's size.
     reused_bytes, reused_footprint_bytes
-        The part of the traffic that the L2 cache serves if it can hold the footprint: one context
-        read for sample after sample. [bytes]
+        Traffic that the L2 cache serves if it can hold the footprint: one context read again for
+        every sample. [bytes]
     scratch_bytes
-        Traffic that one kernel writes for the next to read, such as split-KV partials: the L2 cache
-        serves it if it can hold that much. [bytes]
+        Traffic that one kernel writes and the next reads, such as split-KV partials; the L2 cache
+        serves it if it fits. [bytes]
     within
-        Name of the operation whose library call launches this kernel too, so that a trace sees
-        both as one: the combine of split-KV.
+        Name of the operation whose library call also launches this kernel (the combine of
+        split-KV), so that a trace sees both as one.
     dtype
-        Format of the matrix product, which picks the compute roof.
+        Format of the matrix product, which selects the compute roof.
     low_precision_cache
-        Whether it reads, writes or combines a KV cache of 8 bits or fewer, whose kernels have
-        constants of their own.
+        Whether it reads, writes or combines a KV cache of 8 bits or fewer, whose kernels have their
+        own constants.
     repeat
-        Calls in one step, mostly the layers that have this operation.
+        Calls per step, mostly the number of layers with this operation.
     """
 
     name: str
@@ -113,15 +113,15 @@ def repeated(operations: Iterable[Operation], times: int, *, mark: str = "") -> 
     Parameters
     ----------
     operations
-        Of one layer, made anew for this call: they are changed, not copied.
+        Operations of one layer, made for this call: they are changed in place.
     times
-        Layers that have them.
+        Number of layers.
     mark
-        Added to their names, where another kind of layer has operations of the same names.
+        Suffix for their names, if another kind of layer has operations of the same names.
     """
     layers = list(operations)
     for operation in layers:
-        # In place: the operations were made for this, and copying them takes as long as all else.
+        # In place: the operations were made for this, and a copy would double the time.
         object.__setattr__(operation, "repeat", times)
         if mark:
             object.__setattr__(operation, "name", operation.name + mark)
@@ -144,7 +144,7 @@ class Totals:
 
 
 def total(operations: Iterable[Operation]) -> Totals:
-    """Sum operations, each as often as it is repeated."""
+    """Sum operations, each multiplied by its repeats."""
     listed = list(operations)
 
     def add(field: str) -> Numeric:

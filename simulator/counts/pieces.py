@@ -1,9 +1,9 @@
 """The pieces of a transformer's layer: products, norms, rotary, the cache write, collectives.
 
-Two ways to execute the same mathematics are counted. ``graph`` and ``compiled`` run fused kernels
+There are two ways to execute the same mathematics. ``graph`` and ``compiled`` run fused kernels
 (residual added inside the norm, gate and up projection in one product, the activation fused with
-their product). ``eager`` is plain PyTorch: one kernel for each elementwise operation, which moves
-more bytes and launches several times as many kernels.
+their product). ``eager`` is plain PyTorch: one kernel per elementwise operation, which moves more
+bytes and launches several times as many kernels.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ FLOAT_BYTES = 4  # norms and sampling compute in float32
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One GPU's part of a model, at work on a number of tokens.
+    """One GPU's shard of a model and the tokens it processes.
 
     Matrices are split over the GPUs by columns, then by rows; norms, the router and MLA's
     down-projections are replicated.
@@ -31,7 +31,7 @@ class Shard:
     tokens
         Tokens that pass through every layer in this step, T = P b n.
     positions
-        Different positions they have: all samples are at the same one.
+        Distinct positions among them: all samples are at the same one.
     """
 
     model: ModelShape
@@ -51,7 +51,7 @@ class Shard:
 
     @cached_property
     def eager(self) -> bool:
-        """Whether each elementwise operation is a kernel of its own."""
+        """Whether each elementwise operation is a separate kernel."""
         return self.setup.eager
 
     @cached_property
@@ -66,11 +66,11 @@ class Shard:
 
     @property
     def product_dtype(self) -> Dtype:
-        """Format in which the layers' products run: int4 weights are expanded to activations'."""
+        """Format of the layers' products: int4 weights are expanded to the activations' format."""
         return self.multiplied(self.setup.weight_dtype)
 
     def multiplied(self, weight_dtype: Dtype) -> Dtype:
-        """Return the format in which a product with weights of a format runs."""
+        """Return the format of a product with weights of a given format."""
         return self.dtype if weight_dtype == "int4" else weight_dtype
 
     def rows(self, width: Numeric) -> Numeric:
@@ -78,7 +78,7 @@ class Shard:
         return self.tokens * width * self.element_bytes
 
     def split(self, width: int) -> float:
-        """Return one GPU's share of a width, a whole number where it divides."""
+        """Return one GPU's share of a width, as a whole number if it divides."""
         return width // self.ranks if width % self.ranks == 0 else width / self.ranks
 
 
@@ -102,13 +102,13 @@ def gemm(
     inner, columns
         K, and N of all matrices together.
     bias
-        Whether a vector of N is added.
+        Whether to add a vector of N.
     matrices
-        Weight matrices that share the input but are multiplied by a kernel each.
+        Weight matrices that share the input; each is multiplied by its own kernel.
     dtype
-        Format of the weights, where it is not that of the model's layers.
+        Format of the weights, if not that of the model's layers.
     tokens
-        M, where it is not all tokens of the step.
+        M, if not all tokens of the step.
     """
     weight_dtype = dtype or shard.setup.weight_dtype
     rows = shard.tokens if tokens is None else tokens
@@ -158,9 +158,9 @@ def elementwise(name: str, read: Numeric, written: Numeric, *, launches: Numeric
     Parameters
     ----------
     read, written
-        What all kernels move together. [bytes]
+        Traffic of all kernels together. [bytes]
     launches
-        How many kernels they are.
+        Number of kernels.
     """
     return Operation(
         name=name, kind="elementwise", bytes_read=read, bytes_written=written, launches=launches
@@ -170,8 +170,8 @@ def elementwise(name: str, read: Numeric, written: Numeric, *, launches: Numeric
 def norm(shard: Shard, name: str) -> Operation:
     """Normalise every token's hidden vector.
 
-    Fused, the residual is added in the same kernel (read both, write the sum and the result). In
-    plain PyTorch it is added apart.
+    The fused kernel also adds the residual (read both, write the sum and the result). Plain PyTorch
+    adds it in a separate kernel.
     """
     width = shard.model.hidden_size
     if shard.eager:
@@ -186,7 +186,7 @@ def vector_norm(shard: Shard, name: str, rows: Numeric, width: int) -> Operation
     Parameters
     ----------
     rows, width
-        How many vectors, of how many values.
+        Number of vectors, and values per vector.
     """
     if shard.eager:
         return _eager_norm(shard, name, rows=rows, width=width)
@@ -217,13 +217,13 @@ def _eager_norm(shard: Shard, name: str, *, rows: Numeric, width: int) -> Operat
 
 
 def _norm_weight_bytes(shard: Shard, width: int) -> Numeric:
-    """Bytes of a norm's weight and bias, where it has them. [bytes]."""
+    """Bytes of a norm's weight and bias, if any. [bytes]."""
     biases = shard.model.norm == "layer" and shard.model.norm_bias
     return shard.model.norm_weight * (1 + biases) * width * shard.element_bytes
 
 
 def residual_add(shard: Shard, name: str) -> list[Operation]:
-    """Add the residual in a kernel of its own; only plain PyTorch does."""
+    """Add the residual in a separate kernel, as only plain PyTorch does."""
     if not shard.eager:
         return []
     row = shard.rows(shard.model.hidden_size)
@@ -233,15 +233,15 @@ def residual_add(shard: Shard, name: str) -> list[Operation]:
 def rotary(shard: Shard, width: int, head_dim: int) -> Operation:
     """Rotate queries and keys by their positions.
 
-    Plain PyTorch, for each of the two: times cosine, negate a half, concatenate, times sine, add;
-    both tables are read for each position.
+    Plain PyTorch does for each of the two: times cosine, negate a half, concatenate, times sine,
+    add. It reads both tables for each position.
 
     Parameters
     ----------
     width
         Rotated values per token, of queries and keys together.
     head_dim
-        Those of one head: the width of the tables.
+        Width of one head and of the tables.
     """
     row = shard.rows(width)
     if not shard.eager:
@@ -272,7 +272,7 @@ def all_reduce(name: str, *, message_bytes: Numeric, ranks: int) -> list[Operati
     Parameters
     ----------
     message_bytes
-        What lies on every rank. [bytes]
+        Size of the message on every rank. [bytes]
     ranks
         GPUs of the group.
     """
@@ -285,7 +285,7 @@ def all_gather(name: str, *, gathered_bytes: Numeric, ranks: int) -> list[Operat
     Parameters
     ----------
     gathered_bytes
-        What lies on every rank afterwards. [bytes]
+        Size of the gathered result on every rank. [bytes]
     ranks
         GPUs of the group.
     """
@@ -293,7 +293,7 @@ def all_gather(name: str, *, gathered_bytes: Numeric, ranks: int) -> list[Operat
 
 
 def _collective(name: str, message_bytes: Numeric, share: float, ranks: int) -> list[Operation]:
-    """Return one collective whose every rank sends ``share`` of the message."""
+    """Return one collective in which every rank sends ``share`` of the message."""
     if ranks == 1:
         return []
     return [

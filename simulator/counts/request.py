@@ -1,32 +1,32 @@
-"""The decode steps of a whole request: how many, and how many own tokens each sees."""
+"""The decode steps of a whole request: their number, and the decoded tokens at each."""
 
 import math
 
 from simulator.numeric import Numeric, ceil_div
 
-# What products of a mean number of accepted tokens may be off by in floating point.
+# Floating-point error of products with a mean number of accepted tokens.
 _ROUNDING = 1e-6
 
 
 def decode_steps(output_tokens: int, accepted_tokens: float) -> int:
     """Return how many decode steps follow the prefill.
 
-    The prefill gives the first token and each step ``accepted_tokens`` more; what is left at the
-    end takes a whole step.
+    The prefill gives the first token, and each step ``accepted_tokens`` more; a remainder takes a
+    whole step.
 
     >>> decode_steps(256, 1), decode_steps(256, 2.5), decode_steps(1, 2.5)
     (255, 102, 0)
     """
-    # No step accepts less than one token.
+    # No step accepts fewer than one token.
     return max(0, math.ceil((output_tokens - 1) / max(1.0, accepted_tokens) - _ROUNDING))
 
 
 def own_tokens(step: Numeric, query_tokens: Numeric, accepted_tokens: Numeric) -> Numeric:
-    """Return the tokens each sample holds of its own at a step, the first being step 1.
+    """Return the decoded tokens of each sample at a step, counted from 1.
 
-    All its tokens but the last have been through the model. This step takes the last one and the
-    drafted ones; they lie in the cache whether they are kept or not. A mean is rounded up to whole
-    tokens.
+    All its tokens but the last have been through the model. This step processes the last one and
+    the drafted ones; they are in the cache whether or not they are kept. A mean is rounded up to
+    whole tokens.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def own_tokens(step: Numeric, query_tokens: Numeric, accepted_tokens: Numeric) -
 
 
 def last_own_tokens(output_tokens: int, query_tokens: int, accepted_tokens: float) -> int:
-    """Return the own tokens at the last step; 0 if the prefill gives the only token.
+    """Return the decoded tokens at the last step; 0 if the prefill gives the only token.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """A decoder-only transformer as operations: one decode step, and the prefill of a context.
 
-The functions stand in the order of a step: embedding, then in each layer the projections to
-queries, keys and values, attention, the output projection and the MLP or its experts, at the end
+The functions follow the order of a step: embedding; then in each layer the projections to
+queries, keys and values, attention, the output projection, and the MLP or its experts; at the end
 the head. Operations are those of one GPU of the tensor-parallel group.
 """
 
@@ -37,7 +37,7 @@ from simulator.numeric import Numeric, ceil_div, maximum, minimum, surely_positi
 
 # Query rows that one thread block of a flash kernel holds in prefill.
 PREFILL_ROWS_PER_BLOCK = 128
-TOP_K = 200  # of gpt-fast's sampling, and the paper's
+TOP_K = 200  # default of gpt-fast's sampling and of the paper
 
 
 def decode_operations(
@@ -55,7 +55,7 @@ def decode_operations(
     Raises
     ------
     WorkloadError
-        If the heads cannot be split over the GPUs, or the kernel is not known.
+        If the heads cannot be split over the GPUs, or the kernel is unknown.
     """
     operations, after = around_attention(model, setup, work)
     for shape, layers, mark in attention_shapes(model, setup, work, resident_blocks):
@@ -66,9 +66,9 @@ def decode_operations(
 def around_attention(
     model: ModelShape, setup: Setup, work: Workload
 ) -> tuple[list[Operation], list[Operation]]:
-    """List the operations of a decode step before and after attention, all layers together.
+    """List the operations of a decode step except attention, all layers together.
 
-    They depend on the tokens of a step, not on the keys that these attend to.
+    They depend on the step's tokens, not on the keys that these attend to.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def around_attention(
 def attention_shapes(
     model: ModelShape, setup: Setup, work: Workload, resident_blocks: int
 ) -> Iterator[tuple[AttentionShape, int, str]]:
-    """Yield the sizes of each kind of layer's attention, how many layers, and what marks them.
+    """Yield each kind of layer's attention sizes, its number of layers, and its name suffix.
 
     Parameters
     ----------
@@ -105,10 +105,10 @@ def attention_shapes(
 
 
 def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[Operation]:
-    """List the operations that fill the cache with every prompt's context, once each.
+    """List the operations of the prefill, which computes every prompt's context once.
 
     With one cache copy per sample, standard attention then copies it ``samples`` times. In a tree
-    that is stored once, each node is computed once, after all nodes above it.
+    that is stored once, each node is computed once, after the nodes above it.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[
 
 
 def layers_by_window(model: ModelShape) -> dict[int | None, int]:
-    """Return how many layers see each window of tokens; None sees all of them."""
+    """Return the number of layers with each sliding window; None is full attention."""
     layers: dict[int | None, int] = {}
     for group in model.layer_groups:
         layers[group.window] = layers.get(group.window, 0) + group.count
@@ -145,12 +145,12 @@ def layers_by_window(model: ModelShape) -> dict[int | None, int]:
 
 
 def _mark(window: int | None) -> str:
-    """Return what marks the operations of layers with a sliding window by their names."""
+    """Return the name suffix of operations in layers with a sliding window."""
     return "" if window is None else "_windowed"
 
 
 def check_split(model: ModelShape, ranks: int) -> None:
-    """Refuse a tensor-parallel size over which the heads do not divide.
+    """Refuse a tensor-parallel size that does not divide the heads.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def embedding(shard: Shard) -> list[Operation]:
         *all_reduce("embedding_all_reduce", message_bytes=shard.rows(width), ranks=shard.ranks),
     ]
     if width != model.hidden_size:
-        # The matrix between the hidden size and a token table of another width (OPT-350m).
+        # The matrix between the hidden size and a token table of a different width (OPT-350m).
         projection = gemm(
             shard, "embedding_projection", width, model.hidden_size, dtype=shard.dtype
         )
@@ -209,7 +209,7 @@ def embedding(shard: Shard) -> list[Operation]:
 
 
 def attention_input(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
-    """Norm, projections to queries, keys and values, their norms, rotary, and the cache write.
+    """Norm, projections to queries, keys and values, their norms, rotary, and cache write.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def attention_input(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
 
 
 def _qk_norm(shard: Shard, kv_heads: int) -> Operation:
-    """Normalise queries and keys, over each head or over all of them."""
+    """Normalise queries and keys, per head or over all heads."""
     whole, width = shard.model.qk_norm == "all", shard.model.head_dim
 
     def normed(count: int) -> Operation:
@@ -250,12 +250,12 @@ def _qk_norm(shard: Shard, kv_heads: int) -> Operation:
 
 
 def attention(shape: AttentionShape, setup: Setup) -> list[Operation]:
-    """Return one layer's attention, the way the setup's kernel does it.
+    """Return one layer's attention as the setup's kernel computes it.
 
     Raises
     ------
     WorkloadError
-        If the kernel is not known.
+        If the kernel is unknown.
     """
     way = find_way(setup.kernel)
     operations = [rebuild(shape)] if setup.rebuilds else []
@@ -274,7 +274,7 @@ def attention(shape: AttentionShape, setup: Setup) -> list[Operation]:
 
 
 def _where_keys_exist(operation: Operation, exists: Numeric) -> Operation:
-    """Return an operation that is launched only where there are keys at all to attend to."""
+    """Return an operation that is launched only if there are keys to attend to."""
     return replace(
         operation,
         bytes_read=operation.bytes_read * exists,
@@ -290,8 +290,8 @@ def attention_shape(
 ) -> AttentionShape:
     """Return the sizes of one layer's attention in a decode step.
 
-    With a sliding window of w tokens a query sees its sample's last w tokens: first its own, then
-    the end of the context.
+    With a sliding window of w tokens, a query sees its sample's last w tokens: decoded tokens
+    first, then the end of the context.
 
     Parameters
     ----------
@@ -326,12 +326,12 @@ def attention_shape(
 def visible_tokens(
     context: Numeric, decoded: Numeric, window: int | None
 ) -> tuple[Numeric, Numeric]:
-    """Return how many context and own tokens a query sees through a sliding window.
+    """Return how many context and decoded tokens a query sees through a sliding window.
 
     Parameters
     ----------
     context, decoded
-        Tokens that there are.
+        Context and decoded tokens.
     window
         Tokens that a query sees; None for all of them.
 
@@ -349,8 +349,8 @@ def visible_tokens(
 def rank_geometry(model: ModelShape, ranks: int) -> tuple[int, int, int, int]:
     """Return one GPU's KV heads, key width, value width and cached values per token and layer.
 
-    KV heads are split over the GPUs, and replicated where there are fewer than GPUs. A latent
-    cache (MLA) cannot be split; in decoding it is attended to in the absorbed form.
+    KV heads are split over the GPUs, and replicated if there are fewer than GPUs. A latent cache
+    (MLA) cannot be split; decoding attends to it in the absorbed form.
     """
     if model.latent is not None:
         key_width, value_width = latent.absorbed_widths(model.latent)
@@ -368,9 +368,9 @@ def prefill_geometry(model: ModelShape, ranks: int) -> tuple[int, int, int]:
 
 
 def prefilled_levels(setup: Setup, work: Workload) -> tuple[SharedLevel, ...]:
-    """Return what the prefill computes, from the root down: each level's nodes once.
+    """Return the levels that the prefill computes, from the root down, each node once.
 
-    Without a tree, or where every sample gets a copy of its own, whole prompts.
+    Without a tree, or if every sample gets its own copy, these are whole prompts.
     """
     if work.tree and not setup.copies:
         return visible_levels(work, work.context_tokens)
@@ -380,11 +380,11 @@ def prefilled_levels(setup: Setup, work: Workload) -> tuple[SharedLevel, ...]:
 def _prefill_attention(
     shard: Shard, levels: Sequence[SharedLevel], window: int | None
 ) -> list[Operation]:
-    """Return causal flash attention of every node of each level over itself and those above it.
+    """Return causal flash attention of every node over itself and the nodes above it.
 
-    A query sees the tokens before it and itself: m (m + 1) / 2 pairs for m tokens, or with a window
-    w < m w m - w (w - 1) / 2; a level has the pairs up to its end that are not those of the levels
-    above it.
+    A query sees itself and the tokens before it: m (m + 1) / 2 pairs for m tokens, or
+    w m - w (w - 1) / 2 with a window w < m. A level has the pairs up to its end minus those of the
+    levels above it.
     """
     heads, element = shard.heads, shard.element_bytes
     kv_heads, key_width, value_width = prefill_geometry(shard.model, shard.ranks)
@@ -422,7 +422,7 @@ def _prefill_attention(
 def _broadcast_cache(
     model: ModelShape, setup: Setup, work: Workload, window: int | None
 ) -> Operation:
-    """Return the copying of each context's cache to every sample, as contiguous caches need."""
+    """Return the copies of each context's cache to every sample, for contiguous caches."""
     context, _ = visible_tokens(work.context_tokens, 0, window)
     *_, cache_width = rank_geometry(model, setup.tensor_parallel)
     one_copy = work.prompts * context * cache_width * DTYPE_BYTES[setup.kv_dtype]
@@ -437,12 +437,12 @@ def _broadcast_cache(
 
 
 def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
-    """Project the heads' outputs back to the hidden size, and add up the ranks' parts.
+    """Project the heads' outputs back to the hidden size, and sum over the ranks.
 
     Parameters
     ----------
     absorbed
-        For latent attention: whether outputs must first move out of the latent space.
+        For latent attention: whether outputs first move out of the latent space.
     """
     model = shard.model
     operations, width = [], shard.heads * model.head_dim
@@ -466,7 +466,7 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
 
 
 def _mlps(shard: Shard) -> list[Operation]:
-    """Return the MLPs of all layers, those of equal kind together."""
+    """Return the MLPs of all layers, grouped by kind."""
     layers: dict[bool, int] = {}
     for group in shard.model.layer_groups:
         layers[group.sparse] = layers.get(group.sparse, 0) + group.count
@@ -478,7 +478,7 @@ def _mlps(shard: Shard) -> list[Operation]:
 
 
 def mlp(shard: Shard, *, sparse: bool) -> list[Operation]:
-    """Return norms around the MLP, the MLP or its experts (``sparse``), and the sum over ranks."""
+    """Return the MLP's norms, the MLP or its experts (``sparse``), and the sum over ranks."""
     model = shard.model
     # A parallel block (one norm) feeds the MLP from the attention's norm; Gemma-2 has four norms.
     names = ("mlp_norm", "attention_post_norm", "mlp_post_norm")
@@ -515,14 +515,14 @@ def _activation(shard: Shard, name: str, inner: Numeric) -> Operation:
 
 
 def distinct_experts(count: int, per_token: int, tokens: Numeric) -> Numeric:
-    """Return how many experts some tokens are expected to visit, each as likely as any other.
+    """Return the expected number of distinct experts that some tokens visit, at uniform routing.
 
     Parameters
     ----------
     count, per_token
-        Experts that there are, and that each token visits.
+        Number of experts, and experts that each token visits.
     tokens
-        How many tokens.
+        Number of tokens.
 
     Examples
     --------
@@ -533,7 +533,7 @@ def distinct_experts(count: int, per_token: int, tokens: Numeric) -> Numeric:
 
 
 def _experts(shard: Shard, experts: Experts) -> list[Operation]:
-    """Return a mixture-of-experts MLP: only the weights of visited experts are read.
+    """Return a mixture-of-experts MLP, which reads only the weights of visited experts.
 
     Tokens are sorted by expert, multiplied in two grouped products, and summed back.
     """
@@ -609,7 +609,7 @@ def head(shard: Shard, tokens: Numeric) -> list[Operation]:
 def _sampling(shard: Shard, tokens: Numeric) -> Operation:
     """Choose a token from each row of logits.
 
-    Plain PyTorch as gpt-fast does it: divide by the temperature, top-k, compare with the last of
+    Plain PyTorch, as in gpt-fast: divide by the temperature, top-k, compare with the last of
     them, fill, softmax, exponential noise, divide by it, argmax.
     """
     vocabulary = shard.model.vocab_size

@@ -1,4 +1,4 @@
-"""Why to believe the numbers: code that runs, traces of it, measurements and their validation.
+"""Why the numbers can be trusted: runnable code, its traces, measurements and validation.
 
-Import the parts by name; this package itself loads nothing, so torch stays an extra.
+Import the subpackages by name; this package loads nothing, so torch stays optional.
 """

@@ -12,12 +12,12 @@ from simulator.inputs.files import name_or_path
 
 T = TypeVar("T")
 
-# How much of a file's header a message repeats.
+# How much of a file's header a message shows.
 _MOST_NAMED, _LONGEST_LIST = 8, 120
 
 
 class _RowError(ValueError):
-    """A row is not what it should be; the message says why."""
+    """An invalid row; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RefusedRow:
 
 @dataclass(frozen=True)
 class Rows(Generic[T]):
-    """What a file holds.
+    """The content of a file.
 
     Attributes
     ----------
@@ -57,10 +57,10 @@ def _read_rows(
     Parameters
     ----------
     build
-        Makes a row of its line number and its cells; raises :class:`_RowError` for one that makes
-        no sense.
+        Makes a row from its line number and its cells; raises :class:`_RowError` for an invalid
+        row.
     required, optional
-        Columns; others are ignored.
+        Columns to read; others are ignored.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def _positive_number(cells: Mapping[str, str], column: str) -> float:
 
 
 def _whole_number(cells: Mapping[str, str], column: str, *, least: int = 1) -> int:
-    """Read a whole number; ``12.0`` is one, as frames write it beside missing cells.
+    """Read a whole number; ``12.0`` is one, because frames with missing cells write it.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def _number(cells: Mapping[str, str], column: str) -> float:
 
 
 def _cells(reader: Iterable[list[str]]) -> Iterable[tuple[int, list[str]]]:
-    """Yield the lines that are neither blank nor a comment, numbered as an editor does."""
+    """Yield the lines that are not blank or comments, numbered as in an editor."""
     for cells in reader:
         if any(cell.strip() for cell in cells) and not cells[0].lstrip().startswith("#"):
             yield reader.line_num, cells  # type: ignore[attr-defined]
@@ -199,17 +199,17 @@ def read_problem_counts(path: str | Path) -> Rows[ProblemCount]:
 class Family:
     """Models that share keys and values in the same way.
 
-    Known by the query heads per KV head, or by the number of KV heads where the heads are not
-    known or that number is what the models have in common.
+    They have the same number of query heads per KV head, or the same number of KV heads if the
+    heads are unknown or differ.
 
     Attributes
     ----------
     name
-        ``multi-head``, ``multi-query``, or the number that the models have in common.
+        ``multi-head``, ``multi-query``, or the common number.
     group_size
-        Query heads per KV head; 1 is multi-head, None where it differs or is not known.
+        Query heads per KV head; 1 is multi-head, None if it differs or is unknown.
     kv_heads
-        KV heads; 1 is multi-query, None where it differs or is not known.
+        KV heads; 1 is multi-query, None if it differs or is unknown.
     """
 
     name: str
@@ -217,7 +217,7 @@ class Family:
     kv_heads: int | None = None
 
     def position(self, heads: int) -> float:
-        """Return how far from multi-head (0) to multi-query (1) a model of so many heads lies.
+        """Return the position of a model with ``heads`` from multi-head (0) to multi-query (1).
 
         It is ln(h / g) / ln h: each halving of the KV heads is a step of the same length.
 
@@ -238,13 +238,13 @@ class TrainingRun:
     Attributes
     ----------
     line
-        Where it stands in its file.
+        Its line in the file.
     parameters
-        Of the model, counted the same way in all runs.
+        Parameters of the model, counted the same way in all runs.
     loss
-        On the same held-out data, in nats per token or any other unit that all runs share.
+        Loss on the same held-out data, in nats per token or any other unit that all runs share.
     kv_heads, heads, group_size
-        As far as they are given; one of kv_heads and group_size always is.
+        None where not given; at least one of kv_heads and group_size is given.
     """
 
     line: int
@@ -262,7 +262,7 @@ def read_training_runs(path: str | Path) -> Rows[TrainingRun]:
     """Read training runs from a CSV file.
 
     Its columns are ``parameters``, ``loss`` and either ``group_size`` (query heads per KV head) or
-    ``kv_heads``, with ``heads`` where models of different size have different numbers of them.
+    ``kv_heads``, with ``heads`` if models of different size have different numbers of heads.
 
     Raises
     ------
@@ -273,7 +273,7 @@ def read_training_runs(path: str | Path) -> Rows[TrainingRun]:
 
 
 def _run(line: int, cells: Mapping[str, str]) -> TrainingRun:
-    """Build one run, or refuse sizes that do not fit one another."""
+    """Build one run, or refuse inconsistent sizes."""
     counts = {
         name: _whole_number(cells, name) if cells.get(name) else None for name in _FAMILY_COLUMNS
     }
@@ -304,8 +304,8 @@ def _run(line: int, cells: Mapping[str, str]) -> TrainingRun:
 def families_of(runs: Sequence[TrainingRun]) -> tuple[Family, ...]:
     """Return the family of each run.
 
-    Runs between multi-head and multi-query are grouped by the query heads per KV head, or by the KV
-    heads where that makes fewer families.
+    Runs between multi-head and multi-query are grouped by query heads per KV head, or by KV heads
+    if that makes fewer families.
     """
     between = [run for run in runs if _extreme(run) is None]
     by_group = {run.group_size for run in between}
@@ -315,7 +315,7 @@ def families_of(runs: Sequence[TrainingRun]) -> tuple[Family, ...]:
 
 
 def _extreme(run: TrainingRun) -> Family | None:
-    """Return the family of a run that is certainly multi-head or multi-query."""
+    """Return the family of a run that is multi-head or multi-query, else None."""
     if run.group_size == 1:
         return Family(name="multi-head", group_size=1)
     if run.kv_heads == 1:

@@ -5,8 +5,8 @@ from typing import Literal, get_args
 Dtype = Literal["bf16", "fp16", "fp32", "fp8", "int8", "int4"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
-# [bytes per element]. Scales of quantised formats (one or two bytes per 64 to 128 elements) are
-# left out: they add 1 to 2 %.
+# Bytes per element. Scales of quantised formats (one or two bytes per 64 to 128 elements) are left
+# out: they add 1 to 2 %.
 DTYPE_BYTES: dict[str, float] = {"bf16": 2, "fp16": 2, "fp32": 4, "fp8": 1, "int8": 1, "int4": 0.5}
 
 # Spellings of the engines and of Hugging Face files.
@@ -24,7 +24,7 @@ DTYPE_ALIASES: dict[str, Dtype] = {
 
 
 def read_dtype(value: object) -> object:
-    """Replace an engine's spelling of a format by ours; leave everything else as it is.
+    """Replace an engine's spelling of a format with ours; leave everything else unchanged.
 
     >>> read_dtype("bfloat16"), read_dtype("bf16")
     ('bf16', 'bf16')
@@ -42,7 +42,7 @@ def is_low_precision(element_bytes: float) -> bool:
 
 
 def activation_dtype(weight_dtype: Dtype) -> Dtype:
-    """Return the format activations have: the weights' own, or bf16 where weights are quantised.
+    """Return the activations' format: that of the weights, or bf16 if weights are quantised.
 
     >>> activation_dtype("fp16"), activation_dtype("int4")
     ('fp16', 'bf16')

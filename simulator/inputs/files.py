@@ -1,4 +1,4 @@
-"""Read what people write, and say in one line what is wrong with it."""
+"""Read files that people write, and report errors in one line."""
 
 import json
 import os
@@ -18,27 +18,27 @@ from simulator.units import parse_count
 Model = TypeVar("Model", bound=BaseModel)
 Read = TypeVar("Read", bound=Callable[..., Any])
 
-# Results that are kept for one function.
+# The most results to keep for one function.
 MOST_KEPT = 512
 # Time stamps of files may be as coarse as this. [ns].
 SETTLED_NS = 2_000_000_000
 
 
 class Frozen(BaseModel):
-    """Base of what people write: unknown keys are errors, and values never change."""
+    """Base class of files' content: unknown keys are errors, and values never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def but(self, **changes: Any) -> Self:
-        """Return the same with some fields changed, as they are: nothing is read or checked."""
+        """Return a copy with some fields changed, without any validation."""
         return self.model_copy(update=changes)
 
 
 def read_if_changed(read: Read) -> Read:
-    """Keep what a function returns for a file or a folder until the file or folder changes.
+    """Cache a function's result for a file or a folder until the file or folder changes.
 
     Callers share the result and must not change it. The function's other arguments must be
-    hashable. Errors are not kept.
+    hashable. Errors are not cached.
     """
 
     @lru_cache(maxsize=MOST_KEPT)
@@ -48,7 +48,7 @@ def read_if_changed(read: Read) -> Read:
     @wraps(read)
     def current(path: Path, *others: Hashable) -> Any:
         if not isinstance(path, str | Path):
-            return read(path, *others)  # which says what is wrong with it
+            return read(path, *others)  # raises its own error
         return kept(file_version(path), path, *others)
 
     return cast("Read", current)
@@ -57,8 +57,8 @@ def read_if_changed(read: Read) -> Read:
 def file_version(path: str | Path) -> tuple[int, ...] | None:
     """Return numbers that change with a file, or with a folder's list of files; None without one.
 
-    A file that changed a moment ago has a new version on every call, because its next change may
-    leave the same times.
+    A file that has just changed has a new version on every call, because its next change may have
+    the same time stamp.
     """
     try:
         found = os.stat(path)  # noqa: PTH116, Path(path).stat() takes twice as long
@@ -70,12 +70,12 @@ def file_version(path: str | Path) -> tuple[int, ...] | None:
 
 
 def name_or_path(value: object, what: str, error: type[SimulatorError]) -> str | Path:
-    """Return a name or path as it was given.
+    """Return a name or path unchanged, or refuse anything else.
 
     Parameters
     ----------
     value
-        What was given.
+        The value given.
     what
         What it names, for the message.
     error
@@ -84,7 +84,7 @@ def name_or_path(value: object, what: str, error: type[SimulatorError]) -> str |
     Raises
     ------
     SimulatorError
-        ``error``, if it is neither a text nor a path.
+        ``error``, if it is not a text or a path.
     """
     if isinstance(value, str | Path):
         return value
@@ -92,7 +92,7 @@ def name_or_path(value: object, what: str, error: type[SimulatorError]) -> str |
 
 
 def read_count(value: Any) -> Any:
-    """Read ``8K`` where a count is wanted, and refuse true and false; pydantic does the rest."""
+    """Read ``8K`` as a count, and refuse true and false; pydantic does the rest."""
     return parse_count(value) if isinstance(value, str | bool) else value
 
 
@@ -134,7 +134,7 @@ def _parsed(
 def validate(
     model: type[Model], data: Mapping[str, Any], *, where: str, error: type[SimulatorError]
 ) -> Model:
-    """Build a model from raw data, turning every complaint of pydantic into one line.
+    """Build a model from raw data, with pydantic's errors as one line.
 
     Parameters
     ----------
@@ -143,8 +143,7 @@ def validate(
     data
         Its fields.
     where
-        The file or the part of the command line that the data came from; the message starts with
-        it.
+        The file or the part of the command line with the data; the message starts with it.
     error
         The class to raise.
 
@@ -185,9 +184,9 @@ def read_named(model: type[Model], path: str | Path, error: type[SimulatorError]
 
 
 def describe(problem: ValidationError, model: type[BaseModel]) -> Iterable[str]:
-    """Yield one phrase for each complaint: the field, the value and the nearest valid one."""
+    """Yield one phrase per error: the field, the value and the nearest valid one."""
     complaints = problem.errors()
-    # A mistyped field is both "missing" and "extra": the missing half adds nothing.
+    # A mistyped field is both "missing" and "extra": drop the "missing" error.
     extras = [item for item in complaints if item["type"] == "extra_forbidden"]
     for item in complaints:
         location = [str(part) for part in item["loc"]]
@@ -206,11 +205,11 @@ def describe(problem: ValidationError, model: type[BaseModel]) -> Iterable[str]:
             hint = f"; did you mean {guess!r}?" if guess else ""
             yield f"{field} = {item['input']!r} is not one of {', '.join(options)}{hint}"
         elif item["type"] == "string_pattern_mismatch":
-            # Names are the only texts with a pattern; one of these signs is in all of them.
+            # Only names have a pattern.
             yield f"{field} = {item['input']!r} should be of a-z, 0-9, '-' and '.', no sign first"
         else:
             message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            # Some messages name the value themselves.
+            # Some messages already name the value.
             message = message.removeprefix(f"{item['input']!r} ").removeprefix("String ")
             plain = isinstance(item["input"], str | int | float | bool)
             yield (
@@ -221,7 +220,7 @@ def describe(problem: ValidationError, model: type[BaseModel]) -> Iterable[str]:
 
 
 def _options(item: Any) -> list[str]:
-    """Return the values a literal field allows."""
+    """Return the allowed values of a literal field."""
     expected = str(item.get("ctx", {}).get("expected", ""))
     return expected.replace(" or ", ", ").split(",")
 

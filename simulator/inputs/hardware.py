@@ -1,8 +1,8 @@
-"""GPU profiles: what a card is on paper, what was measured on it, and what was fitted to it.
+"""GPU profiles: a card's published, measured and fitted figures.
 
 A profile is one TOML file. Its three kinds of figures never overwrite each other: ``[peak]`` is
-published, ``[measured]`` was read on a real card, ``[fitted]`` holds the constants of the timing
-model fitted to measured rows. Every figure carries its source.
+published, ``[measured]`` was measured on a real card, ``[fitted]`` holds the constants of the
+timing model fitted to measured rows. Every figure has its source.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class Figure(Frozen):
     @classmethod
     def _has_a_source(cls, data: object) -> object:
         if isinstance(data, int | float | str):
-            # pydantic turns a ValueError into a complaint, a TypeError into a traceback.
+            # pydantic turns a ValueError into an error message, a TypeError into a traceback.
             raise ValueError('must be written { value = ..., source = "..." }')  # noqa: TRY004
         return data
 
@@ -69,7 +69,7 @@ class Peak(Frozen):
     l2_mib: Figure
     sm_count: Figure
     boost_mhz: Figure | None = None
-    # The clock at which the published half-precision rate is exactly SMs x FMA per clock x 2.
+    # The clock at which the published half-precision rate equals SMs x FMA per clock x 2.
     rate_mhz: Figure | None = None
     half_fma_per_clock_per_sm: Figure | None = None
     shared_memory_kib_per_sm: Figure | None = None
@@ -79,7 +79,7 @@ class Peak(Frozen):
 
 
 class Measured(Frozen):
-    """Rates read on a real card by a microbenchmark; large transfers and large products.
+    """Rates of a real card in microbenchmarks of large transfers and large products.
 
     ``memory_mib`` is the total the driver reports (``nvidia-smi``). Makers sell 2**30 bytes as one
     GB, and some cards keep part of the memory for error correction.
@@ -94,10 +94,10 @@ class Measured(Frozen):
 
 
 class DocumentedExceptions(Frozen):
-    """Published figures that break the usual arithmetic (hardware_check), and why.
+    """Published figures that break the usual arithmetic (hardware_check), with reasons.
 
-    The value is the published figure over the one the arithmetic gives: 2 for the GeForce cards'
-    int8, four and not two times their half-precision rate.
+    The value is the published figure over the computed one: 2 for the GeForce cards' int8, which is
+    four times their half-precision rate instead of two.
     """
 
     fp32_tflops: Figure | None = None
@@ -117,14 +117,14 @@ class HardwareProfile(Frozen):
     compute_capability
         NVIDIA's number ("9.0") or AMD's name ("gfx942").
     link, link_gpus
-        What joins the GPUs of a node, and how many of them: a bridge joins two.
+        The link between the GPUs of a node, and how many it joins: a bridge joins two.
     link_peers
-        GPUs among which a GPU's link bandwidth is divided equally; None for a switch, through
-        which any of them can get all of it.
+        Number of peers that share a GPU's link bandwidth equally; None for a switch, which can
+        give all of it to any peer.
     confidence
         A: sources agree and the arithmetic holds; B: some figures recalled; C: sources conflict.
     aliases
-        Names by which frameworks, drivers and benchmark files call the card.
+        Names of the card in frameworks, drivers and benchmark files.
     fitted
         Constants of the timing model fitted to rows of this card, by their names in
         ``simulator/timing/constants.py``; empty until the card has been calibrated.
@@ -159,7 +159,7 @@ class HardwareProfile(Frozen):
     price_usd_per_hour: Figure | None = None
 
     def __hash__(self) -> int:
-        """Return a hash of the content: a function may keep what it made of a profile."""
+        """Return a hash of the content, so that functions can cache results by profile."""
         return hash(self.content_hash)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -170,7 +170,7 @@ class HardwareProfile(Frozen):
 
     @cached_property
     def content_hash(self) -> str:
-        """First twelve hex digits of the SHA-256 of the content: a result names what it used."""
+        """First twelve hex digits of the content's SHA-256, with which results name it."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
     @property
@@ -180,7 +180,7 @@ class HardwareProfile(Frozen):
 
     @property
     def reported_memory_bytes(self) -> float | None:
-        """Memory the driver reports, where it was read: up to 7 % more than published. [bytes]."""
+        """Memory that the driver reports, if known: up to 7 % more than published. [bytes]."""
         figure = self.measured.memory_mib
         return figure.value * MIB if figure else None
 
@@ -202,8 +202,8 @@ class HardwareProfile(Frozen):
     def link_bytes_per_s(self, gpus: int) -> float | None:
         """Return the bandwidth of one GPU to its group, per direction. [bytes/s].
 
-        A group with more GPUs than the link joins talks over PCIe. In a smaller group, only the
-        bandwidth to the members of the group counts.
+        A group with more GPUs than the link joins communicates over PCIe. In a smaller group, only
+        the bandwidth to its members counts.
         """
         link, pcie = self.peak.link_gb_per_s_per_direction, self.peak.pcie_gb_per_s_per_direction
         if link is None or self.over_pcie(gpus):
@@ -212,7 +212,7 @@ class HardwareProfile(Frozen):
         return link.value * GIGA * min(gpus - 1, peers) / peers
 
     def over_pcie(self, gpus: int) -> bool:
-        """Return whether a group of GPUs talks over PCIe, because no link joins them."""
+        """Return whether a group of GPUs communicates over PCIe, because no link joins them."""
         return self.peak.link_gb_per_s_per_direction is None or gpus > self.link_gpus
 
     def peak_flops_per_s(self, dtype: Dtype) -> float | None:
@@ -233,8 +233,8 @@ class HardwareProfile(Frozen):
 
 
 # Drivers, clouds and measured rows spell one card in many ways: NVIDIA H100 80GB HBM3,
-# H100-SXM5-80GB, h100_sxm. Words for the maker or the type of memory do not tell cards apart, the
-# generation of a form factor hardly does, and memory sizes are rounded differently.
+# H100-SXM5-80GB, h100_sxm. Words for the maker or the memory type do not distinguish cards, the
+# generation of a form factor rarely does, and memory sizes are rounded differently.
 
 _FILLERS = frozenset(
     {"nvidia", "amd", "instinct", "geforce", "tesla", "quadro", "tensor", "core", "gpu", "graphics"}
@@ -258,7 +258,7 @@ def normalise_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A card's names, and its memory where that is known. [GB]."""
+    """A card's names, and its memory if known. [GB]."""
 
     names: tuple[str, ...]
     memory_gb: float | None = None
@@ -285,7 +285,7 @@ def respelled(name: str, cards: Mapping[str, Card]) -> str | None:
 
 
 def _telling(name: str) -> tuple[frozenset[str], int | None]:
-    """Return the words of a name that tell cards apart, and its size of memory. [GB]."""
+    """Return the words of a name that distinguish cards, and its memory size. [GB]."""
     words: set[str] = set()
     memory_gb = None
     for word in normalise_name(name).split("-"):
@@ -373,7 +373,7 @@ def _find(folder: Path, wanted: str) -> Path | None:
         if name == wanted:
             return path
     for _, path in files:
-        # Parsing TOML is slow: only a file that holds the name somewhere is worth it.
+        # Parsing TOML is slow, so only files that contain the name are parsed.
         if wanted in _normal_text(path) and wanted in map(normalise_name, _card(path).names):
             return path
     return None
@@ -381,19 +381,19 @@ def _find(folder: Path, wanted: str) -> Path | None:
 
 @read_if_changed
 def _ids(folder: Path) -> tuple[tuple[str, Path], ...]:
-    """Return the id of each profile in a folder, as names are compared, and its file."""
+    """Map the normalised id of each profile in a folder to its file."""
     return tuple((normalise_name(path.stem), path) for path in sorted(folder.glob("*.toml")))
 
 
 @read_if_changed
 def _normal_text(path: Path) -> str:
-    """Return the text of a file as names are compared."""
+    """Return the normalised text of a file."""
     return normalise_name(read_text(path, ProfileError))
 
 
 @read_if_changed
 def _card(path: Path) -> Card:
-    """Return the names and the memory in a profile's file, however wrong the rest of it is."""
+    """Return the names and the memory in a profile's file, even if the rest is wrong."""
     data = read_toml(path, ProfileError)
     aliases = data.get("aliases")
     names = [data.get("name"), *(aliases if isinstance(aliases, list) else [])]

@@ -1,8 +1,7 @@
-"""Is a GPU profile physically plausible? Arithmetic that catches the usual errors in spec sheets.
+"""Check that a GPU profile is physically plausible, to catch the usual errors in spec sheets.
 
-A source does not make a number right: rates with sparsity, two GPUs counted as one and rates at
-another precision are copied together with their source. Recomputing figures from the chip finds
-them.
+A source does not make a number right: rates with sparsity, two GPUs counted as one, and rates at
+another precision are copied along with their source. Recomputing figures from the chip finds them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,10 +12,10 @@ from simulator.inputs.hardware import Figure, HardwareProfile, normalise_name
 from simulator.units import GIGA, MEGA, MIB, TERA
 
 TOLERANCE = 0.02
-# A microbenchmark may read a little above a rounded peak, not more.
+# A microbenchmark may exceed a rounded peak only slightly.
 ABOVE_PEAK = 1.01
 BELOW_PEAK = 0.3
-# No GPU runs its matrix units faster; used where a profile gives no boost clock. [MHz].
+# No GPU runs its matrix units faster; used if a profile has no boost clock. [MHz].
 FASTEST_CLOCK_MHZ = 3000.0
 
 
@@ -36,18 +35,18 @@ _TIMES_HALF = {"tf32_tflops": 0.5, "fp8_tflops": 2.0, "int8_tops": 2.0, "fp4_tfl
 
 @dataclass(frozen=True)
 class Architecture:
-    """What one multiprocessor (NVIDIA) or compute unit (AMD) of an architecture can do.
+    """Limits of one multiprocessor (NVIDIA) or compute unit (AMD) of an architecture.
 
     Attributes
     ----------
     half_fma
-        Most half-precision matrix FMAs per clock.
+        The most half-precision matrix FMAs per clock.
     fp32_fma
         FP32 FMAs per clock outside the matrix units.
     formats
-        Matrix rates beside fp16 that the hardware has, between spaces.
+        Matrix formats of the hardware besides fp16, separated by spaces.
     memory_types
-        Memory it was sold with, between spaces.
+        Memory types it was sold with, separated by spaces.
     """
 
     half_fma: int
@@ -88,7 +87,7 @@ MEMORY_RANGES = {
 
 
 def check_profile(profile: HardwareProfile) -> list[str]:
-    """Return what is implausible about a profile, one line each; nothing for a sound one.
+    """Return the implausible figures of a profile, one line each; empty for a sound one.
 
     Published figures that break a rule for a known reason belong in the profile's
     ``documented_exceptions``; an exception that is not needed is itself a finding.
@@ -137,7 +136,7 @@ def _half_rate(profile: HardwareProfile) -> Iterator[str]:
         yield from _compare("fp16_tflops", peak.fp16_tflops, expected, how)
         yield from _compare("bf16_tflops", peak.bf16_tflops, expected, how)
         return
-    # The matrix units treat both formats alike.
+    # The matrix units have the same rate for both formats.
     yield from _compare("bf16_tflops", peak.bf16_tflops, peak.fp16_tflops.value, "fp16_tflops")
     if architecture:
         yield from _below_clock(profile, "fp16_tflops", architecture.half_fma)
@@ -177,7 +176,7 @@ def _fp32_rate(profile: HardwareProfile) -> Iterator[str]:
 
 
 def _clock(profile: HardwareProfile) -> Iterator[str]:
-    """Check that the clock behind the published rate is one the card can reach."""
+    """Check that the card can reach the clock behind its published rate."""
     rate, boost = profile.peak.rate_mhz, profile.peak.boost_mhz
     fastest = boost.value if boost else FASTEST_CLOCK_MHZ
     if rate and not fastest / 2 <= rate.value <= fastest * (1 + TOLERANCE):
@@ -188,7 +187,7 @@ def _clock(profile: HardwareProfile) -> Iterator[str]:
 
 
 def _formats(profile: HardwareProfile) -> Iterator[str]:
-    """Check that the card has the matrix path whose rate is given."""
+    """Check that the card has a matrix path for each given rate."""
     architecture = ARCHITECTURES.get(profile.compute_capability)
     if architecture is None:
         return
@@ -203,7 +202,7 @@ def _formats(profile: HardwareProfile) -> Iterator[str]:
 
 
 def _memory(profile: HardwareProfile) -> Iterator[str]:
-    """Check that cards of this memory type and architecture have such a memory and bandwidth."""
+    """Check that size and bandwidth of the memory suit its type and the architecture."""
     kind = profile.memory_type
     if kind not in MEMORY_RANGES:
         yield unknown("memory_type", kind, MEMORY_RANGES)
@@ -225,7 +224,7 @@ def _memory(profile: HardwareProfile) -> Iterator[str]:
 
 
 def _ranges(profile: HardwareProfile) -> Iterator[str]:
-    """Check the magnitude of the other figures: a wrong unit is a factor of 1000."""
+    """Check the magnitude of the other figures, to catch a wrong unit."""
     for field, (low, high, unit) in _RANGES.items():
         yield from _between(field, getattr(profile.peak, field), low, high, unit)
     if profile.peak.sm_count.value % 1:
@@ -236,7 +235,7 @@ def _ranges(profile: HardwareProfile) -> Iterator[str]:
 
 
 def _measured(profile: HardwareProfile) -> Iterator[str]:
-    """Check that measured rates are below their peak, but not so far that a unit must be wrong."""
+    """Check that measured rates are below their peak, but not so low that a unit is wrong."""
     peak, measured = profile.peak, profile.measured
     for field in ("memory_bandwidth_gb_per_s", "fp16_tflops", "bf16_tflops", "fp8_tflops"):
         figure: Figure | None = getattr(measured, field)
@@ -252,7 +251,7 @@ def _measured(profile: HardwareProfile) -> Iterator[str]:
             )
     if measured.memory_mib:
         share = measured.memory_mib.value * MIB / (peak.memory_gb.value * GIGA)
-        # Between a tenth kept for error correction and GB that are really GiB (1.074).
+        # From a tenth reserved for error correction to GB that are really GiB (1.074).
         if not 0.9 <= share <= 1.08:  # noqa: PLR2004
             yield (
                 f"measured.memory_mib = {measured.memory_mib.value:g}: {share:.3g} times the "

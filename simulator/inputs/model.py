@@ -1,4 +1,4 @@
-"""The shape of a decoder-only transformer: everything its cost depends on, and nothing else."""
+"""The shape of a decoder-only transformer: everything that determines its cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ Natural = Annotated[int, BeforeValidator(read_count), Field(ge=0)]
 
 
 class LayerGroup(Frozen):
-    """Layers that cost the same.
+    """Layers of equal cost.
 
     Attributes
     ----------
     count
-        How many layers.
+        Number of layers.
     window
-        Tokens a query can see, itself included, or None for all of them.
+        Tokens that a query sees, itself included, or None for all tokens.
     sparse
         Whether the MLP is a mixture of experts.
     """
@@ -40,11 +40,11 @@ class Experts(Frozen):
     Attributes
     ----------
     count, per_token
-        Routed experts, and how many of them each token visits.
+        Number of routed experts, and how many of them each token visits.
     intermediate_size
         Inner width of one routed expert.
     shared_intermediate_size
-        Inner width of the dense MLP that every token visits beside them; 0 for none.
+        Inner width of the dense MLP that every token also visits; 0 for none.
     shared_gate
         Whether a one-column gate weighs the shared expert (Qwen2-MoE).
     router_bias, expert_bias
@@ -75,7 +75,7 @@ class LatentAttention(Frozen):
         Widths of the compressed KV vector and of the shared rotary key: the cache holds their sum
         per token and layer.
     query_rank
-        Width of the compressed query, or None where queries are projected directly.
+        Width of the compressed query, or None if queries are projected directly.
     nope_dim, value_dim
         Per head: the key part without rotary encoding, and the value.
     """
@@ -93,25 +93,25 @@ class ModelShape(Frozen):
     Attributes
     ----------
     embedding_size
-        Width of the token table and the output matrix where it is not the hidden size (OPT-350m).
+        Width of the token table and the output matrix, if not the hidden size (OPT-350m).
     norm_weight, norm_bias
         Whether norms have weights, and layer norms biases.
     norms_per_layer, extra_norms
         Hidden-size norms in each layer, and outside the layers (the final norm is one).
     qk_norm
-        Widths of norms on queries and keys: none, over each head, or over all heads.
+        Norms on queries and keys: none, per head, or over all heads.
     position_embeddings
         Rows of a learned position table; 0 for rotary or ALiBi.
     attention_sinks
         One learned logit per head (gpt-oss).
     max_context_tokens
-        Positions the model was made for, None where the source does not say.
+        Positions that the model supports, None if the source does not say.
     layer_groups
-        The layers, those of equal cost merged; by default one group of them all.
+        The layers in groups of equal cost; by default one group.
     source
         Where the sizes come from.
     notes
-        What was assumed or simplified when they were read, one sentence each.
+        Assumptions and simplifications made in reading them, one sentence each.
 
     Raises
     ------
@@ -179,7 +179,7 @@ class ModelShape(Frozen):
 
     @property
     def family(self) -> str:
-        """Name of the attention family by its KV heads."""
+        """Name of the attention family, by its KV heads."""
         if self.latent is not None:
             return "multi-head latent"
         if self.kv_heads == self.heads:
@@ -188,7 +188,7 @@ class ModelShape(Frozen):
 
     @property
     def cache_width(self) -> int:
-        """Values the cache holds per token and layer, K and V together."""
+        """Cached values per token and layer, K and V together."""
         if self.latent is not None:
             return self.latent.kv_rank + self.latent.rope_dim
         return 2 * self.kv_heads * self.head_dim
@@ -210,12 +210,12 @@ class ModelShape(Frozen):
         return changed.model_copy(update={"name": f"{name} with {changed.kv_heads} KV heads"})
 
     def replaced(self, changes: Mapping[str, Any]) -> "ModelShape":
-        """Return the same model with other values of some fields.
+        """Return the same model with some fields changed.
 
         Raises
         ------
         ModelError
-            If a field is unknown, or the values are wrong or do not fit one another.
+            If a field is unknown, or the values are wrong or inconsistent.
         """
         data = {**dict(self), **changes}
         if "layers" in changes and "layer_groups" not in changes:
@@ -229,7 +229,7 @@ class ModelShape(Frozen):
 
 
 def size_above_zero(name: str, value: object, *, where: str) -> int:
-    """Check a size from which others are derived, before one mistake causes several complaints.
+    """Check a size that others derive from, so that one mistake causes only one error.
 
     Parameters
     ----------
@@ -262,20 +262,20 @@ def _divisors(number: int) -> list[int]:
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Parameters of a model by the part that holds them.
+    """Parameters of a model by part.
 
     Attributes
     ----------
     embedding
         Token and position tables, and the matrices that fit a narrower token table.
     head
-        The output matrix; 0 where it is the token table itself.
+        The output matrix; 0 if it is the token table.
     attention, mlp
         Matrices and biases of all layers.
     norms
         Norm weights and biases, attention sinks included.
     active
-        Parameters one token uses: all but the routed experts it does not visit.
+        Parameters that one token uses: all but the routed experts it does not visit.
     """
 
     embedding: int
@@ -319,7 +319,7 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     width = model.embedding_size or model.hidden_size
     embedding = model.vocab_size * width + model.position_embeddings * model.hidden_size
     if width != model.hidden_size:
-        # One matrix widens what comes from the table, another narrows what goes to the output.
+        # One matrix widens the table's vectors, another narrows those for the output.
         embedding += 2 * width * model.hidden_size
     head = 0 if model.tied_embeddings else model.vocab_size * width
     head += model.vocab_size * model.lm_head_bias
@@ -349,7 +349,7 @@ def attention_parameters(model: ModelShape) -> int:
 
 
 def _mlp(model: ModelShape, inner: int, *, bias: bool) -> int:
-    """Count one MLP: two matrices up when gated, one down."""
+    """Count one MLP: two matrices up if gated, and one down."""
     ups = 2 if model.gated_mlp else 1
     weights = (ups + 1) * model.hidden_size * inner
     return weights + (ups * inner + model.hidden_size if bias else 0)

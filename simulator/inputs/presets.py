@@ -1,4 +1,4 @@
-"""Models by name, by file or from plain sizes."""
+"""Models by name, from a file or from plain sizes."""
 
 import re
 import tomllib
@@ -28,24 +28,24 @@ _GATED_STEP = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A model this package knows by name.
+    """A model that this package knows by name.
 
     Attributes
     ----------
     aliases
         Its names on the Hugging Face hub, and others.
     source
-        Where its sizes were read.
+        Source of its sizes.
     note
-        What a user should know about it.
+        A note for users.
     parameters
         Its published parameter count, or None.
     config
-        The keys of its published config.json that decide the shape.
+        The keys of its published config.json that determine the shape.
     shape
         The shape itself, for a model without a config.json.
     like, kv_heads
-        Another preset that this one differs from in KV heads alone.
+        Another preset from which this one differs only in KV heads, and those.
     """
 
     name: str
@@ -83,8 +83,8 @@ def presets() -> Mapping[str, Preset]:
 def find_preset(name: str) -> Preset | None:
     """Return the preset of a name or alias, or None.
 
-    Neither case nor the difference between ``_`` and ``-`` matters, and the organisation before
-    the slash of a hub name may be left out.
+    Case does not matter, ``_`` and ``-`` are the same, and the organisation before the slash of a
+    hub name may be omitted.
 
     >>> find_preset("meta-llama/llama_3.1_8b").name
     'llama-3.1-8b'
@@ -107,20 +107,20 @@ def load_model(
     Parameters
     ----------
     name
-        A preset's name or alias, or a path. A name wins over a file of that name; ``./NAME`` means
+        A preset's name or alias, or a path. A name outranks a file of that name; ``./NAME`` means
         the file.
     kv_heads
         Another number of KV heads.
     assume
         Read a file as this ``model_type``, whatever type it states.
     overrides
-        Other fields of :class:`~simulator.inputs.model.ModelShape` to replace; None changes
-        nothing.
+        Other fields of :class:`~simulator.inputs.model.ModelShape` to replace; None keeps a
+        field.
 
     Raises
     ------
     ModelError
-        If there is no such model, its file is not understood, or a change makes no sense.
+        If there is no such model, its file cannot be read, or a change is invalid.
     """
     if not isinstance(assume, str | None):
         raise ModelError(f"assume = {assume!r} is not the name of a model type")
@@ -137,7 +137,7 @@ def as_model(model: ModelLike, kv_heads: int | str | None = None) -> ModelShape:
     Raises
     ------
     ModelError
-        If there is no such model, its file is not understood, or no real model is as large.
+        If there is no such model, its file cannot be read, or it is implausibly large.
     """
     shape = model if isinstance(model, ModelShape) else load_model(model)
     if kv_heads is not None:
@@ -163,7 +163,7 @@ def model_from_flags(
     name: str = "custom",
     **others: Any,
 ) -> ModelShape:
-    """Build a model from plain sizes; what is left out is as in Llama.
+    """Build a model from plain sizes; omitted ones are as in Llama.
 
     Each size is a number or a text such as ``4K``.
 
@@ -172,16 +172,16 @@ def model_from_flags(
     layers, hidden_size, heads
         Layers, width of the hidden state, and query heads.
     kv_heads
-        As many as heads by default.
+        By default the number of heads.
     head_dim
-        Hidden size / heads by default.
+        By default hidden size / heads.
     intermediate_size
-        By default 8/3 of the hidden size, rounded up to a multiple of 256, as Llama's (4096 gives
-        11008); four times the hidden size where the MLP is not gated.
+        By default 8/3 of the hidden size, rounded up to a multiple of 256, as in Llama (4096 gives
+        11008); four times the hidden size if the MLP is not gated.
     vocab_size
         Rows of the token table.
     gated_mlp
-        Whether the MLP has two matrices up, as Llama's, or one.
+        Whether the MLP has two matrices up, as in Llama, or one.
     name
         The model's name in answers.
     others
@@ -190,7 +190,7 @@ def model_from_flags(
     Raises
     ------
     ModelError
-        If a size is not a whole number above zero or the sizes do not fit one another.
+        If a size is not a whole number above zero or the sizes are inconsistent.
 
     Examples
     --------
@@ -233,14 +233,14 @@ def _inner_width(hidden_size: int, *, gated: bool) -> int:
 
 
 def _load(name: str | Path, assume: str | None) -> ModelShape:
-    """Load a model as it is."""
+    """Load a model without changes."""
     text = str(name_or_path(name, "model", ModelError)).strip()
     is_path = isinstance(name, Path) or text.endswith(".json") or text.startswith(_PATH_STARTS)
     if not is_path:
         preset = find_preset(text)
         if preset is not None:
             return preset.model
-    # Not expanduser: it raises where there is no such user.
+    # Not expanduser, which raises for an unknown user.
     path = Path.home() / text[2:] if text.startswith("~/") else Path(text)
     if "\0" in text or not (is_path or (text and _exists(path))):
         aliases = [alias for preset in presets().values() for alias in preset.aliases]
@@ -250,7 +250,7 @@ def _load(name: str | Path, assume: str | None) -> ModelShape:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether there is such a file; a name too long for one is none."""
+    """Return whether a file exists; False for a name too long for a file."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -265,7 +265,7 @@ def _read_config(path: Path, assume: str | None) -> ModelShape:
             raise ModelError(f"there is no config.json in {path.parent}")
     folder = path.resolve().parent.name if _exists(path) else ""
     name = folder if path.name == "config.json" and folder else path.stem
-    # NVIDIA's modelopt states the format of the weights in a file beside.
+    # NVIDIA's modelopt states the format of the weights in a second file.
     beside = path.with_name("hf_quant_config.json")
     return _config_shape(path, name, assume, beside, file_version(beside))
 
@@ -274,7 +274,7 @@ def _read_config(path: Path, assume: str | None) -> ModelShape:
 def _config_shape(
     path: Path, name: str, assume: str | None, beside: Path, _version: object
 ) -> ModelShape:
-    """Build the shape of a config.json, and of the file beside it in its present version."""
+    """Build the shape of a config.json, and of the second file in its current version."""
     config = read_json(path, ModelError)
     if isinstance(config, dict) and "quantization_config" not in config and beside.is_file():
         quantization = read_json(beside, ModelError)
@@ -293,13 +293,13 @@ def _read(text: str) -> dict[str, Preset]:
 
 @cache
 def _preset(name: str) -> Preset:
-    """Return a preset by its own name, without parsing those of others, which would be slow."""
+    """Return a preset by its own name, without the slow parsing of all others."""
     return _read(_texts()[name])[name]
 
 
 @cache
 def _texts() -> Mapping[str, str]:
-    """Return the part of ``presets.toml`` that each preset stands in, by its name."""
+    """Return each preset's part of ``presets.toml`` by name."""
     text = Path(__file__).with_name("presets.toml").read_text(encoding="utf-8")
     heads = list(_HEAD.finditer(text))
     ends = [head.start() for head in heads[1:]] + [len(text)]
@@ -311,13 +311,13 @@ def _texts() -> Mapping[str, str]:
 
 
 def _folded(name: str) -> str:
-    """Return the form in which names of models are compared."""
+    """Normalise a model's name for comparison."""
     return name.strip().lower().replace("_", "-").replace(" ", "-")
 
 
 @cache
 def _names() -> dict[str, Preset]:
-    """Map every folded name to its preset; a preset's own name wins."""
+    """Map every normalised name to its preset; a preset's own name outranks aliases."""
     table: dict[str, Preset] = {}
     for preset in presets().values():
         for alias in preset.aliases:

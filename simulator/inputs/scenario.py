@@ -1,9 +1,8 @@
-"""Scenarios: real workloads as grids, each with a question and the answer to expect.
+"""Scenarios: real workloads as grids, each with a question and an expected answer.
 
-A scenario is one TOML file: prose on top, then ``[workload]``, where every key may hold one value
-or a list of them. A list is an axis of the grid. Models and GPUs are axes too. Their names are not
-looked up on loading, which would read every profile; :func:`check_scenario` does
-that.
+A scenario is one TOML file: prose first, then ``[workload]``, where every key holds one value or a
+list. A list is an axis of the grid. Models and GPUs are axes too. Loading does not look up their
+names, which would read every profile; :func:`check_scenario` does.
 """
 
 import math
@@ -33,9 +32,9 @@ SCHEMA_VERSION = 1
 Verdict = Literal["gain", "no gain", "mixed"]
 Value = int | float | str
 
-# The speed-up that makes a change of kernel worth its trouble; larger than a good model's error.
+# The speed-up that justifies a change of kernel; larger than a good model's error.
 GAIN_SPEEDUP = 1.1
-# Shares of a grid's points: real grids start at one or two samples, where nothing can be gained.
+# Shares of a grid's points: real grids start at one or two samples, where there is no gain.
 GAIN_SHARE, NO_GAIN_SHARE = 0.75, 0.1
 
 
@@ -69,7 +68,7 @@ Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed), AfterValidator(_di
 
 
 class _Settings(Setup, Workload):
-    """What ``[workload]`` may say: a step's setup and sizes, and three that are not its own."""
+    """The keys of ``[workload]``: a step's setup and sizes, and three more."""
 
     kv_heads: AtLeastOne | None = None
     output_tokens: AtLeastOne | None = None
@@ -77,7 +76,7 @@ class _Settings(Setup, Workload):
 
 
 _SCALARS = ("output_tokens", "target_step_ms")
-# A scenario says what is run, not how sure or how full a card may be.
+# A scenario has no choice of constants and no limit on memory.
 _KEYS = [
     name for name in _Settings.model_fields if name not in ("constants", "gpu_memory_utilization")
 ]
@@ -91,23 +90,23 @@ class Scenario(Frozen):
     id
         The file's name without ``.toml``.
     title
-        The finding, in one line.
+        The result, in one line.
     question
-        What the person who plans this workload asks.
+        The question of the person who plans this workload.
     sources
-        Where sizes and verdict come from.
+        Sources of sizes and verdict.
     verdict
-        The answer to expect of bifurcated attention for the time of a whole decode step, judged
-        as :func:`verdict_of` does. It is a claim from the sources, not this package's output.
+        The expected answer about bifurcated attention for the time of a whole decode step, in the
+        sense of :func:`verdict_of`. It is a claim from the sources, not this package's output.
     models, gpus
-        Names or paths, as :func:`~simulator.inputs.presets.load_model` and
-        :func:`~simulator.inputs.hardware.load_hardware` take them; a relative path is read from
-        where the program runs.
+        Names or paths for :func:`~simulator.inputs.presets.load_model` and
+        :func:`~simulator.inputs.hardware.load_hardware`; relative paths start at the working
+        directory.
     workload
-        The file's settings with sizes such as ``8K`` read: a value, or a tuple of values for an
-        axis. Keys are the fields of :class:`~simulator.inputs.workload.Workload`, whose defaults
-        hold for keys that are left out, ``kv_heads`` (what if the model had that many),
-        ``output_tokens`` and ``target_step_ms``.
+        The file's settings, with sizes such as ``8K`` as numbers: a value, or a tuple for an axis.
+        Keys are the fields of :class:`~simulator.inputs.workload.Workload`, whose defaults apply to
+        absent keys, ``kv_heads`` (a changed number of the model's KV heads), ``output_tokens`` and
+        ``target_step_ms``.
     """
 
     schema_version: int
@@ -161,7 +160,7 @@ class Scenario(Frozen):
     def axes(self) -> dict[str, tuple[Value, ...]]:
         """The grid: model and GPU, then the settings in the file's order, each with its values.
 
-        A setting with one value is an axis of length one.
+        A single value is an axis of length one.
         """
         axes: dict[str, tuple[Value, ...]] = {"model": self.models, "gpu": self.gpus}
         for key, value in self.workload.items():
@@ -176,18 +175,18 @@ class Scenario(Frozen):
 
     @property
     def output_tokens(self) -> int | None:
-        """Tokens each sample will generate, where the scenario says."""
+        """Tokens each sample generates, if the scenario says so."""
         value = self.workload.get("output_tokens")
         return value if isinstance(value, int) else None
 
     @property
     def target_step_ms(self) -> float | None:
-        """Longest decode step the planner accepts, where the scenario says. [ms]."""
+        """Longest acceptable decode step, if the scenario says so. [ms]."""
         value = self.workload.get("target_step_ms")
         return value if isinstance(value, float) else None
 
     def cells(self) -> Iterator[dict[str, Value]]:
-        """Yield every point of the grid as axis -> value, the last axis fastest."""
+        """Yield every point of the grid as a dict by axis, the last axis fastest."""
         axes = self.axes
         for values in product(*axes.values()):
             yield dict(zip(axes, values, strict=True))
@@ -211,11 +210,11 @@ def _read_setting(key: str, value: Any) -> Value | tuple[Value, ...]:
 
 
 def _read_value(key: str, value: Any) -> Value:
-    """Read one value as :class:`Workload` would, all its complaints in one line."""
-    # Nothing here is true or false, yet pydantic would read true as 1.
+    """Read one value like :class:`Workload`, with all errors in one line."""
+    # No setting is true or false, but pydantic would read true as 1.
     if isinstance(value, bool):
         raise ValueError(f"{key} = {str(value).lower()} is neither a number nor a name")  # noqa: TRY004
-    # A step accepts no more than it processes, which the grid says under another key.
+    # A step accepts no more than it processes, which another key of the grid states.
     more = {"query_tokens": LARGEST_COUNT} if key == "accepted_tokens" else {}
     try:
         read = getattr(_Settings.model_validate({**more, key: value}), key)
@@ -225,16 +224,16 @@ def _read_value(key: str, value: Any) -> Value:
 
 
 def verdict_of(speedups: Sequence[float]) -> Verdict:
-    """Sum up the speed-ups over a scenario's grid as its verdict does.
+    """Return a scenario's verdict from the speed-ups over its grid.
 
-    "gain" where at least three quarters of the points are at least 1.1 times as fast, "no gain"
-    where at most a tenth of them are, "mixed" in between.
+    "gain" if at least three quarters of the points are at least 1.1 times as fast, "no gain" if at
+    most a tenth of them are, else "mixed".
 
     Parameters
     ----------
     speedups
-        Time of a step with standard attention over that with bifurcated attention, all else
-        equal, for each point; whether the point fits in memory is another question.
+        Step time with standard attention over that with bifurcated attention, for each point,
+        whether or not it fits in memory.
 
     Raises
     ------
@@ -258,8 +257,8 @@ def load_scenario(name: str | Path) -> Scenario:
     """Load a scenario by id or path.
 
     A path is a string that ends in ``.toml`` or a :class:`~pathlib.Path`. Ids are looked up in the
-    folders of ``$BIFURCATE_SCENARIO_PATH`` first, then among the shipped scenarios, whatever
-    their case.
+    folders of ``$BIFURCATE_SCENARIO_PATH`` first, then among the shipped scenarios, ignoring
+    case.
 
     Raises
     ------
@@ -304,10 +303,10 @@ def read_scenario(path: str | Path) -> Scenario:
 
 
 def check_scenario(scenario: Scenario) -> list[str]:
-    """Look up the models and GPUs of a scenario and return what is wrong, one line each.
+    """Look up the models and GPUs of a scenario and return its problems, one line each.
 
-    Every model is tried with every ``kv_heads`` of the grid. Two names of one model or GPU are also
-    a problem: their points would count twice.
+    Every model is tried with every ``kv_heads`` of the grid. Two names of one model or GPU are a
+    problem too: their points would count twice.
     """
     from simulator.inputs.hardware import load_hardware
     from simulator.inputs.presets import load_model
@@ -328,7 +327,7 @@ def check_scenario(scenario: Scenario) -> list[str]:
 
 
 def _unresolved(key: str, names: Sequence[str], own_name: Callable[[str], str]) -> Iterator[str]:
-    """Yield a line for each name that cannot be loaded or means the same as an earlier one."""
+    """Yield a line for each name that cannot be loaded or duplicates an earlier one."""
     first: dict[str, str] = {}
     for name in names:
         try:

@@ -1,4 +1,4 @@
-"""How a decode step is run: the way of attention, formats, execution, parallelism and constants."""
+"""The setup of a decode step: attention, formats, execution, parallelism and constants."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args
@@ -32,28 +32,28 @@ DtypeField = Annotated[Dtype, BeforeValidator(_dtype)]
 
 
 class Setup(Frozen):
-    """How a decode step is run, whatever its sizes.
+    """How a decode step is run, apart from its sizes.
 
     Attributes
     ----------
     attention
-        Whether every sample reads its context, or the context is read once for all.
+        ``standard``: every sample reads its context. ``bifurcated``: it is read once for all.
     kernel
-        The way attention is computed: a name of :data:`simulator.counts.attention.registry.WAYS`.
+        The way of attention, a name in :data:`simulator.counts.attention.registry.WAYS`.
     kv_layout
-        How standard attention keeps the context's cache: one copy for each sample, one for all, or
-        one that every step concatenates anew. Bifurcated attention always keeps one for all.
+        How standard attention stores the context: one copy per sample, one for all, or one that
+        every step concatenates again. Bifurcated attention always stores one for all.
     execution
-        Launched as a CUDA graph, compiled, or eagerly: plain PyTorch, one kernel an operation.
+        CUDA graph, compiled, or eager: plain PyTorch with one kernel per operation.
     weight_dtype, kv_dtype
         Formats of weights and of the KV cache.
     tensor_parallel
         GPUs over which heads and MLP columns are split.
     constants
         ``auto`` takes the best known, ``carried`` ignores what was fitted or measured on the card,
-        ``peak`` uses published peaks and no fixed times: a bound, not a prediction.
+        ``peak`` uses published peaks without fixed times: a bound, not a prediction.
     gpu_memory_utilization
-        Share of the card's memory that the process may use, in (0, 1]; vLLM's default.
+        Share of the card's memory that the process may use, in (0, 1]; 0.9 is vLLM's default.
     """
 
     attention: Attention = "standard"
@@ -80,17 +80,17 @@ class Setup(Frozen):
 
     @property
     def copies(self) -> bool:
-        """Whether each sample keeps a copy of its context."""
+        """Whether each sample has its own copy of the context."""
         return self.kv_layout == "copies" and not self.bifurcated
 
     @property
     def rereads(self) -> bool:
-        """Whether one stored context is read again for each sample."""
+        """Whether every sample reads the one stored context."""
         return self.kv_layout == "shared" and not self.bifurcated
 
     @property
     def rebuilds(self) -> bool:
-        """Whether every step concatenates the context with each sample's own tokens."""
+        """Whether every step concatenates the context with each sample's decoded tokens."""
         return self.kv_layout == "rebuilt" and not self.bifurcated
 
     @property
@@ -100,16 +100,16 @@ class Setup(Frozen):
 
     @property
     def graph(self) -> bool:
-        """Whether the step is a serving engine's, launched as a CUDA graph."""
+        """Whether the step runs as in a serving engine, as a CUDA graph."""
         return self.execution == "graph"
 
     @property
     def activation_dtype(self) -> Dtype:
-        """Format of activations, in which attention multiplies."""
+        """Format of activations and of attention's products."""
         return activation_dtype(self.weight_dtype)
 
     def under(self, attention: Attention) -> "Setup":
-        """Return the same setup under a kind of attention, with the layout that it keeps.
+        """Return the same setup with a kind of attention and the layout that it uses.
 
         >>> Setup(kv_layout="copies").under("bifurcated").kv_layout
         'shared'
@@ -119,15 +119,15 @@ class Setup(Frozen):
 
 
 def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
-    """Read a question: how a model's step is run, and its sizes.
+    """Read a question's settings as a setup and a workload.
 
-    Formats are chosen as serving engines choose them: weights have the model's own where none is
-    asked for, and the KV cache that of the activations. Settings that are None count as not given.
+    Default formats are those of serving engines: the model's own for weights, and that of the
+    activations for the KV cache. None counts as not given.
 
     Raises
     ------
     WorkloadError
-        If a field is unknown or its value impossible; one line names it.
+        If a field is unknown or its value invalid; the one-line message names it.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
     return setup, validate(Workload, sizes_given, where="workload", error=WorkloadError)
 
 
-# How answers call what people give in other units and words.
+# The answers' names for quantities that users give in other units and words.
 _RENAMED = {
     "target_step_ms": ("target_step_s", MILLISECOND),
     "price_per_hour": ("usd_per_hour", 1.0),
@@ -159,14 +159,14 @@ _LISTS = ("attentions", "target_kv_heads", "size_factors", "tensor_parallel_size
 
 
 def read_limits(**given: Any) -> dict[str, Any]:
-    """Read what an answer takes beside a question: sizes, targets and prices, or lists of them.
+    """Read an answer's further arguments: sizes, targets and prices, or lists of them.
 
-    What is None is left out. Milliseconds become seconds; one item in place of a list is a list.
+    None is left out. Milliseconds become seconds; a single item becomes a list where one is taken.
 
     Raises
     ------
     WorkloadError
-        If one is no number, no size, or several where one is asked for.
+        If one is not a number or size, or is a list where one value is taken.
 
     Examples
     --------

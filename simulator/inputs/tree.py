@@ -1,41 +1,29 @@
-"""Prefix trees: levels of shared tokens from the root down, alike for all nodes of a level.
+"""Prefix trees: levels of shared tokens from the root down, equal for all nodes of a level.
 
-A system prompt shared by all, few-shot examples shared by a task's problems, a problem shared by
-its samples: the context of a sample is the path from the root to it. The last level's nodes are the
-prompts of a :class:`~simulator.inputs.workload.Workload`; samples are the leaves.
+For example: a system prompt shared by all, few-shot examples shared by a task's problems, a problem
+shared by its samples. The context of a sample is the path from the root to it. The last level's
+nodes are the prompts of a :class:`~simulator.inputs.workload.Workload`; samples are the leaves.
 
-A tree is written as its levels, ``system=2K,problem=512x8``: 2048 tokens shared by all, below them
-8 problems of 512 tokens. A ``+`` in place of the comma says that bifurcated attention reads a
-level together with what is below it.
+A tree is written as its levels, ``system=2K,problem=512x8``: 2048 tokens shared by all, and below
+them 8 problems of 512 tokens. A ``+`` instead of the comma makes bifurcated attention read a level
+together with the one below it.
 """
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from simulator.errors import WorkloadError
 from simulator.inputs.files import Frozen, read_count, validate
-from simulator.numeric import Numeric
 
-# A larger size is a typing error: no card holds a thousandth of it.
+# A larger size is a typing error: no card can hold a thousandth of it.
 LARGEST_LEVEL = 10**9
 # Real trees have two or three levels, and all 2**levels choices of levels to split are tried.
 MOST_LEVELS = 8
 _LEVEL = re.compile(r"(?:(?P<name>[^=]*)=)?(?P<tokens>[^=x*]+)(?:[x*](?P<branches>[^=x*]+))?")
 _FORM = "NAME=TOKENSxBRANCHES, such as problem=512x8"
-
-
-class LevelLike(Protocol):
-    """What the counts read of a level: numbers, or arrays that broadcast over a grid."""
-
-    @property
-    def tokens(self) -> Numeric: ...  # noqa: D102
-    @property
-    def branches(self) -> Numeric: ...  # noqa: D102
-    @property
-    def split(self) -> bool: ...  # noqa: D102
 
 
 LevelCount = Annotated[int, BeforeValidator(read_count), Field(ge=1, le=LARGEST_LEVEL)]
@@ -47,14 +35,14 @@ class Level(Frozen):
     Attributes
     ----------
     name
-        What is shared there.
+        Name of what is shared.
     tokens
         Tokens of each node.
     branches
-        Nodes below each node of the level above; of the first level, nodes in all.
+        Nodes below each node of the level above; for the first level, all its nodes.
     split
-        Whether bifurcated attention reads this level apart, once for each node. Otherwise it is
-        read together with the level below, as often as that one.
+        Whether bifurcated attention reads this level separately, once per node. Otherwise it is
+        read together with the level below, equally often.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
@@ -68,7 +56,7 @@ class Level(Frozen):
 
 
 def read_tree(data: Any) -> tuple[Level, ...]:
-    """Read a tree: its text, or its levels from the root down, tables of fields or levels.
+    """Read a tree from text, or from its levels (or tables of their fields) from the root down.
 
     Raises
     ------
@@ -111,10 +99,10 @@ def tree_text(levels: Sequence[Level]) -> str:
 
 
 def _read_text(text: str) -> tuple[Level, ...]:
-    """Read levels out of a text: a comma or the end splits one from what is below, a + joins."""
+    """Read levels from text: a comma or the end splits a level from the next, a + joins it."""
     parts = re.split(r"([,+])", "".join(text.split()))
     if len(parts) > 1 and not parts[-1]:
-        parts.pop()  # the last level may have its sign too
+        parts.pop()  # the last level may have a sign too
     levels = []
     for number, part in enumerate(parts[::2], 1):
         match = _LEVEL.fullmatch(part)
@@ -132,5 +120,5 @@ def _read_text(text: str) -> tuple[Level, ...]:
 
 
 def _level(data: Any, where: str) -> Level:
-    """Build a level, turning every complaint into one line."""
+    """Build a level, with errors as one line."""
     return validate(Level, data, where=where, error=WorkloadError)

@@ -1,4 +1,4 @@
-"""What a decode step has to do: how many samples of how long a context."""
+"""The sizes of a decode step: samples, context, prompts and so on."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ from simulator.inputs.files import Frozen, read_count
 from simulator.inputs.tree import Level, read_tree, tree_text
 from simulator.numeric import Numeric, minimum
 
-# No card holds a thousandth of either; beyond it a size is a typing error.
+# A larger size is a typing error: no card can hold a thousandth of either.
 LARGEST_COUNT = 10**9
 LARGEST_TOKENS = 10**15
 
@@ -32,22 +32,22 @@ class Workload(Frozen):
     Attributes
     ----------
     context_tokens
-        Tokens of the shared context, m_c. With a ``tree`` a path from root to sample.
+        Tokens of the shared context, m_c. With a ``tree``, of a path from root to sample.
     samples
         Sequences sampled from each context, b.
     prompts
-        Distinct contexts decoded together, P. With a ``tree`` the nodes of its last level.
+        Distinct contexts decoded together, P. With a ``tree``, the nodes of its last level.
     decoded_tokens
-        Tokens each sample holds of its own, m_d, the one being processed included.
+        Decoded tokens of each sample, m_d, including the one being processed.
     query_tokens
         Tokens of each sample processed in one step, n; more than one is speculative or multi-token
         decoding.
     accepted_tokens
-        Tokens each sample moves forward in one step, on average: of n, those that are kept. Tokens
-        per second, costs and the steps of a whole request depend on it, a step's time does not.
+        Tokens of the n that each sample keeps per step, on average. Tokens per second, costs and
+        the steps of a whole request depend on it; a step's time does not.
     tree
-        What the prompts' contexts share: levels from the root down, or a text such as
-        ``system=2K,problem=512x8``. Empty where they share nothing, the same as one level.
+        The prefix tree of the prompts' contexts: levels from the root down, or a text such as
+        ``system=2K,problem=512x8``. Empty if they share nothing, the same as one level.
     """
 
     context_tokens: Count = 8192
@@ -60,10 +60,10 @@ class Workload(Frozen):
 
     @classmethod
     def grid(cls, **sizes: Any) -> "Workload":
-        """Return many workloads as one, its sizes float64 arrays that broadcast with each other.
+        """Return many workloads as one, with float64 arrays as sizes that broadcast together.
 
-        An axis of its own for each array makes their full grid, and work that does not depend on an
-        axis is not repeated along it. Nothing is read or checked but the names.
+        If each array has its own axis, they span their full grid, and work that does not depend on
+        an axis is not repeated along it. Only the names are checked.
 
         Raises
         ------
@@ -87,7 +87,7 @@ class Workload(Frozen):
 
     @property
     def forward_tokens(self) -> Numeric:
-        """Tokens by which one step moves all samples of all prompts forward.
+        """Tokens that one step gains over all samples of all prompts.
 
         >>> Workload(samples=16, query_tokens=4, accepted_tokens=2.5).forward_tokens
         40.0
@@ -95,12 +95,12 @@ class Workload(Frozen):
         return self.sequences * minimum(self.accepted_tokens, self.query_tokens)
 
     def splitting(self, names: Collection[str]) -> "Workload":
-        """Return the same tree with these levels read apart, and all others with those below.
+        """Return the workload with only these levels of its tree split.
 
         Raises
         ------
         WorkloadError
-            If a level is not there.
+            If there is no such level.
         """
         known = [level.name for level in self.tree]
         for name in names:
@@ -116,7 +116,7 @@ class Workload(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _sizes_of_the_tree(cls, data: Any) -> Any:
-        """Read the tree, and take the context's length and the prompts from it."""
+        """Read the tree, and derive context length and prompts from it."""
         if not isinstance(data, Mapping) or "tree" not in data:
             return data
         levels = read_tree(data["tree"]) if data["tree"] else ()
@@ -134,7 +134,7 @@ class Workload(Frozen):
 
     @model_validator(mode="after")
     def _computable(self) -> "Workload":
-        """Refuse impossible steps, and sizes whose products are no longer exact in float64."""
+        """Refuse impossible steps, and sizes whose products are not exact in float64."""
         if self.accepted_tokens > self.query_tokens:
             raise ValueError(
                 f"accepted_tokens = {self.accepted_tokens:g} is more than query_tokens = "

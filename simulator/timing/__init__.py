@@ -1,1 +1,1 @@
-"""How long it takes: operation and GPU to seconds, and the roof that binds."""
+"""The time of operations on a GPU, and the roof that bounds each."""

@@ -1,7 +1,7 @@
-"""Constants of the timing model: what each means, which one a GPU has, and where it is from.
+"""Constants of the timing model: the meaning of each, its value for a GPU, and its source.
 
 A constant is looked up by a :class:`Key`: library, precision, kind of operation and name. A caller
-may name variants, libraries or kernels and 8-bit formats, whose own constants come before general
+may name variants (libraries or kernels, and 8-bit formats), whose own constants come before general
 ones. The first one found is used, and its source is kept:
 
 1. fitted to the GPU: of an 8-bit variant;
@@ -12,10 +12,10 @@ ones. The first one found is used, and its source is kept:
 5. measured on the GPU;
 6. transferred: of all kinds.
 
-``carried.toml`` holds what sources say and applies to whole GPUs, ``carried_kernels.toml`` what was
-fitted to kernels (``tools/accuracy.py --carry`` writes it). An entry with ``mhz``, the clock of the
-GPU it comes from, follows the clock: a kernel's fixed times are part cycles of its SMs and part the
-latency of memory, which is no shorter on a faster GPU; the L2 cache runs with the SMs.
+``carried.toml`` holds published constants of whole GPUs, ``carried_kernels.toml`` constants fitted
+to kernels (``tools/accuracy.py --carry`` writes it). An entry with ``mhz``, the clock of its GPU,
+scales with the clock: a kernel's fixed times consist of SM cycles and of memory latency, which is
+no shorter on a faster GPU; the L2 cache runs at the SMs' clock.
 """
 
 import tomllib
@@ -42,40 +42,40 @@ from simulator.units import GIGA, MICROSECOND
 Origin = Literal["fitted", "measured", "carried", "peak"]
 
 LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
-# Attention kernels that several libraries have: what is fitted to one says more about the kernel
-# than about the GPU.
+# Attention kernels of several libraries: their fitted constants say more about the kernel than
+# about the GPU.
 ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer")
 LOW_PRECISION = "fp8"
-# Fitted constants of a published program's own code, which only evidence reads.
+# Fitted constants of a published program's code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an
-# A100 of 1410 MHz and 1.05 us on an L40 of 2490 MHz (RRZE gpu-small-kernels): a power of 0.57.
+# A100 at 1410 MHz and 1.05 us on an L40 at 2490 MHz (RRZE gpu-small-kernels): a power of 0.57.
 LATENCY_POWER = 0.6
-# Over PCIe ``link_fraction`` is the share that a pair of GPUs reaches. More of them share the host:
-# four L40S reach about a quarter of what a pair does, eight a tenth (aiconfigurator rows); of
-# powers in tenths the best on shapes held out. No rows are of more GPUs, which no host holds.
+# Over PCIe, ``link_fraction`` is the share that a pair of GPUs reaches. Larger groups share the
+# host: four L40S reach about a quarter of a pair's share, eight a tenth (aiconfigurator rows). Of
+# powers in tenths this is the best on held-out shapes. No host holds more GPUs.
 PCIE_PAIR, PCIE_HOST, PCIE_POWER = 2, 8, 1.8
 _LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
-# How many rates of GPUs and variants are kept.
+# The most rates of GPUs and variants to cache.
 _MOST_KEPT = 128
 
 
 class Variant(NamedTuple):
-    """Whose constants come before general ones.
+    """A variant of the constants: a library or kernel, and a precision.
 
     Attributes
     ----------
     library
-        A library or an attention kernel; any if empty.
+        A library or an attention kernel; empty for any.
     precision
-        ``fp8`` for 8-bit products and caches; 16 bits if empty.
+        ``fp8`` for 8-bit products and caches; empty for 16 bits.
     """
 
     library: str = ""
     precision: str = ""
 
     def __str__(self) -> str:
-        """Return the variant as it begins the names of its constants: ``vllm_fp8``."""
+        """Return the variant as the prefix of its constants' names: ``vllm_fp8``."""
         return "_".join(filter(None, self))
 
 
@@ -90,16 +90,16 @@ VARIANTS = (
 
 
 class Key(NamedTuple):
-    """What a constant is looked up by.
+    """The key of a constant.
 
     Attributes
     ----------
     name
         One of ``CONSTANTS``.
     kind
-        The kind of operation it holds for; None for all kinds.
+        The kind of operation; None for all kinds.
     precision, library
-        The variant it holds for.
+        The variant.
     """
 
     name: str
@@ -108,39 +108,39 @@ class Key(NamedTuple):
     library: str = ""
 
     def of(self, variant: Variant) -> "Key":
-        """Return the key of the same constant for a variant."""
+        """Return this constant's key for a variant."""
         return Key(self.name, self.kind, variant.precision, variant.library)
 
     def __str__(self) -> str:
-        """Return the name that profiles and tables have: ``vllm_fp8_attention_launch_us``."""
+        """Return the name in profiles and tables: ``vllm_fp8_attention_launch_us``."""
         parts = (self.library, self.precision, self.kind, self.name)
         return "_".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """What a constant is.
+    """The definition of a constant.
 
     Attributes
     ----------
     meaning, unit
-        What it multiplies or adds.
+        What it multiplies or adds, and its unit.
     at_peak
-        Its value on a GPU that does what is published, at once.
+        Its value on an ideal GPU, which reaches its published peaks without overheads.
     by_kind
-        Whether each kind of operation has its own.
+        Whether each kind of operation has its own value.
     clock_power
-        The power of the clock that it follows.
+        The power of the clock with which it scales.
     needs
-        Counts of an operation of which one at least must be there for it to have a part in the
-        operation's time; None if it has no part in the model's own step.
+        Counts of an operation, at least one of which must be nonzero for the constant to affect the
+        operation's time; None if it does not affect the model's own step.
     eager_only
-        Whether it has a part only outside CUDA graphs.
+        Whether it matters only outside CUDA graphs.
     fit
-        By kind of operation, the range in which a fitted value makes sense: least and most. A fit
-        starts from the value that the GPU has; if that is zero, from a third number, or from 1.
+        By kind of operation, the plausible range of a fitted value: least and most. A fit starts
+        from the GPU's value; if that is zero, from an optional third number, or from 1.
     rows
-        The measured rows that can tell it.
+        The measured rows that can determine it.
     """
 
     meaning: str
@@ -159,7 +159,7 @@ class Definition:
         return f"{self.meaning} [{self.unit}]" if self.unit else self.meaning
 
 
-# Fixed times fall with the clock, and rates rise; shares of what is published do neither.
+# With the clock, fixed times fall and rates rise; shares of published figures stay.
 _time = partial(Definition, unit="us", at_peak=0.0, clock_power=-LATENCY_POWER)
 _rate = partial(Definition, unit="GB/s", at_peak=inf, clock_power=1)
 
@@ -276,7 +276,7 @@ CONSTANTS: dict[str, Definition] = {
         rows="rows launched from the host, with little for the GPU to do",
     ),
 }
-# Every constant that an operation may be timed with.
+# Every constant that may affect an operation's time.
 KEYS = tuple(
     Key(name, kind)
     for name, definition in CONSTANTS.items()
@@ -287,19 +287,19 @@ _TILE_RATE = Key("tile_gb_per_s")
 
 @cache
 def keys_by_text() -> Mapping[str, Key]:
-    """Map the name of every constant that a profile may have to its key."""
+    """Map the name of every constant that a profile may contain to its key."""
     general = dict.fromkeys([*map(Key, CONSTANTS), *KEYS])
     keys = [key.of(variant) for variant in (GENERAL, *VARIANTS) for key in general]
     return {str(key): key for key in keys}
 
 
 def fitted_constants(gpu: HardwareProfile) -> Mapping[Key, FittedFigure]:
-    """Return the constants that were fitted to a GPU, without those of published programs.
+    """Return a GPU's fitted constants, without those of published programs.
 
     Raises
     ------
     ProfileError
-        If the timing model does not know one, which nothing would read.
+        If the timing model does not know one.
     """
     known = keys_by_text()
     fitted = {}
@@ -314,9 +314,9 @@ def fitted_constants(gpu: HardwareProfile) -> Mapping[Key, FittedFigure]:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """One constant as it is used: its value, where it comes from, and of which kind that is.
+    """One constant in use: its value, its source, and the kind of source.
 
-    ``key`` is the one it was found under; None if it was measured or is a published peak.
+    ``key`` is the key under which it was found; None if it was measured or is a published peak.
     """
 
     value: float
@@ -327,14 +327,14 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A constant of another GPU, and the conditions it was measured under.
+    """A constant of another GPU, and the conditions of its measurement.
 
     Attributes
     ----------
     mhz
-        The clock; 0 if it does not follow the clock.
+        The clock; 0 if it does not scale with the clock.
     blocks_per_sm
-        Thread blocks of flash kernels that shared an SM, and its bandwidth.
+        Resident blocks of flash kernels per SM, which shared its bandwidth.
     """
 
     value: float
@@ -348,7 +348,7 @@ _Table = Mapping[Key, Entry]
 
 @dataclass(frozen=True)
 class Tables:
-    """Constants of other GPUs: of all, by architecture, and which architecture is whose kin."""
+    """Constants of other GPUs: of all, by architecture, and the relatives of architectures."""
 
     default: _Table
     architectures: Mapping[str, _Table]
@@ -358,15 +358,15 @@ class Tables:
 def transferred(
     gpu: HardwareProfile, own: Sequence[Key], general: Key | None = None
 ) -> Constant | None:
-    """Return the first of some constants that can be transferred from other GPUs, if any can.
+    """Return the first of some constants that can be transferred from other GPUs, or None.
 
     Parameters
     ----------
     gpu
-        The GPU they are transferred to.
+        The GPU to transfer to.
     own
-        Keys of variants, the most specific first. Those of the GPU's own architecture come first;
-        then those of the same kernel before those of the same library.
+        Keys of variants, the most specific first. Constants of the GPU's own architecture come
+        first; then those of the same kernel; then those of the same library.
     general
         The key without a variant, which comes last.
     """
@@ -385,16 +385,16 @@ def transferred(
 
 
 def clock_factor(key: Key, mhz: float, gpu: HardwareProfile) -> float:
-    """Return what a constant measured at a clock is multiplied by on another GPU.
+    """Return the factor on a constant measured at some clock, for another GPU.
 
-    It is ``(own clock / clock measured at)^power``, with the power of ``CONSTANTS``.
+    It is ``(GPU's clock / measured clock)^power``, with the power of ``CONSTANTS``.
 
     Parameters
     ----------
     key
         The constant.
     mhz
-        The clock it was measured at; 0 if unknown, which changes nothing. [MHz]
+        The clock of the measurement; 0 if unknown, for a factor of 1. [MHz]
     gpu
         The other GPU.
 
@@ -413,7 +413,7 @@ def clock_factor(key: Key, mhz: float, gpu: HardwareProfile) -> float:
 
 @cache
 def _tables_for(architecture: str) -> tuple[_Table, _Table, _Table]:
-    """Return what an architecture's own GPUs have, what others have, and both."""
+    """Return the constants of an architecture's own GPUs, those of others, and both."""
     tables = shipped()
     family = architecture.split(maxsplit=1)[0]
     kin = tables.kin.get(architecture, tables.kin.get(family, ""))
@@ -462,26 +462,26 @@ class Rates:
     Attributes
     ----------
     bandwidth_bytes_per_s, launch_s, block_s, overlap
-        By kind of operation; of a launch, of a further wave of thread blocks, and how times under
-        different roofs add.
+        By kind of operation: bandwidth, time of a launch, time of each further wave of thread
+        blocks, and how times under different roofs add.
     sm_count
         Streaming multiprocessors.
     sequence_s, split_s
-        For each thing that is walked through one by one.
+        Time of each sequence, and of each partial result.
     tile_bytes_per_s, split_k_s
-        Of matrix products: what one SM loads, and the time of splitting the inner dimension.
+        Of matrix products: the load rate of one SM, and the time of split-K.
     step_s
-        What a serving engine adds to every step; no part of the model's own step.
+        Overhead of a serving engine per step, which is not part of the model's own step.
     l2_bandwidth_bytes_per_s, l2_bytes
         Bandwidth of the L2 cache, and the working set it can hold.
     block_bytes_per_s
         Bandwidth of one thread block.
     eager_launch_s, host_s_per_launch
-        Added to each launch outside a CUDA graph: on the device, and on the host.
+        Time of each launch outside a CUDA graph: added on the device, and on the host.
     constants
-        Every constant with its source, under a key without variant.
+        Every constant with its source, by its key without variant.
     variants
-        Whose constants come before the general ones.
+        The variants whose constants come before the general ones.
     """
 
     gpu: HardwareProfile
@@ -507,14 +507,14 @@ class Rates:
 
     @cached_property
     def low_precision(self) -> "Rates":
-        """Those of products and caches in 8 bits."""
+        """The rates of products and caches in 8 bits."""
         own = [variant for variant in self.variants if variant.precision]
         rest = [variant for variant in self.variants if not variant.precision]
         return rates(self.gpu, self.choice, variants=dict.fromkeys((*own, EIGHT_BIT, *rest)))
 
     @cached_property
     def peak_flops_per_s(self) -> Mapping[Dtype, tuple[float, Dtype]]:
-        """Published matrix rate by format [FLOP/s], and the format really used."""
+        """Published matrix rate by format [FLOP/s], and the format actually used."""
         return {dtype: peak_flops_per_s(self.gpu, dtype) for dtype in DTYPES}
 
     @cached_property
@@ -528,11 +528,11 @@ class Rates:
 
     @cached_property
     def _low_precision_products(self) -> frozenset[Dtype]:
-        """Formats that are multiplied by 8-bit kernels."""
+        """Formats with 8-bit matrix kernels on this GPU."""
         return frozenset(item for item in DTYPES if has_low_precision_products(self.gpu, item))
 
     def of(self, operation: Operation) -> "Rates":
-        """Return those that an operation is timed with, which depend on its formats."""
+        """Return the rates for an operation, which depend on its formats."""
         if (
             operation.low_precision_cache
             or (operation.kind == "gemm" and operation.dtype in self._low_precision_products)
@@ -550,7 +550,7 @@ class Rates:
         Raises
         ------
         ProfileError
-            If the profile has no link at all.
+            If the profile has no link.
         """
         peak = self.gpu.link_bytes_per_s(gpus)
         if peak is None:
@@ -564,7 +564,7 @@ class Rates:
 def rates(
     gpu: HardwareProfile, choice: ConstantsChoice = "auto", *, variants: Iterable[Variant] = ()
 ) -> Rates:
-    """Gather the constants of a GPU; for the same profile object they are gathered once.
+    """Return a GPU's rates from its constants, cached by profile object.
 
     Parameters
     ----------
@@ -574,14 +574,14 @@ def rates(
         ``auto`` takes the best known, ``carried`` ignores what was fitted or measured on this
         card, ``peak`` uses the published peaks and no fixed times: a bound, not a prediction.
     variants
-        Of ``VARIANTS``, those whose own constants come before the general ones, in that order.
+        Names of ``VARIANTS`` whose constants come before the general ones, in that order.
 
     Raises
     ------
     ProfileError
         If the profile has a fitted constant that the timing model does not know.
     """
-    # What is kept holds its profile, so no other profile can have the same identity meanwhile.
+    # A cached entry holds its profile, so no other profile can have the same identity.
     asked = (id(gpu), choice, tuple(variants))
     kept = _KEPT.get(asked)
     if kept is None:
@@ -596,7 +596,7 @@ _KEPT: dict[tuple[int, ConstantsChoice, tuple[Variant, ...]], Rates] = {}
 
 
 def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Variant, ...]) -> Rates:
-    """Look up every constant, and turn them into rates and times of base units."""
+    """Look up every constant, and convert them to rates and times in base units."""
     search = _Search(gpu, choice)
     constants = {key: search.find(key, variants) for key in KEYS}
     constants[_TILE_RATE] = _tile_rate(search, constants[_TILE_RATE], variants)
@@ -633,20 +633,20 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
 
 
 class _Search:
-    """Where the constants of a GPU are looked up, in order."""
+    """The places where a GPU's constants are looked up, in order."""
 
     def __init__(self, gpu: HardwareProfile, choice: ConstantsChoice) -> None:
-        fitted = fitted_constants(gpu)  # whatever the choice, unknown names are refused
+        fitted = fitted_constants(gpu)  # refuses unknown names, whatever the choice
         self.gpu, self.choice = gpu, choice
         self._fitted = fitted if choice == "auto" else {}
         self._measured = _measured(gpu) if choice == "auto" else {}
-        # For which parts of the model, products or the rest, 8-bit rows of the card told constants.
-        # The constants they could not tell are then the card's own 16-bit ones, with which the
-        # others were fitted.
+        # The parts of the model (products or the rest) with constants from 8-bit rows of the card.
+        # Constants that these rows could not determine are then the card's 16-bit ones, which were
+        # in use when the others were fitted.
         self._told = {_is_of_products(key) for key in self._fitted if key.precision}
 
     def find(self, key: Key, variants: Sequence[Variant]) -> Constant:
-        """Return the first constant found, from the card's own to everybody's."""
+        """Return the first constant found, from the card's own to the general ones."""
         if self.choice == "peak":
             peak = CONSTANTS[key.name].at_peak
             return Constant(peak, "published peak, no overheads", "peak")
@@ -657,7 +657,7 @@ class _Search:
         found = (
             self._own(low_precision)
             or (transferred(self.gpu, low_precision) if borrows else None)
-            # A constant of this kind of operation says more than a general one measured here.
+            # A constant of this kind of operation is better than a general one measured here.
             or self._own((*sixteen_bit, key, general))
             or transferred(self.gpu, sixteen_bit, key if key.kind else None)
             or self._measured.get(key.name)
@@ -676,10 +676,10 @@ class _Search:
 
 
 def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) -> Constant:
-    """Return the rate at which an SM loads tiles, given the one that was found.
+    """Return the rate at which an SM loads tiles, given the constant found.
 
-    Another architecture's 8-bit kernels are other kernels: what held those of the measured one back
-    is not transferred so far that fewer weights a second are loaded than in 16 bits.
+    8-bit kernels differ between architectures. A slow one of another architecture does not lower
+    this rate below as many weights per second as in 16 bits.
     """
     near, _, _ = _tables_for(search.gpu.architecture)
     if found.origin != "carried" or EIGHT_BIT not in variants or _TILE_RATE.of(EIGHT_BIT) in near:
@@ -692,7 +692,7 @@ def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) ->
 
 
 def _is_of_products(key: Key) -> bool:
-    """Return whether a constant is one of matrix products."""
+    """Return whether a constant belongs to matrix products."""
     return key.kind == "gemm" or key.name in ("tile_gb_per_s", "split_k_us")
 
 
@@ -701,7 +701,7 @@ def _measured(gpu: HardwareProfile) -> Mapping[str, Constant]:
     peak, measured = gpu.peak, gpu.measured
     found = {}
     if figure := measured.memory_bandwidth_gb_per_s:
-        # A reading above the published peak says that the peak is low, not that a GPU beats it.
+        # A reading above the published peak means that the published figure is low.
         share = min(1.0, figure.value / peak.memory_bandwidth_gb_per_s.value)
         found["bandwidth_fraction"] = Constant(share, figure.source, "measured")
     if figure := measured.bf16_tflops:
@@ -717,21 +717,21 @@ def _measured(gpu: HardwareProfile) -> Mapping[str, Constant]:
 def used_constants(
     operations: Sequence[Operation], gpu_rates: Rates, *, eager: bool
 ) -> Iterator[tuple[Key, Constant]]:
-    """Yield the constants that some operations are timed with, 16-bit ones first.
+    """Yield the constants that affect the time of some operations, 16-bit ones first.
 
     Parameters
     ----------
     operations
-        Those that launch nothing use no constants.
+        The operations; those without launches use no constants.
     gpu_rates
         The GPU's rates.
     eager
-        Whether they run outside a CUDA graph, where launches cost more.
+        Whether they run outside a CUDA graph, where more constants apply.
 
     Yields
     ------
     tuple
-        The key, whose precision says whether it is of 8 bits, and the constant.
+        The key, whose precision marks 8-bit constants, and the constant.
     """
     launched = [item for item in operations if item.launches]
     sixteen_bit = [item for item in launched if gpu_rates.of(item) is gpu_rates]
@@ -746,7 +746,7 @@ def used_constants(
 
 
 def _is_used(operations: Sequence[Operation], key: Key, *, eager: bool) -> bool:
-    """Return whether a constant had a part in some operations."""
+    """Return whether a constant affected the time of some operations."""
     definition = CONSTANTS[key.name]
     found = [item for item in operations if key.kind in (None, item.kind)]
     if not found or definition.needs is None:

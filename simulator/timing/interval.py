@@ -1,22 +1,22 @@
-"""Between which times a step or a request lies: the spreads of its kernels, added up.
+"""Intervals of the time of a step or a request, from the spreads of its kernels.
 
-An interval holds 80 % of measured times. ``spread.toml`` holds how far measured times lie from
+An interval holds 80 % of measured times. ``spread.toml`` states how far measured times lie from
 predicted ones, by kind of kernel and origin of its constants, on shapes or whole GPUs that no fit
-had seen; ``make accuracy`` writes it. ``fitted`` is a GPU's own residuals (those of all fitted GPUs
-where it has none), ``carried`` the worst of GPUs left out in turn, ``peak`` how much longer than
-its published peaks a kernel takes. The parts of an interval:
+had seen; ``make accuracy`` writes it. ``fitted`` has a GPU's own residuals (or those of all fitted
+GPUs), ``carried`` the worst of GPUs left out in turn, ``peak`` how much longer a kernel takes than
+at published peaks. The parts of an interval:
 
-* The fixed and the streaming time of a kind of kernel are off together.
-* Of a kind's error, a share is common to all its kernels, and the rest each kernel's own, the same
-  in every layer; the kernels of attention count as one. Different kinds are off independently:
-  half widths add as squares.
-* Bifurcated attention, predicted from standard attention's constants, has a spread on top.
-* Code that no kernel rows describe, plain PyTorch and the host that launches it, has a spread of
-  its own, from whole steps.
+* Errors of the fixed and the streaming time of a kind of kernel are fully correlated.
+* All kernels of a kind share a part of their error; the rest is independent between kernels, but
+  equal in every layer. The kernels of attention count as one. Errors of different kinds are
+  independent: half widths add as squares.
+* Bifurcated attention, predicted from standard attention's constants, adds a spread.
+* Plain PyTorch and the host that launches it, which no kernel rows describe, have their own
+  spread, from whole steps.
 * No step is faster than its bytes and FLOPs at published peaks.
 
-What two steps have in common, products, norms and the common share of attention's error, cancels in
-their ratio; the own share of attention, and plain code and its host, do not.
+In the ratio of two steps, the errors of products and norms and the common share of attention's
+error cancel; attention's own share and the errors of plain code and its host do not.
 """
 
 import tomllib
@@ -42,8 +42,8 @@ from simulator.timing.roofline import OperationTime, cached_bytes, is_used
 from simulator.timing.step import KindTime, StepTime
 from simulator.units import MICROSECOND
 
-# Kinds of operation that rows cannot tell apart: a call of decode attention writes the new keys and
-# adds up partial results.
+# Kinds of operation that rows cannot separate: a call of decode attention also writes the new keys
+# and adds up partial results.
 Family = Literal["gemm", "attention", "prefill_attention", "elementwise", "collective"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 FAMILY: dict[Kind, Family] = {
@@ -57,26 +57,26 @@ FAMILY: dict[Kind, Family] = {
     "collective": "collective",
 }
 Code = Literal["bifurcated", "eager_host", "unfused", "rebuilt"]
-# Added to a kind's time where it is divided by, so that nothing of a kind is no error. [s]
+# Added to a kind's time in denominators, so that a kind without time has no error. [s]
 _TINY_S = 1e-15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Where most measured times lie, as shares of the predicted one.
+    """The spread of measured times, as shares of the predicted time.
 
     Attributes
     ----------
     fixed_below, fixed_above
-        Of the fixed time of launches: how much less and how much more it may be.
+        How much shorter and longer the fixed time of launches may be.
     streaming_below, streaming_above
-        Of the time of bytes from memory, and of products.
+        The same for the time of bytes from memory, and of products.
     cached_below, cached_above
-        Of the time of bytes that the L2 cache serves.
+        The same for the time of bytes that the L2 cache serves.
     launch_above_us
         Time of each launch that a prediction from published peaks leaves out. [us]
     common
-        Share of the variance that all kernels of the kind have in common; the rest is each one's.
+        Share of the variance that all kernels of the kind share; the rest is independent.
     """
 
     fixed_below: float = 0.0
@@ -105,10 +105,10 @@ class Spreads:
     origin
         By origin of the constants, ``fitted``, ``carried`` or ``peak``, then by kind of kernel.
     gpu
-        Of GPUs with constants of their own, by id, then by kind of kernel.
+        For GPUs with fitted constants, by id, then by kind of kernel.
     code
-        On top of the kernels' own: of bifurcated attention, of the host of plain PyTorch code, of
-        the device time of unfused code, and of rebuilt caches.
+        Spreads added to the kernels' own: of bifurcated attention, of the host of plain PyTorch
+        code, of the device time of unfused code, and of rebuilt caches.
     """
 
     coverage: float
@@ -119,18 +119,18 @@ class Spreads:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSums:
-    """The sums over a step's operations that its interval depends on.
+    """The sums over a step's operations that determine its interval.
 
     Attributes
     ----------
     total_s, device_s, host_s, collective_s
         As in :class:`~simulator.timing.step.StepTime`.
     bound_s
-        Its bytes or FLOPs at published peaks: see :func:`peak_bound_s`.
+        Time of its bytes or FLOPs at published peaks: see :func:`peak_bound_s`.
     families
         Time by kind of kernel.
     cached_s
-        Of kernels that read something again, the streaming time of bytes that L2 serves.
+        Streaming time of bytes that L2 serves, of kernels that read data repeatedly.
     launches
         Kernels launched.
     """
@@ -147,7 +147,7 @@ class StepSums:
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """One independent error of a step: by how much it may be shorter and longer. [s]."""
+    """One independent error of a step: how much shorter and longer it may make it. [s]."""
 
     below_s: Numeric
     above_s: Numeric
@@ -160,11 +160,11 @@ class Uncertainty:
     Attributes
     ----------
     low_s, high_s
-        The step's time lies between these, with the coverage of the spreads.
+        Ends of the interval of the step's time, with the coverage of the spreads.
     shared
-        Errors that another step of the same model, GPU and way to run has as well.
+        Errors that it shares with other steps of the same model, GPU and setup.
     own
-        Errors of this step alone.
+        Errors of only this step.
     """
 
     total_s: Numeric
@@ -181,7 +181,7 @@ def uncertainty(
     setup: Setup,
     totals: Totals | None = None,
 ) -> Uncertainty:
-    """Return between which times a step lies, and why.
+    """Return the interval of a step's time, and its errors.
 
     Parameters
     ----------
@@ -204,18 +204,18 @@ def uncertainty(
 def uncertainty_of(
     step: StepSums, spreads: Mapping[Family, Spread], setup: Setup, *, peak: bool
 ) -> Uncertainty:
-    """Return between which times a step lies, from its sums and the spreads of its kernels.
+    """Return the interval of a step's time, from its sums and the spreads of its kernels.
 
     Parameters
     ----------
     step
         Sums over its operations.
     spreads
-        Of each kind of its kernels.
+        The spread of each kind of its kernels.
     setup
         How it is run.
     peak
-        Whether the times are those of published peaks, which nothing undercuts.
+        Whether the times are those of published peaks, which are lower bounds.
     """
     shared, own = _kernel_errors(step, spreads, setup, peak=peak)
     if code := _code_error(step, setup):
@@ -235,7 +235,7 @@ def uncertainty_of(
         busy = step.total_s - step.collective_s
         low = step.total_s - _root_of_squares(busy - low, across.below_s)
         high = step.total_s + _root_of_squares(high - busy, across.above_s)
-    # A bound is one up to the last digit only.
+    # A bound may be off in its last digit.
     bound = minimum(step.bound_s, step.total_s)
     return Uncertainty(
         total_s=step.total_s, low_s=maximum(low, bound), high_s=high, shared=shared, own=own
@@ -250,9 +250,9 @@ def request_interval(
     time: GenerationTime,
     last_step: Uncertainty,
 ) -> tuple[float, float]:
-    """Return the shortest and the longest a request may take. [s].
+    """Return the interval of a request's time. [s].
 
-    All steps are off by the share that the last one may be, and the prefill with them.
+    All steps and the prefill have the relative errors of the last step.
 
     Parameters
     ----------
@@ -275,9 +275,9 @@ def request_interval(
 
 
 def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, Numeric]:
-    """Return between which ratios the first step's time over the second's lies.
+    """Return the interval of the ratio of the first step's time to the second's.
 
-    To first order: an error that both have counts by the difference of its shares in the two.
+    To first order: a shared error counts by the difference of its shares in the two.
     """
     squares_down: Numeric = 0.0
     squares_up: Numeric = 0.0
@@ -285,13 +285,13 @@ def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, 
     of_first, of_second = 1 / first.total_s, 1 / second.total_s
     for name in dict.fromkeys([*first.shared, *second.shared]):
         one, two = first.shared.get(name, nothing), second.shared.get(name, nothing)
-        # Both longer, and both shorter: one of the two makes the ratio larger, the other smaller.
+        # Both longer, or both shorter: one makes the ratio larger, the other smaller.
         longer = one.above_s * of_first - two.above_s * of_second
         shorter = two.below_s * of_second - one.below_s * of_first
         squares_up = squares_up + maximum(maximum(longer, shorter), 0.0) ** 2
         squares_down = squares_down + minimum(minimum(longer, shorter), 0.0) ** 2
     for mine, share, divides in ((first, of_first, False), (second, of_second, True)):
-        # Independent errors of one step, as one.
+        # Independent errors of one step, combined.
         below, above = _added(list(mine.own.values()))
         up, down = (below, above) if divides else (above, below)
         squares_up = squares_up + (up * share) ** 2
@@ -303,7 +303,7 @@ def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, 
 def _kernel_errors(
     step: StepSums, spreads: Mapping[Family, Spread], setup: Setup, *, peak: bool
 ) -> tuple[dict[str, Deviation], dict[str, Deviation]]:
-    """Return the errors of a step's kernels, those that other steps share and its own."""
+    """Return the errors of a step's kernels: those shared with other steps, and its own."""
     if peak:
         above: Numeric = 0.0
         for family, time in step.families.items():
@@ -338,7 +338,7 @@ def _kernel_errors(
 
 
 def _code_error(step: StepSums, setup: Setup) -> Deviation | None:
-    """Return the error of code that is not a serving engine's, None where it is."""
+    """Return the error of code outside serving engines, None for an engine's code."""
     if setup.rebuilds:
         spread = code_spread("rebuilt")
     elif not setup.graph:
@@ -357,12 +357,12 @@ def _host_error(step: StepSums) -> Deviation:
 
 
 def _unless(condition: Numeric, error: Deviation) -> Deviation:
-    """Return an error where a condition does not hold, none where it does."""
+    """Return an error, or zero where a condition holds."""
     return Deviation(where(condition, 0.0, error.below_s), where(condition, 0.0, error.above_s))
 
 
 def _added(errors: Sequence[Deviation]) -> tuple[Numeric, Numeric]:
-    """Return independent errors as one: the root of the sum of their squares. [s]."""
+    """Combine independent errors: the root of the sum of their squares. [s]."""
     below: Numeric = 0.0
     above: Numeric = 0.0
     for error in errors:
@@ -372,7 +372,7 @@ def _added(errors: Sequence[Deviation]) -> tuple[Numeric, Numeric]:
 
 
 def _root_of_squares(first: Numeric, second: Numeric) -> Numeric:
-    """Return two independent errors as one. [s]."""
+    """Combine two independent errors. [s]."""
     return square_root(first * first + second * second)
 
 
@@ -382,7 +382,7 @@ def step_sums(
     gpu_rates: Rates,
     totals: Totals | None = None,
 ) -> StepSums:
-    """Add up what a step's interval depends on.
+    """Return the sums over a step's operations that determine its interval.
 
     Parameters
     ----------
@@ -421,9 +421,9 @@ def step_sums(
 
 
 def cached_stream_s(operation: Operation, time: OperationTime, gpu_rates: Rates) -> Numeric:
-    """Return the streaming time of an operation's bytes that the L2 cache serves again. [s].
+    """Return the streaming time of an operation's repeated reads from the L2 cache. [s].
 
-    It is zero where nothing is read again, as with a single sample, which is like any other kernel.
+    It is zero if nothing is read repeatedly, as with a single sample.
 
     Parameters
     ----------
@@ -439,9 +439,9 @@ def cached_stream_s(operation: Operation, time: OperationTime, gpu_rates: Rates)
 def peak_bound_s(
     operations: Sequence[Operation], gpu_rates: Rates, totals: Totals | None = None
 ) -> Numeric:
-    """Return the time below which no step is: its bytes or FLOPs at published peaks. [s].
+    """Return a lower bound of a step's time: its bytes or FLOPs at published peaks. [s].
 
-    Bytes that the L2 cache might serve are left out.
+    It leaves out bytes that the L2 cache might serve.
 
     Parameters
     ----------
@@ -472,13 +472,13 @@ def peak_bound_s(
 
 
 def format_of(family: Family, setup: Setup) -> Dtype:
-    """Return the format that a kind of kernel's spread depends on: of weights, or of the cache."""
+    """Return the format that selects a kind of kernel's spread: of weights, or of the cache."""
     dtypes: dict[Family, Dtype] = {"gemm": setup.weight_dtype, "attention": setup.kv_dtype}
     return dtypes.get(family, "bf16")
 
 
 def spread_of(gpu_rates: Rates, family: Family, dtype: Dtype = "bf16") -> Spread:
-    """Return the spread of a kind of kernel for the constants that a GPU has.
+    """Return the spread of a kind of kernel for a GPU's constants.
 
     Parameters
     ----------
@@ -487,12 +487,12 @@ def spread_of(gpu_rates: Rates, family: Family, dtype: Dtype = "bf16") -> Spread
     family
         The kind of kernel.
     dtype
-        Format of the weights of products, of the cache of attention.
+        Format of the weights for products, of the cache for attention.
     """
     known = shipped_spreads()
     low_precision = is_low_precision(DTYPE_BYTES[dtype]) and family in ("gemm", "attention")
     if low_precision and family == "gemm" and not has_low_precision_products(gpu_rates.gpu, dtype):
-        # No rows are of weights that are expanded first: those of 16 bits stand in for them.
+        # No rows have weights that are expanded first: 16-bit rows represent them.
         origin = "peak" if gpu_rates.choice == "peak" else "carried"
         return known.origin[origin][family]
     tables = _tables(known, gpu_rates.low_precision if low_precision else gpu_rates, family)
@@ -501,16 +501,16 @@ def spread_of(gpu_rates: Rates, family: Family, dtype: Dtype = "bf16") -> Spread
 
 
 def spread_name(gpu: HardwareProfile, family: Family, *, low_precision: bool) -> str:
-    """Return the name that the spread of a kind of kernel has in ``spread.toml``.
+    """Return the name of a kind of kernel's spread in ``spread.toml``.
 
     Parameters
     ----------
     gpu
-        Where GPUs have no link but PCIe, collectives have a spread of their own.
+        Its collectives have a separate spread if its only link is PCIe.
     family
         The kind of kernel.
     low_precision
-        8-bit products and caches have a spread of their own, as they have constants of their own.
+        Whether to take the spread of 8-bit products and caches.
     """
     if family == "collective" and gpu.link == "none":
         return "pcie_collective"
@@ -518,7 +518,7 @@ def spread_name(gpu: HardwareProfile, family: Family, *, low_precision: bool) ->
 
 
 def _tables(known: Spreads, gpu_rates: Rates, family: Family) -> list[Mapping[str, Spread]]:
-    """Return where to look for a spread, the most specific place first."""
+    """Return the tables in which to look for a spread, the most specific first."""
     if gpu_rates.choice == "peak":
         return [known.origin["peak"]]
     used = (gpu_rates.constants[Key(name, family)] for name in ("bandwidth_fraction", "launch_us"))
@@ -529,7 +529,7 @@ def _tables(known: Spreads, gpu_rates: Rates, family: Family) -> list[Mapping[st
 
 
 def code_spread(code: Code) -> Spread:
-    """Return the spread of a way to run attention, on top of its kernels' own."""
+    """Return the spread that a way of running attention adds to its kernels' own."""
     return shipped_spreads().code[code]
 
 

@@ -1,4 +1,4 @@
-"""What a GPU can do at most: its published matrix rate, and the thread blocks it runs at once."""
+"""Limits of a GPU: its published matrix rate, and its resident blocks."""
 
 from simulator.errors import ProfileError
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
@@ -10,36 +10,36 @@ _WIDER: dict[str, tuple[Dtype, ...]] = {
     "fp8": ("bf16", "fp16"),
     "bf16": ("fp16",),
 }
-# FlashAttention-2, which is PyTorch's on every card, and FlashInfer count on two blocks an SM;
-# FlashAttention-3, the kernel that engines choose on Hopper, keeps one large block on each. Nothing
-# is known of other cards' kernels: two.
+# FlashAttention-2, which PyTorch uses on every card, and FlashInfer assume two blocks per SM;
+# FlashAttention-3, which engines choose on Hopper, runs one large block per SM. Other cards'
+# kernels are unknown: two.
 BLOCKS_PER_SM = 2
 HOPPER_BLOCKS_PER_SM = 1
 
 
 def has_low_precision_products(gpu: HardwareProfile, dtype: Dtype) -> bool:
-    """Return whether a card multiplies matrices in an 8-bit format, and so with kernels for it.
+    """Return whether a card multiplies matrices in an 8-bit format, with 8-bit kernels.
 
-    Weights in fewer bits, or on a card without a fast path for theirs, are expanded first.
+    Weights of fewer bits, or of a format without a fast path, are expanded first.
     """
     return is_low_precision(DTYPE_BYTES[dtype]) and peak_flops_per_s(gpu, dtype)[1] == dtype
 
 
 def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
-    """Return the published matrix rate, and the format it is for.
+    """Return the published matrix rate, and the format actually used.
 
-    A card without a path for the format, or with one that is no faster (int8 of a B300 or MI210),
-    computes in the next wider one it has: fp8, int8 and int4 in bf16, bf16 in fp16.
+    A card without a path for the format, or with one that is no faster (int8 on a B300 or MI210),
+    computes in the next wider one: fp8, int8 and int4 in bf16, bf16 in fp16.
 
     Returns
     -------
     tuple
-        Rate [FLOP/s] and the format really used.
+        Rate [FLOP/s] and format.
 
     Raises
     ------
     ProfileError
-        If the card has no path for any of them.
+        If the card has no suitable path.
     """
     own = gpu.peak_flops_per_s(dtype)
     if own is not None and not is_low_precision(DTYPE_BYTES[dtype]):
@@ -54,12 +54,12 @@ def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
 
 
 def resident_blocks(gpu: HardwareProfile) -> int:
-    """Return the thread blocks a GPU runs at once, which flash kernels split the keys to fill."""
+    """Return the resident blocks of a GPU, which flash kernels split the keys to fill."""
     return gpu.sm_count * blocks_per_sm(gpu.architecture)
 
 
 def blocks_per_sm(architecture: str) -> int:
-    """Return the thread blocks of flash kernels that an SM of an architecture runs at once.
+    """Return the resident blocks of flash kernels per SM of an architecture.
 
     >>> blocks_per_sm("Hopper GH100"), blocks_per_sm("Ampere")
     (1, 2)

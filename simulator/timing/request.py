@@ -14,7 +14,7 @@ from simulator.timing.step import StepTime, decode_time, step_time
 if TYPE_CHECKING:
     import numpy as np
 
-# Steps timed at once: enough to amortise numpy, small enough for the processor's cache.
+# Steps timed at once: enough to amortise numpy, few enough for the processor's cache.
 STEPS_AT_ONCE = 2**14
 
 
@@ -25,13 +25,13 @@ class GenerationTime:
     Attributes
     ----------
     prefill
-        Fills the caches and gives every sample its first token.
+        The prefill, which fills the caches and gives every sample its first token.
     decode_s
         Sum of all decode steps.
     steps
-        The number of decode steps, each of which moves every sample forward by its accepted tokens.
+        Number of decode steps; each adds its accepted tokens to every sample.
     first_step_s, last_step_s
-        The shortest and the longest of them; 0 where there is none.
+        Time of the first (shortest) and the last (longest) step; 0 if there is none.
     """
 
     prefill: StepTime
@@ -56,8 +56,8 @@ def generation_time(
 ) -> GenerationTime:
     """Time a request in which every sample generates ``output_tokens``.
 
-    The prefill gives the first token; :mod:`simulator.counts.request` says which decoded tokens
-    each step attends over. All steps are timed as one array.
+    The prefill gives the first token; :mod:`simulator.counts.request` gives the decoded tokens of
+    each step. All steps are timed as one array.
 
     Parameters
     ----------
@@ -93,9 +93,9 @@ def request_times(
     samples: "np.ndarray",
     output_tokens: int,
 ) -> "np.ndarray":
-    """Return the whole request's time for each of many numbers of samples. [s].
+    """Return the whole request's time for each number of samples. [s].
 
-    The same sum as :func:`generation_time`, all samples and steps in one array.
+    The same sum as :func:`generation_time`, with all samples and steps in one array.
 
     Parameters
     ----------

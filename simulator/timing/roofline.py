@@ -1,26 +1,26 @@
-"""The time of one operation: the only place where time is made.
+"""The time of one operation: the only place that turns counts into time.
 
     t = launches x launch + serial work + overlapped(bytes / bandwidth, FLOPs / rate)
 
-A launch costs its fixed time, and what is walked through one by one costs its own; then the
-operation takes as long as its slower roof, or longer where the two do not overlap:
+A launch takes a fixed time, and items processed one by one take serial time. Then the operation
+takes as long as its slower roof, or longer if the two do not fully overlap:
 
     overlapped(x, y) = (x^p + y^p)^(1/p)
 
-from their sum (p = 1) to the larger (p infinite). Bytes that stay in L2 cost L2 bandwidth, no
-kernel reads the KV cache faster than its thread blocks can stream, and more thread blocks than SMs
-run in waves.
+from their sum (p = 1) to the larger (p infinite). Bytes that stay in L2 are read at L2 bandwidth,
+no kernel reads the KV cache faster than its thread blocks can stream, and more thread blocks than
+SMs run in waves.
 
-A library cuts the result [M, N] of a matrix product into tiles, a thread block for each, and picks
-the size of tile that is done first. Fewer tiles than SMs leave SMs idle, so the inner dimension K
-of each is split over several blocks, whose partial results are then added up; more tiles run in
-waves, of which the last is not full.
+A library cuts the result [M, N] of a matrix product into tiles, one thread block each, and chooses
+the fastest tile size. Fewer tiles than SMs would leave SMs idle, so the inner dimension K of each
+tile is split over several blocks, whose partial results are added up; more tiles run in waves, the
+last of which may not be full.
 
     t = waves x K / splits x overlapped(2 x tile rows x tile columns / rate of an SM,
                                         tile bytes / load rate of an SM)
 
-of (tile rows x element + tile columns x weight) bytes for each step of K: activations in the format
-that is multiplied, weights as they are stored.
+with (tile rows x element + tile columns x weight) bytes per step of K: activations in the format of
+the product, weights in their stored format.
 
 References
 ----------
@@ -38,19 +38,19 @@ from simulator.inputs.setup import Execution
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
 
-# The launch of a kernel hides the first tile of keys of its blocks, 128 tokens of K and V in 16
-# bits: measured calls take as long for 2 tokens as for 128.
+# A kernel's launch hides the first tile of keys of its blocks, 128 tokens of K and V in 16 bits:
+# measured calls take equally long for 2 and for 128 tokens.
 FIRST_TILE_BYTES = 128 * 2 * 128 * 2
-# Rows and columns of a tile: of those that libraries have, three that predict unseen products as
-# well as six do.
+# Rows and columns of tiles: three of the libraries' sizes, which predict unseen products as well
+# as six.
 TILES = ((64, 64), (128, 128), (256, 128))
-# A tile of fewer rows than this multiplies no more than it has.
+# A tile of fewer rows than this multiplies only its own rows.
 LEAST_ROWS = 64
-# Blocks that may share the inner dimension of a tile: none, or one of these.
+# Numbers of blocks that may share the inner dimension of a tile.
 SPLITS = (2, 8)
-# A split product writes its partial results in fp32, and reads them again.
+# A split product writes its partial results in fp32 and reads them again.
 PARTIAL_BYTES = 2 * 4
-# How multiplying and loading a tile overlap.
+# The power with which multiplying and loading a tile overlap.
 _TILE_OVERLAP = 4
 # The powers from which 2, 4 and infinity are nearer than the power before.
 _SQUARES_FROM, _FOURTHS_FROM, _LARGER_FROM = 1.5, 3.0, 8.0
@@ -61,18 +61,18 @@ ROOFS: tuple[Roof, ...] = ("launch", "memory", "compute", "link")
 
 
 class OperationTime(NamedTuple):
-    """Time of one call of an operation, and what it is made of.
+    """Time of one call of an operation, and its parts.
 
     Attributes
     ----------
     launch_s
-        Fixed time of its launches, and of what is walked through one by one.
+        Fixed time of its launches, and serial time of items processed one by one.
     memory_s, compute_s, link_s
-        Time under each roof; they overlap more or less.
+        Time under each roof; these overlap more or less.
     host_s
         Time the host needs to launch it.
     overlap
-        How the times under the roofs add.
+        The power with which the times under the roofs add.
     """
 
     launch_s: Numeric
@@ -84,7 +84,7 @@ class OperationTime(NamedTuple):
 
     @property
     def stream_s(self) -> Numeric:
-        """Time under the roofs: that of the one that binds, and what it does not hide. [s]."""
+        """Time under the roofs: that of the slowest, and what it does not hide. [s]."""
         if is_used(self.compute_s):
             streaming = overlapped(self.memory_s, self.compute_s, self.overlap)
         else:
@@ -98,7 +98,7 @@ class OperationTime(NamedTuple):
 
     @property
     def bound(self) -> Roof:
-        """The roof that binds, of a single point."""
+        """The roof that bounds the time, of a single point."""
         parts = (self.launch_s, self.memory_s, self.compute_s, self.link_s)
         return max(zip(parts, ROOFS, strict=True), key=lambda pair: pair[0])[1]
 
@@ -109,11 +109,12 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
     Parameters
     ----------
     operation
-        Its numeric fields may be arrays.
+        The operation, whose numeric fields may be arrays.
     gpu
         The GPU's rates.
     execution
-        Outside a CUDA graph each launch costs more on the device, and time on the host.
+        How it is launched: outside a CUDA graph each launch takes longer on the device, and also
+        time on the host.
     """
     gpu = gpu.of(operation)
     eager = execution == "eager"
@@ -136,14 +137,14 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
 
 
 def overlapped(first: Numeric, second: Numeric, power: float) -> Numeric:
-    """Return how two times add that overlap: ``(x^p + y^p)^(1/p)`` for p of 1, 2, 4 or infinity.
+    """Add two times that overlap: ``(x^p + y^p)^(1/p)`` for p of 1, 2, 4 or infinity.
 
     Parameters
     ----------
     first, second
         Numbers or arrays. [s]
     power
-        A power between these is taken as the nearest, which need nothing but square roots.
+        p; other values are rounded to the nearest of these, which need only square roots.
 
     Examples
     --------
@@ -161,7 +162,7 @@ def overlapped(first: Numeric, second: Numeric, power: float) -> Numeric:
 
 
 def overlap_power(power: float) -> float:
-    """Return the power that is computed for a fitted one: 1, 2, 4 or infinity, the nearest.
+    """Return the nearest of the powers 1, 2, 4 and infinity to a fitted one.
 
     >>> overlap_power(1.2), overlap_power(1.7), overlap_power(3), overlap_power(16)
     (1, 2, 4, inf)
@@ -172,7 +173,7 @@ def overlap_power(power: float) -> float:
 
 
 def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
-    """Return the time of what is walked through one by one. [s]."""
+    """Return the serial time of items processed one by one. [s]."""
     seconds: Numeric = 0.0
     if is_used(operation.sequences):
         seconds = seconds + operation.sequences * gpu.sequence_s
@@ -182,10 +183,9 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
 
 
 def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
-    """Return the time its FLOPs take. [s].
+    """Return the time of its FLOPs. [s].
 
-    The last wave of thread blocks ends with its longest one; on average half of it has nothing
-    beside it.
+    The last wave of thread blocks ends with its longest block, half of which on average runs alone.
     """
     if not is_used(operation.flops):
         return 0.0
@@ -197,7 +197,7 @@ def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
 
 
 def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
-    """Return the time its bytes take. [s]."""
+    """Return the time of its bytes. [s]."""
     bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
     if is_used(operation.reused_bytes) or is_used(operation.scratch_bytes):
         cached = cached_bytes(operation, gpu)
@@ -206,7 +206,7 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     else:
         seconds = operation.bytes_moved / bandwidth
     if operation.effective_blocks is not None:
-        # A block waits for each of its loads, from L2 hardly less than from memory.
+        # A block waits for each of its loads, hardly shorter from L2 than from memory.
         hidden_bytes = operation.effective_blocks * FIRST_TILE_BYTES
         waiting_bytes = maximum(operation.kv_bytes_read - hidden_bytes, 0.0)
         blocks_s = waiting_bytes / (operation.effective_blocks * gpu.block_bytes_per_s)
@@ -221,8 +221,8 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
 def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
     """Return the bytes of an operation that the L2 cache serves. [bytes].
 
-    All that are used again while their footprint fits, none when it is twice what the cache can
-    hold, linear between: a cache that is streamed through loses lines gradually.
+    All repeated reads if their footprint fits, none if it is twice the cache's capacity, linear in
+    between: a streaming footprint evicts lines gradually.
     """
     l2_bytes = gpu.of(operation).l2_bytes
     cached: Numeric = 0.0
@@ -243,10 +243,10 @@ def _link_s(operation: Operation, gpu: Rates) -> Numeric:
 
 
 def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric, Numeric]:
-    """Return what splitting costs a product, and the time of its tiles. [s].
+    """Return the cost of splitting a product, and the time of its tiles. [s].
 
-    Of the ways to split it, the one taken makes the whole operation shortest, whose bytes take
-    ``memory_s`` meanwhile.
+    It takes the split that makes the whole operation shortest, given that its bytes take
+    ``memory_s`` at the same time.
     """
     overlap, sms = gpu.overlap[operation.kind], gpu.sm_count
     rate = gpu.flops_per_s(operation.kind, operation.dtype) / sms
@@ -255,7 +255,7 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     weight_element = DTYPE_BYTES[operation.dtype] if stored is None else stored
     walked = operation.k * operation.launches
     partial_bytes = PARTIAL_BYTES * operation.m * operation.n
-    # Tiles in a column of tiles, in a row of them, and the time of each for all of K.
+    # Tiles per column, tiles per row, and the time of each tile over all of K.
     tiles = []
     for rows, columns, load_s, tile_s in _tile_times(
         rate, element, weight_element, gpu.tile_bytes_per_s
@@ -292,9 +292,9 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
 def _tile_times(
     rate: float, element: float, weight_element: float, bytes_per_s: float
 ) -> list[tuple[int, int, float, float]]:
-    """Return rows and columns of each tile, and the times to load one, and to do all of it. [s].
+    """Return rows and columns of each tile size, and its load and total times. [s].
 
-    Each is for one step of K.
+    Times are per step of K.
     """
     times = []
     for rows, columns in TILES:
@@ -305,10 +305,10 @@ def _tile_times(
 
 
 def _twice_waves(blocks: Numeric, sms: int) -> Numeric:
-    """Return how many waves a number of thread blocks takes, times two.
+    """Return twice the number of waves that some thread blocks take.
 
-    Never less than one; the last counts half as full as it is and half as a whole one: blocks do
-    not all end together.
+    At least one wave; the last counts as the mean of its actual fill and a full wave, because
+    blocks do not all end together.
 
     >>> _twice_waves(50, 100), _twice_waves(100, 100), _twice_waves(150, 100)
     (2.0, 2.0, 3.5)
@@ -317,5 +317,5 @@ def _twice_waves(blocks: Numeric, sms: int) -> Numeric:
 
 
 def is_used(value: Numeric) -> bool:
-    """Return whether a field is more than a plain zero: arrays always are."""
+    """Return whether a field is anything but a plain zero; arrays always are."""
     return not (isinstance(value, _NUMBER) and value == 0)

@@ -13,7 +13,7 @@ from simulator.timing.constants import Rates
 from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import ROOFS, OperationTime, Roof, is_used, operation_time
 
-# Kinds of operation that follow one another in an attention call: their errors are taken for one.
+# Consecutive kinds of operation in an attention call, whose errors count as one.
 ONE_KERNEL: tuple[Kind, ...] = ("attention", "combine", "copy")
 _STREAMED: tuple[Roof, ...] = ("memory", "compute", "link")
 
@@ -25,10 +25,10 @@ class KindTime:
     Attributes
     ----------
     total_s, fixed_s
-        All of it, and the part that is fixed time of launches and of what is walked through.
+        All of it, and the fixed part: launches and items processed one by one.
     squares_s2
-        Sum of the squares of each operation's share of ``total_s``, large if few operations make
-        up the time; 0 where they are taken for one. [s^2]
+        Sum of the squares of each operation's part of ``total_s``, large if few operations dominate
+        the time; 0 if their errors count as one. [s^2]
     """
 
     total_s: Numeric = 0.0
@@ -45,10 +45,10 @@ class StepTime:
     total_s
         max(device, host) + collectives.
     device_s, host_s, collective_s
-        Time of the GPU's own operations, of the host's launches, of traffic between GPUs.
+        Time of the GPU's own operations, of the host's launches, and of traffic between GPUs.
     by_roof_s
-        Device and collective time by what bounds each part: fixed launch time apart from time
-        under the memory, compute and link roofs.
+        Device and collective time by bound: fixed launch time, and time under the memory, compute
+        and link roofs.
     by_kind
         Device and collective time by kind of operation.
     operations
@@ -65,14 +65,14 @@ class StepTime:
 
     @property
     def bound(self) -> Roof:
-        """What binds the step, of a single point: the host, or the roof with the most time."""
+        """What bounds the step, of a single point: the host, or the roof with the most time."""
         if self.host_s > self.device_s:
             return "launch"
         return max(ROOFS, key=lambda roof: self.by_roof_s[roof])
 
 
 def decode_time(model: ModelShape, setup: Setup, work: Workload, gpu: Rates) -> StepTime:
-    """Return the time of a decode step: its operations counted, then timed.
+    """Count the operations of a decode step, and return its time.
 
     Parameters
     ----------
@@ -88,9 +88,9 @@ def decode_time(model: ModelShape, setup: Setup, work: Workload, gpu: Rates) -> 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What some operations of a step spend: time of GPU, host and links. [s].
+    """Time of some operations of a step on GPU, host and links. [s].
 
-    Enough to search with: parts that do not change are timed once and added.
+    This is enough for searches, which time unchanging parts once and add them.
     """
 
     device_s: Numeric
@@ -98,7 +98,7 @@ class Spent:
     collective_s: Numeric
 
     def __add__(self, other: "Spent") -> "Spent":
-        """Return what both spend."""
+        """Return the sum of both."""
         return Spent(
             self.device_s + other.device_s,
             self.host_s + other.host_s,
@@ -112,7 +112,7 @@ class Spent:
 
 
 def spent_on(operations: Iterable[Operation], gpu: Rates, execution: Execution) -> Spent:
-    """Return what some operations of a step spend.
+    """Return the time of some operations of a step.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution)
         t = max(sum over the device's operations, sum over the host's launches) + collectives
 
     Eager execution queues launches while the GPU works, so the slower of the two counts; the host
-    of a CUDA graph launches it once.
+    launches a CUDA graph only once.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution)
 def _add_to_roof(
     roofs: dict[Roof, Numeric], time: OperationTime, stream: Numeric, repeat: int
 ) -> None:
-    """Add an operation's streaming time to the roof or, over a grid, the roofs that bind it."""
+    """Add an operation's streaming time to the roof, or over a grid the roofs, that bound it."""
     if not is_used(time.compute_s) and not is_used(time.link_s):
         roofs["memory"] = roofs["memory"] + repeat * stream
         return

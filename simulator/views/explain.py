@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from simulator.answers.estimate import Estimate
 from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import Operation
-from simulator.counts.transformer import attention_shape
+from simulator.counts.transformer import attention_shape, rank_geometry
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.model import count_parameters
 from simulator.timing.constants import used_constants
@@ -141,11 +141,8 @@ def _exact(number_of_bytes: float) -> str:
 
 def _cache_width(result: Estimate) -> tuple[int, str]:
     """Return the values cached per token and layer on one GPU, and their symbols."""
-    model = result.model
-    if model.latent is not None:
-        return model.cache_width, "(kv_rank + rope_dim)"
-    heads = max(1, model.kv_heads // result.setup.tensor_parallel)
-    return 2 * heads * model.head_dim, "2 g k"
+    *_, width = rank_geometry(result.model, result.setup.tensor_parallel)
+    return width, "2 g k" if result.model.latent is None else "(kv_rank + rope_dim)"
 
 
 def _tokens_read(result: Estimate, per_layer: str) -> tuple[str, str]:

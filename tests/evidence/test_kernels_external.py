@@ -140,7 +140,8 @@ def test_an_absent_library_is_named(
     with pytest.raises(KernelError, match=r"pip install (flashinfer-python|vllm)") as caught:
         kernel.function(*random_inputs((1, 2, 1, 1, 64, 4, 2)))
     assert "\n" not in str(caught.value)
-    assert not kernel.available
+    assert kernel.library is not None
+    assert not kernel.library.installed
     with pytest.raises(KernelError, match=r"not installed: pip install"):
         find_kernel(name)
 

@@ -1,1 +1,1 @@
-"""A way of attention for each file: what it reads, writes and computes."""
+"""One way of attention per file: what it reads, writes and computes."""

@@ -1,7 +1,7 @@
 """The paper's einsum: matrix products whose logits pass through memory.
 
 Standard: <q,K>, softmax, <w,V>. Bifurcated (section 4.2): two <q,K>, one softmax over both logits,
-two <w,V>, a sum. Fused as a compiler does it, scaling and masking are part of the softmax.
+two <w,V>, a sum. Compilers fuse scaling and masking into the softmax.
 """
 
 from dataclasses import dataclass
@@ -34,17 +34,17 @@ class Einsum(Way):
         return _bifurcated(shape)
 
     def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
-        """Return the products and what PyTorch does around them."""
+        """Return the products and PyTorch's operations around them."""
         if setup.bifurcated:
             return bifurcated_einsum(shape)
         return standard_einsum(shape, rereads=setup.rereads)
 
     def held_bytes(self, shape: AttentionShape, setup: Setup) -> Numeric:  # noqa: ARG002
-        """Return two passes of logits."""
+        """Return the size of two tensors of logits. [bytes]."""
         return 2 * shape.logits_bytes(shape.tokens)
 
     def refusal(self, model: ModelShape, work: Workload) -> str:  # noqa: ARG002
-        """Refuse prefix trees: there is no product over several levels."""
+        """Refuse prefix trees: no product spans several levels."""
         if len(work.tree) <= 1:
             return ""
         return (
@@ -53,7 +53,7 @@ class Einsum(Way):
         )
 
     def kv_formula(self, setup: Setup) -> str:  # noqa: ARG002
-        """Return nothing: keys and values are read by different operations."""
+        """Return an empty text: different operations read keys and values."""
         return ""
 
 
@@ -64,7 +64,7 @@ def _standard(shape: AttentionShape, *, rereads: bool) -> list[Operation]:
 
 
 def _bifurcated(shape: AttentionShape) -> list[Operation]:
-    """Return <q,K> and <w,V> over context and own tokens, one softmax, and the outputs' sum."""
+    """Return <q,K> and <w,V> over context and decoded tokens, one softmax, and a sum."""
     parts = (shape.context_part, shape.decoded_part)
     both = present(shape.context_tokens) * present(shape.decoded_tokens)
     return [
@@ -76,12 +76,12 @@ def _bifurcated(shape: AttentionShape) -> list[Operation]:
 
 
 def product(shape: AttentionShape, part: CachePart, *, keys: bool) -> Operation:
-    """Return <q,K> (``keys``) or <w,V> over one part of the cache; without keys it is not launched.
+    """Return <q,K> (``keys``) or <w,V> over one part of the cache; no launch if it is empty.
 
     Parameters
     ----------
     part
-        The whole cache, or a part that is read apart.
+        The whole cache, or a part of it.
     """
     logits = shape.logits_bytes(part.tokens)
     cache_bytes = shape.keys_bytes if keys else shape.values_bytes
@@ -108,13 +108,13 @@ def product_flops(shape: AttentionShape, tokens: Numeric, *, keys: bool) -> Nume
     Parameters
     ----------
     tokens
-        Keys that each query row is multiplied with.
+        Keys that each query row sees.
     """
     return 2 * shape.rows * tokens * (shape.key_width if keys else shape.value_width)
 
 
 def _softmax(shape: AttentionShape) -> Operation:
-    """Return the one pass over the logits that scales them and takes their softmax."""
+    """Return the one pass that scales the logits and takes their softmax."""
     logits = shape.logits_bytes(shape.tokens)
     return moved("attention_softmax", logits, logits)
 
@@ -145,8 +145,8 @@ def standard_einsum(shape: AttentionShape, *, rereads: bool = False) -> list[Ope
 def bifurcated_einsum(shape: AttentionShape) -> list[Operation]:
     """Two <q,K>, their concatenation, one softmax, two <w,V>, a sum.
 
-    The context's weights are a slice of all weights: no product can address it with samples folded
-    into rows, so it is copied. The account leaves out a part without keys; the code does not.
+    The context's weights are a slice of all weights, which is copied because no product can address
+    it with samples folded into rows. The account leaves out an empty part; the code does not.
     """
     m_c, m_d = shape.context_tokens, shape.decoded_tokens
     context_scores, own_scores, softmax, *values, output_sum = _bifurcated(shape)
@@ -161,7 +161,7 @@ def bifurcated_einsum(shape: AttentionShape) -> list[Operation]:
         _mask(shape),
         copied("attention_concatenate", logits, both),
         softmax,
-        # A single weight for each row is addressed where it lies.
+        # A single weight per row needs no copy.
         copied("attention_weights_fold", shape.logits_bytes(m_c), folds * several(m_c)),
         *values,
         output_sum,
@@ -170,14 +170,14 @@ def bifurcated_einsum(shape: AttentionShape) -> list[Operation]:
 
 
 def _arrange(shape: AttentionShape, name: str, copied_bytes: Numeric) -> Operation:
-    """Return the copy that makes several query tokens rows of their KV head, or undoes that."""
+    """Return the copy that folds several query tokens into rows of their KV head, or unfolds."""
     return copied(name, copied_bytes, several(shape.query_tokens) * several(shape.kv_heads))
 
 
 def _mask(shape: AttentionShape) -> Operation:
-    """Return the masking, in place, of the pairs of several query tokens; none for a single one.
+    """Return the causal masking among several query tokens, in place; none for one token.
 
-    A byte for each pair says whether it is hidden.
+    The mask has one byte per pair.
     """
     n = shape.query_tokens
     logits = shape.logits_bytes(n)

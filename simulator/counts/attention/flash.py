@@ -1,8 +1,8 @@
 """Flash attention: logits stay on the chip, and the keys are split until they fill the GPU.
 
 Standard: every sequence against its whole cache, its group's queries as rows. Bifurcated: flash on
-the context with all samples' queries folded into rows, [1, g, b h / g, k], flash on own tokens, and
-a merge by log-sum-exp. In plain PyTorch the folding and the merge are kernels of their own.
+the context with all samples' queries folded into rows, [1, g, b h / g, k], flash on the decoded
+tokens, and a merge by log-sum-exp. In plain PyTorch, folding and merge are separate kernels.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from simulator.numeric import Numeric, ceil_div, maximum, minimum, where
 
 # Query rows that one thread block of a flash kernel holds (FlashAttention-2, split path).
 ROWS_PER_BLOCK = 64
-# A split shorter than two 128-token tiles pays more for its partial result than it gains.
+# A split shorter than two 128-token tiles costs more for its partial result than it gains.
 TOKENS_PER_SPLIT = 256
 MOST_SPLITS = 128  # FlashAttention-2 and -3 allow no more
-# A kernel whose blocks fill this share of the GPU does not split; and a wave that fills so much
-# of it is as good as a full one.
+# A kernel whose blocks fill the first share of the GPU does not split; a wave that fills the
+# second counts as full.
 ENOUGH_BLOCKS, FULL_WAVE = 0.8, 0.85
 # Any number of blocks can be split to fill this many waves.
 MOST_WAVES = 5
@@ -36,14 +36,14 @@ MOST_WAVES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Flash(Way):
-    """Flash decoding as FlashAttention-2 and -3 do it: it folds queries and splits the keys."""
+    """Flash decoding as in FlashAttention-2 and -3: it folds queries and splits the keys."""
 
     def standard(self, shape: AttentionShape, *, rereads: bool) -> list[Operation]:
         """Return flash decoding, and the combine of its partial results."""
         return flash_part(shape, shape.whole(rereads=rereads), lse=False)
 
     def bifurcated(self, shape: AttentionShape) -> list[Operation]:
-        """Return flash on each part that is read apart, and one merge of all their outputs."""
+        """Return flash on each part of the cache, and one merge of all outputs."""
         operations: list[Operation] = []
         states: Numeric = 0
         for part in shape.parts:
@@ -65,13 +65,13 @@ class Flash(Way):
         ]
 
     def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
-        """Return the calls of PyTorch's flash operator, and what it needs around them."""
+        """Return the calls of PyTorch's flash operator, and the copies and merge around them."""
         if setup.bifurcated:
             return bifurcated_flash(shape)
         return standard_flash_expanded(shape) if setup.rereads else standard_flash(shape)
 
     def held_bytes(self, shape: AttentionShape, setup: Setup) -> Numeric:  # noqa: ARG002
-        """Return the most that split-KV partials take: every resident block's rows."""
+        """Return the largest size of split-KV partials: the rows of all resident blocks."""
         rows = shape.resident_blocks * ROWS_PER_BLOCK
         return rows * (shape.value_width + 1) * PARTIAL_BYTES
 
@@ -84,11 +84,11 @@ def flash_part(
     Parameters
     ----------
     part
-        The keys, and the sequences whose queries read each cache of them.
+        The keys, and the sequences whose queries read each of its caches.
     lse
-        Whether the log-sum-exp is written too, as a merge needs it and PyTorch always does.
+        Whether the kernel also writes the log-sum-exp, as a merge needs and PyTorch always does.
     chunks
-        Chunks of the keys, each with the part's tokens and a result of its own.
+        Chunks of the keys, each with the part's number of tokens and its own result.
     """
     exists = present(part.tokens)
     streams = part.caches * shape.kv_heads * maximum(chunks, 1)
@@ -138,12 +138,12 @@ def row_blocks(shape: AttentionShape, samples: Numeric) -> Numeric:
 
 
 def flash_splits(*, blocks: Numeric, tokens: Numeric, resident: int) -> Numeric:
-    """Return into how many parts a flash-decoding kernel cuts the keys.
+    """Return the number of parts into which a flash-decoding kernel splits the keys.
 
-    Enough to fill the GPU once, or in the fewest waves that leave no room idle where one does;
-    every part but the last at least two tiles. A closed form of the rule of FlashAttention-2 and -3
-    (``num_splits_heuristic`` takes the smallest number that fills 85 % of the room as well as the
-    best does, and does not split blocks that fill 80 % of it).
+    Enough to fill the GPU in one wave, or in the fewest waves that leave no block idle; every part
+    but the last has at least two tiles. A closed form of the rule of FlashAttention-2 and -3:
+    ``num_splits_heuristic`` takes the smallest number whose occupancy is at least 85 % of the best
+    one, and does not split blocks that fill 80 % of the GPU.
 
     Parameters
     ----------
@@ -175,11 +175,11 @@ def flash_splits(*, blocks: Numeric, tokens: Numeric, resident: int) -> Numeric:
 def _effective_blocks(
     *, streams: Numeric, tokens: Numeric, splits: Numeric, waves: Numeric = 1
 ) -> Numeric:
-    """Return how many evenly loaded thread blocks would read the keys as fast as these do.
+    """Return how many evenly loaded thread blocks would read the keys equally fast.
 
-    Blocks that hold other query rows of the same KV head read the same keys, so they add nothing;
-    the longest part, a whole number of tile pairs, keeps its block busy after the others; and
-    blocks of a later wave wait for those before.
+    Blocks with other query rows of the same KV head read the same keys, so they add nothing; the
+    longest part, a whole number of tile pairs, finishes after the others; and blocks of a later
+    wave wait for the earlier ones.
 
     >>> _effective_blocks(streams=8, tokens=8192, splits=32)
     256.0
@@ -197,13 +197,13 @@ def _effective_blocks(
 
 
 def standard_flash(shape: AttentionShape) -> list[Operation]:
-    """One call over one copy of the context per sample."""
+    """One call over each sample's copy of the context."""
     return flash_part(shape, shape.whole())
 
 
 def standard_flash_expanded(shape: AttentionShape) -> list[Operation]:
-    """Own tokens, then the one context for every sample by a stride of 0, and their merge."""
-    # Prompts and KV heads become heads, new tokens and groups rows: views if nothing lies between.
+    """Return a call on decoded tokens, one on the context for every sample, and the merge."""
+    # Prompts and KV heads become heads, new tokens and groups become rows: views if contiguous.
     heads = several(shape.prompts) * several(shape.samples * shape.query_tokens)
     rows = several(shape.query_tokens) * several(shape.group)
     needed = maximum(heads, rows) * several(shape.kv_heads) * present(shape.context_tokens)
@@ -225,15 +225,15 @@ def standard_flash_expanded(shape: AttentionShape) -> list[Operation]:
 
 
 def standard_rebuilt(shape: AttentionShape) -> list[Operation]:
-    """Keys and values concatenated for every sample, then one call."""
+    """Concatenated keys and values for every sample, then one call."""
     return [rebuild(shape), *standard_flash(shape)]
 
 
 def bifurcated_flash(shape: AttentionShape) -> list[Operation]:
-    """Own tokens; then the queries folded into rows and the context; and their merge.
+    """Return a call on decoded tokens, one on the context with folded queries, and the merge.
 
-    In a tree, each level that is split has its own folding and flash. Where no single stride leads
-    from a level's nodes to the prompts below them, its partial output and log-sum-exp are copied.
+    In a tree, each split level has its own folding and flash. If no single stride leads from a
+    level's nodes to the prompts below them, its partial output and log-sum-exp are copied.
     """
     *shared, own = shape.parts
     operations = flash_part(shape, own)
@@ -253,14 +253,14 @@ def bifurcated_flash(shape: AttentionShape) -> list[Operation]:
 
 
 def _spread(shape: AttentionShape, folds: Numeric, between: Numeric, level: str) -> Operation:
-    """Return the copies of a level's result that lay it out by prompt.
+    """Return the copies that lay out a level's result by prompt.
 
     Parameters
     ----------
     folds
-        1 where its queries were copied: an output lies as its queries do.
+        1 where its queries were copied: an output has its queries' layout.
     between
-        1 where it has more than one node, and fewer than prompts.
+        1 where it has more than one node but fewer than prompts.
     """
     lse = several(shape.kv_heads) * between
     copied_bytes = shape.output_bytes * folds * between + shape.rows * PARTIAL_BYTES * lse
@@ -299,7 +299,7 @@ PLAIN_FLASH = (
         kv_layout="shared",
         operations=bifurcated_flash,
     ),
-    # A tree of two levels, one context and own tokens, is bifurcated attention.
+    # A tree with one shared level and decoded tokens is bifurcated attention.
     PlainKernel(
         name="prefix_tree",
         attention="bifurcated",

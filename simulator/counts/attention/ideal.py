@@ -17,12 +17,12 @@ class Ideal(Way):
         return [_one_kernel(shape, shape.whole(rereads=rereads))]
 
     def bifurcated(self, shape: AttentionShape) -> list[Operation]:
-        """Return one kernel that reads the context once; of a tree each split level once a node."""
+        """Return one kernel that reads the context once, or each split level of a tree."""
         return [_one_kernel(shape, *shape.parts)]
 
 
 def _one_kernel(shape: AttentionShape, *parts: CachePart) -> Operation:
-    """Return attention over some parts of the cache in one kernel."""
+    """Return attention over several parts of the cache in one kernel."""
     kv_bytes = shape.cached_bytes(sum(part.caches * part.tokens for part in parts))
     return Operation(
         name="attention",

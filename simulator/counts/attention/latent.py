@@ -1,8 +1,8 @@
-"""Multi-head latent attention (MLA; DeepSeek-V2 report, section 2.1): what it caches and projects.
+"""Multi-head latent attention (MLA; DeepSeek-V2 report, section 2.1): cache and projections.
 
-The cache holds one compressed vector per token. In decoding the queries are moved into its space
-(absorbed form): the keys are the cached vector itself, its values the vector without the rotary
-part, and all heads share them. Prefill expands it to keys and values for every head instead.
+The cache holds one compressed vector per token. Decoding moves the queries into its space (absorbed
+form): the keys are the cached vector, the values are the vector without its rotary part, and all
+heads share them. Prefill expands the vector to keys and values for every head instead.
 """
 
 from simulator.counts.operation import Operation
@@ -21,7 +21,7 @@ def expanded_widths(latent: LatentAttention) -> tuple[int, int]:
 
 
 def projections(shard: Shard, latent: LatentAttention, *, absorbed: bool) -> list[Operation]:
-    """Return the projections to queries and to what the cache holds.
+    """Return the projections to queries and to the cached vector.
 
     Decoding multiplies each head's query by its key up-projection (``latent_absorb``); prefill
     expands the latent vector to keys and values instead. The FLOPs per token are the same.
@@ -56,5 +56,5 @@ def projections(shard: Shard, latent: LatentAttention, *, absorbed: bool) -> lis
 
 
 def value_projection(shard: Shard, latent: LatentAttention) -> Operation:
-    """Return what moves the outputs of the absorbed form out of the latent space."""
+    """Return the product that moves the absorbed form's outputs out of the latent space."""
     return per_head(shard, "latent_value", latent.kv_rank, latent.value_dim)

@@ -1,4 +1,4 @@
-"""What plain PyTorch does around attention's products: copies that fold, merges, rebuilding."""
+"""Plain PyTorch's operations around attention: folding copies, merges, rebuilt caches."""
 
 from simulator.counts.attention.shape import AttentionShape, several
 from simulator.counts.attention.way import PARTIAL_BYTES
@@ -7,7 +7,7 @@ from simulator.numeric import Numeric, where
 
 
 def rebuild(shape: AttentionShape) -> Operation:
-    """Return the concatenation of the stored context with every sample's own tokens, K and V."""
+    """Return the concatenation of the context with every sample's decoded tokens, K and V."""
     read = shape.cached_bytes(shape.stored_context_tokens) + shape.decoded_bytes
     return Operation(
         name="kv_concatenate",
@@ -22,16 +22,16 @@ def rebuild(shape: AttentionShape) -> Operation:
 def moved(
     name: str, read: Numeric, written: Numeric, *, launches: Numeric = 1, kind: Kind = "elementwise"
 ) -> Operation:
-    """Return kernels that read and write so much, if they are launched at all.
+    """Return kernels with the given traffic, if they are launched at all.
 
     Parameters
     ----------
     name, kind
-        What the operation is.
+        Name and kind of the operation.
     read, written
-        What all its kernels move together. [bytes]
+        Traffic of all its kernels together. [bytes]
     launches
-        How many they are; 0 where there are none.
+        Number of kernels; 0 for none.
     """
     exists = where(launches > 0, 1, 0)
     return Operation(
@@ -49,7 +49,7 @@ def copied(name: str, copied_bytes: Numeric, needed: Numeric) -> Operation:
     Parameters
     ----------
     copied_bytes
-        What it reads, and writes. [bytes]
+        Bytes it reads, and bytes it writes. [bytes]
     needed
         1 where there is one, else 0.
     """
@@ -70,21 +70,21 @@ def query_fold(shape: AttentionShape, needed: Numeric, level: str = "") -> Opera
     needed
         1 where there is one, else 0.
     level
-        What marks a tree's level in the operation's name.
+        Suffix of the operation's name that marks a tree's level.
     """
     return copied(f"query_fold{level}", shape.query_bytes, needed)
 
 
 def unfold(shape: AttentionShape, needed: Numeric) -> Operation:
-    """Return the copy that puts folded outputs back, where no merge does it."""
+    """Return the copy that unfolds outputs where no merge does it."""
     return copied("attention_unfold", shape.output_bytes, needed)
 
 
 def merge(shape: AttentionShape, states: Numeric) -> Operation:
-    """Return the merge in float32: weights from the log-sum-exps, then a pass for each state.
+    """Return the float32 merge: weights from the log-sum-exps, then one pass per state.
 
-    Concatenate, softmax; the first output times its weight makes a float32 sum, the others are
-    added to it, the last into the outputs' own type.
+    Concatenate, softmax; the first output times its weight starts a float32 sum; the others are
+    added, the last one with a cast to the outputs' type.
     """
     needed = where(states > 1, 1, 0)
     lse_bytes = shape.rows * PARTIAL_BYTES
@@ -98,13 +98,13 @@ def merge(shape: AttentionShape, states: Numeric) -> Operation:
         bytes_read=read * needed,
         bytes_written=written * needed,
         launches=(2 + states) * needed,
-        # All of it was written a moment ago.
+        # All of it was just written.
         scratch_bytes=read * needed,
     )
 
 
 def folds_by_copy(shape: AttentionShape, sharers: Numeric) -> Numeric:
-    """Return 1 where samples and the heads of a group are rows only after a copy."""
+    """Return 1 where folding samples and a group's heads into rows needs a copy."""
     folded = sharers * shape.query_tokens
     return several(folded) * several(shape.kv_heads) * several(shape.group)
 
@@ -112,7 +112,7 @@ def folds_by_copy(shape: AttentionShape, sharers: Numeric) -> Numeric:
 def merges_by_copy(shape: AttentionShape) -> Numeric:
     """Return 1 where merging prompts with KV heads, and samples with groups, needs a copy.
 
-    Several query tokens are rows of their group already.
+    Several query tokens are already rows of their group.
     """
     rows = shape.group * shape.query_tokens
     return several(shape.samples) * several(shape.kv_heads) * several(rows * shape.prompts)

@@ -1,4 +1,4 @@
-"""All ways of attention by name, and their forms in plain PyTorch.
+"""All ways of attention by name, and their implementations in plain PyTorch.
 
 To add one, write its file and name it here; CONTRIBUTING.md shows how.
 """
@@ -31,7 +31,7 @@ def find_way(name: str) -> Way:
     Raises
     ------
     WorkloadError
-        If there is none of that name.
+        If no way has that name.
     """
     way = WAYS.get(name)
     if way is None:

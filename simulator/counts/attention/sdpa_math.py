@@ -1,7 +1,7 @@
 """The math path of PyTorch's ``F.scaled_dot_product_attention`` (2.5 and newer).
 
-Compiled, its repeats and scaling are folded into its products: the einsum. It has no bifurcated
-form of its own: written out, that is the einsum too.
+Compiled, its repeats and scaling are fused into its products, so it becomes the einsum. Its
+bifurcated form is the einsum too.
 """
 
 from dataclasses import dataclass, replace
@@ -24,13 +24,13 @@ class SdpaMath(Einsum):
     """The math path: everything in float32, KV heads repeated to query heads."""
 
     def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
-        """Return the kernels that PyTorch launches one by one."""
+        """Return the kernels that PyTorch launches."""
         if setup.bifurcated:
             return bifurcated_einsum(shape)
         return standard_math(shape, rereads=setup.rereads)
 
     def held_bytes(self, shape: AttentionShape, setup: Setup) -> Numeric:
-        """Return the cache in float32, its repeats, the scaled keys and the logits, all at once."""
+        """Return the size of the float32 cache, its repeats, scaled keys and logits together."""
         if setup.bifurcated or not setup.eager:
             return super().held_bytes(shape, setup)
         cache = shape.cached_bytes(shape.sequences * shape.tokens)
@@ -52,10 +52,10 @@ class SdpaMath(Einsum):
 def standard_math(shape: AttentionShape, *, rereads: bool = False) -> list[Operation]:
     """Return the math path in plain PyTorch.
 
-    16-bit inputs are cast to float32, the whole cache included, KV heads repeated to query heads,
-    queries and keys both scaled, and the softmax guarded against rows without keys: softmax, test
-    for -inf, all, fill, where. Weights are cast back too, for a second result nobody asks for. The
-    mask of several query tokens, over all keys, is made numbers (two fills, where) and added.
+    It casts 16-bit inputs to float32, the whole cache included, repeats KV heads to query heads,
+    scales both queries and keys, and guards the softmax against rows without keys: softmax, test
+    for -inf, all, fill, where. It also casts the weights back, for an unused second result. With
+    several query tokens, the mask over all keys becomes numbers (two fills, where) and is added.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def standard_math(shape: AttentionShape, *, rereads: bool = False) -> list[Opera
     repeated = shape.sequences * tokens * shape.heads * FLOAT_BYTES
     keys, values = repeated * shape.key_width, repeated * shape.value_width
     once = (keys + values) // group
-    # A byte for each logit and row whether it is -inf, and a number to fill with.
+    # One byte per logit and per row for the test for -inf, and a number to fill with.
     flags = shape.rows * tokens + shape.rows + FLOAT_BYTES
     of_keys, of_values = _cache_reads(shape, rereads=rereads)
     stored = of_keys["kv_bytes_read"] + of_values["kv_bytes_read"]
@@ -102,7 +102,7 @@ def standard_math(shape: AttentionShape, *, rereads: bool = False) -> list[Opera
             kind="copy",
         ),
     ]
-    # The operations that read the cache itself, not a copy they were given.
+    # The operations that read the cache itself, not a copy of it.
     if shape.kv_bytes != FLOAT_BYTES:
         readers = {"kv_cast": _added(of_keys, of_values)}
     elif shape.heads > shape.kv_heads:
@@ -122,7 +122,7 @@ def _product(shape: AttentionShape, read: Numeric, written: Numeric, *, keys: bo
 def _cache_reads(
     shape: AttentionShape, *, rereads: bool
 ) -> tuple[dict[str, Numeric], dict[str, Numeric]]:
-    """Return what is read of every sequence's keys, and of its values."""
+    """Return the reads of every sequence's keys, and of its values."""
     whole = shape.whole(rereads=rereads)
     fields = ("kv_bytes_read", "reused_bytes", "reused_footprint_bytes")
     of_keys, of_values = (product(shape, whole, keys=keys) for keys in (True, False))

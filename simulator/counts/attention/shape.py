@@ -1,7 +1,7 @@
-"""Sizes of one layer's attention on one GPU, in the paper's symbols, and what it reads.
+"""Sizes of one layer's attention on one GPU, in the paper's symbols, and its reads.
 
 b samples, n query tokens, h query heads, g KV heads, k head width, m_c context and m_d decoded
-tokens; P prompts multiply every term. All are those of one rank of a tensor-parallel group.
+tokens; P prompts multiply every term. Sizes are those of one rank of a tensor-parallel group.
 """
 
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ class AttentionShape:
     Attributes
     ----------
     prompts, samples, query_tokens, context_tokens, decoded_tokens
-        P, b, n, and the m_c and m_d that the queries can see (a sliding window hides some).
+        P, b, n, and the visible m_c and m_d (a sliding window hides some tokens).
     heads, kv_heads
         h and g on this GPU.
     key_width, value_width
-        k of the queries and keys, and of the values and outputs.
+        k of queries and keys, and k of values and outputs.
     cache_width
-        Values the cache holds per token, K and V together, on this GPU.
+        Cached values per token on this GPU, K and V together.
     activation_bytes, kv_bytes
-        Bytes per element of queries, logits and outputs, and of the cache.
+        Bytes per element of activations (queries, logits, outputs), and of the cache.
     dtype
         Format of the matrix products.
     resident_blocks
         Thread blocks the GPU runs at once; flash kernels split the keys to fill them.
     levels
-        What the prompts' contexts share, from the root down; empty where they share nothing.
+        The levels that the prompts' contexts share, from the root down; empty if none.
     """
 
     prompts: Numeric
@@ -83,28 +83,28 @@ class AttentionShape:
 
     @property
     def stored_context_tokens(self) -> Numeric:
-        """Tokens of all contexts, what they share once."""
+        """Tokens of all contexts; shared tokens count once."""
         return stored_tokens(self.levels) if self.levels else self.prompts * self.context_tokens
 
     @property
     def context_copy_bytes(self) -> Numeric:
-        """K and V of each prompt's context, once. [bytes]."""
+        """K and V of all prompts' contexts, each read once. [bytes]."""
         return self.cached_bytes(self.prompts * self.context_tokens)
 
     @property
     def decoded_bytes(self) -> Numeric:
-        """K and V of all samples' own tokens. [bytes]."""
+        """K and V of all samples' decoded tokens. [bytes]."""
         return self.cached_bytes(self.sequences * self.decoded_tokens)
 
     def whole(self, *, rereads: bool = False) -> CachePart:
-        """Return what standard attention reads: each sequence all its keys, P b (m_c + m_d).
+        """Return the reads of standard attention: all keys of every sequence, P b (m_c + m_d).
 
         Equation 5 of the paper: ``g k b (m_c + m_d)`` elements of K and of V.
 
         Parameters
         ----------
         rereads
-            Whether the sequences read one stored context, in place of copies of it.
+            Whether the sequences read one stored context instead of copies.
         """
         stored = self.stored_context_tokens if rereads else 0
         return CachePart(
@@ -118,7 +118,7 @@ class AttentionShape:
 
     @property
     def context_part(self) -> CachePart:
-        """The context of each prompt; all its samples share it."""
+        """The context of each prompt, which all its samples share."""
         return CachePart(
             name="attention_context",
             tokens=self.context_tokens,
@@ -128,14 +128,14 @@ class AttentionShape:
 
     @property
     def decoded_part(self) -> CachePart:
-        """The tokens each sequence has of its own."""
+        """The decoded tokens of each sequence."""
         return CachePart(
             name="attention_suffix", tokens=self.decoded_tokens, caches=self.sequences, sharers=1
         )
 
     @property
     def parts(self) -> tuple[CachePart, ...]:
-        """What bifurcated attention reads apart: the context or its levels, then own tokens.
+        """The parts that bifurcated attention reads: the context or its levels, decoded tokens.
 
         Equation 6 of the paper: ``g k (m_c + b m_d)`` elements of K and of V.
         """
@@ -148,7 +148,7 @@ class AttentionShape:
         return cached_tokens * self.cache_width * self.kv_bytes
 
     def keys_bytes(self, cached_tokens: Numeric) -> Numeric:
-        """K of a number of cached tokens, for kernels that read only the keys. [bytes]."""
+        """K of a number of cached tokens, for operations that read only the keys. [bytes]."""
         return cached_tokens * self.kv_heads * self.key_width * self.kv_bytes
 
     def values_bytes(self, cached_tokens: Numeric) -> Numeric:
@@ -165,10 +165,10 @@ class AttentionShape:
 
 
 def present(tokens: Numeric) -> Numeric:
-    """Return 1 where there are keys, 0 where the part is skipped."""
+    """Return 1 if there are keys, 0 if there are none and the part is skipped."""
     return where(tokens > 0, 1, 0)
 
 
 def several(count: Numeric) -> Numeric:
-    """Return 1 where there is more than one."""
+    """Return 1 for more than one, else 0."""
     return where(count > 1, 1, 0)

@@ -1,8 +1,8 @@
-"""What each kernel reads of a prefix tree: levels split from those below, or joined with them.
+"""The reads of each kernel over a prefix tree: levels split from those below, or joined.
 
-A level of t tokens has n nodes, each shared by all sequences below it. Read apart, its keys are
-read once for each node. Joined with the level below, they are read as often as that one is; what is
-stored once is then read again. Splitting the last level alone is bifurcated attention, splitting
+A level of t tokens has n nodes, each shared by all sequences below it. If it is split, its keys are
+read once per node. If it is joined with the level below, they are read as often as that level, so
+tokens stored once are read again. Splitting only the last level is bifurcated attention; splitting
 none is standard attention.
 """
 
@@ -15,14 +15,14 @@ from simulator.numeric import Numeric, maximum, minimum
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedLevel:
-    """One level of a tree, as far as the queries can see it.
+    """The part of a tree's level that the queries can see.
 
     Attributes
     ----------
     tokens, nodes
-        Tokens of each node, and nodes.
+        Tokens of each node, and number of nodes.
     split
-        Whether it is read apart from what is below it.
+        Whether it is read apart from the levels below.
     """
 
     tokens: Numeric
@@ -32,18 +32,18 @@ class SharedLevel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePart:
-    """Keys that one kernel reads: a whole cache, a level, several that are joined, or own tokens.
+    """Keys that one kernel reads: a whole cache, one or several joined levels, or decoded tokens.
 
     Attributes
     ----------
     name
         Name of the operation.
     tokens, caches
-        Keys of each cache, and caches.
+        Keys of each cache, and number of caches.
     sharers
         Sequences whose queries read each cache.
     repeated_tokens, stored_tokens
-        Over all caches, tokens that are stored once but read again, and what is stored of them.
+        Over all caches: tokens that are stored once but read repeatedly, and their stored number.
     """
 
     name: str
@@ -55,13 +55,13 @@ class CachePart:
 
 
 def visible_levels(work: Workload, visible_tokens: Numeric) -> tuple[SharedLevel, ...]:
-    """Return the levels of a workload's tree from the root down, without what is out of sight.
+    """Return the visible levels of a workload's tree from the root down.
 
     Parameters
     ----------
     visible_tokens
-        How many of the context's last tokens the queries see; a sliding window hides the others.
-        A context that is longer or shorter than the levels together is so in its last ones.
+        The context's last tokens that the queries see; a sliding window hides the others. If the
+        context's length differs from the sum of the levels, its last levels take the difference.
     """
     levels = []
     hidden = work.context_tokens - visible_tokens
@@ -79,7 +79,7 @@ def visible_levels(work: Workload, visible_tokens: Numeric) -> tuple[SharedLevel
 
 
 def stored_tokens(levels: Sequence[SharedLevel]) -> Numeric:
-    """Return the tokens of a tree's nodes, each node once."""
+    """Return the tokens of a tree, each node counted once."""
     tokens: Numeric = 0
     for level in levels:
         tokens = tokens + level.nodes * level.tokens
@@ -87,13 +87,13 @@ def stored_tokens(levels: Sequence[SharedLevel]) -> Numeric:
 
 
 def cache_parts(levels: Sequence[SharedLevel], own: CachePart) -> tuple[CachePart, ...]:
-    """Return what each kernel reads, from the root down, what each sequence has of its own last.
+    """Return the part that each kernel reads, from the root down, decoded tokens last.
 
-    Levels at the end that are not split are read with the own tokens, by every sequence.
+    The last levels, if not split, are read with the decoded tokens by every sequence.
     """
     several = sum(level.split for level in levels) > 1
     parts: list[CachePart] = []
-    above: list[SharedLevel] = []  # levels that wait to be read with one below
+    above: list[SharedLevel] = []  # joined levels, to be read with a level below
     for index, level in enumerate(levels):
         if not level.split:
             above.append(level)
@@ -110,7 +110,7 @@ def cache_parts(levels: Sequence[SharedLevel], own: CachePart) -> tuple[CachePar
 
 
 def _joined(above: Sequence[SharedLevel], part: CachePart) -> CachePart:
-    """Return a part with the levels above it that are read with it."""
+    """Return a part together with the joined levels above it."""
     if not above:
         return part
     tokens, repeated, stored = part.tokens, part.repeated_tokens, part.stored_tokens

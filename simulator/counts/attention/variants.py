@@ -1,4 +1,4 @@
-"""PyTorch kernels that no setup asks for, to measure and to trace: repeats, chunks, one mask."""
+"""PyTorch kernels outside all setups, to measure and trace: repeats, chunks, one mask."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ MASK_BLOCK = 128
 
 
 def standard_repeat_kv(shape: AttentionShape) -> list[Operation]:
-    """KV heads repeated to query heads in memory, group sizes of one included, then one call."""
+    """KV heads repeated to query heads in memory, even for groups of one, then one call."""
     cache = shape.cached_bytes(shape.sequences * shape.tokens)
     repeat = replace(
         moved("kv_repeat", cache, cache * shape.group, launches=2, kind="copy"), kv_bytes_read=cache
@@ -33,7 +33,7 @@ def standard_repeat_kv(shape: AttentionShape) -> list[Operation]:
 
 
 def bifurcated_flash_chunked(shape: AttentionShape) -> list[Operation]:
-    """As ``bifurcated_flash``, the context in chunks and a remainder, all merged."""
+    """``bifurcated_flash`` with the context in chunks and a remainder, all merged."""
     tokens, own = shape.context_tokens, present(shape.decoded_tokens)
     context = present(tokens)
     chunks = minimum(CHUNKS, tokens)
@@ -45,7 +45,7 @@ def bifurcated_flash_chunked(shape: AttentionShape) -> list[Operation]:
     )
     states = own + chunks + present(rest)
     alone = where(states > 1, 0, 1)
-    # Query tokens are folded as samples are.
+    # Query tokens are folded like samples.
     folded = replace(shape, samples=shape.samples * shape.query_tokens, query_tokens=1)
     return [
         *flash_part(shape, shape.decoded_part),
@@ -58,9 +58,9 @@ def bifurcated_flash_chunked(shape: AttentionShape) -> list[Operation]:
 
 
 def bifurcated_flex(shape: AttentionShape) -> list[Operation]:
-    """Folding, one FlexAttention call over the packed cache, the output put back; one shape only.
+    """Folding, one FlexAttention call over the packed cache, unfolding; for one shape only.
 
-    The call computes every block of 128 x 128 that its mask touches, so more FLOPs than attention.
+    The call computes every 128 x 128 block that its mask touches: more FLOPs than attention needs.
     """
     folds = folds_by_copy(shape, shape.samples)
     kv_bytes = shape.context_copy_bytes + shape.decoded_bytes
@@ -78,7 +78,7 @@ def bifurcated_flex(shape: AttentionShape) -> list[Operation]:
 
 
 def _visited_pairs(shape: AttentionShape) -> int:
-    """Return the (row, key) pairs in the blocks that the mask of a packed cache touches."""
+    """Return the number of (row, key) pairs in the blocks that a packed cache's mask touches."""
     group = shape.group
     rows = shape.samples * group
     context, own = shape.context_tokens, shape.decoded_tokens
@@ -88,7 +88,7 @@ def _visited_pairs(shape: AttentionShape) -> int:
         end = min(start + MASK_BLOCK, rows)
         own_start = context + start // group * own
         own_end = context + ((end - 1) // group + 1) * own
-        # Blocks are half open: those of the context, and those of the rows' own tokens after them.
+        # Half-open ranges of blocks: those of the context, then those of the rows' decoded tokens.
         context_blocks = ceil_div(context, MASK_BLOCK)
         first = max(own_start // MASK_BLOCK, context_blocks)
         last = ceil_div(own_end, MASK_BLOCK) if own else first

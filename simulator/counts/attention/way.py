@@ -1,8 +1,8 @@
-"""What a way of attention is: one object that tells all in which it differs from the others.
+"""A way of attention: one object that holds everything in which it differs from the others.
 
-A way is a file of this package: its operations for standard and bifurcated attention, fused as
-engines and compilers run it and in plain PyTorch, what it keeps in memory, what it cannot serve,
-the formula that ``--explain`` prints, and what its interval depends on. The registry lists them.
+Each file of this package is a way: its operations for standard and bifurcated attention, fused as
+in engines and compilers and in plain PyTorch, its workspace, the workloads it cannot serve, the
+formula that ``--explain`` prints, and the spread behind its interval. The registry lists them.
 """
 
 from collections.abc import Callable
@@ -21,19 +21,19 @@ PARTIAL_BYTES = 4  # partial outputs, log-sum-exps and PyTorch's math path are f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainKernel:
-    """A way of attention as one PyTorch function: its account.
+    """The account of a way of attention as one PyTorch function.
 
     The function of the same name is in :mod:`simulator.evidence.kernels`. The account equals a
     trace of it, operation by operation and in the code's order: FLOPs, bytes read and written,
-    launches (docs/tracing.md says where they differ, and why). An operation with several launches
-    stands for that many kernels in a row. Flash attention takes half-precision types.
+    launches (docs/tracing.md explains the exceptions). An operation with several launches stands
+    for that many consecutive kernels. Flash attention takes half-precision types.
 
     Attributes
     ----------
     attention, kernel, kv_layout
-        The setup that it runs.
+        The settings that it implements.
     operations
-        What one layer does, of sizes on one GPU.
+        Function from one GPU's sizes to the operations of one layer.
     """
 
     name: str
@@ -45,16 +45,16 @@ class PlainKernel:
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """A way of attention; what is here is that of a fused kernel that keeps nothing in memory.
+    """A way of attention; the defaults are those of a fused kernel without workspace.
 
     Attributes
     ----------
     name
-        What ``--kernel`` calls it.
+        Its name for ``--kernel``.
     logits_in_memory
-        Whether the logits pass through memory between its products.
+        Whether the logits go through memory between its products.
     spread
-        Which spread of measured times its interval has on top of that of engines' kernels
+        The spread of measured times that its interval adds to that of engines' kernels
         (``spread.toml``, table ``code``); empty for none.
     """
 
@@ -63,44 +63,44 @@ class Way:
     spread: Literal["", "unfused"] = ""
 
     def standard(self, shape: AttentionShape, *, rereads: bool) -> list[Operation]:
-        """Return the operations of one layer's standard attention, fused.
+        """Return the fused operations of one layer's standard attention.
 
         Parameters
         ----------
         rereads
-            Whether the samples read one stored context, in place of copies of it.
+            Whether the samples read one stored context instead of copies.
         """
         raise NotImplementedError
 
     def bifurcated(self, shape: AttentionShape) -> list[Operation]:
-        """Return the operations of one layer's bifurcated attention, or of a tree's, fused."""
+        """Return the fused operations of one layer's bifurcated or tree attention."""
         raise NotImplementedError
 
     def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
-        """Return the operations in plain PyTorch, one kernel for each; fused where it has none."""
+        """Return the operations in plain PyTorch, a kernel each; the fused ones if it has none."""
         if setup.bifurcated:
             return self.bifurcated(shape)
         return self.standard(shape, rereads=setup.rereads)
 
     def workspace_bytes(self, shape: AttentionShape, setup: Setup) -> Numeric:
-        """Return the bytes that one layer's attention keeps in memory beside the caches."""
+        """Return the bytes that one layer's attention keeps in memory besides the caches."""
         outputs = max(2, len(shape.parts)) if setup.bifurcated else 2
         rebuilt = shape.cached_bytes(shape.sequences * shape.tokens) if setup.rebuilds else 0
         held = self.held_bytes(shape, setup)
         return shape.query_bytes + outputs * shape.output_bytes + rebuilt + held
 
     def held_bytes(self, shape: AttentionShape, setup: Setup) -> Numeric:  # noqa: ARG002
-        """Return what the kernel itself keeps: logits or partial results; nothing by default."""
+        """Return the kernel's own workspace: logits or partial results; 0 by default."""
         return 0
 
     def refusal(self, model: ModelShape, work: Workload) -> str:  # noqa: ARG002
-        """Return why it cannot serve a model or a workload, in one line; empty where it can."""
+        """Return why it cannot serve a model or a workload, in one line; empty if it can."""
         return ""
 
     def kv_formula(self, setup: Setup) -> str:
-        """Return the cached tokens that a layer reads for one prompt, in the paper's symbols.
+        """Return the formula of the cached tokens a layer reads per prompt, in the paper's symbols.
 
-        Empty where the operations read them in more than one pass.
+        Empty if the operations read them in more than one pass.
         """
         if setup.rebuilds:
             return ""

@@ -20,16 +20,16 @@ from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import EIGHT_BIT, GENERAL, Variant
 
-# Fewer rows than this determine no constant.
+# The fewest rows that can determine a constant.
 LEAST_ROWS = 12
 
 
 @dataclass
 class StageFit:
-    """One fit: its rows, the variant its constants are for, and its result.
+    """One fit: its rows, the variant of its constants, and its result.
 
-    ``labels`` are those of the rows in their table, in the order of the fit's residuals.
-    ``shapes`` are their shapes: the values of ``shape_columns``, joined by strokes.
+    ``labels`` are the rows' labels in their table, in the order of the fit's residuals.
+    ``shapes`` are the rows' shapes: the values of ``shape_columns``, joined by slashes.
     """
 
     kind: RowKind
@@ -48,11 +48,11 @@ class Calibration:
     Attributes
     ----------
     profile
-        The GPU with the fitted constants.
+        The GPU's profile with the fitted constants.
     fits
-        In order.
+        The fits in order.
     left_out
-        Kinds of rows that could not be fitted, with the reason.
+        Kinds of rows that could not be fitted, with reasons.
     """
 
     profile: HardwareProfile
@@ -71,15 +71,15 @@ class Calibration:
 def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
     """Fit every constant that the rows of a GPU determine.
 
-    For each kind of row, first in 16-bit formats and then in 8-bit ones: all libraries together,
-    for questions that name no library, then each library where there are several.
+    For each kind of row, first in 16-bit and then in 8-bit formats: one fit to all libraries, for
+    questions that name no library, then one for each library if there are several.
 
     Raises
     ------
     MeasurementError
-        If there are no rows of this GPU that can be fitted.
+        If no rows of this GPU can be fitted.
     """
-    # A fit starts from constants carried over: from an old fit, it would not be reproducible.
+    # A fit starts from transferred constants: from an old fit, it would not be reproducible.
     profile = gpu.model_copy(update={"fitted": {}})
     fits: list[StageFit] = []
     left_out: list[str] = []
@@ -109,7 +109,7 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
 
 def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterator[StageFit]:
     """Yield the fits of one kind of row: in general, by library, by 8-bit format."""
-    # What ran out of memory has no time to fit.
+    # Rows that ran out of memory have no time to fit.
     rows = rows[rows["time_s"].notna()]
     prepared = prepare(rows, stage.kind).groups
     groups = [group for group in prepared if _launched(group) == stage.rows]
@@ -122,7 +122,7 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
         if stage.own and (len(libraries) > 1 or not stage.general):
             chosen_for += [(part, each) for each, part in libraries.items() if each != general]
     for chosen, variant in chosen_for:
-        # A constant that another kind of row has determined stays.
+        # Keep constants that another kind of row has determined.
         left = [item for item in stage.free if str(item.key.of(variant)) not in profile.fitted]
         if sum(len(group.index) for group in chosen) < LEAST_ROWS or not left:
             continue
@@ -139,7 +139,7 @@ def _fit(
     free: Sequence[Free],
     variant: Variant,
 ) -> StageFit:
-    """Fit one set of constants to some groups."""
+    """Fit one set of constants to groups of rows."""
     measured = [rows.loc[group.index, "time_s"].to_numpy() for group in groups]
     shapes = [
         rows.loc[group.index, list(stage.shape)].astype(str).agg("/".join, axis=1).to_numpy()
@@ -160,7 +160,7 @@ def _fit(
 
 
 def _launched(group: Group) -> Literal["graph", "eager", "whole"]:
-    """Return the kind of stage that a group's rows are for."""
+    """Return the stage that a group's rows belong to."""
     if not group.operations:
         return "whole"
     return "eager" if group.execution == "eager" else "graph"
@@ -176,7 +176,7 @@ def _by_variant(groups: Sequence[Group]) -> Mapping[Variant, list[Group]]:
 
 
 def error_summary(residuals: "np.ndarray") -> tuple[float, float, float]:
-    """Return median and 90th percentile of the absolute error, and the median signed one."""
+    """Return median and 90th percentile of the absolute error, and the median signed error."""
     numbers = np.asarray(residuals, dtype=np.float64)
     ratio = np.expm1(numbers[np.isfinite(numbers)])
     if not len(ratio):
@@ -186,11 +186,11 @@ def error_summary(residuals: "np.ndarray") -> tuple[float, float, float]:
 
 
 def shape_errors(part: StageFit) -> list[dict[str, Any]]:
-    """Return the errors of each shape that a fit saw, the farthest off when held out first.
+    """Return the errors of each shape of a fit, the largest held-out error first.
 
-    ``shape`` names its columns; ``median_ape``, ``worst_ape`` and ``bias`` are in sample,
-    ``held_out_median_ape`` and ``held_out_bias`` predicted by a fit to the other shapes, None where
-    there are too few.
+    ``shape`` names its columns. ``median_ape``, ``worst_ape`` and ``bias`` are in sample;
+    ``held_out_median_ape`` and ``held_out_bias`` come from a fit to the other shapes, None if there
+    are too few.
     """
     seen, unseen = (
         np.expm1(np.asarray(logs, dtype=np.float64))
@@ -213,7 +213,7 @@ def shape_errors(part: StageFit) -> list[dict[str, Any]]:
 
 
 def _named(shape: str, columns: tuple[str, ...]) -> dict[str, int | str]:
-    """Return the values of a shape by column; a model's name, always first, may contain strokes."""
+    """Return the values of a shape by column; a model's name, always first, may have slashes."""
     values = shape.rsplit("/", len(columns) - 1)
     return {
         name: int(float(value)) if re.fullmatch(r"\d+(\.0)?", value) else value
@@ -222,5 +222,5 @@ def _named(shape: str, columns: tuple[str, ...]) -> dict[str, int | str]:
 
 
 def _known(value: float) -> float | None:
-    """Return a number, None where it is not finite."""
+    """Return a number, None if it is not finite."""
     return float(value) if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Write fitted constants into a GPU profile, and keep everything else in it."""
+"""Write fitted constants into a GPU profile and keep the rest of it."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from simulator.timing.constants import GENERAL
 DIGITS = 4
 
 
-# The public projects behind the short names in the rows' source column: name here, and in full.
+# The public projects behind the short names in the rows' source column: short and full name.
 SOURCES = {
     "aic": (
         "aiconfigurator rows",
@@ -42,11 +42,11 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
     Parameters
     ----------
     original
-        The profile as it is, with its comments.
+        The profile's text, with its comments.
     calibration
         The fits of the GPU.
     date
-        The date that every constant names, beside the rows' sources.
+        The date recorded for every constant, next to the rows' sources.
     """
     import tomlkit
 
@@ -61,7 +61,7 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
         name = f"{part.kind}, {part.variant}" if part.variant != GENERAL else part.kind
         table.add(tomlkit.comment(_note(name, fitted.rows, fitted.shapes, median, p90)))
         if fitted.bounded:
-            # Resampled shapes give the same value: no error, but the value is only a bound.
+            # Resampled shapes all give this value: it has no error, but is only a bound.
             table.add(tomlkit.comment(f"the rows only bound {', '.join(fitted.bounded)}"))
         for constant, value in fitted.constants.items():
             known = constant not in fitted.bounded
@@ -80,7 +80,7 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
 
 
 def _note(name: str, rows: int, shapes: int, median: float, p90: float) -> str:
-    """Say what the constants were fitted to, and how well they predict held-out shapes."""
+    """Describe the rows of a fit, and how well it predicts held-out shapes."""
     text = f"{name}: {rows} rows of {shapes} shapes"
     if not math.isnan(median):
         text += (
@@ -90,7 +90,7 @@ def _note(name: str, rows: int, shapes: int, median: float, p90: float) -> str:
 
 
 def _source(part: StageFit) -> str:
-    """Name the rows that constants were fitted to."""
+    """Name the sources of a fit's rows."""
     names = [SOURCES[name][0] if name in SOURCES else _plain(name) for name in part.sources]
     what = part.kind.replace("_", " ")
     return "; ".join(f"{name}: {what}" for name in names) or f"recalled, the user's rows: {what}"

@@ -9,12 +9,11 @@ from simulator.evidence.predict.groups import Group
 from simulator.inputs.hardware import FittedFigure, HardwareProfile
 from simulator.timing.constants import GENERAL, Key, Variant, rates
 
-# Residuals are logarithms of predicted over measured; rows with larger ones weigh less and less, as
-# outliers.
+# Residuals are log(predicted / measured); rows with larger ones lose weight as outliers.
 ROBUST_SCALE = 0.05
-# Rows cannot determine a constant if no time changes by this share of a relative change of it.
+# Rows cannot determine a constant if every time's relative sensitivity to it is below this.
 LEAST_SENSITIVITY = 0.01
-# Nor a constant whose standard error is larger than this share of it.
+# Nor a constant whose relative standard error exceeds this.
 LARGEST_ERROR = 0.5
 RESAMPLES = 400
 FOLDS = 5
@@ -22,9 +21,9 @@ FOLDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """A constant to fit: its key without variant, and the range in which it makes sense.
+    """A constant to fit: its key without variant, and its plausible range.
 
-    The fit starts from the GPU's value, or from ``start`` where the timing model has none.
+    The fit starts from the GPU's value, or from ``start`` if the timing model has none.
     """
 
     key: Key
@@ -44,16 +43,16 @@ class Fitted:
     at_bound
         Constants that ended at the edge of their range.
     bounded
-        Constants that times do not depend on at the fitted value, but would a little beyond it: for
-        example host time where the GPU is never idle. Any value on this side fits as well.
+        Constants that do not affect times at the fitted value, but would a little beyond it: for
+        example host time if the GPU is never idle. Any value on this side fits equally well.
     unidentified
-        Constants about which the rows say nothing: they keep their value.
+        Constants that the rows cannot determine: they keep their value.
     correlated
-        Pairs that the rows can hardly tell apart, with their correlation.
+        Pairs that the rows can hardly separate, with their correlation.
     residuals, held_out
-        log(predicted / measured), in sample, and each shape predicted without it.
+        log(predicted / measured), in sample, and with each shape predicted by a fit without it.
     rows, shapes
-        How many rows and distinct shapes were fitted.
+        Number of rows and of distinct shapes fitted.
     """
 
     constants: Mapping[str, float]
@@ -93,16 +92,16 @@ def fit(
     Parameters
     ----------
     gpu
-        The fit starts from its constants; those about which the rows say nothing stay.
+        The fit starts from its constants; those that the rows cannot determine stay.
     groups
         The rows, as operations.
     measured, shapes
         For each group: times [s], and the shape of each row. Whole shapes are held out and
-        resampled, because rows of one shape err together.
+        resampled, because errors of one shape are correlated.
     free
         The constants to fit.
     variant
-        The library or format that the constants are for.
+        The library or format of the constants.
     """
     problem = _Problem(gpu, groups, measured, shapes, free, variant)
     start = problem.start()
@@ -116,7 +115,7 @@ def fit(
         errors, correlation = problem.uncertainty(best)
         if not len(errors) or errors.max() <= LARGEST_ERROR:
             break
-        # Without the worst constant the rows may well determine the others.
+        # Without the worst constant, the rows may determine the others.
         used = [item for i, item in enumerate(used) if i != int(errors.argmax())]
     left = tuple(item.key for item in free if item not in used)
     residuals = problem.residuals(best)
@@ -157,7 +156,7 @@ def fit(
 
 
 def _folds(shapes: "np.ndarray") -> "np.ndarray":
-    """Deal the shapes, in order, over the folds."""
+    """Distribute the shapes, in order, over the folds."""
     _, order = np.unique(shapes, return_inverse=True)
     return np.asarray(order) % FOLDS
 
@@ -182,7 +181,7 @@ class _Problem:
         self._high = np.log([item.high for item in free])
 
     def start(self) -> "np.ndarray":
-        """Return the constants the profile has now, inside their ranges."""
+        """Return the profile's current constants, clipped to their ranges."""
         variants = self._groups[0].variants if self._variant != GENERAL else ()
         constants = rates(self._gpu, variants=variants).constants
         values = [
@@ -218,7 +217,7 @@ class _Problem:
         return np.array(columns).T.reshape(self.rows, len(point))
 
     def solve(self, rows: "np.ndarray", start: "np.ndarray") -> "np.ndarray":
-        """Return the best point for some of the rows."""
+        """Return the best point for a subset of the rows."""
         from scipy.optimize import least_squares
 
         if not len(start):
@@ -236,7 +235,7 @@ class _Problem:
     def uncertainty(self, best: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
         """Return standard errors of the logarithms and their correlations.
 
-        A bootstrap over shapes without fitting anew: each draw takes one Gauss-Newton step from the
+        A bootstrap over shapes without refitting: each draw takes one Gauss-Newton step from the
         fit of all rows.
         """
         count = len(best)

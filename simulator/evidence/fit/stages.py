@@ -11,11 +11,11 @@ from simulator.timing.constants import CONSTANTS, Key
 
 
 def _keys(kind: Kind, *names: str) -> tuple[Key, ...]:
-    """Return the keys of constants, those that each kind of operation has of its own for one."""
+    """Return the keys of constants, including the per-kind ones for one kind of operation."""
     return tuple(Key(name, kind if CONSTANTS[name].by_kind else None) for name in names)
 
 
-# The constants of decode attention that its kernels differ by.
+# The constants in which decode attention kernels differ.
 DECODE_ATTENTION = (
     Key("launch_us", "attention"),
     Key("launch_us", "combine"),
@@ -39,14 +39,14 @@ class Stage:
     Attributes
     ----------
     shape
-        Columns that make up a row's shape: whole shapes are held out.
+        Columns that define a row's shape: whole shapes are held out.
     own
-        Whether each library, and 8-bit formats, get constants of their own.
+        Whether each library, and 8-bit formats, get their own constants.
     general
-        Whether there are constants for no library in particular: each engine's overhead is its own.
+        Whether there are also constants for no particular library; engines' overheads have none.
     rows
         Which rows: replayed from a CUDA graph, launched from the host one by one, or whole programs
-        with a timing of their own.
+        with their own timing.
     """
 
     kind: RowKind
@@ -58,7 +58,7 @@ class Stage:
 
 
 def _free(*keys: Key) -> tuple[Free, ...]:
-    """Return constants to fit, each in the range that the timing model gives it."""
+    """Return constants to fit, each with the range that the timing model gives it."""
     return tuple(Free(key, *CONSTANTS[key.name].fit[key.kind]) for key in keys)
 
 
@@ -109,7 +109,7 @@ STAGES = (
     ),
     *(
         Stage(kind, _free(Key("host_us_per_launch"), Key("eager_launch_us")), shape, rows="eager")
-        # The whole step comes first: its host does what a user's does.
+        # The whole step comes first: its host works like a user's.
         for kind, shape in _EAGER
     ),
     Stage(
@@ -132,7 +132,7 @@ _HARNESS_ROWS = {
 
 
 def wanted_rows(key: Key) -> str:
-    """Return the rows to add for a constant that the present rows do not determine."""
+    """Return the rows to add for a constant that the given rows do not determine."""
     if key.name in CONSTANTS:
         return CONSTANTS[key.name].rows
     found = (rows for end, rows in _HARNESS_ROWS.items() if key.name.endswith(end))

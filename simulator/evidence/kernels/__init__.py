@@ -1,4 +1,4 @@
-"""Attention kernels in real PyTorch: the code behind every account in :mod:`simulator.counts`.
+"""Attention kernels in PyTorch: the code behind every account in :mod:`simulator.counts`.
 
 >>> from simulator.evidence.kernels import KERNELS
 >>> KERNELS["bifurcated_flash"].attention

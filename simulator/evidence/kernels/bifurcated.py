@@ -1,8 +1,8 @@
-"""Bifurcated attention: what samples share is read once for all of them, exactly.
+"""Bifurcated attention: an exact method that reads the shared context once for all samples.
 
-arXiv 2403.08845. The attention of a sample is split at the boundary between the context, which is
-the same for all samples of a prompt, and the tokens the sample has decoded itself. Contexts that
-share a part themselves, as few-shot examples before each problem, are a tree of such levels.
+arXiv 2403.08845. The attention of a sample is split at the boundary between the context, which all
+samples of a prompt share, and the tokens that the sample has decoded. Contexts that share a part,
+such as few-shot examples before each problem, form a tree of such levels.
 """
 
 from collections.abc import Sequence
@@ -40,8 +40,8 @@ CHUNKS = 4
 def bifurcated_einsum(call: Call, *, mask: Tensor | None = None) -> Tensor:
     """Attend as the paper's code does: two products, one softmax over concatenated logits.
 
-    The logits are in memory in the inputs' own type. The paper's code scales the logits and adds a
-    mask over a padded cache; here the query is scaled and the cache holds no padding.
+    The logits are in memory in the inputs' type. The paper's code scales the logits and adds a mask
+    over a padded cache; this code scales the query, and the cache has no padding.
     """
     (context_keys, context_values), (decoded_keys, decoded_values) = call.context, call.decoded
     rows = rows_of(call, call.prompts, call.samples)
@@ -54,13 +54,13 @@ def bifurcated_einsum(call: Call, *, mask: Tensor | None = None) -> Tensor:
     decoded_weights = weights[..., call.context_tokens :]
     context_output = torch.einsum("xbgrm,xgmk->xbgrk", context_weights, context_values)
     decoded_output = torch.einsum("xbgrm,xbgmk->xbgrk", decoded_weights, decoded_values)
-    # The decoded part lies like the query, and a sum lies like its first term.
+    # The decoded part has the query's layout, and a sum has the layout of its first term.
     return tokens_of(decoded_output + context_output, call)
 
 
 @kernel
 def bifurcated_flash(call: Call) -> Tensor:
-    """Attend by flash on the context for all samples, flash on decoded tokens, and a merge."""
+    """Attend with flash on the context for all samples, flash on decoded tokens, and a merge."""
     return _over_levels(call.query, [call.context], call.decoded, call.scale)
 
 
@@ -78,12 +78,11 @@ def prefix_tree(
     Parameters
     ----------
     query
-        [prompts, samples, heads, head_dim], or with query_tokens behind samples.
+        [prompts, samples, heads, head_dim], or with query_tokens after samples.
     context_keys, context_values
-        One tensor, or one for each level from the root down, of [nodes, kv_heads, tokens,
-        head_dim]. A level's nodes divide the prompts: node i is shared by the i-th run of
-        ``prompts / nodes`` prompts. A level of one node is shared by all, a level of ``prompts``
-        nodes is each prompt's own.
+        One tensor, or one per level from the root down, of [nodes, kv_heads, tokens, head_dim]. A
+        level's nodes divide the prompts: the i-th run of ``prompts / nodes`` prompts shares node i.
+        All prompts share a level of one node; in a level of ``prompts`` nodes each has its own.
     decoded_keys, decoded_values
         [prompts, samples, kv_heads, decoded_tokens, head_dim]
     scale
@@ -92,11 +91,11 @@ def prefix_tree(
     Raises
     ------
     KernelError
-        If a level's nodes do not divide the prompts, or the tensors do not belong together.
+        If a level's nodes do not divide the prompts, or the tensors do not match.
 
     Notes
     -----
-    One flash call per level and one merge. A level of more than one node but fewer than prompts
+    One flash call per level, and one merge. A level with more than one node but fewer than prompts
     copies its partial output, because no single stride leads from node to prompt.
     """
     keys_of = [context_keys] if isinstance(context_keys, Tensor) else list(context_keys)
@@ -123,10 +122,10 @@ def prefix_tree(
 
 @kernel
 def bifurcated_flash_chunked(call: Call, *, chunks: int = CHUNKS) -> Tensor:
-    """Attend as :func:`bifurcated_flash`, the context cut into ``chunks`` chunks by a view.
+    """Attend as :func:`bifurcated_flash`, with a view of the context in ``chunks`` chunks.
 
-    More thread blocks run at once where the kernel does not split the keys itself. A context that
-    does not divide leaves a shorter chunk, one call more.
+    More thread blocks run at once if the kernel does not split the keys itself. A context that does
+    not divide leaves a shorter chunk, for one more call.
     """
     if chunks < 1:
         raise KernelError(f"chunks = {chunks} is not at least 1")
@@ -139,13 +138,13 @@ def bifurcated_flash_chunked(call: Call, *, chunks: int = CHUNKS) -> Tensor:
 
 
 def _over_chunks(call: Call, chunks: int) -> list[State]:
-    """Attend to each chunk of the context, and to what is left."""
+    """Attend to each chunk of the context, and to the remainder."""
     chunk_tokens = max(1, call.context_tokens // chunks)
     count = min(chunks, call.context_tokens)
     whole = count * chunk_tokens
-    # Rows are [prompts, kv_heads, samples * query_tokens * group, head_dim]. Chunks are heads of
-    # their own, [prompts * kv_heads, chunks, ...]: the queries of a KV head serve all of them by a
-    # stride of 0.
+    # Rows are [prompts, kv_heads, samples * query_tokens * group, head_dim]. Chunks become separate
+    # heads, [prompts * kv_heads, chunks, ...]; a stride of 0 gives all of them the queries of their
+    # KV head.
     rows = fold(call.query, call.prompts, call.kv_heads)
     chunked_rows = rows.flatten(0, 1).unsqueeze(1).expand(-1, count, -1, -1)
     keys, values = (

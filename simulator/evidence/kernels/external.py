@@ -1,8 +1,8 @@
-"""Other libraries' shared-prefix attention: what their adapters have in common.
+"""Shared code of the adapters to other libraries' shared-prefix attention.
 
-Both libraries plan: what depends on sizes alone is worked out once and serves many calls. So an
-adapter is a plan. Called as other kernels are, it plans anew each time, which is right for checking
-results and too much for timing.
+Both libraries plan: they compute once what depends on sizes alone, for many calls. So an adapter is
+a plan. Called like other kernels, it plans again on every call, which is fine for checking results
+but too slow for timing.
 """
 
 import inspect
@@ -30,16 +30,16 @@ def as_pages(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A call that is ready to be made many times, with inputs of one size.
+    """A planned call that can be made many times, with inputs of one size.
 
     Attributes
     ----------
     run
-        Attends, given what ``arrange`` returns.
+        Attends, given the result of ``arrange``.
     arrange
-        Returns a kernel's inputs as the call takes them.
+        Converts a kernel's inputs to the arguments of the call.
     note
-        What a measured row should say of it.
+        Note for measured rows.
     """
 
     run: Callable[..., Tensor]
@@ -52,7 +52,7 @@ class Planned:
 
 
 def load(kernel: str, *modules: str) -> ModuleType:
-    """Import the first of some modules that exists: versions keep the same thing in other places.
+    """Import the first module that exists: its place differs between versions.
 
     Raises
     ------
@@ -73,23 +73,23 @@ def load(kernel: str, *modules: str) -> ModuleType:
 
 
 def need(kernel: str, module: ModuleType, name: str, parameters: Iterable[str] = ()) -> Any:
-    """Return something of a library's module that takes certain parameters.
+    """Return a member of a library's module, checked for its parameters.
 
     Parameters
     ----------
     kernel
-        Whose library it is, for an error.
+        Name of the kernel, for an error.
     module
         The module, or a class.
     name
-        What is wanted of it.
+        Name of the member.
     parameters
-        Names that it must take.
+        Parameters that it must take.
 
     Raises
     ------
     KernelError
-        If this version has no such thing.
+        If this version has no such member.
     """
     found = getattr(module, name, None)
     if found is None:
@@ -103,7 +103,7 @@ def need(kernel: str, module: ModuleType, name: str, parameters: Iterable[str] =
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the names of what a function takes."""
+    """Return the names of a function's parameters."""
     return tuple(inspect.signature(function).parameters)
 
 
@@ -122,8 +122,8 @@ def planned_call(kernel: str, inputs: Inputs, scale: float | None) -> Call:
     Raises
     ------
     KernelError
-        If they do not belong together; if there are several query tokens, for which no adapter is
-        written; or if a part is empty: a paged kernel would return a log-sum-exp of +inf.
+        If they do not match; if there are several query tokens, which no adapter supports; or if a
+        part is empty: a paged kernel would return a log-sum-exp of +inf.
     """
     call = call_of(*inputs, scale=scale)
     if call.query_tokens > 1:
@@ -134,13 +134,13 @@ def planned_call(kernel: str, inputs: Inputs, scale: float | None) -> Call:
 
 
 def query_ends(call: Call) -> tuple[Tensor, Tensor]:
-    """Return where the queries of a context's samples, and of every sample, begin and end."""
+    """Return the offsets of the queries of each context's samples, and of each sample."""
     sequences = call.prompts * call.samples
     return _ends(call, call.prompts, call.samples), _ends(call, sequences, 1)
 
 
 def page_ends(call: Call) -> tuple[Tensor, Tensor]:
-    """Return where the pages of contexts, and of decoded tokens, begin and end in their lists."""
+    """Return the offsets of the pages of contexts, and of decoded tokens, in their lists."""
     return (
         _ends(call, call.prompts, pages_of(call.context_tokens)),
         _ends(call, call.prompts * call.samples, pages_of(call.decoded_tokens)),
@@ -148,7 +148,7 @@ def page_ends(call: Call) -> tuple[Tensor, Tensor]:
 
 
 def page_numbers(call: Call) -> tuple[Tensor, Tensor]:
-    """Return the numbers of the pages of contexts [prompts, pages], and of decoded tokens."""
+    """Return the page numbers of contexts [prompts, pages], and of decoded tokens."""
     sequences = call.prompts * call.samples
     first_own = call.prompts * pages_of(call.context_tokens)
     last = first_own + sequences * pages_of(call.decoded_tokens)
@@ -157,11 +157,11 @@ def page_numbers(call: Call) -> tuple[Tensor, Tensor]:
 
 
 def _ends(call: Call, count: int, size: int) -> Tensor:
-    """Return 0, size, 2 size and so on."""
+    """Return the offsets 0, size, 2 size and so on."""
     return torch.arange(count + 1, dtype=torch.int32, device=call.query.device) * size
 
 
-# The versions whose sources the adapters were written against.
+# Versions against whose sources the adapters were written.
 _WRITTEN_AGAINST = {"flashinfer_cascade": "0.2.0 to 0.7.2", "vllm_cascade": "0.8.5 to 0.33"}
 
 
@@ -171,6 +171,6 @@ def _read(kernel: str) -> str:
 
 
 def _versioned(kernel: str) -> str:
-    """Return a library's name, with its version where it is installed."""
+    """Return a library's name, with its version if it is installed."""
     library = OTHER_LIBRARIES[kernel]
     return f"{library.distribution} {library.version}".rstrip()

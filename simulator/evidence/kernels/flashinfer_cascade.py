@@ -1,6 +1,6 @@
 """FlashInfer's multi-level cascade: contexts and decoded tokens as two levels of one paged cache.
 
-Its log-sum-exps are base 2, which only its own merge sees.
+Its log-sum-exps are base 2; only its own merge uses them.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ _WRAPPER = "MultiLevelCascadeAttentionWrapper"
 
 
 def plan(inputs: Inputs, *, scale: float | None = None, graph: bool = False) -> Planned:
-    """Attend by FlashInfer's ``MultiLevelCascadeAttentionWrapper`` with two levels.
+    """Attend with FlashInfer's ``MultiLevelCascadeAttentionWrapper`` with two levels.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def plan(inputs: Inputs, *, scale: float | None = None, graph: bool = False) -> 
     Raises
     ------
     KernelError
-        If FlashInfer is not installed or of another kind, or cannot take the inputs.
+        If FlashInfer is missing or its interface differs, or it cannot take the inputs.
     """
     wrapper_type = check()
     call = planned_call(_NAME, inputs, scale)
@@ -74,7 +74,7 @@ def plan(inputs: Inputs, *, scale: float | None = None, graph: bool = False) -> 
 
 
 def check() -> Any:
-    """Return the installed wrapper's type, or refuse it."""
+    """Return the installed wrapper class, or refuse it."""
     wrapper_type = need(_NAME, load(_NAME, "flashinfer"), _WRAPPER)
     need(_NAME, wrapper_type, "plan", ("sm_scale", "q_data_type"))
     return wrapper_type
@@ -87,7 +87,7 @@ def _wrapper(
     *,
     graph: bool,
 ) -> Any:
-    """Make a wrapper; one for a CUDA graph reads its plan from buffers that stay where they are."""
+    """Make a wrapper; one for a CUDA graph reads its plan from buffers at fixed addresses."""
     size = flashinfer_workspace_bytes(
         prompts=call.prompts,
         samples=call.samples,
@@ -112,7 +112,7 @@ def _wrapper(
 
 
 def _last_pages(call: Call) -> tuple[Tensor, Tensor]:
-    """Return how many tokens the last page of each context, and of decoded tokens, holds."""
+    """Return the tokens in the last page of each context, and of decoded tokens."""
 
     def filled(count: int, tokens: int) -> Tensor:
         last = (tokens - 1) % PAGE_TOKENS + 1

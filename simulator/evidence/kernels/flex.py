@@ -1,4 +1,4 @@
-"""Bifurcated attention in one FlexAttention call: the mask, not a merge, keeps samples apart."""
+"""Bifurcated attention in one FlexAttention call: a mask instead of a merge."""
 
 from collections.abc import Callable
 from functools import cache, lru_cache
@@ -21,14 +21,14 @@ _SHAPES = 4096  # compiled kernels that one process may hold
 def bifurcated_flex(call: Call) -> Tensor:
     """Attend in one call over packed keys, each row to the context and its own sample's tokens.
 
-    Nothing is rounded between the parts. On CUDA the call is compiled; on the CPU it runs
-    uncompiled, with the whole logits in memory. Its mask is for one query token.
+    There is no rounding between the parts. On CUDA the call is compiled; on the CPU it runs
+    uncompiled, with all logits in memory. Its mask is for one query token.
     """
     if call.query_tokens > 1:
         raise KernelError(f"bifurcated_flex takes one query token, not {call.query_tokens}")
     rows = fold(call.query, call.prompts, call.kv_heads)
     keys, values = map(packed_cache, call.context, call.decoded)
-    # A mask of plain numbers on the CPU serves a trace: it costs the device nothing.
+    # For a trace, the mask is on the CPU, where it costs the device nothing.
     device = "cpu" if rows.device.type == "meta" else str(rows.device)
     sizes = (call.samples, call.group, call.context_tokens, call.decoded_tokens)
     output = _attend(rows, keys, values, block_mask(*sizes, device), call.scale)
@@ -39,20 +39,20 @@ def bifurcated_flex(call: Call) -> Tensor:
 def block_mask(
     samples: int, group: int, context_tokens: int, decoded_tokens: int, device: str = "cpu"
 ) -> BlockMask:
-    """Build which blocks of keys each block of rows visits; it depends on the sizes alone.
+    """Build the block mask: the blocks of keys that each block of rows visits.
 
-    An engine builds it once for many layers and steps, so it is kept here and no kernel's cost
-    includes it. It is written block by block, because ``create_block_mask`` would first hold the
-    mask of every row and key.
+    It depends only on the sizes. An engine builds it once for many layers and steps, so it is
+    cached and no kernel's cost includes it. It is built block by block, because
+    ``create_block_mask`` would first build the mask of every row and key.
 
     Parameters
     ----------
     samples, group
-        Their product is the rows.
+        Their product is the number of rows.
     context_tokens, decoded_tokens
-        Keys of the context, and of each sample behind it.
+        Keys of the context, and of each sample after it.
     device
-        Where the tables lie.
+        Device of the tables.
     """
     rows, keys = samples * group, context_tokens + samples * decoded_tokens
     visits = [
@@ -76,16 +76,16 @@ def block_mask(
 def visited_blocks(
     first_row: int, end_row: int, group: int, context_tokens: int, decoded_tokens: int
 ) -> tuple[list[int], list[int]]:
-    """List the blocks of keys that some rows see wholly, and those they see in part.
+    """List the blocks of keys that some rows see completely, and those they see in part.
 
     The keys are the context, then the decoded tokens of sample after sample.
 
     Parameters
     ----------
     first_row, end_row
-        The rows, half open.
+        Range of rows, half open.
     group
-        Query heads of a KV head: row r is of sample ``r // group``.
+        Query heads per KV head: row r belongs to sample ``r // group``.
     context_tokens, decoded_tokens
         Tokens of the context and of each sample.
 
@@ -123,16 +123,16 @@ def _visible(
 
 
 def _attend(rows: Tensor, keys: Tensor, values: Tensor, mask: BlockMask, scale: float) -> Tensor:
-    """Call FlexAttention in the way the device has it."""
+    """Call FlexAttention in the form that the device supports."""
     if rows.device.type == "cuda":
-        # A kernel per shape, and room for them: past PyTorch's limit of 8 it would fall back to
-        # the uncompiled operator in silence.
+        # One kernel per shape, with a higher limit: beyond PyTorch's limit of 8 it would silently
+        # fall back to the uncompiled operator.
         with torch._dynamo.config.patch(  # noqa: SLF001
             recompile_limit=_SHAPES, accumulated_recompile_limit=_SHAPES
         ):
             return _compiled()(rows, keys, values, block_mask=mask, scale=scale)
-    # The operator underneath: flex_attention itself refuses the meta device, and on the CPU it
-    # would compile a wrapper for every new shape without making anything faster.
+    # The underlying operator: flex_attention refuses the meta device, and on the CPU it would
+    # compile a wrapper for every new shape without any speed-up.
     operator: Any = torch.ops.higher_order.flex_attention
     options = {"OUTPUT_LOGSUMEXP": False}
     output: Tensor
@@ -148,5 +148,5 @@ def _compiled() -> Callable[..., Tensor]:
 
 
 def _unchanged(score: Tensor, *_: Tensor) -> Tensor:
-    """Leave a logit as it is."""
+    """Return a logit unchanged."""
     return score

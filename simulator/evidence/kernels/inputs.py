@@ -1,18 +1,18 @@
-"""The five tensors that every kernel is given, checked before any native code runs.
+"""The five input tensors of every kernel, checked before any native code runs.
 
-One nomenclature for shapes, everywhere below::
+The same names of dimensions are used everywhere below::
 
     query            [prompts, samples, query_tokens, heads, head_dim]
     context_keys     [prompts, kv_heads, context_tokens, head_dim]            (and context_values)
     decoded_keys     [prompts, samples, kv_heads, decoded_tokens, head_dim]   (and decoded_values)
 
-A query of one token may leave its token axis out: [prompts, samples, heads, head_dim]. A KV head
-serves ``group = heads / kv_heads`` query heads, which follow each other.
+A query of one token may omit its token axis: [prompts, samples, heads, head_dim]. A KV head serves
+``group = heads / kv_heads`` consecutive query heads.
 
 With several query tokens, a sample's last ``query_tokens`` decoded tokens are the new ones; their
-keys and values are in the cache already. All of them see the whole context, so for the context they
-are rows like those of other samples. Among themselves they are causal: token i sees the decoded
-tokens up to itself.
+keys and values are already in the cache. All of them see the whole context, so there they are rows
+like those of other samples. Among themselves they are causal: token i sees the decoded tokens up to
+itself.
 """
 
 from collections.abc import Callable
@@ -35,14 +35,14 @@ _QUERY_DIMS = _DECODED_DIMS = 5
 
 
 class Call(NamedTuple):
-    """The inputs of a kernel, checked.
+    """The checked inputs of a kernel.
 
     Attributes
     ----------
     query
         With its token axis.
     context, decoded
-        Keys and values of each.
+        Keys and values of each part.
     scale
         Factor on the logits.
     """
@@ -59,12 +59,12 @@ class Call(NamedTuple):
 
     @property
     def samples(self) -> int:
-        """Sequences of each context."""
+        """Samples per context."""
         return self.query.shape[1]
 
     @property
     def query_tokens(self) -> int:
-        """New tokens of each sample."""
+        """New tokens per sample."""
         return self.query.shape[2]
 
     @property
@@ -94,15 +94,15 @@ class Call(NamedTuple):
 
     @property
     def decoded_tokens(self) -> int:
-        """Tokens that each sample has of its own."""
+        """Decoded tokens of each sample."""
         return self.decoded[0].shape[3]
 
 
 def kernel(function: Callable[..., Tensor]) -> Attend:
-    """Make a kernel of a function of a :class:`Call`.
+    """Turn a function of a :class:`Call` into a kernel.
 
-    The kernel takes the five tensors, checks them, and shapes the output like the query. Options
-    of the function are passed on.
+    The kernel takes the five tensors, checks them, and shapes the output like the query. It passes
+    on the function's options.
     """
 
     def _attend(
@@ -137,7 +137,7 @@ def call_of(
     Parameters
     ----------
     query
-        [prompts, samples, heads, head_dim], or with query_tokens behind samples.
+        [prompts, samples, heads, head_dim], or with query_tokens after samples.
     context_keys, context_values
         [prompts, kv_heads, context_tokens, head_dim]
     decoded_keys, decoded_values
@@ -148,7 +148,7 @@ def call_of(
     Raises
     ------
     KernelError
-        If the tensors do not belong together, or there is nothing to attend to.
+        If the tensors do not match, or there is nothing to attend to.
     """
     kv_heads = check_query(query, context_keys)
     check_context(query, context_keys, context_values, nodes=query.shape[0], kv_heads=kv_heads)
@@ -169,7 +169,7 @@ def with_tokens(query: Tensor) -> Tensor:
 
 
 def check_query(query: Tensor, context_keys: Tensor) -> int:
-    """Refuse a query that no kernel can read, and return the number of KV heads it goes with."""
+    """Refuse a query that no kernel can read, and return the number of KV heads."""
     if query.dim() not in (_QUERY_DIMS - 1, _QUERY_DIMS) or query.numel() == 0:
         raise KernelError(
             f"query is {_text(query)}, not [prompts, samples, heads, head_dim] or "
@@ -195,7 +195,7 @@ def check_context(
     kv_heads: int,
     level: str = "context",
 ) -> None:
-    """Refuse shared keys and values that do not go with the query.
+    """Refuse shared keys and values that do not match the query.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def check_context(
     nodes, kv_heads
         Their first two sizes.
     level
-        What an error calls them.
+        Their name in an error.
     """
     tokens = keys.shape[2] if keys.dim() == _CONTEXT_DIMS else 0
     sizes = (nodes, kv_heads, tokens, query.shape[-1])
@@ -215,7 +215,7 @@ def check_context(
 
 
 def check_decoded(query: Tensor, keys: Tensor, values: Tensor, *, kv_heads: int) -> None:
-    """Refuse decoded keys and values that do not go with the query.
+    """Refuse decoded keys and values that do not match the query.
 
     Parameters
     ----------
@@ -242,12 +242,12 @@ def check_decoded(query: Tensor, keys: Tensor, values: Tensor, *, kv_heads: int)
 
 
 def scale_of(query: Tensor, scale: float | None) -> float:
-    """Return the factor on the logits: the given one, or 1 / sqrt(head_dim)."""
+    """Return the factor on the logits, 1 / sqrt(head_dim) by default."""
     return float(query.shape[-1] ** -0.5) if scale is None else float(scale)
 
 
 def _expect(name: str, tensor: Tensor, sizes: tuple[int, ...], query: Tensor) -> None:
-    """Complain about a tensor that does not go with the query."""
+    """Refuse a tensor that does not match the query."""
     if tensor.shape != sizes:
         raise KernelError(
             f"{name} is {_text(tensor)}; with query {_text(query)} it must be {list(sizes)}"

@@ -1,7 +1,7 @@
-"""How KV caches lie in memory, and how to see them as one tensor without copying.
+"""Memory layouts of KV caches, and views of them as one tensor without copying.
 
-An engine decides once where its caches lie; a kernel then runs thousands of steps over them.
-:func:`lay_out` makes that decision before anything is traced or timed:
+An engine chooses the layout of its caches once; a kernel then runs thousands of steps over them.
+:func:`lay_out` makes that choice before anything is traced or timed:
 
 ========  ==========================================================================
 shared    one context per prompt, each sample's decoded tokens apart (what kernels are given)
@@ -15,8 +15,8 @@ paged     one pool of pages, [pages, page tokens, kv_heads, head_dim]: those of 
 ========  ==========================================================================
 
 The shapes stay those of every kernel's signature. Context and decoded tokens become neighbouring
-slices of one buffer, and a kernel for that layout sees the buffer again through a view. Given
-caches that do not lie so it still answers, and pays for the copy.
+slices of one buffer, and a kernel for that layout views the buffer as a whole. Given caches in
+another layout, it still answers, but pays for a copy.
 """
 
 from math import prod
@@ -36,15 +36,15 @@ Sizes = tuple[int, int, int, int]
 
 
 def lay_out(layout: "Layout", *inputs: Tensor) -> Inputs:
-    """Arrange the five inputs of a kernel as an engine would keep them.
+    """Arrange the five inputs of a kernel as an engine would store them.
 
-    Under ``copies`` the query is ``[prompts * samples, 1, ...]`` and every cache follows it; the
-    output of the kernel, viewed like the original query, is the same.
+    Under ``copies`` the query is ``[prompts * samples, 1, ...]``, and so is every cache; the
+    kernel's output, viewed like the original query, is the same.
 
     Raises
     ------
     KernelError
-        If the tensors do not belong together.
+        If the tensors do not match.
     """
     call = call_of(*inputs)
     query, context_keys, context_values, decoded_keys, decoded_values = inputs
@@ -71,7 +71,7 @@ def buffer_shape(layout: "Layout", sizes: Sizes, kv_heads: int, head_dim: int) -
     sizes
         prompts, samples, context tokens, decoded tokens.
     kv_heads, head_dim
-        Of the model.
+        Sizes of the model.
     """
     prompts, samples, context_tokens, decoded_tokens = sizes
     if layout == "copies":
@@ -83,12 +83,12 @@ def buffer_shape(layout: "Layout", sizes: Sizes, kv_heads: int, head_dim: int) -
 
 
 def parts(buffer: Tensor, layout: "Layout", sizes: Sizes) -> tuple[Tensor, Tensor]:
-    """Return context and decoded tokens of a buffer as every kernel is given them, without a copy.
+    """Return views of a buffer's context and decoded tokens, in the shapes kernels take.
 
     Parameters
     ----------
     buffer
-        Of :func:`buffer_shape`.
+        A tensor of :func:`buffer_shape`.
     layout
         copies, packed or paged.
     sizes
@@ -110,7 +110,7 @@ def parts(buffer: Tensor, layout: "Layout", sizes: Sizes) -> tuple[Tensor, Tenso
 
 
 def rebuild(context: Tensor, decoded: Tensor) -> Tensor:
-    """Concatenate the context with every sample's decoded tokens, as non-contiguous caches need.
+    """Concatenate the context with every sample's decoded tokens, for non-contiguous caches.
 
     Returns [prompts * samples, kv_heads, context_tokens + decoded_tokens, head_dim].
     """
@@ -121,7 +121,7 @@ def rebuild(context: Tensor, decoded: Tensor) -> Tensor:
 
 
 def per_sample_cache(context: Tensor, decoded: Tensor) -> Tensor:
-    """Return each sample's whole cache: a view of caches laid out as copies, else a copy.
+    """Return each sample's whole cache: a view if the layout is ``copies``, else a copy.
 
     Returns [prompts * samples, kv_heads, context_tokens + decoded_tokens, head_dim].
     """
@@ -133,7 +133,7 @@ def per_sample_cache(context: Tensor, decoded: Tensor) -> Tensor:
 
 
 def packed_cache(context: Tensor, decoded: Tensor) -> Tensor:
-    """Return the context followed by all samples' tokens: a view of packed caches, else a copy.
+    """Return the context, then all samples' tokens: a view of packed caches, else a copy.
 
     Returns [prompts, kv_heads, context_tokens + samples * decoded_tokens, head_dim].
     """
@@ -149,7 +149,7 @@ def packed_cache(context: Tensor, decoded: Tensor) -> Tensor:
 
 
 def page_pool(context: Tensor, decoded: Tensor) -> Tensor:
-    """Return the pool that two caches are views of; a new one if they lie otherwise."""
+    """Return the pool that two caches are views of, or a new one in any other layout."""
     prompts, kv_heads, context_tokens, head_dim = context.shape
     sizes = (prompts, decoded.shape[1], context_tokens, decoded.shape[3])
     shape = buffer_shape("paged", sizes, kv_heads, head_dim)
@@ -171,7 +171,7 @@ def page_pool(context: Tensor, decoded: Tensor) -> Tensor:
 
 
 def pages_of(tokens: int) -> int:
-    """Return the pages of so many tokens.
+    """Return the number of pages for some tokens.
 
     >>> pages_of(16), pages_of(17)
     (1, 2)
@@ -180,7 +180,7 @@ def pages_of(tokens: int) -> int:
 
 
 def _whole(first: Tensor, second: Tensor) -> Tensor | None:
-    """Return two tensors as one along dimension 2, where the second follows the first in memory."""
+    """Return two tensors as one along dimension 2, if the second follows the first in memory."""
     if first.shape[2] == 0:
         return second
     if second.shape[2] == 0:
@@ -201,7 +201,7 @@ def _whole(first: Tensor, second: Tensor) -> Tensor | None:
 
 
 def _same_storage(first: Tensor, second: Tensor) -> bool:
-    """Compare storages by identity, because a tensor on the meta device has no address."""
+    """Compare storages by identity, because tensors on the meta device have no address."""
     return bool(
         first.untyped_storage()._cdata == second.untyped_storage()._cdata  # noqa: SLF001
     )

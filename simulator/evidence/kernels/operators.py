@@ -1,13 +1,13 @@
-"""PyTorch's own fused attention, with its log-sum-exp and its crash cases guarded; the merge.
+"""PyTorch's fused attention with its log-sum-exp, guarded against its crashes; the merge.
 
-Attention over a set of keys is summed up by a *state*: the output over those keys and the
-log-sum-exp of their logits. States of disjoint sets of keys merge exactly into the state of their
-union, so a context can be read once for all samples and each sample's decoded tokens apart.
+A *state* describes attention over a set of keys: the output over those keys and the log-sum-exp of
+their logits. States of disjoint sets of keys merge exactly into the state of their union, so a
+context can be read once for all samples, and each sample's decoded tokens separately.
 
-Every query is past the whole context, so the context needs no mask, and the order of queries does
-not matter to it: samples, query tokens and the heads of a group can all be rows of one matrix.
-Then each KV head is read once for all of them, and any group size (1, 3, 7, 12) is as good as a
-power of two.
+Every query comes after the whole context, so the context needs no mask and the order of queries
+does not matter: samples, query tokens and the heads of a group can all be rows of one matrix. Then
+each KV head is read once for all of them, and any group size (1, 3, 7, 12) works as well as a power
+of two.
 """
 
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ _FLASH_LARGEST_HEAD_DIM = 256
 def flash(query: Tensor, keys: Tensor, values: Tensor, *, scale: float | None = None) -> State:
     """Attend without a mask in one fused kernel, and return the log-sum-exp with the output.
 
-    The operator is called directly, because ``F.scaled_dot_product_attention`` throws the
-    log-sum-exp away. On CUDA it is FlashAttention-2 for 16-bit types, the memory-efficient kernel
-    for float32 and plain matrix products for float64; on the CPU PyTorch's flash kernel for CPUs;
-    on the meta device what CUDA would run.
+    The operator is called directly, because ``F.scaled_dot_product_attention`` discards the
+    log-sum-exp. On CUDA it is FlashAttention-2 for 16-bit types, the memory-efficient kernel for
+    float32, and plain matrix products for float64; on the CPU, PyTorch's flash kernel for CPUs; on
+    the meta device, what CUDA would run.
 
     Parameters
     ----------
@@ -50,18 +50,17 @@ def flash(query: Tensor, keys: Tensor, values: Tensor, *, scale: float | None = 
     output
         [batch, heads, rows, head_dim]
     log_sum_exp
-        [batch, heads, rows], natural logarithm, -inf where there are no keys. Not contiguous on
-        the CPU.
+        [batch, heads, rows], natural logarithm, -inf without keys. Not contiguous on the CPU.
 
     Raises
     ------
     KernelError
         If the shapes do not match (PyTorch 2.13's CPU kernel would crash the process), or the
-        device has no fused kernel for this type and width.
+        device has no fused kernel for this type and head width.
     """
     _check(query, keys, values)
     if keys.shape[2] == 0:
-        # No keys: FlashAttention-2 says +inf, and the CPU's kernel divides by zero and dies.
+        # Without keys, FlashAttention-2 returns +inf, and the CPU kernel dies dividing by 0.
         return _nothing(query)
     factor = scale_of(query, scale)
     if query.device.type == "cpu":
@@ -84,7 +83,7 @@ def flash(query: Tensor, keys: Tensor, values: Tensor, *, scale: float | None = 
 
 
 def merge(states: Sequence[State]) -> Tensor:
-    """Merge the attention over disjoint sets of keys into the attention over all of them.
+    """Merge attention over disjoint sets of keys into attention over their union.
 
     ``sum_i softmax_i(lse)_i * output_i``, computed in float32 (float64 for float64) whatever the
     type of the outputs: rounding the weights to 16 bits would be the largest error of all. A set
@@ -93,7 +92,7 @@ def merge(states: Sequence[State]) -> Tensor:
     Parameters
     ----------
     states
-        Outputs [..., head_dim] and log-sum-exps [...] of the same shape each, contiguous or not.
+        Outputs [..., head_dim] and log-sum-exps [...], all of the same shape, contiguous or not.
     """
     outputs = [output for output, _ in states]
     if len(outputs) == 1:
@@ -103,7 +102,7 @@ def merge(states: Sequence[State]) -> Tensor:
     total = outputs[0] * weights[0]  # 16-bit x float32 is float32
     for output, weight in zip(outputs[1:-1], weights[1:-1], strict=True):
         total.addcmul_(output, weight)
-    # The last pass writes in the outputs' own type, which spares a pass for the cast.
+    # The last pass writes in the outputs' type, which saves a pass for the cast.
     merged = torch.empty(total.shape, dtype=outputs[0].dtype, device=total.device)
     return torch.addcmul(total, outputs[-1], weights[-1], out=merged)
 
@@ -112,8 +111,8 @@ def causal_flash(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> S
     """Attend causally to whole caches: the last query token is the last key.
 
     One query token sees all keys: the call has no causal flag and no mask, and the heads of a group
-    are its rows. Several are masked by FlashAttention-2's causal flag. PyTorch's CPU kernel aligns
-    that flag to the first key, so it is given a mask instead.
+    are its rows. For several, FlashAttention-2 uses its causal flag. PyTorch's CPU kernel aligns
+    that flag to the first key, so it gets a mask instead.
 
     Parameters
     ----------
@@ -127,15 +126,15 @@ def causal_flash(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> S
     Returns
     -------
     output
-        [prompts * samples, query_tokens, kv_heads, group, head_dim], where one query token has no
-        axis of its own.
+        [prompts * samples, query_tokens, kv_heads, group, head_dim], without the second axis for
+        one query token.
     log_sum_exp
         The same without head_dim.
 
     Raises
     ------
     KernelError
-        As :func:`flash` does, or if the device has no causal kernel for this type.
+        As in :func:`flash`, or if the device has no causal kernel for this type.
     """
     tokens, (sequences, kv_heads, cached, head_dim) = query.shape[2], keys.shape
     if tokens == 1:
@@ -174,7 +173,7 @@ def causal_flash(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> S
 
 
 def decoded_tokens(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> State:
-    """Attend to the tokens that each sample has of its own.
+    """Attend to each sample's decoded tokens.
 
     Parameters
     ----------
@@ -195,13 +194,13 @@ def decoded_tokens(query: Tensor, keys: Tensor, values: Tensor, scale: float) ->
     prompts, samples, tokens, heads, head_dim = query.shape
     kv_heads = keys.shape[2]
     output, log_sum_exp = causal_flash(query, keys.flatten(0, 1), values.flatten(0, 1), scale)
-    # Views: an axis is split, and one of a single token added.
+    # Views: one axis is split, and one of a single token is added.
     sizes = (prompts, samples, tokens, kv_heads, heads // kv_heads)
     return output.reshape(*sizes, head_dim), log_sum_exp.reshape(sizes)
 
 
 def shared_tokens(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> State:
-    """Attend to tokens that samples share, read once for all queries below a node.
+    """Attend to shared tokens, read once for all queries below a node.
 
     Parameters
     ----------
@@ -224,9 +223,9 @@ def shared_tokens(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> 
 
 
 def fold(query: Tensor, nodes: int, kv_heads: int) -> Tensor:
-    """Fold all queries below a node, and the heads of a group, into rows: a copy of the queries.
+    """Fold all queries below a node, and the heads of a group, into rows, by a copy.
 
-    It is a view where there is one query or one KV head.
+    With one query or one KV head it is a view.
 
     Parameters
     ----------
@@ -241,9 +240,9 @@ def fold(query: Tensor, nodes: int, kv_heads: int) -> Tensor:
 
 
 def unfold(state: State, query: Tensor) -> State:
-    """Return the state of folded rows by query, [prompts, samples, query_tokens, kv_heads, ...].
+    """Unfold the state of folded rows to [prompts, samples, query_tokens, kv_heads, ...].
 
-    It is a view, but for several nodes that are fewer than prompts.
+    It is a view, except for several nodes that are fewer than prompts.
     """
     prompts, samples, tokens, *_ = query.shape
     nodes = state[0].shape[0]
@@ -260,32 +259,32 @@ def unfold(state: State, query: Tensor) -> State:
 
 
 def seen_tokens(tokens: int, cached: int, device: torch.device | str) -> Tensor:
-    """Return which of the cached tokens each new one sees, [query_tokens, cached], bool.
+    """Return which cached tokens each new token sees, [query_tokens, cached], bool.
 
     Parameters
     ----------
     tokens
-        Query tokens of each sample, the last of its cache.
+        Query tokens of each sample, which are the last of its cache.
     cached
         All tokens of its cache.
     device
-        Where the mask lies.
+        Device of the mask.
     """
     every = torch.ones(tokens, cached, dtype=torch.bool, device=device)
     return every.tril(cached - tokens)
 
 
 def hide_tokens(logits: Tensor, tokens: int, mask: Tensor | None) -> Tensor:
-    """Hide from each new token those after it, in place; the new tokens' keys are the last.
+    """Hide from each new token the later ones, in place; the new tokens' keys are the last.
 
     Parameters
     ----------
     logits
         [..., query_tokens * group, keys]
     tokens
-        Query tokens; nothing is hidden from a single one.
+        Query tokens; a single one needs no mask.
     mask
-        :func:`hidden_tokens`, made here if it is not given.
+        :func:`hidden_tokens`, made here if not given.
     """
     if tokens > 1:
         mask = hidden_tokens(tokens, logits.device) if mask is None else mask
@@ -294,10 +293,10 @@ def hide_tokens(logits: Tensor, tokens: int, mask: Tensor | None) -> Tensor:
 
 
 def rows_of(call: Call, *sequences: int) -> Tensor:
-    """Scale the queries and make rows of them, [*sequences, kv_heads, rows, head_dim].
+    """Scale the queries and fold them into rows, [*sequences, kv_heads, rows, head_dim].
 
-    The rows of a KV head are its query tokens, and for each the heads of its group. Scaling the
-    query, not the logits, is the smaller pass and keeps float16 logits in range.
+    The rows of a KV head are its query tokens, and for each token the heads of its group. Scaling
+    the query instead of the logits is the smaller pass, and keeps float16 logits in range.
     """
     rows = call.query * call.scale
     if call.query_tokens > 1:
@@ -307,7 +306,7 @@ def rows_of(call: Call, *sequences: int) -> Tensor:
 
 
 def tokens_of(output: Tensor, call: Call) -> Tensor:
-    """Put rows [..., kv_heads, query_tokens * group, head_dim] back as tokens, like the query."""
+    """Unfold rows [..., kv_heads, query_tokens * group, head_dim] to the query's order."""
     if call.query_tokens == 1:
         return output
     sizes = (call.prompts, call.samples, call.kv_heads, call.query_tokens, call.group, -1)
@@ -315,16 +314,16 @@ def tokens_of(output: Tensor, call: Call) -> Tensor:
 
 
 def hidden_tokens(tokens: int, device: torch.device | str) -> Tensor:
-    """Return which new tokens are hidden from each, [query_tokens, 1, query_tokens], bool.
+    """Return which new tokens each one cannot see, [query_tokens, 1, query_tokens], bool.
 
-    The same for all heads of a group, over which it is broadcast.
+    It is broadcast over all heads of a group.
     """
     pairs = torch.ones(tokens, tokens, dtype=torch.bool, device=device)
     return pairs.triu(1).unsqueeze(1)
 
 
 def _check(query: Tensor, keys: Tensor, values: Tensor) -> None:
-    """Refuse what the native kernels would crash on or answer wrongly."""
+    """Refuse inputs on which the native kernels would crash or give wrong results."""
     for name, tensor in (("query", query), ("keys", keys), ("values", values)):
         if tensor.dim() != _DIMS:
             raise KernelError(f"{name} is {list(tensor.shape)}, not [batch, heads, rows, head_dim]")
@@ -349,7 +348,7 @@ def _check(query: Tensor, keys: Tensor, values: Tensor) -> None:
 
 
 def _check_flash_width(query: Tensor) -> None:
-    """Refuse head widths that the direct call does not pad for."""
+    """Refuse head widths that the direct call would have to pad."""
     head_dim = query.shape[-1]
     if head_dim % _FLASH_HEAD_DIM_STEP or head_dim > _FLASH_LARGEST_HEAD_DIM:
         raise KernelError(
@@ -359,7 +358,7 @@ def _check_flash_width(query: Tensor) -> None:
 
 
 def _nothing(query: Tensor) -> State:
-    """Return the state of no keys at all: it merges as if it were not there."""
+    """Return the state of no keys: it does not change a merge."""
     dtype = torch.promote_types(query.dtype, torch.float32)
     return torch.zeros_like(query), query.new_full(query.shape[:-1], -torch.inf, dtype=dtype)
 
@@ -367,7 +366,7 @@ def _nothing(query: Tensor) -> State:
 def _unfused(
     query: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor | None = None
 ) -> State:
-    """Attend by two matrix products: slow, for checking results in float64 on a GPU."""
+    """Attend with two matrix products: slow, to check results in float64 on a GPU."""
     logits = (query * scale) @ keys.transpose(-1, -2)  # [batch, heads, rows, tokens]
     if mask is not None:
         logits = logits + mask

@@ -1,4 +1,4 @@
-"""Attention kernels of other libraries: which package each needs, and what it takes. No torch."""
+"""Attention kernels of other libraries: packages, formats and workspaces. No torch."""
 
 import importlib.metadata
 from collections.abc import Iterable
@@ -9,26 +9,26 @@ from simulator.errors import KernelError
 from simulator.inputs.dtypes import Dtype
 
 _MIB = 2**20
-# FlashInfer recommends this buffer for its split-KV partials, and makes one of the other size for
-# the plan of each level (0.2.0 to 0.7.2, prefill.py). [bytes]
+# FlashInfer recommends the first size as buffer for its split-KV partials, and allocates the second
+# for the plan of each level (0.2.0 to 0.7.2, prefill.py). [bytes]
 _FLOAT_WORKSPACE_BYTES, _PLAN_BYTES, _LEVELS = 128 * _MIB, 8 * _MIB, 2
-# Its plan fills two thread blocks per SM, of at most so many rows. No GPU so far has more SMs.
+# Its plan fills two thread blocks per SM, of at most these rows. No GPU so far has more SMs.
 _MOST_BLOCKS, _MOST_ROWS_PER_BLOCK = 2 * 160, 128
 _PARTIAL_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherLibrary:
-    """Where a kernel comes from.
+    """The library of a kernel.
 
     Attributes
     ----------
     package
-        What is imported.
+        Name of the package to import.
     distribution
-        What is installed.
+        Name of the distribution to install.
     framework
-        What rows call it.
+        Its name in rows.
     """
 
     package: str
@@ -42,7 +42,7 @@ class OtherLibrary:
 
     @property
     def version(self) -> str:
-        """The installed version, empty if it is not installed or does not say."""
+        """The installed version, empty if not installed or unknown."""
         try:
             return importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -55,7 +55,7 @@ OTHER_LIBRARIES: dict[str, OtherLibrary] = {
     ),
     "vllm_cascade": OtherLibrary(package="vllm", distribution="vllm", framework="vllm"),
 }
-# Formats that they take, and tokens of a page: FlashInfer's example and vLLM's default.
+# Formats that they take, and tokens per page: FlashInfer's example and vLLM's default.
 LIBRARY_DTYPES: tuple[Dtype, ...] = ("bf16", "fp16")
 PAGE_TOKENS = 16
 
@@ -66,7 +66,7 @@ def need_installed(kernels: Iterable[str]) -> None:
     Raises
     ------
     KernelError
-        If one is not.
+        If one is not installed.
     """
     for name in kernels:
         library = OTHER_LIBRARIES.get(name)
@@ -80,10 +80,10 @@ def need_installed(kernels: Iterable[str]) -> None:
 def flashinfer_workspace_bytes(
     *, prompts: int, samples: int, heads: int, kv_heads: int, head_dim: int
 ) -> int:
-    """Return a float workspace that FlashInfer's plan of a cascade fits into. [bytes].
+    """Return the size of a float workspace for FlashInfer's plan of a cascade. [bytes].
 
-    Its recommendation, or what its plan reserves for partial outputs at most: ``heads x tiles x
-    rows of a tile x (head_dim + 1)`` numbers of 4 bytes, in versions up to 0.6 whatever the group
+    Its recommendation, or the most that its plan reserves for partial outputs: ``heads x tiles x
+    rows of a tile x (head_dim + 1)`` numbers of 4 bytes, up to version 0.6 for any group size
     (``PrefillPlan`` in scheduler.cuh).
 
     Parameters
@@ -109,12 +109,12 @@ def flashinfer_workspace_bytes(
 def workspace_bytes(
     kernel: str, *, prompts: int, samples: int, heads: int, kv_heads: int, head_dim: int
 ) -> int:
-    """Return what a library's plan keeps beside the tensors of a call. [bytes].
+    """Return the memory that a library's plan keeps besides a call's tensors. [bytes].
 
     Parameters
     ----------
     kernel
-        Name of an implementation; ours keep nothing.
+        Name of an implementation; our own keep nothing.
     prompts, samples
         P and b.
     heads, kv_heads, head_dim

@@ -1,6 +1,6 @@
-"""All PyTorch functions of attention by name, and the adapters to other libraries. No torch.
+"""All attention implementations in PyTorch by name, and adapters to other libraries.
 
-A dry run, a list of names and a measured row need no torch; it is imported when a function is.
+Torch is imported with the first function: dry runs, lists of names and measured rows need none.
 """
 
 from collections import ChainMap
@@ -35,23 +35,23 @@ class Implementation:
     Attributes
     ----------
     name
-        Its key in the registry, and the name of the function.
+        Its key in the registry, and its function's name.
     attention
-        Whether every sample reads its context, or the context is read once.
+        Kind of attention: every sample reads its context, or the context is read once.
     kernel
-        The kernel of a setup that it is, or a name of its own.
+        The corresponding kernel of a setup, or a name outside setups.
     kv_layout
-        How a setup says that its caches are kept.
+        The corresponding cache layout of a setup.
     function
         ``attend(query, context_keys, context_values, decoded_keys, decoded_values, *, scale)``.
     description
         One line.
     packing
-        How its caches lie, where that is none of a setup's layouts.
+        The layout of its caches, if it is none of a setup's.
     expand_kv
-        Whether KV heads are repeated to query heads in memory first.
+        Whether it first repeats KV heads to query heads in memory.
     library
-        The library it is from, None for our own.
+        Its library, None for our own.
     """
 
     name: str
@@ -65,16 +65,16 @@ class Implementation:
     library: OtherLibrary | None = None
 
     def __call__(self, *inputs: "Tensor", **named: Any) -> "Tensor":
-        """Attend: an implementation is called as its function is."""
+        """Attend: calling an implementation calls its function."""
         return self.function(*inputs, **named)
 
     @property
     def account(self) -> str:
-        """The kernel of a setup nearest to it, for a predicted time."""
+        """The setup's kernel nearest to it, for predicted times."""
         return PLAIN_KERNELS[self.name].kernel if self.name in PLAIN_KERNELS else "flash"
 
     def setup(self, dtype: "Dtype", execution: Execution = "eager") -> Setup:
-        """Return how a step runs with it, weights and cache in one format."""
+        """Return the setup of a step with it, with weights and cache in one format."""
         return Setup(
             attention=self.attention,
             kernel=self.account,
@@ -86,35 +86,30 @@ class Implementation:
 
     @property
     def layout(self) -> Layout:
-        """How it wants the caches to lie; see :func:`.layout.lay_out`."""
+        """The layout of its caches; see :func:`.layout.lay_out`."""
         return self.packing or self.kv_layout
 
     @property
-    def available(self) -> bool:
-        """Whether the library it is from is installed."""
-        return self.library is None or self.library.installed
-
-    @property
     def takes_several_tokens(self) -> bool:
-        """Whether a step may have several query tokens of each sample."""
+        """Whether it supports several query tokens per sample."""
         return self.packing is None
 
     def with_masks(
         self, tokens: int, cached: "Iterable[int]", device: "torch.device | str"
     ) -> "Attend":
-        """Return its function with the masks of a step made, which an engine has ready too.
+        """Return its function with a step's masks made in advance, as in an engine.
 
-        There are none for one query token, and for flash attention's causal flag.
+        One query token needs no mask, and neither does flash attention's causal flag.
 
         Parameters
         ----------
         tokens
             Query tokens of each sample.
         cached
-            Lengths of the caches, context and decoded tokens together: layers with a sliding
-            window see fewer.
+            Lengths of the caches, context and decoded tokens together; shorter in layers with a
+            sliding window.
         device
-            Where the masks lie.
+            Device of the masks.
         """
         from simulator.evidence.kernels.operators import hidden_tokens, seen_tokens
 
@@ -135,7 +130,7 @@ class Implementation:
         return attend
 
     def ready(self, inputs: "Inputs", *, graph: bool = False) -> "Planned":
-        """Return a call for inputs like these, with all that depends on sizes alone worked out.
+        """Return a planned call for inputs of these sizes.
 
         Parameters
         ----------
@@ -155,19 +150,19 @@ class Implementation:
         return Planned(run=run, arrange=lambda given: given)
 
     def check(self) -> None:
-        """Refuse a library that is not installed, or cannot be used.
+        """Refuse a library that is not installed or cannot be used.
 
         Raises
         ------
         KernelError
-            With how to install it.
+            With the command that installs it.
         """
         need_installed([self.name])
         if self.library is not None:
             _imported(self.name, "check")()
 
     def lay_out(self, *inputs: "Tensor") -> "Inputs":
-        """Arrange the five inputs as it wants them, before anything is traced or timed."""
+        """Arrange the five inputs in its layout, before anything is traced or timed."""
         from simulator.evidence.kernels.layout import lay_out
 
         return lay_out(self.layout, *inputs)
@@ -185,12 +180,12 @@ _FILES = {
 
 @cache
 def _imported(file: str, name: str) -> Any:
-    """Import something of a file of functions, and torch with it."""
+    """Import a member of a module of this package, and torch with it."""
     return getattr(import_module(_FILES[file]), name)
 
 
 def _loaded(file: str, name: str) -> "Attend":
-    """Return a function that is imported when it is called."""
+    """Return a function of a module of this package that is imported on its first call."""
 
     def attend(*inputs: "Tensor", **options: Any) -> "Tensor":
         return cast("Tensor", _imported(file, name)(*inputs, **options))
@@ -200,7 +195,7 @@ def _loaded(file: str, name: str) -> "Attend":
 
 
 def _planned_each_time(name: str) -> "Attend":
-    """Return a library's kernel as a function that plans in every call."""
+    """Return a library's kernel as a function that plans on every call."""
 
     def attend(*inputs: "Tensor", scale: float | None = None) -> "Tensor":
         return cast("Tensor", _imported(name, "plan")(inputs, scale=scale).attend(*inputs))
@@ -208,7 +203,7 @@ def _planned_each_time(name: str) -> "Attend":
     return attend
 
 
-# What rows call a kernel that no setup has.
+# Names in rows of kernels that no setup has.
 _OWN_WORDS = {
     "bifurcated_flash_chunked": "flash_chunked",
     "bifurcated_flex": "flex",
@@ -247,8 +242,8 @@ KERNELS: dict[str, Implementation] = {
     for name, description in _DESCRIPTIONS.items()
     if (plain := PLAIN_KERNELS.get(name))
 }
-# Those of other libraries are measured where they are asked for. Nearest to them is the account of
-# bifurcated flash attention with a merge of one kernel, as an engine runs it.
+# Those of other libraries are measured on request. The nearest account is that of bifurcated flash
+# attention with a merge in one kernel, as engines run it.
 EXTERNAL_KERNELS: dict[str, Implementation] = {
     name: Implementation(
         name=name,
@@ -271,7 +266,7 @@ def find_kernel(name: str) -> Implementation:
     Raises
     ------
     KernelError
-        If none has that name, or the library it is from is not installed or cannot be used.
+        If none has that name, or its library is not installed or cannot be used.
     """
     if name not in ALL_KERNELS:
         raise KernelError(unknown("kernel", name, ALL_KERNELS))

@@ -25,7 +25,7 @@ from simulator.evidence.kernels.operators import (
 
 @kernel
 def standard_einsum(call: Call, *, mask: Tensor | None = None) -> Tensor:
-    """Attend in plain matrix products, logits in memory in the inputs' own type."""
+    """Attend with plain matrix products, with the logits in memory in the inputs' type."""
     keys, values = _per_sample(call)
     rows = rows_of(call, call.prompts * call.samples)
     # b sequences, g KV heads, r rows, m tokens, k head width
@@ -36,7 +36,7 @@ def standard_einsum(call: Call, *, mask: Tensor | None = None) -> Tensor:
 
 @kernel
 def standard_math(call: Call, *, mask: Tensor | None = None) -> Tensor:
-    """Attend by the math path of ``F.scaled_dot_product_attention``, KV heads repeated inside.
+    """Attend with the math path of ``F.scaled_dot_product_attention``, which repeats KV heads.
 
     PyTorch 2.5 and newer casts 16-bit inputs to float32 first, the whole cache included.
     """
@@ -50,7 +50,7 @@ def standard_math(call: Call, *, mask: Tensor | None = None) -> Tensor:
         )
     if call.query_tokens == 1:
         return output
-    # Contiguous, because the projection that follows reads tokens as rows.
+    # Contiguous, because the next projection reads tokens as rows.
     return output.transpose(1, 2).contiguous()
 
 
@@ -62,10 +62,10 @@ def standard_flash(call: Call) -> Tensor:
 
 @kernel
 def standard_flash_expanded(call: Call) -> Tensor:
-    """Attend to the one shared context as if each sample had a copy, by a stride of 0.
+    """Attend to one shared context as if each sample had a copy, with a stride of 0.
 
-    No copy is stored, yet every sample's thread blocks read the context again: from L2 where it
-    fits, from memory where it does not. Decoded tokens are a second call, merged.
+    No copy is stored, but every sample's thread blocks read the context again: from L2 if it fits,
+    else from memory. Decoded tokens take a second call and a merge.
     """
     states = []
     if call.decoded_tokens:
@@ -93,7 +93,7 @@ def standard_flash_expanded(call: Call) -> Tensor:
 def standard_rebuilt(call: Call) -> Tensor:
     """Concatenate context and decoded tokens for every sample at every step, then flash.
 
-    This is what caches that are not contiguous cost in front of a kernel that wants them so.
+    This is the cost of non-contiguous caches before a kernel that needs contiguous ones.
     """
     keys, values = map(rebuild, call.context, call.decoded)
     return causal_flash(call.query, keys, values, call.scale)[0]
@@ -103,7 +103,7 @@ def standard_rebuilt(call: Call) -> Tensor:
 def standard_repeat_kv(call: Call) -> Tensor:
     """Repeat the KV heads to the number of query heads in memory, then flash.
 
-    The expansion is paid even for multi-head attention: ``repeat_interleave(1)`` copies too.
+    Even multi-head attention pays for the expansion: ``repeat_interleave(1)`` copies too.
     """
     keys, values = (part.repeat_interleave(call.group, dim=1) for part in _per_sample(call))
     return causal_flash(call.query, keys, values, call.scale)[0]

@@ -1,7 +1,7 @@
 """vLLM's cascade: its flash-attn on the context and on decoded tokens, and its merge.
 
-The calls are those of ``cascade_attention`` in ``vllm/v1/attention/backends/flash_attn.py``.
-Versions 0.7 to 0.31 have it. 0.32 dropped it, but still has the functions that it calls.
+The calls are those of ``cascade_attention`` in ``vllm/v1/attention/backends/flash_attn.py``, which
+versions 0.7 to 0.31 have. 0.32 dropped it, but still has the functions that it calls.
 """
 
 from collections.abc import Callable
@@ -24,15 +24,15 @@ from simulator.evidence.kernels.inputs import Inputs
 
 _NAME = "vllm_cascade"
 _FLASH_ATTN = "vllm.vllm_flash_attn"
-# Where vLLM says which FlashAttention it takes, and where it merges: since 0.14, and before.
+# Modules in which vLLM selects FlashAttention's version, and merges: since 0.14, and before.
 _VERSIONS = ("vllm.v1.attention.backends.fa_utils", "vllm.attention.utils.fa_utils")
 _MERGES = ("vllm.v1.attention.ops.merge_attn_states", "vllm.attention.ops.merge_attn_states")
 
 
 def plan(inputs: Inputs, *, scale: float | None = None, graph: bool = False) -> Planned:
-    """Attend by vLLM's flash-attn on the context and on decoded tokens, merged by vLLM's kernel.
+    """Attend with vLLM's flash-attn on context and decoded tokens, merged by vLLM's kernel.
 
-    Each of several prompts' contexts is a sequence of its own; vLLM knows one context.
+    Each prompt's context is a separate sequence; vLLM supports one context.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ def plan(inputs: Inputs, *, scale: float | None = None, graph: bool = False) -> 
     scale
         Factor on the logits, 1 / sqrt(head_dim) by default.
     graph
-        Not used: a call consists of kernels alone, which a CUDA graph can capture.
+        Not used: a call consists only of kernels, which a CUDA graph can capture.
 
     Raises
     ------
     KernelError
-        If vLLM is not installed or of another kind, or cannot take the inputs.
+        If vLLM is missing or its interface differs, or it cannot take the inputs.
     """
     del graph
     attend, merge, choose = check()
@@ -89,7 +89,7 @@ def plan(inputs: Inputs, *, scale: float | None = None, graph: bool = False) -> 
 
 
 def check() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """Return the installed flash-attn, merge and choice of FlashAttention, or refuse them."""
+    """Return vLLM's flash-attn, merge and selection of FlashAttention, or refuse them."""
     attend = need(
         _NAME,
         load(_NAME, _FLASH_ATTN),
@@ -101,14 +101,14 @@ def check() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
 
 
 def _flash_attention(choose: Callable[..., Any], head_dim: int) -> int:
-    """Return the FlashAttention that vLLM itself would take on this GPU.
+    """Return the FlashAttention version that vLLM would select on this GPU.
 
-    ``flash_attn_varlen_func`` takes FlashAttention-2 unless told.
+    ``flash_attn_varlen_func`` takes FlashAttention-2 unless told otherwise.
 
     Raises
     ------
     KernelError
-        If it takes none.
+        If it selects none.
     """
     asked = {"head_size": head_dim} if "head_size" in parameters_of(choose) else {}
     version = choose(**asked)

@@ -74,7 +74,7 @@ class _Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class _KernelCell(_Cell):
-    """The fields that a call of an attention kernel shares with a whole step.
+    """The fields that single attention calls and whole steps share.
 
     Attributes
     ----------

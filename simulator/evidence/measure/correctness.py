@@ -14,7 +14,7 @@ from torch import Tensor
 from simulator.evidence.kernels.inputs import Inputs, with_tokens
 from simulator.evidence.kernels.operators import seen_tokens
 
-# |out - reference| / |reference|. float32 leaves room for other orders of summation.
+# |out - reference| / |reference|. The limit of float32 allows other orders of summation.
 TOLERANCES = {torch.bfloat16: 1e-2, torch.float16: 2e-3, torch.float32: 1e-5}
 _DRAWN_SEQUENCES, _DRAWN_HEADS = 4, 3
 
@@ -28,17 +28,17 @@ def relative_error(output: Tensor, reference: Tensor) -> float:
 
 
 def attention_error(output: Tensor, inputs: Inputs) -> float:
-    """Return the relative error over some samples and KV heads; infinite if not all finite.
+    """Return the relative error over some samples and KV heads; infinite if any is not finite.
 
-    The error is taken over all of them together: that of a single vector varies more than rounding
-    explains.
+    The error is taken over all of them together, because that of a single vector varies more than
+    rounding explains.
 
     Parameters
     ----------
     output
-        Of a kernel, shaped like the query it was given.
+        A kernel's output, shaped like its query.
     inputs
-        What it was given, in whichever layout.
+        Its inputs, in any layout.
     """
     query = inputs[0]
     if output.shape != query.shape or not bool(torch.isfinite(output).all()):
@@ -58,7 +58,7 @@ def attention_error(output: Tensor, inputs: Inputs) -> float:
 def reference_rows(inputs: Inputs, place: tuple[int, int], kv_head: int) -> Tensor:
     """Attend in float64 with the queries of one sample that share one KV head.
 
-    Straight from the definition: [query_tokens, group, head_dim].
+    By the definition of attention; returns [query_tokens, group, head_dim].
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def gemm_error(output: Tensor, inputs: Tensor, weight: Tensor, columns: int = 64
 
 
 def _spread(count: int, wanted: int) -> Sequence[int]:
-    """Return some indices below ``count``, both ends among them."""
+    """Return some indices below ``count``, including both ends."""
     if count <= wanted:
         return range(count)
     return sorted({round(index * (count - 1) / (wanted - 1)) for index in range(wanted)})

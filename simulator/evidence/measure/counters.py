@@ -1,4 +1,4 @@
-"""Bytes that really cross the memory bus, counted by Nsight Compute to check the accounts.
+"""Actual memory traffic, counted by Nsight Compute to check the accounts.
 
 ``ncu`` runs a child process that calls every kernel once with a cold L2, after a marker kernel.
 The counters of the kernels between two markers make one row. Clocks are left alone
@@ -63,7 +63,7 @@ def find_ncu(places: Sequence[str] = PLACES) -> str | None:
     Parameters
     ----------
     places
-        Patterns of absolute paths to look at behind the PATH; of several the last by name.
+        Patterns of absolute paths to try after the PATH; the last match by name wins.
     """
     found = [path for pattern in places for path in sorted(Path("/").glob(pattern[1:]))[-1:]]
     return shutil.which("ncu") or next(
@@ -72,7 +72,7 @@ def find_ncu(places: Sequence[str] = PLACES) -> str | None:
 
 
 def wanted_cells(plan: Plan) -> list[AttentionCell]:
-    """Return the kernels of a plan's first stage that has any, each once.
+    """Return the kernels of the first stage of a plan that has any, each once.
 
     Medium numbers of samples come first, so that a run cut short has every kernel.
     """
@@ -111,7 +111,7 @@ def count(
     ncu
         Path of Nsight Compute's command line.
     cells
-        What is counted.
+        The cells to count.
     card, sm_count, at
         The GPU, its multiprocessors, and the time, for the rows.
     until
@@ -120,7 +120,7 @@ def count(
     Raises
     ------
     MeasurementError
-        If ncu fails, mostly because the driver keeps the counters for administrators.
+        If ncu fails, usually because the driver reserves the counters for administrators.
     """
     left = list(cells)
     while left and (limit_s := math.inf if until is None else until - time.monotonic()) > 0:
@@ -149,7 +149,7 @@ def parse(text: str) -> list[Traffic]:
             raise MeasurementError(f"ncu's table has no {READ} and {WRITTEN}")
         if not row["ID"]:
             factors = {name: _UNITS.get((row[name] or "").lower(), 1.0) for name in factors}
-        elif row["ID"].isdigit():  # after the table ncu may say more
+        elif row["ID"].isdigit():  # ncu may print more after the table
             if MARKER in row["Kernel Name"]:
                 calls.append([])
             elif calls:
@@ -167,7 +167,7 @@ def parse(text: str) -> list[Traffic]:
 
 
 def _profile(ncu: str, cells: Sequence[AttentionCell], limit_s: float) -> list[Traffic]:
-    """Run the child under ncu; if it dies, it died in the last call that is reported.
+    """Run the child under ncu; if it dies, it died in the last reported call.
 
     The child starts no cell after its limit, so there may be fewer calls than cells.
     """
@@ -217,7 +217,7 @@ def _child() -> dict[str, str]:
 def _row(
     cell: AttentionCell, seen: Traffic, card: Card, *, sm_count: int, at: str
 ) -> dict[str, Any]:
-    """Return a row: what was counted beside what the account says."""
+    """Return a row: the counted bytes next to those of the account."""
     account = total(operations(cell, resident_blocks=BLOCKS_PER_SM * sm_count))
     return {
         "source": SOURCE,
@@ -252,9 +252,9 @@ def _number(text: str) -> float:
 
 
 def _last_words(text: str) -> str:
-    """Return what went wrong: ncu's first error, or the last line that its child printed."""
+    """Return the cause of a failure: ncu's first error, or its child's last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    # That the application failed says nothing; the application's own last line does.
+    # "The application failed" says nothing; the application's last line does.
     errors = [line for line in lines if "ERROR" in line and _FAILED not in line]
     said = [line for line in lines if not line.startswith("==") and not line.startswith('"')]
     hung = [line for line in lines if line.startswith(_HUNG)]

@@ -22,12 +22,12 @@ from simulator.evidence.measure.inputs import attention_inputs
 
 _FLUSH_FACTOR = 4
 _MARKER_CYCLES = 100
-# A cell that takes longer, compiling included, is taken to hang, and the process ends. [s]
+# A cell that takes longer, compiling included, counts as hung, and the process ends. [s]
 _PATIENCE_S = 120
 
 
 def main(until: float, path: str) -> None:
-    """Call the kernels of the cells in a JSON file: the first one, and the others until a time.
+    """Call the kernels of the cells in a JSON file: always the first, the others until a time.
 
     Parameters
     ----------

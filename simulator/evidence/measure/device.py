@@ -1,4 +1,4 @@
-"""The device that is measured: a CUDA card, or the CPU to try the harness.
+"""The measured device: a CUDA card, or the CPU to test the harness.
 
 Clocks, power limits and every other setting of the card are read and never set.
 """
@@ -28,10 +28,10 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "fp16": torch.float16,
     "fp32": torch.float32,
 }
-# L2 that the CPU is said to have: small, so that rotation is tried without taking long. [bytes]
+# The CPU's assumed L2: small, so that a test of the rotation is short. [bytes]
 _CPU_CACHE_BYTES = 2**16
-# The spin in front of a graph lasts until the host has queued it: this at least, and twice what the
-# host took for the quickest replay, at the clock of the fastest cards. [clock cycles]
+# The spin before a graph lasts until the host has queued it: at least this, and twice the host's
+# time for the quickest replay, at the clock of the fastest cards. [clock cycles]
 _SPIN_CYCLES, _MOST_SPIN_CYCLES = 600_000, 40_000_000
 _CYCLES_PER_S = 2e9
 # Matrix products before the first cell.
@@ -39,19 +39,19 @@ _WARM_UP_S, _WARM_UP_WIDTH = 0.5, 2048
 
 
 class CpuDevice:
-    """The CPU: the same path on small shapes, to try the harness; its times say little.
+    """The CPU: the same path on small shapes, to test the harness; its times mean little.
 
     Parameters
     ----------
     memory_limit
-        Tensors together may take this much; more is "out of memory". [bytes]
+        Limit of all tensors together; more is "out of memory". [bytes]
     """
 
     modes: tuple[Mode, ...] = ("eager",)
 
     def __init__(self, *, memory_limit: int | None = None) -> None:
         self.headroom_bytes = 0
-        # The shapes are too small for several threads, which would only wait for each other.
+        # The shapes are too small for several threads.
         torch.set_num_threads(1)
         self.torch_device = torch.device("cpu")
         name = platform.processor() or platform.machine()
@@ -63,7 +63,7 @@ class CpuDevice:
         self._taken = 0
 
     def free_bytes(self) -> float:
-        """Return what is left of the limit. [bytes]."""
+        """Return the rest of the limit. [bytes]."""
         return float(self.total_bytes - self._taken)
 
     def normal(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -74,17 +74,17 @@ class CpuDevice:
         return tensor.normal_()
 
     def check_room(self, needed_bytes: float) -> None:
-        """Refuse what exceeds the limit."""
+        """Refuse an allocation beyond the limit."""
         if needed_bytes > self.free_bytes():
             raise torch.OutOfMemoryError(
                 f"{needed_bytes:.0f} B asked for, {self.free_bytes():.0f} B of the limit left"
             )
 
     def warm_up(self) -> None:
-        """Do nothing: its times say little anyway."""
+        """Do nothing: the CPU's times mean little anyway."""
 
     def stopwatch(self, one_pass: Pass, mode: Mode) -> Stopwatch:
-        """Return a stopwatch by the host's clock."""
+        """Return a stopwatch that uses the host's clock."""
         del mode
 
         def run() -> float:
@@ -98,10 +98,10 @@ class CpuDevice:
         """Do nothing: the CPU does not queue."""
 
     def check_usable(self) -> None:
-        """Do nothing: an error on the CPU breaks nothing."""
+        """Do nothing: an error does not break the CPU."""
 
     def release(self, *, thorough: bool = False) -> None:
-        """Forget what was taken."""
+        """Reset the count of used memory."""
         del thorough
         self._taken = 0
 
@@ -120,7 +120,7 @@ class CudaDevice:
     Parameters
     ----------
     memory_limit
-        This process may take this much of the card's memory. [bytes]
+        The most of the card's memory that this process may take. [bytes]
 
     Raises
     ------
@@ -146,11 +146,11 @@ class CudaDevice:
         uuid = getattr(self.properties, "uuid", None)  # torch's has no prefix
         self._sensors = Sensors(None if uuid is None else f"GPU-{uuid}")
         self._pool = torch.cuda.graph_pool_handle()
-        # One for all captures: cuBLAS keeps tens of MB of workspace for every stream it has seen.
+        # One for all captures: cuBLAS keeps tens of MB of workspace per stream.
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         # Some containers let float32 products run in TF32, three digits short.
         torch.set_float32_matmul_precision("highest")
-        # Some versions collect garbage before every capture: objects loaded by now stay.
+        # Some versions collect garbage before every capture: freeze the objects loaded so far.
         gc.collect()
         gc.freeze()
         if memory_limit is not None:
@@ -159,7 +159,7 @@ class CudaDevice:
             self.total_bytes = min(self.total_bytes, memory_limit)
 
     def free_bytes(self) -> float:
-        """Return the card's free memory and what PyTorch holds unused. [bytes]."""
+        """Return the card's free memory plus PyTorch's unused cache. [bytes]."""
         free, _ = torch.cuda.mem_get_info(self.torch_device)
         reserved = torch.cuda.memory_reserved(self.torch_device)
         allocated = torch.cuda.memory_allocated(self.torch_device)
@@ -182,9 +182,9 @@ class CudaDevice:
                 torch.cuda.synchronize()
 
     def stopwatch(self, one_pass: Pass, mode: Mode) -> Stopwatch:
-        """Return a stopwatch by device events.
+        """Return a stopwatch that uses device events.
 
-        A graph is queued behind a short spin, so that its time leaves out the host's launch. Eager
+        A graph is queued behind a short spin, so that its time excludes the host's launch. Eager
         passes start on an idle device, so that their time includes the host's launches.
         """
         graph = mode == "graph"
@@ -201,7 +201,7 @@ class CudaDevice:
             start.record()
             queued = time.perf_counter()
             run()
-            # A graph of thousands of kernels takes the host longer than the least spin. The
+            # A graph of thousands of kernels takes the host longer than the shortest spin. The
             # quickest launch counts: one that waits for the spin would double it every time.
             quickest_s = min(quickest_s, time.perf_counter() - queued)
             needed = 2 * quickest_s * _CYCLES_PER_S
@@ -213,7 +213,7 @@ class CudaDevice:
         return watch
 
     def _captured(self, one_pass: Pass) -> Pass:
-        """Capture a pass in a CUDA graph, after a warm-up on the stream that captures.
+        """Capture a pass in a CUDA graph, after a warm-up on the capturing stream.
 
         A first call loads kernels and allocates workspaces of libraries, which a capture may not
         allow.
@@ -226,11 +226,11 @@ class CudaDevice:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
-            # Graphs never run at the same time and nobody reads their results: one pool serves all.
+            # Graphs never run at once and their results are not read: one pool serves all.
             with torch.cuda.graph(graph, pool=self._pool, stream=stream):
                 one_pass()
         finally:
-            # A capture that cannot be ended leaves its stream the current one.
+            # A capture that cannot end leaves its stream as the current one.
             torch.cuda.set_stream(before)
         replay: Pass = graph.replay
         return replay
@@ -254,7 +254,7 @@ class CudaDevice:
         torch.cuda.synchronize()
 
     def release(self, *, thorough: bool = False) -> None:
-        """Give memory back to the card; the next graphs get a pool of their own."""
+        """Return memory to the card; the next graphs get a new pool."""
         if thorough:
             gc.collect()
         torch.cuda.synchronize()
@@ -299,9 +299,9 @@ def open_device(name: str, *, memory_limit: int | None = None) -> Device:
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
-    """Return whether an exception says that memory ran out; libraries have exceptions of their own.
+    """Return whether an exception means out of memory; libraries have their own exceptions.
 
-    Memory that runs out inside a capture shows as an error of the capture, so causes are searched.
+    Running out of memory inside a capture raises an error of the capture, so causes are searched.
     """
     if isinstance(problem, torch.OutOfMemoryError | MemoryError):
         return True

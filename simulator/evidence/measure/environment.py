@@ -1,4 +1,4 @@
-"""The record beside the rows: on which device, and with which software, they were measured."""
+"""The record next to the rows: the device and the software of the measurement."""
 
 import platform
 from collections import Counter
@@ -56,29 +56,29 @@ class Environment:
             "rows": 0,
         }
         runs = record.setdefault("runs", [])
-        # A run that could not even write its end was killed, or died of what it was measuring.
+        # A run that did not record its end was killed, or crashed in the cell it was measuring.
         dead = [entry for entry in runs if not entry.get("ended_at")]
         self._deaths = Counter(key for entry in dead for key in entry.get("at") or ())
         runs.append(self._run)
         write_environment(folder, record)
 
     def begin(self, cells: Sequence[str]) -> None:
-        """Write down what is measured next, in case this process dies in it."""
+        """Record what is measured next, in case this process dies in it."""
         self._run["at"] = list(cells)
         write_environment(self._folder, self._record)
 
     def deaths(self, cell: str) -> int:
-        """Return how many earlier runs have died while they measured a cell."""
+        """Return how many earlier runs died while measuring a cell."""
         return self._deaths[cell]
 
     def forgive(self) -> None:
-        """Forget the deaths of earlier runs, so that their cells are tried like any other."""
+        """Forget the deaths of earlier runs, so that their cells are tried again normally."""
         for entry in self._record["runs"][:-1]:
             entry["at"] = None
         self._deaths.clear()
 
     def close(self, *, rows: int) -> None:
-        """Write down the end of the run."""
+        """Record the end of the run."""
         self._run |= {
             "ended_at": now(),
             "at": None,

@@ -1,4 +1,4 @@
-"""Bytes that a cell moves and needs, and its sizes as the accounts take them."""
+"""Bytes that a cell moves and needs, and its sizes in the form of the accounts."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ _FLOAT32_BYTES = 4
 
 
 def attention_shape(cell: KernelCell, *, resident_blocks: int) -> AttentionShape:
-    """Return the attention of a cell, or of a layer of its step, as the accounts take it."""
+    """Return the attention sizes of a cell, or of a layer of its step, for the accounts."""
     return AttentionShape(
         prompts=cell.prompts,
         samples=cell.samples,
@@ -52,7 +52,7 @@ def workload(cell: StepCell) -> Workload:
 
 
 def _step_memory(cell: StepCell) -> Memory:
-    """Return what a step cell keeps in memory."""
+    """Return the memory of a step cell."""
     setup = cell.implementation.setup(cell.dtype)
     return memory(cell.model, setup, workload(cell), capacity_bytes=0, resident_blocks=1)
 
@@ -75,7 +75,7 @@ def elementwise_bytes(cell: ElementwiseCell) -> tuple[float, float]:
 
 
 def stream_bytes(cell: MemoryCell) -> tuple[float, float]:
-    """Return the bytes a stream reads and writes; the working set is what it touches."""
+    """Return the bytes that a stream reads and writes over its working set."""
     size = cell.working_set_bytes
     return {
         "stream_init": (0.0, float(size)),
@@ -111,7 +111,7 @@ def call_bytes(cell: Cell) -> tuple[float, float]:
 
 
 def _on_pages(cell: AttentionCell) -> AttentionCell:
-    """Return a cell whose sequences fill their last pages."""
+    """Return the cell with sequences rounded up to whole pages."""
     context, decoded = (
         -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
         for tokens in (cell.context_tokens, cell.decoded_tokens)
@@ -120,7 +120,7 @@ def _on_pages(cell: AttentionCell) -> AttentionCell:
 
 
 def _attention_workspace(cell: KernelCell, shape: AttentionShape) -> float:
-    """Return a rough upper bound of what a call allocates at its peak. [bytes]."""
+    """Return a rough upper bound of a call's peak allocation. [bytes]."""
     tokens = cell.context_tokens + cell.decoded_tokens
     cache = shape.sequences * tokens * shape.cache_width * shape.kv_bytes
     group = shape.heads // shape.kv_heads

@@ -1,7 +1,7 @@
 """The cells of a run: the default grid, a small one for the CPU, and a scenario's.
 
-The most useful cells come first, so that a run cut short still says something: memory bandwidth,
-then the paper's centre (8K of context), then the shortest and longest contexts, then the others.
+The most useful cells come first, so that an interrupted run is still useful: memory bandwidth, then
+the paper's centre (8K of context), then the shortest and longest contexts, then the others.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,12 +41,12 @@ DEFAULT_KV_HEADS = (32, 8, 1)
 DEFAULT_CONTEXTS = (1024, 2048, 4096, 8192, 16384, 32768)
 DEFAULT_SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 DEFAULT_DECODED = 64
-# Stage by context, and later stages of some samples: 1, 4, 16, 64 and 256 show the curve already.
+# Stage by context, and later stages for some samples: 1, 4, 16, 64 and 256 already show the curve.
 _CONTEXT_STAGE = {8192: 1, 32768: 3, 1024: 3, 2048: 5, 16384: 5, 4096: 6}
 _SAMPLES_LATER = {2: 6, 8: 4, 32: 1, 128: 4}
 _GEMM_STAGE, _FLEX_STAGE = 2, 4
 
-# Whole steps are timed with these; each other kernel is nearly one of them.
+# Whole steps are timed with these; every other kernel is close to one of them.
 STEP_KERNELS = (
     "standard_flash",
     "standard_flash_expanded",
@@ -96,7 +96,7 @@ def default_grid(*, dtype: Dtype = "bf16", l2: L2State = "cold") -> Plan:
 
 
 def cpu_grid(*, dtype: Dtype = "fp32", l2: L2State = "cold") -> Plan:
-    """Return a few small cells of every kind, to try the harness without a GPU."""
+    """Return a few small cells of every kind, to test the harness without a GPU."""
     cells: list[Cell] = list(_memory_cells((_MIB // 16, _MIB // 4), "eager"))
     for kv_heads, context, samples in product((4, 1), (64, 256), (1, 4)):
         shape = _TINY.with_kv_heads(kv_heads)
@@ -110,15 +110,15 @@ def cpu_grid(*, dtype: Dtype = "fp32", l2: L2State = "cold") -> Plan:
 def scenario_grid(scenario: Scenario, *, dtype: Dtype | None = None, l2: L2State = "cold") -> Plan:
     """Return the cells of a scenario's models and workloads; its GPUs do not matter.
 
-    Kernels run with the heads that one GPU of a tensor-parallel group has. What cannot be measured
-    on one GPU is left out and named in ``skipped``.
+    Kernels run with the heads of one GPU of a tensor-parallel group. Cells that cannot be measured
+    on one GPU are left out and named in ``skipped``.
 
     Parameters
     ----------
     scenario
         The scenario.
     dtype
-        Format of weights, caches and activations; None is that of the scenario's activations.
+        Format of weights, caches and activations; None for the scenario's activation format.
     l2
         L2 before a call.
     """
@@ -157,23 +157,23 @@ def select(
     modes: Sequence[Mode] = MODES,
     query_tokens: Sequence[int] = (),
 ) -> Plan:
-    """Keep some kinds of cells, some kernels and some modes.
+    """Select kinds of cells, kernels and modes.
 
-    Kernels of other libraries are added only if they are named.
+    Kernels of other libraries are added only by name.
 
     Parameters
     ----------
     plan
         All cells.
     kinds, kernels, modes
-        What is kept; no kernels means all of a plan's.
+        What to keep; no kernels means all of the plan's.
     query_tokens
-        Query tokens of each sample, in place of the plan's own; none leaves them.
+        Query tokens of each sample instead of the plan's own; none keeps those.
 
     Raises
     ------
     MeasurementError
-        If a kernel is not known or does not take the format, or nothing is left.
+        If a kernel is unknown or does not take the format, or nothing is left.
     """
     for kernel in kernels:
         if kernel not in ALL_KERNELS:
@@ -237,7 +237,7 @@ def _with_query_tokens(
 def _unsupported_tokens(
     implementation: Implementation, query_tokens: int, decoded_tokens: int
 ) -> str | None:
-    """Return why a kernel cannot run with so many query tokens, None if it can."""
+    """Return why a kernel cannot run with a number of query tokens, None if it can."""
     if query_tokens > decoded_tokens:
         return (
             f"query_tokens = {query_tokens}: a sample of decoded_tokens = {decoded_tokens} "
@@ -311,7 +311,7 @@ def _step_cells(model: ModelShape, work: Workload, dtype: Dtype, stage: int) -> 
 
 
 def _sizes(work: Workload) -> dict[str, Any]:
-    """Return the sizes of a workload as a cell takes them."""
+    """Return the sizes of a workload as fields of a cell."""
     names = ("context_tokens", "decoded_tokens", "samples", "prompts", "query_tokens")
     return {name: getattr(work, name) for name in names}
 

@@ -1,4 +1,4 @@
-"""Random inputs in the layout that each kernel wants, and the rotation that keeps L2 cold."""
+"""Random inputs in each kernel's layout, and the rotation that keeps L2 cold."""
 
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
@@ -19,9 +19,9 @@ Normal = Callable[[tuple[int, ...], torch.dtype], Tensor]
 def attention_inputs(
     cell: KernelCell, layout: Layout, dtype: torch.dtype, normal: Normal, *, query: bool = True
 ) -> Inputs:
-    """Allocate query and caches of one layer directly in a layout.
+    """Allocate one layer's query and caches directly in a layout.
 
-    :func:`simulator.evidence.kernels.layout.lay_out` makes the same of separate caches, but takes
+    :func:`simulator.evidence.kernels.layout.lay_out` does the same from separate caches, but takes
     twice the memory for a moment.
 
     Parameters
@@ -29,13 +29,13 @@ def attention_inputs(
     cell
         Only its sizes are used.
     layout
-        How the caches lie.
+        Layout of the caches.
     dtype
         Format of all five tensors.
     normal
         Makes a tensor of random numbers.
     query
-        Whether the query has numbers. One without takes no memory, and only says how queries lie.
+        Whether the query has values. Without them it takes no memory and only shows the layout.
     """
     p, b, g, k = cell.prompts, cell.samples, cell.kv_heads, cell.head_dim
     m_c, m_d = cell.context_tokens, cell.decoded_tokens
@@ -59,11 +59,11 @@ def rotated(function: Callable[..., Any], sets: Sequence[Any], calls: int) -> Ca
     Parameters
     ----------
     function
-        What is called.
+        The function to call.
     sets
         Arguments for each call, used in turn.
     calls
-        How many calls there are.
+        Number of calls.
     """
     arguments = list(islice(cycle(sets), calls))
 

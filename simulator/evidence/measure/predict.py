@@ -1,8 +1,8 @@
 """Predictions for a cell and for a run: time by the timing model, memory by the accounts.
 
-The measured code is plain PyTorch, one kernel for each operation, also when its launches are
-replayed from a CUDA graph. So its operations are those of ``execution = "eager"``; a graph changes
-only the time of their launches.
+The measured code is plain PyTorch, one kernel per operation, even when a CUDA graph replays its
+launches. So its operations are those of ``execution = "eager"``; a graph changes only the time of
+their launches.
 """
 
 import math
@@ -40,11 +40,11 @@ from simulator.units import MICROSECOND, format_gib, format_time
 # Rotating buffers add up to this many times the L2. If lines were evicted at random, a cyclic walk
 # over c times the cache would still hit a share h = exp(c (h - 1)): 11 % for 2.5, 2 % for 4.
 ROTATION = 4.0
-# Most calls between two events.
+# The most calls between two events.
 LARGEST_ROTATION = 256
-# CUDA's own needs beside the tensors: handles, library workspaces, fragmentation. [bytes]
+# CUDA's own memory besides tensors: handles, library workspaces, fragmentation. [bytes]
 CUDA_HEADROOM_BYTES = 256 * 2**20
-# Wall time of a cell beside the timed calls: inputs, check, capture. [s]
+# Wall time of a cell besides the timed calls: inputs, check, capture. [s]
 _SETUP_S, _STEP_SETUP_S, _COMPILE_S = 0.05, 0.3, 20.0
 # Random numbers are written at about this rate. [bytes/s] (guess; a dry run only)
 _FILL_BYTES_PER_S = 300e9
@@ -52,14 +52,14 @@ _FILL_BYTES_PER_S = 300e9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """How long a cell is timed.
+    """How often and how long a cell is timed.
 
     Attributes
     ----------
     warm_up
-        Passes that are not counted.
+        Passes that do not count.
     least, most
-        Passes that are counted; between them until ``budget_s`` is used up.
+        Limits of the passes that count; more than the least run only within ``budget_s``.
     least_pass_s
         A pass repeats its calls until it should take about this long. [s]
     """
@@ -72,7 +72,7 @@ class Timing:
 
 
 def timing_for(device: str, most: int) -> Timing:
-    """Return how long cells are timed on a device, with at most so many repeats."""
+    """Return how long cells are timed on a device, with a limit on repeats."""
     least = min(Timing().least, most)
     if device == "cpu":
         return Timing(warm_up=1, least=min(3, most), most=most, budget_s=0.0, least_pass_s=0.0)
@@ -90,7 +90,7 @@ class Prediction:
     input_bytes
         Tensors that exist before the call: caches, weights, rotated buffers. [bytes]
     workspace_bytes
-        What the call allocates at its peak. [bytes]
+        Peak allocation of the call. [bytes]
     headroom_bytes
         What the device needs beside tensors. [bytes]
     """
@@ -102,7 +102,7 @@ class Prediction:
 
     @property
     def memory_bytes(self) -> float:
-        """All the cell needs. [bytes]."""
+        """All memory of the cell. [bytes]."""
         return self.input_bytes + self.workspace_bytes + self.headroom_bytes
 
 
@@ -114,11 +114,11 @@ def predict(
     Parameters
     ----------
     cell
-        What is timed.
+        The cell to time.
     gpu
         Rates of the card, or None to predict memory only.
     l2_bytes
-        Size of the cache that cold cells must get past. [bytes]
+        Size of the cache that cold cells must exceed. [bytes]
     headroom_bytes
         What the device needs beside tensors. [bytes]
     """
@@ -134,7 +134,7 @@ def predict(
 
 
 def rotation(set_bytes: float, l2_bytes: float) -> int:
-    """Return how many sets of buffers keep L2 cold.
+    """Return the number of buffer sets that keep L2 cold.
 
     >>> rotation(2**20, 50 * 2**20), rotation(2**30, 50 * 2**20)
     (200, 1)
@@ -182,7 +182,7 @@ def kernel_operations(kernel: str, shape: AttentionShape) -> list[Operation]:
 
 
 def passes_per_cell(timing: Timing, pass_s: float) -> int:
-    """Return how many passes are timed when one takes ``pass_s``."""
+    """Return the number of passes to time if one takes ``pass_s``."""
     return max(timing.least, min(timing.most, int(timing.budget_s / max(pass_s, 1e-9))))
 
 
@@ -192,7 +192,7 @@ def wall_s(cells: Sequence[Cell], predictions: Sequence[Prediction], timing: Tim
     Parameters
     ----------
     cells, predictions
-        Its cells, and what each should take.
+        Its cells and their predictions.
     timing
         How long each is timed.
     """
@@ -216,7 +216,7 @@ class Preview:
     Attributes
     ----------
     wall_s
-        Guessed time of the whole run. [s]
+        Estimated time of the whole run. [s]
     lines
         One per group: name, variants, fastest and slowest call, largest memory, whether it fits.
     rows
@@ -263,7 +263,7 @@ def preview(plan: Plan, *, gpu: Rates | None, device: str, done: Collection[str]
     device
         cuda or cpu.
     done
-        Keys of cells that have a row already: they cost no time.
+        Keys of cells that already have a row: they take no time.
     """
     timing = timing_for(device, 30)
     l2_bytes = gpu.gpu.l2_bytes if gpu else 0.0

@@ -1,4 +1,4 @@
-"""From cells to PyTorch calls: inputs, the pass that is timed, and the check before timing."""
+"""Turn cells into PyTorch calls: inputs, the timed pass, and the check before timing."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -31,16 +31,16 @@ from simulator.evidence.measure.inputs import attention_inputs, rotated
 from simulator.evidence.measure.predict import LARGEST_ROTATION, rotation
 from simulator.evidence.measure.steps import STEP_TOLERANCE, Steps
 
-# Least time of a call, for a rough guess of how many calls fill a pass.
+# Shortest time of a call, to estimate how many calls fill a pass.
 _CALL_S, _BYTES_PER_S = 3e-6, 2e12
 # Less than twice the L2 in rotation is neither cold nor warm.
 _COLD_ROTATION = 2.0
-# Rows of the table that an embedding gathers from: more than a step has tokens.
+# Rows of the table that an embedding gathers from: more than the tokens of a step.
 _TABLE_ROWS = 4096
 _CHECKED_VALUES, _PIECE_VALUES = 2**20, 2**24
 _FACTOR = 3.0
-# Parts of a buffer start at multiples of so many values, 128 B: a kernel that finds its operands
-# aligned less well loads them value by value.
+# Parts of a buffer start at multiples of this many values, 128 B: a kernel loads operands with
+# worse alignment value by value.
 _ALIGNMENT = 32
 
 
@@ -51,15 +51,15 @@ class Prepared:
     Attributes
     ----------
     one_pass
-        Does ``calls`` calls.
+        Function that makes ``calls`` calls.
     check
-        Returns the relative error of one call against float64.
+        Function that returns the relative error of one call against float64.
     tolerance
-        The largest error that is rounding.
+        The largest error that rounding explains.
     l2_state
         ``cold``, ``warm``, or ``mixed`` where the rotation could not get past the L2.
     note
-        A note for the row on how the call was made.
+        The row's note on how the call was made.
     """
 
     cell: Cell
@@ -74,23 +74,23 @@ class Prepared:
 def prepare(
     cells: Sequence[Cell], device: Device, steps: Steps, *, least_pass_s: float
 ) -> list[Prepared]:
-    """Make the inputs of cells of one group, which share what they can, and their passes.
+    """Make the inputs of one group's cells, shared where possible, and their passes.
 
     Parameters
     ----------
     cells
-        Of one group.
+        Cells of one group.
     device
-        Where they run.
+        Device to run on.
     steps
-        Keeps weights and caches of whole steps.
+        Keeper of the weights and caches of whole steps.
     least_pass_s
         A pass repeats its calls until it should take about this long. [s]
 
     Raises
     ------
     torch.OutOfMemoryError
-        If they do not fit together.
+        If they do not fit at once.
     """
     rotator = _Rotator(device, least_pass_s)
     first = cells[0]
@@ -106,41 +106,41 @@ def prepare(
 
 
 class _Rotator:
-    """Decide how many sets of buffers there are, and how many calls make a pass."""
+    """Choose the number of buffer sets and of calls per pass."""
 
     def __init__(self, device: Device, least_pass_s: float) -> None:
         self.l2_bytes, self.least_pass_s = device.l2_bytes, least_pass_s
 
     def sets(self, one_set: Callable[[], Any], l2: L2State, used: slice = slice(None)) -> list[Any]:
-        """Make as many sets of buffers as the L2 state needs.
+        """Make the buffer sets that the L2 state needs.
 
         Parameters
         ----------
         one_set
-            Makes one.
+            Function that makes one set.
         l2
             What the cell asked for.
         used
-            The buffers of a set that every call reads.
+            Function that returns a set's buffers that every call reads.
         """
         first = one_set()
         count = rotation(_nbytes(first[used]), self.l2_bytes) if l2 == "cold" else 1
         return [first, *(one_set() for _ in range(count - 1))]
 
     def calls(self, set_bytes: float, sets: int) -> int:
-        """Return how many calls make a pass: every set once, and enough to be timed."""
+        """Return the number of calls per pass: every set once, and enough to time."""
         guess = math.ceil(self.least_pass_s / (_CALL_S + set_bytes / _BYTES_PER_S))
         return max(sets, min(LARGEST_ROTATION, guess))
 
     def state(self, set_bytes: float, sets: int, l2: L2State) -> str:
-        """Return what the L2 really holds when a call starts.
+        """Return the actual L2 state when a call starts.
 
         Parameters
         ----------
         set_bytes
             One set of buffers. [bytes]
         sets
-            How many there are.
+            Number of sets.
         l2
             What the cell asked for.
         """
@@ -260,7 +260,7 @@ def _elementwise(
 
 
 def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> list[Prepared]:
-    """Prepare streams over one buffer; the fill has its own, so that the others read noise."""
+    """Prepare streams over one buffer; the fill has a separate one, so that others read noise."""
     buffers: dict[bool, Tensor] = {}
     prepared = []
     for cell in cells:
@@ -287,7 +287,7 @@ def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> l
 def stream_function(
     cell: MemoryCell, buffer: Tensor
 ) -> tuple[Callable[[], object], Callable[[], float]]:
-    """Return a stream over a buffer of float32, and its check on the start of the buffer."""
+    """Return a stream over a float32 buffer, and its check on the start of the buffer."""
     third, half = (buffer.numel() // n // _ALIGNMENT * _ALIGNMENT for n in (3, 2))
     first, second = buffer[:half], buffer[half : 2 * half]
     parts = [buffer[index * third : (index + 1) * third] for index in range(3)]
@@ -304,7 +304,7 @@ def stream_function(
         buffer.normal_()
         result = function()
         if isinstance(result, Tensor) and cell.test == "stream_read":
-            # A sum of random signs cancels: its error is measured against the size of its terms.
+            # A sum of random signs cancels, so its error is relative to the size of its terms.
             # In pieces: in float64 the whole buffer would take three times its memory.
             exact = torch.zeros(2, dtype=torch.float64, device=buffer.device)
             for piece in torch.split(buffer, _PIECE_VALUES):
@@ -330,7 +330,7 @@ def stream_function(
 def elementwise_function(
     cell: ElementwiseCell, weights: Tensor, device: Device
 ) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """Return an elementwise kernel of two vectors per row, and the same in float64.
+    """Return an elementwise kernel of two vectors per row, and its float64 reference.
 
     Parameters
     ----------
@@ -339,7 +339,7 @@ def elementwise_function(
     weights
         [2, width]: a norm's weight and bias.
     device
-        Where a table to gather from lies.
+        Device of a table to gather from.
     """
     width = (cell.width,)
     if cell.op == "embedding":

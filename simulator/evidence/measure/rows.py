@@ -1,7 +1,7 @@
 """The columns of each kind of row, and the row of a measured cell.
 
-The first columns are those of published measurements of the same kind, so one loader reads both.
-Every file ends with the same columns, on how the row was measured.
+The first columns match published measurements of the same kind, so one loader reads both. Every
+file ends with the same columns, which say how the row was measured.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from simulator.units import GIGA, MICROSECOND, MILLISECOND
 Status = Literal["ok", "oom", "wrong", "error"]
 
 SOURCE = f"bifurcate measure {__version__}"
-# Below this, launches and their gaps are most of the time.
+# Below this, launches and gaps take most of the time.
 LAUNCH_BOUND_S = 20e-6
 _LONGEST_NOTE = 160
 
@@ -40,7 +40,7 @@ FILES: dict[RowKind, str] = {
     "counters": "hardware_counters.csv",
 }
 
-# As published rows call a stream that stays in L2: it may be faster than memory.
+# The name that published rows give a stream in L2, which may be faster than memory.
 _L2_TESTS = {"stream_init": "l2_stream_write"}
 
 _HOW = (
@@ -128,7 +128,7 @@ class Outcome:
     statistics
         Times of one call, None unless ``status`` is ok.
     l2_state
-        What the rotation really reached, if the cell asked for something else.
+        The state that the rotation reached, if it differs from the cell's.
     relative_error
         ``|out - reference| / |reference|`` found before timing.
     """
@@ -146,12 +146,12 @@ class Outcome:
 
 
 def row_of(cell: Cell, card: Card, outcome: Outcome) -> dict[str, Any]:
-    """Return a cell's row: every column of its kind, empty where a value is missing.
+    """Return a cell's row: all columns of its kind, empty where a value is missing.
 
     Parameters
     ----------
     cell
-        What was measured.
+        The measured cell.
     card
         The device.
     outcome
@@ -197,7 +197,7 @@ def _sizes(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str,
             "weights_dtype": cell.dtype,
             "tensor_parallel": 1,
             "execution": cell.mode,
-            # One kernel for each operation, also in a graph: nothing is fused.
+            # One kernel per operation, even in a graph: nothing is fused.
             "operations": "plain",
             "layers": cell.model.layers,
             "hidden_size": cell.model.hidden_size,
@@ -236,13 +236,13 @@ def kernel_columns(cell: KernelCell) -> dict[str, Any]:
 
 
 def library_columns(cell: AttentionCell) -> dict[str, str]:
-    """Return framework and version of another library's kernel, in place of PyTorch's."""
+    """Return framework and version of another library's kernel, instead of PyTorch's."""
     library = OTHER_LIBRARIES.get(cell.kernel)
     return {} if library is None else {"framework": library.framework, "version": library.version}
 
 
 def _how(cell: Cell, outcome: Outcome) -> dict[str, Any]:
-    """Return the columns on how the row was measured."""
+    """Return the columns that say how the row was measured."""
     times = outcome.statistics
     error = outcome.relative_error
     return {
@@ -267,10 +267,10 @@ def _how(cell: Cell, outcome: Outcome) -> dict[str, Any]:
 
 
 def _number(seconds: float | None, unit_s: float) -> str:
-    """Write a time in a unit, with six digits."""
+    """Format a time in a unit, with six digits."""
     return "" if seconds is None else f"{seconds / unit_s:.6g}"
 
 
 def _text(value: float | None) -> str:
-    """Write a whole number, or nothing."""
+    """Format a whole number, or nothing."""
     return "" if value is None else f"{value:.0f}"

@@ -1,4 +1,4 @@
-"""Go through a plan: predict, prepare, check, time, write a row; and go on after errors."""
+"""Run a plan: predict, prepare, check, time, write a row; continue after errors."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -42,14 +42,14 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a run is.
+    """The progress of a run.
 
     Attributes
     ----------
     done, total
         Cells with a row, those of earlier runs included, and all cells.
     seconds_left
-        A guess, corrected by the time that the groups so far have taken. [s]
+        An estimate, corrected by the time that the groups so far have taken. [s]
     group
         The group that was measured last.
     stopped
@@ -63,13 +63,13 @@ class Progress:
     stopped: str = ""
 
 
-# Deaths of processes in a cell before it is skipped: the first may have another cause.
+# A cell is skipped after this many process deaths in it: the first may have another cause.
 _DEATHS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """What went wrong with some cells, without the exception, whose frames hold tensors."""
+    """A failure of some cells, without the exception, whose frames hold tensors."""
 
     status: Status
     note: str
@@ -84,19 +84,19 @@ def run(
     settings: Settings,
     journal: Environment | None = None,
 ) -> Iterator[Progress]:
-    """Measure every cell of a plan that has no row yet, and yield after every group.
+    """Measure every cell of a plan without a row, and yield after every group.
 
     Parameters
     ----------
     plan, device, store
-        What is measured, on what, and where the rows go.
+        The cells, the device, and the store of the rows.
     gpu
-        Rates of the card, for the time left and for how long to repeat; None where it is unknown.
+        Rates of the card, for the remaining time and the repeats; None for an unknown card.
     settings
-        How long cells are timed, and when to stop.
+        How long to time cells, and when to stop.
     journal
-        With one, a cell in which a process has died is measured alone. After a second death it is
-        skipped, so that the cells after it can be measured.
+        With a journal, a cell in which a process died is measured alone, and skipped after a second
+        death, so that the cells after it can be measured.
 
     Raises
     ------
@@ -145,7 +145,7 @@ class _Worker:
         self._journal = journal
         self._steps = Steps(device)
         self._reading: Reading | None = None
-        # The cell whose code is running: what breaks the device is known to be its fault.
+        # The cell whose code is running, to blame if the device breaks.
         self._at: Planned | None = None
 
     def measure(self, planned: Sequence[Planned]) -> None:
@@ -173,7 +173,7 @@ class _Worker:
                 self._try([each])
 
     def _try(self, batch: Sequence[Planned]) -> None:
-        """Measure cells together; if that fails, each alone; a cell that fails alone gets a row."""
+        """Measure cells together, or each alone if that fails; a cell failing alone gets a row."""
         self._device.release()  # of the batch before
         if self._journal is not None:
             self._journal.begin([cell.key for cell, _ in batch])
@@ -189,7 +189,7 @@ class _Worker:
                 self._try([each])
 
     def _attempt(self, batch: Sequence[Planned]) -> _Failure | None:
-        """Measure cells together, or return why not."""
+        """Measure cells together, or return the failure."""
         self._at = None
         try:
             self._measure(batch)
@@ -204,7 +204,7 @@ class _Worker:
         return None
 
     def _recover(self, failure: _Failure, batch: Sequence[Planned]) -> None:
-        """Free the memory of an attempt; stop the run if the device is broken for this process."""
+        """Free the memory of an attempt; stop the run if the device is unusable in this process."""
         try:
             self._device.release(thorough=True)
             self._device.check_usable()
@@ -259,7 +259,7 @@ class _Worker:
             self._store.append(each.cell.kind, row_of(each.cell, self._device.card, outcome))
 
     def _watched(self, prepared: Prepared, batch: Sequence[Planned]) -> Stopwatch:
-        """Return the stopwatch of a cell; when started it notes that the cell is running."""
+        """Return a cell's stopwatch, which also records that the cell is running."""
         (planned,) = (each for each in batch if each[0] is prepared.cell)
         self._at = planned
         watch = self._device.stopwatch(prepared.one_pass, prepared.cell.mode)
@@ -290,7 +290,7 @@ def together(planned: Sequence[Planned], room: float) -> list[list[Planned]]:
     batches: list[list[Planned]] = []
     for each in planned:
         grown = [*batches[-1], each] if batches else [each]
-        # Graphs keep their own workspace each, at worst.
+        # In the worst case, each graph keeps its own workspace.
         workspace = sum(prediction.workspace_bytes for _, prediction in grown)
         if batches and inputs_bytes(grown) + workspace <= room:
             batches[-1] = grown
@@ -315,12 +315,12 @@ def inputs_bytes(planned: Sequence[Planned]) -> float:
 
 
 def _said(problem: BaseException) -> str:
-    """Write an error down, its cause first: a failed capture mostly has another error as cause."""
+    """Describe an error, its cause first: a failed capture usually has another error as cause."""
     text = f"{type(problem).__name__}: {str(problem).strip() or 'no words'}"
     before = problem.__cause__ or (None if problem.__suppress_context__ else problem.__context__)
     return text if before is None else f"{_said(before)}; then {text}"
 
 
 def _too_far(prepared: Prepared) -> str:
-    """Say how wrong a result may be."""
+    """Say that the error exceeds the tolerance."""
     return f"not timed: relative error above {prepared.tolerance:g}"

@@ -1,7 +1,7 @@
 """Clock, temperature and limits of a card, read from the driver and never set.
 
-NVML answers in microseconds where its Python package is installed (``nvidia-ml-py``); elsewhere
-``nvidia-smi`` is asked, which takes up to a second.
+NVML answers in microseconds if its Python package (``nvidia-ml-py``) is installed; otherwise
+``nvidia-smi`` is called, which takes up to a second.
 """
 
 import shutil
@@ -15,7 +15,7 @@ from simulator.evidence.measure.rows import Reading
 _FACTS = ("driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem")
 # NVML_CLOCK_SM and NVML_TEMPERATURE_GPU of nvml.h
 _NVML_SM, _NVML_GPU = 1, 0
-# After so many failures in a row nvidia-smi is not asked again.
+# After this many consecutive failures, nvidia-smi is not called again.
 _PATIENCE = 3
 
 
@@ -48,7 +48,7 @@ class Sensors:
         """Return driver version, power limit and highest clocks, empty if they cannot be read."""
         values = self._ask(*_FACTS)
         if values is None:
-            # One field that a driver does not know makes nvidia-smi refuse all of them.
+            # nvidia-smi refuses all fields if the driver does not know one of them.
             values = [(self._ask(name) or [""])[0] for name in _FACTS]
         return {name.replace(".", "_"): value for name, value in zip(_FACTS, values, strict=True)}
 
@@ -77,7 +77,7 @@ class Sensors:
 
 
 def _nvml(uuid: str | None) -> Callable[[], Reading] | None:
-    """Return a function that asks NVML for a reading, None where it cannot be asked."""
+    """Return a function that reads NVML, None if it is not available."""
     if uuid is None:
         return None
     try:

@@ -29,7 +29,7 @@ class Statistics:
 
 
 def summarise(seconds: Sequence[float]) -> Statistics:
-    """Sum up repeated timings of one call.
+    """Summarise repeated timings of one call.
 
     >>> summarise([1.0, 2.0, 3.0, 4.0, 100.0]).median_s
     3.0
@@ -52,13 +52,13 @@ def time_interleaved(stopwatches: Sequence[Stopwatch], timing: Timing) -> list[l
     Parameters
     ----------
     stopwatches
-        Each runs its thing once and returns the seconds it took.
+        Functions that run their call once and return its seconds.
 
     Returns
     -------
     list
-        The seconds of every counted repeat, for each of them. One that has used up its share of
-        time sits out the remaining rounds, but none stops before ``timing.least`` repeats.
+        The seconds of every counted repeat, for each stopwatch. One that has used up its share of
+        the time skips the remaining rounds, but none stops before ``timing.least`` repeats.
     """
     for _ in range(timing.warm_up):
         for stopwatch in stopwatches:

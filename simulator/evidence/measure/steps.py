@@ -1,4 +1,4 @@
-"""Whole decode steps: the weights of one model at a time, caches for each layout, and the check."""
+"""Whole decode steps: one model's weights at a time, caches for each layout, and the check."""
 
 import copy
 import math
@@ -49,10 +49,10 @@ class Steps:
         return ready
 
     def error(self, cell: StepCell) -> float:
-        """Return the relative error of the logits of one layer and a head, on a small workload.
+        """Return the relative error of the logits of one layer and the head, on a small workload.
 
-        It is computed once for each model and kernel. At the sizes of the cell, the kernel is
-        checked by its attention cells.
+        It is computed once per model and kernel. The attention cells check the kernel at the cell's
+        sizes.
         """
         key = (_weights_key(cell), cell.kernel)
         if key not in self._errors:
@@ -60,7 +60,7 @@ class Steps:
         return self._errors[key]
 
     def l2_state(self, cell: StepCell) -> str:
-        """Return ``cold`` if the weights push everything else out of L2, else ``mixed``."""
+        """Return ``cold`` if the weights evict everything else from L2, else ``mixed``."""
         self._weights(cell)
         return "cold" if self.loaded_bytes >= 2 * self._device.l2_bytes else "mixed"
 
@@ -78,7 +78,7 @@ class Steps:
             self._decoder = None
 
     def _weights(self, cell: StepCell) -> Decoder:
-        """Return a decoder with random weights; only one model's are kept."""
+        """Return a decoder with random weights; only one model's weights are kept."""
         key = _weights_key(cell)
         if self._decoder is None or self._decoder[0] != key:
             self._decoder = None
@@ -97,7 +97,7 @@ class Steps:
         )
 
     def _error(self, cell: StepCell) -> float:
-        """Compare one layer and the head with the same in float64."""
+        """Compare one layer and the head with their float64 reference."""
         group = cell.model.layer_groups[0].model_copy(update={"count": 1})
         changes = {"layers": 1, "layer_groups": (group,), "vocab_size": _CHECK_VOCABULARY}
         small = replace(
@@ -123,18 +123,18 @@ class Steps:
 
 
 def _weights_key(cell: StepCell) -> str:
-    """Return a key for the weights and the tables of positions that a cell needs."""
+    """Return a key for a cell's weights and position tables."""
     return f"{cell.model_key} {cell.dtype} n{cell.query_tokens}"
 
 
 def attention(cell: StepCell, caches: Sequence[Cache]) -> Attention:
-    """Return a step's attention, with its masks made."""
+    """Return a step's attention with its masks made in advance."""
     lengths = (keys.shape[2] + decoded_keys.shape[3] for _, keys, _, decoded_keys, _ in caches)
     return cell.implementation.with_masks(cell.query_tokens, lengths, caches[0][1].device)
 
 
 def step_caches(cell: StepCell, normal: Normal) -> list[Cache]:
-    """Fill the caches of every layer; a layer with a sliding window keeps what its window sees."""
+    """Fill the caches of every layer; a layer with a sliding window keeps only its window."""
     layout, dtype = cell.implementation.layout, TORCH_DTYPES[cell.dtype]
     caches: list[Cache] = []
     for window in layer_windows(cell.model.layer_groups):

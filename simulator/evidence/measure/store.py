@@ -1,8 +1,7 @@
-"""Rows on disk: each is appended and safe before the next is measured.
+"""Rows on disk: each row is safe before the next is measured.
 
-A row is one line, written by one call and forced to disk. A process killed in the middle can leave
-a torn last line and nothing else: it is cut off when the folder is opened again, and its cell is
-measured again.
+A row is one line, written by one call and forced to disk. A killed process can leave at most a torn
+last line: it is cut off when the folder is opened again, and its cell is measured again.
 """
 
 import csv
@@ -92,9 +91,9 @@ class Store:
         self.rows[kind] = self.rows.get(kind, 0) + 1
 
     def forget(self, cells: Collection[str], statuses: Collection[str]) -> int:
-        """Remove the rows of some cells that have one of some statuses; return how many.
+        """Remove the rows of given cells with given statuses; return how many.
 
-        Each file is replaced as a whole, so that a run killed meanwhile loses nothing.
+        Each file is replaced as a whole, so that a kill meanwhile loses nothing.
         """
         removed = 0
         for kind in tuple(self.rows):
@@ -115,12 +114,12 @@ class Store:
         return removed
 
     def _create(self, kind: RowKind) -> None:
-        """Write a file's header; the file appears with a whole one or not at all."""
+        """Create a file with its header, complete or not at all."""
         with atomic_path(self.path(kind)) as temporary:
             temporary.write_text(",".join(COLUMNS[kind]) + "\n", encoding="utf-8")
 
     def _open(self, kind: RowKind) -> None:
-        """Read what is there, and cut off a torn last line."""
+        """Read the existing rows, and cut off a torn last line."""
         path = self.path(kind)
         if not path.exists():
             return
@@ -141,7 +140,7 @@ class Store:
         self._read_rows(kind, path, content[len(header) :], offset=len(header))
 
     def _read_rows(self, kind: RowKind, path: Path, content: bytes, *, offset: int) -> None:
-        """Note which cells have rows; a bad line is forgiven only at the end."""
+        """Record which cells have rows; a bad line is accepted only at the end."""
         lines = content.splitlines(keepends=True)
         for number, line in enumerate(lines):
             cell = _cell_of(line, COLUMNS[kind])
@@ -164,7 +163,7 @@ class Store:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make a folder and keep other runs out of it while this one writes.
+    """Make a folder and lock it against other runs.
 
     Raises
     ------
@@ -182,7 +181,7 @@ def locked(folder: Path) -> Iterator[None]:
     except ImportError:  # no such locks on Windows
         yield
         return
-    # The folder itself is locked, so that no lock file lies about.
+    # Lock the folder itself, so that no lock file remains.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -207,12 +206,12 @@ def _cell_of(line: bytes, columns: tuple[str, ...]) -> str | None:
     if len(values) != len(columns):
         return None
     row = dict(zip(columns, values, strict=True))
-    # NUL bytes are what a power cut leaves; a row without key or status was never finished.
+    # A power cut leaves NUL bytes; a row without key or status was never finished.
     return row["cell"] if row["cell"] and row["status"] and "\0" not in row["cell"] else None
 
 
 def read_environment(folder: Path) -> dict[str, Any] | None:
-    """Return the folder's environment record, None where there is none.
+    """Return the folder's environment record, None if there is none.
 
     Raises
     ------
@@ -232,6 +231,6 @@ def read_environment(folder: Path) -> dict[str, Any] | None:
 
 
 def write_environment(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write the folder's environment record; it is replaced as a whole."""
+    """Replace the folder's environment record as a whole."""
     with atomic_path(folder / ENVIRONMENT_FILE) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -1,15 +1,15 @@
 """One decode step of a plain PyTorch transformer: the code that ``execution = "eager"`` counts.
 
-A decoder of a model's shape with random weights, written in the plainest way: one kernel for each
-operation, the residual stream in the model's own type, norms computed in float32. Every module is
-named after its operation in :mod:`simulator.counts`, so that a trace can be compared with an
-estimate operation by operation.
+A decoder of a model's shape with random weights, written as simply as possible: one kernel per
+operation, the residual stream in the model's type, norms in float32. Every module has the name of
+its operation in :mod:`simulator.counts`, so that a trace can be compared with an estimate operation
+by operation.
 
 Tokens are rows: ``T = prompts * samples * query_tokens``, hidden states ``[T, hidden_size]``; the
 new tokens of a sample follow each other.
 
-Details that change no cost are simplified: norms come before their block wherever the model has
-them, weights are random, and ALiBi and attention sinks are left out.
+Details that change no cost are simplified: norms always come before their block, weights are
+random, and ALiBi and attention sinks are left out.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from simulator.inputs.model import LayerGroup, ModelShape
 Sampling = Literal["top_k", "argmax"]
 # attend(query, context_keys, context_values, decoded_keys, decoded_values) -> output
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-# One layer's caches in the layout of its kernel; the query in front gives the shape of queries.
+# One layer's caches in the layout of its kernel; the first tensor gives the shape of queries.
 Cache = Inputs
 
 TOP_K = 200  # gpt-fast's default, and the paper's
@@ -41,12 +41,12 @@ class Maker:
         self.dtype, self.device = dtype, device
 
     def matrix(self, rows: int, columns: int) -> nn.Parameter:
-        """Return a random matrix [rows, columns] that keeps the size of what it multiplies."""
+        """Return a random matrix [rows, columns] that preserves the scale of its inputs."""
         empty = torch.empty(rows, columns, dtype=self.dtype, device=self.device)
         return nn.Parameter(empty.normal_(0, columns**-0.5), requires_grad=False)
 
     def vector(self, width: int, value: float) -> nn.Parameter:
-        """Return a vector near ``value``."""
+        """Return a random vector near ``value``."""
         empty = torch.empty(width, dtype=self.dtype, device=self.device)
         return nn.Parameter(empty.normal_(value, 0.02), requires_grad=False)
 
@@ -94,7 +94,7 @@ class Embedding(nn.Module):
         self.positions = Positions(model, made, position) if model.position_embeddings else None
 
     def place(self, tokens: int) -> None:
-        """Write down the positions of so many tokens, before anything is timed or traced."""
+        """Set the positions of a number of tokens, before anything is timed or traced."""
         if self.positions is not None:
             self.positions.place(tokens)
 
@@ -109,12 +109,12 @@ class Positions(nn.Module):
     def __init__(self, model: ModelShape, made: Maker, position: int) -> None:
         super().__init__()
         self.weight = made.matrix(model.position_embeddings, model.hidden_size)
-        # Sizes may be asked about that the model was not trained for.
+        # The asked sizes may exceed the model's trained context.
         self.position = position % model.position_embeddings
         self.place(0)
 
     def place(self, tokens: int) -> None:
-        """Write down the position of every token: the same one, for the same cost."""
+        """Set every token to the same position, which has the same cost."""
         self.ids = torch.full((tokens,), self.position, device=self.weight.device)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class Rotary(nn.Module):
         return self.rotate(query), self.rotate(key)
 
     def rotate(self, vectors: Tensor) -> Tensor:
-        """Take five kernels: times cosine, negate a half, concatenate, times sine, add."""
+        """Rotate in five kernels: times cosine, negate a half, concatenate, times sine, add."""
         apart = torch.unflatten(vectors, 0, (-1, self.cosine.shape[0]))  # by sample and position
         first, second = apart.chunk(2, dim=-1)
         turned = torch.cat([-second, first], dim=-1)
@@ -153,7 +153,7 @@ class Rotary(nn.Module):
 
 
 class QkNorm(nn.Module):
-    """Norms on queries and keys, over each head or over all of them."""
+    """Norms on queries and keys, per head or over all heads."""
 
     def __init__(self, model: ModelShape, made: Maker) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ class Activation(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention block and MLP block, one after the other or, with one norm, in parallel."""
+    """Attention block and MLP block, in sequence or, with one norm, in parallel."""
 
     def __init__(
         self, model: ModelShape, made: Maker, position: int, query_tokens: int = 1
@@ -271,7 +271,7 @@ class Layer(nn.Module):
         self.mlp_down = Linear(model.intermediate_size, d, made, bias=model.mlp_bias)
 
     def forward(self, hidden: Tensor, cache: Cache, attend: Attention) -> Tensor:
-        """Return the hidden states behind the layer, [T, hidden_size].
+        """Return the hidden states after the layer, [T, hidden_size].
 
         Parameters
         ----------
@@ -338,14 +338,14 @@ class Decoder(nn.Module):
     model
         Its sizes.
     position
-        Position of the last new token, the same in all samples: context and decoded tokens before
-        it.
+        Position of the last new token, the same in all samples: the number of context and decoded
+        tokens before it.
     query_tokens
         New tokens of each sample.
     dtype, device
         Of the weights.
     sampling, top_k
-        ``top_k`` samples from so many tokens as gpt-fast does, ``argmax`` takes the likeliest.
+        ``top_k`` samples from the likeliest tokens, as gpt-fast does; ``argmax`` takes the first.
 
     Raises
     ------
@@ -389,19 +389,19 @@ class Decoder(nn.Module):
         self.sampling = Sampler(sampling, top_k)
 
     def place(self, tokens: int) -> None:
-        """Prepare for a step of so many tokens, where the model has a table of positions."""
+        """Prepare the position table, if the model has one, for a step of some tokens."""
         self.embedding.place(tokens)
 
     def forward(self, tokens: Tensor, caches: Sequence[Cache], attend: Attention) -> Tensor:
-        """Return the token after each, [T, 1].
+        """Return the next token after each token, [T, 1].
 
         Parameters
         ----------
         tokens
             [T] int64.
         caches
-            One for each layer; the last decoded tokens of each sample are the ones being processed,
-            and their keys and values are written before attention reads them.
+            One per layer; the last decoded tokens of each sample are the ones being processed, and
+            their keys and values are written before attention reads them.
         attend
             The attention kernel.
         """
@@ -414,13 +414,13 @@ class Decoder(nn.Module):
         Parameters
         ----------
         tokens, caches, attend
-            As :meth:`forward` takes them.
+            As in :meth:`forward`.
         """
         hidden = self.embedding(tokens)
         if self.embedding_projection is not None:
             hidden = self.embedding_projection(hidden)
         if self.embedding.positions is not None:
-            # Positions are as wide as the layers, also where the token table is not (OPT-350m).
+            # Positions have the width of the layers, even if the token table differs (OPT-350m).
             hidden = self.embedding.positions(hidden)
         for layer, cache in zip(self.layers, caches, strict=True):
             hidden = layer(hidden, cache, attend)
@@ -433,5 +433,5 @@ class Decoder(nn.Module):
 
 
 def layer_windows(groups: Sequence[LayerGroup]) -> list[int | None]:
-    """Return the sliding window of every layer; layers of one group follow each other."""
+    """Return the sliding window of every layer; layers of one group are consecutive."""
     return [group.window for group in groups for _ in range(group.count)]

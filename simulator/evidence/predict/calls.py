@@ -1,4 +1,4 @@
-"""Predict rows of single calls of a library: the operations that each kind of row timed."""
+"""Predict rows of single library calls: the operations that each kind of row timed."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,13 +27,13 @@ from simulator.timing.constants import (
 )
 from simulator.timing.limits import resident_blocks
 
-# The GEMM rows' harness cycles through several copies of the weights: L2 holds all of them or, as
-# lines go in the order they came, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
+# The GEMM rows' harness cycles through several copies of the weights: L2 holds all of them or,
+# because it evicts lines in order, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
 # 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were 7 copies.
 GEMM_COPIES = 7
 # The elementwise kernel that gathers rows of a table.
 GATHER = "embedding"
-# Compute capabilities of 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
+# Compute capabilities with 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
 # rows of a causal call.
 SMALL_FLASH2_TILES = ("8.6", "8.9")
 # FlashInfer decodes groups of fewer query heads than this without tensor cores, in smaller blocks.
@@ -43,7 +43,7 @@ SMALL_BLOCK_TIME = 0.42
 
 
 def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
-    """Turn calls of one kind into groups of one GPU, library and number format each."""
+    """Turn calls of one kind into groups, one per GPU, library and number format."""
     builder = BUILDERS.get(kind)
     if builder is None:
         why = f"{kind} rows measure a rate, not a call"
@@ -82,7 +82,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
 
 
 def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
-    """Return what rows of a group have in common."""
+    """Return the fields that rows of a group have in common."""
     keys = ["gpu_id", "framework", "kernel", "dtype", "timing"]
     keys += [name for name in ("kv_dtype", "impl", "num_gpus", "mode", "l2_state") if name in rows]
     if kind == "prefill_attention":
@@ -92,7 +92,7 @@ def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
 
 
 def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:
-    """Return whose constants hold for a row, the most specific first."""
+    """Return the variants whose constants hold for a row, the most specific first."""
     library = library_of(str(row["framework"]))
     dtype = str(row.get("kv_dtype", row["dtype"]))
     low_precision = LOW_PRECISION in (dtype, row["dtype"])
@@ -104,13 +104,13 @@ def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...
 
 
 def _execution(row: "pd.Series[Any]") -> Execution:
-    """Return how a row was launched: in a graph unless it says otherwise."""
+    """Return how a row was launched: in a graph unless stated otherwise."""
     words = f"{row['timing']} {row.get('impl', '')} {row['kernel']}".lower()
     return "eager" if "eager" in words else "graph"
 
 
 def attention_kernel(kernel: str, gpu: HardwareProfile) -> str:
-    """Return the attention kernel that a row names, or nothing.
+    """Return the attention kernel that a row names; empty if none.
 
     >>> from simulator.inputs.hardware import load_hardware
     >>> attention_kernel("vllm_flash_attn_fa3", load_hardware("h100-sxm"))
@@ -126,7 +126,7 @@ def attention_kernel(kernel: str, gpu: HardwareProfile) -> str:
 
 
 def small_blocks(group: Numeric) -> Numeric:
-    """Return the time of FlashInfer's decode blocks, by query heads per KV head, over the usual."""
+    """Return the relative time of FlashInfer's decode blocks, by query heads per KV head."""
     return np.where(group < TENSOR_CORE_GROUP, SMALL_BLOCK_TIME, 1.0)
 
 
@@ -146,7 +146,7 @@ def prefill_blocks(
 ) -> Numeric:
     """Return the thread blocks of prefill calls.
 
-    All kernels pack the query heads of a KV head into rows; FlashAttention-2 only for one query.
+    All kernels fold the query heads of a KV head into rows; FlashAttention-2 only for one query.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def _cache_write(shape: AttentionShape) -> Operation:
 
 
 def _replayed(operation: Operation) -> Operation:
-    """Return the operation as a replay finds it: data that fit L2 are still there."""
+    """Return the operation as in a replay, with data that fit in L2 still there."""
     return replace(
         operation,
         reused_bytes=operation.bytes_moved - operation.scratch_bytes,
@@ -252,12 +252,12 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _flash(shape: AttentionShape, attention: Attention) -> list[Operation]:
-    """Return flash decoding: standard over own copies of the keys, or bifurcated."""
+    """Return flash decoding: standard over copies of the keys, or bifurcated."""
     return attention_of(shape, Setup().under(attention))
 
 
 def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
-    """Write the keys and values, then one causal call, whose last block reads all its keys."""
+    """Return the cache write and one causal call, whose last block reads all its keys."""
     dtype, kv_dtype = _dtypes(rows)
     batch, heads, kv_heads = (_array(rows, name) for name in ("batch", "q_heads", "kv_heads"))
     width, queries, keys = (_array(rows, name) for name in ("head_dim", "q_len", "kv_len"))
@@ -285,7 +285,7 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         longest_block_flops=4 * block_rows * keys * width,
         dtype=dtype,
     )
-    # A replay finds in L2 the data that the last one left there, if those of both kernels fit.
+    # A replay finds the last one's data in L2, if those of both kernels fit.
     moved = write.bytes_moved + attention.bytes_moved
     return [
         replace(item, reused_bytes=item.bytes_moved, reused_footprint_bytes=moved)
@@ -294,7 +294,7 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
-    """One product, with its weights in L2 where all copies of the harness fit."""
+    """Return one product, with its weights in L2 if all copies of the harness fit."""
     dtype, _ = _dtypes(rows)
     m, n, k = (_array(rows, name) for name in ("m", "n", "k"))
     weights = n * k * DTYPE_BYTES[dtype]
@@ -316,7 +316,7 @@ def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """One kernel that streams its bytes, replayed on the same bytes."""
+    """Return one kernel that streams its bytes, replayed on the same bytes."""
     moved = _array(rows, "bytes")
     return [
         Operation(
@@ -330,7 +330,7 @@ def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
 
 
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """One collective; all but the all-reduce send half of what that sends."""
+    """Return one collective; all but the all-reduce send half as much as it does."""
     ranks = int(rows["num_gpus"].iloc[0])
     operation = all_reduce("all_reduce", message_bytes=_array(rows, "message_bytes"), ranks=ranks)[
         0
@@ -340,12 +340,12 @@ def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
 
 
 def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
-    """Read own copies, or the prefix once and the suffixes, and merge them."""
+    """Return standard attention over copies, or bifurcated attention with its merge."""
     whole = _attention_shape(rows, gpu, context="prefix_len", samples=True)
     shape = replace(whole, resident_blocks=1)
     standard = rows["mode"].iloc[0] == "standard"
     parts = _flash(shape, "standard" if standard else "bifurcated")
-    # Replays find the keys of all parts in L2 where they all fit.
+    # Replays find the keys of all parts in L2 if they all fit.
     together = sum(item.kv_bytes_read for item in parts)
     return [
         _cache_write(shape),

@@ -1,4 +1,4 @@
-"""Groups of measured rows that are predicted together, and what their predictions share."""
+"""Groups of measured rows that are predicted together."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from simulator.timing.step import step_time
 
 T = TypeVar("T")
 
-# The shortest and the longest that times may be. [s]
+# Ends of the intervals of times. [s]
 Ends = tuple["np.ndarray", "np.ndarray"]
 
 profile = cache(load_hardware)
@@ -30,19 +30,19 @@ model = cache(load_model)
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Rows that share everything but sizes.
+    """Rows that differ only in sizes.
 
     Attributes
     ----------
     index
         Their labels in the table.
     operations
-        What was timed, with arrays as long as ``index``; empty for whole programs, which have a
-        timing of their own in a subclass.
+        The timed operations, with arrays as long as ``index``; empty for whole programs, which a
+        subclass times.
     variants
-        Whose constants come before general ones, the most specific first.
+        Variants whose constants come before general ones, the most specific first.
     setup
-        How the rows were run, as far as the interval of their times depends on it.
+        The setup of the rows, as far as their intervals depend on it.
     """
 
     kind: RowKind
@@ -55,7 +55,7 @@ class Group:
 
     @property
     def low_precision(self) -> bool:
-        """Whether the rows are of an 8-bit format, which has its own constants."""
+        """Whether the rows have an 8-bit format, which has its own constants."""
         return any(variant.precision for variant in self.variants)
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
@@ -64,7 +64,7 @@ class Group:
         return self.column(step_time(self.operations, gpu_rates, self.execution).total_s)
 
     def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
-        """Return the interval of each time, None where nothing says how far off it is. [s]."""
+        """Return the interval of each time, None if no spread is known. [s]."""
         if self.setup is None:
             return None
         gpu_rates = rates(gpu, choice, variants=self.variants)
@@ -75,7 +75,7 @@ class Group:
     def parts(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
     ) -> dict[str, "np.ndarray"] | None:
-        """Return each row's time by what binds it, None where the model does not say. [s]."""
+        """Return each row's time by bound, None if the model does not say. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
         times = [operation_time(item, gpu_rates, self.execution) for item in self.operations]
         parts = {
@@ -89,12 +89,12 @@ class Group:
             for name in ("launch", "memory", "compute", "link", "host")
         }
         host = parts.pop("host")
-        # The host's launches take no time of their own unless they take more than the GPU's work.
+        # The host's launches add no time unless they take longer than the GPU's work.
         device = np.sum(list(parts.values()), axis=0)
         return {**parts, "host": np.where(host > device, host, 0.0)}
 
     def column(self, values: Any) -> "np.ndarray":
-        """Return a value for each row, of a number or of as many values as there are rows."""
+        """Return one value per row, from a number or an array."""
         return np.broadcast_to(np.asarray(values, dtype=np.float64), len(self.index)).copy()
 
 
@@ -108,7 +108,7 @@ class Prepared(NamedTuple):
 def read_each(
     rows: pd.DataFrame, read: Callable[["pd.Series[Any]"], T]
 ) -> tuple[dict[Any, T], dict[Any, str]]:
-    """Read each row by itself, and say why the others cannot be read, by label."""
+    """Read each row; return the results, and why other rows cannot be read, by label."""
     found: dict[Any, T] = {}
     skipped: dict[Any, str] = {}
     for label, row in rows.iterrows():
@@ -131,9 +131,9 @@ def by_engine(
     rows
         Rows of one kind.
     read
-        Reads one row; raises an error for a row that cannot be predicted.
+        Function that reads one row; raises an error for a row that cannot be predicted.
     group
-        Makes a group of rows and of what was read of each.
+        Function that makes a group from rows and the results of ``read``.
     """
     groups: list[Group] = []
     skipped: dict[Any, str] = {}
@@ -146,13 +146,13 @@ def by_engine(
 
 
 def variant_of(framework: str) -> tuple[Variant, ...]:
-    """Return the variant of a framework's constants, nothing where it has none of its own."""
+    """Return the variant of a framework's constants, empty if it has none of its own."""
     library = library_of(framework)
     return (Variant(library),) if library else ()
 
 
 def library_of(framework: str) -> str:
-    """Return the library whose constants a framework's rows use, or nothing.
+    """Return the library whose constants a framework's rows use; empty if none.
 
     >>> library_of("vLLM-0.2.x+relay"), library_of("someone's own")
     ('vllm', '')

@@ -1,8 +1,8 @@
 """Predict rows of ``bifurcate measure`` from the accounts of the kernels that were timed.
 
 These rows name their kernel in :mod:`simulator.evidence.kernels` (column ``implementation``), their
-launches (``timing`` or ``execution``) and the state of L2 (``l2_state``), so nothing is guessed:
-plain PyTorch, one kernel for each operation, launched by a graph or by the host.
+launches (``timing`` or ``execution``) and the state of L2 (``l2_state``), so no guesses are needed:
+they are plain PyTorch, one kernel per operation, launched by a graph or by the host.
 """
 
 import re
@@ -34,15 +34,15 @@ from simulator.inputs.workload import Workload
 from simulator.timing.constants import Variant
 from simulator.timing.limits import BLOCKS_PER_SM
 
-# A model as `measure` names it where its KV heads were changed.
+# The name that `measure` gives a model with changed KV heads.
 _WHAT_IF = re.compile(r"(?P<base>.+) with (?P<kv_heads>\d+) KV heads?")
-# An account that walks through the blocks of a mask takes one row at a time.
+# An account that iterates over the blocks of a mask takes one row at a time.
 _ONE_BY_ONE = ("bifurcated_flex",)
 _SIZES = ("prompts", "samples", "context_tokens", "decoded_tokens")
 
 
 def is_own(rows: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
-    """Return which rows name a kernel that ``measure`` knows."""
+    """Return which rows name a kernel of ``measure``."""
     if "implementation" not in rows or kind not in {"shared_prefix_attention", "decode_step"}:
         return pd.Series(data=False, index=rows.index)
     return rows["implementation"].isin(list(ALL_KERNELS))
@@ -61,7 +61,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     skipped: dict[Any, str] = {}
     step = kind == "decode_step"
     if "query_tokens" not in rows:
-        rows = rows.assign(query_tokens=1)  # rows of versions that measured one alone
+        rows = rows.assign(query_tokens=1)  # rows of versions that measured only one
     keys = ["gpu_id", "framework", "implementation", "q_heads", "kv_heads", "query_tokens"]
     keys += ["model", "weights_dtype", "execution"] if step else ["dtype", "timing", "head_dim"]
     keys += ["l2_state"] if "l2_state" in rows else []
@@ -89,7 +89,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
 
 
 def _setup(row: "pd.Series[Any]", execution: Execution, *, step: bool) -> Setup:
-    """Return how a group was run; plain PyTorch is no engine's code, not even in a graph."""
+    """Return the setup of a group; plain PyTorch is not an engine's code, even in a graph."""
     name, dtype = str(row["implementation"]), row["weights_dtype" if step else "dtype"]
     known = ALL_KERNELS[name]
     plain: Execution = "compiled" if execution == "graph" else execution
@@ -97,7 +97,7 @@ def _setup(row: "pd.Series[Any]", execution: Execution, *, step: bool) -> Setup:
 
 
 def _variants(implementation: str, gpu: HardwareProfile) -> tuple[Variant, ...]:
-    """Return whose constants another library's kernel has, none for ours."""
+    """Return the variants of another library's kernel, none for ours."""
     library = OTHER_LIBRARIES.get(implementation)
     if library is None:
         return ()
@@ -140,7 +140,7 @@ def _execution(mode: str) -> Execution:
 
 
 def _one_clause(problem: Exception) -> str:
-    """Return a message without its list of known names: messages are counted, not read singly."""
+    """Return a message without its list of known names, so that equal ones can be counted."""
     return str(problem).split(";")[0]
 
 
@@ -176,8 +176,8 @@ def _attention(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _warm(operations: Sequence[Operation]) -> list[Operation]:
-    """Return operations that find in L2 the data that the same call left there."""
-    # The cache is nearly all that a call reads and the next call finds again.
+    """Return operations that find the data of the previous call in L2."""
+    # The cache is nearly everything that a call reads and the next call finds again.
     footprint = sum(item.kv_bytes_read - item.reused_bytes for item in operations)
     return [
         replace(

@@ -1,10 +1,10 @@
-"""Predict the paper's own tables: its code's decode step, operation by operation.
+"""Predict the paper's tables: its code's decode step, operation by operation.
 
-An account of gpt-fast-parallel-sampling at 2e10003 (generate.py, model.py) in bytes per rank, one
-rate per kind of operation, and the harness' own habits:
+An account of gpt-fast-parallel-sampling at 2e10003 (generate.py, model.py) in bytes per rank, with
+one rate per kind of operation, and the peculiarities of its harness:
 
-* Attention runs over the allocated length, context + 128 slots rounded up to 8; the flash kernels
-  alone stop at the current position.
+* Attention runs over the allocated length, context + 128 tokens rounded up to 8; only the flash
+  kernels stop at the current position.
 * ``expand_kv`` repeats the KV heads to all query heads on every step; ``rebuilt`` concatenates the
   whole cache on every step.
 * The step is (run - prefill) / 128 for 127 steps, and prefill is timed without synchronising: the
@@ -48,12 +48,12 @@ EAGER_KERNELS, COMPILED_KERNELS = 45, 9
 EAGER_KERNELS_OUTSIDE_LAYERS = 20
 # Passes over the activations of a layer.
 EAGER_ACTIVATION_PASSES, COMPILED_ACTIVATION_PASSES = 60, 25
-# Repeated keys and values that an SDPA call holds at once beside the cache: inferred from the cells
+# Repeated keys and values that an SDPA call holds besides the cache: inferred from the cells
 # that ran out of memory (64 samples of 8K fit rebuilt, 128 do not; FlashAttention-2 fits 256).
 SDPA_HELD_COPIES, FLASH_HELD_COPIES = 4, 1.25
 # Share of the driver's reported memory that context and fragmentation leave.
 USABLE_MEMORY = 0.97
-# Share of L2 within which a context read for every sample is read from memory once.
+# A context within this share of L2 is read from memory once for all samples.
 L2_SHARE = 0.6
 
 # Fitted to the 8K tables of bifurcated-attn-icml-2024/gpt-fast-parallel-sampling @ 2e10003: shares
@@ -76,7 +76,7 @@ CONSTANTS: dict[str, tuple[float, float, float]] = {
     "harness_sampling_ns": (0.52, 0.02, 3),
     "harness_block_gb_per_s": (13.0, 8, 200),
 }
-# What streams through memory, each at its constant's share of the bandwidth.
+# Traffic that streams through memory, at its constant's share of the bandwidth.
 STREAMED = (
     *("flash", "repeat", "strided_cat", "cat", "pass", "product"),
     *("fused_read", "fused_copy", "fused_pass"),
@@ -87,7 +87,7 @@ _STEPS = STEPS_RUN / NEW_TOKENS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperCell:
-    """One cell of the paper's table: what was decoded and how."""
+    """One cell of the paper's table: its sizes and how it was run."""
 
     model: ModelShape
     context_tokens: int
@@ -102,7 +102,7 @@ class PaperCell:
 
 
 def is_papers(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which whole steps are of the paper's own code, by their kernel and execution."""
+    """Return which whole steps are of the paper's code, by kernel and execution."""
     return rows["kernel"].isin(PAPER_KERNELS) & rows["execution"].isin(PAPER_EXECUTIONS)
 
 
@@ -132,7 +132,7 @@ class _PaperGroup(Group):
     def parts(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
     ) -> dict[str, "np.ndarray"]:
-        """Return each cell's time by what binds it. [s]."""
+        """Return each cell's time by bound. [s]."""
         times = [cell_time(cell, gpu, choice).parts_s for cell in self.cells]
         return {name: np.array([time[name] for time in times]) for name in times[0]}
 
@@ -156,12 +156,12 @@ def _cell(row: "pd.Series[Any]") -> PaperCell:
 
 
 def _one_sample(cell: PaperCell) -> tuple[Setup, Workload]:
-    """Return how the cell is run, and its context for one sample.
+    """Return the cell's setup, and its workload for one sample.
 
     Raises
     ------
     WorkloadError
-        If that cannot be.
+        If they are impossible.
     """
     return ask(
         cell.model,
@@ -195,10 +195,10 @@ class Account:
     Attributes
     ----------
     streamed
-        Bytes of what streams through memory, by name.
+        Bytes that stream through memory, by name.
     values_bytes, values_blocks
         The product of weights with the context's values: its bytes, and its few thread blocks, one
-        for each KV head and 64 columns of it, each of which walks through the whole context.
+        per KV head and 64 columns, each of which reads the whole context.
     """
 
     streamed: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STREAMED, 0.0))
@@ -209,7 +209,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sizes:
-    """Bytes per layer that recur: facts of section 4.3 in the paper's symbols."""
+    """Recurring sizes per layer [bytes], in the symbols of the paper's section 4.3."""
 
     group: int  # p = h / g
     samples: int
@@ -306,14 +306,14 @@ def _bifurcated(cell: PaperCell, size: _Sizes) -> Account:
     layer.streamed["product"] += widened * (size.context / 2 + b * size.decoded) + 2 * size.logits
     layer.values_bytes = widened * size.context / 2
     layer.values_blocks = _values_blocks(cell)
-    # The logits of grouped heads have five dimensions, which the strided kernel does not take.
+    # Logits of grouped heads have five dimensions, which the strided kernel does not support.
     layer.streamed["strided_cat" if cell.expand_kv else "cat"] += 2 * size.logits
     layer.streamed["pass"] += 6 * size.logits  # scale, bias, softmax: each reads and writes
     return layer
 
 
 def _bifurcated_compiled(cell: PaperCell, size: _Sizes) -> Account:
-    """Compiled: passes fused; with one row per head the products are fused too."""
+    """Compiled: fused passes; with one row per head, fused products too."""
     b, p = cell.samples, size.group
     layer = Account(kernels=8)
     layer.streamed["fused_pass"] += 2.5 * size.logits
@@ -335,7 +335,7 @@ def _bifurcated_compiled(cell: PaperCell, size: _Sizes) -> Account:
 
 
 def _values_blocks(cell: PaperCell) -> float:
-    """Return the thread blocks of <w,V>: tiles of 64 columns for each head that is multiplied."""
+    """Return the thread blocks of <w,V>: tiles of 64 columns for each multiplied head."""
     heads = cell.model.heads if cell.expand_kv else cell.model.kv_heads
     return max(1, heads // cell.ranks) * max(1, cell.model.head_dim // 64)
 
@@ -352,7 +352,7 @@ def _memory_bytes(cell: PaperCell, weights_bytes: float) -> float:
     if not cell.bifurcated and (cell.expand_kv or cell.rebuilt):
         repeated = b * size.cache * (size.group if cell.expand_kv else 1)
         copies = FLASH_HELD_COPIES if cell.kernel == "flash2" else SDPA_HELD_COPIES
-        # Compiled over its own caches, nothing repeated is ever written.
+        # Compiled code over separate caches never writes repeats.
         held = 0.0 if cell.compiled and not cell.rebuilt else copies * repeated
     elif cell.bifurcated:
         held = 4 * size.logits
@@ -362,14 +362,14 @@ def _memory_bytes(cell: PaperCell, weights_bytes: float) -> float:
 
 
 def prefill_in_step_s(row: "pd.Series[Any]") -> float:
-    """Return the time of the prefill that a row of the paper's table charges to each step. [s]."""
+    """Return the prefill time that a row of the paper's table adds to each step. [s]."""
     cell, gpu = _cell(row), profile(str(row["gpu_id"]))
     return _prefill_leak_s(cell, gpu, "auto", _constants(gpu)["harness_host_us"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellTime:
-    """What the harness calls a step is made of. [s]."""
+    """The parts of a step as the harness times it. [s]."""
 
     launch_s: float
     memory_s: float
@@ -385,12 +385,12 @@ class CellTime:
 
     @property
     def total_s(self) -> float:
-        """Time that the harness reports: fewer steps than it divides by, and some prefill."""
+        """Step time that the harness reports: it divides by too many steps, and adds prefill."""
         return max(self.host_s, self.device_s) * _STEPS + self.prefill_s
 
     @property
     def parts_s(self) -> dict[str, float]:
-        """The parts that add up to the total; the host's alone, where the GPU waits for it."""
+        """The parts that add up to the total; only the host's if the GPU waits for it."""
         waits = self.host_s > self.device_s
         parts = {
             name: _STEPS * getattr(self, f"{name}_s") * (not waits)
@@ -400,7 +400,7 @@ class CellTime:
 
 
 def _constants(gpu: HardwareProfile) -> dict[str, float]:
-    """Return the harness' constants: those fitted on a GPU, or the ones above."""
+    """Return the harness' constants: those fitted on the GPU, or the ones above."""
     return {
         name: gpu.fitted[name].value if name in gpu.fitted else value
         for name, (value, _, _) in CONSTANTS.items()
@@ -415,7 +415,7 @@ def cell_time(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) ->
     cell
         One cell of the paper's table.
     gpu
-        Its GPU; constants of the harness are the fitted ones, where it has them.
+        Its GPU, whose fitted constants of the harness are used if it has them.
     choice
         Where the constants of the link and of the prefill come from.
     """
@@ -473,7 +473,7 @@ def _weights_s(cell: PaperCell, gpu: HardwareProfile) -> tuple[float, float]:
 
 
 def _link_s(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) -> float:
-    """Return the time of the all-reduces; its hook reduces the first sample alone."""
+    """Return the time of the all-reduces; the code's hook reduces only the first sample."""
     if cell.ranks == 1:
         return 0.0
     gpu_rates = rates(gpu, choice)
@@ -485,7 +485,7 @@ def _link_s(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) -> f
 def _prefill_leak_s(
     cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice, host_us: float
 ) -> float:
-    """Return the part of prefill that each step is charged: the host did not wait for it. [s]."""
+    """Return the prefill time added to each step, because the host did not wait for it. [s]."""
     device_s, launches = _prefill(cell.model, cell.context_tokens, cell.ranks, gpu.id, choice)
     return max(0.0, device_s - launches * host_us * MICROSECOND) / NEW_TOKENS
 

@@ -1,7 +1,7 @@
-"""From measured rows to their predictions: each becomes the operations that were timed.
+"""Turn measured rows into the operations that were timed, for their predictions.
 
 Rows of one GPU, library and number format become arrays, so that thousands are predicted at once.
-The operations do not depend on the constants, so a fit builds them once.
+Operations do not depend on the constants, so a fit builds them only once.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from simulator.evidence.rows.kinds import RowKind
 
 
 def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
-    """Turn rows of one kind into groups of operations, each kind of code by its own reader."""
+    """Turn rows of one kind into groups of operations, with the reader for their code."""
     known = table["gpu_id"].notna()
     skipped = {
         label: f"no profile of GPU {name}" for label, name in table.loc[~known, "gpu"].items()

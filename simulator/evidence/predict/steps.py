@@ -1,7 +1,7 @@
-"""Predict rows of whole steps, and of batches of serving engines, as questions of ours.
+"""Predict rows of whole steps, and of batches of serving engines, as ordinary questions.
 
-A row of a step says which attention, storage and execution; a kernel without a name of ours counts
-as a fused one. A row of a batch is a whole request, its time divided by its tokens.
+A row of a step states attention, storage and execution; an unknown kernel counts as a fused one. A
+row of a batch is a whole request, with its time divided by its tokens.
 """
 
 from collections.abc import Mapping
@@ -34,9 +34,9 @@ from simulator.timing.limits import resident_blocks
 from simulator.timing.request import GenerationTime, generation_time
 from simulator.timing.step import step_time
 
-# Decoded tokens where rows do not say: half way through 128 new ones.
+# Decoded tokens of rows that do not state them: half of 128 new ones.
 DECODED_TOKENS = 64
-# Words in the names of kernels that keep the logits in memory; others are fused.
+# Words in the names of kernels with logits in memory; others are fused.
 _UNFUSED: Mapping[str, str] = {"einsum": "einsum", "math": "sdpa_math", "ideal": "ideal"}
 
 
@@ -76,7 +76,7 @@ def _step_group(row: "pd.Series[Any]") -> Group:
 
 
 def _step(row: "pd.Series[Any]") -> tuple[ModelShape, Setup, Workload]:
-    """Read a row of a step as a model, how it was run, and its sizes."""
+    """Read a row of a step as a model, a setup and a workload."""
     shape = model(str(row["model"]))
     if int(row["expand_kv"]) == 1:
         shape = shape.with_kv_heads(shape.heads)
@@ -100,14 +100,14 @@ def _step(row: "pd.Series[Any]") -> tuple[ModelShape, Setup, Workload]:
 
 
 def check_ranks(shape: ModelShape, gpu_id: str, ranks: int) -> None:
-    """Refuse to split a model over GPUs where heads do not divide or there is no link.
+    """Refuse to split a model over GPUs if heads do not divide or there is no link.
 
     Parameters
     ----------
     shape
         The model.
     gpu_id
-        Its GPU, as many of them as ``ranks``.
+        Its GPU; the group has ``ranks`` of them.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def check_ranks(shape: ModelShape, gpu_id: str, ranks: int) -> None:
 
 
 def _given(row: "pd.Series[Any]", column: str, otherwise: int) -> int:
-    """Return a size that a row may leave out."""
+    """Return a size that a row may omit."""
     value = row.get(column)
     return otherwise if value is None or pd.isna(value) else int(cast("float", value))
 
@@ -142,7 +142,7 @@ def _batch_group(rows: pd.DataFrame, batches: "tuple[_Batch, ...]") -> Group:
     )
 
 
-# A model, how it runs, and one request: its output tokens are those it has decoded at its end.
+# Model, setup, and one request, whose output tokens are its decoded tokens at the end.
 _Batch = tuple[ModelShape, Setup, Workload]
 
 
@@ -181,7 +181,7 @@ class _BatchGroup(Group):
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times of a step. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
-        # A fit of what the engine adds asks for the model's own time again and again.
+        # A fit of the engine's overhead asks for the model's time again and again.
         used = tuple(
             (name, figure.value)
             for name, figure in gpu.fitted.items()
@@ -193,14 +193,14 @@ class _BatchGroup(Group):
         return np.asarray(self._known[used, choice] / self._tokens + gpu_rates.step_s)
 
     def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
-        """Return the interval of the GPU's time, with the engine's own time as fitted. [s]."""
+        """Return the interval of the GPU's time, plus the engine's fitted overhead. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
         found = [_generation_ends_s(batch, gpu_rates) for batch in self.batches]
         low, high = np.array(found).T / self._tokens + gpu_rates.step_s
         return low, high
 
     def parts(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> None:
-        """Return nothing: what the engine adds has no parts."""
+        """Return None: the engine's overhead has no parts."""
 
 
 def _generation(batch: _Batch, gpu_rates: Rates) -> GenerationTime:
@@ -210,7 +210,7 @@ def _generation(batch: _Batch, gpu_rates: Rates) -> GenerationTime:
 
 
 def _generation_ends_s(batch: _Batch, gpu_rates: Rates) -> tuple[float, float]:
-    """Return the shortest and the longest that a whole batch may take on the GPU. [s]."""
+    """Return the interval of a whole batch's time on the GPU. [s]."""
     _, setup, _ = batch
     operations = decode_operations(*batch, resident_blocks=resident_blocks(gpu_rates.gpu))
     step = step_time(operations, gpu_rates, setup.execution)

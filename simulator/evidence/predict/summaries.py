@@ -1,4 +1,4 @@
-"""Summarise predictions beside their measurements: errors by group, and the worst rows."""
+"""Summarise predictions against measurements: errors by group, and the worst rows."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ LARGEST_EXACT = 2**53
 
 
 def timed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that have a time: what ran out of memory has none."""
+    """Return the rows with a time; those that ran out of memory have none."""
     return rows[rows["measured_us"].notna()]
 
 
@@ -49,7 +49,7 @@ def groups(rows: pd.DataFrame) -> list[dict[str, Any]]:
     listed: list[dict[str, Any]] = []
     for by in GROUPINGS if len(rows) else ():
         for value, part in rows.groupby(by.split(", "), sort=True, dropna=True):
-            # What a file does not say, such as a head shape of a product, makes no group.
+            # Missing values, such as a product's head shape, make no group.
             words = ", ".join(str(item) for item in value if str(item))
             if words:
                 by_gpu = by.replace("gpu_id", "gpu")
@@ -58,7 +58,7 @@ def groups(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def worst(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows with the largest errors, above or below, with the columns that they fill."""
+    """Return the rows with the largest absolute errors, without empty columns."""
     distance = np.abs(np.log1p(rows["error"].clip(lower=-0.999999)))
     found = rows.loc[distance.sort_values(ascending=False, kind="stable").index[:WORST]]
     records = whole_numbers(found).astype(object).to_dict("records")
@@ -73,7 +73,7 @@ def worst(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def whole_numbers(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return rows with the columns that hold only whole numbers, and gaps, as integers."""
+    """Convert columns that hold only whole numbers and gaps to integers."""
     columns = {}
     for name, column in rows.select_dtypes("float").items():
         known = column.dropna()
@@ -83,7 +83,7 @@ def whole_numbers(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _json(value: Any) -> Any:
-    """Return a value as JSON can hold it."""
+    """Convert a value for JSON."""
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

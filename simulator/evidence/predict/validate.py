@@ -1,4 +1,4 @@
-"""Compare predictions with measured rows: how far off they are, where, and why."""
+"""Compare predictions with measured rows: the errors, where they occur, and why."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from simulator.inputs.setup import ConstantsChoice
 from simulator.timing.constants import rates
 from simulator.units import MICROSECOND, MILLISECOND
 
-# A replay finds keys and values up to the first share of L2 hot, above the second cold.
+# In replays, keys and values up to the first share of L2 are hot; above the second, cold.
 HOT_SHARE, COLD_SHARE = 1.0, 1.5
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Predictions beside their measurements.
+    """Predictions with their measurements.
 
     Attributes
     ----------
@@ -35,8 +35,8 @@ class Validation:
     skipped
         How many rows could not be predicted, by reason.
     oom_correct, oom_total
-        How many of the rows that ran out of memory, or are predicted to, are predicted right; None
-        where there are no such rows.
+        Of the rows that ran out of memory, or were predicted to, how many were predicted right;
+        None without such rows.
     """
 
     rows: pd.DataFrame
@@ -60,7 +60,7 @@ def validate(
     measurements
         The rows, as :func:`~simulator.evidence.rows.reading.load` returns them.
     gpu
-        Profile to use instead of the shipped one, for the rows with its id.
+        Profile to use instead of the shipped one for rows with its id.
     choice
         Where the constants come from.
     """
@@ -144,7 +144,7 @@ def _predicted(
 
 
 def _inside(measured: "np.ndarray", low: "np.ndarray", high: "np.ndarray") -> list[bool | None]:
-    """Return whether each time lies in its interval, None where either is not known."""
+    """Return whether each time lies in its interval, None if either is unknown."""
     known = np.isfinite(measured) & np.isfinite(low)
     within = (low <= measured) & (measured <= high)
     return [bool(ok) if told else None for ok, told in zip(within, known, strict=True)]
@@ -192,7 +192,7 @@ def _regimes(
 def _reasons(
     group: Group, gpu: HardwareProfile, choice: ConstantsChoice
 ) -> "np.ndarray | list[str]":
-    """Return what the model says each row's time is made of."""
+    """Return the parts of each row's time according to the model."""
     parts = group.parts(gpu, choice)
     if parts is None:
         return [""] * len(group.index)
@@ -203,7 +203,7 @@ def _reasons(
 
 
 def _parts_text(parts_s: dict[str, float]) -> str:
-    """Write the parts of a time, in a unit that suits their sum."""
+    """Format the parts of a time, in a unit that suits their sum."""
     unit, name = (
         (MILLISECOND, "ms") if sum(parts_s.values()) >= MILLISECOND else (MICROSECOND, "us")
     )

@@ -1,1 +1,1 @@
-"""Measured rows: the kinds there are, reading them, and which are implausible."""
+"""Measured rows: their kinds, how to read them, and which are implausible."""

@@ -1,4 +1,4 @@
-"""The kinds of measured rows, an entry each: their columns, and the least work that they state."""
+"""The kinds of measured rows: their columns, and the least work that they imply."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ RowKind = Literal[
 ]
 
 ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
-# Columns that a file may leave out; where they are present, they hold numbers or formats.
+# Optional columns; if present, they hold numbers or formats.
 SWITCHES, GPU_COUNTS = ("causal", "expand_kv"), ("tensor_parallel", "tp", "num_gpus")
 DTYPE_COLUMNS = ("dtype", "kv_dtype", "weight_dtype", "weights_dtype")
 
@@ -32,25 +32,25 @@ _Figure = Callable[[pd.DataFrame], "pd.Series[float]"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindOfRow:
-    """What the code knows of one kind of row.
+    """One kind of row.
 
     Attributes
     ----------
     sizes
-        Columns without which a row is not of this kind; positive numbers.
+        Required columns of positive numbers.
     words
-        The same, of text.
+        Required columns of text.
     optional
-        Columns that may be absent, with the value assumed then.
+        Optional columns, with their default values.
     result, unit_s
         The measured column, and its unit in seconds (of a bandwidth: in bytes per second).
     shown
-        Columns that describe a row where one is shown.
+        Columns that describe a row for people.
     least_bytes, least_flops
-        The bytes that a call must read and write, and the FLOPs of its products, at least; None
-        where the columns do not tell.
+        The least bytes that a call must read and write, and FLOPs of its products; None if the
+        columns do not tell.
     weights
-        Of whole steps: the columns with the weights' format and the number of GPUs.
+        For whole steps: the columns with the weights' format and the number of GPUs.
     """
 
     sizes: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class KindOfRow:
 
     @property
     def needs(self) -> set[str]:
-        """Columns without which a file holds no such rows."""
+        """Columns that a file of such rows must have."""
         return {*self.sizes, *self.words, self.result}
 
 
@@ -75,27 +75,27 @@ def _elements(rows: pd.DataFrame, column: str) -> "pd.Series[float]":
 
 
 def _token_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return keys and values of one token. [bytes]."""
+    """Return the size of one token's keys and values. [bytes]."""
     return 2 * rows["kv_heads"] * rows["head_dim"] * _elements(rows, "kv_dtype")
 
 
 def cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return keys and values of a batch in attention rows. [bytes]."""
+    """Return the size of a batch's keys and values in attention rows. [bytes]."""
     return rows["batch"] * rows["kv_len"] * _token_bytes(rows)
 
 
 def _shared_cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return the prefix once and each sequence's own tokens: L2 may serve the other reads."""
+    """Return the size of prefix (once) and decoded tokens; L2 may serve the other reads."""
     return (rows["prefix_len"] + rows["batch"] * rows["suffix_len"]) * _token_bytes(rows)
 
 
 def _attention_flops(rows: pd.DataFrame, keys: "pd.Series[float]") -> "pd.Series[float]":
-    """Return the FLOPs of attention over so many keys, or pairs of query and key."""
+    """Return the FLOPs of attention over a number of keys, or pairs of query and key."""
     return 4 * rows["batch"] * rows["q_heads"] * rows["head_dim"] * keys
 
 
 def attended_pairs(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return the pairs of query and key in a prefill call: causal ones end at the last key."""
+    """Return the pairs of query and key in a causal prefill call, which ends at the last key."""
     q, kv = rows["q_len"], rows["kv_len"]
     causal = q * kv - q * (q - 1) / 2
     return causal.where(rows["causal"] == 1, q * kv)
@@ -186,8 +186,8 @@ KINDS: dict[RowKind, KindOfRow] = {
 def recognise(columns: Iterable[str]) -> list[RowKind]:
     """Return the kinds that a file with these columns can hold.
 
-    A kind whose columns are all among another's is left out: a prefill call, which has all columns
-    of a decode call and its query length, is not both.
+    A kind whose columns are a subset of another's is left out: a prefill call has all columns of a
+    decode call plus its query length, but is not both.
 
     >>> recognise(["latency_us", "k", "n", "m", "note"])
     ['gemm']

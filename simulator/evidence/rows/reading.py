@@ -1,8 +1,8 @@
-"""Read measured rows: find their kind and their GPU, and refuse those that cannot be true.
+"""Read measured rows: find their kind and their GPU, and refuse impossible ones.
 
-The columns tell the kind of a row, so a file may be partial, reordered, or have more columns than
-needed; one file may even hold several kinds. A row that cannot be a time of the stated work is
-refused with its line and the reason.
+The columns determine the kind of a row, so a file may be partial, reordered, or have extra columns;
+one file may even hold several kinds. A row whose time is impossible for the stated work is refused,
+with its line and the reason.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Rows by kind, and those that are not used.
+    """Rows by kind, and the unused ones.
 
     Attributes
     ----------
@@ -48,9 +48,9 @@ class Measurements:
         ``gpu_id`` (None where no profile has that name) and ``time_s`` (for a bandwidth, bytes per
         second).
     refused
-        Rows that cannot be true, in the order of the files.
+        Impossible rows, in the order of the files.
     suspect
-        Rows that cannot be true either, kept because the caller asked for it.
+        Impossible rows that are kept because the caller asked for it.
     """
 
     tables: Mapping[RowKind, pd.DataFrame]
@@ -62,14 +62,6 @@ class Measurements:
         """Rows kept."""
         return sum(len(table) for table in self.tables.values())
 
-    def unknown_gpus(self) -> dict[str, int]:
-        """Rows of each GPU that no profile describes."""
-        counts: dict[str, int] = {}
-        for table in self.tables.values():
-            for name, group in table[table["gpu_id"].isna()].groupby("gpu"):
-                counts[str(name)] = counts.get(str(name), 0) + len(group)
-        return counts
-
 
 def load(
     paths: Sequence[Path | str], *, gpu: str | None = None, keep_suspect: bool = False
@@ -79,13 +71,13 @@ def load(
     Parameters
     ----------
     paths
-        CSV files, or parquet files by their suffix; a folder stands for the files in it with the
-        columns of a known kind.
+        CSV files, or parquet files by their suffix; a folder stands for its files with the columns
+        of a known kind.
     gpu
-        The GPU of rows that do not name one. Where rows do, only those of this GPU are kept.
+        The GPU of rows that do not name one. Rows that name another GPU are dropped.
     keep_suspect
-        Keep rows that break a law of physics. Rows without a positive time, or without sizes, are
-        refused all the same.
+        Keep physically impossible rows. Rows without a positive time, or without sizes, are
+        refused anyway.
 
     Raises
     ------
@@ -120,7 +112,7 @@ def load(
 
 
 def _files(paths: Sequence[Path | str]) -> list[tuple[Path, bool]]:
-    """Return the files to read, and whether each was named rather than found in a folder."""
+    """Return the files to read, and whether each was named or found in a folder."""
     files: list[tuple[Path, bool]] = []
     for item in map(Path, paths):
         if item.is_dir():
@@ -150,14 +142,14 @@ def _read(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, UnicodeError, pd.errors.ParserError) as problem:
         raise MeasurementError(f"cannot read {path}: {str(problem).splitlines()[0]}") from None
     frame.columns = [str(column).strip() for column in frame.columns]
-    # Copied, because pandas warns when a column is added to very many. Line 1 is the header.
+    # Copied, because pandas warns when a column is added to many others. Line 1 is the header.
     frame = frame.reset_index(drop=True).copy()
     frame["line"] = frame.index + 2
     return frame[frame.drop(columns="line").notna().any(axis=1)]
 
 
 def _no_kind(path: Path, columns: Iterable[str]) -> str:
-    """Say what is missing for the kind that the columns resemble most."""
+    """Name the columns that are missing for the most similar kind."""
     present = set(columns)
     missing = {kind: sorted(columns.needs - present) for kind, columns in KINDS.items()}
     kind = min(missing, key=lambda name: (len(missing[name]), ROW_KINDS.index(name)))
@@ -167,12 +159,12 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
 def _by_kind(
     frame: pd.DataFrame, kinds: Sequence[RowKind]
 ) -> Iterable[tuple[RowKind, pd.DataFrame]]:
-    """Yield the rows of each kind, by their filled columns where a file can hold several.
+    """Yield the rows of each kind, by their filled columns if a file can hold several.
 
     Rows that fit no kind go to the first, whose refusal says what is missing.
     """
     rest = frame
-    # The most demanding first: a prefill row also has all that a decode row has.
+    # The most demanding first: a prefill row also has all columns of a decode row.
     ordered = sorted(kinds, key=lambda kind: -len(KINDS[kind].sizes + KINDS[kind].words))
     for kind in ordered if len(kinds) > 1 else ():
         columns = KINDS[kind]
@@ -212,7 +204,7 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
 
 
 def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:
-    """Give every row a dtype, and attention rows a dtype of the cache."""
+    """Give every row a dtype, and attention rows a cache dtype."""
     if "dtype" not in frame:
         frame["dtype"] = "bf16"
     if kind.endswith("attention") and "kv_dtype" not in frame:

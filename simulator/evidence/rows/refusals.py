@@ -1,4 +1,4 @@
-"""Why rows are refused: columns are missing or senseless, or the time breaks a law of physics."""
+"""Why rows are refused: missing or invalid columns, or a physically impossible time."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -24,25 +24,25 @@ from simulator.units import GIGA, MICROSECOND, TERA
 
 # A larger size is a typing error.
 LARGEST_SIZE = 1e15
-# The shortest kernels of the rows used here take 1.0 us in a CUDA graph (RRZE gpu-small-kernels,
-# L40); nothing launches in half of that.
+# The shortest kernels of our rows take 1.0 us in a CUDA graph (RRZE gpu-small-kernels, L40);
+# nothing launches in half of that.
 SHORTEST_LAUNCH_S = 0.5 * MICROSECOND
 # GPUs boost above the clock of their published peak: H100 to 1980 instead of 1830 MHz.
 CLOCK_HEADROOM = 1.10
 # Memory clocks are fixed: this allows for the rounding of the published figure.
 MEMORY_HEADROOM = 1.02
 
-# Rows that have a flaw, and the flaw in words.
+# Rows with a flaw, and its description.
 _Flaw = tuple["pd.Series[bool]", "pd.Series[str] | str"]
 
 
 def unusable(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
-    """Return why each row says nothing, None where it does: a size or the time is missing."""
+    """Return why each row is unusable (a size or the time is missing), None if it is usable."""
     return _first_flaws(frame, _missing(frame, kind))
 
 
 def impossible(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
-    """Return why each row cannot be true on its GPU, None where it can."""
+    """Return why each row is impossible on its GPU, None if it is possible."""
     timed = frame[frame["gpu_id"].notna() & ~is_oom(frame, kind)]
     flaws = (
         (bad.reindex(frame.index, fill_value=False), text)
@@ -53,14 +53,14 @@ def impossible(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
 
 
 def is_oom(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
-    """Return which rows ran out of memory, and so have no time."""
+    """Return which rows ran out of memory and thus have no time."""
     if kind != "decode_step":
         return pd.Series(data=False, index=frame.index)
     return frame["status"].astype(str).str.lower() == "oom"
 
 
 def _first_flaws(frame: pd.DataFrame, flaws: Iterator[_Flaw]) -> "pd.Series[Any]":
-    """Return the first flaw of each row, None where it has none."""
+    """Return the first flaw of each row, None without a flaw."""
     reasons = pd.Series([None] * len(frame), index=frame.index, dtype=object)
     for bad, text in flaws:
         new = bad & reasons.isna()
@@ -69,7 +69,7 @@ def _first_flaws(frame: pd.DataFrame, flaws: Iterator[_Flaw]) -> "pd.Series[Any]
 
 
 def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
-    """Yield the rows where a column does not hold what it must."""
+    """Yield the rows where a column holds an invalid value."""
     columns = KINDS[kind]
     yield frame["gpu"].isna() & frame["gpu_id"].isna(), "no GPU is named"
     for name in columns.sizes:
@@ -99,8 +99,8 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
 def _violations(rows: pd.DataFrame, kind: RowKind, gpu: HardwareProfile) -> Iterator[_Flaw]:
     """Yield the rows of one GPU that beat its memory, matrix units, link or fastest launch.
 
-    Back-to-back replays may read what the L2 cache still holds, so only the bytes beyond its size
-    must have come from memory.
+    Back-to-back replays may read from the L2 cache, so only the bytes beyond its size must come
+    from memory.
     """
     seconds, memory = rows["time_s"], gpu.memory_bandwidth_bytes_per_s
     if kind == "bandwidth":
@@ -139,7 +139,7 @@ def _violations(rows: pd.DataFrame, kind: RowKind, gpu: HardwareProfile) -> Iter
 
 
 def _least_traffic(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return what a GPU sends at least, as a share of the message.
+    """Return the least that a GPU sends, as a share of the message.
 
     A switch that adds up an all-reduce receives the message once; in the other collectives each GPU
     keeps its own part.
@@ -149,9 +149,9 @@ def _least_traffic(rows: pd.DataFrame) -> "pd.Series[float]":
 
 
 def _weights_bytes(rows: pd.DataFrame, known: KindOfRow) -> "pd.Series[float]":
-    """Return what every step must read of the weights of a dense model's layers. [bytes].
+    """Return the weight bytes that every step of a dense model must read. [bytes].
 
-    0 for a model that is not known, or whose tokens visit only a part of the weights.
+    0 for an unknown model, or one whose tokens visit only part of the weights.
     """
     dtype, gpus = known.weights or ("", "")
     parameters = {name: _layer_parameters(str(name)) for name in rows["model"].unique()}

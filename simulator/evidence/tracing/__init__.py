@@ -1,4 +1,4 @@
-"""Count what a PyTorch function does to memory, without a GPU and without memory.
+"""Count a PyTorch function's memory traffic, FLOPs and launches, without a GPU.
 
 >>> import torch
 >>> from simulator.evidence.tracing import trace

@@ -1,8 +1,8 @@
-"""Take PyTorch's choices on CUDA, where they depend on the device.
+"""Make the choices that PyTorch would make on CUDA.
 
-A few functions look at the device before they decide which operator to run. On the meta device
-they take the plain path; a trace stands in for CUDA, so it takes CUDA's. Only the traced code's own
-calls are redirected: calls inside ``torch.nn.MultiheadAttention`` stay plain.
+A few functions choose their operator by the device. On the meta device they take the plain path; a
+trace represents CUDA, so it takes CUDA's path. Only direct calls of the traced code are redirected:
+calls inside ``torch.nn.MultiheadAttention`` stay plain.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ class CudaChoices(TorchFunctionMode):
     Parameters
     ----------
     record
-        Called with each kernel that exists on CUDA only.
+        Called with each kernel that exists only on CUDA.
     """
 
     def __init__(self, record: Callable[[Call], None]) -> None:
@@ -47,9 +47,9 @@ class CudaChoices(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Replace a known function, run any other; CUDA is the meta device."""
+        """Replace a known function, run any other; CUDA becomes the meta device."""
         del types
-        if func is torch.device:  # names a device, and asks nothing of it
+        if func is torch.device:  # only names a device
             return func(*args, **(kwargs or {}))
         here = tuple(_on_meta(value) for value in args)
         named = {key: _on_meta(value) for key, value in (kwargs or {}).items()}
@@ -62,7 +62,7 @@ class CudaChoices(TorchFunctionMode):
 
 
 def _on_meta(value: Any) -> Any:
-    """Return the meta device for a CUDA device, and anything else as it is."""
+    """Return the meta device for a CUDA device, and anything else unchanged."""
     if isinstance(value, torch.device | str) and str(value).startswith("cuda"):
         return torch.device("meta")
     return value
@@ -78,7 +78,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """Take flash attention, then memory-efficient attention, then the plain products.
+    """Try flash attention, then memory-efficient attention, then the plain products.
 
     The order and the conditions of ``select_sdp_backend`` on CUDA (recalled), with the switches of
     ``torch.nn.attention.sdpa_kernel``; cuDNN is left out, because it has the same traffic.
@@ -122,7 +122,7 @@ def _attention(
 
 
 def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn a mask into a number to add, as ``F.scaled_dot_product_attention`` does."""
+    """Turn a mask into numbers to add, as ``F.scaled_dot_product_attention`` does."""
     if mask.dtype != torch.bool:
         return mask
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), -torch.inf)
@@ -150,7 +150,7 @@ def _rms_norm(
 
 
 def _set_item(target: Any, index: Any, value: Any) -> Any:
-    """Fill by a number in one kernel, as indexing a CUDA tensor does."""
+    """Fill with a number in one kernel, as indexing a CUDA tensor does."""
     indices = index if isinstance(index, tuple) else (index,)
     is_basic = all(isinstance(each, int | slice | type(...) | None) for each in indices)
     if not (isinstance(target, Tensor) and isinstance(value, int | float) and is_basic):

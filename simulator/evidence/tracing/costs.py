@@ -1,10 +1,10 @@
-"""What one operator costs: the conventions of a trace.
+"""The cost of one operator: the conventions of a trace.
 
-An operator that PyTorch builds from others (``masked_fill``, ``stack``, ``_safe_softmax``) never
-arrives here: its parts do. The other operators:
+Operators that PyTorch builds from others (``masked_fill``, ``stack``, ``_safe_softmax``) are
+counted by their parts. The other operators:
 
-* One launch, unless it has no element to write. What a library kernel does inside, such as the
-  combine of split-KV flash attention, the passes of a sort or cuBLAS' split-K, is not visible.
+* One launch, unless it has no element to write. The internals of a library kernel, such as the
+  combine of split-KV flash attention, the passes of a sort or cuBLAS' split-K, are not visible.
 * It reads all its inputs and writes all its outputs, each byte of memory once.
 * An in-place operator reads and writes its target; ``copy_``, ``fill_`` and the random fills only
   write it; so does every operator with its ``out=``.
@@ -65,9 +65,9 @@ class Call:
     Attributes
     ----------
     name
-        Operator without namespace and overload.
+        The operator, without namespace and overload.
     args
-        Its arguments by the schema's names.
+        Its arguments, by the schema's names.
     read, written
         Tensors it reads and writes.
     fresh
@@ -83,7 +83,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Memory one kernel touches. [bytes]."""
+    """Memory traffic of one kernel. [bytes]."""
 
     name: str
     bytes_read: int
@@ -123,7 +123,7 @@ def describe(func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any
 
 
 def is_free(call: Call) -> bool:
-    """Return whether an operator only views memory differently, or only allocates it."""
+    """Return whether an operator only views or allocates memory."""
     if call.name.startswith(_ALLOCATIONS):
         return True
     return not call.written and not call.fresh
@@ -132,8 +132,8 @@ def is_free(call: Call) -> bool:
 def costs_of(call: Call, device: torch.device) -> list[Cost]:
     """Return the kernels that one operator launches on a device.
 
-    Tensors elsewhere, such as numbers kept on the CPU, cost the device nothing, and a kernel
-    without an element to write is not launched.
+    Tensors elsewhere, such as numbers on the CPU, cost the device nothing, and a kernel without an
+    element to write is not launched.
     """
     rule = _RULES.get(call.name, _everything)
     costs: list[Cost] = []
@@ -169,7 +169,7 @@ def _matrix_product(call: Call) -> list[_Launch]:
 
 
 def _addressable(matrix: Tensor) -> bool:
-    """Return whether cuBLAS can read a matrix, or a batch of them, where it lies."""
+    """Return whether cuBLAS can read a matrix, or a batch of them, without a copy."""
     rows, columns = matrix.shape[-2:]
     row_step, column_step = matrix.stride()[-2:]
     by_rows = column_step == 1 and row_step >= max(1, columns)
@@ -244,12 +244,12 @@ def refuse_masks(name: str, args: Sequence[Any]) -> None:
 
 
 def _some_of(tensor: Tensor, count: int) -> Tensor:
-    """Return a tensor that stands for ``count`` elements of another."""
+    """Return a tensor that represents ``count`` elements of another."""
     return torch.empty(count, dtype=tensor.dtype, device=tensor.device)
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """List the tensors in a nest of arguments."""
+    """List the tensors in nested arguments."""
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 

@@ -1,8 +1,8 @@
-"""Record a trace: run a function on the meta device and write down every operator it reaches.
+"""Record a trace: run a function on the meta device and record every operator it reaches.
 
-PyTorch's dispatcher is asked, not imitated: a function of the composite kind, such as ``einsum``,
-``reshape``, ``masked_fill`` or the math path of attention, is run down to the operators that have
-a kernel of their own on a device, by PyTorch's own C++ code. So copies that it hides appear.
+It uses PyTorch's dispatcher instead of imitating it: PyTorch's C++ code runs a composite function,
+such as ``einsum``, ``reshape``, ``masked_fill`` or the math path of attention, down to the
+operators that have their own kernel on a device. So hidden copies appear too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ from simulator.evidence.tracing.costs import Call, Cost, costs_of, describe, is_
 from simulator.evidence.tracing.touched import touched_bytes
 
 _META = torch.device("meta")
-# Kernels in all but registration: their names say more than the operators below them.
+# Composite operators recorded as kernels, because their names say more than their parts.
 _WHOLE = {"clone", "_to_copy", "copy_", "embedding", "arange", "convolution"}
 _ATTENTION = {
     "_scaled_dot_product_flash_attention",
@@ -46,13 +46,13 @@ class TracedOperation:
         Floating-point operations of matrix products, two per multiply-add, as
         ``torch.utils.flop_counter`` counts them. [FLOP]
     bytes_read, bytes_written
-        Memory the operator touches, each element once however often it is used. [bytes]
+        Memory traffic of the operator; each element counts once, however often it is used. [bytes]
     launches
         Kernels launched.
     module
-        Path of the innermost ``torch.nn.Module`` it ran in, empty outside of modules.
+        Path of the innermost ``torch.nn.Module`` in which it ran, empty outside modules.
     called_by
-        The operator that the code called, where it consists of several kernels.
+        The operator that the code called, if it consists of several kernels.
     shapes
         Its tensors as text: ``[16, 4, 128] bf16, ... -> [16, 4, 64] bf16``.
     dtype
@@ -96,15 +96,14 @@ class TraceTotals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """What a function did, operator by operator, in order.
+    """The operators that a function ran, in order.
 
     Attributes
     ----------
     operations
         Operators that do work on the device.
     views
-        Operators that only view memory differently, or only allocate it; they cost nothing on
-        the device.
+        Operators that only view or allocate memory; they cost nothing on the device.
     """
 
     operations: tuple[TracedOperation, ...]
@@ -210,7 +209,7 @@ class _Replacer:
         self._storages: dict[int, torch.UntypedStorage] = {}
 
     def __call__(self, value: Any) -> Any:
-        """Return a tensor's stand-in, and anything else as it is."""
+        """Return a tensor's stand-in, and anything else unchanged."""
         if not isinstance(value, Tensor) or value.device.type == "meta":
             return value
         if value.is_sparse or value.is_quantized or value.is_nested:
@@ -226,7 +225,7 @@ class _Replacer:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Write down operators as the dispatcher meets them."""
+    """Record operators as the dispatcher meets them."""
 
     supports_higher_order_operators = True
 
@@ -244,7 +243,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run one operator and record it, or run what it is made of."""
+        """Run one operator and record it, or run its parts."""
         del types
         named = kwargs or {}
         if func is flex_operator:
@@ -268,7 +267,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _run_parts(
         self, func: Any, kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Run PyTorch's own composition of an operator, with this mode still watching."""
+        """Run PyTorch's composition of an operator, with this mode still active."""
         self._callers.append(func._schema.name.split("::")[1])  # noqa: SLF001
         try:
             with self:
@@ -277,7 +276,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._callers.pop()
 
     def _record(self, call: Call, flops: int, costs: list[Cost]) -> None:
-        """Write down the kernels of one operator; the last is the operator itself."""
+        """Record the kernels of one operator; the last is the operator itself."""
         for cost in costs:
             last = cost is costs[-1]
             caller = self._callers[0] if self._callers else call.name
@@ -297,11 +296,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
 
     def fused(self, call: Call) -> None:
-        """Record a kernel that CUDA has and the meta device lacks."""
+        """Record a kernel that exists on CUDA but not on the meta device."""
         self._record(call, 0, costs_of(call, _META))
 
     def _flex(self, query: Tensor, keys: Tensor, values: Tensor, *rest: Any) -> Any:
-        """Record FlexAttention: the blocks its mask visits, the log-sum-exp only if asked for."""
+        """Record FlexAttention: the blocks its mask visits, and the log-sum-exp if asked for."""
         _score, mask, _scale, options, *_ = rest
         output = torch.empty_like(query)
         dtype = torch.promote_types(query.dtype, torch.float32)
@@ -316,7 +315,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return output, log_sum_exp, log_sum_exp
 
     def _module(self) -> str:
-        """Return the path of the innermost module that is running."""
+        """Return the path of the innermost running module."""
         paths: set[str] = self._modules.parents - {"Global"}
         return max(paths, key=lambda path: path.count("."), default="")
 
@@ -340,15 +339,15 @@ def visited_area(mask: Sequence[Any]) -> int:
 
 
 def _on_device(values: Any) -> bool:
-    """Return whether any tensor lies on the traced device."""
+    """Return whether any tensor is on the traced device."""
     return any(isinstance(leaf, Tensor) and leaf.device == _META for leaf in tree_leaves(values))
 
 
 def _composite_kernel(func: Any) -> Any:
-    """Return the dispatch key of an operator's composition, None where it has its own kernel.
+    """Return the dispatch key of an operator's composition, None if it has its own kernel.
 
-    An operator without a kernel for the CPU has none for CUDA either and is made of others; the
-    few exceptions (flash attention) have no composition, or are replaced by :mod:`.choices`.
+    An operator without a CPU kernel has no CUDA kernel either and is composed of others; the few
+    exceptions (flash attention) have no composition, or are replaced by :mod:`.choices`.
     """
     name = func.name()
 
@@ -372,7 +371,7 @@ def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     """Count matrix-product FLOPs as ``torch.utils.flop_counter`` does."""
     packet = func.overloadpacket
     if packet.__name__ in _ATTENTION:
-        # Older versions of the counter refuse grouped queries, all of them the CPU's operator.
+        # Older versions of the counter refuse grouped queries, and all versions the CPU's operator.
         query, keys, values = args[:3]
         batch, heads, rows, _ = query.shape
         return int(2 * batch * heads * rows * keys.shape[2] * (keys.shape[3] + values.shape[3]))
@@ -381,27 +380,27 @@ def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
 
 
 def _shapes(call: Call) -> str:
-    """Write an operator's tensors for people."""
+    """Describe an operator's tensors for people."""
     before = ", ".join(_text(leaf) for leaf in tree_leaves(call.read))
     after = ", ".join(_text(leaf) for leaf in call.written + call.fresh[:2])
     return f"{before} -> {after}"
 
 
 def _text(tensor: Tensor) -> str:
-    """Write a tensor's shape and dtype."""
+    """Describe a tensor's shape and dtype."""
     return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn PyTorch's complaints about missing values into one line of our own."""
+    """Turn PyTorch's errors about missing values into our one-line error."""
     try:
         yield
     except SimulatorError:
         raise
     except (AssertionError, NotImplementedError, RuntimeError, TypeError) as problem:
         if isinstance(problem, TypeError) and "meta" not in str(problem):
-            raise  # a mistake in the function, which its own traceback shows best
+            raise  # a bug in the function, which its traceback shows best
         first = str(problem).strip().split("\n")[0].split(". ")[0].removesuffix(".")
         hint = ""
         if "meta" in first or "Meta" in first:

@@ -1,4 +1,4 @@
-"""Summarise a trace of a function that the user names: its operators, and the time they take."""
+"""Summarise a trace of a function that the user names: its operators and their time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -40,13 +40,13 @@ class TraceRequest:
     target
         ``module:function``, ``file.py:function`` or a kernel's name.
     sizes
-        Sizes of the five tensors of a kernel, by name; only repeated where ``tensors`` are given.
+        Sizes of a kernel's five tensors, by name; only reported if ``tensors`` are given.
     tensors
-        Sizes and type of each tensor to call it with, in place of those five.
+        Sizes and type of each argument, instead of those five tensors.
     dtype
-        Type of the five, a key of ``TORCH_DTYPES``.
+        Type of the five tensors, a key of ``TORCH_DTYPES``.
     layout
-        How the caches lie; None for the kernel's own layout.
+        Layout of the caches; None for the kernel's own.
     """
 
     target: str
@@ -140,7 +140,7 @@ def summarise(
     gpu, execution
         Rates of the GPU, and how the operators are launched.
     about
-        Notes on the GPU and its constants, which go before those on the trace.
+        Notes on the GPU and its constants, which precede those on the trace.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def summarise(
 
 
 def _inputs(request: TraceRequest) -> Sequence[Tensor]:
-    """Make the tensors to call the function with, without memory."""
+    """Make the function's arguments, which take no memory."""
     if request.tensors:
         return [
             torch.empty(sizes, dtype=getattr(torch, TORCH_DTYPES[dtype]), device="meta")
@@ -214,14 +214,14 @@ def _setup(request: TraceRequest, execution: Execution) -> Setup:
 
 
 def _own_layout(target: str) -> Layout:
-    """Return how a kernel wants its caches; a function gets what kernels are given."""
+    """Return the cache layout of a kernel; other functions get the shared one."""
     return KERNELS[target].layout if target in KERNELS else "shared"
 
 
 def _lines(
     traced: Sequence[TracedOperation], gpu: Rates, execution: Execution, resident: int
 ) -> list[OperatorLine]:
-    """Put equal operators together, in order of first appearance."""
+    """Merge equal operators, in order of first appearance."""
     groups: dict[tuple[str, ...], list[TracedOperation]] = {}
     for each in traced:
         groups.setdefault((each.name, each.called_by, each.module, each.shapes), []).append(each)

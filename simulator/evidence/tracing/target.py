@@ -83,7 +83,7 @@ def _load(where: str) -> ModuleType:
 
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Say in one line what went wrong in the user's code, and at which line of it."""
+    """Describe an error of the user's code in one line, with its line number."""
     try:
         yield
     except TraceError as problem:
@@ -98,7 +98,7 @@ def explained(where: str) -> Iterator[None]:
 def _place(problem: BaseException) -> str:
     """Return the innermost line of code that is neither ours nor PyTorch's."""
     ours = (str(Path(__file__).parents[2]), str(Path(torch.__file__).parent), "<frozen")
-    # An error of PyTorch was reworded outside the function: its cause has the function's line.
+    # A reworded PyTorch error was raised outside the function: its cause has the function's line.
     frames = traceback.extract_tb((problem.__cause__ or problem).__traceback__)
     others = [frame for frame in frames if not frame.filename.startswith((*ours, sys.base_prefix))]
     if not others:

@@ -1,4 +1,4 @@
-"""Time a trace: turn traced operators into operations of the timing model."""
+"""Time a trace: convert traced operators to operations of the timing model."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ _DTYPES: dict[str, Dtype] = {
 }
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("mm", "addmm", "_scaled_mm", "convolution", "_convolution"), "gemm"),
-    # Batched products have no weights: they count as attention.
+    # Batched products have no weights, so they count as attention.
     **dict.fromkeys(("bmm", "baddbmm", "flex_attention"), "attention"),
     **dict.fromkeys(("embedding", "index_select", "gather", "index", "take"), "gather"),
     **dict.fromkeys(("clone", "copy_", "cat", "constant_pad_nd"), "copy"),
@@ -31,8 +31,8 @@ _FLASH_DIMS = 4
 def operations_of(traced: Sequence[TracedOperation], *, resident_blocks: int) -> list[Operation]:
     """Return traced operators as operations of the timing model, each with its bytes and FLOPs.
 
-    Fused attention on the split-KV path gets the thread blocks, the partial results and the combine
-    of the account of flash attention, none of which a trace sees.
+    Fused attention on the split-KV path gets thread blocks, partial results and combine from the
+    account of flash attention, because a trace does not see them.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def operations_of(traced: Sequence[TracedOperation], *, resident_blocks: int) ->
 
 
 def _operations(traced: TracedOperation, *, resident_blocks: int) -> list[Operation]:
-    """Return one operator as an operation, fused attention with its combine."""
+    """Return the operations of one operator, for fused attention with its combine."""
     if _is_flash(traced):
         return _flash(traced, resident_blocks=resident_blocks)
     kind = _KINDS.get(traced.name, "gemm" if traced.flops else "elementwise")
@@ -110,7 +110,7 @@ def _flash(traced: TracedOperation, *, resident_blocks: int) -> list[Operation]:
         resident_blocks=resident_blocks,
     )
     account, combine = flash_part(shape, replace(shape.decoded_part, name=traced.name))
-    # Keys of stride 0 are touched once and read by every sequence.
+    # Keys with stride 0 are counted once but read by every sequence.
     again = max(0, account.bytes_read - traced.bytes_read)
     call = replace(
         account,

@@ -1,4 +1,4 @@
-"""Count the bytes of memory that tensors really cover.
+"""Count the bytes of memory that tensors actually cover.
 
 A tensor's size says how many elements it shows, not how many are stored: an expanded dimension
 shows the same memory again (stride 0), a sliding window shows its elements several times, a slice
@@ -12,7 +12,7 @@ from math import gcd, prod
 
 from torch import Tensor
 
-# Above this many bits an exact bitmap of overlapping views is not worth its memory.
+# Above this many bits, an exact bitmap of overlapping views is not worth its memory.
 _LARGEST_BITMAP = 2**30
 
 
@@ -56,7 +56,7 @@ def _region(tensor: Tensor) -> Region:
 
 
 def _sorted(dims: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Order dimensions from the outermost in memory to the innermost."""
+    """Sort dimensions from the outermost in memory to the innermost."""
     return tuple(sorted((dim for dim in dims if dim[0] > 1), key=lambda dim: dim[1], reverse=True))
 
 
@@ -84,7 +84,7 @@ def _count_cluster(regions: list[Region]) -> int:
     inner = [Region(region.offset, region.dims[1:]) for region in regions]
     reach = max(region.offset + region.extent for region in inner)
     if outer and all(region.dims[:1] == outer for region in regions) and reach <= outer[0][1]:
-        # All step through memory together, without reaching into each other's next step.
+        # All advance through memory together, without overlapping each other's next step.
         return outer[0][0] * _count(inner)
     unit = _common_unit(regions)
     if unit > 1:
@@ -105,7 +105,7 @@ def _apart(region: Region) -> bool:
 
 
 def _common_unit(regions: list[Region]) -> int:
-    """Return the length of the runs that all regions consist of, 1 where they have none."""
+    """Return the length of the runs that all regions consist of, 1 if there are none."""
     runs = {region.dims[-1][0] for region in regions if region.dims and region.dims[-1][1] == 1}
     if len(runs) != 1 or not all(region.dims and region.dims[-1][1] == 1 for region in regions):
         return 1
@@ -126,7 +126,7 @@ def _bitmap(region: Region) -> int:
     """Return the region as the bits of one number."""
     bits = 1
     for size, stride in reversed(region.dims):
-        # Double the copies of what is there, then add the remainder.
+        # Double the existing copies, then add the remainder.
         copies, repeated = 1, bits
         while copies * 2 <= size:
             repeated |= repeated << (copies * stride)

@@ -1,4 +1,4 @@
-"""What each model_type means where its config.json says nothing: one entry per type.
+"""The defaults of each model_type for keys that its config.json omits: one entry per type.
 
 Source: configuration and modelling classes of transformers 5.23.0. The parameter counts these
 entries lead to were compared with the modules transformers builds, every entry and every switch;
@@ -27,7 +27,7 @@ from simulator.inputs.model import ModelShape
 
 
 def multi_head(_reader: ConfigReader, heads: int) -> int:
-    """Give every head a KV head: the model type knows nothing else."""
+    """Give every head its own KV head, the only form of the model type."""
     return heads
 
 
@@ -37,14 +37,14 @@ def bigcode_kv_heads(reader: ConfigReader, heads: int) -> int:
 
 
 def falcon_kv_heads(reader: ConfigReader, heads: int) -> int:
-    """Falcon: ``num_kv_heads`` counts in the new architecture only; Falcon-7B's file says 71."""
+    """Falcon: ``num_kv_heads`` applies only to the new architecture; Falcon-7B's file has 71."""
     if reader.flag(Key("new_decoder_architecture")):
         return stated_kv_heads(reader, heads)
     return bigcode_kv_heads(reader, heads)
 
 
 def all_but_every(step: int, key: str | None = None) -> LayerRule:
-    """Hold for all layers but every ``step``-th; ``key`` names a step that the file may state."""
+    """Select all layers but every ``step``-th; ``key`` names a step that the file may state."""
     return lambda reader, layer: (layer + 1) % (reader.size(key, step) if key else step) != 0
 
 
@@ -59,7 +59,7 @@ def even_below_max_window_layers(reader: ConfigReader, layer: int) -> bool:
 
 
 def rotary_layers(reader: ConfigReader, layer: int) -> bool:
-    """Llama 4: the layers with rotary encoding attend in chunks, the others to everything."""
+    """Llama 4: the layers with rotary encoding attend in chunks, the others to all tokens."""
     # Llama-4-Scout's file has an empty list, which means the interval.
     if reader.items("no_rope_layers"):
         flags = reader.items("no_rope_layers", length=reader.size("num_hidden_layers")) or ()
@@ -68,7 +68,7 @@ def rotary_layers(reader: ConfigReader, layer: int) -> bool:
 
 
 def every_sparse_step(reader: ConfigReader, layer: int) -> bool:
-    """Qwen-MoE: every ``decoder_sparse_step``-th layer, those of ``mlp_only_layers`` left out."""
+    """Qwen-MoE: every ``decoder_sparse_step``-th layer except ``mlp_only_layers``."""
     dense = reader.items("mlp_only_layers") or ()
     return layer not in dense and (layer + 1) % reader.size("decoder_sparse_step", 1) == 0
 
@@ -126,7 +126,7 @@ def falcon_special(reader: ConfigReader) -> dict[str, Any]:
 
 
 def opt_special(reader: ConfigReader) -> dict[str, Any]:
-    """OPT: its smallest models narrow the token table (350m) or leave norms without weights."""
+    """OPT: the smallest models have a narrower token table (350m) or norms without weights."""
     changes: dict[str, Any] = {}
     hidden = reader.size("hidden_size")
     width = reader.size("word_embed_proj_dim", hidden)
@@ -141,7 +141,7 @@ def opt_special(reader: ConfigReader) -> dict[str, Any]:
 
 
 def _sizes(layers: int, hidden: int, heads: int, inner: int, vocabulary: int) -> dict[str, int]:
-    """Name the five sizes as config.json does."""
+    """Return the five sizes under their keys in config.json."""
     return {
         "num_hidden_layers": layers,
         "hidden_size": hidden,

@@ -1,4 +1,4 @@
-"""How the keys of a ``config.json`` become the fields of a model's shape."""
+"""Convert the keys of a ``config.json`` to the fields of a model's shape."""
 
 import difflib
 import reprlib
@@ -11,12 +11,11 @@ from simulator.errors import ModelError
 from simulator.inputs.dtypes import DTYPES, Dtype, read_dtype
 from simulator.inputs.model import LayerGroup
 
-# Larger than any model's; a typing error must not make a list of a billion layers.
+# Larger than any model's, so that a typing error does not make a list of a billion layers.
 LARGEST_SIZE = 10**9
 LARGEST_LAYERS = 10**4
 
-# One quantity, several names. The first is the common one; it names the quantity in messages when
-# the file has none of them.
+# The names of each quantity. The first is the common one; messages use it if the file has none.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     "hidden_size": ("hidden_size", "n_embd", "n_embed", "d_model"),
@@ -31,7 +30,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 
 class Key(NamedTuple):
-    """A switch in the file, and what its absence means."""
+    """A switch in the file, and its default."""
 
     name: str
     default: bool = False
@@ -42,7 +41,7 @@ Flag = bool | Key
 
 @dataclass(frozen=True)
 class ConfigReader:
-    """One config, with the class defaults of its model type; complaints name file, key and value.
+    """One config, with the class defaults of its model type; errors name file, key and value.
 
     Attributes
     ----------
@@ -51,8 +50,8 @@ class ConfigReader:
     where
         The file, named first in every message.
     outer
-        The whole file where ``data`` is its ``text_config``; a key that says nothing about sizes,
-        such as the dtype, may stand there.
+        The whole file if ``data`` is its ``text_config``; it may hold keys without sizes, such as
+        the dtype.
     sizes
         Class defaults of the sizes a file must otherwise state.
     """
@@ -67,10 +66,10 @@ class ConfigReader:
         raise ModelError(f"{self.where}: {message}")
 
     def lookup(self, key: str) -> tuple[str, Any]:
-        """Return the name under which a quantity stands in the file, and its value.
+        """Return a quantity's name in the file, and its value.
 
-        A name with a value wins over a name with a null. A missing quantity has the value ``...``,
-        which is not a null.
+        A name with a value outranks a name with a null. A missing quantity has the value ``...``,
+        which differs from a null.
         """
         found = [name for name in SYNONYMS.get(key, (key,)) if name in self.data]
         for name in found:
@@ -86,14 +85,14 @@ class ConfigReader:
         key
             The quantity, by its common name.
         default
-            What an absent key means; None for the class default of the sizes.
+            Default for an absent key; None for the class default of the sizes.
         largest
-            The largest size that is not taken for a typing error.
+            The largest plausible size.
 
         Raises
         ------
         ModelError
-            If the value is not a whole number above zero, or is absent and has no default.
+            If the value is not a whole number above zero, or is absent without a default.
         """
         name, value = self.lookup(key)
         if value is None or value is ...:
@@ -111,14 +110,14 @@ class ConfigReader:
         key
             The quantity, by its common name.
         default
-            What an absent key means, as opposed to a null.
+            Default for an absent key, as opposed to a null.
         minimum
-            The smallest number that makes sense.
+            The smallest plausible number.
 
         Raises
         ------
         ModelError
-            If the value is neither null nor a whole number in range.
+            If the value is not null or a whole number in range.
         """
         name, value = self.lookup(key)
         if value is ...:
@@ -126,7 +125,7 @@ class ConfigReader:
         return None if value is None else self._whole(name, value, minimum, LARGEST_SIZE)
 
     def flag(self, flag: Flag) -> bool:
-        """Return a switch: fixed by the class, or read with the class's default."""
+        """Return a switch: fixed by the class, or read with the class default."""
         if not isinstance(flag, Key):
             return flag
         value = self.data.get(flag.name)
@@ -137,14 +136,14 @@ class ConfigReader:
         return value
 
     def anywhere(self, key: str) -> Any:
-        """Return a value from the language model's keys or else from the outer ones."""
+        """Return a value from the language model's keys, or else from the outer ones."""
         value = self.lookup(key)[1]
         if value is None or value is ...:
             value = ConfigReader(self.outer, where=self.where).lookup(key)[1]
         return None if value is ... else value
 
     def items(self, key: str, *, length: int | None = None) -> Sequence[Any] | None:
-        """Return a list of the file, or None where it is absent or null."""
+        """Return a list of the file, or None if it is absent or null."""
         value = self.data.get(key)
         if value is None:
             return None
@@ -192,7 +191,7 @@ def every_layer(_reader: ConfigReader, _layer: int) -> bool:
 
 @dataclass(frozen=True)
 class Windows:
-    """Which layers of a model type see only a window.
+    """The layers of a model type that see only a window.
 
     Attributes
     ----------
@@ -201,9 +200,9 @@ class Windows:
     key
         Key of the window.
     switch
-        Key that must be true for a window to hold at all.
+        Key that must be true for the window to apply.
     local
-        The windowed layers, where the file has no ``layer_types``.
+        The windowed layers, if the file has no ``layer_types``.
     """
 
     default: int | None = None
@@ -244,13 +243,13 @@ class Mixture:
     Attributes
     ----------
     count, per_token, size
-        Class defaults; None where the file must state the number.
+        Class defaults; None if the file must state the number.
     size_key
         Key of one expert's inner width.
     sparse
         Whether a layer has experts.
     shared_size
-        Inner width of the experts every token visits.
+        Inner width of the experts that every token visits.
     """
 
     count: int
@@ -274,21 +273,21 @@ class ModelType:
     Attributes
     ----------
     kv_heads
-        Class default, None for as many as heads, or a rule that gives them.
+        Class default, None for one per head, or a rule.
     head_dim
         Class default; None means hidden size / heads.
     inner_factor
-        Inner width of the MLP by the hidden size where the file may leave it out.
+        Inner width of the MLP over the hidden size, if the file may omit it.
     inner_key
         Key of the inner width of a dense MLP.
     attention_bias, qkv_bias
-        Biases of all four projections, and of those of queries, keys and values alone.
+        Biases of all four projections, and of only queries, keys and values.
     positions
-        Rows of the learned position table beside the positions themselves; None for no table.
+        Rows of the learned position table besides the positions themselves; None for no table.
     special
-        Rule for what only this model type has.
+        Rule for features of only this model type.
     sizes
-        Class defaults of the sizes, for a ``text_config`` that holds differences only.
+        Class defaults of the sizes, for a ``text_config`` that holds only differences.
     """
 
     kv_heads: KvRule | int | None = None
@@ -333,7 +332,7 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         experts = _experts(kind.experts, reader)
         sparse = [bool(experts) and kind.experts.sparse(reader, layer) for layer in range(count)]
     windows = kind.windows.read(reader, count)
-    # Where every layer has experts the dense width does not matter, and some files leave it out.
+    # If every layer has experts, the dense width does not matter, and some files omit it.
     inner_default = 0 if all(sparse) else None
     if kind.inner_factor:
         inner_default = kind.inner_factor * hidden
@@ -373,7 +372,7 @@ def _position_rows(kind: ModelType, reader: ConfigReader) -> int:
 def _head_sizes(
     kind: ModelType, reader: ConfigReader, *, hidden: int, heads: int
 ) -> dict[str, Any]:
-    """Return KV heads and head width, or the latent vector that takes their place."""
+    """Return KV heads and head width, or the latent vector that replaces them."""
     if kind.latent:
         nope = reader.size("qk_nope_head_dim", 128)
         rope = reader.size("qk_rope_head_dim", 64)
@@ -384,7 +383,7 @@ def _head_sizes(
             "nope_dim": nope,
             "value_dim": reader.size("v_head_dim", 128),
         }
-        # Every head has keys and values of its own, made from the one cached vector.
+        # Every head has its own keys and values, made from the one cached vector.
         return {"kv_heads": heads, "head_dim": nope + rope, "latent": latent}
     head_dim = reader.optional("head_dim", kind.head_dim, minimum=1)
     if head_dim is None:
@@ -409,13 +408,13 @@ def stated_kv_heads(reader: ConfigReader, heads: int, default: int | None = None
     heads
         Query heads: a null, or no key and no default, means as many KV heads.
     default
-        Class default, where the key is absent.
+        Class default for an absent key.
     """
     return reader.optional("num_key_value_heads", default, minimum=1) or heads
 
 
 def _experts(mixture: Mixture, reader: ConfigReader) -> dict[str, Any] | None:
-    """Return the mixture of experts, or None where the file has none."""
+    """Return the mixture of experts, or None if the file has none."""
     count = reader.optional("num_experts", mixture.count)
     if not count:
         return None
@@ -431,7 +430,7 @@ def _experts(mixture: Mixture, reader: ConfigReader) -> dict[str, Any] | None:
 
 
 def _tied(kind: ModelType, reader: ConfigReader) -> bool:
-    """Return whether the token table is the output matrix too."""
+    """Return whether the token table is also the output matrix."""
     key = Key("tie_word_embeddings", default=kind.tied_embeddings)
     if key.name in reader.data or key.name not in reader.outer:
         return reader.flag(key)
@@ -439,7 +438,7 @@ def _tied(kind: ModelType, reader: ConfigReader) -> bool:
 
 
 def _merge(windows: Iterable[int | None], sparse: Iterable[bool]) -> tuple[LayerGroup, ...]:
-    """Merge the layers that cost the same, in the order they first occur."""
+    """Merge the layers of equal cost, in order of first appearance."""
     counts = Counter(zip(windows, sparse, strict=True))
     return tuple(
         LayerGroup(count=count, window=window, sparse=has_experts)
@@ -482,7 +481,7 @@ def _weight_dtype(reader: ConfigReader) -> tuple[Dtype, list[str]]:
         return dtype, [f"quantization {method} is not known: weights taken as {dtype}"]
     if quantized == dtype:
         return dtype, []
-    # Embeddings, routers and, in some files, attention keep theirs; one format stands for all.
+    # Embeddings, routers and, in some files, attention keep theirs; one format represents all.
     note = (
         f"quantization {method}: all weights taken as {quantized}, though files keep some {dtype}"
     )
@@ -490,7 +489,7 @@ def _weight_dtype(reader: ConfigReader) -> tuple[Dtype, list[str]]:
 
 
 def _plain_dtype(reader: ConfigReader) -> Dtype:
-    """Return the dtype of the file, bf16 where it has none or a rare one."""
+    """Return the dtype of the file, bf16 if it has none or a rare one."""
     value = reader.anywhere("dtype")
     plain = read_dtype(str(value).removeprefix("torch.").lower())
     for dtype in DTYPES:
@@ -502,7 +501,7 @@ def _plain_dtype(reader: ConfigReader) -> Dtype:
 
 
 def _bits(method: str, quantization: Mapping[str, Any]) -> tuple[int, bool] | None:
-    """Return the width of a weight [bits] and whether it is a float, or None where unsaid."""
+    """Return the width of a weight [bits] and whether it is a float, or None if unstated."""
     for bits in (_INT4_BITS, _INT8_BITS):
         if quantization.get(f"load_in_{bits}bit"):  # bitsandbytes
             return bits, False
