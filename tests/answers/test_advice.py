@@ -108,7 +108,7 @@ def test_a_loser_says_from_where_it_would_win() -> None:
 def test_standard_is_kept_where_it_is_faster() -> None:
     """One sample: nothing to share, more launches; only more samples would change that."""
     advice = _advice(attention_only(8, 1), samples=1, context_tokens=4000)
-    assert advice.startswith("Keep standard attention; bifurcated would be faster from ")
+    assert advice.startswith("Keep standard attention; bifurcated would be faster with ")
     assert "samples" in advice
     assert "context tokens" not in advice
 

@@ -337,17 +337,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         special=opt_special,
     ),
     # ALiBi, and one more norm after the token table.
-    "bloom": ModelType(
-        kv_heads=multi_head,
-        gated_mlp=False,
-        inner_factor=4,
-        tied_embeddings=True,
-        rotary=False,
-        norm="layer",
-        extra_norms=2,
-        attention_bias=True,
-        mlp_bias=True,
-    ),
+    "bloom": replace(_GPT2, extra_norms=2, positions=None, max_positions=None),
     "gpt_oss": ModelType(
         kv_heads=8,
         head_dim=64,

@@ -100,10 +100,10 @@ function drawCurve(field, result, breakEven) {
 function findingAlong({ field, unit }, breakEven) {
   const any = field === "samples" ? "number of samples" : "context";
   const from = breakEven[field];
-  if (from === undefined) return "The gain fades as samples grow their own tokens";
-  if (from === null) return `There is no ${any} from which on bifurcated is faster`;
+  if (from === undefined) return "The gain shrinks as each sample decodes more tokens";
+  if (from === null) return `Bifurcated does not stay faster at any ${any}`;
   if (from <= 1) return `Bifurcated is faster at any ${any}`;
-  return `Bifurcated is faster from ${field === "samples" ? wholeText(from) : sizeText(from)} ${unit} on`;
+  return `Bifurcated is faster with ${field === "samples" ? wholeText(from) : sizeText(from)} or more ${unit}`;
 }
 
 function drawSpeedup() {
