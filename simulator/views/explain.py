@@ -103,7 +103,7 @@ def _kv_read(result: Estimate) -> list[Step]:
         return [_tree_read(result, width, symbols)]
     tokens, numbers = _tokens_read(result)
     equation = "5" if result.setup.attention == "standard" else "6"
-    kept = "K and V" if result.model.latent is None else "the latent cache in place of K and V"
+    kept = "K and V" if result.model.latent is None else "the latent cache instead of K and V"
     return [
         Step(
             what="KV bytes read",

@@ -36,7 +36,7 @@ _ROWS = ("bifurcated", "shared_storage", "standard")  # from the bottom up
 
 
 def operations(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
-    """Draw time and bytes of a step as stacked bars; ``frame`` as of ``breakdown.operations``."""
+    """Draw time and bytes of a step as stacked bars; ``frame`` as of ``frames.operations``."""
     import plotly.graph_objects as go
 
     rows = [variant for variant in _ROWS if variant in set(frame["variant"])]
@@ -115,7 +115,7 @@ def _operations_finding(frame: "pd.DataFrame") -> str:
 def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw operations under the GPU's roofs, before and after bifurcation.
 
-    ``frame`` as of ``breakdown.operations``; operations without matrix products have no place.
+    ``frame`` as of ``frames.operations``; operations without matrix products have no place.
     """
     import plotly.graph_objects as go
 
