@@ -1,8 +1,8 @@
-"""Carry fitted constants over from measured GPUs to others, at another clock.
+"""Transfer fitted constants from measured GPUs to others, at another clock.
 
-A kernel's constants are the library's as much as the GPU's: FlashAttention-2 on one GPU says more
-about FlashAttention-2 on another than another library there does. The file
-``simulator/timing/carried_kernels.toml`` is written from here.
+A kernel's constants depend on the library as much as on the GPU: FlashAttention-2 on one GPU says
+more about FlashAttention-2 on another GPU than another library on that GPU does. This module writes
+``simulator/timing/carried_kernels.toml``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ from simulator.timing.constants import (
 )
 from simulator.timing.limits import BLOCKS_PER_SM, blocks_per_sm
 
-# The clock at which constants of several GPUs are averaged.
+# Reference clock for averages over GPUs.
 REFERENCE_MHZ = 1980.0
 # Constants of the whole program or its host, not of a kernel.
 NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", "step_us")
@@ -78,7 +78,7 @@ def averaged(
             if key.of(GENERAL) in DECODE_ATTENTION and not key.precision:
                 continue
             found.setdefault(key, []).append((_at_reference(key, value, gpu), gpu.name))
-            # Where a GPU has rows of one library alone, that is vLLM.
+            # If a GPU has rows of only one library, that is vLLM.
             vllm = key.of(Variant("vllm"))
             one_library = key == key.of(GENERAL) and vllm not in values
             if one_library and key.kind in ("gemm", "prefill_attention"):
@@ -90,7 +90,7 @@ def averaged(
                     text = f"{gpu.name}, {library} {kernel}"
                     for each in (key.of(Variant(kernel)), key):
                         found.setdefault(each, []).append((_at_reference(key, value, gpu), text))
-    # A constant that one GPU's 8-bit rows did not determine is missing there: no mean over all.
+    # A constant that some GPU's 8-bit rows did not determine has no mean over all GPUs.
     low_precision = [{key for key in own_constants(gpu) if key.precision} for gpu in gpus]
     common = set.intersection(*filter(None, low_precision)) if any(low_precision) else set()
     return {
@@ -106,7 +106,7 @@ def averaged(
 
 
 def of_architecture(gpu: HardwareProfile, *, bandwidth: bool) -> dict[Key, Entry]:
-    """Return the constants that a GPU carries over to others of its architecture.
+    """Return the constants to transfer from a GPU to others of its architecture.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def of_architecture(gpu: HardwareProfile, *, bandwidth: bool) -> dict[Key, Entry
 def left_out(
     gpu: HardwareProfile, others: Sequence[HardwareProfile], kernels: Mapping[tuple[str, str], str]
 ) -> HardwareProfile:
-    """Return a GPU with the constants that others carry over to it, as if it was never measured."""
+    """Return a GPU with constants transferred from others, as if it were never measured."""
     values = {
         key: entry.value * clock_factor(key, entry.mhz, gpu)
         for key, entry in averaged(others, kernels).items()
@@ -148,18 +148,18 @@ def text(default: Mapping[Key, Entry], architectures: Mapping[str, Mapping[Key, 
 
 
 def _line(key: Key, entry: Entry) -> str:
-    """Write one constant, with the clock where it follows the clock."""
+    """Format one constant, with its clock if it scales with the clock."""
     clock = f", mhz = {entry.mhz:g}" if _follows_clock(key) and entry.mhz else ""
     return f'{key} = {{ value = {entry.value:g}{clock}, source = "{entry.source}" }}'
 
 
 def _follows_clock(key: Key) -> bool:
-    """Return whether a constant depends on the clock; a link has a clock of its own."""
+    """Return whether a constant scales with the clock; a link has its own clock."""
     return key.kind != "collective" and CONSTANTS[key.name].clock_power != 0
 
 
 def _at_reference(key: Key, value: float, gpu: HardwareProfile) -> float:
-    """Return a constant at the reference clock; one of a block as if two blocks shared an SM."""
+    """Return a constant at the reference clock; per-block ones for two resident blocks per SM."""
     clock = gpu.peak.boost_mhz
     if key.name == "block_gb_per_s":
         value *= blocks_per_sm(gpu.architecture) / BLOCKS_PER_SM
@@ -169,5 +169,5 @@ def _at_reference(key: Key, value: float, gpu: HardwareProfile) -> float:
 
 
 def _rounded(value: float) -> float:
-    """Round to the digits that are written."""
+    """Round to the digits in the file."""
     return float(f"{value:.{DIGITS}g}")

@@ -1,8 +1,8 @@
 # ruff: noqa: E501 - the lines of a page are as long as its sentences
 """Write docs/cascade_rule.md and its picture: python tools/cascade_rule.py, or tools/refresh.py.
 
-The page maps where vLLM's cascade rule and our own times choose differently. Everything in it is
-computed; with ``--check`` it only says whether it is out of date.
+The page maps where vLLM's cascade rule and our own times choose differently. Everything on it is
+computed; ``--check`` only says whether it is out of date.
 """
 
 import sys
@@ -74,12 +74,12 @@ class Panel:
 
     @property
     def loss(self) -> "Array":
-        """The same as a share of the faster step."""
+        """The loss as a share of the faster step."""
         return self.loss_ms / np.minimum(self.standard_ms, self.bifurcated_ms)
 
     @property
     def differs(self) -> "Array":
-        """Where more than a tie is lost, among the cells that fit."""
+        """Cells that fit and lose more than a tie."""
         return (self.loss >= TIE_MARGIN) & self.fits
 
 
@@ -108,7 +108,7 @@ def panels() -> Iterator[Panel]:
 
 
 def causes(panel: Panel) -> Mapping[str, "Array"]:
-    """Return where the rule differs, by the part of the rule that decides."""
+    """Return where the rule differs, by the deciding part of the rule."""
     few = np.array(SAMPLES)[None, :] < LEAST_REQUESTS
     short = np.array(CONTEXTS)[:, None] < LEAST_PREFIX_TOKENS
     no = panel.differs & ~panel.shares
@@ -165,7 +165,7 @@ def findings(every: list[Panel]) -> str:
         return percent(max(losses))
 
     def up_to(kv_heads: int) -> str:
-        """Say up to how many samples counting waves loses, on each GPU."""
+        """Say up to how many samples counting waves is wrong, on each GPU."""
         parts = []
         for panel in every:
             mask = list(causes(panel).values())[waves]
@@ -206,8 +206,8 @@ def table(panel: Panel) -> str:
     return "\n".join(lines)
 
 
-# One colour for agreement on each kind of attention, one scale for each kind of mistake; the figures
-# in the cells say the same without colour.
+# One colour per agreed kind of attention, one scale per kind of mistake; the figures in the cells
+# say the same without colour.
 AGREE = {False: "#ececec", True: "#d6e8f5"}
 STEPS = (0.05, 0.2, 1.0)
 SHOULD_SHARE = ("#fde3b8", "#f9b95c", "#e8762b", "#b8390e")
@@ -292,7 +292,7 @@ def _legend(y: int) -> str:
 
 
 def generated() -> dict[Path, str]:
-    """Return the files of this page and what they should say."""
+    """Return the files of this page and their expected content."""
     every = list(panels())
     page = PAGE.format(
         tokens=LEAST_PREFIX_TOKENS,

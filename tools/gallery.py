@@ -1,8 +1,8 @@
 # ruff: noqa: E501 - the lines of a page are as long as its sentences
 """Write docs/gallery.md and docs/figures/: python tools/gallery.py (needs kaleido and a browser).
 
-Every figure is drawn by the command printed under it. A picture is drawn anew only if its content
-has changed, by its hash. With ``--check`` the script only says what is out of date.
+The command under each figure draws it. A picture is redrawn only if the hash of its content has
+changed. With ``--check``, the script only says what is out of date.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ class Picture:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Words of its command, without the file."""
+        """Arguments of its command, without the file."""
         return (self.figure, self.scenario, *self.options)
 
 
@@ -74,7 +74,7 @@ GALLERY = tuple(
 
 @cache
 def drawn(picture: Picture) -> Any:
-    """Draw a figure by its command."""
+    """Draw a figure with its command."""
     import plotly.graph_objects as go
 
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +91,7 @@ def fingerprint(picture: Picture) -> str:
 
 
 def rounded(value: Any) -> Any:
-    """Return data with every number at four digits: further ones differ between machines."""
+    """Round every number in data to four digits: further ones differ between machines."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -117,7 +117,7 @@ def page() -> str:
 
 
 def svg(picture: Picture) -> str:
-    """Return a figure as SVG, the same every time: Plotly's random ids are replaced."""
+    """Return a figure as reproducible SVG, without Plotly's random ids."""
     text = image(drawn(picture), "svg").decode()
     found = re.search(r'id="(?:top)?defs-([0-9a-f]+)"', text)
     if found:

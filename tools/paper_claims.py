@@ -1,10 +1,10 @@
 # ruff: noqa: E501 - the lines of a page are as long as its sentences
 """Write docs/paper_claims.md: python tools/refresh.py.
 
-The page retells the argument of Athiwaratkun et al. claim by claim. tools/refresh.py fills in the
-output of its commands; the other figures are computed here. A few measured times are quoted with
-their source. ``python tools/paper_claims.py --pictures`` draws its pictures
-anew (needs kaleido and a browser).
+The page follows the argument of Athiwaratkun et al. claim by claim. tools/refresh.py fills in the
+output of its commands; this script computes the other figures. A few measured times are quoted with
+their source. ``python tools/paper_claims.py --pictures`` redraws its pictures (needs kaleido and a
+browser).
 """
 
 import re
@@ -75,7 +75,7 @@ class Ratio:
 
     @property
     def predicted(self) -> float:
-        """Speed-up by the account of the paper's code."""
+        """Speed-up according to the account of the paper's code."""
         return predicted_ms()[self.standard] / predicted_ms()[self.bifurcated]
 
 
@@ -169,7 +169,7 @@ def _step_ms(kernel: str, execution: str) -> float:
 
 
 def template() -> str:
-    """Return the page with its figures, without what its commands print."""
+    """Return the page with its figures, without the output of its commands."""
     measured = {
         f"b{samples}": QUOTED[True, "bifurcated compiled", samples]
         for samples in (16, 32, 64, 1024)
@@ -200,7 +200,7 @@ def template() -> str:
 
 
 def generated() -> dict[Path, str]:
-    """Return the page as it should be, with the outputs of its commands as they stand."""
+    """Return the expected page, with the current outputs of its commands."""
     standing = PATH.read_text(encoding="utf-8") if PATH.exists() else ""
     outputs = {_commands(block): block for block in BLOCK.findall(standing)}
     page = BLOCK.sub(lambda match: outputs.get(_commands(match[0]), match[0]), template())
@@ -208,14 +208,14 @@ def generated() -> dict[Path, str]:
 
 
 def draw() -> None:
-    """Draw the page's pictures with the commands that stand below them."""
+    """Draw the page's pictures with the commands below them."""
     from simulator.cli.main import build
 
     for name, question in PICTURES.items():
         path = PATH.parent / name
         words = ["plot", *question.split(), "-o", str(path), "--width", "1300"]
         build("plot")(args=words, standalone_mode=False)
-        # The repository keeps no blanks at the end of a file.
+        # The repository has no blanks at the end of a file.
         path.write_text(path.read_text(encoding="utf-8").rstrip() + "\n", encoding="utf-8")
 
 

@@ -1,8 +1,8 @@
 """Write docs/published_signs.md: python tools/published_signs.py, or tools/refresh.py.
 
 Published cells in which reading a shared context once was measured to win, to lose or to change
-nothing, each beside the model's ratio. Tests check every cell's place: cells that agree must go on
-to agree, and cells listed as missed must still be missed.
+nothing, each next to the model's ratio. Tests check every cell: cells that agree must still agree,
+and cells listed as missed must still be missed.
 """
 
 import tomllib
@@ -22,8 +22,8 @@ Sign = Literal["wins", "loses", "no gain"]
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 PAGES = Path(__file__).with_name("pages")
 SIZES = ("samples", "context_tokens", "decoded_tokens")
-# "No gain" is said of figures rounded to two digits, and of throughputs in which nobody would have
-# noticed less than this.
+# "No gain" is stated for figures rounded to two digits, and for throughputs where a smaller
+# difference would not have been noticed.
 NOTICED = 0.10
 
 PAGE = (PAGES / "published_signs.md").read_text(encoding="utf-8")
@@ -40,7 +40,7 @@ class PublishedCell:
     measured
         The published ratio, or statement.
     sign
-        Which of the three that is.
+        The sign of that: a win, a loss, or no change.
     of
         Whether attention alone or the whole step was timed.
     shape, gpu, work
@@ -48,7 +48,7 @@ class PublishedCell:
     standard, bifurcated
         Further fields of each side.
     why
-        The likely reason why the model misses it; empty where it does not.
+        The likely reason why the model misses it; empty if it does not.
     """
 
     source: str
@@ -140,7 +140,7 @@ def _samples(count: int) -> str:
 
 
 def generated() -> dict[Path, str]:
-    """Return the page and what it should say."""
+    """Return the page and its expected content."""
     right, wrong = [], []
     every = list(cells())
     for cell in every:

@@ -1,9 +1,9 @@
-"""Keep the documents true: what commands print, and which fields answers have.
+"""Keep the documents up to date: outputs of commands, and fields of answers.
 
-A block fenced as ``console`` holds commands behind ``$``; what follows is what they print. A table
-below ``<!-- fields of MODULE.NAME -->`` has the fields and units of the columns of that name; the
-words beside them are the document's own. Run this file to rewrite both; with ``--check`` it only
-says which documents are out of date.
+A block fenced as ``console`` holds commands after ``$``, followed by their output. A table below
+``<!-- fields of MODULE.NAME -->`` has the fields and units of the columns of that name; their
+descriptions are the document's own. Run this file to rewrite both; with ``--check`` it only says
+which documents are out of date.
 """
 
 import importlib
@@ -17,16 +17,16 @@ from pathlib import Path
 from tools import cascade_rule, paper_claims, published_signs
 
 ROOT = Path(__file__).resolve().parent.parent
-# Pages that are generated whole; docs/accuracy.md is not among them: it needs measured rows.
+# Pages that are generated whole, except docs/accuracy.md, which needs measured rows.
 GENERATORS = (cascade_rule, published_signs, paper_claims)
-# Units that are kinds of values: what the documents say of them.
+# Units that are kinds of values, and their descriptions in the documents.
 UNITS = {"text": "", "ratio": "", "launches": "", "bool": "true or false"}
 FIELDS = re.compile(r"^<!-- fields of (\S+)\.(\w+) -->\n((?:\|.*\n)+)", re.MULTILINE)
 BLOCK = re.compile(r"(^```console\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
 
 
 def documents() -> list[Path]:
-    """Return the documents that may hold commands."""
+    """Return the documents that may contain commands."""
     return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -53,7 +53,7 @@ def output_of(command: str) -> str:
 
 
 def refreshed(text: str) -> str:
-    """Return a document with its fields, and the outputs of its commands, as they are now."""
+    """Return a document with current fields and outputs of commands."""
 
     def rewrite(match: re.Match[str]) -> str:
         parts = [f"$ {command}\n{output_of(command)}" for command in commands(match.group(0))]
@@ -63,12 +63,12 @@ def refreshed(text: str) -> str:
 
 
 def described(text: str) -> str:
-    """Return a document whose tables of fields have the fields and units of the columns."""
+    """Return a document with tables of fields that match the columns."""
     return FIELDS.sub(lambda match: _table(*match.groups()), text)
 
 
 def _table(module: str, name: str, old: str) -> str:
-    """Return a table of fields; those that stood in one row stay in one row, with its words."""
+    """Return a table of fields; fields that share a row keep it, with its description."""
     rows = [re.split(r" *\| *", line.strip("| \n")) for line in old.splitlines()[2:]]
     words = {key: row[-1] for row in rows for key in re.findall(r"`(\w+)`", row[0])}
     together: list[tuple[list[str], str, str]] = []
@@ -91,7 +91,7 @@ def _table(module: str, name: str, old: str) -> str:
 
 
 def generated() -> dict[Path, str]:
-    """Return the files that scripts beside this one write whole, and what they should say."""
+    """Return the files that the other scripts write whole, and their expected content."""
     files: dict[Path, str] = {}
     for page in GENERATORS:
         files |= page.generated()

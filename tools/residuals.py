@@ -1,7 +1,7 @@
 """Predict rows that no fit has seen, for the spreads and for GPUs never measured.
 
-By origin of the constants: for shapes held out of a GPU's own fit, for GPUs left out in turn and
-predicted from the others, and from published peaks.
+For each origin of the constants: held-out shapes of a GPU's own fit, GPUs left out in turn and
+predicted from the others, and published peaks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ FAMILIES: dict[RowKind, tuple[Family, tuple[str, ...]]] = {
     "elementwise": ("elementwise", ("rows", "width")),
     "all_reduce": ("collective", ("message_bytes",)),
 }
-# Constants are carried over from GPUs with fits of at least these rows.
+# Constants are transferred from GPUs with fits of at least these rows.
 CARRIED_FROM: tuple[RowKind, ...] = ("decode_attention", "gemm")
 
 
@@ -56,14 +56,14 @@ class Residuals:
 
 
 def bare(gpu_id: str) -> HardwareProfile:
-    """Return a GPU with nothing fitted."""
+    """Return a GPU without fitted constants."""
     return profile(gpu_id).model_copy(update={"fitted": {}})
 
 
 def left_out(
     gpu_id: str, calibrations: Mapping[str, Calibration], measurements: Measurements
 ) -> HardwareProfile:
-    """Return a GPU with the constants that others carry over to it, as if it was never measured."""
+    """Return a GPU with constants transferred from others, as if it were never measured."""
     others = [
         calibration.profile
         for other, calibration in calibrations.items()
@@ -76,8 +76,8 @@ def left_out(
 def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> Residuals:
     """Predict every kernel's row from constants that have not seen it.
 
-    The constants are those of no library, as questions use them: differences between libraries are
-    a part of the spread.
+    The constants are the general ones, as in questions: differences between libraries are part of
+    the spread.
     """
     frames: dict[str, list[pd.DataFrame]] = {"fitted": [], "carried": [], "peak": []}
     tables = {kind: measurements.tables[kind] for kind in FAMILIES if kind in measurements.tables}

@@ -1,11 +1,11 @@
-"""The spreads that intervals rest on: how far measured times lie from predicted ones, by kind.
+"""The spreads behind intervals: how far measured times lie from predicted ones, by kind.
 
 * Of kernels: quantiles of measured over predicted time of rows that no fit has seen, linear in the
   shares of fixed time and of bytes from the L2 cache.
 * Of plain PyTorch code, on top of its kernels: whole steps of the paper's tables, predicted as
   questions are, without the constants fitted to its harness.
 
-``spread.toml`` is written from here.
+This module writes ``spread.toml``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ COVERAGE = 0.8
 LOW, HIGH = (1 - COVERAGE) / 2, (1 + COVERAGE) / 2
 # Fewer rows than this say too little about the ends of a distribution.
 LEAST_ROWS = 50
-# Fewer rows than this, of one or two head shapes, do not stand for everything a GPU is asked.
+# Fewer rows than this, of one or two head shapes, do not represent all questions about a GPU.
 LEAST_OWN_ROWS = 300
 # Fewer rows than this, each more than half of its kind, say too little about the time from memory
 # and from the L2 cache.
@@ -41,10 +41,10 @@ LEAST_TELLING, HALF = 20, 0.5
 # The parts of a kernel's time, in the order of the fit's coefficients.
 PARTS = ("fixed", "streaming", "cached")
 
-# Kernels of the paper's tables that questions know, under other names.
+# Kernels of the paper's tables, and their names in questions.
 PAPER_KERNELS = ("einsum", "flash2", "sdpa-math")
 
-# What the file holds.
+# The tables of the file.
 FILE_KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
 FILE_HEAD = """\
 # How far measured times lie from predicted ones, as shares of these: {coverage:.0%} of them
@@ -70,7 +70,7 @@ def spread(frame: pd.DataFrame) -> Spread:
     features = np.column_stack([fixed, streaming, cached])
     if min((streaming > HALF).sum(), (cached > HALF).sum()) < LEAST_TELLING:
         features = np.column_stack([fixed, 1 - fixed])
-    # Where few rows tell a coefficient, it is no larger than the largest ratio seen.
+    # If few rows determine a coefficient, it is at most the largest observed ratio.
     least, most = np.quantile(ratio, [0.01, 0.99])
     above = _quantile(features, ratio, HIGH).clip(0, max(most, 0))
     below = (-_quantile(features, ratio, LOW)).clip(0, max(-least, 0))
@@ -92,7 +92,7 @@ def peak_spread(frame: pd.DataFrame) -> Spread:
     measured = frame["measured_s"].to_numpy()
     features = np.column_stack([frame["predicted_s"], frame["launches"] * MICROSECOND])
     late = measured - frame["predicted_s"].to_numpy()
-    # Shares of the measured time: a row of a microsecond counts as one of a millisecond.
+    # Shares of the measured time: a row of a microsecond counts as much as one of a millisecond.
     found = _quantile(features / measured[:, None], late / measured, HIGH).clip(min=0)
     return Spread(streaming_above=_rounded(found[0]), launch_above_us=_rounded(found[1]))
 
@@ -134,7 +134,7 @@ def common_share(frame: pd.DataFrame) -> float:
 
 
 def _rounded(value: float) -> float:
-    """Return a figure to three digits: more would be noise."""
+    """Round a figure to three digits: more would be noise."""
     return float(f"{value:.3g}") + 0.0
 
 
@@ -145,9 +145,9 @@ def widest(spreads: Sequence[Spread]) -> Spread:
 
 
 def either_way(item: Spread) -> Spread:
-    """Return a spread as wide below as above, as ratios.
+    """Return a symmetric spread, as ratios.
 
-    Of a few GPUs, the side on which each was off says little about the next.
+    With few GPUs, the sign of each one's error says little about the next GPU.
     """
     ends = {}
     for part in PARTS:
@@ -200,7 +200,7 @@ def spreads(found: Residuals, measurements: Measurements) -> dict[str, Any]:
     """Return the tables of ``spread.toml``."""
     fitted = {str(name): spread(part) for name, part in found.fitted.groupby("family")}
     carried = {
-        # Constants of other GPUs do no better than a GPU's own.
+        # Constants of other GPUs are no better than a GPU's own.
         name: replace(widest([item, fitted.get(name, item)]), common=item.common)
         for name, item in worst_gpu(found.carried).items()
     }
@@ -216,7 +216,7 @@ def spreads(found: Residuals, measurements: Measurements) -> dict[str, Any]:
 def paper_steps(measurements: Measurements) -> "Iterator[tuple[pd.Series[Any], Group]]":
     """Yield the paper's cells that a question can describe, and what they are as questions.
 
-    Cells that repeat KV heads in memory are left out: no account of ours does that.
+    Cells that repeat KV heads in memory are left out, because no setup does that.
     """
     table = measurements.tables.get("decode_step")
     if table is None or "expand_kv" not in table:

@@ -1,4 +1,4 @@
-"""Check the coverage of the intervals on rows that they were not made from.
+"""Check the coverage of the intervals on rows that were not used to make them.
 
 * Kernels of a GPU with constants of its own: spreads of four folds of shapes, checked on the fifth.
 * Kernels of a GPU left out: constants and spreads of the other GPUs, checked on it.
@@ -38,7 +38,7 @@ DRAWS = 20
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many measured times lie inside their intervals.
+    """The share of measured times inside their intervals.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Coverage:
 def coverage(
     what: str, gpu: str, measured: "np.ndarray", low: "np.ndarray", high: "np.ndarray"
 ) -> Coverage:
-    """Count where measured times lie."""
+    """Count measured times below, inside and above their intervals."""
     below, above = float(np.mean(measured < low)), float(np.mean(measured > high))
     return Coverage(what, gpu, len(measured), 1 - below - above, below, above)
 
@@ -129,7 +129,7 @@ def products(found: Residuals) -> Iterator[Coverage]:
 
 
 def batches(measurements: Measurements) -> Iterator[Coverage]:
-    """Check end-to-end batches: the engine's own time as fitted, the GPU's with its interval."""
+    """Check end-to-end batches: the engine's fitted time, and the GPU's time with its interval."""
     table = measurements.tables.get("end_to_end")
     if table is None:
         return

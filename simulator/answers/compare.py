@@ -80,7 +80,7 @@ class Comparison:
 
     @cached_property
     def break_even_context_tokens(self) -> int | None:
-        """The shortest context at and above which bifurcated is always faster, all else equal."""
+        """The shortest context at and above which bifurcated is always faster, or None."""
         return from_where_on(
             self._gain("context_tokens"), low=1, high=LONGEST_CONTEXT, after=TOKENS_PER_SPLIT
         )

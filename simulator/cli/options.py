@@ -142,7 +142,7 @@ GpuName = Annotated[str, gpu_option("GPU (see 'bifurcate gpus') or a profile's p
 QuestionScenario = Annotated[
     str | None,
     typer.Argument(
-        help="Scenario (see 'bifurcate scenarios') or a TOML file; options given beside it "
+        help="Scenario (see 'bifurcate scenarios') or a TOML file; options given with it "
         "replace its own. Or no scenario, and the options of a question.",
         metavar="[SCENARIO]",
         autocompletion=complete_scenarios,
@@ -166,7 +166,7 @@ PricePerHour = Annotated[
     float | None,
     work(
         "--price-per-hour",
-        text="Price of one GPU in USD per hour, in place of the profile's.",
+        text="Price of one GPU in USD per hour, instead of the profile's.",
         parser=number,
         metavar="USD",
     ),

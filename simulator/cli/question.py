@@ -35,7 +35,7 @@ def question_of(
     model: ModelName = None,
     kv_heads: Annotated[
         int | None,
-        size("--kv-heads", panel=MODEL_PANEL, text="What if the model had so many KV heads."),
+        size("--kv-heads", panel=MODEL_PANEL, text="Replace the model's number of KV heads."),
     ] = None,
     assume: Annotated[
         str | None,
@@ -100,7 +100,7 @@ def question_of(
         option(
             "--tree",
             panel=WORK_PANEL,
-            text="What contexts share, from the root down, in place of both: "
+            text="What contexts share, from the root down, instead of both: "
             "system=2K,problem=512x8 is 2048 tokens above 8 problems of 512.",
             metavar="LEVELS",
         ),
@@ -111,7 +111,7 @@ def question_of(
             "--decoded-tokens",
             "--decoded",
             panel=WORK_PANEL,
-            text="Tokens each sample holds of its own at this step. Default: 64.",
+            text="Decoded tokens of each sample at this step. Default: 64.",
         ),
     ] = None,
     output_tokens: Annotated[

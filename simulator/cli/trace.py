@@ -63,7 +63,7 @@ def _trace(
         typer.Option(
             "--input",
             "-i",
-            help="A tensor to call it with, in place of the five of a kernel: "
+            help="A tensor to call it with, instead of the five of a kernel: "
             "samples,heads,128 or 16,4096:int64.",
             metavar="SIZES[:DTYPE]",
             rich_help_panel=opt.WORK_PANEL,

@@ -1,1 +1,1 @@
-"""How it is shown: JSON objects, tidy rows and tables."""
+"""Output of the answers: JSON objects, tidy rows, tables, figures and pages."""

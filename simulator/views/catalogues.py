@@ -1,4 +1,4 @@
-"""What is known by name: models, GPUs, scenarios, and everything about one of them."""
+"""Lists of known models, GPUs and scenarios, and everything about one of them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""Columns of answers, and what they make: tables for a terminal, JSON objects, rows of CSV, docs.
+"""Columns of answers, which make tables for a terminal, JSON objects, rows of CSV, and docs.
 
-rich is imported only where something is drawn: JSON and CSV do without it.
+rich is imported only to draw: JSON and CSV do not need it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-# Of the JSON objects; CHANGELOG.md lists what each version renamed.
+# Version of the JSON objects; CHANGELOG.md lists what each version renamed.
 SCHEMA_VERSION = 2
-# Whole numbers above this are not exact in float64, so they are shown as they were computed.
+# Whole numbers above this are not exact in float64, so they are shown as computed.
 LARGEST_EXACT = 2**53
-# A column of sentences is not squeezed below this while another way is left.
+# A column of sentences is not squeezed below this width while there is another way.
 ROOMY = 40
 
 Row = dict[str, Any]
-# How a value of each unit is written in a table; times are in seconds until they are shown.
+# How a table shows values of each unit; times are in seconds until they are shown.
 CELLS: Mapping[str, Callable[[Any], str]] = {
     "ms": lambda seconds: format_time(float(seconds)),
     "s": format_time,
@@ -47,22 +47,22 @@ class Column:
     Attributes
     ----------
     key
-        Its name in JSON and CSV; empty for a column that only the table has.
+        Its name in JSON and CSV; empty for a column of only the table.
     unit
-        As JSON shows it; ``ms`` of a value in seconds, ``text``, ``bool`` and ``ratio`` of one
-        without a unit.
+        The unit in JSON; ``ms`` for a value in seconds, ``text``, ``bool`` and ``ratio`` for
+        values without a unit.
     value
-        Attribute of the item, dotted for one of a part, or a function of it. Default: the key.
+        Attribute of the item (dotted for one of a part), or a function of it. Default: the key.
     heading
         Its heading in a table.
     cell
-        Writes an item in the table, where its unit's way does not do.
+        Formats an item in the table, if its unit's default does not suit.
     of
-        Columns of the value, if that is an object, or a list of objects, itself.
+        Columns of the value, if that is itself an object or a list of objects.
     wrap
         Whether a cell may take several lines; numbers never do.
     spare
-        Whether the column may be left out where the table would be wider than the terminal.
+        Whether the column may be left out if the table is wider than the terminal.
     """
 
     key: str = ""
@@ -76,11 +76,11 @@ class Column:
 
     @property
     def right(self) -> bool:
-        """Whether cells stand to the right, as numbers do."""
+        """Whether cells are right-aligned, like numbers."""
         return self.unit not in ("text", "bool")
 
     def raw(self, item: Any) -> Any:
-        """Return the item's value, as it was computed."""
+        """Return the item's value as computed."""
         if isinstance(item, Mapping) and not self.value:
             return item[self.key]
         return (
@@ -114,19 +114,19 @@ Columns = tuple[Column, ...]
 
 
 def named(*keys: str) -> Columns:
-    """Return columns of these attributes, as they are."""
+    """Return columns that show these attributes unchanged."""
     return tuple(Column(key) for key in keys)
 
 
 def pick(columns: Iterable[Column], *names: str, part: str | int = "") -> Columns:
-    """Return the columns of these keys or headings, in this order; of a part if that is named."""
+    """Return the columns with these keys or headings, in this order; of a part if named."""
     known = {name: column for column in columns for name in (column.heading, column.key) if name}
     found = tuple(known[name] for name in names)
     return found if part == "" else within(part, found)
 
 
 def without(columns: Iterable[Column], *keys: str) -> Columns:
-    """Return the columns without those of these keys."""
+    """Return the columns except those with these keys."""
     return tuple(column for column in columns if column.key not in keys)
 
 
@@ -171,7 +171,7 @@ def line(*pieces: "str | tuple[str, str]") -> "Text":
 
 
 def stack(*parts: "RenderableType") -> "RenderableType":
-    """Return parts below one another; a text is a line, in rich's markup."""
+    """Stack parts vertically; a text is a line in rich's markup."""
     from rich.console import Group
     from rich.text import Text
 
@@ -180,10 +180,10 @@ def stack(*parts: "RenderableType") -> "RenderableType":
 
 @dataclass(frozen=True, kw_only=True)
 class FittedTable:
-    """A table that shows every figure whole, whatever the width.
+    """A table that shows every figure completely at any width.
 
-    Where it is wider than the terminal it takes several lines for headings and texts, then leaves
-    out its spare columns and says so, and at last lets the terminal break its lines.
+    If it is wider than the terminal, it breaks headings and texts into several lines, then leaves
+    out its spare columns and says so, and finally lets the terminal break its lines.
     """
 
     columns: Sequence[Column]
@@ -199,7 +199,7 @@ class FittedTable:
             widths = self._widths(shown, options.max_width, tight=tight)
             if sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) <= options.max_width:
                 break
-        # Wider than the terminal even so: it breaks the lines, and no figure is lost.
+        # Still wider than the terminal, which breaks the lines: no figure is lost.
         whole = sum(widths.values()) + len(shown)
         room = options.update(width=max(options.max_width, whole))
         yield from console.render(self._table(widths, tight=tight), room)
@@ -208,7 +208,7 @@ class FittedTable:
             yield Text(f"Left out on this narrow terminal: {', '.join(left_out)}.", style="dim")
 
     def _widths(self, shown: Sequence[int], room: int, *, tight: bool) -> dict[int, int]:
-        """Return the width of each column shown, texts squeezed as far as they may be."""
+        """Return the width of each shown column, with texts squeezed as far as allowed."""
         widths = {index: self._natural(index, tight=tight) for index in shown}
         texts = [index for index in shown if self.columns[index].wrap]
         excess = sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) - room
@@ -220,7 +220,7 @@ class FittedTable:
         return widths
 
     def _natural(self, index: int, *, tight: bool) -> int:
-        """Return the width a column would like to have."""
+        """Return the preferred width of a column."""
         from rich.cells import cell_len
 
         name = self.columns[index].heading
@@ -261,7 +261,7 @@ def _gap(*, tight: bool) -> int:
 
 
 def simple_table(rows: Sequence[Row], spare: Collection[str] = ()) -> FittedTable:
-    """Return a table of anything: numbers to the right, texts in as many lines as they need."""
+    """Return a table of any rows: numbers right-aligned, texts on as many lines as needed."""
     described = []
     for index, name in enumerate(rows[0]):
         values = [row[name] for row in rows if row[name] not in (None, "")]
@@ -270,7 +270,7 @@ def simple_table(rows: Sequence[Row], spare: Collection[str] = ()) -> FittedTabl
             Column(
                 heading=name.replace("_", " "),
                 unit="" if numeric else "text",
-                # The first column names the row: it is what people copy.
+                # The first column names the row, which people copy.
                 wrap=not numeric and index > 0,
                 spare=name in spare,
             )
@@ -281,7 +281,7 @@ def simple_table(rows: Sequence[Row], spare: Collection[str] = ()) -> FittedTabl
 
 
 def _cell(value: object) -> str:
-    """Write a value for a table: numbers with separators, fractions with six digits."""
+    """Format a value for a table: numbers with separators, fractions with six digits."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -290,7 +290,7 @@ def _cell(value: object) -> str:
 
 
 def facts_view(facts: Mapping[str, object]) -> "RenderableType":
-    """Return facts as a line each; empty ones are left out."""
+    """Return facts, one line each, without empty ones."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
@@ -303,7 +303,7 @@ def facts_view(facts: Mapping[str, object]) -> "RenderableType":
 
 
 def _lines(value: object) -> list[str]:
-    """Write a fact, in several lines if it has several parts."""
+    """Format a fact, on several lines if it has several parts."""
     if isinstance(value, bool):
         return ["yes" if value else "no"]
     if isinstance(value, int):
@@ -318,14 +318,14 @@ def _lines(value: object) -> list[str]:
 
 
 def _in_a_row(value: object) -> str:
-    """Write the parts of a fact one after another, texts with commas of their own apart."""
+    """Join the parts of a fact, and separate texts that contain commas."""
     texts = value if isinstance(value, list | tuple) else ()
     commas = any(isinstance(item, str) and "," in item for item in texts)
     return ("; " if commas else ", ").join(_lines(value))
 
 
 def _said(value: object) -> bool:
-    """Return whether a part of a fact says anything."""
+    """Return whether a part of a fact is not empty."""
     return value is not None and value is not False
 
 

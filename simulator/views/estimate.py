@@ -31,7 +31,7 @@ MODEL = (
     ),
 )
 GPU = Column("gpu", value="gpu.id")
-# The sizes of a question, and how it is run, in the order of the columns.
+# The sizes and the setup of a question, in the order of the columns.
 SIZES = tuple(name for name in Workload.model_fields if name != "tree")
 SETTINGS = tuple(
     name for name in Setup.model_fields if name not in ("constants", "gpu_memory_utilization")
@@ -48,7 +48,7 @@ INPUTS = (
     Column("gpu_memory_utilization", value="setup.gpu_memory_utilization"),
     Column("constants", value="rates.choice"),
 )
-# The first columns of CSV: what was asked.
+# The first columns of CSV: the question.
 ASKED = (MODEL[0], GPU, *WORKLOAD)
 INTERVAL = (Column("step_ms_low", "ms", "step_low_s"), Column("step_ms_high", "ms", "step_high_s"))
 STEP = (
@@ -97,12 +97,12 @@ class Call(NamedTuple):
 def calls(result: "Estimate") -> list[Call]:
     """Return the operations of a step that this workload has."""
     pairs = zip(result.operations, result.time.operations, strict=True)
-    # A part that this workload does not have (no own tokens, a single split) is not shown.
+    # Parts that this workload does not have (no decoded tokens, a single split) are not shown.
     return [Call(*pair) for pair in pairs if pair[0].launches]
 
 
 def _summed(key: str, unit: str, value: str, heading: str) -> Column:
-    """Return a column of one call's figure, whose cell is that of all calls together."""
+    """Return a column of one call's figure, whose table cell shows all calls together."""
 
     def cell(call: "Call") -> str:
         return columns.CELLS[unit](column.raw(call) * call.operation.repeat)
@@ -165,7 +165,7 @@ COMPARE = (
     ),
 )
 
-# Items of comparisons: one way to store and read the context, beside standard's.
+# Items of comparisons: one way to store and read the context, compared with standard's.
 VARIANTS = ("standard", "shared_storage", "bifurcated")
 
 
@@ -205,14 +205,14 @@ def estimate_object(result: "Estimate", *, explain: bool = False) -> Row:
 
 
 def _derivation(result: "Estimate") -> list[Row]:
-    """Return how each number comes about, as JSON objects."""
+    """Return the derivation of each number, as JSON objects."""
     from simulator.views.explain import explain_objects
 
     return explain_objects(result)
 
 
 def estimate_rows(result: "Estimate") -> list[Row]:
-    """Return each operation as a row; its figures are those of one call."""
+    """Return each operation as a row, with the figures of one call."""
     return [columns.as_object(OPERATION, call) for call in calls(result)]
 
 
@@ -252,7 +252,7 @@ def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableTy
 
 
 def _explained(result: "Estimate") -> "list[RenderableType]":
-    """Return how each number comes about."""
+    """Return the derivation of each number."""
     from simulator.views.explain import explain_lines
 
     return explain_lines(result)
@@ -272,9 +272,9 @@ def question(
     result
         An estimate that answers it.
     attention, gpu
-        Whether to name them; answers that compare several do not.
+        Whether to name them; answers that compare several ones do not.
     output_tokens
-        Of a whole request, in place of the decoded tokens at one step.
+        Output tokens of a whole request, shown instead of the decoded tokens at one step.
     """
     model, work, setup = result.model, result.workload, result.setup
     group = f"{setup.tensor_parallel} x " if setup.tensor_parallel > 1 else ""
@@ -288,7 +288,7 @@ def question(
 
 
 def _bound_phrase(result: "Estimate") -> str:
-    """Say what binds the step, and how much of it."""
+    """Say what bounds the step, and its share of the time."""
     time = result.time
     if result.bound == "launch" and time.host_s > time.device_s:
         return f"launch (the host needs {format_time(float(time.host_s))} to launch the kernels)"
@@ -297,7 +297,7 @@ def _bound_phrase(result: "Estimate") -> str:
 
 
 def _memory_line(result: "Estimate") -> "Text":
-    """Say what lies in memory and whether it fits."""
+    """Say what takes memory and whether it fits."""
     needs = result.memory
     state = (
         (f"fits, {format_gib(float(needs.free_bytes))} free", "green")
@@ -325,7 +325,7 @@ def compare_object(result: "Comparison", *, explain: bool = False) -> Row:
 
 
 def compare_rows(result: "Comparison") -> list[Row]:
-    """Return a comparison as one tidy row for each way to store and read the context."""
+    """Return a comparison as one tidy row per way to store and read the context."""
     rule = (
         {}
         if result.rule is None
@@ -385,7 +385,7 @@ def verdict(result: "Comparison") -> list[str]:
 
 
 def _lead(result: "Comparison") -> str:
-    """Say whether to bifurcate, and by how much faster it is."""
+    """Say whether to bifurcate, and how much faster it is."""
     ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
     if result.winner == "tie" and result.verdict != "too close to call":
         likely = f"(speed-up {low:.2f} to {high:.2f})"
@@ -399,7 +399,7 @@ def _lead(result: "Comparison") -> str:
 
 
 def over_stored(result: "Comparison") -> str:
-    """Say what is gained over one stored context, nothing where that is as much."""
+    """Say the speed-up over one stored context; empty if it is the same."""
     ratio = result.shared_storage.step_s / result.bifurcated.step_s
     if abs(result.speedup / ratio - 1) < TIE_MARGIN:
         return ""
@@ -408,7 +408,7 @@ def over_stored(result: "Comparison") -> str:
 
 
 def rule_phrase(rule: "RuleChoice") -> str:
-    """Say what an engine's rule chooses over one stored context, and what it loses."""
+    """Say what an engine's rule chooses over one stored context, and the time it loses."""
     ours = "would call it a tie" if rule.ours == "tie" else f"choose {rule.ours}"
     if rule.cost_s > 0:
         lost = f"its choice costs {format_time(rule.cost_s)} per step ({rule.cost_share:.1%})"
@@ -423,7 +423,7 @@ def rule_phrase(rule: "RuleChoice") -> str:
 
 
 def break_even(result: "Comparison") -> str:
-    """Say with how many samples and how long a context bifurcated attention is faster for good."""
+    """Say at and above which samples and context bifurcated attention is always faster."""
     work = result.standard.workload
     samples, context = result.break_even_samples, result.break_even_context_tokens
     with_samples = text.plural(work.samples, "sample")

@@ -1,4 +1,4 @@
-"""How each number comes about: formulas with the numbers in them, and where they are from."""
+"""The derivation of each number: formulas, the numbers in them, and their sources."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from simulator.timing.constants import Constant
 
-# What the parts of an interval are called.
+# Names of the parts of an interval.
 NAMES: Mapping[str, str] = {
     "gemm": "products",
     "attention": "attention",
@@ -82,7 +82,7 @@ def explain_lines(result: Estimate) -> "list[RenderableType]":
 
 
 def _kv_read(result: Estimate) -> list[Step]:
-    """Derive the KV bytes read, where the kernel reads each cached token once."""
+    """Derive the KV bytes read, for kernels that read each cached token once."""
     work = result.workload
     read = float(result.totals.kv_bytes_read)
     once = find_way(result.setup.kernel).kv_formula(result.setup)
@@ -105,7 +105,7 @@ def _kv_read(result: Estimate) -> list[Step]:
         return [_tree_read(result, width, symbols)]
     tokens, numbers = _tokens_read(result, once)
     equation = "6" if result.setup.bifurcated else "5"
-    kept = "K and V" if result.model.latent is None else "the latent cache in place of K and V"
+    kept = "K and V" if result.model.latent is None else "the latent cache instead of K and V"
     return [
         Step(
             what="KV bytes read",
@@ -118,7 +118,7 @@ def _kv_read(result: Estimate) -> list[Step]:
 
 
 def _tree_read(result: Estimate, width: int, symbols: str) -> Step:
-    """Derive the KV bytes read of a tree: each split level once for each of its nodes."""
+    """Derive the KV bytes read of a tree: each split level once per node."""
     model, work = result.model, result.workload
     terms = []
     for group in model.layer_groups:
@@ -135,7 +135,7 @@ def _tree_read(result: Estimate, width: int, symbols: str) -> Step:
 
 
 def _exact(number_of_bytes: float) -> str:
-    """Write bytes to the last one, and so that they can be read."""
+    """Format bytes exactly, and rounded with a prefix."""
     return f"{number_of_bytes:,.0f} B = {format_si(number_of_bytes, 'B')}"
 
 
@@ -146,12 +146,12 @@ def _cache_width(result: Estimate) -> tuple[int, str]:
 
 
 def _tokens_read(result: Estimate, per_layer: str) -> tuple[str, str]:
-    """Return the cached tokens that all layers read for one prompt: in symbols and in numbers."""
+    """Return the cached tokens that all layers read per prompt, in symbols and in numbers."""
     work = result.workload
     context, own, samples = work.context_tokens, work.decoded_tokens, work.samples
     terms = []
     for group in result.model.layer_groups:
-        # A window holds the own tokens first, then the end of the context.
+        # A window holds the decoded tokens first, then the end of the context.
         own_seen = own if group.window is None else min(own, group.window)
         seen = context if group.window is None else min(context, group.window - own_seen)
         terms.append(
@@ -246,7 +246,7 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
 
 
 def _roofline_formula(operation: Operation, time: OperationTime) -> str:
-    """Return how the times of an operation add."""
+    """Return the formula by which an operation's times add."""
     if operation.link_bytes:
         return "fixed + max(memory, link)"
     if not operation.flops:
@@ -260,7 +260,7 @@ def _roofline_formula(operation: Operation, time: OperationTime) -> str:
 
 
 def _memory_part(result: Estimate, operation: Operation, time: OperationTime) -> str:
-    """Write the time of an operation's bytes and what it is made of, those from L2 apart."""
+    """Format the time of an operation's bytes and its parts, with L2 separate."""
     gpu = result.rates.of(operation)
     bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
     cached = float(cached_bytes(operation, gpu))
@@ -296,7 +296,7 @@ def _step_time(result: Estimate) -> Step:
 
 
 def _interval(result: Estimate) -> Step:
-    """Derive the interval: each error by how much it makes the step shorter or longer."""
+    """Derive the interval: how much each error shortens or lengthens the step."""
     unsure = result.uncertainty
     parts = [
         f"{NAMES[name]}{' (own share)' if own and name == 'attention' else ''} "
@@ -306,7 +306,7 @@ def _interval(result: Estimate) -> Step:
         if float(part.below_s) > 0 or float(part.above_s) > 0
     ]
     return Step(
-        what=f"Interval of the step, to hold {shipped_spreads().coverage:.0%} of measured times",
+        what=f"Interval meant to contain {shipped_spreads().coverage:.0%} of measured times",
         formula=_interval_formula(result),
         numbers="; ".join(parts) or "no error",
         result=interval_phrase(result.step_low_s, result.step_high_s),
@@ -315,7 +315,7 @@ def _interval(result: Estimate) -> Step:
 
 
 def _interval_formula(result: Estimate) -> str:
-    """Return how the errors add."""
+    """Return the formula by which the errors add."""
     added = "time - root of the sum of errors squared, time + the same; no less than peaks"
     if result.setup.eager:
         return f"{added}; the longer end of device and host, errors are those of the longer one"

@@ -37,7 +37,7 @@ FIGURES = (
     Column("prefill_bound", value="time.prefill.bound"),
 )
 REQUEST = (*FIGURES, Column("memory", "bytes", of=estimate.MEMORY), estimate.NOTES)
-# The decoded tokens grow from none to the last.
+# The decoded tokens grow over the request.
 ROW = (
     *columns.within("last_step", columns.without(estimate.ASKED, "decoded_tokens")),
     *FIGURES,

@@ -65,7 +65,7 @@ def plan_object(result: Plan) -> Row:
         columns.without(estimate.INPUTS, "gpu", "attention", "tensor_parallel"),
         result.options[0].result,
     )
-    # Bifurcated options keep one context whatever was asked.
+    # Bifurcated options always store one context.
     inputs["kv_layout"] = next(
         (o.result.setup.kv_layout for o in result.options if o.attention == "standard"), "shared"
     )
@@ -124,7 +124,7 @@ def plan_view(result: Plan) -> "RenderableType":
 
 
 def _origins_sentence(results: Sequence[Estimate]) -> str:
-    """Say of which GPUs the constants were fitted, and of which they are others'."""
+    """Say which GPUs have fitted constants, and which have those of other GPUs."""
     said = {
         "fitted": "fitted to rows measured on",
         "carried": "carried over from other GPUs for",
@@ -168,7 +168,7 @@ def _sentences(result: Plan) -> "list[Text]":
 
 
 def _nearest(option: Option) -> "Text":
-    """Say which option comes nearest to the target."""
+    """Say which option is nearest to the target."""
     item = option.result
     where = f"{option.gpus} x {item.gpu.id}, {option.attention}"
     if item.memory.fits:
@@ -182,7 +182,7 @@ def _nearest(option: Option) -> "Text":
 
 
 def _fewest_sentence(result: Plan) -> "Text":
-    """Say how many GPUs of each kind are needed; a kind that never suffices is named as such."""
+    """Say how many GPUs of each kind are needed, and which kinds never suffice."""
     enough = [f"{size} x {gpu}" for gpu, size in result.fewest_gpus.items() if size is not None]
     never = [gpu for gpu, size in result.fewest_gpus.items() if size is None]
     parts = [f"Fewest GPUs needed: {', '.join(enough)}."] if enough else []
@@ -191,7 +191,7 @@ def _fewest_sentence(result: Plan) -> "Text":
 
 
 def _standing(option: Option, result: Plan) -> str:
-    """Say how an option stands to the target and to the others."""
+    """Say whether an option meets the target, and whether it is on the Pareto front."""
     if not option.result.memory.fits:
         return "does not fit"
     if not option.meets_target:

@@ -110,7 +110,7 @@ def settings_phrase(setup: Setup) -> str:
 
 
 def interval_phrase(low_s: float, high_s: float) -> str:
-    """Write between which times something lies.
+    """Format the interval of a time.
 
     >>> interval_phrase(0.0119, 0.0133), interval_phrase(4e-4, 1.5e-3)
     ('11.9 to 13.3 ms', '400 µs to 1.50 ms')
@@ -137,7 +137,7 @@ def copies_notes(setup: Setup, work: Workload) -> list[str]:
 
 
 def times_as(ratio: float) -> str:
-    """Say how fast one thing is beside another.
+    """Say how fast one thing is compared with another.
 
     >>> times_as(2.0), times_as(0.5)
     ('2.00 times as fast', '2.00 times as slow')

@@ -1,4 +1,4 @@
-"""Answers about models of equal quality, and about the scaling laws that make them so."""
+"""Answers about models of equal quality, and about the scaling laws behind them."""
 
 from dataclasses import replace
 from functools import partial
@@ -361,7 +361,7 @@ def _verdict(other: Candidate, base: str) -> str:
 
 
 def _between(variant: Variant) -> str:
-    """Say between which values a speed-up lies."""
+    """Say the interval of a speed-up."""
     return text.likely(variant.speedup, variant.speedup_low, variant.speedup_high)
 
 
@@ -417,7 +417,7 @@ def _range(index: int, item: tuple[Pairing, Border]) -> str:
 
 
 def _factor_phrase(factor: SizeFactor) -> str:
-    """Write a size factor with its interval and who says so."""
+    """Format a size factor with its interval and its source."""
     interval = (
         ""
         if factor.low is None or factor.high is None

@@ -1,4 +1,4 @@
-"""Answers about a prefix tree: every way to read it, which to take, and what each level brings."""
+"""Answers about a prefix tree: every way to read it, the best one, and each level's gain."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""How far off predictions are: by kind, engine and regime, and the worst rows."""
+"""Errors of predictions: by kind, engine and regime, and the worst rows."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

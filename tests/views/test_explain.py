@@ -133,8 +133,8 @@ def test_the_paper_is_cited_by_equation() -> None:
 
 
 def test_a_latent_cache_is_not_called_keys_and_values() -> None:
-    """The paper's equation holds with the one vector that DeepSeek caches in place of both."""
-    for model, kept in (("deepseek-v3", "the latent cache in place of K"), ("llama-2-7b", "K")):
+    """The paper's equation holds with the one vector that DeepSeek caches instead of both."""
+    for model, kept in (("deepseek-v3", "the latent cache instead of K"), ("llama-2-7b", "K")):
         result = simulator.estimate(model, attention="bifurcated")
         assert f"equation 6, {kept} and V" in steps(result)["KV bytes read"].reference
 

@@ -140,8 +140,8 @@ def row_blocks(shape: AttentionShape, samples: Numeric) -> Numeric:
 def flash_splits(*, blocks: Numeric, tokens: Numeric, resident: int) -> Numeric:
     """Return the number of parts into which a flash-decoding kernel splits the keys.
 
-    Enough to fill the GPU in one wave, or in the fewest waves that leave no block idle; every part
-    but the last has at least two tiles. A closed form of the rule of FlashAttention-2 and -3:
+    Enough to fill the GPU in one wave, or in the fewest full waves if one leaves room idle; every
+    part but the last has at least two tiles. A closed form of the rule of FlashAttention-2 and -3:
     ``num_splits_heuristic`` takes the smallest number whose occupancy is at least 85 % of the best
     one, and does not split blocks that fill 80 % of the GPU.
 

@@ -121,7 +121,7 @@ class _Rotator:
         l2
             What the cell asked for.
         used
-            Function that returns a set's buffers that every call reads.
+            Slice of a set's buffers that every call reads.
         """
         first = one_set()
         count = rotation(_nbytes(first[used]), self.l2_bytes) if l2 == "cold" else 1

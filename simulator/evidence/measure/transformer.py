@@ -345,7 +345,8 @@ class Decoder(nn.Module):
     dtype, device
         Of the weights.
     sampling, top_k
-        ``top_k`` samples from the likeliest tokens, as gpt-fast does; ``argmax`` takes the first.
+        ``top_k`` samples from the ``top_k`` likeliest tokens, as gpt-fast does; ``argmax`` takes
+        the likeliest.
 
     Raises
     ------

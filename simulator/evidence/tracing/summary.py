@@ -202,7 +202,7 @@ def _inputs(request: TraceRequest) -> Sequence[Tensor]:
 
 
 def _setup(request: TraceRequest, execution: Execution) -> Setup:
-    """Return how the function is run: as plain PyTorch code, each of its operators a kernel."""
+    """Return the setup of the function: plain PyTorch code, one kernel per operator."""
     layout = request.layout or _own_layout(request.target)
     known = KERNELS.get(request.target)
     return Setup(

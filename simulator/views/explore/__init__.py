@@ -1,8 +1,8 @@
-"""One offline page in which a decode step is explored: sliders, menus, and answers at once.
+"""One offline page to explore a decode step, with sliders, menus and instant answers.
 
-The page has no equations of its own. :mod:`~simulator.views.explore.symbol` lets the functions of
-:mod:`simulator.counts` and :mod:`simulator.timing` write down what they compute;
-:mod:`~simulator.views.explore.tape` packs that; :mod:`~simulator.views.explore.programs` does it
-for every model, setting and GPU of the page's menus; and the page's script follows it step by step.
-So the page answers what :func:`simulator.estimate` answers, to rounding: see docs/commands.md.
+The page has no equations of its own. :mod:`~simulator.views.explore.symbol` records what the
+functions of :mod:`simulator.counts` and :mod:`simulator.timing` compute;
+:mod:`~simulator.views.explore.tape` packs the recording; :mod:`~simulator.views.explore.programs`
+does so for every model, setting and GPU of the page's menus; and the page's script replays it. So
+the page gives the answers of :func:`simulator.estimate`, up to rounding: see docs/commands.md.
 """

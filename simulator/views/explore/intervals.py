@@ -22,7 +22,7 @@ from simulator.timing.step import KindTime
 from simulator.views.explore.symbol import Recorder, Symbol
 from simulator.views.explore.tape import Tapes, Unique
 
-# The variables of an interval: of the step, then of each kind of its kernels its spending, and the
+# The variables of an interval: those of the step, then for each kind of kernel its time and the
 # GPU's spread.
 STEP_SPENT = ("total_s", "device_s", "host_s", "collective_s", "bound_s")
 SPENT = ("total_s", "fixed_s", "squares_s2", "launches", "cached_s")
@@ -31,15 +31,15 @@ SPREAD = tuple(item.name for item in fields(Spread))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """How an interval is made.
+    """The structure of an interval.
 
     Attributes
     ----------
     setup
         How the step is run.
     families, formats, cached
-        Kinds of the step's kernels, the format that the spread of each depends on, and those of
-        them that read again.
+        Kinds of the step's kernels, the format that selects each one's spread, and the kinds that
+        read data repeatedly.
     peak
         Whether times are those of published peaks.
     """
@@ -51,7 +51,7 @@ class Interval:
     peak: bool
 
     def record(self, recorder: Recorder) -> Uncertainty:
-        """Compute the interval with symbols for what the step spends and for the spreads."""
+        """Compute the interval with symbols for the step's times and for the spreads."""
         step: dict[str, Any] = {name: recorder.variable(name) for name in STEP_SPENT}
         families: dict[Family, KindTime] = {}
         launches: dict[Family, Any] = {}
@@ -76,9 +76,9 @@ class Intervals:
     Attributes
     ----------
     known
-        How each is made.
+        The structure of each.
     recorded
-        Of each its kernels, the names of its errors, and its tape: low, high, and below and above
+        For each: its kernels, the names of its errors, and its tape: low, high, and below and above
         of every error.
     ratios
         Tapes of the interval of a speed-up, by the numbers of both steps' intervals.

@@ -1,4 +1,4 @@
-"""What a page offers to choose from, and where it starts: a scenario, and a menu around it."""
+"""The choices of a page and its start: a scenario, and menus around it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ from simulator.inputs.setup import Attention, ConstantsChoice, Execution, KvLayo
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates, rates
 
-# Beside the scenario's own: multi-head, multi-group, multi-query, latent, mixtures of experts,
-# windows; from half a billion parameters to more than one card holds.
+# In addition to the scenario's own: multi-head, multi-group, multi-query, latent, mixtures of
+# experts, windows; from half a billion parameters to more than one card can hold.
 MODELS = (
     "llama-3.1-8b",
     "llama-2-7b",
@@ -33,16 +33,16 @@ MODELS = (
     "deepseek-v3",
 )
 LAYOUTS: tuple[KvLayout, ...] = ("copies", "shared")
-# What the reader moves, with how far the sliders go; typed values may go beyond.
+# The sliders and their ranges; typed values may go beyond.
 RANGES = {
     "samples": (1, 4096),
     "context_tokens": (0, 2**18),
     "decoded_tokens": (0, 2**15),
     "prompts": (1, 64),
 }
-# The same, where the scenario asks about several.
+# The same, if the scenario asks about several.
 QUERY_TOKENS = (1, 16)
-# Settings that a page keeps as the scenario has them.
+# Settings that a page keeps from the scenario.
 KEPT = ("accepted_tokens", "weight_dtype", "kv_dtype", "tensor_parallel", "tree")
 # What a prefix tree fixes.
 BY_TREE = ("context_tokens", "prompts")
@@ -50,7 +50,7 @@ BY_TREE = ("context_tokens", "prompts")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """A model of the menu, with every number of KV heads it may have."""
+    """A model of the menu, with its possible numbers of KV heads."""
 
     model: ModelShape
     variants: tuple[ModelShape, ...]
@@ -58,24 +58,24 @@ class ModelEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Menu:
-    """What a page offers.
+    """The choices of a page.
 
     Attributes
     ----------
     models, gpus
         The scenario's own, or those asked for, come first.
     asked
-        The name or path by which each model and GPU was asked for, where that is not its own.
+        The requested name or path of each model and GPU, if it is not its own.
     layouts
         Ways to keep the context under standard attention.
     kept
-        Settings that the page's menus and sliders leave as they are.
+        Settings that the page's menus and sliders do not change.
     start
-        Where the page opens: the middle of the scenario's grid.
+        The page's initial point: the middle of the scenario's grid.
     ranges
-        How far the slider of each size goes, from 0 or 1 up; a size that is kept has no way to go.
+        The end of each size's slider, which starts at 0 or 1; a fixed size has no range.
     skipped
-        What had to be left out, a sentence each.
+        What was left out, one sentence each.
     """
 
     scenario: Scenario
@@ -103,7 +103,7 @@ class Menu:
         execution: Execution,
         kv_layout: KvLayout,
     ) -> tuple[Setup, Workload] | None:
-        """Return a question with the settings of the page; None where it cannot be run.
+        """Return a question with the settings of the page; None if it cannot run.
 
         Parameters
         ----------
@@ -130,25 +130,25 @@ def menu(
     constants: ConstantsChoice = "auto",
     memory_utilization: float = 0.9,
 ) -> Menu:
-    """Lay out what a page about a scenario offers.
+    """Collect the choices of a page about a scenario.
 
     Parameters
     ----------
     models, gpus
         Names or paths to offer; by default the scenario's own, a dozen models of every family, and
-        every GPU there is a profile of.
+        every GPU with a profile.
 
     Raises
     ------
     SimulatorError
-        If a name is not known, or nothing of what was asked for can be run.
+        If a name is unknown, or nothing that was asked for can run.
     """
     ask(load_model(scenario.models[0]), gpu_memory_utilization=memory_utilization)  # refuses some
     axes = scenario.axes
     sizes = dict(RANGES)
     kept = {name: axes[name][0] for name in KEPT if name in axes}
     if "query_tokens" in axes:
-        # The last, which is at least as many as are accepted.
+        # The last one, which is at least the number of accepted tokens.
         kept["query_tokens"] = axes["query_tokens"][-1]
         if len(axes["query_tokens"]) > 1:
             least = max(QUERY_TOKENS[0], math.ceil(float(kept.get("accepted_tokens", 1))))
@@ -202,7 +202,7 @@ def _entries(
     skipped: list[str],
     asked: dict[str, str],
 ) -> list[ModelEntry]:
-    """Load the models asked for, or the scenario's and those of the menu that GPUs can split."""
+    """Load the models asked for, or the scenario's and those that the GPUs can split."""
     entries: dict[str, ModelEntry] = {}
     problems: list[str] = []
     for name in names or (*scenario.models, *MODELS):
@@ -241,7 +241,7 @@ def _variants(model: ModelShape, kept: Mapping[str, Any]) -> list[ModelShape]:
 def _runs(
     model: ModelShape, gpu: HardwareProfile, kept: Mapping[str, Any], skipped: list[str]
 ) -> bool:
-    """Return whether a GPU can be asked about, and say why not."""
+    """Return whether a GPU can run the scenario, and report why not."""
     try:
         check_workload(model, gpu, *ask(model, **kept))
     except SimulatorError as error:
@@ -257,7 +257,7 @@ def _start(
     kept: Mapping[str, Any],
     sizes: Mapping[str, tuple[int, int]],
 ) -> dict[str, Value]:
-    """Return where a page opens: the middle of each size, the first of everything else."""
+    """Return the initial point: the middle of each size, the first of everything else."""
     start: dict[str, Value] = {}
     usual = Setup().model_dump() | Workload().model_dump()
     for name in (*sizes, "kernel", "execution", "kv_layout"):

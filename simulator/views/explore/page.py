@@ -1,4 +1,4 @@
-"""The page itself: what it can compute, as JSON, and the script and style that show it."""
+"""The page itself: its recorded computations as JSON, its script and its style."""
 
 import html
 import json
@@ -51,7 +51,7 @@ _Ways = list[tuple[int, int, int]]
 
 
 def page(offer: Menu) -> str:
-    """Return the page: one HTML file that needs no other file."""
+    """Return the page as one self-contained HTML file."""
     data = page_data(offer)
     return Template(_resource("explore.html")).substitute(
         title=html.escape(f"Explore: {offer.scenario.id}"),
@@ -62,7 +62,7 @@ def page(offer: Menu) -> str:
 
 
 def page_data(offer: Menu) -> dict[str, Any]:
-    """Return everything the page's script works with."""
+    """Return all data of the page's script."""
     programs = Programs()
     models = [
         {
@@ -137,7 +137,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
 
 
 def _programs(programs: Programs, offer: Menu, model: ModelShape) -> list[list[_Ways | None]]:
-    """Record a model under every kernel and execution; None where it cannot be run."""
+    """Record a model under every kernel and execution; None if it cannot run."""
     return [
         [_ways(programs, offer, model, kernel, execution) for execution in EXECUTIONS]
         for kernel in tuple(WAYS)
@@ -230,7 +230,7 @@ def _style() -> dict[str, Any]:
 
 
 def _number(value: float) -> float | str:
-    """Return a number as JSON can say it: JSON has no infinity.
+    """Convert a number for JSON, which has no infinity.
 
     >>> _number(1.5), _number(float("inf"))
     (1.5, 'Infinity')
@@ -239,7 +239,7 @@ def _number(value: float) -> float | str:
 
 
 def _embedded(data: Mapping[str, Any]) -> str:
-    """Return JSON that cannot close the script element around it."""
+    """Return JSON that cannot close its script element."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

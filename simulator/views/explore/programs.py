@@ -1,7 +1,7 @@
-"""What a page can compute: the steps of every model and setting, and the times of every GPU.
+"""A page's computations: the steps of every model and setting, and the times of every GPU.
 
-Counts know no hardware, so each operation is recorded once for all GPUs; its time is recorded for
-each GPU and each way to time an operation, of which there are a few dozen.
+Counts do not depend on hardware, so each operation is recorded once for all GPUs; its time is
+recorded for each GPU and each of a few dozen ways to time an operation.
 """
 
 from collections.abc import Collection
@@ -22,7 +22,7 @@ from simulator.views.explore.intervals import Intervals
 from simulator.views.explore.symbol import Recorder, Symbol
 from simulator.views.explore.tape import Tapes, Unique
 
-# What the page's reader moves, and what its GPU brings.
+# Variables from the page's sliders, and from its GPU.
 VARIABLES = (
     "samples",
     "context_tokens",
@@ -42,8 +42,8 @@ TIMES = (
     "peak_compute_s",
 )
 
-# Of an operation's fields what decides how long one call takes: name, whether it is a whole number
-# and no quantity, and default.
+# The fields of an operation that determine the time of one call: name, whether it is a setting and
+# not a quantity, and default.
 _TIMED = tuple(
     (item.name, item.type is int, item.default)
     for item in fields(Operation)
@@ -58,9 +58,9 @@ class Timing:
     Attributes
     ----------
     settings
-        The operation's fields that are no quantities: kind, format of its product, ranks.
+        The operation's fields that are not quantities: kind, format of its product, ranks.
     used
-        Its quantities that are more than a plain zero; they are the variables of its tapes.
+        Its quantities that are not plain zeros, which are the variables of its tapes.
     """
 
     execution: Execution
@@ -93,7 +93,7 @@ class Timing:
 
 @dataclass
 class Programs:
-    """Everything the page's script follows, each part recorded once.
+    """Everything that the page's script replays, each part recorded once.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class Programs:
     steps
         Numbers of the operations of a step.
     intervals
-        Between which times the steps lie.
+        Intervals of the steps' times.
     """
 
     tapes: Tapes = field(default_factory=Tapes)
@@ -115,7 +115,7 @@ class Programs:
     _variables: dict[str, Symbol] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Make the variables that all steps share: what models have in common is recorded once."""
+        """Make the variables that all steps share, so that common parts are recorded once."""
         self.intervals = Intervals(self.tapes)
         self._variables = {name: self._recorder.variable(name) for name in VARIABLES}
 
@@ -135,15 +135,15 @@ class Programs:
         model, setup, work
             What is decoded, how, and its sizes.
         moved
-            The sizes that may have any value; the others are those of ``work``.
+            The sizes that vary; the others are fixed as in ``work``.
         peak
-            Whether times will be those of published peaks.
+            Whether the constants are published peaks.
 
         Returns
         -------
         tuple
-            The number of the step, of the tape of its memory, which has the columns ``MEMORY``, and
-            of its interval.
+            The numbers of the step, of the tape of its memory (columns ``MEMORY``), and of its
+            interval.
         """
         known: dict[str, Any] = {name: self._variables[name] for name in moved}
         resident: Any = self._variables["resident_blocks"]
@@ -161,7 +161,7 @@ class Programs:
         return [timing.tape(self.tapes, gpu_rates) for timing in self.timings.items]
 
     def _operation(self, operation: Operation, execution: Execution) -> int:
-        """Write down one operation, and return its number."""
+        """Record one operation, and return its number."""
         quantities: dict[str, Any] = {}
         settings: list[tuple[str, Any]] = []
         for name, whole, default in _TIMED:

@@ -1,8 +1,8 @@
-"""Symbols: arrays that write down what is done to them.
+"""Symbols: arrays that record the operations on them.
 
-The functions of :mod:`simulator.counts` and :mod:`simulator.timing` take numbers or arrays. Given
-symbols they do what they always do, and leave behind the list of additions, products, roundings and
-comparisons they made: the model's own equations, which a page can follow without Python.
+The functions of :mod:`simulator.counts` and :mod:`simulator.timing` take numbers or arrays. Called
+with symbols, they leave a list of their additions, products, roundings and comparisons: the model's
+own equations, which a page can replay without Python.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-# What can be written down, by numpy's name, in the order of the page's data.
+# Operations that can be recorded, by numpy's name, in the order of the page's data.
 OPCODES = (
     "add",
     "subtract",
@@ -33,7 +33,7 @@ OPCODES = (
     "where",
 )
 _CODE = {name: code for code, name in enumerate(OPCODES)}
-# What leaves the other operand as it is.
+# Neutral elements.
 _NEUTRAL = {"add": 0, "multiply": 1}
 
 Instruction = tuple[int, tuple[Any, ...]]
@@ -64,12 +64,12 @@ class Recorder:
         return Symbol(self, len(self.variables) - 1)
 
     def record(self, name: str, operands: Sequence[Any]) -> Any:
-        """Write down one operation, and return its result.
+        """Record one operation, and return its result.
 
         Raises
         ------
         TypeError
-            For an operation that a page cannot follow.
+            For an operation that a page cannot replay.
         """
         if name not in _CODE:
             raise TypeError(f"the explorer's page cannot follow numpy's {name}")
@@ -86,11 +86,11 @@ class Recorder:
 
 
 class Symbol(np.ndarray[Any, Any]):
-    """A number that is not known yet.
+    """An unknown number.
 
     numpy hands every operation on it to :meth:`__array_ufunc__` or :meth:`__array_function__`.
-    Asking for its value is an error: code that decides by a value is not one formula for a number
-    and for an array.
+    Asking for its value is an error, because a formula for numbers and arrays must not branch on
+    values.
     """
 
     recorder: Recorder
@@ -103,13 +103,13 @@ class Symbol(np.ndarray[Any, Any]):
         return symbol
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        """Write down an elementwise operation."""
+        """Record an elementwise operation."""
         if method != "__call__" or options:
             raise TypeError(f"the explorer's page cannot follow numpy's {ufunc.__name__}.{method}")
         return self.recorder.record(ufunc.__name__, inputs)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        """Write down ``where``; there is no other function of numpy's in the model."""
+        """Record ``where``, the only numpy function in the model."""
         del types, kwargs
         return self.recorder.record(func.__name__, args)
 
@@ -126,7 +126,7 @@ class Symbol(np.ndarray[Any, Any]):
 
 
 def _unchanged(name: str, first: Any, second: Any) -> Any | None:
-    """Return what x + 0, x 1 and x 0 are without computing; None for everything else."""
+    """Simplify x + 0, x 1 and x 0; return None for everything else."""
     for one, other in ((first, second), (second, first)):
         if type(one) is not Symbol:
             if one == _NEUTRAL[name]:

@@ -1,13 +1,13 @@
-"""Tapes: what was recorded of a computation, as short lists of numbers that a page can follow.
+"""Tapes: recorded computations as short lists of numbers that a page can replay.
 
 A tape is a structure and its constants. Thousands of operations share a few hundred structures:
-layers differ by their widths, GPUs by their rates, hardly ever by what is done with them.
+layers differ in widths and GPUs in rates, but rarely in the computation.
 
     structure  [variables, [code, operand, ...  code, operand, ...], [output, ...]]
     tape       [structure, constant, constant, ...]
 
-Registers hold the variables, then the result of each instruction in turn. An operand that is not
-negative is the number of a register; -1 is the first constant, -2 the second.
+Registers hold the variables, then the result of each instruction in turn. A non-negative operand is
+the number of a register; -1 is the first constant, -2 the second.
 """
 
 from collections.abc import Hashable, Sequence
@@ -29,7 +29,7 @@ class Unique(Generic[Item]):
     _places: dict[Item, int] = field(default_factory=dict)
 
     def place(self, item: Item) -> int:
-        """Return where an item stands, after adding it if it is new."""
+        """Return an item's index, after adding it if it is new."""
         place = self._places.setdefault(item, len(self.items))
         if place == len(self.items):
             self.items.append(item)
@@ -44,14 +44,14 @@ class Tapes:
     tapes: Unique[Tape] = field(default_factory=Unique)
 
     def add(self, recorder: Recorder, outputs: Sequence[Symbol | float]) -> int:
-        """Pack the part of a recording that the outputs need, and return the number of the tape."""
+        """Pack the part of a recording that the outputs need, and return its tape's number."""
         key = tuple([item.number if isinstance(item, Symbol) else (item,) for item in outputs])
         if key not in recorder.packed:
             recorder.packed[key] = self._pack(recorder, outputs)
         return recorder.packed[key]
 
     def _pack(self, recorder: Recorder, outputs: Sequence[Symbol | float]) -> int:
-        """Write a tape that is not known yet."""
+        """Write a new tape."""
         first = len(recorder.variables)
         registers = {number: number for number in range(first)}
         constants: list[float] = []
@@ -73,13 +73,13 @@ class Tapes:
 
 
 def _constant(value: float) -> float:
-    """Return a plain number: whole ones as int, which is shorter to write."""
+    """Return a plain number: whole numbers as int, which is shorter."""
     number = float(value)
     return int(number) if number.is_integer() else number
 
 
 def _needed(recorder: Recorder, outputs: Sequence[Symbol | float]) -> list[int]:
-    """Return the numbers of the instructions that outputs rest on, in the order recorded."""
+    """Return the numbers of the instructions that outputs depend on, in recorded order."""
     first = len(recorder.variables)
     needed: set[int] = set()
     waiting = [output.number for output in outputs if isinstance(output, Symbol)]

@@ -1,4 +1,4 @@
-"""Predicted against measured times, with the bands that hold most of them."""
+"""Predicted against measured times, with bands that hold most of them."""
 
 import html
 import math
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-# Drawn at most, of each kind its share: more only make a page slow.
+# The most points to draw, divided over the kinds: more only slow down the page.
 MOST_POINTS = 6000
-# Of a kind that is thinned out, the share of points that are kept for the rows farthest off.
+# Share of a thinned kind's points that is reserved for the rows with the largest errors.
 _FARTHEST = 0.02
 NEAR, CLOSE = 0.2, 0.1
-# Columns that say which row a point is, line by line of what a point shows.
+# Columns that identify a point's row, one line of its hover text each.
 _ABOUT = (("gpu_id", "framework", "kernel"), ("sizes",), ("file", "line"))
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 _NINE_IN_TEN = 0.9
@@ -86,7 +86,7 @@ def predicted_measured(
 
 
 def finding(timed: "pd.DataFrame") -> str:
-    """Say how far off the predictions are."""
+    """Summarise the errors of the predictions."""
     if not len(timed):
         return "No row with a time was predicted"
     ape = _errors(timed)
@@ -98,7 +98,7 @@ def finding(timed: "pd.DataFrame") -> str:
 
 
 def _thinned(part: "pd.DataFrame", most: int) -> "pd.DataFrame":
-    """Return the rows of a kind to draw: those farthest off, and every so many of the others."""
+    """Return the rows of a kind to draw: the largest errors, and every n-th of the others."""
     if len(part) <= most:
         return part
     far = max(1, round(_FARTHEST * most))
@@ -109,7 +109,7 @@ def _thinned(part: "pd.DataFrame", most: int) -> "pd.DataFrame":
 
 
 def _about(drawn: "pd.DataFrame") -> list[str]:
-    """Return what each point says of itself: its row, and how far off it is."""
+    """Return each point's hover text: its row and its error."""
     columns = {
         name: drawn[name].fillna("").astype(str).tolist()
         for names in _ABOUT
@@ -136,7 +136,7 @@ def _add_bands(figure: "go.Figure", low: float, high: float) -> None:
     """Add the line of equal times, and the bands around it."""
     import plotly.graph_objects as go
 
-    # The nearer band is darker by itself: the key shows each without the other below it.
+    # The inner band looks darker because the bands overlap; the key shows each alone.
     for share, opacity in ((NEAR, 0.22), (CLOSE, 0.4)):
         figure.add_trace(
             go.Scatter(

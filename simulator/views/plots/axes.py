@@ -24,12 +24,12 @@ def size_text(value: float) -> str:
     return f"{value:,.0f}"
 
 
-# Powers of two below it have more digits than a reader wants.
+# Powers of two below this have too many digits.
 _FEW_DIGITS_BELOW = 0.05
 
 
 def number_text(value: float) -> str:
-    """Write a number on an axis that is no size.
+    """Format a number on an axis that is not a size.
 
     >>> number_text(1024), number_text(0.25), number_text(1.5), number_text(1e5), number_text(2**-9)
     ('1,024', '0.25', '1.5', '100k', '0.002')
@@ -63,7 +63,7 @@ def powers(low: float, high: float, base: int = 2) -> list[float]:
     return [base**power for power in range(first, last + 1)]
 
 
-# Over less than this ratio powers of two are too few ticks.
+# Over less than this ratio, powers of two give too few ticks.
 _NARROW_RANGE, _NARROW_PAD = 4, 0.1
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-# Parts that read the KV cache stand out; what sharing leaves as it is, is green or grey.
+# Parts that read the KV cache stand out; those that sharing does not change are green or grey.
 PART_COLOURS: Mapping[str, str] = dict(
     zip(
         PARTS,
@@ -36,7 +36,7 @@ _ROWS = ("bifurcated", "shared_storage", "standard")  # from the bottom up
 
 
 def operations(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
-    """Draw time and bytes of a step as stacked bars; ``frame`` as of ``breakdown.operations``."""
+    """Draw time and bytes of a step as stacked bars; ``frame`` as of ``frames.operations``."""
     import plotly.graph_objects as go
 
     rows = [variant for variant in _ROWS if variant in set(frame["variant"])]
@@ -79,7 +79,7 @@ def operations(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 def _name_bars(
     figure: "go.Figure", frame: "pd.DataFrame", rows: list[str], totals: list[float], panel: int
 ) -> None:
-    """Write above each bar what it is and what it sums to."""
+    """Label each bar with its name and its sum."""
     for row, (variant, total) in enumerate(zip(rows, totals, strict=True)):
         fits = bool(frame[frame["variant"] == variant]["fits"].iloc[0])
         amount = format_time(total * MILLISECOND) if panel == 0 else format_si(total * GIGA, "B")
@@ -115,7 +115,7 @@ def _operations_finding(frame: "pd.DataFrame") -> str:
 def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw operations under the GPU's roofs, before and after bifurcation.
 
-    ``frame`` as of ``breakdown.operations``; operations without matrix products have no place.
+    ``frame`` as of ``frames.operations``; operations without matrix products have no place.
     """
     import plotly.graph_objects as go
 
@@ -167,7 +167,7 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
 
 def _first(rows: "pd.DataFrame", otherwise: Any) -> Any:
-    """Return the row of most FLOPs."""
+    """Return the row with the most FLOPs."""
     return rows.loc[rows["flops"].idxmax()] if len(rows) else otherwise
 
 

@@ -1,4 +1,4 @@
-"""What a figure says of its question: the line under the title, and the footer."""
+"""A figure's text about its question: the line under the title, and the footer."""
 
 import hashlib
 from collections.abc import Collection
@@ -20,7 +20,7 @@ LAYOUTS = {
 
 
 def caption(study: Study, varied: Collection[str] = ()) -> Caption:
-    """Return what a figure of a study is about, and what it rests on.
+    """Return the subject of a study's figure, and its assumptions.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def study_of(result: Estimate) -> Study:
 
 
 def subject(study: Study, varied: Collection[str] = ()) -> str:
-    """Say what is decoded on what, except for what is varied."""
+    """Describe model, GPU and workload, except for what is varied."""
     model, work = study.model, study.workload
     group = f"{study.setup.tensor_parallel} x " if study.setup.tensor_parallel > 1 else ""
     where = "" if "gpu" in varied else f" on {group}{study.gpu.name}"

@@ -1,4 +1,4 @@
-"""Models of equal quality: where the larger one with fewer KV heads is the faster, by attention."""
+"""Models of equal quality: where the larger one with fewer KV heads is faster."""
 
 import math
 from typing import TYPE_CHECKING, Any

@@ -52,7 +52,7 @@ def figure_html(
     Parameters
     ----------
     plotlyjs
-        Whether plotly.js comes with it: once in a page is enough.
+        Whether to include plotly.js: once per page is enough.
     """
     return str(
         figure.to_html(
@@ -110,7 +110,7 @@ def image(
 
 
 def _missing(form: str, problem: Exception) -> str:
-    """Say what an image needs that is not there."""
+    """Say what is missing to make an image."""
     html_instead = "or write .html, which needs neither"
     text = str(problem).lower()
     if isinstance(problem, ImportError) or "pip install" in text:

@@ -21,7 +21,7 @@ _NAME_GAP_PX = 20
 def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw throughput against latency: a curve for each GPU along samples, and the frontiers.
 
-    ``frame`` as of :func:`fleet.by_gpu`; what does not fit in memory is left out.
+    ``frame`` as of :func:`frames.by_gpu`; what does not fit in memory is left out.
     """
     ours = frame[frame["variant"].isin(("standard", "bifurcated"))]
     fitting = ours[ours["fits"].astype(bool)]
@@ -168,7 +168,7 @@ def _rate(point: Any, *, several: bool) -> str:
 
 
 def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
-    """Draw the cost of a million tokens on each GPU; ``frame`` as of :func:`fleet.at_question`."""
+    """Draw the cost of a million tokens on each GPU; ``frame`` as of :func:`frames.at_question`."""
     import plotly.graph_objects as go
 
     priced = frame[frame["usd_per_million_tokens"].notna()]

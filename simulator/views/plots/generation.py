@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
-    """Draw step and gain against own tokens; ``frame`` as of :func:`curves.by_own_tokens`."""
+    """Draw step and gain against decoded tokens; ``frame`` as of :func:`frames.by_own_tokens`."""
     import plotly.graph_objects as go
 
     figure = style.new_panels(["", ""], 1, 1, shared=False)

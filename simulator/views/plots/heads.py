@@ -17,7 +17,7 @@ _NOTE = "Nothing but the KV heads differs between the panels: they are not of eq
 def kv_heads(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw the step's time against samples, a panel for each number of KV heads.
 
-    ``frame`` as of :func:`curves.by_kv_heads`.
+    ``frame`` as of :func:`frames.by_kv_heads`.
     """
     counts = list(dict.fromkeys(frame["kv_heads"]))
     figure = style.new_panels([_form(frame, count) for count in counts], len(counts), 1)

@@ -18,12 +18,12 @@ CONTEXT_TITLE = "shared context [tokens]"
 
 
 def latency_samples(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
-    """Draw the step's time against samples; ``frame`` as of :func:`curves.by_samples`."""
+    """Draw the step's time against samples; ``frame`` as of :func:`frames.by_samples`."""
     return _latency(frame, caption, "samples", SAMPLES_TITLE)
 
 
 def latency_context(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
-    """Draw the step's time against the context; ``frame`` as of :func:`curves.by_context`."""
+    """Draw the step's time against the context; ``frame`` as of :func:`frames.by_context`."""
     return _latency(frame, caption, "context_tokens", CONTEXT_TITLE)
 
 
@@ -113,7 +113,7 @@ def _size(axis: str, value: Any) -> str:
 def latency_kernels(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw the step's time against samples, a panel for each kernel and execution.
 
-    ``frame`` as of :func:`curves.by_kernel`.
+    ``frame`` as of :func:`frames.by_kernel`.
     """
     panels = list(dict.fromkeys(zip(frame["kernel"], frame["execution"], strict=True)))
     figure = style.new_panels([f"{kernel}, {execution}" for kernel, execution in panels], 4, 2)

@@ -24,7 +24,7 @@ FORMS_FROM = {"wide": 1100, "medium": 640, "narrow": 0}
 
 @dataclass(frozen=True)
 class Caption:
-    """What a figure is about, and what it rests on.
+    """A figure's subject, and its assumptions.
 
     Attributes
     ----------

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-# Drawn in this order: what is hidden least comes last.
+# The drawing order: the most important line comes last, on top.
 ORDER = ("shared_storage", "standard", "bifurcated")
 
 
@@ -189,7 +189,7 @@ def _mark_end(
 
 
 def add_band(figure: "go.Figure", part: "pd.DataFrame", x: str) -> None:
-    """Shade between which times a step is expected, where it fits.
+    """Shade the interval of a step's time, where the step fits.
 
     Parameters
     ----------

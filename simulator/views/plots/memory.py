@@ -18,7 +18,7 @@ _ABOVE = 4
 
 
 def memory(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
-    """Draw memory against samples; ``frame`` as of :func:`curves.memory_by_samples`."""
+    """Draw memory against samples; ``frame`` as of :func:`frames.memory_by_samples`."""
     import plotly.graph_objects as go
 
     frame = frame.assign(memory_gib=frame["memory_bytes"] / GIB)

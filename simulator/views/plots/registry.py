@@ -50,7 +50,7 @@ FIGURES: Mapping[str, Kind] = {
         varied=("samples",),
     ),
     "latency-context": Kind(
-        shows="step latency against the shared context, likewise",
+        shows="step latency against the shared context, with the same marks",
         frame=frames.by_context,
         draw=latency.latency_context,
         varied=("context_tokens",),

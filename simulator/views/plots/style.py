@@ -1,4 +1,4 @@
-"""The one place that says how a figure looks, by its parts.
+"""The style of all figures, in one place.
 
 Colours, dashes and symbols are in :mod:`~simulator.views.plots.palette`, ticks in
 :mod:`~simulator.views.plots.axes`, empty figures and their panels in

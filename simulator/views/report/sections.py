@@ -18,7 +18,7 @@ from simulator.views.report.html import Child, Head, Html, bullets, columns_tabl
 
 Part: TypeAlias = Callable[[Decision], Html]
 
-# A table of more rows is folded: it is there to be looked up, not to be read.
+# A longer table is folded, because it is for reference.
 MOST_ROWS_OPEN = 12
 
 BOTH = "standard / bifurcated"
@@ -62,7 +62,7 @@ def case_line(decision: Decision) -> Html:
 
 
 def decision_table(decision: Decision) -> Html:
-    """Return the table over GPUs: what each does with the case, and what to make of it."""
+    """Return the table over GPUs: each one's results for the case, and the conclusion."""
     rows = [_decision_row(choice, decision) for choice in decision.choices]
     classes = [
         " ".join(
@@ -211,7 +211,7 @@ def variants(choice: Choice) -> list[tuple[str, Estimate]]:
 
 
 def step_section(decision: Decision) -> Html:
-    """Return what one step does and needs on the scenario's first GPU."""
+    """Return the time, traffic and memory of one step on the scenario's first GPU."""
     choice = decision.first
     standard = choice.comparison.standard
     steps: list[list[Child]] = []
@@ -254,7 +254,7 @@ def step_section(decision: Decision) -> Html:
 
 
 def request_section(decision: Decision) -> Html:
-    """Return what a whole request takes and costs."""
+    """Return the time and the cost of a whole request."""
     first = next(iter(decision.requests.values()))
     ratio = decision.requests["standard"].total_s / decision.requests["bifurcated"].total_s
     return tag(

@@ -1,4 +1,4 @@
-"""The parts of a report that say what its numbers rest on."""
+"""The parts of a report about the sources of its numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -45,7 +45,7 @@ KINDS: dict[Family, str] = {
     "elementwise": "elementwise",
     "collective": "between GPUs",
 }
-# What no answer of this package takes into account.
+# What all answers of this package leave out.
 NOT_MODELLED = (
     "One step is one sequence of operations: communication does not overlap with computation.",
     "No scheduler, no queue of requests, no rounding to paged blocks, no drafting of query tokens.",
@@ -55,7 +55,7 @@ NOT_MODELLED = (
 
 
 def accuracy_section(decisions: Sequence[Decision]) -> Html:
-    """Return how far the constants can be trusted: by GPU, then one by one."""
+    """Return the reliability of the constants: by GPU, then one by one."""
     choices = decisions[0].choices
     rows: list[list[Child]] = []
     for choice in choices:
@@ -121,7 +121,7 @@ def _range(below: float, above: float) -> str:
 
 
 def _spread_table(choice: Choice) -> Html:
-    """Return how far measured times of a case's kernels lay from predictions."""
+    """Return the spreads of a case's kernels around their predictions."""
     rates, setup = choice.comparison.standard.rates, choice.comparison.standard.setup
     rows: list[list[Child]] = []
     for family in dict.fromkeys(

@@ -158,7 +158,7 @@ def expectation(scenario: Scenario, grid: GridSummary) -> str:
 
 
 def standing(choice: Choice) -> str:
-    """Say what to make of one GPU."""
+    """Say the conclusion about one GPU."""
     if choice.standing == "does not fit":
         return f"no, {shortage(choice.comparison.bifurcated.memory)} short"
     return choice.standing
