@@ -107,7 +107,7 @@ def question(
         execution=data["executions"][state["execution"]],
         kv_layout=data["layouts"][state["kv_layout"]],
         constants=rates.choice,
-        gpu_memory_utilization=offer.memory_utilization,
+        gpu_memory_utilization=offer.gpu_memory_utilization,
     )
     return model, rates.gpu, setup, work
 

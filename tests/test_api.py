@@ -211,7 +211,11 @@ def test_an_unknown_kernel_is_an_error_at_every_door(door: str) -> None:
     assert str(caught.value) == "unknown kernel 'flash4'; did you mean 'flash'?"
 
 
-def test_an_unknown_kernel_is_an_error_of_the_command_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    ["sweep", "plot roofline", "report -o {}", "explore", "measure --dry-run", "scenarios check"],
+)
+def test_an_unknown_kernel_is_an_error_of_every_command(tmp_path: Path, command: str) -> None:
     """Of an option the choices are named; a scenario says what a function of Python says."""
     done = bifurcate("estimate", "--model", "gpt2", "--kernel", "flash4")
     assert (done.code, done.out) == (2, "")
@@ -219,7 +223,7 @@ def test_an_unknown_kernel_is_an_error_of_the_command_line(tmp_path: Path) -> No
     path = tmp_path / "one-sample.toml"
     text = scenario_files()["one-sample"].read_text(encoding="utf-8")
     path.write_text(text.replace("[workload]", '[workload]\nkernel = "flash4"'), encoding="utf-8")
-    done = bifurcate("sweep", str(path))
+    done = bifurcate(*command.format(tmp_path / "page.html").split(), str(path))
     assert (done.code, done.out) == (1, "")
     assert done.err.endswith("unknown kernel 'flash4'; did you mean 'flash'?\n")
 

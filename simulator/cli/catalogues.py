@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from simulator.cli import options as opt
 from simulator.cli.main import Command
 from simulator.cli.output import Output, say
-from simulator.errors import SimulatorError
+from simulator.errors import SimulatorError, unknown
 
 CHECK_FOUND = 1
 
@@ -147,13 +147,16 @@ def _check_scenarios(
         list[str] | None, typer.Argument(help="Scenarios to check. Default: all.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Check scenarios: every key, and every model and GPU they name."""
+    """Check scenarios: every key, and every model, GPU and kernel they name."""
+    from simulator.counts.attention.registry import WAYS
     from simulator.inputs.scenario import check_scenario, read_scenario, scenario_files
 
     names = files or [str(path) for path in scenario_files().values()]
     scenarios, findings = _read_all(names, read_scenario)
     for scenario in scenarios:
-        findings += [f"{scenario.id}: {line}" for line in check_scenario(scenario)]
+        kernels = [str(name) for name in scenario.axes.get("kernel", ()) if name not in WAYS]
+        lines = [*check_scenario(scenario), *(unknown("kernel", name, WAYS) for name in kernels)]
+        findings += [f"{scenario.id}: {line}" for line in lines]
     _finish_check(findings, len(names), "scenario")
 
 

@@ -47,7 +47,7 @@ def _explore(
         models=model or (),
         gpus=gpu or (),
         constants=constants,
-        memory_utilization=gpu_memory_utilization,
+        gpu_memory_utilization=gpu_memory_utilization,
     )
     for reason in offer.skipped:
         say(f"skipped: {reason}")

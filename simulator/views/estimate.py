@@ -338,13 +338,16 @@ def compare_rows(result: "Comparison") -> list[Row]:
     ]
 
 
+def variants(result: "Comparison") -> "dict[str, Estimate]":
+    """Return the ways to keep and read the context by name, each once."""
+    found = {f"standard, {LAYOUTS[result.standard.setup.kv_layout]}": result.standard}
+    found.setdefault(f"standard, {LAYOUTS['shared']}", result.shared_storage)
+    return {**found, "bifurcated": result.bifurcated}
+
+
 def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableType":
     """Return a comparison as a table of its variants, the verdict, and what to change next."""
-    layout = result.standard.setup.kv_layout
-    names = {f"standard, {LAYOUTS[layout]}": result.standard}
-    if not result.standard.setup.rereads:  # it would repeat the first row
-        names[f"standard, {LAYOUTS['shared']}"] = result.shared_storage
-    names["bifurcated"] = result.bifurcated
+    names = variants(result)
     wanted = (
         Column("variant", "text", heading="variant", wrap=True),
         *columns.pick((*STEP, WITHIN), "step", "80 % within", "tokens/s", part="result"),

@@ -167,7 +167,7 @@ def test_a_full_disk_is_said_in_one_line() -> None:
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     """``bifurcate ... | head -1`` shows a line and complains of nothing."""
-    command = f"{shlex.quote(sys.executable)} -m simulator.cli sweep repeated-sampling | head -1"
+    command = f"{shlex.quote(sys.executable)} -m simulator sweep repeated-sampling | head -1"
     shell = ["/bin/sh", "-c", command]
     done = subprocess.run(shell, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("model,kv_heads,gpu")

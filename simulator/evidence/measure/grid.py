@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from simulator.counts.attention.registry import find_way
 from simulator.errors import MeasurementError, SimulatorError, unknown
 from simulator.evidence.kernels import ALL_KERNELS, EXTERNAL_KERNELS, KERNELS, Implementation
 from simulator.evidence.kernels.other_libraries import LIBRARY_DTYPES
@@ -135,6 +136,7 @@ def scenario_grid(scenario: Scenario, *, dtype: Dtype | None = None, l2: L2State
                 str(point["model"]), kv_heads=kv_heads if isinstance(kv_heads, int) else None
             )
             setup, work = ask(model, **settings)
+            find_way(setup.kernel)
         except SimulatorError as error:
             skipped[str(error)] = None
             continue

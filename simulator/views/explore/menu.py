@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.answers.estimate import check_workload
+from simulator.counts.attention.registry import find_way
 from simulator.counts.transformer import check_split
 from simulator.errors import ScenarioError, SimulatorError
 from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files, read_profile
@@ -86,7 +87,7 @@ class Menu:
     kept: Mapping[str, Any]
     start: Mapping[str, Value]
     ranges: Mapping[str, tuple[int, int]]
-    memory_utilization: float
+    gpu_memory_utilization: float
     skipped: tuple[str, ...]
 
     @property
@@ -128,7 +129,7 @@ def menu(
     models: Sequence[str] = (),
     gpus: Sequence[str] = (),
     constants: ConstantsChoice = "auto",
-    memory_utilization: float = 0.9,
+    gpu_memory_utilization: float = 0.9,
 ) -> Menu:
     """Collect the choices of a page about a scenario.
 
@@ -143,7 +144,9 @@ def menu(
     SimulatorError
         If a name is unknown, or nothing that was asked for can run.
     """
-    ask(load_model(scenario.models[0]), gpu_memory_utilization=memory_utilization)  # refuses some
+    ask(
+        load_model(scenario.models[0]), gpu_memory_utilization=gpu_memory_utilization
+    )  # refuses some
     axes = scenario.axes
     sizes = dict(RANGES)
     kept = {name: axes[name][0] for name in KEPT if name in axes}
@@ -164,6 +167,8 @@ def menu(
     runnable = [gpu for gpu in profiles if _runs(entries[0].model, gpu, kept, skipped)]
     if not runnable:
         raise ScenarioError(f"scenario {scenario.id}: no GPU can run it: {skipped[-1]}")
+    for kernel in axes.get("kernel", ()):
+        find_way(str(kernel))  # an unknown name is an error, not a point to leave out
     start = _start(axes, entries[0].model, runnable[0], kept, sizes)
     listed = [value for value in axes.get("kv_layout", ()) if value not in LAYOUTS]
     return Menu(
@@ -175,7 +180,7 @@ def menu(
         kept=kept,
         start=start,
         ranges=_ranges(axes, start, sizes, fixed=BY_TREE if kept.get("tree") else ()),
-        memory_utilization=memory_utilization,
+        gpu_memory_utilization=gpu_memory_utilization,
         skipped=tuple(dict.fromkeys(skipped)),
     )
 

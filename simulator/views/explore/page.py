@@ -97,7 +97,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "kernels": tuple(WAYS),
         "executions": EXECUTIONS,
         "ways": [*offer.layouts, "bifurcated"],
-        "memory_utilization": offer.memory_utilization,
+        "gpu_memory_utilization": offer.gpu_memory_utilization,
         "constants": offer.gpus[0].choice,
         "limits": {
             "count": LARGEST_COUNT,

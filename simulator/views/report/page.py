@@ -90,7 +90,7 @@ def report_page(report: Report) -> str:
     head = [
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        # The policy comes before anything it is to hold for.
+        # The policy comes before anything that it applies to.
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("meta", name="description", content=DESCRIPTION),
         tag("title", _title(report)),

@@ -12,7 +12,7 @@ from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.timing.interval import shipped_spreads
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
 from simulator.views import generate, text
-from simulator.views.estimate import LAYOUTS, break_even
+from simulator.views.estimate import LAYOUTS, break_even, variants
 from simulator.views.report import words
 from simulator.views.report.html import Child, Head, Html, bullets, columns_table, table, tag
 
@@ -200,23 +200,13 @@ def tiles(decision: Decision) -> Html:
     )
 
 
-def variants(choice: Choice) -> list[tuple[str, Estimate]]:
-    """Return the ways to keep and read the context, with their names."""
-    result = choice.comparison
-    layout = result.standard.setup.kv_layout
-    found = [(f"standard, {LAYOUTS[layout]}", result.standard)]
-    if not result.standard.setup.rereads:
-        found.append((f"standard, {LAYOUTS['shared']}", result.shared_storage))
-    return [*found, ("bifurcated", result.bifurcated)]
-
-
 def step_section(decision: Decision) -> Html:
     """Return the time, traffic and memory of one step on the scenario's first GPU."""
     choice = decision.first
     standard = choice.comparison.standard
     steps: list[list[Child]] = []
     memory: list[list[Child]] = []
-    for name, item in variants(choice):
+    for name, item in variants(choice.comparison).items():
         totals, needs = item.totals, item.memory
         steps.append(
             [

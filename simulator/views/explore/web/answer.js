@@ -252,8 +252,8 @@ function command() {
     words.push(flags[field], quoted(String(value)));
   }
   if (data.constants !== "auto") words.push("--constants", data.constants);
-  if (data.memory_utilization !== 0.9) {
-    words.push("--gpu-memory-utilization", data.memory_utilization);
+  if (data.gpu_memory_utilization !== 0.9) {
+    words.push("--gpu-memory-utilization", data.gpu_memory_utilization);
   }
   return words.join(" ");
 }

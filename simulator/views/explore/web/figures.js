@@ -276,7 +276,7 @@ function drawMemory(result) {
   const box = boxFor(
     "memory",
     finding,
-    `Memory of one ${gpu.name}; ${Math.round(data.memory_utilization * 100)} % of it may be used`,
+    `Memory of one ${gpu.name}; ${Math.round(data.gpu_memory_utilization * 100)} % of it may be used`,
   );
   barChart(box, {
     rows,

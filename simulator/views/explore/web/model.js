@@ -90,7 +90,7 @@ function makeModel(data) {
   function memory(state, way) {
     const parts = follow(programOf(state, way)[1], variablesOf(state));
     const total = parts.reduce((sum, part) => sum + part, 0);
-    const capacity = data.gpus[state.gpu].memory_bytes * data.memory_utilization;
+    const capacity = data.gpus[state.gpu].memory_bytes * data.gpu_memory_utilization;
     const named = Object.fromEntries(data.memory_columns.map((name, at) => [name, parts[at]]));
     return { ...named, total_bytes: total, capacity_bytes: capacity, fits: capacity - total >= 0 };
   }

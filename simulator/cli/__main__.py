@@ -1,6 +1,0 @@
-"""``python -m simulator.cli``: the same as ``bifurcate``."""
-
-from simulator.cli.main import main
-
-if __name__ == "__main__":
-    main()
