@@ -1,8 +1,10 @@
 """Accounts of the attention kernels against the paper and against each other."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from builders import (
     SLOTS,
@@ -10,16 +12,19 @@ from builders import (
     by_name,
     deepseek_v3,
     llama_2_7b,
+    llama_3_8b_attention,
     mistral_7b,
+    model,
     step_operations,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.counts.attention.flash import flash_splits
-from simulator.counts.attention.registry import WAYS
+from simulator.counts.attention.registry import PLAIN_KERNELS, WAYS, find_way
 from simulator.counts.operation import Operation, total
 from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload
 from simulator.one_page import Sizes, decode_step, kv_bytes
 
 SIZES = st.fixed_dictionaries(
@@ -303,3 +308,55 @@ def test_a_latent_cache_has_one_head() -> None:
 def _attention_of_one_layer(shape: ModelShape) -> dict[str, Operation]:
     data = {**shape.model_dump(), "layers": 1, "layer_groups": ({"count": 1, "sparse": True},)}
     return _attention(ModelShape.model_validate(data), attention="bifurcated")
+
+
+@pytest.mark.parametrize(
+    ("tree", "again", "stored"),
+    [
+        ("root=4,problem=3x2", 0, 0),
+        # The two problems read the root twice.
+        ("root=4+problem=3x2", 4, 4),
+        # Four sequences read the root four times, and each of two problems twice.
+        ("root=4+problem=3x2+", 3 * 4 + 2 * 3, 4 + 2 * 3),
+    ],
+)
+def test_levels_read_together_are_read_again(tree: str, again: int, stored: int) -> None:
+    """Tokens of 16 bytes, 2 samples a problem: what L2 may serve, and what it must hold for it."""
+    for kernel in ("ideal", "flash"):
+        work = {"tree": tree, "samples": 2, "decoded_tokens": 1, "kernel": kernel}
+        operations = _attention(model(), attention="bifurcated", **work).values()
+        for field, tokens in (("reused_bytes", again), ("reused_footprint_bytes", stored)):
+            assert sum(getattr(each, field) for each in operations) == 16 * tokens
+
+
+@pytest.mark.parametrize("kernel", ["einsum", "sdpa_math"])
+def test_products_take_a_single_level(kernel: str) -> None:
+    """A tree of one level is prompts that share nothing; two levels have no product."""
+    refusal = find_way(kernel).refusal
+    assert refusal(mistral_7b(), Workload()) == ""
+    assert refusal(mistral_7b(), Workload(tree="problem=512x8")) == ""
+    assert "a tree of 2 levels" in refusal(mistral_7b(), Workload(tree="system=2K,problem=512x8"))
+
+
+@pytest.mark.parametrize(
+    ("context_tokens", "samples", "own"),
+    [(200, 100, 4), (130, 3, 5), (128, 64, 1), (0, 70, 3), (300, 1, 0)],
+)
+def test_one_mask_computes_the_blocks_it_touches(
+    context_tokens: int, samples: int, own: int
+) -> None:
+    """The mask, written out and cut into 128 x 128: FLOPs of every (row, key) of such a block."""
+    group, keys = 2, context_tokens + samples * own
+    row, key = np.arange(samples * group)[:, None], np.arange(keys)[None, :] - context_tokens
+    mask = (key < 0) | (key // max(own, 1) == row // group)
+    blocks = [
+        mask[i : i + 128, j : j + 128] for i in range(0, len(row), 128) for j in range(0, keys, 128)
+    ]
+    pairs = sum(block.size for block in blocks if block.any())
+    shape = replace(
+        llama_3_8b_attention(samples, context_tokens, resident_blocks=SLOTS),
+        heads=8 * group,
+        decoded_tokens=own,
+    )
+    _, call, _ = PLAIN_KERNELS["bifurcated_flex"].operations(shape)
+    assert call.flops == 2 * 8 * pairs * (128 + 128)

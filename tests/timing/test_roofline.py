@@ -381,3 +381,15 @@ def test_never_below_the_rate_and_never_shorter_for_more(
     assert time.device_s <= seconds(rows + more).device_s * (1 + 1e-12)
     arrays = seconds(np.array([rows, rows + more], dtype=np.float64))
     assert math.isclose(arrays.device_s[0], time.device_s, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize(("rows", "flops"), [(128, 2 * 128 * 128), (256, 2 * 256 * 128)])
+def test_large_tiles_load_fewer_bytes(rows: int, flops: int) -> None:
+    """100 tiles of 128 or 256 rows x 128 columns are one wave, and load less than smaller ones.
+
+    Where loading (rows + 128) x 2 bytes takes as long as multiplying, the two take root 4 of 2.
+    """
+    tile_us = flops * 1000 / 2.5e12 / US
+    rate = (rows + 128) * 2 * 1000 / tile_us / 1e3  # GB/s
+    used = rates(gpu({**ROUND_CONSTANTS, "tile_gb_per_s": rate, "split_k_us": 1e4}))
+    assert _product_us(product(rows, 12800, 1000), used) == pytest.approx(2 + tile_us * 2**0.25)
