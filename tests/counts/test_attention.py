@@ -360,3 +360,13 @@ def test_one_mask_computes_the_blocks_it_touches(
     )
     _, call, _ = PLAIN_KERNELS["bifurcated_flex"].operations(shape)
     assert call.flops == 2 * 8 * pairs * (128 + 128)
+
+
+@pytest.mark.parametrize("kernel", tuple(WAYS))
+@pytest.mark.parametrize("attention", ["standard", "bifurcated"])
+def test_products_run_in_the_format_of_the_activations(attention: str, kernel: str) -> None:
+    """Which is fp32 where the weights are, and bf16 with weights of 8 bits."""
+    for weights, format_ in (("fp32", "fp32"), ("fp16", "fp16"), ("fp8", "bf16")):
+        work = {"attention": attention, "kernel": kernel, "weight_dtype": weights}
+        operations = _attention(mistral_7b(), **work).values()
+        assert {each.dtype for each in operations if each.flops} == {format_}

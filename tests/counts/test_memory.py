@@ -295,3 +295,12 @@ def test_a_token_holds_what_all_its_experts_make(
     setup = Setup(kernel="ideal", tensor_parallel=ranks)
     needed = workspace_bytes(shape, setup, Workload(samples=3), resident_blocks=SLOTS)
     assert needed == 3 * 2 * values
+
+
+@pytest.mark.parametrize(("ranks", "values"), [(1, 3 * 40), (2, 3 * 20)])
+def test_a_wide_shared_expert_decides_the_prefill(ranks: int, values: int) -> None:
+    """Two hidden vectors of 8 and gate, up and product of 40, more than an expert's 3 x 16 + 8."""
+    experts = Experts(count=4, per_token=1, intermediate_size=16, shared_intermediate_size=40)
+    setup, work = Setup(tensor_parallel=ranks), Workload(context_tokens=100)
+    needed = prefill_workspace_bytes(model(experts=experts), setup, work)
+    assert needed == 100 * 2 * (2 * 8 + values)

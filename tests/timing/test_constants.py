@@ -400,3 +400,11 @@ def test_fitted_constants_lie_where_a_fit_may_put_them(name: str) -> None:
     for key, figure in fitted_constants(load_hardware(name)).items():
         least, most, *_ = constants.CONSTANTS[key.name].fit[key.kind]
         assert least <= figure.value <= most, key
+
+
+def test_no_share_may_be_fitted_above_what_is_published() -> None:
+    """A rate above its peak says that the peak is wrong; and every range has an inside."""
+    for name, definition in constants.CONSTANTS.items():
+        for least, most, *_ in definition.fit.values():
+            assert 0 < least < most
+            assert most == 1 or not name.endswith("_fraction")

@@ -342,6 +342,8 @@ def test_a_bound_may_be_exceeded_by_a_share_and_by_each_launch(spreads: dict[str
     step = step_time(operations, peak, "graph")
     unsure = uncertainty(operations, step, peak, Setup())
     assert (unsure.low_s, unsure.high_s) == pytest.approx((4e-6, 4e-6 + 4e-6 + 6e-6))
+    spreads["gemm"] = Spread()
+    assert uncertainty(operations, step, peak, Setup()).high_s == pytest.approx(4e-6)
 
 
 def test_bytes_from_l2_have_a_spread_of_their_own(spreads: dict[str, Spread]) -> None:
@@ -359,3 +361,13 @@ def test_bytes_from_l2_have_a_spread_of_their_own(spreads: dict[str, Spread]) ->
     assert high - predicted == pytest.approx(0.5 * 3.9 + 2.6)
     spreads["attention"] = Spread()
     assert _interval(reading)[:3] == pytest.approx((8.5, 8.5, 8.5))
+
+
+def test_only_the_slower_of_device_and_host_is_unsure(spreads: dict[str, Spread]) -> None:
+    """4 us of the device behind 10 of the host; then 1001 us of the device before them."""
+    spreads["gemm"] = Spread(fixed_below=0.1, streaming_above=0.2)
+    spreads["eager_host"] = Spread(fixed_above=0.2, fixed_below=0.1)
+    for moved, kernels, host in ((1e6, (0, 0), (1e-6, 2e-6)), (998e6, (0.3e-6, 199.6e-6), (0, 0))):
+        unsure = _interval(replace(PRODUCT, bytes_read=moved), execution="eager")[3]
+        for found, expected in ((unsure.shared["gemm"], kernels), (unsure.own["host"], host)):
+            assert (found.below_s, found.above_s) == pytest.approx(expected)

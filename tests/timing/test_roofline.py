@@ -15,7 +15,13 @@ from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ask
 from simulator.timing.constants import Rates, rates
-from simulator.timing.roofline import ROOFS, OperationTime, operation_time, overlapped
+from simulator.timing.roofline import (
+    ROOFS,
+    OperationTime,
+    operation_time,
+    overlap_power,
+    overlapped,
+)
 from simulator.timing.step import decode_time
 
 ROUND = rates(round_gpu())
@@ -236,9 +242,21 @@ def test_memory_and_compute_overlap_in_part() -> None:
     assert _slow_us(bytes_read=3e6, flops=4e-6 * 250e12) == pytest.approx(2 + 5)
 
 
-@pytest.mark.parametrize(("power", "expected"), [(1, 7), (2, 5), (4, 337**0.25), (16, 4)])
-def test_the_powers_that_are_offered(power: float, expected: float) -> None:
+@pytest.mark.parametrize(
+    ("power", "nearest", "expected"),
+    [
+        (1, 1, 7),
+        (1.5, 2, 5),
+        (2, 2, 5),
+        (3, 4, 337**0.25),
+        (4, 4, 337**0.25),
+        (8, math.inf, 4),
+        (16, math.inf, 4),
+    ],
+)
+def test_the_powers_that_are_offered(power: float, nearest: float, expected: float) -> None:
     """From the sum to the larger; arrays take the norms of their numbers."""
+    assert overlap_power(power) == nearest
     assert overlapped(3.0, 4.0, power) == pytest.approx(expected)
     assert overlapped(np.array([3.0, 0.0]), np.array([4.0, 1.0]), power) == pytest.approx(
         [expected, 1]
