@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from simulator.counts.attention.flash import flash_splits
 from simulator.counts.attention.registry import PLAIN_KERNELS, WAYS, find_way
+from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation, total
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import Workload
@@ -370,3 +371,94 @@ def test_products_run_in_the_format_of_the_activations(attention: str, kernel: s
         work = {"attention": attention, "kernel": kernel, "weight_dtype": weights}
         operations = _attention(mistral_7b(), **work).values()
         assert {each.dtype for each in operations if each.flops} == {format_}
+
+
+# Three samples of 10 context and 2 own tokens, 4 heads in 2 groups of 2 values, in bf16: 12 query
+# rows, 48 bytes of queries and of outputs, and as much of log-sum-exps. A token takes 16 bytes.
+TINY = AttentionShape(
+    prompts=1,
+    samples=3,
+    query_tokens=1,
+    context_tokens=10,
+    decoded_tokens=2,
+    heads=4,
+    kv_heads=2,
+    key_width=2,
+    value_width=2,
+    cache_width=8,
+    activation_bytes=2,
+    kv_bytes=2,
+    dtype="bf16",
+    resident_blocks=SLOTS,
+)
+
+
+def _plain(name: str, **changes: Any) -> dict[str, Operation]:
+    return by_name(PLAIN_KERNELS[name].operations(replace(TINY, **changes)))
+
+
+def test_a_context_in_chunks_by_hand() -> None:
+    """Four chunks of 2 tokens, each with an output and a log-sum-exp, and 2 tokens that remain."""
+    found = _plain("bifurcated_flash_chunked")
+    chunks, rest, merge = (found[f"attention_{name}"] for name in ("context", "remainder", "merge"))
+    assert (chunks.flops, chunks.bytes_read, chunks.bytes_written) == (768, 48 + 128, 4 * 96)
+    assert (rest.flops, rest.bytes_read, rest.bytes_written) == (192, 48 + 32, 96)
+    # Of each chunk a thread block for each of two KV heads.
+    assert (chunks.thread_blocks, rest.thread_blocks) == (8, 2)
+    # Six states: own tokens, chunks and remainder.
+    assert (merge.bytes_read, merge.bytes_written) == (
+        12 * 48 + 96 + 5 * 192,
+        12 * 48 + 5 * 96 + 48,
+    )
+    assert merge.launches == 8
+    assert found["query_fold"].bytes_moved == 2 * 48
+
+
+@pytest.mark.parametrize(
+    ("samples", "query_tokens", "context_tokens", "folds"),
+    [(1, 1, 10, 0), (1, 4, 10, 1), (2, 4, 10, 1), (3, 1, 10, 1), (3, 1, 0, 0)],
+)
+def test_chunks_fold_query_tokens_as_samples(
+    samples: int, query_tokens: int, context_tokens: int, folds: int
+) -> None:
+    """One row of one sample is a view; without a context there is nothing to fold for."""
+    sizes = {"samples": samples, "query_tokens": query_tokens, "context_tokens": context_tokens}
+    assert _plain("bifurcated_flash_chunked", **sizes)["query_fold"].launches == folds
+
+
+def test_repeated_heads_are_written_and_read_once_more() -> None:
+    """3 x 12 tokens of 16 bytes are 576; K and V of twice as many heads, in two kernels."""
+    found = _plain("standard_repeat_kv")
+    repeat = found["kv_repeat"]
+    assert (repeat.bytes_read, repeat.bytes_written, repeat.launches) == (576, 1152, 2)
+    assert found["attention"].kv_bytes_read == 1152
+
+
+def test_a_middle_level_is_laid_out_by_prompt() -> None:
+    """Two nodes of two prompts each: outputs and log-sum-exps of 32 rows are copied, 128 B each."""
+    work = {"tree": "a=2,b=3x2,c=2x2", "samples": 2, "decoded_tokens": 1, "execution": "eager"}
+    found = _attention(model(), attention="bifurcated", **work)
+    spread = {name: each for name, each in found.items() if name.startswith("attention_spread")}
+    assert [each.bytes_read for each in spread.values()] == [0, 256, 0]
+    assert [each.launches for each in spread.values()] == [0, 2, 0]
+
+
+def test_masks_of_several_query_tokens_by_hand() -> None:
+    """Three of two samples: 24 rows, 9 pairs among new tokens or 21 with all 7 keys."""
+    sizes = {"samples": 2, "query_tokens": 3, "context_tokens": 4, "decoded_tokens": 3}
+    einsum = _plain("standard_einsum", **sizes)["attention_mask"]
+    # A byte for each pair; 24 x 3 logits of 2 bytes are changed in place.
+    assert (einsum.bytes_read, einsum.bytes_written, einsum.launches) == (144 + 9, 144, 1)
+    found = _plain("standard_math", **sizes)
+    # Bytes become numbers of 2 bytes, by two fills and a where.
+    made, added = found["attention_mask"], found["attention_mask_add"]
+    assert (made.bytes_read, made.bytes_written, made.launches) == (21 + 2 * 2, 42 + 2 * 2, 3)
+    # 24 x 7 float32 logits.
+    assert (added.bytes_read, added.bytes_written, added.launches) == (672 + 42, 672, 1)
+
+
+@pytest.mark.parametrize("kernel", tuple(WAYS))
+def test_a_way_says_whether_its_logits_pass_through_memory(kernel: str) -> None:
+    """If it writes as much as one pass of them: 32 heads x 16 samples x 8256 keys x 2 bytes."""
+    written = total(_attention(attention_only(32, 8), kernel=kernel).values()).bytes_written
+    assert find_way(kernel).logits_in_memory == (written >= 32 * 16 * 8256 * 2)
