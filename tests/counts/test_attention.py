@@ -434,6 +434,14 @@ def test_repeated_heads_are_written_and_read_once_more() -> None:
     assert found["attention"].kv_bytes_read == 1152
 
 
+def test_a_rebuilt_cache_is_concatenated_then_read() -> None:
+    """Stored are 10 + 3 x 2 tokens, rebuilt 3 x 12; then it is a cache of copies."""
+    concatenate, *rest = PLAIN_KERNELS["standard_rebuilt"].operations(TINY)
+    assert (concatenate.bytes_read, concatenate.bytes_written) == (16 * 16, 36 * 16)
+    assert rest == PLAIN_KERNELS["standard_flash"].operations(TINY)
+    assert sum(each.kv_bytes_read for each in rest) == 36 * 16
+
+
 def test_a_middle_level_is_laid_out_by_prompt() -> None:
     """Two nodes of two prompts each: outputs and log-sum-exps of 32 rows are copied, 128 B each."""
     work = {"tree": "a=2,b=3x2,c=2x2", "samples": 2, "decoded_tokens": 1, "execution": "eager"}
