@@ -300,6 +300,15 @@ def test_the_constants_origin_picks_the_spread() -> None:
     assert spread_of(ignored, "gemm") == SHIPPED.origin["carried"]["gemm"]
 
 
+def test_a_kind_without_rows_held_out_is_as_sure_as_others_constants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no fitted GPU has a spread for it, a fitted constant has the one of carried ones."""
+    without = replace(SHIPPED, origin={**SHIPPED.origin, "fitted": {}}, gpu={})
+    monkeypatch.setattr(interval, "shipped_spreads", lambda: without)
+    assert spread_of(rates(round_gpu()), "gemm") == SHIPPED.origin["carried"]["gemm"]
+
+
 def test_8_bit_kernels_have_the_spread_of_their_own_constants() -> None:
     """A100 has no 8-bit rows: its caches are as sure as others' constants, its weights as 16 bits.
 
