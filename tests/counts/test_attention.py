@@ -356,11 +356,12 @@ def test_one_mask_computes_the_blocks_it_touches(
     pairs = sum(block.size for block in blocks if block.any())
     shape = replace(
         llama_3_8b_attention(samples, context_tokens, resident_blocks=SLOTS),
+        prompts=3,
         heads=8 * group,
         decoded_tokens=own,
     )
     _, call, _ = PLAIN_KERNELS["bifurcated_flex"].operations(shape)
-    assert call.flops == 2 * 8 * pairs * (128 + 128)
+    assert call.flops == 3 * 2 * 8 * pairs * (128 + 128)
 
 
 @pytest.mark.parametrize("kernel", tuple(WAYS))
@@ -463,6 +464,8 @@ def test_masks_of_several_query_tokens_by_hand() -> None:
     assert (made.bytes_read, made.bytes_written, made.launches) == (21 + 2 * 2, 42 + 2 * 2, 3)
     # 24 x 7 float32 logits.
     assert (added.bytes_read, added.bytes_written, added.launches) == (672 + 42, 672, 1)
+    wide = _plain("standard_math", **sizes, activation_bytes=4)["attention_mask"]
+    assert (wide.bytes_read, wide.bytes_written) == (21 + 2 * 4, 84 + 2 * 4)
 
 
 @pytest.mark.parametrize("kernel", tuple(WAYS))
