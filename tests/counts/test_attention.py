@@ -468,6 +468,13 @@ def test_masks_of_several_query_tokens_by_hand() -> None:
     assert (wide.bytes_read, wide.bytes_written) == (21 + 2 * 4, 84 + 2 * 4)
 
 
+def test_the_math_path_casts_what_is_not_float32() -> None:
+    """Queries, keys and values, weights and outputs; in float32 nothing."""
+    for element, launches in ((2, [1, 2, 1, 1]), (4, [0, 0, 0, 0])):
+        found = _plain("standard_math", activation_bytes=element, kv_bytes=element)
+        assert [each.launches for name, each in found.items() if "cast" in name] == launches
+
+
 @pytest.mark.parametrize("kernel", tuple(WAYS))
 def test_a_way_says_whether_its_logits_pass_through_memory(kernel: str) -> None:
     """If it writes as much as one pass of them: 32 heads x 16 samples x 8256 keys x 2 bytes."""
