@@ -1,8 +1,10 @@
 """Accounts of the attention kernels against the paper and against each other."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from builders import (
     SLOTS,
@@ -10,16 +12,20 @@ from builders import (
     by_name,
     deepseek_v3,
     llama_2_7b,
+    llama_3_8b_attention,
     mistral_7b,
+    model,
     step_operations,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.counts.attention.flash import flash_splits
-from simulator.counts.attention.registry import WAYS
+from simulator.counts.attention.registry import PLAIN_KERNELS, WAYS, find_way
+from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation, total
 from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import Workload
 from simulator.one_page import Sizes, decode_step, kv_bytes
 
 SIZES = st.fixed_dictionaries(
@@ -303,3 +309,174 @@ def test_a_latent_cache_has_one_head() -> None:
 def _attention_of_one_layer(shape: ModelShape) -> dict[str, Operation]:
     data = {**shape.model_dump(), "layers": 1, "layer_groups": ({"count": 1, "sparse": True},)}
     return _attention(ModelShape.model_validate(data), attention="bifurcated")
+
+
+@pytest.mark.parametrize(
+    ("tree", "again", "stored"),
+    [
+        ("root=4,problem=3x2", 0, 0),
+        # The two problems read the root twice.
+        ("root=4+problem=3x2", 4, 4),
+        # Four sequences read the root four times, and each of two problems twice.
+        ("root=4+problem=3x2+", 3 * 4 + 2 * 3, 4 + 2 * 3),
+    ],
+)
+def test_levels_read_together_are_read_again(tree: str, again: int, stored: int) -> None:
+    """Tokens of 16 bytes, 2 samples a problem: what L2 may serve, and what it must hold for it."""
+    for kernel in ("ideal", "flash"):
+        work = {"tree": tree, "samples": 2, "decoded_tokens": 1, "kernel": kernel}
+        operations = _attention(model(), attention="bifurcated", **work).values()
+        for field, tokens in (("reused_bytes", again), ("reused_footprint_bytes", stored)):
+            assert sum(getattr(each, field) for each in operations) == 16 * tokens
+
+
+@pytest.mark.parametrize("kernel", ["einsum", "sdpa_math"])
+def test_products_take_a_single_level(kernel: str) -> None:
+    """A tree of one level is prompts that share nothing; two levels have no product."""
+    refusal = find_way(kernel).refusal
+    assert refusal(mistral_7b(), Workload()) == ""
+    assert refusal(mistral_7b(), Workload(tree="problem=512x8")) == ""
+    assert "a tree of 2 levels" in refusal(mistral_7b(), Workload(tree="system=2K,problem=512x8"))
+
+
+@pytest.mark.parametrize(
+    ("context_tokens", "samples", "own"),
+    [(200, 100, 4), (130, 3, 5), (128, 64, 1), (0, 70, 3), (300, 1, 0)],
+)
+def test_one_mask_computes_the_blocks_it_touches(
+    context_tokens: int, samples: int, own: int
+) -> None:
+    """The mask, written out and cut into 128 x 128: FLOPs of every (row, key) of such a block."""
+    group, keys = 2, context_tokens + samples * own
+    row, key = np.arange(samples * group)[:, None], np.arange(keys)[None, :] - context_tokens
+    mask = (key < 0) | (key // max(own, 1) == row // group)
+    blocks = [
+        mask[i : i + 128, j : j + 128] for i in range(0, len(row), 128) for j in range(0, keys, 128)
+    ]
+    pairs = sum(block.size for block in blocks if block.any())
+    shape = replace(
+        llama_3_8b_attention(samples, context_tokens, resident_blocks=SLOTS),
+        prompts=3,
+        heads=8 * group,
+        decoded_tokens=own,
+    )
+    _, call, _ = PLAIN_KERNELS["bifurcated_flex"].operations(shape)
+    assert call.flops == 3 * 2 * 8 * pairs * (128 + 128)
+
+
+@pytest.mark.parametrize("kernel", tuple(WAYS))
+@pytest.mark.parametrize("attention", ["standard", "bifurcated"])
+def test_products_run_in_the_format_of_the_activations(attention: str, kernel: str) -> None:
+    """Which is fp32 where the weights are, and bf16 with weights of 8 bits."""
+    for weights, format_ in (("fp32", "fp32"), ("fp16", "fp16"), ("fp8", "bf16")):
+        work = {"attention": attention, "kernel": kernel, "weight_dtype": weights}
+        operations = _attention(mistral_7b(), **work).values()
+        assert {each.dtype for each in operations if each.flops} == {format_}
+
+
+# Three samples of 10 context and 2 own tokens, 4 heads in 2 groups of 2 values, in bf16: 12 query
+# rows, 48 bytes of queries and of outputs, and as much of log-sum-exps. A token takes 16 bytes.
+TINY = AttentionShape(
+    prompts=1,
+    samples=3,
+    query_tokens=1,
+    context_tokens=10,
+    decoded_tokens=2,
+    heads=4,
+    kv_heads=2,
+    key_width=2,
+    value_width=2,
+    cache_width=8,
+    activation_bytes=2,
+    kv_bytes=2,
+    dtype="bf16",
+    resident_blocks=SLOTS,
+)
+
+
+def _plain(name: str, **changes: Any) -> dict[str, Operation]:
+    return by_name(PLAIN_KERNELS[name].operations(replace(TINY, **changes)))
+
+
+def test_a_context_in_chunks_by_hand() -> None:
+    """Four chunks of 2 tokens, each with an output and a log-sum-exp, and 2 tokens that remain."""
+    found = _plain("bifurcated_flash_chunked")
+    chunks, rest, merge = (found[f"attention_{name}"] for name in ("context", "remainder", "merge"))
+    assert (chunks.flops, chunks.bytes_read, chunks.bytes_written) == (768, 48 + 128, 4 * 96)
+    assert (rest.flops, rest.bytes_read, rest.bytes_written) == (192, 48 + 32, 96)
+    # Of each chunk a thread block for each of two KV heads.
+    assert (chunks.thread_blocks, rest.thread_blocks) == (8, 2)
+    # Six states: own tokens, chunks and remainder.
+    assert (merge.bytes_read, merge.bytes_written) == (
+        12 * 48 + 96 + 5 * 192,
+        12 * 48 + 5 * 96 + 48,
+    )
+    assert merge.launches == 8
+    assert found["query_fold"].bytes_moved == 2 * 48
+
+
+@pytest.mark.parametrize(
+    ("samples", "query_tokens", "context_tokens", "folds"),
+    [(1, 1, 10, 0), (1, 4, 10, 1), (2, 4, 10, 1), (3, 1, 10, 1), (3, 1, 0, 0)],
+)
+def test_chunks_fold_query_tokens_as_samples(
+    samples: int, query_tokens: int, context_tokens: int, folds: int
+) -> None:
+    """One row of one sample is a view; without a context there is nothing to fold for."""
+    sizes = {"samples": samples, "query_tokens": query_tokens, "context_tokens": context_tokens}
+    assert _plain("bifurcated_flash_chunked", **sizes)["query_fold"].launches == folds
+
+
+def test_repeated_heads_are_written_and_read_once_more() -> None:
+    """3 x 12 tokens of 16 bytes are 576; K and V of twice as many heads, in two kernels."""
+    found = _plain("standard_repeat_kv")
+    repeat = found["kv_repeat"]
+    assert (repeat.bytes_read, repeat.bytes_written, repeat.launches) == (576, 1152, 2)
+    assert found["attention"].kv_bytes_read == 1152
+
+
+def test_a_rebuilt_cache_is_concatenated_then_read() -> None:
+    """Stored are 10 + 3 x 2 tokens, rebuilt 3 x 12; then it is a cache of copies."""
+    concatenate, *rest = PLAIN_KERNELS["standard_rebuilt"].operations(TINY)
+    assert (concatenate.bytes_read, concatenate.bytes_written) == (16 * 16, 36 * 16)
+    assert rest == PLAIN_KERNELS["standard_flash"].operations(TINY)
+    assert sum(each.kv_bytes_read for each in rest) == 36 * 16
+
+
+def test_a_middle_level_is_laid_out_by_prompt() -> None:
+    """Two nodes of two prompts each: outputs and log-sum-exps of 32 rows are copied, 128 B each."""
+    work = {"tree": "a=2,b=3x2,c=2x2", "samples": 2, "decoded_tokens": 1, "execution": "eager"}
+    found = _attention(model(), attention="bifurcated", **work)
+    spread = {name: each for name, each in found.items() if name.startswith("attention_spread")}
+    assert [each.bytes_read for each in spread.values()] == [0, 256, 0]
+    assert [each.launches for each in spread.values()] == [0, 2, 0]
+
+
+def test_masks_of_several_query_tokens_by_hand() -> None:
+    """Three of two samples: 24 rows, 9 pairs among new tokens or 21 with all 7 keys."""
+    sizes = {"samples": 2, "query_tokens": 3, "context_tokens": 4, "decoded_tokens": 3}
+    einsum = _plain("standard_einsum", **sizes)["attention_mask"]
+    # A byte for each pair; 24 x 3 logits of 2 bytes are changed in place.
+    assert (einsum.bytes_read, einsum.bytes_written, einsum.launches) == (144 + 9, 144, 1)
+    found = _plain("standard_math", **sizes)
+    # Bytes become numbers of 2 bytes, by two fills and a where.
+    made, added = found["attention_mask"], found["attention_mask_add"]
+    assert (made.bytes_read, made.bytes_written, made.launches) == (21 + 2 * 2, 42 + 2 * 2, 3)
+    # 24 x 7 float32 logits.
+    assert (added.bytes_read, added.bytes_written, added.launches) == (672 + 42, 672, 1)
+    wide = _plain("standard_math", **sizes, activation_bytes=4)["attention_mask"]
+    assert (wide.bytes_read, wide.bytes_written) == (21 + 2 * 4, 84 + 2 * 4)
+
+
+def test_the_math_path_casts_what_is_not_float32() -> None:
+    """Queries, keys and values, weights and outputs; in float32 nothing."""
+    for element, launches in ((2, [1, 2, 1, 1]), (4, [0, 0, 0, 0])):
+        found = _plain("standard_math", activation_bytes=element, kv_bytes=element)
+        assert [each.launches for name, each in found.items() if "cast" in name] == launches
+
+
+@pytest.mark.parametrize("kernel", tuple(WAYS))
+def test_a_way_says_whether_its_logits_pass_through_memory(kernel: str) -> None:
+    """If it writes as much as one pass of them: 32 heads x 16 samples x 8256 keys x 2 bytes."""
+    written = total(_attention(attention_only(32, 8), kernel=kernel).values()).bytes_written
+    assert find_way(kernel).logits_in_memory == (written >= 32 * 16 * 8256 * 2)

@@ -201,3 +201,37 @@ def test_every_token_is_sampled() -> None:
     """Logits of each query token of each sample: 5 x 32 x 2 bytes, for speculation of 3, thrice."""
     assert _sampling().bytes_read == 5 * 32 * (2 + 4)
     assert _sampling(query_tokens=3).bytes_read == 3 * 5 * 32 * (2 + 4)
+
+
+def test_plain_pytorch_samples_as_gpt_fast_does() -> None:
+    """Five rows of 32 logits of 2 bytes, 8 times read and 5 times written, in 8 kernels.
+
+    A byte for each logit whether it is filled, the last of the top 32 for each row, those with
+    their int64 places, and the int64 token that is chosen.
+    """
+    sampling = _sampling(execution="eager")
+    logits, mask = 5 * 32 * 2, 5 * 32
+    assert sampling.bytes_read == 8 * logits + mask + 5 * 2
+    assert sampling.bytes_written == 5 * logits + mask + 5 * 32 * (2 + 8) + 5 * 8
+    assert sampling.launches == 8
+
+
+@pytest.mark.parametrize(
+    ("qk_norm", "execution", "read", "written"),
+    [
+        # Three tokens, 4 + 2 heads of 2 values, 2 bytes each.
+        ("head", "graph", 3 * 6 * 2 * 2, 3 * 6 * 2 * 2),
+        ("all", "graph", 3 * 6 * 2 * 2, 3 * 6 * 2 * 2),
+        # Eagerly every value is read twice in 2 bytes and four times in 4, written as often but
+        # once; three float32 for each vector are both; weights of a head, or of all, are read.
+        ("head", "eager", 3 * 12 * (4 + 16) + 3 * 6 * 12 + 2 * 4, 3 * 12 * (4 + 12) + 3 * 6 * 12),
+        ("all", "eager", 3 * 12 * (4 + 16) + 3 * 2 * 12 + 12 * 2, 3 * 12 * (4 + 12) + 3 * 2 * 12),
+    ],
+)
+def test_queries_and_keys_are_normalised_by_head_or_all_together(
+    qk_norm: str, execution: str, read: int, written: int
+) -> None:
+    """Values are as many either way; vectors and weights are not."""
+    shape = model(qk_norm=qk_norm)
+    found = by_name(step_operations(shape, samples=3, execution=execution))["qk_norm"]
+    assert (found.bytes_read, found.bytes_written) == (read, written)

@@ -34,7 +34,7 @@ from simulator.counts.memory import (
 )
 from simulator.counts.operation import total
 from simulator.counts.transformer import decode_operations
-from simulator.inputs.model import ModelShape
+from simulator.inputs.model import Experts, ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
@@ -275,3 +275,32 @@ def test_a_request_needs_no_less_than_its_last_step(
     assert (request.weights_bytes, request.kv_bytes) == (step.weights_bytes, step.kv_bytes)
     larger = max(step.workspace_bytes, prefill_workspace_bytes(shape, setup, work))
     assert request.workspace_bytes == larger
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "values"),
+    [
+        ({}, 1, 2 * 8 + 2 * 37 + 3 * 8),
+        ({"gated_mlp": False}, 1, 2 * 8 + 37 + 3 * 8),
+        ({}, 2, 2 * 8 + 37 + 3 * 4),
+        ({"intermediate_size": 40}, 1, 2 * 8 + 2 * 40 + 3 * 8),  # a dense layer's is wider
+    ],
+)
+def test_a_token_holds_what_all_its_experts_make(
+    changes: dict[str, Any], ranks: int, values: int
+) -> None:
+    """Two hidden vectors of 8, up and gate of 2 x 16 + 5 values, queries and two outputs of 8."""
+    experts = Experts(count=4, per_token=2, intermediate_size=16, shared_intermediate_size=5)
+    shape = model(experts=experts, vocab_size=16, **changes)
+    setup = Setup(kernel="ideal", tensor_parallel=ranks)
+    needed = workspace_bytes(shape, setup, Workload(samples=3), resident_blocks=SLOTS)
+    assert needed == 3 * 2 * values
+
+
+@pytest.mark.parametrize(("ranks", "values"), [(1, 3 * 40), (2, 3 * 20)])
+def test_a_wide_shared_expert_decides_the_prefill(ranks: int, values: int) -> None:
+    """Two hidden vectors of 8 and gate, up and product of 40, more than an expert's 3 x 16 + 8."""
+    experts = Experts(count=4, per_token=1, intermediate_size=16, shared_intermediate_size=40)
+    setup, work = Setup(tensor_parallel=ranks), Workload(context_tokens=100)
+    needed = prefill_workspace_bytes(model(experts=experts), setup, work)
+    assert needed == 100 * 2 * (2 * 8 + values)

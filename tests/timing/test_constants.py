@@ -23,6 +23,7 @@ from simulator.timing.constants import (
     VARIANTS,
     Key,
     Variant,
+    fitted_constants,
     keys_by_text,
     rates,
     shipped,
@@ -379,3 +380,31 @@ def test_a_step_with_an_8_bit_cache_uses_both_kinds_of_constants() -> None:
     names = _names(*decode_operations(model, weights, work, resident_blocks=resident))
     assert {"fp8_gemm_launch_us", "gemm_launch_us", "attention_launch_us"} <= names
     assert "fp8_attention_launch_us" not in names
+
+
+def test_a_library_s_16_bit_constants_come_after_8_bit_ones() -> None:
+    """Its own in 8 bits, anybody's in 8 bits, then its own in 16 bits, then everybody's."""
+    vllm, name = (Variant("vllm"), Variant("vllm", "fp8")), "attention_launch_us"
+    fitted = {name: 1, f"vllm_{name}": 2, f"fp8_{name}": 3, f"vllm_fp8_{name}": 4}
+    for left_out, value in (("", 4), ("vllm_fp8_", 3), ("fp8_", 2), ("vllm_", 1)):
+        if left_out:
+            del fitted[left_out + name]
+        # Some constant of 8 bits, so that other GPUs' do not come before the card's own.
+        card = rates(gpu({**fitted, "fp8_copy_launch_us": 9}), variants=vllm)
+        assert card.low_precision.launch_s["attention"] == pytest.approx(value * 1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(profile_files()))
+def test_fitted_constants_lie_where_a_fit_may_put_them(name: str) -> None:
+    """A range that the shipped constants do not lie in would move them at the next fit."""
+    for key, figure in fitted_constants(load_hardware(name)).items():
+        least, most, *_ = constants.CONSTANTS[key.name].fit[key.kind]
+        assert least <= figure.value <= most, key
+
+
+def test_no_share_may_be_fitted_above_what_is_published() -> None:
+    """A rate above its peak says that the peak is wrong; and every range has an inside."""
+    for name, definition in constants.CONSTANTS.items():
+        for least, most, *_ in definition.fit.values():
+            assert 0 < least < most
+            assert most == 1 or not name.endswith("_fraction")

@@ -300,6 +300,15 @@ def test_the_constants_origin_picks_the_spread() -> None:
     assert spread_of(ignored, "gemm") == SHIPPED.origin["carried"]["gemm"]
 
 
+def test_a_kind_without_rows_held_out_is_as_sure_as_others_constants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no fitted GPU has a spread for it, a fitted constant has the one of carried ones."""
+    without = replace(SHIPPED, origin={**SHIPPED.origin, "fitted": {}}, gpu={})
+    monkeypatch.setattr(interval, "shipped_spreads", lambda: without)
+    assert spread_of(rates(round_gpu()), "gemm") == SHIPPED.origin["carried"]["gemm"]
+
+
 def test_8_bit_kernels_have_the_spread_of_their_own_constants() -> None:
     """A100 has no 8-bit rows: its caches are as sure as others' constants, its weights as 16 bits.
 
@@ -333,3 +342,41 @@ def test_carried_constants_do_no_better_than_fitted_ones(family: str) -> None:
     assert carried.streaming_below >= fitted.streaming_below
     assert carried.streaming_above >= fitted.streaming_above
     assert carried.fixed_above >= fitted.fixed_above
+
+
+def test_a_bound_may_be_exceeded_by_a_share_and_by_each_launch(spreads: dict[str, Spread]) -> None:
+    """8 MB at 2000 GB/s are 4 us: as much again, and 3 us for each of two launches, may come."""
+    spreads["gemm"] = Spread(streaming_above=1, launch_above_us=3)
+    peak, operations = rates(CARD, "peak"), [replace(PRODUCT, launches=2)]
+    step = step_time(operations, peak, "graph")
+    unsure = uncertainty(operations, step, peak, Setup())
+    assert (unsure.low_s, unsure.high_s) == pytest.approx((4e-6, 4e-6 + 4e-6 + 6e-6))
+    spreads["gemm"] = Spread()
+    assert uncertainty(operations, step, peak, Setup()).high_s == pytest.approx(4e-6)
+
+
+def test_bytes_from_l2_have_a_spread_of_their_own(spreads: dict[str, Spread]) -> None:
+    """Of 10 MB 4 come from L2: 6 us and 0.5 us, of which 40 % are 2.6 us that L2 serves.
+
+    The other 3.9 us may be 10 % shorter and 50 % longer, those of L2 30 and 100 %.
+    """
+    spreads["attention"] = Spread(
+        streaming_below=0.1, streaming_above=0.5, cached_below=0.3, cached_above=1
+    )
+    reading = Operation(name="a", kind="attention", bytes_read=10e6, reused_bytes=4e6)
+    low, predicted, high, _ = _interval(reading)
+    assert predicted == pytest.approx(2 + 6.5)
+    assert predicted - low == pytest.approx(0.1 * 3.9 + 0.3 * 2.6)
+    assert high - predicted == pytest.approx(0.5 * 3.9 + 2.6)
+    spreads["attention"] = Spread()
+    assert _interval(reading)[:3] == pytest.approx((8.5, 8.5, 8.5))
+
+
+def test_only_the_slower_of_device_and_host_is_unsure(spreads: dict[str, Spread]) -> None:
+    """4 us of the device behind 10 of the host; then 1001 us of the device before them."""
+    spreads["gemm"] = Spread(fixed_below=0.1, streaming_above=0.2)
+    spreads["eager_host"] = Spread(fixed_above=0.2, fixed_below=0.1)
+    for moved, kernels, host in ((1e6, (0, 0), (1e-6, 2e-6)), (998e6, (0.3e-6, 199.6e-6), (0, 0))):
+        unsure = _interval(replace(PRODUCT, bytes_read=moved), execution="eager")[3]
+        for found, expected in ((unsure.shared["gemm"], kernels), (unsure.own["host"], host)):
+            assert (found.below_s, found.above_s) == pytest.approx(expected)

@@ -16,7 +16,7 @@ from simulator.inputs.workload import Workload
 from simulator.timing import request
 from simulator.timing.constants import rates
 from simulator.timing.limits import resident_blocks
-from simulator.timing.request import GenerationTime, generation_time
+from simulator.timing.request import GenerationTime, generation_time, request_times
 from simulator.timing.step import decode_time, step_time
 
 ROUND = rates(round_gpu())
@@ -113,3 +113,19 @@ def test_steps_get_longer(kernel: Any) -> None:
     """Every step reads one more token a sample than the one before."""
     time = _generate(mistral_7b(), Setup(kernel=kernel), Workload(), 300)
     assert time.first_step_s < time.decode_s / 299 < time.last_step_s
+
+
+def test_many_numbers_of_samples_at_once_are_requests_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Eight steps of three requests, however many of them are in one array."""
+    setup, counts = Setup(attention="bifurcated"), np.array([1, 7, 64])
+    work = Workload(context_tokens=1000, query_tokens=4, accepted_tokens=2.5)
+    alone = [
+        _generate(mistral_7b(), setup, work.but(samples=int(samples)), 20).total_s
+        for samples in counts
+    ]
+    for size in (2**14, 24, 21, 3, 1):
+        monkeypatch.setattr(request, "STEPS_AT_ONCE", size)
+        together = request_times(mistral_7b(), setup, work, ROUND, samples=counts, output_tokens=20)
+        assert together.tolist() == pytest.approx(alone, rel=1e-12)

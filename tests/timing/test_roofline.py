@@ -15,7 +15,13 @@ from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ask
 from simulator.timing.constants import Rates, rates
-from simulator.timing.roofline import ROOFS, OperationTime, operation_time, overlapped
+from simulator.timing.roofline import (
+    ROOFS,
+    OperationTime,
+    operation_time,
+    overlap_power,
+    overlapped,
+)
 from simulator.timing.step import decode_time
 
 ROUND = rates(round_gpu())
@@ -236,9 +242,21 @@ def test_memory_and_compute_overlap_in_part() -> None:
     assert _slow_us(bytes_read=3e6, flops=4e-6 * 250e12) == pytest.approx(2 + 5)
 
 
-@pytest.mark.parametrize(("power", "expected"), [(1, 7), (2, 5), (4, 337**0.25), (16, 4)])
-def test_the_powers_that_are_offered(power: float, expected: float) -> None:
+@pytest.mark.parametrize(
+    ("power", "nearest", "expected"),
+    [
+        (1, 1, 7),
+        (1.5, 2, 5),
+        (2, 2, 5),
+        (3, 4, 337**0.25),
+        (4, 4, 337**0.25),
+        (8, math.inf, 4),
+        (16, math.inf, 4),
+    ],
+)
+def test_the_powers_that_are_offered(power: float, nearest: float, expected: float) -> None:
     """From the sum to the larger; arrays take the norms of their numbers."""
+    assert overlap_power(power) == nearest
     assert overlapped(3.0, 4.0, power) == pytest.approx(expected)
     assert overlapped(np.array([3.0, 0.0]), np.array([4.0, 1.0]), power) == pytest.approx(
         [expected, 1]
@@ -381,3 +399,15 @@ def test_never_below_the_rate_and_never_shorter_for_more(
     assert time.device_s <= seconds(rows + more).device_s * (1 + 1e-12)
     arrays = seconds(np.array([rows, rows + more], dtype=np.float64))
     assert math.isclose(arrays.device_s[0], time.device_s, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize(("rows", "flops"), [(128, 2 * 128 * 128), (256, 2 * 256 * 128)])
+def test_large_tiles_load_fewer_bytes(rows: int, flops: int) -> None:
+    """100 tiles of 128 or 256 rows x 128 columns are one wave, and load less than smaller ones.
+
+    Where loading (rows + 128) x 2 bytes takes as long as multiplying, the two take root 4 of 2.
+    """
+    tile_us = flops * 1000 / 2.5e12 / US
+    rate = (rows + 128) * 2 * 1000 / tile_us / 1e3  # GB/s
+    used = rates(gpu({**ROUND_CONSTANTS, "tile_gb_per_s": rate, "split_k_us": 1e4}))
+    assert _product_us(product(rows, 12800, 1000), used) == pytest.approx(2 + tile_us * 2**0.25)

@@ -18,7 +18,7 @@ from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
 from simulator.timing.roofline import ROOFS
-from simulator.timing.step import StepTime, decode_time, step_time
+from simulator.timing.step import StepTime, decode_time, spent_on, step_time
 
 ROUND = rates(round_gpu())
 
@@ -127,3 +127,29 @@ def test_a_grid_s_roofs_add_up_too() -> None:
     assert total == pytest.approx(step.total_s)
     assert step.by_roof_s["memory"][0] > step.by_roof_s["compute"][0]
     assert step.by_roof_s["compute"][3] > step.by_roof_s["memory"][3]
+
+
+def test_what_is_only_computed_or_only_exchanged_is_under_that_roof() -> None:
+    """Three times 1 TFLOP at 250 TFLOP/s, and twice 0.2 GB at 200 GB/s."""
+    operations = [
+        Operation(name="a", kind="gemm", flops=1e12, launches=0, repeat=3),
+        Operation(name="b", kind="collective", link_bytes=0.2e9, ranks=2, launches=0, repeat=2),
+    ]
+    roofs = step_time(operations, ROUND, "graph").by_roof_s
+    assert roofs == pytest.approx({"launch": 0, "memory": 0, "compute": 12e-3, "link": 2e-3})
+
+
+@pytest.mark.parametrize("execution", ["graph", "eager"])
+def test_parts_of_a_step_add_up_to_it(execution: Any) -> None:
+    """Its first and its last operations, spent apart; what is not launched spends nothing."""
+    operations = [
+        _moving(1, launches=2, repeat=3),
+        Operation(name="b", kind="gemm", launches=0),
+        Operation(name="c", kind="collective", link_bytes=0.2e9, ranks=2, repeat=2),
+        Operation(name="d", kind="copy", launches=500),
+    ]
+    whole = step_time(operations, ROUND, execution)
+    first, last = (spent_on(part, ROUND, execution) for part in (operations[:2], operations[2:]))
+    both = first + last
+    for field in ("device_s", "host_s", "collective_s", "total_s"):
+        assert getattr(both, field) == pytest.approx(getattr(whole, field)), field
