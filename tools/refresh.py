@@ -43,7 +43,7 @@ def output_of(command: str) -> str:
         raise SystemExit(f"only bifurcate is run from the docs, not {words[0]!r}")
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(  # noqa: S603 - our own command, from our own docs
-            [sys.executable, "-m", "simulator.cli", *words[1:]],
+            [sys.executable, "-m", "simulator", *words[1:]],
             cwd=folder,
             capture_output=True,
             text=True,

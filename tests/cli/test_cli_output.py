@@ -147,7 +147,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(
 def run(*arguments: str, **keywords: object) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
-        [sys.executable, "-m", "simulator.cli", *arguments],
+        [sys.executable, "-m", "simulator", *arguments],
         text=True,
         stderr=subprocess.PIPE,
         check=False,
@@ -180,7 +180,7 @@ def on_terminal(*arguments: str, columns: int, **environment: str) -> str:
     env = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
     env |= {"TERM": "xterm-256color", "COLUMNS": str(columns), **environment}
     process = subprocess.Popen(
-        [sys.executable, "-m", "simulator.cli", *arguments],
+        [sys.executable, "-m", "simulator", *arguments],
         stdout=slave,
         stderr=slave,
         stdin=slave,

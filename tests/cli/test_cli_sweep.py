@@ -217,7 +217,7 @@ def test_an_interrupted_sweep_leaves_the_earlier_file(
     )
     target = tmp_path / "out.csv"
     target.write_text("earlier", encoding="utf-8")
-    command = [sys.executable, "-m", "simulator.cli", "sweep", str(path), "-o", str(target)]
+    command = [sys.executable, "-m", "simulator", "sweep", str(path), "-o", str(target)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             deadline = time.monotonic() + 60
