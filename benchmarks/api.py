@@ -7,13 +7,23 @@ time is that of counting and timing.
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import simulator
 
 QUESTION = {"samples": 16, "context_tokens": "8K"}
+
+
+def compare_with_break_even(*question: Any, **sizes: Any) -> object:
+    """Compare, and find the break-even points, which are found when they are read."""
+    result = simulator.compare(*question, **sizes)
+    return result.break_even_samples, result.break_even_context_tokens
+
+
 ANSWERS: dict[str, tuple[Callable[..., object], int]] = {
     "estimate": (simulator.estimate, 400),
     "compare": (simulator.compare, 40),
+    "compare, and its break-even points": (compare_with_break_even, 20),
     "generate": (simulator.generate, 40),
 }
 ROUNDS = 5
