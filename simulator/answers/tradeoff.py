@@ -22,7 +22,7 @@ from simulator.timing.step import step_time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class Contender:
     """One model under one kind of attention.
 
     Attributes
@@ -69,7 +69,7 @@ class Candidate:
     size_factor: SizeFactor | None
     parameters: int
     size_error: float
-    variants: Mapping[Attention, Variant]
+    variants: Mapping[Attention, Contender]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +251,7 @@ def _variant(
     base: Estimate,
     target_step_s: float | None,
     usd_per_hour: float | None,
-) -> Variant:
+) -> Contender:
     """Return prefill, limits, price and speed-up over the base for one variant."""
     prefill = step_time(
         prefill_operations(result.model, result.setup, result.workload),
@@ -263,7 +263,7 @@ def _variant(
         if result is base
         else map(float, speedup_interval(base.uncertainty, result.uncertainty))
     )
-    return Variant(
+    return Contender(
         result=result,
         prefill_s=float(prefill.total_s) if result.workload.context_tokens else 0.0,
         limits=capacity(result, target_step_s=target_step_s),

@@ -19,7 +19,7 @@ from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, L2St
 from simulator.inputs.dtypes import Dtype
 
 if TYPE_CHECKING:
-    from simulator.evidence.measure.cells import AttentionCell, Plan
+    from simulator.evidence.measure.cells import AttentionCell, Selection
     from simulator.evidence.measure.device import Device
     from simulator.evidence.measure.runner import Progress, Settings
     from simulator.evidence.measure.store import Store
@@ -217,7 +217,7 @@ def _plan(
     kernels: Sequence[str],
     modes: Sequence[Mode],
     query_tokens: Sequence[int],
-) -> "Plan":
+) -> "Selection":
     """Return the cells that the options select."""
     from simulator.evidence.measure import grid
     from simulator.inputs.scenario import load_scenario
@@ -238,7 +238,7 @@ def _plan(
     return grid.select(plan, kinds=kinds, kernels=kernels, modes=modes, query_tokens=query_tokens)
 
 
-def _counted(plan: "Plan") -> "list[AttentionCell]":
+def _counted(plan: "Selection") -> "list[AttentionCell]":
     """Return the kernels of a plan whose bytes will be counted."""
     from simulator.evidence.measure.counters import wanted_cells
 
@@ -259,7 +259,7 @@ def _rates(gpu: str | None, card: str) -> "Rates | None":
 
 
 def _dry_run(
-    plan: "Plan", folder: Path, device: DeviceName, gpu: str | None, output: Output
+    plan: "Selection", folder: Path, device: DeviceName, gpu: str | None, output: Output
 ) -> None:
     """Show the cells, their predicted time and memory, and whether they fit."""
     from simulator.evidence.measure.predict import preview
@@ -284,7 +284,7 @@ def _dry_run(
 
 
 def _measure_plan(
-    plan: "Plan",
+    plan: "Selection",
     folder: Path,
     device: "Device",
     gpu: "Rates | None",

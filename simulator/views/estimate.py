@@ -87,24 +87,24 @@ MEMORY = (
 )
 
 
-class Call(NamedTuple):
+class TimedOperation(NamedTuple):
     """An operation of a step, with the time of one call."""
 
     operation: "Operation"
     time: "OperationTime"
 
 
-def calls(result: "Estimate") -> list[Call]:
+def calls(result: "Estimate") -> list[TimedOperation]:
     """Return the operations of a step that this workload has."""
     pairs = zip(result.operations, result.time.operations, strict=True)
     # Parts that this workload does not have (no decoded tokens, a single split) are not shown.
-    return [Call(*pair) for pair in pairs if pair[0].launches]
+    return [TimedOperation(*pair) for pair in pairs if pair[0].launches]
 
 
 def _summed(key: str, unit: str, value: str, heading: str) -> Column:
     """Return a column of one call's figure, whose table cell shows all calls together."""
 
-    def cell(call: "Call") -> str:
+    def cell(call: "TimedOperation") -> str:
         return columns.CELLS[unit](column.raw(call) * call.operation.repeat)
 
     column = Column(key, unit, value, heading, cell)
@@ -169,7 +169,7 @@ COMPARE = (
 VARIANTS = ("standard", "shared_storage", "bifurcated")
 
 
-class Variant(NamedTuple):
+class Compared(NamedTuple):
     """One way to store and read the context."""
 
     variant: str | tuple[str, ...]
@@ -332,7 +332,7 @@ def compare_rows(result: "Comparison") -> list[Row]:
         else columns.as_object(columns.without(RULE, "reason"), result.rule)
     )
     return [
-        columns.as_object(VARIANT, Variant(name, getattr(result, name), result.standard))
+        columns.as_object(VARIANT, Compared(name, getattr(result, name), result.standard))
         | {f"rule_{key}": value for key, value in rule.items()}
         for name in VARIANTS
     ]
@@ -360,7 +360,7 @@ def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableT
     parts: list[RenderableType] = [
         question(result.standard, attention=False),
         "",
-        columns.as_table(wanted, [Variant(*item, result.standard) for item in names.items()]),
+        columns.as_table(wanted, [Compared(*item, result.standard) for item in names.items()]),
         "",
         *verdict(result),
         *columns.notes(text.without_shortage(every)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from simulator.answers.crossover import PAIRINGS, Border, Crossover, Pairing
 from simulator.answers.scaling import ScalingLaw, predicted_losses
 from simulator.answers.size_factor import SizeFactor
-from simulator.answers.tradeoff import Candidate, Tradeoff, Variant
+from simulator.answers.tradeoff import Candidate, Contender, Tradeoff
 from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.units import GIGA, MILLISECOND, format_tokens, is_power_of_two
 from simulator.views import columns, estimate, text
@@ -22,7 +22,7 @@ class Item(NamedTuple):
     """One model under one kind of attention."""
 
     candidate: Candidate
-    variant: Variant
+    variant: Contender
 
 
 def _held_out(result: ScalingLaw) -> list[Row] | None:
@@ -43,7 +43,7 @@ def _held_out(result: ScalingLaw) -> list[Row] | None:
     ]
 
 
-def _under(attention: Attention, candidate: Candidate) -> Variant:
+def _under(attention: Attention, candidate: Candidate) -> Contender:
     """Return a model under one kind of attention."""
     return candidate.variants[attention]
 
@@ -360,7 +360,7 @@ def _verdict(other: Candidate, base: str) -> str:
     )
 
 
-def _between(variant: Variant) -> str:
+def _between(variant: Contender) -> str:
     """Say the interval of a speed-up."""
     return text.likely(variant.speedup, variant.speedup_low, variant.speedup_high)
 

@@ -101,7 +101,7 @@ def tree_object(result: TreePlan) -> Row:
             [estimate.SCHEMA, Column("inputs", value="standard", of=estimate.INPUTS)], result
         ),
         "standard": columns.as_object(
-            FIGURES, estimate.Variant("", result.standard, result.standard)
+            FIGURES, estimate.Compared("", result.standard, result.standard)
         ),
         "best": columns.as_object(READING, _item(result.best, result)),
         "readings": [columns.as_object(READING, _item(item, result)) for item in result.readings],
@@ -115,18 +115,18 @@ def tree_rows(result: TreePlan) -> list[Row]:
     return [columns.as_object(ROW, _item(item, result)) for item in result.readings]
 
 
-def _item(reading: Reading, result: TreePlan) -> estimate.Variant:
+def _item(reading: Reading, result: TreePlan) -> estimate.Compared:
     """Return a reading beside standard attention."""
-    return estimate.Variant(reading.split, reading.result, result.standard)
+    return estimate.Compared(reading.split, reading.result, result.standard)
 
 
 def tree_view(result: TreePlan) -> "RenderableType":
     """Return every way to read a tree as a table, which to take, and the rule for each level."""
     shown = result.readings[:MOST_READINGS_SHOWN]
     standard, layout = result.standard, result.standard.setup.kv_layout
-    items = [] if standard.setup.rereads else [estimate.Variant(_NONE[layout], standard, standard)]
+    items = [] if standard.setup.rereads else [estimate.Compared(_NONE[layout], standard, standard)]
     items += [
-        estimate.Variant(", ".join(item.split) or "none, one stored tree", item.result, standard)
+        estimate.Compared(", ".join(item.split) or "none, one stored tree", item.result, standard)
         for item in shown
     ]
     moved = Column(

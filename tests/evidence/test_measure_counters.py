@@ -13,10 +13,10 @@ import pytest
 from simulator.errors import MeasurementError
 from simulator.evidence.measure import counters, grid
 from simulator.evidence.measure.cells import AttentionCell
-from simulator.evidence.measure.rows import COLUMNS, Card
+from simulator.evidence.measure.rows import COLUMNS, Machine
 from simulator.evidence.measure.store import Store
 
-CARD = Card(gpu="NVIDIA H100 80GB HBM3", framework="torch", version="2.13.0")
+CARD = Machine(gpu="NVIDIA H100 80GB HBM3", framework="torch", version="2.13.0")
 READ, WRITTEN = counters.READ, counters.WRITTEN
 SPIN = "void at::cuda::<unnamed>::spin_kernel(long)"
 # Two calls: the first of two kernels, the second of one.

@@ -15,14 +15,14 @@ from fake_cuda import FakeCuda  # noqa: E402
 from simulator.errors import MeasurementError  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.measure import grid  # noqa: E402
-from simulator.evidence.measure.cells import MODES, AttentionCell, Cell, Plan  # noqa: E402
+from simulator.evidence.measure.cells import MODES, AttentionCell, Cell, Selection  # noqa: E402
 from simulator.evidence.measure.device import is_out_of_memory  # noqa: E402
-from simulator.evidence.measure.predict import Timing  # noqa: E402
+from simulator.evidence.measure.predict import Repeats  # noqa: E402
 from simulator.evidence.measure.rows import FILES  # noqa: E402
 from simulator.evidence.measure.runner import Settings, run  # noqa: E402
 from simulator.evidence.measure.store import Store  # noqa: E402
 
-FAST = Settings(timing=Timing(warm_up=1, least=2, most=2, budget_s=0.0, least_pass_s=0.0))
+FAST = Settings(timing=Repeats(warm_up=1, least=2, most=2, budget_s=0.0, least_pass_s=0.0))
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_memory_that_runs_out_in_a_capture_is_seen_behind_its_error() -> None:
     assert is_out_of_memory(error)
 
 
-def small_plan() -> Plan:
+def small_plan() -> Selection:
     """One group of every kind in both modes, with the sizes of the grid for CPUs."""
     first: dict[str, tuple[Cell, ...]] = {}
     for group in grid.cpu_grid().groups:
@@ -154,16 +154,16 @@ def small_plan() -> Plan:
     cells = [
         replace(cell, mode=mode) for group in first.values() for cell in group for mode in MODES
     ]
-    return Plan(name="fake", cells=tuple(cells))
+    return Selection(name="fake", cells=tuple(cells))
 
 
-def attention_plan() -> Plan:
+def attention_plan() -> Selection:
     """The kernels of one group, graph and eager."""
     plan = small_plan()
     return replace(plan, cells=tuple(c for c in plan.cells if isinstance(c, AttentionCell)))
 
 
-def measure(plan: Plan, folder: Path, cuda: FakeCuda) -> dict[str, dict[str, str]]:
+def measure(plan: Selection, folder: Path, cuda: FakeCuda) -> dict[str, dict[str, str]]:
     """Run a plan on the card and return the folder's rows by cell."""
     list(run(plan, cuda.card(), Store(folder), gpu=None, settings=FAST))
     return rows_of(folder)

@@ -26,7 +26,7 @@ from simulator.evidence.measure.cells import (  # noqa: E402
     Cell,
     GemmCell,
     MemoryCell,
-    Plan,
+    Selection,
 )
 from simulator.evidence.measure.correctness import (  # noqa: E402
     TOLERANCES,
@@ -40,7 +40,7 @@ from simulator.evidence.measure.device import (  # noqa: E402
 )
 from simulator.evidence.measure.environment import now  # noqa: E402
 from simulator.evidence.measure.inputs import attention_inputs  # noqa: E402
-from simulator.evidence.measure.predict import Timing  # noqa: E402
+from simulator.evidence.measure.predict import Repeats  # noqa: E402
 from simulator.evidence.measure.rows import FILES  # noqa: E402
 from simulator.evidence.measure.runner import Settings, run  # noqa: E402
 from simulator.evidence.measure.store import Store  # noqa: E402
@@ -195,8 +195,8 @@ def test_clock_temperature_and_facts_are_known(card: CudaDevice) -> None:
 
 def measured(cells: tuple[Cell, ...], folder: Path) -> list[dict[str, str]]:
     """Run cells on the card and return their rows."""
-    settings = Settings(timing=Timing(most=10))
-    plan = Plan(name="test", cells=cells)
+    settings = Settings(timing=Repeats(most=10))
+    plan = Selection(name="test", cells=cells)
     list(run(plan, CudaDevice(), Store(folder), gpu=None, settings=settings))
     rows = rows_of(folder)
     assert [row["cell"] for row in rows] == sorted(cell.key for cell in cells)
@@ -381,8 +381,8 @@ import torch
 from simulator.evidence.kernels import KERNELS
 from simulator.evidence.measure import grid
 from simulator.evidence.measure.device import CudaDevice
-from simulator.evidence.measure.cells import AttentionCell, Plan
-from simulator.evidence.measure.predict import Timing
+from simulator.evidence.measure.cells import AttentionCell, Selection
+from simulator.evidence.measure.predict import Repeats
 from simulator.evidence.measure.runner import Settings, run
 from simulator.evidence.measure.store import Store
 
@@ -401,7 +401,7 @@ cells = tuple(
     for other in ("standard_flash", name, "bifurcated_flash") for mode in {modes}
 )
 with torch.no_grad():
-    plan, settings = Plan(name="x", cells=cells), Settings(timing=Timing(most=5))
+    plan, settings = Selection(name="x", cells=cells), Settings(timing=Repeats(most=5))
     list(run(plan, CudaDevice(), Store(folder), gpu=None, settings=settings))
 """
 FAULTS = {

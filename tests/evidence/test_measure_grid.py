@@ -9,12 +9,12 @@ from simulator.evidence.measure import grid
 from simulator.evidence.measure.cells import (
     AttentionCell,
     GemmCell,
-    Plan,
+    Selection,
     StepCell,
 )
 from simulator.evidence.measure.footprint import call_bytes
 from simulator.evidence.measure.predict import (
-    Timing,
+    Repeats,
     operations,
     predict,
     preview,
@@ -29,19 +29,19 @@ MIB = 2**20
 
 
 @pytest.fixture(scope="module")
-def default_plan() -> Plan:
+def default_plan() -> Selection:
     """The grid a user gets who asks for nothing."""
     return grid.default_grid()
 
 
-def test_every_cell_has_a_name_of_its_own(default_plan: Plan) -> None:
+def test_every_cell_has_a_name_of_its_own(default_plan: Selection) -> None:
     """Names are keys of the rows: no two cells share one, and none holds a comma."""
     keys = [cell.key for cell in default_plan.cells]
     assert len(set(keys)) == len(keys)
     assert not any("," in key or "\n" in key for key in keys)
 
 
-def test_the_default_grid_covers_the_papers_regime(default_plan: Plan) -> None:
+def test_the_default_grid_covers_the_papers_regime(default_plan: Selection) -> None:
     """7B shapes with 32, 8 and 1 KV heads, 1K to 32K, 1 to 256 samples, all kernels, both modes."""
     kernels = [cell for cell in default_plan.cells if isinstance(cell, AttentionCell)]
     assert {cell.kernel for cell in kernels} == set(KERNELS)
@@ -57,13 +57,13 @@ def test_the_default_grid_covers_the_papers_regime(default_plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("name", ["h100-sxm", "a100-sxm-80gb"])
-def test_the_default_grid_takes_less_than_25_minutes(default_plan: Plan, name: str) -> None:
+def test_the_default_grid_takes_less_than_25_minutes(default_plan: Selection, name: str) -> None:
     """The guessed time of the whole default grid on one GPU, with what does not fit left out."""
     result = preview(default_plan, gpu=rates(load_hardware(name)), device="cuda", done=())
     assert 300 < result.wall_s < 25 * 60
 
 
-def test_the_most_wanted_cells_come_first(default_plan: Plan) -> None:
+def test_the_most_wanted_cells_come_first(default_plan: Selection) -> None:
     """A run cut short has bandwidth, then the paper's 8K of context, before any other context."""
     first = default_plan.groups[0][0]
     assert first.kind == "memory"
@@ -81,7 +81,7 @@ def test_the_most_wanted_cells_come_first(default_plan: Plan) -> None:
     assert {cell.kind for cell in early} == {"attention", "step"}
 
 
-def test_cells_of_one_size_are_timed_together(default_plan: Plan) -> None:
+def test_cells_of_one_size_are_timed_together(default_plan: Selection) -> None:
     """A group holds all kernels and modes of one size, so that drift hits all of them."""
     group = next(
         cells
@@ -249,9 +249,9 @@ def test_wall_time_grows_with_what_is_left() -> None:
     gpu = rates(load_hardware("h100-sxm"))
     group = grid.default_grid().groups[10]
     predicted = [predict(cell, gpu=gpu, l2_bytes=gpu.gpu.l2_bytes) for cell in group]
-    assert wall_s([], [], Timing()) == 0
-    one = wall_s(group[:1], predicted[:1], Timing())
-    assert 0 < one < wall_s(group, predicted, Timing())
+    assert wall_s([], [], Repeats()) == 0
+    one = wall_s(group[:1], predicted[:1], Repeats())
+    assert 0 < one < wall_s(group, predicted, Repeats())
 
 
 def test_a_preview_counts_no_time_for_what_is_done() -> None:

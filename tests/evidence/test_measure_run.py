@@ -20,7 +20,7 @@ from simulator.evidence.measure.cells import (  # noqa: E402
     KINDS,
     MEMORY_TESTS,
     AttentionCell,
-    Plan,
+    Selection,
 )
 from simulator.evidence.measure.device import CpuDevice, open_device  # noqa: E402
 from simulator.evidence.measure.environment import Environment  # noqa: E402
@@ -41,20 +41,20 @@ def _threads() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def plan() -> Plan:
+def plan() -> Selection:
     """One or two groups of each kind."""
     everything = grid.cpu_grid()
     kept = [cells for kind in KINDS for cells in groups_of(everything, kind)[:2]]
     return replace(everything, cells=tuple(cell for cells in kept for cell in cells))
 
 
-def groups_of(plan: Plan, kind: str) -> list[tuple[object, ...]]:
+def groups_of(plan: Selection, kind: str) -> list[tuple[object, ...]]:
     """The groups of a kind."""
     return [group for group in plan.groups if group[0].kind == kind]
 
 
 def measure(
-    plan: Plan, folder: Path, *, settings: Settings = FAST, memory_limit: int | None = None
+    plan: Selection, folder: Path, *, settings: Settings = FAST, memory_limit: int | None = None
 ) -> list[Progress]:
     """Run a plan to its end."""
     device = CpuDevice(memory_limit=memory_limit)
@@ -94,7 +94,7 @@ def test_a_library_plans_once_and_is_timed_many_times(
         AttentionCell(kernel=name, decoded_tokens=5, dtype="fp32", mode="eager", **sizes)
         for name in names
     )
-    measure(Plan(name="libraries", cells=cells), tmp_path)
+    measure(Selection(name="libraries", cells=cells), tmp_path)
     rows = {row["implementation"]: row for row in rows_of(tmp_path)}
     assert {row["status"] for row in rows.values()} == {"ok"}
     assert [rows[name]["framework"] for name in names] == ["torch", "flashinfer", "vllm"]
@@ -118,7 +118,7 @@ def test_several_query_tokens_are_checked_and_timed(tmp_path: Path) -> None:
         assert float(row["relative_error"]) < 1e-5
 
 
-def test_every_kind_of_cell_gets_a_row(plan: Plan, tmp_path: Path) -> None:
+def test_every_kind_of_cell_gets_a_row(plan: Selection, tmp_path: Path) -> None:
     """Each cell has one row, right by the check, with a positive time, its spread and repeats."""
     last = measure(plan, tmp_path)[-1]
     rows = rows_of(tmp_path)
@@ -134,7 +134,7 @@ def test_every_kind_of_cell_gets_a_row(plan: Plan, tmp_path: Path) -> None:
         assert row.get("latency_us") or row["step_ms"]
 
 
-def test_the_projects_own_loader_reads_the_rows(plan: Plan, tmp_path: Path) -> None:
+def test_the_projects_own_loader_reads_the_rows(plan: Selection, tmp_path: Path) -> None:
     """Each file is recognised as the kind of measurement it holds, and no row is refused."""
     from simulator.evidence.rows.reading import load
 
@@ -161,7 +161,7 @@ def test_a_stream_that_stays_in_l2_is_called_so(tmp_path: Path) -> None:
     assert {test for size, test in tests if size == 2**18} == set(MEMORY_TESTS)
 
 
-def test_running_again_repeats_nothing(plan: Plan, tmp_path: Path) -> None:
+def test_running_again_repeats_nothing(plan: Selection, tmp_path: Path) -> None:
     """A finished folder is left as it is, to the byte."""
     measure(plan, tmp_path)
     before = {name: (tmp_path / name).read_bytes() for name in FILES.values() if name[0] != "h"}
@@ -169,7 +169,7 @@ def test_running_again_repeats_nothing(plan: Plan, tmp_path: Path) -> None:
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
-def test_a_run_stopped_anywhere_goes_on(plan: Plan, tmp_path: Path) -> None:
+def test_a_run_stopped_anywhere_goes_on(plan: Selection, tmp_path: Path) -> None:
     """Stopped after any number of rows, with a torn last line, the next run does the rest."""
     small = replace(plan, cells=plan.groups[2])
     measure(small, tmp_path)
@@ -184,7 +184,7 @@ def test_a_run_stopped_anywhere_goes_on(plan: Plan, tmp_path: Path) -> None:
         assert len({row["cell"] for row in rows_of(tmp_path)}) == len(small.cells)
 
 
-def test_the_time_limit_stops_between_groups(plan: Plan, tmp_path: Path) -> None:
+def test_the_time_limit_stops_between_groups(plan: Selection, tmp_path: Path) -> None:
     """Nothing starts after the limit; what is there is whole, and the end says so."""
     last = measure(plan, tmp_path, settings=replace(FAST, time_limit_s=0.0))[-1]
     assert last.stopped
@@ -192,7 +192,7 @@ def test_the_time_limit_stops_between_groups(plan: Plan, tmp_path: Path) -> None
 
 
 def test_the_time_left_falls_to_nothing_and_learns_from_the_groups_so_far(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Selection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cells with a row count up, the guess counts down; slow groups make it grow."""
     small = replace(plan, cells=tuple(cell for group in plan.groups[-4:] for cell in group))
@@ -213,7 +213,7 @@ def test_the_time_left_falls_to_nothing_and_learns_from_the_groups_so_far(
     assert [round(progress.seconds_left) for progress in slow[1:]] == [20400, 19200, 2880, 0]
 
 
-def memory_needed(plan: Plan) -> list[float]:
+def memory_needed(plan: Selection) -> list[float]:
     """Predicted memory of each cell on a CPU."""
     return [predict(cell, gpu=None, l2_bytes=2**16).memory_bytes for cell in plan.cells]
 
@@ -251,7 +251,7 @@ def test_a_step_whose_weights_do_not_fit_is_out_of_memory(tmp_path: Path) -> Non
     assert {row["status"] for row in rows_of(tmp_path)} == {"oom"}
 
 
-def test_cells_share_memory_where_they_fit_together(plan: Plan) -> None:
+def test_cells_share_memory_where_they_fit_together(plan: Selection) -> None:
     """Cells of one group are timed together if memory allows, else in as few batches as needed."""
     group = groups_of(plan, "attention")[1]
     planned = [(cell, predict(cell, gpu=None, l2_bytes=2**16)) for cell in group]
@@ -260,7 +260,7 @@ def test_cells_share_memory_where_they_fit_together(plan: Plan) -> None:
 
 
 def test_a_wrong_kernel_is_never_timed(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Selection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kernel that answers wrongly has a row that says so, with its error and without a time."""
     spoil(monkeypatch, "bifurcated_flash", lambda output: output * 1.001)
@@ -273,7 +273,7 @@ def test_a_wrong_kernel_is_never_timed(
 
 
 def test_an_error_of_one_kernel_is_its_row_alone(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Selection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One kernel that raises, in our way or PyTorch's, does not keep the others from their rows."""
     spoil(monkeypatch, "bifurcated_flash", KernelError("no such kernel here"))
@@ -286,7 +286,7 @@ def test_an_error_of_one_kernel_is_its_row_alone(
 
 
 def test_memory_that_runs_out_unforeseen_is_a_row(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Selection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An allocator that refuses in the middle of a call is ``oom``, whatever was predicted."""
     spoil(monkeypatch, "standard_einsum", torch.OutOfMemoryError("CUDA out of memory."))
@@ -298,7 +298,7 @@ def test_memory_that_runs_out_unforeseen_is_a_row(
 
 
 def test_a_broken_device_ends_the_run_and_is_not_tried_again(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Selection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After an error that breaks the device the cell has its row, and the next run goes on."""
     small = replace(plan, cells=groups_of(plan, "gemm")[0])
@@ -316,7 +316,7 @@ class Died(BaseException):
 
 
 def test_what_kills_the_process_twice_is_not_tried_again(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Selection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """First its whole batch is lost, then it dies alone, then it has a row and the rest is there.
 
@@ -336,7 +336,7 @@ def test_what_kills_the_process_twice_is_not_tried_again(
     assert {row["status"] for row in rows.values()} == {"ok"}
 
 
-def test_deaths_can_be_forgiven(plan: Plan, tmp_path: Path) -> None:
+def test_deaths_can_be_forgiven(plan: Selection, tmp_path: Path) -> None:
     """After a fix, ``--retry error`` tries such a cell like any other, in later runs too."""
     keys = [cell.key for cell in plan.cells]
     for _ in range(2):
@@ -349,7 +349,7 @@ def test_deaths_can_be_forgiven(plan: Plan, tmp_path: Path) -> None:
     assert Environment(tmp_path, CpuDevice(), {}).deaths(keys[0]) == 0
 
 
-def test_a_run_that_was_closed_is_no_death(plan: Plan, tmp_path: Path) -> None:
+def test_a_run_that_was_closed_is_no_death(plan: Selection, tmp_path: Path) -> None:
     """Stopped by hand or by a limit in the middle of a batch, its cells are measured together."""
     keys = [cell.key for cell in plan.cells]
     first = Environment(tmp_path, CpuDevice(), {})
@@ -358,7 +358,7 @@ def test_a_run_that_was_closed_is_no_death(plan: Plan, tmp_path: Path) -> None:
     assert Environment(tmp_path, CpuDevice(), {}).deaths(keys[0]) == 0
 
 
-def journalled(plan: Plan, folder: Path) -> Environment:
+def journalled(plan: Selection, folder: Path) -> Environment:
     """Run a plan as the command does, up to the closing of its record."""
     device, store = CpuDevice(), Store(folder)
     environment = Environment(folder, device, {})

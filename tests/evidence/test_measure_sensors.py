@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from simulator.evidence.measure.rows import Reading
+from simulator.evidence.measure.rows import SensorReading
 from simulator.evidence.measure.sensors import Sensors
 
 
@@ -28,7 +28,7 @@ def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
 def test_clock_and_temperature_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The card is asked for by its UUID, and only asked: no flag that sets anything."""
     smi(tmp_path, monkeypatch, f'echo "$@" > {tmp_path}/asked; echo "1980, 54"')
-    assert Sensors("GPU-1234").reading() == Reading(sm_clock_mhz=1980.0, temperature_c=54.0)
+    assert Sensors("GPU-1234").reading() == SensorReading(sm_clock_mhz=1980.0, temperature_c=54.0)
     asked = (tmp_path / "asked").read_text().split()
     assert asked == [
         "--query-gpu=clocks.sm,temperature.gpu",
@@ -46,7 +46,7 @@ def test_a_card_that_does_not_answer_is_no_error(
 ) -> None:
     """Without a working nvidia-smi rows have no clock and no temperature."""
     smi(tmp_path, monkeypatch, body)
-    assert Sensors("GPU-1234").reading() == Reading()
+    assert Sensors("GPU-1234").reading() == SensorReading()
 
 
 def test_a_driver_that_refuses_one_field_still_says_the_others(
@@ -68,7 +68,7 @@ def test_what_never_answers_is_not_asked_for_ever(
     smi(tmp_path, monkeypatch, f"echo x >> {tmp_path}/asked; exit 1")
     sensors = Sensors("GPU-1234")
     for _ in range(10):
-        assert sensors.reading() == Reading()
+        assert sensors.reading() == SensorReading()
     assert len((tmp_path / "asked").read_text().split()) == 3
 
 
@@ -103,7 +103,7 @@ def test_nvml_is_asked_where_it_is_installed(
     smi(tmp_path, monkeypatch, "sleep 0.2; echo '1200, 40'")
     sensors = Sensors("GPU-1234")
     start = time.monotonic()
-    assert sensors.reading() == Reading(sm_clock_mhz=1755.0, temperature_c=61.0)
+    assert sensors.reading() == SensorReading(sm_clock_mhz=1755.0, temperature_c=61.0)
     assert time.monotonic() - start < 0.1
     monkeypatch.setattr(nvml, "nvmlDeviceGetClockInfo", None, raising=False)
-    assert sensors.reading() == Reading(sm_clock_mhz=1200.0, temperature_c=40.0)
+    assert sensors.reading() == SensorReading(sm_clock_mhz=1200.0, temperature_c=40.0)

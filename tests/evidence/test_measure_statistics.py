@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from simulator.evidence.measure.predict import Timing
+from simulator.evidence.measure.predict import Repeats
 from simulator.evidence.measure.statistics import summarise, time_interleaved
 
 
@@ -23,14 +23,14 @@ def test_variants_take_turns() -> None:
     """Round after round each variant runs once, so that a drifting clock hits all alike."""
     log: list[str] = []
     watches = [FakeWatch(name, 1.0, log) for name in "abc"]
-    time_interleaved(watches, Timing(warm_up=1, least=3, most=3))
+    time_interleaved(watches, Repeats(warm_up=1, least=3, most=3))
     assert "".join(log) == "abcabcabcabc"
 
 
 def test_warm_up_is_not_counted() -> None:
     """A first slow pass does not show in the times."""
     seconds = iter([99.0, 99.0, 1.0, 1.0, 1.0])
-    taken = time_interleaved([lambda: next(seconds)], Timing(warm_up=2, least=3, most=3))
+    taken = time_interleaved([lambda: next(seconds)], Repeats(warm_up=2, least=3, most=3))
     assert taken == [[1.0, 1.0, 1.0]]
 
 
@@ -38,7 +38,7 @@ def test_a_slow_variant_stops_early_and_a_fast_one_goes_on() -> None:
     """Each variant has its own share of time, but at least the least repeats."""
     log: list[str] = []
     slow, fast = FakeWatch("s", 0.5, log), FakeWatch("f", 2**-6, log)
-    timing = Timing(warm_up=0, least=5, most=20, budget_s=2**-3)
+    timing = Repeats(warm_up=0, least=5, most=20, budget_s=2**-3)
     taken = time_interleaved([slow, fast], timing)
     assert [len(each) for each in taken] == [5, 8]
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from simulator.errors import MeasurementError
 from simulator.evidence.measure.cells import GemmCell
-from simulator.evidence.measure.rows import COLUMNS, Card, Outcome, row_of
+from simulator.evidence.measure.rows import COLUMNS, Machine, Outcome, row_of
 from simulator.evidence.measure.statistics import summarise
 from simulator.evidence.measure.store import Store, locked, read_environment, write_environment
 
-CARD = Card(gpu="NVIDIA H100 80GB HBM3", framework="torch", version="2.13.0")
+CARD = Machine(gpu="NVIDIA H100 80GB HBM3", framework="torch", version="2.13.0")
 
 
 def a_cell(number: int) -> GemmCell:

@@ -10,7 +10,7 @@ import pytest
 from simulator.evidence.fit.calibrate import calibrate
 from simulator.evidence.measure.cells import AttentionCell
 from simulator.evidence.measure.predict import predict
-from simulator.evidence.measure.rows import COLUMNS, FILES, Card, Outcome, row_of
+from simulator.evidence.measure.rows import COLUMNS, FILES, Machine, Outcome, row_of
 from simulator.evidence.measure.statistics import Statistics
 from simulator.evidence.predict.summaries import summarise
 from simulator.evidence.predict.validate import validate
@@ -48,7 +48,7 @@ def measured(
             times = Statistics(
                 median_s=seconds, least_s=seconds, most_s=seconds, spread_fraction=0, repeats=5
             )
-            named = Card(gpu="NVIDIA H100 80GB HBM3", framework="torch", version="2.11.0")
+            named = Machine(gpu="NVIDIA H100 80GB HBM3", framework="torch", version="2.11.0")
             outcome = Outcome(status="ok", statistics=times, note="plan not timed")
             writer.writerow(row_of(cell, named, outcome))
     return load([folder])

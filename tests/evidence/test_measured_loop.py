@@ -16,7 +16,7 @@ from simulator.evidence.fit.solver import with_constants
 from simulator.evidence.measure.cells import Cell, ElementwiseCell, GemmCell, MemoryCell
 from simulator.evidence.measure.grid import default_grid
 from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, predict
-from simulator.evidence.measure.rows import COLUMNS, FILES, Card, Outcome, row_of
+from simulator.evidence.measure.rows import COLUMNS, FILES, Machine, Outcome, row_of
 from simulator.evidence.measure.statistics import Statistics
 from simulator.evidence.predict.summaries import summarise
 from simulator.evidence.predict.validate import Validation, validate
@@ -69,7 +69,7 @@ def _measured(
                 median_s=seconds, least_s=seconds, most_s=seconds, spread_fraction=0, repeats=5
             )
             outcome = Outcome(status="ok", statistics=times)
-        named = Card(gpu="NVIDIA H100 80GB HBM3", framework="torch", version="2.11.0")
+        named = Machine(gpu="NVIDIA H100 80GB HBM3", framework="torch", version="2.11.0")
         rows.setdefault(cell.kind, []).append(row_of(cell, named, outcome))
     for kind, listed in rows.items():
         with (folder / FILES[kind]).open("w", newline="") as file:

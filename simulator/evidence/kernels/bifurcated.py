@@ -12,7 +12,7 @@ from torch import Tensor
 
 from simulator.errors import KernelError
 from simulator.evidence.kernels.inputs import (
-    Call,
+    AttentionCall,
     check_context,
     check_decoded,
     check_query,
@@ -37,7 +37,7 @@ CHUNKS = 4
 
 
 @kernel
-def bifurcated_einsum(call: Call, *, mask: Tensor | None = None) -> Tensor:
+def bifurcated_einsum(call: AttentionCall, *, mask: Tensor | None = None) -> Tensor:
     """Attend as the paper's code does: two products, one softmax over concatenated logits.
 
     The logits are in memory in the inputs' type. The paper's code scales the logits and adds a mask
@@ -59,7 +59,7 @@ def bifurcated_einsum(call: Call, *, mask: Tensor | None = None) -> Tensor:
 
 
 @kernel
-def bifurcated_flash(call: Call) -> Tensor:
+def bifurcated_flash(call: AttentionCall) -> Tensor:
     """Attend with flash on the context for all samples, flash on decoded tokens, and a merge."""
     return _over_levels(call.query, [call.context], call.decoded, call.scale)
 
@@ -121,7 +121,7 @@ def prefix_tree(
 
 
 @kernel
-def bifurcated_flash_chunked(call: Call, *, chunks: int = CHUNKS) -> Tensor:
+def bifurcated_flash_chunked(call: AttentionCall, *, chunks: int = CHUNKS) -> Tensor:
     """Attend as :func:`bifurcated_flash`, with a view of the context in ``chunks`` chunks.
 
     More thread blocks run at once if the kernel does not split the keys itself. A context that does
@@ -137,7 +137,7 @@ def bifurcated_flash_chunked(call: Call, *, chunks: int = CHUNKS) -> Tensor:
     return merge(states)
 
 
-def _over_chunks(call: Call, chunks: int) -> list[State]:
+def _over_chunks(call: AttentionCall, chunks: int) -> list[State]:
     """Attend to each chunk of the context, and to the remainder."""
     chunk_tokens = max(1, call.context_tokens // chunks)
     count = min(chunks, call.context_tokens)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from simulator.errors import KernelError
-from simulator.evidence.kernels.inputs import Call, Inputs, call_of
+from simulator.evidence.kernels.inputs import AttentionCall, Inputs, call_of
 from simulator.evidence.kernels.layout import page_pool, pages_of
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
 
@@ -107,7 +107,7 @@ def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
 
 
-def planned_call(kernel: str, inputs: Inputs, scale: float | None) -> Call:
+def planned_call(kernel: str, inputs: Inputs, scale: float | None) -> AttentionCall:
     """Check the inputs of a library's kernel.
 
     Parameters
@@ -133,13 +133,13 @@ def planned_call(kernel: str, inputs: Inputs, scale: float | None) -> Call:
     return call
 
 
-def query_ends(call: Call) -> tuple[Tensor, Tensor]:
+def query_ends(call: AttentionCall) -> tuple[Tensor, Tensor]:
     """Return the offsets of the queries of each context's samples, and of each sample."""
     sequences = call.prompts * call.samples
     return _ends(call, call.prompts, call.samples), _ends(call, sequences, 1)
 
 
-def page_ends(call: Call) -> tuple[Tensor, Tensor]:
+def page_ends(call: AttentionCall) -> tuple[Tensor, Tensor]:
     """Return the offsets of the pages of contexts, and of decoded tokens, in their lists."""
     return (
         _ends(call, call.prompts, pages_of(call.context_tokens)),
@@ -147,7 +147,7 @@ def page_ends(call: Call) -> tuple[Tensor, Tensor]:
     )
 
 
-def page_numbers(call: Call) -> tuple[Tensor, Tensor]:
+def page_numbers(call: AttentionCall) -> tuple[Tensor, Tensor]:
     """Return the page numbers of contexts [prompts, pages], and of decoded tokens."""
     sequences = call.prompts * call.samples
     first_own = call.prompts * pages_of(call.context_tokens)
@@ -156,7 +156,7 @@ def page_numbers(call: Call) -> tuple[Tensor, Tensor]:
     return every[:first_own].view(call.prompts, -1), every[first_own:].view(sequences, -1)
 
 
-def _ends(call: Call, count: int, size: int) -> Tensor:
+def _ends(call: AttentionCall, count: int, size: int) -> Tensor:
     """Return the offsets 0, size, 2 size and so on."""
     return torch.arange(count + 1, dtype=torch.int32, device=call.query.device) * size
 

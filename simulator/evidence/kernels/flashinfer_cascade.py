@@ -18,7 +18,7 @@ from simulator.evidence.kernels.external import (
     planned_call,
     query_ends,
 )
-from simulator.evidence.kernels.inputs import Call, Inputs
+from simulator.evidence.kernels.inputs import AttentionCall, Inputs
 from simulator.evidence.kernels.other_libraries import PAGE_TOKENS, flashinfer_workspace_bytes
 
 _NAME = "flashinfer_cascade"
@@ -82,7 +82,7 @@ def check() -> Any:
 
 def _wrapper(
     wrapper_type: Any,
-    call: Call,
+    call: AttentionCall,
     levels: list[tuple[Tensor, ...]],
     *,
     graph: bool,
@@ -111,7 +111,7 @@ def _wrapper(
     )
 
 
-def _last_pages(call: Call) -> tuple[Tensor, Tensor]:
+def _last_pages(call: AttentionCall) -> tuple[Tensor, Tensor]:
     """Return the tokens in the last page of each context, and of decoded tokens."""
 
     def filled(count: int, tokens: int) -> Tensor:

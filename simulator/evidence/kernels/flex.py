@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from simulator.errors import KernelError
-from simulator.evidence.kernels.inputs import Call, kernel
+from simulator.evidence.kernels.inputs import AttentionCall, kernel
 from simulator.evidence.kernels.layout import packed_cache
 from simulator.evidence.kernels.operators import fold
 
@@ -18,7 +18,7 @@ _SHAPES = 4096  # compiled kernels that one process may hold
 
 
 @kernel
-def bifurcated_flex(call: Call) -> Tensor:
+def bifurcated_flex(call: AttentionCall) -> Tensor:
     """Attend in one call over packed keys, each row to the context and its own sample's tokens.
 
     There is no rounding between the parts. On CUDA the call is compiled; on the CPU it runs

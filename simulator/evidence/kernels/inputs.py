@@ -34,7 +34,7 @@ _CONTEXT_DIMS = 4
 _QUERY_DIMS = _DECODED_DIMS = 5
 
 
-class Call(NamedTuple):
+class AttentionCall(NamedTuple):
     """The checked inputs of a kernel.
 
     Attributes
@@ -99,7 +99,7 @@ class Call(NamedTuple):
 
 
 def kernel(function: Callable[..., Tensor]) -> Attend:
-    """Turn a function of a :class:`Call` into a kernel.
+    """Turn a function of a :class:`AttentionCall` into a kernel.
 
     The kernel takes the five tensors, checks them, and shapes the output like the query. It passes
     on the function's options.
@@ -131,7 +131,7 @@ def call_of(
     decoded_values: Tensor,
     *,
     scale: float | None = None,
-) -> Call:
+) -> AttentionCall:
     """Check the inputs of a kernel.
 
     Parameters
@@ -155,7 +155,7 @@ def call_of(
     check_decoded(query, decoded_keys, decoded_values, kv_heads=kv_heads)
     if context_keys.shape[2] + decoded_keys.shape[3] == 0:
         raise KernelError("there is nothing to attend to: no context and no decoded tokens")
-    return Call(
+    return AttentionCall(
         query=with_tokens(query),
         context=(context_keys, context_values),
         decoded=(decoded_keys, decoded_values),

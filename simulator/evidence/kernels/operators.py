@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from simulator.errors import KernelError
-from simulator.evidence.kernels.inputs import Call, scale_of
+from simulator.evidence.kernels.inputs import AttentionCall, scale_of
 
 # (output [..., rows, head_dim], log-sum-exp [..., rows] in float32, or float64 for float64)
 State = tuple[Tensor, Tensor]
@@ -292,7 +292,7 @@ def hide_tokens(logits: Tensor, tokens: int, mask: Tensor | None) -> Tensor:
     return logits
 
 
-def rows_of(call: Call, *sequences: int) -> Tensor:
+def rows_of(call: AttentionCall, *sequences: int) -> Tensor:
     """Scale the queries and fold them into rows, [*sequences, kv_heads, rows, head_dim].
 
     The rows of a KV head are its query tokens, and for each token the heads of its group. Scaling
@@ -305,7 +305,7 @@ def rows_of(call: Call, *sequences: int) -> Tensor:
     return rows.reshape(*sequences, call.kv_heads, -1, call.head_dim)
 
 
-def tokens_of(output: Tensor, call: Call) -> Tensor:
+def tokens_of(output: Tensor, call: AttentionCall) -> Tensor:
     """Unfold rows [..., kv_heads, query_tokens * group, head_dim] to the query's order."""
     if call.query_tokens == 1:
         return output

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from simulator.evidence.kernels.inputs import Call, kernel
+from simulator.evidence.kernels.inputs import AttentionCall, kernel
 from simulator.evidence.kernels.layout import per_sample_cache, rebuild
 from simulator.evidence.kernels.operators import (
     causal_flash,
@@ -24,7 +24,7 @@ from simulator.evidence.kernels.operators import (
 
 
 @kernel
-def standard_einsum(call: Call, *, mask: Tensor | None = None) -> Tensor:
+def standard_einsum(call: AttentionCall, *, mask: Tensor | None = None) -> Tensor:
     """Attend with plain matrix products, with the logits in memory in the inputs' type."""
     keys, values = _per_sample(call)
     rows = rows_of(call, call.prompts * call.samples)
@@ -35,7 +35,7 @@ def standard_einsum(call: Call, *, mask: Tensor | None = None) -> Tensor:
 
 
 @kernel
-def standard_math(call: Call, *, mask: Tensor | None = None) -> Tensor:
+def standard_math(call: AttentionCall, *, mask: Tensor | None = None) -> Tensor:
     """Attend with the math path of ``F.scaled_dot_product_attention``, which repeats KV heads.
 
     PyTorch 2.5 and newer casts 16-bit inputs to float32 first, the whole cache included.
@@ -55,13 +55,13 @@ def standard_math(call: Call, *, mask: Tensor | None = None) -> Tensor:
 
 
 @kernel
-def standard_flash(call: Call) -> Tensor:
+def standard_flash(call: AttentionCall) -> Tensor:
     """Attend in one flash kernel over one copy of the context per sample."""
     return causal_flash(call.query, *_per_sample(call), call.scale)[0]
 
 
 @kernel
-def standard_flash_expanded(call: Call) -> Tensor:
+def standard_flash_expanded(call: AttentionCall) -> Tensor:
     """Attend to one shared context as if each sample had a copy, with a stride of 0.
 
     No copy is stored, but every sample's thread blocks read the context again: from L2 if it fits,
@@ -90,7 +90,7 @@ def standard_flash_expanded(call: Call) -> Tensor:
 
 
 @kernel
-def standard_rebuilt(call: Call) -> Tensor:
+def standard_rebuilt(call: AttentionCall) -> Tensor:
     """Concatenate context and decoded tokens for every sample at every step, then flash.
 
     This is the cost of non-contiguous caches before a kernel that needs contiguous ones.
@@ -100,7 +100,7 @@ def standard_rebuilt(call: Call) -> Tensor:
 
 
 @kernel
-def standard_repeat_kv(call: Call) -> Tensor:
+def standard_repeat_kv(call: AttentionCall) -> Tensor:
     """Repeat the KV heads to the number of query heads in memory, then flash.
 
     Even multi-head attention pays for the expansion: ``repeat_interleave(1)`` copies too.
@@ -109,7 +109,7 @@ def standard_repeat_kv(call: Call) -> Tensor:
     return causal_flash(call.query, keys, values, call.scale)[0]
 
 
-def _per_sample(call: Call) -> tuple[Tensor, Tensor]:
+def _per_sample(call: AttentionCall) -> tuple[Tensor, Tensor]:
     """Return each sample's whole keys and values, [prompts * samples, kv_heads, tokens, ...]."""
     keys, values = map(per_sample_cache, call.context, call.decoded)
     return keys, values

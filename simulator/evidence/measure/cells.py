@@ -224,7 +224,7 @@ Cell = KernelCell | GemmCell | ElementwiseCell | MemoryCell
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Selection:
     """The cells of a run, the most wanted first.
 
     Attributes

@@ -22,9 +22,9 @@ from typing import Any
 
 from simulator.counts.operation import total
 from simulator.errors import MeasurementError
-from simulator.evidence.measure.cells import AttentionCell, Plan
+from simulator.evidence.measure.cells import AttentionCell, Selection
 from simulator.evidence.measure.predict import operations
-from simulator.evidence.measure.rows import SOURCE, Card, kernel_columns, library_columns
+from simulator.evidence.measure.rows import SOURCE, Machine, kernel_columns, library_columns
 from simulator.timing.limits import BLOCKS_PER_SM
 
 READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
@@ -71,7 +71,7 @@ def find_ncu(places: Sequence[str] = PLACES) -> str | None:
     )
 
 
-def wanted_cells(plan: Plan) -> list[AttentionCell]:
+def wanted_cells(plan: Selection) -> list[AttentionCell]:
     """Return the kernels of the first stage of a plan that has any, each once.
 
     Medium numbers of samples come first, so that a run cut short has every kernel.
@@ -98,7 +98,7 @@ def as_json(cell: AttentionCell) -> dict[str, Any]:
 def count(
     ncu: str,
     cells: Sequence[AttentionCell],
-    card: Card,
+    card: Machine,
     *,
     sm_count: int,
     at: str,
@@ -215,7 +215,7 @@ def _child() -> dict[str, str]:
 
 
 def _row(
-    cell: AttentionCell, seen: Traffic, card: Card, *, sm_count: int, at: str
+    cell: AttentionCell, seen: Traffic, card: Machine, *, sm_count: int, at: str
 ) -> dict[str, Any]:
     """Return a row: the counted bytes next to those of the account."""
     account = total(operations(cell, resident_blocks=BLOCKS_PER_SM * sm_count))

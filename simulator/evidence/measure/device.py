@@ -17,7 +17,7 @@ from torch import Tensor
 from simulator.errors import MeasurementError
 from simulator.evidence.measure.cells import Mode
 from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES
-from simulator.evidence.measure.rows import Card, Reading
+from simulator.evidence.measure.rows import Machine, SensorReading
 from simulator.evidence.measure.sensors import Sensors
 
 Pass = Callable[[], object]
@@ -55,7 +55,7 @@ class CpuDevice:
         torch.set_num_threads(1)
         self.torch_device = torch.device("cpu")
         name = platform.processor() or platform.machine()
-        self.card = Card(gpu=f"CPU {name}", framework="torch", version=torch.__version__)
+        self.card = Machine(gpu=f"CPU {name}", framework="torch", version=torch.__version__)
         self.l2_bytes = _CPU_CACHE_BYTES
         pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
         physical = pages * os.sysconf("SC_PAGE_SIZE") if pages else 2**33
@@ -105,9 +105,9 @@ class CpuDevice:
         del thorough
         self._taken = 0
 
-    def reading(self) -> Reading:
+    def reading(self) -> SensorReading:
         """Return nothing: there is no portable way to read a CPU's clock."""
-        return Reading()
+        return SensorReading()
 
     def facts(self) -> dict[str, object]:
         """Return name and memory."""
@@ -139,7 +139,7 @@ class CudaDevice:
             )
         self.torch_device = torch.device("cuda", torch.cuda.current_device())
         self.properties = torch.cuda.get_device_properties(self.torch_device)
-        self.card = Card(gpu=self.properties.name, framework="torch", version=torch.__version__)
+        self.card = Machine(gpu=self.properties.name, framework="torch", version=torch.__version__)
         self.l2_bytes = self.properties.L2_cache_size
         self.total_bytes = self.properties.total_memory
         self.headroom_bytes = CUDA_HEADROOM_BYTES
@@ -261,7 +261,7 @@ class CudaDevice:
         torch.cuda.empty_cache()
         self._pool = torch.cuda.graph_pool_handle()
 
-    def reading(self) -> Reading:
+    def reading(self) -> SensorReading:
         """Read clock and temperature."""
         return self._sensors.reading()
 

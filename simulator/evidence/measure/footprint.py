@@ -51,7 +51,7 @@ def workload(cell: StepCell) -> Workload:
     )
 
 
-def _step_memory(cell: StepCell) -> Memory:
+def step_memory(cell: StepCell) -> Memory:
     """Return the memory of a step cell."""
     setup = cell.implementation.setup(cell.dtype)
     return memory(cell.model, setup, workload(cell), capacity_bytes=0, resident_blocks=1)
@@ -89,7 +89,7 @@ def stream_bytes(cell: MemoryCell) -> tuple[float, float]:
 def call_bytes(cell: Cell) -> tuple[float, float]:
     """Return the bytes of one set of a cell's inputs, and the bytes that a call allocates."""
     if isinstance(cell, StepCell):
-        needed = _step_memory(cell)
+        needed = step_memory(cell)
         extra = _attention_workspace(cell, attention_shape(cell, resident_blocks=1))
         # Sampling holds the logits, the mask, the probabilities and the noise at once.
         tokens = cell.sequences * cell.query_tokens
@@ -146,8 +146,3 @@ def _attention_workspace(cell: KernelCell, shape: AttentionShape) -> float:
     if cell.kernel == "bifurcated_flex" and cell.dtype == "fp32":
         return float(outputs + 4 * shape.rows * tokens * _FLOAT32_BYTES * cell.samples)
     return float(outputs)
-
-
-def weights_bytes(cell: StepCell) -> float:
-    """Return the bytes of a step's weights, which cells of one model share."""
-    return float(_step_memory(cell).weights_bytes)

@@ -26,7 +26,7 @@ from simulator.evidence.measure.cells import (
     L2State,
     MemoryCell,
     Mode,
-    Plan,
+    Selection,
     StepCell,
 )
 from simulator.inputs.dtypes import Dtype
@@ -79,7 +79,7 @@ _TINY = ModelShape(
 )
 
 
-def default_grid(*, dtype: Dtype = "bf16", l2: L2State = "cold") -> Plan:
+def default_grid(*, dtype: Dtype = "bf16", l2: L2State = "cold") -> Selection:
     """Return the paper's regime on 7B shapes; it takes less than 25 minutes on one GPU."""
     model = load_model(DEFAULT_MODEL)
     cells: list[Cell] = list(_memory_cells(_WORKING_SETS))
@@ -93,10 +93,10 @@ def default_grid(*, dtype: Dtype = "bf16", l2: L2State = "cold") -> Plan:
             if context in _STEP_CONTEXTS and samples in _STEP_SAMPLES:
                 cells += _step_cells(shape, work, dtype, stage)
         cells += _layer_cells(shape, DEFAULT_SAMPLES, dtype, l2, _GEMM_STAGE)
-    return Plan(name="default", cells=_ordered(cells))
+    return Selection(name="default", cells=_ordered(cells))
 
 
-def cpu_grid(*, dtype: Dtype = "fp32", l2: L2State = "cold") -> Plan:
+def cpu_grid(*, dtype: Dtype = "fp32", l2: L2State = "cold") -> Selection:
     """Return a few small cells of every kind, to test the harness without a GPU."""
     cells: list[Cell] = list(_memory_cells((_MIB // 16, _MIB // 4), "eager"))
     for kv_heads, context, samples in product((4, 1), (64, 256), (1, 4)):
@@ -105,10 +105,12 @@ def cpu_grid(*, dtype: Dtype = "fp32", l2: L2State = "cold") -> Plan:
         cells += _attention_cells(shape, work, dtype, l2, 1, flex=True)
         cells += _step_cells(shape, work, dtype, 1)
     cells += _layer_cells(_TINY, (1, 4), dtype, l2, _GEMM_STAGE, "eager")
-    return Plan(name="cpu", cells=_ordered(cell for cell in cells if not cell.graph))
+    return Selection(name="cpu", cells=_ordered(cell for cell in cells if not cell.graph))
 
 
-def scenario_grid(scenario: Scenario, *, dtype: Dtype | None = None, l2: L2State = "cold") -> Plan:
+def scenario_grid(
+    scenario: Scenario, *, dtype: Dtype | None = None, l2: L2State = "cold"
+) -> Selection:
     """Return the cells of a scenario's models and workloads; its GPUs do not matter.
 
     Kernels run with the heads of one GPU of a tensor-parallel group. Cells that cannot be measured
@@ -148,17 +150,17 @@ def scenario_grid(scenario: Scenario, *, dtype: Dtype | None = None, l2: L2State
             cells.setdefault(cell.key, cell)
     if cells:
         cells = {cell.key: cell for cell in _memory_cells(_WORKING_SETS)} | cells
-    return Plan(name=scenario.id, cells=_ordered(cells.values()), skipped=tuple(skipped))
+    return Selection(name=scenario.id, cells=_ordered(cells.values()), skipped=tuple(skipped))
 
 
 def select(
-    plan: Plan,
+    plan: Selection,
     *,
     kinds: Sequence[Kind] = KINDS,
     kernels: Sequence[str] = (),
     modes: Sequence[Mode] = MODES,
     query_tokens: Sequence[int] = (),
-) -> Plan:
+) -> Selection:
     """Select kinds of cells, kernels and modes.
 
     Kernels of other libraries are added only by name.
@@ -199,7 +201,7 @@ def select(
     return replace(plan, cells=_ordered(kept), skipped=tuple(skipped))
 
 
-def _with_other_libraries(plan: Plan, kernels: Sequence[str]) -> tuple[Cell, ...]:
+def _with_other_libraries(plan: Selection, kernels: Sequence[str]) -> tuple[Cell, ...]:
     """Return a plan's cells, and those of kernels of other libraries at the same points."""
     wanted = [kernel for kernel in kernels if kernel in EXTERNAL_KERNELS]
     points = [

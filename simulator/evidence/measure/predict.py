@@ -21,7 +21,7 @@ from simulator.evidence.measure.cells import (
     Cell,
     ElementwiseCell,
     GemmCell,
-    Plan,
+    Selection,
     StepCell,
 )
 from simulator.evidence.measure.footprint import (
@@ -51,7 +51,7 @@ _FILL_BYTES_PER_S = 300e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class Repeats:
     """How often and how long a cell is timed.
 
     Attributes
@@ -71,12 +71,12 @@ class Timing:
     least_pass_s: float = 100e-6
 
 
-def timing_for(device: str, most: int) -> Timing:
+def timing_for(device: str, most: int) -> Repeats:
     """Return how long cells are timed on a device, with a limit on repeats."""
-    least = min(Timing().least, most)
+    least = min(Repeats().least, most)
     if device == "cpu":
-        return Timing(warm_up=1, least=min(3, most), most=most, budget_s=0.0, least_pass_s=0.0)
-    return Timing(least=least, most=most)
+        return Repeats(warm_up=1, least=min(3, most), most=most, budget_s=0.0, least_pass_s=0.0)
+    return Repeats(least=least, most=most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,12 +181,12 @@ def kernel_operations(kernel: str, shape: AttentionShape) -> list[Operation]:
     return PLAIN_KERNELS[kernel].operations(shape)
 
 
-def passes_per_cell(timing: Timing, pass_s: float) -> int:
+def passes_per_cell(timing: Repeats, pass_s: float) -> int:
     """Return the number of passes to time if one takes ``pass_s``."""
     return max(timing.least, min(timing.most, int(timing.budget_s / max(pass_s, 1e-9))))
 
 
-def wall_s(cells: Sequence[Cell], predictions: Sequence[Prediction], timing: Timing) -> float:
+def wall_s(cells: Sequence[Cell], predictions: Sequence[Prediction], timing: Repeats) -> float:
     """Guess how long a group takes to prepare, check and time. [s].
 
     Parameters
@@ -251,7 +251,7 @@ class Preview:
         }
 
 
-def preview(plan: Plan, *, gpu: Rates | None, device: str, done: Collection[str]) -> Preview:
+def preview(plan: Selection, *, gpu: Rates | None, device: str, done: Collection[str]) -> Preview:
     """Predict every cell of a plan.
 
     Parameters

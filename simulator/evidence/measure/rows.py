@@ -103,7 +103,7 @@ COLUMNS: dict[RowKind, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class SensorReading:
     """Clock and temperature of the card at one moment; None where they cannot be read."""
 
     sm_clock_mhz: float | None = None
@@ -111,7 +111,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class Machine:
     """GPU and framework of every row."""
 
     gpu: str
@@ -139,13 +139,13 @@ class Outcome:
     calls_per_repeat: int | None = None
     relative_error: float | None = None
     predicted_memory_bytes: float | None = None
-    before: Reading = Reading()
-    after: Reading = Reading()
+    before: SensorReading = SensorReading()
+    after: SensorReading = SensorReading()
     measured_at: str = ""
     note: str = ""
 
 
-def row_of(cell: Cell, card: Card, outcome: Outcome) -> dict[str, Any]:
+def row_of(cell: Cell, card: Machine, outcome: Outcome) -> dict[str, Any]:
     """Return a cell's row: all columns of its kind, empty where a value is missing.
 
     Parameters

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from simulator.errors import MeasurementError, SimulatorError
-from simulator.evidence.measure.cells import AttentionCell, Cell, Plan, StepCell
+from simulator.evidence.measure.cells import AttentionCell, Cell, Selection, StepCell
 from simulator.evidence.measure.device import Device, Stopwatch, is_out_of_memory
 from simulator.evidence.measure.environment import Environment, now
-from simulator.evidence.measure.footprint import weights_bytes
-from simulator.evidence.measure.predict import Prediction, Timing, predict, wall_s
+from simulator.evidence.measure.footprint import step_memory
+from simulator.evidence.measure.predict import Prediction, Repeats, predict, wall_s
 from simulator.evidence.measure.prepare import Prepared, prepare
-from simulator.evidence.measure.rows import Outcome, Reading, Status, row_of
+from simulator.evidence.measure.rows import Outcome, SensorReading, Status, row_of
 from simulator.evidence.measure.statistics import summarise, time_interleaved
 from simulator.evidence.measure.steps import Steps
 from simulator.evidence.measure.store import Store
@@ -35,7 +35,7 @@ class Settings:
         Start no group after this time. [s]
     """
 
-    timing: Timing = field(default_factory=Timing)
+    timing: Repeats = field(default_factory=Repeats)
     skip_oom: bool = False
     time_limit_s: float | None = None
 
@@ -76,7 +76,7 @@ class _Failure:
 
 
 def run(
-    plan: Plan,
+    plan: Selection,
     device: Device,
     store: Store,
     *,
@@ -144,7 +144,7 @@ class _Worker:
         self._device, self._store, self._settings = device, store, settings
         self._journal = journal
         self._steps = Steps(device)
-        self._reading: Reading | None = None
+        self._reading: SensorReading | None = None
         # The cell whose code is running, to blame if the device breaks.
         self._at: Planned | None = None
 
@@ -308,7 +308,7 @@ def inputs_bytes(planned: Sequence[Planned]) -> float:
         if isinstance(cell, AttentionCell | StepCell):
             layout = cell.implementation.layout
         if isinstance(cell, StepCell):
-            own = weights_bytes(cell)
+            own = float(step_memory(cell).weights_bytes)
             weights = max(weights, own)
         by_layout[layout] = max(by_layout.get(layout, 0.0), prediction.input_bytes - own)
     return sum(by_layout.values()) + weights

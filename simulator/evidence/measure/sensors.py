@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from simulator.evidence.measure.rows import Reading
+from simulator.evidence.measure.rows import SensorReading
 
 _FACTS = ("driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem")
 # NVML_CLOCK_SM and NVML_TEMPERATURE_GPU of nvml.h
@@ -33,7 +33,7 @@ class Sensors:
         self._nvml = _nvml(uuid)
         self._failures = 0
 
-    def reading(self) -> Reading:
+    def reading(self) -> SensorReading:
         """Return clock and temperature, None if they cannot be read."""
         if self._nvml is not None:
             try:
@@ -42,7 +42,7 @@ class Sensors:
                 self._nvml = None
         values = self._ask("clocks.sm", "temperature.gpu") or ["", ""]
         clock, temperature = (float(value) if _is_number(value) else None for value in values)
-        return Reading(sm_clock_mhz=clock, temperature_c=temperature)
+        return SensorReading(sm_clock_mhz=clock, temperature_c=temperature)
 
     def facts(self) -> dict[str, str]:
         """Return driver version, power limit and highest clocks, empty if they cannot be read."""
@@ -76,7 +76,7 @@ class Sensors:
         return values if len(values) == len(fields) else None
 
 
-def _nvml(uuid: str | None) -> Callable[[], Reading] | None:
+def _nvml(uuid: str | None) -> Callable[[], SensorReading] | None:
     """Return a function that reads NVML, None if it is not available."""
     if uuid is None:
         return None
@@ -87,8 +87,8 @@ def _nvml(uuid: str | None) -> Callable[[], Reading] | None:
     except Exception:  # noqa: BLE001  (not installed, no driver, or a card it does not know)
         return None
 
-    def read() -> Reading:
-        return Reading(
+    def read() -> SensorReading:
+        return SensorReading(
             sm_clock_mhz=float(nvml.nvmlDeviceGetClockInfo(card, _NVML_SM)),
             temperature_c=float(nvml.nvmlDeviceGetTemperature(card, _NVML_GPU)),
         )

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from simulator.evidence.measure.predict import Timing
+from simulator.evidence.measure.predict import Repeats
 
 Stopwatch = Callable[[], float]
 
@@ -46,7 +46,7 @@ def summarise(seconds: Sequence[float]) -> Statistics:
     )
 
 
-def time_interleaved(stopwatches: Sequence[Stopwatch], timing: Timing) -> list[list[float]]:
+def time_interleaved(stopwatches: Sequence[Stopwatch], timing: Repeats) -> list[list[float]]:
     """Time several things in turn, round after round, so that drift affects all of them equally.
 
     Parameters
