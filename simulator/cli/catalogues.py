@@ -147,7 +147,7 @@ def _check_scenarios(
         list[str] | None, typer.Argument(help="Scenarios to check. Default: all.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Check scenarios: every key, and every model, GPU and kernel they name."""
+    """Check scenarios: keys, and named models, GPUs and kernels."""
     from simulator.counts.attention.registry import WAYS
     from simulator.inputs.scenario import check_scenario, read_scenario, scenario_files
 
