@@ -82,8 +82,11 @@ def wait_until_drawn(page: Page) -> int:
     return page.locator(".js-plotly-plot").count()
 
 
-@pytest.mark.parametrize("arguments", [CODE, LATENT], ids=lambda arguments: arguments[0])
-@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize(
+    ("arguments", "viewport"),
+    [(CODE, DESK), (CODE, PHONE), (LATENT, PHONE)],
+    ids=["desk", "phone", "latent cache"],
+)
 def test_every_figure_draws_its_traces(
     arguments: tuple[str, ...],
     viewport: tuple[int, int],
