@@ -22,6 +22,8 @@ EXECUTABLES = ("chromium", "chromium-browser", "google-chrome-stable", "google-c
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-software-rasterizer",
+    "--disable-extensions",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",

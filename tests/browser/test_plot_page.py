@@ -112,10 +112,11 @@ def test_texts_of_a_figure_do_not_overlap(
     pages: dict[str, Path], open_page: Callable[..., Page]
 ) -> None:
     """Title, legend, axis title and footer of a figure lie one below the other, in both forms."""
+    page = open_page(pages["latency-samples"], viewport=DESKTOP)
+    page.wait_for_selector(".scatterlayer .trace", state="attached")
     for viewport in (DESKTOP, TABLET, PHONE):
-        page = open_page(pages["latency-samples"], viewport=viewport)
-        page.wait_for_selector(".scatterlayer .trace", state="attached")
-        page.wait_for_timeout(300)
+        page.set_viewport_size({"width": viewport[0], "height": viewport[1]})
+        page.wait_for_timeout(500)
         boxes = page.evaluate(
             "['.g-gtitle text', '.legend', '.xy .gridlayer', '.g-xtitle text', '.annotation text']"
             ".map(what => document.querySelector(what).getBoundingClientRect())"
@@ -131,10 +132,11 @@ def test_numbers_in_cells_do_not_touch(tmp_path: Path, open_page: Callable[..., 
     path = tmp_path / "map.html"
     done = bifurcate("plot", "equal-quality", "code-sampling-8k", "-g", "h100-sxm", "-o", str(path))
     assert done.code == 0, done.err
+    page = open_page(path, viewport=DESKTOP)
+    page.wait_for_selector(".heatmap-label", state="attached")
     for viewport in (DESKTOP, TABLET, PHONE):
-        page = open_page(path, viewport=viewport)
-        page.wait_for_selector(".heatmap-label", state="attached")
-        page.wait_for_timeout(300)
+        page.set_viewport_size({"width": viewport[0], "height": viewport[1]})
+        page.wait_for_timeout(500)
         boxes = page.evaluate(
             "[...document.querySelectorAll('.heatmap-label, .annotation text')]"
             ".map(one => one.getBoundingClientRect()).filter(box => box.width)"
