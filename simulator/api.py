@@ -159,8 +159,8 @@ def tradeoff(
         most_samples=most_samples,
         longest_context_tokens=longest_context_tokens,
     )
-    limits |= {"scaling": training_runs, "scale_by": scale_by}
-    return answer(*_asked(model, gpu, settings), **limits)
+    question = _asked(model, gpu, settings)
+    return answer(*question, scaling=training_runs, scale_by=scale_by, **limits)
 
 
 def quality(
@@ -183,8 +183,7 @@ def quality(
     success_rate, problem_counts
         How often a single sample is right; or a CSV file of columns problem, samples, correct.
     output_tokens, target_step_ms, target_request_s, most_samples
-        Tokens each sample generates, to time whole requests; longest acceptable decode step [ms]
-        and request [s]; the most samples to try.
+        Tokens per sample, to time requests; longest step [ms] and request [s]; samples to try.
     """
     from simulator.answers.pass_at_k import success_of
     from simulator.answers.quality import quality as answer
