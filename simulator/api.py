@@ -91,7 +91,7 @@ def plan(
     *,
     target_step_ms: float | None = None,
     tensor_parallel_sizes: Sequence[Size] | None = None,
-    attentions: Sequence[Attention] | None = None,
+    attentions: Sequence[Attention] | Attention | None = None,
     price_per_hour: float | None = None,
     **settings: Any,
 ) -> "Plan":

@@ -133,7 +133,7 @@ def _plan(
         gpus=gpu,
         target_step_ms=target_step_ms,
         tensor_parallel_sizes=tensor_parallel_sizes,
-        attentions=[attention] if attention else ATTENTIONS,
+        attentions=attention,
         price_per_hour=price_per_hour,
         **question.settings(tensor_parallel=question.tensor_parallel),
     )
