@@ -248,6 +248,27 @@ def by_name(operations: Sequence[Operation]) -> dict[str, Operation]:
     return named
 
 
+def attention_shape(sizes: Sequence[int], *, resident: int, element: int = 2) -> AttentionShape:
+    """Return a layer's attention: prompts, samples, KV heads, group, width, context, decoded."""
+    prompts, samples, kv_heads, group, width, context, own = sizes
+    return AttentionShape(
+        prompts=prompts,
+        samples=samples,
+        query_tokens=1,
+        context_tokens=context,
+        decoded_tokens=own,
+        heads=kv_heads * group,
+        kv_heads=kv_heads,
+        key_width=width,
+        value_width=width,
+        cache_width=2 * kv_heads * width,
+        activation_bytes=element,
+        kv_bytes=element,
+        dtype="fp32" if element == 4 else "bf16",
+        resident_blocks=resident,
+    )
+
+
 def as_traced(operations: list[Operation]) -> list[Operation]:
     """Return operations as a trace sees them.
 

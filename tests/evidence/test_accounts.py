@@ -7,14 +7,13 @@ torch = pytest.importorskip("torch")
 from collections import Counter  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 
-from builders import as_traced  # noqa: E402
+from builders import as_traced, attention_shape  # noqa: E402
 from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from simulator.counts.attention.plain import merges_by_copy  # noqa: E402
 from simulator.counts.attention.registry import PLAIN_KERNELS  # noqa: E402
-from simulator.counts.attention.shape import AttentionShape  # noqa: E402
 from simulator.counts.attention.variants import CHUNKS  # noqa: E402
 from simulator.counts.operation import Operation  # noqa: E402
 from simulator.counts.transformer import attention  # noqa: E402
@@ -37,27 +36,6 @@ SIZES = st.tuples(
     st.one_of(st.sampled_from([1, 2, 128, 300]), st.integers(1, 200)),
 )
 UNFUSED = ["standard_einsum", "standard_math", "bifurcated_einsum"]
-
-
-def attention_shape(sizes: Sizes, *, resident: int, element: int = 2) -> AttentionShape:
-    """The sizes in the words of the accounts."""
-    prompts, samples, kv_heads, group, width, context, own = sizes
-    return AttentionShape(
-        prompts=prompts,
-        samples=samples,
-        query_tokens=1,
-        context_tokens=context,
-        decoded_tokens=own,
-        heads=kv_heads * group,
-        kv_heads=kv_heads,
-        key_width=width,
-        value_width=width,
-        cache_width=2 * kv_heads * width,
-        activation_bytes=element,
-        kv_bytes=element,
-        dtype="fp32" if element == 4 else "bf16",
-        resident_blocks=resident,
-    )
 
 
 def traced(

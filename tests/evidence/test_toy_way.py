@@ -7,12 +7,11 @@ torch = pytest.importorskip("torch")
 from collections.abc import Callable  # noqa: E402
 
 import toy_way  # noqa: E402
-from builders import as_traced  # noqa: E402
+from builders import as_traced, attention_shape  # noqa: E402
 from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from simulator.counts.attention.shape import AttentionShape  # noqa: E402
 from simulator.evidence.tracing import trace  # noqa: E402
 
 
@@ -77,22 +76,7 @@ def test_its_account_is_its_trace(
         query, context_keys, context_values, own_keys, own_values = inputs
         inputs = (query, whole(context_keys, own_keys), whole(context_values, own_values))
     [plain] = [each for each in toy_way.PLAIN_LINEAR if each.name == name]
-    shape = AttentionShape(
-        prompts=prompts,
-        samples=samples,
-        query_tokens=1,
-        context_tokens=context,
-        decoded_tokens=own,
-        heads=kv_heads * group,
-        kv_heads=kv_heads,
-        key_width=width,
-        value_width=width,
-        cache_width=2 * kv_heads * width,
-        activation_bytes=2,
-        kv_bytes=2,
-        dtype="bf16",
-        resident_blocks=264,
-    )
+    shape = attention_shape(sizes, resident=264)
     account = as_traced(plain.operations(shape))
     assert all(each.launches == 1 for each in account)
     assert [(each.flops, each.bytes_read, each.bytes_written) for each in account] == [
