@@ -16,10 +16,11 @@ from simulator.evidence.predict.groups import Group, profile
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
+from simulator.inputs.dtypes import Precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import ConstantsChoice
-from simulator.timing.constants import EIGHT_BIT, GENERAL, rates
-from simulator.timing.interval import Family, spread_name
+from simulator.timing.constants import Variant, rates
+from simulator.timing.interval import Family, spread_names
 from simulator.timing.roofline import cached_bytes
 from simulator.timing.step import step_time
 from tools import carry
@@ -95,9 +96,7 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
             ):
                 frame = predicted_rows(group, rows, card, choice)
                 if origin == "fitted":
-                    frame = _held_out(
-                        frame, calibrations[group.gpu_id], kind, low_precision=group.low_precision
-                    )
+                    frame = _held_out(frame, calibrations[group.gpu_id], kind, group.precision)
                 frames[origin].append(frame)
     return Residuals(**{origin: pd.concat(parts) for origin, parts in frames.items()})
 
@@ -129,7 +128,7 @@ def predicted_rows(
     keys = [name for name in ("framework", *size) if name in part]
     return pd.DataFrame(
         {
-            "family": spread_name(card, family, low_precision=group.low_precision),
+            "family": spread_names(card, family, group.precision)[0],
             "gpu_id": group.gpu_id,
             "measured_s": part["time_s"].to_numpy(dtype=np.float64),
             "predicted_s": predicted,
@@ -144,11 +143,11 @@ def predicted_rows(
 
 
 def _held_out(
-    frame: pd.DataFrame, calibration: Calibration, kind: RowKind, *, low_precision: bool
+    frame: pd.DataFrame, calibration: Calibration, kind: RowKind, precision: Precision
 ) -> pd.DataFrame:
     """Return rows with the prediction of the fit that did not see their shape."""
     for part in calibration.fits:
-        if part.kind == kind and part.variant == (EIGHT_BIT if low_precision else GENERAL):
+        if part.kind == kind and part.variant == Variant(precision=precision):
             held = pd.Series(part.fitted.held_out, index=list(part.labels))
             _, order = np.unique(part.shapes, return_inverse=True)
             fold = pd.Series(order % FOLDS, index=list(part.labels))

@@ -15,7 +15,7 @@ from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty
-from simulator.timing.limits import has_low_precision_products, peak_flops_per_s, resident_blocks
+from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import Roof
 from simulator.timing.step import StepTime, step_time
 from simulator.units import format_gib
@@ -226,26 +226,31 @@ def _low_precision_note(gpu_rates: Rates, setup: Setup) -> str:
         return ""
     parts = []
     if is_low_precision(DTYPE_BYTES[setup.weight_dtype]):
-        if not has_low_precision_products(gpu_rates.gpu, setup.weight_dtype):
-            parts.append(f"products of {setup.weight_dtype} weights are timed as 16-bit ones")
-        elif setup.weight_dtype != LOW_PRECISION:
+        found = gpu_rates.at(gpu_rates.product_precision(setup.weight_dtype))
+        key = found.constants[Key("launch_us", "gemm")].key
+        timed_as = key.precision if key else ""
+        if timed_as != setup.weight_dtype:
             parts.append(
-                f"products of {setup.weight_dtype} weights are timed as {LOW_PRECISION} ones"
+                f"products of {setup.weight_dtype} weights are timed as {timed_as or '16-bit'} ones"
             )
     if is_low_precision(DTYPE_BYTES[setup.kv_dtype]) and setup.kv_dtype != LOW_PRECISION:
         parts.append(f"{setup.kv_dtype} caches are timed as {LOW_PRECISION} ones")
     if parts:
         return f"No rows are of these formats: {', '.join(parts)}."
     used = {
-        gpu_rates.low_precision.constants[key].origin
-        for key, dtype in (
-            (Key("launch_us", "gemm"), setup.weight_dtype),
-            (Key("launch_us", "attention"), setup.kv_dtype),
+        gpu_rates.at(precision).constants[key].origin
+        for key, dtype, precision in (
+            (
+                Key("launch_us", "gemm"),
+                setup.weight_dtype,
+                gpu_rates.product_precision(setup.weight_dtype),
+            ),
+            (Key("launch_us", "attention"), setup.kv_dtype, LOW_PRECISION),
         )
         if is_low_precision(DTYPE_BYTES[dtype])
     }
     if gpu_rates.origin == "fitted" and used == {"carried"}:
-        return f"Constants of {LOW_PRECISION} kernels are carried over from other GPUs."
+        return "Constants of 8-bit kernels are carried over from other GPUs."
     return ""
 
 

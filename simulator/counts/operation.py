@@ -9,15 +9,36 @@ from simulator.numeric import Numeric
 
 Kind = Literal[
     "gemm",
+    "experts",
     "attention",
+    "latent_attention",
     "prefill_attention",
+    "latent_prefill",
+    "convolution",
+    "recurrence",
     "combine",
     "elementwise",
+    "norm",
+    "activation",
+    "rotary",
+    "quantise",
     "copy",
     "gather",
     "collective",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+# The kind whose constants and spreads stand in for those that a kind lacks.
+KIN: dict[Kind, Kind] = {
+    "experts": "gemm",
+    "latent_attention": "attention",
+    "latent_prefill": "prefill_attention",
+    "convolution": "elementwise",
+    "recurrence": "elementwise",
+    "norm": "elementwise",
+    "activation": "elementwise",
+    "rotary": "elementwise",
+    "quantise": "elementwise",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +72,9 @@ class Operation:
     m, n, k
         Sizes of each launch's matrix product [M, K] x [K, N]; 0 if unknown or if there are many
         small products.
-    weight_element_bytes
-        Stored bytes per weight, if the kernel expands weights to ``dtype`` on the chip; None if
-        they have that format. [bytes]
+    weights
+        Stored format of the weights, if the kernel expands them to ``dtype`` on the chip; None if
+        they have that format.
     link_bytes, ranks
         Traffic over the GPU's link to its group, per direction [bytes]; and the group's size.
     reused_bytes, reused_footprint_bytes
@@ -90,7 +111,7 @@ class Operation:
     m: Numeric = 0
     n: Numeric = 0
     k: Numeric = 0
-    weight_element_bytes: float | None = None
+    weights: Dtype | None = None
     link_bytes: Numeric = 0
     ranks: int = 1
     reused_bytes: Numeric = 0

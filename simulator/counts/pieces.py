@@ -126,7 +126,7 @@ def gemm(
         m=rows,
         n=columns / matrices if matrices > 1 else columns,
         k=inner,
-        weight_element_bytes=DTYPE_BYTES[weight_dtype] if weight_dtype == "int4" else None,
+        weights=weight_dtype if weight_dtype == "int4" else None,
         dtype=shard.multiplied(weight_dtype),
     )
 

@@ -2,12 +2,31 @@
 
 from typing import Literal, get_args
 
-Dtype = Literal["bf16", "fp16", "fp32", "fp8", "int8", "int4"]
+Dtype = Literal["bf16", "fp16", "fp32", "fp8", "fp8_block", "int8", "nvfp4", "mxfp4", "int4"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+# A KV cache has no scales of blocks of weights.
+KvDtype = Literal["bf16", "fp16", "fp32", "fp8", "int8", "int4"]
 
-# Bytes per element. Scales of quantised formats (one or two bytes per 64 to 128 elements) are left
-# out: they add 1 to 2 %.
-DTYPE_BYTES: dict[str, float] = {"bf16": 2, "fp16": 2, "fp32": 4, "fp8": 1, "int8": 1, "int4": 0.5}
+# Bytes per element. The scales of block formats are counted: of fp8_block four bytes per 128 x 128
+# weights (DeepSeek-V3), of nvfp4 one byte per 16 (NVIDIA), of mxfp4 one per 32 (OCP MX 1.0). Those
+# of fp8, int8 and int4 (one or two bytes per 64 and more) are left out: they add at most 2 %.
+DTYPE_BYTES: dict[str, float] = {
+    "bf16": 2,
+    "fp16": 2,
+    "fp32": 4,
+    "fp8": 1,
+    "fp8_block": 1 + 4 / 128**2,
+    "int8": 1,
+    "nvfp4": 0.5 + 1 / 16,
+    "mxfp4": 0.5 + 1 / 32,
+    "int4": 0.5,
+}
+
+# Formats whose kernels have constants of their own, and the format whose constants stand in for
+# missing ones; after it come those of 16 bits.
+Precision = Literal["", "fp8", "fp8_block", "nvfp4", "mxfp4", "int4"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)[1:]
+STANDS_IN: dict[Precision, Precision] = {"fp8_block": "fp8", "nvfp4": "fp8", "mxfp4": "int4"}
 
 # Spellings of the engines and of Hugging Face files.
 DTYPE_ALIASES: dict[str, Dtype] = {

@@ -226,6 +226,9 @@ class HardwareProfile(Frozen):
             "fp16": self.peak.fp16_tflops,
             "fp32": self.peak.fp32_tflops,
             "fp8": self.peak.fp8_tflops,
+            "fp8_block": self.peak.fp8_tflops,
+            "nvfp4": self.peak.fp4_tflops,
+            "mxfp4": self.peak.fp4_tflops,
             "int8": self.peak.int8_tops,
         }
         figure = figures.get(dtype)

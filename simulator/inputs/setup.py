@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, field_validator
 
 from simulator.errors import WorkloadError, unknown
-from simulator.inputs.dtypes import DTYPE_ALIASES, Dtype, activation_dtype
+from simulator.inputs.dtypes import DTYPE_ALIASES, Dtype, KvDtype, activation_dtype
 from simulator.inputs.files import Frozen, read_count, validate
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import AtLeastOne, Workload
@@ -29,6 +29,7 @@ def _dtype(value: Any) -> Any:
 
 
 DtypeField = Annotated[Dtype, BeforeValidator(_dtype)]
+KvDtypeField = Annotated[KvDtype, BeforeValidator(_dtype)]
 
 
 class Setup(Frozen):
@@ -61,7 +62,7 @@ class Setup(Frozen):
     kv_layout: KvLayout = "copies"
     execution: Execution = "graph"
     weight_dtype: DtypeField = "bf16"
-    kv_dtype: DtypeField = "bf16"
+    kv_dtype: KvDtypeField = "bf16"
     tensor_parallel: AtLeastOne = 1
     constants: ConstantsChoice = "auto"
     gpu_memory_utilization: Annotated[float, Field(allow_inf_nan=True)] = 0.9

@@ -1,16 +1,17 @@
 """Constants of the timing model: the meaning of each, its value for a GPU, and its source.
 
 A constant is looked up by a :class:`Key`: library, precision, kind of operation and name. A caller
-may name variants (libraries or kernels, and 8-bit formats), whose own constants come before general
-ones. The first one found is used, and its source is kept:
+may name variants (libraries or kernels, and formats of 8 and 4 bits), whose own constants come
+before general ones. The first one found is used, and its source is kept:
 
-1. fitted to the GPU: of an 8-bit variant;
-2. transferred from other GPUs: of an 8-bit variant. Other GPUs' 8-bit constants predict 8-bit
+1. fitted to the GPU: of a variant of 8 or 4 bits;
+2. transferred from other GPUs: of such a variant. Other GPUs' 8-bit constants predict 8-bit
    kernels better than the GPU's own 16-bit ones do;
 3. fitted to the GPU: of another variant, of the kind of operation, of all kinds;
 4. transferred: of another variant, of the kind of operation;
-5. measured on the GPU;
-6. transferred: of all kinds.
+5. all of these for the kind that stands in for it (``KIN`` in ``counts/operation.py``);
+6. measured on the GPU;
+7. transferred: of all kinds.
 
 ``carried.toml`` holds published constants of whole GPUs, ``carried_kernels.toml`` constants fitted
 to kernels (``tools/accuracy.py --carry`` writes it). An entry with ``mhz``, the clock of its GPU,
@@ -24,11 +25,11 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from importlib.resources import files
 from math import inf
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
-from simulator.counts.operation import KINDS, Kind, Operation
+from simulator.counts.operation import KIN, KINDS, Kind, Operation
 from simulator.errors import ProfileError, unknown
-from simulator.inputs.dtypes import DTYPES, Dtype
+from simulator.inputs.dtypes import DTYPES, PRECISIONS, STANDS_IN, Dtype, Precision
 from simulator.inputs.hardware import FittedFigure, HardwareProfile
 from simulator.inputs.setup import ConstantsChoice
 from simulator.timing.limits import (
@@ -45,7 +46,10 @@ LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
 # Attention kernels of several libraries: their fitted constants say more about the kernel than
 # about the GPU.
 ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer")
-LOW_PRECISION = "fp8"
+# The constants of caches of 8 bits and fewer.
+LOW_PRECISION: Precision = "fp8"
+# Kinds of operation that multiply by weights, whose format selects their constants.
+PRODUCTS: tuple[Kind, ...] = ("gemm", "experts")
 # Fitted constants of a published program's code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an
@@ -68,24 +72,23 @@ class Variant(NamedTuple):
     library
         A library or an attention kernel; empty for any.
     precision
-        ``fp8`` for 8-bit products and caches; empty for 16 bits.
+        The format of products (one of ``PRECISIONS``), or ``fp8`` for caches of 8 bits and fewer;
+        empty for 16 bits.
     """
 
     library: str = ""
-    precision: str = ""
+    precision: Precision = ""
 
     def __str__(self) -> str:
         """Return the variant as the prefix of its constants' names: ``vllm_fp8``."""
         return "_".join(filter(None, self))
 
 
-# Any library, in 16 and in 8 bits.
+# Any library in 16 bits, and in the other formats.
 GENERAL = Variant()
-EIGHT_BIT = Variant(precision=LOW_PRECISION)
 VARIANTS = (
     *(Variant(library) for library in (*LIBRARIES, *ATTENTION_KERNELS)),
-    EIGHT_BIT,
-    *(Variant(library, LOW_PRECISION) for library in LIBRARIES),
+    *(Variant(library, each) for each in PRECISIONS for library in ("", *LIBRARIES)),
 )
 
 
@@ -104,7 +107,7 @@ class Key(NamedTuple):
 
     name: str
     kind: Kind | None = None
-    precision: str = ""
+    precision: Precision = ""
     library: str = ""
 
     def of(self, variant: Variant) -> "Key":
@@ -506,11 +509,24 @@ class Rates:
     variants: tuple[Variant, ...] = ()
 
     @cached_property
-    def low_precision(self) -> "Rates":
-        """The rates of products and caches in 8 bits."""
-        own = [variant for variant in self.variants if variant.precision]
-        rest = [variant for variant in self.variants if not variant.precision]
-        return rates(self.gpu, self.choice, variants=dict.fromkeys((*own, EIGHT_BIT, *rest)))
+    def _by_precision(self) -> dict[Precision, "Rates"]:
+        """The rates of each format asked for so far."""
+        return {"": self}
+
+    def at(self, precision: Precision) -> "Rates":
+        """Return the rates of products or caches in a format of ``PRECISIONS``."""
+        found = self._by_precision.get(precision)
+        if found is None:
+            formats = [precision]
+            while formats[-1] in STANDS_IN:
+                formats.append(STANDS_IN[formats[-1]])
+            rest = [variant for variant in self.variants if not variant.precision]
+            libraries = [variant.library for variant in rest]
+            own = [Variant(library, each) for each in formats for library in (*libraries, "")]
+            known = [variant for variant in own if variant in VARIANTS]
+            found = rates(self.gpu, self.choice, variants=(*known, *rest))
+            self._by_precision[precision] = found
+        return found
 
     @cached_property
     def peak_flops_per_s(self) -> Mapping[Dtype, tuple[float, Dtype]]:
@@ -527,18 +543,37 @@ class Rates:
         }
 
     @cached_property
-    def _low_precision_products(self) -> frozenset[Dtype]:
-        """Formats with 8-bit matrix kernels on this GPU."""
-        return frozenset(item for item in DTYPES if has_low_precision_products(self.gpu, item))
+    def _product_precisions(self) -> Mapping[Dtype, Precision]:
+        """The precision of products with weights of each format; 16 bits where it is missing."""
+        found: dict[Dtype, Precision] = {"int4": "int4"}
+        for dtype in DTYPES:
+            if has_low_precision_products(self.gpu, dtype):
+                found[dtype] = "fp8" if dtype == "int8" else cast("Precision", dtype)
+            elif dtype in ("nvfp4", "mxfp4"):
+                found[dtype] = "int4"  # expanded on the chip, like int4
+        return found
+
+    def precision_of(self, operation: Operation) -> Precision:
+        """Return the precision whose constants hold for an operation; empty for 16 bits."""
+        if operation.low_precision_cache:
+            return LOW_PRECISION
+        if operation.kind in PRODUCTS:
+            return self.product_precision(operation.weights or operation.dtype)
+        return ""
+
+    def product_precision(self, dtype: Dtype) -> Precision:
+        """Return the precision of products with weights of a format; empty for 16 bits."""
+        return self._product_precisions.get(dtype, "")
 
     def of(self, operation: Operation) -> "Rates":
         """Return the rates for an operation, which depend on its formats."""
-        if (
-            operation.low_precision_cache
-            or (operation.kind == "gemm" and operation.dtype in self._low_precision_products)
-        ) and EIGHT_BIT not in self.variants:
-            return self.low_precision
-        return self
+        precision = self.precision_of(operation)
+        return self.at(precision) if precision and not self._of_a_format else self
+
+    @cached_property
+    def _of_a_format(self) -> bool:
+        """Whether these are the rates of a format already."""
+        return any(variant.precision for variant in self.variants)
 
     def flops_per_s(self, kind: Kind, dtype: Dtype) -> float:
         """Return the achieved matrix rate for a kind of operation. [FLOP/s]."""
@@ -640,10 +675,10 @@ class _Search:
         self.gpu, self.choice = gpu, choice
         self._fitted = fitted if choice == "auto" else {}
         self._measured = _measured(gpu) if choice == "auto" else {}
-        # The parts of the model (products or the rest) with constants from 8-bit rows of the card.
-        # Constants that these rows could not determine are then the card's 16-bit ones, which were
-        # in use when the others were fitted.
-        self._told = {_is_of_products(key) for key in self._fitted if key.precision}
+        # The parts of the model with constants from rows of the card in a format. Constants that
+        # these rows could not determine are then the card's 16-bit ones, which were in use when the
+        # others were fitted.
+        self._told = {(key.precision, _part(key)) for key in self._fitted if key.precision}
 
     def find(self, key: Key, variants: Sequence[Variant]) -> Constant:
         """Return the first constant found, from the card's own to the general ones."""
@@ -651,20 +686,29 @@ class _Search:
             peak = CONSTANTS[key.name].at_peak
             return Constant(peak, "published peak, no overheads", "peak")
         general = Key(key.name)
-        low_precision = [key.of(variant) for variant in variants if variant.precision]
-        sixteen_bit = [key.of(variant) for variant in variants if not variant.precision]
-        borrows = bool(low_precision) and _is_of_products(key) not in self._told
         found = (
-            self._own(low_precision)
-            or (transferred(self.gpu, low_precision) if borrows else None)
-            # A constant of this kind of operation is better than a general one measured here.
-            or self._own((*sixteen_bit, key, general))
-            or transferred(self.gpu, sixteen_bit, key if key.kind else None)
+            self._of_kind(key, variants)
             or self._measured.get(key.name)
             or transferred(self.gpu, (), general)
         )
         if found is None:
             raise ProfileError(f"no value for the constant {key.name}")
+        return found
+
+    def _of_kind(self, key: Key, variants: Sequence[Variant]) -> Constant | None:
+        """Return a constant of its kind of operation, or of the kind that stands in for it."""
+        low_precision = [key.of(variant) for variant in variants if variant.precision]
+        sixteen_bit = [key.of(variant) for variant in variants if not variant.precision]
+        told = any((each.precision, _part(key)) in self._told for each in low_precision)
+        found = (
+            self._own(low_precision)
+            or (transferred(self.gpu, low_precision) if low_precision and not told else None)
+            # A constant of this kind of operation is better than a general one measured here.
+            or self._own((*sixteen_bit, key, Key(key.name)))
+            or transferred(self.gpu, sixteen_bit, key if key.kind else None)
+        )
+        if found is None and key.kind in KIN:
+            return self._of_kind(key._replace(kind=KIN[key.kind]), variants)
         return found
 
     def _own(self, keys: Iterable[Key]) -> Constant | None:
@@ -682,7 +726,9 @@ def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) ->
     this rate below as many weights per second as in 16 bits.
     """
     near, _, _ = _tables_for(search.gpu.architecture)
-    if found.origin != "carried" or EIGHT_BIT not in variants or _TILE_RATE.of(EIGHT_BIT) in near:
+    low_precision = [variant for variant in variants if variant.precision]
+    known = any(_TILE_RATE.of(variant) in near for variant in low_precision)
+    if found.origin != "carried" or not low_precision or known:
         return found
     plain = search.find(_TILE_RATE, [variant for variant in variants if not variant.precision])
     if found.value >= plain.value / 2:
@@ -691,9 +737,12 @@ def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) ->
     return replace(plain, value=plain.value / 2, source=source)
 
 
-def _is_of_products(key: Key) -> bool:
-    """Return whether a constant belongs to matrix products."""
-    return key.kind == "gemm" or key.name in ("tile_gb_per_s", "split_k_us")
+def _part(key: Key) -> str:
+    """Return the part of the model that a constant belongs to: rows of one kind determine it."""
+    if key.name in ("tile_gb_per_s", "split_k_us"):
+        return key.kind or "gemm"
+    parts: dict[Kind | None, str] = {"combine": "attention", "copy": "attention", None: "attention"}
+    return parts.get(key.kind, str(key.kind))
 
 
 def _measured(gpu: HardwareProfile) -> Mapping[str, Constant]:
@@ -731,18 +780,14 @@ def used_constants(
     Yields
     ------
     tuple
-        The key, whose precision marks 8-bit constants, and the constant.
+        The key, whose precision marks constants of fewer than 16 bits, and the constant.
     """
     launched = [item for item in operations if item.launches]
-    sixteen_bit = [item for item in launched if gpu_rates.of(item) is gpu_rates]
-    low_precision = [item for item in launched if gpu_rates.of(item) is not gpu_rates]
-    for key, constant in gpu_rates.constants.items():
-        if _is_used(sixteen_bit, key, eager=eager):
-            yield key, constant
-    if low_precision:
-        for key, constant in gpu_rates.low_precision.constants.items():
-            if _is_used(low_precision, key, eager=eager):
-                yield key.of(EIGHT_BIT), constant
+    for precision in ("", *PRECISIONS):
+        some = [item for item in launched if gpu_rates.precision_of(item) == precision]
+        for key, constant in gpu_rates.at(precision).constants.items() if some else ():
+            if _is_used(some, key, eager=eager):
+                yield key.of(Variant(precision=precision)), constant
 
 
 def _is_used(operations: Sequence[Operation], key: Key, *, eager: bool) -> bool:

@@ -27,16 +27,15 @@ from importlib.resources import files
 from typing import Any, Literal, get_args
 
 from simulator.counts.attention.registry import find_way
-from simulator.counts.operation import Kind, Operation, Totals, total
+from simulator.counts.operation import KIN, Kind, Operation, Totals, total
 from simulator.counts.transformer import prefill_operations
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
+from simulator.inputs.dtypes import DTYPE_BYTES, STANDS_IN, Dtype, Precision, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
-from simulator.timing.constants import Key, Rates
-from simulator.timing.limits import has_low_precision_products
+from simulator.timing.constants import LOW_PRECISION, PRODUCTS, Key, Rates
 from simulator.timing.request import GenerationTime
 from simulator.timing.roofline import OperationTime, cached_bytes, is_used
 from simulator.timing.step import KindTime, StepTime
@@ -44,18 +43,40 @@ from simulator.units import MICROSECOND
 
 # Kinds of operation that rows cannot separate: a call of decode attention also writes the new keys
 # and adds up partial results.
-Family = Literal["gemm", "attention", "prefill_attention", "elementwise", "collective"]
+Family = Literal[
+    "gemm",
+    "experts",
+    "attention",
+    "latent_attention",
+    "prefill_attention",
+    "latent_prefill",
+    "convolution",
+    "recurrence",
+    "elementwise",
+    "collective",
+]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 FAMILY: dict[Kind, Family] = {
     "gemm": "gemm",
+    "experts": "experts",
     "attention": "attention",
+    "latent_attention": "latent_attention",
     "combine": "attention",
     "copy": "attention",
     "prefill_attention": "prefill_attention",
+    "latent_prefill": "latent_prefill",
+    "convolution": "convolution",
+    "recurrence": "recurrence",
     "elementwise": "elementwise",
+    "norm": "elementwise",
+    "activation": "elementwise",
+    "rotary": "elementwise",
+    "quantise": "elementwise",
     "gather": "elementwise",
     "collective": "collective",
 }
+# Kinds of kernel that read the KV cache, whose format selects their spread.
+CACHE_READERS: tuple[Family, ...] = ("attention", "latent_attention")
 Code = Literal["bifurcated", "eager_host", "unfused", "rebuilt"]
 # Added to a kind's time in denominators, so that a kind without time has no error. [s]
 _TINY_S = 1e-15
@@ -473,8 +494,9 @@ def peak_bound_s(
 
 def format_of(family: Family, setup: Setup) -> Dtype:
     """Return the format that selects a kind of kernel's spread: of weights, or of the cache."""
-    dtypes: dict[Family, Dtype] = {"gemm": setup.weight_dtype, "attention": setup.kv_dtype}
-    return dtypes.get(family, "bf16")
+    if family in PRODUCTS:
+        return setup.weight_dtype
+    return setup.kv_dtype if family in CACHE_READERS else "bf16"
 
 
 def spread_of(gpu_rates: Rates, family: Family, dtype: Dtype = "bf16") -> Spread:
@@ -490,18 +512,28 @@ def spread_of(gpu_rates: Rates, family: Family, dtype: Dtype = "bf16") -> Spread
         Format of the weights for products, of the cache for attention.
     """
     known = shipped_spreads()
-    low_precision = is_low_precision(DTYPE_BYTES[dtype]) and family in ("gemm", "attention")
-    if low_precision and family == "gemm" and not has_low_precision_products(gpu_rates.gpu, dtype):
-        # No rows have weights that are expanded first: 16-bit rows represent them.
-        origin = "peak" if gpu_rates.choice == "peak" else "carried"
-        return known.origin[origin][family]
-    tables = _tables(known, gpu_rates.low_precision if low_precision else gpu_rates, family)
-    names = (spread_name(gpu_rates.gpu, family, low_precision=low_precision), family)
+    precision = _precision(gpu_rates, family, dtype)
+    tables = _tables(known, gpu_rates.at(precision), family)
+    if family in PRODUCTS and is_low_precision(DTYPE_BYTES[dtype]) and precision in ("", "int4"):
+        # Weights that are expanded first: 16-bit rows of other GPUs represent them.
+        tables = tables[-1:]
+    names = spread_names(gpu_rates.gpu, family, precision)
     return next(table[name] for name in names for table in tables if name in table)
 
 
-def spread_name(gpu: HardwareProfile, family: Family, *, low_precision: bool) -> str:
-    """Return the name of a kind of kernel's spread in ``spread.toml``.
+def _precision(gpu_rates: Rates, family: Family, dtype: Dtype) -> Precision:
+    """Return the precision of a kind of kernel: of its products, or of the cache it reads."""
+    if family in PRODUCTS:
+        return gpu_rates.product_precision(dtype)
+    if family in CACHE_READERS and is_low_precision(DTYPE_BYTES[dtype]):
+        return LOW_PRECISION
+    return ""
+
+
+def spread_names(gpu: HardwareProfile, family: Family, precision: Precision) -> list[str]:
+    """Return the names under which a kind of kernel's spread may stand in ``spread.toml``.
+
+    Its own name comes first, then those of the formats and of the kind that stand in for it.
 
     Parameters
     ----------
@@ -509,12 +541,23 @@ def spread_name(gpu: HardwareProfile, family: Family, *, low_precision: bool) ->
         Its collectives have a separate spread if its only link is PCIe.
     family
         The kind of kernel.
-    low_precision
-        Whether to take the spread of 8-bit products and caches.
+    precision
+        The format of products and caches.
+
+    Examples
+    --------
+    >>> from simulator.inputs.hardware import load_hardware
+    >>> spread_names(load_hardware("b200-sxm"), "experts", "nvfp4")
+    ['nvfp4_experts', 'fp8_experts', 'experts', 'nvfp4_gemm', 'fp8_gemm', 'gemm']
     """
     if family == "collective" and gpu.link == "none":
-        return "pcie_collective"
-    return f"fp8_{family}" if low_precision else family
+        return ["pcie_collective"]
+    formats: list[Precision] = [precision]
+    while formats[-1]:
+        formats.append(STANDS_IN.get(formats[-1], ""))
+    names = [f"{each}_{family}" if each else family for each in formats]
+    kin = KIN.get(family)
+    return names if kin is None else [*names, *spread_names(gpu, FAMILY[kin], precision)]
 
 
 def _tables(known: Spreads, gpu_rates: Rates, family: Family) -> list[Mapping[str, Spread]]:

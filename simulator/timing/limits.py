@@ -6,8 +6,11 @@ from simulator.inputs.hardware import HardwareProfile
 
 _WIDER: dict[str, tuple[Dtype, ...]] = {
     "int4": ("bf16", "fp16"),
+    "mxfp4": ("bf16", "fp16"),
+    "nvfp4": ("bf16", "fp16"),
     "int8": ("bf16", "fp16"),
     "fp8": ("bf16", "fp16"),
+    "fp8_block": ("bf16", "fp16"),
     "bf16": ("fp16",),
 }
 # FlashAttention-2, which PyTorch uses on every card, and FlashInfer assume two blocks per SM;
@@ -29,7 +32,7 @@ def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
     """Return the published matrix rate, and the format actually used.
 
     A card without a path for the format, or with one that is no faster (int8 on a B300 or MI210),
-    computes in the next wider one: fp8, int8 and int4 in bf16, bf16 in fp16.
+    computes in the next wider one: 8 and 4 bits in bf16, bf16 in fp16.
 
     Returns
     -------

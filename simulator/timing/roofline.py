@@ -251,8 +251,7 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     overlap, sms = gpu.overlap[operation.kind], gpu.sm_count
     rate = gpu.flops_per_s(operation.kind, operation.dtype) / sms
     element = DTYPE_BYTES[gpu.peak_flops_per_s[operation.dtype][1]]
-    stored = operation.weight_element_bytes
-    weight_element = DTYPE_BYTES[operation.dtype] if stored is None else stored
+    weight_element = DTYPE_BYTES[operation.weights or operation.dtype]
     walked = operation.k * operation.launches
     partial_bytes = PARTIAL_BYTES * operation.m * operation.n
     # Tiles per column, tiles per row, and the time of each tile over all of K.

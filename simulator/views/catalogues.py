@@ -61,13 +61,15 @@ def model_facts(shape: "ModelShape") -> Row:
 
 def gpu_facts(profile: "HardwareProfile") -> Row:
     """Return a GPU's profile, and the constants of the timing model on it."""
-    from simulator.timing.constants import EIGHT_BIT, rates
+    from simulator.inputs.dtypes import PRECISIONS
+    from simulator.timing.constants import Variant, rates
 
     used = rates(profile)
     constants = dict(used.constants) | {
-        key.of(EIGHT_BIT): item
-        for key, item in used.low_precision.constants.items()
-        if item != used.constants[key]
+        key.of(Variant(precision=precision)): item
+        for precision in PRECISIONS
+        for key, item in used.at(precision).constants.items()
+        if item.key and item.key.precision == precision
     }
     return {
         **profile.model_dump(mode="json", exclude_none=True),

@@ -126,7 +126,7 @@ def test_what_the_user_should_know_is_noted(
 def test_8_bit_constants_of_other_gpus_are_noted(fitted: dict[str, float], noted: bool) -> None:
     """Where the first note says that constants are the card's own, and these are not."""
     notes = _estimate(mistral_7b(), gpu(fitted), weight_dtype="fp8").notes
-    assert ("Constants of fp8 kernels are carried over from other GPUs." in notes) == noted
+    assert ("Constants of 8-bit kernels are carried over from other GPUs." in notes) == noted
 
 
 @pytest.mark.parametrize(

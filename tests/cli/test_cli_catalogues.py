@@ -107,7 +107,7 @@ def test_a_gpu_shows_the_constants_of_8_bit_kernels_too() -> None:
     shown = bifurcate("gpus", "show", "l4", "--json").json["constants"]
     used = rates(load_hardware("l4"))
     for key in (Key("launch_us", "attention"), Key("bandwidth_fraction", "gemm")):
-        assert shown[f"fp8_{key}"]["value"] == used.low_precision.constants[key].value
+        assert shown[f"fp8_{key}"]["value"] == used.at("fp8").constants[key].value
         assert shown[str(key)]["value"] == used.constants[key].value
     assert "link_fraction" in shown
     assert "fp8_link_fraction" not in shown

@@ -240,7 +240,7 @@ def test_a_card_without_an_8_bit_path_multiplies_with_16_bit_kernels() -> None:
     card = rates(gpu({"fp8_gemm_launch_us": 4, "gemm_launch_us": 3}, fp8_tflops=None))
     product = Operation(name="product", kind="gemm", dtype="fp8")
     assert card.of(product) is card
-    assert card.of(replace(product, dtype="int8")) is card.low_precision
+    assert card.of(replace(product, dtype="int8")) is card.at("fp8")
 
 
 def test_8_bit_constants_of_others_come_before_the_card_s_own_of_16_bits() -> None:
@@ -333,9 +333,9 @@ def test_half_the_weight_bytes_are_no_slower(name: str) -> None:
 def test_a_card_s_own_8_bit_tiles_are_not_raised() -> None:
     """A rate carried to another architecture has a floor; one fitted to the card is what it is."""
     own = gpu({"tile_gb_per_s": 200, "fp8_tile_gb_per_s": 30})
-    assert rates(own).low_precision.tile_bytes_per_s == 30e9
+    assert rates(own).at("fp8").tile_bytes_per_s == 30e9
     other = gpu({"tile_gb_per_s": 1000})
-    lent = rates(other).low_precision
+    lent = rates(other).at("fp8")
     assert lent.tile_bytes_per_s == 500e9
     assert lent.constants[KEY["tile_gb_per_s"]].source.startswith("as many weights as in 16 bits: ")
 
@@ -391,7 +391,7 @@ def test_a_library_s_16_bit_constants_come_after_8_bit_ones() -> None:
             del fitted[left_out + name]
         # Some constant of 8 bits, so that other GPUs' do not come before the card's own.
         card = rates(gpu({**fitted, "fp8_copy_launch_us": 9}), variants=vllm)
-        assert card.low_precision.launch_s["attention"] == pytest.approx(value * 1e-6)
+        assert card.at("fp8").launch_s["attention"] == pytest.approx(value * 1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(profile_files()))

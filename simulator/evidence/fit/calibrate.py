@@ -17,8 +17,9 @@ from simulator.evidence.predict.measured import of_other_libraries
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
+from simulator.inputs.dtypes import PRECISIONS
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import EIGHT_BIT, GENERAL, Variant
+from simulator.timing.constants import GENERAL, Variant
 
 # The fewest rows that can determine a constant.
 LEAST_ROWS = 12
@@ -71,8 +72,8 @@ class Calibration:
 def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
     """Fit every constant that the rows of a GPU determine.
 
-    For each kind of row, first in 16-bit and then in 8-bit formats: one fit to all libraries, for
-    questions that name no library, then one for each library if there are several.
+    For each kind of row, first in 16-bit formats and then in those of fewer bits: one fit to all
+    libraries, for questions that name no library, then one for each library if there are several.
 
     Raises
     ------
@@ -114,8 +115,9 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     prepared = prepare(rows, stage.kind).groups
     groups = [group for group in prepared if _launched(group) == stage.rows]
     chosen_for = []
-    for general in (GENERAL, EIGHT_BIT) if stage.own else (GENERAL,):
-        some = [group for group in groups if group.low_precision == (general == EIGHT_BIT)]
+    for precision in ("", *PRECISIONS) if stage.own else ("",):
+        general = Variant(precision=precision)
+        some = [group for group in groups if group.precision == precision]
         if stage.general:
             chosen_for.append((some, general))
         libraries = _by_variant(some)

@@ -14,15 +14,20 @@ from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
 from simulator.evidence.rows.kinds import RowKind, attended_pairs
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
+from simulator.inputs.dtypes import (
+    DTYPE_BYTES,
+    PRECISIONS,
+    STANDS_IN,
+    Dtype,
+    Precision,
+    is_low_precision,
+)
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import Attention, Execution, Setup
 from simulator.numeric import Numeric
 from simulator.timing.constants import (
     ATTENTION_KERNELS,
-    EIGHT_BIT,
     GENERAL,
-    LOW_PRECISION,
     Variant,
 )
 from simulator.timing.limits import resident_blocks
@@ -95,8 +100,13 @@ def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...
     """Return the variants whose constants hold for a row, the most specific first."""
     library = library_of(str(row["framework"]))
     dtype = str(row.get("kv_dtype", row["dtype"]))
-    low_precision = LOW_PRECISION in (dtype, row["dtype"])
-    listed = [Variant(library, LOW_PRECISION), EIGHT_BIT] if low_precision else []
+    formats = (dtype, str(row["dtype"]))
+    precision: Precision = next((each for each in PRECISIONS if each in formats), "")
+    listed: list[Variant] = []
+    while precision:
+        listed += [Variant(library, precision), Variant(precision=precision)]
+        precision = STANDS_IN.get(precision, "")
+    low_precision = bool(listed)
     listed.append(Variant(library))
     if not low_precision and "kv_dtype" in row:
         listed.append(Variant(attention_kernel(str(row["kernel"]), gpu)))

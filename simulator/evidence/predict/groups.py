@@ -11,6 +11,7 @@ import pandas as pd
 from simulator.counts.operation import Operation
 from simulator.errors import SimulatorError
 from simulator.evidence.rows.kinds import RowKind
+from simulator.inputs.dtypes import Precision
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ConstantsChoice, Execution, Setup
@@ -54,9 +55,9 @@ class Group:
     setup: Setup | None = None
 
     @property
-    def low_precision(self) -> bool:
-        """Whether the rows have an 8-bit format, which has its own constants."""
-        return any(variant.precision for variant in self.variants)
+    def precision(self) -> Precision:
+        """The rows' format if it has constants of its own; empty for 16 bits."""
+        return next((variant.precision for variant in self.variants if variant.precision), "")
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""
