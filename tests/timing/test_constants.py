@@ -10,7 +10,7 @@ from builders import gpu, mistral_7b
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.counts.operation import KINDS, Operation
+from simulator.counts.operation import KIN, KINDS, Operation
 from simulator.counts.transformer import decode_operations
 from simulator.errors import ProfileError
 from simulator.inputs.hardware import load_hardware, profile_files
