@@ -12,10 +12,11 @@ import pandas as pd
 
 from simulator.evidence.fit.solver import with_constants
 from simulator.evidence.fit.stages import DECODE_ATTENTION
-from simulator.evidence.predict.calls import attention_kernel
+from simulator.evidence.predict.calls import attention_kernel, is_fallback
 from simulator.evidence.predict.groups import library_of
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import (
+    ATTENTION_KERNELS,
     CONSTANTS,
     GENERAL,
     Entry,
@@ -40,14 +41,20 @@ HEADER = """\
 
 
 def kernels_of(table: pd.DataFrame, gpus: Iterable[HardwareProfile]) -> dict[tuple[str, str], str]:
-    """Return the attention kernel of each GPU's libraries in rows of 16-bit decode attention."""
+    """Return the attention kernel of each GPU's libraries in rows of 16-bit decode attention.
+
+    Kernels that a library only falls back to are left out: they have constants of their own.
+    """
     known = {gpu.id: gpu for gpu in gpus}
     rows = table[table["gpu_id"].isin(list(known)) & (table["kv_dtype"] != "fp8")]
+    named = {
+        (str(gpu_id), library_of(str(framework)), attention_kernel(str(kernel), known[str(gpu_id)]))
+        for gpu_id, framework, kernel in rows[["gpu_id", "framework", "kernel"]].to_numpy()
+    }
     return {
-        (str(gpu_id), library_of(str(framework))): attention_kernel(str(kernel), known[str(gpu_id)])
-        for gpu_id, framework, kernel in rows[["gpu_id", "framework", "kernel"]]
-        .drop_duplicates()
-        .itertuples(index=False)
+        (gpu_id, library): kernel
+        for gpu_id, library, kernel in sorted(named)
+        if not is_fallback(kernel, known[gpu_id])
     }
 
 
@@ -75,7 +82,8 @@ def averaged(
         values = own_constants(gpu)
         libraries = [library for card, library in kernels if card == gpu.id]
         for key, value in values.items():
-            if key.of(GENERAL) in DECODE_ATTENTION and not key.precision:
+            by_library = key.library not in ATTENTION_KERNELS
+            if key.of(GENERAL) in DECODE_ATTENTION and not key.precision and by_library:
                 continue
             found.setdefault(key, []).append((_at_reference(key, value, gpu), gpu.name))
             # If a GPU has rows of only one library, that is vLLM.

@@ -89,7 +89,7 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
     for kind, table in tables.items():
         rows = table[table["time_s"].notna() & table["gpu_id"].notna()]
         for group in prepare(rows, kind).groups:
-            if group.execution == "eager":
+            if group.execution == "eager" or group.fallback:
                 continue
             for origin, card, choice in _cards(
                 carried[group.gpu_id], calibrations.get(group.gpu_id), kind

@@ -411,6 +411,7 @@ def _prefill_attention(
                 kv_bytes_read=kv_bytes,
                 launches=minimum(tokens, 1),
                 thread_blocks=level.nodes * heads * blocks,
+                head_width=widths / 2,
                 longest_block_flops=2 * PREFILL_ROWS_PER_BLOCK * w * widths,
                 dtype=shard.dtype,
             )

@@ -45,7 +45,7 @@ Origin = Literal["fitted", "measured", "carried", "peak"]
 LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
 # Attention kernels of several libraries: their fitted constants say more about the kernel than
 # about the GPU.
-ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer")
+ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer", "trtllmgen", "triton")
 # The constants of caches of 8 bits and fewer.
 LOW_PRECISION: Precision = "fp8"
 # Kinds of operation that multiply by weights, whose format selects their constants.
@@ -89,6 +89,7 @@ GENERAL = Variant()
 VARIANTS = (
     *(Variant(library) for library in (*LIBRARIES, *ATTENTION_KERNELS)),
     *(Variant(library, each) for each in PRECISIONS for library in ("", *LIBRARIES)),
+    *(Variant(kernel, LOW_PRECISION) for kernel in ATTENTION_KERNELS),
 )
 
 
@@ -234,6 +235,13 @@ CONSTANTS: dict[str, Definition] = {
         fit={None: (1e-4, 1)},
         rows="decode attention of one long sequence with few KV heads",
     ),
+    "exp_g_per_s": _rate(
+        meaning="exponentials of softmax that one SM computes",
+        unit="G/s",
+        needs=("head_width",),
+        fit={None: (2, 200)},
+        rows="long prefill with narrow heads (64)",
+    ),
     "split_k_us": _time(
         meaning="time of splitting a product's inner dimension over thread blocks",
         needs=("m",),
@@ -286,6 +294,9 @@ KEYS = tuple(
     for kind in (KINDS if definition.by_kind else (None,))
 )
 _TILE_RATE = Key("tile_gb_per_s")
+# A constant that stands in for another: decode attention multiplies like prefill attention, whose
+# rows show the matrix rate.
+_STAND_IN = {Key("flops_fraction", "attention"): Key("flops_fraction", "prefill_attention")}
 
 
 @cache
@@ -369,13 +380,17 @@ def transferred(
         The GPU to transfer to.
     own
         Keys of variants, the most specific first. Constants of the GPU's own architecture come
-        first; then those of the same kernel; then those of the same library.
+        first, then those of its relative; then those of the same kernel; then those of the same
+        library.
     general
         The key without a variant, which comes last.
     """
-    near, far, everywhere = _tables_for(gpu.architecture)
+    near, relative, everywhere = _tables_for(gpu.architecture)
     kernels_first = sorted(own, key=lambda key: key.library not in ATTENTION_KERNELS)
-    searched = [*((key, near) for key in own), *((key, far) for key in kernels_first)]
+    searched = [
+        *((key, table) for table in (near, relative) for key in own),
+        *((key, shipped().default) for key in kernels_first),
+    ]
     if general is not None:
         searched.append((general, everywhere))
     for key, table in searched:
@@ -416,14 +431,18 @@ def clock_factor(key: Key, mhz: float, gpu: HardwareProfile) -> float:
 
 @cache
 def _tables_for(architecture: str) -> tuple[_Table, _Table, _Table]:
-    """Return the constants of an architecture's own GPUs, those of others, and both."""
+    """Return the constants of an architecture's own GPUs, of its relative, and of all GPUs.
+
+    An architecture with a relative of its own takes nothing from the family that it is named after:
+    Blackwell with GDDR has neither the memory nor the kernels of Blackwell with HBM.
+    """
     tables = shipped()
     family = architecture.split(maxsplit=1)[0]
-    kin = tables.kin.get(architecture, tables.kin.get(family, ""))
     of = tables.architectures
-    near = {**of.get(family, {}), **of.get(architecture, {})}
-    far = {**tables.default, **of.get(kin, {})}
-    return near, far, {**far, **near}
+    near = {} if architecture in tables.kin else of.get(family, {})
+    near = {**near, **of.get(architecture, {})}
+    relative = of.get(tables.kin.get(architecture, tables.kin.get(family, "")), {})
+    return near, relative, {**tables.default, **relative, **near}
 
 
 @cache
@@ -479,6 +498,8 @@ class Rates:
         Bandwidth of the L2 cache, and the working set it can hold.
     block_bytes_per_s
         Bandwidth of one thread block.
+    exponentials_per_s
+        Rate of the exponentials of softmax.
     eager_launch_s, host_s_per_launch
         Time of each launch outside a CUDA graph: added on the device, and on the host.
     constants
@@ -500,6 +521,7 @@ class Rates:
     l2_bandwidth_bytes_per_s: float
     l2_bytes: float
     block_bytes_per_s: float
+    exponentials_per_s: float
     step_s: float
     eager_launch_s: float
     host_s_per_launch: float
@@ -657,6 +679,7 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
         l2_bandwidth_bytes_per_s=value("l2_gb_per_s") * GIGA * gpu.sm_count,
         l2_bytes=gpu.l2_bytes * value("l2_fraction"),
         block_bytes_per_s=value("block_gb_per_s") * GIGA,
+        exponentials_per_s=value("exp_g_per_s") * GIGA * gpu.sm_count,
         step_s=value("step_us") * MICROSECOND,
         eager_launch_s=value("eager_launch_us") * MICROSECOND,
         host_s_per_launch=value("host_us_per_launch") * MICROSECOND,
@@ -707,6 +730,10 @@ class _Search:
             or self._own((*sixteen_bit, key, Key(key.name)))
             or transferred(self.gpu, sixteen_bit, key if key.kind else None)
         )
+        if found is None and key in _STAND_IN:
+            # Queries over a cache of 8 bits are in 16 bits.
+            plain = [variant for variant in variants if not variant.precision]
+            return self._of_kind(_STAND_IN[key], plain)
         if found is None and key.kind in KIN:
             return self._of_kind(key._replace(kind=KIN[key.kind]), variants)
         return found
@@ -741,6 +768,8 @@ def _part(key: Key) -> str:
     """Return the part of the model that a constant belongs to: rows of one kind determine it."""
     if key.name in ("tile_gb_per_s", "split_k_us"):
         return key.kind or "gemm"
+    if key.name == "exp_g_per_s":
+        return "prefill_attention"
     parts: dict[Kind | None, str] = {"combine": "attention", "copy": "attention", None: "attention"}
     return parts.get(key.kind, str(key.kind))
 

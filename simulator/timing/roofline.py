@@ -41,6 +41,9 @@ from simulator.timing.constants import Rates
 # A kernel's launch hides the first tile of keys of its blocks, 128 tokens of K and V in 16 bits:
 # measured calls take equally long for 2 and for 128 tokens.
 FIRST_TILE_BYTES = 128 * 2 * 128 * 2
+# The width of heads whose thread blocks fill an SM: wider ones take longer, narrower ones share it
+# (H100 and B200: calls of many short sequences, 64 to 512 wide).
+BLOCK_WIDTH = 128
 # Rows and columns of tiles: three of the libraries' sizes, which predict unseen products as well
 # as six.
 TILES = ((64, 64), (128, 128), (256, 128))
@@ -50,7 +53,7 @@ LEAST_ROWS = 64
 SPLITS = (2, 8)
 # A split product writes its partial results in fp32 and reads them again.
 PARTIAL_BYTES = 2 * 4
-# The power with which multiplying and loading a tile overlap.
+# The power with which multiplying a tile overlaps with loading it, and with its exponentials.
 _TILE_OVERLAP = 4
 # The powers from which 2, 4 and infinity are nearer than the power before.
 _SQUARES_FROM, _FOURTHS_FROM, _LARGER_FROM = 1.5, 3.0, 8.0
@@ -190,10 +193,15 @@ def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
     if not is_used(operation.flops):
         return 0.0
     rate = gpu.flops_per_s(operation.kind, operation.dtype)
-    flops = operation.flops
+    flops = operation.flops * operation.tile_rows_per_row
     if is_used(operation.longest_block_flops):
         flops = flops + operation.longest_block_flops * (gpu.sm_count / 2)
-    return flops / rate
+    seconds = flops / rate
+    if is_used(operation.head_width):
+        # Four FLOPs for each element of a head give one logit, of which softmax needs an exponential.
+        logits = flops / (4 * operation.head_width)
+        seconds = overlapped(seconds, logits / gpu.exponentials_per_s, _TILE_OVERLAP)
+    return seconds
 
 
 def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
@@ -212,10 +220,18 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
         blocks_s = waiting_bytes / (operation.effective_blocks * gpu.block_bytes_per_s)
         seconds = overlapped(seconds, blocks_s, gpu.overlap[operation.kind])
     if is_used(operation.thread_blocks):
-        waves = maximum(operation.thread_blocks / gpu.sm_count - 1, 0.0)
+        waves = further_waves(operation, gpu)
         # Blocks start and end while others stream.
         seconds = overlapped(seconds, waves * gpu.block_s[operation.kind], 2)
     return seconds
+
+
+def further_waves(operation: Operation, gpu: Rates) -> Numeric:
+    """Return the waves of thread blocks after the first, in blocks that fill an SM."""
+    blocks = operation.thread_blocks
+    if is_used(operation.head_width):
+        blocks = blocks * (operation.head_width / BLOCK_WIDTH)
+    return maximum(blocks / gpu.sm_count - 1, 0.0)
 
 
 def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:

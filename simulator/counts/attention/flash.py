@@ -24,6 +24,9 @@ from simulator.numeric import Numeric, ceil_div, maximum, minimum, where
 
 # Query rows that one thread block of a flash kernel holds (FlashAttention-2, split path).
 ROWS_PER_BLOCK = 64
+# FlashInfer has smaller tiles for so few rows, and its measured calls over 8-bit caches show it; those
+# of other kernels are so far from compute-bound that no padding shows.
+SMALL_TILE_ROWS = 16
 # A split shorter than two 128-token tiles costs more for its partial result than it gains.
 TOKENS_PER_SPLIT = 256
 MOST_SPLITS = 128  # FlashAttention-2 and -3 allow no more
@@ -113,6 +116,8 @@ def flash_part(
                 streams=streams, tokens=part.tokens, splits=splits, waves=waves
             ),
             thread_blocks=blocks * splits * exists,
+            head_width=(shape.key_width + shape.value_width) / 2,
+            tile_rows_per_row=_tile_rows_per_row(shape, part.sharers),
             sequences=part.caches * exists,
             reused_bytes=shape.cached_bytes(part.repeated_tokens),
             reused_footprint_bytes=shape.cached_bytes(part.stored_tokens),
@@ -135,6 +140,13 @@ def flash_part(
 def row_blocks(shape: AttentionShape, samples: Numeric) -> Numeric:
     """Return the thread blocks that the query rows of one KV head fill."""
     return ceil_div(samples * shape.query_tokens * shape.group, ROWS_PER_BLOCK)
+
+
+def _tile_rows_per_row(shape: AttentionShape, samples: Numeric) -> Numeric:
+    """Return the rows of whole tiles that the matrix units multiply for each query row."""
+    rows = samples * shape.query_tokens * shape.group
+    padded = row_blocks(shape, samples) * ROWS_PER_BLOCK
+    return where(rows > SMALL_TILE_ROWS, padded / rows, 1)
 
 
 def flash_splits(*, blocks: Numeric, tokens: Numeric, resident: int) -> Numeric:

@@ -119,9 +119,11 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
         general = Variant(precision=precision)
         some = [group for group in groups if group.precision == precision]
         if stage.general:
-            chosen_for.append((some, general))
+            chosen_for.append(([group for group in some if not group.fallback], general))
         libraries = _by_variant(some)
-        if stage.own and (len(libraries) > 1 or not stage.general):
+        # General constants serve a single library as well, unless they leave its kernel out.
+        single = len(libraries) == 1 and stage.general and not some[0].fallback
+        if stage.own and not single:
             chosen_for += [(part, each) for each, part in libraries.items() if each != general]
     for chosen, variant in chosen_for:
         # Keep constants that another kind of row has determined.

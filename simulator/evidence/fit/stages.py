@@ -77,7 +77,7 @@ STAGES = (
     ),
     Stage(
         "prefill_attention",
-        _free(*_keys("prefill_attention", *_PREFILL)),
+        _free(*_keys("prefill_attention", *_PREFILL), Key("exp_g_per_s")),
         ("q_heads", "kv_heads", "head_dim"),
         own=True,
     ),

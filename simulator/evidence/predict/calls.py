@@ -13,7 +13,7 @@ from simulator.counts.pieces import all_reduce
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
-from simulator.evidence.rows.kinds import RowKind, attended_pairs
+from simulator.evidence.rows.kinds import WINDOW, RowKind, attended_pairs, read_tokens
 from simulator.inputs.dtypes import (
     DTYPE_BYTES,
     PRECISIONS,
@@ -81,6 +81,8 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
                 execution=execution,
                 variants=_variants(first, gpu),
                 setup=setup,
+                fallback="kv_dtype" in first
+                and is_fallback(attention_kernel(str(first["kernel"]), gpu), gpu),
             )
         )
     return Prepared(groups, skipped)
@@ -99,6 +101,9 @@ def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
 def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:
     """Return the variants whose constants hold for a row, the most specific first."""
     library = library_of(str(row["framework"]))
+    kernel = attention_kernel(str(row["kernel"]), gpu) if "kv_dtype" in row else ""
+    if is_fallback(kernel, gpu):
+        library = kernel
     dtype = str(row.get("kv_dtype", row["dtype"]))
     formats = (dtype, str(row["dtype"]))
     precision: Precision = next((each for each in PRECISIONS if each in formats), "")
@@ -109,7 +114,7 @@ def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...
     low_precision = bool(listed)
     listed.append(Variant(library))
     if not low_precision and "kv_dtype" in row:
-        listed.append(Variant(attention_kernel(str(row["kernel"]), gpu)))
+        listed.append(Variant(kernel))
     return tuple(dict.fromkeys(variant for variant in listed if variant != GENERAL))
 
 
@@ -127,12 +132,26 @@ def attention_kernel(kernel: str, gpu: HardwareProfile) -> str:
     'fa3'
     >>> attention_kernel("vllm_flash_attn", load_hardware("a100-sxm-80gb"))
     'fa2'
+    >>> attention_kernel("vllm_flashinfer_trtllmdecode", load_hardware("b200-sxm"))
+    'trtllmgen'
     """
     lowered = kernel.lower()
+    if "trtllm" in lowered:  # TensorRT-LLM's kernel, also when FlashInfer calls it
+        return "trtllmgen"
     named = next((name for name in ATTENTION_KERNELS if name in lowered), "")
     if named or "flash_attn" not in lowered:
         return named
     return "fa3" if gpu.compute_capability == "9.0" else "fa2"
+
+
+def is_fallback(kernel: str, gpu: HardwareProfile) -> bool:
+    """Return whether engines only fall back to a kernel on a GPU: it tells nothing of the GPU."""
+    return kernel == "triton" or (kernel == "flashinfer" and runs_trtllmgen(gpu))
+
+
+def runs_trtllmgen(gpu: HardwareProfile) -> bool:
+    """Return whether engines use TensorRT-LLM's attention kernels for Blackwell with HBM."""
+    return (gpu.compute_capability or "").startswith("10.")
 
 
 def small_blocks(group: Numeric) -> Numeric:
@@ -185,7 +204,7 @@ def _dtypes(rows: pd.DataFrame) -> tuple[Dtype, Dtype]:
 
 
 def _attention_shape(
-    rows: pd.DataFrame, gpu: HardwareProfile, *, context: str, samples: bool
+    rows: pd.DataFrame, gpu: HardwareProfile, context: "pd.Series[float]", *, samples: bool
 ) -> AttentionShape:
     """Return the sizes of attention rows: ``batch`` samples of one context or as many prompts."""
     dtype, kv_dtype = _dtypes(rows)
@@ -199,7 +218,7 @@ def _attention_shape(
         prompts=1 if samples else batch,
         samples=batch if samples else 1,
         query_tokens=1,
-        context_tokens=_array(rows, context),
+        context_tokens=context.to_numpy(dtype=np.float64),
         decoded_tokens=_array(rows, "suffix_len") if "suffix_len" in rows else 0,
         heads=cast("int", heads),
         kv_heads=cast("int", kv_heads),
@@ -237,7 +256,7 @@ def _replayed(operation: Operation) -> Operation:
 def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Cache write, attention and combine, replayed back to back."""
     kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
-    shape = _attention_shape(rows, gpu, context="kv_len", samples=False)
+    shape = _attention_shape(rows, gpu, read_tokens(rows), samples=False)
     operations = [_cache_write(shape), *_flash(shape, "standard")]
     group = shape.heads / shape.kv_heads
     if kernel == "fa2":
@@ -270,13 +289,15 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Return the cache write and one causal call, whose last block reads all its keys."""
     dtype, kv_dtype = _dtypes(rows)
     batch, heads, kv_heads = (_array(rows, name) for name in ("batch", "q_heads", "kv_heads"))
-    width, queries, keys = (_array(rows, name) for name in ("head_dim", "q_len", "kv_len"))
+    width, queries = _array(rows, "head_dim"), _array(rows, "q_len")
+    keys = read_tokens(rows).to_numpy(dtype=np.float64)
     element = DTYPE_BYTES[dtype]
     row = batch * queries * heads * width * element
     kv_bytes = 2 * batch * keys * kv_heads * width * DTYPE_BYTES[kv_dtype]
     pairs = attended_pairs(rows).to_numpy(dtype=np.float64)
     kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
     block_rows = prefill_block_rows(kernel, gpu)
+    longest = _array(rows, WINDOW) + block_rows - 1
     new_values = 2 * batch * queries * kv_heads * width
     write = Operation(
         name="kv_write",
@@ -292,8 +313,11 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         bytes_written=row,
         kv_bytes_read=kv_bytes,
         thread_blocks=prefill_blocks(kernel, block_rows, batch, heads, kv_heads, queries),
-        longest_block_flops=4 * block_rows * keys * width,
-        dtype=dtype,
+        longest_block_flops=4 * block_rows * np.minimum(keys, longest) * width,
+        head_width=width,
+        # TensorRT-LLM's kernel turns queries into the cache's 8 bits: vLLM's rows with queries in
+        # 16 bits are as fast as SGLang's in 8.
+        dtype=kv_dtype if kernel == "trtllmgen" and is_low_precision(DTYPE_BYTES[kv_dtype]) else dtype,
     )
     # A replay finds the last one's data in L2, if those of both kernels fit.
     moved = write.bytes_moved + attention.bytes_moved
@@ -351,7 +375,7 @@ def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
 
 def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Return standard attention over copies, or bifurcated attention with its merge."""
-    whole = _attention_shape(rows, gpu, context="prefix_len", samples=True)
+    whole = _attention_shape(rows, gpu, rows["prefix_len"], samples=True)
     shape = replace(whole, resident_blocks=1)
     standard = rows["mode"].iloc[0] == "standard"
     parts = _flash(shape, "standard" if standard else "bifurcated")

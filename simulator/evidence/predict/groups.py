@@ -44,6 +44,8 @@ class Group:
         Variants whose constants come before general ones, the most specific first.
     setup
         The setup of the rows, as far as their intervals depend on it.
+    fallback
+        Whether engines only fall back to the rows' kernel, which then has constants of its own.
     """
 
     kind: RowKind
@@ -53,6 +55,7 @@ class Group:
     execution: Execution = "graph"
     variants: tuple[Variant, ...] = ()
     setup: Setup | None = None
+    fallback: bool = False
 
     @property
     def precision(self) -> Precision:

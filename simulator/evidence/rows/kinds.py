@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -23,7 +24,8 @@ RowKind = Literal[
 ]
 
 ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
-# Optional columns; if present, they hold numbers or formats.
+# Optional columns; if present, they hold numbers or formats. A sliding window may be infinite.
+WINDOW = "window"
 SWITCHES, GPU_COUNTS = ("causal", "expand_kv"), ("tensor_parallel", "tp", "num_gpus")
 DTYPE_COLUMNS = ("dtype", "kv_dtype", "weight_dtype", "weights_dtype")
 
@@ -79,9 +81,17 @@ def _token_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
     return 2 * rows["kv_heads"] * rows["head_dim"] * _elements(rows, "kv_dtype")
 
 
+def read_tokens(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the keys that a sequence's queries see: no more than all of them and their window."""
+    if WINDOW not in rows:
+        return rows["kv_len"]
+    queries = rows["q_len"] - 1 if "q_len" in rows else 0
+    return rows["kv_len"].clip(upper=rows[WINDOW] + queries)
+
+
 def cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return the size of a batch's keys and values in attention rows. [bytes]."""
-    return rows["batch"] * rows["kv_len"] * _token_bytes(rows)
+    """Return the size of the keys and values that attention rows read. [bytes]."""
+    return rows["batch"] * read_tokens(rows) * _token_bytes(rows)
 
 
 def _shared_cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
@@ -95,9 +105,17 @@ def _attention_flops(rows: pd.DataFrame, keys: "pd.Series[float]") -> "pd.Series
 
 
 def attended_pairs(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return the pairs of query and key in a causal prefill call, which ends at the last key."""
+    """Return the pairs of query and key in a causal prefill call, which ends at the last key.
+
+    The last queries do not see the keys before their window: ``kv - w`` keys for the last query,
+    one less for each query before it.
+    """
     q, kv = rows["q_len"], rows["kv_len"]
     causal = q * kv - q * (q - 1) / 2
+    if WINDOW in rows:
+        unseen = (kv - rows[WINDOW]).clip(lower=0)
+        late = unseen.clip(upper=q)
+        causal = causal - (late * unseen - late * (late - 1) / 2)
     return causal.where(rows["causal"] == 1, q * kv)
 
 
@@ -106,13 +124,14 @@ _ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
 KINDS: dict[RowKind, KindOfRow] = {
     "decode_attention": KindOfRow(
         sizes=(*_ATTENTION, "kv_len"),
+        optional={WINDOW: inf, "timing": "graph"},
         shown=(*_ATTENTION, "kv_len", "kv_dtype"),
         least_bytes=cache_bytes,
-        least_flops=lambda rows: _attention_flops(rows, rows["kv_len"]),
+        least_flops=lambda rows: _attention_flops(rows, read_tokens(rows)),
     ),
     "prefill_attention": KindOfRow(
         sizes=(*_ATTENTION, "q_len", "kv_len"),
-        optional={"causal": 1, "timing": "graph"},
+        optional={"causal": 1, WINDOW: inf, "timing": "graph"},
         shown=(*_ATTENTION, "q_len"),
         least_bytes=cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, attended_pairs(rows)),

@@ -18,6 +18,7 @@ from simulator.evidence.rows.kinds import (
     KINDS,
     ROW_KINDS,
     SWITCHES,
+    WINDOW,
     RowKind,
     recognise,
 )
@@ -188,7 +189,7 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in columns.sizes:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
-    for name in (*SWITCHES, *GPU_COUNTS):
+    for name in (*SWITCHES, *GPU_COUNTS, WINDOW):
         if name in columns.optional:
             frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     _fill_dtypes(frame, kind)

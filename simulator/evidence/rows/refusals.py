@@ -12,6 +12,7 @@ from simulator.evidence.rows.kinds import (
     GPU_COUNTS,
     KINDS,
     SWITCHES,
+    WINDOW,
     KindOfRow,
     RowKind,
 )
@@ -80,6 +81,8 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
         yield ~frame[name].between(least, LARGEST_SIZE), f"{name} is not a number of GPUs"
     for name in filter(given.__contains__, SWITCHES):
         yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
+    if WINDOW in columns.optional:
+        yield ~(frame[WINDOW] >= 1), f"{WINDOW} is not a number of tokens"
     for name in columns.words:
         yield frame[name].isna(), f"{name} is missing"
     for name in DTYPE_COLUMNS:
