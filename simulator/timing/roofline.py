@@ -198,7 +198,7 @@ def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
         flops = flops + operation.longest_block_flops * (gpu.sm_count / 2)
     seconds = flops / rate
     if is_used(operation.head_width):
-        # Four FLOPs for each element of a head give one logit, of which softmax needs an exponential.
+        # Four FLOPs for each element of a head give a logit, and softmax takes its exponential.
         logits = flops / (4 * operation.head_width)
         seconds = overlapped(seconds, logits / gpu.exponentials_per_s, _TILE_OVERLAP)
     return seconds

@@ -134,6 +134,36 @@ def test_libraries_get_their_own_where_there_are_several(tmp_path: Path) -> None
     assert 4.5 < found["gemm_launch_us"][0] < 9.0
 
 
+def test_a_kernel_to_fall_back_to_does_not_tell_of_its_gpu(tmp_path: Path) -> None:
+    """Triton at a third of the bandwidth has constants of its own, and leaves the general ones."""
+    known = {
+        ("trtllm_mha", "sglang"): {"attention_bandwidth_fraction": 0.9, "attention_launch_us": 8},
+        ("triton", "triton"): {"attention_bandwidth_fraction": 0.3, "attention_launch_us": 12},
+    }
+    sizes = [
+        {"batch": batch, "kv_len": length, "kv_heads": heads, "q_heads": 4 * heads}
+        for batch in (1, 8, 64)
+        for length in (64, 1024, 8192, 32768)
+        for heads in (1, 2, 4, 8)
+    ]
+    rows = pd.DataFrame([{**size, "kernel": kernel} for kernel, _ in known for size in sizes])
+    path = tmp_path / "made.csv"
+    rows.assign(gpu="b200-sxm", framework="sglang", head_dim=128, latency_us=1.0).to_csv(path)
+    table = load([path], keep_suspect=True).tables["decode_attention"]
+    card = load_hardware("b200-sxm").model_copy(update={"fitted": {}})
+    for group in prepare(table, "decode_attention").groups:
+        (kernel,) = set(table.loc[group.index, "kernel"])
+        (name,) = (name for each, name in known if each == kernel)
+        values = {f"{name}_{key}": value for key, value in known[kernel, name].items()}
+        table.loc[group.index, "time_s"] = group.predict(with_constants(card, values))
+    found = calibrate(Measurements({"decode_attention": table}), card).values()
+    assert found["attention_bandwidth_fraction"][0] == pytest.approx(0.9, rel=0.02)
+    assert found["triton_attention_bandwidth_fraction"][0] == pytest.approx(0.3, rel=0.02)
+    # Its launch and that of the cache's write are hardly told apart.
+    fixed = [found[f"{name}attention_launch_us"][0] for name in ("", "triton_")]
+    assert fixed[0] + 1.5 < fixed[1]
+
+
 def test_too_few_rows_are_refused(tmp_path: Path) -> None:
     """A handful of rows is no calibration, and the message names what can be fitted."""
     measurements = made(tmp_path, TRUE_GEMM, rows=[(1, 512, 256)], outliers=False)

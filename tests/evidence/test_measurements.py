@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 
 from simulator.errors import MeasurementError
-from simulator.evidence.rows.kinds import KINDS, ROW_KINDS, recognise
+from simulator.evidence.rows.kinds import (
+    KINDS,
+    ROW_KINDS,
+    attended_pairs,
+    cache_bytes,
+    recognise,
+)
 from simulator.evidence.rows.reading import load
 
 SHARED = Path(__file__).parents[3] / "shared" / "measurements"
@@ -46,6 +52,24 @@ def test_absent_columns_are_filled_in(tmp_path: Path) -> None:
     assert row["time_s"] == pytest.approx(9.5e-6)
     decode = write(tmp_path, DECODE + ",dtype\nL40S,8,32,8,128,4096,300,FP8")
     assert load([decode]).tables["decode_attention"].iloc[0]["kv_dtype"] == "fp8"
+
+
+def test_a_window_bounds_what_is_read(tmp_path: Path) -> None:
+    """A decode row reads no more than its window; an empty window is no window; 0 is none."""
+    lines = [f"L40S,8,32,8,128,4096,300,{window}" for window in ("1024", "", "0")]
+    rows = load([write(tmp_path, "\n".join([DECODE + ",window", *lines]))])
+    token = 2 * 8 * 128 * 2
+    read = cache_bytes(rows.tables["decode_attention"])
+    assert list(read) == [8 * 1024 * token, 8 * 4096 * token]
+    assert [item.reason for item in rows.refused] == ["window is not a number of tokens"]
+
+
+@pytest.mark.parametrize("window", [1, 3, 5, 8, 100])
+def test_pairs_of_a_windowed_prefill(window: int) -> None:
+    """Counted one by one: four queries at the end of seven keys."""
+    rows = pd.DataFrame({"q_len": [4], "kv_len": [7], "causal": [1], "window": [float(window)]})
+    pairs = sum(min(position, window) for position in (4, 5, 6, 7))
+    assert list(attended_pairs(rows)) == [pairs]
 
 
 def test_very_many_extra_columns_are_no_trouble(tmp_path: Path) -> None:

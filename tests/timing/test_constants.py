@@ -308,7 +308,9 @@ def test_a_fitted_share_is_the_rate_used(kind: Any, share: float) -> None:
             assert changed.flops_per_s(other, "bf16") == pytest.approx(share * 500e12)
         elif KIN.get(other) != kind:
             assert changed.bandwidth_bytes_per_s[other] == plain.bandwidth_bytes_per_s[other]
-            assert changed.flops_per_s(other, "bf16") == plain.flops_per_s(other, "bf16")
+            # Attention over a cache multiplies like prefill.
+            if kind != "prefill_attention" or "attention" not in other:
+                assert changed.flops_per_s(other, "bf16") == plain.flops_per_s(other, "bf16")
 
 
 @pytest.mark.parametrize("name", sorted(profile_files()))
@@ -408,3 +410,29 @@ def test_no_share_may_be_fitted_above_what_is_published() -> None:
         for least, most, *_ in definition.fit.values():
             assert 0 < least < most
             assert most == 1 or not name.endswith("_fraction")
+
+
+def test_decode_attention_multiplies_at_the_rate_of_prefill() -> None:
+    """Of its library if that is known; a rate of its own comes first; an 8-bit cache has none."""
+    fitted = {
+        "prefill_attention_flops_fraction": 0.6,
+        "vllm_prefill_attention_flops_fraction": 0.7,
+        "fp8_prefill_attention_flops_fraction": 0.3,
+    }
+    card, tera = gpu(fitted), 500e12
+    assert rates(card).flops_per_s("attention", "bf16") == pytest.approx(0.6 * tera)
+    vllm = rates(card, variants=(Variant("vllm"),))
+    assert vllm.flops_per_s("attention", "bf16") == pytest.approx(0.7 * tera)
+    assert rates(card).at("fp8").flops_per_s("attention", "bf16") == pytest.approx(0.6 * tera)
+    own = gpu({**fitted, "attention_flops_fraction": 0.5})
+    assert rates(own).flops_per_s("attention", "bf16") == pytest.approx(0.5 * tera)
+
+
+def test_blackwell_with_gddr_takes_after_ada() -> None:
+    """Not after the family of its name, whose memory and kernels are others; B300 does."""
+    share = Key("flops_fraction")
+    of_family = shipped().architectures["Blackwell"][share].source
+    assert transferred(load_hardware("b300-sxm"), (), share).source == of_family
+    gddr = load_hardware("rtx-5090")
+    assert transferred(gddr, (), share).source != of_family
+    assert transferred(gddr, (), Key("launch_us", "attention")).source == "L40S"

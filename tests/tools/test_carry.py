@@ -2,11 +2,13 @@
 
 from importlib.resources import files
 
+import pandas as pd
 import pytest
 from builders import gpu
 
 from simulator.evidence.predict.calls import (
     attention_kernel,
+    is_fallback,
     prefill_block_rows,
     prefill_blocks,
     small_blocks,
@@ -90,8 +92,8 @@ def test_a_link_has_a_clock_of_its_own() -> None:
 
 
 def test_a_kernel_says_more_than_a_library_elsewhere() -> None:
-    """SGLang with FlashInfer on B200: not what SGLang's FlashAttention-3 takes on Hopper."""
-    card = load_hardware("b200-sxm")
+    """SGLang with FlashInfer on T4: not what SGLang's FlashAttention-3 takes on Hopper."""
+    card = load_hardware("t4")
     used = rates(card, variants=map(Variant, ("sglang", "flashinfer")))
     flashinfer = used.constants[KEY["attention_launch_us"]]
     assert "L40S, sglang flashinfer" in flashinfer.source
@@ -117,12 +119,39 @@ def test_the_shipped_file_is_made_from_the_shipped_profiles() -> None:
         ("vllm_flash_attn_fa2", "h100-sxm", "fa2"),
         ("fa3", "h100-sxm", "fa3"),
         ("vllm_flashinfer_fidecode", "l40s", "flashinfer"),
-        ("trtllm_mha", "b200-sxm", ""),
+        ("trtllm_mha", "b200-sxm", "trtllmgen"),
+        ("vllm_flashinfer_trtllmdecode", "gb200", "trtllmgen"),
+        ("vllm_triton_attn", "b200-sxm", "triton"),
+        ("unheard_of", "b200-sxm", ""),
     ],
 )
 def test_kernels_by_the_names_rows_have(kernel: str, card: str, found: str) -> None:
     """As the rows of aiconfigurator name them."""
     assert attention_kernel(kernel, load_hardware(card)) == found
+
+
+def test_what_engines_fall_back_to_is_not_their_kernel() -> None:
+    """Triton anywhere, FlashInfer where TensorRT-LLM's kernel runs: averaged for itself alone."""
+    blackwell, ada = load_hardware("b200-sxm"), load_hardware("l40s")
+    assert is_fallback("triton", ada)
+    assert is_fallback("flashinfer", blackwell)
+    assert not is_fallback("flashinfer", ada)
+    assert not is_fallback("trtllmgen", blackwell)
+    table = pd.DataFrame(
+        {
+            "gpu_id": "b200-sxm",
+            "framework": "sglang",
+            "kernel": ["flashinfer", "trtllm_mha", "triton"],
+            "kv_dtype": "bf16",
+        }
+    )
+    assert carry.kernels_of(table, [blackwell]) == {("b200-sxm", "sglang"): "trtllmgen"}
+    launch, slowest = KEY["attention_launch_us"], KEY["triton_attention_launch_us"]
+    odd = gpu({**FITTED, "triton_attention_launch_us": 20.0}, name="slow", boost_mhz=1000)
+    entries = carry.averaged([odd, FAST], KERNELS)
+    assert entries[launch] == carry.averaged([SLOW, FAST], KERNELS)[launch]
+    at_its_clock = entries[slowest].value * clock_factor(slowest, entries[slowest].mhz, odd)
+    assert at_its_clock == pytest.approx(20, rel=0.01)
 
 
 def test_blocks_of_prefill() -> None:

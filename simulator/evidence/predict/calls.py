@@ -288,6 +288,7 @@ def _flash(shape: AttentionShape, attention: Attention) -> list[Operation]:
 def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Return the cache write and one causal call, whose last block reads all its keys."""
     dtype, kv_dtype = _dtypes(rows)
+    kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
     batch, heads, kv_heads = (_array(rows, name) for name in ("batch", "q_heads", "kv_heads"))
     width, queries = _array(rows, "head_dim"), _array(rows, "q_len")
     keys = read_tokens(rows).to_numpy(dtype=np.float64)
@@ -295,7 +296,6 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     row = batch * queries * heads * width * element
     kv_bytes = 2 * batch * keys * kv_heads * width * DTYPE_BYTES[kv_dtype]
     pairs = attended_pairs(rows).to_numpy(dtype=np.float64)
-    kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
     block_rows = prefill_block_rows(kernel, gpu)
     longest = _array(rows, WINDOW) + block_rows - 1
     new_values = 2 * batch * queries * kv_heads * width
@@ -315,9 +315,9 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         thread_blocks=prefill_blocks(kernel, block_rows, batch, heads, kv_heads, queries),
         longest_block_flops=4 * block_rows * np.minimum(keys, longest) * width,
         head_width=width,
-        # TensorRT-LLM's kernel turns queries into the cache's 8 bits: vLLM's rows with queries in
-        # 16 bits are as fast as SGLang's in 8.
-        dtype=kv_dtype if kernel == "trtllmgen" and is_low_precision(DTYPE_BYTES[kv_dtype]) else dtype,
+        # TensorRT-LLM's kernel turns queries into the cache's format: vLLM's rows with queries in
+        # 16 bits over 8-bit keys are as fast as SGLang's in 8.
+        dtype=kv_dtype if kernel == "trtllmgen" else dtype,
     )
     # A replay finds the last one's data in L2, if those of both kernels fit.
     moved = write.bytes_moved + attention.bytes_moved
