@@ -253,7 +253,7 @@ def write_carried(measurements: Measurements, path: Path) -> None:
     gpus = [load_hardware(gpu_id) for gpu_id, _ in CARRIED.values()]
     kernels = carry.kernels_of(measurements.tables["decode_attention"], gpus)
     architectures = {
-        name: carry.of_architecture(load_hardware(gpu_id), bandwidth=bandwidth)
+        name: carry.of_architecture(load_hardware(gpu_id), kernels, bandwidth=bandwidth)
         for name, (gpu_id, bandwidth) in CARRIED.items()
     }
     path.write_text(carry.text(carry.averaged(gpus, kernels), architectures), encoding="utf-8")

@@ -113,18 +113,31 @@ def averaged(
     }
 
 
-def of_architecture(gpu: HardwareProfile, *, bandwidth: bool) -> dict[Key, Entry]:
+def of_architecture(
+    gpu: HardwareProfile, kernels: Mapping[tuple[str, str], str], *, bandwidth: bool
+) -> dict[Key, Entry]:
     """Return the constants to transfer from a GPU to others of its architecture.
+
+    Decode attention's also stand under the name of a kernel that only one library has.
 
     Parameters
     ----------
+    kernels
+        The attention kernel of each GPU's libraries.
     bandwidth
         Whether to include shares of the published bandwidth.
     """
     clock = gpu.peak.boost_mhz
+    values = own_constants(gpu)
+    of_gpu = {library: kernel for (card, library), kernel in kernels.items() if card == gpu.id}
+    for library, kernel in of_gpu.items():
+        for key in DECODE_ATTENTION if list(of_gpu.values()).count(kernel) == 1 else ():
+            value = values.get(key.of(Variant(library)), values.get(key))
+            if value is not None:
+                values.setdefault(key.of(Variant(kernel)), value)
     return {
         key: Entry(_rounded(value), gpu.name, clock.value if clock else 0.0)
-        for key, value in own_constants(gpu).items()
+        for key, value in values.items()
         if bandwidth or key.name != "bandwidth_fraction"
     }
 

@@ -15,13 +15,15 @@ from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty
-from simulator.timing.limits import peak_flops_per_s, resident_blocks
+from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
 from simulator.timing.roofline import Roof
 from simulator.timing.step import StepTime, step_time
 from simulator.units import format_gib
 
 # The beginning of the note about a step that does not fit.
 DOES_NOT_FIT = "Does not fit"
+# The width of heads that TensorRT-LLM's attention kernels lack (aiconfigurator rows of B200).
+FALLBACK_WIDTH = 192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +191,11 @@ def _notes(
         notes.append(
             f"Tokens per second count {work.accepted_tokens:g} of {work.query_tokens} query tokens "
             "of each sample as accepted; whoever drafts them is not timed."
+        )
+    if model.head_dim == FALLBACK_WIDTH and model.latent is None and runs_trtllmgen(gpu_rates.gpu):
+        notes.append(
+            f"Engines fall back to a Triton kernel for heads {FALLBACK_WIDTH} wide on this GPU, "
+            "which reached 0.1 to 0.6 of the bandwidth in measured calls: attention takes longer."
         )
     notes.append(fits_note(needs))
     return [note for note in notes if note]

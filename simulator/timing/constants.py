@@ -379,18 +379,14 @@ def transferred(
     gpu
         The GPU to transfer to.
     own
-        Keys of variants, the most specific first. Constants of the GPU's own architecture come
-        first, then those of its relative; then those of the same kernel; then those of the same
-        library.
+        Keys of variants. Constants of the GPU's own architecture come first, then those of its
+        relative; of each, those of the same kernel come before those of the same library.
     general
         The key without a variant, which comes last.
     """
-    near, relative, everywhere = _tables_for(gpu.architecture)
+    *tables, everywhere = _tables_for(gpu.architecture)
     kernels_first = sorted(own, key=lambda key: key.library not in ATTENTION_KERNELS)
-    searched = [
-        *((key, table) for table in (near, relative) for key in own),
-        *((key, shipped().default) for key in kernels_first),
-    ]
+    searched = [(key, table) for table in (*tables, shipped().default) for key in kernels_first]
     if general is not None:
         searched.append((general, everywhere))
     for key, table in searched:

@@ -154,6 +154,18 @@ def test_what_engines_fall_back_to_is_not_their_kernel() -> None:
     assert at_its_clock == pytest.approx(20, rel=0.01)
 
 
+def test_a_kernel_is_found_on_its_architecture_whatever_library_calls_it() -> None:
+    """FlashInfer ran under SGLang alone: its constants have both names; FA3 ran under two."""
+    card = gpu({**FITTED, "sglang_attention_launch_us": 3.0}, name="fast", boost_mhz=2000)
+    both = {("fast", "sglang"): "flashinfer", ("fast", "vllm"): "fa2"}
+    entries = carry.of_architecture(card, both, bandwidth=False)
+    assert entries[KEY["flashinfer_attention_launch_us"]].value == 3
+    assert entries[KEY["fa2_attention_launch_us"]].value == 8
+    assert KEY["attention_bandwidth_fraction"] not in entries
+    shared = carry.of_architecture(card, dict.fromkeys(both, "fa3"), bandwidth=True)
+    assert KEY["fa3_attention_launch_us"] not in shared
+
+
 def test_blocks_of_prefill() -> None:
     """2 prompts of 100 queries, 8 heads, 2 KV heads: 4 x 100 packed rows are 4 blocks of 128."""
     sizes = (2.0, 8.0, 2.0, 100.0)

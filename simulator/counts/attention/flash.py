@@ -24,8 +24,8 @@ from simulator.numeric import Numeric, ceil_div, maximum, minimum, where
 
 # Query rows that one thread block of a flash kernel holds (FlashAttention-2, split path).
 ROWS_PER_BLOCK = 64
-# FlashInfer has smaller tiles for so few rows: its calls over 8-bit caches on L40S take no longer for
-# padding to 64. So few are far from compute-bound in other kernels, where padding does not show.
+# FlashInfer has smaller tiles for so few rows: its calls over 8-bit caches on L40S are too fast for
+# padding to 64. Other kernels' calls of so few are far from compute-bound: padding does not show.
 SMALL_TILE_ROWS = 16
 # A split shorter than two 128-token tiles costs more for its partial result than it gains.
 TOKENS_PER_SPLIT = 256

@@ -30,7 +30,7 @@ from simulator.timing.constants import (
     GENERAL,
     Variant,
 )
-from simulator.timing.limits import resident_blocks
+from simulator.timing.limits import resident_blocks, runs_trtllmgen
 
 # The GEMM rows' harness cycles through several copies of the weights: L2 holds all of them or,
 # because it evicts lines in order, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
@@ -147,11 +147,6 @@ def attention_kernel(kernel: str, gpu: HardwareProfile) -> str:
 def is_fallback(kernel: str, gpu: HardwareProfile) -> bool:
     """Return whether engines only fall back to a kernel on a GPU: it tells nothing of the GPU."""
     return kernel == "triton" or (kernel == "flashinfer" and runs_trtllmgen(gpu))
-
-
-def runs_trtllmgen(gpu: HardwareProfile) -> bool:
-    """Return whether engines use TensorRT-LLM's attention kernels for Blackwell with HBM."""
-    return (gpu.compute_capability or "").startswith("10.")
 
 
 def small_blocks(group: Numeric) -> Numeric:
