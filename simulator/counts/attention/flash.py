@@ -116,6 +116,7 @@ def flash_part(
             sequences=part.caches * exists,
             reused_bytes=shape.cached_bytes(part.repeated_tokens),
             reused_footprint_bytes=shape.cached_bytes(part.stored_tokens),
+            together_bytes=together_bytes(shape, part),
             scratch_bytes=partials,
             dtype=shape.dtype,
         ),
@@ -135,6 +136,35 @@ def flash_part(
 def row_blocks(shape: AttentionShape, samples: Numeric) -> Numeric:
     """Return the thread blocks that the query rows of one KV head fill."""
     return ceil_div(samples * shape.query_tokens * shape.group, ROWS_PER_BLOCK)
+
+
+def together_bytes(
+    shape: AttentionShape, part: CachePart, token_bytes: Numeric | None = None
+) -> Numeric | None:
+    """Return the repeated reads of keys stored once that one wave makes together.
+
+    A wave runs the thread blocks of some caches at once, with all their KV heads. What these caches
+    share comes from memory once in a wave at best; each wave reads it again. Split blocks divide
+    the keys among them, so they do not change how many caches a wave holds.
+
+    Parameters
+    ----------
+    part
+        The keys.
+    token_bytes
+        What is read of each token; None for keys and values. [bytes]
+
+    Returns
+    -------
+    Numeric
+        Bytes; None if no keys are stored once for several caches.
+    """
+    if part.stored_tokens.__class__ is int and part.stored_tokens == 0:
+        return None
+    in_flight = shape.resident_blocks / (shape.kv_heads * row_blocks(shape, part.sharers))
+    reads = part.stored_tokens + part.repeated_tokens
+    from_memory = minimum(reads, maximum(part.stored_tokens, reads / in_flight))
+    return (reads - from_memory) * (shape.cached_bytes(1) if token_bytes is None else token_bytes)
 
 
 def flash_splits(*, blocks: Numeric, tokens: Numeric, resident: int) -> Numeric:
