@@ -10,6 +10,8 @@ at published peaks. The parts of an interval:
 * All kernels of a kind share a part of their error; the rest is independent between kernels, but
   equal in every layer. The kernels of attention count as one. Errors of different kinds are
   independent: half widths add as squares.
+* Standard attention over a stored context may read it once in each wave of thread blocks, or once for
+  every sample: no row tells which, so the interval spans both.
 * Bifurcated attention, predicted from standard attention's constants, adds a spread.
 * Plain PyTorch and the host that launches it, which no kernel rows describe, have their own
   spread, from whole steps.
@@ -37,7 +39,7 @@ from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
 from simulator.timing.constants import LOW_PRECISION, PRODUCTS, Key, Rates
 from simulator.timing.request import GenerationTime
-from simulator.timing.roofline import OperationTime, cached_bytes, is_used
+from simulator.timing.roofline import OperationTime, cached_bytes, is_used, stored_ends_s
 from simulator.timing.step import KindTime, StepTime
 from simulator.units import MICROSECOND
 
@@ -154,6 +156,9 @@ class StepSums:
         Streaming time of bytes that L2 serves, of kernels that read data repeatedly.
     launches
         Kernels launched.
+    stored_below_s, stored_above_s
+        How much shorter and longer it is if a stored context is read once in each wave of thread
+        blocks, or for every sample; zero without one.
     """
 
     total_s: Numeric
@@ -164,6 +169,8 @@ class StepSums:
     families: Mapping[Family, KindTime]
     cached_s: Mapping[Family, Numeric]
     launches: Mapping[Family, Numeric]
+    stored_below_s: Numeric = 0.0
+    stored_above_s: Numeric = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +305,7 @@ def request_interval(
 def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, Numeric]:
     """Return the interval of the ratio of the first step's time to the second's.
 
-    To first order: a shared error counts by the difference of its shares in the two.
+    A shared error counts by the difference of its shares in the two, to first order.
     """
     squares_down: Numeric = 0.0
     squares_up: Numeric = 0.0
@@ -312,11 +319,13 @@ def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, 
         squares_up = squares_up + maximum(maximum(longer, shorter), 0.0) ** 2
         squares_down = squares_down + minimum(minimum(longer, shorter), 0.0) ** 2
     for mine, share, divides in ((first, of_first, False), (second, of_second, True)):
-        # Independent errors of one step, combined.
-        below, above = _added(list(mine.own.values()))
-        up, down = (below, above) if divides else (above, below)
-        squares_up = squares_up + (up * share) ** 2
-        squares_down = squares_down + (down * share) ** 2
+        for error in mine.own.values():
+            # A step that is shorter by a share x divides or multiplies the ratio by 1 - x.
+            shorter = error.below_s / maximum(mine.total_s - error.below_s, _TINY_S)
+            longer = error.above_s * share
+            up, down = (shorter, longer) if divides else (longer, shorter)
+            squares_up = squares_up + up**2
+            squares_down = squares_down + down**2
     ratio = first.total_s * of_second
     return ratio / (1 + square_root(squares_down)), ratio * (1 + square_root(squares_up))
 
@@ -333,6 +342,8 @@ def _kernel_errors(
         return {"peak": Deviation(0.0, above)}, {}
     shared: dict[str, Deviation] = {}
     own: dict[str, Deviation] = {}
+    if is_used(step.stored_above_s):
+        own["stored"] = Deviation(step.stored_below_s, step.stored_above_s)
     for family, time in step.families.items():
         spread = spreads[family]
         streaming = time.total_s - time.fixed_s
@@ -422,6 +433,8 @@ def step_sums(
         whole.squares_s2 = whole.squares_s2 + time.squares_s2
     launches: dict[Family, Numeric] = {}
     cached_s: dict[Family, Numeric] = {}
+    stored_below_s: Numeric = 0.0
+    stored_above_s: Numeric = 0.0
     for operation, time_of_one in zip(operations, step.operations, strict=True):
         family = FAMILY[operation.kind]
         launched = operation.repeat * operation.launches
@@ -429,6 +442,10 @@ def step_sums(
         if is_used(operation.reused_bytes):
             spent = operation.repeat * cached_stream_s(operation, time_of_one, gpu_rates)
             cached_s[family] = cached_s.get(family, 0.0) + spent
+            if operation.together_bytes is not None:
+                below, above = stored_ends_s(operation, time_of_one, gpu_rates)
+                stored_below_s = stored_below_s + operation.repeat * below
+                stored_above_s = stored_above_s + operation.repeat * above
     return StepSums(
         total_s=step.total_s,
         device_s=step.device_s,
@@ -438,6 +455,8 @@ def step_sums(
         families=families,
         cached_s=cached_s,
         launches=launches,
+        stored_below_s=stored_below_s,
+        stored_above_s=stored_above_s,
     )
 
 
