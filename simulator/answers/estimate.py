@@ -1,5 +1,6 @@
 """One decode step: its time, traffic and memory, and what binds it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,9 +15,9 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
-from simulator.timing.interval import Uncertainty, uncertainty
+from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
-from simulator.timing.roofline import Roof
+from simulator.timing.roofline import Roof, cached_bytes
 from simulator.timing.step import StepTime, step_time
 from simulator.units import format_gib
 
@@ -49,7 +50,19 @@ class Estimate:
     @cached_property
     def uncertainty(self) -> Uncertainty:
         """The interval of the step's time, and the errors behind it."""
-        return uncertainty(self.operations, self.time, self.rates, self.setup, self.totals)
+        return uncertainty(
+            self.operations,
+            self.time,
+            self.rates,
+            self.setup,
+            self.totals,
+            known=self.interval_known,
+        )
+
+    @property
+    def interval_known(self) -> bool:
+        """Whether rows tell how far the time may be off; if not, its upper end is infinite."""
+        return not unknown_regime(self.model, self.rates, self.setup)
 
     @property
     def step_low_s(self) -> float:
@@ -70,6 +83,14 @@ class Estimate:
     def bound(self) -> Roof:
         """What bounds the step's time."""
         return self.time.bound
+
+    @property
+    def cached_bytes(self) -> float:
+        """Bytes of ``totals`` that the L2 cache serves; memory serves the others. [bytes]."""
+        return sum(
+            operation.repeat * float(cached_bytes(operation, self.rates))
+            for operation in self.operations
+        )
 
     @cached_property
     def totals(self) -> Totals:
@@ -103,7 +124,7 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
         time=step_time(operations, gpu_rates, setup.execution),
         memory=needs,
         rates=gpu_rates,
-        notes=tuple(_notes(model, gpu_rates, setup, work, needs)),
+        notes=tuple(_notes(model, gpu_rates, setup, work, needs, operations)),
     )
 
 
@@ -156,11 +177,17 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
 
 
 def _notes(
-    model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload, needs: Memory
+    model: ModelShape,
+    gpu_rates: Rates,
+    setup: Setup,
+    work: Workload,
+    needs: Memory,
+    operations: Sequence[Operation],
 ) -> list[str]:
     """Say what was assumed and what the user should know, one sentence each."""
     notes = [
         constants_note(gpu_rates),
+        _interval_note(unknown_regime(model, gpu_rates, setup)),
         _length_note(model, work),
         _dtype_note(gpu_rates.gpu, setup),
         _low_precision_note(gpu_rates, setup),
@@ -175,11 +202,7 @@ def _notes(
             if joined
             else "Each level of the tree is read once per node; see 'bifurcate tree' for others."
         )
-    if setup.rereads and work.samples > 1:
-        notes.append(
-            "Reads of the one stored context are repeated for every sample; those that the L2 "
-            "cache can hold are timed at its bandwidth."
-        )
+    notes.append(_stored_note(operations, gpu_rates))
     if model.latent is not None:
         notes.append(
             "The latent cache (MLA) is read once for all heads of a sample: small, and soon bound "
@@ -192,6 +215,29 @@ def _notes(
         )
     notes.append(fits_note(needs))
     return [note for note in notes if note]
+
+
+def _interval_note(why: str) -> str:
+    """Say that an interval is not known, and why."""
+    if not why:
+        return ""
+    return f"Interval not known: {why}. Only the published peaks bound the time, from below."
+
+
+def _stored_note(operations: Sequence[Operation], gpu_rates: Rates) -> str:
+    """Say how the reads of one stored context are timed."""
+    stored = [item for item in operations if item.together_bytes and item.reused_bytes]
+    if not stored:
+        return ""
+    if all(item.reused_footprint_bytes <= gpu_rates.of(item).l2_bytes for item in stored):
+        return "After its first read a layer's stored context is read from L2, which can hold it."
+    if gpu_rates.keeping_up_measured:
+        return "How one stored context is read again was measured on this card."
+    return (
+        "No public row settles the time over one stored context: its interval runs from one read "
+        "of the context in each wave of thread blocks to one for every sample. The first cells of "
+        "'bifurcate measure' settle it on a card in minutes."
+    )
 
 
 def fits_note(needs: Memory) -> str:

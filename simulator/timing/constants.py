@@ -259,7 +259,7 @@ CONSTANTS: dict[str, Definition] = {
     "keeping_up": Definition(
         meaning="share of the reads of a context stored once that follow a wave's first through L2",
         needs=("together_bytes",),
-        fit={None: (0, 1)},
+        fit={None: (0.02, 1)},
         rows="flash over expanded keys (bifurcate measure: standard_flash_expanded)",
     ),
     "block_gb_per_s": _rate(
@@ -589,6 +589,11 @@ class Rates:
     def _of_a_format(self) -> bool:
         """Whether these are the rates of a format already."""
         return any(variant.precision for variant in self.variants)
+
+    @property
+    def keeping_up_measured(self) -> bool:
+        """Whether rows of the card tell how the reads of a stored context keep up."""
+        return self.constants[Key("keeping_up")].origin == "fitted"
 
     def flops_per_s(self, kind: Kind, dtype: Dtype) -> float:
         """Return the achieved matrix rate for a kind of operation. [FLOP/s]."""

@@ -204,12 +204,16 @@ def stored_ends_s(
     No public row tells whether the thread blocks of a wave read such keys together, as at one end,
     or alone, as at the other, where L2 also keeps nothing of keys of twice its size.
 
+    Where rows of the card have told, both are zero.
+
     Parameters
     ----------
     operation, time, gpu
         An operation with ``together_bytes``, its time, and the GPU's rates.
     """
     gpu = gpu.of(operation)
+    if gpu.keeping_up_measured:
+        return 0.0, 0.0
     footprint = operation.reused_footprint_bytes
     shortest, longest = (
         time._replace(memory_s=_in_blocks(operation, gpu, seconds)).stream_s
