@@ -231,17 +231,13 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
         share = _held_share(operation.reused_footprint_bytes, gpu)
         seconds = _stored_s(operation, gpu, share, gpu.keeping_up)
     elif is_used(operation.reused_bytes) or is_used(operation.scratch_bytes):
-        seconds = _bytes_s(operation, gpu, cached_bytes(operation, gpu))
+        bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
+        cached = cached_bytes(operation, gpu)
+        cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
+        seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
     else:
         seconds = operation.bytes_moved / gpu.bandwidth_bytes_per_s[operation.kind]
     return _in_blocks(operation, gpu, seconds)
-
-
-def _bytes_s(operation: Operation, gpu: Rates, cached: Numeric) -> Numeric:
-    """Return the time of its bytes from memory, and of those that L2 serves. [s]."""
-    bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
-    cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
-    return (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
 
 
 def _stored_s(
@@ -260,14 +256,15 @@ def _stored_s(
         Share of the other keys that the blocks of a wave read together.
     """
     bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
-    moved, scratch = operation.bytes_moved, _scratch_cached(operation, gpu)
-    from_memory_s = (moved - scratch - operation.together_bytes) / bandwidth
-    streamed_s = moved / max(gpu.l2_stream_bytes_per_s, bandwidth)
-    together_s = maximum(from_memory_s, streamed_s)
-    alone_s = _bytes_s(operation, gpu, scratch)
-    held_s = _bytes_s(operation, gpu, scratch + operation.reused_bytes)
-    others_s = keeping_up * together_s + (1.0 - keeping_up) * alone_s
-    return share * held_s + (1.0 - share) * others_s
+    stream = max(gpu.l2_stream_bytes_per_s, bandwidth)
+    scratch = _scratch_cached(operation, gpu)
+    moved = operation.bytes_moved - scratch
+    together_s = maximum((moved - operation.together_bytes) / bandwidth, moved / stream)
+    others_s = keeping_up * together_s + (1.0 - keeping_up) * (moved / bandwidth)
+    cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
+    reused = operation.reused_bytes
+    held_s = (moved - reused) / bandwidth + reused / cache_bandwidth
+    return share * held_s + (1.0 - share) * others_s + scratch / cache_bandwidth
 
 
 def _in_blocks(operation: Operation, gpu: Rates, seconds: Numeric) -> Numeric:

@@ -134,7 +134,9 @@ def _cache_reads(
 
 def _added(first: dict[str, Numeric], second: dict[str, Numeric]) -> dict[str, Numeric]:
     """Add up two reads."""
-    return {field: bytes_ and bytes_ + second[field] for field, bytes_ in first.items()}
+    return {
+        field: None if value is None else value + second[field] for field, value in first.items()
+    }
 
 
 PLAIN_MATH = (

@@ -18,10 +18,10 @@ from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.counts.attention.registry import WAYS
 from simulator.inputs.dtypes import Dtype, activation_dtype
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, Execution, ask
+from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, Execution, Setup, ask
 from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS
 from simulator.timing.constants import Rates
-from simulator.timing.interval import FAMILY, Family, spread_of
+from simulator.timing.interval import FAMILY, Family, spread_of, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import ROOFS
 from simulator.views.explore.intervals import SPREAD
@@ -193,7 +193,19 @@ def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
         },
         "times": programs.times(gpu_rates),
         "spreads": _spreads(programs, gpu_rates),
+        # By model, in the order of "ways": whether no rows tell how far a time may be off.
+        "unknown": [
+            [bool(unknown_regime(entry.model, gpu_rates, how)) for how in _setups(offer, entry.model)]
+            for entry in offer.models
+        ],
     }
+
+
+def _setups(offer: Menu, model: ModelShape) -> list[Setup]:
+    """Return the setup of every way to keep and read the context."""
+    setup = ask(model, **offer.kept)[0]
+    layouts = [setup.but(attention="standard", kv_layout=layout) for layout in offer.layouts]
+    return [*layouts, setup.under("bifurcated")]
 
 
 def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, dict[Dtype, list[float]]]:

@@ -185,6 +185,9 @@ function makeModel(data) {
       inputs.push(...families[family], ...spread);
     });
     const [low, high, ...errors] = follow(tape, inputs);
+    if (data.gpus[state.gpu].unknown[state.model][data.ways.indexOf(way)]) {
+      return { number, low: Math.min(spent[4], spent[0]), high: Infinity, errors };
+    }
     return { number, low, high, errors };
   }
 
