@@ -81,8 +81,8 @@ class Operation:
         Traffic that the L2 cache serves if it can hold the footprint: one context read again for
         every sample. [bytes]
     together_bytes
-        Those of ``reused_bytes`` that thread blocks of one wave read next to each other, so that one
-        read from memory may serve them; None if later calls read the data again. [bytes]
+        Those of ``reused_bytes`` that the thread blocks of one wave read at about the same time, so
+        that one read from memory may serve them; None if a later call reads the data again. [bytes]
     scratch_bytes
         Traffic that one kernel writes and the next reads, such as split-KV partials; the L2 cache
         serves it if it fits. [bytes]

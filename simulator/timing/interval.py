@@ -10,8 +10,8 @@ at published peaks. The parts of an interval:
 * All kernels of a kind share a part of their error; the rest is independent between kernels, but
   equal in every layer. The kernels of attention count as one. Errors of different kinds are
   independent: half widths add as squares.
-* Standard attention over a stored context may read it once in each wave of thread blocks, or once for
-  every sample: no row tells which, so the interval spans both.
+* Standard attention over a stored context may read it once in each wave of thread blocks, or once
+  for every sample: no row tells which, so the interval spans both.
 * Bifurcated attention, predicted from standard attention's constants, adds a spread.
 * Plain PyTorch and the host that launches it, which no kernel rows describe, have their own
   spread, from whole steps.

@@ -196,9 +196,7 @@ def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
     return flops / rate
 
 
-def stored_ends_s(
-    operation: Operation, time: OperationTime, gpu: Rates
-) -> tuple[Numeric, Numeric]:
+def stored_ends_s(operation: Operation, time: OperationTime, gpu: Rates) -> tuple[Numeric, Numeric]:
     """Return how much shorter and longer an operation may be that reads keys stored once. [s].
 
     No public row tells whether the thread blocks of a wave read such keys together, as at one end,
@@ -240,9 +238,7 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     return _in_blocks(operation, gpu, seconds)
 
 
-def _stored_s(
-    operation: Operation, gpu: Rates, share: Numeric, keeping_up: float
-) -> Numeric:
+def _stored_s(operation: Operation, gpu: Rates, share: Numeric, keeping_up: float) -> Numeric:
     """Return the time of reads of keys that are stored once for many thread blocks. [s].
 
     The keys that L2 holds are read from there. Blocks that read the others together get them from

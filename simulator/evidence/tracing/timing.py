@@ -115,9 +115,7 @@ def _flash(traced: TracedOperation, *, resident_blocks: int) -> list[Operation]:
     again = max(0, account.bytes_read - traced.bytes_read)
     stored = max(0, traced.bytes_read - shape.query_bytes) if again else 0
     token_bytes = shape.cached_bytes(1)
-    shared = replace(
-        part, repeated_tokens=again / token_bytes, stored_tokens=stored / token_bytes
-    )
+    shared = replace(part, repeated_tokens=again / token_bytes, stored_tokens=stored / token_bytes)
     call = replace(
         account,
         flops=traced.flops,

@@ -195,7 +195,10 @@ def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
         "spreads": _spreads(programs, gpu_rates),
         # By model, in the order of "ways": whether no rows tell how far a time may be off.
         "unknown": [
-            [bool(unknown_regime(entry.model, gpu_rates, how)) for how in _setups(offer, entry.model)]
+            [
+                bool(unknown_regime(entry.model, gpu_rates, how))
+                for how in _setups(offer, entry.model)
+            ]
             for entry in offer.models
         ],
     }
