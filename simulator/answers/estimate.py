@@ -1,6 +1,6 @@
 """One decode step: its time, traffic and memory, and what binds it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -124,7 +124,10 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
         time=step_time(operations, gpu_rates, setup.execution),
         memory=needs,
         rates=gpu_rates,
-        notes=tuple(_notes(model, gpu_rates, setup, work, needs, operations)),
+        notes=(
+            *_notes(model, gpu_rates, setup, work, needs),
+            *_stored_notes(operations, gpu_rates),
+        ),
     )
 
 
@@ -177,17 +180,13 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
 
 
 def _notes(
-    model: ModelShape,
-    gpu_rates: Rates,
-    setup: Setup,
-    work: Workload,
-    needs: Memory,
-    operations: Sequence[Operation],
+    model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload, needs: Memory
 ) -> list[str]:
     """Say what was assumed and what the user should know, one sentence each."""
+    why = unknown_regime(model, gpu_rates, setup)
     notes = [
         constants_note(gpu_rates),
-        _interval_note(unknown_regime(model, gpu_rates, setup)),
+        why and f"Interval not known: {why}. Only the published peaks bound the time, from below.",
         _length_note(model, work),
         _dtype_note(gpu_rates.gpu, setup),
         _low_precision_note(gpu_rates, setup),
@@ -202,7 +201,6 @@ def _notes(
             if joined
             else "Each level of the tree is read once per node; see 'bifurcate tree' for others."
         )
-    notes.append(_stored_note(operations, gpu_rates))
     if model.latent is not None:
         notes.append(
             "The latent cache (MLA) is read once for all heads of a sample: small, and soon bound "
@@ -217,27 +215,21 @@ def _notes(
     return [note for note in notes if note]
 
 
-def _interval_note(why: str) -> str:
-    """Say that an interval is not known, and why."""
-    if not why:
-        return ""
-    return f"Interval not known: {why}. Only the published peaks bound the time, from below."
-
-
-def _stored_note(operations: Sequence[Operation], gpu_rates: Rates) -> str:
-    """Say how the reads of one stored context are timed."""
+def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator[str]:
+    """Say how the reads of one stored context are timed, if there is one."""
     stored = [item for item in operations if item.together_bytes and item.reused_bytes]
     if not stored:
-        return ""
+        return
     if all(item.reused_footprint_bytes <= gpu_rates.of(item).l2_bytes for item in stored):
-        return "After its first read a layer's stored context is read from L2, which can hold it."
-    if gpu_rates.keeping_up_measured:
-        return "How one stored context is read again was measured on this card."
-    return (
-        "No public row settles the time over one stored context: its interval runs from one read "
-        "of the context in each wave of thread blocks to one for every sample. The first cells of "
-        "'bifurcate measure' settle it on a card in minutes."
-    )
+        yield "After its first read a layer's stored context is read from L2, which can hold it."
+    elif gpu_rates.keeping_up_measured:
+        yield "How one stored context is read again was measured on this card."
+    else:
+        yield (
+            "No public row settles the time over one stored context: its interval runs from one "
+            "read of the context in each wave of thread blocks to one for every sample. The first "
+            "cells of 'bifurcate measure' settle it on a card in minutes."
+        )
 
 
 def fits_note(needs: Memory) -> str:

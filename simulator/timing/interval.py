@@ -247,6 +247,11 @@ def unknown_regime(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
     Constants carried to another vendor's GPU hold for dense models with a cache of their own: of 13
     public decode steps of Llama 70B on MI300X 12 are within the carried interval, of 54 of
     DeepSeek-V3 only 19 (InferenceMAX).
+
+    Parameters
+    ----------
+    model, gpu_rates, setup
+        What is decoded, the GPU's rates, and how it is run.
     """
     if gpu_rates.choice == "peak":
         return ""  # a bound already

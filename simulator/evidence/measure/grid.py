@@ -51,7 +51,7 @@ _GEMM_STAGE, _FLEX_STAGE = 2, 4
 # Flash over one stored context (expanded keys) against copies: minutes, before everything else.
 _STORED_STAGE = -1
 _STORED_KERNELS = ("standard_flash", "standard_flash_expanded")
-_STORED_KV_HEADS, _STORED_CONTEXTS, _STORED_SAMPLES = (8, 32), (8192, 16384, 32768), (4, 16, 64)
+_STORED = set(product(_STORED_KERNELS, (8, 32), (8192, 16384, 32768), (4, 16, 64)))
 
 # Whole steps are timed with these; every other kernel is close to one of them.
 STEP_KERNELS = (
@@ -104,14 +104,9 @@ def default_grid(*, dtype: Dtype = "bf16", l2: L2State = "cold") -> Selection:
 
 def _stored_first(cell: Cell) -> Cell:
     """Return a cell, in the first stage if it tells how one stored context is read again."""
-    first = (
-        isinstance(cell, AttentionCell)
-        and cell.graph
-        and cell.kernel in _STORED_KERNELS
-        and cell.kv_heads in _STORED_KV_HEADS
-        and cell.context_tokens in _STORED_CONTEXTS
-        and cell.samples in _STORED_SAMPLES
-    )
+    if not isinstance(cell, AttentionCell) or not cell.graph:
+        return cell
+    first = (cell.kernel, cell.kv_heads, cell.context_tokens, cell.samples) in _STORED
     return replace(cell, stage=_STORED_STAGE) if first else cell
 
 

@@ -168,6 +168,9 @@ def _ways(
 def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
     """Return one GPU: its memory, its roofs, and the tapes of its times."""
     gpu = gpu_rates.gpu
+    size = offer.kept.get("tensor_parallel", 1)
+    standard = [Setup(tensor_parallel=size, kv_layout=layout) for layout in offer.layouts]
+    setups = [*standard, standard[0].under("bifurcated")]
     price = gpu.price_usd_per_hour
     dtypes = {activation_dtype(dtype) for dtype in _weight_dtypes(offer)} | _weight_dtypes(offer)
     return {
@@ -195,20 +198,10 @@ def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
         "spreads": _spreads(programs, gpu_rates),
         # By model, in the order of "ways": whether no rows tell how far a time may be off.
         "unknown": [
-            [
-                bool(unknown_regime(entry.model, gpu_rates, how))
-                for how in _setups(offer, entry.model)
-            ]
+            [bool(unknown_regime(entry.model, gpu_rates, setup)) for setup in setups]
             for entry in offer.models
         ],
     }
-
-
-def _setups(offer: Menu, model: ModelShape) -> list[Setup]:
-    """Return the setup of every way to keep and read the context."""
-    setup = ask(model, **offer.kept)[0]
-    layouts = [setup.but(attention="standard", kv_layout=layout) for layout in offer.layouts]
-    return [*layouts, setup.under("bifurcated")]
 
 
 def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, dict[Dtype, list[float]]]:
