@@ -331,7 +331,9 @@ def request_interval(
     last_step
         The interval of its last decode step.
     """
-    prefill = uncertainty(prefill_operations(model, setup, work), time.prefill, gpu, setup)
+    known = last_step.high_s < inf
+    counted = prefill_operations(model, setup, work)
+    prefill = uncertainty(counted, time.prefill, gpu, setup, known=known)
     low, high = (
         float(prefill_s) + time.decode_s * float(step_s) / float(last_step.total_s)
         for prefill_s, step_s in (
