@@ -1,7 +1,7 @@
 """Shared-prefix kernels of engines: what each does otherwise than folded flash decoding."""
 
 import pytest
-from builders import attention_only, llama_2_7b, windowed
+from builders import attention_only, deepseek_v3, llama_2_7b, windowed
 
 from simulator.counts.attention.flash import FLASHINFER_ROWS, SharedKernel
 from simulator.counts.attention.registry import find_way
@@ -95,3 +95,9 @@ def test_what_an_engine_does_not_share(kernel: str, model: str, tree: bool, word
     refusal = find_way(kernel).refusal(windowed() if model == "windows" else llama_2_7b(), work)
     assert words in refusal
     assert bool(words) == bool(refusal)
+
+
+@pytest.mark.parametrize("kernel", ENGINES)
+def test_no_engine_shares_a_latent_cache(kernel: str) -> None:
+    """FlashInfer's maintainers say so of theirs (flashinfer#789); the others need K and V."""
+    assert "latent" in find_way(kernel).refusal(deepseek_v3(), Workload())

@@ -145,7 +145,7 @@ class EngineFlash(Flash):
     Attributes
     ----------
     limits
-        What it cannot serve: layers with a sliding window, trees of several levels.
+        What it cannot serve: a sliding window, several levels of a tree.
     """
 
     limits: tuple[Literal["windows", "trees"], ...] = ()
@@ -155,7 +155,9 @@ class EngineFlash(Flash):
         return Way.plain(self, shape, setup)
 
     def refusal(self, model: ModelShape, work: Workload) -> str:
-        """Refuse what the engine computes without sharing."""
+        """Refuse what the engine computes without sharing, latent caches among it."""
+        if model.latent is not None:
+            return f"kernel {self.name!r} shares no latent cache; use flash"
         if "windows" in self.limits and any(group.window for group in model.layer_groups):
             return f"kernel {self.name!r} shares no layers with a sliding window; use flash"
         if "trees" in self.limits and len(work.tree) > 1:

@@ -9,6 +9,7 @@ from simulator.counts.attention.flash import (
     PLAIN_FLASH,
     TRTLLM_CASCADE,
     VLLM_CASCADE,
+    EngineFlash,
     Flash,
 )
 from simulator.counts.attention.ideal import Ideal
@@ -29,6 +30,8 @@ WAYS: dict[str, Way] = {
         TRTLLM_CASCADE,
     )
 }
+# The ways that belong to no engine: pictures of all ways draw these.
+ALGORITHMS = tuple(name for name, way in WAYS.items() if not isinstance(way, EngineFlash))
 PLAIN_KERNELS: dict[str, PlainKernel] = {
     plain.name: plain for plain in (*PLAIN_FLASH, *PLAIN_EINSUM, *PLAIN_MATH, *PLAIN_VARIANTS)
 }
