@@ -192,6 +192,8 @@ def _notes(
         _low_precision_note(gpu_rates, setup),
         *_group_notes(model, gpu_rates.gpu, setup),
     ]
+    if setup.bifurcated:
+        notes.append(find_way(setup.kernel).caution)
     if any(group.window is not None for group in model.layer_groups):
         notes.append("Layers with a sliding window read and keep only their window.")
     if len(work.tree) > 1 and setup.bifurcated:

@@ -15,7 +15,7 @@ from simulator.answers.frames import part_of
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
-from simulator.counts.attention.registry import WAYS
+from simulator.counts.attention.registry import ALGORITHMS
 from simulator.inputs.dtypes import Dtype, activation_dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, Execution, Setup, ask
@@ -94,7 +94,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "ranges": dict(offer.ranges),
         "moved": offer.moved,
         "layouts": offer.layouts,
-        "kernels": tuple(WAYS),
+        "kernels": _kernels(offer),
         "executions": EXECUTIONS,
         "ways": [*offer.layouts, "bifurcated"],
         "gpu_memory_utilization": offer.gpu_memory_utilization,
@@ -140,8 +140,13 @@ def _programs(programs: Programs, offer: Menu, model: ModelShape) -> list[list[_
     """Record a model under every kernel and execution; None if it cannot run."""
     return [
         [_ways(programs, offer, model, kernel, execution) for execution in EXECUTIONS]
-        for kernel in tuple(WAYS)
+        for kernel in _kernels(offer)
     ]
+
+
+def _kernels(offer: Menu) -> tuple[str, ...]:
+    """Return the kernels to choose from: those of no engine, and the scenario's own."""
+    return tuple(dict.fromkeys((*ALGORITHMS, *map(str, offer.scenario.axes.get("kernel", ())))))
 
 
 def _ways(
