@@ -172,7 +172,7 @@ CONSTANTS: dict[str, Definition] = {
         by_kind=True,
         fit={
             **dict.fromkeys(("attention", "gemm"), (0.3, 1)),
-            **dict.fromkeys(("prefill_attention", "elementwise"), (0.1, 1)),
+            **dict.fromkeys(("prefill_attention", "elementwise", "recurrence"), (0.1, 1)),
         },
         rows="rows whose bytes are several times the L2 cache",
     ),
@@ -187,6 +187,7 @@ CONSTANTS: dict[str, Definition] = {
             "prefill_attention": (0.5, 60),
             "elementwise": (0.3, 20),
             "collective": (0.5, 60),
+            **dict.fromkeys(("convolution", "recurrence", "chunk_scan"), (0.3, 60)),
         },
         rows=_LITTLE_TO_DO,
     ),
@@ -194,8 +195,21 @@ CONSTANTS: dict[str, Definition] = {
         meaning="time of each further wave of thread blocks over all SMs",
         by_kind=True,
         needs=("thread_blocks",),
-        fit=dict.fromkeys(("attention", "prefill_attention"), (0.01, 30)),
+        fit={
+            **dict.fromkeys(("attention", "prefill_attention"), (0.01, 30)),
+            "convolution": (0.001, 30, 0.1),
+        },
         rows="calls with many more thread blocks than SMs: a large batch of short sequences",
+    ),
+    "serial_us": _time(
+        meaning="time of each step that a thread block takes after another",
+        by_kind=True,
+        needs=("serial_steps",),
+        fit={
+            **dict.fromkeys(("convolution", "recurrence"), (0.01, 10, 0.3)),
+            **dict.fromkeys(("chunk_solve", "chunk_scan"), (0.01, 20, 1)),
+        },
+        rows="linear attention of few sequences with many tokens",
     ),
     "overlap": Definition(
         meaning="how memory and compute times add: 1 in full, 2 and 4 as roots of powers, 16 not",
@@ -245,6 +259,15 @@ CONSTANTS: dict[str, Definition] = {
         needs=("reused_bytes", "scratch_bytes"),
         fit={None: (4, 200)},
         rows="replayed calls whose bytes fit L2",
+    ),
+    "sm_gb_per_s": _rate(
+        meaning="rate at which one SM processes the bytes of a kernel, also from L2",
+        by_kind=True,
+        fit={
+            **dict.fromkeys(("convolution", "recurrence"), (2, 200, 30)),
+            **dict.fromkeys(("chunk_solve", "chunk_scan"), (2, 200, 30)),
+        },
+        rows="kernels that read faster from no cache: convolutions, chunks of linear attention",
     ),
     "l2_fraction": Definition(
         meaning="share of L2 that a working set can take before it spills",
@@ -464,9 +487,10 @@ class Rates:
 
     Attributes
     ----------
-    bandwidth_bytes_per_s, launch_s, block_s, overlap
-        By kind of operation: bandwidth, time of a launch, time of each further wave of thread
-        blocks, and how times under different roofs add.
+    bandwidth_bytes_per_s, sm_bytes_per_s, launch_s, block_s, serial_s, overlap
+        By kind of operation: bandwidth of the memory and of one SM, time of a launch, time of each
+        further wave of thread blocks and of each serial step, and how times under different roofs
+        add.
     sm_count
         Streaming multiprocessors.
     sequence_s, split_s
@@ -490,8 +514,10 @@ class Rates:
     gpu: HardwareProfile
     sm_count: int
     bandwidth_bytes_per_s: Mapping[Kind, float]
+    sm_bytes_per_s: Mapping[Kind, float]
     launch_s: Mapping[Kind, float]
     block_s: Mapping[Kind, float]
+    serial_s: Mapping[Kind, float]
     overlap: Mapping[Kind, float]
     sequence_s: float
     split_s: float
@@ -647,8 +673,10 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
         gpu=gpu,
         sm_count=gpu.sm_count,
         bandwidth_bytes_per_s=by_kind("bandwidth_fraction", gpu.memory_bandwidth_bytes_per_s),
+        sm_bytes_per_s=by_kind("sm_gb_per_s", GIGA),
         launch_s=by_kind("launch_us", MICROSECOND),
         block_s=by_kind("block_us", MICROSECOND),
+        serial_s=by_kind("serial_us", MICROSECOND),
         overlap=by_kind("overlap", 1),
         sequence_s=value("sequence_us") * MICROSECOND,
         split_s=value("split_us") * MICROSECOND,
@@ -786,7 +814,9 @@ def used_constants(
     for precision in ("", *PRECISIONS):
         some = [item for item in launched if gpu_rates.precision_of(item) == precision]
         for key, constant in gpu_rates.at(precision).constants.items() if some else ():
-            if _is_used(some, key, eager=eager):
+            # A rate without a limit affects no time.
+            unlimited = constant.value == inf and constant.origin == "carried"
+            if not unlimited and _is_used(some, key, eager=eager):
                 yield key.of(Variant(precision=precision)), constant
 
 

@@ -67,6 +67,8 @@ FAMILY: dict[Kind, Family] = {
     "latent_prefill": "latent_prefill",
     "convolution": "convolution",
     "recurrence": "recurrence",
+    "chunk_solve": "recurrence",
+    "chunk_scan": "recurrence",
     "elementwise": "elementwise",
     "norm": "elementwise",
     "activation": "elementwise",

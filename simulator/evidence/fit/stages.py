@@ -26,6 +26,7 @@ DECODE_ATTENTION = (
 _PRODUCTS = ("launch_us", "tile_gb_per_s", "split_k_us", "bandwidth_fraction", "flops_fraction")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _SHARED_PREFIX = ("launch_us", "sequence_us", "block_us", "block_gb_per_s", "bandwidth_fraction")
+_LINEAR = ("launch_us", "serial_us", "sm_gb_per_s")
 _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
     ("decode_step", ("model", "context_tokens", "samples")),
     ("shared_prefix_attention", ("prefix_len", "suffix_len", "kv_heads")),
@@ -91,6 +92,17 @@ STAGES = (
         "all_reduce",
         _free(Key("launch_us", "collective"), Key("link_fraction")),
         ("num_gpus", "message_bytes"),
+        own=True,
+    ),
+    Stage(
+        "linear_attention",
+        _free(
+            *_keys("convolution", *_LINEAR, "block_us"),
+            *_keys("recurrence", *_LINEAR, "bandwidth_fraction"),
+            *_keys("chunk_solve", "serial_us", "sm_gb_per_s"),
+            *_keys("chunk_scan", *_LINEAR),
+        ),
+        ("family", "num_k_heads", "num_v_heads"),
         own=True,
     ),
     Stage(

@@ -12,6 +12,7 @@ from simulator.counts.operation import Operation
 from simulator.counts.pieces import all_reduce
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
+from simulator.evidence.predict import linear
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
 from simulator.evidence.rows.kinds import RowKind, attended_pairs
 from simulator.inputs.dtypes import (
@@ -60,6 +61,9 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
         if kind == "all_reduce" and gpu.link_bytes_per_s(int(first["num_gpus"])) is None:
             skipped.update((label, f"{gpu.id} has no link in its profile") for label in part.index)
             continue
+        if kind == "linear_attention" and (why := linear.unknown(first)):
+            skipped.update(dict.fromkeys(part.index, why))
+            continue
         operations = builder(part, gpu)
         if str(first.get("l2_state", "")) == "cold":
             operations = [replace(item, reused_bytes=0.0) for item in operations]
@@ -92,6 +96,8 @@ def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     keys += [name for name in ("kv_dtype", "impl", "num_gpus", "mode", "l2_state") if name in rows]
     if kind == "prefill_attention":
         keys.append("causal")
+    if kind == "linear_attention":
+        keys += linear.KEYS
     same = [rows[name].astype(str) for name in keys]
     return [*same, rows["op"] == GATHER] if kind == "elementwise" else same
 
@@ -376,4 +382,5 @@ BUILDERS: dict[RowKind, Builder] = {
     "elementwise": _elementwise,
     "all_reduce": _collective,
     "shared_prefix_attention": _shared_prefix,
+    "linear_attention": linear.operations,
 }

@@ -16,6 +16,8 @@ RowKind = Literal[
     "elementwise",
     "all_reduce",
     "shared_prefix_attention",
+    "linear_attention",
+    "sparse_attention",
     "decode_step",
     "end_to_end",
     "bandwidth",
@@ -101,6 +103,19 @@ def attended_pairs(rows: pd.DataFrame) -> "pd.Series[float]":
     return causal.where(rows["causal"] == 1, q * kv)
 
 
+def _linear_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the least traffic of linear attention in 16 bits, whose convolution may be of keys.
+
+    A decode step reads and writes every state; a prefill may start without one.
+    """
+    tokens = rows["batch"] * rows["seq_len"]
+    keys, values = rows["num_k_heads"] * rows["head_k_dim"], rows["num_v_heads"] * rows["head_v_dim"]
+    states = 2 * rows["batch"] * values * rows["head_k_dim"]
+    moved = 2 * tokens * (2 * keys + 2 * values) + states * (2 - (rows["phase"] == "prefill"))
+    return moved.where(rows["op"] != "conv", 4 * tokens * keys)
+
+
+_LINEAR = ("num_k_heads", "head_k_dim", "num_v_heads", "head_v_dim")
 _ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
 
 KINDS: dict[RowKind, KindOfRow] = {
@@ -145,6 +160,18 @@ KINDS: dict[RowKind, KindOfRow] = {
         ),
         least_bytes=_shared_cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, rows["prefix_len"] + rows["suffix_len"]),
+    ),
+    "linear_attention": KindOfRow(
+        sizes=("batch", "seq_len", *_LINEAR),
+        words=("family", "phase", "op"),
+        optional={"d_conv": 4, "state_bytes_per_element": None, "timing": "graph"},
+        shown=("family", "phase", "op", "batch", "seq_len", *_LINEAR),
+        least_bytes=_linear_bytes,
+    ),
+    "sparse_attention": KindOfRow(
+        sizes=("heads", "batch", "q_len"),
+        words=("kind", "past_len"),
+        shown=("kind", "kernel", "heads", "batch", "q_len", "past_len"),
     ),
     "decode_step": KindOfRow(
         sizes=("context_tokens", "samples"),
