@@ -48,6 +48,8 @@ class KindOfRow:
         The measured column, and its unit in seconds (of a bandwidth: in bytes per second).
     shown
         Columns that describe a row for people.
+    series
+        Columns that rows of a series share, beside GPU, library and kernel: a shape.
     least_bytes, least_flops
         The least bytes that a call must read and write, and FLOPs of its products; None if the
         columns do not tell.
@@ -61,6 +63,7 @@ class KindOfRow:
     result: str = "latency_us"
     unit_s: float = MICROSECOND
     shown: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
     least_bytes: _Figure | None = None
     least_flops: _Figure | None = None
     weights: tuple[str, str] | None = None
@@ -122,6 +125,7 @@ KINDS: dict[RowKind, KindOfRow] = {
     "decode_attention": KindOfRow(
         sizes=(*_ATTENTION, "kv_len"),
         shown=(*_ATTENTION, "kv_len", "kv_dtype"),
+        series=("kv_dtype", *_ATTENTION[1:]),
         least_bytes=cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, rows["kv_len"]),
     ),
@@ -129,12 +133,14 @@ KINDS: dict[RowKind, KindOfRow] = {
         sizes=(*_ATTENTION, "q_len", "kv_len"),
         optional={"causal": 1, "timing": "graph"},
         shown=(*_ATTENTION, "q_len"),
+        series=("kv_dtype", *_ATTENTION[1:]),
         least_bytes=cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, attended_pairs(rows)),
     ),
     "gemm": KindOfRow(
         sizes=("m", "n", "k"),
         shown=("m", "n", "k", "dtype"),
+        series=("dtype", "n", "k"),
         least_bytes=lambda rows: (
             _elements(rows, "dtype") * (rows["m"] * rows["k"] + rows["n"] * rows["k"])
         ),
@@ -144,6 +150,7 @@ KINDS: dict[RowKind, KindOfRow] = {
         sizes=("rows", "width", "bytes"),
         words=("op",),
         shown=("op", "rows", "width"),
+        series=("op", "width"),
         least_bytes=lambda rows: rows["bytes"],
     ),
     "all_reduce": KindOfRow(
@@ -166,12 +173,14 @@ KINDS: dict[RowKind, KindOfRow] = {
         words=("family", "phase", "op"),
         optional={"d_conv": 4, "state_bytes_per_element": None, "timing": "graph"},
         shown=("family", "phase", "op", "batch", "seq_len", *_LINEAR),
+        series=("family", "phase", "op", *_LINEAR),
         least_bytes=_linear_bytes,
     ),
     "sparse_attention": KindOfRow(
         sizes=("heads", "batch", "q_len"),
         words=("kind", "past_len"),
         shown=("kind", "kernel", "heads", "batch", "q_len", "past_len"),
+        series=("kind", "heads"),
     ),
     "decode_step": KindOfRow(
         sizes=("context_tokens", "samples"),
