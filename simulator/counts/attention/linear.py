@@ -1,8 +1,8 @@
 """Linear attention: a short convolution, then a recurrence over a state of constant size.
 
-A layer of a gated delta rule (Gated DeltaNet, Kimi Delta Attention) keeps a matrix S [K, V] for each
-value head instead of keys and values. With decay g, write strength b, and the key, value and query
-of a token:
+A layer of a gated delta rule (Gated DeltaNet, Kimi Delta Attention) keeps a matrix S [K, V] for
+each value head instead of keys and values. With decay g, write strength b, and the key, value and
+query of a token:
 
     S = g S + b k (v - (g S)^T k)^T,    o = S^T q
 

@@ -52,7 +52,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     """Turn calls of one kind into groups, one per GPU, library and number format."""
     builder = BUILDERS.get(kind)
     if builder is None:
-        why = f"{kind} rows measure a rate, not a call"
+        why = NOT_KNOWN.get(kind, f"{kind} rows measure a rate, not a call")
         return Prepared([], dict.fromkeys(rows.index, why))
     groups: list[Group] = []
     skipped: dict[Any, str] = {}
@@ -374,6 +374,10 @@ def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     ]
 
 
+# Kinds of rows that are recognised, but whose kernels have no constants.
+NOT_KNOWN: dict[RowKind, str] = {
+    "sparse_attention": "times of sparse attention and its indexer are not known",
+}
 Builder = Callable[[pd.DataFrame, HardwareProfile], list[Operation]]
 BUILDERS: dict[RowKind, Builder] = {
     "decode_attention": _decode,

@@ -107,13 +107,17 @@ def attended_pairs(rows: pd.DataFrame) -> "pd.Series[float]":
 
 
 def _linear_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return the least traffic of linear attention in 16 bits, whose convolution may be of keys.
+    """Return the least traffic of linear attention, whose convolution may be of keys alone.
 
     A decode step reads and writes every state; a prefill may start without one.
     """
     tokens = rows["batch"] * rows["seq_len"]
-    keys, values = rows["num_k_heads"] * rows["head_k_dim"], rows["num_v_heads"] * rows["head_v_dim"]
-    states = 2 * rows["batch"] * values * rows["head_k_dim"]
+    keys, values = (
+        rows["num_k_heads"] * rows["head_k_dim"],
+        rows["num_v_heads"] * rows["head_v_dim"],
+    )
+    element = pd.to_numeric(rows["state_bytes_per_element"]).fillna(2)
+    states = element * rows["batch"] * values * rows["head_k_dim"]
     moved = 2 * tokens * (2 * keys + 2 * values) + states * (2 - (rows["phase"] == "prefill"))
     return moved.where(rows["op"] != "conv", 4 * tokens * keys)
 

@@ -180,9 +180,10 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
 
     kind = max(ROW_KINDS, key=likeness)
     if likeness(kind) < LEAST_LIKENESS:
-        return f"{path}: rows of no known kind; its columns are like none of {', '.join(ROW_KINDS)}"
-    missing = [name for name in (*KINDS[kind].sizes, *KINDS[kind].words, KINDS[kind].result)]
-    missing = [name for name in missing if name not in present]
+        known = ", ".join(ROW_KINDS)
+        return f"{path}: rows of no known kind; its columns are like those of none of {known}"
+    asked = (*KINDS[kind].sizes, *KINDS[kind].words, KINDS[kind].result)
+    missing = [name for name in asked if name not in present]
     more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
     lacks = ", ".join(missing[:MOST_NAMED])
     return f"{path}: rows of no known kind; it looks like {kind}, but lacks {lacks}{more}"

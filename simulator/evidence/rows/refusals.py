@@ -32,8 +32,8 @@ CLOCK_HEADROOM = 1.10
 # Memory clocks are fixed: this allows for the rounding of the published figure.
 MEMORY_HEADROOM = 1.02
 
-# A series with at least so many impossible rows, and such a share of them, timed something else than
-# it says; so did its other rows, whose times happen to be possible.
+# A series with at least so many impossible rows, and such a share of them, timed something else
+# than it says; so did its other rows, whose times happen to be possible.
 LEAST_IMPOSSIBLE, IMPOSSIBLE_SHARE = 3, 0.1
 
 # Rows with a flaw, and its description.
@@ -56,9 +56,7 @@ def impossible(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
     return _first_flaws(frame, flaws)
 
 
-def distrusted(
-    frame: pd.DataFrame, kind: RowKind, refused: "pd.Series[bool]"
-) -> "pd.Series[bool]":
+def distrusted(frame: pd.DataFrame, kind: RowKind, refused: "pd.Series[bool]") -> "pd.Series[bool]":
     """Return which other rows belong to a series with many impossible rows.
 
     A series has one GPU, library, kernel and shape. A column ``series_plausible`` of 0 says so of a
