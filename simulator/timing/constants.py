@@ -22,7 +22,7 @@ no shorter on a faster GPU; the L2 cache runs at the SMs' clock.
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from importlib.resources import files
 from math import inf
 from typing import Literal, NamedTuple, cast
@@ -50,6 +50,10 @@ ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer")
 LOW_PRECISION: Precision = "fp8"
 # Kinds of operation that multiply by weights, whose format selects their constants.
 PRODUCTS: tuple[Kind, ...] = ("gemm", "experts")
+# The kernels of linear attention.
+LINEAR_KERNELS: tuple[Kind, ...] = (
+    *("convolution", "recurrence", "chunk_solve", "chunk_scan", "fused_scan"),
+)
 # Fitted constants of a published program's code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an
@@ -187,7 +191,7 @@ CONSTANTS: dict[str, Definition] = {
             "prefill_attention": (0.5, 60),
             "elementwise": (0.3, 20),
             "collective": (0.5, 60),
-            **dict.fromkeys(("convolution", "recurrence", "chunk_scan"), (0.3, 60)),
+            **dict.fromkeys(LINEAR_KERNELS, (0.3, 60)),
         },
         rows=_LITTLE_TO_DO,
     ),
@@ -205,10 +209,7 @@ CONSTANTS: dict[str, Definition] = {
         meaning="time of each step that a thread block takes after another",
         by_kind=True,
         needs=("serial_steps",),
-        fit={
-            **dict.fromkeys(("convolution", "recurrence"), (0.01, 10, 0.3)),
-            **dict.fromkeys(("chunk_solve", "chunk_scan"), (0.01, 20, 1)),
-        },
+        fit=dict.fromkeys(LINEAR_KERNELS, (0.01, 20, 0.5)),
         rows="linear attention of few sequences with many tokens",
     ),
     "overlap": Definition(
@@ -263,10 +264,7 @@ CONSTANTS: dict[str, Definition] = {
     "sm_gb_per_s": _rate(
         meaning="rate at which one SM processes the bytes of a kernel, also from L2",
         by_kind=True,
-        fit={
-            **dict.fromkeys(("convolution", "recurrence"), (2, 200, 30)),
-            **dict.fromkeys(("chunk_solve", "chunk_scan"), (2, 200, 30)),
-        },
+        fit=dict.fromkeys(LINEAR_KERNELS, (2, 200, 30)),
         rows="kernels that read faster from no cache: convolutions, chunks of linear attention",
     ),
     "l2_fraction": Definition(
@@ -396,16 +394,25 @@ def transferred(
     general
         The key without a variant, which comes last.
     """
-    near, far, everywhere = _tables_for(gpu.architecture)
+    boost = gpu.peak.boost_mhz
+    return _transferred(gpu.architecture, boost.value if boost else 0.0, tuple(own), general)
+
+
+@lru_cache(maxsize=4096)
+def _transferred(
+    architecture: str, boost_mhz: float, own: tuple[Key, ...], general: Key | None
+) -> Constant | None:
+    """Return the constant for an architecture at a clock: fits ask for it again and again."""
+    near, far, everywhere = _tables_for(architecture)
     kernels_first = sorted(own, key=lambda key: key.library not in ATTENTION_KERNELS)
     searched = [*((key, near) for key in own), *((key, far) for key in kernels_first)]
     if general is not None:
         searched.append((general, everywhere))
     for key, table in searched:
         if entry := table.get(key):
-            value = entry.value * clock_factor(key, entry.mhz, gpu)
+            value = entry.value * _clock_factor(key, entry.mhz, boost_mhz)
             if key.name == "block_gb_per_s":
-                value *= entry.blocks_per_sm / blocks_per_sm(gpu.architecture)
+                value *= entry.blocks_per_sm / blocks_per_sm(architecture)
             return Constant(value, entry.source, "carried", key)
     return None
 
@@ -430,11 +437,14 @@ def clock_factor(key: Key, mhz: float, gpu: HardwareProfile) -> float:
     >>> clock_factor(Key("launch_us"), 990, load_hardware("h100-sxm")) == 0.5**LATENCY_POWER
     True
     """
-    power = CONSTANTS[key.name].clock_power
     boost = gpu.peak.boost_mhz
-    if not mhz or not power or boost is None:
-        return 1.0
-    return float((boost.value / mhz) ** power)
+    return _clock_factor(key, mhz, boost.value if boost else 0.0)
+
+
+def _clock_factor(key: Key, mhz: float, boost_mhz: float) -> float:
+    """Return the factor at a GPU's clock; 1 if one of the clocks is unknown."""
+    power = CONSTANTS[key.name].clock_power
+    return float((boost_mhz / mhz) ** power) if mhz and power and boost_mhz else 1.0
 
 
 @cache

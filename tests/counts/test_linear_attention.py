@@ -8,6 +8,7 @@ from simulator.counts.attention.linear import (
     LinearShape,
     chunked_recurrence,
     convolution,
+    fused_recurrence,
     recurrence,
 )
 from simulator.counts.operation import total
@@ -61,7 +62,7 @@ def test_draft_tokens_each_leave_a_state() -> None:
 def test_a_fused_prefill_moves_only_its_ends() -> None:
     """One kernel with a block for each state; a chunk of 64 tokens is one step."""
     shape = LinearShape(batch=2, seq_len=130, k_heads=1, k_dim=4, v_heads=2, v_dim=8)
-    (scan,) = chunked_recurrence(shape, fused=True)
+    scan = fused_recurrence(shape)
     assert (scan.bytes_read, scan.bytes_written) == (260 * 48 + 512, 260 * 32 + 512)
     assert (scan.serial_steps, scan.thread_blocks, scan.launches) == (3, 4, 1)
     # For each token and head: 64 x (2 x 4 + 8) + 64 x (4 + 8) + 3 x 4 x 8 multiply-adds.
@@ -71,22 +72,22 @@ def test_a_fused_prefill_moves_only_its_ends() -> None:
 def test_an_unfused_prefill_does_the_same_products_with_more_traffic() -> None:
     """Fusing changes bytes and launches, not FLOPs."""
     shape = LinearShape(batch=2, seq_len=130, k_heads=1, k_dim=4, v_heads=2, v_dim=8)
-    fused, apart = (total(chunked_recurrence(shape, fused=fused)) for fused in (True, False))
+    fused, apart = total([fused_recurrence(shape)]), total(chunked_recurrence(shape))
     assert apart.flops == fused.flops
     assert apart.bytes_read > fused.bytes_read
     assert apart.launches > fused.launches
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_a_decay_by_channel_costs_more_and_longer_steps(*, fused: bool) -> None:
+def test_a_decay_by_channel_costs_more_and_longer_steps() -> None:
     """Kimi Delta Attention scales queries and keys, channel by channel."""
     shape = LinearShape(batch=1, seq_len=256, k_heads=4, k_dim=128, v_heads=4, v_dim=128)
-    head, channel = (
-        chunked_recurrence(shape, fused=fused, channel_decay=told) for told in (False, True)
-    )
-    assert channel[-1].serial_steps == CHANNEL_DECAY_STEP * head[-1].serial_steps
-    assert total(channel).bytes_read > total(head).bytes_read
-    assert total(channel).flops == total(head).flops
+    for head, channel in (
+        (chunked_recurrence(shape), chunked_recurrence(shape, channel_decay=True)),
+        ([fused_recurrence(shape)], [fused_recurrence(shape, channel_decay=True)]),
+    ):
+        assert channel[-1].serial_steps == CHANNEL_DECAY_STEP * head[-1].serial_steps
+        assert total(channel).bytes_read > total(head).bytes_read
+        assert total(channel).flops == total(head).flops
 
 
 def test_work_grows_with_batch_and_tokens_as_an_array() -> None:
@@ -94,7 +95,7 @@ def test_work_grows_with_batch_and_tokens_as_an_array() -> None:
     shape = LinearShape(
         batch=np.array([1.0, 2.0]), seq_len=128, k_heads=2, k_dim=16, v_heads=4, v_dim=16
     )
-    for item in chunked_recurrence(shape, fused=False):
+    for item in chunked_recurrence(shape):
         assert np.allclose(item.bytes_read / item.bytes_read[0], [1, 2])
 
 

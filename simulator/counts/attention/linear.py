@@ -15,7 +15,7 @@ S. Yang, J. Kautz, A. Hatamizadeh, "Gated Delta Networks: Improving Mamba2 with 
 S. Yang et al., "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", 2024.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from simulator.counts.operation import Operation
 from simulator.numeric import Numeric, ceil_div, minimum
@@ -25,8 +25,6 @@ CHUNK = 64
 # Kernels inside chunks (decay sums, k k^T, its inverse, its products with k and v), and after them
 # (states from chunk to chunk, outputs).
 SOLVE_LAUNCHES, SCAN_LAUNCHES = 4, 2
-# Kernels before a fused one that scale queries and keys: as many as the shortest calls take time.
-SCALE_LAUNCHES = 3
 # Gated DeltaNet forgets by head, Kimi Delta Attention by channel, which makes a step longer: 4.4
 # instead of 2.95 us a chunk in fused kernels, 28 instead of 19 us inside chunks (H100 rows).
 CHANNEL_DECAY_STEP = 1.5
@@ -136,72 +134,81 @@ def recurrence(shape: LinearShape, *, states: Numeric = 1) -> Operation:
     )
 
 
-def chunked_recurrence(
-    shape: LinearShape, *, fused: bool, channel_decay: bool = False
-) -> list[Operation]:
-    """Return the recurrence of a prefill, chunk by chunk: inside chunks, then from one to the next.
+def chunked_recurrence(shape: LinearShape, *, channel_decay: bool = False) -> list[Operation]:
+    """Return the recurrence of a prefill: kernels inside chunks, then those from one to the next.
 
     Parameters
     ----------
     shape
         The sizes.
-    fused
-        Whether one kernel with a thread block for each state keeps on the chip what lies between
-        inputs and outputs. Otherwise each kernel passes its results through memory.
     channel_decay
-        Whether each channel of a key decays for itself, so that another kernel has to scale queries
-        and keys.
+        Whether each channel of a key decays for itself, so that queries and keys are scaled.
     """
+    solve_flops, scan_flops = _chunk_flops(shape)
     chunks, step = ceil_div(shape.seq_len, CHUNK), CHANNEL_DECAY_STEP if channel_decay else 1
     heads, element = shape.tokens * shape.v_heads, shape.element_bytes
-    k, v = shape.k_dim, shape.v_dim
-    keys, values = heads * k * element, heads * v * element
+    keys, values = heads * shape.k_dim * element, heads * shape.v_dim * element
     # k k^T is in fp32, its inverse in the format of the activations, like a state of each chunk.
     square, inverse = heads * CHUNK * 4, heads * CHUNK * element
-    passed = shape.batch * shape.v_heads * chunks * k * v * element
+    passed = shape.states_bytes / shape.state_bytes * element * chunks
     # With decays by channel: the decays, their sums in fp32, queries, and what they scale.
-    sums = heads * k * 4
+    sums = heads * shape.k_dim * 4
     decays_read = 2 * keys + 2 * sums if channel_decay else 0
     decays_written = sums + inverse + 2 * keys if channel_decay else 0
-    inside = Operation(
-        name="chunk_solve",
-        kind="chunk_solve",
-        # For each token: k k^T, and its inverse times k and v.
-        flops=heads * 2 * CHUNK * (2 * k + v),
-        bytes_read=keys + square + inverse + keys + values + decays_read,
-        bytes_written=square + inverse + keys + values + decays_written,
-        launches=SOLVE_LAUNCHES + channel_decay,
-        serial_steps=(minimum(shape.seq_len, CHUNK) - 1) * step,
-    )
-    across = Operation(
+    return [
+        Operation(
+            name="chunk_solve",
+            kind="chunk_solve",
+            flops=solve_flops,
+            bytes_read=2 * keys + square + inverse + values + decays_read,
+            bytes_written=keys + square + inverse + values + decays_written,
+            launches=SOLVE_LAUNCHES + channel_decay,
+            serial_steps=(minimum(shape.seq_len, CHUNK) - 1) * step,
+        ),
+        Operation(
+            name="recurrence",
+            kind="chunk_scan",
+            flops=scan_flops,
+            # Keys and the solve's results; then queries, keys, new values and states.
+            bytes_read=4 * keys + 2 * values + passed + shape.states_bytes,
+            bytes_written=values + passed + shape.output_bytes + shape.states_bytes,
+            launches=SCAN_LAUNCHES,
+            serial_steps=chunks * step,
+        ),
+    ]
+
+
+def fused_recurrence(shape: LinearShape, *, channel_decay: bool = False) -> Operation:
+    """Return the recurrence of a prefill in one kernel, with a thread block for each state.
+
+    Parameters
+    ----------
+    shape
+        The sizes.
+    channel_decay
+        Whether each channel of a key decays for itself, for which another kernel scales queries and
+        keys.
+    """
+    step = CHANNEL_DECAY_STEP if channel_decay else 1
+    keys = shape.tokens * shape.v_heads * shape.k_dim * shape.element_bytes
+    # Queries, keys and decays are read, the scaled ones written.
+    scaled = keys if channel_decay else 0
+    return Operation(
         name="recurrence",
-        kind="chunk_scan",
-        # S^T k, k v^T and S^T q; then q k^T, and its product with v.
-        flops=heads * (3 * 2 * k * v + 2 * CHUNK * (k + v)),
-        # Keys and the solve's results; then queries, keys, new values and states.
-        bytes_read=4 * keys + 2 * values + passed + shape.states_bytes,
-        bytes_written=values + passed + shape.output_bytes + shape.states_bytes,
-        launches=SCAN_LAUNCHES,
-        serial_steps=chunks * step,
-    )
-    if not fused:
-        return [inside, across]
-    scan = replace(
-        across,
-        flops=inside.flops + across.flops,
-        bytes_read=shape.input_bytes + shape.states_bytes,
-        bytes_written=shape.output_bytes + shape.states_bytes,
-        launches=1,
+        kind="fused_scan",
+        flops=sum(_chunk_flops(shape)),
+        bytes_read=shape.input_bytes + shape.states_bytes + 3 * scaled,
+        bytes_written=shape.output_bytes + shape.states_bytes + 2 * scaled,
+        launches=2 if channel_decay else 1,
+        serial_steps=ceil_div(shape.seq_len, CHUNK) * step,
         thread_blocks=shape.batch * shape.v_heads,
     )
-    if not channel_decay:
-        return [scan]
-    scaled = replace(
-        inside,
-        flops=0,
-        bytes_read=3 * keys,
-        bytes_written=2 * keys,
-        launches=SCALE_LAUNCHES,
-        serial_steps=0,
-    )
-    return [scaled, scan]
+
+
+def _chunk_flops(shape: LinearShape) -> tuple[Numeric, Numeric]:
+    """Return the FLOPs inside chunks and after them."""
+    heads, k, v = shape.tokens * shape.v_heads, shape.k_dim, shape.v_dim
+    # For each token: k k^T, and its inverse times k and v.
+    solve = heads * 2 * CHUNK * (2 * k + v)
+    # S^T k, k v^T and S^T q; then q k^T, and its product with v.
+    return solve, heads * (3 * 2 * k * v + 2 * CHUNK * (k + v))

@@ -7,7 +7,7 @@ from simulator.counts.operation import Kind
 from simulator.evidence.fit.solver import Free
 from simulator.evidence.predict import paper_code
 from simulator.evidence.rows.kinds import RowKind
-from simulator.timing.constants import CONSTANTS, Key
+from simulator.timing.constants import CONSTANTS, LINEAR_KERNELS, Key
 
 
 def _keys(kind: Kind, *names: str) -> tuple[Key, ...]:
@@ -26,7 +26,6 @@ DECODE_ATTENTION = (
 _PRODUCTS = ("launch_us", "tile_gb_per_s", "split_k_us", "bandwidth_fraction", "flops_fraction")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _SHARED_PREFIX = ("launch_us", "sequence_us", "block_us", "block_gb_per_s", "bandwidth_fraction")
-_LINEAR = ("launch_us", "serial_us", "sm_gb_per_s")
 _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
     ("decode_step", ("model", "context_tokens", "samples")),
     ("shared_prefix_attention", ("prefix_len", "suffix_len", "kv_heads")),
@@ -97,10 +96,11 @@ STAGES = (
     Stage(
         "linear_attention",
         _free(
-            *_keys("convolution", *_LINEAR, "block_us"),
-            *_keys("recurrence", *_LINEAR, "bandwidth_fraction"),
-            *_keys("chunk_solve", "serial_us", "sm_gb_per_s"),
-            *_keys("chunk_scan", *_LINEAR),
+            *(key for kind in LINEAR_KERNELS for key in _keys(kind, "serial_us", "sm_gb_per_s")),
+            # Launches inside chunks are those of the recurrence: rows do not tell them apart.
+            *(Key("launch_us", kind) for kind in LINEAR_KERNELS if kind != "chunk_solve"),
+            Key("block_us", "convolution"),
+            Key("bandwidth_fraction", "recurrence"),
         ),
         ("family", "num_k_heads", "num_v_heads"),
         own=True,

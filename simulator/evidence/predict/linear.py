@@ -10,6 +10,7 @@ from simulator.counts.attention.linear import (
     LinearShape,
     chunked_recurrence,
     convolution,
+    fused_recurrence,
     recurrence,
 )
 from simulator.counts.operation import Operation
@@ -36,6 +37,8 @@ def unknown(row: "pd.Series[Any]") -> str:
     """Return why rows like this cannot be predicted; empty if they can."""
     if row["phase"] not in PHASES or row["op"] not in OPERATIONS:
         return f"no linear attention has a {row['op']!r} in a phase {row['phase']!r}"
+    if row["op"] == "conv+recurrence" and row["phase"] == "prefill":
+        return "no kernel of a prefill is known that also convolves"
     if row["family"] == "mamba2" and row["op"] != "conv":
         return "the scan of Mamba-2 is not known: no rows determine it"
     if "eager" in str(row["timing"]) and row["op"] == "conv":
@@ -54,17 +57,17 @@ def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     channels = _channels(first, shape)
     window = shape.batch * channels * (shape.taps - 1) * shape.element_bytes
     in_place = {"convolution": window, "recurrence": shape.states_bytes}
-    found = []
-    if "conv" in first["op"]:
+    found, decay = [], first["family"] == "kda"
+    if first["op"] != "recurrence":
         found.append(_convolution(first, shape, channels, states))
-    if "recurrence" in first["op"]:
-        fused = any(name in str(first["kernel"]).lower() for name in FUSED)
-        found += (
-            chunked_recurrence(shape, fused=fused, channel_decay=first["family"] == "kda")
-            if prefill
-            else [recurrence(shape, states=states)]
-        )
-    if len(found) > 1 and not prefill:
+    if first["op"] != "conv":
+        if not prefill:
+            found.append(recurrence(shape, states=states))
+        elif any(name in str(first["kernel"]).lower() for name in FUSED):
+            found.append(fused_recurrence(shape, channel_decay=decay))
+        else:
+            found += chunked_recurrence(shape, channel_decay=decay)
+    if first["op"] == "conv+recurrence":
         found = [_joined(*found)]
     # A replay finds the last one's data in L2; a state is read and written in one place.
     return [
