@@ -37,7 +37,7 @@ KIN: dict[Kind, Kind] = {
     "latent_prefill": "prefill_attention",
     "convolution": "elementwise",
     "recurrence": "elementwise",
-    "chunk_solve": "recurrence",
+    "chunk_solve": "chunk_scan",
     "chunk_scan": "recurrence",
     "fused_scan": "recurrence",
     "norm": "elementwise",

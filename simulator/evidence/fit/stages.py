@@ -96,9 +96,14 @@ STAGES = (
     Stage(
         "linear_attention",
         _free(
-            *(key for kind in LINEAR_KERNELS for key in _keys(kind, "serial_us", "sm_gb_per_s")),
-            # Launches inside chunks are those of the recurrence: rows do not tell them apart.
-            *(Key("launch_us", kind) for kind in LINEAR_KERNELS if kind != "chunk_solve"),
+            *(Key("serial_us", kind) for kind in LINEAR_KERNELS),
+            # Kernels inside chunks are as those after them: rows hardly tell them apart.
+            *(
+                key
+                for kind in LINEAR_KERNELS
+                if kind != "chunk_solve"
+                for key in _keys(kind, "launch_us", "sm_gb_per_s")
+            ),
             Key("block_us", "convolution"),
             Key("bandwidth_fraction", "recurrence"),
         ),
