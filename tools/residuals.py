@@ -32,6 +32,7 @@ FAMILIES: dict[RowKind, tuple[Family, tuple[str, ...]]] = {
     "shared_prefix_attention": ("attention", ("batch", "prefix_len")),
     "prefill_attention": ("prefill_attention", ("batch", "q_len")),
     "elementwise": ("elementwise", ("rows", "width")),
+    "linear_attention": ("recurrence", ("batch", "seq_len")),
     "all_reduce": ("collective", ("message_bytes",)),
 }
 # Constants are transferred from GPUs with fits of at least these rows.

@@ -16,6 +16,9 @@ Kind = Literal[
     "latent_prefill",
     "convolution",
     "recurrence",
+    "chunk_solve",
+    "chunk_scan",
+    "fused_scan",
     "combine",
     "elementwise",
     "norm",
@@ -34,6 +37,9 @@ KIN: dict[Kind, Kind] = {
     "latent_prefill": "prefill_attention",
     "convolution": "elementwise",
     "recurrence": "elementwise",
+    "chunk_solve": "chunk_scan",
+    "chunk_scan": "recurrence",
+    "fused_scan": "recurrence",
     "norm": "elementwise",
     "activation": "elementwise",
     "rotary": "elementwise",
@@ -69,6 +75,8 @@ class Operation:
         FLOPs of the longest block, if blocks differ much (causal attention). [FLOP]
     sequences, splits
         Items processed one by one: sequences of a batch, partial results of each row.
+    serial_steps
+        Steps that each thread block takes one after another: tokens or chunks of a recurrence.
     m, n, k
         Sizes of each launch's matrix product [M, K] x [K, N]; 0 if unknown or if there are many
         small products.
@@ -111,6 +119,7 @@ class Operation:
     longest_block_flops: Numeric = 0
     sequences: Numeric = 0
     splits: Numeric = 0
+    serial_steps: Numeric = 0
     m: Numeric = 0
     n: Numeric = 0
     k: Numeric = 0

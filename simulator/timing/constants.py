@@ -22,7 +22,7 @@ no shorter on a faster GPU; the L2 cache runs at the SMs' clock.
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from importlib.resources import files
 from math import inf
 from typing import Literal, NamedTuple, cast
@@ -50,6 +50,10 @@ ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer")
 LOW_PRECISION: Precision = "fp8"
 # Kinds of operation that multiply by weights, whose format selects their constants.
 PRODUCTS: tuple[Kind, ...] = ("gemm", "experts")
+# The kernels of linear attention.
+LINEAR_KERNELS: tuple[Kind, ...] = (
+    *("convolution", "recurrence", "chunk_solve", "chunk_scan", "fused_scan"),
+)
 # Fitted constants of a published program's code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an
@@ -172,7 +176,7 @@ CONSTANTS: dict[str, Definition] = {
         by_kind=True,
         fit={
             **dict.fromkeys(("attention", "gemm"), (0.3, 1)),
-            **dict.fromkeys(("prefill_attention", "elementwise"), (0.1, 1)),
+            **dict.fromkeys(("prefill_attention", "elementwise", "recurrence"), (0.1, 1)),
         },
         rows="rows whose bytes are several times the L2 cache",
     ),
@@ -187,6 +191,7 @@ CONSTANTS: dict[str, Definition] = {
             "prefill_attention": (0.5, 60),
             "elementwise": (0.3, 20),
             "collective": (0.5, 60),
+            **dict.fromkeys(LINEAR_KERNELS, (0.3, 60)),
         },
         rows=_LITTLE_TO_DO,
     ),
@@ -194,8 +199,18 @@ CONSTANTS: dict[str, Definition] = {
         meaning="time of each further wave of thread blocks over all SMs",
         by_kind=True,
         needs=("thread_blocks",),
-        fit=dict.fromkeys(("attention", "prefill_attention"), (0.01, 30)),
+        fit={
+            **dict.fromkeys(("attention", "prefill_attention"), (0.01, 30)),
+            "convolution": (0.001, 30, 0.1),
+        },
         rows="calls with many more thread blocks than SMs: a large batch of short sequences",
+    ),
+    "serial_us": _time(
+        meaning="time of each step that a thread block takes after another",
+        by_kind=True,
+        needs=("serial_steps",),
+        fit=dict.fromkeys(LINEAR_KERNELS, (0.01, 20, 0.5)),
+        rows="linear attention of few sequences with many tokens",
     ),
     "overlap": Definition(
         meaning="how memory and compute times add: 1 in full, 2 and 4 as roots of powers, 16 not",
@@ -249,6 +264,12 @@ CONSTANTS: dict[str, Definition] = {
     "l2_stream_gb_per_s": _rate(
         meaning="bandwidth at which one SM streams from L2, which no attention kernel exceeds",
         needs=("together_bytes",),
+    ),
+    "sm_gb_per_s": _rate(
+        meaning="rate at which one SM processes the bytes of a kernel, also from L2",
+        by_kind=True,
+        fit=dict.fromkeys(LINEAR_KERNELS, (2, 200, 30)),
+        rows="kernels that read faster from no cache: convolutions, chunks of linear attention",
     ),
     "l2_fraction": Definition(
         meaning="share of L2 that a working set can take before it spills",
@@ -383,16 +404,25 @@ def transferred(
     general
         The key without a variant, which comes last.
     """
-    near, far, everywhere = _tables_for(gpu.architecture)
+    boost = gpu.peak.boost_mhz
+    return _transferred(gpu.architecture, boost.value if boost else 0.0, tuple(own), general)
+
+
+@lru_cache(maxsize=4096)
+def _transferred(
+    architecture: str, boost_mhz: float, own: tuple[Key, ...], general: Key | None
+) -> Constant | None:
+    """Return the constant for an architecture at a clock: fits ask for it again and again."""
+    near, far, everywhere = _tables_for(architecture)
     kernels_first = sorted(own, key=lambda key: key.library not in ATTENTION_KERNELS)
     searched = [*((key, near) for key in own), *((key, far) for key in kernels_first)]
     if general is not None:
         searched.append((general, everywhere))
     for key, table in searched:
         if entry := table.get(key):
-            value = entry.value * clock_factor(key, entry.mhz, gpu)
+            value = entry.value * _clock_factor(key, entry.mhz, boost_mhz)
             if key.name == "block_gb_per_s":
-                value *= entry.blocks_per_sm / blocks_per_sm(gpu.architecture)
+                value *= entry.blocks_per_sm / blocks_per_sm(architecture)
             return Constant(value, entry.source, "carried", key)
     return None
 
@@ -417,11 +447,14 @@ def clock_factor(key: Key, mhz: float, gpu: HardwareProfile) -> float:
     >>> clock_factor(Key("launch_us"), 990, load_hardware("h100-sxm")) == 0.5**LATENCY_POWER
     True
     """
-    power = CONSTANTS[key.name].clock_power
     boost = gpu.peak.boost_mhz
-    if not mhz or not power or boost is None:
-        return 1.0
-    return float((boost.value / mhz) ** power)
+    return _clock_factor(key, mhz, boost.value if boost else 0.0)
+
+
+def _clock_factor(key: Key, mhz: float, boost_mhz: float) -> float:
+    """Return the factor at a GPU's clock; 1 if one of the clocks is unknown."""
+    power = CONSTANTS[key.name].clock_power
+    return float((boost_mhz / mhz) ** power) if mhz and power and boost_mhz else 1.0
 
 
 @cache
@@ -474,9 +507,10 @@ class Rates:
 
     Attributes
     ----------
-    bandwidth_bytes_per_s, launch_s, block_s, overlap
-        By kind of operation: bandwidth, time of a launch, time of each further wave of thread
-        blocks, and how times under different roofs add.
+    bandwidth_bytes_per_s, sm_bytes_per_s, launch_s, block_s, serial_s, overlap
+        By kind of operation: bandwidth of the memory and of one SM, time of a launch, time of each
+        further wave of thread blocks and of each serial step, and how times under different roofs
+        add.
     sm_count
         Streaming multiprocessors.
     sequence_s, split_s
@@ -503,8 +537,10 @@ class Rates:
     gpu: HardwareProfile
     sm_count: int
     bandwidth_bytes_per_s: Mapping[Kind, float]
+    sm_bytes_per_s: Mapping[Kind, float]
     launch_s: Mapping[Kind, float]
     block_s: Mapping[Kind, float]
+    serial_s: Mapping[Kind, float]
     overlap: Mapping[Kind, float]
     sequence_s: float
     split_s: float
@@ -667,8 +703,10 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
         gpu=gpu,
         sm_count=gpu.sm_count,
         bandwidth_bytes_per_s=by_kind("bandwidth_fraction", gpu.memory_bandwidth_bytes_per_s),
+        sm_bytes_per_s=by_kind("sm_gb_per_s", GIGA),
         launch_s=by_kind("launch_us", MICROSECOND),
         block_s=by_kind("block_us", MICROSECOND),
+        serial_s=by_kind("serial_us", MICROSECOND),
         overlap=by_kind("overlap", 1),
         sequence_s=value("sequence_us") * MICROSECOND,
         split_s=value("split_us") * MICROSECOND,
@@ -808,7 +846,9 @@ def used_constants(
     for precision in ("", *PRECISIONS):
         some = [item for item in launched if gpu_rates.precision_of(item) == precision]
         for key, constant in gpu_rates.at(precision).constants.items() if some else ():
-            if _is_used(some, key, eager=eager):
+            # A rate without a limit affects no time.
+            unlimited = constant.value == inf and constant.origin == "carried"
+            if not unlimited and _is_used(some, key, eager=eager):
                 yield key.of(Variant(precision=precision)), constant
 
 

@@ -265,6 +265,8 @@ def _stored_s(operation: Operation, gpu: Rates, share: Numeric, keeping_up: floa
 
 def _in_blocks(operation: Operation, gpu: Rates, seconds: Numeric) -> Numeric:
     """Return the time of its bytes, given what its thread blocks and their waves take. [s]."""
+    if (sm_rate := gpu.sm_bytes_per_s[operation.kind]) < inf:
+        seconds = overlapped(seconds, operation.bytes_moved / (sm_rate * gpu.sm_count), 4)
     if operation.effective_blocks is not None:
         # A block waits for each of its loads, hardly shorter from L2 than from memory.
         hidden_bytes = operation.effective_blocks * FIRST_TILE_BYTES
@@ -275,6 +277,12 @@ def _in_blocks(operation: Operation, gpu: Rates, seconds: Numeric) -> Numeric:
         waves = maximum(operation.thread_blocks / gpu.sm_count - 1, 0.0)
         # Blocks start and end while others stream.
         seconds = overlapped(seconds, waves * gpu.block_s[operation.kind], 2)
+    if is_used(operation.serial_steps):
+        steps_s = operation.serial_steps * gpu.serial_s[operation.kind]
+        if is_used(operation.thread_blocks):
+            # Blocks that wait for their own last step share an SM with no others.
+            steps_s = steps_s * (_twice_waves(operation.thread_blocks, gpu.sm_count) / 2)
+        seconds = overlapped(seconds, steps_s, 2)
     return seconds
 
 

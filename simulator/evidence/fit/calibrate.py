@@ -93,6 +93,10 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
         if others.any():
             left_out.append(f"{stage.kind}: {others.sum()} rows are of other libraries' kernels")
             rows = rows[~others]
+        doubtful = rows["distrusted"] if "distrusted" in rows else rows["time_s"] < 0
+        if doubtful.any():
+            left_out.append(f"{stage.kind}: {doubtful.sum()} rows are of series that break physics")
+            rows = rows[~doubtful]
         if not len(rows):
             continue
         if len(rows) < LEAST_ROWS:

@@ -7,7 +7,7 @@ from simulator.counts.operation import Kind
 from simulator.evidence.fit.solver import Free
 from simulator.evidence.predict import paper_code
 from simulator.evidence.rows.kinds import RowKind
-from simulator.timing.constants import CONSTANTS, Key
+from simulator.timing.constants import CONSTANTS, LINEAR_KERNELS, Key
 
 
 def _keys(kind: Kind, *names: str) -> tuple[Key, ...]:
@@ -94,6 +94,23 @@ STAGES = (
         "all_reduce",
         _free(Key("launch_us", "collective"), Key("link_fraction")),
         ("num_gpus", "message_bytes"),
+        own=True,
+    ),
+    Stage(
+        "linear_attention",
+        _free(
+            *(Key("serial_us", kind) for kind in LINEAR_KERNELS),
+            # Kernels inside chunks are as those after them: rows hardly tell them apart.
+            *(
+                key
+                for kind in LINEAR_KERNELS
+                if kind != "chunk_solve"
+                for key in _keys(kind, "launch_us", "sm_gb_per_s")
+            ),
+            Key("block_us", "convolution"),
+            Key("bandwidth_fraction", "recurrence"),
+        ),
+        ("family", "num_k_heads", "num_v_heads"),
         own=True,
     ),
     Stage(

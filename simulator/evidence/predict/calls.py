@@ -12,6 +12,7 @@ from simulator.counts.operation import Operation
 from simulator.counts.pieces import all_reduce
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
+from simulator.evidence.predict import linear
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
 from simulator.evidence.rows.kinds import RowKind, attended_pairs
 from simulator.inputs.dtypes import (
@@ -51,7 +52,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     """Turn calls of one kind into groups, one per GPU, library and number format."""
     builder = BUILDERS.get(kind)
     if builder is None:
-        why = f"{kind} rows measure a rate, not a call"
+        why = NOT_KNOWN.get(kind, f"{kind} rows measure a rate, not a call")
         return Prepared([], dict.fromkeys(rows.index, why))
     groups: list[Group] = []
     skipped: dict[Any, str] = {}
@@ -59,6 +60,9 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
         gpu, first = profile(str(gpu_id)), part.iloc[0]
         if kind == "all_reduce" and gpu.link_bytes_per_s(int(first["num_gpus"])) is None:
             skipped.update((label, f"{gpu.id} has no link in its profile") for label in part.index)
+            continue
+        if kind == "linear_attention" and (why := linear.unknown(first)):
+            skipped.update(dict.fromkeys(part.index, why))
             continue
         operations = builder(part, gpu)
         if str(first.get("l2_state", "")) == "cold":
@@ -92,6 +96,8 @@ def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     keys += [name for name in ("kv_dtype", "impl", "num_gpus", "mode", "l2_state") if name in rows]
     if kind == "prefill_attention":
         keys.append("causal")
+    if kind == "linear_attention":
+        keys += linear.KEYS
     same = [rows[name].astype(str) for name in keys]
     return [*same, rows["op"] == GATHER] if kind == "elementwise" else same
 
@@ -368,6 +374,10 @@ def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     ]
 
 
+# Kinds of rows that are recognised, but whose kernels have no constants.
+NOT_KNOWN: dict[RowKind, str] = {
+    "sparse_attention": "times of sparse attention and its indexer are not known",
+}
 Builder = Callable[[pd.DataFrame, HardwareProfile], list[Operation]]
 BUILDERS: dict[RowKind, Builder] = {
     "decode_attention": _decode,
@@ -376,4 +386,5 @@ BUILDERS: dict[RowKind, Builder] = {
     "elementwise": _elementwise,
     "all_reduce": _collective,
     "shared_prefix_attention": _shared_prefix,
+    "linear_attention": linear.operations,
 }

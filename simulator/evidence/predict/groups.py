@@ -17,7 +17,7 @@ from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ConstantsChoice, Execution, Setup
 from simulator.timing.constants import LIBRARIES, Variant, rates
 from simulator.timing.interval import uncertainty
-from simulator.timing.roofline import operation_time
+from simulator.timing.roofline import cached_bytes, operation_time
 from simulator.timing.step import step_time
 
 T = TypeVar("T")
@@ -93,6 +93,15 @@ class Group:
         # The host's launches add no time unless they take longer than the GPU's work.
         device = np.sum(list(parts.values()), axis=0)
         return {**parts, "host": np.where(host > device, host, 0.0)}
+
+    def l2_share(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
+        """Return the share of each row's bytes that the L2 cache is predicted to serve."""
+        gpu_rates = rates(gpu, choice, variants=self.variants)
+        moved = self.column(sum(item.repeat * item.bytes_moved for item in self.operations))
+        cached = self.column(
+            sum(item.repeat * cached_bytes(item, gpu_rates) for item in self.operations)
+        )
+        return np.asarray(cached / np.maximum(moved, 1))
 
     def column(self, values: Any) -> "np.ndarray":
         """Return one value per row, from a number or an array."""

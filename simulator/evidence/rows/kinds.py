@@ -16,6 +16,8 @@ RowKind = Literal[
     "elementwise",
     "all_reduce",
     "shared_prefix_attention",
+    "linear_attention",
+    "sparse_attention",
     "decode_step",
     "end_to_end",
     "bandwidth",
@@ -46,6 +48,8 @@ class KindOfRow:
         The measured column, and its unit in seconds (of a bandwidth: in bytes per second).
     shown
         Columns that describe a row for people.
+    series
+        Columns that rows of a series share, beside GPU, library and kernel: a shape.
     least_bytes, least_flops
         The least bytes that a call must read and write, and FLOPs of its products; None if the
         columns do not tell.
@@ -59,6 +63,7 @@ class KindOfRow:
     result: str = "latency_us"
     unit_s: float = MICROSECOND
     shown: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
     least_bytes: _Figure | None = None
     least_flops: _Figure | None = None
     weights: tuple[str, str] | None = None
@@ -101,12 +106,30 @@ def attended_pairs(rows: pd.DataFrame) -> "pd.Series[float]":
     return causal.where(rows["causal"] == 1, q * kv)
 
 
+def _linear_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the least traffic of linear attention, whose convolution may be of keys alone.
+
+    A decode step reads and writes every state; a prefill may start without one.
+    """
+    tokens = rows["batch"] * rows["seq_len"]
+    keys, values = (
+        rows["num_k_heads"] * rows["head_k_dim"],
+        rows["num_v_heads"] * rows["head_v_dim"],
+    )
+    element = pd.to_numeric(rows["state_bytes_per_element"]).fillna(2)
+    states = element * rows["batch"] * values * rows["head_k_dim"]
+    moved = 2 * tokens * (2 * keys + 2 * values) + states * (2 - (rows["phase"] == "prefill"))
+    return moved.where(rows["op"] != "conv", 4 * tokens * keys)
+
+
+_LINEAR = ("num_k_heads", "head_k_dim", "num_v_heads", "head_v_dim")
 _ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
 
 KINDS: dict[RowKind, KindOfRow] = {
     "decode_attention": KindOfRow(
         sizes=(*_ATTENTION, "kv_len"),
         shown=(*_ATTENTION, "kv_len", "kv_dtype"),
+        series=("kv_dtype", *_ATTENTION[1:]),
         least_bytes=cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, rows["kv_len"]),
     ),
@@ -114,12 +137,14 @@ KINDS: dict[RowKind, KindOfRow] = {
         sizes=(*_ATTENTION, "q_len", "kv_len"),
         optional={"causal": 1, "timing": "graph"},
         shown=(*_ATTENTION, "q_len"),
+        series=("kv_dtype", *_ATTENTION[1:]),
         least_bytes=cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, attended_pairs(rows)),
     ),
     "gemm": KindOfRow(
         sizes=("m", "n", "k"),
         shown=("m", "n", "k", "dtype"),
+        series=("dtype", "n", "k"),
         least_bytes=lambda rows: (
             _elements(rows, "dtype") * (rows["m"] * rows["k"] + rows["n"] * rows["k"])
         ),
@@ -129,6 +154,7 @@ KINDS: dict[RowKind, KindOfRow] = {
         sizes=("rows", "width", "bytes"),
         words=("op",),
         shown=("op", "rows", "width"),
+        series=("op", "width"),
         least_bytes=lambda rows: rows["bytes"],
     ),
     "all_reduce": KindOfRow(
@@ -145,6 +171,20 @@ KINDS: dict[RowKind, KindOfRow] = {
         ),
         least_bytes=_shared_cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, rows["prefix_len"] + rows["suffix_len"]),
+    ),
+    "linear_attention": KindOfRow(
+        sizes=("batch", "seq_len", *_LINEAR),
+        words=("family", "phase", "op"),
+        optional={"d_conv": 4, "state_bytes_per_element": None, "timing": "graph"},
+        shown=("family", "phase", "op", "batch", "seq_len", *_LINEAR),
+        series=("family", "phase", "op", *_LINEAR),
+        least_bytes=_linear_bytes,
+    ),
+    "sparse_attention": KindOfRow(
+        sizes=("heads", "batch", "q_len"),
+        words=("kind", "past_len"),
+        shown=("kind", "kernel", "heads", "batch", "q_len", "past_len"),
+        series=("kind", "heads"),
     ),
     "decode_step": KindOfRow(
         sizes=("context_tokens", "samples"),

@@ -32,6 +32,10 @@ CLOCK_HEADROOM = 1.10
 # Memory clocks are fixed: this allows for the rounding of the published figure.
 MEMORY_HEADROOM = 1.02
 
+# A series with at least so many impossible rows, and such a share of them, timed something else
+# than it says; so did its other rows, whose times happen to be possible.
+LEAST_IMPOSSIBLE, IMPOSSIBLE_SHARE = 3, 0.1
+
 # Rows with a flaw, and its description.
 _Flaw = tuple["pd.Series[bool]", "pd.Series[str] | str"]
 
@@ -50,6 +54,32 @@ def impossible(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
         for bad, text in _violations(rows, kind, load_hardware(str(name)))
     )
     return _first_flaws(frame, flaws)
+
+
+def distrusted(frame: pd.DataFrame, kind: RowKind, refused: "pd.Series[bool]") -> "pd.Series[bool]":
+    """Return which other rows belong to a series with many impossible rows.
+
+    A series has one GPU, library, kernel and shape. A column ``series_plausible`` of 0 says so of a
+    row too.
+
+    Parameters
+    ----------
+    frame
+        Rows of one kind.
+    kind
+        Their kind, whose ``series`` says which columns are a shape.
+    refused
+        Which rows are impossible.
+    """
+    shared = ("gpu", "framework", "kernel", *KINDS[kind].series)
+    names = [frame[name].astype(str) for name in shared if name in frame]
+    series = refused.astype(float).groupby(names)
+    many = (series.transform("sum") >= LEAST_IMPOSSIBLE) & (
+        series.transform("mean") >= IMPOSSIBLE_SHARE
+    )
+    if "series_plausible" in frame:
+        many |= pd.to_numeric(frame["series_plausible"], errors="coerce") == 0
+    return many & ~refused
 
 
 def is_oom(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
