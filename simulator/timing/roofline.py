@@ -176,7 +176,7 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the serial time of items processed one by one. [s]."""
     seconds: Numeric = 0.0
     if is_used(operation.sequences):
-        seconds = seconds + operation.sequences * gpu.sequence_s
+        seconds = seconds + operation.sequences * gpu.sequence_s[operation.kind]
     if is_used(operation.splits):
         seconds = seconds + operation.splits * gpu.split_s
     return seconds
@@ -201,7 +201,7 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
     if is_used(operation.reused_bytes) or is_used(operation.scratch_bytes):
         cached = cached_bytes(operation, gpu)
-        cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
+        cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s[operation.kind], bandwidth)
         seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
     else:
         seconds = operation.bytes_moved / bandwidth
@@ -209,7 +209,9 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
         # A block waits for each of its loads, hardly shorter from L2 than from memory.
         hidden_bytes = operation.effective_blocks * FIRST_TILE_BYTES
         waiting_bytes = maximum(operation.kv_bytes_read - hidden_bytes, 0.0)
-        blocks_s = waiting_bytes / (operation.effective_blocks * gpu.block_bytes_per_s)
+        blocks_s = waiting_bytes / (
+            operation.effective_blocks * gpu.block_bytes_per_s[operation.kind]
+        )
         seconds = overlapped(seconds, blocks_s, gpu.overlap[operation.kind])
     if is_used(operation.thread_blocks):
         waves = maximum(operation.thread_blocks / gpu.sm_count - 1, 0.0)
@@ -224,7 +226,7 @@ def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
     All repeated reads if their footprint fits, none if it is twice the cache's capacity, linear in
     between: a streaming footprint evicts lines gradually.
     """
-    l2_bytes = gpu.of(operation).l2_bytes
+    l2_bytes = gpu.of(operation).l2_bytes[operation.kind]
     cached: Numeric = 0.0
     for used, footprint in (
         (operation.reused_bytes, operation.reused_footprint_bytes),
@@ -277,7 +279,7 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     best_total = overlapped(memory_s, best_tiles, overlap)
     for splits in SPLITS:
         tiles_s = all_tiles_s(splits)
-        partials_s = splits * partial_bytes / gpu.l2_bandwidth_bytes_per_s
+        partials_s = splits * partial_bytes / gpu.l2_bandwidth_bytes_per_s[operation.kind]
         split_s = operation.launches * (gpu.split_k_s + partials_s)
         total = split_s + overlapped(memory_s, tiles_s, overlap)
         better = total < best_total

@@ -23,6 +23,16 @@ DECODE_ATTENTION = (
     *_keys("attention", "bandwidth_fraction", "l2_gb_per_s", "l2_fraction"),
     Key("launch_us", "copy"),
 )
+# The constants in which decode kernels of latent attention differ; launches of the combine and the
+# cache write are those of ordinary attention.
+_LATENT = (
+    *("launch_us", "block_us", "bandwidth_fraction", "flops_fraction"),
+    *("sequence_us", "block_gb_per_s", "l2_gb_per_s", "l2_fraction"),
+)
+_LATENT_ROWS: tuple[tuple[RowKind, Kind], ...] = (
+    ("mla_decode", "latent_attention"),
+    ("mla_prefill", "latent_prefill"),
+)
 _PRODUCTS = ("launch_us", "tile_gb_per_s", "split_k_us", "bandwidth_fraction", "flops_fraction")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _SHARED_PREFIX = ("launch_us", "sequence_us", "block_us", "block_gb_per_s", "bandwidth_fraction")
@@ -80,6 +90,30 @@ STAGES = (
         _free(*_keys("prefill_attention", *_PREFILL)),
         ("q_heads", "kv_heads", "head_dim"),
         own=True,
+    ),
+    Stage(
+        "mla_decode",
+        _free(*(Key(name, "latent_attention") for name in _LATENT)),
+        ("heads", "batch"),
+        own=True,
+    ),
+    Stage(
+        "mla_prefill",
+        _free(*_keys("latent_prefill", *_PREFILL)),
+        ("heads", "batch"),
+        own=True,
+    ),
+    # Long calls that the host launched one by one tell rates, not fixed times.
+    *(
+        Stage(
+            row_kind,
+            _free(*_keys(kind, "bandwidth_fraction", "flops_fraction")),
+            ("heads", "batch"),
+            own=True,
+            general=False,
+            rows="eager",
+        )
+        for row_kind, kind in _LATENT_ROWS
     ),
     Stage(
         "elementwise",

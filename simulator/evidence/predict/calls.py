@@ -12,6 +12,7 @@ from simulator.counts.operation import Operation
 from simulator.counts.pieces import all_reduce
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
+from simulator.evidence.predict import latent
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
 from simulator.evidence.rows.kinds import RowKind, attended_pairs
 from simulator.inputs.dtypes import (
@@ -36,6 +37,12 @@ from simulator.timing.limits import resident_blocks
 # because it evicts lines in order, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
 # 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were 7 copies.
 GEMM_COPIES = 7
+LATENT_ROWS: tuple[RowKind, ...] = ("mla_decode", "mla_prefill", "mla_module")
+# Columns besides the GPU, the kernel and the format that rows of a group have in common.
+_SHARED = (
+    *("kv_dtype", "impl", "num_gpus", "mode", "l2_state"),
+    *("scope", "form", "phase", "gemm_dtype"),
+)
 # The elementwise kernel that gathers rows of a table.
 GATHER = "embedding"
 # Compute capabilities with 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
@@ -55,6 +62,11 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
         return Prepared([], dict.fromkeys(rows.index, why))
     groups: list[Group] = []
     skipped: dict[Any, str] = {}
+    if kind in LATENT_ROWS:
+        host_bound = latent.host_bound(rows, kind)
+        why = "launched one by one and too short to tell the kernel's time from the host's"
+        skipped.update(dict.fromkeys(rows.index[host_bound], why))
+        rows = rows[~host_bound]
     for (gpu_id, *_), part in rows.groupby(_keys(rows, kind), sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
         if kind == "all_reduce" and gpu.link_bytes_per_s(int(first["num_gpus"])) is None:
@@ -81,6 +93,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
                 execution=execution,
                 variants=_variants(first, gpu),
                 setup=setup,
+                typical=kind != "mla_decode" or not latent.is_slow_path(first),
             )
         )
     return Prepared(groups, skipped)
@@ -89,7 +102,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
 def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     """Return the fields that rows of a group have in common."""
     keys = ["gpu_id", "framework", "kernel", "dtype", "timing"]
-    keys += [name for name in ("kv_dtype", "impl", "num_gpus", "mode", "l2_state") if name in rows]
+    keys += [name for name in _SHARED if name in rows]
     if kind == "prefill_attention":
         keys.append("causal")
     same = [rows[name].astype(str) for name in keys]
@@ -372,6 +385,9 @@ Builder = Callable[[pd.DataFrame, HardwareProfile], list[Operation]]
 BUILDERS: dict[RowKind, Builder] = {
     "decode_attention": _decode,
     "prefill_attention": _prefill,
+    "mla_decode": latent.decode,
+    "mla_prefill": latent.prefill,
+    "mla_module": latent.module,
     "gemm": _gemm,
     "elementwise": _elementwise,
     "all_reduce": _collective,

@@ -44,6 +44,9 @@ class Group:
         Variants whose constants come before general ones, the most specific first.
     setup
         The setup of the rows, as far as their intervals depend on it.
+    typical
+        Whether they are of kernels that a sane engine would choose: others have constants of their
+        own, and do not count for the general ones.
     """
 
     kind: RowKind
@@ -53,6 +56,7 @@ class Group:
     execution: Execution = "graph"
     variants: tuple[Variant, ...] = ()
     setup: Setup | None = None
+    typical: bool = True
 
     @property
     def precision(self) -> Precision:

@@ -12,6 +12,9 @@ from simulator.units import MICROSECOND, MILLISECOND
 RowKind = Literal[
     "decode_attention",
     "prefill_attention",
+    "mla_decode",
+    "mla_prefill",
+    "mla_module",
     "gemm",
     "elementwise",
     "all_reduce",
@@ -24,8 +27,11 @@ RowKind = Literal[
 
 ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 # Optional columns; if present, they hold numbers or formats.
-SWITCHES, GPU_COUNTS = ("causal", "expand_kv"), ("tensor_parallel", "tp", "num_gpus")
-DTYPE_COLUMNS = ("dtype", "kv_dtype", "weight_dtype", "weights_dtype")
+NUMBERS = ("latent_dim", "rope_dim", "past_len")
+SWITCHES, GPU_COUNTS = ("causal", "expand_kv", "plausible"), ("tensor_parallel", "tp", "num_gpus")
+DTYPE_COLUMNS = ("dtype", "kv_dtype", "gemm_dtype", "weight_dtype", "weights_dtype")
+# Widths of DeepSeek-V3: a head's keys and values when expanded, the hidden size, the cache.
+EXPANDED_WIDTHS, MODULE_HIDDEN, LATENT_CACHE = (192, 128), 7168, 576
 
 _Figure = Callable[[pd.DataFrame], "pd.Series[float]"]
 
@@ -101,6 +107,31 @@ def attended_pairs(rows: pd.DataFrame) -> "pd.Series[float]":
     return causal.where(rows["causal"] == 1, q * kv)
 
 
+def _latent_cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the size of a batch's latent cache. [bytes]."""
+    width = rows["latent_dim"] + rows["rope_dim"]
+    return rows["batch"] * rows["kv_len"] * width * _elements(rows, "kv_dtype")
+
+
+def _latent_flops(
+    rows: pd.DataFrame, pairs: "pd.Series[float]", widths: "pd.Series[float]"
+) -> "pd.Series[float]":
+    """Return the least FLOPs of latent attention, counted at the products' 16-bit peak.
+
+    A kernel may multiply a cache of 8 bits in that format, at twice this peak.
+    """
+    share = _elements(rows, "kv_dtype") / _elements(rows, "dtype")
+    return 2 * rows["batch"] * rows["heads"] * pairs * widths * share.clip(upper=1)
+
+
+def latent_widths(rows: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
+    """Return the widths of keys and values: of each head if expanded, else of the cache."""
+    expanded = rows["form"].astype(str).str.startswith("expanded")
+    key = (rows["latent_dim"] + rows["rope_dim"]).mask(expanded, EXPANDED_WIDTHS[0])
+    return key, rows["latent_dim"].mask(expanded, EXPANDED_WIDTHS[1])
+
+
+_LATENT = {"latent_dim": 512.0, "rope_dim": 64.0, "timing": "graph", "plausible": 1}
 _ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
 
 KINDS: dict[RowKind, KindOfRow] = {
@@ -116,6 +147,41 @@ KINDS: dict[RowKind, KindOfRow] = {
         shown=(*_ATTENTION, "q_len"),
         least_bytes=cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, attended_pairs(rows)),
+    ),
+    "mla_decode": KindOfRow(
+        sizes=("batch", "heads", "kv_len"),
+        optional={**_LATENT, "scope": "kv_write+attention"},
+        shown=("batch", "heads", "kv_len", "kv_dtype", "scope"),
+        least_bytes=_latent_cache_bytes,
+        least_flops=lambda rows: _latent_flops(
+            rows, rows["kv_len"], 2 * rows["latent_dim"] + rows["rope_dim"]
+        ),
+    ),
+    "mla_prefill": KindOfRow(
+        sizes=("batch", "heads", "q_len", "kv_len"),
+        optional={
+            **_LATENT,
+            "scope": "kv_write+attention",
+            "form": "expanded_192_128",
+            "causal": 1,
+        },
+        shown=("batch", "heads", "q_len", "kv_dtype", "form", "scope"),
+        least_bytes=_latent_cache_bytes,
+        least_flops=lambda rows: _latent_flops(rows, attended_pairs(rows), sum(latent_widths(rows))),
+    ),
+    "mla_module": KindOfRow(
+        sizes=("batch", "heads", "q_len"),
+        words=("phase",),
+        optional={"past_len": 0.0, "gemm_dtype": "bf16", "timing": "graph", "plausible": 1},
+        shown=("phase", "batch", "heads", "q_len", "past_len", "kv_dtype", "gemm_dtype"),
+        least_bytes=lambda rows: (
+            # The output product's weights, and in decoding the cache.
+            rows["heads"] * EXPANDED_WIDTHS[1] * MODULE_HIDDEN * _elements(rows, "gemm_dtype")
+            + rows["batch"] * rows["past_len"] * LATENT_CACHE * _elements(rows, "kv_dtype")
+        ),
+        least_flops=lambda rows: (
+            2 * rows["batch"] * rows["q_len"] * rows["heads"] * EXPANDED_WIDTHS[1] * MODULE_HIDDEN
+        ) * _elements(rows, "gemm_dtype") / _elements(rows, "dtype"),
     ),
     "gemm": KindOfRow(
         sizes=("m", "n", "k"),

@@ -11,6 +11,7 @@ from simulator.evidence.rows.kinds import (
     DTYPE_COLUMNS,
     GPU_COUNTS,
     KINDS,
+    NUMBERS,
     SWITCHES,
     KindOfRow,
     RowKind,
@@ -80,6 +81,10 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
         yield ~frame[name].between(least, LARGEST_SIZE), f"{name} is not a number of GPUs"
     for name in filter(given.__contains__, SWITCHES):
         yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
+    for name in filter(given.__contains__, NUMBERS):
+        yield ~frame[name].between(0, LARGEST_SIZE), f"{name} is not a size"
+    if "plausible" in given:
+        yield frame["plausible"] == 0, "marked as not plausible by its source"
     for name in columns.words:
         yield frame[name].isna(), f"{name} is missing"
     for name in DTYPE_COLUMNS:
