@@ -50,6 +50,8 @@ ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer")
 LOW_PRECISION: Precision = "fp8"
 # Kinds of operation that multiply by weights, whose format selects their constants.
 PRODUCTS: tuple[Kind, ...] = ("gemm", "experts")
+# Kinds whose kernels differ more between architectures than between libraries.
+OF_ARCHITECTURE: tuple[Kind, ...] = ("latent_attention", "latent_prefill")
 # Fitted constants of a published program's code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an
@@ -279,6 +281,12 @@ CONSTANTS: dict[str, Definition] = {
         fit={None: (1, 50_000, 1000)},
         rows="end-to-end batches of one sequence",
     ),
+    "module_us": _time(
+        meaning="time that a library's attention module takes beyond the kernels counted here",
+        needs=None,
+        fit={None: (0.1, 300, 10)},
+        rows="whole attention modules of few tokens",
+    ),
     "eager_launch_us": _time(
         meaning="fixed time added to each launch outside a graph",
         eager_only=True,
@@ -383,12 +391,14 @@ def transferred(
         The GPU to transfer to.
     own
         Keys of variants, the most specific first. Constants of the GPU's own architecture come
-        first; then those of the same kernel; then those of the same library.
+        first; then those of the same kernel; then those of the same library, but not of kinds
+        whose kernels differ between architectures.
     general
         The key without a variant, which comes last.
     """
     near, far, everywhere = _tables_for(gpu.architecture)
-    kernels_first = sorted(own, key=lambda key: key.library not in ATTENTION_KERNELS)
+    elsewhere = [key for key in own if not (key.library and key.kind in OF_ARCHITECTURE)]
+    kernels_first = sorted(elsewhere, key=lambda key: key.library not in ATTENTION_KERNELS)
     searched = [*((key, near) for key in own), *((key, far) for key in kernels_first)]
     if general is not None:
         searched.append((general, everywhere))

@@ -115,6 +115,7 @@ STAGES = (
         )
         for row_kind, kind in _LATENT_ROWS
     ),
+    Stage("mla_module", _free(Key("module_us")), ("heads", "batch"), own=True, general=False),
     Stage(
         "elementwise",
         _free(*_keys("elementwise", "launch_us", "bandwidth_fraction")),

@@ -29,6 +29,7 @@ from simulator.numeric import Numeric
 from simulator.timing.constants import (
     ATTENTION_KERNELS,
     GENERAL,
+    Key,
     Variant,
 )
 from simulator.timing.limits import resident_blocks
@@ -37,12 +38,18 @@ from simulator.timing.limits import resident_blocks
 # because it evicts lines in order, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
 # 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were 7 copies.
 GEMM_COPIES = 7
-LATENT_ROWS: tuple[RowKind, ...] = ("mla_decode", "mla_prefill", "mla_module")
 # Columns besides the GPU, the kernel and the format that rows of a group have in common.
-_SHARED = (
-    *("kv_dtype", "impl", "num_gpus", "mode", "l2_state"),
-    *("scope", "form", "phase", "gemm_dtype"),
-)
+_SHARED = [
+    "kv_dtype",
+    "impl",
+    "num_gpus",
+    "mode",
+    "l2_state",
+    "scope",
+    "form",
+    "phase",
+    "gemm_dtype",
+]
 # The elementwise kernel that gathers rows of a table.
 GATHER = "embedding"
 # Compute capabilities with 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
@@ -62,9 +69,9 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
         return Prepared([], dict.fromkeys(rows.index, why))
     groups: list[Group] = []
     skipped: dict[Any, str] = {}
-    if kind in LATENT_ROWS:
+    if kind.startswith("mla"):
         host_bound = latent.host_bound(rows, kind)
-        why = "launched one by one and too short to tell the kernel's time from the host's"
+        why = "launched one by one and too short: the host's time, not the kernel's"
         skipped.update(dict.fromkeys(rows.index[host_bound], why))
         rows = rows[~host_bound]
     for (gpu_id, *_), part in rows.groupby(_keys(rows, kind), sort=True):
@@ -93,6 +100,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
                 execution=execution,
                 variants=_variants(first, gpu),
                 setup=setup,
+                around=Key("module_us") if kind == "mla_module" else None,
                 typical=kind != "mla_decode" or not latent.is_slow_path(first),
             )
         )
@@ -112,6 +120,8 @@ def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
 def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:
     """Return the variants whose constants hold for a row, the most specific first."""
     library = library_of(str(row["framework"]))
+    if "gemm_dtype" in row:  # each operation of a module has its own format
+        return (Variant(library),) if library else ()
     dtype = str(row.get("kv_dtype", row["dtype"]))
     formats = (dtype, str(row["dtype"]))
     precision: Precision = next((each for each in PRECISIONS if each in formats), "")

@@ -15,10 +15,11 @@ from simulator.inputs.dtypes import Precision
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ConstantsChoice, Execution, Setup
-from simulator.timing.constants import LIBRARIES, Variant, rates
+from simulator.timing.constants import LIBRARIES, Key, Rates, Variant, rates
 from simulator.timing.interval import uncertainty
 from simulator.timing.roofline import operation_time
 from simulator.timing.step import step_time
+from simulator.units import MICROSECOND
 
 T = TypeVar("T")
 
@@ -47,6 +48,8 @@ class Group:
     typical
         Whether they are of kernels that a sane engine would choose: others have constants of their
         own, and do not count for the general ones.
+    around
+        The constant with the time of what was timed around the operations; None if nothing was.
     """
 
     kind: RowKind
@@ -57,6 +60,7 @@ class Group:
     variants: tuple[Variant, ...] = ()
     setup: Setup | None = None
     typical: bool = True
+    around: Key | None = None
 
     @property
     def precision(self) -> Precision:
@@ -66,7 +70,8 @@ class Group:
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
-        return self.column(step_time(self.operations, gpu_rates, self.execution).total_s)
+        step = step_time(self.operations, gpu_rates, self.execution)
+        return self.column(step.total_s + self._around_s(gpu_rates))
 
     def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
         """Return the interval of each time, None if no spread is known. [s]."""
@@ -75,7 +80,8 @@ class Group:
         gpu_rates = rates(gpu, choice, variants=self.variants)
         step = step_time(self.operations, gpu_rates, self.execution)
         found = uncertainty(self.operations, step, gpu_rates, self.setup)
-        return self.column(found.low_s), self.column(found.high_s)
+        around_s = self._around_s(gpu_rates)
+        return self.column(found.low_s + around_s), self.column(found.high_s + around_s)
 
     def parts(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
@@ -97,6 +103,10 @@ class Group:
         # The host's launches add no time unless they take longer than the GPU's work.
         device = np.sum(list(parts.values()), axis=0)
         return {**parts, "host": np.where(host > device, host, 0.0)}
+
+    def _around_s(self, gpu_rates: Rates) -> float:
+        """Return the time of what was timed around the operations. [s]."""
+        return gpu_rates.constants[self.around].value * MICROSECOND if self.around else 0.0
 
     def column(self, values: Any) -> "np.ndarray":
         """Return one value per row, from a number or an array."""

@@ -30,8 +30,8 @@ ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 NUMBERS = ("latent_dim", "rope_dim", "past_len")
 SWITCHES, GPU_COUNTS = ("causal", "expand_kv", "plausible"), ("tensor_parallel", "tp", "num_gpus")
 DTYPE_COLUMNS = ("dtype", "kv_dtype", "gemm_dtype", "weight_dtype", "weights_dtype")
-# Widths of DeepSeek-V3: a head's keys and values when expanded, the hidden size, the cache.
-EXPANDED_WIDTHS, MODULE_HIDDEN, LATENT_CACHE = (192, 128), 7168, 576
+# DeepSeek-V3: widths of a head's expanded keys and values, and the hidden size.
+EXPANDED_WIDTHS, MODULE_HIDDEN = (192, 128), 7168
 
 _Figure = Callable[[pd.DataFrame], "pd.Series[float]"]
 
@@ -107,31 +107,36 @@ def attended_pairs(rows: pd.DataFrame) -> "pd.Series[float]":
     return causal.where(rows["causal"] == 1, q * kv)
 
 
-def _latent_cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+def latent_widths(rows: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
+    """Return the widths of keys and values: of each head if expanded, else of the cache."""
+    expanded = rows["form"] == "expanded_192_128"
+    key = (rows["latent_dim"] + rows["rope_dim"]).mask(expanded, EXPANDED_WIDTHS[0])
+    return key, rows["latent_dim"].mask(expanded, EXPANDED_WIDTHS[1])
+
+
+def _latent_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
     """Return the size of a batch's latent cache. [bytes]."""
     width = rows["latent_dim"] + rows["rope_dim"]
     return rows["batch"] * rows["kv_len"] * width * _elements(rows, "kv_dtype")
 
 
 def _latent_flops(
-    rows: pd.DataFrame, pairs: "pd.Series[float]", widths: "pd.Series[float]"
+    rows: pd.DataFrame, keys: "pd.Series[float]", widths: "pd.Series[float]"
 ) -> "pd.Series[float]":
-    """Return the least FLOPs of latent attention, counted at the products' 16-bit peak.
+    """Return the least FLOPs of latent attention, at the peak of the products' 16 bits.
 
     A kernel may multiply a cache of 8 bits in that format, at twice this peak.
     """
-    share = _elements(rows, "kv_dtype") / _elements(rows, "dtype")
-    return 2 * rows["batch"] * rows["heads"] * pairs * widths * share.clip(upper=1)
+    return rows["batch"] * rows["heads"] * keys * widths * _elements(rows, "kv_dtype")
 
 
-def latent_widths(rows: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
-    """Return the widths of keys and values: of each head if expanded, else of the cache."""
-    expanded = rows["form"].astype(str).str.startswith("expanded")
-    key = (rows["latent_dim"] + rows["rope_dim"]).mask(expanded, EXPANDED_WIDTHS[0])
-    return key, rows["latent_dim"].mask(expanded, EXPANDED_WIDTHS[1])
+def _output_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the size of the weights of a module's output product. [bytes]."""
+    return rows["heads"] * EXPANDED_WIDTHS[1] * MODULE_HIDDEN * _elements(rows, "gemm_dtype")
 
 
-_LATENT = {"latent_dim": 512.0, "rope_dim": 64.0, "timing": "graph", "plausible": 1}
+_LATENT = {"latent_dim": 512, "rope_dim": 64, "causal": 1, "timing": "graph", "plausible": 1}
+_SCOPE, _FORM = {"scope": "kv_write+attention"}, {"form": "expanded_192_128"}
 _ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
 
 KINDS: dict[RowKind, KindOfRow] = {
@@ -150,38 +155,30 @@ KINDS: dict[RowKind, KindOfRow] = {
     ),
     "mla_decode": KindOfRow(
         sizes=("batch", "heads", "kv_len"),
-        optional={**_LATENT, "scope": "kv_write+attention"},
+        optional=_LATENT | _SCOPE,
         shown=("batch", "heads", "kv_len", "kv_dtype", "scope"),
-        least_bytes=_latent_cache_bytes,
+        least_bytes=_latent_bytes,
         least_flops=lambda rows: _latent_flops(
             rows, rows["kv_len"], 2 * rows["latent_dim"] + rows["rope_dim"]
         ),
     ),
     "mla_prefill": KindOfRow(
         sizes=("batch", "heads", "q_len", "kv_len"),
-        optional={
-            **_LATENT,
-            "scope": "kv_write+attention",
-            "form": "expanded_192_128",
-            "causal": 1,
-        },
+        optional=_LATENT | _SCOPE | _FORM,
         shown=("batch", "heads", "q_len", "kv_dtype", "form", "scope"),
-        least_bytes=_latent_cache_bytes,
-        least_flops=lambda rows: _latent_flops(rows, attended_pairs(rows), sum(latent_widths(rows))),
+        least_bytes=_latent_bytes,
+        least_flops=lambda rows: _latent_flops(
+            rows, attended_pairs(rows), sum(latent_widths(rows))
+        ),
     ),
     "mla_module": KindOfRow(
         sizes=("batch", "heads", "q_len"),
         words=("phase",),
-        optional={"past_len": 0.0, "gemm_dtype": "bf16", "timing": "graph", "plausible": 1},
+        optional=_LATENT | _FORM | {"past_len": 0, "gemm_dtype": "bf16"},
         shown=("phase", "batch", "heads", "q_len", "past_len", "kv_dtype", "gemm_dtype"),
-        least_bytes=lambda rows: (
-            # The output product's weights, and in decoding the cache.
-            rows["heads"] * EXPANDED_WIDTHS[1] * MODULE_HIDDEN * _elements(rows, "gemm_dtype")
-            + rows["batch"] * rows["past_len"] * LATENT_CACHE * _elements(rows, "kv_dtype")
-        ),
-        least_flops=lambda rows: (
-            2 * rows["batch"] * rows["q_len"] * rows["heads"] * EXPANDED_WIDTHS[1] * MODULE_HIDDEN
-        ) * _elements(rows, "gemm_dtype") / _elements(rows, "dtype"),
+        least_bytes=_output_bytes,
+        # At the peak of 16 bits: two bytes of weights for each multiply-add.
+        least_flops=lambda rows: rows["batch"] * rows["q_len"] * _output_bytes(rows),
     ),
     "gemm": KindOfRow(
         sizes=("m", "n", "k"),
