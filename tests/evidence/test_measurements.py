@@ -244,7 +244,8 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/measurements on this machine")
 def test_the_shared_rows_are_all_recognised_and_believed() -> None:
     """Every kind is there, every row is kept, and only the L40 has no profile."""
-    rows = load([SHARED])
+    latent = ("mla_decode", "mla_prefill", "mla_module")
+    rows = load([SHARED, *(SHARED / "second" / f"{kind}.csv" for kind in latent)])
     assert set(rows.tables) == set(ROW_KINDS)
     assert rows.refused == ()
     for table in rows.tables.values():

@@ -39,17 +39,10 @@ from simulator.timing.limits import resident_blocks
 # 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were 7 copies.
 GEMM_COPIES = 7
 # Columns besides the GPU, the kernel and the format that rows of a group have in common.
-_SHARED = [
-    "kv_dtype",
-    "impl",
-    "num_gpus",
-    "mode",
-    "l2_state",
-    "scope",
-    "form",
-    "phase",
-    "gemm_dtype",
-]
+_SHARED = (
+    *("kv_dtype", "impl", "num_gpus", "mode", "l2_state"),
+    *("scope", "form", "phase", "gemm_dtype"),
+)
 # The elementwise kernel that gathers rows of a table.
 GATHER = "embedding"
 # Compute capabilities with 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
