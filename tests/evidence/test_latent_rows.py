@@ -83,10 +83,13 @@ def test_the_scope_says_what_else_was_timed(tmp_path: Path, scope: str, more: se
 def test_tensorrt_llm_splits_keys_from_hopper_on(tmp_path: Path) -> None:
     """One sequence is read by one block on A100, by many on H100."""
     one = {**DECODE, "framework": "trtllm", "batch": 1, "heads": 16, "latency_us": 500.0}
+    one["scope"] = "rope+kv_write+attention"
     old = operations(tmp_path, "mla_decode", {**one, "gpu": "A100-SXM4-80GB"})
     new = operations(tmp_path, "mla_decode", one)
     assert old["attention"].effective_blocks == 1
     assert new["attention"].effective_blocks == 16
+    # It rotates in the kernel that writes the cache.
+    assert (new["rotary"].launches, new["kv_write"].launches) == (0, 1)
 
 
 def test_the_two_forms_of_prefill_differ_3_4_fold(tmp_path: Path) -> None:

@@ -97,8 +97,10 @@ def _timed(
 ) -> list[Operation]:
     """Return attention and the operations around it that were timed, as in a replay.
 
-    A replay finds everything in L2, weights too, if it all fits.
+    A replay finds everything in L2, weights too, if it all fits. TensorRT-LLM rotates in the kernel
+    that writes the cache.
     """
+    fused = ("rotary",) if library_of(str(rows["framework"].iloc[0])) == "trtllm" else ()
     module = [
         *attention_input(shard, absorbed=absorbed),
         *attention_output(shard, absorbed=absorbed),
@@ -115,6 +117,7 @@ def _timed(
             item,
             reused_bytes=item.bytes_moved - item.scratch_bytes,
             reused_footprint_bytes=together,
+            launches=item.launches * (item.name not in fused),
         )
         for item in timed
     ]
