@@ -31,6 +31,8 @@ FAMILIES: dict[RowKind, tuple[Family, tuple[str, ...]]] = {
     "decode_attention": ("attention", ("batch", "kv_len")),
     "shared_prefix_attention": ("attention", ("batch", "prefix_len")),
     "prefill_attention": ("prefill_attention", ("batch", "q_len")),
+    "mla_decode": ("latent_attention", ("batch", "kv_len")),
+    "mla_prefill": ("latent_prefill", ("batch", "q_len")),
     "elementwise": ("elementwise", ("rows", "width")),
     "linear_attention": ("recurrence", ("batch", "seq_len")),
     "all_reduce": ("collective", ("message_bytes",)),
@@ -90,7 +92,7 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
     for kind, table in tables.items():
         rows = table[table["time_s"].notna() & table["gpu_id"].notna()]
         for group in prepare(rows, kind).groups:
-            if group.execution == "eager":
+            if group.execution == "eager" or not group.typical:
                 continue
             for origin, card, choice in _cards(
                 carried[group.gpu_id], calibrations.get(group.gpu_id), kind

@@ -222,7 +222,9 @@ def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator
     stored = [item for item in operations if item.together_bytes and item.reused_bytes]
     if not stored:
         return
-    if all(item.reused_footprint_bytes <= gpu_rates.of(item).l2_bytes for item in stored):
+    if all(
+        item.reused_footprint_bytes <= gpu_rates.of(item).l2_bytes[item.kind] for item in stored
+    ):
         yield "After its first read a layer's stored context is read from L2, which can hold it."
     elif gpu_rates.keeping_up_measured:
         yield "How one stored context is read again was measured on this card."

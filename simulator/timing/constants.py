@@ -54,6 +54,8 @@ PRODUCTS: tuple[Kind, ...] = ("gemm", "experts")
 LINEAR_KERNELS: tuple[Kind, ...] = (
     *("convolution", "recurrence", "chunk_solve", "chunk_scan", "fused_scan"),
 )
+# Kinds whose kernels differ more between architectures than between libraries.
+OF_ARCHITECTURE: tuple[Kind, ...] = ("latent_attention", "latent_prefill")
 # Fitted constants of a published program's code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an
@@ -136,6 +138,8 @@ class Definition:
         Its value on an ideal GPU, which reaches its published peaks without overheads.
     by_kind
         Whether each kind of operation has its own value.
+    kinds
+        Kinds that have a value of their own though others share one.
     clock_power
         The power of the clock with which it scales.
     needs
@@ -154,6 +158,7 @@ class Definition:
     unit: str = ""
     at_peak: float = 1.0
     by_kind: bool = False
+    kinds: tuple[Kind, ...] = ()
     clock_power: float = 0.0
     needs: tuple[str, ...] | None = ()
     eager_only: bool = False
@@ -177,6 +182,7 @@ CONSTANTS: dict[str, Definition] = {
         fit={
             **dict.fromkeys(("attention", "gemm"), (0.3, 1)),
             **dict.fromkeys(("prefill_attention", "elementwise", "recurrence"), (0.1, 1)),
+            **dict.fromkeys(("latent_attention", "latent_prefill"), (0.02, 1)),
         },
         rows="rows whose bytes are several times the L2 cache",
     ),
@@ -189,6 +195,7 @@ CONSTANTS: dict[str, Definition] = {
             "copy": (0.3, 12),
             "gemm": (0.3, 15),
             "prefill_attention": (0.5, 60),
+            **dict.fromkeys(("latent_attention", "latent_prefill"), (0.5, 60)),
             "elementwise": (0.3, 20),
             "collective": (0.5, 60),
             **dict.fromkeys(LINEAR_KERNELS, (0.3, 60)),
@@ -200,7 +207,10 @@ CONSTANTS: dict[str, Definition] = {
         by_kind=True,
         needs=("thread_blocks",),
         fit={
-            **dict.fromkeys(("attention", "prefill_attention"), (0.01, 30)),
+            **dict.fromkeys(
+                ("attention", "prefill_attention", "latent_attention", "latent_prefill"),
+                (0.01, 30),
+            ),
             "convolution": (0.001, 30, 0.1),
         },
         rows="calls with many more thread blocks than SMs: a large batch of short sequences",
@@ -222,7 +232,10 @@ CONSTANTS: dict[str, Definition] = {
         meaning="achieved share of the published matrix rate",
         by_kind=True,
         needs=("flops",),
-        fit={"gemm": (0.1, 1), "prefill_attention": (0.05, 1)},
+        fit={
+            "gemm": (0.1, 1),
+            **dict.fromkeys(("prefill_attention", "latent_attention", "latent_prefill"), (0.05, 1)),
+        },
         rows="rows with many FLOPs per byte: m of 1024 and more, or long prefill",
     ),
     "link_fraction": Definition(
@@ -239,8 +252,9 @@ CONSTANTS: dict[str, Definition] = {
     ),
     "sequence_us": _time(
         meaning="time of each sequence of an attention call",
+        kinds=("latent_attention",),
         needs=("sequences",),
-        fit={None: (1e-5, 0.1)},
+        fit=dict.fromkeys((None, "latent_attention"), (1e-5, 0.1)),
         rows="decode attention with a batch of 512 and more",
     ),
     "split_us": _time(
@@ -257,8 +271,9 @@ CONSTANTS: dict[str, Definition] = {
     ),
     "l2_gb_per_s": _rate(
         meaning="L2 bandwidth of one SM",
+        kinds=("latent_attention",),
         needs=("reused_bytes", "scratch_bytes"),
-        fit={None: (4, 200)},
+        fit=dict.fromkeys((None, "latent_attention"), (4, 200)),
         rows="replayed calls whose bytes fit L2",
     ),
     "l2_stream_gb_per_s": _rate(
@@ -273,8 +288,9 @@ CONSTANTS: dict[str, Definition] = {
     ),
     "l2_fraction": Definition(
         meaning="share of L2 that a working set can take before it spills",
+        kinds=("latent_attention",),
         needs=("reused_bytes", "scratch_bytes"),
-        fit={None: (0.3, 1)},
+        fit=dict.fromkeys((None, "latent_attention"), (0.3, 1)),
         rows="replayed calls whose bytes are about the size of L2",
     ),
     "keeping_up": Definition(
@@ -286,8 +302,9 @@ CONSTANTS: dict[str, Definition] = {
     "block_gb_per_s": _rate(
         meaning="bandwidth of one thread block of attention",
         clock_power=LATENCY_POWER,
+        kinds=("latent_attention",),
         needs=("effective_blocks",),
-        fit={None: (3, 400)},
+        fit=dict.fromkeys((None, "latent_attention"), (3, 400)),
         rows="decode attention with fewer sequences x KV heads than SMs, and long ones",
     ),
     "step_us": _time(
@@ -295,6 +312,12 @@ CONSTANTS: dict[str, Definition] = {
         needs=None,
         fit={None: (1, 50_000, 1000)},
         rows="end-to-end batches of one sequence",
+    ),
+    "module_us": _time(
+        meaning="time that a library's attention module takes beyond the kernels counted here",
+        needs=None,
+        fit={None: (0.1, 300, 10)},
+        rows="whole attention modules of few tokens",
     ),
     "eager_launch_us": _time(
         meaning="fixed time added to each launch outside a graph",
@@ -314,7 +337,7 @@ CONSTANTS: dict[str, Definition] = {
 KEYS = tuple(
     Key(name, kind)
     for name, definition in CONSTANTS.items()
-    for kind in (KINDS if definition.by_kind else (None,))
+    for kind in (KINDS if definition.by_kind else (None, *definition.kinds))
 )
 _TILE_RATE = Key("tile_gb_per_s")
 
@@ -400,7 +423,8 @@ def transferred(
         The GPU to transfer to.
     own
         Keys of variants, the most specific first. Constants of the GPU's own architecture come
-        first; then those of the same kernel; then those of the same library.
+        first; then those of the same kernel; then those of the same library, but not of kinds
+        whose kernels differ between architectures.
     general
         The key without a variant, which comes last.
     """
@@ -414,7 +438,8 @@ def _transferred(
 ) -> Constant | None:
     """Return the constant for an architecture at a clock: fits ask for it again and again."""
     near, far, everywhere = _tables_for(architecture)
-    kernels_first = sorted(own, key=lambda key: key.library not in ATTENTION_KERNELS)
+    elsewhere = [key for key in own if not (key.library and key.kind in OF_ARCHITECTURE)]
+    kernels_first = sorted(elsewhere, key=lambda key: key.library not in ATTENTION_KERNELS)
     searched = [*((key, near) for key in own), *((key, far) for key in kernels_first)]
     if general is not None:
         searched.append((general, everywhere))
@@ -513,19 +538,21 @@ class Rates:
         add.
     sm_count
         Streaming multiprocessors.
-    sequence_s, split_s
-        Time of each sequence, and of each partial result.
+    sequence_s
+        By kind: time of each sequence.
+    split_s
+        Time of each partial result.
     tile_bytes_per_s, split_k_s
         Of matrix products: the load rate of one SM, and the time of split-K.
     step_s
         Overhead of a serving engine per step, which is not part of the model's own step.
-    l2_bandwidth_bytes_per_s, l2_stream_bytes_per_s, l2_bytes
-        Bandwidth of the L2 cache to attention and to plain streams, and the working set it can
-        hold.
-    keeping_up
-        Share of a wave's reads of a context stored once that L2 serves, however long the context.
+    l2_bandwidth_bytes_per_s, l2_bytes
+        By kind: bandwidth of the L2 cache, and the working set it can hold.
+    l2_stream_bytes_per_s, keeping_up
+        Bandwidth of the L2 cache to plain streams, and the share of a wave's reads of a context
+        stored once that L2 serves, however long the context.
     block_bytes_per_s
-        Bandwidth of one thread block.
+        By kind: bandwidth of one thread block.
     eager_launch_s, host_s_per_launch
         Time of each launch outside a CUDA graph: added on the device, and on the host.
     constants
@@ -542,15 +569,15 @@ class Rates:
     block_s: Mapping[Kind, float]
     serial_s: Mapping[Kind, float]
     overlap: Mapping[Kind, float]
-    sequence_s: float
+    sequence_s: Mapping[Kind, float]
     split_s: float
     tile_bytes_per_s: float
     split_k_s: float
-    l2_bandwidth_bytes_per_s: float
+    l2_bandwidth_bytes_per_s: Mapping[Kind, float]
     l2_stream_bytes_per_s: float
-    l2_bytes: float
+    l2_bytes: Mapping[Kind, float]
     keeping_up: float
-    block_bytes_per_s: float
+    block_bytes_per_s: Mapping[Kind, float]
     step_s: float
     eager_launch_s: float
     host_s_per_launch: float
@@ -694,7 +721,8 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
     fitted = any(constant.origin == "fitted" for constant in constants.values())
 
     def by_kind(name: str, unit: float) -> dict[Kind, float]:
-        return {kind: constants[Key(name, kind)].value * unit for kind in KINDS}
+        found = {kind: constants.get(Key(name, kind)) or constants[Key(name)] for kind in KINDS}
+        return {kind: constant.value * unit for kind, constant in found.items()}
 
     def value(name: str) -> float:
         return constants[Key(name)].value
@@ -708,15 +736,15 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
         block_s=by_kind("block_us", MICROSECOND),
         serial_s=by_kind("serial_us", MICROSECOND),
         overlap=by_kind("overlap", 1),
-        sequence_s=value("sequence_us") * MICROSECOND,
+        sequence_s=by_kind("sequence_us", MICROSECOND),
         split_s=value("split_us") * MICROSECOND,
         tile_bytes_per_s=value("tile_gb_per_s") * GIGA,
         split_k_s=value("split_k_us") * MICROSECOND,
-        l2_bandwidth_bytes_per_s=value("l2_gb_per_s") * GIGA * gpu.sm_count,
+        l2_bandwidth_bytes_per_s=by_kind("l2_gb_per_s", GIGA * gpu.sm_count),
         l2_stream_bytes_per_s=value("l2_stream_gb_per_s") * GIGA * gpu.sm_count,
-        l2_bytes=gpu.l2_bytes * value("l2_fraction"),
+        l2_bytes=by_kind("l2_fraction", gpu.l2_bytes),
         keeping_up=value("keeping_up"),
-        block_bytes_per_s=value("block_gb_per_s") * GIGA,
+        block_bytes_per_s=by_kind("block_gb_per_s", GIGA),
         step_s=value("step_us") * MICROSECOND,
         eager_launch_s=value("eager_launch_us") * MICROSECOND,
         host_s_per_launch=value("host_us_per_launch") * MICROSECOND,
@@ -757,6 +785,7 @@ class _Search:
 
     def _of_kind(self, key: Key, variants: Sequence[Variant]) -> Constant | None:
         """Return a constant of its kind of operation, or of the kind that stands in for it."""
+        by_kind = CONSTANTS[key.name].by_kind
         low_precision = [key.of(variant) for variant in variants if variant.precision]
         sixteen_bit = [key.of(variant) for variant in variants if not variant.precision]
         told = any((each.precision, _part(key)) in self._told for each in low_precision)
@@ -764,11 +793,11 @@ class _Search:
             self._own(low_precision)
             or (transferred(self.gpu, low_precision) if low_precision and not told else None)
             # A constant of this kind of operation is better than a general one measured here.
-            or self._own((*sixteen_bit, key, Key(key.name)))
+            or self._own((*sixteen_bit, key, *([Key(key.name)] if by_kind else [])))
             or transferred(self.gpu, sixteen_bit, key if key.kind else None)
         )
         if found is None and key.kind in KIN:
-            return self._of_kind(key._replace(kind=KIN[key.kind]), variants)
+            return self._of_kind(key._replace(kind=KIN[key.kind] if by_kind else None), variants)
         return found
 
     def _own(self, keys: Iterable[Key]) -> Constant | None:
@@ -855,7 +884,8 @@ def used_constants(
 def _is_used(operations: Sequence[Operation], key: Key, *, eager: bool) -> bool:
     """Return whether a constant affected the time of some operations."""
     definition = CONSTANTS[key.name]
-    found = [item for item in operations if key.kind in (None, item.kind)]
+    shared = [kind for kind in KINDS if key.kind is None and kind not in definition.kinds]
+    found = [item for item in operations if item.kind in (key.kind, *shared)]
     if not found or definition.needs is None:
         return False
     if definition.eager_only:

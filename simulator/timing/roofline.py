@@ -176,7 +176,7 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the serial time of items processed one by one. [s]."""
     seconds: Numeric = 0.0
     if is_used(operation.sequences):
-        seconds = seconds + operation.sequences * gpu.sequence_s
+        seconds = seconds + operation.sequences * gpu.sequence_s[operation.kind]
     if is_used(operation.splits):
         seconds = seconds + operation.splits * gpu.split_s
     return seconds
@@ -212,12 +212,12 @@ def stored_ends_s(operation: Operation, time: OperationTime, gpu: Rates) -> tupl
     gpu = gpu.of(operation)
     if gpu.keeping_up_measured:
         return 0.0, 0.0
-    footprint = operation.reused_footprint_bytes
+    footprint, l2_bytes = operation.reused_footprint_bytes, gpu.l2_bytes[operation.kind]
     shortest, longest = (
         time._replace(memory_s=_in_blocks(operation, gpu, seconds)).stream_s
         for seconds in (
-            _stored_s(operation, gpu, _held_share(footprint, gpu), 1.0),
-            _stored_s(operation, gpu, _left_share(footprint, gpu), 0.0),
+            _stored_s(operation, gpu, _held_share(footprint, l2_bytes), 1.0),
+            _stored_s(operation, gpu, _left_share(footprint, l2_bytes), 0.0),
         )
     )
     return maximum(time.stream_s - shortest, 0.0), maximum(longest - time.stream_s, 0.0)
@@ -226,12 +226,12 @@ def stored_ends_s(operation: Operation, time: OperationTime, gpu: Rates) -> tupl
 def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time of its bytes. [s]."""
     if operation.together_bytes is not None and is_used(operation.reused_bytes):
-        share = _held_share(operation.reused_footprint_bytes, gpu)
+        share = _held_share(operation.reused_footprint_bytes, gpu.l2_bytes[operation.kind])
         seconds = _stored_s(operation, gpu, share, gpu.keeping_up)
     elif is_used(operation.reused_bytes) or is_used(operation.scratch_bytes):
         bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
         cached = cached_bytes(operation, gpu)
-        cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
+        cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s[operation.kind], bandwidth)
         seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
     else:
         seconds = operation.bytes_moved / gpu.bandwidth_bytes_per_s[operation.kind]
@@ -257,7 +257,7 @@ def _stored_s(operation: Operation, gpu: Rates, share: Numeric, keeping_up: floa
     moved = operation.bytes_moved - scratch
     together_s = maximum((moved - operation.together_bytes) / bandwidth, moved / stream)
     others_s = keeping_up * together_s + (1.0 - keeping_up) * (moved / bandwidth)
-    cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
+    cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s[operation.kind], bandwidth)
     reused = operation.reused_bytes
     held_s = (moved - reused) / bandwidth + reused / cache_bandwidth
     return share * held_s + (1.0 - share) * others_s + scratch / cache_bandwidth
@@ -271,7 +271,9 @@ def _in_blocks(operation: Operation, gpu: Rates, seconds: Numeric) -> Numeric:
         # A block waits for each of its loads, hardly shorter from L2 than from memory.
         hidden_bytes = operation.effective_blocks * FIRST_TILE_BYTES
         waiting_bytes = maximum(operation.kv_bytes_read - hidden_bytes, 0.0)
-        blocks_s = waiting_bytes / (operation.effective_blocks * gpu.block_bytes_per_s)
+        blocks_s = waiting_bytes / (
+            operation.effective_blocks * gpu.block_bytes_per_s[operation.kind]
+        )
         seconds = overlapped(seconds, blocks_s, gpu.overlap[operation.kind])
     if is_used(operation.thread_blocks):
         waves = maximum(operation.thread_blocks / gpu.sm_count - 1, 0.0)
@@ -294,12 +296,12 @@ def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
     and of the rest what the blocks of a wave read together, as far as they keep up.
     """
     gpu = gpu.of(operation)
-    cached = _scratch_cached(operation, gpu)
+    cached, l2_bytes = _scratch_cached(operation, gpu), gpu.l2_bytes[operation.kind]
     if is_used(operation.reused_bytes):
         used, footprint = operation.reused_bytes, operation.reused_footprint_bytes
         if operation.together_bytes is None:
-            return cached + used * _left_share(footprint, gpu)
-        share = _held_share(footprint, gpu)
+            return cached + used * _left_share(footprint, l2_bytes)
+        share = _held_share(footprint, l2_bytes)
         together = operation.together_bytes * gpu.keeping_up
         cached = cached + used * share + together * (1.0 - share)
     return cached
@@ -308,23 +310,23 @@ def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
 def _scratch_cached(operation: Operation, gpu: Rates) -> Numeric:
     """Return the bytes of partial results that are still in L2 when the next kernel reads them."""
     scratch = operation.scratch_bytes
-    return scratch * _left_share(scratch, gpu) if is_used(scratch) else 0.0
+    return scratch * _left_share(scratch, gpu.l2_bytes[operation.kind]) if is_used(scratch) else 0.0
 
 
-def _held_share(footprint: Numeric, gpu: Rates) -> Numeric:
+def _held_share(footprint: Numeric, l2_bytes: float) -> Numeric:
     """Return the share of keys stored once that L2 can hold: as much as its capacity.
 
     So a longer context never costs more of these than as many private keys would.
     """
-    return minimum(1.0, gpu.l2_bytes / maximum(footprint, 1.0))
+    return minimum(1.0, l2_bytes / maximum(footprint, 1.0))
 
 
-def _left_share(footprint: Numeric, gpu: Rates) -> Numeric:
+def _left_share(footprint: Numeric, l2_bytes: float) -> Numeric:
     """Return the share of a footprint that is still in L2 once all of it was read.
 
     A streaming footprint evicts lines gradually.
     """
-    return minimum(1.0, maximum(0.0, 2.0 - footprint / gpu.l2_bytes))
+    return minimum(1.0, maximum(0.0, 2.0 - footprint / l2_bytes))
 
 
 def _link_s(operation: Operation, gpu: Rates) -> Numeric:
@@ -369,7 +371,7 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     best_total = overlapped(memory_s, best_tiles, overlap)
     for splits in SPLITS:
         tiles_s = all_tiles_s(splits)
-        partials_s = splits * partial_bytes / gpu.l2_bandwidth_bytes_per_s
+        partials_s = splits * partial_bytes / gpu.l2_bandwidth_bytes_per_s[operation.kind]
         split_s = operation.launches * (gpu.split_k_s + partials_s)
         total = split_s + overlapped(memory_s, tiles_s, overlap)
         better = total < best_total

@@ -271,10 +271,10 @@ def _memory_part(result: Estimate, operation: Operation, time: OperationTime) ->
     if operation.together_bytes and operation.reused_bytes:
         parts[0] += f", {format_si(cached, 'B')} from L2; a stored context"
     elif cached:
-        cache = gpu.l2_bandwidth_bytes_per_s / GIGA
+        cache = gpu.l2_bandwidth_bytes_per_s[operation.kind] / GIGA
         parts[0] += f" + {format_si(cached, 'B')} from L2 / {cache:,.0f} GB/s"
     if operation.effective_blocks is not None:
-        rate = gpu.block_bytes_per_s / GIGA
+        rate = gpu.block_bytes_per_s[operation.kind] / GIGA
         parts.append(f"KV by {operation.effective_blocks:,.1f} blocks x {rate:,.1f} GB/s")
     if operation.thread_blocks > gpu.gpu.sm_count and gpu.block_s[operation.kind]:
         waves = operation.thread_blocks / gpu.gpu.sm_count - 1

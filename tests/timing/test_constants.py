@@ -413,3 +413,27 @@ def test_no_share_may_be_fitted_above_what_is_published() -> None:
         for least, most, *_ in definition.fit.values():
             assert 0 < least < most
             assert most == 1 or not name.endswith("_fraction")
+
+
+def test_latent_attention_has_a_block_rate_of_its_own() -> None:
+    """Without one it takes that of ordinary attention, of the library too."""
+    shared = gpu({"block_gb_per_s": 20.0, "vllm_block_gb_per_s": 25.0})
+    assert rates(shared).block_bytes_per_s["latent_attention"] == 20e9
+    own = gpu({"block_gb_per_s": 20.0, "latent_attention_block_gb_per_s": 50.0})
+    assert rates(own).block_bytes_per_s["latent_attention"] == 50e9
+    assert rates(own).block_bytes_per_s["attention"] == 20e9
+
+
+def test_a_library_s_latent_kernel_stays_with_its_architecture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On another architecture the general constant is nearer than the library's from elsewhere."""
+    share = Key("bandwidth_fraction", "latent_attention")
+    elsewhere = {
+        share.of(Variant("trtllm")): constants.Entry(0.9, "there"),
+        share: constants.Entry(0.7, "anywhere"),
+    }
+    monkeypatch.setattr(constants, "_tables_for", lambda _: ({}, elsewhere, elsewhere))
+    found = constants.transferred(gpu(), [share.of(Variant("trtllm"))], share)
+    assert found is not None
+    assert found.value == 0.7

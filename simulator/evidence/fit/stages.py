@@ -23,6 +23,16 @@ DECODE_ATTENTION = (
     *_keys("attention", "bandwidth_fraction", "l2_gb_per_s", "l2_fraction"),
     Key("launch_us", "copy"),
 )
+# The constants in which decode kernels of latent attention differ; launches of the combine and the
+# cache write are those of ordinary attention.
+_LATENT = (
+    *("launch_us", "block_us", "bandwidth_fraction", "flops_fraction"),
+    *("sequence_us", "block_gb_per_s", "l2_gb_per_s", "l2_fraction"),
+)
+_LATENT_ROWS: tuple[tuple[RowKind, Kind], ...] = (
+    ("mla_decode", "latent_attention"),
+    ("mla_prefill", "latent_prefill"),
+)
 _PRODUCTS = ("launch_us", "tile_gb_per_s", "split_k_us", "bandwidth_fraction", "flops_fraction")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _SHARED_PREFIX = (
@@ -85,6 +95,30 @@ STAGES = (
         own=True,
     ),
     Stage(
+        "mla_decode",
+        _free(*(Key(name, "latent_attention") for name in _LATENT)),
+        ("heads", "batch"),
+        own=True,
+    ),
+    Stage(
+        "mla_prefill",
+        _free(*_keys("latent_prefill", *_PREFILL)),
+        ("heads", "batch"),
+        own=True,
+    ),
+    # Long calls that the host launched one by one tell rates, not fixed times.
+    *(
+        Stage(
+            row_kind,
+            _free(*_keys(kind, "bandwidth_fraction", "flops_fraction")),
+            ("heads", "batch"),
+            own=True,
+            general=False,
+            rows="eager",
+        )
+        for row_kind, kind in _LATENT_ROWS
+    ),
+    Stage(
         "elementwise",
         _free(*_keys("elementwise", "launch_us", "bandwidth_fraction")),
         ("op", "width"),
@@ -113,6 +147,8 @@ STAGES = (
         ("family", "num_k_heads", "num_v_heads"),
         own=True,
     ),
+    # A module's own kernels come first: products, norms and latent attention.
+    Stage("mla_module", _free(Key("module_us")), ("heads", "batch"), own=True, general=False),
     Stage(
         "shared_prefix_attention",
         _free(*_keys("attention", *_SHARED_PREFIX), Key("launch_us", "combine")),

@@ -12,7 +12,7 @@ from simulator.counts.operation import Operation
 from simulator.counts.pieces import all_reduce
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
-from simulator.evidence.predict import linear
+from simulator.evidence.predict import latent, linear
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
 from simulator.evidence.rows.kinds import RowKind, attended_pairs
 from simulator.inputs.dtypes import (
@@ -29,6 +29,7 @@ from simulator.numeric import Numeric
 from simulator.timing.constants import (
     ATTENTION_KERNELS,
     GENERAL,
+    Key,
     Variant,
 )
 from simulator.timing.limits import resident_blocks
@@ -37,6 +38,11 @@ from simulator.timing.limits import resident_blocks
 # because it evicts lines in order, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
 # 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were 7 copies.
 GEMM_COPIES = 7
+# Columns besides the GPU, the kernel and the format that rows of a group have in common.
+_SHARED = (
+    *("kv_dtype", "impl", "num_gpus", "mode", "l2_state"),
+    *("scope", "form", "phase", "gemm_dtype"),
+)
 # The elementwise kernel that gathers rows of a table.
 GATHER = "embedding"
 # Compute capabilities with 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
@@ -56,6 +62,11 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
         return Prepared([], dict.fromkeys(rows.index, why))
     groups: list[Group] = []
     skipped: dict[Any, str] = {}
+    if kind.startswith("mla"):
+        host_bound = latent.host_bound(rows, kind)
+        why = "launched one by one and too short: the host's time, not the kernel's"
+        skipped.update(dict.fromkeys(rows.index[host_bound], why))
+        rows = rows[~host_bound]
     for (gpu_id, *_), part in rows.groupby(_keys(rows, kind), sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
         if kind == "all_reduce" and gpu.link_bytes_per_s(int(first["num_gpus"])) is None:
@@ -85,6 +96,8 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
                 execution=execution,
                 variants=_variants(first, gpu),
                 setup=setup,
+                around=Key("module_us") if kind == "mla_module" else None,
+                typical=kind != "mla_decode" or not latent.is_slow_path(first),
             )
         )
     return Prepared(groups, skipped)
@@ -93,7 +106,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
 def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     """Return the fields that rows of a group have in common."""
     keys = ["gpu_id", "framework", "kernel", "dtype", "timing"]
-    keys += [name for name in ("kv_dtype", "impl", "num_gpus", "mode", "l2_state") if name in rows]
+    keys += [name for name in _SHARED if name in rows]
     if kind == "prefill_attention":
         keys.append("causal")
     if kind == "linear_attention":
@@ -105,6 +118,8 @@ def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
 def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:
     """Return the variants whose constants hold for a row, the most specific first."""
     library = library_of(str(row["framework"]))
+    if "gemm_dtype" in row:  # each operation of a module has its own format
+        return (Variant(library),) if library else ()
     dtype = str(row.get("kv_dtype", row["dtype"]))
     formats = (dtype, str(row["dtype"]))
     precision: Precision = next((each for each in PRECISIONS if each in formats), "")
@@ -382,6 +397,9 @@ Builder = Callable[[pd.DataFrame, HardwareProfile], list[Operation]]
 BUILDERS: dict[RowKind, Builder] = {
     "decode_attention": _decode,
     "prefill_attention": _prefill,
+    "mla_decode": latent.decode,
+    "mla_prefill": latent.prefill,
+    "mla_module": latent.module,
     "gemm": _gemm,
     "elementwise": _elementwise,
     "all_reduce": _collective,

@@ -12,6 +12,9 @@ from simulator.units import MICROSECOND, MILLISECOND
 RowKind = Literal[
     "decode_attention",
     "prefill_attention",
+    "mla_decode",
+    "mla_prefill",
+    "mla_module",
     "gemm",
     "elementwise",
     "all_reduce",
@@ -26,8 +29,11 @@ RowKind = Literal[
 
 ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 # Optional columns; if present, they hold numbers or formats.
-SWITCHES, GPU_COUNTS = ("causal", "expand_kv"), ("tensor_parallel", "tp", "num_gpus")
-DTYPE_COLUMNS = ("dtype", "kv_dtype", "weight_dtype", "weights_dtype")
+NUMBERS = ("latent_dim", "rope_dim", "past_len")
+SWITCHES, GPU_COUNTS = ("causal", "expand_kv", "plausible"), ("tensor_parallel", "tp", "num_gpus")
+DTYPE_COLUMNS = ("dtype", "kv_dtype", "gemm_dtype", "weight_dtype", "weights_dtype")
+# DeepSeek-V3: widths of a head's expanded keys and values, and the hidden size.
+EXPANDED_WIDTHS, MODULE_HIDDEN = (192, 128), 7168
 
 _Figure = Callable[[pd.DataFrame], "pd.Series[float]"]
 
@@ -123,6 +129,38 @@ def _linear_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
 
 
 _LINEAR = ("num_k_heads", "head_k_dim", "num_v_heads", "head_v_dim")
+
+
+def latent_widths(rows: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
+    """Return the widths of keys and values: of each head if expanded, else of the cache."""
+    expanded = rows["form"] == "expanded_192_128"
+    key = (rows["latent_dim"] + rows["rope_dim"]).mask(expanded, EXPANDED_WIDTHS[0])
+    return key, rows["latent_dim"].mask(expanded, EXPANDED_WIDTHS[1])
+
+
+def _latent_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the size of a batch's latent cache. [bytes]."""
+    width = rows["latent_dim"] + rows["rope_dim"]
+    return rows["batch"] * rows["kv_len"] * width * _elements(rows, "kv_dtype")
+
+
+def _latent_flops(
+    rows: pd.DataFrame, keys: "pd.Series[float]", widths: "pd.Series[float]"
+) -> "pd.Series[float]":
+    """Return the least FLOPs of latent attention, at the peak of the products' 16 bits.
+
+    A kernel may multiply a cache of 8 bits in that format, at twice this peak.
+    """
+    return rows["batch"] * rows["heads"] * keys * widths * _elements(rows, "kv_dtype")
+
+
+def _output_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the size of the weights of a module's output product. [bytes]."""
+    return rows["heads"] * EXPANDED_WIDTHS[1] * MODULE_HIDDEN * _elements(rows, "gemm_dtype")
+
+
+_LATENT = {"latent_dim": 512, "rope_dim": 64, "causal": 1, "timing": "graph", "plausible": 1}
+_SCOPE, _FORM = {"scope": "kv_write+attention"}, {"form": "expanded_192_128"}
 _ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
 
 KINDS: dict[RowKind, KindOfRow] = {
@@ -140,6 +178,33 @@ KINDS: dict[RowKind, KindOfRow] = {
         series=("kv_dtype", *_ATTENTION[1:]),
         least_bytes=cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, attended_pairs(rows)),
+    ),
+    "mla_decode": KindOfRow(
+        sizes=("batch", "heads", "kv_len"),
+        optional=_LATENT | _SCOPE,
+        shown=("batch", "heads", "kv_len", "kv_dtype", "scope"),
+        least_bytes=_latent_bytes,
+        least_flops=lambda rows: _latent_flops(
+            rows, rows["kv_len"], 2 * rows["latent_dim"] + rows["rope_dim"]
+        ),
+    ),
+    "mla_prefill": KindOfRow(
+        sizes=("batch", "heads", "q_len", "kv_len"),
+        optional=_LATENT | _SCOPE | _FORM,
+        shown=("batch", "heads", "q_len", "kv_dtype", "form", "scope"),
+        least_bytes=_latent_bytes,
+        least_flops=lambda rows: _latent_flops(
+            rows, attended_pairs(rows), sum(latent_widths(rows))
+        ),
+    ),
+    "mla_module": KindOfRow(
+        sizes=("batch", "heads", "q_len"),
+        words=("phase",),
+        optional=_LATENT | _FORM | {"past_len": 0, "gemm_dtype": "bf16"},
+        shown=("phase", "batch", "heads", "q_len", "past_len", "kv_dtype", "gemm_dtype"),
+        least_bytes=_output_bytes,
+        # At the peak of 16 bits: two bytes of weights for each multiply-add.
+        least_flops=lambda rows: rows["batch"] * rows["q_len"] * _output_bytes(rows),
     ),
     "gemm": KindOfRow(
         sizes=("m", "n", "k"),

@@ -18,6 +18,7 @@ from simulator.evidence.rows.kinds import (
     DTYPE_COLUMNS,
     GPU_COUNTS,
     KINDS,
+    NUMBERS,
     ROW_KINDS,
     SWITCHES,
     RowKind,
@@ -226,7 +227,7 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in columns.sizes:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
-    for name in (*SWITCHES, *GPU_COUNTS):
+    for name in (*NUMBERS, *SWITCHES, *GPU_COUNTS):
         if name in columns.optional:
             frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     _fill_dtypes(frame, kind)
@@ -245,7 +246,7 @@ def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:
     """Give every row a dtype, and attention rows a cache dtype."""
     if "dtype" not in frame:
         frame["dtype"] = "bf16"
-    if kind.endswith("attention") and "kv_dtype" not in frame:
+    if ("mla" in kind or kind.endswith("attention")) and "kv_dtype" not in frame:
         frame["kv_dtype"] = frame["dtype"]
     for name in DTYPE_COLUMNS:
         if name in frame:

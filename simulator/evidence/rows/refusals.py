@@ -11,6 +11,7 @@ from simulator.evidence.rows.kinds import (
     DTYPE_COLUMNS,
     GPU_COUNTS,
     KINDS,
+    NUMBERS,
     SWITCHES,
     KindOfRow,
     RowKind,
@@ -104,12 +105,7 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
     yield frame["gpu"].isna() & frame["gpu_id"].isna(), "no GPU is named"
     for name in columns.sizes:
         yield ~frame[name].between(1, LARGEST_SIZE), f"{name} is not a size"
-    given = (*columns.sizes, *columns.optional)
-    for name in filter(given.__contains__, GPU_COUNTS):
-        least = 2 if name == "num_gpus" else 1
-        yield ~frame[name].between(least, LARGEST_SIZE), f"{name} is not a number of GPUs"
-    for name in filter(given.__contains__, SWITCHES):
-        yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
+    yield from _invalid_numbers(frame, (*columns.sizes, *columns.optional))
     for name in columns.words:
         yield frame[name].isna(), f"{name} is missing"
     for name in DTYPE_COLUMNS:
@@ -124,6 +120,19 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
         failed = untimed & (status.str.lower() != "ok")
         yield failed, "status is " + status + ": nothing was timed"
     yield untimed, f"{columns.result} is not a positive number"
+
+
+def _invalid_numbers(frame: pd.DataFrame, given: tuple[str, ...]) -> Iterator[_Flaw]:
+    """Yield the rows where an optional number is invalid."""
+    for name in filter(given.__contains__, GPU_COUNTS):
+        least = 2 if name == "num_gpus" else 1
+        yield ~frame[name].between(least, LARGEST_SIZE), f"{name} is not a number of GPUs"
+    for name in filter(given.__contains__, SWITCHES):
+        yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
+    for name in filter(given.__contains__, NUMBERS):
+        yield ~frame[name].between(0, LARGEST_SIZE), f"{name} is not a size"
+    if "plausible" in given:
+        yield frame["plausible"] == 0, "its source calls it not plausible"
 
 
 def _violations(rows: pd.DataFrame, kind: RowKind, gpu: HardwareProfile) -> Iterator[_Flaw]:
