@@ -89,7 +89,10 @@ STAGES = (
     ),
     Stage(
         "all_reduce",
-        _free(Key("launch_us", "collective"), Key("link_fraction")),
+        _free(
+            Key("launch_us", "collective"),
+            *map(Key, ("hop_us", "exchange_us", "chunk_us", "link_fraction", "switch_fraction")),
+        ),
         ("num_gpus", "message_bytes"),
         own=True,
     ),

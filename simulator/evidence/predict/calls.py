@@ -9,7 +9,7 @@ import pandas as pd
 
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
-from simulator.counts.pieces import all_reduce
+from simulator.counts.pieces import all_gather, all_reduce
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
@@ -89,7 +89,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
 def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     """Return the fields that rows of a group have in common."""
     keys = ["gpu_id", "framework", "kernel", "dtype", "timing"]
-    keys += [name for name in ("kv_dtype", "impl", "num_gpus", "mode", "l2_state") if name in rows]
+    keys += [name for name in ("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state") if name in rows]
     if kind == "prefill_attention":
         keys.append("causal")
     same = [rows[name].astype(str) for name in keys]
@@ -342,11 +342,10 @@ def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     """Return one collective; all but the all-reduce send half as much as it does."""
     ranks = int(rows["num_gpus"].iloc[0])
-    operation = all_reduce("all_reduce", message_bytes=_array(rows, "message_bytes"), ranks=ranks)[
-        0
-    ]
-    halves = np.where(rows["collective"] == "all_reduce", 1.0, 0.5)
-    return [replace(operation, link_bytes=operation.link_bytes * halves)]
+    message = _array(rows, "message_bytes")
+    if rows["collective"].iloc[0] == "all_reduce":
+        return all_reduce("all_reduce", message_bytes=message, ranks=ranks)
+    return all_gather(str(rows["collective"].iloc[0]), gathered_bytes=message, ranks=ranks)
 
 
 def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
