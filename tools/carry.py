@@ -30,6 +30,8 @@ from simulator.timing.limits import BLOCKS_PER_SM, blocks_per_sm
 REFERENCE_MHZ = 1980.0
 # Constants of the whole program or its host, not of a kernel.
 NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", "step_us")
+# A library's own calls have the same host code everywhere.
+CARRIED_BY_LIBRARY = "host_us_per_launch"
 DIGITS = 3
 
 HEADER = """\
@@ -59,7 +61,8 @@ def own_constants(gpu: HardwareProfile) -> dict[Key, float]:
     return {
         key: figure.value
         for key, figure in fitted_constants(gpu).items()
-        if key.name not in NOT_CARRIED and (key.library, key.kind) != ("trtllm", "elementwise")
+        if (key.name not in NOT_CARRIED or (key.library and key.name == CARRIED_BY_LIBRARY))
+        and (key.library, key.kind) != ("trtllm", "elementwise")
     }
 
 

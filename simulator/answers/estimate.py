@@ -1,5 +1,6 @@
 """One decode step: its time, traffic and memory, and what binds it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +19,7 @@ from simulator.timing.interval import Uncertainty, uncertainty
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import Roof
 from simulator.timing.step import StepTime, step_time
-from simulator.units import format_gib
+from simulator.units import MIB, format_gib
 
 # The beginning of the note about a step that does not fit.
 DOES_NOT_FIT = "Does not fit"
@@ -103,7 +104,7 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
         time=step_time(operations, gpu_rates, setup.execution),
         memory=needs,
         rates=gpu_rates,
-        notes=tuple(_notes(model, gpu_rates, setup, work, needs)),
+        notes=tuple(_notes(model, gpu_rates, setup, work, needs, operations)),
     )
 
 
@@ -156,7 +157,12 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
 
 
 def _notes(
-    model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload, needs: Memory
+    model: ModelShape,
+    gpu_rates: Rates,
+    setup: Setup,
+    work: Workload,
+    needs: Memory,
+    operations: Sequence[Operation],
 ) -> list[str]:
     """Say what was assumed and what the user should know, one sentence each."""
     notes = [
@@ -165,6 +171,7 @@ def _notes(
         _dtype_note(gpu_rates.gpu, setup),
         _low_precision_note(gpu_rates, setup),
         *_group_notes(model, gpu_rates.gpu, setup),
+        _infinity_cache_note(gpu_rates.gpu, operations),
     ]
     if any(group.window is not None for group in model.layer_groups):
         notes.append("Layers with a sliding window read and keep only their window.")
@@ -261,12 +268,32 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
     notes = ["FLOPs, bytes and memory are those of one GPU of the group."]
     if model.latent is not None or model.kv_heads < setup.tensor_parallel:
         notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
-    if gpu.peak.link_gb_per_s_per_direction is not None and setup.tensor_parallel > gpu.link_gpus:
+    nodes = gpu.nodes(setup.tensor_parallel)
+    if nodes > 1:
+        network = gpu.peak.network_gb_per_s_per_direction
+        rate = f"{network.value:g} GB/s for each GPU" if network else "at most PCIe's rate"
         notes.append(
-            f"{gpu.link} joins {gpu.link_gpus} GPUs: a group of {setup.tensor_parallel} is timed "
-            "at PCIe's rate."
+            f"The group spans {nodes} nodes: sums are timed inside each and across their network "
+            f"({rate}, {network.source if network else 'not in the profile'}); no rows show such "
+            "groups."
         )
+    if gpu.peak.link_gb_per_s_per_direction is not None and gpu.over_pcie(setup.tensor_parallel):
+        notes.append(f"{gpu.link} joins {gpu.link_gpus} GPUs: a node's are timed at PCIe's rate.")
     return notes
+
+
+def _infinity_cache_note(gpu: HardwareProfile, operations: Sequence[Operation]) -> str:
+    """Say where a cache behind L2 would serve reads that are timed from memory."""
+    figure = gpu.peak.infinity_cache_mib
+    if figure is None or not any(
+        item.reused_bytes and gpu.l2_bytes < item.reused_footprint_bytes <= figure.value * MIB
+        for item in operations
+    ):
+        return ""
+    return (
+        f"The Infinity Cache of {figure.value:g} MiB could serve repeated reads that L2 cannot; no "
+        "source tells its rate, so they are timed from memory: the step may be faster."
+    )
 
 
 def constants_note(gpu_rates: Rates) -> str:

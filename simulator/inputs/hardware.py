@@ -70,6 +70,8 @@ class Peak(Frozen):
     int8_tops: Figure | None = None
     fp4_tflops: Figure | None = None
     l2_mib: Figure
+    # Behind L2, on AMD's cards.
+    infinity_cache_mib: Figure | None = None
     sm_count: Figure
     boost_mhz: Figure | None = None
     # The clock at which the published half-precision rate equals SMs x FMA per clock x 2.

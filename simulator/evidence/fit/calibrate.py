@@ -119,7 +119,9 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
         general = Variant(precision=precision)
         some = [group for group in groups if group.precision == precision]
         if stage.general:
-            chosen_for.append((some, general))
+            apart = Variant(stage.apart)
+            without = [group for group in some if apart not in group.variants or not stage.apart]
+            chosen_for.append((without or some, general))
         libraries = _by_variant(some)
         if stage.own and (len(libraries) > 1 or not stage.general):
             chosen_for += [(part, each) for each, part in libraries.items() if each != general]

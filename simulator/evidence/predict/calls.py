@@ -340,12 +340,20 @@ def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
 
 
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """Return one collective; all but the all-reduce send half as much as it does."""
+    """Return one collective, which engines outside a graph do on a copy of the message."""
     ranks = int(rows["num_gpus"].iloc[0])
     message = _array(rows, "message_bytes")
     if rows["collective"].iloc[0] == "all_reduce":
-        return all_reduce("all_reduce", message_bytes=message, ranks=ranks)
+        reduced = all_reduce("all_reduce", message_bytes=message, ranks=ranks)
+        return [_copy(message), *reduced] if _execution(rows.iloc[0]) == "eager" else reduced
     return all_gather(str(rows["collective"].iloc[0]), gathered_bytes=message, ranks=ranks)
+
+
+def _copy(message: Numeric) -> Operation:
+    """Return a copy of a message, as replays find it in L2 if it fits."""
+    copied = Operation(name="copy", kind="copy", bytes_read=message, bytes_written=message)
+    moved = copied.bytes_moved
+    return replace(copied, reused_bytes=moved, reused_footprint_bytes=moved)
 
 
 def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:

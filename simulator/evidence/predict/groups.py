@@ -15,6 +15,7 @@ from simulator.inputs.dtypes import Precision
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ConstantsChoice, Execution, Setup
+from simulator.numeric import maximum
 from simulator.timing.constants import LIBRARIES, Variant, rates
 from simulator.timing.interval import uncertainty
 from simulator.timing.roofline import operation_time
@@ -62,7 +63,11 @@ class Group:
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
-        return self.column(step_time(self.operations, gpu_rates, self.execution).total_s)
+        step = step_time(self.operations, gpu_rates, self.execution)
+        if self.kind == "all_reduce":
+            # Calls one after another; in a model they wait for the slowest rank.
+            return self.column(maximum(step.host_s, step.device_s + step.collective_s))
+        return self.column(step.total_s)
 
     def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
         """Return the interval of each time, None if no spread is known. [s]."""
