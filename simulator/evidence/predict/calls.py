@@ -89,7 +89,11 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
 def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     """Return the fields that rows of a group have in common."""
     keys = ["gpu_id", "framework", "kernel", "dtype", "timing"]
-    keys += [name for name in ("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state") if name in rows]
+    keys += [
+        name
+        for name in ("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state")
+        if name in rows
+    ]
     if kind == "prefill_attention":
         keys.append("causal")
     same = [rows[name].astype(str) for name in keys]

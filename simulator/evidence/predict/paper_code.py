@@ -22,6 +22,7 @@ import pandas as pd
 
 from simulator.counts.memory import weights_bytes
 from simulator.counts.operation import total
+from simulator.counts.pieces import all_reduce
 from simulator.counts.transformer import decode_operations, prefill_operations
 from simulator.evidence.predict.groups import Group, Prepared, by_engine, model, profile
 from simulator.evidence.predict.steps import check_ranks
@@ -30,9 +31,9 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ConstantsChoice, Setup, ask
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import Key, rates
+from simulator.timing.constants import Key, Variant, rates
 from simulator.timing.limits import peak_flops_per_s
-from simulator.timing.step import step_time
+from simulator.timing.step import spent_on, step_time
 from simulator.units import GIGA, MICROSECOND, NANOSECOND
 
 # Kernels and executions of the paper's tables.
@@ -490,13 +491,15 @@ def _weights_s(cell: PaperCell, gpu: HardwareProfile) -> tuple[float, float]:
 
 
 def _link_s(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) -> float:
-    """Return the time of the all-reduces; the code's hook reduces only the first sample."""
-    if cell.ranks == 1:
-        return 0.0
-    gpu_rates = rates(gpu, choice)
-    message = cell.model.hidden_size * CACHE_BYTES * (1 + cell.samples)
-    one = message / gpu_rates.link_bytes_per_s(cell.ranks)
-    return cell.model.layers * (2 * gpu_rates.launch_s["collective"] + one)
+    """Return the time of NCCL's all-reduces; the hook of attention reduces only one sample."""
+    nccl = rates(gpu, choice, variants=(Variant("nccl"),))
+    row = cell.model.hidden_size * CACHE_BYTES
+    reduces = [
+        reduce
+        for rows in (1, cell.samples)
+        for reduce in all_reduce("reduce", message_bytes=rows * row, ranks=cell.ranks)
+    ]
+    return cell.model.layers * float(spent_on(reduces, nccl, "graph").total_s)
 
 
 def _prefill_leak_s(
