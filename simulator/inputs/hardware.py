@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,7 +26,6 @@ from simulator.inputs.files import (
     read_text,
     read_toml,
 )
-from simulator.numeric import ceil_div
 from simulator.resources import HARDWARE_PATH_VARIABLE, search_dirs, toml_files
 from simulator.units import GIGA, MIB, TERA
 
@@ -233,7 +233,7 @@ class HardwareProfile(Frozen):
 
     def nodes(self, gpus: int) -> int:
         """Return the nodes that a group of GPUs fills: a node has 8, or all that the link joins."""
-        return ceil_div(gpus, max(self.link_gpus, NODE_GPUS))
+        return ceil(gpus / max(self.link_gpus, NODE_GPUS))
 
     def over_pcie(self, gpus: int) -> bool:
         """Return whether GPUs of one node communicate over PCIe, because no link joins them."""
