@@ -34,6 +34,8 @@ NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", "step_us")
 # The one kernel measured on A100 does not split its keys over blocks and reaches a quarter of the
 # bandwidth: what a sane engine reaches on other cards is that of the others.
 NO_GUIDE = {("a100-sxm-80gb", "latent_attention")}
+# A library's own calls have the same host code everywhere.
+CARRIED_BY_LIBRARY = "host_us_per_launch"
 DIGITS = 3
 
 HEADER = """\
@@ -63,7 +65,8 @@ def own_constants(gpu: HardwareProfile) -> dict[Key, float]:
     return {
         key: figure.value
         for key, figure in fitted_constants(gpu).items()
-        if key.name not in NOT_CARRIED and (key.library, key.kind) != ("trtllm", "elementwise")
+        if (key.name not in NOT_CARRIED or (key.library and key.name == CARRIED_BY_LIBRARY))
+        and (key.library, key.kind) != ("trtllm", "elementwise")
     }
 
 

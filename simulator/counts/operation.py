@@ -85,6 +85,9 @@ class Operation:
         they have that format.
     link_bytes, ranks
         Traffic over the GPU's link to its group, per direction [bytes]; and the group's size.
+    exchanges
+        How often the parts of a collective's message go around: twice in an all-reduce, which first
+        adds them up.
     reused_bytes, reused_footprint_bytes
         Traffic that the L2 cache serves if it can hold the footprint: one context read again for
         every sample. [bytes]
@@ -126,6 +129,7 @@ class Operation:
     weights: Dtype | None = None
     link_bytes: Numeric = 0
     ranks: int = 1
+    exchanges: int = 1
     reused_bytes: Numeric = 0
     reused_footprint_bytes: Numeric = 0
     together_bytes: Numeric | None = None

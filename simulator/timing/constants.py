@@ -30,7 +30,7 @@ from typing import Literal, NamedTuple, cast
 from simulator.counts.operation import KIN, KINDS, Kind, Operation
 from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import DTYPES, PRECISIONS, STANDS_IN, Dtype, Precision
-from simulator.inputs.hardware import FittedFigure, HardwareProfile
+from simulator.inputs.hardware import NODE_GPUS, FittedFigure, HardwareProfile
 from simulator.inputs.setup import ConstantsChoice
 from simulator.timing.limits import (
     BLOCKS_PER_SM,
@@ -63,8 +63,8 @@ HARNESS_PREFIX = "harness_"
 LATENCY_POWER = 0.6
 # Over PCIe, ``link_fraction`` is the share that a pair of GPUs reaches. Larger groups share the
 # host: four L40S reach about a quarter of a pair's share, eight a tenth (aiconfigurator rows). Of
-# powers in tenths this is the best on held-out shapes. No host holds more GPUs.
-PCIE_PAIR, PCIE_HOST, PCIE_POWER = 2, 8, 1.8
+# powers in tenths this is the best on held-out shapes. No host holds more GPUs than a node.
+PCIE_PAIR, PCIE_POWER = 2, 1.8
 _LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
 # The most rates of GPUs and variants to cache.
 _MOST_KEPT = 128
@@ -243,6 +243,35 @@ CONSTANTS: dict[str, Definition] = {
         needs=("link_bytes",),
         fit={None: (0.02, 1)},
         rows="collectives of 16 MB and more",
+    ),
+    "switch_fraction": Definition(
+        meaning="achieved share of the link bandwidth where the switch adds up",
+        needs=("link_bytes",),
+        fit={None: (0.02, 1)},
+        rows="all-reduces of 64 MB and more of eight GPUs",
+    ),
+    "hop_us": _time(
+        meaning="time of each further GPU that a collective passes, each time around",
+        needs=("link_bytes",),
+        fit={None: (0.005, 20)},
+        rows="collectives of little data and of 2, 4 and 8 GPUs",
+    ),
+    "network_hop_us": _time(
+        meaning="time of each further node that a collective passes, each time around",
+        clock_power=0.0,
+        needs=("link_bytes",),
+    ),
+    "exchange_us": _time(
+        meaning="fixed time of an all-reduce that sends parts instead of whole messages",
+        needs=("link_bytes",),
+        fit={None: (0.01, 60)},
+        rows="all-reduces of 64 KB to 4 MB",
+    ),
+    "chunk_us": _time(
+        meaning="time of each chunk in the pipeline of a collective",
+        needs=("link_bytes",),
+        fit={None: (1e-3, 100)},
+        rows="collectives of 1 MB to 64 MB",
     ),
     "tile_gb_per_s": _rate(
         meaning="rate at which one SM loads the tiles of a product",
@@ -542,6 +571,8 @@ class Rates:
         By kind: time of each sequence.
     split_s
         Time of each partial result.
+    hop_s, network_hop_s, exchange_s, chunk_s
+        Of collectives: the time of each further GPU and node, of sending parts, and of a chunk.
     tile_bytes_per_s, split_k_s
         Of matrix products: the load rate of one SM, and the time of split-K.
     step_s
@@ -571,6 +602,10 @@ class Rates:
     overlap: Mapping[Kind, float]
     sequence_s: Mapping[Kind, float]
     split_s: float
+    hop_s: float
+    network_hop_s: float
+    exchange_s: float
+    chunk_s: float
     tile_bytes_per_s: float
     split_k_s: float
     l2_bandwidth_bytes_per_s: Mapping[Kind, float]
@@ -675,8 +710,14 @@ class Rates:
             raise ProfileError(f"{self.gpu.id} has no link in its profile")
         share = self.constants[Key("link_fraction")].value
         if self.choice != "peak" and self.gpu.over_pcie(gpus):
-            share *= (PCIE_PAIR / min(gpus, PCIE_HOST)) ** PCIE_POWER
+            share *= (PCIE_PAIR / min(gpus, NODE_GPUS)) ** PCIE_POWER
         return peak * share
+
+    @cached_property
+    def switch_bytes_per_s(self) -> float:
+        """Achieved bandwidth to a switch that adds up, per direction. [bytes/s]."""
+        link = self.gpu.peak.link_gb_per_s_per_direction
+        return link.value * GIGA * self.constants[Key("switch_fraction")].value if link else 0.0
 
 
 def rates(
@@ -738,6 +779,10 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
         overlap=by_kind("overlap", 1),
         sequence_s=by_kind("sequence_us", MICROSECOND),
         split_s=value("split_us") * MICROSECOND,
+        hop_s=value("hop_us") * MICROSECOND,
+        network_hop_s=value("network_hop_us") * MICROSECOND,
+        exchange_s=value("exchange_us") * MICROSECOND,
+        chunk_s=value("chunk_us") * MICROSECOND,
         tile_bytes_per_s=value("tile_gb_per_s") * GIGA,
         split_k_s=value("split_k_us") * MICROSECOND,
         l2_bandwidth_bytes_per_s=by_kind("l2_gb_per_s", GIGA * gpu.sm_count),

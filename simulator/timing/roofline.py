@@ -29,7 +29,7 @@ multicore architectures", CACM 52(4), 2009.
 """
 
 from functools import lru_cache
-from math import inf
+from math import inf, log2
 from typing import Literal, NamedTuple
 
 from simulator.counts.operation import Operation
@@ -52,6 +52,8 @@ SPLITS = (2, 8)
 PARTIAL_BYTES = 2 * 4
 # The power with which multiplying and loading a tile overlap.
 _TILE_OVERLAP = 4
+# The largest group whose rows show that a message goes around all GPUs.
+RING = 8
 # The powers from which 2, 4 and infinity are nearer than the power before.
 _SQUARES_FROM, _FOURTHS_FROM, _LARGER_FROM = 1.5, 3.0, 8.0
 _NUMBER = (int, float)
@@ -89,7 +91,9 @@ class OperationTime(NamedTuple):
             streaming = overlapped(self.memory_s, self.compute_s, self.overlap)
         else:
             streaming = self.memory_s
-        return maximum(streaming, self.link_s)
+        if is_used(self.link_s):
+            return overlapped(streaming, self.link_s, self.overlap)
+        return streaming
 
     @property
     def device_s(self) -> Numeric:
@@ -179,6 +183,10 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
         seconds = seconds + operation.sequences * gpu.sequence_s[operation.kind]
     if is_used(operation.splits):
         seconds = seconds + operation.splits * gpu.split_s
+    if is_used(operation.link_bytes):
+        nodes = gpu.gpu.nodes(operation.ranks)
+        around_s = _hops(operation.ranks / nodes) * gpu.hop_s + _hops(nodes) * gpu.network_hop_s
+        seconds = seconds + operation.exchanges * around_s
     return seconds
 
 
@@ -329,11 +337,36 @@ def _left_share(footprint: Numeric, l2_bytes: float) -> Numeric:
     return minimum(1.0, maximum(0.0, 2.0 - footprint / l2_bytes))
 
 
+def _hops(members: float) -> float:
+    """Return how many members of a group a part of a message passes.
+
+    A ring passes all; a tree takes over where it is faster. Rows of up to 8 GPUs show a ring, so a
+    level of the tree cannot take less than a third of the hops to 8.
+
+    >>> _hops(1), _hops(8), _hops(64)
+    (0.0, 7.0, 14.0)
+    """
+    return min(members - 1.0, (RING - 1) / log2(RING) * log2(members))
+
+
 def _link_s(operation: Operation, gpu: Rates) -> Numeric:
-    """Return the time of its traffic to other GPUs. [s]."""
+    """Return the time of its traffic to other GPUs. [s].
+
+    An all-reduce takes the fastest way: each GPU sends its whole message to all others, or parts to
+    each of them and around again, or the switch adds up. Messages go in chunks, and with the best
+    size of a chunk the pipeline takes ``t + 2 sqrt(t x chunk)`` for what streams in ``t``.
+    """
     if not is_used(operation.link_bytes):
         return 0.0
-    return operation.link_bytes / gpu.link_bytes_per_s(operation.ranks)
+    ranks = operation.ranks
+    seconds = operation.link_bytes / gpu.link_bytes_per_s(ranks)
+    if operation.exchanges == 2 and gpu.gpu.nodes(ranks) == 1:  # noqa: PLR2004
+        whole_s = seconds * ranks / 2
+        seconds = minimum(whole_s, seconds + gpu.exchange_s)
+        if gpu.gpu.link_sums:
+            sent = operation.link_bytes * (ranks + 1) / (2 * (ranks - 1))
+            seconds = minimum(seconds, gpu.exchange_s + sent / gpu.switch_bytes_per_s)
+    return seconds + 2 * square_root(seconds * gpu.chunk_s)
 
 
 def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric, Numeric]:

@@ -158,13 +158,12 @@ def test_a_host_is_shared_over_pcie() -> None:
     assert switched.link_bytes_per_s(8) == switched.link_bytes_per_s(2)
 
 
-@pytest.mark.parametrize("name", ["l40s", "h100-sxm"])
-def test_no_more_gpus_share_a_host_than_it_holds(name: str) -> None:
-    """Sixteen GPUs are two hosts of eight: over PCIe each has what it has among eight."""
-    card = rates(load_hardware(name))
+def test_no_more_gpus_share_a_host_than_it_holds() -> None:
+    """Sixteen L40S are two hosts of eight: over PCIe each has what it has among eight."""
+    card = rates(load_hardware("l40s"))
     assert card.gpu.over_pcie(16)
-    assert card.link_bytes_per_s(16) == card.link_bytes_per_s(32)
-    assert card.link_bytes_per_s(16) <= card.link_bytes_per_s(8)
+    assert card.link_bytes_per_s(16) == pytest.approx(card.link_bytes_per_s(32))
+    assert card.link_bytes_per_s(16) == pytest.approx(card.link_bytes_per_s(8))
 
 
 def test_a_card_without_a_link_says_so() -> None:

@@ -57,6 +57,8 @@ class Stage:
         Whether each library, and 8-bit formats, get their own constants.
     general
         Whether there are also constants for no particular library; engines' overheads have none.
+    apart
+        A library whose rows have no part in these.
     rows
         Which rows: replayed from a CUDA graph, launched from the host one by one, or whole programs
         with their own timing.
@@ -67,6 +69,7 @@ class Stage:
     shape: tuple[str, ...]
     own: bool = False
     general: bool = True
+    apart: str = ""
     rows: Literal["graph", "eager", "whole"] = "graph"
 
 
@@ -126,9 +129,21 @@ STAGES = (
     ),
     Stage(
         "all_reduce",
-        _free(Key("launch_us", "collective"), Key("link_fraction")),
+        _free(
+            Key("launch_us", "collective"),
+            *map(Key, ("hop_us", "exchange_us", "chunk_us", "link_fraction", "switch_fraction")),
+        ),
         ("num_gpus", "message_bytes"),
         own=True,
+        apart="nccl",  # engines have kernels of their own, several times faster for short messages
+    ),
+    Stage(
+        "all_reduce",
+        _free(Key("host_us_per_launch")),
+        ("num_gpus", "message_bytes"),
+        own=True,
+        general=False,  # the host of an engine's own call says little about others
+        rows="eager",
     ),
     Stage(
         "linear_attention",

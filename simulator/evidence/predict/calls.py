@@ -9,7 +9,7 @@ import pandas as pd
 
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
-from simulator.counts.pieces import all_reduce
+from simulator.counts.pieces import all_gather, all_reduce
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
 from simulator.evidence.predict import latent, linear
@@ -40,7 +40,7 @@ from simulator.timing.limits import resident_blocks
 GEMM_COPIES = 7
 # Columns besides the GPU, the kernel and the format that rows of a group have in common.
 _SHARED = (
-    *("kv_dtype", "impl", "num_gpus", "mode", "l2_state"),
+    *("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state"),
     *("scope", "form", "phase", "gemm_dtype"),
 )
 # The elementwise kernel that gathers rows of a table.
@@ -361,13 +361,20 @@ def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
 
 
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """Return one collective; all but the all-reduce send half as much as it does."""
+    """Return one collective, which engines outside a graph do on a copy of the message."""
     ranks = int(rows["num_gpus"].iloc[0])
-    operation = all_reduce("all_reduce", message_bytes=_array(rows, "message_bytes"), ranks=ranks)[
-        0
-    ]
-    halves = np.where(rows["collective"] == "all_reduce", 1.0, 0.5)
-    return [replace(operation, link_bytes=operation.link_bytes * halves)]
+    message = _array(rows, "message_bytes")
+    if rows["collective"].iloc[0] == "all_reduce":
+        reduced = all_reduce("all_reduce", message_bytes=message, ranks=ranks)
+        return [_copy(message), *reduced] if _execution(rows.iloc[0]) == "eager" else reduced
+    return all_gather(str(rows["collective"].iloc[0]), gathered_bytes=message, ranks=ranks)
+
+
+def _copy(message: Numeric) -> Operation:
+    """Return a copy of a message, as replays find it in L2 if it fits."""
+    copied = Operation(name="copy", kind="copy", bytes_read=message, bytes_written=message)
+    moved = copied.bytes_moved
+    return replace(copied, reused_bytes=moved, reused_footprint_bytes=moved)
 
 
 def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:

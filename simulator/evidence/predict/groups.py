@@ -15,6 +15,7 @@ from simulator.inputs.dtypes import Precision
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ConstantsChoice, Execution, Setup
+from simulator.numeric import maximum
 from simulator.timing.constants import LIBRARIES, Key, Rates, Variant, rates
 from simulator.timing.interval import uncertainty
 from simulator.timing.roofline import cached_bytes, operation_time
@@ -71,6 +72,9 @@ class Group:
         """Return the predicted times. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
         step = step_time(self.operations, gpu_rates, self.execution)
+        if self.kind == "all_reduce":
+            # Calls one after another; in a model they wait for the slowest rank.
+            return self.column(maximum(step.host_s, step.device_s + step.collective_s))
         return self.column(step.total_s + self._around_s(gpu_rates))
 
     def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
