@@ -175,9 +175,12 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
     common = Counter(word for words in needed.values() for word in words)
     given, present = _words(columns), set(columns)
 
+    def weight(words: set[str]) -> float:
+        return sum(1 / common[word] for word in words)
+
     def likeness(kind: RowKind) -> float:
-        told = sum(1 / common[word] for word in needed[kind] & given)
-        return told / sum(1 / common[word] for word in needed[kind])
+        either = needed[kind] | (given & common.keys())
+        return weight(needed[kind] & given) / weight(either)
 
     kind = max(ROW_KINDS, key=likeness)
     if likeness(kind) < LEAST_LIKENESS:
@@ -191,8 +194,9 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
 
 
 def _words(columns: Iterable[str]) -> set[str]:
-    """Return the words in names of columns."""
-    return {word for name in columns for word in re.split(r"[^a-z0-9]+", name.lower()) if word}
+    """Return the words in names of columns, without those that only say that it is a number."""
+    words = {word for name in columns for word in re.split(r"[^a-z0-9]+", name.lower())}
+    return words - {"", "num", "size"}
 
 
 def _by_kind(
