@@ -50,6 +50,17 @@ ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer")
 LOW_PRECISION: Precision = "fp8"
 # Kinds of operation that multiply by weights, whose format selects their constants.
 PRODUCTS: tuple[Kind, ...] = ("gemm", "experts")
+# Products, and the kernels that quantise their activations.
+BY_FORMAT: tuple[Kind, ...] = (*PRODUCTS, "quantise")
+# Kinds of kernel that only stream their bytes.
+STREAMING: tuple[Kind, ...] = (
+    "elementwise",
+    "norm",
+    "activation",
+    "rotary",
+    "quantise",
+    "gather",
+)
 # Fitted constants of a published program's code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an
@@ -172,7 +183,7 @@ CONSTANTS: dict[str, Definition] = {
         by_kind=True,
         fit={
             **dict.fromkeys(("attention", "gemm"), (0.3, 1)),
-            **dict.fromkeys(("prefill_attention", "elementwise"), (0.1, 1)),
+            **dict.fromkeys(("prefill_attention", *STREAMING), (0.1, 1)),
         },
         rows="rows whose bytes are several times the L2 cache",
     ),
@@ -185,7 +196,7 @@ CONSTANTS: dict[str, Definition] = {
             "copy": (0.3, 12),
             "gemm": (0.3, 15),
             "prefill_attention": (0.5, 60),
-            "elementwise": (0.3, 20),
+            **dict.fromkeys(STREAMING, (0.3, 20)),
             "collective": (0.5, 60),
         },
         rows=_LITTLE_TO_DO,
@@ -557,7 +568,7 @@ class Rates:
         """Return the precision whose constants hold for an operation; empty for 16 bits."""
         if operation.low_precision_cache:
             return LOW_PRECISION
-        if operation.kind in PRODUCTS:
+        if operation.kind in BY_FORMAT:
             return self.product_precision(operation.weights or operation.dtype)
         return ""
 

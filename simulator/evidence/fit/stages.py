@@ -7,7 +7,7 @@ from simulator.counts.operation import Kind
 from simulator.evidence.fit.solver import Free
 from simulator.evidence.predict import paper_code
 from simulator.evidence.rows.kinds import RowKind
-from simulator.timing.constants import CONSTANTS, Key
+from simulator.timing.constants import CONSTANTS, STREAMING, Key
 
 
 def _keys(kind: Kind, *names: str) -> tuple[Key, ...]:
@@ -24,6 +24,7 @@ DECODE_ATTENTION = (
     Key("launch_us", "copy"),
 )
 _PRODUCTS = ("launch_us", "tile_gb_per_s", "split_k_us", "bandwidth_fraction", "flops_fraction")
+_STREAMED = ("launch_us", "bandwidth_fraction")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _SHARED_PREFIX = ("launch_us", "sequence_us", "block_us", "block_gb_per_s", "bandwidth_fraction")
 _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
@@ -69,9 +70,16 @@ STAGES = (
         ("q_heads", "kv_heads", "head_dim"),
         own=True,
     ),
+    # Before products, whose rows include a quantise kernel.
+    Stage(
+        "elementwise",
+        _free(*(key for kind in STREAMING for key in _keys(kind, *_STREAMED))),
+        ("op", "width"),
+        own=True,
+    ),
     Stage(
         "gemm",
-        _free(*_keys("gemm", *_PRODUCTS)),
+        _free(*_keys("gemm", *_PRODUCTS), *_keys("quantise", *_STREAMED)),
         ("n", "k"),
         own=True,
     ),
@@ -79,12 +87,6 @@ STAGES = (
         "prefill_attention",
         _free(*_keys("prefill_attention", *_PREFILL)),
         ("q_heads", "kv_heads", "head_dim"),
-        own=True,
-    ),
-    Stage(
-        "elementwise",
-        _free(*_keys("elementwise", "launch_us", "bandwidth_fraction")),
-        ("op", "width"),
         own=True,
     ),
     Stage(

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.operation import Operation
-from simulator.counts.pieces import all_reduce
+from simulator.counts.operation import Kind, Operation
+from simulator.counts.pieces import all_reduce, elementwise, quantise
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
-from simulator.evidence.rows.kinds import RowKind, attended_pairs
+from simulator.evidence.rows.kinds import DIFFERENCE, DYNAMIC, RowKind, attended_pairs
 from simulator.inputs.dtypes import (
     DTYPE_BYTES,
     PRECISIONS,
@@ -32,12 +32,27 @@ from simulator.timing.constants import (
 )
 from simulator.timing.limits import resident_blocks
 
-# The GEMM rows' harness cycles through several copies of the weights: L2 holds all of them or,
-# because it evicts lines in order, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
-# 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were 7 copies.
-GEMM_COPIES = 7
-# The elementwise kernel that gathers rows of a table.
-GATHER = "embedding"
+# The GEMM rows' harness cycles through copies of the weights: L2 holds all of them or, because it
+# evicts lines in order, none. With six, rows turn cold between 4 and 8 MB on A100 and H100 (40 and
+# 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were one more, for the
+# other operands.
+OTHER_OPERANDS = 1
+# The kinds of elementwise kernels by the names in rows; others are plain ones.
+OPS: dict[str, Kind] = {
+    "embedding": "gather",
+    "rmsnorm": "norm",
+    "layernorm": "norm",
+    "silu_mul": "activation",
+    "rope": "rotary",
+    "quant_fp8": "quantise",
+    "static_quantize": "quantise",
+    DYNAMIC: "quantise",
+}
+# SGLang's static quantisation is four plain operations of PyTorch: to fp32, times the scale, clamp,
+# to fp8. They move 27 bytes a value where one kernel moves 3.
+PLAIN_QUANTISE_LAUNCHES, PLAIN_QUANTISE_BYTES = 4, 27 / 3
+# TensorRT-LLM's rows find the scales of a dynamic quantisation in four plain operations.
+SCALES_LAUNCHES = 4
 # Compute capabilities with 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
 # rows of a causal call.
 SMALL_FLASH2_TILES = ("8.6", "8.9")
@@ -54,7 +69,8 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
         why = f"{kind} rows measure a rate, not a call"
         return Prepared([], dict.fromkeys(rows.index, why))
     groups: list[Group] = []
-    skipped: dict[Any, str] = {}
+    skipped = _not_kernel_times(rows)
+    rows = rows.drop(index=list(skipped))
     for (gpu_id, *_), part in rows.groupby(_keys(rows, kind), sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
         if kind == "all_reduce" and gpu.link_bytes_per_s(int(first["num_gpus"])) is None:
@@ -70,7 +86,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
             kv_layout="shared",
             execution=execution,
             weight_dtype=first["dtype"],
-            kv_dtype=first.get("kv_dtype", first["dtype"]),
+            kv_dtype=first.get("kv_dtype", "bf16"),
         )
         groups.append(
             Group(
@@ -86,6 +102,17 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     return Prepared(groups, skipped)
 
 
+def _not_kernel_times(rows: pd.DataFrame) -> dict[Any, str]:
+    """Return the rows, by label, whose time is not that of a kernel."""
+    if "host_bound" in rows:
+        why = "the time of the host that launches it, not of a kernel (host_bound)"
+        return dict.fromkeys(rows.index[rows["host_bound"] == 1], why)
+    if "op" in rows:
+        why = "a difference of two timings, without the static_quantize row to add it to"
+        return dict.fromkeys(rows.index[rows["op"] == DIFFERENCE], why)
+    return {}
+
+
 def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     """Return the fields that rows of a group have in common."""
     keys = ["gpu_id", "framework", "kernel", "dtype", "timing"]
@@ -93,7 +120,7 @@ def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     if kind == "prefill_attention":
         keys.append("causal")
     same = [rows[name].astype(str) for name in keys]
-    return [*same, rows["op"] == GATHER] if kind == "elementwise" else same
+    return [*same, rows["op"]] if kind == "elementwise" else same
 
 
 def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:
@@ -304,39 +331,58 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
-    """Return one product, with its weights in L2 if all copies of the harness fit."""
+    """Return one product, with its weights in L2 if all copies of the harness fit.
+
+    In 8 and 4 bits, the row includes the kernel that quantises x.
+    """
     dtype, _ = _dtypes(rows)
     m, n, k = (_array(rows, name) for name in ("m", "n", "k"))
+    copies = _array(rows, "weights_rotated")
+    copies = copies + np.where(copies > 1, OTHER_OPERANDS, 0)
     weights = n * k * DTYPE_BYTES[dtype]
-    return [
-        Operation(
-            name="gemm",
-            kind="gemm",
-            flops=2 * m * n * k,
-            bytes_read=m * k * DTYPE_BYTES[dtype] + weights,
-            bytes_written=m * n * 2,
-            weight_bytes_read=weights,
-            reused_bytes=np.where(GEMM_COPIES * weights <= gpu.l2_bytes, weights, 0.0),
-            m=m,
-            n=n,
-            k=k,
-            dtype=dtype,
-        )
-    ]
+    product = Operation(
+        name="gemm",
+        kind="gemm",
+        flops=2 * m * n * k,
+        bytes_read=m * k * DTYPE_BYTES[dtype] + weights,
+        bytes_written=m * n * 2,
+        weight_bytes_read=weights,
+        reused_bytes=np.where(copies * weights <= gpu.l2_bytes, weights, 0.0),
+        m=m,
+        n=n,
+        k=k,
+        dtype=dtype,
+    )
+    if not is_low_precision(DTYPE_BYTES[dtype]):
+        return [product]
+    quantised = quantise("quantise", m * k, element=DTYPE_BYTES["bf16"], dtype=dtype)
+    return [_in_cache(quantised), product]
+
+
+def _in_cache(operation: Operation) -> Operation:
+    """Return a kernel that streams its bytes, replayed on the same bytes."""
+    moved = operation.bytes_moved
+    return replace(operation, reused_bytes=moved, reused_footprint_bytes=moved)
 
 
 def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """Return one kernel that streams its bytes, replayed on the same bytes."""
-    moved = _array(rows, "bytes")
-    return [
-        Operation(
-            name="elementwise",
-            kind="gather" if rows["op"].iloc[0] == GATHER else "elementwise",
-            bytes_read=moved,
-            reused_bytes=moved,
-            reused_footprint_bytes=moved,
-        )
-    ]
+    """Return the kernels that stream the bytes of one call, replayed on the same bytes."""
+    moved, first = _array(rows, "bytes"), rows.iloc[0]
+    op, library = str(first["op"]), library_of(str(first["framework"]))
+    kind: Kind = OPS.get(op, "elementwise")
+    if kind != "quantise":
+        return [_in_cache(Operation(name=op, kind=kind, bytes_read=moved))]
+    if library == "sglang":
+        plain = elementwise(op, moved * PLAIN_QUANTISE_BYTES, 0.0, launches=PLAIN_QUANTISE_LAUNCHES)
+        return [_in_cache(plain)]
+    values = _array(rows, "rows") * _array(rows, "width")
+    kernel = quantise(op, values, element=DTYPE_BYTES["bf16"], dtype=_dtypes(rows)[0])
+    found = [_in_cache(kernel)]
+    if op == DYNAMIC and library == "trtllm":
+        # Plain PyTorch finds the scales first.
+        scales = elementwise("scales", values * DTYPE_BYTES["bf16"], 0.0, launches=SCALES_LAUNCHES)
+        found.insert(0, _in_cache(scales))
+    return found
 
 
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
