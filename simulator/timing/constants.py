@@ -205,7 +205,10 @@ CONSTANTS: dict[str, Definition] = {
         meaning="time of each further wave of thread blocks over all SMs",
         by_kind=True,
         needs=("thread_blocks",),
-        fit=dict.fromkeys(("attention", "prefill_attention"), (0.01, 30)),
+        fit={
+            **dict.fromkeys(("attention", "prefill_attention"), (0.01, 30)),
+            "quantise": (1e-3, 5, 0.2),
+        },
         rows="calls with many more thread blocks than SMs: a large batch of short sequences",
     ),
     "overlap": Definition(
@@ -232,6 +235,13 @@ CONSTANTS: dict[str, Definition] = {
         needs=("m",),
         fit={None: (5, 1000)},
         rows="products of 64 to 256 rows and many columns",
+    ),
+    "tile_start_k": Definition(
+        meaning="length of the inner dimension that takes as long as a tile's start and end",
+        at_peak=0.0,
+        needs=("m",),
+        fit={None: (1, 4000, 200)},
+        rows="products of many rows with a short inner dimension",
     ),
     "sequence_us": _time(
         meaning="time of each sequence of an attention call",
@@ -482,8 +492,9 @@ class Rates:
         Streaming multiprocessors.
     sequence_s, split_s
         Time of each sequence, and of each partial result.
-    tile_bytes_per_s, split_k_s
-        Of matrix products: the load rate of one SM, and the time of split-K.
+    tile_bytes_per_s, tile_start_k, split_k_s
+        Of matrix products: the load rate of one SM, the start and end of a tile as a length of the
+        inner dimension, and the time of split-K.
     step_s
         Overhead of a serving engine per step, which is not part of the model's own step.
     l2_bandwidth_bytes_per_s, l2_bytes
@@ -507,6 +518,7 @@ class Rates:
     sequence_s: float
     split_s: float
     tile_bytes_per_s: float
+    tile_start_k: float
     split_k_s: float
     l2_bandwidth_bytes_per_s: float
     l2_bytes: float
@@ -575,6 +587,13 @@ class Rates:
     def product_precision(self, dtype: Dtype) -> Precision:
         """Return the precision of products with weights of a format; empty for 16 bits."""
         return self._product_precisions.get(dtype, "")
+
+    def quantises(self, dtype: Dtype) -> bool:
+        """Return whether activations are quantised to multiply in a format.
+
+        A card without products in that format expands the weights instead.
+        """
+        return self.product_precision(dtype) not in ("", "int4")
 
     def of(self, operation: Operation) -> "Rates":
         """Return the rates for an operation, which depend on its formats."""
@@ -664,6 +683,7 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
         sequence_s=value("sequence_us") * MICROSECOND,
         split_s=value("split_us") * MICROSECOND,
         tile_bytes_per_s=value("tile_gb_per_s") * GIGA,
+        tile_start_k=value("tile_start_k"),
         split_k_s=value("split_k_us") * MICROSECOND,
         l2_bandwidth_bytes_per_s=value("l2_gb_per_s") * GIGA * gpu.sm_count,
         l2_bytes=gpu.l2_bytes * value("l2_fraction"),
@@ -750,7 +770,7 @@ def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) ->
 
 def _part(key: Key) -> str:
     """Return the part of the model that a constant belongs to: rows of one kind determine it."""
-    if key.name in ("tile_gb_per_s", "split_k_us"):
+    if key.name in ("tile_gb_per_s", "tile_start_k", "split_k_us"):
         return key.kind or "gemm"
     parts: dict[Kind | None, str] = {"combine": "attention", "copy": "attention", None: "attention"}
     return parts.get(key.kind, str(key.kind))

@@ -23,8 +23,12 @@ DECODE_ATTENTION = (
     *_keys("attention", "bandwidth_fraction", "l2_gb_per_s", "l2_fraction"),
     Key("launch_us", "copy"),
 )
-_PRODUCTS = ("launch_us", "tile_gb_per_s", "split_k_us", "bandwidth_fraction", "flops_fraction")
+_PRODUCTS = (
+    *("launch_us", "tile_gb_per_s", "tile_start_k", "split_k_us"),
+    *("bandwidth_fraction", "flops_fraction"),
+)
 _STREAMED = ("launch_us", "bandwidth_fraction")
+_QUANTISED = (*_STREAMED, "block_us")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _SHARED_PREFIX = ("launch_us", "sequence_us", "block_us", "block_gb_per_s", "bandwidth_fraction")
 _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
@@ -73,13 +77,16 @@ STAGES = (
     # Before products, whose rows include a quantise kernel.
     Stage(
         "elementwise",
-        _free(*(key for kind in STREAMING for key in _keys(kind, *_STREAMED))),
+        _free(
+            *(key for kind in STREAMING for key in _keys(kind, *_STREAMED)),
+            Key("block_us", "quantise"),
+        ),
         ("op", "width"),
         own=True,
     ),
     Stage(
         "gemm",
-        _free(*_keys("gemm", *_PRODUCTS), *_keys("quantise", *_STREAMED)),
+        _free(*_keys("gemm", *_PRODUCTS)),
         ("n", "k"),
         own=True,
     ),

@@ -44,6 +44,9 @@ class Group:
         Variants whose constants come before general ones, the most specific first.
     setup
         The setup of the rows, as far as their intervals depend on it.
+    determines
+        Whether a fit may use them: not where the host hid all short times of the same kernel, so
+        that nothing tells fixed times.
     """
 
     kind: RowKind
@@ -53,6 +56,7 @@ class Group:
     execution: Execution = "graph"
     variants: tuple[Variant, ...] = ()
     setup: Setup | None = None
+    determines: bool = True
 
     @property
     def precision(self) -> Precision:
