@@ -23,6 +23,7 @@ from simulator.timing.constants import (
     Variant,
     clock_factor,
     fitted_constants,
+    part_of,
 )
 from simulator.timing.limits import BLOCKS_PER_SM, blocks_per_sm
 
@@ -90,9 +91,18 @@ def averaged(
                     text = f"{gpu.name}, {library} {kernel}"
                     for each in (key.of(Variant(kernel)), key):
                         found.setdefault(each, []).append((_at_reference(key, value, gpu), text))
-    # A constant that some GPU's 8-bit rows did not determine has no mean over all GPUs.
+    # A constant that some GPU's rows of its format and kind did not determine has no mean.
     low_precision = [{key for key in own_constants(gpu) if key.precision} for gpu in gpus]
-    common = set.intersection(*filter(None, low_precision)) if any(low_precision) else set()
+    told = [{(key.precision, part_of(key)) for key in keys} for keys in low_precision]
+    common = {
+        key
+        for key in found
+        if all(
+            key.of(Variant(precision=key.precision)) in keys
+            for keys, parts in zip(low_precision, told, strict=True)
+            if (key.precision, part_of(key)) in parts
+        )
+    }
     return {
         key: Entry(
             _rounded(float(np.exp(np.mean(np.log([value for value, _ in values]))))),

@@ -709,7 +709,7 @@ class _Search:
         # The parts of the model with constants from rows of the card in a format. Constants that
         # these rows could not determine are then the card's 16-bit ones, which were in use when the
         # others were fitted.
-        self._told = {(key.precision, _part(key)) for key in self._fitted if key.precision}
+        self._told = {(key.precision, part_of(key)) for key in self._fitted if key.precision}
 
     def find(self, key: Key, variants: Sequence[Variant]) -> Constant:
         """Return the first constant found, from the card's own to the general ones."""
@@ -730,7 +730,7 @@ class _Search:
         """Return a constant of its kind of operation, or of the kind that stands in for it."""
         low_precision = [key.of(variant) for variant in variants if variant.precision]
         sixteen_bit = [key.of(variant) for variant in variants if not variant.precision]
-        told = any((each.precision, _part(key)) in self._told for each in low_precision)
+        told = any((each.precision, part_of(key)) in self._told for each in low_precision)
         found = (
             self._own(low_precision)
             or (transferred(self.gpu, low_precision) if low_precision and not told else None)
@@ -768,7 +768,7 @@ def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) ->
     return replace(plain, value=plain.value / 2, source=source)
 
 
-def _part(key: Key) -> str:
+def part_of(key: Key) -> str:
     """Return the part of the model that a constant belongs to: rows of one kind determine it."""
     if key.name in ("tile_gb_per_s", "tile_start_k", "split_k_us"):
         return key.kind or "gemm"
