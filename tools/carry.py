@@ -24,6 +24,7 @@ from simulator.timing.constants import (
     clock_factor,
     fitted_constants,
     part_of,
+    published_tflops_per_w,
 )
 from simulator.timing.limits import BLOCKS_PER_SM, blocks_per_sm
 
@@ -124,8 +125,14 @@ def of_architecture(gpu: HardwareProfile, *, bandwidth: bool) -> dict[Key, Entry
         Whether to include shares of the published bandwidth.
     """
     clock = gpu.peak.boost_mhz
+    per_w = _rounded(published_tflops_per_w(gpu))
     return {
-        key: Entry(_rounded(value), gpu.name, clock.value if clock else 0.0)
+        key: Entry(
+            _rounded(value),
+            gpu.name,
+            clock.value if clock else 0.0,
+            per_w if (key.name, key.kind) == ("flops_fraction", "gemm") else 0.0,
+        )
         for key, value in own_constants(gpu).items()
         if bandwidth or key.name != "bandwidth_fraction"
     }
@@ -160,7 +167,8 @@ def text(default: Mapping[Key, Entry], architectures: Mapping[str, Mapping[Key, 
 def _line(key: Key, entry: Entry) -> str:
     """Format one constant, with its clock if it scales with the clock."""
     clock = f", mhz = {entry.mhz:g}" if _follows_clock(key) and entry.mhz else ""
-    return f'{key} = {{ value = {entry.value:g}{clock}, source = "{entry.source}" }}'
+    power = f", tflops_per_w = {entry.tflops_per_w:g}" if entry.tflops_per_w else ""
+    return f'{key} = {{ value = {entry.value:g}{clock}{power}, source = "{entry.source}" }}'
 
 
 def _follows_clock(key: Key) -> bool:

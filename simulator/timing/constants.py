@@ -13,6 +13,8 @@ before general ones. The first one found is used, and its source is kept:
 6. measured on the GPU;
 7. transferred: of all kinds.
 
+A transferred matrix rate above the largest measured on the GPU gives way to that one.
+
 ``carried.toml`` holds published constants of whole GPUs, ``carried_kernels.toml`` constants fitted
 to kernels (``tools/accuracy.py --carry`` writes it). An entry with ``mhz``, the clock of its GPU,
 scales with the clock: a kernel's fixed times consist of SM cycles and of memory latency, which is
@@ -70,6 +72,12 @@ LATENCY_POWER = 0.6
 # host: four L40S reach about a quarter of a pair's share, eight a tenth (aiconfigurator rows). Of
 # powers in tenths this is the best on held-out shapes. No host holds more GPUs.
 PCIE_PAIR, PCIE_HOST, PCIE_POWER = 2, 8, 1.8
+# On one design, the rate of products grows with this power of the published power: a clock takes
+# power as its cube (its voltage grows with it). Of shares measured on pairs of cards (MAMF table):
+# A100 SXM to PCIe 0.87 to 0.81 (predicted 0.79), H100 to GH200 0.80 to 0.84 (0.87), B200 to B300
+# 0.78 to 0.79 (0.80). L40S's 0.66 becomes 0.93 on an RTX 4090, which reaches 161 of 165 TFLOP/s:
+# no card is known to reach a larger share than that.
+WATT_POWER, LARGEST_SHARE = 1 / 3, 0.975
 _LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
 # The most rates of GPUs and variants to cache.
 _MOST_KEPT = 128
@@ -357,6 +365,8 @@ class Entry:
     ----------
     mhz
         The clock; 0 if it does not scale with the clock.
+    tflops_per_w
+        Published 16-bit matrix rate per watt, for shares that depend on power; else 0. [TFLOP/s/W]
     blocks_per_sm
         Resident blocks of flash kernels per SM, which shared its bandwidth.
     """
@@ -364,6 +374,7 @@ class Entry:
     value: float
     source: str
     mhz: float = 0.0
+    tflops_per_w: float = 0.0
     blocks_per_sm: int = BLOCKS_PER_SM
 
 
@@ -404,6 +415,8 @@ def transferred(
             value = entry.value * clock_factor(key, entry.mhz, gpu)
             if key.name == "block_gb_per_s":
                 value *= entry.blocks_per_sm / blocks_per_sm(gpu.architecture)
+            if entry.tflops_per_w:
+                value = powered_share(value, entry.tflops_per_w, gpu)
             return Constant(value, entry.source, "carried", key)
     return None
 
@@ -435,6 +448,34 @@ def clock_factor(key: Key, mhz: float, gpu: HardwareProfile) -> float:
     return float((boost.value / mhz) ** power)
 
 
+def powered_share(share: float, tflops_per_w: float, gpu: HardwareProfile) -> float:
+    """Return the share of the published matrix rate that products reach, from another GPU's.
+
+    Power and not architecture limits it: see ``WATT_POWER``.
+
+    Parameters
+    ----------
+    share, tflops_per_w
+        The other GPU's share, and its published 16-bit matrix rate per watt. [TFLOP/s/W]
+    gpu
+        The GPU.
+
+    Examples
+    --------
+    >>> from simulator.inputs.hardware import load_hardware
+    >>> round(powered_share(0.66, 362 / 350, load_hardware("rtx-4090")), 2)
+    0.93
+    """
+    factor = (tflops_per_w / published_tflops_per_w(gpu)) ** WATT_POWER
+    return min(share * factor, LARGEST_SHARE)
+
+
+def published_tflops_per_w(gpu: HardwareProfile) -> float:
+    """Return a GPU's published 16-bit matrix rate per watt. [TFLOP/s/W]."""
+    peak = gpu.peak
+    return (peak.bf16_tflops or peak.fp16_tflops).value / peak.tdp_w.value
+
+
 @cache
 def _tables_for(architecture: str) -> tuple[_Table, _Table, _Table]:
     """Return the constants of an architecture's own GPUs, those of others, and both."""
@@ -442,7 +483,9 @@ def _tables_for(architecture: str) -> tuple[_Table, _Table, _Table]:
     family = architecture.split(maxsplit=1)[0]
     kin = tables.kin.get(architecture, tables.kin.get(family, ""))
     of = tables.architectures
-    near = {**of.get(family, {}), **of.get(architecture, {})}
+    # An architecture that is like another one (GB202 like Ada) is not like its own family.
+    relatives = {} if architecture in tables.kin else of.get(family, {})
+    near = {**relatives, **of.get(architecture, {})}
     far = {**tables.default, **of.get(kin, {})}
     return near, far, {**far, **near}
 
@@ -473,6 +516,7 @@ def _table(
             float(str(entry["value"])),
             str(entry["source"]),
             float(str(entry.get("mhz", 0))),
+            float(str(entry.get("tflops_per_w", 0))),
             blocks,
         )
         for name, entry in entries.items()
@@ -724,7 +768,18 @@ class _Search:
         )
         if found is None:
             raise ProfileError(f"no value for the constant {key.name}")
-        return found
+        return self._within_measured(key, variants, found)
+
+    def _within_measured(
+        self, key: Key, variants: Sequence[Variant], found: Constant
+    ) -> Constant:
+        """Return a matrix rate, or the largest one measured on the card if a carried one exceeds it."""
+        if key.name != "flops_fraction" or found.origin != "carried":
+            return found
+        low_precision = any(variant.precision == LOW_PRECISION for variant in variants)
+        name = str(Key(key.name, precision=LOW_PRECISION if low_precision else ""))
+        largest = self._measured.get(name)
+        return largest if largest and largest.value < found.value else found
 
     def _of_kind(self, key: Key, variants: Sequence[Variant]) -> Constant | None:
         """Return a constant of its kind of operation, or of the kind that stands in for it."""
@@ -784,10 +839,15 @@ def _measured(gpu: HardwareProfile) -> Mapping[str, Constant]:
         # A reading above the published peak means that the published figure is low.
         share = min(1.0, figure.value / peak.memory_bandwidth_gb_per_s.value)
         found["bandwidth_fraction"] = Constant(share, figure.source, "measured")
-    if figure := measured.bf16_tflops:
-        half = peak.bf16_tflops or peak.fp16_tflops
+    half = peak.bf16_tflops or peak.fp16_tflops
+    if figure := measured.bf16_tflops or measured.fp16_tflops:
         share = min(1.0, figure.value / half.value)
         found["flops_fraction"] = Constant(share, figure.source, "measured")
+        # Products of 8 bits reach no larger share than those of 16.
+        found["fp8_flops_fraction"] = found["flops_fraction"]
+    if peak.fp8_tflops and (figure := measured.fp8_tflops):
+        share = min(1.0, figure.value / peak.fp8_tflops.value)
+        found["fp8_flops_fraction"] = Constant(share, figure.source, "measured")
     if figure := measured.l2_bandwidth_gb_per_s:
         of_sm = figure.value / gpu.sm_count
         found["l2_gb_per_s"] = Constant(of_sm, figure.source, "measured")
