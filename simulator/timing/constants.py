@@ -18,7 +18,10 @@ A transferred matrix rate above the largest measured on the GPU gives way to tha
 ``carried.toml`` holds published constants of whole GPUs, ``carried_kernels.toml`` constants fitted
 to kernels (``tools/accuracy.py --carry`` writes it). An entry with ``mhz``, the clock of its GPU,
 scales with the clock: a kernel's fixed times consist of SM cycles and of memory latency, which is
-no shorter on a faster GPU; the L2 cache runs at the SMs' clock.
+no shorter on a faster GPU; the L2 cache runs at the SMs' clock. One with ``sm_tflops`` grows with
+the matrix rate of an SM: libraries and makers match the loads of 16-bit tiles to it (A100, L40S,
+H100, H200 and B200 differ by 5.2 times per clock, by 2.5 per FLOP). One with ``tflops_per_w``
+depends on power.
 """
 
 import tomllib
@@ -367,6 +370,9 @@ class Entry:
         The clock; 0 if it does not scale with the clock.
     tflops_per_w
         Published 16-bit matrix rate per watt, for shares that depend on power; else 0. [TFLOP/s/W]
+    sm_tflops
+        Published 16-bit matrix rate of one SM, for rates that grow with it and not with the clock;
+        else 0. [TFLOP/s]
     blocks_per_sm
         Resident blocks of flash kernels per SM, which shared its bandwidth.
     """
@@ -375,7 +381,19 @@ class Entry:
     source: str
     mhz: float = 0.0
     tflops_per_w: float = 0.0
+    sm_tflops: float = 0.0
     blocks_per_sm: int = BLOCKS_PER_SM
+
+    def on(self, gpu: HardwareProfile, key: Key) -> float:
+        """Return the constant's value on another GPU."""
+        if self.sm_tflops:
+            return self.value * sm_tflops(gpu) / self.sm_tflops
+        value = self.value * clock_factor(key, self.mhz, gpu)
+        if key.name == "block_gb_per_s":
+            value *= self.blocks_per_sm / blocks_per_sm(gpu.architecture)
+        if self.tflops_per_w:
+            value = powered_share(value, self.tflops_per_w, gpu)
+        return value
 
 
 _Table = Mapping[Key, Entry]
@@ -412,12 +430,7 @@ def transferred(
         searched.append((general, everywhere))
     for key, table in searched:
         if entry := table.get(key):
-            value = entry.value * clock_factor(key, entry.mhz, gpu)
-            if key.name == "block_gb_per_s":
-                value *= entry.blocks_per_sm / blocks_per_sm(gpu.architecture)
-            if entry.tflops_per_w:
-                value = powered_share(value, entry.tflops_per_w, gpu)
-            return Constant(value, entry.source, "carried", key)
+            return Constant(entry.on(gpu, key), entry.source, "carried", key)
     return None
 
 
@@ -467,13 +480,22 @@ def powered_share(share: float, tflops_per_w: float, gpu: HardwareProfile) -> fl
     0.93
     """
     factor = (tflops_per_w / published_tflops_per_w(gpu)) ** WATT_POWER
-    return min(share * factor, LARGEST_SHARE)
+    return min(share * float(factor), LARGEST_SHARE)
 
 
 def published_tflops_per_w(gpu: HardwareProfile) -> float:
     """Return a GPU's published 16-bit matrix rate per watt. [TFLOP/s/W]."""
-    peak = gpu.peak
-    return (peak.bf16_tflops or peak.fp16_tflops).value / peak.tdp_w.value
+    return _half_tflops(gpu) / gpu.peak.tdp_w.value
+
+
+def sm_tflops(gpu: HardwareProfile) -> float:
+    """Return the published 16-bit matrix rate of one of a GPU's SMs. [TFLOP/s]."""
+    return _half_tflops(gpu) / gpu.sm_count
+
+
+def _half_tflops(gpu: HardwareProfile) -> float:
+    """Return a GPU's published 16-bit matrix rate. [TFLOP/s]."""
+    return (gpu.peak.bf16_tflops or gpu.peak.fp16_tflops).value
 
 
 @cache
@@ -517,6 +539,7 @@ def _table(
             str(entry["source"]),
             float(str(entry.get("mhz", 0))),
             float(str(entry.get("tflops_per_w", 0))),
+            float(str(entry.get("sm_tflops", 0))),
             blocks,
         )
         for name, entry in entries.items()
@@ -770,10 +793,8 @@ class _Search:
             raise ProfileError(f"no value for the constant {key.name}")
         return self._within_measured(key, variants, found)
 
-    def _within_measured(
-        self, key: Key, variants: Sequence[Variant], found: Constant
-    ) -> Constant:
-        """Return a matrix rate, or the largest one measured on the card if a carried one exceeds it."""
+    def _within_measured(self, key: Key, variants: Sequence[Variant], found: Constant) -> Constant:
+        """Return a matrix rate: a carried one, or the largest measured on the card if smaller."""
         if key.name != "flops_fraction" or found.origin != "carried":
             return found
         low_precision = any(variant.precision == LOW_PRECISION for variant in variants)
@@ -839,9 +860,8 @@ def _measured(gpu: HardwareProfile) -> Mapping[str, Constant]:
         # A reading above the published peak means that the published figure is low.
         share = min(1.0, figure.value / peak.memory_bandwidth_gb_per_s.value)
         found["bandwidth_fraction"] = Constant(share, figure.source, "measured")
-    half = peak.bf16_tflops or peak.fp16_tflops
     if figure := measured.bf16_tflops or measured.fp16_tflops:
-        share = min(1.0, figure.value / half.value)
+        share = min(1.0, figure.value / _half_tflops(gpu))
         found["flops_fraction"] = Constant(share, figure.source, "measured")
         # Products of 8 bits reach no larger share than those of 16.
         found["fp8_flops_fraction"] = found["flops_fraction"]

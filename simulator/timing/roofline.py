@@ -17,10 +17,10 @@ tile is split over several blocks, whose partial results are added up; more tile
 last of which may not be full.
 
     t = waves x (K / splits + start) x overlapped(2 x tile rows x tile columns / rate of an SM,
-                                        tile bytes / load rate of an SM)
+                                                  tile bytes / load rate of an SM)
 
-with the start and end of a tile as a length of K, and (tile rows x element + tile columns x weight) bytes per step of K: activations in the format of
-the product, weights in their stored format.
+with the start and end of a tile as a length of K, and (tile rows x element + tile columns x weight)
+bytes per step of K: activations in the format of the product, weights in their stored format.
 
 References
 ----------
