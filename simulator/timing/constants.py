@@ -58,14 +58,7 @@ PRODUCTS: tuple[Kind, ...] = ("gemm", "experts")
 # Products, and the kernels that quantise their activations.
 BY_FORMAT: tuple[Kind, ...] = (*PRODUCTS, "quantise")
 # Kinds of kernel that only stream their bytes.
-STREAMING: tuple[Kind, ...] = (
-    "elementwise",
-    "norm",
-    "activation",
-    "rotary",
-    "quantise",
-    "gather",
-)
+STREAMING: tuple[Kind, ...] = ("elementwise", "norm", "activation", "rotary", "quantise", "gather")
 # Fitted constants of a published program's code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an

@@ -28,7 +28,6 @@ _PRODUCTS = (
     *("bandwidth_fraction", "flops_fraction"),
 )
 _STREAMED = ("launch_us", "bandwidth_fraction")
-_QUANTISED = (*_STREAMED, "block_us")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _SHARED_PREFIX = ("launch_us", "sequence_us", "block_us", "block_gb_per_s", "bandwidth_fraction")
 _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
