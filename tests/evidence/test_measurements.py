@@ -329,3 +329,10 @@ def test_elementwise_kernels_are_known_by_what_they_do(tmp_path: Path) -> None:
     plain = found.pop(("static_quantize", "elementwise"))
     assert found.keys() == set(zip(names, kinds, strict=True))
     assert (plain.launches, plain.bytes_moved.item()) == (4, 27 * 64 * 4096)
+
+
+def test_copies_that_are_no_number_are_refused(tmp_path: Path) -> None:
+    """With the reason, like any other size."""
+    lines = ["gpu,m,n,k,latency_us,weights_rotated", "H100,8,4096,4096,15,many"]
+    (refusal,) = load([write(tmp_path, "\n".join(lines))]).refused
+    assert refusal.reason == "weights_rotated is not a number of copies"

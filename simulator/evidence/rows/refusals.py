@@ -80,6 +80,9 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
         yield ~frame[name].between(least, LARGEST_SIZE), f"{name} is not a number of GPUs"
     for name in filter(given.__contains__, SWITCHES):
         yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
+    if kind == "gemm":
+        copies = pd.to_numeric(frame["weights_rotated"], errors="coerce")
+        yield ~copies.between(1, LARGEST_SIZE), "weights_rotated is not a number of copies"
     for name in columns.words:
         yield frame[name].isna(), f"{name} is missing"
     for name in DTYPE_COLUMNS:
