@@ -38,6 +38,7 @@ CARRIED = {
     "Hopper": ("h100-sxm", True),
     "Ampere GA100": ("a100-sxm-80gb", False),
     "Ada": ("l40s", True),
+    "Blackwell": ("b200-sxm", True),
 }
 INTRODUCTION = """# How accurate are the times?
 

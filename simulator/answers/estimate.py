@@ -328,10 +328,16 @@ def constants_note(gpu_rates: Rates) -> str:
         return "Published peaks and no overheads: a bound, not a prediction."
     if gpu_rates.origin == "fitted":
         return f"Constants fitted to rows measured on {name}."
-    measured = any(item.origin == "measured" for item in gpu_rates.constants.values())
-    if measured and gpu_rates.choice == "auto":
+    rates_of = {
+        "large-transfer": Key("bandwidth_fraction", "copy"),
+        "matrix": Key("flops_fraction", "gemm"),
+    }
+    measured = [
+        rate for rate, key in rates_of.items() if gpu_rates.constants[key].origin == "measured"
+    ]
+    if measured:
         return (
-            f"Large-transfer and matrix rates measured on {name}, other constants carried over "
-            "from other GPUs: not calibrated."
+            f"{' and '.join(measured).capitalize()} rates measured on {name}, other constants "
+            "carried over from other GPUs: not calibrated."
         )
     return f"Constants carried over from other GPUs: {name} has not been calibrated."

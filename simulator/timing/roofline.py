@@ -16,11 +16,11 @@ the fastest tile size. Fewer tiles than SMs would leave SMs idle, so the inner d
 tile is split over several blocks, whose partial results are added up; more tiles run in waves, the
 last of which may not be full.
 
-    t = waves x K / splits x overlapped(2 x tile rows x tile columns / rate of an SM,
-                                        tile bytes / load rate of an SM)
+    t = waves x (K / splits + start) x overlapped(2 x tile rows x tile columns / rate of an SM,
+                                                  tile bytes / load rate of an SM)
 
-with (tile rows x element + tile columns x weight) bytes per step of K: activations in the format of
-the product, weights in their stored format.
+with the start and end of a tile as a length of K, and (tile rows x element + tile columns x weight)
+bytes per step of K: activations in the format of the product, weights in their stored format.
 
 References
 ----------
@@ -121,6 +121,8 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
         time on the host.
     """
     gpu = gpu.of(operation)
+    if operation.kind == "quantise" and not gpu.quantises(operation.dtype):
+        return OperationTime(0.0, 0.0, 0.0, 0.0, 0.0)
     eager = execution == "eager"
     launch_s = gpu.launch_s[operation.kind] + (gpu.eager_launch_s if eager else 0.0)
     fixed_s = operation.launches * launch_s + _serial_s(operation, gpu)
@@ -379,9 +381,8 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     rate = gpu.flops_per_s(operation.kind, operation.dtype) / sms
     element = DTYPE_BYTES[gpu.peak_flops_per_s[operation.dtype][1]]
     weight_element = DTYPE_BYTES[operation.weights or operation.dtype]
-    walked = operation.k * operation.launches
     partial_bytes = PARTIAL_BYTES * operation.m * operation.n
-    # Tiles per column, tiles per row, and the time of each tile over all of K.
+    # Tiles per column, tiles per row, and the time of each tile per step of K.
     tiles = []
     for rows, columns, load_s, tile_s in _tile_times(
         rate, element, weight_element, gpu.tile_bytes_per_s
@@ -390,12 +391,13 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
             multiply_s = 2 * columns * minimum(operation.m, rows) / rate
             tile_s = overlapped(multiply_s, load_s, _TILE_OVERLAP)  # noqa: PLW2901
         down, across = ceil_div(operation.m, rows), ceil_div(operation.n, columns)
-        tiles.append((down, across, walked * tile_s))
+        tiles.append((down, across, operation.launches * tile_s))
 
     def all_tiles_s(splits: int) -> Numeric:
         shortest: Numeric = inf
+        walked = (operation.k / splits + gpu.tile_start_k) / 2
         for down, across, cost in tiles:
-            seconds = _twice_waves(down * (across * splits), sms) * (cost / (2 * splits))
+            seconds = _twice_waves(down * (across * splits), sms) * (walked * cost)
             shortest = minimum(shortest, seconds)
         return shortest
 

@@ -167,8 +167,15 @@ def test_a_cache_behind_l2_is_noted_where_it_could_serve(context: int, noted: bo
     [
         (gpu({"launch_us": 2}), "auto", "fitted to rows measured on Round"),
         (gpu({"launch_us": 2}), "carried", "carried over"),
-        (gpu(measured={"bf16_tflops": 400}), "auto", "rates measured on Round"),
-        (gpu(measured={"bf16_tflops": 400}), "carried", "carried over"),
+        (gpu(measured={"bf16_tflops": 200}), "auto", "Matrix rates measured on Round"),
+        # The carried rate is smaller, so that of the card is not used.
+        (gpu(measured={"bf16_tflops": 490}), "auto", "has not been calibrated"),
+        (
+            gpu(measured={"memory_bandwidth_gb_per_s": 1500}),
+            "auto",
+            "Large-transfer rates measured on Round",
+        ),
+        (gpu(measured={"bf16_tflops": 200}), "carried", "carried over"),
         (gpu(), "auto", "has not been calibrated"),
         (gpu(), "peak", "a bound, not a prediction"),
     ],

@@ -24,6 +24,7 @@ CARD = "l4"
 TRUE_GEMM = {
     "gemm_launch_us": 4.5,
     "tile_gb_per_s": 60,
+    "tile_start_k": 300,
     "split_k_us": 1.5,
     "gemm_bandwidth_fraction": 0.72,
     "gemm_flops_fraction": 0.66,
@@ -69,13 +70,13 @@ def full_grid() -> list[tuple[int, int, int]]:
 
 
 def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:
-    """With 2 % noise and one row in 13 at +60 %, all four come out."""
+    """With 2 % noise and one row in 13 at +60 %, all come out."""
     result = calibrate(made(tmp_path, TRUE_GEMM, rows=full_grid()), load_hardware(CARD))
     found = result.values()
     for name, true in TRUE_GEMM.items():
         value, stderr, rows = found[name]
         # Few products are split, or held up by loading their tiles.
-        tolerance = 0.15 if name in {"tile_gb_per_s", "split_k_us"} else 0.06
+        tolerance = 0.15 if name in {"tile_gb_per_s", "tile_start_k", "split_k_us"} else 0.06
         assert value == pytest.approx(true, rel=tolerance), name
         assert 0 < stderr < 2 * tolerance * true
         assert rows == len(full_grid())

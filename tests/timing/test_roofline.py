@@ -436,3 +436,15 @@ def test_large_tiles_load_fewer_bytes(rows: int, flops: int) -> None:
     rate = (rows + 128) * 2 * 1000 / tile_us / 1e3  # GB/s
     used = rates(gpu({**ROUND_CONSTANTS, "tile_gb_per_s": rate, "split_k_us": 1e4}))
     assert _product_us(product(rows, 12800, 1000), used) == pytest.approx(2 + tile_us * 2**0.25)
+
+
+def test_a_tile_s_start_is_as_long_as_some_of_the_inner_dimension() -> None:
+    """128 x 128 tiles at 250 TFLOP/s on 100 SMs: a start of 1024 doubles a product of K = 1024."""
+    product = Operation(name="a", kind="gemm", flops=1, m=1280, n=1280, k=1024)
+    constants = {**ROUND_CONSTANTS, "split_k_us": 1e9}
+    short, long = (
+        operation_time(product, rates(gpu({**constants, "tile_start_k": k})), "graph").compute_s
+        for k in (1e-9, 1024)
+    )
+    assert short == pytest.approx(1024 * 2 * 128 * 128 / 2.5e12, rel=1e-3)
+    assert long == pytest.approx(2 * short, rel=1e-3)

@@ -116,7 +116,7 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     """Yield the fits of one kind of row: in general, by library, by 8-bit format."""
     # Rows that ran out of memory have no time to fit.
     rows = rows[rows["time_s"].notna()]
-    prepared = prepare(rows, stage.kind).groups
+    prepared = [group for group in prepare(rows, stage.kind).groups if group.determines]
     groups = [group for group in prepared if _launched(group) == stage.rows]
     chosen_for = []
     for precision in ("", *PRECISIONS) if stage.own else ("",):

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.operation import Operation
-from simulator.counts.pieces import all_gather, all_reduce
+from simulator.counts.operation import Kind, Operation
+from simulator.counts.pieces import all_gather, all_reduce, elementwise, quantise
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
 from simulator.evidence.predict import latent, linear
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
-from simulator.evidence.rows.kinds import RowKind, attended_pairs
+from simulator.evidence.rows.kinds import DIFFERENCE, DYNAMIC, RowKind, attended_pairs
 from simulator.inputs.dtypes import (
     DTYPE_BYTES,
     PRECISIONS,
@@ -34,17 +34,39 @@ from simulator.timing.constants import (
 )
 from simulator.timing.limits import resident_blocks
 
-# The GEMM rows' harness cycles through several copies of the weights: L2 holds all of them or,
-# because it evicts lines in order, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
-# 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were 7 copies.
-GEMM_COPIES = 7
 # Columns besides the GPU, the kernel and the format that rows of a group have in common.
 _SHARED = (
     *("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state"),
     *("scope", "form", "phase", "gemm_dtype"),
 )
-# The elementwise kernel that gathers rows of a table.
-GATHER = "embedding"
+# The GEMM rows' harness cycles through copies of the weights: L2 holds all of them or, because it
+# evicts lines in order, none. With six, rows turn cold between 4 and 8 MB on A100 and H100 (40 and
+# 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were one more, for the
+# other operands.
+OTHER_OPERANDS = 1
+_SERIES = ("gpu_id", "framework", "kernel", "dtype")
+# The kinds of elementwise kernels by the names in rows; others are plain ones.
+OPS: dict[str, Kind] = {
+    "embedding": "gather",
+    "rmsnorm": "norm",
+    "layernorm": "norm",
+    "silu_mul": "activation",
+    "rope": "rotary",
+    "quant_fp8": "quantise",
+    "static_quantize": "quantise",
+    DYNAMIC: "quantise",
+}
+# SGLang's static quantisation is four plain operations of PyTorch: to fp32, times the scale, clamp,
+# to fp8. They move 27 bytes a value where one kernel moves 3.
+PLAIN_QUANTISE_LAUNCHES, PLAIN_QUANTISE_BYTES = 4, 27 / 3
+# Time of a thread block that knows the scale, over that of one that finds it first: on H100 16,384
+# rows of 256 values take vLLM's static kernel 12 us and its dynamic one 27 us.
+STATIC_BLOCK_TIME = 0.4
+# The same of a block that shares one scale with all others: vLLM's fp8 products of 16,384 rows and
+# next to no columns take 110 to 123 us on H200 and B200, 7 ns a row.
+ONE_SCALE_BLOCK_TIME = 5.0
+# TensorRT-LLM's rows find the scales of a dynamic quantisation in four plain operations.
+SCALES, SCALES_LAUNCHES = "absmax_scale", 4
 # Compute capabilities with 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
 # rows of a causal call.
 SMALL_FLASH2_TILES = ("8.6", "8.9")
@@ -61,12 +83,14 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
         why = NOT_KNOWN.get(kind, f"{kind} rows measure a rate, not a call")
         return Prepared([], dict.fromkeys(rows.index, why))
     groups: list[Group] = []
-    skipped: dict[Any, str] = {}
+    skipped = _not_kernel_times(rows)
     if kind.startswith("mla"):
         host_bound = latent.host_bound(rows, kind)
         why = "launched one by one and too short: the host's time, not the kernel's"
         skipped.update(dict.fromkeys(rows.index[host_bound], why))
-        rows = rows[~host_bound]
+    hosts = rows[rows["host_bound"] == 1] if "host_bound" in rows else rows[:0]
+    hidden = set(zip(*(hosts[name] for name in _SERIES), strict=True))
+    rows = rows.drop(index=list(skipped))
     for (gpu_id, *_), part in rows.groupby(_keys(rows, kind), sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
         if kind == "all_reduce" and gpu.link_bytes_per_s(int(first["num_gpus"])) is None:
@@ -85,7 +109,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
             kv_layout="shared",
             execution=execution,
             weight_dtype=first["dtype"],
-            kv_dtype=first.get("kv_dtype", first["dtype"]),
+            kv_dtype=first.get("kv_dtype", "bf16"),
         )
         groups.append(
             Group(
@@ -98,9 +122,21 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
                 setup=setup,
                 around=Key("module_us") if kind == "mla_module" else None,
                 typical=kind != "mla_decode" or not latent.is_slow_path(first),
+                determines=tuple(first[list(_SERIES)]) not in hidden,
             )
         )
     return Prepared(groups, skipped)
+
+
+def _not_kernel_times(rows: pd.DataFrame) -> dict[Any, str]:
+    """Return the rows, by label, whose time is not that of a kernel."""
+    if "host_bound" in rows:
+        why = "the time of the host that launches it, not of a kernel (host_bound)"
+        return dict.fromkeys(rows.index[rows["host_bound"] == 1], why)
+    if "op" in rows:
+        why = "a difference of two timings, without the static_quantize row to add it to"
+        return dict.fromkeys(rows.index[rows["op"] == DIFFERENCE], why)
+    return {}
 
 
 def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
@@ -112,7 +148,7 @@ def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     if kind == "linear_attention":
         keys += linear.KEYS
     same = [rows[name].astype(str) for name in keys]
-    return [*same, rows["op"] == GATHER] if kind == "elementwise" else same
+    return [*same, rows["op"]] if kind == "elementwise" else same
 
 
 def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:
@@ -325,39 +361,75 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
-    """Return one product, with its weights in L2 if all copies of the harness fit."""
+    """Return one product, with its weights in L2 if all copies of the harness fit.
+
+    In 8 and 4 bits, the row includes the kernel that quantises x.
+    """
     dtype, _ = _dtypes(rows)
     m, n, k = (_array(rows, name) for name in ("m", "n", "k"))
+    copies = _array(rows, "weights_rotated")
+    copies = copies + np.where(copies > 1, OTHER_OPERANDS, 0)
     weights = n * k * DTYPE_BYTES[dtype]
-    return [
-        Operation(
-            name="gemm",
-            kind="gemm",
-            flops=2 * m * n * k,
-            bytes_read=m * k * DTYPE_BYTES[dtype] + weights,
-            bytes_written=m * n * 2,
-            weight_bytes_read=weights,
-            reused_bytes=np.where(GEMM_COPIES * weights <= gpu.l2_bytes, weights, 0.0),
-            m=m,
-            n=n,
-            k=k,
-            dtype=dtype,
-        )
-    ]
+    product = Operation(
+        name="gemm",
+        kind="gemm",
+        flops=2 * m * n * k,
+        bytes_read=m * k * DTYPE_BYTES[dtype] + weights,
+        bytes_written=m * n * 2,
+        weight_bytes_read=weights,
+        reused_bytes=np.where(copies * weights <= gpu.l2_bytes, weights, 0.0),
+        m=m,
+        n=n,
+        k=k,
+        dtype=dtype,
+    )
+    if not is_low_precision(DTYPE_BYTES[dtype]):
+        return [product]
+    quantised = _in_cache(quantise("quantise", m, k, element=DTYPE_BYTES["bf16"], dtype=dtype))
+    first = rows.iloc[0]
+    if dtype == "fp8" and library_of(str(first["framework"])) == "vllm":
+        quantised = replace(quantised, thread_blocks=m * ONE_SCALE_BLOCK_TIME)
+    return [quantised, product]
+
+
+def _in_cache(operation: Operation) -> Operation:
+    """Return a kernel that streams its bytes, replayed on the same bytes."""
+    moved = operation.bytes_moved
+    return replace(operation, reused_bytes=moved, reused_footprint_bytes=moved)
 
 
 def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """Return one kernel that streams its bytes, replayed on the same bytes."""
-    moved = _array(rows, "bytes")
-    return [
-        Operation(
-            name="elementwise",
-            kind="gather" if rows["op"].iloc[0] == GATHER else "elementwise",
-            bytes_read=moved,
-            reused_bytes=moved,
-            reused_footprint_bytes=moved,
-        )
-    ]
+    """Return the kernels that stream the bytes of one call.
+
+    Graphs replay it on the same bytes. Kernels timed one by one ran inside a model, whose other
+    kernels pass their bytes through L2 in between.
+    """
+    operations = _streamed(rows)
+    return operations if rows["timing"].iloc[0] == "kernel" else [*map(_in_cache, operations)]
+
+
+def _streamed(rows: pd.DataFrame) -> list[Operation]:
+    """Return the kernels of one elementwise call."""
+    moved, first = _array(rows, "bytes"), rows.iloc[0]
+    op, library = str(first["op"]), library_of(str(first["framework"]))
+    kind: Kind = OPS.get(op, "elementwise")
+    if kind != "quantise":
+        launches = SCALES_LAUNCHES if op == SCALES else 1
+        return [elementwise(op, moved, 0.0, launches=launches, kind=kind)]
+    if library == "sglang":
+        launches = PLAIN_QUANTISE_LAUNCHES
+        return [elementwise(op, moved * PLAIN_QUANTISE_BYTES, 0.0, launches=launches)]
+    count, width = _array(rows, "rows"), _array(rows, "width")
+    element, (dtype, _) = DTYPE_BYTES["bf16"], _dtypes(rows)
+    # Some rows state the format that the kernel reads.
+    dtype = dtype if is_low_precision(DTYPE_BYTES[dtype]) else "fp8"
+    kernel = quantise(op, count, width, element=element, dtype=dtype)
+    if op != DYNAMIC:
+        return [replace(kernel, thread_blocks=count * STATIC_BLOCK_TIME)]
+    if library == "trtllm":
+        read = count * width * element
+        return [elementwise(SCALES, read, 0.0, launches=SCALES_LAUNCHES), kernel]
+    return [kernel]
 
 
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:

@@ -30,10 +30,15 @@ RowKind = Literal[
 ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 # Optional columns; if present, they hold numbers or formats.
 NUMBERS = ("latent_dim", "rope_dim", "past_len")
-SWITCHES, GPU_COUNTS = ("causal", "expand_kv", "plausible"), ("tensor_parallel", "tp", "num_gpus")
+SWITCHES = ("causal", "expand_kv", "plausible", "host_bound")
+GPU_COUNTS = ("tensor_parallel", "tp", "num_gpus")
 DTYPE_COLUMNS = ("dtype", "kv_dtype", "gemm_dtype", "weight_dtype", "weights_dtype")
 # DeepSeek-V3: widths of a head's expanded keys and values, and the hidden size.
 EXPANDED_WIDTHS, MODULE_HIDDEN = (192, 128), 7168
+
+# Names of quantise kernels: a dynamic one, which finds its scales, may be given as what it takes
+# longer than a static one.
+STATIC, DIFFERENCE, DYNAMIC = "static_quantize", "dynamic_minus_static", "dynamic_quantize"
 
 _Figure = Callable[[pd.DataFrame], "pd.Series[float]"]
 
@@ -208,6 +213,8 @@ KINDS: dict[RowKind, KindOfRow] = {
     ),
     "gemm": KindOfRow(
         sizes=("m", "n", "k"),
+        # Copies of the weights that the harness cycles through: six, unless a row says otherwise.
+        optional={"timing": "graph", "weights_rotated": 6, "host_bound": 0},
         shown=("m", "n", "k", "dtype"),
         series=("dtype", "n", "k"),
         least_bytes=lambda rows: (
@@ -286,6 +293,28 @@ KINDS: dict[RowKind, KindOfRow] = {
         sizes=("block_size", "bytes_moved"), words=("mode",), optional={}, result="us_per_kernel"
     ),
 }
+
+
+def added_differences(rows: pd.DataFrame, result: str) -> pd.DataFrame:
+    """Return rows of quantise kernels with differences added to the static kernel's time.
+
+    Rows without their static kernel stay differences.
+
+    Parameters
+    ----------
+    rows
+        Rows of elementwise kernels.
+    result
+        The column of their times.
+    """
+    same = ["gpu", "framework", "version", "timing", "rows", "width"]
+    static = rows[rows["op"] == STATIC].drop_duplicates(same).set_index(same)[result]
+    known = pd.MultiIndex.from_frame(rows[same])
+    added = rows[result] + static.reindex(known).to_numpy()
+    dynamic = (rows["op"] == DIFFERENCE) & added.notna()
+    return rows.assign(
+        **{result: rows[result].where(~dynamic, added), "op": rows["op"].where(~dynamic, DYNAMIC)}
+    )
 
 
 def recognise(columns: Iterable[str]) -> list[RowKind]:

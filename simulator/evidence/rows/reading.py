@@ -22,6 +22,7 @@ from simulator.evidence.rows.kinds import (
     ROW_KINDS,
     SWITCHES,
     RowKind,
+    added_differences,
     recognise,
 )
 from simulator.evidence.rows.refusals import distrusted, impossible, unusable
@@ -237,6 +238,9 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
     _fill_dtypes(frame, kind)
     time = pd.to_numeric(frame[columns.result], errors="coerce").astype("float64")
     frame[columns.result] = time
+    if kind == "elementwise":
+        frame = added_differences(frame, columns.result)
+        time = frame[columns.result]
     frame["time_s"] = (
         time.where(time.between(0, float("inf"), inclusive="neither")) * columns.unit_s
     )

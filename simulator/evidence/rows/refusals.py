@@ -106,6 +106,9 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
     for name in columns.sizes:
         yield ~frame[name].between(1, LARGEST_SIZE), f"{name} is not a size"
     yield from _invalid_numbers(frame, (*columns.sizes, *columns.optional))
+    if kind == "gemm":
+        copies = pd.to_numeric(frame["weights_rotated"], errors="coerce")
+        yield ~copies.between(1, LARGEST_SIZE), "weights_rotated is not a number of copies"
     for name in columns.words:
         yield frame[name].isna(), f"{name} is missing"
     for name in DTYPE_COLUMNS:
