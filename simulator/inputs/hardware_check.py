@@ -22,10 +22,12 @@ FASTEST_CLOCK_MHZ = 3000.0
 _RANGES = {
     "sm_count": (4, 1024, "multiprocessors"),
     "l2_mib": (1, 1024, "MiB"),
+    "memory_side_cache_mib": (16, 4096, "MiB"),
     "boost_mhz": (500, FASTEST_CLOCK_MHZ, "MHz"),
     "shared_memory_kib_per_sm": (16, 512, "KiB"),
     "link_gb_per_s_per_direction": (10, 2000, "GB/s"),
     "pcie_gb_per_s_per_direction": (4, 256, "GB/s"),
+    "network_gb_per_s_per_direction": (1, 400, "GB/s"),
     "tdp_w": (30, 2500, "W"),
 }
 

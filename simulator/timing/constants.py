@@ -13,16 +13,21 @@ before general ones. The first one found is used, and its source is kept:
 6. measured on the GPU;
 7. transferred: of all kinds.
 
+A transferred matrix rate above the largest measured on the GPU gives way to that one.
+
 ``carried.toml`` holds published constants of whole GPUs, ``carried_kernels.toml`` constants fitted
 to kernels (``tools/accuracy.py --carry`` writes it). An entry with ``mhz``, the clock of its GPU,
 scales with the clock: a kernel's fixed times consist of SM cycles and of memory latency, which is
-no shorter on a faster GPU; the L2 cache runs at the SMs' clock.
+no shorter on a faster GPU; the L2 cache runs at the SMs' clock. One with ``sm_tflops`` grows with
+the matrix rate of an SM: libraries and makers match the loads of 16-bit tiles to it (A100, L40S,
+H100, H200 and B200 differ by 5.2 times per clock, by 2.5 per FLOP). One with ``tflops_per_w``
+depends on power.
 """
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from importlib.resources import files
 from math import inf
 from typing import Literal, NamedTuple, cast
@@ -30,7 +35,7 @@ from typing import Literal, NamedTuple, cast
 from simulator.counts.operation import KIN, KINDS, Kind, Operation
 from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import DTYPES, PRECISIONS, STANDS_IN, Dtype, Precision
-from simulator.inputs.hardware import FittedFigure, HardwareProfile
+from simulator.inputs.hardware import NODE_GPUS, FittedFigure, HardwareProfile
 from simulator.inputs.setup import ConstantsChoice
 from simulator.timing.limits import (
     BLOCKS_PER_SM,
@@ -50,6 +55,16 @@ ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer", "trtllmgen", "triton")
 LOW_PRECISION: Precision = "fp8"
 # Kinds of operation that multiply by weights, whose format selects their constants.
 PRODUCTS: tuple[Kind, ...] = ("gemm", "experts")
+# The kernels of linear attention.
+LINEAR_KERNELS: tuple[Kind, ...] = (
+    *("convolution", "recurrence", "chunk_solve", "chunk_scan", "fused_scan"),
+)
+# Kinds whose kernels differ more between architectures than between libraries.
+OF_ARCHITECTURE: tuple[Kind, ...] = ("latent_attention", "latent_prefill")
+# Products, and the kernels that quantise their activations.
+BY_FORMAT: tuple[Kind, ...] = (*PRODUCTS, "quantise")
+# Kinds of kernel that only stream their bytes.
+STREAMING: tuple[Kind, ...] = ("elementwise", "norm", "activation", "rotary", "quantise", "gather")
 # Fitted constants of a published program's code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an
@@ -57,8 +72,14 @@ HARNESS_PREFIX = "harness_"
 LATENCY_POWER = 0.6
 # Over PCIe, ``link_fraction`` is the share that a pair of GPUs reaches. Larger groups share the
 # host: four L40S reach about a quarter of a pair's share, eight a tenth (aiconfigurator rows). Of
-# powers in tenths this is the best on held-out shapes. No host holds more GPUs.
-PCIE_PAIR, PCIE_HOST, PCIE_POWER = 2, 8, 1.8
+# powers in tenths this is the best on held-out shapes. No host holds more GPUs than a node.
+PCIE_PAIR, PCIE_POWER = 2, 1.8
+# On one design, the rate of products grows with this power of the published power: a clock takes
+# power as its cube (its voltage grows with it). Of shares measured on pairs of cards (MAMF table):
+# A100 SXM to PCIe 0.87 to 0.81 (predicted 0.79), H100 to GH200 0.80 to 0.84 (0.87), B200 to B300
+# 0.78 to 0.79 (0.80). L40S's 0.66 becomes 0.93 on an RTX 4090, which reaches 161 of 165 TFLOP/s:
+# no card is known to reach a larger share than that.
+WATT_POWER, LARGEST_SHARE = 1 / 3, 0.975
 _LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
 # The most rates of GPUs and variants to cache.
 _MOST_KEPT = 128
@@ -133,6 +154,8 @@ class Definition:
         Its value on an ideal GPU, which reaches its published peaks without overheads.
     by_kind
         Whether each kind of operation has its own value.
+    kinds
+        Kinds that have a value of their own though others share one.
     clock_power
         The power of the clock with which it scales.
     needs
@@ -151,6 +174,7 @@ class Definition:
     unit: str = ""
     at_peak: float = 1.0
     by_kind: bool = False
+    kinds: tuple[Kind, ...] = ()
     clock_power: float = 0.0
     needs: tuple[str, ...] | None = ()
     eager_only: bool = False
@@ -173,7 +197,8 @@ CONSTANTS: dict[str, Definition] = {
         by_kind=True,
         fit={
             **dict.fromkeys(("attention", "gemm"), (0.3, 1)),
-            **dict.fromkeys(("prefill_attention", "elementwise"), (0.1, 1)),
+            **dict.fromkeys(("prefill_attention", *STREAMING, "recurrence"), (0.1, 1)),
+            **dict.fromkeys(("latent_attention", "latent_prefill"), (0.02, 1)),
         },
         rows="rows whose bytes are several times the L2 cache",
     ),
@@ -186,8 +211,10 @@ CONSTANTS: dict[str, Definition] = {
             "copy": (0.3, 12),
             "gemm": (0.3, 15),
             "prefill_attention": (0.5, 60),
-            "elementwise": (0.3, 20),
+            **dict.fromkeys(("latent_attention", "latent_prefill"), (0.5, 60)),
+            **dict.fromkeys(STREAMING, (0.3, 20)),
             "collective": (0.5, 60),
+            **dict.fromkeys(LINEAR_KERNELS, (0.3, 60)),
         },
         rows=_LITTLE_TO_DO,
     ),
@@ -195,8 +222,22 @@ CONSTANTS: dict[str, Definition] = {
         meaning="time of each further wave of thread blocks over all SMs",
         by_kind=True,
         needs=("thread_blocks",),
-        fit=dict.fromkeys(("attention", "prefill_attention"), (0.01, 30)),
+        fit={
+            **dict.fromkeys(
+                ("attention", "prefill_attention", "latent_attention", "latent_prefill"),
+                (0.01, 30),
+            ),
+            "convolution": (0.001, 30, 0.1),
+            "quantise": (1e-3, 5, 0.2),
+        },
         rows="calls with many more thread blocks than SMs: a large batch of short sequences",
+    ),
+    "serial_us": _time(
+        meaning="time of each step that a thread block takes after another",
+        by_kind=True,
+        needs=("serial_steps",),
+        fit=dict.fromkeys(LINEAR_KERNELS, (0.01, 20, 0.5)),
+        rows="linear attention of few sequences with many tokens",
     ),
     "overlap": Definition(
         meaning="how memory and compute times add: 1 in full, 2 and 4 as roots of powers, 16 not",
@@ -208,7 +249,10 @@ CONSTANTS: dict[str, Definition] = {
         meaning="achieved share of the published matrix rate",
         by_kind=True,
         needs=("flops",),
-        fit={"gemm": (0.1, 1), "prefill_attention": (0.05, 1)},
+        fit={
+            "gemm": (0.1, 1),
+            **dict.fromkeys(("prefill_attention", "latent_attention", "latent_prefill"), (0.05, 1)),
+        },
         rows="rows with many FLOPs per byte: m of 1024 and more, or long prefill",
     ),
     "link_fraction": Definition(
@@ -217,16 +261,53 @@ CONSTANTS: dict[str, Definition] = {
         fit={None: (0.02, 1)},
         rows="collectives of 16 MB and more",
     ),
+    "switch_fraction": Definition(
+        meaning="achieved share of the link bandwidth where the switch adds up",
+        needs=("link_bytes",),
+        fit={None: (0.02, 1)},
+        rows="all-reduces of 64 MB and more of eight GPUs",
+    ),
+    "hop_us": _time(
+        meaning="time of each further GPU that a collective passes, each time around",
+        needs=("link_bytes",),
+        fit={None: (0.005, 20)},
+        rows="collectives of little data and of 2, 4 and 8 GPUs",
+    ),
+    "network_hop_us": _time(
+        meaning="time of each further node that a collective passes, each time around",
+        clock_power=0.0,
+        needs=("link_bytes",),
+    ),
+    "exchange_us": _time(
+        meaning="fixed time of an all-reduce that sends parts instead of whole messages",
+        needs=("link_bytes",),
+        fit={None: (0.01, 60)},
+        rows="all-reduces of 64 KB to 4 MB",
+    ),
+    "chunk_us": _time(
+        meaning="time of each chunk in the pipeline of a collective",
+        needs=("link_bytes",),
+        fit={None: (1e-3, 100)},
+        rows="collectives of 1 MB to 64 MB",
+    ),
     "tile_gb_per_s": _rate(
         meaning="rate at which one SM loads the tiles of a product",
         needs=("m",),
         fit={None: (5, 1000)},
         rows="products of 64 to 256 rows and many columns",
     ),
+    "tile_start_k": Definition(
+        meaning="length of the inner dimension that takes as long as a tile's start and end",
+        at_peak=0.0,
+        needs=("m",),
+        fit={None: (1, 4000, 200)},
+        rows="products of many rows with a short inner dimension",
+    ),
     "sequence_us": _time(
         meaning="time of each sequence of an attention call",
+        kinds=("latent_attention",),
         needs=("sequences",),
-        fit={None: (1e-5, 0.1)},
+        fit=dict.fromkeys((None, "latent_attention"), (1e-5, 0.1)),
         rows="decode attention with a batch of 512 and more",
     ),
     "split_us": _time(
@@ -250,21 +331,40 @@ CONSTANTS: dict[str, Definition] = {
     ),
     "l2_gb_per_s": _rate(
         meaning="L2 bandwidth of one SM",
+        kinds=("latent_attention",),
         needs=("reused_bytes", "scratch_bytes"),
-        fit={None: (4, 200)},
+        fit=dict.fromkeys((None, "latent_attention"), (4, 200)),
         rows="replayed calls whose bytes fit L2",
+    ),
+    "l2_stream_gb_per_s": _rate(
+        meaning="bandwidth at which one SM streams from L2, which no attention kernel exceeds",
+        needs=("together_bytes",),
+    ),
+    "sm_gb_per_s": _rate(
+        meaning="rate at which one SM processes the bytes of a kernel, also from L2",
+        by_kind=True,
+        fit=dict.fromkeys(LINEAR_KERNELS, (2, 200, 30)),
+        rows="kernels that read faster from no cache: convolutions, chunks of linear attention",
     ),
     "l2_fraction": Definition(
         meaning="share of L2 that a working set can take before it spills",
+        kinds=("latent_attention",),
         needs=("reused_bytes", "scratch_bytes"),
-        fit={None: (0.3, 1)},
+        fit=dict.fromkeys((None, "latent_attention"), (0.3, 1)),
         rows="replayed calls whose bytes are about the size of L2",
+    ),
+    "keeping_up": Definition(
+        meaning="share of the reads of a context stored once that follow a wave's first through L2",
+        needs=("together_bytes",),
+        fit={None: (0.02, 1)},
+        rows="flash over expanded keys (bifurcate measure: standard_flash_expanded)",
     ),
     "block_gb_per_s": _rate(
         meaning="bandwidth of one thread block of attention",
         clock_power=LATENCY_POWER,
+        kinds=("latent_attention",),
         needs=("effective_blocks",),
-        fit={None: (3, 400)},
+        fit=dict.fromkeys((None, "latent_attention"), (3, 400)),
         rows="decode attention with fewer sequences x KV heads than SMs, and long ones",
     ),
     "step_us": _time(
@@ -272,6 +372,12 @@ CONSTANTS: dict[str, Definition] = {
         needs=None,
         fit={None: (1, 50_000, 1000)},
         rows="end-to-end batches of one sequence",
+    ),
+    "module_us": _time(
+        meaning="time that a library's attention module takes beyond the kernels counted here",
+        needs=None,
+        fit={None: (0.1, 300, 10)},
+        rows="whole attention modules of few tokens",
     ),
     "eager_launch_us": _time(
         meaning="fixed time added to each launch outside a graph",
@@ -291,7 +397,7 @@ CONSTANTS: dict[str, Definition] = {
 KEYS = tuple(
     Key(name, kind)
     for name, definition in CONSTANTS.items()
-    for kind in (KINDS if definition.by_kind else (None,))
+    for kind in (KINDS if definition.by_kind else (None, *definition.kinds))
 )
 _TILE_RATE = Key("tile_gb_per_s")
 # A constant that stands in for another: decode attention multiplies like prefill attention, whose
@@ -347,6 +453,11 @@ class Entry:
     ----------
     mhz
         The clock; 0 if it does not scale with the clock.
+    tflops_per_w
+        Published 16-bit matrix rate per watt, for shares that depend on power; else 0. [TFLOP/s/W]
+    sm_tflops
+        Published 16-bit matrix rate of one SM, for rates that grow with it and not with the clock;
+        else 0. [TFLOP/s]
     blocks_per_sm
         Resident blocks of flash kernels per SM, which shared its bandwidth.
     """
@@ -354,7 +465,20 @@ class Entry:
     value: float
     source: str
     mhz: float = 0.0
+    tflops_per_w: float = 0.0
+    sm_tflops: float = 0.0
     blocks_per_sm: int = BLOCKS_PER_SM
+
+    def on(self, gpu: HardwareProfile, key: Key) -> float:
+        """Return the constant's value on another GPU."""
+        if self.sm_tflops:
+            return self.value * sm_tflops(gpu) / self.sm_tflops
+        value = self.value * clock_factor(key, self.mhz, gpu)
+        if key.name == "block_gb_per_s":
+            value *= self.blocks_per_sm / blocks_per_sm(gpu.architecture)
+        if self.tflops_per_w:
+            value = powered_share(value, self.tflops_per_w, gpu)
+        return value
 
 
 _Table = Mapping[Key, Entry]
@@ -380,21 +504,35 @@ def transferred(
         The GPU to transfer to.
     own
         Keys of variants. Constants of the GPU's own architecture come first, then those of its
-        relative; of each, those of the same kernel come before those of the same library.
+        relative; of each, those of the same kernel come before those of the same library. Of kinds
+        whose kernels differ between architectures, no library's come from another one.
     general
         The key without a variant, which comes last.
     """
-    *tables, everywhere = _tables_for(gpu.architecture)
+    found = _entry(gpu.architecture, tuple(own), general)
+    if found is None:
+        return None
+    entry, key = found
+    return Constant(entry.on(gpu, key), entry.source, "carried", key)
+
+
+@lru_cache(maxsize=4096)
+def _entry(
+    architecture: str, own: tuple[Key, ...], general: Key | None
+) -> tuple[Entry, Key] | None:
+    """Return the first entry found for an architecture: fits ask for it again and again."""
+    near, relative, everywhere = _tables_for(architecture)
     kernels_first = sorted(own, key=lambda key: key.library not in ATTENTION_KERNELS)
-    searched = [(key, table) for table in (*tables, shipped().default) for key in kernels_first]
+    elsewhere = [key for key in kernels_first if not (key.library and key.kind in OF_ARCHITECTURE)]
+    searched = [
+        *((key, near) for key in kernels_first),
+        *((key, table) for table in (relative, shipped().default) for key in elsewhere),
+    ]
     if general is not None:
         searched.append((general, everywhere))
     for key, table in searched:
         if entry := table.get(key):
-            value = entry.value * clock_factor(key, entry.mhz, gpu)
-            if key.name == "block_gb_per_s":
-                value *= entry.blocks_per_sm / blocks_per_sm(gpu.architecture)
-            return Constant(value, entry.source, "carried", key)
+            return entry, key
     return None
 
 
@@ -418,11 +556,47 @@ def clock_factor(key: Key, mhz: float, gpu: HardwareProfile) -> float:
     >>> clock_factor(Key("launch_us"), 990, load_hardware("h100-sxm")) == 0.5**LATENCY_POWER
     True
     """
-    power = CONSTANTS[key.name].clock_power
-    boost = gpu.peak.boost_mhz
+    power, boost = CONSTANTS[key.name].clock_power, gpu.peak.boost_mhz
     if not mhz or not power or boost is None:
         return 1.0
     return float((boost.value / mhz) ** power)
+
+
+def powered_share(share: float, tflops_per_w: float, gpu: HardwareProfile) -> float:
+    """Return the share of the published matrix rate that products reach, from another GPU's.
+
+    Power and not architecture limits it: see ``WATT_POWER``.
+
+    Parameters
+    ----------
+    share, tflops_per_w
+        The other GPU's share, and its published 16-bit matrix rate per watt. [TFLOP/s/W]
+    gpu
+        The GPU.
+
+    Examples
+    --------
+    >>> from simulator.inputs.hardware import load_hardware
+    >>> round(powered_share(0.66, 362 / 350, load_hardware("rtx-4090")), 2)
+    0.93
+    """
+    factor = (tflops_per_w / published_tflops_per_w(gpu)) ** WATT_POWER
+    return min(share * float(factor), LARGEST_SHARE)
+
+
+def published_tflops_per_w(gpu: HardwareProfile) -> float:
+    """Return a GPU's published 16-bit matrix rate per watt. [TFLOP/s/W]."""
+    return _half_tflops(gpu) / gpu.peak.tdp_w.value
+
+
+def sm_tflops(gpu: HardwareProfile) -> float:
+    """Return the published 16-bit matrix rate of one of a GPU's SMs. [TFLOP/s]."""
+    return _half_tflops(gpu) / gpu.sm_count
+
+
+def _half_tflops(gpu: HardwareProfile) -> float:
+    """Return a GPU's published 16-bit matrix rate. [TFLOP/s]."""
+    return (gpu.peak.bf16_tflops or gpu.peak.fp16_tflops).value
 
 
 @cache
@@ -467,6 +641,8 @@ def _table(
             float(str(entry["value"])),
             str(entry["source"]),
             float(str(entry.get("mhz", 0))),
+            float(str(entry.get("tflops_per_w", 0))),
+            float(str(entry.get("sm_tflops", 0))),
             blocks,
         )
         for name, entry in entries.items()
@@ -479,21 +655,30 @@ class Rates:
 
     Attributes
     ----------
-    bandwidth_bytes_per_s, launch_s, block_s, overlap
-        By kind of operation: bandwidth, time of a launch, time of each further wave of thread
-        blocks, and how times under different roofs add.
+    bandwidth_bytes_per_s, sm_bytes_per_s, launch_s, block_s, serial_s, overlap
+        By kind of operation: bandwidth of the memory and of one SM, time of a launch, time of each
+        further wave of thread blocks and of each serial step, and how times under different roofs
+        add.
     sm_count
         Streaming multiprocessors.
-    sequence_s, split_s
-        Time of each sequence, and of each partial result.
-    tile_bytes_per_s, split_k_s
-        Of matrix products: the load rate of one SM, and the time of split-K.
+    sequence_s
+        By kind: time of each sequence.
+    split_s
+        Time of each partial result.
+    hop_s, network_hop_s, exchange_s, chunk_s
+        Of collectives: the time of each further GPU and node, of sending parts, and of a chunk.
+    tile_bytes_per_s, tile_start_k, split_k_s
+        Of matrix products: the load rate of one SM, the start and end of a tile as a length of the
+        inner dimension, and the time of split-K.
     step_s
         Overhead of a serving engine per step, which is not part of the model's own step.
     l2_bandwidth_bytes_per_s, l2_bytes
-        Bandwidth of the L2 cache, and the working set it can hold.
+        By kind: bandwidth of the L2 cache, and the working set it can hold.
+    l2_stream_bytes_per_s, keeping_up
+        Bandwidth of the L2 cache to plain streams, and the share of a wave's reads of a context
+        stored once that L2 serves, however long the context.
     block_bytes_per_s
-        Bandwidth of one thread block.
+        By kind: bandwidth of one thread block.
     exponentials_per_s
         Rate of the exponentials of softmax.
     eager_launch_s, host_s_per_launch
@@ -507,16 +692,25 @@ class Rates:
     gpu: HardwareProfile
     sm_count: int
     bandwidth_bytes_per_s: Mapping[Kind, float]
+    sm_bytes_per_s: Mapping[Kind, float]
     launch_s: Mapping[Kind, float]
     block_s: Mapping[Kind, float]
+    serial_s: Mapping[Kind, float]
     overlap: Mapping[Kind, float]
-    sequence_s: float
+    sequence_s: Mapping[Kind, float]
     split_s: float
+    hop_s: float
+    network_hop_s: float
+    exchange_s: float
+    chunk_s: float
     tile_bytes_per_s: float
+    tile_start_k: float
     split_k_s: float
-    l2_bandwidth_bytes_per_s: float
-    l2_bytes: float
-    block_bytes_per_s: float
+    l2_bandwidth_bytes_per_s: Mapping[Kind, float]
+    l2_stream_bytes_per_s: float
+    l2_bytes: Mapping[Kind, float]
+    keeping_up: float
+    block_bytes_per_s: Mapping[Kind, float]
     exponentials_per_s: float
     step_s: float
     eager_launch_s: float
@@ -575,13 +769,20 @@ class Rates:
         """Return the precision whose constants hold for an operation; empty for 16 bits."""
         if operation.low_precision_cache:
             return LOW_PRECISION
-        if operation.kind in PRODUCTS:
+        if operation.kind in BY_FORMAT:
             return self.product_precision(operation.weights or operation.dtype)
         return ""
 
     def product_precision(self, dtype: Dtype) -> Precision:
         """Return the precision of products with weights of a format; empty for 16 bits."""
         return self._product_precisions.get(dtype, "")
+
+    def quantises(self, dtype: Dtype) -> bool:
+        """Return whether activations are quantised to multiply in a format.
+
+        A card without products in that format expands the weights instead.
+        """
+        return self.product_precision(dtype) not in ("", "int4")
 
     def of(self, operation: Operation) -> "Rates":
         """Return the rates for an operation, which depend on its formats."""
@@ -592,6 +793,11 @@ class Rates:
     def _of_a_format(self) -> bool:
         """Whether these are the rates of a format already."""
         return any(variant.precision for variant in self.variants)
+
+    @property
+    def keeping_up_measured(self) -> bool:
+        """Whether rows of the card tell how the reads of a stored context keep up."""
+        return self.constants[Key("keeping_up")].origin == "fitted"
 
     def flops_per_s(self, kind: Kind, dtype: Dtype) -> float:
         """Return the achieved matrix rate for a kind of operation. [FLOP/s]."""
@@ -610,8 +816,14 @@ class Rates:
             raise ProfileError(f"{self.gpu.id} has no link in its profile")
         share = self.constants[Key("link_fraction")].value
         if self.choice != "peak" and self.gpu.over_pcie(gpus):
-            share *= (PCIE_PAIR / min(gpus, PCIE_HOST)) ** PCIE_POWER
+            share *= (PCIE_PAIR / min(gpus, NODE_GPUS)) ** PCIE_POWER
         return peak * share
+
+    @cached_property
+    def switch_bytes_per_s(self) -> float:
+        """Achieved bandwidth to a switch that adds up, per direction. [bytes/s]."""
+        link = self.gpu.peak.link_gb_per_s_per_direction
+        return link.value * GIGA * self.constants[Key("switch_fraction")].value if link else 0.0
 
 
 def rates(
@@ -656,7 +868,8 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
     fitted = any(constant.origin == "fitted" for constant in constants.values())
 
     def by_kind(name: str, unit: float) -> dict[Kind, float]:
-        return {kind: constants[Key(name, kind)].value * unit for kind in KINDS}
+        found = {kind: constants.get(Key(name, kind)) or constants[Key(name)] for kind in KINDS}
+        return {kind: constant.value * unit for kind, constant in found.items()}
 
     def value(name: str) -> float:
         return constants[Key(name)].value
@@ -665,16 +878,25 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
         gpu=gpu,
         sm_count=gpu.sm_count,
         bandwidth_bytes_per_s=by_kind("bandwidth_fraction", gpu.memory_bandwidth_bytes_per_s),
+        sm_bytes_per_s=by_kind("sm_gb_per_s", GIGA),
         launch_s=by_kind("launch_us", MICROSECOND),
         block_s=by_kind("block_us", MICROSECOND),
+        serial_s=by_kind("serial_us", MICROSECOND),
         overlap=by_kind("overlap", 1),
-        sequence_s=value("sequence_us") * MICROSECOND,
+        sequence_s=by_kind("sequence_us", MICROSECOND),
         split_s=value("split_us") * MICROSECOND,
+        hop_s=value("hop_us") * MICROSECOND,
+        network_hop_s=value("network_hop_us") * MICROSECOND,
+        exchange_s=value("exchange_us") * MICROSECOND,
+        chunk_s=value("chunk_us") * MICROSECOND,
         tile_bytes_per_s=value("tile_gb_per_s") * GIGA,
+        tile_start_k=value("tile_start_k"),
         split_k_s=value("split_k_us") * MICROSECOND,
-        l2_bandwidth_bytes_per_s=value("l2_gb_per_s") * GIGA * gpu.sm_count,
-        l2_bytes=gpu.l2_bytes * value("l2_fraction"),
-        block_bytes_per_s=value("block_gb_per_s") * GIGA,
+        l2_bandwidth_bytes_per_s=by_kind("l2_gb_per_s", GIGA * gpu.sm_count),
+        l2_stream_bytes_per_s=value("l2_stream_gb_per_s") * GIGA * gpu.sm_count,
+        l2_bytes=by_kind("l2_fraction", gpu.l2_bytes),
+        keeping_up=value("keeping_up"),
+        block_bytes_per_s=by_kind("block_gb_per_s", GIGA),
         exponentials_per_s=value("exp_g_per_s") * GIGA * gpu.sm_count,
         step_s=value("step_us") * MICROSECOND,
         eager_launch_s=value("eager_launch_us") * MICROSECOND,
@@ -697,7 +919,7 @@ class _Search:
         # The parts of the model with constants from rows of the card in a format. Constants that
         # these rows could not determine are then the card's 16-bit ones, which were in use when the
         # others were fitted.
-        self._told = {(key.precision, _part(key)) for key in self._fitted if key.precision}
+        self._told = {(key.precision, part_of(key)) for key in self._fitted if key.precision}
 
     def find(self, key: Key, variants: Sequence[Variant]) -> Constant:
         """Return the first constant found, from the card's own to the general ones."""
@@ -712,18 +934,28 @@ class _Search:
         )
         if found is None:
             raise ProfileError(f"no value for the constant {key.name}")
-        return found
+        return self._within_measured(key, variants, found)
+
+    def _within_measured(self, key: Key, variants: Sequence[Variant], found: Constant) -> Constant:
+        """Return a matrix rate: a carried one, or the largest measured on the card if smaller."""
+        if key.name != "flops_fraction" or found.origin != "carried":
+            return found
+        low_precision = any(variant.precision == LOW_PRECISION for variant in variants)
+        name = str(Key(key.name, precision=LOW_PRECISION if low_precision else ""))
+        largest = self._measured.get(name)
+        return largest if largest and largest.value < found.value else found
 
     def _of_kind(self, key: Key, variants: Sequence[Variant]) -> Constant | None:
         """Return a constant of its kind of operation, or of the kind that stands in for it."""
+        by_kind = CONSTANTS[key.name].by_kind
         low_precision = [key.of(variant) for variant in variants if variant.precision]
         sixteen_bit = [key.of(variant) for variant in variants if not variant.precision]
-        told = any((each.precision, _part(key)) in self._told for each in low_precision)
+        told = any((each.precision, part_of(key)) in self._told for each in low_precision)
         found = (
             self._own(low_precision)
             or (transferred(self.gpu, low_precision) if low_precision and not told else None)
             # A constant of this kind of operation is better than a general one measured here.
-            or self._own((*sixteen_bit, key, Key(key.name)))
+            or self._own((*sixteen_bit, key, *([Key(key.name)] if by_kind else [])))
             or transferred(self.gpu, sixteen_bit, key if key.kind else None)
         )
         if found is None and key in _STAND_IN:
@@ -731,7 +963,7 @@ class _Search:
             plain = [variant for variant in variants if not variant.precision]
             return self._of_kind(_STAND_IN[key], plain)
         if found is None and key.kind in KIN:
-            return self._of_kind(key._replace(kind=KIN[key.kind]), variants)
+            return self._of_kind(key._replace(kind=KIN[key.kind] if by_kind else None), variants)
         return found
 
     def _own(self, keys: Iterable[Key]) -> Constant | None:
@@ -760,9 +992,9 @@ def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) ->
     return replace(plain, value=plain.value / 2, source=source)
 
 
-def _part(key: Key) -> str:
+def part_of(key: Key) -> str:
     """Return the part of the model that a constant belongs to: rows of one kind determine it."""
-    if key.name in ("tile_gb_per_s", "split_k_us"):
+    if key.name in ("tile_gb_per_s", "tile_start_k", "split_k_us"):
         return key.kind or "gemm"
     if key.name == "exp_g_per_s":
         return "prefill_attention"
@@ -778,10 +1010,14 @@ def _measured(gpu: HardwareProfile) -> Mapping[str, Constant]:
         # A reading above the published peak means that the published figure is low.
         share = min(1.0, figure.value / peak.memory_bandwidth_gb_per_s.value)
         found["bandwidth_fraction"] = Constant(share, figure.source, "measured")
-    if figure := measured.bf16_tflops:
-        half = peak.bf16_tflops or peak.fp16_tflops
-        share = min(1.0, figure.value / half.value)
+    if figure := measured.bf16_tflops or measured.fp16_tflops:
+        share = min(1.0, figure.value / _half_tflops(gpu))
         found["flops_fraction"] = Constant(share, figure.source, "measured")
+        # Products of 8 bits reach no larger share than those of 16.
+        found["fp8_flops_fraction"] = found["flops_fraction"]
+    if peak.fp8_tflops and (figure := measured.fp8_tflops):
+        share = min(1.0, figure.value / peak.fp8_tflops.value)
+        found["fp8_flops_fraction"] = Constant(share, figure.source, "measured")
     if figure := measured.l2_bandwidth_gb_per_s:
         of_sm = figure.value / gpu.sm_count
         found["l2_gb_per_s"] = Constant(of_sm, figure.source, "measured")
@@ -811,14 +1047,17 @@ def used_constants(
     for precision in ("", *PRECISIONS):
         some = [item for item in launched if gpu_rates.precision_of(item) == precision]
         for key, constant in gpu_rates.at(precision).constants.items() if some else ():
-            if _is_used(some, key, eager=eager):
+            # A rate without a limit affects no time.
+            unlimited = constant.value == inf and constant.origin == "carried"
+            if not unlimited and _is_used(some, key, eager=eager):
                 yield key.of(Variant(precision=precision)), constant
 
 
 def _is_used(operations: Sequence[Operation], key: Key, *, eager: bool) -> bool:
     """Return whether a constant affected the time of some operations."""
     definition = CONSTANTS[key.name]
-    found = [item for item in operations if key.kind in (None, item.kind)]
+    shared = [kind for kind in KINDS if key.kind is None and kind not in definition.kinds]
+    found = [item for item in operations if item.kind in (key.kind, *shared)]
     if not found or definition.needs is None:
         return False
     if definition.eager_only:

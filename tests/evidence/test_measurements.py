@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from simulator.errors import MeasurementError
+from simulator.evidence.predict.calls import ONE_SCALE_BLOCK_TIME
+from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.kinds import (
     KINDS,
     ROW_KINDS,
@@ -246,7 +248,7 @@ def test_a_file_of_several_kinds_is_sorted_row_by_row(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a,b\n1,2", "rows of no known kind"),
-        ("gpu,m,n,latency_us\nL40S,1,2,3", "for gemm it lacks k"),
+        ("gpu,m,n,latency_us\nL40S,1,2,3", "it looks like gemm, but lacks k"),
         ("", "cannot read"),
     ],
 )
@@ -259,6 +261,54 @@ def test_a_file_of_no_kind_is_one_clear_line(tmp_path: Path, text: str, message:
     assert "\n" not in str(problem.value)
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            "gpu,batch_size,num_heads,num_kv_heads,head_size,seq_len,time_ms",
+            "looks like decode_attention, but lacks batch, q_heads, kv_heads and 3 more",
+        ),
+        (
+            "gpu,collective,world_size,message_bytes,time",
+            "looks like all_reduce, but lacks num_gpu",
+        ),
+        ("customer,invoice,date", "like those of none of decode_attention"),
+    ],
+)
+def test_a_foreign_table_is_told_the_kind_it_looks_like(
+    tmp_path: Path, columns: str, message: str
+) -> None:
+    """Words that few kinds share tell more than the number of missing columns."""
+    path = write(tmp_path, f"{columns}\n" + ",".join("1" for _ in columns.split(",")))
+    with pytest.raises(MeasurementError, match=message):
+        load([path])
+
+
+def test_the_rest_of_a_series_with_many_impossible_rows_is_distrusted(tmp_path: Path) -> None:
+    """Three of four rows beat the memory of an L40S: the fourth did something else, too."""
+    rows = [f"L40S,vllm,x,{m},8192,8192,{us}" for m, us in ((1, 20), (2, 20), (4, 20), (8, 900))]
+    rows.append("L40S,vllm,x,1,4096,16384,900")
+    found = load([write(tmp_path, "\n".join(["gpu,framework,kernel,m,n,k,latency_us", *rows]))])
+    assert len(found.refused) == 3
+    assert found.tables["gemm"]["distrusted"].tolist() == [True, False]
+    assert found.distrusted == {"gemm L40S vllm x": 1}
+
+
+def test_a_single_impossible_row_does_not_taint_its_series(tmp_path: Path) -> None:
+    """An outlier is refused alone."""
+    rows = [f"L40S,vllm,x,{m},8192,8192,{us}" for m, us in ((1, 20), (2, 900), (4, 900))]
+    found = load([write(tmp_path, "\n".join(["gpu,framework,kernel,m,n,k,latency_us", *rows]))])
+    assert len(found.refused) == 1
+    assert not found.distrusted
+
+
+def test_a_row_may_say_itself_that_its_series_is_not_plausible(tmp_path: Path) -> None:
+    """Public tables mark such series."""
+    text = "gpu,m,n,k,series_plausible,latency_us\nL40S,1,8192,8192,0,900\nL40S,1,8192,8192,1,900"
+    found = load([write(tmp_path, text)])
+    assert found.tables["gemm"]["distrusted"].tolist() == [True, False]
+
+
 def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
     """No traceback for a mistyped name."""
     with pytest.raises(MeasurementError, match="no such file"):
@@ -268,8 +318,94 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/measurements on this machine")
 def test_the_shared_rows_are_all_recognised_and_believed() -> None:
     """Every kind is there, every row is kept, and only the L40 has no profile."""
-    rows = load([SHARED])
+    second = ("mla_decode", "mla_prefill", "mla_module", "linear_attention", "sparse_attention")
+    rows = load([SHARED, *(SHARED / "second" / f"{kind}.csv" for kind in second)])
     assert set(rows.tables) == set(ROW_KINDS)
     assert rows.refused == ()
     for table in rows.tables.values():
         assert set(table["gpu"][table["gpu_id"].isna()]) <= {"L40"}
+
+
+QUANTISE = "gpu,framework,dtype,timing,op,rows,width,bytes,latency_us"
+
+
+def test_differences_of_quantise_kernels_are_added_to_the_static_one(tmp_path: Path) -> None:
+    """3 us and 1.2 us more are 4.2 us; clipped to nothing it is as fast; alone it stays."""
+    lines = [
+        "H100,vllm,fp8,graph,static_quantize,8,4096,98304,3",
+        "H100,vllm,fp8,graph,dynamic_minus_static,8,4096,98304,1.2",
+        "H100,vllm,fp8,graph,static_quantize,9,4096,110592,3",
+        "H100,vllm,fp8,graph,dynamic_minus_static,9,4096,110592,0",
+        "H100,vllm,fp8,graph,dynamic_minus_static,16,4096,196608,1.5",
+        "H100,trtllm,fp8,graph,dynamic_minus_static,8,4096,98304,1.5",
+    ]
+    loaded = load([write(tmp_path, "\n".join([QUANTISE, *lines]))])
+    table = loaded.tables["elementwise"].set_index("line")
+    assert not loaded.refused
+    assert table["op"].tolist()[1::2] == ["dynamic_quantize"] * 2 + ["dynamic_minus_static"]
+    assert table["latency_us"].tolist() == pytest.approx([3, 4.2, 3, 3, 1.5, 1.5])
+    assert table.loc[3, "time_s"] == pytest.approx(4.2e-6)
+    prepared = prepare(loaded.tables["elementwise"], "elementwise")
+    assert len(prepared.skipped) == 2
+    assert "difference of two timings" in next(iter(prepared.skipped.values()))
+
+
+def test_the_host_s_time_is_no_kernel_s(tmp_path: Path) -> None:
+    """Such rows are not predicted, and their neighbours tell a fit nothing of fixed times."""
+    lines = [
+        "gpu,framework,kernel,dtype,m,n,k,latency_us,weights_rotated,host_bound",
+        "H100,vllm,deep,fp8_block,8,4096,4096,77,1,1",
+        "H100,vllm,deep,fp8_block,8192,8192,8192,900,1,0",
+        "H100,sglang,deep,fp8_block,8,4096,4096,15,6,0",
+    ]
+    table = load([write(tmp_path, "\n".join(lines))]).tables["gemm"]
+    prepared = prepare(table, "gemm")
+    assert ["host" in why for why in prepared.skipped.values()] == [True]
+    used = {group.variants[0].library: group.determines for group in prepared.groups}
+    assert used == {"vllm": False, "sglang": True}
+
+
+@pytest.mark.parametrize(("copies", "hot"), [("1", True), ("2", False), ("", False)])
+def test_copies_of_the_weights_decide_whether_l2_holds_them(
+    tmp_path: Path, copies: str, hot: bool
+) -> None:
+    """33.5 MB of weights in H100's 50 MiB: one copy fits, two or the usual six do not."""
+    lines = ["gpu,m,n,k,latency_us,weights_rotated", f"H100,8,4096,4096,15,{copies}"]
+    table = load([write(tmp_path, "\n".join(lines))]).tables["gemm"]
+    (product,) = prepare(table, "gemm").groups[0].operations
+    assert (product.reused_bytes.item() > 0) == hot
+
+
+def test_8_bit_products_quantise_first(tmp_path: Path) -> None:
+    """x is read in 16 bits and written in 8; vLLM's fp8 shares one scale, which takes longer."""
+    lines = ["gpu,framework,dtype,m,n,k,latency_us", "H100,vllm,fp8,8,4096,512,15"]
+    lines += ["H100,sglang,fp8_block,8,4096,512,15", "H100,vllm,bf16,8,4096,512,15"]
+    groups = prepare(load([write(tmp_path, "\n".join(lines))]).tables["gemm"], "gemm").groups
+    kernels = {group.setup.weight_dtype: group.operations for group in groups}
+    assert [item.kind for item in kernels["fp8"]] == ["quantise", "gemm"]
+    assert [item.kind for item in kernels["bf16"]] == ["gemm"]
+    one_scale, own_scale = kernels["fp8"][0], kernels["fp8_block"][0]
+    assert one_scale.bytes_read.item() == own_scale.bytes_read.item() == 8 * 512 * 2
+    assert one_scale.bytes_written.item() == 8 * 512
+    assert one_scale.thread_blocks.item() == ONE_SCALE_BLOCK_TIME * own_scale.thread_blocks.item()
+
+
+def test_elementwise_kernels_are_known_by_what_they_do(tmp_path: Path) -> None:
+    """Each name its kind; SGLang's quantisation is four plain kernels of 27 bytes a value."""
+    names = ["rmsnorm", "silu_mul", "rope", "embedding", "static_quantize", "residual_add"]
+    lines = [f"H100,{op},64,4096,1048576,20,vllm" for op in names]
+    lines.append("H100,static_quantize,64,4096,786432,20,sglang")
+    text = "\n".join(["gpu,op,rows,width,bytes,latency_us,framework", *lines])
+    groups = prepare(load([write(tmp_path, text)]).tables["elementwise"], "elementwise").groups
+    found = {(item.name, item.kind): item for group in groups for item in group.operations}
+    kinds = ["norm", "activation", "rotary", "gather", "quantise", "elementwise"]
+    plain = found.pop(("static_quantize", "elementwise"))
+    assert found.keys() == set(zip(names, kinds, strict=True))
+    assert (plain.launches, plain.bytes_moved.item()) == (4, 27 * 64 * 4096)
+
+
+def test_copies_that_are_no_number_are_refused(tmp_path: Path) -> None:
+    """With the reason, like any other size."""
+    lines = ["gpu,m,n,k,latency_us,weights_rotated", "H100,8,4096,4096,15,many"]
+    (refusal,) = load([write(tmp_path, "\n".join(lines))]).refused
+    assert refusal.reason == "weights_rotated is not a number of copies"

@@ -264,6 +264,31 @@ def test_waves_hide_in_part_behind_the_memory() -> None:
     assert _slow_us(thread_blocks=400, bytes_read=12e6) == pytest.approx(2 + 15)
 
 
+def test_steps_follow_each_other() -> None:
+    """A block that takes 100 steps of 2 us takes 200 us; twice the blocks of the SMs, 400 us."""
+    used = rates(gpu({**ROUND_CONSTANTS, "recurrence_serial_us": 2.0, "recurrence_launch_us": 1.0}))
+
+    def time_us(blocks: int) -> float:
+        scan = Operation(name="a", kind="recurrence", serial_steps=100, thread_blocks=blocks)
+        return float(operation_time(scan, used, "graph").device_s * 1e6)
+
+    assert time_us(0) == pytest.approx(201)
+    assert time_us(used.sm_count) == pytest.approx(201)
+    assert time_us(2 * used.sm_count) == pytest.approx(401)
+
+
+def test_no_sm_processes_bytes_faster_than_its_rate() -> None:
+    """Where the SMs' rate is a tenth of the memory's, also bytes from L2 take ten times as long."""
+    tenth = 100 / gpu().sm_count
+    slow = rates(gpu({**ROUND_CONSTANTS, "convolution_sm_gb_per_s": tenth}))
+    for reused in (0.0, GIGABYTE):
+        item = Operation(
+            name="a", kind="convolution", bytes_read=GIGABYTE, launches=0, reused_bytes=reused
+        )
+        time_s = operation_time(item, slow, "graph").device_s
+        assert time_s == pytest.approx(GIGABYTE / 100e9, rel=1e-3)
+
+
 def test_memory_and_compute_overlap_in_part() -> None:
     """3 us of memory and 4 us of compute take 5 with a power of two."""
     assert _slow_us(bytes_read=3e6, flops=4e-6 * 250e12) == pytest.approx(2 + 5)
@@ -438,3 +463,15 @@ def test_large_tiles_load_fewer_bytes(rows: int, flops: int) -> None:
     rate = (rows + 128) * 2 * 1000 / tile_us / 1e3  # GB/s
     used = rates(gpu({**ROUND_CONSTANTS, "tile_gb_per_s": rate, "split_k_us": 1e4}))
     assert _product_us(product(rows, 12800, 1000), used) == pytest.approx(2 + tile_us * 2**0.25)
+
+
+def test_a_tile_s_start_is_as_long_as_some_of_the_inner_dimension() -> None:
+    """128 x 128 tiles at 250 TFLOP/s on 100 SMs: a start of 1024 doubles a product of K = 1024."""
+    product = Operation(name="a", kind="gemm", flops=1, m=1280, n=1280, k=1024)
+    constants = {**ROUND_CONSTANTS, "split_k_us": 1e9}
+    short, long = (
+        operation_time(product, rates(gpu({**constants, "tile_start_k": k})), "graph").compute_s
+        for k in (1e-9, 1024)
+    )
+    assert short == pytest.approx(1024 * 2 * 128 * 128 / 2.5e12, rel=1e-3)
+    assert long == pytest.approx(2 * short, rel=1e-3)

@@ -22,6 +22,7 @@ from simulator.timing.constants import (
     rates,
 )
 from tools import carry
+from tools.accuracy import CARRIED
 
 KEY = keys_by_text()
 FITTED = {
@@ -79,6 +80,28 @@ def test_each_kernel_is_averaged_for_itself() -> None:
     assert at["attention_launch_us"] == pytest.approx((own * other) ** 0.5, rel=0.01)
 
 
+def test_tiles_are_averaged_by_the_matrix_rate_of_an_sm() -> None:
+    """30 GB/s at 2.5 TFLOP/s an SM and 60 at 5 are the same; 8-bit tiles follow the clock."""
+    tiles = {"tile_gb_per_s": 30.0, "fp8_tile_gb_per_s": 50.0}
+    one = gpu(tiles, boost_mhz=1000, bf16_tflops=250, fp16_tflops=250)
+    other = gpu({**tiles, "tile_gb_per_s": 60.0}, boost_mhz=1000)
+    left = carry.left_out(gpu(boost_mhz=2000, bf16_tflops=125), [one, other], {})
+    assert left.fitted["tile_gb_per_s"].value == pytest.approx(15, rel=0.01)
+    assert left.fitted["fp8_tile_gb_per_s"].value == pytest.approx(100, rel=0.01)
+    line = next(x for x in carry.text(carry.averaged([one], {}), {}).splitlines() if "tile" in x)
+    assert line.startswith("fp8_")
+    assert "mhz" in line
+    assert "sm_tflops" not in line
+
+
+def test_a_format_is_carried_from_the_cards_that_have_it() -> None:
+    """One card with nvfp4 rows is enough; of fp8, what one of two did not tell is nobody's."""
+    one = gpu({"fp8_gemm_launch_us": 3.0, "fp8_tile_gb_per_s": 90.0, "nvfp4_gemm_launch_us": 4.0})
+    other = gpu({"fp8_gemm_launch_us": 3.0, "fp8_quantise_launch_us": 2.0})
+    found = {str(key) for key in carry.averaged([one, other], {})}
+    assert found == {"fp8_gemm_launch_us", "nvfp4_gemm_launch_us", "fp8_quantise_launch_us"}
+
+
 def test_whole_programs_are_not_carried() -> None:
     """Neither an engine's time a step nor the paper's harness."""
     assert {"harness_host_us", "vllm_step_us"} & {*map(str, carry.own_constants(SLOW))} == set()
@@ -106,7 +129,7 @@ def test_a_kernel_says_more_than_a_library_elsewhere() -> None:
 def test_the_shipped_file_is_made_from_the_shipped_profiles() -> None:
     """Constants fitted anew are carried anew: python tools/accuracy.py ROWS --carry."""
     written = (files("simulator") / "timing" / "carried_kernels.toml").read_text(encoding="utf-8")
-    cards = [load_hardware(name) for name in ("h100-sxm", "a100-sxm-80gb", "l40s")]
+    cards = [load_hardware(name) for name, _ in CARRIED.values()]
     default = carry.text(carry.averaged(cards, SHIPPED), {})
     assert written.startswith(default)
 
@@ -179,3 +202,15 @@ def test_blocks_of_prefill() -> None:
 def test_flashinfer_s_blocks_are_shorter_without_tensor_cores() -> None:
     """For groups of fewer than four query heads."""
     assert small_blocks(1) == small_blocks(3) < small_blocks(4) == 1
+
+
+def test_latent_attention_is_averaged_without_libraries_and_without_a_slow_card() -> None:
+    """A100's only kernel is no guide for others; a library's differs between architectures."""
+    share = "latent_attention_bandwidth_fraction"
+    cards = [
+        gpu({share: 0.9, f"vllm_{share}": 0.8}, name="h100-sxm"),
+        gpu({share: 0.3}, name="a100-sxm-80gb"),
+    ]
+    found = carry.averaged(cards, {})
+    assert found[KEY[share]].value == 0.9
+    assert KEY[f"vllm_{share}"] not in found

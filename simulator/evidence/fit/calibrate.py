@@ -93,6 +93,10 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
         if others.any():
             left_out.append(f"{stage.kind}: {others.sum()} rows are of other libraries' kernels")
             rows = rows[~others]
+        doubtful = rows["distrusted"] if "distrusted" in rows else rows["time_s"] < 0
+        if doubtful.any():
+            left_out.append(f"{stage.kind}: {doubtful.sum()} rows are of series that break physics")
+            rows = rows[~doubtful]
         if not len(rows):
             continue
         if len(rows) < LEAST_ROWS:
@@ -112,17 +116,20 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     """Yield the fits of one kind of row: in general, by library, by 8-bit format."""
     # Rows that ran out of memory have no time to fit.
     rows = rows[rows["time_s"].notna()]
-    prepared = prepare(rows, stage.kind).groups
+    prepared = [group for group in prepare(rows, stage.kind).groups if group.determines]
     groups = [group for group in prepared if _launched(group) == stage.rows]
     chosen_for = []
     for precision in ("", *PRECISIONS) if stage.own else ("",):
         general = Variant(precision=precision)
         some = [group for group in groups if group.precision == precision]
         if stage.general:
-            chosen_for.append(([group for group in some if not group.fallback], general))
+            usual = [group for group in some if group.typical]
+            apart = Variant(stage.apart)
+            without = [group for group in usual if apart not in group.variants or not stage.apart]
+            chosen_for.append((without or usual, general))
         libraries = _by_variant(some)
         # General constants serve a single library as well, unless they leave its kernel out.
-        single = len(libraries) == 1 and stage.general and not some[0].fallback
+        single = len(libraries) == 1 and stage.general and some[0].typical
         if stage.own and not single:
             chosen_for += [(part, each) for each, part in libraries.items() if each != general]
     for chosen, variant in chosen_for:

@@ -8,12 +8,20 @@ import numpy as np
 import pandas as pd
 
 from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.operation import Operation
-from simulator.counts.pieces import all_reduce
+from simulator.counts.operation import Kind, Operation
+from simulator.counts.pieces import all_gather, all_reduce, elementwise, quantise
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
+from simulator.evidence.predict import latent, linear
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
-from simulator.evidence.rows.kinds import WINDOW, RowKind, attended_pairs, read_tokens
+from simulator.evidence.rows.kinds import (
+    DIFFERENCE,
+    DYNAMIC,
+    WINDOW,
+    RowKind,
+    attended_pairs,
+    read_tokens,
+)
 from simulator.inputs.dtypes import (
     DTYPE_BYTES,
     PRECISIONS,
@@ -28,16 +36,44 @@ from simulator.numeric import Numeric
 from simulator.timing.constants import (
     ATTENTION_KERNELS,
     GENERAL,
+    Key,
     Variant,
 )
 from simulator.timing.limits import resident_blocks, runs_trtllmgen
 
-# The GEMM rows' harness cycles through several copies of the weights: L2 holds all of them or,
-# because it evicts lines in order, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
-# 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were 7 copies.
-GEMM_COPIES = 7
-# The elementwise kernel that gathers rows of a table.
-GATHER = "embedding"
+# Columns besides the GPU, the kernel and the format that rows of a group have in common.
+_SHARED = (
+    *("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state"),
+    *("scope", "form", "phase", "gemm_dtype"),
+)
+# The GEMM rows' harness cycles through copies of the weights: L2 holds all of them or, because it
+# evicts lines in order, none. With six, rows turn cold between 4 and 8 MB on A100 and H100 (40 and
+# 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were one more, for the
+# other operands.
+OTHER_OPERANDS = 1
+_SERIES = ("gpu_id", "framework", "kernel", "dtype")
+# The kinds of elementwise kernels by the names in rows; others are plain ones.
+OPS: dict[str, Kind] = {
+    "embedding": "gather",
+    "rmsnorm": "norm",
+    "layernorm": "norm",
+    "silu_mul": "activation",
+    "rope": "rotary",
+    "quant_fp8": "quantise",
+    "static_quantize": "quantise",
+    DYNAMIC: "quantise",
+}
+# SGLang's static quantisation is four plain operations of PyTorch: to fp32, times the scale, clamp,
+# to fp8. They move 27 bytes a value where one kernel moves 3.
+PLAIN_QUANTISE_LAUNCHES, PLAIN_QUANTISE_BYTES = 4, 27 / 3
+# Time of a thread block that knows the scale, over that of one that finds it first: on H100 16,384
+# rows of 256 values take vLLM's static kernel 12 us and its dynamic one 27 us.
+STATIC_BLOCK_TIME = 0.4
+# The same of a block that shares one scale with all others: vLLM's fp8 products of 16,384 rows and
+# next to no columns take 110 to 123 us on H200 and B200, 7 ns a row.
+ONE_SCALE_BLOCK_TIME = 5.0
+# TensorRT-LLM's rows find the scales of a dynamic quantisation in four plain operations.
+SCALES, SCALES_LAUNCHES = "absmax_scale", 4
 # Compute capabilities with 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
 # rows of a causal call.
 SMALL_FLASH2_TILES = ("8.6", "8.9")
@@ -51,14 +87,24 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     """Turn calls of one kind into groups, one per GPU, library and number format."""
     builder = BUILDERS.get(kind)
     if builder is None:
-        why = f"{kind} rows measure a rate, not a call"
+        why = NOT_KNOWN.get(kind, f"{kind} rows measure a rate, not a call")
         return Prepared([], dict.fromkeys(rows.index, why))
     groups: list[Group] = []
-    skipped: dict[Any, str] = {}
+    skipped = _not_kernel_times(rows)
+    if kind.startswith("mla"):
+        host_bound = latent.host_bound(rows, kind)
+        why = "launched one by one and too short: the host's time, not the kernel's"
+        skipped.update(dict.fromkeys(rows.index[host_bound], why))
+    hosts = rows[rows["host_bound"] == 1] if "host_bound" in rows else rows[:0]
+    hidden = set(zip(*(hosts[name] for name in _SERIES), strict=True))
+    rows = rows.drop(index=list(skipped))
     for (gpu_id, *_), part in rows.groupby(_keys(rows, kind), sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
         if kind == "all_reduce" and gpu.link_bytes_per_s(int(first["num_gpus"])) is None:
             skipped.update((label, f"{gpu.id} has no link in its profile") for label in part.index)
+            continue
+        if kind == "linear_attention" and (why := linear.unknown(first)):
+            skipped.update(dict.fromkeys(part.index, why))
             continue
         operations = builder(part, gpu)
         if str(first.get("l2_state", "")) == "cold":
@@ -70,7 +116,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
             kv_layout="shared",
             execution=execution,
             weight_dtype=first["dtype"],
-            kv_dtype=first.get("kv_dtype", first["dtype"]),
+            kv_dtype=first.get("kv_dtype", "bf16"),
         )
         groups.append(
             Group(
@@ -81,28 +127,44 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
                 execution=execution,
                 variants=_variants(first, gpu),
                 setup=setup,
-                fallback="kv_dtype" in first
-                and is_fallback(attention_kernel(str(first["kernel"]), gpu), gpu),
+                around=Key("module_us") if kind == "mla_module" else None,
+                typical=not _is_odd(first, gpu, kind),
+                determines=tuple(first[list(_SERIES)]) not in hidden,
             )
         )
     return Prepared(groups, skipped)
 
 
+def _not_kernel_times(rows: pd.DataFrame) -> dict[Any, str]:
+    """Return the rows, by label, whose time is not that of a kernel."""
+    if "host_bound" in rows:
+        why = "the time of the host that launches it, not of a kernel (host_bound)"
+        return dict.fromkeys(rows.index[rows["host_bound"] == 1], why)
+    if "op" in rows:
+        why = "a difference of two timings, without the static_quantize row to add it to"
+        return dict.fromkeys(rows.index[rows["op"] == DIFFERENCE], why)
+    return {}
+
+
 def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     """Return the fields that rows of a group have in common."""
     keys = ["gpu_id", "framework", "kernel", "dtype", "timing"]
-    keys += [name for name in ("kv_dtype", "impl", "num_gpus", "mode", "l2_state") if name in rows]
+    keys += [name for name in _SHARED if name in rows]
     if kind == "prefill_attention":
         keys.append("causal")
+    if kind == "linear_attention":
+        keys += linear.KEYS
     same = [rows[name].astype(str) for name in keys]
-    return [*same, rows["op"] == GATHER] if kind == "elementwise" else same
+    return [*same, rows["op"]] if kind == "elementwise" else same
 
 
 def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:
     """Return the variants whose constants hold for a row, the most specific first."""
     library = library_of(str(row["framework"]))
+    if "gemm_dtype" in row:  # each operation of a module has its own format
+        return (Variant(library),) if library else ()
     kernel = attention_kernel(str(row["kernel"]), gpu) if "kv_dtype" in row else ""
-    if is_fallback(kernel, gpu):
+    if "kv_heads" in row and is_fallback(kernel, gpu):
         library = kernel
     dtype = str(row.get("kv_dtype", row["dtype"]))
     formats = (dtype, str(row["dtype"]))
@@ -136,12 +198,20 @@ def attention_kernel(kernel: str, gpu: HardwareProfile) -> str:
     'trtllmgen'
     """
     lowered = kernel.lower()
-    if "trtllm" in lowered:  # TensorRT-LLM's kernel, also when FlashInfer calls it
+    # TensorRT-LLM's kernel for Blackwell, also when FlashInfer calls it.
+    if "trtllm" in lowered and runs_trtllmgen(gpu):
         return "trtllmgen"
     named = next((name for name in ATTENTION_KERNELS if name in lowered), "")
     if named or "flash_attn" not in lowered:
         return named
     return "fa3" if gpu.compute_capability == "9.0" else "fa2"
+
+
+def _is_odd(row: "pd.Series[Any]", gpu: HardwareProfile, kind: RowKind) -> bool:
+    """Return whether rows are of a kernel that an engine takes only where it has no other."""
+    if kind == "mla_decode":
+        return latent.is_slow_path(row)
+    return "kv_heads" in row and is_fallback(attention_kernel(str(row["kernel"]), gpu), gpu)
 
 
 def is_fallback(kernel: str, gpu: HardwareProfile) -> bool:
@@ -323,49 +393,92 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
-    """Return one product, with its weights in L2 if all copies of the harness fit."""
+    """Return one product, with its weights in L2 if all copies of the harness fit.
+
+    In 8 and 4 bits, the row includes the kernel that quantises x.
+    """
     dtype, _ = _dtypes(rows)
     m, n, k = (_array(rows, name) for name in ("m", "n", "k"))
+    copies = _array(rows, "weights_rotated")
+    copies = copies + np.where(copies > 1, OTHER_OPERANDS, 0)
     weights = n * k * DTYPE_BYTES[dtype]
-    return [
-        Operation(
-            name="gemm",
-            kind="gemm",
-            flops=2 * m * n * k,
-            bytes_read=m * k * DTYPE_BYTES[dtype] + weights,
-            bytes_written=m * n * 2,
-            weight_bytes_read=weights,
-            reused_bytes=np.where(GEMM_COPIES * weights <= gpu.l2_bytes, weights, 0.0),
-            m=m,
-            n=n,
-            k=k,
-            dtype=dtype,
-        )
-    ]
+    product = Operation(
+        name="gemm",
+        kind="gemm",
+        flops=2 * m * n * k,
+        bytes_read=m * k * DTYPE_BYTES[dtype] + weights,
+        bytes_written=m * n * 2,
+        weight_bytes_read=weights,
+        reused_bytes=np.where(copies * weights <= gpu.l2_bytes, weights, 0.0),
+        m=m,
+        n=n,
+        k=k,
+        dtype=dtype,
+    )
+    if not is_low_precision(DTYPE_BYTES[dtype]):
+        return [product]
+    quantised = _in_cache(quantise("quantise", m, k, element=DTYPE_BYTES["bf16"], dtype=dtype))
+    first = rows.iloc[0]
+    if dtype == "fp8" and library_of(str(first["framework"])) == "vllm":
+        quantised = replace(quantised, thread_blocks=m * ONE_SCALE_BLOCK_TIME)
+    return [quantised, product]
+
+
+def _in_cache(operation: Operation) -> Operation:
+    """Return a kernel that streams its bytes, replayed on the same bytes."""
+    moved = operation.bytes_moved
+    return replace(operation, reused_bytes=moved, reused_footprint_bytes=moved)
 
 
 def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """Return one kernel that streams its bytes, replayed on the same bytes."""
-    moved = _array(rows, "bytes")
-    return [
-        Operation(
-            name="elementwise",
-            kind="gather" if rows["op"].iloc[0] == GATHER else "elementwise",
-            bytes_read=moved,
-            reused_bytes=moved,
-            reused_footprint_bytes=moved,
-        )
-    ]
+    """Return the kernels that stream the bytes of one call.
+
+    Graphs replay it on the same bytes. Kernels timed one by one ran inside a model, whose other
+    kernels pass their bytes through L2 in between.
+    """
+    operations = _streamed(rows)
+    return operations if rows["timing"].iloc[0] == "kernel" else [*map(_in_cache, operations)]
+
+
+def _streamed(rows: pd.DataFrame) -> list[Operation]:
+    """Return the kernels of one elementwise call."""
+    moved, first = _array(rows, "bytes"), rows.iloc[0]
+    op, library = str(first["op"]), library_of(str(first["framework"]))
+    kind: Kind = OPS.get(op, "elementwise")
+    if kind != "quantise":
+        launches = SCALES_LAUNCHES if op == SCALES else 1
+        return [elementwise(op, moved, 0.0, launches=launches, kind=kind)]
+    if library == "sglang":
+        launches = PLAIN_QUANTISE_LAUNCHES
+        return [elementwise(op, moved * PLAIN_QUANTISE_BYTES, 0.0, launches=launches)]
+    count, width = _array(rows, "rows"), _array(rows, "width")
+    element, (dtype, _) = DTYPE_BYTES["bf16"], _dtypes(rows)
+    # Some rows state the format that the kernel reads.
+    dtype = dtype if is_low_precision(DTYPE_BYTES[dtype]) else "fp8"
+    kernel = quantise(op, count, width, element=element, dtype=dtype)
+    if op != DYNAMIC:
+        return [replace(kernel, thread_blocks=count * STATIC_BLOCK_TIME)]
+    if library == "trtllm":
+        read = count * width * element
+        return [elementwise(SCALES, read, 0.0, launches=SCALES_LAUNCHES), kernel]
+    return [kernel]
 
 
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """Return one collective; all but the all-reduce send half as much as it does."""
+    """Return one collective, which engines outside a graph do on a copy of the message."""
     ranks = int(rows["num_gpus"].iloc[0])
-    operation = all_reduce("all_reduce", message_bytes=_array(rows, "message_bytes"), ranks=ranks)[
-        0
-    ]
-    halves = np.where(rows["collective"] == "all_reduce", 1.0, 0.5)
-    return [replace(operation, link_bytes=operation.link_bytes * halves)]
+    message = _array(rows, "message_bytes")
+    if rows["collective"].iloc[0] == "all_reduce":
+        reduced = all_reduce("all_reduce", message_bytes=message, ranks=ranks)
+        return [_copy(message), *reduced] if _execution(rows.iloc[0]) == "eager" else reduced
+    return all_gather(str(rows["collective"].iloc[0]), gathered_bytes=message, ranks=ranks)
+
+
+def _copy(message: Numeric) -> Operation:
+    """Return a copy of a message, as replays find it in L2 if it fits."""
+    copied = Operation(name="copy", kind="copy", bytes_read=message, bytes_written=message)
+    moved = copied.bytes_moved
+    return replace(copied, reused_bytes=moved, reused_footprint_bytes=moved)
 
 
 def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -387,12 +500,20 @@ def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     ]
 
 
+# Kinds of rows that are recognised, but whose kernels have no constants.
+NOT_KNOWN: dict[RowKind, str] = {
+    "sparse_attention": "times of sparse attention and its indexer are not known",
+}
 Builder = Callable[[pd.DataFrame, HardwareProfile], list[Operation]]
 BUILDERS: dict[RowKind, Builder] = {
     "decode_attention": _decode,
     "prefill_attention": _prefill,
+    "mla_decode": latent.decode,
+    "mla_prefill": latent.prefill,
+    "mla_module": latent.module,
     "gemm": _gemm,
     "elementwise": _elementwise,
     "all_reduce": _collective,
     "shared_prefix_attention": _shared_prefix,
+    "linear_attention": linear.operations,
 }
