@@ -167,6 +167,31 @@ def elementwise(name: str, read: Numeric, written: Numeric, *, launches: Numeric
     )
 
 
+def quantise(name: str, values: Numeric, *, element: float, dtype: Dtype) -> Operation:
+    """Return the kernel that quantises the activations of products in 8 or 4 bits.
+
+    It reads every value, finds the scales on the way, and writes the values in the products'
+    format. A card without products in that format expands the weights instead, and the timing
+    model gives this kernel no time there.
+
+    Parameters
+    ----------
+    values
+        Number of activations.
+    element
+        Bytes of one activation.
+    dtype
+        The products' format.
+    """
+    return Operation(
+        name=name,
+        kind="quantise",
+        bytes_read=values * element,
+        bytes_written=values * DTYPE_BYTES[dtype],
+        dtype=dtype,
+    )
+
+
 def norm(shard: Shard, name: str) -> Operation:
     """Normalise every token's hidden vector.
 

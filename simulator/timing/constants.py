@@ -46,10 +46,18 @@ LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
 # Attention kernels of several libraries: their fitted constants say more about the kernel than
 # about the GPU.
 ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer")
+# Kernels of grouped products: in Triton, which each library tunes; shared by libraries; for weights
+# of 4 bits with activations of 8; and TensorRT-LLM's for few tokens.
+EXPERT_KERNELS = (
+    *("vllm_triton", "sglang_triton", "marlin", "deepgemm"),
+    *("flashinfer_cutlass", "flashinfer_trtllm", "w4a8", "min_latency"),
+)
 # The constants of caches of 8 bits and fewer.
 LOW_PRECISION: Precision = "fp8"
 # Kinds of operation that multiply by weights, whose format selects their constants.
 PRODUCTS: tuple[Kind, ...] = ("gemm", "experts")
+# These, and the kernels that quantise their activations.
+BY_FORMAT: tuple[Kind, ...] = (*PRODUCTS, "quantise")
 # Fitted constants of a published program's code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an
@@ -89,6 +97,7 @@ GENERAL = Variant()
 VARIANTS = (
     *(Variant(library) for library in (*LIBRARIES, *ATTENTION_KERNELS)),
     *(Variant(library, each) for each in PRECISIONS for library in ("", *LIBRARIES)),
+    *(Variant(kernel, each) for each in ("", *PRECISIONS) for kernel in EXPERT_KERNELS),
 )
 
 
@@ -172,6 +181,7 @@ CONSTANTS: dict[str, Definition] = {
         by_kind=True,
         fit={
             **dict.fromkeys(("attention", "gemm"), (0.3, 1)),
+            "experts": (0.1, 1),
             **dict.fromkeys(("prefill_attention", "elementwise"), (0.1, 1)),
         },
         rows="rows whose bytes are several times the L2 cache",
@@ -184,6 +194,7 @@ CONSTANTS: dict[str, Definition] = {
             "combine": (0.02, 20),
             "copy": (0.3, 12),
             "gemm": (0.3, 15),
+            "experts": (0.3, 60),
             "prefill_attention": (0.5, 60),
             "elementwise": (0.3, 20),
             "collective": (0.5, 60),
@@ -193,8 +204,8 @@ CONSTANTS: dict[str, Definition] = {
     "block_us": _time(
         meaning="time of each further wave of thread blocks over all SMs",
         by_kind=True,
-        needs=("thread_blocks",),
-        fit=dict.fromkeys(("attention", "prefill_attention"), (0.01, 30)),
+        needs=("thread_blocks", "groups"),
+        fit=dict.fromkeys(("attention", "prefill_attention", "experts"), (0.01, 30)),
         rows="calls with many more thread blocks than SMs: a large batch of short sequences",
     ),
     "overlap": Definition(
@@ -207,7 +218,7 @@ CONSTANTS: dict[str, Definition] = {
         meaning="achieved share of the published matrix rate",
         by_kind=True,
         needs=("flops",),
-        fit={"gemm": (0.1, 1), "prefill_attention": (0.05, 1)},
+        fit={"gemm": (0.1, 1), "experts": (0.02, 1), "prefill_attention": (0.05, 1)},
         rows="rows with many FLOPs per byte: m of 1024 and more, or long prefill",
     ),
     "link_fraction": Definition(
@@ -227,6 +238,12 @@ CONSTANTS: dict[str, Definition] = {
         needs=("sequences",),
         fit={None: (1e-5, 0.1)},
         rows="decode attention with a batch of 512 and more",
+    ),
+    "group_us": _time(
+        meaning="time of each expert that the GPU holds, visited or not, in a grouped product",
+        needs=("held",),
+        fit={None: (1e-4, 2, 0.02)},
+        rows="few tokens over many experts",
     ),
     "split_us": _time(
         meaning="time of each partial result that a combine adds up",
@@ -285,14 +302,19 @@ KEYS = tuple(
     for name, definition in CONSTANTS.items()
     for kind in (KINDS if definition.by_kind else (None,))
 )
-_TILE_RATE = Key("tile_gb_per_s")
+_TILE_RATE, _GROUP = Key("tile_gb_per_s"), Key("group_us")
 
 
 @cache
 def keys_by_text() -> Mapping[str, Key]:
     """Map the name of every constant that a profile may contain to its key."""
     general = dict.fromkeys([*map(Key, CONSTANTS), *KEYS])
-    keys = [key.of(variant) for variant in (GENERAL, *VARIANTS) for key in general]
+    keys = [
+        key.of(variant)
+        for variant in (GENERAL, *VARIANTS)
+        for key in general
+        if key.kind == "experts" or key == _GROUP or variant.library not in EXPERT_KERNELS
+    ]
     return {str(key): key for key in keys}
 
 
@@ -469,8 +491,8 @@ class Rates:
         blocks, and how times under different roofs add.
     sm_count
         Streaming multiprocessors.
-    sequence_s, split_s
-        Time of each sequence, and of each partial result.
+    sequence_s, group_s, split_s
+        Time of each sequence, of each expert, and of each partial result.
     tile_bytes_per_s, split_k_s
         Of matrix products: the load rate of one SM, and the time of split-K.
     step_s
@@ -494,6 +516,7 @@ class Rates:
     block_s: Mapping[Kind, float]
     overlap: Mapping[Kind, float]
     sequence_s: float
+    group_s: float
     split_s: float
     tile_bytes_per_s: float
     split_k_s: float
@@ -549,15 +572,17 @@ class Rates:
         for dtype in DTYPES:
             if has_low_precision_products(self.gpu, dtype):
                 found[dtype] = "fp8" if dtype == "int8" else cast("Precision", dtype)
-            elif dtype in ("nvfp4", "mxfp4"):
+            elif dtype == "nvfp4":
                 found[dtype] = "int4"  # expanded on the chip, like int4
+            elif dtype == "mxfp4":
+                found[dtype] = "mxfp4"  # so too, by kernels of their own
         return found
 
     def precision_of(self, operation: Operation) -> Precision:
         """Return the precision whose constants hold for an operation; empty for 16 bits."""
         if operation.low_precision_cache:
             return LOW_PRECISION
-        if operation.kind in PRODUCTS:
+        if operation.kind in BY_FORMAT:
             return self.product_precision(operation.weights or operation.dtype)
         return ""
 
@@ -651,6 +676,7 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
         block_s=by_kind("block_us", MICROSECOND),
         overlap=by_kind("overlap", 1),
         sequence_s=value("sequence_us") * MICROSECOND,
+        group_s=value("group_us") * MICROSECOND,
         split_s=value("split_us") * MICROSECOND,
         tile_bytes_per_s=value("tile_gb_per_s") * GIGA,
         split_k_s=value("split_k_us") * MICROSECOND,
@@ -741,6 +767,8 @@ def _part(key: Key) -> str:
     """Return the part of the model that a constant belongs to: rows of one kind determine it."""
     if key.name in ("tile_gb_per_s", "split_k_us"):
         return key.kind or "gemm"
+    if key == _GROUP.of(Variant(key.library, key.precision)):
+        return "experts"
     parts: dict[Kind | None, str] = {"combine": "attention", "copy": "attention", None: "attention"}
     return parts.get(key.kind, str(key.kind))
 

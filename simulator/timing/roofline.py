@@ -20,7 +20,8 @@ last of which may not be full.
                                         tile bytes / load rate of an SM)
 
 with (tile rows x element + tile columns x weight) bytes per step of K: activations in the format of
-the product, weights in their stored format.
+the product, weights in their stored format. A grouped product has tiles of its own for every group,
+no split-K; each wave of its tiles takes ``block_us``, which explains rows better than loading does.
 
 References
 ----------
@@ -177,6 +178,8 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
     seconds: Numeric = 0.0
     if is_used(operation.sequences):
         seconds = seconds + operation.sequences * gpu.sequence_s
+    if is_used(operation.held):
+        seconds = seconds + operation.held * gpu.group_s
     if is_used(operation.splits):
         seconds = seconds + operation.splits * gpu.split_s
     return seconds
@@ -254,16 +257,22 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     weight_element = DTYPE_BYTES[operation.weights or operation.dtype]
     walked = operation.k * operation.launches
     partial_bytes = PARTIAL_BYTES * operation.m * operation.n
+    grouped = is_used(operation.groups)
+    load_rate, wave_s = gpu.tile_bytes_per_s, 0.0
+    if grouped:
+        load_rate, wave_s = inf, gpu.block_s[operation.kind]
+    own_rows = operation.m / maximum(operation.groups, 1) if grouped else operation.m
     # Tiles per column, tiles per row, and the time of each tile over all of K.
     tiles = []
     for rows, columns, load_s, tile_s in _tile_times(
-        rate, element, weight_element, gpu.tile_bytes_per_s
+        rate, element, weight_element, load_rate
     ):
         if rows == LEAST_ROWS:
-            multiply_s = 2 * columns * minimum(operation.m, rows) / rate
+            multiply_s = 2 * columns * minimum(own_rows, rows) / rate
             tile_s = overlapped(multiply_s, load_s, _TILE_OVERLAP)  # noqa: PLW2901
-        down, across = ceil_div(operation.m, rows), ceil_div(operation.n, columns)
-        tiles.append((down, across, walked * tile_s))
+        down = _group_tiles(operation, rows) if grouped else ceil_div(operation.m, rows)
+        across = ceil_div(operation.n, columns)
+        tiles.append((down, across, walked * tile_s + operation.launches * wave_s))
 
     def all_tiles_s(splits: int) -> Numeric:
         shortest: Numeric = inf
@@ -275,7 +284,7 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     best_split: Numeric = 0.0
     best_tiles = all_tiles_s(1)
     best_total = overlapped(memory_s, best_tiles, overlap)
-    for splits in SPLITS:
+    for splits in () if grouped else SPLITS:
         tiles_s = all_tiles_s(splits)
         partials_s = splits * partial_bytes / gpu.l2_bandwidth_bytes_per_s
         split_s = operation.launches * (gpu.split_k_s + partials_s)
@@ -285,6 +294,17 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
         best_split = where(better, split_s, best_split)
         best_tiles = where(better, tiles_s, best_tiles)
     return best_split, best_tiles
+
+
+def _group_tiles(operation: Operation, rows: int) -> Numeric:
+    """Return the tiles down the rows of all groups: each group begins a new one.
+
+    Groups of unequal size leave half a tile empty on average, and none has less than one.
+    """
+    groups = operation.groups
+    if operation.even:
+        return groups * ceil_div(operation.m, maximum(groups, 1) * rows)
+    return maximum(groups, operation.m / rows + groups / 2)
 
 
 @lru_cache(maxsize=256)

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from simulator.evidence.fit.stages import STAGES, Stage
 from simulator.evidence.predict.groups import Group
 from simulator.evidence.predict.measured import of_other_libraries
 from simulator.evidence.predict.prepare import prepare
-from simulator.evidence.rows.kinds import RowKind
+from simulator.evidence.rows.kinds import KINDS, RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.dtypes import PRECISIONS
 from simulator.inputs.hardware import HardwareProfile
@@ -112,6 +113,8 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     """Yield the fits of one kind of row: in general, by library, by 8-bit format."""
     # Rows that ran out of memory have no time to fit.
     rows = rows[rows["time_s"].notna()]
+    if stage.most:
+        rows = _thinned(rows, stage)
     prepared = prepare(rows, stage.kind).groups
     groups = [group for group in prepared if _launched(group) == stage.rows]
     chosen_for = []
@@ -131,6 +134,19 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
         found = _fit(stage, rows, profile, chosen, left, variant)
         profile = with_constants(profile, found.fitted.constants)
         yield found
+
+
+def _thinned(rows: pd.DataFrame, stage: Stage) -> pd.DataFrame:
+    """Return at most ``stage.most`` rows of each kernel and format, in whole series.
+
+    Series, which differ in one size, are taken in the order of a hash of their names.
+    """
+    varied, *names = KINDS[stage.kind].shown
+    series = rows[names].astype(str).agg("/".join, axis=1)
+    order = series.map({name: sha256(name.encode()).hexdigest() for name in series.unique()})
+    sorted_rows = rows.assign(order=order).sort_values(["order", varied], kind="stable")
+    kernels = sorted_rows.groupby(["framework", "kernel", "dtype"], dropna=False)
+    return sorted_rows[kernels.cumcount() < stage.most].drop(columns="order").sort_index()
 
 
 def _fit(

@@ -24,12 +24,17 @@ DECODE_ATTENTION = (
     Key("launch_us", "copy"),
 )
 _PRODUCTS = ("launch_us", "tile_gb_per_s", "split_k_us", "bandwidth_fraction", "flops_fraction")
+_EXPERTS = ("launch_us", "group_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _SHARED_PREFIX = ("launch_us", "sequence_us", "block_us", "block_gb_per_s", "bandwidth_fraction")
 _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
     ("decode_step", ("model", "context_tokens", "samples")),
     ("shared_prefix_attention", ("prefix_len", "suffix_len", "kv_heads")),
 )
+
+
+# Of 77,166 rows of experts, as many of a kernel and format determine four constants to 1 %.
+MOST_ROWS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ class Stage:
         Whether each library, and 8-bit formats, get their own constants.
     general
         Whether there are also constants for no particular library; engines' overheads have none.
+    most
+        The most rows of a kernel and format to fit, 0 for all: whole series are left out.
     rows
         Which rows: replayed from a CUDA graph, launched from the host one by one, or whole programs
         with their own timing.
@@ -54,6 +61,7 @@ class Stage:
     shape: tuple[str, ...]
     own: bool = False
     general: bool = True
+    most: int = 0
     rows: Literal["graph", "eager", "whole"] = "graph"
 
 
@@ -74,6 +82,13 @@ STAGES = (
         _free(*_keys("gemm", *_PRODUCTS)),
         ("n", "k"),
         own=True,
+    ),
+    Stage(
+        "moe",
+        _free(*_keys("experts", *_EXPERTS)),
+        ("hidden_size", "intermediate", "experts", "top_k"),
+        own=True,
+        most=MOST_ROWS,
     ),
     Stage(
         "prefill_attention",

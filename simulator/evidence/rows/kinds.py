@@ -6,13 +6,14 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from simulator.inputs.dtypes import DTYPE_BYTES
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.units import MICROSECOND, MILLISECOND
 
 RowKind = Literal[
     "decode_attention",
     "prefill_attention",
     "gemm",
+    "moe",
     "elementwise",
     "all_reduce",
     "shared_prefix_attention",
@@ -24,8 +25,21 @@ RowKind = Literal[
 
 ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 # Optional columns; if present, they hold numbers or formats.
-SWITCHES, GPU_COUNTS = ("causal", "expand_kv"), ("tensor_parallel", "tp", "num_gpus")
-DTYPE_COLUMNS = ("dtype", "kv_dtype", "weight_dtype", "weights_dtype")
+SWITCHES = ("causal", "expand_kv", "gated", "fits_l2", "plausible", "series_plausible")
+GPU_COUNTS = ("tensor_parallel", "expert_parallel", "tp", "num_gpus")
+VISITS = ("alpha", "distinct_experts", "rank_pairs")
+DTYPE_COLUMNS = ("dtype", "kv_dtype", "weight_dtype", "weights_dtype", "product_dtype")
+# Names of quantisation schemes: the stored format of the weights, and that of the products.
+SCHEMES: dict[str, tuple[Dtype, Dtype]] = {
+    "int4_wo": ("int4", "bf16"),
+    "w4afp8": ("int4", "fp8"),
+    "w4a16_mxfp4": ("mxfp4", "bf16"),
+    "w4a8_mxfp4_mxfp8": ("mxfp4", "fp8"),
+}
+
+# The share of a mean over drawn routings that any draw has (aiconfigurator rows: 10 to 25 % off).
+DRAWN_SHARE = 0.75
+_EXPERTS = ("hidden_size", "intermediate", "experts", "top_k")
 
 _Figure = Callable[[pd.DataFrame], "pd.Series[float]"]
 
@@ -101,6 +115,34 @@ def attended_pairs(rows: pd.DataFrame) -> "pd.Series[float]":
     return causal.where(rows["causal"] == 1, q * kv)
 
 
+def expert_visits(rows: pd.DataFrame) -> "tuple[pd.Series[float], pd.Series[float]]":
+    """Return token-expert pairs and distinct experts of the GPU of a row, at least.
+
+    Rows that do not tell, and skewed ones, whose numbers are means of drawn routings, count only
+    what is certain: balanced visits, or the experts of one token.
+    """
+    pairs = rows["tokens"] * rows["top_k"]
+    local = rows["experts"] / rows["expert_parallel"]
+    balanced = rows["routing"].astype(str) == "balanced"
+    of_one = rows["top_k"].where(rows["expert_parallel"] == 1, 1)
+    certain = (pairs / rows["expert_parallel"]).clip(upper=local).where(balanced, of_one)
+    told = rows["distinct_experts"].where(balanced, DRAWN_SHARE * rows["distinct_experts"])
+    share = rows["rank_pairs"].where(balanced, DRAWN_SHARE * rows["rank_pairs"])
+    return share.fillna(pairs / rows["expert_parallel"]), told.fillna(certain)
+
+
+def _expert_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the weights of the experts that a GPU visits. [bytes]."""
+    matrices = (2 + rows["gated"]) * rows["hidden_size"] * rows["intermediate"]
+    return expert_visits(rows)[1] * matrices * _elements(rows, "dtype") / rows["tensor_parallel"]
+
+
+def _expert_flops(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the FLOPs of both products of a GPU's experts."""
+    matrices = (2 + rows["gated"]) * rows["hidden_size"] * rows["intermediate"]
+    return 2 * expert_visits(rows)[0] * matrices / rows["tensor_parallel"]
+
+
 _ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
 
 KINDS: dict[RowKind, KindOfRow] = {
@@ -124,6 +166,25 @@ KINDS: dict[RowKind, KindOfRow] = {
             _elements(rows, "dtype") * (rows["m"] * rows["k"] + rows["n"] * rows["k"])
         ),
         least_flops=lambda rows: 2 * rows["m"] * rows["n"] * rows["k"],
+    ),
+    "moe": KindOfRow(
+        sizes=("tokens", *_EXPERTS),
+        optional={
+            "timing": "graph",
+            "gated": 1,
+            "tensor_parallel": 1,
+            "expert_parallel": 1,
+            "routing": "balanced",
+            "alpha": None,
+            "distinct_experts": None,
+            "rank_pairs": None,
+            "fits_l2": 0,
+            "plausible": 1,
+            "series_plausible": 1,
+        },
+        shown=("tokens", *_EXPERTS, "dtype", "tensor_parallel", "expert_parallel", "routing"),
+        least_bytes=_expert_bytes,
+        least_flops=_expert_flops,
     ),
     "elementwise": KindOfRow(
         sizes=("rows", "width", "bytes"),

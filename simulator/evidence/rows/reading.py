@@ -17,7 +17,9 @@ from simulator.evidence.rows.kinds import (
     GPU_COUNTS,
     KINDS,
     ROW_KINDS,
+    SCHEMES,
     SWITCHES,
+    VISITS,
     RowKind,
     recognise,
 )
@@ -188,7 +190,7 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in columns.sizes:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
-    for name in (*SWITCHES, *GPU_COUNTS):
+    for name in (*SWITCHES, *GPU_COUNTS, *VISITS):
         if name in columns.optional:
             frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     _fill_dtypes(frame, kind)
@@ -207,6 +209,10 @@ def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:
     """Give every row a dtype, and attention rows a cache dtype."""
     if "dtype" not in frame:
         frame["dtype"] = "bf16"
+    if kind == "moe":
+        known = frame["dtype"].map(SCHEMES)
+        frame["product_dtype"] = known.str[1].fillna(frame["dtype"])
+        frame["dtype"] = known.str[0].fillna(frame["dtype"])
     if kind.endswith("attention") and "kv_dtype" not in frame:
         frame["kv_dtype"] = frame["dtype"]
     for name in DTYPE_COLUMNS:

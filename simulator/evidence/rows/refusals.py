@@ -85,6 +85,10 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
     for name in DTYPE_COLUMNS:
         if name in frame:
             yield ~frame[name].isin(DTYPES), f"{name} is not one of {', '.join(DTYPES)}"
+    if kind == "moe":
+        hot = frame["fits_l2"] == 1
+        yield (frame["plausible"] == 0) & ~hot, "its file marks it as implausible"
+        yield frame["series_plausible"] == 0, "its file marks its series as implausible"
     if {"q_heads", "kv_heads"} <= set(columns.sizes):
         several = frame["q_heads"] % frame["kv_heads"] != 0
         yield several, "q_heads is not a multiple of kv_heads"
@@ -119,8 +123,8 @@ def _violations(rows: pd.DataFrame, kind: RowKind, gpu: HardwareProfile) -> Iter
         yield implied > MEMORY_HEADROOM * memory, words
     if known.least_flops:
         # Each row's format has its own peak.
-        peaks = {name: peak_flops_per_s(gpu, name)[0] for name in rows["dtype"].unique()}
-        peak = rows["dtype"].map(peaks)
+        formats = rows["product_dtype" if "product_dtype" in rows else "dtype"]
+        peak = formats.map({name: peak_flops_per_s(gpu, name)[0] for name in formats.unique()})
         implied = known.least_flops(rows) / seconds
         pairs = zip(implied, peak, strict=True)
         words = pd.Series(
