@@ -124,6 +124,8 @@ def _say_refused(measurements: "Measurements") -> None:
             say(f"  {row.file}, line {row.line}: {row.reason}")
         if len(rows) > MOST_LISTED:
             say(f"  and {len(rows) - MOST_LISTED:,} more")
+    for line in measurements.warnings:
+        say(f"Warning: {line}")
 
 
 def _calibration_json(result: "Calibration") -> dict[str, Any]:

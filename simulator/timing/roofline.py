@@ -255,9 +255,11 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     rate = gpu.flops_per_s(operation.kind, operation.dtype) / sms
     element = DTYPE_BYTES[gpu.peak_flops_per_s[operation.dtype][1]]
     weight_element = DTYPE_BYTES[operation.weights or operation.dtype]
-    walked = operation.k * operation.launches
-    partial_bytes = PARTIAL_BYTES * operation.m * operation.n
     grouped = is_used(operation.groups)
+    # All launches of a grouped product together have its tiles.
+    calls = 1 if grouped else operation.launches
+    walked = operation.k * calls
+    partial_bytes = PARTIAL_BYTES * operation.m * operation.n
     load_rate, wave_s = gpu.tile_bytes_per_s, 0.0
     if grouped:
         load_rate, wave_s = inf, gpu.block_s[operation.kind]
@@ -272,7 +274,7 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
             tile_s = overlapped(multiply_s, load_s, _TILE_OVERLAP)  # noqa: PLW2901
         down = _group_tiles(operation, rows) if grouped else ceil_div(operation.m, rows)
         across = ceil_div(operation.n, columns)
-        tiles.append((down, across, walked * tile_s + operation.launches * wave_s))
+        tiles.append((down, across, walked * tile_s + wave_s))
 
     def all_tiles_s(splits: int) -> Numeric:
         shortest: Numeric = inf

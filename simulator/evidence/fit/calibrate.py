@@ -113,6 +113,8 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     """Yield the fits of one kind of row: in general, by library, by 8-bit format."""
     # Rows that ran out of memory have no time to fit.
     rows = rows[rows["time_s"].notna()]
+    if "doubtful" in rows:
+        rows = rows[~rows["doubtful"]]
     if stage.most:
         rows = _thinned(rows, stage)
     prepared = prepare(rows, stage.kind).groups

@@ -60,6 +60,8 @@ class KindOfRow:
         The measured column, and its unit in seconds (of a bandwidth: in bytes per second).
     shown
         Columns that describe a row for people.
+    series
+        Columns of rows that fail together: where many of them are impossible, all are distrusted.
     least_bytes, least_flops
         The least bytes that a call must read and write, and FLOPs of its products; None if the
         columns do not tell.
@@ -73,6 +75,7 @@ class KindOfRow:
     result: str = "latency_us"
     unit_s: float = MICROSECOND
     shown: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
     least_bytes: _Figure | None = None
     least_flops: _Figure | None = None
     weights: tuple[str, str] | None = None
@@ -183,6 +186,7 @@ KINDS: dict[RowKind, KindOfRow] = {
             "series_plausible": 1,
         },
         shown=("tokens", *_EXPERTS, "dtype", "tensor_parallel", "expert_parallel", "routing"),
+        series=("framework", "kernel", *_EXPERTS, "routing"),
         least_bytes=_expert_bytes,
         least_flops=_expert_flops,
     ),

@@ -23,7 +23,7 @@ from simulator.evidence.rows.kinds import (
     RowKind,
     recognise,
 )
-from simulator.evidence.rows.refusals import impossible, unusable
+from simulator.evidence.rows.refusals import doubtful, impossible, unusable
 from simulator.inputs.dtypes import DTYPE_ALIASES
 from simulator.inputs.hardware import load_hardware
 
@@ -53,11 +53,15 @@ class Measurements:
         Impossible rows, in the order of the files.
     suspect
         Impossible rows that are kept because the caller asked for it.
+    warnings
+        A sentence on each series of which many rows are impossible; the column ``doubtful`` marks
+        its other rows.
     """
 
     tables: Mapping[RowKind, pd.DataFrame]
     refused: tuple[Refusal, ...] = ()
     suspect: tuple[Refusal, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -90,6 +94,7 @@ def load(
     parts: dict[RowKind, list[pd.DataFrame]] = {}
     refused: list[Refusal] = []
     suspect: list[Refusal] = []
+    warnings: list[str] = []
     for path, required in _files(paths):
         frame = _read(path)
         kinds = recognise(frame.columns)
@@ -101,6 +106,8 @@ def load(
             prepared = _prepare(table, kind, path, wanted)
             useless = unusable(prepared, kind)
             reasons = useless.where(useless.notna(), impossible(prepared[useless.isna()], kind))
+            prepared["doubtful"], lines = doubtful(prepared, kind, reasons.notna())
+            warnings += lines
             drop = useless.notna() if keep_suspect else reasons.notna()
             for line, reason, is_dropped in zip(prepared["line"], reasons, drop, strict=True):
                 if isinstance(reason, str):
@@ -110,7 +117,7 @@ def load(
     tables = {
         kind: pd.concat(parts[kind], ignore_index=True) for kind in ROW_KINDS if kind in parts
     }
-    return Measurements(tables, tuple(refused), tuple(suspect))
+    return Measurements(tables, tuple(refused), tuple(suspect), tuple(warnings))
 
 
 def _files(paths: Sequence[Path | str]) -> list[tuple[Path, bool]]:

@@ -32,6 +32,9 @@ CLOCK_HEADROOM = 1.10
 # Memory clocks are fixed: this allows for the rounding of the published figure.
 MEMORY_HEADROOM = 1.02
 
+# Of a series, the least impossible rows, and their least share, that make the others doubtful.
+DOUBTFUL_ROWS, DOUBTFUL_SHARE = 5, 0.1
+
 # Rows with a flaw, and its description.
 _Flaw = tuple["pd.Series[bool]", "pd.Series[str] | str"]
 
@@ -50,6 +53,32 @@ def impossible(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
         for bad, text in _violations(rows, kind, load_hardware(str(name)))
     )
     return _first_flaws(frame, flaws)
+
+
+def doubtful(
+    frame: pd.DataFrame, kind: RowKind, flawed: "pd.Series[bool]"
+) -> tuple["pd.Series[bool]", list[str]]:
+    """Return the rows of series of which many are flawed, and a sentence on each such series.
+
+    What made some rows impossible, such as a router that read fewer experts than stated, made the
+    others too short as well.
+    """
+    doubted = pd.Series(data=False, index=frame.index)
+    lines = []
+    names = ["gpu_id", *KINDS[kind].series]
+    for values, part in frame.groupby(names, dropna=False) if KINDS[kind].series else ():
+        count = int(flawed[part.index].sum())
+        if count >= DOUBTFUL_ROWS and count >= DOUBTFUL_SHARE * len(part):
+            doubted[part.index] = True
+            told = (
+                f"{name} {value:g}" if isinstance(value, float) else f"{value}"
+                for name, value in zip(names, values, strict=True)
+            )
+            lines.append(
+                f"{count} of {len(part)} rows of {', '.join(told)} are impossible: the others are "
+                "not fitted, and their errors say little"
+            )
+    return doubted, lines
 
 
 def is_oom(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
