@@ -23,6 +23,7 @@ from simulator.timing.constants import (
     Variant,
     clock_factor,
     fitted_constants,
+    part_of,
 )
 from simulator.timing.limits import BLOCKS_PER_SM, blocks_per_sm
 
@@ -90,9 +91,12 @@ def averaged(
                     text = f"{gpu.name}, {library} {kernel}"
                     for each in (key.of(Variant(kernel)), key):
                         found.setdefault(each, []).append((_at_reference(key, value, gpu), text))
-    # A constant that some GPU's 8-bit rows did not determine has no mean over all GPUs.
-    low_precision = [{key for key in own_constants(gpu) if key.precision} for gpu in gpus]
-    common = set.intersection(*filter(None, low_precision)) if any(low_precision) else set()
+    told = [(own, {_rows_of(key) for key in own}) for own in map(own_constants, gpus)]
+
+    def common(key: Key) -> bool:
+        # What some GPU's rows of a format did not determine has no mean over all GPUs.
+        return all(key in own or _rows_of(key) not in rows for own, rows in told)
+
     return {
         key: Entry(
             _rounded(float(np.exp(np.mean(np.log([value for value, _ in values]))))),
@@ -101,8 +105,13 @@ def averaged(
             REFERENCE_MHZ,
         )
         for key, values in sorted(found.items(), key=lambda pair: str(pair[0]))
-        if key in common or not key.precision
+        if not key.precision or common(key)
     }
+
+
+def _rows_of(key: Key) -> tuple[str, ...]:
+    """Return what the rows that determine a constant have in common."""
+    return part_of(key), key.library, key.precision
 
 
 def of_architecture(gpu: HardwareProfile, *, bandwidth: bool) -> dict[Key, Entry]:

@@ -129,7 +129,9 @@ class RoutedExperts:
         choice, wide = self.pairs * INDEX_BYTES, self.ups * self.inner
         quantised = not eager and is_low_precision(DTYPE_BYTES[self.multiplied])
         operations = [
-            elementwise("expert_choice", self.tokens * self.count * FLOAT_BYTES, choice, launches=2),
+            elementwise(
+                "expert_choice", self.tokens * self.count * FLOAT_BYTES, choice, launches=2
+            ),
             elementwise("expert_gather", row, pair, launches=loops),
             self._product("experts_up", self.hidden, wide, loops, quantised),
             elementwise("experts_activation", self.ups * activated, activated, launches=loops),
@@ -138,11 +140,12 @@ class RoutedExperts:
         ]
         if quantised:
             dtype = self.multiplied
-            for place, name, values in (
-                (1, "experts_up_quantise", self.tokens * self.hidden),
-                (5, "experts_down_quantise", self.pairs * self.inner),
+            for place, name, rows, width in (
+                (1, "experts_up_quantise", self.tokens, self.hidden),
+                (5, "experts_down_quantise", self.pairs, self.inner),
             ):
-                operations.insert(place, quantise(name, values, element=element, dtype=dtype))
+                kernel = quantise(name, rows, width, element=element, dtype=dtype)
+                operations.insert(place, kernel)
         return operations
 
     def _product(

@@ -167,27 +167,30 @@ def elementwise(name: str, read: Numeric, written: Numeric, *, launches: Numeric
     )
 
 
-def quantise(name: str, values: Numeric, *, element: float, dtype: Dtype) -> Operation:
-    """Return the kernel that quantises the activations of products in 8 or 4 bits.
+def quantise(
+    name: str, rows: Numeric, width: Numeric, *, element: float, dtype: Dtype
+) -> Operation:
+    """Return the kernel that quantises activations for products in 8 or 4 bits.
 
     It reads every value, finds the scales on the way, and writes the values in the products'
-    format. A card without products in that format expands the weights instead, and the timing
-    model gives this kernel no time there.
+    format. A card without products in that format expands the weights instead; the timing model
+    gives this kernel no time there.
 
     Parameters
     ----------
-    values
-        Number of activations.
+    rows, width
+        Rows of activations, each quantised by its own thread block, and values per row.
     element
-        Bytes of one activation.
+        Size of one activation. [bytes]
     dtype
         The products' format.
     """
     return Operation(
         name=name,
         kind="quantise",
-        bytes_read=values * element,
-        bytes_written=values * DTYPE_BYTES[dtype],
+        bytes_read=rows * width * element,
+        bytes_written=rows * width * DTYPE_BYTES[dtype],
+        thread_blocks=rows,
         dtype=dtype,
     )
 

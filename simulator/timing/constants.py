@@ -302,7 +302,7 @@ KEYS = tuple(
     for name, definition in CONSTANTS.items()
     for kind in (KINDS if definition.by_kind else (None,))
 )
-_TILE_RATE, _GROUP = Key("tile_gb_per_s"), Key("group_us")
+_TILE_RATE = Key("tile_gb_per_s")
 
 
 @cache
@@ -313,7 +313,7 @@ def keys_by_text() -> Mapping[str, Key]:
         key.of(variant)
         for variant in (GENERAL, *VARIANTS)
         for key in general
-        if key.kind == "experts" or key == _GROUP or variant.library not in EXPERT_KERNELS
+        if key.kind == "experts" or key.name == "group_us" or variant.library not in EXPERT_KERNELS
     ]
     return {str(key): key for key in keys}
 
@@ -704,7 +704,7 @@ class _Search:
         # The parts of the model with constants from rows of the card in a format. Constants that
         # these rows could not determine are then the card's 16-bit ones, which were in use when the
         # others were fitted.
-        self._told = {(key.precision, _part(key)) for key in self._fitted if key.precision}
+        self._told = {(key.precision, part_of(key)) for key in self._fitted if key.precision}
 
     def find(self, key: Key, variants: Sequence[Variant]) -> Constant:
         """Return the first constant found, from the card's own to the general ones."""
@@ -725,7 +725,8 @@ class _Search:
         """Return a constant of its kind of operation, or of the kind that stands in for it."""
         low_precision = [key.of(variant) for variant in variants if variant.precision]
         sixteen_bit = [key.of(variant) for variant in variants if not variant.precision]
-        told = any((each.precision, _part(key)) in self._told for each in low_precision)
+        part = part_of(key)
+        told = any((each.precision, part) in self._told for each in low_precision)
         found = (
             self._own(low_precision)
             or (transferred(self.gpu, low_precision) if low_precision and not told else None)
@@ -763,11 +764,11 @@ def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) ->
     return replace(plain, value=plain.value / 2, source=source)
 
 
-def _part(key: Key) -> str:
+def part_of(key: Key) -> str:
     """Return the part of the model that a constant belongs to: rows of one kind determine it."""
     if key.name in ("tile_gb_per_s", "split_k_us"):
         return key.kind or "gemm"
-    if key == _GROUP.of(Variant(key.library, key.precision)):
+    if key.name == "group_us":
         return "experts"
     parts: dict[Kind | None, str] = {"combine": "attention", "copy": "attention", None: "attention"}
     return parts.get(key.kind, str(key.kind))

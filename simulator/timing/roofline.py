@@ -20,8 +20,12 @@ last of which may not be full.
                                         tile bytes / load rate of an SM)
 
 with (tile rows x element + tile columns x weight) bytes per step of K: activations in the format of
-the product, weights in their stored format. A grouped product has tiles of its own for every group,
-no split-K; each wave of its tiles takes ``block_us``, which explains rows better than loading does.
+the product, weights in their stored format.
+
+The products of experts are grouped: rows of every visited expert have tiles of their own, nothing
+is split, and a wave takes a fixed time more, which explains rows better than loading does:
+
+    t = waves x (K x 2 x tile rows x tile columns / rate of an SM + block_us)
 
 References
 ----------
@@ -122,7 +126,9 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
     launch_s = gpu.launch_s[operation.kind] + (gpu.eager_launch_s if eager else 0.0)
     fixed_s = operation.launches * launch_s + _serial_s(operation, gpu)
     memory_s = _memory_s(operation, gpu)
-    if is_used(operation.m) and gpu.tile_bytes_per_s < inf:
+    if is_used(operation.groups) and gpu.choice != "peak":
+        compute_s = _grouped_s(operation, gpu)
+    elif is_used(operation.m) and gpu.tile_bytes_per_s < inf:
         split_s, compute_s = _tiled(operation, gpu, memory_s)
         fixed_s = fixed_s + split_s
     else:
@@ -255,26 +261,18 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     rate = gpu.flops_per_s(operation.kind, operation.dtype) / sms
     element = DTYPE_BYTES[gpu.peak_flops_per_s[operation.dtype][1]]
     weight_element = DTYPE_BYTES[operation.weights or operation.dtype]
-    grouped = is_used(operation.groups)
-    # All launches of a grouped product together have its tiles.
-    calls = 1 if grouped else operation.launches
-    walked = operation.k * calls
+    walked = operation.k * operation.launches
     partial_bytes = PARTIAL_BYTES * operation.m * operation.n
-    load_rate, wave_s = gpu.tile_bytes_per_s, 0.0
-    if grouped:
-        load_rate, wave_s = inf, gpu.block_s[operation.kind]
-    own_rows = operation.m / maximum(operation.groups, 1) if grouped else operation.m
     # Tiles per column, tiles per row, and the time of each tile over all of K.
     tiles = []
     for rows, columns, load_s, tile_s in _tile_times(
-        rate, element, weight_element, load_rate
+        rate, element, weight_element, gpu.tile_bytes_per_s
     ):
         if rows == LEAST_ROWS:
-            multiply_s = 2 * columns * minimum(own_rows, rows) / rate
+            multiply_s = 2 * columns * minimum(operation.m, rows) / rate
             tile_s = overlapped(multiply_s, load_s, _TILE_OVERLAP)  # noqa: PLW2901
-        down = _group_tiles(operation, rows) if grouped else ceil_div(operation.m, rows)
-        across = ceil_div(operation.n, columns)
-        tiles.append((down, across, walked * tile_s + wave_s))
+        down, across = ceil_div(operation.m, rows), ceil_div(operation.n, columns)
+        tiles.append((down, across, walked * tile_s))
 
     def all_tiles_s(splits: int) -> Numeric:
         shortest: Numeric = inf
@@ -286,7 +284,7 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     best_split: Numeric = 0.0
     best_tiles = all_tiles_s(1)
     best_total = overlapped(memory_s, best_tiles, overlap)
-    for splits in () if grouped else SPLITS:
+    for splits in SPLITS:
         tiles_s = all_tiles_s(splits)
         partials_s = splits * partial_bytes / gpu.l2_bandwidth_bytes_per_s
         split_s = operation.launches * (gpu.split_k_s + partials_s)
@@ -298,15 +296,25 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     return best_split, best_tiles
 
 
-def _group_tiles(operation: Operation, rows: int) -> Numeric:
-    """Return the tiles down the rows of all groups: each group begins a new one.
+def _grouped_s(operation: Operation, gpu: Rates) -> Numeric:
+    """Return the time of the tiles of a grouped product. [s].
 
-    Groups of unequal size leave half a tile empty on average, and none has less than one.
+    Each group begins a new tile. Groups of unequal size leave half a tile empty on average.
     """
-    groups = operation.groups
-    if operation.even:
-        return groups * ceil_div(operation.m, maximum(groups, 1) * rows)
-    return maximum(groups, operation.m / rows + groups / 2)
+    groups = maximum(operation.groups, 1)
+    rows_each = operation.m / groups
+    rate = gpu.flops_per_s(operation.kind, operation.dtype) / gpu.sm_count
+    shortest: Numeric = inf
+    for rows, columns in TILES:
+        if operation.even:
+            down = groups * ceil_div(rows_each, rows)
+        else:
+            down = maximum(groups, operation.m / rows + groups / 2)
+        multiplied = minimum(rows_each, rows) if rows == LEAST_ROWS else rows
+        tile_s = 2 * columns * operation.k * multiplied / rate + gpu.block_s[operation.kind]
+        waves = _twice_waves(down * ceil_div(operation.n, columns), gpu.sm_count) / 2
+        shortest = minimum(shortest, waves * tile_s)
+    return shortest
 
 
 @lru_cache(maxsize=256)

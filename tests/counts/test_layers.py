@@ -144,7 +144,8 @@ def test_a_tied_head_is_multiplied_like_any_other() -> None:
 def test_weights_are_read_in_their_format(dtype: str, shape: ModelShape) -> None:
     """Layers' matrices in the weights' format, table and head in that of the activations."""
     wide = DTYPE_BYTES[activation_dtype(dtype)]
-    operations = step_operations(shape, weight_dtype=dtype)
+    listed = step_operations(shape, weight_dtype=dtype)
+    operations = [item for item in listed if item.kind != "quantise"]
     plain = step_operations(shape)
     for operation, bf16 in zip(operations, plain, strict=True):
         if operation.name in ("embedding", "lm_head", "embedding_projection", "head_projection"):

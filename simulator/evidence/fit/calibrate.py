@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -123,9 +123,12 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     for precision in ("", *PRECISIONS) if stage.own else ("",):
         general = Variant(precision=precision)
         some = [group for group in groups if group.precision == precision]
-        if stage.general:
-            chosen_for.append((some, general))
         libraries = _by_variant(some)
+        if stage.general:
+            # Where each library has its own, general constants are those of questions.
+            apart = stage.most and len(libraries) > 1
+            every = [_without_library(group) for group in some] if apart else some
+            chosen_for.append((every, general))
         if stage.own and (len(libraries) > 1 or not stage.general):
             chosen_for += [(part, each) for each, part in libraries.items() if each != general]
     for chosen, variant in chosen_for:
@@ -136,6 +139,11 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
         found = _fit(stage, rows, profile, chosen, left, variant)
         profile = with_constants(profile, found.fitted.constants)
         yield found
+
+
+def _without_library(group: Group) -> Group:
+    """Return a group timed with constants of no library."""
+    return replace(group, variants=tuple(item for item in group.variants if not item.library))
 
 
 def _thinned(rows: pd.DataFrame, stage: Stage) -> pd.DataFrame:
@@ -165,7 +173,8 @@ def _fit(
         rows.loc[group.index, list(stage.shape)].astype(str).agg("/".join, axis=1).to_numpy()
         for group in groups
     ]
-    result = fit(profile, groups, measured, shapes, free, variant=variant)
+    keep_edges = bool(stage.most)
+    result = fit(profile, groups, measured, shapes, free, variant=variant, keep_edges=keep_edges)
     labels = [label for group in groups for label in group.index]
     named = rows.loc[labels, "source"].dropna().astype(str)
     return StageFit(

@@ -15,6 +15,8 @@ ROBUST_SCALE = 0.05
 LEAST_SENSITIVITY = 0.01
 # Nor a constant whose relative standard error exceeds this.
 LARGEST_ERROR = 0.5
+# Logarithms nearer to the edge of a range are at it.
+NEAR_EDGE = 1e-3
 RESAMPLES = 400
 FOLDS = 5
 
@@ -86,6 +88,7 @@ def fit(
     free: Sequence[Free],
     *,
     variant: Variant = GENERAL,
+    keep_edges: bool = False,
 ) -> Fitted:
     """Fit constants to groups of rows.
 
@@ -102,6 +105,9 @@ def fit(
         The constants to fit.
     variant
         The library or format of the constants.
+    keep_edges
+        Whether a constant at the lower edge of its range, where it is next to nothing, counts as
+        determined: its relative error is large there.
     """
     problem = _Problem(gpu, groups, measured, shapes, free, variant)
     start = problem.start()
@@ -113,6 +119,9 @@ def fit(
         problem = _Problem(gpu, groups, measured, shapes, used, variant)
         best = problem.solve(everything, problem.start())
         errors, correlation = problem.uncertainty(best)
+        if keep_edges:
+            least = np.log([item.low for item in used])
+            errors = np.where(best - least < NEAR_EDGE, np.minimum(errors, LARGEST_ERROR), errors)
         if not len(errors) or errors.max() <= LARGEST_ERROR:
             break
         # Without the worst constant, the rows may determine the others.
@@ -129,7 +138,7 @@ def fit(
     edge = [
         names[i]
         for i, item in enumerate(used)
-        if min(best[i] - np.log(item.low), np.log(item.high) - best[i]) < 1e-3  # noqa: PLR2004
+        if min(best[i] - np.log(item.low), np.log(item.high) - best[i]) < NEAR_EDGE
     ]
     seen = np.abs(problem.jacobian(best)).max(axis=0, initial=0.0) > LEAST_SENSITIVITY
     pairs = [

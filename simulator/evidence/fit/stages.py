@@ -84,13 +84,6 @@ STAGES = (
         own=True,
     ),
     Stage(
-        "moe",
-        _free(*_keys("experts", *_EXPERTS)),
-        ("hidden_size", "intermediate", "experts", "top_k"),
-        own=True,
-        most=MOST_ROWS,
-    ),
-    Stage(
         "prefill_attention",
         _free(*_keys("prefill_attention", *_PREFILL)),
         ("q_heads", "kv_heads", "head_dim"),
@@ -101,6 +94,14 @@ STAGES = (
         _free(*_keys("elementwise", "launch_us", "bandwidth_fraction")),
         ("op", "width"),
         own=True,
+    ),
+    # After the stages of its elementwise and quantise kernels.
+    Stage(
+        "moe",
+        _free(*_keys("experts", *_EXPERTS)),
+        ("hidden_size", "intermediate", "experts", "top_k"),
+        own=True,
+        most=MOST_ROWS,
     ),
     Stage(
         "all_reduce",

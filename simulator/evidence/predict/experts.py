@@ -16,7 +16,11 @@ from simulator.timing.constants import EXPERT_KERNELS, Variant
 
 _KEYS = ["gpu_id", "framework", "kernel", "dtype", "product_dtype", "routing"]
 # The rows' names of routings.
-_ROUTINGS: dict[str, Routing] = {"balanced": "balanced", "uniform": "uniform", "power_law": "skewed"}
+_ROUTINGS: dict[str, Routing] = {
+    "balanced": "balanced",
+    "uniform": "uniform",
+    "power_law": "skewed",
+}
 DEFAULT_EXPONENT = 1.2
 # The version of SGLang from which its Triton kernels skip choices on other GPUs.
 _SKIPS_OTHERS = (0, 5, 14)
@@ -93,8 +97,8 @@ def _operations(rows: pd.DataFrame, routing: Routing) -> list[Operation]:
     told, pairs = column("distinct_experts"), column("rank_pairs")
     pairs = np.where(np.isfinite(pairs), pairs, tokens * per_token / ranks)
     sglang = library_of(str(first["framework"])) == "sglang"
-    # Buffers of Triton and Marlin have a row for each of a token's choices, also of experts on other
-    # GPUs. SGLang's rows have only tokens that chose an expert of this GPU.
+    # Buffers of Triton and Marlin have a row for each of a token's choices, also of experts on
+    # other GPUs. SGLang's rows have only tokens that chose an expert of this GPU.
     slots = np.minimum(tokens, pairs) * per_token if sglang else tokens * per_token
     routed = RoutedExperts(
         tokens=tokens,
@@ -117,7 +121,9 @@ def _operations(rows: pd.DataFrame, routing: Routing) -> list[Operation]:
         # These gather rows as they load them.
         without = ("expert_choice", "expert_gather") if sglang else ("expert_gather",)
         listed = [
-            _scaled(item, slots / routed.pairs) if item.name in ("experts_activation", "expert_sum") else item
+            _scaled(item, slots / routed.pairs)
+            if item.name in ("experts_activation", "expert_sum")
+            else item
             for item in listed
             if item.name not in without
         ]

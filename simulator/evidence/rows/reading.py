@@ -217,9 +217,9 @@ def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:
     if "dtype" not in frame:
         frame["dtype"] = "bf16"
     if kind == "moe":
-        known = frame["dtype"].map(SCHEMES)
-        frame["product_dtype"] = known.str[1].fillna(frame["dtype"])
-        frame["dtype"] = known.str[0].fillna(frame["dtype"])
+        known = [SCHEMES.get(name, (name, name)) for name in frame["dtype"]]
+        frame["dtype"] = [stored for stored, _ in known]
+        frame["product_dtype"] = [multiplied for _, multiplied in known]
     if kind.endswith("attention") and "kv_dtype" not in frame:
         frame["kv_dtype"] = frame["dtype"]
     for name in DTYPE_COLUMNS:
