@@ -106,8 +106,8 @@ def fit(
     variant
         The library or format of the constants.
     keep_edges
-        Whether a constant at the lower edge of its range, where it is next to nothing, counts as
-        determined: its relative error is large there.
+        Whether a constant at the edge of its range, where it is next to nothing or all there is,
+        counts as known: it then neither goes nor blurs the others.
     """
     problem = _Problem(gpu, groups, measured, shapes, free, variant)
     start = problem.start()
@@ -118,10 +118,7 @@ def fit(
     while True:
         problem = _Problem(gpu, groups, measured, shapes, used, variant)
         best = problem.solve(everything, problem.start())
-        errors, correlation = problem.uncertainty(best)
-        if keep_edges:
-            least = np.log([item.low for item in used])
-            errors = np.where(best - least < NEAR_EDGE, np.minimum(errors, LARGEST_ERROR), errors)
+        errors, correlation = problem.uncertainty(best, keep_edges=keep_edges)
         if not len(errors) or errors.max() <= LARGEST_ERROR:
             break
         # Without the worst constant, the rows may determine the others.
@@ -135,11 +132,7 @@ def fit(
         if test.any() and not test.all():
             held_out[test] = problem.residuals(problem.solve(~test, best))[test]
     names = [str(item.key.of(variant)) for item in used]
-    edge = [
-        names[i]
-        for i, item in enumerate(used)
-        if min(best[i] - np.log(item.low), np.log(item.high) - best[i]) < NEAR_EDGE
-    ]
+    edge = [name for name, told in zip(names, problem.at_edge(best), strict=True) if told]
     seen = np.abs(problem.jacobian(best)).max(axis=0, initial=0.0) > LEAST_SENSITIVITY
     pairs = [
         (names[i], names[j], float(correlation[i, j]))
@@ -241,7 +234,13 @@ class _Problem:
         )
         return np.asarray(result.x)
 
-    def uncertainty(self, best: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
+    def at_edge(self, point: "np.ndarray") -> "np.ndarray":
+        """Return which constants are at the edge of their range."""
+        return np.minimum(point - self._low, self._high - point) < NEAR_EDGE
+
+    def uncertainty(
+        self, best: "np.ndarray", *, keep_edges: bool
+    ) -> tuple["np.ndarray", "np.ndarray"]:
         """Return standard errors of the logarithms and their correlations.
 
         A bootstrap over shapes without refitting: each draw takes one Gauss-Newton step from the
@@ -251,6 +250,8 @@ class _Problem:
         if not count:
             return np.zeros(0), np.zeros((0, 0))
         residuals, jacobian = self.residuals(best), self.jacobian(best)
+        if keep_edges:
+            jacobian = jacobian * ~self.at_edge(best)
         robust = 1 / np.sqrt(1 + (residuals / ROBUST_SCALE) ** 2)
         _, shape = np.unique(self.shapes, return_inverse=True)
         shapes = int(shape.max()) + 1

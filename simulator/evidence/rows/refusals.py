@@ -62,6 +62,13 @@ def doubtful(
 
     What made some rows impossible, such as a router that read fewer experts than stated, made the
     others too short as well.
+
+    Parameters
+    ----------
+    frame, kind
+        Rows of a kind.
+    flawed
+        Which of them are impossible.
     """
     doubted = pd.Series(data=False, index=frame.index)
     lines = []
