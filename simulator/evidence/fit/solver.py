@@ -163,6 +163,11 @@ def _folds(shapes: "np.ndarray") -> "np.ndarray":
     return np.asarray(order) % FOLDS
 
 
+def _next_to_nothing(value: float, item: Free) -> bool:
+    """Return whether a constant is at the lower edge of its range, and a fit may start higher."""
+    return value < item.low * (1 + NEAR_EDGE) and item.start < item.high
+
+
 class _Problem:
     """Residuals as a function of the constants' logarithms."""
 
@@ -190,8 +195,9 @@ class _Problem:
             constants[item.key].value if item.key in constants else item.start
             for item in self._free
         ]
+        # Rows do not seem to determine a constant that is next to nothing.
         values = [
-            value if value > 0 else item.start
+            item.start if value <= 0 or _next_to_nothing(value, item) else value
             for value, item in zip(values, self._free, strict=True)
         ]
         return np.clip(np.log(values), self._low + 1e-6, self._high - 1e-6)
