@@ -49,8 +49,8 @@ ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer")
 # Kernels of grouped products: in Triton, which each library tunes; shared by libraries; for weights
 # of 4 bits with activations of 8; and TensorRT-LLM's for few tokens.
 EXPERT_KERNELS = (
-    *("vllm_triton", "sglang_triton", "marlin", "deepgemm"),
-    *("flashinfer_cutlass", "flashinfer_trtllm", "w4a8", "min_latency"),
+    *("vllm_triton", "sglang_triton", "marlin", "deepgemm", "flashinfer_cutlass"),
+    *("flashinfer_trtllm", "vllm_w4a8", "trtllm_w4a8", "min_latency"),
 )
 # The constants of caches of 8 bits and fewer.
 LOW_PRECISION: Precision = "fp8"

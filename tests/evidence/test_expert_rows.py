@@ -80,7 +80,7 @@ def test_a_scheme_is_a_stored_format_and_one_that_is_multiplied(tmp_path: Path) 
     groups = {group.index[0]: group for group in prepare(table, "moe").groups}
     quantised = [any(op.kind == "quantise" for op in groups[i].operations) for i in range(4)]
     assert quantised == [False, True, False, True]
-    assert groups[1].variants[0] == Variant("w4a8", "mxfp4")
+    assert groups[1].variants[0] == Variant("vllm_w4a8", "mxfp4")
     assert Variant(precision="int4") in groups[0].variants  # which stands in for mxfp4
 
 

@@ -242,7 +242,8 @@ class _Problem:
 
     def at_edge(self, point: "np.ndarray") -> "np.ndarray":
         """Return which constants are at the edge of their range."""
-        return np.minimum(point - self._low, self._high - point) < NEAR_EDGE
+        distance = np.minimum(point - self._low, self._high - point)
+        return np.asarray(distance < NEAR_EDGE)
 
     def uncertainty(
         self, best: "np.ndarray", *, keep_edges: bool

@@ -59,11 +59,11 @@ def expert_kernel(row: "pd.Series[Any]") -> str:
     >>> expert_kernel(pd.Series({**row, "dtype": "fp8", "product_dtype": "fp8"}))
     'flashinfer_cutlass'
     """
-    lowered = str(row["kernel"]).lower()
+    lowered, library = str(row["kernel"]).lower(), library_of(str(row["framework"]))
     if row["dtype"] == "mxfp4" and row["product_dtype"] == "fp8":
-        return "w4a8"
-    if "triton" in lowered or "fused_moe" in lowered:
-        lowered = f"{library_of(str(row['framework']))}_triton"
+        lowered = f"{library}_w4a8"
+    elif "triton" in lowered or "fused_moe" in lowered:
+        lowered = f"{library}_triton"
     return next((name for name in EXPERT_KERNELS if name in lowered), "")
 
 
