@@ -88,6 +88,30 @@ def averaged(
 
     Decode attention has constants for each kernel under its name, and for all kernels together.
     """
+    found = _collected(gpus, kernels)
+    told = [(own, {_rows_of(key) for key in own}) for own in map(own_constants, gpus)]
+
+    def common(key: Key) -> bool:
+        # What some GPU's rows of a format did not determine has no mean over all GPUs.
+        return all(key in own or _rows_of(key) not in rows for own, rows in told)
+
+    return {
+        key: Entry(
+            _rounded(float(np.exp(np.mean(np.log([value for value, _ in values]))))),
+            f"{'geometric mean: ' if len(values) > 1 else ''}"
+            + "; ".join(f"{_rounded(value):g} {text}" for value, text in values),
+            REFERENCE_MHZ,
+            sm_tflops=REFERENCE_SM_TFLOPS if _follows_sm(key) else 0.0,
+        )
+        for key, values in sorted(found.items(), key=lambda pair: str(pair[0]))
+        if not key.precision or common(key)
+    }
+
+
+def _collected(
+    gpus: Sequence[HardwareProfile], kernels: Mapping[tuple[str, str], str]
+) -> dict[Key, list[tuple[float, str]]]:
+    """Return the values of each constant at the reference clock, each with its origin."""
     found: dict[Key, list[tuple[float, str]]] = {}
     for gpu in gpus:
         values = own_constants(gpu)
@@ -111,29 +135,12 @@ def averaged(
                     text = f"{gpu.name}, {library} {kernel}"
                     for each in (key.of(Variant(kernel)), key):
                         found.setdefault(each, []).append((_at_reference(key, value, gpu), text))
-    # A constant that some GPU's rows of its format and kind did not determine has no mean.
-    low_precision = [{key for key in own_constants(gpu) if key.precision} for gpu in gpus]
-    told = [{(key.precision, part_of(key)) for key in keys} for keys in low_precision]
-    common = {
-        key
-        for key in found
-        if all(
-            key.of(Variant(precision=key.precision)) in keys
-            for keys, parts in zip(low_precision, told, strict=True)
-            if (key.precision, part_of(key)) in parts
-        )
-    }
-    return {
-        key: Entry(
-            _rounded(float(np.exp(np.mean(np.log([value for value, _ in values]))))),
-            f"{'geometric mean: ' if len(values) > 1 else ''}"
-            + "; ".join(f"{_rounded(value):g} {text}" for value, text in values),
-            REFERENCE_MHZ,
-            sm_tflops=REFERENCE_SM_TFLOPS if _follows_sm(key) else 0.0,
-        )
-        for key, values in sorted(found.items(), key=lambda pair: str(pair[0]))
-        if key in common or not key.precision
-    }
+    return found
+
+
+def _rows_of(key: Key) -> tuple[str, ...]:
+    """Return what the rows that determine a constant have in common."""
+    return part_of(key), key.library, key.precision
 
 
 def of_architecture(

@@ -29,6 +29,7 @@ from tools import carry
 # The family of kernels of a kind of row, and the columns that calls of one size share.
 FAMILIES: dict[RowKind, tuple[Family, tuple[str, ...]]] = {
     "gemm": ("gemm", ("m",)),
+    "moe": ("experts", ("tokens",)),
     "decode_attention": ("attention", ("batch", "kv_len")),
     "shared_prefix_attention": ("attention", ("batch", "prefix_len")),
     "prefill_attention": ("prefill_attention", ("batch", "q_len")),
@@ -94,6 +95,8 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
     }
     for kind, table in tables.items():
         rows = table[table["time_s"].notna() & table["gpu_id"].notna()]
+        if "distrusted" in rows:
+            rows = rows[~rows["distrusted"]]
         for group in prepare(rows, kind).groups:
             # Questions are about engines' usual kernels, whose collectives have nothing of NCCL's.
             unusual = not group.typical or APART & set(group.variants)

@@ -214,6 +214,7 @@ def _notes(
             "The latent cache (MLA) is read once for all heads of a sample: small, and soon bound "
             "by arithmetic, it has less to share than others."
         )
+    notes.append(_routing_note(model, setup))
     if work.query_tokens > 1:
         notes.append(
             f"Tokens per second count {work.accepted_tokens:g} of {work.query_tokens} query tokens "
@@ -252,6 +253,20 @@ def fits_note(needs: Memory) -> str:
     if needs.fits:
         return ""
     return f"{DOES_NOT_FIT}: {format_gib(-float(needs.free_bytes))} short on each GPU."
+
+
+def _routing_note(model: ModelShape, setup: Setup) -> str:
+    """Say how tokens choose experts, if that was asked."""
+    if setup.routing == "uniform":
+        return ""
+    if model.experts is None:
+        return f"{model.name} has no experts: the routing changes nothing."
+    if setup.routing == "balanced":
+        return "Tokens visit the experts in turn: more of them than real routing does."
+    return (
+        f"Loads of experts follow a power law with exponent {setup.routing_exponent:g}, as in "
+        "aiconfigurator's rows."
+    )
 
 
 def _length_note(model: ModelShape, work: Workload) -> str:

@@ -48,6 +48,8 @@ NAMED_AXES = (
     "weight_dtype",
     "kv_dtype",
     "tensor_parallel",
+    "routing",
+    "routing_exponent",
 )
 # Nobody reads a page with more rows; `bifurcate sweep` writes them all.
 MOST_POINTS_LISTED = 240

@@ -27,7 +27,16 @@ from simulator.cli.options import (
 from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import EXECUTIONS, KV_LAYOUTS, Execution, KvLayout, Setup, ask
+from simulator.inputs.setup import (
+    EXECUTIONS,
+    KV_LAYOUTS,
+    ROUTINGS,
+    Execution,
+    KvLayout,
+    Routing,
+    Setup,
+    ask,
+)
 from simulator.inputs.workload import Workload
 
 
@@ -193,6 +202,25 @@ def question_of(
             text="GPUs that share each layer. Default: 1.",
         ),
     ] = None,
+    routing: Annotated[
+        Routing,
+        choice(
+            "--routing",
+            panel=WORK_PANEL,
+            text="How tokens choose a model's experts: in turn, at random, or by a power law.",
+            of=ROUTINGS,
+        ),
+    ] = "uniform",
+    routing_exponent: Annotated[
+        float,
+        option(
+            "--routing-exponent",
+            panel=WORK_PANEL,
+            text="Exponent of skewed routing, between 1 and 2.",
+            parser=number,
+            metavar="POWER",
+        ),
+    ] = 1.2,
     gpu_memory_utilization: Utilization = 0.9,
     constants: Constants = "auto",
 ) -> "Question":
@@ -205,8 +233,8 @@ def question_of(
     context_tokens, samples, prompts, tree, decoded_tokens, output_tokens, query_tokens, \
     accepted_tokens
         The sizes of a step, or of a request.
-    kernel, kv_layout, execution, dtype, kv_dtype, tensor_parallel, gpu_memory_utilization, \
-    constants
+    kernel, kv_layout, execution, dtype, kv_dtype, tensor_parallel, routing, routing_exponent, \
+    gpu_memory_utilization, constants
         How it is run.
     """
     flags = {
@@ -233,6 +261,8 @@ def question_of(
         weight_dtype=dtype,
         kv_dtype=kv_dtype,
         tensor_parallel=tensor_parallel,
+        routing=routing,
+        routing_exponent=routing_exponent,
         gpu_memory_utilization=gpu_memory_utilization,
         constants=constants,
     )

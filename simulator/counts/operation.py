@@ -84,6 +84,10 @@ class Operation:
     m, n, k
         Sizes of each launch's matrix product [M, K] x [K, N]; 0 if unknown or if there are many
         small products.
+    groups, held, even
+        Of a grouped product: the groups into which its M rows are divided, each with its own
+        weights (visited experts), those that there are (the GPU's experts), and whether groups have
+        equally many rows; 0 if it is a plain one.
     weights
         Stored format of the weights, if the kernel expands them to ``dtype`` on the chip; None if
         they have that format.
@@ -132,6 +136,9 @@ class Operation:
     m: Numeric = 0
     n: Numeric = 0
     k: Numeric = 0
+    groups: Numeric = 0
+    held: Numeric = 0
+    even: bool = False
     weights: Dtype | None = None
     link_bytes: Numeric = 0
     ranks: int = 1

@@ -13,6 +13,7 @@ from simulator.counts.attention.plain import rebuild
 from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.shape import AttentionShape, present
 from simulator.counts.attention.tree import SharedLevel, stored_tokens, visible_levels
+from simulator.counts.experts import RoutedExperts, visited_experts
 from simulator.counts.operation import Kind, Operation, repeated
 from simulator.counts.pieces import (
     FLOAT_BYTES,
@@ -522,68 +523,39 @@ def _activation(shard: Shard, name: str, inner: Numeric) -> Operation:
     return elementwise(name, 2 * row, row, kind=kind)
 
 
-def distinct_experts(count: int, per_token: int, tokens: Numeric) -> Numeric:
-    """Return the expected number of distinct experts that some tokens visit, at uniform routing.
-
-    Parameters
-    ----------
-    count, per_token
-        Number of experts, and experts that each token visits.
-    tokens
-        Number of tokens.
-
-    Examples
-    --------
-    >>> distinct_experts(8, 2, 1), round(distinct_experts(8, 2, 16), 3)
-    (2.0, 7.92)
-    """
-    return count * (1 - (1 - per_token / count) ** tokens)
-
-
 def _experts(shard: Shard, experts: Experts) -> list[Operation]:
-    """Return a mixture-of-experts MLP, which reads only the weights of visited experts.
-
-    Tokens are sorted by expert, multiplied in two grouped products, and summed back.
-    """
-    model, tokens = shard.model, shard.tokens
-    d, inner = model.hidden_size, shard.split(experts.intermediate_size)
-    visited = distinct_experts(experts.count, experts.per_token, tokens)
-    visits = tokens * experts.per_token
-    ups = 2 if model.gated_mlp else 1
-    row = shard.rows(d)
-    # Plain PyTorch loops over the visited experts.
-    loops = visited if shard.eager else 1
-
-    def _grouped(name: str, rows_in: Numeric, rows_out: Numeric) -> Operation:
-        weights = rows_in * rows_out * DTYPE_BYTES[shard.setup.weight_dtype]
-        if experts.expert_bias:
-            weights = weights + rows_out * shard.element_bytes
-        return Operation(
-            name=name,
-            kind="gemm",
-            flops=2 * visits * rows_in * rows_out,
-            bytes_read=visits * rows_in * shard.element_bytes + visited * weights,
-            bytes_written=visits * rows_out * shard.element_bytes,
-            weight_bytes_read=visited * weights,
-            launches=loops,
-            dtype=shard.product_dtype,
-        )
-
-    gates = tokens * experts.count * FLOAT_BYTES
-    activated = visits * inner * shard.element_bytes
+    """Return a mixture of experts: router, routed experts, and the expert that all tokens share."""
+    model, setup = shard.model, shard.setup
+    visited = visited_experts(
+        experts.count,
+        experts.per_token,
+        shard.tokens,
+        routing=setup.routing,
+        exponent=setup.routing_exponent,
+    )
+    routed = RoutedExperts(
+        tokens=shard.tokens,
+        count=experts.count,
+        pairs=shard.tokens * experts.per_token,
+        visited=visited,
+        held=experts.count,
+        even=setup.routing == "balanced",
+        hidden=model.hidden_size,
+        inner=shard.split(experts.intermediate_size),
+        ups=2 if model.gated_mlp else 1,
+        bias=experts.expert_bias,
+        activations=shard.dtype,
+        stored=setup.weight_dtype,
+        multiplied=shard.product_dtype,
+    )
     bias, dtype = experts.router_bias, shard.dtype
     operations = [
-        gemm(shard, "router", d, experts.count, bias=bias, dtype=dtype),
-        elementwise("expert_choice", gates, visits * 8, launches=2),
-        elementwise("expert_gather", row, row * experts.per_token, launches=loops),
-        _grouped("experts_up", d, ups * inner),
-        elementwise("experts_activation", ups * activated, activated, launches=loops),
-        _grouped("experts_down", inner, d),
-        elementwise("expert_sum", row * experts.per_token, row, launches=loops),
+        gemm(shard, "router", model.hidden_size, experts.count, bias=bias, dtype=dtype),
+        *routed.operations(eager=shard.eager),
     ]
     if experts.shared_intermediate_size:
         if experts.shared_gate:
-            operations.append(gemm(shard, "shared_expert_gate", d, 1, dtype=dtype))
+            operations.append(gemm(shard, "shared_expert_gate", model.hidden_size, 1, dtype=dtype))
         shared = shard.split(experts.shared_intermediate_size)
         operations += _dense(shard, "shared_expert", shared, bias=model.mlp_bias)
     return operations

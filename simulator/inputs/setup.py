@@ -15,11 +15,13 @@ from simulator.units import MILLISECOND
 Attention = Literal["standard", "bifurcated"]
 KvLayout = Literal["copies", "shared", "rebuilt"]
 Execution = Literal["graph", "compiled", "eager"]
+Routing = Literal["balanced", "uniform", "skewed"]
 ConstantsChoice = Literal["auto", "carried", "peak"]
 
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 KV_LAYOUTS: tuple[KvLayout, ...] = get_args(KvLayout)
 EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
+ROUTINGS: tuple[Routing, ...] = get_args(Routing)
 CONSTANTS_CHOICES: tuple[ConstantsChoice, ...] = get_args(ConstantsChoice)
 
 
@@ -50,6 +52,11 @@ class Setup(Frozen):
         Formats of weights and of the KV cache.
     tensor_parallel
         GPUs over which heads and MLP columns are split.
+    routing
+        How tokens choose a model's experts: in turn (balanced), at random (uniform), or by a power
+        law (skewed).
+    routing_exponent
+        The exponent of skewed routing, between 1 and 2: see ``counts/experts.py``.
     constants
         ``auto`` takes the best known, ``carried`` ignores what was fitted or measured on the card,
         ``peak`` uses published peaks without fixed times: a bound, not a prediction.
@@ -64,8 +71,17 @@ class Setup(Frozen):
     weight_dtype: DtypeField = "bf16"
     kv_dtype: KvDtypeField = "bf16"
     tensor_parallel: AtLeastOne = 1
+    routing: Routing = "uniform"
+    routing_exponent: Annotated[float, Field(allow_inf_nan=True)] = 1.2
     constants: ConstantsChoice = "auto"
     gpu_memory_utilization: Annotated[float, Field(allow_inf_nan=True)] = 0.9
+
+    @field_validator("routing_exponent")
+    @classmethod
+    def _a_power(cls, exponent: float) -> float:
+        if not 1 < exponent < 2:  # noqa: PLR2004
+            raise ValueError("is not between 1 and 2; measured rows have 1.01 and 1.2")
+        return exponent
 
     @field_validator("gpu_memory_utilization")
     @classmethod

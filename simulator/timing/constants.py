@@ -51,6 +51,12 @@ LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
 # Attention kernels of several libraries: their fitted constants say more about the kernel than
 # about the GPU.
 ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer", "trtllmgen", "triton")
+# Kernels of grouped products: in Triton, which each library tunes; shared by libraries; for weights
+# of 4 bits with activations of 8; and TensorRT-LLM's for few tokens.
+EXPERT_KERNELS = (
+    *("vllm_triton", "sglang_triton", "marlin", "deepgemm", "flashinfer_cutlass"),
+    *("flashinfer_trtllm", "vllm_w4a8", "trtllm_w4a8", "min_latency"),
+)
 # The constants of caches of 8 bits and fewer.
 LOW_PRECISION: Precision = "fp8"
 # Kinds of operation that multiply by weights, whose format selects their constants.
@@ -111,6 +117,7 @@ VARIANTS = (
     *(Variant(library) for library in (*LIBRARIES, *ATTENTION_KERNELS)),
     *(Variant(library, each) for each in PRECISIONS for library in ("", *LIBRARIES)),
     *(Variant(kernel, LOW_PRECISION) for kernel in ATTENTION_KERNELS),
+    *(Variant(kernel, each) for each in ("", *PRECISIONS) for kernel in EXPERT_KERNELS),
 )
 
 
@@ -197,6 +204,7 @@ CONSTANTS: dict[str, Definition] = {
         by_kind=True,
         fit={
             **dict.fromkeys(("attention", "gemm"), (0.3, 1)),
+            "experts": (0.1, 1),
             **dict.fromkeys(("prefill_attention", *STREAMING, "recurrence"), (0.1, 1)),
             **dict.fromkeys(("latent_attention", "latent_prefill"), (0.02, 1)),
         },
@@ -210,6 +218,7 @@ CONSTANTS: dict[str, Definition] = {
             "combine": (0.02, 20),
             "copy": (0.3, 12),
             "gemm": (0.3, 15),
+            "experts": (0.3, 60),
             "prefill_attention": (0.5, 60),
             **dict.fromkeys(("latent_attention", "latent_prefill"), (0.5, 60)),
             **dict.fromkeys(STREAMING, (0.3, 20)),
@@ -221,12 +230,13 @@ CONSTANTS: dict[str, Definition] = {
     "block_us": _time(
         meaning="time of each further wave of thread blocks over all SMs",
         by_kind=True,
-        needs=("thread_blocks",),
+        needs=("thread_blocks", "groups"),
         fit={
             **dict.fromkeys(
                 ("attention", "prefill_attention", "latent_attention", "latent_prefill"),
                 (0.01, 30),
             ),
+            "experts": (0.01, 30),
             "convolution": (0.001, 30, 0.1),
             "quantise": (1e-3, 5, 0.2),
         },
@@ -251,6 +261,7 @@ CONSTANTS: dict[str, Definition] = {
         needs=("flops",),
         fit={
             "gemm": (0.1, 1),
+            "experts": (0.02, 1),
             **dict.fromkeys(("prefill_attention", "latent_attention", "latent_prefill"), (0.05, 1)),
         },
         rows="rows with many FLOPs per byte: m of 1024 and more, or long prefill",
@@ -309,6 +320,12 @@ CONSTANTS: dict[str, Definition] = {
         needs=("sequences",),
         fit=dict.fromkeys((None, "latent_attention"), (1e-5, 0.1)),
         rows="decode attention with a batch of 512 and more",
+    ),
+    "group_us": _time(
+        meaning="time of each expert that the GPU holds, visited or not, in a grouped product",
+        needs=("held",),
+        fit={None: (1e-4, 2, 0.02)},
+        rows="few tokens over many experts",
     ),
     "split_us": _time(
         meaning="time of each partial result that a combine adds up",
@@ -409,7 +426,12 @@ _STAND_IN = {Key("flops_fraction", "attention"): Key("flops_fraction", "prefill_
 def keys_by_text() -> Mapping[str, Key]:
     """Map the name of every constant that a profile may contain to its key."""
     general = dict.fromkeys([*map(Key, CONSTANTS), *KEYS])
-    keys = [key.of(variant) for variant in (GENERAL, *VARIANTS) for key in general]
+    keys = [
+        key.of(variant)
+        for variant in (GENERAL, *VARIANTS)
+        for key in general
+        if key.kind == "experts" or key.name == "group_us" or variant.library not in EXPERT_KERNELS
+    ]
     return {str(key): key for key in keys}
 
 
@@ -663,8 +685,8 @@ class Rates:
         Streaming multiprocessors.
     sequence_s
         By kind: time of each sequence.
-    split_s
-        Time of each partial result.
+    group_s, split_s
+        Time of each expert, and of each partial result.
     hop_s, network_hop_s, exchange_s, chunk_s
         Of collectives: the time of each further GPU and node, of sending parts, and of a chunk.
     tile_bytes_per_s, tile_start_k, split_k_s
@@ -698,6 +720,7 @@ class Rates:
     serial_s: Mapping[Kind, float]
     overlap: Mapping[Kind, float]
     sequence_s: Mapping[Kind, float]
+    group_s: float
     split_s: float
     hop_s: float
     network_hop_s: float
@@ -761,8 +784,10 @@ class Rates:
         for dtype in DTYPES:
             if has_low_precision_products(self.gpu, dtype):
                 found[dtype] = "fp8" if dtype == "int8" else cast("Precision", dtype)
-            elif dtype in ("nvfp4", "mxfp4"):
+            elif dtype == "nvfp4":
                 found[dtype] = "int4"  # expanded on the chip, like int4
+            elif dtype == "mxfp4":
+                found[dtype] = "mxfp4"  # so too, by kernels of their own
         return found
 
     def precision_of(self, operation: Operation) -> Precision:
@@ -884,6 +909,7 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
         serial_s=by_kind("serial_us", MICROSECOND),
         overlap=by_kind("overlap", 1),
         sequence_s=by_kind("sequence_us", MICROSECOND),
+        group_s=value("group_us") * MICROSECOND,
         split_s=value("split_us") * MICROSECOND,
         hop_s=value("hop_us") * MICROSECOND,
         network_hop_s=value("network_hop_us") * MICROSECOND,
@@ -950,7 +976,8 @@ class _Search:
         by_kind = CONSTANTS[key.name].by_kind
         low_precision = [key.of(variant) for variant in variants if variant.precision]
         sixteen_bit = [key.of(variant) for variant in variants if not variant.precision]
-        told = any((each.precision, part_of(key)) in self._told for each in low_precision)
+        part = part_of(key)
+        told = any((each.precision, part) in self._told for each in low_precision)
         found = (
             self._own(low_precision)
             or (transferred(self.gpu, low_precision) if low_precision and not told else None)
@@ -998,6 +1025,8 @@ def part_of(key: Key) -> str:
         return key.kind or "gemm"
     if key.name == "exp_g_per_s":
         return "prefill_attention"
+    if key.name == "group_us":
+        return "experts"
     parts: dict[Kind | None, str] = {"combine": "attention", "copy": "attention", None: "attention"}
     return parts.get(key.kind, str(key.kind))
 

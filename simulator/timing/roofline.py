@@ -22,6 +22,11 @@ last of which may not be full.
 with the start and end of a tile as a length of K, and (tile rows x element + tile columns x weight)
 bytes per step of K: activations in the format of the product, weights in their stored format.
 
+The products of experts are grouped: rows of every visited expert have tiles of their own, nothing
+is split, and a wave takes a fixed time more, which explains rows better than loading does:
+
+    t = waves x (K x 2 x tile rows x tile columns / rate of an SM + block_us)
+
 References
 ----------
 S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performance model for
@@ -130,7 +135,9 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
     launch_s = gpu.launch_s[operation.kind] + (gpu.eager_launch_s if eager else 0.0)
     fixed_s = operation.launches * launch_s + _serial_s(operation, gpu)
     memory_s = _memory_s(operation, gpu)
-    if is_used(operation.m) and gpu.tile_bytes_per_s < inf:
+    if is_used(operation.groups) and gpu.choice != "peak":
+        compute_s = _grouped_s(operation, gpu)
+    elif is_used(operation.m) and gpu.tile_bytes_per_s < inf:
         split_s, compute_s = _tiled(operation, gpu, memory_s)
         fixed_s = fixed_s + split_s
     else:
@@ -186,6 +193,8 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
     seconds: Numeric = 0.0
     if is_used(operation.sequences):
         seconds = seconds + operation.sequences * gpu.sequence_s[operation.kind]
+    if is_used(operation.held):
+        seconds = seconds + operation.held * gpu.group_s
     if is_used(operation.splits):
         seconds = seconds + operation.splits * gpu.split_s
     if is_used(operation.link_bytes):
@@ -430,6 +439,27 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
         best_split = where(better, split_s, best_split)
         best_tiles = where(better, tiles_s, best_tiles)
     return best_split, best_tiles
+
+
+def _grouped_s(operation: Operation, gpu: Rates) -> Numeric:
+    """Return the time of the tiles of a grouped product. [s].
+
+    Each group begins a new tile. Groups of unequal size leave half a tile empty on average.
+    """
+    groups = maximum(operation.groups, 1)
+    rows_each = operation.m / groups
+    rate = gpu.flops_per_s(operation.kind, operation.dtype) / gpu.sm_count
+    shortest: Numeric = inf
+    for rows, columns in TILES:
+        if operation.even:
+            down = groups * ceil_div(rows_each, rows)
+        else:
+            down = maximum(groups, operation.m / rows + groups / 2)
+        multiplied = minimum(rows_each, rows) if rows == LEAST_ROWS else rows
+        tile_s = 2 * columns * operation.k * multiplied / rate + gpu.block_s[operation.kind]
+        waves = _twice_waves(down * ceil_div(operation.n, columns), gpu.sm_count) / 2
+        shortest = minimum(shortest, waves * tile_s)
+    return shortest
 
 
 @lru_cache(maxsize=256)

@@ -158,20 +158,6 @@ def test_a_group_larger_than_its_link_joins_is_noted(name: str, size: int, told:
     assert all(told in note for note in found)
 
 
-@pytest.mark.parametrize(("context", "noted"), [(4096, False), (20_000, True), (80_000, False)])
-def test_a_cache_behind_l2_is_noted_where_it_could_serve(context: int, noted: bool) -> None:
-    """A layer's 8 KV heads take 4 KiB a token: 16, 82 and 328 MB, of 32 MiB and of 256 MiB."""
-    notes = _estimate(
-        llama_3_70b(),
-        load_hardware("mi300x"),
-        samples=16,
-        context_tokens=context,
-        kv_layout="shared",
-        tensor_parallel=1,
-    ).notes
-    assert any("Infinity Cache" in note for note in notes) == noted
-
-
 @pytest.mark.parametrize(
     ("card", "choice", "words"),
     [

@@ -30,6 +30,8 @@ WORKLOAD: dict[str, Any] = {
     "weight_dtype": str,
     "kv_dtype": str,
     "tensor_parallel": int,
+    "routing": str,
+    "routing_exponent": Number,
     "tree": str,
 }
 INPUTS: dict[str, Any] = {

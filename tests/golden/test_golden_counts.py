@@ -17,9 +17,10 @@ from builders import (
 )
 
 from simulator.counts.attention.ideal import Ideal
+from simulator.counts.experts import visited_experts
 from simulator.counts.memory import kv_bytes_per_token, kv_cache_bytes, weights_bytes
 from simulator.counts.operation import total
-from simulator.counts.transformer import attention_shape, distinct_experts, prefill_operations
+from simulator.counts.transformer import attention_shape, prefill_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import Setup
@@ -145,7 +146,7 @@ def test_only_visited_experts_are_read() -> None:
     The second token's two experts are each among the first's with probability 1/4: 2 + 2 - 0.5.
     An expert has 3 x 4096 x 14336 = 176,160,768 parameters.
     """
-    assert [distinct_experts(8, 2, tokens) for tokens in (0, 1, 2)] == [0, 2, 3.5]
+    assert [visited_experts(8, 2, tokens) for tokens in (0, 1, 2)] == [0, 2, 3.5]
     for samples, visited in ((1, 2), (2, 3.5)):
         named = by_name(step_operations(mixtral_8x7b(), samples=samples))
         read = sum(named[name].weight_bytes_read for name in ("experts_up", "experts_down"))
@@ -156,7 +157,7 @@ def test_expected_experts_by_enumeration() -> None:
     """Averaged over all choices of 2 of 4 experts by each of 3 tokens, counted out."""
     choices = list(itertools.combinations(range(4), 2))
     visited = [len(set().union(*tokens)) for tokens in itertools.product(choices, repeat=3)]
-    assert distinct_experts(4, 2, 3) == pytest.approx(sum(visited) / len(visited), rel=1e-12)
+    assert visited_experts(4, 2, 3) == pytest.approx(sum(visited) / len(visited), rel=1e-12)
 
 
 def test_mixtral_flops_are_those_of_its_active_parameters() -> None:

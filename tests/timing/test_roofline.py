@@ -415,6 +415,41 @@ def test_a_quarter_of_the_weight_bytes_saves_time(name: str) -> None:
     assert step["int4"] < 0.75 * step["int8"]
 
 
+def grouped(rows: float, groups: int, *, even: bool, columns: int = 64) -> Operation:
+    """Return a grouped product of K = 4096 without bytes."""
+    sizes = {"m": rows, "n": columns, "k": 4096, "groups": groups, "held": groups}
+    flops = 2 * rows * columns * 4096
+    return Operation(name="experts_up", kind="experts", flops=flops, even=even, **sizes)
+
+
+def test_every_expert_has_tiles_of_its_own() -> None:
+    """1 row of each of 100 experts takes a wave on 100 SMs as 64 rows do, by their FLOPs.
+
+    A tile of 64 x 64 x 4096 is 33.55 MFLOP, 13.42 us at 2.5 TFLOP/s of an SM.
+    """
+    one, all_rows, next_tile = (
+        _product_us(grouped(rows, 100, even=True)) - 2 for rows in (100, 6400, 6500)
+    )
+    assert all_rows == pytest.approx(2 * 64 * 64 * 4096 / 2.5e12 * 1e6)
+    assert one == pytest.approx(all_rows / 64)
+    assert next_tile == pytest.approx(2 * all_rows)
+
+
+def test_uneven_groups_leave_half_a_tile_empty() -> None:
+    """6,400 rows in 100 uneven groups: 150 tiles, 1.75 waves; of few rows one tile each."""
+    even, uneven = (_product_us(grouped(6400, 100, even=even)) - 2 for even in (True, False))
+    assert uneven == pytest.approx(1.75 * even)
+    few = [_product_us(grouped(100, 100, even=even)) for even in (True, False)]
+    assert few[0] == pytest.approx(few[1])
+
+
+def test_waves_of_tiles_and_held_experts_take_their_own_time() -> None:
+    """One wave at 3 us and 100 experts at 0.1 us each, on top of launch and product."""
+    slow = rates(gpu({**ROUND_CONSTANTS, "experts_block_us": 3, "group_us": 0.1}))
+    item = grouped(6400, 100, even=True)
+    assert _product_us(item, slow) == pytest.approx(_product_us(item) + 3 + 10)
+
+
 def test_at_published_peaks_there_are_no_tiles() -> None:
     """A bound: every SM is busy all the time."""
     peak = rates(gpu(ROUND_CONSTANTS), "peak")

@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from simulator.evidence.fit.stages import STAGES, Stage
 from simulator.evidence.predict.groups import Group
 from simulator.evidence.predict.measured import of_other_libraries
 from simulator.evidence.predict.prepare import prepare
-from simulator.evidence.rows.kinds import RowKind
+from simulator.evidence.rows.kinds import KINDS, RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.dtypes import PRECISIONS
 from simulator.inputs.hardware import HardwareProfile
@@ -116,18 +117,22 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     """Yield the fits of one kind of row: in general, by library, by 8-bit format."""
     # Rows that ran out of memory have no time to fit.
     rows = rows[rows["time_s"].notna()]
+    if stage.most:
+        rows = _thinned(rows, stage)
     prepared = [group for group in prepare(rows, stage.kind).groups if group.determines]
     groups = [group for group in prepared if _launched(group) == stage.rows]
     chosen_for = []
     for precision in ("", *PRECISIONS) if stage.own else ("",):
         general = Variant(precision=precision)
         some = [group for group in groups if group.precision == precision]
+        libraries = _by_variant(some)
         if stage.general:
             usual = [group for group in some if group.typical]
             apart = Variant(stage.apart)
             without = [group for group in usual if apart not in group.variants or not stage.apart]
-            chosen_for.append((without or usual, general))
-        libraries = _by_variant(some)
+            # Where each library has its own, general constants are those of questions.
+            every = map(_without_library, without or usual) if len(libraries) > 1 else usual
+            chosen_for.append((list(every), general))
         # General constants serve a single library as well, unless they leave its kernel out.
         single = len(libraries) == 1 and stage.general and some[0].typical
         if stage.own and not single:
@@ -140,6 +145,24 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
         found = _fit(stage, rows, profile, chosen, left, variant)
         profile = with_constants(profile, found.fitted.constants)
         yield found
+
+
+def _without_library(group: Group) -> Group:
+    """Return a group timed with constants of no library."""
+    return replace(group, variants=tuple(item for item in group.variants if not item.library))
+
+
+def _thinned(rows: pd.DataFrame, stage: Stage) -> pd.DataFrame:
+    """Return at most ``stage.most`` rows of each kernel and format, in whole series.
+
+    Series, which differ in one size, are taken in the order of a hash of their names.
+    """
+    varied, *names = KINDS[stage.kind].shown
+    series = rows[names].astype(str).agg("/".join, axis=1)
+    order = series.map({name: sha256(name.encode()).hexdigest() for name in series.unique()})
+    sorted_rows = rows.assign(order=order).sort_values(["order", varied], kind="stable")
+    kernels = sorted_rows.groupby(["framework", "kernel", "dtype"], dropna=False)
+    return sorted_rows[kernels.cumcount() < stage.most].drop(columns="order").sort_index()
 
 
 def _fit(
@@ -156,7 +179,9 @@ def _fit(
         rows.loc[group.index, list(stage.shape)].astype(str).agg("/".join, axis=1).to_numpy()
         for group in groups
     ]
-    result = fit(profile, groups, measured, shapes, free, variant=variant)
+    result = fit(
+        profile, groups, measured, shapes, free, variant=variant, keep_edges=stage.keep_edges
+    )
     labels = [label for group in groups for label in group.index]
     named = rows.loc[labels, "source"].dropna().astype(str)
     return StageFit(

@@ -15,6 +15,8 @@ ROBUST_SCALE = 0.05
 LEAST_SENSITIVITY = 0.01
 # Nor a constant whose relative standard error exceeds this.
 LARGEST_ERROR = 0.5
+# Logarithms nearer to the edge of a range are at it.
+NEAR_EDGE = 1e-3
 RESAMPLES = 400
 FOLDS = 5
 
@@ -86,6 +88,7 @@ def fit(
     free: Sequence[Free],
     *,
     variant: Variant = GENERAL,
+    keep_edges: bool = False,
 ) -> Fitted:
     """Fit constants to groups of rows.
 
@@ -102,6 +105,9 @@ def fit(
         The constants to fit.
     variant
         The library or format of the constants.
+    keep_edges
+        Whether a constant at the edge of its range, where it is next to nothing or all there is,
+        counts as known: it then neither goes nor blurs the others.
     """
     problem = _Problem(gpu, groups, measured, shapes, free, variant)
     start = problem.start()
@@ -112,7 +118,7 @@ def fit(
     while True:
         problem = _Problem(gpu, groups, measured, shapes, used, variant)
         best = problem.solve(everything, problem.start())
-        errors, correlation = problem.uncertainty(best)
+        errors, correlation = problem.uncertainty(best, keep_edges=keep_edges)
         if not len(errors) or errors.max() <= LARGEST_ERROR:
             break
         # Without the worst constant, the rows may determine the others.
@@ -126,11 +132,7 @@ def fit(
         if test.any() and not test.all():
             held_out[test] = problem.residuals(problem.solve(~test, best))[test]
     names = [str(item.key.of(variant)) for item in used]
-    edge = [
-        names[i]
-        for i, item in enumerate(used)
-        if min(best[i] - np.log(item.low), np.log(item.high) - best[i]) < 1e-3  # noqa: PLR2004
-    ]
+    edge = [name for name, told in zip(names, problem.at_edge(best), strict=True) if told]
     seen = np.abs(problem.jacobian(best)).max(axis=0, initial=0.0) > LEAST_SENSITIVITY
     pairs = [
         (names[i], names[j], float(correlation[i, j]))
@@ -161,6 +163,11 @@ def _folds(shapes: "np.ndarray") -> "np.ndarray":
     return np.asarray(order) % FOLDS
 
 
+def _next_to_nothing(value: float, item: Free) -> bool:
+    """Return whether a constant is at the lower edge of its range, and a fit may start higher."""
+    return value < item.low * (1 + NEAR_EDGE) and item.start < item.high
+
+
 class _Problem:
     """Residuals as a function of the constants' logarithms."""
 
@@ -188,8 +195,9 @@ class _Problem:
             constants[item.key].value if item.key in constants else item.start
             for item in self._free
         ]
+        # Rows do not seem to determine a constant that is next to nothing.
         values = [
-            value if 0 < value < np.inf else item.start
+            item.start if not 0 < value < np.inf or _next_to_nothing(value, item) else value
             for value, item in zip(values, self._free, strict=True)
         ]
         return np.clip(np.log(values), self._low + 1e-6, self._high - 1e-6)
@@ -232,7 +240,14 @@ class _Problem:
         )
         return np.asarray(result.x)
 
-    def uncertainty(self, best: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
+    def at_edge(self, point: "np.ndarray") -> "np.ndarray":
+        """Return which constants are at the edge of their range."""
+        distance = np.minimum(point - self._low, self._high - point)
+        return np.asarray(distance < NEAR_EDGE)
+
+    def uncertainty(
+        self, best: "np.ndarray", *, keep_edges: bool
+    ) -> tuple["np.ndarray", "np.ndarray"]:
         """Return standard errors of the logarithms and their correlations.
 
         A bootstrap over shapes without refitting: each draw takes one Gauss-Newton step from the
@@ -242,6 +257,8 @@ class _Problem:
         if not count:
             return np.zeros(0), np.zeros((0, 0))
         residuals, jacobian = self.residuals(best), self.jacobian(best)
+        if keep_edges:
+            jacobian = jacobian * ~self.at_edge(best)
         robust = 1 / np.sqrt(1 + (residuals / ROBUST_SCALE) ** 2)
         _, shape = np.unique(self.shapes, return_inverse=True)
         shapes = int(shape.max()) + 1

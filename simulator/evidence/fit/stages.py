@@ -37,6 +37,7 @@ _PRODUCTS = (
     *("launch_us", "tile_gb_per_s", "tile_start_k", "split_k_us"),
     *("bandwidth_fraction", "flops_fraction"),
 )
+_EXPERTS = ("launch_us", "group_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _STREAMED = ("launch_us", "bandwidth_fraction")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _SHARED_PREFIX = (
@@ -47,6 +48,10 @@ _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
     ("decode_step", ("model", "context_tokens", "samples")),
     ("shared_prefix_attention", ("prefix_len", "suffix_len", "kv_heads")),
 )
+
+
+# Of 77,166 rows of experts, as many of a kernel and format determine four constants to 1 %.
+MOST_ROWS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,10 @@ class Stage:
         Whether there are also constants for no particular library; engines' overheads have none.
     apart
         A library whose rows have no part in these.
+    most
+        The most rows of a kernel and format to fit, 0 for all: whole series are left out.
+    keep_edges
+        Whether a constant at the edge of its range counts as known.
     rows
         Which rows: replayed from a CUDA graph, launched from the host one by one, or whole programs
         with their own timing.
@@ -74,6 +83,8 @@ class Stage:
     own: bool = False
     general: bool = True
     apart: str = ""
+    most: int = 0
+    keep_edges: bool = False
     rows: Literal["graph", "eager", "whole"] = "graph"
 
 
@@ -116,6 +127,15 @@ STAGES = (
         _free(*(Key(name, "latent_attention") for name in _LATENT)),
         ("heads", "batch"),
         own=True,
+    ),
+    # After the stages of its elementwise and quantise kernels.
+    Stage(
+        "moe",
+        _free(*_keys("experts", *_EXPERTS)),
+        ("hidden_size", "intermediate", "experts", "top_k"),
+        own=True,
+        most=MOST_ROWS,
+        keep_edges=True,
     ),
     Stage(
         "mla_prefill",

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from simulator.inputs.dtypes import DTYPE_BYTES
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.units import MICROSECOND, MILLISECOND
 
 RowKind = Literal[
@@ -17,6 +17,7 @@ RowKind = Literal[
     "mla_prefill",
     "mla_module",
     "gemm",
+    "moe",
     "elementwise",
     "all_reduce",
     "shared_prefix_attention",
@@ -32,15 +33,32 @@ ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 # Optional columns; if present, they hold numbers or formats. A sliding window may be infinite.
 WINDOW = "window"
 NUMBERS = ("latent_dim", "rope_dim", "past_len")
-SWITCHES = ("causal", "expand_kv", "plausible", "host_bound")
-GPU_COUNTS = ("tensor_parallel", "tp", "num_gpus")
-DTYPE_COLUMNS = ("dtype", "kv_dtype", "gemm_dtype", "weight_dtype", "weights_dtype")
+SWITCHES = (
+    *("causal", "expand_kv", "host_bound", "gated"),
+    *("fits_l2", "plausible", "series_plausible"),
+)
+GPU_COUNTS = ("tensor_parallel", "expert_parallel", "tp", "num_gpus")
+DTYPE_COLUMNS = (
+    *("dtype", "kv_dtype", "gemm_dtype", "weight_dtype", "weights_dtype", "product_dtype"),
+)
 # DeepSeek-V3: widths of a head's expanded keys and values, and the hidden size.
 EXPANDED_WIDTHS, MODULE_HIDDEN = (192, 128), 7168
 
 # Names of quantise kernels: a dynamic one, which finds its scales, may be given as what it takes
 # longer than a static one.
 STATIC, DIFFERENCE, DYNAMIC = "static_quantize", "dynamic_minus_static", "dynamic_quantize"
+VISITS = ("alpha", "distinct_experts", "rank_pairs")
+# Names of quantisation schemes: the stored format of the weights, and that of the products.
+SCHEMES: dict[str, tuple[Dtype, Dtype]] = {
+    "int4_wo": ("int4", "bf16"),
+    "w4afp8": ("int4", "fp8"),
+    "w4a16_mxfp4": ("mxfp4", "bf16"),
+    "w4a8_mxfp4_mxfp8": ("mxfp4", "fp8"),
+}
+
+# The share of a mean over drawn routings that any draw has (aiconfigurator rows: 10 to 25 % off).
+DRAWN_SHARE = 0.75
+_EXPERTS = ("hidden_size", "intermediate", "experts", "top_k")
 
 _Figure = Callable[[pd.DataFrame], "pd.Series[float]"]
 
@@ -184,6 +202,36 @@ def _output_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
 
 _LATENT = {"latent_dim": 512, "rope_dim": 64, "causal": 1, "timing": "graph", "plausible": 1}
 _SCOPE, _FORM = {"scope": "kv_write+attention"}, {"form": "expanded_192_128"}
+
+
+def expert_visits(rows: pd.DataFrame) -> "tuple[pd.Series[float], pd.Series[float]]":
+    """Return token-expert pairs and distinct experts of the GPU of a row, at least.
+
+    Rows that do not tell, and skewed ones, whose numbers are means of drawn routings, count only
+    what is certain: balanced visits, or the experts of one token.
+    """
+    pairs = rows["tokens"] * rows["top_k"]
+    local = rows["experts"] / rows["expert_parallel"]
+    balanced = rows["routing"].astype(str) == "balanced"
+    of_one = rows["top_k"].where(rows["expert_parallel"] == 1, 1)
+    certain = (pairs / rows["expert_parallel"]).clip(upper=local).where(balanced, of_one)
+    told = rows["distinct_experts"].where(balanced, DRAWN_SHARE * rows["distinct_experts"])
+    share = rows["rank_pairs"].where(balanced, DRAWN_SHARE * rows["rank_pairs"])
+    return share.fillna(pairs / rows["expert_parallel"]), told.fillna(certain)
+
+
+def _expert_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the weights of the experts that a GPU visits. [bytes]."""
+    matrices = (2 + rows["gated"]) * rows["hidden_size"] * rows["intermediate"]
+    return expert_visits(rows)[1] * matrices * _elements(rows, "dtype") / rows["tensor_parallel"]
+
+
+def _expert_flops(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the FLOPs of both products of a GPU's experts."""
+    matrices = (2 + rows["gated"]) * rows["hidden_size"] * rows["intermediate"]
+    return 2 * expert_visits(rows)[0] * matrices / rows["tensor_parallel"]
+
+
 _ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
 
 KINDS: dict[RowKind, KindOfRow] = {
@@ -240,6 +288,26 @@ KINDS: dict[RowKind, KindOfRow] = {
             _elements(rows, "dtype") * (rows["m"] * rows["k"] + rows["n"] * rows["k"])
         ),
         least_flops=lambda rows: 2 * rows["m"] * rows["n"] * rows["k"],
+    ),
+    "moe": KindOfRow(
+        sizes=("tokens", *_EXPERTS),
+        optional={
+            "timing": "graph",
+            "gated": 1,
+            "tensor_parallel": 1,
+            "expert_parallel": 1,
+            "routing": "balanced",
+            "alpha": None,
+            "distinct_experts": None,
+            "rank_pairs": None,
+            "fits_l2": 0,
+            "plausible": 1,
+            "series_plausible": 1,
+        },
+        shown=("tokens", *_EXPERTS, "dtype", "tensor_parallel", "expert_parallel", "routing"),
+        series=(*_EXPERTS, "routing"),
+        least_bytes=_expert_bytes,
+        least_flops=_expert_flops,
     ),
     "elementwise": KindOfRow(
         sizes=("rows", "width", "bytes"),

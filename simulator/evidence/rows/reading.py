@@ -20,7 +20,9 @@ from simulator.evidence.rows.kinds import (
     KINDS,
     NUMBERS,
     ROW_KINDS,
+    SCHEMES,
     SWITCHES,
+    VISITS,
     WINDOW,
     RowKind,
     added_differences,
@@ -233,7 +235,7 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in columns.sizes:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
-    for name in (*NUMBERS, *SWITCHES, *GPU_COUNTS, WINDOW):
+    for name in (*NUMBERS, *SWITCHES, *GPU_COUNTS, *VISITS, WINDOW):
         if name in columns.optional:
             frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     _fill_dtypes(frame, kind)
@@ -255,6 +257,10 @@ def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:
     """Give every row a dtype, and attention rows a cache dtype."""
     if "dtype" not in frame:
         frame["dtype"] = "bf16"
+    if kind == "moe":
+        known = [SCHEMES.get(name, (name, name)) for name in frame["dtype"]]
+        frame["dtype"] = [stored for stored, _ in known]
+        frame["product_dtype"] = [multiplied for _, multiplied in known]
     if ("mla" in kind or kind.endswith("attention")) and "kv_dtype" not in frame:
         frame["kv_dtype"] = frame["dtype"]
     for name in DTYPE_COLUMNS:

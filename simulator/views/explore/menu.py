@@ -44,7 +44,10 @@ RANGES = {
 # The same, if the scenario asks about several.
 QUERY_TOKENS = (1, 16)
 # Settings that a page keeps from the scenario.
-KEPT = ("accepted_tokens", "weight_dtype", "kv_dtype", "tensor_parallel", "tree")
+KEPT = (
+    *("accepted_tokens", "weight_dtype", "kv_dtype", "tensor_parallel", "tree"),
+    *("routing", "routing_exponent"),
+)
 # What a prefix tree fixes.
 BY_TREE = ("context_tokens", "prompts")
 

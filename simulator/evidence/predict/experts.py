@@ -1,0 +1,151 @@
+"""Predict rows of a layer's experts: the operations that each library timed."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from simulator.counts.experts import RoutedExperts, visited_experts
+from simulator.counts.operation import Operation
+from simulator.evidence.predict.groups import Group, Prepared, library_of
+from simulator.inputs.dtypes import STANDS_IN, Precision
+from simulator.inputs.setup import Routing, Setup
+from simulator.timing.constants import EXPERT_KERNELS, Variant
+
+_KEYS = ["gpu_id", "framework", "kernel", "dtype", "product_dtype", "routing"]
+# The rows' names of routings.
+_ROUTINGS: dict[str, Routing] = {
+    "balanced": "balanced",
+    "uniform": "uniform",
+    "power_law": "skewed",
+}
+DEFAULT_EXPONENT = 1.2
+# The version of SGLang from which its Triton kernels skip choices on other GPUs.
+_SKIPS_OTHERS = (0, 5, 14)
+# What FlashInfer's TensorRT-LLM kernels do inside their products.
+_FUSED = ("experts_activation", "experts_down_quantise")
+
+
+def prepare(rows: pd.DataFrame) -> Prepared:
+    """Turn rows of experts into groups, one per GPU, library, kernel, format and routing."""
+    groups: list[Group] = []
+    skipped: dict[Any, str] = {}
+    for _, part in rows.groupby([rows[name].astype(str) for name in _KEYS], sort=True):
+        first = part.iloc[0]
+        routing = _ROUTINGS.get(str(first["routing"]))
+        if routing is None:
+            why = f"routing {first['routing']} is not one of {', '.join(_ROUTINGS)}"
+            skipped.update(dict.fromkeys(part.index, why))
+            continue
+        groups.append(
+            Group(
+                kind="moe",
+                gpu_id=str(first["gpu_id"]),
+                index=part.index,
+                operations=_operations(part, routing),
+                variants=_variants(first),
+                setup=Setup(weight_dtype=first["dtype"], routing=routing),
+            )
+        )
+    return Prepared(groups, skipped)
+
+
+def expert_kernel(row: "pd.Series[Any]") -> str:
+    """Return the kernel of a row's grouped products; empty if it is not one of those known.
+
+    >>> row = {"kernel": "vllm_fp8moe_flashinfer_cutlass_flashinferexperts", "framework": "vllm"}
+    >>> expert_kernel(pd.Series({**row, "dtype": "fp8", "product_dtype": "fp8"}))
+    'flashinfer_cutlass'
+    """
+    lowered, library = str(row["kernel"]).lower(), library_of(str(row["framework"]))
+    if row["dtype"] == "mxfp4" and row["product_dtype"] == "fp8":
+        lowered = f"{library}_w4a8"
+    elif "triton" in lowered or "fused_moe" in lowered:
+        lowered = f"{library}_triton"
+    return next((name for name in EXPERT_KERNELS if name in lowered), "")
+
+
+def _variants(row: "pd.Series[Any]") -> tuple[Variant, ...]:
+    """Return the variants whose constants hold for a row: of its kernel, then of its library."""
+    names = [name for name in (expert_kernel(row), library_of(str(row["framework"]))) if name]
+    formats: list[Precision] = ["" if row["dtype"] in ("bf16", "fp16") else row["dtype"]]
+    while formats[-1]:
+        formats.append(STANDS_IN.get(formats[-1], ""))
+    own = [Variant(name, each) for each in formats if each for name in (*names, "")]
+    return (*own, *(Variant(name) for name in names))
+
+
+def _operations(rows: pd.DataFrame, routing: Routing) -> list[Operation]:
+    """Return the operations of rows, replayed with the weights in L2 if they fit.
+
+    SGLang's Triton kernels are timed on tokens that have chosen their experts.
+    """
+    first = rows.iloc[0]
+
+    def column(name: str) -> Any:
+        return rows[name].to_numpy(dtype=np.float64)
+
+    kernel = expert_kernel(first)
+    # SGLang's Triton kernels read 4-bit weights in 16 bits: they were expanded when loaded.
+    expanded = kernel == "sglang_triton" and first["dtype"] in ("mxfp4", "nvfp4")
+    tokens, count, per_token = column("tokens"), column("experts"), column("top_k")
+    ranks = column("expert_parallel")
+    exponent = np.where(np.isfinite(column("alpha")), column("alpha"), DEFAULT_EXPONENT)
+    visited = visited_experts(count, per_token, tokens, routing=routing, exponent=exponent)
+    told, pairs = column("distinct_experts"), column("rank_pairs")
+    pairs = np.where(np.isfinite(pairs), pairs, tokens * per_token / ranks)
+    sglang = library_of(str(first["framework"])) == "sglang"
+    # Buffers of Triton and Marlin have a row for each of a token's choices, also of experts on
+    # other GPUs. SGLang's rows have only tokens that chose an expert of this GPU.
+    slots = np.minimum(tokens, pairs) * per_token if sglang else tokens * per_token
+    routed = RoutedExperts(
+        tokens=tokens,
+        count=count,
+        pairs=slots if _multiplies_all(first, kernel) else pairs,
+        visited=np.where(np.isfinite(told), told, visited / ranks),
+        held=count / ranks,
+        even=routing == "balanced",
+        hidden=column("hidden_size"),
+        inner=column("intermediate") / column("tensor_parallel"),
+        ups=1 + column("gated"),
+        activations="bf16",
+        stored="bf16" if expanded else first["dtype"],
+        multiplied=first["product_dtype"],
+    )
+    listed = routed.operations()
+    if "flashinfer_trtllm" in str(first["kernel"]):
+        listed = [item for item in listed if item.name not in _FUSED]
+    if kernel.endswith("_triton"):
+        # These gather rows as they load them.
+        without = ("expert_choice", "expert_gather") if sglang else ("expert_gather",)
+        listed = [
+            _scaled(item, slots / routed.pairs)
+            if item.name in ("experts_activation", "expert_sum")
+            else item
+            for item in listed
+            if item.name not in without
+        ]
+    together = sum(item.weight_bytes_read for item in listed)
+    return [
+        replace(item, reused_bytes=item.weight_bytes_read, reused_footprint_bytes=together)
+        if item.kind == "experts"
+        else item
+        for item in listed
+    ]
+
+
+def _multiplies_all(row: "pd.Series[Any]", kernel: str) -> bool:
+    """Return whether a kernel also multiplies the rows of choices on other GPUs."""
+    version = tuple(map(int, re.findall(r"\d+", str(row["version"]))[:3]))
+    return kernel == "marlin" or (kernel == "sglang_triton" and () < version < _SKIPS_OTHERS)
+
+
+def _scaled(operation: Operation, factor: Any) -> Operation:
+    """Return an operation with its traffic multiplied."""
+    return replace(
+        operation,
+        bytes_read=operation.bytes_read * factor,
+        bytes_written=operation.bytes_written * factor,
+    )
