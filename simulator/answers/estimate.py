@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from simulator.counts.attention.latent import absorbed_widths, expanded_widths
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import Operation, Totals, total
@@ -10,7 +11,7 @@ from simulator.counts.transformer import check_split, decode_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.model import ModelShape
+from simulator.inputs.model import LatentAttention, ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
@@ -83,7 +84,8 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
     Parameters
     ----------
     model, gpu, setup, work
-        What is decoded, on what, how, and its sizes.
+        What is decoded, on what, how, and its sizes. Of several forms of latent attention the
+        fastest one that fits is taken; the result's setup names it.
 
     Raises
     ------
@@ -91,7 +93,26 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
         If the workload cannot run that way.
     """
     check_workload(model, gpu, setup, work)
-    setup, gpu_rates = setup.under(setup.attention), rates(gpu, setup.constants)
+    forms = latent_forms(model, setup.under(setup.attention))
+    results = [_estimate(model, gpu, form, work) for form in forms]
+    return min(results, key=lambda result: (not result.memory.fits, result.step_s))
+
+
+def latent_forms(model: ModelShape, setup: Setup) -> list[Setup]:
+    """Return the setups among which the fastest is taken: one, unless ``latent_form`` is auto.
+
+    Under ``auto`` standard attention is absorbed, as in engines. Bifurcated attention is absorbed
+    or mixed.
+    """
+    if model.latent is None or setup.latent_form != "auto":
+        return [setup]
+    forms = ("absorbed", "mixed") if setup.bifurcated else ("absorbed",)
+    return [setup.but(latent_form=form) for form in forms]
+
+
+def _estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload) -> Estimate:
+    """Estimate one decode step of a checked workload."""
+    gpu_rates = rates(gpu, setup.constants)
     operations = tuple(decode_operations(model, setup, work, resident_blocks=resident_blocks(gpu)))
     needs = memory_on(gpu, model, setup, work)
     return Estimate(
@@ -146,9 +167,14 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
     ------
     WorkloadError
         For an unknown kernel, heads that do not divide over the group, a latent cache or a tree
-        that the kernel does not support, or a group without a link.
+        that the kernel does not support, a form of latent attention for a model without it, or a
+        group without a link.
     """
     check_split(model, setup.tensor_parallel)
+    if model.latent is None and setup.latent_form != "auto":
+        raise WorkloadError(
+            f"latent_form = {setup.latent_form}: {model.name} has no latent attention"
+        )
     if refusal := find_way(setup.kernel).refusal(model, work):
         raise WorkloadError(refusal)
     if setup.tensor_parallel > 1 and gpu.link_bytes_per_s(setup.tensor_parallel) is None:
@@ -181,10 +207,7 @@ def _notes(
             "cache can hold are timed at its bandwidth."
         )
     if model.latent is not None:
-        notes.append(
-            "The latent cache (MLA) is read once for all heads of a sample: small, and soon bound "
-            "by arithmetic, it has less to share than others."
-        )
+        notes.append(_latent_note(model.latent, setup))
     if work.query_tokens > 1:
         notes.append(
             f"Tokens per second count {work.accepted_tokens:g} of {work.query_tokens} query tokens "
@@ -192,6 +215,26 @@ def _notes(
         )
     notes.append(fits_note(needs))
     return [note for note in notes if note]
+
+
+def _latent_note(latent: LatentAttention, setup: Setup) -> str:
+    """Say in which form latent attention is computed, and what that costs."""
+    absorbed, expanded = sum(absorbed_widths(latent)), sum(expanded_widths(latent))
+    if setup.expanded:
+        return (
+            "Latent attention (MLA) is expanded: the cache holds keys and values of every head, "
+            f"{expanded} values each."
+        )
+    if setup.mixed:
+        return (
+            "Latent attention (MLA) is mixed: the shared context is also kept expanded, read once, "
+            f"with {absorbed / expanded:.1f} times fewer FLOPs; own tokens are absorbed."
+        )
+    return (
+        "Latent attention (MLA) is absorbed: its cache is read once for all heads of a sample. "
+        "It is small and soon bound by arithmetic, so sharing its bytes gains little; "
+        "sharing an expanded context (--latent-form mixed) saves arithmetic from many samples on."
+    )
 
 
 def fits_note(needs: Memory) -> str:
@@ -259,7 +302,9 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
     if setup.tensor_parallel == 1:
         return []
     notes = ["FLOPs, bytes and memory are those of one GPU of the group."]
-    if model.latent is not None or model.kv_heads < setup.tensor_parallel:
+    if (model.latent is not None and not setup.expanded) or (
+        model.kv_heads < setup.tensor_parallel
+    ):
         notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
     if gpu.peak.link_gb_per_s_per_direction is not None and setup.tensor_parallel > gpu.link_gpus:
         notes.append(

@@ -27,7 +27,16 @@ from simulator.cli.options import (
 from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import EXECUTIONS, KV_LAYOUTS, Execution, KvLayout, Setup, ask
+from simulator.inputs.setup import (
+    EXECUTIONS,
+    KV_LAYOUTS,
+    LATENT_FORMS,
+    Execution,
+    KvLayout,
+    LatentForm,
+    Setup,
+    ask,
+)
 from simulator.inputs.workload import Workload
 
 
@@ -193,6 +202,16 @@ def question_of(
             text="GPUs that share each layer. Default: 1.",
         ),
     ] = None,
+    latent_form: Annotated[
+        LatentForm,
+        choice(
+            "--latent-form",
+            panel=WORK_PANEL,
+            text="Latent attention (MLA): absorbed, expanded to every head, or mixed: shared "
+            "context expanded, own tokens absorbed. auto takes the fastest.",
+            of=LATENT_FORMS,
+        ),
+    ] = LATENT_FORMS[0],
     gpu_memory_utilization: Utilization = 0.9,
     constants: Constants = "auto",
 ) -> "Question":
@@ -205,8 +224,8 @@ def question_of(
     context_tokens, samples, prompts, tree, decoded_tokens, output_tokens, query_tokens, \
     accepted_tokens
         The sizes of a step, or of a request.
-    kernel, kv_layout, execution, dtype, kv_dtype, tensor_parallel, gpu_memory_utilization, \
-    constants
+    kernel, kv_layout, execution, dtype, kv_dtype, tensor_parallel, latent_form, \
+    gpu_memory_utilization, constants
         How it is run.
     """
     flags = {
@@ -233,6 +252,7 @@ def question_of(
         weight_dtype=dtype,
         kv_dtype=kv_dtype,
         tensor_parallel=tensor_parallel,
+        latent_form=latent_form,
         gpu_memory_utilization=gpu_memory_utilization,
         constants=constants,
     )

@@ -15,11 +15,13 @@ from simulator.units import MILLISECOND
 Attention = Literal["standard", "bifurcated"]
 KvLayout = Literal["copies", "shared", "rebuilt"]
 Execution = Literal["graph", "compiled", "eager"]
+LatentForm = Literal["auto", "absorbed", "expanded", "mixed"]
 ConstantsChoice = Literal["auto", "carried", "peak"]
 
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 KV_LAYOUTS: tuple[KvLayout, ...] = get_args(KvLayout)
 EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
+LATENT_FORMS: tuple[LatentForm, ...] = get_args(LatentForm)
 CONSTANTS_CHOICES: tuple[ConstantsChoice, ...] = get_args(ConstantsChoice)
 
 
@@ -50,6 +52,12 @@ class Setup(Frozen):
         Formats of weights and of the KV cache.
     tensor_parallel
         GPUs over which heads and MLP columns are split.
+    latent_form
+        Form of latent attention. ``absorbed``: queries move into the latent space. ``expanded``:
+        the cache holds keys and values of every head. ``mixed``: the shared context is also kept
+        expanded, own tokens are absorbed; standard attention shares nothing and stays absorbed.
+        ``auto``: answers choose, see :func:`simulator.answers.estimate.latent_forms`; counts take
+        it as ``absorbed``. Other models ignore it.
     constants
         ``auto`` takes the best known, ``carried`` ignores what was fitted or measured on the card,
         ``peak`` uses published peaks without fixed times: a bound, not a prediction.
@@ -64,6 +72,7 @@ class Setup(Frozen):
     weight_dtype: DtypeField = "bf16"
     kv_dtype: KvDtypeField = "bf16"
     tensor_parallel: AtLeastOne = 1
+    latent_form: LatentForm = "auto"
     constants: ConstantsChoice = "auto"
     gpu_memory_utilization: Annotated[float, Field(allow_inf_nan=True)] = 0.9
 
@@ -93,6 +102,16 @@ class Setup(Frozen):
     def rebuilds(self) -> bool:
         """Whether every step concatenates the context with each sample's decoded tokens."""
         return self.kv_layout == "rebuilt" and not self.bifurcated
+
+    @property
+    def expanded(self) -> bool:
+        """Whether a latent cache is kept as keys and values of every head."""
+        return self.latent_form == "expanded"
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the shared context of a latent cache is kept expanded as well."""
+        return self.latent_form == "mixed" and self.bifurcated
 
     @property
     def eager(self) -> bool:

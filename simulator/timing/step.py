@@ -14,7 +14,7 @@ from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import ROOFS, OperationTime, Roof, is_used, operation_time
 
 # Consecutive kinds of operation in an attention call, whose errors count as one.
-ONE_KERNEL: tuple[Kind, ...] = ("attention", "combine", "copy")
+ONE_KERNEL: tuple[Kind, ...] = ("attention", "latent_attention", "combine", "copy")
 _STREAMED: tuple[Roof, ...] = ("memory", "compute", "link")
 
 

@@ -141,7 +141,7 @@ def _exact(number_of_bytes: float) -> str:
 
 def _cache_width(result: Estimate) -> tuple[int, str]:
     """Return the values cached per token and layer on one GPU, and their symbols."""
-    *_, width = rank_geometry(result.model, result.setup.tensor_parallel)
+    *_, width = rank_geometry(result.model, result.setup)
     return width, "2 g k" if result.model.latent is None else "(kv_rank + rope_dim)"
 
 

@@ -65,13 +65,14 @@ def _standard(shape: AttentionShape, *, rereads: bool) -> list[Operation]:
 
 def _bifurcated(shape: AttentionShape) -> list[Operation]:
     """Return <q,K> and <w,V> over context and decoded tokens, one softmax, and a sum."""
-    parts = (shape.context_part, shape.decoded_part)
+    shared = shape.expanded or shape
+    parts = ((shared, shape.context_part), (shape, shape.decoded_part))
     both = present(shape.context_tokens) * present(shape.decoded_tokens)
     return [
-        *(product(shape, part, keys=True) for part in parts),
+        *(product(sizes, part, keys=True) for sizes, part in parts),
         _softmax(shape),
-        *(product(shape, part, keys=False) for part in parts),
-        moved("attention_sum", 2 * shape.output_bytes, shape.output_bytes, launches=both),
+        *(product(sizes, part, keys=False) for sizes, part in parts),
+        moved("attention_sum", 2 * shared.output_bytes, shared.output_bytes, launches=both),
     ]
 
 
@@ -90,7 +91,7 @@ def product(shape: AttentionShape, part: CachePart, *, keys: bool) -> Operation:
     of_part = part.name.removeprefix("attention")
     return Operation(
         name=f"attention_{'scores' if keys else 'values'}{of_part}",
-        kind="attention",
+        kind=shape.kind,
         flops=product_flops(shape, part.tokens, keys=keys),
         bytes_read=((shape.query_bytes if keys else logits) + kv_bytes) * exists,
         bytes_written=(logits if keys else shape.output_bytes) * exists,

@@ -44,20 +44,23 @@ class Flash(Way):
 
     def bifurcated(self, shape: AttentionShape) -> list[Operation]:
         """Return flash on each part of the cache, and one merge of all outputs."""
+        shared = shape.expanded or shape
         operations: list[Operation] = []
         states: Numeric = 0
-        for part in shape.parts:
-            operations += flash_part(shape, part)
+        *above, own = shape.parts
+        for sizes, part in (*((shared, part) for part in above), (shape, own)):
+            operations += flash_part(sizes, part)
             states = states + present(part.tokens)
         needed = where(states > 1, 1, 0)
-        merged_bytes = (shape.output_bytes + shape.rows * PARTIAL_BYTES) * (states * needed)
+        # Outputs of the absorbed form are merged after they have left the latent space.
+        merged_bytes = (shared.output_bytes + shape.rows * PARTIAL_BYTES) * (states * needed)
         return [
             *operations,
             Operation(
                 name="attention_merge",
                 kind="combine",
                 bytes_read=merged_bytes,
-                bytes_written=shape.output_bytes * needed,
+                bytes_written=shared.output_bytes * needed,
                 launches=needed,
                 # The partial outputs were written a moment ago.
                 scratch_bytes=merged_bytes,
@@ -66,6 +69,8 @@ class Flash(Way):
 
     def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
         """Return the calls of PyTorch's flash operator, and the copies and merge around them."""
+        if shape.expanded is not None:
+            return self.bifurcated(shape)
         if setup.bifurcated:
             return bifurcated_flash(shape)
         return standard_flash_expanded(shape) if setup.rereads else standard_flash(shape)
@@ -103,7 +108,7 @@ def flash_part(
     return [
         Operation(
             name=part.name,
-            kind="attention",
+            kind=shape.kind,
             flops=shape.flops(part.tokens * chunks),
             bytes_read=(shape.query_bytes + kv_bytes) * exists,
             bytes_written=where(splits > 1, partials, result) * exists,
