@@ -267,7 +267,7 @@ def attention(shape: AttentionShape, setup: Setup) -> list[Operation]:
     """
     way = find_way(setup.kernel)
     operations = [rebuild(shape)] if setup.rebuilds else []
-    if setup.eager:
+    if setup.eager and shape.expanded is None:  # plain code of the mixed form is no setup's
         operations += way.plain(shape, setup)
     elif setup.bifurcated:
         operations += way.bifurcated(shape)

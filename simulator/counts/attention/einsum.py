@@ -27,11 +27,11 @@ class Einsum(Way):
 
     def standard(self, shape: AttentionShape, *, rereads: bool) -> list[Operation]:
         """Return both products and the softmax between them."""
-        return _standard(shape, rereads=rereads)
+        return standard_products(shape, rereads=rereads)
 
     def bifurcated(self, shape: AttentionShape) -> list[Operation]:
         """Return two products over each part, one softmax, and the sum of the outputs."""
-        return _bifurcated(shape)
+        return bifurcated_products(shape)
 
     def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
         """Return the products and PyTorch's operations around them."""
@@ -57,13 +57,13 @@ class Einsum(Way):
         return ""
 
 
-def _standard(shape: AttentionShape, *, rereads: bool) -> list[Operation]:
+def standard_products(shape: AttentionShape, *, rereads: bool) -> list[Operation]:
     """Return <q,K>, softmax and <w,V> over each sequence's whole cache."""
     whole = shape.whole(rereads=rereads)
     return [product(shape, whole, keys=True), _softmax(shape), product(shape, whole, keys=False)]
 
 
-def _bifurcated(shape: AttentionShape) -> list[Operation]:
+def bifurcated_products(shape: AttentionShape) -> list[Operation]:
     """Return <q,K> and <w,V> over context and decoded tokens, one softmax, and a sum."""
     shared = shape.expanded or shape
     parts = ((shared, shape.context_part), (shape, shape.decoded_part))
@@ -131,7 +131,7 @@ def standard_einsum(shape: AttentionShape, *, rereads: bool = False) -> list[Ope
     rereads
         Whether the samples read one stored context.
     """
-    scores, softmax, values = _standard(shape, rereads=rereads)
+    scores, softmax, values = standard_products(shape, rereads=rereads)
     return [
         moved("attention_query_scale", shape.query_bytes, shape.query_bytes),
         _arrange(shape, "query_fold_tokens", shape.query_bytes),
@@ -150,7 +150,7 @@ def bifurcated_einsum(shape: AttentionShape) -> list[Operation]:
     it with samples folded into rows. The account leaves out an empty part; the code does not.
     """
     m_c, m_d = shape.context_tokens, shape.decoded_tokens
-    context_scores, own_scores, softmax, *values, output_sum = _bifurcated(shape)
+    context_scores, own_scores, softmax, *values, output_sum = bifurcated_products(shape)
     logits, both = shape.logits_bytes(m_c + m_d), present(m_c) * present(m_d)
     folds = merges_by_copy(shape) * present(m_c)
     return [

@@ -69,8 +69,6 @@ class Flash(Way):
 
     def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
         """Return the calls of PyTorch's flash operator, and the copies and merge around them."""
-        if shape.expanded is not None:
-            return self.bifurcated(shape)
         if setup.bifurcated:
             return bifurcated_flash(shape)
         return standard_flash_expanded(shape) if setup.rereads else standard_flash(shape)

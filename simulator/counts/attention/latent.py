@@ -11,6 +11,12 @@ Bifurcated attention may mix them: the shared context, read once for all samples
 expanded, and own tokens stay absorbed (TyphoonMLA, arXiv:2509.21081).
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+
+from simulator.counts.attention.einsum import bifurcated_products, standard_products
+from simulator.counts.attention.plain import copied, merges_by_copy, moved, query_fold
+from simulator.counts.attention.shape import AttentionShape, several
 from simulator.counts.operation import Operation
 from simulator.counts.pieces import Shard, cache_write, gemm, per_head, rotary, vector_norm
 from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
@@ -127,3 +133,104 @@ def context_store(shard: Shard, latent: LatentAttention, tokens: Numeric) -> Ope
 def value_projection(shard: Shard, latent: LatentAttention) -> Operation:
     """Return the product that moves the absorbed form's outputs out of the latent space."""
     return per_head(shard, "latent_value", latent.kv_rank, latent.value_dim)
+
+
+# In plain PyTorch, for one query token: from the queries of each head to its output. Shapes are of
+# the absorbed form, and ``expanded`` has the widths of a head.
+
+
+def standard_latent(shape: AttentionShape) -> list[Operation]:
+    """Absorbed queries, <q,K>, softmax, <w,V>, and outputs out of the latent space."""
+    widths = _of_heads(shape)
+    return [*_absorb(shape), *standard_products(shape, rereads=False), _leave(shape, widths)]
+
+
+def standard_latent_expanded(shape: AttentionShape) -> list[Operation]:
+    """<q,K>, softmax and <w,V> with keys and values of every head."""
+    widths = _of_heads(shape)
+    return [_scale(widths), *standard_products(widths, rereads=False)]
+
+
+def bifurcated_latent(shape: AttentionShape) -> list[Operation]:
+    """``standard_latent`` with two products each, over the context and over own vectors."""
+    of_context, of_own, softmax, *rest = bifurcated_products(replace(shape, expanded=None))
+    joined = copied("attention_concatenate", shape.logits_bytes(shape.tokens), 1)
+    leave = _leave(shape, _of_heads(shape))
+    return [*_absorb(shape), of_context, of_own, joined, softmax, *rest, leave]
+
+
+def bifurcated_latent_mixed(shape: AttentionShape) -> list[Operation]:
+    """Products with an expanded context and with own vectors, whose outputs leave before the sum.
+
+    As in ``bifurcated_einsum``, queries and the context's weights are copied where no product can
+    address them with samples folded into rows.
+    """
+    widths = _of_heads(shape)
+    of_context, of_own, softmax, context_values, own_values, added = bifurcated_products(shape)
+    folds = merges_by_copy(widths)
+    weights = shape.logits_bytes(shape.context_tokens)
+    return [
+        *_absorb(shape),
+        query_fold(widths, folds),
+        of_context,
+        of_own,
+        copied("attention_concatenate", shape.logits_bytes(shape.tokens), 1),
+        softmax,
+        copied("attention_weights_fold", weights, folds * several(shape.context_tokens)),
+        context_values,
+        own_values,
+        _leave(shape, widths),
+        added,
+    ]
+
+
+def _of_heads(shape: AttentionShape) -> AttentionShape:
+    """Return the sizes of the expanded form."""
+    return shape.expanded or shape
+
+
+def _scale(widths: AttentionShape) -> Operation:
+    """Return the scaling of the queries."""
+    return moved("attention_query_scale", widths.query_bytes, widths.query_bytes)
+
+
+def _absorb(shape: AttentionShape) -> list[Operation]:
+    """Scale the queries, move them into the latent space, and join them with their rotary part."""
+    widths = _of_heads(shape)
+    rotary_width = shape.key_width - shape.value_width
+    nope_width = widths.key_width - rotary_width
+    absorb = _product_of_heads(shape, "latent_absorb", nope_width, shape.value_width)
+    return [_scale(widths), absorb, copied("latent_query_join", shape.query_bytes, 1)]
+
+
+def _leave(shape: AttentionShape, widths: AttentionShape) -> Operation:
+    """Return the product that moves outputs out of the latent space."""
+    return _product_of_heads(shape, "latent_value", shape.value_width, widths.value_width)
+
+
+def _product_of_heads(
+    shape: AttentionShape, name: str, inner: Numeric, columns: Numeric
+) -> Operation:
+    """Return each head's product of its rows with its own matrix [inner, columns]."""
+    weights = shape.heads * inner * columns * shape.activation_bytes
+    return Operation(
+        name=name,
+        kind="gemm",
+        flops=2 * shape.rows * inner * columns,
+        bytes_read=shape.rows * inner * shape.activation_bytes + weights,
+        bytes_written=shape.rows * columns * shape.activation_bytes,
+        weight_bytes_read=weights,
+        dtype=shape.dtype,
+    )
+
+
+# The accounts of the PyTorch functions of the same names.
+PLAIN_LATENT: dict[str, Callable[[AttentionShape], list[Operation]]] = {
+    account.__name__: account
+    for account in (
+        standard_latent,
+        standard_latent_expanded,
+        bifurcated_latent,
+        bifurcated_latent_mixed,
+    )
+}
