@@ -101,12 +101,13 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
 def latent_forms(model: ModelShape, setup: Setup) -> list[Setup]:
     """Return the setups among which the fastest is taken: one, unless ``latent_form`` is auto.
 
-    Under ``auto`` standard attention is absorbed, as in engines. Bifurcated attention is absorbed
-    or mixed.
+    Under ``auto`` standard attention is absorbed, as in engines and plain PyTorch. Bifurcated
+    attention is absorbed or, in engines, mixed.
     """
     if model.latent is None or setup.latent_form != "auto":
         return [setup]
-    forms = ("absorbed", "mixed") if setup.bifurcated else ("absorbed",)
+    mixes = setup.bifurcated and not setup.eager
+    forms = ("absorbed", "mixed") if mixes else ("absorbed",)
     return [setup.but(latent_form=form) for form in forms]
 
 
