@@ -11,15 +11,13 @@ from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
 from simulator.answers.search import from_where_on
 from simulator.answers.verdict import TIE_MARGIN, Verdict, verdict_of
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
-from simulator.counts.operation import Operation, repeated
-from simulator.counts.transformer import around_attention, attention, attention_shapes
+from simulator.counts.transformer import around_attention
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.interval import speedup_interval
-from simulator.timing.limits import resident_blocks
-from simulator.timing.step import Spent, spent_on
+from simulator.timing.step import Spent, attention_spent, spent_on
 
 Winner = Literal["standard", "bifurcated", "tie"]
 
@@ -97,17 +95,14 @@ class Comparison:
     def _gain(self, field: str) -> Callable[[int], float]:
         """Return the speed-up as a function of one size, all else equal."""
         asked = self.standard
-        resident, around = resident_blocks(asked.gpu), dict[int, Spent]()
+        around = dict[int, Spent]()
 
         def seconds(setup: Setup, work: Workload) -> float:
             tokens = int(work.tokens)
             if tokens not in around:  # the same for both, and for every length of the context
                 before, after = around_attention(asked.model, setup, work)
                 around[tokens] = spent_on([*before, *after], asked.rates, setup.execution)
-            attending: list[Operation] = []
-            for shape, layers, mark in attention_shapes(asked.model, setup, work, resident):
-                attending += repeated(attention(shape, setup), layers, mark=mark)
-            spent = spent_on(attending, asked.rates, setup.execution)
+            spent = attention_spent(asked.model, setup, work, asked.rates)
             return float((around[tokens] + spent).total_s)
 
         def gain(size: int) -> float:

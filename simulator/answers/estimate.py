@@ -14,11 +14,12 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import LatentAttention, ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
+from simulator.numeric import surely_positive
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import Roof
-from simulator.timing.step import StepTime, step_time
+from simulator.timing.step import StepTime, attention_spent, step_time
 from simulator.units import format_gib
 
 # The beginning of the note about a step that does not fit.
@@ -93,7 +94,7 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
         If the workload cannot run that way.
     """
     check_workload(model, gpu, setup, work)
-    forms = latent_forms(model, setup.under(setup.attention))
+    forms = forms_to_try(model, gpu, setup.under(setup.attention), work)
     results = [_estimate(model, gpu, form, work) for form in forms]
     return min(results, key=lambda result: (not result.memory.fits, result.step_s))
 
@@ -109,6 +110,31 @@ def latent_forms(model: ModelShape, setup: Setup) -> list[Setup]:
     mixes = setup.bifurcated and not setup.eager
     forms = ("absorbed", "mixed") if mixes else ("absorbed",)
     return [setup.but(latent_form=form) for form in forms]
+
+
+def forms_to_try(
+    model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload
+) -> list[Setup]:
+    """Return those of :func:`latent_forms` that may be the fastest that fits somewhere.
+
+    The forms differ in attention alone, so most points and blocks of a grid need only one.
+
+    Parameters
+    ----------
+    model, gpu, setup, work
+        What is decoded, on what, how, and its sizes, numbers or arrays.
+    """
+    forms = latent_forms(model, setup)
+    if len(forms) == 1:
+        return forms
+    gpu_rates = rates(gpu, setup.constants)
+    absorbed, mixed = (attention_spent(model, form, work, gpu_rates).device_s for form in forms)
+    gained_s = absorbed - mixed
+    if surely_positive(-gained_s):
+        return forms[:1]
+    absorbed, mixed = (memory_on(gpu, model, form, work).free_bytes for form in forms)
+    fits_alike = surely_positive(mixed) or surely_positive(-absorbed)
+    return forms[1:] if fits_alike and surely_positive(gained_s) else forms
 
 
 def _estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload) -> Estimate:

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.estimate import check_workload, latent_forms, memory_on
+from simulator.answers.estimate import check_workload, forms_to_try, latent_forms, memory_on
 from simulator.answers.verdict import TIE_MARGIN, VERDICTS, Verdict, verdicts
 from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import total
@@ -223,7 +223,7 @@ def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, A
     standard, results = _solve(grid, setup, work)
     columns.update({f"standard_{name}": flat(values) for name, values in results.items()})
     chosen: dict[str, Any] = {}
-    for form in latent_forms(grid.model, grid.setup.under("bifurcated")):
+    for form in forms_to_try(grid.model, grid.gpu, grid.setup.under("bifurcated"), work):
         step, found = _solve(grid, form, work)
         one = {f"bifurcated_{name}": flat(values) for name, values in found.items()}
         one["speedup"] = flat(standard.total_s / step.total_s)

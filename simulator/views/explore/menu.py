@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.answers.estimate import check_workload
+from simulator.answers.estimate import check_workload, latent_forms
 from simulator.counts.attention.registry import find_way
 from simulator.counts.transformer import check_split
 from simulator.errors import ScenarioError, SimulatorError
@@ -115,7 +115,8 @@ class Menu:
         """
         settings = {"kernel": kernel, "execution": execution, "kv_layout": kv_layout}
         setup, work = ask(model, **self.kept, **settings)
-        setup = setup.under(attention)
+        # A page has one form of latent attention: it cannot choose anew at every point.
+        setup = latent_forms(model, setup.under(attention))[0]
         try:
             check_workload(model, self.gpus[0].gpu, setup, work)
         except SimulatorError:
