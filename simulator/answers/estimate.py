@@ -254,13 +254,12 @@ def _latent_note(latent: LatentAttention, setup: Setup) -> str:
         )
     if setup.mixed:
         return (
-            "Latent attention (MLA) is mixed: the shared context is also kept expanded, read once, "
-            f"with {absorbed / expanded:.1f} times fewer FLOPs; own tokens are absorbed."
+            "Latent attention (MLA) is mixed: the shared context is kept expanded as well, with "
+            f"{absorbed / expanded:.1f} times fewer FLOPs; own tokens are absorbed."
         )
     return (
-        "Latent attention (MLA) is absorbed: its cache is read once for all heads of a sample. "
-        "It is small and soon bound by arithmetic, so sharing its bytes gains little; "
-        "sharing an expanded context (--latent-form mixed) saves arithmetic from many samples on."
+        "Latent attention (MLA) is absorbed: all heads of a sample share each read, so sharing "
+        "bytes gains little; from many samples on the mixed form saves arithmetic."
     )
 
 
