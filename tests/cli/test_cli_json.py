@@ -30,6 +30,7 @@ WORKLOAD: dict[str, Any] = {
     "weight_dtype": str,
     "kv_dtype": str,
     "tensor_parallel": int,
+    "latent_form": str,
     "tree": str,
 }
 INPUTS: dict[str, Any] = {
