@@ -25,6 +25,7 @@ ROUND_CONSTANTS = {
     "block_gb_per_s": 10,
     "l2_gb_per_s": 80,  # 8000 GB/s of 100 SMs
     "l2_fraction": 0.5,  # 25 MiB
+    "l2_stream_gb_per_s": 160,  # 16000 GB/s of 100 SMs
     "launch_us": 2,
     # Without effect: tests/timing/test_serial.py has their own tests.
     "block_us": 1e-9,

@@ -1,5 +1,6 @@
 """One decode step: its time, traffic and memory, and what binds it."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,9 +17,9 @@ from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import surely_positive
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
-from simulator.timing.interval import Uncertainty, uncertainty
+from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
-from simulator.timing.roofline import Roof
+from simulator.timing.roofline import Roof, cached_bytes
 from simulator.timing.step import StepTime, attention_spent, step_time
 from simulator.units import format_gib
 
@@ -51,7 +52,19 @@ class Estimate:
     @cached_property
     def uncertainty(self) -> Uncertainty:
         """The interval of the step's time, and the errors behind it."""
-        return uncertainty(self.operations, self.time, self.rates, self.setup, self.totals)
+        return uncertainty(
+            self.operations,
+            self.time,
+            self.rates,
+            self.setup,
+            self.totals,
+            known=self.interval_known,
+        )
+
+    @property
+    def interval_known(self) -> bool:
+        """Whether rows tell how far the time may be off; if not, its upper end is infinite."""
+        return not unknown_regime(self.model, self.rates, self.setup)
 
     @property
     def step_low_s(self) -> float:
@@ -72,6 +85,14 @@ class Estimate:
     def bound(self) -> Roof:
         """What bounds the step's time."""
         return self.time.bound
+
+    @property
+    def cached_bytes(self) -> float:
+        """Bytes of ``totals`` that the L2 cache serves; memory serves the others. [bytes]."""
+        return sum(
+            operation.repeat * float(cached_bytes(operation, self.rates))
+            for operation in self.operations
+        )
 
     @cached_property
     def totals(self) -> Totals:
@@ -151,7 +172,10 @@ def _estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workl
         time=step_time(operations, gpu_rates, setup.execution),
         memory=needs,
         rates=gpu_rates,
-        notes=tuple(_notes(model, gpu_rates, setup, work, needs)),
+        notes=(
+            *_notes(model, gpu_rates, setup, work, needs),
+            *_stored_notes(operations, gpu_rates),
+        ),
     )
 
 
@@ -212,13 +236,17 @@ def _notes(
     model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload, needs: Memory
 ) -> list[str]:
     """Say what was assumed and what the user should know, one sentence each."""
+    why = unknown_regime(model, gpu_rates, setup)
     notes = [
         constants_note(gpu_rates),
+        why and f"Interval not known: {why}. Only the published peaks bound the time, from below.",
         _length_note(model, work),
         _dtype_note(gpu_rates.gpu, setup),
         _low_precision_note(gpu_rates, setup),
         *_group_notes(model, gpu_rates.gpu, setup),
     ]
+    if setup.bifurcated:
+        notes.append(find_way(setup.kernel).caution)
     if any(group.window is not None for group in model.layer_groups):
         notes.append("Layers with a sliding window read and keep only their window.")
     if len(work.tree) > 1 and setup.bifurcated:
@@ -227,11 +255,6 @@ def _notes(
             f"Levels read together with what is below them: {joined}."
             if joined
             else "Each level of the tree is read once per node; see 'bifurcate tree' for others."
-        )
-    if setup.rereads and work.samples > 1:
-        notes.append(
-            "Reads of the one stored context are repeated for every sample; those that the L2 "
-            "cache can hold are timed at its bandwidth."
         )
     if model.latent is not None:
         notes.append(_latent_note(model.latent, setup))
@@ -261,6 +284,23 @@ def _latent_note(latent: LatentAttention, setup: Setup) -> str:
         "Latent attention (MLA) is absorbed: all heads of a sample share each read, so sharing "
         "bytes gains little; from many samples on the mixed form saves arithmetic."
     )
+
+
+def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator[str]:
+    """Say how the reads of one stored context are timed, if there is one."""
+    stored = [item for item in operations if item.together_bytes and item.reused_bytes]
+    if not stored:
+        return
+    if all(item.reused_footprint_bytes <= gpu_rates.of(item).l2_bytes for item in stored):
+        yield "After its first read a layer's stored context is read from L2, which can hold it."
+    elif gpu_rates.keeping_up_measured:
+        yield "How one stored context is read again was measured on this card."
+    else:
+        yield (
+            "No public row settles the time over one stored context: its interval runs from one "
+            "read of the context in each wave of thread blocks to one for every sample. The first "
+            "cells of 'bifurcate measure' settle it on a card in minutes."
+        )
 
 
 def fits_note(needs: Memory) -> str:

@@ -15,7 +15,7 @@ from simulator.answers.estimate import Estimate, check_workload, estimate
 from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_per_hour, priced_gpus
 from simulator.answers.study import Study
 from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_grid
-from simulator.counts.attention.registry import WAYS
+from simulator.counts.attention.registry import ALGORITHMS
 from simulator.counts.request import last_own_tokens
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import HardwareProfile
@@ -229,12 +229,12 @@ def _between(axis: Sequence[int], finer: int) -> list[int]:
 def by_kernel(study: Study) -> "pd.DataFrame":
     """Vary the samples for every kernel, in a CUDA graph and in eager execution.
 
-    Kernels that have no form for the model's cache are left out.
+    Kernels of engines, and those that have no form for the model's cache, are left out.
     """
     import pandas as pd
 
     def parts() -> Iterator["pd.DataFrame"]:
-        for kernel in WAYS:
+        for kernel in ALGORITHMS:
             for execution in ("graph", "eager"):
                 named: dict[str, Any] = {"kernel": kernel, "execution": execution}
                 try:

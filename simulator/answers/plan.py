@@ -67,10 +67,11 @@ class Plan:
     options
         Every GPU, tensor-parallel size and kind of attention tried: those that meet the target,
         cheapest per token first; then those that fit, fastest first; then the rest, those that
-        lack the least memory first.
+        lack the least memory first. In each of these, options whose interval is not known come
+        last.
     cheapest
-        The option with the lowest price per hour that meets the target; None if none meets it or
-        no price is known.
+        The option with the lowest price per hour that meets the target, if possible one whose
+        interval is known; None if none meets it or no price is known.
     fewest_gpus
         For each GPU id, the smallest group of that GPU that meets the target; None if none does.
     skipped
@@ -160,7 +161,7 @@ def plan(
     )
 
 
-def _order(option: Option) -> tuple[bool, bool, float, float]:
+def _order(option: Option) -> tuple[bool, bool, bool, float, float]:
     """Sort options: first those that meet the target, by cost; then the others, nearest first."""
     cost = option.usd_per_million_tokens
     fits = bool(option.result.memory.fits)
@@ -168,6 +169,7 @@ def _order(option: Option) -> tuple[bool, bool, float, float]:
     return (
         not option.meets_target,
         not fits,
+        fits and not option.result.interval_known,
         cost if by_cost and cost is not None else float("inf"),
         option.result.step_s if fits else -float(option.result.memory.free_bytes),
     )
@@ -200,11 +202,11 @@ def _dominates(other: Option, option: Option) -> bool:
 def _cheapest(options: Sequence[Option]) -> Option | None:
     """Return the cheapest option per hour that meets the target, the faster of equals."""
     priced = [
-        (option.usd_per_hour, option.result.step_s, index)
+        (not option.result.interval_known, option.usd_per_hour, option.result.step_s, index)
         for index, option in enumerate(options)
         if option.meets_target and option.usd_per_hour is not None
     ]
-    return options[min(priced)[2]] if priced else None
+    return options[min(priced)[3]] if priced else None
 
 
 def _fewest(options: Sequence[Option], gpu: str) -> int | None:

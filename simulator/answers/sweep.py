@@ -29,7 +29,7 @@ from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
 from simulator.timing.constants import rates
-from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
+from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty, unknown_regime
 from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import ROOFS
 from simulator.timing.step import StepTime, step_time
@@ -274,7 +274,8 @@ def _solve(grid: Grid, setup: Setup, work: Workload) -> tuple[Uncertainty, dict[
     operations = decode_operations(grid.model, setup, work, resident_blocks=resident)
     step = step_time(operations, gpu_rates, setup.execution)
     totals = total(operations)
-    unsure = uncertainty(operations, step, gpu_rates, setup, totals)
+    known = not unknown_regime(grid.model, gpu_rates, setup)
+    unsure = uncertainty(operations, step, gpu_rates, setup, totals, known=known)
     needs = memory_on(grid.gpu, grid.model, setup, work)
     return unsure, {
         "step_ms": step.total_s / MILLISECOND,

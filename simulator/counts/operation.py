@@ -80,6 +80,9 @@ class Operation:
     reused_bytes, reused_footprint_bytes
         Traffic that the L2 cache serves if it can hold the footprint: one context read again for
         every sample. [bytes]
+    together_bytes
+        Those of ``reused_bytes`` that the thread blocks of one wave read at about the same time, so
+        that one read from memory may serve them; None if a later call reads the data again. [bytes]
     scratch_bytes
         Traffic that one kernel writes and the next reads, such as split-KV partials; the L2 cache
         serves it if it fits. [bytes]
@@ -116,6 +119,7 @@ class Operation:
     ranks: int = 1
     reused_bytes: Numeric = 0
     reused_footprint_bytes: Numeric = 0
+    together_bytes: Numeric | None = None
     scratch_bytes: Numeric = 0
     within: str = ""
     dtype: Dtype = "bf16"

@@ -67,6 +67,8 @@ class Peak(Frozen):
     int8_tops: Figure | None = None
     fp4_tflops: Figure | None = None
     l2_mib: Figure
+    # A larger cache before memory, such as AMD's Infinity Cache.
+    memory_side_cache_mib: Figure | None = None
     sm_count: Figure
     boost_mhz: Figure | None = None
     # The clock at which the published half-precision rate equals SMs x FMA per clock x 2.
@@ -191,8 +193,8 @@ class HardwareProfile(Frozen):
 
     @property
     def l2_bytes(self) -> float:
-        """Size of the L2 cache. [bytes]."""
-        return self.peak.l2_mib.value * MIB
+        """Size of the last cache before memory: L2, or a larger one behind it. [bytes]."""
+        return (self.peak.memory_side_cache_mib or self.peak.l2_mib).value * MIB
 
     @property
     def sm_count(self) -> int:

@@ -22,6 +22,7 @@ FASTEST_CLOCK_MHZ = 3000.0
 _RANGES = {
     "sm_count": (4, 1024, "multiprocessors"),
     "l2_mib": (1, 1024, "MiB"),
+    "memory_side_cache_mib": (16, 4096, "MiB"),
     "boost_mhz": (500, FASTEST_CLOCK_MHZ, "MHz"),
     "shared_memory_kib_per_sm": (16, 512, "KiB"),
     "link_gb_per_s_per_direction": (10, 2000, "GB/s"),

@@ -246,11 +246,21 @@ CONSTANTS: dict[str, Definition] = {
         fit={None: (4, 200)},
         rows="replayed calls whose bytes fit L2",
     ),
+    "l2_stream_gb_per_s": _rate(
+        meaning="bandwidth at which one SM streams from L2, which no attention kernel exceeds",
+        needs=("together_bytes",),
+    ),
     "l2_fraction": Definition(
         meaning="share of L2 that a working set can take before it spills",
         needs=("reused_bytes", "scratch_bytes"),
         fit={None: (0.3, 1)},
         rows="replayed calls whose bytes are about the size of L2",
+    ),
+    "keeping_up": Definition(
+        meaning="share of the reads of a context stored once that follow a wave's first through L2",
+        needs=("together_bytes",),
+        fit={None: (0.02, 1)},
+        rows="flash over expanded keys (bifurcate measure: standard_flash_expanded)",
     ),
     "block_gb_per_s": _rate(
         meaning="bandwidth of one thread block of attention",
@@ -475,8 +485,11 @@ class Rates:
         Of matrix products: the load rate of one SM, and the time of split-K.
     step_s
         Overhead of a serving engine per step, which is not part of the model's own step.
-    l2_bandwidth_bytes_per_s, l2_bytes
-        Bandwidth of the L2 cache, and the working set it can hold.
+    l2_bandwidth_bytes_per_s, l2_stream_bytes_per_s, l2_bytes
+        Bandwidth of the L2 cache to attention and to plain streams, and the working set it can
+        hold.
+    keeping_up
+        Share of a wave's reads of a context stored once that L2 serves, however long the context.
     block_bytes_per_s
         Bandwidth of one thread block.
     eager_launch_s, host_s_per_launch
@@ -498,7 +511,9 @@ class Rates:
     tile_bytes_per_s: float
     split_k_s: float
     l2_bandwidth_bytes_per_s: float
+    l2_stream_bytes_per_s: float
     l2_bytes: float
+    keeping_up: float
     block_bytes_per_s: float
     step_s: float
     eager_launch_s: float
@@ -574,6 +589,11 @@ class Rates:
     def _of_a_format(self) -> bool:
         """Whether these are the rates of a format already."""
         return any(variant.precision for variant in self.variants)
+
+    @property
+    def keeping_up_measured(self) -> bool:
+        """Whether rows of the card tell how the reads of a stored context keep up."""
+        return self.constants[Key("keeping_up")].origin == "fitted"
 
     def flops_per_s(self, kind: Kind, dtype: Dtype) -> float:
         """Return the achieved matrix rate for a kind of operation. [FLOP/s]."""
@@ -655,7 +675,9 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
         tile_bytes_per_s=value("tile_gb_per_s") * GIGA,
         split_k_s=value("split_k_us") * MICROSECOND,
         l2_bandwidth_bytes_per_s=value("l2_gb_per_s") * GIGA * gpu.sm_count,
+        l2_stream_bytes_per_s=value("l2_stream_gb_per_s") * GIGA * gpu.sm_count,
         l2_bytes=gpu.l2_bytes * value("l2_fraction"),
+        keeping_up=value("keeping_up"),
         block_bytes_per_s=value("block_gb_per_s") * GIGA,
         step_s=value("step_us") * MICROSECOND,
         eager_launch_s=value("eager_launch_us") * MICROSECOND,

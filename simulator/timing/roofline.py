@@ -196,15 +196,75 @@ def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
     return flops / rate
 
 
+def stored_ends_s(operation: Operation, time: OperationTime, gpu: Rates) -> tuple[Numeric, Numeric]:
+    """Return how much shorter and longer an operation may be that reads keys stored once. [s].
+
+    No public row tells whether the thread blocks of a wave read such keys together, as at one end,
+    or alone, as at the other, where L2 also keeps nothing of keys of twice its size.
+
+    Where rows of the card have told, both are zero.
+
+    Parameters
+    ----------
+    operation, time, gpu
+        An operation with ``together_bytes``, its time, and the GPU's rates.
+    """
+    gpu = gpu.of(operation)
+    if gpu.keeping_up_measured:
+        return 0.0, 0.0
+    footprint = operation.reused_footprint_bytes
+    shortest, longest = (
+        time._replace(memory_s=_in_blocks(operation, gpu, seconds)).stream_s
+        for seconds in (
+            _stored_s(operation, gpu, _held_share(footprint, gpu), 1.0),
+            _stored_s(operation, gpu, _left_share(footprint, gpu), 0.0),
+        )
+    )
+    return maximum(time.stream_s - shortest, 0.0), maximum(longest - time.stream_s, 0.0)
+
+
 def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time of its bytes. [s]."""
-    bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
-    if is_used(operation.reused_bytes) or is_used(operation.scratch_bytes):
+    if operation.together_bytes is not None and is_used(operation.reused_bytes):
+        share = _held_share(operation.reused_footprint_bytes, gpu)
+        seconds = _stored_s(operation, gpu, share, gpu.keeping_up)
+    elif is_used(operation.reused_bytes) or is_used(operation.scratch_bytes):
+        bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
         cached = cached_bytes(operation, gpu)
         cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
         seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
     else:
-        seconds = operation.bytes_moved / bandwidth
+        seconds = operation.bytes_moved / gpu.bandwidth_bytes_per_s[operation.kind]
+    return _in_blocks(operation, gpu, seconds)
+
+
+def _stored_s(operation: Operation, gpu: Rates, share: Numeric, keeping_up: float) -> Numeric:
+    """Return the time of reads of keys that are stored once for many thread blocks. [s].
+
+    The keys that L2 holds are read from there. Blocks that read the others together get them from
+    memory once, while L2 passes them on at the rate of a plain stream; alone, each reads memory.
+
+    Parameters
+    ----------
+    share
+        Share of the keys that L2 holds.
+    keeping_up
+        Share of the other keys that the blocks of a wave read together.
+    """
+    bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
+    stream = max(gpu.l2_stream_bytes_per_s, bandwidth)
+    scratch = _scratch_cached(operation, gpu)
+    moved = operation.bytes_moved - scratch
+    together_s = maximum((moved - operation.together_bytes) / bandwidth, moved / stream)
+    others_s = keeping_up * together_s + (1.0 - keeping_up) * (moved / bandwidth)
+    cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
+    reused = operation.reused_bytes
+    held_s = (moved - reused) / bandwidth + reused / cache_bandwidth
+    return share * held_s + (1.0 - share) * others_s + scratch / cache_bandwidth
+
+
+def _in_blocks(operation: Operation, gpu: Rates, seconds: Numeric) -> Numeric:
+    """Return the time of its bytes, given what its thread blocks and their waves take. [s]."""
     if operation.effective_blocks is not None:
         # A block waits for each of its loads, hardly shorter from L2 than from memory.
         hidden_bytes = operation.effective_blocks * FIRST_TILE_BYTES
@@ -221,18 +281,42 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
 def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
     """Return the bytes of an operation that the L2 cache serves. [bytes].
 
-    All repeated reads if their footprint fits, none if it is twice the cache's capacity, linear in
-    between: a streaming footprint evicts lines gradually.
+    Of data that a later call reads again, all if their footprint fits, none if it is twice the
+    cache's capacity, linear in between. Of keys stored once for many thread blocks, what L2 holds,
+    and of the rest what the blocks of a wave read together, as far as they keep up.
     """
-    l2_bytes = gpu.of(operation).l2_bytes
-    cached: Numeric = 0.0
-    for used, footprint in (
-        (operation.reused_bytes, operation.reused_footprint_bytes),
-        (operation.scratch_bytes, operation.scratch_bytes),
-    ):
-        if is_used(used):
-            cached = cached + used * minimum(1.0, maximum(0.0, 2.0 - footprint / l2_bytes))
+    gpu = gpu.of(operation)
+    cached = _scratch_cached(operation, gpu)
+    if is_used(operation.reused_bytes):
+        used, footprint = operation.reused_bytes, operation.reused_footprint_bytes
+        if operation.together_bytes is None:
+            return cached + used * _left_share(footprint, gpu)
+        share = _held_share(footprint, gpu)
+        together = operation.together_bytes * gpu.keeping_up
+        cached = cached + used * share + together * (1.0 - share)
     return cached
+
+
+def _scratch_cached(operation: Operation, gpu: Rates) -> Numeric:
+    """Return the bytes of partial results that are still in L2 when the next kernel reads them."""
+    scratch = operation.scratch_bytes
+    return scratch * _left_share(scratch, gpu) if is_used(scratch) else 0.0
+
+
+def _held_share(footprint: Numeric, gpu: Rates) -> Numeric:
+    """Return the share of keys stored once that L2 can hold: as much as its capacity.
+
+    So a longer context never costs more of these than as many private keys would.
+    """
+    return minimum(1.0, gpu.l2_bytes / maximum(footprint, 1.0))
+
+
+def _left_share(footprint: Numeric, gpu: Rates) -> Numeric:
+    """Return the share of a footprint that is still in L2 once all of it was read.
+
+    A streaming footprint evicts lines gradually.
+    """
+    return minimum(1.0, maximum(0.0, 2.0 - footprint / gpu.l2_bytes))
 
 
 def _link_s(operation: Operation, gpu: Rates) -> Numeric:

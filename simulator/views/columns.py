@@ -5,6 +5,7 @@ rich is imported only to draw: JSON and CSV do not need it.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +91,10 @@ class Column:
     def plain(self, item: Any) -> Any:
         """Return the item's value as JSON and CSV show it."""
         value = self.raw(item)
-        if value is None or self.unit == "bool":
-            return value if value is None else bool(value)
+        if value is None or (isinstance(value, float) and value == inf):
+            return None  # an upper end that is not known
+        if self.unit == "bool":
+            return bool(value)
         if self.of:
             several = isinstance(value, list | tuple)
             parts = [as_object(self.of, part) for part in (value if several else [value])]

@@ -40,6 +40,7 @@ NAMES: Mapping[str, str] = {
     "bifurcated": "bifurcated attention from standard's constants",
     "bifurcated_latent_attention": "bifurcated latent attention from standard's constants",
     "code": "plain PyTorch code",
+    "stored": "reads of one stored context",
     "host": "host",
     "peak": "what published peaks leave out",
 }
@@ -334,7 +335,9 @@ def _memory_part(result: Estimate, operation: Operation, time: OperationTime) ->
     parts = [
         f"{format_si(float(operation.bytes_moved) - cached, 'B')} / {bandwidth / GIGA:,.0f} GB/s"
     ]
-    if cached:
+    if operation.together_bytes and operation.reused_bytes:
+        parts[0] += f", {format_si(cached, 'B')} from L2; a stored context"
+    elif cached:
         cache = gpu.l2_bandwidth_bytes_per_s / GIGA
         parts[0] += f" + {format_si(cached, 'B')} from L2 / {cache:,.0f} GB/s"
     if operation.effective_blocks is not None:

@@ -197,6 +197,8 @@ def _standing(option: Option, result: Plan) -> str:
     if not option.meets_target:
         return "too slow"
     marks = ["Pareto"] if option.pareto else []
+    if not option.result.interval_known:
+        marks.append("interval not known")
     if option is result.cheapest:
         marks.append("cheapest")
     return ", ".join(marks)

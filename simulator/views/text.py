@@ -1,6 +1,7 @@
 """Phrases that several answers share."""
 
 from collections.abc import Iterable
+from math import inf
 
 from simulator.answers.estimate import DOES_NOT_FIT
 from simulator.counts.memory import Memory
@@ -114,8 +115,12 @@ def interval_phrase(low_s: float, high_s: float) -> str:
 
     >>> interval_phrase(0.0119, 0.0133), interval_phrase(4e-4, 1.5e-3)
     ('11.9 to 13.3 ms', '400 µs to 1.50 ms')
+    >>> interval_phrase(0.0119, inf)
+    'at least 11.9 ms, interval not known'
     """
     low, high = format_time(low_s), format_time(high_s)
+    if high_s == inf:
+        return f"at least {low}, interval not known"
     number, unit = low.split()
     return f"{number if high.endswith(f' {unit}') else low} to {high}"
 

@@ -16,7 +16,7 @@ from builders import (
 )
 
 from simulator import load_hardware, load_model
-from simulator.answers.advice import next_change
+from simulator.answers.advice import WORTH, next_change, no_shared_kernel
 from simulator.answers.compare import compare
 from simulator.answers.estimate import Estimate, estimate
 from simulator.inputs.hardware import HardwareProfile
@@ -221,3 +221,49 @@ def test_one_stored_context_may_be_all_of_the_gain() -> None:
     assert answer.verdict_over_stored != "yes"
     assert answer.advice.startswith("Store the context once, as paged caches do; ")
     assert "Switch to bifurcated" not in answer.advice
+
+
+def _h100(model_name: str, card: str = "h100-sxm", **work: Any) -> Any:
+    return compare(load_model(model_name), load_hardware(card), *asked(**work))
+
+
+def test_a_small_gain_over_one_stored_context_is_not_worth_a_kernel() -> None:
+    """Four samples of 8K on L40S: 1.17 times as fast as copies, 1.02 as one stored context."""
+    answer = _h100("llama-3.1-8b", "l40s", samples=4, context_tokens=8192)
+    gain = answer.shared_storage.step_s / answer.bifurcated.step_s
+    assert answer.verdict_over_stored == "yes"
+    assert 1 < gain < WORTH
+    assert answer.advice.startswith(
+        "Store the context once, as paged caches do; reading it once as well is "
+        f"{gain:.2f} times as fast, too little to change kernels for. Then "
+    )
+    larger = _h100("llama-3.1-8b", "l40s", samples=16, context_tokens=8192)
+    assert larger.shared_storage.step_s / larger.bifurcated.step_s > WORTH
+    assert larger.advice.startswith("Switch to bifurcated attention")
+
+
+@pytest.mark.parametrize(
+    ("name", "card", "why"),
+    [
+        ("gpt-oss-20b", "h100-sxm", "no engine's shared-prefix kernel takes the attention sinks"),
+        ("gemma-2-9b", "h100-sxm", "no engine's shared-prefix kernel takes the sliding windows"),
+        (
+            "llama-3.2-3b",
+            "t4",
+            "FlashAttention does not run on T4 (compute capability 7.5; it needs 8.0)",
+        ),
+        ("llama-3.1-8b", "v100-sxm2-32gb", "(compute capability 7.0; it needs 8.0)"),
+    ],
+)
+def test_what_no_engine_runs_is_not_advised(name: str, card: str, why: str) -> None:
+    """Bifurcated attention would win, but there is no kernel to switch to."""
+    answer = _h100(name, card, samples=32, context_tokens=8000)
+    assert answer.winner == "bifurcated"
+    assert answer.advice.startswith("Store the context once, as paged caches do; ")
+    assert why in answer.advice
+
+
+def test_other_models_and_cards_are_not_barred() -> None:
+    """Full attention, on NVIDIA's cards from Ampere on and on those of others."""
+    for card in ("a100-sxm-80gb", "l4", "mi300x"):
+        assert no_shared_kernel(load_model("llama-3.1-8b"), load_hardware(card)) == ""

@@ -173,7 +173,7 @@ def test_break_even_points_turn(
         (mistral_7b(), "shared", "samples", 512),
         (windowed(), "copies", "context_tokens", 2),
         (llama_2_7b(kv_heads=1), "copies", "context_tokens", 16),
-        (llama_2_7b(kv_heads=1), "shared", "context_tokens", 2),
+        (llama_2_7b(kv_heads=1), "shared", "context_tokens", 8),
     ],
 )
 def test_the_last_break_even_counts(shape: ModelShape, layout: Any, field: str, other: int) -> None:

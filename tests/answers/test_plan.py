@@ -11,6 +11,7 @@ from simulator.answers.capacity import capacity
 from simulator.answers.estimate import estimate
 from simulator.answers.plan import Option, Plan, plan
 from simulator.errors import WorkloadError
+from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
 
 CHEAP = gpu(ROUND_CONSTANTS, name="cheap", price=1.0, memory_bandwidth_gb_per_s=1000)
@@ -160,3 +161,20 @@ def test_one_kind_of_attention_can_be_planned_alone() -> None:
     both = _plan(kv_layout="rebuilt")
     layouts = {(option.attention, option.result.setup.kv_layout) for option in both.options}
     assert layouts == {("standard", "rebuilt"), ("bifurcated", "shared")}
+
+
+def test_what_no_rows_describe_comes_after_what_they_do() -> None:
+    """16 GPUs are cheap here, but no rows are of so many: 8 come first, and are the cheapest."""
+    cards = {"cards": (load_hardware("h100-sxm"),), "usd_per_hour": 1.0}
+    found = _plan(llama_2_7b(), **cards, tensor_parallel_sizes=(8, 16))
+    known = [option.result.interval_known for option in found.options]
+    assert known == sorted(known, reverse=True)
+    assert {option.gpus: option.result.interval_known for option in found.options} == {
+        8: True,
+        16: False,
+    }
+    assert found.cheapest is not None
+    assert found.cheapest.gpus == 8
+    alone = _plan(llama_2_7b(), **cards, tensor_parallel_sizes=(16,))
+    assert alone.cheapest is not None
+    assert alone.cheapest.gpus == 16

@@ -1,5 +1,8 @@
 """Which cells a run has, in which order, and what a dry run says of them."""
 
+from dataclasses import replace
+from itertools import product
+
 import pytest
 
 from simulator.counts.operation import total
@@ -64,21 +67,33 @@ def test_the_default_grid_takes_less_than_25_minutes(default_plan: Selection, na
 
 
 def test_the_most_wanted_cells_come_first(default_plan: Selection) -> None:
-    """A run cut short has bandwidth, then the paper's 8K of context, before any other context."""
-    first = default_plan.groups[0][0]
-    assert first.kind == "memory"
-    contexts = [
-        cell.context_tokens
-        for cell in default_plan.cells
-        if isinstance(cell, AttentionCell | StepCell)
-    ]
-    first_other = next(i for i, context in enumerate(contexts) if context != 8192)
+    """After the stored context, bandwidth, then the paper's 8K of context before any other."""
+    after = [cell for cell in default_plan.cells if cell.stage >= 0]
+    assert after[0].kind == "memory"
+    calls = [cell for cell in after if isinstance(cell, AttentionCell | StepCell)]
+    first_other = next(i for i, cell in enumerate(calls) if cell.context_tokens != 8192)
     # Standard and bifurcated, kernels and whole steps, of all three models, at several samples.
-    early = [cell for cell in default_plan.cells if isinstance(cell, AttentionCell | StepCell)][
-        :first_other
-    ]
+    early = calls[:first_other]
     assert len({cell.samples for cell in early}) >= 5
     assert {cell.kind for cell in early} == {"attention", "step"}
+
+
+def test_the_stored_context_comes_first(default_plan: Selection) -> None:
+    """Flash over expanded and copied keys, 8 and 32 KV heads, timed in pairs, within minutes."""
+    first = [cells for cells in default_plan.groups if cells[0].stage < 0]
+    assert default_plan.groups[: len(first)] == first
+    found = set()
+    for expanded_or_copied in first:
+        assert {(cell.kernel, cell.mode) for cell in expanded_or_copied} == {
+            ("standard_flash", "graph"),
+            ("standard_flash_expanded", "graph"),
+        }
+        cell = expanded_or_copied[0]
+        found.add((cell.context_tokens, cell.samples, cell.kv_heads))
+    assert found == set(product((8192, 16384, 32768), (4, 16, 64), (8, 32)))
+    gpu = rates(load_hardware("h100-sxm"))
+    few = replace(default_plan, cells=tuple(cell for cells in first for cell in cells))
+    assert preview(few, gpu=gpu, device="cuda", done=()).wall_s < 180
 
 
 def test_cells_of_one_size_are_timed_together(default_plan: Selection) -> None:
@@ -86,7 +101,8 @@ def test_cells_of_one_size_are_timed_together(default_plan: Selection) -> None:
     group = next(
         cells
         for cells in default_plan.groups
-        if isinstance(cells[0], AttentionCell) and cells[0].samples == 16
+        if isinstance(cells[0], AttentionCell)
+        and (cells[0].samples, cells[0].context_tokens, cells[0].kv_heads) == (16, 8192, 1)
     )
     assert {cell.kernel for cell in group} == set(KERNELS) - {"bifurcated_flex"}
     assert {cell.mode for cell in group} == {"graph", "eager"}

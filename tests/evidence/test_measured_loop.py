@@ -33,6 +33,7 @@ TRUTH = {
     "attention_bandwidth_fraction": 0.85,
     "elementwise_launch_us": 1.9,
     "elementwise_bandwidth_fraction": 0.75,
+    "keeping_up": 0.8,
     "host_us_per_launch": 12.0,
     "eager_launch_us": 1.0,
 }

@@ -1,33 +1,10 @@
 """What the verdict makes of published cells: mostly right where it decides, silent where not."""
 
 from functools import cache
-from typing import Any
 
-from simulator.answers.estimate import estimate
 from simulator.answers.verdict import Verdict, verdict_of
-from simulator.inputs.hardware import load_hardware
-from simulator.inputs.setup import Attention, ask
-from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
-from simulator.timing.step import step_time
+from simulator.timing.interval import speedup_interval
 from tools import published_signs
-
-AROUND = ("attention_norm", "attention_post_norm", "attention_residual")
-
-
-def _uncertainty(cell: Any, attention: Attention) -> Uncertainty:
-    """Return one side's uncertainty, of the whole step or of the attention kernels alone."""
-    more = cell.standard if attention == "standard" else cell.bifurcated
-    settings = {"decoded_tokens": 128, "attention": attention, **cell.work, **more}
-    result = estimate(cell.shape, load_hardware(cell.gpu), *ask(cell.shape, **settings))
-    if cell.of == "step":
-        return result.uncertainty
-    kernels = [
-        item
-        for item in result.operations
-        if item.name.startswith("attention") and item.name not in AROUND
-    ]
-    step = step_time(kernels, result.rates, result.setup.execution)
-    return uncertainty(kernels, step, result.rates, result.setup)
 
 
 @cache
@@ -35,7 +12,7 @@ def _verdicts() -> dict[str, tuple[Verdict, Verdict]]:
     """Return what was measured and what is decided, by the cell's name."""
     found = {}
     for cell in published_signs.cells():
-        sides = [_uncertainty(cell, attention) for attention in ("standard", "bifurcated")]
+        sides = [cell.uncertainty(attention) for attention in ("standard", "bifurcated")]
         low, high = map(float, speedup_interval(*sides))
         decided = verdict_of(low, high, standard_fits=True, bifurcated_fits=True)
         measured: Verdict = "yes" if cell.sign == "wins" else "no"

@@ -7,6 +7,7 @@ two <w,V>, a sum. Compilers fuse scaling and masking into the softmax.
 from dataclasses import dataclass
 from typing import Literal
 
+from simulator.counts.attention.flash import together_bytes
 from simulator.counts.attention.plain import copied, merges_by_copy, moved, query_fold
 from simulator.counts.attention.shape import AttentionShape, present, several
 from simulator.counts.attention.tree import CachePart
@@ -99,6 +100,7 @@ def product(shape: AttentionShape, part: CachePart, *, keys: bool) -> Operation:
         launches=exists,
         reused_bytes=cache_bytes(part.repeated_tokens),
         reused_footprint_bytes=cache_bytes(part.stored_tokens),
+        together_bytes=together_bytes(shape, part, cache_bytes(1)),
         dtype=shape.dtype,
     )
 

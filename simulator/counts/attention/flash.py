@@ -5,7 +5,8 @@ the context with all samples' queries folded into rows, [1, g, b h / g, k], flas
 tokens, and a merge by log-sum-exp. In plain PyTorch, folding and merge are separate kernels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from simulator.counts.attention.plain import (
     folds_by_copy,
@@ -19,11 +20,15 @@ from simulator.counts.attention.shape import AttentionShape, present, several
 from simulator.counts.attention.tree import CachePart
 from simulator.counts.attention.way import PARTIAL_BYTES, PlainKernel, Way
 from simulator.counts.operation import Operation
+from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, where
 
 # Query rows that one thread block of a flash kernel holds (FlashAttention-2, split path).
 ROWS_PER_BLOCK = 64
+# FlashInfer takes the smallest of three tiles that holds all query rows of a KV head.
+FLASHINFER_ROWS = (16, 64, 128)
 # A split shorter than two 128-token tiles costs more for its partial result than it gains.
 TOKENS_PER_SPLIT = 256
 MOST_SPLITS = 128  # FlashAttention-2 and -3 allow no more
@@ -34,9 +39,52 @@ ENOUGH_BLOCKS, FULL_WAVE = 0.8, 0.85
 MOST_WAVES = 5
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedKernel:
+    """How a library's kernel reads the keys that several samples share.
+
+    Attributes
+    ----------
+    folds
+        Whether the query heads of a KV head become rows of the same block; otherwise each query
+        head has blocks of its own.
+    splits
+        Whether several blocks share the keys of a KV head, to fill the GPU.
+    rows
+        Query rows of a thread block: the sizes to choose from, the smallest first. The blocks of a
+        KV head run side by side, so that device memory sees their reads once.
+    merges
+        Whether a kernel of its own merges the parts; otherwise the last part's kernel does.
+    """
+
+    folds: bool = True
+    splits: bool = True
+    rows: tuple[int, ...] = (ROWS_PER_BLOCK,)
+    merges: bool = True
+
+    def row_blocks(self, shape: AttentionShape, samples: Numeric) -> Numeric:
+        """Return the thread blocks that hold the query rows of one KV head."""
+        of_head = samples * shape.query_tokens * (shape.group if self.folds else 1)
+        tile: Numeric = self.rows[-1]
+        for rows in reversed(self.rows[:-1]):
+            tile = where(of_head <= rows, rows, tile)
+        return ceil_div(of_head, tile) * (1 if self.folds else shape.group)
+
+
+FOLDED = SharedKernel()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Flash(Way):
-    """Flash decoding as in FlashAttention-2 and -3: it folds queries and splits the keys."""
+    """Flash decoding as in FlashAttention-2 and -3: it folds queries and splits the keys.
+
+    Attributes
+    ----------
+    shared
+        The kernel that reads the keys that several samples share.
+    """
+
+    shared: SharedKernel = FOLDED
 
     def standard(self, shape: AttentionShape, *, rereads: bool) -> list[Operation]:
         """Return flash decoding, and the combine of its partial results."""
@@ -47,15 +95,28 @@ class Flash(Way):
         shared = shape.expanded or shape
         operations: list[Operation] = []
         states: Numeric = 0
-        *above, own = shape.parts
-        for sizes, part in (*((shared, part) for part in above), (shape, own)):
-            operations += flash_part(sizes, part)
+        *levels, own = shape.parts
+        for part in levels:
+            operations += flash_part(shared, part, kernel=self.shared)
             states = states + present(part.tokens)
+        suffix, combine = flash_part(shape, own)
+        states = states + present(own.tokens)
         needed = where(states > 1, 1, 0)
         # Outputs of the absorbed form are merged after they have left the latent space.
-        merged_bytes = (shared.output_bytes + shape.rows * PARTIAL_BYTES) * (states * needed)
+        result_bytes = (shared.output_bytes + shape.rows * PARTIAL_BYTES) * needed
+        if not self.shared.merges:
+            # The last kernel reads the others' results and merges them with its own in registers.
+            merged_bytes = result_bytes * (states - 1)
+            read, scratch = suffix.bytes_read, suffix.scratch_bytes
+            suffix = replace(
+                suffix, bytes_read=read + merged_bytes, scratch_bytes=scratch + merged_bytes
+            )
+            return [*operations, suffix, combine]
+        merged_bytes = result_bytes * states
         return [
             *operations,
+            suffix,
+            combine,
             Operation(
                 name="attention_merge",
                 kind="combine",
@@ -79,8 +140,64 @@ class Flash(Way):
         return rows * (shape.value_width + 1) * PARTIAL_BYTES
 
 
+@dataclass(frozen=True, kw_only=True)
+class EngineFlash(Flash):
+    """The shared-prefix kernel of an engine, beside its ordinary flash decoding.
+
+    Attributes
+    ----------
+    limits
+        What it cannot serve: a sliding window, several levels of a tree.
+    """
+
+    limits: tuple[Literal["windows", "trees"], ...] = ()
+
+    def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
+        """Return the fused operations: an engine's kernels are no PyTorch code."""
+        return Way.plain(self, shape, setup)
+
+    def refusal(self, model: ModelShape, work: Workload) -> str:
+        """Refuse what the engine computes without sharing, latent caches among it."""
+        if model.latent is not None:
+            return f"kernel {self.name!r} shares no latent cache; use flash"
+        if "windows" in self.limits and any(group.window for group in model.layer_groups):
+            return f"kernel {self.name!r} shares no layers with a sliding window; use flash"
+        if "trees" in self.limits and len(work.tree) > 1:
+            return f"kernel {self.name!r} shares one prefix, not a tree of several; use flash"
+        return ""
+
+
+# vLLM 0.7 to 0.31 with FlashAttention-2: the prefix is one sequence whose queries are all samples'
+# tokens. Calls of several query tokens fold no heads, and paged ones do not split the keys
+# (vllm/v1/attention/backends/flash_attn.py @ 5704f34; PyTorch's flash_api.cpp @ 03b7c19).
+VLLM_CASCADE = EngineFlash(
+    name="vllm-cascade",
+    shared=SharedKernel(folds=False, splits=False),
+    limits=("windows", "trees"),
+    caution="vLLM switched cascade attention off by default in March 2026 and removed it in 0.32; "
+    "over prefixes of 512 tokens it was measured slower than this model says (vllm#44397).",
+)
+# FlashInfer: a batch-prefill call for each level; rows are packed, keys are split
+# (flashinfer-ai/flashinfer @ fb28d7242).
+FLASHINFER = EngineFlash(name="flashinfer", shared=SharedKernel(rows=FLASHINFER_ROWS))
+# TensorRT-LLM's beam search: 16 beams a block, so that the prefix is read once for every 16 beams,
+# but by blocks that run side by side; the suffix kernel merges (TensorRT-LLM#14396).
+TRTLLM_CASCADE = EngineFlash(
+    name="trtllm-cascade",
+    shared=SharedKernel(folds=False, rows=(16,), merges=False),
+    limits=("windows", "trees"),
+    caution="TRTLLM_ENABLE_CASCADE_MMHA switches it on, for beam search. On an L20 its calls took "
+    "83 to 93 us whatever the prefix (TensorRT-LLM#14396), longer than this model says.",
+)
+
+
 def flash_part(
-    shape: AttentionShape, part: CachePart, *, lse: bool = True, chunks: Numeric = 1
+    shape: AttentionShape,
+    part: CachePart,
+    *,
+    kernel: SharedKernel = FOLDED,
+    lse: bool = True,
+    chunks: Numeric = 1,
 ) -> list[Operation]:
     """Return flash attention over one part of the keys, and the combine of its partial results.
 
@@ -88,6 +205,8 @@ def flash_part(
     ----------
     part
         The keys, and the sequences whose queries read each of its caches.
+    kernel
+        How it reads them.
     lse
         Whether the kernel also writes the log-sum-exp, as a merge needs and PyTorch always does.
     chunks
@@ -95,8 +214,10 @@ def flash_part(
     """
     exists = present(part.tokens)
     streams = part.caches * shape.kv_heads * maximum(chunks, 1)
-    blocks = streams * row_blocks(shape, part.sharers)
-    splits = flash_splits(blocks=blocks, tokens=part.tokens, resident=shape.resident_blocks)
+    blocks = streams * kernel.row_blocks(shape, part.sharers)
+    splits: Numeric = 1
+    if kernel.splits:
+        splits = flash_splits(blocks=blocks, tokens=part.tokens, resident=shape.resident_blocks)
     partials = where(splits > 1, splits, 0) * shape.rows * (shape.value_width + 1) * PARTIAL_BYTES
     partials = partials * chunks
     result = (shape.output_bytes + (shape.rows * PARTIAL_BYTES if lse else 0)) * chunks
@@ -119,6 +240,7 @@ def flash_part(
             sequences=part.caches * exists,
             reused_bytes=shape.cached_bytes(part.repeated_tokens),
             reused_footprint_bytes=shape.cached_bytes(part.stored_tokens),
+            together_bytes=together_bytes(shape, part),
             scratch_bytes=partials,
             dtype=shape.dtype,
         ),
@@ -135,9 +257,33 @@ def flash_part(
     ]
 
 
-def row_blocks(shape: AttentionShape, samples: Numeric) -> Numeric:
-    """Return the thread blocks that the query rows of one KV head fill."""
-    return ceil_div(samples * shape.query_tokens * shape.group, ROWS_PER_BLOCK)
+def together_bytes(
+    shape: AttentionShape, part: CachePart, token_bytes: Numeric | None = None
+) -> Numeric | None:
+    """Return the repeated reads of keys stored once that one wave makes together.
+
+    A wave runs the thread blocks of some caches at once, with all their KV heads. What these caches
+    share comes from memory once in a wave at best; each wave reads it again. Split blocks divide
+    the keys among them, so they do not change how many caches a wave holds.
+
+    Parameters
+    ----------
+    part
+        The keys.
+    token_bytes
+        What is read of each token; None for keys and values. [bytes]
+
+    Returns
+    -------
+    Numeric
+        Bytes; None if no keys are stored once for several caches.
+    """
+    if part.stored_tokens.__class__ is int and part.stored_tokens == 0:
+        return None
+    in_flight = shape.resident_blocks / (shape.kv_heads * FOLDED.row_blocks(shape, part.sharers))
+    reads = part.stored_tokens + part.repeated_tokens
+    from_memory = minimum(reads, maximum(part.stored_tokens, reads / in_flight))
+    return (reads - from_memory) * (shape.cached_bytes(1) if token_bytes is None else token_bytes)
 
 
 def flash_splits(*, blocks: Numeric, tokens: Numeric, resident: int) -> Numeric:

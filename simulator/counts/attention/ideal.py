@@ -33,6 +33,7 @@ class Ideal(Way):
 def _one_kernel(shape: AttentionShape, *parts: CachePart, name: str = "attention") -> Operation:
     """Return attention over several parts of the cache in one kernel."""
     kv_bytes = shape.cached_bytes(sum(part.caches * part.tokens for part in parts))
+    repeated_bytes = shape.cached_bytes(sum(part.repeated_tokens for part in parts))
     return Operation(
         name=name,
         kind=shape.kind,
@@ -40,7 +41,8 @@ def _one_kernel(shape: AttentionShape, *parts: CachePart, name: str = "attention
         bytes_read=shape.query_bytes + kv_bytes,
         bytes_written=shape.output_bytes,
         kv_bytes_read=kv_bytes,
-        reused_bytes=shape.cached_bytes(sum(part.repeated_tokens for part in parts)),
+        reused_bytes=repeated_bytes,
         reused_footprint_bytes=shape.cached_bytes(sum(part.stored_tokens for part in parts)),
+        together_bytes=repeated_bytes,
         dtype=shape.dtype,
     )

@@ -4,7 +4,14 @@ To add one, write its file and name it here; CONTRIBUTING.md shows how.
 """
 
 from simulator.counts.attention.einsum import PLAIN_EINSUM, Einsum
-from simulator.counts.attention.flash import PLAIN_FLASH, Flash
+from simulator.counts.attention.flash import (
+    FLASHINFER,
+    PLAIN_FLASH,
+    TRTLLM_CASCADE,
+    VLLM_CASCADE,
+    EngineFlash,
+    Flash,
+)
 from simulator.counts.attention.ideal import Ideal
 from simulator.counts.attention.sdpa_math import PLAIN_MATH, SdpaMath
 from simulator.counts.attention.variants import PLAIN_VARIANTS
@@ -18,8 +25,13 @@ WAYS: dict[str, Way] = {
         Flash(name="flash"),
         Einsum(name="einsum"),
         SdpaMath(name="sdpa_math"),
+        VLLM_CASCADE,
+        FLASHINFER,
+        TRTLLM_CASCADE,
     )
 }
+# The ways that belong to no engine: pictures of all ways draw these.
+ALGORITHMS = tuple(name for name, way in WAYS.items() if not isinstance(way, EngineFlash))
 PLAIN_KERNELS: dict[str, PlainKernel] = {
     plain.name: plain for plain in (*PLAIN_FLASH, *PLAIN_EINSUM, *PLAIN_MATH, *PLAIN_VARIANTS)
 }

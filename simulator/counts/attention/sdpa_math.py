@@ -124,7 +124,7 @@ def _cache_reads(
 ) -> tuple[dict[str, Numeric], dict[str, Numeric]]:
     """Return the reads of every sequence's keys, and of its values."""
     whole = shape.whole(rereads=rereads)
-    fields = ("kv_bytes_read", "reused_bytes", "reused_footprint_bytes")
+    fields = ("kv_bytes_read", "reused_bytes", "reused_footprint_bytes", "together_bytes")
     of_keys, of_values = (product(shape, whole, keys=keys) for keys in (True, False))
     return (
         {field: getattr(of_keys, field) for field in fields},
@@ -134,7 +134,9 @@ def _cache_reads(
 
 def _added(first: dict[str, Numeric], second: dict[str, Numeric]) -> dict[str, Numeric]:
     """Add up two reads."""
-    return {field: first[field] + second[field] for field in first}
+    return {
+        field: None if value is None else value + second[field] for field, value in first.items()
+    }
 
 
 PLAIN_MATH = (

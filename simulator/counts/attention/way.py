@@ -56,11 +56,14 @@ class Way:
     spread
         The spread of measured times that its interval adds to that of engines' kernels
         (``spread.toml``, table ``code``); empty for none.
+    caution
+        What users of its bifurcated form should know, in a sentence or two; empty for nothing.
     """
 
     name: str
     logits_in_memory: bool = False
     spread: Literal["", "unfused"] = ""
+    caution: str = ""
 
     def standard(self, shape: AttentionShape, *, rereads: bool) -> list[Operation]:
         """Return the fused operations of one layer's standard attention.

@@ -25,7 +25,10 @@ DECODE_ATTENTION = (
 )
 _PRODUCTS = ("launch_us", "tile_gb_per_s", "split_k_us", "bandwidth_fraction", "flops_fraction")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
-_SHARED_PREFIX = ("launch_us", "sequence_us", "block_us", "block_gb_per_s", "bandwidth_fraction")
+_SHARED_PREFIX = (
+    *("launch_us", "sequence_us", "block_us", "block_gb_per_s", "bandwidth_fraction"),
+    "keeping_up",
+)
 _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
     ("decode_step", ("model", "context_tokens", "samples")),
     ("shared_prefix_attention", ("prefix_len", "suffix_len", "kv_heads")),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from simulator.counts.attention.flash import flash_part
+from simulator.counts.attention.flash import flash_part, together_bytes
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Kind, Operation
 from simulator.evidence.tracing.recorder import TracedOperation
@@ -109,15 +109,20 @@ def _flash(traced: TracedOperation, *, resident_blocks: int) -> list[Operation]:
         dtype=dtype,
         resident_blocks=resident_blocks,
     )
-    account, combine = flash_part(shape, replace(shape.decoded_part, name=traced.name))
+    part = replace(shape.decoded_part, name=traced.name)
+    account, combine = flash_part(shape, part)
     # Keys with stride 0 are counted once but read by every sequence.
     again = max(0, account.bytes_read - traced.bytes_read)
+    stored = max(0, traced.bytes_read - shape.query_bytes) if again else 0
+    token_bytes = shape.cached_bytes(1)
+    shared = replace(part, repeated_tokens=again / token_bytes, stored_tokens=stored / token_bytes)
     call = replace(
         account,
         flops=traced.flops,
         bytes_read=traced.bytes_read + again,
         bytes_written=account.bytes_written if combine.launches else traced.bytes_written,
         reused_bytes=again,
-        reused_footprint_bytes=max(0, traced.bytes_read - shape.query_bytes) if again else 0,
+        reused_footprint_bytes=stored,
+        together_bytes=together_bytes(shape, shared) if again else None,
     )
     return [call, combine] if combine.launches else [call]

@@ -24,7 +24,8 @@ from simulator.views.explore.tape import Tapes, Unique
 
 # The variables of an interval: those of the step, then for each kind of kernel its time and the
 # GPU's spread.
-STEP_SPENT = ("total_s", "device_s", "host_s", "collective_s", "bound_s")
+STORED = ("stored_below_s", "stored_above_s")
+STEP_SPENT = ("total_s", "device_s", "host_s", "collective_s", "bound_s", *STORED)
 SPENT = ("total_s", "fixed_s", "squares_s2", "launches", "cached_s")
 SPREAD = tuple(item.name for item in fields(Spread))
 
@@ -40,6 +41,8 @@ class Interval:
     families, formats, cached
         Kinds of the step's kernels, the format that selects each one's spread, and the kinds that
         read data repeatedly.
+    stored
+        Whether every sample reads one stored context.
     peak
         Whether times are those of published peaks.
     """
@@ -48,11 +51,14 @@ class Interval:
     families: tuple[Family, ...]
     formats: tuple[Dtype, ...]
     cached: tuple[Family, ...]
+    stored: bool
     peak: bool
 
     def record(self, recorder: Recorder) -> Uncertainty:
         """Compute the interval with symbols for the step's times and for the spreads."""
         step: dict[str, Any] = {name: recorder.variable(name) for name in STEP_SPENT}
+        if not self.stored:
+            step |= dict.fromkeys(STORED, 0.0)
         families: dict[Family, KindTime] = {}
         launches: dict[Family, Any] = {}
         cached: dict[Family, Any] = {}
@@ -106,6 +112,7 @@ class Intervals:
             families=families,
             formats=tuple(format_of(family, setup) for family in families),
             cached=tuple(family for family in families if family in again),
+            stored=any(isinstance(each.together_bytes, Symbol) for each in operations),
             peak=peak,
         )
         number = self.known.place(interval)

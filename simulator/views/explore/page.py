@@ -15,13 +15,13 @@ from simulator.answers.frames import part_of
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
-from simulator.counts.attention.registry import WAYS
+from simulator.counts.attention.registry import ALGORITHMS
 from simulator.inputs.dtypes import Dtype, activation_dtype
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, Execution, ask
+from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, Execution, Setup, ask
 from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS
 from simulator.timing.constants import Rates
-from simulator.timing.interval import FAMILY, Family, spread_of
+from simulator.timing.interval import FAMILY, Family, spread_of, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import ROOFS
 from simulator.views.explore.intervals import SPREAD
@@ -94,7 +94,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "ranges": dict(offer.ranges),
         "moved": offer.moved,
         "layouts": offer.layouts,
-        "kernels": tuple(WAYS),
+        "kernels": _kernels(offer),
         "executions": EXECUTIONS,
         "ways": [*offer.layouts, "bifurcated"],
         "gpu_memory_utilization": offer.gpu_memory_utilization,
@@ -140,8 +140,13 @@ def _programs(programs: Programs, offer: Menu, model: ModelShape) -> list[list[_
     """Record a model under every kernel and execution; None if it cannot run."""
     return [
         [_ways(programs, offer, model, kernel, execution) for execution in EXECUTIONS]
-        for kernel in tuple(WAYS)
+        for kernel in _kernels(offer)
     ]
+
+
+def _kernels(offer: Menu) -> tuple[str, ...]:
+    """Return the kernels to choose from: those of no engine, and the scenario's own."""
+    return tuple(dict.fromkeys((*ALGORITHMS, *map(str, offer.scenario.axes.get("kernel", ())))))
 
 
 def _ways(
@@ -168,6 +173,9 @@ def _ways(
 def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
     """Return one GPU: its memory, its roofs, and the tapes of its times."""
     gpu = gpu_rates.gpu
+    size = offer.kept.get("tensor_parallel", 1)
+    standard = [Setup(tensor_parallel=size, kv_layout=layout) for layout in offer.layouts]
+    setups = [*standard, standard[0].under("bifurcated")]
     price = gpu.price_usd_per_hour
     dtypes = {activation_dtype(dtype) for dtype in _weight_dtypes(offer)} | _weight_dtypes(offer)
     return {
@@ -193,6 +201,11 @@ def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
         },
         "times": programs.times(gpu_rates),
         "spreads": _spreads(programs, gpu_rates),
+        # By model, in the order of "ways": whether no rows tell how far a time may be off.
+        "unknown": [
+            [bool(unknown_regime(entry.model, gpu_rates, setup)) for setup in setups]
+            for entry in offer.models
+        ],
     }
 
 

@@ -16,9 +16,9 @@ from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates
 from simulator.timing.interval import cached_stream_s, peak_bound_s
-from simulator.timing.roofline import ROOFS
+from simulator.timing.roofline import ROOFS, stored_ends_s
 from simulator.timing.step import step_time
-from simulator.views.explore.intervals import Intervals
+from simulator.views.explore.intervals import STORED, Intervals
 from simulator.views.explore.symbol import Recorder, Symbol
 from simulator.views.explore.tape import Tapes, Unique
 
@@ -38,6 +38,7 @@ TIMES = (
     "collective_s",
     *(f"{roof}_s" for roof in ROOFS),
     "cached_s",
+    *STORED,
     "peak_memory_s",
     "peak_compute_s",
 )
@@ -85,6 +86,11 @@ class Timing:
             cached_stream_s(operation, step.operations[0], gpu_rates)
             if "reused_bytes" in self.used
             else 0.0,
+            *(
+                stored_ends_s(operation, step.operations[0], gpu_rates)
+                if "together_bytes" in self.used
+                else (0.0, 0.0)
+            ),
             peak_bound_s([no_flops], gpu_rates),
             peak_bound_s([no_bytes], gpu_rates),
         )

@@ -1,5 +1,6 @@
 """Time of a decode step along samples and context, and for every kernel and execution."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> 
     lines.add_keys(figure, frame)
     style.log_axis(figure, "xaxis", frame[axis], title)
     held = frame[frame["fits"].astype(bool) & (frame["variant"] != "shared_storage")]
+    held = held[held["step_ms_high"] < math.inf]
     shown = [*frame["step_ms"], *held["step_ms_low"], *held["step_ms_high"]]
     style.log_axis(figure, "yaxis", shown, STEP_TITLE, text=style.number_text)
     notes = ("Shaded: where 80% of measured steps should lie.", *caption.notes)

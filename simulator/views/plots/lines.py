@@ -1,5 +1,6 @@
 """Lines of the ways of attention over an axis, as several figures draw them."""
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -189,7 +190,7 @@ def _mark_end(
 
 
 def add_band(figure: "go.Figure", part: "pd.DataFrame", x: str) -> None:
-    """Shade the interval of a step's time, where the step fits.
+    """Shade the interval of a step's time, where the step fits and the interval is known.
 
     Parameters
     ----------
@@ -198,7 +199,7 @@ def add_band(figure: "go.Figure", part: "pd.DataFrame", x: str) -> None:
     """
     import plotly.graph_objects as go
 
-    part = part[part["fits"].astype(bool)]
+    part = part[part["fits"].astype(bool) & (part["step_ms_high"] < math.inf)]
     low, high = part["step_ms_low"], part["step_ms_high"]
     if not len(part) or (low == high).all():
         return

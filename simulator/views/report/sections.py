@@ -132,7 +132,8 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
 def step_cell(result: Estimate) -> list[Child]:
     """Write a step's time with its interval below. [ms]."""
     low, high = milliseconds(result.step_low_s), milliseconds(result.step_high_s)
-    return [milliseconds(result.step_s), " ", tag("small", f"{low} to {high}")]
+    within = f"{low} to {high}" if result.interval_known else f"at least {low}"
+    return [milliseconds(result.step_s), " ", tag("small", within)]
 
 
 def _speedup_cell(choice: Choice) -> list[Child]:

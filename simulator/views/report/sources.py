@@ -108,6 +108,8 @@ def accuracy_section(decisions: Sequence[Decision]) -> Html:
 
 def _interval(result: Estimate) -> str:
     """Say how much less and more than predicted a step may take."""
+    if not result.interval_known:
+        return "not known"
     return _range(1 - result.step_low_s / result.step_s, result.step_high_s / result.step_s - 1)
 
 

@@ -135,6 +135,7 @@ function breakEvenText({ samples, context_tokens: context }, wins) {
 /* 11.9 to 13.3 ms. */
 function betweenText({ low, high }) {
   const [first, last] = [timeText(low), timeText(high)];
+  if (high === Infinity) return `at least ${first}, interval not known`;
   const [number, unit] = first.split(" ");
   return `${last.endsWith(` ${unit}`) ? number : first} to ${last}`;
 }

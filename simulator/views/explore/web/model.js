@@ -103,7 +103,7 @@ function makeModel(data) {
     let [device, host, collective] = [0, 0, 0];
     const [firstPeak, lastPeak] = [data.time_columns.length - 2, data.time_columns.length - 1];
     const families = {};
-    let [peakMemory, peakCompute] = [0, 0];
+    let [peakMemory, peakCompute, storedBelow, storedAbove] = [0, 0, 0, 0];
     walk(state, way, (name, repeat, timing, quantities, times, number) => {
       const settings = data.timings[timing];
       const one = {};
@@ -122,8 +122,10 @@ function makeModel(data) {
         sums[1] + repeat * byRoof[0],
         sums[2] + spent * spent,
         sums[3] + repeat * launched,
-        sums[4] + repeat * times[firstPeak - 1],
+        sums[4] + repeat * times[firstPeak - 3],
       ];
+      storedBelow += repeat * times[firstPeak - 2];
+      storedAbove += repeat * times[firstPeak - 1];
       peakMemory += repeat * times[firstPeak];
       peakCompute += repeat * times[lastPeak];
       data.roofs.forEach((roof, at) => {
@@ -146,7 +148,15 @@ function makeModel(data) {
     });
     const total = Math.max(device, host) + collective;
     const bound = host > device ? "launch" : largest(data.roofs, (roof) => roofs[roof]);
-    const spent = [total, device, host, collective, Math.max(peakMemory, peakCompute)];
+    const spent = [
+      total,
+      device,
+      host,
+      collective,
+      Math.max(peakMemory, peakCompute),
+      storedBelow,
+      storedAbove,
+    ];
     const { accepted_tokens: kept = 1, query_tokens: query = 1 } = { ...data.kept, ...state };
     const accepted = Math.min(kept, query);
     return {
@@ -175,6 +185,9 @@ function makeModel(data) {
       inputs.push(...families[family], ...spread);
     });
     const [low, high, ...errors] = follow(tape, inputs);
+    if (data.gpus[state.gpu].unknown[state.model][data.ways.indexOf(way)]) {
+      return { number, low: Math.min(spent[4], spent[0]), high: Infinity, errors };
+    }
     return { number, low, high, errors };
   }
 
