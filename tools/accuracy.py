@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from simulator.evidence.fit.calibrate import Calibration, calibrate, error_summary
+from simulator.evidence.fit.profile import NAMES
 from simulator.evidence.fit.stages import STAGES
 from simulator.evidence.predict.summaries import summarise, timed
 from simulator.evidence.predict.validate import validate
@@ -62,7 +63,7 @@ def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
     ]
     for gpu_id, calibration in calibrations.items():
         for part in calibration.fits:
-            what = part.kind.replace("_", " ")
+            what = NAMES.get(part.kind, part.kind).replace("_", " ")
             rows = f"{part.fitted.rows:,}"
             cells = errors(part.fitted.held_out)
             lines.append(f"| {gpu_id} | {what} | {str(part.variant) or 'all'} | {rows} | {cells} |")

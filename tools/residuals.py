@@ -12,6 +12,7 @@ import pandas as pd
 
 from simulator.evidence.fit.calibrate import Calibration
 from simulator.evidence.fit.solver import FOLDS
+from simulator.evidence.fit.stages import STAGES
 from simulator.evidence.predict.groups import Group, profile
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.kinds import RowKind
@@ -31,9 +32,14 @@ FAMILIES: dict[RowKind, tuple[Family, tuple[str, ...]]] = {
     "decode_attention": ("attention", ("batch", "kv_len")),
     "shared_prefix_attention": ("attention", ("batch", "prefix_len")),
     "prefill_attention": ("prefill_attention", ("batch", "q_len")),
+    "mla_decode": ("latent_attention", ("batch", "kv_len")),
+    "mla_prefill": ("latent_prefill", ("batch", "q_len")),
     "elementwise": ("elementwise", ("rows", "width")),
+    "linear_attention": ("recurrence", ("batch", "seq_len")),
     "all_reduce": ("collective", ("message_bytes",)),
 }
+# Variants that have no part in the constants for no particular library.
+APART = {Variant(stage.apart) for stage in STAGES if stage.apart}
 # Constants are transferred from GPUs with fits of at least these rows.
 CARRIED_FROM: tuple[RowKind, ...] = ("decode_attention", "gemm")
 
@@ -89,7 +95,9 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
     for kind, table in tables.items():
         rows = table[table["time_s"].notna() & table["gpu_id"].notna()]
         for group in prepare(rows, kind).groups:
-            if group.execution == "eager":
+            # Questions are about engines' usual kernels, whose collectives have nothing of NCCL's.
+            unusual = not group.typical or APART & set(group.variants)
+            if group.execution == "eager" or unusual:
                 continue
             for origin, card, choice in _cards(
                 carried[group.gpu_id], calibrations.get(group.gpu_id), kind

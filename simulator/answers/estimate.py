@@ -233,7 +233,11 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
 
 
 def _notes(
-    model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload, needs: Memory
+    model: ModelShape,
+    gpu_rates: Rates,
+    setup: Setup,
+    work: Workload,
+    needs: Memory,
 ) -> list[str]:
     """Say what was assumed and what the user should know, one sentence each."""
     why = unknown_regime(model, gpu_rates, setup)
@@ -291,7 +295,9 @@ def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator
     stored = [item for item in operations if item.together_bytes and item.reused_bytes]
     if not stored:
         return
-    if all(item.reused_footprint_bytes <= gpu_rates.of(item).l2_bytes for item in stored):
+    if all(
+        item.reused_footprint_bytes <= gpu_rates.of(item).l2_bytes[item.kind] for item in stored
+    ):
         yield "After its first read a layer's stored context is read from L2, which can hold it."
     elif gpu_rates.keeping_up_measured:
         yield "How one stored context is read again was measured on this card."
@@ -372,11 +378,17 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
         model.kv_heads < setup.tensor_parallel
     ):
         notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
-    if gpu.peak.link_gb_per_s_per_direction is not None and setup.tensor_parallel > gpu.link_gpus:
+    nodes = gpu.nodes(setup.tensor_parallel)
+    if nodes > 1:
+        network = gpu.peak.network_gb_per_s_per_direction
+        rate = f"{network.value:g} GB/s for each GPU" if network else "at most PCIe's rate"
         notes.append(
-            f"{gpu.link} joins {gpu.link_gpus} GPUs: a group of {setup.tensor_parallel} is timed "
-            "at PCIe's rate."
+            f"The group spans {nodes} nodes: sums are timed inside each and across their network "
+            f"({rate}, {network.source if network else 'not in the profile'}); no rows show such "
+            "groups."
         )
+    if gpu.peak.link_gb_per_s_per_direction is not None and gpu.over_pcie(setup.tensor_parallel):
+        notes.append(f"{gpu.link} joins {gpu.link_gpus} GPUs: a node's are timed at PCIe's rate.")
     return notes
 
 

@@ -15,7 +15,7 @@ from simulator.answers.estimate import Estimate, check_workload, estimate
 from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_per_hour, priced_gpus
 from simulator.answers.study import Study
 from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_grid
-from simulator.counts.attention.registry import ALGORITHMS
+from simulator.counts.attention.registry import algorithms
 from simulator.counts.request import last_own_tokens
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import HardwareProfile
@@ -234,7 +234,7 @@ def by_kernel(study: Study) -> "pd.DataFrame":
     import pandas as pd
 
     def parts() -> Iterator["pd.DataFrame"]:
-        for kernel in ALGORITHMS:
+        for kernel in algorithms():
             for execution in ("graph", "eager"):
                 named: dict[str, Any] = {"kernel": kernel, "execution": execution}
                 try:

@@ -124,6 +124,11 @@ def _say_refused(measurements: "Measurements") -> None:
             say(f"  {row.file}, line {row.line}: {row.reason}")
         if len(rows) > MOST_LISTED:
             say(f"  and {len(rows) - MOST_LISTED:,} more")
+    for series, count in measurements.distrusted.items():
+        say(
+            f"warning: do not trust {plural(count, 'other row')} of {series}: many of their series "
+            "are impossible"
+        )
 
 
 def _calibration_json(result: "Calibration") -> dict[str, Any]:

@@ -16,6 +16,9 @@ Kind = Literal[
     "latent_prefill",
     "convolution",
     "recurrence",
+    "chunk_solve",
+    "chunk_scan",
+    "fused_scan",
     "combine",
     "elementwise",
     "norm",
@@ -34,6 +37,9 @@ KIN: dict[Kind, Kind] = {
     "latent_prefill": "prefill_attention",
     "convolution": "elementwise",
     "recurrence": "elementwise",
+    "chunk_solve": "chunk_scan",
+    "chunk_scan": "recurrence",
+    "fused_scan": "recurrence",
     "norm": "elementwise",
     "activation": "elementwise",
     "rotary": "elementwise",
@@ -69,6 +75,8 @@ class Operation:
         FLOPs of the longest block, if blocks differ much (causal attention). [FLOP]
     sequences, splits
         Items processed one by one: sequences of a batch, partial results of each row.
+    serial_steps
+        Steps that each thread block takes one after another: tokens or chunks of a recurrence.
     m, n, k
         Sizes of each launch's matrix product [M, K] x [K, N]; 0 if unknown or if there are many
         small products.
@@ -77,6 +85,9 @@ class Operation:
         they have that format.
     link_bytes, ranks
         Traffic over the GPU's link to its group, per direction [bytes]; and the group's size.
+    exchanges
+        How often the parts of a collective's message go around: twice in an all-reduce, which first
+        adds them up.
     reused_bytes, reused_footprint_bytes
         Traffic that the L2 cache serves if it can hold the footprint: one context read again for
         every sample. [bytes]
@@ -111,12 +122,14 @@ class Operation:
     longest_block_flops: Numeric = 0
     sequences: Numeric = 0
     splits: Numeric = 0
+    serial_steps: Numeric = 0
     m: Numeric = 0
     n: Numeric = 0
     k: Numeric = 0
     weights: Dtype | None = None
     link_bytes: Numeric = 0
     ranks: int = 1
+    exchanges: int = 1
     reused_bytes: Numeric = 0
     reused_footprint_bytes: Numeric = 0
     together_bytes: Numeric | None = None

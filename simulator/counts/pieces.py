@@ -276,7 +276,7 @@ def all_reduce(name: str, *, message_bytes: Numeric, ranks: int) -> list[Operati
     ranks
         GPUs of the group.
     """
-    return _collective(name, message_bytes, 2 * (ranks - 1) / ranks, ranks)
+    return _collective(name, message_bytes, ranks, exchanges=2)
 
 
 def all_gather(name: str, *, gathered_bytes: Numeric, ranks: int) -> list[Operation]:
@@ -289,11 +289,13 @@ def all_gather(name: str, *, gathered_bytes: Numeric, ranks: int) -> list[Operat
     ranks
         GPUs of the group.
     """
-    return _collective(name, gathered_bytes, (ranks - 1) / ranks, ranks)
+    return _collective(name, gathered_bytes, ranks, exchanges=1)
 
 
-def _collective(name: str, message_bytes: Numeric, share: float, ranks: int) -> list[Operation]:
-    """Return one collective in which every rank sends ``share`` of the message."""
+def _collective(
+    name: str, message_bytes: Numeric, ranks: int, *, exchanges: int
+) -> list[Operation]:
+    """Return one collective that exchanges all parts of the message once or twice."""
     if ranks == 1:
         return []
     return [
@@ -302,7 +304,8 @@ def _collective(name: str, message_bytes: Numeric, share: float, ranks: int) -> 
             kind="collective",
             bytes_read=message_bytes,
             bytes_written=message_bytes,
-            link_bytes=message_bytes * share,
+            link_bytes=message_bytes * exchanges * (ranks - 1) / ranks,
             ranks=ranks,
+            exchanges=exchanges,
         )
     ]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -29,6 +30,8 @@ from simulator.resources import HARDWARE_PATH_VARIABLE, search_dirs, toml_files
 from simulator.units import GIGA, MIB, TERA
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+# GPUs of a node, unless the link joins more.
+NODE_GPUS = 8
 
 
 class Figure(Frozen):
@@ -77,6 +80,8 @@ class Peak(Frozen):
     shared_memory_kib_per_sm: Figure | None = None
     link_gb_per_s_per_direction: Figure | None = None
     pcie_gb_per_s_per_direction: Figure | None = None
+    # Between nodes, of each GPU.
+    network_gb_per_s_per_direction: Figure | None = None
     tdp_w: Figure
 
 
@@ -123,6 +128,8 @@ class HardwareProfile(Frozen):
     link_peers
         Number of peers that share a GPU's link bandwidth equally; None for a switch, which can
         give all of it to any peer.
+    link_sums
+        Whether the link's switch can add up an all-reduce.
     confidence
         A: sources agree and the arithmetic holds; B: some figures recalled; C: sources conflict.
     aliases
@@ -149,6 +156,7 @@ class HardwareProfile(Frozen):
     link: Text = "none"
     link_gpus: Annotated[int, Field(ge=2)] = 8
     link_peers: Annotated[int, Field(ge=1)] | None = None
+    link_sums: bool = False
     confidence: Literal["A", "B", "C"]
     retrieved: Text
     aliases: tuple[Text, ...] = ()
@@ -205,17 +213,32 @@ class HardwareProfile(Frozen):
         """Return the bandwidth of one GPU to its group, per direction. [bytes/s].
 
         A group with more GPUs than the link joins communicates over PCIe. In a smaller group, only
-        the bandwidth to its members counts.
+        the bandwidth to its members counts. A group of several nodes adds up inside each, across
+        and inside again: of each GPU's traffic ``(nodes - 1) / (gpus - 1)`` goes over the network,
+        or if the profile has none, at PCIe's rate, which no network card exceeds.
         """
         link, pcie = self.peak.link_gb_per_s_per_direction, self.peak.pcie_gb_per_s_per_direction
+        nodes = self.nodes(gpus)
+        inside = gpus / nodes
         if link is None or self.over_pcie(gpus):
-            return pcie.value * GIGA if pcie else None
-        peers = self.link_peers or 1
-        return link.value * GIGA * min(gpus - 1, peers) / peers
+            rate = pcie.value * GIGA if pcie else None
+        else:
+            peers = self.link_peers or 1
+            rate = link.value * GIGA * min(inside - 1, peers) / peers
+        network = self.peak.network_gb_per_s_per_direction or pcie
+        if nodes == 1 or rate is None or network is None:
+            return rate if nodes == 1 else None
+        across = (nodes - 1) / (gpus - 1)
+        return 1 / ((1 - across) / rate + across / (network.value * GIGA))
+
+    def nodes(self, gpus: int) -> int:
+        """Return the nodes that a group of GPUs fills: a node has 8, or all that the link joins."""
+        return ceil(gpus / max(self.link_gpus, NODE_GPUS))
 
     def over_pcie(self, gpus: int) -> bool:
-        """Return whether a group of GPUs communicates over PCIe, because no link joins them."""
-        return self.peak.link_gb_per_s_per_direction is None or gpus > self.link_gpus
+        """Return whether GPUs of one node communicate over PCIe, because no link joins them."""
+        inside = gpus / self.nodes(gpus)
+        return self.peak.link_gb_per_s_per_direction is None or inside > self.link_gpus
 
     def peak_flops_per_s(self, dtype: Dtype) -> float | None:
         """Return the published dense matrix rate for a dtype, or None without such a path.

@@ -27,6 +27,7 @@ _RANGES = {
     "shared_memory_kib_per_sm": (16, 512, "KiB"),
     "link_gb_per_s_per_direction": (10, 2000, "GB/s"),
     "pcie_gb_per_s_per_direction": (4, 256, "GB/s"),
+    "network_gb_per_s_per_direction": (1, 400, "GB/s"),
     "tdp_w": (30, 2500, "W"),
 }
 

@@ -22,7 +22,7 @@ no shorter on a faster GPU; the L2 cache runs at the SMs' clock.
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from importlib.resources import files
 from math import inf
 from typing import Literal, NamedTuple, cast
@@ -30,7 +30,7 @@ from typing import Literal, NamedTuple, cast
 from simulator.counts.operation import KIN, KINDS, Kind, Operation
 from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import DTYPES, PRECISIONS, STANDS_IN, Dtype, Precision
-from simulator.inputs.hardware import FittedFigure, HardwareProfile
+from simulator.inputs.hardware import NODE_GPUS, FittedFigure, HardwareProfile
 from simulator.inputs.setup import ConstantsChoice
 from simulator.timing.limits import (
     BLOCKS_PER_SM,
@@ -50,6 +50,12 @@ ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer")
 LOW_PRECISION: Precision = "fp8"
 # Kinds of operation that multiply by weights, whose format selects their constants.
 PRODUCTS: tuple[Kind, ...] = ("gemm", "experts")
+# The kernels of linear attention.
+LINEAR_KERNELS: tuple[Kind, ...] = (
+    *("convolution", "recurrence", "chunk_solve", "chunk_scan", "fused_scan"),
+)
+# Kinds whose kernels differ more between architectures than between libraries.
+OF_ARCHITECTURE: tuple[Kind, ...] = ("latent_attention", "latent_prefill")
 # Fitted constants of a published program's code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an
@@ -57,8 +63,8 @@ HARNESS_PREFIX = "harness_"
 LATENCY_POWER = 0.6
 # Over PCIe, ``link_fraction`` is the share that a pair of GPUs reaches. Larger groups share the
 # host: four L40S reach about a quarter of a pair's share, eight a tenth (aiconfigurator rows). Of
-# powers in tenths this is the best on held-out shapes. No host holds more GPUs.
-PCIE_PAIR, PCIE_HOST, PCIE_POWER = 2, 8, 1.8
+# powers in tenths this is the best on held-out shapes. No host holds more GPUs than a node.
+PCIE_PAIR, PCIE_POWER = 2, 1.8
 _LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
 # The most rates of GPUs and variants to cache.
 _MOST_KEPT = 128
@@ -132,6 +138,8 @@ class Definition:
         Its value on an ideal GPU, which reaches its published peaks without overheads.
     by_kind
         Whether each kind of operation has its own value.
+    kinds
+        Kinds that have a value of their own though others share one.
     clock_power
         The power of the clock with which it scales.
     needs
@@ -150,6 +158,7 @@ class Definition:
     unit: str = ""
     at_peak: float = 1.0
     by_kind: bool = False
+    kinds: tuple[Kind, ...] = ()
     clock_power: float = 0.0
     needs: tuple[str, ...] | None = ()
     eager_only: bool = False
@@ -172,7 +181,8 @@ CONSTANTS: dict[str, Definition] = {
         by_kind=True,
         fit={
             **dict.fromkeys(("attention", "gemm"), (0.3, 1)),
-            **dict.fromkeys(("prefill_attention", "elementwise"), (0.1, 1)),
+            **dict.fromkeys(("prefill_attention", "elementwise", "recurrence"), (0.1, 1)),
+            **dict.fromkeys(("latent_attention", "latent_prefill"), (0.02, 1)),
         },
         rows="rows whose bytes are several times the L2 cache",
     ),
@@ -185,8 +195,10 @@ CONSTANTS: dict[str, Definition] = {
             "copy": (0.3, 12),
             "gemm": (0.3, 15),
             "prefill_attention": (0.5, 60),
+            **dict.fromkeys(("latent_attention", "latent_prefill"), (0.5, 60)),
             "elementwise": (0.3, 20),
             "collective": (0.5, 60),
+            **dict.fromkeys(LINEAR_KERNELS, (0.3, 60)),
         },
         rows=_LITTLE_TO_DO,
     ),
@@ -194,8 +206,21 @@ CONSTANTS: dict[str, Definition] = {
         meaning="time of each further wave of thread blocks over all SMs",
         by_kind=True,
         needs=("thread_blocks",),
-        fit=dict.fromkeys(("attention", "prefill_attention"), (0.01, 30)),
+        fit={
+            **dict.fromkeys(
+                ("attention", "prefill_attention", "latent_attention", "latent_prefill"),
+                (0.01, 30),
+            ),
+            "convolution": (0.001, 30, 0.1),
+        },
         rows="calls with many more thread blocks than SMs: a large batch of short sequences",
+    ),
+    "serial_us": _time(
+        meaning="time of each step that a thread block takes after another",
+        by_kind=True,
+        needs=("serial_steps",),
+        fit=dict.fromkeys(LINEAR_KERNELS, (0.01, 20, 0.5)),
+        rows="linear attention of few sequences with many tokens",
     ),
     "overlap": Definition(
         meaning="how memory and compute times add: 1 in full, 2 and 4 as roots of powers, 16 not",
@@ -207,7 +232,10 @@ CONSTANTS: dict[str, Definition] = {
         meaning="achieved share of the published matrix rate",
         by_kind=True,
         needs=("flops",),
-        fit={"gemm": (0.1, 1), "prefill_attention": (0.05, 1)},
+        fit={
+            "gemm": (0.1, 1),
+            **dict.fromkeys(("prefill_attention", "latent_attention", "latent_prefill"), (0.05, 1)),
+        },
         rows="rows with many FLOPs per byte: m of 1024 and more, or long prefill",
     ),
     "link_fraction": Definition(
@@ -215,6 +243,35 @@ CONSTANTS: dict[str, Definition] = {
         needs=("link_bytes",),
         fit={None: (0.02, 1)},
         rows="collectives of 16 MB and more",
+    ),
+    "switch_fraction": Definition(
+        meaning="achieved share of the link bandwidth where the switch adds up",
+        needs=("link_bytes",),
+        fit={None: (0.02, 1)},
+        rows="all-reduces of 64 MB and more of eight GPUs",
+    ),
+    "hop_us": _time(
+        meaning="time of each further GPU that a collective passes, each time around",
+        needs=("link_bytes",),
+        fit={None: (0.005, 20)},
+        rows="collectives of little data and of 2, 4 and 8 GPUs",
+    ),
+    "network_hop_us": _time(
+        meaning="time of each further node that a collective passes, each time around",
+        clock_power=0.0,
+        needs=("link_bytes",),
+    ),
+    "exchange_us": _time(
+        meaning="fixed time of an all-reduce that sends parts instead of whole messages",
+        needs=("link_bytes",),
+        fit={None: (0.01, 60)},
+        rows="all-reduces of 64 KB to 4 MB",
+    ),
+    "chunk_us": _time(
+        meaning="time of each chunk in the pipeline of a collective",
+        needs=("link_bytes",),
+        fit={None: (1e-3, 100)},
+        rows="collectives of 1 MB to 64 MB",
     ),
     "tile_gb_per_s": _rate(
         meaning="rate at which one SM loads the tiles of a product",
@@ -224,8 +281,9 @@ CONSTANTS: dict[str, Definition] = {
     ),
     "sequence_us": _time(
         meaning="time of each sequence of an attention call",
+        kinds=("latent_attention",),
         needs=("sequences",),
-        fit={None: (1e-5, 0.1)},
+        fit=dict.fromkeys((None, "latent_attention"), (1e-5, 0.1)),
         rows="decode attention with a batch of 512 and more",
     ),
     "split_us": _time(
@@ -242,18 +300,26 @@ CONSTANTS: dict[str, Definition] = {
     ),
     "l2_gb_per_s": _rate(
         meaning="L2 bandwidth of one SM",
+        kinds=("latent_attention",),
         needs=("reused_bytes", "scratch_bytes"),
-        fit={None: (4, 200)},
+        fit=dict.fromkeys((None, "latent_attention"), (4, 200)),
         rows="replayed calls whose bytes fit L2",
     ),
     "l2_stream_gb_per_s": _rate(
         meaning="bandwidth at which one SM streams from L2, which no attention kernel exceeds",
         needs=("together_bytes",),
     ),
+    "sm_gb_per_s": _rate(
+        meaning="rate at which one SM processes the bytes of a kernel, also from L2",
+        by_kind=True,
+        fit=dict.fromkeys(LINEAR_KERNELS, (2, 200, 30)),
+        rows="kernels that read faster from no cache: convolutions, chunks of linear attention",
+    ),
     "l2_fraction": Definition(
         meaning="share of L2 that a working set can take before it spills",
+        kinds=("latent_attention",),
         needs=("reused_bytes", "scratch_bytes"),
-        fit={None: (0.3, 1)},
+        fit=dict.fromkeys((None, "latent_attention"), (0.3, 1)),
         rows="replayed calls whose bytes are about the size of L2",
     ),
     "keeping_up": Definition(
@@ -265,8 +331,9 @@ CONSTANTS: dict[str, Definition] = {
     "block_gb_per_s": _rate(
         meaning="bandwidth of one thread block of attention",
         clock_power=LATENCY_POWER,
+        kinds=("latent_attention",),
         needs=("effective_blocks",),
-        fit={None: (3, 400)},
+        fit=dict.fromkeys((None, "latent_attention"), (3, 400)),
         rows="decode attention with fewer sequences x KV heads than SMs, and long ones",
     ),
     "step_us": _time(
@@ -274,6 +341,12 @@ CONSTANTS: dict[str, Definition] = {
         needs=None,
         fit={None: (1, 50_000, 1000)},
         rows="end-to-end batches of one sequence",
+    ),
+    "module_us": _time(
+        meaning="time that a library's attention module takes beyond the kernels counted here",
+        needs=None,
+        fit={None: (0.1, 300, 10)},
+        rows="whole attention modules of few tokens",
     ),
     "eager_launch_us": _time(
         meaning="fixed time added to each launch outside a graph",
@@ -293,7 +366,7 @@ CONSTANTS: dict[str, Definition] = {
 KEYS = tuple(
     Key(name, kind)
     for name, definition in CONSTANTS.items()
-    for kind in (KINDS if definition.by_kind else (None,))
+    for kind in (KINDS if definition.by_kind else (None, *definition.kinds))
 )
 _TILE_RATE = Key("tile_gb_per_s")
 
@@ -379,20 +452,31 @@ def transferred(
         The GPU to transfer to.
     own
         Keys of variants, the most specific first. Constants of the GPU's own architecture come
-        first; then those of the same kernel; then those of the same library.
+        first; then those of the same kernel; then those of the same library, but not of kinds
+        whose kernels differ between architectures.
     general
         The key without a variant, which comes last.
     """
-    near, far, everywhere = _tables_for(gpu.architecture)
-    kernels_first = sorted(own, key=lambda key: key.library not in ATTENTION_KERNELS)
+    boost = gpu.peak.boost_mhz
+    return _transferred(gpu.architecture, boost.value if boost else 0.0, tuple(own), general)
+
+
+@lru_cache(maxsize=4096)
+def _transferred(
+    architecture: str, boost_mhz: float, own: tuple[Key, ...], general: Key | None
+) -> Constant | None:
+    """Return the constant for an architecture at a clock: fits ask for it again and again."""
+    near, far, everywhere = _tables_for(architecture)
+    elsewhere = [key for key in own if not (key.library and key.kind in OF_ARCHITECTURE)]
+    kernels_first = sorted(elsewhere, key=lambda key: key.library not in ATTENTION_KERNELS)
     searched = [*((key, near) for key in own), *((key, far) for key in kernels_first)]
     if general is not None:
         searched.append((general, everywhere))
     for key, table in searched:
         if entry := table.get(key):
-            value = entry.value * clock_factor(key, entry.mhz, gpu)
+            value = entry.value * _clock_factor(key, entry.mhz, boost_mhz)
             if key.name == "block_gb_per_s":
-                value *= entry.blocks_per_sm / blocks_per_sm(gpu.architecture)
+                value *= entry.blocks_per_sm / blocks_per_sm(architecture)
             return Constant(value, entry.source, "carried", key)
     return None
 
@@ -417,11 +501,14 @@ def clock_factor(key: Key, mhz: float, gpu: HardwareProfile) -> float:
     >>> clock_factor(Key("launch_us"), 990, load_hardware("h100-sxm")) == 0.5**LATENCY_POWER
     True
     """
-    power = CONSTANTS[key.name].clock_power
     boost = gpu.peak.boost_mhz
-    if not mhz or not power or boost is None:
-        return 1.0
-    return float((boost.value / mhz) ** power)
+    return _clock_factor(key, mhz, boost.value if boost else 0.0)
+
+
+def _clock_factor(key: Key, mhz: float, boost_mhz: float) -> float:
+    """Return the factor at a GPU's clock; 1 if one of the clocks is unknown."""
+    power = CONSTANTS[key.name].clock_power
+    return float((boost_mhz / mhz) ** power) if mhz and power and boost_mhz else 1.0
 
 
 @cache
@@ -474,24 +561,29 @@ class Rates:
 
     Attributes
     ----------
-    bandwidth_bytes_per_s, launch_s, block_s, overlap
-        By kind of operation: bandwidth, time of a launch, time of each further wave of thread
-        blocks, and how times under different roofs add.
+    bandwidth_bytes_per_s, sm_bytes_per_s, launch_s, block_s, serial_s, overlap
+        By kind of operation: bandwidth of the memory and of one SM, time of a launch, time of each
+        further wave of thread blocks and of each serial step, and how times under different roofs
+        add.
     sm_count
         Streaming multiprocessors.
-    sequence_s, split_s
-        Time of each sequence, and of each partial result.
+    sequence_s
+        By kind: time of each sequence.
+    split_s
+        Time of each partial result.
+    hop_s, network_hop_s, exchange_s, chunk_s
+        Of collectives: the time of each further GPU and node, of sending parts, and of a chunk.
     tile_bytes_per_s, split_k_s
         Of matrix products: the load rate of one SM, and the time of split-K.
     step_s
         Overhead of a serving engine per step, which is not part of the model's own step.
-    l2_bandwidth_bytes_per_s, l2_stream_bytes_per_s, l2_bytes
-        Bandwidth of the L2 cache to attention and to plain streams, and the working set it can
-        hold.
-    keeping_up
-        Share of a wave's reads of a context stored once that L2 serves, however long the context.
+    l2_bandwidth_bytes_per_s, l2_bytes
+        By kind: bandwidth of the L2 cache, and the working set it can hold.
+    l2_stream_bytes_per_s, keeping_up
+        Bandwidth of the L2 cache to plain streams, and the share of a wave's reads of a context
+        stored once that L2 serves, however long the context.
     block_bytes_per_s
-        Bandwidth of one thread block.
+        By kind: bandwidth of one thread block.
     eager_launch_s, host_s_per_launch
         Time of each launch outside a CUDA graph: added on the device, and on the host.
     constants
@@ -503,18 +595,24 @@ class Rates:
     gpu: HardwareProfile
     sm_count: int
     bandwidth_bytes_per_s: Mapping[Kind, float]
+    sm_bytes_per_s: Mapping[Kind, float]
     launch_s: Mapping[Kind, float]
     block_s: Mapping[Kind, float]
+    serial_s: Mapping[Kind, float]
     overlap: Mapping[Kind, float]
-    sequence_s: float
+    sequence_s: Mapping[Kind, float]
     split_s: float
+    hop_s: float
+    network_hop_s: float
+    exchange_s: float
+    chunk_s: float
     tile_bytes_per_s: float
     split_k_s: float
-    l2_bandwidth_bytes_per_s: float
+    l2_bandwidth_bytes_per_s: Mapping[Kind, float]
     l2_stream_bytes_per_s: float
-    l2_bytes: float
+    l2_bytes: Mapping[Kind, float]
     keeping_up: float
-    block_bytes_per_s: float
+    block_bytes_per_s: Mapping[Kind, float]
     step_s: float
     eager_launch_s: float
     host_s_per_launch: float
@@ -612,8 +710,14 @@ class Rates:
             raise ProfileError(f"{self.gpu.id} has no link in its profile")
         share = self.constants[Key("link_fraction")].value
         if self.choice != "peak" and self.gpu.over_pcie(gpus):
-            share *= (PCIE_PAIR / min(gpus, PCIE_HOST)) ** PCIE_POWER
+            share *= (PCIE_PAIR / min(gpus, NODE_GPUS)) ** PCIE_POWER
         return peak * share
+
+    @cached_property
+    def switch_bytes_per_s(self) -> float:
+        """Achieved bandwidth to a switch that adds up, per direction. [bytes/s]."""
+        link = self.gpu.peak.link_gb_per_s_per_direction
+        return link.value * GIGA * self.constants[Key("switch_fraction")].value if link else 0.0
 
 
 def rates(
@@ -658,7 +762,8 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
     fitted = any(constant.origin == "fitted" for constant in constants.values())
 
     def by_kind(name: str, unit: float) -> dict[Kind, float]:
-        return {kind: constants[Key(name, kind)].value * unit for kind in KINDS}
+        found = {kind: constants.get(Key(name, kind)) or constants[Key(name)] for kind in KINDS}
+        return {kind: constant.value * unit for kind, constant in found.items()}
 
     def value(name: str) -> float:
         return constants[Key(name)].value
@@ -667,18 +772,24 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
         gpu=gpu,
         sm_count=gpu.sm_count,
         bandwidth_bytes_per_s=by_kind("bandwidth_fraction", gpu.memory_bandwidth_bytes_per_s),
+        sm_bytes_per_s=by_kind("sm_gb_per_s", GIGA),
         launch_s=by_kind("launch_us", MICROSECOND),
         block_s=by_kind("block_us", MICROSECOND),
+        serial_s=by_kind("serial_us", MICROSECOND),
         overlap=by_kind("overlap", 1),
-        sequence_s=value("sequence_us") * MICROSECOND,
+        sequence_s=by_kind("sequence_us", MICROSECOND),
         split_s=value("split_us") * MICROSECOND,
+        hop_s=value("hop_us") * MICROSECOND,
+        network_hop_s=value("network_hop_us") * MICROSECOND,
+        exchange_s=value("exchange_us") * MICROSECOND,
+        chunk_s=value("chunk_us") * MICROSECOND,
         tile_bytes_per_s=value("tile_gb_per_s") * GIGA,
         split_k_s=value("split_k_us") * MICROSECOND,
-        l2_bandwidth_bytes_per_s=value("l2_gb_per_s") * GIGA * gpu.sm_count,
+        l2_bandwidth_bytes_per_s=by_kind("l2_gb_per_s", GIGA * gpu.sm_count),
         l2_stream_bytes_per_s=value("l2_stream_gb_per_s") * GIGA * gpu.sm_count,
-        l2_bytes=gpu.l2_bytes * value("l2_fraction"),
+        l2_bytes=by_kind("l2_fraction", gpu.l2_bytes),
         keeping_up=value("keeping_up"),
-        block_bytes_per_s=value("block_gb_per_s") * GIGA,
+        block_bytes_per_s=by_kind("block_gb_per_s", GIGA),
         step_s=value("step_us") * MICROSECOND,
         eager_launch_s=value("eager_launch_us") * MICROSECOND,
         host_s_per_launch=value("host_us_per_launch") * MICROSECOND,
@@ -719,6 +830,7 @@ class _Search:
 
     def _of_kind(self, key: Key, variants: Sequence[Variant]) -> Constant | None:
         """Return a constant of its kind of operation, or of the kind that stands in for it."""
+        by_kind = CONSTANTS[key.name].by_kind
         low_precision = [key.of(variant) for variant in variants if variant.precision]
         sixteen_bit = [key.of(variant) for variant in variants if not variant.precision]
         told = any((each.precision, _part(key)) in self._told for each in low_precision)
@@ -726,11 +838,11 @@ class _Search:
             self._own(low_precision)
             or (transferred(self.gpu, low_precision) if low_precision and not told else None)
             # A constant of this kind of operation is better than a general one measured here.
-            or self._own((*sixteen_bit, key, Key(key.name)))
+            or self._own((*sixteen_bit, key, *([Key(key.name)] if by_kind else [])))
             or transferred(self.gpu, sixteen_bit, key if key.kind else None)
         )
         if found is None and key.kind in KIN:
-            return self._of_kind(key._replace(kind=KIN[key.kind]), variants)
+            return self._of_kind(key._replace(kind=KIN[key.kind] if by_kind else None), variants)
         return found
 
     def _own(self, keys: Iterable[Key]) -> Constant | None:
@@ -808,14 +920,17 @@ def used_constants(
     for precision in ("", *PRECISIONS):
         some = [item for item in launched if gpu_rates.precision_of(item) == precision]
         for key, constant in gpu_rates.at(precision).constants.items() if some else ():
-            if _is_used(some, key, eager=eager):
+            # A rate without a limit affects no time.
+            unlimited = constant.value == inf and constant.origin == "carried"
+            if not unlimited and _is_used(some, key, eager=eager):
                 yield key.of(Variant(precision=precision)), constant
 
 
 def _is_used(operations: Sequence[Operation], key: Key, *, eager: bool) -> bool:
     """Return whether a constant affected the time of some operations."""
     definition = CONSTANTS[key.name]
-    found = [item for item in operations if key.kind in (None, item.kind)]
+    shared = [kind for kind in KINDS if key.kind is None and kind not in definition.kinds]
+    found = [item for item in operations if item.kind in (key.kind, *shared)]
     if not found or definition.needs is None:
         return False
     if definition.eager_only:

@@ -29,7 +29,7 @@ multicore architectures", CACM 52(4), 2009.
 """
 
 from functools import lru_cache
-from math import inf
+from math import inf, log2
 from typing import Literal, NamedTuple
 
 from simulator.counts.operation import Operation
@@ -52,6 +52,8 @@ SPLITS = (2, 8)
 PARTIAL_BYTES = 2 * 4
 # The power with which multiplying and loading a tile overlap.
 _TILE_OVERLAP = 4
+# The largest group whose rows show that a message goes around all GPUs.
+RING = 8
 # The powers from which 2, 4 and infinity are nearer than the power before.
 _SQUARES_FROM, _FOURTHS_FROM, _LARGER_FROM = 1.5, 3.0, 8.0
 _NUMBER = (int, float)
@@ -89,7 +91,9 @@ class OperationTime(NamedTuple):
             streaming = overlapped(self.memory_s, self.compute_s, self.overlap)
         else:
             streaming = self.memory_s
-        return maximum(streaming, self.link_s)
+        if is_used(self.link_s):
+            return overlapped(streaming, self.link_s, self.overlap)
+        return streaming
 
     @property
     def device_s(self) -> Numeric:
@@ -176,9 +180,13 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the serial time of items processed one by one. [s]."""
     seconds: Numeric = 0.0
     if is_used(operation.sequences):
-        seconds = seconds + operation.sequences * gpu.sequence_s
+        seconds = seconds + operation.sequences * gpu.sequence_s[operation.kind]
     if is_used(operation.splits):
         seconds = seconds + operation.splits * gpu.split_s
+    if is_used(operation.link_bytes):
+        nodes = gpu.gpu.nodes(operation.ranks)
+        around_s = _hops(operation.ranks / nodes) * gpu.hop_s + _hops(nodes) * gpu.network_hop_s
+        seconds = seconds + operation.exchanges * around_s
     return seconds
 
 
@@ -212,12 +220,12 @@ def stored_ends_s(operation: Operation, time: OperationTime, gpu: Rates) -> tupl
     gpu = gpu.of(operation)
     if gpu.keeping_up_measured:
         return 0.0, 0.0
-    footprint = operation.reused_footprint_bytes
+    footprint, l2_bytes = operation.reused_footprint_bytes, gpu.l2_bytes[operation.kind]
     shortest, longest = (
         time._replace(memory_s=_in_blocks(operation, gpu, seconds)).stream_s
         for seconds in (
-            _stored_s(operation, gpu, _held_share(footprint, gpu), 1.0),
-            _stored_s(operation, gpu, _left_share(footprint, gpu), 0.0),
+            _stored_s(operation, gpu, _held_share(footprint, l2_bytes), 1.0),
+            _stored_s(operation, gpu, _left_share(footprint, l2_bytes), 0.0),
         )
     )
     return maximum(time.stream_s - shortest, 0.0), maximum(longest - time.stream_s, 0.0)
@@ -226,12 +234,12 @@ def stored_ends_s(operation: Operation, time: OperationTime, gpu: Rates) -> tupl
 def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time of its bytes. [s]."""
     if operation.together_bytes is not None and is_used(operation.reused_bytes):
-        share = _held_share(operation.reused_footprint_bytes, gpu)
+        share = _held_share(operation.reused_footprint_bytes, gpu.l2_bytes[operation.kind])
         seconds = _stored_s(operation, gpu, share, gpu.keeping_up)
     elif is_used(operation.reused_bytes) or is_used(operation.scratch_bytes):
         bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
         cached = cached_bytes(operation, gpu)
-        cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
+        cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s[operation.kind], bandwidth)
         seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
     else:
         seconds = operation.bytes_moved / gpu.bandwidth_bytes_per_s[operation.kind]
@@ -257,7 +265,7 @@ def _stored_s(operation: Operation, gpu: Rates, share: Numeric, keeping_up: floa
     moved = operation.bytes_moved - scratch
     together_s = maximum((moved - operation.together_bytes) / bandwidth, moved / stream)
     others_s = keeping_up * together_s + (1.0 - keeping_up) * (moved / bandwidth)
-    cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s, bandwidth)
+    cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s[operation.kind], bandwidth)
     reused = operation.reused_bytes
     held_s = (moved - reused) / bandwidth + reused / cache_bandwidth
     return share * held_s + (1.0 - share) * others_s + scratch / cache_bandwidth
@@ -265,16 +273,26 @@ def _stored_s(operation: Operation, gpu: Rates, share: Numeric, keeping_up: floa
 
 def _in_blocks(operation: Operation, gpu: Rates, seconds: Numeric) -> Numeric:
     """Return the time of its bytes, given what its thread blocks and their waves take. [s]."""
+    if (sm_rate := gpu.sm_bytes_per_s[operation.kind]) < inf:
+        seconds = overlapped(seconds, operation.bytes_moved / (sm_rate * gpu.sm_count), 4)
     if operation.effective_blocks is not None:
         # A block waits for each of its loads, hardly shorter from L2 than from memory.
         hidden_bytes = operation.effective_blocks * FIRST_TILE_BYTES
         waiting_bytes = maximum(operation.kv_bytes_read - hidden_bytes, 0.0)
-        blocks_s = waiting_bytes / (operation.effective_blocks * gpu.block_bytes_per_s)
+        blocks_s = waiting_bytes / (
+            operation.effective_blocks * gpu.block_bytes_per_s[operation.kind]
+        )
         seconds = overlapped(seconds, blocks_s, gpu.overlap[operation.kind])
     if is_used(operation.thread_blocks):
         waves = maximum(operation.thread_blocks / gpu.sm_count - 1, 0.0)
         # Blocks start and end while others stream.
         seconds = overlapped(seconds, waves * gpu.block_s[operation.kind], 2)
+    if is_used(operation.serial_steps):
+        steps_s = operation.serial_steps * gpu.serial_s[operation.kind]
+        if is_used(operation.thread_blocks):
+            # Blocks that wait for their own last step share an SM with no others.
+            steps_s = steps_s * (_twice_waves(operation.thread_blocks, gpu.sm_count) / 2)
+        seconds = overlapped(seconds, steps_s, 2)
     return seconds
 
 
@@ -286,12 +304,12 @@ def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
     and of the rest what the blocks of a wave read together, as far as they keep up.
     """
     gpu = gpu.of(operation)
-    cached = _scratch_cached(operation, gpu)
+    cached, l2_bytes = _scratch_cached(operation, gpu), gpu.l2_bytes[operation.kind]
     if is_used(operation.reused_bytes):
         used, footprint = operation.reused_bytes, operation.reused_footprint_bytes
         if operation.together_bytes is None:
-            return cached + used * _left_share(footprint, gpu)
-        share = _held_share(footprint, gpu)
+            return cached + used * _left_share(footprint, l2_bytes)
+        share = _held_share(footprint, l2_bytes)
         together = operation.together_bytes * gpu.keeping_up
         cached = cached + used * share + together * (1.0 - share)
     return cached
@@ -300,30 +318,55 @@ def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
 def _scratch_cached(operation: Operation, gpu: Rates) -> Numeric:
     """Return the bytes of partial results that are still in L2 when the next kernel reads them."""
     scratch = operation.scratch_bytes
-    return scratch * _left_share(scratch, gpu) if is_used(scratch) else 0.0
+    return scratch * _left_share(scratch, gpu.l2_bytes[operation.kind]) if is_used(scratch) else 0.0
 
 
-def _held_share(footprint: Numeric, gpu: Rates) -> Numeric:
+def _held_share(footprint: Numeric, l2_bytes: float) -> Numeric:
     """Return the share of keys stored once that L2 can hold: as much as its capacity.
 
     So a longer context never costs more of these than as many private keys would.
     """
-    return minimum(1.0, gpu.l2_bytes / maximum(footprint, 1.0))
+    return minimum(1.0, l2_bytes / maximum(footprint, 1.0))
 
 
-def _left_share(footprint: Numeric, gpu: Rates) -> Numeric:
+def _left_share(footprint: Numeric, l2_bytes: float) -> Numeric:
     """Return the share of a footprint that is still in L2 once all of it was read.
 
     A streaming footprint evicts lines gradually.
     """
-    return minimum(1.0, maximum(0.0, 2.0 - footprint / gpu.l2_bytes))
+    return minimum(1.0, maximum(0.0, 2.0 - footprint / l2_bytes))
+
+
+def _hops(members: float) -> float:
+    """Return how many members of a group a part of a message passes.
+
+    A ring passes all; a tree takes over where it is faster. Rows of up to 8 GPUs show a ring, so a
+    level of the tree cannot take less than a third of the hops to 8.
+
+    >>> _hops(1), _hops(8), _hops(64)
+    (0.0, 7.0, 14.0)
+    """
+    return min(members - 1.0, (RING - 1) / log2(RING) * log2(members))
 
 
 def _link_s(operation: Operation, gpu: Rates) -> Numeric:
-    """Return the time of its traffic to other GPUs. [s]."""
+    """Return the time of its traffic to other GPUs. [s].
+
+    An all-reduce takes the fastest way: each GPU sends its whole message to all others, or parts to
+    each of them and around again, or the switch adds up. Messages go in chunks, and with the best
+    size of a chunk the pipeline takes ``t + 2 sqrt(t x chunk)`` for what streams in ``t``.
+    """
     if not is_used(operation.link_bytes):
         return 0.0
-    return operation.link_bytes / gpu.link_bytes_per_s(operation.ranks)
+    ranks = operation.ranks
+    seconds = operation.link_bytes / gpu.link_bytes_per_s(ranks)
+    if operation.exchanges == 2 and gpu.gpu.nodes(ranks) == 1:  # noqa: PLR2004
+        whole_s = seconds * ranks / 2
+        seconds = minimum(whole_s, seconds + gpu.exchange_s)
+        if gpu.gpu.link_sums:
+            sent = operation.link_bytes * (ranks + 1) / (2 * (ranks - 1))
+            seconds = minimum(seconds, gpu.exchange_s + sent / gpu.switch_bytes_per_s)
+    return seconds + 2 * square_root(seconds * gpu.chunk_s)
 
 
 def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric, Numeric]:
@@ -361,7 +404,7 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     best_total = overlapped(memory_s, best_tiles, overlap)
     for splits in SPLITS:
         tiles_s = all_tiles_s(splits)
-        partials_s = splits * partial_bytes / gpu.l2_bandwidth_bytes_per_s
+        partials_s = splits * partial_bytes / gpu.l2_bandwidth_bytes_per_s[operation.kind]
         split_s = operation.launches * (gpu.split_k_s + partials_s)
         total = split_s + overlapped(memory_s, tiles_s, overlap)
         better = total < best_total

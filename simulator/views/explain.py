@@ -299,10 +299,13 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
         flops += ", in tiles" if operation.m else ""
         roofs.append(f"compute {format_time(float(time.compute_s))} ({flops})")
     if operation.link_bytes:
-        link = result.rates.link_bytes_per_s(operation.ranks)
+        # The rate that a message of this size reaches.
+        link = float(operation.link_bytes) / float(time.link_s)
         sent = f"{format_si(float(operation.link_bytes), 'B')} / {link / GIGA:,.1f} GB/s"
-        pcie = " over PCIe" if result.gpu.over_pcie(operation.ranks) else ""
-        roofs.append(f"link {format_time(float(time.link_s))} ({sent}{pcie})")
+        nodes = result.gpu.nodes(operation.ranks)
+        path = f" over {nodes} nodes" if nodes > 1 else ""
+        path += " over PCIe" if result.gpu.over_pcie(operation.ranks) else ""
+        roofs.append(f"link {format_time(float(time.link_s))} ({sent}{path})")
     calls = f", one of {operation.repeat} calls" if operation.repeat > 1 else ""
     return Step(
         what=f"Time of {operation.name}{calls}",
@@ -315,16 +318,15 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
 
 def _roofline_formula(operation: Operation, time: OperationTime) -> str:
     """Return the formula by which an operation's times add."""
-    if operation.link_bytes:
-        return "fixed + max(memory, link)"
-    if not operation.flops:
+    if not operation.flops and not operation.link_bytes:
         return "fixed + memory"
+    other = "link" if operation.link_bytes else "compute"
     power = overlap_power(time.overlap)
     if power == 1:
-        return "fixed + memory + compute"
+        return f"fixed + memory + {other}"
     if power == inf:
-        return "fixed + max(memory, compute)"
-    return f"fixed + (memory^{power:g} + compute^{power:g})^(1/{power:g})"
+        return f"fixed + max(memory, {other})"
+    return f"fixed + (memory^{power:g} + {other}^{power:g})^(1/{power:g})"
 
 
 def _memory_part(result: Estimate, operation: Operation, time: OperationTime) -> str:
@@ -338,10 +340,10 @@ def _memory_part(result: Estimate, operation: Operation, time: OperationTime) ->
     if operation.together_bytes and operation.reused_bytes:
         parts[0] += f", {format_si(cached, 'B')} from L2; a stored context"
     elif cached:
-        cache = gpu.l2_bandwidth_bytes_per_s / GIGA
+        cache = gpu.l2_bandwidth_bytes_per_s[operation.kind] / GIGA
         parts[0] += f" + {format_si(cached, 'B')} from L2 / {cache:,.0f} GB/s"
     if operation.effective_blocks is not None:
-        rate = gpu.block_bytes_per_s / GIGA
+        rate = gpu.block_bytes_per_s[operation.kind] / GIGA
         parts.append(f"KV by {operation.effective_blocks:,.1f} blocks x {rate:,.1f} GB/s")
     if operation.thread_blocks > gpu.gpu.sm_count and gpu.block_s[operation.kind]:
         waves = operation.thread_blocks / gpu.gpu.sm_count - 1

@@ -69,6 +69,11 @@ def validation_view(report: Mapping[str, Any]) -> "RenderableType":
     if "oom_total" in report:
         right = f"{report['oom_correct']} of {report['oom_total']} right"
         parts.append(f"Out of memory or not: {right}.\n")
+    if report["from_l2"]:
+        parts.append(
+            f"{plural(report['from_l2'], 'row')} predicted as served by the L2 cache, as in "
+            "replays without a flush; a column l2_state=cold predicts them from memory.\n"
+        )
     if report["worst"]:
         parts += [columns.line(("Farthest off", "bold")), columns.as_table(WORST, report["worst"])]
     return columns.stack(*parts)

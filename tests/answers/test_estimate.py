@@ -132,13 +132,36 @@ def test_8_bit_constants_of_other_gpus_are_noted(fitted: dict[str, float], noted
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "noted"),
-    [("h100-sxm", 8, False), ("h100-sxm", 16, True), ("h100-nvl", 4, True), ("l4", 4, False)],
+    ("name", "size", "told"),
+    [
+        ("h100-sxm", 8, ""),
+        ("h100-sxm", 16, "spans 2 nodes: sums are timed inside each and across their network (50"),
+        ("gb200", 16, ""),
+        ("l4", 4, ""),
+        ("l4", 16, "(at most PCIe's rate, not in the profile)"),
+        ("h100-nvl", 4, "joins 2 GPUs: a node's are timed at PCIe's rate."),
+    ],
 )
-def test_a_group_larger_than_its_link_joins_is_noted(name: str, size: int, noted: bool) -> None:
-    """NVLink joins eight, or a pair: the rest is PCIe; a card without NVLink has no such limit."""
+def test_a_group_larger_than_its_link_joins_is_noted(name: str, size: int, told: str) -> None:
+    """NVLink joins eight, a rack or a pair; beyond that it is a network or PCIe."""
     notes = _estimate(llama_3_70b(), load_hardware(name), tensor_parallel=size).notes
-    assert any(f"a group of {size} is timed at PCIe's rate." in note for note in notes) == noted
+    found = [note for note in notes if "nodes" in note or "PCIe" in note]
+    assert len(found) == bool(told)
+    assert all(told in note for note in found)
+
+
+@pytest.mark.parametrize(("context", "noted"), [(4096, False), (20_000, True), (80_000, False)])
+def test_a_cache_behind_l2_is_noted_where_it_could_serve(context: int, noted: bool) -> None:
+    """A layer's 8 KV heads take 4 KiB a token: 16, 82 and 328 MB, of 32 MiB and of 256 MiB."""
+    notes = _estimate(
+        llama_3_70b(),
+        load_hardware("mi300x"),
+        samples=16,
+        context_tokens=context,
+        kv_layout="shared",
+        tensor_parallel=1,
+    ).notes
+    assert any("Infinity Cache" in note for note in notes) == noted
 
 
 @pytest.mark.parametrize(

@@ -179,3 +179,38 @@ def test_a_bound_is_not_written_as_a_value_without_error(tmp_path: Path) -> None
     assert "# the rows only bound split_k_us" in text
     assert profile.fitted["split_k_us"].stderr is None
     assert profile.fitted["gemm_launch_us"].stderr
+
+
+def test_the_constants_of_a_link_are_found(tmp_path: Path) -> None:
+    """All-reduces of 2, 4 and 8 GPUs tell apart launches, hops, the second shot and both rates."""
+    true = {
+        "collective_launch_us": 4.0,
+        "hop_us": 0.4,
+        "exchange_us": 6.0,
+        "chunk_us": 0.5,
+        "link_fraction": 0.8,
+        "switch_fraction": 0.6,
+    }
+    card = load_hardware("h100-sxm").model_copy(update={"fitted": {}})
+    rows = [
+        {"gpu": card.id, "num_gpus": gpus, "message_bytes": 2.0**power, "latency_us": 1.0}
+        for gpus in (2, 4, 8)
+        for power in range(8, 31)
+    ]
+    path = tmp_path / "made.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    table = load([path], keep_suspect=True).tables["all_reduce"]
+    noise = np.random.default_rng(1)
+    for group in prepare(table, "all_reduce").groups:
+        exact = group.predict(with_constants(card, true))
+        table.loc[group.index, "latency_us"] = (
+            exact * np.exp(0.02 * noise.standard_normal(len(exact))) * 1e6
+        )
+    table.drop(columns=["time_s", "gpu_id", "line", "file"]).to_csv(path, index=False)
+    found = calibrate(load([path]), card)
+    for name, value in true.items():
+        assert found.values()[name][0] == pytest.approx(value, rel=0.15), name
+    assert error_summary(found.fits[0].fitted.held_out)[0] < 0.03
+    assert "collectives: 69 rows of 69 shapes" in profile_text(
+        profile_path(card.id).read_text(encoding="utf-8"), found, date="2026-11-29"
+    )

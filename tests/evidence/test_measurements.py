@@ -222,7 +222,7 @@ def test_a_file_of_several_kinds_is_sorted_row_by_row(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a,b\n1,2", "rows of no known kind"),
-        ("gpu,m,n,latency_us\nL40S,1,2,3", "for gemm it lacks k"),
+        ("gpu,m,n,latency_us\nL40S,1,2,3", "it looks like gemm, but lacks k"),
         ("", "cannot read"),
     ],
 )
@@ -235,6 +235,54 @@ def test_a_file_of_no_kind_is_one_clear_line(tmp_path: Path, text: str, message:
     assert "\n" not in str(problem.value)
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            "gpu,batch_size,num_heads,num_kv_heads,head_size,seq_len,time_ms",
+            "looks like decode_attention, but lacks batch, q_heads, kv_heads and 3 more",
+        ),
+        (
+            "gpu,collective,world_size,message_bytes,time",
+            "looks like all_reduce, but lacks num_gpu",
+        ),
+        ("customer,invoice,date", "like those of none of decode_attention"),
+    ],
+)
+def test_a_foreign_table_is_told_the_kind_it_looks_like(
+    tmp_path: Path, columns: str, message: str
+) -> None:
+    """Words that few kinds share tell more than the number of missing columns."""
+    path = write(tmp_path, f"{columns}\n" + ",".join("1" for _ in columns.split(",")))
+    with pytest.raises(MeasurementError, match=message):
+        load([path])
+
+
+def test_the_rest_of_a_series_with_many_impossible_rows_is_distrusted(tmp_path: Path) -> None:
+    """Three of four rows beat the memory of an L40S: the fourth did something else, too."""
+    rows = [f"L40S,vllm,x,{m},8192,8192,{us}" for m, us in ((1, 20), (2, 20), (4, 20), (8, 900))]
+    rows.append("L40S,vllm,x,1,4096,16384,900")
+    found = load([write(tmp_path, "\n".join(["gpu,framework,kernel,m,n,k,latency_us", *rows]))])
+    assert len(found.refused) == 3
+    assert found.tables["gemm"]["distrusted"].tolist() == [True, False]
+    assert found.distrusted == {"gemm L40S vllm x": 1}
+
+
+def test_a_single_impossible_row_does_not_taint_its_series(tmp_path: Path) -> None:
+    """An outlier is refused alone."""
+    rows = [f"L40S,vllm,x,{m},8192,8192,{us}" for m, us in ((1, 20), (2, 900), (4, 900))]
+    found = load([write(tmp_path, "\n".join(["gpu,framework,kernel,m,n,k,latency_us", *rows]))])
+    assert len(found.refused) == 1
+    assert not found.distrusted
+
+
+def test_a_row_may_say_itself_that_its_series_is_not_plausible(tmp_path: Path) -> None:
+    """Public tables mark such series."""
+    text = "gpu,m,n,k,series_plausible,latency_us\nL40S,1,8192,8192,0,900\nL40S,1,8192,8192,1,900"
+    found = load([write(tmp_path, text)])
+    assert found.tables["gemm"]["distrusted"].tolist() == [True, False]
+
+
 def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
     """No traceback for a mistyped name."""
     with pytest.raises(MeasurementError, match="no such file"):
@@ -244,7 +292,8 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/measurements on this machine")
 def test_the_shared_rows_are_all_recognised_and_believed() -> None:
     """Every kind is there, every row is kept, and only the L40 has no profile."""
-    rows = load([SHARED])
+    second = ("mla_decode", "mla_prefill", "mla_module", "linear_attention", "sparse_attention")
+    rows = load([SHARED, *(SHARED / "second" / f"{kind}.csv" for kind in second)])
     assert set(rows.tables) == set(ROW_KINDS)
     assert rows.refused == ()
     for table in rows.tables.values():

@@ -1,5 +1,6 @@
 """Predicted against measured: any file with known columns, errors that are what they say."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,15 +133,31 @@ def test_the_paper_s_totals_per_layer() -> None:
         0,
         pytest.approx(4 * u * (8192 + 64) / 8320),
     )
-    # Rebuilt: the context once, since L2 keeps 16.8 MB, the decoded resident, and U written.
+    # Rebuilt: each sample asks for U and writes it.
     rebuilt = paper_code.account(cell(rebuilt=True), l2)
-    assert rebuilt.streamed["strided_cat"] == pytest.approx(
-        u * 8192 / 8320 + 4 * u * 128 / 8320 + 4 * u
-    )
-    # Compiled, the math path reads U and nothing repeated.
+    assert rebuilt.streamed["strided_cat"] == pytest.approx(4 * 2 * u)
+    # Plain copies of many samples: the context once, since L2 keeps 16.8 MB, and U written.
+    many = paper_code.account(cell(rebuilt=True, samples=256), l2)
+    assert many.streamed["cat"] == pytest.approx(u * 8192 / 8320 + 256 * u * 128 / 8320 + 256 * u)
+    # Compiled, the math path reads U from memory, and again for three more query heads.
     fused = paper_code.account(cell(kernel="sdpa-math", compiled=True), l2)
-    assert fused.streamed["fused_read"] == 4 * u
+    assert (fused.streamed["pass"], fused.streamed["fused_read"]) == (4 * u, 3 * 4 * u)
     assert fused.streamed["repeat"] == 0
+
+
+@pytest.mark.parametrize("bifurcated", [False, True])
+def test_a_repeat_of_one_is_a_plain_copy(bifurcated: bool) -> None:
+    """Llama-2-7B has as many KV heads as query heads: eager code copies, compiled code does not."""
+    kernel = "einsum" if bifurcated else "flash2"
+    one = cell(model=load_model("llama-2-7b"), bifurcated=bifurcated, kernel=kernel)
+    eager = paper_code.account(one, 50 * 2**20).streamed
+    u = 2 * 32 * 128 * 8320 * 2
+    copied = (8192 + 4 * 128) / 8320 * u if bifurcated else 4 * u
+    logits = 2 * 32 * 4 * 8320 * bifurcated
+    assert eager["repeat"] == 0
+    assert eager["pass"] == pytest.approx(2 * copied + 6 * logits)
+    compiled = paper_code.account(replace(one, compiled=True), 50 * 2**20).streamed
+    assert compiled["fused_read"] == compiled["fused_copy"] == 0
 
 
 def test_a_bifurcated_step_of_the_paper_hardly_grows_with_samples_in_kv() -> None:

@@ -237,6 +237,31 @@ def test_waves_hide_in_part_behind_the_memory() -> None:
     assert _slow_us(thread_blocks=400, bytes_read=12e6) == pytest.approx(2 + 15)
 
 
+def test_steps_follow_each_other() -> None:
+    """A block that takes 100 steps of 2 us takes 200 us; twice the blocks of the SMs, 400 us."""
+    used = rates(gpu({**ROUND_CONSTANTS, "recurrence_serial_us": 2.0, "recurrence_launch_us": 1.0}))
+
+    def time_us(blocks: int) -> float:
+        scan = Operation(name="a", kind="recurrence", serial_steps=100, thread_blocks=blocks)
+        return float(operation_time(scan, used, "graph").device_s * 1e6)
+
+    assert time_us(0) == pytest.approx(201)
+    assert time_us(used.sm_count) == pytest.approx(201)
+    assert time_us(2 * used.sm_count) == pytest.approx(401)
+
+
+def test_no_sm_processes_bytes_faster_than_its_rate() -> None:
+    """Where the SMs' rate is a tenth of the memory's, also bytes from L2 take ten times as long."""
+    tenth = 100 / gpu().sm_count
+    slow = rates(gpu({**ROUND_CONSTANTS, "convolution_sm_gb_per_s": tenth}))
+    for reused in (0.0, GIGABYTE):
+        item = Operation(
+            name="a", kind="convolution", bytes_read=GIGABYTE, launches=0, reused_bytes=reused
+        )
+        time_s = operation_time(item, slow, "graph").device_s
+        assert time_s == pytest.approx(GIGABYTE / 100e9, rel=1e-3)
+
+
 def test_memory_and_compute_overlap_in_part() -> None:
     """3 us of memory and 4 us of compute take 5 with a power of two."""
     assert _slow_us(bytes_read=3e6, flops=4e-6 * 250e12) == pytest.approx(2 + 5)

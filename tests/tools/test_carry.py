@@ -138,3 +138,15 @@ def test_blocks_of_prefill() -> None:
 def test_flashinfer_s_blocks_are_shorter_without_tensor_cores() -> None:
     """For groups of fewer than four query heads."""
     assert small_blocks(1) == small_blocks(3) < small_blocks(4) == 1
+
+
+def test_latent_attention_is_averaged_without_libraries_and_without_a_slow_card() -> None:
+    """A100's only kernel is no guide for others; a library's differs between architectures."""
+    share = "latent_attention_bandwidth_fraction"
+    cards = [
+        gpu({share: 0.9, f"vllm_{share}": 0.8}, name="h100-sxm"),
+        gpu({share: 0.3}, name="a100-sxm-80gb"),
+    ]
+    found = carry.averaged(cards, {})
+    assert found[KEY[share]].value == 0.9
+    assert KEY[f"vllm_{share}"] not in found

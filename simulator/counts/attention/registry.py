@@ -30,11 +30,14 @@ WAYS: dict[str, Way] = {
         TRTLLM_CASCADE,
     )
 }
-# The ways that belong to no engine: pictures of all ways draw these.
-ALGORITHMS = tuple(name for name, way in WAYS.items() if not isinstance(way, EngineFlash))
 PLAIN_KERNELS: dict[str, PlainKernel] = {
     plain.name: plain for plain in (*PLAIN_FLASH, *PLAIN_EINSUM, *PLAIN_MATH, *PLAIN_VARIANTS)
 }
+
+
+def algorithms() -> tuple[str, ...]:
+    """Return the names of the ways that belong to no engine: pictures of all ways draw these."""
+    return tuple(name for name, way in WAYS.items() if not isinstance(way, EngineFlash))
 
 
 def find_way(name: str) -> Way:

@@ -93,6 +93,10 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
         if others.any():
             left_out.append(f"{stage.kind}: {others.sum()} rows are of other libraries' kernels")
             rows = rows[~others]
+        doubtful = rows["distrusted"] if "distrusted" in rows else rows["time_s"] < 0
+        if doubtful.any():
+            left_out.append(f"{stage.kind}: {doubtful.sum()} rows are of series that break physics")
+            rows = rows[~doubtful]
         if not len(rows):
             continue
         if len(rows) < LEAST_ROWS:
@@ -119,7 +123,10 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
         general = Variant(precision=precision)
         some = [group for group in groups if group.precision == precision]
         if stage.general:
-            chosen_for.append((some, general))
+            usual = [group for group in some if group.typical]
+            apart = Variant(stage.apart)
+            without = [group for group in usual if apart not in group.variants or not stage.apart]
+            chosen_for.append((without or usual, general))
         libraries = _by_variant(some)
         if stage.own and (len(libraries) > 1 or not stage.general):
             chosen_for += [(part, each) for each, part in libraries.items() if each != general]

@@ -36,6 +36,10 @@ SOURCES = {
 }
 
 
+# Kinds of rows that hold more than their name says: NCCL's rows are of four collectives.
+NAMES = {"all_reduce": "collectives"}
+
+
 def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
     """Return a profile's text with its ``[fitted]`` table replaced.
 
@@ -58,7 +62,8 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
         if not fitted.constants:
             continue
         median, p90, _ = error_summary(fitted.held_out)
-        name = f"{part.kind}, {part.variant}" if part.variant != GENERAL else part.kind
+        kind = NAMES.get(part.kind, part.kind)
+        name = f"{kind}, {part.variant}" if part.variant != GENERAL else kind
         table.add(tomlkit.comment(_note(name, fitted.rows, fitted.shapes, median, p90)))
         if fitted.bounded:
             # Resampled shapes all give this value: it has no error, but is only a bound.
@@ -92,7 +97,7 @@ def _note(name: str, rows: int, shapes: int, median: float, p90: float) -> str:
 def _source(part: StageFit) -> str:
     """Name the sources of a fit's rows."""
     names = [SOURCES[name][0] if name in SOURCES else _plain(name) for name in part.sources]
-    what = part.kind.replace("_", " ")
+    what = NAMES.get(part.kind, part.kind).replace("_", " ")
     return "; ".join(f"{name}: {what}" for name in names) or f"recalled, the user's rows: {what}"
 
 

@@ -23,7 +23,7 @@ FOLDS = 5
 class Free:
     """A constant to fit: its key without variant, and its plausible range.
 
-    The fit starts from the GPU's value, or from ``start`` if the timing model has none.
+    The fit starts from the GPU's value, or from ``start`` if that is zero or without a limit.
     """
 
     key: Key
@@ -189,7 +189,7 @@ class _Problem:
             for item in self._free
         ]
         values = [
-            value if value > 0 else item.start
+            value if 0 < value < np.inf else item.start
             for value, item in zip(values, self._free, strict=True)
         ]
         return np.clip(np.log(values), self._low + 1e-6, self._high - 1e-6)

@@ -7,7 +7,7 @@ from simulator.counts.operation import Kind
 from simulator.evidence.fit.solver import Free
 from simulator.evidence.predict import paper_code
 from simulator.evidence.rows.kinds import RowKind
-from simulator.timing.constants import CONSTANTS, Key
+from simulator.timing.constants import CONSTANTS, LINEAR_KERNELS, Key
 
 
 def _keys(kind: Kind, *names: str) -> tuple[Key, ...]:
@@ -22,6 +22,16 @@ DECODE_ATTENTION = (
     *_keys("attention", "split_us", "sequence_us", "block_us", "block_gb_per_s"),
     *_keys("attention", "bandwidth_fraction", "l2_gb_per_s", "l2_fraction"),
     Key("launch_us", "copy"),
+)
+# The constants in which decode kernels of latent attention differ; launches of the combine and the
+# cache write are those of ordinary attention.
+_LATENT = (
+    *("launch_us", "block_us", "bandwidth_fraction", "flops_fraction"),
+    *("sequence_us", "block_gb_per_s", "l2_gb_per_s", "l2_fraction"),
+)
+_LATENT_ROWS: tuple[tuple[RowKind, Kind], ...] = (
+    ("mla_decode", "latent_attention"),
+    ("mla_prefill", "latent_prefill"),
 )
 _PRODUCTS = ("launch_us", "tile_gb_per_s", "split_k_us", "bandwidth_fraction", "flops_fraction")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
@@ -47,6 +57,8 @@ class Stage:
         Whether each library, and 8-bit formats, get their own constants.
     general
         Whether there are also constants for no particular library; engines' overheads have none.
+    apart
+        A library whose rows have no part in these.
     rows
         Which rows: replayed from a CUDA graph, launched from the host one by one, or whole programs
         with their own timing.
@@ -57,6 +69,7 @@ class Stage:
     shape: tuple[str, ...]
     own: bool = False
     general: bool = True
+    apart: str = ""
     rows: Literal["graph", "eager", "whole"] = "graph"
 
 
@@ -85,6 +98,30 @@ STAGES = (
         own=True,
     ),
     Stage(
+        "mla_decode",
+        _free(*(Key(name, "latent_attention") for name in _LATENT)),
+        ("heads", "batch"),
+        own=True,
+    ),
+    Stage(
+        "mla_prefill",
+        _free(*_keys("latent_prefill", *_PREFILL)),
+        ("heads", "batch"),
+        own=True,
+    ),
+    # Long calls that the host launched one by one tell rates, not fixed times.
+    *(
+        Stage(
+            row_kind,
+            _free(*_keys(kind, "bandwidth_fraction", "flops_fraction")),
+            ("heads", "batch"),
+            own=True,
+            general=False,
+            rows="eager",
+        )
+        for row_kind, kind in _LATENT_ROWS
+    ),
+    Stage(
         "elementwise",
         _free(*_keys("elementwise", "launch_us", "bandwidth_fraction")),
         ("op", "width"),
@@ -92,10 +129,41 @@ STAGES = (
     ),
     Stage(
         "all_reduce",
-        _free(Key("launch_us", "collective"), Key("link_fraction")),
+        _free(
+            Key("launch_us", "collective"),
+            *map(Key, ("hop_us", "exchange_us", "chunk_us", "link_fraction", "switch_fraction")),
+        ),
         ("num_gpus", "message_bytes"),
         own=True,
+        apart="nccl",  # engines have kernels of their own, several times faster for short messages
     ),
+    Stage(
+        "all_reduce",
+        _free(Key("host_us_per_launch")),
+        ("num_gpus", "message_bytes"),
+        own=True,
+        general=False,  # the host of an engine's own call says little about others
+        rows="eager",
+    ),
+    Stage(
+        "linear_attention",
+        _free(
+            *(Key("serial_us", kind) for kind in LINEAR_KERNELS),
+            # Kernels inside chunks are as those after them: rows hardly tell them apart.
+            *(
+                key
+                for kind in LINEAR_KERNELS
+                if kind != "chunk_solve"
+                for key in _keys(kind, "launch_us", "sm_gb_per_s")
+            ),
+            Key("block_us", "convolution"),
+            Key("bandwidth_fraction", "recurrence"),
+        ),
+        ("family", "num_k_heads", "num_v_heads"),
+        own=True,
+    ),
+    # A module's own kernels come first: products, norms and latent attention.
+    Stage("mla_module", _free(Key("module_us")), ("heads", "batch"), own=True, general=False),
     Stage(
         "shared_prefix_attention",
         _free(*_keys("attention", *_SHARED_PREFIX), Key("launch_us", "combine")),

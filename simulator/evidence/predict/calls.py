@@ -9,9 +9,10 @@ import pandas as pd
 
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
-from simulator.counts.pieces import all_reduce
+from simulator.counts.pieces import all_gather, all_reduce
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
+from simulator.evidence.predict import latent, linear
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
 from simulator.evidence.rows.kinds import RowKind, attended_pairs
 from simulator.inputs.dtypes import (
@@ -28,6 +29,7 @@ from simulator.numeric import Numeric
 from simulator.timing.constants import (
     ATTENTION_KERNELS,
     GENERAL,
+    Key,
     Variant,
 )
 from simulator.timing.limits import resident_blocks
@@ -36,6 +38,11 @@ from simulator.timing.limits import resident_blocks
 # because it evicts lines in order, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
 # 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were 7 copies.
 GEMM_COPIES = 7
+# Columns besides the GPU, the kernel and the format that rows of a group have in common.
+_SHARED = (
+    *("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state"),
+    *("scope", "form", "phase", "gemm_dtype"),
+)
 # The elementwise kernel that gathers rows of a table.
 GATHER = "embedding"
 # Compute capabilities with 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
@@ -51,14 +58,22 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     """Turn calls of one kind into groups, one per GPU, library and number format."""
     builder = BUILDERS.get(kind)
     if builder is None:
-        why = f"{kind} rows measure a rate, not a call"
+        why = NOT_KNOWN.get(kind, f"{kind} rows measure a rate, not a call")
         return Prepared([], dict.fromkeys(rows.index, why))
     groups: list[Group] = []
     skipped: dict[Any, str] = {}
+    if kind.startswith("mla"):
+        host_bound = latent.host_bound(rows, kind)
+        why = "launched one by one and too short: the host's time, not the kernel's"
+        skipped.update(dict.fromkeys(rows.index[host_bound], why))
+        rows = rows[~host_bound]
     for (gpu_id, *_), part in rows.groupby(_keys(rows, kind), sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
         if kind == "all_reduce" and gpu.link_bytes_per_s(int(first["num_gpus"])) is None:
             skipped.update((label, f"{gpu.id} has no link in its profile") for label in part.index)
+            continue
+        if kind == "linear_attention" and (why := linear.unknown(first)):
+            skipped.update(dict.fromkeys(part.index, why))
             continue
         operations = builder(part, gpu)
         if str(first.get("l2_state", "")) == "cold":
@@ -81,6 +96,8 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
                 execution=execution,
                 variants=_variants(first, gpu),
                 setup=setup,
+                around=Key("module_us") if kind == "mla_module" else None,
+                typical=kind != "mla_decode" or not latent.is_slow_path(first),
             )
         )
     return Prepared(groups, skipped)
@@ -89,9 +106,11 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
 def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     """Return the fields that rows of a group have in common."""
     keys = ["gpu_id", "framework", "kernel", "dtype", "timing"]
-    keys += [name for name in ("kv_dtype", "impl", "num_gpus", "mode", "l2_state") if name in rows]
+    keys += [name for name in _SHARED if name in rows]
     if kind == "prefill_attention":
         keys.append("causal")
+    if kind == "linear_attention":
+        keys += linear.KEYS
     same = [rows[name].astype(str) for name in keys]
     return [*same, rows["op"] == GATHER] if kind == "elementwise" else same
 
@@ -99,6 +118,8 @@ def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
 def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:
     """Return the variants whose constants hold for a row, the most specific first."""
     library = library_of(str(row["framework"]))
+    if "gemm_dtype" in row:  # each operation of a module has its own format
+        return (Variant(library),) if library else ()
     dtype = str(row.get("kv_dtype", row["dtype"]))
     formats = (dtype, str(row["dtype"]))
     precision: Precision = next((each for each in PRECISIONS if each in formats), "")
@@ -340,13 +361,20 @@ def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
 
 
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """Return one collective; all but the all-reduce send half as much as it does."""
+    """Return one collective, which engines outside a graph do on a copy of the message."""
     ranks = int(rows["num_gpus"].iloc[0])
-    operation = all_reduce("all_reduce", message_bytes=_array(rows, "message_bytes"), ranks=ranks)[
-        0
-    ]
-    halves = np.where(rows["collective"] == "all_reduce", 1.0, 0.5)
-    return [replace(operation, link_bytes=operation.link_bytes * halves)]
+    message = _array(rows, "message_bytes")
+    if rows["collective"].iloc[0] == "all_reduce":
+        reduced = all_reduce("all_reduce", message_bytes=message, ranks=ranks)
+        return [_copy(message), *reduced] if _execution(rows.iloc[0]) == "eager" else reduced
+    return all_gather(str(rows["collective"].iloc[0]), gathered_bytes=message, ranks=ranks)
+
+
+def _copy(message: Numeric) -> Operation:
+    """Return a copy of a message, as replays find it in L2 if it fits."""
+    copied = Operation(name="copy", kind="copy", bytes_read=message, bytes_written=message)
+    moved = copied.bytes_moved
+    return replace(copied, reused_bytes=moved, reused_footprint_bytes=moved)
 
 
 def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -368,12 +396,20 @@ def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     ]
 
 
+# Kinds of rows that are recognised, but whose kernels have no constants.
+NOT_KNOWN: dict[RowKind, str] = {
+    "sparse_attention": "times of sparse attention and its indexer are not known",
+}
 Builder = Callable[[pd.DataFrame, HardwareProfile], list[Operation]]
 BUILDERS: dict[RowKind, Builder] = {
     "decode_attention": _decode,
     "prefill_attention": _prefill,
+    "mla_decode": latent.decode,
+    "mla_prefill": latent.prefill,
+    "mla_module": latent.module,
     "gemm": _gemm,
     "elementwise": _elementwise,
     "all_reduce": _collective,
     "shared_prefix_attention": _shared_prefix,
+    "linear_attention": linear.operations,
 }

@@ -15,10 +15,12 @@ from simulator.inputs.dtypes import Precision
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ConstantsChoice, Execution, Setup
-from simulator.timing.constants import LIBRARIES, Variant, rates
+from simulator.numeric import maximum
+from simulator.timing.constants import LIBRARIES, Key, Rates, Variant, rates
 from simulator.timing.interval import uncertainty
-from simulator.timing.roofline import operation_time
+from simulator.timing.roofline import cached_bytes, operation_time
 from simulator.timing.step import step_time
+from simulator.units import MICROSECOND
 
 T = TypeVar("T")
 
@@ -44,6 +46,11 @@ class Group:
         Variants whose constants come before general ones, the most specific first.
     setup
         The setup of the rows, as far as their intervals depend on it.
+    typical
+        Whether they are of kernels that a sane engine would choose: others have constants of their
+        own, and do not count for the general ones.
+    around
+        The constant with the time of what was timed around the operations; None if nothing was.
     """
 
     kind: RowKind
@@ -53,6 +60,8 @@ class Group:
     execution: Execution = "graph"
     variants: tuple[Variant, ...] = ()
     setup: Setup | None = None
+    typical: bool = True
+    around: Key | None = None
 
     @property
     def precision(self) -> Precision:
@@ -62,7 +71,11 @@ class Group:
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
-        return self.column(step_time(self.operations, gpu_rates, self.execution).total_s)
+        step = step_time(self.operations, gpu_rates, self.execution)
+        if self.kind == "all_reduce":
+            # Calls one after another; in a model they wait for the slowest rank.
+            return self.column(maximum(step.host_s, step.device_s + step.collective_s))
+        return self.column(step.total_s + self._around_s(gpu_rates))
 
     def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
         """Return the interval of each time, None if no spread is known. [s]."""
@@ -71,7 +84,8 @@ class Group:
         gpu_rates = rates(gpu, choice, variants=self.variants)
         step = step_time(self.operations, gpu_rates, self.execution)
         found = uncertainty(self.operations, step, gpu_rates, self.setup)
-        return self.column(found.low_s), self.column(found.high_s)
+        around_s = self._around_s(gpu_rates)
+        return self.column(found.low_s + around_s), self.column(found.high_s + around_s)
 
     def parts(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
@@ -93,6 +107,19 @@ class Group:
         # The host's launches add no time unless they take longer than the GPU's work.
         device = np.sum(list(parts.values()), axis=0)
         return {**parts, "host": np.where(host > device, host, 0.0)}
+
+    def l2_share(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
+        """Return the share of each row's bytes that the L2 cache is predicted to serve."""
+        gpu_rates = rates(gpu, choice, variants=self.variants)
+        moved = self.column(sum(item.repeat * item.bytes_moved for item in self.operations))
+        cached = self.column(
+            sum(item.repeat * cached_bytes(item, gpu_rates) for item in self.operations)
+        )
+        return np.asarray(cached / np.maximum(moved, 1))
+
+    def _around_s(self, gpu_rates: Rates) -> float:
+        """Return the time of what was timed around the operations. [s]."""
+        return gpu_rates.constants[self.around].value * MICROSECOND if self.around else 0.0
 
     def column(self, values: Any) -> "np.ndarray":
         """Return one value per row, from a number or an array."""

@@ -6,7 +6,8 @@ one rate per kind of operation, and the peculiarities of its harness:
 * Attention runs over the allocated length, context + 128 tokens rounded up to 8; only the flash
   kernels stop at the current position.
 * ``expand_kv`` repeats the KV heads to all query heads on every step; ``rebuilt`` concatenates the
-  whole cache on every step.
+  whole cache on every step. With as many KV heads as query heads a repeat is a clone of contiguous
+  memory: a plain copy in eager code, which compiled code leaves out.
 * The step is (run - prefill) / 128 for 127 steps, and prefill is timed without synchronising: the
   part of it that the GPU has not finished when the host returns is charged to the steps.
 * A compiled run holds two sets of caches: the graph keeps those of the first run.
@@ -21,6 +22,7 @@ import pandas as pd
 
 from simulator.counts.memory import weights_bytes
 from simulator.counts.operation import total
+from simulator.counts.pieces import all_reduce
 from simulator.counts.transformer import decode_operations, prefill_operations
 from simulator.evidence.predict.groups import Group, Prepared, by_engine, model, profile
 from simulator.evidence.predict.steps import check_ranks
@@ -29,9 +31,9 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ConstantsChoice, Setup, ask
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import Key, rates
+from simulator.timing.constants import Key, Variant, rates
 from simulator.timing.limits import peak_flops_per_s
-from simulator.timing.step import step_time
+from simulator.timing.step import spent_on, step_time
 from simulator.units import GIGA, MICROSECOND, NANOSECOND
 
 # Kernels and executions of the paper's tables.
@@ -53,28 +55,28 @@ EAGER_ACTIVATION_PASSES, COMPILED_ACTIVATION_PASSES = 60, 25
 SDPA_HELD_COPIES, FLASH_HELD_COPIES = 4, 1.25
 # Share of the driver's reported memory that context and fragmentation leave.
 USABLE_MEMORY = 0.97
-# A context within this share of L2 is read from memory once for all samples.
+# A context within this share of L2 is read from memory once for all samples' plain copies.
 L2_SHARE = 0.6
 
 # Fitted to the 8K tables of bifurcated-attn-icml-2024/gpt-fast-parallel-sampling @ 2e10003: shares
 # of the published bandwidth, and for the last five times [us] and [ns], and GB/s.
 CONSTANTS: dict[str, tuple[float, float, float]] = {
     # Name: value, least, most.
-    "harness_weights_fraction": (0.683, 0.5, 1),
-    "harness_flash_fraction": (0.757, 0.3, 1),
-    "harness_repeat_fraction": (0.331, 0.1, 1),
-    "harness_strided_cat_fraction": (0.200, 0.03, 1),
-    "harness_cat_fraction": (0.591, 0.1, 1),
-    "harness_pass_fraction": (0.939, 0.3, 1),
-    "harness_product_fraction": (0.999, 0.3, 1),
-    "harness_fused_read_fraction": (0.291, 0.2, 1),
-    "harness_fused_copy_fraction": (0.754, 0.3, 1),
+    "harness_weights_fraction": (0.733, 0.5, 1),
+    "harness_flash_fraction": (0.825, 0.3, 1),
+    "harness_repeat_fraction": (0.360, 0.1, 1),
+    "harness_strided_cat_fraction": (0.206, 0.03, 1),
+    "harness_cat_fraction": (0.573, 0.1, 1),
+    "harness_pass_fraction": (0.868, 0.3, 1),
+    "harness_product_fraction": (0.983, 0.3, 1),
+    "harness_fused_read_fraction": (1.30, 0.2, 4),
+    "harness_fused_copy_fraction": (0.749, 0.3, 1),
     "harness_fused_pass_fraction": (0.999, 0.2, 1),
-    "harness_host_us": (14.8, 8, 20),
-    "harness_kernel_us": (3.15, 1, 6),
+    "harness_host_us": (14.6, 8, 20),
+    "harness_kernel_us": (3.60, 1, 6),
     "harness_graph_kernel_us": (0.5, 0.3, 4),
     "harness_sampling_ns": (0.52, 0.02, 3),
-    "harness_block_gb_per_s": (13.0, 8, 200),
+    "harness_block_gb_per_s": (13.2, 8, 200),
 }
 # Traffic that streams through memory, at its constant's share of the bandwidth.
 STREAMED = (
@@ -262,15 +264,17 @@ def _standard(cell: PaperCell, size: _Sizes, l2_bytes: float) -> Account:
     layer = Account()
     b, p = cell.samples, size.group
     if cell.rebuilt:
-        reads = size.context if size.context / 2 <= L2_SHARE * l2_bytes else b * size.context
-        moved = reads + b * size.decoded + b * size.cache
         # One sample's expanded context is contiguous; larger outputs take plain copies.
         strided = b > 1 and b * size.cache / 2 / CACHE_BYTES < STRIDED_CAT_ELEMENTS
+        # The strided kernel is bound by its own requests, whether L2 serves them or not.
+        cached = size.context / 2 <= L2_SHARE * l2_bytes and not strided
+        reads = size.context if cached else b * size.context
+        moved = reads + b * size.decoded + b * size.cache
         layer.streamed["strided_cat" if strided else "cat"] += moved
         layer.kernels += 2
     widened = p if cell.expand_kv else 1
     if cell.expand_kv:
-        layer.streamed["repeat"] += b * size.cache * (1 + p)
+        layer.streamed[_repeat(p)] += b * size.cache * (1 + p)
         layer.kernels += 2
     if cell.kernel != "sdpa-math":
         layer.streamed["flash"] += b * size.position * widened
@@ -290,7 +294,7 @@ def _standard_compiled(cell: PaperCell, size: _Sizes) -> Account:
     if cell.rebuilt:
         layer.streamed["fused_copy"] += 2 * cell.samples * size.cache * size.group
         return layer
-    layer.streamed["fused_read"] += cell.samples * size.cache
+    _fused_product(layer, cell.samples * size.cache, size.group)
     layer.streamed["fused_pass"] += 2 * size.logits
     return layer
 
@@ -301,7 +305,7 @@ def _bifurcated(cell: PaperCell, size: _Sizes) -> Account:
     widened = size.group if cell.expand_kv else 1
     layer = Account(kernels=12)
     if cell.expand_kv:
-        layer.streamed["repeat"] += (size.context + b * size.decoded) * (1 + size.group)
+        layer.streamed[_repeat(size.group)] += (size.context + b * size.decoded) * (1 + size.group)
         layer.kernels += 4
     layer.streamed["product"] += widened * (size.context / 2 + b * size.decoded) + 2 * size.logits
     layer.values_bytes = widened * size.context / 2
@@ -318,7 +322,7 @@ def _bifurcated_compiled(cell: PaperCell, size: _Sizes) -> Account:
     layer = Account(kernels=8)
     layer.streamed["fused_pass"] += 2.5 * size.logits
     if cell.expand_kv and b == 1:
-        layer.streamed["fused_read"] += size.context + size.decoded
+        _fused_product(layer, size.context + size.decoded, p)
         layer.streamed["product"] += 2 * size.context_logits
         return layer
     widened = p if cell.expand_kv else 1
@@ -326,12 +330,26 @@ def _bifurcated_compiled(cell: PaperCell, size: _Sizes) -> Account:
     layer.values_bytes = widened * size.context / 2
     layer.values_blocks = _values_blocks(cell)
     if cell.expand_kv:
-        layer.streamed["fused_copy"] += size.context * (1 + p)
-        layer.streamed["fused_read"] += b * size.decoded
+        layer.streamed["fused_copy"] += size.context * (1 + p) * (p > 1)
+        _fused_product(layer, b * size.decoded, p)
         layer.streamed["product"] += 2 * size.context_logits
     else:
         layer.streamed["product"] += b * size.decoded + 2 * size.logits
     return layer
+
+
+def _repeat(group: int) -> str:
+    """Return the kind of a repeat: its strided kernel, or a plain copy."""
+    return "repeat" if group > 1 else "pass"
+
+
+def _fused_product(layer: Account, kv_bytes: float, group: int) -> None:
+    """Add a product fused into a multiplication and a sum.
+
+    It reads keys or values from memory, and again for each further query head of a group.
+    """
+    layer.streamed["pass"] += kv_bytes
+    layer.streamed["fused_read"] += kv_bytes * (group - 1)
 
 
 def _values_blocks(cell: PaperCell) -> float:
@@ -473,13 +491,15 @@ def _weights_s(cell: PaperCell, gpu: HardwareProfile) -> tuple[float, float]:
 
 
 def _link_s(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) -> float:
-    """Return the time of the all-reduces; the code's hook reduces only the first sample."""
-    if cell.ranks == 1:
-        return 0.0
-    gpu_rates = rates(gpu, choice)
-    message = cell.model.hidden_size * CACHE_BYTES * (1 + cell.samples)
-    one = message / gpu_rates.link_bytes_per_s(cell.ranks)
-    return cell.model.layers * (2 * gpu_rates.launch_s["collective"] + one)
+    """Return the time of NCCL's all-reduces; the hook of attention reduces only one sample."""
+    nccl = rates(gpu, choice, variants=(Variant("nccl"),))
+    row = cell.model.hidden_size * CACHE_BYTES
+    reduces = [
+        reduce
+        for rows in (1, cell.samples)
+        for reduce in all_reduce("reduce", message_bytes=rows * row, ranks=cell.ranks)
+    ]
+    return cell.model.layers * float(spent_on(reduces, nccl, "graph").total_s)
 
 
 def _prefill_leak_s(

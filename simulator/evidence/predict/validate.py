@@ -18,6 +18,8 @@ from simulator.units import MICROSECOND, MILLISECOND
 
 # In replays, keys and values up to the first share of L2 are hot; above the second, cold.
 HOT_SHARE, COLD_SHARE = 1.0, 1.5
+# A row whose bytes are served by L2 for the most part is called so.
+HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Validation:
     Attributes
     ----------
     rows
-        One frame: the columns of the files, then kind, head shape and regime, measured and
+        One frame: the columns of the files, then kind, head shape and regime, whether L2 was taken
+        to serve most of its bytes, measured and
         predicted time [us], the prediction in the file's own column (``predicted_latency_us`` or
         ``predicted_step_ms``), its interval in either unit (``_low``, ``_high``), whether the
         measured time lies inside (``inside``; None where either is not known), the signed error
@@ -122,6 +125,7 @@ def _predicted(
         "kind": group.kind,
         "head_shape": _head_shapes(rows),
         "regime": _regimes(group, rows, gpu, choice),
+        "from_l2": (group.l2_share(gpu, choice) > HALF) & ("l2_state" not in rows),
         "sizes": sizes,
         "measured_us": measured / MICROSECOND,
         "predicted_us": seconds / MICROSECOND,

@@ -12,10 +12,15 @@ from simulator.units import MICROSECOND, MILLISECOND
 RowKind = Literal[
     "decode_attention",
     "prefill_attention",
+    "mla_decode",
+    "mla_prefill",
+    "mla_module",
     "gemm",
     "elementwise",
     "all_reduce",
     "shared_prefix_attention",
+    "linear_attention",
+    "sparse_attention",
     "decode_step",
     "end_to_end",
     "bandwidth",
@@ -24,8 +29,11 @@ RowKind = Literal[
 
 ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 # Optional columns; if present, they hold numbers or formats.
-SWITCHES, GPU_COUNTS = ("causal", "expand_kv"), ("tensor_parallel", "tp", "num_gpus")
-DTYPE_COLUMNS = ("dtype", "kv_dtype", "weight_dtype", "weights_dtype")
+NUMBERS = ("latent_dim", "rope_dim", "past_len")
+SWITCHES, GPU_COUNTS = ("causal", "expand_kv", "plausible"), ("tensor_parallel", "tp", "num_gpus")
+DTYPE_COLUMNS = ("dtype", "kv_dtype", "gemm_dtype", "weight_dtype", "weights_dtype")
+# DeepSeek-V3: widths of a head's expanded keys and values, and the hidden size.
+EXPANDED_WIDTHS, MODULE_HIDDEN = (192, 128), 7168
 
 _Figure = Callable[[pd.DataFrame], "pd.Series[float]"]
 
@@ -46,6 +54,8 @@ class KindOfRow:
         The measured column, and its unit in seconds (of a bandwidth: in bytes per second).
     shown
         Columns that describe a row for people.
+    series
+        Columns that rows of a series share, beside GPU, library and kernel: a shape.
     least_bytes, least_flops
         The least bytes that a call must read and write, and FLOPs of its products; None if the
         columns do not tell.
@@ -59,6 +69,7 @@ class KindOfRow:
     result: str = "latency_us"
     unit_s: float = MICROSECOND
     shown: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
     least_bytes: _Figure | None = None
     least_flops: _Figure | None = None
     weights: tuple[str, str] | None = None
@@ -101,12 +112,62 @@ def attended_pairs(rows: pd.DataFrame) -> "pd.Series[float]":
     return causal.where(rows["causal"] == 1, q * kv)
 
 
+def _linear_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the least traffic of linear attention, whose convolution may be of keys alone.
+
+    A decode step reads and writes every state; a prefill may start without one.
+    """
+    tokens = rows["batch"] * rows["seq_len"]
+    keys, values = (
+        rows["num_k_heads"] * rows["head_k_dim"],
+        rows["num_v_heads"] * rows["head_v_dim"],
+    )
+    element = pd.to_numeric(rows["state_bytes_per_element"]).fillna(2)
+    states = element * rows["batch"] * values * rows["head_k_dim"]
+    moved = 2 * tokens * (2 * keys + 2 * values) + states * (2 - (rows["phase"] == "prefill"))
+    return moved.where(rows["op"] != "conv", 4 * tokens * keys)
+
+
+_LINEAR = ("num_k_heads", "head_k_dim", "num_v_heads", "head_v_dim")
+
+
+def latent_widths(rows: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
+    """Return the widths of keys and values: of each head if expanded, else of the cache."""
+    expanded = rows["form"] == "expanded_192_128"
+    key = (rows["latent_dim"] + rows["rope_dim"]).mask(expanded, EXPANDED_WIDTHS[0])
+    return key, rows["latent_dim"].mask(expanded, EXPANDED_WIDTHS[1])
+
+
+def _latent_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the size of a batch's latent cache. [bytes]."""
+    width = rows["latent_dim"] + rows["rope_dim"]
+    return rows["batch"] * rows["kv_len"] * width * _elements(rows, "kv_dtype")
+
+
+def _latent_flops(
+    rows: pd.DataFrame, keys: "pd.Series[float]", widths: "pd.Series[float]"
+) -> "pd.Series[float]":
+    """Return the least FLOPs of latent attention, at the peak of the products' 16 bits.
+
+    A kernel may multiply a cache of 8 bits in that format, at twice this peak.
+    """
+    return rows["batch"] * rows["heads"] * keys * widths * _elements(rows, "kv_dtype")
+
+
+def _output_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the size of the weights of a module's output product. [bytes]."""
+    return rows["heads"] * EXPANDED_WIDTHS[1] * MODULE_HIDDEN * _elements(rows, "gemm_dtype")
+
+
+_LATENT = {"latent_dim": 512, "rope_dim": 64, "causal": 1, "timing": "graph", "plausible": 1}
+_SCOPE, _FORM = {"scope": "kv_write+attention"}, {"form": "expanded_192_128"}
 _ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
 
 KINDS: dict[RowKind, KindOfRow] = {
     "decode_attention": KindOfRow(
         sizes=(*_ATTENTION, "kv_len"),
         shown=(*_ATTENTION, "kv_len", "kv_dtype"),
+        series=("kv_dtype", *_ATTENTION[1:]),
         least_bytes=cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, rows["kv_len"]),
     ),
@@ -114,12 +175,41 @@ KINDS: dict[RowKind, KindOfRow] = {
         sizes=(*_ATTENTION, "q_len", "kv_len"),
         optional={"causal": 1, "timing": "graph"},
         shown=(*_ATTENTION, "q_len"),
+        series=("kv_dtype", *_ATTENTION[1:]),
         least_bytes=cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, attended_pairs(rows)),
+    ),
+    "mla_decode": KindOfRow(
+        sizes=("batch", "heads", "kv_len"),
+        optional=_LATENT | _SCOPE,
+        shown=("batch", "heads", "kv_len", "kv_dtype", "scope"),
+        least_bytes=_latent_bytes,
+        least_flops=lambda rows: _latent_flops(
+            rows, rows["kv_len"], 2 * rows["latent_dim"] + rows["rope_dim"]
+        ),
+    ),
+    "mla_prefill": KindOfRow(
+        sizes=("batch", "heads", "q_len", "kv_len"),
+        optional=_LATENT | _SCOPE | _FORM,
+        shown=("batch", "heads", "q_len", "kv_dtype", "form", "scope"),
+        least_bytes=_latent_bytes,
+        least_flops=lambda rows: _latent_flops(
+            rows, attended_pairs(rows), sum(latent_widths(rows))
+        ),
+    ),
+    "mla_module": KindOfRow(
+        sizes=("batch", "heads", "q_len"),
+        words=("phase",),
+        optional=_LATENT | _FORM | {"past_len": 0, "gemm_dtype": "bf16"},
+        shown=("phase", "batch", "heads", "q_len", "past_len", "kv_dtype", "gemm_dtype"),
+        least_bytes=_output_bytes,
+        # At the peak of 16 bits: two bytes of weights for each multiply-add.
+        least_flops=lambda rows: rows["batch"] * rows["q_len"] * _output_bytes(rows),
     ),
     "gemm": KindOfRow(
         sizes=("m", "n", "k"),
         shown=("m", "n", "k", "dtype"),
+        series=("dtype", "n", "k"),
         least_bytes=lambda rows: (
             _elements(rows, "dtype") * (rows["m"] * rows["k"] + rows["n"] * rows["k"])
         ),
@@ -129,6 +219,7 @@ KINDS: dict[RowKind, KindOfRow] = {
         sizes=("rows", "width", "bytes"),
         words=("op",),
         shown=("op", "rows", "width"),
+        series=("op", "width"),
         least_bytes=lambda rows: rows["bytes"],
     ),
     "all_reduce": KindOfRow(
@@ -145,6 +236,20 @@ KINDS: dict[RowKind, KindOfRow] = {
         ),
         least_bytes=_shared_cache_bytes,
         least_flops=lambda rows: _attention_flops(rows, rows["prefix_len"] + rows["suffix_len"]),
+    ),
+    "linear_attention": KindOfRow(
+        sizes=("batch", "seq_len", *_LINEAR),
+        words=("family", "phase", "op"),
+        optional={"d_conv": 4, "state_bytes_per_element": None, "timing": "graph"},
+        shown=("family", "phase", "op", "batch", "seq_len", *_LINEAR),
+        series=("family", "phase", "op", *_LINEAR),
+        least_bytes=_linear_bytes,
+    ),
+    "sparse_attention": KindOfRow(
+        sizes=("heads", "batch", "q_len"),
+        words=("kind", "past_len"),
+        shown=("kind", "kernel", "heads", "batch", "q_len", "past_len"),
+        series=("kind", "heads"),
     ),
     "decode_step": KindOfRow(
         sizes=("context_tokens", "samples"),

@@ -5,6 +5,8 @@ one file may even hold several kinds. A row whose time is impossible for the sta
 with its line and the reason.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +18,20 @@ from simulator.evidence.rows.kinds import (
     DTYPE_COLUMNS,
     GPU_COUNTS,
     KINDS,
+    NUMBERS,
     ROW_KINDS,
     SWITCHES,
     RowKind,
     recognise,
 )
-from simulator.evidence.rows.refusals import impossible, unusable
+from simulator.evidence.rows.refusals import distrusted, impossible, unusable
 from simulator.inputs.dtypes import DTYPE_ALIASES
 from simulator.inputs.hardware import load_hardware
 
+# A file is like a kind that shares at least so much of what tells this kind from others.
+LEAST_LIKENESS = 0.25
+# The most missing columns that a message names.
+MOST_NAMED = 3
 _COMMON = {"gpu": None, "framework": "", "version": "", "kernel": "", "source": ""}
 
 
@@ -45,8 +52,8 @@ class Measurements:
     ----------
     tables
         One frame per kind: the file's columns, absent ones filled in, and ``file``, ``line``,
-        ``gpu_id`` (None where no profile has that name) and ``time_s`` (for a bandwidth, bytes per
-        second).
+        ``gpu_id`` (None where no profile has that name), ``time_s`` (for a bandwidth, bytes per
+        second) and ``distrusted``: whether many rows of its series are impossible.
     refused
         Impossible rows, in the order of the files.
     suspect
@@ -61,6 +68,16 @@ class Measurements:
     def rows(self) -> int:
         """Rows kept."""
         return sum(len(table) for table in self.tables.values())
+
+    @property
+    def distrusted(self) -> Mapping[str, int]:
+        """Rows kept of series with many impossible rows, by kind, GPU, library and kernel."""
+        counts: dict[str, int] = {}
+        for kind, table in self.tables.items():
+            some = table[table["distrusted"]] if "distrusted" in table else table[:0]
+            for names, part in some.groupby(["gpu", "framework", "kernel"], dropna=False):
+                counts[" ".join([kind, *(str(name) for name in names if name)])] = len(part)
+        return counts
 
 
 def load(
@@ -98,7 +115,9 @@ def load(
         for kind, table in _by_kind(frame, kinds):
             prepared = _prepare(table, kind, path, wanted)
             useless = unusable(prepared, kind)
-            reasons = useless.where(useless.notna(), impossible(prepared[useless.isna()], kind))
+            broken = impossible(prepared[useless.isna()], kind).reindex(prepared.index)
+            prepared["distrusted"] = distrusted(prepared, kind, broken.notna())
+            reasons = useless.where(useless.notna(), broken)
             drop = useless.notna() if keep_suspect else reasons.notna()
             for line, reason, is_dropped in zip(prepared["line"], reasons, drop, strict=True):
                 if isinstance(reason, str):
@@ -149,11 +168,31 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _no_kind(path: Path, columns: Iterable[str]) -> str:
-    """Name the columns that are missing for the most similar kind."""
-    present = set(columns)
-    missing = {kind: sorted(columns.needs - present) for kind, columns in KINDS.items()}
-    kind = min(missing, key=lambda name: (len(missing[name]), ROW_KINDS.index(name)))
-    return f"{path}: rows of no known kind; for {kind} it lacks {', '.join(missing[kind])}"
+    """Say what a file looks like, and which columns it lacks for that."""
+    # What a column is about lies in its words: num_kv_heads is kv_heads. The fewer kinds share a
+    # word, the more it tells.
+    needed = {kind: _words(known.needs) for kind, known in KINDS.items()}
+    common = Counter(word for words in needed.values() for word in words)
+    given, present = _words(columns), set(columns)
+
+    def likeness(kind: RowKind) -> float:
+        told = sum(1 / common[word] for word in needed[kind] & given)
+        return told / sum(1 / common[word] for word in needed[kind])
+
+    kind = max(ROW_KINDS, key=likeness)
+    if likeness(kind) < LEAST_LIKENESS:
+        known = ", ".join(ROW_KINDS)
+        return f"{path}: rows of no known kind; its columns are like those of none of {known}"
+    asked = (*KINDS[kind].sizes, *KINDS[kind].words, KINDS[kind].result)
+    missing = [name for name in asked if name not in present]
+    more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+    lacks = ", ".join(missing[:MOST_NAMED])
+    return f"{path}: rows of no known kind; it looks like {kind}, but lacks {lacks}{more}"
+
+
+def _words(columns: Iterable[str]) -> set[str]:
+    """Return the words in names of columns."""
+    return {word for name in columns for word in re.split(r"[^a-z0-9]+", name.lower()) if word}
 
 
 def _by_kind(
@@ -188,7 +227,7 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in columns.sizes:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
-    for name in (*SWITCHES, *GPU_COUNTS):
+    for name in (*NUMBERS, *SWITCHES, *GPU_COUNTS):
         if name in columns.optional:
             frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     _fill_dtypes(frame, kind)
@@ -207,7 +246,7 @@ def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:
     """Give every row a dtype, and attention rows a cache dtype."""
     if "dtype" not in frame:
         frame["dtype"] = "bf16"
-    if kind.endswith("attention") and "kv_dtype" not in frame:
+    if ("mla" in kind or kind.endswith("attention")) and "kv_dtype" not in frame:
         frame["kv_dtype"] = frame["dtype"]
     for name in DTYPE_COLUMNS:
         if name in frame:

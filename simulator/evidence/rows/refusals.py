@@ -11,6 +11,7 @@ from simulator.evidence.rows.kinds import (
     DTYPE_COLUMNS,
     GPU_COUNTS,
     KINDS,
+    NUMBERS,
     SWITCHES,
     KindOfRow,
     RowKind,
@@ -32,6 +33,10 @@ CLOCK_HEADROOM = 1.10
 # Memory clocks are fixed: this allows for the rounding of the published figure.
 MEMORY_HEADROOM = 1.02
 
+# A series with at least so many impossible rows, and such a share of them, timed something else
+# than it says; so did its other rows, whose times happen to be possible.
+LEAST_IMPOSSIBLE, IMPOSSIBLE_SHARE = 3, 0.1
+
 # Rows with a flaw, and its description.
 _Flaw = tuple["pd.Series[bool]", "pd.Series[str] | str"]
 
@@ -50,6 +55,32 @@ def impossible(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
         for bad, text in _violations(rows, kind, load_hardware(str(name)))
     )
     return _first_flaws(frame, flaws)
+
+
+def distrusted(frame: pd.DataFrame, kind: RowKind, refused: "pd.Series[bool]") -> "pd.Series[bool]":
+    """Return which other rows belong to a series with many impossible rows.
+
+    A series has one GPU, library, kernel and shape. A column ``series_plausible`` of 0 says so of a
+    row too.
+
+    Parameters
+    ----------
+    frame
+        Rows of one kind.
+    kind
+        Their kind, whose ``series`` says which columns are a shape.
+    refused
+        Which rows are impossible.
+    """
+    shared = ("gpu", "framework", "kernel", *KINDS[kind].series)
+    names = [frame[name].astype(str) for name in shared if name in frame]
+    series = refused.astype(float).groupby(names)
+    many = (series.transform("sum") >= LEAST_IMPOSSIBLE) & (
+        series.transform("mean") >= IMPOSSIBLE_SHARE
+    )
+    if "series_plausible" in frame:
+        many |= pd.to_numeric(frame["series_plausible"], errors="coerce") == 0
+    return many & ~refused
 
 
 def is_oom(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
@@ -74,12 +105,7 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
     yield frame["gpu"].isna() & frame["gpu_id"].isna(), "no GPU is named"
     for name in columns.sizes:
         yield ~frame[name].between(1, LARGEST_SIZE), f"{name} is not a size"
-    given = (*columns.sizes, *columns.optional)
-    for name in filter(given.__contains__, GPU_COUNTS):
-        least = 2 if name == "num_gpus" else 1
-        yield ~frame[name].between(least, LARGEST_SIZE), f"{name} is not a number of GPUs"
-    for name in filter(given.__contains__, SWITCHES):
-        yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
+    yield from _invalid_numbers(frame, (*columns.sizes, *columns.optional))
     for name in columns.words:
         yield frame[name].isna(), f"{name} is missing"
     for name in DTYPE_COLUMNS:
@@ -94,6 +120,19 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
         failed = untimed & (status.str.lower() != "ok")
         yield failed, "status is " + status + ": nothing was timed"
     yield untimed, f"{columns.result} is not a positive number"
+
+
+def _invalid_numbers(frame: pd.DataFrame, given: tuple[str, ...]) -> Iterator[_Flaw]:
+    """Yield the rows where an optional number is invalid."""
+    for name in filter(given.__contains__, GPU_COUNTS):
+        least = 2 if name == "num_gpus" else 1
+        yield ~frame[name].between(least, LARGEST_SIZE), f"{name} is not a number of GPUs"
+    for name in filter(given.__contains__, SWITCHES):
+        yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
+    for name in filter(given.__contains__, NUMBERS):
+        yield ~frame[name].between(0, LARGEST_SIZE), f"{name} is not a size"
+    if "plausible" in given:
+        yield frame["plausible"] == 0, "its source calls it not plausible"
 
 
 def _violations(rows: pd.DataFrame, kind: RowKind, gpu: HardwareProfile) -> Iterator[_Flaw]:

@@ -15,7 +15,7 @@ from simulator.answers.frames import part_of
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
-from simulator.counts.attention.registry import ALGORITHMS
+from simulator.counts.attention.registry import algorithms
 from simulator.inputs.dtypes import Dtype, activation_dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, Execution, Setup, ask
@@ -146,7 +146,7 @@ def _programs(programs: Programs, offer: Menu, model: ModelShape) -> list[list[_
 
 def _kernels(offer: Menu) -> tuple[str, ...]:
     """Return the kernels to choose from: those of no engine, and the scenario's own."""
-    return tuple(dict.fromkeys((*ALGORITHMS, *map(str, offer.scenario.axes.get("kernel", ())))))
+    return tuple(dict.fromkeys((*algorithms(), *map(str, offer.scenario.axes.get("kernel", ())))))
 
 
 def _ways(

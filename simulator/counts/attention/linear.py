@@ -1,0 +1,214 @@
+"""Linear attention: a short convolution, then a recurrence over a state of constant size.
+
+A layer of a gated delta rule (Gated DeltaNet, Kimi Delta Attention) keeps a matrix S [K, V] for
+each value head instead of keys and values. With decay g, write strength b, and the key, value and
+query of a token:
+
+    S = g S + b k (v - (g S)^T k)^T,    o = S^T q
+
+Decoding reads and writes every state in each step, however long the context. Prefill takes chunks
+of tokens: products inside all chunks at once, then one step from chunk to chunk.
+
+References
+----------
+S. Yang, J. Kautz, A. Hatamizadeh, "Gated Delta Networks: Improving Mamba2 with Delta Rule", 2024;
+S. Yang et al., "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", 2024.
+"""
+
+from dataclasses import dataclass
+
+from simulator.counts.operation import Operation
+from simulator.numeric import Numeric, ceil_div, minimum
+
+# Tokens of a chunk in all libraries' kernels.
+CHUNK = 64
+# Kernels inside chunks (decay sums, k k^T, its inverse, its products with k and v), and after them
+# (states from chunk to chunk, outputs).
+SOLVE_LAUNCHES, SCAN_LAUNCHES = 4, 2
+# Gated DeltaNet forgets by head, Kimi Delta Attention by channel, which makes a step longer: 4.4
+# instead of 2.95 us a chunk in fused kernels, 28 instead of 19 us inside chunks (H100 rows).
+CHANNEL_DECAY_STEP = 1.5
+# Tokens that a block of a convolution takes one after another.
+CONVOLVED_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearShape:
+    """Sizes of the linear attention of one layer on one GPU: numbers, or arrays that broadcast.
+
+    Attributes
+    ----------
+    batch, seq_len
+        Sequences, and new tokens of each: 1 in decoding.
+    k_heads, k_dim, v_heads, v_dim
+        Heads of queries and keys, of values and states, and their widths.
+    taps
+        Tokens that the convolution combines.
+    state_bytes, element_bytes
+        Size of a value of the state, and of an activation. [bytes]
+    """
+
+    batch: Numeric
+    seq_len: Numeric = 1
+    k_heads: Numeric
+    k_dim: Numeric
+    v_heads: Numeric
+    v_dim: Numeric
+    taps: Numeric = 4
+    state_bytes: Numeric = 4
+    element_bytes: Numeric = 2
+
+    @property
+    def tokens(self) -> Numeric:
+        """New tokens of all sequences."""
+        return self.batch * self.seq_len
+
+    @property
+    def channels(self) -> Numeric:
+        """Packed channels of queries, keys and values."""
+        return 2 * self.k_heads * self.k_dim + self.v_heads * self.v_dim
+
+    @property
+    def states_bytes(self) -> Numeric:
+        """Size of the states of all sequences. [bytes]."""
+        return self.batch * self.v_heads * self.k_dim * self.v_dim * self.state_bytes
+
+    @property
+    def input_bytes(self) -> Numeric:
+        """Queries, keys and values of the new tokens. [bytes]."""
+        return self.tokens * self.channels * self.element_bytes
+
+    @property
+    def output_bytes(self) -> Numeric:
+        """Outputs of the new tokens. [bytes]."""
+        return self.tokens * self.v_heads * self.v_dim * self.element_bytes
+
+
+def convolution(
+    shape: LinearShape, *, channels: Numeric | None = None, states: Numeric = 1, stepped: bool
+) -> Operation:
+    """Return the short convolution over each channel, which keeps the last ``taps - 1`` inputs.
+
+    Parameters
+    ----------
+    shape
+        The sizes.
+    channels
+        Channels, if not all of queries, keys and values.
+    states
+        States written for each sequence: one, or one for each draft token that may be refused.
+    stepped
+        Whether a block takes tokens one after another, as in prefill.
+    """
+    width = shape.channels if channels is None else channels
+    moved = shape.tokens * width * shape.element_bytes
+    kept = shape.batch * width * (shape.taps - 1) * shape.element_bytes
+    return Operation(
+        name="convolution",
+        kind="convolution",
+        bytes_read=moved + kept,
+        bytes_written=moved + states * kept,
+        serial_steps=minimum(shape.seq_len, CONVOLVED_TOKENS) if stepped else 0,
+    )
+
+
+def recurrence(shape: LinearShape, *, states: Numeric = 1) -> Operation:
+    """Return the recurrence, one token after another: a decode step or the check of draft tokens.
+
+    Parameters
+    ----------
+    shape
+        The sizes.
+    states
+        States written for each sequence: one, or one for each draft token that may be refused.
+    """
+    # Each token multiplies the state by its key and its query, and adds an outer product.
+    products = 3 * 2 * shape.k_dim * shape.v_dim
+    return Operation(
+        name="recurrence",
+        kind="recurrence",
+        flops=shape.tokens * shape.v_heads * products,
+        bytes_read=shape.input_bytes + shape.states_bytes,
+        bytes_written=shape.output_bytes + states * shape.states_bytes,
+        serial_steps=shape.seq_len - 1,
+    )
+
+
+def chunked_recurrence(shape: LinearShape, *, channel_decay: bool = False) -> list[Operation]:
+    """Return the recurrence of a prefill: kernels inside chunks, then those from one to the next.
+
+    Parameters
+    ----------
+    shape
+        The sizes.
+    channel_decay
+        Whether each channel of a key decays for itself, so that queries and keys are scaled.
+    """
+    solve_flops, scan_flops = _chunk_flops(shape)
+    chunks, step = ceil_div(shape.seq_len, CHUNK), CHANNEL_DECAY_STEP if channel_decay else 1
+    heads, element = shape.tokens * shape.v_heads, shape.element_bytes
+    keys, values = heads * shape.k_dim * element, heads * shape.v_dim * element
+    # k k^T is in fp32, its inverse in the format of the activations, like a state of each chunk.
+    square, inverse = heads * CHUNK * 4, heads * CHUNK * element
+    passed = shape.states_bytes / shape.state_bytes * element * chunks
+    # With decays by channel: the decays, their sums in fp32, queries, and what they scale.
+    sums = heads * shape.k_dim * 4
+    decays_read = 2 * keys + 2 * sums if channel_decay else 0
+    decays_written = sums + inverse + 2 * keys if channel_decay else 0
+    return [
+        Operation(
+            name="chunk_solve",
+            kind="chunk_solve",
+            flops=solve_flops,
+            bytes_read=2 * keys + square + inverse + values + decays_read,
+            bytes_written=keys + square + inverse + values + decays_written,
+            launches=SOLVE_LAUNCHES + channel_decay,
+            serial_steps=(minimum(shape.seq_len, CHUNK) - 1) * step,
+        ),
+        Operation(
+            name="recurrence",
+            kind="chunk_scan",
+            flops=scan_flops,
+            # Keys and the solve's results; then queries, keys, new values and states.
+            bytes_read=4 * keys + 2 * values + passed + shape.states_bytes,
+            bytes_written=values + passed + shape.output_bytes + shape.states_bytes,
+            launches=SCAN_LAUNCHES,
+            serial_steps=chunks * step,
+        ),
+    ]
+
+
+def fused_recurrence(shape: LinearShape, *, channel_decay: bool = False) -> Operation:
+    """Return the recurrence of a prefill in one kernel, with a thread block for each state.
+
+    Parameters
+    ----------
+    shape
+        The sizes.
+    channel_decay
+        Whether each channel of a key decays for itself, for which another kernel scales queries and
+        keys.
+    """
+    step = CHANNEL_DECAY_STEP if channel_decay else 1
+    keys = shape.tokens * shape.v_heads * shape.k_dim * shape.element_bytes
+    # Queries, keys and decays are read, the scaled ones written.
+    scaled = keys if channel_decay else 0
+    return Operation(
+        name="recurrence",
+        kind="fused_scan",
+        flops=sum(_chunk_flops(shape)),
+        bytes_read=shape.input_bytes + shape.states_bytes + 3 * scaled,
+        bytes_written=shape.output_bytes + shape.states_bytes + 2 * scaled,
+        launches=2 if channel_decay else 1,
+        serial_steps=ceil_div(shape.seq_len, CHUNK) * step,
+        thread_blocks=shape.batch * shape.v_heads,
+    )
+
+
+def _chunk_flops(shape: LinearShape) -> tuple[Numeric, Numeric]:
+    """Return the FLOPs inside chunks and after them."""
+    heads, k, v = shape.tokens * shape.v_heads, shape.k_dim, shape.v_dim
+    # For each token: k k^T, and its inverse times k and v.
+    solve = heads * 2 * CHUNK * (2 * k + v)
+    # S^T k, k v^T and S^T q; then q k^T, and its product with v.
+    return solve, heads * (3 * 2 * k * v + 2 * CHUNK * (k + v))

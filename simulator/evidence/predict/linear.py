@@ -1,0 +1,134 @@
+"""Predict rows of linear attention: short convolutions and recurrences, in each phase."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from simulator.counts.attention.linear import (
+    LinearShape,
+    chunked_recurrence,
+    convolution,
+    fused_recurrence,
+    recurrence,
+)
+from simulator.counts.operation import Operation
+from simulator.evidence.predict.groups import library_of
+from simulator.inputs.hardware import HardwareProfile
+
+# Fields that rows counted together have in common.
+KEYS = ("family", "phase", "op")
+PHASES = ("decode", "verify", "prefill")
+OPERATIONS = ("conv", "recurrence", "conv+recurrence")
+# Rows without the size of a state's values: TensorRT-LLM keeps them in 16 bits, others in 32.
+STATE_BYTES = {"trtllm": 2}
+# Kernels that keep a prefill on the chip; those of Flash Linear Attention pass it through memory.
+FUSED = ("flashinfer", "flashkda")
+# Kernels that convolve queries, keys and values in one launch each.
+THREE_LAUNCHES = "qkv3"
+# A kernel that takes 2 and 4 draft tokens in the same time.
+PADDED, PADDED_DRAFT = "mtp", 4
+# Rows of these families have one call in each graph, whose launch counts as one more; others ten.
+ONE_CALL = ("kda",)
+
+
+def unknown(row: "pd.Series[Any]") -> str:
+    """Return why rows like this cannot be predicted; empty if they can."""
+    if row["phase"] not in PHASES or row["op"] not in OPERATIONS:
+        return f"no linear attention has a {row['op']!r} in a phase {row['phase']!r}"
+    if row["op"] == "conv+recurrence" and row["phase"] == "prefill":
+        return "no kernel of a prefill is known that also convolves"
+    if row["family"] == "mamba2" and row["op"] != "conv":
+        return "the scan of Mamba-2 is not known: no rows determine it"
+    if "eager" in str(row["timing"]) and row["op"] == "conv":
+        return "eager convolutions take the time of their host's code, not of the kernel"
+    return ""
+
+
+def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
+    """Return the kernels of rows of one family, phase and operation, replayed back to back."""
+    first = rows.iloc[0]
+    shape = _shape(rows, str(first["framework"]))
+    prefill, verify = first["phase"] == "prefill", first["phase"] == "verify"
+    states = shape.seq_len if verify else 1
+    if PADDED in first["kernel"]:
+        states = np.maximum(states, PADDED_DRAFT)
+    channels = _channels(first, shape)
+    window = shape.batch * channels * (shape.taps - 1) * shape.element_bytes
+    in_place = {"convolution": window, "recurrence": shape.states_bytes}
+    found, decay = [], first["family"] == "kda"
+    if first["op"] != "recurrence":
+        found.append(_convolution(first, shape, channels, states))
+    if first["op"] != "conv":
+        if not prefill:
+            found.append(recurrence(shape, states=states))
+        elif any(name in str(first["kernel"]).lower() for name in FUSED):
+            found.append(fused_recurrence(shape, channel_decay=decay))
+        else:
+            found += chunked_recurrence(shape, channel_decay=decay)
+    if first["op"] == "conv+recurrence":
+        found = [_joined(*found)]
+    # A replay finds the last one's data in L2; a state is read and written in one place.
+    return [
+        replace(
+            item,
+            reused_bytes=item.bytes_moved,
+            reused_footprint_bytes=item.bytes_moved - in_place.get(item.kind, 0.0),
+        )
+        for item in found
+    ]
+
+
+def _shape(rows: pd.DataFrame, framework: str) -> LinearShape:
+    """Return the sizes of rows."""
+
+    def column(name: str) -> "np.ndarray":
+        return np.asarray(rows[name], dtype=np.float64)
+
+    default = STATE_BYTES.get(library_of(framework), 4)
+    return LinearShape(
+        batch=column("batch"),
+        seq_len=column("seq_len"),
+        k_heads=column("num_k_heads"),
+        k_dim=column("head_k_dim"),
+        v_heads=column("num_v_heads"),
+        v_dim=column("head_v_dim"),
+        taps=column("d_conv"),
+        state_bytes=pd.to_numeric(rows["state_bytes_per_element"]).fillna(default).to_numpy(float),
+    )
+
+
+def _channels(row: "pd.Series[Any]", shape: LinearShape) -> Any:
+    """Return the convolved channels: TensorRT-LLM's rows of Gated DeltaNet convolve keys only."""
+    keys_only = library_of(str(row["framework"])) == "trtllm" and row["family"] == "gdn"
+    return shape.k_heads * shape.k_dim if keys_only else shape.channels
+
+
+def _convolution(
+    row: "pd.Series[Any]", shape: LinearShape, channels: Any, states: Any
+) -> Operation:
+    """Return the convolution of a library."""
+    library, prefill = library_of(str(row["framework"])), row["phase"] == "prefill"
+    if library == "vllm":
+        # One window that may end at any draft token, instead of one for each.
+        states = 1 + (states - 1) / (shape.taps - 1)
+    stepped = prefill and library != "trtllm"
+    found = convolution(shape, channels=channels, states=states, stepped=stepped)
+    launches = 3 if THREE_LAUNCHES in str(row["kernel"]) else 1
+    return replace(
+        found,
+        launches=launches + (row["family"] in ONE_CALL),
+        # One thread block for each channel of a sequence; others take many channels each.
+        thread_blocks=shape.batch * channels if prefill and not stepped else 0,
+    )
+
+
+def _joined(first: Operation, second: Operation) -> Operation:
+    """Return a convolution and a recurrence as one kernel, which takes the fixed time of both."""
+    return replace(
+        second,
+        launches=first.launches,
+        bytes_read=first.bytes_read + second.bytes_read,
+        bytes_written=first.bytes_written + second.bytes_written,
+    )
