@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from simulator.counts.attention.latent import absorbed_widths, expanded_widths
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import Operation, Totals, total
@@ -12,7 +11,7 @@ from simulator.counts.transformer import check_split, decode_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.model import LatentAttention, ModelShape
+from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import surely_positive
@@ -261,7 +260,7 @@ def _notes(
             else "Each level of the tree is read once per node; see 'bifurcate tree' for others."
         )
     if model.latent is not None:
-        notes.append(_latent_note(model.latent, setup))
+        notes.append(_latent_note(setup))
     if work.query_tokens > 1:
         notes.append(
             f"Tokens per second count {work.accepted_tokens:g} of {work.query_tokens} query tokens "
@@ -271,23 +270,21 @@ def _notes(
     return [note for note in notes if note]
 
 
-def _latent_note(latent: LatentAttention, setup: Setup) -> str:
-    """Say in which form latent attention is computed, and what that costs."""
-    absorbed, expanded = sum(absorbed_widths(latent)), sum(expanded_widths(latent))
+def _latent_note(setup: Setup) -> str:
+    """Say in which form latent attention is computed, and what that means."""
     if setup.expanded:
-        return (
-            "Latent attention (MLA) is expanded: the cache holds keys and values of every head, "
-            f"{expanded} values each."
+        means = "expanded: the cache holds keys and values of every head."
+    elif setup.mixed:
+        means = (
+            "mixed: the shared context is kept expanded as well and takes fewer FLOPs; own tokens "
+            "are absorbed."
         )
-    if setup.mixed:
-        return (
-            "Latent attention (MLA) is mixed: the shared context is kept expanded as well, with "
-            f"{absorbed / expanded:.1f} times fewer FLOPs; own tokens are absorbed."
+    else:
+        means = (
+            "absorbed: all heads of a sample share each read, so sharing bytes gains little; from "
+            "many samples on the mixed form saves arithmetic."
         )
-    return (
-        "Latent attention (MLA) is absorbed: all heads of a sample share each read, so sharing "
-        "bytes gains little; from many samples on the mixed form saves arithmetic."
-    )
+    return f"Latent attention (MLA) is {means}"
 
 
 def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator[str]:

@@ -175,9 +175,8 @@ def _cache_width(result: Estimate) -> tuple[int, str]:
     *_, width = rank_geometry(result.model, result.setup)
     if result.model.latent is None:
         return width, "2 g k"
-    if result.setup.expanded:
-        return width, "h (nope_dim + rope_dim + value_dim)"
-    return width, "(kv_rank + rope_dim)"
+    expanded = "h (nope_dim + rope_dim + value_dim)"
+    return width, expanded if result.setup.expanded else "(kv_rank + rope_dim)"
 
 
 def _tokens_read(result: Estimate, per_layer: str) -> tuple[str, str]:
@@ -269,13 +268,13 @@ def _mixing(result: Estimate) -> list[Step]:
     samples = mixing_pays_from(
         latent, query_tokens=queries, flops_per_byte=rate / bandwidth, kv_bytes=kv_bytes
     )
-    widths = sum(expanded_widths(latent)), sum(absorbed_widths(latent))
+    expanded, absorbed = sum(expanded_widths(latent)), sum(absorbed_widths(latent))
     return [
         Step(
             what="Samples from which a shared context is read faster expanded than absorbed",
             formula="s / 2 x (nope_dim + rope_dim + value_dim) / (n (2 kv_rank + rope_dim)) "
             "x FLOP rate / bandwidth",
-            numbers=f"{kv_bytes:g} / 2 x {widths[0]} / ({queries} x {widths[1]}) x "
+            numbers=f"{kv_bytes:g} / 2 x {expanded} / ({queries} x {absorbed}) x "
             f"{rate / TERA:,.0f} TFLOP/s / {bandwidth / GIGA:,.0f} GB/s",
             result=f"{samples:,.0f} samples of each prompt, whatever the length of the context",
             reference="docs/equations.md, latent attention; TyphoonMLA, arXiv:2509.21081",

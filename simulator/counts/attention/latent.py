@@ -141,8 +141,7 @@ def value_projection(shard: Shard, latent: LatentAttention) -> Operation:
 
 def standard_latent(shape: AttentionShape) -> list[Operation]:
     """Absorbed queries, <q,K>, softmax, <w,V>, and outputs out of the latent space."""
-    widths = _of_heads(shape)
-    return [*_absorb(shape), *standard_products(shape, rereads=False), _leave(shape, widths)]
+    return [*_absorb(shape), *standard_products(shape, rereads=False), _leave(shape)]
 
 
 def standard_latent_expanded(shape: AttentionShape) -> list[Operation]:
@@ -155,8 +154,7 @@ def bifurcated_latent(shape: AttentionShape) -> list[Operation]:
     """``standard_latent`` with two products each, over the context and over own vectors."""
     of_context, of_own, softmax, *rest = bifurcated_products(replace(shape, expanded=None))
     joined = copied("attention_concatenate", shape.logits_bytes(shape.tokens), 1)
-    leave = _leave(shape, _of_heads(shape))
-    return [*_absorb(shape), of_context, of_own, joined, softmax, *rest, leave]
+    return [*_absorb(shape), of_context, of_own, joined, softmax, *rest, _leave(shape)]
 
 
 def bifurcated_latent_mixed(shape: AttentionShape) -> list[Operation]:
@@ -179,7 +177,7 @@ def bifurcated_latent_mixed(shape: AttentionShape) -> list[Operation]:
         copied("attention_weights_fold", weights, folds * several(shape.context_tokens)),
         context_values,
         own_values,
-        _leave(shape, widths),
+        _leave(shape),
         added,
     ]
 
@@ -203,9 +201,10 @@ def _absorb(shape: AttentionShape) -> list[Operation]:
     return [_scale(widths), absorb, copied("latent_query_join", shape.query_bytes, 1)]
 
 
-def _leave(shape: AttentionShape, widths: AttentionShape) -> Operation:
+def _leave(shape: AttentionShape) -> Operation:
     """Return the product that moves outputs out of the latent space."""
-    return _product_of_heads(shape, "latent_value", shape.value_width, widths.value_width)
+    width = _of_heads(shape).value_width
+    return _product_of_heads(shape, "latent_value", shape.value_width, width)
 
 
 def _product_of_heads(
