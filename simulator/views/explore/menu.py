@@ -44,7 +44,7 @@ RANGES = {
 # The same, if the scenario asks about several.
 QUERY_TOKENS = (1, 16)
 # Settings that a page keeps from the scenario.
-KEPT = ("accepted_tokens", "weight_dtype", "kv_dtype", "tensor_parallel", "tree")
+KEPT = ("accepted_tokens", "weight_dtype", "kv_dtype", "tensor_parallel", "latent_form", "tree")
 # What a prefix tree fixes.
 BY_TREE = ("context_tokens", "prompts")
 
@@ -117,6 +117,8 @@ class Menu:
         setup, work = ask(model, **self.kept, **settings)
         # A page has one form of latent attention: it cannot choose anew at every point.
         setup = latent_forms(model, setup.under(attention))[0]
+        if model.latent is None:
+            setup = setup.but(latent_form="auto")
         try:
             check_workload(model, self.gpus[0].gpu, setup, work)
         except SimulatorError:
