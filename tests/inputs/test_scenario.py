@@ -165,6 +165,7 @@ def test_what_is_asked_is_no_axis() -> None:
         ("weight_dtype", ["bf16", "fp8"]),
         ("kv_dtype", ["bf16", "int8"]),
         ("tensor_parallel", [1, 8]),
+        ("latent_form", ["absorbed", "mixed"]),
         ("tree", ["system=1024,problem=512x8", "system=2048"]),
         ("kv_heads", [32, 1]),
     ],
