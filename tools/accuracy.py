@@ -19,6 +19,7 @@ import pandas as pd
 from simulator.evidence.fit.calibrate import Calibration, calibrate, error_summary
 from simulator.evidence.fit.profile import NAMES
 from simulator.evidence.fit.stages import STAGES
+from simulator.evidence.predict.calls import attention_kernel, is_fallback
 from simulator.evidence.predict.summaries import summarise, timed
 from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.kinds import RowKind, cache_bytes
@@ -38,6 +39,7 @@ CARRIED = {
     "Hopper": ("h100-sxm", True),
     "Ampere GA100": ("a100-sxm-80gb", False),
     "Ada": ("l40s", True),
+    "Blackwell": ("b200-sxm", True),
 }
 INTRODUCTION = """# How accurate are the times?
 
@@ -139,6 +141,8 @@ def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]
     for gpu_id in measured:
         card = residuals.left_out(gpu_id, calibrations, measurements)
         rows = table[(table["gpu_id"] == gpu_id) & (table["kv_dtype"] != "fp8")]
+        used = [not is_fallback(attention_kernel(name, card), card) for name in rows["kernel"]]
+        rows = rows[used]
         predicted = validate(Measurements({"decode_attention": rows}), gpu=card).rows
         moved = cache_bytes(rows)
         lines_of = dict(zip(zip(rows["file"], rows["line"], strict=True), moved, strict=True))
@@ -250,7 +254,7 @@ def write_carried(measurements: Measurements, path: Path) -> None:
     gpus = [load_hardware(gpu_id) for gpu_id, _ in CARRIED.values()]
     kernels = carry.kernels_of(measurements.tables["decode_attention"], gpus)
     architectures = {
-        name: carry.of_architecture(load_hardware(gpu_id), bandwidth=bandwidth)
+        name: carry.of_architecture(load_hardware(gpu_id), kernels, bandwidth=bandwidth)
         for name, (gpu_id, bandwidth) in CARRIED.items()
     }
     path.write_text(carry.text(carry.averaged(gpus, kernels), architectures), encoding="utf-8")

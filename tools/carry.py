@@ -12,10 +12,11 @@ import pandas as pd
 
 from simulator.evidence.fit.solver import with_constants
 from simulator.evidence.fit.stages import DECODE_ATTENTION
-from simulator.evidence.predict.calls import attention_kernel
+from simulator.evidence.predict.calls import attention_kernel, is_fallback
 from simulator.evidence.predict.groups import library_of
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import (
+    ATTENTION_KERNELS,
     CONSTANTS,
     GENERAL,
     OF_ARCHITECTURE,
@@ -24,11 +25,15 @@ from simulator.timing.constants import (
     Variant,
     clock_factor,
     fitted_constants,
+    part_of,
+    published_tflops_per_w,
+    sm_tflops,
 )
 from simulator.timing.limits import BLOCKS_PER_SM, blocks_per_sm
 
-# Reference clock for averages over GPUs.
+# Reference clock and matrix rate of an SM for averages over GPUs: H100's.
 REFERENCE_MHZ = 1980.0
+REFERENCE_SM_TFLOPS = 7.5
 # Constants of the whole program or its host, not of a kernel.
 NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", "step_us")
 # The one kernel measured on A100 does not split its keys over blocks and reaches a quarter of the
@@ -46,14 +51,20 @@ HEADER = """\
 
 
 def kernels_of(table: pd.DataFrame, gpus: Iterable[HardwareProfile]) -> dict[tuple[str, str], str]:
-    """Return the attention kernel of each GPU's libraries in rows of 16-bit decode attention."""
+    """Return the attention kernel of each GPU's libraries in rows of 16-bit decode attention.
+
+    Kernels that a library only falls back to are left out: they have constants of their own.
+    """
     known = {gpu.id: gpu for gpu in gpus}
     rows = table[table["gpu_id"].isin(list(known)) & (table["kv_dtype"] != "fp8")]
+    named = {
+        (str(gpu_id), library_of(str(framework)), attention_kernel(str(kernel), known[str(gpu_id)]))
+        for gpu_id, framework, kernel in rows[["gpu_id", "framework", "kernel"]].to_numpy()
+    }
     return {
-        (str(gpu_id), library_of(str(framework))): attention_kernel(str(kernel), known[str(gpu_id)])
-        for gpu_id, framework, kernel in rows[["gpu_id", "framework", "kernel"]]
-        .drop_duplicates()
-        .itertuples(index=False)
+        (gpu_id, library): kernel
+        for gpu_id, library, kernel in sorted(named)
+        if not is_fallback(kernel, known[gpu_id])
     }
 
 
@@ -82,7 +93,8 @@ def averaged(
         values = own_constants(gpu)
         libraries = [library for card, library in kernels if card == gpu.id]
         for key, value in values.items():
-            if key.of(GENERAL) in DECODE_ATTENTION and not key.precision:
+            by_library = key.library not in ATTENTION_KERNELS
+            if key.of(GENERAL) in DECODE_ATTENTION and not key.precision and by_library:
                 continue
             if (key.library and key.kind in OF_ARCHITECTURE) or (gpu.id, key.kind) in NO_GUIDE:
                 continue
@@ -99,33 +111,63 @@ def averaged(
                     text = f"{gpu.name}, {library} {kernel}"
                     for each in (key.of(Variant(kernel)), key):
                         found.setdefault(each, []).append((_at_reference(key, value, gpu), text))
-    # A constant that some GPU's 8-bit rows did not determine has no mean over all GPUs.
+    # A constant that some GPU's rows of its format and kind did not determine has no mean.
     low_precision = [{key for key in own_constants(gpu) if key.precision} for gpu in gpus]
-    common = set.intersection(*filter(None, low_precision)) if any(low_precision) else set()
+    told = [{(key.precision, part_of(key)) for key in keys} for keys in low_precision]
+    common = {
+        key
+        for key in found
+        if all(
+            key.of(Variant(precision=key.precision)) in keys
+            for keys, parts in zip(low_precision, told, strict=True)
+            if (key.precision, part_of(key)) in parts
+        )
+    }
     return {
         key: Entry(
             _rounded(float(np.exp(np.mean(np.log([value for value, _ in values]))))),
             f"{'geometric mean: ' if len(values) > 1 else ''}"
             + "; ".join(f"{_rounded(value):g} {text}" for value, text in values),
             REFERENCE_MHZ,
+            sm_tflops=REFERENCE_SM_TFLOPS if _follows_sm(key) else 0.0,
         )
         for key, values in sorted(found.items(), key=lambda pair: str(pair[0]))
         if key in common or not key.precision
     }
 
 
-def of_architecture(gpu: HardwareProfile, *, bandwidth: bool) -> dict[Key, Entry]:
+def of_architecture(
+    gpu: HardwareProfile, kernels: Mapping[tuple[str, str], str], *, bandwidth: bool
+) -> dict[Key, Entry]:
     """Return the constants to transfer from a GPU to others of its architecture.
+
+    Decode attention's also stand under the name of a kernel that only one library has.
 
     Parameters
     ----------
+    kernels
+        The attention kernel of each GPU's libraries.
     bandwidth
         Whether to include shares of the published bandwidth.
     """
     clock = gpu.peak.boost_mhz
+    per_w = _rounded(published_tflops_per_w(gpu))
+    values = own_constants(gpu)
+    of_gpu = {library: kernel for (card, library), kernel in kernels.items() if card == gpu.id}
+    for library, kernel in of_gpu.items():
+        for key in DECODE_ATTENTION if list(of_gpu.values()).count(kernel) == 1 else ():
+            value = values.get(key.of(Variant(library)), values.get(key))
+            if value is not None:
+                values.setdefault(key.of(Variant(kernel)), value)
     return {
-        key: Entry(_rounded(value), gpu.name, clock.value if clock else 0.0)
-        for key, value in own_constants(gpu).items()
+        key: Entry(
+            _rounded(value),
+            gpu.name,
+            clock.value if clock else 0.0,
+            per_w if (key.name, key.kind) == ("flops_fraction", "gemm") else 0.0,
+            _rounded(sm_tflops(gpu)) if _follows_sm(key) else 0.0,
+        )
+        for key, value in values.items()
         if bandwidth or key.name != "bandwidth_fraction"
     }
 
@@ -134,16 +176,8 @@ def left_out(
     gpu: HardwareProfile, others: Sequence[HardwareProfile], kernels: Mapping[tuple[str, str], str]
 ) -> HardwareProfile:
     """Return a GPU with constants transferred from others, as if it were never measured."""
-    values = {
-        key: entry.value * clock_factor(key, entry.mhz, gpu)
-        for key, entry in averaged(others, kernels).items()
-    }
-    share = BLOCKS_PER_SM / blocks_per_sm(gpu.architecture)
-    for key in values:
-        if key.name == "block_gb_per_s":
-            values[key] *= share
-    text = {str(key): value for key, value in values.items()}
-    return with_constants(gpu.model_copy(update={"fitted": {}}), text)
+    values = {str(key): entry.on(gpu, key) for key, entry in averaged(others, kernels).items()}
+    return with_constants(gpu.model_copy(update={"fitted": {}}), values)
 
 
 def text(default: Mapping[Key, Entry], architectures: Mapping[str, Mapping[Key, Entry]]) -> str:
@@ -159,12 +193,20 @@ def text(default: Mapping[Key, Entry], architectures: Mapping[str, Mapping[Key, 
 def _line(key: Key, entry: Entry) -> str:
     """Format one constant, with its clock if it scales with the clock."""
     clock = f", mhz = {entry.mhz:g}" if _follows_clock(key) and entry.mhz else ""
-    return f'{key} = {{ value = {entry.value:g}{clock}, source = "{entry.source}" }}'
+    sm = f", sm_tflops = {entry.sm_tflops:g}" if entry.sm_tflops else ""
+    power = f", tflops_per_w = {entry.tflops_per_w:g}" if entry.tflops_per_w else ""
+    return f'{key} = {{ value = {entry.value:g}{clock}{sm}{power}, source = "{entry.source}" }}'
+
+
+def _follows_sm(key: Key) -> bool:
+    """Return whether a constant grows with an SM's matrix rate: 16-bit tiles are made for it."""
+    return key.name == "tile_gb_per_s" and not key.precision
 
 
 def _follows_clock(key: Key) -> bool:
-    """Return whether a constant scales with the clock; a link has its own clock."""
-    return key.kind != "collective" and CONSTANTS[key.name].clock_power != 0
+    """Return whether a constant scales with the clock; a link has its own."""
+    own = key.kind == "collective" or _follows_sm(key)
+    return not own and CONSTANTS[key.name].clock_power != 0
 
 
 def _at_reference(key: Key, value: float, gpu: HardwareProfile) -> float:
@@ -172,6 +214,8 @@ def _at_reference(key: Key, value: float, gpu: HardwareProfile) -> float:
     clock = gpu.peak.boost_mhz
     if key.name == "block_gb_per_s":
         value *= blocks_per_sm(gpu.architecture) / BLOCKS_PER_SM
+    if _follows_sm(key):
+        return value * REFERENCE_SM_TFLOPS / sm_tflops(gpu)
     if clock is None or not _follows_clock(key):
         return value
     return value / clock_factor(key, REFERENCE_MHZ, gpu)

@@ -17,13 +17,15 @@ from simulator.inputs.workload import Workload
 from simulator.numeric import surely_positive
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
-from simulator.timing.limits import peak_flops_per_s, resident_blocks
+from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
 from simulator.timing.roofline import Roof, cached_bytes
 from simulator.timing.step import StepTime, attention_spent, step_time
 from simulator.units import format_gib
 
 # The beginning of the note about a step that does not fit.
 DOES_NOT_FIT = "Does not fit"
+# The width of heads that TensorRT-LLM's attention kernels lack (aiconfigurator rows of B200).
+FALLBACK_WIDTH = 192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +268,11 @@ def _notes(
             f"Tokens per second count {work.accepted_tokens:g} of {work.query_tokens} query tokens "
             "of each sample as accepted; whoever drafts them is not timed."
         )
+    if model.head_dim == FALLBACK_WIDTH and model.latent is None and runs_trtllmgen(gpu_rates.gpu):
+        notes.append(
+            f"Engines fall back to a Triton kernel for heads {FALLBACK_WIDTH} wide on this GPU, "
+            "which reached 0.1 to 0.6 of the bandwidth in measured calls: attention takes longer."
+        )
     notes.append(fits_note(needs))
     return [note for note in notes if note]
 
@@ -396,10 +403,16 @@ def constants_note(gpu_rates: Rates) -> str:
         return "Published peaks and no overheads: a bound, not a prediction."
     if gpu_rates.origin == "fitted":
         return f"Constants fitted to rows measured on {name}."
-    measured = any(item.origin == "measured" for item in gpu_rates.constants.values())
-    if measured and gpu_rates.choice == "auto":
+    rates_of = {
+        "large-transfer": Key("bandwidth_fraction", "copy"),
+        "matrix": Key("flops_fraction", "gemm"),
+    }
+    measured = [
+        rate for rate, key in rates_of.items() if gpu_rates.constants[key].origin == "measured"
+    ]
+    if measured:
         return (
-            f"Large-transfer and matrix rates measured on {name}, other constants carried over "
-            "from other GPUs: not calibrated."
+            f"{' and '.join(measured).capitalize()} rates measured on {name}, other constants "
+            "carried over from other GPUs: not calibrated."
         )
     return f"Constants carried over from other GPUs: {name} has not been calibrated."

@@ -71,6 +71,10 @@ class Operation:
         if there are always enough.
     thread_blocks
         Thread blocks launched, if they may exceed the GPU's resident blocks.
+    head_width
+        Width of the heads of flash attention, mean of keys and values; 0 for other operations.
+    tile_rows_per_row
+        Rows of matrix tiles that flash attention multiplies for each query row.
     longest_block_flops
         FLOPs of the longest block, if blocks differ much (causal attention). [FLOP]
     sequences, splits
@@ -119,6 +123,8 @@ class Operation:
     launches: Numeric = 1
     effective_blocks: Numeric | None = None
     thread_blocks: Numeric = 0
+    head_width: Numeric = 0
+    tile_rows_per_row: Numeric = 1
     longest_block_flops: Numeric = 0
     sequences: Numeric = 0
     splits: Numeric = 0

@@ -9,7 +9,7 @@ bytes and launches several times as many kernels.
 from dataclasses import dataclass
 from functools import cached_property
 
-from simulator.counts.operation import Operation
+from simulator.counts.operation import Kind, Operation
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
@@ -112,14 +112,17 @@ def gemm(
     """
     weight_dtype = dtype or shard.setup.weight_dtype
     rows = shard.tokens if tokens is None else tokens
+    product_dtype = shard.multiplied(weight_dtype)
     weights = inner * columns * DTYPE_BYTES[weight_dtype]
     if bias:
         weights = weights + columns * shard.element_bytes
+    # A quantised product reads quantised activations.
+    element = shard.element_bytes if shard.eager else DTYPE_BYTES[product_dtype]
     return Operation(
         name=name,
         kind="gemm",
         flops=2 * rows * inner * columns,
-        bytes_read=rows * inner * shard.element_bytes * matrices + weights,
+        bytes_read=rows * inner * element * matrices + weights,
         bytes_written=rows * columns * shard.element_bytes,
         weight_bytes_read=weights,
         launches=matrices,
@@ -127,7 +130,7 @@ def gemm(
         n=columns / matrices if matrices > 1 else columns,
         k=inner,
         weights=weight_dtype if weight_dtype == "int4" else None,
-        dtype=shard.multiplied(weight_dtype),
+        dtype=product_dtype,
     )
 
 
@@ -152,7 +155,14 @@ def per_head(shard: Shard, name: str, inner: int, columns: int) -> Operation:
     )
 
 
-def elementwise(name: str, read: Numeric, written: Numeric, *, launches: Numeric = 1) -> Operation:
+def elementwise(
+    name: str,
+    read: Numeric,
+    written: Numeric,
+    *,
+    launches: Numeric = 1,
+    kind: Kind = "elementwise",
+) -> Operation:
     """Return kernels that stream bytes in and out.
 
     Parameters
@@ -161,10 +171,61 @@ def elementwise(name: str, read: Numeric, written: Numeric, *, launches: Numeric
         Traffic of all kernels together. [bytes]
     launches
         Number of kernels.
+    kind
+        What they do, if fused kernels that do this have constants of their own.
     """
     return Operation(
-        name=name, kind="elementwise", bytes_read=read, bytes_written=written, launches=launches
+        name=name, kind=kind, bytes_read=read, bytes_written=written, launches=launches
     )
+
+
+def quantise(
+    name: str, rows: Numeric, width: Numeric, *, element: float, dtype: Dtype
+) -> Operation:
+    """Return the kernel that quantises activations for products in 8 or 4 bits.
+
+    It reads every value, finds the scales on the way, and writes the values in the products'
+    format. A card without products in that format expands the weights instead; the timing model
+    gives this kernel no time there.
+
+    Parameters
+    ----------
+    rows, width
+        Rows of activations, each quantised by its own thread block, and values per row.
+    element
+        Size of one activation. [bytes]
+    dtype
+        The products' format.
+    """
+    return Operation(
+        name=name,
+        kind="quantise",
+        bytes_read=rows * width * element,
+        bytes_written=rows * width * DTYPE_BYTES[dtype],
+        thread_blocks=rows,
+        dtype=dtype,
+    )
+
+
+def quantised(
+    shard: Shard, name: str, width: Numeric, *, rows: Numeric | None = None
+) -> list[Operation]:
+    """Return the kernel that quantises the input of a layer's products, if they need one.
+
+    Products in 16 bits need none; plain PyTorch has none.
+
+    Parameters
+    ----------
+    width
+        Values per row.
+    rows
+        Number of rows, if not that of the step's tokens.
+    """
+    dtype = shard.product_dtype
+    if shard.eager or not is_low_precision(DTYPE_BYTES[dtype]):
+        return []
+    count = shard.tokens if rows is None else rows
+    return [quantise(name, count, width, element=shard.element_bytes, dtype=dtype)]
 
 
 def norm(shard: Shard, name: str) -> Operation:
@@ -177,7 +238,8 @@ def norm(shard: Shard, name: str) -> Operation:
     if shard.eager:
         return _eager_norm(shard, name, rows=shard.tokens, width=width)
     row = shard.rows(width)
-    return elementwise(name, 2 * row + _norm_weight_bytes(shard, width), 2 * row)
+    read = 2 * row + _norm_weight_bytes(shard, width)
+    return elementwise(name, read, 2 * row, kind="norm")
 
 
 def vector_norm(shard: Shard, name: str, rows: Numeric, width: int) -> Operation:
@@ -191,7 +253,7 @@ def vector_norm(shard: Shard, name: str, rows: Numeric, width: int) -> Operation
     if shard.eager:
         return _eager_norm(shard, name, rows=rows, width=width)
     moved = rows * width * shard.element_bytes
-    return elementwise(name, moved, moved)
+    return elementwise(name, moved, moved, kind="norm")
 
 
 def _eager_norm(shard: Shard, name: str, *, rows: Numeric, width: int) -> Operation:
@@ -245,7 +307,7 @@ def rotary(shard: Shard, width: int, head_dim: int) -> Operation:
     """
     row = shard.rows(width)
     if not shard.eager:
-        return elementwise("rotary", row, row)
+        return elementwise("rotary", row, row, kind="rotary")
     tables = 2 * 2 * shard.positions * head_dim * shard.element_bytes
     return elementwise("rotary", row * 5.5 + tables, row * 4.5, launches=10)
 

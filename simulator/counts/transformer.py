@@ -18,7 +18,7 @@ from simulator.counts.attention.tree import (
     stored_tokens,
     visible_levels,
 )
-from simulator.counts.operation import Operation, repeated
+from simulator.counts.operation import Kind, Operation, repeated
 from simulator.counts.pieces import (
     FLOAT_BYTES,
     INDEX_BYTES,
@@ -29,6 +29,7 @@ from simulator.counts.pieces import (
     elementwise,
     gemm,
     norm,
+    quantised,
     residual_add,
     rotary,
     vector_norm,
@@ -227,6 +228,7 @@ def attention_input(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
     """
     model, absorbed = shard.model, absorbed and not shard.setup.expanded
     operations = [norm(shard, "attention_norm")] if model.norms_per_layer else []
+    operations += quantised(shard, "attention_quantise", model.hidden_size)
     if model.latent is not None:
         return operations + latent.projections(shard, model.latent, absorbed=absorbed)
     kv_heads = max(1, model.kv_heads // shard.ranks)
@@ -254,6 +256,7 @@ def _qk_norm(shard: Shard, kv_heads: int) -> Operation:
         queries.bytes_read + keys.bytes_read,
         queries.bytes_written + keys.bytes_written,
         launches=queries.launches + keys.launches if shard.eager else 1,
+        kind=queries.kind,
     )
 
 
@@ -433,6 +436,7 @@ def _prefill_attention(
                 kv_bytes_read=kv_bytes,
                 launches=minimum(tokens, 1),
                 thread_blocks=level.nodes * heads * blocks,
+                head_width=widths / 2,
                 longest_block_flops=2 * PREFILL_ROWS_PER_BLOCK * w * widths,
                 dtype=shard.dtype,
             )
@@ -475,6 +479,7 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
             operations.append(latent.value_projection(shard, model.latent))
     return [
         *operations,
+        *quantised(shard, "output_quantise", width),
         gemm(shard, "output_projection", width, model.hidden_size, bias=model.output_bias),
         *all_reduce(
             "attention_all_reduce",
@@ -521,8 +526,10 @@ def _dense(shard: Shard, name: str, inner: Numeric, *, bias: bool) -> list[Opera
     d, ups = shard.model.hidden_size, 2 if shard.model.gated_mlp else 1
     matrices = ups if shard.eager else 1
     return [
+        *quantised(shard, f"{name}_quantise", d),
         gemm(shard, f"{name}_up", d, ups * inner, matrices=matrices, bias=bias),
         _activation(shard, f"{name}_activation", inner),
+        *quantised(shard, f"{name}_inner_quantise", inner),
         gemm(shard, f"{name}_down", inner, d, bias=bias),
     ]
 
@@ -530,11 +537,12 @@ def _dense(shard: Shard, name: str, inner: Numeric, *, bias: bool) -> list[Opera
 def _activation(shard: Shard, name: str, inner: Numeric) -> Operation:
     """Return the activation; of a gated MLP, times the up projection."""
     row = shard.rows(inner)
+    kind: Kind = "elementwise" if shard.eager else "activation"
     if not shard.model.gated_mlp:
-        return elementwise(name, row, row)
+        return elementwise(name, row, row, kind=kind)
     if shard.eager:
         return elementwise(name, 3 * row, 2 * row, launches=2)
-    return elementwise(name, 2 * row, row)
+    return elementwise(name, 2 * row, row, kind=kind)
 
 
 def distinct_experts(count: int, per_token: int, tokens: Numeric) -> Numeric:

@@ -13,10 +13,15 @@ before general ones. The first one found is used, and its source is kept:
 6. measured on the GPU;
 7. transferred: of all kinds.
 
+A transferred matrix rate above the largest measured on the GPU gives way to that one.
+
 ``carried.toml`` holds published constants of whole GPUs, ``carried_kernels.toml`` constants fitted
 to kernels (``tools/accuracy.py --carry`` writes it). An entry with ``mhz``, the clock of its GPU,
 scales with the clock: a kernel's fixed times consist of SM cycles and of memory latency, which is
-no shorter on a faster GPU; the L2 cache runs at the SMs' clock.
+no shorter on a faster GPU; the L2 cache runs at the SMs' clock. One with ``sm_tflops`` grows with
+the matrix rate of an SM: libraries and makers match the loads of 16-bit tiles to it (A100, L40S,
+H100, H200 and B200 differ by 5.2 times per clock, by 2.5 per FLOP). One with ``tflops_per_w``
+depends on power.
 """
 
 import tomllib
@@ -45,7 +50,7 @@ Origin = Literal["fitted", "measured", "carried", "peak"]
 LIBRARIES = ("vllm", "sglang", "trtllm", "nccl")
 # Attention kernels of several libraries: their fitted constants say more about the kernel than
 # about the GPU.
-ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer")
+ATTENTION_KERNELS = ("fa2", "fa3", "flashinfer", "trtllmgen", "triton")
 # The constants of caches of 8 bits and fewer.
 LOW_PRECISION: Precision = "fp8"
 # Kinds of operation that multiply by weights, whose format selects their constants.
@@ -56,6 +61,10 @@ LINEAR_KERNELS: tuple[Kind, ...] = (
 )
 # Kinds whose kernels differ more between architectures than between libraries.
 OF_ARCHITECTURE: tuple[Kind, ...] = ("latent_attention", "latent_prefill")
+# Products, and the kernels that quantise their activations.
+BY_FORMAT: tuple[Kind, ...] = (*PRODUCTS, "quantise")
+# Kinds of kernel that only stream their bytes.
+STREAMING: tuple[Kind, ...] = ("elementwise", "norm", "activation", "rotary", "quantise", "gather")
 # Fitted constants of a published program's code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an
@@ -65,6 +74,12 @@ LATENCY_POWER = 0.6
 # host: four L40S reach about a quarter of a pair's share, eight a tenth (aiconfigurator rows). Of
 # powers in tenths this is the best on held-out shapes. No host holds more GPUs than a node.
 PCIE_PAIR, PCIE_POWER = 2, 1.8
+# On one design, the rate of products grows with this power of the published power: a clock takes
+# power as its cube (its voltage grows with it). Of shares measured on pairs of cards (MAMF table):
+# A100 SXM to PCIe 0.87 to 0.81 (predicted 0.79), H100 to GH200 0.80 to 0.84 (0.87), B200 to B300
+# 0.78 to 0.79 (0.80). L40S's 0.66 becomes 0.93 on an RTX 4090, which reaches 161 of 165 TFLOP/s:
+# no card is known to reach a larger share than that.
+WATT_POWER, LARGEST_SHARE = 1 / 3, 0.975
 _LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
 # The most rates of GPUs and variants to cache.
 _MOST_KEPT = 128
@@ -95,6 +110,7 @@ GENERAL = Variant()
 VARIANTS = (
     *(Variant(library) for library in (*LIBRARIES, *ATTENTION_KERNELS)),
     *(Variant(library, each) for each in PRECISIONS for library in ("", *LIBRARIES)),
+    *(Variant(kernel, LOW_PRECISION) for kernel in ATTENTION_KERNELS),
 )
 
 
@@ -181,7 +197,7 @@ CONSTANTS: dict[str, Definition] = {
         by_kind=True,
         fit={
             **dict.fromkeys(("attention", "gemm"), (0.3, 1)),
-            **dict.fromkeys(("prefill_attention", "elementwise", "recurrence"), (0.1, 1)),
+            **dict.fromkeys(("prefill_attention", *STREAMING, "recurrence"), (0.1, 1)),
             **dict.fromkeys(("latent_attention", "latent_prefill"), (0.02, 1)),
         },
         rows="rows whose bytes are several times the L2 cache",
@@ -196,7 +212,7 @@ CONSTANTS: dict[str, Definition] = {
             "gemm": (0.3, 15),
             "prefill_attention": (0.5, 60),
             **dict.fromkeys(("latent_attention", "latent_prefill"), (0.5, 60)),
-            "elementwise": (0.3, 20),
+            **dict.fromkeys(STREAMING, (0.3, 20)),
             "collective": (0.5, 60),
             **dict.fromkeys(LINEAR_KERNELS, (0.3, 60)),
         },
@@ -212,6 +228,7 @@ CONSTANTS: dict[str, Definition] = {
                 (0.01, 30),
             ),
             "convolution": (0.001, 30, 0.1),
+            "quantise": (1e-3, 5, 0.2),
         },
         rows="calls with many more thread blocks than SMs: a large batch of short sequences",
     ),
@@ -279,6 +296,13 @@ CONSTANTS: dict[str, Definition] = {
         fit={None: (5, 1000)},
         rows="products of 64 to 256 rows and many columns",
     ),
+    "tile_start_k": Definition(
+        meaning="length of the inner dimension that takes as long as a tile's start and end",
+        at_peak=0.0,
+        needs=("m",),
+        fit={None: (1, 4000, 200)},
+        rows="products of many rows with a short inner dimension",
+    ),
     "sequence_us": _time(
         meaning="time of each sequence of an attention call",
         kinds=("latent_attention",),
@@ -291,6 +315,13 @@ CONSTANTS: dict[str, Definition] = {
         needs=("splits",),
         fit={None: (1e-4, 1)},
         rows="decode attention of one long sequence with few KV heads",
+    ),
+    "exp_g_per_s": _rate(
+        meaning="exponentials of softmax that one SM computes",
+        unit="G/s",
+        needs=("head_width",),
+        fit={None: (2, 200)},
+        rows="long prefill with narrow heads (64)",
     ),
     "split_k_us": _time(
         meaning="time of splitting a product's inner dimension over thread blocks",
@@ -369,6 +400,9 @@ KEYS = tuple(
     for kind in (KINDS if definition.by_kind else (None, *definition.kinds))
 )
 _TILE_RATE = Key("tile_gb_per_s")
+# A constant that stands in for another: decode attention multiplies like prefill attention, whose
+# rows show the matrix rate.
+_STAND_IN = {Key("flops_fraction", "attention"): Key("flops_fraction", "prefill_attention")}
 
 
 @cache
@@ -419,6 +453,11 @@ class Entry:
     ----------
     mhz
         The clock; 0 if it does not scale with the clock.
+    tflops_per_w
+        Published 16-bit matrix rate per watt, for shares that depend on power; else 0. [TFLOP/s/W]
+    sm_tflops
+        Published 16-bit matrix rate of one SM, for rates that grow with it and not with the clock;
+        else 0. [TFLOP/s]
     blocks_per_sm
         Resident blocks of flash kernels per SM, which shared its bandwidth.
     """
@@ -426,7 +465,20 @@ class Entry:
     value: float
     source: str
     mhz: float = 0.0
+    tflops_per_w: float = 0.0
+    sm_tflops: float = 0.0
     blocks_per_sm: int = BLOCKS_PER_SM
+
+    def on(self, gpu: HardwareProfile, key: Key) -> float:
+        """Return the constant's value on another GPU."""
+        if self.sm_tflops:
+            return self.value * sm_tflops(gpu) / self.sm_tflops
+        value = self.value * clock_factor(key, self.mhz, gpu)
+        if key.name == "block_gb_per_s":
+            value *= self.blocks_per_sm / blocks_per_sm(gpu.architecture)
+        if self.tflops_per_w:
+            value = powered_share(value, self.tflops_per_w, gpu)
+        return value
 
 
 _Table = Mapping[Key, Entry]
@@ -451,33 +503,36 @@ def transferred(
     gpu
         The GPU to transfer to.
     own
-        Keys of variants, the most specific first. Constants of the GPU's own architecture come
-        first; then those of the same kernel; then those of the same library, but not of kinds
-        whose kernels differ between architectures.
+        Keys of variants. Constants of the GPU's own architecture come first, then those of its
+        relative; of each, those of the same kernel come before those of the same library. Of kinds
+        whose kernels differ between architectures, no library's come from another one.
     general
         The key without a variant, which comes last.
     """
-    boost = gpu.peak.boost_mhz
-    return _transferred(gpu.architecture, boost.value if boost else 0.0, tuple(own), general)
+    found = _entry(gpu.architecture, tuple(own), general)
+    if found is None:
+        return None
+    entry, key = found
+    return Constant(entry.on(gpu, key), entry.source, "carried", key)
 
 
 @lru_cache(maxsize=4096)
-def _transferred(
-    architecture: str, boost_mhz: float, own: tuple[Key, ...], general: Key | None
-) -> Constant | None:
-    """Return the constant for an architecture at a clock: fits ask for it again and again."""
-    near, far, everywhere = _tables_for(architecture)
-    elsewhere = [key for key in own if not (key.library and key.kind in OF_ARCHITECTURE)]
-    kernels_first = sorted(elsewhere, key=lambda key: key.library not in ATTENTION_KERNELS)
-    searched = [*((key, near) for key in own), *((key, far) for key in kernels_first)]
+def _entry(
+    architecture: str, own: tuple[Key, ...], general: Key | None
+) -> tuple[Entry, Key] | None:
+    """Return the first entry found for an architecture: fits ask for it again and again."""
+    near, relative, everywhere = _tables_for(architecture)
+    kernels_first = sorted(own, key=lambda key: key.library not in ATTENTION_KERNELS)
+    elsewhere = [key for key in kernels_first if not (key.library and key.kind in OF_ARCHITECTURE)]
+    searched = [
+        *((key, near) for key in kernels_first),
+        *((key, table) for table in (relative, shipped().default) for key in elsewhere),
+    ]
     if general is not None:
         searched.append((general, everywhere))
     for key, table in searched:
         if entry := table.get(key):
-            value = entry.value * _clock_factor(key, entry.mhz, boost_mhz)
-            if key.name == "block_gb_per_s":
-                value *= entry.blocks_per_sm / blocks_per_sm(architecture)
-            return Constant(value, entry.source, "carried", key)
+            return entry, key
     return None
 
 
@@ -501,26 +556,63 @@ def clock_factor(key: Key, mhz: float, gpu: HardwareProfile) -> float:
     >>> clock_factor(Key("launch_us"), 990, load_hardware("h100-sxm")) == 0.5**LATENCY_POWER
     True
     """
-    boost = gpu.peak.boost_mhz
-    return _clock_factor(key, mhz, boost.value if boost else 0.0)
+    power, boost = CONSTANTS[key.name].clock_power, gpu.peak.boost_mhz
+    if not mhz or not power or boost is None:
+        return 1.0
+    return float((boost.value / mhz) ** power)
 
 
-def _clock_factor(key: Key, mhz: float, boost_mhz: float) -> float:
-    """Return the factor at a GPU's clock; 1 if one of the clocks is unknown."""
-    power = CONSTANTS[key.name].clock_power
-    return float((boost_mhz / mhz) ** power) if mhz and power and boost_mhz else 1.0
+def powered_share(share: float, tflops_per_w: float, gpu: HardwareProfile) -> float:
+    """Return the share of the published matrix rate that products reach, from another GPU's.
+
+    Power and not architecture limits it: see ``WATT_POWER``.
+
+    Parameters
+    ----------
+    share, tflops_per_w
+        The other GPU's share, and its published 16-bit matrix rate per watt. [TFLOP/s/W]
+    gpu
+        The GPU.
+
+    Examples
+    --------
+    >>> from simulator.inputs.hardware import load_hardware
+    >>> round(powered_share(0.66, 362 / 350, load_hardware("rtx-4090")), 2)
+    0.93
+    """
+    factor = (tflops_per_w / published_tflops_per_w(gpu)) ** WATT_POWER
+    return min(share * float(factor), LARGEST_SHARE)
+
+
+def published_tflops_per_w(gpu: HardwareProfile) -> float:
+    """Return a GPU's published 16-bit matrix rate per watt. [TFLOP/s/W]."""
+    return _half_tflops(gpu) / gpu.peak.tdp_w.value
+
+
+def sm_tflops(gpu: HardwareProfile) -> float:
+    """Return the published 16-bit matrix rate of one of a GPU's SMs. [TFLOP/s]."""
+    return _half_tflops(gpu) / gpu.sm_count
+
+
+def _half_tflops(gpu: HardwareProfile) -> float:
+    """Return a GPU's published 16-bit matrix rate. [TFLOP/s]."""
+    return (gpu.peak.bf16_tflops or gpu.peak.fp16_tflops).value
 
 
 @cache
 def _tables_for(architecture: str) -> tuple[_Table, _Table, _Table]:
-    """Return the constants of an architecture's own GPUs, those of others, and both."""
+    """Return the constants of an architecture's own GPUs, of its relative, and of all GPUs.
+
+    An architecture with a relative of its own takes nothing from the family that it is named after:
+    Blackwell with GDDR has neither the memory nor the kernels of Blackwell with HBM.
+    """
     tables = shipped()
     family = architecture.split(maxsplit=1)[0]
-    kin = tables.kin.get(architecture, tables.kin.get(family, ""))
     of = tables.architectures
-    near = {**of.get(family, {}), **of.get(architecture, {})}
-    far = {**tables.default, **of.get(kin, {})}
-    return near, far, {**far, **near}
+    near = {} if architecture in tables.kin else of.get(family, {})
+    near = {**near, **of.get(architecture, {})}
+    relative = of.get(tables.kin.get(architecture, tables.kin.get(family, "")), {})
+    return near, relative, {**tables.default, **relative, **near}
 
 
 @cache
@@ -549,6 +641,8 @@ def _table(
             float(str(entry["value"])),
             str(entry["source"]),
             float(str(entry.get("mhz", 0))),
+            float(str(entry.get("tflops_per_w", 0))),
+            float(str(entry.get("sm_tflops", 0))),
             blocks,
         )
         for name, entry in entries.items()
@@ -573,8 +667,9 @@ class Rates:
         Time of each partial result.
     hop_s, network_hop_s, exchange_s, chunk_s
         Of collectives: the time of each further GPU and node, of sending parts, and of a chunk.
-    tile_bytes_per_s, split_k_s
-        Of matrix products: the load rate of one SM, and the time of split-K.
+    tile_bytes_per_s, tile_start_k, split_k_s
+        Of matrix products: the load rate of one SM, the start and end of a tile as a length of the
+        inner dimension, and the time of split-K.
     step_s
         Overhead of a serving engine per step, which is not part of the model's own step.
     l2_bandwidth_bytes_per_s, l2_bytes
@@ -584,6 +679,8 @@ class Rates:
         stored once that L2 serves, however long the context.
     block_bytes_per_s
         By kind: bandwidth of one thread block.
+    exponentials_per_s
+        Rate of the exponentials of softmax.
     eager_launch_s, host_s_per_launch
         Time of each launch outside a CUDA graph: added on the device, and on the host.
     constants
@@ -607,12 +704,14 @@ class Rates:
     exchange_s: float
     chunk_s: float
     tile_bytes_per_s: float
+    tile_start_k: float
     split_k_s: float
     l2_bandwidth_bytes_per_s: Mapping[Kind, float]
     l2_stream_bytes_per_s: float
     l2_bytes: Mapping[Kind, float]
     keeping_up: float
     block_bytes_per_s: Mapping[Kind, float]
+    exponentials_per_s: float
     step_s: float
     eager_launch_s: float
     host_s_per_launch: float
@@ -670,13 +769,20 @@ class Rates:
         """Return the precision whose constants hold for an operation; empty for 16 bits."""
         if operation.low_precision_cache:
             return LOW_PRECISION
-        if operation.kind in PRODUCTS:
+        if operation.kind in BY_FORMAT:
             return self.product_precision(operation.weights or operation.dtype)
         return ""
 
     def product_precision(self, dtype: Dtype) -> Precision:
         """Return the precision of products with weights of a format; empty for 16 bits."""
         return self._product_precisions.get(dtype, "")
+
+    def quantises(self, dtype: Dtype) -> bool:
+        """Return whether activations are quantised to multiply in a format.
+
+        A card without products in that format expands the weights instead.
+        """
+        return self.product_precision(dtype) not in ("", "int4")
 
     def of(self, operation: Operation) -> "Rates":
         """Return the rates for an operation, which depend on its formats."""
@@ -784,12 +890,14 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
         exchange_s=value("exchange_us") * MICROSECOND,
         chunk_s=value("chunk_us") * MICROSECOND,
         tile_bytes_per_s=value("tile_gb_per_s") * GIGA,
+        tile_start_k=value("tile_start_k"),
         split_k_s=value("split_k_us") * MICROSECOND,
         l2_bandwidth_bytes_per_s=by_kind("l2_gb_per_s", GIGA * gpu.sm_count),
         l2_stream_bytes_per_s=value("l2_stream_gb_per_s") * GIGA * gpu.sm_count,
         l2_bytes=by_kind("l2_fraction", gpu.l2_bytes),
         keeping_up=value("keeping_up"),
         block_bytes_per_s=by_kind("block_gb_per_s", GIGA),
+        exponentials_per_s=value("exp_g_per_s") * GIGA * gpu.sm_count,
         step_s=value("step_us") * MICROSECOND,
         eager_launch_s=value("eager_launch_us") * MICROSECOND,
         host_s_per_launch=value("host_us_per_launch") * MICROSECOND,
@@ -811,7 +919,7 @@ class _Search:
         # The parts of the model with constants from rows of the card in a format. Constants that
         # these rows could not determine are then the card's 16-bit ones, which were in use when the
         # others were fitted.
-        self._told = {(key.precision, _part(key)) for key in self._fitted if key.precision}
+        self._told = {(key.precision, part_of(key)) for key in self._fitted if key.precision}
 
     def find(self, key: Key, variants: Sequence[Variant]) -> Constant:
         """Return the first constant found, from the card's own to the general ones."""
@@ -826,14 +934,23 @@ class _Search:
         )
         if found is None:
             raise ProfileError(f"no value for the constant {key.name}")
-        return found
+        return self._within_measured(key, variants, found)
+
+    def _within_measured(self, key: Key, variants: Sequence[Variant], found: Constant) -> Constant:
+        """Return a matrix rate: a carried one, or the largest measured on the card if smaller."""
+        if key.name != "flops_fraction" or found.origin != "carried":
+            return found
+        low_precision = any(variant.precision == LOW_PRECISION for variant in variants)
+        name = str(Key(key.name, precision=LOW_PRECISION if low_precision else ""))
+        largest = self._measured.get(name)
+        return largest if largest and largest.value < found.value else found
 
     def _of_kind(self, key: Key, variants: Sequence[Variant]) -> Constant | None:
         """Return a constant of its kind of operation, or of the kind that stands in for it."""
         by_kind = CONSTANTS[key.name].by_kind
         low_precision = [key.of(variant) for variant in variants if variant.precision]
         sixteen_bit = [key.of(variant) for variant in variants if not variant.precision]
-        told = any((each.precision, _part(key)) in self._told for each in low_precision)
+        told = any((each.precision, part_of(key)) in self._told for each in low_precision)
         found = (
             self._own(low_precision)
             or (transferred(self.gpu, low_precision) if low_precision and not told else None)
@@ -841,6 +958,10 @@ class _Search:
             or self._own((*sixteen_bit, key, *([Key(key.name)] if by_kind else [])))
             or transferred(self.gpu, sixteen_bit, key if key.kind else None)
         )
+        if found is None and key in _STAND_IN:
+            # Queries over a cache of 8 bits are in 16 bits.
+            plain = [variant for variant in variants if not variant.precision]
+            return self._of_kind(_STAND_IN[key], plain)
         if found is None and key.kind in KIN:
             return self._of_kind(key._replace(kind=KIN[key.kind] if by_kind else None), variants)
         return found
@@ -871,10 +992,12 @@ def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) ->
     return replace(plain, value=plain.value / 2, source=source)
 
 
-def _part(key: Key) -> str:
+def part_of(key: Key) -> str:
     """Return the part of the model that a constant belongs to: rows of one kind determine it."""
-    if key.name in ("tile_gb_per_s", "split_k_us"):
+    if key.name in ("tile_gb_per_s", "tile_start_k", "split_k_us"):
         return key.kind or "gemm"
+    if key.name == "exp_g_per_s":
+        return "prefill_attention"
     parts: dict[Kind | None, str] = {"combine": "attention", "copy": "attention", None: "attention"}
     return parts.get(key.kind, str(key.kind))
 
@@ -887,10 +1010,14 @@ def _measured(gpu: HardwareProfile) -> Mapping[str, Constant]:
         # A reading above the published peak means that the published figure is low.
         share = min(1.0, figure.value / peak.memory_bandwidth_gb_per_s.value)
         found["bandwidth_fraction"] = Constant(share, figure.source, "measured")
-    if figure := measured.bf16_tflops:
-        half = peak.bf16_tflops or peak.fp16_tflops
-        share = min(1.0, figure.value / half.value)
+    if figure := measured.bf16_tflops or measured.fp16_tflops:
+        share = min(1.0, figure.value / _half_tflops(gpu))
         found["flops_fraction"] = Constant(share, figure.source, "measured")
+        # Products of 8 bits reach no larger share than those of 16.
+        found["fp8_flops_fraction"] = found["flops_fraction"]
+    if peak.fp8_tflops and (figure := measured.fp8_tflops):
+        share = min(1.0, figure.value / peak.fp8_tflops.value)
+        found["fp8_flops_fraction"] = Constant(share, figure.source, "measured")
     if figure := measured.l2_bandwidth_gb_per_s:
         of_sm = figure.value / gpu.sm_count
         found["l2_gb_per_s"] = Constant(of_sm, figure.source, "measured")

@@ -56,6 +56,11 @@ def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
     return own, dtype
 
 
+def runs_trtllmgen(gpu: HardwareProfile) -> bool:
+    """Return whether engines use TensorRT-LLM's attention kernels: on Blackwell with HBM."""
+    return gpu.compute_capability.startswith("10.")
+
+
 def resident_blocks(gpu: HardwareProfile) -> int:
     """Return the resident blocks of a GPU, which flash kernels split the keys to fill."""
     return gpu.sm_count * blocks_per_sm(gpu.architecture)

@@ -16,11 +16,11 @@ the fastest tile size. Fewer tiles than SMs would leave SMs idle, so the inner d
 tile is split over several blocks, whose partial results are added up; more tiles run in waves, the
 last of which may not be full.
 
-    t = waves x K / splits x overlapped(2 x tile rows x tile columns / rate of an SM,
-                                        tile bytes / load rate of an SM)
+    t = waves x (K / splits + start) x overlapped(2 x tile rows x tile columns / rate of an SM,
+                                                  tile bytes / load rate of an SM)
 
-with (tile rows x element + tile columns x weight) bytes per step of K: activations in the format of
-the product, weights in their stored format.
+with the start and end of a tile as a length of K, and (tile rows x element + tile columns x weight)
+bytes per step of K: activations in the format of the product, weights in their stored format.
 
 References
 ----------
@@ -41,6 +41,9 @@ from simulator.timing.constants import Rates
 # A kernel's launch hides the first tile of keys of its blocks, 128 tokens of K and V in 16 bits:
 # measured calls take equally long for 2 and for 128 tokens.
 FIRST_TILE_BYTES = 128 * 2 * 128 * 2
+# The width of heads whose thread blocks fill an SM: wider ones take longer, narrower ones share it
+# (H100 and B200: calls of many short sequences, 64 to 512 wide).
+BLOCK_WIDTH = 128
 # Rows and columns of tiles: three of the libraries' sizes, which predict unseen products as well
 # as six.
 TILES = ((64, 64), (128, 128), (256, 128))
@@ -50,7 +53,7 @@ LEAST_ROWS = 64
 SPLITS = (2, 8)
 # A split product writes its partial results in fp32 and reads them again.
 PARTIAL_BYTES = 2 * 4
-# The power with which multiplying and loading a tile overlap.
+# The power with which multiplying a tile overlaps with loading it, and with its exponentials.
 _TILE_OVERLAP = 4
 # The largest group whose rows show that a message goes around all GPUs.
 RING = 8
@@ -121,6 +124,8 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
         time on the host.
     """
     gpu = gpu.of(operation)
+    if operation.kind == "quantise" and not gpu.quantises(operation.dtype):
+        return OperationTime(0.0, 0.0, 0.0, 0.0, 0.0)
     eager = execution == "eager"
     launch_s = gpu.launch_s[operation.kind] + (gpu.eager_launch_s if eager else 0.0)
     fixed_s = operation.launches * launch_s + _serial_s(operation, gpu)
@@ -198,10 +203,15 @@ def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
     if not is_used(operation.flops):
         return 0.0
     rate = gpu.flops_per_s(operation.kind, operation.dtype)
-    flops = operation.flops
+    flops = operation.flops * operation.tile_rows_per_row
     if is_used(operation.longest_block_flops):
         flops = flops + operation.longest_block_flops * (gpu.sm_count / 2)
-    return flops / rate
+    seconds = flops / rate
+    if is_used(operation.head_width):
+        # Four FLOPs for each element of a head give a logit, and softmax takes its exponential.
+        logits = flops / (4 * operation.head_width)
+        seconds = overlapped(seconds, logits / gpu.exponentials_per_s, _TILE_OVERLAP)
+    return seconds
 
 
 def stored_ends_s(operation: Operation, time: OperationTime, gpu: Rates) -> tuple[Numeric, Numeric]:
@@ -284,7 +294,7 @@ def _in_blocks(operation: Operation, gpu: Rates, seconds: Numeric) -> Numeric:
         )
         seconds = overlapped(seconds, blocks_s, gpu.overlap[operation.kind])
     if is_used(operation.thread_blocks):
-        waves = maximum(operation.thread_blocks / gpu.sm_count - 1, 0.0)
+        waves = further_waves(operation, gpu)
         # Blocks start and end while others stream.
         seconds = overlapped(seconds, waves * gpu.block_s[operation.kind], 2)
     if is_used(operation.serial_steps):
@@ -294,6 +304,14 @@ def _in_blocks(operation: Operation, gpu: Rates, seconds: Numeric) -> Numeric:
             steps_s = steps_s * (_twice_waves(operation.thread_blocks, gpu.sm_count) / 2)
         seconds = overlapped(seconds, steps_s, 2)
     return seconds
+
+
+def further_waves(operation: Operation, gpu: Rates) -> Numeric:
+    """Return the waves of thread blocks after the first, in blocks that fill an SM."""
+    blocks = operation.thread_blocks
+    if is_used(operation.head_width):
+        blocks = blocks * (operation.head_width / BLOCK_WIDTH)
+    return maximum(blocks / gpu.sm_count - 1, 0.0)
 
 
 def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
@@ -379,9 +397,8 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     rate = gpu.flops_per_s(operation.kind, operation.dtype) / sms
     element = DTYPE_BYTES[gpu.peak_flops_per_s[operation.dtype][1]]
     weight_element = DTYPE_BYTES[operation.weights or operation.dtype]
-    walked = operation.k * operation.launches
     partial_bytes = PARTIAL_BYTES * operation.m * operation.n
-    # Tiles per column, tiles per row, and the time of each tile over all of K.
+    # Tiles per column, tiles per row, and the time of each tile per step of K.
     tiles = []
     for rows, columns, load_s, tile_s in _tile_times(
         rate, element, weight_element, gpu.tile_bytes_per_s
@@ -390,12 +407,13 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
             multiply_s = 2 * columns * minimum(operation.m, rows) / rate
             tile_s = overlapped(multiply_s, load_s, _TILE_OVERLAP)  # noqa: PLW2901
         down, across = ceil_div(operation.m, rows), ceil_div(operation.n, columns)
-        tiles.append((down, across, walked * tile_s))
+        tiles.append((down, across, operation.launches * tile_s))
 
     def all_tiles_s(splits: int) -> Numeric:
         shortest: Numeric = inf
+        walked = (operation.k / splits + gpu.tile_start_k) / 2
         for down, across, cost in tiles:
-            seconds = _twice_waves(down * (across * splits), sms) * (cost / (2 * splits))
+            seconds = _twice_waves(down * (across * splits), sms) * (walked * cost)
             shortest = minimum(shortest, seconds)
         return shortest
 

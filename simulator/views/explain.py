@@ -18,7 +18,7 @@ from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.model import count_parameters
 from simulator.timing.constants import used_constants
 from simulator.timing.interval import CACHE_READERS, shipped_spreads
-from simulator.timing.roofline import OperationTime, cached_bytes, overlap_power
+from simulator.timing.roofline import OperationTime, cached_bytes, further_waves, overlap_power
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 from simulator.views.columns import line
 from simulator.views.text import interval_phrase
@@ -344,8 +344,8 @@ def _memory_part(result: Estimate, operation: Operation, time: OperationTime) ->
     if operation.effective_blocks is not None:
         rate = gpu.block_bytes_per_s[operation.kind] / GIGA
         parts.append(f"KV by {operation.effective_blocks:,.1f} blocks x {rate:,.1f} GB/s")
-    if operation.thread_blocks > gpu.gpu.sm_count and gpu.block_s[operation.kind]:
-        waves = operation.thread_blocks / gpu.gpu.sm_count - 1
+    waves = further_waves(operation, gpu)
+    if waves > 0 and gpu.block_s[operation.kind]:
         wave = format_time(gpu.block_s[operation.kind])
         parts.append(f"{waves:,.1f} further waves x {wave}")
     return f"memory {format_time(float(time.memory_s))} ({'; '.join(parts)})"

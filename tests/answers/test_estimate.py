@@ -123,6 +123,16 @@ def test_what_the_user_should_know_is_noted(
 
 
 @pytest.mark.parametrize(
+    ("name", "width", "noted"),
+    [("b200-sxm", 192, True), ("b200-sxm", 128, False), ("h100-sxm", 192, False)],
+)
+def test_a_kernel_that_engines_fall_back_to_is_noted(name: str, width: int, noted: bool) -> None:
+    """Heads 192 wide, where TensorRT-LLM's kernel would run."""
+    notes = _estimate(mistral_7b(head_dim=width), load_hardware(name)).notes
+    assert any("fall back to a Triton kernel" in note for note in notes) == noted
+
+
+@pytest.mark.parametrize(
     ("fitted", "noted"), [({}, False), ({"launch_us": 2}, True), ({"fp8_gemm_launch_us": 2}, False)]
 )
 def test_8_bit_constants_of_other_gpus_are_noted(fitted: dict[str, float], noted: bool) -> None:
@@ -169,8 +179,15 @@ def test_a_cache_behind_l2_is_noted_where_it_could_serve(context: int, noted: bo
     [
         (gpu({"launch_us": 2}), "auto", "fitted to rows measured on Round"),
         (gpu({"launch_us": 2}), "carried", "carried over"),
-        (gpu(measured={"bf16_tflops": 400}), "auto", "rates measured on Round"),
-        (gpu(measured={"bf16_tflops": 400}), "carried", "carried over"),
+        (gpu(measured={"bf16_tflops": 200}), "auto", "Matrix rates measured on Round"),
+        # The carried rate is smaller, so that of the card is not used.
+        (gpu(measured={"bf16_tflops": 490}), "auto", "has not been calibrated"),
+        (
+            gpu(measured={"memory_bandwidth_gb_per_s": 1500}),
+            "auto",
+            "Large-transfer rates measured on Round",
+        ),
+        (gpu(measured={"bf16_tflops": 200}), "carried", "carried over"),
         (gpu(), "auto", "has not been calibrated"),
         (gpu(), "peak", "a bound, not a prediction"),
     ],

@@ -144,7 +144,8 @@ def test_a_tied_head_is_multiplied_like_any_other() -> None:
 def test_weights_are_read_in_their_format(dtype: str, shape: ModelShape) -> None:
     """Layers' matrices in the weights' format, table and head in that of the activations."""
     wide = DTYPE_BYTES[activation_dtype(dtype)]
-    operations = step_operations(shape, weight_dtype=dtype)
+    everything = step_operations(shape, weight_dtype=dtype)
+    operations = [item for item in everything if item.kind != "quantise"]
     plain = step_operations(shape)
     for operation, bf16 in zip(operations, plain, strict=True):
         if operation.name in ("embedding", "lm_head", "embedding_projection", "head_projection"):
@@ -235,3 +236,43 @@ def test_queries_and_keys_are_normalised_by_head_or_all_together(
     shape = model(qk_norm=qk_norm)
     found = by_name(step_operations(shape, samples=3, execution=execution))["qk_norm"]
     assert (found.bytes_read, found.bytes_written) == (read, written)
+
+
+def test_activations_of_quantised_products_are_quantised_first() -> None:
+    """Four inputs a layer, for 3 tokens: 8 wide (twice), 8 of the heads, 16 of the MLP."""
+    shape = model(heads=2, kv_heads=1, head_dim=4, intermediate_size=16)
+    named = by_name(step_operations(shape, samples=3, weight_dtype="fp8"))
+    widths = {
+        "attention_quantise": 8,
+        "output_quantise": 8,
+        "mlp_quantise": 8,
+        "mlp_inner_quantise": 16,
+    }
+    assert widths.keys() == {name for name, item in named.items() if item.kind == "quantise"}
+    for name, width in widths.items():
+        moved = named[name].bytes_read, named[name].bytes_written, named[name].weight_bytes_read
+        assert moved == (3 * width * 2, 3 * width, 0)
+    # The product then reads them in its format; the head stays in 16 bits.
+    up, head = named["mlp_up"], named["lm_head"]
+    assert up.bytes_read - up.weight_bytes_read == 3 * 8
+    assert head.bytes_read - head.weight_bytes_read == 3 * 8 * 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"weight_dtype": "int4"}, {"weight_dtype": "fp8", "execution": "eager"}],
+)
+def test_nothing_is_quantised_in_16_bits_or_by_plain_pytorch(options: dict[str, str]) -> None:
+    """Weights of 4 bits are expanded, and plain PyTorch has no such kernel."""
+    assert not [item for item in step_operations(model(), **options) if item.kind == "quantise"]
+
+
+def test_fused_kernels_are_known_by_what_they_do() -> None:
+    """Norms, activations and rotary of engines; plain PyTorch's many small kernels stay plain."""
+    shape = model(rotary=True)
+    for execution, kinds in (
+        ("graph", {"attention_norm": "norm", "mlp_activation": "activation", "rotary": "rotary"}),
+        ("eager", dict.fromkeys(("attention_norm", "mlp_activation", "rotary"), "elementwise")),
+    ):
+        named = by_name(step_operations(shape, execution=execution))
+        assert {name: named[name].kind for name in kinds} == kinds

@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 
 from simulator.errors import MeasurementError
-from simulator.evidence.rows.kinds import KINDS, ROW_KINDS, recognise
+from simulator.evidence.predict.calls import ONE_SCALE_BLOCK_TIME
+from simulator.evidence.predict.prepare import prepare
+from simulator.evidence.rows.kinds import (
+    KINDS,
+    ROW_KINDS,
+    attended_pairs,
+    cache_bytes,
+    recognise,
+)
 from simulator.evidence.rows.reading import load
 
 SHARED = Path(__file__).parents[3] / "shared" / "measurements"
@@ -46,6 +54,24 @@ def test_absent_columns_are_filled_in(tmp_path: Path) -> None:
     assert row["time_s"] == pytest.approx(9.5e-6)
     decode = write(tmp_path, DECODE + ",dtype\nL40S,8,32,8,128,4096,300,FP8")
     assert load([decode]).tables["decode_attention"].iloc[0]["kv_dtype"] == "fp8"
+
+
+def test_a_window_bounds_what_is_read(tmp_path: Path) -> None:
+    """A decode row reads no more than its window; an empty window is no window; 0 is none."""
+    lines = [f"L40S,8,32,8,128,4096,300,{window}" for window in ("1024", "", "0")]
+    rows = load([write(tmp_path, "\n".join([DECODE + ",window", *lines]))])
+    token = 2 * 8 * 128 * 2
+    read = cache_bytes(rows.tables["decode_attention"])
+    assert list(read) == [8 * 1024 * token, 8 * 4096 * token]
+    assert [item.reason for item in rows.refused] == ["window is not a number of tokens"]
+
+
+@pytest.mark.parametrize("window", [1, 3, 5, 8, 100])
+def test_pairs_of_a_windowed_prefill(window: int) -> None:
+    """Counted one by one: four queries at the end of seven keys."""
+    rows = pd.DataFrame({"q_len": [4], "kv_len": [7], "causal": [1], "window": [float(window)]})
+    pairs = sum(min(position, window) for position in (4, 5, 6, 7))
+    assert list(attended_pairs(rows)) == [pairs]
 
 
 def test_very_many_extra_columns_are_no_trouble(tmp_path: Path) -> None:
@@ -298,3 +324,88 @@ def test_the_shared_rows_are_all_recognised_and_believed() -> None:
     assert rows.refused == ()
     for table in rows.tables.values():
         assert set(table["gpu"][table["gpu_id"].isna()]) <= {"L40"}
+
+
+QUANTISE = "gpu,framework,dtype,timing,op,rows,width,bytes,latency_us"
+
+
+def test_differences_of_quantise_kernels_are_added_to_the_static_one(tmp_path: Path) -> None:
+    """3 us and 1.2 us more are 4.2 us; clipped to nothing it is as fast; alone it stays."""
+    lines = [
+        "H100,vllm,fp8,graph,static_quantize,8,4096,98304,3",
+        "H100,vllm,fp8,graph,dynamic_minus_static,8,4096,98304,1.2",
+        "H100,vllm,fp8,graph,static_quantize,9,4096,110592,3",
+        "H100,vllm,fp8,graph,dynamic_minus_static,9,4096,110592,0",
+        "H100,vllm,fp8,graph,dynamic_minus_static,16,4096,196608,1.5",
+        "H100,trtllm,fp8,graph,dynamic_minus_static,8,4096,98304,1.5",
+    ]
+    loaded = load([write(tmp_path, "\n".join([QUANTISE, *lines]))])
+    table = loaded.tables["elementwise"].set_index("line")
+    assert not loaded.refused
+    assert table["op"].tolist()[1::2] == ["dynamic_quantize"] * 2 + ["dynamic_minus_static"]
+    assert table["latency_us"].tolist() == pytest.approx([3, 4.2, 3, 3, 1.5, 1.5])
+    assert table.loc[3, "time_s"] == pytest.approx(4.2e-6)
+    prepared = prepare(loaded.tables["elementwise"], "elementwise")
+    assert len(prepared.skipped) == 2
+    assert "difference of two timings" in next(iter(prepared.skipped.values()))
+
+
+def test_the_host_s_time_is_no_kernel_s(tmp_path: Path) -> None:
+    """Such rows are not predicted, and their neighbours tell a fit nothing of fixed times."""
+    lines = [
+        "gpu,framework,kernel,dtype,m,n,k,latency_us,weights_rotated,host_bound",
+        "H100,vllm,deep,fp8_block,8,4096,4096,77,1,1",
+        "H100,vllm,deep,fp8_block,8192,8192,8192,900,1,0",
+        "H100,sglang,deep,fp8_block,8,4096,4096,15,6,0",
+    ]
+    table = load([write(tmp_path, "\n".join(lines))]).tables["gemm"]
+    prepared = prepare(table, "gemm")
+    assert ["host" in why for why in prepared.skipped.values()] == [True]
+    used = {group.variants[0].library: group.determines for group in prepared.groups}
+    assert used == {"vllm": False, "sglang": True}
+
+
+@pytest.mark.parametrize(("copies", "hot"), [("1", True), ("2", False), ("", False)])
+def test_copies_of_the_weights_decide_whether_l2_holds_them(
+    tmp_path: Path, copies: str, hot: bool
+) -> None:
+    """33.5 MB of weights in H100's 50 MiB: one copy fits, two or the usual six do not."""
+    lines = ["gpu,m,n,k,latency_us,weights_rotated", f"H100,8,4096,4096,15,{copies}"]
+    table = load([write(tmp_path, "\n".join(lines))]).tables["gemm"]
+    (product,) = prepare(table, "gemm").groups[0].operations
+    assert (product.reused_bytes.item() > 0) == hot
+
+
+def test_8_bit_products_quantise_first(tmp_path: Path) -> None:
+    """x is read in 16 bits and written in 8; vLLM's fp8 shares one scale, which takes longer."""
+    lines = ["gpu,framework,dtype,m,n,k,latency_us", "H100,vllm,fp8,8,4096,512,15"]
+    lines += ["H100,sglang,fp8_block,8,4096,512,15", "H100,vllm,bf16,8,4096,512,15"]
+    groups = prepare(load([write(tmp_path, "\n".join(lines))]).tables["gemm"], "gemm").groups
+    kernels = {group.setup.weight_dtype: group.operations for group in groups}
+    assert [item.kind for item in kernels["fp8"]] == ["quantise", "gemm"]
+    assert [item.kind for item in kernels["bf16"]] == ["gemm"]
+    one_scale, own_scale = kernels["fp8"][0], kernels["fp8_block"][0]
+    assert one_scale.bytes_read.item() == own_scale.bytes_read.item() == 8 * 512 * 2
+    assert one_scale.bytes_written.item() == 8 * 512
+    assert one_scale.thread_blocks.item() == ONE_SCALE_BLOCK_TIME * own_scale.thread_blocks.item()
+
+
+def test_elementwise_kernels_are_known_by_what_they_do(tmp_path: Path) -> None:
+    """Each name its kind; SGLang's quantisation is four plain kernels of 27 bytes a value."""
+    names = ["rmsnorm", "silu_mul", "rope", "embedding", "static_quantize", "residual_add"]
+    lines = [f"H100,{op},64,4096,1048576,20,vllm" for op in names]
+    lines.append("H100,static_quantize,64,4096,786432,20,sglang")
+    text = "\n".join(["gpu,op,rows,width,bytes,latency_us,framework", *lines])
+    groups = prepare(load([write(tmp_path, text)]).tables["elementwise"], "elementwise").groups
+    found = {(item.name, item.kind): item for group in groups for item in group.operations}
+    kinds = ["norm", "activation", "rotary", "gather", "quantise", "elementwise"]
+    plain = found.pop(("static_quantize", "elementwise"))
+    assert found.keys() == set(zip(names, kinds, strict=True))
+    assert (plain.launches, plain.bytes_moved.item()) == (4, 27 * 64 * 4096)
+
+
+def test_copies_that_are_no_number_are_refused(tmp_path: Path) -> None:
+    """With the reason, like any other size."""
+    lines = ["gpu,m,n,k,latency_us,weights_rotated", "H100,8,4096,4096,15,many"]
+    (refusal,) = load([write(tmp_path, "\n".join(lines))]).refused
+    assert refusal.reason == "weights_rotated is not a number of copies"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from simulator.counts.operation import KIN, KINDS, Operation
 from simulator.counts.transformer import decode_operations
 from simulator.errors import ProfileError
+from simulator.inputs.dtypes import Dtype
 from simulator.inputs.hardware import load_hardware, profile_files
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import Execution, Setup, ask
@@ -20,11 +21,15 @@ from simulator.inputs.workload import Workload
 from simulator.timing import constants
 from simulator.timing.constants import (
     GENERAL,
+    LARGEST_SHARE,
     VARIANTS,
+    Entry,
     Key,
     Variant,
     fitted_constants,
     keys_by_text,
+    powered_share,
+    published_tflops_per_w,
     rates,
     shipped,
     transferred,
@@ -51,7 +56,7 @@ def test_constants_of_this_kind_come_before_general_ones() -> None:
     """
     name, kind = "flops_fraction", "prefill_attention"
     own, general = {f"{kind}_{name}": 0.11}, {name: 0.22}
-    measured = {"bf16_tflops": 165.0}  # 0.33 of 500
+    measured = {"bf16_tflops": 400.0}  # 0.8 of 500
 
     def used(card: Any, kind: str = kind) -> tuple[float, str]:
         constant = rates(card).constants[KEY[f"{kind}_{name}"]]
@@ -62,9 +67,73 @@ def test_constants_of_this_kind_come_before_general_ones() -> None:
     assert used(gpu(general, measured=measured, **HOPPER)) == (0.22, "fitted")
     assert used(gpu(measured=measured, **HOPPER)) == (carried_kind, "carried")
     # A copy has no constant of its own kind: what was measured comes next.
-    assert used(gpu(measured=measured, **HOPPER), "copy") == (0.33, "measured")
+    assert used(gpu(measured=measured, **HOPPER), "copy") == (0.8, "measured")
     assert used(gpu(**HOPPER), "copy") == (_carried(name, "Hopper"), "carried")
     assert used(gpu(), "copy") == (_carried(name), "carried")
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp8", "nvfp4"])
+def test_no_carried_matrix_rate_exceeds_the_largest_measured(dtype: Dtype) -> None:
+    """165 of 500 TFLOP/s measured: products take no larger share, in 8 bits neither."""
+    card = gpu(measured={"bf16_tflops": 165}, fp4_tflops=2000, **HOPPER)
+    used = rates(card).of(Operation(name="a", kind="gemm", dtype=dtype))
+    found = used.constants[KEY["gemm_flops_fraction"]]
+    assert (found.value, found.origin) == (pytest.approx(0.33), "measured")
+    if dtype != "bf16":
+        own = gpu(measured={"bf16_tflops": 165, "fp8_tflops": 250}, fp4_tflops=2000, **HOPPER)
+        used = rates(own).of(Operation(name="a", kind="gemm", dtype=dtype))
+        assert used.constants[KEY["gemm_flops_fraction"]].value == pytest.approx(0.25)
+
+
+def test_power_decides_which_share_of_the_matrix_rate_is_reached() -> None:
+    """L40S's 0.66 at 362 TFLOP/s and 350 W: more on cards with more watts, none above 0.975."""
+    of_l40s = 362 / 350
+    share = {
+        name: powered_share(0.66, of_l40s, load_hardware(name))
+        for name in ("l40s", "rtx-4090", "l20", "l4", "rtx-6000-ada", "a10g")
+    }
+    assert share["l40s"] == pytest.approx(0.66)
+    assert share["l4"] < share["rtx-6000-ada"] < share["l40s"] < share["l20"] < share["rtx-4090"]
+    assert share["rtx-4090"] * 165.2 == pytest.approx(161, rel=0.06)
+    assert share["a10g"] == LARGEST_SHARE
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("a100-sxm-80gb", "a100-pcie-80gb"), ("h100-sxm", "gh200-144gb"), ("b200-sxm", "b300-sxm")],
+)
+def test_the_power_rule_holds_between_measured_cards(one: str, other: str) -> None:
+    """Of one design each: the share measured on one predicts that of the other within 7 %."""
+    cards = [load_hardware(name) for name in (one, other)]
+    shares = [card.measured.bf16_tflops.value / card.peak.bf16_tflops.value for card in cards]
+    predicted = powered_share(shares[0], published_tflops_per_w(cards[0]), cards[1])
+    assert predicted == pytest.approx(shares[1], rel=0.07)
+
+
+def test_a_tile_s_load_rate_grows_with_the_matrix_rate_of_an_sm() -> None:
+    """5 TFLOP/s an SM where the entry's GPU has 2.5: twice the rate, at whatever clock."""
+    entry = Entry(30.0, "made up", mhz=1000, sm_tflops=2.5)
+    assert entry.on(gpu(boost_mhz=1500), KEY["tile_gb_per_s"]) == pytest.approx(60)
+
+
+def test_a_relative_of_another_architecture_is_not_of_its_own_family() -> None:
+    """GB202 takes Ada's constants, not those of the Blackwell with other tensor cores."""
+    cards = [gpu(architecture=name) for name in ("Blackwell Ultra", "Blackwell GB202")]
+    shares = [rates(card).constants[KEY["copy_flops_fraction"]].source for card in cards]
+    assert "B200" in shares[0]
+    assert "B200" not in shares[1]
+
+
+def test_a_card_that_expands_weights_quantises_nothing() -> None:
+    """No time on an A100, its 16-bit constants elsewhere, or its own of the format."""
+    kernel = Operation(name="a", kind="quantise", bytes_read=2e6, bytes_written=1e6, dtype="fp8")
+    constants = {"quantise_launch_us": 5, "fp8_quantise_launch_us": 7}
+    time = operation_time(kernel, rates(gpu(constants)), "graph")
+    assert time.launch_s == pytest.approx(7e-6)
+    assert time.memory_s >= 3e6 / 2000e9
+    old = rates(gpu(constants, fp8_tflops=None, int8_tops=None))
+    assert operation_time(kernel, old, "graph").device_s == 0
+    assert operation_time(replace(kernel, dtype="nvfp4"), rates(gpu()), "graph").device_s == 0
 
 
 def test_an_architecture_s_constant_comes_before_everybody_s() -> None:
@@ -312,7 +381,9 @@ def test_a_fitted_share_is_the_rate_used(kind: Any, share: float) -> None:
             assert changed.flops_per_s(other, "bf16") == pytest.approx(share * 500e12)
         elif kind not in _stand_ins(other):
             assert changed.bandwidth_bytes_per_s[other] == plain.bandwidth_bytes_per_s[other]
-            assert changed.flops_per_s(other, "bf16") == plain.flops_per_s(other, "bf16")
+            # Attention over a cache multiplies like prefill.
+            if kind != "prefill_attention" or "attention" not in other:
+                assert changed.flops_per_s(other, "bf16") == plain.flops_per_s(other, "bf16")
 
 
 @pytest.mark.parametrize("name", sorted(profile_files()))
@@ -412,6 +483,32 @@ def test_no_share_may_be_fitted_above_what_is_published() -> None:
         for least, most, *_ in definition.fit.values():
             assert 0 < least < most
             assert most == 1 or not name.endswith("_fraction")
+
+
+def test_decode_attention_multiplies_at_the_rate_of_prefill() -> None:
+    """Of its library if that is known; a rate of its own comes first; an 8-bit cache has none."""
+    fitted = {
+        "prefill_attention_flops_fraction": 0.6,
+        "vllm_prefill_attention_flops_fraction": 0.7,
+        "fp8_prefill_attention_flops_fraction": 0.3,
+    }
+    card, tera = gpu(fitted), 500e12
+    assert rates(card).flops_per_s("attention", "bf16") == pytest.approx(0.6 * tera)
+    vllm = rates(card, variants=(Variant("vllm"),))
+    assert vllm.flops_per_s("attention", "bf16") == pytest.approx(0.7 * tera)
+    assert rates(card).at("fp8").flops_per_s("attention", "bf16") == pytest.approx(0.6 * tera)
+    own = gpu({**fitted, "attention_flops_fraction": 0.5})
+    assert rates(own).flops_per_s("attention", "bf16") == pytest.approx(0.5 * tera)
+
+
+def test_blackwell_with_gddr_takes_after_ada() -> None:
+    """Not after the family of its name, whose memory and kernels are others; B300 does."""
+    share = Key("flops_fraction")
+    of_family = shipped().architectures["Blackwell"][share].source
+    assert transferred(load_hardware("b300-sxm"), (), share).source == of_family
+    gddr = load_hardware("rtx-5090")
+    assert transferred(gddr, (), share).source != of_family
+    assert transferred(gddr, (), Key("launch_us", "attention")).source == "L40S"
 
 
 def test_latent_attention_has_a_block_rate_of_its_own() -> None:

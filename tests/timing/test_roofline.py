@@ -232,6 +232,33 @@ def test_only_blocks_beyond_the_first_wave_wait() -> None:
     assert _slow_us(thread_blocks=400) == pytest.approx(2 + 9)
 
 
+def test_wide_heads_fill_the_gpu_with_fewer_blocks() -> None:
+    """Blocks of heads 256 wide count twice; 64 wide, two share an SM."""
+    assert _slow_us(thread_blocks=200, head_width=256) == pytest.approx(2 + 9)
+    assert _slow_us(thread_blocks=200, head_width=64) == pytest.approx(2)
+
+
+def test_padded_rows_of_tiles_are_multiplied() -> None:
+    """1 us of FLOPs over tiles that are four times as large: 4 us; never less than its FLOPs."""
+    one = 1e-6 * 250e12
+    assert _slow_us(flops=one) == pytest.approx(2 + 1)
+    assert _slow_us(flops=one, tile_rows_per_row=4) == pytest.approx(2 + 4)
+
+
+def test_narrow_heads_wait_for_their_exponentials() -> None:
+    """1 us of FLOPs, a logit for each 4 x 64 of them, on 100 SMs with 5 G/s each: 1.95 us.
+
+    The two overlap with a power of four.
+    """
+    card = rates(gpu({**ROUND_CONSTANTS, "exp_g_per_s": 5}))
+    operation = Operation(name="a", kind="attention", flops=1e-6 * 250e12, head_width=64)
+    exponentials = 1e-6 * 250e12 / 256 / 500e9
+    found = operation_time(operation, card, "graph").compute_s
+    assert found == pytest.approx((1e-6**4 + exponentials**4) ** 0.25)
+    wide = operation_time(replace(operation, head_width=1024), card, "graph").compute_s
+    assert 1e-6 <= wide < 1.001e-6
+
+
 def test_waves_hide_in_part_behind_the_memory() -> None:
     """12 us of memory and 9 us of waves take 15: the root of the sum of squares."""
     assert _slow_us(thread_blocks=400, bytes_read=12e6) == pytest.approx(2 + 15)
@@ -436,3 +463,15 @@ def test_large_tiles_load_fewer_bytes(rows: int, flops: int) -> None:
     rate = (rows + 128) * 2 * 1000 / tile_us / 1e3  # GB/s
     used = rates(gpu({**ROUND_CONSTANTS, "tile_gb_per_s": rate, "split_k_us": 1e4}))
     assert _product_us(product(rows, 12800, 1000), used) == pytest.approx(2 + tile_us * 2**0.25)
+
+
+def test_a_tile_s_start_is_as_long_as_some_of_the_inner_dimension() -> None:
+    """128 x 128 tiles at 250 TFLOP/s on 100 SMs: a start of 1024 doubles a product of K = 1024."""
+    product = Operation(name="a", kind="gemm", flops=1, m=1280, n=1280, k=1024)
+    constants = {**ROUND_CONSTANTS, "split_k_us": 1e9}
+    short, long = (
+        operation_time(product, rates(gpu({**constants, "tile_start_k": k})), "graph").compute_s
+        for k in (1e-9, 1024)
+    )
+    assert short == pytest.approx(1024 * 2 * 128 * 128 / 2.5e12, rel=1e-3)
+    assert long == pytest.approx(2 * short, rel=1e-3)

@@ -2,11 +2,13 @@
 
 from importlib.resources import files
 
+import pandas as pd
 import pytest
 from builders import gpu
 
 from simulator.evidence.predict.calls import (
     attention_kernel,
+    is_fallback,
     prefill_block_rows,
     prefill_blocks,
     small_blocks,
@@ -20,6 +22,7 @@ from simulator.timing.constants import (
     rates,
 )
 from tools import carry
+from tools.accuracy import CARRIED
 
 KEY = keys_by_text()
 FITTED = {
@@ -77,6 +80,28 @@ def test_each_kernel_is_averaged_for_itself() -> None:
     assert at["attention_launch_us"] == pytest.approx((own * other) ** 0.5, rel=0.01)
 
 
+def test_tiles_are_averaged_by_the_matrix_rate_of_an_sm() -> None:
+    """30 GB/s at 2.5 TFLOP/s an SM and 60 at 5 are the same; 8-bit tiles follow the clock."""
+    tiles = {"tile_gb_per_s": 30.0, "fp8_tile_gb_per_s": 50.0}
+    one = gpu(tiles, boost_mhz=1000, bf16_tflops=250, fp16_tflops=250)
+    other = gpu({**tiles, "tile_gb_per_s": 60.0}, boost_mhz=1000)
+    left = carry.left_out(gpu(boost_mhz=2000, bf16_tflops=125), [one, other], {})
+    assert left.fitted["tile_gb_per_s"].value == pytest.approx(15, rel=0.01)
+    assert left.fitted["fp8_tile_gb_per_s"].value == pytest.approx(100, rel=0.01)
+    line = next(x for x in carry.text(carry.averaged([one], {}), {}).splitlines() if "tile" in x)
+    assert line.startswith("fp8_")
+    assert "mhz" in line
+    assert "sm_tflops" not in line
+
+
+def test_a_format_is_carried_from_the_cards_that_have_it() -> None:
+    """One card with nvfp4 rows is enough; of fp8, what one of two did not tell is nobody's."""
+    one = gpu({"fp8_gemm_launch_us": 3.0, "fp8_tile_gb_per_s": 90.0, "nvfp4_gemm_launch_us": 4.0})
+    other = gpu({"fp8_gemm_launch_us": 3.0, "fp8_quantise_launch_us": 2.0})
+    found = {str(key) for key in carry.averaged([one, other], {})}
+    assert found == {"fp8_gemm_launch_us", "nvfp4_gemm_launch_us", "fp8_quantise_launch_us"}
+
+
 def test_whole_programs_are_not_carried() -> None:
     """Neither an engine's time a step nor the paper's harness."""
     assert {"harness_host_us", "vllm_step_us"} & {*map(str, carry.own_constants(SLOW))} == set()
@@ -90,8 +115,8 @@ def test_a_link_has_a_clock_of_its_own() -> None:
 
 
 def test_a_kernel_says_more_than_a_library_elsewhere() -> None:
-    """SGLang with FlashInfer on B200: not what SGLang's FlashAttention-3 takes on Hopper."""
-    card = load_hardware("b200-sxm")
+    """SGLang with FlashInfer on T4: not what SGLang's FlashAttention-3 takes on Hopper."""
+    card = load_hardware("t4")
     used = rates(card, variants=map(Variant, ("sglang", "flashinfer")))
     flashinfer = used.constants[KEY["attention_launch_us"]]
     assert "L40S, sglang flashinfer" in flashinfer.source
@@ -104,7 +129,7 @@ def test_a_kernel_says_more_than_a_library_elsewhere() -> None:
 def test_the_shipped_file_is_made_from_the_shipped_profiles() -> None:
     """Constants fitted anew are carried anew: python tools/accuracy.py ROWS --carry."""
     written = (files("simulator") / "timing" / "carried_kernels.toml").read_text(encoding="utf-8")
-    cards = [load_hardware(name) for name in ("h100-sxm", "a100-sxm-80gb", "l40s")]
+    cards = [load_hardware(name) for name, _ in CARRIED.values()]
     default = carry.text(carry.averaged(cards, SHIPPED), {})
     assert written.startswith(default)
 
@@ -117,12 +142,51 @@ def test_the_shipped_file_is_made_from_the_shipped_profiles() -> None:
         ("vllm_flash_attn_fa2", "h100-sxm", "fa2"),
         ("fa3", "h100-sxm", "fa3"),
         ("vllm_flashinfer_fidecode", "l40s", "flashinfer"),
-        ("trtllm_mha", "b200-sxm", ""),
+        ("trtllm_mha", "b200-sxm", "trtllmgen"),
+        ("vllm_flashinfer_trtllmdecode", "gb200", "trtllmgen"),
+        ("vllm_triton_attn", "b200-sxm", "triton"),
+        ("unheard_of", "b200-sxm", ""),
     ],
 )
 def test_kernels_by_the_names_rows_have(kernel: str, card: str, found: str) -> None:
     """As the rows of aiconfigurator name them."""
     assert attention_kernel(kernel, load_hardware(card)) == found
+
+
+def test_what_engines_fall_back_to_is_not_their_kernel() -> None:
+    """Triton anywhere, FlashInfer where TensorRT-LLM's kernel runs: averaged for itself alone."""
+    blackwell, ada = load_hardware("b200-sxm"), load_hardware("l40s")
+    assert is_fallback("triton", ada)
+    assert is_fallback("flashinfer", blackwell)
+    assert not is_fallback("flashinfer", ada)
+    assert not is_fallback("trtllmgen", blackwell)
+    table = pd.DataFrame(
+        {
+            "gpu_id": "b200-sxm",
+            "framework": "sglang",
+            "kernel": ["flashinfer", "trtllm_mha", "triton"],
+            "kv_dtype": "bf16",
+        }
+    )
+    assert carry.kernels_of(table, [blackwell]) == {("b200-sxm", "sglang"): "trtllmgen"}
+    launch, slowest = KEY["attention_launch_us"], KEY["triton_attention_launch_us"]
+    odd = gpu({**FITTED, "triton_attention_launch_us": 20.0}, name="slow", boost_mhz=1000)
+    entries = carry.averaged([odd, FAST], KERNELS)
+    assert entries[launch] == carry.averaged([SLOW, FAST], KERNELS)[launch]
+    at_its_clock = entries[slowest].value * clock_factor(slowest, entries[slowest].mhz, odd)
+    assert at_its_clock == pytest.approx(20, rel=0.01)
+
+
+def test_a_kernel_is_found_on_its_architecture_whatever_library_calls_it() -> None:
+    """FlashInfer ran under SGLang alone: its constants have both names; FA3 ran under two."""
+    card = gpu({**FITTED, "sglang_attention_launch_us": 3.0}, name="fast", boost_mhz=2000)
+    both = {("fast", "sglang"): "flashinfer", ("fast", "vllm"): "fa2"}
+    entries = carry.of_architecture(card, both, bandwidth=False)
+    assert entries[KEY["flashinfer_attention_launch_us"]].value == 3
+    assert entries[KEY["fa2_attention_launch_us"]].value == 8
+    assert KEY["attention_bandwidth_fraction"] not in entries
+    shared = carry.of_architecture(card, dict.fromkeys(both, "fa3"), bandwidth=True)
+    assert KEY["fa3_attention_launch_us"] not in shared
 
 
 def test_blocks_of_prefill() -> None:

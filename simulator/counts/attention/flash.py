@@ -27,6 +27,9 @@ from simulator.numeric import Numeric, ceil_div, maximum, minimum, where
 
 # Query rows that one thread block of a flash kernel holds (FlashAttention-2, split path).
 ROWS_PER_BLOCK = 64
+# FlashInfer has smaller tiles for so few rows: its calls over 8-bit caches on L40S are too fast for
+# padding to 64. Other kernels' calls of so few are far from compute-bound: padding does not show.
+SMALL_TILE_ROWS = 16
 # FlashInfer takes the smallest of three tiles that holds all query rows of a KV head.
 FLASHINFER_ROWS = (16, 64, 128)
 # A split shorter than two 128-token tiles costs more for its partial result than it gains.
@@ -64,11 +67,22 @@ class SharedKernel:
 
     def row_blocks(self, shape: AttentionShape, samples: Numeric) -> Numeric:
         """Return the thread blocks that hold the query rows of one KV head."""
+        of_head, tile = self._tiles(shape, samples)
+        return ceil_div(of_head, tile) * (1 if self.folds else shape.group)
+
+    def tile_rows_per_row(self, shape: AttentionShape, samples: Numeric) -> Numeric:
+        """Return the rows of whole tiles that the matrix units multiply for each query row."""
+        of_head, tile = self._tiles(shape, samples)
+        padded = ceil_div(of_head, tile) * tile
+        return where(of_head > SMALL_TILE_ROWS, padded / of_head, 1)
+
+    def _tiles(self, shape: AttentionShape, samples: Numeric) -> tuple[Numeric, Numeric]:
+        """Return the query rows that share tiles, and the rows of a tile."""
         of_head = samples * shape.query_tokens * (shape.group if self.folds else 1)
         tile: Numeric = self.rows[-1]
         for rows in reversed(self.rows[:-1]):
             tile = where(of_head <= rows, rows, tile)
-        return ceil_div(of_head, tile) * (1 if self.folds else shape.group)
+        return of_head, tile
 
 
 FOLDED = SharedKernel()
@@ -237,6 +251,8 @@ def flash_part(
                 streams=streams, tokens=part.tokens, splits=splits, waves=waves
             ),
             thread_blocks=blocks * splits * exists,
+            head_width=(shape.key_width + shape.value_width) / 2,
+            tile_rows_per_row=kernel.tile_rows_per_row(shape, part.sharers),
             sequences=part.caches * exists,
             reused_bytes=shape.cached_bytes(part.repeated_tokens),
             reused_footprint_bytes=shape.cached_bytes(part.stored_tokens),

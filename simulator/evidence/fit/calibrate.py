@@ -116,7 +116,7 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     """Yield the fits of one kind of row: in general, by library, by 8-bit format."""
     # Rows that ran out of memory have no time to fit.
     rows = rows[rows["time_s"].notna()]
-    prepared = prepare(rows, stage.kind).groups
+    prepared = [group for group in prepare(rows, stage.kind).groups if group.determines]
     groups = [group for group in prepared if _launched(group) == stage.rows]
     chosen_for = []
     for precision in ("", *PRECISIONS) if stage.own else ("",):
@@ -128,7 +128,9 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
             without = [group for group in usual if apart not in group.variants or not stage.apart]
             chosen_for.append((without or usual, general))
         libraries = _by_variant(some)
-        if stage.own and (len(libraries) > 1 or not stage.general):
+        # General constants serve a single library as well, unless they leave its kernel out.
+        single = len(libraries) == 1 and stage.general and some[0].typical
+        if stage.own and not single:
             chosen_for += [(part, each) for each, part in libraries.items() if each != general]
     for chosen, variant in chosen_for:
         # Keep constants that another kind of row has determined.

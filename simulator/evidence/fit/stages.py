@@ -7,7 +7,7 @@ from simulator.counts.operation import Kind
 from simulator.evidence.fit.solver import Free
 from simulator.evidence.predict import paper_code
 from simulator.evidence.rows.kinds import RowKind
-from simulator.timing.constants import CONSTANTS, LINEAR_KERNELS, Key
+from simulator.timing.constants import CONSTANTS, LINEAR_KERNELS, STREAMING, Key
 
 
 def _keys(kind: Kind, *names: str) -> tuple[Key, ...]:
@@ -33,7 +33,11 @@ _LATENT_ROWS: tuple[tuple[RowKind, Kind], ...] = (
     ("mla_decode", "latent_attention"),
     ("mla_prefill", "latent_prefill"),
 )
-_PRODUCTS = ("launch_us", "tile_gb_per_s", "split_k_us", "bandwidth_fraction", "flops_fraction")
+_PRODUCTS = (
+    *("launch_us", "tile_gb_per_s", "tile_start_k", "split_k_us"),
+    *("bandwidth_fraction", "flops_fraction"),
+)
+_STREAMED = ("launch_us", "bandwidth_fraction")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _SHARED_PREFIX = (
     *("launch_us", "sequence_us", "block_us", "block_gb_per_s", "bandwidth_fraction"),
@@ -85,6 +89,16 @@ STAGES = (
         ("q_heads", "kv_heads", "head_dim"),
         own=True,
     ),
+    # Before products, whose rows include a quantise kernel.
+    Stage(
+        "elementwise",
+        _free(
+            *(key for kind in STREAMING for key in _keys(kind, *_STREAMED)),
+            Key("block_us", "quantise"),
+        ),
+        ("op", "width"),
+        own=True,
+    ),
     Stage(
         "gemm",
         _free(*_keys("gemm", *_PRODUCTS)),
@@ -93,7 +107,7 @@ STAGES = (
     ),
     Stage(
         "prefill_attention",
-        _free(*_keys("prefill_attention", *_PREFILL)),
+        _free(*_keys("prefill_attention", *_PREFILL), Key("exp_g_per_s")),
         ("q_heads", "kv_heads", "head_dim"),
         own=True,
     ),
@@ -120,12 +134,6 @@ STAGES = (
             rows="eager",
         )
         for row_kind, kind in _LATENT_ROWS
-    ),
-    Stage(
-        "elementwise",
-        _free(*_keys("elementwise", "launch_us", "bandwidth_fraction")),
-        ("op", "width"),
-        own=True,
     ),
     Stage(
         "all_reduce",

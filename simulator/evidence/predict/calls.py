@@ -8,13 +8,20 @@ import numpy as np
 import pandas as pd
 
 from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.operation import Operation
-from simulator.counts.pieces import all_gather, all_reduce
+from simulator.counts.operation import Kind, Operation
+from simulator.counts.pieces import all_gather, all_reduce, elementwise, quantise
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
 from simulator.evidence.predict import latent, linear
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
-from simulator.evidence.rows.kinds import RowKind, attended_pairs
+from simulator.evidence.rows.kinds import (
+    DIFFERENCE,
+    DYNAMIC,
+    WINDOW,
+    RowKind,
+    attended_pairs,
+    read_tokens,
+)
 from simulator.inputs.dtypes import (
     DTYPE_BYTES,
     PRECISIONS,
@@ -32,19 +39,41 @@ from simulator.timing.constants import (
     Key,
     Variant,
 )
-from simulator.timing.limits import resident_blocks
+from simulator.timing.limits import resident_blocks, runs_trtllmgen
 
-# The GEMM rows' harness cycles through several copies of the weights: L2 holds all of them or,
-# because it evicts lines in order, none. Rows turn cold between 4 and 8 MB on A100 and H100 (40 and
-# 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were 7 copies.
-GEMM_COPIES = 7
 # Columns besides the GPU, the kernel and the format that rows of a group have in common.
 _SHARED = (
     *("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state"),
     *("scope", "form", "phase", "gemm_dtype"),
 )
-# The elementwise kernel that gathers rows of a table.
-GATHER = "embedding"
+# The GEMM rows' harness cycles through copies of the weights: L2 holds all of them or, because it
+# evicts lines in order, none. With six, rows turn cold between 4 and 8 MB on A100 and H100 (40 and
+# 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were one more, for the
+# other operands.
+OTHER_OPERANDS = 1
+_SERIES = ("gpu_id", "framework", "kernel", "dtype")
+# The kinds of elementwise kernels by the names in rows; others are plain ones.
+OPS: dict[str, Kind] = {
+    "embedding": "gather",
+    "rmsnorm": "norm",
+    "layernorm": "norm",
+    "silu_mul": "activation",
+    "rope": "rotary",
+    "quant_fp8": "quantise",
+    "static_quantize": "quantise",
+    DYNAMIC: "quantise",
+}
+# SGLang's static quantisation is four plain operations of PyTorch: to fp32, times the scale, clamp,
+# to fp8. They move 27 bytes a value where one kernel moves 3.
+PLAIN_QUANTISE_LAUNCHES, PLAIN_QUANTISE_BYTES = 4, 27 / 3
+# Time of a thread block that knows the scale, over that of one that finds it first: on H100 16,384
+# rows of 256 values take vLLM's static kernel 12 us and its dynamic one 27 us.
+STATIC_BLOCK_TIME = 0.4
+# The same of a block that shares one scale with all others: vLLM's fp8 products of 16,384 rows and
+# next to no columns take 110 to 123 us on H200 and B200, 7 ns a row.
+ONE_SCALE_BLOCK_TIME = 5.0
+# TensorRT-LLM's rows find the scales of a dynamic quantisation in four plain operations.
+SCALES, SCALES_LAUNCHES = "absmax_scale", 4
 # Compute capabilities with 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
 # rows of a causal call.
 SMALL_FLASH2_TILES = ("8.6", "8.9")
@@ -61,12 +90,14 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
         why = NOT_KNOWN.get(kind, f"{kind} rows measure a rate, not a call")
         return Prepared([], dict.fromkeys(rows.index, why))
     groups: list[Group] = []
-    skipped: dict[Any, str] = {}
+    skipped = _not_kernel_times(rows)
     if kind.startswith("mla"):
         host_bound = latent.host_bound(rows, kind)
         why = "launched one by one and too short: the host's time, not the kernel's"
         skipped.update(dict.fromkeys(rows.index[host_bound], why))
-        rows = rows[~host_bound]
+    hosts = rows[rows["host_bound"] == 1] if "host_bound" in rows else rows[:0]
+    hidden = set(zip(*(hosts[name] for name in _SERIES), strict=True))
+    rows = rows.drop(index=list(skipped))
     for (gpu_id, *_), part in rows.groupby(_keys(rows, kind), sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
         if kind == "all_reduce" and gpu.link_bytes_per_s(int(first["num_gpus"])) is None:
@@ -85,7 +116,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
             kv_layout="shared",
             execution=execution,
             weight_dtype=first["dtype"],
-            kv_dtype=first.get("kv_dtype", first["dtype"]),
+            kv_dtype=first.get("kv_dtype", "bf16"),
         )
         groups.append(
             Group(
@@ -97,10 +128,22 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
                 variants=_variants(first, gpu),
                 setup=setup,
                 around=Key("module_us") if kind == "mla_module" else None,
-                typical=kind != "mla_decode" or not latent.is_slow_path(first),
+                typical=not _is_odd(first, gpu, kind),
+                determines=tuple(first[list(_SERIES)]) not in hidden,
             )
         )
     return Prepared(groups, skipped)
+
+
+def _not_kernel_times(rows: pd.DataFrame) -> dict[Any, str]:
+    """Return the rows, by label, whose time is not that of a kernel."""
+    if "host_bound" in rows:
+        why = "the time of the host that launches it, not of a kernel (host_bound)"
+        return dict.fromkeys(rows.index[rows["host_bound"] == 1], why)
+    if "op" in rows:
+        why = "a difference of two timings, without the static_quantize row to add it to"
+        return dict.fromkeys(rows.index[rows["op"] == DIFFERENCE], why)
+    return {}
 
 
 def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
@@ -112,7 +155,7 @@ def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     if kind == "linear_attention":
         keys += linear.KEYS
     same = [rows[name].astype(str) for name in keys]
-    return [*same, rows["op"] == GATHER] if kind == "elementwise" else same
+    return [*same, rows["op"]] if kind == "elementwise" else same
 
 
 def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:
@@ -120,6 +163,9 @@ def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...
     library = library_of(str(row["framework"]))
     if "gemm_dtype" in row:  # each operation of a module has its own format
         return (Variant(library),) if library else ()
+    kernel = attention_kernel(str(row["kernel"]), gpu) if "kv_dtype" in row else ""
+    if "kv_heads" in row and is_fallback(kernel, gpu):
+        library = kernel
     dtype = str(row.get("kv_dtype", row["dtype"]))
     formats = (dtype, str(row["dtype"]))
     precision: Precision = next((each for each in PRECISIONS if each in formats), "")
@@ -130,7 +176,7 @@ def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...
     low_precision = bool(listed)
     listed.append(Variant(library))
     if not low_precision and "kv_dtype" in row:
-        listed.append(Variant(attention_kernel(str(row["kernel"]), gpu)))
+        listed.append(Variant(kernel))
     return tuple(dict.fromkeys(variant for variant in listed if variant != GENERAL))
 
 
@@ -148,12 +194,29 @@ def attention_kernel(kernel: str, gpu: HardwareProfile) -> str:
     'fa3'
     >>> attention_kernel("vllm_flash_attn", load_hardware("a100-sxm-80gb"))
     'fa2'
+    >>> attention_kernel("vllm_flashinfer_trtllmdecode", load_hardware("b200-sxm"))
+    'trtllmgen'
     """
     lowered = kernel.lower()
+    # TensorRT-LLM's kernel for Blackwell, also when FlashInfer calls it.
+    if "trtllm" in lowered and runs_trtllmgen(gpu):
+        return "trtllmgen"
     named = next((name for name in ATTENTION_KERNELS if name in lowered), "")
     if named or "flash_attn" not in lowered:
         return named
     return "fa3" if gpu.compute_capability == "9.0" else "fa2"
+
+
+def _is_odd(row: "pd.Series[Any]", gpu: HardwareProfile, kind: RowKind) -> bool:
+    """Return whether rows are of a kernel that an engine takes only where it has no other."""
+    if kind == "mla_decode":
+        return latent.is_slow_path(row)
+    return "kv_heads" in row and is_fallback(attention_kernel(str(row["kernel"]), gpu), gpu)
+
+
+def is_fallback(kernel: str, gpu: HardwareProfile) -> bool:
+    """Return whether engines only fall back to a kernel on a GPU: it tells nothing of the GPU."""
+    return kernel == "triton" or (kernel == "flashinfer" and runs_trtllmgen(gpu))
 
 
 def small_blocks(group: Numeric) -> Numeric:
@@ -206,7 +269,7 @@ def _dtypes(rows: pd.DataFrame) -> tuple[Dtype, Dtype]:
 
 
 def _attention_shape(
-    rows: pd.DataFrame, gpu: HardwareProfile, *, context: str, samples: bool
+    rows: pd.DataFrame, gpu: HardwareProfile, context: "pd.Series[float]", *, samples: bool
 ) -> AttentionShape:
     """Return the sizes of attention rows: ``batch`` samples of one context or as many prompts."""
     dtype, kv_dtype = _dtypes(rows)
@@ -220,7 +283,7 @@ def _attention_shape(
         prompts=1 if samples else batch,
         samples=batch if samples else 1,
         query_tokens=1,
-        context_tokens=_array(rows, context),
+        context_tokens=context.to_numpy(dtype=np.float64),
         decoded_tokens=_array(rows, "suffix_len") if "suffix_len" in rows else 0,
         heads=cast("int", heads),
         kv_heads=cast("int", kv_heads),
@@ -258,7 +321,7 @@ def _replayed(operation: Operation) -> Operation:
 def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Cache write, attention and combine, replayed back to back."""
     kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
-    shape = _attention_shape(rows, gpu, context="kv_len", samples=False)
+    shape = _attention_shape(rows, gpu, read_tokens(rows), samples=False)
     operations = [_cache_write(shape), *_flash(shape, "standard")]
     group = shape.heads / shape.kv_heads
     if kernel == "fa2":
@@ -290,14 +353,16 @@ def _flash(shape: AttentionShape, attention: Attention) -> list[Operation]:
 def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Return the cache write and one causal call, whose last block reads all its keys."""
     dtype, kv_dtype = _dtypes(rows)
+    kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
     batch, heads, kv_heads = (_array(rows, name) for name in ("batch", "q_heads", "kv_heads"))
-    width, queries, keys = (_array(rows, name) for name in ("head_dim", "q_len", "kv_len"))
+    width, queries = _array(rows, "head_dim"), _array(rows, "q_len")
+    keys = read_tokens(rows).to_numpy(dtype=np.float64)
     element = DTYPE_BYTES[dtype]
     row = batch * queries * heads * width * element
     kv_bytes = 2 * batch * keys * kv_heads * width * DTYPE_BYTES[kv_dtype]
     pairs = attended_pairs(rows).to_numpy(dtype=np.float64)
-    kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
     block_rows = prefill_block_rows(kernel, gpu)
+    longest = _array(rows, WINDOW) + block_rows - 1
     new_values = 2 * batch * queries * kv_heads * width
     write = Operation(
         name="kv_write",
@@ -313,8 +378,11 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         bytes_written=row,
         kv_bytes_read=kv_bytes,
         thread_blocks=prefill_blocks(kernel, block_rows, batch, heads, kv_heads, queries),
-        longest_block_flops=4 * block_rows * keys * width,
-        dtype=dtype,
+        longest_block_flops=4 * block_rows * np.minimum(keys, longest) * width,
+        head_width=width,
+        # TensorRT-LLM's kernel turns queries into the cache's format: vLLM's rows with queries in
+        # 16 bits over 8-bit keys are as fast as SGLang's in 8.
+        dtype=kv_dtype if kernel == "trtllmgen" else dtype,
     )
     # A replay finds the last one's data in L2, if those of both kernels fit.
     moved = write.bytes_moved + attention.bytes_moved
@@ -325,39 +393,75 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
-    """Return one product, with its weights in L2 if all copies of the harness fit."""
+    """Return one product, with its weights in L2 if all copies of the harness fit.
+
+    In 8 and 4 bits, the row includes the kernel that quantises x.
+    """
     dtype, _ = _dtypes(rows)
     m, n, k = (_array(rows, name) for name in ("m", "n", "k"))
+    copies = _array(rows, "weights_rotated")
+    copies = copies + np.where(copies > 1, OTHER_OPERANDS, 0)
     weights = n * k * DTYPE_BYTES[dtype]
-    return [
-        Operation(
-            name="gemm",
-            kind="gemm",
-            flops=2 * m * n * k,
-            bytes_read=m * k * DTYPE_BYTES[dtype] + weights,
-            bytes_written=m * n * 2,
-            weight_bytes_read=weights,
-            reused_bytes=np.where(GEMM_COPIES * weights <= gpu.l2_bytes, weights, 0.0),
-            m=m,
-            n=n,
-            k=k,
-            dtype=dtype,
-        )
-    ]
+    product = Operation(
+        name="gemm",
+        kind="gemm",
+        flops=2 * m * n * k,
+        bytes_read=m * k * DTYPE_BYTES[dtype] + weights,
+        bytes_written=m * n * 2,
+        weight_bytes_read=weights,
+        reused_bytes=np.where(copies * weights <= gpu.l2_bytes, weights, 0.0),
+        m=m,
+        n=n,
+        k=k,
+        dtype=dtype,
+    )
+    if not is_low_precision(DTYPE_BYTES[dtype]):
+        return [product]
+    quantised = _in_cache(quantise("quantise", m, k, element=DTYPE_BYTES["bf16"], dtype=dtype))
+    first = rows.iloc[0]
+    if dtype == "fp8" and library_of(str(first["framework"])) == "vllm":
+        quantised = replace(quantised, thread_blocks=m * ONE_SCALE_BLOCK_TIME)
+    return [quantised, product]
+
+
+def _in_cache(operation: Operation) -> Operation:
+    """Return a kernel that streams its bytes, replayed on the same bytes."""
+    moved = operation.bytes_moved
+    return replace(operation, reused_bytes=moved, reused_footprint_bytes=moved)
 
 
 def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
-    """Return one kernel that streams its bytes, replayed on the same bytes."""
-    moved = _array(rows, "bytes")
-    return [
-        Operation(
-            name="elementwise",
-            kind="gather" if rows["op"].iloc[0] == GATHER else "elementwise",
-            bytes_read=moved,
-            reused_bytes=moved,
-            reused_footprint_bytes=moved,
-        )
-    ]
+    """Return the kernels that stream the bytes of one call.
+
+    Graphs replay it on the same bytes. Kernels timed one by one ran inside a model, whose other
+    kernels pass their bytes through L2 in between.
+    """
+    operations = _streamed(rows)
+    return operations if rows["timing"].iloc[0] == "kernel" else [*map(_in_cache, operations)]
+
+
+def _streamed(rows: pd.DataFrame) -> list[Operation]:
+    """Return the kernels of one elementwise call."""
+    moved, first = _array(rows, "bytes"), rows.iloc[0]
+    op, library = str(first["op"]), library_of(str(first["framework"]))
+    kind: Kind = OPS.get(op, "elementwise")
+    if kind != "quantise":
+        launches = SCALES_LAUNCHES if op == SCALES else 1
+        return [elementwise(op, moved, 0.0, launches=launches, kind=kind)]
+    if library == "sglang":
+        launches = PLAIN_QUANTISE_LAUNCHES
+        return [elementwise(op, moved * PLAIN_QUANTISE_BYTES, 0.0, launches=launches)]
+    count, width = _array(rows, "rows"), _array(rows, "width")
+    element, (dtype, _) = DTYPE_BYTES["bf16"], _dtypes(rows)
+    # Some rows state the format that the kernel reads.
+    dtype = dtype if is_low_precision(DTYPE_BYTES[dtype]) else "fp8"
+    kernel = quantise(op, count, width, element=element, dtype=dtype)
+    if op != DYNAMIC:
+        return [replace(kernel, thread_blocks=count * STATIC_BLOCK_TIME)]
+    if library == "trtllm":
+        read = count * width * element
+        return [elementwise(SCALES, read, 0.0, launches=SCALES_LAUNCHES), kernel]
+    return [kernel]
 
 
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
@@ -379,7 +483,7 @@ def _copy(message: Numeric) -> Operation:
 
 def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Return standard attention over copies, or bifurcated attention with its merge."""
-    whole = _attention_shape(rows, gpu, context="prefix_len", samples=True)
+    whole = _attention_shape(rows, gpu, rows["prefix_len"], samples=True)
     shape = replace(whole, resident_blocks=1)
     standard = rows["mode"].iloc[0] == "standard"
     parts = _flash(shape, "standard" if standard else "bifurcated")

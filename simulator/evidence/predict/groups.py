@@ -51,6 +51,9 @@ class Group:
         own, and do not count for the general ones.
     around
         The constant with the time of what was timed around the operations; None if nothing was.
+    determines
+        Whether a fit may use them: not where the host hid all short times of the same kernel, so
+        that nothing tells fixed times.
     """
 
     kind: RowKind
@@ -62,6 +65,7 @@ class Group:
     setup: Setup | None = None
     typical: bool = True
     around: Key | None = None
+    determines: bool = True
 
     @property
     def precision(self) -> Precision:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -28,12 +29,18 @@ RowKind = Literal[
 ]
 
 ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
-# Optional columns; if present, they hold numbers or formats.
+# Optional columns; if present, they hold numbers or formats. A sliding window may be infinite.
+WINDOW = "window"
 NUMBERS = ("latent_dim", "rope_dim", "past_len")
-SWITCHES, GPU_COUNTS = ("causal", "expand_kv", "plausible"), ("tensor_parallel", "tp", "num_gpus")
+SWITCHES = ("causal", "expand_kv", "plausible", "host_bound")
+GPU_COUNTS = ("tensor_parallel", "tp", "num_gpus")
 DTYPE_COLUMNS = ("dtype", "kv_dtype", "gemm_dtype", "weight_dtype", "weights_dtype")
 # DeepSeek-V3: widths of a head's expanded keys and values, and the hidden size.
 EXPANDED_WIDTHS, MODULE_HIDDEN = (192, 128), 7168
+
+# Names of quantise kernels: a dynamic one, which finds its scales, may be given as what it takes
+# longer than a static one.
+STATIC, DIFFERENCE, DYNAMIC = "static_quantize", "dynamic_minus_static", "dynamic_quantize"
 
 _Figure = Callable[[pd.DataFrame], "pd.Series[float]"]
 
@@ -90,9 +97,17 @@ def _token_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
     return 2 * rows["kv_heads"] * rows["head_dim"] * _elements(rows, "kv_dtype")
 
 
+def read_tokens(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the keys that a sequence's queries see: no more than all of them and their window."""
+    if WINDOW not in rows:
+        return rows["kv_len"]
+    queries = rows["q_len"] - 1 if "q_len" in rows else 0
+    return rows["kv_len"].clip(upper=rows[WINDOW] + queries)
+
+
 def cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return the size of a batch's keys and values in attention rows. [bytes]."""
-    return rows["batch"] * rows["kv_len"] * _token_bytes(rows)
+    """Return the size of the keys and values that attention rows read. [bytes]."""
+    return rows["batch"] * read_tokens(rows) * _token_bytes(rows)
 
 
 def _shared_cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
@@ -106,9 +121,17 @@ def _attention_flops(rows: pd.DataFrame, keys: "pd.Series[float]") -> "pd.Series
 
 
 def attended_pairs(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return the pairs of query and key in a causal prefill call, which ends at the last key."""
+    """Return the pairs of query and key in a causal prefill call, which ends at the last key.
+
+    The last queries do not see the keys before their window: ``kv - w`` keys for the last query,
+    one less for each query before it.
+    """
     q, kv = rows["q_len"], rows["kv_len"]
     causal = q * kv - q * (q - 1) / 2
+    if WINDOW in rows:
+        unseen = (kv - rows[WINDOW]).clip(lower=0)
+        late = unseen.clip(upper=q)
+        causal = causal - (late * unseen - late * (late - 1) / 2)
     return causal.where(rows["causal"] == 1, q * kv)
 
 
@@ -166,14 +189,15 @@ _ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
 KINDS: dict[RowKind, KindOfRow] = {
     "decode_attention": KindOfRow(
         sizes=(*_ATTENTION, "kv_len"),
+        optional={WINDOW: inf, "timing": "graph"},
         shown=(*_ATTENTION, "kv_len", "kv_dtype"),
         series=("kv_dtype", *_ATTENTION[1:]),
         least_bytes=cache_bytes,
-        least_flops=lambda rows: _attention_flops(rows, rows["kv_len"]),
+        least_flops=lambda rows: _attention_flops(rows, read_tokens(rows)),
     ),
     "prefill_attention": KindOfRow(
         sizes=(*_ATTENTION, "q_len", "kv_len"),
-        optional={"causal": 1, "timing": "graph"},
+        optional={"causal": 1, WINDOW: inf, "timing": "graph"},
         shown=(*_ATTENTION, "q_len"),
         series=("kv_dtype", *_ATTENTION[1:]),
         least_bytes=cache_bytes,
@@ -208,6 +232,8 @@ KINDS: dict[RowKind, KindOfRow] = {
     ),
     "gemm": KindOfRow(
         sizes=("m", "n", "k"),
+        # Copies of the weights that the harness cycles through: six, unless a row says otherwise.
+        optional={"timing": "graph", "weights_rotated": 6, "host_bound": 0},
         shown=("m", "n", "k", "dtype"),
         series=("dtype", "n", "k"),
         least_bytes=lambda rows: (
@@ -286,6 +312,28 @@ KINDS: dict[RowKind, KindOfRow] = {
         sizes=("block_size", "bytes_moved"), words=("mode",), optional={}, result="us_per_kernel"
     ),
 }
+
+
+def added_differences(rows: pd.DataFrame, result: str) -> pd.DataFrame:
+    """Return rows of quantise kernels with differences added to the static kernel's time.
+
+    Rows without their static kernel stay differences.
+
+    Parameters
+    ----------
+    rows
+        Rows of elementwise kernels.
+    result
+        The column of their times.
+    """
+    same = ["gpu", "framework", "version", "timing", "rows", "width"]
+    static = rows[rows["op"] == STATIC].drop_duplicates(same).set_index(same)[result]
+    known = pd.MultiIndex.from_frame(rows[same])
+    added = rows[result] + static.reindex(known).to_numpy()
+    dynamic = (rows["op"] == DIFFERENCE) & added.notna()
+    return rows.assign(
+        **{result: rows[result].where(~dynamic, added), "op": rows["op"].where(~dynamic, DYNAMIC)}
+    )
 
 
 def recognise(columns: Iterable[str]) -> list[RowKind]:

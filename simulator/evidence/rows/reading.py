@@ -21,7 +21,9 @@ from simulator.evidence.rows.kinds import (
     NUMBERS,
     ROW_KINDS,
     SWITCHES,
+    WINDOW,
     RowKind,
+    added_differences,
     recognise,
 )
 from simulator.evidence.rows.refusals import distrusted, impossible, unusable
@@ -175,9 +177,12 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
     common = Counter(word for words in needed.values() for word in words)
     given, present = _words(columns), set(columns)
 
+    def weight(words: set[str]) -> float:
+        return sum(1 / common[word] for word in words)
+
     def likeness(kind: RowKind) -> float:
-        told = sum(1 / common[word] for word in needed[kind] & given)
-        return told / sum(1 / common[word] for word in needed[kind])
+        either = needed[kind] | (given & common.keys())
+        return weight(needed[kind] & given) / weight(either)
 
     kind = max(ROW_KINDS, key=likeness)
     if likeness(kind) < LEAST_LIKENESS:
@@ -191,8 +196,9 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
 
 
 def _words(columns: Iterable[str]) -> set[str]:
-    """Return the words in names of columns."""
-    return {word for name in columns for word in re.split(r"[^a-z0-9]+", name.lower()) if word}
+    """Return the words in names of columns, without those that only say that it is a number."""
+    words = {word for name in columns for word in re.split(r"[^a-z0-9]+", name.lower())}
+    return words - {"", "num", "size"}
 
 
 def _by_kind(
@@ -227,12 +233,15 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in columns.sizes:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
-    for name in (*NUMBERS, *SWITCHES, *GPU_COUNTS):
+    for name in (*NUMBERS, *SWITCHES, *GPU_COUNTS, WINDOW):
         if name in columns.optional:
             frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     _fill_dtypes(frame, kind)
     time = pd.to_numeric(frame[columns.result], errors="coerce").astype("float64")
     frame[columns.result] = time
+    if kind == "elementwise":
+        frame = added_differences(frame, columns.result)
+        time = frame[columns.result]
     frame["time_s"] = (
         time.where(time.between(0, float("inf"), inclusive="neither")) * columns.unit_s
     )

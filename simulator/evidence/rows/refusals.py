@@ -13,6 +13,7 @@ from simulator.evidence.rows.kinds import (
     KINDS,
     NUMBERS,
     SWITCHES,
+    WINDOW,
     KindOfRow,
     RowKind,
 )
@@ -106,6 +107,11 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
     for name in columns.sizes:
         yield ~frame[name].between(1, LARGEST_SIZE), f"{name} is not a size"
     yield from _invalid_numbers(frame, (*columns.sizes, *columns.optional))
+    if WINDOW in columns.optional:
+        yield ~(frame[WINDOW] >= 1), f"{WINDOW} is not a number of tokens"
+    if kind == "gemm":
+        copies = pd.to_numeric(frame["weights_rotated"], errors="coerce")
+        yield ~copies.between(1, LARGEST_SIZE), "weights_rotated is not a number of copies"
     for name in columns.words:
         yield frame[name].isna(), f"{name} is missing"
     for name in DTYPE_COLUMNS:
