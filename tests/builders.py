@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from simulator.counts.attention.registry import WAYS
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
+from simulator.counts.transformer import attention_shape as shape_in_model
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import Experts, LatentAttention, LayerGroup, ModelShape
@@ -272,6 +273,32 @@ def attention_shape(sizes: Sequence[int], *, resident: int, element: int = 2) ->
         kv_bytes=element,
         dtype="fp32" if element == 4 else "bf16",
         resident_blocks=resident,
+    )
+
+
+def latent_shape(
+    prompts: int, samples: int, heads: int, context: int, own: int, **widths: int
+) -> AttentionShape:
+    """Return the sizes of latent attention in its mixed form, in bf16.
+
+    Parameters
+    ----------
+    widths
+        Those without rotary part, with it, of the latent vector and of values: ``nope``, ``rope``,
+        ``rank``, ``value``.
+    """
+    latent = LatentAttention(
+        kv_rank=widths["rank"],
+        rope_dim=widths["rope"],
+        nope_dim=widths["nope"],
+        value_dim=widths["value"],
+    )
+    return shape_in_model(
+        deepseek_v3().but(heads=heads, kv_heads=heads, latent=latent),
+        Setup(attention="bifurcated", latent_form="mixed"),
+        Workload(prompts=prompts, samples=samples, context_tokens=context, decoded_tokens=own),
+        None,
+        resident_blocks=264,
     )
 
 

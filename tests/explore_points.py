@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 from simulator.answers.compare import _winner, kv_io_ratio
-from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.estimate import Estimate, estimate, latent_forms
 from simulator.answers.verdict import verdict_of
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
@@ -117,7 +117,8 @@ def truth(offer: Menu, data: dict[str, Any], state: dict[str, int]) -> dict[str,
     model, gpu, setup, work = question(offer, data, state)
     standard = setup.under("standard")
     steps = [
-        estimate(model, gpu, each, work)
+        # A page keeps one form of latent attention, the first.
+        estimate(model, gpu, latent_forms(model, each)[0], work)
         for each in (standard, standard.but(kv_layout="shared"), setup.under("bifurcated"))
     ]
     standard, _, bifurcated = steps

@@ -14,11 +14,12 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
+from simulator.numeric import surely_positive
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
 from simulator.timing.roofline import Roof, cached_bytes
-from simulator.timing.step import StepTime, step_time
+from simulator.timing.step import StepTime, attention_spent, step_time
 from simulator.units import format_gib
 
 # The beginning of the note about a step that does not fit.
@@ -106,7 +107,8 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
     Parameters
     ----------
     model, gpu, setup, work
-        What is decoded, on what, how, and its sizes.
+        What is decoded, on what, how, and its sizes. Of several forms of latent attention the
+        fastest one that fits is taken; the result's setup names it.
 
     Raises
     ------
@@ -114,7 +116,52 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
         If the workload cannot run that way.
     """
     check_workload(model, gpu, setup, work)
-    setup, gpu_rates = setup.under(setup.attention), rates(gpu, setup.constants)
+    forms = forms_to_try(model, gpu, setup.under(setup.attention), work)
+    results = [_estimate(model, gpu, form, work) for form in forms]
+    return min(results, key=lambda result: (not result.memory.fits, result.step_s))
+
+
+def latent_forms(model: ModelShape, setup: Setup) -> list[Setup]:
+    """Return the setups among which the fastest is taken: one, unless ``latent_form`` is auto.
+
+    Under ``auto`` standard attention is absorbed, as in engines and plain PyTorch. Bifurcated
+    attention is absorbed or, in engines, mixed.
+    """
+    if model.latent is None or setup.latent_form != "auto":
+        return [setup]
+    mixes = setup.bifurcated and not setup.eager
+    forms = ("absorbed", "mixed") if mixes else ("absorbed",)
+    return [setup.but(latent_form=form) for form in forms]
+
+
+def forms_to_try(
+    model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload
+) -> list[Setup]:
+    """Return those of :func:`latent_forms` that may be the fastest that fits somewhere.
+
+    The forms differ in attention alone, so most points and blocks of a grid need only one.
+
+    Parameters
+    ----------
+    model, gpu, setup, work
+        What is decoded, on what, how, and its sizes, numbers or arrays.
+    """
+    forms = latent_forms(model, setup)
+    if len(forms) == 1:
+        return forms
+    gpu_rates = rates(gpu, setup.constants)
+    absorbed, mixed = (attention_spent(model, form, work, gpu_rates).device_s for form in forms)
+    gained_s = absorbed - mixed
+    if surely_positive(-gained_s):
+        return forms[:1]
+    absorbed, mixed = (memory_on(gpu, model, form, work).free_bytes for form in forms)
+    fits_alike = surely_positive(mixed) or surely_positive(-absorbed)
+    return forms[1:] if fits_alike and surely_positive(gained_s) else forms
+
+
+def _estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload) -> Estimate:
+    """Estimate one decode step of a checked workload."""
+    gpu_rates = rates(gpu, setup.constants)
     operations = tuple(decode_operations(model, setup, work, resident_blocks=resident_blocks(gpu)))
     needs = memory_on(gpu, model, setup, work)
     return Estimate(
@@ -172,9 +219,14 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
     ------
     WorkloadError
         For an unknown kernel, heads that do not divide over the group, a latent cache or a tree
-        that the kernel does not support, or a group without a link.
+        that the kernel does not support, a form of latent attention for a model without it, or a
+        group without a link.
     """
     check_split(model, setup.tensor_parallel)
+    if model.latent is None and setup.latent_form != "auto":
+        raise WorkloadError(
+            f"latent_form = {setup.latent_form}: {model.name} has no latent attention"
+        )
     if refusal := find_way(setup.kernel).refusal(model, work):
         raise WorkloadError(refusal)
     if setup.tensor_parallel > 1 and gpu.link_bytes_per_s(setup.tensor_parallel) is None:
@@ -210,10 +262,7 @@ def _notes(
             else "Each level of the tree is read once per node; see 'bifurcate tree' for others."
         )
     if model.latent is not None:
-        notes.append(
-            "The latent cache (MLA) is read once for all heads of a sample: small, and soon bound "
-            "by arithmetic, it has less to share than others."
-        )
+        notes.append(_latent_note(setup))
     notes.append(_routing_note(model, setup))
     if work.query_tokens > 1:
         notes.append(
@@ -227,6 +276,23 @@ def _notes(
         )
     notes.append(fits_note(needs))
     return [note for note in notes if note]
+
+
+def _latent_note(setup: Setup) -> str:
+    """Say in which form latent attention is computed, and what that means."""
+    if setup.expanded:
+        means = "expanded: the cache holds keys and values of every head."
+    elif setup.mixed:
+        means = (
+            "mixed: the shared context is kept expanded as well and takes fewer FLOPs; own tokens "
+            "are absorbed."
+        )
+    else:
+        means = (
+            "absorbed: all heads of a sample share each read, so sharing bytes gains little; from "
+            "many samples on the mixed form saves arithmetic."
+        )
+    return f"Latent attention (MLA) is {means}"
 
 
 def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator[str]:
@@ -327,7 +393,9 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
     if setup.tensor_parallel == 1:
         return []
     notes = ["FLOPs, bytes and memory are those of one GPU of the group."]
-    if model.latent is not None or model.kv_heads < setup.tensor_parallel:
+    if (model.latent is not None and not setup.expanded) or (
+        model.kv_heads < setup.tensor_parallel
+    ):
         notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
     nodes = gpu.nodes(setup.tensor_parallel)
     if nodes > 1:

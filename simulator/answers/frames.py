@@ -23,6 +23,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Key, rates
+from simulator.timing.interval import CACHE_READERS
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
@@ -352,7 +353,7 @@ def part_of(name: str, kind: str) -> str:
         return "GPU to GPU"
     if kind == "combine":
         return "attention, merging"
-    if kind == "attention":
+    if kind in CACHE_READERS:
         return "attention, own tokens" if "suffix" in name else "attention, context"
     if name.startswith(_OUTPUT):
         return "output layer"

@@ -117,6 +117,8 @@ def generate(
 ) -> Generation:
     """Estimate a whole request; the workload's ``decoded_tokens`` is ignored.
 
+    All of it has the form of latent attention that is fastest at its last step.
+
     Parameters
     ----------
     model, gpu, setup, work
@@ -140,6 +142,7 @@ def generate(
     last = work.but(decoded_tokens=own)
     last_step = estimate(model, gpu, setup, last)
     gpu_rates = last_step.rates
+    setup = last_step.setup
     time = generation_time(model, setup, work, gpu_rates, output_tokens=output_tokens)
     low_s, high_s = request_interval(model, setup, work, gpu_rates, time, last_step.uncertainty)
     return Generation(

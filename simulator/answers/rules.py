@@ -259,7 +259,7 @@ def _vllm_sizes(
     model: "ModelShape", gpu: "HardwareProfile", setup: "Setup", work: "Workload"
 ) -> dict[str, Numeric]:
     """Return what vLLM's rule sees of a workload, on one GPU."""
-    kv_heads, *_ = rank_geometry(model, setup.tensor_parallel)
+    kv_heads, *_ = rank_geometry(model, setup)
     return {
         "prefix_tokens": common_tokens(work) // CACHE_BLOCK_TOKENS * CACHE_BLOCK_TOKENS,
         "requests": work.sequences,

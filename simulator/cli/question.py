@@ -30,9 +30,11 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import (
     EXECUTIONS,
     KV_LAYOUTS,
+    LATENT_FORMS,
     ROUTINGS,
     Execution,
     KvLayout,
+    LatentForm,
     Routing,
     Setup,
     ask,
@@ -221,6 +223,16 @@ def question_of(
             metavar="POWER",
         ),
     ] = 1.2,
+    latent_form: Annotated[
+        LatentForm,
+        choice(
+            "--latent-form",
+            panel=WORK_PANEL,
+            text="Latent attention (MLA): absorbed, expanded to every head, or mixed: shared "
+            "context expanded, own tokens absorbed. auto takes the fastest.",
+            of=LATENT_FORMS,
+        ),
+    ] = LATENT_FORMS[0],
     gpu_memory_utilization: Utilization = 0.9,
     constants: Constants = "auto",
 ) -> "Question":
@@ -234,7 +246,7 @@ def question_of(
     accepted_tokens
         The sizes of a step, or of a request.
     kernel, kv_layout, execution, dtype, kv_dtype, tensor_parallel, routing, routing_exponent, \
-    gpu_memory_utilization, constants
+    latent_form, gpu_memory_utilization, constants
         How it is run.
     """
     flags = {
@@ -263,6 +275,7 @@ def question_of(
         tensor_parallel=tensor_parallel,
         routing=routing,
         routing_exponent=routing_exponent,
+        latent_form=latent_form,
         gpu_memory_utilization=gpu_memory_utilization,
         constants=constants,
     )

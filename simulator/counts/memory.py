@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from simulator.counts.attention.registry import find_way
-from simulator.counts.attention.tree import stored_tokens, visible_levels
+from simulator.counts.attention.tree import shared_tokens, stored_tokens, visible_levels
 from simulator.counts.transformer import (
     attention_shapes,
     prefill_geometry,
@@ -122,7 +122,7 @@ def kv_bytes_per_token(model: ModelShape, setup: Setup) -> float:
 
     Mistral-7B 131,072 bytes, Llama-2-7B 524,288 bytes in bf16.
     """
-    *_, cache_width = rank_geometry(model, setup.tensor_parallel)
+    *_, cache_width = rank_geometry(model, setup)
     return model.layers * cache_width * DTYPE_BYTES[setup.kv_dtype]
 
 
@@ -137,9 +137,10 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
     Notes
     -----
     One context copy per sample for the layout ``copies`` under standard attention, else one for
-    all; each node of a tree once. A layer with a sliding window keeps only the window.
+    all; each node of a tree once. A layer with a sliding window keeps only the window. The mixed
+    form of latent attention keeps the shared context twice: compressed and expanded.
     """
-    *_, cache_width = rank_geometry(model, setup.tensor_parallel)
+    *_, cache_width = rank_geometry(model, setup)
     tokens: Numeric = 0
     for group in model.layer_groups:
         context, decoded = visible_tokens(work.context_tokens, work.decoded_tokens, group.window)
@@ -150,7 +151,12 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
             stored = context * (work.samples if setup.copies else 1) + decoded * work.samples
             stored = work.prompts * stored
         tokens = tokens + group.count * stored
-    return tokens * cache_width * DTYPE_BYTES[setup.kv_dtype]
+    values = tokens * cache_width
+    if model.latent is not None and setup.mixed:
+        *_, expanded_width = rank_geometry(model, setup.but(latent_form="expanded"))
+        shared = shared_tokens(prefilled_levels(setup, work))
+        values = values + model.layers * shared * expanded_width
+    return values * DTYPE_BYTES[setup.kv_dtype]
 
 
 def workspace_bytes(
@@ -201,7 +207,7 @@ def prefill_workspace_bytes(model: ModelShape, setup: Setup, work: Workload) -> 
     """
     tokens = prefill_tokens_at_once(setup, work)
     element = DTYPE_BYTES[setup.activation_dtype]
-    inner = max(_attention_values(model, setup.tensor_parallel), _mlp_values(model, setup))
+    inner = max(_attention_values(model, setup), _mlp_values(model, setup))
     hidden = (3 if setup.eager else 2) * model.hidden_size
     logits = work.prompts * model.vocab_size * LOGIT_BYTES
     return maximum(tokens * element * (hidden + inner), logits)
@@ -220,10 +226,10 @@ def prefill_tokens_at_once(setup: Setup, work: Workload) -> Numeric:
     return minimum(tokens, PREFILL_CHUNK_TOKENS) if setup.graph else tokens
 
 
-def _attention_values(model: ModelShape, ranks: int) -> float:
+def _attention_values(model: ModelShape, setup: Setup) -> float:
     """Values per token of queries, keys, values and output in a prefill's attention."""
-    kv_heads, key_width, value_width = prefill_geometry(model, ranks)
-    return (model.heads // ranks + kv_heads) * (key_width + value_width)
+    kv_heads, key_width, value_width = prefill_geometry(model, setup)
+    return (model.heads // setup.tensor_parallel + kv_heads) * (key_width + value_width)
 
 
 def _mlp_values(model: ModelShape, setup: Setup) -> float:

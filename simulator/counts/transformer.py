@@ -12,7 +12,12 @@ from simulator.counts.attention import latent
 from simulator.counts.attention.plain import rebuild
 from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.shape import AttentionShape, present
-from simulator.counts.attention.tree import SharedLevel, stored_tokens, visible_levels
+from simulator.counts.attention.tree import (
+    SharedLevel,
+    shared_tokens,
+    stored_tokens,
+    visible_levels,
+)
 from simulator.counts.experts import RoutedExperts, visited_experts
 from simulator.counts.operation import Kind, Operation, repeated
 from simulator.counts.pieces import (
@@ -124,7 +129,10 @@ def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[
     )
     windows = layers_by_window(model)
     operations = embedding(shard)
-    operations += repeated(attention_input(shard, absorbed=False), model.layers)
+    before = attention_input(shard, absorbed=False)
+    if model.latent is not None and setup.mixed:
+        before.append(latent.context_store(shard, model.latent, shared_tokens(levels)))
+    operations += repeated(before, model.layers)
     for window, layers in windows.items():
         prefill = _prefill_attention(shard, levels, window)
         operations += repeated(prefill, layers, mark=_mark(window))
@@ -217,9 +225,9 @@ def attention_input(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
     ----------
     absorbed
         For latent attention: whether queries move into the latent space (decoding), or keys and
-        values out of it (prefill).
+        values out of it (prefill, and an expanded cache).
     """
-    model = shard.model
+    model, absorbed = shard.model, absorbed and not shard.setup.expanded
     operations = [norm(shard, "attention_norm")] if model.norms_per_layer else []
     operations += quantised(shard, "attention_quantise", model.hidden_size)
     if model.latent is not None:
@@ -263,7 +271,7 @@ def attention(shape: AttentionShape, setup: Setup) -> list[Operation]:
     """
     way = find_way(setup.kernel)
     operations = [rebuild(shape)] if setup.rebuilds else []
-    if setup.eager:
+    if setup.eager and shape.expanded is None:  # plain code of the mixed form is no setup's
         operations += way.plain(shape, setup)
     elif setup.bifurcated:
         operations += way.bifurcated(shape)
@@ -307,8 +315,8 @@ def attention_shape(
         Thread blocks the GPU runs at once.
     """
     context, decoded = visible_tokens(work.context_tokens, work.decoded_tokens, window)
-    kv_heads, key_width, value_width, cache_width = rank_geometry(model, setup.tensor_parallel)
-    return AttentionShape(
+    kv_heads, key_width, value_width, cache_width = rank_geometry(model, setup)
+    shape = AttentionShape(
         prompts=work.prompts,
         samples=work.samples,
         query_tokens=work.query_tokens,
@@ -324,7 +332,14 @@ def attention_shape(
         dtype=setup.activation_dtype,
         resident_blocks=resident_blocks,
         levels=visible_levels(work, context) if work.tree else (),
+        kind="attention" if model.latent is None or setup.expanded else "latent_attention",
     )
+    if model.latent is None or not setup.mixed:
+        return shape
+    expanded = attention_shape(
+        model, setup.but(latent_form="expanded"), work, window, resident_blocks=resident_blocks
+    )
+    return replace(shape, expanded=expanded)
 
 
 def visible_tokens(
@@ -350,12 +365,16 @@ def visible_tokens(
     return minimum(context, maximum(window - own, 0)), own
 
 
-def rank_geometry(model: ModelShape, ranks: int) -> tuple[int, int, int, int]:
+def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
     """Return one GPU's KV heads, key width, value width and cached values per token and layer.
 
     KV heads are split over the GPUs, and replicated if there are fewer than GPUs. A latent cache
-    (MLA) cannot be split; decoding attends to it in the absorbed form.
+    (MLA) cannot be split, unless it is kept expanded.
     """
+    ranks = setup.tensor_parallel
+    if model.latent is not None and setup.expanded:
+        heads, widths = model.heads // ranks, latent.expanded_widths(model.latent)
+        return (heads, *widths, heads * sum(widths))
     if model.latent is not None:
         key_width, value_width = latent.absorbed_widths(model.latent)
         return 1, key_width, value_width, model.cache_width
@@ -363,11 +382,14 @@ def rank_geometry(model: ModelShape, ranks: int) -> tuple[int, int, int, int]:
     return kv_heads, model.head_dim, model.head_dim, 2 * kv_heads * model.head_dim
 
 
-def prefill_geometry(model: ModelShape, ranks: int) -> tuple[int, int, int]:
-    """Return one GPU's KV heads, key width and value width in a prefill's attention."""
+def prefill_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int]:
+    """Return one GPU's KV heads, key width and value width in a prefill's attention.
+
+    A prefill expands latent vectors, whatever the cache keeps.
+    """
     if model.latent is not None:
-        return (model.heads // ranks, *latent.expanded_widths(model.latent))
-    kv_heads, key_width, value_width, _ = rank_geometry(model, ranks)
+        setup = setup.but(latent_form="expanded")
+    kv_heads, key_width, value_width, _ = rank_geometry(model, setup)
     return kv_heads, key_width, value_width
 
 
@@ -391,7 +413,7 @@ def _prefill_attention(
     levels above it.
     """
     heads, element = shard.heads, shard.element_bytes
-    kv_heads, key_width, value_width = prefill_geometry(shard.model, shard.ranks)
+    kv_heads, key_width, value_width = prefill_geometry(shard.model, shard.setup)
     widths = key_width + value_width
     operations = []
     above: Numeric = 0
@@ -408,7 +430,7 @@ def _prefill_attention(
         operations.append(
             Operation(
                 name="prefill_attention" + (f"_level_{number}" if len(levels) > 1 else ""),
-                kind="prefill_attention",
+                kind="prefill_attention" if shard.model.latent is None else "latent_prefill",
                 flops=2 * level.nodes * (pairs - pairs_above) * heads * widths,
                 bytes_read=row_bytes * heads * key_width + kv_bytes,
                 bytes_written=row_bytes * heads * value_width,
@@ -429,7 +451,7 @@ def _broadcast_cache(
 ) -> Operation:
     """Return the copies of each context's cache to every sample, for contiguous caches."""
     context, _ = visible_tokens(work.context_tokens, 0, window)
-    *_, cache_width = rank_geometry(model, setup.tensor_parallel)
+    *_, cache_width = rank_geometry(model, setup)
     one_copy = work.prompts * context * cache_width * DTYPE_BYTES[setup.kv_dtype]
     return Operation(
         name="kv_broadcast",
@@ -447,9 +469,10 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
     Parameters
     ----------
     absorbed
-        For latent attention: whether outputs first move out of the latent space.
+        For latent attention: whether outputs first move out of the latent space. In the mixed form
+        those over own tokens do, before they are merged with the others.
     """
-    model = shard.model
+    model, absorbed = shard.model, absorbed and not shard.setup.expanded
     operations, width = [], shard.heads * model.head_dim
     if model.latent is not None:
         width = shard.heads * model.latent.value_dim

@@ -16,12 +16,14 @@ Attention = Literal["standard", "bifurcated"]
 KvLayout = Literal["copies", "shared", "rebuilt"]
 Execution = Literal["graph", "compiled", "eager"]
 Routing = Literal["balanced", "uniform", "skewed"]
+LatentForm = Literal["auto", "absorbed", "expanded", "mixed"]
 ConstantsChoice = Literal["auto", "carried", "peak"]
 
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 KV_LAYOUTS: tuple[KvLayout, ...] = get_args(KvLayout)
 EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
 ROUTINGS: tuple[Routing, ...] = get_args(Routing)
+LATENT_FORMS: tuple[LatentForm, ...] = get_args(LatentForm)
 CONSTANTS_CHOICES: tuple[ConstantsChoice, ...] = get_args(ConstantsChoice)
 
 
@@ -57,6 +59,12 @@ class Setup(Frozen):
         law (skewed).
     routing_exponent
         The exponent of skewed routing, between 1 and 2: see ``counts/experts.py``.
+    latent_form
+        Form of latent attention. ``absorbed``: queries move into the latent space. ``expanded``:
+        the cache holds keys and values of every head. ``mixed``: the shared context is also kept
+        expanded, own tokens are absorbed; standard attention shares nothing and stays absorbed.
+        ``auto``: answers choose, see :func:`simulator.answers.estimate.latent_forms`; counts take
+        it as ``absorbed``. Other models ignore it.
     constants
         ``auto`` takes the best known, ``carried`` ignores what was fitted or measured on the card,
         ``peak`` uses published peaks without fixed times: a bound, not a prediction.
@@ -73,6 +81,7 @@ class Setup(Frozen):
     tensor_parallel: AtLeastOne = 1
     routing: Routing = "uniform"
     routing_exponent: Annotated[float, Field(allow_inf_nan=True)] = 1.2
+    latent_form: LatentForm = "auto"
     constants: ConstantsChoice = "auto"
     gpu_memory_utilization: Annotated[float, Field(allow_inf_nan=True)] = 0.9
 
@@ -109,6 +118,16 @@ class Setup(Frozen):
     def rebuilds(self) -> bool:
         """Whether every step concatenates the context with each sample's decoded tokens."""
         return self.kv_layout == "rebuilt" and not self.bifurcated
+
+    @property
+    def expanded(self) -> bool:
+        """Whether a latent cache is kept as keys and values of every head."""
+        return self.latent_form == "expanded"
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the shared context of a latent cache is kept expanded as well."""
+        return self.latent_form == "mixed" and self.bifurcated
 
     @property
     def eager(self) -> bool:

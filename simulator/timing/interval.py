@@ -398,12 +398,13 @@ def _kernel_errors(
             cached_s = step.cached_s[family]
             below = below + (spread.cached_below - spread.streaming_below) * cached_s
             above = above + (spread.cached_above - spread.streaming_above) * cached_s
-        if family == "attention":
+        if family in CACHE_READERS:
             alone, together = square_root(1 - spread.common), square_root(spread.common)
             own[family] = Deviation(alone * below, alone * above)
             if setup.bifurcated:
                 more = code_spread("bifurcated")
-                own["bifurcated"] = Deviation(
+                read_apart = "bifurcated" if family == "attention" else f"bifurcated_{family}"
+                own[read_apart] = Deviation(
                     more.streaming_below * streaming + more.fixed_below * time.fixed_s,
                     more.streaming_above * streaming + more.fixed_above * time.fixed_s,
                 )

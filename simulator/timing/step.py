@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from simulator.counts.operation import Kind, Operation
-from simulator.counts.transformer import decode_operations
+from simulator.counts.operation import Kind, Operation, repeated
+from simulator.counts.transformer import attention, attention_shapes, decode_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import Workload
@@ -14,7 +14,7 @@ from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import ROOFS, OperationTime, Roof, is_used, operation_time
 
 # Consecutive kinds of operation in an attention call, whose errors count as one.
-ONE_KERNEL: tuple[Kind, ...] = ("attention", "combine", "copy")
+ONE_KERNEL: tuple[Kind, ...] = ("attention", "latent_attention", "combine", "copy")
 _STREAMED: tuple[Roof, ...] = ("memory", "compute", "link")
 
 
@@ -136,6 +136,22 @@ def spent_on(operations: Iterable[Operation], gpu: Rates, execution: Execution) 
             device = device + operation.repeat * time.device_s
         host = host + operation.repeat * time.host_s
     return Spent(device, host, collective)
+
+
+def attention_spent(model: ModelShape, setup: Setup, work: Workload, gpu: Rates) -> Spent:
+    """Return the time of a decode step's attention, all layers together.
+
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+    gpu
+        The GPU's rates.
+    """
+    attending: list[Operation] = []
+    for shape, layers, _ in attention_shapes(model, setup, work, resident_blocks(gpu.gpu)):
+        attending += repeated(attention(shape, setup), layers)
+    return spent_on(attending, gpu, setup.execution)
 
 
 def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution) -> StepTime:

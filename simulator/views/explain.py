@@ -6,13 +6,18 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import Estimate
+from simulator.counts.attention.latent import (
+    absorbed_widths,
+    expanded_widths,
+    mixing_pays_from,
+)
 from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import attention_shape, rank_geometry
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.model import count_parameters
 from simulator.timing.constants import used_constants
-from simulator.timing.interval import shipped_spreads
+from simulator.timing.interval import CACHE_READERS, shipped_spreads
 from simulator.timing.roofline import OperationTime, cached_bytes, further_waves, overlap_power
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 from simulator.views.columns import line
@@ -27,10 +32,13 @@ if TYPE_CHECKING:
 NAMES: Mapping[str, str] = {
     "gemm": "products",
     "attention": "attention",
+    "latent_attention": "latent attention",
     "prefill_attention": "prefill attention",
+    "latent_prefill": "latent prefill",
     "elementwise": "norms and other elementwise",
     "collective": "collectives",
     "bifurcated": "bifurcated attention from standard's constants",
+    "bifurcated_latent_attention": "bifurcated latent attention from standard's constants",
     "code": "plain PyTorch code",
     "stored": "reads of one stored context",
     "host": "host",
@@ -57,6 +65,7 @@ def explain(result: Estimate) -> list[Step]:
         *_kv_read(result),
         _weights_read(result),
         _attention_flops(result),
+        *_mixing(result),
         *(_operation(result, *pair) for pair in _largest(result)),
         _step_time(result),
         _interval(result),
@@ -102,11 +111,14 @@ def _kv_read(result: Estimate) -> list[Step]:
         ]
     width, symbols = _cache_width(result)
     element = f"{DTYPE_BYTES[result.setup.kv_dtype]:g}"
+    if result.model.latent is not None and result.setup.mixed:
+        return [_mixed_read(result)]
     if len(work.tree) > 1 and result.setup.bifurcated:
         return [_tree_read(result, width, symbols)]
     tokens, numbers = _tokens_read(result, once)
     equation = "6" if result.setup.bifurcated else "5"
-    kept = "K and V" if result.model.latent is None else "the latent cache instead of K and V"
+    latent = result.model.latent is not None and not result.setup.expanded
+    kept = "the latent cache instead of K and V" if latent else "K and V"
     return [
         Step(
             what="KV bytes read",
@@ -116,6 +128,24 @@ def _kv_read(result: Estimate) -> list[Step]:
             reference=f"{PAPER}, equation {equation}, {kept}, all layers",
         )
     ]
+
+
+def _mixed_read(result: Estimate) -> Step:
+    """Derive the KV bytes read of a latent cache whose shared context is kept expanded."""
+    model, work = result.model, result.workload
+    shape = attention_shape(model, result.setup, work, None, resident_blocks=1)
+    *shared, own = shape.parts
+    expanded = " + ".join(f"{part.caches} x {part.tokens}" for part in shared)
+    width = 0 if shape.expanded is None else shape.expanded.cache_width
+    read = f"{width} x ({expanded}) + {shape.cache_width} x {own.caches} x {own.tokens}"
+    return Step(
+        what="KV bytes read",
+        formula="s x L x (h (nope_dim + rope_dim + value_dim) x P m_c "
+        "+ (kv_rank + rope_dim) x P b m_d)",
+        numbers=f"{DTYPE_BYTES[result.setup.kv_dtype]:g} x {model.layers} x ({read})",
+        result=_exact(float(result.totals.kv_bytes_read)),
+        reference="docs/equations.md, latent attention",
+    )
 
 
 def _tree_read(result: Estimate, width: int, symbols: str) -> Step:
@@ -142,8 +172,11 @@ def _exact(number_of_bytes: float) -> str:
 
 def _cache_width(result: Estimate) -> tuple[int, str]:
     """Return the values cached per token and layer on one GPU, and their symbols."""
-    *_, width = rank_geometry(result.model, result.setup.tensor_parallel)
-    return width, "2 g k" if result.model.latent is None else "(kv_rank + rope_dim)"
+    *_, width = rank_geometry(result.model, result.setup)
+    if result.model.latent is None:
+        return width, "2 g k"
+    expanded = "h (nope_dim + rope_dim + value_dim)"
+    return width, expanded if result.setup.expanded else "(kv_rank + rope_dim)"
 
 
 def _tokens_read(result: Estimate, per_layer: str) -> tuple[str, str]:
@@ -187,19 +220,27 @@ def _attention_flops(result: Estimate) -> Step:
     flops = sum(
         operation.flops * operation.repeat
         for operation in result.operations
-        if operation.kind == "attention"
+        if operation.kind in CACHE_READERS
     )
     heads = model.heads // result.setup.tensor_parallel
     queries = f"{work.prompts} x {work.samples} x {work.query_tokens} x {heads}"
     tokens = work.context_tokens + work.decoded_tokens
-    if model.latent is not None:
-        # Keys are the latent and the rotary part, values the latent.
-        width, symbols = model.cache_width + model.latent.kv_rank, "2 (2 kv_rank + rope_dim)"
-        factor = f"2 x {width}"
-    else:
-        factor, symbols = f"4 x {model.head_dim}", "4 k"
+    factor, symbols = f"4 x {model.head_dim}", "4 k"
     seen = f"{model.layers} x ({work.context_tokens} + {work.decoded_tokens})"
     formula = "L (m_c + m_d)"
+    what = "Attention FLOPs (the same for standard and bifurcated)"
+    if model.latent is not None:
+        # Absorbed keys are the latent and the rotary part, values the latent.
+        absorbed = sum(absorbed_widths(model.latent)), "(2 kv_rank + rope_dim)"
+        expanded = sum(expanded_widths(model.latent)), "(nope_dim + rope_dim + value_dim)"
+        width, symbol = expanded if result.setup.expanded else absorbed
+        factor, symbols = f"2 x {width}", f"2 {symbol}"
+        if result.setup.mixed:
+            what, factor, symbols = "Attention FLOPs (mixed form)", "2", "2"
+            shape = attention_shape(model, result.setup, work, None, resident_blocks=1)
+            own = shape.parts[-1].tokens
+            formula = f"L ({expanded[1]} m_c + {absorbed[1]} m_d)"
+            seen = f"{model.layers} x ({expanded[0]} x {tokens - own} + {absorbed[0]} x {own})"
     if any(group.window for group in model.layer_groups):
         formula = "sum over layers of (m_c + m_d), within their windows"
         terms = [
@@ -208,12 +249,37 @@ def _attention_flops(result: Estimate) -> Step:
         ]
         seen = f"({' + '.join(terms)})"
     return Step(
-        what="Attention FLOPs (the same for standard and bifurcated)",
+        what=what,
         formula=f"{symbols} x P b n h x {formula}",
         numbers=f"{factor} x {queries} x {seen}",
         result=f"{float(flops):,.0f} FLOP = {format_si(float(flops), 'FLOP')}",
         reference=f"{PAPER}, section 4",
     )
+
+
+def _mixing(result: Estimate) -> list[Step]:
+    """Derive the samples from which a latent cache's shared context is better expanded."""
+    latent, setup, queries = result.model.latent, result.setup, result.workload.query_tokens
+    if latent is None or setup.expanded or not setup.bifurcated:
+        return []
+    rate = result.rates.flops_per_s("latent_attention", setup.activation_dtype)
+    bandwidth = result.rates.bandwidth_bytes_per_s["attention"]
+    kv_bytes = DTYPE_BYTES[setup.kv_dtype]
+    samples = mixing_pays_from(
+        latent, query_tokens=queries, flops_per_byte=rate / bandwidth, kv_bytes=kv_bytes
+    )
+    expanded, absorbed = sum(expanded_widths(latent)), sum(absorbed_widths(latent))
+    return [
+        Step(
+            what="Samples from which a shared context is read faster expanded than absorbed",
+            formula="s / 2 x (nope_dim + rope_dim + value_dim) / (n (2 kv_rank + rope_dim)) "
+            "x FLOP rate / bandwidth",
+            numbers=f"{kv_bytes:g} / 2 x {expanded} / ({queries} x {absorbed}) x "
+            f"{rate / TERA:,.0f} TFLOP/s / {bandwidth / GIGA:,.0f} GB/s",
+            result=f"{samples:,.0f} samples of each prompt, whatever the length of the context",
+            reference="docs/equations.md, latent attention; TyphoonMLA, arXiv:2509.21081",
+        )
+    ]
 
 
 def _largest(result: Estimate) -> list[tuple[Operation, OperationTime]]:
@@ -304,7 +370,7 @@ def _interval(result: Estimate) -> Step:
     """Derive the interval: how much each error shortens or lengthens the step."""
     unsure = result.uncertainty
     parts = [
-        f"{NAMES[name]}{' (own share)' if own and name == 'attention' else ''} "
+        f"{NAMES[name]}{' (own share)' if own and name in CACHE_READERS else ''} "
         f"-{format_time(float(part.below_s))} +{format_time(float(part.above_s))}"
         for own, group in ((False, unsure.shared), (True, unsure.own))
         for name, part in group.items()

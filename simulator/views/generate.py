@@ -83,6 +83,9 @@ def generate_rows(results: Mapping[str, Generation]) -> list[Row]:
 def generate_view(results: Mapping[str, Generation]) -> "RenderableType":
     """Return whole requests as a table."""
     first = next(iter(results.values()))
+    # Each kind of attention may take another form of latent attention.
+    every = (note for result in results.values() for note in result.notes)
+    forms = [note for note in every if note.startswith("Latent attention")]
     said = []
     if len(results) > 1:
         said = [f"Over the whole request bifurcated is {text.times_as(_speedup(results))}."]
@@ -94,7 +97,7 @@ def generate_view(results: Mapping[str, Generation]) -> "RenderableType":
         *said,
         *columns.notes(
             [
-                *text.without_shortage(first.notes),
+                *text.without_shortage([*first.notes, *forms]),
                 *text.copies_notes(first.last_step.setup, first.last_step.workload),
             ]
         ),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from builders import (
     asked,
+    deepseek_v3,
     gpu,
     gpus,
     llama_2_7b,
@@ -21,7 +22,7 @@ from hypothesis import assume, given, settings
 
 from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES, compare, kv_io_ratio
 from simulator.answers.estimate import estimate
-from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Setup
 from simulator.inputs.workload import Workload
@@ -50,6 +51,39 @@ def test_each_line_has_its_storage() -> None:
     assert shared.totals.kv_bytes_read == answer.standard.totals.kv_bytes_read
     assert shared.memory.kv_bytes == answer.bifurcated.memory.kv_bytes
     assert answer.bifurcated.step_s < shared.step_s <= answer.standard.step_s
+
+
+def test_bifurcated_latent_attention_takes_the_faster_form() -> None:
+    """Absorbed for few samples, mixed for many; break-even points are those of the better one."""
+    few, many = (
+        compare(deepseek_v3(), load_hardware("h200"), *asked(samples=samples))
+        for samples in (8, 200)
+    )
+    forms = [
+        [line.setup.latent_form for line in (answer.standard, answer.bifurcated)]
+        for answer in (few, many)
+    ]
+    assert forms == [["absorbed", "absorbed"], ["absorbed", "mixed"]]
+    assert few.break_even_samples == many.break_even_samples
+    mixed, absorbed = (
+        compare(deepseek_v3(), load_hardware("h200"), *asked(samples=200, latent_form=form))
+        for form in ("mixed", "absorbed")
+    )
+    assert many.bifurcated.step_s == mixed.bifurcated.step_s < absorbed.bifurcated.step_s
+    assert many.break_even_samples == mixed.break_even_samples
+    assert mixed.standard.step_s == absorbed.standard.step_s
+
+
+def test_a_form_that_does_not_fit_is_not_taken() -> None:
+    """The expanded context is too large for a card that holds the compressed one."""
+    work = asked(samples=500, context_tokens=30000, attention="bifurcated")
+    needs = [
+        estimate(deepseek_v3(), gpu(), work[0].but(latent_form=form), work[1]).memory.total_bytes
+        for form in ("absorbed", "mixed")
+    ]
+    for held, form in ((needs[1], "mixed"), (needs[1] - 2**30, "absorbed")):
+        card = gpu(memory_gb=held / 0.9 / 1e9 + 1)
+        assert estimate(deepseek_v3(), card, *work).setup.latent_form == form
 
 
 def test_the_question_s_own_attention_is_ignored() -> None:

@@ -97,7 +97,9 @@ def test_a_group_needs_a_link() -> None:
     [
         (llama_2_7b(max_context_tokens=4096), {}, "8,256 tokens exceed the 4,096"),
         (windowed(), {}, "sliding window"),
-        (deepseek_v3(), {"attention": "bifurcated"}, "latent cache"),
+        (deepseek_v3(), {"attention": "bifurcated"}, "(MLA) is absorbed"),
+        (deepseek_v3(), {"attention": "bifurcated", "samples": 999}, "(MLA) is mixed: the shared"),
+        (deepseek_v3(), {"latent_form": "expanded"}, "(MLA) is expanded: the cache holds"),
         (mistral_7b(), {"query_tokens": 4}, "as accepted"),
         (mistral_7b(), {"tree": "1K,64x2", "attention": "bifurcated"}, "level of the tree is read"),
         (mistral_7b(), {"tree": "1K+64x2", "attention": "bifurcated"}, "below them: level1."),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from builders import asked, gpu, mistral_7b
 
+from simulator.answers.compare import compare
 from simulator.answers.sweep import (
     NUMERIC_AXES,
     POINTS_AT_ONCE,
@@ -16,6 +17,8 @@ from simulator.answers.sweep import (
 )
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.errors import SimulatorError
+from simulator.inputs.hardware import load_hardware
+from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario, load_scenario, scenario_files
 from simulator.inputs.workload import Workload
 
@@ -55,6 +58,45 @@ def test_every_combination_of_names_is_a_grid() -> None:
     assert {grid.model.kv_heads for grid in sweep.grids} == {1, 8}
     assert sweep.grids[0].axes["context_tokens"] == (1024, 2048)
     assert not sweep.skipped
+
+
+def test_a_sweep_chooses_the_form_of_latent_attention_at_each_point() -> None:
+    """Every column is that of the faster of both forms, as ``compare`` chooses it."""
+    work = {"samples": [2, 20, 400], "context_tokens": ["1K", "30K"], "kv_layout": "shared"}
+
+    def columns(form: str) -> dict[str, Any]:
+        scenario = _scenario("deepseek-v3", "h200", latent_form=form, **work)
+        [block] = prepare_sweep(scenario).blocks()
+        return block
+
+    auto, absorbed, mixed = (columns(form) for form in ("auto", "absorbed", "mixed"))
+    better = mixed["bifurcated_step_ms"] < absorbed["bifurcated_step_ms"]
+    assert list(better) == [False, False, False, False, True, True]
+    for name in auto.keys() - {"latent_form", "standard_bound", "bifurcated_bound"}:
+        if isinstance(auto[name], np.ndarray):
+            wanted = np.where(better, mixed[name], absorbed[name])
+            np.testing.assert_array_equal(auto[name], wanted, err_msg=name)
+    for point in (0, 5):
+        answer = compare(
+            load_model("deepseek-v3"),
+            load_hardware("h200"),
+            *asked(
+                samples=int(auto["samples"][point]),
+                context_tokens=int(auto["context_tokens"][point]),
+                kv_layout="shared",
+                weight_dtype="fp8",
+            ),
+        )
+        assert auto["speedup"][point] == pytest.approx(answer.speedup, rel=1e-12)
+        assert auto["verdict"][point] == answer.verdict
+
+
+def test_a_form_that_a_model_does_not_have_is_skipped() -> None:
+    """Of two models, only one has latent attention."""
+    models = ["mistral-7b", "deepseek-v3"]
+    sweep = prepare_sweep(_scenario(models, latent_form="mixed"))
+    assert [grid.model.name for grid in sweep.grids] == ["deepseek-v3"]
+    assert sweep.skipped == ("latent_form = mixed: mistral-7b has no latent attention",)
 
 
 def test_what_is_not_given_has_the_question_s_default() -> None:

@@ -54,6 +54,19 @@ def test_compare(model: str, options: Sequence[str], keywords: Mapping[str, Any]
     assert shown == compare_object(simulator.compare(model, **keywords))
 
 
+@pytest.mark.parametrize("form", ["auto", "absorbed", "expanded", "mixed"])
+def test_forms_of_latent_attention(form: str) -> None:
+    """Each form is the API's, in a step and in a comparison."""
+    asked = ("-m", "kimi-k2", "-n", "200", "--latent-form", form, "--json")
+    keywords: Mapping[str, Any] = {"samples": 200, "latent_form": form}
+    shown = bifurcate("estimate", *asked, "--attention", "bifurcated").json
+    answer = simulator.estimate("kimi-k2", attention="bifurcated", **keywords)
+    assert shown == estimate_object(answer)
+    assert shown["inputs"]["latent_form"] == ("mixed" if form == "auto" else form)
+    shown = bifurcate("compare", *asked).json
+    assert shown == compare_object(simulator.compare("kimi-k2", **keywords))
+
+
 def test_the_step_asked_about_is_the_last_of_the_request() -> None:
     """estimate --output-tokens is generate's last step, with drafts that are not all kept too."""
     drafts = ("--output-len", "100", "--query-tokens", "4", "--accepted-tokens", "2.5")

@@ -91,6 +91,8 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
         ("parameters", "check its sizes"),
     ),
     (("estimate", "-m", "deepseek-v3", "--kernel", "sdpa_math"), 1, ("latent", "sdpa_math")),
+    (("estimate", *M, "--latent-form", "mixed"), 1, ("latent_form = mixed", "no latent")),
+    (("compare", *M, "--latent-form", "naive"), 2, ("'naive' is not one of auto, absorbed",)),
     (("estimate", *M, "--assume", "llama"), 2, ("--assume", "config.json")),
     # Numbers.
     (("estimate", *M, "--gpu-memory-utilization", "0"), 1, ("gpu_memory_utilization", "(0, 1]")),

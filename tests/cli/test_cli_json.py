@@ -32,6 +32,7 @@ WORKLOAD: dict[str, Any] = {
     "tensor_parallel": int,
     "routing": str,
     "routing_exponent": Number,
+    "latent_form": str,
     "tree": str,
 }
 INPUTS: dict[str, Any] = {

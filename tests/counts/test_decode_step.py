@@ -31,7 +31,7 @@ BIFURCATED = Setup(attention="bifurcated")
 def test_heads_divide_or_are_copied(ranks: int) -> None:
     """Llama-3-70B's 64 heads and 8 KV heads go over any power of two up to 64."""
     check_split(llama_3_70b(), ranks)
-    kv_heads, *_, cached = rank_geometry(llama_3_70b(), ranks)
+    kv_heads, *_, cached = rank_geometry(llama_3_70b(), Setup(tensor_parallel=ranks))
     assert kv_heads == max(1, 8 // ranks)
     assert cached == 2 * kv_heads * 128
 
@@ -57,7 +57,16 @@ def test_a_window_sees_the_last_tokens(context: int, decoded: int, window: int) 
 
 def test_a_latent_cache_is_not_split() -> None:
     """Every rank of MLA keeps all 576 values, whatever the group."""
-    assert rank_geometry(deepseek_v3(), 8) == rank_geometry(deepseek_v3(), 1) == (1, 576, 512, 576)
+    for ranks in (1, 8):
+        setup = Setup(tensor_parallel=ranks)
+        assert rank_geometry(deepseek_v3(), setup) == (1, 576, 512, 576)
+
+
+def test_an_expanded_latent_cache_is_split_by_heads() -> None:
+    """128 heads of 192 + 128 values, 16 of them on each of 8 GPUs."""
+    for ranks, heads in ((1, 128), (8, 16)):
+        setup = Setup(tensor_parallel=ranks, latent_form="expanded")
+        assert rank_geometry(deepseek_v3(), setup) == (heads, 192, 128, heads * 320)
 
 
 @given(st.integers(0, 400), st.one_of(st.none(), st.integers(1, 200)))

@@ -117,7 +117,7 @@ def test_the_two_forms_of_prefill_differ_3_4_fold(tmp_path: Path) -> None:
         ({**DECODE, "batch": 8, "latency_us": 7.0}, "implies 1304 TFLOP/s"),
         # Possible in the expanded form alone.
         ({**PREFILL, "form": "latent_576_512"}, "implies 2492 TFLOP/s"),
-        ({**DECODE, "plausible": 0}, "not plausible"),
+        ({**DECODE, "plausible": 0}, "implausible"),
         ({**DECODE, "latent_dim": -1}, "latent_dim is not a size"),
         # 235 MB of output weights, in bf16.
         ({**MODULE, "heads": 128, "latency_us": 20.0}, "implies 9123 GB/s"),

@@ -38,6 +38,7 @@ def test_every_source_is_there() -> None:
         "FlashInfer 2024": 9,
         "flashinfer#595": 2,
         "flashinfer#789": 3,
+        "TyphoonMLA": 3,
         "TensorRT-LLM#14396": 5,
         "vllm#44397": 5,
         "vllm#12395": 2,

@@ -167,6 +167,7 @@ def test_what_is_asked_is_no_axis() -> None:
         ("tensor_parallel", [1, 8]),
         ("routing", ["uniform", "skewed"]),
         ("routing_exponent", [1.01, 1.2]),
+        ("latent_form", ["absorbed", "mixed"]),
         ("tree", ["system=1024,problem=512x8", "system=2048"]),
         ("kv_heads", [32, 1]),
     ],

@@ -82,14 +82,45 @@ def test_formulas_evaluate_to_the_totals(model: str, work: dict[str, Any], atten
         pytest.skip("this model cannot be split so")
     derived = steps(result)
     assert value(derived["KV bytes read"].numbers) == result.totals.kv_bytes_read
-    flops = derived["Attention FLOPs (the same for standard and bifurcated)"]
-    total = sum(op.flops * op.repeat for op in result.operations if op.kind == "attention")
+    [flops] = [step for what, step in derived.items() if what.startswith("Attention FLOPs")]
+    total = attention_flops(result)
     assert value(flops.numbers) == pytest.approx(total, rel=1e-12)
     for name in ("KV bytes read", "Weight bytes read"):
         exact, rounded = derived[name].result.split(" = ")
         assert quantity(rounded) == pytest.approx(quantity(exact), rel=ROUNDED)
     shown = quantity(derived["Weight bytes read"].result.split(" = ")[0])
     assert shown == pytest.approx(float(result.totals.weight_bytes_read), abs=0.5)
+
+
+def attention_flops(result: Estimate) -> float:
+    """Add up the FLOPs of attention."""
+    kinds = ("attention", "latent_attention")
+    return float(sum(op.flops * op.repeat for op in result.operations if op.kind in kinds))
+
+
+@pytest.mark.parametrize(
+    "work",
+    [{"samples": 200}, {"samples": 9, "prompts": 3}, {"tree": "1K,500x2,60x2", "samples": 9}],
+)
+def test_formulas_of_the_mixed_form_evaluate_to_the_totals(work: dict[str, Any]) -> None:
+    """KV bytes and FLOPs of an expanded context and absorbed own tokens."""
+    result = simulator.estimate(
+        "deepseek-v3", "h100-sxm", attention="bifurcated", latent_form="mixed", **work
+    )
+    derived = steps(result)
+    assert value(derived["KV bytes read"].numbers) == result.totals.kv_bytes_read
+    flops = derived["Attention FLOPs (mixed form)"]
+    assert value(flops.numbers) == pytest.approx(attention_flops(result), rel=1e-12)
+
+
+def test_the_samples_from_which_mixing_pays_are_shown() -> None:
+    """At published peaks, an H100's 87, halved by two query tokens."""
+    name = "Samples from which a shared context is read faster expanded than absorbed"
+    asked = {"attention": "bifurcated", "latent_form": "mixed", "constants": "peak"}
+    for queries, samples in ((1, "87 samples"), (2, "43 samples")):
+        result = simulator.estimate("deepseek-v3", "h100-sxm", query_tokens=queries, **asked)
+        assert steps(result)[name].result.startswith(samples)
+    assert name not in steps(simulator.estimate("llama-3.1-8b", attention="bifurcated"))
 
 
 @settings(max_examples=40, deadline=None)

@@ -47,6 +47,11 @@ samples = [1, 8]
 query_tokens = 4
 accepted_tokens = 2.5
 """
+MIXED = (
+    TREE.replace('"tree"', '"mixed"')
+    .replace("mistral-7b", "kimi-k2")
+    .replace('tree = "system=2K,problem=512x8"', 'latent_form = "mixed"')
+)
 # Everything; tensor parallel over 8 GPUs; a latent cache and fp8 weights; bare peaks; a prefix
 # tree; query tokens that can be moved.
 MENUS: dict[str, dict[str, Any]] = {
@@ -55,6 +60,7 @@ MENUS: dict[str, dict[str, Any]] = {
     "mla-deepseek-v3": {"models": ["deepseek-v3"], "gpus": ["h100-sxm", "a100-sxm-80gb"]},
     "one-sample": {"models": ["gemma-2-9b"], "gpus": ["l4", "mi300x"], "constants": "peak"},
     "tree": {"models": ["mistral-7b"], "gpus": ["h100-sxm", "a40"]},
+    "mixed": {"models": ["kimi-k2"], "gpus": ["h100-sxm"]},
     "speculative-samples": {"models": ["llama-3.1-8b"], "gpus": ["h100-sxm"]},
 }
 
@@ -98,7 +104,8 @@ def test_the_script_answers_as_estimate_does(
     scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At random points that follow all of the page, numbers are Python's to the bound promised."""
-    (tmp_path / "tree.toml").write_text(TREE, encoding="utf-8")
+    for name, text in (("tree", TREE), ("mixed", MIXED)):
+        (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
     monkeypatch.setenv(SCENARIO_PATH_VARIABLE, str(tmp_path))
     settings = MENUS[scenario]
     offer = menu(load_scenario(scenario), **settings)
@@ -287,3 +294,17 @@ def test_bare_peaks_are_valid_json() -> None:
         raise AssertionError(word)
 
     json.loads(data.group(1), parse_constant=refuse)
+
+
+def test_only_latent_models_have_the_form_that_a_page_keeps(tmp_path: Path) -> None:
+    """Other models of the menu run all the same."""
+    path = tmp_path / "mixed.toml"
+    path.write_text(MIXED, encoding="utf-8")
+    offer = menu(load_scenario(path), models=["kimi-k2", "llama-3.1-8b"], gpus=["h100-sxm"])
+    words = {"kernel": "flash", "execution": "graph", "kv_layout": "shared"}
+    forms = {}
+    for entry in offer.models:
+        asked = offer.question(entry.model, attention="bifurcated", **words)
+        assert asked is not None
+        forms[entry.model.name] = asked[0].latent_form
+    assert forms == {"kimi-k2": "mixed", "llama-3.1-8b": "auto"}

@@ -165,7 +165,8 @@ def test_every_gpu_has_its_verdict() -> None:
     [
         ("code-sampling-8k", "Use bifurcated attention: "),
         ("one-sample", "Keep standard attention: "),
-        ("mla-deepseek-v3", "Keep standard attention: "),
+        ("one-kv-head-per-gpu", "Keep standard attention: "),
+        ("mla-deepseek-v3", "It depends on the case: "),
         ("kv-heads-what-if", "It depends on the case: "),
     ],
 )

@@ -28,11 +28,11 @@ class Einsum(Way):
 
     def standard(self, shape: AttentionShape, *, rereads: bool) -> list[Operation]:
         """Return both products and the softmax between them."""
-        return _standard(shape, rereads=rereads)
+        return standard_products(shape, rereads=rereads)
 
     def bifurcated(self, shape: AttentionShape) -> list[Operation]:
         """Return two products over each part, one softmax, and the sum of the outputs."""
-        return _bifurcated(shape)
+        return bifurcated_products(shape)
 
     def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
         """Return the products and PyTorch's operations around them."""
@@ -58,21 +58,22 @@ class Einsum(Way):
         return ""
 
 
-def _standard(shape: AttentionShape, *, rereads: bool) -> list[Operation]:
+def standard_products(shape: AttentionShape, *, rereads: bool) -> list[Operation]:
     """Return <q,K>, softmax and <w,V> over each sequence's whole cache."""
     whole = shape.whole(rereads=rereads)
     return [product(shape, whole, keys=True), _softmax(shape), product(shape, whole, keys=False)]
 
 
-def _bifurcated(shape: AttentionShape) -> list[Operation]:
+def bifurcated_products(shape: AttentionShape) -> list[Operation]:
     """Return <q,K> and <w,V> over context and decoded tokens, one softmax, and a sum."""
-    parts = (shape.context_part, shape.decoded_part)
+    shared = shape.expanded or shape
+    parts = ((shared, shape.context_part), (shape, shape.decoded_part))
     both = present(shape.context_tokens) * present(shape.decoded_tokens)
     return [
-        *(product(shape, part, keys=True) for part in parts),
+        *(product(sizes, part, keys=True) for sizes, part in parts),
         _softmax(shape),
-        *(product(shape, part, keys=False) for part in parts),
-        moved("attention_sum", 2 * shape.output_bytes, shape.output_bytes, launches=both),
+        *(product(sizes, part, keys=False) for sizes, part in parts),
+        moved("attention_sum", 2 * shared.output_bytes, shared.output_bytes, launches=both),
     ]
 
 
@@ -91,7 +92,7 @@ def product(shape: AttentionShape, part: CachePart, *, keys: bool) -> Operation:
     of_part = part.name.removeprefix("attention")
     return Operation(
         name=f"attention_{'scores' if keys else 'values'}{of_part}",
-        kind="attention",
+        kind=shape.kind,
         flops=product_flops(shape, part.tokens, keys=keys),
         bytes_read=((shape.query_bytes if keys else logits) + kv_bytes) * exists,
         bytes_written=(logits if keys else shape.output_bytes) * exists,
@@ -132,7 +133,7 @@ def standard_einsum(shape: AttentionShape, *, rereads: bool = False) -> list[Ope
     rereads
         Whether the samples read one stored context.
     """
-    scores, softmax, values = _standard(shape, rereads=rereads)
+    scores, softmax, values = standard_products(shape, rereads=rereads)
     return [
         moved("attention_query_scale", shape.query_bytes, shape.query_bytes),
         _arrange(shape, "query_fold_tokens", shape.query_bytes),
@@ -151,7 +152,7 @@ def bifurcated_einsum(shape: AttentionShape) -> list[Operation]:
     it with samples folded into rows. The account leaves out an empty part; the code does not.
     """
     m_c, m_d = shape.context_tokens, shape.decoded_tokens
-    context_scores, own_scores, softmax, *values, output_sum = _bifurcated(shape)
+    context_scores, own_scores, softmax, *values, output_sum = bifurcated_products(shape)
     logits, both = shape.logits_bytes(m_c + m_d), present(m_c) * present(m_d)
     folds = merges_by_copy(shape) * present(m_c)
     return [

@@ -106,16 +106,18 @@ class Flash(Way):
 
     def bifurcated(self, shape: AttentionShape) -> list[Operation]:
         """Return flash on each part of the cache, and one merge of all outputs."""
+        shared = shape.expanded or shape
         operations: list[Operation] = []
         states: Numeric = 0
         *levels, own = shape.parts
         for part in levels:
-            operations += flash_part(shape, part, kernel=self.shared)
+            operations += flash_part(shared, part, kernel=self.shared)
             states = states + present(part.tokens)
         suffix, combine = flash_part(shape, own)
         states = states + present(own.tokens)
         needed = where(states > 1, 1, 0)
-        result_bytes = (shape.output_bytes + shape.rows * PARTIAL_BYTES) * needed
+        # Outputs of the absorbed form are merged after they have left the latent space.
+        result_bytes = (shared.output_bytes + shape.rows * PARTIAL_BYTES) * needed
         if not self.shared.merges:
             # The last kernel reads the others' results and merges them with its own in registers.
             merged_bytes = result_bytes * (states - 1)
@@ -133,7 +135,7 @@ class Flash(Way):
                 name="attention_merge",
                 kind="combine",
                 bytes_read=merged_bytes,
-                bytes_written=shape.output_bytes * needed,
+                bytes_written=shared.output_bytes * needed,
                 launches=needed,
                 # The partial outputs were written a moment ago.
                 scratch_bytes=merged_bytes,
@@ -239,7 +241,7 @@ def flash_part(
     return [
         Operation(
             name=part.name,
-            kind="attention",
+            kind=shape.kind,
             flops=shape.flops(part.tokens * chunks),
             bytes_read=(shape.query_bytes + kv_bytes) * exists,
             bytes_written=where(splits > 1, partials, result) * exists,

@@ -17,18 +17,27 @@ class Ideal(Way):
         return [_one_kernel(shape, shape.whole(rereads=rereads))]
 
     def bifurcated(self, shape: AttentionShape) -> list[Operation]:
-        """Return one kernel that reads the context once, or each split level of a tree."""
-        return [_one_kernel(shape, *shape.parts)]
+        """Return one kernel that reads the context once, or each split level of a tree.
+
+        Own tokens take a second one if they are absorbed and the context is expanded.
+        """
+        if shape.expanded is None:
+            return [_one_kernel(shape, *shape.parts)]
+        *shared, own = shape.parts
+        return [
+            _one_kernel(shape.expanded, *shared),
+            _one_kernel(shape, own, name="attention_suffix"),
+        ]
 
 
-def _one_kernel(shape: AttentionShape, *parts: CachePart) -> Operation:
+def _one_kernel(shape: AttentionShape, *parts: CachePart, name: str = "attention") -> Operation:
     """Return attention over several parts of the cache in one kernel."""
     kv_bytes = shape.cached_bytes(sum(part.caches * part.tokens for part in parts))
     repeated_bytes = shape.cached_bytes(sum(part.repeated_tokens for part in parts))
     return Operation(
-        name="attention",
-        kind="attention",
-        flops=shape.flops(shape.tokens),
+        name=name,
+        kind=shape.kind,
+        flops=shape.flops(sum(part.tokens for part in parts)),
         bytes_read=shape.query_bytes + kv_bytes,
         bytes_written=shape.output_bytes,
         kv_bytes_read=kv_bytes,

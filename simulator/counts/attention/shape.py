@@ -7,6 +7,7 @@ tokens; P prompts multiply every term. Sizes are those of one rank of a tensor-p
 from dataclasses import dataclass
 
 from simulator.counts.attention.tree import CachePart, SharedLevel, cache_parts, stored_tokens
+from simulator.counts.operation import Kind
 from simulator.inputs.dtypes import Dtype
 from simulator.numeric import Numeric, where
 
@@ -33,6 +34,10 @@ class AttentionShape:
         Thread blocks the GPU runs at once; flash kernels split the keys to fill them.
     levels
         The levels that the prompts' contexts share, from the root down; empty if none.
+    kind
+        Kind of its operations.
+    expanded
+        Sizes over the shared tokens, if a latent cache keeps those expanded and own tokens not.
     """
 
     prompts: Numeric
@@ -50,6 +55,8 @@ class AttentionShape:
     dtype: Dtype
     resident_blocks: int
     levels: tuple[SharedLevel, ...] = ()
+    kind: Kind = "attention"
+    expanded: "AttentionShape | None" = None
 
     @property
     def sequences(self) -> Numeric:

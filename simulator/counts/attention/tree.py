@@ -86,6 +86,14 @@ def stored_tokens(levels: Sequence[SharedLevel]) -> Numeric:
     return tokens
 
 
+def shared_tokens(levels: Sequence[SharedLevel]) -> Numeric:
+    """Return the tokens of the levels that are not read with decoded tokens, each node once."""
+    below = 0
+    while below < len(levels) and not levels[-1 - below].split:
+        below += 1
+    return stored_tokens(levels[: len(levels) - below])
+
+
 def cache_parts(levels: Sequence[SharedLevel], own: CachePart) -> tuple[CachePart, ...]:
     """Return the part that each kernel reads, from the root down, decoded tokens last.
 

@@ -10,6 +10,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from simulator.counts.attention.latent import PLAIN_LATENT
 from simulator.counts.attention.registry import PLAIN_KERNELS
 from simulator.errors import KernelError, unknown
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, OtherLibrary, need_installed
@@ -173,6 +174,7 @@ _FILES = {
     "standard": "simulator.evidence.kernels.standard",
     "bifurcated": "simulator.evidence.kernels.bifurcated",
     "flex": "simulator.evidence.kernels.flex",
+    "latent": "simulator.evidence.kernels.latent",
     "flashinfer_cascade": "simulator.evidence.kernels.flashinfer_cascade",
     "vllm_cascade": "simulator.evidence.kernels.vllm_cascade",
 }
@@ -242,6 +244,8 @@ KERNELS: dict[str, Implementation] = {
     for name, description in _DESCRIPTIONS.items()
     if (plain := PLAIN_KERNELS.get(name))
 }
+# Latent attention takes inputs of its own: cached vectors and their up-projections.
+LATENT_KERNELS: dict[str, "Attend"] = {name: _loaded("latent", name) for name in PLAIN_LATENT}
 # Those of other libraries are measured on request. The nearest account is that of bifurcated flash
 # attention with a merge in one kernel, as engines run it.
 EXTERNAL_KERNELS: dict[str, Implementation] = {

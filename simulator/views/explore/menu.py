@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.answers.estimate import check_workload
+from simulator.answers.estimate import check_workload, latent_forms
 from simulator.counts.attention.registry import find_way
 from simulator.counts.transformer import check_split
 from simulator.errors import ScenarioError, SimulatorError
@@ -46,7 +46,7 @@ QUERY_TOKENS = (1, 16)
 # Settings that a page keeps from the scenario.
 KEPT = (
     *("accepted_tokens", "weight_dtype", "kv_dtype", "tensor_parallel", "tree"),
-    *("routing", "routing_exponent"),
+    *("routing", "routing_exponent", "latent_form"),
 )
 # What a prefix tree fixes.
 BY_TREE = ("context_tokens", "prompts")
@@ -118,7 +118,10 @@ class Menu:
         """
         settings = {"kernel": kernel, "execution": execution, "kv_layout": kv_layout}
         setup, work = ask(model, **self.kept, **settings)
-        setup = setup.under(attention)
+        # A page has one form of latent attention: it cannot choose anew at every point.
+        setup = latent_forms(model, setup.under(attention))[0]
+        if model.latent is None:
+            setup = setup.but(latent_form="auto")
         try:
             check_workload(model, self.gpus[0].gpu, setup, work)
         except SimulatorError:

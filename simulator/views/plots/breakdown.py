@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.answers.frames import PARTS
 from simulator.answers.verdict import TIE_MARGIN
+from simulator.timing.interval import CACHE_READERS
 from simulator.units import GIGA, MILLISECOND, TERA, format_si, format_time
 from simulator.views.plots import style
 from simulator.views.plots.lines import fit_words
@@ -124,8 +125,8 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     points["intensity"] = points["flops"] / points["bytes"]
     points["rate"] = points["flops"] / (points["time_ms"] * MILLISECOND) / TERA
     figure = style.new_figure()
-    attention = points[points["kind"] == "attention"]
-    others = points[(points["kind"] != "attention") & (points["variant"] == "standard")]
+    reads = points["kind"].isin(CACHE_READERS)
+    attention, others = points[reads], points[~reads & (points["variant"] == "standard")]
     low, high = points["intensity"].min() / 4, points["intensity"].max() * 4
     roof = points.loc[points["flops"].idxmax()]
     ridge = roof["peak_flops_per_s"] / roof["peak_bytes_per_s"]

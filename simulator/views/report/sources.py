@@ -41,6 +41,7 @@ CONSTANT_HEADS = (
 KINDS: dict[Family, str] = {
     "gemm": "matrix products",
     "attention": "decode attention",
+    "latent_attention": "latent attention",
     "prefill_attention": "prefill attention",
     "elementwise": "elementwise",
     "collective": "between GPUs",

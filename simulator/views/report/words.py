@@ -145,7 +145,9 @@ def point(row: Mapping[str, Any], grid: GridSummary) -> str:
     words.append(plural(int(row["samples"]), "sample"))
     words.append(f"{format_tokens(int(row['context_tokens']))} context")
     words += [plural(int(row[name]), noun) for name, noun in COUNTED.items() if name in differs]
-    words += [str(row[name]) for name in ("kernel", "execution", "gpu") if name in differs]
+    words += [
+        str(row[name]) for name in ("kernel", "execution", "latent_form", "gpu") if name in differs
+    ]
     if "kv_layout" in differs:
         words.append(LAYOUTS[row["kv_layout"]])
     return ", ".join(words)

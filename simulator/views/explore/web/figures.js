@@ -2,6 +2,9 @@
 
 /* The figures: what each shows, and its title, which says the finding. */
 
+// Kinds of operation that read the cache and add up what they found.
+const READERS = ["attention", "latent_attention", "combine"];
+
 function buildFigures() {
   const section = document.getElementById("charts");
   const along = data.moved.includes("context_tokens") ? "context_tokens" : "decoded_tokens";
@@ -165,7 +168,7 @@ function drawOperations(result) {
   });
   const share = (way) => {
     const spent = result[way].operations
-      .filter(({ kind }) => ["attention", "combine"].includes(kind))
+      .filter(({ kind }) => READERS.includes(kind))
       .reduce((sum, { repeat, seconds }) => sum + repeat * seconds, 0);
     return `${Math.round((100 * spent) / result[way].seconds)}\u00a0%`;
   };
@@ -180,7 +183,7 @@ function drawOperations(result) {
 
 function drawRoofs(result) {
   const gpu = data.gpus[state.gpu];
-  const dtype = result.bifurcated.operations.find(({ kind }) => kind === "attention").dtype;
+  const dtype = result.bifurcated.operations.find(({ kind }) => READERS.includes(kind)).dtype;
   const rates = gpu.flops_per_s[dtype] || Object.values(gpu.flops_per_s)[0];
   const roofs = [
     {
@@ -205,7 +208,7 @@ function drawRoofs(result) {
     const line = lineOf(way);
     const attention = operations.filter(
       (operation) =>
-        ["attention", "combine"].includes(operation.kind) ||
+        READERS.includes(operation.kind) ||
         operation.name.startsWith("attention_"),
     );
     const sum = (field) =>
