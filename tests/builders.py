@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from simulator.counts.attention.registry import WAYS
+from simulator.counts.attention.registry import algorithms, find_way
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import attention_shape as shape_in_model
@@ -397,7 +397,7 @@ def setups(**fixed: Any) -> st.SearchStrategy[Setup]:
     """Draw how a step is run; ``fixed`` fields are as given, values or strategies."""
     drawn = {
         "attention": st.sampled_from(ATTENTIONS),
-        "kernel": st.sampled_from(tuple(WAYS)),
+        "kernel": st.sampled_from((*algorithms(), "flashinfer")),
         "kv_layout": st.sampled_from(KV_LAYOUTS),
         "execution": st.sampled_from(EXECUTIONS),
         "weight_dtype": FORMATS,
@@ -426,8 +426,8 @@ def _strategies(fixed: Mapping[str, Any]) -> dict[str, st.SearchStrategy[Any]]:
 
 
 def runs(shape: ModelShape, setup: Setup) -> bool:
-    """Return whether the kernel has a form for the model's cache."""
-    return shape.latent is None or setup.kernel != "sdpa_math"
+    """Return whether the kernel has a form for the model's cache and layers."""
+    return not find_way(setup.kernel).refusal(shape, Workload())
 
 
 @st.composite

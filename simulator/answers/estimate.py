@@ -9,7 +9,7 @@ from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import Operation, Totals, total
 from simulator.counts.transformer import check_split, decode_operations
 from simulator.errors import WorkloadError
-from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
+from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
@@ -348,7 +348,7 @@ def _dtype_note(gpu: HardwareProfile, setup: Setup) -> str:
     """Say which matrix rate replaces one that the card does not have."""
     for dtype in (setup.weight_dtype, setup.activation_dtype):
         _, used = peak_flops_per_s(gpu, dtype)
-        if dtype not in (used, "int4"):
+        if dtype not in (used, *EXPANDED):
             path = "no" if gpu.peak_flops_per_s(dtype) is None else "no faster"
             return f"{gpu.name} has {path} {dtype} matrix path: computed at its {used} rate."
     return ""

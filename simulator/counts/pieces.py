@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from simulator.counts.operation import Kind, Operation
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
+from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, is_low_precision
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.numeric import Numeric
@@ -66,12 +66,12 @@ class Shard:
 
     @property
     def product_dtype(self) -> Dtype:
-        """Format of the layers' products: int4 weights are expanded to the activations' format."""
+        """Format of the layers' products: some weights are expanded to the activations' format."""
         return self.multiplied(self.setup.weight_dtype)
 
     def multiplied(self, weight_dtype: Dtype) -> Dtype:
         """Return the format of a product with weights of a given format."""
-        return self.dtype if weight_dtype == "int4" else weight_dtype
+        return self.dtype if weight_dtype in EXPANDED else weight_dtype
 
     def rows(self, width: Numeric) -> Numeric:
         """Bytes of ``width`` activations for every token. [bytes]."""
@@ -129,7 +129,7 @@ def gemm(
         m=rows,
         n=columns / matrices if matrices > 1 else columns,
         k=inner,
-        weights=weight_dtype if weight_dtype == "int4" else None,
+        weights=weight_dtype if weight_dtype in EXPANDED else None,
         dtype=product_dtype,
     )
 

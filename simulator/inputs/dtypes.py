@@ -22,6 +22,9 @@ DTYPE_BYTES: dict[str, float] = {
     "int4": 0.5,
 }
 
+# Weights that kernels expand on the chip, to multiply activations that are not quantised (w4a16).
+EXPANDED: tuple[Dtype, ...] = ("int4", "mxfp4")
+
 # Formats whose kernels have constants of their own, and the format whose constants stand in for
 # missing ones; after it come those of 16 bits.
 Precision = Literal["", "fp8", "fp8_block", "nvfp4", "mxfp4", "int4"]

@@ -51,7 +51,7 @@ _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
 
 
 # Of 77,166 rows of experts, as many of a kernel and format determine four constants to 1 %.
-MOST_ROWS = 300
+MOST_ROWS, MOST_CALLS = 300, 3000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,7 @@ STAGES = (
         _free(*DECODE_ATTENTION),
         ("q_heads", "kv_heads", "head_dim"),
         own=True,
+        most=MOST_CALLS,
     ),
     # Before products, whose rows include a quantise kernel.
     Stage(
@@ -121,6 +122,7 @@ STAGES = (
         _free(*_keys("prefill_attention", *_PREFILL), Key("exp_g_per_s")),
         ("q_heads", "kv_heads", "head_dim"),
         own=True,
+        most=MOST_CALLS,
     ),
     Stage(
         "mla_decode",

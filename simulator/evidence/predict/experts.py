@@ -9,7 +9,7 @@ import pandas as pd
 
 from simulator.counts.experts import RoutedExperts, visited_experts
 from simulator.counts.operation import Operation
-from simulator.evidence.predict.groups import Group, Prepared, library_of
+from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
 from simulator.inputs.dtypes import STANDS_IN, Precision
 from simulator.inputs.setup import Routing, Setup
 from simulator.timing.constants import EXPERT_KERNELS, Variant
@@ -47,6 +47,7 @@ def prepare(rows: pd.DataFrame) -> Prepared:
                 operations=_operations(part, routing),
                 variants=_variants(first),
                 setup=Setup(weight_dtype=first["dtype"], routing=routing),
+                typical=not _is_slow_path(first),
             )
         )
     return Prepared(groups, skipped)
@@ -65,6 +66,22 @@ def expert_kernel(row: "pd.Series[Any]") -> str:
     elif "triton" in lowered or "fused_moe" in lowered:
         lowered = f"{library}_triton"
     return next((name for name in EXPERT_KERNELS if name in lowered), "")
+
+
+def _is_slow_path(row: "pd.Series[Any]") -> bool:
+    """Return whether a row is of a kernel or scheme that no default would choose.
+
+    FlashInfer's CUTLASS kernels are four to five times slower than others on Hopper;
+    TensorRT-LLM's for few tokens run with many as well; 4-bit weights of questions multiply
+    activations of 16 bits.
+    """
+    kernel = expert_kernel(row)
+    on_hopper = profile(str(row["gpu_id"])).architecture.startswith("Hopper")
+    return (
+        kernel == "min_latency"
+        or kernel.endswith("w4a8")
+        or (kernel == "flashinfer_cutlass" and on_hopper)
+    )
 
 
 def _variants(row: "pd.Series[Any]") -> tuple[Variant, ...]:
