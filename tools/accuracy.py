@@ -4,14 +4,16 @@
 Fits every GPU anew, with whole shapes held out, and GPUs left out in turn; takes a few minutes.
 It writes no rows, only errors: on the page, and in simulator/timing/spread.toml, on which the
 intervals of predictions rest. With --carry it only writes
-simulator/timing/carried_kernels.toml, from the constants fitted in the profiles.
+simulator/timing/carried_kernels.toml and carried_libraries.toml, from the constants fitted in the
+profiles.
 """
 
 import argparse
 import datetime as dt
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +32,7 @@ from tools import carry, residuals, spread, spread_check
 
 COLD = 1.5  # times the L2 cache
 SMALL_M = 256
+TOKENS = (8, 512)
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, TIMING = ROOT / "docs", ROOT / "simulator" / "timing"
 SPREADS = TIMING / "spread.toml"
@@ -86,51 +89,81 @@ def unseen(calibrations: Mapping[str, Calibration], kind: RowKind) -> "pd.Series
 
 
 def regimes(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> list[str]:
-    """Tabulate decode attention on cold keys and values, and small products."""
+    """Tabulate each kind of row by GPU, library, format and size."""
     lines = [
-        "\n## Where the targets are set\n",
+        "\n## By size\n",
         f"*Cold*: keys and values of more than {COLD} times the L2 cache. *Held out* as above; *in sample* with the shipped",
-        "constants.\n",
+        "constants, of the rows' own library.\n",
         "| rows | count | held out: median | 90th percentile | bias | in sample: median | 90th percentile | bias |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    held_out: dict[RowKind, pd.Series[float]] = {
-        kind: unseen(calibrations, kind) for kind in ("decode_attention", "gemm")
-    }
-    decode = measurements.tables["decode_attention"]
-    moved = cache_bytes(decode)
-    products = measurements.tables["gemm"]
-    size = decode["gpu_id"].map(lambda name: load_hardware(name).l2_bytes)
-    picks: list[tuple[RowKind, pd.DataFrame, str, pd.Index[int]]] = [
-        *(
-            ("decode_attention", decode, f"{gpu} {library} {dtype}, {word}", chosen)
-            for (gpu, library, dtype), part in decode.groupby(["gpu_id", "framework", "kv_dtype"])
-            for word, chosen in (
-                ("all", part.index),
-                ("cold", part.index[(moved > COLD * size)[part.index]]),
-            )
-        ),
-        *(
-            ("gemm", products, f"{gpu} {library} {dtype}, {word}", part.index[chosen])
-            for (gpu, library, dtype), part in products.groupby(["gpu_id", "framework", "dtype"])
-            for word, chosen in (
-                (f"m <= {SMALL_M}", part["m"] <= SMALL_M),
-                (f"m > {SMALL_M}", part["m"] > SMALL_M),
-            )
-        ),
+    for kind, dtype, sizes in SIZES:
+        if kind not in measurements.tables:
+            continue
+        table, held_out = measurements.tables[kind], unseen(calibrations, kind)
+        names = [table[name] for name in ("gpu_id", "framework", dtype)]
+        for (gpu, library, format_), part in table.groupby(names):
+            for word, chosen in sizes(part):
+                rows = validate(Measurements({kind: part[chosen]})).rows
+                if not len(rows):
+                    continue
+                cells = errors(np.log1p(rows["error"].to_numpy(dtype=np.float64)))
+                new = errors(held_out.reindex(part.index[chosen]).to_numpy())
+                name = f"{kind.replace('_', ' ')}, {gpu} {library} {format_}, {word}"
+                lines.append(f"| {name} | {len(rows):,} | {new} | {cells} |")
+    return lines
+
+
+def by_cache(rows: pd.DataFrame) -> Iterator[tuple[str, "pd.Series[bool]"]]:
+    """Yield all rows of attention, and those whose keys are cold."""
+    yield "all", rows["kv_len"] > 0
+    cached = rows["kv_bytes"] if "kv_bytes" in rows else cache_bytes(rows)
+    yield "cold", cached > COLD * rows["gpu_id"].map(lambda name: load_hardware(name).l2_bytes)
+
+
+def by_m(rows: pd.DataFrame) -> Iterator[tuple[str, "pd.Series[bool]"]]:
+    """Yield products of few rows and of many."""
+    yield f"m <= {SMALL_M}", rows["m"] <= SMALL_M
+    yield f"m > {SMALL_M}", rows["m"] > SMALL_M
+
+
+def by_tokens(rows: pd.DataFrame) -> Iterator[tuple[str, "pd.Series[bool]"]]:
+    """Yield rows of experts with a batch of a few tokens, of a batch, and of a prefill."""
+    few, batch = TOKENS
+    yield f"tokens <= {few}", rows["tokens"] <= few
+    yield f"tokens {few} to {batch}", rows["tokens"].between(few, batch, inclusive="right")
+    yield f"tokens > {batch}", rows["tokens"] > batch
+
+
+# Kinds of row, the column of their format, and their sizes.
+SIZES: tuple[tuple[RowKind, str, Callable[[pd.DataFrame], Iterator[Any]]], ...] = (
+    ("decode_attention", "kv_dtype", by_cache),
+    ("mla_decode", "kv_dtype", by_cache),
+    ("gemm", "dtype", by_m),
+    ("moe", "dtype", by_tokens),
+)
+
+
+def never_measured(found: residuals.Residuals) -> list[str]:
+    """Tabulate each GPU's rows of every kind predicted from the constants of the other GPUs."""
+    lines = [
+        "\n## A GPU never measured\n",
+        "Each GPU's rows from its published peaks and the mean of the *other* GPUs' constants at its clock, for no particular",
+        "library, as questions about such a GPU are answered. Kernels that no default would choose are left out.\n",
+        "| kernels | GPU left out | rows | median | 90th percentile | bias |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
-    for kind, table, name, index in picks:
-        rows = validate(Measurements({kind: table.loc[index]})).rows
-        cells = errors(np.log1p(rows["error"].to_numpy(dtype=np.float64)))
-        new = errors(held_out[kind].reindex(index).to_numpy())
-        lines.append(f"| {kind.replace('_', ' ')}, {name} | {len(rows):,} | {new} | {cells} |")
+    for (family, gpu_id), part in found.carried.groupby(["family", "gpu_id"], sort=True):
+        logs = np.log(part["predicted_s"] / part["measured_s"]).to_numpy()
+        name = str(family).replace("_", " ")
+        lines.append(f"| {name} | {gpu_id} | {len(part):,} | {errors(logs)} |")
     return lines
 
 
 def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> list[str]:
     """Tabulate each GPU predicted from the geometric mean of the others' constants."""
     lines = [
-        "\n## A GPU never measured\n",
+        "\n### Decode attention by library\n",
         "Each GPU's decode attention (16-bit) from its published peaks and the geometric mean of the *other* GPUs'",
         "constants at its clock: of the same kernel where another GPU ran it, else of all kernels.\n",
         "| GPU left out | library | rows | all: median | 90th percentile | bias | cold: median | 90th percentile | bias |",
@@ -249,7 +282,7 @@ def write_spreads(
     shipped_spreads.cache_clear()
 
 
-def write_carried(measurements: Measurements, path: Path) -> None:
+def write_carried(measurements: Measurements, folder: Path) -> None:
     """Write the constants that GPUs without rows take over from the profiles of others."""
     gpus = [load_hardware(gpu_id) for gpu_id, _ in CARRIED.values()]
     kernels = carry.kernels_of(measurements.tables["decode_attention"], gpus)
@@ -257,7 +290,10 @@ def write_carried(measurements: Measurements, path: Path) -> None:
         name: carry.of_architecture(load_hardware(gpu_id), kernels, bandwidth=bandwidth)
         for name, (gpu_id, bandwidth) in CARRIED.items()
     }
-    path.write_text(carry.text(carry.averaged(gpus, kernels), architectures), encoding="utf-8")
+    default = carry.averaged(gpus, kernels)
+    for name, libraries in (("carried_kernels.toml", False), ("carried_libraries.toml", True)):
+        text = carry.text(default, architectures, libraries=libraries)
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -267,11 +303,13 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=DOCS / "accuracy.md")
     parser.add_argument("--remarks", type=Path, default=DOCS / "accuracy_remarks.md")
     parser.add_argument("--spreads", type=Path, default=SPREADS, help="file of the intervals")
-    parser.add_argument("--carry", action="store_true", help="write carried_kernels.toml alone")
+    parser.add_argument(
+        "--carry", action="store_true", help="write what other GPUs take over alone"
+    )
     options = parser.parse_args()
     measurements = load(options.rows)
     if options.carry:
-        write_carried(measurements, TIMING / "carried_kernels.toml")
+        write_carried(measurements, TIMING)
         return
     fitted_kinds = {stage.kind for stage in STAGES}
     ids = pd.concat(
@@ -289,6 +327,7 @@ def main() -> None:
         lines += [options.remarks.read_text(encoding="utf-8").rstrip("\n"), ""]
     lines += kernels_of(calibrations)
     lines += regimes(measurements, calibrations)
+    lines += never_measured(found)
     lines += left_out(measurements, calibrations)
     lines += shared_prefix(measurements)
     lines += intervals(measurements, found)

@@ -2,7 +2,7 @@
 
 A kernel's constants depend on the library as much as on the GPU: FlashAttention-2 on one GPU says
 more about FlashAttention-2 on another GPU than another library on that GPU does. This module writes
-``simulator/timing/carried_kernels.toml``.
+``simulator/timing/carried_kernels.toml`` and, for named libraries, ``carried_libraries.toml``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -187,13 +187,28 @@ def left_out(
     return with_constants(gpu.model_copy(update={"fitted": {}}), values)
 
 
-def text(default: Mapping[Key, Entry], architectures: Mapping[str, Mapping[Key, Entry]]) -> str:
-    """Write the file that the timing model reads."""
-    lines = [HEADER, "[default]"]
-    lines += [_line(key, entry) for key, entry in default.items()]
+def text(
+    default: Mapping[Key, Entry],
+    architectures: Mapping[str, Mapping[Key, Entry]],
+    *,
+    libraries: bool = False,
+) -> str:
+    """Write a file that the timing model reads.
+
+    Parameters
+    ----------
+    default, architectures
+        The constants for any GPU, and for those of an architecture.
+    libraries
+        Whether to write the constants of named libraries and kernels, or all others.
+    """
+
+    def listed(entries: Mapping[Key, Entry]) -> list[str]:
+        return [_line(key, each) for key, each in entries.items() if bool(key.library) == libraries]
+
+    lines = [HEADER, "[default]", *listed(default)]
     for name, entries in architectures.items():
-        lines += ["", f'[architecture."{name}"]']
-        lines += [_line(key, entry) for key, entry in entries.items()]
+        lines += ["", f'[architecture."{name}"]', *listed(entries)]
     return "\n".join(lines) + "\n"
 
 

@@ -15,13 +15,13 @@ before general ones. The first one found is used, and its source is kept:
 
 A transferred matrix rate above the largest measured on the GPU gives way to that one.
 
-``carried.toml`` holds published constants of whole GPUs, ``carried_kernels.toml`` constants fitted
-to kernels (``tools/accuracy.py --carry`` writes it). An entry with ``mhz``, the clock of its GPU,
-scales with the clock: a kernel's fixed times consist of SM cycles and of memory latency, which is
-no shorter on a faster GPU; the L2 cache runs at the SMs' clock. One with ``sm_tflops`` grows with
-the matrix rate of an SM: libraries and makers match the loads of 16-bit tiles to it (A100, L40S,
-H100, H200 and B200 differ by 5.2 times per clock, by 2.5 per FLOP). One with ``tflops_per_w``
-depends on power.
+``carried.toml`` holds published constants of whole GPUs, ``carried_kernels.toml`` and, for named
+libraries and kernels, ``carried_libraries.toml`` constants fitted to kernels (``tools/accuracy.py
+--carry`` writes it). An entry with ``mhz``, the clock of its GPU, scales with the clock: a kernel's
+fixed times consist of SM cycles and of memory latency, which is no shorter on a faster GPU; the L2
+cache runs at the SMs' clock. One with ``sm_tflops`` grows with the matrix rate of an SM: libraries
+and makers match the loads of 16-bit tiles to it (A100, L40S, H100, H200 and B200 differ by 5.2
+times per clock, by 2.5 per FLOP). One with ``tflops_per_w`` depends on power.
 """
 
 import tomllib
@@ -543,12 +543,14 @@ def _entry(
     architecture: str, own: tuple[Key, ...], general: Key | None
 ) -> tuple[Entry, Key] | None:
     """Return the first entry found for an architecture: fits ask for it again and again."""
-    near, relative, everywhere = _tables_for(architecture)
+    libraries = any(key.library for key in own)
+    near, relative, everywhere = _tables_for(architecture, libraries=libraries)
+    default = shipped(libraries=libraries).default
     kernels_first = sorted(own, key=lambda key: key.library not in ATTENTION_KERNELS)
     elsewhere = [key for key in kernels_first if not (key.library and key.kind in OF_ARCHITECTURE)]
     searched = [
         *((key, near) for key in kernels_first),
-        *((key, table) for table in (relative, shipped().default) for key in elsewhere),
+        *((key, table) for table in (relative, default) for key in elsewhere),
     ]
     if general is not None:
         searched.append((general, everywhere))
@@ -622,13 +624,13 @@ def _half_tflops(gpu: HardwareProfile) -> float:
 
 
 @cache
-def _tables_for(architecture: str) -> tuple[_Table, _Table, _Table]:
+def _tables_for(architecture: str, *, libraries: bool = False) -> tuple[_Table, _Table, _Table]:
     """Return the constants of an architecture's own GPUs, of its relative, and of all GPUs.
 
     An architecture with a relative of its own takes nothing from the family that it is named after:
     Blackwell with GDDR has neither the memory nor the kernels of Blackwell with HBM.
     """
-    tables = shipped()
+    tables = shipped(libraries=libraries)
     family = architecture.split(maxsplit=1)[0]
     of = tables.architectures
     near = {} if architecture in tables.kin else of.get(family, {})
@@ -638,12 +640,19 @@ def _tables_for(architecture: str) -> tuple[_Table, _Table, _Table]:
 
 
 @cache
-def shipped() -> Tables:
-    """Read the shipped constants once. Those of whole GPUs come before those of kernels."""
+def shipped(*, libraries: bool = False) -> Tables:
+    """Read the shipped constants once. Those of whole GPUs come before those of kernels.
+
+    Parameters
+    ----------
+    libraries
+        Whether to read those of named libraries and kernels too, which only evidence asks for.
+    """
     default: dict[Key, Entry] = {}
     architectures: dict[str, dict[Key, Entry]] = {}
     kin: dict[str, str] = {}
-    for name in ("carried_kernels.toml", "carried.toml"):
+    kernels = ["carried_libraries.toml"] if libraries else []
+    for name in (*kernels, "carried_kernels.toml", "carried.toml"):
         raw = tomllib.loads((files("simulator") / "timing" / name).read_text(encoding="utf-8"))
         default.update(_table(raw["default"]))
         for architecture, entries in raw["architecture"].items():

@@ -111,6 +111,7 @@ def test_wheel_holds_the_files_it_cannot_do_without(wheel: Path) -> None:
         "simulator/timing/carried.toml",
         "simulator/timing/spread.toml",
         "simulator/timing/carried_kernels.toml",
+        "simulator/timing/carried_libraries.toml",
         "simulator/inputs/presets.toml",
         "simulator/views/explore/web/explore.html",
         "simulator/views/explore/web/model.js",

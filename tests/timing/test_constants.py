@@ -335,7 +335,7 @@ def test_peaks_know_no_formats_but_the_rate() -> None:
 
 def test_every_carried_name_is_looked_up() -> None:
     """A misspelt name in carried.toml would be read by nobody."""
-    for name in ("carried.toml", "carried_kernels.toml"):
+    for name in ("carried.toml", "carried_kernels.toml", "carried_libraries.toml"):
         raw = tomllib.loads((files("simulator") / "timing" / name).read_text(encoding="utf-8"))
         for table in (raw["default"], *raw["architecture"].values()):
             for text in table:
@@ -533,7 +533,7 @@ def test_a_library_s_latent_kernel_stays_with_its_architecture(
         share.of(Variant("trtllm")): constants.Entry(0.9, "there"),
         share: constants.Entry(0.7, "anywhere"),
     }
-    monkeypatch.setattr(constants, "_tables_for", lambda _: ({}, elsewhere, elsewhere))
+    monkeypatch.setattr(constants, "_tables_for", lambda *_, **__: ({}, elsewhere, elsewhere))
     found = constants.transferred(gpu(), [share.of(Variant("trtllm"))], share)
     assert found is not None
     assert found.value == 0.7
