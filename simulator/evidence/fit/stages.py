@@ -106,8 +106,8 @@ STAGES = (
         "elementwise",
         _free(
             *_keys("elementwise", "launch_us"),
-            # Plain additions were timed inside a model, on bytes that the kernel before had written:
-            # L2 serves them, so they do not tell the memory's rate.
+            # Plain additions were timed inside a model, on what the kernel before had written: L2
+            # serves it, so they do not tell the memory's rate.
             *(key for kind in STREAMING[1:] for key in _keys(kind, *_STREAMED)),
             Key("block_us", "quantise"),
         ),
