@@ -6,10 +6,10 @@ from functools import cached_property
 
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
-from simulator.counts.operation import Operation, Totals, total
+from simulator.counts.operation import Kind, Operation, Totals, total
 from simulator.counts.transformer import check_split, decode_operations
 from simulator.errors import WorkloadError
-from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, is_low_precision
+from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, Precision, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
@@ -247,7 +247,7 @@ def _notes(
         why and f"Interval not known: {why}. Only the published peaks bound the time, from below.",
         _length_note(model, work),
         _dtype_note(gpu_rates.gpu, setup),
-        _low_precision_note(gpu_rates, setup),
+        _low_precision_note(model, gpu_rates, setup),
         *_group_notes(model, gpu_rates.gpu, setup),
     ]
     if setup.bifurcated:
@@ -354,36 +354,29 @@ def _dtype_note(gpu: HardwareProfile, setup: Setup) -> str:
     return ""
 
 
-def _low_precision_note(gpu_rates: Rates, setup: Setup) -> str:
-    """Say which 8-bit kernels are predicted without 8-bit rows from this card."""
+def _low_precision_note(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
+    """Say which kernels of 8 and 4 bits are predicted without rows of their format, or card."""
+    weights = gpu_rates.product_precision(setup.weight_dtype)
+    kinds: list[tuple[Kind, str, Dtype, Precision]] = [
+        ("gemm", "products", setup.weight_dtype, weights),
+        ("attention", "caches", setup.kv_dtype, LOW_PRECISION),
+    ]
+    if model.experts is not None:
+        kinds.append(("experts", "experts", setup.weight_dtype, weights))
     if gpu_rates.choice == "peak":
         return ""
-    parts = []
-    if is_low_precision(DTYPE_BYTES[setup.weight_dtype]):
-        found = gpu_rates.at(gpu_rates.product_precision(setup.weight_dtype))
-        key = found.constants[Key("launch_us", "gemm")].key
-        timed_as = key.precision if key else ""
-        if timed_as != setup.weight_dtype:
-            parts.append(
-                f"products of {setup.weight_dtype} weights are timed as {timed_as or '16-bit'} ones"
-            )
-    if is_low_precision(DTYPE_BYTES[setup.kv_dtype]) and setup.kv_dtype != LOW_PRECISION:
-        parts.append(f"{setup.kv_dtype} caches are timed as {LOW_PRECISION} ones")
+    parts, origins = [], set()
+    for kind, what, dtype, precision in kinds:
+        if not is_low_precision(DTYPE_BYTES[dtype]):
+            continue
+        found = gpu_rates.at(precision).constants[Key("launch_us", kind)]
+        timed_as = found.key.precision if found.key else ""
+        if timed_as != dtype:
+            parts.append(f"{what} of {dtype} are timed as those of {timed_as or '16 bits'}")
+        origins.add(found.origin)
     if parts:
         return f"No rows are of these formats: {', '.join(parts)}."
-    used = {
-        gpu_rates.at(precision).constants[key].origin
-        for key, dtype, precision in (
-            (
-                Key("launch_us", "gemm"),
-                setup.weight_dtype,
-                gpu_rates.product_precision(setup.weight_dtype),
-            ),
-            (Key("launch_us", "attention"), setup.kv_dtype, LOW_PRECISION),
-        )
-        if is_low_precision(DTYPE_BYTES[dtype])
-    }
-    if gpu_rates.origin == "fitted" and used == {"carried"}:
+    if gpu_rates.origin == "fitted" and origins == {"carried"}:
         return "Constants of 8-bit kernels are carried over from other GPUs."
     return ""
 
@@ -417,6 +410,19 @@ def constants_note(gpu_rates: Rates) -> str:
     if gpu_rates.origin == "peak":
         return "Published peaks and no overheads: a bound, not a prediction."
     if gpu_rates.origin == "fitted":
+        own = [
+            what
+            for what, key in (
+                ("products", Key("launch_us", "gemm")),
+                ("attention", Key("launch_us", "attention")),
+            )
+            if gpu_rates.constants[key].origin == "fitted"
+        ]
+        if len(own) == 1:
+            return (
+                f"Constants of {own[0]} fitted to rows measured on {name}, others carried over "
+                "from other GPUs."
+            )
         return f"Constants fitted to rows measured on {name}."
     rates_of = {
         "large-transfer": Key("bandwidth_fraction", "copy"),

@@ -107,9 +107,9 @@ def test_a_group_needs_a_link() -> None:
         (llama_3_70b(), {"tensor_parallel": 8}, "one GPU of the group"),
         (llama_2_7b(kv_heads=1), {"tensor_parallel": 2}, "copy of KV heads"),
         (mistral_7b(), {"weight_dtype": "fp8"}, "no fp8 matrix path"),
-        (mistral_7b(), {"weight_dtype": "fp8"}, "products of fp8 weights are timed as 16-bit"),
-        (mistral_7b(), {"weight_dtype": "int8"}, "products of int8 weights are timed as fp8"),
-        (mistral_7b(), {"kv_dtype": "int4"}, "int4 caches are timed as fp8 ones."),
+        (mistral_7b(), {"weight_dtype": "fp8"}, "products of fp8 are timed as those of 16 bits"),
+        (mistral_7b(), {"weight_dtype": "int8"}, "products of int8 are timed as those of fp8"),
+        (mistral_7b(), {"kv_dtype": "int4"}, "caches of int4 are timed as those of fp8."),
     ],
 )
 def test_what_the_user_should_know_is_noted(

@@ -364,7 +364,8 @@ def test_dense_layers_among_sparse_ones_are_counted() -> None:
 @pytest.mark.parametrize(
     ("quantization", "dtype"),
     [
-        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8"),
+        ({"quant_method": "fp8"}, "fp8"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8_block"),
         ({"quant_method": "fbgemm_fp8"}, "fp8"),
         ({"quant_method": "awq", "bits": 4}, "int4"),
         ({"quant_method": "gptq", "bits": 4}, "int4"),
@@ -372,9 +373,9 @@ def test_dense_layers_among_sparse_ones_are_counted() -> None:
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "int4"),
         ({"quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False}, "int8"),
         ({"load_in_8bit": True}, "int8"),
-        ({"quant_method": "mxfp4"}, "int4"),
+        ({"quant_method": "mxfp4"}, "mxfp4"),
         ({"quant_method": "modelopt_fp8"}, "fp8"),
-        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "int4"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4"),
         ({"quant_algo": "FP8"}, "fp8"),
         *[
             (

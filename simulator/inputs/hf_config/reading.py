@@ -452,8 +452,8 @@ _METHODS: dict[str, Dtype] = {
     "fbgemm_fp8": "fp8",
     "mxfp8": "fp8",
     "eetq": "int8",
-    "mxfp4": "int4",
-    "nvfp4": "int4",
+    "mxfp4": "mxfp4",
+    "nvfp4": "nvfp4",
 }
 _INT4_BITS, _INT8_BITS = 4, 8
 
@@ -461,7 +461,7 @@ _INT4_BITS, _INT8_BITS = 4, 8
 def _weight_dtype(reader: ConfigReader) -> tuple[Dtype, list[str]]:
     """Return the format of the weights, and notes on what was assumed.
 
-    Formats of four bits or fewer count as int4, others of up to eight bits as int8 or fp8. A file
+    Other formats of four bits or fewer count as int4, of up to eight bits as int8 or fp8. A file
     without a dtype counts as bf16. An unknown quantization method keeps the dtype and adds a note.
     """
     dtype = _plain_dtype(reader)
@@ -476,6 +476,8 @@ def _weight_dtype(reader: ConfigReader) -> tuple[Dtype, list[str]]:
     quantized = (
         _METHODS.get(names[0]) or _METHODS.get(names[1]) or (_by_bits(*bits) if bits else None)
     )
+    if quantized == "fp8" and quantization.get("weight_block_size"):
+        quantized = "fp8_block"
     method = " ".join(name for name in names if name) or "without a method"
     if quantized is None:
         return dtype, [f"quantization {method} is not known: weights taken as {dtype}"]
