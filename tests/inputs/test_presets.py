@@ -137,7 +137,8 @@ def test_deepseek_starts_with_three_dense_layers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [("gpt-oss-20b", "mxfp4"), ("deepseek-v3", "fp8_block"), ("llama-2-7b", "fp16")]
+    ("name", "dtype"),
+    [("gpt-oss-20b", "mxfp4"), ("deepseek-v3", "fp8_block"), ("llama-2-7b", "fp16")],
 )
 def test_weights_have_the_published_format(name: str, dtype: str) -> None:
     """MXFP4 experts, FP8 matrices, and Meta's 16 bits."""
