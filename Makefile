@@ -67,7 +67,7 @@ bench: $(CORE)
 	@$(BIN)/python benchmarks/sweep.py
 
 # The rows are no part of the project: make accuracy ROWS=folder
-ROWS ?= ../shared/measurements
+ROWS ?= ../shared/measurements ../shared/measurements/second
 accuracy: $(DEV)
 	@$(BIN)/python tools/accuracy.py $(ROWS)
 

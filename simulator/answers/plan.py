@@ -182,6 +182,8 @@ def _mark_pareto(options: Sequence[Option]) -> list[Option]:
         for option in options
         if option.meets_target and option.usd_per_million_tokens is not None
     ]
+    # A bound beats nobody, unless there are bounds alone.
+    good = [option for option in good if option.result.interval_known] or good
 
     def beaten(option: Option) -> bool:
         return any(_dominates(other, option) for other in good)
@@ -211,7 +213,6 @@ def _cheapest(options: Sequence[Option]) -> Option | None:
 
 def _fewest(options: Sequence[Option], gpu: str) -> int | None:
     """Return the fewest GPUs of one kind that meet the target."""
-    sizes = [
-        option.gpus for option in options if option.result.gpu.id == gpu and option.meets_target
-    ]
-    return min(sizes, default=None)
+    good = [option for option in options if option.result.gpu.id == gpu and option.meets_target]
+    known = [option.gpus for option in good if option.result.interval_known]
+    return min(known or [option.gpus for option in good], default=None)

@@ -128,11 +128,12 @@ class RoutedExperts:
         activated = self.pairs * self.inner * element
         choice, wide = self.pairs * INDEX_BYTES, self.ups * self.inner
         quantised = not eager and is_low_precision(DTYPE_BYTES[self.multiplied])
+        moved = DTYPE_BYTES[self.multiplied] / element if quantised else 1
         operations = [
             elementwise(
                 "expert_choice", self.tokens * self.count * FLOAT_BYTES, choice, launches=2
             ),
-            elementwise("expert_gather", row, pair, launches=loops),
+            elementwise("expert_gather", row * moved, pair * moved, launches=loops),
             self._product("experts_up", self.hidden, wide, loops, quantised),
             elementwise(
                 "experts_activation",

@@ -137,6 +137,8 @@ def gemm(
 def per_head(shard: Shard, name: str, inner: int, columns: int) -> Operation:
     """Return a batched product, one small matrix per head: h times [T, inner] x [inner, columns].
 
+    Engines multiply these in the activations' format, whatever that of the weights.
+
     Parameters
     ----------
     inner, columns
@@ -151,7 +153,7 @@ def per_head(shard: Shard, name: str, inner: int, columns: int) -> Operation:
         bytes_read=shard.rows(heads * inner) + weights,
         bytes_written=shard.rows(heads * columns),
         weight_bytes_read=weights,
-        dtype=shard.product_dtype,
+        dtype=shard.dtype,
     )
 
 

@@ -331,6 +331,7 @@ def attention_shape(
         kv_bytes=DTYPE_BYTES[setup.kv_dtype],
         dtype=setup.activation_dtype,
         resident_blocks=resident_blocks,
+        sliced_queries=not model.rotary and model.qk_norm == "none" and model.latent is None,
         levels=visible_levels(work, context) if work.tree else (),
         kind="attention" if model.latent is None or setup.expanded else "latent_attention",
     )

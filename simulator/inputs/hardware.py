@@ -209,13 +209,22 @@ class HardwareProfile(Frozen):
         """Streaming multiprocessors (NVIDIA) or compute units (AMD)."""
         return int(self.peak.sm_count.value)
 
-    def link_bytes_per_s(self, gpus: int) -> float | None:
+    def link_bytes_per_s(
+        self, gpus: int, *, share: float = 1.0, network_share: float = 1.0
+    ) -> float | None:
         """Return the bandwidth of one GPU to its group, per direction. [bytes/s].
 
         A group with more GPUs than the link joins communicates over PCIe. In a smaller group, only
         the bandwidth to its members counts. A group of several nodes adds up inside each, across
         and inside again: of each GPU's traffic ``(nodes - 1) / (gpus - 1)`` goes over the network,
         or if the profile has none, at PCIe's rate, which no network card exceeds.
+
+        Parameters
+        ----------
+        gpus
+            Size of the group.
+        share, network_share
+            Achieved shares of the published bandwidth, inside a node and between nodes.
         """
         link, pcie = self.peak.link_gb_per_s_per_direction, self.peak.pcie_gb_per_s_per_direction
         nodes = self.nodes(gpus)
@@ -227,9 +236,10 @@ class HardwareProfile(Frozen):
             rate = link.value * GIGA * min(inside - 1, peers) / peers
         network = self.peak.network_gb_per_s_per_direction or pcie
         if nodes == 1 or rate is None or network is None:
-            return rate if nodes == 1 else None
+            return rate * share if nodes == 1 and rate is not None else None
         across = (nodes - 1) / (gpus - 1)
-        return 1 / ((1 - across) / rate + across / (network.value * GIGA))
+        inside_s, across_s = (1 - across) / rate, across / (network.value * GIGA)
+        return 1 / (inside_s / share + across_s / network_share)
 
     def nodes(self, gpus: int) -> int:
         """Return the nodes that a group of GPUs fills: a node has 8, or all that the link joins."""

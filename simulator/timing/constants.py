@@ -206,6 +206,9 @@ CONSTANTS: dict[str, Definition] = {
             **dict.fromkeys(("attention", "gemm"), (0.3, 1)),
             "experts": (0.1, 1),
             **dict.fromkeys(("prefill_attention", *STREAMING, "recurrence"), (0.1, 1)),
+            # Public rows are of additions inside a model, whose input may be in L2: no copy of
+            # memory exceeds this share (A40, RRZE gpu-benches).
+            "elementwise": (0.1, 0.95),
             **dict.fromkeys(("latent_attention", "latent_prefill"), (0.02, 1)),
         },
         rows="rows whose bytes are several times the L2 cache",
@@ -845,13 +848,13 @@ class Rates:
         ProfileError
             If the profile has no link.
         """
-        peak = self.gpu.link_bytes_per_s(gpus)
-        if peak is None:
-            raise ProfileError(f"{self.gpu.id} has no link in its profile")
-        share = self.constants[Key("link_fraction")].value
+        share = inside = self.constants[Key("link_fraction")].value
         if self.choice != "peak" and self.gpu.over_pcie(gpus):
-            share *= (PCIE_PAIR / min(gpus, NODE_GPUS)) ** PCIE_POWER
-        return peak * share
+            inside *= (PCIE_PAIR / min(gpus, NODE_GPUS)) ** PCIE_POWER
+        rate = self.gpu.link_bytes_per_s(gpus, share=inside, network_share=share)
+        if rate is None:
+            raise ProfileError(f"{self.gpu.id} has no link in its profile")
+        return rate
 
     @cached_property
     def switch_bytes_per_s(self) -> float:

@@ -174,8 +174,10 @@ def test_what_a_module_takes_more_is_added_once(tmp_path: Path) -> None:
     """40 us of vLLM's own are 40 us in each row."""
     (group,) = groups(tmp_path, "mla_module", MODULE)
     card = load_hardware("h100-sxm")
-    more = group.predict(with_constants(card, {"vllm_module_us": 40.0})) - group.predict(card)
-    assert more == pytest.approx(40e-6)
+    none, some = (
+        group.predict(with_constants(card, {"vllm_module_us": value})) for value in (1e-9, 40.0)
+    )
+    assert some - none == pytest.approx(40e-6)
 
 
 TRUE = {

@@ -280,6 +280,7 @@ def test_each_kernel_is_counted_once_whatever_the_modes() -> None:
     cells = counters.wanted_cells(grid.default_grid())
     keys = [counters.counter_key(cell) for cell in cells]
     assert len(set(keys)) == len(keys)
-    assert {cell.context_tokens for cell in cells} == {8192}
+    # The paper's centre, and the contexts of one stored context against copies.
+    assert {cell.context_tokens for cell in cells} == {8192, 16384, 32768}
     # A cell goes to the child process as JSON.
     assert json.loads(json.dumps([counters.as_json(cell) for cell in cells[:3]]))

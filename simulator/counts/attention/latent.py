@@ -18,7 +18,15 @@ from simulator.counts.attention.einsum import bifurcated_products, standard_prod
 from simulator.counts.attention.plain import copied, merges_by_copy, moved, query_fold
 from simulator.counts.attention.shape import AttentionShape, several
 from simulator.counts.operation import Operation
-from simulator.counts.pieces import Shard, cache_write, gemm, per_head, rotary, vector_norm
+from simulator.counts.pieces import (
+    Shard,
+    cache_write,
+    gemm,
+    per_head,
+    quantised,
+    rotary,
+    vector_norm,
+)
 from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
 from simulator.inputs.model import LatentAttention
 from simulator.numeric import Numeric
@@ -89,6 +97,7 @@ def projections(shard: Shard, latent: LatentAttention, *, absorbed: bool) -> lis
         operations = [
             gemm(shard, "query_down_projection", d, rank, bias=bias),
             vector_norm(shard, "query_norm", shard.tokens, rank),
+            *quantised(shard, "query_quantise", rank),
             gemm(shard, "query_up_projection", rank, query_width),
         ]
     operations += [
@@ -102,6 +111,7 @@ def projections(shard: Shard, latent: LatentAttention, *, absorbed: bool) -> lis
     if absorbed:
         return [*operations, per_head(shard, "latent_absorb", latent.nope_dim, latent.kv_rank)]
     width = heads * (latent.nope_dim + latent.value_dim)
+    operations += quantised(shard, "kv_quantise", latent.kv_rank)
     operations.append(gemm(shard, "kv_up_projection", latent.kv_rank, width))
     if expanded:
         operations.append(cache_write(shard, heads * sum(expanded_widths(latent))))

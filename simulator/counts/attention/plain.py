@@ -106,7 +106,8 @@ def merge(shape: AttentionShape, states: Numeric) -> Operation:
 def folds_by_copy(shape: AttentionShape, sharers: Numeric) -> Numeric:
     """Return 1 where folding samples and a group's heads into rows needs a copy."""
     folded = sharers * shape.query_tokens
-    return several(folded) * several(shape.kv_heads) * several(shape.group)
+    strided = 1 if shape.sliced_queries else several(shape.kv_heads)
+    return several(folded) * strided * several(shape.group)
 
 
 def merges_by_copy(shape: AttentionShape) -> Numeric:

@@ -32,6 +32,9 @@ class AttentionShape:
         Format of the matrix products.
     resident_blocks
         Thread blocks the GPU runs at once; flash kernels split the keys to fill them.
+    sliced_queries
+        Whether queries are a slice of the joint projection's output in plain PyTorch, as in models
+        that neither rotate nor normalise them.
     levels
         The levels that the prompts' contexts share, from the root down; empty if none.
     kind
@@ -54,6 +57,7 @@ class AttentionShape:
     kv_bytes: float
     dtype: Dtype
     resident_blocks: int
+    sliced_queries: bool = False
     levels: tuple[SharedLevel, ...] = ()
     kind: Kind = "attention"
     expanded: "AttentionShape | None" = None

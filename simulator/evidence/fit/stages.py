@@ -105,10 +105,7 @@ STAGES = (
     Stage(
         "elementwise",
         _free(
-            *_keys("elementwise", "launch_us"),
-            # Plain additions were timed inside a model, on what the kernel before had written: L2
-            # serves it, so they do not tell the memory's rate.
-            *(key for kind in STREAMING[1:] for key in _keys(kind, *_STREAMED)),
+            *(key for kind in STREAMING for key in _keys(kind, *_STREAMED)),
             Key("block_us", "quantise"),
         ),
         ("op", "width"),

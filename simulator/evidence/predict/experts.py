@@ -14,7 +14,7 @@ from simulator.inputs.dtypes import STANDS_IN, Precision
 from simulator.inputs.setup import Routing, Setup
 from simulator.timing.constants import EXPERT_KERNELS, Variant
 
-_KEYS = ["gpu_id", "framework", "kernel", "dtype", "product_dtype", "routing"]
+_KEYS = ["gpu_id", "framework", "kernel", "dtype", "product_dtype", "routing", "timing"]
 # The rows' names of routings.
 _ROUTINGS: dict[str, Routing] = {
     "balanced": "balanced",
@@ -45,6 +45,7 @@ def prepare(rows: pd.DataFrame) -> Prepared:
                 gpu_id=str(first["gpu_id"]),
                 index=part.index,
                 operations=_operations(part, routing),
+                execution="eager" if "eager" in str(first["timing"]) else "graph",
                 variants=_variants(first),
                 setup=Setup(weight_dtype=first["dtype"], routing=routing),
                 typical=not _is_slow_path(first),
@@ -145,8 +146,9 @@ def _operations(rows: pd.DataFrame, routing: Routing) -> list[Operation]:
             if item.name not in without
         ]
     together = sum(item.weight_bytes_read for item in listed)
+    hot = rows["l2_state"].to_numpy() != "cold" if "l2_state" in rows else 1
     return [
-        replace(item, reused_bytes=item.weight_bytes_read, reused_footprint_bytes=together)
+        replace(item, reused_bytes=item.weight_bytes_read * hot, reused_footprint_bytes=together)
         if item.kind == "experts"
         else item
         for item in listed

@@ -173,6 +173,7 @@ def _prefilled(rows: pd.DataFrame, shard: Shard) -> Operation:
         bytes_written=shard.rows(heads) * value,
         kv_bytes_read=kv_bytes,
         thread_blocks=batch * kv_heads * blocks,
+        head_width=(key + value) / 2,
         longest_block_flops=2 * PREFILL_ROWS_PER_BLOCK * keys * (key + value),
         dtype=shard.dtype,
         low_precision_cache=is_low_precision(DTYPE_BYTES[shard.setup.kv_dtype]),

@@ -125,7 +125,7 @@ def _predicted(
         "kind": group.kind,
         "head_shape": _head_shapes(rows),
         "regime": _regimes(group, rows, gpu, choice),
-        "from_l2": (group.l2_share(gpu, choice) > HALF) & ("l2_state" not in rows),
+        "from_l2": (group.l2_share(gpu, choice) > HALF) & ~_stated(rows),
         "sizes": sizes,
         "measured_us": measured / MICROSECOND,
         "predicted_us": seconds / MICROSECOND,
@@ -191,6 +191,13 @@ def _regimes(
         cold |= (rows["l2_state"] == "cold").to_numpy()
     regime[memory & cold] = "memory cold"
     return regime
+
+
+def _stated(rows: pd.DataFrame) -> "np.ndarray":
+    """Return which rows state whether their data were in the L2 cache."""
+    if "l2_state" not in rows:
+        return np.zeros(len(rows), dtype=bool)
+    return np.asarray(rows["l2_state"].fillna("").astype(str) != "")
 
 
 def _reasons(

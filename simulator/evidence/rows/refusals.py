@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -55,7 +56,17 @@ def impossible(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[Any]":
         for name, rows in timed.groupby("gpu_id")
         for bad, text in _violations(rows, kind, load_hardware(str(name)))
     )
-    return _first_flaws(frame, flaws)
+    return _first_flaws(frame, chain(_marked(frame, kind), flaws))
+
+
+def _marked(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
+    """Yield the rows that their file marks as impossible."""
+    if "plausible" in KINDS[kind].optional:
+        # Short times are no wonder where L2 holds the data.
+        hot = frame["fits_l2"] == 1 if "fits_l2" in frame else False
+        yield (frame["plausible"] == 0) & ~hot, "its file marks it as implausible"
+    if "series_plausible" in KINDS[kind].optional:
+        yield frame["series_plausible"] == 0, "its file marks its series as implausible"
 
 
 def distrusted(frame: pd.DataFrame, kind: RowKind, refused: "pd.Series[bool]") -> "pd.Series[bool]":
@@ -137,12 +148,6 @@ def _invalid_numbers(frame: pd.DataFrame, given: tuple[str, ...]) -> Iterator[_F
         yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
     for name in filter(given.__contains__, NUMBERS):
         yield ~frame[name].between(0, LARGEST_SIZE), f"{name} is not a size"
-    if "plausible" in given:
-        # Short times are no wonder where L2 holds the data.
-        hot = frame["fits_l2"] == 1 if "fits_l2" in frame else False
-        yield (frame["plausible"] == 0) & ~hot, "its file marks it as implausible"
-    if "series_plausible" in given:
-        yield frame["series_plausible"] == 0, "its file marks its series as implausible"
 
 
 def _violations(rows: pd.DataFrame, kind: RowKind, gpu: HardwareProfile) -> Iterator[_Flaw]:
