@@ -26,6 +26,7 @@ from simulator.cli.options import (
 )
 from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
+from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import (
     EXECUTIONS,
@@ -149,7 +150,13 @@ def question_of(
         ),
     ] = 1,
     kernel: Annotated[
-        str, choice("--kernel", panel=WORK_PANEL, text="Attention kernel.", of=tuple(WAYS))
+        str,
+        choice(
+            "--kernel",
+            panel=WORK_PANEL,
+            text="Attention kernel, or that of an engine.",
+            of=tuple(WAYS),
+        ),
     ] = "flash",
     kv_layout: Annotated[
         KvLayout,
@@ -177,8 +184,7 @@ def question_of(
             "--weight-dtype",
             "--quantization",
             panel=WORK_PANEL,
-            text="Format of the weights: bf16, fp16, fp32, fp8, int8 or int4. "
-            "Default: the model's own.",
+            text=f"Format of the weights: {', '.join(DTYPES)}. Default: the model's own.",
             metavar="FORMAT",
             autocompletion=complete_dtypes,
         ),
@@ -229,7 +235,7 @@ def question_of(
             "--latent-form",
             panel=WORK_PANEL,
             text="Latent attention (MLA): absorbed, expanded to every head, or mixed: shared "
-            "context expanded, own tokens absorbed. auto takes the fastest.",
+            "context expanded, own tokens absorbed. auto takes the faster of absorbed and mixed.",
             of=LATENT_FORMS,
         ),
     ] = LATENT_FORMS[0],

@@ -170,7 +170,7 @@ def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
     >>> from simulator.inputs.presets import load_model
     >>> setup, work = ask(load_model("deepseek-v3"), samples=4, context_tokens="8K")
     >>> setup.weight_dtype, setup.kv_dtype, work.context_tokens
-    ('fp8', 'bf16', 8192)
+    ('fp8_block', 'bf16', 8192)
     """
     given = {name: value for name, value in settings.items() if value is not None}
     hows, sizes = Setup.model_fields, Workload.model_fields
