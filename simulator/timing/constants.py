@@ -34,7 +34,7 @@ from typing import Literal, NamedTuple, cast
 
 from simulator.counts.operation import KIN, KINDS, Kind, Operation
 from simulator.errors import ProfileError, unknown
-from simulator.inputs.dtypes import DTYPES, PRECISIONS, STANDS_IN, Dtype, Precision
+from simulator.inputs.dtypes import DTYPES, PRECISIONS, Dtype, Precision, with_stand_ins
 from simulator.inputs.hardware import NODE_GPUS, FittedFigure, HardwareProfile
 from simulator.inputs.setup import ConstantsChoice
 from simulator.timing.limits import (
@@ -119,6 +119,17 @@ VARIANTS = (
     *(Variant(kernel, LOW_PRECISION) for kernel in ATTENTION_KERNELS),
     *(Variant(kernel, each) for each in ("", *PRECISIONS) for kernel in EXPERT_KERNELS),
 )
+
+
+def variants_of(names: Iterable[str], precision: Precision = "") -> tuple[Variant, ...]:
+    """Return the variants of libraries and kernels in a format, the most specific first.
+
+    >>> [str(each) for each in variants_of(["vllm"], "nvfp4")]
+    ['vllm_nvfp4', 'nvfp4', 'vllm_fp8', 'fp8', 'vllm']
+    """
+    named = [name for name in names if name]
+    own = [Variant(name, each) for each in with_stand_ins(precision) for name in (*named, "")]
+    return (*own, *map(Variant, named))
 
 
 class Key(NamedTuple):
@@ -764,14 +775,9 @@ class Rates:
         """Return the rates of products or caches in a format of ``PRECISIONS``."""
         found = self._by_precision.get(precision)
         if found is None:
-            formats = [precision]
-            while formats[-1] in STANDS_IN:
-                formats.append(STANDS_IN[formats[-1]])
-            rest = [variant for variant in self.variants if not variant.precision]
-            libraries = [variant.library for variant in rest]
-            own = [Variant(library, each) for each in formats for library in (*libraries, "")]
-            known = [variant for variant in own if variant in VARIANTS]
-            found = rates(self.gpu, self.choice, variants=(*known, *rest))
+            names = [variant.library for variant in self.variants if not variant.precision]
+            own = [each for each in variants_of(names, precision) if each in VARIANTS]
+            found = rates(self.gpu, self.choice, variants=own)
             self._by_precision[precision] = found
         return found
 

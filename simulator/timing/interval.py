@@ -32,7 +32,7 @@ from typing import Any, Literal, get_args
 from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import KIN, Kind, Operation, Totals, total
 from simulator.counts.transformer import prefill_operations
-from simulator.inputs.dtypes import DTYPE_BYTES, STANDS_IN, Dtype, Precision, is_low_precision
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, Precision, is_low_precision, with_stand_ins
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
@@ -617,10 +617,7 @@ def spread_names(gpu: HardwareProfile, family: Family, precision: Precision) -> 
     """
     if family == "collective" and gpu.link == "none":
         return ["pcie_collective"]
-    formats: list[Precision] = [precision]
-    while formats[-1]:
-        formats.append(STANDS_IN.get(formats[-1], ""))
-    names = [f"{each}_{family}" if each else family for each in formats]
+    names = [*(f"{each}_{family}" for each in with_stand_ins(precision)), family]
     kin = KIN.get(family)
     return names if kin is None else [*names, *spread_names(gpu, FAMILY[kin], precision)]
 

@@ -25,7 +25,6 @@ from simulator.evidence.rows.kinds import (
 from simulator.inputs.dtypes import (
     DTYPE_BYTES,
     PRECISIONS,
-    STANDS_IN,
     Dtype,
     Precision,
     is_low_precision,
@@ -33,12 +32,7 @@ from simulator.inputs.dtypes import (
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import Attention, Execution, Setup
 from simulator.numeric import Numeric
-from simulator.timing.constants import (
-    ATTENTION_KERNELS,
-    GENERAL,
-    Key,
-    Variant,
-)
+from simulator.timing.constants import ATTENTION_KERNELS, Key, Variant, variants_of
 from simulator.timing.limits import resident_blocks, runs_trtllmgen
 
 # Columns besides the GPU, the kernel and the format that rows of a group have in common.
@@ -162,22 +156,14 @@ def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...
     """Return the variants whose constants hold for a row, the most specific first."""
     library = library_of(str(row["framework"]))
     if "gemm_dtype" in row:  # each operation of a module has its own format
-        return (Variant(library),) if library else ()
+        return variants_of([library])
     kernel = attention_kernel(str(row["kernel"]), gpu) if "kv_dtype" in row else ""
     if "kv_heads" in row and is_fallback(kernel, gpu):
         library = kernel
     dtype = str(row.get("kv_dtype", row["dtype"]))
     formats = (dtype, str(row["dtype"]))
     precision: Precision = next((each for each in PRECISIONS if each in formats), "")
-    listed: list[Variant] = []
-    while precision:
-        listed += [Variant(library, precision), Variant(precision=precision)]
-        precision = STANDS_IN.get(precision, "")
-    low_precision = bool(listed)
-    listed.append(Variant(library))
-    if not low_precision and "kv_dtype" in row:
-        listed.append(Variant(kernel))
-    return tuple(dict.fromkeys(variant for variant in listed if variant != GENERAL))
+    return variants_of([library] if precision else dict.fromkeys((library, kernel)), precision)
 
 
 def _execution(row: "pd.Series[Any]") -> Execution:

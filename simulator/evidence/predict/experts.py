@@ -10,9 +10,8 @@ import pandas as pd
 from simulator.counts.experts import RoutedExperts, visited_experts
 from simulator.counts.operation import Operation
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
-from simulator.inputs.dtypes import STANDS_IN, Precision
 from simulator.inputs.setup import Routing, Setup
-from simulator.timing.constants import EXPERT_KERNELS, Variant
+from simulator.timing.constants import EXPERT_KERNELS, Variant, variants_of
 
 _KEYS = ["gpu_id", "framework", "kernel", "dtype", "product_dtype", "routing", "timing"]
 # The rows' names of routings.
@@ -87,12 +86,8 @@ def _is_slow_path(row: "pd.Series[Any]") -> bool:
 
 def _variants(row: "pd.Series[Any]") -> tuple[Variant, ...]:
     """Return the variants whose constants hold for a row: of its kernel, then of its library."""
-    names = [name for name in (expert_kernel(row), library_of(str(row["framework"]))) if name]
-    formats: list[Precision] = ["" if row["dtype"] in ("bf16", "fp16") else row["dtype"]]
-    while formats[-1]:
-        formats.append(STANDS_IN.get(formats[-1], ""))
-    own = [Variant(name, each) for each in formats if each for name in (*names, "")]
-    return (*own, *(Variant(name) for name in names))
+    names = (expert_kernel(row), library_of(str(row["framework"])))
+    return variants_of(names, "" if row["dtype"] in ("bf16", "fp16") else row["dtype"])
 
 
 def _operations(rows: pd.DataFrame, routing: Routing) -> list[Operation]:

@@ -177,12 +177,6 @@ def by_engine(
     return Prepared(groups, skipped)
 
 
-def variant_of(framework: str) -> tuple[Variant, ...]:
-    """Return the variant of a framework's constants, empty if it has none of its own."""
-    library = library_of(framework)
-    return (Variant(library),) if library else ()
-
-
 def library_of(framework: str) -> str:
     """Return the library whose constants a framework's rows use; empty if none.
 
