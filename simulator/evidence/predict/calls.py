@@ -13,7 +13,14 @@ from simulator.counts.pieces import all_gather, all_reduce, elementwise, quantis
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
 from simulator.evidence.predict import latent, linear
-from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
+from simulator.evidence.predict.groups import (
+    Group,
+    Prepared,
+    library_of,
+    numbers,
+    profile,
+    replayed,
+)
 from simulator.evidence.rows.kinds import (
     DIFFERENCE,
     DYNAMIC,
@@ -243,11 +250,6 @@ def prefill_blocks(
     return np.where(queries == 1, packed, batch * heads * np.ceil(queries / block_rows))
 
 
-def _array(rows: pd.DataFrame, name: str) -> "np.ndarray":
-    """Return a column as numbers."""
-    return np.asarray(rows[name], dtype=np.float64)
-
-
 def _dtypes(rows: pd.DataFrame) -> tuple[Dtype, Dtype]:
     """Return the formats of the products and of the cache."""
     first = rows.iloc[0]
@@ -259,8 +261,8 @@ def _attention_shape(
 ) -> AttentionShape:
     """Return the sizes of attention rows: ``batch`` samples of one context or as many prompts."""
     dtype, kv_dtype = _dtypes(rows)
-    batch, width = _array(rows, "batch"), _array(rows, "head_dim")
-    heads, kv_heads = _array(rows, "q_heads"), _array(rows, "kv_heads")
+    batch, width = numbers(rows, "batch"), numbers(rows, "head_dim")
+    heads, kv_heads = numbers(rows, "q_heads"), numbers(rows, "kv_heads")
     compute: Dtype = dtype if DTYPE_BYTES[dtype] >= DTYPE_BYTES["bf16"] else "bf16"
     resident: Any = resident_blocks(gpu)
     if attention_kernel(str(rows["kernel"].iloc[0]), gpu) == "fa2":
@@ -270,7 +272,7 @@ def _attention_shape(
         samples=batch if samples else 1,
         query_tokens=1,
         context_tokens=context.to_numpy(dtype=np.float64),
-        decoded_tokens=_array(rows, "suffix_len") if "suffix_len" in rows else 0,
+        decoded_tokens=numbers(rows, "suffix_len") if "suffix_len" in rows else 0,
         heads=cast("int", heads),
         kv_heads=cast("int", kv_heads),
         key_width=cast("int", width),
@@ -295,15 +297,6 @@ def _cache_write(shape: AttentionShape) -> Operation:
     )
 
 
-def _replayed(operation: Operation) -> Operation:
-    """Return the operation as in a replay, with data that fit in L2 still there."""
-    return replace(
-        operation,
-        reused_bytes=operation.bytes_moved - operation.scratch_bytes,
-        reused_footprint_bytes=operation.kv_bytes_read,
-    )
-
-
 def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Cache write, attention and combine, replayed back to back."""
     kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
@@ -311,8 +304,8 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     operations = [_cache_write(shape), *_flash(shape, "standard")]
     group = shape.heads / shape.kv_heads
     if kernel == "fa2":
-        batch = _array(rows, "batch")
-        copied = ((group > 1) & (_array(rows, "kv_heads") > 1) & (batch > 1)).astype(np.float64)
+        batch = numbers(rows, "batch")
+        copied = ((group > 1) & (numbers(rows, "kv_heads") > 1) & (batch > 1)).astype(np.float64)
         operations.append(
             Operation(
                 name="query_pack",
@@ -324,7 +317,7 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         )
     share = small_blocks(group) if kernel == "flashinfer" and shape.kv_bytes > 1 else 1.0
     return [
-        replace(_replayed(item), thread_blocks=item.thread_blocks * share)
+        replace(replayed(item, item.kv_bytes_read), thread_blocks=item.thread_blocks * share)
         if item.name == "attention"
         else item
         for item in operations
@@ -340,15 +333,15 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Return the cache write and one causal call, whose last block reads all its keys."""
     dtype, kv_dtype = _dtypes(rows)
     kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
-    batch, heads, kv_heads = (_array(rows, name) for name in ("batch", "q_heads", "kv_heads"))
-    width, queries = _array(rows, "head_dim"), _array(rows, "q_len")
+    batch, heads, kv_heads = (numbers(rows, name) for name in ("batch", "q_heads", "kv_heads"))
+    width, queries = numbers(rows, "head_dim"), numbers(rows, "q_len")
     keys = read_tokens(rows).to_numpy(dtype=np.float64)
     element = DTYPE_BYTES[dtype]
     row = batch * queries * heads * width * element
     kv_bytes = 2 * batch * keys * kv_heads * width * DTYPE_BYTES[kv_dtype]
     pairs = attended_pairs(rows).to_numpy(dtype=np.float64)
     block_rows = prefill_block_rows(kernel, gpu)
-    longest = _array(rows, WINDOW) + block_rows - 1
+    longest = numbers(rows, WINDOW) + block_rows - 1
     new_values = 2 * batch * queries * kv_heads * width
     write = Operation(
         name="kv_write",
@@ -372,10 +365,7 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     )
     # A replay finds the last one's data in L2, if those of both kernels fit.
     moved = write.bytes_moved + attention.bytes_moved
-    return [
-        replace(item, reused_bytes=item.bytes_moved, reused_footprint_bytes=moved)
-        for item in (write, attention)
-    ]
+    return [replayed(item, moved) for item in (write, attention)]
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -384,8 +374,8 @@ def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     In 8 and 4 bits, the row includes the kernel that quantises x.
     """
     dtype, _ = _dtypes(rows)
-    m, n, k = (_array(rows, name) for name in ("m", "n", "k"))
-    copies = _array(rows, "weights_rotated")
+    m, n, k = (numbers(rows, name) for name in ("m", "n", "k"))
+    copies = numbers(rows, "weights_rotated")
     copies = copies + np.where(copies > 1, OTHER_OPERANDS, 0)
     weights = n * k * DTYPE_BYTES[dtype]
     product = Operation(
@@ -403,17 +393,11 @@ def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     )
     if not is_low_precision(DTYPE_BYTES[dtype]):
         return [product]
-    quantised = _in_cache(quantise("quantise", m, k, element=DTYPE_BYTES["bf16"], dtype=dtype))
+    quantised = replayed(quantise("quantise", m, k, element=DTYPE_BYTES["bf16"], dtype=dtype))
     first = rows.iloc[0]
     if dtype == "fp8" and library_of(str(first["framework"])) == "vllm":
         quantised = replace(quantised, thread_blocks=m * ONE_SCALE_BLOCK_TIME)
     return [quantised, product]
-
-
-def _in_cache(operation: Operation) -> Operation:
-    """Return a kernel that streams its bytes, replayed on the same bytes."""
-    moved = operation.bytes_moved
-    return replace(operation, reused_bytes=moved, reused_footprint_bytes=moved)
 
 
 def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
@@ -423,12 +407,12 @@ def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     kernels pass their bytes through L2 in between.
     """
     operations = _streamed(rows)
-    return operations if rows["timing"].iloc[0] == "kernel" else [*map(_in_cache, operations)]
+    return operations if rows["timing"].iloc[0] == "kernel" else [*map(replayed, operations)]
 
 
 def _streamed(rows: pd.DataFrame) -> list[Operation]:
     """Return the kernels of one elementwise call."""
-    moved, first = _array(rows, "bytes"), rows.iloc[0]
+    moved, first = numbers(rows, "bytes"), rows.iloc[0]
     op, library = str(first["op"]), library_of(str(first["framework"]))
     kind: Kind = OPS.get(op, "elementwise")
     if kind != "quantise":
@@ -437,7 +421,7 @@ def _streamed(rows: pd.DataFrame) -> list[Operation]:
     if library == "sglang":
         launches = PLAIN_QUANTISE_LAUNCHES
         return [elementwise(op, moved * PLAIN_QUANTISE_BYTES, 0.0, launches=launches)]
-    count, width = _array(rows, "rows"), _array(rows, "width")
+    count, width = numbers(rows, "rows"), numbers(rows, "width")
     element, (dtype, _) = DTYPE_BYTES["bf16"], _dtypes(rows)
     # Some rows state the format that the kernel reads.
     dtype = dtype if is_low_precision(DTYPE_BYTES[dtype]) else "fp8"
@@ -453,18 +437,13 @@ def _streamed(rows: pd.DataFrame) -> list[Operation]:
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     """Return one collective, which engines outside a graph do on a copy of the message."""
     ranks = int(rows["num_gpus"].iloc[0])
-    message = _array(rows, "message_bytes")
+    message = numbers(rows, "message_bytes")
     if rows["collective"].iloc[0] == "all_reduce":
         reduced = all_reduce("all_reduce", message_bytes=message, ranks=ranks)
-        return [_copy(message), *reduced] if _execution(rows.iloc[0]) == "eager" else reduced
+        copied = Operation(name="copy", kind="copy", bytes_read=message, bytes_written=message)
+        eager = _execution(rows.iloc[0]) == "eager"
+        return [replayed(copied), *reduced] if eager else reduced
     return all_gather(str(rows["collective"].iloc[0]), gathered_bytes=message, ranks=ranks)
-
-
-def _copy(message: Numeric) -> Operation:
-    """Return a copy of a message, as replays find it in L2 if it fits."""
-    copied = Operation(name="copy", kind="copy", bytes_read=message, bytes_written=message)
-    moved = copied.bytes_moved
-    return replace(copied, reused_bytes=moved, reused_footprint_bytes=moved)
 
 
 def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -477,12 +456,7 @@ def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     together = sum(item.kv_bytes_read for item in parts)
     return [
         _cache_write(shape),
-        *(
-            replace(_replayed(item), reused_footprint_bytes=together)
-            if item.kind == "attention"
-            else item
-            for item in parts
-        ),
+        *(replayed(item, together) if item.kind == "attention" else item for item in parts),
     ]
 
 

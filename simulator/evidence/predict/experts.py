@@ -9,7 +9,7 @@ import pandas as pd
 
 from simulator.counts.experts import RoutedExperts, visited_experts
 from simulator.counts.operation import Operation
-from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
+from simulator.evidence.predict.groups import Group, Prepared, library_of, numbers, profile
 from simulator.inputs.setup import Routing, Setup
 from simulator.timing.constants import EXPERT_KERNELS, Variant, variants_of
 
@@ -96,18 +96,14 @@ def _operations(rows: pd.DataFrame, routing: Routing) -> list[Operation]:
     SGLang's Triton kernels are timed on tokens that have chosen their experts.
     """
     first = rows.iloc[0]
-
-    def column(name: str) -> Any:
-        return rows[name].to_numpy(dtype=np.float64)
-
     kernel = expert_kernel(first)
     # SGLang's Triton kernels read 4-bit weights in 16 bits: they were expanded when loaded.
     expanded = kernel == "sglang_triton" and first["dtype"] in ("mxfp4", "nvfp4")
-    tokens, count, per_token = column("tokens"), column("experts"), column("top_k")
-    ranks = column("expert_parallel")
-    exponent = np.where(np.isfinite(column("alpha")), column("alpha"), DEFAULT_EXPONENT)
+    tokens, count, per_token = (numbers(rows, name) for name in ("tokens", "experts", "top_k"))
+    ranks, alpha = numbers(rows, "expert_parallel"), numbers(rows, "alpha")
+    exponent = np.where(np.isfinite(alpha), alpha, DEFAULT_EXPONENT)
     visited = visited_experts(count, per_token, tokens, routing=routing, exponent=exponent)
-    told, pairs = column("distinct_experts"), column("rank_pairs")
+    told, pairs = numbers(rows, "distinct_experts"), numbers(rows, "rank_pairs")
     pairs = np.where(np.isfinite(pairs), pairs, tokens * per_token / ranks)
     sglang = library_of(str(first["framework"])) == "sglang"
     # Buffers of Triton and Marlin have a row for each of a token's choices, also of experts on
@@ -120,9 +116,9 @@ def _operations(rows: pd.DataFrame, routing: Routing) -> list[Operation]:
         visited=np.where(np.isfinite(told), told, visited / ranks),
         held=count / ranks,
         even=routing == "balanced",
-        hidden=column("hidden_size"),
-        inner=column("intermediate") / column("tensor_parallel"),
-        ups=1 + column("gated"),
+        hidden=numbers(rows, "hidden_size"),
+        inner=numbers(rows, "intermediate") / numbers(rows, "tensor_parallel"),
+        ups=1 + numbers(rows, "gated"),
         activations="bf16",
         stored="bf16" if expanded else first["dtype"],
         multiplied=first["product_dtype"],

@@ -1,7 +1,7 @@
 """Groups of measured rows that are predicted together."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,7 +15,7 @@ from simulator.inputs.dtypes import Precision
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ConstantsChoice, Execution, Setup
-from simulator.numeric import maximum
+from simulator.numeric import Numeric, maximum
 from simulator.timing.constants import LIBRARIES, Key, Rates, Variant, rates
 from simulator.timing.interval import uncertainty
 from simulator.timing.roofline import cached_bytes, operation_time
@@ -135,6 +135,29 @@ class Prepared(NamedTuple):
 
     groups: list[Group]
     skipped: dict[Any, str]
+
+
+def numbers(rows: pd.DataFrame, name: str) -> "np.ndarray":
+    """Return a column as numbers."""
+    return np.asarray(rows[name], dtype=np.float64)
+
+
+def replayed(operation: Operation, footprint: Numeric | None = None) -> Operation:
+    """Return an operation as in a replay, which finds the last one's data in L2 if they fit.
+
+    Parameters
+    ----------
+    operation
+        The operation; what it writes for the next kernel alone counts by itself.
+    footprint
+        The data that must fit, if not all that it moves. [bytes]
+    """
+    moved = operation.bytes_moved
+    return replace(
+        operation,
+        reused_bytes=moved - operation.scratch_bytes,
+        reused_footprint_bytes=moved if footprint is None else footprint,
+    )
 
 
 def read_each(

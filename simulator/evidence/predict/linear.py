@@ -14,7 +14,7 @@ from simulator.counts.attention.linear import (
     recurrence,
 )
 from simulator.counts.operation import Operation
-from simulator.evidence.predict.groups import library_of
+from simulator.evidence.predict.groups import library_of, numbers, replayed
 from simulator.inputs.hardware import HardwareProfile
 
 # Fields that rows counted together have in common.
@@ -70,31 +70,20 @@ def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     if first["op"] == "conv+recurrence":
         found = [_joined(*found)]
     # A replay finds the last one's data in L2; a state is read and written in one place.
-    return [
-        replace(
-            item,
-            reused_bytes=item.bytes_moved,
-            reused_footprint_bytes=item.bytes_moved - in_place.get(item.kind, 0.0),
-        )
-        for item in found
-    ]
+    return [replayed(item, item.bytes_moved - in_place.get(item.kind, 0.0)) for item in found]
 
 
 def _shape(rows: pd.DataFrame, framework: str) -> LinearShape:
     """Return the sizes of rows."""
-
-    def column(name: str) -> "np.ndarray":
-        return np.asarray(rows[name], dtype=np.float64)
-
     default = STATE_BYTES.get(library_of(framework), 4)
     return LinearShape(
-        batch=column("batch"),
-        seq_len=column("seq_len"),
-        k_heads=column("num_k_heads"),
-        k_dim=column("head_k_dim"),
-        v_heads=column("num_v_heads"),
-        v_dim=column("head_v_dim"),
-        taps=column("d_conv"),
+        batch=numbers(rows, "batch"),
+        seq_len=numbers(rows, "seq_len"),
+        k_heads=numbers(rows, "num_k_heads"),
+        k_dim=numbers(rows, "head_k_dim"),
+        v_heads=numbers(rows, "num_v_heads"),
+        v_dim=numbers(rows, "head_v_dim"),
+        taps=numbers(rows, "d_conv"),
         state_bytes=pd.to_numeric(rows["state_bytes_per_element"]).fillna(default).to_numpy(float),
     )
 
