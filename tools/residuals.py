@@ -98,9 +98,8 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
         if "distrusted" in rows:
             rows = rows[~rows["distrusted"]]
         for group in prepare(rows, kind).groups:
-            # Questions are about engines' usual kernels, whose collectives have nothing of NCCL's.
-            unusual = not group.typical or APART & set(group.variants)
-            if group.execution == "eager" or unusual:
+            # Questions are about engines' typical kernels; their collectives have nothing of NCCL's.
+            if group.execution == "eager" or not group.typical or APART & set(group.variants):
                 continue
             for origin, card, choice in _cards(
                 carried[group.gpu_id], calibrations.get(group.gpu_id), kind

@@ -12,7 +12,7 @@ from simulator.counts.operation import Kind, Operation
 from simulator.counts.pieces import all_gather, all_reduce, elementwise, quantise
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
-from simulator.evidence.predict import latent, linear
+from simulator.evidence.predict import experts, latent, linear
 from simulator.evidence.predict.groups import (
     Group,
     Prepared,
@@ -91,20 +91,13 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
         why = NOT_KNOWN.get(kind, f"{kind} rows measure a rate, not a call")
         return Prepared([], dict.fromkeys(rows.index, why))
     groups: list[Group] = []
-    skipped = _not_kernel_times(rows)
-    if kind.startswith("mla"):
-        host_bound = latent.host_bound(rows, kind)
-        why = "launched one by one and too short: the host's time, not the kernel's"
-        skipped.update(dict.fromkeys(rows.index[host_bound], why))
+    skipped = _not_kernel_times(rows, kind)
     hosts = rows[rows["host_bound"] == 1] if "host_bound" in rows else rows[:0]
     hidden = set(zip(*(hosts[name] for name in _SERIES), strict=True))
     rows = rows.drop(index=list(skipped))
     for (gpu_id, *_), part in rows.groupby(_keys(rows, kind), sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
-        if kind == "all_reduce" and gpu.link_bytes_per_s(int(first["num_gpus"])) is None:
-            skipped.update((label, f"{gpu.id} has no link in its profile") for label in part.index)
-            continue
-        if kind == "linear_attention" and (why := linear.unknown(first)):
+        if why := _unknown(first, gpu, kind):
             skipped.update(dict.fromkeys(part.index, why))
             continue
         operations = builder(part, gpu)
@@ -126,18 +119,21 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
                 index=part.index,
                 operations=operations,
                 execution=execution,
-                variants=_variants(first, gpu),
+                variants=experts.variants(first) if kind == "moe" else _variants(first, gpu),
                 setup=setup,
                 around=Key("module_us") if kind == "mla_module" else None,
-                typical=not _is_odd(first, gpu, kind),
+                typical=_is_typical(first, gpu, kind),
                 determines=tuple(first[list(_SERIES)]) not in hidden,
             )
         )
     return Prepared(groups, skipped)
 
 
-def _not_kernel_times(rows: pd.DataFrame) -> dict[Any, str]:
+def _not_kernel_times(rows: pd.DataFrame, kind: RowKind) -> dict[Any, str]:
     """Return the rows, by label, whose time is not that of a kernel."""
+    if kind.startswith("mla"):
+        why = "launched one by one and too short: the host's time, not the kernel's"
+        return dict.fromkeys(rows.index[latent.host_bound(rows, kind)], why)
     if "host_bound" in rows:
         why = "the time of the host that launches it, not of a kernel (host_bound)"
         return dict.fromkeys(rows.index[rows["host_bound"] == 1], why)
@@ -147,14 +143,22 @@ def _not_kernel_times(rows: pd.DataFrame) -> dict[Any, str]:
     return {}
 
 
+def _unknown(row: "pd.Series[Any]", gpu: HardwareProfile, kind: RowKind) -> str:
+    """Return why rows like this cannot be predicted; empty if they can."""
+    if kind == "all_reduce" and gpu.link_bytes_per_s(int(row["num_gpus"])) is None:
+        return f"{gpu.id} has no link in its profile"
+    if kind == "moe":
+        return experts.unknown(row)
+    return linear.unknown(row) if kind == "linear_attention" else ""
+
+
 def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
     """Return the fields that rows of a group have in common."""
     keys = ["gpu_id", "framework", "kernel", "dtype", "timing"]
     keys += [name for name in _SHARED if name in rows]
     if kind == "prefill_attention":
         keys.append("causal")
-    if kind == "linear_attention":
-        keys += linear.KEYS
+    keys += {"linear_attention": linear.KEYS, "moe": experts.KEYS}.get(kind, ())
     same = [rows[name].astype(str) for name in keys]
     return [*same, rows["op"]] if kind == "elementwise" else same
 
@@ -200,11 +204,14 @@ def attention_kernel(kernel: str, gpu: HardwareProfile) -> str:
     return "fa3" if gpu.compute_capability == "9.0" else "fa2"
 
 
-def _is_odd(row: "pd.Series[Any]", gpu: HardwareProfile, kind: RowKind) -> bool:
-    """Return whether rows are of a kernel that an engine takes only where it has no other."""
+def _is_typical(row: "pd.Series[Any]", gpu: HardwareProfile, kind: RowKind) -> bool:
+    """Return whether rows are of a kernel that a sane engine would choose."""
+    if kind == "moe":
+        return experts.is_typical(row)
     if kind == "mla_decode":
-        return latent.is_slow_path(row)
-    return "kv_heads" in row and is_fallback(attention_kernel(str(row["kernel"]), gpu), gpu)
+        return latent.is_typical(row)
+    kernel = attention_kernel(str(row["kernel"]), gpu)
+    return "kv_heads" not in row or not is_fallback(kernel, gpu)
 
 
 def is_fallback(kernel: str, gpu: HardwareProfile) -> bool:
@@ -472,6 +479,7 @@ BUILDERS: dict[RowKind, Builder] = {
     "mla_prefill": latent.prefill,
     "mla_module": latent.module,
     "gemm": _gemm,
+    "moe": experts.operations,
     "elementwise": _elementwise,
     "all_reduce": _collective,
     "shared_prefix_attention": _shared_prefix,

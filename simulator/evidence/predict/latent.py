@@ -47,12 +47,13 @@ def host_bound(rows: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
     return (rows["timing"] == "eager") & ~is_long
 
 
-def is_slow_path(row: "pd.Series[Any]") -> bool:
-    """Return whether a decode row is of a library that has no kernel for its cache.
+def is_typical(row: "pd.Series[Any]") -> bool:
+    """Return whether a decode row is of a library that has a kernel for its cache.
 
     FlashAttention has none for latent caches of 8 bits: on H100 SGLang then reads 280 GB/s.
     """
-    return row["kernel"] == "flash_attention" and is_low_precision(DTYPE_BYTES[row["kv_dtype"]])
+    low_precision = is_low_precision(DTYPE_BYTES[row["kv_dtype"]])
+    return row["kernel"] != "flash_attention" or not low_precision
 
 
 def decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
