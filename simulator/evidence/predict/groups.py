@@ -112,9 +112,8 @@ class Group:
         device = np.sum(list(parts.values()), axis=0)
         return {**parts, "host": np.where(host > device, host, 0.0)}
 
-    def l2_share(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
+    def l2_share(self, gpu_rates: Rates) -> "np.ndarray":
         """Return the share of each row's bytes that the L2 cache is predicted to serve."""
-        gpu_rates = rates(gpu, choice, variants=self.variants)
         moved = self.column(sum(item.repeat * item.bytes_moved for item in self.operations))
         cached = self.column(
             sum(item.repeat * cached_bytes(item, gpu_rates) for item in self.operations)
