@@ -38,7 +38,14 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
-from simulator.timing.constants import LOW_PRECISION, PRODUCTS, Key, Rates
+from simulator.timing.constants import (
+    LINEAR_KERNELS,
+    LOW_PRECISION,
+    PRODUCTS,
+    STREAMING,
+    Key,
+    Rates,
+)
 from simulator.timing.request import GenerationTime
 from simulator.timing.roofline import OperationTime, cached_bytes, is_used, stored_ends_s
 from simulator.timing.step import KindTime, StepTime
@@ -68,17 +75,8 @@ FAMILY: dict[Kind, Family] = {
     "prefill_attention": "prefill_attention",
     "latent_prefill": "latent_prefill",
     # Rows of linear attention tell one from the other, but a layer has both.
-    "convolution": "recurrence",
-    "recurrence": "recurrence",
-    "chunk_solve": "recurrence",
-    "chunk_scan": "recurrence",
-    "fused_scan": "recurrence",
-    "elementwise": "elementwise",
-    "norm": "elementwise",
-    "activation": "elementwise",
-    "rotary": "elementwise",
-    "quantise": "elementwise",
-    "gather": "elementwise",
+    **dict.fromkeys(LINEAR_KERNELS, "recurrence"),
+    **dict.fromkeys(STREAMING, "elementwise"),
     "collective": "collective",
 }
 # Kinds of kernel that read the KV cache, whose format selects their spread.
