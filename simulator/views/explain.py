@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # Names of the parts of an interval.
 NAMES: Mapping[str, str] = {
     "gemm": "products",
+    "experts": "products of experts",
     "attention": "attention",
     "latent_attention": "latent attention",
     "prefill_attention": "prefill attention",
