@@ -51,8 +51,8 @@ class Residuals:
     Attributes
     ----------
     fitted, carried, peak
-        By origin of the constants, a row for each measured call: ``family`` (with the prefix of
-        8-bit formats), ``gpu_id``, ``measured_s``, ``predicted_s``, ``fixed_share``,
+        By origin of the constants, a row for each measured call: ``family`` (with the
+        precision as its prefix), ``gpu_id``, ``measured_s``, ``predicted_s``, ``fixed_share``,
         ``cached_share`` (of the bytes), ``launches``, ``size`` (what calls of one size share) and
         ``fold``.
     """

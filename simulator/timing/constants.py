@@ -5,8 +5,8 @@ may name variants (libraries or kernels, and formats of 8 and 4 bits), whose own
 before general ones. The first one found is used, and its source is kept:
 
 1. fitted to the GPU: of a variant of 8 or 4 bits;
-2. transferred from other GPUs: of such a variant. Other GPUs' 8-bit constants predict 8-bit
-   kernels better than the GPU's own 16-bit ones do;
+2. transferred from other GPUs: of such a variant. They predict kernels of 8 bits better than the
+   GPU's own 16-bit constants do;
 3. fitted to the GPU: of another variant, of the kind of operation, of all kinds;
 4. transferred: of another variant, of the kind of operation;
 5. all of these for the kind that stands in for it (``KIN`` in ``counts/operation.py``);
@@ -1022,8 +1022,8 @@ class _Search:
 def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) -> Constant:
     """Return the rate at which an SM loads tiles, given the constant found.
 
-    8-bit kernels differ between architectures. A slow one of another architecture does not lower
-    this rate below as many weights per second as in 16 bits.
+    Kernels of low precision differ between architectures. A slow one of another architecture does
+    not lower this rate below as many weights per second as in 16 bits.
     """
     near, _, _ = _tables_for(search.gpu.architecture)
     low_precision = [variant for variant in variants if variant.precision]

@@ -415,7 +415,7 @@ def _constants(result: Estimate) -> list[Step]:
     """List the constants that this answer used, each with its source."""
     uses: dict[tuple[str, Constant], list[str]] = {}
     for key, constant in used_constants(result.operations, result.rates, eager=result.setup.eager):
-        kind = f"8-bit {key.kind or 'kernels'}" if key.precision else key.kind
+        kind = f"{key.precision} {key.kind or 'kernels'}" if key.precision else key.kind
         uses.setdefault((key.name, constant), []).extend([kind] if kind else [])
     return [
         Step(

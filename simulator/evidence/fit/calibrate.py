@@ -114,7 +114,7 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
 
 
 def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterator[StageFit]:
-    """Yield the fits of one kind of row: in general, by library, by 8-bit format."""
+    """Yield the fits of one kind of row: in general, by precision and library."""
     # Rows that ran out of memory have no time to fit.
     rows = rows[rows["time_s"].notna()]
     if stage.most:

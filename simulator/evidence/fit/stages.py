@@ -63,7 +63,7 @@ class Stage:
     shape
         Columns that define a row's shape: whole shapes are held out.
     own
-        Whether each library, and 8-bit formats, get their own constants.
+        Whether each library and each precision gets constants of its own.
     general
         Whether there are also constants for no particular library; engines' overheads have none.
     apart
