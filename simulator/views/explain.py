@@ -36,6 +36,7 @@ NAMES: Mapping[str, str] = {
     "latent_attention": "latent attention",
     "prefill_attention": "prefill attention",
     "latent_prefill": "latent prefill",
+    "recurrence": "linear attention",
     "elementwise": "norms and other elementwise",
     "collective": "collectives",
     "bifurcated": "bifurcated attention from standard's constants",
