@@ -42,10 +42,12 @@ from simulator.numeric import Numeric
 from simulator.timing.constants import ATTENTION_KERNELS, Key, Variant, variants_of
 from simulator.timing.limits import resident_blocks, runs_trtllmgen
 
-# Columns besides the GPU, the kernel and the format that rows of a group have in common.
+# Columns besides the GPU, the kernel and the format that rows of a group have in common, if they
+# have them.
 _SHARED = (
     *("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state"),
-    *("scope", "form", "phase", "gemm_dtype"),
+    *("scope", "form", "phase", "gemm_dtype", "causal"),
+    *("family", "op", "product_dtype", "routing"),
 )
 # The GEMM rows' harness cycles through copies of the weights: L2 holds all of them or, because it
 # evicts lines in order, none. With six, rows turn cold between 4 and 8 MB on A100 and H100 (40 and
@@ -95,7 +97,8 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     hosts = rows[rows["host_bound"] == 1] if "host_bound" in rows else rows[:0]
     hidden = set(zip(*(hosts[name] for name in _SERIES), strict=True))
     rows = rows.drop(index=list(skipped))
-    for (gpu_id, *_), part in rows.groupby(_keys(rows, kind), sort=True):
+    keys = [rows[name].astype(str) for name in (*_SERIES, "timing", *_SHARED) if name in rows]
+    for (gpu_id, *_), part in rows.groupby(keys, sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
         if why := _unknown(first, gpu, kind):
             skipped.update(dict.fromkeys(part.index, why))
@@ -150,17 +153,6 @@ def _unknown(row: "pd.Series[Any]", gpu: HardwareProfile, kind: RowKind) -> str:
     if kind == "moe":
         return experts.unknown(row)
     return linear.unknown(row) if kind == "linear_attention" else ""
-
-
-def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
-    """Return the fields that rows of a group have in common."""
-    keys = ["gpu_id", "framework", "kernel", "dtype", "timing"]
-    keys += [name for name in _SHARED if name in rows]
-    if kind == "prefill_attention":
-        keys.append("causal")
-    keys += {"linear_attention": linear.KEYS, "moe": experts.KEYS}.get(kind, ())
-    same = [rows[name].astype(str) for name in keys]
-    return [*same, rows["op"]] if kind == "elementwise" else same
 
 
 def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:

@@ -14,8 +14,6 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import Routing
 from simulator.timing.constants import EXPERT_KERNELS, Variant, variants_of
 
-# Fields that rows counted together have in common.
-KEYS = ("product_dtype", "routing")
 # The rows' names of routings.
 _ROUTINGS: dict[str, Routing] = {
     "balanced": "balanced",

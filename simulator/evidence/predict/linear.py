@@ -17,8 +17,6 @@ from simulator.counts.operation import Operation
 from simulator.evidence.predict.groups import library_of, numbers, replayed
 from simulator.inputs.hardware import HardwareProfile
 
-# Fields that rows counted together have in common.
-KEYS = ("family", "phase", "op")
 PHASES = ("decode", "verify", "prefill")
 OPERATIONS = ("conv", "recurrence", "conv+recurrence")
 # Rows without the size of a state's values: TensorRT-LLM keeps them in 16 bits, others in 32.
