@@ -47,12 +47,15 @@ def unknown(row: "pd.Series[Any]") -> str:
 def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     """Return the kernels of rows of one family, phase and operation, replayed back to back."""
     first = rows.iloc[0]
-    shape = _shape(rows, str(first["framework"]))
+    library = library_of(str(first["framework"]))
+    shape = _shape(rows, library)
     prefill, verify = first["phase"] == "prefill", first["phase"] == "verify"
     states = shape.seq_len if verify else 1
     if PADDED in first["kernel"]:
         states = np.maximum(states, PADDED_DRAFT)
-    channels = _channels(first, shape)
+    # TensorRT-LLM's rows of Gated DeltaNet convolve keys only.
+    keys_only = library == "trtllm" and first["family"] == "gdn"
+    channels = shape.k_heads * shape.k_dim if keys_only else shape.channels
     window = shape.batch * channels * (shape.taps - 1) * shape.element_bytes
     in_place = {"convolution": window, "recurrence": shape.states_bytes}
     found, decay = [], first["family"] == "kda"
@@ -71,9 +74,9 @@ def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     return [replayed(item, item.bytes_moved - in_place.get(item.kind, 0.0)) for item in found]
 
 
-def _shape(rows: pd.DataFrame, framework: str) -> LinearShape:
+def _shape(rows: pd.DataFrame, library: str) -> LinearShape:
     """Return the sizes of rows."""
-    default = STATE_BYTES.get(library_of(framework), 4)
+    default = STATE_BYTES.get(library, 4)
     return LinearShape(
         batch=numbers(rows, "batch"),
         seq_len=numbers(rows, "seq_len"),
@@ -84,12 +87,6 @@ def _shape(rows: pd.DataFrame, framework: str) -> LinearShape:
         taps=numbers(rows, "d_conv"),
         state_bytes=pd.to_numeric(rows["state_bytes_per_element"]).fillna(default).to_numpy(float),
     )
-
-
-def _channels(row: "pd.Series[Any]", shape: LinearShape) -> Any:
-    """Return the convolved channels: TensorRT-LLM's rows of Gated DeltaNet convolve keys only."""
-    keys_only = library_of(str(row["framework"])) == "trtllm" and row["family"] == "gdn"
-    return shape.k_heads * shape.k_dim if keys_only else shape.channels
 
 
 def _convolution(
