@@ -129,7 +129,7 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
         if stage.general:
             typical = [group for group in some if group.typical]
             apart = Variant(stage.apart)
-            without = [group for group in typical if apart not in group.variants or not stage.apart]
+            without = [group for group in typical if apart not in group.variants]
             # Where each library has its own, general constants are those of questions.
             every = map(_without_library, without or typical) if len(libraries) > 1 else typical
             chosen_for.append((list(every), general))
