@@ -78,7 +78,7 @@ def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
 def unseen(calibrations: Mapping[str, Calibration], kind: RowKind) -> "pd.Series[float]":
     """Return log(predicted / measured) of each row by its label, its shape held out of the fit.
 
-    The most specific fit of a row counts: general constants, its library's, its 8-bit format's.
+    The most specific fit of a row counts: general constants, those of its precision, of its library.
     """
     found: dict[int, float] = {}
     for calibration in calibrations.values():

@@ -22,7 +22,6 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import ConstantsChoice
 from simulator.timing.constants import Variant, rates
 from simulator.timing.interval import Family, spread_names
-from simulator.timing.roofline import cached_bytes
 from simulator.timing.step import step_time
 from tools import carry
 
@@ -52,8 +51,8 @@ class Residuals:
     Attributes
     ----------
     fitted, carried, peak
-        By origin of the constants, a row for each measured call: ``family`` (with the prefix of
-        8-bit formats), ``gpu_id``, ``measured_s``, ``predicted_s``, ``fixed_share``,
+        By origin of the constants, a row for each measured call: ``family`` (with the
+        precision as its prefix), ``gpu_id``, ``measured_s``, ``predicted_s``, ``fixed_share``,
         ``cached_share`` (of the bytes), ``launches``, ``size`` (what calls of one size share) and
         ``fold``.
     """
@@ -98,9 +97,8 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
         if "distrusted" in rows:
             rows = rows[~rows["distrusted"]]
         for group in prepare(rows, kind).groups:
-            # Questions are about engines' usual kernels, whose collectives have nothing of NCCL's.
-            unusual = not group.typical or APART & set(group.variants)
-            if group.execution == "eager" or unusual:
+            # Questions are about typical kernels of engines, whose collectives are not NCCL's.
+            if group.execution == "eager" or not group.typical or APART & set(group.variants):
                 continue
             for origin, card, choice in _cards(
                 carried[group.gpu_id], calibrations.get(group.gpu_id), kind
@@ -134,8 +132,6 @@ def predicted_rows(
     predicted = column(step.total_s)
     fixed = column(sum(time.fixed_s for time in step.by_kind.values()))
     launches = column(sum(item.repeat * item.launches for item in group.operations))
-    moved = column(sum(item.bytes_moved for item in group.operations))
-    cached = column(sum(cached_bytes(item, gpu_rates) for item in group.operations))
     keys = [name for name in ("framework", *size) if name in part]
     return pd.DataFrame(
         {
@@ -144,7 +140,7 @@ def predicted_rows(
             "measured_s": part["time_s"].to_numpy(dtype=np.float64),
             "predicted_s": predicted,
             "fixed_share": fixed / np.maximum(predicted, 1e-15),
-            "cached_share": cached / np.maximum(moved, 1),
+            "cached_share": group.l2_share(gpu_rates),
             "launches": launches,
             "size": part[keys].astype(str).agg("/".join, axis=1).to_numpy(),
             "fold": np.arange(len(part)) % FOLDS,

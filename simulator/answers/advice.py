@@ -96,14 +96,8 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
 def _store_once(stored: Estimate, verdict: Verdict, gain: float, barred: str) -> str:
     """Say that storing the context once is the change to make, and why reading it once is not.
 
-    Parameters
-    ----------
-    stored, gain
-        Standard attention over one stored context, and its time over that of bifurcated attention.
-    verdict
-        Whether to bifurcate, given the uncertainty of ``gain``.
-    barred
-        Why no engine reads the context once; empty if some may.
+    ``gain`` is its time over that of bifurcated attention, ``verdict`` whether that is certain,
+    and ``barred`` says why no engine reads the context once; empty if some may.
     """
     if verdict == "no":
         more = "reading it once as well gains nothing more"

@@ -377,7 +377,7 @@ def _low_precision_note(model: ModelShape, gpu_rates: Rates, setup: Setup) -> st
     if parts:
         return f"No rows are of these formats: {', '.join(parts)}."
     if gpu_rates.origin == "fitted" and origins == {"carried"}:
-        return "Constants of 8-bit kernels are carried over from other GPUs."
+        return "Constants of low-precision kernels are carried over from other GPUs."
     return ""
 
 

@@ -45,6 +45,19 @@ DTYPE_ALIASES: dict[str, Dtype] = {
 }
 
 
+def with_stand_ins(precision: Precision) -> list[Precision]:
+    """Return a format and those whose constants stand in for missing ones, the nearest first.
+
+    >>> with_stand_ins("mxfp4"), with_stand_ins("")
+    (['mxfp4', 'int4'], [])
+    """
+    listed: list[Precision] = []
+    while precision:
+        listed.append(precision)
+        precision = STANDS_IN.get(precision, "")
+    return listed
+
+
 def read_dtype(value: object) -> object:
     """Replace an engine's spelling of a format with ours; leave everything else unchanged.
 

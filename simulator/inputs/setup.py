@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, field_validator
 
 from simulator.errors import WorkloadError, unknown
-from simulator.inputs.dtypes import DTYPE_ALIASES, Dtype, KvDtype, activation_dtype
+from simulator.inputs.dtypes import Dtype, KvDtype, activation_dtype, read_dtype
 from simulator.inputs.files import Frozen, read_count, validate
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import AtLeastOne, Workload
@@ -27,13 +27,8 @@ LATENT_FORMS: tuple[LatentForm, ...] = get_args(LatentForm)
 CONSTANTS_CHOICES: tuple[ConstantsChoice, ...] = get_args(ConstantsChoice)
 
 
-def _dtype(value: Any) -> Any:
-    """Read the engines' spellings of a format."""
-    return DTYPE_ALIASES.get(value, value) if isinstance(value, str) else value
-
-
-DtypeField = Annotated[Dtype, BeforeValidator(_dtype)]
-KvDtypeField = Annotated[KvDtype, BeforeValidator(_dtype)]
+DtypeField = Annotated[Dtype, BeforeValidator(read_dtype)]
+KvDtypeField = Annotated[KvDtype, BeforeValidator(read_dtype)]
 
 
 class Setup(Frozen):

@@ -5,8 +5,8 @@ may name variants (libraries or kernels, and formats of 8 and 4 bits), whose own
 before general ones. The first one found is used, and its source is kept:
 
 1. fitted to the GPU: of a variant of 8 or 4 bits;
-2. transferred from other GPUs: of such a variant. Other GPUs' 8-bit constants predict 8-bit
-   kernels better than the GPU's own 16-bit ones do;
+2. transferred from other GPUs: of such a variant. They predict kernels of 8 bits better than the
+   GPU's own 16-bit constants do;
 3. fitted to the GPU: of another variant, of the kind of operation, of all kinds;
 4. transferred: of another variant, of the kind of operation;
 5. all of these for the kind that stands in for it (``KIN`` in ``counts/operation.py``);
@@ -34,7 +34,7 @@ from typing import Literal, NamedTuple, cast
 
 from simulator.counts.operation import KIN, KINDS, Kind, Operation
 from simulator.errors import ProfileError, unknown
-from simulator.inputs.dtypes import DTYPES, PRECISIONS, STANDS_IN, Dtype, Precision
+from simulator.inputs.dtypes import DTYPES, PRECISIONS, Dtype, Precision, with_stand_ins
 from simulator.inputs.hardware import NODE_GPUS, FittedFigure, HardwareProfile
 from simulator.inputs.setup import ConstantsChoice
 from simulator.timing.limits import (
@@ -119,6 +119,17 @@ VARIANTS = (
     *(Variant(kernel, LOW_PRECISION) for kernel in ATTENTION_KERNELS),
     *(Variant(kernel, each) for each in ("", *PRECISIONS) for kernel in EXPERT_KERNELS),
 )
+
+
+def variants_of(names: Iterable[str], precision: Precision = "") -> tuple[Variant, ...]:
+    """Return the variants of libraries and kernels in a format, the most specific first.
+
+    >>> [str(each) for each in variants_of(["vllm"], "nvfp4")]
+    ['vllm_nvfp4', 'nvfp4', 'vllm_fp8', 'fp8', 'vllm']
+    """
+    named = [name for name in names if name]
+    own = [Variant(name, each) for each in with_stand_ins(precision) for name in (*named, "")]
+    return (*own, *map(Variant, named))
 
 
 class Key(NamedTuple):
@@ -764,14 +775,9 @@ class Rates:
         """Return the rates of products or caches in a format of ``PRECISIONS``."""
         found = self._by_precision.get(precision)
         if found is None:
-            formats = [precision]
-            while formats[-1] in STANDS_IN:
-                formats.append(STANDS_IN[formats[-1]])
-            rest = [variant for variant in self.variants if not variant.precision]
-            libraries = [variant.library for variant in rest]
-            own = [Variant(library, each) for each in formats for library in (*libraries, "")]
-            known = [variant for variant in own if variant in VARIANTS]
-            found = rates(self.gpu, self.choice, variants=(*known, *rest))
+            names = [variant.library for variant in self.variants if not variant.precision]
+            own = [each for each in variants_of(names, precision) if each in VARIANTS]
+            found = rates(self.gpu, self.choice, variants=own)
             self._by_precision[precision] = found
         return found
 
@@ -1016,8 +1022,8 @@ class _Search:
 def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) -> Constant:
     """Return the rate at which an SM loads tiles, given the constant found.
 
-    8-bit kernels differ between architectures. A slow one of another architecture does not lower
-    this rate below as many weights per second as in 16 bits.
+    Kernels of low precision differ between architectures. A slow one of another architecture does
+    not lower this rate below as many weights per second as in 16 bits.
     """
     near, _, _ = _tables_for(search.gpu.architecture)
     low_precision = [variant for variant in variants if variant.precision]

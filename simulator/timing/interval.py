@@ -32,13 +32,20 @@ from typing import Any, Literal, get_args
 from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import KIN, Kind, Operation, Totals, total
 from simulator.counts.transformer import prefill_operations
-from simulator.inputs.dtypes import DTYPE_BYTES, STANDS_IN, Dtype, Precision, is_low_precision
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, Precision, is_low_precision, with_stand_ins
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
-from simulator.timing.constants import LOW_PRECISION, PRODUCTS, Key, Rates
+from simulator.timing.constants import (
+    LINEAR_KERNELS,
+    LOW_PRECISION,
+    PRODUCTS,
+    STREAMING,
+    Key,
+    Rates,
+)
 from simulator.timing.request import GenerationTime
 from simulator.timing.roofline import OperationTime, cached_bytes, is_used, stored_ends_s
 from simulator.timing.step import KindTime, StepTime
@@ -68,17 +75,8 @@ FAMILY: dict[Kind, Family] = {
     "prefill_attention": "prefill_attention",
     "latent_prefill": "latent_prefill",
     # Rows of linear attention tell one from the other, but a layer has both.
-    "convolution": "recurrence",
-    "recurrence": "recurrence",
-    "chunk_solve": "recurrence",
-    "chunk_scan": "recurrence",
-    "fused_scan": "recurrence",
-    "elementwise": "elementwise",
-    "norm": "elementwise",
-    "activation": "elementwise",
-    "rotary": "elementwise",
-    "quantise": "elementwise",
-    "gather": "elementwise",
+    **dict.fromkeys(LINEAR_KERNELS, "recurrence"),
+    **dict.fromkeys(STREAMING, "elementwise"),
     "collective": "collective",
 }
 # Kinds of kernel that read the KV cache, whose format selects their spread.
@@ -617,10 +615,7 @@ def spread_names(gpu: HardwareProfile, family: Family, precision: Precision) -> 
     """
     if family == "collective" and gpu.link == "none":
         return ["pcie_collective"]
-    formats: list[Precision] = [precision]
-    while formats[-1]:
-        formats.append(STANDS_IN.get(formats[-1], ""))
-    names = [f"{each}_{family}" if each else family for each in formats]
+    names = [*(f"{each}_{family}" for each in with_stand_ins(precision)), family]
     kin = KIN.get(family)
     return names if kin is None else [*names, *spread_names(gpu, FAMILY[kin], precision)]
 

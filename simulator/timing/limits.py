@@ -21,9 +21,9 @@ HOPPER_BLOCKS_PER_SM = 1
 
 
 def has_low_precision_products(gpu: HardwareProfile, dtype: Dtype) -> bool:
-    """Return whether a card multiplies matrices in an 8-bit format, with 8-bit kernels.
+    """Return whether a card multiplies matrices in a format of low precision.
 
-    Weights of fewer bits, or of a format without a fast path, are expanded first.
+    Weights of a format without a fast path are expanded first.
     """
     return is_low_precision(DTYPE_BYTES[dtype]) and peak_flops_per_s(gpu, dtype)[1] == dtype
 

@@ -270,13 +270,8 @@ def _stored_s(operation: Operation, gpu: Rates, share: Numeric, keeping_up: floa
 
     The keys that L2 holds are read from there. Blocks that read the others together get them from
     memory once, while L2 passes them on at the rate of a plain stream; alone, each reads memory.
-
-    Parameters
-    ----------
-    share
-        Share of the keys that L2 holds.
-    keeping_up
-        Share of the other keys that the blocks of a wave read together.
+    ``share`` is the share of the keys that L2 holds, ``keeping_up`` that of the others that the
+    blocks of a wave read together.
     """
     bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
     stream = max(gpu.l2_stream_bytes_per_s, bandwidth)

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 # Names of the parts of an interval.
 NAMES: Mapping[str, str] = {
     "gemm": "products",
+    "experts": "products of experts",
     "attention": "attention",
     "latent_attention": "latent attention",
     "prefill_attention": "prefill attention",
     "latent_prefill": "latent prefill",
+    "recurrence": "linear attention",
     "elementwise": "norms and other elementwise",
     "collective": "collectives",
     "bifurcated": "bifurcated attention from standard's constants",
@@ -414,7 +416,7 @@ def _constants(result: Estimate) -> list[Step]:
     """List the constants that this answer used, each with its source."""
     uses: dict[tuple[str, Constant], list[str]] = {}
     for key, constant in used_constants(result.operations, result.rates, eager=result.setup.eager):
-        kind = f"8-bit {key.kind or 'kernels'}" if key.precision else key.kind
+        kind = f"{key.precision} {key.kind or 'kernels'}" if key.precision else key.kind
         uses.setdefault((key.name, constant), []).extend([kind] if kind else [])
     return [
         Step(

@@ -16,11 +16,13 @@ from simulator.answers.study import central_cases, narrowed, study_scenario
 from simulator.answers.sweep import summarise
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.scenario import Scenario, load_scenario
+from simulator.timing.interval import FAMILIES
 from simulator.units import format_time
 from simulator.views.report import words
 from simulator.views.report.drawings import drawings
 from simulator.views.report.page import Report, report_page
 from simulator.views.report.sections import milliseconds
+from simulator.views.report.sources import KINDS
 
 VOID = {"meta", "br", "hr", "img", "link"}
 GPUS = ("h100-sxm", "l40s", "v100-sxm2-16gb")
@@ -219,6 +221,11 @@ def test_what_fits_nowhere_is_said() -> None:
     assert "neither fits in memory" in read.words
     assert "badge" not in {found.get("class") for found in read.named("span")}
     assert "Cheapest per million tokens" not in read.words
+
+
+def test_every_kind_of_kernel_has_a_name() -> None:
+    """The spreads of a step are listed by kind of kernel, whatever the model."""
+    assert set(KINDS) == set(FAMILIES)
 
 
 def test_every_assumption_is_there() -> None:

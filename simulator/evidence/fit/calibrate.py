@@ -114,7 +114,7 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
 
 
 def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterator[StageFit]:
-    """Yield the fits of one kind of row: in general, by library, by 8-bit format."""
+    """Yield the fits of one kind of row: in general, by precision and library."""
     # Rows that ran out of memory have no time to fit.
     rows = rows[rows["time_s"].notna()]
     if stage.most:
@@ -127,11 +127,11 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
         some = [group for group in groups if group.precision == precision]
         libraries = _by_variant(some)
         if stage.general:
-            usual = [group for group in some if group.typical]
+            typical = [group for group in some if group.typical]
             apart = Variant(stage.apart)
-            without = [group for group in usual if apart not in group.variants or not stage.apart]
+            without = [group for group in typical if apart not in group.variants]
             # Where each library has its own, general constants are those of questions.
-            every = map(_without_library, without or usual) if len(libraries) > 1 else usual
+            every = map(_without_library, without or typical) if len(libraries) > 1 else typical
             chosen_for.append((list(every), general))
         # General constants serve a single library as well, unless they leave its kernel out.
         single = len(libraries) == 1 and stage.general and some[0].typical

@@ -7,12 +7,12 @@ from simulator.counts.operation import Kind
 from simulator.evidence.fit.solver import Free
 from simulator.evidence.predict import paper_code
 from simulator.evidence.rows.kinds import RowKind
-from simulator.timing.constants import CONSTANTS, LINEAR_KERNELS, STREAMING, Key
+from simulator.timing.constants import CONSTANTS, KEYS, LINEAR_KERNELS, STREAMING, Key
 
 
 def _keys(kind: Kind, *names: str) -> tuple[Key, ...]:
-    """Return the keys of constants, including the per-kind ones for one kind of operation."""
-    return tuple(Key(name, kind if CONSTANTS[name].by_kind else None) for name in names)
+    """Return the keys of constants: a kind of operation's own, or those that kinds share."""
+    return tuple(key if (key := Key(name, kind)) in KEYS else Key(name) for name in names)
 
 
 # The constants in which decode attention kernels differ.
@@ -63,7 +63,7 @@ class Stage:
     shape
         Columns that define a row's shape: whole shapes are held out.
     own
-        Whether each library, and 8-bit formats, get their own constants.
+        Whether each library and each precision gets constants of its own.
     general
         Whether there are also constants for no particular library; engines' overheads have none.
     apart
@@ -126,7 +126,7 @@ STAGES = (
     ),
     Stage(
         "mla_decode",
-        _free(*(Key(name, "latent_attention") for name in _LATENT)),
+        _free(*_keys("latent_attention", *_LATENT)),
         ("heads", "batch"),
         own=True,
     ),

@@ -12,8 +12,15 @@ from simulator.counts.operation import Kind, Operation
 from simulator.counts.pieces import all_gather, all_reduce, elementwise, quantise
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
-from simulator.evidence.predict import latent, linear
-from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
+from simulator.evidence.predict import experts, latent, linear
+from simulator.evidence.predict.groups import (
+    Group,
+    Prepared,
+    library_of,
+    numbers,
+    profile,
+    replayed,
+)
 from simulator.evidence.rows.kinds import (
     DIFFERENCE,
     DYNAMIC,
@@ -25,7 +32,6 @@ from simulator.evidence.rows.kinds import (
 from simulator.inputs.dtypes import (
     DTYPE_BYTES,
     PRECISIONS,
-    STANDS_IN,
     Dtype,
     Precision,
     is_low_precision,
@@ -33,18 +39,15 @@ from simulator.inputs.dtypes import (
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import Attention, Execution, Setup
 from simulator.numeric import Numeric
-from simulator.timing.constants import (
-    ATTENTION_KERNELS,
-    GENERAL,
-    Key,
-    Variant,
-)
+from simulator.timing.constants import ATTENTION_KERNELS, Key, Variant, variants_of
 from simulator.timing.limits import resident_blocks, runs_trtllmgen
 
-# Columns besides the GPU, the kernel and the format that rows of a group have in common.
+# Columns besides the GPU, the kernel and the format that rows of a group have in common, if they
+# have them.
 _SHARED = (
     *("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state"),
-    *("scope", "form", "phase", "gemm_dtype"),
+    *("scope", "form", "phase", "gemm_dtype", "causal"),
+    *("family", "op", "product_dtype", "routing"),
 )
 # The GEMM rows' harness cycles through copies of the weights: L2 holds all of them or, because it
 # evicts lines in order, none. With six, rows turn cold between 4 and 8 MB on A100 and H100 (40 and
@@ -90,20 +93,14 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
         why = NOT_KNOWN.get(kind, f"{kind} rows measure a rate, not a call")
         return Prepared([], dict.fromkeys(rows.index, why))
     groups: list[Group] = []
-    skipped = _not_kernel_times(rows)
-    if kind.startswith("mla"):
-        host_bound = latent.host_bound(rows, kind)
-        why = "launched one by one and too short: the host's time, not the kernel's"
-        skipped.update(dict.fromkeys(rows.index[host_bound], why))
+    skipped = _not_kernel_times(rows, kind)
     hosts = rows[rows["host_bound"] == 1] if "host_bound" in rows else rows[:0]
     hidden = set(zip(*(hosts[name] for name in _SERIES), strict=True))
     rows = rows.drop(index=list(skipped))
-    for (gpu_id, *_), part in rows.groupby(_keys(rows, kind), sort=True):
+    keys = [rows[name].astype(str) for name in (*_SERIES, "timing", *_SHARED) if name in rows]
+    for (gpu_id, *_), part in rows.groupby(keys, sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
-        if kind == "all_reduce" and gpu.link_bytes_per_s(int(first["num_gpus"])) is None:
-            skipped.update((label, f"{gpu.id} has no link in its profile") for label in part.index)
-            continue
-        if kind == "linear_attention" and (why := linear.unknown(first)):
+        if why := _unknown(first, gpu, kind):
             skipped.update(dict.fromkeys(part.index, why))
             continue
         operations = builder(part, gpu)
@@ -125,18 +122,21 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
                 index=part.index,
                 operations=operations,
                 execution=execution,
-                variants=_variants(first, gpu),
+                variants=experts.variants(first) if kind == "moe" else _variants(first, gpu),
                 setup=setup,
                 around=Key("module_us") if kind == "mla_module" else None,
-                typical=not _is_odd(first, gpu, kind),
+                typical=_is_typical(first, gpu, kind),
                 determines=tuple(first[list(_SERIES)]) not in hidden,
             )
         )
     return Prepared(groups, skipped)
 
 
-def _not_kernel_times(rows: pd.DataFrame) -> dict[Any, str]:
+def _not_kernel_times(rows: pd.DataFrame, kind: RowKind) -> dict[Any, str]:
     """Return the rows, by label, whose time is not that of a kernel."""
+    if kind.startswith("mla"):
+        why = "launched one by one and too short: the host's time, not the kernel's"
+        return dict.fromkeys(rows.index[latent.host_bound(rows, kind)], why)
     if "host_bound" in rows:
         why = "the time of the host that launches it, not of a kernel (host_bound)"
         return dict.fromkeys(rows.index[rows["host_bound"] == 1], why)
@@ -146,38 +146,27 @@ def _not_kernel_times(rows: pd.DataFrame) -> dict[Any, str]:
     return {}
 
 
-def _keys(rows: pd.DataFrame, kind: RowKind) -> list[Any]:
-    """Return the fields that rows of a group have in common."""
-    keys = ["gpu_id", "framework", "kernel", "dtype", "timing"]
-    keys += [name for name in _SHARED if name in rows]
-    if kind == "prefill_attention":
-        keys.append("causal")
-    if kind == "linear_attention":
-        keys += linear.KEYS
-    same = [rows[name].astype(str) for name in keys]
-    return [*same, rows["op"]] if kind == "elementwise" else same
+def _unknown(row: "pd.Series[Any]", gpu: HardwareProfile, kind: RowKind) -> str:
+    """Return why rows like this cannot be predicted; empty if they can."""
+    if kind == "all_reduce" and gpu.link_bytes_per_s(int(row["num_gpus"])) is None:
+        return f"{gpu.id} has no link in its profile"
+    if kind == "moe":
+        return experts.unknown(row)
+    return linear.unknown(row) if kind == "linear_attention" else ""
 
 
 def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:
     """Return the variants whose constants hold for a row, the most specific first."""
     library = library_of(str(row["framework"]))
     if "gemm_dtype" in row:  # each operation of a module has its own format
-        return (Variant(library),) if library else ()
+        return variants_of([library])
     kernel = attention_kernel(str(row["kernel"]), gpu) if "kv_dtype" in row else ""
     if "kv_heads" in row and is_fallback(kernel, gpu):
         library = kernel
     dtype = str(row.get("kv_dtype", row["dtype"]))
     formats = (dtype, str(row["dtype"]))
     precision: Precision = next((each for each in PRECISIONS if each in formats), "")
-    listed: list[Variant] = []
-    while precision:
-        listed += [Variant(library, precision), Variant(precision=precision)]
-        precision = STANDS_IN.get(precision, "")
-    low_precision = bool(listed)
-    listed.append(Variant(library))
-    if not low_precision and "kv_dtype" in row:
-        listed.append(Variant(kernel))
-    return tuple(dict.fromkeys(variant for variant in listed if variant != GENERAL))
+    return variants_of([library] if precision else dict.fromkeys((library, kernel)), precision)
 
 
 def _execution(row: "pd.Series[Any]") -> Execution:
@@ -207,11 +196,14 @@ def attention_kernel(kernel: str, gpu: HardwareProfile) -> str:
     return "fa3" if gpu.compute_capability == "9.0" else "fa2"
 
 
-def _is_odd(row: "pd.Series[Any]", gpu: HardwareProfile, kind: RowKind) -> bool:
-    """Return whether rows are of a kernel that an engine takes only where it has no other."""
+def _is_typical(row: "pd.Series[Any]", gpu: HardwareProfile, kind: RowKind) -> bool:
+    """Return whether rows are of a kernel that a sane engine would choose."""
+    if kind == "moe":
+        return experts.is_typical(row)
     if kind == "mla_decode":
-        return latent.is_slow_path(row)
-    return "kv_heads" in row and is_fallback(attention_kernel(str(row["kernel"]), gpu), gpu)
+        return latent.is_typical(row)
+    kernel = attention_kernel(str(row["kernel"]), gpu)
+    return "kv_heads" not in row or not is_fallback(kernel, gpu)
 
 
 def is_fallback(kernel: str, gpu: HardwareProfile) -> bool:
@@ -257,11 +249,6 @@ def prefill_blocks(
     return np.where(queries == 1, packed, batch * heads * np.ceil(queries / block_rows))
 
 
-def _array(rows: pd.DataFrame, name: str) -> "np.ndarray":
-    """Return a column as numbers."""
-    return np.asarray(rows[name], dtype=np.float64)
-
-
 def _dtypes(rows: pd.DataFrame) -> tuple[Dtype, Dtype]:
     """Return the formats of the products and of the cache."""
     first = rows.iloc[0]
@@ -273,8 +260,8 @@ def _attention_shape(
 ) -> AttentionShape:
     """Return the sizes of attention rows: ``batch`` samples of one context or as many prompts."""
     dtype, kv_dtype = _dtypes(rows)
-    batch, width = _array(rows, "batch"), _array(rows, "head_dim")
-    heads, kv_heads = _array(rows, "q_heads"), _array(rows, "kv_heads")
+    batch, width = numbers(rows, "batch"), numbers(rows, "head_dim")
+    heads, kv_heads = numbers(rows, "q_heads"), numbers(rows, "kv_heads")
     compute: Dtype = dtype if DTYPE_BYTES[dtype] >= DTYPE_BYTES["bf16"] else "bf16"
     resident: Any = resident_blocks(gpu)
     if attention_kernel(str(rows["kernel"].iloc[0]), gpu) == "fa2":
@@ -284,7 +271,7 @@ def _attention_shape(
         samples=batch if samples else 1,
         query_tokens=1,
         context_tokens=context.to_numpy(dtype=np.float64),
-        decoded_tokens=_array(rows, "suffix_len") if "suffix_len" in rows else 0,
+        decoded_tokens=numbers(rows, "suffix_len") if "suffix_len" in rows else 0,
         heads=cast("int", heads),
         kv_heads=cast("int", kv_heads),
         key_width=cast("int", width),
@@ -309,15 +296,6 @@ def _cache_write(shape: AttentionShape) -> Operation:
     )
 
 
-def _replayed(operation: Operation) -> Operation:
-    """Return the operation as in a replay, with data that fit in L2 still there."""
-    return replace(
-        operation,
-        reused_bytes=operation.bytes_moved - operation.scratch_bytes,
-        reused_footprint_bytes=operation.kv_bytes_read,
-    )
-
-
 def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Cache write, attention and combine, replayed back to back."""
     kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
@@ -325,8 +303,8 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     operations = [_cache_write(shape), *_flash(shape, "standard")]
     group = shape.heads / shape.kv_heads
     if kernel == "fa2":
-        batch = _array(rows, "batch")
-        copied = ((group > 1) & (_array(rows, "kv_heads") > 1) & (batch > 1)).astype(np.float64)
+        batch = numbers(rows, "batch")
+        copied = ((group > 1) & (numbers(rows, "kv_heads") > 1) & (batch > 1)).astype(np.float64)
         operations.append(
             Operation(
                 name="query_pack",
@@ -338,7 +316,7 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         )
     share = small_blocks(group) if kernel == "flashinfer" and shape.kv_bytes > 1 else 1.0
     return [
-        replace(_replayed(item), thread_blocks=item.thread_blocks * share)
+        replace(replayed(item, item.kv_bytes_read), thread_blocks=item.thread_blocks * share)
         if item.name == "attention"
         else item
         for item in operations
@@ -354,15 +332,15 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Return the cache write and one causal call, whose last block reads all its keys."""
     dtype, kv_dtype = _dtypes(rows)
     kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
-    batch, heads, kv_heads = (_array(rows, name) for name in ("batch", "q_heads", "kv_heads"))
-    width, queries = _array(rows, "head_dim"), _array(rows, "q_len")
+    batch, heads, kv_heads = (numbers(rows, name) for name in ("batch", "q_heads", "kv_heads"))
+    width, queries = numbers(rows, "head_dim"), numbers(rows, "q_len")
     keys = read_tokens(rows).to_numpy(dtype=np.float64)
     element = DTYPE_BYTES[dtype]
     row = batch * queries * heads * width * element
     kv_bytes = 2 * batch * keys * kv_heads * width * DTYPE_BYTES[kv_dtype]
     pairs = attended_pairs(rows).to_numpy(dtype=np.float64)
     block_rows = prefill_block_rows(kernel, gpu)
-    longest = _array(rows, WINDOW) + block_rows - 1
+    longest = numbers(rows, WINDOW) + block_rows - 1
     new_values = 2 * batch * queries * kv_heads * width
     write = Operation(
         name="kv_write",
@@ -386,10 +364,7 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     )
     # A replay finds the last one's data in L2, if those of both kernels fit.
     moved = write.bytes_moved + attention.bytes_moved
-    return [
-        replace(item, reused_bytes=item.bytes_moved, reused_footprint_bytes=moved)
-        for item in (write, attention)
-    ]
+    return [replayed(item, moved) for item in (write, attention)]
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -398,8 +373,8 @@ def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     In 8 and 4 bits, the row includes the kernel that quantises x.
     """
     dtype, _ = _dtypes(rows)
-    m, n, k = (_array(rows, name) for name in ("m", "n", "k"))
-    copies = _array(rows, "weights_rotated")
+    m, n, k = (numbers(rows, name) for name in ("m", "n", "k"))
+    copies = numbers(rows, "weights_rotated")
     copies = copies + np.where(copies > 1, OTHER_OPERANDS, 0)
     weights = n * k * DTYPE_BYTES[dtype]
     product = Operation(
@@ -417,17 +392,11 @@ def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     )
     if not is_low_precision(DTYPE_BYTES[dtype]):
         return [product]
-    quantised = _in_cache(quantise("quantise", m, k, element=DTYPE_BYTES["bf16"], dtype=dtype))
+    quantised = replayed(quantise("quantise", m, k, element=DTYPE_BYTES["bf16"], dtype=dtype))
     first = rows.iloc[0]
     if dtype == "fp8" and library_of(str(first["framework"])) == "vllm":
         quantised = replace(quantised, thread_blocks=m * ONE_SCALE_BLOCK_TIME)
     return [quantised, product]
-
-
-def _in_cache(operation: Operation) -> Operation:
-    """Return a kernel that streams its bytes, replayed on the same bytes."""
-    moved = operation.bytes_moved
-    return replace(operation, reused_bytes=moved, reused_footprint_bytes=moved)
 
 
 def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
@@ -437,12 +406,12 @@ def _elementwise(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     kernels pass their bytes through L2 in between.
     """
     operations = _streamed(rows)
-    return operations if rows["timing"].iloc[0] == "kernel" else [*map(_in_cache, operations)]
+    return operations if rows["timing"].iloc[0] == "kernel" else [*map(replayed, operations)]
 
 
 def _streamed(rows: pd.DataFrame) -> list[Operation]:
     """Return the kernels of one elementwise call."""
-    moved, first = _array(rows, "bytes"), rows.iloc[0]
+    moved, first = numbers(rows, "bytes"), rows.iloc[0]
     op, library = str(first["op"]), library_of(str(first["framework"]))
     kind: Kind = OPS.get(op, "elementwise")
     if kind != "quantise":
@@ -451,7 +420,7 @@ def _streamed(rows: pd.DataFrame) -> list[Operation]:
     if library == "sglang":
         launches = PLAIN_QUANTISE_LAUNCHES
         return [elementwise(op, moved * PLAIN_QUANTISE_BYTES, 0.0, launches=launches)]
-    count, width = _array(rows, "rows"), _array(rows, "width")
+    count, width = numbers(rows, "rows"), numbers(rows, "width")
     element, (dtype, _) = DTYPE_BYTES["bf16"], _dtypes(rows)
     # Some rows state the format that the kernel reads.
     dtype = dtype if is_low_precision(DTYPE_BYTES[dtype]) else "fp8"
@@ -467,18 +436,13 @@ def _streamed(rows: pd.DataFrame) -> list[Operation]:
 def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     """Return one collective, which engines outside a graph do on a copy of the message."""
     ranks = int(rows["num_gpus"].iloc[0])
-    message = _array(rows, "message_bytes")
+    message = numbers(rows, "message_bytes")
     if rows["collective"].iloc[0] == "all_reduce":
         reduced = all_reduce("all_reduce", message_bytes=message, ranks=ranks)
-        return [_copy(message), *reduced] if _execution(rows.iloc[0]) == "eager" else reduced
+        copied = Operation(name="copy", kind="copy", bytes_read=message, bytes_written=message)
+        eager = _execution(rows.iloc[0]) == "eager"
+        return [replayed(copied), *reduced] if eager else reduced
     return all_gather(str(rows["collective"].iloc[0]), gathered_bytes=message, ranks=ranks)
-
-
-def _copy(message: Numeric) -> Operation:
-    """Return a copy of a message, as replays find it in L2 if it fits."""
-    copied = Operation(name="copy", kind="copy", bytes_read=message, bytes_written=message)
-    moved = copied.bytes_moved
-    return replace(copied, reused_bytes=moved, reused_footprint_bytes=moved)
 
 
 def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -491,12 +455,7 @@ def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     together = sum(item.kv_bytes_read for item in parts)
     return [
         _cache_write(shape),
-        *(
-            replace(_replayed(item), reused_footprint_bytes=together)
-            if item.kind == "attention"
-            else item
-            for item in parts
-        ),
+        *(replayed(item, together) if item.kind == "attention" else item for item in parts),
     ]
 
 
@@ -512,6 +471,7 @@ BUILDERS: dict[RowKind, Builder] = {
     "mla_prefill": latent.prefill,
     "mla_module": latent.module,
     "gemm": _gemm,
+    "moe": experts.operations,
     "elementwise": _elementwise,
     "all_reduce": _collective,
     "shared_prefix_attention": _shared_prefix,

@@ -9,12 +9,11 @@ import pandas as pd
 
 from simulator.counts.experts import RoutedExperts, visited_experts
 from simulator.counts.operation import Operation
-from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
-from simulator.inputs.dtypes import STANDS_IN, Precision
-from simulator.inputs.setup import Routing, Setup
-from simulator.timing.constants import EXPERT_KERNELS, Variant
+from simulator.evidence.predict.groups import library_of, numbers, profile
+from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.setup import Routing
+from simulator.timing.constants import EXPERT_KERNELS, Variant, variants_of
 
-_KEYS = ["gpu_id", "framework", "kernel", "dtype", "product_dtype", "routing", "timing"]
 # The rows' names of routings.
 _ROUTINGS: dict[str, Routing] = {
     "balanced": "balanced",
@@ -28,30 +27,11 @@ _SKIPS_OTHERS = (0, 5, 14)
 _FUSED = ("experts_activation", "experts_down_quantise")
 
 
-def prepare(rows: pd.DataFrame) -> Prepared:
-    """Turn rows of experts into groups, one per GPU, library, kernel, format and routing."""
-    groups: list[Group] = []
-    skipped: dict[Any, str] = {}
-    for _, part in rows.groupby([rows[name].astype(str) for name in _KEYS], sort=True):
-        first = part.iloc[0]
-        routing = _ROUTINGS.get(str(first["routing"]))
-        if routing is None:
-            why = f"routing {first['routing']} is not one of {', '.join(_ROUTINGS)}"
-            skipped.update(dict.fromkeys(part.index, why))
-            continue
-        groups.append(
-            Group(
-                kind="moe",
-                gpu_id=str(first["gpu_id"]),
-                index=part.index,
-                operations=_operations(part, routing),
-                execution="eager" if "eager" in str(first["timing"]) else "graph",
-                variants=_variants(first),
-                setup=Setup(weight_dtype=first["dtype"], routing=routing),
-                typical=not _is_slow_path(first),
-            )
-        )
-    return Prepared(groups, skipped)
+def unknown(row: "pd.Series[Any]") -> str:
+    """Return why rows like this cannot be predicted; empty if they can."""
+    if row["routing"] in _ROUTINGS:
+        return ""
+    return f"routing {row['routing']} is not one of {', '.join(_ROUTINGS)}"
 
 
 def expert_kernel(row: "pd.Series[Any]") -> str:
@@ -69,8 +49,8 @@ def expert_kernel(row: "pd.Series[Any]") -> str:
     return next((name for name in EXPERT_KERNELS if name in lowered), "")
 
 
-def _is_slow_path(row: "pd.Series[Any]") -> bool:
-    """Return whether a row is of a kernel or scheme that no default would choose.
+def is_typical(row: "pd.Series[Any]") -> bool:
+    """Return whether a row is of a kernel and scheme that some default would choose.
 
     FlashInfer's CUTLASS kernels are four to five times slower than others on Hopper;
     TensorRT-LLM's for few tokens run with many as well; 4-bit weights of questions multiply
@@ -78,41 +58,31 @@ def _is_slow_path(row: "pd.Series[Any]") -> bool:
     """
     kernel = expert_kernel(row)
     on_hopper = profile(str(row["gpu_id"])).architecture.startswith("Hopper")
-    return (
-        kernel == "min_latency"
-        or kernel.endswith("w4a8")
-        or (kernel == "flashinfer_cutlass" and on_hopper)
-    )
+    slow = kernel == "min_latency" or (kernel == "flashinfer_cutlass" and on_hopper)
+    return not slow and not kernel.endswith("w4a8")
 
 
-def _variants(row: "pd.Series[Any]") -> tuple[Variant, ...]:
+def variants(row: "pd.Series[Any]") -> tuple[Variant, ...]:
     """Return the variants whose constants hold for a row: of its kernel, then of its library."""
-    names = [name for name in (expert_kernel(row), library_of(str(row["framework"]))) if name]
-    formats: list[Precision] = ["" if row["dtype"] in ("bf16", "fp16") else row["dtype"]]
-    while formats[-1]:
-        formats.append(STANDS_IN.get(formats[-1], ""))
-    own = [Variant(name, each) for each in formats if each for name in (*names, "")]
-    return (*own, *(Variant(name) for name in names))
+    names = (expert_kernel(row), library_of(str(row["framework"])))
+    return variants_of(names, "" if row["dtype"] in ("bf16", "fp16") else row["dtype"])
 
 
-def _operations(rows: pd.DataFrame, routing: Routing) -> list[Operation]:
-    """Return the operations of rows, replayed with the weights in L2 if they fit.
+def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
+    """Return the kernels of a layer's experts, replayed with the weights in L2 if they fit.
 
     SGLang's Triton kernels are timed on tokens that have chosen their experts.
     """
     first = rows.iloc[0]
-
-    def column(name: str) -> Any:
-        return rows[name].to_numpy(dtype=np.float64)
-
+    routing = _ROUTINGS[first["routing"]]
     kernel = expert_kernel(first)
     # SGLang's Triton kernels read 4-bit weights in 16 bits: they were expanded when loaded.
     expanded = kernel == "sglang_triton" and first["dtype"] in ("mxfp4", "nvfp4")
-    tokens, count, per_token = column("tokens"), column("experts"), column("top_k")
-    ranks = column("expert_parallel")
-    exponent = np.where(np.isfinite(column("alpha")), column("alpha"), DEFAULT_EXPONENT)
+    tokens, count, per_token = (numbers(rows, name) for name in ("tokens", "experts", "top_k"))
+    ranks, alpha = numbers(rows, "expert_parallel"), numbers(rows, "alpha")
+    exponent = np.where(np.isfinite(alpha), alpha, DEFAULT_EXPONENT)
     visited = visited_experts(count, per_token, tokens, routing=routing, exponent=exponent)
-    told, pairs = column("distinct_experts"), column("rank_pairs")
+    told, pairs = numbers(rows, "distinct_experts"), numbers(rows, "rank_pairs")
     pairs = np.where(np.isfinite(pairs), pairs, tokens * per_token / ranks)
     sglang = library_of(str(first["framework"])) == "sglang"
     # Buffers of Triton and Marlin have a row for each of a token's choices, also of experts on
@@ -125,9 +95,9 @@ def _operations(rows: pd.DataFrame, routing: Routing) -> list[Operation]:
         visited=np.where(np.isfinite(told), told, visited / ranks),
         held=count / ranks,
         even=routing == "balanced",
-        hidden=column("hidden_size"),
-        inner=column("intermediate") / column("tensor_parallel"),
-        ups=1 + column("gated"),
+        hidden=numbers(rows, "hidden_size"),
+        inner=numbers(rows, "intermediate") / numbers(rows, "tensor_parallel"),
+        ups=1 + numbers(rows, "gated"),
         activations="bf16",
         stored="bf16" if expanded else first["dtype"],
         multiplied=first["product_dtype"],
@@ -146,9 +116,8 @@ def _operations(rows: pd.DataFrame, routing: Routing) -> list[Operation]:
             if item.name not in without
         ]
     together = sum(item.weight_bytes_read for item in listed)
-    hot = rows["l2_state"].to_numpy() != "cold" if "l2_state" in rows else 1
     return [
-        replace(item, reused_bytes=item.weight_bytes_read * hot, reused_footprint_bytes=together)
+        replace(item, reused_bytes=item.weight_bytes_read, reused_footprint_bytes=together)
         if item.kind == "experts"
         else item
         for item in listed

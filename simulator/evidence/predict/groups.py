@@ -1,7 +1,7 @@
 """Groups of measured rows that are predicted together."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,7 +15,7 @@ from simulator.inputs.dtypes import Precision
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ConstantsChoice, Execution, Setup
-from simulator.numeric import maximum
+from simulator.numeric import Numeric, maximum
 from simulator.timing.constants import LIBRARIES, Key, Rates, Variant, rates
 from simulator.timing.interval import uncertainty
 from simulator.timing.roofline import cached_bytes, operation_time
@@ -112,9 +112,8 @@ class Group:
         device = np.sum(list(parts.values()), axis=0)
         return {**parts, "host": np.where(host > device, host, 0.0)}
 
-    def l2_share(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
+    def l2_share(self, gpu_rates: Rates) -> "np.ndarray":
         """Return the share of each row's bytes that the L2 cache is predicted to serve."""
-        gpu_rates = rates(gpu, choice, variants=self.variants)
         moved = self.column(sum(item.repeat * item.bytes_moved for item in self.operations))
         cached = self.column(
             sum(item.repeat * cached_bytes(item, gpu_rates) for item in self.operations)
@@ -135,6 +134,29 @@ class Prepared(NamedTuple):
 
     groups: list[Group]
     skipped: dict[Any, str]
+
+
+def numbers(rows: pd.DataFrame, name: str) -> "np.ndarray":
+    """Return a column as numbers."""
+    return np.asarray(rows[name], dtype=np.float64)
+
+
+def replayed(operation: Operation, footprint: Numeric | None = None) -> Operation:
+    """Return an operation as in a replay, which finds the last one's data in L2 if they fit.
+
+    Parameters
+    ----------
+    operation
+        The operation; what it writes for the next kernel alone counts by itself.
+    footprint
+        The data that must fit, if not all that it moves. [bytes]
+    """
+    moved = operation.bytes_moved
+    return replace(
+        operation,
+        reused_bytes=moved - operation.scratch_bytes,
+        reused_footprint_bytes=moved if footprint is None else footprint,
+    )
 
 
 def read_each(
@@ -175,12 +197,6 @@ def by_engine(
         if found:
             groups.append(group(part.loc[list(found)], tuple(found.values())))
     return Prepared(groups, skipped)
-
-
-def variant_of(framework: str) -> tuple[Variant, ...]:
-    """Return the variant of a framework's constants, empty if it has none of its own."""
-    library = library_of(framework)
-    return (Variant(library),) if library else ()
 
 
 def library_of(framework: str) -> str:

@@ -16,7 +16,7 @@ from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
 from simulator.counts.pieces import Shard
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK, attention_input, attention_output
-from simulator.evidence.predict.groups import library_of, model, profile
+from simulator.evidence.predict.groups import library_of, model, numbers, profile, replayed
 from simulator.evidence.rows.kinds import KINDS, RowKind, attended_pairs, latent_widths
 from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
@@ -47,12 +47,13 @@ def host_bound(rows: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
     return (rows["timing"] == "eager") & ~is_long
 
 
-def is_slow_path(row: "pd.Series[Any]") -> bool:
-    """Return whether a decode row is of a library that has no kernel for its cache.
+def is_typical(row: "pd.Series[Any]") -> bool:
+    """Return whether a decode row is of a library that has a kernel for its cache.
 
     FlashAttention has none for latent caches of 8 bits: on H100 SGLang then reads 280 GB/s.
     """
-    return row["kernel"] == "flash_attention" and is_low_precision(DTYPE_BYTES[row["kv_dtype"]])
+    low_precision = is_low_precision(DTYPE_BYTES[row["kv_dtype"]])
+    return row["kernel"] != "flash_attention" or not low_precision
 
 
 def decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -74,21 +75,16 @@ def module(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     return call(rows, gpu)
 
 
-def _array(rows: pd.DataFrame, name: str) -> "np.ndarray":
-    """Return a column as numbers."""
-    return np.asarray(rows[name], dtype=np.float64)
-
-
 def _shard(rows: pd.DataFrame) -> Shard:
     """Return the model with the rows' local heads and latent widths, and their tokens."""
     known, first = model(MODEL), rows.iloc[0]
-    widths = {"kv_rank": _array(rows, "latent_dim"), "rope_dim": _array(rows, "rope_dim")}
+    widths = {"kv_rank": numbers(rows, "latent_dim"), "rope_dim": numbers(rows, "rope_dim")}
     inner = cast("Any", known.latent).model_copy(update=widths)
     formats = {"weight_dtype": first.get("gemm_dtype", "bf16"), "kv_dtype": first["kv_dtype"]}
     return Shard(
-        model=known.model_copy(update={"heads": _array(rows, "heads"), "latent": inner}),
+        model=known.model_copy(update={"heads": numbers(rows, "heads"), "latent": inner}),
         setup=Setup.model_validate(formats),
-        tokens=_array(rows, "batch") * _array(rows, "q_len"),
+        tokens=numbers(rows, "batch") * numbers(rows, "q_len"),
     )
 
 
@@ -113,12 +109,7 @@ def _timed(
     timed = [*around, *attention]
     together = sum(item.bytes_moved for item in timed)
     return [
-        replace(
-            item,
-            reused_bytes=item.bytes_moved - item.scratch_bytes,
-            reused_footprint_bytes=together,
-            launches=item.launches * (item.name not in fused),
-        )
+        replace(replayed(item, together), launches=item.launches * (item.name not in fused))
         for item in timed
     ]
 
@@ -129,15 +120,15 @@ def _decoded(rows: pd.DataFrame, shard: Shard, gpu: HardwareProfile) -> list[Ope
     TensorRT-LLM does not split keys over blocks before Hopper: on A100 one sequence takes as long
     as 32.
     """
-    value = _array(rows, "latent_dim")
-    key, kv_bytes = value + _array(rows, "rope_dim"), DTYPE_BYTES[shard.setup.kv_dtype]
+    value = numbers(rows, "latent_dim")
+    key, kv_bytes = value + numbers(rows, "rope_dim"), DTYPE_BYTES[shard.setup.kv_dtype]
     old = float(gpu.compute_capability or 0) < 9  # noqa: PLR2004
     splits = not (old and library_of(str(rows["framework"].iloc[0])) == "trtllm")
     shape = AttentionShape(
-        prompts=_array(rows, "batch"),
+        prompts=numbers(rows, "batch"),
         samples=1,
         query_tokens=1,
-        context_tokens=_array(rows, "kv_len"),
+        context_tokens=numbers(rows, "kv_len"),
         decoded_tokens=0,
         heads=shard.heads,
         kv_heads=1,
@@ -158,7 +149,7 @@ def _decoded(rows: pd.DataFrame, shard: Shard, gpu: HardwareProfile) -> list[Ope
 
 def _prefilled(rows: pd.DataFrame, shard: Shard) -> Operation:
     """Return a causal call, over each head's expanded keys and values or over the cache."""
-    batch, queries, keys = (_array(rows, name) for name in ("batch", "q_len", "kv_len"))
+    batch, queries, keys = (numbers(rows, name) for name in ("batch", "q_len", "kv_len"))
     heads, pairs = shard.heads, attended_pairs(rows).to_numpy(dtype=np.float64)
     key, value = (np.asarray(width, dtype=np.float64) for width in latent_widths(rows))
     expanded = rows["form"].iloc[0] == "expanded_192_128"

@@ -14,11 +14,9 @@ from simulator.counts.attention.linear import (
     recurrence,
 )
 from simulator.counts.operation import Operation
-from simulator.evidence.predict.groups import library_of
+from simulator.evidence.predict.groups import library_of, numbers, replayed
 from simulator.inputs.hardware import HardwareProfile
 
-# Fields that rows counted together have in common.
-KEYS = ("family", "phase", "op")
 PHASES = ("decode", "verify", "prefill")
 OPERATIONS = ("conv", "recurrence", "conv+recurrence")
 # Rows without the size of a state's values: TensorRT-LLM keeps them in 16 bits, others in 32.
@@ -49,12 +47,15 @@ def unknown(row: "pd.Series[Any]") -> str:
 def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     """Return the kernels of rows of one family, phase and operation, replayed back to back."""
     first = rows.iloc[0]
-    shape = _shape(rows, str(first["framework"]))
+    library = library_of(str(first["framework"]))
+    shape = _shape(rows, library)
     prefill, verify = first["phase"] == "prefill", first["phase"] == "verify"
     states = shape.seq_len if verify else 1
     if PADDED in first["kernel"]:
         states = np.maximum(states, PADDED_DRAFT)
-    channels = _channels(first, shape)
+    # TensorRT-LLM's rows of Gated DeltaNet convolve keys only.
+    keys_only = library == "trtllm" and first["family"] == "gdn"
+    channels = shape.k_heads * shape.k_dim if keys_only else shape.channels
     window = shape.batch * channels * (shape.taps - 1) * shape.element_bytes
     in_place = {"convolution": window, "recurrence": shape.states_bytes}
     found, decay = [], first["family"] == "kda"
@@ -70,39 +71,22 @@ def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     if first["op"] == "conv+recurrence":
         found = [_joined(*found)]
     # A replay finds the last one's data in L2; a state is read and written in one place.
-    return [
-        replace(
-            item,
-            reused_bytes=item.bytes_moved,
-            reused_footprint_bytes=item.bytes_moved - in_place.get(item.kind, 0.0),
-        )
-        for item in found
-    ]
+    return [replayed(item, item.bytes_moved - in_place.get(item.kind, 0.0)) for item in found]
 
 
-def _shape(rows: pd.DataFrame, framework: str) -> LinearShape:
+def _shape(rows: pd.DataFrame, library: str) -> LinearShape:
     """Return the sizes of rows."""
-
-    def column(name: str) -> "np.ndarray":
-        return np.asarray(rows[name], dtype=np.float64)
-
-    default = STATE_BYTES.get(library_of(framework), 4)
+    default = STATE_BYTES.get(library, 4)
     return LinearShape(
-        batch=column("batch"),
-        seq_len=column("seq_len"),
-        k_heads=column("num_k_heads"),
-        k_dim=column("head_k_dim"),
-        v_heads=column("num_v_heads"),
-        v_dim=column("head_v_dim"),
-        taps=column("d_conv"),
+        batch=numbers(rows, "batch"),
+        seq_len=numbers(rows, "seq_len"),
+        k_heads=numbers(rows, "num_k_heads"),
+        k_dim=numbers(rows, "head_k_dim"),
+        v_heads=numbers(rows, "num_v_heads"),
+        v_dim=numbers(rows, "head_v_dim"),
+        taps=numbers(rows, "d_conv"),
         state_bytes=pd.to_numeric(rows["state_bytes_per_element"]).fillna(default).to_numpy(float),
     )
-
-
-def _channels(row: "pd.Series[Any]", shape: LinearShape) -> Any:
-    """Return the convolved channels: TensorRT-LLM's rows of Gated DeltaNet convolve keys only."""
-    keys_only = library_of(str(row["framework"])) == "trtllm" and row["family"] == "gdn"
-    return shape.k_heads * shape.k_dim if keys_only else shape.channels
 
 
 def _convolution(

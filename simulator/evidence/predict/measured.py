@@ -31,7 +31,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import Variant
+from simulator.timing.constants import Variant, variants_of
 from simulator.timing.limits import BLOCKS_PER_SM
 
 # The name that `measure` gives a model with changed KV heads.
@@ -103,8 +103,7 @@ def _variants(implementation: str, gpu: HardwareProfile) -> tuple[Variant, ...]:
         return ()
     # vLLM's kernel is the FlashAttention that its other rows name.
     kernel = "vllm_flash_attn" if library.framework == "vllm" else library.framework
-    listed = (library_of(library.framework), attention_kernel(kernel, gpu))
-    return tuple(Variant(name) for name in listed if name)
+    return variants_of((library_of(library.framework), attention_kernel(kernel, gpu)))
 
 
 def _parts(rows: pd.DataFrame, keys: list[str]) -> Iterator[pd.DataFrame]:

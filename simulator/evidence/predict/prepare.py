@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from simulator.evidence.kernels import KERNELS
-from simulator.evidence.predict import calls, experts, measured, paper_code, steps
+from simulator.evidence.predict import calls, measured, paper_code, steps
 from simulator.evidence.predict.groups import Prepared
 from simulator.evidence.rows.kinds import RowKind
 
@@ -27,8 +27,6 @@ def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
     if kind == "decode_step":
         papers = paper_code.is_papers(rows)
         found += [steps.prepare_steps(rows[~papers]), paper_code.prepare(rows[papers])]
-    elif kind == "moe":
-        found.append(experts.prepare(rows))
     elif kind == "end_to_end":
         found.append(steps.prepare_batches(rows))
     else:

@@ -19,16 +19,16 @@ from simulator.evidence.predict.groups import (
     Group,
     Prepared,
     by_engine,
+    library_of,
     model,
     profile,
     read_each,
-    variant_of,
 )
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ConstantsChoice, Setup, ask
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import Rates, rates
+from simulator.timing.constants import Rates, rates, variants_of
 from simulator.timing.interval import request_interval, uncertainty
 from simulator.timing.limits import resident_blocks
 from simulator.timing.request import GenerationTime, generation_time
@@ -70,7 +70,7 @@ def _step_group(row: "pd.Series[Any]") -> Group:
         index=pd.Index([row.name]),
         operations=decode_operations(shape, setup, work, resident_blocks=resident_blocks(gpu)),
         execution=setup.execution,
-        variants=variant_of(str(row["framework"])),
+        variants=variants_of([library_of(str(row["framework"]))]),
         setup=setup,
     )
 
@@ -137,7 +137,7 @@ def _batch_group(rows: pd.DataFrame, batches: "tuple[_Batch, ...]") -> Group:
         kind="end_to_end",
         gpu_id=str(first["gpu_id"]),
         index=rows.index,
-        variants=variant_of(str(first["framework"])),
+        variants=variants_of([library_of(str(first["framework"]))]),
         batches=batches,
     )
 

@@ -120,12 +120,13 @@ def _predicted(
         for row in rows[names].itertuples(index=False)
     ]
     predicted = f"predicted_{kind.result}"
+    from_l2 = group.l2_share(rates(gpu, choice, variants=group.variants)) > HALF
     low, high = group.interval(gpu, choice) or (np.full(len(rows), np.nan),) * 2
     added = {
         "kind": group.kind,
         "head_shape": _head_shapes(rows),
         "regime": _regimes(group, rows, gpu, choice),
-        "from_l2": (group.l2_share(gpu, choice) > HALF) & ~_stated(rows),
+        "from_l2": from_l2 & ~_stated(rows),
         "sizes": sizes,
         "measured_us": measured / MICROSECOND,
         "predicted_us": seconds / MICROSECOND,

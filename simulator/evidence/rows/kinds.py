@@ -30,14 +30,21 @@ RowKind = Literal[
 ]
 
 ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
-# Optional columns; if present, they hold numbers or formats. A sliding window may be infinite.
+# Optional columns of numbers, with the least and what they count. A sliding window may be infinite.
 WINDOW = "window"
-NUMBERS = ("latent_dim", "rope_dim", "past_len")
+NUMBERS: dict[str, tuple[int, str]] = {
+    "num_gpus": (2, "a number of GPUs"),
+    **dict.fromkeys(("tensor_parallel", "expert_parallel", "tp"), (1, "a number of GPUs")),
+    **dict.fromkeys(("latent_dim", "rope_dim", "past_len"), (0, "a size")),
+    WINDOW: (1, "a number of tokens"),
+    "weights_rotated": (1, "a number of copies"),
+}
+# Optional columns of 0 or 1, of visits to experts where they are known, and of formats.
 SWITCHES = (
     *("causal", "expand_kv", "host_bound", "gated"),
     *("fits_l2", "plausible", "series_plausible"),
 )
-GPU_COUNTS = ("tensor_parallel", "expert_parallel", "tp", "num_gpus")
+VISITS = ("alpha", "distinct_experts", "rank_pairs")
 DTYPE_COLUMNS = (
     *("dtype", "kv_dtype", "gemm_dtype", "weight_dtype", "weights_dtype", "product_dtype"),
 )
@@ -47,7 +54,6 @@ EXPANDED_WIDTHS, MODULE_HIDDEN = (192, 128), 7168
 # Names of quantise kernels: a dynamic one, which finds its scales, may be given as what it takes
 # longer than a static one.
 STATIC, DIFFERENCE, DYNAMIC = "static_quantize", "dynamic_minus_static", "dynamic_quantize"
-VISITS = ("alpha", "distinct_experts", "rank_pairs")
 # Names of quantisation schemes: the stored format of the weights, and that of the products.
 SCHEMES: dict[str, tuple[Dtype, Dtype]] = {
     "int4_wo": ("int4", "bf16"),

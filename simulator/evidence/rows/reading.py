@@ -16,14 +16,12 @@ import pandas as pd
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.rows.kinds import (
     DTYPE_COLUMNS,
-    GPU_COUNTS,
     KINDS,
     NUMBERS,
     ROW_KINDS,
     SCHEMES,
     SWITCHES,
     VISITS,
-    WINDOW,
     RowKind,
     added_differences,
     recognise,
@@ -235,7 +233,7 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in columns.sizes:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
-    for name in (*NUMBERS, *SWITCHES, *GPU_COUNTS, *VISITS, WINDOW):
+    for name in (*NUMBERS, *SWITCHES, *VISITS):
         if name in columns.optional:
             frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     _fill_dtypes(frame, kind)

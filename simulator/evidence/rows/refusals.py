@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain
+from math import inf
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,6 @@ import pandas as pd
 from simulator.errors import SimulatorError
 from simulator.evidence.rows.kinds import (
     DTYPE_COLUMNS,
-    GPU_COUNTS,
     KINDS,
     NUMBERS,
     SWITCHES,
@@ -117,12 +117,7 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
     yield frame["gpu"].isna() & frame["gpu_id"].isna(), "no GPU is named"
     for name in columns.sizes:
         yield ~frame[name].between(1, LARGEST_SIZE), f"{name} is not a size"
-    yield from _invalid_numbers(frame, (*columns.sizes, *columns.optional))
-    if WINDOW in columns.optional:
-        yield ~(frame[WINDOW] >= 1), f"{WINDOW} is not a number of tokens"
-    if kind == "gemm":
-        copies = pd.to_numeric(frame["weights_rotated"], errors="coerce")
-        yield ~copies.between(1, LARGEST_SIZE), "weights_rotated is not a number of copies"
+    yield from _invalid_numbers(frame, {*columns.sizes, *columns.optional})
     for name in columns.words:
         yield frame[name].isna(), f"{name} is missing"
     for name in DTYPE_COLUMNS:
@@ -139,15 +134,13 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
     yield untimed, f"{columns.result} is not a positive number"
 
 
-def _invalid_numbers(frame: pd.DataFrame, given: tuple[str, ...]) -> Iterator[_Flaw]:
+def _invalid_numbers(frame: pd.DataFrame, given: set[str]) -> Iterator[_Flaw]:
     """Yield the rows where an optional number is invalid."""
-    for name in filter(given.__contains__, GPU_COUNTS):
-        least = 2 if name == "num_gpus" else 1
-        yield ~frame[name].between(least, LARGEST_SIZE), f"{name} is not a number of GPUs"
+    for name in filter(given.__contains__, NUMBERS):
+        (least, what), most = NUMBERS[name], inf if name == WINDOW else LARGEST_SIZE
+        yield ~frame[name].between(least, most), f"{name} is not {what}"
     for name in filter(given.__contains__, SWITCHES):
         yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
-    for name in filter(given.__contains__, NUMBERS):
-        yield ~frame[name].between(0, LARGEST_SIZE), f"{name} is not a size"
 
 
 def _violations(rows: pd.DataFrame, kind: RowKind, gpu: HardwareProfile) -> Iterator[_Flaw]:

@@ -40,9 +40,12 @@ CONSTANT_HEADS = (
 )
 KINDS: dict[Family, str] = {
     "gemm": "matrix products",
+    "experts": "products of experts",
     "attention": "decode attention",
     "latent_attention": "latent attention",
     "prefill_attention": "prefill attention",
+    "latent_prefill": "latent prefill",
+    "recurrence": "linear attention",
     "elementwise": "elementwise",
     "collective": "between GPUs",
 }
