@@ -19,7 +19,7 @@ from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
 from simulator.timing.roofline import Roof, cached_bytes
-from simulator.timing.step import StepTime, attention_spent, step_time
+from simulator.timing.step import StepTime, attention_spent, running, step_time
 from simulator.units import format_gib
 
 # The beginning of the note about a step that does not fit.
@@ -97,8 +97,8 @@ class Estimate:
 
     @cached_property
     def totals(self) -> Totals:
-        """Sums over the operations."""
-        return total(self.operations)
+        """Sums over the operations that the GPU runs."""
+        return total(running(self.operations, self.time))
 
 
 def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload) -> Estimate:
@@ -292,7 +292,7 @@ def _latent_note(setup: Setup) -> str:
             "absorbed: all heads of a sample share each read, so sharing bytes gains little; from "
             "many samples on the mixed form saves arithmetic."
         )
-    return f"Latent attention (MLA) is {means}"
+    return f"{setup.attention.capitalize()} latent attention (MLA) is {means}"
 
 
 def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator[str]:
@@ -386,9 +386,9 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
     if setup.tensor_parallel == 1:
         return []
     notes = ["FLOPs, bytes and memory are those of one GPU of the group."]
-    if (model.latent is not None and not setup.expanded) or (
-        model.kv_heads < setup.tensor_parallel
-    ):
+    if model.latent is not None and not setup.expanded:
+        notes.append("Every GPU holds a copy of the latent cache, which has no heads to split.")
+    elif model.kv_heads < setup.tensor_parallel:
         notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
     nodes = gpu.nodes(setup.tensor_parallel)
     if nodes > 1:

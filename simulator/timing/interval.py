@@ -482,6 +482,8 @@ def step_sums(
     stored_below_s: Numeric = 0.0
     stored_above_s: Numeric = 0.0
     for operation, time_of_one in zip(operations, step.operations, strict=True):
+        if not is_used(time_of_one.device_s):
+            continue  # a kernel that this card does not run
         family = FAMILY[operation.kind]
         launched = operation.repeat * operation.launches
         launches[family] = launches.get(family, 0.0) + launched

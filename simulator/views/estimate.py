@@ -95,10 +95,10 @@ class TimedOperation(NamedTuple):
 
 
 def calls(result: "Estimate") -> list[TimedOperation]:
-    """Return the operations of a step that this workload has."""
+    """Return the operations of a step that this workload has and the GPU runs."""
     pairs = zip(result.operations, result.time.operations, strict=True)
     # Parts that this workload does not have (no decoded tokens, a single split) are not shown.
-    return [TimedOperation(*pair) for pair in pairs if pair[0].launches]
+    return [TimedOperation(*pair) for pair in pairs if pair[0].launches and pair[1].device_s]
 
 
 def _summed(key: str, unit: str, value: str, heading: str) -> Column:

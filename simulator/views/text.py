@@ -8,7 +8,21 @@ from simulator.counts.memory import Memory
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
+from simulator.timing.interval import Family
 from simulator.units import GIGA, MEGA, format_gib, format_time, format_tokens
+
+# The kinds of kernel that have a spread of their own.
+KERNELS: dict[Family, str] = {
+    "gemm": "products",
+    "experts": "products of experts",
+    "attention": "attention",
+    "latent_attention": "latent attention",
+    "prefill_attention": "prefill attention",
+    "latent_prefill": "latent prefill",
+    "recurrence": "linear attention",
+    "elementwise": "norms and other elementwise",
+    "collective": "collectives",
+}
 
 
 def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:

@@ -20,7 +20,7 @@ from simulator.units import format_time
 from simulator.views.report import words
 from simulator.views.report.drawings import drawings
 from simulator.views.report.page import Report, report_page
-from simulator.views.report.sections import milliseconds
+from simulator.views.report.sections import milliseconds, step_cell
 
 VOID = {"meta", "br", "hr", "img", "link"}
 GPUS = ("h100-sxm", "l40s", "v100-sxm2-16gb")
@@ -372,3 +372,10 @@ def test_a_date_is_shown_when_it_is_given() -> None:
 def test_milliseconds(seconds: float, text: str) -> None:
     """Times have three significant digits, and a unit in the column's head."""
     assert milliseconds(seconds) == text
+
+
+def test_an_upper_end_that_is_not_known_is_left_out() -> None:
+    """A step without an upper end has a cell with its lower end alone."""
+    result = api.estimate("gpt-oss-20b", "mi300x", kv_layout="shared")
+    _, _, within = step_cell(result)
+    assert f"at least {milliseconds(result.step_low_s)}<" in str(within)

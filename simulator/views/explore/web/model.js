@@ -105,6 +105,8 @@ function makeModel(data) {
     const families = {};
     let [peakMemory, peakCompute, storedBelow, storedAbove] = [0, 0, 0, 0];
     walk(state, way, (name, repeat, timing, quantities, times, number) => {
+      /* A card that expands weights runs no kernel that quantises activations. */
+      if (!(times[0] || times[1] || times[2])) return;
       const settings = data.timings[timing];
       const one = {};
       settings.used.forEach((field, at) => {
