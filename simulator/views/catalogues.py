@@ -95,8 +95,10 @@ def _matters(key: "Key", value: float) -> bool:
     definition = CONSTANTS[key.name]
     if value in (0, inf) or definition.needs is None:
         return False
-    if "flops" in definition.needs:
-        return key.kind not in (*STREAMING, "combine", "copy", "convolution")
+    if "flops" in definition.needs and key.kind in (*STREAMING, "combine", "copy", "convolution"):
+        return False
+    if key.kind == "collective":
+        return key.name not in ("flops_fraction", "block_us", "serial_us")
     return key.name not in ("block_us", "serial_us") or key.kind in definition.fit
 
 
@@ -121,7 +123,12 @@ def gpu_rows(facts: Row) -> list[Row]:
 
 
 def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> "RenderableType":
-    """Return a GPU's figures and constants as a table."""
+    """Return a GPU's figures and constants as a table, without those that only rows need."""
+    from simulator.timing.constants import keys_by_text
+
+    libraries = {f"fitted.{name}" for name, key in keys_by_text().items() if key.library}
+    shown = [row for row in rows if row["figure"] not in libraries]
+    left_out = len(rows) - len(shown)
     aliases = ", ".join(profile.aliases)
     head = f"{profile.name}   {profile.vendor} {profile.architecture}, confidence "
     lines = [
@@ -133,5 +140,10 @@ def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> "RenderableType
         columns.line((f"{head}{profile.confidence}", "bold")),
         *columns.notes([line for line in lines if line]),
         "",
-        columns.simple_table(rows),
+        columns.simple_table(shown),
+        *columns.notes(
+            [f"{left_out} constants of named libraries, which only measured rows need: --json"]
+            if left_out
+            else []
+        ),
     )

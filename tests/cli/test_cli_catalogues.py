@@ -121,8 +121,19 @@ def test_a_gpu_shows_only_constants_that_can_affect_a_time() -> None:
     assert {"gemm", "experts", "attention", "prefill_attention"} <= kinds
     assert not {"norm", "copy", "gather", "quantise", "combine"} & kinds
     assert "collective_flops_fraction" not in shown
-    assert "gather_bandwidth_fraction" in shown
+    assert {"gather_bandwidth_fraction", "collective_overlap"} <= shown.keys()
     assert not {"step_us", "module_us", "combine_block_us"} & shown.keys()
+
+
+def test_constants_of_libraries_are_in_json_alone() -> None:
+    """A question names no library, so the table counts its constants and does not list them."""
+    table = bifurcate("gpus", "show", "h100-sxm").text
+    fitted = bifurcate("gpus", "show", "h100-sxm", "--json").json["fitted"]
+    libraries = [name for name in fitted if name.startswith(("vllm_", "sglang_", "trtllm_"))]
+    assert libraries
+    assert not any(f"fitted.{name}" in table for name in libraries)
+    assert "fitted.attention_launch_us" in table
+    assert "constants of named libraries" in table
 
 
 def test_aliases_name_the_same_gpu() -> None:
