@@ -176,7 +176,8 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
     # What a column is about lies in its words: num_kv_heads is kv_heads. The fewer kinds share a
     # word, the more it tells.
     needed = {kind: _words(known.needs) for kind, known in KINDS.items()}
-    common = Counter(word for words in needed.values() for word in words)
+    taken = {kind: needed[kind] | _words(known.optional) for kind, known in KINDS.items()}
+    common = Counter(word for words in taken.values() for word in words)
     given, present = _words(columns), set(columns)
 
     def weight(words: set[str]) -> float:
@@ -184,7 +185,7 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
 
     def likeness(kind: RowKind) -> float:
         either = needed[kind] | (given & common.keys())
-        return weight(needed[kind] & given) / weight(either)
+        return weight(taken[kind] & given) / weight(either)
 
     kind = max(ROW_KINDS, key=likeness)
     if likeness(kind) < LEAST_LIKENESS:
