@@ -307,7 +307,10 @@ def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator
         item.reused_footprint_bytes <= gpu_rates.of(item).l2_bytes[item.kind] for item in stored
     ):
         cache = "the cache behind L2" if gpu_rates.gpu.peak.memory_side_cache_mib else "L2"
-        yield f"After its first read a layer's stored context is read from {cache}, which can hold it."
+        yield (
+            f"After its first read a layer's stored context is read from {cache}, which can hold "
+            "it."
+        )
     elif gpu_rates.keeping_up_measured:
         yield "How one stored context is read again was measured on this card."
     else:

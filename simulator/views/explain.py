@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Names of the parts of an interval.
 NAMES: Mapping[str, str] = {
-    **KERNELS,
+    **{str(family): words for family, words in KERNELS.items()},
     "bifurcated": "bifurcated attention from standard's constants",
     "bifurcated_latent_attention": "bifurcated latent attention from standard's constants",
     "code": "plain PyTorch code",

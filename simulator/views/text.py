@@ -1,6 +1,6 @@
 """Phrases that several answers share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import inf
 
 from simulator.answers.estimate import DOES_NOT_FIT
@@ -12,7 +12,7 @@ from simulator.timing.interval import Family
 from simulator.units import GIGA, MEGA, format_gib, format_time, format_tokens
 
 # The kinds of kernel that have a spread of their own.
-KERNELS: dict[Family, str] = {
+KERNELS: Mapping[Family, str] = {
     "gemm": "products",
     "experts": "products of experts",
     "attention": "attention",
