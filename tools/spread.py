@@ -27,6 +27,7 @@ from simulator.timing.constants import rates
 from simulator.timing.interval import Code, Spread
 from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
+from tools.carry import NO_GUIDE
 from tools.residuals import FAMILIES, Residuals, predicted_rows
 
 COVERAGE = 0.8
@@ -167,8 +168,15 @@ def by_gpu(frame: pd.DataFrame, least_rows: int) -> dict[str, dict[str, Spread]]
 
 
 def worst_gpu(frame: pd.DataFrame) -> dict[str, Spread]:
-    """Return the spread of the worst GPU by kind of kernel, with the common share over all GPUs."""
+    """Return the spread of the worst GPU by kind of kernel, with the common share over all GPUs.
+
+    A GPU whose one kernel guides no other (``carry.NO_GUIDE``) says nothing about others.
+    """
     found: dict[str, Spread] = {}
+    odd = pd.Series(data=False, index=frame.index)
+    for gpu_id, kind in NO_GUIDE:
+        odd |= (frame["gpu_id"] == gpu_id) & frame["family"].str.endswith(kind)
+    frame = frame[~odd]
     own = by_gpu(frame, LEAST_ROWS)
     for family, part in frame.groupby("family", sort=True):
         spreads = [table[str(family)] for table in own.values() if str(family) in table]

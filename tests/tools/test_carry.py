@@ -41,6 +41,8 @@ KERNELS = {("slow", "vllm"): "fa2", ("fast", "sglang"): "flashinfer"}
 # The libraries of the shipped rows, and the attention kernel that each ran.
 SHIPPED = {
     ("a100-sxm-80gb", "vllm"): "fa2",
+    ("b200-sxm", "sglang"): "trtllmgen",
+    ("b200-sxm", "vllm"): "trtllmgen",
     ("h100-sxm", "sglang"): "fa3",
     ("h100-sxm", "vllm"): "fa3",
     ("l40s", "sglang"): "flashinfer",
