@@ -1,11 +1,12 @@
 """Random states of an explorer's page, and what the Python model says of them."""
 
+import itertools
 import math
 import random
 from typing import Any
 
 from simulator.answers.compare import _winner, kv_io_ratio
-from simulator.answers.estimate import Estimate, estimate, latent_forms
+from simulator.answers.estimate import Estimate, estimate
 from simulator.answers.verdict import verdict_of
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
@@ -82,7 +83,8 @@ def covering(data: dict[str, Any], states: list[dict[str, int]]) -> list[dict[st
         model = data["models"][state["model"]]
         programs = model["programs"][model["choices"].index(state["kv_heads"])]
         pieces: set[tuple[Any, ...]] = set()
-        for step, memory, interval in programs[state["kernel"]][state["execution"]]:
+        ways = programs[state["kernel"]][state["execution"]]
+        for step, memory, interval in itertools.chain.from_iterable(ways):
             pieces |= {("memory", memory), ("interval", interval)}
             for operation in data["steps"][step]:
                 _, _, timing, quantities = data["operations"][operation]
@@ -117,8 +119,7 @@ def truth(offer: Menu, data: dict[str, Any], state: dict[str, int]) -> dict[str,
     model, gpu, setup, work = question(offer, data, state)
     standard = setup.under("standard")
     steps = [
-        # A page keeps one form of latent attention, the first.
-        estimate(model, gpu, latent_forms(model, each)[0], work)
+        estimate(model, gpu, each, work)
         for each in (standard, standard.but(kv_layout="shared"), setup.under("bifurcated"))
     ]
     standard, _, bifurcated = steps

@@ -101,10 +101,11 @@ def _store_once(stored: Estimate, verdict: Verdict, gain: float, barred: str) ->
     """
     if verdict == "no":
         more = "reading it once as well gains nothing more"
+    elif barred:
+        likely = "would be" if verdict == "yes" else "may be"
+        more = f"reading it once as well {likely} {gain:.2f} times as fast, but {barred}"
     elif verdict != "yes":
         more = "whether reading it once as well gains more is too close to call"
-    elif barred:
-        more = f"reading it once as well would be {gain:.2f} times as fast, but {barred}"
     else:
         more = (
             f"reading it once as well is {gain:.2f} times as fast, too little to change kernels for"
@@ -123,7 +124,7 @@ def _spare_bytes(result: Estimate) -> str:
             if result.model.experts is None
             else "add samples, which share the experts they read"
         )
-        if setup.weight_dtype == "int4":
+        if DTYPE_BYTES[setup.weight_dtype] < 1:  # 4 bits already, with their scales
             return more
         width = " to 4 bits" if is_low_precision(DTYPE_BYTES[setup.weight_dtype]) else ""
         return f"quantise the weights{width} ({weights:.0%} of the bytes moved) or {more}"
@@ -171,10 +172,10 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
         if setup.tensor_parallel < size <= largest and _fits(result, tensor_parallel=size):
             yield f"{size} GPUs (--tp {size})"
             break
-    for dtype in (
-        ("int4",) if is_low_precision(DTYPE_BYTES[setup.weight_dtype]) else ("fp8", "int4")
-    ):
-        if setup.weight_dtype != dtype and _fits(result, weight_dtype=dtype):
+    of_weight = DTYPE_BYTES[setup.weight_dtype]
+    narrower = ("int4",) if is_low_precision(of_weight) else ("fp8", "int4")
+    for dtype in narrower if of_weight >= 1 else ():
+        if _fits(result, weight_dtype=dtype):
             yield f"{dtype} weights"
             break
     if not is_low_precision(DTYPE_BYTES[setup.kv_dtype]) and _fits(result, kv_dtype="fp8"):

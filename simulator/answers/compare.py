@@ -92,6 +92,11 @@ class Comparison:
         """What to change next, in one sentence."""
         return advise(self)
 
+    @property
+    def interval_known(self) -> bool:
+        """Whether rows tell how far both times may be off."""
+        return self.standard.interval_known and self.bifurcated.interval_known
+
     def _gain(self, field: str) -> Callable[[int], float]:
         """Return the speed-up as a function of one size, all else equal."""
         asked = self.standard

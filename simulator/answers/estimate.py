@@ -19,11 +19,13 @@ from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
 from simulator.timing.roofline import Roof, cached_bytes
-from simulator.timing.step import StepTime, attention_spent, step_time
+from simulator.timing.step import StepTime, attention_spent, running, step_time
 from simulator.units import format_gib
 
 # The beginning of the note about a step that does not fit.
 DOES_NOT_FIT = "Does not fit"
+# The exponent of skewed routing that a setup has unless another is asked for.
+USUAL_EXPONENT = Setup.model_fields["routing_exponent"].default
 # The width of heads that TensorRT-LLM's attention kernels lack (aiconfigurator rows of B200).
 FALLBACK_WIDTH = 192
 
@@ -97,8 +99,8 @@ class Estimate:
 
     @cached_property
     def totals(self) -> Totals:
-        """Sums over the operations."""
-        return total(self.operations)
+        """Sums over the operations that the GPU runs."""
+        return total(running(self.operations, self.time))
 
 
 def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload) -> Estimate:
@@ -292,7 +294,8 @@ def _latent_note(setup: Setup) -> str:
             "absorbed: all heads of a sample share each read, so sharing bytes gains little; from "
             "many samples on the mixed form saves arithmetic."
         )
-    return f"Latent attention (MLA) is {means}"
+    # Only bifurcated attention mixes: beside it, standard attention has another form.
+    return f"{'Bifurcated latent' if setup.mixed else 'Latent'} attention (MLA) is {means}"
 
 
 def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator[str]:
@@ -303,7 +306,11 @@ def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator
     if all(
         item.reused_footprint_bytes <= gpu_rates.of(item).l2_bytes[item.kind] for item in stored
     ):
-        yield "After its first read a layer's stored context is read from L2, which can hold it."
+        cache = "the cache behind L2" if gpu_rates.gpu.peak.memory_side_cache_mib else "L2"
+        yield (
+            f"After its first read a layer's stored context is read from {cache}, which can hold "
+            "it."
+        )
     elif gpu_rates.keeping_up_measured:
         yield "How one stored context is read again was measured on this card."
     else:
@@ -323,6 +330,8 @@ def fits_note(needs: Memory) -> str:
 
 def _routing_note(model: ModelShape, setup: Setup) -> str:
     """Say how tokens choose experts, if that was asked."""
+    if setup.routing != "skewed" and setup.routing_exponent != USUAL_EXPONENT:
+        return f"Only skewed routing has an exponent: {setup.routing} routing takes none."
     if setup.routing == "uniform":
         return ""
     if model.experts is None:
@@ -386,9 +395,9 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
     if setup.tensor_parallel == 1:
         return []
     notes = ["FLOPs, bytes and memory are those of one GPU of the group."]
-    if (model.latent is not None and not setup.expanded) or (
-        model.kv_heads < setup.tensor_parallel
-    ):
+    if model.latent is not None and not setup.expanded:
+        notes.append("Every GPU holds a copy of the latent cache, which has no heads to split.")
+    elif model.kv_heads < setup.tensor_parallel:
         notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
     nodes = gpu.nodes(setup.tensor_parallel)
     if nodes > 1:

@@ -346,7 +346,7 @@ def at_question(study: Study) -> "pd.DataFrame":
 def part_of(name: str, kind: str) -> str:
     """Return the part of a step that an operation belongs to.
 
-    >>> part_of("attention_suffix", "attention"), part_of("mlp_up", "gemm")
+    >>> part_of("attention_suffix", "attention"), part_of("experts_up", "experts")
     ('attention, own tokens', 'MLP')
     """
     if kind == "collective":
@@ -357,7 +357,7 @@ def part_of(name: str, kind: str) -> str:
         return "attention, own tokens" if "suffix" in name else "attention, context"
     if name.startswith(_OUTPUT):
         return "output layer"
-    if kind == "gemm":
+    if kind in ("gemm", "experts"):
         return "MLP" if name.startswith(_MLP) else "projections"
     return "small kernels"
 

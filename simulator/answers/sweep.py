@@ -32,7 +32,7 @@ from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty, unknown_regime
 from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import ROOFS
-from simulator.timing.step import StepTime, step_time
+from simulator.timing.step import StepTime, running, step_time
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def _solve(grid: Grid, setup: Setup, work: Workload) -> tuple[Uncertainty, dict[
     resident, gpu_rates = resident_blocks(grid.gpu), rates(grid.gpu, setup.constants)
     operations = decode_operations(grid.model, setup, work, resident_blocks=resident)
     step = step_time(operations, gpu_rates, setup.execution)
-    totals = total(operations)
+    totals = total(running(operations, step))
     known = not unknown_regime(grid.model, gpu_rates, setup)
     unsure = uncertainty(operations, step, gpu_rates, setup, totals, known=known)
     needs = memory_on(grid.gpu, grid.model, setup, work)

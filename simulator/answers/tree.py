@@ -8,8 +8,9 @@ writes and reads. Both sides are counted as operations, so the rule needs no for
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from operator import itemgetter
 
-from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.estimate import Estimate, estimate, latent_forms
 from simulator.answers.search import from_where_on
 from simulator.answers.verdict import Verdict, verdict_of
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
@@ -132,7 +133,7 @@ def plan_tree(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workl
     # Sorting is stable: of equals, the one with fewer levels comes first.
     readings.sort(key=lambda reading: reading.result.step_s)
     best = work.splitting(readings[0].split)
-    rules = tuple(_rule(standard, best, index) for index in range(len(names)))
+    rules = tuple(_rule(standard, setup, best, index) for index in range(len(names)))
     return TreePlan(standard=standard, readings=tuple(readings), rules=rules)
 
 
@@ -146,8 +147,11 @@ def _with_levels(work: Workload) -> Workload:
     return work.but(tree=(context,))
 
 
-def _rule(standard: Estimate, best: Workload, index: int) -> LevelRule:
-    """Compare one level split and joined, with the others as in the fastest choice."""
+def _rule(standard: Estimate, setup: Setup, best: Workload, index: int) -> LevelRule:
+    """Compare one level split and joined, with the others as in the fastest choice.
+
+    Each side takes its fastest form of latent attention, which ``setup`` leaves open.
+    """
     model, gpu, gpu_rates = standard.model, standard.gpu, standard.rates
     level = best.tree[index]
     others = [item.name for item in best.tree if item.split and item is not level]
@@ -155,15 +159,21 @@ def _rule(standard: Estimate, best: Workload, index: int) -> LevelRule:
     def both(tokens: int) -> tuple[tuple[Setup, Workload], tuple[Setup, Workload]]:
         resized = _resized(best, index, tokens)
         splits = ([*others, level.name], others)
-        split, joined = (_read(standard.setup, resized, names) for names in splits)
+        split, joined = (_read(setup, resized, names) for names in splits)
         return split, joined
 
+    def fastest(setup: Setup, work: Workload) -> tuple[float, Setup]:
+        forms = latent_forms(model, setup)
+        times = [float(decode_time(model, form, work, gpu_rates).total_s) for form in forms]
+        return min(zip(times, forms, strict=True), key=itemgetter(0))
+
     def seconds(setup: Setup, work: Workload) -> float:
-        return float(decode_time(model, setup, work, gpu_rates).total_s)
+        return fastest(setup, work)[0]
 
     def moved(setup: Setup, work: Workload) -> float:
+        _, form = fastest(setup, work)
         resident = resident_blocks(gpu)
-        totals = total(decode_operations(model, setup, work, resident_blocks=resident))
+        totals = total(decode_operations(model, form, work, resident_blocks=resident))
         return float(totals.bytes_read + totals.bytes_written)
 
     def shortest(cost: Callable[[Setup, Workload], float]) -> int | None:

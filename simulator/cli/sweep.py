@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,11 +97,16 @@ def _write_csv(blocks: Iterator[dict[str, Any]], path: Path | None) -> None:
             frame.to_csv(stream, index=False, header=number == 0, float_format=CSV_FLOAT)
 
 
-def _csv_frame(block: dict[str, Any]) -> "pd.DataFrame":
-    """Convert a block's whole numbers to integers and its booleans to JSON's words."""
+def _frame(block: dict[str, Any]) -> "pd.DataFrame":
+    """Return a block as a table; upper ends that are not known are missing, not infinite."""
     import pandas as pd
 
-    frame = pd.DataFrame(block)
+    return pd.DataFrame(block).replace(inf, nan)
+
+
+def _csv_frame(block: dict[str, Any]) -> "pd.DataFrame":
+    """Convert a block's whole numbers to integers and its booleans to JSON's words."""
+    frame = _frame(block)
     for name, values in frame.select_dtypes("float").items():
         if ((values % 1 == 0) & (values.abs() <= LARGEST_EXACT)).all():
             frame[name] = values.astype("int64")
@@ -111,14 +117,13 @@ def _csv_frame(block: dict[str, Any]) -> "pd.DataFrame":
 
 def _write_parquet(blocks: Iterator[dict[str, Any]], path: Path) -> None:
     """Write blocks as row groups of one parquet file."""
-    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     writer = None
     try:
         for block in blocks:
-            table = pa.Table.from_pandas(pd.DataFrame(block), preserve_index=False)
+            table = pa.Table.from_pandas(_frame(block), preserve_index=False)
             if writer is None:
                 writer = pq.ParquetWriter(path, table.schema)
             writer.write_table(table.cast(writer.schema))

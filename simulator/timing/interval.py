@@ -481,8 +481,11 @@ def step_sums(
     stored_above_s: Numeric = 0.0
     for operation, time_of_one in zip(operations, step.operations, strict=True):
         family = FAMILY[operation.kind]
+        launches.setdefault(family, 0.0)
+        if not is_used(time_of_one.device_s):
+            continue  # a kernel that this card does not run
         launched = operation.repeat * operation.launches
-        launches[family] = launches.get(family, 0.0) + launched
+        launches[family] = launches[family] + launched
         if is_used(operation.reused_bytes):
             spent = operation.repeat * cached_stream_s(operation, time_of_one, gpu_rates)
             cached_s[family] = cached_s.get(family, 0.0) + spent

@@ -206,6 +206,20 @@ def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution)
     )
 
 
+def running(operations: Sequence[Operation], step: StepTime) -> list[Operation]:
+    """Return the operations that the GPU runs, those with a time.
+
+    A card without products in a format expands weights, and quantises no activations.
+
+    Parameters
+    ----------
+    operations, step
+        The operations, and their times.
+    """
+    pairs = zip(operations, step.operations, strict=True)
+    return [operation for operation, time in pairs if is_used(time.device_s)]
+
+
 def _add_to_roof(
     roofs: dict[Roof, Numeric], time: OperationTime, stream: Numeric, repeat: int
 ) -> None:

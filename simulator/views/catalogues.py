@@ -1,6 +1,7 @@
 """Lists of known models, GPUs and scenarios, and everything about one of them."""
 
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 from simulator.inputs.model import count_parameters
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from simulator.inputs.hardware import HardwareProfile
     from simulator.inputs.model import ModelShape
+    from simulator.timing.constants import Key
 
 PARAMETERS = (
     Column("parameters", value="total"),
@@ -60,7 +62,7 @@ def model_facts(shape: "ModelShape") -> Row:
 
 
 def gpu_facts(profile: "HardwareProfile") -> Row:
-    """Return a GPU's profile, and the constants of the timing model on it."""
+    """Return a GPU's profile, and the constants of the timing model that affect times on it."""
     from simulator.inputs.dtypes import PRECISIONS
     from simulator.timing.constants import Variant, rates
 
@@ -75,9 +77,29 @@ def gpu_facts(profile: "HardwareProfile") -> Row:
         **profile.model_dump(mode="json", exclude_none=True),
         "hash": profile.content_hash,
         "constants": {
-            str(key): columns.as_object(CONSTANT, item) for key, item in constants.items()
+            str(key): columns.as_object(CONSTANT, item)
+            for key, item in constants.items()
+            if _matters(key, item.value)
         },
     }
+
+
+def _matters(key: "Key", value: float) -> bool:
+    """Return whether a constant can affect the time of a kernel.
+
+    A time of zero and a rate without limit cannot, nor can one of work that its kind of kernel does
+    not have: products, waves of thread blocks, steps one after another.
+    """
+    from simulator.timing.constants import CONSTANTS, STREAMING
+
+    definition = CONSTANTS[key.name]
+    if value in (0, inf) or definition.needs is None:
+        return False
+    if "flops" in definition.needs and key.kind in (*STREAMING, "combine", "copy", "convolution"):
+        return False
+    if key.kind == "collective":
+        return key.name not in ("flops_fraction", "block_us", "serial_us")
+    return key.name not in ("block_us", "serial_us") or key.kind in definition.fit
 
 
 def gpu_rows(facts: Row) -> list[Row]:
@@ -101,7 +123,12 @@ def gpu_rows(facts: Row) -> list[Row]:
 
 
 def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> "RenderableType":
-    """Return a GPU's figures and constants as a table."""
+    """Return a GPU's figures and constants as a table, without those that only rows need."""
+    from simulator.timing.constants import keys_by_text
+
+    libraries = {f"fitted.{name}" for name, key in keys_by_text().items() if key.library}
+    shown = [row for row in rows if row["figure"] not in libraries]
+    left_out = len(rows) - len(shown)
     aliases = ", ".join(profile.aliases)
     head = f"{profile.name}   {profile.vendor} {profile.architecture}, confidence "
     lines = [
@@ -113,5 +140,10 @@ def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> "RenderableType
         columns.line((f"{head}{profile.confidence}", "bold")),
         *columns.notes([line for line in lines if line]),
         "",
-        columns.simple_table(rows),
+        columns.simple_table(shown),
+        *columns.notes(
+            [f"{left_out} constants of named libraries, which only measured rows need: --json"]
+            if left_out
+            else []
+        ),
     )

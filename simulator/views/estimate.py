@@ -68,7 +68,7 @@ STEP = (
 )
 WITHIN = Column(
     heading="80 % within",
-    cell=lambda result: text.interval_phrase(result.step_low_s, result.step_high_s),
+    cell=lambda result: text.within_cell(result.step_low_s, result.step_high_s),
     spare=True,
 )
 MEMORY = (
@@ -95,10 +95,10 @@ class TimedOperation(NamedTuple):
 
 
 def calls(result: "Estimate") -> list[TimedOperation]:
-    """Return the operations of a step that this workload has."""
+    """Return the operations of a step that this workload has and the GPU runs."""
     pairs = zip(result.operations, result.time.operations, strict=True)
     # Parts that this workload does not have (no decoded tokens, a single split) are not shown.
-    return [TimedOperation(*pair) for pair in pairs if pair[0].launches]
+    return [TimedOperation(*pair) for pair in pairs if pair[0].launches and pair[1].device_s]
 
 
 def _summed(key: str, unit: str, value: str, heading: str) -> Column:
@@ -391,9 +391,11 @@ def _lead(result: "Comparison") -> str:
     """Say whether to bifurcate, and how much faster it is."""
     ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
     if result.winner == "tie" and result.verdict != "too close to call":
-        likely = f"(speed-up {low:.2f} to {high:.2f})"
+        rest = "" if result.interval_known else text.SO_FAR
+        likely = f"(speed-up {low:.2f} to {high:.2f}{rest})"
         return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast {likely}"
-    said = f"{text.times_as(ratio)} end to end{text.likely(ratio, low, high)}"
+    likely = text.likely(ratio, low, high, known=result.interval_known)
+    said = f"{text.times_as(ratio)} end to end{likely}"
     if result.verdict == "too close to call":
         return f"[bold]Too close to call[/]: bifurcated is {said}"
     if result.winner == "bifurcated":

@@ -17,11 +17,11 @@ from simulator.counts.transformer import attention_shape, rank_geometry
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.model import count_parameters
 from simulator.timing.constants import used_constants
-from simulator.timing.interval import CACHE_READERS, shipped_spreads
+from simulator.timing.interval import CACHE_READERS, shipped_spreads, unknown_regime
 from simulator.timing.roofline import OperationTime, cached_bytes, further_waves, overlap_power
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 from simulator.views.columns import line
-from simulator.views.text import interval_phrase
+from simulator.views.text import KERNELS, interval_phrase
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,15 +30,7 @@ if TYPE_CHECKING:
 
 # Names of the parts of an interval.
 NAMES: Mapping[str, str] = {
-    "gemm": "products",
-    "experts": "products of experts",
-    "attention": "attention",
-    "latent_attention": "latent attention",
-    "prefill_attention": "prefill attention",
-    "latent_prefill": "latent prefill",
-    "recurrence": "linear attention",
-    "elementwise": "norms and other elementwise",
-    "collective": "collectives",
+    **{str(family): words for family, words in KERNELS.items()},
     "bifurcated": "bifurcated attention from standard's constants",
     "bifurcated_latent_attention": "bifurcated latent attention from standard's constants",
     "code": "plain PyTorch code",
@@ -297,7 +289,9 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
     if operation.flops:
         rate = result.rates.of(operation).flops_per_s(operation.kind, operation.dtype)
         flops = f"{format_si(float(operation.flops), 'FLOP')} / {rate / TERA:,.0f} TFLOP/s"
-        flops += ", in tiles" if operation.m else ""
+        if operation.m:
+            visited = f" of {float(operation.groups):,.0f} experts" if operation.groups else ""
+            flops += f", in tiles{visited}"
         roofs.append(f"compute {format_time(float(time.compute_s))} ({flops})")
     if operation.link_bytes:
         # The rate that a message of this size reaches.
@@ -371,6 +365,14 @@ def _step_time(result: Estimate) -> Step:
 def _interval(result: Estimate) -> Step:
     """Derive the interval: how much each error shortens or lengthens the step."""
     unsure = result.uncertainty
+    if why := unknown_regime(result.model, result.rates, result.setup):
+        return Step(
+            what="Interval",
+            formula="not below the bytes and FLOPs at published peaks",
+            numbers=why,
+            result=interval_phrase(result.step_low_s, result.step_high_s),
+            reference="docs/equations.md, intervals",
+        )
     parts = [
         f"{NAMES[name]}{' (own share)' if own and name in CACHE_READERS else ''} "
         f"-{format_time(float(part.below_s))} +{format_time(float(part.above_s))}"

@@ -48,7 +48,7 @@ TABLE = (
     *columns.pick(FIGURES, "prefill", "decode", "total"),
     Column(
         heading="80 % within",
-        cell=lambda item: text.interval_phrase(item.total_low_s, item.total_high_s),
+        cell=lambda item: text.within_cell(item.total_low_s, item.total_high_s),
         spare=True,
     ),
     *columns.pick(FIGURES, "first step", "last step", "tokens/s", "USD per million"),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import Estimate
 from simulator.answers.plan import Option, Plan
+from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
@@ -117,10 +118,21 @@ def plan_view(result: Plan) -> "RenderableType":
             [
                 *result.skipped,
                 _origins_sentence([option.result for option in shown]),
+                *_unknown_sentences(shown),
                 *dict.fromkeys(copies),
             ]
         ),
     )
+
+
+def _unknown_sentences(options: Sequence[Option]) -> list[str]:
+    """Say why intervals of options are not known, and what that does to their place."""
+    reasons = [
+        unknown_regime(item.model, item.rates, item.setup)
+        for item in (option.result for option in options if option.meets_target)
+    ]
+    why = "; ".join(dict.fromkeys(filter(None, reasons)))
+    return [f"Interval not known: {why}. Such options come after the others."] if why else []
 
 
 def _origins_sentence(results: Sequence[Estimate]) -> str:

@@ -1,6 +1,6 @@
 """Phrases that several answers share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import inf
 
 from simulator.answers.estimate import DOES_NOT_FIT
@@ -8,7 +8,21 @@ from simulator.counts.memory import Memory
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
+from simulator.timing.interval import Family
 from simulator.units import GIGA, MEGA, format_gib, format_time, format_tokens
+
+# The kinds of kernel that have a spread of their own.
+KERNELS: Mapping[Family, str] = {
+    "gemm": "products",
+    "experts": "products of experts",
+    "attention": "attention",
+    "latent_attention": "latent attention",
+    "prefill_attention": "prefill attention",
+    "latent_prefill": "latent prefill",
+    "recurrence": "linear attention",
+    "elementwise": "norms and other elementwise",
+    "collective": "collectives",
+}
 
 
 def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:
@@ -125,6 +139,15 @@ def interval_phrase(low_s: float, high_s: float) -> str:
     return f"{number if high.endswith(f' {unit}') else low} to {high}"
 
 
+def within_cell(low_s: float, high_s: float) -> str:
+    """Format the interval of a time for a table, below which a note says what is not known.
+
+    >>> within_cell(0.0119, 0.0133), within_cell(0.0119, inf)
+    ('11.9 to 13.3 ms', 'at least 11.9 ms')
+    """
+    return interval_phrase(low_s, high_s).removesuffix(", interval not known")
+
+
 def copies_notes(setup: Setup, work: Workload) -> list[str]:
     """Say that standard attention stores copies, where a paged cache would store one context.
 
@@ -150,7 +173,11 @@ def times_as(ratio: float) -> str:
     return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times as slow"
 
 
-def likely(ratio: float, low: float, high: float) -> str:
+# Behind the interval of a speed-up between steps whose own intervals are not known.
+SO_FAR = ", as far as errors are known"
+
+
+def likely(ratio: float, low: float, high: float, *, known: bool = True) -> str:
     """Write the interval of a speed-up in brackets, in the direction that ``times_as`` has.
 
     Parameters
@@ -159,15 +186,18 @@ def likely(ratio: float, low: float, high: float) -> str:
         The speed-up.
     low, high
         Ends of its interval.
+    known
+        Whether the intervals of both steps are known.
 
     Examples
     --------
     >>> likely(2.0, 1.8, 2.1), likely(0.8, 0.5, 1.0)
     (' (speed-up 1.80 to 2.10)', ' (slow-down 1.00 to 2.00)')
     """
+    rest = "" if known else SO_FAR
     if ratio < 1:
-        return f" (slow-down {1 / high:.2f} to {1 / low:.2f})"
-    return f" (speed-up {low:.2f} to {high:.2f})"
+        return f" (slow-down {1 / high:.2f} to {1 / low:.2f}{rest})"
+    return f" (speed-up {low:.2f} to {high:.2f}{rest})"
 
 
 def plural(count: int, noun: str) -> str:

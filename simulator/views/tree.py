@@ -52,7 +52,7 @@ LEVEL = (
         "saved_bytes",
         "bytes",
         heading="KV saved",
-        cell=lambda rule: _signed(format_si(rule.saved_bytes, "B"), rule.saved_bytes, plus=""),
+        cell=lambda rule: _signed(format_si(abs(rule.saved_bytes), "B"), rule.saved_bytes, plus=""),
     ),
     Column(
         "added_bytes",

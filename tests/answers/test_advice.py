@@ -267,3 +267,21 @@ def test_other_models_and_cards_are_not_barred() -> None:
     """Full attention, on NVIDIA's cards from Ampere on and on those of others."""
     for card in ("a100-sxm-80gb", "l4", "mi300x"):
         assert no_shared_kernel(load_model("llama-3.1-8b"), load_hardware(card)) == ""
+
+
+def test_a_card_without_the_kernel_is_named_though_the_gain_is_unsure() -> None:
+    """On a T4 it is moot whether reading once gains more: nothing there reads once."""
+    answer = _h100("llama-3.1-8b", "t4", samples=8, context_tokens=4096, weight_dtype="int4")
+    assert answer.verdict_over_stored == "too close to call"
+    assert "may be 1." in answer.advice
+    assert "FlashAttention does not run on T4" in answer.advice
+
+
+@pytest.mark.parametrize("dtype", ["int4", "nvfp4", "mxfp4"])
+def test_weights_of_4_bits_are_not_to_be_quantised_to_4_bits(dtype: str) -> None:
+    """Neither to make the step shorter nor to make it fit."""
+    mixtral = load_model("mixtral-8x7b")
+    assert "quantise" not in next_change(_estimate(mixtral, samples=1, weight_dtype=dtype))
+    answer = _h100("kimi-k2", samples=1, weight_dtype=dtype, tensor_parallel=2)
+    assert answer.advice.startswith("Does not fit")
+    assert "weights" not in answer.advice

@@ -101,11 +101,14 @@ def test_a_group_needs_a_link() -> None:
         (deepseek_v3(), {"attention": "bifurcated", "samples": 999}, "(MLA) is mixed: the shared"),
         (deepseek_v3(), {"latent_form": "expanded"}, "(MLA) is expanded: the cache holds"),
         (mistral_7b(), {"query_tokens": 4}, "as accepted"),
+        (deepseek_v3(), {"routing_exponent": 1.5}, "Only skewed routing has an exponent"),
         (mistral_7b(), {"tree": "1K,64x2", "attention": "bifurcated"}, "level of the tree is read"),
         (mistral_7b(), {"tree": "1K+64x2", "attention": "bifurcated"}, "below them: level1."),
         (mistral_7b(), {"attention": "standard", "samples": 500}, "Does not fit"),
         (llama_3_70b(), {"tensor_parallel": 8}, "one GPU of the group"),
         (llama_2_7b(kv_heads=1), {"tensor_parallel": 2}, "copy of KV heads"),
+        (deepseek_v3(), {"tensor_parallel": 2}, "copy of the latent cache"),
+        (deepseek_v3(), {"latent_form": "mixed"}, "Latent attention (MLA) is absorbed"),
         (mistral_7b(), {"weight_dtype": "fp8"}, "no fp8 matrix path"),
         (mistral_7b(), {"weight_dtype": "fp8"}, "products of fp8 are timed as those of 16 bits"),
         (mistral_7b(), {"weight_dtype": "int8"}, "products of int8 are timed as those of fp8"),
@@ -198,3 +201,25 @@ def test_the_longest_context_is_still_fine(longest: int | None, *, warned: bool)
     """8192 + 64 tokens: a warning from the first token beyond what the model was made for."""
     notes = _estimate(mistral_7b(max_context_tokens=longest)).notes
     assert any(note.startswith("Warning: 8,256 tokens exceed") for note in notes) == warned
+
+
+@pytest.mark.parametrize(("card", "runs"), [("h100-sxm", False), ("b200-sxm", True)])
+def test_a_kernel_that_a_card_does_not_run_is_not_counted(card: str, *, runs: bool) -> None:
+    """Hopper expands nvfp4 weights: activations are not quantised, in launches and bytes either."""
+    narrow, plain = (
+        estimate(mistral_7b(), load_hardware(card), *asked(weight_dtype=dtype))
+        for dtype in ("nvfp4", "bf16")
+    )
+    launches = float(narrow.totals.launches - plain.totals.launches)
+    assert launches == (4 * 32 if runs else 0)
+    quantised = sum(
+        float(item.bytes_read) * item.repeat
+        for item in narrow.operations
+        if item.kind == "quantise"
+    )
+    others = sum(
+        float(item.bytes_read) * item.repeat
+        for item in narrow.operations
+        if item.kind != "quantise"
+    )
+    assert float(narrow.totals.bytes_read) == others + (quantised if runs else 0)

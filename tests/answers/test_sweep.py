@@ -84,7 +84,7 @@ def test_a_sweep_chooses_the_form_of_latent_attention_at_each_point() -> None:
                 samples=int(auto["samples"][point]),
                 context_tokens=int(auto["context_tokens"][point]),
                 kv_layout="shared",
-                weight_dtype="fp8",
+                weight_dtype="fp8_block",
             ),
         )
         assert auto["speedup"][point] == pytest.approx(answer.speedup, rel=1e-12)

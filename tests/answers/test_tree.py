@@ -232,3 +232,16 @@ def test_hydragen_s_second_level_is_a_gain(problems: int) -> None:
     result = plan_tree(load_model("codellama-7b"), load_hardware("a100-sxm-80gb"), Setup(), work)
     both, one = result.reading(("examples", "problem")), result.reading(("examples",))
     assert both.result.step_s < 0.95 * one.result.step_s
+
+
+def test_rules_of_a_latent_cache_agree_with_the_choice() -> None:
+    """Each side of a rule takes the form that its choice takes: a split level saves time."""
+    question = asked(tree="system=4K,problem=1Kx8", samples=16, tensor_parallel=8)
+    found = plan_tree(load_model("deepseek-v3"), load_hardware("h200-sxm"), *question)
+    assert {item.result.setup.latent_form for item in found.readings} == {"absorbed", "mixed"}
+    for rule in found.rules:
+        joined = [name for name in found.best.split if name != rule.level.name]
+        both = (found.reading((*joined, rule.level.name)), found.reading(tuple(joined)))
+        split_s, joined_s = (item.result.step_s for item in both)
+        assert rule.split == (rule.gained_s > 0)
+        assert rule.gained_s == pytest.approx(joined_s - split_s)

@@ -113,6 +113,29 @@ def test_a_gpu_shows_the_constants_of_8_bit_kernels_too() -> None:
     assert "fp8_link_fraction" not in shown
 
 
+def test_a_gpu_shows_only_constants_that_can_affect_a_time() -> None:
+    """No rate without limit, no time of zero, and no FLOPs of kernels that multiply nothing."""
+    shown = bifurcate("gpus", "show", "h100-sxm", "--json").json["constants"]
+    assert all(item["value"] for item in shown.values())
+    kinds = {name.removesuffix("_flops_fraction") for name in shown if "flops_fraction" in name}
+    assert {"gemm", "experts", "attention", "prefill_attention"} <= kinds
+    assert not {"norm", "copy", "gather", "quantise", "combine"} & kinds
+    assert "collective_flops_fraction" not in shown
+    assert {"gather_bandwidth_fraction", "collective_overlap"} <= shown.keys()
+    assert not {"step_us", "module_us", "combine_block_us"} & shown.keys()
+
+
+def test_constants_of_libraries_are_in_json_alone() -> None:
+    """A question names no library, so the table counts its constants and does not list them."""
+    table = bifurcate("gpus", "show", "h100-sxm").text
+    fitted = bifurcate("gpus", "show", "h100-sxm", "--json").json["fitted"]
+    libraries = [name for name in fitted if name.startswith(("vllm_", "sglang_", "trtllm_"))]
+    assert libraries
+    assert not any(f"fitted.{name}" in table for name in libraries)
+    assert "fitted.attention_launch_us" in table
+    assert "constants of named libraries" in table
+
+
 def test_aliases_name_the_same_gpu() -> None:
     """A GPU answers to what drivers and frameworks call it."""
     for alias in ("NVIDIA H100 80GB HBM3", "H100-SXM5-80GB", "h100"):

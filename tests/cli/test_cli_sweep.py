@@ -234,3 +234,23 @@ def test_an_interrupted_sweep_leaves_the_earlier_file(
     assert target.read_text(encoding="utf-8") == "earlier"
     if how != signal.SIGKILL:
         assert list(tmp_path.glob(".out.csv.*")) == []
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_an_upper_end_that_is_not_known_is_missing(tmp_path: Path, suffix: str) -> None:
+    """Files say nothing where JSON says null, and keep the ends that are known."""
+    text = """
+models = ["llama-3.1-8b"]
+gpus = ["mi300x", "h100-sxm"]
+[workload]
+samples = [4, 8]
+context_tokens = "8K"
+kv_layout = "shared"
+"""
+    path = tmp_path / f"points.{suffix}"
+    assert bifurcate("sweep", str(scenario(tmp_path, text)), "-o", str(path)).code == 0
+    table = pd.read_csv(path) if suffix == "csv" else pd.read_parquet(path)
+    known = table["gpu"] == "h100-sxm"
+    assert list(table["standard_step_ms_high"].isna()) == list(~known)
+    assert not table["bifurcated_step_ms_high"].isna().any()
+    assert "inf" not in table.to_csv()

@@ -272,6 +272,10 @@ def test_a_file_of_no_kind_is_one_clear_line(tmp_path: Path, text: str, message:
             "gpu,collective,world_size,message_bytes,time",
             "looks like all_reduce, but lacks num_gpu",
         ),
+        (
+            "gpu,batch,heads,latent_dim,rope_dim,kv_dtype,latency_us",
+            "looks like mla_decode, but lacks kv_len",
+        ),
         ("customer,invoice,date", "like those of none of decode_attention"),
     ],
 )

@@ -16,8 +16,9 @@ from simulator.answers.estimate import Estimate, estimate
 from simulator.errors import SimulatorError
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
+from simulator.timing.interval import FAMILIES
 from simulator.views.explain import Step, explain, explain_objects
-from simulator.views.text import interval_phrase
+from simulator.views.text import KERNELS, interval_phrase
 
 OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
@@ -238,12 +239,37 @@ def test_every_step_is_whole() -> None:
         ({"execution": "compiled"}, ["plain PyTorch code"]),
         ({"constants": "peak"}, ["what published peaks leave out"]),
         ({"tensor_parallel": 2}, ["collectives -"]),
+        ({"model": "mixtral-8x7b"}, ["products of experts -"]),
+        (
+            {"model": "deepseek-v3", "attention": "bifurcated"},
+            ["latent attention -", "bifurcated latent attention from standard's constants"],
+        ),
     ],
 )
 def test_the_interval_is_derived_error_by_error(settings: dict[str, Any], words: list[str]) -> None:
     """Every error that has a part in the interval is named, with its size each way."""
-    result = simulator.estimate("mistral-7b", samples=1, **settings)
+    result = simulator.estimate(**{"model": "mistral-7b", "samples": 1} | settings)
     (step,) = (item for item in explain(result) if item.what.startswith("Interval"))
     assert "80%" in step.what
     assert [word for word in words if word not in step.numbers] == []
     assert step.result == interval_phrase(result.step_low_s, result.step_high_s)
+
+
+def test_every_kind_of_kernel_has_a_name() -> None:
+    """Whatever a step is made of, its errors can be told."""
+    assert KERNELS.keys() == set(FAMILIES)
+
+
+def test_an_interval_that_is_not_known_is_not_derived() -> None:
+    """It says why, and names no errors that would seem to make an upper end."""
+    result = simulator.estimate("llama-3.1-405b", "h100-sxm", tensor_parallel=16)
+    (step,) = (item for item in explain(result) if item.what.startswith("Interval"))
+    assert step.numbers == "no rows are of more than 8 GPUs"
+    assert step.result.startswith("at least ")
+
+
+def test_constants_are_of_the_format_that_they_are_fitted_in() -> None:
+    """Four-bit products are not called 8-bit ones."""
+    derived = steps(simulator.estimate("llama-3.1-8b", "b200-sxm", weight_dtype="nvfp4"))
+    assert any("nvfp4 gemm" in what for what in derived)
+    assert not any("8-bit" in what for what in derived)

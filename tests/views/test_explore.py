@@ -304,7 +304,6 @@ def test_only_latent_models_have_the_form_that_a_page_keeps(tmp_path: Path) -> N
     words = {"kernel": "flash", "execution": "graph", "kv_layout": "shared"}
     forms = {}
     for entry in offer.models:
-        asked = offer.question(entry.model, attention="bifurcated", **words)
-        assert asked is not None
-        forms[entry.model.name] = asked[0].latent_form
+        [(setup, _)] = offer.questions(entry.model, attention="bifurcated", **words)
+        forms[entry.model.name] = setup.latent_form
     assert forms == {"kimi-k2": "mixed", "llama-3.1-8b": "auto"}

@@ -372,3 +372,24 @@ def test_plain_numbers() -> None:
 def test_the_schema_has_a_version() -> None:
     """Every object says which version of the schema it follows."""
     assert estimate_object(simulator.estimate("gpt2"))["schema_version"] == SCHEMA_VERSION == 2
+
+
+def test_an_interval_that_is_not_known_keeps_a_table_narrow() -> None:
+    """Cells hold its lower end, a note says the rest, and a speed-up's interval is qualified."""
+    result = simulator.compare("llama-3.1-405b", "h100-sxm", tensor_parallel=16, samples=32)
+    text = shown(compare_view(result))
+    assert f"at least {format_time(result.bifurcated.step_low_s)} " in text
+    assert "interval not known" not in text
+    assert "Interval not known: no rows are of more than 8 GPUs." in text
+    assert "as far as errors are known)" in " ".join(text.split())
+    alone = simulator.compare("llama-3.1-8b", "h100-sxm")
+    assert "as far as errors are known" not in shown(compare_view(alone))
+
+
+def test_a_plan_says_why_an_interval_is_not_known() -> None:
+    """AMD's options come after the others, and a note says why."""
+    found = simulator.plan(
+        "gpt-oss-20b", ["h100-sxm", "mi300x"], tensor_parallel_sizes=[1], target_step_ms=1000
+    )
+    text = " ".join(shown(plan_view(found)).split())
+    assert "Interval not known: no rows are of experts on GPUs of AMD." in text

@@ -9,7 +9,7 @@ import pandas as pd
 
 from simulator.evidence.predict.groups import Group, profile
 from simulator.evidence.predict.prepare import out_of_memory, prepare
-from simulator.evidence.rows.kinds import KINDS, ROW_KINDS
+from simulator.evidence.rows.kinds import KINDS, ROW_KINDS, WINDOW
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import ConstantsChoice
@@ -115,8 +115,13 @@ def _predicted(
     error = seconds / measured - 1
     kind = KINDS[group.kind]
     names = [name for name in kind.shown if name in rows]
+    names += [WINDOW] if WINDOW in rows and np.isfinite(rows[WINDOW]).any() else []
     sizes = [
-        ", ".join(f"{name} {_plain(value)}" for name, value in zip(names, row, strict=True))
+        ", ".join(
+            f"{name} {_plain(value)}"
+            for name, value in zip(names, row, strict=True)
+            if name != WINDOW or np.isfinite(value)
+        )
         for row in rows[names].itertuples(index=False)
     ]
     predicted = f"predicted_{kind.result}"

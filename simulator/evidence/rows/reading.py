@@ -174,7 +174,8 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
     # What a column is about lies in its words: num_kv_heads is kv_heads. The fewer kinds share a
     # word, the more it tells.
     needed = {kind: _words(known.needs) for kind, known in KINDS.items()}
-    common = Counter(word for words in needed.values() for word in words)
+    taken = {kind: needed[kind] | _words(known.optional) for kind, known in KINDS.items()}
+    common = Counter(word for words in taken.values() for word in words)
     given, present = _words(columns), set(columns)
 
     def weight(words: set[str]) -> float:
@@ -182,14 +183,19 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
 
     def likeness(kind: RowKind) -> float:
         either = needed[kind] | (given & common.keys())
-        return weight(needed[kind] & given) / weight(either)
+        return weight(taken[kind] & given) / weight(either)
 
-    kind = max(ROW_KINDS, key=likeness)
+    def missing_of(kind: RowKind) -> list[str]:
+        asked = (*KINDS[kind].sizes, *KINDS[kind].words, KINDS[kind].result)
+        return [name for name in asked if name not in present]
+
+    # A kind of several columns that lacks only one comes before those that are alike in words.
+    nearly = [k for k in ROW_KINDS if len(missing_of(k)) == 1 and len(KINDS[k].sizes) > 1]
+    kind = max(nearly or ROW_KINDS, key=likeness)
     if likeness(kind) < LEAST_LIKENESS:
         known = ", ".join(ROW_KINDS)
         return f"{path}: rows of no known kind; its columns are like those of none of {known}"
-    asked = (*KINDS[kind].sizes, *KINDS[kind].words, KINDS[kind].result)
-    missing = [name for name in asked if name not in present]
+    missing = missing_of(kind)
     more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
     lacks = ", ".join(missing[:MOST_NAMED])
     return f"{path}: rows of no known kind; it looks like {kind}, but lacks {lacks}{more}"

@@ -98,7 +98,7 @@ class Menu:
         """The sizes that can be moved."""
         return tuple(name for name, (low, high) in self.ranges.items() if low < high)
 
-    def question(
+    def questions(
         self,
         model: ModelShape,
         *,
@@ -106,8 +106,10 @@ class Menu:
         kernel: str,
         execution: Execution,
         kv_layout: KvLayout,
-    ) -> tuple[Setup, Workload] | None:
-        """Return a question with the settings of the page; None if it cannot run.
+    ) -> list[tuple[Setup, Workload]]:
+        """Return a question with the settings of the page, in each form among which it chooses.
+
+        There are two forms of latent attention, and none of what cannot run.
 
         Parameters
         ----------
@@ -118,15 +120,13 @@ class Menu:
         """
         settings = {"kernel": kernel, "execution": execution, "kv_layout": kv_layout}
         setup, work = ask(model, **self.kept, **settings)
-        # A page has one form of latent attention: it cannot choose anew at every point.
-        setup = latent_forms(model, setup.under(attention))[0]
         if model.latent is None:
             setup = setup.but(latent_form="auto")
         try:
             check_workload(model, self.gpus[0].gpu, setup, work)
         except SimulatorError:
-            return None
-        return setup, work
+            return []
+        return [(form, work) for form in latent_forms(model, setup.under(attention))]
 
 
 def menu(

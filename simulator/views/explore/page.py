@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from importlib.resources import files
+from itertools import chain, product
 from string import Template
 from typing import Any
 
@@ -46,8 +47,9 @@ SCRIPTS = (
     "page.js",
 )
 
-# Step, memory and interval of each way to keep and read the context, in the order of "ways".
-_Ways = list[tuple[int, int, int]]
+# Step, memory and interval of each form of each way to keep and read the context, in the order of
+# "ways".
+_Ways = list[list[tuple[int, int, int]]]
 
 
 def page(offer: Menu) -> str:
@@ -157,16 +159,16 @@ def _ways(
     for attention in ATTENTIONS:
         layouts = offer.layouts if attention == "standard" else offer.layouts[:1]
         for layout in layouts:
-            asked = offer.question(
+            forms = offer.questions(
                 model, attention=attention, kernel=kernel, execution=execution, kv_layout=layout
             )
-            if asked is None:
+            if not forms:
                 return None
-            ways.append(
-                programs.add(model, *asked, offer.moved, peak=offer.gpus[0].choice == "peak")
-            )
-    for _, _, interval in ways[:-1]:
-        programs.intervals.add_ratio(interval, ways[-1][2])
+            peak = offer.gpus[0].choice == "peak"
+            ways.append([programs.add(model, *form, offer.moved, peak=peak) for form in forms])
+    *standard, bifurcated = ways
+    for (_, _, first), (_, _, second) in product(chain.from_iterable(standard), bifurcated):
+        programs.intervals.add_ratio(first, second)
     return ways
 
 

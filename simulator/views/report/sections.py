@@ -131,8 +131,9 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
 
 def step_cell(result: Estimate) -> list[Child]:
     """Write a step's time with its interval below. [ms]."""
-    low, high = milliseconds(result.step_low_s), milliseconds(result.step_high_s)
-    within = f"{low} to {high}" if result.interval_known else f"at least {low}"
+    within = f"at least {milliseconds(result.step_low_s)}"
+    if result.interval_known:
+        within = f"{milliseconds(result.step_low_s)} to {milliseconds(result.step_high_s)}"
     return [milliseconds(result.step_s), " ", tag("small", within)]
 
 

@@ -8,11 +8,11 @@ from simulator.answers.estimate import Estimate, constants_note
 from simulator.inputs.scenario import Scenario
 from simulator.inputs.setup import ATTENTIONS
 from simulator.timing.constants import CONSTANTS, Rates, used_constants
-from simulator.timing.interval import FAMILY, Family, format_of, shipped_spreads, spread_of
+from simulator.timing.interval import FAMILY, format_of, shipped_spreads, spread_of
 from simulator.views.columns import as_object, without
 from simulator.views.estimate import INPUTS
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
-from simulator.views.text import setting, without_shortage
+from simulator.views.text import KERNELS, setting, without_shortage
 
 GPU_HEADS = (
     Head(name="GPU", number=False),
@@ -38,17 +38,6 @@ CONSTANT_HEADS = (
     Head(name="what it is", number=False),
     Head(name="source", number=False),
 )
-KINDS: dict[Family, str] = {
-    "gemm": "matrix products",
-    "experts": "products of experts",
-    "attention": "decode attention",
-    "latent_attention": "latent attention",
-    "prefill_attention": "prefill attention",
-    "latent_prefill": "latent prefill",
-    "recurrence": "linear attention",
-    "elementwise": "elementwise",
-    "collective": "between GPUs",
-}
 # What all answers of this package leave out.
 NOT_MODELLED = (
     "One step is one sequence of operations: communication does not overlap with computation.",
@@ -139,7 +128,7 @@ def _spread_table(choice: Choice) -> Html:
         found = spread_of(rates, family, format_of(family, setup))
         rows.append(
             [
-                KINDS[family],
+                KERNELS[family],
                 _range(found.fixed_below, found.fixed_above),
                 _range(found.streaming_below, found.streaming_above),
                 _range(found.cached_below, found.cached_above),

@@ -10,7 +10,7 @@ from simulator.answers.sweep import GridSummary
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.units import format_time, format_tokens
 from simulator.views.estimate import LAYOUTS, over_stored
-from simulator.views.text import plural, samples_phrase, shortage, times_as
+from simulator.views.text import SO_FAR, plural, samples_phrase, shortage, times_as
 
 USE, STORE, KEEP, DEPENDS = (
     "Use bifurcated attention",
@@ -75,11 +75,12 @@ def case_sentence(choice: Choice, grid: GridSummary) -> str:
 def ratio_phrase(result: Comparison) -> str:
     """Say how the steps compare, with the interval in the same direction."""
     ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
+    rest = "" if result.interval_known else SO_FAR
     if f"{ratio:.2f}" == "1.00":
-        return f"as fast (likely {low:.2f} to {high:.2f} times as fast)"
+        return f"as fast (likely {low:.2f} to {high:.2f} times as fast{rest})"
     if ratio < 1:
         low, high = 1 / high, 1 / low
-    return f"{times_as(ratio)} (likely {low:.2f} to {high:.2f})"
+    return f"{times_as(ratio)} (likely {low:.2f} to {high:.2f}{rest})"
 
 
 def _fit_clause(result: Comparison) -> str:

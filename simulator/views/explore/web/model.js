@@ -63,8 +63,9 @@ function makeModel(data) {
     return outputs.map(value);
   }
 
-  /* What a way to keep and read the context needs: a step's number and its memory's tape. */
-  function programOf(state, way) {
+  /* What each form of a way to keep and read the context needs: the numbers of its step, of its
+     memory's tape and of its interval. */
+  function programsOf(state, way) {
     const { programs, choices } = data.models[state.model];
     const variant = choices.indexOf(state.kv_heads);
     return programs[variant][state.kernel][state.execution][data.ways.indexOf(way)];
@@ -76,10 +77,10 @@ function makeModel(data) {
   }
 
   /* Time every operation of a step, and hand each to `see`. */
-  function walk(state, way, see) {
+  function walk(state, program, see) {
     const variables = variablesOf(state);
     const gpu = data.gpus[state.gpu];
-    for (const number of data.steps[programOf(state, way)[0]]) {
+    for (const number of data.steps[program[0]]) {
       const [name, repeat, timing, tape] = data.operations[number];
       const quantities = follow(tape, variables);
       see(name, repeat, timing, quantities, follow(gpu.times[timing], quantities), number);
@@ -87,8 +88,8 @@ function makeModel(data) {
   }
 
   /* Memory on one GPU. [bytes] */
-  function memory(state, way) {
-    const parts = follow(programOf(state, way)[1], variablesOf(state));
+  function memory(state, program) {
+    const parts = follow(program[1], variablesOf(state));
     const total = parts.reduce((sum, part) => sum + part, 0);
     const capacity = data.gpus[state.gpu].memory_bytes * data.gpu_memory_utilization;
     const named = Object.fromEntries(data.memory_columns.map((name, at) => [name, parts[at]]));
@@ -104,7 +105,10 @@ function makeModel(data) {
     const [firstPeak, lastPeak] = [data.time_columns.length - 2, data.time_columns.length - 1];
     const families = {};
     let [peakMemory, peakCompute, storedBelow, storedAbove] = [0, 0, 0, 0];
-    walk(state, way, (name, repeat, timing, quantities, times, number) => {
+    const { program } = brief(state, way);
+    walk(state, program, (name, repeat, timing, quantities, times, number) => {
+      /* A card that expands weights runs no kernel that quantises activations. */
+      if (!(times[0] || times[1] || times[2])) return;
       const settings = data.timings[timing];
       const one = {};
       settings.used.forEach((field, at) => {
@@ -170,19 +174,18 @@ function makeModel(data) {
       operations,
       totals,
       tokens_per_s: (state.prompts * state.samples * accepted) / total,
-      memory: memory(state, way),
-      interval: interval(state, way, spent, families),
+      memory: memory(state, program),
+      interval: interval(state, way, program[2], spent, families),
     };
   }
 
   /* Between which times a step lies, and the errors that make it so. */
-  function interval(state, way, spent, families) {
-    const number = programOf(state, way)[2];
+  function interval(state, way, number, spent, families) {
     const { families: kinds, formats, tape } = data.intervals[number];
     const inputs = [...spent];
     kinds.forEach((family, index) => {
       const spread = data.gpus[state.gpu].spreads[family][formats[index]];
-      inputs.push(...families[family], ...spread);
+      inputs.push(...(families[family] || [0, 0, 0, 0, 0]), ...spread);
     });
     const [low, high, ...errors] = follow(tape, inputs);
     if (data.gpus[state.gpu].unknown[state.model][data.ways.indexOf(way)]) {
@@ -211,28 +214,37 @@ function makeModel(data) {
     return low > 1 ? "yes" : "too close to call";
   }
 
-  /* What curves, maps and searches need of a step; it is asked for again while a slider moves. */
+  /* What curves, maps and searches need of a step, in the fastest of its forms that fit; it is asked
+     for again while a slider moves. */
   const known = new Map();
 
   function brief(state, way) {
     const key = `${way} ${data.variables.map((name) => state[name])} ${places.map((name) => state[name])}`;
     let found = known.get(key);
     if (found === undefined) {
-      let [device, host, collective] = [0, 0, 0];
-      const roofs = data.roofs.map(() => 0);
-      walk(state, way, (name, repeat, timing, quantities, times) => {
-        device += repeat * times[0];
-        host += repeat * times[1];
-        collective += repeat * times[2];
-        for (let at = 0; at < roofs.length; at += 1) roofs[at] += repeat * times[3 + at];
-      });
-      const bound = host > device ? "launch" : data.roofs[roofs.indexOf(Math.max(...roofs))];
-      const seconds = Math.max(device, host) + collective;
-      found = { seconds, bound, fits: memory(state, way).fits };
+      const forms = programsOf(state, way).map((program) => briefly(state, program));
+      const better = (one, two) =>
+        one.fits === two.fits ? two.seconds < one.seconds : two.fits;
+      found = forms.reduce((best, form) => (better(best, form) ? form : best));
+      found.shortest = Math.min(...forms.map((form) => form.seconds));
       if (known.size > 50000) known.clear();
       known.set(key, found);
     }
     return found;
+  }
+
+  function briefly(state, program) {
+    let [device, host, collective] = [0, 0, 0];
+    const roofs = data.roofs.map(() => 0);
+    walk(state, program, (name, repeat, timing, quantities, times) => {
+      device += repeat * times[0];
+      host += repeat * times[1];
+      collective += repeat * times[2];
+      for (let at = 0; at < roofs.length; at += 1) roofs[at] += repeat * times[3 + at];
+    });
+    const bound = host > device ? "launch" : data.roofs[roofs.indexOf(Math.max(...roofs))];
+    const seconds = Math.max(device, host) + collective;
+    return { program, seconds, bound, fits: memory(state, program).fits };
   }
 
   /* The first of those with the largest value, as Python's max picks it. */
@@ -268,7 +280,7 @@ function makeModel(data) {
     const gain = (value) => {
       const changed = { ...state, [field]: value };
       const standard = brief(changed, data.layouts[state.kv_layout]);
-      return standard.seconds / brief(changed, "bifurcated").seconds;
+      return standard.seconds / brief(changed, "bifurcated").shortest;
     };
     const after = field === "context_tokens" ? data.limits.split : 1;
     return fromWhereOn(gain, 1, data.limits[field], after);
@@ -293,7 +305,8 @@ function makeModel(data) {
 
   /* The most that fits in memory; null if not even the least does. */
   function mostThatFits(state, way, field) {
-    const fits = (value) => memory({ ...state, [field]: value }, way).fits;
+    const { program } = brief(state, way);
+    const fits = (value) => memory({ ...state, [field]: value }, program).fits;
     const low = field === "samples" ? 1 : 0;
     if (!fits(low)) return null;
     const firstTooMany = smallest((value) => !fits(value), low, data.limits.count);
