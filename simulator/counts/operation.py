@@ -50,7 +50,9 @@ KIN: dict[Kind, Kind] = {
 ONE_KERNEL: tuple[Kind, ...] = ("attention", "latent_attention", "combine", "copy")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, as all else that the code makes: it would take five times as long to make, and a step
+# is made of dozens.
+@dataclass(slots=True, kw_only=True)
 class Operation:
     """One operation of a step, done ``repeat`` times.
 
@@ -176,11 +178,11 @@ def repeated(operations: Iterable[Operation], times: int, *, mark: str = "") -> 
     layers = list(operations)
     for operation in layers:
         # In place: the operations were made for this, and a copy would double the time.
-        object.__setattr__(operation, "repeat", times)
+        operation.repeat = times
         if mark:
-            object.__setattr__(operation, "name", operation.name + mark)
+            operation.name += mark
             if operation.within:
-                object.__setattr__(operation, "within", operation.within + mark)
+                operation.within += mark
     return layers
 
 
