@@ -436,17 +436,40 @@ _TILE_RATE = Key("tile_gb_per_s")
 _STAND_IN = {Key("flops_fraction", "attention"): Key("flops_fraction", "prefill_attention")}
 
 
-@cache
-def keys_by_text() -> Mapping[str, Key]:
-    """Map the name of every constant that a profile may contain to its key."""
-    general = dict.fromkeys([*map(Key, CONSTANTS), *KEYS])
-    keys = [
-        key.of(variant)
-        for variant in (GENERAL, *VARIANTS)
-        for key in general
-        if key.kind == "experts" or key.name == "group_us" or variant.library not in EXPERT_KERNELS
-    ]
-    return {str(key): key for key in keys}
+# The constants of any library in 16 bits, and the variants, by their texts in profiles' names.
+_PLAIN_KEYS = {str(key): key for key in (*map(Key, CONSTANTS), *KEYS)}
+_VARIANT_TEXTS = {str(variant): variant for variant in VARIANTS}
+
+
+def key_named(name: str) -> Key:
+    """Return the key of a constant from its name in profiles and tables.
+
+    A table of all names would take longer to make than a command has for its answer.
+
+    Raises
+    ------
+    KeyError
+        If there is no such constant.
+
+    Examples
+    --------
+    >>> key_named("vllm_fp8_launch_us")
+    Key(name='launch_us', kind=None, precision='fp8', library='vllm')
+    """
+    if key := _PLAIN_KEYS.get(name):
+        return key
+    parts = name.split("_")
+    for count in range(1, len(parts)):
+        variant = _VARIANT_TEXTS.get("_".join(parts[:count]))
+        key = _PLAIN_KEYS.get("_".join(parts[count:])) if variant else None
+        if variant and key and (of_experts(key) or variant.library not in EXPERT_KERNELS):
+            return key.of(variant)
+    raise KeyError(name)
+
+
+def of_experts(key: Key) -> bool:
+    """Return whether a constant is one of experts' grouped products."""
+    return key.kind == "experts" or key.name == "group_us"
 
 
 def fitted_constants(gpu: HardwareProfile) -> Mapping[Key, FittedFigure]:
@@ -457,14 +480,15 @@ def fitted_constants(gpu: HardwareProfile) -> Mapping[Key, FittedFigure]:
     ProfileError
         If the timing model does not know one.
     """
-    known = keys_by_text()
     fitted = {}
     for name, figure in gpu.fitted.items():
-        if key := known.get(name):
-            fitted[key] = figure
-        elif not name.startswith(HARNESS_PREFIX):
-            plain = [text for text, item in known.items() if item == item.of(GENERAL)]
-            raise ProfileError(f"{gpu.id}: fitted: {unknown('constant', name, plain)}")
+        if name.startswith(HARNESS_PREFIX):
+            continue
+        try:
+            fitted[key_named(name)] = figure
+        except KeyError:
+            problem = unknown("constant", name, _PLAIN_KEYS)
+            raise ProfileError(f"{gpu.id}: fitted: {problem}") from None
     return fitted
 
 
@@ -680,9 +704,8 @@ def _table(
     entries: Mapping[str, Mapping[str, object]], blocks: int = BLOCKS_PER_SM
 ) -> dict[Key, Entry]:
     """Read one table."""
-    known = keys_by_text()
     return {
-        known[name]: Entry(
+        key_named(name): Entry(
             float(str(entry["value"])),
             str(entry["source"]),
             float(str(entry.get("mhz", 0))),
@@ -829,6 +852,8 @@ class Rates:
 
     def of(self, operation: Operation) -> "Rates":
         """Return the rates for an operation, which depend on its formats."""
+        if operation.kind not in BY_FORMAT and not operation.low_precision_cache:
+            return self
         precision = self.precision_of(operation)
         return self.at(precision) if precision and not self._of_a_format else self
 

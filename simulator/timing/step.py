@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from simulator.counts.operation import Kind, Operation, repeated
+from simulator.counts.operation import ONE_KERNEL, Kind, Operation, repeated
 from simulator.counts.transformer import attention, attention_shapes, decode_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
@@ -13,8 +13,6 @@ from simulator.timing.constants import Rates
 from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import ROOFS, OperationTime, Roof, is_used, operation_time
 
-# Consecutive kinds of operation in an attention call, whose errors count as one.
-ONE_KERNEL: tuple[Kind, ...] = ("attention", "latent_attention", "combine", "copy")
 _STREAMED: tuple[Roof, ...] = ("memory", "compute", "link")
 
 
@@ -176,8 +174,9 @@ def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution)
     host: Numeric = 0.0
     collective: Numeric = 0.0
     roofs: dict[Roof, Numeric] = dict.fromkeys(ROOFS, 0.0)
-    kinds: dict[Kind, KindTime] = {}
-    for operation, time in zip(operations, times, strict=True):
+    kinds = {operation.kind: KindTime() for operation in operations}
+    pairs = zip(operations, times, strict=True)
+    for operation, time in sorted(pairs, key=lambda pair: pair[0].kind in ONE_KERNEL):
         stream = time.stream_s
         spent = operation.repeat * (time.launch_s + stream)
         fixed = operation.repeat * time.launch_s
@@ -187,9 +186,7 @@ def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution)
             device = device + spent
         host = host + operation.repeat * time.host_s
         roofs["launch"] = roofs["launch"] + fixed
-        kind = kinds.get(operation.kind)
-        if kind is None:
-            kind = kinds[operation.kind] = KindTime()
+        kind = kinds[operation.kind]
         kind.total_s = kind.total_s + spent
         kind.fixed_s = kind.fixed_s + fixed
         if operation.kind not in ONE_KERNEL:

@@ -20,15 +20,17 @@ from simulator.inputs.setup import Execution, Setup, ask
 from simulator.inputs.workload import Workload
 from simulator.timing import constants
 from simulator.timing.constants import (
+    CONSTANTS,
     EXPERT_KERNELS,
     GENERAL,
+    KEYS,
     LARGEST_SHARE,
     VARIANTS,
     Entry,
     Key,
     Variant,
     fitted_constants,
-    keys_by_text,
+    key_named,
     powered_share,
     published_tflops_per_w,
     rates,
@@ -41,13 +43,12 @@ from simulator.timing.roofline import operation_time
 from simulator.timing.step import decode_time
 
 CARRIED = shipped()
-KEY = keys_by_text()
-KNOWN = [text for text, key in KEY.items() if key == key.of(GENERAL)]
+KNOWN = [*dict.fromkeys([*CONSTANTS, *map(str, KEYS)])]
 HOPPER = {"architecture": "Hopper GH100"}
 
 
 def _carried(name: str, family: str | None = None) -> float:
-    return (CARRIED.architectures[family] if family else CARRIED.default)[KEY[name]].value
+    return (CARRIED.architectures[family] if family else CARRIED.default)[key_named(name)].value
 
 
 def test_constants_of_this_kind_come_before_general_ones() -> None:
@@ -60,7 +61,7 @@ def test_constants_of_this_kind_come_before_general_ones() -> None:
     measured = {"bf16_tflops": 400.0}  # 0.8 of 500
 
     def used(card: Any, kind: str = kind) -> tuple[float, str]:
-        constant = rates(card).constants[KEY[f"{kind}_{name}"]]
+        constant = rates(card).constants[key_named(f"{kind}_{name}")]
         return constant.value, constant.origin
 
     carried_kind = _carried(f"{kind}_{name}", "Hopper")
@@ -78,12 +79,12 @@ def test_no_carried_matrix_rate_exceeds_the_largest_measured(dtype: Dtype) -> No
     """165 of 500 TFLOP/s measured: products take no larger share, in 8 bits neither."""
     card = gpu(measured={"bf16_tflops": 165}, fp4_tflops=2000, **HOPPER)
     used = rates(card).of(Operation(name="a", kind="gemm", dtype=dtype))
-    found = used.constants[KEY["gemm_flops_fraction"]]
+    found = used.constants[key_named("gemm_flops_fraction")]
     assert (found.value, found.origin) == (pytest.approx(0.33), "measured")
     if dtype != "bf16":
         own = gpu(measured={"bf16_tflops": 165, "fp8_tflops": 250}, fp4_tflops=2000, **HOPPER)
         used = rates(own).of(Operation(name="a", kind="gemm", dtype=dtype))
-        assert used.constants[KEY["gemm_flops_fraction"]].value == pytest.approx(0.25)
+        assert used.constants[key_named("gemm_flops_fraction")].value == pytest.approx(0.25)
 
 
 def test_power_decides_which_share_of_the_matrix_rate_is_reached() -> None:
@@ -114,13 +115,13 @@ def test_the_power_rule_holds_between_measured_cards(one: str, other: str) -> No
 def test_a_tile_s_load_rate_grows_with_the_matrix_rate_of_an_sm() -> None:
     """5 TFLOP/s an SM where the entry's GPU has 2.5: twice the rate, at whatever clock."""
     entry = Entry(30.0, "made up", mhz=1000, sm_tflops=2.5)
-    assert entry.on(gpu(boost_mhz=1500), KEY["tile_gb_per_s"]) == pytest.approx(60)
+    assert entry.on(gpu(boost_mhz=1500), key_named("tile_gb_per_s")) == pytest.approx(60)
 
 
 def test_a_relative_of_another_architecture_is_not_of_its_own_family() -> None:
     """GB202 takes Ada's constants, not those of the Blackwell with other tensor cores."""
     cards = [gpu(architecture=name) for name in ("Blackwell Ultra", "Blackwell GB202")]
-    shares = [rates(card).constants[KEY["copy_flops_fraction"]].source for card in cards]
+    shares = [rates(card).constants[key_named("copy_flops_fraction")].source for card in cards]
     assert "B200" in shares[0]
     assert "B200" not in shares[1]
 
@@ -141,8 +142,8 @@ def test_an_architecture_s_constant_comes_before_everybody_s() -> None:
     """Of those carried over for the kind and in general alike."""
     name = "prefill_attention_flops_fraction"
     assert _carried(name, "Hopper") != _carried(name)
-    assert rates(gpu(**HOPPER)).constants[KEY[name]].value == _carried(name, "Hopper")
-    assert rates(gpu()).constants[KEY[name]].value == _carried(name)
+    assert rates(gpu(**HOPPER)).constants[key_named(name)].value == _carried(name, "Hopper")
+    assert rates(gpu()).constants[key_named(name)].value == _carried(name)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_measured_rates_become_shares_of_peak(
     measured: dict[str, float], name: str, value: float
 ) -> None:
     """Peaks of 2000 GB/s and 500 TFLOP/s: the share achieved, its source kept."""
-    constant = rates(gpu(measured=measured)).constants[KEY[name]]
+    constant = rates(gpu(measured=measured)).constants[key_named(name)]
     assert constant.value == pytest.approx(value)
     assert (constant.origin, constant.source) == ("measured", "made up")
 
@@ -269,7 +270,7 @@ def test_the_nearest_kin_s_constants_come_before_everybody_s() -> None:
     """A B200 has no rows: its launches are taken to cost what they cost on Hopper."""
     name = "attention_launch_us"
     kin = gpu(architecture="Blackwell")
-    assert rates(kin).constants[KEY[name]].value == _carried(name, "Hopper") != _carried(name)
+    assert rates(kin).constants[key_named(name)].value == _carried(name, "Hopper") != _carried(name)
 
 
 def test_a_library_s_own_constants_come_first() -> None:
@@ -277,7 +278,7 @@ def test_a_library_s_own_constants_come_first() -> None:
     card = gpu({"vllm_attention_launch_us": 7, "attention_launch_us": 5})
     vllm, sglang = Variant("vllm"), Variant("sglang")
     used = [
-        rates(card, variants=variants).constants[KEY["attention_launch_us"]].value
+        rates(card, variants=variants).constants[key_named("attention_launch_us")].value
         for variants in ((), (vllm,), (sglang,), (sglang, vllm))
     ]
     assert used == [5, 7, 5, 7]
@@ -317,13 +318,15 @@ def test_8_bit_constants_of_others_come_before_the_card_s_own_of_16_bits() -> No
     launches = {"attention_launch_us": 5, "combine_launch_us": 1}
     without = rates(gpu(launches)).of(_EIGHT_BIT)
     for name in launches:
-        found = without.constants[KEY[name]]
-        assert (found.origin, found.key) == ("carried", KEY[f"fp8_{name}"])
+        found = without.constants[key_named(name)]
+        assert (found.origin, found.key) == ("carried", key_named(f"fp8_{name}"))
     some = rates(gpu({**launches, "fp8_attention_launch_us": 9})).of(_EIGHT_BIT)
-    assert [some.constants[KEY[name]].value for name in launches] == [9, 1]
+    assert [some.constants[key_named(name)].value for name in launches] == [9, 1]
     # Rows of products say nothing of caches.
     others = rates(gpu({**launches, "fp8_gemm_launch_us": 9})).of(_EIGHT_BIT)
-    assert others.constants[KEY["attention_launch_us"]].key == KEY["fp8_attention_launch_us"]
+    assert others.constants[key_named("attention_launch_us")].key == key_named(
+        "fp8_attention_launch_us"
+    )
 
 
 def test_peaks_know_no_formats_but_the_rate() -> None:
@@ -339,17 +342,18 @@ def test_every_carried_name_is_looked_up() -> None:
         raw = tomllib.loads((files("simulator") / "timing" / name).read_text(encoding="utf-8"))
         for table in (raw["default"], *raw["architecture"].values()):
             for text in table:
-                assert KEY[text].of(GENERAL) in {KEY[known] for known in KNOWN}, text
+                assert key_named(text).of(GENERAL) in {key_named(known) for known in KNOWN}, text
 
 
 def test_every_name_has_one_key() -> None:
     """What a profile or a table calls a constant is written and read without guessing."""
     kernels = [each for each in VARIANTS if each.library in EXPERT_KERNELS]
     of_experts = [key for key in KNOWN if "experts" in key or key == "group_us"]
-    others = 1 + len(VARIANTS) - len(kernels)
-    assert len(KEY) == others * len(KNOWN) + len(kernels) * len(of_experts)
-    assert all(str(key) == text for text, key in KEY.items())
-    assert KEY["vllm_fp8_attention_launch_us"] == Key("launch_us", "attention", "fp8", "vllm")
+    for variant in (GENERAL, *VARIANTS):
+        for name in of_experts if variant in kernels else KNOWN:
+            key = key_named(name).of(variant)
+            assert key_named(str(key)) == key
+    assert key_named("vllm_fp8_attention_launch_us") == Key("launch_us", "attention", "fp8", "vllm")
 
 
 def test_a_profile_s_rates_are_gathered_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,15 +420,17 @@ def test_a_card_s_own_8_bit_tiles_are_not_raised() -> None:
     other = gpu({"tile_gb_per_s": 1000})
     lent = rates(other).at("fp8")
     assert lent.tile_bytes_per_s == 500e9
-    assert lent.constants[KEY["tile_gb_per_s"]].source.startswith("as many weights as in 16 bits: ")
+    assert lent.constants[key_named("tile_gb_per_s")].source.startswith(
+        "as many weights as in 16 bits: "
+    )
 
 
 def test_a_hopper_block_carries_to_hopper_whole_and_by_halves_to_where_two_share() -> None:
     """H200 has H100's blocks at H100's clock; a Blackwell SM runs two, so each gets half of it."""
     h100, h200, b200 = map(load_hardware, ("h100-sxm", "h200-sxm", "b200-sxm"))
-    one = rates(h100).constants[KEY["block_gb_per_s"]].value
-    assert rates(h200).constants[KEY["block_gb_per_s"]].value == pytest.approx(one, rel=0.01)
-    half = transferred(b200, (), KEY["block_gb_per_s"])
+    one = rates(h100).constants[key_named("block_gb_per_s")].value
+    assert rates(h200).constants[key_named("block_gb_per_s")].value == pytest.approx(one, rel=0.01)
+    half = transferred(b200, (), key_named("block_gb_per_s"))
     assert half is not None
     assert half.value < 0.6 * one
 

@@ -416,4 +416,5 @@ def test_an_interval_is_known_where_rows_are(
     assert result.interval_known == (not why)
     if why:
         assert result.step_high_s == math.inf
-        assert 0 < result.step_low_s <= peak.step_s
+        # Both add the same bytes, in another order.
+        assert 0 < result.step_low_s <= peak.step_s * (1 + 1e-12)

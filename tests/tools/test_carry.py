@@ -18,13 +18,12 @@ from simulator.timing.constants import (
     LATENCY_POWER,
     Variant,
     clock_factor,
-    keys_by_text,
+    key_named,
     rates,
 )
 from tools import carry
 from tools.accuracy import CARRIED
 
-KEY = keys_by_text()
 FITTED = {
     "attention_launch_us": 8.0,
     "block_gb_per_s": 20.0,
@@ -53,12 +52,12 @@ SHIPPED = {
 def test_times_fall_and_rates_rise_with_the_clock() -> None:
     """At twice the clock a time is 2^-0.6 of it, the L2 cache twice as fast, a share the same."""
     shorter = 2**-LATENCY_POWER
-    assert clock_factor(KEY["fa2_attention_launch_us"], 1000, FAST) == pytest.approx(shorter)
-    assert clock_factor(KEY["block_gb_per_s"], 1000, FAST) == pytest.approx(1 / shorter)
-    assert clock_factor(KEY["l2_gb_per_s"], 1000, FAST) == 2
-    assert clock_factor(KEY["attention_bandwidth_fraction"], 1000, FAST) == 1
+    assert clock_factor(key_named("fa2_attention_launch_us"), 1000, FAST) == pytest.approx(shorter)
+    assert clock_factor(key_named("block_gb_per_s"), 1000, FAST) == pytest.approx(1 / shorter)
+    assert clock_factor(key_named("l2_gb_per_s"), 1000, FAST) == 2
+    assert clock_factor(key_named("attention_bandwidth_fraction"), 1000, FAST) == 1
     # Nothing is known of the clock: nothing changes.
-    launch = KEY["launch_us"]
+    launch = key_named("launch_us")
     assert clock_factor(launch, 0, FAST) == clock_factor(launch, 1000, gpu()) == 1
 
 
@@ -120,7 +119,7 @@ def test_a_kernel_says_more_than_a_library_elsewhere() -> None:
     """SGLang with FlashInfer on T4: not what SGLang's FlashAttention-3 takes on Hopper."""
     card = load_hardware("t4")
     used = rates(card, variants=map(Variant, ("sglang", "flashinfer")))
-    flashinfer = used.constants[KEY["attention_launch_us"]]
+    flashinfer = used.constants[key_named("attention_launch_us")]
     assert "L40S, sglang flashinfer" in flashinfer.source
     # On its own architecture the library is the nearest.
     near = rates(load_hardware("h200-sxm"), variants=map(Variant, ("sglang", "fa3")))
@@ -172,7 +171,7 @@ def test_what_engines_fall_back_to_is_not_their_kernel() -> None:
         }
     )
     assert carry.kernels_of(table, [blackwell]) == {("b200-sxm", "sglang"): "trtllmgen"}
-    launch, slowest = KEY["attention_launch_us"], KEY["triton_attention_launch_us"]
+    launch, slowest = key_named("attention_launch_us"), key_named("triton_attention_launch_us")
     odd = gpu({**FITTED, "triton_attention_launch_us": 20.0}, name="slow", boost_mhz=1000)
     entries = carry.averaged([odd, FAST], KERNELS)
     assert entries[launch] == carry.averaged([SLOW, FAST], KERNELS)[launch]
@@ -185,11 +184,11 @@ def test_a_kernel_is_found_on_its_architecture_whatever_library_calls_it() -> No
     card = gpu({**FITTED, "sglang_attention_launch_us": 3.0}, name="fast", boost_mhz=2000)
     both = {("fast", "sglang"): "flashinfer", ("fast", "vllm"): "fa2"}
     entries = carry.of_architecture(card, both, bandwidth=False)
-    assert entries[KEY["flashinfer_attention_launch_us"]].value == 3
-    assert entries[KEY["fa2_attention_launch_us"]].value == 8
-    assert KEY["attention_bandwidth_fraction"] not in entries
+    assert entries[key_named("flashinfer_attention_launch_us")].value == 3
+    assert entries[key_named("fa2_attention_launch_us")].value == 8
+    assert key_named("attention_bandwidth_fraction") not in entries
     shared = carry.of_architecture(card, dict.fromkeys(both, "fa3"), bandwidth=True)
-    assert KEY["fa3_attention_launch_us"] not in shared
+    assert key_named("fa3_attention_launch_us") not in shared
 
 
 def test_blocks_of_prefill() -> None:
@@ -215,5 +214,5 @@ def test_latent_attention_is_averaged_without_libraries_and_without_a_slow_card(
         gpu({share: 0.3}, name="a100-sxm-80gb"),
     ]
     found = carry.averaged(cards, {})
-    assert found[KEY[share]].value == 0.9
-    assert KEY[f"vllm_{share}"] not in found
+    assert found[key_named(share)].value == 0.9
+    assert key_named(f"vllm_{share}") not in found

@@ -172,7 +172,9 @@ class Programs:
         settings: list[tuple[str, Any]] = []
         for name, whole, default in _TIMED:
             value = getattr(operation, name)
-            if type(value) is Symbol or (not whole and isinstance(value, int | float) and value):
+            if value is default and not value:
+                continue  # as most fields are
+            if type(value) is Symbol or (not whole and isinstance(value, (int, float)) and value):
                 quantities[name] = value
             elif value != default:
                 settings.append((name, value))

@@ -127,6 +127,8 @@ class Symbol(np.ndarray[Any, Any]):
 
 def _unchanged(name: str, first: Any, second: Any) -> Any | None:
     """Simplify x + 0, x 1 and x 0; return None for everything else."""
+    if type(first) is type(second):  # both unknown, as most are
+        return None
     for one, other in ((first, second), (second, first)):
         if type(one) is not Symbol:
             if one == _NEUTRAL[name]:
