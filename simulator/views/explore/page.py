@@ -10,6 +10,7 @@ from string import Template
 from typing import Any
 
 from simulator import __version__
+from simulator.answers.advice import WORTH, no_shared_kernel
 from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES
 from simulator.answers.estimate import constants_note
 from simulator.answers.frames import part_of
@@ -110,6 +111,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
             "per_octave": PER_OCTAVE,
             "safe_ratio": SAFE_RATIO,
             "tie": TIE_MARGIN,
+            "worth": WORTH,
         },
         "style": _style(),
         "opcodes": OPCODES,
@@ -203,6 +205,8 @@ def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
         },
         "times": programs.times(gpu_rates),
         "spreads": _spreads(programs, gpu_rates),
+        # By model: why no engine's kernel reads a shared context once.
+        "barred": [no_shared_kernel(entry.model, gpu) for entry in offer.models],
         # By model, in the order of "ways": whether no rows tell how far a time may be off.
         "unknown": [
             [bool(unknown_regime(entry.model, gpu_rates, setup)) for setup in setups]

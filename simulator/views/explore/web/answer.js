@@ -86,14 +86,22 @@ function headline(result) {
   return `${lead}: ${faster}`;
 }
 
-/* That the gain is that of one stored context, where reading it once is not sure to gain more. */
+/* That one stored context is the change to make: where reading it once is not sure to gain more, gains
+   little, or has no kernel. */
 function storedOnce({ standard, shared, bifurcated }) {
   const { verdict } = engine.ratioInterval(shared, bifurcated);
-  if (!shared.memory.fits || verdict === "yes") return "";
+  const gain = shared.seconds / bifurcated.seconds;
+  const barred = data.gpus[state.gpu].barred[state.model];
+  if (!shared.memory.fits || (verdict === "yes" && gain >= data.limits.worth && !barred)) return "";
+  const moreBy = (verb) => `reading it once as well ${verb} ${gain.toFixed(2)} times as fast`;
   const more =
     verdict === "no"
       ? "reading it once as well gains nothing more"
-      : "whether reading it once as well gains more is too close to call";
+      : barred
+        ? `${moreBy(verdict === "yes" ? "would be" : "may be")}, but ${barred}`
+        : verdict === "yes"
+          ? `${moreBy("is")}, too little to change kernels for`
+          : "whether reading it once as well gains more is too close to call";
   const times = `${timeText(shared.seconds)} against ${timeText(standard.seconds)} a step`;
   const faster = `${timesText(standard.seconds / shared.seconds)} as fast, ${times}`;
   return `Store the context once, as paged caches do: ${faster}; ${more}`;

@@ -107,9 +107,9 @@ function makeModel(data) {
     let [peakMemory, peakCompute, storedBelow, storedAbove] = [0, 0, 0, 0];
     const { program } = brief(state, way);
     walk(state, program, (name, repeat, timing, quantities, times, number) => {
-      /* A card that expands weights runs no kernel that quantises activations. */
-      if (!(times[0] || times[1] || times[2])) return;
       const settings = data.timings[timing];
+      /* A card that expands weights runs no kernel that quantises activations. */
+      if (settings.kind === "quantise" && !times[0]) return;
       const one = {};
       settings.used.forEach((field, at) => {
         one[field] = quantities[at];
