@@ -7,6 +7,8 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import pytest
+
 import simulator
 from simulator import ModelShape, one_page
 from simulator.inputs.presets import presets
@@ -84,7 +86,8 @@ def test_the_page_equals_the_package() -> None:
             totals.flops,
             totals.bytes_read + totals.bytes_written,
             totals.kv_bytes_read,
-            answer.step_s,
+            # The package adds attention last, which may change the last digit.
+            pytest.approx(answer.step_s, rel=1e-14),
         ), (gpu.id, model.name, samples, context_tokens, attention)
 
 

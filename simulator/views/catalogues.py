@@ -124,9 +124,9 @@ def gpu_rows(facts: Row) -> list[Row]:
 
 def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> "RenderableType":
     """Return a GPU's figures and constants as a table, without those that only rows need."""
-    from simulator.timing.constants import keys_by_text
+    from simulator.timing.constants import fitted_constants
 
-    libraries = {f"fitted.{name}" for name, key in keys_by_text().items() if key.library}
+    libraries = {f"fitted.{key}" for key in fitted_constants(profile) if key.library}
     shown = [row for row in rows if row["figure"] not in libraries]
     left_out = len(rows) - len(shown)
     aliases = ", ".join(profile.aliases)

@@ -149,9 +149,9 @@ def test_an_architecture_s_constant_comes_before_everybody_s() -> None:
 @pytest.mark.parametrize(
     ("measured", "name", "value"),
     [
-        ({"memory_bandwidth_gb_per_s": 1500}, "gather_bandwidth_fraction", 0.75),
+        ({"memory_bandwidth_gb_per_s": 1500}, "copy_bandwidth_fraction", 0.75),
         # A reading above the published peak says that the peak is low.
-        ({"memory_bandwidth_gb_per_s": 2100}, "gather_bandwidth_fraction", 1.0),
+        ({"memory_bandwidth_gb_per_s": 2100}, "copy_bandwidth_fraction", 1.0),
         ({"bf16_tflops": 400}, "copy_flops_fraction", 0.8),
         ({"l2_bandwidth_gb_per_s": 7000}, "l2_gb_per_s", 70),
     ],
@@ -221,7 +221,8 @@ def test_a_group_beyond_its_link_is_slower() -> None:
 
 def test_a_host_is_shared_over_pcie() -> None:
     """NCCL's all-reduce of 128 MiB on L40S: 20.0, 5.1 and 1.5 of 32 GB/s with 2, 4 and 8 GPUs."""
-    achieved = [rates(load_hardware("l40s")).link_bytes_per_s(gpus) / 1e9 for gpus in (2, 4, 8)]
+    nccl = rates(load_hardware("l40s"), variants=(Variant("nccl"),))
+    achieved = [nccl.link_bytes_per_s(gpus) / 1e9 for gpus in (2, 4, 8)]
     assert achieved == pytest.approx([20.0, 5.1, 1.5], rel=0.15)
     bridged = rates(load_hardware("a40"))
     assert bridged.link_bytes_per_s(8) < bridged.link_bytes_per_s(4) / 3
@@ -230,11 +231,12 @@ def test_a_host_is_shared_over_pcie() -> None:
 
 
 def test_no_more_gpus_share_a_host_than_it_holds() -> None:
-    """Sixteen L40S are two hosts of eight: over PCIe each has what it has among eight."""
+    """Sixteen L40S are two hosts of eight: each shares its own, and little goes between them."""
     card = rates(load_hardware("l40s"))
     assert card.gpu.over_pcie(16)
-    assert card.link_bytes_per_s(16) == pytest.approx(card.link_bytes_per_s(32))
-    assert card.link_bytes_per_s(16) == pytest.approx(card.link_bytes_per_s(8))
+    eight, sixteen = card.link_bytes_per_s(8), card.link_bytes_per_s(16)
+    assert eight < sixteen < 1.1 * eight
+    assert card.link_bytes_per_s(32) == pytest.approx(sixteen, rel=0.05)
 
 
 def test_a_card_without_a_link_says_so() -> None:
@@ -267,10 +269,10 @@ def test_every_shipped_architecture_section_is_of_some_card() -> None:
 
 
 def test_the_nearest_kin_s_constants_come_before_everybody_s() -> None:
-    """A B200 has no rows: its launches are taken to cost what they cost on Hopper."""
+    """An RTX PRO 6000 has no rows: its launches are taken to cost what they cost on Ada."""
     name = "attention_launch_us"
-    kin = gpu(architecture="Blackwell")
-    assert rates(kin).constants[key_named(name)].value == _carried(name, "Hopper") != _carried(name)
+    kin = gpu(architecture="Blackwell GB202")
+    assert rates(kin).constants[key_named(name)].value == _carried(name, "Ada") != _carried(name)
 
 
 def test_a_library_s_own_constants_come_first() -> None:
@@ -315,7 +317,7 @@ def test_a_card_without_an_8_bit_path_multiplies_with_16_bit_kernels() -> None:
 
 def test_8_bit_constants_of_others_come_before_the_card_s_own_of_16_bits() -> None:
     """Unless its own 8-bit rows told some: what they could not tell was 16 bits' in that fit."""
-    launches = {"attention_launch_us": 5, "combine_launch_us": 1}
+    launches = {"attention_launch_us": 5, "copy_launch_us": 1}
     without = rates(gpu(launches)).of(_EIGHT_BIT)
     for name in launches:
         found = without.constants[key_named(name)]
@@ -426,13 +428,12 @@ def test_a_card_s_own_8_bit_tiles_are_not_raised() -> None:
 
 
 def test_a_hopper_block_carries_to_hopper_whole_and_by_halves_to_where_two_share() -> None:
-    """H200 has H100's blocks at H100's clock; a Blackwell SM runs two, so each gets half of it."""
-    h100, h200, b200 = map(load_hardware, ("h100-sxm", "h200-sxm", "b200-sxm"))
+    """H200 has H100's blocks at H100's clock; an Ada SM runs two, so each gets half of it."""
+    h100, h200, l4 = map(load_hardware, ("h100-sxm", "h200-sxm", "l4"))
     one = rates(h100).constants[key_named("block_gb_per_s")].value
     assert rates(h200).constants[key_named("block_gb_per_s")].value == pytest.approx(one, rel=0.01)
-    half = transferred(b200, (), key_named("block_gb_per_s"))
-    assert half is not None
-    assert half.value < 0.6 * one
+    alone = constants.Entry(60.0, "one block an SM", blocks_per_sm=1)
+    assert alone.on(l4, key_named("block_gb_per_s")) == 30
 
 
 CARD = rates(gpu())
@@ -492,7 +493,7 @@ def test_no_share_may_be_fitted_above_what_is_published() -> None:
     for name, definition in constants.CONSTANTS.items():
         for least, most, *_ in definition.fit.values():
             assert 0 < least < most
-            assert most == 1 or not name.endswith("_fraction")
+            assert most <= 1 or not name.endswith("_fraction")
 
 
 def test_decode_attention_multiplies_at_the_rate_of_prefill() -> None:
@@ -522,9 +523,10 @@ def test_blackwell_with_gddr_takes_after_ada() -> None:
 
 
 def test_latent_attention_has_a_block_rate_of_its_own() -> None:
-    """Without one it takes that of ordinary attention, of the library too."""
-    shared = gpu({"block_gb_per_s": 20.0, "vllm_block_gb_per_s": 25.0})
-    assert rates(shared).block_bytes_per_s["latent_attention"] == 20e9
+    """Without one it takes that of other GPUs, not that of ordinary attention."""
+    name = "latent_attention_block_gb_per_s"
+    shared = rates(gpu({"block_gb_per_s": 20.0})).constants[key_named(name)]
+    assert (shared.origin, shared.key) == ("carried", key_named(name))
     own = gpu({"block_gb_per_s": 20.0, "latent_attention_block_gb_per_s": 50.0})
     assert rates(own).block_bytes_per_s["latent_attention"] == 50e9
     assert rates(own).block_bytes_per_s["attention"] == 20e9
