@@ -291,8 +291,8 @@ def _latent_note(setup: Setup) -> str:
         )
     else:
         means = (
-            "absorbed: all heads of a sample share each read, so sharing bytes gains little; from "
-            "many samples on the mixed form saves arithmetic."
+            "absorbed: all heads of a sample share each read. With many samples the mixed form "
+            "saves arithmetic."
         )
     # Only bifurcated attention mixes: beside it, standard attention has another form.
     return f"{'Bifurcated latent' if setup.mixed else 'Latent'} attention (MLA) is {means}"
@@ -316,8 +316,8 @@ def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator
     else:
         yield (
             "No public row settles the time over one stored context: its interval runs from one "
-            "read of the context in each wave of thread blocks to one for every sample. The first "
-            "cells of 'bifurcate measure' settle it on a card in minutes."
+            "read for each wave of thread blocks to one for each sample ('bifurcate measure' "
+            "tells)."
         )
 
 

@@ -59,7 +59,7 @@ def visited_experts(
     >>> visited_experts(256, 8, 16, routing="balanced")
     128
     >>> round(visited_experts(256, 8, 16, routing="skewed"))
-    79
+    78
     """
     visits = tokens * per_token
     if routing == "balanced":
