@@ -118,9 +118,26 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
         If the workload cannot run that way.
     """
     check_workload(model, gpu, setup, work)
-    forms = forms_to_try(model, gpu, setup.under(setup.attention), work)
-    results = [_estimate(model, gpu, form, work) for form in forms]
-    return min(results, key=lambda result: (not result.memory.fits, result.step_s))
+    setup, *others = forms_to_try(model, gpu, setup.under(setup.attention), work)
+    gpu_rates = rates(gpu, setup.constants)
+    operations = tuple(decode_operations(model, setup, work, resident_blocks=resident_blocks(gpu)))
+    needs = memory_on(gpu, model, setup, work)
+    found = Estimate(
+        model=model,
+        gpu=gpu,
+        setup=setup,
+        workload=work,
+        operations=operations,
+        time=step_time(operations, gpu_rates, setup.execution),
+        memory=needs,
+        rates=gpu_rates,
+        notes=(
+            *_notes(model, gpu_rates, setup, work, needs),
+            *_stored_notes(operations, gpu_rates),
+        ),
+    )
+    every = [found, *(estimate(model, gpu, form, work) for form in others)]
+    return min(every, key=lambda result: (not result.memory.fits, result.step_s))
 
 
 def latent_forms(model: ModelShape, setup: Setup) -> list[Setup]:
@@ -159,27 +176,6 @@ def forms_to_try(
     absorbed, mixed = (memory_on(gpu, model, form, work).free_bytes for form in forms)
     fits_alike = surely_positive(mixed) or surely_positive(-absorbed)
     return forms[1:] if fits_alike and surely_positive(gained_s) else forms
-
-
-def _estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload) -> Estimate:
-    """Estimate one decode step of a checked workload."""
-    gpu_rates = rates(gpu, setup.constants)
-    operations = tuple(decode_operations(model, setup, work, resident_blocks=resident_blocks(gpu)))
-    needs = memory_on(gpu, model, setup, work)
-    return Estimate(
-        model=model,
-        gpu=gpu,
-        setup=setup,
-        workload=work,
-        operations=operations,
-        time=step_time(operations, gpu_rates, setup.execution),
-        memory=needs,
-        rates=gpu_rates,
-        notes=(
-            *_notes(model, gpu_rates, setup, work, needs),
-            *_stored_notes(operations, gpu_rates),
-        ),
-    )
 
 
 def memory_on(
