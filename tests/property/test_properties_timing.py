@@ -91,8 +91,13 @@ def test_a_lesser_gpu_is_never_faster(
     figure: str,
     factor: float,
 ) -> None:
-    """Less bandwidth, fewer FLOP/s or a smaller cache cannot shorten a step."""
+    """Less bandwidth, fewer FLOP/s or a smaller cache cannot shorten a step.
+
+    With its power, a smaller chip: at the same power, fewer FLOP/s would reach a larger share.
+    """
     lesser = _scaled(card, figure, factor)
+    if figure == "fp16_tflops":
+        lesser = _scaled(lesser, "tdp_w", factor)
     slower = _step_s(shape, lesser, setup, work)
     assert _step_s(shape, card, setup, work) <= slower * ROUNDING
 
