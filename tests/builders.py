@@ -192,7 +192,7 @@ def deepseek_v3() -> ModelShape:
         head_dim=192,
         intermediate_size=18432,
         vocab_size=129280,
-        layer_groups=(LayerGroup(count=3), LayerGroup(count=58, sparse=True)),
+        layer_groups=(LayerGroup(count=3), LayerGroup(count=58, mlp="experts")),
         experts=Experts(
             count=256, per_token=8, intermediate_size=2048, shared_intermediate_size=2048
         ),
@@ -344,7 +344,11 @@ def model_shapes(draw: st.DrawFn, *, latent: bool = True) -> ModelShape:
     sparse = "experts" in changes
     dense = draw(st.integers(0, layers - 1)) if sparse else layers
     changes["layer_groups"] = tuple(
-        LayerGroup(count=count, sparse=experts, window=draw(st.sampled_from([None, 64, 1000])))
+        LayerGroup(
+            count=count,
+            mlp="experts" if experts else "dense",
+            window=draw(st.sampled_from([None, 64, 1000])),
+        )
         for count, experts in ((dense, False), (layers - dense, True))
         if count
     )

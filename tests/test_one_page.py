@@ -26,7 +26,7 @@ def plain_models() -> list[ModelShape]:
     return [
         model
         for model in models
-        if all(group.window is None and not group.sparse for group in model.layer_groups)
+        if all(group.window is None and group.mlp == "dense" for group in model.layer_groups)
         and model.gated_mlp
         and model.latent is None
         and model.qk_norm == "none"

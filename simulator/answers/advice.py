@@ -88,7 +88,7 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
         )
     if model.attention_sinks:
         return f"no engine's shared-prefix kernel takes the attention sinks of {model.name}"
-    if any(group.window is not None for group in model.layer_groups):
+    if any(group.limited for group in model.layer_groups):
         return f"no engine's shared-prefix kernel takes the sliding windows of {model.name}"
     return ""
 

@@ -252,6 +252,9 @@ def _notes(
         notes.append(find_way(setup.kernel).caution)
     if any(group.window is not None for group in model.layer_groups):
         notes.append("Layers with a sliding window read and keep only their window.")
+    if any(group.chunk is not None for group in model.layer_groups):
+        notes.append("Layers that attend in chunks read and keep only the last one.")
+    notes.append(_state_note(model))
     if len(work.tree) > 1 and setup.bifurcated:
         joined = ", ".join(level.name for level in work.tree if not level.split)
         notes.append(
@@ -274,6 +277,17 @@ def _notes(
         )
     notes.append(fits_note(needs))
     return [note for note in notes if note]
+
+
+def _state_note(model: ModelShape) -> str:
+    """Say what layers with a state have to share; empty if there are none."""
+    states = sum(group.count for group in model.layer_groups if group.state is not None)
+    if not states:
+        return ""
+    return (
+        f"{states} of {model.layers} layers keep a state of constant size for each sequence: "
+        "nothing in them is shared, whatever the attention."
+    )
 
 
 def _latent_note(setup: Setup) -> str:

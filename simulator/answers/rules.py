@@ -273,7 +273,7 @@ def _vllm_unsupported(model: "ModelShape") -> str:
     """Say why vLLM has no cascade attention for a model; empty if it has."""
     if model.latent is not None:
         return "it has none for a latent cache (recalled)"
-    if any(group.window is not None for group in model.layer_groups):
+    if any(group.limited for group in model.layer_groups):
         return "it has none for sliding windows"
     if not model.rotary and not model.position_embeddings:
         return "it has none for ALiBi"

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from simulator.counts.attention import linear
 from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.tree import shared_tokens, stored_tokens, visible_levels
+from simulator.counts.pieces import Shard
 from simulator.counts.transformer import (
     attention_shapes,
     prefill_geometry,
@@ -107,14 +109,19 @@ def _copied_parameters(model: ModelShape, ranks: int) -> float:
 
     KV heads if there are fewer than ranks, MLA's down-projections, and the experts' router.
     """
-    d = model.hidden_size
-    sparse_layers = sum(group.count for group in model.layer_groups if group.sparse)
-    router = sparse_layers * model.experts.count * d if model.experts is not None else 0
-    if model.latent is not None:
-        width = model.latent.kv_rank + model.latent.rope_dim + (model.latent.query_rank or 0)
-        return (1 - 1 / ranks) * (router + model.layers * d * width)
-    kv_matrices = model.layers * 2 * model.head_dim * (d + model.qkv_bias)
-    return (1 - 1 / ranks) * router + max(0, 1 - model.kv_heads / ranks) * kv_matrices
+    d, copied = model.hidden_size, 0.0
+    for group in model.layer_groups:
+        layer = model.of(group)
+        if group.mlp == "experts" and model.experts is not None:
+            copied += group.count * (1 - 1 / ranks) * model.experts.count * d
+        if group.attends and model.latent is not None:
+            width = model.latent.kv_rank + model.latent.rope_dim + (model.latent.query_rank or 0)
+            copied += group.count * (1 - 1 / ranks) * d * width
+        elif group.caches:
+            width = layer.head_dim + (0 if group.kv == "tied" else layer.value_width)
+            matrices = group.count * width * (d + model.qkv_bias)
+            copied += max(0, 1 - layer.kv_heads / ranks) * matrices
+    return copied
 
 
 def kv_bytes_per_token(model: ModelShape, setup: Setup) -> float:
@@ -122,8 +129,25 @@ def kv_bytes_per_token(model: ModelShape, setup: Setup) -> float:
 
     Mistral-7B 131,072 bytes, Llama-2-7B 524,288 bytes in bf16.
     """
-    *_, cache_width = rank_geometry(model, setup)
-    return model.layers * cache_width * DTYPE_BYTES[setup.kv_dtype]
+    values = sum(
+        group.count * rank_geometry(model.of(group), setup)[-1]
+        for group in model.layer_groups
+        if group.caches
+    )
+    return values * DTYPE_BYTES[setup.kv_dtype]
+
+
+def state_bytes_per_sequence(model: ModelShape, setup: Setup) -> Numeric:
+    """Bytes of one sequence's states on one GPU, in all layers: however long the sequence is.
+
+    Qwen3.5-27B 151 million bytes (48 layers of 48 heads, 128 x 128 values in fp32).
+    """
+    shard = Shard(model=model, setup=setup, tokens=1)
+    return sum(
+        group.count * linear.sequence_bytes(shard, group.state)
+        for group in model.layer_groups
+        if group.state is not None
+    )
 
 
 def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
@@ -138,25 +162,29 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
     -----
     One context copy per sample for the layout ``copies`` under standard attention, else one for
     all; each node of a tree once. A layer with a sliding window keeps only the window. The mixed
-    form of latent attention keeps the shared context twice: compressed and expanded.
+    form of latent attention keeps the shared context twice: compressed and expanded. Layers with a
+    state keep one for every sequence.
     """
-    *_, cache_width = rank_geometry(model, setup)
-    tokens: Numeric = 0
+    values: Numeric = 0
     for group in model.layer_groups:
-        context, decoded = visible_tokens(work.context_tokens, work.decoded_tokens, group.window)
+        if not group.caches:
+            continue
+        *_, cache_width = rank_geometry(model.of(group), setup)
+        context, decoded = visible_tokens(group, work.context_tokens, work.decoded_tokens)
         if work.tree and not setup.copies:
             shared = stored_tokens(visible_levels(work, context))
             stored = shared + work.prompts * decoded * work.samples
         else:
             stored = context * (work.samples if setup.copies else 1) + decoded * work.samples
             stored = work.prompts * stored
-        tokens = tokens + group.count * stored
-    values = tokens * cache_width
+        values = values + group.count * cache_width * stored
     if model.latent is not None and setup.mixed:
         *_, expanded_width = rank_geometry(model, setup.but(latent_form="expanded"))
         shared = shared_tokens(prefilled_levels(setup, work))
-        values = values + model.layers * shared * expanded_width
-    return values * DTYPE_BYTES[setup.kv_dtype]
+        layers = sum(group.count for group in model.layer_groups if group.attends)
+        values = values + layers * shared * expanded_width
+    states = work.prompts * work.samples * state_bytes_per_sequence(model, setup)
+    return values * DTYPE_BYTES[setup.kv_dtype] + states
 
 
 def workspace_bytes(
@@ -228,8 +256,17 @@ def prefill_tokens_at_once(setup: Setup, work: Workload) -> Numeric:
 
 def _attention_values(model: ModelShape, setup: Setup) -> float:
     """Values per token of queries, keys, values and output in a prefill's attention."""
-    kv_heads, key_width, value_width = prefill_geometry(model, setup)
-    return (model.heads // setup.tensor_parallel + kv_heads) * (key_width + value_width)
+    values = 0.0
+    for group in model.layer_groups:
+        if group.attends:
+            layer = model.of(group)
+            kv_heads, key_width, value_width = prefill_geometry(layer, setup)
+            heads = layer.heads // setup.tensor_parallel + kv_heads
+            values = max(values, heads * (key_width + value_width))
+        if group.state is not None:
+            both = group.state.columns + group.state.width
+            values = max(values, both / setup.tensor_parallel)
+    return values
 
 
 def _mlp_values(model: ModelShape, setup: Setup) -> float:
@@ -247,5 +284,5 @@ def _mlp_values(model: ModelShape, setup: Setup) -> float:
     visit = tensors * experts.intermediate_size / setup.tensor_parallel + model.hidden_size
     after_shared = model.hidden_size if experts.shared_intermediate_size else 0
     sparse = max(shared, experts.per_token * visit + after_shared)
-    some_dense = any(not group.sparse for group in model.layer_groups)
+    some_dense = any(group.mlp == "dense" for group in model.layer_groups)
     return max(sparse, dense) if some_dense else sparse

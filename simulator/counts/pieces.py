@@ -6,12 +6,12 @@ their product). ``eager`` is plain PyTorch: one kernel per elementwise operation
 bytes and launches several times as many kernels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from simulator.counts.operation import Kind, Operation
 from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, is_low_precision
-from simulator.inputs.model import ModelShape
+from simulator.inputs.model import LayerGroup, ModelShape
 from simulator.inputs.setup import Setup
 from simulator.numeric import Numeric
 
@@ -48,6 +48,10 @@ class Shard:
     def heads(self) -> int:
         """Query heads on this GPU."""
         return self.model.heads // self.ranks
+
+    def of(self, group: LayerGroup) -> "Shard":
+        """Return the shard of a model with the sizes of a group's layers."""
+        return replace(self, model=self.model.of(group)) if group.sizes else self
 
     @cached_property
     def eager(self) -> bool:

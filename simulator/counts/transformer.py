@@ -5,10 +5,11 @@ queries, keys and values, attention, the output projection, and the MLP or its e
 the head. Operations are those of one GPU of the tensor-parallel group.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from simulator.counts.attention import latent
+from simulator.counts.attention import latent, linear
 from simulator.counts.attention.plain import rebuild
 from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.shape import AttentionShape, present
@@ -37,7 +38,16 @@ from simulator.counts.pieces import (
 )
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
-from simulator.inputs.model import Experts, ModelShape
+from simulator.inputs.model import (
+    LAYER_SIZES,
+    Experts,
+    KvSource,
+    LayerGroup,
+    ModelShape,
+    Product,
+    State,
+    norms_of_layer,
+)
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, surely_positive
@@ -45,6 +55,11 @@ from simulator.numeric import Numeric, ceil_div, maximum, minimum, surely_positi
 # Query rows that one thread block of a flash kernel holds in prefill.
 PREFILL_ROWS_PER_BLOCK = 128
 TOP_K = 200  # default of gpt-fast's sampling and of the paper
+
+# What decides the cost of each part of a layer, besides the model: fields of its group.
+PROJECTED = ("attends", "kv", *LAYER_SIZES[:-1])
+ATTENDED = (*PROJECTED, "window", "chunk")
+FED_FORWARD = ("mlp", "intermediate_size", "mixes")
 
 
 def decode_operations(
@@ -89,9 +104,54 @@ def around_attention(
     """
     check_split(model, setup.tensor_parallel)
     shard = Shard(model=model, setup=setup, tokens=work.tokens, positions=work.query_tokens)
-    before = embedding(shard) + repeated(attention_input(shard), model.layers)
-    after = repeated(attention_output(shard), model.layers) + _mlps(shard)
-    return before, after + head(shard, work.tokens)
+    before, after = embedding(shard), []
+    for group, layers, mark in attending(model, *PROJECTED):
+        layer = shard.of(group)
+        before += repeated(attention_input(layer, kv=group.kv), layers, mark=mark)
+        after += repeated(attention_output(layer), layers, mark=mark)
+    before += _states(shard, lambda state: linear.decode(shard, state, work))
+    before += _further_products(shard)
+    return before, after + _mlps(shard) + head(shard, work.tokens)
+
+
+def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
+    """Return the layers that differ in some fields: one group of each kind, layers, name suffix.
+
+    Parameters
+    ----------
+    model
+        The model, whose groups are merged where these fields are equal.
+    fields
+        Fields of :class:`LayerGroup` that decide the cost of a part of a layer.
+    """
+    groups = model.layer_groups
+    if len(groups) == 1:
+        return [(groups[0], groups[0].count, _mark(groups[0], fields))]
+    merged: dict[tuple[object, ...], tuple[LayerGroup, int]] = {}
+    for group in groups:
+        key = tuple(getattr(group, field) for field in fields)
+        first, layers = merged.get(key, (group, 0))
+        merged[key] = first, layers + group.count
+    found: list[tuple[LayerGroup, int, str]] = []
+    alike: Counter[tuple[str, str]] = Counter()  # dense and expert MLPs have names of their own
+    for group, layers in merged.values():
+        label = _mark(group, fields), group.mlp if "mlp" in fields else ""
+        alike[label] += 1
+        number = f"_{alike[label]}" if alike[label] > 1 else ""
+        found.append((group, layers, label[0] + number))
+    return found
+
+
+def attending(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
+    """Return those of :func:`kinds` that have attention."""
+    return [kind for kind in kinds(model, *fields) if kind[0].attends]
+
+
+def _mark(group: LayerGroup, fields: Sequence[str]) -> str:
+    """Return the name suffix of operations in layers that see only some tokens."""
+    if "window" not in fields:
+        return ""
+    return "_windowed" if group.window else "_chunked" if group.chunk else ""
 
 
 def attention_shapes(
@@ -106,9 +166,9 @@ def attention_shapes(
     resident_blocks
         Thread blocks the GPU runs at once.
     """
-    for window, layers in layers_by_window(model).items():
-        shape = attention_shape(model, setup, work, window, resident_blocks=resident_blocks)
-        yield shape, layers, _mark(window)
+    for group, layers, mark in attending(model, *ATTENDED):
+        shape = attention_shape(model, setup, work, group, resident_blocks=resident_blocks)
+        yield shape, layers, mark
 
 
 def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[Operation]:
@@ -127,36 +187,25 @@ def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[
     shard = Shard(
         model=model, setup=setup, tokens=stored_tokens(levels), positions=work.context_tokens
     )
-    windows = layers_by_window(model)
-    operations = embedding(shard)
-    before = attention_input(shard, absorbed=False)
-    if model.latent is not None and setup.mixed:
-        before.append(latent.context_store(shard, model.latent, shared_tokens(levels)))
-    operations += repeated(before, model.layers)
-    for window, layers in windows.items():
-        prefill = _prefill_attention(shard, levels, window)
-        operations += repeated(prefill, layers, mark=_mark(window))
-    operations += repeated(attention_output(shard, absorbed=False), model.layers)
-    operations += _mlps(shard)
-    operations += head(shard, work.prompts)
+    operations, outputs = embedding(shard), []
+    for group, layers, mark in attending(model, *PROJECTED):
+        layer = shard.of(group)
+        before = attention_input(layer, absorbed=False, kv=group.kv)
+        if model.latent is not None and setup.mixed:
+            before.append(latent.context_store(shard, model.latent, shared_tokens(levels)))
+        operations += repeated(before, layers, mark=mark)
+        outputs += repeated(attention_output(layer, absorbed=False), layers, mark=mark)
+    for group, layers, mark in attending(model, *ATTENDED):
+        prefill = _prefill_attention(shard.of(group), levels, group)
+        operations += repeated(prefill, layers, mark=mark)
+    operations += _states(shard, lambda state: linear.prefill(shard, state, levels, work))
+    operations += [*_further_products(shard), *outputs, *_mlps(shard), *head(shard, work.prompts)]
     if setup.copies:
-        for window, layers in windows.items():
-            copies = [_broadcast_cache(model, setup, work, window)]
-            operations += repeated(copies, layers, mark=_mark(window))
+        for group, layers, mark in attending(model, *ATTENDED):
+            if group.caches:
+                copies = [_broadcast_cache(model, setup, work, group)]
+                operations += repeated(copies, layers, mark=mark)
     return operations
-
-
-def layers_by_window(model: ModelShape) -> dict[int | None, int]:
-    """Return the number of layers with each sliding window; None is full attention."""
-    layers: dict[int | None, int] = {}
-    for group in model.layer_groups:
-        layers[group.window] = layers.get(group.window, 0) + group.count
-    return layers
-
-
-def _mark(window: int | None) -> str:
-    """Return the name suffix of operations in layers with a sliding window."""
-    return "" if window is None else "_windowed"
 
 
 def check_split(model: ModelShape, ranks: int) -> None:
@@ -167,17 +216,27 @@ def check_split(model: ModelShape, ranks: int) -> None:
     WorkloadError
         If a rank would hold a fraction of a head.
     """
+    layers = [model.of(group) for group in model.layer_groups if group.attends] or [model]
 
     def divides(size: int) -> bool:
-        kv_splits = model.kv_heads % size == 0 or size % model.kv_heads == 0
-        return model.heads % size == 0 and kv_splits
+        return all(
+            layer.heads % size == 0 and (layer.kv_heads % size == 0 or size % layer.kv_heads == 0)
+            for layer in layers
+        )
 
     if not divides(ranks):
         valid = [str(size) for size in range(1, model.heads + 1) if divides(size)]
+        heads = sorted({layer.heads for layer in layers})
+        kv_heads = sorted({layer.kv_heads for layer in layers})
         raise WorkloadError(
-            f"tensor_parallel = {ranks} does not divide the {model.heads} heads and "
-            f"{model.kv_heads} KV heads of {model.name}; it can be {', '.join(valid)}"
+            f"tensor_parallel = {ranks} does not divide the {_either(heads)} heads and "
+            f"{_either(kv_heads)} KV heads of {model.name}; it can be {', '.join(valid)}"
         )
+
+
+def _either(sizes: Sequence[int]) -> str:
+    """Name the sizes of different layers."""
+    return " or ".join(map(str, sizes))
 
 
 # Embedding.
@@ -218,7 +277,9 @@ def embedding(shard: Shard) -> list[Operation]:
 # Attention.
 
 
-def attention_input(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
+def attention_input(
+    shard: Shard, *, absorbed: bool = True, kv: KvSource = "own"
+) -> list[Operation]:
     """Norm, projections to queries, keys and values, their norms, rotary, and cache write.
 
     Parameters
@@ -226,21 +287,25 @@ def attention_input(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
     absorbed
         For latent attention: whether queries move into the latent space (decoding), or keys and
         values out of it (prefill, and an expanded cache).
+    kv
+        The layer's own keys and values, see :class:`~simulator.inputs.model.LayerGroup`.
     """
     model, absorbed = shard.model, absorbed and not shard.setup.expanded
     operations = [norm(shard, "attention_norm")] if model.norms_per_layer else []
     operations += quantised(shard, "attention_quantise", model.hidden_size)
     if model.latent is not None:
         return operations + latent.projections(shard, model.latent, absorbed=absorbed)
-    kv_heads = max(1, model.kv_heads // shard.ranks)
+    kv_heads = 0 if kv == "earlier" else max(1, model.kv_heads // shard.ranks)
     query, key = shard.heads * model.head_dim, kv_heads * model.head_dim
-    columns, bias = query + 2 * key, model.qkv_bias
+    value = kv_heads * model.value_width
+    columns = query + key + (0 if kv == "tied" else value)
+    bias = model.qkv_bias
     operations.append(gemm(shard, "qkv_projection", model.hidden_size, columns, bias=bias))
     if model.qk_norm != "none":
         operations.append(_qk_norm(shard, kv_heads))
     if model.rotary:
         operations.append(rotary(shard, query + key, model.head_dim))
-    return [*operations, cache_write(shard, 2 * key)]
+    return [*operations, cache_write(shard, key + value)] if kv_heads else operations
 
 
 def _qk_norm(shard: Shard, kv_heads: int) -> Operation:
@@ -298,7 +363,12 @@ def _where_keys_exist(operation: Operation, exists: Numeric) -> Operation:
 
 
 def attention_shape(
-    model: ModelShape, setup: Setup, work: Workload, window: int | None, *, resident_blocks: int
+    model: ModelShape,
+    setup: Setup,
+    work: Workload,
+    group: LayerGroup | None = None,
+    *,
+    resident_blocks: int,
 ) -> AttentionShape:
     """Return the sizes of one layer's attention in a decode step.
 
@@ -309,12 +379,15 @@ def attention_shape(
     ----------
     model, setup, work
         What is decoded, how, and its sizes, numbers or arrays.
-    window
-        Tokens that a query sees; None for all of them.
+    group
+        The layer's group; None for a layer with the model's sizes that sees all tokens.
     resident_blocks
         Thread blocks the GPU runs at once.
     """
-    context, decoded = visible_tokens(work.context_tokens, work.decoded_tokens, window)
+    context, decoded = work.context_tokens, work.decoded_tokens
+    if group is not None:
+        context, decoded = visible_tokens(group, context, decoded)
+        model = model.of(group)
     kv_heads, key_width, value_width, cache_width = rank_geometry(model, setup)
     shape = AttentionShape(
         prompts=work.prompts,
@@ -337,33 +410,49 @@ def attention_shape(
     )
     if model.latent is None or not setup.mixed:
         return shape
-    expanded = attention_shape(
-        model, setup.but(latent_form="expanded"), work, window, resident_blocks=resident_blocks
+    kv_heads, key_width, value_width, cache_width = rank_geometry(
+        model, setup.but(latent_form="expanded")
+    )
+    expanded = replace(
+        shape,
+        kv_heads=kv_heads,
+        key_width=key_width,
+        value_width=value_width,
+        cache_width=cache_width,
+        kind="attention",
     )
     return replace(shape, expanded=expanded)
 
 
 def visible_tokens(
-    context: Numeric, decoded: Numeric, window: int | None
+    group: LayerGroup, context: Numeric, decoded: Numeric
 ) -> tuple[Numeric, Numeric]:
-    """Return how many context and decoded tokens a query sees through a sliding window.
+    """Return how many context and decoded tokens a layer's queries see.
 
     Parameters
     ----------
+    group
+        The layer's group: with a sliding window, chunks, or neither.
     context, decoded
-        Context and decoded tokens.
-    window
-        Tokens that a query sees; None for all of them.
+        Context and decoded tokens; the last of them is the query's own.
 
     Examples
     --------
-    >>> visible_tokens(8192, 64, 4096)
+    >>> visible_tokens(LayerGroup(count=1, window=4096), 8192, 64)
     (4032, 64)
+    >>> visible_tokens(LayerGroup(count=1, chunk=8192), 8192, 64)
+    (0, 64)
     """
-    if window is None:
+    if group.window is not None:
+        seen: Numeric = group.window
+    elif group.chunk is not None:
+        # Tokens since the chunk of the last one began.
+        tokens = context + decoded
+        seen = tokens - group.chunk * (ceil_div(tokens, group.chunk) - 1)
+    else:
         return context, decoded
-    own = minimum(decoded, window)
-    return minimum(context, maximum(window - own, 0)), own
+    own = minimum(decoded, seen)
+    return minimum(context, maximum(seen - own, 0)), own
 
 
 def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
@@ -371,6 +460,13 @@ def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
 
     KV heads are split over the GPUs, and replicated if there are fewer than GPUs. A latent cache
     (MLA) cannot be split, unless it is kept expanded.
+
+    Parameters
+    ----------
+    model
+        The model with the sizes of the layer.
+    setup
+        How the step runs.
     """
     ranks = setup.tensor_parallel
     if model.latent is not None and setup.expanded:
@@ -380,7 +476,8 @@ def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
         key_width, value_width = latent.absorbed_widths(model.latent)
         return 1, key_width, value_width, model.cache_width
     kv_heads = max(1, model.kv_heads // ranks)
-    return kv_heads, model.head_dim, model.head_dim, 2 * kv_heads * model.head_dim
+    widths = model.head_dim, model.value_width
+    return (kv_heads, *widths, kv_heads * sum(widths))
 
 
 def prefill_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int]:
@@ -405,13 +502,12 @@ def prefilled_levels(setup: Setup, work: Workload) -> tuple[SharedLevel, ...]:
 
 
 def _prefill_attention(
-    shard: Shard, levels: Sequence[SharedLevel], window: int | None
+    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup
 ) -> list[Operation]:
     """Return causal flash attention of every node over itself and the nodes above it.
 
-    A query sees itself and the tokens before it: m (m + 1) / 2 pairs for m tokens, or
-    w m - w (w - 1) / 2 with a window w < m. A level has the pairs up to its end minus those of the
-    levels above it.
+    A query sees itself and the tokens before it, within its window or chunk. A level has the pairs
+    up to its end minus those of the levels above it.
     """
     heads, element = shard.heads, shard.element_bytes
     kv_heads, key_width, value_width = prefill_geometry(shard.model, shard.setup)
@@ -421,9 +517,10 @@ def _prefill_attention(
     pairs_above: Numeric = 0
     for number, level in enumerate(levels, 1):
         end = above + level.tokens
-        w = end if window is None else minimum(end, window)
-        pairs = w * end - w * (w - 1) / 2
-        keys = end if window is None else minimum(end, w + level.tokens)
+        pairs = _causal_pairs(group, end)
+        limit = group.window or group.chunk
+        longest = end if limit is None else minimum(end, limit)
+        keys = end if limit is None else minimum(end, longest + level.tokens)
         tokens = level.nodes * level.tokens
         row_bytes = tokens * element
         kv_bytes = level.nodes * keys * element * kv_heads * widths
@@ -439,7 +536,7 @@ def _prefill_attention(
                 launches=minimum(tokens, 1),
                 thread_blocks=level.nodes * heads * blocks,
                 head_width=widths / 2,
-                longest_block_flops=2 * PREFILL_ROWS_PER_BLOCK * w * widths,
+                longest_block_flops=2 * PREFILL_ROWS_PER_BLOCK * longest * widths,
                 dtype=shard.dtype,
             )
         )
@@ -447,12 +544,26 @@ def _prefill_attention(
     return operations
 
 
+def _causal_pairs(group: LayerGroup, tokens: Numeric) -> Numeric:
+    """Return the pairs of a query and a key that it sees, over the first tokens of a context.
+
+    m (m + 1) / 2 for m tokens; w m - w (w - 1) / 2 with a window w < m; in chunks of w, those of
+    each chunk.
+    """
+    if group.chunk is not None:
+        full = maximum(ceil_div(tokens, group.chunk) - 1, 0)
+        rest = tokens - full * group.chunk
+        return full * group.chunk * (group.chunk + 1) / 2 + rest * (rest + 1) / 2
+    w = tokens if group.window is None else minimum(tokens, group.window)
+    return w * tokens - w * (w - 1) / 2
+
+
 def _broadcast_cache(
-    model: ModelShape, setup: Setup, work: Workload, window: int | None
+    model: ModelShape, setup: Setup, work: Workload, group: LayerGroup
 ) -> Operation:
     """Return the copies of each context's cache to every sample, for contiguous caches."""
-    context, _ = visible_tokens(work.context_tokens, 0, window)
-    *_, cache_width = rank_geometry(model, setup)
+    context, _ = visible_tokens(group, work.context_tokens, 0)
+    *_, cache_width = rank_geometry(model.of(group), setup)
     one_copy = work.prompts * context * cache_width * DTYPE_BYTES[setup.kv_dtype]
     return Operation(
         name="kv_broadcast",
@@ -474,7 +585,7 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
         those over own tokens do, before they are merged with the others.
     """
     model, absorbed = shard.model, absorbed and not shard.setup.expanded
-    operations, width = [], shard.heads * model.head_dim
+    operations, width = [], shard.heads * model.value_width
     if model.latent is not None:
         width = shard.heads * model.latent.value_dim
         if absorbed:
@@ -492,28 +603,79 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
     ]
 
 
+# States: linear attention and state spaces.
+
+
+def _states(shard: Shard, mixed: Callable[[State], list[Operation]]) -> list[Operation]:
+    """Return the layers with a state; ``mixed`` gives a state's convolution and recurrence."""
+    return [
+        operation
+        for group, layers, mark in kinds(shard.model, "state", "attends")
+        if group.state is not None
+        for operation in repeated(_state_layer(shard, group, mixed(group.state)), layers, mark=mark)
+    ]
+
+
+def _state_layer(shard: Shard, group: LayerGroup, mixing: Sequence[Operation]) -> list[Operation]:
+    """Return the projections of a layer with a state around its convolution and recurrence."""
+    model, state = shard.model, group.state
+    if state is None:
+        return []
+    d, width = model.hidden_size, shard.split(state.width)
+    norms = [norm(shard, "state_norm")] if model.norms_per_layer and not group.attends else []
+    further = [_product(shard, product) for product in state.products]
+    return [
+        *norms,
+        *quantised(shard, "state_quantise", d),
+        gemm(shard, "state_input_projection", d, shard.split(state.columns)),
+        *further,
+        *mixing,
+        vector_norm(shard, "state_gate", shard.tokens * shard.split(state.v_heads), state.v_dim),
+        *quantised(shard, "state_output_quantise", width),
+        gemm(shard, "state_output_projection", width, d),
+        *all_reduce("state_all_reduce", message_bytes=shard.rows(d), ranks=shard.ranks),
+        *residual_add(shard, "state_residual"),
+    ]
+
+
+def _further_products(shard: Shard) -> list[Operation]:
+    """Return the further matrices of all layers."""
+    return [
+        operation
+        for group, layers, mark in kinds(shard.model, "products")
+        for operation in repeated(
+            [_product(shard, each) for each in group.products], layers, mark=mark
+        )
+    ]
+
+
+def _product(shard: Shard, product: Product) -> Operation:
+    """Return one further matrix, split by columns."""
+    return gemm(shard, product.name, product.inner, shard.split(product.columns))
+
+
 # The MLP: dense, or a mixture of experts.
 
 
 def _mlps(shard: Shard) -> list[Operation]:
     """Return the MLPs of all layers, grouped by kind."""
-    layers: dict[bool, int] = {}
-    for group in shard.model.layer_groups:
-        layers[group.sparse] = layers.get(group.sparse, 0) + group.count
     return [
         operation
-        for sparse, count in layers.items()
-        for operation in repeated(mlp(shard, sparse=sparse), count)
+        for group, layers, mark in kinds(shard.model, *FED_FORWARD)
+        for operation in repeated(mlp(shard.of(group), group), layers, mark=mark)
     ]
 
 
-def mlp(shard: Shard, *, sparse: bool) -> list[Operation]:
-    """Return the MLP's norms, the MLP or its experts (``sparse``), and the sum over ranks."""
+def mlp(shard: Shard, group: LayerGroup) -> list[Operation]:
+    """Return the MLP's norms, the MLP or its experts, and the sum over ranks."""
     model = shard.model
     # A parallel block (one norm) feeds the MLP from the attention's norm; Gemma-2 has four norms.
     names = ("mlp_norm", "attention_post_norm", "mlp_post_norm")
-    operations = [norm(shard, name) for name in names[: max(0, model.norms_per_layer - 1)]]
-    if sparse and model.experts is not None:
+    left = norms_of_layer(model, group) - group.mixes
+    operations = [norm(shard, name) for name in names[: max(0, left)]]
+    if group.mlp == "none":
+        return operations
+    if group.mlp == "experts" and model.experts is not None:
         operations += _experts(shard, model.experts)
     else:
         inner = shard.split(model.intermediate_size)

@@ -16,8 +16,69 @@ Positive = Annotated[int, BeforeValidator(read_count), Field(gt=0)]
 Natural = Annotated[int, BeforeValidator(read_count), Field(ge=0)]
 
 
+Rule = Literal["delta", "channel_delta", "decay", "scan", "convolution"]
+KvSource = Literal["own", "earlier", "tied"]
+
+
+class Product(Frozen):
+    """A further matrix of a layer, multiplied with every token: [inner, columns]."""
+
+    name: str
+    inner: Positive
+    columns: Positive
+
+
+class State(Frozen):
+    """A state of constant size that mixes tokens, in place of cached keys and values.
+
+    A short convolution over some channels, then a recurrence over one matrix [k_dim, v_dim] for
+    each value head: linear attention and state spaces. Every sequence has its own.
+
+    Attributes
+    ----------
+    rule
+        What a token does to the state. Delta rules (Qwen3-Next, Kimi Linear) take away what the
+        key recalls before they add; decays (Mamba-2, lightning attention) only add; a scan
+        (Mamba, RG-LRU) has a decay for each channel; a convolution has no further state.
+    k_heads, k_dim, v_heads, v_dim
+        Heads of queries and keys, of values and states, and their widths.
+    columns
+        Columns of the matrices that read the hidden state: queries, keys, values, gates, decays.
+    channels, taps
+        Channels of the convolution and the tokens that it combines; 0 for no convolution.
+    products, vectors
+        Further matrices, and the values of biases, decays and norms.
+    """
+
+    rule: Rule
+    k_heads: Natural = 0
+    k_dim: Natural = 0
+    v_heads: Positive
+    v_dim: Positive
+    columns: Positive
+    channels: Natural = 0
+    taps: Natural = 0
+    products: tuple[Product, ...] = ()
+    vectors: Natural = 0
+
+    @property
+    def width(self) -> int:
+        """Width of the output of all heads."""
+        return self.v_heads * self.v_dim
+
+    @property
+    def values(self) -> int:
+        """Values of one sequence's state, without the convolution's."""
+        return self.v_heads * self.k_dim * self.v_dim
+
+    @property
+    def convolved_values(self) -> int:
+        """Inputs that the convolution keeps of one sequence."""
+        return self.channels * max(0, self.taps - 1)
+
+
 class LayerGroup(Frozen):
-    """Layers of equal cost.
+    """Layers of equal cost. What is not given is as in the whole model.
 
     Attributes
     ----------
@@ -25,13 +86,70 @@ class LayerGroup(Frozen):
         Number of layers.
     window
         Tokens that a query sees, itself included, or None for all tokens.
-    sparse
-        Whether the MLP is a mixture of experts.
+    chunk
+        Tokens of the chunks in which queries see the earlier tokens of their own (Llama 4), or
+        None.
+    mlp
+        Whether the MLP is dense, a mixture of experts, or absent.
+    attends
+        Whether the layer has attention.
+    state
+        The state that mixes tokens instead of attention, or beside it (Falcon-H1).
+    kv
+        Whether the layer caches keys and values of its own, reads those of an earlier layer
+        (Gemma 3n), or projects once for both (Gemma 4).
+    heads, kv_heads, head_dim, value_dim, intermediate_size
+        Sizes that differ from the model's.
+    products, vectors
+        Further matrices of each layer, and the values of further vectors.
     """
 
     count: Positive
     window: Positive | None = None
-    sparse: bool = False
+    chunk: Positive | None = None
+    mlp: Literal["dense", "experts", "none"] = "dense"
+    attends: bool = True
+    state: State | None = None
+    kv: KvSource = "own"
+    heads: Positive | None = None
+    kv_heads: Positive | None = None
+    head_dim: Positive | None = None
+    value_dim: Positive | None = None
+    intermediate_size: Positive | None = None
+    products: tuple[Product, ...] = ()
+    vectors: Natural = 0
+
+    @model_validator(mode="after")
+    def _has_a_part(self) -> "LayerGroup":
+        if not self.attends and self.state is None and self.mlp == "none" and not self.products:
+            raise ValueError("a layer needs attention, a state or an MLP")
+        if self.window is not None and self.chunk is not None:
+            raise ValueError("a layer has a window or chunks, not both")
+        return self
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes that differ from the model's, by name."""
+        return {name: size for name in LAYER_SIZES if (size := getattr(self, name)) is not None}
+
+    @property
+    def limited(self) -> bool:
+        """Whether queries see only some tokens."""
+        return self.window is not None or self.chunk is not None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the layer mixes tokens, by attention or a state."""
+        return self.attends or self.state is not None
+
+    @property
+    def caches(self) -> bool:
+        """Whether the layer caches keys and values of its own."""
+        return self.attends and self.kv != "earlier"
+
+
+# The sizes that a group of layers may have for itself.
+LAYER_SIZES = ("heads", "kv_heads", "head_dim", "value_dim", "intermediate_size")
 
 
 class Experts(Frozen):
@@ -106,6 +224,8 @@ class ModelShape(Frozen):
         One learned logit per head (gpt-oss).
     max_context_tokens
         Positions that the model supports, None if the source does not say.
+    value_dim
+        Width of a head's values, if not that of its keys (MiMo-V2).
     layer_groups
         The layers in groups of equal cost; by default one group.
     source
@@ -125,6 +245,7 @@ class ModelShape(Frozen):
     heads: Positive
     kv_heads: Positive
     head_dim: Positive
+    value_dim: Positive | None = None
     intermediate_size: Natural
     vocab_size: Positive
     embedding_size: Positive | None = None
@@ -155,7 +276,8 @@ class ModelShape(Frozen):
     @classmethod
     def _one_group_by_default(cls, data: object) -> object:
         if isinstance(data, Mapping) and not data.get("layer_groups") and "layers" in data:
-            group = {"count": data["layers"], "sparse": data.get("experts") is not None}
+            mlp = "dense" if data.get("experts") is None else "experts"
+            group = {"count": data["layers"], "mlp": mlp}
             return {**data, "layer_groups": (group,)}
         return data
 
@@ -168,9 +290,19 @@ class ModelShape(Frozen):
             )
         if sum(group.count for group in self.layer_groups) != self.layers:
             raise ValueError(f"layer_groups do not add up to layers = {self.layers}")
-        if self.experts is None and any(group.sparse for group in self.layer_groups):
-            raise ValueError("layer_groups has sparse layers but the model has no experts")
+        if self.experts is None and any(group.mlp == "experts" for group in self.layer_groups):
+            raise ValueError("layer_groups has layers with experts but the model has none")
+        for group in self.layer_groups:
+            heads, kv_heads = group.heads or self.heads, group.kv_heads or self.kv_heads
+            if group.attends and heads % kv_heads:
+                raise ValueError(
+                    f"layer_groups has {heads} heads for {kv_heads} KV heads: not a multiple"
+                )
         return self
+
+    def of(self, group: LayerGroup) -> "ModelShape":
+        """Return the model with the sizes of a group's layers as its own."""
+        return self.model_copy(update=group.sizes) if group.sizes else self
 
     @property
     def group_size(self) -> int:
@@ -182,16 +314,29 @@ class ModelShape(Frozen):
         """Name of the attention family, by its KV heads."""
         if self.latent is not None:
             return "multi-head latent"
+        if not any(group.attends for group in self.layer_groups):
+            return "no attention"
         if self.kv_heads == self.heads:
             return "multi-head"
         return "multi-query" if self.kv_heads == 1 else "multi-group"
 
     @property
+    def value_width(self) -> int:
+        """Width of a head's values."""
+        return self.value_dim or self.head_dim
+
+    @property
     def cache_width(self) -> int:
-        """Cached values per token and layer, K and V together."""
+        """Cached values per token of a layer with the model's sizes, K and V together."""
         if self.latent is not None:
             return self.latent.kv_rank + self.latent.rope_dim
-        return 2 * self.kv_heads * self.head_dim
+        return self.kv_heads * (self.head_dim + self.value_width)
+
+    @property
+    def cached_values(self) -> int:
+        """Cached values per token of all layers, K and V together; windows keep fewer tokens."""
+        groups = [group for group in self.layer_groups if group.caches]
+        return sum(group.count * self.of(group).cache_width for group in groups)
 
     def with_kv_heads(self, kv_heads: int | str) -> "ModelShape":
         """Return the same model with another number of KV heads.
@@ -302,20 +447,14 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     >>> count_parameters(llama).total
     6738415616
     """
-    dense_mlp = _mlp(model, model.intermediate_size, bias=model.mlp_bias)
-    sparse_layers = sum(group.count for group in model.layer_groups if group.sparse)
-    mlp = (model.layers - sparse_layers) * dense_mlp
-    idle = 0
-    if model.experts is not None:
-        experts = model.experts
-        one = _mlp(model, experts.intermediate_size, bias=experts.expert_bias)
-        shared = 0
-        if experts.shared_intermediate_size:
-            shared = _mlp(model, experts.shared_intermediate_size, bias=model.mlp_bias)
-            shared += experts.shared_gate * model.hidden_size
-        router = experts.count * (model.hidden_size + experts.router_bias)
-        mlp += sparse_layers * (experts.count * one + shared + router)
-        idle = sparse_layers * (experts.count - experts.per_token) * one
+    attention = mlp = norms = idle = 0
+    for group in model.layer_groups:
+        layer = model.of(group)
+        attention += group.count * _mixing_parameters(layer, group)
+        matrices, unvisited = _mlp_parameters(layer, group)
+        mlp += group.count * matrices
+        idle += group.count * unvisited
+        norms += group.count * _layer_norms(layer, group)
     width = model.embedding_size or model.hidden_size
     embedding = model.vocab_size * width + model.position_embeddings * model.hidden_size
     if width != model.hidden_size:
@@ -323,14 +462,36 @@ def count_parameters(model: ModelShape) -> ParameterCount:
         embedding += 2 * width * model.hidden_size
     head = 0 if model.tied_embeddings else model.vocab_size * width
     head += model.vocab_size * model.lm_head_bias
-    attention = model.layers * attention_parameters(model)
-    norms = _norms(model)
+    norms += _norm_values(model) * model.hidden_size * model.extra_norms
     total = embedding + head + attention + mlp + norms
     return ParameterCount(embedding, head, attention, mlp, norms, active=total - idle)
 
 
-def attention_parameters(model: ModelShape) -> int:
-    """Count the matrices and biases of one layer's attention, without its norms."""
+def _mixing_parameters(model: ModelShape, group: LayerGroup) -> int:
+    """Count the matrices and vectors of one layer that mix tokens, and its further ones."""
+    attention = attention_parameters(model, group.kv) if group.attends else 0
+    state = 0 if group.state is None else state_parameters(model, group.state)
+    further = sum(product.inner * product.columns for product in group.products)
+    return attention + state + further + group.vectors
+
+
+def state_parameters(model: ModelShape, state: State) -> int:
+    """Count the matrices, the convolution and the vectors of one layer's state."""
+    further = sum(product.inner * product.columns for product in state.products)
+    matrices = model.hidden_size * (state.columns + state.width)
+    return matrices + further + state.channels * state.taps + state.vectors
+
+
+def attention_parameters(model: ModelShape, kv: KvSource = "own") -> int:
+    """Count the matrices and biases of one layer's attention, without its norms.
+
+    Parameters
+    ----------
+    model
+        The model, with the sizes of the layer.
+    kv
+        The layer's own projections of keys and values, see :class:`LayerGroup`.
+    """
     d = model.hidden_size
     if model.latent is not None:
         latent = model.latent
@@ -343,9 +504,27 @@ def attention_parameters(model: ModelShape) -> int:
         # Only the matrices that read the hidden state have biases.
         biases = model.qkv_bias * ((rank or 0) + latent.kv_rank + latent.rope_dim)
         return query + down + up + output + biases + model.output_bias * d
-    query_width = model.heads * model.head_dim
-    qkv_width = query_width + 2 * model.kv_heads * model.head_dim
-    return qkv_width * (d + model.qkv_bias) + d * (query_width + model.output_bias)
+    key, value = model.kv_heads * model.head_dim, model.kv_heads * model.value_width
+    cached = {"own": key + value, "tied": key, "earlier": 0}[kv]
+    columns = model.heads * model.head_dim + cached
+    output = model.heads * model.value_width
+    return columns * (d + model.qkv_bias) + d * (output + model.output_bias)
+
+
+def _mlp_parameters(model: ModelShape, group: LayerGroup) -> tuple[int, int]:
+    """Count one layer's MLP, and what of it one token does not visit."""
+    experts = model.experts
+    if group.mlp == "none":
+        return 0, 0
+    if group.mlp == "dense" or experts is None:
+        return _mlp(model, model.intermediate_size, bias=model.mlp_bias), 0
+    one = _mlp(model, experts.intermediate_size, bias=experts.expert_bias)
+    shared = 0
+    if experts.shared_intermediate_size:
+        shared = _mlp(model, experts.shared_intermediate_size, bias=model.mlp_bias)
+        shared += experts.shared_gate * model.hidden_size
+    router = experts.count * (model.hidden_size + experts.router_bias)
+    return experts.count * one + shared + router, (experts.count - experts.per_token) * one
 
 
 def _mlp(model: ModelShape, inner: int, *, bias: bool) -> int:
@@ -355,14 +534,31 @@ def _mlp(model: ModelShape, inner: int, *, bias: bool) -> int:
     return weights + (ups * inner + model.hidden_size if bias else 0)
 
 
-def _norms(model: ModelShape) -> int:
-    """Count norm weights and biases and attention sinks."""
-    vectors = model.norm_weight * (2 if model.norm == "layer" and model.norm_bias else 1)
-    norms = model.layers * model.norms_per_layer + model.extra_norms
-    qk_heads = {"none": 0, "head": 2, "all": model.heads + model.kv_heads}[model.qk_norm]
-    per_layer = vectors * qk_heads * model.head_dim
+def _norm_values(model: ModelShape) -> int:
+    """Return the values of a norm for each value that it normalises."""
+    return model.norm_weight * (2 if model.norm == "layer" and model.norm_bias else 1)
+
+
+def norms_of_layer(model: ModelShape, group: LayerGroup) -> int:
+    """Return the hidden-size norms of a layer: those before and after each of its parts."""
+    if group.mixes and group.mlp != "none":
+        return model.norms_per_layer
+    return (model.norms_per_layer + 1) // 2 if group.mixes or group.mlp != "none" else 0
+
+
+def _layer_norms(model: ModelShape, group: LayerGroup) -> int:
+    """Count one layer's norm weights and biases, and its attention sinks."""
+    values = _norm_values(model)
+    norms = values * model.hidden_size * norms_of_layer(model, group)
+    if not group.attends:
+        return norms
+    key_heads = 0 if group.kv == "earlier" else 1
+    qk_heads = {
+        "none": 0,
+        "head": 1 + key_heads,
+        "all": model.heads + key_heads * model.kv_heads,
+    }[model.qk_norm]
+    norms += values * qk_heads * model.head_dim
     if model.latent is not None:
-        per_layer += model.latent.kv_rank + (model.latent.query_rank or 0)
-    if model.attention_sinks:
-        per_layer += model.heads
-    return vectors * model.hidden_size * norms + model.layers * per_layer
+        norms += model.latent.kv_rank + (model.latent.query_rank or 0)
+    return norms + model.heads * model.attention_sinks

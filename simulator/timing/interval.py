@@ -34,7 +34,7 @@ from simulator.counts.operation import KIN, Kind, Operation, Totals, total
 from simulator.counts.transformer import prefill_operations
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, Precision, is_low_precision, with_stand_ins
 from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.model import ModelShape
+from simulator.inputs.model import ModelShape, Rule
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
@@ -242,6 +242,11 @@ def uncertainty(
     return replace(found, low_s=bound, high_s=sums.total_s * inf)
 
 
+# Recurrences of a state that rows have timed (Gated DeltaNet, Kimi Delta Attention), and the lone
+# convolution.
+TIMED_RULES: set[Rule] = {"delta", "channel_delta", "convolution"}
+
+
 def unknown_regime(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
     """Say why no row tells how far a step's time may be off; empty if some do.
 
@@ -256,6 +261,8 @@ def unknown_regime(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
     """
     if gpu_rates.choice == "peak":
         return ""  # a bound already
+    if untimed := {group.state.rule for group in model.layer_groups if group.state} - TIMED_RULES:
+        return f"no rows time the recurrence of its layers ({', '.join(sorted(untimed))})"
     if setup.tensor_parallel > MOST_GPUS:
         return f"no rows are of more than {MOST_GPUS} GPUs"
     vendor = gpu_rates.gpu.vendor

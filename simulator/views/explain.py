@@ -13,7 +13,13 @@ from simulator.counts.attention.latent import (
 )
 from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import Operation
-from simulator.counts.transformer import attention_shape, rank_geometry
+from simulator.counts.transformer import (
+    ATTENDED,
+    attending,
+    attention_shape,
+    rank_geometry,
+    visible_tokens,
+)
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.model import count_parameters
 from simulator.timing.constants import used_constants
@@ -127,7 +133,8 @@ def _kv_read(result: Estimate) -> list[Step]:
 def _mixed_read(result: Estimate) -> Step:
     """Derive the KV bytes read of a latent cache whose shared context is kept expanded."""
     model, work = result.model, result.workload
-    shape = attention_shape(model, result.setup, work, None, resident_blocks=1)
+    layers = sum(group.count for group in model.layer_groups if group.attends)
+    shape = attention_shape(model, result.setup, work, resident_blocks=1)
     *shared, own = shape.parts
     expanded = " + ".join(f"{part.caches} x {part.tokens}" for part in shared)
     width = 0 if shape.expanded is None else shape.expanded.cache_width
@@ -136,7 +143,7 @@ def _mixed_read(result: Estimate) -> Step:
         what="KV bytes read",
         formula="s x L x (h (nope_dim + rope_dim + value_dim) x P m_c "
         "+ (kv_rank + rope_dim) x P b m_d)",
-        numbers=f"{DTYPE_BYTES[result.setup.kv_dtype]:g} x {model.layers} x ({read})",
+        numbers=f"{DTYPE_BYTES[result.setup.kv_dtype]:g} x {layers} x ({read})",
         result=_exact(float(result.totals.kv_bytes_read)),
         reference="docs/equations.md, latent attention",
     )
@@ -146,10 +153,10 @@ def _tree_read(result: Estimate, width: int, symbols: str) -> Step:
     """Derive the KV bytes read of a tree: each split level once per node."""
     model, work = result.model, result.workload
     terms = []
-    for group in model.layer_groups:
-        shape = attention_shape(model, result.setup, work, group.window, resident_blocks=1)
+    for group, layers, _ in attending(model, *ATTENDED):
+        shape = attention_shape(model, result.setup, work, group, resident_blocks=1)
         read = " + ".join(f"{part.caches} x {part.tokens}" for part in shape.parts)
-        terms.append(f"{group.count} x ({read})")
+        terms.append(f"{layers} x ({read})")
     return Step(
         what="KV bytes read",
         formula=f"{symbols} x s x sum over layers and levels of nodes x tokens",
@@ -178,19 +185,24 @@ def _tokens_read(result: Estimate, per_layer: str) -> tuple[str, str]:
     work = result.workload
     context, own, samples = work.context_tokens, work.decoded_tokens, work.samples
     terms = []
-    for group in result.model.layer_groups:
-        # A window holds the decoded tokens first, then the end of the context.
-        own_seen = own if group.window is None else min(own, group.window)
-        seen = context if group.window is None else min(context, group.window - own_seen)
+    layer_kinds = attending(result.model, *ATTENDED)
+    *_, width = rank_geometry(result.model, result.setup)
+    for group, layers, _ in layer_kinds:
+        seen, own_seen = visible_tokens(group, context, own)
+        # Layers with another width of keys and values count as so many of the model's.
+        *_, own_width = rank_geometry(result.model.of(group), result.setup)
+        layers_text = f"{layers}" if own_width == width else f"{layers} x {own_width} / {width}"
         terms.append(
-            f"{group.count} x ({seen} + {samples} x {own_seen})"
+            f"{layers_text} x ({seen} + {samples} x {own_seen})"
             if result.setup.bifurcated
-            else f"{group.count} x {samples} x ({seen} + {own_seen})"
+            else f"{layers_text} x {samples} x ({seen} + {own_seen})"
         )
-    if all(group.window is None for group in result.model.layer_groups):
-        layers = result.model.layers
-        return f"L x {per_layer}", terms[0].replace(terms[0].split(" x ")[0], str(layers), 1)
-    return f"sum over layers of {per_layer}, within their windows", f"({' + '.join(terms)})"
+    if not terms:
+        return "0", "0"
+    if len(terms) == 1 and not layer_kinds[0][0].limited:
+        alike = layer_kinds[0][1] == result.model.layers
+        return f"{'L' if alike else 'attention layers'} x {per_layer}", terms[0]
+    return f"sum over layers of {per_layer}, as far as they see", f"({' + '.join(terms)})"
 
 
 def _weights_read(result: Estimate) -> Step:
@@ -220,8 +232,10 @@ def _attention_flops(result: Estimate) -> Step:
     queries = f"{work.prompts} x {work.samples} x {work.query_tokens} x {heads}"
     tokens = work.context_tokens + work.decoded_tokens
     factor, symbols = f"4 x {model.head_dim}", "4 k"
-    seen = f"{model.layers} x ({work.context_tokens} + {work.decoded_tokens})"
-    formula = "L (m_c + m_d)"
+    layer_kinds = attending(model, *ATTENDED)
+    layers = sum(count for _, count, _ in layer_kinds)
+    seen = f"{layers} x ({work.context_tokens} + {work.decoded_tokens})"
+    formula = "L (m_c + m_d)" if layers == model.layers else "attention layers x (m_c + m_d)"
     what = "Attention FLOPs (the same for standard and bifurcated)"
     if model.latent is not None:
         # Absorbed keys are the latent and the rotary part, values the latent.
@@ -231,16 +245,22 @@ def _attention_flops(result: Estimate) -> Step:
         factor, symbols = f"2 x {width}", f"2 {symbol}"
         if result.setup.mixed:
             what, factor, symbols = "Attention FLOPs (mixed form)", "2", "2"
-            shape = attention_shape(model, result.setup, work, None, resident_blocks=1)
+            shape = attention_shape(model, result.setup, work, resident_blocks=1)
             own = shape.parts[-1].tokens
             formula = f"L ({expanded[1]} m_c + {absorbed[1]} m_d)"
-            seen = f"{model.layers} x ({expanded[0]} x {tokens - own} + {absorbed[0]} x {own})"
-    if any(group.window for group in model.layer_groups):
-        formula = "sum over layers of (m_c + m_d), within their windows"
-        terms = [
-            f"{group.count} x {tokens if group.window is None else min(tokens, group.window)}"
-            for group in model.layer_groups
-        ]
+            seen = f"{layers} x ({expanded[0]} x {tokens - own} + {absorbed[0]} x {own})"
+    if len(layer_kinds) > 1 or any(group.limited for group, *_ in layer_kinds):
+        formula = "sum over layers of (m_c + m_d), as far as they see"
+        terms = []
+        for group, count, _ in layer_kinds:
+            visible = sum(visible_tokens(group, work.context_tokens, work.decoded_tokens))
+            layer = model.of(group)
+            widths = layer.heads * (layer.head_dim + layer.value_width)
+            usual = 2 * model.heads * model.head_dim
+            alike = model.latent is not None or widths == usual
+            terms.append(
+                f"{count} x {visible}" if alike else f"{count} x {widths} / {usual} x {visible}"
+            )
         seen = f"({' + '.join(terms)})"
     return Step(
         what=what,

@@ -307,7 +307,7 @@ def test_a_latent_cache_has_one_head() -> None:
 
 
 def _attention_of_one_layer(shape: ModelShape) -> dict[str, Operation]:
-    data = {**shape.model_dump(), "layers": 1, "layer_groups": ({"count": 1, "sparse": True},)}
+    data = {**shape.model_dump(), "layers": 1, "layer_groups": ({"count": 1, "mlp": "experts"},)}
     return _attention(ModelShape.model_validate(data), attention="bifurcated")
 
 

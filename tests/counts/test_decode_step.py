@@ -21,6 +21,7 @@ from simulator.counts.transformer import (
     visible_tokens,
 )
 from simulator.errors import WorkloadError
+from simulator.inputs.model import LayerGroup
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
@@ -52,7 +53,8 @@ def test_a_window_sees_the_last_tokens(context: int, decoded: int, window: int) 
     """Laid out one after the other, context then own, the last ``window`` are seen."""
     line = ["context"] * context + ["own"] * decoded
     seen = line[-window:]
-    assert visible_tokens(context, decoded, window) == (seen.count("context"), seen.count("own"))
+    group = LayerGroup(count=1, window=window)
+    assert visible_tokens(group, context, decoded) == (seen.count("context"), seen.count("own"))
 
 
 def test_a_latent_cache_is_not_split() -> None:

@@ -18,7 +18,7 @@ def _shape(samples: int = 128, context: int = 4096, decoded: int = 64) -> Attent
     """Return 32 query heads on 8 KV heads of an A100."""
     work = Workload(samples=samples, context_tokens=context, decoded_tokens=decoded)
     setup = Setup(attention="bifurcated")
-    return attention_shape(attention_only(32, 8), setup, work, None, resident_blocks=216)
+    return attention_shape(attention_only(32, 8), setup, work, resident_blocks=216)
 
 
 def _named(kernel: str, **sizes: int) -> dict[str, Operation]:

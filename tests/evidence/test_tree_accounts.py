@@ -75,7 +75,7 @@ class Tree:
             intermediate_size=8,
             vocab_size=8,
         )
-        return attention_shape(model, TREE_SETUP, self.workload(), None, resident_blocks=resident)
+        return attention_shape(model, TREE_SETUP, self.workload(), resident_blocks=resident)
 
 
 @st.composite

@@ -73,7 +73,7 @@ def test_the_ideal_kernel_reads_equations_5_and_6() -> None:
     Equation 5: g k b (m_c + m_d) = 2 x 2 x 2 x 7 = 56 elements of K, and as many of V: 224 bytes.
     Equation 6: g k (m_c + b m_d) = 2 x 2 x (4 + 2 x 3) = 40 elements of each: 160 bytes.
     """
-    shape = attention_shape(model(), Setup(), HAND, None, resident_blocks=SLOTS)
+    shape = attention_shape(model(), Setup(), HAND, resident_blocks=SLOTS)
     whole, (context, own) = shape.whole(), shape.parts
     # Each of 2 sequences has a cache of 7 keys; or one of 4 serves both, and each has 3 of its own.
     assert (whole.caches, whole.tokens, whole.sharers) == (2, 7, 1)
@@ -286,6 +286,6 @@ def _one_layer(shape: ModelShape) -> ModelShape:
         **{
             **shape.model_dump(),
             "layers": 1,
-            "layer_groups": ({"count": 1, "sparse": True},),
+            "layer_groups": ({"count": 1, "mlp": "experts"},),
         }
     )

@@ -48,10 +48,10 @@ def complaint(config: Any, **changes: Any) -> str:
 
 
 def windows(model: ModelShape) -> Counter[int | None]:
-    """Count the layers of each window."""
+    """Count the layers of each window or chunk."""
     found: Counter[int | None] = Counter()
     for group in model.layer_groups:
-        found[group.window] += group.count
+        found[group.window or group.chunk] += group.count
     return found
 
 
@@ -73,7 +73,9 @@ def test_every_layer_caches_what_transformers_caches(case: dict[str, Any]) -> No
     tokens = GOLDEN["tokens"]
     derived: Counter[tuple[int, int]] = Counter()
     for group in model.layer_groups:
-        kept = tokens if group.window is None else min(tokens, group.window - 1)
+        # transformers keeps the last tokens of a chunk, as of a window, whatever queries see.
+        limit = group.window or group.chunk
+        kept = tokens if limit is None else min(tokens, limit - 1)
         derived[model.cache_width, kept] += group.count
     assert derived == Counter((width, kept) for width, kept in case["cache"])
 
@@ -133,7 +135,7 @@ def test_absent_experts_mean_the_defaults_of_the_class(model_type: str) -> None:
         shared = width
     shared = defaults.get("shared_expert_intermediate_size", shared)
     assert experts.shared_intermediate_size == shared
-    sparse = sum(group.count for group in model.layer_groups if group.sparse)
+    sparse = sum(group.count for group in model.layer_groups if group.mlp == "experts")
     assert sparse == 10 - defaults.get("first_k_dense_replace", 0)
 
 
@@ -252,14 +254,8 @@ def test_equal_layers_are_merged_and_different_ones_are_not() -> None:
         interleave_moe_layer_step=2,
         attention_chunk_size=50,
     )
-    kinds = {(group.window, group.sparse): group.count for group in model.layer_groups}
-    assert kinds == {(50, False): 4, (50, True): 2, (None, True): 2}
-
-
-def test_chunked_attention_says_that_it_is_an_upper_bound() -> None:
-    """A query sees its chunk only, half of it on average; we count a whole one."""
-    model = read(LLAMA, model_type="llama4_text", intermediate_size_mlp=99)
-    assert any("upper bound" in note for note in model.notes)
+    kinds = {(group.chunk, group.mlp): group.count for group in model.layer_groups}
+    assert kinds == {(50, "dense"): 4, (50, "experts"): 2, (None, "experts"): 2}
 
 
 @pytest.mark.parametrize(
@@ -353,10 +349,10 @@ def test_one_is_the_least_of_a_size_that_may_be_null(model_type: str, key: str) 
 def test_dense_layers_among_sparse_ones_are_counted() -> None:
     """DeepSeek starts dense, Qwen has every n-th layer sparse and may name dense ones."""
     deepseek = read(LATENT, num_hidden_layers=10, first_k_dense_replace=3)
-    assert {group.sparse: group.count for group in deepseek.layer_groups} == {False: 3, True: 7}
+    assert {group.mlp: group.count for group in deepseek.layer_groups} == {"dense": 3, "experts": 7}
     qwen = {**LLAMA, **MIXTURE, "model_type": "qwen3_moe", "num_hidden_layers": 12}
     stepped = read(qwen, decoder_sparse_step=3, mlp_only_layers=[5])
-    assert {group.sparse: group.count for group in stepped.layer_groups} == {False: 9, True: 3}
+    assert {group.mlp: group.count for group in stepped.layer_groups} == {"dense": 9, "experts": 3}
     dense = read(qwen, num_experts=0)
     assert dense.experts is None
 

@@ -59,14 +59,14 @@ def test_layers_are_one_group_unless_said_otherwise() -> None:
 def test_a_model_with_experts_has_them_in_every_layer_unless_said_otherwise() -> None:
     """A mixture without layer groups is a mixture throughout."""
     experts = Experts(count=4, per_token=2, intermediate_size=50)
-    assert shape(experts=experts).layer_groups == (LayerGroup(count=6, sparse=True),)
+    assert shape(experts=experts).layer_groups == (LayerGroup(count=6, mlp="experts"),)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"layer_groups": [{"count": 5}]}, "do not add up to layers = 6"),
-        ({"layer_groups": [{"count": 6, "sparse": True}]}, "the model has no experts"),
+        ({"layer_groups": [{"count": 6, "mlp": "experts"}]}, "with experts but the model has none"),
         ({"kv_heads": 3}, "kv_heads can be 1, 2, 4, 8"),
         ({"experts": {"count": 2, "per_token": 3, "intermediate_size": 8}}, "exceed experts"),
         ({"layers": 0}, "greater than 0"),

@@ -105,7 +105,7 @@ def test_every_preset_says_where_it_comes_from(name: str) -> None:
 def test_windows_are_those_of_the_published_file(name: str, windows: dict[int | None, int]) -> None:
     """Mistral 0.1 has a window, 0.2 and later none; Qwen2.5 has one that is switched off."""
     groups = load_model(name).layer_groups
-    assert {group.window: group.count for group in groups} == windows
+    assert {group.window or group.chunk: group.count for group in groups} == windows
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_deepseek_starts_with_three_dense_layers() -> None:
     """58 of 61 layers have experts; Qwen3-30B-A3B has them everywhere, 8 of 128 for a token."""
     assert load_model("deepseek-v3").layer_groups == (
         LayerGroup(count=3),
-        LayerGroup(count=58, sparse=True),
+        LayerGroup(count=58, mlp="experts"),
     )
     qwen = load_model("qwen3-30b-a3b")
-    assert qwen.layer_groups == (LayerGroup(count=48, sparse=True),)
+    assert qwen.layer_groups == (LayerGroup(count=48, mlp="experts"),)
     assert qwen.experts is not None
     assert (qwen.experts.count, qwen.experts.per_token) == (128, 8)
 

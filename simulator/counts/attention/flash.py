@@ -174,7 +174,7 @@ class EngineFlash(Flash):
         """Refuse what the engine computes without sharing, latent caches among it."""
         if model.latent is not None:
             return f"kernel {self.name!r} shares no latent cache; use flash"
-        if "windows" in self.limits and any(group.window for group in model.layer_groups):
+        if "windows" in self.limits and any(group.limited for group in model.layer_groups):
             return f"kernel {self.name!r} shares no layers with a sliding window; use flash"
         if "trees" in self.limits and len(work.tree) > 1:
             return f"kernel {self.name!r} shares one prefix, not a tree of several; use flash"

@@ -15,13 +15,29 @@ S. Yang, J. Kautz, A. Hatamizadeh, "Gated Delta Networks: Improving Mamba2 with 
 S. Yang et al., "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", 2024.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simulator.counts.operation import Operation
+from simulator.counts.attention.tree import SharedLevel
+from simulator.counts.operation import Operation, repeated
+from simulator.counts.pieces import Shard
+from simulator.inputs.model import Rule, State
+from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, ceil_div, minimum
 
+# Engines keep the recurrence's state in fp32 by default (vLLM, SGLang).
+STATE_BYTES = 4
 # Tokens of a chunk in all libraries' kernels.
 CHUNK = 64
+# Products of a token with the state: with its query, the sum of an outer product, and what its key
+# recalls. A scan multiplies channels one by one: no matrix product.
+PRODUCTS: dict[Rule, int] = {
+    "delta": 3,
+    "channel_delta": 3,
+    "decay": 2,
+    "scan": 0,
+    "convolution": 0,
+}
 # Kernels inside chunks (decay sums, k k^T, its inverse, its products with k and v), and after them
 # (states from chunk to chunk, outputs).
 SOLVE_LAUNCHES, SCAN_LAUNCHES = 4, 2
@@ -46,6 +62,8 @@ class LinearShape:
         Tokens that the convolution combines.
     state_bytes, element_bytes
         Size of a value of the state, and of an activation. [bytes]
+    rule
+        What a token does to the state, see :class:`~simulator.inputs.model.State`.
     """
 
     batch: Numeric
@@ -55,8 +73,9 @@ class LinearShape:
     v_heads: Numeric
     v_dim: Numeric
     taps: Numeric = 4
-    state_bytes: Numeric = 4
+    state_bytes: Numeric = STATE_BYTES
     element_bytes: Numeric = 2
+    rule: Rule = "delta"
 
     @property
     def tokens(self) -> Numeric:
@@ -82,6 +101,95 @@ class LinearShape:
     def output_bytes(self) -> Numeric:
         """Outputs of the new tokens. [bytes]."""
         return self.tokens * self.v_heads * self.v_dim * self.element_bytes
+
+
+def shape_of(shard: Shard, state: State, batch: Numeric, seq_len: Numeric) -> LinearShape:
+    """Return the sizes of one layer's state on one GPU.
+
+    Parameters
+    ----------
+    shard, state
+        The GPU's part of the model, and the layer's state: heads are split over the GPUs.
+    batch, seq_len
+        Sequences, and new tokens of each.
+    """
+    return LinearShape(
+        batch=batch,
+        seq_len=seq_len,
+        k_heads=shard.split(state.k_heads),
+        k_dim=state.k_dim,
+        v_heads=shard.split(state.v_heads),
+        v_dim=state.v_dim,
+        taps=state.taps,
+        element_bytes=shard.element_bytes,
+        rule=state.rule,
+    )
+
+
+def decode(shard: Shard, state: State, work: Workload) -> list[Operation]:
+    """Return the convolution and the recurrence of a decode step.
+
+    A step that checks draft tokens keeps the state after each of them.
+    """
+    shape = shape_of(shard, state, work.prompts * work.samples, work.query_tokens)
+    channels, states = shard.split(state.channels), work.query_tokens
+    operations = []
+    if state.taps:
+        operations.append(convolution(shape, channels=channels, states=states, stepped=False))
+    if state.values:
+        operations.append(recurrence(shape, states=states))
+    return operations
+
+
+def prefill(
+    shard: Shard, state: State, levels: Sequence[SharedLevel], work: Workload
+) -> list[Operation]:
+    """Return a prefill's convolutions and recurrences, and each sample's copy of the state.
+
+    The nodes of a level go on from the states of the nodes above them.
+    """
+    operations = []
+    for number, level in enumerate(levels, 1):
+        shape = shape_of(shard, state, level.nodes, level.tokens)
+        mark = f"_level_{number}" if len(levels) > 1 else ""
+        if state.taps:
+            channels = shard.split(state.channels)
+            operations += repeated(
+                [convolution(shape, channels=channels, stepped=True)], 1, mark=mark
+            )
+        if state.values:
+            operations += repeated(scan(shape), 1, mark=mark)
+    kept = work.prompts * sequence_bytes(shard, state)
+    handed_out = Operation(
+        name="state_broadcast", kind="copy", bytes_read=kept, bytes_written=kept * work.samples
+    )
+    return [*operations, handed_out]
+
+
+def scan(shape: LinearShape) -> list[Operation]:
+    """Return the recurrence of a prefill by its rule."""
+    if shape.rule in ("delta", "channel_delta"):
+        return chunked_recurrence(shape, channel_decay=shape.rule == "channel_delta")
+    _, flops = _chunk_flops(shape)
+    chunks = ceil_div(shape.seq_len, CHUNK)
+    passed = shape.states_bytes / shape.state_bytes * shape.element_bytes * chunks
+    return [
+        Operation(
+            name="recurrence",
+            kind="chunk_scan",
+            flops=flops if shape.rule == "decay" else 0,
+            bytes_read=shape.input_bytes + passed + shape.states_bytes,
+            bytes_written=shape.output_bytes + passed + shape.states_bytes,
+            launches=SCAN_LAUNCHES,
+            serial_steps=chunks,
+        )
+    ]
+
+
+def sequence_bytes(shard: Shard, state: State) -> Numeric:
+    """Bytes of one sequence's state in one layer on one GPU: of the recurrence and convolution."""
+    values = state.values * STATE_BYTES + state.convolved_values * shard.element_bytes
+    return values / shard.ranks
 
 
 def convolution(
@@ -122,8 +230,7 @@ def recurrence(shape: LinearShape, *, states: Numeric = 1) -> Operation:
     states
         States written for each sequence: one, or one for each draft token that may be refused.
     """
-    # Each token multiplies the state by its key and its query, and adds an outer product.
-    products = 3 * 2 * shape.k_dim * shape.v_dim
+    products = PRODUCTS[shape.rule] * 2 * shape.k_dim * shape.v_dim
     return Operation(
         name="recurrence",
         kind="recurrence",
@@ -211,4 +318,4 @@ def _chunk_flops(shape: LinearShape) -> tuple[Numeric, Numeric]:
     # For each token: k k^T, and its inverse times k and v.
     solve = heads * 2 * CHUNK * (2 * k + v)
     # S^T k, k v^T and S^T q; then q k^T, and its product with v.
-    return solve, heads * (3 * 2 * k * v + 2 * CHUNK * (k + v))
+    return solve, heads * (PRODUCTS[shape.rule] * 2 * k * v + 2 * CHUNK * (k + v))

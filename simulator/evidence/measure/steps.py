@@ -18,7 +18,7 @@ from simulator.evidence.measure.correctness import (
 )
 from simulator.evidence.measure.device import TORCH_DTYPES, Device
 from simulator.evidence.measure.inputs import Normal, attention_inputs
-from simulator.evidence.measure.transformer import Attention, Cache, Decoder, layer_windows
+from simulator.evidence.measure.transformer import Attention, Cache, Decoder, layers_of
 
 # A layer rounds a dozen times where a kernel rounds twice.
 STEP_TOLERANCE = {dtype: 3 * tolerance for dtype, tolerance in TOLERANCES.items()}
@@ -137,8 +137,8 @@ def step_caches(cell: StepCell, normal: Normal) -> list[Cache]:
     """Fill the caches of every layer; a layer with a sliding window keeps only its window."""
     layout, dtype = cell.implementation.layout, TORCH_DTYPES[cell.dtype]
     caches: list[Cache] = []
-    for window in layer_windows(cell.model.layer_groups):
-        context, decoded = visible_tokens(cell.context_tokens, cell.decoded_tokens, window)
+    for group in layers_of(cell.model):
+        context, decoded = visible_tokens(group, cell.context_tokens, cell.decoded_tokens)
         visible = replace(cell, context_tokens=context, decoded_tokens=decoded)
         caches.append(attention_inputs(visible, layout, dtype, normal, query=False))
     return caches

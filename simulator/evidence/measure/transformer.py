@@ -377,8 +377,7 @@ class Decoder(nn.Module):
             Linear(width, model.hidden_size, made) if width != model.hidden_size else None
         )
         self.layers = nn.ModuleList(
-            Layer(model, made, position, query_tokens)
-            for _ in range(sum(g.count for g in model.layer_groups))
+            Layer(model, made, position, query_tokens) for _ in range(model.layers)
         )
         self.final_norm = Norm(model, model.hidden_size, made) if model.extra_norms else None
         self.head_projection = (
@@ -433,6 +432,6 @@ class Decoder(nn.Module):
         return logits
 
 
-def layer_windows(groups: Sequence[LayerGroup]) -> list[int | None]:
-    """Return the sliding window of every layer; layers of one group are consecutive."""
-    return [group.window for group in groups for _ in range(group.count)]
+def layers_of(model: ModelShape) -> list[LayerGroup]:
+    """Return the group of every layer; layers of one group are consecutive."""
+    return [group for group in model.layer_groups for _ in range(group.count)]

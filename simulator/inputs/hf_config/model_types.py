@@ -14,6 +14,7 @@ from typing import Any
 from simulator.errors import ModelError, nearest
 from simulator.inputs.files import validate
 from simulator.inputs.hf_config.reading import (
+    CHUNK_KEY,
     ConfigReader,
     Key,
     LayerRule,
@@ -276,7 +277,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         head_dim=128,
         inner_key="intermediate_size_mlp",
         attention_bias=_ATTENTION_BIAS,
-        windows=Windows(default=8192, key="attention_chunk_size", local=rotary_layers),
+        windows=Windows(default=8192, key=CHUNK_KEY, local=rotary_layers),
         experts=Mixture(
             count=16,
             per_token=1,

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from simulator.errors import ModelError
 from simulator.inputs.dtypes import DTYPES, Dtype, read_dtype
+from simulator.inputs.files import validate
 from simulator.inputs.model import LayerGroup
 
 # Larger than any model's, so that a typing error does not make a list of a billion layers.
@@ -178,10 +179,7 @@ KvRule = Callable[[ConfigReader, int], int]
 LayerRule = Callable[[ConfigReader, int], bool]
 
 _FULL, _LOCAL = "full_attention", ("sliding_attention", "chunked_attention")
-_CHUNKED = (
-    "chunked attention counted as a sliding window of one chunk: an upper bound, a token sees half "
-    "a chunk on average"
-)
+CHUNK_KEY = "attention_chunk_size"  # of Llama 4
 
 
 def every_layer(_reader: ConfigReader, _layer: int) -> bool:
@@ -284,6 +282,8 @@ class ModelType:
         Biases of all four projections, and of only queries, keys and values.
     positions
         Rows of the learned position table besides the positions themselves; None for no table.
+    layer
+        Rule for the fields of a layer's group that this model type decides layer by layer.
     special
         Rule for features of only this model type.
     sizes
@@ -312,6 +312,7 @@ class ModelType:
     windows: Windows = _NO_WINDOWS
     experts: Mixture | None = None
     latent: bool = False
+    layer: Callable[[ConfigReader, int], dict[str, Any]] | None = None
     special: Callable[[ConfigReader], dict[str, Any]] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
 
@@ -338,8 +339,6 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         inner_default = kind.inner_factor * hidden
     positions = reader.optional("max_position_embeddings", kind.max_positions, minimum=1)
     dtype, notes = _weight_dtype(reader)
-    if kind.windows.key == "attention_chunk_size" and any(windows):
-        notes.append(_CHUNKED)
     fields: dict[str, Any] = {
         "layers": count,
         "hidden_size": hidden,
@@ -354,7 +353,7 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "mlp_bias": reader.flag(kind.mlp_bias),
         "position_embeddings": _position_rows(kind, reader),
         "max_context_tokens": positions,
-        "layer_groups": _merge(windows, sparse),
+        "layer_groups": _layer_groups(kind, reader, windows, sparse),
         "experts": experts,
         "weight_dtype": dtype,
         "notes": notes,
@@ -437,13 +436,26 @@ def _tied(kind: ModelType, reader: ConfigReader) -> bool:
     return ConfigReader(reader.outer, where=reader.where).flag(key)
 
 
-def _merge(windows: Iterable[int | None], sparse: Iterable[bool]) -> tuple[LayerGroup, ...]:
+def _layer_groups(
+    kind: ModelType, reader: ConfigReader, windows: Sequence[int | None], sparse: Sequence[bool]
+) -> tuple[LayerGroup, ...]:
+    """Return the layers in groups of equal cost."""
+    limit = "chunk" if kind.windows.key == CHUNK_KEY else "window"
+    layers = []
+    for number, (seen, has_experts) in enumerate(zip(windows, sparse, strict=True)):
+        fields = {limit: seen, "mlp": "experts" if has_experts else "dense"}
+        if kind.layer is not None:
+            fields |= kind.layer(reader, number)
+        layers.append(
+            validate(LayerGroup, {"count": 1, **fields}, where=reader.where, error=ModelError)
+        )
+    return _merge(layers)
+
+
+def _merge(layers: Iterable[LayerGroup]) -> tuple[LayerGroup, ...]:
     """Merge the layers of equal cost, in order of first appearance."""
-    counts = Counter(zip(windows, sparse, strict=True))
-    return tuple(
-        LayerGroup(count=count, window=window, sparse=has_experts)
-        for (window, has_experts), count in counts.items()
-    )
+    counts = Counter(layers)
+    return tuple(layer.model_copy(update={"count": count}) for layer, count in counts.items())
 
 
 # Quantization methods with one format.
