@@ -98,8 +98,8 @@ class LayerGroup(Frozen):
     kv
         Whether the layer caches keys and values of its own, reads those of an earlier layer
         (Gemma 3n), or projects once for both (Gemma 4).
-    heads, kv_heads, head_dim, value_dim, intermediate_size
-        Sizes that differ from the model's.
+    heads, kv_heads, head_dim, value_dim, intermediate_size, norms_per_layer
+        Sizes and numbers that differ from the model's.
     products, vectors
         Further matrices of each layer, and the values of further vectors.
     """
@@ -116,6 +116,7 @@ class LayerGroup(Frozen):
     head_dim: Positive | None = None
     value_dim: Positive | None = None
     intermediate_size: Positive | None = None
+    norms_per_layer: Positive | None = None
     products: tuple[Product, ...] = ()
     vectors: Natural = 0
 
@@ -149,7 +150,8 @@ class LayerGroup(Frozen):
 
 
 # The sizes that a group of layers may have for itself.
-LAYER_SIZES = ("heads", "kv_heads", "head_dim", "value_dim", "intermediate_size")
+PROJECTED_SIZES = ("heads", "kv_heads", "head_dim", "value_dim")
+LAYER_SIZES = (*PROJECTED_SIZES, "intermediate_size", "norms_per_layer")
 
 
 class Experts(Frozen):
@@ -216,8 +218,9 @@ class ModelShape(Frozen):
         Whether norms have weights, and layer norms biases.
     norms_per_layer, extra_norms
         Hidden-size norms in each layer, and outside the layers (the final norm is one).
-    qk_norm
-        Norms on queries and keys: none, per head, or over all heads.
+    qk_norm, qk_norm_bias
+        Norms on queries and keys: none, per head, or over all heads; whether layer norms among
+        them have biases too.
     position_embeddings
         Rows of a learned position table; 0 for rotary or ALiBi.
     attention_sinks
@@ -228,6 +231,8 @@ class ModelShape(Frozen):
         Width of a head's values, if not that of its keys (MiMo-V2).
     layer_groups
         The layers in groups of equal cost; by default one group.
+    draft_layers
+        Layers that predict further tokens (multi-token prediction): weights in memory alone.
     source
         Where the sizes come from.
     notes
@@ -258,6 +263,7 @@ class ModelShape(Frozen):
     norms_per_layer: Natural = 2
     extra_norms: Natural = 1
     qk_norm: Literal["none", "head", "all"] = "none"
+    qk_norm_bias: bool = True
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
@@ -266,6 +272,7 @@ class ModelShape(Frozen):
     attention_sinks: bool = False
     max_context_tokens: Positive | None = None
     layer_groups: tuple[LayerGroup, ...] = ()
+    draft_layers: Natural = 0
     experts: Experts | None = None
     latent: LatentAttention | None = None
     weight_dtype: Annotated[Dtype, BeforeValidator(read_dtype)] = "bf16"
@@ -421,6 +428,8 @@ class ParameterCount:
         Norm weights and biases, attention sinks included.
     active
         Parameters that one token uses: all but the routed experts it does not visit.
+    draft
+        The layers that predict further tokens, beside the total.
     """
 
     embedding: int
@@ -429,6 +438,7 @@ class ParameterCount:
     mlp: int
     norms: int
     active: int
+    draft: int = 0
 
     @property
     def total(self) -> int:
@@ -447,14 +457,16 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     >>> count_parameters(llama).total
     6738415616
     """
-    attention = mlp = norms = idle = 0
+    attention = mlp = norms = idle = one = 0
     for group in model.layer_groups:
         layer = model.of(group)
-        attention += group.count * _mixing_parameters(layer, group)
+        mixing, layer_norms = _mixing_parameters(layer, group), _layer_norms(layer, group)
         matrices, unvisited = _mlp_parameters(layer, group)
+        attention += group.count * mixing
         mlp += group.count * matrices
         idle += group.count * unvisited
-        norms += group.count * _layer_norms(layer, group)
+        norms += group.count * layer_norms
+        one = mixing + matrices + layer_norms
     width = model.embedding_size or model.hidden_size
     embedding = model.vocab_size * width + model.position_embeddings * model.hidden_size
     if width != model.hidden_size:
@@ -464,7 +476,11 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     head += model.vocab_size * model.lm_head_bias
     norms += _norm_values(model) * model.hidden_size * model.extra_norms
     total = embedding + head + attention + mlp + norms
-    return ParameterCount(embedding, head, attention, mlp, norms, active=total - idle)
+    # A drafting layer is like the last one; one matrix joins it to the hidden state and the next
+    # token, each normalised before, and a norm follows.
+    joined = 2 * model.hidden_size**2 + 3 * _norm_values(model) * model.hidden_size
+    draft = model.draft_layers * (one + joined)
+    return ParameterCount(embedding, head, attention, mlp, norms, active=total - idle, draft=draft)
 
 
 def _mixing_parameters(model: ModelShape, group: LayerGroup) -> int:
@@ -558,7 +574,8 @@ def _layer_norms(model: ModelShape, group: LayerGroup) -> int:
         "head": 1 + key_heads,
         "all": model.heads + key_heads * model.kv_heads,
     }[model.qk_norm]
-    norms += values * qk_heads * model.head_dim
+    qk_values = values if model.qk_norm_bias else model.norm_weight
+    norms += qk_values * qk_heads * model.head_dim
     if model.latent is not None:
         norms += model.latent.kv_rank + (model.latent.query_rank or 0)
     return norms + model.heads * model.attention_sinks

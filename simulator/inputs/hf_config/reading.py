@@ -20,12 +20,22 @@ LARGEST_LAYERS = 10**4
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     "hidden_size": ("hidden_size", "n_embd", "n_embed", "d_model"),
-    "num_attention_heads": ("num_attention_heads", "n_head", "n_heads"),
+    "num_attention_heads": (
+        *("num_attention_heads", "n_head", "n_heads"),
+        *("num_heads", "attention_heads"),
+    ),
     "num_key_value_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
+    "head_dim": ("head_dim", "kv_channels"),
     "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
-    "max_position_embeddings": ("max_position_embeddings", "n_positions", "n_ctx"),
-    "num_experts": ("num_experts", "num_local_experts", "n_routed_experts"),
-    "num_experts_per_tok": ("num_experts_per_tok", "experts_per_token"),
+    "vocab_size": ("padded_vocab_size", "vocab_size"),
+    "max_position_embeddings": (
+        *("max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len"),
+        *("max_sequence_length", "model_max_length"),
+    ),
+    "num_experts": ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
+    "num_experts_per_tok": ("num_experts_per_tok", "experts_per_token", "moe_k", "moe_topk"),
+    "n_shared_experts": ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"),
+    "draft_layers": ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers"),
     "dtype": ("dtype", "torch_dtype"),
 }
 
@@ -155,7 +165,9 @@ class ConfigReader:
         return value
 
     def _whole(self, name: str, value: Any, minimum: int, largest: int) -> int:
-        """Check that a value is a whole number in range."""
+        """Check that a value, or the one value of all layers, is a whole number in range."""
+        if isinstance(value, list) and value and value == value[:1] * len(value):
+            value = value[0]
         if isinstance(value, bool) or not isinstance(value, int):
             self.fail(f"{name} = {reprlib.repr(value)} must be a whole number")
         if value < minimum:
@@ -173,7 +185,9 @@ class ConfigReader:
 
 # Fields of a shape that a model type fixes.
 _FIXED: tuple[str, ...] = ("gated_mlp", "rotary", "norm", "norm_bias", "norms_per_layer")
-_FIXED += ("extra_norms", "qk_norm", "lm_head_bias", "attention_sinks")
+_FIXED += ("extra_norms", "norm_weight", "qk_norm", "attention_sinks")
+
+DRAFTING = "{} layers for multi-token prediction are in memory; no step reads their weights"
 
 KvRule = Callable[[ConfigReader, int], int]
 LayerRule = Callable[[ConfigReader, int], bool]
@@ -241,13 +255,16 @@ class Mixture:
     Attributes
     ----------
     count, per_token, size
-        Class defaults; None if the file must state the number.
+        Class defaults; None if the file must state the number, a count of 0 if it may have none.
     size_key
         Key of one expert's inner width.
     sparse
         Whether a layer has experts.
     shared_size
         Inner width of the experts that every token visits.
+    correction_bias
+        Whether the bias that balances the experts' load is a parameter: transformers keeps most
+        as buffers, which are not counted.
     """
 
     count: int
@@ -259,6 +276,16 @@ class Mixture:
     shared_gate: bool = False
     biases: bool = False
     correction_bias: bool = False
+
+
+class Latent(NamedTuple):
+    """Class defaults of latent attention; no value width means hidden size / heads."""
+
+    query_rank: int | None = 1536
+    kv_rank: int = 512
+    nope: int = 128
+    rope: int = 64
+    value: int | None = 128
 
 
 _NO_WINDOWS = Windows()
@@ -274,12 +301,14 @@ class ModelType:
         Class default, None for one per head, or a rule.
     head_dim
         Class default; None means hidden size / heads.
+    uneven_heads
+        Whether the class rounds that quotient down: its own default sizes leave a remainder.
     inner_factor
         Inner width of the MLP over the hidden size, if the file may omit it.
     inner_key
         Key of the inner width of a dense MLP.
-    attention_bias, qkv_bias
-        Biases of all four projections, and of only queries, keys and values.
+    attention_bias, qkv_bias, output_bias
+        Biases of all four projections, of only queries, keys and values, and of only the output.
     positions
         Rows of the learned position table besides the positions themselves; None for no table.
     layer
@@ -292,6 +321,7 @@ class ModelType:
 
     kv_heads: KvRule | int | None = None
     head_dim: int | None = None
+    uneven_heads: bool = False
     inner_key: str = "intermediate_size"
     inner_factor: int | None = None
     gated_mlp: bool = True
@@ -299,19 +329,21 @@ class ModelType:
     rotary: bool = True
     norm: Literal["rms", "layer"] = "rms"
     norm_bias: bool = True
+    norm_weight: bool = True
     norms_per_layer: int = 2
     extra_norms: int = 1
     qk_norm: Literal["none", "head", "all"] = "none"
     attention_bias: Flag = False
     qkv_bias: Flag = False
+    output_bias: Flag = False
     mlp_bias: Flag = False
-    lm_head_bias: bool = False
+    lm_head_bias: Flag = False
     positions: int | None = None
     max_positions: int | None = None
     attention_sinks: bool = False
     windows: Windows = _NO_WINDOWS
     experts: Mixture | None = None
-    latent: bool = False
+    latent: Latent | None = None
     layer: Callable[[ConfigReader, int], dict[str, Any]] | None = None
     special: Callable[[ConfigReader], dict[str, Any]] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -339,6 +371,9 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         inner_default = kind.inner_factor * hidden
     positions = reader.optional("max_position_embeddings", kind.max_positions, minimum=1)
     dtype, notes = _weight_dtype(reader)
+    drafting = reader.optional("draft_layers", 0) or 0
+    if drafting:
+        notes.append(DRAFTING.format(drafting))
     fields: dict[str, Any] = {
         "layers": count,
         "hidden_size": hidden,
@@ -349,11 +384,13 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "tied_embeddings": _tied(kind, reader),
         **{name: getattr(kind, name) for name in _FIXED},
         "qkv_bias": reader.flag(kind.attention_bias) or reader.flag(kind.qkv_bias),
-        "output_bias": reader.flag(kind.attention_bias),
+        "output_bias": reader.flag(kind.attention_bias) or reader.flag(kind.output_bias),
         "mlp_bias": reader.flag(kind.mlp_bias),
+        "lm_head_bias": reader.flag(kind.lm_head_bias),
         "position_embeddings": _position_rows(kind, reader),
         "max_context_tokens": positions,
         "layer_groups": _layer_groups(kind, reader, windows, sparse),
+        "draft_layers": drafting,
         "experts": experts,
         "weight_dtype": dtype,
         "notes": notes,
@@ -372,21 +409,22 @@ def _head_sizes(
     kind: ModelType, reader: ConfigReader, *, hidden: int, heads: int
 ) -> dict[str, Any]:
     """Return KV heads and head width, or the latent vector that replaces them."""
-    if kind.latent:
-        nope = reader.size("qk_nope_head_dim", 128)
-        rope = reader.size("qk_rope_head_dim", 64)
+    if kind.latent is not None:
+        default = kind.latent
+        nope = reader.size("qk_nope_head_dim", default.nope)
+        rope = reader.size("qk_rope_head_dim", default.rope)
         latent = {
-            "kv_rank": reader.size("kv_lora_rank", 512),
+            "kv_rank": reader.size("kv_lora_rank", default.kv_rank),
             "rope_dim": rope,
-            "query_rank": reader.optional("q_lora_rank", 1536, minimum=1),
+            "query_rank": reader.optional("q_lora_rank", default.query_rank, minimum=1),
             "nope_dim": nope,
-            "value_dim": reader.size("v_head_dim", 128),
+            "value_dim": reader.size("v_head_dim", default.value or hidden // heads),
         }
         # Every head has its own keys and values, made from the one cached vector.
         return {"kv_heads": heads, "head_dim": nope + rope, "latent": latent}
     head_dim = reader.optional("head_dim", kind.head_dim, minimum=1)
     if head_dim is None:
-        if hidden % heads:
+        if hidden % heads and not kind.uneven_heads:
             reader.fail(
                 f"hidden_size = {hidden} is not a multiple of num_attention_heads = {heads}, and "
                 "there is no head_dim"
