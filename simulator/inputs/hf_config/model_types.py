@@ -750,7 +750,6 @@ NESTED: dict[str, str] = {
     "aria": "aria_text",
     "aya_vision": "cohere2",
     "cohere2_vision": "cohere2",
-    "paligemma": "gemma",
     "kimi_k25": "kimi_k2",
 }
 # Where the decoder's keys lie in a multimodal file, from the outside inwards.

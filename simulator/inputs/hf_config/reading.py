@@ -166,7 +166,7 @@ class ConfigReader:
 
     def _whole(self, name: str, value: Any, minimum: int, largest: int) -> int:
         """Check that a value, or the one value of all layers, is a whole number in range."""
-        if isinstance(value, list) and value and value == value[:1] * len(value):
+        if isinstance(value, list) and len(value) > 1 and value == value[:1] * len(value):
             value = value[0]
         if isinstance(value, bool) or not isinstance(value, int):
             self.fail(f"{name} = {reprlib.repr(value)} must be a whole number")
