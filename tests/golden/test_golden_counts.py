@@ -184,7 +184,7 @@ def test_a_latent_cache_is_read_once_for_all_heads() -> None:
 def test_a_latent_step_has_the_flops_of_its_parameters() -> None:
     """Absorbed or expanded, MLA multiplies every token by every attention matrix once.
 
-    DeepSeek-V3 has 671,026,419,200 parameters (recalled). No product are the router's 58 x 256
+    DeepSeek-V3 has 671,026,419,200 parameters (recalled). No product are the routers' 58 x 256
     correction biases, the token table 129,280 x 7168 and the norms 61 x (2 x 7168 + 1536 + 512) +
     7168; idle are 58 x 248 experts of 3 x 7168 x 2048. That leaves 36,624,596,992.
     """

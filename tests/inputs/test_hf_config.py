@@ -9,12 +9,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator.counts.memory import weights_bytes
+from simulator.counts.transformer import decode_operations
 from simulator.errors import ModelError
 from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED, shape_from_config
 from simulator.inputs.model import ModelShape, count_parameters
+from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "hf_models.json").read_text())
 CASES: list[dict[str, Any]] = GOLDEN["cases"]
+
+
+def sizes(
+    model_type: str, layers: int, hidden: int, heads: int, inner: int, vocabulary: int
+) -> dict[str, Any]:
+    """Return the keys that state a model's sizes."""
+    return {
+        "model_type": model_type,
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+        "vocab_size": vocabulary,
+    }
+
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -27,6 +46,63 @@ LLAMA: dict[str, Any] = {
 }
 MIXTURE = {"num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 23}
 LATENT = {**LLAMA, "model_type": "deepseek_v3", "n_routed_experts": 8, "num_experts_per_tok": 2}
+
+# Sizes and published parameter counts of models whose types transformers does not have. The last
+# three counts are published in billions only: 7.3, 14.5 and, without the embedding, 13.6.
+PUBLISHED: list[tuple[dict[str, Any], int]] = [
+    (sizes("baichuan", 32, 4096, 32, 11008, 64_000), 7_000_559_616),
+    (sizes("baichuan", 40, 5120, 40, 13696, 125_696), 13_896_668_160),
+    (
+        {
+            **sizes("chatglm", 28, 4096, 32, 13696, 65_024),
+            "multi_query_attention": True,
+            "multi_query_group_num": 2,
+            "add_qkv_bias": True,
+        },
+        6_243_584_000,
+    ),
+    (
+        {
+            **sizes("deepseek", 28, 2048, 16, 10944, 102_400),
+            "moe_intermediate_size": 1408,
+            "n_routed_experts": 64,
+            "n_shared_experts": 2,
+            "num_experts_per_tok": 6,
+            "first_k_dense_replace": 1,
+        },
+        16_375_728_128,
+    ),
+    (
+        {
+            **sizes("internlm2", 32, 4096, 32, 14336, 92_544),
+            "num_key_value_heads": 8,
+            "bias": False,
+        },
+        7_737_708_544,
+    ),
+    (sizes("minicpm", 40, 2304, 36, 5760, 122_753), 2_724_880_896),
+    (
+        {
+            "model_type": "phi-msft",
+            "n_layer": 24,
+            "n_embd": 2048,
+            "n_head": 32,
+            "vocab_size": 51200,
+        },
+        1_418_270_720,
+    ),
+    (sizes("phi3_v", 32, 3072, 32, 8192, 32_064), 3_821_079_552),
+    (sizes("qwen", 24, 2048, 16, 11008, 151_936), 1_836_828_672),
+    (sizes("qwen", 32, 4096, 32, 22016, 151_936), 7_721_324_544),
+    (
+        {**sizes("kimi_k2", 61, 7168, 64, 18432, 163_840), "n_routed_experts": 384}
+        | {"first_k_dense_replace": 1},
+        1_026_408_232_448 - 60 * 384,
+    ),
+    (sizes("internlm", 32, 4096, 32, 11008, 103_168), 7_321_948_160),
+    (sizes("orion", 40, 5120, 40, 15360, 84_608), 14_498_703_360),
+    ({**sizes("minicpm", 40, 2304, 36, 5760, 122_753), "num_experts": 8}, 13_873_291_776),
+]
 
 
 def read(config: Any, **changes: Any) -> ModelShape:
@@ -90,10 +166,21 @@ def test_every_layer_caches_what_transformers_caches(case: dict[str, Any]) -> No
 
 
 def test_every_model_type_is_among_the_golden_cases() -> None:
-    """No entry of the table goes unchecked; Kimi-K2 is DeepSeek-V3 under another name."""
+    """No entry of the table goes unchecked: by transformers, or by a published count."""
     checked = {case["config"]["model_type"] for case in CASES}
-    assert {*MODEL_TYPES, *NESTED} - checked == {"kimi_k2"}
-    assert MODEL_TYPES["kimi_k2"] is MODEL_TYPES["deepseek_v3"]
+    checked |= {NESTED[name] for name in checked & set(NESTED)}
+    checked |= {config["model_type"] for config, _ in PUBLISHED}
+    assert {*MODEL_TYPES, *NESTED} == checked
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"), PUBLISHED, ids=[config["model_type"] for config, _ in PUBLISHED]
+)
+def test_a_type_that_transformers_lacks_has_its_published_count(
+    config: dict[str, Any], parameters: int
+) -> None:
+    """Their sizes and counts as published with the checkpoints (recalled)."""
+    assert count_parameters(read(config)).total == parameters
 
 
 @pytest.mark.parametrize("model_type", GOLDEN["defaults"])
@@ -463,6 +550,93 @@ def test_a_text_config_need_not_name_its_type() -> None:
     named = read({"model_type": "llama4", "text_config": {**text, "model_type": "llama4_text"}})
     del text["model_type"]
     assert read({"model_type": "llama4", "text_config": text}) == named
+
+
+def test_a_multimodal_file_may_be_flat_or_nested_more_than_once() -> None:
+    """Qwen2.5-VL's older files are flat; Qwen3-Omni's thinker has a text_config of its own."""
+    flat = read(LLAMA, model_type="qwen2_5_vl")
+    assert flat.qkv_bias
+    nested = read({"model_type": "qwen2_5_vl", "text_config": LLAMA | {"model_type": "qwen2"}})
+    assert count_parameters(flat) == count_parameters(nested)
+    thinker = {**LLAMA, **MIXTURE, "model_type": "qwen3_omni_moe_text"}
+    omni = {
+        "model_type": "qwen3_omni_moe",
+        "thinker_config": {"text_config": thinker},
+        "talker_config": {"text_config": {"num_hidden_layers": 99}},
+    }
+    alone = read(thinker, model_type="qwen3_moe")
+    assert count_parameters(read(omni)) == count_parameters(alone)
+
+
+def test_layers_for_multi_token_prediction_are_beside_the_model() -> None:
+    """One more layer of the last kind, a matrix [2 d, d] and three norms, in memory alone."""
+    d, experts = 96, 8
+    keys = {**LATENT, "n_shared_experts": 1, "moe_intermediate_size": 23, "kv_lora_rank": 32}
+    keys |= {"q_lora_rank": None, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
+    model, plain = read(keys, num_nextn_predict_layers=2), read(keys)
+    attention = d * 6 * 12 + d * 36 + 32 * 6 * 16 + 6 * 8 * d
+    layer = attention + 9 * 3 * d * 23 + experts * d + 2 * d + 32
+    count = count_parameters(model)
+    assert count.draft == 2 * (layer + 2 * d * d + 3 * d)
+    assert count.total == count_parameters(plain).total
+    assert any("2 layers for multi-token prediction" in note for note in model.notes)
+    bf16 = Setup(weight_dtype="bf16")
+    assert weights_bytes(model, bf16) - weights_bytes(plain, bf16) == 2 * count.draft
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"architectures": ["LlamaForCausalLMEagle3"]},
+        {"architectures": ["DFlashDraftModel"]},
+        {"draft_vocab_size": 100},
+        {"eagle_config": {}},
+    ],
+)
+def test_a_draft_is_recognised(keys: dict[str, Any]) -> None:
+    """By the name of its class or by its keys; a plain model is none."""
+    assert any("a draft for speculative decoding" in note for note in read({**LLAMA, **keys}).notes)
+    assert not read(LLAMA, architectures=["LlamaForCausalLM"]).notes
+
+
+def test_one_number_for_every_layer_is_that_number() -> None:
+    """Hunyuan's moe_topk is a list; layers that differ are refused by their value."""
+    hunyuan = {**LLAMA, "model_type": "hunyuan_v1_moe", "num_experts": 8}
+    experts = read(hunyuan, moe_topk=[3] * 4).experts
+    assert experts is not None
+    assert experts.per_token == 3
+    assert "moe_topk = [3, 3, 3, 2] must be a whole number" in complaint(
+        hunyuan, moe_topk=[3, 3, 3, 2]
+    )
+
+
+@pytest.mark.parametrize(("gating", "columns"), [(True, 1), ("per-head", 1), ("per-element", 16)])
+def test_a_gate_on_the_attention_is_one_more_matrix(gating: bool | str, columns: int) -> None:
+    """Laguna's has a column for each head or for each of its values; a step multiplies it."""
+    heads = [6, 4, 6, 2]
+    keys = {**LLAMA, **MIXTURE, "model_type": "laguna", "head_dim": 16, "gating": gating}
+    model = read(keys, num_attention_heads_per_layer=heads, vocab_size=1)
+    gates = [
+        product.inner * product.columns * group.count
+        for group in model.layer_groups
+        for product in group.products
+    ]
+    assert sum(gates) == 96 * sum(heads) * columns
+    operations = decode_operations(model, Setup(), Workload(samples=1), resident_blocks=1)
+    flops = sum(
+        operation.repeat * operation.flops
+        for operation in operations
+        if operation.name.startswith("attention_gate")
+    )
+    assert flops == 2 * sum(gates)
+
+
+def test_a_third_norm_of_sparse_layers_is_an_operation() -> None:
+    """A.X K1: two norms in its dense first layer, three in the others."""
+    config = {**LATENT, "model_type": "axk1", "n_shared_experts": 1, "moe_intermediate_size": 23}
+    operations = decode_operations(read(config), Setup(), Workload(), resident_blocks=1)
+    third = [operation for operation in operations if operation.name == "attention_post_norm"]
+    assert [operation.repeat for operation in third] == [3]
 
 
 @pytest.mark.parametrize("outer", [True, False])

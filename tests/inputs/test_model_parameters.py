@@ -60,7 +60,7 @@ DEEPSEEK_V3: Shapes = [
     *[
         *_DEEPSEEK_ATTENTION,
         *257 * [(2048, 7168), (2048, 7168), (7168, 2048)],  # 256 experts and a shared one
-        *[(256, 7168), (256,)],  # gate: weight and e_score_correction_bias
+        (256, 7168),  # gate; e_score_correction_bias is a buffer, not a parameter
     ]
     * 58,
     *2 * [(129280, 7168)],

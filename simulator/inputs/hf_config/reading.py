@@ -187,7 +187,14 @@ class ConfigReader:
 _FIXED: tuple[str, ...] = ("gated_mlp", "rotary", "norm", "norm_bias", "norms_per_layer")
 _FIXED += ("extra_norms", "norm_weight", "qk_norm", "attention_sinks")
 
-DRAFTING = "{} layers for multi-token prediction are in memory; no step reads their weights"
+_DRAFTING = "for multi-token prediction in memory, whose weights no step reads"
+_DRAFT = (
+    "a draft for speculative decoding: read as a whole model of its type, without what joins it to "
+    "the model that it drafts for"
+)
+# What a draft's file has: words of its class's name, or keys.
+_DRAFT_CLASSES = ("eagle", "medusa", "draft")
+_DRAFT_KEYS = ("draft_vocab_size", "eagle_config", "dflash_config")
 
 KvRule = Callable[[ConfigReader, int], int]
 LayerRule = Callable[[ConfigReader, int], bool]
@@ -371,9 +378,11 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         inner_default = kind.inner_factor * hidden
     positions = reader.optional("max_position_embeddings", kind.max_positions, minimum=1)
     dtype, notes = _weight_dtype(reader)
+    if _is_draft(reader):
+        notes.append(_DRAFT)
     drafting = reader.optional("draft_layers", 0) or 0
     if drafting:
-        notes.append(DRAFTING.format(drafting))
+        notes.append(f"{drafting} layer{'s' * (drafting > 1)} {_DRAFTING}")
     fields: dict[str, Any] = {
         "layers": count,
         "hidden_size": hidden,
@@ -396,6 +405,14 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "notes": notes,
     }
     return fields if kind.special is None else {**fields, **kind.special(reader)}
+
+
+def _is_draft(reader: ConfigReader) -> bool:
+    """Return whether a file is that of a draft for speculative decoding (EAGLE, DFlash)."""
+    named = str(reader.data.get("architectures") or "").lower()
+    return any(word in named for word in _DRAFT_CLASSES) or any(
+        key in reader.data for key in _DRAFT_KEYS
+    )
 
 
 def _position_rows(kind: ModelType, reader: ConfigReader) -> int:
