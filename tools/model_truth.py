@@ -44,7 +44,7 @@ STATED = {name for name, size in SIZES.items() if size in (84, 6, 101, 211)}
 # Switches that do not change a model, or that we refuse.
 IGNORED = {"is_encoder_decoder", "add_cross_attention", "is_moe", "is_decoder"}
 # A forward pass of larger models would take long.
-MOST_PARAMETERS = 20_000_000
+MOST_PARAMETERS = 500_000_000
 
 
 def main() -> None:
