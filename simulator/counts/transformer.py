@@ -46,6 +46,7 @@ from simulator.inputs.model import (
     ModelShape,
     Product,
     State,
+    gate_columns,
     norms_of_layer,
 )
 from simulator.inputs.setup import Setup
@@ -124,7 +125,18 @@ def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
     fields
         Fields of :class:`LayerGroup` that decide the cost of a part of a layer.
     """
-    groups = model.layer_groups
+    return _merged(model.layer_groups, fields)
+
+
+def attending(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
+    """Return the kinds, as :func:`kinds` does, of the layers that have attention."""
+    return _merged([group for group in model.layer_groups if group.attends], fields)
+
+
+def _merged(
+    groups: Sequence[LayerGroup], fields: Sequence[str]
+) -> list[tuple[LayerGroup, int, str]]:
+    """Merge groups that are equal in some fields."""
     if len(groups) == 1:
         return [(groups[0], groups[0].count, _mark(groups[0], fields))]
     merged: dict[tuple[object, ...], tuple[LayerGroup, int]] = {}
@@ -140,11 +152,6 @@ def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
         number = f"_{alike[label]}" if alike[label] > 1 else ""
         found.append((group, layers, label[0] + number))
     return found
-
-
-def attending(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
-    """Return those of :func:`kinds` that have attention."""
-    return [kind for kind in kinds(model, *fields) if kind[0].attends]
 
 
 def _mark(group: LayerGroup, fields: Sequence[str]) -> str:
@@ -299,6 +306,7 @@ def attention_input(
     query, key = shard.heads * model.head_dim, kv_heads * model.head_dim
     value = kv_heads * model.value_width
     columns = query + key + (0 if kv == "tied" else value)
+    columns += gate_columns(model) // shard.ranks
     bias = model.qkv_bias
     operations.append(gemm(shard, "qkv_projection", model.hidden_size, columns, bias=bias))
     if model.qk_norm != "none":
@@ -586,6 +594,10 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
     """
     model, absorbed = shard.model, absorbed and not shard.setup.expanded
     operations, width = [], shard.heads * model.value_width
+    if model.attention_gate != "none":
+        gated = shard.rows(width)
+        gate = shard.rows(shard.split(gate_columns(model)))
+        operations.append(elementwise("attention_gate", gated + gate, gated))
     if model.latent is not None:
         width = shard.heads * model.latent.value_dim
         if absorbed:

@@ -218,6 +218,9 @@ class ModelShape(Frozen):
         Hidden-size norms in each layer, and outside the layers (the final norm is one).
     qk_norm
         Norms on queries and keys: none, per head, or over all heads.
+    attention_gate
+        Whether a gate weighs the output of attention: not, by one value for each head, or by one
+        for each value (Qwen3-Next).
     position_embeddings
         Rows of a learned position table; 0 for rotary or ALiBi.
     attention_sinks
@@ -262,6 +265,7 @@ class ModelShape(Frozen):
     output_bias: bool = False
     mlp_bias: bool = False
     lm_head_bias: bool = False
+    attention_gate: Literal["none", "head", "value"] = "none"
     position_embeddings: Natural = 0
     attention_sinks: bool = False
     max_context_tokens: Positive | None = None
@@ -506,9 +510,15 @@ def attention_parameters(model: ModelShape, kv: KvSource = "own") -> int:
         return query + down + up + output + biases + model.output_bias * d
     key, value = model.kv_heads * model.head_dim, model.kv_heads * model.value_width
     cached = {"own": key + value, "tied": key, "earlier": 0}[kv]
-    columns = model.heads * model.head_dim + cached
+    columns = model.heads * model.head_dim + cached + gate_columns(model)
     output = model.heads * model.value_width
     return columns * (d + model.qkv_bias) + d * (output + model.output_bias)
+
+
+def gate_columns(model: ModelShape) -> int:
+    """Return the columns of the gate on the output of attention, 0 for none."""
+    output = model.heads * model.value_width
+    return {"none": 0, "head": model.heads, "value": output}[model.attention_gate]
 
 
 def _mlp_parameters(model: ModelShape, group: LayerGroup) -> tuple[int, int]:

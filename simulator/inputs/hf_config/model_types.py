@@ -13,6 +13,13 @@ from typing import Any
 
 from simulator.errors import ModelError, nearest
 from simulator.inputs.files import validate
+from simulator.inputs.hf_config.layers import (
+    LINEAR,
+    gated_delta,
+    kimi_delta,
+    listed_dense,
+    olmo_hybrid,
+)
 from simulator.inputs.hf_config.reading import (
     CHUNK_KEY,
     ConfigReader,
@@ -21,6 +28,8 @@ from simulator.inputs.hf_config.reading import (
     Mixture,
     ModelType,
     Windows,
+    every_layer,
+    latent_sizes,
     read_fields,
     stated_kv_heads,
 )
@@ -92,11 +101,13 @@ def shared_expert_of(default: int) -> Callable[[ConfigReader], int]:
     return lambda reader: reader.optional("shared_expert_intermediate_size", default) or 0
 
 
-def shared_experts(*, count: int, size: int) -> Callable[[ConfigReader], int]:
-    """DeepSeek: ``n_shared_experts`` of a routed expert's width, side by side."""
+def shared_experts(
+    *, count: int, size: int, key: str = "n_shared_experts"
+) -> Callable[[ConfigReader], int]:
+    """DeepSeek: shared experts of a routed expert's width, side by side; ``key`` numbers them."""
 
     def rule(reader: ConfigReader) -> int:
-        shared = reader.optional("n_shared_experts", count) or 0
+        shared = reader.optional(key, count) or 0
         return shared * reader.size("moe_intermediate_size", size)
 
     return rule
@@ -115,6 +126,17 @@ def phi_special(reader: ConfigReader) -> dict[str, Any]:
 def cohere_special(reader: ConfigReader) -> dict[str, Any]:
     """Command-R: optional norms on queries and keys, with weights for each head."""
     return {"qk_norm": "all"} if reader.flag(Key("use_qk_norm")) else {}
+
+
+def kimi_special(reader: ConfigReader) -> dict[str, Any]:
+    """Kimi Linear: queries are not compressed by default, and nothing is rotated."""
+    for key in ("routed_expert_hidden_size", "attn_res_block_size"):
+        if key in reader.data:
+            reader.fail(f"{key} is of an architecture that is not known yet (Kimi K3)")
+    if reader.lookup("q_lora_rank")[1] is not ...:
+        return {}
+    latent = ConfigReader({**reader.data, "q_lora_rank": None}, where=reader.where)
+    return {"latent": latent_sizes(latent)}
 
 
 def falcon_special(reader: ConfigReader) -> dict[str, Any]:
@@ -203,6 +225,30 @@ _DEEPSEEK_V3 = ModelType(
     ),
 )
 
+
+def _qwen_experts(count: int, per_token: int, *, sparse: LayerRule = every_sparse_step) -> Mixture:
+    """Return the experts of Qwen3-Next and Qwen3.5, with a gated shared one."""
+    return Mixture(
+        count=count,
+        per_token=per_token,
+        size=512,
+        sparse=sparse,
+        shared_size=shared_expert_of(512),
+        shared_gate=True,
+    )
+
+
+_QWEN3_NEXT = ModelType(
+    kv_heads=2,
+    head_dim=256,
+    qk_norm="head",
+    attention_gate="value",
+    attention_bias=_ATTENTION_BIAS,
+    windows=Windows(key="", others=(LINEAR,)),
+    experts=_qwen_experts(512, 10),
+    layer=gated_delta,
+)
+
 MODEL_TYPES: dict[str, ModelType] = {
     "llama": ModelType(
         attention_bias=_ATTENTION_BIAS,
@@ -252,6 +298,35 @@ MODEL_TYPES: dict[str, ModelType] = {
         attention_bias=_ATTENTION_BIAS,
         windows=Windows(default=4096, switch="use_sliding_window"),
         experts=Mixture(count=128, per_token=8, size=768, sparse=every_sparse_step),
+    ),
+    "qwen3_next": replace(_QWEN3_NEXT, sizes=_sizes(48, 2048, 16, 5632, 151_936)),
+    "qwen3_5_text": replace(
+        _QWEN3_NEXT, kv_heads=4, experts=None, sizes=_sizes(32, 4096, 16, 12288, 248_320)
+    ),
+    "qwen3_5_moe_text": replace(
+        _QWEN3_NEXT,
+        experts=_qwen_experts(256, 8, sparse=every_layer),
+        sizes=_sizes(40, 2048, 16, 0, 248_320),
+    ),
+    "olmo_hybrid": ModelType(
+        qk_norm="all",
+        attention_bias=_ATTENTION_BIAS,
+        windows=Windows(key="", others=(LINEAR,)),
+        layer=olmo_hybrid,
+    ),
+    "kimi_linear": ModelType(
+        latent=True,
+        rotary=False,
+        windows=Windows(key="", others=(LINEAR,)),
+        experts=Mixture(
+            count=256,
+            per_token=8,
+            size=1024,
+            sparse=listed_dense,
+            shared_size=shared_experts(count=1, size=1024, key="num_shared_experts"),
+        ),
+        layer=kimi_delta,
+        special=kimi_special,
     ),
     "gemma": ModelType(
         kv_heads=16,
@@ -377,7 +452,12 @@ MODEL_TYPES: dict[str, ModelType] = {
 }
 
 # A multimodal file: the decoder is its text_config, which need not name its own type.
-NESTED: dict[str, str] = {"gemma3": "gemma3_text", "llama4": "llama4_text"}
+NESTED: dict[str, str] = {
+    "gemma3": "gemma3_text",
+    "llama4": "llama4_text",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+}
 
 
 def shape_from_config(

@@ -25,7 +25,11 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
     "max_position_embeddings": ("max_position_embeddings", "n_positions", "n_ctx"),
     "num_experts": ("num_experts", "num_local_experts", "n_routed_experts"),
-    "num_experts_per_tok": ("num_experts_per_tok", "experts_per_token"),
+    "num_experts_per_tok": (
+        "num_experts_per_tok",
+        "experts_per_token",
+        "num_experts_per_token",
+    ),
     "dtype": ("dtype", "torch_dtype"),
 }
 
@@ -173,7 +177,7 @@ class ConfigReader:
 
 # Fields of a shape that a model type fixes.
 _FIXED: tuple[str, ...] = ("gated_mlp", "rotary", "norm", "norm_bias", "norms_per_layer")
-_FIXED += ("extra_norms", "qk_norm", "lm_head_bias", "attention_sinks")
+_FIXED += ("extra_norms", "qk_norm", "lm_head_bias", "attention_sinks", "attention_gate")
 
 KvRule = Callable[[ConfigReader, int], int]
 LayerRule = Callable[[ConfigReader, int], bool]
@@ -201,12 +205,15 @@ class Windows:
         Key that must be true for the window to apply.
     local
         The windowed layers, if the file has no ``layer_types``.
+    others
+        Further names in ``layer_types``, of layers that a rule of the model type reads.
     """
 
     default: int | None = None
     key: str = "sliding_window"
     switch: str | None = None
     local: LayerRule = every_layer
+    others: tuple[str, ...] = ()
 
     def read(self, reader: ConfigReader, layers: int) -> list[int | None]:
         """Return each layer's window, None for all tokens.
@@ -225,10 +232,10 @@ class Windows:
             local = [self.local(reader, layer) for layer in range(layers)]
         else:
             for kind in types:
-                if kind != _FULL and kind not in _LOCAL:
+                if kind not in (_FULL, *_LOCAL, *self.others):
                     reader.fail(
-                        f"layer_types has {kind!r}; only {_FULL} and "
-                        f"{' and '.join(_LOCAL)} are modelled"
+                        f"layer_types has {kind!r}; only "
+                        f"{' and '.join((_FULL, *_LOCAL, *self.others))} are modelled"
                     )
             local = [kind in _LOCAL for kind in types]
         return [window if is_local else None for is_local in local]
@@ -309,6 +316,7 @@ class ModelType:
     positions: int | None = None
     max_positions: int | None = None
     attention_sinks: bool = False
+    attention_gate: Literal["none", "head", "value"] = "none"
     windows: Windows = _NO_WINDOWS
     experts: Mixture | None = None
     latent: bool = False
@@ -373,17 +381,13 @@ def _head_sizes(
 ) -> dict[str, Any]:
     """Return KV heads and head width, or the latent vector that replaces them."""
     if kind.latent:
-        nope = reader.size("qk_nope_head_dim", 128)
-        rope = reader.size("qk_rope_head_dim", 64)
-        latent = {
-            "kv_rank": reader.size("kv_lora_rank", 512),
-            "rope_dim": rope,
-            "query_rank": reader.optional("q_lora_rank", 1536, minimum=1),
-            "nope_dim": nope,
-            "value_dim": reader.size("v_head_dim", 128),
-        }
+        latent = latent_sizes(reader)
         # Every head has its own keys and values, made from the one cached vector.
-        return {"kv_heads": heads, "head_dim": nope + rope, "latent": latent}
+        return {
+            "kv_heads": heads,
+            "head_dim": latent["nope_dim"] + latent["rope_dim"],
+            "latent": latent,
+        }
     head_dim = reader.optional("head_dim", kind.head_dim, minimum=1)
     if head_dim is None:
         if hidden % heads:
@@ -395,6 +399,17 @@ def _head_sizes(
     rule = kind.kv_heads
     kv_heads = rule(reader, heads) if callable(rule) else stated_kv_heads(reader, heads, rule)
     return {"kv_heads": kv_heads, "head_dim": head_dim}
+
+
+def latent_sizes(reader: ConfigReader) -> dict[str, Any]:
+    """Return the sizes of latent attention, by default those of DeepSeek-V3."""
+    return {
+        "kv_rank": reader.size("kv_lora_rank", 512),
+        "rope_dim": reader.size("qk_rope_head_dim", 64),
+        "query_rank": reader.optional("q_lora_rank", 1536, minimum=1),
+        "nope_dim": reader.size("qk_nope_head_dim", 128),
+        "value_dim": reader.size("v_head_dim", 128),
+    }
 
 
 def stated_kv_heads(reader: ConfigReader, heads: int, default: int | None = None) -> int:
