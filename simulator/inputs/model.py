@@ -205,6 +205,25 @@ class LatentAttention(Frozen):
     value_dim: Positive
 
 
+class Indexer(Frozen):
+    """The indexer of DeepSeek sparse attention (DSA; DeepSeek-V3.2, GLM-5).
+
+    It scores every cached token for each query, and attention reads the ``top_k`` best alone. Each
+    layer keeps a key of its own per token for it, in fp8.
+
+    Attributes
+    ----------
+    heads, dim
+        Index heads, and width of their queries and of the one key that they share.
+    top_k
+        Cached tokens that a query attends to, at most.
+    """
+
+    heads: Positive
+    dim: Positive
+    top_k: Positive
+
+
 class ModelShape(Frozen):
     """Sizes of a decoder-only transformer, in the words of docs/nomenclature.md.
 
@@ -272,6 +291,7 @@ class ModelShape(Frozen):
     layer_groups: tuple[LayerGroup, ...] = ()
     experts: Experts | None = None
     latent: LatentAttention | None = None
+    indexer: Indexer | None = None
     weight_dtype: Annotated[Dtype, BeforeValidator(read_dtype)] = "bf16"
     source: str = ""
     notes: tuple[str, ...] = ()

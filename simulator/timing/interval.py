@@ -42,6 +42,7 @@ from simulator.timing.constants import (
     LINEAR_KERNELS,
     LOW_PRECISION,
     PRODUCTS,
+    SPARSE_KERNELS,
     STREAMING,
     Key,
     Rates,
@@ -60,6 +61,7 @@ Family = Literal[
     "latent_attention",
     "prefill_attention",
     "latent_prefill",
+    "sparse_attention",
     "recurrence",
     "elementwise",
     "collective",
@@ -74,6 +76,8 @@ FAMILY: dict[Kind, Family] = {
     "copy": "attention",
     "prefill_attention": "prefill_attention",
     "latent_prefill": "latent_prefill",
+    # A layer has an indexer and the attention to what it selects.
+    **dict.fromkeys(SPARSE_KERNELS, "sparse_attention"),
     # Rows of linear attention tell one from the other, but a layer has both.
     **dict.fromkeys(LINEAR_KERNELS, "recurrence"),
     **dict.fromkeys(STREAMING, "elementwise"),

@@ -19,6 +19,7 @@ KERNELS: Mapping[Family, str] = {
     "latent_attention": "latent attention",
     "prefill_attention": "prefill attention",
     "latent_prefill": "latent prefill",
+    "sparse_attention": "sparse attention and its indexer",
     "recurrence": "linear attention",
     "elementwise": "norms and other elementwise",
     "collective": "collectives",
