@@ -6,7 +6,7 @@ from functools import cached_property
 
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
-from simulator.counts.operation import Kind, Operation, Totals, total
+from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals, total
 from simulator.counts.transformer import check_split, decode_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, Precision, is_low_precision
@@ -122,17 +122,19 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
     gpu_rates = rates(gpu, setup.constants)
     operations = tuple(decode_operations(model, setup, work, resident_blocks=resident_blocks(gpu)))
     needs = memory_on(gpu, model, setup, work)
+    time = step_time(operations, gpu_rates, setup.execution)
     found = Estimate(
         model=model,
         gpu=gpu,
         setup=setup,
         workload=work,
         operations=operations,
-        time=step_time(operations, gpu_rates, setup.execution),
+        time=time,
         memory=needs,
         rates=gpu_rates,
         notes=(
             *_notes(model, gpu_rates, setup, work, needs),
+            *_state_notes(model, operations, time),
             *_stored_notes(operations, gpu_rates),
         ),
     )
@@ -148,7 +150,7 @@ def latent_forms(model: ModelShape, setup: Setup) -> list[Setup]:
     """
     if model.latent is None or setup.latent_form != "auto":
         return [setup]
-    mixes = setup.bifurcated and not setup.eager
+    mixes = setup.bifurcated and not setup.eager and model.indexer is None
     forms = ("absorbed", "mixed") if mixes else ("absorbed",)
     return [setup.but(latent_form=form) for form in forms]
 
@@ -225,6 +227,11 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
         raise WorkloadError(
             f"latent_form = {setup.latent_form}: {model.name} has no latent attention"
         )
+    if model.indexer is not None and setup.latent_form not in ("auto", "absorbed"):
+        raise WorkloadError(
+            f"latent_form = {setup.latent_form}: each query of {model.name} selects tokens of its "
+            "own, which engines attend to in the absorbed form alone"
+        )
     if refusal := find_way(setup.kernel).refusal(model, work):
         raise WorkloadError(refusal)
     if setup.tensor_parallel > 1 and gpu.link_bytes_per_s(setup.tensor_parallel) is None:
@@ -254,7 +261,6 @@ def _notes(
         notes.append("Layers with a sliding window read and keep only their window.")
     if any(group.chunk is not None for group in model.layer_groups):
         notes.append("Layers that attend in chunks read and keep only the last one.")
-    notes.append(_state_note(model))
     if len(work.tree) > 1 and setup.bifurcated:
         joined = ", ".join(level.name for level in work.tree if not level.split)
         notes.append(
@@ -262,7 +268,12 @@ def _notes(
             if joined
             else "Each level of the tree is read once per node; see 'bifurcate tree' for others."
         )
-    if model.latent is not None:
+    if model.indexer is not None:
+        notes.append(
+            f"Each query attends to the {model.indexer.top_k:,} tokens at most that it selects, "
+            "which no other shares: the attention saves only reads of index keys."
+        )
+    elif model.latent is not None:
         notes.append(_latent_note(setup))
     notes.append(_routing_note(model, setup))
     if work.query_tokens > 1:
@@ -279,15 +290,22 @@ def _notes(
     return [note for note in notes if note]
 
 
-def _state_note(model: ModelShape) -> str:
-    """Say what layers with a state have to share; empty if there are none."""
-    states = sum(group.count for group in model.layer_groups if group.state is not None)
-    if not states:
-        return ""
-    return (
-        f"{states} of {model.layers} layers keep a state of constant size for each sequence: "
-        "nothing in them is shared, whatever the attention."
-    )
+def _state_notes(
+    model: ModelShape, operations: Sequence[Operation], time: StepTime
+) -> Iterator[str]:
+    """Say what layers with a state have to share, and how much of the step they take."""
+    layers = sum(group.count for group in model.layer_groups if group.state is not None)
+    if layers:
+        spent = sum(
+            operation.repeat * float(of_one.device_s)
+            for operation, of_one in zip(operations, time.operations, strict=True)
+            if operation.kind in STATE_KINDS or operation.name.startswith("state_")
+        )
+        yield (
+            f"{layers} of {model.layers} layers mix tokens by a state of constant size "
+            f"({spent / float(time.device_s):.0%} of the step): each sequence has its own, so "
+            "nothing in them is shared, whatever the attention."
+        )
 
 
 def _latent_note(setup: Setup) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from simulator.counts.attention import linear
+from simulator.counts.attention import linear, sparse
 from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.tree import shared_tokens, stored_tokens, visible_levels
 from simulator.counts.pieces import Shard
@@ -14,7 +14,7 @@ from simulator.counts.transformer import (
     visible_tokens,
 )
 from simulator.inputs.dtypes import DTYPE_BYTES
-from simulator.inputs.model import ModelShape, count_parameters
+from simulator.inputs.model import ModelShape, count_parameters, indexer_parameters
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum
@@ -116,7 +116,10 @@ def _copied_parameters(model: ModelShape, ranks: int) -> float:
             copied += group.count * (1 - 1 / ranks) * model.experts.count * d
         if group.attends and model.latent is not None:
             width = model.latent.kv_rank + model.latent.rope_dim + (model.latent.query_rank or 0)
-            copied += group.count * (1 - 1 / ranks) * d * width
+            whole = d * width
+            if model.indexer is not None and group.indexes:
+                whole += indexer_parameters(model, model.indexer)
+            copied += group.count * (1 - 1 / ranks) * whole
         elif group.caches:
             width = layer.head_dim + (0 if group.kv == "tied" else layer.value_width)
             matrices = group.count * width * (d + model.qkv_bias)
@@ -135,6 +138,17 @@ def kv_bytes_per_token(model: ModelShape, setup: Setup) -> float:
         if group.caches
     )
     return values * DTYPE_BYTES[setup.kv_dtype]
+
+
+def index_bytes_per_token(model: ModelShape) -> Numeric:
+    """Bytes of one token's index keys on one GPU, in all layers; 0 without an indexer.
+
+    Every GPU of a group holds all of them.
+    """
+    if model.indexer is None:
+        return 0
+    layers = sum(group.count for group in model.layer_groups if group.attends and group.indexes)
+    return layers * sparse.index_key_bytes(model.indexer)
 
 
 def state_bytes_per_sequence(model: ModelShape, setup: Setup) -> Numeric:
@@ -166,6 +180,7 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
     state keep one for every sequence.
     """
     values: Numeric = 0
+    index_keys: Numeric = 0
     for group in model.layer_groups:
         if not group.caches:
             continue
@@ -178,13 +193,15 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
             stored = context * (work.samples if setup.copies else 1) + decoded * work.samples
             stored = work.prompts * stored
         values = values + group.count * cache_width * stored
+        if model.indexer is not None and group.indexes:
+            index_keys = index_keys + group.count * stored * sparse.index_key_bytes(model.indexer)
     if model.latent is not None and setup.mixed:
         *_, expanded_width = rank_geometry(model, setup.but(latent_form="expanded"))
         shared = shared_tokens(prefilled_levels(setup, work))
         layers = sum(group.count for group in model.layer_groups if group.attends)
         values = values + layers * shared * expanded_width
     states = work.prompts * work.samples * state_bytes_per_sequence(model, setup)
-    return values * DTYPE_BYTES[setup.kv_dtype] + states
+    return values * DTYPE_BYTES[setup.kv_dtype] + index_keys + states
 
 
 def workspace_bytes(
@@ -214,7 +231,10 @@ def workspace_bytes(
     way = find_way(setup.kernel)
     attention: Numeric = 0
     for shape, *_ in attention_shapes(model, setup, work, resident_blocks):
-        attention = maximum(attention, way.workspace_bytes(shape, setup))
+        needed = way.workspace_bytes(shape, setup)
+        if shape.indexer is not None:
+            needed = sparse.scores_bytes(shape)
+        attention = maximum(attention, needed)
     return maximum(hidden + attention, logits + tokens * element * model.hidden_size)
 
 

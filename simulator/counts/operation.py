@@ -53,6 +53,14 @@ KIN: dict[Kind, Kind] = {
     "rotary": "elementwise",
     "quantise": "elementwise",
 }
+# The kinds of a layer's state: linear attention and state spaces.
+STATE_KINDS: tuple[Kind, ...] = (
+    "convolution",
+    "recurrence",
+    "chunk_solve",
+    "chunk_scan",
+    "fused_scan",
+)
 # Consecutive kinds of operation in an attention call, whose errors count as one. Sums add them
 # last: over a grid all other operations have fewer points, and so has their sum.
 ONE_KERNEL: tuple[Kind, ...] = ("attention", "latent_attention", "combine", "copy")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from simulator.counts.attention import latent, linear
+from simulator.counts.attention import latent, linear, sparse
 from simulator.counts.attention.plain import rebuild
 from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.shape import AttentionShape, present
@@ -58,7 +58,7 @@ PREFILL_ROWS_PER_BLOCK = 128
 TOP_K = 200  # default of gpt-fast's sampling and of the paper
 
 # What decides the cost of each part of a layer, besides the model: fields of its group.
-PROJECTED = ("attends", "kv", *LAYER_SIZES[:-1])
+PROJECTED = ("attends", "kv", "indexes", *LAYER_SIZES[:-1])
 ATTENDED = (*PROJECTED, "window", "chunk")
 FED_FORWARD = ("mlp", "intermediate_size", "mixes")
 
@@ -108,7 +108,8 @@ def around_attention(
     before, after = embedding(shard), []
     for group, layers, mark in attending(model, *PROJECTED):
         layer = shard.of(group)
-        before += repeated(attention_input(layer, kv=group.kv), layers, mark=mark)
+        operations = attention_input(layer, kv=group.kv, indexes=group.indexes)
+        before += repeated(operations, layers, mark=mark)
         after += repeated(attention_output(layer), layers, mark=mark)
     before += _states(shard, lambda state: linear.decode(shard, state, work))
     before += _further_products(shard)
@@ -197,13 +198,15 @@ def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[
     operations, outputs = embedding(shard), []
     for group, layers, mark in attending(model, *PROJECTED):
         layer = shard.of(group)
-        before = attention_input(layer, absorbed=False, kv=group.kv)
+        # Prefill attends in the absorbed form where each query selects its own tokens.
+        absorbed = model.indexer is not None
+        before = attention_input(layer, absorbed=absorbed, kv=group.kv, indexes=group.indexes)
         if model.latent is not None and setup.mixed:
             before.append(latent.context_store(shard, model.latent, shared_tokens(levels)))
         operations += repeated(before, layers, mark=mark)
-        outputs += repeated(attention_output(layer, absorbed=False), layers, mark=mark)
+        outputs += repeated(attention_output(layer, absorbed=absorbed), layers, mark=mark)
     for group, layers, mark in attending(model, *ATTENDED):
-        prefill = _prefill_attention(shard.of(group), levels, group)
+        prefill = _prefill_attention(shard.of(group), levels, group, work)
         operations += repeated(prefill, layers, mark=mark)
     operations += _states(shard, lambda state: linear.prefill(shard, state, levels, work))
     operations += [*_further_products(shard), *outputs, *_mlps(shard), *head(shard, work.prompts)]
@@ -285,7 +288,7 @@ def embedding(shard: Shard) -> list[Operation]:
 
 
 def attention_input(
-    shard: Shard, *, absorbed: bool = True, kv: KvSource = "own"
+    shard: Shard, *, absorbed: bool = True, kv: KvSource = "own", indexes: bool = True
 ) -> list[Operation]:
     """Norm, projections to queries, keys and values, their norms, rotary, and cache write.
 
@@ -294,14 +297,18 @@ def attention_input(
     absorbed
         For latent attention: whether queries move into the latent space (decoding), or keys and
         values out of it (prefill, and an expanded cache).
-    kv
-        The layer's own keys and values, see :class:`~simulator.inputs.model.LayerGroup`.
+    kv, indexes
+        The layer's own keys and values, and its own indexer: see
+        :class:`~simulator.inputs.model.LayerGroup`.
     """
     model, absorbed = shard.model, absorbed and not shard.setup.expanded
     operations = [norm(shard, "attention_norm")] if model.norms_per_layer else []
     operations += quantised(shard, "attention_quantise", model.hidden_size)
     if model.latent is not None:
-        return operations + latent.projections(shard, model.latent, absorbed=absorbed)
+        operations += latent.projections(shard, model.latent, absorbed=absorbed)
+        if model.indexer is not None and indexes:
+            operations += sparse.projections(shard, model.indexer, model.latent)
+        return operations
     kv_heads = 0 if kv == "earlier" else max(1, model.kv_heads // shard.ranks)
     query, key = shard.heads * model.head_dim, kv_heads * model.head_dim
     value = kv_heads * model.value_width
@@ -344,7 +351,13 @@ def attention(shape: AttentionShape, setup: Setup) -> list[Operation]:
     """
     way = find_way(setup.kernel)
     operations = [rebuild(shape)] if setup.rebuilds else []
-    if setup.eager and shape.expanded is None:  # plain code of the mixed form is no setup's
+    if shape.indexer is not None:
+        if shape.indexes:
+            operations += sparse.scores(
+                shape, shape.indexer, bifurcated=setup.bifurcated, rereads=setup.rereads
+            )
+        operations.append(sparse.attention(shape, shape.indexer))
+    elif setup.eager and shape.expanded is None:  # plain code of the mixed form is no setup's
         operations += way.plain(shape, setup)
     elif setup.bifurcated:
         operations += way.bifurcated(shape)
@@ -415,6 +428,8 @@ def attention_shape(
         sliced_queries=not model.rotary and model.qk_norm == "none" and model.latent is None,
         levels=visible_levels(work, context) if work.tree else (),
         kind="attention" if model.latent is None or setup.expanded else "latent_attention",
+        indexer=model.indexer,
+        indexes=group is None or group.indexes,
     )
     if model.latent is None or not setup.mixed:
         return shape
@@ -510,13 +525,15 @@ def prefilled_levels(setup: Setup, work: Workload) -> tuple[SharedLevel, ...]:
 
 
 def _prefill_attention(
-    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup
+    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup, work: Workload
 ) -> list[Operation]:
     """Return causal flash attention of every node over itself and the nodes above it.
 
     A query sees itself and the tokens before it, within its window or chunk. A level has the pairs
     up to its end minus those of the levels above it.
     """
+    if shard.model.indexer is not None:
+        return _sparse_prefill(shard, levels, group, work)
     heads, element = shard.heads, shard.element_bytes
     kv_heads, key_width, value_width = prefill_geometry(shard.model, shard.setup)
     widths = key_width + value_width
@@ -549,6 +566,25 @@ def _prefill_attention(
             )
         )
         above, pairs_above = end, pairs
+    return operations
+
+
+def _sparse_prefill(
+    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup, work: Workload
+) -> list[Operation]:
+    """Return every node's attention to the tokens that its queries select."""
+    shape = attention_shape(shard.model, shard.setup, work, group, resident_blocks=1)
+    operations: list[Operation] = []
+    above: Numeric = 0
+    for number, level in enumerate(levels, 1):
+        if shape.indexer is None:
+            break
+        found = sparse.prefill(
+            shape, shape.indexer, prompts=level.nodes, tokens=level.tokens, before=above
+        )
+        mark = f"_level_{number}" if len(levels) > 1 else ""
+        operations += repeated(found if group.indexes else found[-1:], 1, mark=mark)
+        above = above + level.tokens
     return operations
 
 

@@ -98,6 +98,9 @@ class LayerGroup(Frozen):
     kv
         Whether the layer caches keys and values of its own, reads those of an earlier layer
         (Gemma 3n), or projects once for both (Gemma 4).
+    indexes
+        Of a model with an indexer: whether the layer has its own, or attends to the tokens that an
+        earlier layer selected (GLM-5).
     heads, kv_heads, head_dim, value_dim, intermediate_size
         Sizes that differ from the model's.
     products, vectors
@@ -111,6 +114,7 @@ class LayerGroup(Frozen):
     attends: bool = True
     state: State | None = None
     kv: KvSource = "own"
+    indexes: bool = True
     heads: Positive | None = None
     kv_heads: Positive | None = None
     head_dim: Positive | None = None
@@ -316,6 +320,8 @@ class ModelShape(Frozen):
             raise ValueError(f"layer_groups do not add up to layers = {self.layers}")
         if self.experts is None and any(group.mlp == "experts" for group in self.layer_groups):
             raise ValueError("layer_groups has layers with experts but the model has none")
+        if self.indexer is not None and self.latent is None:
+            raise ValueError("an indexer selects from a latent cache, which the model has not")
         for group in self.layer_groups:
             heads, kv_heads = group.heads or self.heads, group.kv_heads or self.kv_heads
             if group.attends and heads % kv_heads:
@@ -494,9 +500,18 @@ def count_parameters(model: ModelShape) -> ParameterCount:
 def _mixing_parameters(model: ModelShape, group: LayerGroup) -> int:
     """Count the matrices and vectors of one layer that mix tokens, and its further ones."""
     attention = attention_parameters(model, group.kv) if group.attends else 0
+    if model.indexer is not None and group.attends and group.indexes:
+        attention += indexer_parameters(model, model.indexer)
     state = 0 if group.state is None else state_parameters(model, group.state)
     further = sum(product.inner * product.columns for product in group.products)
     return attention + state + further + group.vectors
+
+
+def indexer_parameters(model: ModelShape, indexer: Indexer) -> int:
+    """Count the matrices of one layer's indexer, and the layer norm of its key."""
+    d, rank = model.hidden_size, model.latent and model.latent.query_rank
+    queries = (rank or d) * indexer.heads * indexer.dim
+    return queries + d * (indexer.dim + indexer.heads) + 2 * indexer.dim
 
 
 def state_parameters(model: ModelShape, state: State) -> int:

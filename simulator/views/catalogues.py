@@ -50,7 +50,11 @@ CONSTANT = (Column("value"), Column("origin"), Column("source"))
 
 def model_facts(shape: "ModelShape") -> Row:
     """Return a model's shape, parameters and KV bytes per token."""
-    from simulator.counts.memory import kv_bytes_per_token
+    from simulator.counts.memory import (
+        index_bytes_per_token,
+        kv_bytes_per_token,
+        state_bytes_per_sequence,
+    )
     from simulator.inputs.setup import Setup
 
     return {
@@ -58,6 +62,8 @@ def model_facts(shape: "ModelShape") -> Row:
         "family": shape.family,
         **columns.as_object(PARAMETERS, count_parameters(shape)),
         "kv_bytes_per_token_bf16": int(kv_bytes_per_token(shape, Setup())),
+        "index_bytes_per_token": int(index_bytes_per_token(shape)),
+        "state_bytes_per_sequence": int(state_bytes_per_sequence(shape, Setup())),
     }
 
 

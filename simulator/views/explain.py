@@ -96,7 +96,7 @@ def _kv_read(result: Estimate) -> list[Step]:
     work = result.workload
     read = float(result.totals.kv_bytes_read)
     once = find_way(result.setup.kernel).kv_formula(result.setup)
-    if not once:
+    if not once or result.model.indexer is not None:
         return [
             Step(
                 what="KV bytes read",

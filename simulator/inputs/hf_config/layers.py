@@ -9,7 +9,7 @@ Source: configuration and modelling classes of transformers 5.24.0.
 from collections.abc import Mapping
 from typing import Any
 
-from simulator.inputs.hf_config.reading import ConfigReader
+from simulator.inputs.hf_config.reading import ConfigReader, LayerRule
 
 LINEAR = "linear_attention"
 
@@ -103,9 +103,29 @@ def kimi_delta(reader: ConfigReader, layer: int) -> dict[str, Any]:
     }
 
 
-def listed_dense(reader: ConfigReader, layer: int) -> bool:
-    """Return whether a layer has experts: as ``mlp_layer_types`` lists, else after dense ones."""
-    types = reader.items("mlp_layer_types", length=reader.size("num_hidden_layers"))
+def indexed(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """GLM-5: some layers take the selection of the last layer with an indexer."""
+    types = reader.items("indexer_types", length=reader.size("num_hidden_layers"))
+    pattern = reader.data.get("index_topk_pattern")
     if types is not None:
-        return bool(types[layer] == "sparse")
-    return layer >= (reader.optional("first_k_dense_replace", 1) or 0)
+        return {"indexes": types[layer] == "full"}
+    if pattern:
+        return {"indexes": pattern[layer] in ("F", "full")}
+    every = max(reader.optional("index_topk_freq", 1) or 1, 1)
+    offset = reader.optional("index_skip_topk_offset", 2) or 0
+    return {"indexes": max(layer - offset + 1, 0) % every == 0}
+
+
+def listed_experts(default: int) -> LayerRule:
+    """Select the layers with experts: as ``mlp_layer_types`` lists, else after the dense ones.
+
+    ``default`` is the class default of their number.
+    """
+
+    def rule(reader: ConfigReader, layer: int) -> bool:
+        types = reader.items("mlp_layer_types", length=reader.size("num_hidden_layers"))
+        if types is not None:
+            return bool(types[layer] == "sparse")
+        return layer >= (reader.optional("first_k_dense_replace", default) or 0)
+
+    return rule

@@ -16,8 +16,9 @@ from simulator.inputs.files import validate
 from simulator.inputs.hf_config.layers import (
     LINEAR,
     gated_delta,
+    indexed,
     kimi_delta,
-    listed_dense,
+    listed_experts,
     olmo_hybrid,
 )
 from simulator.inputs.hf_config.reading import (
@@ -139,6 +140,31 @@ def kimi_special(reader: ConfigReader) -> dict[str, Any]:
     return {"latent": latent_sizes(latent)}
 
 
+def indexer_of(*, heads: int) -> Callable[[ConfigReader], dict[str, Any]]:
+    """DeepSeek-V3.2: the indexer of sparse attention; ``heads`` is the class default."""
+
+    def special(reader: ConfigReader) -> dict[str, Any]:
+        indexer = {
+            "heads": reader.size("index_n_heads", heads),
+            "dim": reader.size("index_head_dim", 128),
+            "top_k": reader.size("index_topk", 2048),
+        }
+        return {"indexer": indexer}
+
+    return special
+
+
+def glm_indexer(reader: ConfigReader) -> dict[str, Any]:
+    """GLM-5: an indexer of 32 heads, and latent attention of other sizes by default."""
+    defaults = {"q_lora_rank": 2048, "qk_nope_head_dim": 192, "v_head_dim": 256}
+    latent = latent_sizes(ConfigReader({**defaults, **reader.data}, where=reader.where))
+    return {
+        **indexer_of(heads=32)(reader),
+        "latent": latent,
+        "head_dim": latent["nope_dim"] + latent["rope_dim"],
+    }
+
+
 def falcon_special(reader: ConfigReader) -> dict[str, Any]:
     """Falcon: how many norms a layer has, and rotary encoding or ALiBi."""
     norms = 2
@@ -212,18 +238,15 @@ _GEMMA2 = ModelType(
     sizes=_sizes(26, 2304, 8, 9216, 256_000),
 )
 
-_DEEPSEEK_V3 = ModelType(
-    latent=True,
-    attention_bias=_ATTENTION_BIAS,
-    experts=Mixture(
-        count=256,
-        per_token=8,
-        size=2048,
-        sparse=after_first_dense(3),
-        shared_size=shared_experts(count=1, size=2048),
-        correction_bias=True,
-    ),
+_V3_EXPERTS = Mixture(
+    count=256,
+    per_token=8,
+    size=2048,
+    sparse=after_first_dense(3),
+    shared_size=shared_experts(count=1, size=2048),
+    correction_bias=True,
 )
+_DEEPSEEK_V3 = ModelType(latent=True, attention_bias=_ATTENTION_BIAS, experts=_V3_EXPERTS)
 
 
 def _qwen_experts(count: int, per_token: int, *, sparse: LayerRule = every_sparse_step) -> Mixture:
@@ -322,7 +345,7 @@ MODEL_TYPES: dict[str, ModelType] = {
             count=256,
             per_token=8,
             size=1024,
-            sparse=listed_dense,
+            sparse=listed_experts(1),
             shared_size=shared_experts(count=1, size=1024, key="num_shared_experts"),
         ),
         layer=kimi_delta,
@@ -435,6 +458,18 @@ MODEL_TYPES: dict[str, ModelType] = {
         ),
     ),
     "deepseek_v3": _DEEPSEEK_V3,
+    "deepseek_v32": replace(
+        _DEEPSEEK_V3,
+        windows=Windows(key="", others=("indexed_attention",)),
+        special=indexer_of(heads=64),
+    ),
+    "glm_moe_dsa": replace(
+        _DEEPSEEK_V3,
+        experts=replace(_V3_EXPERTS, sparse=listed_experts(3)),
+        windows=Windows(key="", others=("indexed_attention",)),
+        layer=indexed,
+        special=glm_indexer,
+    ),
     # Kimi-K2's own files name DeepseekV3ForCausalLM as their class.
     "kimi_k2": _DEEPSEEK_V3,
     "codegen": _GPTJ,
