@@ -20,7 +20,7 @@ from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
 from simulator.timing.roofline import Roof, cached_bytes
 from simulator.timing.step import StepTime, attention_spent, running, step_time
-from simulator.units import format_gib
+from simulator.units import format_gib, format_time
 
 # The beginning of the note about a step that does not fit.
 DOES_NOT_FIT = "Does not fit"
@@ -302,9 +302,9 @@ def _state_notes(
             if operation.kind in STATE_KINDS or operation.name.startswith("state_")
         )
         yield (
-            f"{layers} of {model.layers} layers mix tokens by a state of constant size "
-            f"({spent / float(time.device_s):.0%} of the step): each sequence has its own, so "
-            "nothing in them is shared, whatever the attention."
+            f"{layers} of {model.layers} layers mix tokens by a state of constant size, of which "
+            f"each sequence has its own: in {format_time(spent)} of the step nothing is shared, "
+            "whatever the attention."
         )
 
 
