@@ -225,38 +225,27 @@ def check_split(model: ModelShape, ranks: int) -> None:
     """
     layers = [model.of(group) for group in model.layer_groups if group.attends]
     states = [group.state for group in model.layer_groups if group.state is not None]
-    # Heads that must be split, and those that may be copied instead.
-    of_layers = {(layer.heads, layer.kv_heads) for layer in layers}
-    of_states = {(state.v_heads, state.k_heads or state.v_heads) for state in states}
-    sizes = of_layers | of_states
+    # Heads that must be split, those that may be copied instead, and their names.
+    sizes = {(layer.heads, layer.kv_heads, "heads and {} KV heads") for layer in layers}
+    sizes |= {
+        (state.v_heads, state.k_heads or state.v_heads, "state heads and {} key heads")
+        for state in states
+    }
 
-    def divides(size: int) -> bool:
-        return all(
-            split % size == 0 and (copied % size == 0 or size % copied == 0)
-            for split, copied in sizes
-        )
-
-    if not divides(ranks):
-        largest = max(split for split, _ in sizes)
-        valid = [str(size) for size in range(1, largest + 1) if divides(size)]
-        found = [
-            f"the {_either(split)} {words} and {_either(copied)} {keys}"
-            for pairs, words, keys in (
-                (of_layers, "heads", "KV heads"),
-                (of_states, "heads", "key heads of states"),
-            )
-            if pairs
-            for split, copied in [zip(*sorted(pairs), strict=True)]
+    def refused(size: int) -> list[str]:
+        return [
+            f"{split} {words.format(copied)}"
+            for split, copied, words in sorted(sizes)
+            if split % size or (copied % size and size % copied)
         ]
+
+    if refused(ranks):
+        largest = max(split for split, *_ in sizes)
+        valid = [str(size) for size in range(1, largest + 1) if not refused(size)]
         raise WorkloadError(
-            f"tensor_parallel = {ranks} does not divide {', or '.join(found)} of {model.name}; "
-            f"it can be {', '.join(valid)}"
+            f"tensor_parallel = {ranks} does not divide the {' or the '.join(refused(ranks))} of "
+            f"{model.name}; it can be {', '.join(valid)}"
         )
-
-
-def _either(sizes: Sequence[int]) -> str:
-    """Name the sizes of different layers."""
-    return " or ".join(map(str, sorted(set(sizes))))
 
 
 # Embedding.
@@ -634,9 +623,10 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
 
 def _states(shard: Shard, mixed: Callable[[State], list[Operation]]) -> list[Operation]:
     """Return the layers with a state; ``mixed`` gives a state's convolution and recurrence."""
+    groups = [group for group in shard.model.layer_groups if group.state is not None]
     return [
         operation
-        for group, layers, mark in kinds(shard.model, "state", "attends")
+        for group, layers, mark in _merged(groups, ("state", "attends"))
         if group.state is not None
         for operation in repeated(_state_layer(shard, group, mixed(group.state)), layers, mark=mark)
     ]
@@ -674,9 +664,10 @@ def _state_gate(shard: Shard, state: State) -> Operation:
 
 def _further_products(shard: Shard) -> list[Operation]:
     """Return the further matrices of all layers."""
+    groups = [group for group in shard.model.layer_groups if group.products]
     return [
         operation
-        for group, layers, mark in kinds(shard.model, "products")
+        for group, layers, mark in _merged(groups, ("products",))
         for operation in repeated(_products(shard, group.products), layers, mark=mark)
     ]
 
