@@ -107,13 +107,20 @@ def weights_bytes(model: ModelShape, setup: Setup) -> float:
 def _copied_parameters(model: ModelShape, ranks: int) -> float:
     """Matrix parameters that one rank holds beyond its shard, because every rank needs them.
 
-    KV heads if there are fewer than ranks, MLA's down-projections, and the experts' router.
+    KV heads and heads of states' keys if there are fewer than ranks, MLA's down-projections, the
+    experts' router and their latent projections, and matrices that are not split.
     """
     d, copied = model.hidden_size, 0.0
     for group in model.layer_groups:
-        layer = model.of(group)
+        layer, products = model.of(group), group.products
         if group.mlp == "experts" and model.experts is not None:
-            copied += group.count * (1 - 1 / ranks) * model.experts.count * d
+            width = model.experts.count + 2 * (model.experts.latent_size or 0)
+            copied += group.count * (1 - 1 / ranks) * width * d
+        if group.state is not None:
+            copied += group.count * d * group.state.copied_columns(ranks)
+            products += group.state.products
+        whole = sum(each.inner * each.columns for each in products if each.split == "none")
+        copied += group.count * (1 - 1 / ranks) * whole
         if group.attends and model.latent is not None:
             width = model.latent.kv_rank + model.latent.rope_dim + (model.latent.query_rank or 0)
             whole = d * width
@@ -122,7 +129,8 @@ def _copied_parameters(model: ModelShape, ranks: int) -> float:
             copied += group.count * (1 - 1 / ranks) * whole
         elif group.caches:
             width = layer.head_dim + (0 if group.kv == "tied" else layer.value_width)
-            matrices = group.count * width * (d + model.qkv_bias)
+            read = model.attention_input_size or d
+            matrices = (group.distinct or group.count) * width * (read + model.qkv_bias)
             copied += max(0, 1 - layer.kv_heads / ranks) * matrices
     return copied
 

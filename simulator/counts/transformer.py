@@ -226,27 +226,29 @@ def check_split(model: ModelShape, ranks: int) -> None:
     WorkloadError
         If a rank would hold a fraction of a head.
     """
-    layers = [model.of(group) for group in model.layer_groups if group.attends] or [model]
+    layers = [model.of(group) for group in model.layer_groups if group.attends]
+    states = [group.state for group in model.layer_groups if group.state is not None]
+    # Heads that must be split, those that may be copied instead, and their names.
+    sizes = {(layer.heads, layer.kv_heads, "heads and {} KV heads") for layer in layers}
+    sizes |= {
+        (state.v_heads, state.k_heads or state.v_heads, "state heads and {} key heads")
+        for state in states
+    }
 
-    def divides(size: int) -> bool:
-        return all(
-            layer.heads % size == 0 and (layer.kv_heads % size == 0 or size % layer.kv_heads == 0)
-            for layer in layers
-        )
+    def refused(size: int) -> list[str]:
+        return [
+            f"{split} {words.format(copied)}"
+            for split, copied, words in sorted(sizes)
+            if split % size or (copied % size and size % copied)
+        ]
 
-    if not divides(ranks):
-        valid = [str(size) for size in range(1, model.heads + 1) if divides(size)]
-        heads = sorted({layer.heads for layer in layers})
-        kv_heads = sorted({layer.kv_heads for layer in layers})
+    if refused(ranks):
+        largest = max(split for split, *_ in sizes)
+        valid = [str(size) for size in range(1, largest + 1) if not refused(size)]
         raise WorkloadError(
-            f"tensor_parallel = {ranks} does not divide the {_either(heads)} heads and "
-            f"{_either(kv_heads)} KV heads of {model.name}; it can be {', '.join(valid)}"
+            f"tensor_parallel = {ranks} does not divide the {' or the '.join(refused(ranks))} of "
+            f"{model.name}; it can be {', '.join(valid)}"
         )
-
-
-def _either(sizes: Sequence[int]) -> str:
-    """Name the sizes of different layers."""
-    return " or ".join(map(str, sizes))
 
 
 # Embedding.
@@ -303,7 +305,8 @@ def attention_input(
     """
     model, absorbed = shard.model, absorbed and not shard.setup.expanded
     operations = [norm(shard, "attention_norm")] if model.norms_per_layer else []
-    operations += quantised(shard, "attention_quantise", model.hidden_size)
+    read = model.attention_input_size or model.hidden_size
+    operations += quantised(shard, "attention_quantise", read)
     if model.latent is not None:
         operations += latent.projections(shard, model.latent, absorbed=absorbed)
         if model.indexer is not None and indexes:
@@ -315,7 +318,7 @@ def attention_input(
     columns = query + key + (0 if kv == "tied" else value)
     columns += gate_columns(model) // shard.ranks
     bias = model.qkv_bias
-    operations.append(gemm(shard, "qkv_projection", model.hidden_size, columns, bias=bias))
+    operations.append(gemm(shard, "qkv_projection", read, columns, bias=bias))
     if model.qk_norm != "none":
         operations.append(_qk_norm(shard, kv_heads))
     if model.rotary:
@@ -656,9 +659,10 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
 
 def _states(shard: Shard, mixed: Callable[[State], list[Operation]]) -> list[Operation]:
     """Return the layers with a state; ``mixed`` gives a state's convolution and recurrence."""
+    groups = [group for group in shard.model.layer_groups if group.state is not None]
     return [
         operation
-        for group, layers, mark in kinds(shard.model, "state", "attends")
+        for group, layers, mark in _merged(groups, ("state", "attends"))
         if group.state is not None
         for operation in repeated(_state_layer(shard, group, mixed(group.state)), layers, mark=mark)
     ]
@@ -671,14 +675,14 @@ def _state_layer(shard: Shard, group: LayerGroup, mixing: Sequence[Operation]) -
         return []
     d, width = model.hidden_size, shard.split(state.width)
     norms = [norm(shard, "state_norm")] if model.norms_per_layer and not group.attends else []
-    further = [_product(shard, product) for product in state.products]
+    columns = shard.split(state.columns) + state.copied_columns(shard.ranks)
     return [
         *norms,
         *quantised(shard, "state_quantise", d),
-        gemm(shard, "state_input_projection", d, shard.split(state.columns)),
-        *further,
+        gemm(shard, "state_input_projection", d, columns),
+        *_products(shard, state.products),
         *mixing,
-        vector_norm(shard, "state_gate", shard.tokens * shard.split(state.v_heads), state.v_dim),
+        _state_gate(shard, state),
         *quantised(shard, "state_output_quantise", width),
         gemm(shard, "state_output_projection", width, d),
         *all_reduce("state_all_reduce", message_bytes=shard.rows(d), ranks=shard.ranks),
@@ -686,20 +690,40 @@ def _state_layer(shard: Shard, group: LayerGroup, mixing: Sequence[Operation]) -
     ]
 
 
+def _state_gate(shard: Shard, state: State) -> Operation:
+    """Return the gate on the output, and its norm but for scans and convolutions."""
+    row = shard.rows(shard.split(state.width))
+    if state.rule in ("scan", "convolution"):
+        return elementwise("state_gate", 2 * row, row)
+    return vector_norm(shard, "state_gate", shard.tokens * shard.split(state.v_heads), state.v_dim)
+
+
 def _further_products(shard: Shard) -> list[Operation]:
     """Return the further matrices of all layers."""
+    groups = [group for group in shard.model.layer_groups if group.products]
     return [
         operation
-        for group, layers, mark in kinds(shard.model, "products")
-        for operation in repeated(
-            [_product(shard, each) for each in group.products], layers, mark=mark
-        )
+        for group, layers, mark in _merged(groups, ("products",))
+        for operation in repeated(_products(shard, group.products), layers, mark=mark)
     ]
 
 
-def _product(shard: Shard, product: Product) -> Operation:
-    """Return one further matrix, split by columns."""
-    return gemm(shard, product.name, product.inner, shard.split(product.columns))
+def _products(shard: Shard, products: Sequence[Product]) -> list[Operation]:
+    """Return further matrices, and the sums over the ranks of those that are split by rows."""
+    operations = []
+    for product in products:
+        inner: Numeric = product.inner
+        columns: Numeric = product.columns
+        if product.split == "columns":
+            columns = shard.split(product.columns)
+        elif product.split == "rows":
+            inner = shard.split(product.inner)
+        operations.append(gemm(shard, product.name, inner, columns))
+        if product.split == "rows":
+            summed = shard.rows(product.columns)
+            name = f"{product.name}_all_reduce"
+            operations += all_reduce(name, message_bytes=summed, ranks=shard.ranks)
+    return operations
 
 
 # The MLP: dense, or a mixture of experts.
@@ -774,7 +798,7 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
         visited=visited,
         held=experts.count,
         even=setup.routing == "balanced",
-        hidden=model.hidden_size,
+        hidden=experts.latent_size or model.hidden_size,
         inner=shard.split(experts.intermediate_size),
         ups=2 if model.gated_mlp else 1,
         bias=experts.expert_bias,
@@ -782,11 +806,20 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
         stored=setup.weight_dtype,
         multiplied=shard.product_dtype,
     )
-    bias, dtype = experts.router_bias, shard.dtype
+    bias, dtype, d = experts.router_bias, shard.dtype, model.hidden_size
     operations = [
-        gemm(shard, "router", model.hidden_size, experts.count, bias=bias, dtype=dtype),
-        *routed.operations(eager=shard.eager),
-    ]
+        gemm(shard, each.name, each.inner, each.columns, dtype=dtype) for each in experts.router
+    ] or [gemm(shard, "router", d, experts.count, bias=bias, dtype=dtype)]
+    visits = routed.operations(eager=shard.eager)
+    if experts.latent_size is not None:
+        # Replicated on every rank, as engines do.
+        latent, bias = experts.latent_size, model.mlp_bias
+        visits = [
+            gemm(shard, "experts_latent_projection", d, latent, bias=bias),
+            *visits,
+            gemm(shard, "experts_latent_output", latent, d, bias=bias),
+        ]
+    operations += visits
     if experts.shared_intermediate_size:
         if experts.shared_gate:
             operations.append(gemm(shard, "shared_expert_gate", model.hidden_size, 1, dtype=dtype))

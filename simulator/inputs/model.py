@@ -1,6 +1,6 @@
 """The shape of a decoder-only transformer: everything that determines its cost."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isqrt
@@ -21,11 +21,18 @@ KvSource = Literal["own", "earlier", "tied"]
 
 
 class Product(Frozen):
-    """A further matrix of a layer, multiplied with every token: [inner, columns]."""
+    """A further matrix of a layer, multiplied with every token: [inner, columns].
+
+    Attributes
+    ----------
+    split
+        How tensor parallelism splits it: by columns, by rows (the results are summed), or not.
+    """
 
     name: str
     inner: Positive
     columns: Positive
+    split: Literal["columns", "rows", "none"] = "columns"
 
 
 class State(Frozen):
@@ -46,6 +53,8 @@ class State(Frozen):
         Columns of the matrices that read the hidden state: queries, keys, values, gates, decays.
     channels, taps
         Channels of the convolution and the tokens that it combines; 0 for no convolution.
+    chunk
+        Tokens of a chunk in prefill.
     products, vectors
         Further matrices, and the values of biases, decays and norms.
     """
@@ -58,6 +67,7 @@ class State(Frozen):
     columns: Positive
     channels: Natural = 0
     taps: Natural = 0
+    chunk: Positive = 64
     products: tuple[Product, ...] = ()
     vectors: Natural = 0
 
@@ -75,6 +85,15 @@ class State(Frozen):
     def convolved_values(self) -> int:
         """Inputs that the convolution keeps of one sequence."""
         return self.channels * max(0, self.taps - 1)
+
+    def copied_columns(self, ranks: int) -> float:
+        """Return the columns of one GPU beyond its part: heads of keys fewer than GPUs are copied.
+
+        The keys of a scan come from a product of their own, which is not split.
+        """
+        if self.rule == "scan" or not self.k_heads:
+            return 0
+        return 2 * self.k_dim * max(0, 1 - self.k_heads / ranks)
 
 
 class LayerGroup(Frozen):
@@ -103,6 +122,9 @@ class LayerGroup(Frozen):
         earlier layer selected (GLM-5).
     heads, kv_heads, head_dim, value_dim, intermediate_size
         Sizes that differ from the model's.
+    distinct
+        Layers whose attention, MLP and norms have weights of their own; the others use these in
+        turn (Zamba2). None: all.
     products, vectors
         Further matrices of each layer, and the values of further vectors.
     """
@@ -120,6 +142,7 @@ class LayerGroup(Frozen):
     head_dim: Positive | None = None
     value_dim: Positive | None = None
     intermediate_size: Positive | None = None
+    distinct: Positive | None = None
     products: tuple[Product, ...] = ()
     vectors: Natural = 0
 
@@ -167,8 +190,13 @@ class Experts(Frozen):
         Inner width of one routed expert.
     shared_intermediate_size
         Inner width of the dense MLP that every token also visits; 0 for none.
+    latent_size
+        Width that tokens are projected to before the routed experts, and back from after them
+        (Nemotron 3); None for the hidden size.
     shared_gate
         Whether a one-column gate weighs the shared expert (Qwen2-MoE).
+    router
+        Matrices of a router of several layers (ZAYA1); by default it is one, to all experts.
     router_bias, expert_bias
         Whether the router and the experts' matrices have biases.
     """
@@ -177,7 +205,9 @@ class Experts(Frozen):
     per_token: Positive
     intermediate_size: Positive
     shared_intermediate_size: Natural = 0
+    latent_size: Positive | None = None
     shared_gate: bool = False
+    router: tuple[Product, ...] = ()
     router_bias: bool = False
     expert_bias: bool = False
 
@@ -239,6 +269,8 @@ class ModelShape(Frozen):
         Whether norms have weights, and layer norms biases.
     norms_per_layer, extra_norms
         Hidden-size norms in each layer, and outside the layers (the final norm is one).
+    attention_input_size
+        Width of what attention reads, if not the hidden size (Zamba adds the token's embedding).
     qk_norm
         Norms on queries and keys: none, per head, or over all heads.
     attention_gate
@@ -273,6 +305,7 @@ class ModelShape(Frozen):
     head_dim: Positive
     value_dim: Positive | None = None
     intermediate_size: Natural
+    attention_input_size: Positive | None = None
     vocab_size: Positive
     embedding_size: Positive | None = None
     gated_mlp: bool = True
@@ -479,12 +512,13 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     """
     attention = mlp = norms = idle = 0
     for group in model.layer_groups:
-        layer = model.of(group)
-        attention += group.count * _mixing_parameters(layer, group)
+        layer, distinct = model.of(group), group.distinct or group.count
+        attention += distinct * _attention_of(layer, group)
+        attention += group.count * _further_parameters(layer, group)
         matrices, unvisited = _mlp_parameters(layer, group)
-        mlp += group.count * matrices
-        idle += group.count * unvisited
-        norms += group.count * _layer_norms(layer, group)
+        mlp += distinct * matrices
+        idle += distinct * unvisited
+        norms += distinct * _layer_norms(layer, group)
     width = model.embedding_size or model.hidden_size
     embedding = model.vocab_size * width + model.position_embeddings * model.hidden_size
     if width != model.hidden_size:
@@ -497,14 +531,24 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     return ParameterCount(embedding, head, attention, mlp, norms, active=total - idle)
 
 
-def _mixing_parameters(model: ModelShape, group: LayerGroup) -> int:
-    """Count the matrices and vectors of one layer that mix tokens, and its further ones."""
-    attention = attention_parameters(model, group.kv) if group.attends else 0
-    if model.indexer is not None and group.attends and group.indexes:
-        attention += indexer_parameters(model, model.indexer)
+def _attention_of(model: ModelShape, group: LayerGroup) -> int:
+    """Count one layer's attention and its indexer."""
+    if not group.attends:
+        return 0
+    indexer = model.indexer if group.indexes else None
+    own = 0 if indexer is None else indexer_parameters(model, indexer)
+    return attention_parameters(model, group.kv) + own
+
+
+def _further_parameters(model: ModelShape, group: LayerGroup) -> int:
+    """Count one layer's state, and its further matrices and vectors."""
     state = 0 if group.state is None else state_parameters(model, group.state)
-    further = sum(product.inner * product.columns for product in group.products)
-    return attention + state + further + group.vectors
+    return state + _product_parameters(group.products) + group.vectors
+
+
+def _product_parameters(products: Iterable[Product]) -> int:
+    """Count the weights of further matrices."""
+    return sum(product.inner * product.columns for product in products)
 
 
 def indexer_parameters(model: ModelShape, indexer: Indexer) -> int:
@@ -516,9 +560,10 @@ def indexer_parameters(model: ModelShape, indexer: Indexer) -> int:
 
 def state_parameters(model: ModelShape, state: State) -> int:
     """Count the matrices, the convolution and the vectors of one layer's state."""
-    further = sum(product.inner * product.columns for product in state.products)
     matrices = model.hidden_size * (state.columns + state.width)
-    return matrices + further + state.channels * state.taps + state.vectors
+    return (
+        matrices + _product_parameters(state.products) + state.channels * state.taps + state.vectors
+    )
 
 
 def attention_parameters(model: ModelShape, kv: KvSource = "own") -> int:
@@ -547,7 +592,8 @@ def attention_parameters(model: ModelShape, kv: KvSource = "own") -> int:
     cached = {"own": key + value, "tied": key, "earlier": 0}[kv]
     columns = model.heads * model.head_dim + cached + gate_columns(model)
     output = model.heads * model.value_width
-    return columns * (d + model.qkv_bias) + d * (output + model.output_bias)
+    read = model.attention_input_size or d
+    return columns * (read + model.qkv_bias) + d * (output + model.output_bias)
 
 
 def gate_columns(model: ModelShape) -> int:
@@ -563,20 +609,26 @@ def _mlp_parameters(model: ModelShape, group: LayerGroup) -> tuple[int, int]:
         return 0, 0
     if group.mlp == "dense" or experts is None:
         return _mlp(model, model.intermediate_size, bias=model.mlp_bias), 0
-    one = _mlp(model, experts.intermediate_size, bias=experts.expert_bias)
+    latent = experts.latent_size
+    one = _mlp(model, experts.intermediate_size, bias=experts.expert_bias, hidden=latent)
     shared = 0
+    if latent is not None:
+        shared = 2 * model.hidden_size * latent
+        shared += model.mlp_bias * (model.hidden_size + latent)
     if experts.shared_intermediate_size:
-        shared = _mlp(model, experts.shared_intermediate_size, bias=model.mlp_bias)
+        shared += _mlp(model, experts.shared_intermediate_size, bias=model.mlp_bias)
         shared += experts.shared_gate * model.hidden_size
     router = experts.count * (model.hidden_size + experts.router_bias)
+    if experts.router:
+        router = _product_parameters(experts.router)
     return experts.count * one + shared + router, (experts.count - experts.per_token) * one
 
 
-def _mlp(model: ModelShape, inner: int, *, bias: bool) -> int:
-    """Count one MLP: two matrices up if gated, and one down."""
-    ups = 2 if model.gated_mlp else 1
-    weights = (ups + 1) * model.hidden_size * inner
-    return weights + (ups * inner + model.hidden_size if bias else 0)
+def _mlp(model: ModelShape, inner: int, *, bias: bool, hidden: int | None = None) -> int:
+    """Count one MLP: two matrices up if gated, and one down; ``hidden`` is what it reads."""
+    ups, hidden = 2 if model.gated_mlp else 1, hidden or model.hidden_size
+    weights = (ups + 1) * hidden * inner
+    return weights + (ups * inner + hidden if bias else 0)
 
 
 def _norm_values(model: ModelShape) -> int:
@@ -597,6 +649,7 @@ def _layer_norms(model: ModelShape, group: LayerGroup) -> int:
     norms = values * model.hidden_size * norms_of_layer(model, group)
     if not group.attends:
         return norms
+    norms += values * ((model.attention_input_size or model.hidden_size) - model.hidden_size)
     key_heads = 0 if group.kv == "earlier" else 1
     qk_heads = {
         "none": 0,

@@ -13,6 +13,7 @@ from typing import Any
 
 from simulator.errors import ModelError, nearest
 from simulator.inputs.files import validate
+from simulator.inputs.hf_config import hybrids
 from simulator.inputs.hf_config.layers import (
     LINEAR,
     gated_delta,
@@ -272,6 +273,32 @@ _QWEN3_NEXT = ModelType(
     layer=gated_delta,
 )
 
+_NOT_ALL_ATTEND = Windows(default=None, key="", others=(LINEAR,))
+
+_LFM2 = ModelType(
+    keys=hybrids.lfm2_keys,
+    kv_heads=8,
+    tied_embeddings=True,
+    qk_norm="head",
+    windows=Windows(key="", others=(hybrids.CONVOLUTION,)),
+    layer=hybrids.lfm2,
+)
+
+_MINIMAX = ModelType(
+    keys=hybrids.minimax_keys,
+    kv_heads=8,
+    windows=Windows(default=None, others=(LINEAR,)),
+    experts=Mixture(count=8, per_token=2, size_key="intermediate_size"),
+    layer=hybrids.minimax,
+)
+
+_MAMBA = ModelType(
+    keys=hybrids.mamba_keys,
+    tied_embeddings=True,
+    norms_per_layer=1,
+    layer=hybrids.mamba,
+)
+
 MODEL_TYPES: dict[str, ModelType] = {
     "llama": ModelType(
         attention_bias=_ATTENTION_BIAS,
@@ -350,6 +377,123 @@ MODEL_TYPES: dict[str, ModelType] = {
         ),
         layer=kimi_delta,
         special=kimi_special,
+    ),
+    # Squared ReLU, no biases in attention, no rotary encoding, and one norm in each layer.
+    "nemotron_h": ModelType(
+        keys=hybrids.nemotron_keys,
+        head_dim=128,
+        gated_mlp=False,
+        rotary=False,
+        mlp_bias=Key("mlp_bias"),
+        windows=Windows(default=None, others=(LINEAR, hybrids.MLP, hybrids.MOE)),
+        experts=Mixture(
+            count=8,
+            per_token=2,
+            size=7688,
+            sparse=hybrids.is_moe,
+            shared_size=lambda reader: reader.size("moe_shared_expert_intermediate_size", 7688),
+            more=hybrids.nemotron_experts,
+        ),
+        layer=hybrids.nemotron_h,
+        sizes=_sizes(4, 4096, 32, 21504, 131_072),
+    ),
+    "bamba": ModelType(
+        keys=hybrids.bamba_keys,
+        kv_heads=8,
+        attention_bias=_ATTENTION_BIAS,
+        mlp_bias=Key("mlp_bias"),
+        windows=_NOT_ALL_ATTEND,
+        layer=hybrids.bamba,
+    ),
+    "falcon_h1": ModelType(
+        kv_heads=8,
+        attention_bias=_ATTENTION_BIAS,
+        mlp_bias=Key("mlp_bias"),
+        layer=hybrids.falcon_h1,
+    ),
+    "granitemoehybrid": ModelType(
+        keys=hybrids.granite_hybrid_keys,
+        inner_key="shared_intermediate_size",
+        attention_bias=_ATTENTION_BIAS,
+        windows=_NOT_ALL_ATTEND,
+        experts=Mixture(
+            count=8,
+            per_token=2,
+            size_key="intermediate_size",
+            shared_size=lambda reader: reader.size("shared_intermediate_size"),
+        ),
+        layer=hybrids.bamba,
+        special=hybrids.granite_hybrid_special,
+    ),
+    "jamba": ModelType(
+        keys=hybrids.jamba_keys,
+        kv_heads=8,
+        rotary=False,
+        windows=_NOT_ALL_ATTEND,
+        experts=Mixture(
+            count=16, per_token=2, size_key="intermediate_size", sparse=hybrids.jamba_experts
+        ),
+        layer=hybrids.jamba,
+    ),
+    "zamba": ModelType(
+        keys=hybrids.zamba_keys,
+        tied_embeddings=True,
+        rotary=False,
+        windows=Windows(default=None, key="", others=(LINEAR, hybrids.HYBRID)),
+        layer=hybrids.zamba,
+        special=hybrids.zamba_special,
+    ),
+    "zamba2": ModelType(
+        keys=hybrids.zamba2_keys,
+        tied_embeddings=True,
+        mlp_bias=Key("add_bias_linear"),
+        windows=Windows(default=None, key="", others=(LINEAR, hybrids.HYBRID)),
+        layer=hybrids.zamba2,
+        special=hybrids.zamba2_special,
+    ),
+    "lfm2": replace(
+        _LFM2,
+        keys=hybrids.lfm2_dense_keys,
+        sizes=_sizes(32, 2560, 32, 12288, 65_536),
+    ),
+    "lfm2_moe": replace(
+        _LFM2,
+        experts=Mixture(count=32, per_token=4, size=1792, sparse=hybrids.lfm2_sparse),
+        sizes=_sizes(32, 2048, 32, 7168, 65_536),
+    ),
+    "minimax": _MINIMAX,
+    # The names in the files of their authors.
+    "minimax_text_01": _MINIMAX,
+    "minimax_m1": _MINIMAX,
+    "mamba": _MAMBA,
+    "falcon_mamba": _MAMBA,
+    "mamba2": ModelType(
+        keys=hybrids.mamba2_keys,
+        kv_heads=multi_head,
+        norms_per_layer=1,
+        layer=hybrids.mamba2,
+    ),
+    "recurrent_gemma": ModelType(
+        keys=hybrids.recurrent_gemma_keys,
+        tied_embeddings=True,
+        qkv_bias=_ATTENTION_BIAS,
+        output_bias=True,
+        mlp_bias=True,
+        windows=Windows(default=2048, key="attention_window_size", others=(LINEAR,)),
+        layer=hybrids.recurrent_gemma,
+    ),
+    # Two norms, and a scale and a bias of the embeddings, outside the layers.
+    "zaya": ModelType(
+        keys=hybrids.zaya_keys,
+        kv_heads=2,
+        head_dim=128,
+        tied_embeddings=True,
+        extra_norms=3,
+        attention_bias=_ATTENTION_BIAS,
+        lm_head_bias=Key("lm_head_bias"),
+        windows=Windows(default=None),
+        experts=Mixture(count=16, per_token=1, size=2048, more=hybrids.zaya_router),
+        layer=hybrids.zaya,
     ),
     "gemma": ModelType(
         kv_heads=16,

@@ -4,7 +4,7 @@ import difflib
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from simulator.errors import ModelError
@@ -31,6 +31,13 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         "num_experts_per_token",
     ),
     "dtype": ("dtype", "torch_dtype"),
+    "mamba_heads": ("mamba_num_heads", "mamba_n_heads", "n_mamba_heads", "num_heads"),
+    "mamba_groups": ("mamba_n_groups", "mamba_ngroups", "n_groups"),
+    "mamba_state_size": ("mamba_d_state", "ssm_state_size", "state_size"),
+    "expand": ("mamba_expand", "expand"),
+    "conv_kernel": ("mamba_d_conv", "conv_kernel"),
+    "chunk_size": ("mamba_chunk_size", "chunk_size"),
+    "time_step_rank": ("mamba_dt_rank", "time_step_rank"),
 }
 
 
@@ -177,7 +184,7 @@ class ConfigReader:
 
 # Fields of a shape that a model type fixes.
 _FIXED: tuple[str, ...] = ("gated_mlp", "rotary", "norm", "norm_bias", "norms_per_layer")
-_FIXED += ("extra_norms", "qk_norm", "lm_head_bias", "attention_sinks", "attention_gate")
+_FIXED += ("extra_norms", "qk_norm", "attention_sinks", "attention_gate")
 
 KvRule = Callable[[ConfigReader, int], int]
 LayerRule = Callable[[ConfigReader, int], bool]
@@ -255,6 +262,8 @@ class Mixture:
         Whether a layer has experts.
     shared_size
         Inner width of the experts that every token visits.
+    more
+        Rule for further fields of :class:`~simulator.inputs.model.Experts`.
     """
 
     count: int
@@ -266,6 +275,7 @@ class Mixture:
     shared_gate: bool = False
     biases: bool = False
     correction_bias: bool = False
+    more: Callable[[ConfigReader], dict[str, Any]] | None = None
 
 
 _NO_WINDOWS = Windows()
@@ -277,6 +287,9 @@ class ModelType:
 
     Attributes
     ----------
+    keys
+        Rule for keys that the model type has in place of the common ones, or that follow from
+        others: it returns them by their common names.
     kv_heads
         Class default, None for one per head, or a rule.
     head_dim
@@ -285,8 +298,8 @@ class ModelType:
         Inner width of the MLP over the hidden size, if the file may omit it.
     inner_key
         Key of the inner width of a dense MLP.
-    attention_bias, qkv_bias
-        Biases of all four projections, and of only queries, keys and values.
+    attention_bias, qkv_bias, output_bias
+        Biases of all four projections, of only queries, keys and values, and of only the output.
     positions
         Rows of the learned position table besides the positions themselves; None for no table.
     layer
@@ -297,6 +310,7 @@ class ModelType:
         Class defaults of the sizes, for a ``text_config`` that holds only differences.
     """
 
+    keys: Callable[[ConfigReader], Mapping[str, Any]] | None = None
     kv_heads: KvRule | int | None = None
     head_dim: int | None = None
     inner_key: str = "intermediate_size"
@@ -311,8 +325,9 @@ class ModelType:
     qk_norm: Literal["none", "head", "all"] = "none"
     attention_bias: Flag = False
     qkv_bias: Flag = False
+    output_bias: Flag = False
     mlp_bias: Flag = False
-    lm_head_bias: bool = False
+    lm_head_bias: Flag = False
     positions: int | None = None
     max_positions: int | None = None
     attention_sinks: bool = False
@@ -333,6 +348,8 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
     ModelError
         If a size is missing or is not a whole number above zero.
     """
+    if kind.keys is not None:
+        reader = replace(reader, data={**reader.data, **kind.keys(reader)})
     count = reader.size("num_hidden_layers", largest=LARGEST_LAYERS)
     hidden = reader.size("hidden_size")
     heads = reader.size("num_attention_heads")
@@ -340,9 +357,11 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
     if kind.experts is not None:
         experts = _experts(kind.experts, reader)
         sparse = [bool(experts) and kind.experts.sparse(reader, layer) for layer in range(count)]
-    windows = kind.windows.read(reader, count)
-    # If every layer has experts, the dense width does not matter, and some files omit it.
-    inner_default = 0 if all(sparse) else None
+    groups = _layer_groups(kind, reader, kind.windows.read(reader, count), sparse)
+    if not any(group.mlp == "experts" for group in groups):
+        experts = None
+    # If no layer has a dense MLP, the dense width does not matter, and some files omit it.
+    inner_default = None if any(group.mlp == "dense" for group in groups) else 0
     if kind.inner_factor:
         inner_default = kind.inner_factor * hidden
     positions = reader.optional("max_position_embeddings", kind.max_positions, minimum=1)
@@ -357,11 +376,12 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "tied_embeddings": _tied(kind, reader),
         **{name: getattr(kind, name) for name in _FIXED},
         "qkv_bias": reader.flag(kind.attention_bias) or reader.flag(kind.qkv_bias),
-        "output_bias": reader.flag(kind.attention_bias),
+        "output_bias": reader.flag(kind.attention_bias) or reader.flag(kind.output_bias),
         "mlp_bias": reader.flag(kind.mlp_bias),
+        "lm_head_bias": reader.flag(kind.lm_head_bias),
         "position_embeddings": _position_rows(kind, reader),
         "max_context_tokens": positions,
-        "layer_groups": _layer_groups(kind, reader, windows, sparse),
+        "layer_groups": groups,
         "experts": experts,
         "weight_dtype": dtype,
         "notes": notes,
@@ -440,6 +460,7 @@ def _experts(mixture: Mixture, reader: ConfigReader) -> dict[str, Any] | None:
         "shared_gate": mixture.shared_gate,
         "router_bias": mixture.biases or mixture.correction_bias,
         "expert_bias": mixture.biases,
+        **(mixture.more(reader) if mixture.more else {}),
     }
 
 
