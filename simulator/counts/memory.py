@@ -107,13 +107,15 @@ def weights_bytes(model: ModelShape, setup: Setup) -> float:
 def _copied_parameters(model: ModelShape, ranks: int) -> float:
     """Matrix parameters that one rank holds beyond its shard, because every rank needs them.
 
-    KV heads if there are fewer than ranks, MLA's down-projections, and the experts' router.
+    KV heads if there are fewer than ranks, down-projections to a latent vector or a compressed
+    query, and the experts' router.
     """
     d, copied = model.hidden_size, 0.0
     for group in model.layer_groups:
         layer = model.of(group)
         if group.mlp == "experts" and model.experts is not None:
-            copied += group.count * (1 - 1 / ranks) * model.experts.count * d
+            choices = model.experts.count + model.experts.zero
+            copied += group.count * (1 - 1 / ranks) * choices * d
         if group.attends and model.latent is not None:
             width = model.latent.kv_rank + model.latent.rope_dim + (model.latent.query_rank or 0)
             whole = d * width
@@ -124,6 +126,7 @@ def _copied_parameters(model: ModelShape, ranks: int) -> float:
             width = layer.head_dim + (0 if group.kv == "tied" else layer.value_width)
             matrices = group.count * width * (d + model.qkv_bias)
             copied += max(0, 1 - layer.kv_heads / ranks) * matrices
+            copied += group.count * (1 - 1 / ranks) * d * (model.query_rank or 0)
     return copied
 
 
@@ -221,7 +224,7 @@ def workspace_bytes(
     """
     tokens = work.tokens
     element = DTYPE_BYTES[setup.activation_dtype]
-    inner = model.intermediate_size
+    inner = model.widest_mlp
     if model.experts is not None:
         visits = model.experts.per_token * model.experts.intermediate_size
         inner = max(inner, visits + model.experts.shared_intermediate_size)
@@ -296,7 +299,7 @@ def _mlp_values(model: ModelShape, setup: Setup) -> float:
     the output of shared experts.
     """
     tensors = 3 if model.gated_mlp else 2
-    dense = tensors * model.intermediate_size / setup.tensor_parallel
+    dense = tensors * model.widest_mlp / setup.tensor_parallel
     experts = model.experts
     if experts is None:
         return dense

@@ -43,6 +43,7 @@ from simulator.inputs.model import (
     Experts,
     KvSource,
     LayerGroup,
+    LayerInputs,
     ModelShape,
     Product,
     State,
@@ -113,7 +114,7 @@ def around_attention(
         after += repeated(attention_output(layer), layers, mark=mark)
     before += _states(shard, lambda state: linear.decode(shard, state, work))
     before += _further_products(shard)
-    return before, after + _mlps(shard) + head(shard, work.tokens)
+    return before, after + _mlps(shard) + _added_inputs(shard) + head(shard, work.tokens)
 
 
 def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
@@ -126,12 +127,12 @@ def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
     fields
         Fields of :class:`LayerGroup` that decide the cost of a part of a layer.
     """
-    return _merged(model.layer_groups, fields)
+    return _merged([group for group in model.layer_groups if group.runs], fields)
 
 
 def attending(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
     """Return the kinds, as :func:`kinds` does, of the layers that have attention."""
-    return _merged([group for group in model.layer_groups if group.attends], fields)
+    return _merged([group for group in model.layer_groups if group.attends and group.runs], fields)
 
 
 def _merged(
@@ -209,7 +210,8 @@ def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[
         prefill = _prefill_attention(shard.of(group), levels, group, work)
         operations += repeated(prefill, layers, mark=mark)
     operations += _states(shard, lambda state: linear.prefill(shard, state, levels, work))
-    operations += [*_further_products(shard), *outputs, *_mlps(shard), *head(shard, work.prompts)]
+    operations += [*_further_products(shard), *outputs, *_mlps(shard), *_added_inputs(shard)]
+    operations += head(shard, work.prompts)
     if setup.copies:
         for group, layers, mark in attending(model, *ATTENDED):
             if group.caches:
@@ -281,7 +283,53 @@ def embedding(shard: Shard) -> list[Operation]:
             shard, "embedding_projection", width, model.hidden_size, dtype=shard.dtype
         )
         operations.append(projection)
-    return operations
+    if model.layer_inputs is not None:
+        operations += _layer_inputs(shard, model.layer_inputs)
+    return operations + [_product(shard, product) for product in model.products]
+
+
+def _layer_inputs(shard: Shard, inputs: LayerInputs) -> list[Operation]:
+    """Gather each token's vectors for all layers, and add a product of its embedding to them."""
+    model = shard.model
+    width = model.layers * inputs.width
+    row = shard.rows(width)
+    return [
+        Operation(
+            name="layer_inputs",
+            kind="gather",
+            bytes_read=row + shard.tokens * INDEX_BYTES,
+            bytes_written=row,
+            weight_bytes_read=row,
+            launches=1,
+        ),
+        *all_reduce("layer_inputs_all_reduce", message_bytes=row, ranks=shard.ranks),
+        gemm(
+            shard,
+            "layer_inputs_projection",
+            model.hidden_size,
+            shard.split(width),
+            dtype=shard.dtype,
+        ),
+        *all_gather("layer_inputs_all_gather", gathered_bytes=row, ranks=shard.ranks),
+        vector_norm(shard, "layer_inputs_norm", shard.tokens * model.layers, inputs.width),
+        elementwise("layer_inputs_sum", 2 * row, row),
+    ]
+
+
+def _added_inputs(shard: Shard) -> list[Operation]:
+    """Multiply each layer's own input with a gate on the layer's output, and add the product."""
+    model, inputs = shard.model, shard.model.layer_inputs
+    if inputs is None:
+        return []
+    d, row = model.hidden_size, shard.rows(inputs.width)
+    layer = [
+        gemm(shard, "layer_input_gate", d, shard.split(inputs.width)),
+        elementwise("layer_input_activation", 2 * row, row, kind="activation"),
+        gemm(shard, "layer_input_up", shard.split(inputs.width), d),
+        *all_reduce("layer_input_all_reduce", message_bytes=shard.rows(d), ranks=shard.ranks),
+        norm(shard, "layer_input_norm"),
+    ]
+    return repeated(layer, model.layers)
 
 
 # Attention.
@@ -312,10 +360,15 @@ def attention_input(
     kv_heads = 0 if kv == "earlier" else max(1, model.kv_heads // shard.ranks)
     query, key = shard.heads * model.head_dim, kv_heads * model.head_dim
     value = kv_heads * model.value_width
-    columns = query + key + (0 if kv == "tied" else value)
+    columns = (model.query_rank or query) + key + (0 if kv == "tied" else value)
     columns += gate_columns(model) // shard.ranks
     bias = model.qkv_bias
     operations.append(gemm(shard, "qkv_projection", model.hidden_size, columns, bias=bias))
+    if model.query_rank is not None:
+        operations += [
+            vector_norm(shard, "query_norm", shard.tokens, model.query_rank),
+            gemm(shard, "query_up_projection", model.query_rank, query),
+        ]
     if model.qk_norm != "none":
         operations.append(_qk_norm(shard, kv_heads))
     if model.rotary:
@@ -721,6 +774,8 @@ def mlp(shard: Shard, group: LayerGroup) -> list[Operation]:
     names = ("mlp_norm", "attention_post_norm", "mlp_post_norm")
     left = norms_of_layer(model, group) - group.mixes
     operations = [norm(shard, name) for name in names[: max(0, left)]]
+    further = range(1, left - len(names) + 1)  # of experts beside a dense MLP (Gemma 4)
+    operations += [norm(shard, f"further_norm_{number}") for number in further]
     if group.mlp == "none":
         return operations
     if group.mlp == "experts" and model.experts is not None:
@@ -760,8 +815,10 @@ def _activation(shard: Shard, name: str, inner: Numeric) -> Operation:
 def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     """Return a mixture of experts: router, routed experts, and the expert that all tokens share."""
     model, setup = shard.model, shard.setup
-    visited = visited_experts(
-        experts.count,
+    choices = experts.count + experts.zero
+    weighed = experts.count / choices if experts.zero else 1
+    visited = weighed * visited_experts(
+        choices,
         experts.per_token,
         shard.tokens,
         routing=setup.routing,
@@ -769,8 +826,8 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     )
     routed = RoutedExperts(
         tokens=shard.tokens,
-        count=experts.count,
-        pairs=shard.tokens * experts.per_token,
+        count=choices,
+        pairs=shard.tokens * experts.weighed_per_token,
         visited=visited,
         held=experts.count,
         even=setup.routing == "balanced",
@@ -784,7 +841,7 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     )
     bias, dtype = experts.router_bias, shard.dtype
     operations = [
-        gemm(shard, "router", model.hidden_size, experts.count, bias=bias, dtype=dtype),
+        gemm(shard, "router", model.hidden_size, choices, bias=bias, dtype=dtype),
         *routed.operations(eager=shard.eager),
     ]
     if experts.shared_intermediate_size:

@@ -4,7 +4,7 @@ import difflib
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from simulator.errors import ModelError
@@ -289,10 +289,13 @@ class ModelType:
         Biases of all four projections, and of only queries, keys and values.
     positions
         Rows of the learned position table besides the positions themselves; None for no table.
+    keys
+        Rule that gives keys in common terms, for a type whose files have names of their own.
     layer
-        Rule for the fields of a layer's group that this model type decides layer by layer.
+        Rule for the fields of a layer's group that this model type decides layer by layer; None
+        for a layer that does nothing.
     special
-        Rule for features of only this model type.
+        Rule for features of only this model type, and notes on them.
     sizes
         Class defaults of the sizes, for a ``text_config`` that holds only differences.
     """
@@ -320,7 +323,8 @@ class ModelType:
     windows: Windows = _NO_WINDOWS
     experts: Mixture | None = None
     latent: bool = False
-    layer: Callable[[ConfigReader, int], dict[str, Any]] | None = None
+    keys: Callable[[ConfigReader], dict[str, Any]] | None = None
+    layer: Callable[[ConfigReader, int], dict[str, Any] | None] | None = None
     special: Callable[[ConfigReader], dict[str, Any]] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
 
@@ -333,6 +337,8 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
     ModelError
         If a size is missing or is not a whole number above zero.
     """
+    if kind.keys is not None:
+        reader = replace(reader, data={**reader.data, **kind.keys(reader)})
     count = reader.size("num_hidden_layers", largest=LARGEST_LAYERS)
     hidden = reader.size("hidden_size")
     heads = reader.size("num_attention_heads")
@@ -347,8 +353,9 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         inner_default = kind.inner_factor * hidden
     positions = reader.optional("max_position_embeddings", kind.max_positions, minimum=1)
     dtype, notes = _weight_dtype(reader)
+    groups = _layer_groups(kind, reader, windows, sparse)
     fields: dict[str, Any] = {
-        "layers": count,
+        "layers": sum(group.count for group in groups),
         "hidden_size": hidden,
         "heads": heads,
         **_head_sizes(kind, reader, hidden=hidden, heads=heads),
@@ -361,12 +368,13 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "mlp_bias": reader.flag(kind.mlp_bias),
         "position_embeddings": _position_rows(kind, reader),
         "max_context_tokens": positions,
-        "layer_groups": _layer_groups(kind, reader, windows, sparse),
+        "layer_groups": groups,
         "experts": experts,
         "weight_dtype": dtype,
         "notes": notes,
     }
-    return fields if kind.special is None else {**fields, **kind.special(reader)}
+    changes = {} if kind.special is None else kind.special(reader)
+    return {**fields, **changes, "notes": notes + changes.get("notes", [])}
 
 
 def _position_rows(kind: ModelType, reader: ConfigReader) -> int:
@@ -460,7 +468,10 @@ def _layer_groups(
     for number, (seen, has_experts) in enumerate(zip(windows, sparse, strict=True)):
         fields = {limit: seen, "mlp": "experts" if has_experts else "dense"}
         if kind.layer is not None:
-            fields |= kind.layer(reader, number)
+            own = kind.layer(reader, number)
+            if own is None:
+                continue
+            fields |= own
         layers.append(
             validate(LayerGroup, {"count": 1, **fields}, where=reader.where, error=ModelError)
         )
