@@ -131,7 +131,7 @@ def listed_experts(default: int) -> LayerRule:
     return rule
 
 
-# Sizes that differ by layer. A rule of keys puts the names of a type's own files in the common terms.
+# Sizes that differ by layer. A rule of keys gives the names of a type's own files in common terms.
 
 FULL, WINDOWED = "full_attention", "sliding_attention"
 
@@ -293,11 +293,10 @@ def mimo(reader: ConfigReader, layer: int) -> dict[str, Any]:
         return {"vectors": heads if reader.flag(Key("add_full_attention_sink_bias")) else 0}
     sinks = reader.flag(Key("add_swa_attention_sink_bias", default=True))
     own = reader.size("swa_num_attention_heads", heads)
+    kv_heads = 2 * reader.size("num_key_value_heads", 4)
     return {
         "heads": own,
-        "kv_heads": reader.size(
-            "swa_num_key_value_heads", 2 * reader.size("num_key_value_heads", 4)
-        ),
+        "kv_heads": reader.size("swa_num_key_value_heads", kv_heads),
         "head_dim": reader.size("swa_head_dim", reader.size("head_dim", 192)),
         "value_dim": reader.size("swa_v_head_dim", reader.size("v_head_dim", 128)),
         "vectors": own if sinks else 0,
@@ -330,7 +329,7 @@ def step_keys(first: int, **defaults: int) -> Callable[[ConfigReader], dict[str,
             "num_experts_per_tok": ("moe_top_k",),
         }
         keys: dict[str, Any] = {
-            "layer_types": _types(reader, lambda layer: True),
+            "layer_types": _types(reader, lambda _layer: True),
             "mlp_layer_types": _mlp_types(
                 reader, lambda layer: layer >= first if sparse is None else layer in sparse
             ),
@@ -514,7 +513,7 @@ def minimax_m3_keys(reader: ConfigReader) -> dict[str, Any]:
     frequency = config.get("sparse_attention_freq") if isinstance(config, Mapping) else None
     return {
         "layer_types": _types(reader, lambda layer: not (frequency and frequency[layer])),
-        "mlp_layer_types": _mlp_types(reader, lambda layer: True),
+        "mlp_layer_types": _mlp_types(reader, lambda _layer: True),
     }
 
 
