@@ -136,13 +136,15 @@ def listed_experts(default: int) -> LayerRule:
 FULL, WINDOWED = "full_attention", "sliding_attention"
 
 
-def _types(reader: ConfigReader, is_full: Callable[[int], bool]) -> list[str]:
+def _types(
+    reader: ConfigReader, is_full: Callable[[int], bool], other: str = WINDOWED
+) -> list[str]:
     """Return what each layer attends to: as the file lists, else by a rule of the class."""
     layers = reader.size("num_hidden_layers", largest=LARGEST_LAYERS)
     stated = reader.items("layer_types")
     if stated is not None:
         return list(stated[:layers])  # some files add the layers of multi-token prediction
-    return [FULL if is_full(layer) else WINDOWED for layer in range(layers)]
+    return [FULL if is_full(layer) else other for layer in range(layers)]
 
 
 def _is_full(reader: ConfigReader, layer: int) -> bool:
@@ -355,7 +357,13 @@ def step3p5(reader: ConfigReader, layer: int) -> dict[str, Any]:
 
 def step_shared(default: int) -> Callable[[ConfigReader], int]:
     """Step-3: one shared expert with a width of its own."""
-    return lambda reader: reader.optional("share_expert_dim", default) or 0
+
+
+    def rule(reader: ConfigReader) -> int:
+        width = reader.optional("share_expert_dims", default) or 0
+        return reader.optional("share_expert_dim", width) or 0
+
+    return rule
 
 
 def step3_special(reader: ConfigReader) -> dict[str, Any]:
@@ -416,7 +424,9 @@ def mllama_special(reader: ConfigReader) -> dict[str, Any]:
         f"{layers} cross-attention layers are in memory; steps on text alone skip them, and the "
         "keys and values of image tokens, once per prompt, are left out"
     )
-    return {"embedding_rows": reader.size("vocab_size") + 8, "notes": [note]}
+    rows = reader.size("vocab_size") + 8
+    # The table has more rows than the output matrix, so that they are never one.
+    return {"embedding_rows": rows, "tied_embeddings": False, "notes": [note]}
 
 
 def nas_keys(reader: ConfigReader) -> dict[str, Any]:
@@ -511,8 +521,11 @@ def minimax_m3_keys(reader: ConfigReader) -> dict[str, Any]:
     """MiniMax-M3: which layers select blocks of keys, and which have experts."""
     config = reader.data.get("sparse_attention_config")
     frequency = config.get("sparse_attention_freq") if isinstance(config, Mapping) else None
+    types = _types(
+        reader, lambda layer: not (frequency and frequency[layer]), other="minimax_m3_sparse"
+    )
     return {
-        "layer_types": _types(reader, lambda layer: not (frequency and frequency[layer])),
+        "layer_types": types,
         "mlp_layer_types": _mlp_types(reader, lambda _layer: True),
     }
 
