@@ -59,8 +59,9 @@ PREFILL_ROWS_PER_BLOCK = 128
 TOP_K = 200  # default of gpt-fast's sampling and of the paper
 
 # What decides the cost of each part of a layer, besides the model: fields of its group.
-PROJECTED = ("attends", "kv", "indexes", *LAYER_SIZES[:-1])
-ATTENDED = (*PROJECTED, "window", "chunk")
+ATTENDED = ("indexes", *LAYER_SIZES[:-1], "window", "chunk")
+PROJECTED = ("kv", "indexes", *LAYER_SIZES[:-1])
+COPIED = ("kv", *ATTENDED)
 FED_FORWARD = ("mlp", "intermediate_size", "mixes")
 
 
@@ -213,7 +214,7 @@ def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[
     operations += [*_further_products(shard), *outputs, *_mlps(shard), *_added_inputs(shard)]
     operations += head(shard, work.prompts)
     if setup.copies:
-        for group, layers, mark in attending(model, *ATTENDED):
+        for group, layers, mark in attending(model, *COPIED):
             if group.caches:
                 copies = [_broadcast_cache(model, setup, work, group)]
                 operations += repeated(copies, layers, mark=mark)
@@ -228,7 +229,7 @@ def check_split(model: ModelShape, ranks: int) -> None:
     WorkloadError
         If a rank would hold a fraction of a head.
     """
-    layers = [model.of(group) for group in model.layer_groups if group.attends] or [model]
+    layers = model.attention_layers or [model]
 
     def divides(size: int) -> bool:
         return all(

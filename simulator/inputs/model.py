@@ -394,6 +394,11 @@ class ModelShape(Frozen):
         return "multi-query" if self.kv_heads == 1 else "multi-group"
 
     @property
+    def attention_layers(self) -> list["ModelShape"]:
+        """The model with the sizes of each group of layers that has attention."""
+        return [self.of(group) for group in self.layer_groups if group.attends]
+
+    @property
     def widest_mlp(self) -> int:
         """Largest inner width of a dense MLP."""
         return max(self.of(group).intermediate_size for group in self.layer_groups)
@@ -422,13 +427,16 @@ class ModelShape(Frozen):
         Raises
         ------
         ModelError
-            If ``kv_heads`` does not divide the heads, or the model caches no heads.
+            If ``kv_heads`` does not divide the heads, or the model caches no heads, or not equally
+            many in all layers.
         """
         if self.latent is not None:
             raise ModelError(f"{self.name} caches a latent vector: it has no kv_heads to change")
         changed = self.replaced({"kv_heads": kv_heads})
         if changed.kv_heads == self.kv_heads:
             return self
+        if any(group.kv_heads for group in self.layer_groups):
+            raise ModelError(f"{self.name} has kv_heads that differ by layer: they cannot be set")
         name = self.name.removesuffix(f" with {self.kv_heads} KV heads")
         return changed.model_copy(update={"name": f"{name} with {changed.kv_heads} KV heads"})
 

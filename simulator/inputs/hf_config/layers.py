@@ -358,7 +358,6 @@ def step3p5(reader: ConfigReader, layer: int) -> dict[str, Any]:
 def step_shared(default: int) -> Callable[[ConfigReader], int]:
     """Step-3: one shared expert with a width of its own."""
 
-
     def rule(reader: ConfigReader) -> int:
         width = reader.optional("share_expert_dims", default) or 0
         return reader.optional("share_expert_dim", width) or 0
@@ -430,9 +429,12 @@ def mllama_special(reader: ConfigReader) -> dict[str, Any]:
 
 
 def nas_keys(reader: ConfigReader) -> dict[str, Any]:
-    """Nemotron-NAS: widths are given block by block."""
-    heads = reader.size("num_attention_heads")
-    return {"num_key_value_heads": heads, "intermediate_size": reader.size("hidden_size")}
+    """Nemotron-NAS: widths are given block by block; those of the whole are the largest."""
+    blocks = [nas_block(reader, layer) or {} for layer in range(reader.size("num_hidden_layers"))]
+    return {
+        "num_key_value_heads": max(block.get("kv_heads", 1) for block in blocks),
+        "intermediate_size": max(block.get("intermediate_size", 0) for block in blocks),
+    }
 
 
 def nas_block(reader: ConfigReader, layer: int) -> dict[str, Any] | None:
