@@ -362,8 +362,11 @@ def attention_input(
     query, key = shard.heads * model.head_dim, kv_heads * model.head_dim
     value = kv_heads * model.value_width
     columns = (model.query_rank or query) + key + (0 if kv == "tied" else value)
-    columns += gate_columns(model) // shard.ranks
-    bias = model.qkv_bias
+    gate, bias = gate_columns(model) // shard.ranks, model.qkv_bias
+    if model.attention_gate == "head":  # a matrix of its own
+        operations.append(gemm(shard, "gate_projection", model.hidden_size, gate))
+    else:
+        columns += gate
     operations.append(gemm(shard, "qkv_projection", model.hidden_size, columns, bias=bias))
     if model.query_rank is not None:
         operations += [
