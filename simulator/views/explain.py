@@ -21,7 +21,7 @@ from simulator.counts.transformer import (
     visible_tokens,
 )
 from simulator.inputs.dtypes import DTYPE_BYTES
-from simulator.inputs.model import count_parameters
+from simulator.inputs.model import ModelShape, count_parameters
 from simulator.timing.constants import used_constants
 from simulator.timing.interval import CACHE_READERS, shipped_spreads, unknown_regime
 from simulator.timing.roofline import OperationTime, cached_bytes, further_waves, overlap_power
@@ -239,8 +239,9 @@ def _attention_flops(result: Estimate) -> Step:
         for operation in result.operations
         if operation.kind in CACHE_READERS
     )
-    heads = model.heads // result.setup.tensor_parallel
-    queries = f"{work.prompts} x {work.samples} x {work.query_tokens} x {heads}"
+    ranks = result.setup.tensor_parallel
+    queries = f"{work.prompts} x {work.samples} x {work.query_tokens}"
+    heads, of_heads = f" x {model.heads // ranks}", " h"
     tokens = work.context_tokens + work.decoded_tokens
     factor, symbols = f"4 x {model.head_dim}", "4 k"
     if model.value_width != model.head_dim:
@@ -263,25 +264,31 @@ def _attention_flops(result: Estimate) -> Step:
             formula = f"L ({expanded[1]} m_c + {absorbed[1]} m_d)"
             seen = f"{layers} x ({expanded[0]} x {tokens - own} + {absorbed[0]} x {own})"
     if len(layer_kinds) > 1 or any(group.limited for group, *_ in layer_kinds):
-        formula = "sum over layers of (m_c + m_d), as far as they see"
-        terms = []
-        for group, count, _ in layer_kinds:
-            visible = sum(visible_tokens(group, work.context_tokens, work.decoded_tokens))
-            layer = model.of(group)
-            widths = layer.heads * (layer.head_dim + layer.value_width)
-            usual = model.heads * (model.head_dim + model.value_width)
-            alike = model.latent is not None or widths == usual
-            terms.append(
-                f"{count} x {visible}" if alike else f"{count} x {widths} / {usual} x {visible}"
-            )
-        seen = f"({' + '.join(terms)})"
+        formula, widths = "(m_c + m_d), as far as they see", [""] * len(layer_kinds)
+        if len({_width_of_heads(model.of(group)) for group, *_ in layer_kinds}) > 1:
+            factor, symbols, heads, of_heads = "2", "2", "", ""
+            formula = f"h (k + k_v) {formula}"
+            widths = [
+                f"{_width_of_heads(model.of(group)) // ranks} x " for group, *_ in layer_kinds
+            ]
+        terms = [
+            f"{count} x {width}"
+            f"{sum(visible_tokens(group, work.context_tokens, work.decoded_tokens))}"
+            for (group, count, _), width in zip(layer_kinds, widths, strict=True)
+        ]
+        formula, seen = f"sum over layers of {formula}", f"({' + '.join(terms)})"
     return Step(
         what=what,
-        formula=f"{symbols} x P b n h x {formula}",
-        numbers=f"{factor} x {queries} x {seen}",
+        formula=f"{symbols} x P b n{of_heads} x {formula}",
+        numbers=f"{factor} x {queries}{heads} x {seen}",
         result=f"{float(flops):,.0f} FLOP = {format_si(float(flops), 'FLOP')}",
         reference=f"{PAPER}, section 4",
     )
+
+
+def _width_of_heads(layer: ModelShape) -> int:
+    """Return the values of keys and values of all heads, h (k + k_v)."""
+    return layer.heads * (layer.head_dim + layer.value_width)
 
 
 def _mixing(result: Estimate) -> list[Step]:

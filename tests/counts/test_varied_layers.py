@@ -47,6 +47,22 @@ def test_a_step_reads_every_matrix_of_the_transformers_module_once(
     assert read == pytest.approx(2 * case["matrices"], rel=1e-12)
 
 
+def test_a_step_reads_a_compressed_query_and_both_its_matrices() -> None:
+    """Step-3: d x rank, rank x queries, and nothing of d x queries."""
+    sizes = {"heads": 4, "kv_heads": 1, "head_dim": 16, "hidden_size": 64}
+    shape = ModelShape(
+        name="tiny", layers=1, **sizes, query_rank=24, intermediate_size=96, vocab_size=100
+    )
+    attention = 64 * (24 + 2 * 16) + 24 * 4 * 16 + 4 * 16 * 64
+    count = count_parameters(shape)
+    assert count.attention == attention
+    assert count.norms == 3 * 64 + 24
+    operations = step_operations(shape, samples=1, context_tokens=0)
+    rows = by_name(operations)["embedding"].weight_bytes_read
+    read = total(operations).weight_bytes_read - rows
+    assert read == 2 * (attention + count.mlp + count.head)
+
+
 def test_gemma_4_e2b_reads_its_caches_layer_by_layer() -> None:
     """Of 35 layers, 28 see 512 tokens of one head 256 wide, 7 all 32,832 of one head 512 wide.
 
