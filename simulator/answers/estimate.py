@@ -425,7 +425,7 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
     notes = ["FLOPs, bytes and memory are those of one GPU of the group."]
     if model.latent is not None and not setup.expanded:
         notes.append("Every GPU holds a copy of the latent cache, which has no heads to split.")
-    elif model.kv_heads < setup.tensor_parallel:
+    elif any(layer.kv_heads < setup.tensor_parallel for layer in model.attention_layers):
         notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
     nodes = gpu.nodes(setup.tensor_parallel)
     if nodes > 1:

@@ -107,14 +107,16 @@ def weights_bytes(model: ModelShape, setup: Setup) -> float:
 def _copied_parameters(model: ModelShape, ranks: int) -> float:
     """Matrix parameters that one rank holds beyond its shard, because every rank needs them.
 
-    KV heads and heads of states' keys if there are fewer than ranks, MLA's down-projections, the
-    experts' router and their latent projections, and matrices that are not split.
+    KV heads and heads of states' keys if there are fewer than ranks, down-projections to a latent
+    vector or a compressed query, the experts' router and their latent projections, and matrices
+    that are not split.
     """
     d, copied = model.hidden_size, 0.0
     for group in model.layer_groups:
         layer, products = model.of(group), group.products
         if group.mlp == "experts" and model.experts is not None:
-            width = model.experts.count + 2 * (model.experts.latent_size or 0)
+            router = model.experts.count + model.experts.zero
+            width = router + 2 * (model.experts.latent_size or 0)
             copied += group.count * (1 - 1 / ranks) * width * d
         if group.state is not None:
             copied += group.count * d * group.state.copied_columns(ranks)
@@ -132,6 +134,7 @@ def _copied_parameters(model: ModelShape, ranks: int) -> float:
             read = model.attention_input_size or d
             matrices = (group.distinct or group.count) * width * (read + model.qkv_bias)
             copied += max(0, 1 - layer.kv_heads / ranks) * matrices
+            copied += group.count * (1 - 1 / ranks) * d * (model.query_rank or 0)
     return copied
 
 
@@ -229,7 +232,7 @@ def workspace_bytes(
     """
     tokens = work.tokens
     element = DTYPE_BYTES[setup.activation_dtype]
-    inner = model.intermediate_size
+    inner = model.widest_mlp
     if model.experts is not None:
         visits = model.experts.per_token * model.experts.intermediate_size
         inner = max(inner, visits + model.experts.shared_intermediate_size)
@@ -304,7 +307,7 @@ def _mlp_values(model: ModelShape, setup: Setup) -> float:
     the output of shared experts.
     """
     tensors = 3 if model.gated_mlp else 2
-    dense = tensors * model.intermediate_size / setup.tensor_parallel
+    dense = tensors * model.widest_mlp / setup.tensor_parallel
     experts = model.experts
     if experts is None:
         return dense

@@ -43,6 +43,7 @@ from simulator.inputs.model import (
     Experts,
     KvSource,
     LayerGroup,
+    LayerInputs,
     ModelShape,
     Product,
     State,
@@ -58,8 +59,9 @@ PREFILL_ROWS_PER_BLOCK = 128
 TOP_K = 200  # default of gpt-fast's sampling and of the paper
 
 # What decides the cost of each part of a layer, besides the model: fields of its group.
-PROJECTED = ("attends", "kv", "indexes", *LAYER_SIZES[:-1])
-ATTENDED = (*PROJECTED, "window", "chunk")
+ATTENDED = ("indexes", *LAYER_SIZES[:-1], "window", "chunk")
+PROJECTED = ("kv", "indexes", *LAYER_SIZES[:-1])
+COPIED = ("kv", *ATTENDED)
 FED_FORWARD = ("mlp", "intermediate_size", "mixes")
 
 
@@ -113,7 +115,7 @@ def around_attention(
         after += repeated(attention_output(layer), layers, mark=mark)
     before += _states(shard, lambda state: linear.decode(shard, state, work))
     before += _further_products(shard)
-    return before, after + _mlps(shard) + head(shard, work.tokens)
+    return before, after + _mlps(shard) + _added_inputs(shard) + head(shard, work.tokens)
 
 
 def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
@@ -126,12 +128,12 @@ def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
     fields
         Fields of :class:`LayerGroup` that decide the cost of a part of a layer.
     """
-    return _merged(model.layer_groups, fields)
+    return _merged([group for group in model.layer_groups if group.runs], fields)
 
 
 def attending(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
     """Return the kinds, as :func:`kinds` does, of the layers that have attention."""
-    return _merged([group for group in model.layer_groups if group.attends], fields)
+    return _merged([group for group in model.layer_groups if group.attends and group.runs], fields)
 
 
 def _merged(
@@ -209,9 +211,10 @@ def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[
         prefill = _prefill_attention(shard.of(group), levels, group, work)
         operations += repeated(prefill, layers, mark=mark)
     operations += _states(shard, lambda state: linear.prefill(shard, state, levels, work))
-    operations += [*_further_products(shard), *outputs, *_mlps(shard), *head(shard, work.prompts)]
+    operations += [*_further_products(shard), *outputs, *_mlps(shard), *_added_inputs(shard)]
+    operations += head(shard, work.prompts)
     if setup.copies:
-        for group, layers, mark in attending(model, *ATTENDED):
+        for group, layers, mark in attending(model, *COPIED):
             if group.caches:
                 copies = [_broadcast_cache(model, setup, work, group)]
                 operations += repeated(copies, layers, mark=mark)
@@ -226,7 +229,7 @@ def check_split(model: ModelShape, ranks: int) -> None:
     WorkloadError
         If a rank would hold a fraction of a head.
     """
-    layers = [model.of(group) for group in model.layer_groups if group.attends]
+    layers = model.attention_layers
     states = [group.state for group in model.layer_groups if group.state is not None]
     # Heads that must be split, those that may be copied instead, and their names.
     sizes = {(layer.heads, layer.kv_heads, "heads and {} KV heads") for layer in layers}
@@ -283,7 +286,53 @@ def embedding(shard: Shard) -> list[Operation]:
             shard, "embedding_projection", width, model.hidden_size, dtype=shard.dtype
         )
         operations.append(projection)
-    return operations
+    if model.layer_inputs is not None:
+        operations += _layer_inputs(shard, model.layer_inputs)
+    return operations + _products(shard, model.products)
+
+
+def _layer_inputs(shard: Shard, inputs: LayerInputs) -> list[Operation]:
+    """Gather each token's vectors for all layers, and add a product of its embedding to them."""
+    model = shard.model
+    width = model.layers * inputs.width
+    row = shard.rows(width)
+    return [
+        Operation(
+            name="layer_inputs",
+            kind="gather",
+            bytes_read=row + shard.tokens * INDEX_BYTES,
+            bytes_written=row,
+            weight_bytes_read=row,
+            launches=1,
+        ),
+        *all_reduce("layer_inputs_all_reduce", message_bytes=row, ranks=shard.ranks),
+        gemm(
+            shard,
+            "layer_inputs_projection",
+            model.hidden_size,
+            shard.split(width),
+            dtype=shard.dtype,
+        ),
+        *all_gather("layer_inputs_all_gather", gathered_bytes=row, ranks=shard.ranks),
+        vector_norm(shard, "layer_inputs_norm", shard.tokens * model.layers, inputs.width),
+        elementwise("layer_inputs_sum", 2 * row, row),
+    ]
+
+
+def _added_inputs(shard: Shard) -> list[Operation]:
+    """Multiply each layer's own input with a gate on the layer's output, and add the product."""
+    model, inputs = shard.model, shard.model.layer_inputs
+    if inputs is None:
+        return []
+    d, row = model.hidden_size, shard.rows(inputs.width)
+    layer = [
+        gemm(shard, "layer_input_gate", d, shard.split(inputs.width)),
+        elementwise("layer_input_activation", 2 * row, row, kind="activation"),
+        gemm(shard, "layer_input_up", shard.split(inputs.width), d),
+        *all_reduce("layer_input_all_reduce", message_bytes=shard.rows(d), ranks=shard.ranks),
+        norm(shard, "layer_input_norm"),
+    ]
+    return repeated(layer, model.layers)
 
 
 # Attention.
@@ -315,10 +364,18 @@ def attention_input(
     kv_heads = 0 if kv == "earlier" else max(1, model.kv_heads // shard.ranks)
     query, key = shard.heads * model.head_dim, kv_heads * model.head_dim
     value = kv_heads * model.value_width
-    columns = query + key + (0 if kv == "tied" else value)
-    columns += gate_columns(model) // shard.ranks
-    bias = model.qkv_bias
+    columns = (model.query_rank or query) + key + (0 if kv == "tied" else value)
+    gate, bias = gate_columns(model) // shard.ranks, model.qkv_bias
+    if model.attention_gate == "head":  # a matrix of its own
+        operations.append(gemm(shard, "gate_projection", model.hidden_size, gate))
+    else:
+        columns += gate
     operations.append(gemm(shard, "qkv_projection", read, columns, bias=bias))
+    if model.query_rank is not None:
+        operations += [
+            vector_norm(shard, "query_norm", shard.tokens, model.query_rank),
+            gemm(shard, "query_up_projection", model.query_rank, query),
+        ]
     if model.qk_norm != "none":
         operations.append(_qk_norm(shard, kv_heads))
     if model.rotary:
@@ -745,6 +802,8 @@ def mlp(shard: Shard, group: LayerGroup) -> list[Operation]:
     names = ("mlp_norm", "attention_post_norm", "mlp_post_norm")
     left = norms_of_layer(model, group) - group.mixes
     operations = [norm(shard, name) for name in names[: max(0, left)]]
+    further = range(1, left - len(names) + 1)  # of experts beside a dense MLP (Gemma 4)
+    operations += [norm(shard, f"further_norm_{number}") for number in further]
     if group.mlp == "none":
         return operations
     if group.mlp == "experts" and model.experts is not None:
@@ -784,8 +843,10 @@ def _activation(shard: Shard, name: str, inner: Numeric) -> Operation:
 def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     """Return a mixture of experts: router, routed experts, and the expert that all tokens share."""
     model, setup = shard.model, shard.setup
-    visited = visited_experts(
-        experts.count,
+    choices = experts.count + experts.zero
+    weighed = experts.count / choices if experts.zero else 1
+    visited = weighed * visited_experts(
+        choices,
         experts.per_token,
         shard.tokens,
         routing=setup.routing,
@@ -793,8 +854,8 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     )
     routed = RoutedExperts(
         tokens=shard.tokens,
-        count=experts.count,
-        pairs=shard.tokens * experts.per_token,
+        count=choices,
+        pairs=shard.tokens * experts.weighed_per_token,
         visited=visited,
         held=experts.count,
         even=setup.routing == "balanced",
@@ -809,7 +870,7 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     bias, dtype, d = experts.router_bias, shard.dtype, model.hidden_size
     operations = [
         gemm(shard, each.name, each.inner, each.columns, dtype=dtype) for each in experts.router
-    ] or [gemm(shard, "router", d, experts.count, bias=bias, dtype=dtype)]
+    ] or [gemm(shard, "router", d, choices, bias=bias, dtype=dtype)]
     visits = routed.operations(eager=shard.eager)
     if experts.latent_size is not None:
         # Replicated on every rank, as engines do.

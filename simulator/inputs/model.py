@@ -127,6 +127,8 @@ class LayerGroup(Frozen):
         turn (Zamba2). None: all.
     products, vectors
         Further matrices of each layer, and the values of further vectors.
+    runs
+        Whether a step runs the layer. Text alone skips cross-attention layers (Llama 3.2 Vision).
     """
 
     count: Positive
@@ -145,6 +147,7 @@ class LayerGroup(Frozen):
     distinct: Positive | None = None
     products: tuple[Product, ...] = ()
     vectors: Natural = 0
+    runs: bool = True
 
     @model_validator(mode="after")
     def _has_a_part(self) -> "LayerGroup":
@@ -172,7 +175,7 @@ class LayerGroup(Frozen):
     @property
     def caches(self) -> bool:
         """Whether the layer caches keys and values of its own."""
-        return self.attends and self.kv != "earlier"
+        return self.attends and self.runs and self.kv != "earlier"
 
 
 # The sizes that a group of layers may have for itself.
@@ -199,6 +202,8 @@ class Experts(Frozen):
         Matrices of a router of several layers (ZAYA1); by default it is one, to all experts.
     router_bias, expert_bias
         Whether the router and the experts' matrices have biases.
+    zero
+        Further experts that return their input: columns of the router without weights (LongCat).
     """
 
     count: Positive
@@ -210,12 +215,39 @@ class Experts(Frozen):
     router: tuple[Product, ...] = ()
     router_bias: bool = False
     expert_bias: bool = False
+    zero: Natural = 0
 
     @model_validator(mode="after")
     def _visits_existing_experts(self) -> "Experts":
         if self.per_token > self.count:
             raise ValueError(f"experts per token ({self.per_token}) exceed experts ({self.count})")
         return self
+
+    @property
+    def weighed_per_token(self) -> float:
+        """Experts with weights that a token visits, on average if some are zero experts."""
+        return (
+            self.per_token * self.count / (self.count + self.zero) if self.zero else self.per_token
+        )
+
+
+class LayerInputs(Frozen):
+    """Per-layer input embeddings (Gemma 3n, Gemma 4): each layer adds a vector of the token's own.
+
+    A step gathers the token's row of a table [rows, layers x width], and adds a product of its
+    embedding, normalised in each layer's part. A layer multiplies its part with a gate on its
+    output, and projects the result to the hidden size.
+
+    Attributes
+    ----------
+    rows
+        Tokens of the table.
+    width
+        Values for each layer.
+    """
+
+    rows: Positive
+    width: Positive
 
 
 class LatentAttention(Frozen):
@@ -263,8 +295,13 @@ class ModelShape(Frozen):
 
     Attributes
     ----------
-    embedding_size
-        Width of the token table and the output matrix, if not the hidden size (OPT-350m).
+    embedding_size, embedding_rows
+        Width of the token table and the output matrix, if not the hidden size (OPT-350m), and rows
+        of the table, if not the vocabulary (Llama 3.2 Vision).
+    layer_inputs
+        Embeddings of tokens that each layer adds.
+    products
+        Further matrices outside the layers, multiplied with every token.
     norm_weight, norm_bias
         Whether norms have weights, and layer norms biases.
     norms_per_layer, extra_norms
@@ -284,6 +321,8 @@ class ModelShape(Frozen):
         Positions that the model supports, None if the source does not say.
     value_dim
         Width of a head's values, if not that of its keys (MiMo-V2).
+    query_rank
+        Width of a compressed and normalised query, if queries are not projected directly (Step-3).
     layer_groups
         The layers in groups of equal cost; by default one group.
     source
@@ -304,10 +343,14 @@ class ModelShape(Frozen):
     kv_heads: Positive
     head_dim: Positive
     value_dim: Positive | None = None
+    query_rank: Positive | None = None
     intermediate_size: Natural
     attention_input_size: Positive | None = None
     vocab_size: Positive
     embedding_size: Positive | None = None
+    embedding_rows: Positive | None = None
+    layer_inputs: LayerInputs | None = None
+    products: tuple[Product, ...] = ()
     gated_mlp: bool = True
     tied_embeddings: bool = False
     rotary: bool = True
@@ -384,6 +427,16 @@ class ModelShape(Frozen):
         return "multi-query" if self.kv_heads == 1 else "multi-group"
 
     @property
+    def attention_layers(self) -> list["ModelShape"]:
+        """The model with the sizes of each group of layers that has attention."""
+        return [self.of(group) for group in self.layer_groups if group.attends]
+
+    @property
+    def widest_mlp(self) -> int:
+        """Largest inner width of a dense MLP."""
+        return max(self.of(group).intermediate_size for group in self.layer_groups)
+
+    @property
     def value_width(self) -> int:
         """Width of a head's values."""
         return self.value_dim or self.head_dim
@@ -407,13 +460,16 @@ class ModelShape(Frozen):
         Raises
         ------
         ModelError
-            If ``kv_heads`` does not divide the heads, or the model caches no heads.
+            If ``kv_heads`` does not divide the heads, or the model caches no heads, or not equally
+            many in all layers.
         """
         if self.latent is not None:
             raise ModelError(f"{self.name} caches a latent vector: it has no kv_heads to change")
         changed = self.replaced({"kv_heads": kv_heads})
         if changed.kv_heads == self.kv_heads:
             return self
+        if any(group.kv_heads for group in self.layer_groups):
+            raise ModelError(f"{self.name} has kv_heads that differ by layer: they cannot be set")
         name = self.name.removesuffix(f" with {self.kv_heads} KV heads")
         return changed.model_copy(update={"name": f"{name} with {changed.kv_heads} KV heads"})
 
@@ -475,7 +531,7 @@ class ParameterCount:
     Attributes
     ----------
     embedding
-        Token and position tables, and the matrices that fit a narrower token table.
+        Token, position and per-layer tables, and the matrices outside the layers.
     head
         The output matrix; 0 if it is the token table.
     attention, mlp
@@ -520,13 +576,20 @@ def count_parameters(model: ModelShape) -> ParameterCount:
         idle += distinct * unvisited
         norms += distinct * _layer_norms(layer, group)
     width = model.embedding_size or model.hidden_size
-    embedding = model.vocab_size * width + model.position_embeddings * model.hidden_size
+    rows = model.embedding_rows or model.vocab_size
+    embedding = rows * width + model.position_embeddings * model.hidden_size
+    embedding += _values(model.products)
     if width != model.hidden_size:
         # One matrix widens the table's vectors, another narrows those for the output.
         embedding += 2 * width * model.hidden_size
     head = 0 if model.tied_embeddings else model.vocab_size * width
     head += model.vocab_size * model.lm_head_bias
     norms += _norm_values(model) * model.hidden_size * model.extra_norms
+    if model.layer_inputs is not None:
+        inputs = model.layer_inputs
+        embedding += (inputs.rows + model.hidden_size) * model.layers * inputs.width
+        mlp += 2 * model.hidden_size * model.layers * inputs.width
+        norms += _norm_values(model) * (model.layers * model.hidden_size + inputs.width)
     total = embedding + head + attention + mlp + norms
     return ParameterCount(embedding, head, attention, mlp, norms, active=total - idle)
 
@@ -543,11 +606,11 @@ def _attention_of(model: ModelShape, group: LayerGroup) -> int:
 def _further_parameters(model: ModelShape, group: LayerGroup) -> int:
     """Count one layer's state, and its further matrices and vectors."""
     state = 0 if group.state is None else state_parameters(model, group.state)
-    return state + _product_parameters(group.products) + group.vectors
+    return state + _values(group.products) + group.vectors
 
 
-def _product_parameters(products: Iterable[Product]) -> int:
-    """Count the weights of further matrices."""
+def _values(products: Iterable[Product]) -> int:
+    """Count the values of further matrices."""
     return sum(product.inner * product.columns for product in products)
 
 
@@ -560,10 +623,8 @@ def indexer_parameters(model: ModelShape, indexer: Indexer) -> int:
 
 def state_parameters(model: ModelShape, state: State) -> int:
     """Count the matrices, the convolution and the vectors of one layer's state."""
-    matrices = model.hidden_size * (state.columns + state.width)
-    return (
-        matrices + _product_parameters(state.products) + state.channels * state.taps + state.vectors
-    )
+    matrices = model.hidden_size * (state.columns + state.width) + _values(state.products)
+    return matrices + state.channels * state.taps + state.vectors
 
 
 def attention_parameters(model: ModelShape, kv: KvSource = "own") -> int:
@@ -590,10 +651,15 @@ def attention_parameters(model: ModelShape, kv: KvSource = "own") -> int:
         return query + down + up + output + biases + model.output_bias * d
     key, value = model.kv_heads * model.head_dim, model.kv_heads * model.value_width
     cached = {"own": key + value, "tied": key, "earlier": 0}[kv]
-    columns = model.heads * model.head_dim + cached + gate_columns(model)
+    query, rank = model.heads * model.head_dim, model.query_rank
+    biased = (rank or query) + cached
+    gate = gate_columns(model)
+    # A gate for each value is part of the projection to queries; one for each head has no bias.
+    biases = model.qkv_bias * (biased + (gate if model.attention_gate == "value" else 0))
+    up = rank * query if rank else 0
     output = model.heads * model.value_width
     read = model.attention_input_size or d
-    return columns * (read + model.qkv_bias) + d * (output + model.output_bias)
+    return read * (biased + gate) + biases + up + d * (output + model.output_bias)
 
 
 def gate_columns(model: ModelShape) -> int:
@@ -618,10 +684,11 @@ def _mlp_parameters(model: ModelShape, group: LayerGroup) -> tuple[int, int]:
     if experts.shared_intermediate_size:
         shared += _mlp(model, experts.shared_intermediate_size, bias=model.mlp_bias)
         shared += experts.shared_gate * model.hidden_size
-    router = experts.count * (model.hidden_size + experts.router_bias)
+    router = (experts.count + experts.zero) * (model.hidden_size + experts.router_bias)
     if experts.router:
-        router = _product_parameters(experts.router)
-    return experts.count * one + shared + router, (experts.count - experts.per_token) * one
+        router = _values(experts.router)
+    idle = round((experts.count - experts.weighed_per_token) * one)
+    return experts.count * one + shared + router, idle
 
 
 def _mlp(model: ModelShape, inner: int, *, bias: bool, hidden: int | None = None) -> int:
@@ -656,7 +723,7 @@ def _layer_norms(model: ModelShape, group: LayerGroup) -> int:
         "head": 1 + key_heads,
         "all": model.heads + key_heads * model.kv_heads,
     }[model.qk_norm]
-    norms += values * qk_heads * model.head_dim
+    norms += values * (qk_heads * model.head_dim + (model.query_rank or 0))
     if model.latent is not None:
         norms += model.latent.kv_rank + (model.latent.query_rank or 0)
     return norms + model.heads * model.attention_sinks

@@ -59,6 +59,10 @@ def model_facts(shape: "ModelShape") -> Row:
 
     return {
         **shape.model_dump(mode="json"),
+        # What is not given is as in the whole model.
+        "layer_groups": [
+            group.model_dump(mode="json", exclude_defaults=True) for group in shape.layer_groups
+        ],
         "family": shape.family,
         **columns.as_object(PARAMETERS, count_parameters(shape)),
         "kv_bytes_per_token_bf16": int(kv_bytes_per_token(shape, Setup())),

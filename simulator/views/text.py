@@ -1,6 +1,6 @@
 """Phrases that several answers share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
 from simulator.answers.estimate import DOES_NOT_FIT
@@ -96,12 +96,20 @@ def model_phrase(model: ModelShape) -> str:
     '6.74 B parameters, multi-head, 32 heads, 32 KV heads'
     """
     parameters = parameters_phrase(count_parameters(model).total)
+    layers = model.attention_layers or [model]
     kept = (
-        plural(model.kv_heads, "KV head")
+        _range([layer.kv_heads for layer in layers], "KV head")
         if model.latent is None
         else f"{model.cache_width} cached values per token"
     )
-    return f"{parameters} parameters, {model.family}, {plural(model.heads, 'head')}, {kept}"
+    heads = _range([layer.heads for layer in layers], "head")
+    return f"{parameters} parameters, {model.family}, {heads}, {kept}"
+
+
+def _range(counts: Sequence[int], noun: str) -> str:
+    """Write a count of all layers, or the least and the most, with its noun."""
+    least, most = min(counts), max(counts)
+    return plural(most, noun) if least == most else f"{least} to {plural(most, noun)}"
 
 
 def parameters_phrase(count: float) -> str:

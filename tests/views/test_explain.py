@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from builders import REAL_MODELS, round_gpu
+from builders import REAL_MODELS, gemma_4_e2b, mimo_v2, round_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,6 +145,25 @@ def test_formulas_evaluate_whatever_is_asked(
     )
     result = estimate(model, round_gpu(), Setup(attention=attention), work)
     assert value(steps(result)["KV bytes read"].numbers) == result.totals.kv_bytes_read
+
+
+@pytest.mark.parametrize("model", [gemma_4_e2b(), mimo_v2()], ids=lambda model: model.name)
+@pytest.mark.parametrize("ranks", [1, 8])
+def test_formulas_of_layers_that_differ_evaluate_to_the_totals(model: Any, ranks: int) -> None:
+    """Each kind of layer has its own width, over one GPU or several, in a tree too."""
+    for work in (
+        {"samples": 16, "context_tokens": 32_768, "attention": "standard"},
+        {"samples": 16, "context_tokens": 32_768, "attention": "bifurcated"},
+        {"samples": 12, "tree": "1K,500x2,60x2", "attention": "bifurcated"},
+    ):
+        try:
+            result = simulator.estimate(model, "h100-sxm", tensor_parallel=ranks, **work)
+        except SimulatorError:
+            pytest.skip("this kernel takes no such levels")
+        derived = steps(result)
+        assert value(derived["KV bytes read"].numbers) == result.totals.kv_bytes_read
+        [flops] = [step for what, step in derived.items() if what.startswith("Attention FLOPs")]
+        assert value(flops.numbers) == pytest.approx(attention_flops(result), rel=1e-12)
 
 
 @pytest.mark.parametrize("kernel", ["einsum", "sdpa_math"])

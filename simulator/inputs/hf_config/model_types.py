@@ -16,11 +16,36 @@ from simulator.inputs.files import validate
 from simulator.inputs.hf_config import hybrids
 from simulator.inputs.hf_config.layers import (
     LINEAR,
+    cross_attention,
+    deci_kv_heads,
     gated_delta,
+    gemma3n,
+    gemma3n_keys,
+    gemma3n_special,
+    gemma4,
+    gemma4_keys,
+    gemma4_special,
     indexed,
     kimi_delta,
     listed_experts,
+    longcat_keys,
+    longcat_special,
+    mimo,
+    mimo_keys,
+    mimo_special,
+    minimax_m3_keys,
+    minimax_m3_shared,
+    mllama_special,
+    nas_block,
+    nas_keys,
     olmo_hybrid,
+    openelm,
+    openelm_keys,
+    openelm_special,
+    step3_special,
+    step3p5,
+    step_keys,
+    step_shared,
 )
 from simulator.inputs.hf_config.reading import (
     CHUNK_KEY,
@@ -115,8 +140,8 @@ def shared_experts(
     return rule
 
 
-def shared_expert_like_routed(reader: ConfigReader) -> int:
-    """Llama 4: one shared expert as wide as a routed one."""
+def beside_dense(reader: ConfigReader) -> int:
+    """Return the width of a dense MLP beside the experts (Gemma 4, and the expert of Llama 4)."""
     return reader.size("intermediate_size")
 
 
@@ -247,6 +272,53 @@ _V3_EXPERTS = Mixture(
     shared_size=shared_experts(count=1, size=2048),
     correction_bias=True,
 )
+_GEMMA3 = ModelType(
+    kv_heads=4,
+    head_dim=256,
+    tied_embeddings=True,
+    norms_per_layer=4,
+    qk_norm="head",
+    attention_bias=_ATTENTION_BIAS,
+    windows=Windows(default=4096, local=all_but_every(6, "sliding_window_pattern")),
+    sizes=_sizes(26, 2304, 8, 9216, 262_208),
+)
+
+_GEMMA4 = replace(
+    _GEMMA3,
+    windows=Windows(default=512),
+    experts=Mixture(count=0, per_token=None, shared_size=beside_dense),
+    keys=gemma4_keys,
+    layer=gemma4,
+    special=gemma4_special(256),
+    sizes=_sizes(30, 2304, 8, 9216, 262_144),
+)
+
+_MIMO_V2 = ModelType(
+    kv_heads=4,
+    head_dim=192,
+    qkv_bias=_ATTENTION_BIAS,
+    windows=Windows(default=129),
+    experts=Mixture(count=256, per_token=8, size=2048, sparse=listed_experts(1)),
+    keys=mimo_keys,
+    layer=mimo,
+    special=mimo_special,
+)
+
+_STEP3P5 = ModelType(
+    head_dim=128,
+    qk_norm="head",
+    attention_gate="head",
+    attention_bias=_ATTENTION_BIAS,
+    mlp_bias=Key("mlp_bias"),
+    windows=Windows(default=None),
+    experts=Mixture(
+        count=288, per_token=8, size=1280, sparse=listed_experts(3), shared_size=step_shared(1280)
+    ),
+    keys=step_keys(3, num_key_value_heads=8, num_experts=288, num_experts_per_tok=8),
+    layer=step3p5,
+    sizes=_sizes(45, 4096, 64, 11264, 128_815),
+)
+
 _DEEPSEEK_V3 = ModelType(latent=True, attention_bias=_ATTENTION_BIAS, experts=_V3_EXPERTS)
 
 
@@ -503,15 +575,20 @@ MODEL_TYPES: dict[str, ModelType] = {
         sizes=_sizes(28, 3072, 16, 24576, 256_000),
     ),
     "gemma2": _GEMMA2,
-    "gemma3_text": ModelType(
-        kv_heads=4,
-        head_dim=256,
-        tied_embeddings=True,
-        norms_per_layer=4,
-        qk_norm="head",
-        attention_bias=_ATTENTION_BIAS,
-        windows=Windows(default=4096, local=all_but_every(6, "sliding_window_pattern")),
-        sizes=_sizes(26, 2304, 8, 9216, 262_208),
+    "gemma3_text": _GEMMA3,
+    "gemma3n_text": replace(
+        _GEMMA3,
+        kv_heads=2,
+        norms_per_layer=6,
+        windows=Windows(default=512),
+        keys=gemma3n_keys,
+        layer=gemma3n,
+        special=gemma3n_special,
+        sizes=_sizes(35, 2048, 8, 16384, 262_400),
+    ),
+    "gemma4_text": _GEMMA4,
+    "gemma4_unified_text": replace(
+        _GEMMA4, windows=Windows(default=1024), special=gemma4_special(0)
     ),
     # Its norms on queries and keys have no weights.
     "llama4_text": ModelType(
@@ -525,7 +602,7 @@ MODEL_TYPES: dict[str, ModelType] = {
             per_token=1,
             size_key="intermediate_size",
             sparse=interleaved_experts,
-            shared_size=shared_expert_like_routed,
+            shared_size=beside_dense,
         ),
         sizes={**_sizes(48, 5120, 40, 8192, 202_048), "intermediate_size_mlp": 16384},
     ),
@@ -616,6 +693,58 @@ MODEL_TYPES: dict[str, ModelType] = {
     ),
     # Kimi-K2's own files name DeepseekV3ForCausalLM as their class.
     "kimi_k2": _DEEPSEEK_V3,
+    "mimo_v2_flash": _MIMO_V2,
+    "mimo_v2": _MIMO_V2,
+    "step3p5": _STEP3P5,
+    "step3_text": ModelType(
+        head_dim=256,
+        experts=Mixture(
+            count=48,
+            per_token=3,
+            size=5120,
+            sparse=listed_experts(4),
+            shared_size=step_shared(5120),
+        ),
+        keys=step_keys(4, num_key_value_heads=1, num_experts=48, num_experts_per_tok=3),
+        special=step3_special,
+        sizes=_sizes(61, 7168, 64, 18432, 128_815),
+    ),
+    "longcat_flash": ModelType(
+        latent=True,
+        attention_bias=_ATTENTION_BIAS,
+        keys=longcat_keys,
+        special=longcat_special,
+    ),
+    "mllama_text_model": ModelType(
+        kv_heads=8,
+        layer=cross_attention,
+        special=mllama_special,
+        sizes=_sizes(40, 4096, 32, 14336, 128_256),
+    ),
+    "minimax_m3_vl_text": ModelType(
+        kv_heads=4,
+        head_dim=128,
+        inner_key="dense_intermediate_size",
+        qk_norm="head",
+        windows=Windows(key=""),
+        experts=Mixture(
+            count=128,
+            per_token=4,
+            size_key="intermediate_size",
+            size=3072,
+            sparse=listed_experts(0),
+            shared_size=minimax_m3_shared,
+        ),
+        keys=minimax_m3_keys,
+        sizes={**_sizes(60, 6144, 64, 3072, 200_064), "dense_intermediate_size": 12288},
+    ),
+    "nemotron-nas": ModelType(
+        attention_bias=_ATTENTION_BIAS, mlp_bias=Key("mlp_bias"), keys=nas_keys, layer=nas_block
+    ),
+    "deci": ModelType(layer=deci_kv_heads),
+    "openelm": ModelType(
+        tied_embeddings=True, keys=openelm_keys, layer=openelm, special=openelm_special
+    ),
     "codegen": _GPTJ,
     "gptj": _GPTJ,
     "granite": ModelType(attention_bias=_ATTENTION_BIAS, mlp_bias=Key("mlp_bias")),
@@ -633,6 +762,13 @@ MODEL_TYPES: dict[str, ModelType] = {
 # A multimodal file: the decoder is its text_config, which need not name its own type.
 NESTED: dict[str, str] = {
     "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
+    "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_unified_text",
+    "mllama": "mllama_text_model",
+    "minimax_m3_vl": "minimax_m3_vl_text",
+    "step3_vl": "step3_text",
+    "step3p7": "step3p5",
     "llama4": "llama4_text",
     "qwen3_5": "qwen3_5_text",
     "qwen3_5_moe": "qwen3_5_moe_text",

@@ -303,9 +303,10 @@ class ModelType:
     positions
         Rows of the learned position table besides the positions themselves; None for no table.
     layer
-        Rule for the fields of a layer's group that this model type decides layer by layer.
+        Rule for the fields of a layer's group that this model type decides layer by layer; None
+        for a layer that does nothing.
     special
-        Rule for features of only this model type.
+        Rule for features of only this model type, and notes on them.
     sizes
         Class defaults of the sizes, for a ``text_config`` that holds only differences.
     """
@@ -335,7 +336,7 @@ class ModelType:
     windows: Windows = _NO_WINDOWS
     experts: Mixture | None = None
     latent: bool = False
-    layer: Callable[[ConfigReader, int], dict[str, Any]] | None = None
+    layer: Callable[[ConfigReader, int], dict[str, Any] | None] | None = None
     special: Callable[[ConfigReader], dict[str, Any]] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
 
@@ -367,7 +368,7 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
     positions = reader.optional("max_position_embeddings", kind.max_positions, minimum=1)
     dtype, notes = _weight_dtype(reader)
     fields: dict[str, Any] = {
-        "layers": count,
+        "layers": sum(group.count for group in groups),
         "hidden_size": hidden,
         "heads": heads,
         **_head_sizes(kind, reader, hidden=hidden, heads=heads),
@@ -386,7 +387,8 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "weight_dtype": dtype,
         "notes": notes,
     }
-    return fields if kind.special is None else {**fields, **kind.special(reader)}
+    changes = {} if kind.special is None else kind.special(reader)
+    return {**fields, **changes, "notes": notes + changes.get("notes", [])}
 
 
 def _position_rows(kind: ModelType, reader: ConfigReader) -> int:
@@ -481,7 +483,10 @@ def _layer_groups(
     for number, (seen, has_experts) in enumerate(zip(windows, sparse, strict=True)):
         fields = {limit: seen, "mlp": "experts" if has_experts else "dense"}
         if kind.layer is not None:
-            fields |= kind.layer(reader, number)
+            own = kind.layer(reader, number)
+            if own is None:
+                continue
+            fields |= own
         layers.append(
             validate(LayerGroup, {"count": 1, **fields}, where=reader.where, error=ModelError)
         )

@@ -240,8 +240,8 @@ def _variants(model: ModelShape, kept: Mapping[str, Any]) -> list[ModelShape]:
     variants = []
     for count in range(1, model.heads + 1):
         if model.heads % count == 0:
-            changed = model.with_kv_heads(count)
             try:
+                changed = model.with_kv_heads(count)
                 check_split(changed, int(kept.get("tensor_parallel", 1)))
             except SimulatorError:
                 continue
