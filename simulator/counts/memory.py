@@ -99,7 +99,9 @@ def weights_bytes(model: ModelShape, setup: Setup) -> float:
     """
     count, ranks = count_parameters(model), setup.tensor_parallel
     wide = DTYPE_BYTES[setup.activation_dtype]
-    matrices = (count.attention + count.mlp) / ranks + _copied_parameters(model, ranks)
+    matrices = (count.attention + count.mlp + count.draft) / ranks + _copied_parameters(
+        model, ranks
+    )
     tables = (count.embedding + count.head) * wide / ranks
     return matrices * DTYPE_BYTES[setup.weight_dtype] + tables + count.norms * wide
 

@@ -39,7 +39,7 @@ from simulator.counts.pieces import (
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
 from simulator.inputs.model import (
-    LAYER_SIZES,
+    PROJECTED_SIZES,
     Experts,
     KvSource,
     LayerGroup,
@@ -59,10 +59,10 @@ PREFILL_ROWS_PER_BLOCK = 128
 TOP_K = 200  # default of gpt-fast's sampling and of the paper
 
 # What decides the cost of each part of a layer, besides the model: fields of its group.
-ATTENDED = ("indexes", *LAYER_SIZES[:-1], "window", "chunk")
-PROJECTED = ("kv", "indexes", *LAYER_SIZES[:-1])
+ATTENDED = ("indexes", *PROJECTED_SIZES, "window", "chunk")
+PROJECTED = ("kv", "indexes", *PROJECTED_SIZES)
 COPIED = ("kv", *ATTENDED)
-FED_FORWARD = ("mlp", "intermediate_size", "mixes")
+FED_FORWARD = ("mlp", "intermediate_size", "norms_per_layer", "mixes")
 
 
 def decode_operations(

@@ -120,8 +120,8 @@ class LayerGroup(Frozen):
     indexes
         Of a model with an indexer: whether the layer has its own, or attends to the tokens that an
         earlier layer selected (GLM-5).
-    heads, kv_heads, head_dim, value_dim, intermediate_size
-        Sizes that differ from the model's.
+    heads, kv_heads, head_dim, value_dim, intermediate_size, norms_per_layer
+        Sizes and numbers that differ from the model's.
     distinct
         Layers whose attention, MLP and norms have weights of their own; the others use these in
         turn (Zamba2). None: all.
@@ -145,6 +145,7 @@ class LayerGroup(Frozen):
     value_dim: Positive | None = None
     intermediate_size: Positive | None = None
     distinct: Positive | None = None
+    norms_per_layer: Positive | None = None
     products: tuple[Product, ...] = ()
     vectors: Natural = 0
     runs: bool = True
@@ -179,7 +180,8 @@ class LayerGroup(Frozen):
 
 
 # The sizes that a group of layers may have for itself.
-LAYER_SIZES = ("heads", "kv_heads", "head_dim", "value_dim", "intermediate_size")
+PROJECTED_SIZES = ("heads", "kv_heads", "head_dim", "value_dim")
+LAYER_SIZES = (*PROJECTED_SIZES, "intermediate_size", "norms_per_layer")
 
 
 class Experts(Frozen):
@@ -308,8 +310,9 @@ class ModelShape(Frozen):
         Hidden-size norms in each layer, and outside the layers (the final norm is one).
     attention_input_size
         Width of what attention reads, if not the hidden size (Zamba adds the token's embedding).
-    qk_norm
-        Norms on queries and keys: none, per head, or over all heads.
+    qk_norm, qk_norm_bias
+        Norms on queries and keys: none, per head, or over all heads; whether layer norms among
+        them have biases too.
     attention_gate
         Whether a gate weighs the output of attention: not, by one value for each head, or by one
         for each value (Qwen3-Next).
@@ -325,6 +328,8 @@ class ModelShape(Frozen):
         Width of a compressed and normalised query, if queries are not projected directly (Step-3).
     layer_groups
         The layers in groups of equal cost; by default one group.
+    draft_layers
+        Layers that predict further tokens (multi-token prediction): weights in memory alone.
     source
         Where the sizes come from.
     notes
@@ -360,6 +365,7 @@ class ModelShape(Frozen):
     norms_per_layer: Natural = 2
     extra_norms: Natural = 1
     qk_norm: Literal["none", "head", "all"] = "none"
+    qk_norm_bias: bool = True
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
@@ -369,6 +375,7 @@ class ModelShape(Frozen):
     attention_sinks: bool = False
     max_context_tokens: Positive | None = None
     layer_groups: tuple[LayerGroup, ...] = ()
+    draft_layers: Natural = 0
     experts: Experts | None = None
     latent: LatentAttention | None = None
     indexer: Indexer | None = None
@@ -540,6 +547,8 @@ class ParameterCount:
         Norm weights and biases, attention sinks included.
     active
         Parameters that one token uses: all but the routed experts it does not visit.
+    draft
+        The layers that predict further tokens, beside the total.
     """
 
     embedding: int
@@ -548,6 +557,7 @@ class ParameterCount:
     mlp: int
     norms: int
     active: int
+    draft: int = 0
 
     @property
     def total(self) -> int:
@@ -566,15 +576,17 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     >>> count_parameters(llama).total
     6738415616
     """
-    attention = mlp = norms = idle = 0
+    attention = mlp = norms = idle = one = 0
     for group in model.layer_groups:
         layer, distinct = model.of(group), group.distinct or group.count
-        attention += distinct * _attention_of(layer, group)
-        attention += group.count * _further_parameters(layer, group)
+        mixing, layer_norms = _attention_of(layer, group), _layer_norms(layer, group)
+        further = _further_parameters(layer, group)
         matrices, unvisited = _mlp_parameters(layer, group)
+        attention += distinct * mixing + group.count * further
         mlp += distinct * matrices
         idle += distinct * unvisited
-        norms += distinct * _layer_norms(layer, group)
+        norms += distinct * layer_norms
+        one = mixing + further + matrices + layer_norms
     width = model.embedding_size or model.hidden_size
     rows = model.embedding_rows or model.vocab_size
     embedding = rows * width + model.position_embeddings * model.hidden_size
@@ -591,7 +603,11 @@ def count_parameters(model: ModelShape) -> ParameterCount:
         mlp += 2 * model.hidden_size * model.layers * inputs.width
         norms += _norm_values(model) * (model.layers * model.hidden_size + inputs.width)
     total = embedding + head + attention + mlp + norms
-    return ParameterCount(embedding, head, attention, mlp, norms, active=total - idle)
+    # A drafting layer is like the last one; one matrix joins it to the hidden state and the next
+    # token, each normalised before, and a norm follows.
+    joined = 2 * model.hidden_size**2 + 3 * _norm_values(model) * model.hidden_size
+    draft = model.draft_layers * (one + joined)
+    return ParameterCount(embedding, head, attention, mlp, norms, active=total - idle, draft=draft)
 
 
 def _attention_of(model: ModelShape, group: LayerGroup) -> int:
@@ -723,7 +739,8 @@ def _layer_norms(model: ModelShape, group: LayerGroup) -> int:
         "head": 1 + key_heads,
         "all": model.heads + key_heads * model.kv_heads,
     }[model.qk_norm]
-    norms += values * (qk_heads * model.head_dim + (model.query_rank or 0))
+    qk_values = values if model.qk_norm_bias else model.norm_weight
+    norms += qk_values * qk_heads * model.head_dim + values * (model.query_rank or 0)
     if model.latent is not None:
         norms += model.latent.kv_rank + (model.latent.query_rank or 0)
     return norms + model.heads * model.attention_sinks

@@ -66,6 +66,15 @@ def test_every_model_has_as_many_parameters_as_transformers_builds(case: dict[st
     assert count_parameters(read(case["config"])).total == case["parameters"]
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if "windows" in case], ids=case_id)
+def test_every_layer_has_the_window_that_transformers_gives_it(case: dict[str, Any]) -> None:
+    """Defaults, patterns and switches lead to as many layers of each window or chunk."""
+    derived: Counter[int | None] = Counter()
+    for group in read(case["config"]).layer_groups:
+        derived[group.window or group.chunk] += group.count
+    assert derived == Counter(case["windows"])
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if "cache" in case], ids=case_id)
 def test_every_layer_caches_what_transformers_caches(case: dict[str, Any]) -> None:
     """Values per token and tokens kept, layer by layer, are those of a real forward pass."""

@@ -103,6 +103,28 @@ def kimi_delta(reader: ConfigReader, layer: int) -> dict[str, Any]:
     }
 
 
+def kimi_special(reader: ConfigReader) -> dict[str, Any]:
+    """Kimi K3 calls itself Kimi Linear: refused, as its further parts are not known."""
+    for key in ("routed_expert_hidden_size", "attn_res_block_size"):
+        if key in reader.data:
+            reader.fail(f"{key} is of an architecture that is not known yet (Kimi K3)")
+    return {}
+
+
+def indexer_of(*, heads: int) -> Callable[[ConfigReader], dict[str, Any]]:
+    """DeepSeek-V3.2, GLM-5: the indexer of sparse attention; ``heads`` is the class default."""
+
+    def special(reader: ConfigReader) -> dict[str, Any]:
+        indexer = {
+            "heads": reader.size("index_n_heads", heads),
+            "dim": reader.size("index_head_dim", 128),
+            "top_k": reader.size("index_topk", 2048),
+        }
+        return {"indexer": indexer}
+
+    return special
+
+
 def indexed(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """GLM-5: some layers take the selection of the last layer with an indexer."""
     types = reader.items("indexer_types", length=reader.size("num_hidden_layers"))

@@ -1,237 +1,43 @@
 """The defaults of each model_type for keys that its config.json omits: one entry per type.
 
-Source: configuration and modelling classes of transformers 5.23.0. The parameter counts these
-entries lead to were compared with the modules transformers builds, every entry and every switch;
-the compared configs are the golden data of tests/inputs/test_hf_config.py.
+Source: configuration and modelling classes of transformers 5.24.0. The parameter counts these
+entries lead to are compared with the modules transformers builds, every entry and every switch:
+tools/model_truth.py writes the golden data of tests/inputs/test_hf_config.py. Types that
+transformers lacks follow the code published with their checkpoints (recalled); the same tests
+compare their published parameter counts.
 
-Rules that a table cannot hold come first, then the table, then the function that reads a file.
+Rules that a table cannot hold are in ``rules.py``. Here are the table and the function that reads a
+file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from simulator.errors import ModelError, nearest
 from simulator.inputs.files import validate
-from simulator.inputs.hf_config import hybrids
-from simulator.inputs.hf_config.layers import (
-    LINEAR,
-    cross_attention,
-    deci_kv_heads,
-    gated_delta,
-    gemma3n,
-    gemma3n_keys,
-    gemma3n_special,
-    gemma4,
-    gemma4_keys,
-    gemma4_special,
-    indexed,
-    kimi_delta,
-    listed_experts,
-    longcat_keys,
-    longcat_special,
-    mimo,
-    mimo_keys,
-    mimo_special,
-    minimax_m3_keys,
-    minimax_m3_shared,
-    mllama_special,
-    nas_block,
-    nas_keys,
-    olmo_hybrid,
-    openelm,
-    openelm_keys,
-    openelm_special,
-    step3_special,
-    step3p5,
-    step_keys,
-    step_shared,
-)
+from simulator.inputs.hf_config import layers, rules
+from simulator.inputs.hf_config.layered_types import LAYERED_TYPES
 from simulator.inputs.hf_config.reading import (
     CHUNK_KEY,
     ConfigReader,
     Key,
-    LayerRule,
+    Latent,
     Mixture,
     ModelType,
     Windows,
-    every_layer,
-    latent_sizes,
     read_fields,
-    stated_kv_heads,
 )
 from simulator.inputs.model import ModelShape
 
-
-def multi_head(_reader: ConfigReader, heads: int) -> int:
-    """Give every head its own KV head, the only form of the model type."""
-    return heads
-
-
-def bigcode_kv_heads(reader: ConfigReader, heads: int) -> int:
-    """GPT-BigCode: one KV head unless ``multi_query`` is false."""
-    return 1 if reader.flag(Key("multi_query", default=True)) else heads
-
-
-def falcon_kv_heads(reader: ConfigReader, heads: int) -> int:
-    """Falcon: ``num_kv_heads`` applies only to the new architecture; Falcon-7B's file has 71."""
-    if reader.flag(Key("new_decoder_architecture")):
-        return stated_kv_heads(reader, heads)
-    return bigcode_kv_heads(reader, heads)
-
-
-def all_but_every(step: int, key: str | None = None) -> LayerRule:
-    """Select all layers but every ``step``-th; ``key`` names a step that the file may state."""
-    return lambda reader, layer: (layer + 1) % (reader.size(key, step) if key else step) != 0
-
-
-def from_max_window_layers(reader: ConfigReader, layer: int) -> bool:
-    """Qwen2 and Qwen3: the layers past ``max_window_layers``."""
-    return layer >= (reader.optional("max_window_layers", 28) or 0)
-
-
-def even_below_max_window_layers(reader: ConfigReader, layer: int) -> bool:
-    """Qwen2-MoE: every second layer below ``max_window_layers``."""
-    return layer % 2 == 0 and layer < (reader.optional("max_window_layers", 28) or 0)
-
-
-def rotary_layers(reader: ConfigReader, layer: int) -> bool:
-    """Llama 4: the layers with rotary encoding attend in chunks, the others to all tokens."""
-    # Llama-4-Scout's file has an empty list, which means the interval.
-    if reader.items("no_rope_layers"):
-        flags = reader.items("no_rope_layers", length=reader.size("num_hidden_layers")) or ()
-        return bool(flags[layer])
-    return (layer + 1) % reader.size("no_rope_layer_interval", 4) != 0
-
-
-def every_sparse_step(reader: ConfigReader, layer: int) -> bool:
-    """Qwen-MoE: every ``decoder_sparse_step``-th layer except ``mlp_only_layers``."""
-    dense = reader.items("mlp_only_layers") or ()
-    return layer not in dense and (layer + 1) % reader.size("decoder_sparse_step", 1) == 0
-
-
-def after_first_dense(default: int) -> LayerRule:
-    """DeepSeek: all layers but the first ``first_k_dense_replace``."""
-    return lambda reader, layer: layer >= (reader.optional("first_k_dense_replace", default) or 0)
-
-
-def interleaved_experts(reader: ConfigReader, layer: int) -> bool:
-    """Llama 4: the layers of ``moe_layers``, or every ``interleave_moe_layer_step``-th."""
-    listed = reader.items("moe_layers")
-    if listed is not None:
-        return layer in listed
-    return (layer + 1) % reader.size("interleave_moe_layer_step", 1) == 0
-
-
-def shared_expert_of(default: int) -> Callable[[ConfigReader], int]:
-    """Qwen2-MoE: one shared expert with a width of its own."""
-    return lambda reader: reader.optional("shared_expert_intermediate_size", default) or 0
-
-
-def shared_experts(
-    *, count: int, size: int, key: str = "n_shared_experts"
-) -> Callable[[ConfigReader], int]:
-    """DeepSeek: shared experts of a routed expert's width, side by side; ``key`` numbers them."""
-
-    def rule(reader: ConfigReader) -> int:
-        shared = reader.optional(key, count) or 0
-        return shared * reader.size("moe_intermediate_size", size)
-
-    return rule
-
-
-def beside_dense(reader: ConfigReader) -> int:
-    """Return the width of a dense MLP beside the experts (Gemma 4, and the expert of Llama 4)."""
-    return reader.size("intermediate_size")
-
-
-def phi_special(reader: ConfigReader) -> dict[str, Any]:
-    """Phi: optional norms on each head's queries and keys."""
-    return {"qk_norm": "head"} if reader.flag(Key("qk_layernorm")) else {}
-
-
-def cohere_special(reader: ConfigReader) -> dict[str, Any]:
-    """Command-R: optional norms on queries and keys, with weights for each head."""
-    return {"qk_norm": "all"} if reader.flag(Key("use_qk_norm")) else {}
-
-
-def kimi_special(reader: ConfigReader) -> dict[str, Any]:
-    """Kimi Linear: queries are not compressed by default, and nothing is rotated."""
-    for key in ("routed_expert_hidden_size", "attn_res_block_size"):
-        if key in reader.data:
-            reader.fail(f"{key} is of an architecture that is not known yet (Kimi K3)")
-    if reader.lookup("q_lora_rank")[1] is not ...:
-        return {}
-    latent = ConfigReader({**reader.data, "q_lora_rank": None}, where=reader.where)
-    return {"latent": latent_sizes(latent)}
-
-
-def indexer_of(*, heads: int) -> Callable[[ConfigReader], dict[str, Any]]:
-    """DeepSeek-V3.2: the indexer of sparse attention; ``heads`` is the class default."""
-
-    def special(reader: ConfigReader) -> dict[str, Any]:
-        indexer = {
-            "heads": reader.size("index_n_heads", heads),
-            "dim": reader.size("index_head_dim", 128),
-            "top_k": reader.size("index_topk", 2048),
-        }
-        return {"indexer": indexer}
-
-    return special
-
-
-def glm_indexer(reader: ConfigReader) -> dict[str, Any]:
-    """GLM-5: an indexer of 32 heads, and latent attention of other sizes by default."""
-    defaults = {"q_lora_rank": 2048, "qk_nope_head_dim": 192, "v_head_dim": 256}
-    latent = latent_sizes(ConfigReader({**defaults, **reader.data}, where=reader.where))
-    return {
-        **indexer_of(heads=32)(reader),
-        "latent": latent,
-        "head_dim": latent["nope_dim"] + latent["rope_dim"],
-    }
-
-
-def falcon_special(reader: ConfigReader) -> dict[str, Any]:
-    """Falcon: how many norms a layer has, and rotary encoding or ALiBi."""
-    norms = 2
-    if reader.flag(Key("parallel_attn", default=True)):
-        new = reader.flag(Key("new_decoder_architecture"))
-        norms = reader.size("num_ln_in_parallel_attn", 2 if new else 1)
-    return {"norms_per_layer": norms, "rotary": not reader.flag(Key("alibi"))}
-
-
-def opt_special(reader: ConfigReader) -> dict[str, Any]:
-    """OPT: the smallest models have a narrower token table (350m) or norms without weights."""
-    changes: dict[str, Any] = {}
-    hidden = reader.size("hidden_size")
-    width = reader.size("word_embed_proj_dim", hidden)
-    if width != hidden:
-        changes["embedding_size"] = width
-    before = reader.flag(Key("do_layer_norm_before", default=True))
-    if not before or reader.flag(Key("_remove_final_layer_norm")):
-        changes["extra_norms"] = 0
-    if not reader.flag(Key("layer_norm_elementwise_affine", default=True)):
-        changes["norm_weight"] = False
-    return changes
-
-
-def _sizes(layers: int, hidden: int, heads: int, inner: int, vocabulary: int) -> dict[str, int]:
-    """Return the five sizes under their keys in config.json."""
-    return {
-        "num_hidden_layers": layers,
-        "hidden_size": hidden,
-        "num_attention_heads": heads,
-        "intermediate_size": inner,
-        "vocab_size": vocabulary,
-    }
-
-
 _ATTENTION_BIAS = Key("attention_bias")
 _ATTENTION_BIAS_ON = Key("attention_bias", default=True)
+_MLP_BIAS = Key("mlp_bias")
 _USE_BIAS = Key("use_bias", default=True)
+_USE_BIAS_OFF = Key("use_bias")
 
 _GPT2 = ModelType(
-    kv_heads=multi_head,
+    kv_heads=rules.multi_head,
     gated_mlp=False,
     inner_factor=4,
     tied_embeddings=True,
@@ -245,7 +51,7 @@ _GPT2 = ModelType(
 
 # CodeGen and GPT-J: attention and MLP run side by side after one norm.
 _GPTJ = ModelType(
-    kv_heads=multi_head,
+    kv_heads=rules.multi_head,
     gated_mlp=False,
     inner_factor=4,
     norm="layer",
@@ -260,125 +66,121 @@ _GEMMA2 = ModelType(
     tied_embeddings=True,
     norms_per_layer=4,
     attention_bias=_ATTENTION_BIAS,
-    windows=Windows(default=4096, local=all_but_every(2)),
-    sizes=_sizes(26, 2304, 8, 9216, 256_000),
+    windows=Windows(default=4096, local=rules.all_but_every(2)),
+    sizes=rules.sizes(26, 2304, 8, 9216, 256_000),
 )
 
 _V3_EXPERTS = Mixture(
     count=256,
     per_token=8,
     size=2048,
-    sparse=after_first_dense(3),
-    shared_size=shared_experts(count=1, size=2048),
-    correction_bias=True,
+    sparse=rules.after_first_dense(3),
+    shared_size=rules.shared_experts(count=1, size=2048),
 )
-_GEMMA3 = ModelType(
-    kv_heads=4,
-    head_dim=256,
-    tied_embeddings=True,
-    norms_per_layer=4,
-    qk_norm="head",
+_DEEPSEEK_V3 = ModelType(latent=Latent(), attention_bias=_ATTENTION_BIAS, experts=_V3_EXPERTS)
+_INDEXED = Windows(key="", others=("indexed_attention",))
+
+_LLAMA = ModelType(
     attention_bias=_ATTENTION_BIAS,
-    windows=Windows(default=4096, local=all_but_every(6, "sliding_window_pattern")),
-    sizes=_sizes(26, 2304, 8, 9216, 262_208),
+    mlp_bias=_MLP_BIAS,
+    sizes=rules.sizes(32, 4096, 32, 11008, 32_000),
 )
 
-_GEMMA4 = replace(
-    _GEMMA3,
-    windows=Windows(default=512),
-    experts=Mixture(count=0, per_token=None, shared_size=beside_dense),
-    keys=gemma4_keys,
-    layer=gemma4,
-    special=gemma4_special(256),
-    sizes=_sizes(30, 2304, 8, 9216, 262_144),
-)
-
-_MIMO_V2 = ModelType(
-    kv_heads=4,
-    head_dim=192,
-    qkv_bias=_ATTENTION_BIAS,
-    windows=Windows(default=129),
-    experts=Mixture(count=256, per_token=8, size=2048, sparse=listed_experts(1)),
-    keys=mimo_keys,
-    layer=mimo,
-    special=mimo_special,
-)
-
-_STEP3P5 = ModelType(
-    head_dim=128,
-    qk_norm="head",
-    attention_gate="head",
-    attention_bias=_ATTENTION_BIAS,
-    mlp_bias=Key("mlp_bias"),
-    windows=Windows(default=None),
-    experts=Mixture(
-        count=288, per_token=8, size=1280, sparse=listed_experts(3), shared_size=step_shared(1280)
-    ),
-    keys=step_keys(3, num_key_value_heads=8, num_experts=288, num_experts_per_tok=8),
-    layer=step3p5,
-    sizes=_sizes(45, 4096, 64, 11264, 128_815),
-)
-
-_DEEPSEEK_V3 = ModelType(latent=True, attention_bias=_ATTENTION_BIAS, experts=_V3_EXPERTS)
-
-
-def _qwen_experts(count: int, per_token: int, *, sparse: LayerRule = every_sparse_step) -> Mixture:
-    """Return the experts of Qwen3-Next and Qwen3.5, with a gated shared one."""
-    return Mixture(
-        count=count,
-        per_token=per_token,
-        size=512,
-        sparse=sparse,
-        shared_size=shared_expert_of(512),
-        shared_gate=True,
-    )
-
-
-_QWEN3_NEXT = ModelType(
-    kv_heads=2,
-    head_dim=256,
-    qk_norm="head",
-    attention_gate="value",
-    attention_bias=_ATTENTION_BIAS,
-    windows=Windows(key="", others=(LINEAR,)),
-    experts=_qwen_experts(512, 10),
-    layer=gated_delta,
-)
-
-_NOT_ALL_ATTEND = Windows(default=None, key="", others=(LINEAR,))
-
-_LFM2 = ModelType(
-    keys=hybrids.lfm2_keys,
-    kv_heads=8,
-    tied_embeddings=True,
-    qk_norm="head",
-    windows=Windows(key="", others=(hybrids.CONVOLUTION,)),
-    layer=hybrids.lfm2,
-)
-
-_MINIMAX = ModelType(
-    keys=hybrids.minimax_keys,
-    kv_heads=8,
-    windows=Windows(default=None, others=(LINEAR,)),
-    experts=Mixture(count=8, per_token=2, size_key="intermediate_size"),
-    layer=hybrids.minimax,
-)
-
-_MAMBA = ModelType(
-    keys=hybrids.mamba_keys,
-    tied_embeddings=True,
+_PHI = ModelType(
+    gated_mlp=False,
+    norm="layer",
     norms_per_layer=1,
-    layer=hybrids.mamba,
+    attention_bias=True,
+    mlp_bias=True,
+    lm_head_bias=True,
+    special=rules.phi_special,
 )
+
+_PHI3 = ModelType(windows=Windows(default=None))
+
+_OPT = ModelType(
+    kv_heads=rules.multi_head,
+    gated_mlp=False,
+    tied_embeddings=True,
+    rotary=False,
+    norm="layer",
+    attention_bias=Key("enable_bias", default=True),
+    mlp_bias=Key("enable_bias", default=True),
+    positions=2,
+    max_positions=2048,
+    special=rules.opt_special,
+)
+
+_COHERE = ModelType(
+    tied_embeddings=True,
+    norm="layer",
+    norm_bias=False,
+    norms_per_layer=1,
+    attention_bias=_ATTENTION_BIAS,
+)
+
+# The text models inside Qwen's multimodal ones.
+_QWEN2_VL = ModelType(
+    kv_heads=8,
+    qkv_bias=True,
+    windows=Windows(
+        default=4096, switch="use_sliding_window", local=rules.from_max_window_layers(80)
+    ),
+    sizes=rules.sizes(80, 8192, 64, 29568, 152_064),
+)
+
+_QWEN3_VL_MOE = ModelType(
+    kv_heads=16,
+    qk_norm="head",
+    attention_bias=_ATTENTION_BIAS,
+    experts=Mixture(count=60, per_token=4, size=1408, sparse=rules.every_sparse_step),
+    sizes=rules.sizes(24, 2048, 16, 5632, 151_936),
+)
+
+# GLM-4's attention has no bias on the output.
+_GLM = ModelType(kv_heads=2, head_dim=128, qkv_bias=_ATTENTION_BIAS_ON)
+
+_GLM4_MOE = ModelType(
+    kv_heads=8,
+    uneven_heads=True,
+    qkv_bias=_ATTENTION_BIAS,
+    experts=Mixture(
+        count=128,
+        per_token=8,
+        size=1408,
+        sparse=rules.after_first_dense(1),
+        shared_size=rules.shared_experts(count=1, size=1408),
+    ),
+    special=rules.switched_qk_norm("use_qk_norm", default=False),
+)
+
+_GRANITE_MOE = ModelType(
+    attention_bias=_ATTENTION_BIAS,
+    experts=Mixture(
+        count=8,
+        per_token=2,
+        size_key="intermediate_size",
+        shared_size=rules.shared_expert_of(0, "shared_intermediate_size"),
+    ),
+)
+
+_GRANITE_WINDOWS = Windows(default=128, local=rules.after_every(4))
+
+_OLMO2 = ModelType(qk_norm="all", attention_bias=_ATTENTION_BIAS)
+
+_EXAONE4_WINDOWS = Windows(default=4096, local=rules.all_but_every(4, "sliding_window_pattern"))
 
 MODEL_TYPES: dict[str, ModelType] = {
-    "llama": ModelType(
-        attention_bias=_ATTENTION_BIAS,
-        mlp_bias=Key("mlp_bias"),
-        sizes=_sizes(32, 4096, 32, 11008, 32_000),
-    ),
+    "llama": _LLAMA,
     "mistral": ModelType(
-        kv_heads=8, windows=Windows(default=4096), sizes=_sizes(32, 4096, 32, 14336, 32_000)
+        kv_heads=8, windows=Windows(default=4096), sizes=rules.sizes(32, 4096, 32, 14336, 32_000)
+    ),
+    "ministral": ModelType(kv_heads=8, windows=Windows(default=4096)),
+    "ministral3": ModelType(
+        kv_heads=8,
+        head_dim=128,
+        windows=Windows(default=None),
+        sizes=rules.sizes(34, 4096, 32, 14336, 131_072),
     ),
     "mixtral": ModelType(
         kv_heads=8,
@@ -388,21 +190,23 @@ MODEL_TYPES: dict[str, ModelType] = {
     "qwen2": ModelType(
         kv_heads=32,
         qkv_bias=True,
-        windows=Windows(default=4096, switch="use_sliding_window", local=from_max_window_layers),
-        sizes=_sizes(32, 4096, 32, 22016, 151_936),
+        windows=Windows(
+            default=4096, switch="use_sliding_window", local=rules.from_max_window_layers(28)
+        ),
+        sizes=rules.sizes(32, 4096, 32, 22016, 151_936),
     ),
     "qwen2_moe": ModelType(
         kv_heads=16,
         qkv_bias=Key("qkv_bias", default=True),
         windows=Windows(
-            default=4096, switch="use_sliding_window", local=even_below_max_window_layers
+            default=4096, switch="use_sliding_window", local=rules.even_below_max_window_layers
         ),
         experts=Mixture(
             count=60,
             per_token=4,
             size=1408,
-            sparse=every_sparse_step,
-            shared_size=shared_expert_of(5632),
+            sparse=rules.every_sparse_step,
+            shared_size=rules.shared_expert_of(5632),
             shared_gate=True,
         ),
     ),
@@ -411,213 +215,46 @@ MODEL_TYPES: dict[str, ModelType] = {
         head_dim=128,
         qk_norm="head",
         attention_bias=_ATTENTION_BIAS,
-        windows=Windows(default=4096, switch="use_sliding_window", local=from_max_window_layers),
-        sizes=_sizes(32, 4096, 32, 22016, 151_936),
+        windows=Windows(
+            default=4096, switch="use_sliding_window", local=rules.from_max_window_layers(28)
+        ),
+        sizes=rules.sizes(32, 4096, 32, 22016, 151_936),
     ),
     "qwen3_moe": ModelType(
         kv_heads=4,
         qk_norm="head",
         attention_bias=_ATTENTION_BIAS,
         windows=Windows(default=4096, switch="use_sliding_window"),
-        experts=Mixture(count=128, per_token=8, size=768, sparse=every_sparse_step),
-    ),
-    "qwen3_next": replace(_QWEN3_NEXT, sizes=_sizes(48, 2048, 16, 5632, 151_936)),
-    "qwen3_5_text": replace(
-        _QWEN3_NEXT, kv_heads=4, experts=None, sizes=_sizes(32, 4096, 16, 12288, 248_320)
-    ),
-    "qwen3_5_moe_text": replace(
-        _QWEN3_NEXT,
-        experts=_qwen_experts(256, 8, sparse=every_layer),
-        sizes=_sizes(40, 2048, 16, 0, 248_320),
-    ),
-    "olmo_hybrid": ModelType(
-        qk_norm="all",
-        attention_bias=_ATTENTION_BIAS,
-        windows=Windows(key="", others=(LINEAR,)),
-        layer=olmo_hybrid,
-    ),
-    "kimi_linear": ModelType(
-        latent=True,
-        rotary=False,
-        windows=Windows(key="", others=(LINEAR,)),
-        experts=Mixture(
-            count=256,
-            per_token=8,
-            size=1024,
-            sparse=listed_experts(1),
-            shared_size=shared_experts(count=1, size=1024, key="num_shared_experts"),
-        ),
-        layer=kimi_delta,
-        special=kimi_special,
-    ),
-    # Squared ReLU, no biases in attention, no rotary encoding, and one norm in each layer.
-    "nemotron_h": ModelType(
-        keys=hybrids.nemotron_keys,
-        head_dim=128,
-        gated_mlp=False,
-        rotary=False,
-        mlp_bias=Key("mlp_bias"),
-        windows=Windows(default=None, others=(LINEAR, hybrids.MLP, hybrids.MOE)),
-        experts=Mixture(
-            count=8,
-            per_token=2,
-            size=7688,
-            sparse=hybrids.is_moe,
-            shared_size=lambda reader: reader.size("moe_shared_expert_intermediate_size", 7688),
-            more=hybrids.nemotron_experts,
-        ),
-        layer=hybrids.nemotron_h,
-        sizes=_sizes(4, 4096, 32, 21504, 131_072),
-    ),
-    "bamba": ModelType(
-        keys=hybrids.bamba_keys,
-        kv_heads=8,
-        attention_bias=_ATTENTION_BIAS,
-        mlp_bias=Key("mlp_bias"),
-        windows=_NOT_ALL_ATTEND,
-        layer=hybrids.bamba,
-    ),
-    "falcon_h1": ModelType(
-        kv_heads=8,
-        attention_bias=_ATTENTION_BIAS,
-        mlp_bias=Key("mlp_bias"),
-        layer=hybrids.falcon_h1,
-    ),
-    "granitemoehybrid": ModelType(
-        keys=hybrids.granite_hybrid_keys,
-        inner_key="shared_intermediate_size",
-        attention_bias=_ATTENTION_BIAS,
-        windows=_NOT_ALL_ATTEND,
-        experts=Mixture(
-            count=8,
-            per_token=2,
-            size_key="intermediate_size",
-            shared_size=lambda reader: reader.size("shared_intermediate_size"),
-        ),
-        layer=hybrids.bamba,
-        special=hybrids.granite_hybrid_special,
-    ),
-    "jamba": ModelType(
-        keys=hybrids.jamba_keys,
-        kv_heads=8,
-        rotary=False,
-        windows=_NOT_ALL_ATTEND,
-        experts=Mixture(
-            count=16, per_token=2, size_key="intermediate_size", sparse=hybrids.jamba_experts
-        ),
-        layer=hybrids.jamba,
-    ),
-    "zamba": ModelType(
-        keys=hybrids.zamba_keys,
-        tied_embeddings=True,
-        rotary=False,
-        windows=Windows(default=None, key="", others=(LINEAR, hybrids.HYBRID)),
-        layer=hybrids.zamba,
-        special=hybrids.zamba_special,
-    ),
-    "zamba2": ModelType(
-        keys=hybrids.zamba2_keys,
-        tied_embeddings=True,
-        mlp_bias=Key("add_bias_linear"),
-        windows=Windows(default=None, key="", others=(LINEAR, hybrids.HYBRID)),
-        layer=hybrids.zamba2,
-        special=hybrids.zamba2_special,
-    ),
-    "lfm2": replace(
-        _LFM2,
-        keys=hybrids.lfm2_dense_keys,
-        sizes=_sizes(32, 2560, 32, 12288, 65_536),
-    ),
-    "lfm2_moe": replace(
-        _LFM2,
-        experts=Mixture(count=32, per_token=4, size=1792, sparse=hybrids.lfm2_sparse),
-        sizes=_sizes(32, 2048, 32, 7168, 65_536),
-    ),
-    "minimax": _MINIMAX,
-    # The names in the files of their authors.
-    "minimax_text_01": _MINIMAX,
-    "minimax_m1": _MINIMAX,
-    "mamba": _MAMBA,
-    "falcon_mamba": _MAMBA,
-    "mamba2": ModelType(
-        keys=hybrids.mamba2_keys,
-        kv_heads=multi_head,
-        norms_per_layer=1,
-        layer=hybrids.mamba2,
-    ),
-    "recurrent_gemma": ModelType(
-        keys=hybrids.recurrent_gemma_keys,
-        tied_embeddings=True,
-        qkv_bias=_ATTENTION_BIAS,
-        output_bias=True,
-        mlp_bias=True,
-        windows=Windows(default=2048, key="attention_window_size", others=(LINEAR,)),
-        layer=hybrids.recurrent_gemma,
-    ),
-    # Two norms, and a scale and a bias of the embeddings, outside the layers.
-    "zaya": ModelType(
-        keys=hybrids.zaya_keys,
-        kv_heads=2,
-        head_dim=128,
-        tied_embeddings=True,
-        extra_norms=3,
-        attention_bias=_ATTENTION_BIAS,
-        lm_head_bias=Key("lm_head_bias"),
-        windows=Windows(default=None),
-        experts=Mixture(count=16, per_token=1, size=2048, more=hybrids.zaya_router),
-        layer=hybrids.zaya,
+        experts=Mixture(count=128, per_token=8, size=768, sparse=rules.every_sparse_step),
     ),
     "gemma": ModelType(
         kv_heads=16,
         head_dim=256,
         tied_embeddings=True,
         attention_bias=_ATTENTION_BIAS,
-        sizes=_sizes(28, 3072, 16, 24576, 256_000),
+        sizes=rules.sizes(28, 3072, 16, 24576, 256_000),
     ),
     "gemma2": _GEMMA2,
-    "gemma3_text": _GEMMA3,
-    "gemma3n_text": replace(
-        _GEMMA3,
-        kv_heads=2,
-        norms_per_layer=6,
-        windows=Windows(default=512),
-        keys=gemma3n_keys,
-        layer=gemma3n,
-        special=gemma3n_special,
-        sizes=_sizes(35, 2048, 8, 16384, 262_400),
-    ),
-    "gemma4_text": _GEMMA4,
-    "gemma4_unified_text": replace(
-        _GEMMA4, windows=Windows(default=1024), special=gemma4_special(0)
-    ),
     # Its norms on queries and keys have no weights.
     "llama4_text": ModelType(
         kv_heads=8,
         head_dim=128,
         inner_key="intermediate_size_mlp",
         attention_bias=_ATTENTION_BIAS,
-        windows=Windows(default=8192, key=CHUNK_KEY, local=rotary_layers),
+        windows=Windows(default=8192, key=CHUNK_KEY, local=rules.rotary_layers),
         experts=Mixture(
             count=16,
             per_token=1,
             size_key="intermediate_size",
-            sparse=interleaved_experts,
-            shared_size=beside_dense,
+            sparse=rules.interleaved_experts,
+            shared_size=rules.shared_expert_like_routed,
         ),
-        sizes={**_sizes(48, 5120, 40, 8192, 202_048), "intermediate_size_mlp": 16384},
+        sizes={**rules.sizes(48, 5120, 40, 8192, 202_048), "intermediate_size_mlp": 16384},
     ),
-    "phi": ModelType(
-        gated_mlp=False,
-        norm="layer",
-        norms_per_layer=1,
-        attention_bias=True,
-        mlp_bias=True,
-        lm_head_bias=True,
-        special=phi_special,
-    ),
-    "phi3": ModelType(windows=Windows(default=None)),
+    "phi": _PHI,
+    "phi3": _PHI3,
     "gpt_neox": ModelType(
-        kv_heads=multi_head,
+        kv_heads=rules.multi_head,
         gated_mlp=False,
         norm="layer",
         attention_bias=_ATTENTION_BIAS_ON,
@@ -633,29 +270,18 @@ MODEL_TYPES: dict[str, ModelType] = {
         windows=Windows(default=None),
     ),
     "gpt2": _GPT2,
-    "gpt_bigcode": replace(_GPT2, kv_heads=bigcode_kv_heads),
+    "gpt_bigcode": replace(_GPT2, kv_heads=rules.bigcode_kv_heads),
     "falcon": ModelType(
-        kv_heads=falcon_kv_heads,
+        kv_heads=rules.falcon_kv_heads,
         gated_mlp=False,
         inner_factor=4,
         tied_embeddings=True,
         norm="layer",
         attention_bias=Key("bias"),
         mlp_bias=Key("bias"),
-        special=falcon_special,
+        special=rules.falcon_special,
     ),
-    "opt": ModelType(
-        kv_heads=multi_head,
-        gated_mlp=False,
-        tied_embeddings=True,
-        rotary=False,
-        norm="layer",
-        attention_bias=Key("enable_bias", default=True),
-        mlp_bias=Key("enable_bias", default=True),
-        positions=2,
-        max_positions=2048,
-        special=opt_special,
-    ),
+    "opt": _OPT,
     # ALiBi, and one more norm after the token table.
     "bloom": replace(_GPT2, extra_norms=2, positions=None, max_positions=None),
     "gpt_oss": ModelType(
@@ -663,100 +289,437 @@ MODEL_TYPES: dict[str, ModelType] = {
         head_dim=64,
         attention_bias=_ATTENTION_BIAS_ON,
         attention_sinks=True,
-        windows=Windows(default=128, local=all_but_every(2)),
+        windows=Windows(default=128, local=rules.all_but_every(2)),
         experts=Mixture(count=128, per_token=4, size_key="intermediate_size", biases=True),
     ),
     "deepseek_v2": ModelType(
-        latent=True,
+        latent=Latent(),
         attention_bias=_ATTENTION_BIAS,
-        mlp_bias=Key("mlp_bias"),
+        mlp_bias=_MLP_BIAS,
         experts=Mixture(
             count=64,
             per_token=None,
             size=1407,
-            sparse=after_first_dense(0),
-            shared_size=shared_experts(count=2, size=1407),
+            sparse=rules.after_first_dense(0),
+            shared_size=rules.shared_experts(count=2, size=1407),
         ),
     ),
     "deepseek_v3": _DEEPSEEK_V3,
-    "deepseek_v32": replace(
-        _DEEPSEEK_V3,
-        windows=Windows(key="", others=("indexed_attention",)),
-        special=indexer_of(heads=64),
-    ),
+    "deepseek_v32": replace(_DEEPSEEK_V3, windows=_INDEXED, special=layers.indexer_of(heads=64)),
     "glm_moe_dsa": replace(
         _DEEPSEEK_V3,
-        experts=replace(_V3_EXPERTS, sparse=listed_experts(3)),
-        windows=Windows(key="", others=("indexed_attention",)),
-        layer=indexed,
-        special=glm_indexer,
+        latent=Latent(query_rank=2048, nope=192, value=256),
+        experts=replace(_V3_EXPERTS, sparse=layers.listed_experts(3)),
+        windows=_INDEXED,
+        layer=layers.indexed,
+        special=layers.indexer_of(heads=32),
     ),
     # Kimi-K2's own files name DeepseekV3ForCausalLM as their class.
     "kimi_k2": _DEEPSEEK_V3,
-    "mimo_v2_flash": _MIMO_V2,
-    "mimo_v2": _MIMO_V2,
-    "step3p5": _STEP3P5,
-    "step3_text": ModelType(
-        head_dim=256,
-        experts=Mixture(
-            count=48,
-            per_token=3,
-            size=5120,
-            sparse=listed_experts(4),
-            shared_size=step_shared(5120),
-        ),
-        keys=step_keys(4, num_key_value_heads=1, num_experts=48, num_experts_per_tok=3),
-        special=step3_special,
-        sizes=_sizes(61, 7168, 64, 18432, 128_815),
-    ),
-    "longcat_flash": ModelType(
-        latent=True,
-        attention_bias=_ATTENTION_BIAS,
-        keys=longcat_keys,
-        special=longcat_special,
-    ),
-    "mllama_text_model": ModelType(
-        kv_heads=8,
-        layer=cross_attention,
-        special=mllama_special,
-        sizes=_sizes(40, 4096, 32, 14336, 128_256),
-    ),
-    "minimax_m3_vl_text": ModelType(
-        kv_heads=4,
+    "codegen": _GPTJ,
+    "gptj": _GPTJ,
+    "granite": replace(_LLAMA, sizes={}),
+    "olmo2": _OLMO2,
+    "cohere": replace(_COHERE, special=rules.cohere_special),
+    # Flat multimodal files name the whole model, the text_config of others their text model.
+    "qwen2_vl": _QWEN2_VL,
+    "qwen2_vl_text": _QWEN2_VL,
+    "qwen2_5_vl": _QWEN2_VL,
+    "qwen2_5_vl_text": _QWEN2_VL,
+    "qwen3_vl_text": ModelType(
+        kv_heads=32,
         head_dim=128,
-        inner_key="dense_intermediate_size",
         qk_norm="head",
-        windows=Windows(key=""),
+        attention_bias=_ATTENTION_BIAS,
+        sizes=rules.sizes(32, 4096, 32, 22016, 151_936),
+    ),
+    "qwen3_vl_moe_text": _QWEN3_VL_MOE,
+    "qwen3_omni_moe_text": ModelType(
+        kv_heads=4,
+        uneven_heads=True,
+        qk_norm="head",
+        attention_bias=_ATTENTION_BIAS,
+        experts=Mixture(count=128, per_token=8, size=768, sparse=rules.every_sparse_step),
+        sizes=rules.sizes(28, 2048, 28, 18944, 3584),
+    ),
+    "glm": _GLM,
+    "glm4": replace(_GLM, norms_per_layer=4),
+    "glm4v_text": ModelType(
+        kv_heads=2,
+        norms_per_layer=4,
+        qkv_bias=True,
+        sizes=rules.sizes(40, 4096, 32, 13696, 151_552),
+    ),
+    "glm4_moe": _GLM4_MOE,
+    "glm4v_moe_text": replace(
+        _GLM4_MOE,
+        qkv_bias=_ATTENTION_BIAS_ON,
+        special=None,
+        sizes=rules.sizes(46, 4096, 96, 10944, 151_424),
+    ),
+    "glm4_moe_lite": ModelType(
+        latent=Latent(query_rank=768, nope=192, value=256),
+        attention_bias=_ATTENTION_BIAS,
+        experts=Mixture(
+            count=64,
+            per_token=4,
+            size=1536,
+            sparse=rules.after_first_dense(1),
+            shared_size=rules.shared_experts(count=1, size=1536),
+        ),
+    ),
+    "minimax_m2": ModelType(
+        kv_heads=8,
+        head_dim=128,
+        qk_norm="all",
+        experts=Mixture(count=256, per_token=8, size_key="intermediate_size"),
+    ),
+    "mistral4": ModelType(
+        latent=Latent(query_rank=1024, kv_rank=256, nope=64),
+        attention_bias=_ATTENTION_BIAS,
         experts=Mixture(
             count=128,
             per_token=4,
-            size_key="intermediate_size",
-            size=3072,
-            sparse=listed_experts(0),
-            shared_size=minimax_m3_shared,
+            size=2048,
+            sparse=rules.after_first_dense(0),
+            shared_size=rules.shared_experts(count=1, size=2048),
         ),
-        keys=minimax_m3_keys,
-        sizes={**_sizes(60, 6144, 64, 3072, 200_064), "dense_intermediate_size": 12288},
     ),
-    "nemotron-nas": ModelType(
-        attention_bias=_ATTENTION_BIAS, mlp_bias=Key("mlp_bias"), keys=nas_keys, layer=nas_block
+    "olmo": ModelType(attention_bias=_ATTENTION_BIAS, norm="layer", norm_weight=False),
+    "olmo3": replace(_OLMO2, windows=Windows(default=4096, local=rules.all_but_every(4))),
+    "olmoe": replace(_OLMO2, experts=Mixture(count=64, per_token=8, size_key="intermediate_size")),
+    "flex_olmo": replace(
+        _OLMO2, experts=Mixture(count=7, per_token=5, size_key="intermediate_size")
     ),
-    "deci": ModelType(layer=deci_kv_heads),
-    "openelm": ModelType(
-        tied_embeddings=True, keys=openelm_keys, layer=openelm, special=openelm_special
+    "exaone": replace(_LLAMA, kv_heads=8, sizes={}),
+    "exaone4": ModelType(kv_heads=32, qk_norm="head", windows=_EXAONE4_WINDOWS),
+    "exaone_moe": ModelType(
+        kv_heads=32,
+        qk_norm="head",
+        windows=_EXAONE4_WINDOWS,
+        experts=Mixture(
+            count=64,
+            per_token=8,
+            size=1024,
+            sparse=rules.after_first_dense(1),
+            shared_size=rules.shared_experts(count=1, size=1024),
+        ),
     ),
-    "codegen": _GPTJ,
-    "gptj": _GPTJ,
-    "granite": ModelType(attention_bias=_ATTENTION_BIAS, mlp_bias=Key("mlp_bias")),
-    "olmo2": ModelType(qk_norm="all", attention_bias=_ATTENTION_BIAS),
-    "cohere": ModelType(
+    "cohere2": replace(
+        _COHERE,
+        windows=Windows(default=4096, local=rules.all_but_every(4, "sliding_window_pattern")),
+    ),
+    "ernie4_5": ModelType(
+        kv_heads=2,
+        head_dim=128,
         tied_embeddings=True,
+        attention_bias=_USE_BIAS_OFF,
+        mlp_bias=_USE_BIAS_OFF,
+        lm_head_bias=False,
+    ),
+    "ernie4_5_moe": ModelType(
+        kv_heads=4,
+        tied_embeddings=True,
+        attention_bias=_USE_BIAS_OFF,
+        mlp_bias=_USE_BIAS_OFF,
+        lm_head_bias=_USE_BIAS_OFF,
+        experts=Mixture(
+            count=64,
+            per_token=6,
+            size=1536,
+            sparse=rules.ernie_sparse_layers,
+            shared_size=rules.shared_experts(count=2, size=1536),
+            correction_bias=True,
+        ),
+    ),
+    "phi-msft": replace(_PHI, inner_factor=4),
+    "phi3_v": _PHI3,
+    "phimoe": ModelType(
+        kv_heads=8,
+        norm="layer",
+        attention_bias=_ATTENTION_BIAS,
+        lm_head_bias=Key("lm_head_bias"),
+        windows=Windows(default=None),
+        experts=Mixture(count=16, per_token=2, size_key="intermediate_size"),
+    ),
+    "smollm3": replace(
+        _LLAMA,
+        kv_heads=4,
+        tied_embeddings=True,
+        windows=Windows(switch="use_sliding_window", local=rules.unrotated_layers),
+        sizes={},
+    ),
+    "seed_oss": ModelType(
+        kv_heads=8,
+        head_dim=128,
+        qkv_bias=_ATTENTION_BIAS_ON,
+        output_bias=Key("attention_out_bias"),
+        mlp_bias=_MLP_BIAS,
+    ),
+    "hunyuan_v1_dense": ModelType(qk_norm="head", attention_bias=_ATTENTION_BIAS),
+    "hunyuan_v1_moe": ModelType(
+        qk_norm="head",
+        attention_bias=_ATTENTION_BIAS,
+        experts=Mixture(
+            count=1,
+            per_token=1,
+            size_key="intermediate_size",
+            shared_size=rules.shared_expert_like_routed,
+        ),
+    ),
+    "granitemoe": replace(
+        _GRANITE_MOE, experts=Mixture(count=8, per_token=2, size_key="intermediate_size")
+    ),
+    "granitemoeshared": _GRANITE_MOE,
+    "granite_swa": replace(
+        _LLAMA,
+        kv_heads=4,
+        tied_embeddings=True,
+        attention_sinks=True,
+        windows=_GRANITE_WINDOWS,
+        sizes={},
+    ),
+    "granitemoe_swa": replace(_GRANITE_MOE, attention_sinks=True, windows=_GRANITE_WINDOWS),
+    "stablelm": ModelType(
+        kv_heads=32, norm="layer", qkv_bias=Key("use_qkv_bias"), special=rules.stablelm_special
+    ),
+    "mpt": ModelType(
+        kv_heads=rules.mpt_kv_heads,
+        gated_mlp=False,
+        inner_factor=4,
+        tied_embeddings=True,
+        rotary=False,
         norm="layer",
         norm_bias=False,
-        norms_per_layer=1,
-        attention_bias=_ATTENTION_BIAS,
-        special=cohere_special,
     ),
+    "minicpm3": ModelType(
+        latent=Latent(query_rank=768, kv_rank=256, nope=64, rope=32, value=None),
+        tied_embeddings=True,
+        attention_bias=_ATTENTION_BIAS,
+        mlp_bias=_MLP_BIAS,
+    ),
+    "youtu": ModelType(latent=Latent(), tied_embeddings=True, attention_bias=_ATTENTION_BIAS),
+    "arcee": replace(_LLAMA, gated_mlp=False, sizes={}),
+    "apertus": ModelType(
+        qk_norm="head",
+        gated_mlp=False,
+        attention_bias=_ATTENTION_BIAS,
+        layer=rules.apertus_slopes,
+    ),
+    "helium": ModelType(kv_heads=20, head_dim=128, qkv_bias=_ATTENTION_BIAS, mlp_bias=_MLP_BIAS),
+    "cwm": ModelType(
+        kv_heads=8,
+        head_dim=128,
+        mlp_bias=_MLP_BIAS,
+        windows=Windows(default=8192, local=rules.after_every(4)),
+    ),
+    "nemotron": ModelType(
+        gated_mlp=False, norm="layer", attention_bias=_ATTENTION_BIAS, mlp_bias=_MLP_BIAS
+    ),
+    "jais2": ModelType(
+        gated_mlp=False,
+        norm="layer",
+        attention_bias=_ATTENTION_BIAS_ON,
+        mlp_bias=Key("mlp_bias", default=True),
+    ),
+    "hyperclovax": replace(_LLAMA, special=rules.hyperclova_special, sizes={}),
+    "iquestcoder": replace(_LLAMA, kv_heads=8, head_dim=128, sizes={}),
+    # Its norms have no weights, those on queries and keys neither.
+    "nanochat": ModelType(gated_mlp=False, norm_weight=False, attention_bias=_ATTENTION_BIAS),
+    "vaultgemma": replace(_GEMMA2, norms_per_layer=2),
+    "mellum": ModelType(
+        kv_heads=4,
+        head_dim=128,
+        qk_norm="head",
+        attention_bias=_ATTENTION_BIAS,
+        windows=Windows(default=1024, local=rules.no_layer),
+        experts=Mixture(count=64, per_token=8, size=896, sparse=rules.after_first_dense(0)),
+    ),
+    "afmoe": ModelType(
+        head_dim=128,
+        norms_per_layer=4,
+        qk_norm="head",
+        attention_bias=_ATTENTION_BIAS,
+        windows=Windows(default=1024, local=rules.all_but_every(4, "global_attn_every_n_layers")),
+        experts=Mixture(
+            count=64,
+            per_token=6,
+            size=1408,
+            sparse=rules.after_first_dense(1, "num_dense_layers"),
+            shared_size=rules.shared_experts(count=2, size=1408),
+            correction_bias=True,
+        ),
+        layer=rules.afmoe_gate,
+    ),
+    "laguna": ModelType(
+        kv_heads=8,
+        head_dim=128,
+        qk_norm="head",
+        attention_bias=_ATTENTION_BIAS,
+        windows=Windows(default=512, local=rules.no_layer),
+        experts=Mixture(
+            count=256,
+            per_token=8,
+            size=512,
+            sparse=rules.after_first_dense(1),
+            shared_size=rules.shared_expert_of(512),
+            correction_bias=True,
+        ),
+        layer=rules.laguna_layer,
+    ),
+    "solar_open": ModelType(
+        kv_heads=8,
+        head_dim=128,
+        qkv_bias=_ATTENTION_BIAS,
+        experts=Mixture(
+            count=128,
+            per_token=8,
+            size=1280,
+            shared_size=rules.shared_experts(count=1, size=1280),
+        ),
+    ),
+    "hy_v3": ModelType(
+        kv_heads=8,
+        head_dim=128,
+        qk_norm="head",
+        attention_bias=_ATTENTION_BIAS,
+        mlp_bias=_MLP_BIAS,
+        experts=Mixture(
+            count=192,
+            per_token=8,
+            size=1536,
+            sparse=rules.after_first_dense(1),
+            shared_size=rules.shared_experts(count=1, size=1536),
+        ),
+    ),
+    "axk1": ModelType(
+        latent=Latent(),
+        attention_bias=_ATTENTION_BIAS,
+        experts=Mixture(
+            count=192,
+            per_token=8,
+            size=2048,
+            sparse=rules.after_first_dense(1),
+            shared_size=rules.shared_experts(count=1, size=2048),
+        ),
+        layer=rules.axk1_norms,
+    ),
+    "sarvam_mla": ModelType(
+        latent=Latent(query_rank=None),
+        attention_bias=_ATTENTION_BIAS,
+        experts=Mixture(
+            count=128,
+            per_token=8,
+            size=2048,
+            sparse=rules.after_first_dense(1),
+            shared_size=rules.shared_experts(count=1, size=2048),
+        ),
+    ),
+    "sarvam_moe": ModelType(
+        kv_heads=4,
+        head_dim=64,
+        qkv_bias=_ATTENTION_BIAS,
+        experts=Mixture(
+            count=128,
+            per_token=6,
+            size=1024,
+            sparse=rules.after_first_dense(1),
+            shared_size=rules.shared_experts(count=1, size=1024),
+        ),
+        special=rules.switched_qk_norm("use_qk_norm", default=True),
+    ),
+    "dots1": ModelType(
+        kv_heads=32,
+        qk_norm="head",
+        attention_bias=_ATTENTION_BIAS,
+        windows=Windows(default=4096, local=rules.from_max_window_layers(62)),
+        experts=Mixture(
+            count=0,
+            per_token=None,
+            size=1408,
+            sparse=rules.after_first_dense(0),
+            shared_size=rules.shared_experts(count=0, size=1408),
+        ),
+    ),
+    "aria_text": replace(
+        _LLAMA,
+        experts=Mixture(
+            count=8,
+            per_token=2,
+            size_key="intermediate_size",
+            shared_size=rules.shared_experts(count=2, size=4096, key="intermediate_size"),
+        ),
+        sizes=rules.sizes(32, 4096, 32, 4096, 32_000),
+    ),
+    "gpt-sw3": _GPT2,
+    "gpt_neo": replace(
+        _GPT2,
+        attention_bias=False,
+        output_bias=True,
+        max_positions=2048,
+        windows=Windows(default=256, key="window_size", local=rules.gpt_neo_windows),
+    ),
+    "gpt_neox_japanese": ModelType(
+        kv_heads=rules.multi_head,
+        gated_mlp=False,
+        inner_factor=4,
+        tied_embeddings=True,
+        norm="layer",
+        layer=rules.last_layer_bias,
+        special=rules.neox_japanese_special,
+    ),
+    "persimmon": ModelType(
+        kv_heads=rules.multi_head,
+        gated_mlp=False,
+        norm="layer",
+        attention_bias=True,
+        mlp_bias=True,
+        special=rules.switched_qk_norm("qk_layernorm", default=True),
+    ),
+    # Sinusoids, not a table.
+    "xglm": replace(
+        _OPT, attention_bias=True, mlp_bias=True, positions=None, max_positions=None, special=None
+    ),
+    "biogpt": replace(_OPT, attention_bias=True, mlp_bias=True, max_positions=1024, special=None),
+    "bitnet": ModelType(kv_heads=5, attention_bias=_ATTENTION_BIAS, layer=rules.bitnet_norms),
+    "diffllama": ModelType(attention_bias=_ATTENTION_BIAS, layer=rules.diffllama_lambdas),
+    "doge": replace(_LLAMA, qk_norm="head", layer=rules.doge_vectors, sizes={}),
+    # From here on: types that transformers does not have, or not under this name.
+    "baichuan": ModelType(kv_heads=rules.multi_head, special=rules.baichuan_special),
+    "chatglm": ModelType(
+        kv_heads=rules.chatglm_kv_heads,
+        attention_bias=Key("add_bias_linear"),
+        qkv_bias=Key("add_qkv_bias"),
+        mlp_bias=Key("add_bias_linear"),
+        special=rules.chatglm_special,
+    ),
+    "deepseek": ModelType(
+        attention_bias=_ATTENTION_BIAS,
+        experts=Mixture(
+            count=0,
+            per_token=None,
+            size=1407,
+            sparse=rules.after_first_dense(0),
+            shared_size=rules.shared_experts(count=0, size=1407),
+        ),
+    ),
+    "internlm": ModelType(kv_heads=rules.multi_head, attention_bias=Key("bias", default=True)),
+    "internlm2": ModelType(attention_bias=Key("bias", default=True)),
+    "internlm3": ModelType(
+        kv_heads=2,
+        head_dim=128,
+        qkv_bias=Key("qkv_bias"),
+        output_bias=Key("bias"),
+        mlp_bias=Key("bias"),
+    ),
+    "minicpm": ModelType(
+        tied_embeddings=True,
+        attention_bias=_ATTENTION_BIAS,
+        experts=Mixture(count=0, per_token=2, size_key="intermediate_size"),
+    ),
+    "orion": ModelType(norm="layer", attention_bias=_ATTENTION_BIAS),
+    "qwen": ModelType(kv_heads=rules.multi_head, qkv_bias=True, special=rules.qwen_special),
+    **LAYERED_TYPES,
 }
 
 # A multimodal file: the decoder is its text_config, which need not name its own type.
@@ -765,14 +728,31 @@ NESTED: dict[str, str] = {
     "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",
     "gemma4_unified": "gemma4_unified_text",
+    "llama4": "llama4_text",
     "mllama": "mllama_text_model",
     "minimax_m3_vl": "minimax_m3_vl_text",
     "step3_vl": "step3_text",
     "step3p7": "step3p5",
-    "llama4": "llama4_text",
     "qwen3_5": "qwen3_5_text",
     "qwen3_5_moe": "qwen3_5_moe_text",
+    "qwen2_vl": "qwen2_vl_text",
+    "qwen2_5_vl": "qwen2_5_vl_text",
+    "qwen3_vl": "qwen3_vl_text",
+    "qwen3_vl_moe": "qwen3_vl_moe_text",
+    "qwen3_omni_moe": "qwen3_omni_moe_text",
+    "glm4v": "glm4v_text",
+    "glm4v_moe": "glm4v_moe_text",
+    "mistral3": "mistral",
+    "voxtral": "llama",
+    "llava": "llama",
+    "llava_next": "llama",
+    "aria": "aria_text",
+    "aya_vision": "cohere2",
+    "cohere2_vision": "cohere2",
+    "kimi_k25": "kimi_k2",
 }
+# Where the decoder's keys lie in a multimodal file, from the outside inwards.
+_DECODER_KEYS = ("thinker_config", "llm_config", "language_config", "text_config")
 
 
 def shape_from_config(
@@ -826,14 +806,16 @@ def _language_model(
     """Return the model type and the keys of the decoder, inside ``text_config`` or not."""
     stated = config.get("model_type")
     stated = stated if isinstance(stated, str) else None
-    inner = config.get("text_config")
-    data = inner if isinstance(inner, Mapping) else config
+    data = config
+    for key in _DECODER_KEYS:
+        inner = data.get(key)
+        data = inner if isinstance(inner, Mapping) else data
     if assume is not None:
         model_type = NESTED.get(assume, assume)
         if model_type not in MODEL_TYPES:
             raise ModelError(f"cannot assume {assume!r}: {_known(assume)}")
         return model_type, data
-    if data is config and stated in NESTED:
+    if data is config and stated in NESTED and stated not in MODEL_TYPES:
         raise ModelError(f"{where}: model_type {stated!r} needs a text_config")
     named: Any = stated if data is config else data.get("model_type", NESTED.get(str(stated)))
     if not isinstance(named, str):

@@ -20,16 +20,25 @@ LARGEST_LAYERS = 10**4
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     "hidden_size": ("hidden_size", "n_embd", "n_embed", "d_model"),
-    "num_attention_heads": ("num_attention_heads", "n_head", "n_heads"),
-    "num_key_value_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
-    "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
-    "max_position_embeddings": ("max_position_embeddings", "n_positions", "n_ctx"),
-    "num_experts": ("num_experts", "num_local_experts", "n_routed_experts"),
-    "num_experts_per_tok": (
-        "num_experts_per_tok",
-        "experts_per_token",
-        "num_experts_per_token",
+    "num_attention_heads": (
+        *("num_attention_heads", "n_head", "n_heads"),
+        *("num_heads", "attention_heads"),
     ),
+    "num_key_value_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
+    "head_dim": ("head_dim", "kv_channels"),
+    "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
+    "vocab_size": ("padded_vocab_size", "vocab_size"),
+    "max_position_embeddings": (
+        *("max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len"),
+        *("max_sequence_length", "model_max_length"),
+    ),
+    "num_experts": ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
+    "num_experts_per_tok": (
+        *("num_experts_per_tok", "num_experts_per_token", "experts_per_token"),
+        *("moe_k", "moe_topk"),
+    ),
+    "n_shared_experts": ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"),
+    "draft_layers": ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers"),
     "dtype": ("dtype", "torch_dtype"),
     "mamba_heads": ("mamba_num_heads", "mamba_n_heads", "n_mamba_heads", "num_heads"),
     "mamba_groups": ("mamba_n_groups", "mamba_ngroups", "n_groups"),
@@ -166,7 +175,9 @@ class ConfigReader:
         return value
 
     def _whole(self, name: str, value: Any, minimum: int, largest: int) -> int:
-        """Check that a value is a whole number in range."""
+        """Check that a value, or the one value of all layers, is a whole number in range."""
+        if isinstance(value, list) and len(value) > 1 and value == value[:1] * len(value):
+            value = value[0]
         if isinstance(value, bool) or not isinstance(value, int):
             self.fail(f"{name} = {reprlib.repr(value)} must be a whole number")
         if value < minimum:
@@ -184,7 +195,9 @@ class ConfigReader:
 
 # Fields of a shape that a model type fixes.
 _FIXED: tuple[str, ...] = ("gated_mlp", "rotary", "norm", "norm_bias", "norms_per_layer")
-_FIXED += ("extra_norms", "qk_norm", "attention_sinks", "attention_gate")
+_FIXED += ("extra_norms", "norm_weight", "qk_norm", "attention_sinks", "attention_gate")
+
+DRAFTING = "{} layers for multi-token prediction are in memory; no step reads their weights"
 
 KvRule = Callable[[ConfigReader, int], int]
 LayerRule = Callable[[ConfigReader, int], bool]
@@ -255,7 +268,7 @@ class Mixture:
     Attributes
     ----------
     count, per_token, size
-        Class defaults; None if the file must state the number.
+        Class defaults; None if the file must state the number, a count of 0 if it may have none.
     size_key
         Key of one expert's inner width.
     sparse
@@ -264,6 +277,9 @@ class Mixture:
         Inner width of the experts that every token visits.
     more
         Rule for further fields of :class:`~simulator.inputs.model.Experts`.
+    correction_bias
+        Whether the bias that balances the experts' load is a parameter: transformers keeps most
+        as buffers, which are not counted.
     """
 
     count: int
@@ -276,6 +292,16 @@ class Mixture:
     biases: bool = False
     correction_bias: bool = False
     more: Callable[[ConfigReader], dict[str, Any]] | None = None
+
+
+class Latent(NamedTuple):
+    """Class defaults of latent attention; no value width means hidden size / heads."""
+
+    query_rank: int | None = 1536
+    kv_rank: int = 512
+    nope: int = 128
+    rope: int = 64
+    value: int | None = 128
 
 
 _NO_WINDOWS = Windows()
@@ -294,6 +320,8 @@ class ModelType:
         Class default, None for one per head, or a rule.
     head_dim
         Class default; None means hidden size / heads.
+    uneven_heads
+        Whether the class rounds that quotient down: its own default sizes leave a remainder.
     inner_factor
         Inner width of the MLP over the hidden size, if the file may omit it.
     inner_key
@@ -314,6 +342,7 @@ class ModelType:
     keys: Callable[[ConfigReader], Mapping[str, Any]] | None = None
     kv_heads: KvRule | int | None = None
     head_dim: int | None = None
+    uneven_heads: bool = False
     inner_key: str = "intermediate_size"
     inner_factor: int | None = None
     gated_mlp: bool = True
@@ -321,6 +350,7 @@ class ModelType:
     rotary: bool = True
     norm: Literal["rms", "layer"] = "rms"
     norm_bias: bool = True
+    norm_weight: bool = True
     norms_per_layer: int = 2
     extra_norms: int = 1
     qk_norm: Literal["none", "head", "all"] = "none"
@@ -335,7 +365,7 @@ class ModelType:
     attention_gate: Literal["none", "head", "value"] = "none"
     windows: Windows = _NO_WINDOWS
     experts: Mixture | None = None
-    latent: bool = False
+    latent: Latent | None = None
     layer: Callable[[ConfigReader, int], dict[str, Any] | None] | None = None
     special: Callable[[ConfigReader], dict[str, Any]] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -367,6 +397,9 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         inner_default = kind.inner_factor * hidden
     positions = reader.optional("max_position_embeddings", kind.max_positions, minimum=1)
     dtype, notes = _weight_dtype(reader)
+    drafting = reader.optional("draft_layers", 0) or 0
+    if drafting:
+        notes.append(DRAFTING.format(drafting))
     fields: dict[str, Any] = {
         "layers": sum(group.count for group in groups),
         "hidden_size": hidden,
@@ -383,6 +416,7 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "position_embeddings": _position_rows(kind, reader),
         "max_context_tokens": positions,
         "layer_groups": groups,
+        "draft_layers": drafting,
         "experts": experts,
         "weight_dtype": dtype,
         "notes": notes,
@@ -402,8 +436,8 @@ def _head_sizes(
     kind: ModelType, reader: ConfigReader, *, hidden: int, heads: int
 ) -> dict[str, Any]:
     """Return KV heads and head width, or the latent vector that replaces them."""
-    if kind.latent:
-        latent = latent_sizes(reader)
+    if kind.latent is not None:
+        latent = latent_sizes(reader, kind.latent)
         # Every head has its own keys and values, made from the one cached vector.
         return {
             "kv_heads": heads,
@@ -412,7 +446,7 @@ def _head_sizes(
         }
     head_dim = reader.optional("head_dim", kind.head_dim, minimum=1)
     if head_dim is None:
-        if hidden % heads:
+        if hidden % heads and not kind.uneven_heads:
             reader.fail(
                 f"hidden_size = {hidden} is not a multiple of num_attention_heads = {heads}, and "
                 "there is no head_dim"
@@ -423,14 +457,15 @@ def _head_sizes(
     return {"kv_heads": kv_heads, "head_dim": head_dim}
 
 
-def latent_sizes(reader: ConfigReader) -> dict[str, Any]:
-    """Return the sizes of latent attention, by default those of DeepSeek-V3."""
+def latent_sizes(reader: ConfigReader, default: Latent) -> dict[str, Any]:
+    """Return the sizes of latent attention."""
+    value = default.value or reader.size("hidden_size") // reader.size("num_attention_heads")
     return {
-        "kv_rank": reader.size("kv_lora_rank", 512),
-        "rope_dim": reader.size("qk_rope_head_dim", 64),
-        "query_rank": reader.optional("q_lora_rank", 1536, minimum=1),
-        "nope_dim": reader.size("qk_nope_head_dim", 128),
-        "value_dim": reader.size("v_head_dim", 128),
+        "kv_rank": reader.size("kv_lora_rank", default.kv_rank),
+        "rope_dim": reader.size("qk_rope_head_dim", default.rope),
+        "query_rank": reader.optional("q_lora_rank", default.query_rank, minimum=1),
+        "nope_dim": reader.size("qk_nope_head_dim", default.nope),
+        "value_dim": reader.size("v_head_dim", value),
     }
 
 
