@@ -92,47 +92,57 @@ def memory(
 
 
 def weights_bytes(model: ModelShape, setup: Setup) -> float:
-    """Bytes of the weights on one GPU.
+    """Bytes of the weights on one GPU: every group of tensors in its own format.
 
-    Only the layers' matrices are quantised; tables, head and norms keep 16 bits, as in published
-    quantised checkpoints. Every rank holds its shard, and a copy of what cannot be split.
+    Every rank holds its shard, and a copy of what cannot be split.
     """
-    count, ranks = count_parameters(model), setup.tensor_parallel
+    count, ranks, formats = count_parameters(model), setup.tensor_parallel, setup.weights
     wide = DTYPE_BYTES[setup.activation_dtype]
-    matrices = (count.attention + count.mlp) / ranks + _copied_parameters(model, ranks)
-    tables = (count.embedding + count.head) * wide / ranks
-    return matrices * DTYPE_BYTES[setup.weight_dtype] + tables + count.norms * wide
+    dense = count.mlp - count.experts - count.shared_experts - count.routing
+    shards = (
+        (count.attention - count.state) * formats.of("attention").bytes
+        + count.state * formats.of("state").bytes
+        + dense * formats.of("mlp").bytes
+        + count.experts * formats.of("experts").bytes
+        + count.shared_experts * formats.of("shared_experts").bytes
+        + count.routing * wide
+        + count.embedding * formats.of("embedding").bytes
+        + count.head * formats.of("head").bytes
+    )
+    return shards / ranks + _copied_bytes(model, setup) + count.norms * wide
 
 
-def _copied_parameters(model: ModelShape, ranks: int) -> float:
-    """Matrix parameters that one rank holds beyond its shard, because every rank needs them.
+def _copied_bytes(model: ModelShape, setup: Setup) -> float:
+    """Bytes of matrices that one rank holds beyond its shard, because every rank needs them.
 
     KV heads and heads of states' keys if there are fewer than ranks, down-projections to a latent
     vector or a compressed query, the experts' router and their latent projections, and matrices
     that are not split.
     """
-    d, copied = model.hidden_size, 0.0
+    d, ranks, copied = model.hidden_size, setup.tensor_parallel, 0.0
+    attention, wide = setup.weights.of("attention").bytes, DTYPE_BYTES[setup.activation_dtype]
     for group in model.layer_groups:
         layer, products = model.of(group), group.products
         if group.mlp == "experts" and model.experts is not None:
             router = model.experts.count + model.experts.zero
             width = router + 2 * (model.experts.latent_size or 0)
-            copied += group.count * (1 - 1 / ranks) * width * d
+            copied += group.count * (1 - 1 / ranks) * width * d * wide
         if group.state is not None:
-            copied += group.count * d * group.state.copied_columns(ranks)
+            state = setup.weights.of("state").bytes
+            copied += group.count * d * group.state.copied_columns(ranks) * state
             products += group.state.products
         whole = sum(each.inner * each.columns for each in products if each.split == "none")
-        copied += group.count * (1 - 1 / ranks) * whole
+        copied += group.count * (1 - 1 / ranks) * whole * attention
         if group.attends and model.latent is not None:
             width = model.latent.kv_rank + model.latent.rope_dim + (model.latent.query_rank or 0)
             whole = d * width
             if model.indexer is not None and group.indexes:
                 whole += indexer_parameters(model, model.indexer)
-            copied += group.count * (1 - 1 / ranks) * whole
+            copied += group.count * (1 - 1 / ranks) * whole * attention
         elif group.caches:
             width = layer.head_dim + (0 if group.kv == "tied" else layer.value_width)
             read = model.attention_input_size or d
-            matrices = (group.distinct or group.count) * width * (read + model.qkv_bias)
+            matrices = (group.distinct or group.count) * width * (read + model.qkv_bias) * attention
             copied += max(0, 1 - layer.kv_heads / ranks) * matrices
             copied += group.count * (1 - 1 / ranks) * d * (model.query_rank or 0)
     return copied
@@ -148,7 +158,7 @@ def kv_bytes_per_token(model: ModelShape, setup: Setup) -> float:
         for group in model.layer_groups
         if group.caches
     )
-    return values * DTYPE_BYTES[setup.kv_dtype]
+    return values * setup.kv_bytes
 
 
 def index_bytes_per_token(model: ModelShape) -> Numeric:
@@ -212,7 +222,7 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
         layers = sum(group.count for group in model.layer_groups if group.attends)
         values = values + layers * shared * expanded_width
     states = work.prompts * work.samples * state_bytes_per_sequence(model, setup)
-    return values * DTYPE_BYTES[setup.kv_dtype] + index_keys + states
+    return values * setup.kv_bytes + index_keys + states
 
 
 def workspace_bytes(
