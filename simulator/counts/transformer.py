@@ -319,9 +319,9 @@ def _added_inputs(shard: Shard) -> list[Operation]:
         return []
     d, row = model.hidden_size, shard.rows(inputs.width)
     layer = [
-        gemm(shard, "layer_input_gate", d, shard.split(inputs.width)),
+        gemm(shard, "layer_input_gate", d, shard.split(inputs.width), group="mlp"),
         elementwise("layer_input_activation", 2 * row, row, kind="activation"),
-        gemm(shard, "layer_input_up", shard.split(inputs.width), d),
+        gemm(shard, "layer_input_up", shard.split(inputs.width), d, group="mlp"),
         *all_reduce("layer_input_all_reduce", message_bytes=shard.rows(d), ranks=shard.ranks),
         norm(shard, "layer_input_norm"),
     ]
