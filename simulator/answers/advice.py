@@ -8,7 +8,7 @@ from simulator.answers.estimate import Estimate, check_workload, memory_on
 from simulator.answers.verdict import Verdict
 from simulator.counts.attention.registry import find_way
 from simulator.errors import WorkloadError
-from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
+from simulator.inputs.dtypes import is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.units import format_gib, format_tokens
@@ -124,12 +124,13 @@ def _spare_bytes(result: Estimate) -> str:
             if result.model.experts is None
             else "add samples, which share the experts they read"
         )
-        if DTYPE_BYTES[setup.weight_dtype] < 1:  # 4 bits already, with their scales
+        narrowest = setup.weights.narrowest.bytes
+        if narrowest < 1:  # 4 bits already, with their scales
             return more
-        width = " to 4 bits" if is_low_precision(DTYPE_BYTES[setup.weight_dtype]) else ""
+        width = " to 4 bits" if is_low_precision(narrowest) else ""
         return f"quantise the weights{width} ({weights:.0%} of the bytes moved) or {more}"
     if float(totals.kv_bytes_read) > LARGE_SHARE * moved:
-        low_precision = is_low_precision(DTYPE_BYTES[setup.kv_dtype])
+        low_precision = is_low_precision(setup.kv_bytes)
         way = (
             "use fewer KV heads or fewer samples" if low_precision else "store the KV cache in fp8"
         )
@@ -172,13 +173,13 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
         if setup.tensor_parallel < size <= largest and _fits(result, tensor_parallel=size):
             yield f"{size} GPUs (--tp {size})"
             break
-    of_weight = DTYPE_BYTES[setup.weight_dtype]
+    of_weight = setup.weights.narrowest.bytes
     narrower = ("int4",) if is_low_precision(of_weight) else ("fp8", "int4")
     for dtype in narrower if of_weight >= 1 else ():
         if _fits(result, weight_dtype=dtype):
             yield f"{dtype} weights"
             break
-    if not is_low_precision(DTYPE_BYTES[setup.kv_dtype]) and _fits(result, kv_dtype="fp8"):
+    if not is_low_precision(setup.kv_bytes) and _fits(result, kv_dtype="fp8"):
         yield "an fp8 KV cache"
     if find_way(setup.kernel).logits_in_memory and _fits(result, kernel="flash"):
         yield "a flash kernel"

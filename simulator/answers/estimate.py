@@ -251,7 +251,7 @@ def _notes(
         constants_note(gpu_rates),
         why and f"Interval not known: {why}. Only the published peaks bound the time, from below.",
         _length_note(model, work),
-        _dtype_note(gpu_rates.gpu, setup),
+        _dtype_note(model, gpu_rates.gpu, setup),
         _low_precision_note(model, gpu_rates, setup),
         *_group_notes(model, gpu_rates.gpu, setup),
     ]
@@ -381,9 +381,17 @@ def _length_note(model: ModelShape, work: Workload) -> str:
     return f"Warning: {tokens:,} tokens exceed the {limit:,} that {model.name} was made for."
 
 
-def _dtype_note(gpu: HardwareProfile, setup: Setup) -> str:
+def _products(model: ModelShape, setup: Setup) -> list[tuple[Kind, str, Dtype]]:
+    """Return the kinds of products: what to call them, and the number format of their weights."""
+    found: list[tuple[Kind, str, Dtype]] = [("gemm", "products", setup.weights.products)]
+    if model.experts is not None:
+        found.append(("experts", "experts", setup.weights.of("experts").dtype))
+    return found
+
+
+def _dtype_note(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> str:
     """Say which matrix rate replaces one that the card does not have."""
-    for dtype in (setup.weight_dtype, setup.activation_dtype):
+    for dtype in (*(dtype for _, _, dtype in _products(model, setup)), setup.activation_dtype):
         _, used = peak_flops_per_s(gpu, dtype)
         if dtype not in (used, *EXPANDED):
             path = "no" if gpu.peak_flops_per_s(dtype) is None else "no faster"
@@ -393,17 +401,16 @@ def _dtype_note(gpu: HardwareProfile, setup: Setup) -> str:
 
 def _low_precision_note(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
     """Say which kernels of 8 and 4 bits are predicted without rows of their format, or card."""
-    weights = gpu_rates.product_precision(setup.weight_dtype)
-    kinds: list[tuple[Kind, str, Dtype, Precision]] = [
-        ("gemm", "products", setup.weight_dtype, weights),
-        ("attention", "caches", setup.kv_dtype, LOW_PRECISION),
+    products, *experts = [
+        (kind, what, dtype, gpu_rates.product_precision(dtype))
+        for kind, what, dtype in _products(model, setup)
     ]
-    if model.experts is not None:
-        kinds.append(("experts", "experts", setup.weight_dtype, weights))
+    caches: tuple[Kind, str, Dtype, Precision]
+    caches = ("attention", "caches", setup.kv_dtype, LOW_PRECISION)
     if gpu_rates.choice == "peak":
         return ""
     parts, origins = [], set()
-    for kind, what, dtype, precision in kinds:
+    for kind, what, dtype, precision in (products, caches, *experts):
         if not is_low_precision(DTYPE_BYTES[dtype]):
             continue
         found = gpu_rates.at(precision).constants[Key("launch_us", kind)]

@@ -10,7 +10,8 @@ import typer
 
 from simulator.cli.output import FORMATS, Format, Output, output_of
 from simulator.errors import nearest
-from simulator.inputs.dtypes import DTYPES
+from simulator.inputs.dtypes import KV_DTYPES
+from simulator.inputs.formats import WEIGHT_NAMES
 from simulator.inputs.hardware import profile_files
 from simulator.inputs.setup import ATTENTIONS, CONSTANTS_CHOICES, Attention, ConstantsChoice
 from simulator.units import parse_count
@@ -70,7 +71,8 @@ complete_models = _completion(_presets)
 complete_gpus = _completion(profile_files)
 complete_scenarios = _completion(_scenarios)
 complete_types = _completion(_model_types)
-complete_dtypes = _completion(lambda: DTYPES)
+complete_weights = _completion(lambda: WEIGHT_NAMES)
+complete_caches = _completion(lambda: (*KV_DTYPES, "auto"))
 
 
 def option(*names: str, panel: str, text: str, **more: Any) -> Any:

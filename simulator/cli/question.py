@@ -16,8 +16,9 @@ from simulator.cli.options import (
     ModelName,
     Utilization,
     choice,
-    complete_dtypes,
+    complete_caches,
     complete_types,
+    complete_weights,
     number,
     option,
     output_options,
@@ -26,7 +27,8 @@ from simulator.cli.options import (
 )
 from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
-from simulator.inputs.dtypes import DTYPES
+from simulator.inputs.dtypes import KV_DTYPES
+from simulator.inputs.formats import WEIGHT_NAMES
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import (
     EXECUTIONS,
@@ -184,9 +186,10 @@ def question_of(
             "--weight-dtype",
             "--quantization",
             panel=WORK_PANEL,
-            text=f"Format of the weights: {', '.join(DTYPES)}. Default: the model's own.",
+            text=f"Format of all matrices in layers: {', '.join(WEIGHT_NAMES)}. auto, the default: "
+            "the checkpoint's own.",
             metavar="FORMAT",
-            autocompletion=complete_dtypes,
+            autocompletion=complete_weights,
         ),
     ] = None,
     kv_dtype: Annotated[
@@ -195,9 +198,10 @@ def question_of(
             "--kv-dtype",
             "--kv-cache-dtype",
             panel=WORK_PANEL,
-            text="Format of the KV cache. Default: that of the activations.",
+            text=f"Format of the KV cache: {', '.join(KV_DTYPES)}, auto. Default: what the "
+            "checkpoint states, else that of the activations.",
             metavar="FORMAT",
-            autocompletion=complete_dtypes,
+            autocompletion=complete_caches,
         ),
     ] = None,
     tensor_parallel: Annotated[

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from simulator.counts.operation import Operation
 from simulator.counts.pieces import FLOAT_BYTES, INDEX_BYTES, elementwise, quantise
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
+from simulator.inputs.formats import WeightFormat
 from simulator.inputs.setup import Routing
 from simulator.numeric import Numeric, maximum, minimum, where
 
@@ -111,7 +112,7 @@ class RoutedExperts:
     ups: Numeric
     bias: bool = False
     activations: Dtype
-    stored: Dtype
+    stored: WeightFormat
     multiplied: Dtype
 
     def operations(self, *, eager: bool = False) -> list[Operation]:
@@ -160,7 +161,7 @@ class RoutedExperts:
     ) -> Operation:
         """Return a grouped product: a matrix [inner, columns] for every visited expert."""
         element = DTYPE_BYTES[self.activations]
-        weights = inner * columns * DTYPE_BYTES[self.stored]
+        weights = inner * columns * self.stored.bytes
         if self.bias:
             weights = weights + columns * element
         loaded = DTYPE_BYTES[self.multiplied] if quantised else element
@@ -178,6 +179,6 @@ class RoutedExperts:
             groups=self.visited,
             held=self.held,
             even=self.even,
-            weights=self.stored if self.stored != self.multiplied else None,
+            weights=self.stored.dtype if self.stored.dtype != self.multiplied else None,
             dtype=self.multiplied,
         )

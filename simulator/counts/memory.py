@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from simulator.counts.attention import linear, sparse
 from simulator.counts.attention.registry import find_way
+from simulator.counts.attention.shape import several
 from simulator.counts.attention.tree import shared_tokens, stored_tokens, visible_levels
 from simulator.counts.pieces import Shard
 from simulator.counts.transformer import (
@@ -84,7 +85,8 @@ def memory(
     if prefill:
         workspace = maximum(workspace, prefill_workspace_bytes(model, setup, work))
     return Memory(
-        weights_bytes=weights_bytes(model, setup),
+        weights_bytes=weights_bytes(model, setup)
+        + several(work.query_tokens) * draft_bytes(model, setup),
         kv_bytes=kv_cache_bytes(model, setup, work),
         workspace_bytes=workspace,
         capacity_bytes=capacity_bytes,
@@ -92,49 +94,66 @@ def memory(
 
 
 def weights_bytes(model: ModelShape, setup: Setup) -> float:
-    """Bytes of the weights on one GPU.
+    """Bytes of the weights on one GPU: every group of tensors in its own format.
 
-    Only the layers' matrices are quantised; tables, head and norms keep 16 bits, as in published
-    quantised checkpoints. Every rank holds its shard, and a copy of what cannot be split.
+    Every rank holds its shard, and a copy of what cannot be split.
     """
-    count, ranks = count_parameters(model), setup.tensor_parallel
+    count, ranks, formats = count_parameters(model), setup.tensor_parallel, setup.weights
     wide = DTYPE_BYTES[setup.activation_dtype]
-    matrices = (count.attention + count.mlp + count.draft) / ranks + _copied_parameters(
-        model, ranks
+    dense = count.mlp - count.experts - count.shared_experts - count.routing
+    shards = (
+        (count.attention - count.state) * formats.of("attention").bytes
+        + count.state * formats.of("state").bytes
+        + dense * formats.of("mlp").bytes
+        + count.experts * formats.of("experts").bytes
+        + count.shared_experts * formats.of("shared_experts").bytes
+        + count.routing * wide
+        + count.embedding * formats.of("embedding").bytes
+        + count.head * formats.of("head").bytes
     )
-    tables = (count.embedding + count.head) * wide / ranks
-    return matrices * DTYPE_BYTES[setup.weight_dtype] + tables + count.norms * wide
+    return shards / ranks + _copied_bytes(model, setup) + count.norms * wide
 
 
-def _copied_parameters(model: ModelShape, ranks: int) -> float:
-    """Matrix parameters that one rank holds beyond its shard, because every rank needs them.
+def draft_bytes(model: ModelShape, setup: Setup) -> float:
+    """Bytes on one GPU of the layers that predict further tokens.
+
+    Engines load them only to draft.
+    """
+    drafting = setup.weights.of("mlp" if model.experts is None else "experts")
+    return count_parameters(model).draft * drafting.bytes / setup.tensor_parallel
+
+
+def _copied_bytes(model: ModelShape, setup: Setup) -> float:
+    """Bytes of matrices that one rank holds beyond its shard, because every rank needs them.
 
     KV heads and heads of states' keys if there are fewer than ranks, down-projections to a latent
     vector or a compressed query, the experts' router and their latent projections, and matrices
     that are not split.
     """
-    d, copied = model.hidden_size, 0.0
+    d, ranks, copied = model.hidden_size, setup.tensor_parallel, 0.0
+    attention, wide = setup.weights.of("attention").bytes, DTYPE_BYTES[setup.activation_dtype]
     for group in model.layer_groups:
         layer, products = model.of(group), group.products
         if group.mlp == "experts" and model.experts is not None:
             router = model.experts.count + model.experts.zero
             width = router + 2 * (model.experts.latent_size or 0)
-            copied += group.count * (1 - 1 / ranks) * width * d
+            copied += group.count * (1 - 1 / ranks) * width * d * wide
         if group.state is not None:
-            copied += group.count * d * group.state.copied_columns(ranks)
+            state = setup.weights.of("state").bytes
+            copied += group.count * d * group.state.copied_columns(ranks) * state
             products += group.state.products
         whole = sum(each.inner * each.columns for each in products if each.split == "none")
-        copied += group.count * (1 - 1 / ranks) * whole
+        copied += group.count * (1 - 1 / ranks) * whole * attention
         if group.attends and model.latent is not None:
             width = model.latent.kv_rank + model.latent.rope_dim + (model.latent.query_rank or 0)
             whole = d * width
             if model.indexer is not None and group.indexes:
                 whole += indexer_parameters(model, model.indexer)
-            copied += group.count * (1 - 1 / ranks) * whole
+            copied += group.count * (1 - 1 / ranks) * whole * attention
         elif group.caches:
             width = layer.head_dim + (0 if group.kv == "tied" else layer.value_width)
             read = model.attention_input_size or d
-            matrices = (group.distinct or group.count) * width * (read + model.qkv_bias)
+            matrices = (group.distinct or group.count) * width * (read + model.qkv_bias) * attention
             copied += max(0, 1 - layer.kv_heads / ranks) * matrices
             copied += group.count * (1 - 1 / ranks) * d * (model.query_rank or 0)
     return copied
@@ -150,7 +169,7 @@ def kv_bytes_per_token(model: ModelShape, setup: Setup) -> float:
         for group in model.layer_groups
         if group.caches
     )
-    return values * DTYPE_BYTES[setup.kv_dtype]
+    return values * setup.kv_bytes
 
 
 def index_bytes_per_token(model: ModelShape) -> Numeric:
@@ -214,7 +233,7 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
         layers = sum(group.count for group in model.layer_groups if group.attends)
         values = values + layers * shared * expanded_width
     states = work.prompts * work.samples * state_bytes_per_sequence(model, setup)
-    return values * DTYPE_BYTES[setup.kv_dtype] + index_keys + states
+    return values * setup.kv_bytes + index_keys + states
 
 
 def workspace_bytes(

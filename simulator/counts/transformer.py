@@ -38,6 +38,7 @@ from simulator.counts.pieces import (
 )
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
+from simulator.inputs.formats import TensorGroup
 from simulator.inputs.model import (
     PROJECTED_SIZES,
     Experts,
@@ -282,13 +283,11 @@ def embedding(shard: Shard) -> list[Operation]:
     ]
     if width != model.hidden_size:
         # The matrix between the hidden size and a token table of a different width (OPT-350m).
-        projection = gemm(
-            shard, "embedding_projection", width, model.hidden_size, dtype=shard.dtype
-        )
+        projection = gemm(shard, "embedding_projection", width, model.hidden_size, group=None)
         operations.append(projection)
     if model.layer_inputs is not None:
         operations += _layer_inputs(shard, model.layer_inputs)
-    return operations + _products(shard, model.products)
+    return operations + _products(shard, model.products, None)
 
 
 def _layer_inputs(shard: Shard, inputs: LayerInputs) -> list[Operation]:
@@ -306,13 +305,7 @@ def _layer_inputs(shard: Shard, inputs: LayerInputs) -> list[Operation]:
             launches=1,
         ),
         *all_reduce("layer_inputs_all_reduce", message_bytes=row, ranks=shard.ranks),
-        gemm(
-            shard,
-            "layer_inputs_projection",
-            model.hidden_size,
-            shard.split(width),
-            dtype=shard.dtype,
-        ),
+        gemm(shard, "layer_inputs_projection", model.hidden_size, shard.split(width), group=None),
         *all_gather("layer_inputs_all_gather", gathered_bytes=row, ranks=shard.ranks),
         vector_norm(shard, "layer_inputs_norm", shard.tokens * model.layers, inputs.width),
         elementwise("layer_inputs_sum", 2 * row, row),
@@ -326,9 +319,9 @@ def _added_inputs(shard: Shard) -> list[Operation]:
         return []
     d, row = model.hidden_size, shard.rows(inputs.width)
     layer = [
-        gemm(shard, "layer_input_gate", d, shard.split(inputs.width)),
+        gemm(shard, "layer_input_gate", d, shard.split(inputs.width), group="mlp"),
         elementwise("layer_input_activation", 2 * row, row, kind="activation"),
-        gemm(shard, "layer_input_up", shard.split(inputs.width), d),
+        gemm(shard, "layer_input_up", shard.split(inputs.width), d, group="mlp"),
         *all_reduce("layer_input_all_reduce", message_bytes=shard.rows(d), ranks=shard.ranks),
         norm(shard, "layer_input_norm"),
     ]
@@ -482,7 +475,7 @@ def attention_shape(
         value_width=value_width,
         cache_width=cache_width,
         activation_bytes=DTYPE_BYTES[setup.activation_dtype],
-        kv_bytes=DTYPE_BYTES[setup.kv_dtype],
+        kv_bytes=setup.kv_bytes,
         dtype=setup.activation_dtype,
         resident_blocks=resident_blocks,
         sliced_queries=not model.rotary and model.qk_norm == "none" and model.latent is None,
@@ -668,7 +661,7 @@ def _broadcast_cache(
     """Return the copies of each context's cache to every sample, for contiguous caches."""
     context, _ = visible_tokens(group, work.context_tokens, 0)
     *_, cache_width = rank_geometry(model.of(group), setup)
-    one_copy = work.prompts * context * cache_width * DTYPE_BYTES[setup.kv_dtype]
+    one_copy = work.prompts * context * cache_width * setup.kv_bytes
     return Operation(
         name="kv_broadcast",
         kind="copy",
@@ -735,13 +728,13 @@ def _state_layer(shard: Shard, group: LayerGroup, mixing: Sequence[Operation]) -
     columns = shard.split(state.columns) + state.copied_columns(shard.ranks)
     return [
         *norms,
-        *quantised(shard, "state_quantise", d),
-        gemm(shard, "state_input_projection", d, columns),
-        *_products(shard, state.products),
+        *quantised(shard, "state_quantise", d, group="state"),
+        gemm(shard, "state_input_projection", d, columns, group="state"),
+        *_products(shard, state.products, "state"),
         *mixing,
         _state_gate(shard, state),
-        *quantised(shard, "state_output_quantise", width),
-        gemm(shard, "state_output_projection", width, d),
+        *quantised(shard, "state_output_quantise", width, group="state"),
+        gemm(shard, "state_output_projection", width, d, group="state"),
         *all_reduce("state_all_reduce", message_bytes=shard.rows(d), ranks=shard.ranks),
         *residual_add(shard, "state_residual"),
     ]
@@ -765,7 +758,9 @@ def _further_products(shard: Shard) -> list[Operation]:
     ]
 
 
-def _products(shard: Shard, products: Sequence[Product]) -> list[Operation]:
+def _products(
+    shard: Shard, products: Sequence[Product], group: TensorGroup | None = "attention"
+) -> list[Operation]:
     """Return further matrices, and the sums over the ranks of those that are split by rows."""
     operations = []
     for product in products:
@@ -775,7 +770,7 @@ def _products(shard: Shard, products: Sequence[Product]) -> list[Operation]:
             columns = shard.split(product.columns)
         elif product.split == "rows":
             inner = shard.split(product.inner)
-        operations.append(gemm(shard, product.name, inner, columns))
+        operations.append(gemm(shard, product.name, inner, columns, group=group))
         if product.split == "rows":
             summed = shard.rows(product.columns)
             name = f"{product.name}_all_reduce"
@@ -810,22 +805,24 @@ def mlp(shard: Shard, group: LayerGroup) -> list[Operation]:
         operations += _experts(shard, model.experts)
     else:
         inner = shard.split(model.intermediate_size)
-        operations += _dense(shard, "mlp", inner, bias=model.mlp_bias)
+        operations += _dense(shard, "mlp", inner, bias=model.mlp_bias, group="mlp")
     reduced_bytes = shard.rows(model.hidden_size)
     operations += all_reduce("mlp_all_reduce", message_bytes=reduced_bytes, ranks=shard.ranks)
     return operations + residual_add(shard, "mlp_residual")
 
 
-def _dense(shard: Shard, name: str, inner: Numeric, *, bias: bool) -> list[Operation]:
+def _dense(
+    shard: Shard, name: str, inner: Numeric, *, bias: bool, group: TensorGroup
+) -> list[Operation]:
     """Return up (and gate) projection, activation, and down projection."""
     d, ups = shard.model.hidden_size, 2 if shard.model.gated_mlp else 1
     matrices = ups if shard.eager else 1
     return [
-        *quantised(shard, f"{name}_quantise", d),
-        gemm(shard, f"{name}_up", d, ups * inner, matrices=matrices, bias=bias),
+        *quantised(shard, f"{name}_quantise", d, group=group),
+        gemm(shard, f"{name}_up", d, ups * inner, matrices=matrices, bias=bias, group=group),
         _activation(shard, f"{name}_activation", inner),
-        *quantised(shard, f"{name}_inner_quantise", inner),
-        gemm(shard, f"{name}_down", inner, d, bias=bias),
+        *quantised(shard, f"{name}_inner_quantise", inner, group=group),
+        gemm(shard, f"{name}_down", inner, d, bias=bias, group=group),
     ]
 
 
@@ -864,28 +861,30 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
         ups=2 if model.gated_mlp else 1,
         bias=experts.expert_bias,
         activations=shard.dtype,
-        stored=setup.weight_dtype,
-        multiplied=shard.product_dtype,
+        stored=shard.weights("experts"),
+        multiplied=shard.product_dtype("experts"),
     )
-    bias, dtype, d = experts.router_bias, shard.dtype, model.hidden_size
+    bias, d = experts.router_bias, model.hidden_size
     operations = [
-        gemm(shard, each.name, each.inner, each.columns, dtype=dtype) for each in experts.router
-    ] or [gemm(shard, "router", d, choices, bias=bias, dtype=dtype)]
+        gemm(shard, each.name, each.inner, each.columns, group=None) for each in experts.router
+    ] or [gemm(shard, "router", d, choices, bias=bias, group=None)]
     visits = routed.operations(eager=shard.eager)
     if experts.latent_size is not None:
         # Replicated on every rank, as engines do.
         latent, bias = experts.latent_size, model.mlp_bias
         visits = [
-            gemm(shard, "experts_latent_projection", d, latent, bias=bias),
+            gemm(shard, "experts_latent_projection", d, latent, bias=bias, group=None),
             *visits,
-            gemm(shard, "experts_latent_output", latent, d, bias=bias),
+            gemm(shard, "experts_latent_output", latent, d, bias=bias, group=None),
         ]
     operations += visits
     if experts.shared_intermediate_size:
         if experts.shared_gate:
-            operations.append(gemm(shard, "shared_expert_gate", model.hidden_size, 1, dtype=dtype))
+            operations.append(gemm(shard, "shared_expert_gate", model.hidden_size, 1, group=None))
         shared = shard.split(experts.shared_intermediate_size)
-        operations += _dense(shard, "shared_expert", shared, bias=model.mlp_bias)
+        operations += _dense(
+            shard, "shared_expert", shared, bias=model.mlp_bias, group="shared_experts"
+        )
     return operations
 
 
@@ -898,17 +897,15 @@ def head(shard: Shard, tokens: Numeric) -> list[Operation]:
     logits = tokens * model.vocab_size * shard.element_bytes
     operations = [norm(shard, "final_norm")] if model.extra_norms else []
     width = model.embedding_size or model.hidden_size
-    # Quantised checkpoints keep the embedding and the head in 16 bits.
-    dtype = shard.dtype
     if width != model.hidden_size:
         projection = gemm(
-            shard, "head_projection", model.hidden_size, width, dtype=dtype, tokens=tokens
+            shard, "head_projection", model.hidden_size, width, group=None, tokens=tokens
         )
         operations.append(projection)
     columns, bias = shard.split(model.vocab_size), model.lm_head_bias
     return [
         *operations,
-        gemm(shard, "lm_head", width, columns, bias=bias, dtype=dtype, tokens=tokens),
+        gemm(shard, "lm_head", width, columns, bias=bias, group="head", tokens=tokens),
         *all_gather("logits_all_gather", gathered_bytes=logits, ranks=shard.ranks),
         _sampling(shard, tokens),
     ]

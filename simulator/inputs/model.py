@@ -1,5 +1,6 @@
 """The shape of a decoder-only transformer: everything that determines its cost."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from simulator.errors import InputError, ModelError
-from simulator.inputs.dtypes import Dtype, read_dtype
+from simulator.inputs.dtypes import KvDtype
 from simulator.inputs.files import Frozen, read_count, validate
+from simulator.inputs.formats import WeightFormats
 
 Positive = Annotated[int, BeforeValidator(read_count), Field(gt=0)]
 Natural = Annotated[int, BeforeValidator(read_count), Field(ge=0)]
@@ -330,6 +332,9 @@ class ModelShape(Frozen):
         The layers in groups of equal cost; by default one group.
     draft_layers
         Layers that predict further tokens (multi-token prediction): weights in memory alone.
+    weights, kv_dtype
+        Formats of the checkpoint's weights, and of the KV cache that it was made for, None if it
+        does not say.
     source
         Where the sizes come from.
     notes
@@ -379,7 +384,8 @@ class ModelShape(Frozen):
     experts: Experts | None = None
     latent: LatentAttention | None = None
     indexer: Indexer | None = None
-    weight_dtype: Annotated[Dtype, BeforeValidator(read_dtype)] = "bf16"
+    weights: WeightFormats = WeightFormats()
+    kv_dtype: KvDtype | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
 
@@ -542,7 +548,14 @@ class ParameterCount:
     head
         The output matrix; 0 if it is the token table.
     attention, mlp
-        Matrices and biases of all layers.
+        Matrices and biases of all layers; those of states count as attention.
+    state
+        Of ``attention``, those of states.
+    experts, shared_experts
+        Of ``mlp``, the matrices of routed experts and of those that every token visits.
+    routing
+        Of ``mlp``, what no checkpoint quantises: routers, gates, projections to a latent space and
+        back, and biases of routed experts.
     norms
         Norm weights and biases, attention sinks included.
     active
@@ -554,7 +567,11 @@ class ParameterCount:
     embedding: int
     head: int
     attention: int
+    state: int
     mlp: int
+    experts: int
+    shared_experts: int
+    routing: int
     norms: int
     active: int
     draft: int = 0
@@ -576,17 +593,22 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     >>> count_parameters(llama).total
     6738415616
     """
-    attention = mlp = norms = idle = one = 0
+    found: Counter[str] = Counter()
+    one = 0
     for group in model.layer_groups:
         layer, distinct = model.of(group), group.distinct or group.count
-        mixing, layer_norms = _attention_of(layer, group), _layer_norms(layer, group)
-        further = _further_parameters(layer, group)
-        matrices, unvisited = _mlp_parameters(layer, group)
-        attention += distinct * mixing + group.count * further
-        mlp += distinct * matrices
-        idle += distinct * unvisited
-        norms += distinct * layer_norms
-        one = mixing + further + matrices + layer_norms
+        parts = {
+            "attention": _attention_of(layer, group),
+            **_mlp_parameters(layer, group),
+            "norms": _layer_norms(layer, group),
+        }
+        for part, size in parts.items():
+            found[part] += distinct * size
+        state = 0 if group.state is None else state_parameters(layer, group.state)
+        further = state + _values(group.products) + group.vectors
+        found["state"] += group.count * state
+        found["attention"] += group.count * further
+        one = parts["attention"] + parts.get("mlp", 0) + parts["norms"] + further
     width = model.embedding_size or model.hidden_size
     rows = model.embedding_rows or model.vocab_size
     embedding = rows * width + model.position_embeddings * model.hidden_size
@@ -596,18 +618,29 @@ def count_parameters(model: ModelShape) -> ParameterCount:
         embedding += 2 * width * model.hidden_size
     head = 0 if model.tied_embeddings else model.vocab_size * width
     head += model.vocab_size * model.lm_head_bias
-    norms += _norm_values(model) * model.hidden_size * model.extra_norms
+    norms = found["norms"] + _norm_values(model) * model.hidden_size * model.extra_norms
     if model.layer_inputs is not None:
         inputs = model.layer_inputs
         embedding += (inputs.rows + model.hidden_size) * model.layers * inputs.width
-        mlp += 2 * model.hidden_size * model.layers * inputs.width
+        found["mlp"] += 2 * model.hidden_size * model.layers * inputs.width
         norms += _norm_values(model) * (model.layers * model.hidden_size + inputs.width)
-    total = embedding + head + attention + mlp + norms
+    total = embedding + head + found["attention"] + found["mlp"] + norms
     # A drafting layer is like the last one; one matrix joins it to the hidden state and the next
     # token, each normalised before, and a norm follows.
     joined = 2 * model.hidden_size**2 + 3 * _norm_values(model) * model.hidden_size
-    draft = model.draft_layers * (one + joined)
-    return ParameterCount(embedding, head, attention, mlp, norms, active=total - idle, draft=draft)
+    return ParameterCount(
+        embedding=embedding,
+        head=head,
+        attention=found["attention"],
+        state=found["state"],
+        mlp=found["mlp"],
+        experts=found["experts"],
+        shared_experts=found["shared_experts"],
+        routing=found["routing"],
+        norms=norms,
+        active=total - found["idle"],
+        draft=model.draft_layers * (one + joined),
+    )
 
 
 def _attention_of(model: ModelShape, group: LayerGroup) -> int:
@@ -617,12 +650,6 @@ def _attention_of(model: ModelShape, group: LayerGroup) -> int:
     indexer = model.indexer if group.indexes else None
     own = 0 if indexer is None else indexer_parameters(model, indexer)
     return attention_parameters(model, group.kv) + own
-
-
-def _further_parameters(model: ModelShape, group: LayerGroup) -> int:
-    """Count one layer's state, and its further matrices and vectors."""
-    state = 0 if group.state is None else state_parameters(model, group.state)
-    return state + _values(group.products) + group.vectors
 
 
 def _values(products: Iterable[Product]) -> int:
@@ -684,27 +711,32 @@ def gate_columns(model: ModelShape) -> int:
     return {"none": 0, "head": model.heads, "value": output}[model.attention_gate]
 
 
-def _mlp_parameters(model: ModelShape, group: LayerGroup) -> tuple[int, int]:
-    """Count one layer's MLP, and what of it one token does not visit."""
+def _mlp_parameters(model: ModelShape, group: LayerGroup) -> dict[str, int]:
+    """Count one layer's MLP, its parts, and what of it one token does not visit (``idle``)."""
     experts = model.experts
     if group.mlp == "none":
-        return 0, 0
+        return {}
     if group.mlp == "dense" or experts is None:
-        return _mlp(model, model.intermediate_size, bias=model.mlp_bias), 0
-    latent = experts.latent_size
-    one = _mlp(model, experts.intermediate_size, bias=experts.expert_bias, hidden=latent)
-    shared = 0
+        return {"mlp": _mlp(model, model.intermediate_size, bias=model.mlp_bias)}
+    latent, width = experts.latent_size, experts.intermediate_size
+    one = _mlp(model, width, bias=experts.expert_bias, hidden=latent)
+    matrices = _mlp(model, width, bias=False, hidden=latent)
+    shared = around = 0
     if latent is not None:
-        shared = 2 * model.hidden_size * latent
-        shared += model.mlp_bias * (model.hidden_size + latent)
+        around = 2 * model.hidden_size * latent + model.mlp_bias * (model.hidden_size + latent)
     if experts.shared_intermediate_size:
-        shared += _mlp(model, experts.shared_intermediate_size, bias=model.mlp_bias)
-        shared += experts.shared_gate * model.hidden_size
+        shared = _mlp(model, experts.shared_intermediate_size, bias=model.mlp_bias)
+        around += experts.shared_gate * model.hidden_size
     router = (experts.count + experts.zero) * (model.hidden_size + experts.router_bias)
     if experts.router:
         router = _values(experts.router)
-    idle = round((experts.count - experts.weighed_per_token) * one)
-    return experts.count * one + shared + router, idle
+    return {
+        "mlp": experts.count * one + shared + around + router,
+        "experts": experts.count * matrices,
+        "shared_experts": shared,
+        "routing": experts.count * (one - matrices) + around + router,
+        "idle": round((experts.count - experts.weighed_per_token) * one),
+    }
 
 
 def _mlp(model: ModelShape, inner: int, *, bias: bool, hidden: int | None = None) -> int:

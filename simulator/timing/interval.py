@@ -572,7 +572,8 @@ def peak_bound_s(
 def format_of(family: Family, setup: Setup) -> Dtype:
     """Return the format that selects a kind of kernel's spread: of weights, or of the cache."""
     if family in PRODUCTS:
-        return setup.weight_dtype
+        weights = setup.weights
+        return weights.of("experts").dtype if family == "experts" else weights.products
     return setup.kv_dtype if family in CACHE_READERS else "bf16"
 
 

@@ -20,7 +20,6 @@ from simulator.counts.transformer import (
     rank_geometry,
     visible_tokens,
 )
-from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.timing.constants import used_constants
 from simulator.timing.interval import CACHE_READERS, shipped_spreads, unknown_regime
@@ -109,7 +108,7 @@ def _kv_read(result: Estimate) -> list[Step]:
                 reference="docs/equations.md, what each kernel adds",
             )
         ]
-    element = f"{DTYPE_BYTES[result.setup.kv_dtype]:g}"
+    element = f"{result.setup.kv_bytes:g}"
     if result.model.latent is not None and result.setup.mixed:
         return [_mixed_read(result)]
     if len(work.tree) > 1 and result.setup.bifurcated:
@@ -142,7 +141,7 @@ def _mixed_read(result: Estimate) -> Step:
         what="KV bytes read",
         formula="s x L x (h (nope_dim + rope_dim + value_dim) x P m_c "
         "+ (kv_rank + rope_dim) x P b m_d)",
-        numbers=f"{DTYPE_BYTES[result.setup.kv_dtype]:g} x {layers} x ({read})",
+        numbers=f"{result.setup.kv_bytes:g} x {layers} x ({read})",
         result=_exact(float(result.totals.kv_bytes_read)),
         reference="docs/equations.md, latent attention",
     )
@@ -161,7 +160,7 @@ def _tree_read(result: Estimate) -> Step:
     return Step(
         what="KV bytes read",
         formula=f"s x sum over layers and levels of {symbols} x nodes x tokens",
-        numbers=f"{DTYPE_BYTES[result.setup.kv_dtype]:g} x {factor}({' + '.join(terms)})",
+        numbers=f"{result.setup.kv_bytes:g} x {factor}({' + '.join(terms)})",
         result=_exact(float(result.totals.kv_bytes_read)),
         reference="docs/equations.md, prefix trees; K and V, all layers",
     )
@@ -225,7 +224,7 @@ def _weights_read(result: Estimate) -> Step:
     return Step(
         what="Weight bytes read",
         formula="each matrix once, visited experts only, table rows of the tokens at work",
-        numbers=f"{count.total:,} parameters{active}, {result.setup.weight_dtype}, over {gpus}",
+        numbers=f"{count.total:,} parameters{active}, {result.setup.weights}, over {gpus}",
         result=_exact(float(result.totals.weight_bytes_read)),
         reference="docs/equations.md, projections and MLP",
     )
@@ -298,7 +297,7 @@ def _mixing(result: Estimate) -> list[Step]:
         return []
     rate = result.rates.flops_per_s("latent_attention", setup.activation_dtype)
     bandwidth = result.rates.bandwidth_bytes_per_s["attention"]
-    kv_bytes = DTYPE_BYTES[setup.kv_dtype]
+    kv_bytes = setup.kv_bytes
     samples = mixing_pays_from(
         latent, query_tokens=queries, flops_per_byte=rate / bandwidth, kv_bytes=kv_bytes
     )

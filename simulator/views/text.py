@@ -127,9 +127,10 @@ def settings_phrase(setup: Setup) -> str:
     >>> settings_phrase(Setup(kv_dtype="fp8"))
     'flash kernel, graph, bf16 with fp8 KV'
     """
-    formats: str = setup.weight_dtype
-    if setup.kv_dtype != setup.weight_dtype:
-        formats += f" with {setup.kv_dtype} KV"
+    formats = str(setup.weights)
+    mixed = " with " in formats
+    if setup.kv_dtype != (setup.activation_dtype if mixed else formats):
+        formats += f" {'and' if mixed else 'with'} {setup.kv_dtype} KV"
     return f"{setup.kernel} kernel, {setup.execution}, {formats}"
 
 

@@ -184,12 +184,12 @@ def test_a_models_file_is_followed(
     config.write_text(text.replace('layers": 2', 'layers": 3'))
     assert load_model(config).layers == 3
     assert load_model(config, assume="granite").notes != load_model(config).notes
-    assert load_model(config).weight_dtype == "bf16"
+    assert load_model(config).weights.name == "bf16"
     beside = tmp_path / "hf_quant_config.json"
     beside.write_text('{"quantization": {"quant_algo": "FP8"}}')
-    assert load_model(config).weight_dtype == "fp8"
+    assert load_model(config).weights.name == "fp8"
     beside.unlink()
-    assert load_model(config).weight_dtype == "bf16"
+    assert load_model(config).weights.name == "bf16"
 
 
 def test_repeated_loads_cost_microseconds() -> None:
@@ -258,7 +258,7 @@ WRONG: tuple[Any, ...] = (None, 2.5, True, b"x", [], {}, ("h100-sxm",), object()
         lambda value: load_model("gpt2", kv_heads=value or "x"),
         lambda value: load_model("./none.json", assume=value or []),
         lambda value: load_model("gpt2", layers=value or "x"),
-        lambda value: load_model("gpt2", weight_dtype=value or "x"),
+        lambda value: load_model("gpt2", weights=value or "x"),
         lambda value: load_model("gpt2", layer_groups=value or "x"),
         lambda value: load_model("gpt2", nothing=value or "x"),
         lambda value: load_model("gpt2").with_kv_heads(value),

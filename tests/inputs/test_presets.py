@@ -138,11 +138,15 @@ def test_deepseek_starts_with_three_dense_layers() -> None:
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [("gpt-oss-20b", "mxfp4"), ("deepseek-v3", "fp8_block"), ("llama-2-7b", "fp16")],
+    [
+        ("gpt-oss-20b", "bf16 with mxfp4 experts"),
+        ("deepseek-v3", "fp8_block"),
+        ("llama-2-7b", "fp16"),
+    ],
 )
 def test_weights_have_the_published_format(name: str, dtype: str) -> None:
     """MXFP4 experts, FP8 matrices, and Meta's 16 bits."""
-    assert load_model(name).weight_dtype == dtype
+    assert str(load_model(name).weights) == dtype
 
 
 @pytest.mark.parametrize("size", ["1b", "7b"])
@@ -271,7 +275,8 @@ def test_modelopt_states_the_format_in_a_file_of_its_own(folder: Path) -> None:
     """NVIDIA's checkpoints have hf_quant_config.json beside a plain config.json."""
     quantization = {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}}
     (folder / "hf_quant_config.json").write_text(json.dumps(quantization))
-    assert load_model(folder).weight_dtype == "fp8"
+    assert load_model(folder).weights.name == "fp8"
+    assert load_model(folder).kv_dtype == "fp8"
 
 
 def test_an_unknown_type_in_a_file_can_be_assumed(folder: Path) -> None:
@@ -321,9 +326,9 @@ def test_kv_heads_can_be_replaced() -> None:
 
 def test_other_fields_can_be_replaced() -> None:
     """None changes nothing, layers keep their kind, a dtype may be spelled as the engines do."""
-    model = load_model("llama-2-7b", layers=2, weight_dtype="bfloat16", vocab_size=None)
+    model = load_model("llama-2-7b", layers=2, weights="bfloat16", vocab_size=None)
     assert model.layer_groups == (LayerGroup(count=2),)
-    assert (model.weight_dtype, model.vocab_size) == ("bf16", 32_000)
+    assert (model.weights.name, model.vocab_size) == ("bf16", 32_000)
     assert "unknown key 'layer'; did you mean 'layers'?" in problem("llama-2-7b", layer=2)
     assert "several kinds" in problem("gemma-2-9b", layers=2)
     assert "layers = 0 must be" in problem("gpt2", layers=0)
@@ -359,10 +364,10 @@ def test_plain_sizes_can_all_be_given() -> None:
         gated_mlp=False,
         tied_embeddings=True,
         max_context_tokens=None,
-        weight_dtype="float16",
+        weights="float16",
     )
     assert (model.kv_heads, model.head_dim, model.intermediate_size) == (1, 40, 400)
-    assert (model.tied_embeddings, model.weight_dtype, model.vocab_size) == (True, "fp16", 77)
+    assert (model.tied_embeddings, model.weights.name, model.vocab_size) == (True, "fp16", 77)
     assert model.max_context_tokens is None
 
 

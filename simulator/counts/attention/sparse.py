@@ -81,7 +81,7 @@ def projections(shard: Shard, indexer: Indexer, latent: LatentAttention) -> list
             rotary(shard, (indexer.heads + 1) * latent.rope_dim, latent.rope_dim),
             name="index_rotary",
         ),
-        gemm(shard, "index_weights", d, indexer.heads, dtype=shard.dtype),
+        gemm(shard, "index_weights", d, indexer.heads, group=None),
     ]
     if not shard.eager:
         operations.append(

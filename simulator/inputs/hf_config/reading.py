@@ -3,13 +3,20 @@
 import difflib
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from simulator.errors import ModelError
 from simulator.inputs.dtypes import DTYPES, Dtype, read_dtype
 from simulator.inputs.files import validate
+from simulator.inputs.formats import TensorGroup, one_format
+from simulator.inputs.hf_config.quantization import (
+    Matrices,
+    kv_format,
+    read_scheme,
+    weight_formats,
+)
 from simulator.inputs.model import LayerGroup
 
 # Larger than any model's, so that a typing error does not make a list of a billion layers.
@@ -197,7 +204,7 @@ class ConfigReader:
 _FIXED: tuple[str, ...] = ("gated_mlp", "rotary", "norm", "norm_bias", "norms_per_layer")
 _FIXED += ("extra_norms", "norm_weight", "qk_norm", "attention_sinks", "attention_gate")
 
-DRAFTING = "{} layers for multi-token prediction are in memory; no step reads their weights"
+DRAFTING = "layers for multi-token prediction ({}) are in memory only with several query tokens"
 
 KvRule = Callable[[ConfigReader, int], int]
 LayerRule = Callable[[ConfigReader, int], bool]
@@ -388,20 +395,17 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
     if kind.experts is not None:
         experts = _experts(kind.experts, reader)
         sparse = [bool(experts) and kind.experts.sparse(reader, layer) for layer in range(count)]
-    groups = _layer_groups(kind, reader, kind.windows.read(reader, count), sparse)
-    if not any(group.mlp == "experts" for group in groups):
+    layers = _layers(kind, reader, kind.windows.read(reader, count), sparse)
+    if not any(layer.mlp == "experts" for layer in layers):
         experts = None
     # If no layer has a dense MLP, the dense width does not matter, and some files omit it.
-    inner_default = None if any(group.mlp == "dense" for group in groups) else 0
+    inner_default = None if any(layer.mlp == "dense" for layer in layers) else 0
     if kind.inner_factor:
         inner_default = kind.inner_factor * hidden
     positions = reader.optional("max_position_embeddings", kind.max_positions, minimum=1)
-    dtype, notes = _weight_dtype(reader)
     drafting = reader.optional("draft_layers", 0) or 0
-    if drafting:
-        notes.append(DRAFTING.format(drafting))
     fields: dict[str, Any] = {
-        "layers": sum(group.count for group in groups),
+        "layers": sum(layer.count for layer in layers),
         "hidden_size": hidden,
         "heads": heads,
         **_head_sizes(kind, reader, hidden=hidden, heads=heads),
@@ -415,14 +419,17 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "lm_head_bias": reader.flag(kind.lm_head_bias),
         "position_embeddings": _position_rows(kind, reader),
         "max_context_tokens": positions,
-        "layer_groups": groups,
+        "layer_groups": _merge(layers),
         "draft_layers": drafting,
         "experts": experts,
-        "weight_dtype": dtype,
-        "notes": notes,
     }
     changes = {} if kind.special is None else kind.special(reader)
-    return {**fields, **changes, "notes": notes + changes.get("notes", [])}
+    fields |= changes
+    fields |= _formats(reader, fields, layers)
+    if drafting:
+        fields["notes"].append(DRAFTING.format(drafting))
+    fields["notes"] += changes.get("notes", [])
+    return fields
 
 
 def _position_rows(kind: ModelType, reader: ConfigReader) -> int:
@@ -509,10 +516,10 @@ def _tied(kind: ModelType, reader: ConfigReader) -> bool:
     return ConfigReader(reader.outer, where=reader.where).flag(key)
 
 
-def _layer_groups(
+def _layers(
     kind: ModelType, reader: ConfigReader, windows: Sequence[int | None], sparse: Sequence[bool]
-) -> tuple[LayerGroup, ...]:
-    """Return the layers in groups of equal cost."""
+) -> list[LayerGroup]:
+    """Return the layers, each a group of one."""
     limit = "chunk" if kind.windows.key == CHUNK_KEY else "window"
     layers = []
     for number, (seen, has_experts) in enumerate(zip(windows, sparse, strict=True)):
@@ -525,7 +532,7 @@ def _layer_groups(
         layers.append(
             validate(LayerGroup, {"count": 1, **fields}, where=reader.where, error=ModelError)
         )
-    return _merge(layers)
+    return layers
 
 
 def _merge(layers: Iterable[LayerGroup]) -> tuple[LayerGroup, ...]:
@@ -534,48 +541,88 @@ def _merge(layers: Iterable[LayerGroup]) -> tuple[LayerGroup, ...]:
     return tuple(layer.model_copy(update={"count": count}) for layer, count in counts.items())
 
 
-# Quantization methods with one format.
-_METHODS: dict[str, Dtype] = {
-    "fp8": "fp8",
-    "fbgemm_fp8": "fp8",
-    "mxfp8": "fp8",
-    "eetq": "int8",
-    "mxfp4": "mxfp4",
-    "nvfp4": "nvfp4",
-}
-_INT4_BITS, _INT8_BITS = 4, 8
+def _formats(
+    reader: ConfigReader, fields: Mapping[str, Any], layers: Sequence[LayerGroup]
+) -> dict[str, Any]:
+    """Return the formats of the weights and of the cache, and notes on what was assumed.
 
-
-def _weight_dtype(reader: ConfigReader) -> tuple[Dtype, list[str]]:
-    """Return the format of the weights, and notes on what was assumed.
-
-    Other formats of four bits or fewer count as int4, of up to eight bits as int8 or fp8. A file
-    without a dtype counts as bf16. An unknown quantization method keeps the dtype and adds a note.
+    Parameters
+    ----------
+    reader, fields
+        The file, and the sizes read from it.
+    layers
+        The layers in their order.
     """
+    keys = ("quantization_config", "compression_config", "quantization")
+    stated = next((found for key in keys if (found := reader.anywhere(key)) is not None), None)
     dtype = _plain_dtype(reader)
-    quantization = reader.anywhere("quantization_config")
-    if quantization is None:
-        return dtype, []
-    if not isinstance(quantization, Mapping):
-        reader.fail(f"quantization_config = {reprlib.repr(quantization)} must be an object")
-    # NVIDIA's modelopt is one method with several algorithms.
-    names = [str(quantization.get(key, "")).lower() for key in ("quant_method", "quant_algo")]
-    bits = _bits(names[0], quantization)
-    quantized = (
-        _METHODS.get(names[0]) or _METHODS.get(names[1]) or (_by_bits(*bits) if bits else None)
+    notes = []
+    if dtype == "fp32":
+        dtype = "bf16"
+        notes.append("the file is in fp32: served in bf16, as engines do, unless --dtype fp32")
+    if stated is None:
+        return {"weights": one_format(dtype), "notes": notes}
+    if not isinstance(stated, Mapping):
+        reader.fail(f"quantization_config = {reprlib.repr(stated)} must be an object")
+    scheme = read_scheme(stated)
+    if scheme.default is None and not scheme.named:
+        return {"weights": one_format(dtype), "notes": [*notes, *scheme.notes]}
+    weights = weight_formats(
+        scheme,
+        [_matrices({**fields, **layer.sizes}, layer) for layer in layers],
+        model_type=str(reader.data.get("model_type") or reader.outer.get("model_type")),
     )
-    if quantized == "fp8" and quantization.get("weight_block_size"):
-        quantized = "fp8_block"
-    method = " ".join(name for name in names if name) or "without a method"
-    if quantized is None:
-        return dtype, [f"quantization {method} is not known: weights taken as {dtype}"]
-    if quantized == dtype:
-        return dtype, []
-    # Embeddings, routers and, in some files, attention keep theirs; one format represents all.
-    note = (
-        f"quantization {method}: all weights taken as {quantized}, though files keep some {dtype}"
-    )
-    return quantized, [note]
+    notes.append(f"quantization {scheme.method}: {weights}, scales counted")
+    notes += scheme.notes
+    kv_dtype = kv_format(stated)
+    if kv_dtype:
+        notes.append(f"the checkpoint states a KV cache of {kv_dtype}: that is the default")
+    return {"weights": weights, "kv_dtype": kv_dtype, "notes": notes}
+
+
+def _matrices(sizes: Mapping[str, Any], layer: LayerGroup) -> Matrices:
+    """Return the matrices of a layer, and their weights, under the names of most files."""
+    d, experts = sizes["hidden_size"], sizes["experts"] or {}
+    found: dict[TensorGroup, dict[tuple[str, ...], int]] = {}
+
+    def mlp(inner: int) -> dict[tuple[str, ...], int]:
+        ups = ("gate_proj", "up_proj") if sizes["gated_mlp"] else ("up_proj",)
+        return {("down_proj",): d * inner, **{(name, "gate_up_proj"): d * inner for name in ups}}
+
+    if layer.attends:
+        found["attention"] = _attention_matrices(sizes)
+    if layer.state is not None:
+        found["state"] = {
+            ("in_proj_qkv", "in_proj_z", "in_proj", "q_proj"): d * layer.state.columns,
+            ("out_proj", "o_proj"): d * layer.state.width,
+        }
+    if layer.mlp == "dense":
+        found["mlp"] = mlp(sizes["intermediate_size"])
+    elif layer.mlp == "experts" and experts:
+        found["experts"] = mlp(experts["count"] * experts["intermediate_size"])
+        found["shared_experts"] = mlp(experts["shared_intermediate_size"])
+    return found
+
+
+def _attention_matrices(sizes: Mapping[str, Any]) -> dict[tuple[str, ...], int]:
+    """Return the matrices of a layer's attention."""
+    d, heads, width = sizes["hidden_size"], sizes["heads"], sizes["head_dim"]
+    if latent := sizes.get("latent"):
+        rank, value = latent["query_rank"], latent["value_dim"]
+        return {
+            ("q_a_proj",): d * (rank or 0),
+            ("q_b_proj", "q_proj"): (rank or d) * heads * width,
+            ("kv_a_proj_with_mqa",): d * (latent["kv_rank"] + latent["rope_dim"]),
+            ("kv_b_proj",): latent["kv_rank"] * heads * (latent["nope_dim"] + value),
+            ("o_proj",): heads * value * d,
+        }
+    value = sizes.get("value_dim") or width
+    return {
+        ("q_proj", "qkv_proj"): d * heads * width,
+        ("k_proj", "qkv_proj"): d * sizes["kv_heads"] * width,
+        ("v_proj", "qkv_proj"): d * sizes["kv_heads"] * value,
+        ("o_proj",): heads * value * d,
+    }
 
 
 def _plain_dtype(reader: ConfigReader) -> Dtype:
@@ -588,34 +635,3 @@ def _plain_dtype(reader: ConfigReader) -> Dtype:
     if value is not None and not isinstance(value, str):
         reader.fail(f"torch_dtype = {reprlib.repr(value)} must be a name such as 'bfloat16'")
     return "bf16"
-
-
-def _bits(method: str, quantization: Mapping[str, Any]) -> tuple[int, bool] | None:
-    """Return the width of a weight [bits] and whether it is a float, or None if unstated."""
-    for bits in (_INT4_BITS, _INT8_BITS):
-        if quantization.get(f"load_in_{bits}bit"):  # bitsandbytes
-            return bits, False
-    for scheme in _schemes(quantization):
-        bits = scheme.get("bits", scheme.get("num_bits", scheme.get("w_bit")))
-        if isinstance(bits, int) and not isinstance(bits, bool) and bits > 0:
-            return bits, scheme.get("type") == "float"
-    return (8, True) if method.endswith("fp8") else None
-
-
-def _schemes(quantization: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the parts that may state the bits: the top, then each group's weights."""
-    yield quantization
-    groups = quantization.get("config_groups")
-    for group in groups.values() if isinstance(groups, Mapping) else ():
-        weights = group.get("weights") if isinstance(group, Mapping) else None
-        if isinstance(weights, Mapping):
-            yield weights
-
-
-def _by_bits(bits: int, is_float: bool) -> Dtype | None:
-    """Return the format that holds a weight of some bits."""
-    if bits <= _INT4_BITS:
-        return "int4"
-    if bits <= _INT8_BITS:
-        return "fp8" if is_float else "int8"
-    return None
