@@ -19,7 +19,8 @@ from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import MEMORY_VERDICTS, Memory
 from simulator.counts.operation import total
 from simulator.counts.transformer import decode_operations
-from simulator.errors import SimulatorError
+from simulator.errors import SimulatorError, WorkloadError
+from simulator.inputs.files import validate
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
@@ -157,6 +158,7 @@ def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
     SimulatorError
         If a model or GPU is unknown, or nothing is left to run.
     """
+    validate(Setup, settings, where="workload", error=WorkloadError)  # not a point to leave out
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario)
     axes = scenario.axes

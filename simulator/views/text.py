@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import inf
 
 from simulator.answers.estimate import NOT_SURE_TO_FIT
-from simulator.counts.memory import Memory
+from simulator.counts.memory import Memory, MemoryVerdict
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -212,6 +212,14 @@ def plural(count: int, noun: str) -> str:
 def shortage(needs: Memory) -> str:
     """Say how much memory is missing."""
     return format_gib(-float(needs.free_bytes))
+
+
+# Short answers to whether something fits in memory.
+FITS_WORDS: Mapping[MemoryVerdict, str] = {
+    "fits": "yes",
+    "too close to call": "unsure",
+    "does not fit": "no",
+}
 
 
 def fits_phrase(needs: Memory) -> str:

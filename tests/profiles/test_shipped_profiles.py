@@ -75,7 +75,7 @@ EXPECTED = {
 
 # Cards not in the facts: one die, and cuts of a card that is.
 DERIVED = {"v100-sxm2-16gb", "a800-sxm-80gb", "mi250x-gcd", "h20-141gb"}
-# Cards that published rows, tables or logs name and the facts have nothing on: recalled data sheets.
+# Cards in use that the facts have nothing on: recalled data sheets.
 RECALLED = {
     "l40",
     "l20",

@@ -58,8 +58,9 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
     gpu = profile(str(row["gpu_id"]))
     shape, setup, work = _step(row)
     whole = setup.but(gpu_memory_utilization=1.0)
-    room = {"card_bytes": gpu.memory_bytes, "resident_blocks": resident_blocks(gpu)}
-    return not memory(shape, whole, work, **room).fits
+    blocks = resident_blocks(gpu)
+    needs = memory(shape, whole, work, card_bytes=gpu.memory_bytes, resident_blocks=blocks)
+    return not needs.fits
 
 
 def _step_group(row: "pd.Series[Any]") -> Group:
