@@ -241,7 +241,7 @@ BatchedTokens = Annotated[
         "--max-num-batched-tokens",
         panel=WORK_PANEL,
         text="Tokens of the largest prefill batch, for which engines keep memory. Default: 8192 on "
-        "cards of 70 GiB and more, else 2048.",
+        "cards of 70 GiB and more (TensorRT-LLM: on all), else 2048.",
     ),
 ]
 

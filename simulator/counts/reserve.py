@@ -44,8 +44,9 @@ COLLECTIVES = Kept(
     "ends recalled",
 )
 
-# Tokens of the largest prefill batch if none are given: vLLM's server takes the larger number on
-# cards from this memory on; its other defaults lie between the ends. All recalled.
+# Tokens of the largest prefill batch if none are given. vLLM's server takes the larger number on
+# cards from this memory on, as do SGLang (chunked_prefill_size) on these and TensorRT-LLM
+# (max_num_tokens) on all; vLLM's other defaults lie between the ends. All recalled.
 LARGE_CARD_BYTES = 70 * GIB
 SMALL_BATCH_TOKENS, LARGE_BATCH_TOKENS, LARGEST_BATCH_TOKENS = 2048, 8192, 16384
 
@@ -69,6 +70,8 @@ def batched_tokens(setup: Setup, card_bytes: Numeric) -> tuple[Numeric, int, int
     if given is not None:
         return given, given, given
     usual = where(card_bytes >= LARGE_CARD_BYTES, LARGE_BATCH_TOKENS, SMALL_BATCH_TOKENS)
+    if setup.engine == "trtllm":
+        usual = LARGE_BATCH_TOKENS
     return usual, SMALL_BATCH_TOKENS, LARGEST_BATCH_TOKENS
 
 
