@@ -154,7 +154,8 @@ def _from_where(asked: "Comparison") -> str:
 
 def _make_it_fit(result: Estimate) -> str:
     """Say how much memory is short, and each single change that would make the step fit."""
-    short = format_gib(-float(result.memory.free_bytes))
+    needs = result.memory
+    short = format_gib(-float(needs.free_bytes))
     ways = list(_ways_to_fit(result))
     found = (
         f"it would with {', '.join(ways[:-1])}{' or ' * (len(ways) > 1)}{ways[-1]}"
@@ -162,11 +163,13 @@ def _make_it_fit(result: Estimate) -> str:
         else "no single change makes it fit: combine more GPUs, narrower formats and fewer tokens"
     )
     where = f"{result.setup.tensor_parallel} x {result.gpu.name}"
+    if needs.verdict == "too close to call":
+        return f"May not fit on {where}, which is too close to call: {short} short; {found}."
     return f"Does not fit on {where}: {short} short; {found}."
 
 
 def _ways_to_fit(result: Estimate) -> Iterator[str]:
-    """Name each single change that makes a step fit: GPUs, formats, samples, context."""
+    """Name each single change that makes a step surely fit: GPUs, formats, samples, context."""
     setup = result.setup
     largest = max(TWO_NODES, result.gpu.link_gpus)
     for size in TENSOR_PARALLEL_SIZES:
@@ -184,17 +187,17 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
     if find_way(setup.kernel).logits_in_memory and _fits(result, kernel="flash"):
         yield "a flash kernel"
     limits = capacity(result)
-    if limits.most_samples:
-        yield f"at most {limits.most_samples:,} samples"
-    if limits.longest_context_tokens and not result.workload.tree:
-        yield f"at most {format_tokens(limits.longest_context_tokens)} context tokens"
+    if limits.most_samples_surely:
+        yield f"at most {limits.most_samples_surely:,} samples"
+    if limits.longest_context_tokens_surely and not result.workload.tree:
+        yield f"at most {format_tokens(limits.longest_context_tokens_surely)} context tokens"
 
 
 def _fits(result: Estimate, **changes: object) -> bool:
-    """Return whether a step fits with a setting changed; False if it cannot run that way."""
+    """Return whether a step surely fits with a setting changed; False if it cannot run so."""
     setup = result.setup.but(**changes)
     try:
         check_workload(result.model, result.gpu, setup, result.workload)
     except WorkloadError:
         return False
-    return bool(memory_on(result.gpu, result.model, setup, result.workload).fits)
+    return bool(memory_on(result.gpu, result.model, setup, result.workload).surely_fits)

@@ -185,8 +185,15 @@ def kv_io_ratio(standard: Estimate, bifurcated: Estimate) -> float:
 def _verdict(standard: Estimate, bifurcated: Estimate) -> tuple[Verdict, float, float]:
     """Return whether to bifurcate, and the interval of the speed-up."""
     low, high = map(float, speedup_interval(standard.uncertainty, bifurcated.uncertainty))
-    fits = [bool(item.memory.fits) for item in (standard, bifurcated)]
-    return verdict_of(low, high, standard_fits=fits[0], bifurcated_fits=fits[1]), low, high
+    needs = standard.memory, bifurcated.memory
+    verdict = verdict_of(
+        low,
+        high,
+        standard_fits=bool(needs[0].fits),
+        bifurcated_fits=bool(needs[1].fits),
+        memory_sure=all(each.verdict != "too close to call" for each in needs),
+    )
+    return verdict, low, high
 
 
 def _winner(standard: Estimate, bifurcated: Estimate) -> Winner:

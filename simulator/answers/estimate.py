@@ -10,7 +10,7 @@ from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals, tot
 from simulator.counts.transformer import check_split, decode_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, Precision, is_low_precision
-from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.hardware import REPORTED_SHARE, HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -22,8 +22,8 @@ from simulator.timing.roofline import Roof, cached_bytes
 from simulator.timing.step import StepTime, attention_spent, running, step_time
 from simulator.units import format_gib, format_time
 
-# The beginning of the note about a step that does not fit.
-DOES_NOT_FIT = "Does not fit"
+# The beginnings of the note about a step that does not fit, or may not.
+NOT_SURE_TO_FIT = ("Does not fit", "Whether it fits")
 # The exponent of skewed routing that a setup has unless another is asked for.
 USUAL_EXPONENT = Setup.model_fields["routing_exponent"].default
 # The width of heads that TensorRT-LLM's attention kernels lack (aiconfigurator rows of B200).
@@ -201,7 +201,7 @@ def memory_on(
         model,
         setup,
         work,
-        capacity_bytes=gpu.memory_bytes * setup.gpu_memory_utilization,
+        card_bytes=gpu.memory_bytes,
         resident_blocks=resident_blocks(gpu),
         prefill=prefill,
     )
@@ -286,7 +286,7 @@ def _notes(
             f"Engines fall back to a Triton kernel for heads {FALLBACK_WIDTH} wide on this GPU, "
             "which reached 0.1 to 0.6 of the bandwidth in measured calls: attention takes longer."
         )
-    notes.append(fits_note(needs))
+    notes += [*_memory_notes(gpu_rates.gpu, setup), fits_note(needs)]
     return [note for note in notes if note]
 
 
@@ -306,6 +306,20 @@ def _state_notes(
             f"each sequence has its own: in {format_time(spent)} of the step nothing is shared, "
             "whatever the attention."
         )
+
+
+def _memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
+    """Say what the memory is carried from."""
+    if gpu.memory_carried:
+        yield (
+            f"What the driver of {gpu.name} reports of its memory is not known: {REPORTED_SHARE} "
+            "times the published size, carried from other cards."
+        )
+    if setup.engine != "vllm":
+        name = {"sglang": "SGLang", "trtllm": "TensorRT-LLM"}[setup.engine]
+        yield f"What {name} keeps of the memory is carried from vLLM's start-up logs."
+    elif setup.tensor_parallel > 1:
+        yield "What a group's communication keeps of the memory is carried from one SGLang log."
 
 
 def _latent_note(setup: Setup) -> str:
@@ -350,10 +364,17 @@ def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator
 
 
 def fits_note(needs: Memory) -> str:
-    """Say how much memory is short; empty if it fits."""
-    if needs.fits:
+    """Say how much memory is short, or that it is too close to call; empty if it fits."""
+    if needs.verdict == "fits":
         return ""
-    return f"{DOES_NOT_FIT}: {format_gib(-float(needs.free_bytes))} short on each GPU."
+    no, unsure = NOT_SURE_TO_FIT
+    if needs.verdict == "does not fit":
+        return f"{no}: {format_gib(-float(needs.free_bytes))} short on each GPU."
+    return (
+        f"{unsure} is too close to call: it takes {format_gib(float(needs.low_bytes))} to "
+        f"{format_gib(float(needs.high_bytes))} of {format_gib(float(needs.capacity_bytes))} on "
+        "each GPU."
+    )
 
 
 def _routing_note(model: ModelShape, setup: Setup) -> str:

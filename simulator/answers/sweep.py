@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from simulator.answers.estimate import check_workload, forms_to_try, latent_forms, memory_on
 from simulator.answers.verdict import TIE_MARGIN, VERDICTS, Verdict, verdicts
 from simulator.counts.attention.registry import find_way
+from simulator.counts.memory import MEMORY_VERDICTS, Memory
 from simulator.counts.operation import total
 from simulator.counts.transformer import decode_operations
-from simulator.errors import SimulatorError
+from simulator.errors import SimulatorError, WorkloadError
+from simulator.inputs.files import validate
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
@@ -148,14 +150,15 @@ def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
     scenario
         A scenario, its id or its path.
     settings
-        Fields of :class:`~simulator.inputs.setup.Setup` that a scenario does not have:
-        ``constants`` and ``gpu_memory_utilization``.
+        Fields of :class:`~simulator.inputs.setup.Setup` that a scenario does not have: see
+        ``PROCESS`` beside it.
 
     Raises
     ------
     SimulatorError
         If a model or GPU is unknown, or nothing is left to run.
     """
+    validate(Setup, settings, where="workload", error=WorkloadError)  # not a point to leave out
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario)
     axes = scenario.axes
@@ -235,7 +238,13 @@ def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, A
     columns.update(chosen)
     fits = columns["standard_fits"], columns["bifurcated_fits"]
     columns["winner"] = winners(columns["speedup"], *fits)
-    columns["verdict"] = verdicts(columns["speedup_low"], columns["speedup_high"], *fits)
+    columns["verdict"] = verdicts(
+        columns["speedup_low"],
+        columns["speedup_high"],
+        *fits,
+        (columns["standard_memory_verdict"] != "too close to call")
+        & (columns["bifurcated_memory_verdict"] != "too close to call"),
+    )
     return columns
 
 
@@ -289,9 +298,19 @@ def _solve(grid: Grid, setup: Setup, work: Workload) -> tuple[Uncertainty, dict[
         "bytes_written": totals.bytes_written,
         "kv_bytes_read": totals.kv_bytes_read,
         "memory_bytes": needs.total_bytes,
+        "capacity_bytes": needs.capacity_bytes,
         "fits": needs.fits,
+        "memory_verdict": _memory_verdict(needs),
         "bound": _bound(step),
     }
+
+
+def _memory_verdict(needs: Memory) -> "np.ndarray":
+    """Return whether everything fits at every point, as :attr:`Memory.verdict` does at one."""
+    import numpy as np
+
+    place = np.where(needs.surely_fits, 0, np.where(needs.may_fit, 1, 2))
+    return np.array(MEMORY_VERDICTS, dtype=object)[place]
 
 
 def _bound(step: StepTime) -> "np.ndarray":

@@ -12,11 +12,19 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 TIE_MARGIN = 0.02
 
 
-def verdict_of(low: float, high: float, *, standard_fits: bool, bifurcated_fits: bool) -> Verdict:
+def verdict_of(
+    low: float,
+    high: float,
+    *,
+    standard_fits: bool,
+    bifurcated_fits: bool,
+    memory_sure: bool = True,
+) -> Verdict:
     """Return whether to bifurcate, given the interval of the speed-up.
 
     No if even the best case is no gain to act on; yes if even the worst case is a gain. If only one
-    kind of attention fits in memory, the answer is that one.
+    kind of attention fits in memory, the answer is that one; unless that is not sure, and time says
+    otherwise.
 
     Parameters
     ----------
@@ -24,6 +32,8 @@ def verdict_of(low: float, high: float, *, standard_fits: bool, bifurcated_fits:
         Ends of the speed-up's interval.
     standard_fits, bifurcated_fits
         Whether each fits in memory.
+    memory_sure
+        Whether both of these are sure.
 
     Examples
     --------
@@ -34,11 +44,15 @@ def verdict_of(low: float, high: float, *, standard_fits: bool, bifurcated_fits:
     >>> verdict_of(0.98, 1.01, standard_fits=True, bifurcated_fits=True)
     'no'
     """
-    if standard_fits != bifurcated_fits:
-        return "yes" if bifurcated_fits else "no"
+    by_time: Verdict = "too close to call"
     if high < 1 + TIE_MARGIN:
-        return "no"
-    return "yes" if low > 1 else "too close to call"
+        by_time = "no"
+    elif low > 1:
+        by_time = "yes"
+    if standard_fits == bifurcated_fits:
+        return by_time
+    only: Verdict = "yes" if bifurcated_fits else "no"
+    return only if memory_sure or only == by_time else "too close to call"
 
 
 def verdicts(
@@ -46,6 +60,7 @@ def verdicts(
     high: "np.ndarray",
     standard_fits: "np.ndarray",
     bifurcated_fits: "np.ndarray",
+    memory_sure: "np.ndarray",
 ) -> "np.ndarray":
     """Return :func:`verdict_of` at every point.
 
@@ -55,12 +70,15 @@ def verdicts(
         Ends of the speed-up's interval.
     standard_fits, bifurcated_fits
         Whether each fits in memory.
+    memory_sure
+        Whether both of these are sure.
     """
     import numpy as np
 
     yes, no, close = (VERDICTS.index(name) for name in ("yes", "no", "too close to call"))
     by_time = np.where(high < 1 + TIE_MARGIN, no, np.where(low > 1, yes, close))
     only = np.where(bifurcated_fits, yes, no)
+    only = np.where(memory_sure | (only == by_time), only, close)
     # As references: an array of texts would hold each of them anew.
     return np.array(VERDICTS, dtype=object)[
         np.where(standard_fits == bifurcated_fits, by_time, only)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
-from simulator.answers.estimate import DOES_NOT_FIT
-from simulator.counts.memory import Memory
+from simulator.answers.estimate import NOT_SURE_TO_FIT
+from simulator.counts.memory import Memory, MemoryVerdict
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -224,14 +224,36 @@ def shortage(needs: Memory) -> str:
     return format_gib(-float(needs.free_bytes))
 
 
+# Short answers to whether something fits in memory.
+FITS_WORDS: Mapping[MemoryVerdict, str] = {
+    "fits": "yes",
+    "too close to call": "unsure",
+    "does not fit": "no",
+}
+
+
 def fits_phrase(needs: Memory) -> str:
     """Say whether something fits in memory, and by how much not."""
-    return "yes" if needs.fits else f"no, {shortage(needs)} short"
+    if needs.verdict == "does not fit":
+        return f"no, {shortage(needs)} short"
+    return "yes" if needs.verdict == "fits" else needs.verdict
+
+
+def fits_between(needs: Memory) -> str:
+    """Say what memory is free, or short, at both ends of its interval."""
+    most, least = (
+        float(needs.capacity_bytes - ends) for ends in (needs.low_bytes, needs.high_bytes)
+    )
+    if needs.verdict == "fits":
+        return f"fits, {format_gib(least)} to {format_gib(most)} free"
+    if needs.verdict == "does not fit":
+        return f"does not fit, {format_gib(-most)} to {format_gib(-least)} short"
+    return f"too close to call, from {format_gib(-least)} short to {format_gib(most)} free"
 
 
 def without_shortage(notes: Iterable[str]) -> list[str]:
     """Return notes, each once, without those on what does not fit: tables say that in each row."""
-    return [note for note in dict.fromkeys(notes) if not note.startswith(DOES_NOT_FIT)]
+    return [note for note in dict.fromkeys(notes) if not note.startswith(NOT_SURE_TO_FIT)]
 
 
 def money(value: float | None, digits: int) -> str:

@@ -7,7 +7,7 @@ from simulator.inputs.tree import tree_text
 from simulator.units import format_si, format_time, format_tokens
 from simulator.views import columns, estimate
 from simulator.views.columns import Column, Row
-from simulator.views.text import plural_tokens, without_shortage
+from simulator.views.text import FITS_WORDS, plural_tokens, without_shortage
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -144,7 +144,7 @@ def tree_view(result: TreePlan) -> "RenderableType":
         Column(
             unit="text",
             heading="fits",
-            cell=lambda item: "yes" if item.result.memory.fits else "no",
+            cell=lambda item: FITS_WORDS[item.result.memory.verdict],
         ),
         *columns.pick(FIGURES, "bound by"),
     )

@@ -12,27 +12,37 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
-# Low, high, and whether standard and bifurcated fit.
+# Low, high, whether standard and bifurcated fit, and whether that is sure.
 CASES = [
-    ((1.01, 1.5, True, True), "yes"),
-    ((0.99, 1.5, True, True), "too close to call"),
-    ((0.5, 0.99, True, True), "no"),
-    ((0.5, 1.01, True, True), "no"),  # at best a gain of 1 %: none to act on
-    ((1.001, 1.01, True, True), "no"),
-    ((0.98, 1.03, True, True), "too close to call"),
-    ((0.5, 0.9, False, True), "yes"),
-    ((1.1, 1.5, True, False), "no"),
-    ((1.1, 1.5, False, False), "yes"),
+    ((1.01, 1.5, True, True, True), "yes"),
+    ((0.99, 1.5, True, True, True), "too close to call"),
+    ((0.5, 0.99, True, True, True), "no"),
+    ((0.5, 1.01, True, True, True), "no"),  # at best a gain of 1 %: none to act on
+    ((1.001, 1.01, True, True, True), "no"),
+    ((0.98, 1.03, True, True, True), "too close to call"),
+    ((0.5, 0.9, False, True, True), "yes"),
+    ((1.1, 1.5, True, False, True), "no"),
+    ((1.1, 1.5, False, False, True), "yes"),
+    ((1.1, 1.5, False, False, False), "yes"),
+    ((1.1, 1.5, False, True, False), "yes"),
+    ((0.5, 0.9, True, False, False), "no"),
+    ((0.5, 0.9, False, True, False), "too close to call"),
+    ((1.1, 1.5, True, False, False), "too close to call"),
 ]
 
 
 @pytest.mark.parametrize(("case", "expected"), CASES)
 def test_a_verdict_needs_the_whole_interval(
-    case: tuple[float, float, bool, bool], expected: str
+    case: tuple[float, float, bool, bool, bool], expected: str
 ) -> None:
-    """Unless all of it says so, it is too close to call; what alone fits in memory is taken."""
-    low, high, standard, bifurcated = case
-    found = verdict_of(low, high, standard_fits=standard, bifurcated_fits=bifurcated)
+    """Unless all of it says so, it is too close to call; what alone fits in memory is taken.
+
+    Where that is not sure, time must say the same.
+    """
+    low, high, standard, bifurcated, sure = case
+    found = verdict_of(
+        low, high, standard_fits=standard, bifurcated_fits=bifurcated, memory_sure=sure
+    )
     assert found == expected
 
 

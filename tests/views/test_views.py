@@ -25,7 +25,7 @@ from simulator.views.estimate import (
 from simulator.views.generate import generate_view
 from simulator.views.plan import MOST_OPTIONS_SHOWN, plan_view
 from simulator.views.quality import quality_view
-from simulator.views.text import interval_phrase, samples_phrase
+from simulator.views.text import fits_between, interval_phrase, samples_phrase
 
 
 def shown(view: RenderableType) -> str:
@@ -46,7 +46,7 @@ def test_an_estimate_shows_its_own_numbers(model: str, attention: str) -> None:
     """Step, traffic, memory and every operation of an estimate stand in its view."""
     result = simulator.estimate(model, attention=attention)
     text = shown(estimate_view(result))
-    totals, fits = result.totals, result.memory.fits
+    totals = result.totals
     moved = float(totals.bytes_read + totals.bytes_written)
     for part in (
         f"Step {format_time(result.step_s)}",
@@ -57,7 +57,7 @@ def test_an_estimate_shows_its_own_numbers(model: str, attention: str) -> None:
         f"{format_si(float(totals.weight_bytes_read), 'B')} weights",
         f"{totals.launches:,.0f} launches",
         f"Memory {format_gib(float(result.memory.total_bytes))} of",
-        format_gib(abs(float(result.memory.free_bytes))) + (" free" if fits else " short"),
+        fits_between(result.memory),
     ):
         assert part in text
     rows = text.split("bound by\n")[1].split("\n\n")[0].splitlines()

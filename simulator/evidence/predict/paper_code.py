@@ -186,7 +186,7 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
         If the row is not one that can be predicted.
     """
     cell, gpu = _cell(row), profile(str(row["gpu_id"]))
-    capacity = (gpu.reported_memory_bytes or gpu.memory_bytes) * USABLE_MEMORY
+    capacity = gpu.memory_bytes * USABLE_MEMORY
     return _memory_bytes(cell, float(weights_bytes(cell.model, _one_sample(cell)[0]))) > capacity
 
 

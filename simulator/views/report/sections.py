@@ -44,8 +44,10 @@ STEP_HEADS = (
 )
 MEMORY_HEADS = (
     Head(name="variant", number=False),
-    *(Head(name=name, unit="GiB") for name in ("weights", "KV cache", "workspace", "total")),
-    Head(name="usable", unit="GiB"),
+    *(
+        Head(name=name, unit="GiB")
+        for name in ("weights", "KV cache", "workspace", "kept", "total", "usable")
+    ),
     Head(name="fits", number=False),
 )
 
@@ -122,7 +124,7 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
         [words.standing(choice), *(child for badge in badges for child in (" ", badge))],
         *(step_cell(result) for result in both),
         _speedup_cell(choice),
-        " / ".join("yes" if result.memory.fits else "no" for result in both),
+        " / ".join(text.FITS_WORDS[result.memory.verdict] for result in both),
         " / ".join(map(text.limit, limits)),
         text.money(choice.usd_per_hour, 2),
         " / ".join(_cost(choice, name) for name in ATTENTIONS),
@@ -221,12 +223,18 @@ def step_section(decision: Decision) -> Html:
                 item.bound,
             ]
         )
-        parts = (needs.weights_bytes, needs.kv_bytes, needs.workspace_bytes, needs.total_bytes)
+        parts = (
+            needs.weights_bytes,
+            needs.kv_bytes,
+            needs.workspace_bytes,
+            needs.reserve_bytes,
+            needs.total_bytes,
+        )
         memory.append(
             [
                 name,
                 *(_gib(float(part)) for part in parts),
-                _gib(needs.capacity_bytes),
+                _gib(float(needs.capacity_bytes)),
                 text.fits_phrase(item.memory),
             ]
         )
@@ -328,7 +336,7 @@ def _grid_table(scenario: Scenario, grid: GridSummary) -> Html:
                 " ",
                 tag("small", f"{row['speedup_low']:.2f} to {row['speedup_high']:.2f}"),
             ],
-            " / ".join("yes" if row[f"{name}_fits"] else "no" for name in ATTENTIONS),
+            " / ".join(text.FITS_WORDS[row[f"{name}_memory_verdict"]] for name in ATTENTIONS),
             " / ".join(row[f"{name}_bound"] for name in ATTENTIONS),
             str(row["verdict"]),
         ]

@@ -87,10 +87,7 @@ def _fit_clause(result: Comparison) -> str:
     """Say what does not fit, nothing where all does."""
     standard, bifurcated = result.standard, result.bifurcated
     if not bifurcated.memory.fits and not standard.memory.fits:
-        return (
-            f"; neither fits in memory ({shortage(bifurcated.memory)} short), so only the times "
-            "mean something"
-        )
+        return f"; neither fits in memory ({_short(bifurcated)}), so only the times mean something"
     if not standard.memory.fits:
         layout = LAYOUTS[standard.setup.kv_layout]
         also = (
@@ -98,10 +95,18 @@ def _fit_clause(result: Comparison) -> str:
             if not standard.setup.rereads and result.shared_storage.memory.fits
             else ""
         )
-        return f"; standard with {layout} does not fit ({shortage(standard.memory)} short){also}"
+        return f"; standard with {layout} does not fit ({_short(standard)}){also}"
     if not bifurcated.memory.fits:
-        return f"; bifurcated does not fit ({shortage(bifurcated.memory)} short)"
+        return f"; bifurcated does not fit ({_short(bifurcated)})"
+    if any(item.memory.verdict != "fits" for item in (standard, bifurcated)):
+        return "; whether it fits in memory is too close to call"
     return ""
+
+
+def _short(result: Estimate) -> str:
+    """Say how much memory is short, and whether that is sure."""
+    sure = "" if result.memory.verdict == "does not fit" else ", too close to call"
+    return f"{shortage(result.memory)} short{sure}"
 
 
 def grid_sentence(grid: GridSummary) -> str:
@@ -163,7 +168,7 @@ def expectation(scenario: Scenario, grid: GridSummary) -> str:
 def standing(choice: Choice) -> str:
     """Say the conclusion about one GPU."""
     if choice.standing == "does not fit":
-        return f"no, {shortage(choice.comparison.bifurcated.memory)} short"
+        return f"no, {_short(choice.comparison.bifurcated)}"
     return choice.standing
 
 

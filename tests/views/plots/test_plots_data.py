@@ -44,14 +44,14 @@ def compare(question: Study, **changes: Any) -> Any:
     return api.compare(question.model, question.gpu, **settings)
 
 
-@pytest.mark.parametrize("samples", [1, 13, 64, 1024])
+@pytest.mark.parametrize("samples", [1, 14, 64, 1024])
 def test_latency_over_samples_is_that_of_compare(question: Study, samples: int) -> None:
     """Every point of the lines is the step that ``compare`` gives."""
     made = figure("latency-samples", question)
     answer = compare(question, samples=samples)
     assert points(made, "bifurcated")[samples] == pytest.approx(answer.bifurcated.step_s * 1e3)
-    name = "standard" if samples <= 13 else "standard, one stored context"
-    item = answer.standard if samples <= 13 else answer.shared_storage
+    name = "standard" if samples <= 14 else "standard, one stored context"
+    item = answer.standard if samples <= 14 else answer.shared_storage
     assert points(made, name)[samples] == pytest.approx(item.step_s * 1e3)
 
 
@@ -70,12 +70,12 @@ def test_the_cross_is_where_memory_ends(question: Study) -> None:
     crosses = [
         trace for trace in made.data if trace.marker.symbol == "x-thin" and trace.x != (None,)
     ]
-    assert [trace.x[0] for trace in crosses] == [most] == [13]
+    assert [trace.x[0] for trace in crosses] == [most] == [14]
     strong = [t for t in made.data if t.name == "standard" and t.opacity == 1]
     assert max(strong[0].x) == most
     pale = [t for t in made.data if t.name == "standard" and t.opacity == style.UNFIT_OPACITY]
-    assert pale[0].x[:2] == (13, 14)
-    assert "14 samples" in made.layout.meta["finding"]
+    assert pale[0].x[:2] == (14, 15)
+    assert "15 samples" in made.layout.meta["finding"]
 
 
 def test_markers_say_what_binds() -> None:

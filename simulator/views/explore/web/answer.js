@@ -107,6 +107,12 @@ function storedOnce({ standard, shared, bifurcated }) {
   return `Store the context once, as paged caches do: ${faster}; ${more}`;
 }
 
+function fitsText(step) {
+  const { verdict } = step.memory;
+  if (verdict === "does not fit") return `no, ${short(step)} short`;
+  return verdict === "fits" ? "yes" : verdict;
+}
+
 function short(step) {
   return gibText(step.memory.total_bytes - step.memory.capacity_bytes);
 }
@@ -170,7 +176,7 @@ function showTable(result) {
     ["Memory", (step) => gibText(step.memory.total_bytes)],
     [
       `Fits in ${gibText(result.standard.memory.capacity_bytes)}`,
-      (step) => (step.memory.fits ? "yes" : `no, ${short(step)} short`),
+      fitsText,
     ],
     ...(price
       ? [
