@@ -242,6 +242,7 @@ def _notes(
     why = unknown_regime(model, gpu_rates, setup)
     notes = [
         constants_note(gpu_rates),
+        *model_notes(model),
         why and f"Interval not known: {why}. Only the published peaks bound the time, from below.",
         _length_note(model, work),
         _dtype_note(gpu_rates.gpu, setup),
@@ -274,6 +275,11 @@ def _notes(
         )
     notes.append(fits_note(needs))
     return [note for note in notes if note]
+
+
+def model_notes(model: ModelShape) -> list[str]:
+    """Say what was assumed in reading the model, one sentence each."""
+    return [f"{model.name}: {note}." for note in model.notes]
 
 
 def _latent_note(setup: Setup) -> str:

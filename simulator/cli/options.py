@@ -61,9 +61,9 @@ def _scenarios() -> Iterable[str]:
 
 
 def _model_types() -> Iterable[str]:
-    from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
+    from simulator.inputs.hf_config.model_types import every_type
 
-    return sorted({*MODEL_TYPES, *NESTED})
+    return every_type()
 
 
 complete_models = _completion(_presets)

@@ -93,12 +93,14 @@ def weights_bytes(model: ModelShape, setup: Setup) -> float:
     """Bytes of the weights on one GPU.
 
     Only the layers' matrices are quantised; tables, head and norms keep 16 bits, as in published
-    quantised checkpoints. Every rank holds its shard, and a copy of what cannot be split.
+    quantised checkpoints; so do towers that encode images or sound. Every rank holds its shard, and
+    a copy of what cannot be split.
     """
     count, ranks = count_parameters(model), setup.tensor_parallel
     wide = DTYPE_BYTES[setup.activation_dtype]
     matrices = (count.attention + count.mlp) / ranks + _copied_parameters(model, ranks)
-    tables = (count.embedding + count.head) * wide / ranks
+    # vLLM shards towers like the decoder unless --mm-encoder-tp-mode is data (recalled).
+    tables = (count.embedding + count.head + model.tower_parameters) * wide / ranks
     return matrices * DTYPE_BYTES[setup.weight_dtype] + tables + count.norms * wide
 
 

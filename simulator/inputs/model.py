@@ -108,6 +108,8 @@ class ModelShape(Frozen):
         Positions that the model supports, None if the source does not say.
     layer_groups
         The layers in groups of equal cost; by default one group.
+    tower_parameters
+        Parameters of what encodes images and sound: in memory, not in a decode step.
     source
         Where the sizes come from.
     notes
@@ -148,6 +150,7 @@ class ModelShape(Frozen):
     experts: Experts | None = None
     latent: LatentAttention | None = None
     weight_dtype: Annotated[Dtype, BeforeValidator(read_dtype)] = "bf16"
+    tower_parameters: Natural = 0
     source: str = ""
     notes: tuple[str, ...] = ()
 
