@@ -194,7 +194,7 @@ def _group(text: str, lister: Callable[..., None], **commands: Callable[..., Non
 
 COMMANDS = {
     "models": _group(
-        "List models, show one, or list the types of config.json that can be read.",
+        "List models, show one, or list the known model types.",
         _list_models,
         show=_show_model,
         types=_list_types,

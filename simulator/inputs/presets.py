@@ -46,7 +46,8 @@ class Preset:
     shape
         The shape itself, for a model without a config.json.
     like, kv_heads
-        Another preset from which this one differs only in KV heads, and those.
+        Another preset from which this one differs in KV heads, and those; or only in the keys of
+        its ``config``.
     """
 
     name: str
@@ -62,15 +63,17 @@ class Preset:
     @cached_property
     def model(self) -> ModelShape:
         """The model's shape."""
-        if self.like is not None and self.kv_heads is not None:
-            other = _preset(self.like).model
-            return other.with_kv_heads(self.kv_heads).model_copy(update={"name": self.name})
+        other = None if self.like is None else _preset(self.like)
+        if other is not None and self.kv_heads is not None:
+            shape = other.model.with_kv_heads(self.kv_heads)
+            return shape.model_copy(update={"name": self.name})
         where = f"preset {self.name}"
         if self.shape:
             data = {**self.shape, "name": self.name}
             shape = validate(ModelShape, data, where=where, error=ModelError)
         else:
-            shape = shape_from_config(self.config, name=self.name, where=where)
+            config = {**(other.config if other else {}), **self.config}
+            shape = shape_from_config(config, name=self.name, where=where)
         notes = (*shape.notes, self.note) if self.note else shape.notes
         return shape.model_copy(update={"source": self.source, "notes": notes})
 

@@ -162,7 +162,8 @@ def test_every_answer_checks_its_names(command: str) -> None:
         ("[1, 2]", "config.json"),
         ("{}", "model_type"),
         ('{"model_type": "llama"}', "missing"),
-        ('{"model_type": "mystery", "hidden_size": 64}', "--assume llama"),
+        ('{"model_type": "mystery", "hidden_size": 64}', "no known type fits"),
+        ('{"model_type": "t5", "is_encoder_decoder": true}', "is an encoder-decoder"),
         (
             (
                 '{"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, '

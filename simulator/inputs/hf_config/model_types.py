@@ -484,16 +484,18 @@ def _language_model(
     if assume is not None:
         model_type = NESTED.get(assume, assume)
         if model_type not in MODEL_TYPES:
-            raise ModelError(f"assume: {unknown('type', assume, every_type(), way_out=_ALL)}")
+            why = unknown("model_type", assume, every_type(), way_out=_ALL)
+            raise ModelError(f"cannot assume: {why}")
         return model_type, data
     if data is config and stated in NESTED:
         raise ModelError(f"{where}: model_type {stated!r} needs a text_config")
     named: Any = stated if data is config else data.get("model_type", NESTED.get(str(stated)))
     if isinstance(named, str) and named in MODEL_TYPES:
         return named, data
-    if not isinstance(named, str) and "hidden_size" not in data:
+    named = named if isinstance(named, str) else stated
+    if named is None and "hidden_size" not in data:
         raise ModelError(f"{where} is not a model's config.json: it has no model_type")
-    what = f"unknown model_type {named!r}" if isinstance(named, str) else "no model_type"
+    what = "no model_type" if named is None else f"unknown model_type {named!r}"
     reader = ConfigReader(data, where=where, outer=config if data is not config else {})
     guess = nearest_type(MODEL_TYPES, reader)
     if guess is not None:

@@ -158,7 +158,9 @@ def read_as(kind: ModelType, reader: ConfigReader) -> Reading:
     watched = Watched(reader.data)
     fields = read_fields(kind, replace(reader, data=watched))
     told = telling_keys(reader.data)
-    made = dict.fromkeys(("experts", *_OF_EXPERTS), fields.get("experts"))
+    experts = fields.get("experts")
+    made = dict.fromkeys(("experts", *_OF_EXPERTS), experts)
+    made["shared experts"] = experts and experts["shared_intermediate_size"]
     made["a latent cache"] = fields.get("latent")
     return Reading(
         fields,
