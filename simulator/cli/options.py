@@ -133,7 +133,7 @@ ModelName = Annotated[
     on_model(
         "--model",
         "-m",
-        text="Preset (see 'bifurcate models'), a config.json, or a folder with one.",
+        text="Preset (see 'bifurcate models'), config.json, folder with one, or Hugging Face id.",
         metavar="MODEL",
         autocompletion=complete_models,
     ),

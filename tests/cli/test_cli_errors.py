@@ -237,6 +237,14 @@ def test_our_own_bugs_are_owned_up_to(monkeypatch: pytest.MonkeyPatch) -> None:
         bifurcate("estimate", *M)
 
 
+def test_a_long_mistake_keeps_its_beginning_and_its_end() -> None:
+    """The line has at most 300 characters: what is wrong, and the way out."""
+    line = one_line(bifurcate("estimate", "-m", "x" * 1000))
+    assert len(line) <= len("error: ") + 300
+    assert line.startswith("error: unknown model 'xxx")
+    assert line.endswith("or give the path of a config.json)")
+
+
 def test_no_arguments_show_the_help() -> None:
     """The bare command shows its help on stdout, with the code of misuse."""
     done = bifurcate()
