@@ -11,6 +11,11 @@ from simulator.inputs.hf_config.model_types import MODEL_TYPES, shape_from_confi
 from simulator.inputs.hf_config.reading import ConfigReader
 from simulator.inputs.hf_config.telling import nearest_type, read_as, telling_keys
 
+# Few types of different parts, so that the nearest is known by hand.
+KNOWN = {
+    name: MODEL_TYPES[name]
+    for name in ("llama", "qwen2", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "gpt2")
+}
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "hf_models.json").read_text())
 SIZES: dict[str, Any] = {
     "model_type": "brand_new",
@@ -67,11 +72,21 @@ def refusal(config: dict[str, Any], assume: str | None = None) -> str:
     ],
 )
 def test_a_key_of_another_architecture_is_named(keys: dict[str, Any], part: str) -> None:
-    """No dense type reads it: the refusal of the file and that of --assume name part and key."""
+    """A dense type is neither the nearest nor assumed, and the refusal names part and key."""
     (key,) = keys
     assert telling_keys(keys) == {part: [key]}
-    for message in (refusal({**SIZES, **keys}), refusal({**SIZES, **keys}, "llama")):
-        assert f"{part} ({key})" in message
+    config = {**SIZES, **keys}
+    assert nearest_type(KNOWN, ConfigReader(config, where="config.json")) is None
+    assert f"llama has no {part} ({key})" in refusal(config, "llama")
+
+
+def test_a_file_that_no_type_reads_is_refused_with_its_parts() -> None:
+    """The line names them and how to list the known types, and suggests none."""
+    message = refusal({**SIZES, "num_experts": 8, "lru_width": 64, "index_topk": 64})
+    parts = "experts (num_experts), states of constant size (lru_width), sparse attention"
+    assert f"unknown model_type 'brand_new', with {parts} (index_topk)" in message
+    assert "'bifurcate models types'" in message
+    assert "--assume" not in message
 
 
 @pytest.mark.parametrize(
@@ -79,6 +94,7 @@ def test_a_key_of_another_architecture_is_named(keys: dict[str, Any], part: str)
     [
         {"num_experts": 0, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
         {"num_experts": None, "n_shared_experts": 1},
+        {"num_experts": 16384, "num_experts_per_tok": 64, "is_moe": False},
         {"kv_lora_rank": None, "mamba_proj_bias": False, "use_conv_bias": True},
         {"layer_types": ["full_attention"] * 4, "attn_type_list": [1, 1, 1, 1]},
         {"compress_ratios": []},
@@ -117,7 +133,6 @@ def test_every_shape_of_every_type_is_held_by_its_own_type() -> None:
         ({"num_local_experts": 8, "num_experts_per_tok": 2}, "mixtral"),
         ({**EXPERTS, "kv_lora_rank": 8, "n_shared_experts": 1}, "deepseek_v2"),
         ({**EXPERTS, "kv_lora_rank": 8, "index_topk": 64}, None),
-        ({"num_local_experts": 8, "moe_topk": 2}, None),
     ],
 )
 def test_the_nearest_type_has_the_parts_of_the_file(
@@ -125,11 +140,8 @@ def test_the_nearest_type_has_the_parts_of_the_file(
 ) -> None:
     """Whatever the file's type is called; and the type that is named reads the file."""
     config = {**SIZES, **keys, "model_type": "gpt_2"}
-    assert nearest_type(MODEL_TYPES, ConfigReader(config, where="config.json")) == nearest
-    if nearest is None:
-        assert "--assume" not in refusal(config)
-    else:
-        assert f"--assume {nearest}" in refusal(config)
+    assert nearest_type(KNOWN, ConfigReader(config, where="config.json")) == nearest
+    if nearest is not None:
         shape = shape_from_config(config, name="x", where="config.json", assume=nearest)
         assert (shape.experts is not None) == ("num_experts_per_tok" in keys)
 

@@ -89,9 +89,9 @@ def telling_keys(data: Mapping[str, Any]) -> dict[str, list[str]]:
         for part, pattern in PARTS.items()
         if (keys := [key for key in stated if pattern.search(key)])
     }
-    # Some files without experts keep their class's other keys of experts.
-    if "experts" not in found:
-        for part in ("shared experts", "layers without experts", *_OF_EXPERTS):
+    # Some files without experts keep their class's keys of experts.
+    if "experts" not in found or data.get("is_moe") is False:
+        for part in ("experts", "shared experts", "layers without experts", *_OF_EXPERTS):
             found.pop(part, None)
     return found
 

@@ -36,6 +36,8 @@ def tower_parameters(config: Mapping[str, Any], text_width: int) -> dict[str, in
     dict
         Parameters by tower; 0 for one whose sizes are not stated plainly.
     """
+    thinker = config.get("thinker_config")  # Qwen's Omni models, besides one that speaks
+    config = thinker if isinstance(thinker, Mapping) else config
     two_layers = "projector_hidden_act" in config
     return {
         name: _tower(tower, text_width, two_layers=two_layers)
