@@ -8,7 +8,7 @@ import pytest
 
 from simulator.errors import ModelError
 from simulator.inputs.hf_config.model_types import MODEL_TYPES, shape_from_config
-from simulator.inputs.hf_config.reading import ConfigReader
+from simulator.inputs.hf_config.reading import ConfigReader, ModelType
 from simulator.inputs.hf_config.telling import nearest_type, read_as, telling_keys
 
 # Few types of different parts, so that the nearest is known by hand.
@@ -144,6 +144,24 @@ def test_the_nearest_type_has_the_parts_of_the_file(
     if nearest is not None:
         shape = shape_from_config(config, name="x", where="config.json", assume=nearest)
         assert (shape.experts is not None) == ("num_experts_per_tok" in keys)
+
+
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [("mamba_d_state", "states of constant size"), ("index_topk", "sparse attention")],
+)
+def test_a_type_adds_no_part_of_its_own(key: str, part: str) -> None:
+    """A type whose class has states by default would invent them where the file has none."""
+
+    def special(reader: ConfigReader) -> dict[str, Any]:
+        reader.size(key, 128)
+        return {}
+
+    kind = ModelType(special=special)
+    assert read_as(kind, ConfigReader({**SIZES, key: 64}, where="f")).misfit == ""
+    reader = ConfigReader(SIZES, where="f")
+    assert read_as(kind, reader).misfit == f"has {part}, and the file states none"
+    assert nearest_type({"hybrid": kind, "llama": MODEL_TYPES["llama"]}, reader) == "llama"
 
 
 @pytest.mark.parametrize("assume", [None, "llama"])

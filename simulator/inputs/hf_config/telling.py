@@ -162,6 +162,8 @@ def read_as(kind: ModelType, reader: ConfigReader) -> Reading:
     made = dict.fromkeys(("experts", *_OF_EXPERTS), experts)
     made["shared experts"] = experts and experts["shared_intermediate_size"]
     made["a latent cache"] = fields.get("latent")
+    # A type that asks for keys of these always has them.
+    made |= {"states of constant size": True, "sparse attention": True}
     return Reading(
         fields,
         watched.asked,
