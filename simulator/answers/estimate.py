@@ -249,6 +249,7 @@ def _notes(
     why = unknown_regime(model, gpu_rates, setup)
     notes = [
         constants_note(gpu_rates),
+        *model_notes(model),
         why and f"Interval not known: {why}. Only the published peaks bound the time, from below.",
         _length_note(model, work),
         _dtype_note(model, gpu_rates.gpu, setup),
@@ -320,6 +321,11 @@ def _memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
         yield f"What {name} keeps of the memory is carried from vLLM's start-up logs."
     elif setup.tensor_parallel > 1:
         yield "What a group's communication keeps of the memory is carried from one SGLang log."
+
+
+def model_notes(model: ModelShape) -> list[str]:
+    """Say what was assumed in reading the model, one sentence each."""
+    return [f"{model.name}: {note}." for note in model.notes]
 
 
 def _latent_note(setup: Setup) -> str:

@@ -13,7 +13,13 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.estimate import check_workload, forms_to_try, latent_forms, memory_on
+from simulator.answers.estimate import (
+    check_workload,
+    forms_to_try,
+    latent_forms,
+    memory_on,
+    model_notes,
+)
 from simulator.answers.verdict import TIE_MARGIN, VERDICTS, Verdict, verdicts
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import MEMORY_VERDICTS, Memory
@@ -128,6 +134,11 @@ class Sweep:
     def points(self) -> int:
         """Points that will be computed."""
         return sum(grid.points for grid in self.grids)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was assumed in reading the models, one sentence each."""
+        return list(dict.fromkeys(note for grid in self.grids for note in model_notes(grid.model)))
 
     def blocks(self, points_at_once: int = POINTS_AT_ONCE) -> Iterator[dict[str, Any]]:
         """Yield the results block by block: column name to a value or a flat array."""

@@ -69,9 +69,9 @@ def _scenarios() -> Iterable[str]:
 
 
 def _model_types() -> Iterable[str]:
-    from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
+    from simulator.inputs.hf_config.model_types import every_type
 
-    return sorted({*MODEL_TYPES, *NESTED})
+    return every_type()
 
 
 complete_models = _completion(_presets)
@@ -142,7 +142,7 @@ ModelName = Annotated[
     on_model(
         "--model",
         "-m",
-        text="Preset (see 'bifurcate models'), a config.json, or a folder with one.",
+        text="Preset (see 'bifurcate models'), config.json, folder with one, or Hugging Face id.",
         metavar="MODEL",
         autocompletion=complete_models,
     ),

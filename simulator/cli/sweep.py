@@ -67,6 +67,8 @@ def _sweep(
     )
     for reason in grid.skipped:
         say(f"skipped: {reason}")
+    for note in grid.notes:
+        say(note)
     if dry_run:
         say(f"{grid.points:,} points in {len(grid.grids):,} combinations of settings")
         return

@@ -142,7 +142,8 @@ def memory(
 def weights_bytes(model: ModelShape, setup: Setup) -> float:
     """Bytes of the weights on one GPU: every group of tensors in its own format.
 
-    Every rank holds its shard, and a copy of what cannot be split.
+    Towers that encode images or sound have 16 bits. Every rank holds its shard, and a copy of what
+    cannot be split.
     """
     count, ranks, formats = count_parameters(model), setup.tensor_parallel, setup.weights
     wide = DTYPE_BYTES[setup.activation_dtype]
@@ -156,6 +157,8 @@ def weights_bytes(model: ModelShape, setup: Setup) -> float:
         + count.routing * wide
         + count.embedding * formats.of("embedding").bytes
         + count.head * formats.of("head").bytes
+        # vLLM shards towers like the decoder unless --mm-encoder-tp-mode is data (recalled).
+        + model.tower_parameters * wide
     )
     return shards / ranks + _copied_bytes(model, setup) + count.norms * wide
 

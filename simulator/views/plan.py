@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from simulator.answers.estimate import Estimate
+from simulator.answers.estimate import Estimate, model_notes
 from simulator.answers.plan import Option, Plan
 from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
@@ -100,6 +100,7 @@ def plan_object(result: Plan) -> Row:
         "notes": [
             "cheapest is the option that meets the target at the least price per hour",
             "limits (most_samples ...) hold with the other sizes as asked",
+            *model_notes(result.options[0].result.model),
         ],
     }
 
@@ -138,6 +139,7 @@ def plan_view(result: Plan) -> "RenderableType":
             [
                 *result.skipped,
                 _origins_sentence([option.result for option in shown]),
+                *model_notes(result.options[0].result.model),
                 *_unknown_sentences(shown),
                 *dict.fromkeys(copies),
             ]

@@ -14,7 +14,8 @@ import pytest
 from command_line import bifurcate
 
 import simulator
-from simulator.inputs.scenario import scenario_files
+from simulator.inputs.presets import load_model
+from simulator.inputs.scenario import load_scenario, scenario_files
 from simulator.views.estimate import MEMORY, STEP
 
 HEAD = """\
@@ -49,7 +50,9 @@ def test_every_shipped_scenario_runs(name: str) -> None:
     done = bifurcate("sweep", name)
     table = frame(done.text)
     assert len(table) == points
-    assert done.err == ""
+    models = [load_model(model) for model in load_scenario(name).models]
+    said = [f"{model.name}: {note}." for model in models for note in model.notes]
+    assert done.err.splitlines() == said
     assert (table["speedup"] > 0).all()
     assert (table["kv_io_ratio"] >= 1).all()
     assert set(table["winner"]) <= {"standard", "bifurcated", "tie"}

@@ -293,6 +293,7 @@ function showFooter(ignored) {
       paragraph(
         `${own.name}: ${own.phrases[own.choices.indexOf(state.kv_heads)]}, ${own.weight_dtype} weights. ${gpu.name}: profile ${gpu.hash}. ${gpu.note}`,
       ),
+      ...own.notes.map((note) => paragraph(note)),
       paragraph(
         `Scenario ${data.scenario.id}.${kept ? ` Kept as it has them: ${kept}.` : ""} Tokens per second count all samples. The address of this page holds the view.`,
       ),
