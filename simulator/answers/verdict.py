@@ -1,12 +1,15 @@
 """Whether to share the reads of a context, given the uncertainty of the predictions."""
 
+from math import inf
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     import numpy as np
 
-Verdict = Literal["yes", "no", "too close to call"]
+Verdict = Literal["yes", "no", "too close to call", "not known"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+# Those that decide nothing.
+OPEN: tuple[Verdict, ...] = ("too close to call", "not known")
 
 # A difference below this share of a step is too small to act on.
 TIE_MARGIN = 0.02
@@ -21,7 +24,7 @@ def verdict_of(low: float, high: float, *, standard_fits: bool, bifurcated_fits:
     Parameters
     ----------
     low, high
-        Ends of the speed-up's interval.
+        Ends of the speed-up's interval; 0 and infinity if it is not known.
     standard_fits, bifurcated_fits
         Whether each fits in memory.
 
@@ -33,12 +36,16 @@ def verdict_of(low: float, high: float, *, standard_fits: bool, bifurcated_fits:
     'too close to call'
     >>> verdict_of(0.98, 1.01, standard_fits=True, bifurcated_fits=True)
     'no'
+    >>> verdict_of(0.0, inf, standard_fits=True, bifurcated_fits=True)
+    'not known'
     """
     if standard_fits != bifurcated_fits:
         return "yes" if bifurcated_fits else "no"
     if high < 1 + TIE_MARGIN:
         return "no"
-    return "yes" if low > 1 else "too close to call"
+    if low > 1:
+        return "yes"
+    return "too close to call" if high < inf else "not known"
 
 
 def verdicts(
@@ -58,8 +65,9 @@ def verdicts(
     """
     import numpy as np
 
-    yes, no, close = (VERDICTS.index(name) for name in ("yes", "no", "too close to call"))
-    by_time = np.where(high < 1 + TIE_MARGIN, no, np.where(low > 1, yes, close))
+    yes, no, close, unknown = range(len(VERDICTS))
+    rest = np.where(low > 1, yes, np.where(high < inf, close, unknown))
+    by_time = np.where(high < 1 + TIE_MARGIN, no, rest)
     only = np.where(bifurcated_fits, yes, no)
     # As references: an array of texts would hold each of them anew.
     return np.array(VERDICTS, dtype=object)[

@@ -196,6 +196,10 @@ function makeModel(data) {
 
   /* Between which ratios the time of one step over another's lies. */
   function ratioInterval(first, second) {
+    const fits = [first.memory.fits, second.memory.fits];
+    if (Math.max(first.interval.high, second.interval.high) === Infinity) {
+      return { low: 0, high: Infinity, verdict: verdict(0, Infinity, ...fits) };
+    }
     const tape = data.ratios[`${first.interval.number}:${second.interval.number}`];
     const inputs = [
       first.seconds,
@@ -204,14 +208,15 @@ function makeModel(data) {
       ...second.interval.errors,
     ];
     const [low, high] = follow(tape, inputs);
-    return { low, high, verdict: verdict(low, high, first.memory.fits, second.memory.fits) };
+    return { low, high, verdict: verdict(low, high, ...fits) };
   }
 
   /* Whether to bifurcate, as sure as the predictions are. */
   function verdict(low, high, standardFits, bifurcatedFits) {
     if (standardFits !== bifurcatedFits) return bifurcatedFits ? "yes" : "no";
     if (high < 1 + data.limits.tie) return "no";
-    return low > 1 ? "yes" : "too close to call";
+    if (low > 1) return "yes";
+    return high < Infinity ? "too close to call" : "not known";
   }
 
   /* What curves, maps and searches need of a step, in the fastest of its forms that fit; it is asked
