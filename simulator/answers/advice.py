@@ -29,6 +29,12 @@ LEAST_CAPABILITY = 8.0
 # A part with more than this share of a step's bytes is the first to reduce.
 LARGE_SHARE = 0.5
 
+# Why a verdict decides nothing.
+_DOUBTS: dict[Verdict, str] = {
+    "too close to call": "by less than the prediction may be off",
+    "not known": "how far the prediction may be off is not known",
+}
+
 
 def advise(asked: "Comparison") -> str:
     """Say what to change next.
@@ -39,10 +45,10 @@ def advise(asked: "Comparison") -> str:
     standard, stored, bifurcated = asked.standard, asked.shared_storage, asked.bifurcated
     if not bifurcated.memory.fits:
         return _make_it_fit(bifurcated)
-    if asked.verdict == "too close to call" and asked.winner != "tie":
+    if asked.verdict in _DOUBTS and asked.winner != "tie":
         return (
-            f"Measure both before you choose: {asked.winner} attention should be faster, but by "
-            "less than the prediction may be off."
+            f"Measure both before you choose: {asked.winner} attention should be faster, but "
+            f"{_DOUBTS[asked.verdict]}."
         )
     if asked.winner == "bifurcated":
         barred = no_shared_kernel(bifurcated.model, bifurcated.gpu)
@@ -105,7 +111,7 @@ def _store_once(stored: Estimate, verdict: Verdict, gain: float, barred: str) ->
         likely = "would be" if verdict == "yes" else "may be"
         more = f"reading it once as well {likely} {gain:.2f} times as fast, but {barred}"
     elif verdict != "yes":
-        more = "whether reading it once as well gains more is too close to call"
+        more = f"whether reading it once as well gains more is {verdict}"
     else:
         more = (
             f"reading it once as well is {gain:.2f} times as fast, too little to change kernels for"

@@ -17,7 +17,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.interval import speedup_interval
-from simulator.timing.step import Spent, attention_spent, spent_on
+from simulator.timing.step import Spent, timed, timed_attention
 
 Winner = Literal["standard", "bifurcated", "tie"]
 
@@ -106,9 +106,9 @@ class Comparison:
             tokens = int(work.tokens)
             if tokens not in around:  # the same for both, and for every length of the context
                 before, after = around_attention(asked.model, setup, work)
-                around[tokens] = spent_on([*before, *after], asked.rates, setup.execution)
-            spent = attention_spent(asked.model, setup, work, asked.rates)
-            return float((around[tokens] + spent).total_s)
+                around[tokens] = timed([*before, *after], asked.rates, setup.execution).spent
+            attending = timed_attention(asked.model, setup, work, asked.rates)
+            return float((around[tokens] + attending.spent).total_s)
 
         def gain(size: int) -> float:
             work = asked.workload.but(**{field: size})

@@ -19,7 +19,7 @@ from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
 from simulator.timing.roofline import Roof, cached_bytes
-from simulator.timing.step import StepTime, attention_spent, running, step_time
+from simulator.timing.step import StepTime, Timed, running, step_time, timed_attention
 from simulator.units import format_gib, format_time
 
 # The beginnings of the note about a step that does not fit, or may not.
@@ -118,7 +118,7 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
         If the workload cannot run that way.
     """
     check_workload(model, gpu, setup, work)
-    setup, *others = forms_to_try(model, gpu, setup.under(setup.attention), work)
+    (setup, _), *others = forms_to_try(model, gpu, setup.under(setup.attention), work)
     gpu_rates = rates(gpu, setup.constants)
     operations = tuple(decode_operations(model, setup, work, resident_blocks=resident_blocks(gpu)))
     needs = memory_on(gpu, model, setup, work)
@@ -138,7 +138,7 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
             *_stored_notes(operations, gpu_rates),
         ),
     )
-    every = [found, *(estimate(model, gpu, form, work) for form in others)]
+    every = [found, *(estimate(model, gpu, form, work) for form, _ in others)]
     return min(every, key=lambda result: (not result.memory.fits, result.step_s))
 
 
@@ -157,10 +157,11 @@ def latent_forms(model: ModelShape, setup: Setup) -> list[Setup]:
 
 def forms_to_try(
     model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload
-) -> list[Setup]:
+) -> Sequence[tuple[Setup, Timed | None]]:
     """Return those of :func:`latent_forms` that may be the fastest that fits somewhere.
 
-    The forms differ in attention alone, so most points and blocks of a grid need only one.
+    The forms differ in attention alone, so most points and blocks of a grid need only one. If there
+    are several, the attention of each comes with it.
 
     Parameters
     ----------
@@ -169,15 +170,16 @@ def forms_to_try(
     """
     forms = latent_forms(model, setup)
     if len(forms) == 1:
-        return forms
+        return [(forms[0], None)]
     gpu_rates = rates(gpu, setup.constants)
-    absorbed, mixed = (attention_spent(model, form, work, gpu_rates).device_s for form in forms)
-    gained_s = absorbed - mixed
+    tried = [(form, timed_attention(model, form, work, gpu_rates)) for form in forms]
+    absorbed_s, mixed_s = (attending.spent.device_s for _, attending in tried)
+    gained_s = absorbed_s - mixed_s
     if surely_positive(-gained_s):
-        return forms[:1]
+        return tried[:1]
     absorbed, mixed = (memory_on(gpu, model, form, work).free_bytes for form in forms)
     fits_alike = surely_positive(mixed) or surely_positive(-absorbed)
-    return forms[1:] if fits_alike and surely_positive(gained_s) else forms
+    return tried[1:] if fits_alike and surely_positive(gained_s) else tried
 
 
 def memory_on(

@@ -1,12 +1,15 @@
 """Whether to share the reads of a context, given the uncertainty of the predictions."""
 
+from math import inf
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     import numpy as np
 
-Verdict = Literal["yes", "no", "too close to call"]
+Verdict = Literal["yes", "no", "too close to call", "not known"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+# Those that decide nothing.
+OPEN: tuple[Verdict, ...] = ("too close to call", "not known")
 
 # A difference below this share of a step is too small to act on.
 TIE_MARGIN = 0.02
@@ -29,7 +32,7 @@ def verdict_of(
     Parameters
     ----------
     low, high
-        Ends of the speed-up's interval.
+        Ends of the speed-up's interval; 0 and infinity if it is not known.
     standard_fits, bifurcated_fits
         Whether each fits in memory.
     memory_sure
@@ -43,12 +46,16 @@ def verdict_of(
     'too close to call'
     >>> verdict_of(0.98, 1.01, standard_fits=True, bifurcated_fits=True)
     'no'
+    >>> verdict_of(0.0, inf, standard_fits=True, bifurcated_fits=True)
+    'not known'
     """
     by_time: Verdict = "too close to call"
     if high < 1 + TIE_MARGIN:
         by_time = "no"
     elif low > 1:
         by_time = "yes"
+    elif high == inf:
+        by_time = "not known"
     if standard_fits == bifurcated_fits:
         return by_time
     only: Verdict = "yes" if bifurcated_fits else "no"
@@ -75,8 +82,9 @@ def verdicts(
     """
     import numpy as np
 
-    yes, no, close = (VERDICTS.index(name) for name in ("yes", "no", "too close to call"))
-    by_time = np.where(high < 1 + TIE_MARGIN, no, np.where(low > 1, yes, close))
+    yes, no, close, unknown = range(len(VERDICTS))
+    rest = np.where(low > 1, yes, np.where(high < inf, close, unknown))
+    by_time = np.where(high < 1 + TIE_MARGIN, no, rest)
     only = np.where(bifurcated_fits, yes, no)
     only = np.where(memory_sure | (only == by_time), only, close)
     # As references: an array of texts would hold each of them anew.

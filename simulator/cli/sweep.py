@@ -112,10 +112,10 @@ def _write_csv(blocks: Iterator[dict[str, Any]], path: Path | None) -> None:
 
 
 def _frame(block: dict[str, Any]) -> "pd.DataFrame":
-    """Return a block as a table; upper ends that are not known are missing, not infinite."""
+    """Return a block as a table; ends that are not known are missing, not 0 or infinite."""
     import pandas as pd
 
-    return pd.DataFrame(block).replace(inf, nan)
+    return pd.DataFrame(block).replace(inf, nan).replace({"speedup_low": {0.0: nan}})
 
 
 def _csv_frame(block: dict[str, Any]) -> "pd.DataFrame":

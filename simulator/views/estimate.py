@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from simulator.answers.verdict import TIE_MARGIN
+from simulator.answers.verdict import OPEN, TIE_MARGIN
 from simulator.inputs.model import count_parameters
 from simulator.inputs.setup import ATTENTIONS, PROCESS, Setup
 from simulator.inputs.tree import tree_text
@@ -156,8 +156,9 @@ COMPARE = (
         "shared_storage",
         "bifurcated",
         "speedup",
-        "speedup_low",
-        "speedup_high",
+    ),
+    *columns.SPEEDUP_ENDS,
+    *columns.named(
         "kv_io_ratio",
         "winner",
         "verdict",
@@ -395,14 +396,12 @@ def verdict(result: "Comparison") -> list[str]:
 def _lead(result: "Comparison") -> str:
     """Say whether to bifurcate, and how much faster it is."""
     ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
-    if result.winner == "tie" and result.verdict != "too close to call":
-        rest = "" if result.interval_known else text.SO_FAR
-        likely = f"(speed-up {low:.2f} to {high:.2f}{rest})"
+    if result.winner == "tie" and result.verdict not in OPEN:
+        likely = f"(speed-up {text.between(low, high)})"
         return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast {likely}"
-    likely = text.likely(ratio, low, high, known=result.interval_known)
-    said = f"{text.times_as(ratio)} end to end{likely}"
-    if result.verdict == "too close to call":
-        return f"[bold]Too close to call[/]: bifurcated is {said}"
+    said = f"{text.times_as(ratio)} end to end{text.likely(ratio, low, high)}"
+    if result.verdict in OPEN:
+        return f"[bold]{result.verdict.capitalize()}[/]: bifurcated is {said}"
     if result.winner == "bifurcated":
         return f"[bold]Bifurcated wins[/]: {said}"
     return f"[bold]Standard wins[/]: bifurcated is {said}"
@@ -426,6 +425,8 @@ def rule_phrase(rule: "RuleChoice") -> str:
         lost = "its choice loses nothing"
     if rule.verdict == "too close to call" and rule.cost_s > 0:
         lost += ", which is too close to call"
+    if rule.verdict == "not known" and rule.cost_s > 0:
+        lost += ", how surely is not known"
     return (
         f"{rule.title} chooses {rule.choice} ({rule.reason}); "
         f"over one stored context we {ours}: {lost}."

@@ -183,11 +183,16 @@ def times_as(ratio: float) -> str:
     return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times as slow"
 
 
-# Behind the interval of a speed-up between steps whose own intervals are not known.
-SO_FAR = ", as far as errors are known"
+def between(low: float, high: float) -> str:
+    """Write the interval of a speed-up.
+
+    >>> between(1.8, 2.1), between(0, inf)
+    ('1.80 to 2.10', 'not known')
+    """
+    return f"{low:.2f} to {high:.2f}" if high < inf else "not known"
 
 
-def likely(ratio: float, low: float, high: float, *, known: bool = True) -> str:
+def likely(ratio: float, low: float, high: float) -> str:
     """Write the interval of a speed-up in brackets, in the direction that ``times_as`` has.
 
     Parameters
@@ -195,19 +200,20 @@ def likely(ratio: float, low: float, high: float, *, known: bool = True) -> str:
     ratio
         The speed-up.
     low, high
-        Ends of its interval.
-    known
-        Whether the intervals of both steps are known.
+        Ends of its interval; 0 and infinity if it is not known.
 
     Examples
     --------
     >>> likely(2.0, 1.8, 2.1), likely(0.8, 0.5, 1.0)
     (' (speed-up 1.80 to 2.10)', ' (slow-down 1.00 to 2.00)')
+    >>> likely(2.0, 0, inf)
+    ' (interval not known)'
     """
-    rest = "" if known else SO_FAR
+    if high == inf:
+        return " (interval not known)"
     if ratio < 1:
-        return f" (slow-down {1 / high:.2f} to {1 / low:.2f}{rest})"
-    return f" (speed-up {low:.2f} to {high:.2f}{rest})"
+        return f" (slow-down {between(1 / high, 1 / low)})"
+    return f" (speed-up {between(low, high)})"
 
 
 def plural(count: int, noun: str) -> str:

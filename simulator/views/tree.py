@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from simulator.answers.tree import Reading, TreePlan
+from simulator.answers.verdict import OPEN
 from simulator.inputs.tree import tree_text
 from simulator.units import format_si, format_time, format_tokens
 from simulator.views import columns, estimate
@@ -87,7 +88,7 @@ LEVEL = (
         unit="text",
         cell=lambda rule: (
             ("split" if rule.split else "join")
-            + (", too close to call" if rule.verdict == "too close to call" else "")
+            + (f", {rule.verdict}" if rule.verdict in OPEN else "")
         ),
         wrap=True,
     ),

@@ -240,7 +240,7 @@ def test_an_interrupted_sweep_leaves_the_earlier_file(
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_an_upper_end_that_is_not_known_is_missing(tmp_path: Path, suffix: str) -> None:
+def test_an_end_that_is_not_known_is_missing(tmp_path: Path, suffix: str) -> None:
     """Files say nothing where JSON says null, and keep the ends that are known."""
     text = """
 models = ["llama-3.1-8b"]
@@ -256,4 +256,7 @@ kv_layout = "shared"
     known = table["gpu"] == "h100-sxm"
     assert list(table["standard_step_ms_high"].isna()) == list(~known)
     assert not table["bifurcated_step_ms_high"].isna().any()
+    for end in ("speedup_low", "speedup_high"):
+        assert list(table[end].isna()) == list(~known)
+    assert set(table["verdict"][~known]) == {"not known"}
     assert "inf" not in table.to_csv()

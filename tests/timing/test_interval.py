@@ -180,6 +180,14 @@ def test_what_both_steps_have_cancels_in_their_ratio(spreads: dict[str, Spread])
     assert speedup_interval(alone, alone) == pytest.approx((1 / 1.3, 1.3))
 
 
+def test_without_one_step_s_interval_a_ratio_has_none(spreads: dict[str, Spread]) -> None:
+    """Products that are known, over or under some that are not."""
+    spreads["gemm"] = Spread(fixed_above=0.5)
+    known = _interval(PRODUCT)[3]
+    unknown = replace(known, high_s=math.inf, known=False)
+    assert speedup_interval(known, unknown) == speedup_interval(unknown, known) == (0, math.inf)
+
+
 def test_a_shared_error_counts_by_its_share(spreads: dict[str, Spread]) -> None:
     """Products are all of the one step and half of the other: of their 20 %, half is left."""
     spreads["gemm"] = Spread(fixed_above=0.2, streaming_above=0.2)

@@ -17,6 +17,7 @@ from simulator.units import format_gib, format_si, format_time, format_tokens
 from simulator.views.columns import SCHEMA_VERSION, plain
 from simulator.views.estimate import (
     break_even,
+    compare_object,
     compare_view,
     estimate_object,
     estimate_view,
@@ -375,15 +376,17 @@ def test_the_schema_has_a_version() -> None:
 
 
 def test_an_interval_that_is_not_known_keeps_a_table_narrow() -> None:
-    """Cells hold its lower end, a note says the rest, and a speed-up's interval is qualified."""
+    """Cells hold its lower end, a note says the rest, and the speed-up has none either."""
     result = simulator.compare("llama-3.1-405b", "h100-sxm", tensor_parallel=16, samples=32)
     text = shown(compare_view(result))
     assert f"at least {format_time(result.bifurcated.step_low_s)} " in text
-    assert "interval not known" not in text
-    assert "Interval not known: no rows are of more than 8 GPUs." in text
-    assert "as far as errors are known)" in " ".join(text.split())
-    alone = simulator.compare("llama-3.1-8b", "h100-sxm")
-    assert "as far as errors are known" not in shown(compare_view(alone))
+    table, _, answer = " ".join(text.split()).partition("Not known:")
+    assert "not known" not in table
+    assert "Interval not known: no rows are of more than 8 GPUs." in answer
+    assert f"{result.speedup:.2f} times as fast end to end (interval not known)" in answer
+    found = compare_object(result)
+    assert found["verdict"] == "not known"
+    assert found["speedup_low"] is found["speedup_high"] is None
 
 
 def test_a_plan_says_why_an_interval_is_not_known() -> None:

@@ -105,6 +105,8 @@ def _reading(decision: Decision) -> list[str]:
         every.append(f"Bifurcated only: standard attention, with {layout}, does not fit.")
     if "too close to call" in standings:
         every.append("Too close to call: the speed-up may lie on either side of 1.")
+    if "not known" in standings:
+        every.append("Not known: no rows tell how far the speed-up may be off.")
     if "too slow" in standings and target is not None:
         every.append(f"Too slow: longer than {format_time(target)}.")
     return every
@@ -142,7 +144,7 @@ def step_cell(result: Estimate) -> list[Child]:
 def _speedup_cell(choice: Choice) -> list[Child]:
     """Write a speed-up with its interval below."""
     found = choice.comparison
-    likely = f"{found.speedup_low:.2f} to {found.speedup_high:.2f}"
+    likely = text.between(found.speedup_low, found.speedup_high)
     return [f"{found.speedup:.2f}", " ", tag("small", likely)]
 
 
@@ -167,7 +169,7 @@ def tiles(decision: Decision) -> Html:
         (
             "Speed-up of the step",
             f"{result.speedup:.2f}x",
-            f"likely {result.speedup_low:.2f} to {result.speedup_high:.2f}",
+            text.likely(result.speedup, result.speedup_low, result.speedup_high).strip(" ()"),
         ),
         (
             "KV bytes read",
@@ -334,7 +336,7 @@ def _grid_table(scenario: Scenario, grid: GridSummary) -> Html:
             [
                 f"{row['speedup']:.2f}",
                 " ",
-                tag("small", f"{row['speedup_low']:.2f} to {row['speedup_high']:.2f}"),
+                tag("small", text.between(row["speedup_low"], row["speedup_high"])),
             ],
             " / ".join(text.FITS_WORDS[row[f"{name}_memory_verdict"]] for name in ATTENTIONS),
             " / ".join(row[f"{name}_bound"] for name in ATTENTIONS),

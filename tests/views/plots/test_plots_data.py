@@ -63,6 +63,21 @@ def test_latency_over_the_context_is_that_of_compare(question: Study) -> None:
     assert points(made, "standard")[2048] == pytest.approx(answer.standard.step_s * 1e3)
 
 
+def test_every_line_of_latency_has_its_interval_shaded(question: Study) -> None:
+    """That of one stored context too, from where the copies no longer fit."""
+    made = figure("latency-samples", question)
+    answer = compare(question, samples=64)
+    for variant, item in (
+        ("bifurcated", answer.bifurcated),
+        ("shared_storage", answer.shared_storage),
+    ):
+        colour = style.pale(style.LINES[variant].colour)
+        (shade,) = [trace for trace in made.data if trace.fillcolor == colour]
+        ends = [y for x, y in zip(shade.x, shade.y, strict=True) if x == 64]
+        expected = [item.step_high_s * 1e3, item.step_low_s * 1e3]
+        assert ends == pytest.approx(expected)
+
+
 def test_the_cross_is_where_memory_ends(question: Study) -> None:
     """The cross lies at the most samples that fit; strong lines end there, pale ones go on."""
     made = figure("latency-samples", question)

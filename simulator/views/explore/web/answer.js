@@ -29,7 +29,9 @@ function showAnswer(result, breakEven) {
   const sure = engine.ratioInterval(base, result.bifurcated);
   const over = base === result.standard ? "" : " over one stored context";
   const remarks = [
-    `The speed-up${over} lies between ${sure.low.toFixed(2)} and ${sure.high.toFixed(2)}.`,
+    sure.high === Infinity
+      ? `Between which values the speed-up${over} lies is not known.`
+      : `The speed-up${over} lies between ${sure.low.toFixed(2)} and ${sure.high.toFixed(2)}.`,
     over ? "" : overStored(result),
     result.kv_io_ratio > 1
       ? `Bifurcated reads ${significant(result.kv_io_ratio)} times fewer KV bytes; that ratio is not the speed-up.`
@@ -72,8 +74,8 @@ function headline(result) {
   const once = sure === "yes" && winner === "bifurcated" && storedOnce(result);
   if (once) return once;
   const lead =
-    sure === "too close to call"
-      ? "Too close to call"
+    sure === "too close to call" || sure === "not known"
+      ? sure[0].toUpperCase() + sure.slice(1)
       : winner === "tie"
         ? "No difference to act on"
         : winner === "bifurcated"
@@ -101,7 +103,7 @@ function storedOnce({ standard, shared, bifurcated }) {
         ? `${moreBy(verdict === "yes" ? "would be" : "may be")}, but ${barred}`
         : verdict === "yes"
           ? `${moreBy("is")}, too little to change kernels for`
-          : "whether reading it once as well gains more is too close to call";
+          : `whether reading it once as well gains more is ${verdict}`;
   const times = `${timeText(shared.seconds)} against ${timeText(standard.seconds)} a step`;
   const faster = `${timesText(standard.seconds / shared.seconds)} as fast, ${times}`;
   return `Store the context once, as paged caches do: ${faster}; ${more}`;

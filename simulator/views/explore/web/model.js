@@ -201,6 +201,9 @@ function makeModel(data) {
 
   /* Between which ratios the time of one step over another's lies. */
   function ratioInterval(first, second) {
+    if (Math.max(first.interval.high, second.interval.high) === Infinity) {
+      return { low: 0, high: Infinity, verdict: verdict(0, Infinity, first.memory, second.memory) };
+    }
     const tape = data.ratios[`${first.interval.number}:${second.interval.number}`];
     const inputs = [
       first.seconds,
@@ -212,13 +215,20 @@ function makeModel(data) {
     return { low, high, verdict: verdict(low, high, first.memory, second.memory) };
   }
 
+  /* What a time alone says of whether to bifurcate. */
+  function byTime(low, high) {
+    if (high < 1 + data.limits.tie) return "no";
+    if (low > 1) return "yes";
+    return high < Infinity ? "too close to call" : "not known";
+  }
+
   /* Whether to bifurcate, as sure as the predictions are. */
   function verdict(low, high, standard, bifurcated) {
-    const byTime = high < 1 + data.limits.tie ? "no" : low > 1 ? "yes" : "too close to call";
-    if (standard.fits === bifurcated.fits) return byTime;
+    const said = byTime(low, high);
+    if (standard.fits === bifurcated.fits) return said;
     const only = bifurcated.fits ? "yes" : "no";
     const sure = ![standard, bifurcated].some((each) => each.verdict === "too close to call");
-    return sure || only === byTime ? only : "too close to call";
+    return sure || only === said ? only : "too close to call";
   }
 
   /* What curves, maps and searches need of a step, in the fastest of its forms that fit; it is asked
