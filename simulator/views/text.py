@@ -126,6 +126,10 @@ def settings_phrase(setup: Setup) -> str:
 
     >>> settings_phrase(Setup(kv_dtype="fp8"))
     'flash kernel, graph, bf16 with fp8 KV'
+    >>> from simulator.inputs.presets import load_model
+    >>> from simulator.inputs.setup import ask
+    >>> settings_phrase(ask(load_model("gpt-oss-20b"))[0])
+    'flash kernel, graph, bf16 with mxfp4 experts'
     """
     formats = str(setup.weights)
     mixed = " with " in formats

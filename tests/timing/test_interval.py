@@ -14,7 +14,7 @@ from simulator.counts.operation import KINDS, Operation
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import HardwareProfile, load_hardware
-from simulator.inputs.setup import Setup
+from simulator.inputs.setup import Setup, ask
 from simulator.inputs.workload import Workload
 from simulator.timing import interval
 from simulator.timing.constants import rates
@@ -426,3 +426,16 @@ def test_an_interval_is_known_where_rows_are(
         assert result.step_high_s == math.inf
         # Both add the same bytes, in another order.
         assert 0 < result.step_low_s <= peak.step_s * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "products", "experts"),
+    [("gpt-oss-20b", "bf16", "mxfp4"), ("deepseek-v3", "fp8_block", "fp8_block")],
+)
+def test_experts_and_other_products_have_spreads_of_their_own_formats(
+    name: str, products: str, experts: str
+) -> None:
+    """gpt-oss keeps everything but its experts in 16 bits."""
+    setup, _ = ask(load_model(name), kv_dtype="fp8")
+    found = [interval.format_of(family, setup) for family in ("gemm", "experts", "attention")]
+    assert found == [products, experts, "fp8"]
