@@ -12,7 +12,13 @@ from simulator.counts.operation import Operation
 from simulator.counts.transformer import attention_shape as shape_in_model
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.model import Experts, LatentAttention, LayerGroup, ModelShape
+from simulator.inputs.model import (
+    Experts,
+    LatentAttention,
+    LayerGroup,
+    LayerInputs,
+    ModelShape,
+)
 from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, KV_LAYOUTS, Setup
 from simulator.inputs.workload import Workload
 
@@ -73,6 +79,9 @@ def gpu(
         **peak,
     }
 
+    # Its driver reports what is published, a round number of bytes.
+    read = {"memory_mib": (figures["memory_gb"] or 0) * 1e9 / 2**20, **(measured or {})}
+
     def figure(value: float) -> dict[str, Any]:
         return {"value": value, "source": "made up"}
 
@@ -88,7 +97,7 @@ def gpu(
             "confidence": "C",
             "retrieved": "never",
             "peak": {key: figure(value) for key, value in figures.items() if value is not None},
-            "measured": {key: figure(value) for key, value in (measured or {}).items()},
+            "measured": {key: figure(value) for key, value in read.items()},
             "fitted": {key: figure(value) for key, value in (constants or {}).items() if value},
             "price_usd_per_hour": None if price is None else figure(price),
         }
@@ -220,6 +229,55 @@ def windowed(window: int = 4096, **changes: Any) -> ModelShape:
     return ModelShape(**{**sizes, **changes})
 
 
+def gemma_4_e2b() -> ModelShape:
+    """Return Gemma-4-E2B: windows, wider heads, shared caches, wider MLPs, per-layer inputs."""
+    windowed = LayerGroup(count=12, window=512)
+    full = LayerGroup(count=3, head_dim=512)
+    shared = {"kv": "earlier", "intermediate_size": 12_288}
+    return ModelShape(
+        name="Gemma-4-E2B",
+        layers=35,
+        hidden_size=1536,
+        heads=8,
+        kv_heads=1,
+        head_dim=256,
+        intermediate_size=6144,
+        vocab_size=262_144,
+        tied_embeddings=True,
+        norms_per_layer=4,
+        qk_norm="head",
+        layer_inputs=LayerInputs(rows=262_144, width=256),
+        layer_groups=(
+            windowed,
+            full,
+            windowed.model_copy(update={**shared, "count": 16}),
+            full.model_copy(update={**shared, "count": 4}),
+        ),
+    )
+
+
+def mimo_v2() -> ModelShape:
+    """Return MiMo-V2-Flash: KV heads by layer, values narrower than keys, sinks in windows."""
+    full = LayerGroup(count=1)
+    return ModelShape(
+        name="MiMo-V2-Flash",
+        layers=48,
+        hidden_size=4096,
+        heads=64,
+        kv_heads=4,
+        head_dim=192,
+        value_dim=128,
+        intermediate_size=16_384,
+        vocab_size=152_576,
+        experts=Experts(count=256, per_token=8, intermediate_size=2048),
+        layer_groups=(
+            full,
+            LayerGroup(count=39, window=129, kv_heads=8, vectors=64, mlp="experts"),
+            full.model_copy(update={"count": 8, "mlp": "experts"}),
+        ),
+    )
+
+
 def attention_only(heads: int, kv_heads: int, head_dim: int = 128) -> ModelShape:
     """Return one layer whose attention matters and nothing else."""
     return model(
@@ -232,7 +290,10 @@ def attention_only(heads: int, kv_heads: int, head_dim: int = 128) -> ModelShape
     )
 
 
-REAL_MODELS = (llama_2_7b(), mistral_7b(), mixtral_8x7b(), deepseek_v3(), windowed())
+REAL_MODELS = (
+    *(llama_2_7b(), mistral_7b(), mixtral_8x7b(), deepseek_v3(), windowed()),
+    *(gemma_4_e2b(), mimo_v2()),
+)
 
 
 def asked(**settings: Any) -> tuple[Setup, Workload]:

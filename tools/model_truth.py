@@ -154,12 +154,13 @@ def measured(config: dict[str, Any]) -> dict[str, Any]:
         tokens = torch.arange(TOKENS).unsqueeze(0)
         with torch.no_grad():
             layers = model(tokens, use_cache=True).past_key_values.layers
+        kept = [layer.keys.shape[2] for layer in layers]
+        widths = [
+            layer.keys[0, :, 0].numel() + layer.values[0, :, 0].numel() for layer in layers
+        ]
     except Exception:  # noqa: BLE001 - some classes cannot run so small a model
         return case
-    case["cache"] = [
-        [layer.keys[0, :, 0].numel() + layer.values[0, :, 0].numel(), layer.keys.shape[2]]
-        for layer in layers
-    ]
+    case["cache"] = [list(pair) for pair in zip(widths, kept, strict=True)]
     return case
 
 

@@ -6,11 +6,11 @@ from functools import cached_property
 
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
-from simulator.counts.operation import Kind, Operation, Totals, total
+from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals, total
 from simulator.counts.transformer import check_split, decode_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, Precision, is_low_precision
-from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.hardware import REPORTED_SHARE, HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -19,11 +19,11 @@ from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
 from simulator.timing.roofline import Roof, cached_bytes
-from simulator.timing.step import StepTime, attention_spent, running, step_time
-from simulator.units import format_gib
+from simulator.timing.step import StepTime, Timed, running, step_time, timed_attention
+from simulator.units import format_gib, format_time
 
-# The beginning of the note about a step that does not fit.
-DOES_NOT_FIT = "Does not fit"
+# The beginnings of the note about a step that does not fit, or may not.
+NOT_SURE_TO_FIT = ("Does not fit", "Whether it fits")
 # The exponent of skewed routing that a setup has unless another is asked for.
 USUAL_EXPONENT = Setup.model_fields["routing_exponent"].default
 # The width of heads that TensorRT-LLM's attention kernels lack (aiconfigurator rows of B200).
@@ -118,25 +118,27 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
         If the workload cannot run that way.
     """
     check_workload(model, gpu, setup, work)
-    setup, *others = forms_to_try(model, gpu, setup.under(setup.attention), work)
+    (setup, _), *others = forms_to_try(model, gpu, setup.under(setup.attention), work)
     gpu_rates = rates(gpu, setup.constants)
     operations = tuple(decode_operations(model, setup, work, resident_blocks=resident_blocks(gpu)))
     needs = memory_on(gpu, model, setup, work)
+    time = step_time(operations, gpu_rates, setup.execution)
     found = Estimate(
         model=model,
         gpu=gpu,
         setup=setup,
         workload=work,
         operations=operations,
-        time=step_time(operations, gpu_rates, setup.execution),
+        time=time,
         memory=needs,
         rates=gpu_rates,
         notes=(
             *_notes(model, gpu_rates, setup, work, needs),
+            *_state_notes(model, operations, time),
             *_stored_notes(operations, gpu_rates),
         ),
     )
-    every = [found, *(estimate(model, gpu, form, work) for form in others)]
+    every = [found, *(estimate(model, gpu, form, work) for form, _ in others)]
     return min(every, key=lambda result: (not result.memory.fits, result.step_s))
 
 
@@ -148,17 +150,18 @@ def latent_forms(model: ModelShape, setup: Setup) -> list[Setup]:
     """
     if model.latent is None or setup.latent_form != "auto":
         return [setup]
-    mixes = setup.bifurcated and not setup.eager
+    mixes = setup.bifurcated and not setup.eager and model.indexer is None
     forms = ("absorbed", "mixed") if mixes else ("absorbed",)
     return [setup.but(latent_form=form) for form in forms]
 
 
 def forms_to_try(
     model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload
-) -> list[Setup]:
+) -> Sequence[tuple[Setup, Timed | None]]:
     """Return those of :func:`latent_forms` that may be the fastest that fits somewhere.
 
-    The forms differ in attention alone, so most points and blocks of a grid need only one.
+    The forms differ in attention alone, so most points and blocks of a grid need only one. If there
+    are several, the attention of each comes with it.
 
     Parameters
     ----------
@@ -167,15 +170,16 @@ def forms_to_try(
     """
     forms = latent_forms(model, setup)
     if len(forms) == 1:
-        return forms
+        return [(forms[0], None)]
     gpu_rates = rates(gpu, setup.constants)
-    absorbed, mixed = (attention_spent(model, form, work, gpu_rates).device_s for form in forms)
-    gained_s = absorbed - mixed
+    tried = [(form, timed_attention(model, form, work, gpu_rates)) for form in forms]
+    absorbed_s, mixed_s = (attending.spent.device_s for _, attending in tried)
+    gained_s = absorbed_s - mixed_s
     if surely_positive(-gained_s):
-        return forms[:1]
+        return tried[:1]
     absorbed, mixed = (memory_on(gpu, model, form, work).free_bytes for form in forms)
     fits_alike = surely_positive(mixed) or surely_positive(-absorbed)
-    return forms[1:] if fits_alike and surely_positive(gained_s) else forms
+    return tried[1:] if fits_alike and surely_positive(gained_s) else tried
 
 
 def memory_on(
@@ -199,7 +203,7 @@ def memory_on(
         model,
         setup,
         work,
-        capacity_bytes=gpu.memory_bytes * setup.gpu_memory_utilization,
+        card_bytes=gpu.memory_bytes,
         resident_blocks=resident_blocks(gpu),
         prefill=prefill,
     )
@@ -225,6 +229,11 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
         raise WorkloadError(
             f"latent_form = {setup.latent_form}: {model.name} has no latent attention"
         )
+    if model.indexer is not None and setup.latent_form not in ("auto", "absorbed"):
+        raise WorkloadError(
+            f"latent_form = {setup.latent_form}: each query of {model.name} selects tokens of its "
+            "own, which engines attend to in the absorbed form alone"
+        )
     if refusal := find_way(setup.kernel).refusal(model, work):
         raise WorkloadError(refusal)
     if setup.tensor_parallel > 1 and gpu.link_bytes_per_s(setup.tensor_parallel) is None:
@@ -242,9 +251,10 @@ def _notes(
     why = unknown_regime(model, gpu_rates, setup)
     notes = [
         constants_note(gpu_rates),
+        *model_notes(model),
         why and f"Interval not known: {why}. Only the published peaks bound the time, from below.",
         _length_note(model, work),
-        _dtype_note(gpu_rates.gpu, setup),
+        _dtype_note(model, gpu_rates.gpu, setup),
         _low_precision_note(model, gpu_rates, setup),
         *_group_notes(model, gpu_rates.gpu, setup),
     ]
@@ -254,7 +264,6 @@ def _notes(
         notes.append("Layers with a sliding window read and keep only their window.")
     if any(group.chunk is not None for group in model.layer_groups):
         notes.append("Layers that attend in chunks read and keep only the last one.")
-    notes.append(_state_note(model))
     if len(work.tree) > 1 and setup.bifurcated:
         joined = ", ".join(level.name for level in work.tree if not level.split)
         notes.append(
@@ -262,7 +271,12 @@ def _notes(
             if joined
             else "Each level of the tree is read once per node; see 'bifurcate tree' for others."
         )
-    if model.latent is not None:
+    if model.indexer is not None:
+        notes.append(
+            f"Each query attends to the {model.indexer.top_k:,} tokens at most that it selects, "
+            "which no other shares: the attention saves only reads of index keys."
+        )
+    elif model.latent is not None:
         notes.append(_latent_note(setup))
     notes.append(_routing_note(model, setup))
     if work.query_tokens > 1:
@@ -275,19 +289,45 @@ def _notes(
             f"Engines fall back to a Triton kernel for heads {FALLBACK_WIDTH} wide on this GPU, "
             "which reached 0.1 to 0.6 of the bandwidth in measured calls: attention takes longer."
         )
-    notes.append(fits_note(needs))
+    notes += [*_memory_notes(gpu_rates.gpu, setup), fits_note(needs)]
     return [note for note in notes if note]
 
 
-def _state_note(model: ModelShape) -> str:
-    """Say what layers with a state have to share; empty if there are none."""
-    states = sum(group.count for group in model.layer_groups if group.state is not None)
-    if not states:
-        return ""
-    return (
-        f"{states} of {model.layers} layers keep a state of constant size for each sequence: "
-        "nothing in them is shared, whatever the attention."
-    )
+def _state_notes(
+    model: ModelShape, operations: Sequence[Operation], time: StepTime
+) -> Iterator[str]:
+    """Say what layers with a state have to share, and how much of the step they take."""
+    layers = sum(group.count for group in model.layer_groups if group.state is not None)
+    if layers:
+        spent = sum(
+            operation.repeat * float(of_one.device_s)
+            for operation, of_one in zip(operations, time.operations, strict=True)
+            if operation.kind in STATE_KINDS or operation.name.startswith("state_")
+        )
+        yield (
+            f"{layers} of {model.layers} layers mix tokens by a state of constant size, of which "
+            f"each sequence has its own: in {format_time(spent)} of the step nothing is shared, "
+            "whatever the attention."
+        )
+
+
+def _memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
+    """Say what the memory is carried from."""
+    if gpu.memory_carried:
+        yield (
+            f"What the driver of {gpu.name} reports of its memory is not known: {REPORTED_SHARE} "
+            "times the published size, carried from other cards."
+        )
+    if setup.engine != "vllm":
+        name = {"sglang": "SGLang", "trtllm": "TensorRT-LLM"}[setup.engine]
+        yield f"What {name} keeps of the memory is carried from vLLM's start-up logs."
+    elif setup.tensor_parallel > 1:
+        yield "What a group's communication keeps of the memory is carried from one SGLang log."
+
+
+def model_notes(model: ModelShape) -> list[str]:
+    """Say what was assumed in reading the model, one sentence each."""
+    return [f"{model.name}: {note}." for note in model.notes]
 
 
 def _latent_note(setup: Setup) -> str:
@@ -332,10 +372,17 @@ def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator
 
 
 def fits_note(needs: Memory) -> str:
-    """Say how much memory is short; empty if it fits."""
-    if needs.fits:
+    """Say how much memory is short, or that it is too close to call; empty if it fits."""
+    if needs.verdict == "fits":
         return ""
-    return f"{DOES_NOT_FIT}: {format_gib(-float(needs.free_bytes))} short on each GPU."
+    no, unsure = NOT_SURE_TO_FIT
+    if needs.verdict == "does not fit":
+        return f"{no}: {format_gib(-float(needs.free_bytes))} short on each GPU."
+    return (
+        f"{unsure} is too close to call: it takes {format_gib(float(needs.low_bytes))} to "
+        f"{format_gib(float(needs.high_bytes))} of {format_gib(float(needs.capacity_bytes))} on "
+        "each GPU."
+    )
 
 
 def _routing_note(model: ModelShape, setup: Setup) -> str:
@@ -363,9 +410,17 @@ def _length_note(model: ModelShape, work: Workload) -> str:
     return f"Warning: {tokens:,} tokens exceed the {limit:,} that {model.name} was made for."
 
 
-def _dtype_note(gpu: HardwareProfile, setup: Setup) -> str:
+def _products(model: ModelShape, setup: Setup) -> list[tuple[Kind, str, Dtype]]:
+    """Return the kinds of products: what to call them, and the number format of their weights."""
+    found: list[tuple[Kind, str, Dtype]] = [("gemm", "products", setup.weights.products)]
+    if model.experts is not None:
+        found.append(("experts", "experts", setup.weights.of("experts").dtype))
+    return found
+
+
+def _dtype_note(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> str:
     """Say which matrix rate replaces one that the card does not have."""
-    for dtype in (setup.weight_dtype, setup.activation_dtype):
+    for dtype in (*(dtype for _, _, dtype in _products(model, setup)), setup.activation_dtype):
         _, used = peak_flops_per_s(gpu, dtype)
         if dtype not in (used, *EXPANDED):
             path = "no" if gpu.peak_flops_per_s(dtype) is None else "no faster"
@@ -375,17 +430,16 @@ def _dtype_note(gpu: HardwareProfile, setup: Setup) -> str:
 
 def _low_precision_note(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
     """Say which kernels of 8 and 4 bits are predicted without rows of their format, or card."""
-    weights = gpu_rates.product_precision(setup.weight_dtype)
-    kinds: list[tuple[Kind, str, Dtype, Precision]] = [
-        ("gemm", "products", setup.weight_dtype, weights),
-        ("attention", "caches", setup.kv_dtype, LOW_PRECISION),
+    products, *experts = [
+        (kind, what, dtype, gpu_rates.product_precision(dtype))
+        for kind, what, dtype in _products(model, setup)
     ]
-    if model.experts is not None:
-        kinds.append(("experts", "experts", setup.weight_dtype, weights))
+    caches: tuple[Kind, str, Dtype, Precision]
+    caches = ("attention", "caches", setup.kv_dtype, LOW_PRECISION)
     if gpu_rates.choice == "peak":
         return ""
     parts, origins = [], set()
-    for kind, what, dtype, precision in kinds:
+    for kind, what, dtype, precision in (products, caches, *experts):
         if not is_low_precision(DTYPE_BYTES[dtype]):
             continue
         found = gpu_rates.at(precision).constants[Key("launch_us", kind)]
@@ -407,7 +461,7 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
     notes = ["FLOPs, bytes and memory are those of one GPU of the group."]
     if model.latent is not None and not setup.expanded:
         notes.append("Every GPU holds a copy of the latent cache, which has no heads to split.")
-    elif model.kv_heads < setup.tensor_parallel:
+    elif any(layer.kv_heads < setup.tensor_parallel for layer in model.attention_layers):
         notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
     nodes = gpu.nodes(setup.tensor_parallel)
     if nodes > 1:

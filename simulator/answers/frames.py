@@ -16,6 +16,7 @@ from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_per_h
 from simulator.answers.study import Study
 from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_grid
 from simulator.counts.attention.registry import algorithms
+from simulator.counts.operation import STATE_KINDS
 from simulator.counts.request import last_own_tokens
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import HardwareProfile
@@ -34,6 +35,7 @@ PARTS = (
     "attention, context",
     "attention, own tokens",
     "attention, merging",
+    "states",
     "projections",
     "MLP",
     "output layer",
@@ -42,6 +44,12 @@ PARTS = (
     "waiting for host",
 )
 _MLP, _OUTPUT = ("mlp_", "expert", "shared_expert", "router"), ("lm_head", "embedding", "sampling")
+_PART_OF_KIND = {
+    "collective": "GPU to GPU",
+    "combine": "attention, merging",
+    "sparse_attention": "attention, own tokens",  # those that a query selects are its own
+    **dict.fromkeys(STATE_KINDS, "states"),
+}
 Variant = Literal["standard", "shared_storage", "bifurcated"]
 # The columns of a block for each kind of attention.
 _FIGURES = (
@@ -54,7 +62,9 @@ _FIGURES = (
     "bytes_written",
     "kv_bytes_read",
     "memory_bytes",
+    "capacity_bytes",
     "fits",
+    "memory_verdict",
     "bound",
 )
 
@@ -83,7 +93,7 @@ def grid(
     pandas.DataFrame
         The question's columns; ``asked``, whether the point is the question's own; ``variant``
         (``standard``, ``bifurcated``, and ``shared_storage`` where the question stores a context
-        copy for each sample); the figures of a sweep, ``capacity_bytes`` [bytes] and
+        copy for each sample); the figures of a sweep, and
         ``target_step_ms`` (NaN without a target) [ms]; ``speedup``
         over standard attention and ``kv_io_ratio`` to it. ``speedup_low``, ``speedup_high`` and
         ``verdict`` compare bifurcated with standard attention in that storage.
@@ -116,7 +126,6 @@ def grid(
         times = len(frame) // len(standard)
         base = pd.concat([standard[source]] * times, ignore_index=True)
         frame[column] = (base / frame[source]).fillna(1.0)
-    frame["capacity_bytes"] = gpu.memory_bytes * setup.gpu_memory_utilization
     target_s = study.target_step_s
     frame["target_step_ms"] = math.nan if target_s is None else target_s / MILLISECOND
     frame["asked"] = _asked(frame, study.workload)
@@ -349,11 +358,9 @@ def part_of(name: str, kind: str) -> str:
     >>> part_of("attention_suffix", "attention"), part_of("experts_up", "experts")
     ('attention, own tokens', 'MLP')
     """
-    if kind == "collective":
-        return "GPU to GPU"
-    if kind == "combine":
-        return "attention, merging"
-    if kind in CACHE_READERS:
+    if kind in _PART_OF_KIND:
+        return _PART_OF_KIND[kind]
+    if kind in (*CACHE_READERS, "index_scores"):
         return "attention, own tokens" if "suffix" in name else "attention, context"
     if name.startswith(_OUTPUT):
         return "output layer"

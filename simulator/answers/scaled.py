@@ -128,6 +128,8 @@ def _check(base: ModelShape, kv_heads: int, scale_by: ScaleBy) -> None:
         raise ModelError(
             f"{base.name} is a mixture of experts: the size factor is one of dense models"
         )
+    if any(group.sizes for group in base.layer_groups):
+        raise ModelError(f"{base.name} has layers of different sizes: no rule scales them")
     if scale_by == "depth" and len(base.layer_groups) > 1:
         raise ModelError(f"{base.name} has layers of several kinds: scale it by width")
     if scale_by == "depth":

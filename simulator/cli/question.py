@@ -12,12 +12,15 @@ import typer
 from simulator.cli.options import (
     MODEL_PANEL,
     WORK_PANEL,
+    BatchedTokens,
     Constants,
+    EngineName,
     ModelName,
     Utilization,
     choice,
-    complete_dtypes,
+    complete_caches,
     complete_types,
+    complete_weights,
     number,
     option,
     output_options,
@@ -26,7 +29,8 @@ from simulator.cli.options import (
 )
 from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
-from simulator.inputs.dtypes import DTYPES
+from simulator.inputs.dtypes import KV_DTYPES
+from simulator.inputs.formats import WEIGHT_NAMES
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import (
     EXECUTIONS,
@@ -184,9 +188,10 @@ def question_of(
             "--weight-dtype",
             "--quantization",
             panel=WORK_PANEL,
-            text=f"Format of the weights: {', '.join(DTYPES)}. Default: the model's own.",
+            text=f"Format of all matrices in layers: {', '.join(WEIGHT_NAMES)}. auto, the default: "
+            "the checkpoint's own.",
             metavar="FORMAT",
-            autocompletion=complete_dtypes,
+            autocompletion=complete_weights,
         ),
     ] = None,
     kv_dtype: Annotated[
@@ -195,9 +200,10 @@ def question_of(
             "--kv-dtype",
             "--kv-cache-dtype",
             panel=WORK_PANEL,
-            text="Format of the KV cache. Default: that of the activations.",
+            text=f"Format of the KV cache: {', '.join(KV_DTYPES)}, auto. Default: what the "
+            "checkpoint states, else that of the activations.",
             metavar="FORMAT",
-            autocompletion=complete_dtypes,
+            autocompletion=complete_caches,
         ),
     ] = None,
     tensor_parallel: Annotated[
@@ -240,6 +246,8 @@ def question_of(
         ),
     ] = LATENT_FORMS[0],
     gpu_memory_utilization: Utilization = 0.9,
+    engine: EngineName = "vllm",
+    max_batched_tokens: BatchedTokens = None,
     constants: Constants = "auto",
 ) -> "Question":
     """Return the question that the shared options ask.
@@ -252,7 +260,7 @@ def question_of(
     accepted_tokens
         The sizes of a step, or of a request.
     kernel, kv_layout, execution, dtype, kv_dtype, tensor_parallel, routing, routing_exponent, \
-    latent_form, gpu_memory_utilization, constants
+    latent_form, gpu_memory_utilization, engine, max_batched_tokens, constants
         How it is run.
     """
     flags = {
@@ -283,6 +291,8 @@ def question_of(
         routing_exponent=routing_exponent,
         latent_form=latent_form,
         gpu_memory_utilization=gpu_memory_utilization,
+        engine=engine,
+        max_batched_tokens=max_batched_tokens,
         constants=constants,
     )
     return Question(

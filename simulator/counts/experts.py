@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from simulator.counts.operation import Operation
 from simulator.counts.pieces import FLOAT_BYTES, INDEX_BYTES, elementwise, quantise
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
+from simulator.inputs.formats import WeightFormat
 from simulator.inputs.setup import Routing
 from simulator.numeric import Numeric, maximum, minimum, where
 
@@ -111,7 +112,7 @@ class RoutedExperts:
     ups: Numeric
     bias: bool = False
     activations: Dtype
-    stored: Dtype
+    stored: WeightFormat
     multiplied: Dtype
 
     def operations(self, *, eager: bool = False) -> list[Operation]:
@@ -129,10 +130,17 @@ class RoutedExperts:
         choice, wide = self.pairs * INDEX_BYTES, self.ups * self.inner
         quantised = not eager and is_low_precision(DTYPE_BYTES[self.multiplied])
         moved = DTYPE_BYTES[self.multiplied] / element if quantised else 1
-        operations = [
+
+        def quantising(name: str, rows: Numeric, width: Numeric) -> list[Operation]:
+            if not quantised:
+                return []
+            return [quantise(name, rows, width, element=element, dtype=self.multiplied)]
+
+        return [
             elementwise(
                 "expert_choice", self.tokens * self.count * FLOAT_BYTES, choice, launches=2
             ),
+            *quantising("experts_up_quantise", self.tokens, self.hidden),
             elementwise("expert_gather", row * moved, pair * moved, launches=loops),
             self._product("experts_up", self.hidden, wide, loops, quantised),
             elementwise(
@@ -142,25 +150,17 @@ class RoutedExperts:
                 launches=loops,
                 kind="elementwise" if eager else "activation",
             ),
+            *quantising("experts_down_quantise", self.pairs, self.inner),
             self._product("experts_down", self.inner, self.hidden, loops, quantised),
             elementwise("expert_sum", pair, row, launches=loops),
         ]
-        if quantised:
-            dtype = self.multiplied
-            for place, name, rows, width in (
-                (1, "experts_up_quantise", self.tokens, self.hidden),
-                (5, "experts_down_quantise", self.pairs, self.inner),
-            ):
-                kernel = quantise(name, rows, width, element=element, dtype=dtype)
-                operations.insert(place, kernel)
-        return operations
 
     def _product(
         self, name: str, inner: Numeric, columns: Numeric, launches: Numeric, quantised: bool
     ) -> Operation:
         """Return a grouped product: a matrix [inner, columns] for every visited expert."""
         element = DTYPE_BYTES[self.activations]
-        weights = inner * columns * DTYPE_BYTES[self.stored]
+        weights = inner * columns * self.stored.bytes
         if self.bias:
             weights = weights + columns * element
         loaded = DTYPE_BYTES[self.multiplied] if quantised else element
@@ -178,6 +178,6 @@ class RoutedExperts:
             groups=self.visited,
             held=self.held,
             even=self.even,
-            weights=self.stored if self.stored != self.multiplied else None,
+            weights=self.stored.dtype if self.stored.dtype != self.multiplied else None,
             dtype=self.multiplied,
         )

@@ -1,11 +1,14 @@
-"""Memory of one GPU: weights, KV caches, and the workspace of a step or a request."""
+"""Memory of one GPU: weights, KV caches, workspace, and what an engine keeps."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from simulator.counts.attention import linear
+from simulator.counts.attention import linear, sparse
 from simulator.counts.attention.registry import find_way
+from simulator.counts.attention.shape import several
 from simulator.counts.attention.tree import shared_tokens, stored_tokens, visible_levels
 from simulator.counts.pieces import Shard
+from simulator.counts.reserve import batched_tokens, kept_bytes, usable_bytes
 from simulator.counts.transformer import (
     attention_shapes,
     prefill_geometry,
@@ -14,15 +17,15 @@ from simulator.counts.transformer import (
     visible_tokens,
 )
 from simulator.inputs.dtypes import DTYPE_BYTES
-from simulator.inputs.model import ModelShape, count_parameters
+from simulator.inputs.model import ModelShape, count_parameters, indexer_parameters
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.numeric import Numeric, maximum, minimum
+from simulator.numeric import Numeric, maximum
 
 LOGIT_BYTES = 4  # sampling works on float32 logits
-# Tokens that an engine prefills at once: the defaults of vLLM (max_num_batched_tokens of its
-# server on 80 GB cards) and SGLang (chunked_prefill_size); recalled.
-PREFILL_CHUNK_TOKENS = 8192
+
+MemoryVerdict = Literal["fits", "too close to call", "does not fit"]
+MEMORY_VERDICTS: tuple[MemoryVerdict, ...] = get_args(MemoryVerdict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,19 +34,36 @@ class Memory:
 
     Attributes
     ----------
+    reserve_bytes
+        What the process keeps beside these: see :mod:`simulator.counts.reserve`.
     capacity_bytes
-        Memory the serving process may use: the card's memory times the allowed utilisation.
+        Memory that all of these may take.
+    less_bytes, more_bytes
+        How far the total may lie below and above what is said.
     """
 
     weights_bytes: Numeric
     kv_bytes: Numeric
     workspace_bytes: Numeric
-    capacity_bytes: float
+    reserve_bytes: float
+    capacity_bytes: Numeric
+    less_bytes: Numeric
+    more_bytes: Numeric
 
     @property
     def total_bytes(self) -> Numeric:
-        """Weights, caches and workspace. [bytes]."""
-        return self.weights_bytes + self.kv_bytes + self.workspace_bytes
+        """Weights, caches, workspace and reserve. [bytes]."""
+        return self.weights_bytes + self.kv_bytes + self.workspace_bytes + self.reserve_bytes
+
+    @property
+    def low_bytes(self) -> Numeric:
+        """Lower end of the total's interval. [bytes]."""
+        return self.total_bytes - self.less_bytes
+
+    @property
+    def high_bytes(self) -> Numeric:
+        """Upper end of the total's interval. [bytes]."""
+        return self.total_bytes + self.more_bytes
 
     @property
     def free_bytes(self) -> Numeric:
@@ -52,8 +72,24 @@ class Memory:
 
     @property
     def fits(self) -> Numeric:
-        """Whether everything fits."""
+        """Whether everything fits, as far as one can say: see ``verdict``."""
         return self.free_bytes >= 0
+
+    @property
+    def surely_fits(self) -> Numeric:
+        """Whether everything fits at the upper end of the interval."""
+        return self.capacity_bytes >= self.high_bytes
+
+    @property
+    def may_fit(self) -> Numeric:
+        """Whether everything fits at the lower end of the interval."""
+        return self.capacity_bytes >= self.low_bytes
+
+    @property
+    def verdict(self) -> MemoryVerdict:
+        """Whether it fits, as sure as that is; of one question, not of arrays."""
+        fits, close, short = MEMORY_VERDICTS
+        return fits if self.surely_fits else close if self.may_fit else short
 
 
 def memory(
@@ -61,7 +97,7 @@ def memory(
     setup: Setup,
     work: Workload,
     *,
-    capacity_bytes: float,
+    card_bytes: Numeric,
     resident_blocks: int,
     prefill: bool = False,
 ) -> Memory:
@@ -73,56 +109,102 @@ def memory(
         The question; for a request, with the sizes of its last step, when caches are longest. They
         are allocated before the request starts, like engines' pools and static caches, so they
         count in the prefill too.
-    capacity_bytes
-        Memory the serving process may use. [bytes]
+    card_bytes
+        Memory of the GPU. [bytes]
     resident_blocks
         Thread blocks the GPU runs at once.
     prefill
-        Whether to include the prefill.
+        Whether to include the prefill. A serving engine always has room for its largest batch.
     """
+    weights: Numeric = weights_bytes(model, setup)
+    weights = weights + several(work.query_tokens) * draft_bytes(model, setup)
     workspace = workspace_bytes(model, setup, work, resident_blocks=resident_blocks)
-    if prefill:
-        workspace = maximum(workspace, prefill_workspace_bytes(model, setup, work))
+    least = most = workspace
+    if setup.graph or prefill:
+        workspace, least, most = (
+            maximum(workspace, prefill_workspace_bytes(model, setup, work, tokens=tokens))
+            for tokens in prefill_tokens_at_once(setup, work, card_bytes)
+        )
+    kept, kept_low, kept_high = kept_bytes(setup)
     return Memory(
-        weights_bytes=weights_bytes(model, setup),
+        weights_bytes=weights,
         kv_bytes=kv_cache_bytes(model, setup, work),
         workspace_bytes=workspace,
-        capacity_bytes=capacity_bytes,
+        reserve_bytes=kept,
+        capacity_bytes=usable_bytes(
+            setup, card_bytes, weights_bytes=weights, workspace_bytes=workspace, kept=kept
+        ),
+        less_bytes=workspace - least + kept - kept_low,
+        more_bytes=most - workspace + kept_high - kept,
     )
 
 
 def weights_bytes(model: ModelShape, setup: Setup) -> float:
-    """Bytes of the weights on one GPU.
+    """Bytes of the weights on one GPU: every group of tensors in its own format.
 
-    Only the layers' matrices are quantised; tables, head and norms keep 16 bits, as in published
-    quantised checkpoints. Every rank holds its shard, and a copy of what cannot be split.
+    Towers that encode images or sound have 16 bits. Every rank holds its shard, and a copy of what
+    cannot be split.
     """
-    count, ranks = count_parameters(model), setup.tensor_parallel
+    count, ranks, formats = count_parameters(model), setup.tensor_parallel, setup.weights
     wide = DTYPE_BYTES[setup.activation_dtype]
-    matrices = (count.attention + count.mlp + count.draft) / ranks + _copied_parameters(
-        model, ranks
+    dense = count.mlp - count.experts - count.shared_experts - count.routing
+    shards = (
+        (count.attention - count.state) * formats.of("attention").bytes
+        + count.state * formats.of("state").bytes
+        + dense * formats.of("mlp").bytes
+        + count.experts * formats.of("experts").bytes
+        + count.shared_experts * formats.of("shared_experts").bytes
+        + count.routing * wide
+        + count.embedding * formats.of("embedding").bytes
+        + count.head * formats.of("head").bytes
+        # vLLM shards towers like the decoder unless --mm-encoder-tp-mode is data (recalled).
+        + model.tower_parameters * wide
     )
-    tables = (count.embedding + count.head) * wide / ranks
-    return matrices * DTYPE_BYTES[setup.weight_dtype] + tables + count.norms * wide
+    return shards / ranks + _copied_bytes(model, setup) + count.norms * wide
 
 
-def _copied_parameters(model: ModelShape, ranks: int) -> float:
-    """Matrix parameters that one rank holds beyond its shard, because every rank needs them.
+def draft_bytes(model: ModelShape, setup: Setup) -> float:
+    """Bytes on one GPU of the layers that predict further tokens.
 
-    KV heads if there are fewer than ranks, MLA's down-projections, and the experts' router.
+    Engines load them only to draft.
     """
-    d, copied = model.hidden_size, 0.0
+    drafting = setup.weights.of("mlp" if model.experts is None else "experts")
+    return count_parameters(model).draft * drafting.bytes / setup.tensor_parallel
+
+
+def _copied_bytes(model: ModelShape, setup: Setup) -> float:
+    """Bytes of matrices that one rank holds beyond its shard, because every rank needs them.
+
+    KV heads and heads of states' keys if there are fewer than ranks, down-projections to a latent
+    vector or a compressed query, the experts' router and their latent projections, and matrices
+    that are not split.
+    """
+    d, ranks, copied = model.hidden_size, setup.tensor_parallel, 0.0
+    attention, wide = setup.weights.of("attention").bytes, DTYPE_BYTES[setup.activation_dtype]
     for group in model.layer_groups:
-        layer = model.of(group)
+        layer, products = model.of(group), group.products
         if group.mlp == "experts" and model.experts is not None:
-            copied += group.count * (1 - 1 / ranks) * model.experts.count * d
+            router = model.experts.count + model.experts.zero
+            width = router + 2 * (model.experts.latent_size or 0)
+            copied += group.count * (1 - 1 / ranks) * width * d * wide
+        if group.state is not None:
+            state = setup.weights.of("state").bytes
+            copied += group.count * d * group.state.copied_columns(ranks) * state
+            products += group.state.products
+        whole = sum(each.inner * each.columns for each in products if each.split == "none")
+        copied += group.count * (1 - 1 / ranks) * whole * attention
         if group.attends and model.latent is not None:
             width = model.latent.kv_rank + model.latent.rope_dim + (model.latent.query_rank or 0)
-            copied += group.count * (1 - 1 / ranks) * d * width
+            whole = d * width
+            if model.indexer is not None and group.indexes:
+                whole += indexer_parameters(model, model.indexer)
+            copied += group.count * (1 - 1 / ranks) * whole * attention
         elif group.caches:
             width = layer.head_dim + (0 if group.kv == "tied" else layer.value_width)
-            matrices = group.count * width * (d + model.qkv_bias)
+            read = model.attention_input_size or d
+            matrices = (group.distinct or group.count) * width * (read + model.qkv_bias) * attention
             copied += max(0, 1 - layer.kv_heads / ranks) * matrices
+            copied += group.count * (1 - 1 / ranks) * d * (model.query_rank or 0)
     return copied
 
 
@@ -136,7 +218,18 @@ def kv_bytes_per_token(model: ModelShape, setup: Setup) -> float:
         for group in model.layer_groups
         if group.caches
     )
-    return values * DTYPE_BYTES[setup.kv_dtype]
+    return values * setup.kv_bytes
+
+
+def index_bytes_per_token(model: ModelShape) -> Numeric:
+    """Bytes of one token's index keys on one GPU, in all layers; 0 without an indexer.
+
+    Every GPU of a group holds all of them.
+    """
+    if model.indexer is None:
+        return 0
+    layers = sum(group.count for group in model.layer_groups if group.attends and group.indexes)
+    return layers * sparse.index_key_bytes(model.indexer)
 
 
 def state_bytes_per_sequence(model: ModelShape, setup: Setup) -> Numeric:
@@ -168,6 +261,7 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
     state keep one for every sequence.
     """
     values: Numeric = 0
+    index_keys: Numeric = 0
     for group in model.layer_groups:
         if not group.caches:
             continue
@@ -180,13 +274,15 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
             stored = context * (work.samples if setup.copies else 1) + decoded * work.samples
             stored = work.prompts * stored
         values = values + group.count * cache_width * stored
+        if model.indexer is not None and group.indexes:
+            index_keys = index_keys + group.count * stored * sparse.index_key_bytes(model.indexer)
     if model.latent is not None and setup.mixed:
         *_, expanded_width = rank_geometry(model, setup.but(latent_form="expanded"))
         shared = shared_tokens(prefilled_levels(setup, work))
         layers = sum(group.count for group in model.layer_groups if group.attends)
         values = values + layers * shared * expanded_width
     states = work.prompts * work.samples * state_bytes_per_sequence(model, setup)
-    return values * DTYPE_BYTES[setup.kv_dtype] + states
+    return values * setup.kv_bytes + index_keys + states
 
 
 def workspace_bytes(
@@ -206,7 +302,7 @@ def workspace_bytes(
     """
     tokens = work.tokens
     element = DTYPE_BYTES[setup.activation_dtype]
-    inner = model.intermediate_size
+    inner = model.widest_mlp
     if model.experts is not None:
         visits = model.experts.per_token * model.experts.intermediate_size
         inner = max(inner, visits + model.experts.shared_intermediate_size)
@@ -216,17 +312,24 @@ def workspace_bytes(
     way = find_way(setup.kernel)
     attention: Numeric = 0
     for shape, *_ in attention_shapes(model, setup, work, resident_blocks):
-        attention = maximum(attention, way.workspace_bytes(shape, setup))
+        needed = way.workspace_bytes(shape, setup)
+        if shape.indexer is not None:
+            needed = sparse.scores_bytes(shape)
+        attention = maximum(attention, needed)
     return maximum(hidden + attention, logits + tokens * element * model.hidden_size)
 
 
-def prefill_workspace_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
+def prefill_workspace_bytes(
+    model: ModelShape, setup: Setup, work: Workload, *, tokens: Numeric
+) -> Numeric:
     """Bytes of the largest set of intermediate tensors alive at once in the prefill.
 
     Parameters
     ----------
     model, setup, work
         What is decoded, how, and its sizes, numbers or arrays.
+    tokens
+        Context tokens that go through the model at once.
 
     Notes
     -----
@@ -235,7 +338,6 @@ def prefill_workspace_bytes(model: ModelShape, setup: Setup, work: Workload) -> 
     attention, or the tensors of the MLP. At the end come the logits of each prompt's last token.
     Attention is fused, so it keeps no logits.
     """
-    tokens = prefill_tokens_at_once(setup, work)
     element = DTYPE_BYTES[setup.activation_dtype]
     inner = max(_attention_values(model, setup), _mlp_values(model, setup))
     hidden = (3 if setup.eager else 2) * model.hidden_size
@@ -243,17 +345,22 @@ def prefill_workspace_bytes(model: ModelShape, setup: Setup, work: Workload) -> 
     return maximum(tokens * element * (hidden + inner), logits)
 
 
-def prefill_tokens_at_once(setup: Setup, work: Workload) -> Numeric:
-    """Context tokens that go through the model at once.
+def prefill_tokens_at_once(
+    setup: Setup, work: Workload, card_bytes: Numeric
+) -> tuple[Numeric, Numeric, Numeric]:
+    """Return the context tokens that go through the model at once, and the ends they may have.
 
-    Engines process them in chunks; plain PyTorch processes all prompts whole.
+    An engine processes them in batches, and keeps memory for its largest one; plain PyTorch
+    processes all prompts whole.
 
     >>> work = Workload(context_tokens="32K", prompts=4)
-    >>> [prefill_tokens_at_once(Setup(execution=e), work) for e in ("graph", "eager")]
+    >>> [prefill_tokens_at_once(Setup(execution=e), work, 80e9)[0] for e in ("graph", "eager")]
     [8192, 131072]
     """
+    if setup.graph:
+        return batched_tokens(setup, card_bytes)
     tokens = stored_tokens(prefilled_levels(setup, work))
-    return minimum(tokens, PREFILL_CHUNK_TOKENS) if setup.graph else tokens
+    return tokens, tokens, tokens
 
 
 def _attention_values(model: ModelShape, setup: Setup) -> float:
@@ -278,7 +385,7 @@ def _mlp_values(model: ModelShape, setup: Setup) -> float:
     the output of shared experts.
     """
     tensors = 3 if model.gated_mlp else 2
-    dense = tensors * model.intermediate_size / setup.tensor_parallel
+    dense = tensors * model.widest_mlp / setup.tensor_parallel
     experts = model.experts
     if experts is None:
         return dense

@@ -14,6 +14,10 @@ Kind = Literal[
     "latent_attention",
     "prefill_attention",
     "latent_prefill",
+    "index_scores",
+    "index_selection",
+    "sparse_attention",
+    "sparse_prefill",
     "convolution",
     "recurrence",
     "chunk_solve",
@@ -35,6 +39,10 @@ KIN: dict[Kind, Kind] = {
     "experts": "gemm",
     "latent_attention": "attention",
     "latent_prefill": "prefill_attention",
+    "index_scores": "attention",
+    "index_selection": "elementwise",
+    "sparse_attention": "latent_attention",
+    "sparse_prefill": "sparse_attention",
     "convolution": "elementwise",
     "recurrence": "elementwise",
     "chunk_solve": "chunk_scan",
@@ -45,6 +53,14 @@ KIN: dict[Kind, Kind] = {
     "rotary": "elementwise",
     "quantise": "elementwise",
 }
+# The kinds of a layer's state: linear attention and state spaces.
+STATE_KINDS: tuple[Kind, ...] = (
+    "convolution",
+    "recurrence",
+    "chunk_solve",
+    "chunk_scan",
+    "fused_scan",
+)
 # Consecutive kinds of operation in an attention call, whose errors count as one. Sums add them
 # last: over a grid all other operations have fewer points, and so has their sum.
 ONE_KERNEL: tuple[Kind, ...] = ("attention", "latent_attention", "combine", "copy")

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from simulator.counts.operation import Kind, Operation
-from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, is_low_precision
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
+from simulator.inputs.formats import NAMED_FORMATS, TensorGroup, WeightFormat
 from simulator.inputs.model import LayerGroup, ModelShape
 from simulator.inputs.setup import Setup
 from simulator.numeric import Numeric
@@ -68,14 +69,13 @@ class Shard:
         """Bytes of one activation."""
         return DTYPE_BYTES[self.dtype]
 
-    @property
-    def product_dtype(self) -> Dtype:
-        """Format of the layers' products: some weights are expanded to the activations' format."""
-        return self.multiplied(self.setup.weight_dtype)
+    def weights(self, group: TensorGroup | None) -> WeightFormat:
+        """Return the format of a group's weights; None for those that nobody quantises."""
+        return self.setup.weights.of(group) if group else NAMED_FORMATS[self.dtype]
 
-    def multiplied(self, weight_dtype: Dtype) -> Dtype:
-        """Return the format of a product with weights of a given format."""
-        return self.dtype if weight_dtype in EXPANDED else weight_dtype
+    def product_dtype(self, group: TensorGroup | None) -> Dtype:
+        """Return the format of products with a group's weights."""
+        return self.weights(group).product_dtype(self.dtype)
 
     def rows(self, width: Numeric) -> Numeric:
         """Bytes of ``width`` activations for every token. [bytes]."""
@@ -94,7 +94,7 @@ def gemm(
     *,
     bias: bool = False,
     matrices: int = 1,
-    dtype: Dtype | None = None,
+    group: TensorGroup | None = "attention",
     tokens: Numeric | None = None,
 ) -> Operation:
     """Return a product of activations and weights: [M, K] x [K, N], M tokens.
@@ -109,15 +109,14 @@ def gemm(
         Whether to add a vector of N.
     matrices
         Weight matrices that share the input; each is multiplied by its own kernel.
-    dtype
-        Format of the weights, if not that of the model's layers.
+    group
+        The tensors among which the weights are, for their format; None for what nobody quantises.
     tokens
         M, if not all tokens of the step.
     """
-    weight_dtype = dtype or shard.setup.weight_dtype
+    stored, product_dtype = shard.weights(group), shard.product_dtype(group)
     rows = shard.tokens if tokens is None else tokens
-    product_dtype = shard.multiplied(weight_dtype)
-    weights = inner * columns * DTYPE_BYTES[weight_dtype]
+    weights = inner * columns * stored.bytes
     if bias:
         weights = weights + columns * shard.element_bytes
     # A quantised product reads quantised activations.
@@ -133,7 +132,7 @@ def gemm(
         m=rows,
         n=columns / matrices if matrices > 1 else columns,
         k=inner,
-        weights=weight_dtype if weight_dtype in EXPANDED else None,
+        weights=stored.dtype if stored.dtype != product_dtype else None,
         dtype=product_dtype,
     )
 
@@ -149,7 +148,7 @@ def per_head(shard: Shard, name: str, inner: int, columns: int) -> Operation:
         Sizes of each head's matrix.
     """
     heads = shard.heads
-    weights = heads * inner * columns * DTYPE_BYTES[shard.setup.weight_dtype]
+    weights = heads * inner * columns * shard.weights("attention").bytes
     return Operation(
         name=name,
         kind="gemm",
@@ -214,7 +213,12 @@ def quantise(
 
 
 def quantised(
-    shard: Shard, name: str, width: Numeric, *, rows: Numeric | None = None
+    shard: Shard,
+    name: str,
+    width: Numeric,
+    *,
+    group: TensorGroup = "attention",
+    rows: Numeric | None = None,
 ) -> list[Operation]:
     """Return the kernel that quantises the input of a layer's products, if they need one.
 
@@ -224,10 +228,12 @@ def quantised(
     ----------
     width
         Values per row.
+    group
+        The tensors that are multiplied.
     rows
         Number of rows, if not that of the step's tokens.
     """
-    dtype = shard.product_dtype
+    dtype = shard.product_dtype(group)
     if shard.eager or not is_low_precision(DTYPE_BYTES[dtype]):
         return []
     count = shard.tokens if rows is None else rows
@@ -320,7 +326,7 @@ def rotary(shard: Shard, width: int, head_dim: int) -> Operation:
 
 def cache_write(shard: Shard, width: int) -> Operation:
     """Write the new tokens' keys and values, ``width`` values each, into the cache."""
-    kv_element = DTYPE_BYTES[shard.setup.kv_dtype]
+    kv_element = shard.setup.kv_bytes
     return Operation(
         name="kv_write",
         kind="copy",

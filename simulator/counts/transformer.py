@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from simulator.counts.attention import latent, linear
+from simulator.counts.attention import latent, linear, sparse
 from simulator.counts.attention.plain import rebuild
 from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.shape import AttentionShape, present
@@ -38,14 +38,17 @@ from simulator.counts.pieces import (
 )
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
+from simulator.inputs.formats import TensorGroup
 from simulator.inputs.model import (
     PROJECTED_SIZES,
     Experts,
     KvSource,
     LayerGroup,
+    LayerInputs,
     ModelShape,
     Product,
     State,
+    gate_columns,
     norms_of_layer,
 )
 from simulator.inputs.setup import Setup
@@ -57,8 +60,9 @@ PREFILL_ROWS_PER_BLOCK = 128
 TOP_K = 200  # default of gpt-fast's sampling and of the paper
 
 # What decides the cost of each part of a layer, besides the model: fields of its group.
-PROJECTED = ("attends", "kv", *PROJECTED_SIZES)
-ATTENDED = (*PROJECTED, "window", "chunk")
+ATTENDED = ("indexes", *PROJECTED_SIZES, "window", "chunk")
+PROJECTED = ("kv", "indexes", *PROJECTED_SIZES)
+COPIED = ("kv", *ATTENDED)
 FED_FORWARD = ("mlp", "intermediate_size", "norms_per_layer", "mixes")
 
 
@@ -107,11 +111,12 @@ def around_attention(
     before, after = embedding(shard), []
     for group, layers, mark in attending(model, *PROJECTED):
         layer = shard.of(group)
-        before += repeated(attention_input(layer, kv=group.kv), layers, mark=mark)
+        operations = attention_input(layer, kv=group.kv, indexes=group.indexes)
+        before += repeated(operations, layers, mark=mark)
         after += repeated(attention_output(layer), layers, mark=mark)
     before += _states(shard, lambda state: linear.decode(shard, state, work))
     before += _further_products(shard)
-    return before, after + _mlps(shard) + head(shard, work.tokens)
+    return before, after + _mlps(shard) + _added_inputs(shard) + head(shard, work.tokens)
 
 
 def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
@@ -124,7 +129,18 @@ def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
     fields
         Fields of :class:`LayerGroup` that decide the cost of a part of a layer.
     """
-    groups = model.layer_groups
+    return _merged([group for group in model.layer_groups if group.runs], fields)
+
+
+def attending(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
+    """Return the kinds, as :func:`kinds` does, of the layers that have attention."""
+    return _merged([group for group in model.layer_groups if group.attends and group.runs], fields)
+
+
+def _merged(
+    groups: Sequence[LayerGroup], fields: Sequence[str]
+) -> list[tuple[LayerGroup, int, str]]:
+    """Merge groups that are equal in some fields."""
     if len(groups) == 1:
         return [(groups[0], groups[0].count, _mark(groups[0], fields))]
     merged: dict[tuple[object, ...], tuple[LayerGroup, int]] = {}
@@ -140,11 +156,6 @@ def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
         number = f"_{alike[label]}" if alike[label] > 1 else ""
         found.append((group, layers, label[0] + number))
     return found
-
-
-def attending(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
-    """Return those of :func:`kinds` that have attention."""
-    return [kind for kind in kinds(model, *fields) if kind[0].attends]
 
 
 def _mark(group: LayerGroup, fields: Sequence[str]) -> str:
@@ -190,18 +201,21 @@ def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[
     operations, outputs = embedding(shard), []
     for group, layers, mark in attending(model, *PROJECTED):
         layer = shard.of(group)
-        before = attention_input(layer, absorbed=False, kv=group.kv)
+        # Prefill attends in the absorbed form where each query selects its own tokens.
+        absorbed = model.indexer is not None
+        before = attention_input(layer, absorbed=absorbed, kv=group.kv, indexes=group.indexes)
         if model.latent is not None and setup.mixed:
             before.append(latent.context_store(shard, model.latent, shared_tokens(levels)))
         operations += repeated(before, layers, mark=mark)
-        outputs += repeated(attention_output(layer, absorbed=False), layers, mark=mark)
+        outputs += repeated(attention_output(layer, absorbed=absorbed), layers, mark=mark)
     for group, layers, mark in attending(model, *ATTENDED):
-        prefill = _prefill_attention(shard.of(group), levels, group)
+        prefill = _prefill_attention(shard.of(group), levels, group, work)
         operations += repeated(prefill, layers, mark=mark)
     operations += _states(shard, lambda state: linear.prefill(shard, state, levels, work))
-    operations += [*_further_products(shard), *outputs, *_mlps(shard), *head(shard, work.prompts)]
+    operations += [*_further_products(shard), *outputs, *_mlps(shard), *_added_inputs(shard)]
+    operations += head(shard, work.prompts)
     if setup.copies:
-        for group, layers, mark in attending(model, *ATTENDED):
+        for group, layers, mark in attending(model, *COPIED):
             if group.caches:
                 copies = [_broadcast_cache(model, setup, work, group)]
                 operations += repeated(copies, layers, mark=mark)
@@ -216,27 +230,29 @@ def check_split(model: ModelShape, ranks: int) -> None:
     WorkloadError
         If a rank would hold a fraction of a head.
     """
-    layers = [model.of(group) for group in model.layer_groups if group.attends] or [model]
+    layers = model.attention_layers
+    states = [group.state for group in model.layer_groups if group.state is not None]
+    # Heads that must be split, those that may be copied instead, and their names.
+    sizes = {(layer.heads, layer.kv_heads, "heads and {} KV heads") for layer in layers}
+    sizes |= {
+        (state.v_heads, state.k_heads or state.v_heads, "state heads and {} key heads")
+        for state in states
+    }
 
-    def divides(size: int) -> bool:
-        return all(
-            layer.heads % size == 0 and (layer.kv_heads % size == 0 or size % layer.kv_heads == 0)
-            for layer in layers
-        )
+    def refused(size: int) -> list[str]:
+        return [
+            f"{split} {words.format(copied)}"
+            for split, copied, words in sorted(sizes)
+            if split % size or (copied % size and size % copied)
+        ]
 
-    if not divides(ranks):
-        valid = [str(size) for size in range(1, model.heads + 1) if divides(size)]
-        heads = sorted({layer.heads for layer in layers})
-        kv_heads = sorted({layer.kv_heads for layer in layers})
+    if refused(ranks):
+        largest = max(split for split, *_ in sizes)
+        valid = [str(size) for size in range(1, largest + 1) if not refused(size)]
         raise WorkloadError(
-            f"tensor_parallel = {ranks} does not divide the {_either(heads)} heads and "
-            f"{_either(kv_heads)} KV heads of {model.name}; it can be {', '.join(valid)}"
+            f"tensor_parallel = {ranks} does not divide the {' or the '.join(refused(ranks))} of "
+            f"{model.name}; it can be {', '.join(valid)}"
         )
-
-
-def _either(sizes: Sequence[int]) -> str:
-    """Name the sizes of different layers."""
-    return " or ".join(map(str, sizes))
 
 
 # Embedding.
@@ -267,18 +283,56 @@ def embedding(shard: Shard) -> list[Operation]:
     ]
     if width != model.hidden_size:
         # The matrix between the hidden size and a token table of a different width (OPT-350m).
-        projection = gemm(
-            shard, "embedding_projection", width, model.hidden_size, dtype=shard.dtype
-        )
+        projection = gemm(shard, "embedding_projection", width, model.hidden_size, group=None)
         operations.append(projection)
-    return operations
+    if model.layer_inputs is not None:
+        operations += _layer_inputs(shard, model.layer_inputs)
+    return operations + _products(shard, model.products, None)
+
+
+def _layer_inputs(shard: Shard, inputs: LayerInputs) -> list[Operation]:
+    """Gather each token's vectors for all layers, and add a product of its embedding to them."""
+    model = shard.model
+    width = model.layers * inputs.width
+    row = shard.rows(width)
+    return [
+        Operation(
+            name="layer_inputs",
+            kind="gather",
+            bytes_read=row + shard.tokens * INDEX_BYTES,
+            bytes_written=row,
+            weight_bytes_read=row,
+            launches=1,
+        ),
+        *all_reduce("layer_inputs_all_reduce", message_bytes=row, ranks=shard.ranks),
+        gemm(shard, "layer_inputs_projection", model.hidden_size, shard.split(width), group=None),
+        *all_gather("layer_inputs_all_gather", gathered_bytes=row, ranks=shard.ranks),
+        vector_norm(shard, "layer_inputs_norm", shard.tokens * model.layers, inputs.width),
+        elementwise("layer_inputs_sum", 2 * row, row),
+    ]
+
+
+def _added_inputs(shard: Shard) -> list[Operation]:
+    """Multiply each layer's own input with a gate on the layer's output, and add the product."""
+    model, inputs = shard.model, shard.model.layer_inputs
+    if inputs is None:
+        return []
+    d, row = model.hidden_size, shard.rows(inputs.width)
+    layer = [
+        gemm(shard, "layer_input_gate", d, shard.split(inputs.width), group="mlp"),
+        elementwise("layer_input_activation", 2 * row, row, kind="activation"),
+        gemm(shard, "layer_input_up", shard.split(inputs.width), d, group="mlp"),
+        *all_reduce("layer_input_all_reduce", message_bytes=shard.rows(d), ranks=shard.ranks),
+        norm(shard, "layer_input_norm"),
+    ]
+    return repeated(layer, model.layers)
 
 
 # Attention.
 
 
 def attention_input(
-    shard: Shard, *, absorbed: bool = True, kv: KvSource = "own"
+    shard: Shard, *, absorbed: bool = True, kv: KvSource = "own", indexes: bool = True
 ) -> list[Operation]:
     """Norm, projections to queries, keys and values, their norms, rotary, and cache write.
 
@@ -287,20 +341,34 @@ def attention_input(
     absorbed
         For latent attention: whether queries move into the latent space (decoding), or keys and
         values out of it (prefill, and an expanded cache).
-    kv
-        The layer's own keys and values, see :class:`~simulator.inputs.model.LayerGroup`.
+    kv, indexes
+        The layer's own keys and values, and its own indexer: see
+        :class:`~simulator.inputs.model.LayerGroup`.
     """
     model, absorbed = shard.model, absorbed and not shard.setup.expanded
     operations = [norm(shard, "attention_norm")] if model.norms_per_layer else []
-    operations += quantised(shard, "attention_quantise", model.hidden_size)
+    read = model.attention_input_size or model.hidden_size
+    operations += quantised(shard, "attention_quantise", read)
     if model.latent is not None:
-        return operations + latent.projections(shard, model.latent, absorbed=absorbed)
+        operations += latent.projections(shard, model.latent, absorbed=absorbed)
+        if model.indexer is not None and indexes:
+            operations += sparse.projections(shard, model.indexer, model.latent)
+        return operations
     kv_heads = 0 if kv == "earlier" else max(1, model.kv_heads // shard.ranks)
     query, key = shard.heads * model.head_dim, kv_heads * model.head_dim
     value = kv_heads * model.value_width
-    columns = query + key + (0 if kv == "tied" else value)
-    bias = model.qkv_bias
-    operations.append(gemm(shard, "qkv_projection", model.hidden_size, columns, bias=bias))
+    columns = (model.query_rank or query) + key + (0 if kv == "tied" else value)
+    gate, bias = gate_columns(model) // shard.ranks, model.qkv_bias
+    if model.attention_gate == "head":  # a matrix of its own
+        operations.append(gemm(shard, "gate_projection", model.hidden_size, gate))
+    else:
+        columns += gate
+    operations.append(gemm(shard, "qkv_projection", read, columns, bias=bias))
+    if model.query_rank is not None:
+        operations += [
+            vector_norm(shard, "query_norm", shard.tokens, model.query_rank),
+            gemm(shard, "query_up_projection", model.query_rank, query),
+        ]
     if model.qk_norm != "none":
         operations.append(_qk_norm(shard, kv_heads))
     if model.rotary:
@@ -336,7 +404,13 @@ def attention(shape: AttentionShape, setup: Setup) -> list[Operation]:
     """
     way = find_way(setup.kernel)
     operations = [rebuild(shape)] if setup.rebuilds else []
-    if setup.eager and shape.expanded is None:  # plain code of the mixed form is no setup's
+    if shape.indexer is not None:
+        if shape.indexes:
+            operations += sparse.scores(
+                shape, shape.indexer, bifurcated=setup.bifurcated, rereads=setup.rereads
+            )
+        operations.append(sparse.attention(shape, shape.indexer))
+    elif setup.eager and shape.expanded is None:  # plain code of the mixed form is no setup's
         operations += way.plain(shape, setup)
     elif setup.bifurcated:
         operations += way.bifurcated(shape)
@@ -401,12 +475,14 @@ def attention_shape(
         value_width=value_width,
         cache_width=cache_width,
         activation_bytes=DTYPE_BYTES[setup.activation_dtype],
-        kv_bytes=DTYPE_BYTES[setup.kv_dtype],
+        kv_bytes=setup.kv_bytes,
         dtype=setup.activation_dtype,
         resident_blocks=resident_blocks,
         sliced_queries=not model.rotary and model.qk_norm == "none" and model.latent is None,
         levels=visible_levels(work, context) if work.tree else (),
         kind="attention" if model.latent is None or setup.expanded else "latent_attention",
+        indexer=model.indexer,
+        indexes=group is None or group.indexes,
     )
     if model.latent is None or not setup.mixed:
         return shape
@@ -502,13 +578,15 @@ def prefilled_levels(setup: Setup, work: Workload) -> tuple[SharedLevel, ...]:
 
 
 def _prefill_attention(
-    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup
+    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup, work: Workload
 ) -> list[Operation]:
     """Return causal flash attention of every node over itself and the nodes above it.
 
     A query sees itself and the tokens before it, within its window or chunk. A level has the pairs
     up to its end minus those of the levels above it.
     """
+    if shard.model.indexer is not None:
+        return _sparse_prefill(shard, levels, group, work)
     heads, element = shard.heads, shard.element_bytes
     kv_heads, key_width, value_width = prefill_geometry(shard.model, shard.setup)
     widths = key_width + value_width
@@ -544,6 +622,25 @@ def _prefill_attention(
     return operations
 
 
+def _sparse_prefill(
+    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup, work: Workload
+) -> list[Operation]:
+    """Return every node's attention to the tokens that its queries select."""
+    shape = attention_shape(shard.model, shard.setup, work, group, resident_blocks=1)
+    operations: list[Operation] = []
+    above: Numeric = 0
+    for number, level in enumerate(levels, 1):
+        if shape.indexer is None:
+            break
+        found = sparse.prefill(
+            shape, shape.indexer, prompts=level.nodes, tokens=level.tokens, before=above
+        )
+        mark = f"_level_{number}" if len(levels) > 1 else ""
+        operations += repeated(found if group.indexes else found[-1:], 1, mark=mark)
+        above = above + level.tokens
+    return operations
+
+
 def _causal_pairs(group: LayerGroup, tokens: Numeric) -> Numeric:
     """Return the pairs of a query and a key that it sees, over the first tokens of a context.
 
@@ -564,7 +661,7 @@ def _broadcast_cache(
     """Return the copies of each context's cache to every sample, for contiguous caches."""
     context, _ = visible_tokens(group, work.context_tokens, 0)
     *_, cache_width = rank_geometry(model.of(group), setup)
-    one_copy = work.prompts * context * cache_width * DTYPE_BYTES[setup.kv_dtype]
+    one_copy = work.prompts * context * cache_width * setup.kv_bytes
     return Operation(
         name="kv_broadcast",
         kind="copy",
@@ -586,6 +683,10 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
     """
     model, absorbed = shard.model, absorbed and not shard.setup.expanded
     operations, width = [], shard.heads * model.value_width
+    if model.attention_gate != "none":
+        gated = shard.rows(width)
+        gate = shard.rows(shard.split(gate_columns(model)))
+        operations.append(elementwise("attention_gate", gated + gate, gated))
     if model.latent is not None:
         width = shard.heads * model.latent.value_dim
         if absorbed:
@@ -608,9 +709,10 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
 
 def _states(shard: Shard, mixed: Callable[[State], list[Operation]]) -> list[Operation]:
     """Return the layers with a state; ``mixed`` gives a state's convolution and recurrence."""
+    groups = [group for group in shard.model.layer_groups if group.state is not None]
     return [
         operation
-        for group, layers, mark in kinds(shard.model, "state", "attends")
+        for group, layers, mark in _merged(groups, ("state", "attends"))
         if group.state is not None
         for operation in repeated(_state_layer(shard, group, mixed(group.state)), layers, mark=mark)
     ]
@@ -623,35 +725,57 @@ def _state_layer(shard: Shard, group: LayerGroup, mixing: Sequence[Operation]) -
         return []
     d, width = model.hidden_size, shard.split(state.width)
     norms = [norm(shard, "state_norm")] if model.norms_per_layer and not group.attends else []
-    further = [_product(shard, product) for product in state.products]
+    columns = shard.split(state.columns) + state.copied_columns(shard.ranks)
     return [
         *norms,
-        *quantised(shard, "state_quantise", d),
-        gemm(shard, "state_input_projection", d, shard.split(state.columns)),
-        *further,
+        *quantised(shard, "state_quantise", d, group="state"),
+        gemm(shard, "state_input_projection", d, columns, group="state"),
+        *_products(shard, state.products, "state"),
         *mixing,
-        vector_norm(shard, "state_gate", shard.tokens * shard.split(state.v_heads), state.v_dim),
-        *quantised(shard, "state_output_quantise", width),
-        gemm(shard, "state_output_projection", width, d),
+        _state_gate(shard, state),
+        *quantised(shard, "state_output_quantise", width, group="state"),
+        gemm(shard, "state_output_projection", width, d, group="state"),
         *all_reduce("state_all_reduce", message_bytes=shard.rows(d), ranks=shard.ranks),
         *residual_add(shard, "state_residual"),
     ]
 
 
+def _state_gate(shard: Shard, state: State) -> Operation:
+    """Return the gate on the output, and its norm but for scans and convolutions."""
+    row = shard.rows(shard.split(state.width))
+    if state.rule in ("scan", "convolution"):
+        return elementwise("state_gate", 2 * row, row)
+    return vector_norm(shard, "state_gate", shard.tokens * shard.split(state.v_heads), state.v_dim)
+
+
 def _further_products(shard: Shard) -> list[Operation]:
     """Return the further matrices of all layers."""
+    groups = [group for group in shard.model.layer_groups if group.products]
     return [
         operation
-        for group, layers, mark in kinds(shard.model, "products")
-        for operation in repeated(
-            [_product(shard, each) for each in group.products], layers, mark=mark
-        )
+        for group, layers, mark in _merged(groups, ("products",))
+        for operation in repeated(_products(shard, group.products), layers, mark=mark)
     ]
 
 
-def _product(shard: Shard, product: Product) -> Operation:
-    """Return one further matrix, split by columns."""
-    return gemm(shard, product.name, product.inner, shard.split(product.columns))
+def _products(
+    shard: Shard, products: Sequence[Product], group: TensorGroup | None = "attention"
+) -> list[Operation]:
+    """Return further matrices, and the sums over the ranks of those that are split by rows."""
+    operations = []
+    for product in products:
+        inner: Numeric = product.inner
+        columns: Numeric = product.columns
+        if product.split == "columns":
+            columns = shard.split(product.columns)
+        elif product.split == "rows":
+            inner = shard.split(product.inner)
+        operations.append(gemm(shard, product.name, inner, columns, group=group))
+        if product.split == "rows":
+            summed = shard.rows(product.columns)
+            name = f"{product.name}_all_reduce"
+            operations += all_reduce(name, message_bytes=summed, ranks=shard.ranks)
+    return operations
 
 
 # The MLP: dense, or a mixture of experts.
@@ -673,28 +797,32 @@ def mlp(shard: Shard, group: LayerGroup) -> list[Operation]:
     names = ("mlp_norm", "attention_post_norm", "mlp_post_norm")
     left = norms_of_layer(model, group) - group.mixes
     operations = [norm(shard, name) for name in names[: max(0, left)]]
+    further = range(1, left - len(names) + 1)  # of experts beside a dense MLP (Gemma 4)
+    operations += [norm(shard, f"further_norm_{number}") for number in further]
     if group.mlp == "none":
         return operations
     if group.mlp == "experts" and model.experts is not None:
         operations += _experts(shard, model.experts)
     else:
         inner = shard.split(model.intermediate_size)
-        operations += _dense(shard, "mlp", inner, bias=model.mlp_bias)
+        operations += _dense(shard, "mlp", inner, bias=model.mlp_bias, group="mlp")
     reduced_bytes = shard.rows(model.hidden_size)
     operations += all_reduce("mlp_all_reduce", message_bytes=reduced_bytes, ranks=shard.ranks)
     return operations + residual_add(shard, "mlp_residual")
 
 
-def _dense(shard: Shard, name: str, inner: Numeric, *, bias: bool) -> list[Operation]:
+def _dense(
+    shard: Shard, name: str, inner: Numeric, *, bias: bool, group: TensorGroup
+) -> list[Operation]:
     """Return up (and gate) projection, activation, and down projection."""
     d, ups = shard.model.hidden_size, 2 if shard.model.gated_mlp else 1
     matrices = ups if shard.eager else 1
     return [
-        *quantised(shard, f"{name}_quantise", d),
-        gemm(shard, f"{name}_up", d, ups * inner, matrices=matrices, bias=bias),
+        *quantised(shard, f"{name}_quantise", d, group=group),
+        gemm(shard, f"{name}_up", d, ups * inner, matrices=matrices, bias=bias, group=group),
         _activation(shard, f"{name}_activation", inner),
-        *quantised(shard, f"{name}_inner_quantise", inner),
-        gemm(shard, f"{name}_down", inner, d, bias=bias),
+        *quantised(shard, f"{name}_inner_quantise", inner, group=group),
+        gemm(shard, f"{name}_down", inner, d, bias=bias, group=group),
     ]
 
 
@@ -712,8 +840,10 @@ def _activation(shard: Shard, name: str, inner: Numeric) -> Operation:
 def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     """Return a mixture of experts: router, routed experts, and the expert that all tokens share."""
     model, setup = shard.model, shard.setup
-    visited = visited_experts(
-        experts.count,
+    choices = experts.count + experts.zero
+    weighed = experts.count / choices if experts.zero else 1
+    visited = weighed * visited_experts(
+        choices,
         experts.per_token,
         shard.tokens,
         routing=setup.routing,
@@ -721,29 +851,40 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     )
     routed = RoutedExperts(
         tokens=shard.tokens,
-        count=experts.count,
-        pairs=shard.tokens * experts.per_token,
+        count=choices,
+        pairs=shard.tokens * experts.weighed_per_token,
         visited=visited,
         held=experts.count,
         even=setup.routing == "balanced",
-        hidden=model.hidden_size,
+        hidden=experts.latent_size or model.hidden_size,
         inner=shard.split(experts.intermediate_size),
         ups=2 if model.gated_mlp else 1,
         bias=experts.expert_bias,
         activations=shard.dtype,
-        stored=setup.weight_dtype,
-        multiplied=shard.product_dtype,
+        stored=shard.weights("experts"),
+        multiplied=shard.product_dtype("experts"),
     )
-    bias, dtype = experts.router_bias, shard.dtype
+    bias, d = experts.router_bias, model.hidden_size
     operations = [
-        gemm(shard, "router", model.hidden_size, experts.count, bias=bias, dtype=dtype),
-        *routed.operations(eager=shard.eager),
-    ]
+        gemm(shard, each.name, each.inner, each.columns, group=None) for each in experts.router
+    ] or [gemm(shard, "router", d, choices, bias=bias, group=None)]
+    visits = routed.operations(eager=shard.eager)
+    if experts.latent_size is not None:
+        # Replicated on every rank, as engines do.
+        latent, bias = experts.latent_size, model.mlp_bias
+        visits = [
+            gemm(shard, "experts_latent_projection", d, latent, bias=bias, group=None),
+            *visits,
+            gemm(shard, "experts_latent_output", latent, d, bias=bias, group=None),
+        ]
+    operations += visits
     if experts.shared_intermediate_size:
         if experts.shared_gate:
-            operations.append(gemm(shard, "shared_expert_gate", model.hidden_size, 1, dtype=dtype))
+            operations.append(gemm(shard, "shared_expert_gate", model.hidden_size, 1, group=None))
         shared = shard.split(experts.shared_intermediate_size)
-        operations += _dense(shard, "shared_expert", shared, bias=model.mlp_bias)
+        operations += _dense(
+            shard, "shared_expert", shared, bias=model.mlp_bias, group="shared_experts"
+        )
     return operations
 
 
@@ -756,17 +897,15 @@ def head(shard: Shard, tokens: Numeric) -> list[Operation]:
     logits = tokens * model.vocab_size * shard.element_bytes
     operations = [norm(shard, "final_norm")] if model.extra_norms else []
     width = model.embedding_size or model.hidden_size
-    # Quantised checkpoints keep the embedding and the head in 16 bits.
-    dtype = shard.dtype
     if width != model.hidden_size:
         projection = gemm(
-            shard, "head_projection", model.hidden_size, width, dtype=dtype, tokens=tokens
+            shard, "head_projection", model.hidden_size, width, group=None, tokens=tokens
         )
         operations.append(projection)
     columns, bias = shard.split(model.vocab_size), model.lm_head_bias
     return [
         *operations,
-        gemm(shard, "lm_head", width, columns, bias=bias, dtype=dtype, tokens=tokens),
+        gemm(shard, "lm_head", width, columns, bias=bias, group="head", tokens=tokens),
         *all_gather("logits_all_gather", gathered_bytes=logits, ranks=shard.ranks),
         _sampling(shard, tokens),
     ]

@@ -5,11 +5,12 @@ from typing import Literal, get_args
 Dtype = Literal["bf16", "fp16", "fp32", "fp8", "fp8_block", "int8", "nvfp4", "mxfp4", "int4"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 # A KV cache has no scales of blocks of weights.
-KvDtype = Literal["bf16", "fp16", "fp32", "fp8", "int8", "int4"]
+KvDtype = Literal["bf16", "fp16", "fp32", "fp8", "int8", "nvfp4", "mxfp4", "int4"]
+KV_DTYPES: tuple[KvDtype, ...] = get_args(KvDtype)
 
-# Bytes per element. The scales of block formats are counted: of fp8_block four bytes per 128 x 128
-# weights (DeepSeek-V3), of nvfp4 one byte per 16 (NVIDIA), of mxfp4 one per 32 (OCP MX 1.0). Those
-# of fp8, int8 and int4 (one or two bytes per 64 and more) are left out: they add at most 2 %.
+# Bytes per weight, scales included: of fp8_block four bytes per 128 x 128 weights (DeepSeek-V3), of
+# nvfp4 one byte per 16 (NVIDIA), of mxfp4 one per 32 (OCP MX 1.0), of int4 two per 128. fp8 and
+# int8 have one scale for a tensor or a channel, less than 0.1 %.
 DTYPE_BYTES: dict[str, float] = {
     "bf16": 2,
     "fp16": 2,
@@ -19,7 +20,14 @@ DTYPE_BYTES: dict[str, float] = {
     "int8": 1,
     "nvfp4": 0.5 + 1 / 16,
     "mxfp4": 0.5 + 1 / 32,
-    "int4": 0.5,
+    "int4": 0.5 + 2 / 128,
+}
+# Bytes per cached value. fp8 has one scale for a tensor. int8 and int4 have a 16-bit scale and zero
+# point for each token and head (LMDeploy's), taken as 128 wide; the others have those of weights.
+KV_BYTES: dict[str, float] = {
+    **{dtype: DTYPE_BYTES[dtype] for dtype in KV_DTYPES},
+    "int8": 1 + 4 / 128,
+    "int4": 0.5 + 4 / 128,
 }
 
 # Weights that kernels expand on the chip, to multiply activations that are not quantised (w4a16).
@@ -42,6 +50,7 @@ DTYPE_ALIASES: dict[str, Dtype] = {
     "fp8_e4m3": "fp8",
     "fp8_e5m2": "fp8",
     "float8_e4m3fn": "fp8",
+    "fp4": "nvfp4",
 }
 
 

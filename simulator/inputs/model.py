@@ -1,6 +1,7 @@
 """The shape of a decoder-only transformer: everything that determines its cost."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isqrt
@@ -9,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from simulator.errors import InputError, ModelError
-from simulator.inputs.dtypes import Dtype, read_dtype
+from simulator.inputs.dtypes import KvDtype
 from simulator.inputs.files import Frozen, read_count, validate
+from simulator.inputs.formats import WeightFormats
 
 Positive = Annotated[int, BeforeValidator(read_count), Field(gt=0)]
 Natural = Annotated[int, BeforeValidator(read_count), Field(ge=0)]
@@ -21,11 +23,18 @@ KvSource = Literal["own", "earlier", "tied"]
 
 
 class Product(Frozen):
-    """A further matrix of a layer, multiplied with every token: [inner, columns]."""
+    """A further matrix of a layer, multiplied with every token: [inner, columns].
+
+    Attributes
+    ----------
+    split
+        How tensor parallelism splits it: by columns, by rows (the results are summed), or not.
+    """
 
     name: str
     inner: Positive
     columns: Positive
+    split: Literal["columns", "rows", "none"] = "columns"
 
 
 class State(Frozen):
@@ -46,6 +55,8 @@ class State(Frozen):
         Columns of the matrices that read the hidden state: queries, keys, values, gates, decays.
     channels, taps
         Channels of the convolution and the tokens that it combines; 0 for no convolution.
+    chunk
+        Tokens of a chunk in prefill.
     products, vectors
         Further matrices, and the values of biases, decays and norms.
     """
@@ -58,6 +69,7 @@ class State(Frozen):
     columns: Positive
     channels: Natural = 0
     taps: Natural = 0
+    chunk: Positive = 64
     products: tuple[Product, ...] = ()
     vectors: Natural = 0
 
@@ -75,6 +87,15 @@ class State(Frozen):
     def convolved_values(self) -> int:
         """Inputs that the convolution keeps of one sequence."""
         return self.channels * max(0, self.taps - 1)
+
+    def copied_columns(self, ranks: int) -> float:
+        """Return the columns of one GPU beyond its part: heads of keys fewer than GPUs are copied.
+
+        The keys of a scan come from a product of their own, which is not split.
+        """
+        if self.rule == "scan" or not self.k_heads:
+            return 0
+        return 2 * self.k_dim * max(0, 1 - self.k_heads / ranks)
 
 
 class LayerGroup(Frozen):
@@ -98,10 +119,18 @@ class LayerGroup(Frozen):
     kv
         Whether the layer caches keys and values of its own, reads those of an earlier layer
         (Gemma 3n), or projects once for both (Gemma 4).
+    indexes
+        Of a model with an indexer: whether the layer has its own, or attends to the tokens that an
+        earlier layer selected (GLM-5).
     heads, kv_heads, head_dim, value_dim, intermediate_size, norms_per_layer
         Sizes and numbers that differ from the model's.
+    distinct
+        Layers whose attention, MLP and norms have weights of their own; the others use these in
+        turn (Zamba2). None: all.
     products, vectors
         Further matrices of each layer, and the values of further vectors.
+    runs
+        Whether a step runs the layer. Text alone skips cross-attention layers (Llama 3.2 Vision).
     """
 
     count: Positive
@@ -111,14 +140,17 @@ class LayerGroup(Frozen):
     attends: bool = True
     state: State | None = None
     kv: KvSource = "own"
+    indexes: bool = True
     heads: Positive | None = None
     kv_heads: Positive | None = None
     head_dim: Positive | None = None
     value_dim: Positive | None = None
     intermediate_size: Positive | None = None
+    distinct: Positive | None = None
     norms_per_layer: Positive | None = None
     products: tuple[Product, ...] = ()
     vectors: Natural = 0
+    runs: bool = True
 
     @model_validator(mode="after")
     def _has_a_part(self) -> "LayerGroup":
@@ -146,7 +178,7 @@ class LayerGroup(Frozen):
     @property
     def caches(self) -> bool:
         """Whether the layer caches keys and values of its own."""
-        return self.attends and self.kv != "earlier"
+        return self.attends and self.runs and self.kv != "earlier"
 
 
 # The sizes that a group of layers may have for itself.
@@ -165,25 +197,61 @@ class Experts(Frozen):
         Inner width of one routed expert.
     shared_intermediate_size
         Inner width of the dense MLP that every token also visits; 0 for none.
+    latent_size
+        Width that tokens are projected to before the routed experts, and back from after them
+        (Nemotron 3); None for the hidden size.
     shared_gate
         Whether a one-column gate weighs the shared expert (Qwen2-MoE).
+    router
+        Matrices of a router of several layers (ZAYA1); by default it is one, to all experts.
     router_bias, expert_bias
         Whether the router and the experts' matrices have biases.
+    zero
+        Further experts that return their input: columns of the router without weights (LongCat).
     """
 
     count: Positive
     per_token: Positive
     intermediate_size: Positive
     shared_intermediate_size: Natural = 0
+    latent_size: Positive | None = None
     shared_gate: bool = False
+    router: tuple[Product, ...] = ()
     router_bias: bool = False
     expert_bias: bool = False
+    zero: Natural = 0
 
     @model_validator(mode="after")
     def _visits_existing_experts(self) -> "Experts":
         if self.per_token > self.count:
             raise ValueError(f"experts per token ({self.per_token}) exceed experts ({self.count})")
         return self
+
+    @property
+    def weighed_per_token(self) -> float:
+        """Experts with weights that a token visits, on average if some are zero experts."""
+        return (
+            self.per_token * self.count / (self.count + self.zero) if self.zero else self.per_token
+        )
+
+
+class LayerInputs(Frozen):
+    """Per-layer input embeddings (Gemma 3n, Gemma 4): each layer adds a vector of the token's own.
+
+    A step gathers the token's row of a table [rows, layers x width], and adds a product of its
+    embedding, normalised in each layer's part. A layer multiplies its part with a gate on its
+    output, and projects the result to the hidden size.
+
+    Attributes
+    ----------
+    rows
+        Tokens of the table.
+    width
+        Values for each layer.
+    """
+
+    rows: Positive
+    width: Positive
 
 
 class LatentAttention(Frozen):
@@ -207,20 +275,49 @@ class LatentAttention(Frozen):
     value_dim: Positive
 
 
+class Indexer(Frozen):
+    """The indexer of DeepSeek sparse attention (DSA; DeepSeek-V3.2, GLM-5).
+
+    It scores every cached token for each query, and attention reads the ``top_k`` best alone. Each
+    layer keeps a key of its own per token for it, in fp8.
+
+    Attributes
+    ----------
+    heads, dim
+        Index heads, and width of their queries and of the one key that they share.
+    top_k
+        Cached tokens that a query attends to, at most.
+    """
+
+    heads: Positive
+    dim: Positive
+    top_k: Positive
+
+
 class ModelShape(Frozen):
     """Sizes of a decoder-only transformer, in the words of docs/nomenclature.md.
 
     Attributes
     ----------
-    embedding_size
-        Width of the token table and the output matrix, if not the hidden size (OPT-350m).
+    embedding_size, embedding_rows
+        Width of the token table and the output matrix, if not the hidden size (OPT-350m), and rows
+        of the table, if not the vocabulary (Llama 3.2 Vision).
+    layer_inputs
+        Embeddings of tokens that each layer adds.
+    products
+        Further matrices outside the layers, multiplied with every token.
     norm_weight, norm_bias
         Whether norms have weights, and layer norms biases.
     norms_per_layer, extra_norms
         Hidden-size norms in each layer, and outside the layers (the final norm is one).
+    attention_input_size
+        Width of what attention reads, if not the hidden size (Zamba adds the token's embedding).
     qk_norm, qk_norm_bias
         Norms on queries and keys: none, per head, or over all heads; whether layer norms among
         them have biases too.
+    attention_gate
+        Whether a gate weighs the output of attention: not, by one value for each head, or by one
+        for each value (Qwen3-Next).
     position_embeddings
         Rows of a learned position table; 0 for rotary or ALiBi.
     attention_sinks
@@ -229,10 +326,17 @@ class ModelShape(Frozen):
         Positions that the model supports, None if the source does not say.
     value_dim
         Width of a head's values, if not that of its keys (MiMo-V2).
+    query_rank
+        Width of a compressed and normalised query, if queries are not projected directly (Step-3).
     layer_groups
         The layers in groups of equal cost; by default one group.
     draft_layers
         Layers that predict further tokens (multi-token prediction): weights in memory alone.
+    weights, kv_dtype
+        Formats of the checkpoint's weights, and of the KV cache that it was made for, None if it
+        does not say.
+    tower_parameters
+        Parameters of what encodes images and sound: in memory, not in a decode step.
     source
         Where the sizes come from.
     notes
@@ -251,9 +355,14 @@ class ModelShape(Frozen):
     kv_heads: Positive
     head_dim: Positive
     value_dim: Positive | None = None
+    query_rank: Positive | None = None
     intermediate_size: Natural
+    attention_input_size: Positive | None = None
     vocab_size: Positive
     embedding_size: Positive | None = None
+    embedding_rows: Positive | None = None
+    layer_inputs: LayerInputs | None = None
+    products: tuple[Product, ...] = ()
     gated_mlp: bool = True
     tied_embeddings: bool = False
     rotary: bool = True
@@ -268,6 +377,7 @@ class ModelShape(Frozen):
     output_bias: bool = False
     mlp_bias: bool = False
     lm_head_bias: bool = False
+    attention_gate: Literal["none", "head", "value"] = "none"
     position_embeddings: Natural = 0
     attention_sinks: bool = False
     max_context_tokens: Positive | None = None
@@ -275,7 +385,10 @@ class ModelShape(Frozen):
     draft_layers: Natural = 0
     experts: Experts | None = None
     latent: LatentAttention | None = None
-    weight_dtype: Annotated[Dtype, BeforeValidator(read_dtype)] = "bf16"
+    indexer: Indexer | None = None
+    weights: WeightFormats = WeightFormats()
+    kv_dtype: KvDtype | None = None
+    tower_parameters: Natural = 0
     source: str = ""
     notes: tuple[str, ...] = ()
 
@@ -299,6 +412,8 @@ class ModelShape(Frozen):
             raise ValueError(f"layer_groups do not add up to layers = {self.layers}")
         if self.experts is None and any(group.mlp == "experts" for group in self.layer_groups):
             raise ValueError("layer_groups has layers with experts but the model has none")
+        if self.indexer is not None and self.latent is None:
+            raise ValueError("an indexer selects from a latent cache, which the model has not")
         for group in self.layer_groups:
             heads, kv_heads = group.heads or self.heads, group.kv_heads or self.kv_heads
             if group.attends and heads % kv_heads:
@@ -328,6 +443,16 @@ class ModelShape(Frozen):
         return "multi-query" if self.kv_heads == 1 else "multi-group"
 
     @property
+    def attention_layers(self) -> list["ModelShape"]:
+        """The model with the sizes of each group of layers that has attention."""
+        return [self.of(group) for group in self.layer_groups if group.attends]
+
+    @property
+    def widest_mlp(self) -> int:
+        """Largest inner width of a dense MLP."""
+        return max(self.of(group).intermediate_size for group in self.layer_groups)
+
+    @property
     def value_width(self) -> int:
         """Width of a head's values."""
         return self.value_dim or self.head_dim
@@ -351,13 +476,16 @@ class ModelShape(Frozen):
         Raises
         ------
         ModelError
-            If ``kv_heads`` does not divide the heads, or the model caches no heads.
+            If ``kv_heads`` does not divide the heads, or the model caches no heads, or not equally
+            many in all layers.
         """
         if self.latent is not None:
             raise ModelError(f"{self.name} caches a latent vector: it has no kv_heads to change")
         changed = self.replaced({"kv_heads": kv_heads})
         if changed.kv_heads == self.kv_heads:
             return self
+        if any(group.kv_heads for group in self.layer_groups):
+            raise ModelError(f"{self.name} has kv_heads that differ by layer: they cannot be set")
         name = self.name.removesuffix(f" with {self.kv_heads} KV heads")
         return changed.model_copy(update={"name": f"{name} with {changed.kv_heads} KV heads"})
 
@@ -419,11 +547,18 @@ class ParameterCount:
     Attributes
     ----------
     embedding
-        Token and position tables, and the matrices that fit a narrower token table.
+        Token, position and per-layer tables, and the matrices outside the layers.
     head
         The output matrix; 0 if it is the token table.
     attention, mlp
-        Matrices and biases of all layers.
+        Matrices and biases of all layers; those of states count as attention.
+    state
+        Of ``attention``, those of states.
+    experts, shared_experts
+        Of ``mlp``, the matrices of routed experts and of those that every token visits.
+    routing
+        Of ``mlp``, what no checkpoint quantises: routers, gates, projections to a latent space and
+        back, and biases of routed experts.
     norms
         Norm weights and biases, attention sinks included.
     active
@@ -435,7 +570,11 @@ class ParameterCount:
     embedding: int
     head: int
     attention: int
+    state: int
     mlp: int
+    experts: int
+    shared_experts: int
+    routing: int
     norms: int
     active: int
     draft: int = 0
@@ -457,45 +596,81 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     >>> count_parameters(llama).total
     6738415616
     """
-    attention = mlp = norms = idle = one = 0
+    found: Counter[str] = Counter()
+    one = 0
     for group in model.layer_groups:
-        layer = model.of(group)
-        mixing, layer_norms = _mixing_parameters(layer, group), _layer_norms(layer, group)
-        matrices, unvisited = _mlp_parameters(layer, group)
-        attention += group.count * mixing
-        mlp += group.count * matrices
-        idle += group.count * unvisited
-        norms += group.count * layer_norms
-        one = mixing + matrices + layer_norms
+        layer, distinct = model.of(group), group.distinct or group.count
+        parts = {
+            "attention": _attention_of(layer, group),
+            **_mlp_parameters(layer, group),
+            "norms": _layer_norms(layer, group),
+        }
+        for part, size in parts.items():
+            found[part] += distinct * size
+        state = 0 if group.state is None else state_parameters(layer, group.state)
+        further = state + _values(group.products) + group.vectors
+        found["state"] += group.count * state
+        found["attention"] += group.count * further
+        one = parts["attention"] + parts.get("mlp", 0) + parts["norms"] + further
     width = model.embedding_size or model.hidden_size
-    embedding = model.vocab_size * width + model.position_embeddings * model.hidden_size
+    rows = model.embedding_rows or model.vocab_size
+    embedding = rows * width + model.position_embeddings * model.hidden_size
+    embedding += _values(model.products)
     if width != model.hidden_size:
         # One matrix widens the table's vectors, another narrows those for the output.
         embedding += 2 * width * model.hidden_size
     head = 0 if model.tied_embeddings else model.vocab_size * width
     head += model.vocab_size * model.lm_head_bias
-    norms += _norm_values(model) * model.hidden_size * model.extra_norms
-    total = embedding + head + attention + mlp + norms
+    norms = found["norms"] + _norm_values(model) * model.hidden_size * model.extra_norms
+    if model.layer_inputs is not None:
+        inputs = model.layer_inputs
+        embedding += (inputs.rows + model.hidden_size) * model.layers * inputs.width
+        found["mlp"] += 2 * model.hidden_size * model.layers * inputs.width
+        norms += _norm_values(model) * (model.layers * model.hidden_size + inputs.width)
+    total = embedding + head + found["attention"] + found["mlp"] + norms
     # A drafting layer is like the last one; one matrix joins it to the hidden state and the next
     # token, each normalised before, and a norm follows.
     joined = 2 * model.hidden_size**2 + 3 * _norm_values(model) * model.hidden_size
-    draft = model.draft_layers * (one + joined)
-    return ParameterCount(embedding, head, attention, mlp, norms, active=total - idle, draft=draft)
+    return ParameterCount(
+        embedding=embedding,
+        head=head,
+        attention=found["attention"],
+        state=found["state"],
+        mlp=found["mlp"],
+        experts=found["experts"],
+        shared_experts=found["shared_experts"],
+        routing=found["routing"],
+        norms=norms,
+        active=total - found["idle"],
+        draft=model.draft_layers * (one + joined),
+    )
 
 
-def _mixing_parameters(model: ModelShape, group: LayerGroup) -> int:
-    """Count the matrices and vectors of one layer that mix tokens, and its further ones."""
-    attention = attention_parameters(model, group.kv) if group.attends else 0
-    state = 0 if group.state is None else state_parameters(model, group.state)
-    further = sum(product.inner * product.columns for product in group.products)
-    return attention + state + further + group.vectors
+def _attention_of(model: ModelShape, group: LayerGroup) -> int:
+    """Count one layer's attention and its indexer."""
+    if not group.attends:
+        return 0
+    indexer = model.indexer if group.indexes else None
+    own = 0 if indexer is None else indexer_parameters(model, indexer)
+    return attention_parameters(model, group.kv) + own
+
+
+def _values(products: Iterable[Product]) -> int:
+    """Count the values of further matrices."""
+    return sum(product.inner * product.columns for product in products)
+
+
+def indexer_parameters(model: ModelShape, indexer: Indexer) -> int:
+    """Count the matrices of one layer's indexer, and the layer norm of its key."""
+    d, rank = model.hidden_size, model.latent and model.latent.query_rank
+    queries = (rank or d) * indexer.heads * indexer.dim
+    return queries + d * (indexer.dim + indexer.heads) + 2 * indexer.dim
 
 
 def state_parameters(model: ModelShape, state: State) -> int:
     """Count the matrices, the convolution and the vectors of one layer's state."""
-    further = sum(product.inner * product.columns for product in state.products)
-    matrices = model.hidden_size * (state.columns + state.width)
-    return matrices + further + state.channels * state.taps + state.vectors
+    matrices = model.hidden_size * (state.columns + state.width) + _values(state.products)
+    return matrices + state.channels * state.taps + state.vectors
 
 
 def attention_parameters(model: ModelShape, kv: KvSource = "own") -> int:
@@ -522,32 +697,56 @@ def attention_parameters(model: ModelShape, kv: KvSource = "own") -> int:
         return query + down + up + output + biases + model.output_bias * d
     key, value = model.kv_heads * model.head_dim, model.kv_heads * model.value_width
     cached = {"own": key + value, "tied": key, "earlier": 0}[kv]
-    columns = model.heads * model.head_dim + cached
+    query, rank = model.heads * model.head_dim, model.query_rank
+    biased = (rank or query) + cached
+    gate = gate_columns(model)
+    # A gate for each value is part of the projection to queries; one for each head has no bias.
+    biases = model.qkv_bias * (biased + (gate if model.attention_gate == "value" else 0))
+    up = rank * query if rank else 0
     output = model.heads * model.value_width
-    return columns * (d + model.qkv_bias) + d * (output + model.output_bias)
+    read = model.attention_input_size or d
+    return read * (biased + gate) + biases + up + d * (output + model.output_bias)
 
 
-def _mlp_parameters(model: ModelShape, group: LayerGroup) -> tuple[int, int]:
-    """Count one layer's MLP, and what of it one token does not visit."""
+def gate_columns(model: ModelShape) -> int:
+    """Return the columns of the gate on the output of attention, 0 for none."""
+    output = model.heads * model.value_width
+    return {"none": 0, "head": model.heads, "value": output}[model.attention_gate]
+
+
+def _mlp_parameters(model: ModelShape, group: LayerGroup) -> dict[str, int]:
+    """Count one layer's MLP, its parts, and what of it one token does not visit (``idle``)."""
     experts = model.experts
     if group.mlp == "none":
-        return 0, 0
+        return {}
     if group.mlp == "dense" or experts is None:
-        return _mlp(model, model.intermediate_size, bias=model.mlp_bias), 0
-    one = _mlp(model, experts.intermediate_size, bias=experts.expert_bias)
-    shared = 0
+        return {"mlp": _mlp(model, model.intermediate_size, bias=model.mlp_bias)}
+    latent, width = experts.latent_size, experts.intermediate_size
+    one = _mlp(model, width, bias=experts.expert_bias, hidden=latent)
+    matrices = _mlp(model, width, bias=False, hidden=latent)
+    shared = around = 0
+    if latent is not None:
+        around = 2 * model.hidden_size * latent + model.mlp_bias * (model.hidden_size + latent)
     if experts.shared_intermediate_size:
         shared = _mlp(model, experts.shared_intermediate_size, bias=model.mlp_bias)
-        shared += experts.shared_gate * model.hidden_size
-    router = experts.count * (model.hidden_size + experts.router_bias)
-    return experts.count * one + shared + router, (experts.count - experts.per_token) * one
+        around += experts.shared_gate * model.hidden_size
+    router = (experts.count + experts.zero) * (model.hidden_size + experts.router_bias)
+    if experts.router:
+        router = _values(experts.router)
+    return {
+        "mlp": experts.count * one + shared + around + router,
+        "experts": experts.count * matrices,
+        "shared_experts": shared,
+        "routing": experts.count * (one - matrices) + around + router,
+        "idle": round((experts.count - experts.weighed_per_token) * one),
+    }
 
 
-def _mlp(model: ModelShape, inner: int, *, bias: bool) -> int:
-    """Count one MLP: two matrices up if gated, and one down."""
-    ups = 2 if model.gated_mlp else 1
-    weights = (ups + 1) * model.hidden_size * inner
-    return weights + (ups * inner + model.hidden_size if bias else 0)
+def _mlp(model: ModelShape, inner: int, *, bias: bool, hidden: int | None = None) -> int:
+    """Count one MLP: two matrices up if gated, and one down; ``hidden`` is what it reads."""
+    ups, hidden = 2 if model.gated_mlp else 1, hidden or model.hidden_size
+    weights = (ups + 1) * hidden * inner
+    return weights + (ups * inner + hidden if bias else 0)
 
 
 def _norm_values(model: ModelShape) -> int:
@@ -568,6 +767,7 @@ def _layer_norms(model: ModelShape, group: LayerGroup) -> int:
     norms = values * model.hidden_size * norms_of_layer(model, group)
     if not group.attends:
         return norms
+    norms += values * ((model.attention_input_size or model.hidden_size) - model.hidden_size)
     key_heads = 0 if group.kv == "earlier" else 1
     qk_heads = {
         "none": 0,
@@ -575,7 +775,7 @@ def _layer_norms(model: ModelShape, group: LayerGroup) -> int:
         "all": model.heads + key_heads * model.kv_heads,
     }[model.qk_norm]
     qk_values = values if model.qk_norm_bias else model.norm_weight
-    norms += qk_values * qk_heads * model.head_dim
+    norms += qk_values * qk_heads * model.head_dim + values * (model.query_rank or 0)
     if model.latent is not None:
         norms += model.latent.kv_rank + (model.latent.query_rank or 0)
     return norms + model.heads * model.attention_sinks

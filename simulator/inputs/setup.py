@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 
 from simulator.errors import WorkloadError, unknown
-from simulator.inputs.dtypes import Dtype, KvDtype, activation_dtype, read_dtype
+from simulator.inputs.dtypes import KV_BYTES, Dtype, KvDtype, read_dtype
 from simulator.inputs.files import Frozen, read_count, validate
+from simulator.inputs.formats import WeightFormats, WeightName, one_format
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import AtLeastOne, Workload
 from simulator.units import MILLISECOND
@@ -18,6 +19,7 @@ Execution = Literal["graph", "compiled", "eager"]
 Routing = Literal["balanced", "uniform", "skewed"]
 LatentForm = Literal["auto", "absorbed", "expanded", "mixed"]
 ConstantsChoice = Literal["auto", "carried", "peak"]
+Engine = Literal["vllm", "sglang", "trtllm"]
 
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 KV_LAYOUTS: tuple[KvLayout, ...] = get_args(KvLayout)
@@ -25,9 +27,12 @@ EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
 ROUTINGS: tuple[Routing, ...] = get_args(Routing)
 LATENT_FORMS: tuple[LatentForm, ...] = get_args(LatentForm)
 CONSTANTS_CHOICES: tuple[ConstantsChoice, ...] = get_args(ConstantsChoice)
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+# Fields about the process that a scenario does not have.
+PROCESS = ("constants", "gpu_memory_utilization", "engine", "max_batched_tokens")
 
 
-DtypeField = Annotated[Dtype, BeforeValidator(read_dtype)]
+WeightField = Annotated[WeightName, BeforeValidator(read_dtype)]
 KvDtypeField = Annotated[KvDtype, BeforeValidator(read_dtype)]
 
 
@@ -46,7 +51,8 @@ class Setup(Frozen):
     execution
         CUDA graph, compiled, or eager: plain PyTorch with one kernel per operation.
     weight_dtype, kv_dtype
-        Formats of weights and of the KV cache.
+        Formats of weights and of the KV cache. One format of weights holds for all matrices within
+        layers; ``auto`` stands for those of the checkpoint that it is a setup :meth:`of`.
     tensor_parallel
         GPUs over which heads and MLP columns are split.
     routing
@@ -65,13 +71,18 @@ class Setup(Frozen):
         ``peak`` uses published peaks without fixed times: a bound, not a prediction.
     gpu_memory_utilization
         Share of the card's memory that the process may use, in (0, 1]; 0.9 is vLLM's default.
+    engine
+        Whose meaning that share has: see :func:`simulator.counts.reserve.usable_bytes`.
+    max_batched_tokens
+        Tokens of the largest prefill batch that an engine allows, for which it keeps memory. None
+        takes the engine's default: see :func:`simulator.counts.reserve.batched_tokens`.
     """
 
     attention: Attention = "standard"
     kernel: str = "flash"
     kv_layout: KvLayout = "copies"
     execution: Execution = "graph"
-    weight_dtype: DtypeField = "bf16"
+    weight_dtype: WeightField = "bf16"
     kv_dtype: KvDtypeField = "bf16"
     tensor_parallel: AtLeastOne = 1
     routing: Routing = "uniform"
@@ -79,6 +90,9 @@ class Setup(Frozen):
     latent_form: LatentForm = "auto"
     constants: ConstantsChoice = "auto"
     gpu_memory_utilization: Annotated[float, Field(allow_inf_nan=True)] = 0.9
+    engine: Engine = "vllm"
+    max_batched_tokens: AtLeastOne | None = None
+    _checkpoint: WeightFormats = PrivateAttr(default=WeightFormats())
 
     @field_validator("routing_exponent")
     @classmethod
@@ -137,7 +151,23 @@ class Setup(Frozen):
     @property
     def activation_dtype(self) -> Dtype:
         """Format of activations and of attention's products."""
-        return activation_dtype(self.weight_dtype)
+        return self.weights.base
+
+    @property
+    def weights(self) -> WeightFormats:
+        """Formats of the weights by group of tensors."""
+        return self._checkpoint if self.weight_dtype == "auto" else one_format(self.weight_dtype)
+
+    @property
+    def kv_bytes(self) -> float:
+        """Bytes of a cached value, scales included. [bytes]."""
+        return KV_BYTES[self.kv_dtype]
+
+    def of(self, model: ModelShape) -> "Setup":
+        """Return the same setup for a model's checkpoint, whose formats ``auto`` stands for."""
+        setup = self.but()
+        setup._checkpoint = model.weights  # noqa: SLF001, its own
+        return setup
 
     def under(self, attention: Attention) -> "Setup":
         """Return the same setup with a kind of attention and the layout that it uses.
@@ -152,8 +182,9 @@ class Setup(Frozen):
 def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
     """Read a question's settings as a setup and a workload.
 
-    Default formats are those of serving engines: the model's own for weights, and that of the
-    activations for the KV cache. None counts as not given.
+    Default formats are those of serving engines: the checkpoint's own for weights and the KV cache,
+    and that of the activations for a cache that the checkpoint does not name. None counts as not
+    given, ``auto`` as the default.
 
     Raises
     ------
@@ -168,14 +199,17 @@ def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
     ('fp8_block', 'bf16', 8192)
     """
     given = {name: value for name, value in settings.items() if value is not None}
+    for name in ("weight_dtype", "kv_dtype"):
+        if given.get(name) == "auto":
+            del given[name]
     hows, sizes = Setup.model_fields, Workload.model_fields
     for name in given:
         if name not in hows and name not in sizes:
             raise WorkloadError(f"workload: {unknown('key', name, [*sizes, *hows])}")
-    how = {"weight_dtype": model.weight_dtype} | {key: given[key] for key in given if key in hows}
-    setup = validate(Setup, how, where="workload", error=WorkloadError)
+    how = {"weight_dtype": model.weights.name} | {key: given[key] for key in given if key in hows}
+    setup = validate(Setup, how, where="workload", error=WorkloadError).of(model)
     if "kv_dtype" not in given:
-        setup = setup.but(kv_dtype=setup.activation_dtype)
+        setup = setup.but(kv_dtype=model.kv_dtype or setup.activation_dtype)
     sizes_given = {key: given[key] for key in given if key in sizes}
     return setup, validate(Workload, sizes_given, where="workload", error=WorkloadError)
 

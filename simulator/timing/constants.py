@@ -65,6 +65,10 @@ PRODUCTS: tuple[Kind, ...] = ("gemm", "experts")
 LINEAR_KERNELS: tuple[Kind, ...] = (
     *("convolution", "recurrence", "chunk_solve", "chunk_scan", "fused_scan"),
 )
+# The kernels of sparse attention.
+SPARSE_KERNELS: tuple[Kind, ...] = (
+    *("index_scores", "index_selection", "sparse_attention", "sparse_prefill"),
+)
 # Kinds whose kernels differ more between architectures than between libraries.
 OF_ARCHITECTURE: tuple[Kind, ...] = ("latent_attention", "latent_prefill")
 # Products, and the kernels that quantise their activations.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import inf
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from simulator.inputs.model import count_parameters
@@ -30,6 +31,11 @@ MODELS = (
     Column("parameters", value=lambda shape: count_parameters(shape).total),
     *columns.named("layers", "hidden_size", "heads", "kv_heads", "head_dim", "max_context_tokens"),
 )
+TYPES = (
+    Column("model_type", value=itemgetter(0)),
+    Column("attention", value=lambda item: "latent" if item[1].latent else "heads"),
+    Column("experts", value=lambda item: "no" if item[1].experts is None else "yes"),
+)
 GPUS = (
     Column("gpu", value="id"),
     Column("name"),
@@ -50,14 +56,24 @@ CONSTANT = (Column("value"), Column("origin"), Column("source"))
 
 def model_facts(shape: "ModelShape") -> Row:
     """Return a model's shape, parameters and KV bytes per token."""
-    from simulator.counts.memory import kv_bytes_per_token
+    from simulator.counts.memory import (
+        index_bytes_per_token,
+        kv_bytes_per_token,
+        state_bytes_per_sequence,
+    )
     from simulator.inputs.setup import Setup
 
     return {
         **shape.model_dump(mode="json"),
+        # What is not given is as in the whole model.
+        "layer_groups": [
+            group.model_dump(mode="json", exclude_defaults=True) for group in shape.layer_groups
+        ],
         "family": shape.family,
         **columns.as_object(PARAMETERS, count_parameters(shape)),
         "kv_bytes_per_token_bf16": int(kv_bytes_per_token(shape, Setup())),
+        "index_bytes_per_token": int(index_bytes_per_token(shape)),
+        "state_bytes_per_sequence": int(state_bytes_per_sequence(shape, Setup())),
     }
 
 

@@ -20,14 +20,13 @@ from simulator.counts.transformer import (
     rank_geometry,
     visible_tokens,
 )
-from simulator.inputs.dtypes import DTYPE_BYTES
-from simulator.inputs.model import count_parameters
+from simulator.inputs.model import ModelShape, count_parameters
 from simulator.timing.constants import used_constants
 from simulator.timing.interval import CACHE_READERS, shipped_spreads, unknown_regime
 from simulator.timing.roofline import OperationTime, cached_bytes, further_waves, overlap_power
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 from simulator.views.columns import line
-from simulator.views.text import KERNELS, interval_phrase
+from simulator.views.text import KERNELS, fits_between, interval_phrase
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -96,7 +95,7 @@ def _kv_read(result: Estimate) -> list[Step]:
     work = result.workload
     read = float(result.totals.kv_bytes_read)
     once = find_way(result.setup.kernel).kv_formula(result.setup)
-    if not once:
+    if not once or result.model.indexer is not None:
         return [
             Step(
                 what="KV bytes read",
@@ -109,21 +108,20 @@ def _kv_read(result: Estimate) -> list[Step]:
                 reference="docs/equations.md, what each kernel adds",
             )
         ]
-    width, symbols = _cache_width(result)
-    element = f"{DTYPE_BYTES[result.setup.kv_dtype]:g}"
+    element = f"{result.setup.kv_bytes:g}"
     if result.model.latent is not None and result.setup.mixed:
         return [_mixed_read(result)]
     if len(work.tree) > 1 and result.setup.bifurcated:
-        return [_tree_read(result, width, symbols)]
-    tokens, numbers = _tokens_read(result, once)
+        return [_tree_read(result)]
+    formula, numbers = _values_read(result, once)
     equation = "6" if result.setup.bifurcated else "5"
     latent = result.model.latent is not None and not result.setup.expanded
     kept = "the latent cache instead of K and V" if latent else "K and V"
     return [
         Step(
             what="KV bytes read",
-            formula=f"{symbols} x s x P x {tokens}",
-            numbers=f"{width} x {element} x {work.prompts} x {numbers}",
+            formula=f"s x P x {formula}",
+            numbers=f"{element} x {work.prompts} x {numbers}",
             result=_exact(read),
             reference=f"{PAPER}, equation {equation}, {kept}, all layers",
         )
@@ -143,24 +141,26 @@ def _mixed_read(result: Estimate) -> Step:
         what="KV bytes read",
         formula="s x L x (h (nope_dim + rope_dim + value_dim) x P m_c "
         "+ (kv_rank + rope_dim) x P b m_d)",
-        numbers=f"{DTYPE_BYTES[result.setup.kv_dtype]:g} x {layers} x ({read})",
+        numbers=f"{result.setup.kv_bytes:g} x {layers} x ({read})",
         result=_exact(float(result.totals.kv_bytes_read)),
         reference="docs/equations.md, latent attention",
     )
 
 
-def _tree_read(result: Estimate, width: int, symbols: str) -> Step:
+def _tree_read(result: Estimate) -> Step:
     """Derive the KV bytes read of a tree: each split level once per node."""
     model, work = result.model, result.workload
+    factor, widths = _widths_read(result)
     terms = []
-    for group, layers, _ in attending(model, *ATTENDED):
+    for (group, layers, _), width in zip(attending(model, *ATTENDED), widths, strict=True):
         shape = attention_shape(model, result.setup, work, group, resident_blocks=1)
         read = " + ".join(f"{part.caches} x {part.tokens}" for part in shape.parts)
-        terms.append(f"{layers} x ({read})")
+        terms.append(f"{width}{layers} x ({read})")
+    symbols = _width_symbols(result)
     return Step(
         what="KV bytes read",
-        formula=f"{symbols} x s x sum over layers and levels of nodes x tokens",
-        numbers=f"{width} x {DTYPE_BYTES[result.setup.kv_dtype]:g} x ({' + '.join(terms)})",
+        formula=f"s x sum over layers and levels of {symbols} x nodes x tokens",
+        numbers=f"{result.setup.kv_bytes:g} x {factor}({' + '.join(terms)})",
         result=_exact(float(result.totals.kv_bytes_read)),
         reference="docs/equations.md, prefix trees; K and V, all layers",
     )
@@ -171,38 +171,48 @@ def _exact(number_of_bytes: float) -> str:
     return f"{number_of_bytes:,.0f} B = {format_si(number_of_bytes, 'B')}"
 
 
-def _cache_width(result: Estimate) -> tuple[int, str]:
-    """Return the values cached per token and layer on one GPU, and their symbols."""
-    *_, width = rank_geometry(result.model, result.setup)
-    if result.model.latent is None:
-        return width, "2 g k"
+def _width_symbols(result: Estimate) -> str:
+    """Return the symbols of the values cached per token and layer on one GPU."""
+    model = result.model
+    if model.latent is None:
+        return "2 g k" if model.value_width == model.head_dim else "g (k + k_v)"
     expanded = "h (nope_dim + rope_dim + value_dim)"
-    return width, expanded if result.setup.expanded else "(kv_rank + rope_dim)"
+    return expanded if result.setup.expanded else "(kv_rank + rope_dim)"
 
 
-def _tokens_read(result: Estimate, per_layer: str) -> tuple[str, str]:
-    """Return the cached tokens that all layers read per prompt, in symbols and in numbers."""
-    work = result.workload
+def _widths_read(result: Estimate) -> tuple[str, list[str]]:
+    """Return the values cached per token and layer: one for all kinds of layers, or of each."""
+    widths = [
+        rank_geometry(result.model.of(group), result.setup)[-1]
+        for group, *_ in attending(result.model, *ATTENDED)
+    ]
+    if len(set(widths)) > 1:
+        return "", [f"{width} x " for width in widths]
+    return f"{widths[0]} x " if widths else "", ["" for _ in widths]
+
+
+def _values_read(result: Estimate, per_layer: str) -> tuple[str, str]:
+    """Return the cached values that all layers read per prompt, in symbols and in numbers."""
+    work, symbols = result.workload, _width_symbols(result)
     context, own, samples = work.context_tokens, work.decoded_tokens, work.samples
-    terms = []
     layer_kinds = attending(result.model, *ATTENDED)
-    *_, width = rank_geometry(result.model, result.setup)
-    for group, layers, _ in layer_kinds:
+    factor, widths = _widths_read(result)
+    terms = []
+    for (group, layers, _), width in zip(layer_kinds, widths, strict=True):
         seen, own_seen = visible_tokens(group, context, own)
-        # Layers with another width of keys and values count as so many of the model's.
-        *_, own_width = rank_geometry(result.model.of(group), result.setup)
-        layers_text = f"{layers}" if own_width == width else f"{layers} x {own_width} / {width}"
         terms.append(
-            f"{layers_text} x ({seen} + {samples} x {own_seen})"
+            f"{width}{layers} x ({seen} + {samples} x {own_seen})"
             if result.setup.bifurcated
-            else f"{layers_text} x {samples} x ({seen} + {own_seen})"
+            else f"{width}{layers} x {samples} x ({seen} + {own_seen})"
         )
     if not terms:
         return "0", "0"
     if len(terms) == 1 and not layer_kinds[0][0].limited:
         alike = layer_kinds[0][1] == result.model.layers
-        return f"{'L' if alike else 'attention layers'} x {per_layer}", terms[0]
-    return f"sum over layers of {per_layer}, as far as they see", f"({' + '.join(terms)})"
+        layers_text = "L" if alike else "attention layers"
+        return f"{symbols} x {layers_text} x {per_layer}", factor + terms[0]
+    formula = f"sum over layers of {symbols} x {per_layer}, as far as they see"
+    return formula, f"{factor}({' + '.join(terms)})"
 
 
 def _weights_read(result: Estimate) -> Step:
@@ -214,7 +224,7 @@ def _weights_read(result: Estimate) -> Step:
     return Step(
         what="Weight bytes read",
         formula="each matrix once, visited experts only, table rows of the tokens at work",
-        numbers=f"{count.total:,} parameters{active}, {result.setup.weight_dtype}, over {gpus}",
+        numbers=f"{count.total:,} parameters{active}, {result.setup.weights}, over {gpus}",
         result=_exact(float(result.totals.weight_bytes_read)),
         reference="docs/equations.md, projections and MLP",
     )
@@ -228,10 +238,13 @@ def _attention_flops(result: Estimate) -> Step:
         for operation in result.operations
         if operation.kind in CACHE_READERS
     )
-    heads = model.heads // result.setup.tensor_parallel
-    queries = f"{work.prompts} x {work.samples} x {work.query_tokens} x {heads}"
+    ranks = result.setup.tensor_parallel
+    queries = f"{work.prompts} x {work.samples} x {work.query_tokens}"
+    heads, of_heads = f" x {model.heads // ranks}", " h"
     tokens = work.context_tokens + work.decoded_tokens
     factor, symbols = f"4 x {model.head_dim}", "4 k"
+    if model.value_width != model.head_dim:
+        factor, symbols = f"2 x {model.head_dim + model.value_width}", "2 (k + k_v)"
     layer_kinds = attending(model, *ATTENDED)
     layers = sum(count for _, count, _ in layer_kinds)
     seen = f"{layers} x ({work.context_tokens} + {work.decoded_tokens})"
@@ -250,25 +263,31 @@ def _attention_flops(result: Estimate) -> Step:
             formula = f"L ({expanded[1]} m_c + {absorbed[1]} m_d)"
             seen = f"{layers} x ({expanded[0]} x {tokens - own} + {absorbed[0]} x {own})"
     if len(layer_kinds) > 1 or any(group.limited for group, *_ in layer_kinds):
-        formula = "sum over layers of (m_c + m_d), as far as they see"
-        terms = []
-        for group, count, _ in layer_kinds:
-            visible = sum(visible_tokens(group, work.context_tokens, work.decoded_tokens))
-            layer = model.of(group)
-            widths = layer.heads * (layer.head_dim + layer.value_width)
-            usual = 2 * model.heads * model.head_dim
-            alike = model.latent is not None or widths == usual
-            terms.append(
-                f"{count} x {visible}" if alike else f"{count} x {widths} / {usual} x {visible}"
-            )
-        seen = f"({' + '.join(terms)})"
+        formula, widths = "(m_c + m_d), as far as they see", [""] * len(layer_kinds)
+        if len({_width_of_heads(model.of(group)) for group, *_ in layer_kinds}) > 1:
+            factor, symbols, heads, of_heads = "2", "2", "", ""
+            formula = f"h (k + k_v) {formula}"
+            widths = [
+                f"{_width_of_heads(model.of(group)) // ranks} x " for group, *_ in layer_kinds
+            ]
+        terms = [
+            f"{count} x {width}"
+            f"{sum(visible_tokens(group, work.context_tokens, work.decoded_tokens))}"
+            for (group, count, _), width in zip(layer_kinds, widths, strict=True)
+        ]
+        formula, seen = f"sum over layers of {formula}", f"({' + '.join(terms)})"
     return Step(
         what=what,
-        formula=f"{symbols} x P b n h x {formula}",
-        numbers=f"{factor} x {queries} x {seen}",
+        formula=f"{symbols} x P b n{of_heads} x {formula}",
+        numbers=f"{factor} x {queries}{heads} x {seen}",
         result=f"{float(flops):,.0f} FLOP = {format_si(float(flops), 'FLOP')}",
         reference=f"{PAPER}, section 4",
     )
+
+
+def _width_of_heads(layer: ModelShape) -> int:
+    """Return the values of keys and values of all heads, h (k + k_v)."""
+    return layer.heads * (layer.head_dim + layer.value_width)
 
 
 def _mixing(result: Estimate) -> list[Step]:
@@ -278,7 +297,7 @@ def _mixing(result: Estimate) -> list[Step]:
         return []
     rate = result.rates.flops_per_s("latent_attention", setup.activation_dtype)
     bandwidth = result.rates.bandwidth_bytes_per_s["attention"]
-    kv_bytes = DTYPE_BYTES[setup.kv_dtype]
+    kv_bytes = setup.kv_bytes
     samples = mixing_pays_from(
         latent, query_tokens=queries, flops_per_byte=rate / bandwidth, kv_bytes=kv_bytes
     )
@@ -420,16 +439,21 @@ def _interval_formula(result: Estimate) -> str:
 def _memory(result: Estimate) -> Step:
     """Derive the memory."""
     needs = result.memory
+    limits = {
+        "vllm": "memory x share",
+        "sglang": "(memory - kept) x share + workspace + kept",
+        "trtllm": "memory x share + (weights + workspace + kept) x (1 - share)",
+    }
     return Step(
         what="Memory of one GPU",
-        formula="weights + KV caches + workspace <= memory x utilisation",
+        formula=f"weights + KV caches + workspace + kept <= {limits[result.setup.engine]}",
         numbers=(
             f"{format_gib(float(needs.weights_bytes))} + {format_gib(float(needs.kv_bytes))} + "
-            f"{format_gib(float(needs.workspace_bytes))} <= "
-            f"{format_gib(result.gpu.memory_bytes)} x {result.setup.gpu_memory_utilization:g}"
+            f"{format_gib(float(needs.workspace_bytes))} + {format_gib(needs.reserve_bytes)} <= "
+            f"{format_gib(float(needs.capacity_bytes))}, of {format_gib(result.gpu.memory_bytes)} "
+            f"a share of {result.setup.gpu_memory_utilization:g}"
         ),
-        result=f"{'fits' if needs.fits else 'does not fit'}, "
-        f"{format_gib(abs(float(needs.free_bytes)))} {'free' if needs.fits else 'short'}",
+        result=fits_between(needs),
         reference="docs/equations.md, memory",
     )
 

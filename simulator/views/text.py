@@ -1,10 +1,10 @@
 """Phrases that several answers share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
-from simulator.answers.estimate import DOES_NOT_FIT
-from simulator.counts.memory import Memory
+from simulator.answers.estimate import NOT_SURE_TO_FIT
+from simulator.counts.memory import Memory, MemoryVerdict
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -19,6 +19,7 @@ KERNELS: Mapping[Family, str] = {
     "latent_attention": "latent attention",
     "prefill_attention": "prefill attention",
     "latent_prefill": "latent prefill",
+    "sparse_attention": "sparse attention and its indexer",
     "recurrence": "linear attention",
     "elementwise": "norms and other elementwise",
     "collective": "collectives",
@@ -95,12 +96,20 @@ def model_phrase(model: ModelShape) -> str:
     '6.74 B parameters, multi-head, 32 heads, 32 KV heads'
     """
     parameters = parameters_phrase(count_parameters(model).total)
+    layers = model.attention_layers or [model]
     kept = (
-        plural(model.kv_heads, "KV head")
+        _range([layer.kv_heads for layer in layers], "KV head")
         if model.latent is None
         else f"{model.cache_width} cached values per token"
     )
-    return f"{parameters} parameters, {model.family}, {plural(model.heads, 'head')}, {kept}"
+    heads = _range([layer.heads for layer in layers], "head")
+    return f"{parameters} parameters, {model.family}, {heads}, {kept}"
+
+
+def _range(counts: Sequence[int], noun: str) -> str:
+    """Write a count of all layers, or the least and the most, with its noun."""
+    least, most = min(counts), max(counts)
+    return plural(most, noun) if least == most else f"{least} to {plural(most, noun)}"
 
 
 def parameters_phrase(count: float) -> str:
@@ -117,10 +126,15 @@ def settings_phrase(setup: Setup) -> str:
 
     >>> settings_phrase(Setup(kv_dtype="fp8"))
     'flash kernel, graph, bf16 with fp8 KV'
+    >>> from simulator.inputs.presets import load_model
+    >>> from simulator.inputs.setup import ask
+    >>> settings_phrase(ask(load_model("gpt-oss-20b"))[0])
+    'flash kernel, graph, bf16 with mxfp4 experts'
     """
-    formats: str = setup.weight_dtype
-    if setup.kv_dtype != setup.weight_dtype:
-        formats += f" with {setup.kv_dtype} KV"
+    formats = str(setup.weights)
+    mixed = " with " in formats
+    if setup.kv_dtype != (setup.activation_dtype if mixed else formats):
+        formats += f" {'and' if mixed else 'with'} {setup.kv_dtype} KV"
     return f"{setup.kernel} kernel, {setup.execution}, {formats}"
 
 
@@ -173,11 +187,16 @@ def times_as(ratio: float) -> str:
     return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times as slow"
 
 
-# Behind the interval of a speed-up between steps whose own intervals are not known.
-SO_FAR = ", as far as errors are known"
+def between(low: float, high: float) -> str:
+    """Write the interval of a speed-up.
+
+    >>> between(1.8, 2.1), between(0, inf)
+    ('1.80 to 2.10', 'not known')
+    """
+    return f"{low:.2f} to {high:.2f}" if high < inf else "not known"
 
 
-def likely(ratio: float, low: float, high: float, *, known: bool = True) -> str:
+def likely(ratio: float, low: float, high: float) -> str:
     """Write the interval of a speed-up in brackets, in the direction that ``times_as`` has.
 
     Parameters
@@ -185,19 +204,20 @@ def likely(ratio: float, low: float, high: float, *, known: bool = True) -> str:
     ratio
         The speed-up.
     low, high
-        Ends of its interval.
-    known
-        Whether the intervals of both steps are known.
+        Ends of its interval; 0 and infinity if it is not known.
 
     Examples
     --------
     >>> likely(2.0, 1.8, 2.1), likely(0.8, 0.5, 1.0)
     (' (speed-up 1.80 to 2.10)', ' (slow-down 1.00 to 2.00)')
+    >>> likely(2.0, 0, inf)
+    ' (interval not known)'
     """
-    rest = "" if known else SO_FAR
+    if high == inf:
+        return " (interval not known)"
     if ratio < 1:
-        return f" (slow-down {1 / high:.2f} to {1 / low:.2f}{rest})"
-    return f" (speed-up {low:.2f} to {high:.2f}{rest})"
+        return f" (slow-down {between(1 / high, 1 / low)})"
+    return f" (speed-up {between(low, high)})"
 
 
 def plural(count: int, noun: str) -> str:
@@ -214,14 +234,36 @@ def shortage(needs: Memory) -> str:
     return format_gib(-float(needs.free_bytes))
 
 
+# Short answers to whether something fits in memory.
+FITS_WORDS: Mapping[MemoryVerdict, str] = {
+    "fits": "yes",
+    "too close to call": "unsure",
+    "does not fit": "no",
+}
+
+
 def fits_phrase(needs: Memory) -> str:
     """Say whether something fits in memory, and by how much not."""
-    return "yes" if needs.fits else f"no, {shortage(needs)} short"
+    if needs.verdict == "does not fit":
+        return f"no, {shortage(needs)} short"
+    return "yes" if needs.verdict == "fits" else needs.verdict
+
+
+def fits_between(needs: Memory) -> str:
+    """Say what memory is free, or short, at both ends of its interval."""
+    most, least = (
+        float(needs.capacity_bytes - ends) for ends in (needs.low_bytes, needs.high_bytes)
+    )
+    if needs.verdict == "fits":
+        return f"fits, {format_gib(least)} to {format_gib(most)} free"
+    if needs.verdict == "does not fit":
+        return f"does not fit, {format_gib(-most)} to {format_gib(-least)} short"
+    return f"too close to call, from {format_gib(-least)} short to {format_gib(most)} free"
 
 
 def without_shortage(notes: Iterable[str]) -> list[str]:
     """Return notes, each once, without those on what does not fit: tables say that in each row."""
-    return [note for note in dict.fromkeys(notes) if not note.startswith(DOES_NOT_FIT)]
+    return [note for note in dict.fromkeys(notes) if not note.startswith(NOT_SURE_TO_FIT)]
 
 
 def money(value: float | None, digits: int) -> str:

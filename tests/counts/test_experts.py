@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from simulator.counts.experts import RoutedExperts, visited_experts
 from simulator.counts.operation import Operation
+from simulator.inputs.formats import NAMED_FORMATS
 from simulator.inputs.model import Experts
 from simulator.inputs.setup import ROUTINGS
 
@@ -31,6 +32,7 @@ def routed(**changes: object) -> dict[str, Operation]:
         "multiplied": "bf16",
         **changes,
     }
+    sizes["stored"] = NAMED_FORMATS[str(sizes["stored"])]
     layer = RoutedExperts(**sizes)  # type: ignore[arg-type]
     return {item.name: item for item in layer.operations()}
 
@@ -105,7 +107,8 @@ def test_low_precision_products_have_their_inputs_quantised() -> None:
     assert found["experts_up"].bytes_read == 5 * 16 * 64 + 6 * 16
     expanded = routed(stored="int4")
     assert expanded["experts_up"].weights == "int4"
-    assert expanded["experts_up"].weight_bytes_read == 5 * 16 * 64 / 2
+    # Half a byte, and a 16-bit scale for 128 weights.
+    assert expanded["experts_up"].weight_bytes_read == 5 * 16 * 64 * (0.5 + 2 / 128)
     assert "experts_up_quantise" not in expanded
 
 

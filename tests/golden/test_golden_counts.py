@@ -257,11 +257,12 @@ def test_fewer_kv_heads_than_gpus_are_copied() -> None:
 
 
 def test_quantised_weights_keep_tables_in_sixteen_bits() -> None:
-    """int4 Llama-2-7B: half a byte for 32 x 202,375,168, two for both tables and 65 norms."""
-    expected = 6_476_005_376 / 2 + 2 * (2 * 131_072_000 + 65 * 4096)
+    """int4 Llama-2-7B: 33/64 bytes for 32 x 202,375,168, two for both tables and 65 norms."""
+    matrices = 6_476_005_376 * 33 / 64  # a 16-bit scale for 128 weights of half a byte
+    expected = matrices + 2 * (2 * 131_072_000 + 65 * 4096)
     assert weights_bytes(llama_2_7b(), Setup(weight_dtype="int4")) == expected
     totals = total(step_operations(llama_2_7b(), weight_dtype="int4", samples=1))
-    assert totals.weight_bytes_read == 6_476_005_376 / 2 + 2 * 131_072_000 + 4096 * 2
+    assert totals.weight_bytes_read == matrices + 2 * 131_072_000 + 4096 * 2
 
 
 def test_splits_of_one_sequence() -> None:

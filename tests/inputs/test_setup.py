@@ -45,7 +45,7 @@ def test_formats_are_chosen_as_engines_do(
     own: Any, given: dict[str, str], weights: str, cache: str
 ) -> None:
     """Weights as the model has them, the cache as the activations, unless one is asked for."""
-    setup, _ = ask(llama_2_7b(weight_dtype=own), **given)
+    setup, _ = ask(llama_2_7b(weights=own), **given)
     assert (setup.weight_dtype, setup.kv_dtype) == (weights, cache)
 
 

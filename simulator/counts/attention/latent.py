@@ -27,7 +27,7 @@ from simulator.counts.pieces import (
     rotary,
     vector_norm,
 )
-from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
+from simulator.inputs.dtypes import is_low_precision
 from simulator.inputs.model import LatentAttention
 from simulator.numeric import Numeric
 
@@ -135,8 +135,8 @@ def context_store(shard: Shard, latent: LatentAttention, tokens: Numeric) -> Ope
         name="latent_context_write",
         kind="copy",
         bytes_read=tokens * made * shard.element_bytes,
-        bytes_written=tokens * stored * DTYPE_BYTES[shard.setup.kv_dtype],
-        low_precision_cache=is_low_precision(DTYPE_BYTES[shard.setup.kv_dtype]),
+        bytes_written=tokens * stored * shard.setup.kv_bytes,
+        low_precision_cache=is_low_precision(shard.setup.kv_bytes),
     )
 
 

@@ -6,13 +6,18 @@ query of a token:
 
     S = g S + b k (v - (g S)^T k)^T,    o = S^T q
 
+A decay (Mamba-2, lightning attention) only adds, S = g S + k v^T: two products instead of three. A
+scan (Mamba, RG-LRU) multiplies channel by channel, without matrix products.
+
 Decoding reads and writes every state in each step, however long the context. Prefill takes chunks
 of tokens: products inside all chunks at once, then one step from chunk to chunk.
 
 References
 ----------
 S. Yang, J. Kautz, A. Hatamizadeh, "Gated Delta Networks: Improving Mamba2 with Delta Rule", 2024;
-S. Yang et al., "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", 2024.
+S. Yang et al., "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", 2024;
+T. Dao, A. Gu, "Transformers are SSMs", 2024 (Mamba-2);
+Z. Qin et al., "Lightning Attention-2", 2024.
 """
 
 from collections.abc import Sequence
@@ -27,7 +32,7 @@ from simulator.numeric import Numeric, ceil_div, minimum
 
 # Engines keep the recurrence's state in fp32 by default (vLLM, SGLang).
 STATE_BYTES = 4
-# Tokens of a chunk in all libraries' kernels.
+# Tokens of a chunk in all libraries' kernels for delta rules.
 CHUNK = 64
 # Products of a token with the state: with its query, the sum of an outer product, and what its key
 # recalls. A scan multiplies channels one by one: no matrix product.
@@ -60,6 +65,8 @@ class LinearShape:
         Heads of queries and keys, of values and states, and their widths.
     taps
         Tokens that the convolution combines.
+    chunk
+        Tokens of a chunk in prefill.
     state_bytes, element_bytes
         Size of a value of the state, and of an activation. [bytes]
     rule
@@ -73,6 +80,7 @@ class LinearShape:
     v_heads: Numeric
     v_dim: Numeric
     taps: Numeric = 4
+    chunk: Numeric = CHUNK
     state_bytes: Numeric = STATE_BYTES
     element_bytes: Numeric = 2
     rule: Rule = "delta"
@@ -109,18 +117,20 @@ def shape_of(shard: Shard, state: State, batch: Numeric, seq_len: Numeric) -> Li
     Parameters
     ----------
     shard, state
-        The GPU's part of the model, and the layer's state: heads are split over the GPUs.
+        The GPU's part of the model, and the layer's state: heads are split over the GPUs; each
+        has a copy of heads of keys that are fewer.
     batch, seq_len
         Sequences, and new tokens of each.
     """
     return LinearShape(
         batch=batch,
         seq_len=seq_len,
-        k_heads=shard.split(state.k_heads),
+        k_heads=max(shard.split(state.k_heads), min(1, state.k_heads)),
         k_dim=state.k_dim,
         v_heads=shard.split(state.v_heads),
         v_dim=state.v_dim,
         taps=state.taps,
+        chunk=state.chunk,
         element_bytes=shard.element_bytes,
         rule=state.rule,
     )
@@ -132,7 +142,7 @@ def decode(shard: Shard, state: State, work: Workload) -> list[Operation]:
     A step that checks draft tokens keeps the state after each of them.
     """
     shape = shape_of(shard, state, work.prompts * work.samples, work.query_tokens)
-    channels, states = shard.split(state.channels), work.query_tokens
+    channels, states = _channels(shard, state), work.query_tokens
     operations = []
     if state.taps:
         operations.append(convolution(shape, channels=channels, states=states, stepped=False))
@@ -153,7 +163,7 @@ def prefill(
         shape = shape_of(shard, state, level.nodes, level.tokens)
         mark = f"_level_{number}" if len(levels) > 1 else ""
         if state.taps:
-            channels = shard.split(state.channels)
+            channels = _channels(shard, state)
             operations += repeated(
                 [convolution(shape, channels=channels, stepped=True)], 1, mark=mark
             )
@@ -171,13 +181,16 @@ def scan(shape: LinearShape) -> list[Operation]:
     if shape.rule in ("delta", "channel_delta"):
         return chunked_recurrence(shape, channel_decay=shape.rule == "channel_delta")
     _, flops = _chunk_flops(shape)
-    chunks = ceil_div(shape.seq_len, CHUNK)
+    chunks = ceil_div(shape.seq_len, shape.chunk)
+    # States of each chunk, which the kernels of a decay hand on; a scan keeps its own in registers.
     passed = shape.states_bytes / shape.state_bytes * shape.element_bytes * chunks
+    if shape.rule == "scan":
+        flops, passed = 0, 0
     return [
         Operation(
             name="recurrence",
             kind="chunk_scan",
-            flops=flops if shape.rule == "decay" else 0,
+            flops=flops,
             bytes_read=shape.input_bytes + passed + shape.states_bytes,
             bytes_written=shape.output_bytes + passed + shape.states_bytes,
             launches=SCAN_LAUNCHES,
@@ -188,8 +201,13 @@ def scan(shape: LinearShape) -> list[Operation]:
 
 def sequence_bytes(shard: Shard, state: State) -> Numeric:
     """Bytes of one sequence's state in one layer on one GPU: of the recurrence and convolution."""
-    values = state.values * STATE_BYTES + state.convolved_values * shard.element_bytes
-    return values / shard.ranks
+    convolved = _channels(shard, state) * max(0, state.taps - 1) if state.taps else 0
+    return shard.split(state.values) * STATE_BYTES + convolved * shard.element_bytes
+
+
+def _channels(shard: Shard, state: State) -> float:
+    """Return the channels of the convolution on one GPU."""
+    return shard.split(state.channels) + state.copied_columns(shard.ranks)
 
 
 def convolution(
@@ -315,6 +333,10 @@ def fused_recurrence(shape: LinearShape, *, channel_decay: bool = False) -> Oper
 def _chunk_flops(shape: LinearShape) -> tuple[Numeric, Numeric]:
     """Return the FLOPs inside chunks and after them."""
     heads, k, v = shape.tokens * shape.v_heads, shape.k_dim, shape.v_dim
+    if shape.rule == "decay":
+        # q k^T once for all values of a head of keys; its product with v, k v^T and S^T q.
+        pairs = shape.tokens * shape.k_heads * 2 * shape.chunk * k
+        return 0, pairs + heads * (2 * shape.chunk * v + PRODUCTS["decay"] * 2 * k * v)
     # For each token: k k^T, and its inverse times k and v.
     solve = heads * 2 * CHUNK * (2 * k + v)
     # S^T k, k v^T and S^T q; then q k^T, and its product with v.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from simulator.counts.attention.tree import CachePart, SharedLevel, cache_parts, stored_tokens
 from simulator.counts.operation import Kind
 from simulator.inputs.dtypes import Dtype
+from simulator.inputs.model import Indexer
 from simulator.numeric import Numeric, where
 
 
@@ -41,6 +42,9 @@ class AttentionShape:
         Kind of its operations.
     expanded
         Sizes over the shared tokens, if a latent cache keeps those expanded and own tokens not.
+    indexer, indexes
+        The indexer that selects the tokens to attend to, if there is one, and whether this layer
+        runs it or takes an earlier one's selection.
     """
 
     prompts: Numeric
@@ -61,6 +65,8 @@ class AttentionShape:
     levels: tuple[SharedLevel, ...] = ()
     kind: Kind = "attention"
     expanded: "AttentionShape | None" = None
+    indexer: Indexer | None = None
+    indexes: bool = True
 
     @property
     def sequences(self) -> Numeric:

@@ -10,6 +10,7 @@ import pandas as pd
 from simulator.counts.experts import RoutedExperts, visited_experts
 from simulator.counts.operation import Operation
 from simulator.evidence.predict.groups import library_of, numbers, profile
+from simulator.inputs.formats import NAMED_FORMATS
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import Routing
 from simulator.timing.constants import EXPERT_KERNELS, Variant, variants_of
@@ -99,7 +100,7 @@ def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
         inner=numbers(rows, "intermediate") / numbers(rows, "tensor_parallel"),
         ups=1 + numbers(rows, "gated"),
         activations="bf16",
-        stored="bf16" if expanded else first["dtype"],
+        stored=NAMED_FORMATS["bf16" if expanded else first["dtype"]],
         multiplied=first["product_dtype"],
     )
     listed = routed.operations()

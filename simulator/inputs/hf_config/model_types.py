@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from simulator.errors import ModelError, nearest
+from simulator.errors import ModelError, unknown
 from simulator.inputs.files import validate
-from simulator.inputs.hf_config import rules
+from simulator.inputs.hf_config import layers, rules
+from simulator.inputs.hf_config.layered_types import LAYERED_TYPES
 from simulator.inputs.hf_config.reading import (
     CHUNK_KEY,
     ConfigReader,
@@ -27,19 +28,9 @@ from simulator.inputs.hf_config.reading import (
     Windows,
     read_fields,
 )
+from simulator.inputs.hf_config.telling import nearest_type, phrase, read_as, telling_keys
+from simulator.inputs.hf_config.towers import tower_parameters
 from simulator.inputs.model import ModelShape
-
-
-def _sizes(layers: int, hidden: int, heads: int, inner: int, vocabulary: int) -> dict[str, int]:
-    """Return the five sizes under their keys in config.json."""
-    return {
-        "num_hidden_layers": layers,
-        "hidden_size": hidden,
-        "num_attention_heads": heads,
-        "intermediate_size": inner,
-        "vocab_size": vocabulary,
-    }
-
 
 _ATTENTION_BIAS = Key("attention_bias")
 _ATTENTION_BIAS_ON = Key("attention_bias", default=True)
@@ -78,25 +69,23 @@ _GEMMA2 = ModelType(
     norms_per_layer=4,
     attention_bias=_ATTENTION_BIAS,
     windows=Windows(default=4096, local=rules.all_but_every(2)),
-    sizes=_sizes(26, 2304, 8, 9216, 256_000),
+    sizes=rules.sizes(26, 2304, 8, 9216, 256_000),
 )
 
-_DEEPSEEK_V3 = ModelType(
-    latent=Latent(),
-    attention_bias=_ATTENTION_BIAS,
-    experts=Mixture(
-        count=256,
-        per_token=8,
-        size=2048,
-        sparse=rules.after_first_dense(3),
-        shared_size=rules.shared_experts(count=1, size=2048),
-    ),
+_V3_EXPERTS = Mixture(
+    count=256,
+    per_token=8,
+    size=2048,
+    sparse=rules.after_first_dense(3),
+    shared_size=rules.shared_experts(count=1, size=2048),
 )
+_DEEPSEEK_V3 = ModelType(latent=Latent(), attention_bias=_ATTENTION_BIAS, experts=_V3_EXPERTS)
+_INDEXED = Windows(key="", others=("indexed_attention",))
 
 _LLAMA = ModelType(
     attention_bias=_ATTENTION_BIAS,
     mlp_bias=_MLP_BIAS,
-    sizes=_sizes(32, 4096, 32, 11008, 32_000),
+    sizes=rules.sizes(32, 4096, 32, 11008, 32_000),
 )
 
 _PHI = ModelType(
@@ -139,7 +128,7 @@ _QWEN2_VL = ModelType(
     windows=Windows(
         default=4096, switch="use_sliding_window", local=rules.from_max_window_layers(80)
     ),
-    sizes=_sizes(80, 8192, 64, 29568, 152_064),
+    sizes=rules.sizes(80, 8192, 64, 29568, 152_064),
 )
 
 _QWEN3_VL_MOE = ModelType(
@@ -147,7 +136,7 @@ _QWEN3_VL_MOE = ModelType(
     qk_norm="head",
     attention_bias=_ATTENTION_BIAS,
     experts=Mixture(count=60, per_token=4, size=1408, sparse=rules.every_sparse_step),
-    sizes=_sizes(24, 2048, 16, 5632, 151_936),
+    sizes=rules.sizes(24, 2048, 16, 5632, 151_936),
 )
 
 # GLM-4's attention has no bias on the output.
@@ -186,14 +175,14 @@ _EXAONE4_WINDOWS = Windows(default=4096, local=rules.all_but_every(4, "sliding_w
 MODEL_TYPES: dict[str, ModelType] = {
     "llama": _LLAMA,
     "mistral": ModelType(
-        kv_heads=8, windows=Windows(default=4096), sizes=_sizes(32, 4096, 32, 14336, 32_000)
+        kv_heads=8, windows=Windows(default=4096), sizes=rules.sizes(32, 4096, 32, 14336, 32_000)
     ),
     "ministral": ModelType(kv_heads=8, windows=Windows(default=4096)),
     "ministral3": ModelType(
         kv_heads=8,
         head_dim=128,
         windows=Windows(default=None),
-        sizes=_sizes(34, 4096, 32, 14336, 131_072),
+        sizes=rules.sizes(34, 4096, 32, 14336, 131_072),
     ),
     "mixtral": ModelType(
         kv_heads=8,
@@ -206,7 +195,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         windows=Windows(
             default=4096, switch="use_sliding_window", local=rules.from_max_window_layers(28)
         ),
-        sizes=_sizes(32, 4096, 32, 22016, 151_936),
+        sizes=rules.sizes(32, 4096, 32, 22016, 151_936),
     ),
     "qwen2_moe": ModelType(
         kv_heads=16,
@@ -231,7 +220,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         windows=Windows(
             default=4096, switch="use_sliding_window", local=rules.from_max_window_layers(28)
         ),
-        sizes=_sizes(32, 4096, 32, 22016, 151_936),
+        sizes=rules.sizes(32, 4096, 32, 22016, 151_936),
     ),
     "qwen3_moe": ModelType(
         kv_heads=4,
@@ -245,19 +234,9 @@ MODEL_TYPES: dict[str, ModelType] = {
         head_dim=256,
         tied_embeddings=True,
         attention_bias=_ATTENTION_BIAS,
-        sizes=_sizes(28, 3072, 16, 24576, 256_000),
+        sizes=rules.sizes(28, 3072, 16, 24576, 256_000),
     ),
     "gemma2": _GEMMA2,
-    "gemma3_text": ModelType(
-        kv_heads=4,
-        head_dim=256,
-        tied_embeddings=True,
-        norms_per_layer=4,
-        qk_norm="head",
-        attention_bias=_ATTENTION_BIAS,
-        windows=Windows(default=4096, local=rules.all_but_every(6, "sliding_window_pattern")),
-        sizes=_sizes(26, 2304, 8, 9216, 262_208),
-    ),
     # Its norms on queries and keys have no weights.
     "llama4_text": ModelType(
         kv_heads=8,
@@ -272,7 +251,7 @@ MODEL_TYPES: dict[str, ModelType] = {
             sparse=rules.interleaved_experts,
             shared_size=rules.shared_expert_like_routed,
         ),
-        sizes={**_sizes(48, 5120, 40, 8192, 202_048), "intermediate_size_mlp": 16384},
+        sizes={**rules.sizes(48, 5120, 40, 8192, 202_048), "intermediate_size_mlp": 16384},
     ),
     "phi": _PHI,
     "phi3": _PHI3,
@@ -328,6 +307,15 @@ MODEL_TYPES: dict[str, ModelType] = {
         ),
     ),
     "deepseek_v3": _DEEPSEEK_V3,
+    "deepseek_v32": replace(_DEEPSEEK_V3, windows=_INDEXED, special=layers.indexer_of(heads=64)),
+    "glm_moe_dsa": replace(
+        _DEEPSEEK_V3,
+        latent=Latent(query_rank=2048, nope=192, value=256),
+        experts=replace(_V3_EXPERTS, sparse=layers.listed_experts(3)),
+        windows=_INDEXED,
+        layer=layers.indexed,
+        special=layers.indexer_of(heads=32),
+    ),
     # Kimi-K2's own files name DeepseekV3ForCausalLM as their class.
     "kimi_k2": _DEEPSEEK_V3,
     "codegen": _GPTJ,
@@ -345,7 +333,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         head_dim=128,
         qk_norm="head",
         attention_bias=_ATTENTION_BIAS,
-        sizes=_sizes(32, 4096, 32, 22016, 151_936),
+        sizes=rules.sizes(32, 4096, 32, 22016, 151_936),
     ),
     "qwen3_vl_moe_text": _QWEN3_VL_MOE,
     "qwen3_omni_moe_text": ModelType(
@@ -354,19 +342,22 @@ MODEL_TYPES: dict[str, ModelType] = {
         qk_norm="head",
         attention_bias=_ATTENTION_BIAS,
         experts=Mixture(count=128, per_token=8, size=768, sparse=rules.every_sparse_step),
-        sizes=_sizes(28, 2048, 28, 18944, 3584),
+        sizes=rules.sizes(28, 2048, 28, 18944, 3584),
     ),
     "glm": _GLM,
     "glm4": replace(_GLM, norms_per_layer=4),
     "glm4v_text": ModelType(
-        kv_heads=2, norms_per_layer=4, qkv_bias=True, sizes=_sizes(40, 4096, 32, 13696, 151_552)
+        kv_heads=2,
+        norms_per_layer=4,
+        qkv_bias=True,
+        sizes=rules.sizes(40, 4096, 32, 13696, 151_552),
     ),
     "glm4_moe": _GLM4_MOE,
     "glm4v_moe_text": replace(
         _GLM4_MOE,
         qkv_bias=_ATTENTION_BIAS_ON,
         special=None,
-        sizes=_sizes(46, 4096, 96, 10944, 151_424),
+        sizes=rules.sizes(46, 4096, 96, 10944, 151_424),
     ),
     "glm4_moe_lite": ModelType(
         latent=Latent(query_rank=768, nope=192, value=256),
@@ -660,7 +651,7 @@ MODEL_TYPES: dict[str, ModelType] = {
             size_key="intermediate_size",
             shared_size=rules.shared_experts(count=2, size=4096, key="intermediate_size"),
         ),
-        sizes=_sizes(32, 4096, 32, 4096, 32_000),
+        sizes=rules.sizes(32, 4096, 32, 4096, 32_000),
     ),
     "gpt-sw3": _GPT2,
     "gpt_neo": replace(
@@ -730,12 +721,22 @@ MODEL_TYPES: dict[str, ModelType] = {
     ),
     "orion": ModelType(norm="layer", attention_bias=_ATTENTION_BIAS),
     "qwen": ModelType(kv_heads=rules.multi_head, qkv_bias=True, special=rules.qwen_special),
+    **LAYERED_TYPES,
 }
 
 # A multimodal file: the decoder is its text_config, which need not name its own type.
 NESTED: dict[str, str] = {
     "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
+    "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_unified_text",
     "llama4": "llama4_text",
+    "mllama": "mllama_text_model",
+    "minimax_m3_vl": "minimax_m3_vl_text",
+    "step3_vl": "step3_text",
+    "step3p7": "step3p5",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
     "qwen2_vl": "qwen2_vl_text",
     "qwen2_5_vl": "qwen2_5_vl_text",
     "qwen3_vl": "qwen3_vl_text",
@@ -754,6 +755,15 @@ NESTED: dict[str, str] = {
 }
 # Where the decoder's keys lie in a multimodal file, from the outside inwards.
 _DECODER_KEYS = ("thinker_config", "llm_config", "language_config", "text_config")
+
+# How to see every type.
+_ALL = "'bifurcate models types' lists all"
+
+
+def every_type() -> dict[str, ModelType]:
+    """Return each known model type, and those of multimodal files, in alphabetical order."""
+    nested = {name: MODEL_TYPES[inner] for name, inner in NESTED.items()}
+    return dict(sorted({**MODEL_TYPES, **nested}.items()))
 
 
 def shape_from_config(
@@ -781,24 +791,62 @@ def shape_from_config(
     if not isinstance(config, Mapping):
         found = "a list" if isinstance(config, list) else f"{config!r:.30}"
         raise ModelError(f"{where} is not a model's config.json: it holds {found}, not an object")
+    _refuse_other_kinds(config, where)
     model_type, data = _language_model(config, where=where, assume=assume)
     kind = MODEL_TYPES[model_type]
     nested = data is not config
     reader = ConfigReader(
         data, where=where, outer=config if nested else {}, sizes=kind.sizes if nested else {}
     )
-    fields = read_fields(kind, reader)
-    notes = fields.pop("notes")
-    if nested:
+    stated = config.get("model_type")
+    if assume is None or assume == stated:
+        fields = read_fields(kind, reader)
+        notes = fields.pop("notes")
+    else:
+        found = read_as(kind, reader)
+        if found.misfit:
+            raise ModelError(f"{where} cannot be read as {assume}: {assume} {found.misfit}")
+        fields = found.fields
+        notes = [f"read as {assume}: the file's model_type is {stated}", *fields.pop("notes")]
+    towers = tower_parameters(config, fields["hidden_size"])
+    notes += [_tower_note(name, count) for name, count in towers.items()]
+    if nested and not towers:
         notes.append("the text decoder alone: what encodes images or sound is left out")
-    if assume is not None and assume != config.get("model_type"):
-        notes.insert(0, f"read as {assume}: the file's model_type is {config.get('model_type')}")
     return validate(
         ModelShape,
-        {**fields, "name": name, "notes": tuple(notes), "source": where},
+        {
+            **fields,
+            "name": name,
+            "tower_parameters": sum(towers.values()),
+            "notes": tuple(notes),
+            "source": where,
+        },
         where=where,
         error=ModelError,
     )
+
+
+def _tower_note(name: str, count: int) -> str:
+    """Say what is counted of a tower."""
+    if not count:
+        return f"the text decoder alone: the file does not state the sizes of its {name} tower"
+    return (
+        f"the {name} tower, about {count / 1e6:,.0f} M parameters, is in memory and not in the step"
+    )
+
+
+def _refuse_other_kinds(config: Mapping[str, Any], where: str) -> None:
+    """Refuse what is no decoder, and caches of unknown size, whatever type it is read as."""
+    stated = config.get("model_type")
+    if config.get("is_encoder_decoder") or "num_decoder_layers" in config:
+        raise ModelError(
+            f"{where}: model_type {stated!r} is an encoder-decoder, and only decoders are modelled"
+        )
+    if "compress_ratios" in config:
+        raise ModelError(
+            f"{where}: model_type {stated!r} has compress_ratios, and the sizes of its compressed "
+            "caches are not known yet"
+        )
 
 
 def _language_model(
@@ -814,26 +862,27 @@ def _language_model(
     if assume is not None:
         model_type = NESTED.get(assume, assume)
         if model_type not in MODEL_TYPES:
-            raise ModelError(f"cannot assume {assume!r}: {_known(assume)}")
+            why = unknown("model_type", assume, every_type(), way_out=_ALL)
+            raise ModelError(f"cannot assume: {why}")
         return model_type, data
     if data is config and stated in NESTED and stated not in MODEL_TYPES:
         raise ModelError(f"{where}: model_type {stated!r} needs a text_config")
     named: Any = stated if data is config else data.get("model_type", NESTED.get(str(stated)))
-    if not isinstance(named, str):
+    if isinstance(named, str) and named in MODEL_TYPES:
+        return named, data
+    named = named if isinstance(named, str) else stated
+    if named is None and "hidden_size" not in data:
+        raise ModelError(f"{where} is not a model's config.json: it has no model_type")
+    what = "no model_type" if named is None else f"unknown model_type {named!r}"
+    reader = ConfigReader(data, where=where, outer=config if data is not config else {})
+    guess = nearest_type(MODEL_TYPES, reader)
+    if guess is not None:
         raise ModelError(
-            f"{where} is not a model's config.json: it has no model_type"
-            + ("; read it with --assume llama" if "hidden_size" in data else "")
+            f"{where}: {what}; by its keys it is nearest to {guess}: "
+            f"if it is built so, read it with --assume {guess} ({_ALL})"
         )
-    if named not in MODEL_TYPES:
-        raise ModelError(
-            f"{where}: unknown model_type {named!r}; {_known(named)}; "
-            "where it is built like one of them, name that one: --assume llama"
-        )
-    return named, data
-
-
-def _known(model_type: str) -> str:
-    """Return the known model types, the nearest first."""
-    names = sorted({*MODEL_TYPES, *NESTED})
-    guess = nearest(model_type, names)
-    return (f"nearest {guess!r}, " if guess else "") + "known: " + ", ".join(names)
+    parts = telling_keys(data)
+    why = (
+        f", with {phrase(parts)}; no known type has all of it" if parts else "; no known type fits"
+    )
+    raise ModelError(f"{where}: {what}{why} ({_ALL})")

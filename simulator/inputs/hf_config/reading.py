@@ -3,13 +3,20 @@
 import difflib
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from simulator.errors import ModelError
 from simulator.inputs.dtypes import DTYPES, Dtype, read_dtype
 from simulator.inputs.files import validate
+from simulator.inputs.formats import TensorGroup, one_format
+from simulator.inputs.hf_config.quantization import (
+    Matrices,
+    kv_format,
+    read_scheme,
+    weight_formats,
+)
 from simulator.inputs.model import LayerGroup
 
 # Larger than any model's, so that a typing error does not make a list of a billion layers.
@@ -33,10 +40,20 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         *("max_sequence_length", "model_max_length"),
     ),
     "num_experts": ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
-    "num_experts_per_tok": ("num_experts_per_tok", "experts_per_token", "moe_k", "moe_topk"),
+    "num_experts_per_tok": (
+        *("num_experts_per_tok", "num_experts_per_token", "experts_per_token"),
+        *("moe_k", "moe_topk"),
+    ),
     "n_shared_experts": ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"),
     "draft_layers": ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers"),
     "dtype": ("dtype", "torch_dtype"),
+    "mamba_heads": ("mamba_num_heads", "mamba_n_heads", "n_mamba_heads", "num_heads"),
+    "mamba_groups": ("mamba_n_groups", "mamba_ngroups", "n_groups"),
+    "mamba_state_size": ("mamba_d_state", "ssm_state_size", "state_size"),
+    "expand": ("mamba_expand", "expand"),
+    "conv_kernel": ("mamba_d_conv", "conv_kernel"),
+    "chunk_size": ("mamba_chunk_size", "chunk_size"),
+    "time_step_rank": ("mamba_dt_rank", "time_step_rank"),
 }
 
 
@@ -185,9 +202,9 @@ class ConfigReader:
 
 # Fields of a shape that a model type fixes.
 _FIXED: tuple[str, ...] = ("gated_mlp", "rotary", "norm", "norm_bias", "norms_per_layer")
-_FIXED += ("extra_norms", "norm_weight", "qk_norm", "attention_sinks")
+_FIXED += ("extra_norms", "norm_weight", "qk_norm", "attention_sinks", "attention_gate")
 
-_DRAFTING = "for multi-token prediction in memory, whose weights no step reads"
+DRAFTING = "layers for multi-token prediction ({}) are in memory only with several query tokens"
 _DRAFT = (
     "a draft for speculative decoding: read as a whole model of its type, without what joins it to "
     "the model that it drafts for"
@@ -222,12 +239,15 @@ class Windows:
         Key that must be true for the window to apply.
     local
         The windowed layers, if the file has no ``layer_types``.
+    others
+        Further names in ``layer_types``, of layers that a rule of the model type reads.
     """
 
     default: int | None = None
     key: str = "sliding_window"
     switch: str | None = None
     local: LayerRule = every_layer
+    others: tuple[str, ...] = ()
 
     def read(self, reader: ConfigReader, layers: int) -> list[int | None]:
         """Return each layer's window, None for all tokens.
@@ -246,10 +266,10 @@ class Windows:
             local = [self.local(reader, layer) for layer in range(layers)]
         else:
             for kind in types:
-                if kind != _FULL and kind not in _LOCAL:
+                if kind not in (_FULL, *_LOCAL, *self.others):
                     reader.fail(
-                        f"layer_types has {kind!r}; only {_FULL} and "
-                        f"{' and '.join(_LOCAL)} are modelled"
+                        f"layer_types has {kind!r}; only "
+                        f"{' and '.join((_FULL, *_LOCAL, *self.others))} are modelled"
                     )
             local = [kind in _LOCAL for kind in types]
         return [window if is_local else None for is_local in local]
@@ -269,6 +289,8 @@ class Mixture:
         Whether a layer has experts.
     shared_size
         Inner width of the experts that every token visits.
+    more
+        Rule for further fields of :class:`~simulator.inputs.model.Experts`.
     correction_bias
         Whether the bias that balances the experts' load is a parameter: transformers keeps most
         as buffers, which are not counted.
@@ -283,6 +305,7 @@ class Mixture:
     shared_gate: bool = False
     biases: bool = False
     correction_bias: bool = False
+    more: Callable[[ConfigReader], dict[str, Any]] | None = None
 
 
 class Latent(NamedTuple):
@@ -304,6 +327,9 @@ class ModelType:
 
     Attributes
     ----------
+    keys
+        Rule for keys that the model type has in place of the common ones, or that follow from
+        others: it returns them by their common names.
     kv_heads
         Class default, None for one per head, or a rule.
     head_dim
@@ -319,13 +345,15 @@ class ModelType:
     positions
         Rows of the learned position table besides the positions themselves; None for no table.
     layer
-        Rule for the fields of a layer's group that this model type decides layer by layer.
+        Rule for the fields of a layer's group that this model type decides layer by layer; None
+        for a layer that does nothing.
     special
-        Rule for features of only this model type.
+        Rule for features of only this model type, and notes on them.
     sizes
         Class defaults of the sizes, for a ``text_config`` that holds only differences.
     """
 
+    keys: Callable[[ConfigReader], Mapping[str, Any]] | None = None
     kv_heads: KvRule | int | None = None
     head_dim: int | None = None
     uneven_heads: bool = False
@@ -348,10 +376,11 @@ class ModelType:
     positions: int | None = None
     max_positions: int | None = None
     attention_sinks: bool = False
+    attention_gate: Literal["none", "head", "value"] = "none"
     windows: Windows = _NO_WINDOWS
     experts: Mixture | None = None
     latent: Latent | None = None
-    layer: Callable[[ConfigReader, int], dict[str, Any]] | None = None
+    layer: Callable[[ConfigReader, int], dict[str, Any] | None] | None = None
     special: Callable[[ConfigReader], dict[str, Any]] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
 
@@ -364,6 +393,8 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
     ModelError
         If a size is missing or is not a whole number above zero.
     """
+    if kind.keys is not None:
+        reader = replace(reader, data={**reader.data, **kind.keys(reader)})
     count = reader.size("num_hidden_layers", largest=LARGEST_LAYERS)
     hidden = reader.size("hidden_size")
     heads = reader.size("num_attention_heads")
@@ -371,20 +402,17 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
     if kind.experts is not None:
         experts = _experts(kind.experts, reader)
         sparse = [bool(experts) and kind.experts.sparse(reader, layer) for layer in range(count)]
-    windows = kind.windows.read(reader, count)
-    # If every layer has experts, the dense width does not matter, and some files omit it.
-    inner_default = 0 if all(sparse) else None
+    layers = _layers(kind, reader, kind.windows.read(reader, count), sparse)
+    if not any(layer.mlp == "experts" for layer in layers):
+        experts = None
+    # If no layer has a dense MLP, the dense width does not matter, and some files omit it.
+    inner_default = None if any(layer.mlp == "dense" for layer in layers) else 0
     if kind.inner_factor:
         inner_default = kind.inner_factor * hidden
     positions = reader.optional("max_position_embeddings", kind.max_positions, minimum=1)
-    dtype, notes = _weight_dtype(reader)
-    if _is_draft(reader):
-        notes.append(_DRAFT)
     drafting = reader.optional("draft_layers", 0) or 0
-    if drafting:
-        notes.append(f"{drafting} layer{'s' * (drafting > 1)} {_DRAFTING}")
     fields: dict[str, Any] = {
-        "layers": count,
+        "layers": sum(layer.count for layer in layers),
         "hidden_size": hidden,
         "heads": heads,
         **_head_sizes(kind, reader, hidden=hidden, heads=heads),
@@ -398,13 +426,19 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "lm_head_bias": reader.flag(kind.lm_head_bias),
         "position_embeddings": _position_rows(kind, reader),
         "max_context_tokens": positions,
-        "layer_groups": _layer_groups(kind, reader, windows, sparse),
+        "layer_groups": _merge(layers),
         "draft_layers": drafting,
         "experts": experts,
-        "weight_dtype": dtype,
-        "notes": notes,
     }
-    return fields if kind.special is None else {**fields, **kind.special(reader)}
+    changes = {} if kind.special is None else kind.special(reader)
+    fields |= changes
+    fields |= _formats(reader, fields, layers)
+    if _is_draft(reader):
+        fields["notes"].append(_DRAFT)
+    if drafting:
+        fields["notes"].append(DRAFTING.format(drafting))
+    fields["notes"] += changes.get("notes", [])
+    return fields
 
 
 def _is_draft(reader: ConfigReader) -> bool:
@@ -427,18 +461,13 @@ def _head_sizes(
 ) -> dict[str, Any]:
     """Return KV heads and head width, or the latent vector that replaces them."""
     if kind.latent is not None:
-        default = kind.latent
-        nope = reader.size("qk_nope_head_dim", default.nope)
-        rope = reader.size("qk_rope_head_dim", default.rope)
-        latent = {
-            "kv_rank": reader.size("kv_lora_rank", default.kv_rank),
-            "rope_dim": rope,
-            "query_rank": reader.optional("q_lora_rank", default.query_rank, minimum=1),
-            "nope_dim": nope,
-            "value_dim": reader.size("v_head_dim", default.value or hidden // heads),
-        }
+        latent = latent_sizes(reader, kind.latent)
         # Every head has its own keys and values, made from the one cached vector.
-        return {"kv_heads": heads, "head_dim": nope + rope, "latent": latent}
+        return {
+            "kv_heads": heads,
+            "head_dim": latent["nope_dim"] + latent["rope_dim"],
+            "latent": latent,
+        }
     head_dim = reader.optional("head_dim", kind.head_dim, minimum=1)
     if head_dim is None:
         if hidden % heads and not kind.uneven_heads:
@@ -450,6 +479,18 @@ def _head_sizes(
     rule = kind.kv_heads
     kv_heads = rule(reader, heads) if callable(rule) else stated_kv_heads(reader, heads, rule)
     return {"kv_heads": kv_heads, "head_dim": head_dim}
+
+
+def latent_sizes(reader: ConfigReader, default: Latent) -> dict[str, Any]:
+    """Return the sizes of latent attention."""
+    value = default.value or reader.size("hidden_size") // reader.size("num_attention_heads")
+    return {
+        "kv_rank": reader.size("kv_lora_rank", default.kv_rank),
+        "rope_dim": reader.size("qk_rope_head_dim", default.rope),
+        "query_rank": reader.optional("q_lora_rank", default.query_rank, minimum=1),
+        "nope_dim": reader.size("qk_nope_head_dim", default.nope),
+        "value_dim": reader.size("v_head_dim", value),
+    }
 
 
 def stated_kv_heads(reader: ConfigReader, heads: int, default: int | None = None) -> int:
@@ -480,6 +521,7 @@ def _experts(mixture: Mixture, reader: ConfigReader) -> dict[str, Any] | None:
         "shared_gate": mixture.shared_gate,
         "router_bias": mixture.biases or mixture.correction_bias,
         "expert_bias": mixture.biases,
+        **(mixture.more(reader) if mixture.more else {}),
     }
 
 
@@ -491,20 +533,23 @@ def _tied(kind: ModelType, reader: ConfigReader) -> bool:
     return ConfigReader(reader.outer, where=reader.where).flag(key)
 
 
-def _layer_groups(
+def _layers(
     kind: ModelType, reader: ConfigReader, windows: Sequence[int | None], sparse: Sequence[bool]
-) -> tuple[LayerGroup, ...]:
-    """Return the layers in groups of equal cost."""
+) -> list[LayerGroup]:
+    """Return the layers, each a group of one."""
     limit = "chunk" if kind.windows.key == CHUNK_KEY else "window"
     layers = []
     for number, (seen, has_experts) in enumerate(zip(windows, sparse, strict=True)):
         fields = {limit: seen, "mlp": "experts" if has_experts else "dense"}
         if kind.layer is not None:
-            fields |= kind.layer(reader, number)
+            own = kind.layer(reader, number)
+            if own is None:
+                continue
+            fields |= own
         layers.append(
             validate(LayerGroup, {"count": 1, **fields}, where=reader.where, error=ModelError)
         )
-    return _merge(layers)
+    return layers
 
 
 def _merge(layers: Iterable[LayerGroup]) -> tuple[LayerGroup, ...]:
@@ -513,48 +558,86 @@ def _merge(layers: Iterable[LayerGroup]) -> tuple[LayerGroup, ...]:
     return tuple(layer.model_copy(update={"count": count}) for layer, count in counts.items())
 
 
-# Quantization methods with one format.
-_METHODS: dict[str, Dtype] = {
-    "fp8": "fp8",
-    "fbgemm_fp8": "fp8",
-    "mxfp8": "fp8",
-    "eetq": "int8",
-    "mxfp4": "mxfp4",
-    "nvfp4": "nvfp4",
-}
-_INT4_BITS, _INT8_BITS = 4, 8
+def _formats(
+    reader: ConfigReader, fields: Mapping[str, Any], layers: Sequence[LayerGroup]
+) -> dict[str, Any]:
+    """Return the formats of the weights and of the cache, and notes on what was assumed.
 
-
-def _weight_dtype(reader: ConfigReader) -> tuple[Dtype, list[str]]:
-    """Return the format of the weights, and notes on what was assumed.
-
-    Other formats of four bits or fewer count as int4, of up to eight bits as int8 or fp8. A file
-    without a dtype counts as bf16. An unknown quantization method keeps the dtype and adds a note.
+    Parameters
+    ----------
+    reader, fields
+        The file, and the sizes read from it.
+    layers
+        The layers in their order.
     """
+    keys = ("quantization_config", "compression_config", "quantization")
+    stated = next((found for key in keys if (found := reader.anywhere(key)) is not None), None)
     dtype = _plain_dtype(reader)
-    quantization = reader.anywhere("quantization_config")
-    if quantization is None:
-        return dtype, []
-    if not isinstance(quantization, Mapping):
-        reader.fail(f"quantization_config = {reprlib.repr(quantization)} must be an object")
-    # NVIDIA's modelopt is one method with several algorithms.
-    names = [str(quantization.get(key, "")).lower() for key in ("quant_method", "quant_algo")]
-    bits = _bits(names[0], quantization)
-    quantized = (
-        _METHODS.get(names[0]) or _METHODS.get(names[1]) or (_by_bits(*bits) if bits else None)
-    )
-    if quantized == "fp8" and quantization.get("weight_block_size"):
-        quantized = "fp8_block"
-    method = " ".join(name for name in names if name) or "without a method"
-    if quantized is None:
-        return dtype, [f"quantization {method} is not known: weights taken as {dtype}"]
-    if quantized == dtype:
-        return dtype, []
-    # Embeddings, routers and, in some files, attention keep theirs; one format represents all.
-    note = (
-        f"quantization {method}: all weights taken as {quantized}, though files keep some {dtype}"
-    )
-    return quantized, [note]
+    notes = []
+    if dtype == "fp32":
+        dtype = "bf16"
+        notes.append("the file is in fp32: served in bf16, as engines do, unless --dtype fp32")
+    if stated is None:
+        return {"weights": one_format(dtype), "notes": notes}
+    if not isinstance(stated, Mapping):
+        reader.fail(f"quantization_config = {reprlib.repr(stated)} must be an object")
+    scheme, kv_dtype, weights = read_scheme(stated), kv_format(stated), one_format(dtype)
+    if scheme.default is not None or scheme.named:
+        weights = weight_formats(
+            scheme,
+            [_matrices({**fields, **layer.sizes}, layer) for layer in layers],
+            model_type=str(reader.data.get("model_type") or reader.outer.get("model_type")),
+        )
+        notes.append(f"quantization {scheme.method}: {weights}, scales counted")
+    notes += scheme.notes
+    if kv_dtype:
+        notes.append(f"the checkpoint states a KV cache of {kv_dtype}: that is the default")
+    return {"weights": weights, "kv_dtype": kv_dtype, "notes": notes}
+
+
+def _matrices(sizes: Mapping[str, Any], layer: LayerGroup) -> Matrices:
+    """Return the matrices of a layer, and their weights, under the names of most files."""
+    d, experts = sizes["hidden_size"], sizes["experts"] or {}
+    found: dict[TensorGroup, dict[tuple[str, ...], int]] = {}
+
+    def mlp(inner: int) -> dict[tuple[str, ...], int]:
+        ups = ("gate_proj", "up_proj") if sizes["gated_mlp"] else ("up_proj",)
+        return {("down_proj",): d * inner, **{(name, "gate_up_proj"): d * inner for name in ups}}
+
+    if layer.attends:
+        found["attention"] = _attention_matrices(sizes)
+    if layer.state is not None:
+        found["state"] = {
+            ("in_proj_qkv", "in_proj_z", "in_proj", "q_proj"): d * layer.state.columns,
+            ("out_proj", "o_proj"): d * layer.state.width,
+        }
+    if layer.mlp == "dense":
+        found["mlp"] = mlp(sizes["intermediate_size"])
+    elif layer.mlp == "experts" and experts:
+        found["experts"] = mlp(experts["count"] * experts["intermediate_size"])
+        found["shared_experts"] = mlp(experts["shared_intermediate_size"])
+    return found
+
+
+def _attention_matrices(sizes: Mapping[str, Any]) -> dict[tuple[str, ...], int]:
+    """Return the matrices of a layer's attention."""
+    d, heads, width = sizes["hidden_size"], sizes["heads"], sizes["head_dim"]
+    if latent := sizes.get("latent"):
+        rank, value = latent["query_rank"], latent["value_dim"]
+        return {
+            ("q_a_proj",): d * (rank or 0),
+            ("q_b_proj", "q_proj"): (rank or d) * heads * width,
+            ("kv_a_proj_with_mqa",): d * (latent["kv_rank"] + latent["rope_dim"]),
+            ("kv_b_proj",): latent["kv_rank"] * heads * (latent["nope_dim"] + value),
+            ("o_proj",): heads * value * d,
+        }
+    value = sizes.get("value_dim") or width
+    return {
+        ("q_proj", "qkv_proj"): d * heads * width,
+        ("k_proj", "qkv_proj"): d * sizes["kv_heads"] * width,
+        ("v_proj", "qkv_proj"): d * sizes["kv_heads"] * value,
+        ("o_proj",): heads * value * d,
+    }
 
 
 def _plain_dtype(reader: ConfigReader) -> Dtype:
@@ -567,34 +650,3 @@ def _plain_dtype(reader: ConfigReader) -> Dtype:
     if value is not None and not isinstance(value, str):
         reader.fail(f"torch_dtype = {reprlib.repr(value)} must be a name such as 'bfloat16'")
     return "bf16"
-
-
-def _bits(method: str, quantization: Mapping[str, Any]) -> tuple[int, bool] | None:
-    """Return the width of a weight [bits] and whether it is a float, or None if unstated."""
-    for bits in (_INT4_BITS, _INT8_BITS):
-        if quantization.get(f"load_in_{bits}bit"):  # bitsandbytes
-            return bits, False
-    for scheme in _schemes(quantization):
-        bits = scheme.get("bits", scheme.get("num_bits", scheme.get("w_bit")))
-        if isinstance(bits, int) and not isinstance(bits, bool) and bits > 0:
-            return bits, scheme.get("type") == "float"
-    return (8, True) if method.endswith("fp8") else None
-
-
-def _schemes(quantization: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the parts that may state the bits: the top, then each group's weights."""
-    yield quantization
-    groups = quantization.get("config_groups")
-    for group in groups.values() if isinstance(groups, Mapping) else ():
-        weights = group.get("weights") if isinstance(group, Mapping) else None
-        if isinstance(weights, Mapping):
-            yield weights
-
-
-def _by_bits(bits: int, is_float: bool) -> Dtype | None:
-    """Return the format that holds a weight of some bits."""
-    if bits <= _INT4_BITS:
-        return "int4"
-    if bits <= _INT8_BITS:
-        return "fp8" if is_float else "int8"
-    return None

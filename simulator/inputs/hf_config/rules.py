@@ -154,7 +154,7 @@ def shared_experts(
 
 
 def shared_expert_like_routed(reader: ConfigReader) -> int:
-    """Llama 4, Hunyuan: one shared expert as wide as a routed one."""
+    """Llama 4, Hunyuan: one shared expert as wide as a routed one; Gemma 4: a dense MLP."""
     return reader.size("intermediate_size")
 
 
@@ -299,3 +299,14 @@ def doge_vectors(reader: ConfigReader, _layer: int) -> dict[str, Any]:
     mask = {"name": "dynamic_mask", "inner": width, "columns": kv_heads}
     bias = kv_heads * reader.flag(Key("attention_bias"))
     return {"vectors": 2 * reader.size("hidden_size") + kv_heads + bias, "products": (mask,)}
+
+
+def sizes(layers: int, hidden: int, heads: int, inner: int, vocabulary: int) -> dict[str, int]:
+    """Return the five sizes under their keys in config.json."""
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+        "vocab_size": vocabulary,
+    }

@@ -119,7 +119,8 @@ class Menu:
             The settings that the page's menus choose.
         """
         settings = {"kernel": kernel, "execution": execution, "kv_layout": kv_layout}
-        setup, work = ask(model, **self.kept, **settings)
+        share = self.gpu_memory_utilization
+        setup, work = ask(model, gpu_memory_utilization=share, **self.kept, **settings)
         if model.latent is None:
             setup = setup.but(latent_form="auto")
         try:
@@ -240,8 +241,8 @@ def _variants(model: ModelShape, kept: Mapping[str, Any]) -> list[ModelShape]:
     variants = []
     for count in range(1, model.heads + 1):
         if model.heads % count == 0:
-            changed = model.with_kv_heads(count)
             try:
+                changed = model.with_kv_heads(count)
                 check_split(changed, int(kept.get("tensor_parallel", 1)))
             except SimulatorError:
                 continue

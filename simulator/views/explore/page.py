@@ -12,13 +12,13 @@ from typing import Any
 from simulator import __version__
 from simulator.answers.advice import WORTH, no_shared_kernel
 from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES
-from simulator.answers.estimate import constants_note
+from simulator.answers.estimate import constants_note, model_notes
 from simulator.answers.frames import part_of
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.counts.attention.registry import algorithms
-from simulator.inputs.dtypes import Dtype, activation_dtype
+from simulator.inputs.dtypes import Dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, Execution, Setup, ask
 from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS
@@ -76,7 +76,8 @@ def page_data(offer: Menu) -> dict[str, Any]:
             "choices": [variant.kv_heads for variant in entry.variants],
             "phrases": [model_phrase(variant) for variant in entry.variants],
             "most_tokens": entry.model.max_context_tokens,
-            "weight_dtype": ask(entry.model, **offer.kept)[0].weight_dtype,
+            "notes": model_notes(entry.model),
+            "weight_dtype": str(ask(entry.model, **offer.kept)[0].weights),
             "programs": [_programs(programs, offer, variant) for variant in entry.variants],
         }
         for entry in offer.models
@@ -181,7 +182,7 @@ def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
     standard = [Setup(tensor_parallel=size, kv_layout=layout) for layout in offer.layouts]
     setups = [*standard, standard[0].under("bifurcated")]
     price = gpu.price_usd_per_hour
-    dtypes = {activation_dtype(dtype) for dtype in _weight_dtypes(offer)} | _weight_dtypes(offer)
+    dtypes = {ask(entry.model, **offer.kept)[0].activation_dtype for entry in offer.models}
     return {
         "id": gpu.id,
         "asked": offer.asked.get(gpu.id, gpu.id),
@@ -223,11 +224,6 @@ def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, dict[Dtype, l
             item = spread_of(gpu_rates, family, dtype)
             found.setdefault(family, {})[dtype] = [getattr(item, name) for name in SPREAD]
     return found
-
-
-def _weight_dtypes(offer: Menu) -> set[Any]:
-    """Return the formats of the weights of all models on the page."""
-    return {ask(entry.model, **offer.kept)[0].weight_dtype for entry in offer.models}
 
 
 def _style() -> dict[str, Any]:

@@ -23,6 +23,7 @@ PART_COLOURS: Mapping[str, str] = dict(
             style.PURPLE,
             style.SKY,
             style.YELLOW,
+            "#A3B86C",
             style.GREEN,
             "#00694D",
             "#8FD3C1",

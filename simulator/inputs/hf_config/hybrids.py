@@ -1,0 +1,549 @@
+"""Rules of hybrid models: states in place of attention, or beside it, and layers of one part alone.
+
+Each type has a rule for its keys, which returns what a file says by the common names (above all
+``layer_types``), and a rule for the fields of a layer, as in
+:mod:`simulator.inputs.hf_config.layers`.
+
+Source: configuration and modelling classes of transformers 5.24.0.
+"""
+
+from collections.abc import Container, Sequence
+from typing import Any
+
+from simulator.inputs.hf_config.layers import LINEAR
+from simulator.inputs.hf_config.reading import ConfigReader, Key
+
+# Names of layers in the files of hybrid models, and of older files.
+FULL, MLP, MOE, HYBRID, CONVOLUTION = "full_attention", "mlp", "moe", "hybrid", "conv"
+SLIDING = "sliding_attention"
+NAMES = {
+    "mamba": LINEAR,
+    "recurrent": LINEAR,
+    "attention": FULL,
+    "M": LINEAR,
+    "*": FULL,
+    "-": MLP,
+    "E": MOE,
+}
+
+
+def kind_of(reader: ConfigReader, layer: int) -> str:
+    """Return the common name of a layer's kind, from the list that the keys of its type state."""
+    return str((reader.items("layer_types") or ())[layer])
+
+
+def is_moe(reader: ConfigReader, layer: int) -> bool:
+    """Nemotron-H: the layers that are a mixture of experts alone."""
+    return kind_of(reader, layer) == MOE
+
+
+def _listed(reader: ConfigReader, *names: str) -> list[str] | None:
+    """Return the kinds of layers that a file lists under one of some names, by common names."""
+    for name in names:
+        listed = reader.items(name)
+        if listed is not None:
+            return [NAMES.get(str(kind), str(kind)) for kind in listed]
+    return None
+
+
+def _attending_at(reader: ConfigReader, numbers: Container[int]) -> list[str]:
+    """Return a list of layers that attend at some numbers and have a state elsewhere."""
+    layers = reader.size("num_hidden_layers")
+    return [FULL if layer in numbers else LINEAR for layer in range(layers)]
+
+
+def nemotron_keys(reader: ConfigReader) -> dict[str, Any]:
+    """Nemotron-H: a pattern of layers with one part each; its class never ties the output."""
+    kinds = _listed(reader, "layers_block_type", "layer_types")
+    if kinds is None:
+        pattern = reader.data.get("hybrid_override_pattern")
+        if pattern is not None and not isinstance(pattern, str):
+            reader.fail(f"hybrid_override_pattern = {pattern!r} must be a text such as 'M-M*'")
+        kinds = [NAMES.get(letter, letter) for letter in "ME*-" if pattern is None]
+        kinds = kinds or [NAMES.get(letter, letter) for letter in pattern or ""]
+    return {
+        "num_hidden_layers": len(kinds),
+        "layer_types": kinds,
+        "num_key_value_heads": reader.optional("num_key_value_heads", 8),
+        "tie_word_embeddings": False,
+    }
+
+
+def nemotron_h(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """Nemotron-H: each layer is attention, Mamba-2, an MLP or experts, and nothing else."""
+    kind = kind_of(reader, layer)
+    if kind in (MLP, MOE):
+        return {"attends": False}
+    if kind == FULL:
+        return {"mlp": "none"}
+    bias = reader.flag(Key("use_bias"))
+    inner = reader.size("mamba_heads", 128) * reader.size("mamba_head_dim", 64)
+    state = _mamba2(reader, inner=inner, groups=8, width=128, chunk=128, biases=(bias, bias))
+    return {"attends": False, "mlp": "none", "state": state}
+
+
+def nemotron_experts(reader: ConfigReader) -> dict[str, Any]:
+    """Nemotron 3: tokens are projected to a narrower width for the routed experts."""
+    return {"latent_size": reader.optional("moe_latent_size", None, minimum=1)}
+
+
+def bamba_keys(reader: ConfigReader) -> dict[str, Any]:
+    """Bamba: the layers of ``attn_layer_indices`` attend."""
+    return {"layer_types": _attending_at(reader, reader.items("attn_layer_indices") or ())}
+
+
+def granite_hybrid_keys(reader: ConfigReader) -> dict[str, Any]:
+    """Granite 4: a dense MLP, beside the experts if there are any; attention where listed."""
+    return {
+        "layer_types": _listed(reader, "layer_types", "layers_block_type")
+        or _attending_at(reader, ()),
+        "shared_intermediate_size": reader.size("shared_intermediate_size", 1024),
+    }
+
+
+def granite_hybrid_special(reader: ConfigReader) -> dict[str, Any]:
+    """Granite 4: rotary encoding only where the file says so."""
+    return {"rotary": reader.data.get("position_embedding_type") == "rope"}
+
+
+def bamba(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """Bamba and Granite 4: Mamba-2 in place of attention."""
+    if kind_of(reader, layer) == FULL:
+        return {}
+    bias = reader.flag(Key("mamba_proj_bias"))
+    state = _mamba2(reader, inner=_expanded(reader), groups=1, width=256, biases=(bias, bias))
+    return {"attends": False, "state": state}
+
+
+def falcon_h1(reader: ConfigReader, _layer: int) -> dict[str, Any]:
+    """Falcon-H1: Mamba-2 beside attention in every layer, by default without a norm after it."""
+    state = _mamba2(
+        reader,
+        inner=reader.optional("mamba_d_ssm", 1024, minimum=1) or _expanded(reader),
+        groups=1,
+        width=256,
+        biases=(reader.flag(Key("mamba_proj_bias")), reader.flag(Key("projectors_bias"))),
+        normed=reader.flag(Key("mamba_rms_norm")),
+    )
+    return {"state": state}
+
+
+def mamba2_keys(reader: ConfigReader) -> dict[str, Any]:
+    """Mamba-2: no attention and no MLP; the heads are those of the states."""
+    return {
+        "num_attention_heads": reader.size("mamba_heads", 128),
+        "head_dim": reader.size("head_dim", 64),
+    }
+
+
+def mamba2(reader: ConfigReader, _layer: int) -> dict[str, Any]:
+    """Mamba-2: one state in every layer."""
+    bias = reader.flag(Key("use_bias"))
+    state = _mamba2(reader, inner=_expanded(reader), groups=8, width=128, biases=(bias, bias))
+    return {"attends": False, "mlp": "none", "state": state}
+
+
+def _mamba2(
+    reader: ConfigReader,
+    *,
+    inner: int,
+    groups: int,
+    width: int,
+    heads: int = 128,
+    chunk: int = 256,
+    biases: tuple[bool, bool],
+    normed: bool = True,
+    convolution_bias: bool | None = None,
+) -> dict[str, Any]:
+    """Return a Mamba-2 layer: gates, values, keys and queries of each group, and time steps.
+
+    Parameters
+    ----------
+    inner
+        Width of the values of all heads.
+    groups, width, heads, chunk
+        Class defaults: heads of keys, their width, heads of values, and tokens of a chunk.
+    biases
+        Whether the input and the output projection have biases.
+    normed
+        Whether a norm follows.
+    convolution_bias
+        Whether the convolution has biases, if no key decides.
+    """
+    hidden = reader.size("hidden_size")
+    heads, groups = reader.size("mamba_heads", heads), reader.size("mamba_groups", groups)
+    width = reader.size("mamba_state_size", width)
+    if inner % heads:
+        reader.fail(f"the width {inner} of Mamba's values is not a multiple of its {heads} heads")
+    if convolution_bias is None:
+        convolution_bias = _convolution_bias(reader)
+    channels = inner + 2 * groups * width
+    columns = inner + channels + heads
+    # Decays, skips and biases of time steps for each head.
+    vectors = 3 * heads + inner * normed + channels * convolution_bias
+    return {
+        "rule": "decay",
+        "k_heads": groups,
+        "k_dim": width,
+        "v_heads": heads,
+        "v_dim": inner // heads,
+        "columns": columns,
+        "channels": channels,
+        "taps": reader.size("conv_kernel", 4),
+        "chunk": reader.size("chunk_size", chunk),
+        "vectors": vectors + columns * biases[0] + hidden * biases[1],
+    }
+
+
+def _expanded(reader: ConfigReader) -> int:
+    """Return the width of Mamba's values, a multiple of the hidden size."""
+    return reader.size("expand", 2) * reader.size("hidden_size")
+
+
+def _convolution_bias(reader: ConfigReader) -> bool:
+    """Return whether the convolution has biases."""
+    default = reader.flag(Key("use_conv_bias", default=True))
+    return reader.flag(Key("mamba_conv_bias", default=default))
+
+
+def jamba_keys(reader: ConfigReader) -> dict[str, Any]:
+    """Jamba: one layer of each period attends."""
+    period = reader.size("attn_layer_period", 8)
+    offset = reader.optional("attn_layer_offset", 4) or 0
+    layers = reader.size("num_hidden_layers")
+    return {"layer_types": _attending_at(reader, range(offset, layers, period))}
+
+
+def jamba_experts(reader: ConfigReader, layer: int) -> bool:
+    """Jamba: one layer of each period has experts."""
+    period = reader.size("expert_layer_period", 2)
+    offset = reader.optional("expert_layer_offset", 1) or 0
+    return layer % period == offset and reader.size("num_experts", 16) > 1
+
+
+def jamba(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """Jamba: Mamba in place of attention, with norms on time steps, keys and queries."""
+    if kind_of(reader, layer) == FULL:
+        return {}
+    bias = reader.flag(Key("mamba_proj_bias"))
+    return {"attends": False, "state": _mamba(reader, bias=bias, normed=True)}
+
+
+def mamba_keys(_reader: ConfigReader) -> dict[str, Any]:
+    """Mamba: no attention and no MLP."""
+    return {"num_attention_heads": 1}
+
+
+def mamba(reader: ConfigReader, _layer: int) -> dict[str, Any]:
+    """Mamba and Falcon-Mamba: one state in every layer."""
+    state = _mamba(reader, bias=reader.flag(Key("use_bias")))
+    return {"attends": False, "mlp": "none", "state": state}
+
+
+def _mamba(
+    reader: ConfigReader, *, bias: bool, heads: int = 1, normed: bool = False
+) -> dict[str, Any]:
+    """Return a Mamba layer: each channel has a state; time steps, keys and queries follow from it.
+
+    Parameters
+    ----------
+    bias
+        Whether the input and the output projection have biases.
+    heads
+        Heads of keys (Zamba).
+    normed
+        Whether norms follow on time steps, keys and queries.
+    """
+    hidden, inner = reader.size("hidden_size"), _expanded(reader)
+    width, rank = reader.size("mamba_state_size", 16), -(-hidden // 16)
+    if reader.lookup("time_step_rank")[1] != "auto":
+        rank = reader.size("time_step_rank", rank)
+    selected = rank + 2 * width
+    # Biases of time steps, decays and skips.
+    vectors = inner * (1 + width + 1) + inner * _convolution_bias(reader)
+    return {
+        "rule": "scan",
+        "k_heads": heads,
+        "k_dim": width,
+        "v_heads": inner,
+        "v_dim": 1,
+        "columns": 2 * inner,
+        "channels": inner,
+        "taps": reader.size("conv_kernel", 4),
+        "products": [
+            {"name": "selection", "inner": inner, "columns": selected, "split": "rows"},
+            {"name": "time_step_projection", "inner": rank, "columns": inner},
+        ],
+        "vectors": vectors + selected * normed + (2 * inner + hidden) * bias,
+    }
+
+
+def zamba_keys(reader: ConfigReader) -> dict[str, Any]:
+    """Zamba: attention over twice the hidden size, in layers at a period after the first three."""
+    kinds = _listed(reader, "layers_block_type", "layer_types")
+    layers = reader.size("num_hidden_layers")
+    if kinds is None:
+        period = reader.size("attn_layer_period", 6)
+        offset = reader.optional("attn_layer_offset", 4) or 0
+        shared = {2, *range(offset + 3, layers, period)}
+        kinds = [HYBRID if layer in shared else LINEAR for layer in range(layers)]
+    return {
+        **_zamba_heads(reader, kinds),
+        "num_key_value_heads": reader.optional("num_key_value_heads", 16),
+    }
+
+
+def zamba2_keys(reader: ConfigReader) -> dict[str, Any]:
+    """Zamba2: attention over twice the hidden size, in the layers of a list."""
+    kinds = _listed(reader, "layers_block_type", "layer_types")
+    if kinds is None:
+        shared = {*range(6, 43, 6), 47, 51}
+        kinds = [HYBRID if layer in shared else LINEAR for layer in range(54)]
+    inner = reader.optional("intermediate_size", None) or 4 * reader.size("hidden_size")
+    return {**_zamba_heads(reader, kinds), "intermediate_size": inner}
+
+
+def _zamba_heads(reader: ConfigReader, kinds: Sequence[str]) -> dict[str, Any]:
+    """Return the kinds of layers, and the width of heads that read twice the hidden size."""
+    width = 2 * reader.size("hidden_size") // reader.size("num_attention_heads")
+    return {
+        "num_hidden_layers": len(kinds),
+        "layer_types": kinds,
+        "head_dim": reader.optional("attention_head_dim", None, minimum=1) or width,
+    }
+
+
+def zamba_special(reader: ConfigReader) -> dict[str, Any]:
+    """Zamba: attention reads the hidden state and the token's embedding."""
+    width = reader.optional("attention_hidden_size", None, minimum=1)
+    return {"attention_input_size": width or 2 * reader.size("hidden_size")}
+
+
+def zamba2_special(reader: ConfigReader) -> dict[str, Any]:
+    """Zamba2: as Zamba, and rotary encoding only where the file says so."""
+    width = 2 * reader.size("hidden_size")
+    return {"attention_input_size": width, "rotary": reader.flag(Key("use_mem_rope"))}
+
+
+def zamba(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """Zamba: Mamba, and before it in some layers one block of attention and an MLP."""
+    heads = reader.size("mamba_heads", 2)
+    state = _mamba(reader, bias=reader.flag(Key("mamba_proj_bias")), heads=heads)
+    return _zamba_layer(reader, layer, state, distinct=1, adapters=[])
+
+
+def zamba2(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """Zamba2: Mamba-2, and before it in some layers one of a few blocks, with adapters."""
+    hidden = reader.size("hidden_size")
+    bias = reader.flag(Key("add_bias_linear"))
+    state = _mamba2(
+        reader,
+        inner=_expanded(reader),
+        groups=1,
+        width=64,
+        heads=8,
+        biases=(bias, bias),
+        convolution_bias=True,
+    )
+    rank, up = reader.size("adapter_rank", 128), 2 * reader.size("intermediate_size")
+    adapters = [("mlp_adapter", hidden, rank, up)]
+    if reader.flag(Key("use_shared_attention_adapter")):
+        adapters.append(("attention_adapters", 2 * hidden, 3 * rank, 2 * hidden))
+    return _zamba_layer(
+        reader, layer, state, distinct=reader.size("num_mem_blocks", 1), adapters=adapters
+    )
+
+
+def _zamba_layer(
+    reader: ConfigReader,
+    layer: int,
+    state: dict[str, Any],
+    *,
+    distinct: int,
+    adapters: Sequence[tuple[str, int, int, int]],
+) -> dict[str, Any]:
+    """Return a layer with a state, and with a shared block and its adapters if it is a hybrid.
+
+    Parameters
+    ----------
+    distinct
+        Blocks with weights of their own.
+    adapters
+        Names, inputs, ranks of all together, and outputs of the layer's own low-rank matrices.
+    """
+    if kind_of(reader, layer) != HYBRID:
+        return {"attends": False, "mlp": "none", "state": state}
+    hidden = reader.size("hidden_size")
+    hybrids = [kind == HYBRID for kind in reader.items("layer_types") or ()]
+    products = [{"name": "block_output", "inner": hidden, "columns": hidden, "split": "none"}]
+    for name, inner, rank, columns in adapters:
+        products.append({"name": f"{name}_down", "inner": inner, "columns": rank, "split": "none"})
+        products.append({"name": f"{name}_up", "inner": rank, "columns": columns})
+    return {
+        "state": state,
+        "distinct": min(distinct, sum(hybrids)),
+        "products": products,
+        "vectors": hidden,  # the norm before the state
+    }
+
+
+def lfm2_keys(reader: ConfigReader) -> dict[str, Any]:
+    """LFM2: short convolutions where the file does not list attention, and its own MLP width."""
+    layers = reader.size("num_hidden_layers")
+    keys: dict[str, Any] = {}
+    if _listed(reader, "layer_types") is None:
+        listed = reader.items("full_attn_idxs")
+        full = range(layers) if listed is None else listed
+        keys["layer_types"] = [FULL if layer in full else CONVOLUTION for layer in range(layers)]
+    if "tie_embedding" in reader.data:
+        keys["tie_word_embeddings"] = reader.flag(Key("tie_embedding", default=True))
+    return keys
+
+
+def lfm2_dense_keys(reader: ConfigReader) -> dict[str, Any]:
+    """LFM2: the MLP has two thirds of the stated width, times a factor, rounded up."""
+    inner = reader.size("block_ff_dim", reader.size("intermediate_size"))
+    if reader.flag(Key("block_auto_adjust_ff_dim", default=True)):
+        inner = int(2 * inner / 3)
+        factor = reader.data.get("block_ffn_dim_multiplier", 1.0)
+        if factor is not None:
+            if isinstance(factor, bool) or not isinstance(factor, int | float):
+                reader.fail(f"block_ffn_dim_multiplier = {factor!r} must be a number")
+            step = reader.size("block_multiple_of", 256)
+            inner = step * -(-int(factor * inner) // step)
+    return {**lfm2_keys(reader), "intermediate_size": inner}
+
+
+def lfm2(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """LFM2: a gated short convolution in place of attention."""
+    if kind_of(reader, layer) == FULL:
+        return {}
+    hidden = reader.size("hidden_size")
+    state = {
+        "rule": "convolution",
+        "v_heads": hidden,
+        "v_dim": 1,
+        "columns": 3 * hidden,
+        "channels": hidden,
+        "taps": reader.size("conv_L_cache", 3),
+        "vectors": 5 * hidden * reader.flag(Key("conv_bias")),
+    }
+    return {"attends": False, "state": state}
+
+
+def lfm2_sparse(reader: ConfigReader, layer: int) -> bool:
+    """LFM2-MoE: all layers but the first ``num_dense_layers``."""
+    return layer >= (reader.optional("num_dense_layers", 2) or 0)
+
+
+def minimax_keys(reader: ConfigReader) -> dict[str, Any]:
+    """MiniMax-Text-01: attention where a list says so, by default in every second layer."""
+    kinds = _listed(reader, "layer_types")
+    if kinds is None:
+        layers = reader.size("num_hidden_layers")
+        listed = reader.items("attn_type_list", length=layers)  # 1 for attention
+        kinds = [
+            FULL if (layer % 2 == 0 if listed is None else listed[layer] == 1) else LINEAR
+            for layer in range(layers)
+        ]
+    if reader.optional("sliding_window", None):
+        kinds = [SLIDING if kind == FULL else kind for kind in kinds]
+    return {"layer_types": kinds}
+
+
+def minimax(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """MiniMax-Text-01: lightning attention, with an output gate and a norm."""
+    if kind_of(reader, layer) != LINEAR:
+        return {}
+    heads = reader.size("num_attention_heads")
+    head_dim = reader.optional("head_dim", None, minimum=1) or reader.size("hidden_size") // heads
+    state = {
+        "rule": "decay",
+        "k_heads": heads,
+        "k_dim": head_dim,
+        "v_heads": heads,
+        "v_dim": head_dim,
+        "columns": 4 * heads * head_dim,
+        "chunk": reader.size("block_size", 256),
+        "vectors": heads * head_dim,
+    }
+    return {"attends": False, "state": state}
+
+
+def recurrent_gemma_keys(reader: ConfigReader) -> dict[str, Any]:
+    """RecurrentGemma: a pattern of blocks over the layers; half the stated width for each MLP."""
+    kinds = _listed(reader, "block_types") or [LINEAR, LINEAR, FULL]
+    layers = reader.size("num_hidden_layers")
+    local = [SLIDING if kind == FULL else kind for kind in kinds]
+    return {
+        "layer_types": [local[layer % len(local)] for layer in range(layers)],
+        "intermediate_size": reader.size("intermediate_size") // 2,
+        "head_dim": reader.size("hidden_size") // reader.size("num_attention_heads"),
+    }
+
+
+def recurrent_gemma(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """RecurrentGemma: gated linear recurrent units, a state for each channel."""
+    if kind_of(reader, layer) != LINEAR:
+        return {}
+    hidden, heads = reader.size("hidden_size"), reader.size("num_attention_heads")
+    width = reader.optional("lru_width", None, minimum=1) or hidden
+    state = {
+        "rule": "scan",
+        "k_dim": 1,
+        "v_heads": heads,
+        "v_dim": width // heads,
+        "columns": 2 * width,
+        "channels": width,
+        "taps": reader.size("conv1d_width", 4),
+        # Two gates, with a matrix for each head.
+        "products": [{"name": "recurrent_gates", "inner": width // heads, "columns": 2 * width}],
+        # Biases of the projections, the convolution and the gates; the decays.
+        "vectors": 2 * width + hidden + width + 2 * width + width,
+    }
+    return {"attends": False, "state": state}
+
+
+def zaya_keys(reader: ConfigReader) -> dict[str, Any]:
+    """ZAYA1: every layer attends, to all tokens or to a window."""
+    names = {"hybrid": FULL, "hybrid_sliding": SLIDING}
+    kinds = _listed(reader, "layer_types")
+    if kinds is None:
+        kinds = [FULL] * reader.size("num_hidden_layers")
+    return {"layer_types": [names.get(kind, kind) for kind in kinds]}
+
+
+def zaya(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """ZAYA1: convolutions over queries and keys, scaled residuals, and a router with an MLP."""
+    hidden, width = reader.size("hidden_size"), reader.size("head_dim", 128)
+    kv_heads = reader.size("num_key_value_heads", 2)
+    channels = (reader.size("num_attention_heads") + kv_heads) * width
+    taps = reader.size("cca_time0", 2)
+    grouped = {
+        "name": "grouped_convolution",
+        "inner": width * reader.size("cca_time1", 2),
+        "columns": channels,
+    }
+    router = reader.size("router_hidden_size", 256)
+    # Taps and biases of the convolutions, a scale for each head of keys, scaled residuals, and the
+    # router's biases, norm and, after the first layer, scales of the layer before.
+    vectors = channels * (taps + 2) + kv_heads + 8 * hidden + router * (4 + (layer > 0))
+    return {"products": [grouped], "vectors": vectors}
+
+
+def zaya_router(reader: ConfigReader) -> dict[str, Any]:
+    """ZAYA1: a router of four matrices, which may also choose no expert."""
+    width = reader.size("router_hidden_size", 256)
+    classes = reader.size("num_experts", 16) + 1
+    sizes = {
+        "router_down": (reader.size("hidden_size"), width),
+        "router_hidden": (width, width),
+        "router_hidden_2": (width, width),
+        "router": (width, classes),
+    }
+    return {
+        "router": [
+            {"name": name, "inner": inner, "columns": columns, "split": "none"}
+            for name, (inner, columns) in sizes.items()
+        ]
+    }

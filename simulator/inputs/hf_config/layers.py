@@ -1,0 +1,559 @@
+"""Rules of the model types whose layers differ: what each layer is, from the keys of a config.json.
+
+Each rule takes a reader and the number of a layer, from 0, and returns those fields of the layer's
+:class:`~simulator.inputs.model.LayerGroup` that the model type decides.
+
+Source: configuration and modelling classes of transformers 5.24.0.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from simulator.inputs.hf_config.reading import LARGEST_LAYERS, ConfigReader, Key, LayerRule
+
+LINEAR = "linear_attention"
+
+
+def is_linear(reader: ConfigReader, layer: int, *, interval: int = 4) -> bool:
+    """Return whether a layer is linear attention: as the file lists, else all but every n-th."""
+    types = reader.items("layer_types", length=reader.size("num_hidden_layers"))
+    if types is not None:
+        return bool(types[layer] == LINEAR)
+    return (layer + 1) % reader.size("full_attention_interval", interval) != 0
+
+
+def gated_delta(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """Qwen3-Next and Qwen3.5: gated delta nets, every fourth layer attends."""
+    if not is_linear(reader, layer):
+        return {}
+    return {"attends": False, "state": _gated_delta_net(reader, k_heads=16, v_heads=32)}
+
+
+def olmo_hybrid(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """Olmo-Hybrid: gated delta nets without norms after them, every fourth layer attends."""
+    if not is_linear(reader, layer):
+        return {}
+    heads = reader.size("num_attention_heads")
+    head_dim = reader.size("hidden_size") * 3 // (4 * heads)
+    state = _gated_delta_net(
+        reader, k_heads=heads, v_heads=heads, k_dim=head_dim, v_dim=2 * head_dim
+    )
+    return {"attends": False, "state": state}
+
+
+def _gated_delta_net(
+    reader: ConfigReader, *, k_heads: int, v_heads: int, k_dim: int = 128, v_dim: int = 128
+) -> dict[str, Any]:
+    """Return a gated delta net: queries, keys, values, an output gate, a decay and a strength."""
+    k_heads = reader.size("linear_num_key_heads", k_heads)
+    k_dim = reader.size("linear_key_head_dim", k_dim)
+    v_heads = reader.size("linear_num_value_heads", v_heads)
+    v_dim = reader.size("linear_value_head_dim", v_dim)
+    keys, values = k_heads * k_dim, v_heads * v_dim
+    return {
+        "rule": "delta",
+        "k_heads": k_heads,
+        "k_dim": k_dim,
+        "v_heads": v_heads,
+        "v_dim": v_dim,
+        "columns": 2 * keys + 2 * values + 2 * v_heads,
+        "channels": 2 * keys + values,
+        "taps": reader.size("linear_conv_kernel_dim", 4),
+        "vectors": 2 * v_heads + v_dim,  # decays and their biases, and the norm of a head's output
+    }
+
+
+def kimi_delta(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """Kimi Linear: delta attention with a decay for each channel, every fourth layer latent."""
+    stated = reader.data.get("linear_attn_config")
+    linear: Mapping[str, Any] = stated if isinstance(stated, Mapping) else {}
+    listed = linear.get("kda_layers")
+    if isinstance(listed, list) and reader.items("layer_types") is None:
+        is_delta = layer + 1 in listed  # numbered from 1
+    elif reader.items("layer_types") is None:
+        is_delta = layer % 4 != 0 or layer == 0
+    else:
+        is_delta = is_linear(reader, layer)
+    if not is_delta:
+        return {}
+    own = ConfigReader({**reader.data, **linear}, where=reader.where)
+    heads = own.size("num_heads", reader.size("linear_num_heads", 32))
+    width = linear.get("head_dim", reader.size("linear_head_dim", 128))
+    taps = own.size("short_conv_kernel_size", reader.size("linear_conv_kernel_dim", 4))
+    values = heads * width
+    # Decays and the output gate come from a narrow product each, then one to all channels.
+    narrow = [
+        {"name": f"{name}_up_projection", "inner": width, "columns": values}
+        for name in ("decay", "gate")
+    ]
+    return {
+        "attends": False,
+        "state": {
+            "rule": "channel_delta",
+            "k_heads": heads,
+            "k_dim": width,
+            "v_heads": heads,
+            "v_dim": width,
+            "columns": 3 * values + heads + 2 * width,
+            "channels": 3 * values,
+            "taps": taps,
+            "products": narrow,
+            "vectors": values + heads + width,
+        },
+    }
+
+
+def kimi_special(reader: ConfigReader) -> dict[str, Any]:
+    """Kimi K3 calls itself Kimi Linear: refused, as its further parts are not known."""
+    for key in ("routed_expert_hidden_size", "attn_res_block_size"):
+        if key in reader.data:
+            reader.fail(f"{key} is of an architecture that is not known yet (Kimi K3)")
+    return {}
+
+
+def indexer_of(*, heads: int) -> Callable[[ConfigReader], dict[str, Any]]:
+    """DeepSeek-V3.2, GLM-5: the indexer of sparse attention; ``heads`` is the class default."""
+
+    def special(reader: ConfigReader) -> dict[str, Any]:
+        indexer = {
+            "heads": reader.size("index_n_heads", heads),
+            "dim": reader.size("index_head_dim", 128),
+            "top_k": reader.size("index_topk", 2048),
+        }
+        return {"indexer": indexer}
+
+    return special
+
+
+def indexed(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """GLM-5: some layers take the selection of the last layer with an indexer."""
+    types = reader.items("indexer_types", length=reader.size("num_hidden_layers"))
+    pattern = reader.data.get("index_topk_pattern")
+    if types is not None:
+        return {"indexes": types[layer] == "full"}
+    if pattern:
+        return {"indexes": pattern[layer] in ("F", "full")}
+    every = max(reader.optional("index_topk_freq", 1) or 1, 1)
+    offset = reader.optional("index_skip_topk_offset", 2) or 0
+    return {"indexes": max(layer - offset + 1, 0) % every == 0}
+
+
+def listed_experts(default: int) -> LayerRule:
+    """Select the layers with experts: as ``mlp_layer_types`` lists, else after the dense ones.
+
+    ``default`` is the class default of their number.
+    """
+
+    def rule(reader: ConfigReader, layer: int) -> bool:
+        types = reader.items("mlp_layer_types", length=reader.size("num_hidden_layers"))
+        if types is not None:
+            return bool(types[layer] == "sparse")
+        return layer >= (reader.optional("first_k_dense_replace", default) or 0)
+
+    return rule
+
+
+# Sizes that differ by layer. A rule of keys gives the names of a type's own files in common terms.
+
+FULL, WINDOWED = "full_attention", "sliding_attention"
+
+
+def _types(
+    reader: ConfigReader, is_full: Callable[[int], bool], other: str = WINDOWED
+) -> list[str]:
+    """Return what each layer attends to: as the file lists, else by a rule of the class."""
+    layers = reader.size("num_hidden_layers", largest=LARGEST_LAYERS)
+    stated = reader.items("layer_types")
+    if stated is not None:
+        return list(stated[:layers])  # some files add the layers of multi-token prediction
+    return [FULL if is_full(layer) else other for layer in range(layers)]
+
+
+def _is_full(reader: ConfigReader, layer: int) -> bool:
+    """Return whether a layer attends to all tokens, by the types that a rule of keys gave."""
+    return bool((reader.items("layer_types") or ())[layer] == FULL)
+
+
+def _mlp_types(reader: ConfigReader, is_sparse: Callable[[int], bool]) -> list[str]:
+    """Return the kind of each layer's MLP: as the file lists, else by a rule of the class."""
+    layers = reader.size("num_hidden_layers", largest=LARGEST_LAYERS)
+    stated = reader.items("mlp_layer_types")
+    if stated is not None:
+        return list(stated[:layers])
+    frequency = reader.data.get("moe_layer_freq")
+    if isinstance(frequency, list):
+        return ["sparse" if experts else "dense" for experts in frequency[:layers]]
+    return ["sparse" if is_sparse(layer) else "dense" for layer in range(layers)]
+
+
+def _shares(reader: ConfigReader, layer: int, default: int) -> bool:
+    """Return whether a layer is among the last, which read the caches of earlier layers."""
+    shared = reader.optional("num_kv_shared_layers", default) or 0
+    return layer >= reader.size("num_hidden_layers") - shared
+
+
+def _own_sizes(reader: ConfigReader, layer: int) -> Mapping[str, Any] | None:
+    """Return a layer's sizes of ``per_layer_config``, or None for a file without it."""
+    stated = reader.data.get("per_layer_config")
+    if not isinstance(stated, Mapping):
+        return None
+    own = {str(key).lstrip("0") or "0": value for key, value in stated.items()}.get(str(layer))
+    return own if isinstance(own, Mapping) else {}
+
+
+def layer_inputs(reader: ConfigReader, width: int) -> dict[str, Any]:
+    """Gemma 3n and Gemma 4: embeddings that each layer adds; ``width`` is the class default."""
+    width = reader.optional("hidden_size_per_layer_input", width) or 0
+    rows = reader.size("vocab_size_per_layer_input", 262_144)
+    return {"layer_inputs": {"rows": rows, "width": width}} if width else {}
+
+
+def gemma3n_keys(reader: ConfigReader) -> dict[str, Any]:
+    """Gemma 3n: every fifth layer attends to all tokens, and each MLP may have its own width."""
+    keys: dict[str, Any] = {"layer_types": _types(reader, lambda layer: (layer + 1) % 5 == 0)}
+    sizes = reader.data.get("intermediate_size")
+    if isinstance(sizes, list | tuple) and sizes:
+        reader.items("intermediate_size", length=reader.size("num_hidden_layers"))
+        keys |= {"intermediate_size": max(sizes), "intermediate_sizes": sizes}
+    return keys
+
+
+def gemma3n(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """Gemma 3n: shared caches, and the products that mix several residual streams (AltUp)."""
+    d, rank = reader.size("hidden_size"), reader.size("laurel_rank", 64)
+    streams = reader.size("altup_num_inputs", 4)
+    sizes = reader.items("intermediate_sizes")
+    return {
+        "kv": "earlier" if _shares(reader, layer, 15) else "own",
+        "intermediate_size": None if sizes is None else sizes[layer],
+        "products": [
+            {"name": "stream_router", "inner": d, "columns": streams},
+            {"name": "residual_down", "inner": d, "columns": rank},
+            {"name": "residual_up", "inner": rank, "columns": d},
+        ],
+        "vectors": d + streams**2 + streams**3,
+    }
+
+
+def gemma3n_special(reader: ConfigReader) -> dict[str, Any]:
+    """Gemma 3n: per-layer inputs, and the products into and out of the residual streams."""
+    d, others = reader.size("hidden_size"), reader.size("altup_num_inputs", 4) - 1
+    streams = [
+        {"name": f"stream_{number}_{way}", "inner": d, "columns": d}
+        for way in ("in", "out")
+        for number in range(1, others + 1)
+    ]
+    return {
+        **layer_inputs(reader, 256),
+        "products": streams,
+        "notes": ["the sums over AltUp's residual streams are not timed"],
+    }
+
+
+def gemma4_keys(reader: ConfigReader) -> dict[str, Any]:
+    """Gemma 4: every sixth layer and the last attend to all tokens; experts have a switch."""
+    types = _types(reader, lambda layer: (layer + 1) % 6 == 0)
+    has_experts = reader.flag(Key("enable_moe_block"))
+    return {
+        "layer_types": [*types[:-1], FULL],
+        "num_experts": reader.data.get("num_experts") if has_experts else None,
+        "num_experts_per_tok": reader.data.get("top_k_experts"),
+    }
+
+
+def gemma4(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """Gemma 4: layers with all tokens have wider heads; the last layers share earlier caches."""
+    full, shares = _is_full(reader, layer), _shares(reader, layer, 0)
+    tied = full and reader.flag(Key("attention_k_eq_v"))
+    own = _own_sizes(reader, layer)
+    if own is None and full:
+        own = {"head_dim": reader.size("global_head_dim", 512)}
+        if tied:
+            own["num_key_value_heads"] = reader.optional("num_global_key_value_heads", None)
+    own = own or {}
+    wide = shares and reader.flag(Key("use_double_wide_mlp"))
+    experts = reader.data.get("num_experts")
+    if wide and experts:
+        reader.fail("use_double_wide_mlp with enable_moe_block is not modelled")
+    return {
+        "kv": "earlier" if shares else "tied" if tied else "own",
+        "kv_heads": own.get("num_key_value_heads"),
+        "head_dim": own.get("head_dim"),
+        "intermediate_size": 2 * reader.size("intermediate_size") if wide else None,
+        # The router scales the hidden state and each expert's weight.
+        "vectors": reader.size("hidden_size") + reader.size("num_experts") if experts else 0,
+    }
+
+
+def gemma4_special(width: int) -> Callable[[ConfigReader], dict[str, Any]]:
+    """Gemma 4: per-layer inputs, and three more norms around experts beside a dense MLP."""
+
+    def rule(reader: ConfigReader) -> dict[str, Any]:
+        norms = {"norms_per_layer": 7} if reader.data.get("num_experts") else {}
+        return {**layer_inputs(reader, width), **norms}
+
+    return rule
+
+
+def mimo_keys(reader: ConfigReader) -> dict[str, Any]:
+    """MiMo-V2: the first and every sixth layer attend to all tokens; the first MLP is dense."""
+    pattern = reader.items("hybrid_layer_pattern")
+    keys: dict[str, Any] = {
+        "layer_types": _types(
+            reader,
+            lambda layer: not pattern[layer] if pattern else layer == 0 or (layer + 1) % 6 == 0,
+        ),
+        "mlp_layer_types": _mlp_types(reader, lambda layer: layer > 0),
+    }
+    # Queries see that many earlier tokens and themselves.
+    earlier = reader.optional("sliding_window_size", None)
+    return keys if earlier is None else {**keys, "sliding_window": earlier + 1}
+
+
+def mimo(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """MiMo-V2: windowed layers have twice the KV heads, and attention sinks."""
+    heads = reader.size("num_attention_heads")
+    if _is_full(reader, layer):
+        return {"vectors": heads if reader.flag(Key("add_full_attention_sink_bias")) else 0}
+    sinks = reader.flag(Key("add_swa_attention_sink_bias", default=True))
+    own = reader.size("swa_num_attention_heads", heads)
+    kv_heads = 2 * reader.size("num_key_value_heads", 4)
+    return {
+        "heads": own,
+        "kv_heads": reader.size("swa_num_key_value_heads", kv_heads),
+        "head_dim": reader.size("swa_head_dim", reader.size("head_dim", 192)),
+        "value_dim": reader.size("swa_v_head_dim", reader.size("v_head_dim", 128)),
+        "vectors": own if sinks else 0,
+    }
+
+
+def mimo_special(reader: ConfigReader) -> dict[str, Any]:
+    """MiMo-V2: values are narrower than keys."""
+    return {"value_dim": reader.size("v_head_dim", 128)}
+
+
+def step_keys(first: int, **defaults: int) -> Callable[[ConfigReader], dict[str, Any]]:
+    """Step-3: names of its own for KV heads and experts.
+
+    Parameters
+    ----------
+    first
+        The first layer with experts, by default all after it have them.
+    defaults
+        Class defaults of KV heads and experts.
+    """
+
+    def rule(reader: ConfigReader) -> dict[str, Any]:
+        listed = reader.data.get("moe_layers_enum")
+        listed = listed.split(",") if isinstance(listed, str) else listed
+        sparse = None if listed is None else {int(layer) for layer in listed if str(layer).strip()}
+        names = {
+            "num_key_value_heads": ("num_attention_groups",),
+            "num_experts": ("moe_num_experts", "n_routed_experts"),
+            "num_experts_per_tok": ("moe_top_k",),
+        }
+        keys: dict[str, Any] = {
+            "layer_types": _types(reader, lambda _layer: True),
+            "mlp_layer_types": _mlp_types(
+                reader, lambda layer: layer >= first if sparse is None else layer in sparse
+            ),
+        }
+        for name, others in names.items():
+            stated = [reader.data[other] for other in (*others, name) if reader.data.get(other)]
+            keys[name] = stated[0] if stated else defaults[name]
+        return keys
+
+    return rule
+
+
+def step3p5(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """Step-3.5: windowed layers have more query heads."""
+    own = _own_sizes(reader, layer)
+    if own is None and not _is_full(reader, layer):
+        other = reader.data.get("attention_other_setting")
+        own = other if isinstance(other, Mapping) else {}
+        if heads := reader.optional("num_sliding_attention_heads", None):
+            own = {"num_attention_heads": heads}
+    return {"heads": (own or {}).get("num_attention_heads")}
+
+
+def step_shared(default: int) -> Callable[[ConfigReader], int]:
+    """Step-3: one shared expert with a width of its own."""
+
+    def rule(reader: ConfigReader) -> int:
+        width = reader.optional("share_expert_dims", default) or 0
+        return reader.optional("share_expert_dim", width) or 0
+
+    return rule
+
+
+def step3_special(reader: ConfigReader) -> dict[str, Any]:
+    """Step-3: queries are compressed (multi-matrix factorisation attention)."""
+    return {"query_rank": reader.size("share_q_dim", 2048)}
+
+
+def longcat_keys(reader: ConfigReader) -> dict[str, Any]:
+    """LongCat: each of its layers is counted as two, see :func:`longcat_special`."""
+    halves = reader.optional("num_hidden_layers", None) if "num_layers" not in reader.data else None
+    return {
+        "num_hidden_layers": halves // 2 if halves else reader.size("num_layers", 28),
+        "num_experts_per_tok": reader.data.get("moe_topk"),
+        "n_shared_experts": None,
+    }
+
+
+def longcat_special(reader: ConfigReader) -> dict[str, Any]:
+    """LongCat: a layer is two of latent attention and a dense MLP, with experts beside the first.
+
+    Some experts return their input (zero experts).
+    """
+    layers = reader.size("num_hidden_layers")
+    experts = {
+        "count": reader.size("n_routed_experts", 512),
+        "zero": reader.optional("zero_expert_num", 256) or 0,
+        "per_token": reader.size("num_experts_per_tok", 12),
+        "intermediate_size": reader.size("expert_ffn_hidden_size", 2048),
+        "shared_intermediate_size": reader.size("intermediate_size"),
+        "router_bias": reader.flag(Key("router_bias")),
+    }
+    return {
+        "layers": 2 * layers,
+        "layer_groups": [{"count": layers, "mlp": mlp} for mlp in ("experts", "dense")],
+        "experts": experts,
+        "notes": [f"each of the {layers} layers is two, with a dense MLP each; experts in one"],
+    }
+
+
+def cross_attention(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """Llama 3.2 Vision: some layers attend to images, with norms and gates; text skips them."""
+    if layer not in _cross_layers(reader):
+        return {}
+    head_dim = reader.size("hidden_size") // reader.size("num_attention_heads")
+    return {"runs": False, "vectors": 2 * head_dim + 2}
+
+
+def _cross_layers(reader: ConfigReader) -> Sequence[int]:
+    """Return the numbers of the layers with cross attention."""
+    listed = reader.items("cross_attention_layers")
+    return range(3, 40, 5) if listed is None else listed
+
+
+def mllama_special(reader: ConfigReader) -> dict[str, Any]:
+    """Llama 3.2 Vision: eight further rows in the token table, and layers that text skips."""
+    layers = len(_cross_layers(reader))
+    note = (
+        f"{layers} cross-attention layers are in memory; steps on text alone skip them, and the "
+        "keys and values of image tokens, once per prompt, are left out"
+    )
+    rows = reader.size("vocab_size") + 8
+    # The table has more rows than the output matrix, so that they are never one.
+    return {"embedding_rows": rows, "tied_embeddings": False, "notes": [note]}
+
+
+def nas_keys(reader: ConfigReader) -> dict[str, Any]:
+    """Nemotron-NAS: widths are given block by block; those of the whole are the largest."""
+    blocks = [nas_block(reader, layer) or {} for layer in range(reader.size("num_hidden_layers"))]
+    return {
+        "num_key_value_heads": max(block.get("kv_heads", 1) for block in blocks),
+        "intermediate_size": max(block.get("intermediate_size", 0) for block in blocks),
+    }
+
+
+def nas_block(reader: ConfigReader, layer: int) -> dict[str, Any] | None:
+    """Nemotron-NAS: each block says which attention and MLP it has, if any, and how wide."""
+    blocks = reader.items("block_configs", length=reader.size("num_hidden_layers"))
+    if blocks is None:
+        reader.fail("block_configs is missing")
+    d, heads = reader.size("hidden_size"), reader.size("num_attention_heads")
+    attention, mlp = ({**(blocks[layer].get(part) or {})} for part in ("attention", "ffn"))
+    fields: dict[str, Any] = {"products": [], "vectors": 0}
+    if group := attention.get("n_heads_in_group"):
+        fields["kv_heads"] = heads // group
+    else:
+        fields["attends"] = False
+    if mult := mlp.get("ffn_mult"):
+        # Two thirds, rounded up to a multiple of 256.
+        fields["intermediate_size"] = -(-int(2 * mult * d / 3) // 256) * 256
+    elif inner := mlp.get("intermediate_size"):
+        fields["intermediate_size"] = inner
+    else:
+        fields["mlp"] = "none"
+    for name, part in (("attention_linear", attention), ("mlp_linear", mlp)):
+        if part.get("replace_with_linear"):
+            fields["products"].append({"name": name, "inner": d, "columns": d})
+            fields["vectors"] += d  # the norm before it
+    idle = fields.get("attends") is False and fields.get("mlp") and not fields["products"]
+    return None if idle else fields
+
+
+def deci_kv_heads(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """DeciLM: KV heads are given layer by layer."""
+    listed = reader.items("num_key_value_heads_per_layer", length=reader.size("num_hidden_layers"))
+    return {} if listed is None else {"kv_heads": listed[layer]}
+
+
+def openelm_keys(reader: ConfigReader) -> dict[str, Any]:
+    """OpenELM: names of its own; heads and widths are given layer by layer."""
+    data = reader.data
+    heads, kv_heads = reader.items("num_query_heads") or [0], reader.items("num_kv_heads") or [0]
+    divisor, d = reader.size("ffn_dim_divisor", 256), reader.size("model_dim")
+    widths = [
+        # The nearest multiple, unless that is under 90 %.
+        max(divisor, int(mult * d + divisor / 2) // divisor * divisor)
+        for mult in reader.items("ffn_multipliers") or ()
+    ]
+    widths = [
+        width + divisor if width < 0.9 * mult * d else width
+        for width, mult in zip(widths, data.get("ffn_multipliers") or (), strict=True)
+    ]
+    return {
+        "num_hidden_layers": data.get("num_transformer_layers"),
+        "hidden_size": d,
+        "num_attention_heads": max(heads),
+        "num_key_value_heads": max(kv_heads),
+        "intermediate_size": max(widths, default=0),
+        "intermediate_sizes": widths,
+        "max_position_embeddings": data.get("max_context_length"),
+        "tie_word_embeddings": data.get("share_input_output_layers", True),
+    }
+
+
+def openelm(reader: ConfigReader, layer: int) -> dict[str, Any]:
+    """OpenELM: heads and the width of the MLP differ by layer."""
+    layers = reader.size("num_hidden_layers")
+    names = {
+        "heads": "num_query_heads",
+        "kv_heads": "num_kv_heads",
+        "intermediate_size": "intermediate_sizes",
+    }
+    return {
+        field: (reader.items(key, length=layers) or (None,) * layers)[layer]
+        for field, key in names.items()
+    }
+
+
+def openelm_special(reader: ConfigReader) -> dict[str, Any]:
+    """OpenELM: optional norms on each head's queries and keys, and gates in the MLP."""
+    normed = reader.flag(Key("normalize_qk_projections", default=True))
+    return {
+        "qk_norm": "head" if normed else "none",
+        "gated_mlp": reader.flag(Key("ffn_with_glu", default=True)),
+    }
+
+
+def minimax_m3_keys(reader: ConfigReader) -> dict[str, Any]:
+    """MiniMax-M3: which layers select blocks of keys, and which have experts."""
+    config = reader.data.get("sparse_attention_config")
+    frequency = config.get("sparse_attention_freq") if isinstance(config, Mapping) else None
+    types = _types(
+        reader, lambda layer: not (frequency and frequency[layer]), other="minimax_m3_sparse"
+    )
+    return {
+        "layer_types": types,
+        "mlp_layer_types": _mlp_types(reader, lambda _layer: True),
+    }
+
+
+def minimax_m3_shared(reader: ConfigReader) -> int:
+    """MiniMax-M3: shared experts with a width of their own."""
+    return reader.size("shared_intermediate_size", 3072)
