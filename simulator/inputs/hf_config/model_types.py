@@ -264,7 +264,7 @@ _LFM2 = ModelType(
 _MINIMAX = ModelType(
     keys=hybrids.minimax_keys,
     kv_heads=8,
-    windows=Windows(default=None, others=(LINEAR,)),
+    windows=_NOT_ALL_ATTEND,
     experts=Mixture(count=8, per_token=2, size_key="intermediate_size"),
     layer=hybrids.minimax,
 )
@@ -599,6 +599,8 @@ MODEL_TYPES: dict[str, ModelType] = {
 NESTED: dict[str, str] = {
     "gemma3": "gemma3_text",
     "llama4": "llama4_text",
+    "lfm2_vl": "lfm2",
+    "nemotron_h_omni": "nemotron_h",
     "qwen3_5": "qwen3_5_text",
     "qwen3_5_moe": "qwen3_5_moe_text",
 }
