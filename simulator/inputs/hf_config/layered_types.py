@@ -112,7 +112,7 @@ _LFM2 = ModelType(
 _MINIMAX = ModelType(
     keys=hybrids.minimax_keys,
     kv_heads=8,
-    windows=Windows(default=None, others=(layers.LINEAR,)),
+    windows=_NOT_ALL_ATTEND,
     experts=Mixture(count=8, per_token=2, size_key="intermediate_size"),
     layer=hybrids.minimax,
 )
