@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+# The most names that a message lists.
+MOST_LISTED = 16
+
 
 class SimulatorError(Exception):
     """Base of every error that this package raises (exit code 1 at the command line)."""
@@ -70,7 +73,7 @@ def unknown(
     value
         The name.
     known
-        The known names: the message suggests the nearest one, or lists all.
+        The known names: the message suggests the nearest one, or lists some.
     aliases
         More names, too many to list: the message suggests one of them if it is the nearest.
     way_out
@@ -83,5 +86,6 @@ def unknown(
     """
     names = list(known)
     guess = nearest(value, [*names, *aliases])
-    hint = f"did you mean {guess!r}?" if guess else "known: " + ", ".join(sorted(names))
+    listed = ", ".join(sorted(names)[:MOST_LISTED]) + (" ..." if len(names) > MOST_LISTED else "")
+    hint = f"did you mean {guess!r}?" if guess else f"known: {listed}"
     return f"unknown {what} {value!r}; {hint}" + (f" ({way_out})" if way_out else "")

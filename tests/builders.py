@@ -79,6 +79,9 @@ def gpu(
         **peak,
     }
 
+    # Its driver reports what is published, a round number of bytes.
+    read = {"memory_mib": (figures["memory_gb"] or 0) * 1e9 / 2**20, **(measured or {})}
+
     def figure(value: float) -> dict[str, Any]:
         return {"value": value, "source": "made up"}
 
@@ -94,7 +97,7 @@ def gpu(
             "confidence": "C",
             "retrieved": "never",
             "peak": {key: figure(value) for key, value in figures.items() if value is not None},
-            "measured": {key: figure(value) for key, value in (measured or {}).items()},
+            "measured": {key: figure(value) for key, value in read.items()},
             "fitted": {key: figure(value) for key, value in (constants or {}).items() if value},
             "price_usd_per_hour": None if price is None else figure(price),
         }

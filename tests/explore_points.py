@@ -24,11 +24,12 @@ ANSWER = """(state) => {
   const columns = (step) => [
     step.seconds, step.tokens_per_s, step.totals.flops, step.totals.bytes_read,
     step.totals.bytes_written, step.totals.kv_bytes_read || 0, step.memory.weights_bytes,
-    step.memory.kv_bytes, step.memory.workspace_bytes, step.memory.total_bytes,
+    step.memory.kv_bytes, step.memory.workspace_bytes, step.memory.reserve_bytes,
+    step.memory.total_bytes, step.memory.low_bytes, step.memory.high_bytes,
     step.memory.capacity_bytes, step.roofs.launch, step.roofs.memory, step.roofs.compute,
     step.roofs.link, step.interval.low, step.interval.high,
   ];
-  const words = (step) => [step.bound, step.memory.fits];
+  const words = (step) => [step.bound, step.memory.fits, step.memory.verdict];
   const steps = [result.standard, result.shared, result.bifurcated];
   const sure = engine.ratioInterval(result.standard, result.bifurcated);
   return {
@@ -129,6 +130,7 @@ def truth(offer: Menu, data: dict[str, Any], state: dict[str, int]) -> dict[str,
         high,
         standard_fits=bool(standard.memory.fits),
         bifurcated_fits=bool(bifurcated.memory.fits),
+        memory_sure="too close to call" not in (standard.memory.verdict, bifurcated.memory.verdict),
     )
     return {
         "numbers": [
@@ -139,7 +141,11 @@ def truth(offer: Menu, data: dict[str, Any], state: dict[str, int]) -> dict[str,
             high,
         ],
         "words": [
-            *(word for step in steps for word in (step.bound, bool(step.memory.fits))),
+            *(
+                word
+                for step in steps
+                for word in (step.bound, bool(step.memory.fits), step.memory.verdict)
+            ),
             _winner(standard, bifurcated),
             verdict,
         ],
@@ -160,7 +166,10 @@ def _columns(step: Estimate) -> list[float]:
         needs.weights_bytes,
         needs.kv_bytes,
         needs.workspace_bytes,
+        needs.reserve_bytes,
         needs.total_bytes,
+        needs.low_bytes,
+        needs.high_bytes,
         needs.capacity_bytes,
         roofs["launch"],
         roofs["memory"],

@@ -29,6 +29,12 @@ LEAST_CAPABILITY = 8.0
 # A part with more than this share of a step's bytes is the first to reduce.
 LARGE_SHARE = 0.5
 
+# Why a verdict decides nothing.
+_DOUBTS: dict[Verdict, str] = {
+    "too close to call": "by less than the prediction may be off",
+    "not known": "how far the prediction may be off is not known",
+}
+
 
 def advise(asked: "Comparison") -> str:
     """Say what to change next.
@@ -39,10 +45,10 @@ def advise(asked: "Comparison") -> str:
     standard, stored, bifurcated = asked.standard, asked.shared_storage, asked.bifurcated
     if not bifurcated.memory.fits:
         return _make_it_fit(bifurcated)
-    if asked.verdict == "too close to call" and asked.winner != "tie":
+    if asked.verdict in _DOUBTS and asked.winner != "tie":
         return (
-            f"Measure both before you choose: {asked.winner} attention should be faster, but by "
-            "less than the prediction may be off."
+            f"Measure both before you choose: {asked.winner} attention should be faster, but "
+            f"{_DOUBTS[asked.verdict]}."
         )
     if asked.winner == "bifurcated":
         barred = no_shared_kernel(bifurcated.model, bifurcated.gpu)
@@ -105,7 +111,7 @@ def _store_once(stored: Estimate, verdict: Verdict, gain: float, barred: str) ->
         likely = "would be" if verdict == "yes" else "may be"
         more = f"reading it once as well {likely} {gain:.2f} times as fast, but {barred}"
     elif verdict != "yes":
-        more = "whether reading it once as well gains more is too close to call"
+        more = f"whether reading it once as well gains more is {verdict}"
     else:
         more = (
             f"reading it once as well is {gain:.2f} times as fast, too little to change kernels for"
@@ -154,7 +160,8 @@ def _from_where(asked: "Comparison") -> str:
 
 def _make_it_fit(result: Estimate) -> str:
     """Say how much memory is short, and each single change that would make the step fit."""
-    short = format_gib(-float(result.memory.free_bytes))
+    needs = result.memory
+    short = format_gib(-float(needs.free_bytes))
     ways = list(_ways_to_fit(result))
     found = (
         f"it would with {', '.join(ways[:-1])}{' or ' * (len(ways) > 1)}{ways[-1]}"
@@ -162,11 +169,13 @@ def _make_it_fit(result: Estimate) -> str:
         else "no single change makes it fit: combine more GPUs, narrower formats and fewer tokens"
     )
     where = f"{result.setup.tensor_parallel} x {result.gpu.name}"
+    if needs.verdict == "too close to call":
+        return f"May not fit on {where}, which is too close to call: {short} short; {found}."
     return f"Does not fit on {where}: {short} short; {found}."
 
 
 def _ways_to_fit(result: Estimate) -> Iterator[str]:
-    """Name each single change that makes a step fit: GPUs, formats, samples, context."""
+    """Name each single change that makes a step surely fit: GPUs, formats, samples, context."""
     setup = result.setup
     largest = max(TWO_NODES, result.gpu.link_gpus)
     for size in TENSOR_PARALLEL_SIZES:
@@ -184,17 +193,17 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
     if find_way(setup.kernel).logits_in_memory and _fits(result, kernel="flash"):
         yield "a flash kernel"
     limits = capacity(result)
-    if limits.most_samples:
-        yield f"at most {limits.most_samples:,} samples"
-    if limits.longest_context_tokens and not result.workload.tree:
-        yield f"at most {format_tokens(limits.longest_context_tokens)} context tokens"
+    if limits.most_samples_surely:
+        yield f"at most {limits.most_samples_surely:,} samples"
+    if limits.longest_context_tokens_surely and not result.workload.tree:
+        yield f"at most {format_tokens(limits.longest_context_tokens_surely)} context tokens"
 
 
 def _fits(result: Estimate, **changes: object) -> bool:
-    """Return whether a step fits with a setting changed; False if it cannot run that way."""
+    """Return whether a step surely fits with a setting changed; False if it cannot run so."""
     setup = result.setup.but(**changes)
     try:
         check_workload(result.model, result.gpu, setup, result.workload)
     except WorkloadError:
         return False
-    return bool(memory_on(result.gpu, result.model, setup, result.workload).fits)
+    return bool(memory_on(result.gpu, result.model, setup, result.workload).surely_fits)

@@ -15,13 +15,17 @@ class Capacity:
     Attributes
     ----------
     most_samples, longest_context_tokens
-        What fits in memory, all other sizes as in the workload.
+        What fits in memory as far as one can say, all other sizes as in the workload.
+    most_samples_surely, longest_context_tokens_surely
+        What fits at the upper end of the memory's interval.
     most_samples_in_time, longest_context_tokens_in_time
         What fits in memory and meets the target; equal to the former without a target.
     """
 
     most_samples: int | None
     longest_context_tokens: int | None
+    most_samples_surely: int | None
+    longest_context_tokens_surely: int | None
     most_samples_in_time: int | None
     longest_context_tokens_in_time: int | None
 
@@ -39,8 +43,11 @@ def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacit
     def at(field: str, value: int) -> Workload:
         return result.workload.but(**{field: value})
 
-    def fits(field: str, value: int) -> bool:
-        return bool(memory_on(result.gpu, model, setup, at(field, value)).fits)
+    def held(field: str, low: int, how: str) -> int | None:
+        def fits(value: int) -> bool:
+            return bool(getattr(memory_on(result.gpu, model, setup, at(field, value)), how))
+
+        return largest(fits, low=low, high=LARGEST_COUNT)
 
     def in_time(field: str, value: int) -> bool:
         if target_step_s is None:
@@ -48,17 +55,19 @@ def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacit
         changed = decode_time(model, setup, at(field, value), result.rates)
         return float(changed.total_s) <= target_step_s
 
-    def limits(field: str, low: int) -> tuple[int | None, int | None]:
-        held = largest(lambda value: fits(field, value), low=low, high=LARGEST_COUNT)
-        if held is None or in_time(field, held):
-            return held, held
-        return held, largest(lambda value: in_time(field, value), low=low, high=held)
+    def limits(field: str, low: int) -> tuple[int | None, int | None, int | None]:
+        most, surely = held(field, low, "fits"), held(field, low, "surely_fits")
+        if most is None or in_time(field, most):
+            return most, surely, most
+        return most, surely, largest(lambda value: in_time(field, value), low=low, high=most)
 
-    samples, samples_in_time = limits("samples", 1)
-    context, context_in_time = limits("context_tokens", 0)
+    samples, samples_surely, samples_in_time = limits("samples", 1)
+    context, context_surely, context_in_time = limits("context_tokens", 0)
     return Capacity(
         most_samples=samples,
         longest_context_tokens=context,
+        most_samples_surely=samples_surely,
+        longest_context_tokens_surely=context_surely,
         most_samples_in_time=samples_in_time,
         longest_context_tokens_in_time=context_in_time,
     )

@@ -17,7 +17,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.interval import speedup_interval
-from simulator.timing.step import Spent, attention_spent, spent_on
+from simulator.timing.step import Spent, timed, timed_attention
 
 Winner = Literal["standard", "bifurcated", "tie"]
 
@@ -106,9 +106,9 @@ class Comparison:
             tokens = int(work.tokens)
             if tokens not in around:  # the same for both, and for every length of the context
                 before, after = around_attention(asked.model, setup, work)
-                around[tokens] = spent_on([*before, *after], asked.rates, setup.execution)
-            spent = attention_spent(asked.model, setup, work, asked.rates)
-            return float((around[tokens] + spent).total_s)
+                around[tokens] = timed([*before, *after], asked.rates, setup.execution).spent
+            attending = timed_attention(asked.model, setup, work, asked.rates)
+            return float((around[tokens] + attending.spent).total_s)
 
         def gain(size: int) -> float:
             work = asked.workload.but(**{field: size})
@@ -185,8 +185,15 @@ def kv_io_ratio(standard: Estimate, bifurcated: Estimate) -> float:
 def _verdict(standard: Estimate, bifurcated: Estimate) -> tuple[Verdict, float, float]:
     """Return whether to bifurcate, and the interval of the speed-up."""
     low, high = map(float, speedup_interval(standard.uncertainty, bifurcated.uncertainty))
-    fits = [bool(item.memory.fits) for item in (standard, bifurcated)]
-    return verdict_of(low, high, standard_fits=fits[0], bifurcated_fits=fits[1]), low, high
+    needs = standard.memory, bifurcated.memory
+    verdict = verdict_of(
+        low,
+        high,
+        standard_fits=bool(needs[0].fits),
+        bifurcated_fits=bool(needs[1].fits),
+        memory_sure=all(each.verdict != "too close to call" for each in needs),
+    )
+    return verdict, low, high
 
 
 def _winner(standard: Estimate, bifurcated: Estimate) -> Winner:

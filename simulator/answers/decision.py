@@ -23,11 +23,13 @@ Standing = Literal[
     "bifurcated",
     "standard",
     "too close to call",
+    "not known",
 ]
 _BY_VERDICT: dict[Verdict, Standing] = {
     "yes": "bifurcated",
     "no": "standard",
     "too close to call": "too close to call",
+    "not known": "not known",
 }
 
 

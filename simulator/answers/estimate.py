@@ -10,7 +10,7 @@ from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals, tot
 from simulator.counts.transformer import check_split, decode_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, Precision, is_low_precision
-from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.hardware import REPORTED_SHARE, HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -19,11 +19,11 @@ from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
 from simulator.timing.roofline import Roof, cached_bytes
-from simulator.timing.step import StepTime, attention_spent, running, step_time
+from simulator.timing.step import StepTime, Timed, running, step_time, timed_attention
 from simulator.units import format_gib, format_time
 
-# The beginning of the note about a step that does not fit.
-DOES_NOT_FIT = "Does not fit"
+# The beginnings of the note about a step that does not fit, or may not.
+NOT_SURE_TO_FIT = ("Does not fit", "Whether it fits")
 # The exponent of skewed routing that a setup has unless another is asked for.
 USUAL_EXPONENT = Setup.model_fields["routing_exponent"].default
 # The width of heads that TensorRT-LLM's attention kernels lack (aiconfigurator rows of B200).
@@ -118,7 +118,7 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
         If the workload cannot run that way.
     """
     check_workload(model, gpu, setup, work)
-    setup, *others = forms_to_try(model, gpu, setup.under(setup.attention), work)
+    (setup, _), *others = forms_to_try(model, gpu, setup.under(setup.attention), work)
     gpu_rates = rates(gpu, setup.constants)
     operations = tuple(decode_operations(model, setup, work, resident_blocks=resident_blocks(gpu)))
     needs = memory_on(gpu, model, setup, work)
@@ -138,7 +138,7 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
             *_stored_notes(operations, gpu_rates),
         ),
     )
-    every = [found, *(estimate(model, gpu, form, work) for form in others)]
+    every = [found, *(estimate(model, gpu, form, work) for form, _ in others)]
     return min(every, key=lambda result: (not result.memory.fits, result.step_s))
 
 
@@ -157,10 +157,11 @@ def latent_forms(model: ModelShape, setup: Setup) -> list[Setup]:
 
 def forms_to_try(
     model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload
-) -> list[Setup]:
+) -> Sequence[tuple[Setup, Timed | None]]:
     """Return those of :func:`latent_forms` that may be the fastest that fits somewhere.
 
-    The forms differ in attention alone, so most points and blocks of a grid need only one.
+    The forms differ in attention alone, so most points and blocks of a grid need only one. If there
+    are several, the attention of each comes with it.
 
     Parameters
     ----------
@@ -169,15 +170,16 @@ def forms_to_try(
     """
     forms = latent_forms(model, setup)
     if len(forms) == 1:
-        return forms
+        return [(forms[0], None)]
     gpu_rates = rates(gpu, setup.constants)
-    absorbed, mixed = (attention_spent(model, form, work, gpu_rates).device_s for form in forms)
-    gained_s = absorbed - mixed
+    tried = [(form, timed_attention(model, form, work, gpu_rates)) for form in forms]
+    absorbed_s, mixed_s = (attending.spent.device_s for _, attending in tried)
+    gained_s = absorbed_s - mixed_s
     if surely_positive(-gained_s):
-        return forms[:1]
+        return tried[:1]
     absorbed, mixed = (memory_on(gpu, model, form, work).free_bytes for form in forms)
     fits_alike = surely_positive(mixed) or surely_positive(-absorbed)
-    return forms[1:] if fits_alike and surely_positive(gained_s) else forms
+    return tried[1:] if fits_alike and surely_positive(gained_s) else tried
 
 
 def memory_on(
@@ -201,7 +203,7 @@ def memory_on(
         model,
         setup,
         work,
-        capacity_bytes=gpu.memory_bytes * setup.gpu_memory_utilization,
+        card_bytes=gpu.memory_bytes,
         resident_blocks=resident_blocks(gpu),
         prefill=prefill,
     )
@@ -249,6 +251,7 @@ def _notes(
     why = unknown_regime(model, gpu_rates, setup)
     notes = [
         constants_note(gpu_rates),
+        *model_notes(model),
         why and f"Interval not known: {why}. Only the published peaks bound the time, from below.",
         _length_note(model, work),
         _dtype_note(model, gpu_rates.gpu, setup),
@@ -286,7 +289,7 @@ def _notes(
             f"Engines fall back to a Triton kernel for heads {FALLBACK_WIDTH} wide on this GPU, "
             "which reached 0.1 to 0.6 of the bandwidth in measured calls: attention takes longer."
         )
-    notes.append(fits_note(needs))
+    notes += [*_memory_notes(gpu_rates.gpu, setup), fits_note(needs)]
     return [note for note in notes if note]
 
 
@@ -306,6 +309,25 @@ def _state_notes(
             f"each sequence has its own: in {format_time(spent)} of the step nothing is shared, "
             "whatever the attention."
         )
+
+
+def _memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
+    """Say what the memory is carried from."""
+    if gpu.memory_carried:
+        yield (
+            f"What the driver of {gpu.name} reports of its memory is not known: {REPORTED_SHARE} "
+            "times the published size, carried from other cards."
+        )
+    if setup.engine != "vllm":
+        name = {"sglang": "SGLang", "trtllm": "TensorRT-LLM"}[setup.engine]
+        yield f"What {name} keeps of the memory is carried from vLLM's start-up logs."
+    elif setup.tensor_parallel > 1:
+        yield "What a group's communication keeps of the memory is carried from one SGLang log."
+
+
+def model_notes(model: ModelShape) -> list[str]:
+    """Say what was assumed in reading the model, one sentence each."""
+    return [f"{model.name}: {note}." for note in model.notes]
 
 
 def _latent_note(setup: Setup) -> str:
@@ -350,10 +372,17 @@ def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator
 
 
 def fits_note(needs: Memory) -> str:
-    """Say how much memory is short; empty if it fits."""
-    if needs.fits:
+    """Say how much memory is short, or that it is too close to call; empty if it fits."""
+    if needs.verdict == "fits":
         return ""
-    return f"{DOES_NOT_FIT}: {format_gib(-float(needs.free_bytes))} short on each GPU."
+    no, unsure = NOT_SURE_TO_FIT
+    if needs.verdict == "does not fit":
+        return f"{no}: {format_gib(-float(needs.free_bytes))} short on each GPU."
+    return (
+        f"{unsure} is too close to call: it takes {format_gib(float(needs.low_bytes))} to "
+        f"{format_gib(float(needs.high_bytes))} of {format_gib(float(needs.capacity_bytes))} on "
+        "each GPU."
+    )
 
 
 def _routing_note(model: ModelShape, setup: Setup) -> str:

@@ -62,7 +62,9 @@ _FIGURES = (
     "bytes_written",
     "kv_bytes_read",
     "memory_bytes",
+    "capacity_bytes",
     "fits",
+    "memory_verdict",
     "bound",
 )
 
@@ -91,7 +93,7 @@ def grid(
     pandas.DataFrame
         The question's columns; ``asked``, whether the point is the question's own; ``variant``
         (``standard``, ``bifurcated``, and ``shared_storage`` where the question stores a context
-        copy for each sample); the figures of a sweep, ``capacity_bytes`` [bytes] and
+        copy for each sample); the figures of a sweep, and
         ``target_step_ms`` (NaN without a target) [ms]; ``speedup``
         over standard attention and ``kv_io_ratio`` to it. ``speedup_low``, ``speedup_high`` and
         ``verdict`` compare bifurcated with standard attention in that storage.
@@ -124,7 +126,6 @@ def grid(
         times = len(frame) // len(standard)
         base = pd.concat([standard[source]] * times, ignore_index=True)
         frame[column] = (base / frame[source]).fillna(1.0)
-    frame["capacity_bytes"] = gpu.memory_bytes * setup.gpu_memory_utilization
     target_s = study.target_step_s
     frame["target_step_ms"] = math.nan if target_s is None else target_s / MILLISECOND
     frame["asked"] = _asked(frame, study.workload)

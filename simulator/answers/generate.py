@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from simulator.answers.estimate import DOES_NOT_FIT, Estimate, estimate, fits_note, memory_on
+from simulator.answers.estimate import NOT_SURE_TO_FIT, Estimate, estimate, fits_note, memory_on
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
-from simulator.counts.memory import PREFILL_CHUNK_TOKENS, Memory, prefill_tokens_at_once
+from simulator.counts.memory import Memory, prefill_tokens_at_once
 from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile
@@ -82,16 +82,17 @@ class Generation:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was assumed, one sentence each."""
-        step = [note for note in self.last_step.notes if not note.startswith(DOES_NOT_FIT)]
+        step = [note for note in self.last_step.notes if not note.startswith(NOT_SURE_TO_FIT)]
         own = (self.steps_note, self._memory_note(), fits_note(self.memory))
         return tuple(note for note in (*step, *own) if note)
 
     def _memory_note(self) -> str:
         """Say that the memory is the whole request's, and what sets its workspace."""
         step = self.last_step
-        tokens = int(prefill_tokens_at_once(step.setup, step.workload))
-        cut = tokens == PREFILL_CHUNK_TOKENS and step.setup.graph
-        prefill = f"in chunks of {tokens:,} tokens" if cut else f"of {tokens:,} tokens at once"
+        at_once, *_ = prefill_tokens_at_once(step.setup, step.workload, step.gpu.memory_bytes)
+        tokens = int(at_once)
+        engine = f"in batches of at most {tokens:,} tokens"
+        prefill = engine if step.setup.graph else f"of {tokens:,} tokens at once"
         return (
             "Memory is that of the whole request: its workspace, "
             f"{format_gib(float(self.memory.workspace_bytes))}, is the larger of the last step's "

@@ -71,7 +71,7 @@ class Plan:
         last.
     cheapest
         The option with the lowest price per hour that meets the target, if possible one whose
-        interval is known; None if none meets it or no price is known.
+        interval is known and that surely fits; None if none meets it or no price is known.
     fewest_gpus
         For each GPU id, the smallest group of that GPU that meets the target; None if none does.
     skipped
@@ -204,11 +204,17 @@ def _dominates(other: Option, option: Option) -> bool:
 def _cheapest(options: Sequence[Option]) -> Option | None:
     """Return the cheapest option per hour that meets the target, the faster of equals."""
     priced = [
-        (not option.result.interval_known, option.usd_per_hour, option.result.step_s, index)
+        (
+            not option.result.interval_known,
+            not option.result.memory.surely_fits,
+            option.usd_per_hour,
+            option.result.step_s,
+            index,
+        )
         for index, option in enumerate(options)
         if option.meets_target and option.usd_per_hour is not None
     ]
-    return options[min(priced)[3]] if priced else None
+    return options[min(priced)[-1]] if priced else None
 
 
 def _fewest(options: Sequence[Option], gpu: str) -> int | None:

@@ -118,8 +118,8 @@ def study_scenario(
     usd_per_hour
         Price of one GPU instead of the profiles' own. [USD/h]
     settings
-        Fields of :class:`~simulator.inputs.setup.Setup` that a scenario does not have:
-        ``constants`` and ``gpu_memory_utilization``.
+        Fields of :class:`~simulator.inputs.setup.Setup` that a scenario does not have: see
+        ``PROCESS`` beside it.
 
     Raises
     ------

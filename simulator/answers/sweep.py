@@ -13,12 +13,20 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.estimate import check_workload, forms_to_try, latent_forms, memory_on
+from simulator.answers.estimate import (
+    check_workload,
+    forms_to_try,
+    latent_forms,
+    memory_on,
+    model_notes,
+)
 from simulator.answers.verdict import TIE_MARGIN, VERDICTS, Verdict, verdicts
 from simulator.counts.attention.registry import find_way
+from simulator.counts.memory import MEMORY_VERDICTS, Memory
 from simulator.counts.operation import total
-from simulator.counts.transformer import decode_operations
-from simulator.errors import SimulatorError
+from simulator.counts.transformer import around_attention
+from simulator.errors import SimulatorError, WorkloadError
+from simulator.inputs.files import validate
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
@@ -30,9 +38,8 @@ from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty, unknown_regime
-from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import ROOFS
-from simulator.timing.step import StepTime, running, step_time
+from simulator.timing.step import StepTime, Timed, running, summed, timed, timed_attention
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
@@ -127,6 +134,11 @@ class Sweep:
         """Points that will be computed."""
         return sum(grid.points for grid in self.grids)
 
+    @property
+    def notes(self) -> list[str]:
+        """What was assumed in reading the models, one sentence each."""
+        return list(dict.fromkeys(note for grid in self.grids for note in model_notes(grid.model)))
+
     def blocks(self, points_at_once: int = POINTS_AT_ONCE) -> Iterator[dict[str, Any]]:
         """Yield the results block by block: column name to a value or a flat array."""
         for grid in self.grids:
@@ -148,14 +160,15 @@ def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
     scenario
         A scenario, its id or its path.
     settings
-        Fields of :class:`~simulator.inputs.setup.Setup` that a scenario does not have:
-        ``constants`` and ``gpu_memory_utilization``.
+        Fields of :class:`~simulator.inputs.setup.Setup` that a scenario does not have: see
+        ``PROCESS`` beside it.
 
     Raises
     ------
     SimulatorError
         If a model or GPU is unknown, or nothing is left to run.
     """
+    validate(Setup, settings, where="workload", error=WorkloadError)  # not a point to leave out
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario)
     axes = scenario.axes
@@ -221,12 +234,24 @@ def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, A
 
     columns: dict[str, Any] = _settings(grid)
     columns.update({axis: flat(values).astype(np.int64) for axis, values in axes.items()})
-    setup = latent_forms(grid.model, grid.setup.under("standard"))[0]
-    standard, results = _solve(grid, setup, work)
+    model, gpu_rates = grid.model, rates(grid.gpu, grid.setup.constants)
+    # The same for both kinds of attention and all forms of either.
+    before, after = (
+        timed(part, gpu_rates, grid.setup.execution)
+        for part in around_attention(model, grid.setup, work)
+    )
+
+    def solve(
+        setup: Setup, attending: Timed | None = None
+    ) -> tuple[Uncertainty, dict[str, Numeric]]:
+        attending = attending or timed_attention(model, setup, work, gpu_rates)
+        return _results(grid, setup, work, before + attending + after)
+
+    standard, results = solve(latent_forms(model, grid.setup.under("standard"))[0])
     columns.update({f"standard_{name}": flat(values) for name, values in results.items()})
     chosen: dict[str, Any] = {}
-    for form in forms_to_try(grid.model, grid.gpu, grid.setup.under("bifurcated"), work):
-        step, found = _solve(grid, form, work)
+    for form, attending in forms_to_try(model, grid.gpu, grid.setup.under("bifurcated"), work):
+        step, found = solve(form, attending)
         one = {f"bifurcated_{name}": flat(values) for name, values in found.items()}
         one["speedup"] = flat(standard.total_s / step.total_s)
         one["speedup_low"], one["speedup_high"] = map(flat, speedup_interval(standard, step))
@@ -235,7 +260,13 @@ def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, A
     columns.update(chosen)
     fits = columns["standard_fits"], columns["bifurcated_fits"]
     columns["winner"] = winners(columns["speedup"], *fits)
-    columns["verdict"] = verdicts(columns["speedup_low"], columns["speedup_high"], *fits)
+    columns["verdict"] = verdicts(
+        columns["speedup_low"],
+        columns["speedup_high"],
+        *fits,
+        (columns["standard_memory_verdict"] != "too close to call")
+        & (columns["bifurcated_memory_verdict"] != "too close to call"),
+    )
     return columns
 
 
@@ -270,14 +301,15 @@ def winners(
     return names[np.where(standard_fits == bifurcated_fits, close, only)]
 
 
-def _solve(grid: Grid, setup: Setup, work: Workload) -> tuple[Uncertainty, dict[str, Numeric]]:
-    """Count and time one kind of attention over a block."""
-    resident, gpu_rates = resident_blocks(grid.gpu), rates(grid.gpu, setup.constants)
-    operations = decode_operations(grid.model, setup, work, resident_blocks=resident)
-    step = step_time(operations, gpu_rates, setup.execution)
-    totals = total(running(operations, step))
+def _results(
+    grid: Grid, setup: Setup, work: Workload, operations: Timed
+) -> tuple[Uncertainty, dict[str, Numeric]]:
+    """Sum up a block's steps under one kind of attention."""
+    gpu_rates, listed = rates(grid.gpu, setup.constants), operations.operations
+    step = summed(operations)
+    totals = total(running(listed, step))
     known = not unknown_regime(grid.model, gpu_rates, setup)
-    unsure = uncertainty(operations, step, gpu_rates, setup, totals, known=known)
+    unsure = uncertainty(listed, step, gpu_rates, setup, totals, known=known)
     needs = memory_on(grid.gpu, grid.model, setup, work)
     return unsure, {
         "step_ms": step.total_s / MILLISECOND,
@@ -289,9 +321,19 @@ def _solve(grid: Grid, setup: Setup, work: Workload) -> tuple[Uncertainty, dict[
         "bytes_written": totals.bytes_written,
         "kv_bytes_read": totals.kv_bytes_read,
         "memory_bytes": needs.total_bytes,
+        "capacity_bytes": needs.capacity_bytes,
         "fits": needs.fits,
+        "memory_verdict": _memory_verdict(needs),
         "bound": _bound(step),
     }
+
+
+def _memory_verdict(needs: Memory) -> "np.ndarray":
+    """Return whether everything fits at every point, as :attr:`Memory.verdict` does at one."""
+    import numpy as np
+
+    place = np.where(needs.surely_fits, 0, np.where(needs.may_fit, 1, 2))
+    return np.array(MEMORY_VERDICTS, dtype=object)[place]
 
 
 def _bound(step: StepTime) -> "np.ndarray":

@@ -9,6 +9,7 @@ import typer
 from simulator.cli.options import GpuName, ModelName
 from simulator.cli.question import question_of
 from simulator.counts.request import last_own_tokens
+from simulator.inputs.setup import PROCESS
 
 # Options of a question that describe a model by its sizes.
 OWN_MODEL = (
@@ -20,8 +21,8 @@ OWN_MODEL = (
     "intermediate_size",
     "vocab_size",
 )
-# Options that a scenario names differently, and those that a scenario does not have.
-_FIELDS, _NO_AXES = {"dtype": "weight_dtype"}, ("constants", "gpu_memory_utilization")
+# Options that a scenario names differently.
+_FIELDS = {"dtype": "weight_dtype"}
 
 
 def asked(**values: Any) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def scenario_key(option: str) -> str | None:
     for name, annotation in described.items():
         info = get_args(annotation)[1]
         # Typer keeps the first name of an annotated option in the place of its default.
-        if option in (info.default, *info.param_decls) and name not in (*OWN_MODEL, *_NO_AXES):
+        if option in (info.default, *info.param_decls) and name not in (*OWN_MODEL, *PROCESS):
             field = _FIELDS.get(name, name)
             return f"{field}s" if field in ("model", "gpu") else f"{field} under [workload]"
     return None
@@ -75,9 +76,9 @@ def changes_of(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
                 f"--{name.replace('_', '-')} describes a model; give it without a scenario"
             )
     changes = {
-        _FIELDS.get(name, name): value for name, value in options.items() if name not in _NO_AXES
+        _FIELDS.get(name, name): value for name, value in options.items() if name not in PROCESS
     }
-    settings = {name: options[name] for name in _NO_AXES if name in options}
+    settings = {name: options[name] for name in PROCESS if name in options}
     if "model" in changes:
         changes["model"] = (changes["model"],)
     if "output_tokens" in changes:

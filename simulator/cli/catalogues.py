@@ -72,6 +72,15 @@ def _show_model(
 
 
 @opt.with_output
+def _list_types(output: Output) -> None:
+    """List every model_type of a config.json that can be read."""
+    from simulator.inputs.hf_config.model_types import every_type
+    from simulator.views.catalogues import TYPES
+
+    _write_list(output, TYPES, every_type().items())
+
+
+@opt.with_output
 def _list_gpus(output: Output) -> None:
     """List the GPUs that are known by name."""
     from simulator.inputs.hardware import profile_files, read_profile
@@ -184,7 +193,12 @@ def _group(text: str, lister: Callable[..., None], **commands: Callable[..., Non
 
 
 COMMANDS = {
-    "models": _group("List models, or show one.", _list_models, show=_show_model),
+    "models": _group(
+        "List models, show one, or list the known model types.",
+        _list_models,
+        show=_show_model,
+        types=_list_types,
+    ),
     "gpus": _group(
         "List GPUs, show one with its sources, or check profiles.",
         _list_gpus,

@@ -13,7 +13,14 @@ from simulator.errors import nearest
 from simulator.inputs.dtypes import KV_DTYPES
 from simulator.inputs.formats import WEIGHT_NAMES
 from simulator.inputs.hardware import profile_files
-from simulator.inputs.setup import ATTENTIONS, CONSTANTS_CHOICES, Attention, ConstantsChoice
+from simulator.inputs.setup import (
+    ATTENTIONS,
+    CONSTANTS_CHOICES,
+    ENGINES,
+    Attention,
+    ConstantsChoice,
+    Engine,
+)
 from simulator.units import parse_count
 
 DEFAULT_GPU = "h100-sxm"
@@ -62,9 +69,9 @@ def _scenarios() -> Iterable[str]:
 
 
 def _model_types() -> Iterable[str]:
-    from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
+    from simulator.inputs.hf_config.model_types import every_type
 
-    return sorted({*MODEL_TYPES, *NESTED})
+    return every_type()
 
 
 complete_models = _completion(_presets)
@@ -135,7 +142,7 @@ ModelName = Annotated[
     on_model(
         "--model",
         "-m",
-        text="Preset (see 'bifurcate models'), a config.json, or a folder with one.",
+        text="Preset (see 'bifurcate models'), config.json, folder with one, or Hugging Face id.",
         metavar="MODEL",
         autocompletion=complete_models,
     ),
@@ -217,6 +224,26 @@ Utilization = Annotated[
         text="Share of the card's memory that may be used.",
         parser=number,
         metavar="SHARE",
+    ),
+]
+EngineName = Annotated[
+    Engine,
+    choice(
+        "--engine",
+        panel=WORK_PANEL,
+        text="Whose meaning that share has: vLLM's, SGLang's --mem-fraction-static, or "
+        "TensorRT-LLM's free_gpu_memory_fraction.",
+        of=ENGINES,
+    ),
+]
+BatchedTokens = Annotated[
+    int | None,
+    size(
+        "--max-batched-tokens",
+        "--max-num-batched-tokens",
+        panel=WORK_PANEL,
+        text="Tokens of the largest prefill batch, for which engines keep memory. Default: 8192 on "
+        "cards of 70 GiB and more (TensorRT-LLM: on all), else 2048.",
     ),
 ]
 

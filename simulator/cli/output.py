@@ -28,6 +28,8 @@ PLAIN_WIDTH = 140
 PAGES, JSON = (".html", ".htm"), ".json"
 USUAL_WIDTH, USUAL_HEIGHT = 1200, 700
 MOST_PIXELS = 8192
+# The longest message of an error. [characters].
+LONGEST_ERROR = 300
 # Significant digits of CSV figures that are not counts.
 CSV_FLOAT = "%.9g"
 SUFFIXES: dict[str, Format] = {".json": "json", ".csv": "csv", ".txt": "table"}
@@ -230,7 +232,10 @@ def say(message: str) -> None:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Write one line on stderr and exit."""
+    """Write one line of bounded length on stderr and exit."""
     line = " ".join(message.split())
+    if len(line) > LONGEST_ERROR:
+        # The beginning names the place, the end the way out.
+        line = f"{line[: LONGEST_ERROR - 105]} ... {line[-100:]}"
     sys.stderr.write(f"error: {line}\n")
     sys.exit(code)

@@ -12,7 +12,9 @@ import typer
 from simulator.cli.options import (
     MODEL_PANEL,
     WORK_PANEL,
+    BatchedTokens,
     Constants,
+    EngineName,
     ModelName,
     Utilization,
     choice,
@@ -244,6 +246,8 @@ def question_of(
         ),
     ] = LATENT_FORMS[0],
     gpu_memory_utilization: Utilization = 0.9,
+    engine: EngineName = "vllm",
+    max_batched_tokens: BatchedTokens = None,
     constants: Constants = "auto",
 ) -> "Question":
     """Return the question that the shared options ask.
@@ -256,7 +260,7 @@ def question_of(
     accepted_tokens
         The sizes of a step, or of a request.
     kernel, kv_layout, execution, dtype, kv_dtype, tensor_parallel, routing, routing_exponent, \
-    latent_form, gpu_memory_utilization, constants
+    latent_form, gpu_memory_utilization, engine, max_batched_tokens, constants
         How it is run.
     """
     flags = {
@@ -287,6 +291,8 @@ def question_of(
         routing_exponent=routing_exponent,
         latent_form=latent_form,
         gpu_memory_utilization=gpu_memory_utilization,
+        engine=engine,
+        max_batched_tokens=max_batched_tokens,
         constants=constants,
     )
     return Question(

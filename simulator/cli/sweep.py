@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simulator.cli.options import Constants, ScenarioName, Utilization
+from simulator.cli.options import (
+    BatchedTokens,
+    Constants,
+    EngineName,
+    ScenarioName,
+    Utilization,
+)
 from simulator.cli.output import CSV_FLOAT, check_parquet, say
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
@@ -37,6 +43,8 @@ def _sweep(
         ),
     ] = None,
     gpu_memory_utilization: Utilization = 0.9,
+    engine: EngineName = "vllm",
+    max_batched_tokens: BatchedTokens = None,
     constants: Constants = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how many points there are, and stop.")
@@ -51,10 +59,16 @@ def _sweep(
             raise OutputError(f"cannot write {output}: a sweep goes to {' or '.join(SUFFIXES)}")
         check_parquet(output)
     grid = prepare_sweep(
-        load_scenario(scenario), constants=constants, gpu_memory_utilization=gpu_memory_utilization
+        load_scenario(scenario),
+        constants=constants,
+        gpu_memory_utilization=gpu_memory_utilization,
+        engine=engine,
+        max_batched_tokens=max_batched_tokens,
     )
     for reason in grid.skipped:
         say(f"skipped: {reason}")
+    for note in grid.notes:
+        say(note)
     if dry_run:
         say(f"{grid.points:,} points in {len(grid.grids):,} combinations of settings")
         return
@@ -98,10 +112,10 @@ def _write_csv(blocks: Iterator[dict[str, Any]], path: Path | None) -> None:
 
 
 def _frame(block: dict[str, Any]) -> "pd.DataFrame":
-    """Return a block as a table; upper ends that are not known are missing, not infinite."""
+    """Return a block as a table; ends that are not known are missing, not 0 or infinite."""
     import pandas as pd
 
-    return pd.DataFrame(block).replace(inf, nan)
+    return pd.DataFrame(block).replace(inf, nan).replace({"speedup_low": {0.0: nan}})
 
 
 def _csv_frame(block: dict[str, Any]) -> "pd.DataFrame":

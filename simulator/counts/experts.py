@@ -130,10 +130,17 @@ class RoutedExperts:
         choice, wide = self.pairs * INDEX_BYTES, self.ups * self.inner
         quantised = not eager and is_low_precision(DTYPE_BYTES[self.multiplied])
         moved = DTYPE_BYTES[self.multiplied] / element if quantised else 1
-        operations = [
+
+        def quantising(name: str, rows: Numeric, width: Numeric) -> list[Operation]:
+            if not quantised:
+                return []
+            return [quantise(name, rows, width, element=element, dtype=self.multiplied)]
+
+        return [
             elementwise(
                 "expert_choice", self.tokens * self.count * FLOAT_BYTES, choice, launches=2
             ),
+            *quantising("experts_up_quantise", self.tokens, self.hidden),
             elementwise("expert_gather", row * moved, pair * moved, launches=loops),
             self._product("experts_up", self.hidden, wide, loops, quantised),
             elementwise(
@@ -143,18 +150,10 @@ class RoutedExperts:
                 launches=loops,
                 kind="elementwise" if eager else "activation",
             ),
+            *quantising("experts_down_quantise", self.pairs, self.inner),
             self._product("experts_down", self.inner, self.hidden, loops, quantised),
             elementwise("expert_sum", pair, row, launches=loops),
         ]
-        if quantised:
-            dtype = self.multiplied
-            for place, name, rows, width in (
-                (1, "experts_up_quantise", self.tokens, self.hidden),
-                (5, "experts_down_quantise", self.pairs, self.inner),
-            ):
-                kernel = quantise(name, rows, width, element=element, dtype=dtype)
-                operations.insert(place, kernel)
-        return operations
 
     def _product(
         self, name: str, inner: Numeric, columns: Numeric, launches: Numeric, quantised: bool

@@ -1,12 +1,14 @@
-"""Memory of one GPU: weights, KV caches, and the workspace of a step or a request."""
+"""Memory of one GPU: weights, KV caches, workspace, and what an engine keeps."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from simulator.counts.attention import linear, sparse
 from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.shape import several
 from simulator.counts.attention.tree import shared_tokens, stored_tokens, visible_levels
 from simulator.counts.pieces import Shard
+from simulator.counts.reserve import batched_tokens, kept_bytes, usable_bytes
 from simulator.counts.transformer import (
     attention_shapes,
     prefill_geometry,
@@ -18,12 +20,12 @@ from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.model import ModelShape, count_parameters, indexer_parameters
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.numeric import Numeric, maximum, minimum
+from simulator.numeric import Numeric, maximum
 
 LOGIT_BYTES = 4  # sampling works on float32 logits
-# Tokens that an engine prefills at once: the defaults of vLLM (max_num_batched_tokens of its
-# server on 80 GB cards) and SGLang (chunked_prefill_size); recalled.
-PREFILL_CHUNK_TOKENS = 8192
+
+MemoryVerdict = Literal["fits", "too close to call", "does not fit"]
+MEMORY_VERDICTS: tuple[MemoryVerdict, ...] = get_args(MemoryVerdict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +34,36 @@ class Memory:
 
     Attributes
     ----------
+    reserve_bytes
+        What the process keeps beside these: see :mod:`simulator.counts.reserve`.
     capacity_bytes
-        Memory the serving process may use: the card's memory times the allowed utilisation.
+        Memory that all of these may take.
+    less_bytes, more_bytes
+        How far the total may lie below and above what is said.
     """
 
     weights_bytes: Numeric
     kv_bytes: Numeric
     workspace_bytes: Numeric
-    capacity_bytes: float
+    reserve_bytes: float
+    capacity_bytes: Numeric
+    less_bytes: Numeric
+    more_bytes: Numeric
 
     @property
     def total_bytes(self) -> Numeric:
-        """Weights, caches and workspace. [bytes]."""
-        return self.weights_bytes + self.kv_bytes + self.workspace_bytes
+        """Weights, caches, workspace and reserve. [bytes]."""
+        return self.weights_bytes + self.kv_bytes + self.workspace_bytes + self.reserve_bytes
+
+    @property
+    def low_bytes(self) -> Numeric:
+        """Lower end of the total's interval. [bytes]."""
+        return self.total_bytes - self.less_bytes
+
+    @property
+    def high_bytes(self) -> Numeric:
+        """Upper end of the total's interval. [bytes]."""
+        return self.total_bytes + self.more_bytes
 
     @property
     def free_bytes(self) -> Numeric:
@@ -53,8 +72,24 @@ class Memory:
 
     @property
     def fits(self) -> Numeric:
-        """Whether everything fits."""
+        """Whether everything fits, as far as one can say: see ``verdict``."""
         return self.free_bytes >= 0
+
+    @property
+    def surely_fits(self) -> Numeric:
+        """Whether everything fits at the upper end of the interval."""
+        return self.capacity_bytes >= self.high_bytes
+
+    @property
+    def may_fit(self) -> Numeric:
+        """Whether everything fits at the lower end of the interval."""
+        return self.capacity_bytes >= self.low_bytes
+
+    @property
+    def verdict(self) -> MemoryVerdict:
+        """Whether it fits, as sure as that is; of one question, not of arrays."""
+        fits, close, short = MEMORY_VERDICTS
+        return fits if self.surely_fits else close if self.may_fit else short
 
 
 def memory(
@@ -62,7 +97,7 @@ def memory(
     setup: Setup,
     work: Workload,
     *,
-    capacity_bytes: float,
+    card_bytes: Numeric,
     resident_blocks: int,
     prefill: bool = False,
 ) -> Memory:
@@ -74,29 +109,41 @@ def memory(
         The question; for a request, with the sizes of its last step, when caches are longest. They
         are allocated before the request starts, like engines' pools and static caches, so they
         count in the prefill too.
-    capacity_bytes
-        Memory the serving process may use. [bytes]
+    card_bytes
+        Memory of the GPU. [bytes]
     resident_blocks
         Thread blocks the GPU runs at once.
     prefill
-        Whether to include the prefill.
+        Whether to include the prefill. A serving engine always has room for its largest batch.
     """
+    weights: Numeric = weights_bytes(model, setup)
+    weights = weights + several(work.query_tokens) * draft_bytes(model, setup)
     workspace = workspace_bytes(model, setup, work, resident_blocks=resident_blocks)
-    if prefill:
-        workspace = maximum(workspace, prefill_workspace_bytes(model, setup, work))
+    least = most = workspace
+    if setup.graph or prefill:
+        workspace, least, most = (
+            maximum(workspace, prefill_workspace_bytes(model, setup, work, tokens=tokens))
+            for tokens in prefill_tokens_at_once(setup, work, card_bytes)
+        )
+    kept, kept_low, kept_high = kept_bytes(setup)
     return Memory(
-        weights_bytes=weights_bytes(model, setup)
-        + several(work.query_tokens) * draft_bytes(model, setup),
+        weights_bytes=weights,
         kv_bytes=kv_cache_bytes(model, setup, work),
         workspace_bytes=workspace,
-        capacity_bytes=capacity_bytes,
+        reserve_bytes=kept,
+        capacity_bytes=usable_bytes(
+            setup, card_bytes, weights_bytes=weights, workspace_bytes=workspace, kept=kept
+        ),
+        less_bytes=workspace - least + kept - kept_low,
+        more_bytes=most - workspace + kept_high - kept,
     )
 
 
 def weights_bytes(model: ModelShape, setup: Setup) -> float:
     """Bytes of the weights on one GPU: every group of tensors in its own format.
 
-    Every rank holds its shard, and a copy of what cannot be split.
+    Towers that encode images or sound have 16 bits. Every rank holds its shard, and a copy of what
+    cannot be split.
     """
     count, ranks, formats = count_parameters(model), setup.tensor_parallel, setup.weights
     wide = DTYPE_BYTES[setup.activation_dtype]
@@ -110,6 +157,8 @@ def weights_bytes(model: ModelShape, setup: Setup) -> float:
         + count.routing * wide
         + count.embedding * formats.of("embedding").bytes
         + count.head * formats.of("head").bytes
+        # vLLM shards towers like the decoder unless --mm-encoder-tp-mode is data (recalled).
+        + model.tower_parameters * wide
     )
     return shards / ranks + _copied_bytes(model, setup) + count.norms * wide
 
@@ -271,13 +320,17 @@ def workspace_bytes(
     return maximum(hidden + attention, logits + tokens * element * model.hidden_size)
 
 
-def prefill_workspace_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
+def prefill_workspace_bytes(
+    model: ModelShape, setup: Setup, work: Workload, *, tokens: Numeric
+) -> Numeric:
     """Bytes of the largest set of intermediate tensors alive at once in the prefill.
 
     Parameters
     ----------
     model, setup, work
         What is decoded, how, and its sizes, numbers or arrays.
+    tokens
+        Context tokens that go through the model at once.
 
     Notes
     -----
@@ -286,7 +339,6 @@ def prefill_workspace_bytes(model: ModelShape, setup: Setup, work: Workload) -> 
     attention, or the tensors of the MLP. At the end come the logits of each prompt's last token.
     Attention is fused, so it keeps no logits.
     """
-    tokens = prefill_tokens_at_once(setup, work)
     element = DTYPE_BYTES[setup.activation_dtype]
     inner = max(_attention_values(model, setup), _mlp_values(model, setup))
     hidden = (3 if setup.eager else 2) * model.hidden_size
@@ -294,17 +346,22 @@ def prefill_workspace_bytes(model: ModelShape, setup: Setup, work: Workload) -> 
     return maximum(tokens * element * (hidden + inner), logits)
 
 
-def prefill_tokens_at_once(setup: Setup, work: Workload) -> Numeric:
-    """Context tokens that go through the model at once.
+def prefill_tokens_at_once(
+    setup: Setup, work: Workload, card_bytes: Numeric
+) -> tuple[Numeric, Numeric, Numeric]:
+    """Return the context tokens that go through the model at once, and the ends they may have.
 
-    Engines process them in chunks; plain PyTorch processes all prompts whole.
+    An engine processes them in batches, and keeps memory for its largest one; plain PyTorch
+    processes all prompts whole.
 
     >>> work = Workload(context_tokens="32K", prompts=4)
-    >>> [prefill_tokens_at_once(Setup(execution=e), work) for e in ("graph", "eager")]
+    >>> [prefill_tokens_at_once(Setup(execution=e), work, 80e9)[0] for e in ("graph", "eager")]
     [8192, 131072]
     """
+    if setup.graph:
+        return batched_tokens(setup, card_bytes)
     tokens = stored_tokens(prefilled_levels(setup, work))
-    return minimum(tokens, PREFILL_CHUNK_TOKENS) if setup.graph else tokens
+    return tokens, tokens, tokens
 
 
 def _attention_values(model: ModelShape, setup: Setup) -> float:

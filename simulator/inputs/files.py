@@ -20,6 +20,8 @@ Read = TypeVar("Read", bound=Callable[..., Any])
 
 # The most results to keep for one function.
 MOST_KEPT = 512
+# A larger file is none that a person wrote, nor a model's config.json. [characters].
+LARGEST_FILE = 16_000_000
 # Time stamps of files may be as coarse as this. [ns].
 SETTLED_NS = 2_000_000_000
 
@@ -96,16 +98,28 @@ def read_count(value: Any) -> Any:
     return parse_count(value) if isinstance(value, str | bool) else value
 
 
-def read_text(path: str | Path, error: type[SimulatorError]) -> str:
-    """Read a text file, or raise ``error`` with one line that names it."""
+def read_text(path: str | Path, error: type[SimulatorError], *, largest: int | None = None) -> str:
+    """Read a text file, or raise ``error`` with one line that names it.
+
+    Parameters
+    ----------
+    path, error
+        The file, and the class to raise.
+    largest
+        Most characters that the file may have, None for any number.
+    """
     try:
-        return Path(name_or_path(path, "file", error)).read_text(encoding="utf-8")
+        with Path(name_or_path(path, "file", error)).open(encoding="utf-8") as stream:
+            text = stream.read(-1 if largest is None else largest + 1)
     except OSError as problem:
         raise error(f"cannot read {path}: {problem.strerror or problem}") from None
     except UnicodeDecodeError:
         raise error(f"cannot read {path}: it is not a text file") from None
     except ValueError as problem:
         raise error(f"cannot read {str(path)!r}: {problem}") from None
+    if largest is not None and len(text) > largest:
+        raise error(f"cannot read {path}: it has more than {largest:,} characters")
+    return text
 
 
 def read_toml(path: str | Path, error: type[SimulatorError]) -> dict[str, Any]:
@@ -122,7 +136,7 @@ def _parsed(
     path: str | Path, error: type[SimulatorError], parse: Callable[[str], Any], form: str
 ) -> Any:
     """Read a file and parse it, or raise ``error`` with one line."""
-    text = read_text(path, error)
+    text = read_text(path, error, largest=LARGEST_FILE)
     try:
         return parse(text)
     except (tomllib.TOMLDecodeError, json.JSONDecodeError) as problem:

@@ -336,6 +336,8 @@ class ModelShape(Frozen):
     weights, kv_dtype
         Formats of the checkpoint's weights, and of the KV cache that it was made for, None if it
         does not say.
+    tower_parameters
+        Parameters of what encodes images and sound: in memory, not in a decode step.
     source
         Where the sizes come from.
     notes
@@ -388,6 +390,7 @@ class ModelShape(Frozen):
     indexer: Indexer | None = None
     weights: WeightFormats = WeightFormats()
     kv_dtype: KvDtype | None = None
+    tower_parameters: Natural = 0
     source: str = ""
     notes: tuple[str, ...] = ()
 

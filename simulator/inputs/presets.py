@@ -11,6 +11,7 @@ from typing import Any
 from simulator.errors import ModelError, unknown
 from simulator.inputs.files import file_version, name_or_path, read_if_changed, read_json, validate
 from simulator.inputs.hf_config.model_types import shape_from_config
+from simulator.inputs.hub import cached_config, hub_cache, is_hub_id, model_name
 from simulator.inputs.model import ModelShape, count_parameters, size_above_zero
 from simulator.numeric import ceil_div
 
@@ -45,7 +46,8 @@ class Preset:
     shape
         The shape itself, for a model without a config.json.
     like, kv_heads
-        Another preset from which this one differs only in KV heads, and those.
+        Another preset from which this one differs in KV heads, and those; or only in the keys of
+        its ``config``.
     """
 
     name: str
@@ -61,15 +63,17 @@ class Preset:
     @cached_property
     def model(self) -> ModelShape:
         """The model's shape."""
-        if self.like is not None and self.kv_heads is not None:
-            other = _preset(self.like).model
-            return other.with_kv_heads(self.kv_heads).model_copy(update={"name": self.name})
+        other = None if self.like is None else _preset(self.like)
+        if other is not None and self.kv_heads is not None:
+            shape = other.model.with_kv_heads(self.kv_heads)
+            return shape.model_copy(update={"name": self.name})
         where = f"preset {self.name}"
         if self.shape:
             data = {**self.shape, "name": self.name}
             shape = validate(ModelShape, data, where=where, error=ModelError)
         else:
-            shape = shape_from_config(self.config, name=self.name, where=where)
+            config = {**(other.config if other else {}), **self.config}
+            shape = shape_from_config(config, name=self.name, where=where)
         notes = (*shape.notes, self.note) if self.note else shape.notes
         return shape.model_copy(update={"source": self.source, "notes": notes})
 
@@ -107,8 +111,8 @@ def load_model(
     Parameters
     ----------
     name
-        A preset's name or alias, or a path. A name outranks a file of that name; ``./NAME`` means
-        the file.
+        A preset's name or alias, a path, or a Hugging Face id whose config.json is in the hub's
+        local cache. A name outranks a file of that name; ``./NAME`` means the file.
     kv_heads
         Another number of KV heads.
     assume
@@ -243,10 +247,20 @@ def _load(name: str | Path, assume: str | None) -> ModelShape:
     # Not expanduser, which raises for an unknown user.
     path = Path.home() / text[2:] if text.startswith("~/") else Path(text)
     if "\0" in text or not (is_path or (text and _exists(path))):
-        aliases = [alias for preset in presets().values() for alias in preset.aliases]
-        way_out = "see 'bifurcate models', or give the path of a config.json"
-        raise ModelError(unknown("model", text, presets(), aliases=aliases, way_out=way_out))
+        cached = cached_config(text) if is_hub_id(text) else None
+        if cached is None:
+            raise ModelError(_unknown_model(text))
+        path = cached
     return _read_config(path, assume)
+
+
+def _unknown_model(text: str) -> str:
+    """Say that there is no such model, and what to do."""
+    way_out = "see 'bifurcate models', or give the path of a config.json"
+    if is_hub_id(text):
+        way_out = f"'hf download {text} config.json' puts its file into {hub_cache()}"
+    aliases = [alias for preset in presets().values() for alias in preset.aliases]
+    return unknown("model", text, presets(), aliases=aliases, way_out=way_out)
 
 
 def _exists(path: Path) -> bool:
@@ -263,8 +277,7 @@ def _read_config(path: Path, assume: str | None) -> ModelShape:
         path /= "config.json"
         if not path.is_file():
             raise ModelError(f"there is no config.json in {path.parent}")
-    folder = path.resolve().parent.name if _exists(path) else ""
-    name = folder if path.name == "config.json" and folder else path.stem
+    name = (path.name == "config.json" and model_name(path)) or path.stem
     # NVIDIA's modelopt states the format of the weights in a second file.
     beside = path.with_name("hf_quant_config.json")
     return _config_shape(path, name, assume, beside, file_version(beside))
@@ -276,11 +289,18 @@ def _config_shape(
 ) -> ModelShape:
     """Build the shape of a config.json, and of the second file in its current version."""
     config = read_json(path, ModelError)
-    if isinstance(config, dict) and "quantization_config" not in config and beside.is_file():
-        quantization = read_json(beside, ModelError)
-        if isinstance(quantization, dict):
-            config["quantization_config"] = quantization.get("quantization")
+    if isinstance(config, dict) and beside.is_file():
+        _add_quantization(config, read_json(beside, ModelError))
     return shape_from_config(config, name=name, where=str(path), assume=assume)
+
+
+def _add_quantization(config: dict[str, Any], second: Any) -> None:
+    """Add what modelopt's second file states to ``quantization_config``, which outranks it."""
+    stated = second.get("quantization") if isinstance(second, dict) else None
+    first = config.get("quantization_config") or {}
+    if isinstance(stated, dict) and isinstance(first, dict):
+        first = {key: value for key, value in first.items() if value is not None}
+        config["quantization_config"] = {"quant_method": "modelopt", **stated, **first}
 
 
 def _read(text: str) -> dict[str, Preset]:

@@ -22,7 +22,7 @@ from pydantic import (
 
 from simulator.errors import ScenarioError, SimulatorError, unknown
 from simulator.inputs.files import Frozen, describe, name_or_path, read_named
-from simulator.inputs.setup import Setup
+from simulator.inputs.setup import PROCESS, Setup
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import LARGEST_COUNT, AtLeastOne, Workload
 from simulator.resources import SCENARIO_PATH_VARIABLE, toml_files
@@ -76,10 +76,8 @@ class _Settings(Setup, Workload):
 
 
 _SCALARS = ("output_tokens", "target_step_ms")
-# A scenario has no choice of constants and no limit on memory.
-_KEYS = [
-    name for name in _Settings.model_fields if name not in ("constants", "gpu_memory_utilization")
-]
+# A scenario has no choice of constants or engine, and no limit on memory.
+_KEYS = [name for name in _Settings.model_fields if name not in PROCESS]
 
 
 class Scenario(Frozen):

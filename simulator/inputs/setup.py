@@ -19,6 +19,7 @@ Execution = Literal["graph", "compiled", "eager"]
 Routing = Literal["balanced", "uniform", "skewed"]
 LatentForm = Literal["auto", "absorbed", "expanded", "mixed"]
 ConstantsChoice = Literal["auto", "carried", "peak"]
+Engine = Literal["vllm", "sglang", "trtllm"]
 
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 KV_LAYOUTS: tuple[KvLayout, ...] = get_args(KvLayout)
@@ -26,6 +27,9 @@ EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
 ROUTINGS: tuple[Routing, ...] = get_args(Routing)
 LATENT_FORMS: tuple[LatentForm, ...] = get_args(LatentForm)
 CONSTANTS_CHOICES: tuple[ConstantsChoice, ...] = get_args(ConstantsChoice)
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+# Fields about the process that a scenario does not have.
+PROCESS = ("constants", "gpu_memory_utilization", "engine", "max_batched_tokens")
 
 
 WeightField = Annotated[WeightName, BeforeValidator(read_dtype)]
@@ -67,6 +71,11 @@ class Setup(Frozen):
         ``peak`` uses published peaks without fixed times: a bound, not a prediction.
     gpu_memory_utilization
         Share of the card's memory that the process may use, in (0, 1]; 0.9 is vLLM's default.
+    engine
+        Whose meaning that share has: see :func:`simulator.counts.reserve.usable_bytes`.
+    max_batched_tokens
+        Tokens of the largest prefill batch that an engine allows, for which it keeps memory. None
+        takes the engine's default: see :func:`simulator.counts.reserve.batched_tokens`.
     """
 
     attention: Attention = "standard"
@@ -81,6 +90,8 @@ class Setup(Frozen):
     latent_form: LatentForm = "auto"
     constants: ConstantsChoice = "auto"
     gpu_memory_utilization: Annotated[float, Field(allow_inf_nan=True)] = 0.9
+    engine: Engine = "vllm"
+    max_batched_tokens: AtLeastOne | None = None
     _checkpoint: WeightFormats = PrivateAttr(default=WeightFormats())
 
     @field_validator("routing_exponent")

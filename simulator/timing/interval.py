@@ -201,6 +201,8 @@ class Uncertainty:
         Errors that it shares with other steps of the same model, GPU and setup.
     own
         Errors of only this step.
+    known
+        Whether rows tell how far the time may be off; if not, its upper end is infinite.
     """
 
     total_s: Numeric
@@ -208,6 +210,7 @@ class Uncertainty:
     high_s: Numeric
     shared: Mapping[str, Deviation]
     own: Mapping[str, Deviation]
+    known: bool = True
 
 
 def uncertainty(
@@ -243,7 +246,7 @@ def uncertainty(
     if known:
         return found
     bound = minimum(sums.bound_s, sums.total_s)
-    return replace(found, low_s=bound, high_s=sums.total_s * inf)
+    return replace(found, low_s=bound, high_s=sums.total_s * inf, known=False)
 
 
 # Recurrences of a state that rows have timed (Gated DeltaNet, Kimi Delta Attention), and the lone
@@ -343,9 +346,8 @@ def request_interval(
     last_step
         The interval of its last decode step.
     """
-    known = last_step.high_s < inf
     counted = prefill_operations(model, setup, work)
-    prefill = uncertainty(counted, time.prefill, gpu, setup, known=known)
+    prefill = uncertainty(counted, time.prefill, gpu, setup, known=last_step.known)
     low, high = (
         float(prefill_s) + time.decode_s * float(step_s) / float(last_step.total_s)
         for prefill_s, step_s in (
@@ -359,8 +361,11 @@ def request_interval(
 def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, Numeric]:
     """Return the interval of the ratio of the first step's time to the second's.
 
-    A shared error counts by the difference of its shares in the two, to first order.
+    A shared error counts by the difference of its shares in the two, to first order. If either
+    step's interval is not known, the ends are 0 and infinity.
     """
+    if not (first.known and second.known):
+        return 0.0, inf
     squares_down: Numeric = 0.0
     squares_up: Numeric = 0.0
     nothing = Deviation(0.0, 0.0)

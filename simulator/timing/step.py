@@ -109,8 +109,37 @@ class Spent:
         return maximum(self.device_s, self.host_s) + self.collective_s
 
 
-def spent_on(operations: Iterable[Operation], gpu: Rates, execution: Execution) -> Spent:
-    """Return the time of some operations of a step.
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Operations, and the time of one call of each.
+
+    Kinds of attention and forms of it differ in few operations: the others are timed once.
+    """
+
+    operations: tuple[Operation, ...]
+    times: tuple[OperationTime, ...]
+
+    def __add__(self, other: "Timed") -> "Timed":
+        """Return these operations, and then the others."""
+        return Timed(self.operations + other.operations, self.times + other.times)
+
+    @property
+    def spent(self) -> Spent:
+        """The sum of their times."""
+        device: Numeric = 0.0
+        host: Numeric = 0.0
+        collective: Numeric = 0.0
+        for operation, time in zip(self.operations, self.times, strict=True):
+            if operation.kind == "collective":
+                collective = collective + operation.repeat * time.device_s
+            else:
+                device = device + operation.repeat * time.device_s
+            host = host + operation.repeat * time.host_s
+        return Spent(device, host, collective)
+
+
+def timed(operations: Iterable[Operation], gpu: Rates, execution: Execution) -> Timed:
+    """Time one call of each of some operations.
 
     Parameters
     ----------
@@ -121,23 +150,12 @@ def spent_on(operations: Iterable[Operation], gpu: Rates, execution: Execution) 
     execution
         How they are launched.
     """
-    device: Numeric = 0.0
-    host: Numeric = 0.0
-    collective: Numeric = 0.0
-    for operation in operations:
-        if operation.launches.__class__ is int and not operation.launches:
-            continue
-        time = operation_time(operation, gpu, execution)
-        if operation.kind == "collective":
-            collective = collective + operation.repeat * time.device_s
-        else:
-            device = device + operation.repeat * time.device_s
-        host = host + operation.repeat * time.host_s
-    return Spent(device, host, collective)
+    listed = tuple(operations)
+    return Timed(listed, tuple(operation_time(each, gpu, execution) for each in listed))
 
 
-def attention_spent(model: ModelShape, setup: Setup, work: Workload, gpu: Rates) -> Spent:
-    """Return the time of a decode step's attention, all layers together.
+def timed_attention(model: ModelShape, setup: Setup, work: Workload, gpu: Rates) -> Timed:
+    """Time a decode step's attention, all layers together.
 
     Parameters
     ----------
@@ -147,12 +165,12 @@ def attention_spent(model: ModelShape, setup: Setup, work: Workload, gpu: Rates)
         The GPU's rates.
     """
     attending: list[Operation] = []
-    for shape, layers, _ in attention_shapes(model, setup, work, resident_blocks(gpu.gpu)):
-        attending += repeated(attention(shape, setup), layers)
-    return spent_on(attending, gpu, setup.execution)
+    for shape, layers, mark in attention_shapes(model, setup, work, resident_blocks(gpu.gpu)):
+        attending += repeated(attention(shape, setup), layers, mark=mark)
+    return timed(attending, gpu, setup.execution)
 
 
-def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution) -> StepTime:
+def step_time(operations: Iterable[Operation], gpu: Rates, execution: Execution) -> StepTime:
     """Return the time of a sequence of operations.
 
         t = max(sum over the device's operations, sum over the host's launches) + collectives
@@ -169,13 +187,17 @@ def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution)
     execution
         How they are launched.
     """
-    times = tuple(operation_time(operation, gpu, execution) for operation in operations)
+    return summed(timed(operations, gpu, execution))
+
+
+def summed(step: Timed) -> StepTime:
+    """Return the time of a sequence of operations, as :func:`step_time` does, from that of each."""
     device: Numeric = 0.0
     host: Numeric = 0.0
     collective: Numeric = 0.0
     roofs: dict[Roof, Numeric] = dict.fromkeys(ROOFS, 0.0)
-    kinds = {operation.kind: KindTime() for operation in operations}
-    pairs = zip(operations, times, strict=True)
+    kinds = {operation.kind: KindTime() for operation in step.operations}
+    pairs = zip(step.operations, step.times, strict=True)
     for operation, time in sorted(pairs, key=lambda pair: pair[0].kind in ONE_KERNEL):
         stream = time.stream_s
         spent = operation.repeat * (time.launch_s + stream)
@@ -199,7 +221,7 @@ def step_time(operations: Sequence[Operation], gpu: Rates, execution: Execution)
         collective_s=collective,
         by_roof_s=roofs,
         by_kind=kinds,
-        operations=times,
+        operations=step.times,
     )
 
 

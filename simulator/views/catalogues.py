@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import inf
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from simulator.inputs.model import count_parameters
@@ -29,6 +30,11 @@ MODELS = (
     Column("family"),
     Column("parameters", value=lambda shape: count_parameters(shape).total),
     *columns.named("layers", "hidden_size", "heads", "kv_heads", "head_dim", "max_context_tokens"),
+)
+TYPES = (
+    Column("model_type", value=itemgetter(0)),
+    Column("attention", value=lambda item: "latent" if item[1].latent else "heads"),
+    Column("experts", value=lambda item: "no" if item[1].experts is None else "yes"),
 )
 GPUS = (
     Column("gpu", value="id"),

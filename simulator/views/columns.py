@@ -114,6 +114,11 @@ class Column:
 
 
 Columns = tuple[Column, ...]
+# Of a comparison, whose interval ends at 0 and infinity if it is not known.
+SPEEDUP_ENDS = (
+    Column("speedup_low", value=lambda item: item.speedup_low or None),
+    Column("speedup_high"),
+)
 
 
 def named(*keys: str) -> Columns:

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from simulator.answers.verdict import TIE_MARGIN
+from simulator.answers.verdict import OPEN, TIE_MARGIN
 from simulator.inputs.model import count_parameters
-from simulator.inputs.setup import ATTENTIONS, Setup
+from simulator.inputs.setup import ATTENTIONS, PROCESS, Setup
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 from simulator.units import format_gib, format_si, format_time, format_tokens
@@ -33,9 +33,7 @@ MODEL = (
 GPU = Column("gpu", value="gpu.id")
 # The sizes and the setup of a question, in the order of the columns.
 SIZES = tuple(name for name in Workload.model_fields if name != "tree")
-SETTINGS = tuple(
-    name for name in Setup.model_fields if name not in ("constants", "gpu_memory_utilization")
-)
+SETTINGS = tuple(name for name in Setup.model_fields if name not in PROCESS)
 WORKLOAD = (
     *(Column(name, value=f"workload.{name}") for name in SIZES),
     *(Column(name, value=f"setup.{name}") for name in SETTINGS),
@@ -45,7 +43,7 @@ INPUTS = (
     *MODEL,
     GPU,
     *WORKLOAD,
-    Column("gpu_memory_utilization", value="setup.gpu_memory_utilization"),
+    *(Column(name, value=f"setup.{name}") for name in PROCESS if name != "constants"),
     Column("constants", value="rates.choice"),
 )
 # The first columns of CSV: the question.
@@ -75,6 +73,7 @@ MEMORY = (
     Column("weights_bytes", "bytes"),
     Column("kv_bytes", "bytes"),
     Column("workspace_bytes", "bytes"),
+    Column("reserve_bytes", "bytes"),
     Column(
         "memory_bytes",
         "bytes",
@@ -82,8 +81,11 @@ MEMORY = (
         "memory",
         lambda needs: format_gib(float(needs.total_bytes)),
     ),
+    Column("memory_bytes_low", "bytes", "low_bytes"),
+    Column("memory_bytes_high", "bytes", "high_bytes"),
     Column("capacity_bytes", "bytes"),
     Column("fits", "bool", heading="fits", cell=text.fits_phrase, wrap=True),
+    Column("memory_verdict", "text", "verdict"),
 )
 
 
@@ -154,8 +156,9 @@ COMPARE = (
         "shared_storage",
         "bifurcated",
         "speedup",
-        "speedup_low",
-        "speedup_high",
+    ),
+    *columns.SPEEDUP_ENDS,
+    *columns.named(
         "kv_io_ratio",
         "winner",
         "verdict",
@@ -299,17 +302,20 @@ def _bound_phrase(result: "Estimate") -> str:
 def _memory_line(result: "Estimate") -> "Text":
     """Say what takes memory and whether it fits."""
     needs = result.memory
-    state = (
-        (f"fits, {format_gib(float(needs.free_bytes))} free", "green")
-        if needs.fits
-        else (f"does not fit, {text.shortage(needs)} short", "bold red")
+    styles = {"fits": "green", "too close to call": "bold yellow", "does not fit": "bold red"}
+    parts = ", ".join(
+        f"{name} {format_gib(float(part))}"
+        for name, part in (
+            ("weights", needs.weights_bytes),
+            ("KV", needs.kv_bytes),
+            ("workspace", needs.workspace_bytes),
+            ("kept by the engine", needs.reserve_bytes),
+        )
     )
     return columns.line(
-        f"Memory {format_gib(float(needs.total_bytes))} of {format_gib(needs.capacity_bytes)}: "
-        f"weights {format_gib(float(needs.weights_bytes))}, KV "
-        f"{format_gib(float(needs.kv_bytes))}, workspace "
-        f"{format_gib(float(needs.workspace_bytes))}; ",
-        state,
+        f"Memory {format_gib(float(needs.total_bytes))} of "
+        f"{format_gib(float(needs.capacity_bytes))}: {parts}; ",
+        (text.fits_between(needs), styles[needs.verdict]),
     )
 
 
@@ -390,14 +396,12 @@ def verdict(result: "Comparison") -> list[str]:
 def _lead(result: "Comparison") -> str:
     """Say whether to bifurcate, and how much faster it is."""
     ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
-    if result.winner == "tie" and result.verdict != "too close to call":
-        rest = "" if result.interval_known else text.SO_FAR
-        likely = f"(speed-up {low:.2f} to {high:.2f}{rest})"
+    if result.winner == "tie" and result.verdict not in OPEN:
+        likely = f"(speed-up {text.between(low, high)})"
         return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast {likely}"
-    likely = text.likely(ratio, low, high, known=result.interval_known)
-    said = f"{text.times_as(ratio)} end to end{likely}"
-    if result.verdict == "too close to call":
-        return f"[bold]Too close to call[/]: bifurcated is {said}"
+    said = f"{text.times_as(ratio)} end to end{text.likely(ratio, low, high)}"
+    if result.verdict in OPEN:
+        return f"[bold]{result.verdict.capitalize()}[/]: bifurcated is {said}"
     if result.winner == "bifurcated":
         return f"[bold]Bifurcated wins[/]: {said}"
     return f"[bold]Standard wins[/]: bifurcated is {said}"
@@ -421,6 +425,8 @@ def rule_phrase(rule: "RuleChoice") -> str:
         lost = "its choice loses nothing"
     if rule.verdict == "too close to call" and rule.cost_s > 0:
         lost += ", which is too close to call"
+    if rule.verdict == "not known" and rule.cost_s > 0:
+        lost += ", how surely is not known"
     return (
         f"{rule.title} chooses {rule.choice} ({rule.reason}); "
         f"over one stored context we {ours}: {lost}."

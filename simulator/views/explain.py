@@ -26,7 +26,7 @@ from simulator.timing.interval import CACHE_READERS, shipped_spreads, unknown_re
 from simulator.timing.roofline import OperationTime, cached_bytes, further_waves, overlap_power
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 from simulator.views.columns import line
-from simulator.views.text import KERNELS, interval_phrase
+from simulator.views.text import KERNELS, fits_between, interval_phrase
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -439,16 +439,21 @@ def _interval_formula(result: Estimate) -> str:
 def _memory(result: Estimate) -> Step:
     """Derive the memory."""
     needs = result.memory
+    limits = {
+        "vllm": "memory x share",
+        "sglang": "(memory - kept) x share + workspace + kept",
+        "trtllm": "memory x share + (weights + workspace + kept) x (1 - share)",
+    }
     return Step(
         what="Memory of one GPU",
-        formula="weights + KV caches + workspace <= memory x utilisation",
+        formula=f"weights + KV caches + workspace + kept <= {limits[result.setup.engine]}",
         numbers=(
             f"{format_gib(float(needs.weights_bytes))} + {format_gib(float(needs.kv_bytes))} + "
-            f"{format_gib(float(needs.workspace_bytes))} <= "
-            f"{format_gib(result.gpu.memory_bytes)} x {result.setup.gpu_memory_utilization:g}"
+            f"{format_gib(float(needs.workspace_bytes))} + {format_gib(needs.reserve_bytes)} <= "
+            f"{format_gib(float(needs.capacity_bytes))}, of {format_gib(result.gpu.memory_bytes)} "
+            f"a share of {result.setup.gpu_memory_utilization:g}"
         ),
-        result=f"{'fits' if needs.fits else 'does not fit'}, "
-        f"{format_gib(abs(float(needs.free_bytes)))} {'free' if needs.fits else 'short'}",
+        result=fits_between(needs),
         reference="docs/equations.md, memory",
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from simulator.answers.estimate import Estimate
+from simulator.answers.estimate import Estimate, model_notes
 from simulator.answers.plan import Option, Plan
 from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
@@ -16,18 +16,30 @@ if TYPE_CHECKING:
 
 MOST_OPTIONS_SHOWN = 16
 
+
+def _most(surely: int | None, in_time: int | None) -> str:
+    """Write the most that fits, surely and as far as one can say, and is in time."""
+    if in_time is None or (surely is not None and surely >= in_time):
+        return text.limit(in_time)
+    return f"{text.limit(surely)} to {text.limit(in_time)}"
+
+
 LIMITS = (
     Column("most_samples"),
+    Column("most_samples_surely"),
     Column(
         "most_samples_in_time",
         heading="most samples",
-        cell=lambda limits: text.limit(limits.most_samples_in_time),
+        cell=lambda limits: _most(limits.most_samples_surely, limits.most_samples_in_time),
     ),
     Column("longest_context_tokens"),
+    Column("longest_context_tokens_surely"),
     Column(
         "longest_context_tokens_in_time",
         heading="longest context",
-        cell=lambda limits: text.limit(limits.longest_context_tokens_in_time),
+        cell=lambda limits: _most(
+            limits.longest_context_tokens_surely, limits.longest_context_tokens_in_time
+        ),
     ),
 )
 OPTION = (
@@ -54,7 +66,15 @@ OPTION = (
         cell=lambda option: text.money(option.usd_per_million_tokens, 3),
     ),
     *columns.within("limits", LIMITS),
-    *columns.pick(estimate.MEMORY, "memory_bytes", "capacity_bytes", part="result.memory"),
+    *columns.pick(
+        estimate.MEMORY,
+        "memory_bytes",
+        "memory_bytes_low",
+        "memory_bytes_high",
+        "capacity_bytes",
+        "memory_verdict",
+        part="result.memory",
+    ),
     Column("constants", value="result.rates.origin"),
 )
 OPTIONS = Column("options", of=OPTION)
@@ -80,6 +100,7 @@ def plan_object(result: Plan) -> Row:
         "notes": [
             "cheapest is the option that meets the target at the least price per hour",
             "limits (most_samples ...) hold with the other sizes as asked",
+            *model_notes(result.options[0].result.model),
         ],
     }
 
@@ -118,6 +139,7 @@ def plan_view(result: Plan) -> "RenderableType":
             [
                 *result.skipped,
                 _origins_sentence([option.result for option in shown]),
+                *model_notes(result.options[0].result.model),
                 *_unknown_sentences(shown),
                 *dict.fromkeys(copies),
             ]
@@ -204,11 +226,14 @@ def _fewest_sentence(result: Plan) -> "Text":
 
 def _standing(option: Option, result: Plan) -> str:
     """Say whether an option meets the target, and whether it is on the Pareto front."""
+    unsure = option.result.memory.verdict == "too close to call"
     if not option.result.memory.fits:
-        return "does not fit"
+        return "may not fit" if unsure else "does not fit"
     if not option.meets_target:
         return "too slow"
     marks = ["Pareto"] if option.pareto else []
+    if unsure:
+        marks.append("may not fit")
     if not option.result.interval_known:
         marks.append("interval not known")
     if option is result.cheapest:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
-from simulator.answers.estimate import DOES_NOT_FIT
-from simulator.counts.memory import Memory
+from simulator.answers.estimate import NOT_SURE_TO_FIT
+from simulator.counts.memory import Memory, MemoryVerdict
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -126,6 +126,10 @@ def settings_phrase(setup: Setup) -> str:
 
     >>> settings_phrase(Setup(kv_dtype="fp8"))
     'flash kernel, graph, bf16 with fp8 KV'
+    >>> from simulator.inputs.presets import load_model
+    >>> from simulator.inputs.setup import ask
+    >>> settings_phrase(ask(load_model("gpt-oss-20b"))[0])
+    'flash kernel, graph, bf16 with mxfp4 experts'
     """
     formats = str(setup.weights)
     mixed = " with " in formats
@@ -183,11 +187,16 @@ def times_as(ratio: float) -> str:
     return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times as slow"
 
 
-# Behind the interval of a speed-up between steps whose own intervals are not known.
-SO_FAR = ", as far as errors are known"
+def between(low: float, high: float) -> str:
+    """Write the interval of a speed-up.
+
+    >>> between(1.8, 2.1), between(0, inf)
+    ('1.80 to 2.10', 'not known')
+    """
+    return f"{low:.2f} to {high:.2f}" if high < inf else "not known"
 
 
-def likely(ratio: float, low: float, high: float, *, known: bool = True) -> str:
+def likely(ratio: float, low: float, high: float) -> str:
     """Write the interval of a speed-up in brackets, in the direction that ``times_as`` has.
 
     Parameters
@@ -195,19 +204,20 @@ def likely(ratio: float, low: float, high: float, *, known: bool = True) -> str:
     ratio
         The speed-up.
     low, high
-        Ends of its interval.
-    known
-        Whether the intervals of both steps are known.
+        Ends of its interval; 0 and infinity if it is not known.
 
     Examples
     --------
     >>> likely(2.0, 1.8, 2.1), likely(0.8, 0.5, 1.0)
     (' (speed-up 1.80 to 2.10)', ' (slow-down 1.00 to 2.00)')
+    >>> likely(2.0, 0, inf)
+    ' (interval not known)'
     """
-    rest = "" if known else SO_FAR
+    if high == inf:
+        return " (interval not known)"
     if ratio < 1:
-        return f" (slow-down {1 / high:.2f} to {1 / low:.2f}{rest})"
-    return f" (speed-up {low:.2f} to {high:.2f}{rest})"
+        return f" (slow-down {between(1 / high, 1 / low)})"
+    return f" (speed-up {between(low, high)})"
 
 
 def plural(count: int, noun: str) -> str:
@@ -224,14 +234,36 @@ def shortage(needs: Memory) -> str:
     return format_gib(-float(needs.free_bytes))
 
 
+# Short answers to whether something fits in memory.
+FITS_WORDS: Mapping[MemoryVerdict, str] = {
+    "fits": "yes",
+    "too close to call": "unsure",
+    "does not fit": "no",
+}
+
+
 def fits_phrase(needs: Memory) -> str:
     """Say whether something fits in memory, and by how much not."""
-    return "yes" if needs.fits else f"no, {shortage(needs)} short"
+    if needs.verdict == "does not fit":
+        return f"no, {shortage(needs)} short"
+    return "yes" if needs.verdict == "fits" else needs.verdict
+
+
+def fits_between(needs: Memory) -> str:
+    """Say what memory is free, or short, at both ends of its interval."""
+    most, least = (
+        float(needs.capacity_bytes - ends) for ends in (needs.low_bytes, needs.high_bytes)
+    )
+    if needs.verdict == "fits":
+        return f"fits, {format_gib(least)} to {format_gib(most)} free"
+    if needs.verdict == "does not fit":
+        return f"does not fit, {format_gib(-most)} to {format_gib(-least)} short"
+    return f"too close to call, from {format_gib(-least)} short to {format_gib(most)} free"
 
 
 def without_shortage(notes: Iterable[str]) -> list[str]:
     """Return notes, each once, without those on what does not fit: tables say that in each row."""
-    return [note for note in dict.fromkeys(notes) if not note.startswith(DOES_NOT_FIT)]
+    return [note for note in dict.fromkeys(notes) if not note.startswith(NOT_SURE_TO_FIT)]
 
 
 def money(value: float | None, digits: int) -> str:

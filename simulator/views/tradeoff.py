@@ -76,7 +76,7 @@ SCALING = (
     Column("notes"),
 )
 FACTOR = (Column("value"), Column("low"), Column("high"), Column("origin"), Column("source"))
-SPEEDUP = (Column("speedup"), Column("speedup_low"), Column("speedup_high"))
+SPEEDUP = (Column("speedup"), *columns.SPEEDUP_ENDS)
 FIGURES = (
     *columns.pick(estimate.STEP, "step_ms", "step_ms_low", "step_ms_high", part="result"),
     *SPEEDUP,

@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING
 
 from simulator.answers.tree import Reading, TreePlan
+from simulator.answers.verdict import OPEN
 from simulator.inputs.tree import tree_text
 from simulator.units import format_si, format_time, format_tokens
 from simulator.views import columns, estimate
 from simulator.views.columns import Column, Row
-from simulator.views.text import plural_tokens, without_shortage
+from simulator.views.text import FITS_WORDS, plural_tokens, without_shortage
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -87,7 +88,7 @@ LEVEL = (
         unit="text",
         cell=lambda rule: (
             ("split" if rule.split else "join")
-            + (", too close to call" if rule.verdict == "too close to call" else "")
+            + (f", {rule.verdict}" if rule.verdict in OPEN else "")
         ),
         wrap=True,
     ),
@@ -144,7 +145,7 @@ def tree_view(result: TreePlan) -> "RenderableType":
         Column(
             unit="text",
             heading="fits",
-            cell=lambda item: "yes" if item.result.memory.fits else "no",
+            cell=lambda item: FITS_WORDS[item.result.memory.verdict],
         ),
         *columns.pick(FIGURES, "bound by"),
     )

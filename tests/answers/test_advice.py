@@ -116,13 +116,16 @@ def test_standard_is_kept_where_it_is_faster() -> None:
 @pytest.mark.parametrize(
     ("card", "work", "ways"),
     [
-        # 14 GB of weights on 9: two cards, or half the bytes.
-        (round_gpu(memory_gb=10), {}, ["2 GPUs (--tp 2)", "fp8 weights"]),
-        # 16 GiB of one context, of the one KV head that no group splits: only a shorter one.
+        # 11.4 GB of weights on 9, of which an engine may keep 2.9 and 1.4 for its largest batch
+        # (2.1 more in a group): four cards, or a quarter of the bytes.
+        (round_gpu(memory_gb=10), {}, ["4 GPUs (--tp 4)", "int4 weights"]),
+        # 16 GiB of one context, of the one KV head that no group splits: only a shorter one. Of 18
+        # GB 11,396,456,448 are weights, 2.7 GiB the reserve and 16,384 x 82,432 the largest batch:
+        # the rest holds 143,669 tokens of 16,384 bytes, 64 of them decoded.
         (
             round_gpu(memory_gb=20),
             {"samples": 1, "context_tokens": 2**20},
-            ["it would with at most 402,576 context tokens."],
+            ["it would with at most 143,605 context tokens."],
         ),
         (
             round_gpu(memory_gb=20),

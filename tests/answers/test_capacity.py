@@ -40,12 +40,19 @@ def test_limits_are_the_last_that_hold(
     assume(runs(shape, setup))
     result = estimate(shape, card, setup, work)
     limits = capacity(result, target_step_s=target_s)
-    for field, least, held, in_time in (
-        ("samples", 1, limits.most_samples, limits.most_samples_in_time),
+    for field, least, held, surely, in_time in (
+        (
+            "samples",
+            1,
+            limits.most_samples,
+            limits.most_samples_surely,
+            limits.most_samples_in_time,
+        ),
         (
             "context_tokens",
             0,
             limits.longest_context_tokens,
+            limits.longest_context_tokens_surely,
             limits.longest_context_tokens_in_time,
         ),
     ):
@@ -55,6 +62,11 @@ def test_limits_are_the_last_that_hold(
             continue
         assert _at(result, field, held).memory.fits
         assert not _fits(result, field, held + 1)
+        if surely is not None:
+            assert surely <= held
+            assert _at(result, field, surely).memory.verdict == "fits"
+        if surely != held:
+            assert _at(result, field, held).memory.verdict == "too close to call"
         if in_time is None:
             assert _at(result, field, least).step_s > target_s
             continue
@@ -69,7 +81,7 @@ def _fits(result: Estimate, field: str, value: int) -> bool:
         result.model,
         result.setup,
         result.workload.but(**{field: value}),
-        capacity_bytes=result.memory.capacity_bytes,
+        card_bytes=result.gpu.memory_bytes,
         resident_blocks=resident_blocks(result.gpu),
     )
     return bool(needs.fits)
@@ -78,17 +90,21 @@ def _fits(result: Estimate, field: str, value: int) -> bool:
 def test_samples_that_fit_by_hand() -> None:
     """Llama-2-7B on 80 GB at 0.9: weights 13,476,831,232 leave 58,523,168,768 bytes.
 
-    Copies take 8256 x 524,288 bytes a sample: 13 fit and leave 2.25 GB, enough for the workspace
-    and not for another. Bifurcated, the context takes 4.29 GB once and a sample 64 x 524,288 bytes
-    and its workspace: float32 logits of 128,000 bytes and the hidden vector of 8192 they come from.
+    The engine keeps 1.6 GiB, and room for a prefill of 8192 tokens: of each two hidden vectors of
+    4096 values and three of 11,008, 2 bytes each. Copies take 8256 x 524,288 bytes a sample.
+    Bifurcated, the context takes 4.29 GB once and a sample 64 x 524,288 bytes. Surely, it keeps 2.7
+    GiB, and room for 16,384 tokens.
     """
     setup = Setup(attention="standard", kernel="ideal")
     standard = capacity(estimate(llama_2_7b(), gpu(), setup, Workload()))
-    assert standard.most_samples == 58_523_168_768 // (8256 * 524_288) == 13
+    per_token = 2 * (2 * 4096 + 3 * 11_008)
+    left = 58_523_168_768 - 1.6 * 2**30 - 8192 * per_token
+    assert standard.most_samples == left // (8256 * 524_288) == 12
     shared = setup.but(attention="bifurcated", kv_layout="shared")
     bifurcated = capacity(estimate(llama_2_7b(), gpu(), shared, Workload()))
-    left = 58_523_168_768 - 8192 * 524_288
-    assert bifurcated.most_samples == left // (64 * 524_288 + 128_000 + 8192) == 1609
+    assert bifurcated.most_samples == (left - 8192 * 524_288) // (64 * 524_288) == 1544
+    surely = left - 1.1 * 2**30 - 8192 * per_token
+    assert bifurcated.most_samples_surely == (surely - 8192 * 524_288) // (64 * 524_288) == 1489
 
 
 def test_without_a_target_both_limits_are_the_same() -> None:
@@ -106,6 +122,8 @@ def test_a_model_that_does_not_fit_has_no_limits() -> None:
     assert limits == Capacity(
         most_samples=None,
         longest_context_tokens=None,
+        most_samples_surely=None,
+        longest_context_tokens_surely=None,
         most_samples_in_time=None,
         longest_context_tokens_in_time=None,
     )

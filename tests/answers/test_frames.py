@@ -55,7 +55,7 @@ def test_ends_of_memory_are_exact() -> None:
     """Among the samples are the most that fit and one more, of either kind of attention."""
     frame = frames.by_samples(study(GAIN))
     standard = frame[frame["variant"] == "standard"].set_index("samples")["fits"]
-    assert (standard[13], standard[14]) == (True, False)
+    assert (standard[14], standard[15]) == (True, False)
 
 
 def test_kernels_without_a_form_for_a_latent_cache_are_left_out() -> None:

@@ -76,11 +76,11 @@ def test_memory_has_room_for_the_prefill() -> None:
 
 def test_a_request_may_not_fit_where_its_last_step_does() -> None:
     """Its prefill then needs the room that is left; the note says how much is missing."""
-    small = {"samples": 1, "context_tokens": 10_000, "execution": "eager"}
-    request = _generate(20, gpu(memory_gb=18), **small)
+    small = {"samples": 1, "context_tokens": 40_000, "execution": "eager"}
+    request = _generate(20, gpu(memory_gb=25), **small)
     assert request.last_step.memory.fits
     assert not request.memory.fits
-    assert request.notes[-1].startswith("Does not fit: 0.")
+    assert request.notes[-1].startswith("Does not fit: 3.")
     assert sum(note.startswith("Does not fit") for note in request.notes) == 1
 
 

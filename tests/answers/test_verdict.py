@@ -1,10 +1,13 @@
 """Yes, no, or too close to call: what an interval of the speed-up decides."""
 
+import math
+
 import numpy as np
 import pytest
 from builders import asked, gpus, mistral_7b, model_shapes, runs, setups, workloads
 from hypothesis import assume, given, settings
 
+import simulator
 from simulator.answers.compare import compare
 from simulator.answers.verdict import VERDICTS, verdict_of, verdicts
 from simulator.inputs.hardware import HardwareProfile, load_hardware
@@ -12,27 +15,39 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
-# Low, high, and whether standard and bifurcated fit.
+# Low, high, whether standard and bifurcated fit, and whether that is sure.
 CASES = [
-    ((1.01, 1.5, True, True), "yes"),
-    ((0.99, 1.5, True, True), "too close to call"),
-    ((0.5, 0.99, True, True), "no"),
-    ((0.5, 1.01, True, True), "no"),  # at best a gain of 1 %: none to act on
-    ((1.001, 1.01, True, True), "no"),
-    ((0.98, 1.03, True, True), "too close to call"),
-    ((0.5, 0.9, False, True), "yes"),
-    ((1.1, 1.5, True, False), "no"),
-    ((1.1, 1.5, False, False), "yes"),
+    ((1.01, 1.5, True, True, True), "yes"),
+    ((0.99, 1.5, True, True, True), "too close to call"),
+    ((0.5, 0.99, True, True, True), "no"),
+    ((0.5, 1.01, True, True, True), "no"),  # at best a gain of 1 %: none to act on
+    ((1.001, 1.01, True, True, True), "no"),
+    ((0.98, 1.03, True, True, True), "too close to call"),
+    ((0.5, 0.9, False, True, True), "yes"),
+    ((1.1, 1.5, True, False, True), "no"),
+    ((1.1, 1.5, False, False, True), "yes"),
+    ((1.1, 1.5, False, False, False), "yes"),
+    ((1.1, 1.5, False, True, False), "yes"),
+    ((0.5, 0.9, True, False, False), "no"),
+    ((0.5, 0.9, False, True, False), "too close to call"),
+    ((1.1, 1.5, True, False, False), "too close to call"),
+    ((0.0, math.inf, True, True, True), "not known"),
+    ((0.0, math.inf, False, True, True), "yes"),  # what does not fit is no choice
 ]
 
 
 @pytest.mark.parametrize(("case", "expected"), CASES)
 def test_a_verdict_needs_the_whole_interval(
-    case: tuple[float, float, bool, bool], expected: str
+    case: tuple[float, float, bool, bool, bool], expected: str
 ) -> None:
-    """Unless all of it says so, it is too close to call; what alone fits in memory is taken."""
-    low, high, standard, bifurcated = case
-    found = verdict_of(low, high, standard_fits=standard, bifurcated_fits=bifurcated)
+    """Unless all of it says so, it is too close to call; what alone fits in memory is taken.
+
+    Where that is not sure, time must say the same.
+    """
+    low, high, standard, bifurcated, sure = case
+    found = verdict_of(
+        low, high, standard_fits=standard, bifurcated_fits=bifurcated, memory_sure=sure
+    )
     assert found == expected
 
 
@@ -54,6 +69,7 @@ def test_verdict_and_winner_never_contradict(
     assert answer.speedup_low <= answer.speedup * rounding
     assert answer.speedup <= answer.speedup_high * rounding
     assert answer.verdict in VERDICTS
+    assert (answer.verdict == "not known") <= (answer.speedup_high == math.inf)
     if answer.verdict == "yes":
         assert answer.winner != "standard"
     if answer.verdict == "no":
@@ -69,6 +85,17 @@ def test_more_samples_turn_no_into_yes_through_too_close() -> None:
     assert found[-1] == "yes"
     assert "too close to call" in found
     assert [order[item] for item in found] == sorted(order[item] for item in found)
+
+
+def test_where_no_rows_tell_nothing_is_decided() -> None:
+    """No rows are of groups of 16 GPUs: the ratio has no interval, and the advice is to measure."""
+    card = load_hardware("h100-sxm")
+    answer = simulator.compare("llama-3.1-405b", card, tensor_parallel=16, samples=32)
+    assert answer.speedup > 1.1
+    assert (answer.speedup_low, answer.speedup_high) == (0, math.inf)
+    assert answer.verdict == answer.verdict_over_stored == "not known"
+    assert answer.advice.startswith("Measure both")
+    assert answer.advice.endswith("is not known.")
 
 
 def test_a_close_call_says_what_to_do() -> None:

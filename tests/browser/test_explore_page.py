@@ -15,7 +15,7 @@ from simulator.inputs.scenario import load_scenario
 from simulator.units import format_time
 from simulator.views.explore.menu import RANGES, Menu, menu
 from simulator.views.explore.page import page
-from simulator.views.text import interval_phrase
+from simulator.views.text import fits_phrase, interval_phrase
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,8 +70,7 @@ def shows_what_compare_says(opened: Page, **question: Any) -> None:
         assert cell(opened, "Between", way) == interval_phrase(step.step_low_s, step.step_high_s)
         assert cell(opened, "Bound by", way) == step.bound
         assert cell(opened, "Tokens/s", way) == f"{step.tokens_per_s:,.0f}"
-        fits = "yes" if step.memory.fits else "no, "
-        assert cell(opened, "Fits in", way).startswith(fits)
+        assert cell(opened, "Fits in", way) == fits_phrase(step.memory)
     assert cell(opened, "Speed-up", "bifurcated") == f"{result.speedup:.2f}x"
     remarks = opened.locator("#remarks").inner_text()
     if result.standard.memory.fits or not result.shared_storage.memory.fits:

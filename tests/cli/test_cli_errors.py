@@ -162,7 +162,8 @@ def test_every_answer_checks_its_names(command: str) -> None:
         ("[1, 2]", "config.json"),
         ("{}", "model_type"),
         ('{"model_type": "llama"}', "missing"),
-        ('{"model_type": "mystery", "hidden_size": 64}', "--assume llama"),
+        ('{"model_type": "mystery", "hidden_size": 64}', "no known type fits"),
+        ('{"model_type": "t5", "is_encoder_decoder": true}', "is an encoder-decoder"),
         (
             (
                 '{"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, '
@@ -234,6 +235,14 @@ def test_our_own_bugs_are_owned_up_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIFURCATE_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         bifurcate("estimate", *M)
+
+
+def test_a_long_mistake_keeps_its_beginning_and_its_end() -> None:
+    """The line has at most 300 characters: what is wrong, and the way out."""
+    line = one_line(bifurcate("estimate", "-m", "x" * 1000))
+    assert len(line) <= len("error: ") + 300
+    assert line.startswith("error: unknown model 'xxx")
+    assert line.endswith("or give the path of a config.json)")
 
 
 def test_no_arguments_show_the_help() -> None:

@@ -14,7 +14,8 @@ import pytest
 from command_line import bifurcate
 
 import simulator
-from simulator.inputs.scenario import scenario_files
+from simulator.inputs.presets import load_model
+from simulator.inputs.scenario import load_scenario, scenario_files
 from simulator.views.estimate import MEMORY, STEP
 
 HEAD = """\
@@ -49,7 +50,9 @@ def test_every_shipped_scenario_runs(name: str) -> None:
     done = bifurcate("sweep", name)
     table = frame(done.text)
     assert len(table) == points
-    assert done.err == ""
+    models = [load_model(model) for model in load_scenario(name).models]
+    said = [f"{model.name}: {note}." for model in models for note in model.notes]
+    assert done.err.splitlines() == said
     assert (table["speedup"] > 0).all()
     assert (table["kv_io_ratio"] >= 1).all()
     assert set(table["winner"]) <= {"standard", "bifurcated", "tie"}
@@ -237,7 +240,7 @@ def test_an_interrupted_sweep_leaves_the_earlier_file(
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_an_upper_end_that_is_not_known_is_missing(tmp_path: Path, suffix: str) -> None:
+def test_an_end_that_is_not_known_is_missing(tmp_path: Path, suffix: str) -> None:
     """Files say nothing where JSON says null, and keep the ends that are known."""
     text = """
 models = ["llama-3.1-8b"]
@@ -253,4 +256,7 @@ kv_layout = "shared"
     known = table["gpu"] == "h100-sxm"
     assert list(table["standard_step_ms_high"].isna()) == list(~known)
     assert not table["bifurcated_step_ms_high"].isna().any()
+    for end in ("speedup_low", "speedup_high"):
+        assert list(table[end].isna()) == list(~known)
+    assert set(table["verdict"][~known]) == {"not known"}
     assert "inf" not in table.to_csv()

@@ -28,6 +28,7 @@ from simulator.counts.memory import (
     Memory,
     kv_cache_bytes,
     memory,
+    prefill_tokens_at_once,
     prefill_workspace_bytes,
     weights_bytes,
     workspace_bytes,
@@ -40,15 +41,33 @@ from simulator.inputs.workload import Workload
 
 
 def _memory(shape: ModelShape, setup: Setup, work: Workload, *, prefill: bool = False) -> Memory:
-    return memory(shape, setup, work, capacity_bytes=72e9, resident_blocks=SLOTS, prefill=prefill)
+    return memory(shape, setup, work, card_bytes=80e9, resident_blocks=SLOTS, prefill=prefill)
 
 
-def test_the_total_is_weights_caches_and_workspace() -> None:
-    """It fits exactly up to the capacity, and free bytes turn negative by what is missing."""
-    needs = Memory(weights_bytes=50, kv_bytes=30, workspace_bytes=20, capacity_bytes=100)
-    assert (needs.total_bytes, needs.free_bytes, needs.fits) == (100, 0, True)
-    short = Memory(weights_bytes=50, kv_bytes=31, workspace_bytes=20, capacity_bytes=100)
-    assert (short.free_bytes, short.fits) == (-1, False)
+@pytest.mark.parametrize(
+    ("capacity", "fits", "verdict"),
+    [
+        (107, True, "fits"),  # at the upper end it just fits
+        (106, True, "too close to call"),
+        (100, True, "too close to call"),
+        (99, False, "too close to call"),
+        (97, False, "too close to call"),
+        (96, False, "does not fit"),  # not even at the lower end
+    ],
+)
+def test_the_total_is_the_sum_of_its_parts(capacity: int, fits: bool, verdict: str) -> None:
+    """It fits exactly up to the capacity, and surely where both ends of its interval do."""
+    needs = Memory(
+        weights_bytes=50,
+        kv_bytes=25,
+        workspace_bytes=15,
+        reserve_bytes=10,
+        capacity_bytes=capacity,
+        less_bytes=3,
+        more_bytes=7,
+    )
+    assert (needs.low_bytes, needs.total_bytes, needs.high_bytes) == (97, 100, 107)
+    assert (needs.free_bytes, needs.fits, needs.verdict) == (capacity - 100, fits, verdict)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +88,9 @@ def test_stored_tokens_follow_the_layout(attention: str, layout: str, tokens: in
 
 def test_a_rebuilt_cache_needs_room_for_its_copies() -> None:
     """One layer's concatenated cache lies beside the stored one: 4096 bytes a token."""
+    one_token = Setup(attention="standard", max_batched_tokens=1)
     rebuilt, shared = (
-        _memory(mistral_7b(), Setup(attention="standard", kv_layout=layout), Workload())
+        _memory(mistral_7b(), one_token.but(kv_layout=layout), Workload())
         for layout in ("rebuilt", "shared")
     )
     copies = 16 * (8192 + 64) * 4096
@@ -141,7 +161,8 @@ def test_logits_decide_the_workspace_of_a_wide_vocabulary() -> None:
 
 def test_flash_keeps_no_logits_and_einsum_does() -> None:
     """Two passes' logits: 64 samples x 32 heads x (32,768 + 64) x 2 bytes, twice."""
-    setup, work = Setup(attention="bifurcated"), Workload(samples=64, context_tokens=32768)
+    setup = Setup(attention="bifurcated", max_batched_tokens=1)
+    work = Workload(samples=64, context_tokens=32768)
     flash, einsum = (
         _memory(llama_2_7b(), setup.but(kernel=kernel), work) for kernel in ("flash", "einsum")
     )
@@ -241,11 +262,49 @@ def test_memory_grows_with_samples_and_context(
 def test_a_prefill_holds_what_its_widest_block_makes(
     shape: ModelShape, ranks: int, values: float
 ) -> None:
-    """Values of 2 bytes a token, counted by hand; a chunk of 8192 tokens, or fewer."""
-    for context, tokens in ((100_000, 8192), (8193, 8192), (5000, 5000)):
-        work = Workload(context_tokens=context)
-        setup = Setup(tensor_parallel=ranks)
-        assert prefill_workspace_bytes(shape, setup, work) == 2 * tokens * values
+    """Values of 2 bytes a token, counted by hand."""
+    setup = Setup(tensor_parallel=ranks)
+    for tokens in (8192, 5000):
+        needed = prefill_workspace_bytes(shape, setup, Workload(), tokens=tokens)
+        assert needed == 2 * tokens * values
+
+
+@pytest.mark.parametrize("prefill", [False, True])
+def test_an_engine_has_room_for_its_largest_batch(prefill: bool) -> None:
+    """Mistral-7B: 2 hidden vectors and gate, up and product, 2 bytes each, whatever is asked.
+
+    8192 tokens on a card of 80 GB; from 2048 to 16,384 if nobody says; as said otherwise.
+    """
+    per_token = 2 * (2 * 4096 + 3 * 14336)
+    short = Workload(context_tokens=100, samples=1)
+    unsaid = _memory(mistral_7b(), Setup(), short, prefill=prefill)
+    said = _memory(mistral_7b(), Setup(max_batched_tokens=4096), short, prefill=prefill)
+    assert unsaid.workspace_bytes == 8192 * per_token
+    assert said.workspace_bytes == 4096 * per_token
+    assert unsaid.less_bytes - said.less_bytes == pytest.approx((8192 - 2048) * per_token)
+    assert unsaid.more_bytes - said.more_bytes == pytest.approx((16384 - 8192) * per_token)
+    step = _memory(mistral_7b(), Setup(execution="eager"), short)
+    assert step.workspace_bytes < 100 * per_token
+
+
+def test_each_engine_shares_the_card_in_its_own_way() -> None:
+    """Bytes left for caches, by the documents of each engine.
+
+    vLLM: share of the card, less all else. SGLang: share of what is there before loading, less
+    weights, but no more than the rest of the card. TensorRT-LLM: share of what all else leaves.
+    """
+    kept = 1.6 * 2**30
+    for share in (0.5, 0.9, 1.0):
+        left = {}
+        for engine in ("vllm", "sglang", "trtllm"):
+            setup = Setup(engine=engine, gpu_memory_utilization=share)
+            needs = _memory(mistral_7b(), setup, Workload(samples=1))
+            left[engine] = needs.free_bytes + needs.kv_bytes
+        weights, work = needs.weights_bytes, needs.workspace_bytes
+        assert left["vllm"] == pytest.approx(share * 80e9 - weights - work - kept)
+        rest = 80e9 - weights - work - kept
+        assert left["sglang"] == pytest.approx(min(share * (80e9 - kept) - weights, rest))
+        assert left["trtllm"] == pytest.approx(share * rest)
 
 
 def test_a_prefill_of_a_tree_takes_each_node_once() -> None:
@@ -255,26 +314,35 @@ def test_a_prefill_of_a_tree_takes_each_node_once() -> None:
         Setup(attention=attention, execution="eager") for attention in ("standard", "bifurcated")
     )
     per_token = 2 * (3 * 4096 + 3 * 14336)
-    assert prefill_workspace_bytes(mistral_7b(), once, tree) == 2500 * per_token
-    assert prefill_workspace_bytes(mistral_7b(), copies, tree) == 4500 * per_token
+    for setup, tokens in ((once, 2500), (copies, 4500)):
+        assert prefill_tokens_at_once(setup, tree, 80e9) == (tokens, tokens, tokens)
+        needs = _memory(mistral_7b(), setup, tree, prefill=True)
+        assert needs.workspace_bytes == tokens * per_token
 
 
 def test_logits_of_many_short_prompts_decide_the_prefill() -> None:
     """1000 prompts of one token: a float32 for each of 256,000 tokens of the vocabulary."""
     work = Workload(prompts=1000, context_tokens=1)
-    assert prefill_workspace_bytes(windowed(), Setup(), work) == 1000 * 256_000 * 4
+    needed = prefill_workspace_bytes(windowed(), Setup(), work, tokens=1000)
+    assert needed == 1000 * 256_000 * 4
 
 
 @given(st.sampled_from(REAL_MODELS), setups(), workloads())
 def test_a_request_needs_no_less_than_its_last_step(
     shape: ModelShape, setup: Setup, work: Workload
 ) -> None:
-    """Weights and caches are the step's, the workspace is the larger of the two."""
+    """Weights and caches are the step's, the workspace is the larger of the two.
+
+    An engine has room for its largest batch in either.
+    """
     assume(runs(shape, setup))
     step, request = (_memory(shape, setup, work, prefill=prefill) for prefill in (False, True))
     assert (request.weights_bytes, request.kv_bytes) == (step.weights_bytes, step.kv_bytes)
-    larger = max(step.workspace_bytes, prefill_workspace_bytes(shape, setup, work))
-    assert request.workspace_bytes == larger
+    tokens, *_ = prefill_tokens_at_once(setup, work, 80e9)
+    prefill = prefill_workspace_bytes(shape, setup, work, tokens=tokens)
+    assert request.workspace_bytes == max(step.workspace_bytes, prefill)
+    if setup.graph:
+        assert request == step
 
 
 @pytest.mark.parametrize(
@@ -301,6 +369,6 @@ def test_a_token_holds_what_all_its_experts_make(
 def test_a_wide_shared_expert_decides_the_prefill(ranks: int, values: int) -> None:
     """Two hidden vectors of 8 and gate, up and product of 40, more than an expert's 3 x 16 + 8."""
     experts = Experts(count=4, per_token=1, intermediate_size=16, shared_intermediate_size=40)
-    setup, work = Setup(tensor_parallel=ranks), Workload(context_tokens=100)
-    needed = prefill_workspace_bytes(model(experts=experts), setup, work)
+    setup, shape = Setup(tensor_parallel=ranks), model(experts=experts)
+    needed = prefill_workspace_bytes(shape, setup, Workload(), tokens=100)
     assert needed == 100 * 2 * (2 * 8 + values)

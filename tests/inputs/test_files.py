@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import simulator
-from simulator.errors import InputError, ProfileError, SimulatorError
+from simulator.errors import InputError, ModelError, ProfileError, SimulatorError
 from simulator.inputs import files
 from simulator.inputs.csv_files import read_problem_counts, read_training_runs
 from simulator.inputs.files import file_version, read_if_changed
@@ -190,6 +190,26 @@ def test_a_models_file_is_followed(
     assert load_model(config).weights.name == "fp8"
     beside.unlink()
     assert load_model(config).weights.name == "bf16"
+
+
+def test_a_file_too_large_for_a_config_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line names it; a file of the largest size is read."""
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "llama"}')
+    monkeypatch.setattr(files, "LARGEST_FILE", 23)
+    with pytest.raises(ModelError, match="is missing"):
+        load_model(config)
+    monkeypatch.setattr(files, "LARGEST_FILE", 22)
+    with pytest.raises(ModelError, match="it has more than 22 characters"):
+        load_model(config)
+
+
+def test_a_stream_without_end_is_not_read() -> None:
+    """/dev/zero named as a model is an error, not a full memory."""
+    with pytest.raises(ModelError, match="more than"):
+        load_model(Path("/dev/zero"))
 
 
 def test_repeated_loads_cost_microseconds() -> None:

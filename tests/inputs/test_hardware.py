@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from simulator.errors import ProfileError
 from simulator.inputs.hardware import (
+    REPORTED_SHARE,
     load_hardware,
     normalise_name,
     profile_files,
@@ -77,7 +80,7 @@ def complaint(path: Path) -> str:
 def test_base_units() -> None:
     """Figures of the file, in GB and TFLOPS, leave the profile in bytes and FLOP per second."""
     card = load_hardware("h100-sxm")
-    assert card.memory_bytes == 80_000_000_000
+    assert card.memory_bytes == 81_559 * 1_048_576
     assert card.memory_bandwidth_bytes_per_s == 3_350_000_000_000
     assert card.l2_bytes == 52_428_800
     assert card.sm_count == 132
@@ -116,9 +119,18 @@ def test_links_to_each_peer_are_no_switch() -> None:
 
 
 def test_reported_memory_is_what_the_driver_says() -> None:
-    """An 80 GB H100 has 81,559 MiB; a card nobody read has no such figure."""
-    assert load_hardware("h100-sxm").reported_memory_bytes == 81_559 * 1_048_576
-    assert load_hardware("h800-sxm").reported_memory_bytes is None
+    """An 80 GB H100 has 81,559 MiB; of a card nobody read it is carried over, and said so."""
+    read, carried = load_hardware("h100-sxm"), load_hardware("a30")
+    assert (read.memory_bytes, read.memory_carried) == (81_559 * 1_048_576, False)
+    assert (carried.memory_bytes, carried.memory_carried) == (pytest.approx(24e9 * 1.069), True)
+
+
+def test_the_carried_share_is_that_of_the_other_cards() -> None:
+    """Over all shipped profiles that have both figures, the median of reported over published."""
+    cards = [card for card in map(load_hardware, profile_files()) if not card.memory_carried]
+    assert len(cards) == 44
+    shares = [card.memory_bytes / (card.peak.memory_gb.value * 1e9) for card in cards]
+    assert statistics.median(shares) == pytest.approx(REPORTED_SHARE, abs=5e-4)
 
 
 @pytest.mark.parametrize(
@@ -181,13 +193,13 @@ def test_loading_by_id_reads_one_file(folder: Path, monkeypatch: pytest.MonkeyPa
     """An id is a file's name, so no other file is opened."""
     copy_of_the_shipped(folder)
     opened: list[str] = []
-    genuine = Path.read_text
+    genuine = Path.open
 
-    def spy(path: Path, *args: str, **kwargs: str) -> str:
+    def spy(path: Path, *args: Any, **kwargs: Any) -> Any:
         opened.append(path.name)
         return genuine(path, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "read_text", spy)
+    monkeypatch.setattr(Path, "open", spy)
     load_hardware("MI300X")
     assert opened == ["mi300x.toml"]
 

@@ -338,3 +338,5 @@ def test_what_is_not_known_is_sixteen_bits_and_said() -> None:
     scheme = read_scheme({"quant_method": "newest"})
     assert (scheme.default, scheme.named) == (None, ())
     assert "newest is not known" in scheme.notes[0]
+    model = read(LLAMA, {"quant_method": "newest", "kv_cache_scheme": "FP8"}, torch_dtype="float16")
+    assert (str(model.weights), model.kv_dtype) == ("fp16", "fp8")

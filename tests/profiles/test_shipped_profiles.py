@@ -42,7 +42,12 @@ EXPECTED = {
     "l20",
     "rtx-3090",
     "rtx-4090",
+    "rtx-4080",
+    "rtx-5080",
     "rtx-5090",
+    "rtx-a4000",
+    "rtx-a5000",
+    "rtx-a6000",
     "rtx-6000-ada",
     "rtx-pro-6000-ws",
     "rtx-pro-6000-server",
@@ -50,7 +55,9 @@ EXPECTED = {
     "h100-sxm",
     "h100-nvl",
     "h200-sxm",
+    "h200-nvl",
     "h20",
+    "h20-141gb",
     "h800-sxm",
     "gh200-96gb",
     "gh200-144gb",
@@ -67,9 +74,19 @@ EXPECTED = {
 }
 
 # Cards not in the facts: one die, and cuts of a card that is.
-DERIVED = {"v100-sxm2-16gb", "a800-sxm-80gb", "mi250x-gcd"}
-# Cards that published rows or tables name and the facts have nothing on: recalled data sheets.
-RECALLED = {"l40", "l20", "a30"}
+DERIVED = {"v100-sxm2-16gb", "a800-sxm-80gb", "mi250x-gcd", "h20-141gb"}
+# Cards in use that the facts have nothing on: recalled data sheets.
+RECALLED = {
+    "l40",
+    "l20",
+    "a30",
+    "rtx-4080",
+    "rtx-5080",
+    "rtx-a4000",
+    "rtx-a5000",
+    "rtx-a6000",
+    "h200-nvl",
+}
 # Announced, barely shipped: left out as the facts advise.
 LEFT_OUT = {"b100"}
 

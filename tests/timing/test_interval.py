@@ -14,7 +14,7 @@ from simulator.counts.operation import KINDS, Operation
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import HardwareProfile, load_hardware
-from simulator.inputs.setup import Setup
+from simulator.inputs.setup import Setup, ask
 from simulator.inputs.workload import Workload
 from simulator.timing import interval
 from simulator.timing.constants import rates
@@ -178,6 +178,14 @@ def test_what_both_steps_have_cancels_in_their_ratio(spreads: dict[str, Spread])
     alone = _interval(reading)[3]
     # One is up to 30 % longer, or the other.
     assert speedup_interval(alone, alone) == pytest.approx((1 / 1.3, 1.3))
+
+
+def test_without_one_step_s_interval_a_ratio_has_none(spreads: dict[str, Spread]) -> None:
+    """Products that are known, over or under some that are not."""
+    spreads["gemm"] = Spread(fixed_above=0.5)
+    known = _interval(PRODUCT)[3]
+    unknown = replace(known, high_s=math.inf, known=False)
+    assert speedup_interval(known, unknown) == speedup_interval(unknown, known) == (0, math.inf)
 
 
 def test_a_shared_error_counts_by_its_share(spreads: dict[str, Spread]) -> None:
@@ -418,3 +426,16 @@ def test_an_interval_is_known_where_rows_are(
         assert result.step_high_s == math.inf
         # Both add the same bytes, in another order.
         assert 0 < result.step_low_s <= peak.step_s * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "products", "experts"),
+    [("gpt-oss-20b", "bf16", "mxfp4"), ("deepseek-v3", "fp8_block", "fp8_block")],
+)
+def test_experts_and_other_products_have_spreads_of_their_own_formats(
+    name: str, products: str, experts: str
+) -> None:
+    """gpt-oss keeps everything but its experts in 16 bits."""
+    setup, _ = ask(load_model(name), kv_dtype="fp8")
+    found = [interval.format_of(family, setup) for family in ("gemm", "experts", "attention")]
+    assert found == [products, experts, "fp8"]

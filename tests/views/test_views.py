@@ -17,6 +17,7 @@ from simulator.units import format_gib, format_si, format_time, format_tokens
 from simulator.views.columns import SCHEMA_VERSION, plain
 from simulator.views.estimate import (
     break_even,
+    compare_object,
     compare_view,
     estimate_object,
     estimate_view,
@@ -25,7 +26,7 @@ from simulator.views.estimate import (
 from simulator.views.generate import generate_view
 from simulator.views.plan import MOST_OPTIONS_SHOWN, plan_view
 from simulator.views.quality import quality_view
-from simulator.views.text import interval_phrase, samples_phrase
+from simulator.views.text import fits_between, interval_phrase, samples_phrase
 
 
 def shown(view: RenderableType) -> str:
@@ -46,7 +47,7 @@ def test_an_estimate_shows_its_own_numbers(model: str, attention: str) -> None:
     """Step, traffic, memory and every operation of an estimate stand in its view."""
     result = simulator.estimate(model, attention=attention)
     text = shown(estimate_view(result))
-    totals, fits = result.totals, result.memory.fits
+    totals = result.totals
     moved = float(totals.bytes_read + totals.bytes_written)
     for part in (
         f"Step {format_time(result.step_s)}",
@@ -57,7 +58,7 @@ def test_an_estimate_shows_its_own_numbers(model: str, attention: str) -> None:
         f"{format_si(float(totals.weight_bytes_read), 'B')} weights",
         f"{totals.launches:,.0f} launches",
         f"Memory {format_gib(float(result.memory.total_bytes))} of",
-        format_gib(abs(float(result.memory.free_bytes))) + (" free" if fits else " short"),
+        fits_between(result.memory),
     ):
         assert part in text
     rows = text.split("bound by\n")[1].split("\n\n")[0].splitlines()
@@ -375,15 +376,17 @@ def test_the_schema_has_a_version() -> None:
 
 
 def test_an_interval_that_is_not_known_keeps_a_table_narrow() -> None:
-    """Cells hold its lower end, a note says the rest, and a speed-up's interval is qualified."""
+    """Cells hold its lower end, a note says the rest, and the speed-up has none either."""
     result = simulator.compare("llama-3.1-405b", "h100-sxm", tensor_parallel=16, samples=32)
     text = shown(compare_view(result))
     assert f"at least {format_time(result.bifurcated.step_low_s)} " in text
-    assert "interval not known" not in text
-    assert "Interval not known: no rows are of more than 8 GPUs." in text
-    assert "as far as errors are known)" in " ".join(text.split())
-    alone = simulator.compare("llama-3.1-8b", "h100-sxm")
-    assert "as far as errors are known" not in shown(compare_view(alone))
+    table, _, answer = " ".join(text.split()).partition("Not known:")
+    assert "not known" not in table
+    assert "Interval not known: no rows are of more than 8 GPUs." in answer
+    assert f"{result.speedup:.2f} times as fast end to end (interval not known)" in answer
+    found = compare_object(result)
+    assert found["verdict"] == "not known"
+    assert found["speedup_low"] is found["speedup_high"] is None
 
 
 def test_a_plan_says_why_an_interval_is_not_known() -> None:

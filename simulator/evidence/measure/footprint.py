@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from simulator.counts import memory
 from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.memory import Memory, memory
 from simulator.evidence.kernels.other_libraries import PAGE_TOKENS, workspace_bytes
 from simulator.evidence.measure.cells import (
     AttentionCell,
@@ -51,10 +51,9 @@ def workload(cell: StepCell) -> Workload:
     )
 
 
-def step_memory(cell: StepCell) -> Memory:
-    """Return the memory of a step cell."""
-    setup = cell.implementation.setup(cell.dtype)
-    return memory(cell.model, setup, workload(cell), capacity_bytes=0, resident_blocks=1)
+def step_weights_bytes(cell: StepCell) -> float:
+    """Return the bytes of a step cell's weights."""
+    return memory.weights_bytes(cell.model, cell.implementation.setup(cell.dtype))
 
 
 def elementwise_bytes(cell: ElementwiseCell) -> tuple[float, float]:
@@ -89,13 +88,14 @@ def stream_bytes(cell: MemoryCell) -> tuple[float, float]:
 def call_bytes(cell: Cell) -> tuple[float, float]:
     """Return the bytes of one set of a cell's inputs, and the bytes that a call allocates."""
     if isinstance(cell, StepCell):
-        needed = step_memory(cell)
+        setup, work = cell.implementation.setup(cell.dtype), workload(cell)
+        inputs = step_weights_bytes(cell) + memory.kv_cache_bytes(cell.model, setup, work)
+        workspace = memory.workspace_bytes(cell.model, setup, work, resident_blocks=1)
         extra = _attention_workspace(cell, attention_shape(cell, resident_blocks=1))
         # Sampling holds the logits, the mask, the probabilities and the noise at once.
         tokens = cell.sequences * cell.query_tokens
         logits = tokens * cell.model.vocab_size * DTYPE_BYTES[cell.dtype]
-        workspace = needed.workspace_bytes + extra + 4 * logits
-        return needed.weights_bytes + needed.kv_bytes, workspace
+        return inputs, workspace + extra + 4 * logits
     if isinstance(cell, AttentionCell):
         layout = cell.implementation.layout
         shape = attention_shape(_on_pages(cell) if layout == "paged" else cell, resident_blocks=1)

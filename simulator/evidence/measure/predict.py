@@ -318,10 +318,8 @@ def _line(name: str, predicted: list[Prediction], capacity: float) -> tuple[str,
 
 
 def _capacity(gpu: Rates | None) -> float:
-    """Return the memory of a card as its driver reports it, or as published. [bytes]."""
-    if gpu is None:
-        return float("inf")
-    return gpu.gpu.reported_memory_bytes or gpu.gpu.memory_bytes
+    """Return the memory of a card; of an unknown one, no limit. [bytes]."""
+    return float("inf") if gpu is None else gpu.gpu.memory_bytes
 
 
 def _seconds(cell: Cell, gpu: Rates) -> float:

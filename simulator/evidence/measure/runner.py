@@ -10,7 +10,7 @@ from simulator.errors import MeasurementError, SimulatorError
 from simulator.evidence.measure.cells import AttentionCell, Cell, Selection, StepCell
 from simulator.evidence.measure.device import Device, Stopwatch, is_out_of_memory
 from simulator.evidence.measure.environment import Environment, now
-from simulator.evidence.measure.footprint import step_memory
+from simulator.evidence.measure.footprint import step_weights_bytes
 from simulator.evidence.measure.predict import Prediction, Repeats, predict, wall_s
 from simulator.evidence.measure.prepare import Prepared, prepare
 from simulator.evidence.measure.rows import Outcome, SensorReading, Status, row_of
@@ -308,7 +308,7 @@ def inputs_bytes(planned: Sequence[Planned]) -> float:
         if isinstance(cell, AttentionCell | StepCell):
             layout = cell.implementation.layout
         if isinstance(cell, StepCell):
-            own = float(step_memory(cell).weights_bytes)
+            own = step_weights_bytes(cell)
             weights = max(weights, own)
         by_layout[layout] = max(by_layout.get(layout, 0.0), prediction.input_bytes - own)
     return sum(by_layout.values()) + weights

@@ -128,7 +128,7 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
         query_tokens=int(row.get("query_tokens", 1)),
     )
     needed = predict(cell, gpu=None, l2_bytes=gpu.l2_bytes, headroom_bytes=CUDA_HEADROOM_BYTES)
-    return needed.memory_bytes > (gpu.reported_memory_bytes or gpu.memory_bytes)
+    return needed.memory_bytes > gpu.memory_bytes
 
 
 def _execution(mode: str) -> Execution:

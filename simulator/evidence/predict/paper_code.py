@@ -33,7 +33,7 @@ from simulator.inputs.setup import ConstantsChoice, Setup, ask
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Key, Variant, rates
 from simulator.timing.limits import peak_flops_per_s
-from simulator.timing.step import spent_on, step_time
+from simulator.timing.step import step_time, timed
 from simulator.units import GIGA, MICROSECOND, NANOSECOND
 
 # Kernels and executions of the paper's tables.
@@ -186,7 +186,7 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
         If the row is not one that can be predicted.
     """
     cell, gpu = _cell(row), profile(str(row["gpu_id"]))
-    capacity = (gpu.reported_memory_bytes or gpu.memory_bytes) * USABLE_MEMORY
+    capacity = gpu.memory_bytes * USABLE_MEMORY
     return _memory_bytes(cell, float(weights_bytes(cell.model, _one_sample(cell)[0]))) > capacity
 
 
@@ -499,7 +499,7 @@ def _link_s(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) -> f
         for rows in (1, cell.samples)
         for reduce in all_reduce("reduce", message_bytes=rows * row, ranks=cell.ranks)
     ]
-    return cell.model.layers * float(spent_on(reduces, nccl, "graph").total_s)
+    return cell.model.layers * float(timed(reduces, nccl, "graph").spent.total_s)
 
 
 def _prefill_leak_s(

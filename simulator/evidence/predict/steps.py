@@ -33,6 +33,7 @@ from simulator.timing.interval import request_interval, uncertainty
 from simulator.timing.limits import resident_blocks
 from simulator.timing.request import GenerationTime, generation_time
 from simulator.timing.step import step_time
+from simulator.units import GIGA
 
 # Decoded tokens of rows that do not state them: half of 128 new ones.
 DECODED_TOKENS = 64
@@ -55,9 +56,11 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
         If the row is not one that can be predicted.
     """
     gpu = profile(str(row["gpu_id"]))
-    capacity = gpu.reported_memory_bytes or gpu.memory_bytes
-    needed = memory(*_step(row), capacity_bytes=capacity, resident_blocks=resident_blocks(gpu))
-    return not needed.fits
+    shape, setup, work = _step(row)
+    whole = setup.but(gpu_memory_utilization=1.0)
+    blocks = resident_blocks(gpu)
+    needs = memory(shape, whole, work, card_bytes=gpu.memory_bytes, resident_blocks=blocks)
+    return not needs.fits
 
 
 def _step_group(row: "pd.Series[Any]") -> Group:
@@ -161,7 +164,7 @@ def _batch(row: "pd.Series[Any]") -> _Batch:
     )
     check_ranks(shape, str(row["gpu_id"]), setup.tensor_parallel)
     needed = float(weights_bytes(shape, setup)) + float(kv_cache_bytes(shape, setup, work))
-    if needed > profile(str(row["gpu_id"])).memory_bytes:
+    if needed > profile(str(row["gpu_id"])).peak.memory_gb.value * GIGA:
         raise ValueError("the batch does not fit the card at once: it was run in parts")
     return shape, setup, work
 

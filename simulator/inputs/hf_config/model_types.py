@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from simulator.errors import ModelError, nearest
+from simulator.errors import ModelError, unknown
 from simulator.inputs.files import validate
 from simulator.inputs.hf_config import layers, rules
 from simulator.inputs.hf_config.layered_types import LAYERED_TYPES
@@ -28,6 +28,8 @@ from simulator.inputs.hf_config.reading import (
     Windows,
     read_fields,
 )
+from simulator.inputs.hf_config.telling import nearest_type, phrase, read_as, telling_keys
+from simulator.inputs.hf_config.towers import tower_parameters
 from simulator.inputs.model import ModelShape
 
 _ATTENTION_BIAS = Key("attention_bias")
@@ -754,6 +756,15 @@ NESTED: dict[str, str] = {
 # Where the decoder's keys lie in a multimodal file, from the outside inwards.
 _DECODER_KEYS = ("thinker_config", "llm_config", "language_config", "text_config")
 
+# How to see every type.
+_ALL = "'bifurcate models types' lists all"
+
+
+def every_type() -> dict[str, ModelType]:
+    """Return each known model type, and those of multimodal files, in alphabetical order."""
+    nested = {name: MODEL_TYPES[inner] for name, inner in NESTED.items()}
+    return dict(sorted({**MODEL_TYPES, **nested}.items()))
+
 
 def shape_from_config(
     config: Mapping[str, Any], *, name: str, where: str, assume: str | None = None
@@ -780,24 +791,62 @@ def shape_from_config(
     if not isinstance(config, Mapping):
         found = "a list" if isinstance(config, list) else f"{config!r:.30}"
         raise ModelError(f"{where} is not a model's config.json: it holds {found}, not an object")
+    _refuse_other_kinds(config, where)
     model_type, data = _language_model(config, where=where, assume=assume)
     kind = MODEL_TYPES[model_type]
     nested = data is not config
     reader = ConfigReader(
         data, where=where, outer=config if nested else {}, sizes=kind.sizes if nested else {}
     )
-    fields = read_fields(kind, reader)
-    notes = fields.pop("notes")
-    if nested:
+    stated = config.get("model_type")
+    if assume is None or assume == stated:
+        fields = read_fields(kind, reader)
+        notes = fields.pop("notes")
+    else:
+        found = read_as(kind, reader)
+        if found.misfit:
+            raise ModelError(f"{where} cannot be read as {assume}: {assume} {found.misfit}")
+        fields = found.fields
+        notes = [f"read as {assume}: the file's model_type is {stated}", *fields.pop("notes")]
+    towers = tower_parameters(config, fields["hidden_size"])
+    notes += [_tower_note(name, count) for name, count in towers.items()]
+    if nested and not towers:
         notes.append("the text decoder alone: what encodes images or sound is left out")
-    if assume is not None and assume != config.get("model_type"):
-        notes.insert(0, f"read as {assume}: the file's model_type is {config.get('model_type')}")
     return validate(
         ModelShape,
-        {**fields, "name": name, "notes": tuple(notes), "source": where},
+        {
+            **fields,
+            "name": name,
+            "tower_parameters": sum(towers.values()),
+            "notes": tuple(notes),
+            "source": where,
+        },
         where=where,
         error=ModelError,
     )
+
+
+def _tower_note(name: str, count: int) -> str:
+    """Say what is counted of a tower."""
+    if not count:
+        return f"the text decoder alone: the file does not state the sizes of its {name} tower"
+    return (
+        f"the {name} tower, about {count / 1e6:,.0f} M parameters, is in memory and not in the step"
+    )
+
+
+def _refuse_other_kinds(config: Mapping[str, Any], where: str) -> None:
+    """Refuse what is no decoder, and caches of unknown size, whatever type it is read as."""
+    stated = config.get("model_type")
+    if config.get("is_encoder_decoder") or "num_decoder_layers" in config:
+        raise ModelError(
+            f"{where}: model_type {stated!r} is an encoder-decoder, and only decoders are modelled"
+        )
+    if "compress_ratios" in config:
+        raise ModelError(
+            f"{where}: model_type {stated!r} has compress_ratios, and the sizes of its compressed "
+            "caches are not known yet"
+        )
 
 
 def _language_model(
@@ -813,26 +862,27 @@ def _language_model(
     if assume is not None:
         model_type = NESTED.get(assume, assume)
         if model_type not in MODEL_TYPES:
-            raise ModelError(f"cannot assume {assume!r}: {_known(assume)}")
+            why = unknown("model_type", assume, every_type(), way_out=_ALL)
+            raise ModelError(f"cannot assume: {why}")
         return model_type, data
     if data is config and stated in NESTED and stated not in MODEL_TYPES:
         raise ModelError(f"{where}: model_type {stated!r} needs a text_config")
     named: Any = stated if data is config else data.get("model_type", NESTED.get(str(stated)))
-    if not isinstance(named, str):
+    if isinstance(named, str) and named in MODEL_TYPES:
+        return named, data
+    named = named if isinstance(named, str) else stated
+    if named is None and "hidden_size" not in data:
+        raise ModelError(f"{where} is not a model's config.json: it has no model_type")
+    what = "no model_type" if named is None else f"unknown model_type {named!r}"
+    reader = ConfigReader(data, where=where, outer=config if data is not config else {})
+    guess = nearest_type(MODEL_TYPES, reader)
+    if guess is not None:
         raise ModelError(
-            f"{where} is not a model's config.json: it has no model_type"
-            + ("; read it with --assume llama" if "hidden_size" in data else "")
+            f"{where}: {what}; by its keys it is nearest to {guess}: "
+            f"if it is built so, read it with --assume {guess} ({_ALL})"
         )
-    if named not in MODEL_TYPES:
-        raise ModelError(
-            f"{where}: unknown model_type {named!r}; {_known(named)}; "
-            "where it is built like one of them, name that one: --assume llama"
-        )
-    return named, data
-
-
-def _known(model_type: str) -> str:
-    """Return the known model types, the nearest first."""
-    names = sorted({*MODEL_TYPES, *NESTED})
-    guess = nearest(model_type, names)
-    return (f"nearest {guess!r}, " if guess else "") + "known: " + ", ".join(names)
+    parts = telling_keys(data)
+    why = (
+        f", with {phrase(parts)}; no known type has all of it" if parts else "; no known type fits"
+    )
+    raise ModelError(f"{where}: {what}{why} ({_ALL})")

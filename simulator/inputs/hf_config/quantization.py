@@ -7,7 +7,7 @@ name. Each group of tensors then has the format of most of its weights and the m
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import translate
 from functools import cached_property
 from math import inf, prod
@@ -228,7 +228,8 @@ def weight_formats(
     if scheme.tables:
         formats |= {"embedding": scheme.default, "head": scheme.default}
     elif scheme.named:
-        formats["head"] = Scheme("", None, scheme.named, scheme.left_out).of(["lm_head"])
+        # A format of all matrices leaves the head in 16 bits; one that names it does not.
+        formats["head"] = replace(scheme, default=None).of(["lm_head"])
     return WeightFormats(base=base, **formats)
 
 

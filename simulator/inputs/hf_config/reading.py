@@ -564,17 +564,15 @@ def _formats(
         return {"weights": one_format(dtype), "notes": notes}
     if not isinstance(stated, Mapping):
         reader.fail(f"quantization_config = {reprlib.repr(stated)} must be an object")
-    scheme = read_scheme(stated)
-    if scheme.default is None and not scheme.named:
-        return {"weights": one_format(dtype), "notes": [*notes, *scheme.notes]}
-    weights = weight_formats(
-        scheme,
-        [_matrices({**fields, **layer.sizes}, layer) for layer in layers],
-        model_type=str(reader.data.get("model_type") or reader.outer.get("model_type")),
-    )
-    notes.append(f"quantization {scheme.method}: {weights}, scales counted")
+    scheme, kv_dtype, weights = read_scheme(stated), kv_format(stated), one_format(dtype)
+    if scheme.default is not None or scheme.named:
+        weights = weight_formats(
+            scheme,
+            [_matrices({**fields, **layer.sizes}, layer) for layer in layers],
+            model_type=str(reader.data.get("model_type") or reader.outer.get("model_type")),
+        )
+        notes.append(f"quantization {scheme.method}: {weights}, scales counted")
     notes += scheme.notes
-    kv_dtype = kv_format(stated)
     if kv_dtype:
         notes.append(f"the checkpoint states a KV cache of {kv_dtype}: that is the default")
     return {"weights": weights, "kv_dtype": kv_dtype, "notes": notes}

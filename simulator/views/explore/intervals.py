@@ -144,11 +144,11 @@ class Intervals:
         totals: list[Any] = [recorder.variable("total_s") for _ in (first, second)]
         steps = []
         for number, total in zip((first, second), totals, strict=True):
-            errors: dict[str, dict[str, Deviation]] = {}
-            for kind in ("shared", "own"):
-                names = self.recorded[number][kind]
-                errors[kind] = {name: Deviation(*map(recorder.variable, _ENDS)) for name in names}
-            steps.append(Uncertainty(total_s=total, low_s=0.0, high_s=0.0, **errors))
+            shared, own = (
+                {name: Deviation(*map(recorder.variable, _ENDS)) for name in names}
+                for names in (self.recorded[number][kind] for kind in ("shared", "own"))
+            )
+            steps.append(Uncertainty(total_s=total, low_s=0.0, high_s=0.0, shared=shared, own=own))
         self.ratios[key] = self.tapes.add(recorder, speedup_interval(*steps))
 
 

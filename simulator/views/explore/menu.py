@@ -119,7 +119,8 @@ class Menu:
             The settings that the page's menus choose.
         """
         settings = {"kernel": kernel, "execution": execution, "kv_layout": kv_layout}
-        setup, work = ask(model, **self.kept, **settings)
+        share = self.gpu_memory_utilization
+        setup, work = ask(model, gpu_memory_utilization=share, **self.kept, **settings)
         if model.latent is None:
             setup = setup.but(latent_form="auto")
         try:

@@ -12,7 +12,7 @@ from typing import Any
 from simulator import __version__
 from simulator.answers.advice import WORTH, no_shared_kernel
 from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES
-from simulator.answers.estimate import constants_note
+from simulator.answers.estimate import constants_note, model_notes
 from simulator.answers.frames import part_of
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
@@ -76,6 +76,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
             "choices": [variant.kv_heads for variant in entry.variants],
             "phrases": [model_phrase(variant) for variant in entry.variants],
             "most_tokens": entry.model.max_context_tokens,
+            "notes": model_notes(entry.model),
             "weight_dtype": str(ask(entry.model, **offer.kept)[0].weights),
             "programs": [_programs(programs, offer, variant) for variant in entry.variants],
         }

@@ -30,8 +30,18 @@ VARIABLES = (
     "prompts",
     "query_tokens",
     "resident_blocks",
+    "card_bytes",
 )
-MEMORY = ("weights_bytes", "kv_bytes", "workspace_bytes")
+MEMORY = (
+    "weights_bytes",
+    "kv_bytes",
+    "workspace_bytes",
+    "reserve_bytes",
+    "total_bytes",
+    "low_bytes",
+    "high_bytes",
+    "capacity_bytes",
+)
 TIMES = (
     "device_s",
     "host_s",
@@ -158,7 +168,8 @@ class Programs:
         step = self.steps.place(
             tuple(self._operation(each, setup.execution) for each in operations)
         )
-        needs = memory(model, setup, grid, capacity_bytes=0, resident_blocks=resident)
+        card: Any = self._variables["card_bytes"]
+        needs = memory(model, setup, grid, card_bytes=card, resident_blocks=resident)
         held = self.tapes.add(self._recorder, [getattr(needs, name) for name in MEMORY])
         return step, held, self.intervals.add(setup, operations, peak=peak)
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection
 
 from simulator._version import __version__
-from simulator.answers.estimate import DOES_NOT_FIT, Estimate, constants_note
+from simulator.answers.estimate import NOT_SURE_TO_FIT, Estimate, constants_note, model_notes
 from simulator.answers.study import Study
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -85,7 +85,8 @@ def _notes(study: Study, *, fleet: bool) -> list[str]:
     share = f"Up to {study.setup.gpu_memory_utilization:.0%} of the card's memory may be used."
     first = f"Standard attention stores {LAYOUTS[study.setup.kv_layout]}. {share}"
     constants = constants_note(result.rates)
-    left_out = (DOES_NOT_FIT, "Reads of", constants)
+    # A figure has no room for what was assumed in reading the model.
+    left_out = (*NOT_SURE_TO_FIT, "Reads of", constants, *model_notes(study.model))
     notes = [first, *(note for note in result.notes if not note.startswith(left_out))]
     if fleet:
         return [*notes, f"bifurcate {__version__}."]

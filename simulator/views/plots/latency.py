@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from simulator.answers.verdict import OPEN
 from simulator.units import MILLISECOND, format_time, format_tokens
 from simulator.views.plots import lines, style
 from simulator.views.plots.style import Caption
@@ -32,20 +33,20 @@ def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> 
     """Draw the step's time against an axis."""
     figure = style.new_figure()
     hover = f"%{{x:,}} {title.partition(' ')[0]}: %{{y:.4g}} ms"
-    for variant in ("standard", "bifurcated"):
-        lines.add_band(figure, frame[frame["variant"] == variant].sort_values(axis), axis)
-    for variant in lines.variants(frame):
-        part = lines.beyond_standard(
-            frame, frame[frame["variant"] == variant].sort_values(axis), axis
-        )
+    parts = [
+        lines.beyond_standard(frame, frame[frame["variant"] == variant].sort_values(axis), axis)
+        for variant in lines.variants(frame)
+    ]
+    for part in parts:
+        lines.add_band(figure, part, axis)
+    for part in parts:
         lines.add_line(figure, part, axis, "step_ms", hover=hover)
     target_ms = float(frame["target_step_ms"].iloc[0])
     if target_ms > 0:
         _add_target(figure, target_ms, [float(frame[axis].min()), float(frame[axis].max())])
     lines.add_keys(figure, frame)
     style.log_axis(figure, "xaxis", frame[axis], title)
-    held = frame[frame["fits"].astype(bool) & (frame["variant"] != "shared_storage")]
-    held = held[held["step_ms_high"] < math.inf]
+    held = frame[frame["fits"].astype(bool) & (frame["step_ms_high"] < math.inf)]
     shown = [*frame["step_ms"], *held["step_ms_low"], *held["step_ms_high"]]
     style.log_axis(figure, "yaxis", shown, STEP_TITLE, text=style.number_text)
     notes = ("Shaded: where 80% of measured steps should lie.", *caption.notes)
@@ -99,10 +100,8 @@ def _ends(parts: dict[str, "pd.DataFrame"], axis: str) -> list[str]:
 
 def compared(point: Any) -> str:
     """Say how bifurcated attention compares at a point, and if that is within the model's error."""
-    unsure = point["verdict"] == "too close to call"
-    return f"Bifurcated is {style.faster(point['speedup'])}" + (
-        " (too close to call)" if unsure else ""
-    )
+    unsure = f" ({point['verdict']})" if point["verdict"] in OPEN else ""
+    return f"Bifurcated is {style.faster(point['speedup'])}{unsure}"
 
 
 def _size(axis: str, value: Any) -> str:

@@ -44,8 +44,10 @@ STEP_HEADS = (
 )
 MEMORY_HEADS = (
     Head(name="variant", number=False),
-    *(Head(name=name, unit="GiB") for name in ("weights", "KV cache", "workspace", "total")),
-    Head(name="usable", unit="GiB"),
+    *(
+        Head(name=name, unit="GiB")
+        for name in ("weights", "KV cache", "workspace", "kept", "total", "usable")
+    ),
     Head(name="fits", number=False),
 )
 
@@ -103,6 +105,8 @@ def _reading(decision: Decision) -> list[str]:
         every.append(f"Bifurcated only: standard attention, with {layout}, does not fit.")
     if "too close to call" in standings:
         every.append("Too close to call: the speed-up may lie on either side of 1.")
+    if "not known" in standings:
+        every.append("Not known: no rows tell how far the speed-up may be off.")
     if "too slow" in standings and target is not None:
         every.append(f"Too slow: longer than {format_time(target)}.")
     return every
@@ -122,7 +126,7 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
         [words.standing(choice), *(child for badge in badges for child in (" ", badge))],
         *(step_cell(result) for result in both),
         _speedup_cell(choice),
-        " / ".join("yes" if result.memory.fits else "no" for result in both),
+        " / ".join(text.FITS_WORDS[result.memory.verdict] for result in both),
         " / ".join(map(text.limit, limits)),
         text.money(choice.usd_per_hour, 2),
         " / ".join(_cost(choice, name) for name in ATTENTIONS),
@@ -140,7 +144,7 @@ def step_cell(result: Estimate) -> list[Child]:
 def _speedup_cell(choice: Choice) -> list[Child]:
     """Write a speed-up with its interval below."""
     found = choice.comparison
-    likely = f"{found.speedup_low:.2f} to {found.speedup_high:.2f}"
+    likely = text.between(found.speedup_low, found.speedup_high)
     return [f"{found.speedup:.2f}", " ", tag("small", likely)]
 
 
@@ -165,7 +169,7 @@ def tiles(decision: Decision) -> Html:
         (
             "Speed-up of the step",
             f"{result.speedup:.2f}x",
-            f"likely {result.speedup_low:.2f} to {result.speedup_high:.2f}",
+            text.likely(result.speedup, result.speedup_low, result.speedup_high).strip(" ()"),
         ),
         (
             "KV bytes read",
@@ -221,12 +225,18 @@ def step_section(decision: Decision) -> Html:
                 item.bound,
             ]
         )
-        parts = (needs.weights_bytes, needs.kv_bytes, needs.workspace_bytes, needs.total_bytes)
+        parts = (
+            needs.weights_bytes,
+            needs.kv_bytes,
+            needs.workspace_bytes,
+            needs.reserve_bytes,
+            needs.total_bytes,
+        )
         memory.append(
             [
                 name,
                 *(_gib(float(part)) for part in parts),
-                _gib(needs.capacity_bytes),
+                _gib(float(needs.capacity_bytes)),
                 text.fits_phrase(item.memory),
             ]
         )
@@ -326,9 +336,9 @@ def _grid_table(scenario: Scenario, grid: GridSummary) -> Html:
             [
                 f"{row['speedup']:.2f}",
                 " ",
-                tag("small", f"{row['speedup_low']:.2f} to {row['speedup_high']:.2f}"),
+                tag("small", text.between(row["speedup_low"], row["speedup_high"])),
             ],
-            " / ".join("yes" if row[f"{name}_fits"] else "no" for name in ATTENTIONS),
+            " / ".join(text.FITS_WORDS[row[f"{name}_memory_verdict"]] for name in ATTENTIONS),
             " / ".join(row[f"{name}_bound"] for name in ATTENTIONS),
             str(row["verdict"]),
         ]

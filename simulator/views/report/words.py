@@ -7,10 +7,11 @@ from simulator.answers.compare import Comparison
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
 from simulator.answers.sweep import GridSummary
+from simulator.answers.verdict import OPEN
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.units import format_time, format_tokens
 from simulator.views.estimate import LAYOUTS, over_stored
-from simulator.views.text import SO_FAR, plural, samples_phrase, shortage, times_as
+from simulator.views.text import between, plural, samples_phrase, shortage, times_as
 
 USE, STORE, KEEP, DEPENDS = (
     "Use bifurcated attention",
@@ -41,7 +42,7 @@ def lead(grid: GridSummary, decision: Decision) -> str:
         stored = first.shared_storage.memory.fits
         if sure == "yes" and stored and first.verdict_over_stored != "yes":
             return STORE
-        return {"yes": USE, "no": KEEP, "too close to call": "Too close to call"}[sure]
+        return {"yes": USE, "no": KEEP}.get(sure, sure.capitalize())
     if grid.verdict == "gain" and sure == "yes":
         return USE
     if grid.verdict == "no gain":
@@ -67,30 +68,28 @@ def case_sentence(choice: Choice, grid: GridSummary) -> str:
             f"{format_time(bifurcated.step_s)} under bifurcated attention, which is "
             f"{ratio_phrase(result)}"
         )
-        if result.verdict == "too close to call" and grid.points > 1:
-            middle += ", too close to call"
+        if result.verdict in OPEN and grid.points > 1:
+            middle += f", {result.verdict}"
     return f"{case} {take} {middle}{_fit_clause(result)}."
 
 
 def ratio_phrase(result: Comparison) -> str:
     """Say how the steps compare, with the interval in the same direction."""
     ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
-    rest = "" if result.interval_known else SO_FAR
+    if not result.interval_known:
+        return f"{times_as(ratio)} (interval not known)"
     if f"{ratio:.2f}" == "1.00":
-        return f"as fast (likely {low:.2f} to {high:.2f} times as fast{rest})"
+        return f"as fast (likely {between(low, high)} times as fast)"
     if ratio < 1:
         low, high = 1 / high, 1 / low
-    return f"{times_as(ratio)} (likely {low:.2f} to {high:.2f}{rest})"
+    return f"{times_as(ratio)} (likely {between(low, high)})"
 
 
 def _fit_clause(result: Comparison) -> str:
     """Say what does not fit, nothing where all does."""
     standard, bifurcated = result.standard, result.bifurcated
     if not bifurcated.memory.fits and not standard.memory.fits:
-        return (
-            f"; neither fits in memory ({shortage(bifurcated.memory)} short), so only the times "
-            "mean something"
-        )
+        return f"; neither fits in memory ({_short(bifurcated)}), so only the times mean something"
     if not standard.memory.fits:
         layout = LAYOUTS[standard.setup.kv_layout]
         also = (
@@ -98,10 +97,18 @@ def _fit_clause(result: Comparison) -> str:
             if not standard.setup.rereads and result.shared_storage.memory.fits
             else ""
         )
-        return f"; standard with {layout} does not fit ({shortage(standard.memory)} short){also}"
+        return f"; standard with {layout} does not fit ({_short(standard)}){also}"
     if not bifurcated.memory.fits:
-        return f"; bifurcated does not fit ({shortage(bifurcated.memory)} short)"
+        return f"; bifurcated does not fit ({_short(bifurcated)})"
+    if any(item.memory.verdict != "fits" for item in (standard, bifurcated)):
+        return "; whether it fits in memory is too close to call"
     return ""
+
+
+def _short(result: Estimate) -> str:
+    """Say how much memory is short, and whether that is sure."""
+    sure = "" if result.memory.verdict == "does not fit" else ", too close to call"
+    return f"{shortage(result.memory)} short{sure}"
 
 
 def grid_sentence(grid: GridSummary) -> str:
@@ -163,7 +170,7 @@ def expectation(scenario: Scenario, grid: GridSummary) -> str:
 def standing(choice: Choice) -> str:
     """Say the conclusion about one GPU."""
     if choice.standing == "does not fit":
-        return f"no, {shortage(choice.comparison.bifurcated.memory)} short"
+        return f"no, {_short(choice.comparison.bifurcated)}"
     return choice.standing
 
 

@@ -44,14 +44,14 @@ def compare(question: Study, **changes: Any) -> Any:
     return api.compare(question.model, question.gpu, **settings)
 
 
-@pytest.mark.parametrize("samples", [1, 13, 64, 1024])
+@pytest.mark.parametrize("samples", [1, 14, 64, 1024])
 def test_latency_over_samples_is_that_of_compare(question: Study, samples: int) -> None:
     """Every point of the lines is the step that ``compare`` gives."""
     made = figure("latency-samples", question)
     answer = compare(question, samples=samples)
     assert points(made, "bifurcated")[samples] == pytest.approx(answer.bifurcated.step_s * 1e3)
-    name = "standard" if samples <= 13 else "standard, one stored context"
-    item = answer.standard if samples <= 13 else answer.shared_storage
+    name = "standard" if samples <= 14 else "standard, one stored context"
+    item = answer.standard if samples <= 14 else answer.shared_storage
     assert points(made, name)[samples] == pytest.approx(item.step_s * 1e3)
 
 
@@ -63,6 +63,21 @@ def test_latency_over_the_context_is_that_of_compare(question: Study) -> None:
     assert points(made, "standard")[2048] == pytest.approx(answer.standard.step_s * 1e3)
 
 
+def test_every_line_of_latency_has_its_interval_shaded(question: Study) -> None:
+    """That of one stored context too, from where the copies no longer fit."""
+    made = figure("latency-samples", question)
+    answer = compare(question, samples=64)
+    for variant, item in (
+        ("bifurcated", answer.bifurcated),
+        ("shared_storage", answer.shared_storage),
+    ):
+        colour = style.pale(style.LINES[variant].colour)
+        (shade,) = [trace for trace in made.data if trace.fillcolor == colour]
+        ends = [y for x, y in zip(shade.x, shade.y, strict=True) if x == 64]
+        expected = [item.step_high_s * 1e3, item.step_low_s * 1e3]
+        assert ends == pytest.approx(expected)
+
+
 def test_the_cross_is_where_memory_ends(question: Study) -> None:
     """The cross lies at the most samples that fit; strong lines end there, pale ones go on."""
     made = figure("latency-samples", question)
@@ -70,12 +85,12 @@ def test_the_cross_is_where_memory_ends(question: Study) -> None:
     crosses = [
         trace for trace in made.data if trace.marker.symbol == "x-thin" and trace.x != (None,)
     ]
-    assert [trace.x[0] for trace in crosses] == [most] == [13]
+    assert [trace.x[0] for trace in crosses] == [most] == [14]
     strong = [t for t in made.data if t.name == "standard" and t.opacity == 1]
     assert max(strong[0].x) == most
     pale = [t for t in made.data if t.name == "standard" and t.opacity == style.UNFIT_OPACITY]
-    assert pale[0].x[:2] == (13, 14)
-    assert "14 samples" in made.layout.meta["finding"]
+    assert pale[0].x[:2] == (14, 15)
+    assert "15 samples" in made.layout.meta["finding"]
 
 
 def test_markers_say_what_binds() -> None:

@@ -29,7 +29,9 @@ function showAnswer(result, breakEven) {
   const sure = engine.ratioInterval(base, result.bifurcated);
   const over = base === result.standard ? "" : " over one stored context";
   const remarks = [
-    `The speed-up${over} lies between ${sure.low.toFixed(2)} and ${sure.high.toFixed(2)}.`,
+    sure.high === Infinity
+      ? `Between which values the speed-up${over} lies is not known.`
+      : `The speed-up${over} lies between ${sure.low.toFixed(2)} and ${sure.high.toFixed(2)}.`,
     over ? "" : overStored(result),
     result.kv_io_ratio > 1
       ? `Bifurcated reads ${significant(result.kv_io_ratio)} times fewer KV bytes; that ratio is not the speed-up.`
@@ -72,8 +74,8 @@ function headline(result) {
   const once = sure === "yes" && winner === "bifurcated" && storedOnce(result);
   if (once) return once;
   const lead =
-    sure === "too close to call"
-      ? "Too close to call"
+    sure === "too close to call" || sure === "not known"
+      ? sure[0].toUpperCase() + sure.slice(1)
       : winner === "tie"
         ? "No difference to act on"
         : winner === "bifurcated"
@@ -101,10 +103,16 @@ function storedOnce({ standard, shared, bifurcated }) {
         ? `${moreBy(verdict === "yes" ? "would be" : "may be")}, but ${barred}`
         : verdict === "yes"
           ? `${moreBy("is")}, too little to change kernels for`
-          : "whether reading it once as well gains more is too close to call";
+          : `whether reading it once as well gains more is ${verdict}`;
   const times = `${timeText(shared.seconds)} against ${timeText(standard.seconds)} a step`;
   const faster = `${timesText(standard.seconds / shared.seconds)} as fast, ${times}`;
   return `Store the context once, as paged caches do: ${faster}; ${more}`;
+}
+
+function fitsText(step) {
+  const { verdict } = step.memory;
+  if (verdict === "does not fit") return `no, ${short(step)} short`;
+  return verdict === "fits" ? "yes" : verdict;
 }
 
 function short(step) {
@@ -170,7 +178,7 @@ function showTable(result) {
     ["Memory", (step) => gibText(step.memory.total_bytes)],
     [
       `Fits in ${gibText(result.standard.memory.capacity_bytes)}`,
-      (step) => (step.memory.fits ? "yes" : `no, ${short(step)} short`),
+      fitsText,
     ],
     ...(price
       ? [
@@ -287,6 +295,7 @@ function showFooter(ignored) {
       paragraph(
         `${own.name}: ${own.phrases[own.choices.indexOf(state.kv_heads)]}, ${own.weight_dtype} weights. ${gpu.name}: profile ${gpu.hash}. ${gpu.note}`,
       ),
+      ...own.notes.map((note) => paragraph(note)),
       paragraph(
         `Scenario ${data.scenario.id}.${kept ? ` Kept as it has them: ${kept}.` : ""} Tokens per second count all samples. The address of this page holds the view.`,
       ),

@@ -257,11 +257,12 @@ function drawMemory(result) {
     const { memory } = result[way];
     return {
       line: lineOf(way),
-      remark: memory.fits ? "" : ", does not fit",
+      remark: memory.verdict === "fits" ? "" : `, ${memory.verdict}`,
       parts: [
         { name: "weights", value: memory.weights_bytes, colour: green },
         { name: "KV cache", value: memory.kv_bytes, colour: purple },
         { name: "workspace", value: memory.workspace_bytes, colour: sky },
+        { name: "kept by the engine", value: memory.reserve_bytes, colour: style.grey },
       ],
     };
   });

@@ -72,7 +72,8 @@ function makeModel(data) {
   }
 
   function variablesOf(state) {
-    const values = { ...state, resident_blocks: data.gpus[state.gpu].resident_blocks };
+    const { resident_blocks, memory_bytes: card_bytes } = data.gpus[state.gpu];
+    const values = { ...state, resident_blocks, card_bytes };
     return data.variables.map((name) => values[name]);
   }
 
@@ -90,10 +91,14 @@ function makeModel(data) {
   /* Memory on one GPU. [bytes] */
   function memory(state, program) {
     const parts = follow(program[1], variablesOf(state));
-    const total = parts.reduce((sum, part) => sum + part, 0);
-    const capacity = data.gpus[state.gpu].memory_bytes * data.gpu_memory_utilization;
     const named = Object.fromEntries(data.memory_columns.map((name, at) => [name, parts[at]]));
-    return { ...named, total_bytes: total, capacity_bytes: capacity, fits: capacity - total >= 0 };
+    const holds = (bytes) => named.capacity_bytes >= bytes;
+    const verdict = holds(named.high_bytes)
+      ? "fits"
+      : holds(named.low_bytes)
+        ? "too close to call"
+        : "does not fit";
+    return { ...named, fits: holds(named.total_bytes), verdict };
   }
 
   /* Everything about one step. */
@@ -196,6 +201,9 @@ function makeModel(data) {
 
   /* Between which ratios the time of one step over another's lies. */
   function ratioInterval(first, second) {
+    if (Math.max(first.interval.high, second.interval.high) === Infinity) {
+      return { low: 0, high: Infinity, verdict: verdict(0, Infinity, first.memory, second.memory) };
+    }
     const tape = data.ratios[`${first.interval.number}:${second.interval.number}`];
     const inputs = [
       first.seconds,
@@ -204,14 +212,23 @@ function makeModel(data) {
       ...second.interval.errors,
     ];
     const [low, high] = follow(tape, inputs);
-    return { low, high, verdict: verdict(low, high, first.memory.fits, second.memory.fits) };
+    return { low, high, verdict: verdict(low, high, first.memory, second.memory) };
+  }
+
+  /* What a time alone says of whether to bifurcate. */
+  function byTime(low, high) {
+    if (high < 1 + data.limits.tie) return "no";
+    if (low > 1) return "yes";
+    return high < Infinity ? "too close to call" : "not known";
   }
 
   /* Whether to bifurcate, as sure as the predictions are. */
-  function verdict(low, high, standardFits, bifurcatedFits) {
-    if (standardFits !== bifurcatedFits) return bifurcatedFits ? "yes" : "no";
-    if (high < 1 + data.limits.tie) return "no";
-    return low > 1 ? "yes" : "too close to call";
+  function verdict(low, high, standard, bifurcated) {
+    const said = byTime(low, high);
+    if (standard.fits === bifurcated.fits) return said;
+    const only = bifurcated.fits ? "yes" : "no";
+    const sure = ![standard, bifurcated].some((each) => each.verdict === "too close to call");
+    return sure || only === said ? only : "too close to call";
   }
 
   /* What curves, maps and searches need of a step, in the fastest of its forms that fit; it is asked
