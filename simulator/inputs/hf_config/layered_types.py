@@ -69,6 +69,7 @@ _STEP3P5 = ModelType(
     ),
     keys=layers.step_keys(3, num_key_value_heads=8, num_experts=288, num_experts_per_tok=8),
     layer=layers.step3p5,
+    special=layers.step3p5_special,
     sizes=rules.sizes(45, 4096, 64, 11264, 128_815),
 )
 
