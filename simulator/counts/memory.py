@@ -168,7 +168,8 @@ def draft_bytes(model: ModelShape, setup: Setup) -> float:
 
     Engines load them only to draft.
     """
-    drafting = setup.weights.of("mlp" if model.experts is None else "experts")
+    dense = model.experts is None or model.dense_drafts
+    drafting = setup.weights.of("mlp" if dense else "experts")
     return count_parameters(model).draft * drafting.bytes / setup.tensor_parallel
 
 

@@ -330,8 +330,9 @@ class ModelShape(Frozen):
         Width of a compressed and normalised query, if queries are not projected directly (Step-3).
     layer_groups
         The layers in groups of equal cost; by default one group.
-    draft_layers
-        Layers that predict further tokens (multi-token prediction): weights in memory alone.
+    draft_layers, dense_drafts
+        Layers that predict further tokens (multi-token prediction): weights in memory alone; and
+        whether they have a dense MLP, whatever the last layer has (Step-3.5).
     weights, kv_dtype
         Formats of the checkpoint's weights, and of the KV cache that it was made for, None if it
         does not say.
@@ -383,6 +384,7 @@ class ModelShape(Frozen):
     max_context_tokens: Positive | None = None
     layer_groups: tuple[LayerGroup, ...] = ()
     draft_layers: Natural = 0
+    dense_drafts: bool = False
     experts: Experts | None = None
     latent: LatentAttention | None = None
     indexer: Indexer | None = None
@@ -597,7 +599,6 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     6738415616
     """
     found: Counter[str] = Counter()
-    one = 0
     for group in model.layer_groups:
         layer, distinct = model.of(group), group.distinct or group.count
         parts = {
@@ -611,7 +612,6 @@ def count_parameters(model: ModelShape) -> ParameterCount:
         further = state + _values(group.products) + group.vectors
         found["state"] += group.count * state
         found["attention"] += group.count * further
-        one = parts["attention"] + parts.get("mlp", 0) + parts["norms"] + further
     width = model.embedding_size or model.hidden_size
     rows = model.embedding_rows or model.vocab_size
     embedding = rows * width + model.position_embeddings * model.hidden_size
@@ -628,9 +628,6 @@ def count_parameters(model: ModelShape) -> ParameterCount:
         found["mlp"] += 2 * model.hidden_size * model.layers * inputs.width
         norms += _norm_values(model) * (model.layers * model.hidden_size + inputs.width)
     total = embedding + head + found["attention"] + found["mlp"] + norms
-    # A drafting layer is like the last one; one matrix joins it to the hidden state and the next
-    # token, each normalised before, and a norm follows.
-    joined = 2 * model.hidden_size**2 + 3 * _norm_values(model) * model.hidden_size
     return ParameterCount(
         embedding=embedding,
         head=head,
@@ -642,8 +639,25 @@ def count_parameters(model: ModelShape) -> ParameterCount:
         routing=found["routing"],
         norms=norms,
         active=total - found["idle"],
-        draft=model.draft_layers * (one + joined),
+        draft=model.draft_layers * _draft_parameters(model),
     )
+
+
+def _draft_parameters(model: ModelShape) -> int:
+    """Count one layer that predicts a further token: it is like the last one of the model.
+
+    One matrix joins it to the hidden state and the next token, each normalised before, and a norm
+    follows.
+    """
+    group = model.layer_groups[-1]
+    if model.dense_drafts:
+        group = group.model_copy(update={"mlp": "dense"})
+    layer = model.of(group)
+    parts = _attention_of(layer, group), _mlp_parameters(layer, group).get("mlp", 0)
+    state = 0 if group.state is None else state_parameters(layer, group.state)
+    further = state + _values(group.products) + group.vectors
+    joined = 2 * model.hidden_size**2 + 3 * _norm_values(model) * model.hidden_size
+    return sum(parts) + further + _layer_norms(layer, group) + joined
 
 
 def _attention_of(model: ModelShape, group: LayerGroup) -> int:

@@ -150,6 +150,34 @@ def test_step_3_has_its_published_size() -> None:
     assert model.cached_values == 61 * 512
 
 
+def test_step_3_5_drafts_with_dense_layers() -> None:
+    """Attention with a gate, a dense MLP, norms, and the matrix that joins two vectors."""
+    model = read(
+        {
+            "model_type": "step3p5",
+            "num_hidden_layers": 3,
+            "hidden_size": 64,
+            "num_attention_heads": 4,
+            "num_attention_groups": 2,
+            "head_dim": 16,
+            "intermediate_size": 96,
+            "vocab_size": 100,
+            "moe_num_experts": 8,
+            "moe_top_k": 2,
+            "moe_intermediate_size": 32,
+            "share_expert_dim": 32,
+            "moe_layers_enum": "1,2",
+            "layer_types": [FULL, WINDOWED, FULL, FULL],
+            "sliding_window": 7,
+            "attention_other_setting": {"num_attention_heads": 8},
+            "num_nextn_predict_layers": 1,
+        }
+    )
+    assert [group.heads for group in model.layer_groups] == [None, 8, None]
+    attention = 64 * (4 * 16 + 2 * 2 * 16 + 4) + 4 * 16 * 64 + 2 * 16
+    assert count_parameters(model).draft == attention + 3 * 64 * 96 + 2 * 64 + (2 * 64**2 + 3 * 64)
+
+
 def test_longcat_has_its_published_size() -> None:
     """560 B, 27 B of them for a token on average (arXiv:2509.01322)."""
     count = count_parameters(

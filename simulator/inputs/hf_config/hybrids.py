@@ -406,11 +406,10 @@ def lfm2_dense_keys(reader: ConfigReader) -> dict[str, Any]:
     if reader.flag(Key("block_auto_adjust_ff_dim", default=True)):
         inner = int(2 * inner / 3)
         factor = reader.data.get("block_ffn_dim_multiplier", 1.0)
-        if factor is not None:
-            if isinstance(factor, bool) or not isinstance(factor, int | float):
-                reader.fail(f"block_ffn_dim_multiplier = {factor!r} must be a number")
-            step = reader.size("block_multiple_of", 256)
-            inner = step * -(-int(factor * inner) // step)
+        if isinstance(factor, bool) or not isinstance(factor, int | float):
+            reader.fail(f"block_ffn_dim_multiplier = {factor!r} must be a number")
+        step = reader.size("block_multiple_of", 256)
+        inner = step * -(-int(factor * inner) // step)
     return {**lfm2_keys(reader), "intermediate_size": inner}
 
 
@@ -446,14 +445,12 @@ def minimax_keys(reader: ConfigReader) -> dict[str, Any]:
             FULL if (layer % 2 == 0 if listed is None else listed[layer] == 1) else LINEAR
             for layer in range(layers)
         ]
-    if reader.optional("sliding_window", None):
-        kinds = [SLIDING if kind == FULL else kind for kind in kinds]
     return {"layer_types": kinds}
 
 
 def minimax(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """MiniMax-Text-01: lightning attention, with an output gate and a norm."""
-    if kind_of(reader, layer) != LINEAR:
+    if kind_of(reader, layer) == FULL:
         return {}
     heads = reader.size("num_attention_heads")
     head_dim = reader.optional("head_dim", None, minimum=1) or reader.size("hidden_size") // heads

@@ -69,6 +69,7 @@ _STEP3P5 = ModelType(
     ),
     keys=layers.step_keys(3, num_key_value_heads=8, num_experts=288, num_experts_per_tok=8),
     layer=layers.step3p5,
+    special=layers.step3p5_special,
     sizes=rules.sizes(45, 4096, 64, 11264, 128_815),
 )
 
@@ -112,7 +113,7 @@ _LFM2 = ModelType(
 _MINIMAX = ModelType(
     keys=hybrids.minimax_keys,
     kv_heads=8,
-    windows=Windows(default=None, others=(layers.LINEAR,)),
+    windows=_NOT_ALL_ATTEND,
     experts=Mixture(count=8, per_token=2, size_key="intermediate_size"),
     layer=hybrids.minimax,
 )

@@ -377,6 +377,11 @@ def step3p5(reader: ConfigReader, layer: int) -> dict[str, Any]:
     return {"heads": (own or {}).get("num_attention_heads")}
 
 
+def step3p5_special(_reader: ConfigReader) -> dict[str, Any]:
+    """Step-3.5: layers that predict further tokens have no experts."""
+    return {"dense_drafts": True}
+
+
 def step_shared(default: int) -> Callable[[ConfigReader], int]:
     """Step-3: one shared expert with a width of its own."""
 

@@ -735,6 +735,8 @@ NESTED: dict[str, str] = {
     "minimax_m3_vl": "minimax_m3_vl_text",
     "step3_vl": "step3_text",
     "step3p7": "step3p5",
+    "lfm2_vl": "lfm2",
+    "nemotron_h_omni": "nemotron_h",
     "qwen3_5": "qwen3_5_text",
     "qwen3_5_moe": "qwen3_5_moe_text",
     "qwen2_vl": "qwen2_vl_text",
