@@ -4,7 +4,8 @@ Usage: ``python tools/model_truth.py``, in an environment with torch and the tra
 that is to be named. The cases of tests/data/hf_models.json that have no numbers get them, as a
 config does that was added by hand; all of them if another version measured them. A type that the
 list lacks gets three configs: the sizes of its class, small sizes, and those with every switch
-turned that changes the parameters.
+turned that changes the parameters. Types whose layers differ are in other files there (hf_*.json),
+with configs made for them.
 """
 
 import json
@@ -53,7 +54,8 @@ def main() -> None:
     cases = stored["cases"]
     if stored["about"] != about():  # another version measured them
         cases = [{"config": case["config"]} for case in cases]
-    known = {case["config"]["model_type"] for case in cases}
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in DATA.parent.glob("hf_*.json")]
+    known = {case["config"]["model_type"] for file in files for case in file["cases"]}
     inner = {name for name in NESTED.values() if name.endswith("_text")}
     for model_type in sorted({*MODEL_TYPES, *NESTED} - inner - known):
         cases += [{"config": config} for config in variants(model_type)]
@@ -144,7 +146,8 @@ def measured(config: dict[str, Any]) -> dict[str, Any]:
     outer = configured(config)
     text = outer.get_text_config(decoder=True)
     limits = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=text).layers]
-    if any(limits):
+    # Layers may share caches, and RecurrentGemma keeps its own.
+    if any(limits) and len(limits) == text.num_hidden_layers and "recurrent" not in text.model_type:
         case["windows"] = limits
     expanded = getattr(text, "new_decoder_architecture", False)
     if count > MOST_PARAMETERS or expanded:
@@ -155,9 +158,7 @@ def measured(config: dict[str, Any]) -> dict[str, Any]:
         with torch.no_grad():
             layers = model(tokens, use_cache=True).past_key_values.layers
         kept = [layer.keys.shape[2] for layer in layers]
-        widths = [
-            layer.keys[0, :, 0].numel() + layer.values[0, :, 0].numel() for layer in layers
-        ]
+        widths = [layer.keys[0, :, 0].numel() + layer.values[0, :, 0].numel() for layer in layers]
     except Exception:  # noqa: BLE001 - some classes cannot run so small a model
         return case
     case["cache"] = [list(pair) for pair in zip(widths, kept, strict=True)]
