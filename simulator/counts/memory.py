@@ -114,8 +114,11 @@ def _copied_parameters(model: ModelShape, ranks: int) -> float:
     for group in model.layer_groups:
         layer, products = model.of(group), group.products
         if group.mlp == "experts" and model.experts is not None:
-            width = model.experts.count + 2 * (model.experts.latent_size or 0)
+            experts = model.experts
+            width = 2 * (experts.latent_size or 0) + experts.shared_gate
+            width += 0 if experts.router else experts.count
             copied += group.count * (1 - 1 / ranks) * width * d
+            products += experts.router
         if group.state is not None:
             copied += group.count * d * group.state.copied_columns(ranks)
             products += group.state.products

@@ -94,13 +94,15 @@ def model_phrase(model: ModelShape) -> str:
     >>> model_phrase(load_model("llama-2-7b"))
     '6.74 B parameters, multi-head, 32 heads, 32 KV heads'
     """
-    parameters = parameters_phrase(count_parameters(model).total)
+    parameters = f"{parameters_phrase(count_parameters(model).total)} parameters"
+    if not any(group.attends for group in model.layer_groups):
+        return f"{parameters}, {model.family}"
     kept = (
         plural(model.kv_heads, "KV head")
         if model.latent is None
         else f"{model.cache_width} cached values per token"
     )
-    return f"{parameters} parameters, {model.family}, {plural(model.heads, 'head')}, {kept}"
+    return f"{parameters}, {model.family}, {plural(model.heads, 'head')}, {kept}"
 
 
 def parameters_phrase(count: float) -> str:

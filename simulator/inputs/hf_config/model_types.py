@@ -134,10 +134,11 @@ def kimi_special(reader: ConfigReader) -> dict[str, Any]:
     for key in ("routed_expert_hidden_size", "attn_res_block_size"):
         if key in reader.data:
             reader.fail(f"{key} is of an architecture that is not known yet (Kimi K3)")
+    changes: dict[str, Any] = {"tied_embeddings": False}  # whatever the file says
     if reader.lookup("q_lora_rank")[1] is not ...:
-        return {}
+        return changes
     latent = ConfigReader({**reader.data, "q_lora_rank": None}, where=reader.where)
-    return {"latent": latent_sizes(latent)}
+    return {**changes, "latent": latent_sizes(latent)}
 
 
 def falcon_special(reader: ConfigReader) -> dict[str, Any]:
@@ -471,6 +472,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         windows=Windows(default=None),
         experts=Mixture(count=16, per_token=1, size=2048, more=hybrids.zaya_router),
         layer=hybrids.zaya,
+        special=hybrids.zaya_special,
     ),
     "gemma": ModelType(
         kv_heads=16,

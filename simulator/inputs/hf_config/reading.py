@@ -386,7 +386,9 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "weight_dtype": dtype,
         "notes": notes,
     }
-    return fields if kind.special is None else {**fields, **kind.special(reader)}
+    changes = {} if kind.special is None else dict(kind.special(reader))
+    notes.extend(changes.pop("notes", ()))
+    return {**fields, **changes}
 
 
 def _position_rows(kind: ModelType, reader: ConfigReader) -> int:
