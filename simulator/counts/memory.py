@@ -45,7 +45,7 @@ class Memory:
     weights_bytes: Numeric
     kv_bytes: Numeric
     workspace_bytes: Numeric
-    reserve_bytes: float
+    reserve_bytes: int
     capacity_bytes: Numeric
     less_bytes: Numeric
     more_bytes: Numeric

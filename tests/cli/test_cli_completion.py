@@ -22,7 +22,7 @@ CASES = {
     "estimate --gpu h100-s": "h100-sxm",
     "plan -g mi300": "mi300x",
     "sweep one-sa": "one-sample",
-    "gpus show rtx-50": "rtx-5090",
+    "gpus show rtx-509": "rtx-5090",
     "estimate --kernel sd": "sdpa_math",
     "estimate --dtype int": "int8 int4",
     "estimate --tensor-parallel-": "--tensor-parallel-size",
