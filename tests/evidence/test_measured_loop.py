@@ -62,9 +62,9 @@ def _measured(
             cell, gpu=card, l2_bytes=bare.l2_bytes, headroom_bytes=CUDA_HEADROOM_BYTES
         )
         assert expected.seconds is not None
-        assert bare.reported_memory_bytes is not None
+        assert not bare.memory_carried
         outcome = Outcome(status="oom")
-        if expected.memory_bytes <= bare.reported_memory_bytes:
+        if expected.memory_bytes <= bare.memory_bytes:
             seconds = expected.seconds * float(np.exp(random.normal(0, NOISE)))
             times = Statistics(
                 median_s=seconds, least_s=seconds, most_s=seconds, spread_fraction=0, repeats=5

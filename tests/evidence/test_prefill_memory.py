@@ -103,5 +103,5 @@ WIDE_HEADS = model(
 def test_an_eager_prefill_holds_what_a_layer_makes(shape: ModelShape) -> None:
     """What lives in the layer at its peak, but for a number or two of each row."""
     setup = Setup(execution="eager", kernel="einsum")
-    counted = prefill_workspace_bytes(shape, setup, Workload(context_tokens=TOKENS))
+    counted = prefill_workspace_bytes(shape, setup, Workload(), tokens=TOKENS)
     assert counted <= _layer_peak_bytes(shape) <= counted + 8 * TOKENS
