@@ -195,7 +195,7 @@ DOORS: dict[str, Callable[[], Any]] = {
         SHAPE, Setup(kernel="flash4"), Workload(), resident_blocks=264
     ),
     "memory": lambda: memory(
-        SHAPE, Setup(kernel="flash4"), Workload(), capacity_bytes=1e9, resident_blocks=264
+        SHAPE, Setup(kernel="flash4"), Workload(), card_bytes=1e9, resident_blocks=264
     ),
     "prepare_sweep": lambda: simulator.prepare_sweep(
         asked_scenario({"model": ("gpt2",), "kernel": ("flash", "flash4")}, ["l4"])

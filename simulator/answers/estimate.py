@@ -289,7 +289,7 @@ def _notes(
             f"Engines fall back to a Triton kernel for heads {FALLBACK_WIDTH} wide on this GPU, "
             "which reached 0.1 to 0.6 of the bandwidth in measured calls: attention takes longer."
         )
-    notes += [*_memory_notes(gpu_rates.gpu, setup), fits_note(needs)]
+    notes += [*memory_notes(gpu_rates.gpu, setup), fits_note(needs)]
     return [note for note in notes if note]
 
 
@@ -311,8 +311,8 @@ def _state_notes(
         )
 
 
-def _memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
-    """Say what the memory is carried from."""
+def memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
+    """Say what of the memory is carried, and from where."""
     if gpu.memory_carried:
         yield (
             f"What the driver of {gpu.name} reports of its memory is not known: {REPORTED_SHARE} "

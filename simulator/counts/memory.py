@@ -45,7 +45,7 @@ class Memory:
     weights_bytes: Numeric
     kv_bytes: Numeric
     workspace_bytes: Numeric
-    reserve_bytes: float
+    reserve_bytes: int
     capacity_bytes: Numeric
     less_bytes: Numeric
     more_bytes: Numeric
@@ -185,9 +185,11 @@ def _copied_bytes(model: ModelShape, setup: Setup) -> float:
     for group in model.layer_groups:
         layer, products = model.of(group), group.products
         if group.mlp == "experts" and model.experts is not None:
-            router = model.experts.count + model.experts.zero
-            width = router + 2 * (model.experts.latent_size or 0)
+            experts = model.experts
+            width = 2 * (experts.latent_size or 0) + experts.shared_gate
+            width += 0 if experts.router else experts.count + experts.zero
             copied += group.count * (1 - 1 / ranks) * width * d * wide
+            products += experts.router
         if group.state is not None:
             state = setup.weights.of("state").bytes
             copied += group.count * d * group.state.copied_columns(ranks) * state

@@ -19,27 +19,27 @@ class Kept:
         Where it comes from: rows and error of a fit, or what it is carried from.
     """
 
-    value_bytes: float
-    low_bytes: float
-    high_bytes: float
+    value_bytes: int
+    low_bytes: int
+    high_bytes: int
     source: str
 
 
 # What the driver, the CUDA context, libraries, CUDA graphs and the sampler take.
 # tests/golden/test_engine_memory.py has the logs and repeats the fit.
 PROCESS = Kept(
-    value_bytes=1.6 * GIB,
-    low_bytes=0.4 * GIB,
-    high_bytes=2.7 * GIB,
+    value_bytes=int(1.6 * GIB),
+    low_bytes=int(0.4 * GIB),
+    high_bytes=int(2.7 * GIB),
     source="vLLM, 15 start-up logs (2024 to 2026): median, least and most of card x share less "
     "weights, caches and activations; with each log left out of the fit in turn, its KV tokens are "
     "off by 2.1 % (median), at most by 22 % or 3 % of the card",
 )
 # Buffers of NCCL and of the all-reduce kernels of a tensor-parallel group.
 COLLECTIVES = Kept(
-    value_bytes=1.1 * GIB,
-    low_bytes=0.4 * GIB,
-    high_bytes=2.0 * GIB,
+    value_bytes=int(1.1 * GIB),
+    low_bytes=int(0.4 * GIB),
+    high_bytes=int(2.0 * GIB),
     source="carried: one SGLang log (four H100, vllm issue 21348) less what one process keeps; "
     "ends recalled",
 )
@@ -75,11 +75,11 @@ def batched_tokens(setup: Setup, card_bytes: Numeric) -> tuple[Numeric, int, int
     return usual, SMALL_BATCH_TOKENS, LARGEST_BATCH_TOKENS
 
 
-def kept_bytes(setup: Setup) -> tuple[float, float, float]:
+def kept_bytes(setup: Setup) -> tuple[int, int, int]:
     """Return what a process keeps on one GPU, and the ends of its interval. [bytes].
 
-    >>> kept_bytes(Setup())[0] / GIB
-    1.6
+    >>> [round(kept / GIB, 1) for kept in kept_bytes(Setup())]
+    [1.6, 0.4, 2.7]
     """
     parts = (PROCESS,) if setup.tensor_parallel == 1 else (PROCESS, COLLECTIVES)
     return (

@@ -1,9 +1,9 @@
 """Answers about capacity: which option to take, and a table of all."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from simulator.answers.estimate import Estimate, model_notes
+from simulator.answers.estimate import Estimate, memory_notes, model_notes
 from simulator.answers.plan import Option, Plan
 from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
@@ -101,6 +101,7 @@ def plan_object(result: Plan) -> Row:
             "cheapest is the option that meets the target at the least price per hour",
             "limits (most_samples ...) hold with the other sizes as asked",
             *model_notes(result.options[0].result.model),
+            *_memory_sentences(result.options),
         ],
     }
 
@@ -141,6 +142,7 @@ def plan_view(result: Plan) -> "RenderableType":
                 _origins_sentence([option.result for option in shown]),
                 *model_notes(result.options[0].result.model),
                 *_unknown_sentences(shown),
+                *_memory_sentences(shown),
                 *dict.fromkeys(copies),
             ]
         ),
@@ -155,6 +157,12 @@ def _unknown_sentences(options: Sequence[Option]) -> list[str]:
     ]
     why = "; ".join(dict.fromkeys(filter(None, reasons)))
     return [f"Interval not known: {why}. Such options come after the others."] if why else []
+
+
+def _memory_sentences(options: Sequence[Option]) -> Iterable[str]:
+    """Say what of the options' memory is carried, each thing once."""
+    results = (option.result for option in options)
+    return dict.fromkeys(note for item in results for note in memory_notes(item.gpu, item.setup))
 
 
 def _origins_sentence(results: Sequence[Estimate]) -> str:

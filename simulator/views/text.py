@@ -95,15 +95,17 @@ def model_phrase(model: ModelShape) -> str:
     >>> model_phrase(load_model("llama-2-7b"))
     '6.74 B parameters, multi-head, 32 heads, 32 KV heads'
     """
-    parameters = parameters_phrase(count_parameters(model).total)
-    layers = model.attention_layers or [model]
+    parameters = f"{parameters_phrase(count_parameters(model).total)} parameters"
+    if not any(group.attends for group in model.layer_groups):
+        return f"{parameters}, {model.family}"
+    layers = model.attention_layers
     kept = (
         _range([layer.kv_heads for layer in layers], "KV head")
         if model.latent is None
         else f"{model.cache_width} cached values per token"
     )
     heads = _range([layer.heads for layer in layers], "head")
-    return f"{parameters} parameters, {model.family}, {heads}, {kept}"
+    return f"{parameters}, {model.family}, {heads}, {kept}"
 
 
 def _range(counts: Sequence[int], noun: str) -> str:

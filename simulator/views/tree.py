@@ -25,7 +25,9 @@ FIGURES = (
             estimate.STEP, "flops", "bytes_read", "bytes_written", "kv_bytes_read", "launches"
         ),
     ),
-    *columns.pick(estimate.MEMORY, "kv_bytes", "memory_bytes", "fits", part="result.memory"),
+    *columns.pick(
+        estimate.MEMORY, "kv_bytes", "memory_bytes", "fits", "memory_verdict", part="result.memory"
+    ),
     *columns.pick(estimate.STEP, "bound", part="result"),
 )
 READING = (

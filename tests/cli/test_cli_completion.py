@@ -22,7 +22,7 @@ CASES = {
     "estimate --gpu h100-s": "h100-sxm",
     "plan -g mi300": "mi300x",
     "sweep one-sa": "one-sample",
-    "gpus show rtx-50": "rtx-5090",
+    "gpus show rtx-509": "rtx-5090",
     "estimate --kernel sd": "sdpa_math",
     "estimate --dtype int": "int8 int4",
     "estimate --tensor-parallel-": "--tensor-parallel-size",
@@ -70,7 +70,9 @@ def test_other_names_complete_too() -> None:
     assert words.complete_scenarios("one-K") == ["one-kv-head-per-gpu"]
     assert words.complete_types("qwen3") == ["qwen3", "qwen3_moe"]
     assert words.complete_types("gemma3") == ["gemma3", "gemma3_text"]
-    assert words.complete_dtypes("FP") == ["fp16", "fp32", "fp8", "fp8_block"]
+    assert words.complete_weights("FP") == ["fp16", "fp32", "fp8", "fp8_block"]
+    assert words.complete_weights("a") == ["auto", "awq"]
+    assert words.complete_caches("nv") == ["nvfp4"]
     assert words.complete_models("GPT-OSS-2") == ["gpt-oss-20b"]
     assert words.complete_gpus("A100-SXM") == ["a100-sxm-40gb", "a100-sxm-80gb"]
 

@@ -12,9 +12,13 @@ MEMORY = {
     "weights_bytes": Number,
     "kv_bytes": Number,
     "workspace_bytes": Number,
+    "reserve_bytes": Number,
     "memory_bytes": Number,
+    "memory_bytes_low": Number,
+    "memory_bytes_high": Number,
     "capacity_bytes": Number,
     "fits": bool,
+    "memory_verdict": str,
 }
 WORKLOAD: dict[str, Any] = {
     "context_tokens": int,
@@ -47,6 +51,8 @@ INPUTS: dict[str, Any] = {
     "gpu": str,
     **WORKLOAD,
     "gpu_memory_utilization": float,
+    "engine": str,
+    "max_batched_tokens": (int, type(None)),
     "constants": str,
 }
 HARDWARE = {"name": str, "hash": str, "constants": str}
@@ -156,11 +162,16 @@ OPTION: dict[str, Any] = {
     "usd_per_hour": OptionalNumber,
     "usd_per_million_tokens": OptionalNumber,
     "most_samples": (int, type(None)),
+    "most_samples_surely": (int, type(None)),
     "most_samples_in_time": (int, type(None)),
     "longest_context_tokens": (int, type(None)),
+    "longest_context_tokens_surely": (int, type(None)),
     "longest_context_tokens_in_time": (int, type(None)),
     "memory_bytes": Number,
+    "memory_bytes_low": Number,
+    "memory_bytes_high": Number,
     "capacity_bytes": Number,
+    "memory_verdict": str,
     "constants": str,
 }
 PLAN: dict[str, Any] = {
@@ -227,11 +238,16 @@ def test_operations_add_up_to_the_totals(question: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_memory_adds_up(question: tuple[str, ...]) -> None:
-    """Total memory is the sum of its parts, and fits says whether it is within the capacity."""
+    """Total memory is the sum of its parts; fits compares it, the verdict its interval."""
     memory = bifurcate("estimate", *question).json["memory"]
-    parts = memory["weights_bytes"] + memory["kv_bytes"] + memory["workspace_bytes"]
+    parts = sum(memory[f"{name}_bytes"] for name in ("weights", "kv", "workspace", "reserve"))
     assert memory["memory_bytes"] == pytest.approx(parts, rel=1e-12)
     assert memory["fits"] == (memory["memory_bytes"] <= memory["capacity_bytes"])
+    low, high = memory["memory_bytes_low"], memory["memory_bytes_high"]
+    assert low < memory["memory_bytes"] < high
+    surely, may = high <= memory["capacity_bytes"], low <= memory["capacity_bytes"]
+    verdict = "fits" if surely else "too close to call" if may else "does not fit"
+    assert memory["memory_verdict"] == verdict
 
 
 def test_estimate_golden() -> None:

@@ -23,6 +23,7 @@ FIGURES = [
     "kv_bytes",
     "memory_bytes",
     "fits",
+    "memory_verdict",
     "bound",
 ]
 LEVEL = [

@@ -16,6 +16,7 @@ from simulator.evidence.kernels.recurrent import (  # noqa: E402
     decay_step,
     delta_step,
 )
+from simulator.evidence.kernels.registry import RECURRENCES  # noqa: E402
 from simulator.inputs.model import Rule  # noqa: E402
 
 # batch, heads of keys, states for each, key width, value width
@@ -96,9 +97,8 @@ def test_the_account_has_the_flops_and_the_states_of_the_code(
         tokens["decay"] = tokens["decay"].expand(-1, -1, k_dim)
     if rule == "decay":
         del tokens["strength"]
-    step = decay_step if rule == "decay" else delta_step
     with FlopCounterMode(display=False) as counter:
-        output, new = step(state.double(), **tokens)
+        output, new = RECURRENCES[rule](state.double(), **tokens)
     shape = LinearShape(
         batch=batch, k_heads=k_heads, k_dim=k_dim, v_heads=k_heads * group, v_dim=v_dim, rule=rule
     )

@@ -185,9 +185,9 @@ def test_memory_of_query_tokens() -> None:
     one, four = (
         memory(
             llama_2_7b(),
-            Setup(kernel="ideal"),
+            Setup(kernel="ideal", max_batched_tokens=1),
             Workload(samples=8, query_tokens=n),
-            capacity_bytes=1e12,
+            card_bytes=1e12,
             resident_blocks=264,
         )
         for n in (1, 4)

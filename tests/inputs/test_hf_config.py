@@ -17,7 +17,7 @@ from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
 DATA = Path(__file__).parents[1] / "data"
-GOLDEN = json.loads((DATA / "hf_models.json").read_text())
+GOLDEN = json.loads((DATA / "hf_models.json").read_text(encoding="utf-8"))
 CASES: list[dict[str, Any]] = GOLDEN["cases"]
 
 

@@ -57,7 +57,8 @@ def test_every_layer_keeps_what_transformers_keeps(case: dict[str, Any]) -> None
             newest = group.state.channels * (group.state.taps > 0)
             states[group.state.convolved_values + newest, group.state.values] += group.count
     assert cached == Counter((width, kept) for width, kept in case["cache"])
-    assert states == Counter((window, values) for window, values in case["states"])
+    if "states" in case:
+        assert states == Counter((window, values) for window, values in case["states"])
 
 
 def test_nemotrons_pattern_and_list_say_the_same() -> None:

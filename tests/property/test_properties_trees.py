@@ -112,7 +112,7 @@ def test_one_level_is_the_two_level_case(shape: ModelShape, setup: Setup, work: 
         [decode_operations(shape, setup, item, resident_blocks=SLOTS) for item in (plain, level)],
         [prefill_operations(shape, setup, item) for item in (plain, level)],
         [
-            memory(shape, setup, item, capacity_bytes=1e9, resident_blocks=SLOTS)
+            memory(shape, setup, item, card_bytes=1e9, resident_blocks=SLOTS)
             for item in (plain, level)
         ],
     ]
@@ -204,7 +204,7 @@ def test_a_grid_of_trees_counts_each_tree(
     )
     together = total(decode_operations(shape, setup, grid, resident_blocks=SLOTS))
     prefill = total(prefill_operations(shape, setup, grid))
-    held = memory(shape, setup, grid, capacity_bytes=1e9, resident_blocks=SLOTS)
+    held = memory(shape, setup, grid, card_bytes=1e9, resident_blocks=SLOTS)
     for index in range(2):
         point = Workload(
             **fields,
@@ -219,7 +219,7 @@ def test_a_grid_of_trees_counts_each_tree(
             assert _at(getattr(together, field), index) == pytest.approx(getattr(alone, field))
         flops = total(prefill_operations(shape, setup, point)).flops
         assert _at(prefill.flops, index) == pytest.approx(flops)
-        needs = memory(shape, setup, point, capacity_bytes=1e9, resident_blocks=SLOTS)
+        needs = memory(shape, setup, point, card_bytes=1e9, resident_blocks=SLOTS)
         assert _at(held.kv_bytes, index) == needs.kv_bytes
         assert _at(held.workspace_bytes, index) == pytest.approx(needs.workspace_bytes)
 

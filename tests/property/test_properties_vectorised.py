@@ -97,7 +97,7 @@ def test_a_grid_counts_and_times_each_point(
     together = decode_operations(shape, setup, grid, resident_blocks=resident)
     prefill = prefill_operations(shape, setup, grid)
     steps = step_time(together, used, setup.execution)
-    needs = memory(shape, setup, grid, capacity_bytes=72e9, resident_blocks=resident)
+    needs = memory(shape, setup, grid, card_bytes=80e9, resident_blocks=resident)
     # The corners and the middle: each axis at several of its values.
     for index in {(0,) * 5, (1,) * 5, (0, 1, 0, 1, 0), tuple(size - 1 for size in sizes)}:
         values = {axis: axes[axis][place] for axis, place in zip(axes, index, strict=True)}
@@ -106,7 +106,7 @@ def test_a_grid_counts_and_times_each_point(
         _same_operations(together, alone, index, sizes)
         _same_operations(prefill, prefill_operations(shape, setup, point), index, sizes)
         _same_times(steps, step_time(alone, used, setup.execution), index, sizes)
-        needed = memory(shape, setup, point, capacity_bytes=72e9, resident_blocks=resident)
+        needed = memory(shape, setup, point, card_bytes=80e9, resident_blocks=resident)
         for name in ("weights_bytes", "kv_bytes", "workspace_bytes"):
             at_index = _value(getattr(needs, name), index, sizes)
             assert at_index == pytest.approx(getattr(needed, name), **CLOSE), name
@@ -157,10 +157,12 @@ def test_a_sweep_compares_each_point(
             found = {name: row[f"{attention}_{name}"] for name in expected}
             assert found == pytest.approx(expected, **CLOSE)
             assert row[f"{attention}_fits"] == result.memory.fits
+            assert row[f"{attention}_memory_verdict"] == result.memory.verdict
             assert row[f"{attention}_bound"] == result.bound
         assert row["speedup"] == pytest.approx(answer.speedup, rel=1e-9)
         assert row["kv_io_ratio"] == pytest.approx(answer.kv_io_ratio, rel=1e-9)
         assert row["winner"] == answer.winner
+        assert row["verdict"] == answer.verdict
 
 
 def _rows(sweep: Sweep, points_at_once: int) -> list[dict[str, Any]]:

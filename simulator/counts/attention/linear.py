@@ -46,6 +46,7 @@ PRODUCTS: dict[Rule, int] = {
 # Kernels inside chunks (decay sums, k k^T, its inverse, its products with k and v), and after them
 # (states from chunk to chunk, outputs).
 SOLVE_LAUNCHES, SCAN_LAUNCHES = 4, 2
+DECAY_LAUNCHES = 5
 # Gated DeltaNet forgets by head, Kimi Delta Attention by channel, which makes a step longer: 4.4
 # instead of 2.95 us a chunk in fused kernels, 28 instead of 19 us inside chunks (H100 rows).
 CHANNEL_DECAY_STEP = 1.5
@@ -180,23 +181,41 @@ def scan(shape: LinearShape) -> list[Operation]:
     """Return the recurrence of a prefill by its rule."""
     if shape.rule in ("delta", "channel_delta"):
         return chunked_recurrence(shape, channel_decay=shape.rule == "channel_delta")
-    _, flops = _chunk_flops(shape)
-    chunks = ceil_div(shape.seq_len, shape.chunk)
-    # States of each chunk, which the kernels of a decay hand on; a scan keeps its own in registers.
-    passed = shape.states_bytes / shape.state_bytes * shape.element_bytes * chunks
-    if shape.rule == "scan":
-        flops, passed = 0, 0
+    if shape.rule == "decay":
+        return [decayed_recurrence(shape)]
     return [
         Operation(
             name="recurrence",
             kind="chunk_scan",
-            flops=flops,
-            bytes_read=shape.input_bytes + passed + shape.states_bytes,
-            bytes_written=shape.output_bytes + passed + shape.states_bytes,
-            launches=SCAN_LAUNCHES,
-            serial_steps=chunks,
+            bytes_read=shape.input_bytes + shape.states_bytes,
+            bytes_written=shape.output_bytes + shape.states_bytes,
+            serial_steps=ceil_div(shape.seq_len, shape.chunk),
         )
     ]
+
+
+def decayed_recurrence(shape: LinearShape) -> Operation:
+    """Return the recurrence of a prefill with decays: the kernels of Mamba-2's authors.
+
+    They sum the decays, add up the keys and values of each chunk, pass states from chunk to chunk,
+    multiply queries and keys once for each head of keys, and make the outputs.
+    """
+    _, flops = _chunk_flops(shape)
+    chunks = ceil_div(shape.seq_len, shape.chunk)
+    keys = shape.tokens * shape.k_heads * shape.k_dim * shape.element_bytes
+    # q k^T and a state of each chunk, in fp32.
+    pairs = shape.tokens * shape.k_heads * shape.chunk * 4
+    passed = shape.states_bytes / shape.state_bytes * 4 * chunks
+    return Operation(
+        name="recurrence",
+        kind="chunk_scan",
+        flops=flops,
+        # Keys and values for states; keys and queries for pairs; what makes the outputs.
+        bytes_read=4 * keys + 2 * shape.output_bytes + pairs + 2 * passed + shape.states_bytes,
+        bytes_written=pairs + 2 * passed + shape.output_bytes + shape.states_bytes,
+        launches=DECAY_LAUNCHES,
+        serial_steps=chunks,
+    )
 
 
 def sequence_bytes(shard: Shard, state: State) -> Numeric:

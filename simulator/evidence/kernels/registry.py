@@ -14,6 +14,7 @@ from simulator.counts.attention.latent import PLAIN_LATENT
 from simulator.counts.attention.registry import PLAIN_KERNELS
 from simulator.errors import KernelError, unknown
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, OtherLibrary, need_installed
+from simulator.inputs.model import Rule
 from simulator.inputs.setup import Attention, Execution, KvLayout, Setup
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ _FILES = {
     "bifurcated": "simulator.evidence.kernels.bifurcated",
     "flex": "simulator.evidence.kernels.flex",
     "latent": "simulator.evidence.kernels.latent",
+    "recurrent": "simulator.evidence.kernels.recurrent",
     "flashinfer_cascade": "simulator.evidence.kernels.flashinfer_cascade",
     "vllm_cascade": "simulator.evidence.kernels.vllm_cascade",
 }
@@ -246,6 +248,13 @@ KERNELS: dict[str, Implementation] = {
 }
 # Latent attention takes inputs of its own: cached vectors and their up-projections.
 LATENT_KERNELS: dict[str, "Attend"] = {name: _loaded("latent", name) for name in PLAIN_LATENT}
+# One step of the layers that keep a state, by their rule: functions of a state that return it too.
+RECURRENCES: dict[Rule, Callable[..., Any]] = {
+    "delta": _loaded("recurrent", "delta_step"),
+    "channel_delta": _loaded("recurrent", "delta_step"),
+    "decay": _loaded("recurrent", "decay_step"),
+    "convolution": _loaded("recurrent", "convolution_step"),
+}
 # Those of other libraries are measured on request. The nearest account is that of bifurcated flash
 # attention with a merge in one kernel, as engines run it.
 EXTERNAL_KERNELS: dict[str, Implementation] = {

@@ -56,11 +56,11 @@ def nemotron_keys(reader: ConfigReader) -> dict[str, Any]:
     """Nemotron-H: a pattern of layers with one part each; its class never ties the output."""
     kinds = _listed(reader, "layers_block_type", "layer_types")
     if kinds is None:
-        pattern = reader.data.get("hybrid_override_pattern")
-        if pattern is not None and not isinstance(pattern, str):
+        stated = reader.data.get("hybrid_override_pattern")
+        pattern = "ME*-" if stated is None else stated
+        if not isinstance(pattern, str):
             reader.fail(f"hybrid_override_pattern = {pattern!r} must be a text such as 'M-M*'")
-        kinds = [NAMES.get(letter, letter) for letter in "ME*-" if pattern is None]
-        kinds = kinds or [NAMES.get(letter, letter) for letter in pattern or ""]
+        kinds = [NAMES.get(letter, letter) for letter in pattern]
     return {
         "num_hidden_layers": len(kinds),
         "layer_types": kinds,
@@ -526,6 +526,11 @@ def zaya(reader: ConfigReader, layer: int) -> dict[str, Any]:
     # router's biases, norm and, after the first layer, scales of the layer before.
     vectors = channels * (taps + 2) + kv_heads + 8 * hidden + router * (4 + (layer > 0))
     return {"products": [grouped], "vectors": vectors}
+
+
+def zaya_special(_reader: ConfigReader) -> dict[str, Any]:
+    """ZAYA1: what is left out."""
+    return {"notes": ("the last inputs of its convolutions, which sequences keep, are left out",)}
 
 
 def zaya_router(reader: ConfigReader) -> dict[str, Any]:

@@ -268,6 +268,7 @@ LAYERED_TYPES: dict[str, ModelType] = {
         windows=Windows(default=None),
         experts=Mixture(count=16, per_token=1, size=2048, more=hybrids.zaya_router),
         layer=hybrids.zaya,
+        special=hybrids.zaya_special,
     ),
     "gemma3_text": _GEMMA3,
     "gemma3n_text": replace(

@@ -104,11 +104,14 @@ def kimi_delta(reader: ConfigReader, layer: int) -> dict[str, Any]:
 
 
 def kimi_special(reader: ConfigReader) -> dict[str, Any]:
-    """Kimi K3 calls itself Kimi Linear: refused, as its further parts are not known."""
+    """Kimi Linear: its output matrix is its own, whatever the file says.
+
+    Kimi K3 calls itself Kimi Linear as well: refused, as its further parts are not known.
+    """
     for key in ("routed_expert_hidden_size", "attn_res_block_size"):
         if key in reader.data:
             reader.fail(f"{key} is of an architecture that is not known yet (Kimi K3)")
-    return {}
+    return {"tied_embeddings": False}
 
 
 def indexer_of(*, heads: int) -> Callable[[ConfigReader], dict[str, Any]]:
