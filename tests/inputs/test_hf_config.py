@@ -649,11 +649,12 @@ def test_a_third_norm_of_sparse_layers_is_an_operation() -> None:
 
 @pytest.mark.parametrize("outer", [True, False])
 def test_tied_embeddings_may_stand_outside_the_text_config(*, outer: bool) -> None:
-    """The inner key wins, then the outer, then the class default."""
+    """The outer key wins, as transformers has it, then the inner, then the class default."""
     config = {"model_type": "llava", "text_config": LLAMA, "tie_word_embeddings": outer}
     assert read(config).tied_embeddings is outer
-    inner = {**config, "text_config": {**LLAMA, "tie_word_embeddings": not outer}}
-    assert read(inner).tied_embeddings is not outer
+    inner = {**LLAMA, "tie_word_embeddings": not outer}
+    assert read({**config, "text_config": inner}).tied_embeddings is outer
+    assert read({"model_type": "llava", "text_config": inner}).tied_embeddings is not outer
 
 
 def test_an_unknown_type_is_answered_with_the_way_out() -> None:

@@ -528,8 +528,9 @@ def _experts(mixture: Mixture, reader: ConfigReader) -> dict[str, Any] | None:
 def _tied(kind: ModelType, reader: ConfigReader) -> bool:
     """Return whether the token table is also the output matrix."""
     key = Key("tie_word_embeddings", default=kind.tied_embeddings)
-    if key.name in reader.data or key.name not in reader.outer:
+    if key.name not in reader.outer:
         return reader.flag(key)
+    # The whole model ties its tables, so its own word counts more than the text_config's.
     return ConfigReader(reader.outer, where=reader.where).flag(key)
 
 
