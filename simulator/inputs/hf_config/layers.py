@@ -76,7 +76,7 @@ def kimi_delta(reader: ConfigReader, layer: int) -> dict[str, Any]:
         is_delta = is_linear(reader, layer)
     if not is_delta:
         return {}
-    own = ConfigReader({**reader.data, **linear}, where=reader.where)
+    own = reader.with_keys(linear)
     heads = own.size("num_heads", reader.size("linear_num_heads", 32))
     width = linear.get("head_dim", reader.size("linear_head_dim", 128))
     taps = own.size("short_conv_kernel_size", reader.size("linear_conv_kernel_dim", 4))

@@ -2,10 +2,10 @@
 
 import difflib
 import reprlib
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 from simulator.errors import ModelError
 from simulator.inputs.dtypes import DTYPES, Dtype, read_dtype
@@ -92,6 +92,10 @@ class ConfigReader:
     def fail(self, message: str) -> NoReturn:
         """Raise the one-line error."""
         raise ModelError(f"{self.where}: {message}")
+
+    def with_keys(self, keys: Mapping[str, Any]) -> "ConfigReader":
+        """Return a reader that finds some keys before those of the file, which is not copied."""
+        return replace(self, data=ChainMap(dict(keys), cast("dict[str, Any]", self.data)))
 
     def lookup(self, key: str) -> tuple[str, Any]:
         """Return a quantity's name in the file, and its value.
@@ -394,7 +398,7 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         If a size is missing or is not a whole number above zero.
     """
     if kind.keys is not None:
-        reader = replace(reader, data={**reader.data, **kind.keys(reader)})
+        reader = reader.with_keys(kind.keys(reader))
     count = reader.size("num_hidden_layers", largest=LARGEST_LAYERS)
     hidden = reader.size("hidden_size")
     heads = reader.size("num_attention_heads")
