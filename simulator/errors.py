@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 # The most names that a message lists.
-MOST_LISTED = 16
+MOST_LISTED = 12
 
 
 class SimulatorError(Exception):

@@ -68,8 +68,7 @@ def test_installed_completion_completes_in_bash(tmp_path: Path) -> None:
 def test_other_names_complete_too() -> None:
     """Scenarios, model types and formats complete by their beginning, whatever its case."""
     assert words.complete_scenarios("one-K") == ["one-kv-head-per-gpu"]
-    assert words.complete_types("qwen3") == ["qwen3", "qwen3_moe"]
-    assert words.complete_types("gemma3") == ["gemma3", "gemma3_text"]
+    assert words.complete_types("Gemma3") == ["gemma3", "gemma3_text", "gemma3n", "gemma3n_text"]
     assert words.complete_weights("FP") == ["fp16", "fp32", "fp8", "fp8_block"]
     assert words.complete_weights("a") == ["auto", "awq"]
     assert words.complete_caches("nv") == ["nvfp4"]

@@ -37,7 +37,19 @@ def _matrices_held(shape: ModelShape) -> int:
     width = shape.embedding_size or shape.hidden_size
     widening = 2 * width * shape.hidden_size if width != shape.hidden_size else 0
     head = shape.vocab_size * (width + shape.lm_head_bias)
-    return count.attention + count.mlp + head + widening
+    return count.attention + count.mlp + head + widening - _vectors(shape)
+
+
+def _vectors(shape: ModelShape) -> int:
+    """Values in layers that multiply nothing: convolutions, decays, scales, norms of index keys."""
+    values = 0
+    for group in shape.layer_groups:
+        values += group.count * group.vectors
+        if group.state is not None:
+            values += group.count * (group.state.channels * group.state.taps + group.state.vectors)
+        if shape.indexer is not None and group.attends and group.indexes:
+            values += group.count * 2 * shape.indexer.dim
+    return values
 
 
 @pytest.mark.parametrize("name", sorted(presets()))

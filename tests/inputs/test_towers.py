@@ -210,6 +210,6 @@ def test_a_tower_without_plain_sizes_is_left_out_and_said(tower: dict[str, Any])
 def test_a_preset_with_a_tower_needs_its_memory() -> None:
     """Gemma-3-4B: 3.88 B of the decoder and 0.42 B of the tower, 8.6 GB in 16 bits."""
     needs = memory(
-        load_model("gemma-3-4b"), Setup(), Workload(), capacity_bytes=1e12, resident_blocks=132
+        load_model("gemma-3-4b"), Setup(), Workload(), card_bytes=1e12, resident_blocks=132
     )
     assert needs.weights_bytes == pytest.approx(2 * (3_880_099_328 + 419_816_304), rel=0.001)
