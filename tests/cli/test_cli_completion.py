@@ -70,7 +70,7 @@ def test_other_names_complete_too() -> None:
     assert words.complete_scenarios("one-K") == ["one-kv-head-per-gpu"]
     assert words.complete_types("Gemma3") == ["gemma3", "gemma3_text", "gemma3n", "gemma3n_text"]
     assert words.complete_weights("FP") == ["fp16", "fp32", "fp8", "fp8_block"]
-    assert words.complete_weights("a") == ["auto", "awq"]
+    assert words.complete_weights("a") == ["awq", "auto"]
     assert words.complete_caches("nv") == ["nvfp4"]
     assert words.complete_models("GPT-OSS-2") == ["gpt-oss-20b"]
     assert words.complete_gpus("A100-SXM") == ["a100-sxm-40gb", "a100-sxm-80gb"]
