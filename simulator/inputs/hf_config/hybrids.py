@@ -226,7 +226,8 @@ def jamba(reader: ConfigReader, layer: int) -> dict[str, Any]:
     if kind_of(reader, layer) == FULL:
         return {}
     bias = reader.flag(Key("mamba_proj_bias"))
-    return {"attends": False, "state": _mamba(reader, bias=bias, normed=True)}
+    state = _mamba(reader, inner=_expanded(reader), bias=bias, normed=True)
+    return {"attends": False, "state": state}
 
 
 def mamba_keys(_reader: ConfigReader) -> dict[str, Any]:
@@ -236,17 +237,21 @@ def mamba_keys(_reader: ConfigReader) -> dict[str, Any]:
 
 def mamba(reader: ConfigReader, _layer: int) -> dict[str, Any]:
     """Mamba and Falcon-Mamba: one state in every layer."""
-    state = _mamba(reader, bias=reader.flag(Key("use_bias")))
+    # Falcon-Mamba-7B's file has an expand of 16 beside the true width.
+    inner = reader.size("intermediate_size", _expanded(reader))
+    state = _mamba(reader, inner=inner, bias=reader.flag(Key("use_bias")))
     return {"attends": False, "mlp": "none", "state": state}
 
 
 def _mamba(
-    reader: ConfigReader, *, bias: bool, heads: int = 1, normed: bool = False
+    reader: ConfigReader, *, inner: int, bias: bool, heads: int = 1, normed: bool = False
 ) -> dict[str, Any]:
     """Return a Mamba layer: each channel has a state; time steps, keys and queries follow from it.
 
     Parameters
     ----------
+    inner
+        Number of channels.
     bias
         Whether the input and the output projection have biases.
     heads
@@ -254,8 +259,8 @@ def _mamba(
     normed
         Whether norms follow on time steps, keys and queries.
     """
-    hidden, inner = reader.size("hidden_size"), _expanded(reader)
-    width, rank = reader.size("mamba_state_size", 16), -(-hidden // 16)
+    hidden, width = reader.size("hidden_size"), reader.size("mamba_state_size", 16)
+    rank = -(-hidden // 16)
     if reader.lookup("time_step_rank")[1] != "auto":
         rank = reader.size("time_step_rank", rank)
     selected = rank + 2 * width
@@ -321,14 +326,17 @@ def zamba_special(reader: ConfigReader) -> dict[str, Any]:
 
 def zamba2_special(reader: ConfigReader) -> dict[str, Any]:
     """Zamba2: as Zamba, and rotary encoding only where the file says so."""
-    width = 2 * reader.size("hidden_size")
-    return {"attention_input_size": width, "rotary": reader.flag(Key("use_mem_rope"))}
+    return {**zamba_special(reader), "rotary": reader.flag(Key("use_mem_rope"))}
 
 
 def zamba(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Zamba: Mamba, and before it in some layers one block of attention and an MLP."""
-    heads = reader.size("mamba_heads", 2)
-    state = _mamba(reader, bias=reader.flag(Key("mamba_proj_bias")), heads=heads)
+    state = _mamba(
+        reader,
+        inner=_expanded(reader),
+        bias=reader.flag(Key("mamba_proj_bias")),
+        heads=reader.size("mamba_heads", 2),
+    )
     return _zamba_layer(reader, layer, state, distinct=1, adapters=[])
 
 
@@ -475,7 +483,6 @@ def recurrent_gemma_keys(reader: ConfigReader) -> dict[str, Any]:
     return {
         "layer_types": [local[layer % len(local)] for layer in range(layers)],
         "intermediate_size": reader.size("intermediate_size") // 2,
-        "head_dim": reader.size("hidden_size") // reader.size("num_attention_heads"),
     }
 
 
