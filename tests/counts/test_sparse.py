@@ -129,6 +129,12 @@ def test_a_prefill_by_hand() -> None:
     assert attended.reused_footprint_bytes == 5000 * 1152
 
 
+def test_a_prefill_of_nothing_does_nothing() -> None:
+    """An empty context has no kernels."""
+    nothing = total(sparse.prefill(shape(), V32, prompts=1, tokens=0, before=100))
+    assert (nothing.flops, nothing.bytes_read, nothing.launches) == (0, 0, 0)
+
+
 @given(
     before=st.integers(0, 10_000),
     tokens=st.integers(1, 5_000),

@@ -133,7 +133,10 @@ def test_vllm_expands_a_cache_of_8_bits_for_a_prefill_of_many_heads(tmp_path) ->
         ({**KERNEL, "kind": "glm5_topk_module", "score_mode": "flat"}, "scores that all tie"),
         ({"kind": "dsa_context_module", "q_len": 16}, "the host's time"),
         ({"framework": "sglang", "batch": 1024}, "the host's time"),
-        ({**KERNEL, "kind": "dsv4_paged_mqa_logits_module", "q_len": 64}, "more than 32 query"),
+        (
+            {**KERNEL, "kind": "dsv4_paged_mqa_logits_module", "q_len": 64},
+            "more query tokens than a decode",
+        ),
     ],
 )
 def test_what_no_rows_determine_is_skipped_with_a_reason(tmp_path, changed, reason) -> None:  # noqa: ANN001

@@ -257,14 +257,15 @@ def prefill(
     # The first query of more than top_k tokens.
     first = maximum(before, minimum(end, indexer.top_k))
     beyond = prompts * (_pairs(end, end) - _pairs(first, first))
-    scored = _scored("prefill_scores", indexer, queries, pairs, prompts * end)
-    attended = _gathered(shape, "sparse_prefill", queries, read, read / queries)
+    launched, several = minimum(queries, 1), maximum(queries, 1)
+    scored = _scored("prefill_scores", indexer, queries, pairs, launched * prompts * end)
+    attended = _gathered(shape, "sparse_prefill", queries, read, read / several)
     cached = shape.cached_bytes(end)
-    return [
+    operations = [
         replace(
             scored,
             thread_blocks=prompts * ceil_div(tokens * indexer.heads, SCORED_ROWS),
-            serial_steps=pairs / queries / SCORED_KEYS,
+            serial_steps=pairs / several / SCORED_KEYS,
         ),
         _selection(prompts * (end - first), beyond, indexer),
         # The queries of a prompt, in flight together, gather from one cache.
@@ -274,6 +275,7 @@ def prefill(
             reused_footprint_bytes=cached,
         ),
     ]
+    return [replace(item, launches=launched) for item in operations]
 
 
 def _pairs(tokens: Numeric, most: Numeric) -> Numeric:
