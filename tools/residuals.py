@@ -36,6 +36,7 @@ FAMILIES: dict[RowKind, tuple[Family, tuple[str, ...]]] = {
     "mla_prefill": ("latent_prefill", ("batch", "q_len")),
     "elementwise": ("elementwise", ("rows", "width")),
     "linear_attention": ("recurrence", ("batch", "seq_len")),
+    "sparse_attention": ("sparse_attention", ("batch", "past_len")),
     "all_reduce": ("collective", ("message_bytes",)),
 }
 # Variants that have no part in the constants for no particular library.
@@ -97,8 +98,11 @@ def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration
         if "distrusted" in rows:
             rows = rows[~rows["distrusted"]]
         for group in prepare(rows, kind).groups:
-            # Questions are about typical kernels of engines, whose collectives are not NCCL's.
+            # Questions are about typical kernels of engines, whose collectives are not NCCL's, and
+            # not about what modules add around them.
             if group.execution == "eager" or not group.typical or APART & set(group.variants):
+                continue
+            if group.around:
                 continue
             for origin, card, choice in _cards(
                 carried[group.gpu_id], calibrations.get(group.gpu_id), kind
@@ -159,6 +163,8 @@ def _held_out(
             _, order = np.unique(part.shapes, return_inverse=True)
             fold = pd.Series(order % FOLDS, index=list(part.labels))
             known = frame.index.intersection(held.index)
+            if not len(known):
+                continue  # rows of another stage of this kind
             frame = frame.loc[known]
             ratio = np.exp(held.loc[known].to_numpy())
             frame = frame.assign(

@@ -67,7 +67,7 @@ LINEAR_KERNELS: tuple[Kind, ...] = (
 )
 # The kernels of sparse attention.
 SPARSE_KERNELS: tuple[Kind, ...] = (
-    *("index_scores", "index_selection", "sparse_attention", "sparse_prefill"),
+    *("index_scores", "prefill_scores", "index_selection", "sparse_attention", "sparse_prefill"),
 )
 # Kinds whose kernels differ more between architectures than between libraries.
 OF_ARCHITECTURE: tuple[Kind, ...] = ("latent_attention", "latent_prefill")
@@ -225,6 +225,7 @@ CONSTANTS: dict[str, Definition] = {
             # memory exceeds this share (A40, RRZE gpu-benches).
             "elementwise": (0.1, 0.95),
             **dict.fromkeys(("latent_attention", "latent_prefill"), (0.02, 1)),
+            **dict.fromkeys(SPARSE_KERNELS, (0.1, 1)),
         },
         rows="rows whose bytes are several times the L2 cache",
     ),
@@ -241,7 +242,9 @@ CONSTANTS: dict[str, Definition] = {
             **dict.fromkeys(("latent_attention", "latent_prefill"), (0.5, 60)),
             **dict.fromkeys(STREAMING, (0.3, 20)),
             "collective": (0.5, 60),
-            **dict.fromkeys(LINEAR_KERNELS, (0.3, 60)),
+            **dict.fromkeys((*LINEAR_KERNELS, *SPARSE_KERNELS), (0.3, 60)),
+            # Modules hardly tell a kernel's launch from what they add around it.
+            "sparse_attention": (2, 20),
         },
         rows=_LITTLE_TO_DO,
     ),
@@ -257,6 +260,7 @@ CONSTANTS: dict[str, Definition] = {
             "experts": (0.01, 30),
             "convolution": (0.001, 30, 0.1),
             "quantise": (1e-3, 5, 0.2),
+            **dict.fromkeys(SPARSE_KERNELS, (1e-3, 30, 1.0)),
         },
         rows="calls with many more thread blocks than SMs: a large batch of short sequences",
     ),
@@ -264,8 +268,11 @@ CONSTANTS: dict[str, Definition] = {
         meaning="time of each step that a thread block takes after another",
         by_kind=True,
         needs=("serial_steps",),
-        fit=dict.fromkeys(LINEAR_KERNELS, (0.01, 20, 0.5)),
-        rows="linear attention of few sequences with many tokens",
+        fit={
+            **dict.fromkeys(LINEAR_KERNELS, (0.01, 20, 0.5)),
+            **dict.fromkeys(SPARSE_KERNELS, (0.01, 20, 0.5)),
+        },
+        rows="linear and sparse attention of few sequences with many tokens",
     ),
     "overlap": Definition(
         meaning="how memory and compute times add: 1 in full, 2 and 4 as roots of powers, 16 not",
@@ -281,6 +288,7 @@ CONSTANTS: dict[str, Definition] = {
             "gemm": (0.1, 1),
             "experts": (0.02, 1),
             **dict.fromkeys(("prefill_attention", "latent_attention", "latent_prefill"), (0.05, 1)),
+            **dict.fromkeys(SPARSE_KERNELS, (0.02, 1)),
         },
         rows="rows with many FLOPs per byte: m of 1024 and more, or long prefill",
     ),
@@ -413,6 +421,12 @@ CONSTANTS: dict[str, Definition] = {
         needs=None,
         fit={None: (0.1, 300, 10)},
         rows="whole attention modules of few tokens",
+    ),
+    "sparse_module_us": _time(
+        meaning="time that a module of sparse attention takes beyond the kernels counted here",
+        needs=None,
+        fit={None: (0.1, 500, 50)},
+        rows="whole modules of sparse attention of few tokens",
     ),
     "eager_launch_us": _time(
         meaning="fixed time added to each launch outside a graph",

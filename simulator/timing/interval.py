@@ -84,7 +84,7 @@ FAMILY: dict[Kind, Family] = {
     "collective": "collective",
 }
 # Kinds of kernel that read the KV cache, whose format selects their spread.
-CACHE_READERS: tuple[Family, ...] = ("attention", "latent_attention")
+CACHE_READERS: tuple[Family, ...] = ("attention", "latent_attention", "sparse_attention")
 Code = Literal["bifurcated", "eager_host", "unfused", "rebuilt"]
 # Rows of collectives are of groups up to this size, and all rows are of this vendor's GPUs.
 MOST_GPUS, VENDOR = 8, "NVIDIA"

@@ -117,14 +117,22 @@ def test_a_prefill_by_hand() -> None:
     pairs, read = 2 * 12_502_500, 2 * sum(min(place, 2048) for place in range(1, 5001))
     assert scored.flops == 2 * pairs * 64 * 128
     assert scored.kv_bytes_read == 2 * 5000 * 132
-    assert selection.bytes_read == scored.bytes_written == 4 * pairs
-    assert selection.bytes_written == 4 * read
+    assert scored.bytes_written == 4 * pairs
+    # The first 2,048 queries take all their tokens: only the others select.
+    assert selection.thread_blocks == 2 * (5000 - 2048)
+    assert selection.bytes_read == 4 * (pairs - 2 * 2048 * 2049 // 2)
+    assert selection.bytes_written == 4 * 2 * (5000 - 2048) * 2048
     assert attended.flops == 2 * read * 128 * (576 + 512)
     assert attended.kv_bytes_read == read * 1152
-    # The kernel multiplies 2,048 positions of every query.
-    assert attended.flops * attended.tile_rows_per_row == pytest.approx(
-        2 * 2 * 5000 * 2048 * 128 * 1088
-    )
+    # All but the first read of each prompt's 5,000 tokens are repeats.
+    assert attended.reused_bytes == (read - 2 * 5000) * 1152
+    assert attended.reused_footprint_bytes == 5000 * 1152
+
+
+def test_a_prefill_of_nothing_does_nothing() -> None:
+    """An empty context has no kernels."""
+    nothing = total(sparse.prefill(shape(), V32, prompts=1, tokens=0, before=100))
+    assert (nothing.flops, nothing.bytes_read, nothing.launches) == (0, 0, 0)
 
 
 @given(

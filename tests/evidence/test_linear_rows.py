@@ -1,7 +1,6 @@
 """Rows of linear attention: how they are read, predicted and fitted."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from simulator.evidence.fit.calibrate import _stage
@@ -141,14 +140,3 @@ def test_the_fit_recovers_the_constants_of_its_rows(tmp_path) -> None:  # noqa: 
     for name, value in truth.items():
         assert found.fitted.constants[name] == pytest.approx(value, rel=0.05), name
     assert np.median(np.abs(found.fitted.residuals)) < 0.01
-
-
-def test_sparse_attention_is_recognised_and_not_known(tmp_path) -> None:  # noqa: ANN001
-    """A time that no constants predict is not guessed."""
-    path = tmp_path / "sparse.csv"
-    row = {"gpu": "B200-SXM-180GB", "kind": "dsa_context_module", "kernel": "x", "heads": 64}
-    row |= {"batch": 1, "q_len": 8, "past_len": 0, "latency_us": 900}
-    pd.DataFrame([row]).to_csv(path, index=False)
-    result = validate(load([path]))
-    assert not len(result.rows)
-    assert result.skipped == {"times of sparse attention and its indexer are not known": 1}

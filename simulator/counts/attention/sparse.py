@@ -34,7 +34,7 @@ from simulator.counts.pieces import (
 )
 from simulator.inputs.dtypes import Dtype, is_low_precision
 from simulator.inputs.model import Indexer, LatentAttention
-from simulator.numeric import Numeric, ceil_div, minimum
+from simulator.numeric import Numeric, ceil_div, maximum, minimum, where
 
 # Index queries and keys have 8 bits, with one scale in fp32 for each 128 values.
 INDEX_DTYPE: Dtype = "fp8"
@@ -125,10 +125,10 @@ def scores(
         For standard attention: whether the sequences read one stored context instead of copies.
     """
     parts = shape.parts if bifurcated else (shape.whole(rereads=rereads),)
-    queries, chosen = _queries(shape), minimum(shape.tokens, indexer.top_k)
+    selecting = _queries(shape) * where(shape.tokens > indexer.top_k, 1, 0)
     return [
         *(_part_scores(shape, indexer, part) for part in parts),
-        _selection(queries, queries * shape.tokens, queries * chosen),
+        _selection(selecting, selecting * shape.tokens, indexer),
     ]
 
 
@@ -141,20 +141,24 @@ def _part_scores(shape: AttentionShape, indexer: Indexer, part: CachePart) -> Op
     """Return the scores of one part of the cache."""
     key_bytes = index_key_bytes(indexer)
     queries = part.caches * part.sharers * shape.query_tokens
-    scored = _scored(indexer, queries, queries * part.tokens, part.caches * part.tokens)
+    pairs, keys = queries * part.tokens, part.caches * part.tokens
+    scored = _scored("index_scores", indexer, queries, pairs, keys)
     exists = present(part.tokens)
     return replace(
         scored,
         name=part.name.replace("attention", "index_scores"),
         bytes_read=scored.bytes_read * exists,
         launches=exists,
+        thread_blocks=queries * exists,
         reused_bytes=part.repeated_tokens * key_bytes,
         reused_footprint_bytes=part.stored_tokens * key_bytes,
         together_bytes=together_bytes(shape, part, key_bytes),
     )
 
 
-def _scored(indexer: Indexer, queries: Numeric, pairs: Numeric, keys: Numeric) -> Operation:
+def _scored(
+    kind: Kind, indexer: Indexer, queries: Numeric, pairs: Numeric, keys: Numeric
+) -> Operation:
     """Return the scores of some pairs of query and token, over so many cached keys."""
     key_bytes = keys * index_key_bytes(indexer)
     # Queries with their scales folded into the weights of heads, in fp32.
@@ -162,7 +166,7 @@ def _scored(indexer: Indexer, queries: Numeric, pairs: Numeric, keys: Numeric) -
     written = pairs * SCORE_BYTES
     return Operation(
         name="index_scores",
-        kind="index_scores",
+        kind=kind,
         flops=2 * pairs * indexer.heads * indexer.dim,
         bytes_read=query_bytes + key_bytes,
         bytes_written=written,
@@ -172,17 +176,25 @@ def _scored(indexer: Indexer, queries: Numeric, pairs: Numeric, keys: Numeric) -
     )
 
 
-def _selection(queries: Numeric, pairs: Numeric, chosen: Numeric) -> Operation:
-    """Return the selection of some pairs of query and token, one thread block for each query."""
+def _selection(queries: Numeric, pairs: Numeric, indexer: Indexer) -> Operation:
+    """Return the selection of the best tokens, one thread block for each query.
+
+    Parameters
+    ----------
+    queries, pairs
+        Queries of more than ``top_k`` tokens, and their pairs with these. Others take all.
+    indexer
+        The sizes of the indexer.
+    """
     read = pairs * SCORE_BYTES
     return Operation(
         name="index_selection",
         kind="index_selection",
         bytes_read=read,
-        bytes_written=chosen * POSITION_BYTES,
+        bytes_written=queries * indexer.top_k * POSITION_BYTES,
         scratch_bytes=read,
         thread_blocks=queries,
-        serial_steps=pairs / queries / SELECTED_KEYS,
+        serial_steps=pairs / maximum(queries, 1) / SELECTED_KEYS,
     )
 
 
@@ -242,19 +254,28 @@ def prefill(
     queries, end = prompts * tokens, before + tokens
     pairs = prompts * (_pairs(end, end) - _pairs(before, before))
     read = prompts * (_pairs(end, indexer.top_k) - _pairs(before, indexer.top_k))
-    scored = _scored(indexer, queries, pairs, prompts * end)
-    # FlashMLA's kernel takes top_k positions of every query, and masks those that it has not.
-    attended = _gathered(shape, "sparse_prefill", queries, read, indexer.top_k)
-    padded = queries * indexer.top_k / read
-    return [
+    # The first query of more than top_k tokens.
+    first = maximum(before, minimum(end, indexer.top_k))
+    beyond = prompts * (_pairs(end, end) - _pairs(first, first))
+    launched, several = minimum(queries, 1), maximum(queries, 1)
+    scored = _scored("prefill_scores", indexer, queries, pairs, launched * prompts * end)
+    attended = _gathered(shape, "sparse_prefill", queries, read, read / several)
+    cached = shape.cached_bytes(end)
+    operations = [
         replace(
             scored,
             thread_blocks=prompts * ceil_div(tokens * indexer.heads, SCORED_ROWS),
-            serial_steps=pairs / queries / SCORED_KEYS,
+            serial_steps=pairs / several / SCORED_KEYS,
         ),
-        _selection(queries, pairs, read),
-        replace(attended, tile_rows_per_row=attended.tile_rows_per_row * padded),
+        _selection(prompts * (end - first), beyond, indexer),
+        # The queries of a prompt, in flight together, gather from one cache.
+        replace(
+            attended,
+            reused_bytes=maximum(attended.kv_bytes_read - prompts * cached, 0),
+            reused_footprint_bytes=cached,
+        ),
     ]
+    return [replace(item, launches=launched) for item in operations]
 
 
 def _pairs(tokens: Numeric, most: Numeric) -> Numeric:

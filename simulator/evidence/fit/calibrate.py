@@ -195,10 +195,12 @@ def _fit(
     )
 
 
-def _launched(group: Group) -> Literal["graph", "eager", "whole"]:
+def _launched(group: Group) -> Literal["graph", "module", "eager", "whole"]:
     """Return the stage that a group's rows belong to."""
     if not group.operations:
         return "whole"
+    if group.around:
+        return "module"
     return "eager" if group.execution == "eager" else "graph"
 
 

@@ -44,6 +44,13 @@ _SHARED_PREFIX = (
     *("launch_us", "sequence_us", "block_us", "block_gb_per_s", "bandwidth_fraction"),
     "keeping_up",
 )
+_SPARSE: dict[Kind, tuple[str, ...]] = {
+    "index_scores": ("launch_us", "block_us", "flops_fraction"),
+    "prefill_scores": ("launch_us", "block_us", "serial_us", "flops_fraction"),
+    "index_selection": ("launch_us", "block_us", "serial_us", "bandwidth_fraction"),
+    "sparse_attention": ("launch_us", "serial_us", "bandwidth_fraction", "flops_fraction"),
+    "sparse_prefill": ("launch_us", "block_us", "serial_us", "flops_fraction"),
+}
 _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
     ("decode_step", ("model", "context_tokens", "samples")),
     ("shared_prefix_attention", ("prefix_len", "suffix_len", "kv_heads")),
@@ -73,8 +80,8 @@ class Stage:
     keep_edges
         Whether a constant at the edge of its range counts as known.
     rows
-        Which rows: replayed from a CUDA graph, launched from the host one by one, or whole programs
-        with their own timing.
+        Which rows: kernels replayed from a CUDA graph, modules of several kernels, kernels launched
+        from the host one by one, or whole programs with their own timing.
     """
 
     kind: RowKind
@@ -85,7 +92,7 @@ class Stage:
     apart: str = ""
     most: int = 0
     keep_edges: bool = False
-    rows: Literal["graph", "eager", "whole"] = "graph"
+    rows: Literal["graph", "module", "eager", "whole"] = "graph"
 
 
 def _free(*keys: Key) -> tuple[Free, ...]:
@@ -192,8 +199,43 @@ STAGES = (
         ("family", "num_k_heads", "num_v_heads"),
         own=True,
     ),
-    # A module's own kernels come first: products, norms and latent attention.
-    Stage("mla_module", _free(Key("module_us")), ("heads", "batch"), own=True, general=False),
+    Stage(
+        "sparse_attention",
+        _free(
+            *(
+                key
+                for kind, names in _SPARSE.items()
+                if kind != "sparse_attention"  # no rows are of this kernel alone
+                for key in _keys(kind, *names)
+            )
+        ),
+        ("kind", "heads", "batch", "q_len"),
+        own=True,
+    ),
+    # A module's own kernels come first: products, norms, the indexer and latent attention.
+    Stage(
+        "mla_module",
+        _free(Key("module_us")),
+        ("heads", "batch"),
+        own=True,
+        general=False,
+        rows="module",
+    ),
+    Stage(
+        "sparse_attention",
+        _free(
+            *(
+                key
+                for kind in ("sparse_attention", "sparse_prefill")
+                for key in _keys(kind, *_SPARSE[kind])
+            ),
+            Key("sparse_module_us"),
+        ),
+        ("model", "heads", "batch"),
+        own=True,
+        keep_edges=True,
+        rows="module",
+    ),
     Stage(
         "shared_prefix_attention",
         _free(*_keys("attention", *_SHARED_PREFIX), Key("launch_us", "combine")),

@@ -12,7 +12,7 @@ from simulator.counts.operation import Kind, Operation
 from simulator.counts.pieces import all_gather, all_reduce, elementwise, quantise
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
-from simulator.evidence.predict import experts, latent, linear
+from simulator.evidence.predict import experts, latent, linear, sparse
 from simulator.evidence.predict.groups import (
     Group,
     Prepared,
@@ -48,6 +48,7 @@ _SHARED = (
     *("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state"),
     *("scope", "form", "phase", "gemm_dtype", "causal"),
     *("family", "op", "product_dtype", "routing"),
+    *("kind", "model", "score_mode"),
 )
 # The GEMM rows' harness cycles through copies of the weights: L2 holds all of them or, because it
 # evicts lines in order, none. With six, rows turn cold between 4 and 8 MB on A100 and H100 (40 and
@@ -90,13 +91,15 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     """Turn calls of one kind into groups, one per GPU, library and number format."""
     builder = BUILDERS.get(kind)
     if builder is None:
-        why = NOT_KNOWN.get(kind, f"{kind} rows measure a rate, not a call")
+        why = f"{kind} rows measure a rate, not a call"
         return Prepared([], dict.fromkeys(rows.index, why))
     groups: list[Group] = []
     skipped = _not_kernel_times(rows, kind)
     hosts = rows[rows["host_bound"] == 1] if "host_bound" in rows else rows[:0]
     hidden = set(zip(*(hosts[name] for name in _SERIES), strict=True))
     rows = rows.drop(index=list(skipped))
+    if kind == "sparse_attention":
+        rows = sparse.as_read(rows)
     keys = [rows[name].astype(str) for name in (*_SERIES, "timing", *_SHARED) if name in rows]
     for (gpu_id, *_), part in rows.groupby(keys, sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
@@ -124,7 +127,8 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
                 execution=execution,
                 variants=experts.variants(first) if kind == "moe" else _variants(first, gpu),
                 setup=setup,
-                around=Key("module_us") if kind == "mla_module" else None,
+                around=_around(first, kind),
+                cache=sparse.precision(first) if kind == "sparse_attention" else "",
                 typical=_is_typical(first, gpu, kind),
                 determines=tuple(first[list(_SERIES)]) not in hidden,
             )
@@ -134,6 +138,8 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
 
 def _not_kernel_times(rows: pd.DataFrame, kind: RowKind) -> dict[Any, str]:
     """Return the rows, by label, whose time is not that of a kernel."""
+    if kind == "sparse_attention":
+        return sparse.not_kernel_times(rows)
     if kind.startswith("mla"):
         why = "launched one by one and too short: the host's time, not the kernel's"
         return dict.fromkeys(rows.index[latent.host_bound(rows, kind)], why)
@@ -152,7 +158,16 @@ def _unknown(row: "pd.Series[Any]", gpu: HardwareProfile, kind: RowKind) -> str:
         return f"{gpu.id} has no link in its profile"
     if kind == "moe":
         return experts.unknown(row)
+    if kind == "sparse_attention":
+        return sparse.unknown(row)
     return linear.unknown(row) if kind == "linear_attention" else ""
+
+
+def _around(row: "pd.Series[Any]", kind: RowKind) -> Key | None:
+    """Return the constant with the time around the kernels of a module, None if there is none."""
+    if kind == "sparse_attention":
+        return Key("sparse_module_us") if sparse.is_module(row) else None
+    return Key("module_us") if kind == "mla_module" else None
 
 
 def _variants(row: "pd.Series[Any]", gpu: HardwareProfile) -> tuple[Variant, ...]:
@@ -459,10 +474,6 @@ def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     ]
 
 
-# Kinds of rows that are recognised, but whose kernels have no constants.
-NOT_KNOWN: dict[RowKind, str] = {
-    "sparse_attention": "times of sparse attention and its indexer are not known",
-}
 Builder = Callable[[pd.DataFrame, HardwareProfile], list[Operation]]
 BUILDERS: dict[RowKind, Builder] = {
     "decode_attention": _decode,
@@ -476,4 +487,5 @@ BUILDERS: dict[RowKind, Builder] = {
     "all_reduce": _collective,
     "shared_prefix_attention": _shared_prefix,
     "linear_attention": linear.operations,
+    "sparse_attention": sparse.operations,
 }

@@ -51,6 +51,8 @@ class Group:
         own, and do not count for the general ones.
     around
         The constant with the time of what was timed around the operations; None if nothing was.
+    cache
+        The format of the cache, if operations over it have constants of their own and others not.
     determines
         Whether a fit may use them: not where the host hid all short times of the same kernel, so
         that nothing tells fixed times.
@@ -65,12 +67,14 @@ class Group:
     setup: Setup | None = None
     typical: bool = True
     around: Key | None = None
+    cache: Precision = ""
     determines: bool = True
 
     @property
     def precision(self) -> Precision:
         """The rows' format if it has constants of its own; empty for 16 bits."""
-        return next((variant.precision for variant in self.variants if variant.precision), "")
+        found = (variant.precision for variant in self.variants if variant.precision)
+        return next(found, self.cache)
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""
@@ -122,7 +126,10 @@ class Group:
 
     def _around_s(self, gpu_rates: Rates) -> float:
         """Return the time of what was timed around the operations. [s]."""
-        return gpu_rates.constants[self.around].value * MICROSECOND if self.around else 0.0
+        if self.around is None:
+            return 0.0
+        own = gpu_rates.at(self.cache) if self.cache else gpu_rates
+        return own.constants[self.around].value * MICROSECOND
 
     def column(self, values: Any) -> "np.ndarray":
         """Return one value per row, from a number or an array."""

@@ -36,6 +36,7 @@ NUMBERS: dict[str, tuple[int, str]] = {
     "num_gpus": (2, "a number of GPUs"),
     **dict.fromkeys(("tensor_parallel", "expert_parallel", "tp"), (1, "a number of GPUs")),
     **dict.fromkeys(("latent_dim", "rope_dim", "past_len"), (0, "a size")),
+    "compress_ratio": (1, "a number of tokens"),
     WINDOW: (1, "a number of tokens"),
     "weights_rotated": (1, "a number of copies"),
 }
@@ -51,6 +52,9 @@ DTYPE_COLUMNS = (
 # DeepSeek-V3: widths of a head's expanded keys and values, and the hidden size.
 EXPANDED_WIDTHS, MODULE_HIDDEN = (192, 128), 7168
 
+# DeepSeek-V3.2 and others: bytes of an index key, 128 values of 8 bits and their scale.
+INDEX_KEY_BYTES = 132
+
 # Names of quantise kernels: a dynamic one, which finds its scales, may be given as what it takes
 # longer than a static one.
 STATIC, DIFFERENCE, DYNAMIC = "static_quantize", "dynamic_minus_static", "dynamic_quantize"
@@ -61,6 +65,12 @@ SCHEMES: dict[str, tuple[Dtype, Dtype]] = {
     "w4a16_mxfp4": ("mxfp4", "bf16"),
     "w4a8_mxfp4_mxfp8": ("mxfp4", "fp8"),
 }
+
+# Kinds of rows of sparse attention: whole modules, and kernels of the indexer and of attention.
+SPARSE_KINDS = (
+    *("dsa_generation", "dsa_context"),
+    *("glm5_mqa_logits", "dsv4_paged_mqa_logits", "glm5_topk", "glm5_dsa_attn"),
+)
 
 # The share of a mean over drawn routings that any draw has (aiconfigurator rows: 10 to 25 % off).
 DRAWN_SHARE = 0.75
@@ -238,6 +248,16 @@ def _expert_flops(rows: pd.DataFrame) -> "pd.Series[float]":
     return 2 * expert_visits(rows)[0] * matrices / rows["tensor_parallel"]
 
 
+def _sparse_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the least bytes of sparse attention: its index keys, if it reads those of each token.
+
+    Kernels of selection and attention read scores and tokens that may be in L2.
+    """
+    keys = rows["batch"] * rows["past_len"] / rows["compress_ratio"] * INDEX_KEY_BYTES
+    scores = rows["kind"].astype(str).str.contains("logits|generation|context")
+    return keys.where(scores & ~rows["kind"].astype(str).str.contains("skip|hca"), 0.0)
+
+
 _ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
 
 KINDS: dict[RowKind, KindOfRow] = {
@@ -347,9 +367,17 @@ KINDS: dict[RowKind, KindOfRow] = {
     ),
     "sparse_attention": KindOfRow(
         sizes=("heads", "batch", "q_len"),
-        words=("kind", "past_len"),
-        shown=("kind", "kernel", "heads", "batch", "q_len", "past_len"),
+        words=("kind", "model"),
+        optional={
+            "past_len": 0,
+            "compress_ratio": 1,
+            "score_mode": "",
+            "gemm_dtype": "bf16",
+            "timing": "graph",
+        },
+        shown=("kind", "model", "heads", "batch", "q_len", "past_len", "kv_dtype", "gemm_dtype"),
         series=("kind", "heads"),
+        least_bytes=_sparse_bytes,
     ),
     "decode_step": KindOfRow(
         sizes=("context_tokens", "samples"),

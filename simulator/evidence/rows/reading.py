@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from pathlib import Path
 
 import pandas as pd
@@ -179,7 +180,8 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
     given, present = _words(columns), set(columns)
 
     def weight(words: set[str]) -> float:
-        return sum(1 / common[word] for word in words)
+        # Exact, so that the order of a set decides no tie.
+        return fsum(1 / common[word] for word in words)
 
     def likeness(kind: RowKind) -> float:
         either = needed[kind] | (given & common.keys())
