@@ -50,7 +50,10 @@ GPUS = (
     ),
     Column("constants", value=lambda gpu: "fitted" if gpu.fitted else "carried"),
 )
-SCENARIOS = (Column("scenario", value="id"), Column("points"), Column("verdict"), Column("title"))
+SCENARIOS = (
+    Column("scenario", value="id"),
+    *columns.named("points", "verdict", "verdict_basis", "title"),
+)
 CONSTANT = (Column("value"), Column("origin"), Column("source"))
 
 

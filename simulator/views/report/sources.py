@@ -199,7 +199,11 @@ def _origin(scenario: Scenario) -> Html:
         tag("h3", "Where the scenario comes from"),
         tag("p", scenario.description),
         bullets(scenario.sources),
-        tag("p", f"Expected answer: {scenario.verdict}. {scenario.verdict_reason}"),
+        tag(
+            "p",
+            f"Expected answer: {scenario.verdict} ({scenario.verdict_basis}). "
+            f"{scenario.verdict_reason}",
+        ),
     )
 
 
