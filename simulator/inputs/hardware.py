@@ -92,10 +92,12 @@ class Measured(Frozen):
     """Rates of a real card in microbenchmarks of large transfers and large products.
 
     ``memory_mib`` is the total the driver reports (``nvidia-smi``). Makers sell 2**30 bytes as one
-    GB, and some cards keep part of the memory for error correction.
+    GB, and some cards keep part of the memory for error correction. ``l2_mib`` is what the device
+    reports where tables say otherwise.
     """
 
     memory_mib: Figure | None = None
+    l2_mib: Figure | None = None
     memory_bandwidth_gb_per_s: Figure | None = None
     fp16_tflops: Figure | None = None
     bf16_tflops: Figure | None = None
@@ -204,8 +206,12 @@ class HardwareProfile(Frozen):
 
     @property
     def l2_bytes(self) -> float:
-        """Size of the last cache before memory: L2, or a larger one behind it. [bytes]."""
-        return (self.peak.memory_side_cache_mib or self.peak.l2_mib).value * MIB
+        """Size of the last cache before memory: L2, or a larger one behind it. [bytes].
+
+        A size that the device reports comes before a published one.
+        """
+        l2_mib = self.measured.l2_mib or self.peak.l2_mib
+        return (self.peak.memory_side_cache_mib or l2_mib).value * MIB
 
     @property
     def sm_count(self) -> int:

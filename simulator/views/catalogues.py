@@ -44,7 +44,7 @@ GPUS = (
     Column(
         "half_tflops", "TFLOP/s", lambda gpu: (gpu.peak.bf16_tflops or gpu.peak.fp16_tflops).value
     ),
-    Column("l2_mib", "MiB", "peak.l2_mib.value"),
+    Column("l2_mib", "MiB", lambda gpu: (gpu.measured.l2_mib or gpu.peak.l2_mib).value),
     Column(
         "usd_per_hour", "USD", lambda gpu: gpu.price_usd_per_hour and gpu.price_usd_per_hour.value
     ),
