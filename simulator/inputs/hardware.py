@@ -60,6 +60,37 @@ class FittedFigure(Figure):
     date: str | None = None
 
 
+class Price(Figure):
+    """What one GPU costs for an hour, and what kind of price that is. [USD].
+
+    Attributes
+    ----------
+    provider, day
+        Who asks it, and when it was read: a day, or only the year where the source has no more.
+    terms
+        On demand; serverless, which is billed by the second of work; or the user's own.
+    low_trust
+        Whether the source is second-hand, or contradicts itself.
+    """
+
+    value: Annotated[float, Field(ge=0, strict=True)]
+    provider: str = ""
+    terms: Literal["on demand", "serverless", "own"] = "own"
+    day: str = ""
+    low_trust: bool = False
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it ranks with prices on demand; whoever gives an own price sees to that."""
+        return self.terms != "serverless" and not self.low_trust
+
+    @property
+    def told(self) -> str:
+        """Provider, terms and day in words."""
+        words = [self.provider, self.terms, self.day, "low trust" if self.low_trust else ""]
+        return ", ".join(filter(None, words))
+
+
 class Peak(Frozen):
     """Published figures. Rates are dense, never those with sparsity."""
 
@@ -171,7 +202,7 @@ class HardwareProfile(Frozen):
     measured: Measured = Measured()
     fitted: dict[str, FittedFigure] = Field(default_factory=dict)
     sources: dict[Text, Text] = Field(default_factory=dict)
-    price_usd_per_hour: Figure | None = None
+    price_usd_per_hour: Price | None = None
 
     def __hash__(self) -> int:
         """Return a hash of the content, so that functions can cache results by profile."""

@@ -129,7 +129,16 @@ def gpu_rows(facts: Row) -> list[Row]:
         for key, figure in facts.get(table, {}).items()
     ]
     if "price_usd_per_hour" in facts:
-        rows.append({"figure": "price_usd_per_hour", **facts["price_usd_per_hour"]})
+        price = facts["price_usd_per_hour"]
+        told = ", ".join(filter(None, (price["provider"], price["terms"], price["day"])))
+        told += ", low trust" if price["low_trust"] else ""
+        rows.append(
+            {
+                "figure": "price_usd_per_hour",
+                "value": price["value"],
+                "source": f"{told}; {price['source']}",
+            }
+        )
     return rows + [
         {
             "figure": f"constant {key}",

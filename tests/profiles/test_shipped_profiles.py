@@ -117,6 +117,8 @@ CORRECTED: dict[str, dict[str, float | None]] = {
     "gb300": {"sm_count": 152},
     # Of the two figures in circulation, the one that 148 multiprocessors give.
     "b200-sxm": {"fp32_tflops": 75},
+    # The price was of cards with 16 GB, of another provider than the others' (0.79).
+    "v100-sxm2-32gb": {"price_usd_per_hour": None},
     # 362 TFLOP/s are below what the boost clock gives.
     "l40s": {"rate_mhz": 2490},
 }
@@ -248,6 +250,20 @@ def test_multiprocessors_clock_and_width_give_the_rates(path: Path) -> None:
     assert boost is None or clock.value <= boost.value * 1.01
 
 
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_price_says_what_it_is(path: Path) -> None:
+    """Provider and terms of each; a day, or it is not to be trusted; serverless is marked."""
+    price = shipped(path).price_usd_per_hour
+    if price is None:
+        return
+    assert price.provider
+    assert price.terms != "own"
+    assert price.low_trust or re.fullmatch(r"20\d\d(-\d\d-\d\d)?", price.day)
+    assert price.provider in price.source
+    assert ("serverless" in price.source) == (price.terms == "serverless")
+    assert price.comparable == (price.terms == "on demand" and not price.low_trust)
+
+
 def test_the_size_that_a_device_reports_comes_first() -> None:
     """The H200's tables say 50 MiB of L2; the device says 60, which its caches obey."""
     card = load_hardware("h200-sxm")
@@ -348,7 +364,8 @@ def test_figures_agree_with_the_facts(row: dict[str, str]) -> None:
     for field, column in PEAK_COLUMNS.items():
         expected = corrected.get(field, number(row[column]))
         assert value(getattr(profile.peak, field)) == expected, field
-    assert value(profile.price_usd_per_hour) == number(row["price_usd_per_gpu_hour"])
+    price = corrected.get("price_usd_per_hour", number(row["price_usd_per_gpu_hour"]))
+    assert value(profile.price_usd_per_hour) == price
     measured = profile.measured
     # The column is called bf16; on a card without bf16 its row is an fp16 product.
     half = measured.bf16_tflops if profile.peak.bf16_tflops else measured.fp16_tflops
