@@ -99,12 +99,12 @@ def summary(page: str) -> str:
     [count] = re.findall(r"from ([\d,]+) rows", page)
     held, left = list(table(HELD_OUT, page)), list(table(LEFT_OUT, page))
     inside = list(table(INTERVALS, page))
+    on = "shapes held out | GPU left out"
     cards = ", ".join(sorted({row["GPU left out"] for row in left}))
     lines = [
         f"From {count} rows. Ranges are over GPUs and formats; left out in turn were {cards}:",
         "",
-        "| kind | median error, shapes held out | GPU left out "
-        + "| intervals contain, shapes held out | GPU left out |",
+        f"| kind | median error, {on} | intervals contain, {on} |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for part in PARTS:

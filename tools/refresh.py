@@ -7,6 +7,7 @@ which documents are out of date.
 """
 
 import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -45,6 +46,7 @@ def output_of(command: str) -> str:
         done = subprocess.run(  # noqa: S603 - our own command, from our own docs
             [sys.executable, "-m", "simulator", *words[1:]],
             cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=False,
