@@ -93,6 +93,7 @@ def plan(
     tensor_parallel_sizes: Sequence[Size] | None = None,
     attentions: Sequence[Attention] | Attention | None = None,
     price_per_hour: float | None = None,
+    prices: str | Path | None = None,
     **settings: Any,
 ) -> "Plan":
     """Try GPUs, tensor-parallel sizes and kinds of attention.
@@ -102,9 +103,11 @@ def plan(
     gpus, tensor_parallel_sizes, attentions, target_step_ms
         What to try, by default all GPUs of known price, and ``tensor_parallel`` if given, else 1,
         2, 4, 8; and the longest acceptable decode step [ms].
+    prices
+        A TOML file of lines ``GPU = PRICE``; without ``gpus`` its GPUs are tried.
     """
     from simulator.answers.plan import plan as answer
-    from simulator.answers.price import as_gpus
+    from simulator.answers.price import as_gpus, with_prices
 
     limits = read_limits(
         target_step_ms=target_step_ms,
@@ -113,7 +116,11 @@ def plan(
         price_per_hour=price_per_hour,
     )
     shape, _, setup, work = _asked(model, _H100, settings)
-    return answer(shape, as_gpus(gpus), setup, work, **limits)
+    if prices is None:
+        cards = as_gpus(gpus)
+    else:
+        cards = with_prices(None if gpus is None else as_gpus(gpus), prices)
+    return answer(shape, cards, setup, work, **limits)
 
 
 def tree(model: ModelLike, gpu: GpuLike = _H100, **settings: Any) -> "TreePlan":

@@ -60,10 +60,14 @@ def gpu(
     architecture: str = "Nowhere NW100",
     measured: Mapping[str, float] | None = None,
     price: float | None = None,
+    terms: Mapping[str, Any] | None = None,
     name: str = "round",
     **peak: float | None,
 ) -> HardwareProfile:
-    """Return a GPU of round figures, ``constants`` fitted to it; None leaves a figure out."""
+    """Return a GPU of round figures, ``constants`` fitted to it; None leaves a figure out.
+
+    ``terms`` are further fields of its price.
+    """
     figures: dict[str, float | None] = {
         "memory_gb": 80,
         "memory_bandwidth_gb_per_s": 2000,
@@ -99,7 +103,7 @@ def gpu(
             "peak": {key: figure(value) for key, value in figures.items() if value is not None},
             "measured": {key: figure(value) for key, value in read.items()},
             "fitted": {key: figure(value) for key, value in (constants or {}).items() if value},
-            "price_usd_per_hour": None if price is None else figure(price),
+            "price_usd_per_hour": None if price is None else {**figure(price), **(terms or {})},
         }
     )
 

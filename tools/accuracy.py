@@ -147,9 +147,10 @@ SIZES: tuple[tuple[RowKind, str, Callable[[pd.DataFrame], Iterator[Any]]], ...] 
 def never_measured(found: residuals.Residuals) -> list[str]:
     """Tabulate each GPU's rows of every kind predicted from the constants of the other GPUs."""
     lines = [
-        "\n## A GPU never measured\n",
+        "\n## A GPU left out\n",
         "Each GPU's rows from its published peaks and the mean of the *other* GPUs' constants at its clock, for no particular",
-        "library, as questions about such a GPU are answered. Kernels that no default would choose are left out.\n",
+        "library, as questions about a GPU never measured are answered. All cards left out are NVIDIA's, and of generations that",
+        "others here share or follow: of AMD's cards and of GB202 nothing is known. Kernels that no default would choose are left out.\n",
         "| kernels | GPU left out | rows | median | 90th percentile | bias |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]

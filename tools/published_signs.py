@@ -1,8 +1,8 @@
 """Write docs/published_signs.md: python tools/published_signs.py, or tools/refresh.py.
 
 Published cells in which reading a shared context once was measured to win, to lose or to change
-nothing, each next to the model's ratio. Tests check every cell: cells that agree must still agree,
-and cells listed as missed must still be missed. A cell is timed as the kernel that was measured,
+nothing, each next to the model's ratio. Remarks and reports without a measurement are no cells.
+Tests check every cell: cells that agree must still agree, and cells listed as missed must still be missed. A cell is timed as the kernel that was measured,
 as far as its source tells what that kernel does.
 """
 
@@ -30,6 +30,7 @@ from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
 
 Sign = Literal["wins", "loses", "no gain"]
+MeasuredOn = Literal["kernel", "decode step", "whole batch"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 PAGES = Path(__file__).with_name("pages")
@@ -56,12 +57,18 @@ class PublishedCell:
     ----------
     source, what
         Where it was published, and the configuration in words.
+    measured_on
+        What the source timed.
+    baseline
+        What it was compared with.
+    untold
+        What the source leaves out, and is assumed here; empty if nothing.
     measured
         The published ratio, or statement.
     sign
         The sign of that: a win, a loss, or no change.
     of
-        Whether attention alone or the whole step was timed.
+        Whether the model times attention alone, with ``both_us`` beside it, or a whole step.
     shape, gpu, work
         The model, the GPU's name, and the fields of the workload.
     standard, bifurcated
@@ -79,6 +86,9 @@ class PublishedCell:
 
     source: str
     what: str
+    measured_on: MeasuredOn = "kernel"
+    baseline: str
+    untold: str = ""
     measured: str
     sign: Sign
     of: Literal["attention", "step"] = "attention"
@@ -170,10 +180,13 @@ def cells() -> Iterator[PublishedCell]:
         shape = load_model(group["model"]) if "model" in group else one_layer(*group["heads"])
         for cell in group["cells"]:
             sizes = {name: size for name, size in cell.items() if name in SIZES}
-            words = {**sizes, "samples": _samples(sizes["samples"])}
+            words = {**cell, "samples": _samples(sizes["samples"])}
             yield PublishedCell(
                 source=group["source"],
                 what=group["what"].format(**words),
+                measured_on=group.get("measured_on", "kernel"),
+                baseline=group["baseline"],
+                untold=group.get("untold", ""),
                 measured=cell["measured"],
                 sign=cell["sign"],
                 of=group.get("of", "attention"),
@@ -200,7 +213,8 @@ def generated() -> dict[Path, str]:
     right, wrong = [], []
     every = list(cells())
     for cell in every:
-        line = f"| {cell.source} | {cell.what} | {cell.of} | {cell.measured} | {cell.ratio():.2g} |"
+        told = (cell.source, cell.what, cell.measured_on, cell.baseline, cell.untold or "–")
+        line = f"| {' | '.join((*told, cell.measured, f'{cell.ratio():.2g}'))} |"
         if cell.why:
             wrong.append(f"{line} {cell.why} |")
         else:

@@ -2,11 +2,12 @@
 
 A block fenced as ``console`` holds commands after ``$``, followed by their output. A table below
 ``<!-- fields of MODULE.NAME -->`` has the fields and units of the columns of that name; their
-descriptions are the document's own. Run this file to rewrite both; with ``--check`` it only says
+descriptions are the document's own. README's figures of accuracy come from docs/accuracy.md. Run this file to rewrite both; with ``--check`` it only says
 which documents are out of date.
 """
 
 import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -14,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools import cascade_rule, paper_claims, published_signs
+from tools import accuracy_summary, cascade_rule, paper_claims, published_signs
 
 ROOT = Path(__file__).resolve().parent.parent
 # Pages that are generated whole, except docs/accuracy.md, which needs measured rows.
@@ -45,6 +46,7 @@ def output_of(command: str) -> str:
         done = subprocess.run(  # noqa: S603 - our own command, from our own docs
             [sys.executable, "-m", "simulator", *words[1:]],
             cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=False,
@@ -59,7 +61,7 @@ def refreshed(text: str) -> str:
         parts = [f"$ {command}\n{output_of(command)}" for command in commands(match.group(0))]
         return match.group(1) + "\n".join(parts) + match.group(3)
 
-    return BLOCK.sub(rewrite, described(text))
+    return BLOCK.sub(rewrite, accuracy_summary.summarised(described(text)))
 
 
 def described(text: str) -> str:

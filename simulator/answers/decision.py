@@ -8,11 +8,11 @@ from simulator.answers.capacity import Capacity, capacity
 from simulator.answers.compare import Comparison, compare
 from simulator.answers.estimate import Estimate
 from simulator.answers.generate import Generation, generate
-from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.answers.price import cost_per_million_tokens, price_of
 from simulator.answers.study import Case
 from simulator.answers.verdict import Verdict
 from simulator.errors import WorkloadError
-from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.hardware import HardwareProfile, Price
 from simulator.inputs.setup import ATTENTIONS, Attention
 
 Standing = Literal[
@@ -39,8 +39,8 @@ class Choice:
 
     Attributes
     ----------
-    usd_per_hour
-        Price of the whole group, None where unknown.
+    price
+        Price of one GPU, None where unknown.
     name
         How the GPU was named: an id or a path.
     asked
@@ -52,9 +52,20 @@ class Choice:
     name: str
     comparison: Comparison
     limits: Mapping[Attention, Capacity]
-    usd_per_hour: float | None
+    price: Price | None
     asked: bool
     target_step_s: float | None
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """Price of the whole group, None where unknown. [USD]."""
+        gpus = self.comparison.standard.setup.tensor_parallel
+        return None if self.price is None else self.price.value * gpus
+
+    @property
+    def comparable(self) -> bool:
+        """Whether a price is known that ranks with others."""
+        return self.price is not None and self.price.comparable
 
     @property
     def gpu(self) -> HardwareProfile:
@@ -129,8 +140,8 @@ class Decision:
 
     @property
     def cheapest(self) -> Choice | None:
-        """The qualifying choice with the lowest cost per token."""
-        priced = [c for c in self.choices if c.will_do and c.usd_per_hour is not None]
+        """The qualifying choice with the lowest cost per token, at a comparable price."""
+        priced = [choice for choice in self.choices if choice.will_do and choice.comparable]
         return min(priced, key=_cost, default=None)
 
     @property
@@ -189,7 +200,7 @@ def decide(
                     attention: capacity(result, target_step_s=target_step_s)
                     for attention, result in both.items()
                 },
-                usd_per_hour=price_per_hour(gpu, case.setup.tensor_parallel, usd_per_hour),
+                price=price_of(gpu, usd_per_hour),
                 asked=index < asked,
                 target_step_s=target_step_s,
             )
@@ -229,12 +240,13 @@ def _requests(
         )
 
 
-def _order(choice: Choice) -> tuple[bool, bool, bool, float, float]:
+def _order(choice: Choice) -> tuple[bool, bool, bool, bool, float, float]:
     """Order GPUs: the scenario's own, then those that qualify, by cost and by time."""
     return (
         not choice.asked,
         not choice.will_do,
         not choice.fits,
+        not choice.comparable,
         _cost(choice),
         choice.best.step_s,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from simulator.answers.capacity import capacity
 from simulator.answers.estimate import Estimate, check_workload, estimate
-from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_per_hour, priced_gpus
+from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_of, priced_gpus
 from simulator.answers.study import Study
 from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_grid
 from simulator.counts.attention.registry import algorithms
@@ -305,7 +305,8 @@ def by_gpu(study: Study) -> "pd.DataFrame":
     pandas.DataFrame
         The columns of :func:`simulator.answers.frames.grid`, and ``gpu_name``, ``gpus`` (in the
         group), ``constants`` (their origin), ``hash`` (of the profile), ``tokens_per_s_per_gpu``,
-        ``usd_per_hour`` of the group and ``usd_per_million_tokens``, NaN where no price is known.
+        ``usd_per_hour`` of the group and ``usd_per_million_tokens``, NaN where no price is known,
+        and ``price_comparable``.
 
     Raises
     ------
@@ -323,14 +324,15 @@ def by_gpu(study: Study) -> "pd.DataFrame":
                 problems.append(str(problem))
                 continue
             gpus = study.setup.tensor_parallel
-            price = price_per_hour(gpu, gpus, study.usd_per_hour)
+            price = price_of(gpu, study.usd_per_hour)
             part = part.assign(
                 gpu_name=gpu.name,
                 gpus=gpus,
                 constants=rates(gpu, study.setup.constants).origin,
                 hash=gpu.content_hash,
                 tokens_per_s_per_gpu=part["tokens_per_s"] / gpus,
-                usd_per_hour=float("nan") if price is None else price,
+                usd_per_hour=float("nan") if price is None else price.value * gpus,
+                price_comparable=price is not None and price.comparable,
             )
             dollars_per_s = part["usd_per_hour"] / SECONDS_PER_HOUR
             parts.append(

@@ -6,10 +6,10 @@ from functools import cached_property
 
 from simulator.answers.capacity import Capacity, capacity
 from simulator.answers.estimate import Estimate, check_workload, estimate
-from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.answers.price import cost_per_million_tokens, price_of
 from simulator.counts.attention.registry import find_way
 from simulator.errors import WorkloadError
-from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.hardware import HardwareProfile, Price
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.workload import Workload
@@ -27,20 +27,37 @@ class Option:
         The decode step at the workload's own sizes.
     target_step_s
         The target it has to meet. [s]
-    usd_per_hour, usd_per_million_tokens
-        Prices of the whole group, None where unknown.
+    price
+        The price of one GPU, None where unknown.
     meets_target
         Whether the workload fits, and its step is no longer than the target.
     pareto
         Whether no other option that meets the target is at least as fast and as cheap per token.
+        Only options with comparable prices compete.
     """
 
     result: Estimate
     target_step_s: float | None
-    usd_per_hour: float | None
-    usd_per_million_tokens: float | None
+    price: Price | None
     meets_target: bool
     pareto: bool = False
+
+    @property
+    def comparable(self) -> bool:
+        """Whether a price is known that ranks with others."""
+        return self.price is not None and self.price.comparable
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """Price of the whole group, None where unknown. [USD]."""
+        return None if self.price is None else self.price.value * self.gpus
+
+    @property
+    def usd_per_million_tokens(self) -> float | None:
+        """Cost of a million tokens, None where no price is known. [USD]."""
+        if self.usd_per_hour is None:
+            return None
+        return cost_per_million_tokens(self.usd_per_hour, self.result.tokens_per_s)
 
     @cached_property
     def limits(self) -> Capacity:
@@ -66,12 +83,12 @@ class Plan:
     ----------
     options
         Every GPU, tensor-parallel size and kind of attention tried: those that meet the target,
-        cheapest per token first; then those that fit, fastest first; then the rest, those that
-        lack the least memory first. In each of these, options whose interval is not known come
-        last.
+        cheapest per token first, and after them those whose price is of another kind; then those
+        that fit, fastest first; then the rest, those that lack the least memory first. In each of
+        these, options whose interval is not known come last.
     cheapest
-        The option with the lowest price per hour that meets the target, if possible one whose
-        interval is known and that surely fits; None if none meets it or no price is known.
+        The option with the lowest comparable price per hour that meets the target, if possible one
+        whose interval is known and that surely fits; None if there is none.
     fewest_gpus
         For each GPU id, the smallest group of that GPU that meets the target; None if none does.
     skipped
@@ -134,7 +151,7 @@ def plan(
                 if str(error) not in skipped:
                     skipped.append(str(error))
                 continue
-            price = price_per_hour(gpu, size, usd_per_hour)
+            price = price_of(gpu, usd_per_hour)
             for attention in attentions:
                 result = estimate(model, gpu, split.under(attention), work)
                 in_time = target_step_s is None or result.step_s <= target_step_s
@@ -142,10 +159,7 @@ def plan(
                     Option(
                         result=result,
                         target_step_s=target_step_s,
-                        usd_per_hour=price,
-                        usd_per_million_tokens=None
-                        if price is None
-                        else cost_per_million_tokens(price, result.tokens_per_s),
+                        price=price,
                         meets_target=bool(result.memory.fits) and in_time,
                     )
                 )
@@ -161,7 +175,7 @@ def plan(
     )
 
 
-def _order(option: Option) -> tuple[bool, bool, bool, float, float]:
+def _order(option: Option) -> tuple[bool, bool, bool, bool, float, float]:
     """Sort options: first those that meet the target, by cost; then the others, nearest first."""
     cost = option.usd_per_million_tokens
     fits = bool(option.result.memory.fits)
@@ -170,6 +184,7 @@ def _order(option: Option) -> tuple[bool, bool, bool, float, float]:
         not option.meets_target,
         not fits,
         fits and not option.result.interval_known,
+        by_cost and not option.comparable,
         cost if by_cost and cost is not None else float("inf"),
         option.result.step_s if fits else -float(option.result.memory.free_bytes),
     )
@@ -177,11 +192,7 @@ def _order(option: Option) -> tuple[bool, bool, bool, float, float]:
 
 def _mark_pareto(options: Sequence[Option]) -> list[Option]:
     """Mark the options on the Pareto front of step time and cost per token."""
-    good = [
-        option
-        for option in options
-        if option.meets_target and option.usd_per_million_tokens is not None
-    ]
+    good = [option for option in options if option.meets_target and option.comparable]
     # A bound beats nobody, unless there are bounds alone.
     good = [option for option in good if option.result.interval_known] or good
 
@@ -212,7 +223,7 @@ def _cheapest(options: Sequence[Option]) -> Option | None:
             index,
         )
         for index, option in enumerate(options)
-        if option.meets_target and option.usd_per_hour is not None
+        if option.meets_target and option.comparable
     ]
     return options[min(priced)[-1]] if priced else None
 

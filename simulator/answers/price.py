@@ -2,9 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from simulator.errors import WorkloadError
-from simulator.inputs.hardware import GpuLike, HardwareProfile, as_gpu, profile_files, read_profile
+from simulator.inputs.files import read_toml
+from simulator.inputs.hardware import (
+    GpuLike,
+    HardwareProfile,
+    Price,
+    as_gpu,
+    load_hardware,
+    profile_files,
+    read_profile,
+)
 
 SECONDS_PER_HOUR = 3600
 TOKENS_PRICED = 1e6
@@ -31,6 +41,58 @@ def as_gpus(gpus: Sequence[GpuLike] | GpuLike | None) -> list[HardwareProfile]:
     return [as_gpu(gpus)]
 
 
+def with_prices(gpus: Sequence[HardwareProfile] | None, path: str | Path) -> list[HardwareProfile]:
+    """Return GPUs with the prices of a file of the user's own.
+
+    Parameters
+    ----------
+    gpus
+        Those to price; the profiles' own prices remain for those that the file does not name.
+        None for the GPUs of the file.
+    path
+        A TOML file of lines ``GPU = PRICE``, the name of a GPU and USD for an hour of one.
+
+    Raises
+    ------
+    WorkloadError
+        If the file cannot be read, has no price, or a value is not a price.
+    ProfileError
+        If it names a GPU that is unknown.
+    """
+    own: dict[str, HardwareProfile] = {}
+    for name, value in read_toml(path, WorkloadError).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise WorkloadError(f"{path}: {name} = {value!r} is not a price in USD")
+        gpu = load_hardware(name)
+        if gpu.id in own:
+            raise WorkloadError(f"{path}: {name}: {gpu.id} has a price already")
+        price = _own_price(float(value), name, source=str(path))
+        own[gpu.id] = gpu.model_copy(update={"price_usd_per_hour": price})
+    if not own:
+        raise WorkloadError(f"{path} has no price; write lines such as h100-sxm = 2.1")
+    return list(own.values()) if gpus is None else [own.get(gpu.id, gpu) for gpu in gpus]
+
+
+def _own_price(value: float, name: str, *, source: str) -> Price:
+    """Return a price that the user gave."""
+    if not 0 <= value < math.inf:
+        raise WorkloadError(f"{name} = {value} is not a price in USD")
+    return Price(value=value, source=source)
+
+
+def price_of(gpu: HardwareProfile, usd_per_hour: float | None = None) -> Price | None:
+    """Return the price of one GPU, the user's own first; None where no price is known.
+
+    Raises
+    ------
+    WorkloadError
+        If the user's price is negative or not a number.
+    """
+    if usd_per_hour is not None:
+        return _own_price(usd_per_hour, "price_per_hour", source="given")
+    return gpu.price_usd_per_hour
+
+
 def price_per_hour(
     gpu: HardwareProfile, gpus: int, usd_per_hour: float | None = None
 ) -> float | None:
@@ -48,13 +110,8 @@ def price_per_hour(
     WorkloadError
         If the user's price is negative or not a number.
     """
-    if usd_per_hour is not None:
-        if not 0 <= usd_per_hour < math.inf:
-            raise WorkloadError(f"price_per_hour = {usd_per_hour} is not a price in USD")
-        return usd_per_hour * gpus
-    if gpu.price_usd_per_hour is None:
-        return None
-    return gpu.price_usd_per_hour.value * gpus
+    price = price_of(gpu, usd_per_hour)
+    return None if price is None else price.value * gpus
 
 
 def cost_per_million_tokens(usd_per_hour: float, tokens_per_s: float) -> float:

@@ -122,6 +122,14 @@ def _plan(
         ),
     ] = None,
     price_per_hour: opt.PricePerHour = None,
+    prices: Annotated[
+        str | None,
+        opt.work(
+            "--prices",
+            text="TOML file of your own prices: lines GPU = USD per hour, the default GPUs.",
+            metavar="FILE",
+        ),
+    ] = None,
     check: opt.Check = False,
 ) -> None:
     """Plan capacity: what fits, in time, on which GPU, at what cost."""
@@ -129,12 +137,15 @@ def _plan(
 
     if tensor_parallel_sizes and question.tensor_parallel is not None:
         raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
+    if prices is not None and price_per_hour is not None:
+        raise typer.BadParameter("--prices says what each GPU costs; leave out --price-per-hour")
     result = api.plan(
         gpus=gpu,
         target_step_ms=target_step_ms,
         tensor_parallel_sizes=tensor_parallel_sizes,
         attentions=attention,
         price_per_hour=price_per_hour,
+        prices=prices,
         **question.settings(tensor_parallel=question.tensor_parallel),
     )
     output.write(

@@ -60,6 +60,37 @@ class FittedFigure(Figure):
     date: str | None = None
 
 
+class Price(Figure):
+    """What one GPU costs for an hour, and what kind of price that is. [USD].
+
+    Attributes
+    ----------
+    provider, day
+        Who asks it, and when it was read: a day, or only the year where the source has no more.
+    terms
+        On demand; serverless, which is billed by the second of work; or the user's own.
+    low_trust
+        Whether the source is second-hand, or contradicts itself.
+    """
+
+    value: Annotated[float, Field(ge=0, strict=True)]
+    provider: str = ""
+    terms: Literal["on demand", "serverless", "own"] = "own"
+    day: str = ""
+    low_trust: bool = False
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it ranks with prices on demand; whoever gives an own price sees to that."""
+        return self.terms != "serverless" and not self.low_trust
+
+    @property
+    def told(self) -> str:
+        """Provider, terms and day in words."""
+        words = [self.provider, self.terms, self.day, "low trust" if self.low_trust else ""]
+        return ", ".join(filter(None, words))
+
+
 class Peak(Frozen):
     """Published figures. Rates are dense, never those with sparsity."""
 
@@ -92,10 +123,12 @@ class Measured(Frozen):
     """Rates of a real card in microbenchmarks of large transfers and large products.
 
     ``memory_mib`` is the total the driver reports (``nvidia-smi``). Makers sell 2**30 bytes as one
-    GB, and some cards keep part of the memory for error correction.
+    GB, and some cards keep part of the memory for error correction. ``l2_mib`` is what the device
+    reports where tables say otherwise.
     """
 
     memory_mib: Figure | None = None
+    l2_mib: Figure | None = None
     memory_bandwidth_gb_per_s: Figure | None = None
     fp16_tflops: Figure | None = None
     bf16_tflops: Figure | None = None
@@ -169,7 +202,7 @@ class HardwareProfile(Frozen):
     measured: Measured = Measured()
     fitted: dict[str, FittedFigure] = Field(default_factory=dict)
     sources: dict[Text, Text] = Field(default_factory=dict)
-    price_usd_per_hour: Figure | None = None
+    price_usd_per_hour: Price | None = None
 
     def __hash__(self) -> int:
         """Return a hash of the content, so that functions can cache results by profile."""
@@ -204,8 +237,12 @@ class HardwareProfile(Frozen):
 
     @property
     def l2_bytes(self) -> float:
-        """Size of the last cache before memory: L2, or a larger one behind it. [bytes]."""
-        return (self.peak.memory_side_cache_mib or self.peak.l2_mib).value * MIB
+        """Size of the last cache before memory: L2, or a larger one behind it. [bytes].
+
+        A size that the device reports comes before a published one.
+        """
+        l2_mib = self.measured.l2_mib or self.peak.l2_mib
+        return (self.peak.memory_side_cache_mib or l2_mib).value * MIB
 
     @property
     def sm_count(self) -> int:

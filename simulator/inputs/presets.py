@@ -35,6 +35,8 @@ class Preset:
     ----------
     aliases
         Its names on the Hugging Face hub, and others.
+    own_max_tokens
+        Aliases whose file has another maximum of tokens, each with its own; their shapes are alike.
     source
         Source of its sizes.
     note
@@ -52,6 +54,7 @@ class Preset:
 
     name: str
     aliases: tuple[str, ...] = ()
+    own_max_tokens: Mapping[str, int] = field(default_factory=dict)
     source: str = ""
     note: str = ""
     parameters: int | None = None
@@ -76,6 +79,14 @@ class Preset:
             shape = shape_from_config(config, name=self.name, where=where)
         notes = (*shape.notes, self.note) if self.note else shape.notes
         return shape.model_copy(update={"source": self.source, "notes": notes})
+
+    def called(self, name: str) -> ModelShape:
+        """Return the shape of the model of that name: an alias may have its own maximum."""
+        for alias, tokens in self.own_max_tokens.items():
+            own = _folded(alias.rpartition("/")[2])
+            if own == _folded(name).rpartition("/")[2]:
+                return self.model.model_copy(update={"name": own, "max_context_tokens": tokens})
+        return self.model
 
 
 @cache
@@ -243,7 +254,7 @@ def _load(name: str | Path, assume: str | None) -> ModelShape:
     if not is_path:
         preset = find_preset(text)
         if preset is not None:
-            return preset.model
+            return preset.called(text)
     # Not expanduser, which raises for an unknown user.
     path = Path.home() / text[2:] if text.startswith("~/") else Path(text)
     if "\0" in text or not (is_path or (text and _exists(path))):

@@ -30,6 +30,7 @@ from simulator.resources import SCENARIO_PATH_VARIABLE, toml_files
 SCHEMA_VERSION = 1
 
 Verdict = Literal["gain", "no gain", "mixed"]
+Basis = Literal["measured", "stated", "derived"]
 Value = int | float | str
 
 # The speed-up that justifies a change of kernel; larger than a good model's error.
@@ -95,7 +96,11 @@ class Scenario(Frozen):
         Sources of sizes and verdict.
     verdict
         The expected answer about bifurcated attention for the time of a whole decode step, in the
-        sense of :func:`verdict_of`. It is a claim from the sources, not this package's output.
+        sense of :func:`verdict_of`. It is not this package's output.
+    verdict_basis
+        What the verdict rests on. Measured: a source timed decode steps or whole batches at the
+        grid's sizes. Stated: a source says so, or timed attention alone or another setting; so it
+        is where a file does not say. Derived: it follows from bytes and sizes, and nobody timed it.
     models, gpus
         Names or paths for :func:`~simulator.inputs.presets.load_model` and
         :func:`~simulator.inputs.hardware.load_hardware`; relative paths start at the working
@@ -114,6 +119,7 @@ class Scenario(Frozen):
     question: Text
     sources: Texts
     verdict: Verdict
+    verdict_basis: Basis = "stated"
     verdict_reason: Text
     models: Texts
     gpus: Texts

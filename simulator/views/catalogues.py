@@ -44,13 +44,16 @@ GPUS = (
     Column(
         "half_tflops", "TFLOP/s", lambda gpu: (gpu.peak.bf16_tflops or gpu.peak.fp16_tflops).value
     ),
-    Column("l2_mib", "MiB", "peak.l2_mib.value"),
+    Column("l2_mib", "MiB", lambda gpu: (gpu.measured.l2_mib or gpu.peak.l2_mib).value),
     Column(
         "usd_per_hour", "USD", lambda gpu: gpu.price_usd_per_hour and gpu.price_usd_per_hour.value
     ),
     Column("constants", value=lambda gpu: "fitted" if gpu.fitted else "carried"),
 )
-SCENARIOS = (Column("scenario", value="id"), Column("points"), Column("verdict"), Column("title"))
+SCENARIOS = (
+    Column("scenario", value="id"),
+    *columns.named("points", "verdict", "verdict_basis", "title"),
+)
 CONSTANT = (Column("value"), Column("origin"), Column("source"))
 
 
@@ -126,7 +129,16 @@ def gpu_rows(facts: Row) -> list[Row]:
         for key, figure in facts.get(table, {}).items()
     ]
     if "price_usd_per_hour" in facts:
-        rows.append({"figure": "price_usd_per_hour", **facts["price_usd_per_hour"]})
+        price = facts["price_usd_per_hour"]
+        told = ", ".join(filter(None, (price["provider"], price["terms"], price["day"])))
+        told += ", low trust" if price["low_trust"] else ""
+        rows.append(
+            {
+                "figure": "price_usd_per_hour",
+                "value": price["value"],
+                "source": f"{told}; {price['source']}",
+            }
+        )
     return rows + [
         {
             "figure": f"constant {key}",

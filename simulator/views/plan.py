@@ -65,6 +65,9 @@ OPTION = (
         heading="USD per million",
         cell=lambda option: text.money(option.usd_per_million_tokens, 3),
     ),
+    Column("price", "text", lambda option: option.price and option.price.told),
+    Column("price_source", "text", lambda option: option.price and option.price.source),
+    Column("price_comparable", "bool", "comparable"),
     *columns.within("limits", LIMITS),
     *columns.pick(
         estimate.MEMORY,
@@ -98,7 +101,7 @@ def plan_object(result: Plan) -> Row:
         "fewest_gpus": result.fewest_gpus,
         **columns.as_object([OPTIONS, Column("skipped")], result),
         "notes": [
-            "cheapest is the option that meets the target at the least price per hour",
+            "cheapest is the option that meets the target at the least comparable price per hour",
             "limits (most_samples ...) hold with the other sizes as asked",
             *model_notes(result.options[0].result.model),
             *_memory_sentences(result.options),
@@ -141,6 +144,7 @@ def plan_view(result: Plan) -> "RenderableType":
                 *result.skipped,
                 _origins_sentence([option.result for option in shown]),
                 *model_notes(result.options[0].result.model),
+                *_price_sentences(result.options),
                 *_unknown_sentences(shown),
                 *_memory_sentences(shown),
                 *dict.fromkeys(copies),
@@ -163,6 +167,21 @@ def _memory_sentences(options: Sequence[Option]) -> Iterable[str]:
     """Say what of the options' memory is carried, each thing once."""
     results = (option.result for option in options)
     return dict.fromkeys(note for item in results for note in memory_notes(item.gpu, item.setup))
+
+
+def _price_sentences(options: Sequence[Option]) -> list[str]:
+    """Say who asks each price, and which prices rank apart."""
+    prices = {item.result.gpu.id: item.price for item in options if item.price is not None}
+    told = {
+        comparable: [
+            f"{gpu} {text.money(price.value, 2)} ({price.told})"
+            for gpu, price in prices.items()
+            if price.comparable == comparable
+        ]
+        for comparable in (True, False)
+    }
+    said = {True: "USD per GPU hour", False: "Ranked apart, and never cheapest"}
+    return [f"{said[kind]}: {'; '.join(parts)}." for kind, parts in told.items() if parts]
 
 
 def _origins_sentence(results: Sequence[Estimate]) -> str:
@@ -193,7 +212,8 @@ def _sentences(result: Plan) -> "list[Text]":
         return [
             columns.line(
                 f"Fastest that {target}: {fastest.gpus} x {fastest.result.gpu.id}, "
-                f"{fastest.attention}. No price is known; give one with --price-per-hour."
+                f"{fastest.attention}. No comparable price is known; give --prices "
+                "or --price-per-hour."
             )
         ]
     best = result.cheapest
@@ -203,10 +223,15 @@ def _sentences(result: Plan) -> "list[Text]":
             (f"{best.gpus} x {best.result.gpu.id}, {best.attention}", "bold cyan"),
             f", {format_time(best.result.step_s)} per step "
             f"({text.interval_phrase(best.result.step_low_s, best.result.step_high_s)}), "
-            f"{text.money(best.usd_per_hour, 2)} USD/h, "
+            f"{text.money(best.usd_per_hour, 2)} USD/h ({_told(best)}), "
             f"{text.money(best.usd_per_million_tokens, 3)} USD per million tokens.",
         )
     ]
+
+
+def _told(option: Option) -> str:
+    """Say what kind of price an option has."""
+    return option.price.told if option.price else ""
 
 
 def _nearest(option: Option) -> "Text":
@@ -246,4 +271,6 @@ def _standing(option: Option, result: Plan) -> str:
         marks.append("interval not known")
     if option is result.cheapest:
         marks.append("cheapest")
+    if option.price and not option.comparable:
+        marks.append("low-trust price" if option.price.low_trust else f"{option.price.terms} price")
     return ", ".join(marks)

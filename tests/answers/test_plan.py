@@ -165,6 +165,29 @@ def test_one_kind_of_attention_can_be_planned_alone() -> None:
     assert layouts == {("standard", "rebuilt"), ("bifurcated", "shared")}
 
 
+APART = (
+    gpu(ROUND_CONSTANTS, name="rumour", price=0.1, terms={"low_trust": True}),
+    gpu(ROUND_CONSTANTS, name="seconds", price=0.2, terms={"terms": "serverless"}),
+)
+
+
+def test_prices_of_another_kind_rank_apart() -> None:
+    """Neither a low-trust nor a serverless price is cheapest or Pareto, however low it is."""
+    result = _plan(cards=(*APART, CHEAP), tensor_parallel_sizes=(1,), samples=4)
+    names = [option.result.gpu.id for option in result.options]
+    assert names[:2] == ["cheap", "cheap"]
+    assert result.cheapest is not None
+    assert result.cheapest.result.gpu.id == "cheap"
+    for option in result.options:
+        assert option.meets_target
+        assert option.comparable == (option.result.gpu.id == "cheap")
+        assert option.comparable or not option.pareto
+    alone = _plan(cards=APART, tensor_parallel_sizes=(1,), samples=4)
+    assert alone.cheapest is None
+    own = _plan(cards=APART, tensor_parallel_sizes=(1,), samples=4, usd_per_hour=1.0)
+    assert own.cheapest is not None
+
+
 def test_what_no_rows_describe_comes_after_what_they_do() -> None:
     """16 GPUs are cheap here, but no rows are of so many: 8 come first, and are the cheapest."""
     cards = {"cards": (load_hardware("h100-sxm"),), "usd_per_hour": 1.0}

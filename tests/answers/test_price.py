@@ -1,12 +1,14 @@
 """Prices of hours and tokens."""
 
 import math
+from pathlib import Path
 
 import pytest
 from builders import gpu
 
-from simulator.answers.price import cost_per_million_tokens, price_per_hour
-from simulator.errors import WorkloadError
+from simulator.answers.price import cost_per_million_tokens, price_per_hour, with_prices
+from simulator.errors import ProfileError, WorkloadError
+from simulator.inputs.hardware import load_hardware
 
 
 def test_the_user_s_price_comes_first() -> None:
@@ -30,3 +32,42 @@ def test_a_million_tokens_by_hand() -> None:
     """1000 tokens/s are 3.6 million an hour: at 7.20 USD an hour, 2 USD a million."""
     assert cost_per_million_tokens(7.2, 1000) == pytest.approx(2)
     assert cost_per_million_tokens(0, 1000) == 0
+
+
+def test_a_file_of_one_s_own_prices(tmp_path: Path) -> None:
+    """It replaces the profiles' prices, by any name of a card, and leaves the others."""
+    path = tmp_path / "prices.toml"
+    path.write_text('h100 = 1.5\n"RTX 4090" = 0\n', encoding="utf-8")
+    own = {card.id: price_per_hour(card, 2) for card in with_prices(None, path)}
+    assert own == {"h100-sxm": 3.0, "rtx-4090": 0.0}
+    cards = [load_hardware("h100-sxm"), load_hardware("l40s")]
+    first, second = with_prices(cards, path)
+    assert price_per_hour(first, 1) == 1.5
+    assert first.price_usd_per_hour is not None
+    assert first.price_usd_per_hour.comparable
+    assert second == cards[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("h100 = -1", WorkloadError, "h100 = -1.0 is not a price"),
+        ("h100 = true", WorkloadError, "h100 = True is not a price"),
+        ('h100 = "2"', WorkloadError, "h100 = '2' is not a price"),
+        ("h100 = nan", WorkloadError, "h100 = nan is not a price"),
+        ("h1000 = 2", ProfileError, "unknown GPU 'h1000'"),
+        ("h100 = 2\nh100-sxm = 3", WorkloadError, "h100-sxm has a price already"),
+        ("", WorkloadError, "has no price"),
+        ("h100", WorkloadError, "prices.toml"),
+    ],
+)
+def test_a_wrong_price_file_is_refused(
+    tmp_path: Path, text: str, error: type[Exception], words: str
+) -> None:
+    """One line names the entry."""
+    path = tmp_path / "prices.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(error) as raised:
+        with_prices(None, path)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -15,6 +15,8 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("estimat", *M), 2, ("No such command 'estimat'", "estimate")),
     (("plan", *M, "--tp", "2", "--gpus", "4"), 2, ("--gpus", "--tp", "one of both")),
     (("plan", *M, "--tp", "1", "--gpus", "4"), 2, ("--gpus", "--tp", "one of both")),
+    (("plan", *M, "--prices", "p", "--price-per-hour", "1"), 2, ("--prices", "--price-per-hour")),
+    (("plan", *M, "--prices", "nowhere.toml"), 1, ("cannot read nowhere.toml",)),
     (("compare", *M, "-g", "l4", "--gpu", "h100"), 2, ("--gpu takes one value", "2 times")),
     (("estimate", *M, *M, *M), 2, ("--model takes one value", "3 times")),
     (("estimate", *M, "-n4", "--samples", "4"), 2, ("--samples takes one value",)),

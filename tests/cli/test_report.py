@@ -96,7 +96,7 @@ def test_a_scenario_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert "A &lt;b&gt;bold&lt;/b&gt; load" in page
     assert "# mine &amp; yours" in page
-    assert "The scenario expects “gain”; the model says “no gain”." in page
+    assert "The scenario expects “gain” (stated); the model says “no gain”." in page
 
 
 @pytest.mark.usefixtures("_one_figure")

@@ -99,5 +99,5 @@ def test_what_an_engine_does_not_share(kernel: str, model: str, tree: bool, word
 
 @pytest.mark.parametrize("kernel", ENGINES)
 def test_no_engine_shares_a_latent_cache(kernel: str) -> None:
-    """FlashInfer's maintainers say so of theirs (flashinfer#789); the others need K and V."""
+    """A remark of flashinfer#789 says so of FlashInfer's; the others need K and V."""
     assert "latent" in find_way(kernel).refusal(deepseek_v3(), Workload())

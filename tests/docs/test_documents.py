@@ -19,7 +19,7 @@ from simulator.inputs.hardware import profile_files
 from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
 from simulator.inputs.presets import presets
 from simulator.inputs.scenario import load_scenario, scenario_files
-from tools import refresh
+from tools import accuracy_summary, refresh
 
 CHECKOUT = Path(__file__).parents[2]
 COMMANDS = (CHECKOUT / "docs" / "commands.md").read_text(encoding="utf-8")
@@ -315,6 +315,34 @@ def test_the_readme_counts_right() -> None:
     assert tuple(map(int, found.groups()[:4])) == expected
     assert found.group(5) == words[fruitless]
     assert f"has {len(profile_files())} examples" in " ".join(COMMANDS.split())
+
+
+def test_figures_of_accuracy_are_the_pages() -> None:
+    """README's table is what docs/accuracy.md says, and the rest of the section has no figure."""
+    assert accuracy_summary.BLOCK.search(README), "the marks of the table are gone"
+    assert accuracy_summary.summarised(README) == README, "run python tools/refresh.py"
+    section = README.partition("## Accuracy and limits")[2].partition("\n## ")[0]
+    prose = accuracy_summary.BLOCK.sub("", section)
+    assert re.findall(r"\d+ %", prose) == ["80 %"]
+
+
+def test_the_summary_by_hand() -> None:
+    """Ranges are over a kind's GPUs; what a table does not have is a dash."""
+    page = (
+        "from 1,234 rows\n## Kernels, on shapes the fit has not seen\n\n"
+        "| GPU | rows of | constants for | median |\n| --- | --- | --- | ---: |\n"
+        "| a | gemm | all | 4.2 % |\n| b | gemm | all | 7.8 % |\n| b | gemm | fp8 | |\n"
+        "\n## A GPU left out\n\n| kernels | GPU left out | median |\n| --- | --- | ---: |\n"
+        "| gemm | a | 9.0 % |\n\n## Do the intervals hold?\n\n"
+        "| checked on | GPU | inside |\n| --- | --- | ---: |\n"
+        "| shapes held out: gemm | a | 80 % |\n| shapes held out: gemm | b | 78 % |\n"
+        "| sum of four products | a | 71 % |\n"
+    )
+    lines = accuracy_summary.summary(page).splitlines()
+    assert "1,234 rows" in lines[0]
+    assert "| products, 16 bits | 4 to 8 % | 9 % | 78 to 80 % | – |" in lines
+    assert "| products, 8 and 4 bits | – | – | – | – |" in lines
+    assert "| sum of four products | – | – | 71 % | – |" in lines
 
 
 def test_exit_codes_are_documented() -> None:

@@ -193,6 +193,41 @@ def test_a_model_goes_by_its_names(alias: str, name: str) -> None:
     assert load_model(alias) == load_model(name)
 
 
+# Twelve aliases with files of their own: Qwen's model cards.
+OWN_MAXIMA = {
+    "Qwen/Qwen2-0.5B-Instruct": (131072, 32768),
+    "Qwen/Qwen2-7B-Instruct": (131072, 32768),
+    "Qwen/Qwen2.5-1.5B-Instruct": (131072, 32768),
+    "Qwen/Qwen2.5-7B-Instruct": (131072, 32768),
+    "Qwen/Qwen2.5-32B-Instruct": (131072, 32768),
+    "Qwen/Qwen2.5-72B-Instruct": (131072, 32768),
+    **{
+        f"Qwen/Qwen3-{size}-Base": (40960, 32768)
+        for size in ("0.6B", "1.7B", "4B", "8B", "14B", "30B-A3B")
+    },
+}
+
+
+@pytest.mark.parametrize(("alias", "maxima"), OWN_MAXIMA.items())
+def test_an_alias_has_its_own_maximum(alias: str, maxima: tuple[int, int]) -> None:
+    """A chat model and its base differ in the longest context, and in nothing else."""
+    other, own = load_model(find_preset(alias).name), load_model(alias)
+    assert (other.max_context_tokens, own.max_context_tokens) == maxima
+    assert load_model(own.name) == own
+    same = {"name": other.name, "max_context_tokens": other.max_context_tokens}
+    assert own.model_copy(update=same) == other
+
+
+def test_every_own_maximum_is_an_aliases() -> None:
+    """A maximum of its own belongs to an alias of the preset, and differs from the preset's."""
+    found = {}
+    for preset in presets().values():
+        assert set(preset.own_max_tokens) <= set(preset.aliases)
+        for alias, tokens in preset.own_max_tokens.items():
+            found[alias] = (preset.model.max_context_tokens, tokens)
+    assert found == OWN_MAXIMA
+
+
 def test_no_two_presets_share_a_name() -> None:
     """An alias leads to one model only."""
     owners: dict[str, str] = {}

@@ -306,6 +306,11 @@ def test_all_mistakes_of_a_workload_are_told_at_once(tmp_path: Path) -> None:
         ('["a paper, table 1"]', "[]", "sources: the list is empty"),
         ('["a paper, table 1"]', '[""]', "sources.0 = '' is blank"),
         ('"mixed"', '"mixd"', "verdict = 'mixd' is not one of gain, no gain, mixed; did you"),
+        (
+            "verdict_reason",
+            'verdict_basis = "guessed"\nverdict_reason',
+            "verdict_basis = 'guessed' is not one of measured, stated, derived",
+        ),
         ('["h100-sxm"]', "[]", "gpus: the list is empty"),
         ('["h100-sxm"]', '["l4", "l4"]', "gpus: 'l4' is listed twice"),
         ('["h100-sxm"]', "[7]", "gpus.0 = 7 should be a valid string"),

@@ -231,7 +231,10 @@ samples = 4
     assert text.count("</script>") == 2
     embedded = re.search(r'<script id="data" type="application/json">(.*?)</script>', text)
     assert embedded is not None
-    assert json.loads(embedded.group(1))["scenario"]["title"] == hostile
+    scenario = json.loads(embedded.group(1))["scenario"]
+    assert scenario["title"] == hostile
+    # A file that does not say what its verdict rests on states it.
+    assert scenario["expected"] == "gain (stated)"
 
 
 def test_the_scenario_comes_first_and_the_page_opens_in_its_middle() -> None:

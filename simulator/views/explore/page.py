@@ -92,6 +92,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
             "title": scenario.title,
             "question": scenario.question,
             "description": scenario.description,
+            "expected": f"{scenario.verdict} ({scenario.verdict_basis})",
         },
         "kept": {name: value for name, value in offer.kept.items() if name not in offer.moved},
         "start": dict(offer.start),

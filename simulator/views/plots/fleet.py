@@ -237,6 +237,9 @@ def _cost_finding(priced: "pd.DataFrame") -> str:
     fitting = priced[priced["fits"].astype(bool)]
     if not len(fitting):
         return "It fits on none of these GPUs"
+    fitting = fitting[fitting["price_comparable"]]
+    if not len(fitting):
+        return "Prices of these GPUs are not comparable; give --price-per-hour"
     best = fitting.loc[fitting["usd_per_million_tokens"].idxmin()]
     finding = (
         f"Cheapest: {best['gpu_name']}, {best['variant']}, "

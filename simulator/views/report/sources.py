@@ -61,7 +61,7 @@ def accuracy_section(decisions: Sequence[Decision]) -> Html:
                 *(_interval(choice.under(name)) for name in ATTENTIONS),
                 tag("code", choice.gpu.content_hash),
                 choice.gpu.confidence,
-                "unknown" if price is None else f"{price.value:,.2f}: {price.source}",
+                "unknown" if price is None else f"{price.value:,.2f}: {price.told}; {price.source}",
             ]
         )
     asked = [choice for choice in choices if choice.asked] or list(choices[:1])
@@ -199,7 +199,11 @@ def _origin(scenario: Scenario) -> Html:
         tag("h3", "Where the scenario comes from"),
         tag("p", scenario.description),
         bullets(scenario.sources),
-        tag("p", f"Expected answer: {scenario.verdict}. {scenario.verdict_reason}"),
+        tag(
+            "p",
+            f"Expected answer: {scenario.verdict} ({scenario.verdict_basis}). "
+            f"{scenario.verdict_reason}",
+        ),
     )
 
 

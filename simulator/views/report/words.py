@@ -162,9 +162,10 @@ def point(row: Mapping[str, Any], grid: GridSummary) -> str:
 
 
 def expectation(scenario: Scenario, grid: GridSummary) -> str:
-    """Compare the model's answer with the one that the scenario's sources expect."""
+    """Compare the model's answer with the one that the scenario expects, and on what basis."""
     agrees = "agrees" if scenario.verdict == grid.verdict else f"says “{grid.verdict}”"
-    return f"The scenario expects “{scenario.verdict}”; the model {agrees}."
+    expected = f"“{scenario.verdict}” ({scenario.verdict_basis})"
+    return f"The scenario expects {expected}; the model {agrees}."
 
 
 def standing(choice: Choice) -> str:

@@ -1,0 +1,148 @@
+"""Summarise docs/accuracy.md for README: a table between two marks, written by tools/refresh.py.
+
+Each row is a kind of kernel, with the range over GPUs of what the page's tables say of it: the
+median error on shapes held out, the same on a GPU left out of the fits, and what the intervals
+contain of each.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "accuracy.md"
+BLOCK = re.compile(r"(<!-- from docs/accuracy.md -->\n).*?(<!-- end -->\n)", re.DOTALL)
+HELD_OUT, LEFT_OUT, INTERVALS = (
+    "## Kernels, on shapes the fit has not seen",
+    "## A GPU left out",
+    "## Do the intervals hold?",
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One row of the summary.
+
+    Attributes
+    ----------
+    name
+        What README calls it.
+    kind, constants
+        Its rows of the first table: kind of measured row, and constants predicted with; none for
+        a part without rows there, any constants if none are named.
+    families
+        Its kernels in the table of GPUs left out, and in that of intervals.
+    """
+
+    name: str
+    kind: str = ""
+    constants: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
+
+
+PARTS = (
+    Part("decode attention, 16 bits", "decode attention", ("all",), ("attention",)),
+    Part("decode attention, 8-bit caches", "decode attention", ("fp8",), ("fp8 attention",)),
+    Part("latent attention, 16 bits", "mla decode", ("all",), ("latent attention",)),
+    Part("latent attention, 8 bits", "mla decode", ("fp8",), ("fp8 latent attention",)),
+    Part("prefill attention, 16 bits", "prefill attention", ("all",), ("prefill attention",)),
+    Part("products, 16 bits", "gemm", ("all",), ("gemm",)),
+    Part(
+        "products, 8 and 4 bits",
+        "gemm",
+        ("fp8", "fp8_block", "nvfp4"),
+        ("fp8 gemm", "fp8 block gemm", "nvfp4 gemm"),
+    ),
+    Part("experts, 16 bits", "moe", ("all",), ("experts",)),
+    Part(
+        "experts, 8 and 4 bits",
+        "moe",
+        ("fp8", "fp8_block", "int4", "mxfp4", "nvfp4"),
+        ("fp8 experts", "fp8 block experts", "int4 experts", "mxfp4 experts", "nvfp4 experts"),
+    ),
+    Part("sum of four products", families=("sum of four products",)),
+    Part(
+        "whole batches of TensorRT-LLM",
+        "end to end",
+        ("trtllm",),
+        ("whole steps: batches of trtllm",),
+    ),
+    Part("whole batches of vLLM", "end to end", ("vllm",), ("whole steps: batches of vllm",)),
+    Part(
+        "the paper's own steps at 8K",
+        "decode step",
+        ("all",),
+        (
+            "whole steps: the paper's bifurcated steps, compiled",
+            "whole steps: the paper's bifurcated steps, eager",
+            "whole steps: the paper's standard steps, eager",
+        ),
+    ),
+)
+
+
+def table(heading: str, page: str) -> Iterator[dict[str, str]]:
+    """Yield the rows of the first table below a heading of the page, by column."""
+    below = page.split(f"{heading}\n", 1)[1]
+    lines = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)
+    if lines is None:
+        raise SystemExit(f"docs/accuracy.md has no table below {heading!r}")
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines[0].splitlines()
+    ]
+    for row in rows:
+        yield dict(zip(head, row, strict=True))
+
+
+def summary(page: str) -> str:
+    """Return the lines between the marks."""
+    [count] = re.findall(r"from ([\d,]+) rows", page)
+    held, left = list(table(HELD_OUT, page)), list(table(LEFT_OUT, page))
+    inside = list(table(INTERVALS, page))
+    on = "shapes held out | GPU left out"
+    cards = ", ".join(sorted({row["GPU left out"] for row in left}))
+    lines = [
+        f"From {count} rows. Ranges are over GPUs and formats; left out in turn were {cards}:",
+        "",
+        f"| kind | median error, {on} | intervals contain, {on} |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for part in PARTS:
+        rows = [
+            row
+            for row in held
+            if row["rows of"] == part.kind and row["constants for"] in part.constants
+        ]
+        others = [row for row in left if row["kernels"] in part.families]
+        cells = [
+            _range(rows, "median"),
+            _range(others, "median"),
+            _range(_checked(inside, part, "shapes held out"), "inside"),
+            _range(_checked(inside, part, "GPU left out"), "inside"),
+        ]
+        lines.append(f"| {part.name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _checked(rows: Sequence[dict[str, str]], part: Part, on: str) -> list[dict[str, str]]:
+    """Return a part's rows of the table of intervals; sums and steps are shapes held out."""
+    wanted = {f"{on}: {family}" for family in part.families}
+    if on == "shapes held out":
+        wanted |= set(part.families)
+    return [row for row in rows if row["checked on"] in wanted]
+
+
+def _range(rows: Sequence[dict[str, str]], column: str) -> str:
+    """Write the least and the largest percentage of a column."""
+    shares = [float(row[column].rstrip(" %")) for row in rows if row[column]]
+    if not shares:
+        return "–"
+    low, high = (f"{share:.0f}" for share in (min(shares), max(shares)))
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def summarised(text: str) -> str:
+    """Return a document with its summary of docs/accuracy.md as the page is now."""
+    return BLOCK.sub(
+        lambda match: match[1] + summary(PAGE.read_text(encoding="utf-8")) + match[2], text
+    )
