@@ -21,7 +21,7 @@ ATTENTIONS = ("standard", "bifurcated")
 
 
 def plain_models() -> list[ModelShape]:
-    """Return the presets that the page describes: full attention in all layers, a gated MLP."""
+    """Return the presets that the page describes: full attention, a gated MLP, 16 bits."""
     models = (preset.model for preset in presets().values())
     return [
         model
@@ -31,6 +31,7 @@ def plain_models() -> list[ModelShape]:
         and model.latent is None
         and model.qk_norm == "none"
         and not model.qkv_bias
+        and str(model.weights) in ("bf16", "fp16")
     ]
 
 

@@ -2,8 +2,8 @@
 
 Published cells in which reading a shared context once was measured to win, to lose or to change
 nothing, each next to the model's ratio. Remarks and reports without a measurement are no cells.
-Tests check every cell: cells that agree must still agree, and cells listed as missed must still be missed. A cell is timed as the kernel that was measured,
-as far as its source tells what that kernel does.
+Tests check every cell: cells that agree must still agree, and cells listed as missed must still be
+missed. A cell is timed as the kernel that was measured, as far as its source tells what it does.
 """
 
 import tomllib

@@ -2,8 +2,8 @@
 
 A block fenced as ``console`` holds commands after ``$``, followed by their output. A table below
 ``<!-- fields of MODULE.NAME -->`` has the fields and units of the columns of that name; their
-descriptions are the document's own. README's figures of accuracy come from docs/accuracy.md. Run this file to rewrite both; with ``--check`` it only says
-which documents are out of date.
+descriptions are the document's own. README's figures of accuracy come from docs/accuracy.md. Run
+this file to rewrite all; with ``--check`` it only says which documents are out of date.
 """
 
 import importlib
