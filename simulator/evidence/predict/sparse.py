@@ -105,7 +105,8 @@ def not_kernel_times(rows: pd.DataFrame) -> dict[Any, str]:
         "the library also copies the cached keys of many sequences together, in a time not known"
     )
     many = (rows["q_len"] > MOST_CHECKED) | (rows["batch"] * rows["q_len"] > MOST_QUERIES)
-    more = f"more query tokens than a decode step has: {MOST_CHECKED} of a sequence, {MOST_QUERIES}"
+    most = f"{MOST_CHECKED} of a sequence, {MOST_QUERIES} in all"
+    more = f"more query tokens than a decode step has: {most}"
     return {
         **dict.fromkeys(rows.index[copied], copies),
         **dict.fromkeys(rows.index[prefill | (large & sglang)], host),
