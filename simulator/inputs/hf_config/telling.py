@@ -15,28 +15,25 @@ from simulator.inputs.hf_config.reading import ConfigReader, ModelType, read_fie
 
 # The parts that make another architecture, and their keys. A type has a part if it asks for one of
 # the part's keys.
-PARTS: dict[str, re.Pattern[str]] = {
-    part: re.compile(pattern)
-    for part, pattern in {
-        "experts": r"(?<!shared_)experts$",
-        "a latent cache": r"_lora_rank$|^qk_(nope|rope)_head_dim$",
-        "states of constant size": r"^(ssm|mamba|linear|conv|lru|time_step)\d?_|^state_size$",
-        "sparse attention": r"^index_",
-        "compressed caches": r"^compress_ra",
-        "layers of several kinds": (
-            r"^block_(configs|types)$|^layers_block_type$|^hybrid_|^layer_types$"
-            r"|^cross_attention_layers$|^attn_(layer|type)"
-        ),
-        "heads that differ by layer": (
-            r"^(swa|global|num_global)_\w*head(s|_dim)$|heads_per_layer$|^per_layer_config$"
-        ),
-        "caches that layers share": r"^num_kv_shared_layers$",
-        "inputs of each layer": r"_per_layer_input$",
-        "shared experts": r"shared_experts?(_intermediate_size)?$",
-        "layers without experts": r"^first_k_dense|^num_dense_layers$|^mlp_layer_types$",
-        "a number of experts per token": r"experts?_per_tok(en)?$|^moe_topk$|^top_k_experts$",
-        "a width of experts": r"(?<!shared_)expert_\w*size$|^moe_intermediate_size$",
-    }.items()
+PARTS: dict[str, str] = {
+    "experts": r"(?<!shared_)experts$",
+    "a latent cache": r"_lora_rank$|^qk_(nope|rope)_head_dim$",
+    "states of constant size": r"^(ssm|mamba|linear|conv|lru|time_step)\d?_|^state_size$",
+    "sparse attention": r"^index_",
+    "compressed caches": r"^compress_ra",
+    "layers of several kinds": (
+        r"^block_(configs|types)$|^layers_block_type$|^hybrid_|^layer_types$"
+        r"|^cross_attention_layers$|^attn_(layer|type)"
+    ),
+    "heads that differ by layer": (
+        r"^(swa|global|num_global)_\w*head(s|_dim)$|heads_per_layer$|^per_layer_config$"
+    ),
+    "caches that layers share": r"^num_kv_shared_layers$",
+    "inputs of each layer": r"_per_layer_input$",
+    "shared experts": r"shared_experts?(_intermediate_size)?$",
+    "layers without experts": r"^first_k_dense|^num_dense_layers$|^mlp_layer_types$",
+    "a number of experts per token": r"experts?_per_tok(en)?$|^moe_topk$|^top_k_experts$",
+    "a width of experts": r"(?<!shared_)expert_\w*size$|^moe_intermediate_size$",
 }
 _OF_EXPERTS = ("a number of experts per token", "a width of experts")
 # Parts that a message names.
@@ -87,7 +84,7 @@ def telling_keys(data: Mapping[str, Any]) -> dict[str, list[str]]:
     found = {
         part: keys
         for part, pattern in PARTS.items()
-        if (keys := [key for key in stated if pattern.search(key)])
+        if (keys := [key for key in stated if re.search(pattern, key)])
     }
     # Some files without experts keep their class's keys of experts.
     if "experts" not in found or data.get("is_moe") is False:
@@ -171,7 +168,9 @@ def read_as(kind: ModelType, reader: ConfigReader) -> Reading:
         unstated=[
             part
             for part, value in made.items()
-            if value and part not in told and any(map(PARTS[part].search, watched.asked))
+            if value
+            and part not in told
+            and any(re.search(PARTS[part], key) for key in watched.asked)
         ],
     )
 
