@@ -54,19 +54,12 @@ EXPANDS_HEADS = 32
 @cache
 def _models() -> dict[str, ModelShape]:
     """Return the models whose attention was timed, by a part of their names in rows."""
-    v3 = model("deepseek-v3")
-    latent = LatentAttention(kv_rank=512, rope_dim=64, query_rank=2048, nope_dim=192, value_dim=256)
+    v32 = model("deepseek-v3.2")
     return {
-        "DeepSeek-V3.2": v3.model_copy(update={"indexer": Indexer(heads=64, dim=128, top_k=2048)}),
-        "GLM-5": v3.model_copy(
-            update={
-                "hidden_size": 6144,
-                "latent": latent,
-                "indexer": Indexer(heads=32, dim=128, top_k=2048),
-            }
-        ),
+        "DeepSeek-V3.2": v32,
+        "GLM-5": model("glm-5"),
         # The indexer alone: it scores compressed tokens as others score tokens.
-        "DeepSeek-V4": v3.model_copy(update={"indexer": Indexer(heads=64, dim=128, top_k=1024)}),
+        "DeepSeek-V4": v32.model_copy(update={"indexer": Indexer(heads=64, dim=128, top_k=1024)}),
     }
 
 
