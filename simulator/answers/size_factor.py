@@ -134,7 +134,7 @@ def _weights(scaling: ScalingLaw, base: ModelShape, kv_heads: int) -> list[float
             weights[index] = 1.0
             return weights
     below = [index for index, place in enumerate(places) if place < wanted]
-    above = [index for index, place in enumerate(places) if place > wanted]
+    above = [index for index, place in enumerate(places) if wanted < place < math.inf]
     if not (below and above):
         names = ", ".join(law.family.name for law in scaling.laws)
         raise ModelError(

@@ -39,7 +39,7 @@ def test_bad_rows_are_named_and_good_ones_kept(tmp_path: Path) -> None:
         (6, "parameters = -1 is not a positive number"),
         (7, "loss = nan is not a positive number"),
         (8, "heads = 16.5 is not a whole number of at least 1"),
-        (9, "neither kv_heads nor group_size is given"),
+        (9, "none of family, kv_heads and group_size is given"),
         (10, "parameters = 'one' is not a number"),
         (11, "3 cells for 5 columns"),
     ]
