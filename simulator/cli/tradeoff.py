@@ -12,7 +12,7 @@ from simulator.answers.scaling import fit_scaling_law
 from simulator.cli import options as opt
 from simulator.cli.output import Output, check_figure, say, write_figure
 from simulator.cli.question import Question, with_question
-from simulator.inputs.csv_files import RefusedRow
+from simulator.inputs.csv_files import RefusedRow, are_one_set, read_training_runs
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -29,7 +29,8 @@ def _scaling(
     training_runs: Annotated[
         Path,
         typer.Argument(
-            help="CSV of training runs: parameters, loss, and kv_heads with heads, or group_size.",
+            help="CSV of training runs: parameters, loss, and kv_heads with heads, group_size or "
+            "family; study and tokens tell sets apart.",
             metavar="RUNS",
         ),
     ],
@@ -38,6 +39,9 @@ def _scaling(
     """Fit a scaling law to training runs: size factors, errors."""
     if figure is not None:
         check_figure(figure)
+    if not are_one_set(read_training_runs(training_runs).rows):
+        _studies(output, training_runs, figure)
+        return
     from simulator.views import tradeoff as view
 
     result = fit_scaling_law(training_runs)
@@ -50,6 +54,24 @@ def _scaling(
         table=lambda: view.scaling_view(result),
         json_object=lambda: view.scaling_object(result),
         rows=lambda: view.run_rows(result),
+    )
+
+
+def _studies(output: Output, training_runs: Path, figure: Path | None) -> None:
+    """Pool the size factors of runs that are of several sets."""
+    from simulator.answers.studies import fit_studies
+    from simulator.views import studies as view
+
+    result = fit_studies(training_runs)
+    _say_refused(str(training_runs), result.refused)
+    if figure is not None:
+        from simulator.views.plots.loss_kv import studies_figure
+
+        _draw(studies_figure(result), figure)
+    output.write(
+        table=lambda: view.studies_view(result),
+        json_object=lambda: view.studies_object(result),
+        rows=lambda: view.factor_rows(result),
     )
 
 
