@@ -15,10 +15,11 @@ recalled).
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from simulator.answers.power_law import CONFIDENCE, LEAST_SPREAD, import_scipy
@@ -99,8 +100,10 @@ class PooledFactor:
 
     Attributes
     ----------
-    papers, runs
-        Whose runs, and how many.
+    papers
+        Each paper's own F.
+    runs
+        Runs of the family, in all papers.
     size_factor, low, high
         F against multi-head, the mean over papers, and its 95 % interval.
     loss_change, loss_low, loss_high
@@ -111,7 +114,7 @@ class PooledFactor:
 
     family: str
     matched_by: Matching
-    papers: tuple[str, ...]
+    papers: Mapping[str, float]
     runs: int
     size_factor: float
     low: float
@@ -139,6 +142,11 @@ class LeftOut:
     predicted: float
     low: float
     high: float
+
+    @property
+    def error(self) -> float:
+        """Predicted over the paper's own factor, minus 1."""
+        return self.predicted / self.size_factor - 1
 
     @property
     def inside(self) -> bool:
@@ -177,6 +185,11 @@ class Studies:
     left_out: tuple[LeftOut, ...]
     refused: tuple[RefusedRow, ...]
     notes: tuple[str, ...]
+
+    @property
+    def median_error(self) -> float:
+        """The median size of the errors of ``left_out``."""
+        return median(abs(left.error) for left in self.left_out)
 
 
 def fit_studies(training_runs: str | Path) -> Studies:
@@ -583,7 +596,7 @@ def _pool(fit: _Fit) -> tuple[PooledFactor, ...]:
             PooledFactor(
                 family=key.family,
                 matched_by=key.matched_by,
-                papers=tuple(effect.paper for effect in own),
+                papers={effect.paper: math.exp(effect.log_factor) for effect in own},
                 runs=sum(effect.runs for effect in own),
                 size_factor=math.exp(factor),
                 low=math.exp(factor - reach),

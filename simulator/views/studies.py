@@ -121,12 +121,11 @@ def studies_view(result: Studies) -> "RenderableType":
 
 def foretold(result: Studies) -> str:
     """Say how well other papers foretell a paper's factors."""
-    inside = sum(left.inside for left in result.left_out)
-    errors = sorted(abs(left.predicted / left.size_factor - 1) for left in result.left_out)
-    middle = errors[len(errors) // 2]
+    left = result.left_out
     return (
-        f"One paper left out: of {text.plural(len(errors), 'factor')} that another paper has too, "
-        f"it foretells half within {middle:.0%}, and {inside} are inside its interval."
+        f"One paper left out: of {text.plural(len(left), 'factor')} that another paper has too, "
+        f"half are foretold within {result.median_error:.0%}, and "
+        f"{sum(each.inside for each in left)} are inside the interval."
     )
 
 

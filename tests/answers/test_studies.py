@@ -90,7 +90,7 @@ def test_exact_runs_give_the_exact_factors(tmp_path: Path) -> None:
         matched = {"mlp": "FFN width"}.get(found.matched_by, found.matched_by)
         # Paper three takes the exponent of the others, so that its own is not exact.
         assert found.size_factor == pytest.approx(TRUE[name, matched], rel=1e-3)
-        assert found.papers == ("one", "two", "three")
+        assert tuple(found.papers) == ("one", "two", "three")
 
 
 def test_the_intervals_hold_the_truth_as_often_as_they_say(tmp_path: Path) -> None:
