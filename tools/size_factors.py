@@ -20,7 +20,7 @@ HEAD = """\
 # multi-head's. papers: each one's own size factor. matched_by: where the parameters went that the
 # smaller cache frees. Written by tools/size_factors.py; the method: simulator/answers/studies.py.
 """
-DIGITS = 4
+DIGITS = 5
 
 
 def _value(value: object) -> str:
