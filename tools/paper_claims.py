@@ -182,7 +182,7 @@ def _factor_rows() -> str:
             each = factor(family, matched_by)
             papers = ", ".join(f"{name} {value:.2f}" for name, value in each.papers.items())
             lines.append(
-                f"| {family}, {FREED[matched_by]} | {each.size_factor:.2f} ({each.low:.2f} to "
+                f"| {family}, {FREED[matched_by]} | {each.runs} | {each.size_factor:.2f} ({each.low:.2f} to "
                 f"{each.high:.2f}) | {each.loss_change:+.1%} ({each.loss_low:+.1%} to "
                 f"{each.loss_high:+.1%}) | {papers} |"
             )

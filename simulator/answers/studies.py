@@ -19,7 +19,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from simulator.answers.power_law import CONFIDENCE, LEAST_SPREAD, import_scipy
@@ -189,6 +188,8 @@ class Studies:
     @property
     def median_error(self) -> float:
         """The median size of the errors of ``left_out``."""
+        from statistics import median
+
         return median(abs(left.error) for left in self.left_out)
 
 

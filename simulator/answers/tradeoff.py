@@ -20,7 +20,7 @@ from simulator.answers.size_factor import (
     pooled_factor,
     shipped_factors,
 )
-from simulator.answers.studies import Studies, fit_studies
+from simulator.answers.studies import REFERENCE, Studies, fit_studies
 from simulator.counts.transformer import prefill_operations
 from simulator.errors import WorkloadError, unknown
 from simulator.inputs.csv_files import Matching, are_one_set, read_training_runs
@@ -288,6 +288,15 @@ def _wanted(
     return wanted
 
 
+def _family(kv_heads: int | None, heads: int) -> str:
+    """Return the family of a number of KV heads as training runs name it."""
+    if kv_heads is None:
+        return LATENT
+    if kv_heads == heads:
+        return REFERENCE
+    return "multi-query" if kv_heads == 1 else "multi-group"
+
+
 def _factors(
     base: ModelShape,
     wanted: Sequence[int | None],
@@ -312,7 +321,7 @@ def _factors(
     factors = []
     for number in wanted:
         if isinstance(known, FactorTable):
-            family = LATENT if number is None else base.replaced({"kv_heads": number}).family
+            family = _family(number, base.heads)
             factors.append(pooled_factor(known, base, family, matched_by))
         elif number is None:
             raise WorkloadError("runs of one set tell no factor of latent caches; give it")

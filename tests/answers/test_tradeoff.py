@@ -224,6 +224,12 @@ def test_kv_heads_keep_the_paper_factor_where_nothing_is_put_back() -> None:
         assert result.others[0].size_factor.origin == origin
 
 
+def test_a_latent_base_is_refused_as_such() -> None:
+    """A model with a latent cache cannot be scaled to another family."""
+    with pytest.raises(SimulatorError, match="caches a latent vector"):
+        simulator.tradeoff("deepseek-v3", families=["mqa"], samples=4)
+
+
 def test_an_unknown_family_is_refused() -> None:
     """The message names the nearest."""
     with pytest.raises(WorkloadError, match="mla"):

@@ -221,7 +221,7 @@ two-a,MLA,1e9,bad,FFN width,3e10,,
 
 
 def test_runs_of_several_studies(tmp_path: Path) -> None:
-    """They are pooled; every key is documented, CSV has the papers' effects, tradeoff takes them."""
+    """They are pooled; keys are documented, CSV has the papers' effects, tradeoff takes them."""
     path = tmp_path / "studies.csv"
     path.write_text(STUDIES, encoding="utf-8")
     done = bifurcate("scaling", str(path), "--json")
