@@ -7,19 +7,18 @@ from simulator.answers.studies import REFERENCE, Studies
 from simulator.inputs.setup import ATTENTIONS
 from simulator.views.plots import style
 from simulator.views.plots.style import Caption
-from simulator.views.studies import FREED
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-# Colour and symbol by where the freed parameters go.
+# Colour, symbol and name by where the freed parameters go. Where that is unknown, a family is not
+# compared with others.
 _MARKS = {
-    "mlp": (style.GREEN, "circle"),
-    "heads": (style.PURPLE, "square"),
-    "nothing": (style.BLACK, "diamond"),
-    "unknown": (style.GREY, "cross"),
+    "mlp": (style.GREEN, "circle", "freed to the MLP"),
+    "heads": (style.PURPLE, "square", "freed to query heads"),
+    "nothing": (style.BLACK, "diamond", "nothing put back"),
 }
 # Names short enough to stand beside a point.
 _SHORT = {"multi-head": "MHA", "multi-group": "GQA", "multi-query": "MQA"}
@@ -41,6 +40,7 @@ def loss_kv(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     told = frame[frame["attention"].isna()]
     names = ["against KV bytes", "against the step"] if len(timed) else [""]
     figure = style.new_panels(names, len(names), 1, shared=False)
+    told = told[told["matched_by"].isin(_MARKS)]
     known = told[told["kv_share"].notna()]
     _add_reference(figure)
     for matched_by in _MARKS:
@@ -51,7 +51,7 @@ def loss_kv(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         figure,
         "xaxis",
         [1.0, *known["kv_share"]],
-        "KV bytes over multi-head's",
+        "KV bytes over multi-head's [ratio]",
         text=_share_text,
         pad=0.08,
     )
@@ -88,7 +88,7 @@ def _share_text(value: float) -> str:
 
 def _note(timed: "pd.DataFrame") -> str:
     """Say what points and lines are."""
-    step = " On the right models of equal size, freed parameters in the MLP." if len(timed) else ""
+    step = " Steps: of equal size, freed to the MLP." if len(timed) else ""
     return f"Lines: 95 % interval. Pale: fewer than {LEAST_RUNS} runs.{step}"
 
 
@@ -117,7 +117,7 @@ def _add_families(figure: "go.Figure", part: "pd.DataFrame", matched_by: str) ->
     """Add the families of one way of matching to the first panel."""
     import plotly.graph_objects as go
 
-    colour, symbol = _MARKS[matched_by]
+    colour, symbol, name = _MARKS[matched_by]
     strong = part["runs"] >= LEAST_RUNS
     for group, opacity in ((part[strong], 1.0), (part[~strong], style.UNFIT_OPACITY)):
         if not len(group):
@@ -134,7 +134,7 @@ def _add_families(figure: "go.Figure", part: "pd.DataFrame", matched_by: str) ->
                 textfont={"size": 11},
                 marker={"color": colour, "symbol": symbol, "size": 9},
                 opacity=opacity,
-                name=f"freed parameters {FREED[matched_by]}",
+                name=name,
                 legendgroup=matched_by,
                 showlegend=named or not strong.any(),
                 customdata=group["runs"].tolist(),
@@ -197,11 +197,8 @@ def finding(told: "pd.DataFrame") -> str:
     query = told[told["family"] == "multi-query"].sort_values("loss_change")
     if not len(query):
         return f"Loss of {plural(told['family'].nunique(), 'other way')} to share KV heads"
-    words = [
-        f"{row.loss_change:+.1%} with freed parameters {FREED[row.matched_by]}"
-        for row in query.itertuples()
-    ]
-    return f"Multi-query's loss over {REFERENCE}'s at equal size: {', '.join(words)}"
+    words = [f"{row.loss_change:+.1%} {_MARKS[row.matched_by][-1]}" for row in query.itertuples()]
+    return f"Multi-query's loss at equal size: {', '.join(words)}"
 
 
 def studies_figure(result: Studies) -> "go.Figure":

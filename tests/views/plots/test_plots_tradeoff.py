@@ -155,7 +155,7 @@ def test_families_stand_at_their_loss_cache_and_step() -> None:
     )
     drawn = figure("loss-kv", study)
     table = shipped_factors().factors
-    mlp = next(trace for trace in drawn.data if trace.name == "freed parameters to the MLP")
+    mlp = next(trace for trace in drawn.data if trace.name == "freed to the MLP")
     query = next(f for f in table if (f.family, f.matched_by) == ("multi-query", "mlp"))
     place = mlp.text.index("MQA")
     assert mlp.x[place] == query.kv_share
@@ -194,7 +194,7 @@ def test_families_of_own_runs(tmp_path: Path) -> None:
     path.write_text("\n".join(lines), encoding="utf-8")
     result = fit_studies(path)
     drawn = studies_figure(result)
-    named = next(trace for trace in drawn.data if trace.name == "freed parameters nowhere")
+    named = next(trace for trace in drawn.data if trace.name == "nothing put back")
     assert (named.x, named.text) == ((pytest.approx(1 / 16),), ("MQA",))
     assert named.y[0] == pytest.approx(100 * (1.1**0.06 - 1), abs=0.1)
-    assert drawn.layout.meta["finding"].startswith("Multi-query's loss over multi-head's")
+    assert drawn.layout.meta["finding"].startswith("Multi-query's loss at equal size: +0.6% nothing put back")
