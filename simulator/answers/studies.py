@@ -16,7 +16,7 @@ recalled).
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -261,18 +261,18 @@ class _Fit:
 def _labelled(rows: Sequence[TrainingRun]) -> list[_Run]:
     """Name the family of every run, and number its size.
 
-    A head width that the paper's multi-head model shares (``H128-``) is no part of the name.
+    A head width that the paper's multi-head model shares (``H128-``) is no part of the name, and
+    named groups of any number are one family, so that papers have it in common.
     """
     named = []
     for paper in dict.fromkeys(run.paper for run in rows):
         of_paper = [run for run in rows if run.paper == paper]
         heads = [re.fullmatch(r"(H\d+-)MHA", run.family or "") for run in of_paper]
         prefix = next((match[1] for match in heads if match), "")
-        short = [
-            replace(run, family=family_name(run.family.removeprefix(prefix))) if run.family else run
-            for run in of_paper
+        named += [
+            (run, family_name(run.family.removeprefix(prefix)) if run.family else family.name)
+            for run, family in zip(of_paper, families_of(of_paper), strict=True)
         ]
-        named += [(run, family.name) for run, family in zip(short, families_of(short), strict=True)]
     labelled = []
     for of_set in dict.fromkeys(run.set for run, _ in named):
         inside = sorted(

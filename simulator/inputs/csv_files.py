@@ -409,10 +409,12 @@ def families_of(runs: Sequence[TrainingRun]) -> tuple[Family, ...]:
 
 
 def _named(run: TrainingRun) -> Family | None:
-    """Return the family that a run's file names."""
+    """Return the family that a run's file names, unless heads tell the groups apart."""
     if run.family is None:
         return None
     name = family_name(run.family)
+    if name == "multi-group" and (run.kv_heads or run.group_size):
+        return None
     return Family(
         name=name,
         group_size=1 if name == "multi-head" else None,

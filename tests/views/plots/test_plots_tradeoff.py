@@ -197,4 +197,6 @@ def test_families_of_own_runs(tmp_path: Path) -> None:
     named = next(trace for trace in drawn.data if trace.name == "nothing put back")
     assert (named.x, named.text) == ((pytest.approx(1 / 16),), ("MQA",))
     assert named.y[0] == pytest.approx(100 * (1.1**0.06 - 1), abs=0.1)
-    assert drawn.layout.meta["finding"].startswith("Multi-query's loss at equal size: +0.6% nothing put back")
+    assert drawn.layout.meta["finding"].startswith(
+        "Multi-query's loss at equal size: +0.6% nothing put back"
+    )
