@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from simulator.answers.studies import PooledFactor, Studies
+from simulator.answers.studies import Studies
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
 
@@ -127,8 +127,3 @@ def foretold(result: Studies) -> str:
         f"half are foretold within {result.median_error:.0%}, and "
         f"{sum(each.inside for each in left)} are inside the interval."
     )
-
-
-def named(factor: PooledFactor) -> str:
-    """Name a family with where its freed parameters go."""
-    return f"{factor.family}, freed parameters {FREED[factor.matched_by]}"
