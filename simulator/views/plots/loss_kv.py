@@ -88,7 +88,9 @@ def _share_text(value: float) -> str:
 
 def _note(timed: "pd.DataFrame") -> str:
     """Say what points and lines are."""
-    step = " Steps: of equal size, freed to the MLP." if len(timed) else ""
+    step = ""
+    if len(timed):
+        step = " Steps: of equal size, freed to the MLP. MLA's KV bytes: as of this model."
     return f"Lines: 95 % interval. Pale: fewer than {LEAST_RUNS} runs.{step}"
 
 
