@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from simulator.answers.plan import Plan
     from simulator.answers.quality import Quality
     from simulator.answers.scaling import ScalingLaw, fit_scaling_law
+    from simulator.answers.studies import Studies, fit_studies
     from simulator.answers.sweep import Sweep, prepare_sweep
     from simulator.answers.tradeoff import Tradeoff
     from simulator.answers.tree import TreePlan
@@ -54,6 +55,7 @@ __all__ = [
     "Scenario",
     "Setup",
     "SimulatorError",
+    "Studies",
     "Sweep",
     "Tradeoff",
     "TreePlan",
@@ -62,6 +64,7 @@ __all__ = [
     "compare",
     "estimate",
     "fit_scaling_law",
+    "fit_studies",
     "generate",
     "load_hardware",
     "load_model",
@@ -81,6 +84,7 @@ _NAMES = {
     "simulator.answers.plan": ("Plan",),
     "simulator.answers.quality": ("Quality",),
     "simulator.answers.scaling": ("ScalingLaw", "fit_scaling_law"),
+    "simulator.answers.studies": ("Studies", "fit_studies"),
     "simulator.answers.sweep": ("Sweep", "prepare_sweep"),
     "simulator.answers.tradeoff": ("Tradeoff",),
     "simulator.answers.tree": ("TreePlan",),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # an answer's module is loaded on first use, so that a comman
     from simulator.answers.quality import Quality
     from simulator.answers.scaled import ScaleBy
     from simulator.answers.scaling import ScalingLaw
+    from simulator.answers.studies import Studies
     from simulator.answers.tradeoff import Tradeoff
     from simulator.answers.tree import TreePlan
 
@@ -135,8 +136,9 @@ def tradeoff(
     gpu: GpuLike = _H100,
     *,
     target_kv_heads: Sequence[Size] = (1,),
+    families: Sequence[str] = (),
     size_factors: Sequence[float] | None = None,
-    training_runs: "str | Path | ScalingLaw | None" = None,
+    training_runs: "str | Path | ScalingLaw | Studies | None" = None,
     scale_by: "ScaleBy" = "width",
     target_step_ms: float | None = None,
     price_per_hour: float | None = None,
@@ -148,11 +150,14 @@ def tradeoff(
 
     Parameters
     ----------
-    target_kv_heads, scale_by
-        KV heads of the models to compare with; what makes them larger, ``width`` or ``depth``.
+    target_kv_heads, families
+        KV heads of the models to compare with; or their families, ``mqa``, ``gqa`` or ``mla``.
+    scale_by
+        What makes them larger: ``width``, ``depth``, ``mlp`` or ``heads``.
     size_factors, training_runs
-        Their parameters over the model's at equal quality, one for each; or a file for
-        ``fit_scaling_law``, or its result. With neither, the paper's factors apply.
+        Their parameters over the model's at equal quality, one for each; or a file of training
+        runs, or what ``fit_scaling_law`` or ``fit_studies`` makes of it. With neither, the paper's
+        factors apply, and those of the shipped table to ``families`` and to ``mlp`` and ``heads``.
     target_step_ms, most_samples, longest_context_tokens
         Longest acceptable decode step [ms]; how far to search for the crossover.
     """
@@ -167,7 +172,7 @@ def tradeoff(
         longest_context_tokens=longest_context_tokens,
     )
     question = _asked(model, gpu, settings)
-    return answer(*question, scaling=training_runs, scale_by=scale_by, **limits)
+    return answer(*question, families=families, scaling=training_runs, scale_by=scale_by, **limits)
 
 
 def quality(

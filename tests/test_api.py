@@ -45,6 +45,7 @@ def test_every_answer_and_its_type_is_public() -> None:
         "tradeoff": "Tradeoff",
         "quality": "Quality",
         "fit_scaling_law": "ScalingLaw",
+        "fit_studies": "Studies",
         "prepare_sweep": "Sweep",
         "load_hardware": "HardwareProfile",
         "load_model": "ModelShape",

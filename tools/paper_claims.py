@@ -10,17 +10,22 @@ browser).
 import re
 import sys
 import tempfile
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import simulator
 from simulator.answers.compare import Comparison
+from simulator.answers.size_factor import shipped_factors
+from simulator.answers.studies import PooledFactor
 from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import load
 from simulator.units import MILLISECOND
+from simulator.views.studies import FREED
+from tools.size_factors import PATH as FACTORS
 
 PATH = Path(__file__).resolve().parent.parent / "docs" / "paper_claims.md"
 PICTURES = {
@@ -155,6 +160,35 @@ def _engine_rows() -> str:
     return "\n".join(lines)
 
 
+def _table() -> dict[str, Any]:
+    """Return the shipped table of size factors, with how well its papers foretell each other."""
+    return tomllib.loads(FACTORS.read_text(encoding="utf-8"))
+
+
+def factor(family: str, matched_by: str) -> PooledFactor:
+    """Return a family's shipped size factor."""
+    return next(
+        each
+        for each in shipped_factors().factors
+        if (each.family, each.matched_by) == (family, matched_by)
+    )
+
+
+def _factor_rows() -> str:
+    """Tabulate the size factors of families that this project counts."""
+    lines = []
+    for family in ("multi-query", "multi-group", "MLA"):
+        for matched_by in ("nothing", "mlp", "heads"):
+            each = factor(family, matched_by)
+            papers = ", ".join(f"{name} {value:.2f}" for name, value in each.papers.items())
+            lines.append(
+                f"| {family}, {FREED[matched_by]} | {each.runs} | {each.size_factor:.2f} ({each.low:.2f} to "
+                f"{each.high:.2f}) | {each.loss_change:+.1%} ({each.loss_low:+.1%} to "
+                f"{each.loss_high:+.1%}) | {papers} |"
+            )
+    return "\n".join(lines)
+
+
 def _step_ms(kernel: str, execution: str) -> float:
     """Return the bifurcated step of 1024 samples under a kernel. [ms]."""
     result = simulator.estimate(
@@ -179,7 +213,22 @@ def template() -> str:
         for samples in (16, 32, 64, 1024)
     }
     both = _compare("llama-2-7b", "h100-sxm", 16)
+    table = _table()
+    left_out = table["left_out"]
     return PAGE.format(
+        runs=table["runs"],
+        sets=table["sets"],
+        papers=len(table["sources"]),
+        factors=_factor_rows(),
+        query_nothing=factor("multi-query", "nothing"),
+        query_mlp=factor("multi-query", "mlp"),
+        query_heads=factor("multi-query", "heads"),
+        most_loss=factor("H32-MQA", "nothing").loss_change,
+        median_error=left_out["median_error"],
+        largest_error=left_out["largest_error"],
+        left_factors=left_out["factors"],
+        inside=left_out["inside"],
+        inconsistency=table["inconsistency"],
         first=HEADLINES[0].measured,
         second=HEADLINES[2].measured,
         first_predicted=HEADLINES[0].predicted,

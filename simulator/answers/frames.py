@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from simulator.answers.capacity import capacity
 from simulator.answers.estimate import Estimate, check_workload, estimate
 from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_of, priced_gpus
+from simulator.answers.scaled import scale_model
+from simulator.answers.size_factor import family_of, shipped_factors
 from simulator.answers.study import Study
 from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_grid
+from simulator.answers.tradeoff import GROUP_SIZE
 from simulator.counts.attention.registry import algorithms
 from simulator.counts.operation import STATE_KINDS
 from simulator.counts.request import last_own_tokens
@@ -275,6 +278,55 @@ def by_kv_heads(study: Study) -> "pd.DataFrame":
         axis = _with_ends(study, study.samples_axis, "samples", model=form)
         parts.append(grid(study, {"samples": axis}, model=form).assign(family=form.family))
     return pd.concat(parts, ignore_index=True)
+
+
+def by_family(study: Study) -> "pd.DataFrame":
+    """Set the loss of families at equal size beside their KV bytes and their step.
+
+    Rows without ``attention`` are the shipped size factors: ``family``, ``matched_by``, ``runs``,
+    ``loss_change`` with its ends, and ``kv_share`` of multi-head's KV bytes. Rows with it are the
+    study's model, made multi-head and then of each family with as many parameters, freed ones in
+    the MLP, and have ``step_ms``.
+
+    Raises
+    ------
+    ModelError
+        If the model has no multi-head form.
+    """
+    import pandas as pd
+
+    factors = shipped_factors().factors
+    base = study.model.with_kv_heads(study.model.heads)
+    forms = {base.family: base}
+    for number in (max(1, base.heads // GROUP_SIZE), 1, None):
+        scaled = scale_model(
+            base,
+            kv_heads=number,
+            size_factor=1.0,
+            scale_by="mlp",
+            ranks=study.setup.tensor_parallel,
+        ).model
+        forms[family_of(scaled)] = scaled
+    shares = {name: form.cache_width / base.cache_width for name, form in forms.items()}
+    told = [vars(each) | {"kv_share": each.kv_share or shares.get(each.family)} for each in factors]
+    losses = {factor.family: vars(factor) for factor in factors if factor.matched_by == "mlp"}
+    losses[base.family] = {"loss_change": 0.0, "loss_low": 0.0, "loss_high": 0.0}
+    asked = [
+        losses[name]
+        | {
+            "family": name,
+            "matched_by": "mlp",
+            "kv_share": shares[name],
+            "attention": attention,
+            "step_ms": estimate(
+                form, study.gpu, study.setup.under(attention), study.workload
+            ).step_s
+            / MILLISECOND,
+        }
+        for name, form in forms.items()
+        for attention in ATTENTIONS
+    ]
+    return pd.DataFrame([*told, *asked])
 
 
 def by_own_tokens(study: Study) -> "pd.DataFrame":

@@ -210,7 +210,7 @@ def fit_power_law(
         If there are no more runs than constants, all have one size, losses do not fall with size,
         or scipy is missing.
     """
-    optimize, stats = _scipy()
+    optimize, stats = import_scipy()
     problem = Problem(parameters, losses, families)
     if problem.spare < 1:
         raise MeasurementError(
@@ -247,7 +247,7 @@ def fit_power_law(
     )
 
 
-def _scipy() -> tuple[Any, Any]:
+def import_scipy() -> tuple[Any, Any]:
     """Import what the fit needs.
 
     Raises

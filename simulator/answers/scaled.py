@@ -1,16 +1,16 @@
-"""A model with another number of KV heads, scaled to be as good as the original."""
+"""A model with another number of KV heads or a latent cache, scaled to be as good as before."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from simulator.errors import ModelError
 from simulator.inputs.files import validate
-from simulator.inputs.model import ModelShape, count_parameters
+from simulator.inputs.model import LatentAttention, ModelShape, count_parameters
 from simulator.units import MEGA
 
-ScaleBy = Literal["width", "depth"]
+ScaleBy = Literal["width", "depth", "mlp", "heads"]
 SCALE_BY: tuple[ScaleBy, ...] = get_args(ScaleBy)
 
 # Largest relative error of the scaled model's parameters.
@@ -50,7 +50,7 @@ class ScaledModel:
 def scale_model(
     base: ModelShape,
     *,
-    kv_heads: int,
+    kv_heads: int | None,
     size_factor: float,
     scale_by: ScaleBy = "width",
     ranks: int = 1,
@@ -62,12 +62,14 @@ def scale_model(
     base
         The model to match.
     kv_heads
-        KV heads of the scaled model.
+        KV heads of the scaled model; None gives it a latent cache, as of :func:`with_latent_cache`.
     size_factor
         Its parameters over those of the base.
     scale_by
         ``width`` changes the heads, and the hidden size with them; ``depth`` the layers. Both keep
         the head width, and the proportions of heads and MLP to the hidden size within 10 %.
+        ``mlp`` changes the width of the MLP alone, and ``heads`` the query heads, with an MLP
+        within 10 % to make up for whole heads.
     ranks
         The number of heads is a multiple of this, so that a tensor-parallel group can split them.
 
@@ -85,10 +87,11 @@ def scale_model(
     """
     _check(base, kv_heads, scale_by)
     target = size_factor * count_parameters(base).total
-    for grid in _grids(base, scale_by):
+    start = with_latent_cache(base) if kv_heads is None else base
+    for grid in _grids(start, scale_by):
         near = [
-            (_disproportion(model, base), abs(_size_error(model, target)), index, model)
-            for index, model in enumerate(_candidates(base, kv_heads, target, grid, ranks))
+            (_disproportion(model, start, scale_by), abs(_size_error(model, target)), index, model)
+            for index, model in enumerate(_candidates(start, kv_heads, target, grid, ranks))
         ]
         good = [item for item in near if item[0] <= SHAPE_TOLERANCE and item[1] <= SIZE_TOLERANCE]
         if good:
@@ -101,7 +104,29 @@ def scale_model(
     raise ModelError(
         f"{base.name}: no {scale_by} with round sizes gives {_kv_phrase(kv_heads)} and "
         f"{target / MEGA:,.0f} M parameters within {SIZE_TOLERANCE:.0%}; "
-        f"try the other of {' and '.join(SCALE_BY)}, or another size factor"
+        f"try another of {', '.join(SCALE_BY)}, or another size factor"
+    )
+
+
+def with_latent_cache(base: ModelShape) -> ModelShape:
+    """Return the same model with multi-head latent attention.
+
+    Its sizes follow DeepSeek-V2's: a KV vector four heads wide and a rotary key half a head wide
+    beside the heads' own keys and values; queries are not compressed (arXiv 2405.04434, recalled).
+
+    Examples
+    --------
+    >>> from simulator.inputs.presets import load_model
+    >>> latent = with_latent_cache(load_model("llama-2-7b")).latent
+    >>> latent.kv_rank, latent.rope_dim, latent.nope_dim, latent.value_dim
+    (512, 64, 128, 128)
+    """
+    width = base.head_dim
+    latent = LatentAttention(
+        kv_rank=4 * width, rope_dim=width // 2, nope_dim=width, value_dim=width
+    )
+    return base.model_copy(
+        update={"kv_heads": base.heads, "head_dim": width + width // 2, "latent": latent}
     )
 
 
@@ -112,13 +137,14 @@ def _named(
     name = base.name.removesuffix(f" with {base.kv_heads} KV heads")
     return model.model_copy(
         update={
-            "name": f"{name} x {size_factor:.2f} with {_kv_phrase(model.kv_heads)}",
+            "name": f"{name} x {size_factor:.2f} with "
+            f"{_kv_phrase(None if model.latent else model.kv_heads)}",
             "source": f"{base.name}, scaled by {scale_by}; not a trained model",
         }
     )
 
 
-def _check(base: ModelShape, kv_heads: int, scale_by: ScaleBy) -> None:
+def _check(base: ModelShape, kv_heads: int | None, scale_by: ScaleBy) -> None:
     """Refuse models to which the rule does not apply."""
     if scale_by not in SCALE_BY:
         raise ModelError(f"scale_by = {scale_by!r} is not one of {', '.join(SCALE_BY)}")
@@ -132,12 +158,14 @@ def _check(base: ModelShape, kv_heads: int, scale_by: ScaleBy) -> None:
         raise ModelError(f"{base.name} has layers of different sizes: no rule scales them")
     if scale_by == "depth" and len(base.layer_groups) > 1:
         raise ModelError(f"{base.name} has layers of several kinds: scale it by width")
-    if scale_by == "depth":
+    if scale_by in ("depth", "mlp") and kv_heads is not None:
         base.with_kv_heads(kv_heads)  # its error names the valid numbers
 
 
-def _kv_phrase(kv_heads: int) -> str:
+def _kv_phrase(kv_heads: int | None) -> str:
     """Write the number of KV heads."""
+    if kv_heads is None:
+        return "a latent cache"
     return "1 KV head" if kv_heads == 1 else f"{kv_heads} KV heads"
 
 
@@ -146,16 +174,18 @@ def _size_error(model: ModelShape, target: float) -> float:
     return count_parameters(model).total / target - 1
 
 
-def _disproportion(model: ModelShape, base: ModelShape) -> float:
-    """Return how far the ratios of MLP and heads to the hidden size are from the base's."""
+def _disproportion(model: ModelShape, base: ModelShape, scale_by: ScaleBy) -> float:
+    """Return how far the ratios of MLP and heads to the hidden size are from the base's.
+
+    What the model is scaled by alone may change as it must.
+    """
 
     def changed(of: Callable[[ModelShape], float]) -> float:
         return abs(of(model) / model.hidden_size / (of(base) / base.hidden_size) - 1)
 
-    return max(
-        changed(lambda shape: shape.intermediate_size),
-        changed(lambda shape: shape.heads * shape.head_dim),
-    )
+    mlp = 0.0 if scale_by == "mlp" else changed(lambda shape: shape.intermediate_size)
+    heads = 0.0 if scale_by == "heads" else changed(lambda shape: shape.heads * shape.head_dim)
+    return max(mlp, heads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +201,7 @@ class _Grid:
 def _grids(base: ModelShape, scale_by: ScaleBy) -> Iterator[_Grid]:
     """Yield grids of sizes, the roundest first."""
     mlp_steps = [step for step in MLP_STEPS if base.intermediate_size % step == 0] or MLP_STEPS[-1:]
-    if scale_by == "depth":
+    if scale_by != "width":
         yield from (_Grid(scale_by=scale_by, heads=1, mlp=step) for step in mlp_steps)
         return
     head_steps = [step for step in HEAD_STEPS if base.heads % step == 0]
@@ -183,21 +213,26 @@ def _grids(base: ModelShape, scale_by: ScaleBy) -> Iterator[_Grid]:
 
 
 def _candidates(
-    base: ModelShape, kv_heads: int, target: float, grid: _Grid, ranks: int
+    base: ModelShape, kv_heads: int | None, target: float, grid: _Grid, ranks: int
 ) -> Iterator[ModelShape]:
     """Yield a model for each width or depth, its MLP as near the wanted size as steps allow."""
+    if grid.scale_by == "mlp":
+        yield from _with_mlp(base, kv_heads, target, grid, {})
+        return
     if grid.scale_by == "depth":
         for layers in range(1, LARGEST_GROWTH * base.layers + 1):
             groups = (base.layer_groups[0].model_copy(update={"count": layers}),)
             changes = {"layers": layers, "layer_groups": groups}
-            yield from _with_mlp(base, kv_heads, target, grid.mlp, changes)
+            yield from _with_mlp(base, kv_heads, target, grid, changes)
         return
     # Every KV head serves equally many query heads; every GPU of a group has equally many.
-    step = math.lcm(grid.heads, kv_heads, ranks)
+    step = math.lcm(grid.heads, kv_heads or 1, ranks)
     for heads in range(step, LARGEST_GROWTH * base.heads + 1, step):
-        for hidden_size in _hidden_sizes(base, heads, tied=grid.tied):
+        only_heads = grid.scale_by == "heads"
+        widths = (base.hidden_size,) if only_heads else _hidden_sizes(base, heads, tied=grid.tied)
+        for hidden_size in widths:
             changes = {"heads": heads, "hidden_size": hidden_size}
-            yield from _with_mlp(base, kv_heads, target, grid.mlp, changes)
+            yield from _with_mlp(base, kv_heads, target, grid, changes)
 
 
 def _hidden_sizes(base: ModelShape, heads: int, *, tied: bool) -> Iterable[int]:
@@ -217,17 +252,19 @@ def _hidden_sizes(base: ModelShape, heads: int, *, tied: bool) -> Iterable[int]:
 
 
 def _with_mlp(
-    base: ModelShape, kv_heads: int, target: float, mlp_step: int, changes: dict[str, object]
+    base: ModelShape, kv_heads: int | None, target: float, grid: _Grid, changes: dict[str, Any]
 ) -> Iterator[ModelShape]:
     """Yield the model whose MLP width brings it nearest to the wanted size, if near enough."""
-    plain = base.model_copy(update={**changes, "kv_heads": kv_heads, "intermediate_size": 0})
-    inner = plain.model_copy(update={"intermediate_size": mlp_step})
+    # Behind a latent cache every head has its own keys and values.
+    own = kv_heads or changes.get("heads", base.heads)
+    plain = base.model_copy(update={**changes, "kv_heads": own, "intermediate_size": 0})
+    inner = plain.model_copy(update={"intermediate_size": grid.mlp})
     least = count_parameters(plain).total
     one = count_parameters(inner).total - least
     steps = round((target - least) / one)
     if steps < 1:
         return
-    width = steps * mlp_step
+    width = steps * grid.mlp
     model = plain.model_copy(update={"intermediate_size": width})
-    if _disproportion(model, base) <= SHAPE_TOLERANCE:
+    if _disproportion(model, base, grid.scale_by) <= SHAPE_TOLERANCE:
         yield validate(ModelShape, model.model_dump(), where=base.name, error=ModelError)

@@ -13,6 +13,7 @@ from simulator.inputs.csv_files import (
     RefusedRow,
     Rows,
     TrainingRun,
+    are_one_set,
     families_of,
     read_training_runs,
 )
@@ -118,16 +119,21 @@ def fit_scaling_law(
     Parameters
     ----------
     training_runs
-        A CSV file; see :func:`~simulator.inputs.training_runs.read_training_runs`.
+        A CSV file; see :func:`~simulator.inputs.csv_files.read_training_runs`.
     starts
         See :func:`~simulator.answers.power_law.fit_power_law`.
 
     Raises
     ------
     MeasurementError
-        If the file cannot be read, its runs are too few, or scipy is missing.
+        If the file cannot be read, its runs are not of one set or too few, or scipy is missing.
     """
     table = read_training_runs(training_runs)
+    if not are_one_set(table.rows):
+        raise MeasurementError(
+            f"{table.path}: runs that differ in study, metric or tokens are not one law; "
+            "'bifurcate scaling' and fit_studies() compare them set by set"
+        )
     kept, order, notes = _kept(table)
     runs = [run for run, _ in kept]
     numbers = [order.index(family) for _, family in kept]

@@ -1,14 +1,21 @@
 """How much larger a model with fewer KV heads must be to be as good: F(g), and its source."""
 
 import math
+import tomllib
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Literal
 
 from simulator.answers.scaling import LARGEST_LOGARITHM, ScalingLaw
+from simulator.answers.studies import REFERENCE, PooledFactor, Studies
 from simulator.errors import ModelError, WorkloadError
+from simulator.inputs.csv_files import Matching
 from simulator.inputs.model import ModelShape
 
-Origin = Literal["paper", "assumed", "fitted", "interpolated", "given"]
+Origin = Literal["paper", "assumed", "fitted", "interpolated", "given", "studies"]
+# Families of models that counts know, as training runs name them.
+LATENT = "MLA"
 
 # Athiwaratkun et al., arXiv 2403.08845, sections 5.1 and 5.2: a multi-query model about 10 %
 # larger is as good as a multi-head one, and F = 1.1 in the study of latency.
@@ -30,7 +37,8 @@ class SizeFactor:
         Ends of the 95 % interval, None where it is unknown.
     origin
         ``paper``; ``assumed`` between the paper's two ends; ``fitted`` to training runs;
-        ``interpolated`` between fitted families; ``given`` by the user.
+        ``interpolated`` between fitted families; ``given`` by the user; ``studies``, the mean over
+        papers.
     source
         The same in words.
     """
@@ -117,6 +125,109 @@ def fitted_factor(scaling: ScalingLaw, base: ModelShape, kv_heads: int) -> SizeF
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FactorTable:
+    """Size factors over multi-head, pooled over papers.
+
+    Attributes
+    ----------
+    source
+        Where they are from, in words.
+    """
+
+    factors: tuple[PooledFactor, ...]
+    source: str
+
+    @classmethod
+    def of(cls, studies: Studies) -> "FactorTable":
+        """Return the table of a user's own runs."""
+        return cls(factors=studies.factors, source=f"pooled over the runs of {studies.source}")
+
+
+@cache
+def shipped_factors() -> FactorTable:
+    """Read the shipped table once; ``tools/size_factors.py`` makes it from public runs."""
+    text = (files("simulator") / "answers" / "size_factors.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(text)
+    return FactorTable(
+        factors=tuple(PooledFactor(**{"kv_share": None, **row}) for row in table["factors"]),
+        source="pooled over published runs (size_factors.toml)",
+    )
+
+
+def family_of(model: ModelShape) -> str:
+    """Return the family of a model as training runs name it."""
+    return LATENT if model.latent is not None else model.family
+
+
+def pooled_factor(
+    table: FactorTable, base: ModelShape, family: str, matched_by: Matching
+) -> SizeFactor:
+    """Return the factor of a family, for parameters that its smaller cache frees put there.
+
+    If the base is not multi-head, it is the quotient of two factors, as if their errors had nothing
+    in common, so that its interval is too wide rather than too narrow.
+
+    Raises
+    ------
+    ModelError
+        If the table has no such family.
+    """
+    own = family_of(base)
+    wanted = _pooled(table, family, matched_by)
+    known = None if own == REFERENCE else _pooled(table, own, matched_by)
+    shift = math.log(wanted.size_factor) - (math.log(known.size_factor) if known else 0.0)
+    reach = math.hypot(*(_reach(each) for each in (wanted, known) if each is not None))
+    papers = sorted({*wanted.papers, *(known.papers if known else ())})
+    over = "" if known is None else f" over {own}"
+    return SizeFactor(
+        value=math.exp(shift),
+        low=math.exp(shift - reach),
+        high=math.exp(shift + reach),
+        origin="studies",
+        source=f"{family}{over}, {_FREED[matched_by]}: {', '.join(papers)}, {table.source}",
+    )
+
+
+_FREED = {
+    "mlp": "freed parameters in the MLP",
+    "heads": "freed parameters in query heads",
+    "nothing": "nothing put back",
+    "unknown": "freed parameters unknown",
+}
+
+
+def _pooled(table: FactorTable, family: str, matched_by: Matching) -> PooledFactor:
+    """Find a family in a table."""
+    if family == REFERENCE:
+        return PooledFactor(
+            family=family,
+            matched_by=matched_by,
+            papers={},
+            runs=0,
+            size_factor=1.0,
+            low=1.0,
+            high=1.0,
+            loss_change=0.0,
+            loss_low=0.0,
+            loss_high=0.0,
+            kv_share=1.0,
+        )
+    for factor in table.factors:
+        if (factor.family, factor.matched_by) == (family, matched_by):
+            return factor
+    names = ", ".join(each.family for each in table.factors if each.matched_by == matched_by)
+    raise ModelError(
+        f"no size factor of {family} is {table.source} with {_FREED[matched_by]} "
+        f"(there are {names or 'none'}); give the size factor"
+    )
+
+
+def _reach(factor: PooledFactor) -> float:
+    """Return the half width of the interval of ln F."""
+    return math.log(factor.high / factor.low) / 2
+
+
 def position(model: ModelShape, kv_heads: int) -> float:
     """Return where a number of KV heads lies between multi-head (0) and multi-query (1)."""
     if model.heads == 1:
@@ -134,7 +245,7 @@ def _weights(scaling: ScalingLaw, base: ModelShape, kv_heads: int) -> list[float
             weights[index] = 1.0
             return weights
     below = [index for index, place in enumerate(places) if place < wanted]
-    above = [index for index, place in enumerate(places) if place > wanted]
+    above = [index for index, place in enumerate(places) if wanted < place < math.inf]
     if not (below and above):
         names = ", ".join(law.family.name for law in scaling.laws)
         raise ModelError(

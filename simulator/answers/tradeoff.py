@@ -10,15 +10,38 @@ from simulator.answers.estimate import Estimate, estimate
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
 from simulator.answers.scaled import ScaleBy, scale_model
 from simulator.answers.scaling import ScalingLaw, fit_scaling_law
-from simulator.answers.size_factor import SizeFactor, fitted_factor, given_factor, paper_factor
+from simulator.answers.size_factor import (
+    LATENT,
+    FactorTable,
+    SizeFactor,
+    fitted_factor,
+    given_factor,
+    paper_factor,
+    pooled_factor,
+    shipped_factors,
+)
+from simulator.answers.studies import REFERENCE, Studies, fit_studies
 from simulator.counts.transformer import prefill_operations
-from simulator.errors import WorkloadError
+from simulator.errors import WorkloadError, unknown
+from simulator.inputs.csv_files import Matching, are_one_set, read_training_runs
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.interval import speedup_interval
 from simulator.timing.step import step_time
+
+# By what a model is scaled: where the parameters go that its smaller cache frees.
+FREED: Mapping[ScaleBy, Matching] = {
+    "width": "nothing",
+    "depth": "nothing",
+    "mlp": "mlp",
+    "heads": "heads",
+}
+# Families that counts know: multi-query, grouped-query and latent attention.
+FAMILIES = ("mqa", "gqa", "mla")
+# Query heads for each KV head of gqa; public runs have three to fifteen.
+GROUP_SIZE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +108,7 @@ class Tradeoff:
     crossovers
         Where each of ``others`` is faster than the base, in order.
     scaling
-        The law behind the size factors; None where they are the paper's or given.
+        The law behind the size factors; None where they are of no single set of runs.
     target_step_s
         Longest acceptable decode step, None for any. [s]
     """
@@ -109,8 +132,9 @@ def tradeoff(
     work: Workload,
     *,
     target_kv_heads: Sequence[int] = (1,),
+    families: Sequence[str] = (),
     size_factors: Sequence[float] = (),
-    scaling: ScalingLaw | str | Path | None = None,
+    scaling: ScalingLaw | Studies | str | Path | None = None,
     scale_by: ScaleBy = "width",
     target_step_s: float | None = None,
     most_samples: int = MOST_SAMPLES,
@@ -127,9 +151,13 @@ def tradeoff(
         The GPU, how the models run, and the sizes; the setup's own ``attention`` is ignored.
     target_kv_heads
         KV heads of each model to compare with.
+    families
+        Families to compare with instead: ``mqa``, ``gqa`` (four query heads for each KV head) or
+        ``mla``.
     size_factors
-        Parameters of each over the base's at equal quality; if none, those of ``scaling``, or the
-        paper's.
+        Parameters of each over the base's at equal quality; if none, those of ``scaling``. Without
+        either, those of the shipped table for ``families`` and for what ``scale_by`` does with
+        freed parameters, and the paper's for ``target_kv_heads`` where that is nothing.
     scale_by
         What makes the other models larger; see :func:`~simulator.answers.scaled.scale_model`.
     target_step_s
@@ -155,8 +183,9 @@ def tradeoff(
         }
 
     base_steps = steps(base)
-    if scaling is not None and not isinstance(scaling, ScalingLaw):
-        scaling = fit_scaling_law(scaling)
+    if scaling is not None and not isinstance(scaling, (ScalingLaw, Studies)):
+        scaling = fit_runs(scaling)
+    wanted = _wanted(base, target_kv_heads, families)
 
     def _candidate(
         model: ModelShape, factor: SizeFactor | None = None, error: float = 0.0
@@ -175,9 +204,14 @@ def tradeoff(
 
     first = _candidate(base)
     others = []
-    for number, factor in zip(
-        target_kv_heads, _factors(base, target_kv_heads, size_factors, scaling), strict=True
-    ):
+    table = None
+    if isinstance(scaling, Studies):
+        table = FactorTable.of(scaling)
+    elif scaling is None and (families or FREED[scale_by] != "nothing"):
+        table = shipped_factors()
+    law = scaling if isinstance(scaling, ScalingLaw) else None
+    factors = _factors(base, wanted, size_factors, law or table, FREED[scale_by])
+    for number, factor in zip(wanted, factors, strict=True):
         scaled = scale_model(
             base,
             kv_heads=number,
@@ -202,27 +236,44 @@ def tradeoff(
             )
             for other in others
         ),
-        scaling=scaling,
+        scaling=law,
         target_step_s=target_step_s,
     )
 
 
-def _factors(
-    base: ModelShape,
-    target_kv_heads: Sequence[int],
-    size_factors: Sequence[float],
-    scaling: ScalingLaw | None,
-) -> list[SizeFactor]:
-    """Return the size factor of each number of KV heads.
+def fit_runs(training_runs: str | Path) -> ScalingLaw | Studies:
+    """Fit one law to the runs of one set, and pool those of several.
 
     Raises
     ------
-    SimulatorError
-        If a number is invalid, or there is not one factor for each.
+    MeasurementError
+        As for ``fit_scaling_law`` and ``fit_studies``.
     """
-    if not target_kv_heads:
+    if are_one_set(read_training_runs(training_runs).rows):
+        return fit_scaling_law(training_runs)
+    return fit_studies(training_runs)
+
+
+def _wanted(
+    base: ModelShape, target_kv_heads: Sequence[int], families: Sequence[str]
+) -> list[int | None]:
+    """Return the KV heads of each model to compare with, None for a latent cache.
+
+    Raises
+    ------
+    WorkloadError
+        If a family is unknown, or a number is not one to compare with.
+    """
+    for name in families:
+        if name not in FAMILIES:
+            raise WorkloadError(unknown("family", name, FAMILIES))
+    numbers = {"mqa": 1, "gqa": max(1, base.heads // GROUP_SIZE), "mla": None}
+    wanted = [numbers[name] for name in families] or list(target_kv_heads)
+    if not wanted:
         raise WorkloadError("no number of KV heads to compare with was given")
-    for number in target_kv_heads:
+    for number in wanted:
+        if number is None:
+            continue
         if number < 1:
             raise WorkloadError(f"a model has at least 1 KV head, not {number}")
         if number == base.kv_heads:
@@ -234,16 +285,51 @@ def _factors(
             raise WorkloadError(
                 f"{number} KV heads are more than the {base.heads} heads of {base.name}"
             )
+    return wanted
+
+
+def _family(kv_heads: int | None, heads: int) -> str:
+    """Return the family of a number of KV heads as training runs name it."""
+    if kv_heads is None:
+        return LATENT
+    if kv_heads == heads:
+        return REFERENCE
+    return "multi-query" if kv_heads == 1 else "multi-group"
+
+
+def _factors(
+    base: ModelShape,
+    wanted: Sequence[int | None],
+    size_factors: Sequence[float],
+    known: ScalingLaw | FactorTable | None,
+    matched_by: Matching,
+) -> list[SizeFactor]:
+    """Return the size factor of each model to compare with; without data, the paper's.
+
+    Raises
+    ------
+    SimulatorError
+        If there is not one factor for each, or the data do not tell one.
+    """
     if size_factors:
-        if len(size_factors) != len(target_kv_heads):
+        if len(size_factors) != len(wanted):
             raise WorkloadError(
-                f"{len(size_factors)} size factors for {len(target_kv_heads)} numbers of KV heads: "
+                f"{len(size_factors)} size factors for {len(wanted)} numbers of KV heads: "
                 "give one for each"
             )
         return [given_factor(value) for value in size_factors]
-    if scaling is not None:
-        return [fitted_factor(scaling, base, number) for number in target_kv_heads]
-    return [paper_factor(base, number) for number in target_kv_heads]
+    factors = []
+    for number in wanted:
+        if isinstance(known, FactorTable):
+            family = _family(number, base.heads)
+            factors.append(pooled_factor(known, base, family, matched_by))
+        elif number is None:
+            raise WorkloadError("runs of one set tell no factor of latent caches; give it")
+        elif known is None:
+            factors.append(paper_factor(base, number))
+        else:
+            factors.append(fitted_factor(known, base, number))
+    return factors
 
 
 def _variant(

@@ -9,10 +9,12 @@ import typer
 from simulator import api
 from simulator.answers.scaled import SCALE_BY, ScaleBy
 from simulator.answers.scaling import fit_scaling_law
+from simulator.answers.studies import fit_studies
+from simulator.answers.tradeoff import FAMILIES, fit_runs
 from simulator.cli import options as opt
 from simulator.cli.output import Output, check_figure, say, write_figure
 from simulator.cli.question import Question, with_question
-from simulator.inputs.csv_files import RefusedRow
+from simulator.inputs.csv_files import RefusedRow, are_one_set, read_training_runs
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -29,7 +31,8 @@ def _scaling(
     training_runs: Annotated[
         Path,
         typer.Argument(
-            help="CSV of training runs: parameters, loss, and kv_heads with heads, or group_size.",
+            help="CSV of training runs: parameters, loss, and kv_heads with heads, group_size or "
+            "family; study and tokens tell sets apart.",
             metavar="RUNS",
         ),
     ],
@@ -38,6 +41,9 @@ def _scaling(
     """Fit a scaling law to training runs: size factors, errors."""
     if figure is not None:
         check_figure(figure)
+    if not are_one_set(read_training_runs(training_runs).rows):
+        _studies(output, training_runs, figure)
+        return
     from simulator.views import tradeoff as view
 
     result = fit_scaling_law(training_runs)
@@ -50,6 +56,23 @@ def _scaling(
         table=lambda: view.scaling_view(result),
         json_object=lambda: view.scaling_object(result),
         rows=lambda: view.run_rows(result),
+    )
+
+
+def _studies(output: Output, training_runs: Path, figure: Path | None) -> None:
+    """Pool the size factors of runs that are of several sets."""
+    from simulator.views import studies as view
+
+    result = fit_studies(training_runs)
+    _say_refused(str(training_runs), result.refused)
+    if figure is not None:
+        from simulator.views.plots.loss_kv import studies_figure
+
+        _draw(studies_figure(result), figure)
+    output.write(
+        table=lambda: view.studies_view(result),
+        json_object=lambda: view.studies_object(result),
+        rows=lambda: view.factor_rows(result),
     )
 
 
@@ -67,12 +90,21 @@ def _tradeoff(
             metavar="SIZE",
         ),
     ] = None,
+    families: Annotated[
+        list[str] | None,
+        opt.on_model(
+            "--family",
+            text=f"A family to compare with instead, as often as you like: {', '.join(FAMILIES)}.",
+            metavar="NAME",
+        ),
+    ] = None,
     size_factor: Annotated[
         list[float] | None,
         opt.on_model(
             "--size-factor",
             text="Its parameters over the model's at equal quality; one per --target-kv-heads. "
-            "Default: that of --runs, else the paper's.",
+            "Default: that of --runs, else the paper's or, by --family and --scale-by, that of "
+            "published runs.",
             parser=opt.number,
             metavar="F",
         ),
@@ -125,11 +157,14 @@ def _tradeoff(
 
     if runs is not None and size_factor:
         raise typer.BadParameter("--runs and --size-factor both say the size factor; give one")
-    fitted = None if runs is None else fit_scaling_law(runs)
+    if families and target_kv_heads:
+        raise typer.BadParameter("--family and --target-kv-heads both say the models; give one")
+    fitted = None if runs is None else fit_runs(runs)
     if fitted is not None:
         _say_refused(str(runs), fitted.refused)
     result = api.tradeoff(
         target_kv_heads=target_kv_heads or (1,),
+        families=families or (),
         size_factors=size_factor or (),
         training_runs=fitted,
         scale_by=scale_by,

@@ -2,10 +2,11 @@
 
 import csv
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from simulator.errors import MeasurementError, nearest
 from simulator.inputs.files import name_or_path
@@ -205,7 +206,7 @@ class Family:
     Attributes
     ----------
     name
-        ``multi-head``, ``multi-query``, or the common number.
+        ``multi-head``, ``multi-query``, the common number, or the name that the file gives.
     group_size
         Query heads per KV head; 1 is multi-head, None if it differs or is unknown.
     kv_heads
@@ -223,12 +224,28 @@ class Family:
 
         >>> Family(name="multi-group of 4", group_size=4).position(16)
         0.5
+
+        It is infinite for a family that KV heads do not describe, so that it comes last.
         """
+        if self.group_size is None and self.kv_heads is None:
+            return math.inf
         if heads == 1 or self.group_size == 1:
             return 0.0
         if self.group_size is not None:
             return math.log(self.group_size) / math.log(heads)
         return 1 - math.log(min(self.kv_heads or heads, heads)) / math.log(heads)
+
+
+# Where the parameters that a smaller cache frees go: into a wider MLP, into more query heads, or
+# nowhere, so that the model is smaller.
+Matching = Literal["mlp", "heads", "nothing", "unknown"]
+_MATCHINGS: Mapping[str, Matching] = {
+    "ffn width": "mlp",
+    "mlp": "mlp",
+    "query heads": "heads",
+    "heads": "heads",
+    "nothing": "nothing",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +261,18 @@ class TrainingRun:
     loss
         Loss on the same held-out data, in nats per token or any other unit that all runs share.
     kv_heads, heads, group_size
-        None where not given; at least one of kv_heads and group_size is given.
+        None where not given; at least one of family, kv_heads and group_size is given.
+    family
+        The name of its family, None where heads say it.
+    study, metric
+        Its set of runs, and what the loss is; empty where not given. Words of ``study`` after the
+        first hyphen tell sets of one paper apart.
+    tokens
+        Training tokens, None where unknown.
+    matched_by
+        Where the parameters that smaller caches free went.
+    kv_bytes_per_token_layer
+        KV bytes for each token and layer, None where unknown. [B]
     """
 
     line: int
@@ -253,23 +281,70 @@ class TrainingRun:
     kv_heads: int | None = None
     heads: int | None = None
     group_size: int | None = None
+    family: str | None = None
+    study: str = ""
+    metric: str = ""
+    tokens: float | None = None
+    matched_by: Matching = "unknown"
+    kv_bytes_per_token_layer: float | None = None
+
+    @property
+    def paper(self) -> str:
+        """The study's name up to its first hyphen."""
+        return self.study.split("-", 1)[0]
+
+    @property
+    def set(self) -> tuple[str, str, float | None]:
+        """What runs must share to lie on one law: study, metric and tokens."""
+        return self.study, self.metric, self.tokens
 
 
 _FAMILY_COLUMNS = ("kv_heads", "heads", "group_size")
+_STUDY_COLUMNS = (
+    "family",
+    "study",
+    "metric",
+    "tokens",
+    "matched_by",
+    "kv_bytes_per_token_layer",
+)
+# How papers write the families that this project names otherwise.
+_FAMILY_NAMES = {
+    r"mha|multi-head": "multi-head",
+    r"mqa|multi-query": "multi-query",
+    r"gqa-?\d*|multi-group": "multi-group",
+}
+
+
+def family_name(name: str) -> str:
+    """Return this project's name of a family; groups of any number are multi-group.
+
+    >>> family_name("GQA-4"), family_name("MHA"), family_name("MLA")
+    ('multi-group', 'multi-head', 'MLA')
+    """
+    for pattern, ours in _FAMILY_NAMES.items():
+        if re.fullmatch(pattern, name, re.IGNORECASE):
+            return ours
+    return name
 
 
 def read_training_runs(path: str | Path) -> Rows[TrainingRun]:
     """Read training runs from a CSV file.
 
-    Its columns are ``parameters``, ``loss`` and either ``group_size`` (query heads per KV head) or
-    ``kv_heads``, with ``heads`` if models of different size have different numbers of heads.
+    Its columns are ``parameters``, ``loss`` and one of ``family`` (any name), ``group_size`` (query
+    heads per KV head) or ``kv_heads``, with ``heads`` if models of different size have different
+    numbers of heads. The other columns are the further fields of :class:`TrainingRun`;
+    ``matched_by`` is ``FFN width`` (or ``mlp``), ``query heads`` or ``nothing``, and unknown if it
+    is anything else. Tokens of 0 are unknown.
 
     Raises
     ------
     MeasurementError
         If the file cannot be read, lacks a column, or has no row that can be used.
     """
-    return _read_rows(path, _run, required=("parameters", "loss"), optional=_FAMILY_COLUMNS)
+    return _read_rows(
+        path, _run, required=("parameters", "loss"), optional=(*_FAMILY_COLUMNS, *_STUDY_COLUMNS)
+    )
 
 
 def _run(line: int, cells: Mapping[str, str]) -> TrainingRun:
@@ -278,8 +353,9 @@ def _run(line: int, cells: Mapping[str, str]) -> TrainingRun:
         name: _whole_number(cells, name) if cells.get(name) else None for name in _FAMILY_COLUMNS
     }
     kv_heads, heads, group_size = (counts[name] for name in _FAMILY_COLUMNS)
-    if kv_heads is None and group_size is None:
-        raise _RowError("neither kv_heads nor group_size is given")
+    family = cells.get("family") or None
+    if kv_heads is None and group_size is None and family is None:
+        raise _RowError("none of family, kv_heads and group_size is given")
     if heads is not None:
         for name, count in (("kv_heads", kv_heads), ("group_size", group_size)):
             if count is not None and heads % count:
@@ -298,20 +374,52 @@ def _run(line: int, cells: Mapping[str, str]) -> TrainingRun:
         kv_heads=kv_heads,
         heads=heads,
         group_size=group_size,
+        family=family,
+        study=cells.get("study", ""),
+        metric=cells.get("metric", ""),
+        tokens=_known(cells, "tokens"),
+        matched_by=_MATCHINGS.get(cells.get("matched_by", "").lower(), "unknown"),
+        kv_bytes_per_token_layer=_known(cells, "kv_bytes_per_token_layer"),
     )
 
 
+def _known(cells: Mapping[str, str], column: str) -> float | None:
+    """Read a positive number; None where there is none, or 0."""
+    if not cells.get(column) or _number(cells, column) == 0:
+        return None
+    return _positive_number(cells, column)
+
+
+def are_one_set(runs: Sequence[TrainingRun]) -> bool:
+    """Return whether all runs share study, metric and tokens."""
+    return len({run.set for run in runs}) == 1
+
+
 def families_of(runs: Sequence[TrainingRun]) -> tuple[Family, ...]:
-    """Return the family of each run.
+    """Return the family of each run: that of its name, else by its heads.
 
     Runs between multi-head and multi-query are grouped by query heads per KV head, or by KV heads
     if that makes fewer families.
     """
-    between = [run for run in runs if _extreme(run) is None]
+    between = [run for run in runs if _named(run) is None and _extreme(run) is None]
     by_group = {run.group_size for run in between}
     by_kv_heads = {run.kv_heads for run in between}
     use_group = None not in by_group and (None in by_kv_heads or len(by_group) <= len(by_kv_heads))
-    return tuple(_extreme(run) or _between(run, use_group=use_group) for run in runs)
+    return tuple(_named(run) or _extreme(run) or _between(run, use_group=use_group) for run in runs)
+
+
+def _named(run: TrainingRun) -> Family | None:
+    """Return the family that a run's file names, unless heads tell the groups apart."""
+    if run.family is None:
+        return None
+    name = family_name(run.family)
+    if name == "multi-group" and (run.kv_heads or run.group_size):
+        return None
+    return Family(
+        name=name,
+        group_size=1 if name == "multi-head" else None,
+        kv_heads=1 if name == "multi-query" else None,
+    )
 
 
 def _extreme(run: TrainingRun) -> Family | None:

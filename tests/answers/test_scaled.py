@@ -51,12 +51,52 @@ def test_sizes_are_round_and_true(
     assert model.head_dim == base.head_dim
     assert model.intermediate_size % 64 == 0
     assert model.hidden_size % 128 == 0 or model.hidden_size == model.heads * model.head_dim
-    for of in (model.intermediate_size / base.intermediate_size, model.heads / base.heads):
-        assert of * base.hidden_size / model.hidden_size == pytest.approx(1, abs=0.1001)
-    if scale_by == "depth":
-        assert (model.hidden_size, model.heads) == (base.hidden_size, base.heads)
-    else:
+    mlp, heads = model.intermediate_size / base.intermediate_size, model.heads / base.heads
+    for of, free in ((mlp, "mlp"), (heads, "heads")):
+        if scale_by != free:
+            assert of * base.hidden_size / model.hidden_size == pytest.approx(1, abs=0.1001)
+    if scale_by != "width":
+        assert model.hidden_size == base.hidden_size
+    if scale_by in ("depth", "mlp"):
+        assert model.heads == base.heads
+    if scale_by != "depth":
         assert model.layers == base.layers
+
+
+@pytest.mark.parametrize("scale_by", SCALE_BY)
+def test_a_latent_llama_by_hand(scale_by: ScaleBy) -> None:
+    """Its cache is 576 wide; 0.9 of the parameters, counted from DeepSeek's matrices by hand."""
+    base = llama_2_7b()
+    scaled = scale_model(base, kv_heads=None, size_factor=0.9, scale_by=scale_by)
+    model, d = scaled.model, scaled.model.hidden_size
+    assert model.cache_width == 4 * 128 + 64
+    attention = (
+        d * model.heads * (128 + 64)  # queries
+        + d * (512 + 64)  # down to the latent vector and the rotary key
+        + 512 * model.heads * (128 + 128)  # up to keys and values
+        + model.heads * 128 * d  # output
+        + 512  # norm of the latent vector
+    )
+    layer = attention + 3 * d * model.intermediate_size + 2 * d
+    assert scaled.parameters == model.layers * layer + d + 2 * 32000 * d
+    assert scaled.parameters / 6738415616 == pytest.approx(0.9, rel=0.01)
+    assert model.name.endswith(" x 0.90 with a latent cache")
+
+
+def test_freed_parameters_go_where_they_are_sent() -> None:
+    """A multi-query Llama of the same size: an MLP 1.25 times as wide, or nearly twice the heads.
+
+    K and V of 31 heads are 2 x 31 x 128 x 4096 parameters a layer: 2645 columns of an MLP of three
+    matrices, or 31 query heads with their outputs.
+    """
+    base = llama_2_7b()
+    wide = scale_model(base, kv_heads=1, size_factor=1.0, scale_by="mlp").model
+    assert wide.intermediate_size == pytest.approx(11008 + 2645, abs=256)
+    assert (wide.heads, wide.hidden_size) == (32, 4096)
+    many = scale_model(base, kv_heads=1, size_factor=1.0, scale_by="heads").model
+    assert many.heads == pytest.approx(32 + 31, abs=1)
+    assert (many.hidden_size, many.kv_heads) == (4096, 1)
+    assert many.intermediate_size == pytest.approx(11008, abs=256)
 
 
 @given(st.sampled_from(DENSE), st.floats(0.8, 1.6), st.sampled_from([1, 2, 4, 8]))

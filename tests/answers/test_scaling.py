@@ -9,7 +9,13 @@ import pytest
 from builders import llama_2_7b
 
 from simulator.answers.scaling import fit_scaling_law, predicted_losses
-from simulator.answers.size_factor import fitted_factor, given_factor, paper_factor
+from simulator.answers.size_factor import (
+    fitted_factor,
+    given_factor,
+    paper_factor,
+    pooled_factor,
+    shipped_factors,
+)
 from simulator.errors import MeasurementError, ModelError, WorkloadError
 
 # Parameters and heads, as models of these sizes have them.
@@ -154,3 +160,44 @@ def test_a_factor_that_cannot_be_is_refused(value: float) -> None:
     """A factor far from 1 is a typing error."""
     with pytest.raises(WorkloadError, match="size_factor"):
         given_factor(value)
+
+
+def test_families_that_kv_heads_do_not_tell(tmp_path: Path) -> None:
+    """A latent family by its name has a factor, comes last, and is no neighbour of KV heads."""
+    path = write_runs(tmp_path, noise=0)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = [f"{lines[0]},family", *(f"{line}," for line in lines[1:])]
+    for size, _ in MODELS:
+        lines.append(f"{size:.0f},,,{1.7 + 0.9 * (size / 0.9 / 1e9) ** -0.25:.6f},MLA")
+    path.write_text("\n".join(lines), encoding="utf-8")
+    result = fit_scaling_law(path)
+    assert [law.family.name for law in result.laws] == [*TRUE, "MLA"]
+    assert result.laws[-1].size_factor == pytest.approx(0.9, rel=1e-3)
+    assert fitted_factor(result, llama_2_7b(), 1).value == pytest.approx(1.10, rel=1e-3)
+    path = write_runs(tmp_path, skip=("multi-query",))
+    path.write_text(
+        "\n".join([*lines[:1], *(line for line in lines[1:] if ",1," not in line)]), "utf-8"
+    )
+    with pytest.raises(ModelError, match="give the size factor"):
+        fitted_factor(fit_scaling_law(path), llama_2_7b(), 1)
+
+
+def test_the_shipped_table_by_family_and_matching() -> None:
+    """Multi-head is 1; a base that shares already divides; what is not there is named."""
+    table, base = shipped_factors(), llama_2_7b()
+    query = pooled_factor(table, base, "multi-query", "mlp")
+    assert query.low is not None
+    assert query.high is not None
+    assert query.low < query.value < query.high
+    assert query.value == pytest.approx(math.sqrt(query.low * query.high))
+    assert "gla2025, shazeer2019" in query.source
+    group = pooled_factor(table, base, "multi-group", "mlp")
+    shared = pooled_factor(table, base.with_kv_heads(8), "multi-query", "mlp")
+    assert shared.value == pytest.approx(query.value / group.value)
+    assert shared.low is not None
+    assert shared.low < query.low / group.value
+    assert pooled_factor(table, base.with_kv_heads(8), "multi-head", "mlp").value == pytest.approx(
+        1 / group.value
+    )
+    with pytest.raises(ModelError, match=r"MHLA .* give the size factor"):
+        pooled_factor(table, base, "MHLA", "mlp")

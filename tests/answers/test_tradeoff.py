@@ -7,6 +7,7 @@ import pytest
 
 import simulator
 from simulator.answers.crossover import PAIRINGS, Border, Crossover
+from simulator.answers.size_factor import pooled_factor, shipped_factors
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.setup import ATTENTIONS
 
@@ -187,3 +188,49 @@ def test_a_tree_has_no_crossover() -> None:
     """Trees have sizes of their own, which a map over samples and context cannot vary."""
     with pytest.raises(SimulatorError, match="tree"):
         simulator.tradeoff("llama-2-7b", tree="2x1024,4x512")
+
+
+@pytest.mark.parametrize(
+    ("scale_by", "matched_by"),
+    [("width", "nothing"), ("depth", "nothing"), ("mlp", "mlp"), ("heads", "heads")],
+)
+def test_families_take_the_factor_of_how_they_are_scaled(scale_by: Any, matched_by: Any) -> None:
+    """Each family's model has the factor that the table has for its freed parameters."""
+    result = simulator.tradeoff(
+        "llama-2-7b", families=["mla", "mqa", "gqa"], scale_by=scale_by, samples=4
+    )
+    base = result.base.model
+    names = ("MLA", "multi-query", "multi-group")
+    for other, name in zip(result.others, names, strict=True):
+        factor = pooled_factor(shipped_factors(), base, name, matched_by)
+        assert other.size_factor == factor
+        assert other.parameters / result.base.parameters == pytest.approx(factor.value, rel=0.01)
+    latent, query, group = (other.model for other in result.others)
+    assert latent.latent is not None
+    assert (query.kv_heads, group.kv_heads) == (1, 8)
+    # The latent cache has 576 values per token and layer, a KV head 256.
+    reads = [
+        other.variants["standard"].result.totals.kv_bytes_read / other.model.layers
+        for other in result.others
+    ]
+    assert reads[0] / reads[1] == pytest.approx(576 / 256, rel=1e-6)
+
+
+def test_kv_heads_keep_the_paper_factor_where_nothing_is_put_back() -> None:
+    """By width and depth KV heads have the paper's factor; by mlp and heads that of the runs."""
+    for scale_by, origin in (("width", "paper"), ("depth", "paper"), ("mlp", "studies")):
+        result = simulator.tradeoff("llama-2-7b", scale_by=scale_by, samples=4)  # type: ignore[arg-type]
+        assert result.others[0].size_factor is not None
+        assert result.others[0].size_factor.origin == origin
+
+
+def test_a_latent_base_is_refused_as_such() -> None:
+    """A model with a latent cache cannot be scaled to another family."""
+    with pytest.raises(SimulatorError, match="caches a latent vector"):
+        simulator.tradeoff("deepseek-v3", families=["mqa"], samples=4)
+
+
+def test_an_unknown_family_is_refused() -> None:
+    """The message names the nearest."""
+    with pytest.raises(WorkloadError, match="mla"):
+        simulator.tradeoff("llama-2-7b", families=["mlaa"], samples=4)

@@ -12,6 +12,7 @@ from command_line import bifurcate
 
 import simulator
 from simulator.views.quality import quality_object
+from simulator.views.studies import studies_object
 from simulator.views.tradeoff import scaling_object, tradeoff_object
 
 COMMANDS = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
@@ -203,3 +204,48 @@ def test_mistakes_get_one_line(typed: tuple[str, ...], code: int, words: tuple[s
     assert (done.code, done.out) == (code, "")
     assert len(done.err.splitlines()) == 1
     assert [word for word in words if word not in done.err] == []
+
+
+STUDIES = """study,family,parameters,loss,matched_by,tokens,heads,kv_heads
+one,MHA,2e8,3.30,FFN width,1e10,16,16
+one,MHA,6e8,3.05,FFN width,1e10,16,16
+one,MHA,2e9,2.80,FFN width,1e10,16,16
+one,MQA,2e8,3.32,FFN width,1e10,16,1
+one,MQA,6e8,3.06,FFN width,1e10,16,1
+one,MQA,2e9,2.82,FFN width,1e10,16,1
+two-a,MHA,1e9,2.60,FFN width,3e10,,
+two-a,MQA,1e9,2.62,FFN width,3e10,,
+two-a,MLA,1e9,2.58,FFN width,3e10,,
+two-a,MLA,1e9,bad,FFN width,3e10,,
+"""
+
+
+def test_runs_of_several_studies(tmp_path: Path) -> None:
+    """They are pooled; keys are documented, CSV has the papers' effects, tradeoff takes them."""
+    path = tmp_path / "studies.csv"
+    path.write_text(STUDIES, encoding="utf-8")
+    done = bifurcate("scaling", str(path), "--json")
+    result = simulator.fit_studies(path)
+    assert done.json == json.loads(json.dumps(studies_object(result)))
+    assert "line 11: loss = 'bad' is not a number" in done.err
+    papers = {exponent.paper for exponent in result.exponents}
+    assert not undocumented(keys_of(done.json) - papers, "scaling")
+    rows = rows_of(bifurcate("scaling", str(path), "--format", "csv").out)
+    assert [(row["paper"], row["family"]) for row in rows] == [
+        (effect.paper, effect.key.family) for effect in result.effects
+    ]
+    shown = bifurcate("scaling", str(path)).out
+    assert "9 training runs of 2 sets" in shown
+    assert "Too few sizes for an exponent of their own, so the pooled one: two." in shown
+    found = next(f for f in result.factors if f.family == "MLA")
+    asked = ("--runs", str(path), "--family", "mla", "--scale-by", "mlp", "--json")
+    other = bifurcate("tradeoff", *MODEL, *asked).json["models"][1]
+    assert other["size_factor"]["value"] == pytest.approx(found.size_factor)
+    assert other["size_factor"]["low"] == pytest.approx(found.low)
+
+
+def test_a_family_or_kv_heads_but_not_both() -> None:
+    """Both would say the models to compare with."""
+    done = bifurcate("tradeoff", *MODEL, "--family", "mqa", "--target-kv-heads", "1")
+    assert done.code == 2
+    assert "give one" in done.err

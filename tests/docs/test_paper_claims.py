@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import simulator
+from simulator.answers.size_factor import shipped_factors
 from tools import paper_claims
 
 CHECKOUT = Path(__file__).parents[2]
@@ -65,11 +66,37 @@ def test_grouped_queries_lose_in_eager_code_and_win_in_a_graph() -> None:
 
 
 def test_every_link_of_the_table_of_claims_has_its_section() -> None:
-    """Nine claims, each with a verdict and a section."""
+    """Ten claims, each with a verdict and a section."""
     text = (CHECKOUT / "docs" / "paper_claims.md").read_text(encoding="utf-8")
     claims = [line for line in text.splitlines() if line.startswith("| [")]
-    assert len(claims) == 9
+    assert len(claims) == 10
     assert {line.partition("](#")[2][0] for line in claims} == set("12345678")
+
+
+def test_what_the_page_says_of_public_runs_holds() -> None:
+    """Signs and intervals behind its sentences on size factors."""
+    factor = paper_claims.factor
+    query = {way: factor("multi-query", way) for way in ("nothing", "mlp", "heads")}
+    group = {way: factor("multi-group", way) for way in query}
+    latent = {way: factor("MLA", way) for way in query}
+    # Higher loss with fewer KV heads where nothing is put back, in every paper, but weakly.
+    assert 0 < group["nothing"].loss_change < query["nothing"].loss_change
+    for each in (query["nothing"], group["nothing"]):
+        assert len(each.papers) == 2
+        assert all(own > 1 for own in each.papers.values())
+    assert -0.002 < query["nothing"].loss_low < 0
+    assert group["nothing"].loss_low < -0.002
+    # Put back, multi-query is not told from multi-head; 1.10 is near the upper ends.
+    for way in ("mlp", "heads"):
+        assert query[way].low < 1 < query[way].high
+        assert query[way].high == pytest.approx(1.10, abs=0.05)
+    assert group["mlp"].size_factor < 1
+    assert query["nothing"].size_factor == pytest.approx(1.10, abs=0.02)
+    # Latent caches have the lower loss, wherever parameters go and in every paper.
+    assert all(own < 1 for each in latent.values() for own in each.papers.values())
+    assert all(factor(name, "mlp").loss_change < 0 for name in ("GLA-2", "TPA-r4"))
+    worst = max(each.loss_change for each in shipped_factors().factors if "MHA" not in each.family)
+    assert worst == factor("H32-MQA", "nothing").loss_change
 
 
 @pytest.mark.parametrize("name", ["paper_latency.svg", "paper_equal_quality.svg"])

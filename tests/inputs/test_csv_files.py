@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import MeasurementError
-from simulator.inputs.csv_files import Family, families_of, read_problem_counts, read_training_runs
+from simulator.inputs.csv_files import (
+    Family,
+    are_one_set,
+    families_of,
+    read_problem_counts,
+    read_training_runs,
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -39,7 +45,7 @@ def test_bad_rows_are_named_and_good_ones_kept(tmp_path: Path) -> None:
         (6, "parameters = -1 is not a positive number"),
         (7, "loss = nan is not a positive number"),
         (8, "heads = 16.5 is not a whole number of at least 1"),
-        (9, "neither kv_heads nor group_size is given"),
+        (9, "none of family, kv_heads and group_size is given"),
         (10, "parameters = 'one' is not a number"),
         (11, "3 cells for 5 columns"),
     ]
@@ -127,3 +133,26 @@ def test_problem_counts(tmp_path: Path) -> None:
         "problem is missing",
         "samples = 0 is not a whole number of at least 1",
     ]
+
+
+def test_families_by_name(tmp_path: Path) -> None:
+    """Any name; heads beside it tell groups apart; MHA and MQA are what they are elsewhere."""
+    text = (
+        "family,parameters,heads,kv_heads,loss,tokens,matched_by\n"
+        "MHA,1,16,,3,0,FFN width\nMQA,1,,,3,5e9,query heads\nMLA,1,,,3,,nothing\n"
+        "GQA-4,1,16,4,3,,how: not said\nGQA-2,1,16,2,3,,\nGQA,1,,,3,,\n"
+    )
+    runs = read_training_runs(write(tmp_path, text)).rows
+    families = families_of(runs)
+    assert families[0] == Family(name="multi-head", group_size=1)
+    assert families[1] == Family(name="multi-query", kv_heads=1)
+    assert families[2] == Family(name="MLA")
+    assert [family.name for family in families[3:]] == [
+        "4 heads per KV head",
+        "8 heads per KV head",
+        "multi-group",
+    ]
+    assert [run.tokens for run in runs[:3]] == [None, 5e9, None]
+    assert [run.matched_by for run in runs[:4]] == ["mlp", "heads", "nothing", "unknown"]
+    assert not are_one_set(runs)
+    assert are_one_set(runs[2:])

@@ -109,6 +109,7 @@ def test_wheel_holds_the_files_it_cannot_do_without(wheel: Path) -> None:
     assert {
         "simulator/py.typed",
         "simulator/timing/carried.toml",
+        "simulator/answers/size_factors.toml",
         "simulator/timing/spread.toml",
         "simulator/timing/carried_kernels.toml",
         "simulator/timing/carried_libraries.toml",

@@ -47,6 +47,7 @@ def main() -> None:
     assert_type(bought, simulator.Quality)
     with suppress(simulator.SimulatorError):
         assert_type(simulator.fit_scaling_law("no such file.csv"), simulator.ScalingLaw)
+        assert_type(simulator.fit_studies("no such file.csv"), simulator.Studies)
 
     scenario = simulator.load_scenario("one-sample")
     assert_type(scenario, simulator.Scenario)

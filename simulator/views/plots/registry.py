@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 from simulator.answers import frames
 from simulator.answers.study import Study
 from simulator.errors import SimulatorError, unknown
-from simulator.views.plots import breakdown, fleet, generation, heads, latency, maps, memory
+from simulator.views.plots import (
+    breakdown,
+    fleet,
+    generation,
+    heads,
+    latency,
+    loss_kv,
+    maps,
+    memory,
+)
 from simulator.views.plots.caption import caption
 from simulator.views.plots.equal_quality import equal_quality, equal_quality_frame
 from simulator.views.plots.style import Caption
@@ -112,6 +121,12 @@ FIGURES: Mapping[str, Kind] = {
         frame=equal_quality_frame,
         draw=equal_quality,
         varied=("context_tokens", "samples"),
+        reported=False,
+    ),
+    "loss-kv": Kind(
+        shows="loss of attention families at equal size, against their KV bytes and their step",
+        frame=frames.by_family,
+        draw=loss_kv.loss_kv,
         reported=False,
     ),
     "generation": Kind(

@@ -20,7 +20,7 @@ CASES = [
     for about in STUDIES
     for name in FIGURES
     # Of a latent cache or a mixture of experts nobody knows a larger model that is as good.
-    if name != "equal-quality"
+    if name not in ("equal-quality", "loss-kv")
     or about not in ("fits nowhere, latent cache", "a single point, experts")
 ]
 every_figure = pytest.mark.parametrize(("name", "about"), CASES)

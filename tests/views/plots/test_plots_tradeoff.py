@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 import simulator
+from simulator.answers.size_factor import shipped_factors
+from simulator.answers.studies import fit_studies
 from simulator.answers.study import Study
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.views.plots.equal_quality import crossover_figure
+from simulator.views.plots.loss_kv import studies_figure
 from simulator.views.plots.quality import quality_figure
 from simulator.views.plots.registry import figure
 from simulator.views.plots.scaling import scaling_figure
@@ -139,4 +142,61 @@ def test_the_error_of_counts_is_a_band(tmp_path: Path) -> None:
     upper = bands[0].y[: len(points)]
     assert upper == pytest.approx(
         [min(1.0, point.pass_at_k + (point.stderr or 0)) for point in points]
+    )
+
+
+def test_families_stand_at_their_loss_cache_and_step() -> None:
+    """Points and intervals are the shipped table's; steps are those of models of equal size."""
+    study = Study(
+        models=(load_model("llama-2-7b"),),
+        gpus=(load_hardware("h100-sxm"),),
+        setup=Setup(),
+        workload=Workload(),
+    )
+    drawn = figure("loss-kv", study)
+    table = shipped_factors().factors
+    mlp = next(trace for trace in drawn.data if trace.name == "freed to the MLP")
+    query = next(f for f in table if (f.family, f.matched_by) == ("multi-query", "mlp"))
+    place = mlp.text.index("MQA")
+    assert mlp.x[place] == query.kv_share
+    assert mlp.y[place] == pytest.approx(100 * query.loss_change)
+    assert mlp.y[place] + mlp.error_y.array[place] == pytest.approx(100 * query.loss_high)
+    assert mlp.y[place] - mlp.error_y.arrayminus[place] == pytest.approx(100 * query.loss_low)
+    # Runs do not tell the latent cache; Llama's would be 576 of 8192 values.
+    assert mlp.x[mlp.text.index("MLA")] == 576 / 8192
+    for trace in drawn.data[-2:]:
+        assert trace.text == ("MHA", "GQA", "MQA", "MLA")
+        asked = simulator.estimate("llama-2-7b", "h100-sxm", attention=trace.name)
+        assert trace.x[0] == pytest.approx(asked.step_s * 1e3)
+        assert trace.y[0] == 0
+        other = simulator.tradeoff(
+            "llama-2-7b", target_kv_heads=[1], size_factors=[1.0], scale_by="mlp"
+        ).others[0]
+        step = other.variants[trace.name].result.step_s
+        assert trace.x[2] == pytest.approx(step * 1e3)
+    # TPA and others have no place along KV bytes: they are listed.
+    note = " ".join(drawn.layout.meta["notes"]) if "notes" in drawn.layout.meta else ""
+    note += " ".join(str(text.text) for text in drawn.layout.annotations)
+    assert "KV bytes not told: GLAq-2 -1.2%" in note
+
+
+def test_families_of_own_runs(tmp_path: Path) -> None:
+    """``scaling --figure`` of several studies draws one panel, with the factors found."""
+    path = tmp_path / "runs.csv"
+    lines = ["study,family,parameters,loss,matched_by,heads,kv_heads"]
+    for paper in ("one", "two"):
+        for number, size in enumerate((2e8, 5e8, 1e9, 2e9)):
+            for family, factor, kv_heads in (("MHA", 1.0, 16), ("MQA", 1.1, 1)):
+                loss = (
+                    3 * (size / factor / 1e9) ** -0.06 * (1 + 1e-3 * (-1) ** number * kv_heads / 16)
+                )
+                lines.append(f"{paper},{family},{size:.0f},{loss:.6f},nothing,16,{kv_heads}")
+    path.write_text("\n".join(lines), encoding="utf-8")
+    result = fit_studies(path)
+    drawn = studies_figure(result)
+    named = next(trace for trace in drawn.data if trace.name == "nothing put back")
+    assert (named.x, named.text) == ((pytest.approx(1 / 16),), ("MQA",))
+    assert named.y[0] == pytest.approx(100 * (1.1**0.06 - 1), abs=0.1)
+    assert drawn.layout.meta["finding"].startswith(
+        "Multi-query's loss at equal size: +0.6% nothing put back"
     )

@@ -1,0 +1,668 @@
+"""Size factors of families over many studies: one law per paper, pooled with their heterogeneity.
+
+Runs of one study, metric and number of tokens are a set. Within a set, near the sizes trained,
+
+    ln L = level of the set - beta ln N + d_f
+
+beta is the paper's exponent, and d_f what a family changes in ln L at equal size, so its size
+factor is F = exp(d_f / beta). The law is a straight line in logarithms, because few public studies
+have the sizes that an irreducible loss needs; beta is the slope at their sizes.
+
+Families of different papers are pooled by random effects (DerSimonian and Laird 1986; one variance
+between papers for all families, as for subgroups in Borenstein et al. 2009, chapter 19; both
+recalled).
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from simulator.answers.power_law import CONFIDENCE, LEAST_SPREAD, import_scipy
+from simulator.errors import MeasurementError
+from simulator.inputs.csv_files import (
+    Matching,
+    RefusedRow,
+    TrainingRun,
+    families_of,
+    family_name,
+    read_training_runs,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+REFERENCE = "multi-head"
+# Sizes that a set must have for its slope to count.
+LEAST_SIZES = 3
+# A paper with fewer degrees of freedom takes the scatter of all runs for its own.
+LEAST_SPARE = 5
+# Models whose parameters differ by less than this factor are of one size.
+SAME_SIZE = 1.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exponent:
+    """The slope -d ln L / d ln N of a paper.
+
+    Attributes
+    ----------
+    stderr
+        Its standard error; where it is pooled, with the differences between papers.
+    own
+        Whether the paper's own sizes tell it; else it is pooled from papers whose do.
+    """
+
+    paper: str
+    value: float
+    stderr: float
+    own: bool
+
+
+class Key(NamedTuple):
+    """A family, and where the parameters that its smaller cache frees went."""
+
+    family: str
+    matched_by: Matching
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyEffect:
+    """What one paper says of one family.
+
+    Attributes
+    ----------
+    log_factor, log_factor_stderr
+        ln F against multi-head, and its standard error.
+    log_loss, log_loss_stderr
+        d_f: ln of loss over multi-head's at equal size.
+    kv_share
+        KV bytes per token and layer over multi-head's, None if its runs do not tell.
+    """
+
+    paper: str
+    key: Key
+    runs: int
+    log_factor: float
+    log_factor_stderr: float
+    log_loss: float
+    log_loss_stderr: float
+    kv_share: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledFactor:
+    """What all papers together say of one family.
+
+    Attributes
+    ----------
+    papers
+        Each paper's own F.
+    runs
+        Runs of the family, in all papers.
+    size_factor, low, high
+        F against multi-head, the mean over papers, and its 95 % interval.
+    loss_change, loss_low, loss_high
+        Loss over multi-head's at equal size, minus 1, and its 95 % interval.
+    kv_share
+        As for :class:`StudyEffect`, the geometric mean over papers.
+    """
+
+    family: str
+    matched_by: Matching
+    papers: Mapping[str, float]
+    runs: int
+    size_factor: float
+    low: float
+    high: float
+    loss_change: float
+    loss_low: float
+    loss_high: float
+    kv_share: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A paper's size factor of one family, predicted from all other papers.
+
+    Attributes
+    ----------
+    low, high
+        The 95 % interval of the prediction, with the paper's own error.
+    """
+
+    paper: str
+    family: str
+    matched_by: Matching
+    size_factor: float
+    predicted: float
+    low: float
+    high: float
+
+    @property
+    def error(self) -> float:
+        """Predicted over the paper's own factor, minus 1."""
+        return self.predicted / self.size_factor - 1
+
+    @property
+    def inside(self) -> bool:
+        """Whether the interval holds the paper's own factor."""
+        return self.low <= self.size_factor <= self.high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studies:
+    """Size factors of all families over multi-head, from many studies.
+
+    Attributes
+    ----------
+    sets
+        Number of sets: runs that share study, metric and tokens.
+    run_spread
+        Standard deviation of ln L from run to run, over all papers; a paper with enough runs has
+        its own.
+    between
+        Standard deviation of ln F between papers.
+    inconsistency
+        I^2: the share of the variance of ln F over papers that runs' errors do not explain.
+    left_out
+        Each factor that another paper has too, predicted without its paper.
+    """
+
+    source: str
+    runs: int
+    sets: int
+    exponents: tuple[Exponent, ...]
+    effects: tuple[StudyEffect, ...]
+    factors: tuple[PooledFactor, ...]
+    run_spread: float
+    between: float
+    inconsistency: float
+    left_out: tuple[LeftOut, ...]
+    refused: tuple[RefusedRow, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def median_error(self) -> float:
+        """The median size of the errors of ``left_out``."""
+        from statistics import median
+
+        return median(abs(left.error) for left in self.left_out)
+
+
+def fit_studies(training_runs: str | Path) -> Studies:
+    """Fit a law to each paper's runs, and pool the size factors of their families.
+
+    Parameters
+    ----------
+    training_runs
+        A CSV file; see :func:`~simulator.inputs.csv_files.read_training_runs`. It must have the
+        multi-head runs that others are compared with.
+
+    Raises
+    ------
+    MeasurementError
+        If the file cannot be read, no set has three sizes, or scipy is missing.
+    """
+    table = read_training_runs(training_runs)
+    runs = _labelled(table.rows)
+    fit = _fit(runs, table.path)
+    return Studies(
+        source=table.path,
+        runs=len(runs),
+        sets=len({run.set for run in runs}),
+        exponents=fit.exponents,
+        effects=fit.effects,
+        factors=_pool(fit),
+        run_spread=fit.run_spread,
+        between=fit.between,
+        inconsistency=fit.inconsistency,
+        left_out=_leave_out(runs, fit, table.path),
+        refused=table.refused,
+        notes=tuple(_notes(runs, fit)),
+    )
+
+
+class _Run(NamedTuple):
+    """A run with its family's name, and the number of its size within its set."""
+
+    run: TrainingRun
+    family: str
+    size: int
+
+    @property
+    def set(self) -> tuple[str, str, float | None]:
+        """Its set."""
+        return self.run.set
+
+    @property
+    def cell(self) -> tuple[object, ...]:
+        """What it shares with the runs that it is compared with directly."""
+        return (*self.run.set, self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fit:
+    """Effects of each paper, and how they differ."""
+
+    exponents: tuple[Exponent, ...]
+    effects: tuple[StudyEffect, ...]
+    run_spread: float
+    between: float
+    between_loss: float
+    inconsistency: float
+    spare: int
+    quantile: float
+
+
+def _labelled(rows: Sequence[TrainingRun]) -> list[_Run]:
+    """Name the family of every run, and number its size.
+
+    A head width that the paper's multi-head model shares (``H128-``) is no part of the name, and
+    named groups of any number are one family, so that papers have it in common.
+    """
+    named = []
+    for paper in dict.fromkeys(run.paper for run in rows):
+        of_paper = [run for run in rows if run.paper == paper]
+        heads = [re.fullmatch(r"(H\d+-)MHA", run.family or "") for run in of_paper]
+        prefix = next((match[1] for match in heads if match), "")
+        named += [
+            (run, family_name(run.family.removeprefix(prefix)) if run.family else family.name)
+            for run, family in zip(of_paper, families_of(of_paper), strict=True)
+        ]
+    labelled = []
+    for of_set in dict.fromkeys(run.set for run, _ in named):
+        inside = sorted(
+            ((run, name) for run, name in named if run.set == of_set),
+            key=lambda item: item[0].parameters,
+        )
+        sizes = [0]
+        for (smaller, _), (larger, _) in pairwise(inside):
+            sizes.append(sizes[-1] + (larger.parameters > SAME_SIZE * smaller.parameters))
+        labelled += [_Run(run, name, size) for (run, name), size in zip(inside, sizes, strict=True)]
+    return labelled
+
+
+def _fit(runs: Sequence[_Run], source: str) -> _Fit:
+    """Fit exponents and effects of every paper.
+
+    Raises
+    ------
+    MeasurementError
+        If no paper tells an exponent, or no runs can be compared.
+    """
+    _, stats = import_scipy()
+    papers = list(dict.fromkeys(item.run.paper for item in runs))
+    exponents = _exponents(papers, runs, source)
+    blocks = [
+        block
+        for exponent in exponents
+        for matched in dict.fromkeys(
+            item.run.matched_by for item in runs if item.run.paper == exponent.paper
+        )
+        if (block := _Block.of(runs, exponent, matched)) is not None
+    ]
+    freedom = sum(block.spare for block in blocks)
+    if not freedom:
+        raise MeasurementError(
+            f"{source}: no family is there at two sizes beside {REFERENCE}, so runs do not tell "
+            "how much they scatter"
+        )
+    spread = _run_spread(blocks)
+    spreads = {}
+    for paper in papers:
+        own = [block for block in blocks if block.exponent.paper == paper]
+        if sum(block.spare for block in own) >= LEAST_SPARE:
+            spreads[paper] = _run_spread(own)
+    effects = tuple(
+        effect
+        for block in blocks
+        for effect in block.effects(spreads.get(block.exponent.paper, spread))
+    )
+    between, inconsistency, spare = _between(
+        [(effect.key, effect.log_factor, effect.log_factor_stderr) for effect in effects]
+    )
+    between_loss, *_ = _between(
+        [(effect.key, effect.log_loss, effect.log_loss_stderr) for effect in effects]
+    )
+    return _Fit(
+        exponents=tuple(exponents),
+        effects=effects,
+        run_spread=spread,
+        between=between,
+        between_loss=between_loss,
+        inconsistency=inconsistency,
+        spare=spare,
+        quantile=float(stats.t.ppf(0.5 + CONFIDENCE / 2, spare or freedom)),
+    )
+
+
+def _run_spread(blocks: "Sequence[_Block]") -> float:
+    """Return how much ln L scatters from run to run, by the residuals of blocks."""
+    squares = sum(block.squares for block in blocks)
+    return max(LEAST_SPREAD, math.sqrt(squares / sum(block.spare for block in blocks)))
+
+
+def _exponents(papers: Sequence[str], runs: Sequence[_Run], source: str) -> list[Exponent]:
+    """Return each paper's exponent: its own if it has a set of three sizes, else the pooled one.
+
+    Raises
+    ------
+    MeasurementError
+        If no paper has one.
+    """
+    own = {}
+    for paper in papers:
+        sizes = {
+            of_set: {item.size for item in runs if item.set == of_set}
+            for of_set in {item.set for item in runs if item.run.paper == paper}
+        }
+        found = _slope([item for item in runs if len(sizes.get(item.set, ())) >= LEAST_SIZES])
+        if found is not None:
+            own[paper] = found
+    if not own:
+        raise MeasurementError(
+            f"{source}: no set has {LEAST_SIZES} sizes of one number of tokens and a loss that "
+            "falls with size: there is no exponent (where the size of a model sets its tokens, "
+            "leave out the column tokens)"
+        )
+    values = [(value, error) for value, error in own.values()]
+    between, *_ = _between([(None, value, error) for value, error in values])
+    mean, error = _mean(values, between)
+    return [
+        Exponent(paper=paper, value=own[paper][0], stderr=own[paper][1], own=True)
+        if paper in own
+        else Exponent(paper=paper, value=mean, stderr=math.hypot(error, between), own=False)
+        for paper in papers
+    ]
+
+
+def _slope(runs: Sequence[_Run]) -> tuple[float, float] | None:
+    """Return the exponent of one paper's sets and its standard error, None if runs do not tell.
+
+    Each size counts once: what its families share does not average out over them.
+    """
+    import numpy as np
+
+    if not runs:
+        return None
+    design, _ = _design(runs, [(*item.set,) for item in runs])
+    sizes = np.log([item.run.parameters for item in runs])
+    design = np.column_stack([design, -sizes])
+    losses = np.log([item.run.loss for item in runs])
+    inverse = np.linalg.pinv(design.T @ design)
+    solution = inverse @ design.T @ losses
+    residuals = losses - design @ solution
+    # Errors that the runs of one size share: the sandwich over cells, for few clusters.
+    cells = list(dict.fromkeys(item.cell for item in runs))
+    pulls = np.array(
+        [
+            sum(
+                design[number] * residuals[number]
+                for number, item in enumerate(runs)
+                if item.cell == cell
+            )
+            for cell in cells
+        ]
+    )
+    levels = len({item.set for item in runs}) + 1
+    if len(cells) <= levels:
+        return None
+    sandwich = inverse @ pulls.T @ pulls @ inverse * len(cells) / (len(cells) - levels)
+    value = float(solution[-1])
+    error = max(LEAST_SPREAD, math.sqrt(float(sandwich[-1, -1])))
+    return (value, error) if value > 0 else None
+
+
+def _design(
+    runs: Sequence[_Run], levels: Sequence[tuple[object, ...]]
+) -> "tuple[np.ndarray, list[str]]":
+    """Return columns of 0 and 1: one for each level, and one for each family but multi-head."""
+    import numpy as np
+
+    distinct = list(dict.fromkeys(levels))
+    families = [name for name in dict.fromkeys(item.family for item in runs) if name != REFERENCE]
+    columns = [[level == each for level in levels] for each in distinct]
+    columns += [[item.family == name for item in runs] for name in families]
+    return np.array(columns, dtype=float).T, families
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """Runs of one paper and one way of matching, fitted with a level for each size of a set.
+
+    Attributes
+    ----------
+    log_losses, log_sizes
+        What each family changes in ln L and in ln N, against multi-head's runs of the same cells.
+    variances
+        Of ``log_losses``, for runs that scatter by 1.
+    squares, spare
+        Sum of squared residuals of ln L at equal size, and its degrees of freedom.
+    """
+
+    exponent: Exponent
+    keys: tuple[Key, ...]
+    counts: tuple[int, ...]
+    log_losses: tuple[float, ...]
+    log_sizes: tuple[float, ...]
+    variances: tuple[float, ...]
+    kv_shares: tuple[float | None, ...]
+    squares: float
+    spare: int
+
+    @classmethod
+    def of(cls, runs: Sequence[_Run], exponent: Exponent, matched_by: Matching) -> "_Block | None":
+        """Fit the runs of a paper; None if it has nothing to compare with."""
+        import numpy as np
+
+        own = [
+            item
+            for item in runs
+            if item.run.paper == exponent.paper and item.run.matched_by == matched_by
+        ]
+        own = _connected(own)
+        if not own:
+            return None
+        design, families = _design(own, [item.cell for item in own])
+        both = np.log([[item.run.loss, item.run.parameters] for item in own])
+        inverse = np.linalg.pinv(design.T @ design)
+        solution = inverse @ design.T @ both
+        residuals = (both - design @ solution) @ np.array([1.0, exponent.value])
+        last = slice(len(solution) - len(families), None)
+        return cls(
+            exponent=exponent,
+            keys=tuple(Key(family, matched_by) for family in families),
+            counts=tuple(sum(item.family == name for item in own) for name in families),
+            log_losses=tuple(solution[last, 0].tolist()),
+            log_sizes=tuple(solution[last, 1].tolist()),
+            variances=tuple(np.diag(inverse)[last].tolist()),
+            kv_shares=tuple(
+                _geometric(_kv_share(item, own) for item in own if item.family == name)
+                for name in families
+            ),
+            squares=float(residuals @ residuals),
+            spare=len(own) - int(np.linalg.matrix_rank(design)),
+        )
+
+    def effects(self, spread: float) -> list[StudyEffect]:
+        """Return each family's effect, for runs whose ln L scatters by ``spread``."""
+        slope, doubt = self.exponent.value, self.exponent.stderr
+        return [
+            StudyEffect(
+                paper=self.exponent.paper,
+                key=key,
+                runs=count,
+                log_factor=loss / slope + size,
+                log_factor_stderr=math.hypot(
+                    spread * math.sqrt(variance) / slope, loss * doubt / slope**2
+                ),
+                log_loss=loss + slope * size,
+                log_loss_stderr=math.hypot(spread * math.sqrt(variance), size * doubt),
+                kv_share=share,
+            )
+            for key, count, loss, size, variance, share in zip(
+                self.keys,
+                self.counts,
+                self.log_losses,
+                self.log_sizes,
+                self.variances,
+                self.kv_shares,
+                strict=True,
+            )
+        ]
+
+
+def _connected(runs: Sequence[_Run]) -> list[_Run]:
+    """Return the runs that a chain of common families and cells joins to multi-head's."""
+    families, cells = {REFERENCE}, set[tuple[object, ...]]()
+    while True:
+        cells_now = {item.cell for item in runs if item.family in families}
+        families_now = families | {item.family for item in runs if item.cell in cells_now}
+        if (cells_now, families_now) == (cells, families):
+            return [item for item in runs if item.cell in cells] if len(families) > 1 else []
+        families, cells = families_now, cells_now
+
+
+def _kv_share(item: _Run, runs: Sequence[_Run]) -> float | None:
+    """Return a run's KV bytes over those of multi-head of the same cell.
+
+    By the rows' own figures, else by KV heads; a multi-head model of fewer heads has wider or
+    narrower ones, so that its heads do not tell.
+    """
+    same = [each.run for each in runs if each.cell == item.cell and each.family == REFERENCE]
+    if not same:
+        return None
+    ours, theirs = item.run, same[0]
+    if ours.kv_bytes_per_token_layer and theirs.kv_bytes_per_token_layer:
+        return ours.kv_bytes_per_token_layer / theirs.kv_bytes_per_token_layer
+    if ours.kv_heads and theirs.kv_heads and ours.kv_heads != ours.heads:
+        return ours.kv_heads / theirs.kv_heads
+    return None
+
+
+def _geometric(values: Iterable[float | None]) -> float | None:
+    """Return the geometric mean of the values that are known, None if none is."""
+    known = [math.log(value) for value in values if value is not None]
+    return math.exp(sum(known) / len(known)) if known else None
+
+
+def _between(
+    effects: Sequence[tuple[object, float, float]],
+) -> tuple[float, float, int]:
+    """Return the standard deviation between papers, I^2, and the degrees of freedom.
+
+    Parameters
+    ----------
+    effects
+        For each: what it is of, its value and its standard error.
+    """
+    total, freedom, scale = 0.0, 0, 0.0
+    for key in dict.fromkeys(key for key, *_ in effects):
+        values = [(value, error) for of, value, error in effects if of == key]
+        weights = [1 / error**2 for _, error in values]
+        mean, _ = _mean(values, 0.0)
+        total += sum(w * (v - mean) ** 2 for w, (v, _) in zip(weights, values, strict=True))
+        scale += sum(weights) - sum(w**2 for w in weights) / sum(weights)
+        freedom += len(values) - 1
+    if not freedom:
+        return 0.0, 0.0, 0
+    excess = max(0.0, total - freedom)
+    return math.sqrt(excess / scale), excess / total if total else 0.0, freedom
+
+
+def _mean(values: Sequence[tuple[float, float]], between: float) -> tuple[float, float]:
+    """Return the mean of values with their standard errors, and its own, by random effects."""
+    weights = [1 / (error**2 + between**2) for _, error in values]
+    mean = sum(w * value for w, (value, _) in zip(weights, values, strict=True)) / sum(weights)
+    return mean, 1 / math.sqrt(sum(weights))
+
+
+def _pool(fit: _Fit) -> tuple[PooledFactor, ...]:
+    """Pool each family's effects over the papers, sorted by matching and factor."""
+    pooled = []
+    for key in dict.fromkeys(effect.key for effect in fit.effects):
+        own = [effect for effect in fit.effects if effect.key == key]
+        factor, error = _mean(
+            [(effect.log_factor, effect.log_factor_stderr) for effect in own], fit.between
+        )
+        loss, loss_error = _mean(
+            [(effect.log_loss, effect.log_loss_stderr) for effect in own], fit.between_loss
+        )
+        reach, loss_reach = fit.quantile * error, fit.quantile * loss_error
+        pooled.append(
+            PooledFactor(
+                family=key.family,
+                matched_by=key.matched_by,
+                papers={effect.paper: math.exp(effect.log_factor) for effect in own},
+                runs=sum(effect.runs for effect in own),
+                size_factor=math.exp(factor),
+                low=math.exp(factor - reach),
+                high=math.exp(factor + reach),
+                loss_change=math.expm1(loss),
+                loss_low=math.expm1(loss - loss_reach),
+                loss_high=math.expm1(loss + loss_reach),
+                kv_share=_geometric(effect.kv_share for effect in own),
+            )
+        )
+    return tuple(sorted(pooled, key=lambda item: (item.matched_by, item.size_factor)))
+
+
+def _leave_out(runs: Sequence[_Run], fit: _Fit, source: str) -> tuple[LeftOut, ...]:
+    """Predict each paper's factors from the other papers."""
+    left = []
+    for paper in dict.fromkeys(effect.paper for effect in fit.effects):
+        try:
+            rest = _fit([item for item in runs if item.run.paper != paper], source)
+        except MeasurementError:
+            continue
+        for effect in fit.effects:
+            others = [
+                (other.log_factor, other.log_factor_stderr)
+                for other in rest.effects
+                if other.key == effect.key
+            ]
+            if effect.paper != paper or not others:
+                continue
+            mean, error = _mean(others, rest.between)
+            reach = rest.quantile * math.hypot(error, rest.between, effect.log_factor_stderr)
+            left.append(
+                LeftOut(
+                    paper=paper,
+                    family=effect.key.family,
+                    matched_by=effect.key.matched_by,
+                    size_factor=math.exp(effect.log_factor),
+                    predicted=math.exp(mean),
+                    low=math.exp(mean - reach),
+                    high=math.exp(mean + reach),
+                )
+            )
+    return tuple(left)
+
+
+def _notes(runs: Sequence[_Run], fit: _Fit) -> list[str]:
+    """Say which laws are borrowed, and which runs have nothing to be compared with."""
+    notes = []
+    borrowed = [exponent.paper for exponent in fit.exponents if not exponent.own]
+    if borrowed:
+        notes.append(
+            f"Too few sizes for an exponent of their own, so the pooled one: {', '.join(borrowed)}."
+        )
+    used = {(effect.paper, effect.key) for effect in fit.effects}
+    unused = [
+        item.run.line
+        for item in runs
+        if item.family != REFERENCE
+        and (item.run.paper, Key(item.family, item.run.matched_by)) not in used
+    ]
+    if unused:
+        notes.append(
+            f"Nothing joins them to a {REFERENCE} run: "
+            f"{'line' if len(unused) == 1 else 'lines'} {', '.join(map(str, unused))}."
+        )
+    if not fit.spare:
+        notes.append("No family is in two papers: intervals hold no differences between papers.")
+    return notes

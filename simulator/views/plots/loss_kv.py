@@ -1,0 +1,213 @@
+"""Loss of attention families at equal size: against their KV bytes, and against their step."""
+
+from typing import TYPE_CHECKING, Any
+
+from simulator._version import __version__
+from simulator.answers.studies import REFERENCE, Studies
+from simulator.inputs.setup import ATTENTIONS
+from simulator.views.plots import style
+from simulator.views.plots.style import Caption
+from simulator.views.text import plural
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+# Colour, symbol and name by where the freed parameters go. Where that is unknown, a family is not
+# compared with others.
+_MARKS = {
+    "mlp": (style.GREEN, "circle", "freed to the MLP"),
+    "heads": (style.PURPLE, "square", "freed to query heads"),
+    "nothing": (style.BLACK, "diamond", "nothing put back"),
+}
+# Names short enough to stand beside a point.
+_SHORT = {"multi-head": "MHA", "multi-group": "GQA", "multi-query": "MQA"}
+# Room for a panel's name above its points, as a share of what is drawn.
+_HEADROOM = 0.15
+# A family of fewer runs is drawn pale, without its name.
+LEAST_RUNS = 3
+
+
+def loss_kv(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+    """Draw families as points with 95 % intervals.
+
+    Parameters
+    ----------
+    frame
+        As of :func:`frames.by_family`; the second panel needs rows with an ``attention``.
+    """
+    timed = frame[frame["attention"].notna()]
+    told = frame[frame["attention"].isna()]
+    names = ["against KV bytes", "against the step"] if len(timed) else [""]
+    figure = style.new_panels(names, len(names), 1, shared=False)
+    told = told[told["matched_by"].isin(_MARKS)]
+    known = told[told["kv_share"].notna()]
+    _add_reference(figure)
+    for matched_by in _MARKS:
+        part = known[known["matched_by"] == matched_by]
+        if len(part):
+            _add_families(figure, part, matched_by)
+    style.log_axis(
+        figure,
+        "xaxis",
+        [1.0, *known["kv_share"]],
+        "KV bytes over multi-head's [ratio]",
+        text=_share_text,
+        pad=0.08,
+    )
+    if len(timed):
+        for attention in ATTENTIONS:
+            _add_steps(figure, timed[timed["attention"] == attention], attention)
+        style.log_axis(
+            figure,
+            "xaxis2",
+            list(timed["step_ms"]),
+            "time of a decode step [ms]",
+            text=style.number_text,
+            pad=0.2,
+        )
+    for number, part in enumerate((known, timed)[: len(names)]):
+        axis = figure.layout[style.axis_name("yaxis", number)]
+        low, high = 100 * part["loss_low"].min(), 100 * part["loss_high"].max()
+        axis.range = [low - 0.05 * (high - low), high + _HEADROOM * (high - low)]
+        axis.title.text = "loss over multi-head's − 1 [%]"
+        axis.zeroline = True
+        axis.zerolinecolor = style.INK
+    notes = [_note(timed), *_untold(told), *caption.notes]
+    return style.finish(figure, finding(told), Caption(caption.subject, tuple(notes)))
+
+
+def _share_text(value: float) -> str:
+    """Write a share as people do.
+
+    >>> _share_text(0.25), _share_text(1)
+    ('1/4', '1')
+    """
+    return f"1/{1 / value:.0f}" if value < 1 else "1"
+
+
+def _note(timed: "pd.DataFrame") -> str:
+    """Say what points and lines are."""
+    step = ""
+    if len(timed):
+        step = " Steps: of equal size, freed to the MLP. MLA's KV bytes: as of this model."
+    return f"Lines: 95 % interval. Pale: fewer than {LEAST_RUNS} runs.{step}"
+
+
+def _add_reference(figure: "go.Figure") -> None:
+    """Add multi-head, with which all are compared, to the first panel."""
+    import plotly.graph_objects as go
+
+    figure.add_trace(
+        go.Scatter(
+            x=[1.0],
+            y=[0.0],
+            mode="markers+text",
+            text=[_SHORT[REFERENCE]],
+            textposition="top center",
+            textfont={"size": 11},
+            marker={"color": style.INK, "symbol": "circle-open", "size": 9},
+            showlegend=False,
+            hoverinfo="skip",
+        ),
+        row=1,
+        col=1,
+    )
+
+
+def _add_families(figure: "go.Figure", part: "pd.DataFrame", matched_by: str) -> None:
+    """Add the families of one way of matching to the first panel."""
+    import plotly.graph_objects as go
+
+    colour, symbol, name = _MARKS[matched_by]
+    strong = part["runs"] >= LEAST_RUNS
+    for group, opacity in ((part[strong], 1.0), (part[~strong], style.UNFIT_OPACITY)):
+        if not len(group):
+            continue
+        named = opacity == 1
+        figure.add_trace(
+            go.Scatter(
+                x=group["kv_share"].tolist(),
+                y=(100 * group["loss_change"]).tolist(),
+                error_y=_errors(group),
+                mode="markers+text" if named else "markers",
+                text=group["family"].replace(_SHORT).tolist(),
+                textposition="middle right",
+                textfont={"size": 11},
+                marker={"color": colour, "symbol": symbol, "size": 9},
+                opacity=opacity,
+                name=name,
+                legendgroup=matched_by,
+                showlegend=named or not strong.any(),
+                customdata=group["runs"].tolist(),
+                hovertemplate="%{text}: %{y:+.2f} % at %{x:.3f} of the KV bytes, "
+                "%{customdata} runs<extra></extra>",
+            ),
+            row=1,
+            col=1,
+        )
+
+
+def _errors(group: "pd.DataFrame") -> dict[str, Any]:
+    """Return the interval of each point, as Plotly wants it. [%]."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": (100 * (group["loss_high"] - group["loss_change"])).tolist(),
+        "arrayminus": (100 * (group["loss_change"] - group["loss_low"])).tolist(),
+        "thickness": 1.2,
+        "width": 3,
+    }
+
+
+def _add_steps(figure: "go.Figure", part: "pd.DataFrame", attention: str) -> None:
+    """Add the models under one kind of attention to the second panel."""
+    import plotly.graph_objects as go
+
+    line = style.line_style(attention)
+    figure.add_trace(
+        go.Scatter(
+            x=part["step_ms"].tolist(),
+            y=(100 * part["loss_change"]).tolist(),
+            error_y=_errors(part),
+            mode="markers+text",
+            text=part["family"].replace(_SHORT).tolist(),
+            textposition="top right" if attention == "standard" else "bottom left",
+            textfont={"size": 11, "color": line["color"]},
+            marker={"color": line["color"], "size": 9},
+            name=style.LINES[attention].name,
+            hovertemplate="%{text}: %{y:+.2f} %, %{x:.3g} ms<extra></extra>",
+        ),
+        row=1,
+        col=2,
+    )
+
+
+def _untold(told: "pd.DataFrame") -> list[str]:
+    """List the families whose KV bytes runs do not tell, by the way of matching of most runs."""
+    rest = told[told["kv_share"].isna() & (told["runs"] >= LEAST_RUNS)]
+    rest = rest.sort_values("runs", ascending=False).drop_duplicates("family")
+    words = [
+        f"{row.family} {row.loss_change:+.1%}"
+        for row in rest.sort_values("loss_change").itertuples()
+    ]
+    return [f"KV bytes not told: {', '.join(words)}."] if words else []
+
+
+def finding(told: "pd.DataFrame") -> str:
+    """Say what the smallest caches of many runs cost."""
+    query = told[told["family"] == "multi-query"].sort_values("loss_change")
+    if not len(query):
+        return f"Loss of {plural(told['family'].nunique(), 'other way')} to share KV heads"
+    words = [f"{row.loss_change:+.1%} {_MARKS[row.matched_by][-1]}" for row in query.itertuples()]
+    return f"Multi-query's loss at equal size: {', '.join(words)}"
+
+
+def studies_figure(result: Studies) -> "go.Figure":
+    """Draw the families of a user's own runs."""
+    import pandas as pd
+
+    frame = pd.DataFrame(map(vars, result.factors)).assign(attention=None)
+    runs = f"{plural(result.runs, 'training run')} of {plural(result.sets, 'set')}"
+    subject = f"{runs} of {result.source}, pooled over papers"
+    return loss_kv(frame, Caption(subject, (*result.notes, f"bifurcate {__version__}.")))

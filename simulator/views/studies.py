@@ -1,0 +1,129 @@
+"""Answers about size factors that many studies share."""
+
+from typing import TYPE_CHECKING
+
+from simulator.answers.studies import Studies
+from simulator.views import columns, estimate, text
+from simulator.views.columns import Column, Row
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+# Words for where the parameters go that a smaller cache frees.
+FREED = {
+    "mlp": "to the MLP",
+    "heads": "to query heads",
+    "nothing": "nowhere",
+    "unknown": "not known",
+}
+
+
+def _percent(value: float) -> str:
+    """Write a change with its sign."""
+    return f"{value:+.2%}"
+
+
+POOLED = (
+    Column("family", "text", heading="family"),
+    Column("matched_by", "text", heading="freed parameters go", cell=lambda f: FREED[f.matched_by]),
+    Column("papers", heading="papers", cell=lambda factor: str(len(factor.papers))),
+    Column("runs", heading="runs"),
+    Column("size_factor", heading="size factor F", cell=lambda f: f"{f.size_factor:.3f}"),
+    Column("size_factor_low", value="low"),
+    Column("size_factor_high", value="high"),
+    Column("loss_change", heading="loss at equal size", cell=lambda f: _percent(f.loss_change)),
+    Column("loss_change_low", value="loss_low"),
+    Column("loss_change_high", value="loss_high"),
+    Column(
+        "kv_share",
+        heading="KV bytes",
+        cell=lambda f: "-" if f.kv_share is None else f"{f.kv_share:.3f}",
+    ),
+)
+EXPONENT = (Column("paper"), Column("exponent", value="value"), Column("stderr"), Column("own"))
+EFFECT = (
+    Column("paper"),
+    Column("family", value="key.family"),
+    Column("matched_by", value="key.matched_by"),
+    Column("runs"),
+    Column("log_factor"),
+    Column("log_factor_stderr"),
+    Column("log_loss"),
+    Column("log_loss_stderr"),
+    Column("kv_share"),
+)
+LEFT_OUT = (
+    Column("paper"),
+    Column("family"),
+    Column("matched_by"),
+    Column("size_factor"),
+    Column("predicted"),
+    Column("low"),
+    Column("high"),
+    Column("inside"),
+)
+STUDIES = (
+    estimate.SCHEMA,
+    Column("source"),
+    Column("runs"),
+    Column("sets"),
+    Column("exponents", of=EXPONENT),
+    Column("families", value="factors", of=POOLED),
+    Column("effects", of=EFFECT),
+    Column("run_spread"),
+    Column("between"),
+    Column("inconsistency"),
+    Column("left_out", of=LEFT_OUT),
+    Column("refused", of=(Column("line"), Column("reason"))),
+    Column("notes"),
+)
+
+
+def studies_object(result: Studies) -> Row:
+    """Return pooled size factors as a JSON object."""
+    return columns.as_object(STUDIES, result)
+
+
+def factor_rows(result: Studies) -> list[Row]:
+    """Return what each paper says of each family, one row each."""
+    return [columns.as_object(EFFECT, effect) for effect in result.effects]
+
+
+def studies_view(result: Studies) -> "RenderableType":
+    """Return the families' size factors, the papers' exponents, and how well they foretell."""
+    interval = Column(
+        unit="text",
+        heading="95 % interval",
+        cell=lambda factor: f"{factor.low:.3f} to {factor.high:.3f}",
+    )
+    first, last = POOLED[:5], columns.pick(POOLED, "loss at equal size", "KV bytes")
+    exponents = ", ".join(
+        f"{each.paper} {each.value:.3f} ± {each.stderr:.3f}"
+        for each in result.exponents
+        if each.own
+    )
+    runs = f"{text.plural(result.runs, 'training run')} of {text.plural(result.sets, 'set')}"
+    return columns.stack(
+        columns.line((f"Size factors over multi-head by {runs}", "bold")),
+        columns.line("ln L = level of the set - β ln(N / F): one β for each paper"),
+        columns.line(f"exponents β: {exponents} (standard errors)"),
+        columns.line(
+            f"between papers ln F differs by {result.between:.3f} beyond the runs' scatter "
+            f"(I² {result.inconsistency:.0%}); like runs' losses scatter by {result.run_spread:.2%}"
+        ),
+        "",
+        columns.as_table((*first, interval, *last), result.factors),
+        "",
+        *([foretold(result)] if result.left_out else []),
+        *columns.notes(result.notes),
+    )
+
+
+def foretold(result: Studies) -> str:
+    """Say how well other papers foretell a paper's factors."""
+    left = result.left_out
+    return (
+        f"One paper left out: of {text.plural(len(left), 'factor')} that another paper has too, "
+        f"half are foretold within {result.median_error:.0%}, and "
+        f"{sum(each.inside for each in left)} are inside the interval."
+    )
