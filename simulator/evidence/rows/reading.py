@@ -232,7 +232,7 @@ def _by_kind(
 def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None) -> pd.DataFrame:
     """Fill in absent columns, turn text into numbers, and resolve the GPU's name."""
     columns = KINDS[kind]
-    frame = frame.copy()
+    frame = frame.rename(columns={} if "framework" in frame else {"engine": "framework"})
     frame["file"] = str(path)
     for name, default in {**_COMMON, **columns.optional}.items():
         if name not in frame:
