@@ -7,6 +7,9 @@ the N - 1 that decode. While a request makes its O tokens, every other one begin
 
 with the step at the mean context of a request. In an event simulation of a closed loop this holds
 within 0.2 % (docs/serving.md has the errors on measured rows).
+
+Constants are those of questions, of no particular engine: those of an engine's own kernels predict
+these rows no better.
 """
 
 from dataclasses import dataclass
@@ -22,7 +25,6 @@ from simulator.evidence.predict.groups import (
     Ends,
     Group,
     Prepared,
-    library_of,
     model,
     numbers,
     profile,
@@ -33,8 +35,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ConstantsChoice, Setup
 from simulator.inputs.workload import Workload
-from simulator.numeric import Numeric
-from simulator.timing.constants import rates, variants_of
+from simulator.timing.constants import rates
 from simulator.timing.interval import uncertainty, unknown_regime
 from simulator.timing.limits import resident_blocks
 from simulator.timing.step import step_time
@@ -105,12 +106,11 @@ def _group(rows: pd.DataFrame) -> Group:
     work = Workload.grid(
         prompts=users, samples=1, context_tokens=context, decoded_tokens=output / 2
     )
-    return _ServingGroup(
+    return ServingGroup(
         kind="serving",
         gpu_id=gpu.id,
         index=rows.index,
         operations=decode_operations(shape, setup, work, resident_blocks=resident_blocks(gpu)),
-        variants=variants_of([]),
         setup=setup,
         shape=shape,
         prefill=prefill_operations(shape, setup, work.but(prompts=1)),
@@ -119,15 +119,17 @@ def _group(rows: pd.DataFrame) -> Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ServingGroup(Group):
+class ServingGroup(Group):
     """Users of one deployment: a decode step, and its share of other requests' prefill.
 
     Attributes
     ----------
+    shape
+        The model.
     prefill
         Operations that prefill one prompt of each row.
     prefills
-        Prefills for each step.
+        Prefills of other requests for each step.
     """
 
     shape: ModelShape
@@ -136,13 +138,17 @@ class _ServingGroup(Group):
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times per output token. [s]."""
-        return super().predict(gpu, choice) + self.prefill_s(gpu, choice)
+        others = self.prefills * self.prefill_s(gpu, choice)
+        return self.column(self.step_s(gpu, choice) + others)
+
+    def step_s(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
+        """Return the times of a decode step alone. [s]."""
+        return super().predict(gpu, choice)
 
     def prefill_s(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
-        """Return the part of these times that is prefill of other requests. [s]."""
+        """Return the times to prefill one prompt. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
-        whole: Numeric = step_time(self.prefill, gpu_rates, self.execution).total_s
-        return self.column(self.prefills * whole)
+        return self.column(step_time(self.prefill, gpu_rates, self.execution).total_s)
 
     def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
         """Return the interval of each time, None where no rows tell it. [s].
@@ -163,4 +169,5 @@ class _ServingGroup(Group):
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
     ) -> dict[str, "np.ndarray"] | None:
         """Return the time of the step by bound, and that of prefill. [s]."""
-        return {**(super().parts(gpu, choice) or {}), "prefill": self.prefill_s(gpu, choice)}
+        others = self.prefills * self.prefill_s(gpu, choice)
+        return {**(super().parts(gpu, choice) or {}), "prefill": others}

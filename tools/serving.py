@@ -1,0 +1,220 @@
+# ruff: noqa: E501 - the lines of a page are as long as its sentences
+"""Write docs/serving.md from rows of serving benchmarks: python tools/serving.py ROWS... [-o PAGE].
+
+It writes no rows, only errors. Nothing here is fitted to the rows but the engine terms of one
+section, which try whether a model or card left out of their fit gains; takes seconds.
+"""
+
+import argparse
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from simulator.evidence.predict.validate import validate
+from simulator.evidence.rows.reading import Measurements, load
+from simulator.inputs.hardware import load_hardware
+from simulator.inputs.presets import load_model
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "serving.md"
+COVERAGE = 80
+CELL = ["gpu_id", "framework", "model", "weights_dtype"]
+CONCURRENCY = (0, 4, 8, 16, 32, 64, 128, 10**9)
+SHARES = (0, 0.05, 0.1, 0.2, 0.4, 0.6, 1)
+# A poor cell has at least so many rows, and such a median error.
+LEAST_ROWS, POOR = 8, 0.15
+# Rows up to so many input tokens for each output token are those of the goal with prefill.
+LONGEST_INPUT = 8
+# Rows of other licences test, and fit nothing.
+FIT_LICENCE = "Apache-2.0"
+HEAD = "| rows | count | median | 90th percentile | bias | step alone: median | inside | high / low |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+
+INTRODUCTION = """# How accurate are times under load?
+
+Written by `python tools/serving.py` on {date} from {rows:,} runs of whole engines under load that public projects measured; nobody's
+rows are part of this project, and no constant is fitted to them. What is predicted is the time per output token (TPOT) of a client that keeps N requests in flight:
+
+    TPOT = step(N) + (N - 1) x prefill of one prompt / output tokens
+
+with the step at the mean context of a request, and constants of questions, of no particular engine. Where clients draw lengths from 0.8 to 1.0
+of the nominal ones, lengths are 0.9 of these. Errors are |predicted / measured - 1|; the bias is their median with its sign. *Step alone* leaves the prefill of other requests out.
+*Inside* is the share of times in their {coverage} % intervals, *high / low* the median ratio of their ends. The source marks rows with little prefill as *clean*.
+A configuration may have been measured on several days; each counts. Experts are counted as split like heads, also where an engine keeps whole experts on each GPU.
+"""
+
+# Causes of poor cells: what was found by comparing rows, or what is known of the engine's kernels.
+CAUSES = {
+    ("b200-sxm", "sglang", "deepseek-v3", "fp8"): "each 8-bit product in blocks takes 12 to 18 µs whatever its size, as SGLang's and TensorRT-LLM's rows of single products say; the engine's own products and its fused projections of queries and latent cache take less. Four sequences show it most (14.6 against 8.7 ms).",
+    ("b200-sxm", "sglang", "deepseek-v3", "nvfp4"): "kernels of a few µs (norms, quantising, rotary) are counted one by one; the engine fuses them. The longer a step, the smaller the error.",
+    ("b200-sxm", "trtllm", "deepseek-v3", "nvfp4"): "as under SGLang: small kernels that the engine fuses; least with many sequences.",
+    ("b200-sxm", "trtllm", "llama-3.1-70b", "fp8"): "products in 8 bits are counted with a quantise kernel before each; TensorRT-LLM fuses it with the norm before. vLLM on the same card is within 7 %.",
+    ("h100-sxm", "sglang", "qwen3-32b", "bf16"): "runs in lockstep: all lengths are the same and SGLang prefills every waiting prompt before it decodes, so requests begin and end together. Their TTFT is (N + 1) / 2 prefills, as that predicts, and a request sees half of the others' prefills while it decodes: with half the second term the median error is 5 %.",
+    ("h100-sxm", "vllm", "gpt-oss-120b", "nvfp4"): "4-bit experts take the mean of several kernels; with constants of Marlin's, which vLLM runs on Hopper, the bias is 1 %.",
+    ("h200-sxm", "sglang", "deepseek-v3", "fp8"): "8-bit products of few rows: their tile rate is carried from H100 without its bandwidth.",
+    ("h200-sxm", "trtllm", "llama-3.1-70b", "fp8"): "8-bit products of few rows: their tile rate is carried from H100 without its bandwidth; the same model under vLLM, which quantises separately, is within 5 %.",
+    ("h200-sxm", "vllm", "llama-3.1-8b", "fp8"): "less prefill than the concurrency says: the second term is seen at a fifth, and TTFT is a tenth of what N requests in flight would wait. The rows do not say how requests arrived, or whether prompts were cached.",
+    ("mi300x", "sglang", "deepseek-v3", "fp8"): "runs of early versions, slower than later ones, and constants carried from NVIDIA's cards; no interval is given.",
+    ("mi300x", "vllm", "llama-3.1-70b", "fp8"): "batches run offline; constants are carried from NVIDIA's cards. The missing time grows with the sequences.",
+}  # fmt: skip
+
+
+def per_cent(value: float) -> str:
+    """Write a share as a cell of a table."""
+    return "" if np.isnan(value) else f"{100 * value:.1f} %"
+
+
+def line(name: str, rows: pd.DataFrame) -> str:
+    """Return the line of a table with the errors of some rows."""
+    inside = rows["inside"].dropna().astype(float)
+    alone = (rows["predicted_step_ms"] / rows["tpot_ms"] - 1).abs()
+    width = (rows["predicted_us_high"] / rows["predicted_us_low"]).median()
+    figures = (rows["ape"].median(), rows["ape"].quantile(0.9), rows["error"].median())
+    cells = [per_cent(value) for value in (*figures, alone.median(), inside.mean())]
+    return f"| {name} | {len(rows):,} | {' | '.join(cells)} | {'' if np.isnan(width) else f'{width:.2f}'} |"
+
+
+def table(title: str, parts: Iterator[tuple[str, pd.DataFrame]]) -> list[str]:
+    """Return a table of parts of the rows; empty parts are left out."""
+    return [f"\n## {title}\n", HEAD, *(line(name, part) for name, part in parts if len(part))]
+
+
+def overall(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the rows of each vendor, clean and with prefill."""
+    vendors = rows["gpu_id"].map(lambda name: load_hardware(name).vendor)
+    for vendor, part in rows.groupby(vendors, sort=True):
+        clean = part["class"] == "clean"
+        short = part["input_len"] <= LONGEST_INPUT * part["output_len"]
+        yield f"{vendor}, clean", part[clean]
+        yield f"{vendor}, all up to {LONGEST_INPUT} input tokens for one of output", part[short]
+        yield f"{vendor}, all", part
+
+
+def by(rows: pd.DataFrame, names: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the rows of each combination of values."""
+    for values, part in rows.groupby(names, sort=True):
+        yield " ".join(str(value) for value in values), part
+
+
+def binned(rows: pd.DataFrame, values: "pd.Series[float]", edges: tuple[float, ...], unit: float = 1, sign: str = "") -> Iterator[tuple[str, pd.DataFrame]]:  # fmt: skip
+    """Yield the rows between neighbouring edges, the upper one included."""
+    for low, high in zip(edges, edges[1:], strict=False):
+        chosen = (values > low) & (values <= high) if low else values <= high
+        name = f"over {unit * low:g}{sign}" if high == edges[-1] else f"up to {unit * high:g}{sign}"
+        yield name, rows[chosen]
+
+
+def steps(rows: pd.DataFrame) -> list[str]:
+    """Tell how close steps alone and times to first token are, where rows have them."""
+    lines = [
+        "\n## Steps, and the time to first token\n",
+        "*Step*: rows whose source has the median time between tokens of its stream. *TTFT*: one prefill and one step, against the measured mean.",
+        "It is so where requests end one by one. A client that starts all requests at once waits for all their prompts, up to (N + 1) / 2 prefills on average.\n",
+        "| engine | steps | median | bias | TTFT: rows | median | bias |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for engine, part in rows.groupby("framework", sort=True):
+        cells = []
+        for predicted, measured in (("predicted_step_ms", "step_ms"), ("predicted_ttft_ms", "ttft_ms")):  # fmt: skip
+            if measured not in part:
+                cells += ["0", "", ""]
+                continue
+            error = (part[predicted] / pd.to_numeric(part[measured]) - 1).dropna()
+            cells += [f"{len(error):,}", per_cent(error.abs().median()), per_cent(error.median())]
+        lines.append(f"| {engine} | {' | '.join(cells)} |")
+    return lines
+
+
+def poor(rows: pd.DataFrame) -> list[str]:
+    """Name the cells with large errors, and their cause."""
+    lines = [
+        f"\n## Poor cells\n\nCells of {LEAST_ROWS} rows or more with a median error above {100 * POOR:.0f} %:\n"
+    ]
+    for cell, part in rows.groupby(CELL, sort=True):
+        if len(part) >= LEAST_ROWS and part["ape"].median() > POOR:
+            figures = f"{len(part)} rows, median {per_cent(part['ape'].median())}, bias {per_cent(part['error'].median())}"
+            lines.append(f"* **{' '.join(cell)}** ({figures}): {CAUSES.get(cell, 'cause not known.')}")  # fmt: skip
+    return lines
+
+
+def terms(rows: pd.DataFrame, names: tuple[str, ...]) -> "np.ndarray":
+    """Return the engine terms that fit rows best, in ms for each step, layer or sequence.
+
+    Relative errors are least in the sum of their sizes, by weights that are adapted in turn.
+    """
+    columns = np.stack([rows[name] for name in names], axis=1) / rows["tpot_ms"].to_numpy()[:, None]
+    missing = 1 - rows["predicted_tpot_ms"].to_numpy() / rows["tpot_ms"].to_numpy()
+    weights = np.ones(len(rows))
+    for _ in range(50):
+        found = np.linalg.lstsq(columns * weights[:, None], missing * weights, rcond=None)[0]
+        weights = 1 / np.sqrt(np.maximum(np.abs(missing - columns @ found), 1e-3))
+    return np.asarray(found)
+
+
+def engines(rows: pd.DataFrame) -> list[str]:
+    """Tabulate what terms of an engine gain for models and cards left out of their fit."""
+    lines = [
+        "\n## Terms of an engine\n",
+        f"Time added to every step of an engine, fitted to the rows of NVIDIA's cards under {FIT_LICENCE}, with each model or card left out in turn. A term is of use if",
+        "rows that its fit has not seen gain. `none` is the step as it is, and what every answer uses.\n",
+        "| engine | left out | rows | none: median | per step | per layer | per sequence | step and sequence |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    nvidia = rows["gpu_id"].map(lambda name: load_hardware(name).vendor) == "NVIDIA"
+    fit = rows[nvidia & (rows["licence"] == FIT_LICENCE)]
+    layers = {name: load_model(name).layers for name in fit["model"].unique()}
+    fit = fit.assign(step=1.0, layer=fit["model"].map(layers), sequence=fit["concurrency"])
+    for engine, part in fit.groupby("framework", sort=True):
+        for left_out, names in (("model", ["model"]), ("card", ["gpu_id"])):
+            cells = []
+            for chosen in (("step",), ("layer",), ("sequence",), ("step", "sequence")):
+                errors = []
+                for value, rest in part.groupby(names[0]):
+                    others = part[part[names[0]] != value]
+                    if not len(others):
+                        continue
+                    added = rest[list(chosen)].to_numpy() @ terms(others, chosen)
+                    errors.append((rest["predicted_tpot_ms"] + added) / rest["tpot_ms"] - 1)
+                cells.append(per_cent(pd.concat(errors).abs().median()) if errors else "")
+            lines.append(
+                f"| {engine} | {left_out} | {len(part):,} | {per_cent(part['ape'].median())} | {' | '.join(cells)} |"
+            )
+    return lines
+
+
+def page(measurements: Measurements, date: str) -> str:
+    """Return the page."""
+    rows = validate(measurements).rows
+    rows = rows.assign(weights_dtype=rows["weights_dtype"].astype(str))
+    share = 1 - rows["predicted_step_ms"] / rows["predicted_tpot_ms"]
+    lines = [
+        INTRODUCTION.format(date=date, rows=len(rows), coverage=COVERAGE),
+        HEAD,
+        *(line(name, part) for name, part in overall(rows) if len(part)),
+        *table("By card, engine, model and format", by(rows, CELL)),
+        *table("By concurrency", binned(rows, rows["concurrency"], CONCURRENCY)),
+        *table("By share of prefill in the predicted time", binned(rows, share, SHARES, 100, " %")),
+        *steps(rows),
+        *poor(rows),
+        *engines(rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Read the rows, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="+", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=PAGE)
+    options = parser.parse_args()
+    tables = load(options.rows).tables
+    if "serving" not in tables:
+        raise SystemExit("no rows of serving benchmarks")
+    date = dt.datetime.now(tz=dt.UTC).date().isoformat()
+    text = page(Measurements({"serving": tables["serving"]}), date)
+    options.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
