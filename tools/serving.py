@@ -8,6 +8,7 @@ section, which try whether a model or card left out of their fit gains; takes se
 import argparse
 import datetime as dt
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def by(rows: pd.DataFrame, names: list[str]) -> Iterator[tuple[str, pd.DataFrame
 
 def binned(rows: pd.DataFrame, values: "pd.Series[float]", edges: tuple[float, ...], unit: float = 1, sign: str = "") -> Iterator[tuple[str, pd.DataFrame]]:  # fmt: skip
     """Yield the rows between neighbouring edges, the upper one included."""
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         chosen = (values > low) & (values <= high) if low else values <= high
         name = f"over {unit * low:g}{sign}" if high == edges[-1] else f"up to {unit * high:g}{sign}"
         yield name, rows[chosen]

@@ -25,6 +25,7 @@ from simulator.evidence.predict.groups import (
     Ends,
     Group,
     Prepared,
+    library_of,
     model,
     numbers,
     profile,
@@ -99,6 +100,7 @@ def _group(rows: pd.DataFrame) -> Group:
         weight_dtype=weights_asked(shape, str(first["weights_dtype"])),
         kv_dtype=str(first["kv_dtype"]),
         tensor_parallel=ranks,
+        engine=library_of(str(first["framework"])) or "vllm",
     ).of(shape)
     ratio = pd.to_numeric(rows["length_ratio"]).to_numpy(dtype=np.float64)
     context, output = ratio * numbers(rows, "input_len"), ratio * numbers(rows, "output_len")
