@@ -92,7 +92,7 @@ def projections(shard: Shard, latent: LatentAttention, *, absorbed: bool) -> lis
     down_width = latent.kv_rank + latent.rope_dim
     # Engines multiply the hidden state by both matrices at once: vLLM's fused_qkv_a_proj, SGLang's
     # fused_qkv_a_proj_with_mqa, TensorRT-LLM's kv_a_proj_with_mqa (names recalled).
-    fused = shard.setup.graph and latent.query_rank is not None
+    fused = not shard.eager and latent.query_rank is not None
     if latent.query_rank is None:
         operations = [gemm(shard, "query_projection", d, query_width)]
     else:
