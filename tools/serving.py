@@ -1,8 +1,8 @@
 # ruff: noqa: E501 - the lines of a page are as long as its sentences
 """Write docs/serving.md from rows of serving benchmarks: python tools/serving.py ROWS... [-o PAGE].
 
-It writes no rows, only errors. Nothing here is fitted to the rows but the engine terms of one
-section, which try whether a model or card left out of their fit gains; takes seconds.
+It writes no rows, only errors. Nothing is fitted to the rows but the terms of one section, which
+try whether a model or card left out of their fit gains. Takes seconds.
 """
 
 import argparse
@@ -39,7 +39,7 @@ rows are part of this project, and no constant is fitted to them. What is predic
 
     TPOT = step(N) + (N - 1) x prefill of one prompt / output tokens
 
-with the step at the mean context of a request, and constants of questions, of no particular engine. Where clients draw lengths from 0.8 to 1.0
+with the step at the mean context of a request, and constants of questions: those of kernels, which no serving row has changed. Where clients draw lengths from 0.8 to 1.0
 of the nominal ones, lengths are 0.9 of these. Errors are |predicted / measured - 1|; the bias is their median with its sign. *Step alone* leaves the prefill of other requests out.
 *Inside* is the share of times in their {coverage} % intervals, *high / low* the median ratio of their ends. The source marks rows with little prefill as *clean*.
 A configuration may have been measured on several days; each counts. Experts are counted as split like heads, also where an engine keeps whole experts on each GPU.
@@ -47,17 +47,13 @@ A configuration may have been measured on several days; each counts. Experts are
 
 # Causes of poor cells: what was found by comparing rows, or what is known of the engine's kernels.
 CAUSES = {
-    ("b200-sxm", "sglang", "deepseek-v3", "fp8"): "each 8-bit product in blocks takes 12 to 18 µs whatever its size, as SGLang's and TensorRT-LLM's rows of single products say; the engine's own products and its fused projections of queries and latent cache take less. Four sequences show it most (14.6 against 8.7 ms).",
-    ("b200-sxm", "sglang", "deepseek-v3", "nvfp4"): "kernels of a few µs (norms, quantising, rotary) are counted one by one; the engine fuses them. The longer a step, the smaller the error.",
-    ("b200-sxm", "trtllm", "deepseek-v3", "nvfp4"): "as under SGLang: small kernels that the engine fuses; least with many sequences.",
-    ("b200-sxm", "trtllm", "llama-3.1-70b", "fp8"): "products in 8 bits are counted with a quantise kernel before each; TensorRT-LLM fuses it with the norm before. vLLM on the same card is within 7 %.",
-    ("h100-sxm", "sglang", "qwen3-32b", "bf16"): "runs in lockstep: all lengths are the same and SGLang prefills every waiting prompt before it decodes, so requests begin and end together. Their TTFT is (N + 1) / 2 prefills, as that predicts, and a request sees half of the others' prefills while it decodes: with half the second term the median error is 5 %.",
-    ("h100-sxm", "vllm", "gpt-oss-120b", "nvfp4"): "4-bit experts take the mean of several kernels; with constants of Marlin's, which vLLM runs on Hopper, the bias is 1 %.",
-    ("h200-sxm", "sglang", "deepseek-v3", "fp8"): "8-bit products of few rows: their tile rate is carried from H100 without its bandwidth.",
-    ("h200-sxm", "trtllm", "llama-3.1-70b", "fp8"): "8-bit products of few rows: their tile rate is carried from H100 without its bandwidth; the same model under vLLM, which quantises separately, is within 5 %.",
-    ("h200-sxm", "vllm", "llama-3.1-8b", "fp8"): "less prefill than the concurrency says: the second term is seen at a fifth, and TTFT is a tenth of what N requests in flight would wait. The rows do not say how requests arrived, or whether prompts were cached.",
-    ("mi300x", "sglang", "deepseek-v3", "fp8"): "runs of early versions, slower than later ones, and constants carried from NVIDIA's cards; no interval is given.",
-    ("mi300x", "vllm", "llama-3.1-70b", "fp8"): "batches run offline; constants are carried from NVIDIA's cards. The missing time grows with the sequences.",
+    ("b200-sxm", "sglang", "deepseek-v3", "fp8"): "single products with scales of blocks take 12 to 18 µs on B200 in the rows that their constants come from, whatever their size; the engine's take less. Four sequences show it most.",
+    ("h100-sxm", "sglang", "qwen3-32b", "bf16"): "runs in lockstep: all lengths are equal, and SGLang prefills every waiting prompt before it decodes, so requests begin and end together. Their TTFT is (N + 1) / 2 prefills, as in lockstep, and a request sees only half of the others' prefills while it decodes: with half of the second term the median error is 5 %.",
+    ("h100-sxm", "vllm", "gpt-oss-120b", "nvfp4"): "4-bit experts have the mean constants of several kernels; with those of Marlin's, which vLLM runs on Hopper, the bias is 1 %.",
+    ("h200-sxm", "sglang", "llama-3.1-8b", "fp8"): "a third is missing from steps of a few ms, and prefill of others is seen at six tenths: equal lengths, partly in lockstep.",
+    ("h200-sxm", "vllm", "llama-3.1-8b", "fp8"): "less prefill than the concurrency says: the second term is seen at a fifth, and TTFT is a tenth of what N equal requests would wait. The rows do not say how requests arrived, or whether prompts were cached.",
+    ("mi300x", "sglang", "deepseek-v3", "fp8"): "early versions, slower than later ones, and constants carried from NVIDIA's cards; no interval is given, and no constant taken from them.",
+    ("mi300x", "vllm", "llama-3.1-70b", "fp8"): "constants are carried from NVIDIA's cards. The missing time grows with the sequences.",
 }  # fmt: skip
 
 
@@ -76,7 +72,7 @@ def line(name: str, rows: pd.DataFrame) -> str:
     return f"| {name} | {len(rows):,} | {' | '.join(cells)} | {'' if np.isnan(width) else f'{width:.2f}'} |"
 
 
-def table(title: str, parts: Iterator[tuple[str, pd.DataFrame]]) -> list[str]:
+def tabulated(title: str, parts: Iterator[tuple[str, pd.DataFrame]]) -> list[str]:
     """Return a table of parts of the rows; empty parts are left out."""
     return [f"\n## {title}\n", HEAD, *(line(name, part) for name, part in parts if len(part))]
 
@@ -153,52 +149,66 @@ def terms(rows: pd.DataFrame, names: tuple[str, ...]) -> "np.ndarray":
     return np.asarray(found)
 
 
-def engines(rows: pd.DataFrame) -> list[str]:
-    """Tabulate what terms of an engine gain for models and cards left out of their fit."""
+def engines(rows: pd.DataFrame, plain: pd.DataFrame) -> list[str]:
+    """Tabulate what an engine's own kernels and terms gain.
+
+    Parameters
+    ----------
+    rows, plain
+        Predictions for the engine of each row, and with the kernels of vLLM.
+    """
     lines = [
-        "\n## Terms of an engine\n",
-        f"Time added to every step of an engine, fitted to the rows of NVIDIA's cards under {FIT_LICENCE}, with each model or card left out in turn. A term is of use if",
-        "rows that its fit has not seen gain. `none` is the step as it is, and what every answer uses.\n",
-        "| engine | left out | rows | none: median | per step | per layer | per sequence | step and sequence |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "\n## What the engine tells\n",
+        "*Plain*: every engine with kernels of their own that quantise activations, as vLLM. *As the engine*: SGLang and TensorRT-LLM quantise in the kernel before.",
+        f"The last four add a fitted time to every step of an engine, from the rows of NVIDIA's cards under {FIT_LICENCE}, with each model or card left out in turn.",
+        "They would be of use if rows that the fit has not seen gained with every engine; none is used.\n",
+        "| engine | left out | rows | plain: median | as the engine | per step | per layer | per sequence | step and sequence |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     nvidia = rows["gpu_id"].map(lambda name: load_hardware(name).vendor) == "NVIDIA"
-    fit = rows[nvidia & (rows["licence"] == FIT_LICENCE)]
-    layers = {name: load_model(name).layers for name in fit["model"].unique()}
-    fit = fit.assign(step=1.0, layer=fit["model"].map(layers), sequence=fit["concurrency"])
+    chosen = nvidia & (rows["licence"] == FIT_LICENCE)
+    layers = {name: load_model(name).layers for name in rows["model"].unique()}
+    fit = rows[chosen].assign(step=1.0, layer=rows["model"].map(layers), sequence=rows["concurrency"])  # fmt: skip
+    plainly = plain.set_index(["file", "line"])["ape"]
     for engine, part in fit.groupby("framework", sort=True):
-        for left_out, names in (("model", ["model"]), ("card", ["gpu_id"])):
-            cells = []
-            for chosen in (("step",), ("layer",), ("sequence",), ("step", "sequence")):
-                errors = []
-                for value, rest in part.groupby(names[0]):
-                    others = part[part[names[0]] != value]
-                    if not len(others):
-                        continue
-                    added = rest[list(chosen)].to_numpy() @ terms(others, chosen)
-                    errors.append((rest["predicted_tpot_ms"] + added) / rest["tpot_ms"] - 1)
-                cells.append(per_cent(pd.concat(errors).abs().median()) if errors else "")
-            lines.append(
-                f"| {engine} | {left_out} | {len(part):,} | {per_cent(part['ape'].median())} | {' | '.join(cells)} |"
-            )
+        before = plainly[list(zip(part["file"], part["line"], strict=True))].median()
+        for name, column in (("a model", "model"), ("a card", "gpu_id")):
+            cells = [per_cent(before), per_cent(part["ape"].median())]
+            kinds = (("step",), ("layer",), ("sequence",), ("step", "sequence"))
+            cells += [per_cent(left_out(part, column, names).abs().median()) for names in kinds]
+            lines.append(f"| {engine} | {name} | {len(part):,} | {' | '.join(cells)} |")
     return lines
 
 
-def page(measurements: Measurements, date: str) -> str:
-    """Return the page."""
-    rows = validate(measurements).rows
-    rows = rows.assign(weights_dtype=rows["weights_dtype"].astype(str))
+def left_out(rows: pd.DataFrame, column: str, names: tuple[str, ...]) -> "pd.Series[float]":
+    """Return errors with terms fitted to the rows of other models, or of other cards."""
+    errors = []
+    for value, unseen in rows.groupby(column):
+        seen = rows[rows[column] != value]
+        added = unseen[list(names)].to_numpy() @ terms(seen, names) if len(seen) else 0.0
+        errors.append((unseen["predicted_tpot_ms"] + added) / unseen["tpot_ms"] - 1)
+    return pd.concat(errors)
+
+
+def page(table: pd.DataFrame, date: str) -> str:
+    """Return the page about serving rows."""
+    rows, plain = (
+        validate(Measurements({"serving": asked})).rows
+        for asked in (table, table.assign(framework="vllm"))
+    )
     share = 1 - rows["predicted_step_ms"] / rows["predicted_tpot_ms"]
     lines = [
         INTRODUCTION.format(date=date, rows=len(rows), coverage=COVERAGE),
         HEAD,
         *(line(name, part) for name, part in overall(rows) if len(part)),
-        *table("By card, engine, model and format", by(rows, CELL)),
-        *table("By concurrency", binned(rows, rows["concurrency"], CONCURRENCY)),
-        *table("By share of prefill in the predicted time", binned(rows, share, SHARES, 100, " %")),
+        *tabulated("By card, engine, model and format", by(rows, CELL)),
+        *tabulated("By concurrency", binned(rows, rows["concurrency"], CONCURRENCY)),
+        *tabulated(
+            "By share of prefill in the predicted time", binned(rows, share, SHARES, 100, " %")
+        ),
         *steps(rows),
         *poor(rows),
-        *engines(rows),
+        *engines(rows, plain),
     ]
     return "\n".join(lines) + "\n"
 
@@ -213,8 +223,7 @@ def main() -> None:
     if "serving" not in tables:
         raise SystemExit("no rows of serving benchmarks")
     date = dt.datetime.now(tz=dt.UTC).date().isoformat()
-    text = page(Measurements({"serving": tables["serving"]}), date)
-    options.output.write_text(text, encoding="utf-8")
+    options.output.write_text(page(tables["serving"], date), encoding="utf-8")
 
 
 if __name__ == "__main__":
