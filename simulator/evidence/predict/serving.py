@@ -82,6 +82,8 @@ def weights_asked(shape: ModelShape, dtype: str) -> str:
     'nvfp4'
     """
     own = shape.weights.of("experts" if shape.experts else "mlp").dtype
+    if dtype not in DTYPE_BYTES:  # auto, or the name of a scheme
+        return dtype
     return "auto" if _width(own) == _width(dtype) else dtype
 
 
