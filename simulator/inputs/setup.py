@@ -153,8 +153,9 @@ class Setup(Frozen):
     def quantises_apart(self) -> bool:
         """Whether activations are quantised by kernels of their own.
 
-        Plain PyTorch never quantises. In SGLang and TensorRT-LLM the kernel before does: rows under
-        load say so, of each model and card that is left out (docs/serving.md).
+        Plain PyTorch never quantises. In SGLang and TensorRT-LLM the kernel before does, as far as
+        rows under load tell: without these kernels their median errors fall from 18.4 to 16.8 and
+        from 9.1 to 7.5 % (docs/serving.md), though not in every cell.
         """
         return not self.eager and self.engine == "vllm"
 

@@ -8,6 +8,7 @@ import pytest
 
 from simulator.counts.transformer import decode_operations
 from simulator.evidence.predict.prepare import prepare
+from simulator.evidence.predict.summaries import groups
 from simulator.evidence.predict.validate import Validation, validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
@@ -227,3 +228,15 @@ def test_the_engine_of_an_unknown_name_is_the_default(tmp_path) -> None:  # noqa
     (group,) = prepare(read(tmp_path, {"engine": "my-server"}).tables["serving"], "serving").groups
     assert group.setup is not None
     assert group.setup.engine == Setup().engine
+
+
+def test_errors_are_told_by_cell_and_by_concurrency(tmp_path) -> None:  # noqa: ANN001
+    """Two rows of one model and one of another, at two concurrencies."""
+    changed = ({}, {"concurrency": 8}, {"model": "llama-3.1-8b", "concurrency": 8})
+    found = {
+        (item["by"], item["value"]): item for item in groups(predicted(tmp_path, *changed).rows)
+    }
+    cell = "kind, gpu, framework, model, weights_dtype"
+    assert found[cell, "serving, h100-sxm, vllm, llama-3.1-70b, fp8"]["rows"] == 2
+    assert found[cell, "serving, h100-sxm, vllm, llama-3.1-8b, fp8"]["rows"] == 1
+    assert found["kind, concurrency", "serving, 8.0"]["rows"] == 2
