@@ -233,10 +233,9 @@ def test_the_engine_of_an_unknown_name_is_the_default(tmp_path) -> None:  # noqa
 def test_errors_are_told_by_cell_and_by_concurrency(tmp_path) -> None:  # noqa: ANN001
     """Two rows of one model and one of another, at two concurrencies."""
     changed = ({}, {"concurrency": 8}, {"model": "llama-3.1-8b", "concurrency": 8})
-    found = {
-        (item["by"], item["value"]): item for item in groups(predicted(tmp_path, *changed).rows)
-    }
+    listed = groups(predicted(tmp_path, *changed).rows)
+    found = {(item["by"], item["value"]): item for item in listed}
     cell = "kind, gpu, framework, model, weights_dtype"
     assert found[cell, "serving, h100-sxm, vllm, llama-3.1-70b, fp8"]["rows"] == 2
     assert found[cell, "serving, h100-sxm, vllm, llama-3.1-8b, fp8"]["rows"] == 1
-    assert found["kind, concurrency", "serving, 8.0"]["rows"] == 2
+    assert found["kind, concurrency", "serving, 8"]["rows"] == 2
