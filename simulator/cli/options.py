@@ -232,7 +232,8 @@ EngineName = Annotated[
         "--engine",
         panel=WORK_PANEL,
         text="Whose meaning that share has: vLLM's, SGLang's --mem-fraction-static, or "
-        "TensorRT-LLM's free_gpu_memory_fraction.",
+        "TensorRT-LLM's free_gpu_memory_fraction. SGLang and TensorRT-LLM quantise activations in "
+        "the kernel before.",
         of=ENGINES,
     ),
 ]

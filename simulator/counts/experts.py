@@ -115,13 +115,15 @@ class RoutedExperts:
     stored: WeightFormat
     multiplied: Dtype
 
-    def operations(self, *, eager: bool = False) -> list[Operation]:
+    def operations(self, *, eager: bool = False, quantises: bool = True) -> list[Operation]:
         """Return the layer's operations after its router, in the order of the step.
 
         Parameters
         ----------
         eager
             Whether plain PyTorch loops over the visited experts.
+        quantises
+            Whether kernels of their own quantise the products' inputs, if these need it.
         """
         element = DTYPE_BYTES[self.activations]
         loops = self.visited if eager else 1
@@ -132,7 +134,7 @@ class RoutedExperts:
         moved = DTYPE_BYTES[self.multiplied] / element if quantised else 1
 
         def quantising(name: str, rows: Numeric, width: Numeric) -> list[Operation]:
-            if not quantised:
+            if not (quantised and quantises):
                 return []
             return [quantise(name, rows, width, element=element, dtype=self.multiplied)]
 

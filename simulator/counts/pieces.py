@@ -222,7 +222,7 @@ def quantised(
 ) -> list[Operation]:
     """Return the kernel that quantises the input of a layer's products, if they need one.
 
-    Products in 16 bits need none; plain PyTorch has none.
+    Products in 16 bits need none; plain PyTorch has none, and some engines have none.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ def quantised(
         Number of rows, if not that of the step's tokens.
     """
     dtype = shard.product_dtype(group)
-    if shard.eager or not is_low_precision(DTYPE_BYTES[dtype]):
+    if not shard.setup.quantises_apart or not is_low_precision(DTYPE_BYTES[dtype]):
         return []
     count = shard.tokens if rows is None else rows
     return [quantise(name, count, width, element=shard.element_bytes, dtype=dtype)]

@@ -868,7 +868,7 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     operations = [
         gemm(shard, each.name, each.inner, each.columns, group=None) for each in experts.router
     ] or [gemm(shard, "router", d, choices, bias=bias, group=None)]
-    visits = routed.operations(eager=shard.eager)
+    visits = routed.operations(eager=shard.eager, quantises=setup.quantises_apart)
     if experts.latent_size is not None:
         # Replicated on every rank, as engines do.
         latent, bias = experts.latent_size, model.mlp_bias

@@ -322,7 +322,10 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/measurements on this machine")
 def test_the_shared_rows_are_all_recognised_and_believed() -> None:
     """Every kind is there, every row is kept, and only the L40 has no profile."""
-    second = ("mla_decode", "mla_prefill", "mla_module", "linear_attention", "sparse_attention")
+    second = (
+        *("mla_decode", "mla_prefill", "mla_module", "linear_attention", "sparse_attention"),
+        "serving_steps",
+    )
     rows = load([SHARED, *(SHARED / "second" / f"{kind}.csv" for kind in second)])
     # Some rows of experts are refused: see test_expert_rows.
     assert {*rows.tables, "moe"} == set(ROW_KINDS)

@@ -90,18 +90,22 @@ def projections(shard: Shard, latent: LatentAttention, *, absorbed: bool) -> lis
     model, heads = shard.model, shard.heads
     d, query_width = model.hidden_size, heads * (latent.nope_dim + latent.rope_dim)
     down_width = latent.kv_rank + latent.rope_dim
+    # Engines multiply the hidden state by both matrices at once: vLLM's fused_qkv_a_proj, SGLang's
+    # fused_qkv_a_proj_with_mqa, TensorRT-LLM's kv_a_proj_with_mqa (names recalled).
+    fused = not shard.eager and latent.query_rank is not None
     if latent.query_rank is None:
         operations = [gemm(shard, "query_projection", d, query_width)]
     else:
         rank, bias = latent.query_rank, model.qkv_bias
         operations = [
-            gemm(shard, "query_down_projection", d, rank, bias=bias),
+            gemm(shard, "query_down_projection", d, rank + (down_width if fused else 0), bias=bias),
             vector_norm(shard, "query_norm", shard.tokens, rank),
             *quantised(shard, "query_quantise", rank),
             gemm(shard, "query_up_projection", rank, query_width),
         ]
+    if not fused:
+        operations.append(gemm(shard, "kv_down_projection", d, down_width, bias=model.qkv_bias))
     operations += [
-        gemm(shard, "kv_down_projection", d, down_width, bias=model.qkv_bias),
         vector_norm(shard, "kv_norm", shard.tokens, latent.kv_rank),
         rotary(shard, (heads + 1) * latent.rope_dim, latent.rope_dim),
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from simulator.evidence.kernels import KERNELS
-from simulator.evidence.predict import calls, measured, paper_code, steps
+from simulator.evidence.predict import calls, measured, paper_code, serving, steps
 from simulator.evidence.predict.groups import Prepared
 from simulator.evidence.rows.kinds import RowKind
 
@@ -29,6 +29,8 @@ def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
         found += [steps.prepare_steps(rows[~papers]), paper_code.prepare(rows[papers])]
     elif kind == "end_to_end":
         found.append(steps.prepare_batches(rows))
+    elif kind == "serving":
+        found.append(serving.prepare(rows))
     else:
         found.append(calls.prepare(rows, kind))
     for part in found:

@@ -9,7 +9,7 @@ import pandas as pd
 from simulator.counts.attention import sparse
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
-from simulator.counts.pieces import Shard, gemm
+from simulator.counts.pieces import Shard
 from simulator.counts.transformer import attention_input, attention_output
 from simulator.evidence.predict.groups import library_of, model, numbers, replayed
 from simulator.evidence.predict.latent import OUTSIDE
@@ -196,11 +196,7 @@ def _around(
         *attention_output(shard, absorbed=True),
         *sparse.projections(shard, indexer, latent),
     ]
-    # One product of both matrices that read the hidden state.
-    d, widths = shard.model.hidden_size, cast("int", latent.query_rank) + latent.kv_rank
-    fused = gemm(shard, "query_down_projection", d, widths + latent.rope_dim)
-    listed = [fused if item.name == fused.name else item for item in listed]
-    outside = [OUTSIDE, "kv_down_projection"]
+    outside = [OUTSIDE]
     if library_of(str(row["framework"])) == "sglang":
         outside += BESIDE
         if precision(row):

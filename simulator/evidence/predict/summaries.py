@@ -17,6 +17,8 @@ GROUPINGS = (
     *("kind", "gpu_id", "kind, gpu_id", "kind, gpu_id, framework", "kind, gpu_id, kernel"),
     *("kind, gpu_id, dtype", "framework", "kernel", "regime", "kind, regime"),
     *("kind, gpu_id, regime", "head_shape"),
+    # Of whole steps and serving rows, where these columns are.
+    *("kind, gpu_id, framework, model, weights_dtype", "kind, concurrency"),
 )
 # Whole numbers above this are not exact in float64.
 LARGEST_EXACT = 2**53
@@ -48,9 +50,13 @@ def groups(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the errors of every kind, GPU, library, kernel, regime and head shape."""
     listed: list[dict[str, Any]] = []
     for by in GROUPINGS if len(rows) else ():
-        for value, part in rows.groupby(by.split(", "), sort=True, dropna=True):
+        names = by.split(", ")
+        if not set(names) <= set(rows):
+            continue
+        for value, part in rows.groupby(names, sort=True, dropna=True):
             # Missing values, such as a product's head shape, make no group.
-            words = ", ".join(str(item) for item in value if str(item))
+            told = (f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+            words = ", ".join(filter(None, told))
             if words:
                 by_gpu = by.replace("gpu_id", "gpu")
                 listed.append({"by": by_gpu, "value": words, **errors_of(part)})

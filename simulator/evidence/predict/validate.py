@@ -9,6 +9,7 @@ import pandas as pd
 
 from simulator.evidence.predict.groups import Group, profile
 from simulator.evidence.predict.prepare import out_of_memory, prepare
+from simulator.evidence.predict.serving import ServingGroup
 from simulator.evidence.rows.kinds import KINDS, ROW_KINDS, WINDOW
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
@@ -30,11 +31,11 @@ class Validation:
     ----------
     rows
         One frame: the columns of the files, then kind, head shape and regime, whether L2 was taken
-        to serve most of its bytes, measured and
-        predicted time [us], the prediction in the file's own column (``predicted_latency_us`` or
-        ``predicted_step_ms``), its interval in either unit (``_low``, ``_high``), whether the
-        measured time lies inside (``inside``; None where either is not known), the signed error
-        and its size.
+        to serve most of its bytes, measured and predicted time [us], the prediction in the file's
+        own column (``predicted_latency_us``, ``predicted_step_ms`` or ``predicted_tpot_ms``), its
+        interval in either unit (``_low``, ``_high``), whether the measured time lies inside
+        (``inside``; None where either is not known), the signed error and its size. Serving rows
+        also have a predicted step and time to first token [ms].
     skipped
         How many rows could not be predicted, by reason.
     oom_correct, oom_total
@@ -149,6 +150,11 @@ def _predicted(
         added["predicted_status"] = [
             "oom" if out_of_memory(row) else "ok" for _, row in rows.iterrows()
         ]
+    if isinstance(group, ServingGroup):
+        step, prefill = group.step_s(gpu, choice), group.prefill_s(gpu, choice)
+        added["predicted_step_ms"] = step / MILLISECOND
+        # A client whose requests end one by one waits for its own prefill and first step.
+        added["predicted_ttft_ms"] = (prefill + step) / MILLISECOND
     kept = rows.drop(columns=[name for name in (*added, "time_s") if name in rows])
     return kept.assign(framework=rows["framework"].fillna("").astype(str), **added)
 

@@ -25,6 +25,7 @@ RowKind = Literal[
     "sparse_attention",
     "decode_step",
     "end_to_end",
+    "serving",
     "bandwidth",
     "small_kernels",
 ]
@@ -406,6 +407,24 @@ KINDS: dict[RowKind, KindOfRow] = {
         unit_s=MILLISECOND,
         shown=("model", "batch", "input_len", "output_len"),
         weights=("weight_dtype", "tp"),
+    ),
+    "serving": KindOfRow(
+        sizes=("input_len", "output_len", "concurrency"),
+        words=("model",),
+        optional={
+            "weights_dtype": "bf16",
+            "kv_dtype": "bf16",
+            "tensor_parallel": 1,
+            # Mean lengths as a share of the stated ones: clients may draw them, up to these.
+            "length_ratio": 1,
+        },
+        result="tpot_ms",
+        unit_s=MILLISECOND,
+        shown=(
+            *("model", "input_len", "output_len", "concurrency", "weights_dtype"),
+            "tensor_parallel",
+        ),
+        weights=("weights_dtype", "tensor_parallel"),
     ),
     "bandwidth": KindOfRow(
         words=("test",), optional={"working_set_bytes": None}, result="gb_per_s", unit_s=1e9

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from simulator.errors import MeasurementError, ProfileError
+from simulator.evidence.rows import benchmarks
 from simulator.evidence.rows.kinds import (
     DTYPE_COLUMNS,
     KINDS,
@@ -91,8 +92,8 @@ def load(
     Parameters
     ----------
     paths
-        CSV files, or parquet files by their suffix; a folder stands for its files with the columns
-        of a known kind.
+        CSV files, or by their suffix parquet files and JSON results of serving benchmarks; a
+        folder stands for its CSV and parquet files with the columns of a known kind.
     gpu
         The GPU of rows that do not name one. Rows that name another GPU are dropped.
     keep_suspect
@@ -152,8 +153,12 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
+        elif path.suffix in {".json", ".jsonl"}:
+            frame = benchmarks.results(path)
         else:
             frame = pd.read_csv(path, skip_blank_lines=False, low_memory=False)
+    except MeasurementError:
+        raise
     except FileNotFoundError:
         raise MeasurementError(f"cannot read {path}: no such file") from None
     except ImportError:
@@ -232,7 +237,7 @@ def _by_kind(
 def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None) -> pd.DataFrame:
     """Fill in absent columns, turn text into numbers, and resolve the GPU's name."""
     columns = KINDS[kind]
-    frame = frame.copy()
+    frame = frame.rename(columns={} if "framework" in frame else {"engine": "framework"})
     frame["file"] = str(path)
     for name, default in {**_COMMON, **columns.optional}.items():
         if name not in frame:

@@ -19,6 +19,7 @@ from simulator.evidence.rows.kinds import (
     RowKind,
 )
 from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
+from simulator.inputs.formats import WEIGHT_NAMES
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import count_parameters
 from simulator.inputs.presets import load_model
@@ -122,7 +123,8 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
         yield frame[name].isna(), f"{name} is missing"
     for name in DTYPE_COLUMNS:
         if name in frame:
-            yield ~frame[name].isin(DTYPES), f"{name} is not one of {', '.join(DTYPES)}"
+            known = WEIGHT_NAMES if name == "weights_dtype" else DTYPES
+            yield ~frame[name].isin(known), f"{name} is not one of {', '.join(known)}"
     if {"q_heads", "kv_heads"} <= set(columns.sizes):
         several = frame["q_heads"] % frame["kv_heads"] != 0
         yield several, "q_heads is not a multiple of kv_heads"

@@ -1,0 +1,230 @@
+# ruff: noqa: E501 - the lines of a page are as long as its sentences
+"""Write docs/serving.md from rows of serving benchmarks: python tools/serving.py ROWS... [-o PAGE].
+
+It writes no rows, only errors. Nothing is fitted to the rows but the terms of one section, which
+try whether a model or card left out of their fit gains. Takes seconds.
+"""
+
+import argparse
+import datetime as dt
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from simulator.evidence.predict.validate import validate
+from simulator.evidence.rows.reading import Measurements, load
+from simulator.inputs.hardware import load_hardware
+from simulator.inputs.presets import load_model
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "serving.md"
+COVERAGE = 80
+CELL = ["gpu_id", "framework", "model", "weights_dtype"]
+CONCURRENCY = (0, 4, 8, 16, 32, 64, 128, 10**9)
+SHARES = (0, 0.05, 0.1, 0.2, 0.4, 0.6, 1)
+# A poor cell has at least so many rows, and such a median error.
+LEAST_ROWS, POOR = 8, 0.15
+# Rows up to so many input tokens for each output token are those of the goal with prefill.
+LONGEST_INPUT = 8
+# Rows of other licences test, and fit nothing.
+FIT_LICENCE = "Apache-2.0"
+HEAD = "| rows | count | median | 90th percentile | bias | step alone: median | inside | high / low |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+
+INTRODUCTION = """# How accurate are times under load?
+
+Written by `python tools/serving.py` on {date} from {rows:,} runs of whole engines under load that public projects measured; nobody's
+rows are part of this project, and no constant is fitted to them. What is predicted is the time per output token (TPOT) of a client that keeps N requests in flight:
+
+    TPOT = step(N) + (N - 1) x prefill of one prompt / output tokens
+
+with the step at the mean context of a request, and constants of questions: those of kernels, which no serving row has changed. Where clients draw lengths from 0.8 to 1.0
+of the nominal ones, lengths are 0.9 of these. Errors are |predicted / measured - 1|; the bias is their median with its sign. *Step alone* leaves the prefill of other requests out.
+*Inside* is the share of times in their {coverage} % intervals, *high / low* the median ratio of their ends. The source marks rows with little prefill as *clean*.
+A configuration may have been measured on several days; each counts. Experts are counted as split like heads, also where an engine keeps whole experts on each GPU.
+"""
+
+# Causes of poor cells: what was found by comparing rows, or what is known of the engine's kernels.
+CAUSES = {
+    ("b200-sxm", "sglang", "deepseek-v3", "fp8"): "single products with scales of blocks take 12 to 18 µs on B200 in the rows that their constants come from, whatever their size; the engine's take less. Four sequences show it most.",
+    ("h100-sxm", "sglang", "qwen3-32b", "bf16"): "runs in lockstep: all lengths are equal, and SGLang prefills every waiting prompt before it decodes, so requests begin and end together. Their TTFT is (N + 1) / 2 prefills, as in lockstep, and a request sees only half of the others' prefills while it decodes: with half of the second term the median error is 5 %.",
+    ("h100-sxm", "vllm", "gpt-oss-120b", "nvfp4"): "4-bit experts have the mean constants of several kernels; with those of Marlin's, which vLLM runs on Hopper, the bias is 1 %.",
+    ("h200-sxm", "sglang", "llama-3.1-8b", "fp8"): "a third is missing from steps of a few ms, and prefill of others is seen at six tenths: equal lengths, partly in lockstep.",
+    ("h200-sxm", "vllm", "llama-3.1-8b", "fp8"): "less prefill than the concurrency says: the second term is seen at a fifth, and TTFT is a tenth of what N equal requests would wait. The rows do not say how requests arrived, or whether prompts were cached.",
+    ("mi300x", "sglang", "deepseek-v3", "fp8"): "early versions, slower than later ones, and constants carried from NVIDIA's cards; no interval is given, and no constant taken from them.",
+    ("mi300x", "vllm", "llama-3.1-70b", "fp8"): "constants are carried from NVIDIA's cards. The missing time grows with the sequences.",
+}  # fmt: skip
+
+
+def per_cent(value: float) -> str:
+    """Write a share as a cell of a table."""
+    return "" if np.isnan(value) else f"{100 * value:.1f} %"
+
+
+def line(name: str, rows: pd.DataFrame) -> str:
+    """Return the line of a table with the errors of some rows."""
+    inside = rows["inside"].dropna().astype(float)
+    alone = (rows["predicted_step_ms"] / rows["tpot_ms"] - 1).abs()
+    width = (rows["predicted_us_high"] / rows["predicted_us_low"]).median()
+    figures = (rows["ape"].median(), rows["ape"].quantile(0.9), rows["error"].median())
+    cells = [per_cent(value) for value in (*figures, alone.median(), inside.mean())]
+    return f"| {name} | {len(rows):,} | {' | '.join(cells)} | {'' if np.isnan(width) else f'{width:.2f}'} |"
+
+
+def tabulated(title: str, parts: Iterator[tuple[str, pd.DataFrame]]) -> list[str]:
+    """Return a table of parts of the rows; empty parts are left out."""
+    return [f"\n## {title}\n", HEAD, *(line(name, part) for name, part in parts if len(part))]
+
+
+def overall(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the rows of each vendor, clean and with prefill."""
+    vendors = rows["gpu_id"].map(lambda name: load_hardware(name).vendor)
+    for vendor, part in rows.groupby(vendors, sort=True):
+        clean = part["class"] == "clean"
+        short = part["input_len"] <= LONGEST_INPUT * part["output_len"]
+        yield f"{vendor}, clean", part[clean]
+        yield f"{vendor}, all up to {LONGEST_INPUT} input tokens for one of output", part[short]
+        yield f"{vendor}, all", part
+
+
+def by(rows: pd.DataFrame, names: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the rows of each combination of values."""
+    for values, part in rows.groupby(names, sort=True):
+        yield " ".join(str(value) for value in values), part
+
+
+def binned(rows: pd.DataFrame, values: "pd.Series[float]", edges: tuple[float, ...], unit: float = 1, sign: str = "") -> Iterator[tuple[str, pd.DataFrame]]:  # fmt: skip
+    """Yield the rows between neighbouring edges, the upper one included."""
+    for low, high in pairwise(edges):
+        chosen = (values > low) & (values <= high) if low else values <= high
+        name = f"over {unit * low:g}{sign}" if high == edges[-1] else f"up to {unit * high:g}{sign}"
+        yield name, rows[chosen]
+
+
+def steps(rows: pd.DataFrame) -> list[str]:
+    """Tell how close steps alone and times to first token are, where rows have them."""
+    lines = [
+        "\n## Steps, and the time to first token\n",
+        "*Step*: rows whose source has the median time between tokens of its stream. *TTFT*: one prefill and one step, against the measured mean.",
+        "It is so where requests end one by one. A client that starts all requests at once waits for all their prompts, up to (N + 1) / 2 prefills on average.\n",
+        "| engine | steps | median | bias | TTFT: rows | median | bias |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for engine, part in rows.groupby("framework", sort=True):
+        cells = []
+        for predicted, measured in (("predicted_step_ms", "step_ms"), ("predicted_ttft_ms", "ttft_ms")):  # fmt: skip
+            if measured not in part:
+                cells += ["0", "", ""]
+                continue
+            error = (part[predicted] / pd.to_numeric(part[measured]) - 1).dropna()
+            cells += [f"{len(error):,}", per_cent(error.abs().median()), per_cent(error.median())]
+        lines.append(f"| {engine} | {' | '.join(cells)} |")
+    return lines
+
+
+def poor(rows: pd.DataFrame) -> list[str]:
+    """Name the cells with large errors, and their cause."""
+    lines = [
+        f"\n## Poor cells\n\nCells of {LEAST_ROWS} rows or more with a median error above {100 * POOR:.0f} %:\n"
+    ]
+    for cell, part in rows.groupby(CELL, sort=True):
+        if len(part) >= LEAST_ROWS and part["ape"].median() > POOR:
+            figures = f"{len(part)} rows, median {per_cent(part['ape'].median())}, bias {per_cent(part['error'].median())}"
+            lines.append(f"* **{' '.join(cell)}** ({figures}): {CAUSES.get(cell, 'cause not known.')}")  # fmt: skip
+    return lines
+
+
+def terms(rows: pd.DataFrame, names: tuple[str, ...]) -> "np.ndarray":
+    """Return the engine terms that fit rows best, in ms for each step, layer or sequence.
+
+    Relative errors are least in the sum of their sizes, by weights that are adapted in turn.
+    """
+    columns = np.stack([rows[name] for name in names], axis=1) / rows["tpot_ms"].to_numpy()[:, None]
+    missing = 1 - rows["predicted_tpot_ms"].to_numpy() / rows["tpot_ms"].to_numpy()
+    weights = np.ones(len(rows))
+    for _ in range(50):
+        found = np.linalg.lstsq(columns * weights[:, None], missing * weights, rcond=None)[0]
+        weights = 1 / np.sqrt(np.maximum(np.abs(missing - columns @ found), 1e-3))
+    return np.asarray(found)
+
+
+def engines(rows: pd.DataFrame, plain: pd.DataFrame) -> list[str]:
+    """Tabulate what an engine's own kernels and terms gain.
+
+    Parameters
+    ----------
+    rows, plain
+        Predictions for the engine of each row, and with the kernels of vLLM.
+    """
+    lines = [
+        "\n## What the engine tells\n",
+        "*Plain*: every engine with kernels of their own that quantise activations, as vLLM. *As the engine*: SGLang and TensorRT-LLM quantise in the kernel before.",
+        f"The last four add a fitted time to every step of an engine, from the rows of NVIDIA's cards under {FIT_LICENCE}, with each model or card left out in turn.",
+        "They would be of use if rows that the fit has not seen gained with every engine; none is used.\n",
+        "| engine | left out | rows | plain: median | as the engine | per step | per layer | per sequence | step and sequence |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    nvidia = rows["gpu_id"].map(lambda name: load_hardware(name).vendor) == "NVIDIA"
+    chosen = nvidia & (rows["licence"] == FIT_LICENCE)
+    layers = {name: load_model(name).layers for name in rows["model"].unique()}
+    fit = rows[chosen].assign(step=1.0, layer=rows["model"].map(layers), sequence=rows["concurrency"])  # fmt: skip
+    plainly = plain.set_index(["file", "line"])["ape"]
+    for engine, part in fit.groupby("framework", sort=True):
+        before = plainly[list(zip(part["file"], part["line"], strict=True))].median()
+        for name, column in (("a model", "model"), ("a card", "gpu_id")):
+            cells = [per_cent(before), per_cent(part["ape"].median())]
+            kinds = (("step",), ("layer",), ("sequence",), ("step", "sequence"))
+            cells += [per_cent(left_out(part, column, names).abs().median()) for names in kinds]
+            lines.append(f"| {engine} | {name} | {len(part):,} | {' | '.join(cells)} |")
+    return lines
+
+
+def left_out(rows: pd.DataFrame, column: str, names: tuple[str, ...]) -> "pd.Series[float]":
+    """Return errors with terms fitted to the rows of other models, or of other cards."""
+    errors = []
+    for value, unseen in rows.groupby(column):
+        seen = rows[rows[column] != value]
+        added = unseen[list(names)].to_numpy() @ terms(seen, names) if len(seen) else 0.0
+        errors.append((unseen["predicted_tpot_ms"] + added) / unseen["tpot_ms"] - 1)
+    return pd.concat(errors)
+
+
+def page(table: pd.DataFrame, date: str) -> str:
+    """Return the page about serving rows."""
+    rows, plain = (
+        validate(Measurements({"serving": asked})).rows
+        for asked in (table, table.assign(framework="vllm"))
+    )
+    share = 1 - rows["predicted_step_ms"] / rows["predicted_tpot_ms"]
+    lines = [
+        INTRODUCTION.format(date=date, rows=len(rows), coverage=COVERAGE),
+        HEAD,
+        *(line(name, part) for name, part in overall(rows) if len(part)),
+        *tabulated("By card, engine, model and format", by(rows, CELL)),
+        *tabulated("By concurrency", binned(rows, rows["concurrency"], CONCURRENCY)),
+        *tabulated(
+            "By share of prefill in the predicted time", binned(rows, share, SHARES, 100, " %")
+        ),
+        *steps(rows),
+        *poor(rows),
+        *engines(rows, plain),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Read the rows, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="+", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=PAGE)
+    options = parser.parse_args()
+    tables = load(options.rows).tables
+    if "serving" not in tables:
+        raise SystemExit("no rows of serving benchmarks")
+    date = dt.datetime.now(tz=dt.UTC).date().isoformat()
+    options.output.write_text(page(tables["serving"], date), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
