@@ -12,9 +12,10 @@ from simulator.inputs.hardware import (
     Price,
     as_gpu,
     load_hardware,
+    load_profile,
     profile_files,
-    read_profile,
 )
+from simulator.resources import readable
 
 SECONDS_PER_HOUR = 3600
 TOKENS_PRICED = 1e6
@@ -22,7 +23,7 @@ TOKENS_PRICED = 1e6
 
 def priced_gpus() -> list[HardwareProfile]:
     """Return every GPU whose price is known."""
-    profiles = [read_profile(path) for path in profile_files().values()]
+    profiles = readable(load_profile, profile_files().values())
     return [profile for profile in profiles if profile.price_usd_per_hour is not None]
 
 

@@ -1,7 +1,6 @@
 """calibrate and validate: measured rows against the timing model."""
 
 import datetime as dt
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ from simulator.cli.output import (
     check_figure,
     check_parquet,
     csv_text,
+    json_text,
     output_of,
     say,
     write_figure,
@@ -338,7 +338,7 @@ def _write(result: "Validation", measurements: "Measurements", path: Path) -> No
     from simulator.resources import atomic_path
 
     if path.suffix == ".json":
-        write_text(json.dumps(summarise(result, measurements), indent=2) + "\n", path)
+        write_text(json_text(summarise(result, measurements)), path)
     elif path.suffix == ".parquet":
         with atomic_path(path) as temporary:
             whole_numbers(result.rows).to_parquet(temporary, index=False)

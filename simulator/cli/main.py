@@ -2,16 +2,18 @@
 
 import os
 import sys
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from simulator.cli.output import fail
-from simulator.errors import SimulatorError
+from simulator.cli.output import fail, say, write_any_encoding
+from simulator.errors import OutputError, SimulatorError
 
 HELP = """\
 What will a decode step cost, and does reading the shared context once pay off?
@@ -24,8 +26,9 @@ Sizes: 8K is 8192, 8k is 8000. Data goes to stdout, everything else to stderr.
 MISUSED = 2
 # The exit code that shells and Typer use for a program ended by Ctrl-C.
 INTERRUPTED = 130
-# The exit code of a command line that cannot be read.
-MISUSED = 2
+
+# Options that name a file to write.
+OUTPUTS = ("output", "figure")
 
 # If set, a bug of ours shows its traceback.
 DEBUG_VARIABLE = "BIFURCATE_DEBUG"
@@ -47,9 +50,12 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line, after checking that none of it would be ignored."""
-        if not ctx.resilient_parsing:
-            self._check(ctx, args)
-        return super().parse_args(ctx, args)
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        self._check(ctx, args)
+        rest = super().parse_args(ctx, args)
+        _check_outputs(ctx.params)
+        return rest
 
     def _check(self, ctx: Any, args: list[str]) -> None:
         """Refuse a second value of an option that takes one, and explain options of a scenario."""
@@ -68,6 +74,33 @@ class Command(TyperCommand):
                 raise typer.BadParameter(
                     f"{item.opts[0]} takes one value and is given {times} times"
                 )
+
+
+def _check_outputs(values: Mapping[str, Any]) -> None:
+    """Refuse to write over a file that the command reads.
+
+    Raises
+    ------
+    OutputError
+        If an output is one of the inputs.
+    """
+    outputs = [values[name] for name in OUTPUTS if isinstance(values.get(name), Path)]
+    outputs = [path for path in outputs if path.is_file()]
+    for name, value in values.items() if outputs else ():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if name in OUTPUTS or not isinstance(item, str | Path):
+                continue
+            for path in outputs:
+                if any(read.exists() and read.samefile(path) for read in _reads(Path(item), path)):
+                    raise OutputError(f"cannot write {path}: it is an input; name another file")
+
+
+def _reads(given: Path, output: Path) -> Iterable[Path]:
+    """Return the files that an input stands for, among them the output if it is one."""
+    if not given.is_dir():
+        return [given]
+    rows = [given / output.name] if output.suffix in (".csv", ".parquet") else []
+    return [given / "config.json", *rows]
 
 
 def _explain_option(error: Any, command: str, args: Sequence[str]) -> None:
@@ -118,11 +151,18 @@ def root(
         raise typer.Exit(MISUSED)
 
 
+def _warn(message: Warning | str, *_: object) -> None:
+    """Show a warning as one line."""
+    say(f"warning: {message}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 answered, 1 error, 2 wrong usage, 3 check failed."""
     if sys.stdout is None:
         fail("cannot write the answer: stdout is closed", 1)
     words = sys.argv[1:] if arguments is None else arguments
+    write_any_encoding()
+    warnings.showwarning = _warn
     try:
         app = build(words[0] if words else None)
         code = app(args=arguments, prog_name="bifurcate", standalone_mode=False)

@@ -7,6 +7,7 @@ timing model fitted to measured rows. Every figure has its source.
 
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,9 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from simulator.errors import ProfileError, unknown
+from simulator.errors import OwnFileWarning, ProfileError, unknown
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import (
     Frozen,
@@ -26,7 +27,14 @@ from simulator.inputs.files import (
     read_text,
     read_toml,
 )
-from simulator.resources import HARDWARE_PATH_VARIABLE, search_dirs, toml_files
+from simulator.resources import (
+    HARDWARE_PATH_VARIABLE,
+    own_files,
+    readable,
+    search_dirs,
+    shipped,
+    toml_files,
+)
 from simulator.units import GIGA, MIB, TERA
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -35,13 +43,24 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 REPORTED_SHARE = 1.069
 # GPUs of a node, unless the link joins more.
 NODE_GPUS = 8
+# The most warnings about one file; 'gpus check' has all.
+MOST_FINDINGS = 3
+# Figures of cards are far inside, so that what is computed from them is a finite number.
+SMALLEST_FIGURE, LARGEST_FIGURE = 1e-18, 1e12
 
 
 class Figure(Frozen):
     """A number and where it comes from."""
 
-    value: Annotated[float, Field(gt=0, strict=True)]
+    value: Annotated[float, Field(gt=0, le=LARGEST_FIGURE, strict=True)]
     source: Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
+
+    @field_validator("value")
+    @classmethod
+    def _not_tiny(cls, value: float) -> float:
+        if 0 < value < SMALLEST_FIGURE:
+            raise ValueError("is too small to compute with")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -73,7 +92,7 @@ class Price(Figure):
         Whether the source is second-hand, or contradicts itself.
     """
 
-    value: Annotated[float, Field(ge=0, strict=True)]
+    value: Annotated[float, Field(ge=0, le=LARGEST_FIGURE, strict=True)]
     provider: str = ""
     terms: Literal["on demand", "serverless", "own"] = "own"
     day: str = ""
@@ -402,16 +421,16 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     """
     text = str(name_or_path(name, "GPU", ProfileError))
     if isinstance(name, Path) or text.lower().endswith(".toml"):
-        return read_profile(Path(name))
+        return load_profile(Path(name))
     wanted = normalise_name(text)
     for folder in search_dirs("hardware_profiles", HARDWARE_PATH_VARIABLE):
         path = _find(folder, wanted)
         if path is not None:
-            return read_profile(path)
+            return load_profile(path)
     files, cards = profile_files(), _cards()
     other = respelled(text, cards)
     if other is not None:
-        return read_profile(files[other])
+        return load_profile(files[other])
     aliases = [name for card in cards.values() for name in card.names]
     raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out="see 'bifurcate gpus'"))
 
@@ -444,15 +463,33 @@ def read_profile(path: str | Path) -> HardwareProfile:
     return read_named(HardwareProfile, path, ProfileError)
 
 
+def load_profile(path: Path) -> HardwareProfile:
+    """Read one profile file, and warn of figures in a user's own that are hardly possible.
+
+    Raises
+    ------
+    ProfileError
+        As :func:`read_profile`.
+    """
+    profile = read_profile(path)
+    if not shipped(path):
+        from simulator.inputs.hardware_check import check_profile
+
+        for finding in check_profile(profile)[:MOST_FINDINGS]:
+            warnings.warn(f"{path}: {finding}", OwnFileWarning, stacklevel=2)
+    return profile
+
+
 def _find(folder: Path, wanted: str) -> Path | None:
     """Return the file in ``folder`` whose id, or else whose name or alias, is ``wanted``."""
     files = _ids(folder)
     for name, path in files:
         if name == wanted:
             return path
-    for _, path in files:
+    texts = readable(lambda path: (path, _normal_text(path)), (path for _, path in files))
+    for path, text in texts:
         # Parsing TOML is slow, so only files that contain the name are parsed.
-        if wanted in _normal_text(path) and wanted in map(normalise_name, _card(path).names):
+        if wanted in text and wanted in map(normalise_name, _card(path).names):
             return path
     return None
 
@@ -460,7 +497,7 @@ def _find(folder: Path, wanted: str) -> Path | None:
 @read_if_changed
 def _ids(folder: Path) -> tuple[tuple[str, Path], ...]:
     """Map the normalised id of each profile in a folder to its file."""
-    return tuple((normalise_name(path.stem), path) for path in sorted(folder.glob("*.toml")))
+    return tuple((normalise_name(path.stem), path) for path in own_files(folder))
 
 
 @read_if_changed
