@@ -1,6 +1,7 @@
 """Prices of a GPU hour and of a million tokens."""
 
 import math
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def with_prices(gpus: Sequence[HardwareProfile] | None, path: str | Path) -> lis
     own: dict[str, HardwareProfile] = {}
     for name, value in read_toml(path, WorkloadError).items():
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise WorkloadError(f"{path}: {name} = {value!r} is not a price in USD")
+            raise WorkloadError(f"{path}: {name} = {reprlib.repr(value)} is not a price in USD")
         gpu = load_hardware(name)
         if gpu.id in own:
             raise WorkloadError(f"{path}: {name}: {gpu.id} has a price already")

@@ -149,6 +149,8 @@ def _files(paths: Sequence[Path | str]) -> list[tuple[Path, bool]]:
 
 def _read(path: Path) -> pd.DataFrame:
     """Read one file, with the line of each row."""
+    if path.exists() and not (path.is_file() or path.is_fifo()):
+        raise MeasurementError(f"cannot read {path}: it is not a file")
     try:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
