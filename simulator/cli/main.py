@@ -27,6 +27,21 @@ MISUSED = 2
 # The exit code that shells and Typer use for a program ended by Ctrl-C.
 INTERRUPTED = 130
 
+# What people who know an engine's options look for.
+_CONTEXT, _SAMPLES = "--context is the length of the context", "-n is the number of samples"
+_GPUS = "--tp is the number of GPUs that share each layer; other parallelism is not modelled"
+MEANT = {
+    **dict.fromkeys(("--max-model-len", "--seq-len", "--prompt-len", "--ctx"), _CONTEXT),
+    **dict.fromkeys(("--max-num-seqs", "--n", "--best-of"), _SAMPLES),
+    **dict.fromkeys(("--num-gpus", "--gpus", "-t"), _GPUS),
+    **dict.fromkeys(("--pipeline-parallel-size", "--data-parallel-size"), _GPUS),
+    **dict.fromkeys(("--tpot", "--target-tpot-ms"), "--target-step-ms is the longest step"),
+    "--enable-prefix-caching": "--kv-layout shared stores the context once",
+    "--enforce-eager": "--execution eager is plain PyTorch",
+}
+# The options that some take for commands, and other spellings of one.
+SAID_OTHERWISE = {"help": "--help", "version": "--version", "-v": "--version", "-V": "--version"}
+
 # Options that name a file to write.
 OUTPUTS = ("output", "figure")
 
@@ -60,14 +75,22 @@ class Command(TyperCommand):
     def _check(self, ctx: Any, args: list[str]) -> None:
         """Refuse a second value of an option that takes one, and explain options of a scenario."""
         try:
-            *_, order = self.make_parser(ctx).parse_args(list(args))
+            _, spare, order = self.make_parser(ctx).parse_args(list(args))
         except typer.TyperException as error:
             # Typer's class of an unknown option has no public name; it alone has possibilities.
             unknown_option = hasattr(error, "possibilities")
             needs_scenario = any(item.name == "scenario" and item.required for item in self.params)
             if unknown_option and needs_scenario:
                 _explain_option(error, str(self.name), args)
+            elif unknown_option and (meant := MEANT.get(error.option_name)):
+                error.possibilities = None
+                error.message += f": {meant}"
             raise
+        if spare and any(item.name == "model" for item in self.params):
+            raise typer.BadParameter(
+                f"unexpected {' '.join(spare)!r}: -m names a model, and a name with spaces stands "
+                "in quotes"
+            )
         for item, times in Counter(order).items():
             single = isinstance(item, TyperOption) and not (item.multiple or item.is_flag)
             if single and times > 1:
@@ -156,6 +179,13 @@ def _warn(message: Warning | str, *_: object) -> None:
     say(f"warning: {message}")
 
 
+def _misuse(error: typer.TyperException, words: Sequence[str]) -> str:
+    """Say what cannot be read of a command line."""
+    message = error.format_message().removeprefix("Invalid value: ")
+    option = SAID_OTHERWISE.get(words[0] if words else "")
+    return f"{message.rstrip('.')}; did you mean {option!r}?" if option else message
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 answered, 1 error, 2 wrong usage, 3 check failed."""
     if sys.stdout is None:
@@ -167,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app = build(words[0] if words else None)
         code = app(args=arguments, prog_name="bifurcate", standalone_mode=False)
     except typer.TyperException as error:
-        fail(error.format_message().removeprefix("Invalid value: "), error.exit_code)
+        fail(_misuse(error, words), error.exit_code)
     except SimulatorError as error:
         fail(str(error), 1)
     except BrokenPipeError:

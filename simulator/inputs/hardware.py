@@ -340,6 +340,8 @@ _FILLERS = frozenset(
 _SYNONYMS = {"workstation": "ws", "edition": ""}
 _MEMORY = re.compile(r"(\d+)gi?b")
 _SXM = re.compile(r"sxm\d?")
+# 8xh100 and h100x8.
+_SEVERAL = re.compile(r"(?P<before>\d{1,2})\s?x.*|.*x(?P<after>\d{1,2})")
 # 192 for 180 GB, 140 for 141: makers and drivers count differently.
 _MEMORY_TOLERANCE = 0.08
 
@@ -432,7 +434,17 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     if other is not None:
         return load_profile(files[other])
     aliases = [name for card in cards.values() for name in card.names]
-    raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out="see 'bifurcate gpus'"))
+    raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out=_way_out(text)))
+
+
+def _way_out(name: str) -> str:
+    """Say what to write instead of an unknown name: one GPU's, apart from their number."""
+    if "," in name:
+        return "one name for each --gpu"
+    several = _SEVERAL.fullmatch(name)
+    if several:
+        return f"the name of one; --tp {several['before'] or several['after']} is their number"
+    return "see 'bifurcate gpus'"
 
 
 def as_gpu(gpu: GpuLike) -> HardwareProfile:

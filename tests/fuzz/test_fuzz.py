@@ -36,11 +36,27 @@ fuzzed = settings(
 )
 
 WORDS = st.sampled_from(
-    ["0", "1", "2", "16", "8K", "1M", "-1", "1.5", "1e9", "9" * 30, "9" * 400, "0x10", "8,192"]
-    + ["nan", "inf", "-inf", "1e-320", "1e308", "90%", "", " ", "\x1b[31m", "µ", "漢", "=1+1"]
-    + ["auto", "bf16", "fp8", "int4", "fp32", "flash", "sdpa_math", "ideal", "einsum", "vllm"]
-    + ["standard", "bifurcated", "eager", "graph", "peak", "carried", "a=1,b=2x8", "l4", "gpt2"]
-    + ["/dev/null", ".", "nowhere.toml", "nowhere/config.json", "code-sampling-8k"]
+    [
+        *[
+            "0",
+            "1",
+            "2",
+            "16",
+            "8K",
+            "1M",
+            "-1",
+            "1.5",
+            "1e9",
+            "9" * 30,
+            "9" * 400,
+            "0x10",
+            "8,192",
+        ],
+        *["nan", "inf", "-inf", "1e-320", "1e308", "90%", "", " ", "\x1b[31m", "µ", "漢", "=1+1"],
+        *["auto", "bf16", "fp8", "int4", "fp32", "flash", "sdpa_math", "ideal", "einsum", "vllm"],
+        *["standard", "bifurcated", "eager", "graph", "peak", "carried", "a=1,b=2x8", "l4", "gpt2"],
+        *["/dev/null", ".", "nowhere.toml", "nowhere/config.json", "code-sampling-8k"],
+    ]
 )
 NUMBERS = ("--context", "-n", "--prompts", "--decoded", "--query-tokens", "--accepted-tokens")
 NUMBERS += ("--gpu-memory-utilization", "--target-step-ms", "--price-per-hour", "--kv-heads")
@@ -62,8 +78,21 @@ VALUES: st.SearchStrategy[Any] = st.one_of(
     st.text(max_size=12),
 )
 LINES = st.sampled_from(
-    ["", "a = nan", "value = inf", "id = 1", "a.b.c = 1", "[peak]", "[[a]]", "= ", "\x00", "é = 1"]
-    + ['name = "\\u001b[31m"', "samples = [0, 1, -1]", "context_tokens = 1e400", "verdict = 3"]
+    [
+        *[
+            "",
+            "a = nan",
+            "value = inf",
+            "id = 1",
+            "a.b.c = 1",
+            "[peak]",
+            "[[a]]",
+            "= ",
+            "\x00",
+            "é = 1",
+        ],
+        *['name = "\\u001b[31m"', "samples = [0, 1, -1]", "context_tokens = 1e400", "verdict = 3"],
+    ]
 )
 CELLS = WORDS | st.sampled_from(["h100", "L40S", "4", "32", "128", "8192", "100", "bf16", '"', "#"])
 ROWS = (
@@ -145,7 +174,9 @@ def test_toml_files(tmp_path_factory: pytest.TempPathFactory, data: st.DataObjec
         key = old.partition("=")[0]
         value = json.dumps(data.draw(VALUES)).replace("NaN", "nan").replace("Infinity", "inf")
         figure = f'{key}= {{ value = {value}, source = "a guess" }}'
-        lines[place] = data.draw(LINES | st.sampled_from([f"{key}= {value}", figure, f"{old}\n{old}"]))
+        lines[place] = data.draw(
+            LINES | st.sampled_from([f"{key}= {value}", figure, f"{old}\n{old}"])
+        )
     path = tmp_path_factory.mktemp("toml") / shipped.name
     ask = {
         "gpus": ("compare", "-m", "gpt2", "--json", "-g", str(path)),
