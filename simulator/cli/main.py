@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperOption
@@ -82,9 +82,8 @@ class Command(TyperCommand):
             needs_scenario = any(item.name == "scenario" and item.required for item in self.params)
             if unknown_option and needs_scenario:
                 _explain_option(error, str(self.name), args)
-            elif unknown_option and (meant := MEANT.get(error.option_name)):
-                error.possibilities = None
-                error.message += f": {meant}"
+            elif unknown_option:
+                _say_meant(error)
             raise
         if spare and any(item.name == "model" for item in self.params):
             raise typer.BadParameter(
@@ -124,6 +123,13 @@ def _reads(given: Path, output: Path) -> Iterable[Path]:
         return [given]
     rows = [given / output.name] if output.suffix in (".csv", ".parquet") else []
     return [given / "config.json", *rows]
+
+
+def _say_meant(error: Any) -> None:
+    """Say which of our options an engine's option corresponds to, if one does."""
+    if meant := MEANT.get(error.option_name):
+        error.possibilities = None
+        error.message += f": {meant}"
 
 
 def _explain_option(error: Any, command: str, args: Sequence[str]) -> None:
@@ -174,7 +180,7 @@ def root(
         raise typer.Exit(MISUSED)
 
 
-def _warn(message: Warning | str, *_: object) -> None:
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
     """Show a warning as one line."""
     say(f"warning: {message}")
 
@@ -192,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail("cannot write the answer: stdout is closed", 1)
     words = sys.argv[1:] if arguments is None else arguments
     write_any_encoding()
-    warnings.showwarning = _warn
+    warnings.showwarning = cast("Any", _warn)
     try:
         app = build(words[0] if words else None)
         code = app(args=arguments, prog_name="bifurcate", standalone_mode=False)

@@ -475,6 +475,7 @@ def read_profile(path: str | Path) -> HardwareProfile:
     return read_named(HardwareProfile, path, ProfileError)
 
 
+@read_if_changed
 def load_profile(path: Path) -> HardwareProfile:
     """Read one profile file, and warn of figures in a user's own that are hardly possible.
 
