@@ -67,11 +67,12 @@ predictions: $(DEV)
 FUZZ ?= 10000
 FUZZ_S ?= 600
 fuzz: $(DEV)
-	@BIFURCATE_FUZZ=$(FUZZ) BIFURCATE_FUZZ_S=$(FUZZ_S) $(BIN)/python -m pytest -q --numprocesses auto tests/fuzz
+	@BIFURCATE_FUZZ=$(FUZZ) BIFURCATE_FUZZ_S=$(FUZZ_S) \
+	  $(BIN)/python -m pytest -q --numprocesses auto tests/fuzz
 
 # Every test with the oldest packages that pyproject.toml allows.
 oldest:
-	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt EXTRAS=calibrate,parquet
 
 bench: $(CORE)
 	@$(BIN)/python benchmarks/startup.py

@@ -15,7 +15,13 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from simulator.errors import OwnFileWarning, ProfileError, unknown
 from simulator.inputs.dtypes import Dtype
@@ -43,6 +49,7 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 REPORTED_SHARE = 1.069
 # GPUs of a node, unless the link joins more.
 NODE_GPUS = 8
+_CAPABILITY = re.compile(r"\d{1,3}\.\d")
 # The most warnings about one file; 'gpus check' has all.
 MOST_FINDINGS = 3
 # Figures of cards are far inside, so that what is computed from them is a finite number.
@@ -222,6 +229,13 @@ class HardwareProfile(Frozen):
     fitted: dict[str, FittedFigure] = Field(default_factory=dict)
     sources: dict[Text, Text] = Field(default_factory=dict)
     price_usd_per_hour: Price | None = None
+
+    @field_validator("compute_capability")
+    @classmethod
+    def _a_number_or_a_name(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("vendor") == "NVIDIA" and not _CAPABILITY.fullmatch(value):
+            raise ValueError("is not NVIDIA's number, such as 9.0")
+        return value
 
     def __hash__(self) -> int:
         """Return a hash of the content, so that functions can cache results by profile."""

@@ -73,12 +73,23 @@ ROWS = (
     "gpu,model,tp,batch,input_len,output_len,step_ms",
     "gpu,model,context_tokens,samples,attention,kernel,status,step_ms",
 )
-START = time.monotonic()
+
+
+class Clock:
+    """When the test at hand began."""
+
+    start = 0.0
+
+
+@pytest.fixture(autouse=True)
+def _begin() -> None:
+    """Start the time of a test, of which all its examples take a part."""
+    Clock.start = time.monotonic()
 
 
 def asked(*words: str) -> Done | None:
     """Run a command and check how it ends; None where the time is over."""
-    if time.monotonic() - START > SECONDS:
+    if time.monotonic() - Clock.start > SECONDS:
         return None
     done = bifurcate(*words)
     told = [line for line in done.err.splitlines() if line.startswith("error: ")]
