@@ -22,12 +22,14 @@ DEV := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: gallery help demo test check lint types imports format bench accuracy predictions clean
+.PHONY: gallery help demo test fuzz oldest check lint types imports format bench accuracy predictions clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/  \1/p' $(firstword $(MAKEFILE_LIST))
 	@echo "  make check        make lint, make types and make imports (which floor imports which)"
 	@echo "  make format       let ruff rewrite the code"
+	@echo "  make fuzz         try FUZZ hostile inputs (10000) in each test of tests/fuzz, FUZZ_S seconds at most"
+	@echo "  make oldest       run every test with the oldest packages allowed, in .venv-oldest"
 	@echo "  make bench        measure start-up and sweep speed on this machine"
 	@echo "  make accuracy     write docs/accuracy.md and the spreads of intervals from measured rows (ROWS=folder)"
 	@echo "  make predictions  show which predictions changed, and store them as they are now"
@@ -60,6 +62,17 @@ format: $(DEV)
 # Reviewed like code: CONTRIBUTING.md.
 predictions: $(DEV)
 	@$(BIN)/python tests/golden/predictions.py
+
+# Looks for new examples, for at most FUZZ_S seconds in each of its tests.
+FUZZ ?= 10000
+FUZZ_S ?= 600
+fuzz: $(DEV)
+	@BIFURCATE_FUZZ=$(FUZZ) BIFURCATE_FUZZ_S=$(FUZZ_S) \
+	  $(BIN)/python -m pytest -q --numprocesses auto tests/fuzz
+
+# Every test with the oldest packages that pyproject.toml allows.
+oldest:
+	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt EXTRAS=calibrate,parquet
 
 bench: $(CORE)
 	@$(BIN)/python benchmarks/startup.py

@@ -50,6 +50,10 @@ class OutputError(SimulatorError):
     """A result cannot be written where or how the user asked."""
 
 
+class OwnFileWarning(UserWarning):
+    """A file of the user's own is left out, or says what can hardly be true."""
+
+
 def nearest(value: str, known: Iterable[str]) -> str | None:
     """Return the known name closest to ``value``, or None if none is close.
 

@@ -3,13 +3,14 @@
 import os
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from simulator import resources
-from simulator.errors import OutputError
-from simulator.resources import atomic_path, data_dir, search_dirs, toml_files
+from simulator.errors import OutputError, OwnFileWarning, ProfileError
+from simulator.resources import atomic_path, data_dir, readable, search_dirs, toml_files
 
 
 def test_a_finished_file_has_its_name_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -122,3 +123,53 @@ def test_the_users_folders_come_first(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found["h100-sxm"] == first / "h100-sxm.toml"
     assert found["mine"] == second / "mine.toml"
     assert found["l4"].parent == data_dir("hardware_profiles")
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    """Of a file that only its owner may read, the next version is as private."""
+    target = tmp_path / "result.csv"
+    target.write_text("old")
+    target.chmod(0o600)
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    """Unfinished files of the same target go, if nobody has written to them for long."""
+    target = tmp_path / "result.csv"
+    names = (".result.csv.old.part", ".result.csv.new.part", ".other.csv.old.part")
+    old, new, other = (tmp_path / name for name in names)
+    for path in (old, new, other):
+        path.write_text("half")
+    for path in (old, other):
+        os.utime(path, (time.time() - 7200,) * 2)
+    with atomic_path(target) as temporary:
+        temporary.write_text("whole")
+    assert sorted(tmp_path.iterdir()) == sorted([target, new, other])
+
+
+def test_hidden_files_are_no_one_s_profiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Editors and file systems leave ._card.toml and .#card.toml next to card.toml."""
+    monkeypatch.setenv("OWN", str(tmp_path))
+    for name in ("card.toml", "._card.toml", ".#card.toml"):
+        (tmp_path / name).write_text("")
+    assert set(toml_files("nothing", "OWN")) == {"card"}
+
+
+def test_a_file_that_cannot_be_read_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    """The others are read; a broken one of our own is an error."""
+
+    def read(path: Path) -> str:
+        if path.stem == "bad":
+            raise ProfileError(f"{path} is not TOML")
+        return path.stem
+
+    own = [tmp_path / "bad.toml", tmp_path / "good.toml"]
+    with pytest.warns(OwnFileWarning, match=r"left out: .*bad\.toml is not TOML"):
+        assert list(readable(read, own)) == ["good"]
+    with pytest.raises(ProfileError):
+        list(readable(read, [data_dir("scenarios") / "bad.toml"]))

@@ -45,6 +45,8 @@ def advise(asked: "Comparison") -> str:
     standard, stored, bifurcated = asked.standard, asked.shared_storage, asked.bifurcated
     if not bifurcated.memory.fits:
         return _make_it_fit(bifurcated)
+    if asked.nothing_shared:
+        return f"Give a context, without which nothing is shared; else {next_change(standard)}."
     if asked.verdict in _DOUBTS and asked.winner != "tie":
         return (
             f"Measure both before you choose: {asked.winner} attention should be faster, but "

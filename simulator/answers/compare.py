@@ -75,14 +75,19 @@ class Comparison:
     def break_even_samples(self) -> int | None:
         """The fewest samples at and above which bifurcated is always faster, all else equal.
 
-        None if it is not faster at the largest number tried. It may also be faster at some smaller
-        numbers, where waves of thread blocks fall well. Computed when first read, as is the next.
+        None if it is not faster at the largest number tried, or nothing is shared. It may also be
+        faster at some smaller numbers, where waves of thread blocks fall well. Computed when first
+        read, as is the next.
         """
+        if self.nothing_shared:
+            return None
         return from_where_on(self._gain("samples"), low=1, high=MOST_SAMPLES)
 
     @cached_property
     def break_even_context_tokens(self) -> int | None:
         """The shortest context at and above which bifurcated is always faster, or None."""
+        if self.nothing_shared:
+            return None
         return from_where_on(
             self._gain("context_tokens"), low=1, high=LONGEST_CONTEXT, after=TOKENS_PER_SPLIT
         )
@@ -91,6 +96,11 @@ class Comparison:
     def advice(self) -> str:
         """What to change next, in one sentence."""
         return advise(self)
+
+    @property
+    def nothing_shared(self) -> bool:
+        """Whether there is no context: what differs are the kernels, not the reads."""
+        return not self.standard.workload.context_tokens
 
     @property
     def interval_known(self) -> bool:

@@ -36,8 +36,10 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
         raise WorkloadError(f"pass@{k} cannot be estimated from {samples} samples of a problem")
     if samples - correct < k:
         return 1.0
-    # A sum of logarithms, because the binomials themselves overflow.
-    misses = math.fsum(math.log1p(-k / (samples - wrong)) for wrong in range(correct))
+    # A sum of logarithms, because the binomials themselves overflow. The share of choices without
+    # a correct sample is the same product with c and k exchanged: the shorter one is taken.
+    few, many = sorted((correct, k))
+    misses = math.fsum(math.log1p(-many / (samples - drawn)) for drawn in range(few))
     return -math.expm1(misses)
 
 

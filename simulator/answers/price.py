@@ -1,6 +1,7 @@
 """Prices of a GPU hour and of a million tokens."""
 
 import math
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from simulator.inputs.hardware import (
     Price,
     as_gpu,
     load_hardware,
+    load_profile,
     profile_files,
-    read_profile,
 )
+from simulator.resources import readable
 
 SECONDS_PER_HOUR = 3600
 TOKENS_PRICED = 1e6
@@ -22,7 +24,7 @@ TOKENS_PRICED = 1e6
 
 def priced_gpus() -> list[HardwareProfile]:
     """Return every GPU whose price is known."""
-    profiles = [read_profile(path) for path in profile_files().values()]
+    profiles = readable(load_profile, profile_files().values())
     return [profile for profile in profiles if profile.price_usd_per_hour is not None]
 
 
@@ -62,7 +64,7 @@ def with_prices(gpus: Sequence[HardwareProfile] | None, path: str | Path) -> lis
     own: dict[str, HardwareProfile] = {}
     for name, value in read_toml(path, WorkloadError).items():
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise WorkloadError(f"{path}: {name} = {value!r} is not a price in USD")
+            raise WorkloadError(f"{path}: {name} = {reprlib.repr(value)} is not a price in USD")
         gpu = load_hardware(name)
         if gpu.id in own:
             raise WorkloadError(f"{path}: {name}: {gpu.id} has a price already")

@@ -11,6 +11,7 @@ from simulator.cli import options as opt
 from simulator.cli.main import Command
 from simulator.cli.output import Output, say
 from simulator.errors import SimulatorError, unknown
+from simulator.resources import readable
 
 CHECK_FOUND = 1
 
@@ -86,7 +87,7 @@ def _list_gpus(output: Output) -> None:
     from simulator.inputs.hardware import profile_files, read_profile
     from simulator.views.catalogues import GPUS
 
-    _write_list(output, GPUS, map(read_profile, profile_files().values()))
+    _write_list(output, GPUS, readable(read_profile, profile_files().values()))
 
 
 @opt.with_output
@@ -131,7 +132,7 @@ def _list_scenarios(output: Output) -> None:
     from simulator.inputs.scenario import read_scenario, scenario_files
     from simulator.views.catalogues import SCENARIOS
 
-    _write_list(output, SCENARIOS, map(read_scenario, scenario_files().values()))
+    _write_list(output, SCENARIOS, readable(read_scenario, scenario_files().values()))
 
 
 @opt.with_output

@@ -1,7 +1,6 @@
 """calibrate and validate: measured rows against the timing model."""
 
 import datetime as dt
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ from simulator.cli.output import (
     check_figure,
     check_parquet,
     csv_text,
+    json_text,
     output_of,
     say,
     write_figure,
@@ -337,13 +337,14 @@ def _write(result: "Validation", measurements: "Measurements", path: Path) -> No
     from simulator.evidence.predict.summaries import summarise, whole_numbers
     from simulator.resources import atomic_path
 
+    rows = whole_numbers(result.every_row(measurements))
     if path.suffix == ".json":
-        write_text(json.dumps(summarise(result, measurements), indent=2) + "\n", path)
+        write_text(json_text(summarise(result, measurements)), path)
     elif path.suffix == ".parquet":
         with atomic_path(path) as temporary:
-            whole_numbers(result.rows).to_parquet(temporary, index=False)
+            rows.to_parquet(temporary, index=False)
     else:
-        rows = whole_numbers(result.rows).astype(object)
+        rows = rows.astype(object)
         write_text(csv_text(rows.where(rows.notna(), "").to_dict("records")), path)
     say(f"wrote {path}")
 

@@ -1,6 +1,7 @@
 """The options that commands share, and the decorator that adds them to a command."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
 from pathlib import Path
@@ -24,6 +25,7 @@ from simulator.inputs.setup import (
 from simulator.units import parse_count
 
 DEFAULT_GPU = "h100-sxm"
+_PER_CENT = re.compile(r"(\d{1,3}(?:\.\d+)?) ?%")
 # The exit code when --check finds that memory or the target is exceeded.
 CHECK_FAILED = 3
 
@@ -44,7 +46,9 @@ def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number") from None
+        part = _PER_CENT.fullmatch(text)
+        hint = f"; write {float(part[1]) / 100:g}" if part else ""
+        raise typer.BadParameter(f"{text!r} is not a number{hint}") from None
 
 
 def _completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:

@@ -1,9 +1,11 @@
 """Where answers go: stdout or a file, as a table, JSON or CSV; figures as a page or an image."""
 
+import codecs
 import csv
 import io
 import json
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,7 +20,7 @@ from simulator.views.columns import LARGEST_EXACT
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 Format = Literal["table", "json", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -30,6 +32,13 @@ USUAL_WIDTH, USUAL_HEIGHT = 1200, 700
 MOST_PIXELS = 8192
 # The longest message of an error. [characters].
 LONGEST_ERROR = 300
+# The characters with which a formula of a spreadsheet begins.
+FORMULA_STARTS = ("=", "+", "-", "@")
+# Characters that command a terminal, all but tab and line feed.
+_COMMANDS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
+# What stands for a character that the terminal's encoding lacks; a question mark for others.
+_STAND_INS = {"µ": "u", "×": "x", "·": ".", "–": "-", "−": "-", "≥": ">=", "≤": "<=", "≈": "~"}
+_BOXES = {"HORIZONTAL": "-", "VERTICAL": "|"}
 # Significant digits of CSV figures that are not counts.
 CSV_FLOAT = "%.9g"
 SUFFIXES: dict[str, Format] = {".json": "json", ".csv": "csv", ".txt": "table"}
@@ -62,7 +71,7 @@ class Output:
             If the file cannot be written.
         """
         if self.format == "json":
-            text = json.dumps(json_object(), indent=2) + "\n"
+            text = json_text(json_object())
         elif self.format == "csv":
             text = csv_text(rows())
         else:
@@ -101,6 +110,17 @@ def output_of(format_name: Format | None, as_json: bool, path: Path | None) -> O
     return Output(format=format_name or "table", path=None if path == Path("-") else path)
 
 
+def json_text(value: Any) -> str:
+    """Return a value as JSON, which has no infinity and no NaN.
+
+    Raises
+    ------
+    ValueError
+        If there is one in it: that is a bug of ours.
+    """
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
 def csv_text(rows: Sequence[dict[str, Any]]) -> str:
     """Return rows as CSV with a header."""
     buffer = io.StringIO()
@@ -114,9 +134,14 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
 def csv_cell(value: Any) -> Any:
     """Write a value for CSV: counts whole, other figures with nine digits, booleans as in JSON.
 
-    >>> [csv_cell(value) for value in (True, 3, 2e10, 1 / 3, None, "text")]
-    ['true', 3, 20000000000, '0.333333333', None, 'text']
+    A spreadsheet would run a text that begins like a formula: it gets an apostrophe first.
+
+    >>> [csv_cell(value) for value in (True, 3, 2e10, 1 / 3, None, "text", "=1+1")]
+    ['true', 3, 20000000000, '0.333333333', None, 'text', "'=1+1"]
     """
+    if isinstance(value, str):
+        value = printable(value)
+        return f"'{value}" if value.startswith(FORMULA_STARTS) else value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -208,17 +233,56 @@ def show(view: "RenderableType", path: Path | None) -> None:
     """Print a table: in colour on a terminal, as plain text elsewhere."""
     from rich.console import Console
 
-    if path is not None:
-        buffer = io.StringIO()
-        Console(file=buffer, width=PLAIN_WIDTH, highlight=False).print(view)
-        write_text(_trimmed(buffer.getvalue()), path)
-        return
-    if sys.stdout.isatty():
-        Console(highlight=False).print(view, crop=False)
+    if path is None and sys.stdout.isatty():
+        console = Console(highlight=False)
+        console.print(_harmless(view, console), crop=False)
         return
     buffer = io.StringIO()
     Console(file=buffer, width=PLAIN_WIDTH, highlight=False, no_color=True).print(view)
-    write_text(_trimmed(buffer.getvalue()), None)
+    write_text(printable(_trimmed(buffer.getvalue())), path)
+
+
+def _harmless(view: "RenderableType", console: "Console") -> "RenderableType":
+    """Return a view in its colours, without any commands that names in it give the terminal."""
+    from rich.segment import Segment, Segments
+
+    return Segments([Segment(printable(part.text), part.style) for part in console.render(view)])
+
+
+def printable(text: str) -> str:
+    r"""Return a text without characters that command a terminal.
+
+    >>> printable("red\x1b[31m\n")
+    'red[31m\n'
+    """
+    return text.translate(_COMMANDS)
+
+
+def write_any_encoding() -> None:
+    """Let stdout and stderr write every character: in its encoding, or as what stands for it."""
+    codecs.register_error("stand-in", _stand_in)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="stand-in")
+
+
+def _stand_in(problem: UnicodeError) -> tuple[str, int]:
+    """Return what stands for characters that an encoding lacks, and where to go on."""
+    if not isinstance(problem, UnicodeEncodeError):
+        raise problem
+    lost = problem.object[problem.start : problem.end]
+    return "".join(map(_nearest, lost)), problem.end
+
+
+def _nearest(character: str) -> str:
+    """Return the nearest character of ASCII.
+
+    >>> [_nearest(character) for character in "µ─┃漢"]
+    ['u', '-', '|', '?']
+    """
+    name = unicodedata.name(character, "")
+    line = _BOXES.get(name.split()[-1], "+") if name.startswith("BOX DRAWINGS") else "?"
+    return _STAND_INS.get(character, line)
 
 
 def _trimmed(text: str) -> str:
@@ -228,12 +292,12 @@ def _trimmed(text: str) -> str:
 
 def say(message: str) -> None:
     """Write progress or a warning to stderr."""
-    sys.stderr.write(f"{message}\n")
+    sys.stderr.write(f"{printable(message)}\n")
 
 
 def fail(message: str, code: int) -> NoReturn:
     """Write one line of bounded length on stderr and exit."""
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     if len(line) > LONGEST_ERROR:
         # The beginning names the place, the end the way out.
         line = f"{line[: LONGEST_ERROR - 105]} ... {line[-100:]}"

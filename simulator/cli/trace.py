@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.output import Output
+from simulator.cli.output import Output, say
 from simulator.errors import TraceError, unknown
 from simulator.inputs.workload import LARGEST_COUNT
 
@@ -118,6 +118,8 @@ def _trace(
         layout=layout,
     )
     gpu_rates = rates(load_hardware(gpu), constants)
+    if ":" in target:
+        say(f"warning: this runs the Python code of {target.partition(':')[0]}")
     # The function's own output is not part of the answer.
     with redirect_stdout(sys.stderr):
         result = summarise(request, gpu_rates, execution, about=[constants_note(gpu_rates)])

@@ -1,6 +1,7 @@
 """Small CSV files that a person or a training script wrote: problem counts and training runs."""
 
 import csv
+import io
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from simulator.errors import MeasurementError, nearest
-from simulator.inputs.files import name_or_path
+from simulator.inputs.files import LARGEST_FILE, read_text
+from simulator.inputs.workload import LARGEST_COUNT
 
 T = TypeVar("T")
 
-# How much of a file's header a message shows.
-_MOST_NAMED, _LONGEST_LIST = 8, 120
+# How much of a file's header and of a cell a message shows.
+_MOST_NAMED, _LONGEST_LIST, _LONGEST_CELL = 8, 120, 40
+# No model has more parameters, and no loss is that far from one.
+_LARGEST = 1e18
 
 
 class _RowError(ValueError):
@@ -68,13 +72,11 @@ def _read_rows(
     MeasurementError
         If the file cannot be read, a required column is missing, or no row is left.
     """
-    name_or_path(path, "file", MeasurementError)
+    text = read_text(path, MeasurementError, largest=LARGEST_FILE).removeprefix("\ufeff")
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as stream:
-            lines = list(_cells(csv.reader(stream, strict=True)))
-    except (OSError, ValueError, csv.Error) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise MeasurementError(f"cannot read {path}: {reason}") from None
+        lines = list(_cells(csv.reader(io.StringIO(text), strict=True)))
+    except csv.Error as problem:
+        raise MeasurementError(f"cannot read {path}: {problem}") from None
     if not lines:
         raise MeasurementError(f"{path}: empty; its first line names the columns")
     columns = [name.strip() for _, names in lines[:1] for name in names]
@@ -97,7 +99,7 @@ def _read_rows(
 
 
 def _positive_number(cells: Mapping[str, str], column: str) -> float:
-    """Read a number above zero.
+    """Read a number above zero, of a size whose powers are numbers too.
 
     Raises
     ------
@@ -105,8 +107,9 @@ def _positive_number(cells: Mapping[str, str], column: str) -> float:
         If it is none.
     """
     value = _number(cells, column)
-    if not 0 < value < math.inf:
-        raise _RowError(f"{column} = {cells[column]} is not a positive number")
+    if not 1 / _LARGEST <= value <= _LARGEST:
+        shown = cells[column][:_LONGEST_CELL]
+        raise _RowError(f"{column} = {shown} is not a number from {1 / _LARGEST} to {_LARGEST}")
     return value
 
 
@@ -119,8 +122,9 @@ def _whole_number(cells: Mapping[str, str], column: str, *, least: int = 1) -> i
         If it is none.
     """
     value = _number(cells, column)
-    if not math.isfinite(value) or value != int(value) or value < least:
-        raise _RowError(f"{column} = {cells[column]} is not a whole number of at least {least}")
+    if not least <= value <= LARGEST_COUNT or value != int(value):
+        shown, most = cells[column][:_LONGEST_CELL], f"{LARGEST_COUNT:.0e}"
+        raise _RowError(f"{column} = {shown} is not a whole number from {least} to {most}")
     return int(value)
 
 
@@ -129,7 +133,7 @@ def _number(cells: Mapping[str, str], column: str) -> float:
     try:
         return float(cells[column])
     except ValueError:
-        raise _RowError(f"{column} = {cells[column]!r} is not a number") from None
+        raise _RowError(f"{column} = {cells[column][:_LONGEST_CELL]!r} is not a number") from None
 
 
 def _cells(reader: Iterable[list[str]]) -> Iterable[tuple[int, list[str]]]:

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import reprlib
 import time
 import tomllib
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import lru_cache, wraps
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
@@ -20,8 +22,15 @@ Read = TypeVar("Read", bound=Callable[..., Any])
 
 # The most results to keep for one function.
 MOST_KEPT = 512
-# A larger file is none that a person wrote, nor a model's config.json. [characters].
-LARGEST_FILE = 16_000_000
+# A larger file is no model's config.json, no table of runs, and none that a person wrote as TOML.
+# [characters].
+LARGEST_FILE, LARGEST_TOML = 16_000_000, 1_000_000
+# A key of many parts; reading it takes the square of their number.
+_LONG_KEY = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++\s*+\.\s*+){100}""")
+# The most mistakes of a file that a message names.
+MOST_MISTAKES = 8
+# The most unknown keys that may be misspellings of missing ones.
+MOST_COMPARED = 100
 # Time stamps of files may be as coarse as this. [ns].
 SETTLED_NS = 2_000_000_000
 
@@ -124,19 +133,30 @@ def read_text(path: str | Path, error: type[SimulatorError], *, largest: int | N
 
 def read_toml(path: str | Path, error: type[SimulatorError]) -> dict[str, Any]:
     """Read a TOML file, or raise ``error`` with one line that names the file and the place."""
-    return dict(_parsed(path, error, tomllib.loads, "TOML"))
+
+    def parse(text: str) -> dict[str, Any]:
+        if _LONG_KEY.search(text):
+            raise RecursionError
+        return tomllib.loads(text)
+
+    return dict(_parsed(path, error, parse, "TOML", largest=LARGEST_TOML))
 
 
 def read_json(path: str | Path, error: type[SimulatorError]) -> Any:
     """Read a JSON file, or raise ``error`` with one line that names the file and the place."""
-    return _parsed(path, error, json.loads, "JSON")
+    return _parsed(path, error, json.loads, "JSON", largest=LARGEST_FILE)
 
 
 def _parsed(
-    path: str | Path, error: type[SimulatorError], parse: Callable[[str], Any], form: str
+    path: str | Path,
+    error: type[SimulatorError],
+    parse: Callable[[str], Any],
+    form: str,
+    *,
+    largest: int,
 ) -> Any:
     """Read a file and parse it, or raise ``error`` with one line."""
-    text = read_text(path, error, largest=LARGEST_FILE)
+    text = read_text(path, error, largest=largest)
     try:
         return parse(text)
     except (tomllib.TOMLDecodeError, json.JSONDecodeError) as problem:
@@ -169,7 +189,8 @@ def validate(
     try:
         return model.model_validate(data)
     except ValidationError as problem:
-        raise error(f"{where}: {'; '.join(describe(problem, model))}") from None
+        mistakes = islice(describe(problem, model), MOST_MISTAKES)
+        raise error(f"{where}: {'; '.join(mistakes)}") from None
 
 
 def read_named(model: type[Model], path: str | Path, error: type[SimulatorError]) -> Model:
@@ -201,7 +222,8 @@ def describe(problem: ValidationError, model: type[BaseModel]) -> Iterable[str]:
     """Yield one phrase per error: the field, the value and the nearest valid one."""
     complaints = problem.errors()
     # A mistyped field is both "missing" and "extra": drop the "missing" error.
-    extras = [item for item in complaints if item["type"] == "extra_forbidden"]
+    unknown = (item for item in complaints if item["type"] == "extra_forbidden")
+    extras = list(islice(unknown, MOST_COMPARED))
     for item in complaints:
         location = [str(part) for part in item["loc"]]
         field = ".".join(location) or model.__name__

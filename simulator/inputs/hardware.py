@@ -7,6 +7,7 @@ timing model fitted to measured rows. Every figure has its source.
 
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,15 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import (
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from simulator.errors import ProfileError, unknown
+from simulator.errors import OwnFileWarning, ProfileError, unknown
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import (
     Frozen,
@@ -26,7 +33,14 @@ from simulator.inputs.files import (
     read_text,
     read_toml,
 )
-from simulator.resources import HARDWARE_PATH_VARIABLE, search_dirs, toml_files
+from simulator.resources import (
+    HARDWARE_PATH_VARIABLE,
+    own_files,
+    readable,
+    search_dirs,
+    shipped,
+    toml_files,
+)
 from simulator.units import GIGA, MIB, TERA
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -35,13 +49,25 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 REPORTED_SHARE = 1.069
 # GPUs of a node, unless the link joins more.
 NODE_GPUS = 8
+_CAPABILITY = re.compile(r"\d{1,3}\.\d")
+# The most warnings about one file; 'gpus check' has all.
+MOST_FINDINGS = 3
+# Figures of cards are far inside, so that what is computed from them is a finite number.
+SMALLEST_FIGURE, LARGEST_FIGURE = 1e-18, 1e12
 
 
 class Figure(Frozen):
     """A number and where it comes from."""
 
-    value: Annotated[float, Field(gt=0, strict=True)]
+    value: Annotated[float, Field(gt=0, le=LARGEST_FIGURE, strict=True)]
     source: Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
+
+    @field_validator("value")
+    @classmethod
+    def _not_tiny(cls, value: float) -> float:
+        if 0 < value < SMALLEST_FIGURE:
+            raise ValueError("is too small to compute with")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -73,7 +99,7 @@ class Price(Figure):
         Whether the source is second-hand, or contradicts itself.
     """
 
-    value: Annotated[float, Field(ge=0, strict=True)]
+    value: Annotated[float, Field(ge=0, le=LARGEST_FIGURE, strict=True)]
     provider: str = ""
     terms: Literal["on demand", "serverless", "own"] = "own"
     day: str = ""
@@ -204,6 +230,13 @@ class HardwareProfile(Frozen):
     sources: dict[Text, Text] = Field(default_factory=dict)
     price_usd_per_hour: Price | None = None
 
+    @field_validator("compute_capability")
+    @classmethod
+    def _a_number_or_a_name(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("vendor") == "NVIDIA" and not _CAPABILITY.fullmatch(value):
+            raise ValueError("is not NVIDIA's number, such as 9.0")
+        return value
+
     def __hash__(self) -> int:
         """Return a hash of the content, so that functions can cache results by profile."""
         return hash(self.content_hash)
@@ -321,6 +354,8 @@ _FILLERS = frozenset(
 _SYNONYMS = {"workstation": "ws", "edition": ""}
 _MEMORY = re.compile(r"(\d+)gi?b")
 _SXM = re.compile(r"sxm\d?")
+# 8xh100 and h100x8.
+_SEVERAL = re.compile(r"(?P<before>\d{1,2})\s?x.*|.*x(?P<after>\d{1,2})")
 # 192 for 180 GB, 140 for 141: makers and drivers count differently.
 _MEMORY_TOLERANCE = 0.08
 
@@ -402,18 +437,28 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     """
     text = str(name_or_path(name, "GPU", ProfileError))
     if isinstance(name, Path) or text.lower().endswith(".toml"):
-        return read_profile(Path(name))
+        return load_profile(Path(name))
     wanted = normalise_name(text)
     for folder in search_dirs("hardware_profiles", HARDWARE_PATH_VARIABLE):
         path = _find(folder, wanted)
         if path is not None:
-            return read_profile(path)
+            return load_profile(path)
     files, cards = profile_files(), _cards()
     other = respelled(text, cards)
     if other is not None:
-        return read_profile(files[other])
+        return load_profile(files[other])
     aliases = [name for card in cards.values() for name in card.names]
-    raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out="see 'bifurcate gpus'"))
+    raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out=_way_out(text)))
+
+
+def _way_out(name: str) -> str:
+    """Say what to write instead of an unknown name: one GPU's, apart from their number."""
+    if "," in name:
+        return "one name for each --gpu"
+    several = _SEVERAL.fullmatch(name)
+    if several:
+        return f"the name of one; --tp {several['before'] or several['after']} is their number"
+    return "see 'bifurcate gpus'"
 
 
 def as_gpu(gpu: GpuLike) -> HardwareProfile:
@@ -444,15 +489,34 @@ def read_profile(path: str | Path) -> HardwareProfile:
     return read_named(HardwareProfile, path, ProfileError)
 
 
+@read_if_changed
+def load_profile(path: Path) -> HardwareProfile:
+    """Read one profile file, and warn of figures in a user's own that are hardly possible.
+
+    Raises
+    ------
+    ProfileError
+        As :func:`read_profile`.
+    """
+    profile = read_profile(path)
+    if not shipped(path):
+        from simulator.inputs.hardware_check import check_profile
+
+        for finding in check_profile(profile)[:MOST_FINDINGS]:
+            warnings.warn(f"{path}: {finding}", OwnFileWarning, stacklevel=2)
+    return profile
+
+
 def _find(folder: Path, wanted: str) -> Path | None:
     """Return the file in ``folder`` whose id, or else whose name or alias, is ``wanted``."""
     files = _ids(folder)
     for name, path in files:
         if name == wanted:
             return path
-    for _, path in files:
+    texts = readable(lambda path: (path, _normal_text(path)), (path for _, path in files))
+    for path, text in texts:
         # Parsing TOML is slow, so only files that contain the name are parsed.
-        if wanted in _normal_text(path) and wanted in map(normalise_name, _card(path).names):
+        if wanted in text and wanted in map(normalise_name, _card(path).names):
             return path
     return None
 
@@ -460,7 +524,7 @@ def _find(folder: Path, wanted: str) -> Path | None:
 @read_if_changed
 def _ids(folder: Path) -> tuple[tuple[str, Path], ...]:
     """Map the normalised id of each profile in a folder to its file."""
-    return tuple((normalise_name(path.stem), path) for path in sorted(folder.glob("*.toml")))
+    return tuple((normalise_name(path.stem), path) for path in own_files(folder))
 
 
 @read_if_changed

@@ -1,5 +1,6 @@
 """The setup of a decode step: attention, formats, execution, parallelism and constants."""
 
+import reprlib
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args
 
@@ -10,7 +11,7 @@ from simulator.inputs.dtypes import KV_BYTES, Dtype, KvDtype, read_dtype
 from simulator.inputs.files import Frozen, read_count, validate
 from simulator.inputs.formats import WeightFormats, WeightName, one_format
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import AtLeastOne, Workload
+from simulator.inputs.workload import LARGEST_TOKENS, AtLeastOne, Workload
 from simulator.units import MILLISECOND
 
 Attention = Literal["standard", "bifurcated"]
@@ -242,7 +243,7 @@ def read_limits(**given: Any) -> dict[str, Any]:
     Raises
     ------
     WorkloadError
-        If one is not a number or size, or is a list where one value is taken.
+        If one is not a finite number or size, or is a list where one value is taken.
 
     Examples
     --------
@@ -275,5 +276,8 @@ def _limit(name: str, value: Any) -> Any:
         read = None
     if isinstance(value, bool) or read is None or not isinstance(read, float if number else int):
         wanted = "number" if number else "whole number, such as 8192 or 8K"
-        raise WorkloadError(f"{name} = {value!r} is not a {wanted}")
+        raise WorkloadError(f"{name} = {reprlib.repr(value)} is not a {wanted}")
+    # So that everything computed from it is finite as well; NaN is not below either.
+    if not abs(read) <= LARGEST_TOKENS:
+        raise WorkloadError(f"{name} = {read:g} is not a number up to {LARGEST_TOKENS:.0e}")
     return read

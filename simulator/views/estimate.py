@@ -435,6 +435,8 @@ def rule_phrase(rule: "RuleChoice") -> str:
 
 def break_even(result: "Comparison") -> str:
     """Say at and above which samples and context bifurcated attention is always faster."""
+    if result.nothing_shared:
+        return "There is no context to share: any difference is that of the kernels' launches."
     work = result.standard.workload
     samples, context = result.break_even_samples, result.break_even_context_tokens
     with_samples = text.plural(work.samples, "sample")

@@ -126,6 +126,15 @@ def test_nothing_read_has_the_ratio_one() -> None:
     assert kv_io_ratio(answer.standard, answer.bifurcated) == 1
 
 
+def test_without_a_context_launches_are_no_reason_to_switch() -> None:
+    """Kernels with fewer launches may be faster: no break-even, and no advice to switch."""
+    plain = {"kernel": "sdpa_math", "execution": "eager"}
+    answer = compare(mistral_7b(), gpu(), *asked(context_tokens=0, **plain))
+    assert answer.speedup > 1
+    assert answer.break_even_samples is answer.break_even_context_tokens is None
+    assert answer.advice.startswith("Give a context, without which nothing is shared")
+
+
 def test_one_sample_never_breaks_even() -> None:
     """With one sample nothing is shared, however long the context."""
     answer = compare(mistral_7b(), gpu(), *asked(samples=1))

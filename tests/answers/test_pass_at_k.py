@@ -32,6 +32,11 @@ def test_it_is_the_share_of_choices_with_a_right_one(n: int) -> None:
             assert pass_at_k(n, c, k) == pytest.approx(share, abs=1e-12)
 
 
+def test_many_tries_take_no_time_of_their_number() -> None:
+    """Of 10^9 tries, half of them right: almost independent draws, in as many terms as k."""
+    assert pass_at_k(10**9, 5 * 10**8, 10) == pytest.approx(1 - 2**-10, rel=1e-9)
+
+
 @given(st.integers(1, 400), st.data())
 def test_it_is_the_binomial_formula(n: int, data: st.DataObject) -> None:
     """1 - C(n - c, k) / C(n, k) in whole numbers."""

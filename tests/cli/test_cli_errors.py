@@ -105,7 +105,9 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("generate", *M, "--price-per-hour", "nan"), 1, ("price_per_hour = nan",)),
     (("generate", *M, "--price-per-hour", "free"), 2, ("'free' is not a number",)),
     (("plan", *M, "--target-step-ms", "0"), 1, ("target_step_ms", "not positive")),
-    (("plan", *M, "--target-step-ms", "nan"), 1, ("target_step_ms", "not positive")),
+    (("plan", *M, "--target-step-ms", "nan"), 1, ("target_step_ms", "not a number up to")),
+    (("tradeoff", *M, "--target-step-ms", "inf"), 1, ("target_step_ms", "not a number up to")),
+    (("generate", *M, "--price-per-hour", "1e300"), 1, ("price_per_hour", "not a number up to")),
     # Files.
     (("estimate", "-m", "nowhere/config.json"), 1, ("nowhere/config.json", "No such file")),
     (("estimate", "-m", "./"), 1, ("config.json",)),

@@ -226,3 +226,57 @@ def test_a_dash_is_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     asked = bifurcate("compare", *QUESTION, "--json", "-o", "-")
     assert asked.text == bifurcate("compare", *QUESTION, "--json").text
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "shift_jis", "euc_kr", "big5", "ascii", "latin-1"])
+def test_an_encoding_without_our_characters_gets_others(encoding: str) -> None:
+    """A terminal of another script shows the answer, with the nearest characters there are."""
+    done = subprocess.run(
+        [sys.executable, "-m", "simulator", "estimate", "-m", "gpt2", "-n", "1"],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+    said = done.stdout.decode(encoding)
+    assert re.search(r"launch .*" if encoding == "latin-1" else r"\d us ", said)
+    assert "?" not in said
+
+
+def test_a_name_in_a_file_does_not_command_the_terminal(tmp_path: Path) -> None:
+    """Tables, CSV and error lines leave out escapes; spreadsheets get a text, no formula."""
+    path = tmp_path / "l4.toml"
+    text = (Path(simulator.__file__).parents[1] / "hardware_profiles" / "l4.toml").read_text()
+    path.write_text(text.replace('"aiconfigurator;', '"=1+1 \\u001b[31mred;', 1), encoding="utf-8")
+    shown = bifurcate("gpus", "show", str(path)).text
+    assert "=1+1 [31mred" in shown
+    table = bifurcate("gpus", "show", str(path), "--format", "csv").text
+    assert "'=1+1 [31mred" in table
+    assert "\x1b" not in shown + table + bifurcate("gpus", "show", "\x1b[31m").err
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_an_input_is_not_written_over(tmp_path: Path, link: bool) -> None:
+    """Neither by its own name, nor by another, nor as part of a folder."""
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "gpt2"}')
+    target = tmp_path / "out.json" if link else config
+    if link:
+        target.symlink_to(config)
+    for model in (config, tmp_path):
+        done = bifurcate("estimate", "-m", str(model), "-o", str(target))
+        assert (done.code, "it is an input" in done.err) == (1, True)
+    assert config.read_text() == '{"model_type": "gpt2"}'
+
+
+def test_ctrl_c_before_the_commands_are_loaded_is_quiet() -> None:
+    """Whoever stops the program while it loads sees no traceback."""
+    code = (
+        "import sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "import simulator.cli\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")

@@ -42,9 +42,9 @@ def test_bad_rows_are_named_and_good_ones_kept(tmp_path: Path) -> None:
     assert [run.line for run in table.rows] == [2, 12]
     assert [(row.line, row.reason) for row in table.refused] == [
         (5, "heads = 16 is not a multiple of kv_heads = 3"),
-        (6, "parameters = -1 is not a positive number"),
-        (7, "loss = nan is not a positive number"),
-        (8, "heads = 16.5 is not a whole number of at least 1"),
+        (6, "parameters = -1 is not a number from 1e-18 to 1e+18"),
+        (7, "loss = nan is not a number from 1e-18 to 1e+18"),
+        (8, "heads = 16.5 is not a whole number from 1 to 1e+09"),
         (9, "none of family, kv_heads and group_size is given"),
         (10, "parameters = 'one' is not a number"),
         (11, "3 cells for 5 columns"),
@@ -131,7 +131,7 @@ def test_problem_counts(tmp_path: Path) -> None:
         "correct = 11 is more than samples = 10",
         "problem 'a' is in line 2 already",
         "problem is missing",
-        "samples = 0 is not a whole number of at least 1",
+        "samples = 0 is not a whole number from 1 to 1e+09",
     ]
 
 

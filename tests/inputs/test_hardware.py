@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.errors import ProfileError
+from simulator.errors import OwnFileWarning, ProfileError
 from simulator.inputs.hardware import (
     REPORTED_SHARE,
     load_hardware,
@@ -19,7 +19,7 @@ from simulator.inputs.hardware import (
     profile_files,
     read_profile,
 )
-from simulator.resources import HARDWARE_PATH_VARIABLE
+from simulator.resources import HARDWARE_PATH_VARIABLE, data_dir
 
 CARD = """
 schema_version = 1
@@ -303,6 +303,23 @@ def test_a_broken_file_disturbs_only_its_own_names(folder: Path) -> None:
         load_hardware("my-broken")
     with pytest.raises(ProfileError, match="unknown GPU 'h1000'; did you mean 'h100'"):
         load_hardware("h1000")
+
+
+def test_an_unreadable_neighbour_is_left_out(folder: Path) -> None:
+    """A file that is no text stops no command; it is named in a warning."""
+    write(folder, name="my-card")
+    (folder / "a.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.warns(OwnFileWarning, match=r"a\.toml: it is not a text file"):
+        assert load_hardware("h100").id == "h100-sxm"
+
+
+def test_an_impossible_card_of_one_s_own_is_warned_of(tmp_path: Path) -> None:
+    """A bandwidth a thousandfold is answered, but not without a word; one of ours is not."""
+    text = (data_dir("hardware_profiles") / "l4.toml").read_text(encoding="utf-8")
+    path = tmp_path / "l4.toml"
+    path.write_text(text.replace("value = 300", "value = 300000", 1))
+    with pytest.warns(OwnFileWarning, match=r"memory_bandwidth_gb_per_s = 300000: cards have"):
+        load_hardware(path)
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:

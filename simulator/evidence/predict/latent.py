@@ -122,7 +122,7 @@ def _decoded(rows: pd.DataFrame, shard: Shard, gpu: HardwareProfile) -> list[Ope
     """
     value = numbers(rows, "latent_dim")
     key, kv_bytes = value + numbers(rows, "rope_dim"), DTYPE_BYTES[shard.setup.kv_dtype]
-    old = float(gpu.compute_capability or 0) < 9  # noqa: PLR2004
+    old = gpu.vendor == "NVIDIA" and float(gpu.compute_capability) < 9  # noqa: PLR2004
     splits = not (old and library_of(str(rows["framework"].iloc[0])) == "trtllm")
     shape = AttentionShape(
         prompts=numbers(rows, "batch"),

@@ -36,19 +36,40 @@ class Validation:
         interval in either unit (``_low``, ``_high``), whether the measured time lies inside
         (``inside``; None where either is not known), the signed error and its size. Serving rows
         also have a predicted step and time to first token [ms].
+    unpredicted
+        The rows that could not be predicted, with the reason as their ``outcome``.
     skipped
-        How many rows could not be predicted, by reason.
+        How many they are, by reason.
     oom_correct, oom_total
         Of the rows that ran out of memory, or were predicted to, how many were predicted right;
         None without such rows.
     """
 
     rows: pd.DataFrame
+    unpredicted: pd.DataFrame
     skipped: Mapping[str, int]
     total: int
     oom_correct: int | None
     oom_total: int | None
     constants: Mapping[str, str]
+
+    def every_row(self, measurements: Measurements) -> pd.DataFrame:
+        """Return every row of the files with its outcome: predicted, skipped or refused, and why.
+
+        Of a refused row only its file and line are known.
+
+        Parameters
+        ----------
+        measurements
+            Those that were predicted.
+        """
+        refused = [
+            {"file": row.file, "line": row.line, "outcome": f"refused: {row.reason}"}
+            for row in measurements.refused
+        ]
+        parts = [self.rows.assign(outcome="predicted"), self.unpredicted, pd.DataFrame(refused)]
+        filled = [part for part in parts if len(part)] or parts[:1]
+        return pd.concat(filled, ignore_index=True)
 
 
 def validate(
@@ -69,6 +90,7 @@ def validate(
         Where the constants come from.
     """
     frames: list[pd.DataFrame] = []
+    others: list[pd.DataFrame] = []
     skipped: dict[str, int] = {}
     oom: list[bool] = []
     constants: dict[str, str] = {}
@@ -79,6 +101,10 @@ def validate(
         prepared = prepare(table, kind)
         for reason in prepared.skipped.values():
             skipped[reason] = skipped.get(reason, 0) + 1
+        if prepared.skipped:
+            outcomes = [f"skipped: {reason}" for reason in prepared.skipped.values()]
+            left = table.loc[list(prepared.skipped)].drop(columns="time_s")
+            others.append(left.assign(kind=kind, outcome=outcomes))
         for group in prepared.groups:
             card = gpu if gpu is not None and gpu.id == group.gpu_id else profile(group.gpu_id)
             constants[card.id] = rates(card, choice, variants=group.variants).origin
@@ -88,6 +114,7 @@ def validate(
     joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_ADDED)
     return Validation(
         rows=joined,
+        unpredicted=pd.concat(others, ignore_index=True) if others else pd.DataFrame(),
         skipped=skipped,
         total=measurements.rows,
         oom_correct=sum(oom) if oom else None,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -150,6 +151,8 @@ def _files(paths: Sequence[Path | str]) -> list[tuple[Path, bool]]:
 
 def _read(path: Path) -> pd.DataFrame:
     """Read one file, with the line of each row."""
+    if path.exists() and not (path.is_file() or path.is_fifo()):
+        raise MeasurementError(f"cannot read {path}: it is not a file")
     try:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
@@ -245,12 +248,12 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
         elif default is not None:
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in columns.sizes:
-        frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+        frame[name] = _numbers(frame[name])
     for name in (*NUMBERS, *SWITCHES, *VISITS):
         if name in columns.optional:
-            frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+            frame[name] = _numbers(frame[name])
     _fill_dtypes(frame, kind)
-    time = pd.to_numeric(frame[columns.result], errors="coerce").astype("float64")
+    time = _numbers(frame[columns.result])
     frame[columns.result] = time
     if kind == "elementwise":
         frame = added_differences(frame, columns.result)
@@ -262,6 +265,14 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
     if wanted is not None:
         frame = frame[frame["gpu_id"] == wanted]
     return frame
+
+
+def _numbers(cells: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return cells as numbers, those that are none as missing, whole ones of any length too."""
+    try:
+        return pd.to_numeric(cells, errors="coerce").astype("float64")
+    except OverflowError:
+        return pd.to_numeric(cells.astype(str), errors="coerce").astype("float64")
 
 
 def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:

@@ -9,12 +9,13 @@ from simulator.answers.estimate import check_workload, latent_forms
 from simulator.counts.attention.registry import find_way
 from simulator.counts.transformer import check_split
 from simulator.errors import ScenarioError, SimulatorError
-from simulator.inputs.hardware import HardwareProfile, load_hardware, profile_files, read_profile
+from simulator.inputs.hardware import HardwareProfile, load_hardware, load_profile, profile_files
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario, Value
 from simulator.inputs.setup import Attention, ConstantsChoice, Execution, KvLayout, Setup, ask
 from simulator.inputs.workload import Workload
+from simulator.resources import readable
 from simulator.timing.constants import Rates, rates
 
 # In addition to the scenario's own: multi-head, multi-group, multi-query, latent, mixtures of
@@ -202,8 +203,8 @@ def _profiles(
         asked[profile.id] = name
         profiles[profile.id] = profile
     if not names:
-        for path in profile_files().values():
-            profiles.setdefault(path.stem, read_profile(path))
+        for profile in readable(load_profile, profile_files().values()):
+            profiles.setdefault(profile.id, profile)
     return list(profiles.values())
 
 

@@ -32,7 +32,7 @@ from simulator.views.explore.programs import MEMORY, TIMES, VARIABLES, Programs
 from simulator.views.explore.symbol import OPCODES
 from simulator.views.plots import style
 from simulator.views.plots.breakdown import PART_COLOURS
-from simulator.views.text import model_phrase
+from simulator.views.text import POLICY, model_phrase
 
 # One script, in this order.
 SCRIPTS = (
@@ -58,6 +58,7 @@ def page(offer: Menu) -> str:
     data = page_data(offer)
     return Template(_resource("explore.html")).substitute(
         title=html.escape(f"Explore: {offer.scenario.id}"),
+        policy=POLICY,
         style=_resource("explore.css"),
         data=_embedded(data),
         script="\n".join(map(_resource, SCRIPTS)),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.errors import OutputError
 from simulator.views.plots.style import CONFIG, FORMS_FROM, WIDE, form_for, take_form
+from simulator.views.text import POLICY
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -79,6 +80,7 @@ def page(figure: "go.Figure") -> str:
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title>"
         "<style>html,body{height:100%;margin:0}body>div{height:100%;min-height:480px}"

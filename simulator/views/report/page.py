@@ -13,14 +13,8 @@ from simulator.inputs.workload import Workload
 from simulator.views.report import sections, sources, words
 from simulator.views.report.drawings import Drawing
 from simulator.views.report.html import Child, Html, tag, text_of
-from simulator.views.text import samples_phrase
+from simulator.views.text import POLICY, samples_phrase
 
-# The page may run its own scripts and styles, and ask for nothing: whoever gets it by mail can
-# open it without a word reaching a server.
-POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
-)
 # Paper is narrower than the screen a figure was drawn for: in print it is scaled as a picture.
 PRINT_SCRIPT = """
 addEventListener("beforeprint", () => {
