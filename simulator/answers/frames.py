@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from simulator.answers.capacity import capacity
 from simulator.answers.estimate import Estimate, check_workload, estimate
+from simulator.answers.load import Curve, Request, serve
 from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_of, priced_gpus
 from simulator.answers.study import Study
 from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_grid
@@ -349,6 +350,61 @@ def at_question(study: Study) -> "pd.DataFrame":
     """Return :func:`by_gpu` at the question's own point, for its own model."""
     frame = by_gpu(replace(study, models=study.models[:1]))
     return frame[frame["asked"]].reset_index(drop=True)
+
+
+def by_concurrency(study: Study) -> "pd.DataFrame":
+    """Follow the question's requests under load, over concurrency: see :func:`of_curve`.
+
+    Raises
+    ------
+    WorkloadError
+        If the question cannot run, or a request does not fit.
+    """
+    curve = serve(
+        study.model,
+        study.gpu,
+        study.setup,
+        Request.of(study.workload, study.output_tokens),
+        attentions=ATTENTIONS,
+        usd_per_hour=study.usd_per_hour,
+    )
+    return of_curve(curve)
+
+
+def of_curve(curve: Curve) -> "pd.DataFrame":
+    """Return a deployment's curve.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each ``variant`` and ``concurrency`` [users]: ``tpot_ms``, its ends
+        ``tpot_ms_low`` and ``tpot_ms_high``, ``ttft_ms`` [ms], ``tokens_per_s_per_user`` and
+        ``tokens_per_s_per_gpu`` [1/s].
+
+    Raises
+    ------
+    WorkloadError
+        If a request does not fit.
+    """
+    import pandas as pd
+
+    if not curve.points:
+        raise WorkloadError("a request under load does not fit in memory")
+    return pd.DataFrame(
+        [
+            {
+                "variant": point.deployment.variant,
+                "concurrency": point.concurrency,
+                "ttft_ms": point.served.ttft_s / MILLISECOND,
+                "tpot_ms": point.served.tpot_s / MILLISECOND,
+                "tpot_ms_low": point.low.tpot_s / MILLISECOND,
+                "tpot_ms_high": point.high.tpot_s / MILLISECOND,
+                "tokens_per_s_per_user": point.tokens_per_s_per_user,
+                "tokens_per_s_per_gpu": point.tokens_per_s_per_gpu,
+            }
+            for point in curve.points
+        ]
+    )
 
 
 # The operations of a step: where time and bytes go, and which roof bounds each.

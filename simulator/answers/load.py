@@ -1,12 +1,11 @@
-"""A deployment under load: from requests a second, or users, to latency, throughput and capacity."""
+"""A deployment under load: from requests a second, or users, to latency and throughput."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from simulator.answers.estimate import Estimate, estimate, memory_on
-from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, cost_per_million_tokens, price_of
+from simulator.answers.price import cost_per_million_tokens, price_of
 from simulator.counts.request import decode_steps
 from simulator.counts.transformer import decode_operations, mixed_operations, prefill_operations
 from simulator.errors import WorkloadError
@@ -25,6 +24,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 Variant = Literal["standard", "shared_storage", "bifurcated"]
+VARIANT_WORDS: Mapping[Variant, str] = {
+    "standard": "standard",
+    "shared_storage": "standard, one stored context",
+    "bifurcated": "bifurcated",
+}
 Limit = Literal["memory", "sequences"]
 # Sequences that an engine decodes together: vLLM's max_num_seqs on cards of 70 GiB (recalled).
 MOST_SEQUENCES = 1024
@@ -66,8 +70,8 @@ class Request:
             )
         if work.prompts != 1:
             raise WorkloadError(
-                f"prompts = {work.prompts}: a request has one prompt; the load decides how many are "
-                "decoded together (of a tree, all requests share every level but the last)"
+                f"prompts = {work.prompts}: a request has one prompt; the load decides how many "
+                "are decoded together (of a tree, all requests share every level but the last)"
             )
         if not 0 <= self.stored_tokens < work.context_tokens:
             raise WorkloadError(
@@ -85,6 +89,19 @@ class Request:
     def decode_steps(self) -> int:
         """Steps that decode each sample."""
         return decode_steps(self.output_tokens, self.workload.accepted_tokens)
+
+    @classmethod
+    def of(cls, work: Workload, output_tokens: int) -> "Request":
+        """Return the request of a step's sizes, however many prompts that decodes together.
+
+        Levels of a tree of which there are several nodes become the request's own.
+        """
+        shared = [level for level in work.tree[:-1] if level.branches == 1]
+        if not work.tree or len(shared) < len(work.tree) - 1:
+            return cls(workload=work.but(prompts=1, tree=()), output_tokens=output_tokens)
+        own = work.tree[-1].but(branches=1)
+        single = work.but(prompts=1, tree=(*shared, own))
+        return cls(workload=single, output_tokens=output_tokens)
 
     @property
     def halfway(self) -> Workload:
@@ -114,7 +131,7 @@ class Deployment:
         The decode step of a single request.
     server, fastest, slowest
         Its times, and those at the lower and upper ends of their intervals; None if not even one
-        request fits, or none surely.
+        request fits. The slowest is None too if none surely fits, or the interval is not known.
     limit
         What limits the requests decoded together: memory, or the engine's most sequences.
     """
@@ -131,6 +148,11 @@ class Deployment:
     def gpus(self) -> int:
         """GPUs of the group."""
         return self.alone.setup.tensor_parallel
+
+    @property
+    def words(self) -> str:
+        """The variant in words."""
+        return VARIANT_WORDS[self.variant]
 
     @property
     def tokens_of_request(self) -> int:
@@ -370,7 +392,7 @@ def _servers(
     return (
         server(step_s, filled.total_s, every),
         server(steps.low_s, prefill.low_s, every),
-        server(steps.high_s, prefill.high_s, surely) if surely else None,
+        server(steps.high_s, prefill.high_s, surely) if surely and steps.known else None,
     )
 
 
@@ -410,9 +432,7 @@ def at_rate(
     )
 
 
-def at_concurrency(
-    deployment: Deployment, users: int, *, price: Price | None = None
-) -> Point:
+def at_concurrency(deployment: Deployment, users: int, *, price: Price | None = None) -> Point:
     """Return a deployment under users who ask again as soon as they have their answer.
 
     Parameters

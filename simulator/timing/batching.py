@@ -2,7 +2,7 @@
 
 A server decodes all requests that it holds, one step after another, and computes the prompts of new
 ones in between. A step is therefore not the time per output token (TPOT): each token also waits for
-a share of the others' prefill. No event is simulated; a test holds these forms against a simulation.
+a share of the others' prefill. No event is simulated, but a test simulates them to judge the forms.
 
 All outputs have the same length, so the samples of a prompt begin and end together, and the unit
 that comes and goes is the request.
@@ -52,12 +52,14 @@ class Server:
     @property
     def prefill_s(self) -> "np.ndarray":
         """From the start of a prefill to the first token [K]. [s]."""
-        return self.added_s + self.chunks * self.step_s
+        whole_s: np.ndarray = self.added_s + self.chunks * self.step_s
+        return whole_s
 
     @property
     def occupied_s(self) -> "np.ndarray":
         """How long a prefill keeps the next one waiting [K]. [s]."""
-        return self.added_s + self.chunk_share * self.chunks * self.step_s
+        occupied_s: np.ndarray = self.added_s + self.chunk_share * self.chunks * self.step_s
+        return occupied_s
 
     @property
     def ended_per_s(self) -> "np.ndarray":
@@ -65,7 +67,8 @@ class Server:
         import numpy as np
 
         together = np.arange(1, self.most + 1)
-        return together / (self.decode_steps * self.step_s + together * self.added_s)
+        ended: np.ndarray = together / (self.decode_steps * self.step_s + together * self.added_s)
+        return ended
 
     @property
     def capacity_per_s(self) -> float:
@@ -144,10 +147,11 @@ def open_loop(server: Server, requests_per_s: float) -> Served:
     number B of those that decode, by Little's law and Pollaczek and Khinchine's:
 
         TPOT = (B / r - p) / tokens
-        TTFT = E[(k - K)+] / 2 r + r S^2 / 2 (1 - r S) + (1 - r S) s(B) / 2 + p
+        TTFT = E[(k - K)+] / 2 r + r S^2 / 2 (1 - r S) + (1 - P(0)) s(B) / 2 + p
 
-    B / r holds a request's own prefill, p, too. S is how long a prefill keeps the next one waiting. The first term is the queue for a place: half
-    of the chain's, whose lengths are exponential, for equal lengths.
+    B / r is all the time in the server, a request's own prefill p included, and S is how long a
+    prefill keeps the next one waiting. The first term is the queue for a place: half of the chain's
+    own, whose lengths are exponential, since all lengths are equal here.
 
     Parameters
     ----------
@@ -186,12 +190,9 @@ def open_loop(server: Server, requests_per_s: float) -> Served:
         for times in (server.step_s, server.added_s, server.prefill_s, server.occupied_s)
     )
     busy = requests_per_s * occupied_s
-    if busy >= 1:
-        queue_s = inf
-    else:
-        queue_s = busy * occupied_s / (2 * (1 - busy)) + (1 - idle) * step_s / 2
+    prefills_s = inf if busy >= 1 else busy * occupied_s / (2 * (1 - busy))
     return Served(
-        ttft_s=waiting / requests_per_s / 2 + queue_s + prefill_s,
+        ttft_s=waiting / requests_per_s / 2 + prefills_s + (1 - idle) * step_s / 2 + prefill_s,
         tpot_s=(decoding / requests_per_s - added_s) / server.decoded_tokens,
         requests_per_s=requests_per_s,
         decoding=decoding,

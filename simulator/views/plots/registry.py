@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from simulator.answers import frames
 from simulator.answers.study import Study
 from simulator.errors import SimulatorError, unknown
-from simulator.views.plots import breakdown, fleet, generation, heads, latency, maps, memory
+from simulator.views.plots import breakdown, fleet, generation, heads, latency, load, maps, memory
 from simulator.views.plots.caption import caption
 from simulator.views.plots.equal_quality import equal_quality, equal_quality_frame
 from simulator.views.plots.style import Caption
@@ -94,6 +94,12 @@ FIGURES: Mapping[str, Kind] = {
         frame=frames.by_gpu,
         draw=fleet.pareto,
         varied=("gpu", "model", "samples"),
+    ),
+    "load": Kind(
+        shows="under load: throughput of a GPU against what each user sees, over concurrency",
+        frame=frames.by_concurrency,
+        draw=load.load,
+        varied=("decoded_tokens", "prompts"),
     ),
     "cost": Kind(
         shows="cost of a million tokens on each GPU, standard and bifurcated",
