@@ -1,11 +1,12 @@
 """Capacity planning for a load: which GPUs and how many, for requests a second within latencies."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from simulator.answers.load import (
     MOST_SEQUENCES,
+    NOTHING,
     Deployment,
     Point,
     Request,
@@ -20,7 +21,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, Price
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
-from simulator.timing.batching import Served
+from simulator.timing.batching import Served, Server, open_loop
 
 Verdict = Literal["meets", "maybe", "no"]
 VERDICTS: tuple[Verdict, ...] = ("meets", "maybe", "no")
@@ -217,16 +218,17 @@ def _options(
         verdict: Verdict = "no" if hopeless else "maybe" if missed else "meets"
         return LoadOption(point=point, verdict=verdict, missed=hopeless or missed)
 
-    def fewest(end: Callable[[Point], Served]) -> LoadOption | None:
+    def fewest(server: Server | None) -> LoadOption | None:
         def met(replicas: int) -> bool:
-            return not targets.missed(end(with_replicas(replicas).point))
+            served = open_loop(server, targets.requests_per_s / replicas) if server else NOTHING
+            return not targets.missed(served)
 
         if not met(most_replicas):
             return None
         return with_replicas(smallest(met, low=1, high=most_replicas) or most_replicas)
 
-    surely = fewest(lambda point: point.high)
-    may = fewest(lambda point: point.served) or fewest(lambda point: point.low)
+    surely = fewest(deployment.slowest)
+    may = fewest(deployment.server) or fewest(deployment.fastest)
     found = [option for option in (surely, may) if option is not None]
     if len(found) == 2 and found[0].point.replicas <= found[1].point.replicas:  # noqa: PLR2004
         found.pop()

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import memory_notes, model_notes
-from simulator.answers.load import Curve, Deployment, Request
-from simulator.answers.load_plan import LoadOption, LoadPlan
+from simulator.answers.load import Curve, Deployment, Point, Request
+from simulator.answers.load_plan import UNFIT, LoadOption, LoadPlan
 from simulator.units import format_time
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
@@ -149,7 +149,13 @@ def load_plan_object(result: LoadPlan) -> Row:
         "schema_version": columns.SCHEMA_VERSION,
         "inputs": _inputs(columns.without(INPUTS, "gpu", "tensor_parallel"), first, result.request),
         "targets": columns.as_object(TARGETS, result.targets),
-        "cheapest": None if result.cheapest is None else columns.as_object(OPTION, result.cheapest),
+        **{
+            name: None if option is None else columns.as_object(OPTION, option)
+            for name, option in (
+                ("cheapest", result.cheapest),
+                ("cheapest_maybe", result.cheapest_maybe),
+            )
+        },
         "options": [columns.as_object(OPTION, option) for option in result.options],
         "skipped": list(result.skipped),
         "notes": _notes([option.point.deployment for option in result.options]),
@@ -186,7 +192,8 @@ def load_plan_view(result: LoadPlan) -> "RenderableType":
     first = shown[0].point.deployment
     return columns.stack(
         _question(first, result.request, gpu=False),
-        _answer(result),
+        "",
+        *_answers(result),
         "",
         columns.as_table(
             (
@@ -232,34 +239,44 @@ def _question(deployment: Deployment, request: Request, *, gpu: bool) -> "Text":
     return asked.append(f"\n{stored:,} tokens of each prompt are cached") if stored else asked
 
 
-def _answer(result: LoadPlan) -> "Text":
-    """Say which option to take."""
-    asked = f"{result.targets.requests_per_s:g} requests/s"
+def _answers(result: LoadPlan) -> "list[Text]":
+    """Say which option to take, and which cheaper one may do."""
     limits = [
         f"{name} {format_time(most)}"
         for name, most in (("TTFT", result.targets.ttft_s), ("TPOT", result.targets.tpot_s))
         if most is not None
     ]
-    words = f"{asked}{' within ' if limits else ''}{' and '.join(limits)}"
-    best = result.cheapest
-    if best is None:
-        good = [option for option in result.options if option.verdict != "no"]
-        if not good:
-            return columns.line((f"\nNo option carries {words}.", "bold red"))
-        best = good[0]
-        lead = "No comparable price is known; first that "
-    else:
-        lead = "Cheapest that "
-    verb = "carries" if best.verdict == "meets" else "may carry"
-    point = best.point
-    each = point.deployment
+    load = f"{result.targets.requests_per_s:g} requests/s"
+    asked = f"{load}{' within ' if limits else ''}{' and '.join(limits)}"
+    if all(option.verdict == "no" for option in result.options):
+        return [columns.line((f"No option carries {asked}.", "bold red"))]
+    sure, maybe = result.cheapest, result.cheapest_maybe
+    said = []
+    if sure is not None:
+        said.append(_sentence(f"Cheapest that carries {asked}", sure.point))
+    elif maybe is None:
+        lead = "No comparable price is known; the first of those below that does"
+        said.append(_sentence(f"{lead}, {asked}", result.options[0].point))
+    if maybe is not None and (sure is None or _usd(maybe) < _usd(sure)):
+        said.append(_sentence(f"Cheapest that may carry {asked}", maybe.point))
+    return said
+
+
+def _usd(option: LoadOption) -> float:
+    """Return the price per hour of an option that has one."""
+    return option.point.usd_per_hour or 0.0
+
+
+def _sentence(lead: str, point: Point) -> "Text":
+    """Say what an option is and does."""
+    each, served = point.deployment, point.served
     return columns.line(
-        (f"\n{lead}{verb} {words}: ", "bold"),
+        (f"{lead}: ", "bold"),
         (f"{point.gpus} x {each.alone.gpu.id}, {each.words}", "bold cyan"),
         f" ({text.plural(point.replicas, 'replica')} of {each.gpus}), "
-        f"TTFT {format_time(point.served.ttft_s)} "
+        f"TTFT {format_time(served.ttft_s)} "
         f"({text.interval_phrase(point.low.ttft_s, point.high.ttft_s)}), "
-        f"TPOT {format_time(point.served.tpot_s)} "
+        f"TPOT {format_time(served.tpot_s)} "
         f"({text.interval_phrase(point.low.tpot_s, point.high.tpot_s)}), "
         f"{text.money(point.usd_per_hour, 2)} USD/h, "
         f"{text.money(point.usd_per_million_tokens, 3)} USD per million tokens.",
@@ -268,12 +285,14 @@ def _answer(result: LoadPlan) -> "Text":
 
 def _standing(option: LoadOption, result: LoadPlan) -> str:
     """Say whether an option meets the targets, and what it misses."""
-    marks = [
-        option.verdict if not option.missed else f"{option.verdict}: {', '.join(option.missed)}"
-    ]
-    if "load" in option.missed:
-        marks = [f"{option.verdict}: load, {option.point.deployment.saturates} saturates"]
-    if option is result.cheapest:
+    why = f": {', '.join(option.missed)}" if option.missed else ""
+    each = option.point.deployment
+    if option.verdict == "no" and "load" in option.missed:
+        why = f": {each.saturates} saturates"
+    elif option.verdict == "maybe" and each.slowest is None:
+        why = ": interval not known" if not each.alone.interval_known else ": may not fit"
+    marks = [f"{option.verdict}{why}"]
+    if option in (result.cheapest, result.cheapest_maybe):
         marks.append("cheapest")
     price = option.point.price
     if price and not option.comparable:
@@ -283,10 +302,9 @@ def _standing(option: LoadOption, result: LoadPlan) -> str:
 
 def _skipped(reasons: Sequence[str]) -> list[str]:
     """Return what could not be tried, one note for all that does not fit."""
-    lead = "a request does not fit on "
-    unfit = [reason.removeprefix(lead) for reason in reasons if reason.startswith(lead)]
-    others = [reason for reason in reasons if not reason.startswith(lead)]
-    return [*others, *([f"A request does not fit on {'; '.join(unfit)}."] if unfit else [])]
+    unfit = [reason.removeprefix(UNFIT) for reason in reasons if reason.startswith(UNFIT)]
+    others = [reason for reason in reasons if not reason.startswith(UNFIT)]
+    return [*others, *([f"A request does not fit on {', '.join(unfit)}."] if unfit else [])]
 
 
 def _prices(options: Sequence[LoadOption]) -> list[str]:

@@ -46,12 +46,9 @@ def load(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         ("yaxis", "tokens_per_s_per_gpu", "throughput of one GPU [tokens/s]"),
     ):
         style.log_axis(figure, axis, frame[column], title, text=style.number_text)
-    notes = (
-        "Users ask again at once. A curve begins at one user, on the right, and ends where memory "
-        "does.",
-        *caption.notes,
-    )
-    return style.finish(figure, _finding(frame), Caption(caption.subject, notes))
+    told = "Users ask again at once: one at the right end of a curve, as many as fit at its left."
+    words = Caption(caption.subject, (told, *caption.notes))
+    return style.finish(figure, _finding(frame), words)
 
 
 def load_figure(curve: Curve) -> "go.Figure":
