@@ -73,10 +73,10 @@ class Request:
                 f"prompts = {work.prompts}: a request has one prompt; the load decides how many "
                 "are decoded together (of a tree, all requests share every level but the last)"
             )
-        if not 0 <= self.stored_tokens < work.context_tokens:
+        if self.cached_tokens < 0 or self.stored_tokens >= work.context_tokens:
             raise WorkloadError(
-                f"cached_tokens = {self.stored_tokens:,} of context_tokens = "
-                f"{work.context_tokens:,}: at least one is left to prefill"
+                f"cached_tokens = {self.cached_tokens or self.stored_tokens:,} is not between 0 and "
+                f"context_tokens - 1 = {work.context_tokens - 1:,}: one token is left to prefill"
             )
 
     @property

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import memory_notes, model_notes
@@ -18,13 +19,20 @@ if TYPE_CHECKING:
     from simulator.inputs.hardware import Price
 
 MOST_OPTIONS_SHOWN = 16
+
+
+def _time(seconds: float) -> str:
+    """Format a time that grows without end where the load cannot be carried."""
+    return "grows" if seconds == inf else format_time(seconds)
+
+
 POINT = (
     Column("variant", value="deployment.variant"),
     Column("concurrency", heading="users"),
-    Column("ttft_ms", "ms", "served.ttft_s", "TTFT"),
+    Column("ttft_ms", "ms", "served.ttft_s", "TTFT", lambda point: _time(point.served.ttft_s)),
     Column("ttft_ms_low", "ms", "low.ttft_s"),
     Column("ttft_ms_high", "ms", "high.ttft_s"),
-    Column("tpot_ms", "ms", "served.tpot_s", "TPOT"),
+    Column("tpot_ms", "ms", "served.tpot_s", "TPOT", lambda point: _time(point.served.tpot_s)),
     Column("tpot_ms_low", "ms", "low.tpot_s"),
     Column("tpot_ms_high", "ms", "high.tpot_s"),
     Column("tokens_per_s_per_user", "1/s", heading="tokens/s per user"),
