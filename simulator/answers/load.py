@@ -75,8 +75,8 @@ class Request:
             )
         if self.cached_tokens < 0 or self.stored_tokens >= work.context_tokens:
             raise WorkloadError(
-                f"cached_tokens = {self.cached_tokens or self.stored_tokens:,} is not between 0 and "
-                f"context_tokens - 1 = {work.context_tokens - 1:,}: one token is left to prefill"
+                f"cached_tokens = {self.cached_tokens or self.stored_tokens:,} is not between 0 "
+                f"and {work.context_tokens - 1:,}: one token is left to prefill"
             )
 
     @property
