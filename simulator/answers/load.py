@@ -315,7 +315,7 @@ def deploy(
     work = request.workload
     if most_sequences < work.samples:
         raise WorkloadError(
-            f"max_num_seqs = {most_sequences} is less than the {work.samples} samples of a request"
+            f"most_sequences = {most_sequences} is less than the {work.samples} samples asked"
         )
     alone = estimate(model, gpu, setup, request.halfway)
     most = most_sequences // int(work.samples)

@@ -240,7 +240,7 @@ def _serve(
     figure: opt.FigurePath = None,
     check: opt.Check = False,
 ) -> None:
-    """Follow a deployment under load: tokens/s of a GPU, and of a user."""
+    """Follow a deployment under load: GPU and user tokens/s."""
     if figure is not None:
         check_figure(figure)
     from simulator.views.load import serve_object, serve_rows, serve_view
