@@ -358,7 +358,7 @@ def by_concurrency(study: Study) -> "pd.DataFrame":
     Raises
     ------
     WorkloadError
-        If the question cannot run, or a request does not fit.
+        If the question cannot run.
     """
     curve = serve(
         study.model,
@@ -377,34 +377,21 @@ def of_curve(curve: Curve) -> "pd.DataFrame":
     Returns
     -------
     pandas.DataFrame
-        A row for each ``variant`` and ``concurrency`` [users]: ``tpot_ms``, its ends
-        ``tpot_ms_low`` and ``tpot_ms_high``, ``ttft_ms`` [ms], ``tokens_per_s_per_user`` and
-        ``tokens_per_s_per_gpu`` [1/s].
-
-    Raises
-    ------
-    WorkloadError
-        If a request does not fit.
+        A row for each ``variant`` and ``concurrency`` [users]: ``ttft_ms`` and ``tpot_ms`` [ms],
+        ``tokens_per_s_per_user`` and ``tokens_per_s_per_gpu`` [1/s]; none where a request does not
+        fit.
     """
     import pandas as pd
 
-    if not curve.points:
-        raise WorkloadError("a request under load does not fit in memory")
-    return pd.DataFrame(
-        [
-            {
-                "variant": point.deployment.variant,
-                "concurrency": point.concurrency,
-                "ttft_ms": point.served.ttft_s / MILLISECOND,
-                "tpot_ms": point.served.tpot_s / MILLISECOND,
-                "tpot_ms_low": point.low.tpot_s / MILLISECOND,
-                "tpot_ms_high": point.high.tpot_s / MILLISECOND,
-                "tokens_per_s_per_user": point.tokens_per_s_per_user,
-                "tokens_per_s_per_gpu": point.tokens_per_s_per_gpu,
-            }
-            for point in curve.points
-        ]
-    )
+    columns = {
+        "variant": [point.deployment.variant for point in curve.points],
+        "concurrency": [point.concurrency for point in curve.points],
+        "ttft_ms": [point.served.ttft_s / MILLISECOND for point in curve.points],
+        "tpot_ms": [point.served.tpot_s / MILLISECOND for point in curve.points],
+        "tokens_per_s_per_user": [point.tokens_per_s_per_user for point in curve.points],
+        "tokens_per_s_per_gpu": [point.tokens_per_s_per_gpu for point in curve.points],
+    }
+    return pd.DataFrame(columns)
 
 
 # The operations of a step: where time and bytes go, and which roof bounds each.

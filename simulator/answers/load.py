@@ -94,13 +94,16 @@ class Request:
     def of(cls, work: Workload, output_tokens: int) -> "Request":
         """Return the request of a step's sizes, however many prompts that decodes together.
 
-        Levels of a tree of which there are several nodes become the request's own.
+        Levels of a tree of which there are several nodes become the request's own. An empty prompt
+        has a token that begins it, and an answer of one token, which needs no step, another one.
         """
+        output_tokens = max(2, output_tokens)
         shared = [level for level in work.tree[:-1] if level.branches == 1]
         if not work.tree or len(shared) < len(work.tree) - 1:
-            return cls(workload=work.but(prompts=1, tree=()), output_tokens=output_tokens)
-        own = work.tree[-1].but(branches=1)
-        single = work.but(prompts=1, tree=(*shared, own))
+            own = work.but(prompts=1, tree=(), context_tokens=max(1, work.context_tokens))
+            return cls(workload=own, output_tokens=output_tokens)
+        last = work.tree[-1].but(branches=1)
+        single = work.but(prompts=1, tree=(*shared, last))
         return cls(workload=single, output_tokens=output_tokens)
 
     @property

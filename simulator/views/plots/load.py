@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+# Of an axis without a point. [tokens/s]
+_EMPTY_AXIS = (1.0, 100.0)
+
 
 def load(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw the curve of each way of attention; ``frame`` as of :func:`frames.by_concurrency`."""
@@ -45,32 +48,29 @@ def load(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         ("xaxis", "tokens_per_s_per_user", "speed that a user sees [tokens/s]"),
         ("yaxis", "tokens_per_s_per_gpu", "throughput of one GPU [tokens/s]"),
     ):
-        style.log_axis(figure, axis, frame[column], title, text=style.number_text)
+        values = frame[column] if len(frame) else _EMPTY_AXIS
+        style.log_axis(figure, axis, values, title, text=style.number_text)
     told = "Users ask again at once: one at the right end of a curve, as many as fit at its left."
     words = Caption(caption.subject, (told, *caption.notes))
     return style.finish(figure, _finding(frame), words)
 
 
 def load_figure(curve: Curve) -> "go.Figure":
-    """Draw a deployment's curve.
-
-    Raises
-    ------
-    WorkloadError
-        If a request does not fit.
-    """
+    """Draw a deployment's curve."""
     study = study_of(curve.deployments[0].alone)
     return load(of_curve(curve), caption(study, ("decoded_tokens", "prompts")))
 
 
 def _finding(frame: "pd.DataFrame") -> str:
-    """Say how much more the best way carries at its end than standard attention."""
-    most = frame.groupby("variant")["tokens_per_s_per_gpu"].max()
-    best = str(most.idxmax())
-    reached = f"{most[best]:,.0f} tokens/s per GPU"
-    if best == "standard" or "standard" not in most:
-        return f"Under load up to {reached}, {style.LINES[best].name}"
+    """Say what the best way carries at most, and how much more than the next."""
+    if not len(frame):
+        return "A request does not fit in memory"
+    most = frame.groupby("variant")["tokens_per_s_per_gpu"].max().sort_values(ascending=False)
+    best, *others = (style.LINES[str(variant)].name for variant in most.index)
+    reached = f"{most.iloc[0]:,.0f} tokens/s per GPU"
+    if not others:
+        return f"Under load up to {reached}"
     return (
-        f"Under load {style.LINES[best].name} carries {most[best] / most['standard']:.1f}x as "
-        f"much as standard: up to {reached}"
+        f"Under load {best} carries up to {reached}, {most.iloc[0] / most.iloc[1]:.1f}x as much as "
+        f"{others[0]}"
     )
