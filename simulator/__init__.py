@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from simulator.answers.compare import Comparison
     from simulator.answers.estimate import Estimate
     from simulator.answers.generate import Generation
+    from simulator.answers.load import Curve
+    from simulator.answers.load_plan import LoadPlan
     from simulator.answers.plan import Plan
     from simulator.answers.quality import Quality
     from simulator.answers.scaling import ScalingLaw, fit_scaling_law
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
         estimate,
         generate,
         plan,
+        plan_load,
         quality,
+        serve,
         tradeoff,
         tree,
     )
@@ -45,9 +49,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparison",
+    "Curve",
     "Estimate",
     "Generation",
     "HardwareProfile",
+    "LoadPlan",
     "ModelShape",
     "Plan",
     "Quality",
@@ -71,8 +77,10 @@ __all__ = [
     "load_scenario",
     "model_from_flags",
     "plan",
+    "plan_load",
     "prepare_sweep",
     "quality",
+    "serve",
     "tradeoff",
     "tree",
 ]
@@ -81,6 +89,8 @@ _NAMES = {
     "simulator.answers.compare": ("Comparison",),
     "simulator.answers.estimate": ("Estimate",),
     "simulator.answers.generate": ("Generation",),
+    "simulator.answers.load": ("Curve",),
+    "simulator.answers.load_plan": ("LoadPlan",),
     "simulator.answers.plan": ("Plan",),
     "simulator.answers.quality": ("Quality",),
     "simulator.answers.scaling": ("ScalingLaw", "fit_scaling_law"),
@@ -88,7 +98,17 @@ _NAMES = {
     "simulator.answers.sweep": ("Sweep", "prepare_sweep"),
     "simulator.answers.tradeoff": ("Tradeoff",),
     "simulator.answers.tree": ("TreePlan",),
-    "simulator.api": ("compare", "estimate", "generate", "plan", "quality", "tradeoff", "tree"),
+    "simulator.api": (
+        "compare",
+        "estimate",
+        "generate",
+        "plan",
+        "plan_load",
+        "quality",
+        "serve",
+        "tradeoff",
+        "tree",
+    ),
     "simulator.errors": ("SimulatorError",),
     "simulator.inputs.hardware": ("HardwareProfile", "load_hardware"),
     "simulator.inputs.model": ("ModelShape",),

@@ -16,12 +16,14 @@ from simulator.answers.estimate import estimate as _estimate
 from simulator.inputs.hardware import GpuLike, HardwareProfile, as_gpu
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import ModelLike, as_model
-from simulator.inputs.setup import Attention, Setup, ask, read_limits
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits
 from simulator.inputs.workload import Workload
 
 if TYPE_CHECKING:  # an answer's module is loaded on first use, so that a command starts at once
     from simulator.answers.compare import Comparison
     from simulator.answers.generate import Generation
+    from simulator.answers.load import Curve, Request
+    from simulator.answers.load_plan import LoadPlan
     from simulator.answers.plan import Plan
     from simulator.answers.quality import Quality
     from simulator.answers.scaled import ScaleBy
@@ -108,7 +110,6 @@ def plan(
         A TOML file of lines ``GPU = PRICE``; without ``gpus`` its GPUs are tried.
     """
     from simulator.answers.plan import plan as answer
-    from simulator.answers.price import as_gpus, with_prices
 
     limits = read_limits(
         target_step_ms=target_step_ms,
@@ -117,11 +118,111 @@ def plan(
         price_per_hour=price_per_hour,
     )
     shape, _, setup, work = _asked(model, _H100, settings)
+    return answer(shape, _cards(gpus, prices), setup, work, **limits)
+
+
+def serve(
+    model: ModelLike,
+    gpu: GpuLike = _H100,
+    *,
+    output_tokens: Size = 256,
+    cached_tokens: Size | None = None,
+    most_sequences: Size | None = None,
+    attentions: Sequence[Attention] | Attention = ATTENTIONS,
+    price_per_hour: float | None = None,
+    **settings: Any,
+) -> "Curve":
+    """Follow a deployment over concurrency: throughput of a GPU against speed of a user.
+
+    ``samples`` is 1 unless given.
+
+    Parameters
+    ----------
+    output_tokens, cached_tokens
+        Tokens each sample generates; tokens of each prompt that are stored when it arrives.
+    most_sequences
+        Sequences that the engine decodes together, 1024 by default.
+    attentions
+        Kinds of attention to follow.
+    """
+    from simulator.answers.load import serve as answer
+
+    shape, card, setup, request = _requested(
+        model, gpu, settings, output_tokens=output_tokens, cached_tokens=cached_tokens
+    )
+    limits = read_limits(
+        most_sequences=most_sequences, attentions=attentions, price_per_hour=price_per_hour
+    )
+    return answer(shape, card, setup, request, **limits)
+
+
+def plan_load(
+    model: ModelLike,
+    gpus: Sequence[GpuLike] | GpuLike | None = None,
+    *,
+    requests_per_s: float,
+    output_tokens: Size = 256,
+    cached_tokens: Size | None = None,
+    ttft_ms: float | None = None,
+    tpot_ms: float | None = None,
+    gpus_at_most: Size | None = None,
+    most_sequences: Size | None = None,
+    tensor_parallel_sizes: Sequence[Size] | None = None,
+    attentions: Sequence[Attention] | Attention | None = None,
+    price_per_hour: float | None = None,
+    prices: str | Path | None = None,
+    **settings: Any,
+) -> "LoadPlan":
+    """Find the GPUs for requests a second; ``samples`` is 1 unless given.
+
+    Parameters
+    ----------
+    requests_per_s, ttft_ms, tpot_ms
+        Requests that arrive in a second; the longest acceptable mean times to the first token and
+        per token after it [ms].
+    output_tokens, cached_tokens, most_sequences
+        As for :func:`serve`.
+    gpus_at_most
+        GPUs of all replicas.
+    gpus, tensor_parallel_sizes, attentions, prices
+        As for :func:`plan`.
+    """
+    from simulator.answers.load_plan import Targets
+    from simulator.answers.load_plan import plan_load as answer
+
+    targets = read_limits(requests_per_s=requests_per_s, ttft_ms=ttft_ms, tpot_ms=tpot_ms)
+    limits = read_limits(
+        gpus_at_most=gpus_at_most,
+        most_sequences=most_sequences,
+        tensor_parallel_sizes=tensor_parallel_sizes or settings.get("tensor_parallel"),
+        attentions=attentions,
+        price_per_hour=price_per_hour,
+    )
+    shape, _, setup, request = _requested(
+        model, _H100, settings, output_tokens=output_tokens, cached_tokens=cached_tokens
+    )
+    return answer(shape, _cards(gpus, prices), setup, request, Targets(**targets), **limits)
+
+
+def _requested(
+    model: ModelLike, gpu: GpuLike, settings: dict[str, Any], **sizes: Any
+) -> "tuple[ModelShape, HardwareProfile, Setup, Request]":
+    """Turn names and keywords into model, GPU, setup and a request of one sample by default."""
+    from simulator.answers.load import Request
+
+    shape, card, setup, work = _asked(model, gpu, {"samples": 1} | settings)
+    return shape, card, setup, Request(workload=work, **read_limits(**sizes))
+
+
+def _cards(
+    gpus: Sequence[GpuLike] | GpuLike | None, prices: str | Path | None
+) -> list[HardwareProfile]:
+    """Return the GPUs to plan with, by default all of known price or those of a file of prices."""
+    from simulator.answers.price import as_gpus, with_prices
+
     if prices is None:
-        cards = as_gpus(gpus)
-    else:
-        cards = with_prices(None if gpus is None else as_gpus(gpus), prices)
-    return answer(shape, cards, setup, work, **limits)
+        return as_gpus(gpus)
+    return with_prices(None if gpus is None else as_gpus(gpus), prices)
 
 
 def tree(model: ModelLike, gpu: GpuLike = _H100, **settings: Any) -> "TreePlan":

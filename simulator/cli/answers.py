@@ -1,20 +1,18 @@
-"""estimate, compare, generate, plan and tree."""
+"""estimate, compare, generate, plan, serve and tree."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simulator import api
 from simulator.answers.rules import RULES
 from simulator.cli import options as opt
-from simulator.cli.output import Output, say
-from simulator.cli.question import Question, with_question
+from simulator.cli.output import Output, check_figure, say, write_figure
+from simulator.cli.question import DEFAULT_OUTPUT_TOKENS, Question, with_question
 from simulator.inputs.setup import ATTENTIONS
 
 if TYPE_CHECKING:
     from simulator.answers.generate import Generation
-
-DEFAULT_OUTPUT_TOKENS = 256
 
 
 @with_question
@@ -130,6 +128,39 @@ def _plan(
             metavar="FILE",
         ),
     ] = None,
+    requests_per_s: Annotated[
+        float | None,
+        opt.work(
+            "--requests-per-s",
+            text="Plan for requests that arrive at random, this many a second, instead of a step.",
+            parser=opt.number,
+            metavar="RATE",
+        ),
+    ] = None,
+    ttft_ms: Annotated[
+        float | None,
+        opt.work(
+            "--ttft-ms",
+            text="Under load: longest acceptable mean time to the first token.",
+            parser=opt.number,
+            metavar="MS",
+        ),
+    ] = None,
+    tpot_ms: Annotated[
+        float | None,
+        opt.work(
+            "--tpot-ms",
+            text="Under load: longest acceptable mean time per output token after the first.",
+            parser=opt.number,
+            metavar="MS",
+        ),
+    ] = None,
+    gpus_at_most: Annotated[
+        int | None,
+        opt.size("--gpus-at-most", panel=opt.WORK_PANEL, text="Under load: GPUs of all replicas."),
+    ] = None,
+    cached_tokens: opt.CachedTokens = None,
+    most_sequences: opt.MostSequences = None,
     check: opt.Check = False,
 ) -> None:
     """Plan capacity: what fits, in time, on which GPU, at what cost."""
@@ -139,15 +170,37 @@ def _plan(
         raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
     if prices is not None and price_per_hour is not None:
         raise typer.BadParameter("--prices says what each GPU costs; leave out --price-per-hour")
-    result = api.plan(
-        gpus=gpu,
-        target_step_ms=target_step_ms,
-        tensor_parallel_sizes=tensor_parallel_sizes,
-        attentions=attention,
-        price_per_hour=price_per_hour,
-        prices=prices,
-        **question.settings(tensor_parallel=question.tensor_parallel),
-    )
+    of_load = {
+        "ttft_ms": ttft_ms,
+        "tpot_ms": tpot_ms,
+        "gpus_at_most": gpus_at_most,
+        "cached_tokens": cached_tokens,
+        "most_sequences": most_sequences,
+    }
+    tried = {
+        "gpus": gpu,
+        "tensor_parallel_sizes": tensor_parallel_sizes,
+        "attentions": attention,
+        "price_per_hour": price_per_hour,
+        "prices": prices,
+        "tensor_parallel": question.tensor_parallel,
+    }
+    if requests_per_s is not None:
+        if target_step_ms is not None:
+            raise typer.BadParameter(
+                "--target-step-ms is of a step; with --requests-per-s give --tpot-ms"
+            )
+        _plan_load(
+            output,
+            check=check,
+            **question.request(requests_per_s=requests_per_s, **of_load, **tried),
+        )
+        return
+    for name, value in of_load.items():
+        if value is not None:
+            flag = {"most_sequences": "max_num_seqs"}.get(name, name).replace("_", "-")
+            raise typer.BadParameter(f"--{flag} is of a load; give --requests-per-s")
+    result = api.plan(target_step_ms=target_step_ms, **question.settings(**tried))
     output.write(
         table=lambda: plan_view(result),
         json_object=lambda: plan_object(result),
@@ -157,6 +210,62 @@ def _plan(
         for reason in result.skipped:
             say(f"skipped: {reason}")
     _check(check, any(option.meets_target for option in result.options))
+
+
+def _plan_load(output: Output, *, check: bool, **asked: Any) -> None:
+    """Plan for requests a second."""
+    from simulator.views.load import load_plan_object, load_plan_rows, load_plan_view
+
+    result = api.plan_load(**asked)
+    output.write(
+        table=lambda: load_plan_view(result),
+        json_object=lambda: load_plan_object(result),
+        rows=lambda: load_plan_rows(result),
+    )
+    if output.format == "csv":
+        for reason in result.skipped:
+            say(f"skipped: {reason}")
+    _check(check, result.options[0].verdict == "meets")
+
+
+@with_question
+def _serve(
+    question: Question,
+    output: Output,
+    gpu: opt.GpuName = opt.DEFAULT_GPU,
+    attention: opt.AttentionName = None,
+    cached_tokens: opt.CachedTokens = None,
+    most_sequences: opt.MostSequences = None,
+    price_per_hour: opt.PricePerHour = None,
+    figure: opt.FigurePath = None,
+    check: opt.Check = False,
+) -> None:
+    """Follow a deployment under load: GPU and user tokens/s."""
+    if figure is not None:
+        check_figure(figure)
+    from simulator.views.load import serve_object, serve_rows, serve_view
+
+    result = api.serve(
+        **question.request(
+            gpu=gpu,
+            attentions=attention or ATTENTIONS,
+            cached_tokens=cached_tokens,
+            most_sequences=most_sequences,
+            price_per_hour=price_per_hour,
+        )
+    )
+    if figure is not None:
+        from simulator.views.plots.load import load_figure
+
+        drawn = load_figure(result)
+        write_figure(drawn, figure)
+        say(f"wrote {figure}: {drawn.layout.meta['finding']}")
+    output.write(
+        table=lambda: serve_view(result),
+        json_object=lambda: serve_object(result),
+        rows=lambda: serve_rows(result),
+    )
+    _check(check, result.points)
 
 
 @with_question
@@ -187,5 +296,6 @@ COMMANDS = {
     "compare": _compare,
     "generate": _generate,
     "plan": _plan,
+    "serve": _serve,
     "tree": _tree,
 }

@@ -51,7 +51,7 @@ DEBUG_VARIABLE = "BIFURCATE_DEBUG"
 # The module of each command, in the order of the help. Only the requested command is loaded and
 # built, because the options of all the others would take longer than the answer.
 COMMANDS = {
-    **dict.fromkeys(("estimate", "compare", "generate", "plan"), "answers"),
+    **dict.fromkeys(("estimate", "compare", "generate", "plan", "serve"), "answers"),
     **dict.fromkeys(("scaling", "tradeoff", "quality"), "tradeoff"),
     "tree": "answers",
     **{name: name for name in ("sweep", "explore", "plot", "report", "measure", "trace")},

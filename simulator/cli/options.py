@@ -185,6 +185,23 @@ PricePerHour = Annotated[
     ),
 ]
 TargetStep = Annotated[float | None, target_option("Longest acceptable decode step.")]
+CachedTokens = Annotated[
+    int | None,
+    size(
+        "--cached-tokens",
+        panel=WORK_PANEL,
+        text="Under load: tokens of each prompt that are stored when it arrives. Default: those of "
+        "a --tree's levels above the last.",
+    ),
+]
+MostSequences = Annotated[
+    int | None,
+    size(
+        "--max-num-seqs",
+        panel=WORK_PANEL,
+        text="Under load: sequences that the engine decodes together. Default: 1024.",
+    ),
+]
 Check = Annotated[
     bool, answer("--check", text="Exit with 3 if it does not fit or the target is not met.")
 ]

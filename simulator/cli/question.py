@@ -46,6 +46,9 @@ from simulator.inputs.setup import (
 )
 from simulator.inputs.workload import Workload
 
+# Of whole requests.
+DEFAULT_OUTPUT_TOKENS = 256
+
 
 def question_of(
     model: ModelName = None,
@@ -93,15 +96,15 @@ def question_of(
         ),
     ] = None,
     samples: Annotated[
-        int,
+        int | None,
         size(
             "--samples",
             "--num-samples",
             "-n",
             panel=WORK_PANEL,
-            text="Sequences sampled from each context.",
+            text="Sequences sampled from each context. Default: 16; of a request under load 1.",
         ),
-    ] = 16,
+    ] = None,
     prompts: Annotated[
         int | None,
         size(
@@ -137,7 +140,7 @@ def question_of(
             "--output-len",
             panel=WORK_PANEL,
             text="Tokens each sample generates: the step asked about is the last, the longest. "
-            "Default of generate: 256.",
+            "Default of whole requests: 256.",
         ),
     ] = None,
     query_tokens: Annotated[
@@ -299,6 +302,7 @@ def question_of(
         model=shape,
         setup=setup,
         workload=workload,
+        samples=samples,
         output_tokens=output_tokens,
         decoded_tokens=decoded_tokens,
         tensor_parallel=tensor_parallel,
@@ -348,13 +352,14 @@ class Question:
 
     Attributes
     ----------
-    output_tokens, decoded_tokens, tensor_parallel
+    samples, output_tokens, decoded_tokens, tensor_parallel
         Their values, None where not given.
     """
 
     model: ModelShape
     setup: Setup
     workload: Workload
+    samples: int | None
     output_tokens: int | None
     decoded_tokens: int | None
     tensor_parallel: int | None
@@ -363,6 +368,24 @@ class Question:
         """Return the question as the keywords of the functions of :mod:`simulator.api`."""
         settings = self.setup.model_dump() | self.workload.model_dump()
         return {"model": self.model, **settings, **changes}
+
+    def request(self, **changes: Any) -> dict[str, Any]:
+        """Return the question about requests under load, likewise.
+
+        Raises
+        ------
+        BadParameter
+            If it says the decoded tokens of a step.
+        """
+        if self.decoded_tokens is not None:
+            raise typer.BadParameter(
+                "--decoded-tokens is a step's; under load requests have --output-tokens"
+            )
+        sizes = {
+            "samples": self.samples or 1,
+            "output_tokens": self.output_tokens or DEFAULT_OUTPUT_TOKENS,
+        }
+        return self.settings(**sizes, **changes)
 
 
 with_question = with_options(question_of, output_options)

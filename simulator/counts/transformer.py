@@ -15,8 +15,8 @@ from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.shape import AttentionShape, present
 from simulator.counts.attention.tree import (
     SharedLevel,
+    computed_tokens,
     shared_tokens,
-    stored_tokens,
     visible_levels,
 )
 from simulator.counts.experts import RoutedExperts, visited_experts
@@ -182,7 +182,9 @@ def attention_shapes(
         yield shape, layers, mark
 
 
-def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[Operation]:
+def prefill_operations(
+    model: ModelShape, setup: Setup, work: Workload, *, cached_tokens: Numeric | None = None
+) -> list[Operation]:
     """List the operations of the prefill, which computes every prompt's context once.
 
     With one cache copy per sample, standard attention then copies it ``samples`` times. In a tree
@@ -192,11 +194,13 @@ def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[
     ----------
     model, setup, work
         What is decoded, how, and its sizes, numbers or arrays.
+    cached_tokens
+        Tokens at the beginning of each prompt that its cache holds already, fewer than all.
     """
     check_split(model, setup.tensor_parallel)
-    levels = prefilled_levels(setup, work)
+    levels = prefilled_levels(setup, work, cached_tokens)
     shard = Shard(
-        model=model, setup=setup, tokens=stored_tokens(levels), positions=work.context_tokens
+        model=model, setup=setup, tokens=computed_tokens(levels), positions=work.context_tokens
     )
     operations, outputs = embedding(shard), []
     for group, layers, mark in attending(model, *PROJECTED):
@@ -220,6 +224,68 @@ def prefill_operations(model: ModelShape, setup: Setup, work: Workload) -> list[
                 copies = [_broadcast_cache(model, setup, work, group)]
                 operations += repeated(copies, layers, mark=mark)
     return operations
+
+
+def mixed_operations(
+    model: ModelShape,
+    setup: Setup,
+    work: Workload,
+    chunk: Workload,
+    *,
+    cached_tokens: Numeric,
+    resident_blocks: int,
+) -> list[Operation]:
+    """List the operations of a decode step that also computes a chunk of a prompt.
+
+    Decoded and prompt tokens pass through the same products, which read the weights once. Each
+    attend in their own way; those of a latent cache are projected apart, absorbed and expanded.
+
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+    chunk
+        The prompts up to the end of the chunk.
+    cached_tokens
+        Tokens of each prompt before the chunk.
+    resident_blocks
+        Thread blocks the GPU runs at once.
+    """
+    check_split(model, setup.tensor_parallel)
+    levels = prefilled_levels(setup, chunk, cached_tokens)
+    tokens = computed_tokens(levels)
+    decoding = Shard(model=model, setup=setup, tokens=work.tokens, positions=work.query_tokens)
+    prefilling = replace(decoding, tokens=tokens, positions=tokens)
+    both = replace(
+        decoding, tokens=work.tokens + tokens, positions=decoding.positions + prefilling.positions
+    )
+    apart = model.latent is not None
+    operations, after = embedding(both), []
+    for group, layers, mark in attending(model, *PROJECTED):
+        for shard, ending in ((decoding, mark), (prefilling, f"{mark}_chunk")):
+            rows, suffix = (shard, ending) if apart else (both, mark)
+            absorbed = shard is decoding or model.indexer is not None
+            layer = rows.of(group)
+            before = attention_input(layer, absorbed=absorbed, kv=group.kv, indexes=group.indexes)
+            operations += repeated(before, layers, mark=suffix)
+            after += repeated(attention_output(layer, absorbed=absorbed), layers, mark=suffix)
+            if not apart:
+                break
+    for shape, layers, mark in attention_shapes(model, setup, work, resident_blocks):
+        operations += repeated(attention(shape, setup), layers, mark=mark)
+    for group, layers, mark in attending(model, *ATTENDED):
+        prefill = _prefill_attention(prefilling.of(group), levels, group, chunk)
+        operations += repeated(prefill, layers, mark=mark)
+
+    def mixing(state: State) -> list[Operation]:
+        return [
+            *linear.decode(decoding, state, work),
+            *repeated(linear.prefill(prefilling, state, levels, chunk), 1, mark="_chunk"),
+        ]
+
+    operations += _states(both, mixing)
+    operations += [*_further_products(both), *after, *_mlps(both), *_added_inputs(both)]
+    return operations + head(both, work.tokens + chunk.prompts)
 
 
 def check_split(model: ModelShape, ranks: int) -> None:
@@ -567,11 +633,20 @@ def prefill_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int]:
     return kv_heads, key_width, value_width
 
 
-def prefilled_levels(setup: Setup, work: Workload) -> tuple[SharedLevel, ...]:
+def prefilled_levels(
+    setup: Setup, work: Workload, cached_tokens: Numeric | None = None
+) -> tuple[SharedLevel, ...]:
     """Return the levels that the prefill computes, from the root down, each node once.
 
-    Without a tree, or if every sample gets its own copy, these are whole prompts.
+    Without a tree, or if every sample gets its own copy, these are whole prompts. If the first
+    tokens of each prompt are cached, they are a level of their own.
     """
+    if cached_tokens is not None:
+        computed = work.context_tokens - cached_tokens
+        return (
+            SharedLevel(tokens=cached_tokens, nodes=work.prompts, cached=True),
+            SharedLevel(tokens=computed, nodes=work.prompts),
+        )
     if work.tree and not setup.copies:
         return visible_levels(work, work.context_tokens)
     return (SharedLevel(tokens=work.context_tokens, nodes=work.prompts),)
@@ -596,6 +671,9 @@ def _prefill_attention(
     for number, level in enumerate(levels, 1):
         end = above + level.tokens
         pairs = _causal_pairs(group, end)
+        if level.cached:
+            above, pairs_above = end, pairs
+            continue
         limit = group.window or group.chunk
         longest = end if limit is None else minimum(end, limit)
         keys = end if limit is None else minimum(end, longest + level.tokens)
@@ -632,6 +710,9 @@ def _sparse_prefill(
     for number, level in enumerate(levels, 1):
         if shape.indexer is None:
             break
+        if level.cached:
+            above = above + level.tokens
+            continue
         found = sparse.prefill(
             shape, shape.indexer, prompts=level.nodes, tokens=level.tokens, before=above
         )

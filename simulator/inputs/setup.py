@@ -229,9 +229,20 @@ def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
 # The answers' names for quantities that users give in other units and words.
 _RENAMED = {
     "target_step_ms": ("target_step_s", MILLISECOND),
+    "ttft_ms": ("ttft_s", MILLISECOND),
+    "tpot_ms": ("tpot_s", MILLISECOND),
     "price_per_hour": ("usd_per_hour", 1.0),
 }
-_NUMBERS = ("target_step_ms", "price_per_hour", "target_request_s", "success_rate", "size_factors")
+_NUMBERS = (
+    "target_step_ms",
+    "ttft_ms",
+    "tpot_ms",
+    "requests_per_s",
+    "price_per_hour",
+    "target_request_s",
+    "success_rate",
+    "size_factors",
+)
 _LISTS = ("attentions", "target_kv_heads", "size_factors", "tensor_parallel_sizes")
 
 

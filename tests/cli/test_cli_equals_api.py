@@ -9,6 +9,7 @@ from command_line import bifurcate
 import simulator
 from simulator.views.estimate import compare_object, estimate_object
 from simulator.views.generate import generate_object
+from simulator.views.load import load_plan_object, serve_object
 from simulator.views.plan import plan_object
 
 MODELS = ["llama-3.1-8b", "llama-2-7b", "starcoder", "mixtral-8x7b", "deepseek-v3", "gpt-oss-20b"]
@@ -97,6 +98,56 @@ def test_plan() -> None:
         "mistral-7b", ["l4", "h200"], tensor_parallel_sizes=[1, 2], target_step_ms=20
     )
     assert shown == plan_object(result)
+
+
+def test_serve() -> None:
+    """serve gives the numbers of simulator.serve, one sample unless asked."""
+    options = ("-m", "mistral-7b", "-g", "l40s", "--input-len", "2K", "--output-len", "128")
+    more = ("--cached-tokens", "1K", "--max-num-seqs", "32", "--max-batched-tokens", "2K")
+    shown = bifurcate("serve", *options, *more, "--price-per-hour", "1", "--json").json
+    result = simulator.serve(
+        "mistral-7b",
+        "l40s",
+        context_tokens="2K",
+        output_tokens=128,
+        cached_tokens="1K",
+        most_sequences=32,
+        max_batched_tokens=2048,
+        price_per_hour=1,
+    )
+    assert shown == serve_object(result)
+    assert shown["inputs"]["samples"] == 1
+
+
+def test_plan_for_a_load() -> None:
+    """plan --requests-per-s gives the numbers of simulator.plan_load."""
+    options = (
+        "-m",
+        "mistral-7b",
+        "-g",
+        "l4",
+        "-g",
+        "h200",
+        "--tree",
+        "system=4K,own=512",
+        "-n",
+        "2",
+    )
+    load = ("--requests-per-s", "12.5", "--ttft-ms", "900", "--tpot-ms", "40", "--gpus", "1")
+    shown = bifurcate("plan", *options, *load, "--gpus-at-most", "64", "--json").json
+    result = simulator.plan_load(
+        "mistral-7b",
+        ["l4", "h200"],
+        tree="system=4K,own=512",
+        samples=2,
+        requests_per_s=12.5,
+        ttft_ms=900,
+        tpot_ms=40,
+        tensor_parallel_sizes=1,
+        gpus_at_most=64,
+    )
+    assert shown == load_plan_object(result)
+    assert shown["inputs"]["cached_tokens"] == 4096
 
 
 def test_plan_of_one_group() -> None:

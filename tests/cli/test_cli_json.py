@@ -191,6 +191,66 @@ PLAN: dict[str, Any] = {
     "skipped": [str],
     "notes": [str],
 }
+POINT: dict[str, Any] = {
+    "variant": str,
+    "concurrency": int,
+    "ttft_ms": OptionalNumber,
+    "ttft_ms_low": OptionalNumber,
+    "ttft_ms_high": OptionalNumber,
+    "tpot_ms": OptionalNumber,
+    "tpot_ms_low": OptionalNumber,
+    "tpot_ms_high": OptionalNumber,
+    "tokens_per_s_per_user": float,
+    "tokens_per_s_per_gpu": float,
+    "tokens_per_s": float,
+    "requests_per_s": float,
+    "requests_decoding": Number,
+    "utilisation": float,
+    "saturates": str,
+    "usd_per_hour": OptionalNumber,
+    "usd_per_million_tokens": OptionalNumber,
+}
+LOAD_INPUTS: dict[str, Any] = {
+    **{
+        key: kind
+        for key, kind in INPUTS.items()
+        if key not in ("attention", "kv_layout", "prompts", "decoded_tokens", "constants")
+    },
+    "output_tokens": int,
+    "cached_tokens": int,
+}
+SERVE: dict[str, Any] = {
+    "schema_version": int,
+    "inputs": LOAD_INPUTS,
+    "hardware": HARDWARE,
+    "points": [POINT],
+    "notes": [str],
+}
+LOAD_OPTION: dict[str, Any] = {
+    "verdict": str,
+    "missed": str,
+    "gpu": str,
+    "gpus": int,
+    "tensor_parallel": int,
+    "replicas": int,
+    **{key: kind for key, kind in POINT.items() if key != "concurrency"},
+    "price": (str, type(None)),
+    "price_source": (str, type(None)),
+    "price_comparable": bool,
+    "constants": str,
+}
+LOAD_PLAN: dict[str, Any] = {
+    "schema_version": int,
+    "inputs": {
+        key: kind for key, kind in LOAD_INPUTS.items() if key not in ("gpu", "tensor_parallel")
+    },
+    "targets": {"requests_per_s": float, "ttft_ms": OptionalNumber, "tpot_ms": OptionalNumber},
+    "cheapest": LOAD_OPTION,
+    "cheapest_maybe": LOAD_OPTION,
+    "options": [LOAD_OPTION],
+    "skipped": [str],
+    "notes": [str],
+}
 STEP = {"what": str, "formula": str, "numbers": str, "result": str, "reference": str}
 
 QUESTION = ("-m", "llama-3.1-8b", "-n", "16", "--context", "8K", "--json")
@@ -346,6 +406,36 @@ def test_plan_without_an_answer_says_null() -> None:
     answer = bifurcate("plan", *QUESTION, "-g", "h100", "--target-step-ms", "0.001").json
     assert answer["cheapest"] is None
     assert answer["fewest_gpus"] == {"h100-sxm": None}
+
+
+def test_serve_has_the_documented_fields() -> None:
+    """serve --json has every documented field; a user's tokens are one over TPOT."""
+    answer = bifurcate("serve", *QUESTION, "--output-len", "128").json
+    check(answer, SERVE, "serve")
+    assert {item["variant"] for item in answer["points"]} == {
+        "standard",
+        "shared_storage",
+        "bifurcated",
+    }
+    for item in answer["points"]:
+        assert item["tokens_per_s_per_user"] == pytest.approx(1e3 / item["tpot_ms"])
+        assert item["tokens_per_s"] == pytest.approx(16 * 128 * item["requests_per_s"])
+
+
+def test_a_plan_for_a_load_has_the_documented_fields() -> None:
+    """plan --requests-per-s --json has every documented field; GPUs are groups times replicas."""
+    load = ("--requests-per-s", "40", "--tpot-ms", "10", "--output-len", "128", "-g", "h100")
+    answer = bifurcate("plan", "-m", "llama-3.1-8b", "--input-len", "2K", *load, "--json").json
+    check(answer, LOAD_PLAN, "plan")
+    assert answer["inputs"]["samples"] == 1
+    assert answer["cheapest"] == next(
+        item for item in answer["options"] if item["verdict"] == "meets"
+    )
+    for item in answer["options"]:
+        assert item["gpus"] == item["tensor_parallel"] * item["replicas"]
+        if item["verdict"] == "meets":
+            assert item["tpot_ms_high"] <= 10
+        assert item["tokens_per_s"] == pytest.approx(40 * 128)
 
 
 @pytest.mark.parametrize("command", ["estimate", "compare"])

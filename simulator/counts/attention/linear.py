@@ -161,6 +161,8 @@ def prefill(
     """
     operations = []
     for number, level in enumerate(levels, 1):
+        if level.cached:
+            continue
         shape = shape_of(shard, state, level.nodes, level.tokens)
         mark = f"_level_{number}" if len(levels) > 1 else ""
         if state.taps:

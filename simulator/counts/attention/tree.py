@@ -23,11 +23,14 @@ class SharedLevel:
         Tokens of each node, and number of nodes.
     split
         Whether it is read apart from the levels below.
+    cached
+        Whether the cache holds it already, so that a prefill computes only what is below it.
     """
 
     tokens: Numeric
     nodes: Numeric
     split: bool = True
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,11 @@ def stored_tokens(levels: Sequence[SharedLevel]) -> Numeric:
     for level in levels:
         tokens = tokens + level.nodes * level.tokens
     return tokens
+
+
+def computed_tokens(levels: Sequence[SharedLevel]) -> Numeric:
+    """Return the tokens that a prefill computes: those of :func:`stored_tokens` not yet cached."""
+    return stored_tokens([level for level in levels if not level.cached])
 
 
 def shared_tokens(levels: Sequence[SharedLevel]) -> Numeric:

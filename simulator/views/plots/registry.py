@@ -13,6 +13,7 @@ from simulator.views.plots import (
     generation,
     heads,
     latency,
+    load,
     loss_kv,
     maps,
     memory,
@@ -103,6 +104,12 @@ FIGURES: Mapping[str, Kind] = {
         frame=frames.by_gpu,
         draw=fleet.pareto,
         varied=("gpu", "model", "samples"),
+    ),
+    "load": Kind(
+        shows="under load: throughput of a GPU against what each user sees, over concurrency",
+        frame=frames.by_concurrency,
+        draw=load.load,
+        varied=("decoded_tokens", "prompts"),
     ),
     "cost": Kind(
         shows="cost of a million tokens on each GPU, standard and bifurcated",

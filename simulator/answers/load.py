@@ -1,0 +1,510 @@
+"""A deployment under load: from requests a second, or users, to latency and throughput."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from simulator.answers.estimate import Estimate, estimate, memory_on
+from simulator.answers.price import cost_per_million_tokens, price_of
+from simulator.counts.request import decode_steps
+from simulator.counts.transformer import decode_operations, mixed_operations, prefill_operations
+from simulator.errors import WorkloadError
+from simulator.inputs.hardware import HardwareProfile, Price
+from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Attention, Setup
+from simulator.inputs.tree import Level
+from simulator.inputs.workload import Workload
+from simulator.numeric import Numeric
+from simulator.timing.batching import Served, Server, closed_loop, open_loop
+from simulator.timing.interval import uncertainty
+from simulator.timing.limits import resident_blocks
+from simulator.timing.step import step_time
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Variant = Literal["standard", "shared_storage", "bifurcated"]
+VARIANT_WORDS: Mapping[Variant, str] = {
+    "standard": "standard",
+    "shared_storage": "standard, one stored context",
+    "bifurcated": "bifurcated",
+}
+Limit = Literal["memory", "sequences"]
+# Sequences that an engine decodes together: vLLM's max_num_seqs on cards of 70 GiB (recalled).
+MOST_SEQUENCES = 1024
+# The shares of time from which prefill, rather than the batch, is what saturates.
+_MOSTLY = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What one request asks.
+
+    Attributes
+    ----------
+    workload
+        Its sizes: one prompt with its samples. In a tree, every level but the last is one node that
+        all requests share, such as a system prompt, and stays cached.
+    output_tokens
+        Tokens each sample generates.
+    cached_tokens
+        Tokens at the beginning of its prompt whose keys and values are stored when it arrives.
+    """
+
+    workload: Workload
+    output_tokens: int
+    cached_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a request that no server serves.
+
+        Raises
+        ------
+        WorkloadError
+            If it asks for less than two tokens or more than one prompt, or has nothing to prefill.
+        """
+        work = self.workload
+        if self.output_tokens < 2:  # noqa: PLR2004
+            raise WorkloadError(
+                f"output_tokens = {self.output_tokens}: a request under load decodes 2 or more"
+            )
+        if work.prompts != 1:
+            raise WorkloadError(
+                f"prompts = {work.prompts}: a request has one prompt; the load decides how many "
+                "are decoded together (of a tree, all requests share every level but the last)"
+            )
+        if self.cached_tokens < 0 or self.stored_tokens >= work.context_tokens:
+            raise WorkloadError(
+                f"cached_tokens = {self.cached_tokens or self.stored_tokens:,} is not between 0 "
+                f"and {work.context_tokens - 1:,}: one token is left to prefill"
+            )
+
+    @property
+    def stored_tokens(self) -> int:
+        """Tokens of the prompt that need no prefill: cached ones, and those that all share."""
+        shared = sum(level.tokens for level in self.workload.tree[:-1])
+        return max(self.cached_tokens, shared)
+
+    @property
+    def decode_steps(self) -> int:
+        """Steps that decode each sample."""
+        return decode_steps(self.output_tokens, self.workload.accepted_tokens)
+
+    @classmethod
+    def of(cls, work: Workload, output_tokens: int) -> "Request":
+        """Return the request of a step's sizes, however many prompts that decodes together.
+
+        Levels of a tree of which there are several nodes become the request's own. An empty prompt
+        has a token that begins it, and an answer of one token, which needs no step, another one.
+        """
+        output_tokens = max(2, output_tokens)
+        shared = [level for level in work.tree[:-1] if level.branches == 1]
+        if not work.tree or len(shared) < len(work.tree) - 1:
+            own = work.but(prompts=1, tree=(), context_tokens=max(1, work.context_tokens))
+            return cls(workload=own, output_tokens=output_tokens)
+        last = work.tree[-1].but(branches=1)
+        single = work.but(prompts=1, tree=(*shared, last))
+        return cls(workload=single, output_tokens=output_tokens)
+
+    @property
+    def halfway(self) -> Workload:
+        """The request's sizes at its mean context, that of a step of many requests."""
+        own = (self.output_tokens + 1) // 2
+        return self.workload.but(decoded_tokens=max(own, self.workload.query_tokens))
+
+    def together(self, requests: Numeric) -> Workload:
+        """Return the sizes of a step that decodes several requests, a number or an array."""
+        work = self.halfway
+        if not work.tree:
+            return work.but(prompts=requests)
+        last = Level.model_construct(**{**dict(work.tree[-1]), "branches": requests})
+        return work.but(prompts=requests, tree=(*work.tree[:-1], last))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """One model on one group of GPUs, as a server of equal requests.
+
+    Attributes
+    ----------
+    variant
+        How contexts are stored and read: a copy for each sample, one that each sample reads, or one
+        that is read once for all samples.
+    alone
+        The decode step of a single request.
+    server, fastest, slowest
+        Its times, and those at the lower and upper ends of their intervals; None if not even one
+        request fits. The slowest is None too if none surely fits, or the interval is not known.
+    limit
+        What limits the requests decoded together: memory, or the engine's most sequences.
+    """
+
+    variant: Variant
+    request: Request
+    alone: Estimate
+    server: Server | None
+    fastest: Server | None
+    slowest: Server | None
+    limit: Limit
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the group."""
+        return self.alone.setup.tensor_parallel
+
+    @property
+    def words(self) -> str:
+        """The variant in words."""
+        return VARIANT_WORDS[self.variant]
+
+    @property
+    def tokens_of_request(self) -> int:
+        """Output tokens of a request, over its samples."""
+        return int(self.request.workload.samples) * self.request.output_tokens
+
+    @property
+    def saturates(self) -> str:
+        """What gives out first as requests come faster; empty where nothing fits."""
+        if self.server is None:
+            return ""
+        return "prefill" if self.server.prefill_share >= _MOSTLY else self.limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A deployment under one load; each replica gets an equal share of the requests.
+
+    Attributes
+    ----------
+    served, low, high
+        What requests see at a replica, and at the ends of the interval of its times.
+    replicas
+        Equal groups of GPUs.
+    concurrency
+        Users of a replica who ask again at once; None for requests that arrive at random.
+    price
+        The price of one GPU, None where unknown.
+    """
+
+    deployment: Deployment
+    served: Served
+    low: Served
+    high: Served
+    replicas: int = 1
+    concurrency: int | None = None
+    price: Price | None = None
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all replicas."""
+        return self.replicas * self.deployment.gpus
+
+    @property
+    def carried(self) -> bool:
+        """Whether the load can be carried."""
+        return self.concurrency is not None or self.served.utilisation < 1
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Output tokens a second of all replicas."""
+        rate = self.served.requests_per_s * self.replicas
+        return rate * self.deployment.tokens_of_request
+
+    @property
+    def tokens_per_s_per_gpu(self) -> float:
+        """Output tokens a second of one GPU."""
+        return self.tokens_per_s / self.gpus
+
+    @property
+    def tokens_per_s_per_user(self) -> float:
+        """Tokens a second that a reader of one sample sees."""
+        return 1 / self.served.tpot_s
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """Price of all GPUs, None where unknown. [USD]."""
+        return None if self.price is None else self.price.value * self.gpus
+
+    @property
+    def usd_per_million_tokens(self) -> float | None:
+        """Cost of a million output tokens at this load, None where unknown. [USD]."""
+        if self.usd_per_hour is None or not self.carried:
+            return None
+        return cost_per_million_tokens(self.usd_per_hour, self.tokens_per_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Points of a deployment over concurrency, each way to store and read the context."""
+
+    request: Request
+    points: tuple[Point, ...]
+    deployments: tuple[Deployment, ...]
+
+
+def deployments(
+    model: ModelShape,
+    gpu: HardwareProfile,
+    setup: Setup,
+    request: Request,
+    *,
+    attentions: Sequence[Attention],
+    most_sequences: int = MOST_SEQUENCES,
+) -> list[Deployment]:
+    """Return a model on a GPU under each way to store and read the context.
+
+    Where nothing is shared (one sample and no tree) there is one way, standard attention.
+
+    Parameters
+    ----------
+    model, gpu, setup, request
+        The question.
+    attentions
+        Kinds of attention to try. Standard attention is also tried over one stored context.
+    most_sequences
+        Sequences that the engine decodes together.
+
+    Raises
+    ------
+    WorkloadError
+        If it cannot run that way.
+    """
+    ways: dict[Variant, Setup] = {}
+    if "standard" in attentions:
+        ways["standard"] = setup.under("standard")
+        if setup.kv_layout == "copies":
+            ways["shared_storage"] = setup.under("standard").but(kv_layout="shared")
+    if "bifurcated" in attentions:
+        ways["bifurcated"] = setup.under("bifurcated")
+    work = request.workload
+    if work.samples == 1 and len(work.tree) <= 1 and "standard" in ways:
+        ways = {"standard": ways["standard"]}
+    return [
+        deploy(model, gpu, way, request, variant=variant, most_sequences=most_sequences)
+        for variant, way in ways.items()
+    ]
+
+
+def deploy(
+    model: ModelShape,
+    gpu: HardwareProfile,
+    setup: Setup,
+    request: Request,
+    *,
+    variant: Variant,
+    most_sequences: int = MOST_SEQUENCES,
+) -> Deployment:
+    """Time a model on a GPU as a server of requests.
+
+    What is held on average bounds the requests decoded together, as engines with paged caches have
+    it: they preempt a request where all happen to be long.
+
+    Parameters
+    ----------
+    model, gpu, setup, request
+        The question. Of several forms of latent attention that of a single request is taken.
+    variant
+        The name of this way to store and read the context.
+    most_sequences
+        Sequences that the engine decodes together.
+
+    Raises
+    ------
+    WorkloadError
+        If it cannot run that way, or the engine does not decode all samples of a request together.
+    """
+    import numpy as np
+
+    work = request.workload
+    if most_sequences < work.samples:
+        raise WorkloadError(
+            f"most_sequences = {most_sequences} is less than the {work.samples} samples asked"
+        )
+    alone = estimate(model, gpu, setup, request.halfway)
+    most = most_sequences // int(work.samples)
+    asked = np.arange(1, most + 1, dtype=np.float64)
+    needs = memory_on(gpu, model, alone.setup, request.together(asked))
+    held, surely = (
+        int(np.broadcast_to(fits, asked.shape).sum()) for fits in (needs.fits, needs.surely_fits)
+    )
+    limit: Limit = "sequences" if held == most else "memory"
+    servers: Sequence[Server | None] = (None, None, None)
+    if held:
+        servers = _servers(alone, request, asked[:held], surely)
+    return Deployment(
+        variant=variant,
+        request=request,
+        alone=alone,
+        server=servers[0],
+        fastest=servers[1],
+        slowest=servers[2],
+        limit=limit,
+    )
+
+
+def _servers(
+    alone: Estimate, request: Request, together: "np.ndarray", surely: int
+) -> tuple[Server, Server, Server | None]:
+    """Return the times of a server, and those at the ends of their intervals."""
+    import numpy as np
+
+    model, gpu, setup, gpu_rates = alone.model, alone.gpu, alone.setup, alone.rates
+    work, resident = request.together(together), resident_blocks(gpu)
+    stored = request.stored_tokens
+    operations = decode_operations(model, setup, work, resident_blocks=resident)
+    time = step_time(operations, gpu_rates, setup.execution)
+    steps = uncertainty(operations, time, gpu_rates, setup, known=alone.interval_known)
+    step_s = np.broadcast_to(time.total_s, together.shape)
+
+    prompt = request.workload.but(tree=(), decoded_tokens=0)
+    computed = prefill_operations(model, setup, prompt, cached_tokens=stored)
+    filled = step_time(computed, gpu_rates, setup.execution)
+    prefill = uncertainty(computed, filled, gpu_rates, setup, known=alone.interval_known)
+    added_s = np.full(together.shape, float(filled.total_s))
+    chunks = chunk_share = np.zeros(together.shape)
+    if setup.max_batched_tokens is not None:
+        new = prompt.context_tokens - stored
+        room = np.maximum(setup.max_batched_tokens - work.tokens, 1.0)
+        chunks, chunk_share = np.ceil(new / room), new / room / np.ceil(new / room)
+        # Chunks of equal size, timed by the one in the middle.
+        size = new / chunks
+        before = stored + (new - size) / 2
+        mixed = mixed_operations(
+            model,
+            setup,
+            work,
+            prompt.but(context_tokens=before + size),
+            cached_tokens=before,
+            resident_blocks=resident,
+        )
+        mixed_s = step_time(mixed, gpu_rates, setup.execution).total_s
+        added_s = chunks * np.maximum(mixed_s - step_s, 0.0)
+
+    def server(step_ends_s: Numeric, prefill_end_s: Numeric, most: int) -> Server:
+        scale = float(prefill_end_s) / float(filled.total_s)
+        return Server(
+            step_s=np.broadcast_to(step_ends_s, together.shape)[:most],
+            added_s=(added_s * scale)[:most],
+            chunks=chunks[:most],
+            chunk_share=chunk_share[:most],
+            decode_steps=request.decode_steps,
+            decoded_tokens=request.output_tokens - 1,
+        )
+
+    every = len(together)
+    return (
+        server(step_s, filled.total_s, every),
+        server(steps.low_s, prefill.low_s, every),
+        server(steps.high_s, prefill.high_s, surely) if surely and steps.known else None,
+    )
+
+
+NOTHING = Served(
+    ttft_s=float("inf"),
+    tpot_s=float("inf"),
+    requests_per_s=0.0,
+    decoding=0.0,
+    utilisation=float("inf"),
+    full_share=1.0,
+)
+
+
+def at_rate(
+    deployment: Deployment, requests_per_s: float, *, replicas: int = 1, price: Price | None = None
+) -> Point:
+    """Return a deployment under requests that arrive at random.
+
+    Parameters
+    ----------
+    deployment
+        One replica.
+    requests_per_s
+        Requests a second, over all replicas.
+    replicas
+        Equal groups of GPUs that share them.
+    price
+        The price of one GPU, None where unknown.
+    """
+    each = requests_per_s / replicas
+    served, low, high = (
+        NOTHING if server is None else open_loop(server, each)
+        for server in (deployment.server, deployment.fastest, deployment.slowest)
+    )
+    return Point(
+        deployment=deployment, served=served, low=low, high=high, replicas=replicas, price=price
+    )
+
+
+def at_concurrency(deployment: Deployment, users: int, *, price: Price | None = None) -> Point:
+    """Return a deployment under users who ask again as soon as they have their answer.
+
+    Parameters
+    ----------
+    deployment
+        One replica.
+    users
+        Requests in flight.
+    price
+        The price of one GPU, None where unknown.
+    """
+    served, low, high = (
+        NOTHING if server is None else closed_loop(server, users)
+        for server in (deployment.server, deployment.fastest, deployment.slowest)
+    )
+    return Point(
+        deployment=deployment,
+        served=served,
+        low=low,
+        high=high,
+        concurrency=users,
+        price=price,
+    )
+
+
+def serve(
+    model: ModelShape,
+    gpu: HardwareProfile,
+    setup: Setup,
+    request: Request,
+    *,
+    attentions: Sequence[Attention],
+    most_sequences: int = MOST_SEQUENCES,
+    usd_per_hour: float | None = None,
+) -> Curve:
+    """Return a deployment's curve over concurrency, in powers of two up to what it holds.
+
+    Parameters
+    ----------
+    model, gpu, setup, request, attentions, most_sequences
+        The question: see :func:`deployments`.
+    usd_per_hour
+        Price of one GPU instead of the profile's. [USD/h]
+
+    Raises
+    ------
+    WorkloadError
+        If it cannot run that way.
+    """
+    found = deployments(
+        model, gpu, setup, request, attentions=attentions, most_sequences=most_sequences
+    )
+    price = price_of(gpu, usd_per_hour)
+    return Curve(
+        request=request,
+        deployments=tuple(found),
+        points=tuple(
+            at_concurrency(each, users, price=price)
+            for each in found
+            for users in _powers(0 if each.server is None else each.server.most)
+        ),
+    )
+
+
+def _powers(most: int) -> list[int]:
+    """Return the powers of two up to a number, and the number.
+
+    >>> _powers(6)
+    [1, 2, 4, 6]
+    """
+    powers = [2**power for power in range(most.bit_length())]
+    return sorted({*powers, most} - {0})

@@ -1,0 +1,204 @@
+"""A deployment under load: what is held, what it takes, and what sharing the context changes."""
+
+from typing import Any
+
+import pytest
+from builders import ROUND_CONSTANTS, asked, gpu, llama_2_7b, mistral_7b
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.answers.estimate import estimate
+from simulator.answers.load import (
+    Deployment,
+    Request,
+    at_concurrency,
+    at_rate,
+    deploy,
+    deployments,
+    serve,
+)
+from simulator.counts.transformer import prefill_operations
+from simulator.errors import WorkloadError
+from simulator.inputs.hardware import load_hardware
+from simulator.inputs.setup import ATTENTIONS
+from simulator.timing.constants import rates
+from simulator.timing.step import step_time
+
+CARD = gpu(ROUND_CONSTANTS, name="card", price=3.6)
+H100 = load_hardware("h100-sxm")
+
+
+def _request(
+    *, output_tokens: int = 256, cached_tokens: int = 0, **sizes: Any
+) -> tuple[Any, Request]:
+    setup, work = asked(**{"samples": 1, "context_tokens": 2048, **sizes})
+    return setup, Request(workload=work, output_tokens=output_tokens, cached_tokens=cached_tokens)
+
+
+def _ways(shape: Any, card: Any = CARD, **sizes: Any) -> dict[str, Deployment]:
+    setup, request = _request(**sizes)
+    found = deployments(shape, card, setup, request, attentions=ATTENTIONS)
+    return {each.variant: each for each in found}
+
+
+def test_one_user_sees_a_step_and_a_prefill() -> None:
+    """Nobody else's prefill: TPOT is the step at the mean context, TTFT the prefill."""
+    setup, request = _request(output_tokens=257)
+    found = at_concurrency(deploy(mistral_7b(), CARD, setup, request, variant="standard"), 1)
+    halfway = request.workload.but(decoded_tokens=129)
+    alone = estimate(mistral_7b(), CARD, setup, halfway)
+    prefill = step_time(
+        prefill_operations(mistral_7b(), setup, halfway), rates(CARD), setup.execution
+    )
+    assert found.served.tpot_s == pytest.approx(alone.step_s)
+    assert found.served.ttft_s == pytest.approx(prefill.total_s)
+    assert (found.low.tpot_s, found.high.tpot_s) == pytest.approx(
+        (alone.step_low_s, alone.step_high_s)
+    )
+
+
+def test_many_users_wait_for_the_prefills_of_the_others() -> None:
+    """TPOT at 16 users: the step of 16 contexts, and 15 prefills over the 256 steps."""
+    setup, request = _request(output_tokens=257)
+    found = at_concurrency(deploy(mistral_7b(), CARD, setup, request, variant="standard"), 16)
+    step = estimate(
+        mistral_7b(), CARD, setup, request.workload.but(prompts=16, decoded_tokens=129)
+    ).step_s
+    assert found.served.tpot_s == pytest.approx(step + 15 * found.served.ttft_s / 256)
+
+
+def test_memory_bounds_what_is_held_on_average_by_hand() -> None:
+    """Llama-2-7B: requests of 2,048 + 128 tokens of 524,288 bytes in what the weights leave."""
+    setup, request = _request(output_tokens=256)
+    found = deploy(llama_2_7b(), H100, setup, request, variant="standard")
+    alone = found.alone.memory
+    room = alone.free_bytes + alone.kv_bytes
+    assert found.server is not None
+    # The last step's workspace grows a little with the batch; the prefill's is larger.
+    assert found.server.most == int(room // ((2048 + 128) * 524_288))
+    assert found.limit == "memory"
+
+
+def test_the_engine_bounds_the_sequences() -> None:
+    """Of 64 sequences at most, 16 requests of 4 samples."""
+    setup, request = _request(samples=4, context_tokens=128)
+    found = deploy(mistral_7b(), H100, setup, request, variant="standard", most_sequences=64)
+    assert found.server is not None
+    assert (found.server.most, found.limit) == (16, "sequences")
+
+
+def test_without_anything_shared_there_is_one_way() -> None:
+    """One sample of each prompt, and no tree."""
+    assert list(_ways(mistral_7b())) == ["standard"]
+    assert list(_ways(mistral_7b(), samples=4)) == ["standard", "shared_storage", "bifurcated"]
+    tree = _ways(mistral_7b(), tree="system=2K,own=512", context_tokens=2560)
+    assert list(tree) == ["standard", "shared_storage", "bifurcated"]
+
+
+def test_one_stored_context_holds_more_requests_and_bifurcated_is_faster() -> None:
+    """8 samples of 4K: stored once 7 times as many fit or more; read once, they take less time."""
+    ways = _ways(llama_2_7b(), H100, samples=8, context_tokens=4096, output_tokens=128)
+    servers = {name: way.server for name, way in ways.items()}
+    assert servers["standard"] is not None
+    assert servers["shared_storage"] is not None
+    assert servers["bifurcated"] is not None
+    assert servers["shared_storage"].most >= 6 * servers["standard"].most
+    assert servers["bifurcated"].most == servers["shared_storage"].most
+    assert servers["bifurcated"].capacity_per_s > servers["shared_storage"].capacity_per_s
+
+
+def test_a_shared_system_prompt_is_stored_once_and_never_prefilled() -> None:
+    """Levels above a tree's last are one node for all requests, and count as cached."""
+    tree, plain = (
+        _request(tree="system=2K,own=512", context_tokens=2560)[1],
+        _request(context_tokens=2560, cached_tokens=2048)[1],
+    )
+    assert tree.stored_tokens == plain.stored_tokens == 2048
+    ways = _ways(mistral_7b(), tree="system=2K,own=512", context_tokens=2560)
+    work = ways["bifurcated"].request.together(10)
+    assert (work.prompts, work.tree[0].branches, work.tree[1].branches) == (10, 1, 10)
+    held = [ways[name].server for name in ("standard", "shared_storage")]
+    assert held[0] is not None
+    assert held[1] is not None
+    assert held[1].most > 2 * held[0].most
+
+
+def test_cached_tokens_shorten_the_first_token_only() -> None:
+    """Half of a prompt cached: TTFT is more than halved by half, and the step is the same."""
+    found = []
+    for cached in (0, 1024):
+        setup, request = _request(cached_tokens=cached)
+        found.append(
+            at_concurrency(deploy(mistral_7b(), H100, setup, request, variant="standard"), 1)
+        )
+    assert found[1].served.tpot_s == found[0].served.tpot_s
+    assert 0.4 * found[0].served.ttft_s < found[1].served.ttft_s < 0.7 * found[0].served.ttft_s
+
+
+def test_chunks_take_less_than_steps_and_prefills_apart() -> None:
+    """Weights are read once for both, so more requests a second are carried; the first is later."""
+    servers = []
+    for chunk in (None, 512):
+        setup, request = _request(max_batched_tokens=chunk)
+        servers.append(deploy(mistral_7b(), H100, setup, request, variant="standard").server)
+    apart, mixed = servers
+    assert apart is not None
+    assert mixed is not None
+    assert mixed.added_s[0] < apart.added_s[0]
+    assert mixed.prefill_s[0] > apart.prefill_s[0]
+
+
+@settings(max_examples=25)
+@given(st.floats(0.1, 0.9), st.integers(1, 4), st.sampled_from([1, 2, 8]))
+def test_replicas_share_the_load(share: float, replicas: int, samples: int) -> None:
+    """Each replica sees what one sees at its share; prices and throughput add up."""
+    setup, request = _request(samples=samples)
+    deployment = deploy(mistral_7b(), CARD, setup, request, variant="standard")
+    assert deployment.server is not None
+    rate = share * deployment.server.capacity_per_s
+    one = at_rate(deployment, rate, price=CARD.price_usd_per_hour)
+    several = at_rate(deployment, replicas * rate, replicas=replicas, price=CARD.price_usd_per_hour)
+    assert several.served.tpot_s == pytest.approx(one.served.tpot_s)
+    assert several.tokens_per_s == pytest.approx(replicas * rate * samples * 256)
+    assert several.usd_per_hour == pytest.approx(replicas * 3.6)
+    assert several.usd_per_million_tokens == pytest.approx(one.usd_per_million_tokens)
+    assert one.low.tpot_s <= one.served.tpot_s <= one.high.tpot_s
+
+
+def test_a_curve_ends_where_memory_does() -> None:
+    """Powers of two and the most; more users never see more tokens a second each."""
+    setup, request = _request(samples=2)
+    curve = serve(mistral_7b(), H100, setup, request, attentions=ATTENTIONS)
+    for deployment in curve.deployments:
+        points = [point for point in curve.points if point.deployment is deployment]
+        users = [point.concurrency for point in points]
+        assert deployment.server is not None
+        assert users[0] == 1
+        assert users[-1] == deployment.server.most
+        speeds = [point.tokens_per_s_per_user for point in points]
+        assert speeds == sorted(speeds, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"output_tokens": 1}, "decodes 2 or more"),
+        ({"prompts": 4}, "a request has one prompt"),
+        ({"cached_tokens": 2048}, "one token is left"),
+        ({"cached_tokens": -1}, "one token is left"),
+        ({"tree": "system=2K,own=512x8", "context_tokens": 2560}, "every level but the last"),
+    ],
+)
+def test_requests_that_no_server_serves(sizes: dict[str, Any], message: str) -> None:
+    """One clear line."""
+    with pytest.raises(WorkloadError, match=message):
+        _request(**sizes)
+
+
+def test_what_does_not_fit_has_no_server() -> None:
+    """A 7B model in 12 GB."""
+    small = gpu(ROUND_CONSTANTS, name="small", memory_gb=12)
+    setup, request = _request()
+    found = deploy(mistral_7b(), small, setup, request, variant="standard")
+    assert found.server is None
+    assert not at_rate(found, 1.0).carried

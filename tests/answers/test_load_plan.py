@@ -1,0 +1,107 @@
+"""Which GPUs, and how many, for requests a second within latencies."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from builders import ROUND_CONSTANTS, asked, gpu, mistral_7b
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.answers.load import Request, at_rate
+from simulator.answers.load_plan import LoadPlan, Targets, plan_load
+from simulator.errors import WorkloadError
+from simulator.inputs.hardware import HardwareProfile, load_hardware
+
+CHEAP = gpu(ROUND_CONSTANTS, name="cheap", price=1.0, memory_bandwidth_gb_per_s=1000)
+FAST = gpu(ROUND_CONSTANTS, name="fast", price=3.0, memory_bandwidth_gb_per_s=4000)
+SMALL = gpu(ROUND_CONSTANTS, name="small", price=0.5, memory_gb=12)
+UNPRICED = gpu(ROUND_CONSTANTS, name="unpriced", memory_bandwidth_gb_per_s=8000)
+CARDS = (CHEAP, FAST, SMALL, UNPRICED)
+
+
+def _plan(
+    targets: Targets, *, samples: int = 1, cards: Sequence[HardwareProfile] = CARDS, **more: Any
+) -> LoadPlan:
+    setup, work = asked(samples=samples, context_tokens=2048)
+    request = Request(workload=work, output_tokens=256)
+    return plan_load(mistral_7b(), cards, setup, request, targets, **more)
+
+
+def test_replicas_are_the_fewest_that_meet_the_targets() -> None:
+    """One less misses a target at the upper end of the interval, for each option that meets all."""
+    targets = Targets(requests_per_s=30, ttft_s=2.0, tpot_s=0.03)
+    met = [option for option in _plan(targets).options if option.verdict == "meets"]
+    assert met
+    for option in met:
+        point = option.point
+        assert not targets.missed(point.high)
+        if point.replicas > 1:
+            fewer = at_rate(point.deployment, 30, replicas=point.replicas - 1)
+            assert targets.missed(fewer.high)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.floats(0.5, 500), st.floats(0.01, 0.1), st.sampled_from([1, 4]))
+def test_verdicts_are_those_of_the_ends(rate: float, tpot_s: float, samples: int) -> None:
+    """meets: at the upper end; no: not even at the lower end, with any replicas; ranked so."""
+    targets = Targets(requests_per_s=rate, tpot_s=tpot_s)
+    result = _plan(targets, samples=samples, cards=(CHEAP, FAST), tensor_parallel_sizes=(1, 8))
+    order = [("meets", "maybe", "no").index(option.verdict) for option in result.options]
+    assert order == sorted(order)
+    for option in result.options:
+        high, low = (bool(targets.missed(end)) for end in (option.point.high, option.point.low))
+        assert (high, low) == {"meets": (False, False), "maybe": (True, False)}.get(
+            option.verdict, (True, True)
+        )
+
+
+def test_cheapest_is_the_least_price_per_hour_that_meets() -> None:
+    """Of comparable prices; those without a price rank behind, and never are cheapest."""
+    result = _plan(Targets(requests_per_s=30, tpot_s=0.05))
+    met = [option for option in result.options if option.verdict == "meets"]
+    dollars = [option.point.usd_per_hour for option in met]
+    priced = [value for value in dollars if value is not None]
+    assert priced == sorted(priced)
+    assert dollars == priced + [None] * (len(dollars) - len(priced))
+    assert result.cheapest is not None
+    assert result.cheapest.point.usd_per_hour == priced[0]
+
+
+def test_gpus_at_most_bound_all_replicas() -> None:
+    """A load for more than 4 GPUs misses; larger groups are not tried."""
+    result = _plan(Targets(requests_per_s=1000), gpus_at_most=4)
+    assert {option.verdict for option in result.options} == {"no"}
+    assert all(option.point.gpus <= 4 for option in result.options)
+    assert all(option.missed == ("load",) for option in result.options)
+    assert any("8 GPUs" in reason for reason in result.skipped)
+    assert result.cheapest is None
+
+
+def test_what_holds_no_request_is_said() -> None:
+    """12 GB hold no 7B model on one GPU."""
+    assert "a request does not fit on 1 x small" in _plan(Targets(requests_per_s=1)).skipped
+
+
+def test_a_card_of_unknown_interval_never_surely_meets() -> None:
+    """No rows are of experts on AMD's cards."""
+    from builders import mixtral_8x7b
+
+    setup, work = asked(samples=1, context_tokens=2048)
+    result = plan_load(
+        mixtral_8x7b(),
+        [load_hardware("mi300x")],
+        setup,
+        Request(workload=work, output_tokens=256),
+        Targets(requests_per_s=1),
+    )
+    assert {option.verdict for option in result.options} == {"maybe"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"requests_per_s": 0.0}, {"requests_per_s": 1.0, "tpot_s": -0.01}]
+)
+def test_targets_are_positive(wrong: dict[str, float]) -> None:
+    """One clear line."""
+    with pytest.raises(WorkloadError, match="is not positive"):
+        Targets(**wrong)
