@@ -106,7 +106,8 @@ def _check_outputs(values: Mapping[str, Any]) -> None:
     OutputError
         If an output is one of the inputs.
     """
-    outputs = [values[name] for name in OUTPUTS if isinstance(values.get(name), Path)]
+    # Older versions of Typer make paths of texts only later.
+    outputs = [Path(values[name]) for name in OUTPUTS if isinstance(values.get(name), str | Path)]
     outputs = [path for path in outputs if path.is_file()]
     for name, value in values.items() if outputs else ():
         for item in value if isinstance(value, list | tuple) else [value]:

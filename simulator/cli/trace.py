@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.output import Output, say
+from simulator.cli.output import Output
 from simulator.errors import TraceError, unknown
 from simulator.inputs.workload import LARGEST_COUNT
 
@@ -95,6 +95,8 @@ def _trace(
 ) -> None:
     """Trace a PyTorch function: FLOPs, bytes, launches, and time.
 
+    Warning: this runs the Python code that is named, so name only code that you trust.
+
     Nothing is computed: a trace needs no GPU and no memory, at any size. The function is called
     with the five tensors of an attention kernel: query [prompts, samples, heads, head_dim],
     keys and values of the context [prompts, kv_heads, context_tokens, head_dim], and of the
@@ -118,8 +120,6 @@ def _trace(
         layout=layout,
     )
     gpu_rates = rates(load_hardware(gpu), constants)
-    if ":" in target:
-        say(f"warning: this runs the Python code of {target.partition(':')[0]}")
     # The function's own output is not part of the answer.
     with redirect_stdout(sys.stderr):
         result = summarise(request, gpu_rates, execution, about=[constants_note(gpu_rates)])

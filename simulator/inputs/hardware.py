@@ -253,6 +253,11 @@ class HardwareProfile(Frozen):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
     @property
+    def names(self) -> frozenset[str]:
+        """Every name of the card, normalised."""
+        return frozenset(map(normalise_name, (self.id, self.name, *self.aliases)))
+
+    @property
     def memory_bytes(self) -> float:
         """Memory that the driver reports; carried as a share of the published one. [bytes]."""
         figure = self.measured.memory_mib

@@ -6,10 +6,13 @@ another precision are copied along with their source. Recomputing figures from t
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from simulator.errors import unknown
-from simulator.inputs.hardware import Figure, HardwareProfile, normalise_name
 from simulator.units import GIGA, MEGA, MIB, TERA
+
+if TYPE_CHECKING:  # who reads a profile checks it
+    from simulator.inputs.hardware import Figure, HardwareProfile
 
 TOLERANCE = 0.02
 # A microbenchmark may exceed a rounded peak only slightly.
@@ -88,7 +91,7 @@ MEMORY_RANGES = {
 }
 
 
-def check_profile(profile: HardwareProfile) -> list[str]:
+def check_profile(profile: "HardwareProfile") -> list[str]:
     """Return the implausible figures of a profile, one line each; empty for a sound one.
 
     Published figures that break a rule for a known reason belong in the profile's
@@ -108,12 +111,11 @@ def check_profile(profile: HardwareProfile) -> list[str]:
     return [finding for rule in rules for finding in rule(profile)]
 
 
-def check_aliases(profiles: Iterable[HardwareProfile]) -> list[str]:
+def check_aliases(profiles: "Iterable[HardwareProfile]") -> list[str]:
     """Return the names that more than one profile claims, one line each."""
     owners: dict[str, list[str]] = {}
     for profile in profiles:
-        names = {normalise_name(name) for name in (profile.id, profile.name, *profile.aliases)}
-        for name in sorted(names):
+        for name in sorted(profile.names):
             owners.setdefault(name, []).append(profile.id)
     return [
         f"the name {name!r} belongs to {' and '.join(ids)}; leave it to one of them"
@@ -122,7 +124,7 @@ def check_aliases(profiles: Iterable[HardwareProfile]) -> list[str]:
     ]
 
 
-def _half_rate(profile: HardwareProfile) -> Iterator[str]:
+def _half_rate(profile: "HardwareProfile") -> Iterator[str]:
     """Recompute the half-precision rate from multiprocessors, FMAs per clock and clock."""
     peak = profile.peak
     fma, clock = peak.half_fma_per_clock_per_sm, peak.rate_mhz
@@ -149,7 +151,7 @@ def _half_rate(profile: HardwareProfile) -> Iterator[str]:
         )
 
 
-def _rates_times_half(profile: HardwareProfile) -> Iterator[str]:
+def _rates_times_half(profile: "HardwareProfile") -> Iterator[str]:
     """Check tf32 at half, fp8 and int8 at twice, fp4 at four times the half-precision rate."""
     half = profile.peak.fp16_tflops.value
     for field, factor in _TIMES_HALF.items():
@@ -158,7 +160,7 @@ def _rates_times_half(profile: HardwareProfile) -> Iterator[str]:
         yield from _compare(field, figure, expected, how)
 
 
-def _fp32_rate(profile: HardwareProfile) -> Iterator[str]:
+def _fp32_rate(profile: "HardwareProfile") -> Iterator[str]:
     """Recompute the FP32 rate of the plain units at the boost clock."""
     peak = profile.peak
     architecture = ARCHITECTURES.get(profile.compute_capability)
@@ -177,7 +179,7 @@ def _fp32_rate(profile: HardwareProfile) -> Iterator[str]:
     yield from _compare("fp32_tflops", peak.fp32_tflops, expected, how)
 
 
-def _clock(profile: HardwareProfile) -> Iterator[str]:
+def _clock(profile: "HardwareProfile") -> Iterator[str]:
     """Check that the card can reach the clock behind its published rate."""
     rate, boost = profile.peak.rate_mhz, profile.peak.boost_mhz
     fastest = boost.value if boost else FASTEST_CLOCK_MHZ
@@ -188,7 +190,7 @@ def _clock(profile: HardwareProfile) -> Iterator[str]:
         )
 
 
-def _formats(profile: HardwareProfile) -> Iterator[str]:
+def _formats(profile: "HardwareProfile") -> Iterator[str]:
     """Check that the card has a matrix path for each given rate."""
     architecture = ARCHITECTURES.get(profile.compute_capability)
     if architecture is None:
@@ -203,7 +205,7 @@ def _formats(profile: HardwareProfile) -> Iterator[str]:
             )
 
 
-def _memory(profile: HardwareProfile) -> Iterator[str]:
+def _memory(profile: "HardwareProfile") -> Iterator[str]:
     """Check that size and bandwidth of the memory suit its type and the architecture."""
     kind = profile.memory_type
     if kind not in MEMORY_RANGES:
@@ -225,7 +227,7 @@ def _memory(profile: HardwareProfile) -> Iterator[str]:
     )
 
 
-def _ranges(profile: HardwareProfile) -> Iterator[str]:
+def _ranges(profile: "HardwareProfile") -> Iterator[str]:
     """Check the magnitude of the other figures, to catch a wrong unit."""
     for field, (low, high, unit) in _RANGES.items():
         yield from _between(field, getattr(profile.peak, field), low, high, unit)
@@ -236,7 +238,7 @@ def _ranges(profile: HardwareProfile) -> Iterator[str]:
         yield from _between("price_usd_per_hour", price, 0.02, 100, "USD per hour", table="")
 
 
-def _measured(profile: HardwareProfile) -> Iterator[str]:
+def _measured(profile: "HardwareProfile") -> Iterator[str]:
     """Check that measured rates are below their peak, but not so low that a unit is wrong."""
     peak, measured = profile.peak, profile.measured
     for field in ("memory_bandwidth_gb_per_s", "fp16_tflops", "bf16_tflops", "fp8_tflops"):
@@ -261,7 +263,7 @@ def _measured(profile: HardwareProfile) -> Iterator[str]:
             )
 
 
-def _exceptions(profile: HardwareProfile) -> Iterator[str]:
+def _exceptions(profile: "HardwareProfile") -> Iterator[str]:
     """Check that each documented exception is needed."""
     for field in type(profile.documented_exceptions).model_fields:
         figure: Figure | None = getattr(profile.documented_exceptions, field)
@@ -276,7 +278,9 @@ def _exceptions(profile: HardwareProfile) -> Iterator[str]:
             )
 
 
-def _excepted(profile: HardwareProfile, field: str, expected: float, how: str) -> tuple[float, str]:
+def _excepted(
+    profile: "HardwareProfile", field: str, expected: float, how: str
+) -> tuple[float, str]:
     """Apply a documented exception to an expected figure."""
     factor: Figure | None = getattr(profile.documented_exceptions, field)
     if factor is None:
@@ -284,7 +288,7 @@ def _excepted(profile: HardwareProfile, field: str, expected: float, how: str) -
     return expected * factor.value, f"{how}, times the documented {factor.value:g},"
 
 
-def _compare(field: str, figure: Figure | None, expected: float, how: str) -> Iterator[str]:
+def _compare(field: str, figure: "Figure | None", expected: float, how: str) -> Iterator[str]:
     """Yield a finding where a published figure is not the expected one."""
     if figure is None or abs(figure.value / expected - 1) <= TOLERANCE:
         return
@@ -296,7 +300,7 @@ def _compare(field: str, figure: Figure | None, expected: float, how: str) -> It
     )
 
 
-def _below_clock(profile: HardwareProfile, field: str, fma: int) -> Iterator[str]:
+def _below_clock(profile: "HardwareProfile", field: str, fma: int) -> Iterator[str]:
     """Yield a finding where a rate needs a clock that no such card reaches."""
     count, boost = profile.peak.sm_count.value, profile.peak.boost_mhz
     fastest = boost.value if boost else FASTEST_CLOCK_MHZ
@@ -310,7 +314,7 @@ def _below_clock(profile: HardwareProfile, field: str, fma: int) -> Iterator[str
 
 
 def _between(
-    field: str, figure: Figure | None, low: float, high: float, unit: str, *, table: str = "peak."
+    field: str, figure: "Figure | None", low: float, high: float, unit: str, *, table: str = "peak."
 ) -> Iterator[str]:
     """Yield a finding where a figure is outside its range."""
     if figure is not None and not low <= figure.value <= high:
