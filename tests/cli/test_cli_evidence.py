@@ -149,7 +149,7 @@ def test_what_was_written_reads_back_as_rows(tmp_path: Path) -> None:
     # A header, 36 rows, and the two refused ones with their outcome.
     assert len(ours[0]) == len(ours[1]) == 39
     assert ",predicted" in ours[0][-3]
-    assert all(",refused: " in line for line in ours[0][-2:])
+    assert all("refused: " in line for line in ours[0][-2:])
 
 
 def test_groups_are_by_one_thing_and_by_several(tmp_path: Path) -> None:

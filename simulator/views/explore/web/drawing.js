@@ -81,7 +81,7 @@ function logScale([low, high], [from, to]) {
   return scale;
 }
 
-/* Powers of two (or of ten) in a range, no more than so many. */
+/* Powers of two (or of ten) in a range, no more than so many; its ends if there are none. */
 function powers([low, high], most, base = 2) {
   const log = (value) => Math.log(value) / Math.log(base);
   const first = Math.ceil(log(low) - 1e-9);
@@ -89,7 +89,7 @@ function powers([low, high], most, base = 2) {
   const stride = Math.max(1, Math.ceil((last - first + 1) / most));
   const found = [];
   for (let power = first; power <= last; power += stride) found.push(base ** power);
-  return found;
+  return found.length > 0 ? found : [low, high];
 }
 
 /* An empty drawing with its two axes. */

@@ -294,6 +294,7 @@ function makeModel(data) {
 
   /* From where on bifurcated is faster, all else equal; null if it is not at the end. */
   function breakEven(state, field) {
+    if (!state.context_tokens) return null; // nothing is shared
     const gain = (value) => {
       const changed = { ...state, [field]: value };
       const standard = brief(changed, data.layouts[state.kv_layout]);
