@@ -38,6 +38,7 @@ NAMES: Mapping[str, str] = {
     **{str(family): words for family, words in KERNELS.items()},
     "bifurcated": "bifurcated attention from standard's constants",
     "bifurcated_latent_attention": "bifurcated latent attention from standard's constants",
+    "bifurcated_sparse_attention": "bifurcated index scores from standard's constants",
     "code": "plain PyTorch code",
     "stored": "reads of one stored context",
     "host": "host",
@@ -276,6 +277,10 @@ def _attention_flops(result: Estimate) -> Step:
             for (group, count, _), width in zip(layer_kinds, widths, strict=True)
         ]
         formula, seen = f"sum over layers of {formula}", f"({' + '.join(terms)})"
+    if model.indexer is not None:
+        what = "Attention FLOPs over selected tokens (the same for standard and bifurcated)"
+        formula = "L min(m_c + m_d, selected tokens)"
+        seen = f"{layers} x {min(tokens, model.indexer.top_k)}"
     return Step(
         what=what,
         formula=f"{symbols} x P b n{of_heads} x {formula}",
@@ -293,7 +298,7 @@ def _width_of_heads(layer: ModelShape) -> int:
 def _mixing(result: Estimate) -> list[Step]:
     """Derive the samples from which a latent cache's shared context is better expanded."""
     latent, setup, queries = result.model.latent, result.setup, result.workload.query_tokens
-    if latent is None or setup.expanded or not setup.bifurcated:
+    if latent is None or setup.expanded or not setup.bifurcated or result.model.indexer:
         return []
     rate = result.rates.flops_per_s("latent_attention", setup.activation_dtype)
     bandwidth = result.rates.bandwidth_bytes_per_s["attention"]

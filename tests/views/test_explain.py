@@ -293,3 +293,15 @@ def test_constants_are_of_the_format_that_they_are_fitted_in() -> None:
     derived = steps(simulator.estimate("llama-3.1-8b", "b200-sxm", weight_dtype="nvfp4"))
     assert any("nvfp4 gemm" in what for what in derived)
     assert not any("8-bit" in what for what in derived)
+
+
+@pytest.mark.parametrize("attention", ["standard", "bifurcated"])
+def test_selected_tokens_are_explained_apart_from_their_scores(attention: str) -> None:
+    """DeepSeek-V3.2 attends to 2,048 of 8,256 tokens; no mixed form is told of."""
+    result = simulator.estimate("deepseek-v3.2", "h200-sxm", attention=attention, samples=9)
+    derived = steps(result)
+    [flops] = [step for what, step in derived.items() if what.startswith("Attention FLOPs")]
+    selected = [op for op in result.operations if op.kind == "sparse_attention"]
+    total = sum(float(op.flops) * op.repeat for op in selected)
+    assert value(flops.numbers) == pytest.approx(total, rel=1e-12)
+    assert not any("expanded" in what for what in derived)
