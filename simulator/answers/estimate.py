@@ -280,9 +280,14 @@ def _notes(
         notes.append(_latent_note(setup))
     notes.append(_routing_note(model, setup))
     if work.query_tokens > 1:
+        drafts = (
+            "the model's own layers draft them (operations named _draft)"
+            if model.drafting_group is not None
+            else "whoever drafts them is not timed"
+        )
         notes.append(
             f"Tokens per second count {work.accepted_tokens:g} of {work.query_tokens} query tokens "
-            "of each sample as accepted; whoever drafts them is not timed."
+            f"of each sample as accepted; {drafts}."
         )
     if model.head_dim == FALLBACK_WIDTH and model.latent is None and runs_trtllmgen(gpu_rates.gpu):
         notes.append(

@@ -265,6 +265,7 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
     """
     values: Numeric = 0
     index_keys: Numeric = 0
+    attending = [group for group in model.layer_groups if group.attends]
     for group in model.layer_groups:
         if not group.caches:
             continue
@@ -277,6 +278,9 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
             stored = context * (work.samples if setup.copies else 1) + decoded * work.samples
             stored = work.prompts * stored
         values = values + group.count * cache_width * stored
+        if model.drafting_group is not None and group is attending[-1]:
+            drafting = several(work.query_tokens) * model.draft_layers
+            values = values + drafting * cache_width * stored
         if model.indexer is not None and group.indexes:
             index_keys = index_keys + group.count * stored * sparse.index_key_bytes(model.indexer)
     if model.latent is not None and setup.mixed:

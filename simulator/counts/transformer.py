@@ -59,6 +59,8 @@ from simulator.numeric import Numeric, ceil_div, maximum, minimum, surely_positi
 PREFILL_ROWS_PER_BLOCK = 128
 TOP_K = 200  # default of gpt-fast's sampling and of the paper
 
+# Suffix of the operations that draft the further query tokens.
+DRAFT = "_draft"
 # What decides the cost of each part of a layer, besides the model: fields of its group.
 ATTENDED = ("indexes", *PROJECTED_SIZES, "window", "chunk")
 PROJECTED = ("kv", "indexes", *PROJECTED_SIZES)
@@ -116,7 +118,27 @@ def around_attention(
         after += repeated(attention_output(layer), layers, mark=mark)
     before += _states(shard, lambda state: linear.decode(shard, state, work))
     before += _further_products(shard)
-    return before, after + _mlps(shard) + _added_inputs(shard) + head(shard, work.tokens)
+    after += [*_mlps(shard), *_added_inputs(shard), *head(shard, work.tokens)]
+    for group, drafts, one in _drafting(model, work):
+        # Each draft token passes alone: its embedding joins the hidden state before the layer.
+        passing = Shard(model=model, setup=setup, tokens=one.tokens)
+        layer, d = passing.of(group), model.hidden_size
+        joined = [*embedding(passing), gemm(passing, "input_projection", 2 * d, d, group="mlp")]
+        joined += attention_input(layer, kv=group.kv, indexes=group.indexes)
+        before += repeated(joined, drafts, mark=DRAFT)
+        left = [*attention_output(layer), *mlp(layer, group), *head(passing, one.tokens)]
+        after += repeated(left, drafts, mark=DRAFT)
+    return before, after
+
+
+def _drafting(model: ModelShape, work: Workload) -> Iterator[tuple[LayerGroup, int, Workload]]:
+    """Yield the kind of layer that drafts, its passes in a step, and the sizes of one; or nothing.
+
+    A model with layers for multi-token prediction drafts all query tokens but the first with them.
+    """
+    group = model.drafting_group
+    if group is not None and not surely_positive(2 - work.query_tokens):
+        yield group, work.query_tokens - 1, work.but(query_tokens=1, accepted_tokens=1)
 
 
 def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
@@ -180,6 +202,9 @@ def attention_shapes(
     for group, layers, mark in attending(model, *ATTENDED):
         shape = attention_shape(model, setup, work, group, resident_blocks=resident_blocks)
         yield shape, layers, mark
+    for group, drafts, one in _drafting(model, work):
+        shape = attention_shape(model, setup, one, group, resident_blocks=resident_blocks)
+        yield shape, drafts, DRAFT
 
 
 def prefill_operations(

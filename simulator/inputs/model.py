@@ -445,6 +445,14 @@ class ModelShape(Frozen):
         return "multi-query" if self.kv_heads == 1 else "multi-group"
 
     @property
+    def drafting_group(self) -> LayerGroup | None:
+        """The kind of the layers that predict further tokens: the last with attention, if any."""
+        attending = [group for group in self.layer_groups if group.attends]
+        if not self.draft_layers or not attending:
+            return None
+        return attending[-1].model_copy(update={"mlp": "dense"} if self.dense_drafts else {})
+
+    @property
     def attention_layers(self) -> list["ModelShape"]:
         """The model with the sizes of each group of layers that has attention."""
         return [self.of(group) for group in self.layer_groups if group.attends]

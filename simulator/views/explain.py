@@ -15,6 +15,7 @@ from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import (
     ATTENDED,
+    DRAFT,
     attending,
     attention_shape,
     rank_geometry,
@@ -96,7 +97,8 @@ def _kv_read(result: Estimate) -> list[Step]:
     work = result.workload
     read = float(result.totals.kv_bytes_read)
     once = find_way(result.setup.kernel).kv_formula(result.setup)
-    if not once or result.model.indexer is not None:
+    drafts = any(operation.name.endswith(DRAFT) for operation in result.operations)
+    if not once or result.model.indexer is not None or drafts:
         return [
             Step(
                 what="KV bytes read",
@@ -237,7 +239,7 @@ def _attention_flops(result: Estimate) -> Step:
     flops = sum(
         operation.flops * operation.repeat
         for operation in result.operations
-        if operation.kind in CACHE_READERS
+        if operation.kind in CACHE_READERS and not operation.name.endswith(DRAFT)
     )
     ranks = result.setup.tensor_parallel
     queries = f"{work.prompts} x {work.samples} x {work.query_tokens}"

@@ -195,3 +195,23 @@ def test_layers_that_cannot_be_are_refused(groups: list[dict[str, object]], mess
     """A layer that does nothing, two limits at once, heads that do not divide."""
     with pytest.raises(ValueError, match=message):
         model(layers=4, heads=8, kv_heads=2, head_dim=8, layer_groups=groups)
+
+
+def test_drafting_layers_pass_once_for_each_token_that_they_draft() -> None:
+    """Three query tokens: two passes of one token a sequence, joined from 2 x 64 values."""
+    shape = model(layers=4, hidden_size=64, heads=8, kv_heads=2, head_dim=8, draft_layers=1)
+    plain = shape.model_copy(update={"draft_layers": 0})
+    assert step_operations(shape, samples=5) == step_operations(plain, samples=5)
+    drafted = step_operations(shape, samples=5, query_tokens=3)
+    checked = step_operations(plain, samples=5, query_tokens=3)
+    names = {operation.name for operation in checked}
+    drafts = [operation for operation in drafted if operation.name not in names]
+    assert len(drafted) - len(drafts) == len(checked)
+    assert all(operation.name.endswith("_draft") for operation in drafts)
+    assert {operation.repeat for operation in drafts} == {2}
+    named = by_name(drafts)
+    assert named["input_projection_draft"].flops == 2 * 5 * 2 * 64 * 64
+    assert named["attention_draft"].kv_bytes_read == by_name(checked)["attention"].kv_bytes_read
+    work = Workload(samples=5, query_tokens=3)
+    kept = [kv_cache_bytes(each, Setup(), work) for each in (shape, plain)]
+    assert kept[0] * 4 == kept[1] * 5

@@ -305,3 +305,14 @@ def test_selected_tokens_are_explained_apart_from_their_scores(attention: str) -
     total = sum(float(op.flops) * op.repeat for op in selected)
     assert value(flops.numbers) == pytest.approx(total, rel=1e-12)
     assert not any("expanded" in what for what in derived)
+
+
+def test_drafts_are_left_out_of_the_attention_that_is_derived() -> None:
+    """GLM-4.5 checks three tokens: the FLOPs derived are those of its 92 layers."""
+    result = simulator.estimate("glm-4.5", "h200-sxm", tensor_parallel=8, query_tokens=3)
+    derived = steps(result)
+    [flops] = [step for what, step in derived.items() if what.startswith("Attention FLOPs")]
+    layers = [op for op in result.operations if op.name == "attention"]
+    assert value(flops.numbers) == pytest.approx(sum(op.flops * op.repeat for op in layers))
+    assert any(op.name == "attention_draft" for op in result.operations)
+    assert "see the operations" in derived["KV bytes read"].numbers
