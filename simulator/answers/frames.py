@@ -54,7 +54,6 @@ _PART_OF_KIND = {
     "sparse_attention": "attention, own tokens",  # those that a query selects are its own
     **dict.fromkeys(STATE_KINDS, "states"),
 }
-Variant = Literal["standard", "shared_storage", "bifurcated"]
 # The columns of a block for each kind of attention.
 _FIGURES = (
     "step_ms",

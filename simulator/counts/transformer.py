@@ -12,7 +12,7 @@ from dataclasses import replace
 from simulator.counts.attention import latent, linear, sparse
 from simulator.counts.attention.plain import rebuild
 from simulator.counts.attention.registry import find_way
-from simulator.counts.attention.shape import AttentionShape, present
+from simulator.counts.attention.shape import AttentionShape, causal_pairs, present
 from simulator.counts.attention.tree import (
     SharedLevel,
     computed_tokens,
@@ -263,7 +263,7 @@ def mixed_operations(
     """List the operations of a decode step that also computes a chunk of a prompt.
 
     Decoded and prompt tokens pass through the same products, which read the weights once. Each
-    attend in their own way; those of a latent cache are projected apart, absorbed and expanded.
+    kind attends in its own way; with a latent cache each is projected apart, absorbed or expanded.
 
     Parameters
     ----------
@@ -750,15 +750,13 @@ def _sparse_prefill(
 def _causal_pairs(group: LayerGroup, tokens: Numeric) -> Numeric:
     """Return the pairs of a query and a key that it sees, over the first tokens of a context.
 
-    m (m + 1) / 2 for m tokens; w m - w (w - 1) / 2 with a window w < m; in chunks of w, those of
-    each chunk.
+    In chunks, these are the pairs of each chunk.
     """
     if group.chunk is not None:
         full = maximum(ceil_div(tokens, group.chunk) - 1, 0)
         rest = tokens - full * group.chunk
         return full * group.chunk * (group.chunk + 1) / 2 + rest * (rest + 1) / 2
-    w = tokens if group.window is None else minimum(tokens, group.window)
-    return w * tokens - w * (w - 1) / 2
+    return causal_pairs(tokens, tokens if group.window is None else group.window)
 
 
 def _broadcast_cache(

@@ -99,7 +99,7 @@ class State(Frozen):
 
 
 class LayerGroup(Frozen):
-    """Layers of equal cost. What is not given is as in the whole model.
+    """Layers of equal cost. A size that is not given is that of the model.
 
     Attributes
     ----------

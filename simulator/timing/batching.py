@@ -9,6 +9,7 @@ that comes and goes is the request.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ class Server:
         occupied_s: np.ndarray = self.added_s + self.chunk_share * self.chunks * self.step_s
         return occupied_s
 
-    @property
+    @cached_property
     def ended_per_s(self) -> "np.ndarray":
         """Requests that end in a second while k are decoded, k / (steps s(k) + k p) [K]."""
         import numpy as np
@@ -70,7 +71,7 @@ class Server:
         ended: np.ndarray = together / (self.decode_steps * self.step_s + together * self.added_s)
         return ended
 
-    @property
+    @cached_property
     def capacity_per_s(self) -> float:
         """The most requests a second: with all that it holds, and as fast as prefills follow."""
         return min(float(self.ended_per_s[-1]), 1 / float(self.occupied_s[-1]))

@@ -222,7 +222,7 @@ def decayed_recurrence(shape: LinearShape) -> Operation:
 
 def sequence_bytes(shard: Shard, state: State) -> Numeric:
     """Bytes of one sequence's state in one layer on one GPU: of the recurrence and convolution."""
-    convolved = _channels(shard, state) * max(0, state.taps - 1) if state.taps else 0
+    convolved = _channels(shard, state) * max(0, state.taps - 1)
     return shard.split(state.values) * STATE_BYTES + convolved * shard.element_bytes
 
 

@@ -10,7 +10,7 @@ from simulator.counts.attention.tree import CachePart, SharedLevel, cache_parts,
 from simulator.counts.operation import Kind
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.model import Indexer
-from simulator.numeric import Numeric, where
+from simulator.numeric import Numeric, minimum, where
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +179,15 @@ class AttentionShape:
     def logits_bytes(self, tokens: Numeric) -> Numeric:
         """One pass over the logits of ``tokens`` keys. [bytes]."""
         return self.rows * tokens * self.activation_bytes
+
+
+def causal_pairs(tokens: Numeric, most: Numeric) -> Numeric:
+    """Return the pairs of query and key of a sequence whose queries see at most so many keys.
+
+    m (m + 1) / 2 for m tokens; w m - w (w - 1) / 2 if they see w < m.
+    """
+    window = minimum(tokens, most)
+    return window * tokens - window * (window - 1) / 2
 
 
 def present(tokens: Numeric) -> Numeric:

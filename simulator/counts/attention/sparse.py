@@ -21,7 +21,7 @@ its published inference code, and DeepGEMM's and FlashMLA's kernels.
 from dataclasses import replace
 
 from simulator.counts.attention.flash import together_bytes
-from simulator.counts.attention.shape import AttentionShape, present
+from simulator.counts.attention.shape import AttentionShape, causal_pairs, present
 from simulator.counts.attention.tree import CachePart
 from simulator.counts.operation import Kind, Operation
 from simulator.counts.pieces import (
@@ -252,11 +252,11 @@ def prefill(
         Prompts (or nodes of a level of a tree), new tokens of each, and cached tokens before them.
     """
     queries, end = prompts * tokens, before + tokens
-    pairs = prompts * (_pairs(end, end) - _pairs(before, before))
-    read = prompts * (_pairs(end, indexer.top_k) - _pairs(before, indexer.top_k))
+    pairs = prompts * (causal_pairs(end, end) - causal_pairs(before, before))
+    read = prompts * (causal_pairs(end, indexer.top_k) - causal_pairs(before, indexer.top_k))
     # The first query of more than top_k tokens.
     first = maximum(before, minimum(end, indexer.top_k))
-    beyond = prompts * (_pairs(end, end) - _pairs(first, first))
+    beyond = prompts * (causal_pairs(end, end) - causal_pairs(first, first))
     launched, several = minimum(queries, 1), maximum(queries, 1)
     scored = _scored("prefill_scores", indexer, queries, pairs, launched * prompts * end)
     attended = _gathered(shape, "sparse_prefill", queries, read, read / several)
@@ -276,12 +276,6 @@ def prefill(
         ),
     ]
     return [replace(item, launches=launched) for item in operations]
-
-
-def _pairs(tokens: Numeric, most: Numeric) -> Numeric:
-    """Return the pairs of query and key of a sequence whose queries see at most so many keys."""
-    window = minimum(tokens, most)
-    return window * tokens - window * (window - 1) / 2
 
 
 def _gathered(
