@@ -1,14 +1,12 @@
 """Intervals of steps and speed-ups, recorded for the spreads of any GPU."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.setup import Setup
 from simulator.timing.interval import (
-    FAMILY,
     Deviation,
     Family,
     Spread,
@@ -19,7 +17,7 @@ from simulator.timing.interval import (
     uncertainty_of,
 )
 from simulator.timing.step import KindTime
-from simulator.views.explore.symbol import Recorder, Symbol
+from simulator.views.explore.symbol import Recorder
 from simulator.views.explore.tape import Tapes, Unique
 
 # The variables of an interval: those of the step, then for each kind of kernel its time and the
@@ -28,6 +26,8 @@ STORED = ("stored_below_s", "stored_above_s")
 STEP_SPENT = ("total_s", "device_s", "host_s", "collective_s", "bound_s", *STORED)
 SPENT = ("total_s", "fixed_s", "squares_s2", "launches", "cached_s")
 SPREAD = tuple(item.name for item in fields(Spread))
+# What of a setup its interval depends on, besides formats.
+_HOW = ("attention", "kernel", "kv_layout", "execution")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,24 +95,26 @@ class Intervals:
     recorded: list[dict[str, Any]] = field(default_factory=list)
     ratios: dict[str, int] = field(default_factory=dict)
 
-    def add(self, setup: Setup, operations: Sequence[Operation], *, peak: bool) -> int:
+    def add(
+        self, setup: Setup, kinds: Mapping[Family, tuple[bool, bool]], *, peak: bool
+    ) -> int:
         """Record the interval of a step, and return its number.
 
         Parameters
         ----------
-        setup, operations
-            How the step is run, and its operations, their sizes symbols.
+        setup
+            How the step is run.
+        kinds
+            Its kernels, and whether they read data again or a stored context.
         peak
             Whether the constants are published peaks.
         """
-        families = tuple(dict.fromkeys(FAMILY[each.kind] for each in operations))
-        again = {FAMILY[each.kind] for each in operations if isinstance(each.reused_bytes, Symbol)}
         interval = Interval(
-            setup=setup,
-            families=families,
-            formats=tuple(format_of(family, setup) for family in families),
-            cached=tuple(family for family in families if family in again),
-            stored=any(isinstance(each.together_bytes, Symbol) for each in operations),
+            setup=Setup(**{name: getattr(setup, name) for name in _HOW}),
+            families=tuple(kinds),
+            formats=tuple(format_of(family, setup) for family in kinds),
+            cached=tuple(family for family, (again, _) in kinds.items() if again),
+            stored=any(stored for _, stored in kinds.values()),
             peak=peak,
         )
         number = self.known.place(interval)

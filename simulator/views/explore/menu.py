@@ -6,34 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.answers.estimate import check_workload, latent_forms
-from simulator.counts.attention.registry import find_way
-from simulator.counts.transformer import check_split
+from simulator.counts.attention.registry import algorithms, find_way
 from simulator.errors import ScenarioError, SimulatorError
 from simulator.inputs.hardware import HardwareProfile, load_hardware, load_profile, profile_files
 from simulator.inputs.model import ModelShape
-from simulator.inputs.presets import load_model
+from simulator.inputs.presets import load_model, presets
 from simulator.inputs.scenario import Scenario, Value
-from simulator.inputs.setup import Attention, ConstantsChoice, Execution, KvLayout, Setup, ask
+from simulator.inputs.setup import EXECUTIONS, ConstantsChoice, KvLayout, Setup, ask
 from simulator.inputs.workload import Workload
 from simulator.resources import readable
 from simulator.timing.constants import Rates, rates
 
-# In addition to the scenario's own: multi-head, multi-group, multi-query, latent, mixtures of
-# experts, windows; from half a billion parameters to more than one card can hold.
-MODELS = (
-    "llama-3.1-8b",
-    "llama-2-7b",
-    "mistral-7b",
-    "qwen2.5-0.5b",
-    "qwen2.5-7b",
-    "qwen2.5-32b",
-    "llama-3.1-70b",
-    "mixtral-8x7b",
-    "qwen3-30b-a3b",
-    "gemma-2-9b",
-    "starcoder",
-    "deepseek-v3",
-)
 LAYOUTS: tuple[KvLayout, ...] = ("copies", "shared")
 # The sliders and their ranges; typed values may go beyond.
 RANGES = {
@@ -41,14 +24,17 @@ RANGES = {
     "context_tokens": (0, 2**18),
     "decoded_tokens": (0, 2**15),
     "prompts": (1, 64),
+    "query_tokens": (1, 16),
 }
-# The same, if the scenario asks about several.
-QUERY_TOKENS = (1, 16)
+# The formats to choose from, beside the scenario's: the checkpoint's own, and what engines offer.
+WEIGHTS = ("auto", "bf16", "fp8", "int4")
+CACHES = ("auto", "bf16", "fp8")
+# GPUs of a group, within one node.
+GROUPS = (1, 2, 4, 8)
 # Settings that a page keeps from the scenario.
-KEPT = (
-    *("accepted_tokens", "weight_dtype", "kv_dtype", "tensor_parallel", "tree"),
-    *("routing", "routing_exponent", "latent_form"),
-)
+KEPT = ("accepted_tokens", "tree", "routing", "routing_exponent", "latent_form")
+# Settings that have a menu.
+SETTINGS = ("weight_dtype", "kv_dtype", "tensor_parallel", "kernel", "execution", "kv_layout")
 # What a prefix tree fixes.
 BY_TREE = ("context_tokens", "prompts")
 
@@ -71,8 +57,14 @@ class Menu:
         The scenario's own, or those asked for, come first.
     asked
         The requested name or path of each model and GPU, if it is not its own.
+    studied
+        Names of the models that have every kernel and execution: the scenario's own, or those asked
+        for. The others run as the page starts.
     layouts
         Ways to keep the context under standard attention.
+    choices
+        Formats of weights (``weight_dtype``) and of the cache (``kv_dtype``), GPUs of a group
+        (``tensor_parallel``), ``kernel`` and ``execution``.
     kept
         Settings that the page's menus and sliders do not change.
     start
@@ -87,7 +79,9 @@ class Menu:
     models: tuple[ModelEntry, ...]
     gpus: tuple[Rates, ...]
     asked: Mapping[str, str]
+    studied: frozenset[str]
     layouts: tuple[KvLayout, ...]
+    choices: Mapping[str, tuple[Any, ...]]
     kept: Mapping[str, Any]
     start: Mapping[str, Value]
     ranges: Mapping[str, tuple[int, int]]
@@ -99,36 +93,21 @@ class Menu:
         """The sizes that can be moved."""
         return tuple(name for name, (low, high) in self.ranges.items() if low < high)
 
-    def questions(
-        self,
-        model: ModelShape,
-        *,
-        attention: Attention,
-        kernel: str,
-        execution: Execution,
-        kv_layout: KvLayout,
-    ) -> list[tuple[Setup, Workload]]:
-        """Return a question with the settings of the page, in each form among which it chooses.
-
-        There are two forms of latent attention, and none of what cannot run.
-
-        Parameters
-        ----------
-        model
-            The model that decodes it.
-        attention, kernel, execution, kv_layout
-            The settings that the page's menus choose.
-        """
-        settings = {"kernel": kernel, "execution": execution, "kv_layout": kv_layout}
+    def asks(self, model: ModelShape, weights: str, cache: str) -> tuple[Setup, Workload]:
+        """Return a question with formats of weights and of the cache, and the page's settings."""
+        formats = {"weight_dtype": weights, "kv_dtype": cache}
         share = self.gpu_memory_utilization
-        setup, work = ask(model, gpu_memory_utilization=share, **self.kept, **settings)
-        if model.latent is None:
-            setup = setup.but(latent_form="auto")
-        try:
-            check_workload(model, self.gpus[0].gpu, setup, work)
-        except SimulatorError:
+        setup, work = ask(model, gpu_memory_utilization=share, **self.kept, **formats)
+        return setup if model.latent else setup.but(latent_form="auto"), work
+
+    def forms(self, model: ModelShape, setup: Setup, work: Workload) -> list[Setup]:
+        """Return the forms among which an answer chooses: several of latent attention, or one.
+
+        There are none of what cannot run.
+        """
+        if find_way(setup.kernel).refusal(model, work):
             return []
-        return [(form, work) for form in latent_forms(model, setup.under(attention))]
+        return latent_forms(model, setup)
 
 
 def menu(
@@ -144,8 +123,8 @@ def menu(
     Parameters
     ----------
     models, gpus
-        Names or paths to offer; by default the scenario's own, a dozen models of every family, and
-        every GPU with a profile.
+        Names or paths to offer; by default the scenario's own, then every preset, and every GPU
+        with a profile.
 
     Raises
     ------
@@ -158,12 +137,8 @@ def menu(
     axes = scenario.axes
     sizes = dict(RANGES)
     kept = {name: axes[name][0] for name in KEPT if name in axes}
-    if "query_tokens" in axes:
-        # The last one, which is at least the number of accepted tokens.
-        kept["query_tokens"] = axes["query_tokens"][-1]
-        if len(axes["query_tokens"]) > 1:
-            least = max(QUERY_TOKENS[0], math.ceil(float(kept.get("accepted_tokens", 1))))
-            sizes["query_tokens"] = (least, QUERY_TOKENS[1])
+    least = max(1, math.ceil(float(kept.get("accepted_tokens", 1))))
+    sizes["query_tokens"] = (least, RANGES["query_tokens"][1])
     skipped = [
         f"{name} is not a slider or menu of the page: {axes[name][0]} is kept"
         for name in KEPT
@@ -171,20 +146,32 @@ def menu(
     ]
     asked: dict[str, str] = {}
     profiles = _profiles(scenario, gpus, asked)
-    entries = _entries(scenario, models, kept, skipped, asked)
+    entries = _entries((*models,) or (*scenario.models, *presets()), asked)
     runnable = [gpu for gpu in profiles if _runs(entries[0].model, gpu, kept, skipped)]
     if not runnable:
         raise ScenarioError(f"scenario {scenario.id}: no GPU can run it: {skipped[-1]}")
     for kernel in axes.get("kernel", ()):
         find_way(str(kernel))  # an unknown name is an error, not a point to leave out
-    start = _start(axes, entries[0].model, runnable[0], kept, sizes)
     listed = [value for value in axes.get("kv_layout", ()) if value not in LAYOUTS]
+    usual = {
+        "weight_dtype": WEIGHTS,
+        "kv_dtype": CACHES,
+        "tensor_parallel": GROUPS,
+        "kernel": tuple(algorithms()),
+        "execution": EXECUTIONS,
+    }
+    start = _start(axes, entries[0].model, runnable[0], kept, sizes)
     return Menu(
         scenario=scenario,
         models=tuple(entries),
         gpus=tuple(rates(gpu, constants) for gpu in runnable),
         asked=asked,
+        studied=frozenset(load_model(name).name for name in (*models,) or scenario.models),
         layouts=(*LAYOUTS, *listed),  # type: ignore[arg-type]
+        choices={
+            name: tuple(dict.fromkeys((*values, *axes.get(name, ()))))
+            for name, values in usual.items()
+        },
         kept=kept,
         start=start,
         ranges=_ranges(axes, start, sizes, fixed=BY_TREE if kept.get("tree") else ()),
@@ -208,46 +195,28 @@ def _profiles(
     return list(profiles.values())
 
 
-def _entries(
-    scenario: Scenario,
-    names: Sequence[str],
-    kept: Mapping[str, Any],
-    skipped: list[str],
-    asked: dict[str, str],
-) -> list[ModelEntry]:
-    """Load the models asked for, or the scenario's and those that the GPUs can split."""
+def _entries(names: Sequence[str], asked: dict[str, str]) -> list[ModelEntry]:
+    """Load models, each once."""
     entries: dict[str, ModelEntry] = {}
-    problems: list[str] = []
-    for name in names or (*scenario.models, *MODELS):
+    for name in names:
         model = load_model(name)
-        if model.name in entries:
-            continue
-        asked[model.name] = name
-        try:
-            check_split(model, int(kept.get("tensor_parallel", 1)))
-        except SimulatorError as error:
-            problems.append(str(error))
-            continue
-        entries[model.name] = ModelEntry(model=model, variants=tuple(_variants(model, kept)))
-    if not entries:
-        raise ScenarioError(f"scenario {scenario.id}: no model can run it: {problems[0]}")
-    skipped += problems
+        if model.name not in entries:
+            asked[model.name] = name
+            entries[model.name] = ModelEntry(model=model, variants=tuple(_variants(model)))
     return list(entries.values())
 
 
-def _variants(model: ModelShape, kept: Mapping[str, Any]) -> list[ModelShape]:
-    """Return a model with every number of KV heads that divides its heads and suits the GPUs."""
+def _variants(model: ModelShape) -> list[ModelShape]:
+    """Return a model with every number of KV heads that divides its heads."""
     if model.latent is not None:
         return [model]
     variants = []
     for count in range(1, model.heads + 1):
         if model.heads % count == 0:
             try:
-                changed = model.with_kv_heads(count)
-                check_split(changed, int(kept.get("tensor_parallel", 1)))
+                variants.append(model.with_kv_heads(count))
             except SimulatorError:
                 continue
-            variants.append(changed)
     return variants
 
 
@@ -273,7 +242,8 @@ def _start(
     """Return the initial point: the middle of each size, the first of everything else."""
     start: dict[str, Value] = {}
     usual = Setup().model_dump() | Workload().model_dump()
-    for name in (*sizes, "kernel", "execution", "kv_layout"):
+    usual |= {"weight_dtype": "auto", "kv_dtype": "auto"}
+    for name in (*sizes, *SETTINGS):
         values = axes.get(name, (usual[name],))
         start[name] = values[len(values) // 2 if name in sizes else 0]
     if kept.get("tree"):

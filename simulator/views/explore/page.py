@@ -17,19 +17,26 @@ from simulator.answers.frames import part_of
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
-from simulator.counts.attention.registry import algorithms
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, Execution, Setup, ask
-from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS
+from simulator.inputs.setup import Execution, Setup
+from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS, Workload
 from simulator.timing.constants import Rates
 from simulator.timing.interval import FAMILY, Family, spread_of, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import ROOFS
 from simulator.views.explore.intervals import SPREAD
-from simulator.views.explore.menu import Menu
-from simulator.views.explore.programs import MEMORY, TIMES, VARIABLES, Programs
+from simulator.views.explore.menu import Menu, ModelEntry
+from simulator.views.explore.programs import (
+    MEMORY,
+    TIMES,
+    VARIABLES,
+    Programs,
+    group_bytes,
+    numbers,
+)
 from simulator.views.explore.symbol import OPCODES
+from simulator.views.explore.tape import Unique
 from simulator.views.plots import style
 from simulator.views.plots.breakdown import PART_COLOURS
 from simulator.views.text import POLICY, model_phrase
@@ -48,9 +55,9 @@ SCRIPTS = (
     "page.js",
 )
 
-# Step, memory and interval of each form of each way to keep and read the context, in the order of
-# "ways".
-_Ways = list[list[tuple[int, int, int]]]
+# What is around attention, attention, memory and interval, of each form of each way to keep and read
+# the context, in the order of "ways".
+_Ways = list[list[tuple[int, int, int, int]]]
 
 
 def page(offer: Menu) -> str:
@@ -67,23 +74,21 @@ def page(offer: Menu) -> str:
 
 def page_data(offer: Menu) -> dict[str, Any]:
     """Return all data of the page's script."""
-    programs = Programs()
-    models = [
-        {
-            "name": entry.model.name,
-            "asked": offer.asked.get(entry.model.name, entry.model.name),
-            "kv_heads": entry.model.kv_heads,
-            "heads": entry.model.heads,
-            "choices": [variant.kv_heads for variant in entry.variants],
-            "phrases": [model_phrase(variant) for variant in entry.variants],
-            "most_tokens": entry.model.max_context_tokens,
-            "notes": model_notes(entry.model),
-            "weight_dtype": str(ask(entry.model, **offer.kept)[0].weights),
-            "programs": [_programs(programs, offer, variant) for variant in entry.variants],
-        }
-        for entry in offer.models
+    own = offer.models[0].model
+    programs = Programs(
+        work=offer.asks(own, "auto", "auto")[1],
+        moved=offer.moved,
+        sizes=offer.choices["tensor_parallel"],
+    )
+    _meet(programs, offer)
+    plans: Unique[str] = Unique()
+    models = [_model(programs, plans, offer, entry) for entry in offer.models]
+    times = programs.times([each for each in offer.gpus])
+    texts: Unique[str] = Unique()
+    gpus = [
+        _gpu(programs, texts, offer, gpu_rates, each)
+        for gpu_rates, each in zip(offer.gpus, times, strict=True)
     ]
-    gpus = [_gpu(programs, offer, gpu_rates) for gpu_rates in offer.gpus]
     kinds = [str(dict(timing.settings)["kind"]) for timing in programs.timings.items]
     scenario = offer.scenario
     return {
@@ -97,11 +102,11 @@ def page_data(offer: Menu) -> dict[str, Any]:
         },
         "kept": {name: value for name, value in offer.kept.items() if name not in offer.moved},
         "start": dict(offer.start),
+        "target_step_ms": scenario.target_step_ms,
         "ranges": dict(offer.ranges),
         "moved": offer.moved,
         "layouts": offer.layouts,
-        "kernels": _kernels(offer),
-        "executions": EXECUTIONS,
+        "choices": dict(offer.choices),
         "ways": [*offer.layouts, "bifurcated"],
         "gpu_memory_utilization": offer.gpu_memory_utilization,
         "constants": offer.gpus[0].choice,
@@ -124,6 +129,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "roofs": ROOFS,
         "models": models,
         "gpus": gpus,
+        "texts": texts.items,
         "families": FAMILY,
         "intervals": programs.intervals.recorded,
         "ratios": programs.intervals.ratios,
@@ -135,62 +141,130 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "parts": PART_COLOURS,
         "part_of": [
             list(PART_COLOURS).index(part_of(programs.names.items[name], kinds[timing]))
-            for name, _, timing, _ in programs.operations.items
+            for name, timing, _ in programs.operations.items
         ],
-        "steps": programs.steps.items,
+        "recordings": programs.recordings,
+        "plans": [json.loads(plan) for plan in plans.items],
         "structures": programs.tapes.structures.items,
         "tapes": [[_number(value) for value in tape] for tape in programs.tapes.tapes.items],
     }
 
 
-def _programs(programs: Programs, offer: Menu, model: ModelShape) -> list[list[_Ways | None]]:
-    """Record a model under every kernel and execution; None if it cannot run."""
+def _formats(offer: Menu, model: ModelShape) -> list[list[tuple[Setup, Workload]]]:
+    """Return a model's question under every format of weights, and of the cache."""
+    weights, caches = offer.choices["weight_dtype"], offer.choices["kv_dtype"]
+    return [[offer.asks(model, one, other) for other in caches] for one in weights]
+
+
+def _meet(programs: Programs, offer: Menu) -> None:
+    """Let the programs know all models, before anything is recorded for all of them."""
+    for entry in offer.models:
+        for (setup, _), *_ in _formats(offer, entry.model):
+            for variant in entry.variants:
+                programs.architectures(variant, setup.weights)
+
+
+def _model(
+    programs: Programs, plans: Unique[str], offer: Menu, entry: ModelEntry
+) -> dict[str, Any]:
+    """Return a model of the menu."""
+    model, formats = entry.model, _formats(offer, entry.model)
+    return {
+        "name": model.name,
+        "asked": offer.asked.get(model.name, model.name),
+        "kv_heads": model.kv_heads,
+        "heads": model.heads,
+        "choices": [variant.kv_heads for variant in entry.variants],
+        "phrases": [model_phrase(variant) for variant in entry.variants],
+        "most_tokens": model.max_context_tokens,
+        "notes": model_notes(model),
+        "dtypes": [str(row[0][0].weights) for row in formats],
+        "kv_dtypes": [setup.kv_dtype for setup, _ in formats[0]],
+        "activations": [row[0][0].activation_dtype for row in formats],
+        "numbers": [numbers(variant) for variant in entry.variants],
+        "group_bytes": [group_bytes(row[0][0].weights) for row in formats],
+        "plans": [
+            plans.place(json.dumps(_plan(programs, offer, variant, formats)))
+            for variant in entry.variants
+        ],
+    }
+
+
+def _plan(
+    programs: Programs,
+    offer: Menu,
+    model: ModelShape,
+    formats: list[list[tuple[Setup, Workload]]],
+) -> list[list[list[list[_Ways | None]]]]:
+    """Record a model: by formats of weights and cache, kernel and execution; None cannot run."""
+    start = [
+        offer.choices[name].index(offer.start[name]) for name in ("weight_dtype", "kv_dtype")
+    ]
+
+    def ways(at: list[int], kernel: str, execution: Execution) -> _Ways | None:
+        whole = model.name in offer.studied and at == start
+        if not whole and (kernel, execution) != (offer.start["kernel"], offer.start["execution"]):
+            return None
+        setup, work = formats[at[0]][at[1]]
+        return _ways(programs, offer, model, setup.but(kernel=kernel, execution=execution), work)
+
     return [
-        [_ways(programs, offer, model, kernel, execution) for execution in EXECUTIONS]
-        for kernel in _kernels(offer)
+        [
+            [
+                [ways([one, other], kernel, execution) for execution in offer.choices["execution"]]
+                for kernel in offer.choices["kernel"]
+            ]
+            for other in range(len(row))
+        ]
+        for one, row in enumerate(formats)
     ]
 
 
-def _kernels(offer: Menu) -> tuple[str, ...]:
-    """Return the kernels to choose from: those of no engine, and the scenario's own."""
-    return tuple(dict.fromkeys((*algorithms(), *map(str, offer.scenario.axes.get("kernel", ())))))
-
-
 def _ways(
-    programs: Programs, offer: Menu, model: ModelShape, kernel: str, execution: Execution
+    programs: Programs, offer: Menu, model: ModelShape, setup: Setup, work: Workload
 ) -> _Ways | None:
     """Record every way to keep and read the context."""
     ways: _Ways = []
-    for attention in ATTENTIONS:
-        layouts = offer.layouts if attention == "standard" else offer.layouts[:1]
-        for layout in layouts:
-            forms = offer.questions(
-                model, attention=attention, kernel=kernel, execution=execution, kv_layout=layout
-            )
-            if not forms:
-                return None
-            peak = offer.gpus[0].choice == "peak"
-            ways.append([programs.add(model, *form, offer.moved, peak=peak) for form in forms])
+    peak = offer.gpus[0].choice == "peak"
+    formatted, plain = programs.architectures(model, setup.weights)
+    for attention, layout in [*(("standard", each) for each in offer.layouts), ("bifurcated", "")]:
+        asked = setup.but(kv_layout=layout or "shared", attention=attention)
+        forms = []
+        for form in offer.forms(model, asked, work):
+            how = form.but(weight_dtype="auto", tensor_parallel=1)
+            # Around attention, only the projections of a latent cache depend on how it is read.
+            rest = how if model.latent else how.but(attention="standard", kv_layout="shared", kernel="flash")
+            around = programs.record("around", formatted, rest)
+            attends = programs.record("attention", plain, how)
+            kinds = programs.kinds_of(around, attends)
+            held = programs.record("memory", plain, how)
+            forms.append((around, attends, held, programs.intervals.add(form, kinds, peak=peak)))
+        if not forms:
+            return None
+        ways.append(forms)
     *standard, bifurcated = ways
-    for (_, _, first), (_, _, second) in product(chain.from_iterable(standard), bifurcated):
-        programs.intervals.add_ratio(first, second)
+    for first, second in product(chain.from_iterable(standard), bifurcated):
+        programs.intervals.add_ratio(first[-1], second[-1])
     return ways
 
 
-def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
+def _gpu(
+    programs: Programs, texts: Unique[str], offer: Menu, gpu_rates: Rates, times: Any
+) -> dict[str, Any]:
     """Return one GPU: its memory, its roofs, and the tapes of its times."""
     gpu = gpu_rates.gpu
-    size = offer.kept.get("tensor_parallel", 1)
-    standard = [Setup(tensor_parallel=size, kv_layout=layout) for layout in offer.layouts]
+    standard = [Setup(kv_layout=layout) for layout in offer.layouts]
     setups = [*standard, standard[0].under("bifurcated")]
     price = gpu.price_usd_per_hour
-    dtypes = {ask(entry.model, **offer.kept)[0].activation_dtype for entry in offer.models}
+    dtypes = {"bf16", "fp16"}
     return {
         "id": gpu.id,
         "asked": offer.asked.get(gpu.id, gpu.id),
         "name": gpu.name,
         "hash": gpu.content_hash,
         "note": constants_note(gpu_rates),
+        "origin": gpu_rates.origin,
+        "linked": gpu.link_bytes_per_s(2) is not None,
         "memory_bytes": gpu.memory_bytes,
         "resident_blocks": resident_blocks(gpu),
         "usd_per_hour": price.value if price else None,
@@ -202,17 +276,16 @@ def _gpu(programs: Programs, offer: Menu, gpu_rates: Rates) -> dict[str, Any]:
             dtype: {
                 "peak": peak_flops_per_s(gpu, dtype)[0],
                 "attention": gpu_rates.flops_per_s("attention", dtype),
-                "gemm": gpu_rates.flops_per_s("gemm", dtype),
             }
             for dtype in sorted(dtypes)
         },
-        "times": programs.times(gpu_rates),
+        "times": times,
         "spreads": _spreads(programs, gpu_rates),
         # By model: why no engine's kernel reads a shared context once.
-        "barred": [no_shared_kernel(entry.model, gpu) for entry in offer.models],
+        "barred": [texts.place(no_shared_kernel(entry.model, gpu)) for entry in offer.models],
         # By model, in the order of "ways": whether no rows tell how far a time may be off.
         "unknown": [
-            [bool(unknown_regime(entry.model, gpu_rates, setup)) for setup in setups]
+            "".join(str(int(bool(unknown_regime(entry.model, gpu_rates, each)))) for each in setups)
             for entry in offer.models
         ],
     }

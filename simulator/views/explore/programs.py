@@ -1,28 +1,38 @@
 """A page's computations: the steps of every model and setting, and the times of every GPU.
 
-Counts do not depend on hardware, so each operation is recorded once for all GPUs; its time is
-recorded for each GPU and each of a few dozen ways to time an operation.
+Counts do not depend on hardware, and their formulas not on a model's numbers: each part of a step
+is recorded once for all models of an architecture, and timed once for all GPUs that the timing
+model treats alike.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 from simulator.counts.memory import memory
 from simulator.counts.operation import Operation
-from simulator.counts.transformer import decode_operations
+from simulator.counts.transformer import around_attention, attention, attention_shapes
+from simulator.counts.operation import repeated
+from simulator.errors import SimulatorError
+from simulator.inputs.dtypes import Dtype
+from simulator.inputs.files import Frozen
+from simulator.inputs.formats import TENSOR_GROUPS, WeightFormat, WeightFormats
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates
-from simulator.timing.interval import cached_stream_s, peak_bound_s
+from simulator.timing.interval import FAMILY, Family, cached_stream_s, peak_bound_s
 from simulator.timing.roofline import ROOFS, stored_ends_s
 from simulator.timing.step import step_time
+from simulator.views.explore.alike import Differ, together
 from simulator.views.explore.intervals import STORED, Intervals
 from simulator.views.explore.symbol import Recorder, Symbol
 from simulator.views.explore.tape import Tapes, Unique
 
-# Variables from the page's sliders, and from its GPU.
+# Variables from the page's sliders and from its GPU. Known numbers follow: the GPUs of a group, and
+# what ``numbers`` returns.
 VARIABLES = (
     "samples",
     "context_tokens",
@@ -53,13 +63,55 @@ TIMES = (
     "peak_compute_s",
 )
 
-# The fields of an operation that determine the time of one call: name, whether it is a setting and
-# not a quantity, and default.
+# The fields of an operation that determine the time of one call: name, type, and default. Those of
+# type int and bool are settings, and no quantities.
 _TIMED = tuple(
-    (item.name, item.type is int, item.default)
+    (item.name, item.type, item.default)
     for item in fields(Operation)
-    if item.name not in ("name", "within", "repeat")
+    if item.name not in ("name", "within", "repeat", "ranks")
 )
+# Fields of a model that no formula reads, and its formats, which the page's menus choose.
+_TOLD = frozenset({"name", "source", "notes", "max_context_tokens", "weights", "kv_dtype"})
+
+
+
+
+def numbers(model: ModelShape) -> list[float]:
+    """Return the numbers in which models of one architecture differ; zeros are none of them."""
+    return [float(leaf) for leaf in _leaves(model) if _is_number(leaf)]
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield what a model's fields hold, of nested ones as well."""
+    if isinstance(value, Frozen):
+        for name in type(value).model_fields:
+            if name not in _TOLD:
+                yield from _leaves(getattr(value, name))
+    elif isinstance(value, tuple):
+        yield len(value), "items"
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _is_number(leaf: Any) -> bool:
+    return type(leaf) in (int, float) and leaf != 0
+
+
+def _replaced(value: Any, numbers: Iterator[Any]) -> Any:
+    """Return a model with other numbers, in the order of :func:`numbers`."""
+    if isinstance(value, Frozen):
+        names = [name for name in type(value).model_fields if name not in _TOLD]
+        return value.but(**{name: _replaced(getattr(value, name), numbers) for name in names})
+    if isinstance(value, tuple):
+        return tuple(_replaced(item, numbers) for item in value)
+    return next(numbers) if _is_number(value) else value
+
+
+def group_bytes(formats: WeightFormats) -> list[float]:
+    """Return the bytes per weight of each group of tensors."""
+    return [formats.of(group).bytes for group in TENSOR_GROUPS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,42 +121,101 @@ class Timing:
     Attributes
     ----------
     settings
-        The operation's fields that are not quantities: kind, format of its product, ranks.
+        The operation's fields that are not quantities: kind, format of its product.
     used
         Its quantities that are not plain zeros, which are the variables of its tapes.
+    grouped
+        Whether its time depends on the GPUs of the group.
     """
 
     execution: Execution
     settings: tuple[tuple[str, Any], ...]
     used: tuple[str, ...]
+    grouped: bool
 
-    def tape(self, tapes: Tapes, gpu_rates: Rates) -> int:
-        """Record the time of one call on a GPU: the columns of ``TIMES``."""
-        recorder = Recorder()
+    def tapes(self, tapes: Tapes, gpus: Sequence[Rates], ranks: int) -> list[int]:
+        """Record the time of one call on each GPU: the columns of ``TIMES``."""
+        found: dict[int, int] = {}
+        waiting = [list(range(len(gpus)))]
+        while waiting:
+            places = waiting.pop()
+            recorder = Recorder()
+            try:
+                outputs = self._times(recorder, together([gpus[at] for at in places]), ranks)
+            except Differ as differ:
+                waiting += [[at for at, yes in zip(places, differ.mask, strict=True) if yes == side]
+                            for side in (True, False)]
+                continue
+            each = tapes.add_each(recorder, outputs, len(places))
+            found |= dict(zip(places, each, strict=True))
+        return [found[at] for at in range(len(gpus))]
+
+    def _times(self, recorder: Recorder, gpus: Any, ranks: int) -> list[Any]:
+        """Return the columns of ``TIMES`` on GPUs alike."""
         quantities: dict[str, Any] = {name: recorder.variable(name) for name in self.used}
-        operation = Operation(name="", **dict(self.settings), **quantities)
-        step = step_time([operation], gpu_rates, self.execution)
+        operation = Operation(name="", ranks=ranks, **dict(self.settings), **quantities)
+        step = step_time([operation], gpus, self.execution)
         no_flops = replace(operation, flops=0)
         no_bytes = replace(
             operation, bytes_read=0, bytes_written=0, reused_bytes=0, scratch_bytes=0
         )
-        outputs = (
+        return [
             step.device_s,
             step.host_s,
             step.collective_s,
             *(step.by_roof_s[roof] for roof in ROOFS),
-            cached_stream_s(operation, step.operations[0], gpu_rates)
+            cached_stream_s(operation, step.operations[0], gpus)
             if "reused_bytes" in self.used
             else 0.0,
             *(
-                stored_ends_s(operation, step.operations[0], gpu_rates)
+                stored_ends_s(operation, step.operations[0], gpus)
                 if "together_bytes" in self.used
                 else (0.0, 0.0)
             ),
-            peak_bound_s([no_flops], gpu_rates),
-            peak_bound_s([no_bytes], gpu_rates),
-        )
-        return tapes.add(recorder, outputs)
+            peak_bound_s([no_flops], gpus),
+            peak_bound_s([no_bytes], gpus),
+        ]
+
+
+@dataclass
+class Architecture:
+    """Models that differ in numbers alone.
+
+    Attributes
+    ----------
+    model
+        One of them.
+    formats
+        Number format of each group of weights, and that of its products if it is another.
+    base
+        Format of activations.
+    known
+        The numbers of all of them: :func:`numbers`, then :func:`group_bytes`.
+    """
+
+    model: ModelShape
+    base: Dtype
+    formats: tuple[tuple[Dtype, Dtype | None], ...]
+    known: dict[tuple[float, ...], None] = field(default_factory=dict)
+
+    def with_numbers(self, values: Sequence[Any], name: str) -> tuple[ModelShape, WeightFormats]:
+        """Return a model of this architecture and the formats of its weights.
+
+        ``name`` tells it from models that have been counted, as sums over weights are kept by model.
+        """
+        rest = iter(values)
+        model = _replaced(self.model, rest).but(name=name)
+        formats = {
+            group: WeightFormat.model_construct(dtype=dtype, multiplied=multiplied, bytes=size)
+            for group, (dtype, multiplied), size in zip(TENSOR_GROUPS, self.formats, rest, strict=True)
+        }
+        return model, WeightFormats.model_construct(base=self.base, **formats)
+
+
+# A recording for some models: the tape of its guards, what they have to be, and what was recorded;
+# None is what cannot run.
+Recording = tuple[int | None, list[float], Any]
+Counted = Callable[[ModelShape, Setup, Workload, dict[str, Any]], Any]
 
 
 @dataclass
@@ -113,86 +224,189 @@ class Programs:
 
     Attributes
     ----------
+    work
+        The workload, whose moved sizes the page has as variables.
+    moved
+        The sizes that vary; the others are fixed as in ``work``.
+    sizes
+        GPUs of the groups to offer.
     operations
-        Name, calls in a step, timing, and the tape of the timing's quantities.
-    steps
-        Numbers of the operations of a step.
-    intervals
-        Intervals of the steps' times.
+        Name, timing, and the tape of the timing's quantities and of the calls in a step.
+    recordings
+        Of each part of each step: of its operations, or of its memory.
+    kinds
+        Of each part: the kinds of its kernels, and whether they read data again or a stored context.
     """
 
+    work: Workload
+    moved: Sequence[str]
+    sizes: Sequence[int]
     tapes: Tapes = field(default_factory=Tapes)
     names: Unique[str] = field(default_factory=Unique)
     timings: Unique[Timing] = field(default_factory=Unique)
-    operations: Unique[tuple[int, int, int, int]] = field(default_factory=Unique)
-    steps: Unique[tuple[int, ...]] = field(default_factory=Unique)
+    operations: Unique[tuple[int, int, int]] = field(default_factory=Unique)
+    recordings: list[list[Recording]] = field(default_factory=list)
+    kinds: list[dict[Family, tuple[bool, bool]]] = field(default_factory=list)
     intervals: Intervals = field(init=False)
-    _recorder: Recorder = field(default_factory=Recorder)
-    _variables: dict[str, Symbol] = field(default_factory=dict)
+    _architectures: dict[Any, Architecture] = field(default_factory=dict)
+    _places: dict[Any, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Make the variables that all steps share, so that common parts are recorded once."""
+        """Share the tapes."""
         self.intervals = Intervals(self.tapes)
-        self._variables = {name: self._recorder.variable(name) for name in VARIABLES}
 
-    def add(
-        self,
-        model: ModelShape,
-        setup: Setup,
-        work: Workload,
-        moved: Collection[str],
-        *,
-        peak: bool,
-    ) -> tuple[int, int, int]:
-        """Record a decode step, its memory and its interval.
+    def architectures(
+        self, model: ModelShape, formats: WeightFormats
+    ) -> tuple[Architecture, Architecture]:
+        """Return a model's architecture with its formats, and without, for what has no products.
+
+        All models are to be known before anything is recorded.
+        """
+        shape = tuple(type(leaf) if _is_number(leaf) else leaf for leaf in _leaves(model))
+        told = tuple((formats.of(each).dtype, formats.of(each).multiplied) for each in TENSOR_GROUPS)
+        values = (*numbers(model), *group_bytes(formats))
+        plain: tuple[tuple[Dtype, Dtype | None], ...] = ((formats.base, None),) * len(told)
+        found = []
+        for formatted in (told, plain):
+            key = shape, formats.base, formatted
+            known = self._architectures.setdefault(key, Architecture(model, formats.base, formatted))
+            known.known[values] = None
+            found.append(known)
+        return found[0], found[1]
+
+    def record(self, part: str, architecture: Architecture, setup: Setup) -> int:
+        """Record a part of a step, and return its number.
 
         Parameters
         ----------
-        model, setup, work
-            What is decoded, how, and its sizes.
-        moved
-            The sizes that vary; the others are fixed as in ``work``.
-        peak
-            Whether the constants are published peaks.
-
-        Returns
-        -------
-        tuple
-            The numbers of the step, of the tape of its memory (columns ``MEMORY``), and of its
-            interval.
+        part
+            ``around`` attention, ``attention``, or ``memory``.
+        architecture, setup
+            What is decoded, and how; the setup's own weights and group are left out.
         """
-        known: dict[str, Any] = {name: self._variables[name] for name in moved}
-        resident: Any = self._variables["resident_blocks"]
-        grid = work.but(**known)
-        operations = decode_operations(model, setup, grid, resident_blocks=resident)
-        step = self.steps.place(
-            tuple(self._operation(each, setup.execution) for each in operations)
-        )
-        card: Any = self._variables["card_bytes"]
-        needs = memory(model, setup, grid, card_bytes=card, resident_blocks=resident)
-        held = self.tapes.add(self._recorder, [getattr(needs, name) for name in MEMORY])
-        return step, held, self.intervals.add(setup, operations, peak=peak)
+        key = part, id(architecture), setup
+        if key in self._places:
+            return self._places[key]
+        count: Counted = {
+            "around": self._around, "attention": self._attention, "memory": self._memory
+        }[part]
+        self.kinds.append({})
+        waiting = np.array([(size, *known) for size in self.sizes for known in architecture.known])
+        recordings: list[Recording] = []
+        while len(waiting):
+            recorder = Recorder()
+            sizes = {name: recorder.variable(name) for name in VARIABLES}
+            ranks, *values = (recorder.variable(str(at), value) for at, value in enumerate(waiting[0]))
+            model, formats = architecture.with_numbers(values, f"recorded {id(recorder)}")
+            how = setup.but(tensor_parallel=ranks)
+            how._checkpoint = formats  # noqa: SLF001 - these are a setup's own
+            work = self.work.but(**{name: sizes[name] for name in self.moved})
+            try:
+                found = count(model, how, work, sizes)
+            except SimulatorError:
+                found = None
+            guards = list(recorder.guards.values())
+            expected = [value for _, value in guards]
+            tape = self.tapes.add(recorder, [symbol for symbol, _ in guards]) if guards else None
+            recordings.append((tape, expected, found))
+            held = np.ones(len(waiting), dtype=bool)
+            if tape is not None:
+                inputs = [*([0.0] * len(VARIABLES)), *waiting.T]
+                for got, value in zip(self.tapes.follow(tape, inputs), expected, strict=True):
+                    held &= got == value
+            held[0] = True
+            waiting = waiting[~held]
+        self.recordings.append(recordings)
+        self._places[key] = len(self.recordings) - 1
+        return self._places[key]
 
-    def times(self, gpu_rates: Rates) -> list[int]:
-        """Record every timing so far on a GPU, and return the numbers of the tapes."""
-        return [timing.tape(self.tapes, gpu_rates) for timing in self.timings.items]
+    def kinds_of(self, *parts: int) -> dict[Family, tuple[bool, bool]]:
+        """Return the kinds of kernels of some parts together."""
+        return {family: of for part in parts for family, of in self.kinds[part].items()}
+
+    def _around(
+        self, model: ModelShape, setup: Setup, work: Workload, _: dict[str, Any]
+    ) -> list[list[int]]:
+        """Record the operations before and after attention."""
+        before, after = around_attention(model, setup, work)
+        return [self._numbered(before, setup), self._numbered(after, setup)]
+
+    def _attention(
+        self, model: ModelShape, setup: Setup, work: Workload, sizes: dict[str, Any]
+    ) -> list[int]:
+        """Record the operations of attention."""
+        operations: list[Operation] = []
+        for shape, layers, mark in attention_shapes(model, setup, work, sizes["resident_blocks"]):
+            operations += repeated(attention(shape, setup), layers, mark=mark)
+        return self._numbered(operations, setup)
+
+    def _memory(
+        self, model: ModelShape, setup: Setup, work: Workload, sizes: dict[str, Any]
+    ) -> int:
+        """Record the memory."""
+        given = {name: sizes[name] for name in ("card_bytes", "resident_blocks")}
+        needs = memory(model, setup, work, **given)
+        outputs = [getattr(needs, name) for name in MEMORY]
+        recorder = sizes["card_bytes"].recorder
+        return self.tapes.add(recorder, outputs)
+
+    def times(self, gpus: Sequence[Rates]) -> list[list[int | list[int]]]:
+        """Record every timing so far: for each GPU the numbers of the tapes.
+
+        A time that depends on the group has one for each of ``sizes``, -1 where there is no link.
+        """
+        found: list[list[int | list[int]]] = [[] for _ in gpus]
+        linked = [gpu for gpu in gpus if gpu.gpu.link_bytes_per_s(2) is not None]
+        for timing in self.timings.items:
+            if not timing.grouped:
+                for times, tape in zip(found, timing.tapes(self.tapes, gpus, 1), strict=True):
+                    times.append(tape)
+                continue
+            by_size = [
+                dict(zip(map(id, linked), timing.tapes(self.tapes, linked, size), strict=True))
+                if size > 1
+                else {}
+                for size in self.sizes
+            ]
+            for times, gpu in zip(found, gpus, strict=True):
+                times.append([tapes.get(id(gpu), -1) for tapes in by_size])
+        return found
+
+    def _numbered(self, operations: Sequence[Operation], setup: Setup) -> list[int]:
+        """Record operations, and return their numbers."""
+        for each in operations:
+            family = FAMILY[each.kind]
+            again, stored = self.kinds[-1].get(family, (False, False))
+            self.kinds[-1][family] = (
+                again or isinstance(each.reused_bytes, Symbol),
+                stored or isinstance(each.together_bytes, Symbol),
+            )
+        return [self._operation(each, setup.execution) for each in operations]
 
     def _operation(self, operation: Operation, execution: Execution) -> int:
         """Record one operation, and return its number."""
         quantities: dict[str, Any] = {}
         settings: list[tuple[str, Any]] = []
-        for name, whole, default in _TIMED:
+        for name, kind, default in _TIMED:
             value = getattr(operation, name)
             if value is default and not value:
                 continue  # as most fields are
-            if type(value) is Symbol or (not whole and isinstance(value, (int, float)) and value):
+            if kind in (int, bool):
+                value = kind(value)
+            elif type(value) is Symbol or (isinstance(value, (int, float)) and value):
                 quantities[name] = value
-            elif value != default:
+                continue
+            if value != default:
                 settings.append((name, value))
         timing = self.timings.place(
-            Timing(execution=execution, settings=tuple(settings), used=tuple(quantities))
+            Timing(
+                execution=execution,
+                settings=tuple(settings),
+                used=tuple(quantities),
+                grouped=isinstance(operation.ranks, Symbol),
+            )
         )
-        tape = self.tapes.add(self._recorder, list(quantities.values()))
-        return self.operations.place(
-            (self.names.place(operation.name), operation.repeat, timing, tape)
-        )
+        outputs = [*quantities.values(), operation.repeat]
+        recorder = next(each.recorder for each in outputs if isinstance(each, Symbol))
+        tape = self.tapes.add(recorder, outputs)
+        return self.operations.place((self.names.place(operation.name), timing, tape))

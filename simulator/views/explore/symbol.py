@@ -3,6 +3,10 @@
 The functions of :mod:`simulator.counts` and :mod:`simulator.timing` take numbers or arrays. Called
 with symbols, they leave a list of their additions, products, roundings and comparisons: the model's
 own equations, which a page can replay without Python.
+
+A symbol may stand for a number that is known, such as a model's hidden size. Code may then branch
+on it: the recording notes what was decided as a guard, and holds for all numbers that pass its
+guards. So one recording serves every model of the same architecture.
 """
 
 from collections.abc import Sequence
@@ -18,7 +22,9 @@ OPCODES = (
     "multiply",
     "divide",
     "floor_divide",
+    "remainder",
     "negative",
+    "rint",
     "maximum",
     "minimum",
     "power",
@@ -47,21 +53,27 @@ class Recorder:
     ----------
     instructions
         Code and operands. The result of each is the next symbol after the variables.
+    guards
+        What code decided by known numbers: a symbol, and the value it had to have.
     packed
         Numbers of the tapes made of it so far, by their outputs.
     """
 
     instructions: list[Instruction] = field(default_factory=list)
     variables: list[str] = field(default_factory=list)
+    guards: dict[int, tuple["Symbol", float]] = field(default_factory=dict)
     packed: dict[tuple[object, ...], int] = field(default_factory=dict)
     _known: dict[tuple[object, ...], "Symbol"] = field(default_factory=dict)
 
-    def variable(self, name: str) -> "Symbol":
-        """Return a new variable. All are made before anything is computed."""
+    def variable(self, name: str, value: float | None = None) -> "Symbol":
+        """Return a new variable. All are made before anything is computed.
+
+        ``value`` is the number that it stands for, if that is known.
+        """
         if self.instructions:
             raise ValueError("variables come before the first instruction")
         self.variables.append(name)
-        return Symbol(self, len(self.variables) - 1)
+        return Symbol(self, len(self.variables) - 1, value)
 
     def record(self, name: str, operands: Sequence[Any]) -> Any:
         """Record one operation, and return its result.
@@ -76,34 +88,38 @@ class Recorder:
         operands = tuple(operands)
         if name in _NEUTRAL and (known := _unchanged(name, *operands)) is not None:
             return known
-        key = (name, *[(v.number,) if type(v) is Symbol else v for v in operands])
+        key = (name, *map(_identity, operands))
         known = self._known.get(key)
         if known is None:
-            known = Symbol(self, len(self.variables) + len(self.instructions))
+            values = [v.value if type(v) is Symbol else v for v in operands]
+            value = None if any(v is None for v in values) else getattr(np, name)(*values)
+            known = Symbol(self, len(self.variables) + len(self.instructions), value)
             self._known[key] = known
             self.instructions.append((_CODE[name], operands))
         return known
 
 
 class Symbol(np.ndarray[Any, Any]):
-    """An unknown number.
+    """A number, known or not, whose use is recorded.
 
     numpy hands every operation on it to :meth:`__array_ufunc__` or :meth:`__array_function__`.
-    Asking for its value is an error, because a formula for numbers and arrays must not branch on
-    values.
+    Asking for its value is an error if it is unknown, because a formula for numbers and arrays must
+    not branch on values; of a known one it is noted as a guard.
     """
 
     recorder: Recorder
     number: int
+    value: float | None
 
-    def __new__(cls, recorder: Recorder, number: int) -> Self:
+    def __new__(cls, recorder: Recorder, number: int, value: float | None = None) -> Self:
         """Return symbol ``number`` of a recorder."""
         symbol = super().__new__(cls, ())
-        symbol.recorder, symbol.number = recorder, number
+        symbol.recorder, symbol.number, symbol.value = recorder, number, value
         return symbol
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        """Record an elementwise operation."""
+        """Record an elementwise operation; in place it is none, as nothing is changed."""
+        options.pop("out", None)
         if method != "__call__" or options:
             raise TypeError(f"the explorer's page cannot follow numpy's {ufunc.__name__}.{method}")
         return self.recorder.record(ufunc.__name__, inputs)
@@ -113,10 +129,43 @@ class Symbol(np.ndarray[Any, Any]):
         del types, kwargs
         return self.recorder.record(func.__name__, args)
 
-    def _unknown(self, *_: object) -> Any:
+    def _decided(self) -> float:
+        """Return the value, and note that code depends on it."""
+        if self.value is None:
+            raise TypeError("a symbol has no value")
+        self.recorder.guards[self.number] = self, float(self.value)
+        return self.value
+
+    def __bool__(self) -> bool:
+        """Return whether it is not zero."""
+        return bool(self._decided())
+
+    def __int__(self) -> int:
+        """Return a known whole number."""
+        return int(self._decided())
+
+    __index__ = __int__
+
+    def __float__(self) -> float:
+        """Return a known number."""
+        return float(self._decided())
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """Return the number's hash: in a dictionary it is the number that it stands for."""
+        if self.value is None:
+            raise TypeError("a symbol has no value")
+        return hash(float(self.value))
+
+    def __round__(self, digits: int = 0) -> "Symbol":  # type: ignore[override]
+        """Return the nearest whole number."""
+        if digits:
+            raise TypeError("the explorer's page cannot follow a rounding to digits")
+        return np.rint(self)  # type: ignore[return-value]
+
+    def _none(self, *_: object) -> Any:
         raise TypeError("a symbol has no value")
 
-    __bool__ = __float__ = __int__ = __index__ = __len__ = __getitem__ = _unknown
+    __len__ = __getitem__ = _none
 
     def __repr__(self) -> str:
         """Return a name for error messages."""
@@ -124,13 +173,24 @@ class Symbol(np.ndarray[Any, Any]):
 
     __str__ = __repr__
 
+    def __format__(self, _: str) -> str:
+        """Return the same in a message."""
+        return repr(self)
+
+
+def _identity(operand: Any) -> Any:
+    """Return what tells an operand from others: of an array, all its numbers."""
+    if type(operand) is Symbol:
+        return (operand.number,)
+    return operand.tobytes() if isinstance(operand, np.ndarray) else operand
+
 
 def _unchanged(name: str, first: Any, second: Any) -> Any | None:
     """Simplify x + 0, x 1 and x 0; return None for everything else."""
     if type(first) is type(second):  # both unknown, as most are
         return None
     for one, other in ((first, second), (second, first)):
-        if type(one) is not Symbol:
+        if isinstance(one, int | float):
             if one == _NEUTRAL[name]:
                 return other
             if one == 0 and name == "multiply":

@@ -12,9 +12,11 @@ the number of a register; -1 is the first constant, -2 the second.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from simulator.views.explore.symbol import Recorder, Symbol
+import numpy as np
+
+from simulator.views.explore.symbol import OPCODES, Recorder, Symbol
 
 Item = TypeVar("Item", bound=Hashable)
 Structure = tuple[int, tuple[int, ...], tuple[int, ...]]
@@ -44,38 +46,79 @@ class Tapes:
     tapes: Unique[Tape] = field(default_factory=Unique)
 
     def add(self, recorder: Recorder, outputs: Sequence[Symbol | float]) -> int:
-        """Pack the part of a recording that the outputs need, and return its tape's number."""
+        """Pack the part of a recording that outputs need, and return its tape's number."""
         key = tuple([item.number if isinstance(item, Symbol) else (item,) for item in outputs])
         if key not in recorder.packed:
             recorder.packed[key] = self._pack(recorder, outputs)
         return recorder.packed[key]
 
+    def add_each(self, recorder: Recorder, outputs: Sequence[Any], count: int) -> list[int]:
+        """Pack a recording whose constants are arrays: a tape for each of their ``count`` items."""
+        structure, constants = _written(recorder, outputs)
+        place = self.structures.place(structure)
+        columns = [np.broadcast_to(value, count).tolist() for value in constants]
+        rows = zip(*columns, strict=True) if columns else [()] * count
+        return [self.tapes.place((place, *map(_constant, row))) for row in rows]
+
     def _pack(self, recorder: Recorder, outputs: Sequence[Symbol | float]) -> int:
         """Write a new tape."""
-        first = len(recorder.variables)
-        registers = {number: number for number in range(first)}
-        constants: list[float] = []
-        code: list[int] = []
+        structure, constants = _written(recorder, outputs)
+        return self.tapes.place((self.structures.place(structure), *map(_constant, constants)))
 
-        def operand(value: Symbol | float) -> int:
-            if isinstance(value, Symbol):
-                return registers[value.number]
-            constants.append(_constant(value))
-            return -len(constants)
+    def follow(self, number: int, inputs: Sequence[Any]) -> list[Any]:
+        """Follow a tape as a page does: its outputs, from numbers or arrays for its variables."""
+        place, *constants = self.tapes.items[number]
+        variables, code, outputs = self.structures.items[place]
+        registers = list(inputs[:variables])
 
-        for number in _needed(recorder, outputs):
-            opcode, operands = recorder.instructions[number - first]
-            code += (opcode, *map(operand, operands))
-            registers[number] = len(registers)
-        packed = tuple(operand(output) for output in outputs)
-        structure = self.structures.place((first, tuple(code), packed))
-        return self.tapes.place((structure, *constants))
+        def value(operand: int) -> Any:
+            return constants[-operand - 1] if operand < 0 else registers[operand]
+
+        at = 0
+        while at < len(code):
+            operation = _FUNCTIONS[code[at]]
+            operands = code[at + 1 : at + 1 + operation.nin]
+            registers.append(operation(*map(value, operands)))
+            at += 1 + operation.nin
+        return [value(output) for output in outputs]
+
+
+class _Where:
+    """numpy's ``where``, which says no number of operands."""
+
+    nin = 3
+    __call__ = staticmethod(np.where)
+
+
+_FUNCTIONS: list[Any] = [_Where() if name == "where" else getattr(np, name) for name in OPCODES]
+
+
+def _written(
+    recorder: Recorder, outputs: Sequence[Symbol | float]
+) -> tuple[Structure, list[float]]:
+    """Return the structure and the constants of the part of a recording that outputs need."""
+    first = len(recorder.variables)
+    registers = {number: number for number in range(first)}
+    constants: list[float] = []
+    code: list[int] = []
+
+    def operand(value: Symbol | float) -> int:
+        if isinstance(value, Symbol):
+            return registers[value.number]
+        constants.append(value)
+        return -len(constants)
+
+    for number in _needed(recorder, outputs):
+        opcode, operands = recorder.instructions[number - first]
+        code += (opcode, *map(operand, operands))
+        registers[number] = len(registers)
+    return (first, tuple(code), tuple(operand(output) for output in outputs)), constants
 
 
 def _constant(value: float) -> float:
-    """Return a plain number: whole numbers as int, which is shorter."""
+    """Return a plain number, to twelve digits: whole numbers as int, which is shorter."""
     number = float(value)
-    return int(number) if number.is_integer() else number
+    return int(number) if number.is_integer() else float(f"{number:.12g}")
 
 
 def _needed(recorder: Recorder, outputs: Sequence[Symbol | float]) -> list[int]:

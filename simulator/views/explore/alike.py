@@ -1,0 +1,67 @@
+"""Several GPUs as one: their numbers as arrays, as long as the timing model treats them alike."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class Differ(Exception):  # noqa: N818 - a finding, not an error
+    """Raised where code decides by a number for some of the items and against it for others."""
+
+    def __init__(self, mask: Sequence[bool]) -> None:
+        super().__init__("the items differ")
+        self.mask = mask
+
+
+class Alike(np.ndarray[Any, Any]):
+    """A number of each item, on which code may branch where all would take the same branch."""
+
+    def __bool__(self) -> bool:
+        """Return what is true of all items."""
+        yes = np.asarray(self, dtype=bool)
+        if yes.ndim and yes.any() != yes.all():
+            raise Differ(yes.tolist())
+        return bool(yes.all())
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """Return a hash by which a function's cache knows this very array."""
+        return id(self)
+
+
+class _Together:
+    """Items whose attributes, methods and entries are those of all of them."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items = items
+
+    def __getattr__(self, name: str) -> Any:
+        return together([getattr(item, name) for item in self._items])
+
+    def __getitem__(self, key: Any) -> Any:
+        return together([item[key] for item in self._items])
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return together([item(*arguments, **named) for item in self._items])
+
+
+def together(items: Sequence[Any]) -> Any:
+    """Return items as one: numbers as an array, other values if they are equal.
+
+    Raises
+    ------
+    Differ
+        If texts or truths differ between the items.
+    """
+    first = items[0]
+    if isinstance(first, (bool, str)) or first is None:
+        if any(item != first for item in items):
+            raise Differ([item == first for item in items])
+        return first
+    if isinstance(first, (int, float)):
+        if all(item == first for item in items):
+            return first
+        return np.array(items, dtype=float).view(Alike)
+    if isinstance(first, tuple) and not isinstance(first, Mapping):
+        return tuple(together(parts) for parts in zip(*items, strict=True))
+    return _Together(items)
