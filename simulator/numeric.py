@@ -78,6 +78,18 @@ def surely_positive(value: Numeric) -> bool:
     return type(value) is numpy.ndarray and value.size > 0 and bool(value.min() > 0)
 
 
+def quotient(numerator: Numeric, denominator: Numeric) -> Numeric:
+    """Return a quotient, of whole numbers as one if they divide.
+
+    >>> quotient(12, 4), quotient(3, 4)
+    (3, 0.75)
+    """
+    whole = numerator.__class__ is int and denominator.__class__ is int
+    if whole and numerator % denominator == 0:
+        return numerator // denominator
+    return numerator / denominator
+
+
 def ceil_div(numerator: Numeric, denominator: Numeric) -> Numeric:
     """Return the quotient rounded up.
 

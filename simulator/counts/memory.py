@@ -206,7 +206,7 @@ def _copied_bytes(model: ModelShape, setup: Setup) -> float:
             width = layer.head_dim + (0 if group.kv == "tied" else layer.value_width)
             read = model.attention_input_size or d
             matrices = (group.distinct or group.count) * width * (read + model.qkv_bias) * attention
-            copied += max(0, 1 - layer.kv_heads / ranks) * matrices
+            copied += maximum(0, 1 - layer.kv_heads / ranks) * matrices
             copied += group.count * (1 - 1 / ranks) * d * (model.query_rank or 0)
     return copied
 
@@ -312,7 +312,7 @@ def workspace_bytes(
     inner = model.widest_mlp
     if model.experts is not None:
         visits = model.experts.per_token * model.experts.intermediate_size
-        inner = max(inner, visits + model.experts.shared_intermediate_size)
+        inner = maximum(inner, visits + model.experts.shared_intermediate_size)
     ups = 2 if model.gated_mlp else 1
     hidden = tokens * element * (2 * model.hidden_size + ups * inner / setup.tensor_parallel)
     logits = tokens * model.vocab_size * LOGIT_BYTES
@@ -346,7 +346,7 @@ def prefill_workspace_bytes(
     Attention is fused, so it keeps no logits.
     """
     element = DTYPE_BYTES[setup.activation_dtype]
-    inner = max(_attention_values(model, setup), _mlp_values(model, setup))
+    inner = maximum(_attention_values(model, setup), _mlp_values(model, setup))
     hidden = (3 if setup.eager else 2) * model.hidden_size
     logits = work.prompts * model.vocab_size * LOGIT_BYTES
     return maximum(tokens * element * (hidden + inner), logits)
@@ -378,10 +378,10 @@ def _attention_values(model: ModelShape, setup: Setup) -> float:
             layer = model.of(group)
             kv_heads, key_width, value_width = prefill_geometry(layer, setup)
             heads = layer.heads // setup.tensor_parallel + kv_heads
-            values = max(values, heads * (key_width + value_width))
+            values = maximum(values, heads * (key_width + value_width))
         if group.state is not None:
             both = group.state.columns + group.state.width
-            values = max(values, both / setup.tensor_parallel)
+            values = maximum(values, both / setup.tensor_parallel)
     return values
 
 
@@ -399,6 +399,6 @@ def _mlp_values(model: ModelShape, setup: Setup) -> float:
     shared = tensors * experts.shared_intermediate_size / setup.tensor_parallel
     visit = tensors * experts.intermediate_size / setup.tensor_parallel + model.hidden_size
     after_shared = model.hidden_size if experts.shared_intermediate_size else 0
-    sparse = max(shared, experts.per_token * visit + after_shared)
+    sparse = maximum(shared, experts.per_token * visit + after_shared)
     some_dense = any(group.mlp == "dense" for group in model.layer_groups)
-    return max(sparse, dense) if some_dense else sparse
+    return maximum(sparse, dense) if some_dense else sparse

@@ -14,7 +14,7 @@ from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.formats import NAMED_FORMATS, TensorGroup, WeightFormat
 from simulator.inputs.model import LayerGroup, ModelShape
 from simulator.inputs.setup import Setup
-from simulator.numeric import Numeric
+from simulator.numeric import Numeric, quotient
 
 INDEX_BYTES = 8  # token ids and positions are int64
 FLOAT_BYTES = 4  # norms and sampling compute in float32
@@ -81,9 +81,9 @@ class Shard:
         """Bytes of ``width`` activations for every token. [bytes]."""
         return self.tokens * width * self.element_bytes
 
-    def split(self, width: int) -> float:
+    def split(self, width: int) -> Numeric:
         """Return one GPU's share of a width, as a whole number if it divides."""
-        return width // self.ranks if width % self.ranks == 0 else width / self.ranks
+        return quotient(width, self.ranks)
 
 
 def gemm(

@@ -445,7 +445,7 @@ def attention_input(
         if model.indexer is not None and indexes:
             operations += sparse.projections(shard, model.indexer, model.latent)
         return operations
-    kv_heads = 0 if kv == "earlier" else max(1, model.kv_heads // shard.ranks)
+    kv_heads = 0 if kv == "earlier" else maximum(1, model.kv_heads // shard.ranks)
     query, key = shard.heads * model.head_dim, kv_heads * model.head_dim
     value = kv_heads * model.value_width
     columns = (model.query_rank or query) + key + (0 if kv == "tied" else value)
@@ -464,7 +464,7 @@ def attention_input(
         operations.append(_qk_norm(shard, kv_heads))
     if model.rotary:
         operations.append(rotary(shard, query + key, model.head_dim))
-    return [*operations, cache_write(shard, key + value)] if kv_heads else operations
+    return [*operations, cache_write(shard, key + value)] if kv != "earlier" else operations
 
 
 def _qk_norm(shard: Shard, kv_heads: int) -> Operation:
@@ -642,7 +642,7 @@ def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
     if model.latent is not None:
         key_width, value_width = latent.absorbed_widths(model.latent)
         return 1, key_width, value_width, model.cache_width
-    kv_heads = max(1, model.kv_heads // ranks)
+    kv_heads = maximum(1, model.kv_heads // ranks)
     widths = model.head_dim, model.value_width
     return (kv_heads, *widths, kv_heads * sum(widths))
 

@@ -3,7 +3,7 @@
 import html
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from importlib.resources import files
 from itertools import chain, product
 from string import Template
@@ -33,7 +33,7 @@ from simulator.views.explore.programs import (
     VARIABLES,
     Programs,
     group_bytes,
-    numbers,
+    shape_of,
 )
 from simulator.views.explore.symbol import OPCODES
 from simulator.views.explore.tape import Unique
@@ -55,6 +55,8 @@ SCRIPTS = (
     "page.js",
 )
 
+# What a model has in common with those of its architecture, and its numbers.
+_Shape = tuple[tuple[Any, ...], list[float]]
 # What is around attention, attention, memory and interval, of each form of each way to keep and read
 # the context, in the order of "ways".
 _Ways = list[list[tuple[int, int, int, int]]]
@@ -80,9 +82,12 @@ def page_data(offer: Menu) -> dict[str, Any]:
         moved=offer.moved,
         sizes=offer.choices["tensor_parallel"],
     )
-    _meet(programs, offer)
-    plans: Unique[str] = Unique()
-    models = [_model(programs, plans, offer, entry) for entry in offer.models]
+    shapes = _meet(programs, offer)
+    plans: dict[Any, Any] = {}
+    models = [
+        _model(programs, plans, offer, entry, met)
+        for entry, met in zip(offer.models, shapes, strict=True)
+    ]
     times = programs.times([each for each in offer.gpus])
     texts: Unique[str] = Unique()
     gpus = [
@@ -144,7 +149,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
             for name, timing, _ in programs.operations.items
         ],
         "recordings": programs.recordings,
-        "plans": [json.loads(plan) for plan in plans.items],
+        "plans": list(plans.values()),
         "structures": programs.tapes.structures.items,
         "tapes": [[_number(value) for value in tape] for tape in programs.tapes.tapes.items],
     }
@@ -156,19 +161,38 @@ def _formats(offer: Menu, model: ModelShape) -> list[list[tuple[Setup, Workload]
     return [[offer.asks(model, one, other) for other in caches] for one in weights]
 
 
-def _meet(programs: Programs, offer: Menu) -> None:
-    """Let the programs know all models, before anything is recorded for all of them."""
+def _meet(programs: Programs, offer: Menu) -> list[list[_Shape]]:
+    """Let the programs know all models before anything is recorded; return their shapes."""
+    found = []
     for entry in offer.models:
-        for (setup, _), *_ in _formats(offer, entry.model):
-            for variant in entry.variants:
-                programs.architectures(variant, setup.weights)
+        formats = [row[0][0].weights for row in _formats(offer, entry.model)]
+        found.append([shape_of(variant) for variant in entry.variants])
+        for variant, (shape, numbers) in zip(entry.variants, found[-1], strict=True):
+            splits = programs.splits(variant)
+            for each in formats:
+                for architecture in programs.architectures(variant, shape, each):
+                    architecture.known[*numbers, *group_bytes(each)] = splits
+    return found
 
 
 def _model(
-    programs: Programs, plans: Unique[str], offer: Menu, entry: ModelEntry
+    programs: Programs,
+    plans: dict[Any, Any],
+    offer: Menu,
+    entry: ModelEntry,
+    shapes: list[_Shape],
 ) -> dict[str, Any]:
-    """Return a model of the menu."""
+    """Return a model of the menu, and add to ``plans`` how its architectures are computed."""
     model, formats = entry.model, _formats(offer, entry.model)
+    dtypes = [str(row[0][0].weights) for row in formats]
+    kv_dtypes = [setup.kv_dtype for setup, _ in formats[0]]
+    studied = model.name in offer.studied
+    places = []
+    for variant, (shape, _) in zip(entry.variants, shapes, strict=True):
+        key = shape, tuple(row[0][0].weights for row in formats), tuple(kv_dtypes), studied
+        if key not in plans:
+            plans[key] = _plan(programs, offer, variant, shape, formats, studied=studied)
+        places.append(list(plans).index(key))
     return {
         "name": model.name,
         "asked": offer.asked.get(model.name, model.name),
@@ -178,15 +202,13 @@ def _model(
         "phrases": [model_phrase(variant) for variant in entry.variants],
         "most_tokens": model.max_context_tokens,
         "notes": model_notes(model),
-        "dtypes": [str(row[0][0].weights) for row in formats],
-        "kv_dtypes": [setup.kv_dtype for setup, _ in formats[0]],
+        "dtypes": dtypes,
+        "kv_dtypes": kv_dtypes,
         "activations": [row[0][0].activation_dtype for row in formats],
-        "numbers": [numbers(variant) for variant in entry.variants],
+        "splits": [programs.splits(variant) for variant in entry.variants],
+        "numbers": [numbers for _, numbers in shapes],
         "group_bytes": [group_bytes(row[0][0].weights) for row in formats],
-        "plans": [
-            plans.place(json.dumps(_plan(programs, offer, variant, formats)))
-            for variant in entry.variants
-        ],
+        "plans": places,
     }
 
 
@@ -194,7 +216,10 @@ def _plan(
     programs: Programs,
     offer: Menu,
     model: ModelShape,
+    shape: Hashable,
     formats: list[list[tuple[Setup, Workload]]],
+    *,
+    studied: bool,
 ) -> list[list[list[list[_Ways | None]]]]:
     """Record a model: by formats of weights and cache, kernel and execution; None cannot run."""
     start = [
@@ -202,11 +227,12 @@ def _plan(
     ]
 
     def ways(at: list[int], kernel: str, execution: Execution) -> _Ways | None:
-        whole = model.name in offer.studied and at == start
-        if not whole and (kernel, execution) != (offer.start["kernel"], offer.start["execution"]):
+        usual = (kernel, execution) == (offer.start["kernel"], offer.start["execution"])
+        if not usual and not (studied and at == start):
             return None
         setup, work = formats[at[0]][at[1]]
-        return _ways(programs, offer, model, setup.but(kernel=kernel, execution=execution), work)
+        asked = setup.but(kernel=kernel, execution=execution)
+        return _ways(programs, offer, model, shape, asked, work)
 
     return [
         [
@@ -221,12 +247,17 @@ def _plan(
 
 
 def _ways(
-    programs: Programs, offer: Menu, model: ModelShape, setup: Setup, work: Workload
+    programs: Programs,
+    offer: Menu,
+    model: ModelShape,
+    shape: Hashable,
+    setup: Setup,
+    work: Workload,
 ) -> _Ways | None:
     """Record every way to keep and read the context."""
     ways: _Ways = []
     peak = offer.gpus[0].choice == "peak"
-    formatted, plain = programs.architectures(model, setup.weights)
+    formatted, plain = programs.architectures(model, shape, setup.weights)
     for attention, layout in [*(("standard", each) for each in offer.layouts), ("bifurcated", "")]:
         asked = setup.but(kv_layout=layout or "shared", attention=attention)
         forms = []

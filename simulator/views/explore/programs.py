@@ -5,7 +5,8 @@ is recorded once for all models of an architecture, and timed once for all GPUs 
 model treats alike.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -13,9 +14,14 @@ import numpy as np
 
 from simulator.counts.memory import memory
 from simulator.counts.operation import Operation
-from simulator.counts.transformer import around_attention, attention, attention_shapes
+from simulator.counts.transformer import (
+    around_attention,
+    attention,
+    attention_shapes,
+    check_split,
+)
 from simulator.counts.operation import repeated
-from simulator.errors import SimulatorError
+from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import Frozen
 from simulator.inputs.formats import TENSOR_GROUPS, WeightFormat, WeightFormats
@@ -76,9 +82,14 @@ _TOLD = frozenset({"name", "source", "notes", "max_context_tokens", "weights", "
 
 
 
-def numbers(model: ModelShape) -> list[float]:
-    """Return the numbers in which models of one architecture differ; zeros are none of them."""
-    return [float(leaf) for leaf in _leaves(model) if _is_number(leaf)]
+def shape_of(model: ModelShape) -> tuple[tuple[Any, ...], list[float]]:
+    """Return what models of one architecture have in common, and the numbers that they differ in.
+
+    Zeros are common: what has none of something has no operations for it.
+    """
+    leaves = list(_leaves(model))
+    numbers = [float(leaf) for leaf in leaves if _is_number(leaf)]
+    return tuple(float if _is_number(leaf) else leaf for leaf in leaves), numbers
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -100,7 +111,7 @@ def _is_number(leaf: Any) -> bool:
 
 
 def _replaced(value: Any, numbers: Iterator[Any]) -> Any:
-    """Return a model with other numbers, in the order of :func:`numbers`."""
+    """Return a model with other numbers, in the order of :func:`shape_of`."""
     if isinstance(value, Frozen):
         names = [name for name in type(value).model_fields if name not in _TOLD]
         return value.but(**{name: _replaced(getattr(value, name), numbers) for name in names})
@@ -190,13 +201,14 @@ class Architecture:
     base
         Format of activations.
     known
-        The numbers of all of them: :func:`numbers`, then :func:`group_bytes`.
+        The numbers of all of them, those of :func:`shape_of` and then :func:`group_bytes`, with the
+        groups of GPUs that can split their heads.
     """
 
     model: ModelShape
     base: Dtype
     formats: tuple[tuple[Dtype, Dtype | None], ...]
-    known: dict[tuple[float, ...], None] = field(default_factory=dict)
+    known: dict[tuple[float, ...], list[int]] = field(default_factory=dict)
 
     def with_numbers(self, values: Sequence[Any], name: str) -> tuple[ModelShape, WeightFormats]:
         """Return a model of this architecture and the formats of its weights.
@@ -250,29 +262,34 @@ class Programs:
     intervals: Intervals = field(init=False)
     _architectures: dict[Any, Architecture] = field(default_factory=dict)
     _places: dict[Any, int] = field(default_factory=dict)
+    _recorders: dict[Any, tuple[Recorder, dict[str, Any], list[Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Share the tapes."""
         self.intervals = Intervals(self.tapes)
 
     def architectures(
-        self, model: ModelShape, formats: WeightFormats
+        self, model: ModelShape, shape: Hashable, formats: WeightFormats
     ) -> tuple[Architecture, Architecture]:
-        """Return a model's architecture with its formats, and without, for what has no products.
-
-        All models are to be known before anything is recorded.
-        """
-        shape = tuple(type(leaf) if _is_number(leaf) else leaf for leaf in _leaves(model))
+        """Return a model's architecture with its formats, and without, for what has no products."""
         told = tuple((formats.of(each).dtype, formats.of(each).multiplied) for each in TENSOR_GROUPS)
-        values = (*numbers(model), *group_bytes(formats))
         plain: tuple[tuple[Dtype, Dtype | None], ...] = ((formats.base, None),) * len(told)
+        one, other = (
+            self._architectures.setdefault(
+                (shape, formats.base, each), Architecture(model, formats.base, each)
+            )
+            for each in (told, plain)
+        )
+        return one, other
+
+    def splits(self, model: ModelShape) -> list[int]:
+        """Return the sizes of a group over which the heads of a model can be split."""
         found = []
-        for formatted in (told, plain):
-            key = shape, formats.base, formatted
-            known = self._architectures.setdefault(key, Architecture(model, formats.base, formatted))
-            known.known[values] = None
-            found.append(known)
-        return found[0], found[1]
+        for size in self.sizes:
+            with suppress(WorkloadError):
+                check_split(model, size)
+                found.append(size)
+        return found
 
     def record(self, part: str, architecture: Architecture, setup: Setup) -> int:
         """Record a part of a step, and return its number.
@@ -291,27 +308,23 @@ class Programs:
             "around": self._around, "attention": self._attention, "memory": self._memory
         }[part]
         self.kinds.append({})
-        waiting = np.array([(size, *known) for size in self.sizes for known in architecture.known])
+        waiting = np.array([(size, *known) for known, sizes in architecture.known.items() for size in sizes])
         recordings: list[Recording] = []
         while len(waiting):
-            recorder = Recorder()
-            sizes = {name: recorder.variable(name) for name in VARIABLES}
-            ranks, *values = (recorder.variable(str(at), value) for at, value in enumerate(waiting[0]))
+            recorder, sizes, (ranks, *values) = self._variables(tuple(waiting[0].tolist()))
+            recorder.guards.clear()
             model, formats = architecture.with_numbers(values, f"recorded {id(recorder)}")
             how = setup.but(tensor_parallel=ranks)
             how._checkpoint = formats  # noqa: SLF001 - these are a setup's own
             work = self.work.but(**{name: sizes[name] for name in self.moved})
-            try:
-                found = count(model, how, work, sizes)
-            except SimulatorError:
-                found = None
+            found = count(model, how, work, sizes)
             guards = list(recorder.guards.values())
             expected = [value for _, value in guards]
             tape = self.tapes.add(recorder, [symbol for symbol, _ in guards]) if guards else None
             recordings.append((tape, expected, found))
             held = np.ones(len(waiting), dtype=bool)
             if tape is not None:
-                inputs = [*([0.0] * len(VARIABLES)), *waiting.T]
+                inputs = [*([1.0] * len(VARIABLES)), *waiting.T]
                 for got, value in zip(self.tapes.follow(tape, inputs), expected, strict=True):
                     held &= got == value
             held[0] = True
@@ -319,6 +332,18 @@ class Programs:
         self.recordings.append(recordings)
         self._places[key] = len(self.recordings) - 1
         return self._places[key]
+
+    def _variables(self, known: tuple[float, ...]) -> tuple[Recorder, dict[str, Any], list[Any]]:
+        """Return a recorder for some known numbers, and its variables.
+
+        What several parts of a step have in common is recorded once.
+        """
+        if known not in self._recorders:
+            recorder = Recorder()
+            sizes: dict[str, Any] = {name: recorder.variable(name) for name in VARIABLES}
+            numbers = [recorder.variable(str(at), value) for at, value in enumerate(known)]
+            self._recorders[known] = recorder, sizes, numbers
+        return self._recorders[known]
 
     def kinds_of(self, *parts: int) -> dict[Family, tuple[bool, bool]]:
         """Return the kinds of kernels of some parts together."""

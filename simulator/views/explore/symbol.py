@@ -86,6 +86,8 @@ class Recorder:
         if name not in _CODE:
             raise TypeError(f"the explorer's page cannot follow numpy's {name}")
         operands = tuple(operands)
+        if name == "not_equal" and operands[0] is operands[1]:
+            return False
         if name in _NEUTRAL and (known := _unchanged(name, *operands)) is not None:
             return known
         key = (name, *map(_identity, operands))
@@ -138,7 +140,9 @@ class Symbol(np.ndarray[Any, Any]):
 
     def __bool__(self) -> bool:
         """Return whether it is not zero."""
-        return bool(self._decided())
+        if isinstance(self.value, np.bool_):
+            return bool(self._decided())
+        return bool((self != 0)._decided())
 
     def __int__(self) -> int:
         """Return a known whole number."""
