@@ -24,19 +24,28 @@ function nearestPosition(values, value) {
 
 function buildControls() {
   const menus = MENUS.map((menu) => {
-    const select = element("select", { id: menu.key });
+    const select = element("select", { id: menu.key, "aria-describedby": `${menu.key}-hint` });
     select.addEventListener("change", () => {
-      const value = menu.names ? select.selectedIndex : Number(select.value);
+      const value = menu.names ? menu.names.indexOf(select.value) : Number(select.value);
       const changed = { ...state, [menu.field]: value };
       if (menu.field === "model") changed.kv_heads = data.models[value].kv_heads;
       change(changed);
     });
     controls[menu.field] = { select };
+    return element("div", { class: "control" }, labelOf(menu), select);
+  });
+  const limits = LIMITS.map((limit) => {
+    const { box, problem } = boxOf(limit);
+    box.setAttribute("inputmode", "decimal");
+    listen(box, problem, limitProblem, (text) => {
+      change({ ...state, [limit.field]: Number(text) || null }, limit.field);
+    });
+    controls[limit.field] = { box, problem };
     return element(
       "div",
       { class: "control" },
-      element("label", { for: menu.key }, menu.label),
-      select,
+      element("div", { class: "row" }, labelOf({ ...limit, key: `${limit.key}-text` }), box),
+      problem,
     );
   });
   const sizes = SIZES.map((size) => {
@@ -49,87 +58,164 @@ function buildControls() {
       step: 1,
       "aria-describedby": `${size.key}-hint`,
     });
-    const box = element("input", {
-      type: "text",
-      id: `${size.key}-text`,
-      inputmode: "text",
-      autocomplete: "off",
-      spellcheck: "false",
-      "aria-label": `${size.label}, exact`,
-      "aria-describedby": `${size.key}-problem`,
-    });
-    const problem = element("div", { class: "problem", id: `${size.key}-problem`, role: "alert" });
+    const { box, problem } = boxOf(size);
+    box.setAttribute("aria-label", `${size.label}, exact`);
     slider.addEventListener("input", () =>
       change({ ...state, [size.field]: values[slider.value] }),
     );
-    box.addEventListener("input", () => {
-      const value = parseSize(box.value);
-      const wrong = sizeProblem(size.field, value);
-      problem.textContent = wrong;
-      box.setAttribute("aria-invalid", String(wrong !== ""));
-      if (wrong === "") change({ ...state, [size.field]: value }, size.field);
-    });
-    box.addEventListener("blur", showControls);
+    const wrong = (text) => sizeProblem(size.field, parseSize(text));
+    listen(box, problem, wrong, (text) =>
+      change({ ...state, [size.field]: parseSize(text) }, size.field),
+    );
     controls[size.field] = { slider, box, problem, values };
     return element(
       "div",
       { class: "control" },
-      element(
-        "div",
-        { class: "row" },
-        element(
-          "span",
-          {},
-          element("label", { for: size.key }, size.label),
-          " ",
-          element("span", { class: "hint", id: `${size.key}-hint` }, size.hint),
-        ),
-        box,
-      ),
+      element("div", { class: "row" }, labelOf(size), box),
       slider,
       problem,
     );
   });
-  const reset = element("button", { type: "button", id: "reset" }, "Back to the scenario");
-  reset.addEventListener("click", () => change(runnable(start)));
   const form = document.getElementById("controls");
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.append(...sizes, element("div", { class: "menus" }, ...menus), reset);
+  form.append(
+    element("div", { class: "sizes" }, ...sizes),
+    element("div", { class: "menus" }, ...menus, ...limits),
+  );
+  if (window.innerWidth <= NARROW_PX) document.getElementById("settings").open = false;
+  buildActions();
+}
+
+/* Where the page has one column; as in explore.css. */
+const NARROW_PX = 860;
+
+/* A control's name, and below it what it means. */
+function labelOf({ key, label, hint }) {
+  return element(
+    "span",
+    {},
+    element("label", { for: key }, label),
+    element("span", { class: "hint", id: `${key.replace("-text", "")}-hint` }, hint),
+  );
+}
+
+/* A box to type in, and a place to say what is wrong with it. */
+function boxOf({ key }) {
+  const box = element("input", {
+    type: "text",
+    id: `${key}-text`,
+    autocomplete: "off",
+    spellcheck: "false",
+    "aria-describedby": `${key}-problem`,
+  });
+  box.addEventListener("blur", () => showControls());
+  return {
+    box,
+    problem: element("div", { class: "problem", id: `${key}-problem`, role: "alert" }),
+  };
+}
+
+/* Take what is typed as long as nothing is wrong with it. */
+function listen(box, problem, wrongWith, take) {
+  box.addEventListener("input", () => {
+    const wrong = wrongWith(box.value);
+    problem.textContent = wrong;
+    box.setAttribute("aria-invalid", String(wrong !== ""));
+    if (wrong === "") take(box.value);
+  });
+}
+
+function buildActions() {
+  const actions = {
+    pin: ["Pin to compare", () => {
+      pinned = pinned ? null : { ...state };
+      change(state);
+    }],
+    link: ["Copy link", () => copy(location.href, "link")],
+    command: ["Copy command", () => copy(command(), "command")],
+    csv: ["Download CSV", () => download(csv(), "bifurcate.csv")],
+    reset: ["Back to the scenario", () => change(start)],
+  };
+  document.getElementById("actions").append(
+    ...Object.entries(actions).map(([id, [text, act]]) => {
+      const button = element("button", { type: "button", id }, text);
+      button.addEventListener("click", act);
+      return button;
+    }),
+    element("span", { id: "done", role: "status" }),
+  );
+}
+
+/* Put a text on the clipboard; where a browser refuses, show it to be copied by hand. */
+function copy(text, what) {
+  const done = () => setText("done", `Copied the ${what}.`);
+  const refused = () => setText("done", text);
+  if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, refused);
+  else refused();
+}
+
+function download(text, name) {
+  const link = element("a", {
+    href: URL.createObjectURL(new Blob([text], { type: "text/csv" })),
+    download: name,
+  });
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+/* Options of a menu, under headings where it has groups. */
+function optionsOf({ names, texts, group }) {
+  if (!names) {
+    const own = data.models[state.model];
+    return own.choices.map((count) =>
+      element("option", { value: count }, own.kv_heads === count ? `${count} (the model's)` : `${count}`),
+    );
+  }
+  const shown = texts ? texts() : names;
+  const options = names.map((value, at) => element("option", { value }, shown[at]));
+  if (!group) return options;
+  const groups = new Map();
+  options.forEach((option, at) => {
+    const label = group(at);
+    if (!groups.has(label)) groups.set(label, element("optgroup", { label }));
+    groups.get(label).append(option);
+  });
+  return [...groups.values()];
 }
 
 /* Show the state in the controls; the box that is being typed in is left alone. */
 function showControls(typing) {
-  for (const { field, names, texts } of MENUS) {
+  for (const menu of MENUS) {
+    const { field, names, texts } = menu;
     const { select } = controls[field];
-    const own = data.models[state.model];
-    const options = names
-      ? names.map((name, at) => [name, texts ? texts[at] : name])
-      : own.choices.map((count) => [
-          count,
-          count === own.kv_heads ? `${count} (the model's)` : String(count),
-        ]);
-    const signature = options.map(([, text]) => text).join("|");
-    if (select.dataset.options !== signature) {
-      select.replaceChildren(...options.map(([value, text]) => element("option", { value }, text)));
+    const signature = names ? texts && `${texts()}` : `${state.model}`;
+    if (!select.options.length || select.dataset.options !== signature) {
+      select.replaceChildren(...optionsOf(menu));
       select.dataset.options = signature;
     }
-    if (field === "kernel" || field === "execution") {
+    if (names && !["model", "gpu", "kv_layout"].includes(field)) {
       [...select.options].forEach((option, at) => {
-        option.disabled = !runs({ ...state, [field]: at });
+        option.disabled = !engine.runs({ ...state, [field]: at });
       });
     }
     select.value = String(names ? names[state[field]] : state[field]);
     select.disabled = select.options.length < 2;
   }
   for (const { field, unit } of SIZES) {
-    const { slider, box, problem, values } = controls[field];
+    const { slider, values } = controls[field];
     slider.value = nearestPosition(values, state[field]);
     slider.disabled = !data.moved.includes(field);
-    box.readOnly = slider.disabled;
+    controls[field].box.readOnly = slider.disabled;
     slider.setAttribute("aria-valuetext", `${sizeText(state[field])} ${unit}`);
+  }
+  for (const { field, empty } of [...SIZES, ...LIMITS]) {
+    const { box, problem } = controls[field];
+    if (empty) box.placeholder = String(empty());
     if (field === typing) continue;
-    box.value = sizeText(state[field]);
+    box.value = empty ? state[field] || "" : sizeText(state[field]);
     box.setAttribute("aria-invalid", "false");
     problem.textContent = "";
   }
+  setText("pin", pinned ? "Unpin" : "Pin to compare");
+  setText("done", "");
 }

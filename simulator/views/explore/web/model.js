@@ -5,14 +5,18 @@
  * programs.py). There are no equations of the model here: only arithmetic, sums over a step's
  * operations, and the rules by which `bifurcate compare` picks a winner and a break-even point.
  *
- * makeModel(data) returns functions of a state: {model, gpu, kv_heads, kernel, execution, kv_layout,
- * samples, context_tokens, decoded_tokens, prompts}, where the first six are places in the menus.
+ * makeModel(data) returns functions of a state: sizes (samples, context_tokens, decoded_tokens,
+ * prompts, query_tokens), kv_heads, and places in the menus (model, gpu, weight_dtype, kv_dtype,
+ * tensor_parallel, kernel, execution, kv_layout).
  */
 function makeModel(data) {
   const operandsOf = data.opcodes.map((name) =>
-    name === "where" ? 3 : ["negative", "sqrt", "square"].includes(name) ? 1 : 2,
+    name === "where" ? 3 : ["negative", "rint", "sqrt", "square"].includes(name) ? 1 : 2,
   );
-  const places = ["model", "gpu", "kv_heads", "kernel", "execution"];
+  const places = [
+    ...["model", "gpu", "kv_heads", "weight_dtype", "kv_dtype", "tensor_parallel"],
+    ...["kernel", "execution"],
+  ];
   // "Infinity" is a text there.
   const tapes = data.tapes.map((tape) => tape.map(Number));
   const registers = new Float64Array(
@@ -28,6 +32,8 @@ function makeModel(data) {
         multiply: (a, b) => a * b,
         divide: (a, b) => a / b,
         floor_divide: (a, b) => Math.floor(a / b),
+        remainder: (a, b) => a - b * Math.floor(a / b),
+        rint: (a) => (Math.abs(a % 1) === 0.5 ? 2 * Math.round(a / 2) : Math.round(a)),
         negative: (a) => -a,
         maximum: (a, b) => (a > b ? a : b),
         minimum: (a, b) => (a < b ? a : b),
@@ -63,34 +69,75 @@ function makeModel(data) {
     return outputs.map(value);
   }
 
-  /* What each form of a way to keep and read the context needs: the numbers of its step, of its
-     memory's tape and of its interval. */
-  function programsOf(state, way) {
-    const { programs, choices } = data.models[state.model];
-    const variant = choices.indexOf(state.kv_heads);
-    return programs[variant][state.kernel][state.execution][data.ways.indexOf(way)];
+  /* Numbers that code may have decided by: GPUs of the group, and those of the model. */
+  function knownOf(state) {
+    const { choices, numbers, group_bytes: bytes } = data.models[state.model];
+    const own = numbers[choices.indexOf(state.kv_heads)];
+    const gpus = data.choices.tensor_parallel[state.tensor_parallel];
+    return [gpus, ...own, ...bytes[state.weight_dtype]];
   }
 
   function variablesOf(state) {
     const { resident_blocks, memory_bytes: card_bytes } = data.gpus[state.gpu];
     const values = { ...state, resident_blocks, card_bytes };
-    return data.variables.map((name) => values[name]);
+    return [...data.variables.map((name) => values[name]), ...knownOf(state)];
+  }
+
+  /* Every way to keep and read the context; null if the page has none, or the model cannot. */
+  function waysOf(state) {
+    const { choices, plans, splits } = data.models[state.model];
+    const at = choices.indexOf(state.kv_heads);
+    const gpus = data.choices.tensor_parallel[state.tensor_parallel];
+    if (!splits[at].includes(gpus) || (gpus > 1 && !data.gpus[state.gpu].linked)) return null;
+    const plan = data.plans[plans[at]][state.weight_dtype][state.kv_dtype];
+    return plan[state.kernel][state.execution];
+  }
+
+  /* What was recorded for models with the numbers of this one: the first whose guards hold. */
+  function recorded(part, variables) {
+    const holds = ([guards, expected]) =>
+      guards === null ||
+      follow(guards, variables).every((value, at) => Number(value) === expected[at]);
+    return data.recordings[part].find(holds)[2];
+  }
+
+  /* What each form of a way needs: the operations of its step, its memory's tape, its interval. */
+  const kept = new Map();
+
+  function programsOf(state, way) {
+    const key = `${way} ${places.map((name) => state[name])}`;
+    if (!kept.has(key)) {
+      const variables = variablesOf(state);
+      const forms = waysOf(state)[data.ways.indexOf(way)];
+      const programs = forms.map(([around, attention, memory, interval]) => {
+        const [before, after] = recorded(around, variables);
+        return {
+          operations: [...before, ...recorded(attention, variables), ...after],
+          memory: recorded(memory, variables),
+          interval,
+        };
+      });
+      kept.set(key, programs);
+    }
+    return kept.get(key);
   }
 
   /* Time every operation of a step, and hand each to `see`. */
   function walk(state, program, see) {
     const variables = variablesOf(state);
     const gpu = data.gpus[state.gpu];
-    for (const number of data.steps[program[0]]) {
-      const [name, repeat, timing, tape] = data.operations[number];
+    for (const number of program.operations) {
+      const [name, timing, tape] = data.operations[number];
       const quantities = follow(tape, variables);
-      see(name, repeat, timing, quantities, follow(gpu.times[timing], quantities), number);
+      const times = gpu.times[timing];
+      const time = Array.isArray(times) ? times[state.tensor_parallel] : times;
+      see(name, quantities.at(-1), timing, quantities, follow(time, quantities), number);
     }
   }
 
   /* Memory on one GPU. [bytes] */
   function memory(state, program) {
-    const parts = follow(program[1], variablesOf(state));
+    const parts = follow(program.memory, variablesOf(state));
     const named = Object.fromEntries(data.memory_columns.map((name, at) => [name, parts[at]]));
     const holds = (bytes) => named.capacity_bytes >= bytes;
     const verdict = holds(named.high_bytes)
@@ -180,7 +227,7 @@ function makeModel(data) {
       totals,
       tokens_per_s: (state.prompts * state.samples * accepted) / total,
       memory: memory(state, program),
-      interval: interval(state, way, program[2], spent, families),
+      interval: interval(state, way, program.interval, spent, families),
     };
   }
 
@@ -193,7 +240,7 @@ function makeModel(data) {
       inputs.push(...(families[family] || [0, 0, 0, 0, 0]), ...spread);
     });
     const [low, high, ...errors] = follow(tape, inputs);
-    if (data.gpus[state.gpu].unknown[state.model][data.ways.indexOf(way)]) {
+    if (data.gpus[state.gpu].unknown[state.model][data.ways.indexOf(way)] === "1") {
       return { number, low: Math.min(spent[4], spent[0]), high: Infinity, errors };
     }
     return { number, low, high, errors };
@@ -321,14 +368,25 @@ function makeModel(data) {
     return low;
   }
 
-  /* The most that fits in memory; null if not even the least does. */
-  function mostThatFits(state, way, field) {
+  /* The most samples that fit in memory; null if not even one does. */
+  function mostThatFits(state, way) {
     const { program } = brief(state, way);
-    const fits = (value) => memory({ ...state, [field]: value }, program).fits;
-    const low = field === "samples" ? 1 : 0;
-    if (!fits(low)) return null;
-    const firstTooMany = smallest((value) => !fits(value), low, data.limits.count);
-    return firstTooMany === null ? data.limits.count : firstTooMany - 1;
+    return mostSamples(state, (at) => memory(at, program).fits);
+  }
+
+  /* The most that fit and decode a step within some seconds. */
+  function mostInTime(state, way, seconds) {
+    const found = mostThatFits(state, way);
+    const most = found && mostSamples(state, (at) => brief(at, way).seconds <= seconds);
+    return most && Math.min(most, found);
+  }
+
+  /* The largest number of samples for which a condition holds; null if not for one. */
+  function mostSamples(state, holds) {
+    const fails = (samples) => !holds({ ...state, samples });
+    if (fails(1)) return null;
+    const first = smallest(fails, 1, data.limits.count);
+    return first === null ? data.limits.count : first - 1;
   }
 
   /* The smallest whole number for which a condition holds that stays true once it is. */
@@ -354,7 +412,10 @@ function makeModel(data) {
     return yes;
   }
 
-  return { follow, step, brief, compare, winner, ratioInterval, breakEven, mostThatFits };
+  return {
+    ...{ follow, step, brief, compare, winner, ratioInterval, breakEven },
+    ...{ mostThatFits, mostInTime, runs: (state) => waysOf(state) !== null },
+  };
 }
 
 if (typeof module !== "undefined") module.exports = { makeModel };

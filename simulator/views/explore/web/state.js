@@ -12,7 +12,7 @@ const SIZES = [
     key: "samples",
     flag: "-n",
     label: "Samples",
-    hint: "of each context",
+    hint: "continuations of each context",
     unit: "samples",
     axis: "samples of each context",
   },
@@ -21,7 +21,7 @@ const SIZES = [
     key: "context",
     flag: "--context",
     label: "Context",
-    hint: "shared tokens",
+    hint: "tokens that the samples share",
     unit: "context tokens",
     axis: "shared context [tokens]",
   },
@@ -30,7 +30,7 @@ const SIZES = [
     key: "decoded",
     flag: "--decoded",
     label: "Own tokens",
-    hint: "per sample",
+    hint: "that each sample has decoded so far",
     unit: "own tokens",
     axis: "own tokens of each sample",
   },
@@ -39,7 +39,7 @@ const SIZES = [
     key: "prompts",
     flag: "--prompts",
     label: "Prompts",
-    hint: "at once",
+    hint: "different contexts in the batch",
     unit: "prompts",
     axis: "prompts",
   },
@@ -48,51 +48,130 @@ const SIZES = [
     key: "query-tokens",
     flag: "--query-tokens",
     label: "Query tokens",
-    hint: "per step",
+    hint: "of a sequence in a step; more than 1 check drafts",
     unit: "query tokens",
     axis: "query tokens per step",
   },
 ].filter(({ field }) => field in data.ranges);
+/* Numbers that are no sizes; none is as good as any. */
+const LIMITS = [
+  {
+    field: "target_step_ms",
+    key: "target",
+    label: "Target",
+    hint: "longest acceptable step [ms]",
+    empty: () => "none",
+  },
+  {
+    field: "price",
+    key: "price",
+    label: "Price",
+    hint: "of a GPU [USD per hour]",
+    empty: () => data.gpus[state.gpu].usd_per_hour || "unknown",
+  },
+];
 const LAYOUTS = {
   copies: "a context copy each",
   shared: "one stored context",
   rebuilt: "the context rebuilt each step",
 };
+const ORIGINS = {
+  fitted: "Fitted to times measured on it",
+  carried: "Carried over from measured GPUs",
+  peak: "Published peaks",
+};
+const offered = (field) => data.choices[field].map(String);
 const MENUS = [
-  { field: "model", key: "model", label: "Model", names: data.models.map(({ name }) => name) },
+  {
+    field: "model",
+    key: "model",
+    label: "Model",
+    hint: "the scenario's first, then every preset",
+    names: data.models.map(({ name }) => name),
+  },
   {
     field: "gpu",
     key: "gpu",
     label: "GPU",
+    hint: "and what its times rest on",
     names: data.gpus.map(({ id }) => id),
-    texts: data.gpus.map(({ name }) => name),
+    texts: () => data.gpus.map(({ name }) => name),
+    group: (at) => ORIGINS[data.gpus[at].origin],
   },
-  { field: "kv_heads", key: "kv-heads", label: "KV heads" },
-  { field: "kernel", key: "kernel", label: "Kernel", names: data.kernels },
-  { field: "execution", key: "execution", label: "Execution", names: data.executions },
+  {
+    field: "tensor_parallel",
+    key: "tp",
+    flag: "--tp",
+    label: "Tensor parallel",
+    hint: "GPUs that split each layer",
+    names: offered("tensor_parallel"),
+  },
+  {
+    field: "weight_dtype",
+    key: "dtype",
+    flag: "--dtype",
+    label: "Weights",
+    hint: "number format of the layers' matrices",
+    names: offered("weight_dtype"),
+    texts: () => ownFormat("weight_dtype", "dtypes"),
+  },
+  {
+    field: "kv_dtype",
+    key: "kv-dtype",
+    flag: "--kv-dtype",
+    label: "KV cache",
+    hint: "number format of cached keys and values",
+    names: offered("kv_dtype"),
+    texts: () => ownFormat("kv_dtype", "kv_dtypes"),
+  },
   {
     field: "kv_layout",
     key: "kv-layout",
+    flag: "--kv-layout",
     label: "Standard keeps",
+    hint: "how standard attention stores the context",
     names: data.layouts,
-    texts: data.layouts.map((layout) => LAYOUTS[layout]),
+    texts: () => data.layouts.map((layout) => LAYOUTS[layout]),
+  },
+  { field: "kv_heads", key: "kv-heads", label: "KV heads", hint: "what if the model had others" },
+  {
+    field: "kernel",
+    key: "kernel",
+    flag: "--kernel",
+    label: "Kernel",
+    hint: "of attention; all for the scenario's models",
+    names: offered("kernel"),
+  },
+  {
+    field: "execution",
+    key: "execution",
+    flag: "--execution",
+    label: "Execution",
+    hint: "how the GPU is given its kernels",
+    names: offered("execution"),
   },
 ];
 const start = {
   ...Object.fromEntries(SIZES.map(({ field }) => [field, data.start[field]])),
-  model: indexOf(data.models, ({ name }) => name === data.start.model),
-  gpu: indexOf(data.gpus, ({ id }) => id === data.start.gpu),
+  ...Object.fromEntries(
+    MENUS.filter(({ names }) => names).map(({ field, names }) => [
+      field,
+      Math.max(0, names.indexOf(String(data.start[field]))),
+    ]),
+  ),
   kv_heads: data.start.kv_heads,
-  kernel: data.kernels.indexOf(data.start.kernel),
-  execution: data.executions.indexOf(data.start.execution),
-  kv_layout: data.layouts.indexOf(data.start.kv_layout),
+  target_step_ms: data.target_step_ms,
+  price: null,
 };
 let state = runnable(start);
+let pinned = null;
 const controls = {};
 const boxes = {};
 
-function indexOf(items, test) {
-  return Math.max(0, items.findIndex(test));
+/* Names of formats, "auto" being the checkpoint's own. */
+function ownFormat(field, of) {
+  const [own] = data.models[state.model][of];
+  return data.choices[field].map((name) => (name === "auto" ? `${own} (the checkpoint's)` : name));
 }
 
 /* The nearest state that the page has a program for: a model may lack KV heads or a kernel. */
@@ -102,19 +181,14 @@ function runnable(wanted) {
   if (!choices.includes(chosen.kv_heads)) {
     chosen.kv_heads = choices.includes(own) ? own : choices.at(-1);
   }
-  if (runs(chosen)) return chosen;
-  const places = (names, first) => [names.indexOf(first), ...names.keys()].filter((at) => at >= 0);
-  const others = [
-    ...places(data.kernels, "flash").map((kernel) => ({ ...chosen, kernel })),
-    ...places(data.executions, "graph").map((execution) => ({ ...chosen, execution })),
-  ];
-  return others.find(runs) || chosen;
-}
-
-/* Whether the page has a program for a state. */
-function runs({ model: at, kv_heads: kvHeads, kernel, execution }) {
-  const { choices, programs } = data.models[at];
-  return programs[choices.indexOf(kvHeads)][kernel][execution] !== null;
+  const tries = [["kernel", "flash"], ["execution", "graph"], ["tensor_parallel", "1"]];
+  for (const [field, usual] of [[], ...tries]) {
+    if (field) chosen[field] = Math.max(0, offered(field).indexOf(usual));
+    if (engine.runs(chosen)) return chosen;
+  }
+  const begin = { kernel: data.start.kernel, execution: data.start.execution };
+  for (const [field, name] of Object.entries(begin)) chosen[field] = offered(field).indexOf(name);
+  return chosen;
 }
 
 /* Read 8192, 8K (8192) or 8k (8000), as the command line does; null for what is no count. */
@@ -141,48 +215,78 @@ function sizeProblem(field, value) {
     context_tokens: context,
     decoded_tokens: own,
     query_tokens: query = 1,
-  } = { query_tokens: data.kept.query_tokens, ...state, [field]: value };
+  } = { ...state, [field]: value };
   if (prompts * samples * (context + own + query) > data.limits.tokens) {
     return "too many tokens in all";
   }
   return "";
 }
 
-/* The address keeps the state, so that a view can be kept and passed on. */
-function writeAddress() {
+/* What is wrong with a target or a price, or nothing. */
+function limitProblem(text) {
+  return text.trim() === "" || Number(text) > 0 ? "" : "write a number above 0, or nothing";
+}
+
+/* A state in words, as an address holds it. */
+function wordsOf(chosen) {
   const words = [
-    ...MENUS.map(({ field, key, names }) => [key, names ? names[state[field]] : state[field]]),
-    ...SIZES.map(({ field, key }) => [key, state[field]]),
+    ...MENUS.map(({ field, key, names }) => [key, names ? names[chosen[field]] : chosen[field]]),
+    ...SIZES.map(({ field, key }) => [key, chosen[field]]),
+    ...LIMITS.filter(({ field }) => chosen[field]).map(({ field, key }) => [key, chosen[field]]),
   ];
-  const hash = words.map(([key, value]) => `${key}=${encodeURIComponent(value)}`).join("&");
-  history.replaceState(null, "", `#${hash}`);
+  return words.map(([key, value]) => `${key}=${encodeURIComponent(value)}`).join("&");
+}
+
+/* The address keeps what is shown and what is pinned, so that a view can be kept and passed on. */
+function writeAddress() {
+  const pin = pinned ? `&pin=${encodeURIComponent(wordsOf(pinned))}` : "";
+  history.replaceState(null, "", `#${wordsOf(state)}${pin}`);
 }
 
 /* Take what an address says; what it says that this page cannot do is named, and left. */
 function readAddress() {
-  const ignored = [];
   const words = new URLSearchParams(location.hash.slice(1));
+  const pin = words.get("pin");
+  words.delete("pin");
+  const ignored = [];
+  pinned = pin ? readWords(new URLSearchParams(pin), ignored) : null;
+  state = readWords(words, ignored);
+  return ignored;
+}
+
+function readWords(words, ignored) {
   const wanted = { ...start };
   for (const [key, text] of words) {
     const menu = MENUS.find((item) => item.key === key);
     const size = SIZES.find((item) => item.key === key);
+    const limit = LIMITS.find((item) => item.key === key);
     if (menu && menu.names && menu.names.includes(text)) {
       wanted[menu.field] = menu.names.indexOf(text);
     } else if (menu && !menu.names && Number(text) > 0) wanted[menu.field] = Number(text);
     else if (size && sizeProblem(size.field, parseSize(text)) === "") {
       wanted[size.field] = parseSize(text);
-    } else ignored.push(`${key}=${text}`);
+    } else if (limit && Number(text) > 0) wanted[limit.field] = Number(text);
+    else ignored.push(`${key}=${text}`);
   }
   if (words.has("model") && !words.has("kv-heads")) {
     wanted.kv_heads = data.models[wanted.model].kv_heads;
   }
   const taken = runnable(wanted);
-  if (words.has("kv-heads") && taken.kv_heads !== wanted.kv_heads) {
-    ignored.push(`kv-heads=${wanted.kv_heads}`);
+  for (const { field, key, names } of MENUS) {
+    if (words.has(key) && taken[field] !== wanted[field]) {
+      ignored.push(`${key}=${names ? names[wanted[field]] : wanted[field]}`);
+    }
   }
-  if (words.has("kernel") && taken.kernel !== wanted.kernel) {
-    ignored.push(`kernel=${data.kernels[wanted.kernel]}`);
+  return taken;
+}
+
+/* What a page says of another state than its own. */
+function inState(other, say) {
+  const own = state;
+  state = other;
+  try {
+    return say();
+  } finally {
+    state = own;
   }
-  state = taken;
-  return ignored;
 }
