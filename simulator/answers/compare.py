@@ -115,6 +115,11 @@ class Comparison:
         return advise(self)
 
     @property
+    def both_fit(self) -> bool:
+        """Whether the speed-up is over something that can run."""
+        return bool(self.standard.memory.fits and self.bifurcated.memory.fits)
+
+    @property
     def nothing_shared(self) -> bool:
         """Whether there is no context: what differs are the kernels, not the reads."""
         return not self.standard.workload.context_tokens
@@ -127,9 +132,7 @@ class Comparison:
     def _standard(self, layout: KvLayout) -> Estimate:
         """Return the step under standard attention in another layout."""
         asked = self.standard
-        return estimate(
-            asked.model, asked.gpu, asked.setup.but(kv_layout=layout), asked.workload
-        )
+        return estimate(asked.model, asked.gpu, asked.setup.but(kv_layout=layout), asked.workload)
 
     def _gain(self, field: str) -> Callable[[int], float]:
         """Return the speed-up as a function of one size, all else equal."""

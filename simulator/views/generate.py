@@ -86,21 +86,24 @@ def generate_view(results: Mapping[str, Generation]) -> "RenderableType":
     # Each kind of attention may take another form of latent attention.
     every = (note for result in results.values() for note in result.notes)
     forms = [note for note in every if note.startswith("Latent attention")]
-    said = []
-    if len(results) > 1:
-        said = [f"Over the whole request bifurcated is {text.times_as(_speedup(results))}."]
     return columns.stack(
         estimate.question(first.last_step, attention=False, output_tokens=first.output_tokens),
         "",
         columns.as_table(TABLE, results.values()),
         "",
-        *said,
-        *columns.notes(
-            [
-                *text.without_shortage([*first.notes, *forms]),
-                *text.copies_notes(first.last_step.setup, first.last_step.workload),
-            ]
-        ),
+        *([verdict(results)] if len(results) > 1 else []),
+        *columns.notes(text.without_shortage([*first.notes, *forms])),
+    )
+
+
+def verdict(results: Mapping[str, Generation]) -> str:
+    """Say how requests under both kinds of attention compare, or which do not fit in memory."""
+    unfit = [name for name, result in results.items() if not result.memory.fits]
+    if unfit:
+        return f"To the end of the request {' and '.join(unfit)} attention does not fit in memory."
+    return (
+        "Over the whole request, prefill included, bifurcated is "
+        f"{text.times_as(_speedup(results))}."
     )
 
 
