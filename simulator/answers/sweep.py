@@ -436,8 +436,9 @@ def summarise(scenario: Scenario, **settings: Any) -> GridSummary:
             decided[verdict] += int((block["verdict"] == verdict).sum())
         both = block["standard_fits"] & block["bifurcated_fits"]
         both_fit += int(both.sum())
-        for towards in (here, -here):  # the first that fits both ways, if any does
-            extremes.append(_row(block, int(np.lexsort((towards, ~both))[0])))
+        # Each the first in the order of the speed-up, after those that fit both ways.
+        ends = (int(np.lexsort((order, ~both))[0]) for order in (here, -here))
+        extremes += [_row(block, end) for end in ends]
         if grid.points <= MOST_POINTS_LISTED:
             rows += [_row(block, index) for index in range(len(here))]
     return GridSummary(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.generate import Generation
+from simulator.inputs.setup import Attention
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
 
@@ -59,7 +60,7 @@ TABLE = (
 )
 
 
-def generate_object(results: Mapping[str, Generation]) -> Row:
+def generate_object(results: Mapping[Attention, Generation]) -> Row:
     """Return requests under one or both kinds of attention as one JSON object."""
     first = next(iter(results.values()))
     step = first.last_step
@@ -75,12 +76,12 @@ def generate_object(results: Mapping[str, Generation]) -> Row:
     return answer
 
 
-def generate_rows(results: Mapping[str, Generation]) -> list[Row]:
+def generate_rows(results: Mapping[Attention, Generation]) -> list[Row]:
     """Return requests as one tidy row for each kind of attention."""
     return [columns.as_object(ROW, result) for result in results.values()]
 
 
-def generate_view(results: Mapping[str, Generation]) -> "RenderableType":
+def generate_view(results: Mapping[Attention, Generation]) -> "RenderableType":
     """Return whole requests as a table."""
     first = next(iter(results.values()))
     # Each kind of attention may take another form of latent attention.
@@ -96,7 +97,7 @@ def generate_view(results: Mapping[str, Generation]) -> "RenderableType":
     )
 
 
-def verdict(results: Mapping[str, Generation]) -> str:
+def verdict(results: Mapping[Attention, Generation]) -> str:
     """Say how requests under both kinds of attention compare, or which do not fit in memory."""
     unfit = [name for name, result in results.items() if not result.memory.fits]
     if unfit:
@@ -107,6 +108,6 @@ def verdict(results: Mapping[str, Generation]) -> str:
     )
 
 
-def _speedup(results: Mapping[str, Generation]) -> float:
+def _speedup(results: Mapping[Attention, Generation]) -> float:
     """Return standard's whole time over bifurcated's."""
     return results["standard"].total_s / results["bifurcated"].total_s

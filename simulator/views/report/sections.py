@@ -272,9 +272,7 @@ def request_section(decision: Decision) -> Html:
             generate.TABLE,
             decision.requests.values(),
         ),
-        tag(
-            "p", f"{generate.verdict(dict(decision.requests))}{at_step} {first.steps_note}".rstrip()
-        ),
+        tag("p", f"{generate.verdict(decision.requests)}{at_step} {first.steps_note}".rstrip()),
     )
 
 
