@@ -17,7 +17,7 @@ from simulator.inputs.workload import Workload
 from simulator.resources import readable
 from simulator.timing.constants import Rates, rates
 
-LAYOUTS: tuple[KvLayout, ...] = ("copies", "shared")
+LAYOUTS: tuple[KvLayout, ...] = ("shared", "copies")
 # The sliders and their ranges; typed values may go beyond.
 RANGES = {
     "samples": (1, 4096),
