@@ -1,6 +1,5 @@
 """Random states of an explorer's page, and what the Python model says of them."""
 
-import itertools
 import math
 import random
 from typing import Any
@@ -55,41 +54,48 @@ def random_states(data: dict[str, Any], count: int, seed: int) -> list[dict[str,
     states: list[dict[str, int]] = []
     while len(states) < count:
         model = rng.randrange(len(data["models"]))
-        choices = data["models"][model]["choices"]
         state = {
             "model": model,
             "gpu": rng.randrange(len(data["gpus"])),
-            "kv_heads": rng.choice(choices),
-            "kernel": rng.randrange(len(data["kernels"])),
-            "execution": rng.randrange(len(data["executions"])),
+            "kv_heads": rng.choice(data["models"][model]["choices"]),
             "kv_layout": rng.randrange(len(data["layouts"])),
+            **{name: rng.randrange(len(items)) for name, items in data["choices"].items()},
             **{name: size(*ends) for name, ends in data["ranges"].items()},
         }
-        programs = data["models"][model]["programs"][choices.index(state["kv_heads"])]
-        if programs[state["kernel"]][state["execution"]] is not None:
+        if rng.random() < 0.5:  # most models have no other kernel
+            for name in ("kernel", "execution"):
+                state[name] = data["choices"][name].index(data["start"][name])
+        if _runs(data, state):
             states.append(state)
     return states
+
+
+def _runs(data: dict[str, Any], state: dict[str, int]) -> bool:
+    """Return whether a page has a state."""
+    model = data["models"][state["model"]]
+    at = model["choices"].index(state["kv_heads"])
+    size = data["choices"]["tensor_parallel"][state["tensor_parallel"]]
+    if size not in model["splits"][at] or (size > 1 and not data["gpus"][state["gpu"]]["linked"]):
+        return False
+    plan = data["plans"][model["plans"][at]][state["weight_dtype"]][state["kv_dtype"]]
+    return plan[state["kernel"]][state["execution"]] is not None
 
 
 def covering(data: dict[str, Any], states: list[dict[str, int]]) -> list[dict[str, int]]:
     """Return of some states those that make the script follow what none before them did.
 
-    A state follows the tapes of its operations, of their times on its GPU, of its memory and of its
-    interval. A tape is wrong in all states that follow it, or in few only where it is decided by
-    sizes; then others of its structure, of which there are far fewer than tapes, are wrong too.
+    A state follows what was recorded of its parts, for models of its architecture and groups of its
+    size, and their times on its GPU. What is wrong there is wrong in all states that follow it.
     """
     followed: set[tuple[Any, ...]] = set()
     chosen = []
     for state in states:
         model = data["models"][state["model"]]
-        programs = model["programs"][model["choices"].index(state["kv_heads"])]
-        pieces: set[tuple[Any, ...]] = set()
-        ways = programs[state["kernel"]][state["execution"]]
-        for step, memory, interval in itertools.chain.from_iterable(ways):
-            pieces |= {("memory", memory), ("interval", interval)}
-            for operation in data["steps"][step]:
-                _, _, timing, quantities = data["operations"][operation]
-                pieces |= {("quantities", quantities), ("time", timing, state["gpu"])}
+        plan = data["plans"][model["plans"][model["choices"].index(state["kv_heads"])]]
+        ways = plan[state["weight_dtype"]][state["kv_dtype"]][state["kernel"]][state["execution"]]
+        size = state["tensor_parallel"]
+        pieces = {(part, size > 0) for way in ways for form in way for part in form}
+        pieces |= {("gpu", state["gpu"], state["weight_dtype"], state["kv_dtype"], size)}
         if not pieces <= followed:
             followed |= pieces
             chosen.append(state)
@@ -106,8 +112,7 @@ def question(
     setup, work = ask(
         model,
         **{**offer.kept, **{name: state[name] for name in offer.moved}},
-        kernel=data["kernels"][state["kernel"]],
-        execution=data["executions"][state["execution"]],
+        **{name: items[state[name]] for name, items in data["choices"].items()},
         kv_layout=data["layouts"][state["kv_layout"]],
         constants=rates.choice,
         gpu_memory_utilization=offer.gpu_memory_utilization,

@@ -344,9 +344,7 @@ def _style() -> dict[str, Any]:
         "symbols": dict(style.BOUND_SYMBOLS),
         "unfit_opacity": style.UNFIT_OPACITY,
         "font": style.FONT,
-        "ink": style.INK,
-        "grey": style.GREY,
-        "pale": style.PALE,
+        "green": style.GREEN,
     }
 
 

@@ -1,6 +1,6 @@
 "use strict";
 
-/* The answer in words and as a table, and the footer. */
+/* The answer in words, as a table and as CSV, and the footer. */
 
 const WAYS = ["standard", "bifurcated"];
 
@@ -11,14 +11,18 @@ function lineOf(way) {
 }
 
 function showAnswer(result, breakEven) {
+  const gpus = data.choices.tensor_parallel[state.tensor_parallel];
+  const { name: model } = data.models[state.model];
+  const place = `${gpus > 1 ? `${gpus} x ` : ""}${data.gpus[state.gpu].name}`;
+  const title = `${model} on ${place}: ${plural(state.samples, "sample")} of ${sizeText(state.context_tokens)} shared tokens`;
+  setText("title", title);
+  document.title = title;
   setText("headline", headline(result));
-  const most = WAYS.map((way) => [
-    lineOf(way).name,
-    engine.mostThatFits(state, layoutOf(way), "samples"),
-  ]);
+  const most = WAYS.map((way) => [lineOf(way).name, engine.mostThatFits(state, layoutOf(way))]);
   const base = comparable(result);
   const sure = engine.ratioInterval(base, result.bifurcated);
   const over = base === result.standard ? "" : " over one stored context";
+  const count = (found) => (found === null ? "none" : wholeText(found));
   const remarks = [
     sure.high === Infinity
       ? `Between which values the speed-up${over} lies is not known.`
@@ -28,12 +32,31 @@ function showAnswer(result, breakEven) {
       ? `Bifurcated reads ${significant(result.kv_io_ratio)} times fewer KV bytes; that ratio is not the speed-up.`
       : "Both read the same KV bytes.",
     breakEvenText(breakEven, result.speedup > 1),
-    `Most samples that fit: ${most.map(([name, count]) => `${count === null ? "none" : wholeText(count)} (${name})`).join(", ")}.`,
+    `Most samples that fit: ${most.map(([name, found]) => `${count(found)} (${name})`).join(", ")}.`,
+    againstPinned(result),
     tooLong(),
   ];
   const list = document.getElementById("remarks");
   list.replaceChildren(...remarks.filter(Boolean).map((remark) => element("li", {}, remark)));
-  showTable(result);
+  showTable("ways", result, "Now");
+  document.getElementById("pinned").hidden = !pinned;
+  if (pinned) {
+    inState(pinned, () =>
+      showTable("pinned-ways", engine.compare(state), `Pinned: ${wordsOf(pinned).replaceAll("&", ", ")}`),
+    );
+  }
+}
+
+function plural(count, noun) {
+  return `${wholeText(count)} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+/* What a step takes now against the pinned one. */
+function againstPinned(result) {
+  if (!pinned) return "";
+  const before = inState(pinned, () => engine.compare(state));
+  const ratio = (way) => `${timesText(before[way].seconds / result[way].seconds)} as fast as pinned`;
+  return `Standard is ${ratio("standard")}, bifurcated ${ratio("bifurcated")}.`;
 }
 
 /* What is gained over one stored context, nothing where that is as much, as `bifurcate compare`. */
@@ -84,7 +107,7 @@ function headline(result) {
 function storedOnce({ standard, stored, bifurcated }) {
   const { verdict } = engine.ratioInterval(stored, bifurcated);
   const gain = stored.seconds / bifurcated.seconds;
-  const barred = data.gpus[state.gpu].barred[state.model];
+  const barred = data.texts[data.gpus[state.gpu].barred[state.model]];
   if (!stored.memory.fits || (verdict === "yes" && gain >= data.limits.worth && !barred)) return "";
   const reading = stored === standard ? "reading the context once" : "reading it once as well";
   const moreBy = (verb) => `${reading} ${verb} ${gain.toFixed(2)} times as fast`;
@@ -158,30 +181,44 @@ function tooLong() {
     : "";
 }
 
-function showTable(result) {
-  const price = data.gpus[state.gpu].usd_per_hour;
-  const gpus = data.kept.tensor_parallel || 1;
-  const rows = [
+/* The rows of the answer's table: their names, and how each way's is written. */
+function answerRows(result) {
+  const price = state.price || data.gpus[state.gpu].usd_per_hour;
+  const gpus = data.choices.tensor_parallel[state.tensor_parallel];
+  const target = state.target_step_ms;
+  const inTime = ({ way }) => engine.mostInTime(state, way, target / 1e3);
+  return [
     ["Step", (step) => timeText(step.seconds)],
     ["Between", (step) => betweenText(step.interval)],
-    ["Speed-up", (step) => `${(result.standard.seconds / step.seconds).toFixed(2)}x`],
+    ["Speed-up", (step) => speedupText(result, step)],
     ["Bound by", (step) => step.bound],
     ["Tokens/s", (step) => wholeText(step.tokens_per_s)],
     ["KV read", (step) => siText(step.totals.kv_bytes_read || 0, "B")],
     ["Memory", (step) => gibText(step.memory.total_bytes)],
-    [
-      `Fits in ${gibText(result.standard.memory.capacity_bytes)}`,
-      fitsText,
+    [`Fits in ${gibText(result.standard.memory.capacity_bytes)}`, fitsText],
+    target && [
+      `Most samples in ${significant(target)} ms`,
+      (step) => {
+        const most = inTime(step);
+        return most === null ? "none" : wholeText(most);
+      },
     ],
-    ...(price
-      ? [
-          [
-            "USD per million tokens",
-            (step) => significant((price * gpus * 1e6) / (step.tokens_per_s * 3600)),
-          ],
-        ]
-      : []),
-  ];
+    price && [
+      "USD per million tokens",
+      (step) =>
+        step.memory.fits ? significant((price * gpus * 1e6) / (step.tokens_per_s * 3600)) : "–",
+    ],
+  ].filter(Boolean);
+}
+
+/* No speed-up over what does not fit. */
+function speedupText({ standard }, step) {
+  if (!standard.memory.fits || !step.memory.fits) return "–";
+  return `${(standard.seconds / step.seconds).toFixed(2)}x`;
+}
+
+function showTable(id, result, caption) {
+  const rows = answerRows(result);
   const head = element(
     "tr",
     {},
@@ -217,8 +254,12 @@ function showTable(result) {
     ),
   );
   document
-    .getElementById("ways")
-    .replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
+    .getElementById(id)
+    .replaceChildren(
+      element("caption", {}, caption),
+      element("thead", {}, head),
+      element("tbody", {}, ...body),
+    );
 }
 
 function setText(id, text) {
@@ -239,33 +280,53 @@ function command() {
   ];
   if (state.kv_heads !== own.kv_heads) words.push("--kv-heads", state.kv_heads);
   for (const { field, flag } of SIZES) {
-    const unsaid = field === "prompts" && state.prompts === 1;
+    const unsaid = ["prompts", "query_tokens"].includes(field) && state[field] === 1;
     if (!unsaid && data.moved.includes(field)) words.push(flag, state[field]);
   }
-  words.push(
-    "--kernel",
-    data.kernels[state.kernel],
-    "--execution",
-    data.executions[state.execution],
-    "--kv-layout",
-    data.layouts[state.kv_layout],
-  );
-  const flags = {
-    query_tokens: "--query-tokens",
-    weight_dtype: "--dtype",
-    kv_dtype: "--kv-dtype",
-    tensor_parallel: "--tp",
-    accepted_tokens: "--accepted-tokens",
-    tree: "--tree",
-  };
+  for (const { field, flag, names } of MENUS) {
+    const said = flag && names[state[field]];
+    if (said && said !== "auto" && !(flag === "--tp" && said === "1")) words.push(flag, said);
+  }
+  const flags = { accepted_tokens: "--accepted-tokens", tree: "--tree" };
   for (const [field, value] of Object.entries(data.kept)) {
-    words.push(flags[field], quoted(String(value)));
+    if (field in flags) words.push(flags[field], quoted(String(value)));
   }
   if (data.constants !== "auto") words.push("--constants", data.constants);
   if (data.gpu_memory_utilization !== 0.9) {
     words.push("--gpu-memory-utilization", data.gpu_memory_utilization);
   }
   return words.join(" ");
+}
+
+/* The answer's table, with all settings: what is shown, and what is pinned. */
+function csv() {
+  const rows = [pinned, state].filter(Boolean).flatMap((chosen) => inState(chosen, csvRows));
+  const quoted = (text) => (/[",]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  return rows
+    .map((row) => `${row.map((item) => quoted(String(item))).join(",")}\n`)
+    .filter((line, at, all) => all.indexOf(line) === at)
+    .join("");
+}
+
+function csvRows() {
+  const result = engine.compare(state);
+  const asked = [...MENUS, ...SIZES].map(({ field, names }) => [
+    field,
+    names ? names[state[field]] : state[field],
+  ]);
+  const found = (step) => [
+    ["attention", step.way === "bifurcated" ? "bifurcated" : "standard"],
+    ["step_ms", step.seconds * 1e3],
+    ["step_ms_low", step.interval.low * 1e3],
+    ["step_ms_high", step.interval.high * 1e3],
+    ["bound", step.bound],
+    ["tokens_per_s", step.tokens_per_s],
+    ["kv_bytes_read", step.totals.kv_bytes_read || 0],
+    ["total_bytes", step.memory.total_bytes],
+    ["memory_verdict", step.memory.verdict],
+  ];
+  const lines = WAYS.map((way) => [...asked, ...found(result[way])]);
+  return [lines[0].map(([name]) => name), ...lines.map((line) => line.map(([, item]) => item))];
 }
 
 function showFooter(ignored) {
@@ -286,11 +347,11 @@ function showFooter(ignored) {
         element("code", { class: "command" }, command()),
       ),
       paragraph(
-        `${own.name}: ${own.phrases[own.choices.indexOf(state.kv_heads)]}, ${own.weight_dtype} weights. ${gpu.name}: profile ${gpu.hash}. ${gpu.note}`,
+        `${own.name}: ${own.phrases[own.choices.indexOf(state.kv_heads)]}, ${own.dtypes[state.weight_dtype]} weights. ${gpu.name}: profile ${gpu.hash}. ${gpu.note}`,
       ),
       ...own.notes.map((note) => paragraph(note)),
       paragraph(
-        `Scenario ${data.scenario.id}; of its whole grid it expects: ${data.scenario.expected}.${kept ? ` Kept as it has them: ${kept}.` : ""} Tokens per second count all samples. The address of this page holds the view.`,
+        `Scenario ${data.scenario.id}: ${data.scenario.title}. Of its whole grid it expects: ${data.scenario.expected}.${kept ? ` Kept as it has them: ${kept}.` : ""} Tokens per second count all samples. The address of this page holds the view.`,
       ),
       paragraph(
         `Computed here, offline, by the simulator's own equations, written down by version ${data.version} when the page was made: the same as bifurcate compare, to rounding.`,

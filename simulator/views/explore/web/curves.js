@@ -1,38 +1,30 @@
 "use strict";
 
-/* Figures on two logarithmic axes: time along a slider, and operations under the roofs. */
+/* Figures on two logarithmic axes: along a slider, and operations under the roofs. */
 
-function lineChart(box, { series, now, x, pick }) {
+function lineChart(box, { series, now, target, x, y, unit, pick }) {
   const { style, width } = box;
-  const times = series.flatMap(({ points }) => points.map((point) => point.y * 1e3));
-  const domain = [Math.min(...times) / 1.15, Math.max(...times) * 1.15];
-  const xDomain = [series[0].points[0].x, series[0].points.at(-1).x];
-  const parts = frame(box, {
+  const points = series.flatMap((one) => one.points);
+  const ends = (values, room) => [Math.min(...values) / room, Math.max(...values) * room];
+  const limits = target ? [target] : [];
+  const domain = ends([...points.map((point) => point.y), ...limits], 1.15);
+  const xDomain = ends(points.map((point) => point.x), now ? 1 : 1.1);
+  const { svg, across, up, inner } = frame(box, {
     width,
     height: 290,
-    x: {
-      domain: xDomain,
-      ticks: powers(xDomain, Math.floor(width / 46)),
-      text: sizeText,
-      title: x.title,
-    },
-    y: { domain, ticks: powers(domain, 8), text: msText, title: "decode step [ms]" },
+    x: { domain: xDomain, ticks: powers(xDomain, Math.floor(width / 46)), ...x },
+    y: { domain, ticks: powers(domain, 8), text: tickText, ...y },
   });
-  const { svg, across, up, inner } = parts;
-  const here = across(now);
-  svg.append(
-    element("line", {
-      x1: here,
-      x2: here,
-      y1: inner.top,
-      y2: inner.bottom,
-      stroke: style.ink,
-      "stroke-width": 1,
-      class: "now",
-    }),
-  );
+  const ruled = (from, to, attributes) =>
+    svg.append(element("path", { d: `M${from}L${to}`, stroke: style.ink, ...attributes }));
+  if (now) {
+    const here = across(now);
+    ruled([here, inner.top], [here, inner.bottom], { class: "now" });
+  }
+  const aimed = { stroke: style.green, "stroke-width": 2, "stroke-dasharray": "12 4 2 4" };
+  if (target) ruled([inner.left, up(target)], [inner.right, up(target)], aimed);
   for (const { line, points } of series) {
-    const place = (point) => `${across(point.x).toFixed(1)},${up(point.y * 1e3).toFixed(1)}`;
+    const place = (point) => `${across(point.x).toFixed(1)},${up(point.y).toFixed(1)}`;
     const fitting = points.filter((point) => point.fits);
     const from = Math.max(0, fitting.length - 1);
     const drawn = {
@@ -52,7 +44,7 @@ function lineChart(box, { series, now, x, pick }) {
     for (const point of points) {
       if (!point.mark) continue;
       svg.append(
-        marker(style.symbols[point.bound], across(point.x), up(point.y * 1e3), 3.2, {
+        marker(style.symbols[point.bound], across(point.x), up(point.y), 3.2, {
           fill: line.colour,
           opacity: point.fits ? 1 : style.unfit_opacity,
         }),
@@ -61,7 +53,7 @@ function lineChart(box, { series, now, x, pick }) {
     if (fitting.length && fitting.length < points.length) {
       const last = fitting.at(-1);
       svg.append(
-        marker("x", across(last.x), up(last.y * 1e3), 5, {
+        marker("x", across(last.x), up(last.y), 5, {
           fill: "none",
           stroke: style.ink,
           "stroke-width": 2,
@@ -85,12 +77,10 @@ function lineChart(box, { series, now, x, pick }) {
       );
       const texts = series.map(
         ({ line, points }) =>
-          `${line.name} ${timeText(points[nearest].y)}${points[nearest].fits ? "" : " (does not fit)"}`,
+          `${line.name} ${points[nearest].text}${points[nearest].fits ? "" : " (does not fit)"}`,
       );
-      return {
-        value: series[0].points[nearest].x,
-        text: `${sizeText(series[0].points[nearest].x)} ${x.unit}: ${texts.join(", ")}`,
-      };
+      const { value } = series[0].points[nearest];
+      return { value, text: `${sizeText(value)} ${unit}: ${texts.join(", ")}` };
     },
     pick,
   );
@@ -99,6 +89,10 @@ function lineChart(box, { series, now, x, pick }) {
     svg,
     legend([
       ...series.map(({ line }) => ({ name: line.name, draw: [lineSwatch(line)] })),
+      ...limits.map((ms) => ({
+        name: `target, ${significant(ms)} ms`,
+        draw: [element("path", { d: "M0 6H26", ...aimed })],
+      })),
       ...bounds.map((bound) => ({
         name: `${bound}-bound`,
         draw: [marker(style.symbols[bound], 13, 6, 3.2, { fill: style.grey })],
@@ -116,7 +110,7 @@ function lineChart(box, { series, now, x, pick }) {
   );
 }
 
-function msText(value) {
+function tickText(value) {
   return value >= 1 ? wholeText(value) : String(Number(value.toPrecision(2)));
 }
 
@@ -194,7 +188,7 @@ function roofChart(box, { roofs, points }) {
   for (const point of points) {
     svg.append(
       marker(style.symbols[point.bound], across(point.x), up(point.y), point.large ? 6 : 3.2, {
-        fill: point.large ? point.colour : "#ffffff",
+        fill: point.large ? point.colour : "var(--paper)",
         stroke: point.colour,
         "stroke-width": 1.8,
         class: "point",
@@ -216,7 +210,7 @@ function roofChart(box, { roofs, points }) {
             cx: 13,
             cy: 6,
             r: point.large ? 5 : 3.5,
-            fill: point.large ? point.colour : "#ffffff",
+            fill: point.large ? point.colour : "var(--paper)",
             stroke: point.colour,
             "stroke-width": 1.8,
           }),

@@ -9,15 +9,17 @@ function buildFigures() {
   const section = document.getElementById("charts");
   const along = data.moved.includes("context_tokens") ? "context_tokens" : "decoded_tokens";
   const map = along === "context_tokens" ? [["speedup", "wide"]] : [];
+  const load = data.moved.includes("prompts") ? [["users", "wide"]] : [];
   for (const [id, wide] of [
     ["samples"],
     [along],
     ["operations"],
     ["memory"],
     ...map,
+    ...load,
     ["roofs", "wide"],
   ]) {
-    const title = element("strong");
+    const title = element("h2");
     const subtitle = element("span");
     const body = element("div");
     const said = element("div", { class: "readout" });
@@ -80,13 +82,14 @@ function drawCurve(field, result, breakEven) {
     line: lineOf(way),
     points: xs.map((x) => {
       const { seconds, bound, fits } = engine.brief({ ...state, [field]: x }, layoutOf(way));
-      return { x, y: seconds, bound, fits, mark: Number.isInteger(Math.log2(x)) };
+      const mark = Number.isInteger(Math.log2(x));
+      return { x, y: seconds * 1e3, text: timeText(seconds), value: x, bound, fits, mark };
     }),
   }));
   const others =
     field === "samples"
       ? `at ${sizeText(state.context_tokens)} context tokens`
-      : `at ${wholeText(state.samples)} samples`;
+      : `at ${plural(state.samples, "sample")}`;
   const box = boxFor(
     field,
     findingAlong(size, breakEven),
@@ -95,8 +98,47 @@ function drawCurve(field, result, breakEven) {
   lineChart(box, {
     series,
     now: Math.max(1, state[field]),
-    x: { title: size.axis, unit: size.unit },
+    target: state.target_step_ms,
+    x: { title: size.axis, text: sizeText },
+    y: { title: "decode step [ms]" },
+    unit: size.unit,
     pick: (value) => change({ ...state, [field]: value }),
+  });
+}
+
+/* What each user sees against what a GPU gives, as the batch holds more prompts. */
+function drawUsers(result) {
+  const [, high] = data.ranges.prompts;
+  const gpus = data.choices.tensor_parallel[state.tensor_parallel];
+  const series = WAYS.map((way) => ({
+    line: lineOf(way),
+    points: positions([1, Math.max(high, state.prompts)]).map((prompts) => {
+      const at = { ...state, prompts };
+      const { seconds, bound, fits } = engine.brief(at, layoutOf(way));
+      const each = engine.tokensAt(at, seconds);
+      return {
+        x: each / (prompts * state.samples),
+        y: each / gpus,
+        text: `${wholeText(each / gpus)} tokens/s per GPU at ${significant(each / (prompts * state.samples))} per user`,
+        value: prompts,
+        bound,
+        fits,
+        mark: Number.isInteger(Math.log2(prompts)),
+      };
+    }),
+  }));
+  const { tokens_per_s: total } = result.bifurcated;
+  const box = boxFor(
+    "users",
+    `Bifurcated gives each user ${significant(total / (state.prompts * state.samples))} tokens/s, and ${wholeText(total / gpus)} per GPU`,
+    `From 1 to ${wholeText(high)} prompts of ${plural(state.samples, "sample")}, decode steps alone: arrivals and prefill are in bifurcate serve`,
+  );
+  lineChart(box, {
+    series,
+    x: { title: "tokens/s of each sequence", text: tickText },
+    y: { title: "tokens/s per GPU" },
+    unit: "prompts",
+    pick: (prompts) => change({ ...state, prompts }),
   });
 }
 

@@ -2,12 +2,23 @@
 
 /* The speed-up over samples and context. */
 
-/* Blue where bifurcated is faster, vermillion where standard is, white between. */
-function speedupColour(speedup, most, lines) {
+/* Blue where bifurcated is faster, vermillion where standard is, white between; and black or white for
+   a number on it, whichever stands out more. */
+function speedupColours(speedup, most, lines) {
+  const even = Math.abs(speedup - 1) < 0.02;
   const share = Math.min(1, Math.abs(Math.log2(speedup)) / Math.log2(most));
-  const mixed = (end) => `color-mix(in srgb, ${end} ${Math.round(10 + 90 * share)}%, white)`;
-  if (Math.abs(speedup - 1) < 0.02) return "#ffffff";
-  return mixed(speedup > 1 ? lines.bifurcated.colour : lines.standard.colour);
+  const strength = even ? 0 : 0.1 + 0.9 * share;
+  const end = speedup > 1 ? lines.bifurcated.colour : lines.standard.colour;
+  const mixed = [1, 3, 5].map((at) => {
+    const part = Number.parseInt(end.slice(at, at + 2), 16);
+    return Math.round(255 + strength * (part - 255));
+  });
+  const linear = mixed.map((part) => {
+    const value = part / 255;
+    return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  });
+  const luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  return { fill: `rgb(${mixed})`, text: luminance > 0.179 ? "#000000" : "#ffffff" };
 }
 
 function heatMap(box, { columns, rows, cells, now, x, y, pick }) {
@@ -37,6 +48,9 @@ function heatMap(box, { columns, rows, cells, now, x, y, pick }) {
               ? ", only standard fits"
               : ", neither fits");
       const none = !cell.bifurcatedFits;
+      const colours = none
+        ? { fill: style.pale, text: style.grey }
+        : speedupColours(cell.speedup, most, style.lines);
       const group = element(
         "g",
         { "data-speedup": cell.speedup },
@@ -45,12 +59,11 @@ function heatMap(box, { columns, rows, cells, now, x, y, pick }) {
           y: down(row + 1),
           width: cellWidth - 1,
           height: cellHeight - 1,
-          fill: none ? style.pale : speedupColour(cell.speedup, most, style.lines),
+          fill: colours.fill,
         }),
         element("title", {}, text),
       );
       if (cellWidth > 31) {
-        const dark = !none && Math.abs(Math.log2(cell.speedup)) / Math.log2(most) > 0.6;
         group.append(
           element(
             "text",
@@ -58,7 +71,7 @@ function heatMap(box, { columns, rows, cells, now, x, y, pick }) {
               x: across(column) + cellWidth / 2,
               y: down(row + 1) + cellHeight / 2 + 4,
               "text-anchor": "middle",
-              style: `font-size:11px;fill:${none ? style.grey : dark ? "#ffffff" : style.ink}`,
+              style: `font-size:11px;fill:${colours.text}`,
             },
             timesText(cell.speedup).slice(0, -1),
           ),

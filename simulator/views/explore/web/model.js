@@ -213,8 +213,6 @@ function makeModel(data) {
       storedBelow,
       storedAbove,
     ];
-    const { accepted_tokens: kept = 1, query_tokens: query = 1 } = { ...data.kept, ...state };
-    const accepted = Math.min(kept, query);
     return {
       way,
       seconds: total,
@@ -225,10 +223,16 @@ function makeModel(data) {
       bound,
       operations,
       totals,
-      tokens_per_s: (state.prompts * state.samples * accepted) / total,
+      tokens_per_s: tokensAt(state, total),
       memory: memory(state, program),
       interval: interval(state, way, program.interval, spent, families),
     };
+  }
+
+  /* Tokens that all sequences gain per second, if a step takes so long. */
+  function tokensAt(state, seconds) {
+    const { accepted_tokens: kept = 1, query_tokens: query = 1 } = { ...data.kept, ...state };
+    return (state.prompts * state.samples * Math.min(kept, query)) / seconds;
   }
 
   /* Between which times a step lies, and the errors that make it so. */
@@ -415,7 +419,7 @@ function makeModel(data) {
 
   return {
     ...{ follow, step, brief, compare, winner, ratioInterval, breakEven },
-    ...{ mostThatFits, mostInTime, runs: (state) => waysOf(state) !== null },
+    ...{ mostThatFits, mostInTime, tokensAt, runs: (state) => waysOf(state) !== null },
   };
 }
 

@@ -29,6 +29,7 @@ function drawAll(breakEven) {
     if (field in boxes) drawCurve(field, latest, breakEven);
   }
   if ("speedup" in boxes) drawSpeedup();
+  if ("users" in boxes) drawUsers(latest);
   drawOperations(latest);
   drawRoofs(latest);
   drawMemory(latest);
@@ -36,7 +37,6 @@ function drawAll(breakEven) {
 
 function begin() {
   document.body.style.fontFamily = style.font;
-  setText("title", data.scenario.title);
   setText("question", data.scenario.question);
   buildControls();
   buildFigures();

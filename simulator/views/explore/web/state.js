@@ -4,7 +4,8 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const engine = makeModel(data);
-const style = data.style;
+/* Of the page itself, light or dark: see explore.css. */
+const style = { ...data.style, ink: "var(--ink)", grey: "var(--grey)", pale: "var(--pale)" };
 
 const SIZES = [
   {
