@@ -38,36 +38,50 @@ def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacit
     target_step_s
         Longest acceptable decode step. [s]
     """
-    model, setup = result.model, result.setup
-
-    def at(field: str, value: int) -> Workload:
-        return result.workload.but(**{field: value})
-
-    def held(field: str, low: int, how: str) -> int | None:
-        def fits(value: int) -> bool:
-            return bool(getattr(memory_on(result.gpu, model, setup, at(field, value)), how))
-
-        return largest(fits, low=low, high=LARGEST_COUNT)
-
-    def in_time(field: str, value: int) -> bool:
-        if target_step_s is None:
-            return True
-        changed = decode_time(model, setup, at(field, value), result.rates)
-        return float(changed.total_s) <= target_step_s
-
-    def limits(field: str, low: int) -> tuple[int | None, int | None, int | None]:
-        most, surely = held(field, low, "fits"), held(field, low, "surely_fits")
-        if most is None or in_time(field, most):
-            return most, surely, most
-        return most, surely, largest(lambda value: in_time(field, value), low=low, high=most)
-
-    samples, samples_surely, samples_in_time = limits("samples", 1)
-    context, context_surely, context_in_time = limits("context_tokens", 0)
+    samples, samples_in_time = _limits(result, "samples", 1, target_step_s)
+    context, context_in_time = _limits(result, "context_tokens", 0, target_step_s)
     return Capacity(
         most_samples=samples,
         longest_context_tokens=context,
-        most_samples_surely=samples_surely,
-        longest_context_tokens_surely=context_surely,
+        most_samples_surely=_held(result, "samples", 1, "surely_fits"),
+        longest_context_tokens_surely=_held(result, "context_tokens", 0, "surely_fits"),
         most_samples_in_time=samples_in_time,
         longest_context_tokens_in_time=context_in_time,
     )
+
+
+def most_samples(result: Estimate, *, target_step_s: float | None = None) -> int | None:
+    """Return ``most_samples_in_time`` of :func:`capacity` alone, which takes a quarter of its time.
+
+    ``target_step_s`` is the longest acceptable decode step. [s]
+    """
+    return _limits(result, "samples", 1, target_step_s)[1]
+
+
+def _limits(
+    result: Estimate, field: str, low: int, target_step_s: float | None
+) -> tuple[int | None, int | None]:
+    """Return the most of a size that fits, and the most that fits and meets a target."""
+
+    def in_time(value: int) -> bool:
+        if target_step_s is None:
+            return True
+        work = result.workload.but(**{field: value})
+        return float(decode_time(result.model, result.setup, work, result.rates).total_s) <= (
+            target_step_s
+        )
+
+    most = _held(result, field, low, "fits")
+    if most is None or in_time(most):
+        return most, most
+    return most, largest(in_time, low=low, high=most)
+
+
+def _held(result: Estimate, field: str, low: int, how: str) -> int | None:
+    """Return the most of a size that memory holds, as far as ``how`` says."""
+
+    def fits(value: int) -> bool:
+        work = result.workload.but(**{field: value})
+        return bool(getattr(memory_on(result.gpu, result.model, result.setup, work), how))
+
+    return largest(fits, low=low, high=LARGEST_COUNT)

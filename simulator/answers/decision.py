@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from simulator.answers.capacity import Capacity, capacity
+from simulator.answers.capacity import most_samples
 from simulator.answers.compare import Comparison, compare
 from simulator.answers.estimate import Estimate
 from simulator.answers.generate import Generation, generate
@@ -43,6 +43,8 @@ class Choice:
         Price of one GPU, None where unknown.
     name
         How the GPU was named: an id or a path.
+    most_samples
+        The most that fit in memory and meet the target, None where not one does.
     asked
         Whether the scenario names this GPU; the others are for comparison.
     target_step_s
@@ -51,7 +53,7 @@ class Choice:
 
     name: str
     comparison: Comparison
-    limits: Mapping[Attention, Capacity]
+    most_samples: Mapping[Attention, int | None]
     price: Price | None
     asked: bool
     target_step_s: float | None
@@ -196,8 +198,8 @@ def decide(
             Choice(
                 name=name,
                 comparison=comparison,
-                limits={
-                    attention: capacity(result, target_step_s=target_step_s)
+                most_samples={
+                    attention: most_samples(result, target_step_s=target_step_s)
                     for attention, result in both.items()
                 },
                 price=price_of(gpu, usd_per_hour),

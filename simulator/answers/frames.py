@@ -17,7 +17,7 @@ from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_of, p
 from simulator.answers.scaled import scale_model
 from simulator.answers.size_factor import family_of, shipped_factors
 from simulator.answers.study import Study
-from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_grid
+from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_on
 from simulator.answers.tradeoff import GROUP_SIZE
 from simulator.counts.attention.registry import algorithms
 from simulator.counts.operation import STATE_KINDS
@@ -111,24 +111,13 @@ def grid(
     check_workload(model, gpu, setup, work)
     if work.tree and "context_tokens" in numeric:
         raise WorkloadError("the context of a prefix tree has no single length to vary")
-    block = compare_grid(
-        Grid(model=model, gpu=gpu, setup=setup, workload=work, axes={}), _numeric(work, numeric)
-    )
+    asked = Grid(model=model, gpu=gpu, setup=setup, workload=work, axes={})
+    block = compare_on(asked, **numeric)
     frame = pd.concat([_long(block, name) for name in ATTENTIONS], ignore_index=True)
     target_s = study.target_step_s
     frame["target_step_ms"] = math.nan if target_s is None else target_s / MILLISECOND
     frame["asked"] = _asked(frame, study.workload)
     return frame
-
-
-def _numeric(work: Workload, varied: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """Return every numeric axis as an array."""
-    import numpy as np
-
-    return {
-        axis: np.asarray(varied.get(axis, (getattr(work, axis),)), dtype=np.float64)
-        for axis in NUMERIC_AXES
-    }
 
 
 def _long(block: Mapping[str, Any], attention: Attention) -> "pd.DataFrame":
@@ -451,6 +440,17 @@ def part_of(name: str, kind: str) -> str:
     if kind in ("gemm", "experts"):
         return "MLP" if name.startswith(_MLP) else "projections"
     return "small kernels"
+
+
+def parts_of(step: Estimate) -> dict[str, float]:
+    """Return the time that each of ``PARTS`` takes of a step. [s]."""
+    spent = dict.fromkeys(PARTS, 0.0)
+    for operation, each in zip(step.operations, step.time.operations, strict=True):
+        part = part_of(operation.name, operation.kind)
+        spent[part] += float(operation.repeat * each.device_s)
+    time = step.time
+    spent[PARTS[-1]] = float(time.total_s - time.device_s - time.collective_s)
+    return spent
 
 
 def operations(study: Study) -> "pd.DataFrame":

@@ -270,6 +270,18 @@ def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, A
     return columns
 
 
+def compare_on(grid: Grid, **varied: Sequence[int]) -> dict[str, Any]:
+    """Compare both kinds of attention as :func:`compare_grid` does, along some numeric axes.
+
+    ``varied`` has their values; the others stay as in the grid's workload.
+    """
+    import numpy as np
+
+    own = {axis: varied.get(axis, (getattr(grid.workload, axis),)) for axis in NUMERIC_AXES}
+    numeric = {axis: np.asarray(values, dtype=np.float64) for axis, values in own.items()}
+    return compare_grid(grid, numeric)
+
+
 def _fastest(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """Choose at every point between two forms: one that fits before others, then the faster."""
     import numpy as np

@@ -41,15 +41,12 @@ class Kind:
         Draws a frame; pure.
     varied
         What of the question varies in it, so that the line under the title leaves it out.
-    reported
-        Whether a report draws it; not if it is of other models than those asked about.
     """
 
     shows: str
     frame: Callable[[Study], "pd.DataFrame"]
     draw: Callable[["pd.DataFrame", Caption], "go.Figure"]
     varied: tuple[str, ...] = ()
-    reported: bool = True
 
 
 FIGURES: Mapping[str, Kind] = {
@@ -128,13 +125,11 @@ FIGURES: Mapping[str, Kind] = {
         frame=equal_quality_frame,
         draw=equal_quality,
         varied=("context_tokens", "samples"),
-        reported=False,
     ),
     "loss-kv": Kind(
         shows="loss of attention families at equal size, against their KV bytes and their step",
         frame=frames.by_family,
         draw=loss_kv.loss_kv,
-        reported=False,
     ),
     "generation": Kind(
         shows="a whole generation, step by step: the gain fades as samples grow their own tokens",

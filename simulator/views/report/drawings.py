@@ -1,15 +1,21 @@
 """The figures of a report: which ones, and for which case."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from simulator.answers.decision import Decision
+from simulator.answers.decision import Choice, Decision
+from simulator.answers.frames import PARTS, parts_of
 from simulator.answers.study import Study
-from simulator.errors import SimulatorError
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+from simulator.answers.sweep import Grid, compare_on
+from simulator.inputs.setup import ATTENTIONS
+from simulator.units import MILLISECOND, format_gib, format_time, format_tokens
+from simulator.views import text
+from simulator.views.plots.axes import number_text
+from simulator.views.plots.breakdown import PART_COLOURS
+from simulator.views.plots.palette import GREEN, GREY, LINES, PURPLE, SKY
+from simulator.views.report import svg, words
+from simulator.views.report.html import Html
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,53 +26,244 @@ class Drawing:
     ----------
     name
         Short, of letters, digits and dashes: it becomes the element's id.
+    finding
+        What it shows, a sentence made from its data.
     about
-        What kind of figure it is, for those who cannot see it.
+        What kind of figure it is.
+    figure
+        Its SVG.
     """
 
     name: str
+    finding: str
     about: str
-    figure: "go.Figure"
+    figure: Html
 
 
 def drawings(study: Study, decisions: Sequence[Decision]) -> list[Drawing]:
-    """Return every figure of the first case, and one figure of each other case.
+    """Return the map of each case, and the other figures of the first.
 
     Parameters
     ----------
     study
         The scenario's; its GPUs are those that the decision is between.
     """
-    from simulator.views.plots.registry import FIGURES, figure
-
-    drawn: list[Drawing] = []
-    reported = [name for name, kind in FIGURES.items() if kind.reported]
+    drawn = []
     for number, decision in enumerate(decisions):
-        of_case = _study(study, decision)
-        for name in reported[: 1 if number else None]:
-            try:
-                picture = figure(name, of_case)
-            except SimulatorError:
-                continue  # a figure that this case has no form of, as other kernels for MLA
-            if not picture.data:
-                continue  # one of what fits, where nothing does
-            drawn.append(
-                Drawing(
-                    name=f"{name}-{number + 1}" if number else name,
-                    about=f"{decision.case.model.name}: {FIGURES[name].shows}.",
-                    figure=picture,
+        if not decision.case.workload.tree:
+            drawn.append(_map(study, decision, f"map-{number + 1}" if number else "map"))
+    first = decisions[0]
+    for axis in ("samples", "context_tokens"):
+        if axis == "samples" or not first.case.workload.tree:
+            drawn.append(_along(study, first, axis))
+    return [*drawn, _memory(first.first), _parts(first.first), *_cost(first)]
+
+
+def _points(decision: Decision, **varied: Sequence[int]) -> Mapping[str, Any]:
+    """Compare both kinds of attention around a case, at every point of a grid."""
+    case = decision.case
+    grid = Grid(
+        model=case.model,
+        gpu=decision.first.gpu,
+        setup=case.setup.under("standard"),
+        workload=case.workload,
+        axes={},
+    )
+    return compare_on(grid, **varied)
+
+
+def _powers(low: int, high: int, most: int) -> list[int]:
+    """Return powers of two in a range, no more than so many."""
+    found = [2**power for power in range(low.bit_length() - 1, high.bit_length())]
+    stride = -(-len(found) // most)
+    return found[::stride]
+
+
+def _map(study: Study, decision: Decision, name: str) -> Drawing:
+    """Draw the speed-up over samples and context."""
+    work = decision.case.workload
+    columns = sorted({*_powers(1, max(64, *study.samples_axis), 10), work.samples})
+    lengths = [length for length in study.context_axis if length]
+    rows = _powers(min([256, *lengths]), max([32768, *lengths]), 10)
+    rows = sorted({*rows, work.context_tokens} - {0})
+    found = _points(decision, context_tokens=rows, samples=columns)
+    cells: list[list[svg.Cell]] = []
+    best, gains = 0.0, 0
+    for up, context in enumerate(rows):
+        line = []
+        for at, samples in enumerate(columns):
+            place = _place(found, context, samples)
+            standard, bifurcated = (bool(found[f"{each}_fits"][place]) for each in ATTENTIONS)
+            ratio = float(found["speedup"][place])
+            if standard and bifurcated:
+                best, gains = max(best, ratio), gains + 1
+                said, shown = f"{ratio:.2f} times as fast", f"{ratio:.{1 if ratio >= _COARSE else 2}f}"
+            elif standard or bifurcated:
+                only = "bifurcated" if bifurcated else "standard"
+                said, shown = f"only {only} fits", only[:3]
+            else:
+                said, shown = "neither fits", ""
+            line.append(
+                svg.Cell(
+                    text=shown,
+                    speedup=ratio if standard and bifurcated else None,
+                    about=f"{text.plural(samples, 'sample')}, {format_tokens(context)} context: {said}",
                 )
             )
-    return drawn
-
-
-def _study(study: Study, decision: Decision) -> Study:
-    """Return the study of one case: its model first, its workload, the decision's GPUs."""
-    own = decision.case.model
-    others = tuple(model for model in study.models if model.name != own.name)
-    return replace(
-        study,
-        models=(own, *others),
-        workload=decision.case.workload,
-        gpus=tuple(choice.gpu for choice in decision.choices),
+        cells.append(line)
+    finding = (
+        f"Where both fit, bifurcated is up to {best:.1f} times as fast"
+        if gains
+        else "Nowhere on this map do both kinds of attention fit"
     )
+    model = decision.case.model.name
+    about = f"{model} on {words.group_name(decision.first.comparison.standard)}: speed-up of a step"
+    draw = svg.map_chart(
+        columns,
+        rows,
+        cells,
+        x_title="samples of each context",
+        y_title="context [tokens]",
+        asked=(work.samples, work.context_tokens),
+    )
+    keys = [
+        svg.key("bifurcated faster", LINES["bifurcated"].colour, area=True),
+        svg.key("standard faster", LINES["standard"].colour, area=True),
+        svg.key("bif: only bifurcated fits; empty: neither", "var(--rule)", area=True),
+    ]
+    figure = svg.chart(f"{finding}. {about}", draw, keys)
+    return Drawing(name=name, finding=finding, about=f"{about}; the case is framed.", figure=figure)
+
+
+# Speed-ups from here on have one decimal in a map.
+_COARSE = 1.495
+
+
+def _place(found: Mapping[str, Any], context: int, samples: int) -> int:
+    """Return the index of a point of a grid."""
+    here = (found["context_tokens"] == context) & (found["samples"] == samples)
+    return int(here.argmax())
+
+
+def _along(study: Study, decision: Decision, axis: str) -> Drawing:
+    """Draw the step's time along samples or context."""
+    work = decision.case.workload
+    values, what = (
+        (study.samples_axis, "sample") if axis == "samples" else (study.context_axis, "context token")
+    )
+    asked = int(getattr(work, axis))
+    xs = sorted({*values, asked, *(value * 3 // 2 for value in values[1:-1])} - {0})
+    found = _points(decision, **{axis: xs})
+    series = []
+    for name in ATTENTIONS:
+        columns = {
+            part: [float(value) for value in found[f"{name}_{part}"]]
+            for part in ("step_ms", "step_ms_low", "step_ms_high")
+        }
+        fits = [bool(value) for value in found[f"{name}_fits"]]
+        low, high = columns["step_ms_low"], columns["step_ms_high"]
+        series.append(svg.Series(name=name, y=columns["step_ms"], low=low, high=high, fits=fits))
+    at = xs.index(asked) if asked in xs else 0
+    result = decision.first.comparison
+    finding = (
+        f"At {text.plural(asked, what)} bifurcated is {text.times_as(float(found['speedup'][at]))}"
+        if result.both_fit
+        else f"At {text.plural(asked, what)} {words.only(result)}"
+    )
+    target = decision.first.target_step_s
+    model, place = decision.case.model.name, words.group_name(result.standard)
+    draw = svg.line_chart(
+        xs,
+        series,
+        x_title="samples of each context" if axis == "samples" else "shared context [tokens]",
+        y_title="decode step [ms]",
+        y_text=number_text,
+        asked=max(asked, xs[0]),
+        target=target and target / MILLISECOND,
+    )
+    keys = svg.line_keys()
+    if target:
+        keys.append(svg.key(f"target, {format_time(target)}", GREEN, "12 4 2 4"))
+    about = f"{model} on {place}: time of a step; pale beyond the cross, where it does not fit."
+    figure = svg.chart(f"{finding}. {about}", draw, keys)
+    return Drawing(name=f"along-{axis.partition('_')[0]}", finding=finding, about=about, figure=figure)
+
+
+def _memory(choice: Choice) -> Drawing:
+    """Draw what memory is spent on."""
+    bars = []
+    for name in ATTENTIONS:
+        needs = choice.under(name).memory
+        sizes = (needs.weights_bytes, needs.kv_bytes, needs.workspace_bytes, needs.reserve_bytes)
+        parts = [
+            (part, colour, float(size)) for (part, colour), size in zip(_MEMORY, sizes, strict=True)
+        ]
+        said = f"{format_gib(float(needs.total_bytes))}, {text.FITS_WORDS[needs.verdict]}"
+        bars.append(svg.Bar(label=name, parts=parts, value=_fitting(said)))
+    capacity = float(choice.comparison.standard.memory.capacity_bytes)
+    finding = words.memory_finding(choice.comparison)
+    about = f"Memory of one {choice.gpu.name} and what takes it."
+    draw = svg.bar_chart(bars, limit=(capacity, f"{format_gib(capacity)} may be used"))
+    keys = [svg.key(name, colour, area=True) for name, colour in _MEMORY]
+    return Drawing(
+        name="memory", finding=finding, about=about, figure=svg.chart(f"{finding}. {about}", draw, keys)
+    )
+
+
+_MEMORY = (
+    ("weights", GREEN),
+    ("KV cache", PURPLE),
+    ("workspace", SKY),
+    ("kept by the engine", GREY),
+)
+
+
+def _fitting(said: str) -> str:
+    """Say whether it fits in words."""
+    head, _, word = said.rpartition(", ")
+    return f"{head}, {'fits' if word == 'yes' else 'does not fit' if word == 'no' else word}"
+
+
+def _parts(choice: Choice) -> Drawing:
+    """Draw what a step's time is spent on."""
+    bars, shares, used = [], [], set()
+    for name in ATTENTIONS:
+        step = choice.under(name)
+        spent = parts_of(step)
+        used |= {part for part, seconds in spent.items() if seconds}
+        parts = [(part, PART_COLOURS[part], seconds) for part, seconds in spent.items()]
+        bars.append(svg.Bar(label=name, parts=parts, value=format_time(step.step_s)))
+        attending = sum(seconds for part, seconds in spent.items() if part.startswith("attention"))
+        shares.append(attending / step.step_s)
+    finding = f"Attention takes {shares[0]:.0%} of a standard step and {shares[1]:.0%} of a bifurcated one"
+    about = f"Time of a step on {choice.gpu.name} by what it is spent on."
+    keys = [svg.key(part, PART_COLOURS[part], area=True) for part in PARTS if part in used]
+    figure = svg.chart(f"{finding}. {about}", svg.bar_chart(bars), keys)
+    return Drawing(name="parts", finding=finding, about=about, figure=figure)
+
+
+def _cost(decision: Decision) -> Iterator[Drawing]:
+    """Draw the cost of a million tokens on every GPU that will do and whose price is known."""
+    cheapest = decision.cheapest
+    if cheapest is None:
+        return
+    choices = [each for each in decision.choices if each.will_do and each.comparable]
+    bars = []
+    for choice in sorted(choices, key=_best_cost):
+        best = choice.best.setup.attention
+        cost = _best_cost(choice)
+        label = f"{words.group_name(choice.best)}, {best}"
+        value = f"{text.money(cost, 3)} USD"
+        bars.append(svg.Bar(label=label, parts=[(best, LINES[best].colour, cost)], value=value))
+    finding = (
+        f"{words.group_name(cheapest.best)} is the cheapest: "
+        f"{text.money(_best_cost(cheapest), 3)} USD per million tokens"
+    )
+    about = "Cost of a million output tokens with the faster attention that fits, prefill left out."
+    figure = svg.chart(f"{finding}. {about}", svg.bar_chart(bars))
+    yield Drawing(name="cost", finding=finding, about=about, figure=figure)
+
+
+def _best_cost(choice: Choice) -> float:
+    """Return the cost under the faster attention that fits."""
+    return choice.usd_per_million_tokens(choice.best.setup.attention) or 0.0

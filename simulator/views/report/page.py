@@ -15,19 +15,14 @@ from simulator.views.report.drawings import Drawing
 from simulator.views.report.html import Child, Html, tag, text_of
 from simulator.views.text import POLICY, samples_phrase
 
-# Paper is narrower than the screen a figure was drawn for: in print it is scaled as a picture.
-PRINT_SCRIPT = """
-addEventListener("beforeprint", () => {
-  for (const svg of document.querySelectorAll(".figure .main-svg")) {
-    svg.setAttribute("viewBox", `0 0 ${svg.getAttribute("width")} ${svg.getAttribute("height")}`);
-    svg.setAttribute("preserveAspectRatio", "xMinYMin");
-  }
-});
-addEventListener("afterprint", () => {
-  for (const svg of document.querySelectorAll(".figure .main-svg")) svg.removeAttribute("viewBox");
-});
+# A folded part opens for a link that leads into it, and for paper.
+OPEN_SCRIPT = """
+const open = (part) => { if (part) part.open = true; };
+const linked = () => open(document.querySelector(location.hash || null)?.closest("details"));
+addEventListener("hashchange", linked);
+addEventListener("DOMContentLoaded", () => { if (location.hash) linked(); });
+addEventListener("beforeprint", () => document.querySelectorAll("details.part").forEach(open));
 """
-SCRIPTLESS = "Figures need JavaScript; every number is in the tables."
 DESCRIPTION = "Standard against bifurcated attention: time, memory and cost of decode steps"
 
 
@@ -67,8 +62,7 @@ def report_page(report: Report) -> str:
     """Return the page. The same report gives the same bytes."""
     parts = _parts(report)
     body = [
-        _header(report, [(key, name) for key, name, _ in parts]),
-        tag("main", (_section(*part) for part in parts), id="main"),
+        tag("main", _first_screen(report), (_part(*part) for part in parts), id="main"),
         tag(
             "footer",
             tag(
@@ -89,9 +83,7 @@ def report_page(report: Report) -> str:
         tag("meta", name="description", content=DESCRIPTION),
         tag("title", _title(report)),
         tag("style", Html(_own_file("report.css"))),
-        # Not noscript: mail readers take scripts out and do not say so.
-        tag("script", Html('document.documentElement.className = "scripted"')),
-        tag("script", Html(_plotly_script())) if report.drawings else None,
+        tag("script", Html(OPEN_SCRIPT)),
     ]
     return (
         "<!doctype html>\n"
@@ -100,32 +92,28 @@ def report_page(report: Report) -> str:
     )
 
 
-def _header(report: Report, links: Sequence[tuple[str, str]]) -> Html:
-    """Return the question, the answer, and where to find what."""
+def _first_screen(report: Report) -> Html:
+    """Return what decides: the verdict, three lines, the figures to remember, a table and a map."""
     first = report.decisions[0]
-    others = [
-        tag("p", words.case_sentence(item.first, report.grid)) for item in report.decisions[1:]
-    ]
+    lines = (
+        words.case_sentence(first.first, report.grid),
+        words.grid_line(report.grid) if report.grid.points > 1 else "",
+        f"Next: {first.first.comparison.advice}",
+    )
     return tag(
-        "header",
-        tag("h1", _title(report)),
+        "div",
         tag("p", report.scenario.question, class_="question"),
-        tag(
-            "div",
-            tag("p", words.answer(report.grid, first)),
-            others,
-            tag("p", words.grid_sentence(report.grid)) if report.grid.points > 1 else None,
-            tag("p", words.expectation(report.scenario, report.grid)) if report.expected else None,
-            class_="answer",
-            role="note",
-            aria_label="The answer",
-        ),
+        tag("h1", _title(report)),
+        tag("p", words.lead(report.grid, first), class_="verdict"),
+        tag("div", (tag("p", line) for line in lines if line), class_="answer"),
         sections.tiles(first),
         tag(
-            "nav",
-            tag("ul", (tag("li", tag("a", name, href=f"#{key}")) for key, name in links)),
-            aria_label="Parts of this page",
+            "div",
+            tag("div", sections.short_table(first)),
+            (_figure(drawing, "h2") for drawing in report.drawings[:1]),
+            class_="beside",
         ),
+        class_="first",
     )
 
 
@@ -140,20 +128,27 @@ def _title(report: Report) -> str:
 def _parts(report: Report) -> list[tuple[str, str, Child]]:
     """Return the page's parts: anchor, heading, content."""
     found = report.decisions
+
+    def on_every_gpu(decision: Decision) -> Html:
+        sentence = words.case_sentence(decision.first, report.grid)
+        return text_of([tag("p", sentence), sections.decision_table(decision)])
+
     parts: list[tuple[str, str, Child]] = [
-        ("decision", "Which GPU, and does sharing pay?", _each(found, sections.decision_table)),
+        ("decision", "Every GPU", _each(found, on_every_gpu)),
         ("step", "One decode step and its memory", _each(found, sections.step_section)),
         ("request", "A whole request and its cost", _each(found, sections.request_section)),
     ]
-    if report.drawings:
-        parts.append(("figures", "Figures", _figures(report.drawings)))
+    if report.drawings[1:]:
+        figures = text_of(map(_figure, report.drawings[1:]))
+        parts.append(("figures", "Figures", tag("div", figures, class_="figures")))
     if report.grid.points > 1:
         grid = sections.grid_section(report.scenario, report.grid)
         parts.append(("grid", "The whole grid", grid))
     origin = report.scenario if report.expected else None
+    expected = tag("p", words.expectation(report.scenario, report.grid)) if origin else None
     parts += [
         ("accuracy", "Accuracy", sources.accuracy_section(found)),
-        ("assumptions", "Assumptions", sources.assumptions_section(origin, found)),
+        ("assumptions", "Assumptions", text_of([expected, sources.assumptions_section(origin, found)])),
         (
             "reproduce",
             "How to reproduce",
@@ -170,45 +165,15 @@ def _each(decisions: Sequence[Decision], part: sections.Part) -> Html:
     return text_of((tag("h3", decision.case.model.name), part(decision)) for decision in decisions)
 
 
-def _section(key: str, name: str, content: Child) -> Html:
-    """Return a part of the page."""
-    return tag("section", tag("h2", name, id=key), content, aria_labelledby=key)
+def _part(key: str, name: str, content: Child) -> Html:
+    """Return a part of the page, folded."""
+    return tag("details", tag("summary", tag("h2", name)), content, class_="part", id=key)
 
 
-def _figures(drawings: Sequence[Drawing]) -> Html:
-    """Return the figures, each with what it shows in words."""
-    from simulator.views.plots.export import figure_html
-
-    return text_of(
-        [
-            tag("p", SCRIPTLESS, class_="scriptless"),
-            (
-                tag(
-                    "figure",
-                    tag(
-                        "div",
-                        Html(
-                            figure_html(
-                                drawing.figure, plotlyjs=False, element_id=f"figure-{drawing.name}"
-                            )
-                        ),
-                    ),
-                    tag("figcaption", drawing.about),
-                    class_="figure",
-                    aria_label=str(drawing.figure.layout.meta["finding"]),
-                )
-                for drawing in drawings
-            ),
-            tag("script", Html(PRINT_SCRIPT)),
-        ]
-    )
-
-
-def _plotly_script() -> str:
-    """Return plotly.js, once for all figures."""
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
+def _figure(drawing: Drawing, heading: str = "h3") -> Html:
+    """Return a figure under what it shows."""
+    caption = tag("figcaption", tag(heading, drawing.finding), drawing.about)
+    return tag("figure", caption, drawing.figure, id=f"figure-{drawing.name}")
 
 
 def _own_file(name: str) -> str:

@@ -66,13 +66,6 @@ def case_line(decision: Decision) -> Html:
 def decision_table(decision: Decision) -> Html:
     """Return the table over GPUs: each one's results for the case, and the conclusion."""
     rows = [_decision_row(choice, decision) for choice in decision.choices]
-    classes = [
-        " ".join(
-            name for name, holds in (("asked", choice.asked), ("out", not choice.will_do)) if holds
-        )
-        or None
-        for choice in decision.choices
-    ]
     return tag(
         "div",
         case_line(decision),
@@ -81,11 +74,56 @@ def decision_table(decision: Decision) -> Html:
             f"{text.samples_phrase(decision.case.workload)}",
             DECISION_HEADS,
             rows,
-            classes=classes,
+            classes=[_row_class(choice) for choice in decision.choices],
         ),
         tag("p", " ".join(_reading(decision)), class_="note"),
         bullets(decision.skipped),
     )
+
+
+# Rows of the table on the first screen.
+FEW_GPUS = 5
+
+
+def short_table(decision: Decision) -> Html:
+    """Return the GPUs asked about, the cheapest and the fastest, and some of the next cheapest."""
+    best = [decision.cheapest, decision.fastest]
+    first = [choice for choice in decision.choices if choice.asked or choice in best]
+    others = [choice for choice in decision.choices if choice.will_do and choice not in first]
+    shown = [*first, *others[: max(0, FEW_GPUS - len(first))]]
+    kept = [choice for choice in decision.choices if choice in shown]
+    columns = (0, 1, 2, 3, 8)
+    heads = [*(DECISION_HEADS[at] for at in columns[:-1]), Head(name="USD per million tokens")]
+    rows = [_short_row(choice, decision) for choice in kept]
+    every = len(decision.choices)
+    return tag(
+        "div",
+        table(
+            f"{decision.case.model.name}: {text.samples_phrase(decision.case.workload)}",
+            heads,
+            rows,
+            classes=[_row_class(choice) for choice in kept],
+        ),
+        tag("p", tag("a", f"All {every} GPUs", href="#decision"), class_="note")
+        if every > len(kept)
+        else None,
+    )
+
+
+def _short_row(choice: Choice, decision: Decision) -> list[Child]:
+    """Return the verdict on a GPU, the times of what fits, and the cost of the faster of it."""
+    every = _decision_row(choice, decision)
+    steps: list[Child] = [
+        step_cell(choice.under(name)) if choice.under(name).memory.fits else "does not fit"
+        for name in ATTENTIONS
+    ]
+    return [*every[:2], *steps, _cost(choice, choice.best.setup.attention)]
+
+
+def _row_class(choice: Choice) -> str | None:
+    """Return the style of a GPU's row."""
+    marks = ("asked", choice.asked), ("out", not choice.will_do)
+    return " ".join(name for name, holds in marks if holds) or None
 
 
 def _reading(decision: Decision) -> list[str]:
@@ -115,7 +153,7 @@ def _reading(decision: Decision) -> list[str]:
 def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
     """Return one row of the decision table."""
     both = [choice.under(name) for name in ATTENTIONS]
-    limits = [choice.limits[name].most_samples_in_time for name in ATTENTIONS]
+    limits = [choice.most_samples[name] for name in ATTENTIONS]
     badges = [
         tag("span", word, class_="badge")
         for word, best in (("cheapest", decision.cheapest), ("fastest", decision.fastest))
@@ -165,15 +203,14 @@ def tiles(decision: Decision) -> Html:
     facts: list[tuple[str, str, str]] = [
         (
             "Step, standard to bifurcated",
-            f"{milliseconds(result.standard.step_s)} → {milliseconds(result.bifurcated.step_s)} ms",
-            f"on {words.group_name(result.standard)}",
+            " → ".join(_step_that_fits(choice, name) for name in ATTENTIONS) + " ms",
+            f"on {words.group_name(result.standard)}; –: does not fit"
+            if not result.both_fit
+            else f"on {words.group_name(result.standard)}",
         ),
         (
             "Speed-up of the step",
-            f"{result.speedup:.2f}x" if result.both_fit else "-",
-            text.likely(result.speedup, result.speedup_low, result.speedup_high).strip(" ()")
-            if result.both_fit
-            else words.standing(choice),
+            *_speedup_tile(choice),
         ),
         (
             "KV bytes read",
@@ -182,10 +219,10 @@ def tiles(decision: Decision) -> Html:
         ),
         (
             "Most samples that fit" if target is None else f"Most samples in {format_time(target)}",
-            text.limit(choice.limits["bifurcated"].most_samples_in_time),
+            text.limit(choice.most_samples["bifurcated"]),
             (
                 "with bifurcated; "
-                f"{text.limit(choice.limits['standard'].most_samples_in_time)} with standard, "
+                f"{text.limit(choice.most_samples['standard'])} with standard, "
                 f"{LAYOUTS[result.standard.setup.kv_layout]}"
             ),
         ),
@@ -208,6 +245,23 @@ def tiles(decision: Decision) -> Html:
         ),
         class_="tiles",
     )
+
+
+def _step_that_fits(choice: Choice, name: Attention) -> str:
+    """Write a step's time, a dash if it does not fit. [ms]."""
+    step = choice.under(name)
+    return milliseconds(step.step_s) if step.memory.fits else "–"
+
+
+def _speedup_tile(choice: Choice) -> tuple[str, str]:
+    """Return the speed-up of what fits, and what it is over."""
+    found = choice.comparison
+    if found.both_fit:
+        likely = text.likely(found.speedup, found.speedup_low, found.speedup_high)
+        return f"{found.speedup:.2f}x", likely.strip(" ()")
+    if found.bifurcated.memory.fits and found.stored.memory.fits:
+        return f"{found.stored.step_s / found.bifurcated.step_s:.2f}x", "over one stored context"
+    return "–", words.standing(choice)
 
 
 def step_section(decision: Decision) -> Html:

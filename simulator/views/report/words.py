@@ -10,6 +10,7 @@ from simulator.answers.estimate import Estimate
 from simulator.answers.sweep import GridSummary
 from simulator.answers.verdict import OPEN
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
+from simulator.inputs.setup import ATTENTIONS
 from simulator.units import format_time, format_tokens
 from simulator.views.estimate import LAYOUTS, over_stored
 from simulator.views.text import between, plural, samples_phrase, shortage, times_as
@@ -105,6 +106,21 @@ def _fit_clause(result: Comparison) -> str:
     return ""
 
 
+def only(result: Comparison) -> str:
+    """Say which kind of attention fits, where not both do."""
+    fitting = [name for name in ATTENTIONS if getattr(result, name).memory.fits]
+    return f"only {fitting[0]} attention fits" if fitting else "neither fits in memory"
+
+
+def memory_finding(result: Comparison) -> str:
+    """Say what fits in memory, and what is short of it."""
+    if result.both_fit:
+        return "Both kinds of attention fit in memory"
+    short = [name for name in ATTENTIONS if not getattr(result, name).memory.fits]
+    missing = f"{short[-1]} is {_short(getattr(result, short[-1]))}"
+    return f"Of both kinds of attention {only(result)}: {missing}"
+
+
 def _short(result: Estimate) -> str:
     """Say how much memory is short, and whether that is sure."""
     sure = "" if result.memory.verdict == "does not fit" else ", too close to call"
@@ -125,6 +141,12 @@ def grid_sentence(grid: GridSummary) -> str:
         f"Bifurcated attention is at least {GAIN_SPEEDUP:g} times as fast at {gained} of the "
         f"grid's {plural(grid.points, 'point')}{within}. {_deciding(grid)} {_fitting(grid)}"
     )
+
+
+def grid_line(grid: GridSummary) -> str:
+    """Say at how many points of the grid to share, in short."""
+    decided = _deciding(grid).rpartition(": ")[2]
+    return f"Over the scenario's {plural(grid.points, 'point')}, whether to share: {decided}"
 
 
 def _deciding(grid: GridSummary) -> str:

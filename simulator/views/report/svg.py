@@ -1,0 +1,292 @@
+"""Charts as SVG, drawn once: lines, bars and maps that need no script, in light and in dark.
+
+A chart is drawn for a page and for a phone; the style of the page shows one of them. Colours of
+texts and axes are the page's own.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from simulator.views.plots.axes import powers, size_text
+from simulator.views.plots.palette import GREEN, LINES, UNFIT_OPACITY
+from simulator.views.report.html import Child, Html, tag, text_of
+
+# Width of a chart on a page and on a phone. [px]
+WIDTHS = {"wide": 600, "narrow": 350}
+_DASHES = {"dash": "9 5", "solid": None}
+_LETTER_PX, _LINE_PX = 6.6, 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """A line: its kind of attention, and at each x its y, the ends of its interval, whether it fits."""
+
+    name: str
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    fits: Sequence[bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A bar: its label, its parts by name with their colours, and what stands behind it."""
+
+    label: str
+    parts: Sequence[tuple[str, str, float]]
+    value: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A cell of a map: its number, or a word where there is none, and whether both fit."""
+
+    text: str
+    speedup: float | None
+    about: str
+
+
+def chart(about: str, draw: Callable[[int], tuple[int, Child]], keys: Child = None) -> Html:
+    """Return a chart in both widths, with its legend.
+
+    Parameters
+    ----------
+    about
+        What it shows, for those who cannot see it.
+    draw
+        Returns a drawing's height and its elements, given a width.
+    keys
+        The entries of the legend.
+    """
+    forms = []
+    for name, width in WIDTHS.items():
+        height, inside = draw(width)
+        box = f"0 0 {width} {height}"
+        forms.append(
+            tag("svg", inside, class_=name, viewBox=box, role="img", aria_label=about, width=f"{width}")
+        )
+    return text_of([*forms, tag("ul", keys, class_="legend") if keys else None])
+
+
+def key(name: str, colour: str, dash: str | None = "", *, area: bool = False) -> Html:
+    """Return an entry of a legend: a line, or an area."""
+    mark = (
+        tag("rect", width="14", height="12", x="6", fill=colour)
+        if area
+        else tag("path", d="M0 6H26", stroke=colour, stroke_width="2.5", stroke_dasharray=dash or None)
+    )
+    return tag("li", tag("svg", mark, viewBox="0 0 26 12", aria_hidden="true"), name)
+
+
+def line_keys() -> list[Html]:
+    """Return the entries of both kinds of attention."""
+    return [key(line.name, line.colour, _DASHES[line.dash]) for line in LINES.values()]
+
+
+def _text(x: float, y: float, words: str, anchor: str = "middle", **more: str) -> Html:
+    return tag("text", words, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, **more)
+
+
+def _path(points: Sequence[tuple[float, float]], **more: str | None) -> Html:
+    return tag("path", d="M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points), **more)
+
+
+def _log(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """Return a logarithmic scale."""
+    span = math.log(high / low) or 1.0
+    return lambda value: start + math.log(value / low) / span * (end - start)
+
+
+def line_chart(
+    x: Sequence[float],
+    series: Sequence[Series],
+    *,
+    x_title: str,
+    y_title: str,
+    y_text: Callable[[float], str],
+    asked: float,
+    target: float | None,
+) -> Callable[[int], tuple[int, Child]]:
+    """Return a function that draws lines over an axis of sizes, both axes logarithmic.
+
+    Where something does not fit its line is pale.
+
+    Parameters
+    ----------
+    x, series
+        The axis, ascending and above 0, and the lines.
+    asked
+        The value of the question, which is marked.
+    target
+        A value of y to draw a line at.
+    """
+    shown = [value for each in series for value in (*each.y, *each.low)]
+    shown += [value for each in series for value in each.high if value < math.inf]
+    shown += [target] if target else []
+    low, high = min(shown) / 1.1, max(shown) * 1.1
+
+    def draw(width: int) -> tuple[int, Child]:
+        height, left, right, top, bottom = 300, 54, width - 14, 10, 256
+        across, up = _log(x[0], x[-1], left, right), _log(low, high, bottom, top)
+        ticks = powers(low, high)
+        ticks = [tick for tick in ticks[:: math.ceil(len(ticks) / 7)] if low <= tick <= high]
+        sizes = [tick for tick in powers(x[0], x[-1]) if x[0] <= tick <= x[-1]]
+        parts: list[Child] = []
+        for tick in ticks:
+            parts += [
+                tag("path", d=f"M{left} {up(tick):.1f}H{right}", class_="grid"),
+                _text(left - 6, up(tick) + 4, y_text(tick), "end"),
+            ]
+        for tick in sizes[:: math.ceil(len(sizes) / (width / 48))]:
+            parts.append(_text(across(tick), bottom + 16, size_text(tick)))
+        parts += [
+            tag("path", d=f"M{left} {top}V{bottom}H{right}", class_="axis"),
+            _text((left + right) / 2, height - 8, x_title, class_="quiet"),
+            _text(0, 0, y_title, class_="quiet", transform=f"translate(12 {(top + bottom) / 2}) rotate(-90)"),
+            tag("path", d=f"M{across(asked):.1f} {top}V{bottom}", class_="asked"),
+        ]
+        if target:
+            dashes = {"stroke_dasharray": "12 4 2 4", "stroke_width": "2"}
+            parts.append(tag("path", d=f"M{left} {up(target):.1f}H{right}", stroke=GREEN, **dashes))
+        for each in series:
+            line = LINES[each.name]
+            held = [at for at, fits in enumerate(each.fits) if fits and each.high[at] < math.inf]
+            around = [(x[at], each.high[at]) for at in held]
+            around += [(x[at], each.low[at]) for at in reversed(held)]
+            if around:
+                points = [(across(one), up(other)) for one, other in around]
+                parts.append(_path(points, fill=line.colour, opacity="0.15"))
+            points = [(across(one), up(other)) for one, other in zip(x, each.y, strict=True)]
+            fitting = sum(each.fits)
+            drawn = {
+                "stroke": line.colour,
+                "stroke_width": "2.5",
+                "fill": "none",
+                "stroke_dasharray": _DASHES[line.dash],
+            }
+            parts.append(_path(points[max(0, fitting - 1) :], opacity=f"{UNFIT_OPACITY}", **drawn))
+            if fitting:
+                parts.append(_path(points[:fitting], **drawn))
+            if 0 < fitting < len(points):
+                ex, ey = points[fitting - 1]
+                cross = f"M{ex - 5:.1f} {ey - 5:.1f}l10 10m-10 0l10 -10"
+                parts.append(tag("path", d=cross, class_="end"))
+        return height, parts
+
+    return draw
+
+
+def bar_chart(
+    bars: Sequence[Bar], *, limit: tuple[float, str] | None = None
+) -> Callable[[int], tuple[int, Child]]:
+    """Return a function that draws stacked bars, each below its label.
+
+    ``limit`` is a value to mark over the bars, and what it is.
+    """
+    most = max([sum(value for _, _, value in bar.parts) for bar in bars] + ([limit[0]] if limit else []))
+
+    def draw(width: int) -> tuple[int, Child]:
+        row_px, room = 40, width - 8
+        parts: list[Child] = []
+        for at, bar in enumerate(bars):
+            top, start = at * row_px, 4.0
+            parts.append(_text(4, top + 13, f"{bar.label}: {bar.value}", "start"))
+            for name, colour, value in bar.parts:
+                long = value / most * room
+                if long > 0:
+                    parts.append(
+                        tag(
+                            "rect",
+                            tag("title", name),
+                            x=f"{start:.1f}",
+                            y=f"{top + 18}",
+                            width=f"{max(long, 0.5):.1f}",
+                            height="15",
+                            fill=colour,
+                        )
+                    )
+                start += long
+            if limit:
+                edge = 4 + limit[0] / most * room
+                parts.append(tag("path", d=f"M{edge:.1f} {top + 15}v21", class_="end"))
+        height = len(bars) * row_px
+        if limit:
+            edge = 4 + limit[0] / most * room
+            anchor = "end" if edge > width / 2 else "start"
+            parts.append(_text(edge, height + 12, limit[1], anchor))
+            height += 18
+        return height, parts
+
+    return draw
+
+
+def speedup_colours(speedup: float, most: float) -> tuple[str, str]:
+    """Return the colour of a speed-up, blue above 1 and vermillion below, and of a text on it.
+
+    Black or white, whichever stands out more: at least 4.5 to 1.
+
+    >>> speedup_colours(1.0, 4), speedup_colours(4.0, 4)
+    (('#ffffff', '#000000'), ('#0072b2', '#ffffff'))
+    """
+    share = min(1.0, abs(math.log2(speedup)) / math.log2(most))
+    end = LINES["bifurcated" if speedup > 1 else "standard"].colour
+    mixed = [round(255 + share * (int(end[at : at + 2], 16) - 255)) for at in (1, 3, 5)]
+    linear = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4  # noqa: PLR2004
+        for value in (part / 255 for part in mixed)
+    ]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    text = "#000000" if luminance > 0.179 else "#ffffff"  # noqa: PLR2004 - where both are equal
+    return "#" + "".join(f"{part:02x}" for part in mixed), text
+
+
+def map_chart(
+    columns: Sequence[float],
+    rows: Sequence[float],
+    cells: Sequence[Sequence[Cell]],
+    *,
+    x_title: str,
+    y_title: str,
+    asked: tuple[float, float],
+) -> Callable[[int], tuple[int, Child]]:
+    """Return a function that draws a map of cells, the first row at the bottom.
+
+    Parameters
+    ----------
+    columns, rows, cells
+        Sizes along both axes, and the cells, row by row.
+    asked
+        Column and row of the question, framed if the map has them.
+    """
+    found = [cell.speedup for row in cells for cell in row if cell.speedup]
+    most = max([2.0, *found, *(1 / value for value in found)])
+
+    def draw(width: int) -> tuple[int, Child]:
+        left, top, row_px = 52, 6, 22
+        wide, bottom = (width - left - 6) / len(columns), top + row_px * len(rows)
+        stride = math.ceil(30 / wide)
+        parts: list[Child] = []
+        for up, line in enumerate(cells):
+            y = bottom - (up + 1) * row_px
+            parts.append(_text(left - 6, y + 15, size_text(rows[up]), "end"))
+            for at, cell in enumerate(line):
+                x = left + at * wide
+                fill, ink = speedup_colours(cell.speedup, most) if cell.speedup else (None, None)
+                size = {"width": f"{wide - 1:.1f}", "height": f"{row_px - 1}"}
+                place = {"x": f"{x:.1f}", "y": f"{y}", "fill": fill}
+                name = None if cell.speedup else "only" if cell.text else "none"
+                parts.append(tag("rect", tag("title", cell.about), class_=name, **place, **size))
+                if wide > len(cell.text) * _LETTER_PX:
+                    parts.append(_text(x + wide / 2, y + 15, cell.text, fill=ink))
+                if (columns[at], rows[up]) == asked:
+                    frame = {**place, **size, "fill": "none", "class_": "here"}
+                    parts.append(tag("rect", **frame))
+        for at in range(0, len(columns), stride):
+            parts.append(_text(left + (at + 0.5) * wide, bottom + 15, size_text(columns[at])))
+        middle = f"translate(12 {(top + bottom) / 2}) rotate(-90)"
+        parts.append(_text((left + width) / 2, bottom + 34, x_title, class_="quiet"))
+        parts.append(_text(0, 0, y_title, class_="quiet", transform=middle))
+        return bottom + 40, parts
+
+    return draw
