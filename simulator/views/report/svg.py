@@ -278,7 +278,8 @@ def map_chart(
                 name = None if cell.speedup else "only" if cell.text else "none"
                 parts.append(tag("rect", tag("title", cell.about), class_=name, **place, **size))
                 if wide > len(cell.text) * _LETTER_PX:
-                    parts.append(_text(x + wide / 2, y + 15, cell.text, fill=ink))
+                    colour = {"style": f"fill:{ink}"} if ink else {}
+                    parts.append(_text(x + wide / 2, y + 15, cell.text, **colour))
                 if (columns[at], rows[up]) == asked:
                     frame = {**place, **size, "fill": "none", "class_": "here"}
                     parts.append(tag("rect", **frame))

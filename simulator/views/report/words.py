@@ -13,7 +13,7 @@ from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import format_time, format_tokens
 from simulator.views.estimate import LAYOUTS, over_stored
-from simulator.views.text import between, plural, samples_phrase, shortage, times_as
+from simulator.views.text import between, plural, samples_phrase, shortage
 
 USE, KEEP, DEPENDS = (
     "Use bifurcated attention",
@@ -28,11 +28,6 @@ COUNTED = {
     "query_tokens": "query token",
     "tensor_parallel": "GPU",
 }
-
-
-def answer(grid: GridSummary, decision: Decision) -> str:
-    """Return the answer in one sentence: what to do, and what it does to the first case."""
-    return f"{lead(grid, decision)}: {case_sentence(decision.first, grid)}"
 
 
 def lead(grid: GridSummary, decision: Decision) -> str:
@@ -75,15 +70,10 @@ def case_sentence(choice: Choice, grid: GridSummary) -> str:
 
 
 def ratio_phrase(result: Comparison) -> str:
-    """Say how the steps compare, with the interval in the same direction."""
+    """Say how the steps compare, as the tables do: a speed-up, below 1 where it is slower."""
     ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
-    if not result.interval_known:
-        return f"{times_as(ratio)} (interval not known)"
-    if f"{ratio:.2f}" == "1.00":
-        return f"as fast (likely {between(low, high)} times as fast)"
-    if ratio < 1:
-        low, high = 1 / high, 1 / low
-    return f"{times_as(ratio)} (likely {between(low, high)})"
+    likely = f"likely {between(low, high)}" if result.interval_known else "interval not known"
+    return f"{ratio:.2f} times as fast ({likely})"
 
 
 def _fit_clause(result: Comparison) -> str:
