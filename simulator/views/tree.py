@@ -178,10 +178,7 @@ def tree_sentences(result: TreePlan) -> list[str]:
     """Say which levels to split, and what the neighbouring choices cost (rich markup)."""
     best, base, over = result.best, result.standard, "standard attention"
     if not base.memory.fits:
-        base, over = (
-            result.reading(()).result,
-            "standard attention over one stored tree, which fits",
-        )
+        base, over = result.reading(()).result, f"{over} over one stored tree, which fits"
     ratio = base.step_s / best.result.step_s
     if not best.split:
         return ["[bold]Split no level[/]: standard attention is the fastest."]
