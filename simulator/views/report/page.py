@@ -95,7 +95,9 @@ def report_page(report: Report) -> str:
 def _first_screen(report: Report) -> Html:
     """Return what decides: the verdict, three lines, the figures to remember, a table and a map."""
     first = report.decisions[0]
+    verdict, _, why = words.lead(report.grid, first).partition("; ")
     lines = (
+        why and f"{why[0].upper()}{why[1:]}.",
         words.case_sentence(first.first, report.grid),
         words.grid_line(report.grid) if report.grid.points > 1 else "",
         f"Next: {first.first.comparison.advice}",
@@ -104,7 +106,7 @@ def _first_screen(report: Report) -> Html:
         "div",
         tag("p", report.scenario.question, class_="question"),
         tag("h1", _title(report)),
-        tag("p", words.lead(report.grid, first), class_="verdict"),
+        tag("p", verdict, class_="verdict"),
         tag("div", (tag("p", line) for line in lines if line), class_="answer"),
         sections.tiles(first),
         tag(
