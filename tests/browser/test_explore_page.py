@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from accessible import faults
 from explore_points import ANSWER, BOUND, random_states, truth, worst_error
 
 import simulator
+from simulator.answers.capacity import most_samples
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.scenario import load_scenario
 from simulator.units import format_time
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 DESKTOP, PHONE = (1200, 800), (390, 844)
-FIGURES = ("samples", "context_tokens", "speedup", "operations", "roofs", "memory")
+FIGURES = ("samples", "context_tokens", "speedup", "users", "operations", "roofs", "memory")
+WIDTHS = (1400, 820, 390)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,8 @@ def shows_what_compare_says(opened: Page, **question: Any) -> None:
         assert cell(opened, "Bound by", way) == step.bound
         assert cell(opened, "Tokens/s", way) == f"{step.tokens_per_s:,.0f}"
         assert cell(opened, "Fits in", way) == fits_phrase(step.memory)
-    assert cell(opened, "Speed-up", "bifurcated") == f"{result.speedup:.2f}x"
+    gained = f"{result.speedup:.2f}x" if result.both_fit else "–"
+    assert cell(opened, "Speed-up", "bifurcated") == gained
     remarks = opened.locator("#remarks").inner_text()
     if result.standard.memory.fits or not result.stored.memory.fits:
         ends = f"{result.speedup_low:.2f} and {result.speedup_high:.2f}"
@@ -101,14 +106,15 @@ def test_it_opens_from_the_disk_and_draws(
     settle(opened)
     for name in FIGURES:
         figure = opened.locator(f"#figure-{name}")
-        assert figure.locator("strong").inner_text()
+        assert figure.locator("h2").inner_text()
         assert figure.locator("svg[role=img] :is(polyline, rect, path, circle)").count() > 3
     width = opened.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert width[0] <= width[1]
     table = opened.locator(".scroll").first.evaluate("(box) => [box.scrollWidth, box.clientWidth]")
     assert table[0] <= table[1]
     assert broken_words(opened) == []
-    shows_what_compare_says(opened, model="llama-2-7b", samples=32, context_tokens=8192)
+    question = {"samples": 32, "context_tokens": 8192, "kv_layout": "copies"}
+    shows_what_compare_says(opened, model="llama-2-7b", **question)
 
 
 def test_no_figure_leaves_its_place(path: Path, open_page: OpenPage) -> None:
@@ -134,9 +140,10 @@ def test_a_turned_phone_draws_anew(path: Path, open_page: OpenPage) -> None:
 
 
 def test_there_is_nothing_to_share_with(path: Path, open_page: OpenPage) -> None:
-    """The only button goes back to the scenario; no link leads out of the page."""
+    """Buttons copy or save for their user; no link leads out of the page."""
     opened = open_page(path)
-    assert opened.get_by_role("button").all_inner_texts() == ["Back to the scenario"]
+    buttons = ["Pin to compare", "Copy link", "Copy command", "Download CSV"]
+    assert opened.get_by_role("button").all_inner_texts() == [*buttons, "Back to the scenario"]
     assert opened.locator("a[href]").count() == 0
     assert "share" not in opened.locator("body").inner_text().lower().split()
 
@@ -145,7 +152,7 @@ def test_a_slider_answers_with_the_right_number(path: Path, open_page: OpenPage)
     """Moved by keys or by the mouse, a slider changes table, headline, figures and address."""
     opened = open_page(path)
     settle(opened)
-    before = opened.locator("#figure-samples svg .now").get_attribute("x1")
+    before = opened.locator("#figure-samples svg .now").get_attribute("d")
     slider = opened.get_by_label("Samples", exact=True)
     slider.focus()
     for _ in range(4):
@@ -153,9 +160,9 @@ def test_a_slider_answers_with_the_right_number(path: Path, open_page: OpenPage)
     settle(opened)
     assert slider.get_attribute("aria-valuetext") == "16 samples"
     assert opened.get_by_label("Samples, exact").input_value() == "16"
-    assert opened.locator("#figure-samples svg .now").get_attribute("x1") != before
+    assert opened.locator("#figure-samples svg .now").get_attribute("d") != before
     assert "samples=16" in opened.evaluate("location.hash")
-    shows_what_compare_says(opened, model="llama-2-7b", samples=16, context_tokens=8192)
+    shows_what_compare_says(opened, model="llama-2-7b", samples=16, context_tokens=8192, kv_layout="copies")
 
     box = slider.bounding_box()
     assert box is not None
@@ -163,7 +170,8 @@ def test_a_slider_answers_with_the_right_number(path: Path, open_page: OpenPage)
     settle(opened)
     samples = opened.evaluate("state.samples")
     assert samples > 100
-    shows_what_compare_says(opened, model="llama-2-7b", samples=samples, context_tokens=8192)
+    sizes = {"samples": samples, "context_tokens": 8192, "kv_layout": "copies"}
+    shows_what_compare_says(opened, model="llama-2-7b", **sizes)
 
 
 def test_menus_answer_with_the_right_number(path: Path, open_page: OpenPage) -> None:
@@ -172,14 +180,26 @@ def test_menus_answer_with_the_right_number(path: Path, open_page: OpenPage) -> 
     opened.get_by_label("Model").select_option("llama-3.1-8b")
     assert opened.get_by_label("KV heads").input_value() == "8"
     question: dict[str, Any] = {"model": "llama-3.1-8b", "samples": 32, "context_tokens": 8192}
+    question["kv_layout"] = "copies"
     shows_what_compare_says(opened, **question)
-    opened.get_by_label("GPU").select_option("mi300x")
+    opened.get_by_label("GPU", exact=True).select_option("mi300x")
     opened.get_by_label("KV heads").select_option("32")
     opened.get_by_label("Kernel").select_option("einsum")
     opened.get_by_label("Execution").select_option("eager")
     opened.get_by_label("Standard keeps").select_option("shared")
     question |= {"gpu": "mi300x", "kv_heads": 32, "kernel": "einsum"}
     question |= {"execution": "eager", "kv_layout": "shared"}
+    shows_what_compare_says(opened, **question)
+    # Other formats have the kernel of engines alone.
+    for label, name, value in (
+        ("Weights", "weight_dtype", "fp8"),
+        ("KV cache", "kv_dtype", "fp8"),
+        ("Tensor parallel", "tensor_parallel", "2"),
+    ):
+        opened.get_by_label(label).select_option(value)
+        question[name] = int(value) if value.isdigit() else value
+    opened.get_by_label("Query tokens, exact").fill("3")
+    question |= {"kernel": "flash", "execution": "graph", "query_tokens": 3}
     shows_what_compare_says(opened, **question)
 
 
@@ -190,7 +210,8 @@ def test_a_model_without_a_kernel_takes_one_it_has(path: Path, open_page: OpenPa
     opened.get_by_label("Model").select_option("deepseek-v3")
     assert opened.get_by_label("Kernel").input_value() == "flash"
     assert opened.locator('#kernel option[value="sdpa_math"]').is_disabled()
-    shows_what_compare_says(opened, model="deepseek-v3", samples=32, context_tokens=8192)
+    question = {"samples": 32, "context_tokens": 8192, "kv_layout": "copies"}
+    shows_what_compare_says(opened, model="deepseek-v3", **question)
 
 
 def test_sizes_can_be_typed(path: Path, open_page: OpenPage) -> None:
@@ -198,7 +219,8 @@ def test_sizes_can_be_typed(path: Path, open_page: OpenPage) -> None:
     opened = open_page(path)
     box = opened.get_by_label("Context, exact")
     box.fill("20k")
-    shows_what_compare_says(opened, model="llama-2-7b", samples=32, context_tokens=20000)
+    question = {"samples": 32, "context_tokens": 20000, "kv_layout": "copies"}
+    shows_what_compare_says(opened, model="llama-2-7b", **question)
     for text, complaint in (
         ("many", "write 8192"),
         ("1.5", "write 8192"),
@@ -251,11 +273,11 @@ def test_what_does_not_fit_is_said(path: Path, open_page: OpenPage) -> None:
     """Too large for a card: the headline, the table and the memory figure all say so."""
     opened = open_page(path)
     opened.get_by_label("Model").select_option("llama-3.1-70b")
-    opened.get_by_label("GPU").select_option("l4")
+    opened.get_by_label("GPU", exact=True).select_option("l4")
     settle(opened)
     assert opened.locator("#headline").inner_text().startswith("Neither fits")
-    assert opened.locator("#ways .unfit").count() == 3
-    assert opened.locator("#figure-memory strong").inner_text() == "Neither fits in memory"
+    assert opened.locator("#ways .unfit").count() == 2
+    assert opened.locator("#figure-memory h2").inner_text() == "Neither fits in memory"
     assert broken_words(opened) == []
 
 
@@ -274,11 +296,12 @@ def test_the_headline_is_what_compare_advises(
     """Where one stored context is as fast, the page says to store it once, as compare does."""
     opened = open_page(path)
     opened.get_by_label("Model").select_option(model)
-    opened.get_by_label("GPU").select_option(gpu)
+    opened.get_by_label("GPU", exact=True).select_option(gpu)
     opened.get_by_label("Samples, exact").fill(str(samples))
     opened.get_by_label("Context, exact").fill(str(context))
     settle(opened)
-    result = simulator.compare(model, gpu, samples=samples, context_tokens=context)
+    sizes = {"samples": samples, "context_tokens": context}
+    result = simulator.compare(model, gpu, **sizes, kv_layout="copies")
     said = opened.locator("#headline").inner_text()
     once = result.advice.startswith("Store the context once")
     assert said.startswith("Store the context once") == once
@@ -299,7 +322,7 @@ def test_every_end_of_every_control_holds(path: Path, open_page: OpenPage) -> No
     for high in (0, 1):
         sizes = {name: data["ranges"][name][high] for name in RANGES}
         for model in range(len(data["models"])):
-            for kernel in range(len(data["kernels"])):
+            for kernel in range(len(data["choices"]["kernel"])):
                 wanted = {**sizes, "model": model, "kernel": kernel, "gpu": model % 3}
                 opened.evaluate("(wanted) => change({ ...state, ...wanted })", wanted)
                 settle(opened)
@@ -324,18 +347,110 @@ def test_every_control_has_a_name_and_is_reached_by_tab(path: Path, open_page: O
     """Without a mouse all sliders, boxes, menus and the button can be reached and are named."""
     opened = open_page(path)
     reached = []
-    for _ in range(16):
+    for _ in range(32):
         opened.keyboard.press("Tab")
         reached.append(opened.evaluate("document.activeElement.id"))
-    sizes = ("samples", "context", "decoded", "prompts")
+    sizes = ("samples", "context", "decoded", "prompts", "query-tokens")
     menus = ("model", "gpu", "kv-heads", "kernel", "execution", "kv-layout")
-    wanted = {*sizes, *(f"{name}-text" for name in sizes), *menus, "reset"}
+    menus += ("dtype", "kv-dtype", "tp")
+    boxes = {f"{name}-text" for name in (*sizes, "target", "price")}
+    wanted = {*sizes, *boxes, *menus, "pin", "link", "command", "csv", "reset"}
     assert wanted <= set(reached)
     for name in wanted:
         named = opened.locator(f"#{name}").evaluate(
             "(control) => control.labels?.length > 0 || control.ariaLabel || control.textContent"
         )
         assert named, name
+
+
+def test_each_control_is_explained(path: Path, open_page: OpenPage) -> None:
+    """Below the name of each slider, menu and box stands what it means."""
+    opened = open_page(path)
+    controls = opened.locator(".control")
+    assert controls.count() == controls.locator(".hint").count() == 16
+    assert all(controls.locator(".hint").all_inner_texts())
+    described = "[...document.querySelectorAll('[aria-describedby]')].every((control) =>"
+    described += " document.getElementById(control.getAttribute('aria-describedby')))"
+    assert opened.evaluate(described)
+
+
+def test_a_pinned_state_stays_beside_the_next(path: Path, open_page: OpenPage) -> None:
+    """What is pinned keeps its numbers, also under the address of the page."""
+    opened = open_page(path)
+    settle(opened)
+    before = cell(opened, "Step", "bifurcated")
+    opened.get_by_role("button", name="Pin to compare").click()
+    opened.get_by_label("Samples, exact").fill("128")
+    pinned = opened.locator("#pinned-ways tbody tr").first.locator('[data-way="bifurcated"]')
+    assert pinned.inner_text() == before
+    assert cell(opened, "Step", "bifurcated") != before
+    assert "as fast as pinned" in opened.locator("#remarks").inner_text()
+    again = open_page(path)
+    again.evaluate("(hash) => { location.hash = hash; }", opened.evaluate("location.hash"))
+    settle(again)
+    assert again.locator("#pinned-ways td").first.inner_text()
+    again.get_by_role("button", name="Unpin").click()
+    assert again.locator("#pinned").is_hidden()
+
+
+def test_a_target_and_a_price_are_those_of_plan(path: Path, open_page: OpenPage) -> None:
+    """The most samples within a target, and the cost at a price, are what Python says."""
+    opened = open_page(path)
+    opened.get_by_label("Target", exact=True).fill("12.5")
+    opened.get_by_label("Price", exact=True).fill("3")
+    step = simulator.estimate("llama-2-7b", samples=32, context_tokens=8192, attention="bifurcated")
+    most = most_samples(step, target_step_s=0.0125)
+    assert cell(opened, "Most samples in 12.5 ms", "bifurcated") == f"{most:,}"
+    cost = float(cell(opened, "USD per million tokens", "bifurcated"))
+    assert cost == pytest.approx(3e6 / 3600 / step.tokens_per_s, rel=0.005)
+    assert cell(opened, "USD per million tokens", "standard") == "–"  # it does not fit
+    opened.get_by_label("Price", exact=True).fill("free")
+    assert "number above 0" in opened.locator("#price-problem").inner_text()
+
+
+def test_the_csv_is_the_table(path: Path, open_page: OpenPage) -> None:
+    """A row for each way, of what is shown and of what is pinned, with all settings."""
+    opened = open_page(path)
+    opened.get_by_role("button", name="Pin to compare").click()
+    opened.get_by_label("Samples, exact").fill("16")
+    with opened.expect_download() as saved:
+        opened.get_by_role("button", name="Download CSV").click()
+    rows = list(csv.DictReader(saved.value.path().read_text(encoding="utf-8").splitlines()))
+    assert [row["samples"] for row in rows] == ["32", "32", "16", "16"]
+    assert [row["attention"] for row in rows] == ["standard", "bifurcated"] * 2
+    result = simulator.estimate("llama-2-7b", samples=16, context_tokens=8192, kv_layout="copies")
+    assert float(rows[2]["step_ms"]) == pytest.approx(1e3 * result.step_s, rel=1e-9)
+    assert rows[2]["weight_dtype"] == "auto"
+
+
+def test_the_title_is_the_state(path: Path, open_page: OpenPage) -> None:
+    """A tab among many says which model, GPU and question it shows."""
+    opened = open_page(path)
+    opened.get_by_label("GPU", exact=True).select_option("l4")
+    opened.get_by_label("Samples, exact").fill("8")
+    assert opened.title() == "llama-2-7b on L4: 8 samples of 8K shared tokens"
+    assert opened.locator("h1").inner_text() == opened.title()
+
+
+def test_on_a_phone_the_first_figure_is_within_one_screen(path: Path, open_page: OpenPage) -> None:
+    """Answer and figure come before settings and details."""
+    opened = open_page(path, viewport=PHONE)
+    settle(opened)
+    drawing = opened.locator("#figure-samples svg").first.bounding_box()
+    assert drawing is not None
+    assert drawing["y"] + drawing["height"] <= PHONE[1]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_can_be_read_by_all(
+    path: Path, open_page: OpenPage, width: int, scheme: str
+) -> None:
+    """Contrast, names, headings and widths hold at every width, in light and in dark."""
+    opened = open_page(path, viewport=(width, 844), color_scheme=scheme)
+    settle(opened)
+    assert faults(opened) == []
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_thousand_random_points_are_those_of_python(

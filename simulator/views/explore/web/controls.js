@@ -195,7 +195,7 @@ function showControls(typing) {
     }
     if (names && !["model", "gpu", "kv_layout"].includes(field)) {
       [...select.options].forEach((option, at) => {
-        option.disabled = !engine.runs({ ...state, [field]: at });
+        option.disabled = runnable({ ...state, [field]: at })[field] !== at;
       });
     }
     select.value = String(names ? names[state[field]] : state[field]);

@@ -22,7 +22,7 @@ const SIZES = [
     key: "context",
     flag: "--context",
     label: "Context",
-    hint: "tokens that the samples share",
+    hint: "tokens common to the samples",
     unit: "context tokens",
     axis: "shared context [tokens]",
   },
