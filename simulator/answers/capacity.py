@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from simulator.answers.estimate import Estimate, memory_on
 from simulator.answers.search import largest
-from simulator.inputs.workload import LARGEST_COUNT, Workload
+from simulator.inputs.workload import LARGEST_COUNT
 from simulator.timing.step import decode_time
 
 

@@ -385,7 +385,7 @@ def _attention_values(model: ModelShape, setup: Setup) -> float:
     return values
 
 
-def _mlp_values(model: ModelShape, setup: Setup) -> float:
+def _mlp_values(model: ModelShape, setup: Setup) -> Numeric:
     """Values per token in a layer's MLP: up (and gate) projections and their product.
 
     In a mixture of experts: those of every visited expert, their outputs until they are summed, and

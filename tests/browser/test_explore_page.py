@@ -162,7 +162,9 @@ def test_a_slider_answers_with_the_right_number(path: Path, open_page: OpenPage)
     assert opened.get_by_label("Samples, exact").input_value() == "16"
     assert opened.locator("#figure-samples svg .now").get_attribute("d") != before
     assert "samples=16" in opened.evaluate("location.hash")
-    shows_what_compare_says(opened, model="llama-2-7b", samples=16, context_tokens=8192, kv_layout="copies")
+    shows_what_compare_says(
+        opened, model="llama-2-7b", samples=16, context_tokens=8192, kv_layout="copies"
+    )
 
     box = slider.bounding_box()
     assert box is not None
@@ -443,9 +445,7 @@ def test_on_a_phone_the_first_figure_is_within_one_screen(path: Path, open_page:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read_by_all(
-    path: Path, open_page: OpenPage, width: int, scheme: str
-) -> None:
+def test_it_can_be_read_by_all(path: Path, open_page: OpenPage, width: int, scheme: str) -> None:
     """Contrast, names, headings and widths hold at every width, in light and in dark."""
     opened = open_page(path, viewport=(width, 844), color_scheme=scheme)
     settle(opened)

@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from accessible import faults
 from command_line import bifurcate
-
-from simulator.views.plots import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,13 +24,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 DESK, PHONE = (1200, 800), (390, 844)
-# Each figure draws itself when its script runs, and its form for the page's width after that.
-DRAWN = """() => [...document.querySelectorAll(".js-plotly-plot")].every((plot) => {
-  if (!plot._fullData || !plot.querySelector(".main-svg")) return false;
-  const { wide, medium, narrow } = plot.layout.meta;
-  const forms = plot.clientWidth < 640 ? [narrow] : [wide, medium];
-  return forms.some((form) => plot.layout.title.font.size === form["title.font.size"]);
-})"""
 NASTY = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
 MINE = f"""
 schema_version = 1
@@ -56,124 +48,98 @@ CODE, LATENT = ("code-sampling-8k", *GPUS), ("mla-deepseek-v3", *GPUS)
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """Write each report once for all tests of this file: whole, or with its first figure alone."""
+    """Write each report once for all tests of this file."""
     folder = tmp_path_factory.mktemp("reports")
-    written: dict[tuple[object, ...], Path] = {}
-    first = dict(list(registry.FIGURES.items())[:1])
+    written: dict[tuple[str, ...], Path] = {}
 
-    def write(*arguments: str, whole: bool = False) -> Path:
-        key = (*arguments, whole)
-        if key not in written:
+    def write(*arguments: str) -> Path:
+        if arguments not in written:
             path = folder / f"report-{len(written)}.html"
-            with pytest.MonkeyPatch.context() as patch:
-                if not whole:
-                    patch.setattr(registry, "FIGURES", first)
-                done = bifurcate("report", *arguments, "-o", str(path))
+            done = bifurcate("report", *arguments, "-o", str(path))
             assert done.code == 0, done.err
-            written[key] = path
-        return written[key]
+            written[arguments] = path
+        return written[arguments]
 
     return write
 
 
-def wait_until_drawn(page: Page) -> int:
-    """Wait for every figure of a page, and return how many there are."""
-    page.wait_for_function(DRAWN)
-    return page.locator(".js-plotly-plot").count()
+def unfold(page: Page) -> None:
+    """Open every part of a page."""
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true })")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "viewport"),
-    [(CODE, DESK), (CODE, PHONE), (LATENT, PHONE)],
-    ids=["desk", "phone", "latent cache"],
-)
-def test_every_figure_draws_its_traces(
-    arguments: tuple[str, ...],
-    viewport: tuple[int, int],
-    report: Report,
-    open_page: OpenPage,
+@pytest.mark.parametrize("width", [1400, 820, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_can_be_read_by_all(
+    report: Report, open_page: OpenPage, width: int, scheme: str
 ) -> None:
-    """Every figure has drawn what its data hold, and none has a button that sends it away."""
-    page = open_page(report(*arguments, whole=True), viewport=viewport)
-    assert wait_until_drawn(page) == page.locator("figure").count() > 5
-    empty = """() => [...document.querySelectorAll(".js-plotly-plot")].filter((plot) =>
-      !plot.querySelector(".trace, .heatmaplayer image, .heatmaplayer .hm, .bars .point")
-      || plot._fullData.length === 0).map((plot) => plot.id)"""
-    assert page.evaluate(empty) == []
-    buttons = page.locator(".modebar-btn").evaluate_all(
-        "(all) => all.map((button) => button.dataset.title || '')"
-    )
-    assert buttons
-    assert [name for name in buttons if "share" in name.lower() or "cloud" in name.lower()] == []
+    """Contrast, names and headings hold, and nothing is wider than the screen, folded or not."""
+    page = open_page(report(*CODE), viewport=(width, 844), color_scheme=scheme)
+    assert faults(page) == []
+    unfold(page)
+    assert faults(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.parametrize("viewport", [DESK, PHONE, (320, 640)])
-def test_nothing_is_wider_than_the_screen(
-    viewport: tuple[int, int], report: Report, open_page: OpenPage
+@pytest.mark.parametrize("arguments", [CODE, LATENT], ids=["cache", "latent cache"])
+def test_every_figure_is_drawn_in_the_form_of_its_page(
+    arguments: tuple[str, ...], report: Report, open_page: OpenPage
 ) -> None:
-    """The page does not scroll sideways; a table that is too wide scrolls by itself."""
-    page = open_page(report(*CODE), viewport=viewport)
-    assert wait_until_drawn(page) == 2  # the first figure, of both models
-    assert not page.get_by_text("Figures need JavaScript").is_visible()
-    for folded in page.locator("details").all():
-        folded.evaluate("(element) => { element.open = true }")
-    width = page.evaluate("document.documentElement.scrollWidth")
-    assert width <= viewport[0]
+    """A page and a phone show a drawing each, within it, and no text covers another."""
+    page = open_page(report(*arguments))
+    unfold(page)
+    for viewport in (DESK, PHONE):
+        page.set_viewport_size({"width": viewport[0], "height": viewport[1]})
+        drawings = page.locator("figure > svg:visible")
+        assert drawings.count() == page.locator("figure").count() > 5
+        overlaps = page.evaluate(
+            """() => [...document.querySelectorAll("figure > svg")].flatMap((svg) => {
+              const texts = [...svg.querySelectorAll("text")].map((text) =>
+                [text.textContent, text.getBoundingClientRect()]).filter(([, box]) => box.width);
+              const whole = svg.getBoundingClientRect();
+              const out = texts.filter(([, box]) =>
+                box.left < whole.left - 1 || box.right > whole.right + 1);
+              const over = texts.flatMap(([name, one], at) => texts.slice(at + 1)
+                .filter(([, other]) => Math.min(one.right, other.right)
+                  - Math.max(one.left, other.left) > 1
+                  && Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top) > 4)
+                .map(([other]) => [name, other]));
+              return [...out.map(([name]) => name), ...over];
+            })"""
+        )
+        assert overlaps == [], viewport
 
 
-@pytest.mark.parametrize("width", [1300, 1000, 800, 650, 390])
-def test_no_title_is_cut_or_covered(width: int, report: Report, open_page: OpenPage) -> None:
-    """At any width the title of a figure ends within it, and above the legend."""
-    page = open_page(report(*CODE), viewport=(width, 800))
-    wait_until_drawn(page)
-    page.wait_for_function(
-        """() => [...document.querySelectorAll(".js-plotly-plot")].every((plot) => {
-          const [title, legend] = [".g-gtitle text", ".legend"].map(
-            (part) => plot.querySelector(part).getBoundingClientRect());
-          const right = plot.getBoundingClientRect().right;
-          return title.right <= right && title.bottom <= legend.top + 2;
-        })"""
-    )
+def test_what_decides_is_within_one_screen(report: Report, open_page: OpenPage) -> None:
+    """At a desk the verdict, its lines, the cards, the table and the map are seen at once."""
+    page = open_page(report(*CODE), viewport=(1400, 900))
+    boxes = [page.locator(what).first.bounding_box() for what in (".beside", ".tiles", ".verdict")]
+    assert all(box is not None and box["y"] + box["height"] <= 900 for box in boxes)
 
 
-def test_a_figure_changes_its_form_with_the_page(report: Report, open_page: OpenPage) -> None:
-    """Turning a phone, or narrowing a window, lays the figures out anew."""
+def test_the_cheapest_is_the_same_everywhere(report: Report, open_page: OpenPage) -> None:
+    """Card, both tables and figure name one GPU and one cost; what does not fit has none."""
     page = open_page(report(*CODE))
-    wait_until_drawn(page)
-    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
-    wait_until_drawn(page)
-    width = (
-        "() => Math.max(...[...document.querySelectorAll('.main-svg')].map((s) => s.clientWidth))"
-    )
-    page.wait_for_function(f"({width})() <= {PHONE[0]}")
+    unfold(page)
+    card = page.locator(".tiles div", has_text="Cheapest").inner_text().split("\n")
+    cost, name = card[1].split()[0], card[2].rpartition(", ")[0]
+    marked = page.locator("tr", has=page.locator(".badge", has_text="cheapest")).all_inner_texts()
+    assert len(marked) == 3  # the first screen's, and that of each model
+    for row in marked[:2]:
+        assert row.startswith(name)
+        assert cost in row
+    assert f"{name} is the cheapest: {cost} USD" in page.locator("#figure-cost").inner_text()
+    unfit = page.locator("#decision tr", has_text="GiB short").first.inner_text()
+    assert unfit.endswith("- / -")
 
 
-def test_pointing_at_a_line_says_its_number(report: Report, open_page: OpenPage) -> None:
-    """A point of a figure under the pointer shows the time that the table has."""
+def test_a_link_opens_the_part_it_leads_to(report: Report, open_page: OpenPage) -> None:
+    """Parts are folded until they are asked for."""
     page = open_page(report(*CODE))
-    wait_until_drawn(page)
-    figure = page.locator("#figure-latency-samples")
-    figure.scroll_into_view_if_needed()
-    place = figure.evaluate(
-        """(plot) => {
-          const trace = plot._fullData.find(
-            (item) => item.name === "bifurcated" && item.hoverinfo !== "skip");
-          const at = [...trace.x].indexOf(32), box = plot.getBoundingClientRect();
-          const axes = plot._fullLayout;
-          return {
-            x: box.x + axes.xaxis._offset + axes.xaxis.c2p(trace.x[at]),
-            y: box.y + axes.yaxis._offset + axes.yaxis.c2p(trace.y[at]),
-            step_ms: trace.y[at],
-          };
-        }"""
-    )
-    page.mouse.move(place["x"], place["y"])
-    page.wait_for_function("() => document.querySelector('.hoverlayer .hovertext')")
-    label = figure.locator(".hoverlayer").text_content() or ""
-    row = page.locator("#decision ~ div tr", has_text="H100").first
-    shown = (row.locator("td").nth(2).text_content() or "").split()[0]
-    assert float(shown) == pytest.approx(place["step_ms"], rel=0.005)
-    assert shown[:3] in label
+    part = page.locator("#accuracy table").first
+    assert not part.is_visible()
+    page.locator("footer").get_by_role("link", name="Accuracy").click()
+    part.wait_for(state="visible")
 
 
 def test_text_of_a_file_runs_nothing(tmp_path: Path, report: Report, open_page: OpenPage) -> None:
@@ -181,18 +147,16 @@ def test_text_of_a_file_runs_nothing(tmp_path: Path, report: Report, open_page: 
     mine = tmp_path / "mine.toml"
     mine.write_text(MINE, encoding="utf-8")
     page = open_page(report(str(mine), "-g", "l4"))
-    wait_until_drawn(page)
     assert page.title() == f"{NASTY} title"
     assert page.locator("h1").text_content() == f"{NASTY} title"
     assert page.locator("img").count() == 0
 
 
 def test_without_scripts_the_page_still_answers(report: Report, open_page: OpenPage) -> None:
-    """A mail reader that runs no script shows everything but the figures, and says so."""
+    """A mail reader that runs no script shows everything, figures as well."""
     page = open_page(report(*CODE), java_script_enabled=False)
-    assert page.get_by_text("Use bifurcated attention:").is_visible()
-    assert page.get_by_text("Figures need JavaScript").is_visible()
-    assert not page.locator("figure").first.is_visible()
+    assert page.get_by_text("Use bifurcated attention").first.is_visible()
+    assert page.locator("figure > svg").first.is_visible()
     assert page.locator("table").first.is_visible()
 
 
@@ -212,25 +176,18 @@ def test_the_page_in_the_dark(report: Report, open_page: OpenPage) -> None:
     assert brightness(dark[0]) - brightness(dark[1]) > 150
 
 
-def test_in_print_figures_are_whole(report: Report, open_page: OpenPage) -> None:
-    """On paper, narrower than the screen, every figure is scaled and not cut."""
+def test_paper_has_every_part(report: Report, open_page: OpenPage) -> None:
+    """On paper nothing is folded but the longest lists."""
     page = open_page(report(*CODE))
-    wait_until_drawn(page)
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    boxes = page.locator(".main-svg").evaluate_all(
-        "(all) => all.map((svg) => [svg.viewBox.baseVal.width, +svg.getAttribute('width')])"
-    )
-    assert boxes
-    assert all(inner == outer > 0 for inner, outer in boxes)
     page.emulate_media(media="print")
-    assert not page.locator("nav").is_visible()
-    page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert page.locator(".main-svg[viewBox]").count() == 0
+    assert page.locator("details.part:not([open])").count() == 0
 
 
 def test_the_keyboard_reaches_the_tables(report: Report, open_page: OpenPage) -> None:
     """A wide table can be focused and scrolled without a mouse, and has a name."""
     page = open_page(report(*CODE), viewport=PHONE)
+    unfold(page)
     region = page.get_by_role("region", name="One decode step of llama-2-7b").first
     region.focus()
     page.keyboard.press("ArrowRight")

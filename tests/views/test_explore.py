@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,9 @@ from explore_points import (
 
 from simulator.answers.capacity import capacity
 from simulator.answers.compare import compare
-from simulator.errors import SimulatorError
 from simulator.inputs.scenario import load_scenario
 from simulator.resources import SCENARIO_PATH_VARIABLE
+from simulator.views.explore.alike import Differ, together
 from simulator.views.explore.menu import Menu, menu
 from simulator.views.explore.page import page, page_data
 from simulator.views.explore.symbol import Recorder
@@ -135,8 +136,8 @@ def test_the_script_finds_the_limits_that_python_finds() -> None:
     states = random_states(data, 40, seed=5)
     ask = """(state) => [
       engine.breakEven(state, "samples"), engine.breakEven(state, "context_tokens"),
-      engine.mostThatFits(state, data.layouts[state.kv_layout], "samples"),
-      engine.mostThatFits(state, "bifurcated", "samples"),
+      engine.mostThatFits(state, data.layouts[state.kv_layout]),
+      engine.mostThatFits(state, "bifurcated"),
     ]"""
     for state, found in zip(states, run_script(data, states, ask), strict=True):
         model, gpu, setup, work = question(offer, data, state)
@@ -160,6 +161,8 @@ def test_what_is_recorded_is_what_numpy_does() -> None:
             (x >= y) + (x <= y) * 2 + (x == y) * 4 + (x != 5) * 8,
             (1 - 0.25) ** x,
             x * 0,
+            x % y,
+            round(x * 2.5),
         ]
 
     tapes = Tapes()
@@ -176,10 +179,40 @@ def test_what_is_recorded_is_what_numpy_does() -> None:
         assert got == pytest.approx(expected, rel=1e-15)
 
 
+def test_a_known_number_guards_what_it_decided() -> None:
+    """A recording notes the branches it took, and follows them for all numbers that pass."""
+    recorder = Recorder()
+    x, heads, ranks = recorder.variable("x"), recorder.variable("h", 32), recorder.variable("r", 4)
+    split = heads // ranks if heads % ranks == 0 else heads / ranks
+    cost = x * split
+    cost += heads
+    tapes = Tapes()
+    symbols = [symbol for symbol, _ in recorder.guards.values()]
+    assert [value for _, value in recorder.guards.values()] == [1.0]
+    guards, tape = tapes.add(recorder, symbols), tapes.add(recorder, [cost])
+    sizes, counts = np.array([4.0, 6.0, 8.0]), np.array([40.0, 40.0, 64.0])
+    assert tapes.follow(guards, [0.0, counts, sizes])[0].tolist() == [True, False, True]
+    assert tapes.follow(tape, [3.0, counts, sizes])[0][[0, 2]].tolist() == [70.0, 88.0]
+    # Lengths, and numbers that Python needs, hold for themselves alone.
+    assert list(range(ranks)) == [0, 1, 2, 3]
+    assert recorder.guards[ranks.number][1] == 4
+
+
+def test_items_are_taken_together_until_they_differ() -> None:
+    """Code runs once for several items, and says for which of them a decision went another way."""
+    cards = together([SimpleNamespace(rate=1.0, name="a"), SimpleNamespace(rate=3.0, name="a")])
+    assert cards.name == "a"
+    assert (10 / cards.rate).tolist() == pytest.approx([10, 10 / 3])
+    assert cards.rate > 0
+    with pytest.raises(Differ) as found:
+        bool(cards.rate > 2)
+    assert found.value.mask == [False, True]
+
+
 def test_a_symbol_has_no_value() -> None:
     """Code that decides by a value cannot be recorded, and says so."""
     x = Recorder().variable("x")
-    for use in (bool, float, int, len, lambda symbol: 1 if symbol > 2 else 0):
+    for use in (bool, float, int, len, hash, lambda symbol: 1 if symbol > 2 else 0):
         with pytest.raises(TypeError, match="a symbol has no value"):
             use(x)
     with pytest.raises(TypeError, match="cannot follow numpy's sin"):
@@ -197,9 +230,9 @@ def test_variables_come_first() -> None:
 
 
 def test_a_whole_page_is_small_and_asks_for_nothing() -> None:
-    """The default page is well below 8 MB, and nothing in it is loaded from anywhere."""
+    """The default page, with every preset and GPU, can be mailed, and loads nothing."""
     text = whole_page()
-    assert len(text) < 2_000_000
+    assert len(text) < 2_500_000
     assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", text) == []
     assert re.findall(r"\b(?:fetch|XMLHttpRequest|WebSocket|import)\s*\(", text) == []
     assert text.count("</script>") == 2
@@ -250,6 +283,10 @@ def test_the_scenario_comes_first_and_the_page_opens_in_its_middle() -> None:
         "context_tokens": 2048,
         "decoded_tokens": 512,
         "prompts": 1,
+        "query_tokens": 1,
+        "weight_dtype": "auto",
+        "kv_dtype": "auto",
+        "tensor_parallel": 1,
         "kernel": "flash",
         "execution": "graph",
         "kv_layout": "shared",
@@ -263,25 +300,21 @@ def test_sliders_cover_the_scenario() -> None:
     )["ranges"]["samples"] == (1, 5000)
 
 
-def test_what_cannot_be_run_is_left_out_and_named() -> None:
-    """Models whose heads do not divide over the GPUs, and GPUs without a link, are skipped."""
-    offer = menu(load_scenario("shared-prefix-throughput"))
-    names = [entry.model.name for entry in offer.models]
-    assert "qwen2.5-0.5b" not in names
-    assert any("qwen2.5-0.5b" in reason for reason in offer.skipped)
-    for entry in offer.models:
-        for variant in entry.variants:
-            assert variant.heads % 8 == 0
-    with pytest.raises(SimulatorError, match="no model can run it: tensor_parallel = 8"):
-        menu(load_scenario("shared-prefix-throughput"), models=["qwen2.5-0.5b"])
+def test_groups_that_cannot_split_a_model_are_not_offered() -> None:
+    """qwen2.5-0.5b has 14 heads: two GPUs can split them, four and eight cannot."""
+    offer = menu(load_scenario("code-sampling-8k"), models=["qwen2.5-0.5b"], gpus=["h100-sxm"])
+    (model,) = page_data(offer)["models"]
+    assert model["splits"][model["choices"].index(2)] == [1, 2]
 
 
 def test_a_kernel_without_a_form_for_the_cache_is_not_offered() -> None:
     """A latent cache has no sdpa_math; the other kernels of the model are there."""
     offer = menu(load_scenario("mla-deepseek-v3"), models=["deepseek-v3"], gpus=["h100-sxm"])
     data = page_data(offer)
-    (programs,) = data["models"][0]["programs"]
-    runnable = [name for name, kernel in zip(data["kernels"], programs, strict=True) if all(kernel)]
+    start = data["choices"]["weight_dtype"].index(data["start"]["weight_dtype"])
+    programs = data["plans"][data["models"][0]["plans"][0]][start][0]
+    kernels = data["choices"]["kernel"]
+    runnable = [name for name, kernel in zip(kernels, programs, strict=True) if all(kernel)]
     assert runnable == ["ideal", "flash", "einsum"]
 
 
@@ -304,9 +337,9 @@ def test_only_latent_models_have_the_form_that_a_page_keeps(tmp_path: Path) -> N
     path = tmp_path / "mixed.toml"
     path.write_text(MIXED, encoding="utf-8")
     offer = menu(load_scenario(path), models=["kimi-k2", "llama-3.1-8b"], gpus=["h100-sxm"])
-    words = {"kernel": "flash", "execution": "graph", "kv_layout": "shared"}
     forms = {}
     for entry in offer.models:
-        [(setup, _)] = offer.questions(entry.model, attention="bifurcated", **words)
-        forms[entry.model.name] = setup.latent_form
+        setup, work = offer.asks(entry.model, "auto", "auto")
+        [form] = offer.forms(entry.model, setup.under("bifurcated"), work)
+        forms[entry.model.name] = form.latent_form
     assert forms == {"kimi-k2": "mixed", "llama-3.1-8b": "auto"}

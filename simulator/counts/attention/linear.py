@@ -226,7 +226,7 @@ def sequence_bytes(shard: Shard, state: State) -> Numeric:
     return shard.split(state.values) * STATE_BYTES + convolved * shard.element_bytes
 
 
-def _channels(shard: Shard, state: State) -> float:
+def _channels(shard: Shard, state: State) -> Numeric:
     """Return the channels of the convolution on one GPU."""
     return shard.split(state.channels) + state.copied_columns(shard.ranks)
 

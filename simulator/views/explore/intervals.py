@@ -95,9 +95,7 @@ class Intervals:
     recorded: list[dict[str, Any]] = field(default_factory=list)
     ratios: dict[str, int] = field(default_factory=dict)
 
-    def add(
-        self, setup: Setup, kinds: Mapping[Family, tuple[bool, bool]], *, peak: bool
-    ) -> int:
+    def add(self, setup: Setup, kinds: Mapping[Family, tuple[bool, bool]], *, peak: bool) -> int:
         """Record the interval of a step, and return its number.
 
         Parameters

@@ -137,6 +137,9 @@ def menu(
     axes = scenario.axes
     sizes = dict(RANGES)
     kept = {name: axes[name][0] for name in KEPT if name in axes}
+    if "query_tokens" in axes:
+        # The last one, which is at least the number of accepted tokens.
+        kept["query_tokens"] = axes["query_tokens"][-1]
     least = max(1, math.ceil(float(kept.get("accepted_tokens", 1))))
     sizes["query_tokens"] = (least, RANGES["query_tokens"][1])
     skipped = [

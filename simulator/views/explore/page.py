@@ -57,8 +57,8 @@ SCRIPTS = (
 
 # What a model has in common with those of its architecture, and its numbers.
 _Shape = tuple[tuple[Any, ...], list[float]]
-# What is around attention, attention, memory and interval, of each form of each way to keep and read
-# the context, in the order of "ways".
+# What is around attention, attention, memory and interval, of each form of each way to keep and
+# read the context, in the order of "ways".
 _Ways = list[list[tuple[int, int, int, int]]]
 
 
@@ -88,7 +88,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         _model(programs, plans, offer, entry, met)
         for entry, met in zip(offer.models, shapes, strict=True)
     ]
-    times = programs.times([each for each in offer.gpus])
+    times = programs.times(offer.gpus)
     texts: Unique[str] = Unique()
     gpus = [
         _gpu(programs, texts, offer, gpu_rates, each)
@@ -222,9 +222,7 @@ def _plan(
     studied: bool,
 ) -> list[list[list[list[_Ways | None]]]]:
     """Record a model: by formats of weights and cache, kernel and execution; None cannot run."""
-    start = [
-        offer.choices[name].index(offer.start[name]) for name in ("weight_dtype", "kv_dtype")
-    ]
+    start = [offer.choices[name].index(offer.start[name]) for name in ("weight_dtype", "kv_dtype")]
 
     def ways(at: list[int], kernel: str, execution: Execution) -> _Ways | None:
         usual = (kernel, execution) == (offer.start["kernel"], offer.start["execution"])
@@ -264,7 +262,11 @@ def _ways(
         for form in offer.forms(model, asked, work):
             how = form.but(weight_dtype="auto", tensor_parallel=1)
             # Around attention, only the projections of a latent cache depend on how it is read.
-            rest = how if model.latent else how.but(attention="standard", kv_layout="shared", kernel="flash")
+            rest = (
+                how
+                if model.latent
+                else how.but(attention="standard", kv_layout="shared", kernel="flash")
+            )
             around = programs.record("around", formatted, rest)
             attends = programs.record("attention", plain, how)
             kinds = programs.kinds_of(around, attends)
@@ -287,7 +289,7 @@ def _gpu(
     standard = [Setup(kv_layout=layout) for layout in offer.layouts]
     setups = [*standard, standard[0].under("bifurcated")]
     price = gpu.price_usd_per_hour
-    dtypes = {"bf16", "fp16"}
+    sixteen_bit: tuple[Dtype, ...] = ("bf16", "fp16")
     return {
         "id": gpu.id,
         "asked": offer.asked.get(gpu.id, gpu.id),
@@ -308,7 +310,7 @@ def _gpu(
                 "peak": peak_flops_per_s(gpu, dtype)[0],
                 "attention": gpu_rates.flops_per_s("attention", dtype),
             }
-            for dtype in sorted(dtypes)
+            for dtype in sixteen_bit
         },
         "times": times,
         "spreads": _spreads(programs, gpu_rates),

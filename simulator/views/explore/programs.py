@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from simulator.counts.memory import memory
-from simulator.counts.operation import Operation
+from simulator.counts.operation import Operation, repeated
 from simulator.counts.transformer import (
     around_attention,
     attention,
     attention_shapes,
     check_split,
 )
-from simulator.counts.operation import repeated
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import Frozen
@@ -78,8 +77,6 @@ _TIMED = tuple(
 )
 # Fields of a model that no formula reads, and its formats, which the page's menus choose.
 _TOLD = frozenset({"name", "source", "notes", "max_context_tokens", "weights", "kv_dtype"})
-
-
 
 
 def shape_of(model: ModelShape) -> tuple[tuple[Any, ...], list[float]]:
@@ -154,8 +151,10 @@ class Timing:
             try:
                 outputs = self._times(recorder, together([gpus[at] for at in places]), ranks)
             except Differ as differ:
-                waiting += [[at for at, yes in zip(places, differ.mask, strict=True) if yes == side]
-                            for side in (True, False)]
+                waiting += [
+                    [at for at, yes in zip(places, differ.mask, strict=True) if yes == side]
+                    for side in (True, False)
+                ]
                 continue
             each = tapes.add_each(recorder, outputs, len(places))
             found |= dict(zip(places, each, strict=True))
@@ -213,13 +212,15 @@ class Architecture:
     def with_numbers(self, values: Sequence[Any], name: str) -> tuple[ModelShape, WeightFormats]:
         """Return a model of this architecture and the formats of its weights.
 
-        ``name`` tells it from models that have been counted, as sums over weights are kept by model.
+        ``name`` tells it from models that have been counted: sums over weights are kept by model.
         """
         rest = iter(values)
         model = _replaced(self.model, rest).but(name=name)
-        formats = {
+        formats: dict[str, Any] = {
             group: WeightFormat.model_construct(dtype=dtype, multiplied=multiplied, bytes=size)
-            for group, (dtype, multiplied), size in zip(TENSOR_GROUPS, self.formats, rest, strict=True)
+            for group, (dtype, multiplied), size in zip(
+                TENSOR_GROUPS, self.formats, rest, strict=True
+            )
         }
         return model, WeightFormats.model_construct(base=self.base, **formats)
 
@@ -247,7 +248,7 @@ class Programs:
     recordings
         Of each part of each step: of its operations, or of its memory.
     kinds
-        Of each part: the kinds of its kernels, and whether they read data again or a stored context.
+        Of each part: the kinds of its kernels; whether they read data again, or a stored context.
     """
 
     work: Workload
@@ -272,7 +273,9 @@ class Programs:
         self, model: ModelShape, shape: Hashable, formats: WeightFormats
     ) -> tuple[Architecture, Architecture]:
         """Return a model's architecture with its formats, and without, for what has no products."""
-        told = tuple((formats.of(each).dtype, formats.of(each).multiplied) for each in TENSOR_GROUPS)
+        told = tuple(
+            (formats.of(each).dtype, formats.of(each).multiplied) for each in TENSOR_GROUPS
+        )
         plain: tuple[tuple[Dtype, Dtype | None], ...] = ((formats.base, None),) * len(told)
         one, other = (
             self._architectures.setdefault(
@@ -305,10 +308,14 @@ class Programs:
         if key in self._places:
             return self._places[key]
         count: Counted = {
-            "around": self._around, "attention": self._attention, "memory": self._memory
+            "around": self._around,
+            "attention": self._attention,
+            "memory": self._memory,
         }[part]
         self.kinds.append({})
-        waiting = np.array([(size, *known) for known, sizes in architecture.known.items() for size in sizes])
+        waiting = np.array(
+            [(size, *known) for known, sizes in architecture.known.items() for size in sizes]
+        )
         recordings: list[Recording] = []
         while len(waiting):
             recorder, sizes, (ranks, *values) = self._variables(tuple(waiting[0].tolist()))

@@ -142,7 +142,8 @@ class Symbol(np.ndarray[Any, Any]):
         """Return whether it is not zero."""
         if isinstance(self.value, np.bool_):
             return bool(self._decided())
-        return bool((self != 0)._decided())
+        nonzero: Any = np.not_equal(self, 0)
+        return bool(nonzero)
 
     def __int__(self) -> int:
         """Return a known whole number."""
@@ -160,11 +161,11 @@ class Symbol(np.ndarray[Any, Any]):
             raise TypeError("a symbol has no value")
         return hash(float(self.value))
 
-    def __round__(self, digits: int = 0) -> "Symbol":  # type: ignore[override]
+    def __round__(self, digits: int = 0) -> Any:
         """Return the nearest whole number."""
         if digits:
             raise TypeError("the explorer's page cannot follow a rounding to digits")
-        return np.rint(self)  # type: ignore[return-value]
+        return np.rint(self)
 
     def _none(self, *_: object) -> Any:
         raise TypeError("a symbol has no value")

@@ -67,8 +67,8 @@ class Tapes:
 
     def follow(self, number: int, inputs: Sequence[Any]) -> list[Any]:
         """Follow a tape as a page does: its outputs, from numbers or arrays for its variables."""
-        place, *constants = self.tapes.items[number]
-        variables, code, outputs = self.structures.items[place]
+        constants = self.tapes.items[number][1:]
+        variables, code, outputs = self.structures.items[int(self.tapes.items[number][0])]
         registers = list(inputs[:variables])
 
         def value(operand: int) -> Any:

@@ -48,15 +48,15 @@ def drawings(study: Study, decisions: Sequence[Decision]) -> list[Drawing]:
     study
         The scenario's; its GPUs are those that the decision is between.
     """
-    drawn = []
-    for number, decision in enumerate(decisions):
-        if not decision.case.workload.tree:
-            drawn.append(_map(study, decision, f"map-{number + 1}" if number else "map"))
     first = decisions[0]
-    for axis in ("samples", "context_tokens"):
-        if axis == "samples" or not first.case.workload.tree:
-            drawn.append(_along(study, first, axis))
-    return [*drawn, _memory(first.first), _parts(first.first), *_cost(first)]
+    maps = [
+        _map(study, decision, f"map-{number}" if number > 1 else "map")
+        for number, decision in enumerate(decisions, start=1)
+        if not decision.case.workload.tree  # whose context has no single length
+    ]
+    axes = ("samples",) if first.case.workload.tree else ("samples", "context_tokens")
+    along = [_along(study, first, axis) for axis in axes]
+    return [*maps, *along, _memory(first.first), _parts(first.first), *_cost(first)]
 
 
 def _points(decision: Decision, **varied: Sequence[int]) -> Mapping[str, Any]:
@@ -89,15 +89,18 @@ def _map(study: Study, decision: Decision, name: str) -> Drawing:
     found = _points(decision, context_tokens=rows, samples=columns)
     cells: list[list[svg.Cell]] = []
     best, gains = 0.0, 0
-    for up, context in enumerate(rows):
+    for context in rows:
         line = []
-        for at, samples in enumerate(columns):
+        for samples in columns:
             place = _place(found, context, samples)
             standard, bifurcated = (bool(found[f"{each}_fits"][place]) for each in ATTENTIONS)
             ratio = float(found["speedup"][place])
             if standard and bifurcated:
                 best, gains = max(best, ratio), gains + 1
-                said, shown = f"{ratio:.2f} times as fast", f"{ratio:.{1 if ratio >= _COARSE else 2}f}"
+                said, shown = (
+                    f"{ratio:.2f} times as fast",
+                    f"{ratio:.{1 if ratio >= _COARSE else 2}f}",
+                )
             elif standard or bifurcated:
                 only = "bifurcated" if bifurcated else "standard"
                 said, shown = f"only {only} fits", only[:3]
@@ -107,7 +110,7 @@ def _map(study: Study, decision: Decision, name: str) -> Drawing:
                 svg.Cell(
                     text=shown,
                     speedup=ratio if standard and bifurcated else None,
-                    about=f"{text.plural(samples, 'sample')}, {format_tokens(context)} context: {said}",
+                    about=f"{samples:,} x {format_tokens(context)} context: {said}",
                 )
             )
         cells.append(line)
@@ -149,7 +152,9 @@ def _along(study: Study, decision: Decision, axis: str) -> Drawing:
     """Draw the step's time along samples or context."""
     work = decision.case.workload
     values, what = (
-        (study.samples_axis, "sample") if axis == "samples" else (study.context_axis, "context token")
+        (study.samples_axis, "sample")
+        if axis == "samples"
+        else (study.context_axis, "context token")
     )
     asked = int(getattr(work, axis))
     xs = sorted({*values, asked, *(value * 3 // 2 for value in values[1:-1])} - {0})
@@ -186,7 +191,9 @@ def _along(study: Study, decision: Decision, axis: str) -> Drawing:
         keys.append(svg.key(f"target, {format_time(target)}", GREEN, "12 4 2 4"))
     about = f"{model} on {place}: time of a step; pale beyond the cross, where it does not fit."
     figure = svg.chart(f"{finding}. {about}", draw, keys)
-    return Drawing(name=f"along-{axis.partition('_')[0]}", finding=finding, about=about, figure=figure)
+    return Drawing(
+        name=f"along-{axis.partition('_')[0]}", finding=finding, about=about, figure=figure
+    )
 
 
 def _memory(choice: Choice) -> Drawing:
@@ -206,7 +213,10 @@ def _memory(choice: Choice) -> Drawing:
     draw = svg.bar_chart(bars, limit=(capacity, f"{format_gib(capacity)} may be used"))
     keys = [svg.key(name, colour, area=True) for name, colour in _MEMORY]
     return Drawing(
-        name="memory", finding=finding, about=about, figure=svg.chart(f"{finding}. {about}", draw, keys)
+        name="memory",
+        finding=finding,
+        about=about,
+        figure=svg.chart(f"{finding}. {about}", draw, keys),
     )
 
 
@@ -235,7 +245,8 @@ def _parts(choice: Choice) -> Drawing:
         bars.append(svg.Bar(label=name, parts=parts, value=format_time(step.step_s)))
         attending = sum(seconds for part, seconds in spent.items() if part.startswith("attention"))
         shares.append(attending / step.step_s)
-    finding = f"Attention takes {shares[0]:.0%} of a standard step and {shares[1]:.0%} of a bifurcated one"
+    standard, bifurcated = (f"{share:.0%}" for share in shares)
+    finding = f"Attention takes {standard} of a standard step and {bifurcated} of a bifurcated one"
     about = f"Time of a step on {choice.gpu.name} by what it is spent on."
     keys = [svg.key(part, PART_COLOURS[part], area=True) for part in PARTS if part in used]
     figure = svg.chart(f"{finding}. {about}", svg.bar_chart(bars), keys)

@@ -150,7 +150,11 @@ def _parts(report: Report) -> list[tuple[str, str, Child]]:
     expected = tag("p", words.expectation(report.scenario, report.grid)) if origin else None
     parts += [
         ("accuracy", "Accuracy", sources.accuracy_section(found)),
-        ("assumptions", "Assumptions", text_of([expected, sources.assumptions_section(origin, found)])),
+        (
+            "assumptions",
+            "Assumptions",
+            text_of([expected, sources.assumptions_section(origin, found)]),
+        ),
         (
             "reproduce",
             "How to reproduce",

@@ -257,7 +257,10 @@ def _speedup_tile(choice: Choice) -> tuple[str, str]:
     """Return the speed-up of what fits, and what it is over."""
     found = choice.comparison
     if found.both_fit:
-        return f"{found.speedup:.2f}x", f"likely {text.between(found.speedup_low, found.speedup_high)}"
+        return (
+            f"{found.speedup:.2f}x",
+            f"likely {text.between(found.speedup_low, found.speedup_high)}",
+        )
     if found.bifurcated.memory.fits and found.stored.memory.fits:
         return f"{found.stored.step_s / found.bifurcated.step_s:.2f}x", "over one stored context"
     return "–", words.standing(choice)

@@ -20,7 +20,7 @@ _LETTER_PX, _LINE_PX = 6.6, 16
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A line: its kind of attention, and at each x its y, the ends of its interval, whether it fits."""
+    """A line: its kind of attention; at each x its y, its interval's ends, and whether it fits."""
 
     name: str
     y: Sequence[float]
@@ -64,7 +64,15 @@ def chart(about: str, draw: Callable[[int], tuple[int, Child]], keys: Child = No
         height, inside = draw(width)
         box = f"0 0 {width} {height}"
         forms.append(
-            tag("svg", inside, class_=name, viewBox=box, role="img", aria_label=about, width=f"{width}")
+            tag(
+                "svg",
+                inside,
+                class_=name,
+                viewBox=box,
+                role="img",
+                aria_label=about,
+                width=f"{width}",
+            )
         )
     return text_of([*forms, tag("ul", keys, class_="legend") if keys else None])
 
@@ -74,7 +82,9 @@ def key(name: str, colour: str, dash: str | None = "", *, area: bool = False) ->
     mark = (
         tag("rect", width="14", height="12", x="6", fill=colour)
         if area
-        else tag("path", d="M0 6H26", stroke=colour, stroke_width="2.5", stroke_dasharray=dash or None)
+        else tag(
+            "path", d="M0 6H26", stroke=colour, stroke_width="2.5", stroke_dasharray=dash or None
+        )
     )
     return tag("li", tag("svg", mark, viewBox="0 0 26 12", aria_hidden="true"), name)
 
@@ -143,7 +153,13 @@ def line_chart(
         parts += [
             tag("path", d=f"M{left} {top}V{bottom}H{right}", class_="axis"),
             _text((left + right) / 2, height - 8, x_title, class_="quiet"),
-            _text(0, 0, y_title, class_="quiet", transform=f"translate(12 {(top + bottom) / 2}) rotate(-90)"),
+            _text(
+                0,
+                0,
+                y_title,
+                class_="quiet",
+                transform=f"translate(12 {(top + bottom) / 2}) rotate(-90)",
+            ),
             tag("path", d=f"M{across(asked):.1f} {top}V{bottom}", class_="asked"),
         ]
         if target:
@@ -184,7 +200,9 @@ def bar_chart(
 
     ``limit`` is a value to mark over the bars, and what it is.
     """
-    most = max([sum(value for _, _, value in bar.parts) for bar in bars] + ([limit[0]] if limit else []))
+    most = max(
+        [sum(value for _, _, value in bar.parts) for bar in bars] + ([limit[0]] if limit else [])
+    )
 
     def draw(width: int) -> tuple[int, Child]:
         row_px, room = 40, width - 8
@@ -263,7 +281,8 @@ def map_chart(
     most = max([2.0, *found, *(1 / value for value in found)])
 
     def draw(width: int) -> tuple[int, Child]:
-        left, top, row_px = 52, 6, 22
+        left = 30 + _LETTER_PX * max(len(size_text(row)) for row in rows)
+        top, row_px = 6, 22
         wide, bottom = (width - left - 6) / len(columns), top + row_px * len(rows)
         stride = math.ceil(30 / wide)
         parts: list[Child] = []
@@ -283,8 +302,10 @@ def map_chart(
                 if (columns[at], rows[up]) == asked:
                     frame = {**place, **size, "fill": "none", "class_": "here"}
                     parts.append(tag("rect", **frame))
-        for at in range(0, len(columns), stride):
-            parts.append(_text(left + (at + 0.5) * wide, bottom + 15, size_text(columns[at])))
+        parts += [
+            _text(left + (at + 0.5) * wide, bottom + 15, size_text(columns[at]))
+            for at in range(0, len(columns), stride)
+        ]
         middle = f"translate(12 {(top + bottom) / 2}) rotate(-90)"
         parts.append(_text((left + width) / 2, bottom + 34, x_title, class_="quiet"))
         parts.append(_text(0, 0, y_title, class_="quiet", transform=middle))
