@@ -107,7 +107,7 @@ def grid(
     import pandas as pd
 
     model, gpu = model or study.model, gpu or study.gpu
-    setup, work = study.setup.under("standard").but(**named), study.workload
+    setup, work = study.setup.under("standard").but(**named).of(model), study.workload
     check_workload(model, gpu, setup, work)
     if work.tree and "context_tokens" in numeric:
         raise WorkloadError("the context of a prefix tree has no single length to vary")
@@ -348,7 +348,8 @@ def by_gpu(study: Study) -> "pd.DataFrame":
     for gpu in compared_gpus(study):
         for model in study.models:
             try:
-                part = grid(study, {"samples": study.samples_axis}, model=model, gpu=gpu)
+                formats = _own_formats(study, model)
+                part = grid(study, {"samples": study.samples_axis}, model=model, gpu=gpu, **formats)
             except WorkloadError as problem:
                 problems.append(str(problem))
                 continue
@@ -372,6 +373,15 @@ def by_gpu(study: Study) -> "pd.DataFrame":
     if not parts:
         raise SimulatorError("; ".join(dict.fromkeys(problems)))
     return pd.concat(parts, ignore_index=True)
+
+
+def _own_formats(study: Study, model: ModelShape) -> dict[str, Any]:
+    """Return another model's own formats, if the question's model has its own as well."""
+    own, setup = study.model, study.setup
+    if model is own or setup.weights != own.weights:
+        return {}
+    weights = model.weights
+    return {"weight_dtype": weights.name, "kv_dtype": model.kv_dtype or weights.base}
 
 
 def at_question(study: Study) -> "pd.DataFrame":

@@ -52,7 +52,10 @@ def subject(study: Study, varied: Collection[str] = ()) -> str:
     group = f"{study.setup.tensor_parallel} x " if study.setup.tensor_parallel > 1 else ""
     where = "" if "gpu" in varied else f" on {group}{study.gpu.name}"
     what = plural(len(study.models), "model") if "model" in varied else model.name
-    return f"{what}{where}; {', '.join(_sizes(work, varied))}; {_settings(study.setup, varied)}"
+    how = _settings(study.setup, varied)
+    if "model" in varied and len({str(each.weights) for each in study.models}) > 1:
+        how = f"{how.rpartition(', ')[0]}, each model in its own formats"
+    return f"{what}{where}; {', '.join(_sizes(work, varied))}; {how}"
 
 
 def _sizes(work: Workload, varied: Collection[str]) -> list[str]:

@@ -41,13 +41,13 @@ def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         part = frame[(frame["base_attention"] == ours) & (frame["other_attention"] == theirs)]
         place = {"row": 1, "col": number + 1}
         _add_cells(figure, part, place)
-        legend = number == 0
-        _add_border(figure, part, "speedup", "equally fast", style.INK, "solid", legend, place)
-        for column, name, colour in (
-            ("base_memory_share", "memory ends, base", style.PURPLE),
-            ("other_memory_share", "memory ends, larger", style.GREEN),
+        for column, name, line in (
+            ("base_memory_share", "memory ends, base", {"color": style.PURPLE, "dash": "dash"}),
+            ("other_memory_share", "memory ends, larger", {"color": style.GREEN, "dash": "dash"}),
+            ("speedup", "equally fast", {"color": style.INK}),
         ):
-            _add_border(figure, part, column, name, colour, "dash", legend, place)
+            ratios, drawn = _cells(part, column), {**line, "width": 2.5}
+            ratio_map.add_border(figure, ratios, name, drawn, key=number == 0, **place)
         x, y = (style.axis_name(axis, number) for axis in ("xaxis", "yaxis"))
         for axis, values, title in (
             (x, _powers(part["samples"]), "samples [sequences]"),
@@ -86,18 +86,16 @@ def _powers(values: "pd.Series[Any]") -> list[int]:
     return sorted({int(value) for value in values if int(value) & (int(value) - 1) == 0})
 
 
-def _table(part: "pd.DataFrame", column: str) -> "pd.DataFrame":
-    """Return a column over context and samples."""
-    return part.pivot_table(index="context_tokens", columns="samples", values=column)
+def _cells(part: "pd.DataFrame", column: str) -> "pd.DataFrame":
+    """Return a column over the powers of two of context and samples."""
+    table = part.pivot_table(index="context_tokens", columns="samples", values=column)
+    return table.loc[_powers(part["context_tokens"]), _powers(part["samples"])]
 
 
 def _add_cells(figure: "go.Figure", part: "pd.DataFrame", place: dict[str, int]) -> None:
     """Add a cell for each pair of powers of two."""
-    rows, columns = _powers(part["context_tokens"]), _powers(part["samples"])
-    cells = _table(part, "speedup").loc[rows, columns]
-    shares = [
-        _table(part, f"{who}_memory_share").loc[rows, columns] <= 1 for who in ("base", "other")
-    ]
+    cells = _cells(part, "speedup")
+    shares = [_cells(part, f"{who}_memory_share") <= 1 for who in ("base", "other")]
     ratio_map.add_cells(
         figure,
         cells,
@@ -106,23 +104,6 @@ def _add_cells(figure: "go.Figure", part: "pd.DataFrame", place: dict[str, int])
         hover="the larger model is %{customdata:.2f} times as fast",
         **place,
     )
-
-
-def _add_border(
-    figure: "go.Figure",
-    part: "pd.DataFrame",
-    column: str,
-    name: str,
-    colour: str,
-    dash: str,
-    legend: bool,
-    place: dict[str, int],
-) -> None:
-    """Add the line along which a ratio is 1, and its key, if the map has one."""
-    line = {"color": colour, "dash": dash, "width": 2.5}
-    ratio_map.add_border(figure, _table(part, column), name, line, **place)
-    if legend:
-        ratio_map.add_key(figure, name, line, **place)
 
 
 def crossover_figure(result: Tradeoff) -> "go.Figure":

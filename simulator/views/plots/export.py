@@ -78,13 +78,16 @@ def page(figure: "go.Figure") -> str:
         if stacked_px
         else ""
     )
+    # One of few rows needs less.
+    most_px = figure.layout.meta.get("most_px")
+    low = f"body>div{{min-height:0;max-height:{most_px}px}}" if most_px else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title>"
         "<style>html,body{height:100%;margin:0}body>div{height:100%;min-height:480px}"
-        f"{tall}</style></head>"
+        f"{tall}{low}</style></head>"
         f'<body role="img" aria-label="{title}">\n{figure_html(figure)}\n</body></html>\n'
     )
 
@@ -98,6 +101,8 @@ def image(
     ----------
     form
         ``png``, ``svg`` or ``pdf``.
+    height
+        Of a figure of few rows, no more than it needs unless another is asked for. [px]
 
     Raises
     ------
@@ -105,6 +110,8 @@ def image(
         If kaleido or a browser is not installed; it says what to install.
     """
     take_form(figure, form_for(width))
+    if height == WIDE[1]:
+        height = min(height, figure.layout.meta.get("most_px", height))
     try:
         return bytes(figure.to_image(format=form, width=width, height=height, scale=scale))
     except Exception as problem:  # noqa: BLE001 - kaleido has no error class of its own for these

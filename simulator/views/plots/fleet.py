@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "cross")
 # Room for a GPU's name, as shares of the axes.
 _NAME_ROOM = {"wide": (0.1, 0.045), "narrow": (0.33, 0.06)}
+# Of a GPU's row, and of title, legend, axis and footer. [px]
+_ROW_PX, _AROUND_PX = 28, 240
+# From here on along an axis, a name centred over its point would leave the plot.
+_RIGHT_END = 0.9
 # Between the edge of a page, a GPU's name and its axis. [px]
 _NAME_GAP_PX = 20
 
@@ -128,9 +132,17 @@ def _name_curves(figure: "go.Figure", fitting: "pd.DataFrame", *, asked: str) ->
             y=math.log10(end["tokens_per_s_per_gpu"]),
             text=f"<b>{end['gpu']}</b>" if end["gpu"] == asked else end["gpu"],
             showarrow=False,
+            # Within the plot: at its right end a name stands left of its point.
+            xanchor="right" if _share(figure, "xaxis", end["step_ms"]) > _RIGHT_END else "center",
             yshift=10,
             font={"size": 11},
         )
+
+
+def _share(figure: "go.Figure", axis: str, value: float) -> float:
+    """Return how far along a logarithmic axis a value is, from 0 to 1."""
+    low, high = figure.layout[axis].range
+    return (math.log10(value) - low) / (high - low)
 
 
 def frontier(points: "pd.DataFrame") -> "pd.DataFrame":
@@ -170,17 +182,18 @@ def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw the cost of a million tokens on each GPU; ``frame`` as of :func:`frames.at_question`."""
     import plotly.graph_objects as go
 
-    priced = frame[frame["usd_per_million_tokens"].notna()]
-    bifurcated = priced[priced["variant"] == "bifurcated"]
-    order = bifurcated.sort_values("usd_per_million_tokens", ascending=False)
-    places = {gpu: place for place, gpu in enumerate(order["gpu"])}
+    known = frame[frame["usd_per_million_tokens"].notna()]
+    priced = known[known["fits"].astype(bool)]
+    best = priced.groupby("gpu")["usd_per_million_tokens"].min().sort_values(ascending=False)
+    places = {gpu: place for place, gpu in enumerate(best.index)}
     figure = style.new_figure()
     wide = priced.pivot_table(index="gpu", columns="variant", values="usd_per_million_tokens")
     for gpu, place in places.items():
+        ends = wide.loc[gpu].dropna().tolist()
         figure.add_trace(
             go.Scatter(
-                x=wide.loc[gpu].tolist(),
-                y=[place] * wide.shape[1],
+                x=ends,
+                y=[place] * len(ends),
                 mode="lines",
                 line={"color": style.PALE, "width": 4},
                 showlegend=False,
@@ -188,44 +201,46 @@ def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             )
         )
     for variant in ("standard", "bifurcated"):
-        for fits in (True, False):
-            part = priced[(priced["variant"] == variant) & (priced["fits"].astype(bool) == fits)]
-            if not len(part):
-                continue
-            name = style.LINES[variant].name
-            figure.add_trace(
-                go.Scatter(
-                    x=part["usd_per_million_tokens"].tolist(),
-                    y=[places[gpu] for gpu in part["gpu"]],
-                    mode="markers",
-                    marker={
-                        "color": style.LINES[variant].colour,
-                        "symbol": ("circle" if variant == "bifurcated" else "diamond")
-                        + ("" if fits else "-open"),
-                        "size": 11,
-                    },
-                    name=name if fits else f"{name}, does not fit",
-                    text=part["gpu_name"].tolist(),
-                    hovertemplate="%{text}: %{x:.3g} USD per million tokens<extra></extra>",
-                )
+        part = priced[priced["variant"] == variant]
+        if not len(part):
+            continue
+        figure.add_trace(
+            go.Scatter(
+                x=part["usd_per_million_tokens"].tolist(),
+                y=[places[gpu] for gpu in part["gpu"]],
+                mode="markers",
+                marker={
+                    "color": style.LINES[variant].colour,
+                    "symbol": "circle" if variant == "bifurcated" else "diamond",
+                    "size": 11,
+                },
+                name=style.LINES[variant].name,
+                text=part["gpu_name"].tolist(),
+                hovertemplate="%{text}: %{x:.3g} USD per million tokens<extra></extra>",
             )
+        )
     style.log_axis(
         figure, "xaxis", priced["usd_per_million_tokens"], "cost of a million tokens [USD]",
         text=style.number_text,
     )  # fmt: skip
+    apart = set(priced[~priced["price_comparable"].astype(bool)]["gpu"])
+    names = [f"{gpu} *" if gpu in apart else gpu for gpu in places]
     figure.layout.yaxis.update(
         tickmode="array",
         tickvals=list(places.values()),
-        ticktext=list(places),
+        ticktext=names,
         range=[-0.6, max(1, len(places)) - 0.4],
     )
     # On a phone, where a tick's text is 10 px high, names get what they need and no more.
-    names_px = max((style.text_width(gpu, 10) for gpu in places), default=0) + _NAME_GAP_PX
+    names_px = max((style.text_width(gpu, 10) for gpu in names), default=0) + _NAME_GAP_PX
     left = {"wide": 130, "narrow": round(names_px)}
     figure.layout.meta = {**figure.layout.meta, "left": left}
-    notes = "Of decoding, without the prefill; prices are those of the profiles, or your own."
+    notes = "Of decoding, where the step fits, without the prefill; prices: profiles', or your own."
+    if apart:
+        notes += " * A price of another kind, which does not rank."
+    figure.layout.meta = {**figure.layout.meta, "most_px": _ROW_PX * len(places) + _AROUND_PX}
     words = with_gpus(Caption(caption.subject, (notes, *caption.notes)), frame)
-    return style.finish(figure, _cost_finding(priced), words)
+    return style.finish(figure, _cost_finding(known), words)
 
 
 def _cost_finding(priced: "pd.DataFrame") -> str:

@@ -27,7 +27,7 @@ _MOST_CELLS = 11
 def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw the speed-up over context and samples; ``frame`` as of ``by_context_and_samples``.
 
-    Cells are powers of two; the lines come from all points of the frame.
+    Cells are powers of two, and lines run between them.
     """
     figure = style.new_figure()
     bifurcated = frame[frame["variant"] == "bifurcated"]
@@ -41,7 +41,6 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         scale=_SCALE,
         hover="%{customdata:.2f} times as fast",
     )
-    _add_border(figure, fine, "break-even", style.INK, "solid")
     for variant in ATTENTIONS:
         part = frame[frame["variant"] == variant]
         share = (part["memory_bytes"] / part["capacity_bytes"]).to_numpy()
@@ -49,7 +48,11 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             index="context_tokens", columns="samples", values="share"
         )
         line = style.LINES[variant]
-        _add_border(figure, filled, f"memory ends, {line.name}", line.colour, line.dash)
+        ends = {"color": line.colour, "dash": line.dash, "width": 5}
+        within = filled.loc[cells.index, cells.columns]
+        _add_border(figure, within, f"memory ends, {line.name}", ends)
+    # Last and thin, so that both are seen where they run together.
+    _add_border(figure, cells, "break-even", {"color": style.INK, "width": 2})
     _add_question(figure, bifurcated[bifurcated["asked"]])
     for axis, values, title in (
         ("xaxis", cells.columns, SAMPLES_TITLE),
@@ -93,12 +96,11 @@ def _cell_sizes(axis: Iterable[float]) -> list[float]:
 
 
 def _add_border(
-    figure: "go.Figure", ratios: "pd.DataFrame", name: str, colour: str, dash: str
+    figure: "go.Figure", ratios: "pd.DataFrame", name: str, line: dict[str, Any]
 ) -> None:
-    """Add the line along which a ratio is 1, and its key, if the map has one."""
-    line = {"color": colour, "dash": dash, "width": 3}
-    if ratio_map.add_border(figure, ratios, name, line):
-        ratio_map.add_key(figure, name, line)
+    """Add the line between ratios above 1 and others, if the map has both."""
+    if (ratios > 1).to_numpy().any() and not (ratios > 1).to_numpy().all():
+        ratio_map.add_border(figure, ratios, name, line)
 
 
 def _map_finding(frame: "pd.DataFrame") -> str:

@@ -1,5 +1,6 @@
-"""Maps of a ratio over context and samples: cells of powers of two, lines along which it is 1."""
+"""Maps of a ratio over context and samples: cells of powers of two, lines where it passes 1."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -64,57 +65,60 @@ def add_cells(
 
 
 def add_border(
-    figure: "go.Figure", ratios: "pd.DataFrame", name: str, line: dict[str, Any], **place: int
-) -> bool:
-    """Add the line along which a ratio is 1, and return whether the map has one.
+    figure: "go.Figure",
+    ratios: "pd.DataFrame",
+    name: str,
+    line: dict[str, Any],
+    *,
+    key: bool = True,
+    **place: int,
+) -> None:
+    """Add a line between the cells whose ratio is above 1 and the others.
+
+    It follows the edges of cells, so that it crosses no number.
 
     Parameters
     ----------
     figure
         The figure.
     ratios
-        The ratios: a row for each context, a column for each number of samples.
+        The ratios of the cells: a row for each context, a column for each number of samples.
     name, line
         Name and style of the line.
+    key
+        Whether the legend names it.
     place
         Row and column of the panel.
     """
     import plotly.graph_objects as go
 
-    exponents = ratios.map(math.log2).to_numpy()
-    crosses = bool(exponents.min() < 0 < exponents.max())
-    if crosses:
-        figure.add_trace(
-            go.Contour(
-                **_places(ratios),
-                z=exponents.tolist(),
-                contours={"start": 0, "end": 0, "size": 1, "coloring": "none"},
-                line=line,
-                showscale=False,
-                showlegend=False,
-                hoverinfo="skip",
-                name=name,
-            ),
-            **place,
-        )
-    return crosses
+    above = (ratios > 1).to_numpy().tolist()
+    places = _places(ratios)
+    across, up = (_edges(places[axis]) for axis in "xy")
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for row, cells in enumerate(above):
+        for column, inside in enumerate(cells):
+            if column + 1 < len(cells) and cells[column + 1] != inside:
+                x += [across[column + 1], across[column + 1], None]
+                y += [up[row], up[row + 1], None]
+            if row + 1 < len(above) and above[row + 1][column] != inside:
+                x += [across[column], across[column + 1], None]
+                y += [up[row + 1], up[row + 1], None]
+    if x or key:
+        drawn = {"mode": "lines", "line": line, "name": name, "hoverinfo": "skip"}
+        figure.add_trace(go.Scatter(x=x or [None], y=y or [None], showlegend=key, **drawn), **place)
 
 
-def add_key(figure: "go.Figure", name: str, line: dict[str, Any], **place: int) -> None:
-    """Add a line to the legend; contours have no key of their own.
+def _edges(middles: Sequence[float]) -> list[float]:
+    """Return the edges of cells around their middles.
 
-    Parameters
-    ----------
-    figure
-        The figure.
-    name, line
-        Name and style of the line.
-    place
-        Row and column of the panel.
+    >>> _edges([1, 2, 4])
+    [0.5, 1.5, 3.0, 5.0]
     """
-    import plotly.graph_objects as go
-
-    figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", line=line, name=name), **place)
+    gaps = [(after - before) / 2 for before, after in itertools.pairwise(middles)] or [0.5]
+    ends = [middle + gap for middle, gap in zip(middles, gaps, strict=False)]
+    return [middles[0] - gaps[0], *ends[: len(middles) - 1], middles[-1] + gaps[-1]]
 
 
 def _places(table: "pd.DataFrame") -> dict[str, list[float]]:
