@@ -140,7 +140,7 @@ class Symbol(np.ndarray[Any, Any]):
 
     def __bool__(self) -> bool:
         """Return whether it is not zero."""
-        if isinstance(self.value, np.bool_):
+        if self.value is None or isinstance(self.value, np.bool_):
             return bool(self._decided())
         nonzero: Any = np.not_equal(self, 0)
         return bool(nonzero)

@@ -13,7 +13,9 @@ from plot_studies import study
 
 from simulator import api
 from simulator.answers.capacity import capacity
-from simulator.answers.study import Study
+from simulator.answers.frames import by_gpu
+from simulator.answers.study import Study, study_scenario
+from simulator.inputs.scenario import load_scenario
 from simulator.units import GIB
 from simulator.views.plots import style
 from simulator.views.plots.fleet import frontier
@@ -198,6 +200,29 @@ def test_memory_is_that_of_compare_and_its_end_that_of_capacity(question: Study)
     assert usable.y[0] == pytest.approx(float(answer.standard.memory.capacity_bytes) / GIB)
 
 
+def test_borders_run_between_cells_and_cross_no_number(question: Study) -> None:
+    """Lines of a map lie half a step beside its cells' middles, where the numbers are."""
+    made = figure("speedup-map", question)
+    cells = next(trace for trace in made.data if trace.type == "heatmap")
+    lines = [trace for trace in made.data if trace.type == "scatter" and trace.mode == "lines"]
+    assert {trace.name for trace in lines} >= {"break-even"}
+    for trace in lines:
+        ends = [(x, y) for x, y in zip(trace.x, trace.y, strict=True) if x is not None]
+        assert all(x not in cells.x and y not in cells.y for x, y in ends)
+
+
+def test_another_model_is_drawn_in_its_own_formats() -> None:
+    """A bf16 model beside an fp16 one is not computed in fp16, as it would not be run."""
+    frame = by_gpu(study_scenario(load_scenario("code-sampling-8k")))
+    frame = frame[frame["gpu"] == "h100-sxm"]
+    point = frame[(frame["model"] == "mistral-7b-v0.2") & frame["asked"]]
+    drawn = point.set_index("variant")["step_ms"]["bifurcated"]
+    sizes = {"samples": 32, "context_tokens": 8192, "attention": "bifurcated"}
+    own = api.estimate("mistral-7b-v0.2", "h100-sxm", **sizes, weight_dtype="auto")
+    assert drawn == pytest.approx(1e3 * own.step_s, rel=1e-12)
+    assert str(own.setup.weights) == "bf16"
+
+
 def test_costs_are_those_of_plan(question: Study) -> None:
     """A million tokens cost on each GPU what ``plan`` says."""
     made = figure("cost", question)
@@ -217,7 +242,9 @@ def test_costs_are_those_of_plan(question: Study) -> None:
     expected = {
         (option.result.gpu.id, option.attention): option.usd_per_million_tokens
         for option in answer.options
+        if option.result.memory.fits
     }
+    assert len(expected) < len(answer.options)  # what does not fit has no cost
     assert drawn == pytest.approx(expected)
 
 
