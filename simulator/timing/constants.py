@@ -1088,8 +1088,7 @@ def part_of(key: Key) -> str:
         return "prefill_attention"
     if key.name == "group_us":
         return "experts"
-    parts: dict[Kind | None, str] = {"combine": "attention", "copy": "attention", None: "attention"}
-    return parts.get(key.kind, str(key.kind))
+    return "attention" if key.kind in (None, "combine", "copy") else str(key.kind)
 
 
 def _measured(gpu: HardwareProfile) -> Mapping[str, Constant]:

@@ -329,8 +329,10 @@ def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, dict[Dtype, l
     found: dict[Family, dict[Dtype, list[float]]] = {}
     for interval in programs.intervals.known.items:
         for family, dtype in zip(interval.families, interval.formats, strict=True):
-            item = spread_of(gpu_rates, family, dtype)
-            found.setdefault(family, {})[dtype] = [getattr(item, name) for name in SPREAD]
+            of_kind = found.setdefault(family, {})
+            if dtype not in of_kind:
+                item = spread_of(gpu_rates, family, dtype)
+                of_kind[dtype] = [getattr(item, name) for name in SPREAD]
     return found
 
 

@@ -8,6 +8,8 @@ model treats alike.
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from itertools import count
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -75,6 +77,8 @@ _TIMED = tuple(
     for item in fields(Operation)
     if item.name not in ("name", "within", "repeat", "ranks")
 )
+_NAMES = count()
+_FIELDS = attrgetter(*(name for name, *_ in _TIMED))
 # Fields of a model that no formula reads, and its formats, which the page's menus choose.
 _TOLD = frozenset({"name", "source", "notes", "max_context_tokens", "weights", "kv_dtype"})
 
@@ -209,13 +213,13 @@ class Architecture:
     formats: tuple[tuple[Dtype, Dtype | None], ...]
     known: dict[tuple[float, ...], list[int]] = field(default_factory=dict)
 
-    def with_numbers(self, values: Sequence[Any], name: str) -> tuple[ModelShape, WeightFormats]:
+    def with_numbers(self, values: Sequence[Any]) -> tuple[ModelShape, WeightFormats]:
         """Return a model of this architecture and the formats of its weights.
 
-        ``name`` tells it from models that have been counted: sums over weights are kept by model.
+        Its name is like no other: sums over the weights of a model are kept, by model.
         """
         rest = iter(values)
-        model = _replaced(self.model, rest).but(name=name)
+        model = _replaced(self.model, rest).but(name=f"recorded {next(_NAMES)}")
         formats: dict[str, Any] = {
             group: WeightFormat.model_construct(dtype=dtype, multiplied=multiplied, bytes=size)
             for group, (dtype, multiplied), size in zip(
@@ -307,7 +311,7 @@ class Programs:
         key = part, id(architecture), setup
         if key in self._places:
             return self._places[key]
-        count: Counted = {
+        counted: Counted = {
             "around": self._around,
             "attention": self._attention,
             "memory": self._memory,
@@ -320,11 +324,11 @@ class Programs:
         while len(waiting):
             recorder, sizes, (ranks, *values) = self._variables(tuple(waiting[0].tolist()))
             recorder.guards.clear()
-            model, formats = architecture.with_numbers(values, f"recorded {id(recorder)}")
+            model, formats = architecture.with_numbers(values)
             how = setup.but(tensor_parallel=ranks)
             how._checkpoint = formats  # noqa: SLF001 - these are a setup's own
             work = self.work.but(**{name: sizes[name] for name in self.moved})
-            found = count(model, how, work, sizes)
+            found = counted(model, how, work, sizes)
             guards = list(recorder.guards.values())
             expected = [value for _, value in guards]
             tape = self.tapes.add(recorder, [symbol for symbol, _ in guards]) if guards else None
@@ -343,14 +347,17 @@ class Programs:
     def _variables(self, known: tuple[float, ...]) -> tuple[Recorder, dict[str, Any], list[Any]]:
         """Return a recorder for some known numbers, and its variables.
 
-        What several parts of a step have in common is recorded once.
+        What several parts of a step have in common is recorded once, whatever the formats: by the
+        bytes of a weight nothing is decided.
         """
-        if known not in self._recorders:
+        decided = known[: -len(TENSOR_GROUPS)]
+        if decided not in self._recorders:
             recorder = Recorder()
             sizes: dict[str, Any] = {name: recorder.variable(name) for name in VARIABLES}
-            numbers = [recorder.variable(str(at), value) for at, value in enumerate(known)]
-            self._recorders[known] = recorder, sizes, numbers
-        return self._recorders[known]
+            numbers = [recorder.variable(str(at), value) for at, value in enumerate(decided)]
+            numbers += [recorder.variable(group) for group in TENSOR_GROUPS]
+            self._recorders[decided] = recorder, sizes, numbers
+        return self._recorders[decided]
 
     def kinds_of(self, *parts: int) -> dict[Family, tuple[bool, bool]]:
         """Return the kinds of kernels of some parts together."""
@@ -419,8 +426,8 @@ class Programs:
         """Record one operation, and return its number."""
         quantities: dict[str, Any] = {}
         settings: list[tuple[str, Any]] = []
-        for name, kind, default in _TIMED:
-            value = getattr(operation, name)
+        for (name, kind, default), found in zip(_TIMED, _FIELDS(operation), strict=True):
+            value = found
             if value is default and not value:
                 continue  # as most fields are
             if kind in (int, bool):

@@ -85,19 +85,19 @@ class Recorder:
         """
         if name not in _CODE:
             raise TypeError(f"the explorer's page cannot follow numpy's {name}")
-        operands = tuple(operands)
-        if name == "not_equal" and operands[0] is operands[1]:
+        if name in _NEUTRAL:
+            if (known := _unchanged(name, *operands)) is not None:
+                return known
+        elif name == "not_equal" and operands[0] is operands[1]:
             return False
-        if name in _NEUTRAL and (known := _unchanged(name, *operands)) is not None:
-            return known
-        key = (name, *map(_identity, operands))
+        key = (name, *[v.key if type(v) is Symbol else _identity(v) for v in operands])
         known = self._known.get(key)
         if known is None:
             values = [v.value if type(v) is Symbol else v for v in operands]
             value = None if any(v is None for v in values) else getattr(np, name)(*values)
             known = Symbol(self, len(self.variables) + len(self.instructions), value)
             self._known[key] = known
-            self.instructions.append((_CODE[name], operands))
+            self.instructions.append((_CODE[name], tuple(operands)))
         return known
 
 
@@ -112,11 +112,13 @@ class Symbol(np.ndarray[Any, Any]):
     recorder: Recorder
     number: int
     value: float | None
+    key: tuple[int]
 
     def __new__(cls, recorder: Recorder, number: int, value: float | None = None) -> Self:
         """Return symbol ``number`` of a recorder."""
         symbol = super().__new__(cls, ())
         symbol.recorder, symbol.number, symbol.value = recorder, number, value
+        symbol.key = (number,)
         return symbol
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
@@ -184,9 +186,7 @@ class Symbol(np.ndarray[Any, Any]):
 
 
 def _identity(operand: Any) -> Any:
-    """Return what tells an operand from others: of an array, all its numbers."""
-    if type(operand) is Symbol:
-        return (operand.number,)
+    """Return what tells an operand that is no symbol from others: of an array, all its numbers."""
     return operand.tobytes() if isinstance(operand, np.ndarray) else operand
 
 

@@ -142,7 +142,7 @@ def _name_curves(figure: "go.Figure", fitting: "pd.DataFrame", *, asked: str) ->
 def _share(figure: "go.Figure", axis: str, value: float) -> float:
     """Return how far along a logarithmic axis a value is, from 0 to 1."""
     low, high = figure.layout[axis].range
-    return (math.log10(value) - low) / (high - low)
+    return float((math.log10(value) - low) / (high - low))
 
 
 def frontier(points: "pd.DataFrame") -> "pd.DataFrame":
