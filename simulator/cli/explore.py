@@ -20,7 +20,7 @@ def _explore(
         typer.Option(
             "--model",
             "-m",
-            help="Model to offer, as often as you like. Default: the scenario's and a dozen more.",
+            help="Model to offer, as often as you like. Default: the scenario's, then every preset.",
             metavar="MODEL",
             autocompletion=opt.complete_models,
         ),
