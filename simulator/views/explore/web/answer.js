@@ -41,9 +41,10 @@ function showAnswer(result, breakEven) {
   showTable("ways", result, "Now");
   document.getElementById("pinned").hidden = !pinned;
   if (pinned) {
-    inState(pinned, () =>
-      showTable("pinned-ways", engine.compare(state), `Pinned: ${wordsOf(pinned).replaceAll("&", ", ")}`),
-    );
+    const now = wordsOf(state).split("&");
+    const differs = wordsOf(pinned).split("&").filter((word) => !now.includes(word));
+    const caption = `Pinned: ${differs.join(", ") || "the same"}`;
+    inState(pinned, () => showTable("pinned-ways", engine.compare(state), caption));
   }
 }
 
