@@ -20,7 +20,7 @@ def _explore(
         typer.Option(
             "--model",
             "-m",
-            help="Model to offer, as often as you like. Default: the scenario's, then every preset.",
+            help="Model to offer, as often as you like. Default: the scenario's, then presets.",
             metavar="MODEL",
             autocompletion=opt.complete_models,
         ),

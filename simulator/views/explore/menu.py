@@ -94,7 +94,13 @@ class Menu:
         return tuple(name for name, (low, high) in self.ranges.items() if low < high)
 
     def asks(self, model: ModelShape, weights: str, cache: str) -> tuple[Setup, Workload]:
-        """Return a question with formats of weights and of the cache, and the page's settings."""
+        """Return a question about a model with the page's settings.
+
+        Parameters
+        ----------
+        model, weights, cache
+            The model, and formats of its weights and its cache.
+        """
         formats = {"weight_dtype": weights, "kv_dtype": cache}
         share = self.gpu_memory_utilization
         setup, work = ask(model, gpu_memory_utilization=share, **self.kept, **formats)
@@ -104,6 +110,11 @@ class Menu:
         """Return the forms among which an answer chooses: several of latent attention, or one.
 
         There are none of what cannot run.
+
+        Parameters
+        ----------
+        model, setup, work
+            The question.
         """
         if find_way(setup.kernel).refusal(model, work):
             return []

@@ -146,7 +146,15 @@ class Timing:
     grouped: bool
 
     def tapes(self, tapes: Tapes, gpus: Sequence[Rates], ranks: int) -> list[int]:
-        """Record the time of one call on each GPU: the columns of ``TIMES``."""
+        """Record the time of one call on each GPU: the columns of ``TIMES``.
+
+        Parameters
+        ----------
+        tapes
+            Where to record it.
+        gpus, ranks
+            The GPUs' rates, and the size of the group.
+        """
         found: dict[int, int] = {}
         waiting = [list(range(len(gpus)))]
         while waiting:
@@ -276,7 +284,13 @@ class Programs:
     def architectures(
         self, model: ModelShape, shape: Hashable, formats: WeightFormats
     ) -> tuple[Architecture, Architecture]:
-        """Return a model's architecture with its formats, and without, for what has no products."""
+        """Return a model's architecture with its formats, and without, for what has no products.
+
+        Parameters
+        ----------
+        model, shape, formats
+            The model, its :func:`shape_of`, and the formats of its weights.
+        """
         told = tuple(
             (formats.of(each).dtype, formats.of(each).multiplied) for each in TENSOR_GROUPS
         )

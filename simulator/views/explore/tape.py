@@ -53,7 +53,15 @@ class Tapes:
         return recorder.packed[key]
 
     def add_each(self, recorder: Recorder, outputs: Sequence[Any], count: int) -> list[int]:
-        """Pack a recording whose constants are arrays: a tape for each of their ``count`` items."""
+        """Pack a recording whose constants are arrays, and return the tapes' numbers.
+
+        Parameters
+        ----------
+        recorder, outputs
+            What was recorded, and what is wanted of it.
+        count
+            Items of the arrays, each of which gets a tape.
+        """
         structure, constants = _written(recorder, outputs)
         place = self.structures.place(structure)
         columns = [np.broadcast_to(value, count).tolist() for value in constants]

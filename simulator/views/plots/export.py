@@ -41,34 +41,15 @@ new ResizeObserver(fit).observe(figure);
 """.replace("{forms}", json.dumps(list(FORMS_FROM.items())))
 
 
-def figure_html(
-    figure: "go.Figure",
-    *,
-    plotlyjs: bool = True,
-    element_id: str | None = None,
-    height: str = "100%",
-) -> str:
-    """Return a figure as a responsive HTML element that calls no server.
-
-    Parameters
-    ----------
-    plotlyjs
-        Whether to include plotly.js: once per page is enough.
-    """
-    return str(
-        figure.to_html(
-            full_html=False,
-            include_plotlyjs=plotlyjs,
-            config=CONFIG,
-            post_script=FORM_SCRIPT,
-            div_id=element_id,
-            default_height=height,
-        )
-    )
-
-
 def page(figure: "go.Figure") -> str:
-    """Return a figure as one HTML page, plotly.js included."""
+    """Return a figure as one responsive HTML page, plotly.js included, that calls no server."""
+    drawn = figure.to_html(
+        full_html=False,
+        include_plotlyjs=True,
+        config=CONFIG,
+        post_script=FORM_SCRIPT,
+        default_height="100%",
+    )
     title = html.escape(figure.layout.meta["finding"])
     # Panels one below the other may need more height than a screen has: the page scrolls.
     stacked_px = figure.layout.meta.get("stacked_px")
@@ -88,7 +69,7 @@ def page(figure: "go.Figure") -> str:
         f"<title>{title}</title>"
         "<style>html,body{height:100%;margin:0}body>div{height:100%;min-height:480px}"
         f"{tall}{low}</style></head>"
-        f'<body role="img" aria-label="{title}">\n{figure_html(figure)}\n</body></html>\n'
+        f'<body role="img" aria-label="{title}">\n{drawn}\n</body></html>\n'
     )
 
 

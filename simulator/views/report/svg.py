@@ -78,7 +78,15 @@ def chart(about: str, draw: Callable[[int], tuple[int, Child]], keys: Child = No
 
 
 def key(name: str, colour: str, dash: str | None = "", *, area: bool = False) -> Html:
-    """Return an entry of a legend: a line, or an area."""
+    """Return an entry of a legend.
+
+    Parameters
+    ----------
+    name, colour, dash
+        What it names, and how that is drawn.
+    area
+        Whether it is an area, and no line.
+    """
     mark = (
         tag("rect", width="14", height="12", x="6", fill=colour)
         if area
