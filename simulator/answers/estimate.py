@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from simulator.answers.answer import Answer
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals, total
@@ -31,7 +32,7 @@ FALLBACK_WIDTH = 192
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(Answer):
     """One decode step of a workload on one GPU, or on each GPU of a tensor-parallel group.
 
     Counts and memory are those of one GPU; tokens per second are the group's.
@@ -323,8 +324,8 @@ def memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
             f"What the driver of {gpu.name} reports of its memory is not known: {REPORTED_SHARE} "
             "times the published size, carried from other cards."
         )
-    if setup.engine != "vllm":
-        name = {"sglang": "SGLang", "trtllm": "TensorRT-LLM"}[setup.engine]
+    name = {"sglang": "SGLang", "trtllm": "TensorRT-LLM", "none": "your own loop"}.get(setup.engine)
+    if name is not None:
         yield f"What {name} keeps of the memory is carried from vLLM's start-up logs."
     elif setup.tensor_parallel > 1:
         yield "What a group's communication keeps of the memory is carried from one SGLang log."

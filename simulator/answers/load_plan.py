@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from simulator.answers.answer import Answer
 from simulator.answers.load import (
     MOST_SEQUENCES,
     NOTHING,
@@ -98,7 +99,7 @@ class LoadOption:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadPlan:
+class LoadPlan(Answer):
     """All ways to serve a load that were tried, each with as few replicas as it needs.
 
     Attributes

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity
 from simulator.answers.estimate import Estimate, check_workload, estimate
 from simulator.answers.price import cost_per_million_tokens, price_of
@@ -76,7 +77,7 @@ class Option:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Answer):
     """All options, and the ones to consider first.
 
     Attributes

@@ -44,6 +44,7 @@ from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
 NUMERIC_AXES = ("prompts", "samples", "context_tokens", "decoded_tokens", "query_tokens")
 NAMED_AXES = (
@@ -147,6 +148,20 @@ class Sweep:
                 if not self.with_tree:
                     columns.pop("tree")
                 yield columns
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Compute every point, as a frame with the columns of the CSV."""
+        import pandas as pd
+
+        return pd.concat(map(block_frame, self.blocks()), ignore_index=True)
+
+
+def block_frame(block: Mapping[str, Any]) -> "pd.DataFrame":
+    """Return a block as a frame; ends that are not known are missing, not 0 or infinite."""
+    import pandas as pd
+
+    missing = math.nan
+    return pd.DataFrame(block).replace(math.inf, missing).replace({"speedup_low": {0.0: missing}})
 
 
 def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:

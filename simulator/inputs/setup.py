@@ -20,7 +20,7 @@ Execution = Literal["graph", "compiled", "eager"]
 Routing = Literal["balanced", "uniform", "skewed"]
 LatentForm = Literal["auto", "absorbed", "expanded", "mixed"]
 ConstantsChoice = Literal["auto", "carried", "peak"]
-Engine = Literal["vllm", "sglang", "trtllm"]
+Engine = Literal["vllm", "sglang", "trtllm", "none"]
 
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 KV_LAYOUTS: tuple[KvLayout, ...] = get_args(KvLayout)
@@ -75,7 +75,8 @@ class Setup(Frozen):
         Share of the card's memory that the process may use, in (0, 1]; 0.9 is vLLM's default.
     engine
         Whose meaning that share has: see :func:`simulator.counts.reserve.usable_bytes`; and whether
-        kernels of their own quantise activations, see :attr:`quantises_apart`.
+        kernels of their own quantise activations, see :attr:`quantises_apart`; and how its users
+        read a shared context once. ``none`` is a loop of one's own, which counts as vLLM's.
     max_batched_tokens
         Tokens of the largest prefill batch that an engine allows, for which it keeps memory. None
         takes the engine's default: see :func:`simulator.counts.reserve.batched_tokens`.
@@ -159,7 +160,7 @@ class Setup(Frozen):
         rows under load tell: without these kernels their median errors fall from 18.4 to 16.8 and
         from 9.1 to 7.5 % (docs/serving.md), though not in every cell.
         """
-        return not self.eager and self.engine == "vllm"
+        return not self.eager and self.engine in ("vllm", "none")
 
     @property
     def activation_dtype(self) -> Dtype:

@@ -166,6 +166,7 @@ COMPARE = (
         "break_even_samples",
         "break_even_context_tokens",
         "advice",
+        "how",
     ),
 )
 
@@ -395,6 +396,7 @@ def verdict(result: "Comparison") -> list[str]:
         ),
         break_even(result),
         f"[bold]Next:[/] {result.advice}",
+        *([f"[bold]How:[/] {result.how}"] if result.how else []),
         *([] if result.rule is None else [f"[bold]Rule:[/] {rule_phrase(result.rule)}"]),
     ]
 
