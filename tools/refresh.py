@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Pages that are generated whole, except docs/accuracy.md, which needs measured rows.
 GENERATORS = (cascade_rule, published_signs, paper_claims)
 # Units that are kinds of values, and their descriptions in the documents.
+NARROW, WIDE = 80, 140
 UNITS = {"text": "", "ratio": "", "launches": "", "bool": "true or false"}
 FIELDS = re.compile(r"^<!-- fields of (\S+)\.(\w+) -->\n((?:\|.*\n)+)", re.MULTILINE)
 BLOCK = re.compile(r"(^```console\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
@@ -31,13 +32,19 @@ def documents() -> list[Path]:
     return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+def width_of(path: Path) -> int:
+    """Return the width of the outputs in a document: what a newcomer reads fits a small window."""
+    narrow = path.name in ("README.md", "tutorial.md") or path.parent.name == "how-to"
+    return NARROW if narrow else WIDE
+
+
 def commands(text: str) -> list[str]:
     """Return the commands in the console blocks of a document."""
     blocks = (match.group(2) for match in BLOCK.finditer(text))
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
-def output_of(command: str) -> str:
+def output_of(command: str, *, width: int) -> str:
     """Run a documented command away from the checkout and return what it prints."""
     words = shlex.split(command)
     if words[0] != "bifurcate":
@@ -46,7 +53,7 @@ def output_of(command: str) -> str:
         done = subprocess.run(  # noqa: S603 - our own command, from our own docs
             [sys.executable, "-m", "simulator", *words[1:]],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(width)},
             capture_output=True,
             text=True,
             check=False,
@@ -54,11 +61,12 @@ def output_of(command: str) -> str:
     return done.stdout + done.stderr
 
 
-def refreshed(text: str) -> str:
-    """Return a document with current fields and outputs of commands."""
+def refreshed(text: str, *, width: int = WIDE) -> str:
+    """Return a document with current fields and outputs of commands, so many characters wide."""
 
     def rewrite(match: re.Match[str]) -> str:
-        parts = [f"$ {command}\n{output_of(command)}" for command in commands(match.group(0))]
+        asked = commands(match.group(0))
+        parts = [f"$ {command}\n{output_of(command, width=width)}" for command in asked]
         return match.group(1) + "\n".join(parts) + match.group(3)
 
     return BLOCK.sub(rewrite, accuracy_summary.summarised(described(text)))
@@ -110,7 +118,7 @@ def main() -> None:
                 path.write_text(text, encoding="utf-8")
     for path in documents():
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        new = refreshed(text)
+        new = refreshed(text, width=width_of(path))
         if new != text:
             stale.append(path.relative_to(ROOT))
             if "--check" not in sys.argv:

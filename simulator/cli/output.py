@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-# Width of tables where there is no terminal.
+# Width of tables where there is no terminal and no COLUMNS.
 PLAIN_WIDTH = 140
 PAGES, JSON = (".html", ".htm"), ".json"
 USUAL_WIDTH, USUAL_HEIGHT = 1200, 700
@@ -230,7 +231,7 @@ def write_figure(
 
 
 def show(view: "RenderableType", path: Path | None) -> None:
-    """Print a table: in colour on a terminal, as plain text elsewhere."""
+    """Print a table: in colour on a terminal, as plain text elsewhere, ``COLUMNS`` wide."""
     from rich.console import Console
 
     if path is None and sys.stdout.isatty():
@@ -238,7 +239,9 @@ def show(view: "RenderableType", path: Path | None) -> None:
         console.print(_harmless(view, console), crop=False)
         return
     buffer = io.StringIO()
-    Console(file=buffer, width=PLAIN_WIDTH, highlight=False, no_color=True).print(view)
+    told = os.environ.get("COLUMNS", "")
+    width = int(told) if told.isdecimal() and int(told) else PLAIN_WIDTH
+    Console(file=buffer, width=width, highlight=False, no_color=True).print(view)
     write_text(printable(_trimmed(buffer.getvalue())), path)
 
 

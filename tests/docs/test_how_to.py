@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from builders import asked, llama_2_7b
+from command_line import bifurcate
 
 from simulator import load_hardware
 from simulator.answers.compare import compare
+from simulator.inputs.scenario import scenario_files
 from simulator.inputs.setup import ENGINES
 
 CHECKOUT = Path(__file__).parents[2]
@@ -63,3 +65,37 @@ def test_flashinfers_example_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
         query = scope["query"][sample].unsqueeze(1)
         weights = (query @ keys.transpose(1, 2) / 128**0.5).softmax(-1)
         torch.testing.assert_close(scope["output"][sample], (weights @ values).squeeze(1))
+
+
+def test_the_papers_equations_lead_to_code() -> None:
+    """Each equation has a row, whose files and functions are there."""
+    text = (CHECKOUT / "docs" / "equations.md").read_text(encoding="utf-8")
+    section = text.partition("## The paper's equations")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([0-9E][^|]*) \|(.*)\|$", section, re.MULTILINE)
+    assert ", ".join(name for name, _ in rows) == "1, 2, 3, 4, 5, 6, E.1, E.2"
+    named = re.findall(r"`((?:counts|evidence)/[a-z_/]+\.py)`(?:: `(\w+)`)?", section)
+    assert len(named) >= len(rows)
+    for path, function in named:
+        code = (CHECKOUT / "simulator" / path).read_text(encoding="utf-8")
+        assert f"def {function}" in code if function else code
+
+
+def test_every_scenario_has_a_place_among_the_loads() -> None:
+    """ "Which scenario is mine?" names each, once."""
+    text = (CHECKOUT / "docs" / "scenarios.md").read_text(encoding="utf-8")
+    section = text.partition("## Which scenario is mine?")[2].partition("\n## ")[0]
+    named = [name for name in re.findall(r"`([a-z0-9-]+)`", section) if name in scenario_files()]
+    assert sorted(named) == sorted(scenario_files())
+
+
+def test_the_steps_of_calibrating_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each indented command of the page answers, in one folder."""
+    monkeypatch.chdir(tmp_path)
+    text = (HOW_TO / "calibrate.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    bifurcate (.*)$", text, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["calibrate", "validate", "compare"]
+    for command in commands:
+        done = bifurcate(*command.split())
+        assert done.code == 0, done.err
