@@ -68,7 +68,7 @@ def advise(asked: "Comparison") -> str:
             f"{_DOUBTS[asked.verdict]}."
         )
     if wins:
-        return _share(asked, barred)
+        return _share(asked)
     keep = "Keep standard attention"
     if asked.winner == "tie":
         keep = "Either will do: the difference is below 2 %"
@@ -124,32 +124,35 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
     return ""
 
 
-def _share(asked: "Comparison", barred: str) -> str:
-    """Say what to do where bifurcated attention wins: read the context once, or only store it once.
+def why_stored_is_enough(asked: "Comparison") -> str:
+    """Say that storing the context once is enough, where bifurcated attention wins; empty if not.
 
-    Who keeps copies of it gains by storing it once, as paged engines do: that is all to do where
-    reading it once gains little more. An engine that pages its cache has done it already.
-
-    Parameters
-    ----------
-    barred
-        Why no engine reads the context once; empty if some may.
+    It is where reading it once gains little more, or no engine does. Who keeps copies then stores
+    the context once, as paged engines do already.
     """
-    standard, stored, bifurcated = asked.standard, asked.stored, asked.bifurcated
+    stored, bifurcated = asked.stored, asked.bifurcated
+    barred = no_shared_kernel(bifurcated.model, bifurcated.gpu)
     gain, verdict = stored.step_s / bifurcated.step_s, asked.verdict_over_stored
-    if stored.memory.fits and (barred or gain < WORTH or verdict != "yes"):
-        lead, reading = "Store the context once, as paged caches do", "reading it once as well"
-        if stored is standard:
-            lead, reading = "Keep standard attention", "reading the context once"
-        more = f"{reading} is {gain:.2f} times as fast, too little to change kernels for"
-        if verdict == "no":
-            more = f"{reading} gains nothing more"
-        elif barred:
-            likely = "would be" if verdict == "yes" else "may be"
-            more = f"{reading} {likely} {gain:.2f} times as fast, but {barred}"
-        elif verdict != "yes":
-            more = f"whether {reading} gains more is {verdict}"
-        return f"{lead}; {more}. Then {next_change(stored)}."
+    if not stored.memory.fits or not (barred or gain < WORTH or verdict != "yes"):
+        return ""
+    lead, reading = "Store the context once, as paged caches do", "reading it once as well"
+    if stored is asked.standard:
+        lead, reading = "Keep standard attention", "reading the context once"
+    if verdict == "no":
+        return f"{lead}; {reading} gains nothing more"
+    if barred:
+        likely = "would be" if verdict == "yes" else "may be"
+        return f"{lead}; {reading} {likely} {gain:.2f} times as fast, but {barred}"
+    if verdict != "yes":
+        return f"{lead}; whether {reading} gains more is {verdict}"
+    return f"{lead}; {reading} is {gain:.2f} times as fast, too little to change kernels for"
+
+
+def _share(asked: "Comparison") -> str:
+    """Say what to do where bifurcated attention wins: read the context once, or only store it."""
+    standard, stored, bifurcated = asked.standard, asked.stored, asked.bifurcated
+    if enough := why_stored_is_enough(asked):
+        return f"{enough}. Then {next_change(stored)}."
     lead = "Switch to bifurcated attention"
     alone = "storing the context once alone, as paged caches do,"
     if not standard.memory.fits:

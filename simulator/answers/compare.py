@@ -121,6 +121,11 @@ class Comparison(Answer):
         return how_to_share(self)
 
     @property
+    def both_fit(self) -> bool:
+        """Whether the speed-up is over something that can run."""
+        return bool(self.standard.memory.fits and self.bifurcated.memory.fits)
+
+    @property
     def nothing_shared(self) -> bool:
         """Whether there is no context: what differs are the kernels, not the reads."""
         return not self.standard.workload.context_tokens
