@@ -34,8 +34,7 @@ def documents() -> list[Path]:
 
 def width_of(path: Path) -> int:
     """Return the width of the outputs in a document: what a newcomer reads fits a small window."""
-    narrow = path.name in ("README.md", "tutorial.md") or path.parent.name == "how-to"
-    return NARROW if narrow else WIDE
+    return NARROW if path.name in ("README.md", "tutorial.md") else WIDE
 
 
 def commands(text: str) -> list[str]:
