@@ -113,6 +113,16 @@ def test_tables_are_plain_where_there_is_no_terminal() -> None:
         assert max(map(len, text.splitlines())) <= 140
 
 
+def test_tables_away_from_a_terminal_are_as_wide_as_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``COLUMNS`` sets the width, as on a terminal; what is no number does not."""
+    for told, width in (("80", 80), ("wide", 140), ("0", 140)):
+        monkeypatch.setenv("COLUMNS", told)
+        lines = bifurcate("compare", *QUESTION).text.splitlines()
+        assert width - 20 < max(map(len, lines)) <= width
+
+
 def test_a_plan_says_whose_constants_it_rests_on_and_how_sure_it_is() -> None:
     """One note for fitted and carried GPUs alike, and the chosen step's interval in the answer."""
     shown = bifurcate("plan", *QUESTION, "-g", "h100", "-g", "l4", "--gpus", "1").text
