@@ -172,6 +172,5 @@ def _range(rows: Sequence[dict[str, str]], column: str) -> str:
 def summarised(text: str) -> str:
     """Return a document with its summaries of docs/accuracy.md as the page is now."""
     page = PAGE.read_text(encoding="utf-8")
-    for marks, write in ((LINE, line), (BLOCK, summary)):
-        text = marks.sub(lambda match, write=write: match[1] + write(page) + match[2], text)
-    return text
+    text = LINE.sub(lambda match: match[1] + line(page) + match[2], text)
+    return BLOCK.sub(lambda match: match[1] + summary(page) + match[2], text)

@@ -16,6 +16,7 @@ from simulator.answers.scaling import ScalingLaw
 from simulator.answers.studies import Studies
 from simulator.answers.tradeoff import Tradeoff
 from simulator.answers.tree import TreePlan
+from simulator.inputs.setup import Attention
 from simulator.views import estimate, generate, load, plan, quality, studies, tradeoff, tree
 from simulator.views.columns import Row
 
@@ -27,7 +28,7 @@ WIDTH = 120
 _PRE = '<pre style="overflow-x:auto;white-space:pre;line-height:normal">{code}</pre>'
 
 
-def _alone(result: Generation) -> dict[str, Generation]:
+def _alone(result: Generation) -> dict[Attention, Generation]:
     """Return a generation under its kind of attention, as its view takes several."""
     return {result.attention: result}
 
