@@ -316,7 +316,7 @@ def test_how_is_said_only_where_switching_gains() -> None:
     assert compare(llama_2_7b(), card, *asked(samples=1, context_tokens=8192)).how == ""
     windowed = load_model("gpt-oss-20b")
     assert compare(windowed, card, *asked(**many)).how == ""
-    shards = {"samples": 512, "context_tokens": 8192, "tensor_parallel": 8}
+    shards = {"samples": 512, "context_tokens": 8192, "tensor_parallel": 8, "weight_dtype": "fp8"}
     latent = compare(load_model("deepseek-v3"), card, *asked(**shards))
     assert latent.winner == "bifurcated"
     assert "no engine has a switch for latent caches" in latent.how
