@@ -99,3 +99,36 @@ def test_the_steps_of_calibrating_run_in_order(
     for command in commands:
         done = bifurcate(*command.split())
         assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1, 4, 4, 32, 5, 1), (3, 6, 2, 64, 40, 9), (16, 8, 1, 128, 300, 33)]
+)
+def test_the_code_to_copy_is_exact_for_any_heads(sizes: tuple[int, ...]) -> None:
+    """Multi-head, multi-group, multi-query; one sample, one own token: as in one softmax."""
+    torch: Any = pytest.importorskip("torch", reason="the example needs PyTorch")
+    text = (HOW_TO / "pytorch.md").read_text(encoding="utf-8")
+    found = re.search(r"^```python\n(.*?)^samples, heads", text, re.MULTILINE | re.DOTALL)
+    assert found
+    scope: dict[str, Any] = {}
+    exec(compile(found.group(1), "pytorch.md", "exec"), scope)  # noqa: S102 - our own documents
+    samples, heads, kv_heads, width, context_tokens, own_tokens = sizes
+    double = {"dtype": torch.float64}
+    query = torch.randn(samples, heads, width, **double)
+    context = torch.randn(2, kv_heads, context_tokens, width, **double)
+    own = torch.randn(2, samples, kv_heads, own_tokens, width, **double)
+    keys, values = (
+        torch.cat([shared.expand(samples, -1, -1, -1), part], dim=2).repeat_interleave(
+            heads // kv_heads, dim=1
+        )
+        for shared, part in zip(context, own, strict=True)
+    )
+    weights = (torch.einsum("bhk,bhmk->bhm", query, keys) / width**0.5).softmax(-1)
+    expected = torch.einsum("bhm,bhmk->bhk", weights, values)
+    torch.testing.assert_close(scope["bifurcated"](query, *context, *own), expected)
+
+
+def test_the_index_has_every_page() -> None:
+    """Each document is one click from the index."""
+    index = CHECKOUT / "docs" / "README.md"
+    assert {*(CHECKOUT / "docs").rglob("*.md")} - {index} <= links(index)
