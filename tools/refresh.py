@@ -78,7 +78,7 @@ def described(text: str) -> str:
 
 def _table(module: str, name: str, old: str) -> str:
     """Return a table of fields; fields that share a row keep it, with its description."""
-    rows = [re.split(r" *\| *", line.strip("| \n")) for line in old.splitlines()[2:]]
+    rows = [re.split(r" *\| *", line.strip()[1:-1].strip(" ")) for line in old.splitlines()[2:]]
     words = {key: row[-1] for row in rows for key in re.findall(r"`(\w+)`", row[0])}
     together: list[tuple[list[str], str, str]] = []
     for column in getattr(importlib.import_module(module), name):

@@ -202,7 +202,7 @@ VARIANT = (
 
 
 def estimate_object(result: "Estimate", *, explain: bool = False) -> Row:
-    """Return an estimate as the JSON object of docs/commands.md."""
+    """Return an estimate as the JSON object of docs/json.md."""
     answer = columns.as_object(ESTIMATE, result)
     return answer | {"explanation": _derivation(result)} if explain else answer
 
