@@ -233,7 +233,7 @@ def test_no_price_is_no_error() -> None:
 
 def test_a_generation_begins_and_ends_as_generate_does(question: Study) -> None:
     """First and last point are the shortest and longest step of ``generate``, the gain its own."""
-    question = replace(question, workload=question.workload.but(samples=8))
+    question = replace(question, workload=question.workload.but(samples=8), output_tokens=2048)
     made = figure("generation", question)
     settings = {
         **question.setup.model_dump(),
