@@ -52,7 +52,7 @@ def output_of(command: str, *, width: int) -> str:
         done = subprocess.run(  # noqa: S603 - our own command, from our own docs
             [sys.executable, "-m", "simulator", *words[1:]],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(width)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "BIFURCATE_WIDTH": str(width)},
             capture_output=True,
             text=True,
             check=False,

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-# Width of tables where there is no terminal and no COLUMNS.
-PLAIN_WIDTH = 140
+# Width of tables where there is no terminal, and the variable that sets another.
+PLAIN_WIDTH, WIDTH_VARIABLE = 140, "BIFURCATE_WIDTH"
 PAGES, JSON = (".html", ".htm"), ".json"
 USUAL_WIDTH, USUAL_HEIGHT = 1200, 700
 MOST_PIXELS = 8192
@@ -231,7 +231,7 @@ def write_figure(
 
 
 def show(view: "RenderableType", path: Path | None) -> None:
-    """Print a table: in colour on a terminal, as plain text elsewhere, ``COLUMNS`` wide."""
+    """Print a table: in colour on a terminal, as plain text elsewhere."""
     from rich.console import Console
 
     if path is None and sys.stdout.isatty():
@@ -239,7 +239,8 @@ def show(view: "RenderableType", path: Path | None) -> None:
         console.print(_harmless(view, console), crop=False)
         return
     buffer = io.StringIO()
-    told = os.environ.get("COLUMNS", "")
+    # Not COLUMNS, which a parent process that loads readline sets to 80 without being asked.
+    told = os.environ.get(WIDTH_VARIABLE, "")
     width = int(told) if told.isdecimal() and int(told) else PLAIN_WIDTH
     Console(file=buffer, width=width, highlight=False, no_color=True).print(view)
     write_text(printable(_trimmed(buffer.getvalue())), path)

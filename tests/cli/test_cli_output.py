@@ -116,9 +116,9 @@ def test_tables_are_plain_where_there_is_no_terminal() -> None:
 def test_tables_away_from_a_terminal_are_as_wide_as_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """``COLUMNS`` sets the width, as on a terminal; what is no number does not."""
+    """``BIFURCATE_WIDTH`` sets the width; what is no number does not."""
     for told, width in (("80", 80), ("wide", 140), ("0", 140)):
-        monkeypatch.setenv("COLUMNS", told)
+        monkeypatch.setenv("BIFURCATE_WIDTH", told)
         lines = bifurcate("compare", *QUESTION).text.splitlines()
         assert width - 20 < max(map(len, lines)) <= width
 

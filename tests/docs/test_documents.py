@@ -175,7 +175,7 @@ def test_every_list_column_is_documented(group: str) -> None:
 def test_shown_outputs_are_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a document shows below a command is what the command prints today."""
     text = DOCUMENTS[name]
-    monkeypatch.setenv("COLUMNS", str(refresh.width_of(CHECKOUT / name)))
+    monkeypatch.setenv("BIFURCATE_WIDTH", str(refresh.width_of(CHECKOUT / name)))
     for match in refresh.BLOCK.finditer(text):
         lines = match.group(2).splitlines(keepends=True)
         starts = [index for index, line in enumerate(lines) if line.startswith("$ ")]
