@@ -324,7 +324,12 @@ def check_split(model: ModelShape, ranks: int) -> None:
     layers = model.attention_layers
     states = [group.state for group in model.layer_groups if group.state is not None]
     # Heads that must be split, those that may be copied instead, and their names.
-    sizes = {(layer.heads, layer.kv_heads, "heads and {} KV heads") for layer in layers}
+    sizes = {
+        (layer.heads, layer.kv_heads, "heads and {} KV heads")
+        if layer.latent is None
+        else (layer.heads, layer.latent.groups, "heads and {} latent vectors")
+        for layer in layers
+    }
     sizes |= {
         (state.v_heads, state.k_heads or state.v_heads, "state heads and {} key heads")
         for state in states
@@ -625,8 +630,9 @@ def visible_tokens(
 def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
     """Return one GPU's KV heads, key width, value width and cached values per token and layer.
 
-    KV heads are split over the GPUs, and replicated if there are fewer than GPUs. A latent cache
-    (MLA) cannot be split, unless it is kept expanded.
+    KV heads are split over the GPUs, and replicated if there are fewer than GPUs; so are the
+    compressed vectors of a latent cache. The one of MLA cannot be split, unless it is kept
+    expanded, and neither can the rotary key.
 
     Parameters
     ----------
@@ -640,8 +646,9 @@ def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
         heads, widths = model.heads // ranks, latent.expanded_widths(model.latent)
         return (heads, *widths, heads * sum(widths))
     if model.latent is not None:
-        key_width, value_width = latent.absorbed_widths(model.latent)
-        return 1, key_width, value_width, model.cache_width
+        groups = model.latent.groups_of(ranks)
+        cache_width = groups * model.latent.kv_rank + model.latent.rope_dim
+        return (groups, *latent.absorbed_widths(model.latent), cache_width)
     kv_heads = max(1, model.kv_heads // ranks)
     widths = model.head_dim, model.value_width
     return (kv_heads, *widths, kv_heads * sum(widths))
