@@ -468,25 +468,26 @@ def attention_input(
     if model.qk_norm != "none":
         operations.append(_qk_norm(shard, kv_heads))
     if model.rotary:
-        operations.append(rotary(shard, query + key, model.head_dim))
+        parts = 2 if kv_heads else 1
+        operations.append(rotary(shard, query + key, model.head_dim, parts=parts))
     return [*operations, cache_write(shard, key + value)] if kv_heads else operations
 
 
 def _qk_norm(shard: Shard, kv_heads: int) -> Operation:
-    """Normalise queries and keys, per head or over all heads."""
+    """Normalise queries, and keys if the layer has its own, per head or over all heads."""
     whole, width = shard.model.qk_norm == "all", shard.model.head_dim
 
     def normed(count: int) -> Operation:
         rows, row_width = (1, count * width) if whole else (count, width)
         return vector_norm(shard, "qk_norm", shard.tokens * rows, row_width)
 
-    queries, keys = normed(shard.heads), normed(kv_heads)
+    parts = [normed(count) for count in (shard.heads, kv_heads) if count]
     return elementwise(
         "qk_norm",
-        queries.bytes_read + keys.bytes_read,
-        queries.bytes_written + keys.bytes_written,
-        launches=queries.launches + keys.launches if shard.eager else 1,
-        kind=queries.kind,
+        sum(part.bytes_read for part in parts),
+        sum(part.bytes_written for part in parts),
+        launches=sum(part.launches for part in parts) if shard.eager else 1,
+        kind=parts[0].kind,
     )
 
 
