@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from simulator import api
-from simulator.answers.scaled import SCALE_BY, ScaleBy
+from simulator.answers.scaled import FAMILIES, SCALE_BY, ScaleBy
 from simulator.answers.scaling import fit_scaling_law
 from simulator.answers.studies import fit_studies
-from simulator.answers.tradeoff import FAMILIES, fit_runs
+from simulator.answers.tradeoff import PAPER_CASE, fit_runs
 from simulator.cli import options as opt
 from simulator.cli.output import Output, check_figure, say, write_figure
 from simulator.cli.question import Question, with_question
@@ -99,13 +99,13 @@ def _tradeoff(
         ),
     ] = None,
     size_factor: Annotated[
-        list[float] | None,
+        list[str] | None,
         opt.on_model(
             "--size-factor",
-            text="Its parameters over the model's at equal quality; one per --target-kv-heads. "
-            "Default: that of --runs, else the paper's or, by --family and --scale-by, that of "
-            "published runs.",
-            parser=opt.number,
+            text="Its parameters over the model's at equal quality, one for each model; 'paper' is "
+            "the paper's (multi-query 1.10). Default: that of --runs, else that of published runs, "
+            "by family and --scale-by.",
+            parser=lambda text: text if text == PAPER_CASE else opt.number(text),
             metavar="F",
         ),
     ] = None,
@@ -118,14 +118,15 @@ def _tradeoff(
         ),
     ] = None,
     scale_by: Annotated[
-        ScaleBy,
+        ScaleBy | None,
         opt.choice(
             "--scale-by",
             panel=opt.MODEL_PANEL,
-            text="What makes the other models larger.",
+            text="What makes the other models larger. Default: width, or the first of mlp and "
+            "heads if published runs of the family are matched so alone.",
             of=SCALE_BY,
         ),
-    ] = SCALE_BY[0],
+    ] = None,
     target_step_ms: opt.TargetStep = None,
     most_samples: Annotated[
         int | None,
@@ -150,7 +151,7 @@ def _tradeoff(
     ] = PARTS[0],
     figure: opt.FigurePath = None,
 ) -> None:
-    """Compare models of equal quality with fewer KV heads."""
+    """Compare models of equal quality with smaller caches."""
     if figure is not None:
         check_figure(figure)
     from simulator.views import tradeoff as view

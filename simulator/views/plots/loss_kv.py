@@ -90,7 +90,10 @@ def _note(timed: "pd.DataFrame") -> str:
     """Say what points and lines are."""
     step = ""
     if len(timed):
-        step = " Steps: of equal size, freed to the MLP. MLA's KV bytes: as of this model."
+        step = " Steps: of equal size, freed to the MLP. KV bytes that no run tells: of this model."
+        for matched_by, part in timed[timed["matched_by"] != "mlp"].groupby("matched_by"):
+            names = ", ".join(dict.fromkeys(part["family"]))
+            step += f" Loss of {names}: {_MARKS[matched_by][-1]}."
     return f"Lines: 95 % interval. Pale: fewer than {LEAST_RUNS} runs.{step}"
 
 
