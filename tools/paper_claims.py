@@ -7,6 +7,8 @@ their source. ``python tools/paper_claims.py --pictures`` redraws its pictures (
 browser).
 """
 
+import contextlib
+import io
 import re
 import sys
 import tempfile
@@ -29,8 +31,8 @@ from tools.size_factors import PATH as FACTORS
 
 PATH = Path(__file__).resolve().parent.parent / "docs" / "paper_claims.md"
 PICTURES = {
-    "paper_latency.svg": "latency-samples -m llama-2-7b --context 8K",
-    "paper_equal_quality.svg": "equal-quality -m paper-1b-mha -g a100-sxm-40gb --context 2K",
+    "paper_latency.svg": "plot latency-samples -m llama-2-7b --context 8K --width 1300 -o",
+    "paper_equal_quality.svg": "tradeoff -m paper-1b-mha -g a100-sxm-40gb --context 2K -n 16 --size-factor paper --figure",
 }
 BLOCK = re.compile(r"^```console\n.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -262,8 +264,9 @@ def draw() -> None:
 
     for name, question in PICTURES.items():
         path = PATH.parent / name
-        words = ["plot", *question.split(), "-o", str(path), "--width", "1300"]
-        build("plot")(args=words, standalone_mode=False)
+        command, *words = [*question.split(), str(path)]
+        with contextlib.redirect_stdout(io.StringIO()):
+            build(command)(args=[command, *words], standalone_mode=False)
         # The repository has no blanks at the end of a file.
         path.write_text(path.read_text(encoding="utf-8").rstrip() + "\n", encoding="utf-8")
 

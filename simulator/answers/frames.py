@@ -18,7 +18,6 @@ from simulator.answers.scaled import FAMILIES, scale_model
 from simulator.answers.size_factor import family_of, shipped_factors
 from simulator.answers.study import Study
 from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_grid
-from simulator.answers.tradeoff import FREED
 from simulator.counts.attention.registry import algorithms
 from simulator.counts.operation import STATE_KINDS
 from simulator.counts.request import last_own_tokens

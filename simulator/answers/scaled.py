@@ -205,8 +205,7 @@ def _named(
     name = base.name.removesuffix(f" with {base.kv_heads} KV heads")
     return model.model_copy(
         update={
-            "name": f"{name} x {size_factor:.2f} with "
-            f"{_kv_phrase(model)}",
+            "name": f"{name} x {size_factor:.2f} with {_kv_phrase(model)}",
             "source": f"{base.name}, scaled by {scale_by}; not a trained model",
         }
     )
@@ -283,9 +282,7 @@ def _grids(base: ModelShape, scale_by: ScaleBy) -> Iterator[_Grid]:
                 yield _Grid(scale_by=scale_by, heads=head_step, mlp=mlp_step, tied=tied)
 
 
-def _candidates(
-    base: ModelShape, target: float, grid: _Grid, ranks: int
-) -> Iterator[ModelShape]:
+def _candidates(base: ModelShape, target: float, grid: _Grid, ranks: int) -> Iterator[ModelShape]:
     """Yield a model for each width or depth, its MLP as near the wanted size as steps allow."""
     if grid.scale_by == "mlp":
         yield from _with_mlp(base, target, grid, {})

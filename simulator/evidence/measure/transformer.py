@@ -413,8 +413,9 @@ class Decoder(nn.Module):
         tokens
             [T] int64.
         caches
-            One per layer, the same for layers that share it; the last decoded tokens of each sample are the ones being processed, and
-            their keys and values are written before attention reads them.
+            One per layer, the same for layers that share it; the last decoded tokens of each sample
+            are the ones being processed, and their keys and values are written before attention
+            reads them.
         attend
             The attention kernel.
         """
