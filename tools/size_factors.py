@@ -27,6 +27,8 @@ def _value(value: object) -> str:
     """Write a value of an inline table."""
     if isinstance(value, float):
         return repr(round(value, DIGITS))
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + " }"
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
@@ -60,12 +62,25 @@ def toml(result: Studies, sources: dict[str, str]) -> str:
         "largest_error": max(abs(left.error) for left in result.left_out),
     }
     exponents = {each.paper: each.value for each in result.exponents if each.own}
+    of_tokens = {
+        each.paper: each.of_tokens for each in result.exponents if each.of_tokens is not None
+    }
+    held_out: dict[str, list[float]] = {}
+    for each in result.held_out:
+        held_out.setdefault(each.run.study, []).append(each.error)
+    foretold = {study: [min(errors), max(errors)] for study, errors in held_out.items()}
     lines = [HEAD]
     lines += [f"{key} = {_value(value)}\n" for key, value in summary.items()]
     lines += ["# Each factor that another paper has too, predicted without its paper.\n"]
     lines += [f"left_out = {_value(left_out)}\n"]
     lines += ["# -d ln L / d ln N of the papers whose sizes tell it; others take the mean.\n"]
     lines += [f"exponents = {_value(exponents)}\n"]
+    lines += ["# -d ln L / d ln D at equal size.\n"]
+    lines += [f"token_exponents = {_value(of_tokens)}\n"]
+    lines += [
+        "# The largest size of each set with three, from the smaller ones: least and most error.\n"
+    ]
+    lines += [f"held_out = {_value(foretold)}\n"]
     lines += ["factors = [\n", *(_row(factor) for factor in result.factors), "]\n"]
     lines += ["\n[sources]\n", *(f"{key} = {_value(text)}\n" for key, text in sources.items())]
     return "".join(lines)

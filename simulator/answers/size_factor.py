@@ -310,5 +310,5 @@ def _spread_of(weights: list[float], scaling: ScalingLaw) -> float:
 
     from simulator.answers.power_law import SHARED
 
-    vector = np.array(weights)
-    return float(np.sqrt(max(0.0, vector @ scaling.law.covariance[SHARED:, SHARED:] @ vector)))
+    vector, shifts = np.array(weights), slice(SHARED, SHARED + len(weights))
+    return float(np.sqrt(max(0.0, vector @ scaling.law.covariance[shifts, shifts] @ vector)))

@@ -22,7 +22,7 @@ from simulator.answers.size_factor import (
 from simulator.answers.studies import Studies, fit_studies
 from simulator.counts.transformer import prefill_operations
 from simulator.errors import ModelError, WorkloadError, unknown
-from simulator.inputs.csv_files import Matching, are_one_set, read_training_runs
+from simulator.inputs.csv_files import Matching, are_one_law, read_training_runs
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
@@ -249,7 +249,7 @@ def fit_runs(training_runs: str | Path) -> ScalingLaw | Studies:
     MeasurementError
         As for ``fit_scaling_law`` and ``fit_studies``.
     """
-    if are_one_set(read_training_runs(training_runs).rows):
+    if are_one_law(read_training_runs(training_runs).rows):
         return fit_scaling_law(training_runs)
     return fit_studies(training_runs)
 

@@ -14,7 +14,7 @@ from simulator.answers.tradeoff import PAPER_CASE, fit_runs
 from simulator.cli import options as opt
 from simulator.cli.output import Output, check_figure, say, write_figure
 from simulator.cli.question import Question, with_question
-from simulator.inputs.csv_files import RefusedRow, are_one_set, read_training_runs
+from simulator.inputs.csv_files import RefusedRow, are_one_law, read_training_runs
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -41,7 +41,7 @@ def _scaling(
     """Fit a scaling law to training runs: size factors, errors."""
     if figure is not None:
         check_figure(figure)
-    if not are_one_set(read_training_runs(training_runs).rows):
+    if not are_one_law(read_training_runs(training_runs).rows):
         _studies(output, training_runs, figure)
         return
     from simulator.views import tradeoff as view

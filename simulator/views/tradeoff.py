@@ -17,6 +17,8 @@ from simulator.views.plan import LIMITS
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from simulator.answers.power_law import PowerLaw
+
 
 class Item(NamedTuple):
     """One model under one kind of attention."""
@@ -65,7 +67,10 @@ SCALING = (
     Column("irreducible_loss_stderr", value=lambda result: float(result.law.stderr[0])),
     Column("exponent", value="law.exponent"),
     Column("exponent_stderr", value=lambda result: float(result.law.stderr[2])),
+    Column("token_exponent", value="law.token_exponent"),
+    Column("token_exponent_stderr", value="law.token_exponent_stderr"),
     Column("reference_parameters", value="law.center_parameters"),
+    Column("reference_tokens", value="law.center_tokens"),
     Column(
         "reference_loss", value=lambda result: float(result.law.loss(result.law.center_parameters))
     ),
@@ -167,6 +172,7 @@ def run_rows(result: ScalingLaw) -> list[Row]:
             "line": run.line,
             "family": result.laws[number].family.name,
             "parameters": run.parameters,
+            "tokens": run.tokens,
             "kv_heads": run.kv_heads,
             "heads": run.heads,
             "group_size": run.group_size,
@@ -175,7 +181,7 @@ def run_rows(result: ScalingLaw) -> list[Row]:
             "residual": float(loss) / run.loss - 1,
             "outlier": bool(outlier),
             "held_out_loss": held_out.get(run.line),
-            "equal_loss_parameters": float(law.size(run.loss)),
+            "equal_loss_parameters": float(law.size(run.loss, tokens=run.tokens)),
         }
         for run, number, loss, outlier in fitted
     ]
@@ -267,7 +273,7 @@ def _map_rows(crossed: Crossover, base: Candidate, other: Candidate, pairing: Pa
 def scaling_view(result: ScalingLaw) -> "RenderableType":
     """Return a fitted law as its formula, its families, and how well it holds."""
     law, errors = result.law, result.law.stderr
-    left = float(law.loss(GIGA)) - law.irreducible_loss
+    left, of_tokens, exponents = _terms(law)
     interval = Column(
         unit="text",
         heading="95 % interval",
@@ -286,11 +292,12 @@ def scaling_view(result: ScalingLaw) -> "RenderableType":
     return columns.stack(
         columns.line((f"Scaling law of {text.plural(len(result.runs), 'training run')}", "bold")),
         columns.line(
-            f"L(N, f) = {law.irreducible_loss:.4g} + {left:.4g} (N / (F x 1e9))^-{law.exponent:.4g}"
+            f"L(N, {'D, ' if of_tokens else ''}f) = {law.irreducible_loss:.4g} + {left:.4g} "
+            f"(N / (F x 1e9))^-{law.exponent:.4g}{of_tokens}"
         ),
         columns.line(
             f"irreducible loss {law.irreducible_loss:.4g} ± {errors[0]:.2g}, "
-            f"exponent {law.exponent:.4g} ± {errors[2]:.2g} (standard errors); "
+            f"{exponents} (standard errors); "
             f"residuals {law.spread:.2%}"
         ),
         "",
@@ -299,6 +306,21 @@ def scaling_view(result: ScalingLaw) -> "RenderableType":
         *([foretold] if held_out else []),
         *columns.notes(result.notes),
     )
+
+
+def _terms(law: "PowerLaw") -> tuple[float, str, str]:
+    """Return the term of size at 1e9 parameters, that of tokens, and the exponents with errors."""
+    import math
+
+    left = math.exp(law.log_reducible + law.exponent * math.log(law.center_parameters / GIGA))
+    exponents = f"exponent {law.exponent:.4g} ± {law.stderr[2]:.2g}"
+    if law.log_of_tokens is None or law.center_tokens is None or law.token_exponent is None:
+        return left, "", exponents
+    error = law.token_exponent_stderr
+    doubt = "fixed" if error is None else f"± {error:.2g}"
+    exponents += f", of tokens {law.token_exponent:.4g} {doubt}"
+    at_giga = math.exp(law.log_of_tokens + law.token_exponent * math.log(law.center_tokens / GIGA))
+    return left, f" + {at_giga:.4g} (D / 1e9)^-{law.token_exponent:.4g}", exponents
 
 
 def tradeoff_view(result: Tradeoff) -> "RenderableType":

@@ -63,6 +63,49 @@ def test_the_truth_is_within_the_intervals(tmp_path: Path) -> None:
     assert result.notes == ()
 
 
+def test_runs_of_several_token_counts_have_a_joint_law(tmp_path: Path) -> None:
+    """L = 1.7 + 0.9 (N / F)^-0.25 + 0.4 D^-0.3: every constant within its errors, F too.
+
+    Where the size sets the tokens, they are no law of their own.
+    """
+    generator = np.random.default_rng(0)
+    lines = ["parameters,heads,kv_heads,tokens,loss"]
+    for size, heads in MODELS[::2]:
+        for tokens in (5e9, 2e10, 8e10):
+            for name, kv_heads in zip(TRUE, (heads, heads // 4, 1), strict=True):
+                loss = 1.7 + 0.9 * (size / TRUE[name] / 1e9) ** -0.25
+                loss += 0.4 * (tokens / 1e10) ** -0.3
+                loss *= math.exp(0.001 * generator.standard_normal())
+                lines.append(f"{size:.0f},{heads},{kv_heads},{tokens:.0f},{loss:.5f}")
+    path = tmp_path / "joint.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    result = fit_scaling_law(path)
+    law = result.law
+    assert law.token_exponent == pytest.approx(0.3, abs=3 * law.stderr[-1])
+    assert law.exponent == pytest.approx(0.25, abs=3 * law.stderr[2])
+    assert all(each.low <= TRUE[each.family.name] <= each.high for each in result.laws)
+    assert result.held_out is not None
+    assert len(result.held_out.runs) == 9
+    assert max(map(abs, result.held_out.errors)) < 0.01
+    assert predicted_losses(result) == pytest.approx([run.loss for run in result.runs], rel=0.005)
+    # Two numbers of tokens: the exponent is taken from elsewhere, and said to be.
+    path.write_text("\n".join(line for line in lines if ",80000000000," not in line), "utf-8")
+    two = fit_scaling_law(path)
+    assert "Two numbers of tokens do not tell their exponent" in " ".join(two.notes)
+    assert all(each.low <= TRUE[each.family.name] <= each.high for each in two.laws)
+    follows = {
+        size: tokens for (size, _), tokens in zip(MODELS[::2], (5e9, 2e10, 5e10, 2e11), strict=True)
+    }
+    kept = [
+        line.replace(f",{line.split(',')[3]},", f",{follows[float(line.split(',')[0])]:.0f},")
+        for line in lines[1:]
+        if ",5000000000," in line
+    ]
+    path.write_text("\n".join([lines[0], *kept]), encoding="utf-8")
+    with pytest.raises(MeasurementError, match="tokens that follow from the size"):
+        fit_scaling_law(path)
+
+
 def test_a_held_out_size_has_no_part_in_its_prediction(tmp_path: Path) -> None:
     """Worse losses of the largest models change their error, not their predicted loss."""
     path = write_runs(tmp_path)
