@@ -248,6 +248,7 @@ def _pooled(table: FactorTable, family: str, matched_by: Matching) -> PooledFact
             matched_by=matched_by,
             papers={},
             runs=0,
+            lines=(),
             size_factor=1.0,
             low=1.0,
             high=1.0,

@@ -84,6 +84,8 @@ class StudyEffect:
 
     Attributes
     ----------
+    lines
+        Lines of its runs in the file.
     log_factor, log_factor_stderr
         ln F against multi-head, and its standard error.
     log_loss, log_loss_stderr
@@ -94,12 +96,17 @@ class StudyEffect:
 
     paper: str
     key: Key
-    runs: int
+    lines: tuple[int, ...]
     log_factor: float
     log_factor_stderr: float
     log_loss: float
     log_loss_stderr: float
     kv_share: float | None
+
+    @property
+    def runs(self) -> int:
+        """Number of its runs."""
+        return len(self.lines)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +117,8 @@ class PooledFactor:
     ----------
     papers
         Each paper's own F.
-    runs
-        Runs of the family, in all papers.
+    runs, lines
+        Runs of the family, in all papers, and their lines in the file.
     size_factor, low, high
         F against multi-head, the mean over papers, and its 95 % interval.
     loss_change, loss_low, loss_high
@@ -124,6 +131,7 @@ class PooledFactor:
     matched_by: Matching
     papers: Mapping[str, float]
     runs: int
+    lines: Sequence[int]
     size_factor: float
     low: float
     high: float
@@ -521,7 +529,7 @@ class _Block:
 
     exponent: Exponent
     keys: tuple[Key, ...]
-    counts: tuple[int, ...]
+    lines: tuple[tuple[int, ...], ...]
     log_losses: tuple[float, ...]
     log_sizes: tuple[float, ...]
     variances: tuple[float, ...]
@@ -551,7 +559,10 @@ class _Block:
         return cls(
             exponent=exponent,
             keys=tuple(Key(family, matched_by) for family in families),
-            counts=tuple(sum(item.family == name for item in own) for name in families),
+            lines=tuple(
+                tuple(sorted(item.run.line for item in own if item.family == name))
+                for name in families
+            ),
             log_losses=tuple(solution[last, 0].tolist()),
             log_sizes=tuple(solution[last, 1].tolist()),
             variances=tuple(np.diag(inverse)[last].tolist()),
@@ -570,7 +581,7 @@ class _Block:
             StudyEffect(
                 paper=self.exponent.paper,
                 key=key,
-                runs=count,
+                lines=lines,
                 log_factor=loss / slope + size,
                 log_factor_stderr=math.hypot(
                     spread * math.sqrt(variance) / slope, loss * doubt / slope**2
@@ -579,9 +590,9 @@ class _Block:
                 log_loss_stderr=math.hypot(spread * math.sqrt(variance), size * doubt),
                 kv_share=share,
             )
-            for key, count, loss, size, variance, share in zip(
+            for key, lines, loss, size, variance, share in zip(
                 self.keys,
-                self.counts,
+                self.lines,
                 self.log_losses,
                 self.log_sizes,
                 self.variances,
@@ -674,6 +685,7 @@ def _pool(fit: _Fit) -> tuple[PooledFactor, ...]:
                 matched_by=key.matched_by,
                 papers={effect.paper: math.exp(effect.log_factor) for effect in own},
                 runs=sum(effect.runs for effect in own),
+                lines=tuple(line for effect in own for line in effect.lines),
                 size_factor=math.exp(factor),
                 low=math.exp(factor - reach),
                 high=math.exp(factor + reach),

@@ -61,6 +61,7 @@ EFFECT = (
     Column("family", value="key.family"),
     Column("matched_by", value="key.matched_by"),
     Column("runs"),
+    Column("lines", value=lambda effect: list(effect.lines)),
     Column("log_factor"),
     Column("log_factor_stderr"),
     Column("log_loss"),
@@ -102,7 +103,8 @@ def studies_object(result: Studies) -> Row:
 
 def factor_rows(result: Studies) -> list[Row]:
     """Return what each paper says of each family, one row each."""
-    return [columns.as_object(EFFECT, effect) for effect in result.effects]
+    wanted = columns.without(EFFECT, "lines")
+    return [columns.as_object(wanted, effect) for effect in result.effects]
 
 
 def studies_view(result: Studies) -> "RenderableType":
