@@ -245,6 +245,8 @@ def tradeoff(
     price_per_hour: float | None = None,
     most_samples: Size | None = None,
     longest_context_tokens: Size | None = None,
+    users: Size | None = None,
+    output_tokens: Size | None = None,
     **settings: Any,
 ) -> "Tradeoff":
     """Compare a model with equally good ones that have fewer KV heads.
@@ -263,6 +265,8 @@ def tradeoff(
         makes of it. With neither, those of published runs.
     target_step_ms, most_samples, longest_context_tokens
         Longest acceptable decode step [ms]; how far to search for the crossover.
+    users, output_tokens
+        Also serve this many users who ask again at once; tokens that each sample generates, 256.
     """
     from simulator.answers.tradeoff import tradeoff as answer
 
@@ -273,6 +277,8 @@ def tradeoff(
         price_per_hour=price_per_hour,
         most_samples=most_samples,
         longest_context_tokens=longest_context_tokens,
+        users=users,
+        output_tokens=output_tokens,
     )
     question = _asked(model, gpu, settings)
     return answer(*question, families=families, scaling=training_runs, scale_by=scale_by, **limits)

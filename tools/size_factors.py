@@ -76,7 +76,9 @@ def toml(result: Studies, sources: dict[str, str]) -> str:
     lines += [f"{key} = {_value(value)}\n" for key, value in summary.items()]
     lines += ["# Each factor that another paper has too, predicted without its paper.\n"]
     lines += [f"left_out = {_value(left_out)}\n"]
-    lines += ["# -d ln L / d ln N and its standard error, by papers whose sizes tell it; others: the mean.\n"]
+    lines += [
+        "# -d ln L / d ln N and its standard error, where sizes tell it; others take the mean.\n"
+    ]
     lines += [f"exponents = {_value(exponents)}\n"]
     lines += ["# -d ln L / d ln D at equal size, and its standard error.\n"]
     lines += [f"token_exponents = {_value(of_tokens)}\n"]

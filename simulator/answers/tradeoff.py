@@ -7,7 +7,8 @@ from pathlib import Path
 from simulator.answers.capacity import Capacity, capacity
 from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover, crossover
 from simulator.answers.estimate import Estimate, estimate
-from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.answers.load import Point, Request, at_concurrency, deploy
+from simulator.answers.price import cost_per_million_tokens, price_of, price_per_hour
 from simulator.answers.scaled import FAMILIES, ScaleBy, scale_model, with_heads
 from simulator.answers.scaling import ScalingLaw, fit_scaling_law
 from simulator.answers.size_factor import (
@@ -60,6 +61,8 @@ class Contender:
     speedup, speedup_low, speedup_high
         The base's step time under the same attention over this one's, and its interval; errors of
         matrix products count as common to both models.
+    loaded
+        A server of it under as many users as asked; None if none were, or no request fits.
     """
 
     result: Estimate
@@ -69,6 +72,7 @@ class Contender:
     speedup: float
     speedup_low: float
     speedup_high: float
+    loaded: Point | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +114,8 @@ class Tradeoff:
         The law behind the size factors; None where they are of no single set of runs.
     target_step_s
         Longest acceptable decode step, None for any. [s]
+    users
+        Users that each model serves as well, None if none.
     """
 
     base: Candidate
@@ -117,6 +123,7 @@ class Tradeoff:
     crossovers: tuple[Crossover, ...]
     scaling: ScalingLaw | None
     target_step_s: float | None
+    users: int | None = None
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -139,6 +146,8 @@ def tradeoff(
     most_samples: int = MOST_SAMPLES,
     longest_context_tokens: int = LONGEST_CONTEXT,
     usd_per_hour: float | None = None,
+    users: int | None = None,
+    output_tokens: int = 256,
 ) -> Tradeoff:
     """Compare a model with equally good ones that have other numbers of KV heads.
 
@@ -166,6 +175,9 @@ def tradeoff(
         How far to search for the crossover.
     usd_per_hour
         Price of one GPU instead of the profile's own. [USD/h]
+    users, output_tokens
+        Also serve this many users, who ask again as soon as they have their answer: requests of one
+        of the work's prompts with its samples, which generate so many tokens each.
 
     Raises
     ------
@@ -187,6 +199,14 @@ def tradeoff(
         scaling = fit_runs(scaling)
     forms = _forms(base, target_kv_heads, families)
 
+    def served(model: ModelShape, attention: Attention) -> Point | None:
+        if users is None:
+            return None
+        request = Request.of(work, output_tokens)
+        found = deploy(model, gpu, setup.under(attention), request, variant=attention)
+        price = price_of(gpu, usd_per_hour)
+        return None if found.server is None else at_concurrency(found, users, price=price)
+
     def _candidate(
         model: ModelShape, factor: SizeFactor | None = None, error: float = 0.0
     ) -> Candidate:
@@ -197,7 +217,13 @@ def tradeoff(
             parameters=count_parameters(model).total,
             size_error=error,
             variants={
-                attention: _variant(result, base_steps[attention], target_step_s, price)
+                attention: _variant(
+                    result,
+                    base_steps[attention],
+                    target_step_s,
+                    price,
+                    served(model, attention),
+                )
                 for attention, result in results.items()
             },
         )
@@ -238,6 +264,7 @@ def tradeoff(
         ),
         scaling=law,
         target_step_s=target_step_s,
+        users=users,
     )
 
 
@@ -319,6 +346,7 @@ def _variant(
     base: Estimate,
     target_step_s: float | None,
     usd_per_hour: float | None,
+    loaded: Point | None,
 ) -> Contender:
     """Return prefill, limits, price and speed-up over the base for one variant."""
     prefill = step_time(
@@ -341,4 +369,5 @@ def _variant(
         speedup=base.step_s / result.step_s,
         speedup_low=low,
         speedup_high=high,
+        loaded=loaded,
     )

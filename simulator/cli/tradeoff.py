@@ -144,6 +144,14 @@ def _tradeoff(
             text="Longest context to look for it at. Default: 128K.",
         ),
     ] = None,
+    users: Annotated[
+        int | None,
+        opt.size(
+            "--users",
+            panel=opt.WORK_PANEL,
+            text="Also serve this many users, who ask again as soon as they have their answer.",
+        ),
+    ] = None,
     price_per_hour: opt.PricePerHour = None,
     part: Annotated[
         Part,
@@ -172,6 +180,8 @@ def _tradeoff(
         target_step_ms=target_step_ms,
         most_samples=most_samples,
         longest_context_tokens=longest_context,
+        users=users,
+        output_tokens=question.output_tokens,
         price_per_hour=price_per_hour,
         **question.settings(gpu=gpu),
     )

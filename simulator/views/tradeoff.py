@@ -12,6 +12,7 @@ from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.units import GIGA, MILLISECOND, format_tokens, is_power_of_two
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
+from simulator.views.load import POINT
 from simulator.views.plan import LIMITS
 
 if TYPE_CHECKING:
@@ -96,7 +97,14 @@ REST = (
         cell=lambda item: text.money(item.usd_per_million_tokens, 3),
     ),
 )
-VARIANT = (*FIGURES, Column("memory", "bytes", "result.memory", of=estimate.MEMORY), *REST)
+LOADED = columns.without(POINT, "variant")
+VARIANT = (
+    *FIGURES,
+    Column("memory", "bytes", "result.memory", of=estimate.MEMORY),
+    *REST,
+    Column("loaded", of=LOADED),
+)
+MODEL = Column("model", "text", "candidate.model.name", "model", wrap=True)
 CANDIDATE = (
     *columns.pick(estimate.MODEL, "model"),
     Column(
@@ -134,6 +142,7 @@ TRADEOFF = (
         value=lambda result: list(zip(result.crossovers, result.others, strict=True)),
         of=CROSSOVER,
     ),
+    Column("users"),
     Column("scaling", of=SCALING),
 )
 ROW = (
@@ -352,6 +361,20 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
         *columns.pick(REST, "most samples", "USD per million", part="variant"),
         *columns.pick(estimate.MEMORY, "fits", part="variant.result.memory"),
     )
+    loaded: list[RenderableType] = []
+    if result.users is not None:
+        figures = columns.pick(
+            POINT, "TTFT", "TPOT", "tokens/s per GPU", "USD per million", part="variant.loaded"
+        )
+        held = [item for item in _items(result) if item.variant.loaded is not None]
+        loaded = [
+            "",
+            columns.line(
+                (f"Under {text.plural(result.users, 'user')} who ask again at once", "bold")
+            ),
+            columns.as_table((MODEL, wanted[3], *figures), held),
+            *([] if len(held) == len(_items(result)) else ["Of the others no request fits."]),
+        ]
     borders: list[RenderableType] = []
     for crossed, other in zip(result.crossovers, result.others, strict=True):
         borders += ["", *_crossover_lines(crossed, result.base, other)]
@@ -365,6 +388,7 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
         estimate.question(first, attention=False),
         "",
         columns.as_table(wanted, _items(result)),
+        *loaded,
         "",
         *(_verdict(other, result.base.model.name) for other in result.others),
         *borders,

@@ -142,6 +142,32 @@ def test_every_variant_is_an_answer_of_its_own() -> None:
             assert more.step_s > 0.020 or not more.memory.fits
 
 
+def test_models_under_load_are_what_serve_says() -> None:
+    """Four users of each model, under either kind of attention; None where no request fits."""
+    asked: dict[str, Any] = {"samples": 8, "context_tokens": "8K"}
+    result = simulator.tradeoff("llama-2-7b", users=4, output_tokens=128, **asked)
+    for candidate in result.candidates:
+        curve = simulator.serve(candidate.model, output_tokens=128, **asked)
+        for attention, variant in candidate.variants.items():
+            expected = [
+                point
+                for point in curve.points
+                if (point.deployment.variant, point.concurrency) == (attention, 4)
+            ]
+            if variant.loaded is None:
+                assert not expected
+                continue
+            loaded = variant.loaded
+            # serve ends at what fits at once; here further users wait.
+            if expected:
+                assert loaded.served == expected[0].served
+            assert loaded.concurrency == 4
+    long = simulator.tradeoff("llama-2-7b", users=4, samples=16, context_tokens="32K")
+    held = [bool(variant.loaded) for variant in long.base.variants.values()]
+    assert held == [False, True]
+    assert simulator.tradeoff("llama-2-7b").base.variants["standard"].loaded is None
+
+
 def test_equal_quality_is_in_the_size() -> None:
     """The others have the parameters that their factor asks for, the user's own included."""
     result = simulator.tradeoff("llama-2-7b", target_kv_heads=[1, 4], size_factors=[1.2, 1.0])
