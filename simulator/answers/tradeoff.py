@@ -236,7 +236,8 @@ def tradeoff(
         raise WorkloadError(
             f"{len(size_factors)} size factors for {len(forms)} models: give one for each"
         )
-    for form, given in zip(forms, size_factors or [None] * len(forms), strict=True):
+    asked: Sequence[float | str | None] = size_factors or [None] * len(forms)
+    for form, given in zip(forms, asked, strict=True):
         factor, way = _factor(base, form, given, known, scale_by)
         scaled = scale_model(
             base,

@@ -178,7 +178,8 @@ def _grouped(query: Tensor, key_up: Tensor, groups: int) -> tuple[Tensor, Tensor
     """Move queries into the latent space; return them and their rotary part by group."""
     nope = key_up.shape[1]
     latent = torch.einsum("xbhn,hnr->xbhr", query[..., :nope], key_up).contiguous()
-    return latent.unflatten(2, (groups, -1)), query[..., nope:].unflatten(2, (groups, -1))
+    rows, rotary = (torch.unflatten(part, 2, (groups, -1)) for part in (latent, query[..., nope:]))
+    return rows, rotary
 
 
 def _scaled(query: Tensor) -> Tensor:
