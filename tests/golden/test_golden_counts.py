@@ -220,6 +220,10 @@ def test_grouped_latent_attention_by_hand() -> None:
     assert half.flops == tokens * 2 * 64 * 576
     copy = by_name(step_operations(mla, **sizes, tensor_parallel=2))["attention"]
     assert copy.kv_bytes_read == tokens * 576 * 2
+    # One token of prefill multiplies what a step does, and sees itself: 128 heads x 320 x 2.
+    alone = {"samples": 1, "context_tokens": 0, "decoded_tokens": 0}
+    prefill = prefill_operations(gla, Setup(), Workload(context_tokens=1))
+    assert total(prefill).flops - total(step_operations(gla, **alone)).flops == 128 * 320 * 2
     # Each head's up-projections are half as tall; everything else is the same.
     parameters = [count_parameters(shape).total for shape in (mla, gla)]
     assert parameters[0] - parameters[1] == 256 * 128 * (128 + 128)

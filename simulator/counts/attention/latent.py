@@ -22,7 +22,7 @@ from simulator.counts.attention.einsum import bifurcated_products, product, stan
 from simulator.counts.attention.plain import copied, merges_by_copy, moved, query_fold
 from simulator.counts.attention.shape import AttentionShape, several
 from simulator.counts.attention.tree import CachePart
-from simulator.counts.operation import Operation, repeated
+from simulator.counts.operation import Operation
 from simulator.counts.pieces import (
     Shard,
     cache_write,
@@ -120,9 +120,9 @@ def projections(shard: Shard, latent: LatentAttention, *, absorbed: bool) -> lis
         operations.append(cache_write(shard, down_width))
     if absorbed:
         return [*operations, per_head(shard, "latent_absorb", latent.nope_dim, latent.kv_rank)]
-    width = heads // groups * (latent.nope_dim + latent.value_dim)
+    width = heads * (latent.nope_dim + latent.value_dim)
     operations += quantised(shard, "kv_quantise", groups * latent.kv_rank)
-    operations += repeated([gemm(shard, "kv_up_projection", latent.kv_rank, width)], groups)
+    operations.append(gemm(shard, "kv_up_projection", latent.kv_rank, width, matrices=groups))
     if expanded:
         operations.append(cache_write(shard, heads * sum(expanded_widths(latent))))
     return operations
