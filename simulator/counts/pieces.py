@@ -108,7 +108,7 @@ def gemm(
     bias
         Whether to add a vector of N.
     matrices
-        Weight matrices that share the input, or have one each; each is multiplied by its own kernel.
+        Weight matrices that share the input, or have one each, and a kernel each.
     group
         The tensors among which the weights are, for their format; None for what nobody quantises.
     tokens
