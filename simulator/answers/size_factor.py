@@ -5,7 +5,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Literal, cast
 
 from simulator.answers.scaling import LARGEST_LOGARITHM, ScalingLaw
 from simulator.answers.studies import REFERENCE, PooledFactor, Studies
@@ -206,29 +206,26 @@ def pooled_factor(
         If the table has no such family.
     """
     own, family = family_of(base), family_of(form)
+    what, origin = family, cast("Origin", "studies")
+    # The weights of families in ln F: the other's less the base's, where neither is the reference.
+    weights = {
+        name: float(weight) for name, weight in ((family, 1), (own, -1)) if name != REFERENCE
+    }
     if own == family == "multi-group":
-        whole, part = _pooled(table, "multi-query", matched_by), position(form) - position(base)
-        low, high = sorted((whole.low**part, whole.high**part))
-        return SizeFactor(
-            value=whole.size_factor**part,
-            low=low,
-            high=high,
-            origin="assumed",
-            source="assumed: a part of ln F of multi-query, the same for each halving of the KV "
-            f"heads, {_FREED[matched_by]}: {', '.join(whole.papers)}, {table.source}",
-        )
-    wanted = _pooled(table, family, matched_by)
-    known = None if own == REFERENCE else _pooled(table, own, matched_by)
-    shift = math.log(wanted.size_factor) - (math.log(known.size_factor) if known else 0.0)
-    reach = math.hypot(*(_reach(each) for each in (wanted, known) if each is not None))
-    papers = sorted({*wanted.papers, *(known.papers if known else ())})
-    over = "" if known is None else f" over {own}"
+        weights, origin = {"multi-query": position(form) - position(base)}, "assumed"
+        what = "assumed: a part of multi-query's ln F, the same for each halving of the KV heads"
+    elif own != REFERENCE:
+        what = f"{family} over {own}"
+    terms = [(weight, _pooled(table, name, matched_by)) for name, weight in weights.items()]
+    shift = sum(weight * math.log(each.size_factor) for weight, each in terms)
+    reach = math.hypot(*(weight * math.log(each.high / each.low) / 2 for weight, each in terms))
+    papers = sorted({paper for _, each in terms for paper in each.papers})
     return SizeFactor(
         value=math.exp(shift),
         low=math.exp(shift - reach),
         high=math.exp(shift + reach),
-        origin="studies",
-        source=f"{family}{over}, {_FREED[matched_by]}: {', '.join(papers)}, {table.source}",
+        origin=origin,
+        source=f"{what}, {_FREED[matched_by]}: {', '.join(papers)}, {table.source}",
     )
 
 
@@ -242,21 +239,6 @@ _FREED = {
 
 def _pooled(table: FactorTable, family: str, matched_by: Matching) -> PooledFactor:
     """Find a family in a table."""
-    if family == REFERENCE:
-        return PooledFactor(
-            family=family,
-            matched_by=matched_by,
-            papers={},
-            runs=0,
-            lines=(),
-            size_factor=1.0,
-            low=1.0,
-            high=1.0,
-            loss_change=0.0,
-            loss_low=0.0,
-            loss_high=0.0,
-            kv_share=1.0,
-        )
     for factor in table.factors:
         if (factor.family, factor.matched_by) == (family, matched_by):
             return factor
@@ -265,11 +247,6 @@ def _pooled(table: FactorTable, family: str, matched_by: Matching) -> PooledFact
         f"no size factor of {family} is {table.source} with {_FREED[matched_by]} "
         f"(there are {names or 'none'}); give the size factor"
     )
-
-
-def _reach(factor: PooledFactor) -> float:
-    """Return the half width of the interval of ln F."""
-    return math.log(factor.high / factor.low) / 2
 
 
 def position(model: ModelShape) -> float:

@@ -439,6 +439,8 @@ def _of_tokens(runs: Sequence[_Run], exponent: float) -> tuple[float | None, flo
     import numpy as np
 
     known = sorted((item for item in runs if item.run.tokens), key=lambda item: item.run.parameters)
+    if not known:
+        return None, None
     sizes = [0]
     for smaller, larger in pairwise(known):
         sizes.append(sizes[-1] + (larger.run.parameters > SAME_SIZE * smaller.run.parameters))
@@ -446,16 +448,13 @@ def _of_tokens(runs: Sequence[_Run], exponent: float) -> tuple[float | None, flo
         (item.run.metric, item.family, item.run.matched_by, size)
         for item, size in zip(known, sizes, strict=False)
     ]
-    log_tokens = np.array([math.log(item.run.tokens or 1) for item in known])
-    losses = np.array(
-        [math.log(item.run.loss) + exponent * math.log(item.run.parameters) for item in known]
-    )
-    for group in set(alike):
-        inside = np.array([each == group for each in alike])
-        log_tokens[inside] -= log_tokens[inside].mean()
-        losses[inside] -= losses[inside].mean()
+    groups = np.array([[each == group for each in alike] for group in set(alike)], dtype=float)
+    apart = np.eye(len(known)) - np.linalg.pinv(groups) @ groups
+    log_tokens = apart @ np.log([item.run.tokens for item in known])
+    both = np.log([[item.run.loss, item.run.parameters] for item in known])
+    losses = apart @ both @ [1.0, exponent]
     spread = float(log_tokens @ log_tokens)
-    spare = len(known) - len(set(alike)) - 1
+    spare = len(known) - len(groups) - 1
     if spread < LEAST_SPREAD or spare < 1:
         return None, None
     slope = float(log_tokens @ losses) / spread
