@@ -242,10 +242,10 @@ def _pooled(table: FactorTable, family: str, matched_by: Matching) -> PooledFact
     for factor in table.factors:
         if (factor.family, factor.matched_by) == (family, matched_by):
             return factor
-    names = ", ".join(each.family for each in table.factors if each.matched_by == matched_by)
+    others = " or ".join(_FREED[each.matched_by] for each in table.factors if each.family == family)
     raise ModelError(
-        f"no size factor of {family} is {table.source} with {_FREED[matched_by]} "
-        f"(there are {names or 'none'}); give the size factor"
+        f"no size factor of {family} is {table.source} with {_FREED[matched_by]}"
+        f"{f' (but with {others})' if others else ''}; give the size factor"
     )
 
 
