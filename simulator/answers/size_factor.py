@@ -5,7 +5,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Literal, cast
+from typing import Literal
 
 from simulator.answers.scaling import LARGEST_LOGARITHM, ScalingLaw
 from simulator.answers.studies import REFERENCE, PooledFactor, Studies
@@ -206,7 +206,8 @@ def pooled_factor(
         If the table has no such family.
     """
     own, family = family_of(base), family_of(form)
-    what, origin = family, cast("Origin", "studies")
+    what = family
+    origin: Origin = "studies"
     # The weights of families in ln F: the other's less the base's, where neither is the reference.
     weights = {
         name: float(weight) for name, weight in ((family, 1), (own, -1)) if name != REFERENCE

@@ -450,7 +450,7 @@ def _of_tokens(runs: Sequence[_Run], exponent: float) -> tuple[float | None, flo
     ]
     groups = np.array([[each == group for each in alike] for group in set(alike)], dtype=float)
     apart = np.eye(len(known)) - np.linalg.pinv(groups) @ groups
-    log_tokens = apart @ np.log([item.run.tokens for item in known])
+    log_tokens = apart @ np.log([item.run.tokens or 1.0 for item in known])
     both = np.log([[item.run.loss, item.run.parameters] for item in known])
     losses = apart @ both @ [1.0, exponent]
     spread = float(log_tokens @ log_tokens)
