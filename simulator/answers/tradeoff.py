@@ -7,7 +7,7 @@ from pathlib import Path
 from simulator.answers.capacity import Capacity, capacity
 from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover, crossover
 from simulator.answers.estimate import Estimate, estimate
-from simulator.answers.load import Point, Request, at_concurrency, deploy
+from simulator.answers.load import Point, Request, at_concurrency, deployments
 from simulator.answers.price import cost_per_million_tokens, price_of, price_per_hour
 from simulator.answers.scaled import FAMILIES, ScaleBy, scale_model, with_heads
 from simulator.answers.scaling import ScalingLaw, fit_scaling_law
@@ -205,7 +205,7 @@ def tradeoff(
         if users is None:
             return None
         request = Request.of(work, output_tokens)
-        found = deploy(model, gpu, setup.under(attention), request, variant=attention)
+        found, *_ = deployments(model, gpu, setup, request, attentions=[attention])
         price = price_of(gpu, usd_per_hour)
         return None if found.server is None else at_concurrency(found, users, price=price)
 

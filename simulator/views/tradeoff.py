@@ -97,7 +97,7 @@ REST = (
         cell=lambda item: text.money(item.usd_per_million_tokens, 3),
     ),
 )
-LOADED = columns.without(POINT, "variant")
+LOADED = columns.without(POINT, "variant", "attention")
 VARIANT = (
     *FIGURES,
     Column("memory", "bytes", "result.memory", of=estimate.MEMORY),

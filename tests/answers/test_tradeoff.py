@@ -152,7 +152,9 @@ def test_models_under_load_are_what_serve_says() -> None:
             expected = [
                 point
                 for point in curve.points
-                if (point.deployment.variant, point.concurrency) == (attention, 4)
+                if point.concurrency == 4
+                and point.deployment.alone.setup.attention == attention
+                and point.deployment.alone.setup.kv_layout == variant.result.setup.kv_layout
             ]
             if variant.loaded is None:
                 assert not expected
