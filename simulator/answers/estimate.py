@@ -277,7 +277,10 @@ def _notes(
             "which no other shares: the attention saves only reads of index keys."
         )
     elif model.latent is not None:
-        notes.append(_latent_note(setup, "MLA" if model.latent.groups == 1 else "GLA"))
+        grouped = model.latent.groups > 1
+        notes.append(_latent_note(setup, "GLA" if grouped else "MLA"))
+        if grouped and not setup.expanded:
+            notes.append("No rows are of grouped latent attention: MLA's constants stand in.")
     notes.append(_routing_note(model, setup))
     if work.query_tokens > 1:
         drafts = (
