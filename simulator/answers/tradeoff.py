@@ -9,7 +9,7 @@ from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover
 from simulator.answers.estimate import Estimate, estimate
 from simulator.answers.load import Point, Request, at_concurrency, deployments
 from simulator.answers.price import cost_per_million_tokens, price_of, price_per_hour
-from simulator.answers.scaled import FAMILIES, ScaleBy, scale_model, with_heads
+from simulator.answers.scaled import FAMILIES, SCALE_BY, ScaleBy, scale_model, with_heads
 from simulator.answers.scaling import ScalingLaw, fit_scaling_law
 from simulator.answers.size_factor import (
     FactorTable,
@@ -328,9 +328,11 @@ def _factor(
     Raises
     ------
     SimulatorError
-        If the data do not tell the factor, or the one given is implausible.
+        If the data do not tell the factor, or what is given is none.
     """
-    if isinstance(given, str) or given is not None:
+    if scale_by is not None and scale_by not in SCALE_BY:
+        raise WorkloadError(unknown("scale_by", str(scale_by), SCALE_BY))
+    if given is not None:
         named = paper_factor(base, form) if isinstance(given, str) else given_factor(given)
         return named, scale_by or WAYS[0]
     if isinstance(known, ScalingLaw):

@@ -8,13 +8,12 @@ import typer
 
 from simulator import api
 from simulator.answers.scaled import FAMILIES, SCALE_BY, ScaleBy
-from simulator.answers.scaling import fit_scaling_law
-from simulator.answers.studies import fit_studies
+from simulator.answers.studies import Studies
 from simulator.answers.tradeoff import PAPER_CASE, fit_runs
 from simulator.cli import options as opt
 from simulator.cli.output import Output, check_figure, say, write_figure
 from simulator.cli.question import Question, with_question
-from simulator.inputs.csv_files import RefusedRow, are_one_law, read_training_runs
+from simulator.inputs.csv_files import RefusedRow
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -41,38 +40,25 @@ def _scaling(
     """Fit a scaling law to training runs: size factors, errors."""
     if figure is not None:
         check_figure(figure)
-    if not are_one_law(read_training_runs(training_runs).rows):
-        _studies(output, training_runs, figure)
-        return
-    from simulator.views import tradeoff as view
-
-    result = fit_scaling_law(training_runs)
+    result = fit_runs(training_runs)
     _say_refused(str(training_runs), result.refused)
-    if figure is not None:
-        from simulator.views.plots.scaling import scaling_figure
-
-        _draw(scaling_figure(result), figure)
-    output.write(
-        table=lambda: view.scaling_view(result),
-        json_object=lambda: view.scaling_object(result),
-        rows=lambda: view.run_rows(result),
-    )
-
-
-def _studies(output: Output, training_runs: Path, figure: Path | None) -> None:
-    """Pool the size factors of runs that are of several sets."""
-    from simulator.views import studies as view
-
-    result = fit_studies(training_runs)
-    _say_refused(str(training_runs), result.refused)
-    if figure is not None:
+    shown: tuple[Callable[[Any], Any], ...]
+    if isinstance(result, Studies):
         from simulator.views.plots.loss_kv import studies_figure
+        from simulator.views.studies import factor_rows, studies_object, studies_view
 
-        _draw(studies_figure(result), figure)
+        shown = studies_view, studies_object, factor_rows, studies_figure
+    else:
+        from simulator.views.plots.scaling import scaling_figure
+        from simulator.views.tradeoff import run_rows, scaling_object, scaling_view
+
+        shown = scaling_view, scaling_object, run_rows, scaling_figure
+    if figure is not None:
+        _draw(shown[3](result), figure)
     output.write(
-        table=lambda: view.studies_view(result),
-        json_object=lambda: view.studies_object(result),
-        rows=lambda: view.factor_rows(result),
+        table=lambda: shown[0](result),
+        json_object=lambda: shown[1](result),
+        rows=lambda: shown[2](result),
     )
 
 

@@ -222,6 +222,7 @@ def test_a_model_that_shares_already_is_a_base_too() -> None:
         ({"size_factors": [1.1, 1.2]}, "one for each"),
         ({"target_step_ms": 0}, "target_step_ms"),
         ({"users": 0}, "users = 0"),
+        ({"scale_by": "dept"}, "depth"),
         ({"most_samples": 1}, "most_samples"),
         ({"longest_context_tokens": 100}, "longest_context_tokens"),
     ],
