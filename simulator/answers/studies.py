@@ -408,7 +408,7 @@ def _exponents(papers: Sequence[str], runs: Sequence[_Run], source: str) -> list
         raise MeasurementError(
             f"{source}: no set has {LEAST_SIZES} sizes of one number of tokens and a loss that "
             "falls with size: there is no exponent (where the size of a model sets its tokens, "
-            "leave out the column tokens)"
+            "leave out the column tokens: F is then of models whose tokens grow with them)"
         )
     values = [(value, error) for value, error in own.values()]
     between, *_ = _between([(None, value, error) for value, error in values])
