@@ -8,7 +8,7 @@ from simulator.answers.capacity import Capacity, capacity
 from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover, crossover
 from simulator.answers.estimate import Estimate, estimate
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
-from simulator.answers.scaled import ScaleBy, scale_model
+from simulator.answers.scaled import SCALE_BY, ScaleBy, scale_model
 from simulator.answers.scaling import ScalingLaw, fit_scaling_law
 from simulator.answers.size_factor import (
     LATENT,
@@ -174,6 +174,8 @@ def tradeoff(
     """
     if target_step_s is not None and not target_step_s > 0:
         raise WorkloadError(f"target_step_ms = {target_step_s * 1e3:g} is not positive")
+    if str(scale_by) not in SCALE_BY:
+        raise WorkloadError(unknown("scale_by", str(scale_by), SCALE_BY))
     price = price_per_hour(gpu, setup.tensor_parallel, usd_per_hour)
 
     def steps(model: ModelShape) -> dict[Attention, Estimate]:

@@ -1,18 +1,16 @@
 """Whatever is typed or lies in a file: an answer, or one short line, and no input is changed.
 
-By default a few examples, the same every time. ``make fuzz`` looks for new ones: BIFURCATE_FUZZ is
-their number for each test, and BIFURCATE_FUZZ_S the seconds after which a test looks no further.
+The examples are those of tests/fuzzing.py.
 """
 
 import json
-import os
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import Done, _refuse, bifurcate
-from hypothesis import HealthCheck, given, settings
+from fuzzing import VALUES, fuzzed, time_is_over
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.cli.output import LONGEST_ERROR
@@ -22,18 +20,9 @@ from simulator.inputs.scenario import scenario_files
 # A user's own file may say what can hardly be true; the command line prints such warnings.
 pytestmark = pytest.mark.filterwarnings("default::simulator.errors.OwnFileWarning")
 
-EXAMPLES = int(os.environ.get("BIFURCATE_FUZZ", "20"))
-SECONDS = float(os.environ.get("BIFURCATE_FUZZ_S", "inf"))
 CONFIGS = json.loads((Path(__file__).parents[1] / "data" / "hf_models.json").read_text())["cases"]
 # Exit codes: answered, error, wrong usage, check failed.
 CODES = (0, 1, 2, 3)
-
-fuzzed = settings(
-    max_examples=EXAMPLES,
-    derandomize="BIFURCATE_FUZZ" not in os.environ,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
 
 TYPED = """
 0 1 2 16 8K 1M -1 1.5 1e9 0x10 8,192 nan inf -inf 1e-320 1e308 90% =1+1 µ 漢 /dev/null .
@@ -53,13 +42,6 @@ OPTIONS = st.one_of(
     st.tuples(st.sampled_from([*NUMBERS, *TEXTS]), WORDS | st.text(max_size=8)),
     st.tuples(st.sampled_from(FLAGS)),
 )
-# Values that a file may hold in the place of any other.
-VALUES: st.SearchStrategy[Any] = st.one_of(
-    st.sampled_from([0, 1, -1, 3, 2**31, 2**70, 10**400, 1.5, 1e308, 1e-320, True, None, "", "x"]),
-    st.sampled_from([[], {}, [1], {"value": 1}, "\x1b[31m", "=cmd|x", "9" * 400, [[[[]]]]]),
-    st.floats(),
-    st.text(max_size=12),
-)
 LINES = st.one_of(
     st.sampled_from(["", "a = nan", "value = inf", "id = 1", "a.b.c = 1", "[peak]", "[[a]]", "= "]),
     st.sampled_from(["\0", "é = 1", 'name = "\\u001b[31m"', "samples = [0, 1, -1]", "verdict = 3"]),
@@ -75,21 +57,9 @@ ROWS = (
 )
 
 
-class Clock:
-    """When the test at hand began."""
-
-    start = 0.0
-
-
-@pytest.fixture(autouse=True)
-def _begin() -> None:
-    """Start the time of a test, of which all its examples take a part."""
-    Clock.start = time.monotonic()
-
-
 def asked(*words: str) -> Done | None:
     """Run a command and check how it ends; None where the time is over."""
-    if time.monotonic() - Clock.start > SECONDS:
+    if time_is_over():
         return None
     done = bifurcate(*words)
     told = [line for line in done.err.splitlines() if line.startswith("error: ")]
