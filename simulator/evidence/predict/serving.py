@@ -104,7 +104,7 @@ def _group(rows: pd.DataFrame) -> Group:
         tensor_parallel=ranks,
         engine=library_of(str(first["framework"])) or "vllm",
     ).of(shape)
-    ratio = pd.to_numeric(rows["length_ratio"]).to_numpy(dtype=np.float64)
+    ratio = numbers(rows, "length_ratio")
     context, output = ratio * numbers(rows, "input_len"), ratio * numbers(rows, "output_len")
     users = numbers(rows, "concurrency")
     work = Workload.grid(
