@@ -164,7 +164,9 @@ def plan(
                     )
                 )
     if not options:
-        raise WorkloadError("nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention"))
+        raise WorkloadError(
+            "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
+        )
     marked = _mark_pareto(options)
     return Plan(
         target_step_s=target_step_s,

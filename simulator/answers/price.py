@@ -1,6 +1,5 @@
 """Prices of a GPU hour and of a million tokens."""
 
-import math
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from simulator.inputs.hardware import (
     load_profile,
     profile_files,
 )
+from simulator.inputs.workload import LARGEST_TOKENS
 from simulator.resources import readable
 
 SECONDS_PER_HOUR = 3600
@@ -68,7 +68,7 @@ def with_prices(gpus: Sequence[HardwareProfile] | None, path: str | Path) -> lis
         gpu = load_hardware(name)
         if gpu.id in own:
             raise WorkloadError(f"{path}: {name}: {gpu.id} has a price already")
-        price = _own_price(float(value), name, source=str(path))
+        price = _own_price(value, name, source=str(path))
         own[gpu.id] = gpu.model_copy(update={"price_usd_per_hour": price})
     if not own:
         raise WorkloadError(f"{path} has no price; write lines such as h100-sxm = 2.1")
@@ -77,9 +77,9 @@ def with_prices(gpus: Sequence[HardwareProfile] | None, path: str | Path) -> lis
 
 def _own_price(value: float, name: str, *, source: str) -> Price:
     """Return a price that the user gave."""
-    if not 0 <= value < math.inf:
-        raise WorkloadError(f"{name} = {value} is not a price in USD")
-    return Price(value=value, source=source)
+    if not 0 <= value <= LARGEST_TOKENS:  # so that all that is computed of it is finite
+        raise WorkloadError(f"{name} = {reprlib.repr(value)} is not a price in USD")
+    return Price(value=float(value), source=source)
 
 
 def price_of(gpu: HardwareProfile, usd_per_hour: float | None = None) -> Price | None:

@@ -286,15 +286,16 @@ def _limit(name: str, value: Any) -> Any:
             raise WorkloadError(unknown("attention", str(value), ATTENTIONS))
         return str(value)
     number = name in _NUMBERS
+    wanted: Any = float if number else Integral
     try:
         read = float(value) if number else read_count(value)
     except (TypeError, ValueError):
         read = None
     except OverflowError:
         read = inf
-    if isinstance(value, bool) or not isinstance(read, float if number else Integral):
-        wanted = "number" if number else "whole number, such as 8192 or 8K"
-        raise WorkloadError(f"{name} = {reprlib.repr(value)} is not a {wanted}")
+    if isinstance(value, bool) or not isinstance(read, wanted):
+        what = "number" if number else "whole number, such as 8192 or 8K"
+        raise WorkloadError(f"{name} = {reprlib.repr(value)} is not a {what}")
     # So that everything computed from it is finite as well; NaN is not below either.
     if not abs(read) <= LARGEST_TOKENS:
         told = reprlib.repr(value)

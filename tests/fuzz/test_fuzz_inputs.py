@@ -139,10 +139,10 @@ def test_configs(
             if data.draw(st.booleans()):
                 break
             part = data.draw(st.sampled_from(inner))
-        key = data.draw(st.sampled_from(sorted(part)) | st.text(max_size=6))
+        key = data.draw(st.sampled_from(sorted(part) or [""]) | st.text(max_size=6))
         if data.draw(st.integers(0, 3)):
             listed = part.get(key)
-            value = data.draw(VALUES)
+            value = copy.deepcopy(data.draw(VALUES))
             if isinstance(listed, list) and listed and data.draw(st.booleans()):
                 listed[data.draw(st.integers(0, len(listed) - 1))] = value
             else:
@@ -207,7 +207,10 @@ def test_measured_rows(
 
 
 @fuzzed
-@given(st.dictionaries(st.sampled_from(sorted(RESULT)) | st.text(max_size=4), VALUES | CELLS), st.data())
+@given(
+    st.dictionaries(st.sampled_from(sorted(RESULT)) | st.text(max_size=4), VALUES | CELLS),
+    st.data(),
+)
 def test_results_of_serving_clients(
     tmp_path_factory: pytest.TempPathFactory, changed: dict[str, Any], data: st.DataObject
 ) -> None:

@@ -61,7 +61,9 @@ def _row(result: Any, where: str) -> dict[str, Any]:
         if not value:
             raise MeasurementError(f"{where}: not a result of a serving benchmark: no {name}")
         if not isinstance(value, int | float) or not 0 < value <= LARGEST_TOKENS:
-            raise MeasurementError(f"{where}: {name} = {reprlib.repr(value)} is not a count or time")
+            raise MeasurementError(
+                f"{where}: {name} = {reprlib.repr(value)} is not a count or time"
+            )
     for name in (*_ADDED, *_COLUMNS, *_COLUMNS.values()):
         if isinstance(result.get(name), list | dict):
             told = reprlib.repr(result[name])
