@@ -259,7 +259,8 @@ def test_csv_has_no_formulas_from_any_door(tmp_path: Path) -> None:
     shipped = Path(simulator.__file__).parents[1] / "scenarios" / "one-sample.toml"
     model, scenario = tmp_path / "=1+1" / "config.json", tmp_path / "mine.toml"
     model.parent.mkdir()
-    model.write_text('{"model_type": "gpt2"}')
+    sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "vocab_size": 100}
+    model.write_text(json.dumps({"model_type": "gpt2", **sizes}))
     text = re.sub(r"(?m)^models = .*$", f"models = ['{model.parent}']", shipped.read_text())
     scenario.write_text(text.replace('id = "one-sample"', 'id = "mine"'))
     assert bifurcate("sweep", str(scenario)).text.splitlines()[1].startswith("'=1+1,")
