@@ -7,6 +7,8 @@ from pathlib import Path
 from simulator.errors import WorkloadError
 from simulator.inputs.files import read_toml
 from simulator.inputs.hardware import (
+    LARGEST_FIGURE,
+    SMALLEST_FIGURE,
     GpuLike,
     HardwareProfile,
     Price,
@@ -15,7 +17,6 @@ from simulator.inputs.hardware import (
     load_profile,
     profile_files,
 )
-from simulator.inputs.workload import LARGEST_TOKENS
 from simulator.resources import readable
 
 SECONDS_PER_HOUR = 3600
@@ -77,9 +78,11 @@ def with_prices(gpus: Sequence[HardwareProfile] | None, path: str | Path) -> lis
 
 def _own_price(value: float, name: str, *, source: str) -> Price:
     """Return a price that the user gave."""
-    if not 0 <= value <= LARGEST_TOKENS:  # so that all that is computed of it is finite
+    # Within these limits all that is computed of it is finite.
+    if value and not SMALLEST_FIGURE <= value <= LARGEST_FIGURE:
         raise WorkloadError(f"{name} = {reprlib.repr(value)} is not a price in USD")
-    return Price(value=float(value), source=source)
+    # A source has three letters at least; a file's name may have fewer.
+    return Price(value=float(value), source=source if source[2:] else f"./{source}")
 
 
 def price_of(gpu: HardwareProfile, usd_per_hour: float | None = None) -> Price | None:
