@@ -19,8 +19,15 @@ from simulator.numeric import surely_positive
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
-from simulator.timing.roofline import Roof, cached_bytes
-from simulator.timing.step import StepTime, Timed, running, step_time, timed_attention
+from simulator.timing.roofline import Roof
+from simulator.timing.step import (
+    StepTime,
+    Timed,
+    memory_traffic,
+    running,
+    step_time,
+    timed_attention,
+)
 from simulator.units import format_gib, format_time
 
 # The beginnings of the note about a step that does not fit, or may not.
@@ -91,12 +98,14 @@ class Estimate(Answer):
         return self.time.bound
 
     @property
-    def cached_bytes(self) -> float:
-        """Bytes of ``totals`` that the L2 cache serves; memory serves the others. [bytes]."""
-        return sum(
-            operation.repeat * float(cached_bytes(operation, self.rates))
-            for operation in self.operations
-        )
+    def memory_traffic_bytes(self) -> float:
+        """Bytes of ``totals`` that memory serves; the L2 cache serves the others. [bytes]."""
+        return float(memory_traffic(self.operations, self.rates, self.totals))
+
+    @property
+    def memory_traffic_bytes_low(self) -> float:
+        """What memory serves at the lower end of the step's interval. [bytes]."""
+        return float(memory_traffic(self.operations, self.rates, self.totals, least=True))
 
     @cached_property
     def totals(self) -> Totals:

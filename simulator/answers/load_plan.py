@@ -189,7 +189,9 @@ def plan_load(
                 if each.server is not None:
                     options += _options(each, targets, most // size, price)
     if not options:
-        raise WorkloadError("nothing to plan with: " + ("; ".join(skipped) or "no GPU given"))
+        raise WorkloadError(
+            "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
+        )
     ranked = sorted(options, key=_order)
 
     def first(verdict: Verdict) -> LoadOption | None:

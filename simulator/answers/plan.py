@@ -165,7 +165,9 @@ def plan(
                     )
                 )
     if not options:
-        raise WorkloadError("nothing to plan with: " + ("; ".join(skipped) or "no GPU given"))
+        raise WorkloadError(
+            "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
+        )
     marked = _mark_pareto(options)
     return Plan(
         target_step_s=target_step_s,

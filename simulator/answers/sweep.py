@@ -39,7 +39,15 @@ from simulator.numeric import Numeric
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty, unknown_regime
 from simulator.timing.roofline import ROOFS
-from simulator.timing.step import StepTime, Timed, running, summed, timed, timed_attention
+from simulator.timing.step import (
+    StepTime,
+    Timed,
+    memory_traffic,
+    running,
+    summed,
+    timed,
+    timed_attention,
+)
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
@@ -334,6 +342,8 @@ def _results(
         "flops": totals.flops,
         "bytes_read": totals.bytes_read,
         "bytes_written": totals.bytes_written,
+        "memory_traffic_bytes": memory_traffic(listed, gpu_rates, totals),
+        "memory_traffic_bytes_low": memory_traffic(listed, gpu_rates, totals, least=True),
         "kv_bytes_read": totals.kv_bytes_read,
         "memory_bytes": needs.total_bytes,
         "capacity_bytes": needs.capacity_bytes,

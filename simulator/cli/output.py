@@ -127,7 +127,7 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
     buffer = io.StringIO()
     if rows:
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(rows[0])
+        writer.writerow(map(csv_cell, rows[0]))
         writer.writerows([csv_cell(value) for value in row.values()] for row in rows)
     return buffer.getvalue()
 

@@ -17,7 +17,7 @@ from simulator.cli.options import (
     ScenarioName,
     Utilization,
 )
-from simulator.cli.output import CSV_FLOAT, check_parquet, say
+from simulator.cli.output import CSV_FLOAT, check_parquet, csv_cell, say
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
 from simulator.views.columns import LARGEST_EXACT
@@ -111,10 +111,11 @@ def _write_csv(blocks: Iterator[dict[str, Any]], path: Path | None) -> None:
 
 
 def _csv_frame(block: dict[str, Any]) -> "pd.DataFrame":
-    """Convert a block's whole numbers to integers and its booleans to JSON's words."""
+    """Convert a block's whole numbers to integers, its booleans to JSON's words, and names."""
     from simulator.answers.sweep import block_frame
 
-    frame = block_frame(block)
+    texts = {name: csv_cell(value) for name, value in block.items() if isinstance(value, str)}
+    frame = block_frame(block | texts)
     for name, values in frame.select_dtypes("float").items():
         if ((values % 1 == 0) & (values.abs() <= LARGEST_EXACT)).all():
             frame[name] = values.astype("int64")

@@ -264,6 +264,25 @@ def test_a_name_in_a_file_does_not_command_the_terminal(tmp_path: Path) -> None:
     assert "\x1b" not in shown + table + bifurcate("gpus", "show", "\x1b[31m").err
 
 
+def test_csv_has_no_formulas_from_any_door(tmp_path: Path) -> None:
+    """Neither in cells of a sweep, nor in columns and cells of rows that come back."""
+    shipped = Path(simulator.__file__).parents[1] / "scenarios" / "one-sample.toml"
+    model, scenario = tmp_path / "=1+1" / "config.json", tmp_path / "mine.toml"
+    model.parent.mkdir()
+    sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "vocab_size": 100}
+    model.write_text(json.dumps({"model_type": "gpt2", **sizes}))
+    text = re.sub(r"(?m)^models = .*$", f"models = ['{model.parent}']", shipped.read_text())
+    scenario.write_text(text.replace('id = "one-sample"', 'id = "mine"'))
+    assert bifurcate("sweep", str(scenario)).text.splitlines()[1].startswith("'=1+1,")
+    rows, told = tmp_path / "rows.csv", tmp_path / "told.csv"
+    rows.write_text("gpu,m,n,k,dtype,latency_us,=2+2\nh100,128,4096,4096,bf16,20,=3+3\n")
+    assert bifurcate("validate", str(rows), "-o", str(told)).code == 0
+    with told.open() as stream:
+        cells = [cell for line in csv.reader(stream) for cell in line]
+    assert {"'=2+2", "'=3+3"} <= set(cells)
+    assert not [cell for cell in cells if cell.startswith("=")]
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_an_input_is_not_written_over(tmp_path: Path, link: bool) -> None:
     """Neither by its own name, nor by another, nor as part of a folder."""

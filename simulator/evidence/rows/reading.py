@@ -183,7 +183,7 @@ def _read(path: Path) -> pd.DataFrame:
             f"cannot read {path}: parquet needs pyarrow: "
             "pip install 'bifurcated-attention-simulator[parquet]'"
         ) from None
-    except (OSError, ValueError, UnicodeError, pd.errors.ParserError) as problem:
+    except (OSError, ValueError, RecursionError, pd.errors.ParserError) as problem:
         raise MeasurementError(f"cannot read {path}: {str(problem).splitlines()[0]}") from None
     frame.columns = [str(column).strip() for column in frame.columns]
     # Copied, because pandas warns when a column is added to many others. Line 1 is the header.
