@@ -36,6 +36,7 @@ SIZES = tuple(name for name in Workload.model_fields if name != "tree")
 SETTINGS = tuple(name for name in Setup.model_fields if name not in PROCESS)
 WORKLOAD = (
     *(Column(name, value=f"workload.{name}") for name in SIZES),
+    Column("sequences", value="workload.sequences"),
     *(Column(name, value=f"setup.{name}") for name in SETTINGS),
     Column("tree", value=lambda result: tree_text(result.workload.tree)),
 )

@@ -117,7 +117,7 @@ def test_a_question_is_reported_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     assert bifurcate("report", *question, "-o", "p.html").code == 0
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
-    assert "<h1>llama-3.1-8b with 4 KV heads: 12 samples of a 4K-token context, 64 own" in page
+    assert "<h1>llama-3.1-8b with 4 KV heads: 12 sequences from a 4K-token context, 64 own" in page
     assert "expects" not in page.partition('id="decision"')[0].partition("<header>")[2]
     assert "Where the scenario comes from" not in page
     assert "The whole grid" not in page

@@ -343,15 +343,15 @@ def test_a_plan_without_an_answer_says_so() -> None:
     ("work", "phrase"),
     [
         ({"samples": 1, "decoded_tokens": 1}, "1 sample of an 8K-token context, 1 own token each"),
-        ({"context_tokens": 0}, "16 samples of a 0-token context, 64 own tokens each"),
-        ({"context_tokens": 18}, "16 samples of an 18-token context, 64 own tokens each"),
-        ({"context_tokens": 11264}, "16 samples of an 11K-token context, 64 own tokens each"),
-        ({"context_tokens": 1800}, "16 samples of a 1,800-token context, 64 own tokens each"),
+        ({"context_tokens": 0}, "16 sequences from a 0-token context, 64 own tokens each"),
+        ({"context_tokens": 18}, "16 sequences from an 18-token context, 64 own tokens each"),
+        ({"context_tokens": 11264}, "16 sequences from an 11K-token context, 64 own tokens each"),
+        ({"context_tokens": 1800}, "16 sequences from a 1,800-token context, 64 own tokens each"),
         ({"prompts": 4}, "16 samples of each of 4 8K-token contexts, 64 own tokens each"),
         (
             {"query_tokens": 3},
             (
-                "16 samples of an 8K-token context, 64 own tokens each, "
+                "16 sequences from an 8K-token context, 64 own tokens each, "
                 "3 query tokens per step, 1 accepted"
             ),
         ),
