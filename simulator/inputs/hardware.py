@@ -361,6 +361,10 @@ _MEMORY = re.compile(r"(\d+)gi?b")
 _SXM = re.compile(r"sxm\d?")
 # 8xh100 and h100x8.
 _SEVERAL = re.compile(r"(?P<before>\d{1,2})\s?x.*|.*x(?P<after>\d{1,2})")
+# Chips of Apple, Google, AWS, Intel and Huawei, none of which has a profile.
+_FOREIGN = re.compile(
+    r"(apple|m[1-5]\b|tpu|v[3-7][ep]?$|trainium|trn|inferentia|gaudi|ascend|910)", re.IGNORECASE
+)
 # 192 for 180 GB, 140 for 141: makers and drivers count differently.
 _MEMORY_TOLERANCE = 0.08
 
@@ -453,6 +457,11 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     if other is not None:
         return load_profile(files[other])
     aliases = [name for card in cards.values() for name in card.names]
+    if _FOREIGN.match(text):
+        raise ProfileError(
+            f"unknown GPU {text!r}; see 'bifurcate gpus' for those of NVIDIA and AMD, or give --gpu "
+            "a profile of your own (.toml)"
+        )
     raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out=_way_out(text)))
 
 
@@ -462,7 +471,7 @@ def _way_out(name: str) -> str:
         return "one name for each --gpu"
     several = _SEVERAL.fullmatch(name)
     if several:
-        return f"the name of one; --tp {several['before'] or several['after']} is their number"
+        return f"-g names one of them; --tp {several['before'] or several['after']} is their number"
     return "see 'bifurcate gpus'"
 
 

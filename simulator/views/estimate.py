@@ -1,6 +1,8 @@
 """Answers about one step: an estimate, and standard against bifurcated attention."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulator.answers.verdict import OPEN, TIE_MARGIN
 from simulator.inputs.model import count_parameters
@@ -215,9 +217,97 @@ def _derivation(result: "Estimate") -> list[Row]:
     return explain_objects(result)
 
 
-def estimate_rows(result: "Estimate") -> list[Row]:
-    """Return each operation as a row, with the figures of one call."""
-    return [columns.as_object(OPERATION, call) for call in calls(result)]
+def estimate_rows(*results: "Estimate") -> list[Row]:
+    """Return each operation as a row, with the figures of one call; of several each estimate."""
+    if len(results) == 1:
+        return [columns.as_object(OPERATION, call) for call in calls(results[0])]
+    whole = (*ASKED, *STEP, *columns.within("memory", MEMORY))
+    return [columns.as_object(whole, result) for result in results]
+
+
+def list_view(
+    sizes: Sequence[Mapping[str, int]],
+    results: Sequence[Any],
+    wanted: Sequence[Column],
+    step: Callable[[Any], "Estimate"],
+    **named: bool,
+) -> "RenderableType":
+    """Return the answers to a question with lists of sizes as one table, a row each.
+
+    Parameters
+    ----------
+    sizes
+        The values from these lists, for each answer.
+    results, wanted
+        The answers, and the columns to show of each.
+    step
+        Returns the step that an answer is about.
+    named
+        Whether to name ``attention`` and ``gpu``, as in :func:`question`.
+    """
+    steps = [step(result) for result in results]
+    asked = (
+        *(
+            Column(heading=name.replace("_", " "), cell=partial(_listed_size, name=name))
+            for name in sizes[0]
+        ),
+        Column(heading="sequences", cell=lambda item: f"{item[1].workload.sequences:,}"),
+    )
+    common = text.list_phrase(len(sizes), steps[0].workload, sizes[0])
+    return columns.stack(
+        question(steps[0], sizes=common, **named),
+        "",
+        columns.as_table(
+            (*asked, *columns.within(2, wanted)), list(zip(sizes, steps, results, strict=True))
+        ),
+        *columns.notes(text.without_shortage(note for each in steps for note in each.notes)),
+    )
+
+
+def _listed_size(item: tuple[Mapping[str, int], Any, Any], name: str) -> str:
+    """Write a size of a list."""
+    size = item[0][name]
+    return format_tokens(size) if name.endswith("tokens") else f"{size:,}"
+
+
+def estimate_list(
+    sizes: Sequence[Mapping[str, int]], results: "Sequence[Estimate]"
+) -> "RenderableType":
+    """Return several estimates as one table."""
+    wanted = (
+        *columns.pick((*STEP, WITHIN), "step", "80 % within", "tokens/s"),
+        *columns.pick(MEMORY, "memory", "fits", part="memory"),
+        *columns.pick(STEP, "bound by"),
+    )
+    return list_view(sizes, results, wanted, lambda result: result)
+
+
+def compare_list(
+    sizes: Sequence[Mapping[str, int]], results: "Sequence[Comparison]"
+) -> "RenderableType":
+    """Return several comparisons as one table."""
+    wanted = (
+        Column(unit="text", heading="bifurcate?", cell=lambda result: result.verdict),
+        Column(unit="ratio", heading="speed-up", value="speedup"),
+        Column(
+            heading="80 % within",
+            cell=lambda result: text.between(result.speedup_low, result.speedup_high),
+        ),
+        Column("standard", "ms", "standard.step_s", "standard"),
+        Column("bifurcated", "ms", "bifurcated.step_s", "bifurcated"),
+        Column(
+            unit="text",
+            heading="fits",
+            cell=lambda result: _which_fit(result.standard, result.bifurcated),
+        ),
+    )
+    return list_view(sizes, results, wanted, lambda result: result.bifurcated, attention=False)
+
+
+def _which_fit(standard: "Estimate", bifurcated: "Estimate") -> str:
+    """Say which of the two fits in memory."""
+    fit = [each.setup.attention for each in (standard, bifurcated) if each.memory.fits]
+    return "both" if len(fit) == len(ATTENTIONS) else fit[0] if fit else "neither"
 
 
 def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableType":
@@ -268,6 +358,7 @@ def question(
     attention: bool = True,
     gpu: bool = True,
     output_tokens: int | None = None,
+    sizes: str = "",
 ) -> "Text":
     """Return the question as it was understood.
 
@@ -279,6 +370,8 @@ def question(
         Whether to name them; answers that compare several ones do not.
     output_tokens
         Output tokens of a whole request, shown instead of the decoded tokens at one step.
+    sizes
+        Stands for the sizes, where there are several.
     """
     model, work, setup = result.model, result.workload, result.setup
     group = f"{setup.tensor_parallel} x " if setup.tensor_parallel > 1 else ""
@@ -287,7 +380,7 @@ def question(
     return columns.line(
         (f"{model.name}{where}", "bold"),
         f"   {text.model_phrase(model)}\n",
-        f"{text.samples_phrase(work, output_tokens)}   {how}{text.settings_phrase(setup)}",
+        f"{sizes or text.samples_phrase(work, output_tokens)}   {how}{text.settings_phrase(setup)}",
     )
 
 

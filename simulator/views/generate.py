@@ -1,6 +1,6 @@
 """Answers about a whole request."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +101,20 @@ def generate_view(results: Mapping[str, Generation]) -> "RenderableType":
                 *text.copies_notes(first.last_step.setup, first.last_step.workload),
             ]
         ),
+    )
+
+
+def generate_list(
+    sizes: Sequence[Mapping[str, int]], results: Sequence[Mapping[str, Generation]]
+) -> "RenderableType":
+    """Return several requests as one table, with a row for each kind of attention."""
+    rows = [(at, item) for at, each in zip(sizes, results, strict=True) for item in each.values()]
+    return estimate.list_view(
+        [at for at, _ in rows],
+        [item for _, item in rows],
+        TABLE,
+        lambda item: item.last_step,
+        attention=False,
     )
 
 

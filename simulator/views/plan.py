@@ -1,6 +1,6 @@
 """Answers about capacity: which option to take, and a table of all."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import Estimate, memory_notes, model_notes
@@ -81,6 +81,8 @@ OPTION = (
     Column("constants", value="result.rates.origin"),
 )
 OPTIONS = Column("options", of=OPTION)
+# What a table shows of each option.
+SHOWN = columns.pick(OPTION, "GPU", "n", "attention", "step", "tokens/s", "USD/h", "USD per million")
 
 
 def plan_object(result: Plan) -> Row:
@@ -121,10 +123,7 @@ def plan_view(result: Plan) -> "RenderableType":
     """Return a plan as the answer in a sentence, and a table of options."""
     shown = result.options[:MOST_OPTIONS_SHOWN]
     hidden = len(result.options) - len(shown)
-    wanted = columns.pick(
-        OPTION, "GPU", "n", "attention", "step", "tokens/s", "USD/h", "USD per million"
-    )
-    wanted += columns.pick(OPTION, "most samples", "longest context")
+    wanted = SHOWN + columns.pick(OPTION, "most samples", "longest context")
     standing = Column(unit="text", cell=lambda option: _standing(option, result), wrap=True)
     copies = (
         note
@@ -150,6 +149,22 @@ def plan_view(result: Plan) -> "RenderableType":
                 *dict.fromkeys(copies),
             ]
         ),
+    )
+
+
+def plan_list(sizes: Sequence[Mapping[str, int]], results: Sequence[Plan]) -> "RenderableType":
+    """Return the best option of several plans as one table."""
+    best = [result.cheapest or result.options[0] for result in results]
+    standing = Column(
+        unit="text", cell=lambda pair: _standing(pair[0], pair[1]), heading="", wrap=True
+    )
+    return estimate.list_view(
+        sizes,
+        list(zip(best, results, strict=True)),
+        (*columns.within(0, SHOWN), standing),
+        lambda pair: pair[0].result,
+        attention=False,
+        gpu=False,
     )
 
 

@@ -1,6 +1,6 @@
 """Phrases that several answers share."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf
 
 from simulator.answers.estimate import NOT_SURE_TO_FIT
@@ -51,6 +51,22 @@ def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:
     else:
         source = f" from {article} {context}-token context"
     return f"{plural(int(work.sequences), 'sequence')}{source}, {_own(work, output_tokens)}"
+
+
+def list_phrase(count: int, work: Workload, listed: Collection[str]) -> str:
+    """Say what several questions have in common, apart from the sizes listed for each.
+
+    >>> list_phrase(3, Workload(), ["samples"])
+    '3 questions, 8K-token context, 64 own tokens each'
+    """
+    fixed = {
+        "context_tokens": f"{format_tokens(work.context_tokens)}-token context",
+        "prompts": plural(work.prompts, "prompt") if work.prompts > 1 else "",
+        "samples": plural(work.samples, "sample"),
+        "decoded_tokens": "" if "output_tokens" in listed else _own(work, None),
+    }
+    parts = [words for name, words in fixed.items() if words and name not in listed]
+    return ", ".join([plural(count, "question"), *parts])
 
 
 def tree_phrase(work: Workload, output_tokens: int | None = None) -> str:
