@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from simulator.answers.estimate import Estimate, memory_on
 from simulator.answers.search import largest
+from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import LARGEST_COUNT, Workload
 from simulator.timing.step import decode_time
 
@@ -15,7 +16,8 @@ class Capacity:
     Attributes
     ----------
     most_samples, longest_context_tokens
-        What fits in memory as far as one can say, all other sizes as in the workload.
+        What fits in memory as far as one can say, all other sizes as in the workload. A context
+        ends where the model does: see :func:`longest_context`.
     most_samples_surely, longest_context_tokens_surely
         What fits at the upper end of the memory's interval.
     most_samples_in_time, longest_context_tokens_in_time
@@ -39,6 +41,7 @@ def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacit
         Longest acceptable decode step. [s]
     """
     model, setup = result.model, result.setup
+    ends = {"context_tokens": longest_context(model, result.workload)}
 
     def at(field: str, value: int) -> Workload:
         return result.workload.but(**{field: value})
@@ -47,7 +50,7 @@ def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacit
         def fits(value: int) -> bool:
             return bool(getattr(memory_on(result.gpu, model, setup, at(field, value)), how))
 
-        return largest(fits, low=low, high=LARGEST_COUNT)
+        return largest(fits, low=low, high=ends.get(field, LARGEST_COUNT))
 
     def in_time(field: str, value: int) -> bool:
         if target_step_s is None:
@@ -71,3 +74,17 @@ def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacit
         most_samples_in_time=samples_in_time,
         longest_context_tokens_in_time=context_in_time,
     )
+
+
+def longest_context(model: ModelShape, work: Workload) -> int:
+    """Return the longest context worth asking about: what the model was made for.
+
+    Each sample's decoded tokens count against it; a longer context is taken if it is the question.
+
+    >>> from simulator.inputs.presets import load_model
+    >>> longest_context(load_model("llama-2-7b"), Workload(context_tokens=1024))
+    4032
+    """
+    if model.max_context_tokens is None:
+        return LARGEST_COUNT
+    return max(model.max_context_tokens - work.decoded_tokens, work.context_tokens)

@@ -101,8 +101,7 @@ def _generate(
 
     if question.decoded_tokens is not None:
         raise typer.BadParameter(
-            "--decoded-tokens is a step's; generate follows every step to the last of "
-            "--output-tokens"
+            "--decoded-tokens is a step's, and generate follows every step; give --output-tokens"
         )
 
     def requests(each: Question) -> "dict[str, Generation]":

@@ -75,7 +75,7 @@ def _plot(
         write_text("\n".join(lines) + "\n", None)
         return
     if figure is None:
-        raise typer.BadParameter("give a FIGURE; 'bifurcate plot --list' names them")
+        raise typer.BadParameter("no figure is named; see 'bifurcate plot --list'")
     kind(figure)
     path = output or Path(f"{figure}.html")
     check_figure(path, width, height)

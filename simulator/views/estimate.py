@@ -62,15 +62,15 @@ STEP = (
     Column("flops", "FLOP", "totals.flops"),
     Column("bytes_read", "bytes", "totals.bytes_read"),
     Column("bytes_written", "bytes", "totals.bytes_written"),
-    Column("kv_bytes_read", "bytes", "totals.kv_bytes_read", "KV read"),
+    Column("kv_bytes_read", "bytes", "totals.kv_bytes_read", "KV read", spare=True),
     Column("weight_bytes_read", "bytes", "totals.weight_bytes_read"),
     Column("launches", "launches", "totals.launches", "launches", spare=True),
-    Column("bound", "text", heading="bound by"),
+    Column("bound", "text", heading="bound by", spare=True),
 )
+# Never left out: a time without its interval is half an answer.
 WITHIN = Column(
     heading="80 % within",
     cell=lambda result: text.within_cell(result.step_low_s, result.step_high_s),
-    spare=True,
 )
 MEMORY = (
     Column("weights_bytes", "bytes"),
@@ -251,7 +251,9 @@ def list_view(
             Column(heading=name.replace("_", " "), cell=partial(_listed_size, name=name))
             for name in sizes[0]
         ),
-        Column(heading="sequences", cell=lambda item: f"{item[1].workload.sequences:,}"),
+        Column(
+            heading="sequences", cell=lambda item: f"{item[1].workload.sequences:,}", spare=True
+        ),
     )
     common = text.list_phrase(len(sizes), steps[0].workload, sizes[0])
     return columns.stack(
@@ -460,9 +462,9 @@ def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableT
     parts: list[RenderableType] = [
         question(result.standard, attention=False),
         "",
-        columns.as_table(wanted, [Compared(*item, result.standard) for item in names.items()]),
-        "",
         *verdict(result),
+        "",
+        columns.as_table(wanted, [Compared(*item, result.standard) for item in names.items()]),
         *columns.notes(text.without_shortage(every)),
     ]
     for name in ATTENTIONS if explain else ():

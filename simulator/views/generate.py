@@ -49,11 +49,10 @@ TABLE = (
     Column(
         heading="80 % within",
         cell=lambda item: text.within_cell(item.total_low_s, item.total_high_s),
-        spare=True,
     ),
     *columns.pick(FIGURES, "first step", "last step", "tokens/s", "USD per million"),
     *(
-        replace(column, heading="fits to the end")
+        replace(column, heading="fits to end")
         for column in columns.pick(estimate.MEMORY, "fits", part="memory")
     ),
 )
@@ -92,9 +91,9 @@ def generate_view(results: Mapping[str, Generation]) -> "RenderableType":
     return columns.stack(
         estimate.question(first.last_step, attention=False, output_tokens=first.output_tokens),
         "",
-        columns.as_table(TABLE, results.values()),
-        "",
         *said,
+        *([""] if said else []),
+        columns.as_table(TABLE, results.values()),
         *columns.notes(
             [
                 *text.without_shortage([*first.notes, *forms]),

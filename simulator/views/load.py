@@ -44,6 +44,7 @@ POINT = (
         "utilisation",
         value="served.utilisation",
         heading="utilisation",
+        spare=True,
         cell=lambda point: f"{point.served.utilisation:.0%}",
     ),
     Column("saturates", "text", "deployment.saturates", "saturates"),
@@ -63,7 +64,6 @@ POINT = (
 WITHIN = Column(
     heading="TPOT, 80 % within",
     cell=lambda point: text.within_cell(point.low.tpot_s, point.high.tpot_s),
-    spare=True,
 )
 WAY = Column("variant", "text", "deployment.words", "attention")
 INPUTS = columns.without(
