@@ -10,9 +10,9 @@ MOST_LISTED = 12
 _WORDS = re.compile(r"[a-z]+|\d+")
 # How the part of a message begins that says what to do instead.
 _WAY_OUT = re.compile(
-    r"(?:[;,.] (?=(?:did you mean|is '.*' a misspelling|known|write|give|see|use|set|check|leave|name"
-    r"|add|choose|repair|run|take|it can be|it has|engines use|To show one|-)\b)"
-    r"| (?=\((?:see|'hf download|e\.g\.) )| (?=\(there are ))"
+    r"; (?=(?:did you mean|is '.*' a misspelling|known|write|give|see|use|set|check|leave|name|add"
+    r"|choose|repair|run|take|it can be|it has|engines use|-g)\b)"
+    r"|\. (?=To show one)|: (?=pip install)"
 )
 
 
@@ -123,9 +123,7 @@ def unknown(
 def _family(value: str, names: Iterable[str]) -> list[str]:
     """Return the names that begin with these words: of what a person meant, the known kinds."""
     words = _WORDS.findall(value.lower())
-    return [
-        name for name in names if words and _WORDS.findall(name.lower())[: len(words)] == words
-    ]
+    return [name for name in names if words and _WORDS.findall(name.lower())[: len(words)] == words]
 
 
 def _listed(names: Sequence[str]) -> str:

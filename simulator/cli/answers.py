@@ -239,9 +239,7 @@ def _plan(
     if output.format == "csv":
         for reason in dict.fromkeys(reason for result in results for reason in result.skipped):
             say(f"skipped: {reason}")
-    _check(
-        check, all(any(option.meets_target for option in result.options) for result in results)
-    )
+    _check(check, all(any(option.meets_target for option in result.options) for result in results))
 
 
 def _plan_load(output: Output, *, check: bool, **asked: Any) -> None:

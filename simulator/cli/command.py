@@ -197,7 +197,7 @@ class Commands(TyperGroup):
                     [(name, item.get_short_help_str(62)) for name, item in found if item]
                 )
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+    def format_epilog(self, _: Any, formatter: Any) -> None:
         """Say where to begin."""
         formatter.write(
             "\nBegin with: bifurcate compare llama-3.1-8b -g h100 -n 16 --context 8K\n"

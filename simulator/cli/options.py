@@ -169,7 +169,9 @@ def sizes(*names: str, panel: str, text: str) -> Any:
 
 def gpu_option(text: str) -> Any:
     """Return the description of an option that names GPUs."""
-    return hardware("--gpu", "--hardware", "-g", text=text, metavar="GPU", autocompletion=complete_gpus)
+    return hardware(
+        "--gpu", "--hardware", "-g", text=text, metavar="GPU", autocompletion=complete_gpus
+    )
 
 
 def target_option(text: str) -> Any:
@@ -189,9 +191,7 @@ ModelName = Annotated[
 ]
 ModelArgument = Annotated[
     str | None,
-    typer.Argument(
-        help="The same as --model.", metavar="[MODEL]", autocompletion=complete_models
-    ),
+    typer.Argument(help="The same as --model.", metavar="[MODEL]", autocompletion=complete_models),
 ]
 ModelNames = Annotated[
     list[str] | None,

@@ -321,7 +321,8 @@ def question_of(
     }
     lists = {name: value for name, value in settings.items() if isinstance(value, tuple)}
     chosen = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
-    asked = tuple(_single(model or named, assume, shapes, **settings | sizes) for sizes in chosen)
+    name = named if model is None else model
+    asked = tuple(_single(name, assume, shapes, **settings | sizes) for sizes in chosen)
     every = tuple(replace(each, listed=sizes) for each, sizes in zip(asked, chosen, strict=True))
     return replace(every[0], each=every)
 

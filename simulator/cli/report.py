@@ -108,7 +108,9 @@ def _page(
             ),
             sweep=_command(
                 ["bifurcate", "sweep", *words], {**options, "gpu": gpus}, Path("grid.csv")
-            ),
+            )
+            if scenario.points > 1
+            else "",
             scenario_text="" if name is None else read_text(find_scenario(name), ScenarioError),
             version=__version__,
             date=date,

@@ -38,7 +38,10 @@ def _sweep(
     output: Annotated[
         Path | None,
         opt.answer(
-            "--output", "-o", text="File to write: .csv or .parquet. Default: stdout.", metavar="FILE"
+            "--output",
+            "-o",
+            text="File to write: .csv or .parquet. Default: stdout.",
+            metavar="FILE",
         ),
     ] = None,
     dry_run: Annotated[

@@ -361,7 +361,8 @@ _MEMORY = re.compile(r"(\d+)gi?b")
 _SXM = re.compile(r"sxm\d?")
 # 8xh100 and h100x8.
 _SEVERAL = re.compile(
-    r"(?P<before>\d{1,2})\s?x\s?(?P<card>\S.*)|(?P<name>.*\S)\s?x\s?(?P<after>\d{1,2})", re.IGNORECASE
+    r"(?P<before>\d{1,2})\s?x\s?(?P<card>\S.*)|(?P<name>.*\S)\s?x\s?(?P<after>\d{1,2})",
+    re.IGNORECASE,
 )
 # Chips of Apple, Google, AWS, Intel and Huawei, none of which has a profile.
 _FOREIGN = re.compile(
@@ -461,8 +462,8 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     aliases = [name for card in cards.values() for name in card.names]
     if _FOREIGN.match(text):
         raise ProfileError(
-            f"unknown GPU {text!r}; see 'bifurcate gpus' for those of NVIDIA and AMD, or give --gpu "
-            "a profile of your own (.toml)"
+            f"unknown GPU {text!r}; see 'bifurcate gpus' for those of NVIDIA and AMD, or give "
+            "--gpu a profile of your own (.toml)"
         )
     if several := _SEVERAL.fullmatch(text):
         one, number = several["card"] or several["name"], several["before"] or several["after"]

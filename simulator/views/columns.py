@@ -271,8 +271,8 @@ class FittedTable:
 def in_two(heading: str) -> str:
     """Break a heading into two lines, as even as its words allow.
 
-    >>> in_two("USD per million"), in_two("step")
-    ('USD per\\nmillion', 'step')
+    >>> in_two("USD per million").splitlines(), in_two("step")
+    (['USD per', 'million'], 'step')
     """
     words = heading.split()
     broken = [

@@ -67,7 +67,8 @@ WITHIN = Column(
 )
 WAY = Column("variant", "text", "deployment.words", "attention")
 INPUTS = columns.without(
-    estimate.INPUTS, "attention", "kv_layout", "prompts", "decoded_tokens", "constants"
+    estimate.INPUTS,
+    *("attention", "kv_layout", "prompts", "sequences", "decoded_tokens", "constants"),
 )
 MEANS = (
     "TTFT and TPOT are means. Memory bounds what is held on average; engines preempt requests "

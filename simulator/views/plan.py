@@ -203,10 +203,8 @@ def _end_sentence(options: Sequence[Option]) -> list[str]:
     end = longest_context(first.model, first.workload)
     if all(option.limits.longest_context_tokens != end for option in options):
         return []
-    return [
-        f"Longest contexts end at {end:,} tokens, where {first.model.name} does with "
-        f"{text.plural(first.workload.decoded_tokens, 'own token')}."
-    ]
+    own = text.plural(first.workload.decoded_tokens, "own token")
+    return [f"Longest contexts end at {end:,} tokens, where {first.model.name} does with {own}."]
 
 
 def _price_sentences(options: Sequence[Option]) -> list[str]:

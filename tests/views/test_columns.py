@@ -42,8 +42,8 @@ def test_a_wide_table_is_one_line_a_row() -> None:
 def test_a_narrow_table_breaks_texts_not_figures() -> None:
     """Without room, headings and texts take several lines; figures stay whole."""
     assert [line.rstrip() for line in shown(TABLE, 25).splitlines()] == [
-        "what it     read so",
-        "is              far spare",
+        "what           read",
+        "it is        so far spare",
         "a few   1,234,567 B    99",
         "words",
         "one             8 B   100",

@@ -294,9 +294,7 @@ def preview(plan: Selection, *, gpu: Rates | None, device: str, done: Collection
             ]
             total += wall_s([cell for cell, _ in todo], [each for _, each in todo], timing)
     lines = [_line(shape, groups, capacity) for shape, groups in shapes.items()]
-    return Preview(
-        name=plan.name, wall_s=total, groups=len(plan.groups), lines=lines, rows=rows
-    )
+    return Preview(name=plan.name, wall_s=total, groups=len(plan.groups), lines=lines, rows=rows)
 
 
 def _row(cell: Cell, predicted: Prediction, capacity: float, *, done: bool) -> dict[str, Any]:
