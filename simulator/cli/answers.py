@@ -37,15 +37,14 @@ def _estimate(
     )
 
     results = _answers(question, api.estimate, gpu=gpu, attention=attention)
-    output.write(
-        table=lambda: _table(
-            question,
-            results,
-            alone=partial(estimate_view, explain=explain),
-            listed=estimate_list,
-        ),
-        json_object=lambda: _each(partial(estimate_object, explain=explain), results),
-        rows=lambda: estimate_rows(*results),
+    _write(
+        output,
+        question,
+        results,
+        table=partial(estimate_view, explain=explain),
+        listed=estimate_list,
+        json_object=partial(estimate_object, explain=explain),
+        rows=partial(estimate_rows, whole=len(results) > 1),
     )
     _check(check, all(result.memory.fits for result in results))
 
@@ -71,12 +70,14 @@ def _compare(
     from simulator.views.estimate import compare_list, compare_object, compare_rows, compare_view
 
     results = _answers(question, api.compare, gpu=gpu, rule=rule)
-    output.write(
-        table=lambda: _table(
-            question, results, alone=partial(compare_view, explain=explain), listed=compare_list
-        ),
-        json_object=lambda: _each(partial(compare_object, explain=explain), results),
-        rows=lambda: [row for result in results for row in compare_rows(result)],
+    _write(
+        output,
+        question,
+        results,
+        table=partial(compare_view, explain=explain),
+        listed=compare_list,
+        json_object=partial(compare_object, explain=explain),
+        rows=compare_rows,
     )
     fits = (item.standard.memory.fits or item.bifurcated.memory.fits for item in results)
     _check(check, all(fits))
@@ -115,10 +116,14 @@ def _generate(
         }
 
     results = [requests(each) for each in question.each]
-    output.write(
-        table=lambda: _table(question, results, alone=generate_view, listed=generate_list),
-        json_object=lambda: _each(generate_object, results),
-        rows=lambda: [row for result in results for row in generate_rows(result)],
+    _write(
+        output,
+        question,
+        results,
+        table=generate_view,
+        listed=generate_list,
+        json_object=generate_object,
+        rows=generate_rows,
     )
     _check(check, all(any(item.memory.fits for item in each.values()) for each in results))
 
@@ -231,10 +236,14 @@ def _plan(
             flag = {"most_sequences": "max_num_seqs"}.get(name, name).replace("_", "-")
             raise typer.BadParameter(f"--{flag} is of a load; give --requests-per-s")
     results = _answers(question, api.plan, target_step_ms=target_step_ms, **tried)
-    output.write(
-        table=lambda: _table(question, results, alone=plan_view, listed=plan_list),
-        json_object=lambda: _each(plan_object, results),
-        rows=lambda: [row for result in results for row in plan_rows(result)],
+    _write(
+        output,
+        question,
+        results,
+        table=plan_view,
+        listed=plan_list,
+        json_object=plan_object,
+        rows=plan_rows,
     )
     if output.format == "csv":
         for reason in dict.fromkeys(reason for result in results for reason in result.skipped):
@@ -319,23 +328,32 @@ def _answers(question: Question, ask: Callable[..., Answer], **changes: Any) -> 
     return [ask(**each.settings(**changes)) for each in question.each]
 
 
-def _table(
+def _write(
+    output: Output,
     question: Question,
     results: Sequence[Answer],
     *,
-    alone: Callable[[Answer], Any],
+    table: Callable[[Answer], Any],
     listed: Callable[[Sequence[Mapping[str, int]], Sequence[Answer]], Any],
-) -> Any:
-    """Return the table of one answer, or that of several with a row each."""
-    if len(results) == 1:
-        return alone(results[0])
-    return listed([each.listed for each in question.each], results)
+    json_object: Callable[[Answer], Any],
+    rows: Callable[[Answer], list[dict[str, Any]]],
+) -> None:
+    """Write the answer to a question, or those to its lists of sizes.
 
-
-def _each(shown: Callable[[Answer], Any], results: Sequence[Answer]) -> Any:
-    """Return the object of one answer, or a list of those of several."""
-    objects = [shown(result) for result in results]
-    return objects[0] if len(objects) == 1 else objects
+    Parameters
+    ----------
+    table, json_object, rows
+        Functions that make each form of one answer.
+    listed
+        Makes one table of several answers, given the sizes of each.
+    """
+    alone = len(results) == 1
+    sizes = [each.listed for each in question.each]
+    output.write(
+        table=lambda: table(results[0]) if alone else listed(sizes, results),
+        json_object=lambda: json_object(results[0]) if alone else list(map(json_object, results)),
+        rows=lambda: [row for result in results for row in rows(result)],
+    )
 
 
 def _check(asked: bool, holds: object) -> None:

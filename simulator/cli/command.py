@@ -174,6 +174,7 @@ class Command(TyperCommand):
             panel = QUESTION_PANEL if first else _panel(item)
             panels.setdefault(panel, []).append(item)
         panels[QUESTION_PANEL].sort(key=lambda item: FIRST.index(item.name))
+        panels[OUTPUT_PANEL] = panels.pop(OUTPUT_PANEL, [])  # the last
         for panel, items in panels.items():
             records = [record for item in items if (record := item.get_help_record(ctx))]
             if records:

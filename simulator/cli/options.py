@@ -191,7 +191,7 @@ ModelName = Annotated[
 ]
 ModelArgument = Annotated[
     str | None,
-    typer.Argument(help="The same as --model.", metavar="[MODEL]", autocompletion=complete_models),
+    typer.Argument(help="The same as --model.", metavar="MODEL", autocompletion=complete_models),
 ]
 ModelNames = Annotated[
     list[str] | None,
@@ -209,7 +209,7 @@ QuestionScenario = Annotated[
     typer.Argument(
         help="Scenario (see 'bifurcate scenarios') or a TOML file; options replace its own. "
         "Or a model, and the options of a question.",
-        metavar="[SCENARIO or MODEL]",
+        metavar="SCENARIO|MODEL",
         autocompletion=complete_scenarios,
     ),
 ]

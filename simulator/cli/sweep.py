@@ -48,7 +48,7 @@ def _sweep(
         bool, opt.answer("--dry-run", text="Say how many points there are, and stop.")
     ] = False,
 ) -> None:
-    """Compute the grid of a scenario or a question, to CSV or parquet."""
+    """Compute a scenario's or a question's grid, to CSV or parquet."""
     from simulator.answers.sweep import prepare_sweep
 
     if output is not None:

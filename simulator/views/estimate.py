@@ -217,12 +217,12 @@ def _derivation(result: "Estimate") -> list[Row]:
     return explain_objects(result)
 
 
-def estimate_rows(*results: "Estimate") -> list[Row]:
-    """Return each operation as a row, with the figures of one call; of several each estimate."""
-    if len(results) == 1:
-        return [columns.as_object(OPERATION, call) for call in calls(results[0])]
-    whole = (*ASKED, *STEP, *columns.within("memory", MEMORY))
-    return [columns.as_object(whole, result) for result in results]
+def estimate_rows(result: "Estimate", *, whole: bool = False) -> list[Row]:
+    """Return each operation as a row, with the figures of one call; or the whole step as one."""
+    if whole:
+        step = (*ASKED, *STEP, *columns.within("memory", MEMORY))
+        return [columns.as_object(step, result)]
+    return [columns.as_object(OPERATION, call) for call in calls(result)]
 
 
 def list_view(
@@ -230,6 +230,8 @@ def list_view(
     results: Sequence[Any],
     wanted: Sequence[Column],
     step: Callable[[Any], "Estimate"],
+    *,
+    output_tokens: int | None = None,
     **named: bool,
 ) -> "RenderableType":
     """Return the answers to a question with lists of sizes as one table, a row each.
@@ -242,6 +244,8 @@ def list_view(
         The answers, and the columns to show of each.
     step
         Returns the step that an answer is about.
+    output_tokens
+        Of a whole request, as in :func:`question`.
     named
         Whether to name ``attention`` and ``gpu``, as in :func:`question`.
     """
@@ -255,7 +259,7 @@ def list_view(
             heading="sequences", cell=lambda item: f"{item[1].workload.sequences:,}", spare=True
         ),
     )
-    common = text.list_phrase(len(sizes), steps[0].workload, sizes[0])
+    common = text.list_phrase(sizes, steps[0].workload, output_tokens)
     return columns.stack(
         question(steps[0], sizes=common, **named),
         "",

@@ -113,6 +113,7 @@ def generate_list(
         [item for _, item in rows],
         TABLE,
         lambda item: item.last_step,
+        output_tokens=rows[0][1].output_tokens,
         attention=False,
     )
 

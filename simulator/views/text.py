@@ -1,6 +1,6 @@
 """Phrases that several answers share."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
 from simulator.answers.estimate import NOT_SURE_TO_FIT
@@ -53,17 +53,30 @@ def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:
     return f"{plural(int(work.sequences), 'sequence')}{source}, {_own(work, output_tokens)}"
 
 
-def list_phrase(count: int, work: Workload, listed: Collection[str]) -> str:
-    """Say what several questions have in common, apart from the sizes listed for each.
+def list_phrase(
+    sizes: Sequence[Mapping[str, int]], work: Workload, output_tokens: int | None = None
+) -> str:
+    """Say how many questions are asked, and what they have in common.
 
-    >>> list_phrase(3, Workload(), ["samples"])
-    '3 questions, 8K-token context, 64 own tokens each'
+    Parameters
+    ----------
+    sizes
+        The sizes in which they differ, for each answer.
+    work, output_tokens
+        The sizes of one question, as in :func:`samples_phrase`.
+
+    Examples
+    --------
+    >>> list_phrase([{"samples": 1}, {"samples": 4}], Workload())
+    '2 questions, 8K-token context, 64 own tokens each'
     """
+    listed = sizes[0]
+    count = len({tuple(each.items()) for each in sizes})
     fixed = {
         "context_tokens": f"{format_tokens(work.context_tokens)}-token context",
         "prompts": plural(work.prompts, "prompt") if work.prompts > 1 else "",
         "samples": plural(work.samples, "sample"),
-        "decoded_tokens": "" if "output_tokens" in listed else _own(work, None),
+        "decoded_tokens": "" if "output_tokens" in listed else _own(work, output_tokens),
     }
     parts = [words for name, words in fixed.items() if words and name not in listed]
     return ", ".join([plural(count, "question"), *parts])
