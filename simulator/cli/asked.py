@@ -123,12 +123,17 @@ def scenario_of(
     if "model" in changes:
         changes["model"] = tuple(named(changes["model"]))
     if "output_tokens" in changes:
-        last = last_own_tokens(
+        sizes = [
             changes["output_tokens"],
             changes.get("query_tokens", 1),
             changes.get("accepted_tokens", 1),
-        )
-        changes.setdefault("decoded_tokens", last)
+        ]
+        if any(isinstance(size, tuple) for size in sizes):
+            raise typer.BadParameter(
+                "--output-tokens says which step a grid is about; give one value, and one of "
+                "--query-tokens"
+            )
+        changes.setdefault("decoded_tokens", last_own_tokens(*sizes))
     if name is not None:
         cards = tuple(gpus) if gpus else None
         return narrowed(load_scenario(name), {**changes, "gpu": cards}), settings

@@ -16,7 +16,7 @@ from builders import (
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from simulator.answers.capacity import Capacity, capacity
+from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.estimate import Estimate, estimate
 from simulator.counts.memory import memory
 from simulator.inputs.hardware import HardwareProfile
@@ -61,7 +61,8 @@ def test_limits_are_the_last_that_hold(
             assert in_time is None
             continue
         assert _at(result, field, held).memory.fits
-        assert not _fits(result, field, held + 1)
+        ends = field == "context_tokens" and held == longest_context(shape, work)
+        assert ends or not _fits(result, field, held + 1)
         if surely is not None:
             assert surely <= held
             assert _at(result, field, surely).memory.verdict == "fits"
@@ -107,6 +108,19 @@ def test_samples_that_fit_by_hand() -> None:
     assert bifurcated.most_samples_surely == (surely - 8192 * 524_288) // (64 * 524_288) == 1489
 
 
+def test_the_longest_context_ends_with_the_model() -> None:
+    """Llama-2 was made for 4096 tokens, 64 of them decoded; asked about 8192, those count."""
+    ended = llama_2_7b().model_copy(update={"max_context_tokens": 4096})
+    setup = Setup(attention="bifurcated", kv_layout="shared")
+    for asked_tokens, longest in ((1024, 4096 - 64), (8192, 8192)):
+        result = estimate(ended, gpu(), setup, Workload(context_tokens=asked_tokens))
+        assert capacity(result).longest_context_tokens == longest
+    endless = ended.model_copy(update={"max_context_tokens": None})
+    free = capacity(estimate(endless, gpu(), setup, Workload()))
+    assert free.longest_context_tokens is not None
+    assert free.longest_context_tokens > 50_000
+
+
 def test_without_a_target_both_limits_are_the_same() -> None:
     """Nothing but memory limits then; with a loose target likewise."""
     result = estimate(mistral_7b(), gpu(), *asked())
@@ -139,9 +153,10 @@ def test_a_target_that_nothing_meets() -> None:
 
 @pytest.mark.parametrize("field", ["most_samples", "longest_context_tokens"])
 def test_more_memory_never_holds_less(field: str) -> None:
-    """Each step of memory adds room."""
+    """Each step of memory adds room to a model without an end."""
+    endless = mistral_7b().model_copy(update={"max_context_tokens": None})
     found = [
-        getattr(capacity(estimate(mistral_7b(), gpu(memory_gb=size), *asked())), field)
+        getattr(capacity(estimate(endless, gpu(memory_gb=size), *asked())), field)
         for size in (24, 40, 80, 141, 192)
     ]
     assert found == sorted(found)
