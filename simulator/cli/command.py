@@ -76,11 +76,11 @@ SPELLINGS: Mapping[str, Sequence[str]] = {
     "--tp-size": ("--tp",),
     "--model-path": ("--model",),
     "--batch": ("--batch-size",),
-    "--ctx": ("--context",),
-    "--seq-len": ("--context",),
-    "--prompt-len": ("--context",),
-    "--n": ("-n",),
-    "--best-of": ("-n",),
+    **dict.fromkeys(("--ctx", "--seq-len", "--prompt-len", "--isl"), ("--context",)),
+    **dict.fromkeys(("--max-tokens", "--max-new-tokens", "--osl"), ("--output-len",)),
+    **dict.fromkeys(("--n", "--best-of", "--num-return-sequences"), ("-n",)),
+    "--precision": ("--dtype",),
+    "--request-rate": ("--requests-per-s",),
     "--chunked-prefill-size": ("--max-batched-tokens",),
     "--tpot": ("--target-step-ms",),
     "--target-tpot-ms": ("--target-step-ms",),
@@ -129,7 +129,8 @@ def spelt(args: Sequence[str], known: Iterable[str]) -> list[str]:
         if word == "--":
             return [*words, *args[index:]]
         name, equals, value = word.partition("=")
-        ours = SPELLINGS.get(name, ())
+        dashed = name.replace("_", "-")
+        ours = SPELLINGS.get(dashed, (dashed,) if name.startswith("--") else ())
         if name in own or not ours or ours[0] not in own:
             words.append(word)
             continue
@@ -156,7 +157,8 @@ class Command(TyperCommand):
         _, spare, order = self.make_parser(ctx).parse_args(list(args))
         if spare and any(item.name == "model" for item in self.params):
             raise typer.BadParameter(
-                f"unexpected {' '.join(spare)!r}; write a name with spaces in quotes"
+                f"unexpected {' '.join(spare)!r}; write -g before a GPU, and a name with spaces "
+                "in quotes"
             )
         for item, times in Counter(order).items():
             single = isinstance(item, TyperOption) and not (item.multiple or item.is_flag)

@@ -82,6 +82,17 @@ def _options(words: Sequence[str]) -> list[str]:
     return ["--version", *words[1:]] if words and words[0] in VERSION else [*words]
 
 
+def _way_out(word: str) -> str:
+    """Return the hint of errors that have none of their own, by the first word typed."""
+    if word and word not in COMMANDS and not word.startswith("-"):
+        from simulator.inputs.presets import find_preset
+
+        if find_preset(word):
+            return f"a command comes first: bifurcate compare {word}"
+    of_command = f"{word} " if word in COMMANDS else ""
+    return f"'bifurcate {of_command}--help' says what can be asked"
+
+
 def _misuse(error: typer.TyperException) -> tuple[str, str]:
     """Say what cannot be read of a command line, and the hint, if there is one."""
     hint = hint_of(error)
@@ -95,8 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if sys.stdout is None:
         fail("cannot write the answer: stdout is closed", 1)
     words = _options(sys.argv[1:] if arguments is None else arguments)
-    of_command = [*words[:1]] if words and words[0] in COMMANDS else []
-    way_out = f"'{' '.join(['bifurcate', *of_command, '--help'])}' says what can be asked"
+    way_out = _way_out(words[0] if words else "")
     write_any_encoding()
     warnings.showwarning = cast("Any", _warn)
     try:

@@ -28,7 +28,8 @@ from simulator.units import parse_count
 DEFAULT_GPU = "h100-sxm"
 # Groups of three digits, as in 16,384, which may also be a list of two.
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
-_PER_CENT = re.compile(r"(\d{1,3}(?:\.\d+)?) ?%")
+# A number with a unit that the option has in its name.
+_WITH_UNIT = re.compile(r"[$€]?(\d{1,12}(?:\.\d+)?) ?(%|ms|s|USD|\$)?")
 # The exit code when --check finds that memory or the target is exceeded.
 CHECK_FAILED = 3
 
@@ -76,8 +77,8 @@ def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        part = _PER_CENT.fullmatch(text)
-        hint = f"; write {float(part[1]) / 100:g}" if part else ""
+        part = _WITH_UNIT.fullmatch(text)
+        hint = f"; write {float(part[1]) * (0.01 if part[2] == '%' else 1):g}" if part else ""
         raise typer.BadParameter(f"{text!r} is not a number{hint}") from None
 
 

@@ -474,7 +474,7 @@ def load_hardware(name: str | Path) -> HardwareProfile:
 def _way_out(name: str) -> str:
     """Say what to write instead of an unknown name: one GPU's, apart from their number."""
     if "," in name:
-        return "one name for each --gpu"
+        return "one GPU here; 'bifurcate plan' tries several"
     return "see 'bifurcate gpus'"
 
 

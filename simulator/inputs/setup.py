@@ -107,7 +107,10 @@ class Setup(Frozen):
     @classmethod
     def _a_share(cls, share: float) -> float:
         if not 0 < share <= 1:
-            raise ValueError("is not in (0, 1]; engines use 0.9")
+            per_cent = 1 < share <= 100  # noqa: PLR2004
+            raise ValueError(
+                f"is not in (0, 1]; {f'write {share / 100:g}' if per_cent else 'engines use 0.9'}"
+            )
         return share
 
     @property

@@ -283,6 +283,8 @@ UNDERSTOOD: list[tuple[tuple[str, ...], str]] = [
     (("llama3.1:8b", "-n", "4"), "llama-3.1-8b on H100 SXM5 80GB"),
     (("--model-path", "llama-3.1-8b", "--best-of", "4"), "4 sequences from an 8K-token context"),
     (("llama-3.1-8b", "--n=4"), "4 sequences from an 8K-token context"),
+    (("llama-3.1-8b", "--batch_size", "8"), "8 sequences, 1 from each of 8 8K-token contexts"),
+    (("llama-3.1-8b", "--isl", "4K", "--osl", "128"), "4K-token context, 127 own tokens each"),
     (("llama-3.1-8b", "-tp", "2"), "llama-3.1-8b on 2 x H100 SXM5 80GB"),
     (("llama-3.1-8b", "--seq-len", "4K"), "16 sequences from a 4K-token context"),
     (("llama-3.1-8b", "--dtype", "auto"), "flash kernel, graph, bf16\n"),
@@ -297,6 +299,9 @@ HINTED: list[tuple[tuple[str, ...], str]] = [
     (("gpt-4o",), "its sizes are not public"),
     (("llama-3.1-8b", "-g", "M2"), "NVIDIA and AMD"),
     (("llama-3.1-8b", "-g", "tpu-v5e"), "NVIDIA and AMD"),
+    (("llama-3.1-8b", "h100"), "write -g before a GPU"),
+    (("llama-3.1-8b", "-g", "h100,a100"), "'bifurcate plan' tries several"),
+    (("llama-3.1-8b", "--gpu-memory-utilization", "95"), "write 0.95"),
     (("llama-3.1-8b", "-g", "8xh100"), "write -g h100 --tp 8"),
     (("llama-3.1-8b", "-g", "l40sx4"), "write -g l40s --tp 4"),
     (("llama-3.1-8b", "-g", "mi300"), "did you mean 'mi300x'?"),
@@ -331,6 +336,11 @@ def test_another_spelling_of_an_option_is_said() -> None:
     done = bifurcate("plan", *M, "-g", "l4,l40s", "--tpot", "15")
     assert done.err == "note: --tpot is read as --target-step-ms\n"
     assert "L40S" in done.text or "l40s" in done.text
+
+
+def test_a_model_without_a_command_is_told_the_command() -> None:
+    """What most mean by a model's name alone."""
+    assert "bifurcate compare llama-3.1-8b" in bifurcate("llama-3.1-8b").told
 
 
 @pytest.mark.parametrize("words", [("help",), ("help", "plan"), ("version",), ("-v",)])

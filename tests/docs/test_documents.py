@@ -14,7 +14,7 @@ import typer.main
 from command_line import bifurcate
 
 import simulator
-from simulator.cli.command import GROUPS
+from simulator.cli.command import GROUPS, SPELLINGS
 from simulator.cli.main import build
 from simulator.inputs.hardware import profile_files
 from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
@@ -98,7 +98,7 @@ def test_every_option_has_help(command: str) -> None:
 def test_no_option_is_documented_that_is_not_there() -> None:
     """Every option that the documents name is an option of some command."""
     known = {name for item in TREE.values() for name in options(item)}
-    known |= {"--help", "--version", "--install-completion", "--show-completion"}
+    known |= {"--help", "--version", "--install-completion", "--show-completion", *SPELLINGS}
     for name, text in DOCUMENTS.items():
         if name in ("README.md", "docs/commands.md"):
             named = set(re.findall(r"`(--[a-z0-9-]+)", text)) - {"--check`d"}
