@@ -16,8 +16,7 @@ class Capacity:
     Attributes
     ----------
     most_samples, longest_context_tokens
-        What fits in memory as far as one can say, all other sizes as in the workload. A context
-        ends where the model does: see :func:`longest_context`.
+        What fits in memory as far as one can say, all other sizes as in the workload.
     most_samples_surely, longest_context_tokens_surely
         What fits at the upper end of the memory's interval.
     most_samples_in_time, longest_context_tokens_in_time
@@ -32,16 +31,23 @@ class Capacity:
     longest_context_tokens_in_time: int | None
 
 
-def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacity:
+def capacity(
+    result: Estimate,
+    *,
+    target_step_s: float | None = None,
+    most_context_tokens: int = LARGEST_COUNT,
+) -> Capacity:
     """Find the limits around an estimate: samples and context are each grown alone.
 
     Parameters
     ----------
     target_step_s
         Longest acceptable decode step. [s]
+    most_context_tokens
+        Where the search for the longest context ends.
     """
     model, setup = result.model, result.setup
-    ends = {"context_tokens": longest_context(model, result.workload)}
+    ends = {"samples": LARGEST_COUNT, "context_tokens": most_context_tokens}
 
     def at(field: str, value: int) -> Workload:
         return result.workload.but(**{field: value})
@@ -50,7 +56,7 @@ def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacit
         def fits(value: int) -> bool:
             return bool(getattr(memory_on(result.gpu, model, setup, at(field, value)), how))
 
-        return largest(fits, low=low, high=ends.get(field, LARGEST_COUNT))
+        return largest(fits, low=low, high=ends[field])
 
     def in_time(field: str, value: int) -> bool:
         if target_step_s is None:
