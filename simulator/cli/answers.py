@@ -213,7 +213,7 @@ def _plan(
         "most_sequences": most_sequences,
     }
     tried = {
-        "gpus": opt.named(gpu) or None,
+        "gpus": opt.names_in(gpu) or None,
         "tensor_parallel_sizes": tensor_parallel_sizes,
         "attentions": attention,
         "price_per_hour": price_per_hour,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from simulator.cli.options import DEFAULT_GPU, ModelNames, named
+from simulator.cli.options import DEFAULT_GPU, ModelNames, names_in
 from simulator.cli.question import question_of, weights_of
 from simulator.counts.request import last_own_tokens
 from simulator.errors import ScenarioError, unknown
@@ -121,7 +121,7 @@ def scenario_of(
     formats = [given_values.pop(key, None) for key in ("dtype", "quantization")]
     changes |= {**given_values, "weight_dtype": weights_of(*formats)}
     if "model" in changes:
-        changes["model"] = tuple(named(changes["model"]))
+        changes["model"] = tuple(names_in(changes["model"]))
     if "output_tokens" in changes:
         sizes = [
             changes["output_tokens"],

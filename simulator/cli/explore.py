@@ -32,8 +32,8 @@ def _explore(
     from simulator.views.text import plural
 
     name, found = named_model(scenario, given(context, options))
-    gpus = opt.named(gpu)
-    offered_models = () if name is None else opt.named(found.pop("model", ()))
+    gpus = opt.names_in(gpu)
+    offered_models = () if name is None else opt.names_in(found.pop("model", ()))
     start, settings = scenario_of(name, found, gpus=gpus if name is None else ())
     for unknown in settings.keys() - {"constants", "gpu_memory_utilization"}:
         raise typer.BadParameter(f"--{unknown.replace('_', '-')}: the page has no such setting")

@@ -67,7 +67,7 @@ def counts(text: str | int) -> int | tuple[int, ...]:
     return values
 
 
-def named(texts: Sequence[str] | None) -> list[str]:
+def names_in(texts: Sequence[str] | None) -> list[str]:
     """Return the names in an option that may be repeated, or list several with commas."""
     return [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
 

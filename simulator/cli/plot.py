@@ -80,7 +80,7 @@ def _plot(
     path = output or Path(f"{figure}.html")
     check_figure(path, width, height)
     name, found = named_model(scenario, given(context, options))
-    study = _study(name, found, opt.named(gpu), price_per_hour)
+    study = _study(name, found, opt.names_in(gpu), price_per_hour)
     drawn = draw(figure, study)
     write_figure(drawn, path, width, height)
     say(f"wrote {path}: {drawn.layout.meta['finding']}")

@@ -43,7 +43,7 @@ def _report(
     if output.suffix.lower() not in PAGES:
         raise OutputError(f"cannot write {output}: a report is a page, {' or '.join(PAGES)}")
     name, found = named_model(scenario, given(context, options))
-    gpus = opt.named(gpu) or None
+    gpus = opt.names_in(gpu) or None
     asked_for, settings = scenario_of(name, found, gpus=gpus, target_step_ms=target_step_ms)
     # Check the folder first, because the page takes seconds.
     with atomic_path(output) as temporary:

@@ -56,7 +56,7 @@ def _sweep(
             raise OutputError(f"cannot write {output}: a sweep goes to {' or '.join(SUFFIXES)}")
         check_parquet(output)
     name, found = named_model(scenario, given(context, options))
-    asked_for, settings = scenario_of(name, found, gpus=opt.named(gpu))
+    asked_for, settings = scenario_of(name, found, gpus=opt.names_in(gpu))
     grid = prepare_sweep(asked_for, **settings)
     for reason in grid.skipped:
         say(f"skipped: {reason}")

@@ -300,6 +300,7 @@ HINTED: list[tuple[tuple[str, ...], str]] = [
     (("llama-3.1-8b", "-g", "M2"), "NVIDIA and AMD"),
     (("llama-3.1-8b", "-g", "tpu-v5e"), "NVIDIA and AMD"),
     (("llama-3.1-8b", "h100"), "write -g before a GPU"),
+    (("llama-3.1-8b", "--tree", "system:2K"), "write NAME=TOKENSxBRANCHES"),
     (("llama-3.1-8b", "-g", "h100,a100"), "'bifurcate plan' tries several"),
     (("llama-3.1-8b", "--gpu-memory-utilization", "95"), "write 0.95"),
     (("llama-3.1-8b", "-g", "8xh100"), "write -g h100 --tp 8"),

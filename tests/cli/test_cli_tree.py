@@ -115,8 +115,11 @@ def test_check_fails_where_nothing_fits() -> None:
     ("options", "words"),
     [
         (("--tree", "system=2Q"), "tokens = '2Q' is not a count"),
-        (("--tree", "a=1x2x3"), "'a=1x2x3' is not NAME=TOKENSxBRANCHES, such as problem=512x8"),
-        (("--tree", "a=1,,b=2"), "'' is not NAME=TOKENSxBRANCHES"),
+        (
+            ("--tree", "a=1x2x3"),
+            "'a=1x2x3' is not a level of a tree; write NAME=TOKENSxBRANCHES, such as problem=512x8",
+        ),
+        (("--tree", "a=1,,b=2"), "'' is not a level of a tree; write NAME=TOKENSxBRANCHES"),
         (("--tree", "a=1,a=2"), "two levels are named 'a'"),
         (("--tree", "a=0"), "tokens = '0' should be greater than or equal to 1"),
         (("--tree", "A=3"), "name = 'A' should be of a-z"),
