@@ -134,6 +134,11 @@ def pick(columns: Iterable[Column], *names: str, part: str | int = "") -> Column
     return found if part == "" else within(part, found)
 
 
+def spared(column: Column) -> Column:
+    """Return a column that a narrow terminal may leave out."""
+    return replace(column, spare=True)
+
+
 def without(columns: Iterable[Column], *keys: str) -> Columns:
     """Return the columns except those with these keys."""
     return tuple(column for column in columns if column.key not in keys)

@@ -128,11 +128,6 @@ def serve_view(curve: Curve) -> "RenderableType":
     return columns.stack(
         _question(curve.deployments[0], curve.request, gpu=True),
         "",
-        columns.as_table(
-            (WAY, *shown[:3], WITHIN, *shown[3:], *columns.pick(POINT, "USD per million")),
-            curve.points,
-        ),
-        "",
         *(
             f"{each.words}: up to {each.server.most:,} requests together; "
             f"{_SATURATES[each.saturates]}."
@@ -140,6 +135,11 @@ def serve_view(curve: Curve) -> "RenderableType":
             if each.server is not None
         ),
         *([f"A request does not fit: {'; '.join(unfit)}."] if unfit else []),
+        "",
+        columns.as_table(
+            (WAY, *shown[:3], WITHIN, *shown[3:], *columns.pick(POINT, "USD per million")),
+            curve.points,
+        ),
         *columns.notes(_notes(curve.deployments)),
     )
 

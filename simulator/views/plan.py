@@ -1,7 +1,6 @@
 """Answers about capacity: which option to take, and a table of all."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from simulator.answers.capacity import longest_context
@@ -88,9 +87,9 @@ SHOWN = (
     *columns.pick(OPTION, "GPU", "n", "attention", "step"),
     *columns.within("result", [estimate.WITHIN]),
     *columns.pick(OPTION, "constants", "USD per million"),
-    *(
-        replace(column, spare=True)
-        for column in columns.pick(OPTION, "USD/h", "tokens/s", "most samples", "longest context")
+    *map(
+        columns.spared,
+        columns.pick(OPTION, "USD/h", "tokens/s", "most samples", "longest context"),
     ),
 )
 
