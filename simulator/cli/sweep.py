@@ -50,6 +50,7 @@ def _sweep(
 ) -> None:
     """Compute a scenario's or a question's grid, to CSV or parquet."""
     from simulator.answers.sweep import prepare_sweep
+    from simulator.views.text import plural
 
     if output is not None:
         if output.suffix.lower() not in SUFFIXES:
@@ -63,7 +64,8 @@ def _sweep(
     for note in grid.notes:
         say(note)
     if dry_run:
-        say(f"{grid.points:,} points in {len(grid.grids):,} combinations of settings")
+        combinations = plural(len(grid.grids), "combination")
+        say(f"{plural(grid.points, 'point')} in {combinations} of settings")
         return
     with _stoppable(), _progress(grid) as blocks:
         if output is None:
