@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from simulator.answers.estimate import Estimate, memory_on
 from simulator.answers.search import largest
-from simulator.inputs.workload import LARGEST_COUNT
+from simulator.inputs.model import ModelShape
+from simulator.inputs.workload import LARGEST_COUNT, Workload
 from simulator.timing.step import decode_time
 
 
@@ -30,16 +31,24 @@ class Capacity:
     longest_context_tokens_in_time: int | None
 
 
-def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacity:
+def capacity(
+    result: Estimate,
+    *,
+    target_step_s: float | None = None,
+    most_context_tokens: int = LARGEST_COUNT,
+) -> Capacity:
     """Find the limits around an estimate: samples and context are each grown alone.
 
     Parameters
     ----------
     target_step_s
         Longest acceptable decode step. [s]
+    most_context_tokens
+        Where the search for the longest context ends.
     """
     samples, samples_in_time = _limits(result, "samples", 1, target_step_s)
-    context, context_in_time = _limits(result, "context_tokens", 0, target_step_s)
+    end = most_context_tokens
+    context, context_in_time = _limits(result, "context_tokens", 0, target_step_s, end)
     return Capacity(
         most_samples=samples,
         longest_context_tokens=context,
@@ -59,7 +68,7 @@ def most_samples(result: Estimate, *, target_step_s: float | None = None) -> int
 
 
 def _limits(
-    result: Estimate, field: str, low: int, target_step_s: float | None
+    result: Estimate, field: str, low: int, target_step_s: float | None, end: int = LARGEST_COUNT
 ) -> tuple[int | None, int | None]:
     """Return the most of a size that fits, and the most that fits and meets a target."""
 
@@ -67,21 +76,36 @@ def _limits(
         if target_step_s is None:
             return True
         work = result.workload.but(**{field: value})
-        return float(decode_time(result.model, result.setup, work, result.rates).total_s) <= (
-            target_step_s
-        )
+        step = decode_time(result.model, result.setup, work, result.rates)
+        return float(step.total_s) <= target_step_s
 
-    most = _held(result, field, low, "fits")
+    most = _held(result, field, low, "fits", end)
     if most is None or in_time(most):
         return most, most
     return most, largest(in_time, low=low, high=most)
 
 
-def _held(result: Estimate, field: str, low: int, how: str) -> int | None:
-    """Return the most of a size that memory holds, as far as ``how`` says."""
+def _held(
+    result: Estimate, field: str, low: int, how: str, end: int = LARGEST_COUNT
+) -> int | None:
+    """Return the most of a size, up to an end, that memory holds, as far as ``how`` says."""
 
     def fits(value: int) -> bool:
         work = result.workload.but(**{field: value})
         return bool(getattr(memory_on(result.gpu, result.model, result.setup, work), how))
 
-    return largest(fits, low=low, high=LARGEST_COUNT)
+    return largest(fits, low=low, high=end)
+
+
+def longest_context(model: ModelShape, work: Workload) -> int:
+    """Return the longest context worth asking about: what the model was made for.
+
+    Each sample's decoded tokens count against it; a longer context is taken if it is the question.
+
+    >>> from simulator.inputs.presets import load_model
+    >>> longest_context(load_model("llama-2-7b"), Workload(context_tokens=1024))
+    4032
+    """
+    if model.max_context_tokens is None:
+        return LARGEST_COUNT
+    return max(model.max_context_tokens - work.decoded_tokens, work.context_tokens)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from simulator.answers.answer import Answer
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals, total
@@ -18,8 +19,15 @@ from simulator.numeric import surely_positive
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
-from simulator.timing.roofline import Roof, cached_bytes
-from simulator.timing.step import StepTime, Timed, running, step_time, timed_attention
+from simulator.timing.roofline import Roof
+from simulator.timing.step import (
+    StepTime,
+    Timed,
+    memory_traffic,
+    running,
+    step_time,
+    timed_attention,
+)
 from simulator.units import format_gib, format_time
 
 # The beginnings of the note about a step that does not fit, or may not.
@@ -31,7 +39,7 @@ FALLBACK_WIDTH = 192
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(Answer):
     """One decode step of a workload on one GPU, or on each GPU of a tensor-parallel group.
 
     Counts and memory are those of one GPU; tokens per second are the group's.
@@ -90,12 +98,14 @@ class Estimate:
         return self.time.bound
 
     @property
-    def cached_bytes(self) -> float:
-        """Bytes of ``totals`` that the L2 cache serves; memory serves the others. [bytes]."""
-        return sum(
-            operation.repeat * float(cached_bytes(operation, self.rates))
-            for operation in self.operations
-        )
+    def memory_traffic_bytes(self) -> float:
+        """Bytes of ``totals`` that memory serves; the L2 cache serves the others. [bytes]."""
+        return float(memory_traffic(self.operations, self.rates, self.totals))
+
+    @property
+    def memory_traffic_bytes_low(self) -> float:
+        """What memory serves at the lower end of the step's interval. [bytes]."""
+        return float(memory_traffic(self.operations, self.rates, self.totals, least=True))
 
     @cached_property
     def totals(self) -> Totals:
@@ -277,7 +287,10 @@ def _notes(
             "which no other shares: the attention saves only reads of index keys."
         )
     elif model.latent is not None:
-        notes.append(_latent_note(setup))
+        grouped = model.latent.groups > 1
+        notes.append(_latent_note(setup, "GLA" if grouped else "MLA"))
+        if grouped and not setup.expanded:
+            notes.append("No rows are of grouped latent attention: MLA's constants stand in.")
     notes.append(_routing_note(model, setup))
     if work.query_tokens > 1:
         drafts = (
@@ -323,8 +336,8 @@ def memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
             f"What the driver of {gpu.name} reports of its memory is not known: {REPORTED_SHARE} "
             "times the published size, carried from other cards."
         )
-    if setup.engine != "vllm":
-        name = {"sglang": "SGLang", "trtllm": "TensorRT-LLM"}[setup.engine]
+    name = {"sglang": "SGLang", "trtllm": "TensorRT-LLM", "none": "your own loop"}.get(setup.engine)
+    if name is not None:
         yield f"What {name} keeps of the memory is carried from vLLM's start-up logs."
     elif setup.tensor_parallel > 1:
         yield "What a group's communication keeps of the memory is carried from one SGLang log."
@@ -335,7 +348,7 @@ def model_notes(model: ModelShape) -> list[str]:
     return [f"{model.name}: {note}." for note in model.notes]
 
 
-def _latent_note(setup: Setup) -> str:
+def _latent_note(setup: Setup, kind: str) -> str:
     """Say in which form latent attention is computed, and what that means."""
     if setup.expanded:
         means = "expanded: the cache holds keys and values of every head."
@@ -346,11 +359,11 @@ def _latent_note(setup: Setup) -> str:
         )
     else:
         means = (
-            "absorbed: all heads of a sample share each read. With many samples the mixed form "
+            "absorbed: heads of a sample share each read. With many samples the mixed form "
             "saves arithmetic."
         )
     # Only bifurcated attention mixes: beside it, standard attention has another form.
-    return f"{'Bifurcated latent' if setup.mixed else 'Latent'} attention (MLA) is {means}"
+    return f"{'Bifurcated latent' if setup.mixed else 'Latent'} attention ({kind}) is {means}"
 
 
 def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator[str]:
@@ -465,7 +478,13 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
         return []
     notes = ["FLOPs, bytes and memory are those of one GPU of the group."]
     if model.latent is not None and not setup.expanded:
-        notes.append("Every GPU holds a copy of the latent cache, which has no heads to split.")
+        groups = model.latent.groups
+        notes.append(
+            "Every GPU holds a copy of the latent cache, which has no heads to split."
+            if groups == 1
+            else f"The GPUs split the latent cache by its {groups} vectors (no further, copies "
+            "beyond); every GPU holds the rotary key."
+        )
     elif any(layer.kv_heads < setup.tensor_parallel for layer in model.attention_layers):
         notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
     nodes = gpu.nodes(setup.tensor_parallel)

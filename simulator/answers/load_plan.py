@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from simulator.answers.answer import Answer
 from simulator.answers.load import (
     MOST_SEQUENCES,
     NOTHING,
@@ -98,7 +99,7 @@ class LoadOption:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadPlan:
+class LoadPlan(Answer):
     """All ways to serve a load that were tried, each with as few replicas as it needs.
 
     Attributes
@@ -188,7 +189,9 @@ def plan_load(
                 if each.server is not None:
                     options += _options(each, targets, most // size, price)
     if not options:
-        raise WorkloadError("nothing to plan with: " + ("; ".join(skipped) or "no GPU given"))
+        raise WorkloadError(
+            "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
+        )
     ranked = sorted(options, key=_order)
 
     def first(verdict: Verdict) -> LoadOption | None:

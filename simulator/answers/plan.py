@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from simulator.answers.capacity import Capacity, capacity
+from simulator.answers.answer import Answer
+from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.estimate import Estimate, check_workload, estimate
 from simulator.answers.price import cost_per_million_tokens, price_of
 from simulator.counts.attention.registry import find_way
@@ -61,8 +62,12 @@ class Option:
 
     @cached_property
     def limits(self) -> Capacity:
-        """The most samples and longest context, in memory and under the target."""
-        return capacity(self.result, target_step_s=self.target_step_s)
+        """The most samples and longest context, in memory, under the target and of the model."""
+        return capacity(
+            self.result,
+            target_step_s=self.target_step_s,
+            most_context_tokens=longest_context(self.result.model, self.result.workload),
+        )
 
     @property
     def gpus(self) -> int:
@@ -76,7 +81,7 @@ class Option:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Answer):
     """All options, and the ones to consider first.
 
     Attributes
@@ -164,7 +169,9 @@ def plan(
                     )
                 )
     if not options:
-        raise WorkloadError("nothing to plan with: " + ("; ".join(skipped) or "no GPU given"))
+        raise WorkloadError(
+            "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
+        )
     marked = _mark_pareto(options)
     return Plan(
         target_step_s=target_step_s,

@@ -27,6 +27,7 @@ WORKLOAD: dict[str, Any] = {
     "decoded_tokens": int,
     "query_tokens": int,
     "accepted_tokens": Number,
+    "sequences": int,
     "attention": str,
     "kernel": str,
     "kv_layout": str,
@@ -104,6 +105,7 @@ COMPARE: dict[str, Any] = {
     "break_even_samples": (int, type(None)),
     "break_even_context_tokens": (int, type(None)),
     "advice": str,
+    "how": str,
 }
 RULE = {
     "name": str,
@@ -215,7 +217,8 @@ LOAD_INPUTS: dict[str, Any] = {
     **{
         key: kind
         for key, kind in INPUTS.items()
-        if key not in ("attention", "kv_layout", "prompts", "decoded_tokens", "constants")
+        if key
+        not in ("attention", "kv_layout", "prompts", "sequences", "decoded_tokens", "constants")
     },
     "output_tokens": int,
     "cached_tokens": int,

@@ -13,9 +13,8 @@ these rows no better.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from simulator.counts.operation import Operation
@@ -40,6 +39,9 @@ from simulator.timing.constants import rates
 from simulator.timing.interval import uncertainty, unknown_regime
 from simulator.timing.limits import resident_blocks
 from simulator.timing.step import step_time
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Columns that rows of one group share.
 _ALIKE = ["gpu_id", "framework", "model", "weights_dtype", "kv_dtype", "tensor_parallel"]
@@ -104,7 +106,7 @@ def _group(rows: pd.DataFrame) -> Group:
         tensor_parallel=ranks,
         engine=library_of(str(first["framework"])) or "vllm",
     ).of(shape)
-    ratio = pd.to_numeric(rows["length_ratio"]).to_numpy(dtype=np.float64)
+    ratio = numbers(rows, "length_ratio")
     context, output = ratio * numbers(rows, "input_len"), ratio * numbers(rows, "output_len")
     users = numbers(rows, "concurrency")
     work = Workload.grid(
