@@ -85,9 +85,7 @@ def _limits(
     return most, largest(in_time, low=low, high=most)
 
 
-def _held(
-    result: Estimate, field: str, low: int, how: str, end: int = LARGEST_COUNT
-) -> int | None:
+def _held(result: Estimate, field: str, low: int, how: str, end: int = LARGEST_COUNT) -> int | None:
     """Return the most of a size, up to an end, that memory holds, as far as ``how`` says."""
 
     def fits(value: int) -> bool:
