@@ -7,6 +7,7 @@ from typing import Any
 
 from simulator.answers.estimate import check_workload, latent_forms
 from simulator.counts.attention.registry import algorithms, find_way
+from simulator.counts.transformer import check_split
 from simulator.errors import ScenarioError, SimulatorError
 from simulator.inputs.hardware import HardwareProfile, load_hardware, load_profile, profile_files
 from simulator.inputs.model import ModelShape
@@ -164,6 +165,10 @@ def menu(
     runnable = [gpu for gpu in profiles if _runs(entries[0].model, gpu, kept, skipped)]
     if not runnable:
         raise ScenarioError(f"scenario {scenario.id}: no GPU can run it: {skipped[-1]}")
+    try:
+        check_split(entries[0].model, int(axes.get("tensor_parallel", (1,))[0]))
+    except SimulatorError as error:  # the page starts with fewer GPUs
+        skipped.append(str(error))
     for kernel in axes.get("kernel", ()):
         find_way(str(kernel))  # an unknown name is an error, not a point to leave out
     listed = [value for value in axes.get("kv_layout", ()) if value not in LAYOUTS]
