@@ -59,7 +59,7 @@ class Choice:
     @property
     def usd_per_hour(self) -> float | None:
         """Price of the whole group, None where unknown. [USD]."""
-        gpus = self.comparison.standard.setup.tensor_parallel
+        gpus = self.comparison.standard.setup.gpus
         return None if self.price is None else self.price.value * gpus
 
     @property

@@ -150,7 +150,7 @@ class Deployment:
     @property
     def gpus(self) -> int:
         """GPUs of the group."""
-        return self.alone.setup.tensor_parallel
+        return self.alone.setup.gpus
 
     @property
     def words(self) -> str:

@@ -67,7 +67,7 @@ class Option:
     @property
     def gpus(self) -> int:
         """GPUs in the group."""
-        return self.result.setup.tensor_parallel
+        return self.result.setup.gpus
 
     @property
     def attention(self) -> Attention:

@@ -32,6 +32,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, load_scenario, verdict_of
 from simulator.inputs.scenario import Verdict as Expectation
+from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.setup import ATTENTIONS, Setup, ask
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
@@ -54,7 +55,7 @@ NAMED_AXES = (
     "execution",
     "weight_dtype",
     "kv_dtype",
-    "tensor_parallel",
+    *Parallelism.model_fields,
     "routing",
     "routing_exponent",
     "latent_form",

@@ -174,7 +174,7 @@ def tradeoff(
     """
     if target_step_s is not None and not target_step_s > 0:
         raise WorkloadError(f"target_step_ms = {target_step_s * 1e3:g} is not positive")
-    price = price_per_hour(gpu, setup.tensor_parallel, usd_per_hour)
+    price = price_per_hour(gpu, setup.gpus, usd_per_hour)
 
     def steps(model: ModelShape) -> dict[Attention, Estimate]:
         return {

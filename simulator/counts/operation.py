@@ -35,6 +35,8 @@ Kind = Literal[
     "collective",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+# How messages between GPUs go: see ``Operation.route``.
+Route = Literal["around", "all", "next"]
 # The kind whose constants and spreads stand in for those that a kind lacks.
 KIN: dict[Kind, Kind] = {
     "experts": "gemm",
@@ -119,6 +121,9 @@ class Operation:
     exchanges
         How often the parts of a collective's message go around: twice in an all-reduce, which first
         adds them up.
+    route
+        How the messages go: around all GPUs of the group, from each to all others, or from those of
+        a pipeline's stage to the next.
     reused_bytes, reused_footprint_bytes
         Traffic that the L2 cache serves if it can hold the footprint: one context read again for
         every sample. [bytes]
@@ -166,6 +171,7 @@ class Operation:
     link_bytes: Numeric = 0
     ranks: int = 1
     exchanges: int = 1
+    route: Route = "around"
     reused_bytes: Numeric = 0
     reused_footprint_bytes: Numeric = 0
     together_bytes: Numeric | None = None

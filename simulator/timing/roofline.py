@@ -199,8 +199,11 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
         seconds = seconds + operation.splits * gpu.split_s
     if is_used(operation.link_bytes):
         nodes = gpu.gpu.nodes(operation.ranks)
-        around_s = _hops(operation.ranks / nodes) * gpu.hop_s + _hops(nodes) * gpu.network_hop_s
-        seconds = seconds + operation.exchanges * around_s
+        inside, across = _hops(operation.ranks / nodes), _hops(nodes)
+        if operation.route != "around":
+            inside, across = 1.0, min(across, 1.0)
+        passed_s = inside * gpu.hop_s + across * gpu.network_hop_s
+        seconds = seconds + operation.exchanges * passed_s
     return seconds
 
 
@@ -381,7 +384,7 @@ def _link_s(operation: Operation, gpu: Rates) -> Numeric:
     if not is_used(operation.link_bytes):
         return 0.0
     ranks = operation.ranks
-    seconds = operation.link_bytes / gpu.link_bytes_per_s(ranks)
+    seconds = operation.link_bytes / gpu.link_bytes_per_s(ranks, operation.route)
     if operation.exchanges == 2 and gpu.gpu.nodes(ranks) == 1:  # noqa: PLR2004
         whole_s = seconds * ranks / 2
         seconds = minimum(whole_s, seconds + gpu.exchange_s)

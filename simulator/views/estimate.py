@@ -280,7 +280,7 @@ def question(
         Output tokens of a whole request, shown instead of the decoded tokens at one step.
     """
     model, work, setup = result.model, result.workload, result.setup
-    group = f"{setup.tensor_parallel} x " if setup.tensor_parallel > 1 else ""
+    group = f"{setup.gpus} x " if setup.gpus > 1 else ""
     where = f" on {group}{result.gpu.name}" if gpu else ""
     how = f"{setup.attention}, " if attention else ""
     return columns.line(

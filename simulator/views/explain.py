@@ -223,7 +223,7 @@ def _weights_read(result: Estimate) -> Step:
     model = result.model
     count = count_parameters(model)
     active = f" ({count.active:,} active for one token)" if count.active != count.total else ""
-    gpus = f"{result.setup.tensor_parallel} GPU{'s' if result.setup.tensor_parallel > 1 else ''}"
+    gpus = f"{result.setup.gpus} GPU{'s' if result.setup.gpus > 1 else ''}"
     return Step(
         what="Weight bytes read",
         formula="each matrix once, visited experts only, table rows of the tokens at work",
