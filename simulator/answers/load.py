@@ -360,12 +360,12 @@ def _servers(
     computed = prefill_operations(model, setup, prompt, cached_tokens=stored)
     filled = step_time(computed, gpu_rates, setup.execution)
     prefill = uncertainty(computed, filled, gpu_rates, setup, known=alone.interval_known)
-    added_s = np.full(together.shape, float(filled.total_s))
-    chunks = chunk_share = np.zeros(together.shape)
+    prefill_s = np.full(together.shape, float(filled.total_s))
+    decoded_s = taken_s = np.zeros(together.shape)
     if setup.max_batched_tokens is not None:
         new = prompt.context_tokens - stored
-        room = np.maximum(setup.max_batched_tokens - work.tokens, 1.0)
-        chunks, chunk_share = np.ceil(new / room), new / room / np.ceil(new / room)
+        room = np.maximum(setup.max_batched_tokens - setup.passing(work).tokens, 1.0)
+        chunks = np.ceil(new / room)
         # Chunks of equal size, timed by the one in the middle.
         size = new / chunks
         before = stored + (new - size) / 2
@@ -378,15 +378,21 @@ def _servers(
             resident_blocks=resident,
         )
         mixed_s = step_time(mixed, gpu_rates, setup.execution).total_s
-        added_s = chunks * np.maximum(mixed_s - step_s, 0.0)
+        prefill_s = chunks * np.maximum(mixed_s - step_s, 0.0)
+        # What is decoded meanwhile, and the share of it that others' prompts cannot use.
+        decoded_s, taken_s = chunks * step_s, new / room * step_s
+    # Groups prefill side by side, and the stages of a pipeline one prompt after the other.
+    at_once = setup.data_parallel * setup.pipeline_parallel
 
     def server(step_ends_s: Numeric, prefill_end_s: Numeric, most: int) -> Server:
         scale = float(prefill_end_s) / float(filled.total_s)
+        added_s = scale * prefill_s / at_once
         return Server(
             step_s=np.broadcast_to(step_ends_s, together.shape)[:most],
-            added_s=(added_s * scale)[:most],
-            chunks=chunks[:most],
-            chunk_share=chunk_share[:most],
+            added_s=added_s[:most],
+            prefill_s=(scale * prefill_s + decoded_s)[:most],
+            occupied_s=(added_s + taken_s / at_once)[:most],
+            stalls=setup.max_batched_tokens is None,
             decode_steps=request.decode_steps,
             decoded_tokens=request.output_tokens - 1,
         )

@@ -13,11 +13,13 @@ def _server(engine: Engine) -> Server:
     """Return the times of a simulated engine."""
     together = np.arange(1, engine.most + 1)
     every = np.ones(engine.most)
+    step_s = engine.base_s + engine.each_s * together
     return Server(
-        step_s=engine.base_s + engine.each_s * together,
+        step_s=step_s,
         added_s=engine.prefill_s * every,
-        chunks=engine.chunks * every,
-        chunk_share=every,
+        prefill_s=engine.prefill_s + engine.chunks * step_s,
+        occupied_s=engine.prefill_s + engine.chunks * step_s,
+        stalls=not engine.chunks,
         decode_steps=engine.steps,
         decoded_tokens=engine.steps,
     )
