@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Percentiles hold while the memory is full in less than this share of the time, up to this share of
 # the most requests a second (tests/timing/test_batching.py); beyond, queues for memory decide.
-_SELDOM_FULL, _FARTHEST = 0.01, 0.8
+_SELDOM_FULL, _FARTHEST = 0.01, 0.8 + 1e-9
 # States of less chance than this are left out of percentiles; points of a step at which one arrives.
 _LEAST_CHANCE, _MOST_STATES, _ARRIVALS = 1e-6, 32, 16
 # Halvings of an interval that holds a percentile, and the means within which it is searched.
@@ -280,26 +280,26 @@ def closed_loop(server: Server, users: int) -> Served:
 def open_loop(server: Server, requests_per_s: float) -> Served:
     """Return what requests see that arrive at random (Poisson), whatever the server does.
 
-    While nothing is prefilled, k requests are decoded at the rate m(k) = k / (steps s(k)). Seen from
-    these, those who arrive during a prefill come together after it, since their prefills follow at
-    once: with prefills for a share p r of the time, clusters of 1 / (1 - p r) on average, and
-    1 / (1 - p r)^3 in the square. With clusters of geometric size, chance q of one more, the number
-    in the server is a chain in product form:
+    While nothing is prefilled, k requests that are decoded end at the rate m(k) = k / (steps s(k)).
+    Those who arrive during a prefill follow it at once, so that, seen from those that are decoded,
+    requests come in clusters: with prefills for a share p r of the time, of the size 1 / (1 - p r)
+    on average and with the square 1 / (1 - p r)^3. Lengths are equal, so a cluster also ends
+    together, which doubles what its size adds to the variance. Clusters of geometric size that have
+    this variance, with the chance q = 1 - (1 - p r)^2 of one more, make a chain in product form:
 
-        P(j) = r' / m(j) x product over i < j of (q + r' / m(i)) P(0),  r' = r (1 - q) / (1 - p r)
+        P(j) = r' / m(j) x product over 0 < i < j of (q + r' / m(i)) P(0),  r' = r (1 - p r)
 
-    All lengths are equal, so clusters also end together. This doubles what their size adds to the
-    variance while there is room, and not where the server is full: q / (1 - q) is c / 2 times
-    1 / (1 - p r)^2 - 1, with c = 2 - utilisation^2. With the mean number B of those that decode, by
-    Little's law and Pollaczek and Khinchine's:
+    With the mean number B of those that are decoded, the most K, and how long S a prefill keeps the
+    next one waiting, by Little's law and Pollaczek and Khinchine's:
 
         TPOT = (B / r + p (1 / (1 - p r)^2 - 1) / 2) / tokens
-        TTFT = E[(k - K)+] / 2 r + E[r S^2 / 2 (1 - r S)] + (1 - P(0)) E[s^2] / 2 E[s] + E[prefill]
+        TTFT = P(k > K) / (1 - r / e(K)) / 2 r + E[r S^2 / 2 (1 - r S)]
+             + (1 - P(0)) E[s^2] / 2 E[s] + E[prefill]
 
-    with S for how long a prefill keeps the next one waiting. The second part of TPOT are the
-    prefills of those who come later in the same cluster; where prefills go in chunks, they decode
-    meanwhile. The first part of TTFT is the queue for a place: half of the chain's own, whose
-    lengths are exponential, since all lengths are equal here.
+    The second part of TPOT are the prefills of those who come later in the same cluster; where
+    prefills go in chunks, they decode meanwhile. The first part of TTFT is the queue for a place:
+    without a prefill those in it come one by one, and since lengths are equal it is half of that
+    for exponential ones.
 
     Parameters
     ----------
@@ -323,10 +323,7 @@ def open_loop(server: Server, requests_per_s: float) -> Served:
     together = np.arange(server.most + 1)
     ended = together[1:] / (server.decode_steps * server.step_s)
     left = np.maximum(1 - rate * server.added_s, 1 - utilisation)
-    excess = 1 / left**2 - 1
-    several = (1 - utilisation**2 / 2) * excess
-    clustered = several / (1 + several)
-    clusters = rate * (1 - clustered) / left
+    clustered, clusters = 1 - left**2, rate * left
     factors = np.log(clustered + clusters / ended)
     logarithms = np.concatenate(([0.0], np.cumsum(factors[:-1])))
     logarithms += np.log(clusters[0]) - np.log(ended)
@@ -338,7 +335,7 @@ def open_loop(server: Server, requests_per_s: float) -> Served:
     weights[-1] += above
     chances = weights / total
     decoding = float(chances @ together)
-    full_s = above / (1 - last) / total / rate / 2
+    full_s = above / (1 - rate / server.ended_per_s[-1]) / total / rate / 2
     # An arrival that finds nobody is as the first one.
     busy = rate * server.occupied_s
     prefills_s = busy * server.occupied_s / (2 * np.maximum(1 - busy, 1 - utilisation))
@@ -346,8 +343,8 @@ def open_loop(server: Server, requests_per_s: float) -> Served:
     step_s = server.step_s
     rest_s = chances[1:] @ step_s**2 / 2 / max(float(chances[1:] @ step_s), 1e-300)
     ttft_s = full_s + chances[1:] @ waits_s + chances[0] * waits_s[0] + (1 - chances[0]) * rest_s
-    later_s = float(chances[1:] @ (server.added_s * excess)) / 2 if server.stalls else 0.0
-    tpot_s = (decoding / rate + later_s) / server.decoded_tokens
+    later_s = float(chances[1:] @ (server.added_s * (1 / left**2 - 1))) / 2
+    tpot_s = (decoding / rate + server.stalls * later_s) / server.decoded_tokens
     full_share = float(chances[-1])
     known = full_share < _SELDOM_FULL and utilisation <= _FARTHEST
     return Served(
