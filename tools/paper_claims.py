@@ -140,7 +140,7 @@ def predicted_ms() -> Mapping[tuple[bool, Code, int], float]:
 
 def _compare(model: str, gpu: str, samples: int) -> Comparison:
     """Return an engine's step at 8192 tokens."""
-    return simulator.compare(model, gpu, samples=samples, context_tokens=8192)
+    return simulator.compare(model, gpu, samples=samples, context_tokens=8192, kv_layout="copies")
 
 
 def _ratio_rows(ratios: tuple[Ratio, ...]) -> str:

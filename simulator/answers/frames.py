@@ -25,7 +25,7 @@ from simulator.counts.request import last_own_tokens
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import ATTENTIONS
+from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Key, rates
 from simulator.timing.interval import CACHE_READERS
@@ -95,11 +95,9 @@ def grid(
     -------
     pandas.DataFrame
         The question's columns; ``asked``, whether the point is the question's own; ``variant``
-        (``standard``, ``bifurcated``, and ``shared_storage`` where the question stores a context
-        copy for each sample); the figures of a sweep, and
-        ``target_step_ms`` (NaN without a target) [ms]; ``speedup``
-        over standard attention and ``kv_io_ratio`` to it. ``speedup_low``, ``speedup_high`` and
-        ``verdict`` compare bifurcated with standard attention in that storage.
+        (``standard`` or ``bifurcated``); the figures of a sweep, and ``target_step_ms`` (NaN
+        without a target) [ms]; ``speedup`` over standard attention and ``kv_io_ratio`` to it;
+        ``both_fit``. ``speedup_low``, ``speedup_high`` and ``verdict`` are the pair's.
 
     Raises
     ------
@@ -113,22 +111,10 @@ def grid(
     check_workload(model, gpu, setup, work)
     if work.tree and "context_tokens" in numeric:
         raise WorkloadError("the context of a prefix tree has no single length to vary")
-    layouts = [(setup, {"standard": "standard", "bifurcated": "bifurcated"})]
-    if setup.copies:
-        layouts.append((setup.but(kv_layout="shared"), {"standard": "shared_storage"}))
-    parts = []
-    for layout, names in layouts:
-        block = compare_grid(
-            Grid(model=model, gpu=gpu, setup=layout, workload=work, axes={}),
-            _numeric(work, numeric),
-        )
-        parts += [_long(block, attention, name) for attention, name in names.items()]
-    frame = pd.concat(parts, ignore_index=True)
-    standard = frame[frame["variant"] == "standard"]
-    for column, source in (("speedup", "step_ms"), ("kv_io_ratio", "kv_bytes_read")):
-        times = len(frame) // len(standard)
-        base = pd.concat([standard[source]] * times, ignore_index=True)
-        frame[column] = (base / frame[source]).fillna(1.0)
+    block = compare_grid(
+        Grid(model=model, gpu=gpu, setup=setup, workload=work, axes={}), _numeric(work, numeric)
+    )
+    frame = pd.concat([_long(block, name) for name in ATTENTIONS], ignore_index=True)
     target_s = study.target_step_s
     frame["target_step_ms"] = math.nan if target_s is None else target_s / MILLISECOND
     frame["asked"] = _asked(frame, study.workload)
@@ -145,19 +131,21 @@ def _numeric(work: Workload, varied: Mapping[str, Sequence[int]]) -> dict[str, A
     }
 
 
-def _long(block: Mapping[str, Any], attention: str, variant: str) -> "pd.DataFrame":
+def _long(block: Mapping[str, Any], attention: Attention) -> "pd.DataFrame":
     """Return one kind of attention of a block as rows."""
     import pandas as pd
 
     prefixes = tuple(f"{name}_" for name in ATTENTIONS)
-    drop = ("speedup", "kv_io_ratio", "winner")  # these are of each row, not of each pair
     shared = {
         name: values
         for name, values in block.items()
-        if not name.startswith(prefixes) and name not in drop
+        if not name.startswith(prefixes) and name != "winner"
     }
+    if attention == "standard":
+        shared |= {"speedup": 1.0, "kv_io_ratio": 1.0}
+    both = block["standard_fits"] & block["bifurcated_fits"]
     figures = {name: block[f"{attention}_{name}"] for name in _FIGURES}
-    return pd.DataFrame({**shared, "variant": variant, **figures})
+    return pd.DataFrame({**shared, "variant": attention, **figures, "both_fit": both})
 
 
 def _asked(frame: "pd.DataFrame", work: Workload) -> "pd.Series[bool]":
@@ -435,7 +423,7 @@ def of_curve(curve: Curve) -> "pd.DataFrame":
     import pandas as pd
 
     columns = {
-        "variant": [point.deployment.variant for point in curve.points],
+        "variant": [point.deployment.attention for point in curve.points],
         "concurrency": [point.concurrency for point in curve.points],
         "ttft_ms": [point.served.ttft_s / MILLISECOND for point in curve.points],
         "tpot_ms": [point.served.tpot_s / MILLISECOND for point in curve.points],
@@ -483,21 +471,13 @@ def operations(study: Study) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    results = {"standard": study.estimate("standard"), "bifurcated": study.estimate("bifurcated")}
-    standard = study.setup.under("standard")
-    if standard.copies:
-        results["shared_storage"] = estimate(
-            study.model, study.gpu, standard.but(kv_layout="shared"), study.workload
-        )
-    return pd.DataFrame(
-        [row for variant, result in results.items() for row in _rows(variant, result)]
-    )
+    return pd.DataFrame([row for name in ATTENTIONS for row in _rows(study.estimate(name))])
 
 
-def _rows(variant: str, result: Estimate) -> list[dict[str, Any]]:
+def _rows(result: Estimate) -> list[dict[str, Any]]:
     """Return a row per operation, and one for the time the GPU waits for the host."""
     time = result.time
-    step = {"variant": variant, "step_ms": result.step_s / MILLISECOND}
+    step = {"variant": result.setup.attention, "step_ms": result.step_s / MILLISECOND}
     step["fits"] = bool(result.memory.fits)
     rows = []
     for operation, seconds in zip(result.operations, time.operations, strict=True):

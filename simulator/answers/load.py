@@ -1,6 +1,6 @@
 """A deployment under load: from requests a second, or users, to latency and throughput."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +11,7 @@ from simulator.counts.transformer import decode_operations, mixed_operations, pr
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, Price
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import Attention, Setup
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.tree import Level
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
@@ -23,12 +23,6 @@ from simulator.timing.step import step_time
 if TYPE_CHECKING:
     import numpy as np
 
-Variant = Literal["standard", "shared_storage", "bifurcated"]
-VARIANT_WORDS: Mapping[Variant, str] = {
-    "standard": "standard",
-    "shared_storage": "standard, one stored context",
-    "bifurcated": "bifurcated",
-}
 Limit = Literal["memory", "sequences"]
 # Sequences that an engine decodes together: vLLM's max_num_seqs on cards of 70 GiB (recalled).
 MOST_SEQUENCES = 1024
@@ -127,9 +121,6 @@ class Deployment:
 
     Attributes
     ----------
-    variant
-        How contexts are stored and read: a copy for each sample, one that each sample reads, or one
-        that is read once for all samples.
     alone
         The decode step of a single request.
     server, fastest, slowest
@@ -139,7 +130,6 @@ class Deployment:
         What limits the requests decoded together: memory, or the engine's most sequences.
     """
 
-    variant: Variant
     request: Request
     alone: Estimate
     server: Server | None
@@ -153,9 +143,9 @@ class Deployment:
         return self.alone.setup.gpus
 
     @property
-    def words(self) -> str:
-        """The variant in words."""
-        return VARIANT_WORDS[self.variant]
+    def attention(self) -> Attention:
+        """Kind of attention."""
+        return self.alone.setup.attention
 
     @property
     def tokens_of_request(self) -> int:
@@ -251,16 +241,16 @@ def deployments(
     attentions: Sequence[Attention],
     most_sequences: int = MOST_SEQUENCES,
 ) -> list[Deployment]:
-    """Return a model on a GPU under each way to store and read the context.
+    """Return a model on a GPU under each kind of attention.
 
-    Where nothing is shared (one sample and no tree) there is one way, standard attention.
+    Where nothing is shared (one sample and no tree) there is one, standard attention.
 
     Parameters
     ----------
     model, gpu, setup, request
         The question.
     attentions
-        Kinds of attention to try. Standard attention is also tried over one stored context.
+        Kinds of attention to try.
     most_sequences
         Sequences that the engine decodes together.
 
@@ -269,19 +259,13 @@ def deployments(
     WorkloadError
         If it cannot run that way.
     """
-    ways: dict[Variant, Setup] = {}
-    if "standard" in attentions:
-        ways["standard"] = setup.under("standard")
-        if setup.kv_layout == "copies":
-            ways["shared_storage"] = setup.under("standard").but(kv_layout="shared")
-    if "bifurcated" in attentions:
-        ways["bifurcated"] = setup.under("bifurcated")
     work = request.workload
-    if work.samples == 1 and len(work.tree) <= 1 and "standard" in ways:
-        ways = {"standard": ways["standard"]}
+    if work.samples == 1 and len(work.tree) <= 1 and "standard" in attentions:
+        attentions = ("standard",)
     return [
-        deploy(model, gpu, way, request, variant=variant, most_sequences=most_sequences)
-        for variant, way in ways.items()
+        deploy(model, gpu, setup.under(attention), request, most_sequences=most_sequences)
+        for attention in ATTENTIONS
+        if attention in attentions
     ]
 
 
@@ -291,7 +275,6 @@ def deploy(
     setup: Setup,
     request: Request,
     *,
-    variant: Variant,
     most_sequences: int = MOST_SEQUENCES,
 ) -> Deployment:
     """Time a model on a GPU as a server of requests.
@@ -303,8 +286,6 @@ def deploy(
     ----------
     model, gpu, setup, request
         The question. Of several forms of latent attention that of a single request is taken.
-    variant
-        The name of this way to store and read the context.
     most_sequences
         Sequences that the engine decodes together.
 
@@ -332,7 +313,6 @@ def deploy(
     if held:
         servers = _servers(alone, request, asked[:held], surely)
     return Deployment(
-        variant=variant,
         request=request,
         alone=alone,
         server=servers[0],

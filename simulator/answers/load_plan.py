@@ -180,7 +180,7 @@ def plan_load(
             except WorkloadError as error:
                 skipped[str(error)] = None
                 continue
-            unfit = [each.words for each in found if each.server is None]
+            unfit = [each.attention for each in found if each.server is None]
             if unfit:
                 which = "" if len(unfit) == len(found) else f" ({', '.join(unfit)})"
                 skipped[f"{UNFIT}{size} x {gpu}{which}"] = None

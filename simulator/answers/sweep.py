@@ -382,8 +382,11 @@ class GridSummary:
         The answer for the whole grid, decided as the scenario's own.
     decided
         Number of points by verdict.
+    both_fit
+        Points that fit under both kinds of attention.
     least, most
-        The points with the smallest and the largest speed-up, as columns of the sweep.
+        The points with the smallest and the largest speed-up, as columns of the sweep: of those
+        where both fit, if there are any.
     rows
         Every point; empty if there are more than ``MOST_POINTS_LISTED``.
     skipped
@@ -394,6 +397,7 @@ class GridSummary:
     gained: int
     standard_fits: int
     bifurcated_fits: int
+    both_fit: int
     verdict: Expectation
     decided: Mapping[Verdict, int]
     least: Mapping[str, Any]
@@ -415,11 +419,14 @@ def summarise(scenario: Scenario, **settings: Any) -> GridSummary:
     SimulatorError
         If a model or GPU is unknown, or nothing can run.
     """
+    import numpy as np
+
     grid = prepare_sweep(scenario, **settings)
     speedups: list[float] = []
     fits = dict.fromkeys(ATTENTIONS, 0)
     decided = dict.fromkeys(VERDICTS, 0)
     extremes: list[Mapping[str, Any]] = []
+    both_fit = 0
     rows: list[Mapping[str, Any]] = []
     for block in grid.blocks():
         here = block["speedup"]
@@ -428,7 +435,11 @@ def summarise(scenario: Scenario, **settings: Any) -> GridSummary:
             fits[name] += int(block[f"{name}_fits"].sum())
         for verdict in VERDICTS:
             decided[verdict] += int((block["verdict"] == verdict).sum())
-        extremes += [_row(block, int(here.argmin())), _row(block, int(here.argmax()))]
+        both = block["standard_fits"] & block["bifurcated_fits"]
+        both_fit += int(both.sum())
+        # Each the first in the order of the speed-up, after those that fit both ways.
+        ends = (int(np.lexsort((order, ~both))[0]) for order in (here, -here))
+        extremes += [_row(block, end) for end in ends]
         if grid.points <= MOST_POINTS_LISTED:
             rows += [_row(block, index) for index in range(len(here))]
     return GridSummary(
@@ -436,13 +447,19 @@ def summarise(scenario: Scenario, **settings: Any) -> GridSummary:
         gained=sum(speedup >= GAIN_SPEEDUP for speedup in speedups),
         standard_fits=fits["standard"],
         bifurcated_fits=fits["bifurcated"],
+        both_fit=both_fit,
         verdict=verdict_of(speedups),
         decided=decided,
-        least=min(extremes, key=lambda row: float(row["speedup"])),
-        most=max(extremes, key=lambda row: float(row["speedup"])),
+        least=min(extremes, key=lambda row: (_unfit(row), row["speedup"])),
+        most=min(extremes, key=lambda row: (_unfit(row), -row["speedup"])),
         rows=tuple(rows),
         skipped=grid.skipped,
     )
+
+
+def _unfit(row: Mapping[str, Any]) -> bool:
+    """Return whether one kind of attention does not fit at a point."""
+    return not all(row[f"{name}_fits"] for name in ATTENTIONS)
 
 
 def _row(block: Mapping[str, Any], index: int) -> dict[str, Any]:

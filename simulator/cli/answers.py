@@ -9,7 +9,7 @@ from simulator.answers.rules import RULES
 from simulator.cli import options as opt
 from simulator.cli.output import Output, check_figure, say, write_figure
 from simulator.cli.question import DEFAULT_OUTPUT_TOKENS, Question, with_question
-from simulator.inputs.setup import ATTENTIONS
+from simulator.inputs.setup import ATTENTIONS, Attention
 
 if TYPE_CHECKING:
     from simulator.answers.generate import Generation
@@ -82,7 +82,7 @@ def _generate(
             "--decoded-tokens is a step's; generate follows every step to the last of "
             "--output-tokens"
         )
-    results: dict[str, Generation] = {
+    results: dict[Attention, Generation] = {
         name: api.generate(
             output_tokens=DEFAULT_OUTPUT_TOKENS
             if question.output_tokens is None

@@ -16,7 +16,7 @@ from simulator.inputs.workload import LARGEST_TOKENS, AtLeastOne, Workload
 from simulator.units import MILLISECOND
 
 Attention = Literal["standard", "bifurcated"]
-KvLayout = Literal["copies", "shared", "rebuilt"]
+KvLayout = Literal["shared", "copies", "rebuilt"]
 Execution = Literal["graph", "compiled", "eager"]
 Routing = Literal["balanced", "uniform", "skewed"]
 LatentForm = Literal["auto", "absorbed", "expanded", "mixed"]
@@ -48,8 +48,9 @@ class Setup(Parallelism):
     kernel
         The way of attention, a name in :data:`simulator.counts.attention.registry.WAYS`.
     kv_layout
-        How standard attention stores the context: one copy per sample, one for all, or one that
-        every step concatenates again. Bifurcated attention always stores one for all.
+        How standard attention stores the context: one for all, as paged engines keep it; one copy
+        per sample, as contiguous caches do; or one that every step concatenates again. Bifurcated
+        attention always stores one for all.
     execution
         CUDA graph, compiled, or eager: plain PyTorch with one kernel per operation.
     weight_dtype, kv_dtype
@@ -83,7 +84,7 @@ class Setup(Parallelism):
 
     attention: Attention = "standard"
     kernel: str = "flash"
-    kv_layout: KvLayout = "copies"
+    kv_layout: KvLayout = "shared"
     execution: Execution = "graph"
     weight_dtype: WeightField = "bf16"
     kv_dtype: KvDtypeField = "bf16"

@@ -259,7 +259,8 @@ def unknown_regime(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
 
     Constants carried to another vendor's GPU hold for dense models with a cache of their own: of 13
     public decode steps of Llama 70B on MI300X 12 are within the carried interval, of 54 of
-    DeepSeek-V3 only 19 (InferenceMAX).
+    DeepSeek-V3 only 19 (InferenceMAX). Reads of one stored context are between the two ends above
+    on every GPU.
 
     Parameters
     ----------
@@ -280,7 +281,6 @@ def unknown_regime(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
     asked = {
         "experts": model.experts is not None,
         "latent attention": model.latent is not None,
-        "one stored context": setup.rereads,
     }
     what = next((name for name, is_asked in asked.items() if is_asked), "")
     return f"no rows are of {what} on GPUs of {vendor}" if what else ""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 # Version of the JSON objects; CHANGELOG.md lists what each version renamed.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Whole numbers above this are not exact in float64, so they are shown as computed.
 LARGEST_EXACT = 2**53
 # A column of sentences is not squeezed below this width while there is another way.

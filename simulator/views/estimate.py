@@ -153,12 +153,13 @@ COMPARE = (
     SCHEMA,
     *columns.named(
         "standard",
-        "shared_storage",
+        "copies",
         "bifurcated",
         "speedup",
     ),
     *columns.SPEEDUP_ENDS,
     *columns.named(
+        "speedup_over_copies",
         "kv_io_ratio",
         "winner",
         "verdict",
@@ -168,10 +169,8 @@ COMPARE = (
     ),
 )
 
+
 # Items of comparisons: one way to store and read the context, compared with standard's.
-VARIANTS = ("standard", "shared_storage", "bifurcated")
-
-
 class Compared(NamedTuple):
     """One way to store and read the context."""
 
@@ -181,8 +180,8 @@ class Compared(NamedTuple):
 
 
 LAYOUTS = {
-    "copies": "a context copy each",
     "shared": "one stored context",
+    "copies": "a context copy each",
     "rebuilt": "rebuilt on every step",
 }
 OVER_STANDARD = Column(
@@ -320,9 +319,9 @@ def _memory_line(result: "Estimate") -> "Text":
 
 
 def compare_object(result: "Comparison", *, explain: bool = False) -> Row:
-    """Return a comparison as a JSON object that nests its three estimates."""
+    """Return a comparison as a JSON object that nests its estimates."""
     answer = columns.as_object(COMPARE, result)
-    answer |= {name: estimate_object(getattr(result, name)) for name in VARIANTS}
+    answer |= {name: estimate_object(item) for name, item in variants(result).items()}
     if result.rule is not None:
         answer["rule"] = columns.as_object(RULE, result.rule)
     if explain:
@@ -338,22 +337,27 @@ def compare_rows(result: "Comparison") -> list[Row]:
         else columns.as_object(columns.without(RULE, "reason"), result.rule)
     )
     return [
-        columns.as_object(VARIANT, Compared(name, getattr(result, name), result.standard))
+        columns.as_object(VARIANT, Compared(name, item, result.standard))
         | {f"rule_{key}": value for key, value in rule.items()}
-        for name in VARIANTS
+        for name, item in variants(result).items()
     ]
 
 
 def variants(result: "Comparison") -> "dict[str, Estimate]":
-    """Return the ways to keep and read the context by name, each once."""
-    found = {f"standard, {LAYOUTS[result.standard.setup.kv_layout]}": result.standard}
-    found.setdefault(f"standard, {LAYOUTS['shared']}", result.shared_storage)
-    return {**found, "bifurcated": result.bifurcated}
+    """Return the ways to keep and read the context, by the names that JSON gives them."""
+    copies = {} if result.copies is None else {"copies": result.copies}
+    return {"standard": result.standard, **copies, "bifurcated": result.bifurcated}
+
+
+def storage_phrase(result: "Estimate") -> str:
+    """Name a way to keep and read the context."""
+    setup = result.setup
+    return "bifurcated" if setup.bifurcated else f"standard, {LAYOUTS[setup.kv_layout]}"
 
 
 def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableType":
     """Return a comparison as a table of its variants, the verdict, and what to change next."""
-    names = variants(result)
+    shown = variants(result).values()
     wanted = (
         Column("variant", "text", heading="variant", wrap=True),
         *columns.pick((*STEP, WITHIN), "step", "80 % within", "tokens/s", part="result"),
@@ -362,11 +366,13 @@ def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableT
         *columns.pick(MEMORY, "memory", "fits", part="result.memory"),
         *columns.pick(STEP, "bound by", part="result"),
     )
-    every = (*result.standard.notes, *result.shared_storage.notes, *result.bifurcated.notes)
+    every = (note for item in shown for note in item.notes)
     parts: list[RenderableType] = [
         question(result.standard, attention=False),
         "",
-        columns.as_table(wanted, [Compared(*item, result.standard) for item in names.items()]),
+        columns.as_table(
+            wanted, [Compared(storage_phrase(item), item, result.standard) for item in shown]
+        ),
         "",
         *verdict(result),
         *columns.notes(text.without_shortage(every)),
@@ -396,10 +402,17 @@ def verdict(result: "Comparison") -> list[str]:
 def _lead(result: "Comparison") -> str:
     """Say whether to bifurcate, and how much faster it is."""
     ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
+    both = {"standard": result.standard.memory, "bifurcated": result.bifurcated.memory}
+    unfit = [name for name, needs in both.items() if not needs.fits]
+    if len(unfit) == 1 and result.verdict not in OPEN:
+        short = text.shortage(both[unfit[0]])
+        return f"[bold]{result.winner.capitalize()} wins[/]: {unfit[0]} is {short} short of memory"
     if result.winner == "tie" and result.verdict not in OPEN:
         likely = f"(speed-up {text.between(low, high)})"
         return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast {likely}"
     said = f"{text.times_as(ratio)} end to end{text.likely(ratio, low, high)}"
+    if len(unfit) == 2:  # noqa: PLR2004
+        return f"[bold]Neither fits in memory[/]: with more of it bifurcated is {said}"
     if result.verdict in OPEN:
         return f"[bold]{result.verdict.capitalize()}[/]: bifurcated is {said}"
     if result.winner == "bifurcated":
@@ -408,12 +421,14 @@ def _lead(result: "Comparison") -> str:
 
 
 def over_stored(result: "Comparison") -> str:
-    """Say the speed-up over one stored context; empty if it is the same."""
-    ratio = result.shared_storage.step_s / result.bifurcated.step_s
-    if abs(result.speedup / ratio - 1) < TIE_MARGIN:
+    """Say the speed-up over one stored context; empty if it does not fit, or it is the same."""
+    if result.stored is result.standard or not result.stored.memory.fits:
+        return ""
+    ratio = result.stored.step_s / result.bifurcated.step_s
+    if result.standard.memory.fits and abs(result.speedup / ratio - 1) < TIE_MARGIN:
         return ""
     times = "no faster" if abs(ratio - 1) < TIE_MARGIN else text.times_as(ratio)
-    return f", {times} over one stored context, as paged caches keep it"
+    return f"; over one stored context, as paged caches keep it, bifurcated is {times}"
 
 
 def rule_phrase(rule: "RuleChoice") -> str:

@@ -27,7 +27,7 @@ def _time(seconds: float) -> str:
 
 
 POINT = (
-    Column("variant", value="deployment.variant"),
+    Column("attention", "text", "deployment.attention", "attention"),
     Column("concurrency", heading="users"),
     Column("ttft_ms", "ms", "served.ttft_s", "TTFT", lambda point: _time(point.served.ttft_s)),
     Column("ttft_ms_low", "ms", "low.ttft_s"),
@@ -65,7 +65,6 @@ WITHIN = Column(
     cell=lambda point: text.within_cell(point.low.tpot_s, point.high.tpot_s),
     spare=True,
 )
-WAY = Column("variant", "text", "deployment.words", "attention")
 INPUTS = columns.without(
     estimate.INPUTS, "attention", "kv_layout", "prompts", "decoded_tokens", "constants"
 )
@@ -121,19 +120,26 @@ def serve_rows(curve: Curve) -> list[Row]:
 def serve_view(curve: Curve) -> "RenderableType":
     """Return a curve as a table."""
     shown = columns.pick(
-        POINT, "users", "TTFT", "TPOT", "tokens/s per user", "tokens/s per GPU", "utilisation"
+        POINT,
+        "attention",
+        "users",
+        "TTFT",
+        "TPOT",
+        "tokens/s per user",
+        "tokens/s per GPU",
+        "utilisation",
     )
-    unfit = [each.words for each in curve.deployments if each.server is None]
+    unfit = [each.attention for each in curve.deployments if each.server is None]
     return columns.stack(
         _question(curve.deployments[0], curve.request, gpu=True),
         "",
         columns.as_table(
-            (WAY, *shown[:3], WITHIN, *shown[3:], *columns.pick(POINT, "USD per million")),
+            (*shown[:4], WITHIN, *shown[4:], *columns.pick(POINT, "USD per million")),
             curve.points,
         ),
         "",
         *(
-            f"{each.words}: up to {each.server.most:,} requests together; "
+            f"{each.attention}: up to {each.server.most:,} requests together; "
             f"{_SATURATES[each.saturates]}."
             for each in curve.deployments
             if each.server is not None
@@ -186,7 +192,7 @@ def load_plan_view(result: LoadPlan) -> "RenderableType":
     """Return a plan for a load as the answer in a sentence, and a table of options."""
     shown = result.options[:MOST_OPTIONS_SHOWN]
     hidden = len(result.options) - len(shown)
-    of_point = columns.within("point", (WAY, *columns.without(POINT, "variant")))
+    of_point = columns.within("point", POINT)
     named = columns.pick(
         of_point,
         "TTFT",
@@ -280,7 +286,7 @@ def _sentence(lead: str, point: Point) -> "Text":
     each, served = point.deployment, point.served
     return columns.line(
         (f"{lead}: ", "bold"),
-        (f"{point.gpus} x {each.alone.gpu.id}, {each.words}", "bold cyan"),
+        (f"{point.gpus} x {each.alone.gpu.id}, {each.attention}", "bold cyan"),
         f" ({text.plural(point.replicas, 'replica')} of {each.gpus}), "
         f"TTFT {format_time(served.ttft_s)} "
         f"({text.interval_phrase(point.low.ttft_s, point.high.ttft_s)}), "

@@ -126,11 +126,6 @@ def plan_view(result: Plan) -> "RenderableType":
     )
     wanted += columns.pick(OPTION, "most samples", "longest context")
     standing = Column(unit="text", cell=lambda option: _standing(option, result), wrap=True)
-    copies = (
-        note
-        for option in shown
-        for note in text.copies_notes(option.result.setup, option.result.workload)
-    )
     return columns.stack(
         estimate.question(result.options[0].result, attention=False, gpu=False),
         "",
@@ -147,7 +142,6 @@ def plan_view(result: Plan) -> "RenderableType":
                 *_price_sentences(result.options),
                 *_unknown_sentences(shown),
                 *_memory_sentences(shown),
-                *dict.fromkeys(copies),
             ]
         ),
     )

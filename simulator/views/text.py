@@ -172,22 +172,6 @@ def within_cell(low_s: float, high_s: float) -> str:
     return interval_phrase(low_s, high_s).removesuffix(", interval not known")
 
 
-def copies_notes(setup: Setup, work: Workload) -> list[str]:
-    """Say that standard attention stores copies, where a paged cache would store one context.
-
-    >>> copies_notes(Setup(kv_layout="shared"), Workload(samples=16))
-    []
-    """
-    if not setup.under("standard").copies or work.samples == 1:
-        return []
-    return [
-        (
-            "Standard attention keeps a context copy for each sample; --kv-layout shared asks for "
-            "one stored context, as paged caches keep it."
-        )
-    ]
-
-
 def times_as(ratio: float) -> str:
     """Say how fast one thing is compared with another.
 

@@ -95,7 +95,7 @@ def test_samples_that_fit_by_hand() -> None:
     Bifurcated, the context takes 4.29 GB once and a sample 64 x 524,288 bytes. Surely, it keeps 2.7
     GiB, and room for 16,384 tokens.
     """
-    setup = Setup(attention="standard", kernel="ideal")
+    setup = Setup(attention="standard", kernel="ideal", kv_layout="copies")
     standard = capacity(estimate(llama_2_7b(), gpu(), setup, Workload()))
     per_token = 2 * (2 * 4096 + 3 * 11_008)
     left = 58_523_168_768 - 1.6 * 2**30 - 8192 * per_token

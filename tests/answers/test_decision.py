@@ -152,7 +152,9 @@ def test_a_summary_counts_the_points_of_the_sweep(name: str) -> None:
     assert found.points == scenario.points == len(found.rows)
     assert [row["speedup"] for row in found.rows] == speedups
     assert found.gained == len([speedup for speedup in speedups if speedup >= 1.1])
-    assert (found.least["speedup"], found.most["speedup"]) == (min(speedups), max(speedups))
+    within = [row["speedup"] for row in found.rows if row["standard_fits"]]
+    assert found.both_fit == len(within)
+    assert (found.least["speedup"], found.most["speedup"]) == (min(within), max(within))
     assert found.standard_fits == sum(int(block["standard_fits"].sum()) for block in blocks)
     assert found.bifurcated_fits == sum(int(block["bifurcated_fits"].sum()) for block in blocks)
 

@@ -104,7 +104,7 @@ def test_a_group_needs_a_link() -> None:
         (deepseek_v3(), {"routing_exponent": 1.5}, "Only skewed routing has an exponent"),
         (mistral_7b(), {"tree": "1K,64x2", "attention": "bifurcated"}, "level of the tree is read"),
         (mistral_7b(), {"tree": "1K+64x2", "attention": "bifurcated"}, "below them: level1."),
-        (mistral_7b(), {"attention": "standard", "samples": 500}, "Does not fit"),
+        (mistral_7b(), {"kv_layout": "copies", "samples": 500}, "Does not fit"),
         (llama_3_70b(), {"tensor_parallel": 8}, "one GPU of the group"),
         (llama_2_7b(kv_heads=1), {"tensor_parallel": 2}, "copy of KV heads"),
         (deepseek_v3(), {"tensor_parallel": 2}, "copy of the latent cache"),

@@ -74,14 +74,14 @@ def shows_what_compare_says(opened: Page, **question: Any) -> None:
         assert cell(opened, "Fits in", way) == fits_phrase(step.memory)
     assert cell(opened, "Speed-up", "bifurcated") == f"{result.speedup:.2f}x"
     remarks = opened.locator("#remarks").inner_text()
-    if result.standard.memory.fits or not result.shared_storage.memory.fits:
+    if result.standard.memory.fits or not result.stored.memory.fits:
         ends = f"{result.speedup_low:.2f} and {result.speedup_high:.2f}"
         known = f"The speed-up lies between {ends}."
         unknown = "Between which values the speed-up lies is not known."
         assert (known if result.speedup_high < inf else unknown) in remarks
     else:
         assert "The speed-up over one stored context lies between" in remarks
-    over = result.shared_storage.step_s / result.bifurcated.step_s
+    over = result.stored.step_s / result.bifurcated.step_s
     if abs(result.speedup / over - 1) > TIE_MARGIN and result.standard.memory.fits:
         assert f"keep it, bifurcated is {over:.2f} times as fast." in remarks
 
@@ -287,7 +287,7 @@ def test_the_headline_is_what_compare_advises(
     assert same == (samples == 1)
     if once:
         more = result.advice.partition("; ")[2].partition(". Then")[0]
-        gain = result.standard.step_s / result.shared_storage.step_s
+        gain = result.standard.step_s / result.stored.step_s
         assert said.endswith(f"; {more}")
         assert f": {gain:.2f}x as fast, " in said
 

@@ -92,11 +92,12 @@ ESTIMATE: dict[str, Any] = {
 COMPARE: dict[str, Any] = {
     "schema_version": int,
     "standard": ESTIMATE,
-    "shared_storage": ESTIMATE,
+    "copies": ESTIMATE,
     "bifurcated": ESTIMATE,
     "speedup": float,
     "speedup_low": float,
     "speedup_high": float,
+    "speedup_over_copies": float,
     "kv_io_ratio": float,
     "winner": str,
     "verdict": str,
@@ -192,7 +193,7 @@ PLAN: dict[str, Any] = {
     "notes": [str],
 }
 POINT: dict[str, Any] = {
-    "variant": str,
+    "attention": str,
     "concurrency": int,
     "ttft_ms": OptionalNumber,
     "ttft_ms_low": OptionalNumber,
@@ -330,8 +331,19 @@ def test_compare_has_the_documented_fields() -> None:
     )
     ratio = standard["kv_bytes_read"] / bifurcated["kv_bytes_read"]
     assert answer["kv_io_ratio"] == ratio == 16 * (8192 + 64) / (8192 + 16 * 64)
-    assert answer["shared_storage"]["kv_bytes_read"] == standard["kv_bytes_read"]
-    assert answer["shared_storage"]["memory"]["kv_bytes"] == bifurcated["memory"]["kv_bytes"]
+    copies = answer["copies"]
+    assert copies["kv_bytes_read"] == standard["kv_bytes_read"]
+    assert standard["memory"]["kv_bytes"] == bifurcated["memory"]["kv_bytes"]
+    assert answer["speedup_over_copies"] == copies["step_ms"] / bifurcated["step_ms"]
+
+
+def test_compare_over_copies_has_its_fields() -> None:
+    """The question's own layout is standard's: there are no other copies to compare with."""
+    answer = bifurcate("compare", *QUESTION, "--kv-layout", "copies").json
+    check(answer, {**COMPARE, "copies": type(None), "speedup_over_copies": type(None)}, "compare")
+    stored = bifurcate("compare", *QUESTION).json
+    assert answer["standard"] == stored["copies"]
+    assert answer["speedup"] == stored["speedup_over_copies"]
 
 
 def test_compare_with_a_rule_has_its_fields() -> None:
@@ -340,7 +352,7 @@ def test_compare_with_a_rule_has_its_fields() -> None:
     check(answer, {**COMPARE, "rule": RULE}, "compare")
     rule = answer.pop("rule")
     assert answer == bifurcate("compare", *QUESTION).json
-    assert rule["step_ms"] == answer["shared_storage"]["step_ms"]
+    assert rule["step_ms"] == answer["standard"]["step_ms"]
     assert rule["best_step_ms"] == answer["bifurcated"]["step_ms"]
     assert rule["cost_ms"] == pytest.approx(rule["step_ms"] - rule["best_step_ms"])
     table = bifurcate("compare", *QUESTION[:-1], "--rule", "vllm", "--format", "csv").text
@@ -394,7 +406,7 @@ def test_plan_has_the_documented_fields() -> None:
     assert costs == sorted(costs)
     assert answer["target_step_ms"] == pytest.approx(10)
     assert answer["cheapest"]["step_ms"] <= 10
-    assert answer["inputs"]["kv_layout"] == "copies"
+    assert answer["inputs"]["kv_layout"] == "shared"
     for item in answer["options"]:
         assert item["meets_target"] == (item["fits"] and item["step_ms"] <= 10)
         cost = item["usd_per_hour"] / 3600 / item["tokens_per_s"] * 1e6
@@ -412,11 +424,7 @@ def test_serve_has_the_documented_fields() -> None:
     """serve --json has every documented field; a user's tokens are one over TPOT."""
     answer = bifurcate("serve", *QUESTION, "--output-len", "128").json
     check(answer, SERVE, "serve")
-    assert {item["variant"] for item in answer["points"]} == {
-        "standard",
-        "shared_storage",
-        "bifurcated",
-    }
+    assert {item["attention"] for item in answer["points"]} == {"standard", "bifurcated"}
     for item in answer["points"]:
         assert item["tokens_per_s_per_user"] == pytest.approx(1e3 / item["tpot_ms"])
         assert item["tokens_per_s"] == pytest.approx(16 * 128 * item["requests_per_s"])

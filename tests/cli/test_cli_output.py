@@ -59,14 +59,14 @@ def test_the_suffix_yields_to_the_format(tmp_path: Path) -> None:
     """--format decides, whatever the file is called."""
     target = tmp_path / "answer.csv"
     assert bifurcate("estimate", *QUESTION, "--json", "-o", str(target)).code == 0
-    assert json.loads(target.read_text(encoding="utf-8"))["schema_version"] == 2
+    assert json.loads(target.read_text(encoding="utf-8"))["schema_version"] == 3
 
 
 def test_compare_csv_has_the_numbers_of_the_answer() -> None:
     """The CSV of compare reads back as the numbers of the comparison, counts exactly."""
     result = simulator.compare("llama-3.1-8b", samples=16, context_tokens="8K")
     rows = rows_of(bifurcate("compare", *QUESTION, "--format", "csv").text)
-    assert [row["variant"] for row in rows] == ["standard", "shared_storage", "bifurcated"]
+    assert [row["variant"] for row in rows] == ["standard", "copies", "bifurcated"]
     for row in rows:
         item = getattr(result, row["variant"])
         assert row["step_ms"] == f"{item.step_s / 1e-3:.9g}"

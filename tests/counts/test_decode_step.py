@@ -92,7 +92,8 @@ def test_prefill_does_not_depend_on_the_samples() -> None:
         for samples in (1, 50)
     )
     assert one == many
-    *same, broadcast = prefill_operations(mistral_7b(), Setup(), work.but(samples=50))
+    copies = Setup(kv_layout="copies")
+    *same, broadcast = prefill_operations(mistral_7b(), copies, work.but(samples=50))
     assert same == one
     context = 3 * 1000 * 4096
     assert (broadcast.bytes_read, broadcast.bytes_written) == (context, 50 * context)

@@ -402,12 +402,7 @@ def test_only_the_slower_of_device_and_host_is_unsure(spreads: dict[str, Spread]
         ("llama-3.1-70b", "h100-sxm", {"tensor_parallel": 16}, "no rows are of more than 8 GPUs"),
         ("llama-3.1-70b", "h100-sxm", {"tensor_parallel": 16, "constants": "peak"}, ""),
         ("llama-3.1-70b", "mi300x", {}, ""),
-        (
-            "llama-3.1-70b",
-            "mi300x",
-            {"kv_layout": "shared"},
-            "no rows are of one stored context on GPUs of AMD",
-        ),
+        ("llama-3.1-70b", "mi300x", {"kv_layout": "copies"}, ""),
         ("mixtral-8x7b", "mi300x", {}, "no rows are of experts on GPUs of AMD"),
         ("mixtral-8x7b", "h200-sxm", {}, ""),
     ],

@@ -226,7 +226,7 @@ def test_every_assumption_is_there() -> None:
     found = report(load_scenario("code-sampling-8k"))
     read = Page(report_page(found))
     first = found.decisions[0].first
-    for note in first.comparison.shared_storage.notes:
+    for note in first.comparison.standard.notes:
         assert note in read.words
     for choice in found.decisions[0].choices:
         assert choice.gpu.content_hash in read.words

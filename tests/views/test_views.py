@@ -4,7 +4,6 @@ import io
 import re
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -25,7 +24,6 @@ from simulator.views.estimate import (
 )
 from simulator.views.generate import generate_view
 from simulator.views.plan import MOST_OPTIONS_SHOWN, plan_view
-from simulator.views.quality import quality_view
 from simulator.views.text import fits_between, interval_phrase, samples_phrase
 
 
@@ -74,9 +72,10 @@ def test_a_comparison_shows_its_own_numbers() -> None:
     """Every variant's step, ratio, KV bytes and memory stand in its row."""
     result = simulator.compare("llama-2-7b", samples=16, context_tokens="8K")
     rows = {line[:29].strip(): line for line in shown(compare_view(result)).splitlines()[3:7]}
+    assert result.copies is not None
     variants = {
-        "standard, a context copy each": result.standard,
-        "standard, one stored context": result.shared_storage,
+        "standard, one stored context": result.standard,
+        "standard, a context copy each": result.copies,
         "bifurcated": result.bifurcated,
     }
     for name, item in variants.items():
@@ -90,11 +89,29 @@ def test_a_comparison_shows_its_own_numbers() -> None:
     assert "4.83 GB" in rows["bifurcated"]
 
 
-def test_shared_storage_is_not_shown_twice() -> None:
-    """Where standard attention keeps one context anyway, there are two rows and not three."""
-    text = shown(compare_view(simulator.compare("llama-2-7b", kv_layout="shared")))
-    assert text.count("standard, one stored context") == 1
-    assert "a context copy each" not in text
+@pytest.mark.parametrize("layout", ["copies", "rebuilt"])
+def test_who_asks_about_another_layout_sees_that_one(layout: str) -> None:
+    """Standard attention has one row then, and what storing the context once gains is told."""
+    result = simulator.compare("llama-2-7b", samples=8, kv_layout=layout)
+    assert "standard, one stored context" not in shown(compare_view(result))
+    gain = result.standard.step_s / result.stored.step_s
+    assert f"storing the context once alone, as paged caches do, is {gain:.2f} times" in told(
+        result
+    )
+
+
+def test_no_gain_is_told_over_what_does_not_fit() -> None:
+    """64 copies of 8K exceed an H100: the figure is that over one stored context, which fits."""
+    result = simulator.compare("llama-2-7b", samples=64, context_tokens="8K", kv_layout="copies")
+    text = told(result)
+    over = result.stored.step_s / result.bifurcated.step_s
+    assert result.stored.memory.fits
+    assert not result.standard.memory.fits
+    assert f"{result.speedup:.2f} times" not in text
+    assert text.startswith("Bifurcated wins: standard is ")
+    assert f"as paged caches keep it, bifurcated is {over:.2f} times as fast" in text
+    neither = simulator.compare("llama-2-7b", "l4", samples=64, context_tokens="64K")
+    assert told(neither).startswith("Neither fits in memory: with more of it bifurcated is ")
 
 
 def test_the_ratio_of_bytes_is_never_sold_as_the_speed_up() -> None:
@@ -209,36 +226,15 @@ def test_break_even_points_are_said_plainly(
 
 def test_the_gain_over_one_stored_context_is_told_where_it_is_another() -> None:
     """Copies cost reads that a paged cache saves: its users gain less, and read so at once."""
-    result = simulator.compare("llama-3.1-8b", "h100-sxm", samples=16, context_tokens="8K")
-    over = result.shared_storage.step_s / result.bifurcated.step_s
-    assert f"{over:.2f} times as fast over one stored context" in told(result)
-    few = simulator.compare("qwen2.5-7b", "h100-sxm", samples=40, context_tokens="1K")
-    assert "no faster over one stored context, as paged caches keep it" in told(few)
-    stored = simulator.compare("llama-3.1-8b", "h100-sxm", samples=16, kv_layout="shared")
+    asked = partial(simulator.compare, gpu="h100-sxm", kv_layout="copies")
+    result = asked("llama-3.1-8b", samples=16, context_tokens="8K")
+    over = result.stored.step_s / result.bifurcated.step_s
+    told_over = "over one stored context, as paged caches keep it, bifurcated is"
+    assert f"{told_over} {over:.2f} times as fast" in told(result)
+    few = asked("qwen2.5-7b", samples=40, context_tokens="1K")
+    assert f"{told_over} no faster" in told(few)
+    stored = simulator.compare("llama-3.1-8b", "h100-sxm", samples=16)
     assert "over one stored context" not in told(stored)
-
-
-@pytest.mark.parametrize(
-    ("view", "answer"),
-    [
-        (plan_view, partial(simulator.plan, gpus=["h100-sxm"], tensor_parallel_sizes=[1])),
-        (quality_view, partial(simulator.quality, success_rate=0.1)),
-        (
-            generate_view,
-            lambda model, **work: {
-                name: simulator.generate(model, attention=name, output_tokens=8, **work)
-                for name in ATTENTIONS
-            },
-        ),
-    ],
-    ids=["plan", "quality", "generate"],
-)
-def test_a_baseline_of_copies_is_called_one(view: Any, answer: Any) -> None:
-    """Where one stored context has no row of its own, users of paged caches are told to ask."""
-    copies = shown(view(answer("llama-3.1-8b", samples=4, context_tokens="1K")))
-    stored = shown(view(answer("llama-3.1-8b", samples=4, context_tokens="1K", kv_layout="shared")))
-    assert "--kv-layout shared" in copies
-    assert "--kv-layout" not in stored
 
 
 def test_a_loss_is_called_a_loss() -> None:

@@ -340,7 +340,7 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 def _flash(shape: AttentionShape, attention: Attention) -> list[Operation]:
     """Return flash decoding: standard over copies of the keys, or bifurcated."""
-    return attention_of(shape, Setup().under(attention))
+    return attention_of(shape, Setup(kv_layout="copies").under(attention))
 
 
 def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
