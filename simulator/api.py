@@ -165,6 +165,7 @@ def plan_load(
     cached_tokens: Size | None = None,
     ttft_ms: float | None = None,
     tpot_ms: float | None = None,
+    percentile: float | None = None,
     gpus_at_most: Size | None = None,
     most_sequences: Size | None = None,
     tensor_parallel_sizes: Sequence[Size] | None = None,
@@ -178,8 +179,10 @@ def plan_load(
     Parameters
     ----------
     requests_per_s, ttft_ms, tpot_ms
-        Requests that arrive in a second; the longest acceptable mean times to the first token and
-        per token after it [ms].
+        Requests that arrive in a second; the longest acceptable times to the first token and per
+        token after it [ms].
+    percentile
+        Percentage of the requests that keep to these; None for their means.
     output_tokens, cached_tokens, most_sequences
         As for :func:`serve`.
     gpus_at_most
@@ -190,7 +193,9 @@ def plan_load(
     from simulator.answers.load_plan import Targets
     from simulator.answers.load_plan import plan_load as answer
 
-    targets = read_limits(requests_per_s=requests_per_s, ttft_ms=ttft_ms, tpot_ms=tpot_ms)
+    targets = read_limits(
+        requests_per_s=requests_per_s, ttft_ms=ttft_ms, tpot_ms=tpot_ms, percentile=percentile
+    )
     limits = read_limits(
         gpus_at_most=gpus_at_most,
         most_sequences=most_sequences,

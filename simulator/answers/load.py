@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from simulator.answers.estimate import Estimate, estimate, memory_on
-from simulator.answers.price import cost_per_million_tokens, price_of
+from simulator.answers.price import HOURS_PER_MONTH, cost_per_million_tokens, price_of
 from simulator.counts.request import decode_steps
 from simulator.counts.transformer import decode_operations, mixed_operations, prefill_operations
 from simulator.errors import WorkloadError
@@ -209,6 +209,24 @@ class Point:
     def tokens_per_s_per_user(self) -> float:
         """Tokens a second that a reader of one sample sees."""
         return 1 / self.served.tpot_s
+
+    @property
+    def headroom(self) -> float:
+        """Share of the most that it carries which is left."""
+        return max(0.0, 1 - self.served.utilisation)
+
+    def ttft_at(self, share: float) -> float | None:
+        """Return the time in which a share of requests have their first token, if known. [s]."""
+        return None if self.served.spread is None else self.served.spread.ttft_at(share)
+
+    def tpot_at(self, share: float) -> float | None:
+        """Return the time per output token that a share of requests keep, if known. [s]."""
+        return None if self.served.spread is None else self.served.spread.tpot_at(share)
+
+    @property
+    def usd_per_month(self) -> float | None:
+        """Price of all GPUs in a month of 730 hours, None where unknown. [USD]."""
+        return None if self.usd_per_hour is None else HOURS_PER_MONTH * self.usd_per_hour
 
     @property
     def usd_per_hour(self) -> float | None:

@@ -239,6 +239,7 @@ _NUMBERS = (
     "ttft_ms",
     "tpot_ms",
     "requests_per_s",
+    "percentile",
     "price_per_hour",
     "target_request_s",
     "success_rate",

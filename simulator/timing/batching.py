@@ -77,6 +77,11 @@ class Server:
         return min(float(self.ended_per_s[-1]), 1 / float(self.occupied_s[-1]))
 
     @property
+    def alone_s(self) -> float:
+        """Time of a request that has the server to itself. [s]."""
+        return float(self.prefill_s[0] + self.decode_steps * self.step_s[0])
+
+    @property
     def prefill_share(self) -> float:
         """Share of the time that prefills take at the most requests a second."""
         return min(1.0, self.capacity_per_s * float(self.occupied_s[-1]))
