@@ -13,7 +13,7 @@ from simulator.answers.load import (
     at_rate,
     deployments,
 )
-from simulator.answers.plan import DEFAULT_TENSOR_PARALLEL_SIZES
+from simulator.answers.plan import layouts
 from simulator.answers.price import price_of
 from simulator.answers.search import smallest
 from simulator.counts.attention.registry import find_way
@@ -28,8 +28,6 @@ VERDICTS: tuple[Verdict, ...] = ("meets", "maybe", "no")
 # The beginning of what is said of deployments on which a request does not fit.
 UNFIT = "a request does not fit on "
 HUNDRED = 100
-# Stages of the pipelines over several nodes that are tried for a model that one node does not hold.
-STAGES = (2, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,14 +144,15 @@ def plan_load(
     targets: Targets,
     *,
     gpus_at_most: int | None = None,
-    tensor_parallel_sizes: Sequence[int] = DEFAULT_TENSOR_PARALLEL_SIZES,
+    tensor_parallel_sizes: Sequence[int] | None = None,
     attentions: Sequence[Attention] = ATTENTIONS,
     most_sequences: int = MOST_SEQUENCES,
     usd_per_hour: float | None = None,
 ) -> LoadPlan:
     """Find the replicas that each GPU, way to lay the model over GPUs, and attention needs.
 
-    Requests are split evenly over the replicas, at random. See :func:`layouts` for the ways.
+    Requests are split evenly over the replicas, at random. The ways are those of
+    :func:`~simulator.answers.plan.layouts`.
 
     Parameters
     ----------
@@ -177,8 +176,8 @@ def plan_load(
     most = inf if gpus_at_most is None else gpus_at_most
     options: list[LoadOption] = []
     skipped: dict[str, None] = {}
-    for gpu, profile in {gpu.id: gpu for gpu in gpus}.items():
-        price, held = price_of(profile, usd_per_hour), False
+    for gpu in {gpu.id: gpu for gpu in gpus}.values():
+        price, held = price_of(gpu, usd_per_hour), False
         for way in layouts(model, setup, tensor_parallel_sizes):
             if held and way.pipeline_parallel > setup.pipeline_parallel:
                 break
@@ -186,20 +185,26 @@ def plan_load(
                 skipped[f"{way.gpus} GPUs of a group are more than gpus_at_most = {most}"] = None
                 continue
             try:
-                found = deployments(
-                    model, profile, way, request, attentions=attentions, most_sequences=most_sequences
+                ways = deployments(
+                    model,
+                    gpu,
+                    way,
+                    request,
+                    attentions=attentions,
+                    most_sequences=most_sequences,
                 )
             except WorkloadError as error:
                 skipped[str(error)] = None
                 continue
-            unfit = [each.attention for each in found if each.server is None]
+            fit = [each for each in ways if each.server is not None]
+            unfit = [each.attention for each in ways if each.server is None]
             if unfit:
-                which = "" if len(unfit) == len(found) else f" ({', '.join(unfit)})"
-                skipped[f"{UNFIT}{way.gpus} x {gpu}{which}"] = None
-            for each in found:
-                if each.server is not None:
-                    held = True
-                    options += _options(each, targets, most / way.gpus, price)
+                which = f" ({', '.join(unfit)})" if fit else ""
+                skipped[f"{UNFIT}{way.gpus} x {gpu.id}{which}"] = None
+            held = held or bool(fit)
+            options += [
+                option for each in fit for option in _options(each, targets, most / way.gpus, price)
+            ]
     if not options:
         raise WorkloadError("nothing to plan with: " + ("; ".join(skipped) or "no GPU given"))
     ranked = sorted(options, key=_order)
@@ -215,35 +220,6 @@ def plan_load(
         cheapest_maybe=first("maybe"),
         skipped=tuple(skipped),
     )
-
-
-def layouts(model: ModelShape, setup: Setup, sizes: Sequence[int]) -> list[Setup]:
-    """Return the ways to lay a model over GPUs that are worth a trial, pipelines last.
-
-    Tensor parallelism of each size. If the setup says nothing of the others: for experts also
-    data-parallel groups of one GPU, which share them; and pipelines of nodes, for models that the
-    largest group does not hold.
-
-    Parameters
-    ----------
-    model, setup
-        What is decoded, and how.
-    sizes
-        GPUs of a group or of a stage.
-    """
-    sizes = list(dict.fromkeys(sizes))
-    ways = [setup.but(tensor_parallel=size) for size in sizes]
-    if setup.gpus > setup.tensor_parallel:
-        return ways
-    alone = setup.but(tensor_parallel=1)
-    if model.experts is not None:
-        count = model.experts.count
-        ways += [
-            alone.but(data_parallel=size, expert_parallel=size)
-            for size in sizes
-            if size > 1 and count % size == 0
-        ]
-    return [*ways, *(ways[-1].but(pipeline_parallel=stages) for stages in STAGES)]
 
 
 def _options(
@@ -278,7 +254,9 @@ def _options(
         return None if enough is None else with_replicas(enough)
 
     surely = fewest(deployment.slowest)
-    may = fewest(deployment.server) or fewest(deployment.fastest)
+    # Where the interval is not known, its lower end are the published peaks, which nobody reaches.
+    known = deployment.alone.interval_known
+    may = fewest(deployment.server) or (fewest(deployment.fastest) if known else None)
     found = [option for option in (surely, may) if option is not None]
     if len(found) == 2 and found[0].point.replicas <= found[1].point.replicas:  # noqa: PLR2004
         found.pop()

@@ -29,10 +29,10 @@ from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.files import validate
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
+from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, load_scenario, verdict_of
 from simulator.inputs.scenario import Verdict as Expectation
-from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.setup import ATTENTIONS, Setup, ask
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload

@@ -1034,9 +1034,7 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     return operations
 
 
-def _exchange(
-    shard: Shard, experts: Experts, routed: RoutedExperts, name: str
-) -> Operation:
+def _exchange(shard: Shard, experts: Experts, routed: RoutedExperts, name: str) -> Operation:
     """Return the tokens' way to the GPUs of their experts, or back.
 
     The GPUs of a group send different tokens of it. Each token goes to every GPU of each expert

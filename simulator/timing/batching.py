@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Percentiles hold while the memory is full in less than this share of the time, up to this share of
 # the most requests a second (tests/timing/test_batching.py); beyond, queues for memory decide.
 _SELDOM_FULL, _FARTHEST = 0.01, 0.8 + 1e-9
-# States of less chance than this are left out of percentiles; points of a step at which one arrives.
+# States of less chance than this are left out of percentiles; moments of a step to arrive at.
 _LEAST_CHANCE, _MOST_STATES, _ARRIVALS = 1e-6, 32, 16
 # Halvings of an interval that holds a percentile, and the means within which it is searched.
 _HALVINGS, _FARTHEST_MEANS = 40, 64

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from simulator.answers.verdict import OPEN, TIE_MARGIN
 from simulator.inputs.model import count_parameters
+from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.setup import ATTENTIONS, PROCESS, Setup
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
@@ -31,6 +32,8 @@ MODEL = (
     ),
 )
 GPU = Column("gpu", value="gpu.id")
+PARALLELISM = tuple(Column(name, value=f"setup.{name}") for name in Parallelism.model_fields)
+GROUP = Column(heading="group", cell=lambda result: result.setup.words or "1")
 # The sizes and the setup of a question, in the order of the columns.
 SIZES = tuple(name for name in Workload.model_fields if name != "tree")
 SETTINGS = tuple(name for name in Setup.model_fields if name not in PROCESS)

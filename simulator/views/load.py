@@ -1,13 +1,16 @@
 """Answers about a load: a deployment's curve over concurrency, and GPUs for requests a second."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import memory_notes, model_notes
+from simulator.answers.launch import VERSION, launch_line
 from simulator.answers.load import Curve, Deployment, Point, Request
 from simulator.answers.load_plan import UNFIT, LoadOption, LoadPlan
+from simulator.inputs.parallelism import Parallelism
+from simulator.timing.batching import closed_loop
 from simulator.units import format_time
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
@@ -26,6 +29,11 @@ def _time(seconds: float) -> str:
     return "grows" if seconds == inf else format_time(seconds)
 
 
+def _at(name: str, share: float) -> Callable[[Point], float | None]:
+    """Return the function of a point that gives a percentile of one of its times."""
+    return lambda point: (point.ttft_at if name == "ttft" else point.tpot_at)(share)
+
+
 POINT = (
     Column("attention", "text", "deployment.attention", "attention"),
     Column("concurrency", heading="users"),
@@ -35,6 +43,11 @@ POINT = (
     Column("tpot_ms", "ms", "served.tpot_s", "TPOT", lambda point: _time(point.served.tpot_s)),
     Column("tpot_ms_low", "ms", "low.tpot_s"),
     Column("tpot_ms_high", "ms", "high.tpot_s"),
+    *(
+        Column(f"{name}_ms_p{percent}", "ms", _at(name, percent / 100))
+        for name in ("ttft", "tpot")
+        for percent in (50, 90, 99)
+    ),
     Column("tokens_per_s_per_user", "1/s", heading="tokens/s per user"),
     Column("tokens_per_s_per_gpu", "1/s", heading="tokens/s per GPU"),
     Column("tokens_per_s", "1/s"),
@@ -46,6 +59,7 @@ POINT = (
         heading="utilisation",
         cell=lambda point: f"{point.served.utilisation:.0%}",
     ),
+    Column("headroom"),
     Column("saturates", "text", "deployment.saturates", "saturates"),
     Column(
         "usd_per_hour",
@@ -53,6 +67,7 @@ POINT = (
         heading="USD/h",
         cell=lambda point: text.money(point.usd_per_hour, 2),
     ),
+    Column("usd_per_month", "USD"),
     Column(
         "usd_per_million_tokens",
         "USD",
@@ -69,8 +84,12 @@ INPUTS = columns.without(
     estimate.INPUTS, "attention", "kv_layout", "prompts", "decoded_tokens", "constants"
 )
 MEANS = (
-    "TTFT and TPOT are means. Memory bounds what is held on average; engines preempt requests "
-    "beyond it."
+    "TTFT and TPOT are means, unless a percentile is named. Memory bounds what is held on average; "
+    "engines preempt requests beyond it."
+)
+_GROUPS = (
+    "Data-parallel groups are taken to prefill at the same time and to visit all experts alike: "
+    "the best that engines do."
 )
 REQUEST = (Column("output_tokens"), Column("cached_tokens", value="stored_tokens"))
 OPTION = (
@@ -78,18 +97,20 @@ OPTION = (
     Column("missed", "text", lambda option: ", ".join(option.missed)),
     Column("gpu", "text", "point.deployment.alone.gpu.id", "GPU"),
     Column("gpus", value="point.gpus", heading="GPUs"),
-    Column("tensor_parallel", value="point.deployment.gpus", heading="TP"),
+    *columns.within("point.deployment.alone", (*estimate.PARALLELISM, estimate.GROUP)),
     Column("replicas", value="point.replicas", heading="x"),
     *columns.within("point", columns.without(POINT, "concurrency")),
     Column("price", "text", lambda option: option.point.price and option.point.price.told),
     Column("price_source", "text", lambda option: option.point.price and option.point.price.source),
     Column("price_comparable", "bool", "comparable"),
     Column("constants", value="point.deployment.alone.rates.origin"),
+    Column("launch", "text", lambda option: launch_line(option.point.deployment)),
 )
 TARGETS = (
     Column("requests_per_s"),
     Column("ttft_ms", "ms", "ttft_s"),
     Column("tpot_ms", "ms", "tpot_s"),
+    Column("percentile"),
 )
 
 
@@ -111,7 +132,7 @@ def serve_rows(curve: Curve) -> list[Row]:
     asked = {
         "model": first.model.name,
         "gpu": first.gpu.id,
-        "tensor_parallel": first.setup.tensor_parallel,
+        **columns.as_object(estimate.PARALLELISM, first),
         **_sizes(curve.request),
     }
     return [asked | columns.as_object(POINT, point) for point in curve.points]
@@ -161,7 +182,7 @@ def load_plan_object(result: LoadPlan) -> Row:
     first = result.options[0].point.deployment
     return {
         "schema_version": columns.SCHEMA_VERSION,
-        "inputs": _inputs(columns.without(INPUTS, "gpu", "tensor_parallel"), first, result.request),
+        "inputs": _inputs(columns.without(INPUTS, "gpu", *Parallelism.model_fields), first, result.request),
         "targets": columns.as_object(TARGETS, result.targets),
         **{
             name: None if option is None else columns.as_object(OPTION, option)
@@ -193,10 +214,10 @@ def load_plan_view(result: LoadPlan) -> "RenderableType":
     shown = result.options[:MOST_OPTIONS_SHOWN]
     hidden = len(result.options) - len(shown)
     of_point = columns.within("point", POINT)
+    percent = result.targets.percentile
     named = columns.pick(
-        of_point,
-        "TTFT",
-        "TPOT",
+        (*of_point, *_percentiles(percent)),
+        *(("TTFT", "TPOT") if percent is None else (f"TTFT p{percent:g}", f"TPOT p{percent:g}")),
         "tokens/s per user",
         "tokens/s per GPU",
         "utilisation",
@@ -211,7 +232,7 @@ def load_plan_view(result: LoadPlan) -> "RenderableType":
         "",
         columns.as_table(
             (
-                *columns.pick(OPTION, "GPU", "GPUs", "TP", "x"),
+                *columns.pick(OPTION, "GPU", "GPUs", "group", "x"),
                 *columns.pick(of_point, "attention"),
                 *named,
                 Column(unit="text", cell=lambda option: _standing(option, result), wrap=True),
@@ -227,6 +248,23 @@ def load_plan_view(result: LoadPlan) -> "RenderableType":
             ]
         ),
     )
+
+
+def _percentiles(percent: float | None) -> list[Column]:
+    """Return the columns of a table that has a percentile in place of the means."""
+    if percent is None:
+        return []
+
+    def column(name: str) -> Column:
+        at = _at(name.lower(), percent / 100)
+
+        def cell(option: LoadOption) -> str:
+            seconds = at(option.point)
+            return "not known" if seconds is None else format_time(seconds)
+
+        return Column(heading=f"{name} p{percent:g}", cell=cell)
+
+    return [column("TTFT"), column("TPOT")]
 
 
 def _inputs(wanted: Iterable[Column], deployment: Deployment, request: Request) -> Row:
@@ -262,6 +300,8 @@ def _answers(result: LoadPlan) -> "list[Text]":
     ]
     load = f"{result.targets.requests_per_s:g} requests/s"
     asked = f"{load}{' within ' if limits else ''}{' and '.join(limits)}"
+    if result.targets.percentile is not None and limits:
+        asked += f" for {result.targets.percentile:g} % of them"
     if all(option.verdict == "no" for option in result.options):
         return [columns.line((f"No option carries {asked}.", "bold red"))]
     sure, maybe = result.cheapest, result.cheapest_maybe
@@ -273,6 +313,10 @@ def _answers(result: LoadPlan) -> "list[Text]":
         said.append(_sentence(f"{lead}, {asked}", result.options[0].point))
     if maybe is not None and (sure is None or _usd(maybe) < _usd(sure)):
         said.append(_sentence(f"Cheapest that may carry {asked}", maybe.point))
+    chosen = sure or maybe or result.options[0]
+    if line := launch_line(chosen.point.deployment):
+        servers = f"each of {chosen.point.replicas} servers" if chosen.point.replicas > 1 else "it"
+        said.append(columns.line((f"To start {servers} ({VERSION}): ", "bold"), line))
     return said
 
 
@@ -292,7 +336,8 @@ def _sentence(lead: str, point: Point) -> "Text":
         f"({text.interval_phrase(point.low.ttft_s, point.high.ttft_s)}), "
         f"TPOT {format_time(served.tpot_s)} "
         f"({text.interval_phrase(point.low.tpot_s, point.high.tpot_s)}), "
-        f"{text.money(point.usd_per_hour, 2)} USD/h, "
+        f"{point.headroom:.0%} headroom, {text.money(point.usd_per_hour, 2)} USD/h "
+        f"({text.money(point.usd_per_month, 0)} a month), "
         f"{text.money(point.usd_per_million_tokens, 3)} USD per million tokens.",
     )
 
@@ -303,6 +348,8 @@ def _standing(option: LoadOption, result: LoadPlan) -> str:
     each = option.point.deployment
     if option.verdict == "no" and "load" in option.missed:
         why = f": {each.saturates} saturates"
+    elif option.verdict == "no" and (floor := _floor(option, result)):
+        why = f": {floor}"
     elif option.verdict == "maybe" and each.slowest is None:
         why = ": interval not known" if not each.alone.interval_known else ": may not fit"
     marks = [f"{option.verdict}{why}"]
@@ -314,11 +361,31 @@ def _standing(option: LoadOption, result: LoadPlan) -> str:
     return ", ".join(marks)
 
 
+def _floor(option: LoadOption, result: LoadPlan) -> str:
+    """Say that even a request that has the GPUs to itself misses a target; empty if none does."""
+    server, targets = option.point.deployment.server, result.targets
+    if server is None:
+        return ""
+    alone = closed_loop(server, 1)
+    pairs = (("TTFT", alone.ttft_s, targets.ttft_s), ("TPOT", alone.tpot_s, targets.tpot_s))
+    return ", ".join(
+        f"{name} is {format_time(found)} alone"
+        for name, found, most in pairs
+        if most is not None and found > most
+    )
+
+
 def _skipped(reasons: Sequence[str]) -> list[str]:
     """Return what could not be tried, one note for all that does not fit."""
-    unfit = [reason.removeprefix(UNFIT) for reason in reasons if reason.startswith(UNFIT)]
     others = [reason for reason in reasons if not reason.startswith(UNFIT)]
-    return [*others, *([f"A request does not fit on {', '.join(unfit)}."] if unfit else [])]
+    # Of each GPU only the most of them: fewer do not hold it either.
+    most: dict[str, str] = {}
+    for reason in reasons:
+        if reason.startswith(UNFIT):
+            size, _, gpu = reason.removeprefix(UNFIT).partition(" x ")
+            most[gpu] = size
+    unfit = ", ".join(f"{size} x {gpu}" for gpu, size in most.items())
+    return [*others, *([f"A request does not fit on {unfit}, or fewer."] if unfit else [])]
 
 
 def _prices(options: Sequence[LoadOption]) -> list[str]:
@@ -355,6 +422,7 @@ def _notes(deployments: Sequence[Deployment]) -> list[str]:
         ),
         prefill,
         MEANS,
+        *([_GROUPS] if any(item.setup.data_parallel > 1 for item in alone) else []),
         *model_notes(alone[0].model),
         *dict.fromkeys(note for item in alone for note in memory_notes(item.gpu, item.setup)),
     ]

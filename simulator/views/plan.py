@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import Estimate, memory_notes, model_notes
 from simulator.answers.plan import Option, Plan
+from simulator.inputs.parallelism import Parallelism
 from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
 from simulator.views import columns, estimate, text
@@ -45,6 +46,7 @@ LIMITS = (
 OPTION = (
     Column("gpu", "text", "result.gpu.id", "GPU"),
     Column("gpus", heading="n"),
+    *columns.within("result", (*estimate.PARALLELISM, estimate.GROUP)),
     Column("attention", "text", heading="attention"),
     *columns.within(
         "result",
@@ -86,7 +88,7 @@ OPTIONS = Column("options", of=OPTION)
 def plan_object(result: Plan) -> Row:
     """Return a plan as a JSON object; options are rows, best first."""
     inputs = columns.as_object(
-        columns.without(estimate.INPUTS, "gpu", "attention", "tensor_parallel"),
+        columns.without(estimate.INPUTS, "gpu", "attention", *Parallelism.model_fields),
         result.options[0].result,
     )
     # Bifurcated options always store one context.
@@ -121,8 +123,10 @@ def plan_view(result: Plan) -> "RenderableType":
     """Return a plan as the answer in a sentence, and a table of options."""
     shown = result.options[:MOST_OPTIONS_SHOWN]
     hidden = len(result.options) - len(shown)
-    wanted = columns.pick(
-        OPTION, "GPU", "n", "attention", "step", "tokens/s", "USD/h", "USD per million"
+    grouped = any(option.gpus > option.result.setup.tensor_parallel for option in shown)
+    wanted = columns.pick(OPTION, "GPU", "n", *(["group"] if grouped else []))
+    wanted += columns.pick(
+        OPTION, "attention", "step", "tokens/s", "USD/h", "USD per million"
     )
     wanted += columns.pick(OPTION, "most samples", "longest context")
     standing = Column(unit="text", cell=lambda option: _standing(option, result), wrap=True)

@@ -38,8 +38,8 @@ def test_latent_caches_are_not_copied_in_data_parallel_groups() -> None:
 def test_experts_of_data_parallel_groups_by_hand() -> None:
     """DeepSeek-V3, 256 tokens over 8 GPUs: 32 of 256 experts each, visited by all tokens.
 
-    256 tokens visit 256 (1 - (31/32)^256) experts. Each GPU sends 32 tokens of 7,168 bytes in 8 bits
-    to 7 others, since with 8 visits over 8 parts no copy to any of them is spared; 16 bits return.
+    256 tokens visit 256 (1 - (31/32)^256) experts. Each GPU sends 32 tokens of 7,168 values, in 8
+    bits, to 7 others: with 8 visits over 8 parts no copy to any of them is spared. 16 bits return.
     """
     how = {"weight_dtype": "fp8", "samples": 1, "prompts": 256, **APART}
     found = by_name(step_operations(deepseek_v3(), **how))
@@ -62,7 +62,7 @@ def test_weights_of_data_parallel_groups_by_hand() -> None:
 
 
 def test_whole_experts_take_the_work_of_slices() -> None:
-    """Mixtral over 4 GPUs: 2 experts of 8, as many bytes as a quarter of each; sums, no exchange."""
+    """Mixtral over 4 GPUs: 2 experts have the bytes of a quarter of 8; outputs are summed."""
     shape = mixtral_8x7b()
     split, whole = (
         by_name(step_operations(shape, tensor_parallel=4, expert_parallel=parts, samples=64))
@@ -96,9 +96,7 @@ def test_a_pipeline_of_two_stages_by_hand() -> None:
     assert held == 40 * 16 * 1024 * 2 * 2 * 128 * 2
     layer = 8192 * (64 + 2 * 8) * 128 + 8192 * 8192 + 3 * 8192 * 28672
     norms = (2 * 40 + 1) * 8192
-    assert weights_bytes(shape, Setup(**how)) == 2 * (
-        (40 * layer + 128256 * 8192) / 4 + norms
-    )
+    assert weights_bytes(shape, Setup(**how)) == 2 * ((40 * layer + 128256 * 8192) / 4 + norms)
 
 
 @pytest.mark.parametrize(
