@@ -86,8 +86,8 @@ class Plan:
     options
         Every GPU, way to lay the model over GPUs, and kind of attention tried: those that meet the
         target, cheapest per token first, and after them those whose price is of another kind; then
-        those that fit, fastest first; then the rest, those that lack the least memory first. In each of
-        these, options whose interval is not known come last.
+        those that fit, fastest first; then the rest, those that lack the least memory first. In
+        each of these, options whose interval is not known come last.
     cheapest
         The option with the lowest comparable price per hour that meets the target, if possible one
         whose interval is known and that surely fits; None if there is none.

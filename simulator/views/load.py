@@ -29,11 +29,6 @@ def _time(seconds: float) -> str:
     return "grows" if seconds == inf else format_time(seconds)
 
 
-def _at(name: str, share: float) -> Callable[[Point], float | None]:
-    """Return the function of a point that gives a percentile of one of its times."""
-    return lambda point: (point.ttft_at if name == "ttft" else point.tpot_at)(share)
-
-
 POINT = (
     Column("attention", "text", "deployment.attention", "attention"),
     Column("concurrency", heading="users"),
@@ -43,11 +38,6 @@ POINT = (
     Column("tpot_ms", "ms", "served.tpot_s", "TPOT", lambda point: _time(point.served.tpot_s)),
     Column("tpot_ms_low", "ms", "low.tpot_s"),
     Column("tpot_ms_high", "ms", "high.tpot_s"),
-    *(
-        Column(f"{name}_ms_p{percent}", "ms", _at(name, percent / 100))
-        for name in ("ttft", "tpot")
-        for percent in (50, 90, 99)
-    ),
     Column("tokens_per_s_per_user", "1/s", heading="tokens/s per user"),
     Column("tokens_per_s_per_gpu", "1/s", heading="tokens/s per GPU"),
     Column("tokens_per_s", "1/s"),
@@ -92,6 +82,18 @@ _GROUPS = (
     "the best that engines do."
 )
 REQUEST = (Column("output_tokens"), Column("cached_tokens", value="stored_tokens"))
+
+
+def _at(name: str, share: float) -> Callable[[Point], float | None]:
+    """Return the function of a point that gives a percentile of one of its times."""
+    return lambda point: (point.ttft_at if name == "ttft" else point.tpot_at)(share)
+
+
+PERCENTILES = tuple(
+    Column(f"{name}_ms_p{percent}", "ms", _at(name, percent / 100))
+    for name in ("ttft", "tpot")
+    for percent in (50, 90, 99)
+)
 OPTION = (
     Column("verdict", "text"),
     Column("missed", "text", lambda option: ", ".join(option.missed)),
@@ -99,7 +101,7 @@ OPTION = (
     Column("gpus", value="point.gpus", heading="GPUs"),
     *columns.within("point.deployment.alone", (*estimate.PARALLELISM, estimate.GROUP)),
     Column("replicas", value="point.replicas", heading="x"),
-    *columns.within("point", columns.without(POINT, "concurrency")),
+    *columns.within("point", (*columns.without(POINT, "concurrency"), *PERCENTILES)),
     Column("price", "text", lambda option: option.point.price and option.point.price.told),
     Column("price_source", "text", lambda option: option.point.price and option.point.price.source),
     Column("price_comparable", "bool", "comparable"),
@@ -182,7 +184,9 @@ def load_plan_object(result: LoadPlan) -> Row:
     first = result.options[0].point.deployment
     return {
         "schema_version": columns.SCHEMA_VERSION,
-        "inputs": _inputs(columns.without(INPUTS, "gpu", *Parallelism.model_fields), first, result.request),
+        "inputs": _inputs(
+            columns.without(INPUTS, "gpu", *Parallelism.model_fields), first, result.request
+        ),
         "targets": columns.as_object(TARGETS, result.targets),
         **{
             name: None if option is None else columns.as_object(OPTION, option)

@@ -125,9 +125,7 @@ def plan_view(result: Plan) -> "RenderableType":
     hidden = len(result.options) - len(shown)
     grouped = any(option.gpus > option.result.setup.tensor_parallel for option in shown)
     wanted = columns.pick(OPTION, "GPU", "n", *(["group"] if grouped else []))
-    wanted += columns.pick(
-        OPTION, "attention", "step", "tokens/s", "USD/h", "USD per million"
-    )
+    wanted += columns.pick(OPTION, "attention", "step", "tokens/s", "USD/h", "USD per million")
     wanted += columns.pick(OPTION, "most samples", "longest context")
     standing = Column(unit="text", cell=lambda option: _standing(option, result), wrap=True)
     return columns.stack(

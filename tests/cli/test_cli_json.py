@@ -203,10 +203,6 @@ POINT: dict[str, Any] = {
     "tpot_ms": OptionalNumber,
     "tpot_ms_low": OptionalNumber,
     "tpot_ms_high": OptionalNumber,
-    **dict.fromkeys(
-        [f"{name}_ms_p{percent}" for name in ("ttft", "tpot") for percent in (50, 90, 99)],
-        OptionalNumber,
-    ),
     "tokens_per_s_per_user": float,
     "tokens_per_s_per_gpu": float,
     "tokens_per_s": float,
@@ -243,6 +239,10 @@ LOAD_OPTION: dict[str, Any] = {
     **PARALLELISM,
     "replicas": int,
     **{key: kind for key, kind in POINT.items() if key != "concurrency"},
+    **dict.fromkeys(
+        [f"{name}_ms_p{percent}" for name in ("ttft", "tpot") for percent in (50, 90, 99)],
+        OptionalNumber,
+    ),
     "price": (str, type(None)),
     "price_source": (str, type(None)),
     "price_comparable": bool,
