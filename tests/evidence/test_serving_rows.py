@@ -75,7 +75,7 @@ def served(  # the client's run, event by event
 
 
 def test_a_token_takes_a_step_and_a_share_of_the_others_prefill(tmp_path) -> None:  # noqa: ANN001
-    """63 others prefill once while a request makes 1,024 tokens; its context is in mid-way."""
+    """63 others prefill once while a request decodes 1,023 tokens; its context is in mid-way."""
     (row,) = predicted(tmp_path).rows.to_dict("records")
     shape, gpu = load_model("llama-3.1-70b"), rates(load_hardware("h100-sxm"))
     sizes = {"samples": 1, "context_tokens": 8192, "decoded_tokens": 512}
@@ -85,7 +85,7 @@ def test_a_token_takes_a_step_and_a_share_of_the_others_prefill(tmp_path) -> Non
     prefill = one.prefill.total_s
     assert row["predicted_step_ms"] == pytest.approx(1e3 * step)
     assert row["predicted_ttft_ms"] == pytest.approx(1e3 * (prefill + step))
-    assert row["predicted_tpot_ms"] == pytest.approx(1e3 * (step + 63 * prefill / 1024))
+    assert row["predicted_tpot_ms"] == pytest.approx(1e3 * (step + 63 * prefill / 1023))
 
 
 def test_one_user_sees_only_steps(tmp_path) -> None:  # noqa: ANN001
