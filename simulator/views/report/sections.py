@@ -195,9 +195,10 @@ def tiles(decision: Decision) -> Html:
         cost = cheapest.usd_per_million_tokens(best.setup.attention)
         facts.append(
             (
-                "Cheapest per million tokens",
-                f"{text.money(cost, 3)} USD",
-                f"{words.group_name(best)}, {best.setup.attention}",
+                "Cheapest",
+                f"{text.money(cheapest.usd_per_hour, 2)} USD/h",
+                f"{words.group_name(best)}, {best.setup.attention}; "
+                f"{text.money(cost, 3)} USD per million tokens",
             )
         )
     return tag(
