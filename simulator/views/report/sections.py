@@ -197,8 +197,10 @@ def tiles(decision: Decision) -> Html:
             (
                 "Cheapest",
                 f"{text.money(cheapest.usd_per_hour, 2)} USD/h",
-                f"{words.group_name(best)}, {best.setup.attention}; "
-                f"{text.money(cost, 3)} USD per million tokens",
+                (
+                    f"{words.group_name(best)}, {best.setup.attention}; "
+                    f"{text.money(cost, 3)} USD per million tokens"
+                ),
             )
         )
     return tag(
