@@ -227,8 +227,8 @@ def _options(
 ) -> list[LoadOption]:
     """Return a deployment with the fewest replicas that surely meet the targets, and that may.
 
-    Those that may meet them as predicted, or at least at the lower end of the interval. With a
-    replica for each request in flight none is faster, so more are never tried.
+    Those that may meet them as predicted. More replicas than one for two requests in flight are
+    never tried: they would hardly be faster than a request that has one to itself.
     """
 
     def with_replicas(replicas: int) -> LoadOption:
@@ -238,8 +238,9 @@ def _options(
         return LoadOption(point=point, verdict=verdict, missed=hopeless or missed)
 
     def most_of(server: Server) -> int:
-        in_flight = ceil(targets.requests_per_s * server.alone_s)
-        return max(1, int(min(most_replicas, in_flight)))
+        in_flight = targets.requests_per_s * server.alone_s
+        carrying = ceil(targets.requests_per_s / server.capacity_per_s)
+        return max(1, int(min(most_replicas, max(carrying, in_flight / 2))))
 
     def fewest(server: Server | None) -> LoadOption | None:
         if server is None:
@@ -254,10 +255,7 @@ def _options(
         return None if enough is None else with_replicas(enough)
 
     surely = fewest(deployment.slowest)
-    # Where the interval is not known, its lower end are the published peaks, which nobody reaches.
-    known = deployment.alone.interval_known
-    may = fewest(deployment.server) or (fewest(deployment.fastest) if known else None)
-    found = [option for option in (surely, may) if option is not None]
+    found = [option for option in (surely, fewest(deployment.server)) if option is not None]
     if len(found) == 2 and found[0].point.replicas <= found[1].point.replicas:  # noqa: PLR2004
         found.pop()
     if found or deployment.server is None:

@@ -352,8 +352,8 @@ def _standing(option: LoadOption, result: LoadPlan) -> str:
     each = option.point.deployment
     if option.verdict == "no" and "load" in option.missed:
         why = f": {each.saturates} saturates"
-    elif option.verdict == "no" and (floor := _floor(option, result)):
-        why = f": {floor}"
+    elif option.verdict == "no":
+        why = f": {_floor(option)}"
     elif option.verdict == "maybe" and each.slowest is None:
         why = ": interval not known" if not each.alone.interval_known else ": may not fit"
     marks = [f"{option.verdict}{why}"]
@@ -365,17 +365,16 @@ def _standing(option: LoadOption, result: LoadPlan) -> str:
     return ", ".join(marks)
 
 
-def _floor(option: LoadOption, result: LoadPlan) -> str:
-    """Say that even a request that has the GPUs to itself misses a target; empty if none does."""
-    server, targets = option.point.deployment.server, result.targets
+def _floor(option: LoadOption) -> str:
+    """Say which targets are missed, and what these times are of a request alone."""
+    server = option.point.deployment.server
     if server is None:
         return ""
     alone = closed_loop(server, 1)
-    pairs = (("TTFT", alone.ttft_s, targets.ttft_s), ("TPOT", alone.tpot_s, targets.tpot_s))
+    times = {"TTFT": alone.ttft_s, "TPOT": alone.tpot_s}
     return ", ".join(
-        f"{name} is {format_time(found)} alone"
-        for name, found, most in pairs
-        if most is not None and found > most
+        f"{name} ({format_time(times[name])} alone)" if name in times else name
+        for name in option.missed
     )
 
 

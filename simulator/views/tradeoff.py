@@ -344,25 +344,26 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
         "",
         columns.as_table(wanted, _items(result)),
         "",
-        *(_verdict(other, result.base.model.name) for other in result.others),
+        *(_verdict(other, result.base) for other in result.others),
         *borders,
         *columns.notes([*factors, *text.without_shortage(first.notes)]),
     )
 
 
-def _verdict(other: Candidate, base: str) -> str:
+def _verdict(other: Candidate, base: Candidate) -> str:
     """Say how much faster a larger model is at the point asked about (rich markup)."""
-    standard, bifurcated = (other.variants[attention] for attention in ATTENTIONS)
-    return (
-        f"[bold]{other.model.name}[/] is {text.times_as(standard.speedup)} as {base} with standard "
-        f"attention{_between(standard)}, {text.times_as(bifurcated.speedup)} with bifurcated"
-        f"{_between(bifurcated)}."
-    )
-
-
-def _between(variant: Contender) -> str:
-    """Say the interval of a speed-up."""
-    return text.likely(variant.speedup, variant.speedup_low, variant.speedup_high)
+    said = []
+    for attention in ATTENTIONS:
+        both = {each.model.name: each.variants[attention] for each in (base, other)}
+        unfit = [name for name, variant in both.items() if not variant.result.memory.fits]
+        if unfit:
+            said.append(f"{' and '.join(unfit)} does not fit with {attention} attention")
+            continue
+        pair = both[other.model.name]
+        times = text.times_as(pair.speedup)
+        likely = text.likely(pair.speedup, pair.speedup_low, pair.speedup_high)
+        said.append(f"{times} as {base.model.name} with {attention} attention{likely}")
+    return f"[bold]{other.model.name}[/]: {'; '.join(said)}."
 
 
 def _crossover_lines(

@@ -176,12 +176,16 @@ _NONE = {"copies": "none, a context copy each", "rebuilt": "none, rebuilt each s
 
 def tree_sentences(result: TreePlan) -> list[str]:
     """Say which levels to split, and what the neighbouring choices cost (rich markup)."""
-    best = result.best
-    ratio = result.standard.step_s / best.result.step_s
+    best, base, over = result.best, result.standard, "standard attention"
+    if not base.memory.fits:
+        base, over = result.reading(()).result, f"{over} over one stored tree, which fits"
+    ratio = base.step_s / best.result.step_s
     if not best.split:
         return ["[bold]Split no level[/]: standard attention is the fastest."]
     command = f"--attention bifurcated --tree {tree_text(best.result.workload.tree)}"
-    first = f"[bold]Split {_spoken(best.split)}[/]: {ratio:.2f} times as fast as standard attention"
+    first = f"[bold]Split {_spoken(best.split)}[/]"
+    if base.memory.fits:
+        first += f": {ratio:.2f} times as fast as {over}"
     if ratio < 1 and result.standard.memory.fits:
         first = (
             "[bold]Split no level[/] while there is room for a context copy each; of one stored "

@@ -130,20 +130,19 @@ def test_a_percentile_takes_more_than_the_mean() -> None:
         assert spread.tpot_at(0.99) <= 0.03
 
 
-def test_replicas_are_no_more_than_requests_in_flight() -> None:
-    """A target just below what a request alone takes is missed, not met by ever more replicas."""
-    for option in _plan(Targets(requests_per_s=30), cards=(CHEAP,)).options:
-        server = option.point.deployment.server
-        assert server is not None
-        alone_s = closed_loop(server, 1).tpot_s
-        missed = _plan(
-            Targets(requests_per_s=30, tpot_s=0.999 * alone_s),
-            cards=(CHEAP,),
-            tensor_parallel_sizes=(option.point.deployment.gpus,),
-        )
-        for other in missed.options:
-            assert other.point.served.tpot_s > 0.999 * alone_s
-            assert other.point.replicas <= ceil(30 * server.alone_s)
+def test_replicas_are_no_more_than_one_for_two_requests_in_flight() -> None:
+    """A target just above what a request alone takes is missed, not met by ever more replicas."""
+    (free,) = _plan(Targets(requests_per_s=30), cards=(CHEAP,), tensor_parallel_sizes=(1,)).options
+    server = free.point.deployment.server
+    assert server is not None
+    tpot_s = 1.001 * closed_loop(server, 1).tpot_s
+    near = _plan(
+        Targets(requests_per_s=30, tpot_s=tpot_s), cards=(CHEAP,), tensor_parallel_sizes=(1,)
+    )
+    for option in near.options:
+        assert option.point.replicas <= ceil(30 * server.alone_s / 2)
+        assert option.point.served.tpot_s > tpot_s
+        assert option.verdict != "meets"
 
 
 def test_experts_are_also_laid_over_data_parallel_groups_and_pipelines() -> None:
@@ -161,14 +160,12 @@ def test_experts_are_also_laid_over_data_parallel_groups_and_pipelines() -> None
     assert held == {1}
     # Weights of 93 GB and what engines keep: 16 GPUs of 16 GB hold them, 8 do not.
     spread = {option.point.deployment.alone.setup.words for option in _mixtral(16)}
-    assert spread == {"TP 8, PP 2", "TP 8, PP 4"}
+    assert spread == {"TP 8, PP 2"}
 
 
 def _mixtral(memory_gb: float) -> Sequence[LoadOption]:
     """Plan for Mixtral on a card of so much memory."""
     setup, work = asked(samples=1, context_tokens=512)
-    card = gpu(
-        ROUND_CONSTANTS, name="card", memory_gb=memory_gb, network_gb_per_s_per_direction=50
-    )
+    card = gpu(ROUND_CONSTANTS, name="card", memory_gb=memory_gb, network_gb_per_s_per_direction=50)
     request = Request(workload=work, output_tokens=64)
     return plan_load(mixtral_8x7b(), [card], setup, request, Targets(requests_per_s=1)).options

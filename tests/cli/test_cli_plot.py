@@ -117,7 +117,7 @@ def test_a_scenario_is_drawn_at_its_middle_and_options_replace_its_own(tmp_path:
 def test_a_scenario_equals_its_question(tmp_path: Path) -> None:
     """The same question, as a scenario's point and as options, is the same figure."""
     scenario = plotly_file(tmp_path / "a.json", "operations", "code-sampling-8k", "-n", "16")
-    question = plotly_file(tmp_path / "b.json", "operations", *QUESTION)
+    question = plotly_file(tmp_path / "b.json", "operations", *QUESTION, "--kv-layout", "copies")
     assert scenario.to_plotly_json()["data"] == question.to_plotly_json()["data"]
 
 

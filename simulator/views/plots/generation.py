@@ -71,11 +71,13 @@ def _finding(frame: "pd.DataFrame") -> str:
     if len(words) == 1:
         return f"Bifurcated is {words.pop()} from the first step to the last{fit_words(frame)}"
     standard = frame[(frame["variant"] == "standard") & frame["both_fit"].astype(bool)]
+    unfit = fit_words(frame)
+    steps = f"these steps{unfit}" if unfit else "all steps"
     over_all = _mean(standard.sort_values("decoded_tokens")) / _mean(there)
     return (
         f"Bifurcated is {style.faster(first['speedup'])} at first, "
         f"{style.faster(last['speedup'])} at {int(last['decoded_tokens']):,} own tokens, "
-        f"{style.faster(over_all)} over these steps{fit_words(frame)}"
+        f"{style.faster(over_all)} over {steps}"
     )
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -234,6 +233,7 @@ def test_no_price_is_no_error() -> None:
 
 def test_a_generation_begins_and_ends_as_generate_does(question: Study) -> None:
     """First and last point are the shortest and longest step of ``generate``, the gain its own."""
+    question = replace(question, workload=question.workload.but(samples=8), output_tokens=2048)
     made = figure("generation", question)
     settings = {
         **question.setup.model_dump(),
@@ -299,14 +299,10 @@ def test_the_frontier_is_what_nothing_beats(cloud: list[tuple[float, float]]) ->
 def test_no_finding_names_a_gain_over_what_does_not_fit(question: Study, name: str) -> None:
     """At 256 copies of 32K only bifurcated attention fits: its ratio to them is no gain."""
     work = question.workload.model_copy(update={"samples": 256, "context_tokens": 2**15})
-    alone = Study(
-        models=question.models[:1], gpus=question.gpus, setup=question.setup, workload=work
-    )
+    alone = replace(question, workload=work, samples=(), context_tokens=())
     assert not compare(alone).both_fit
     said = figure(name, alone).layout.meta["finding"]
-    assert f"{style.times(compare(alone).speedup)}" not in said
-    bytes_fewer = re.findall(r"([\d.]+)x (?!fewer)", said)
-    assert all(float(times) < 20 for times in bytes_fewer)
+    assert style.times(compare(alone).speedup) not in said
 
 
 def test_no_context_and_no_own_tokens_are_drawn_too(question: Study) -> None:

@@ -73,7 +73,7 @@ def test_the_residuals_have_room_for_their_title(tmp_path: Path) -> None:
 
 def test_the_map_shows_the_ratios_of_its_frame() -> None:
     """Three panels; each cell's text is the ratio of the two steps, nothing where neither fits."""
-    result = simulator.tradeoff("llama-2-7b")
+    result = simulator.tradeoff("llama-2-7b", kv_layout="copies")
     drawn = crossover_figure(result)
     panels = [trace for trace in drawn.data if trace.type == "heatmap"]
     pairings = [("standard", "standard"), ("bifurcated", "bifurcated"), ("bifurcated", "standard")]
@@ -121,7 +121,7 @@ def test_the_title_tells_what_the_target_buys() -> None:
 
 def test_points_beyond_memory_are_pale_and_useless_ones_left_out() -> None:
     """Beyond memory the line is pale, and ends where more samples bring nothing more."""
-    result = simulator.quality("llama-3.1-8b", success_rate=0.02)
+    result = simulator.quality("llama-3.1-8b", success_rate=0.02, kv_layout="copies")
     drawn = quality_figure(result)
     standard = [trace for trace in drawn.data if trace.name == "standard"]
     assert [trace.opacity for trace in standard] == [1.0, pytest.approx(0.3)]
