@@ -113,6 +113,9 @@ class Operation:
         Of a grouped product: the groups into which its M rows are divided, each with its own
         weights (visited experts), those that there are (the GPU's experts), and whether groups have
         equally many rows; 0 if it is a plain one.
+    parts
+        Of a grouped product: the parts of equal size into which all groups are dealt out over GPUs.
+        The counts are the mean of the parts; the time is that of the fullest.
     weights
         Stored format of the weights, if the kernel expands them to ``dtype`` on the chip; None if
         they have that format.
@@ -167,6 +170,7 @@ class Operation:
     groups: Numeric = 0
     held: Numeric = 0
     even: bool = False
+    parts: int = 1
     weights: Dtype | None = None
     link_bytes: Numeric = 0
     ranks: int = 1

@@ -999,6 +999,7 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
         visited=visited / parts,
         held=experts.count // parts,
         even=setup.routing == "balanced",
+        parts=parts,
         hidden=experts.latent_size or model.hidden_size,
         inner=shard.split(experts.intermediate_size, over=setup.expert_slices),
         ups=2 if model.gated_mlp else 1,
