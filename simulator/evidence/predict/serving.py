@@ -43,7 +43,10 @@ from simulator.timing.limits import resident_blocks
 from simulator.timing.step import step_time
 
 # Columns that rows of one group share.
-_ALIKE = ["gpu_id", "framework", "model", "weights_dtype", "kv_dtype", "tensor_parallel"]
+_ALIKE = [
+    *("gpu_id", "framework", "model", "weights_dtype", "kv_dtype"),
+    *("tensor_parallel", "expert_parallel"),
+]
 # Columns of what is not predicted, with the largest value that is, and what it says.
 _OTHERWISE = {
     "speculative": (0, "speculative decoding"),
@@ -55,8 +58,11 @@ _BITS = 8
 
 
 def prepare(rows: pd.DataFrame) -> Prepared:
-    """Turn serving rows into a group for each GPU, engine, model, format and number of GPUs."""
+    """Turn serving rows into a group for each GPU, engine, model, format and parallelism."""
     skipped: dict[Any, str] = {}
+    told = rows["expert_parallel"] if "expert_parallel" in rows else pd.Series(1, rows.index)
+    parts = pd.to_numeric(told, errors="coerce").fillna(1).clip(lower=1)  # 0: not told
+    rows = rows.assign(expert_parallel=parts.astype(int))
     for name, (most, what) in _OTHERWISE.items():
         if name in rows:
             beyond = pd.to_numeric(rows[name], errors="coerce") > most
@@ -103,6 +109,7 @@ def _group(rows: pd.DataFrame) -> Group:
         weight_dtype=weights_asked(shape, str(first["weights_dtype"])),
         kv_dtype=str(first["kv_dtype"]),
         tensor_parallel=ranks,
+        expert_parallel=int(first["expert_parallel"]) if shape.experts else 1,
         engine=library_of(str(first["framework"])) or "vllm",
     ).of(shape)
     ratio = pd.to_numeric(rows["length_ratio"]).to_numpy(dtype=np.float64)
