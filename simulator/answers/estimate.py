@@ -480,13 +480,11 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
             "groups."
         )
     if setup.data_parallel > 1:
+        shared = "" if model.experts else "; without experts they share nothing, like replicas"
+        notes.append(f"The data-parallel groups step together: each waits for the fullest{shared}.")
+    if setup.expert_parallel > 1 and setup.routing != "balanced":
         notes.append(
-            "The data-parallel groups step together: each waits for the fullest"
-            + (
-                ", and each expert is visited alike."
-                if model.experts is not None
-                else "; without experts they share nothing, and are the same as replicas."
-            )
+            "Experts are timed on the GPU on which most tokens fall, counted on a mean one."
         )
     if setup.pipeline_parallel > 1:
         notes.append(

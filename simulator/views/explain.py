@@ -94,7 +94,7 @@ def explain_lines(result: Estimate) -> "list[RenderableType]":
 
 def _kv_read(result: Estimate) -> list[Step]:
     """Derive the KV bytes read, for kernels that read each cached token once."""
-    work = result.workload
+    work = result.setup.passing(result.workload)
     read = float(result.totals.kv_bytes_read)
     once = find_way(result.setup.kernel).kv_formula(result.setup)
     drafts = any(operation.name.endswith(DRAFT) for operation in result.operations)
@@ -196,7 +196,7 @@ def _widths_read(result: Estimate) -> tuple[str, list[str]]:
 
 def _values_read(result: Estimate, per_layer: str) -> tuple[str, str]:
     """Return the cached values that all layers read per prompt, in symbols and in numbers."""
-    work, symbols = result.workload, _width_symbols(result)
+    work, symbols = result.setup.passing(result.workload), _width_symbols(result)
     context, own, samples = work.context_tokens, work.decoded_tokens, work.samples
     layer_kinds = attending(result.model, *ATTENDED)
     factor, widths = _widths_read(result)
@@ -235,7 +235,7 @@ def _weights_read(result: Estimate) -> Step:
 
 def _attention_flops(result: Estimate) -> Step:
     """Derive the FLOPs of attention."""
-    model, work = result.model, result.workload
+    model, work = result.model, result.setup.passing(result.workload)
     flops = sum(
         operation.flops * operation.repeat
         for operation in result.operations

@@ -77,10 +77,7 @@ MEANS = (
     "TTFT and TPOT are means, unless a percentile is named. Memory bounds what is held on average; "
     "engines preempt requests beyond it."
 )
-_GROUPS = (
-    "Data-parallel groups are taken to prefill at the same time and to visit all experts alike: "
-    "the best that engines do."
-)
+_GROUPS = "Data-parallel groups are taken to prefill at the same time, the best that engines do."
 REQUEST = (Column("output_tokens"), Column("cached_tokens", value="stored_tokens"))
 
 
