@@ -305,7 +305,7 @@ def deploy(
     model, gpu, setup, request
         The question. Of several forms of latent attention that of a single request is taken.
     most_sequences
-        Sequences that the engine decodes together.
+        Sequences that the engine decodes together, of each data-parallel group.
 
     Raises
     ------
@@ -320,16 +320,18 @@ def deploy(
             f"most_sequences = {most_sequences} is less than the {work.samples} samples asked"
         )
     alone = estimate(model, gpu, setup, request.halfway)
-    most = most_sequences // int(work.samples)
-    asked = np.arange(1, most + 1, dtype=np.float64)
+    most, at_once = setup.data_parallel * (most_sequences // int(work.samples)), setup.at_once
+    # As many in each stage of each group: fewer in some take as long.
+    asked = np.arange(at_once, most + at_once, at_once, dtype=np.float64)
     needs = memory_on(gpu, model, alone.setup, request.together(asked))
     held, surely = (
-        int(np.broadcast_to(fits, asked.shape).sum()) for fits in (needs.fits, needs.surely_fits)
+        min(most, at_once * int(np.broadcast_to(fits, asked.shape).sum()))
+        for fits in (needs.fits, needs.surely_fits)
     )
     limit: Limit = "sequences" if held == most else "memory"
     servers: Sequence[Server | None] = (None, None, None)
     if held:
-        servers = _servers(alone, request, asked[:held], surely)
+        servers = _servers(alone, request, asked[asked < held + at_once], held, surely)
     return Deployment(
         request=request,
         alone=alone,
@@ -341,7 +343,7 @@ def deploy(
 
 
 def _servers(
-    alone: Estimate, request: Request, together: "np.ndarray", surely: int
+    alone: Estimate, request: Request, together: "np.ndarray", held: int, surely: int
 ) -> tuple[Server, Server, Server | None]:
     """Return the times of a server, and those at the ends of their intervals."""
     import numpy as np
@@ -379,26 +381,28 @@ def _servers(
         prefill_s = chunks * np.maximum(mixed_s - step_s, 0.0)
         # What is decoded meanwhile, and the share of it that others' prompts cannot use.
         decoded_s, taken_s = chunks * step_s, new / room * step_s
-    # Groups prefill side by side, and the stages of a pipeline one prompt after the other.
-    at_once = setup.data_parallel * setup.pipeline_parallel
 
     def server(step_ends_s: Numeric, prefill_end_s: Numeric, most: int) -> Server:
+        def every(times_s: Numeric) -> np.ndarray:
+            of_each = np.broadcast_to(times_s, together.shape)
+            return np.repeat(of_each, setup.at_once)[:most]
+
         scale = float(prefill_end_s) / float(filled.total_s)
-        added_s = scale * prefill_s / at_once
+        # Groups prefill side by side, and the stages of a pipeline one prompt after the other.
+        added_s = scale * prefill_s / setup.at_once
         return Server(
-            step_s=np.broadcast_to(step_ends_s, together.shape)[:most],
-            added_s=added_s[:most],
-            prefill_s=(scale * prefill_s + decoded_s)[:most],
-            occupied_s=(added_s + taken_s / at_once)[:most],
+            step_s=every(step_ends_s),
+            added_s=every(added_s),
+            prefill_s=every(scale * prefill_s + decoded_s),
+            occupied_s=every(added_s + taken_s / setup.at_once),
             stalls=setup.max_batched_tokens is None,
             decode_steps=request.decode_steps,
             decoded_tokens=request.output_tokens - 1,
         )
 
-    every = len(together)
     return (
-        server(step_s, filled.total_s, every),
-        server(steps.low_s, prefill.low_s, every),
+        server(step_s, filled.total_s, held),
+        server(steps.low_s, prefill.low_s, held),
         server(steps.high_s, prefill.high_s, surely) if surely and steps.known else None,
     )
 

@@ -56,6 +56,11 @@ class Parallelism(Frozen):
         return self.tensor_parallel * self.data_parallel
 
     @property
+    def at_once(self) -> int:
+        """Prompts that are at work at the same time: one in each stage of each group."""
+        return self.data_parallel * self.pipeline_parallel
+
+    @property
     def expert_slices(self) -> int:
         """GPUs over which the columns of an expert are split."""
         return self.expert_gpus // self.expert_parallel
@@ -74,7 +79,7 @@ class Parallelism(Frozen):
         The prompts of a group go through in as many parts as there are stages, one behind the
         other, so that every stage is at work. The samples of a prompt stay together.
         """
-        return _part(work, self.data_parallel * self.pipeline_parallel)
+        return _part(work, self.at_once)
 
 
 def _part(work: Workload, parts: int) -> Workload:

@@ -22,7 +22,7 @@ def test_a_line_has_the_flags_that_differ_from_the_defaults() -> None:
         "--data-parallel-size": "8",
         "--enable-expert-parallel": "",
         "--max-model-len": "2560",
-        "--max-num-seqs": "32",
+        "--max-num-seqs": "256",
         "--max-num-batched-tokens": "4096",
         "--gpu-memory-utilization": "0.9",
         "--kv-cache-dtype": "fp8",
