@@ -43,6 +43,7 @@ from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.setup import Execution
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
+from simulator.timing.limits import runs_trtllmgen
 
 # A kernel's launch hides the first tile of keys of its blocks, 128 tokens of K and V in 16 bits:
 # measured calls take equally long for 2 and for 128 tokens.
@@ -50,6 +51,8 @@ FIRST_TILE_BYTES = 128 * 2 * 128 * 2
 # The width of heads whose thread blocks fill an SM: wider ones take longer, narrower ones share it
 # (H100 and B200: calls of many short sequences, 64 to 512 wide).
 BLOCK_WIDTH = 128
+# The same of a causal call (B200: calls of one token take equally long for heads of 64 to 256).
+PREFILL_BLOCK_WIDTH = 256
 # Rows and columns of tiles: three of the libraries' sizes, which predict unseen products as well
 # as six.
 TILES = ((64, 64), (128, 128), (256, 128))
@@ -259,7 +262,10 @@ def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
     rate = gpu.flops_per_s(operation.kind, operation.dtype)
     flops = operation.flops * operation.tile_rows_per_row
     if is_used(operation.longest_block_flops):
-        flops = flops + operation.longest_block_flops * (gpu.sm_count / 2)
+        longest = operation.longest_block_flops
+        if operation.kind == "prefill_attention" and runs_trtllmgen(gpu.gpu):
+            longest = 2 * longest  # a thread block takes two tiles of query rows
+        flops = flops + longest * (gpu.sm_count / 2)
     seconds = flops / rate
     if is_used(operation.head_width):
         # Four FLOPs for each element of a head give a logit, and softmax takes its exponential.
@@ -358,7 +364,9 @@ def _in_blocks(operation: Operation, gpu: Rates, seconds: Numeric) -> Numeric:
 def further_waves(operation: Operation, gpu: Rates) -> Numeric:
     """Return the waves of thread blocks after the first, in blocks that fill an SM."""
     blocks = operation.thread_blocks
-    if is_used(operation.head_width):
+    if operation.kind == "prefill_attention":
+        blocks = blocks * maximum(operation.head_width / PREFILL_BLOCK_WIDTH, 1.0)
+    elif is_used(operation.head_width):
         blocks = blocks * (operation.head_width / BLOCK_WIDTH)
     return maximum(blocks / gpu.sm_count - 1, 0.0)
 
