@@ -332,7 +332,7 @@ def _sentence(lead: str, point: Point) -> "Text":
     return columns.line(
         (f"{lead}: ", "bold"),
         (f"{point.gpus} x {each.alone.gpu.id}, {each.attention}", "bold cyan"),
-        f" ({text.plural(point.replicas, 'replica')} of {each.gpus}), "
+        f" ({text.plural(point.replicas, 'replica')} of {each.alone.setup.words or 1}), "
         f"TTFT {format_time(served.ttft_s)} "
         f"({text.interval_phrase(point.low.ttft_s, point.high.ttft_s)}), "
         f"TPOT {format_time(served.tpot_s)} "

@@ -207,7 +207,7 @@ def _sentences(result: Plan) -> "list[Text]":
         fastest = min(good, key=lambda option: option.result.step_s)
         return [
             columns.line(
-                f"Fastest that {target}: {fastest.gpus} x {fastest.result.gpu.id}, "
+                f"Fastest that {target}: {_where(fastest)}, "
                 f"{fastest.attention}. No comparable price is known; give --prices "
                 "or --price-per-hour."
             )
@@ -216,13 +216,20 @@ def _sentences(result: Plan) -> "list[Text]":
     return [
         columns.line(
             (f"Cheapest that {target}: ", "bold"),
-            (f"{best.gpus} x {best.result.gpu.id}, {best.attention}", "bold cyan"),
+            (f"{_where(best)}, {best.attention}", "bold cyan"),
             f", {format_time(best.result.step_s)} per step "
             f"({text.interval_phrase(best.result.step_low_s, best.result.step_high_s)}), "
             f"{text.money(best.usd_per_hour, 2)} USD/h ({_told(best)}), "
             f"{text.money(best.usd_per_million_tokens, 3)} USD per million tokens.",
         )
     ]
+
+
+def _where(option: Option) -> str:
+    """Say which GPUs an option has, and how the model is laid over them unless by heads alone."""
+    setup = option.result.setup
+    laid = f" ({setup.words})" if setup.gpus > setup.tensor_parallel else ""
+    return f"{option.gpus} x {option.result.gpu.id}{laid}"
 
 
 def _told(option: Option) -> str:
@@ -233,7 +240,7 @@ def _told(option: Option) -> str:
 def _nearest(option: Option) -> "Text":
     """Say which option is nearest to the target."""
     item = option.result
-    where = f"{option.gpus} x {item.gpu.id}, {option.attention}"
+    where = f"{_where(option)}, {option.attention}"
     if item.memory.fits:
         step = text.interval_phrase(item.step_low_s, item.step_high_s)
         return columns.line(
