@@ -55,7 +55,7 @@ MEMORY_HEADS = (
 def case_line(decision: Decision) -> Html:
     """Say which case a part is about."""
     work, setup = decision.case.workload, decision.case.setup
-    group = f", {setup.tensor_parallel} GPUs to a group" if setup.tensor_parallel > 1 else ""
+    group = f", {setup.gpus} GPUs to a group" if setup.gpus > 1 else ""
     return tag(
         "p",
         f"{text.model_phrase(decision.case.model)}; {text.samples_phrase(work)}; "
@@ -248,7 +248,7 @@ def step_section(decision: Decision) -> Html:
             ]
         )
     place = words.group_name(standard)
-    each = " (of each GPU)" if standard.setup.tensor_parallel > 1 else ""
+    each = " (of each GPU)" if standard.setup.gpus > 1 else ""
     return tag(
         "div",
         table(
